@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 __all__ = ["MLScaleError", "Result", "compose", "load", "run"]
 
 # Name to module, for `__getattr__`: each is imported when it is first used (PEP 562).
-_HOMES = {
+_MODULES = {
     "MLScaleError": "mlscale.errors",
     "Result": "mlscale.report",
     "compose": "mlscale.api",
@@ -30,15 +30,15 @@ _HOMES = {
     "run": "mlscale.api",
 }
 
-lightning_names.install()  # before any code of the user's imports `lightning`
+lightning_names.install_finder()  # before any code of the user's imports `lightning`
 
 
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'mlscale' has no attribute '{name}'")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

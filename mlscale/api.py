@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mlscale import commands
-from mlscale.config.composition.argv import Request, parse
+from mlscale.config.composition.argv import Request, parse_request
 from mlscale.errors import MLScaleError
 from mlscale.launch.external_launcher import refuse_external_rank
-from mlscale.launch.garbage_collection import put_off
+from mlscale.launch.garbage_collection import defer_garbage_collection
 from mlscale.launch.threads import wait_passively
 
 if TYPE_CHECKING:
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 _busy: list[str] = []  # the commands that run in this process
 
 
-def compose(overrides: Sequence[str] = (), *, verb: str = "train") -> DictConfig:
+def compose(overrides: Sequence[str] = (), *, command: str = "train") -> DictConfig:
     """Return the config of one job, composed and checked as on the command line, before anything heavy is loaded.
 
     Args:
         overrides: as typed on the command line: `["+recipe=resnet", "trainer.max_epochs=1"]`; `--config-dir DIR` may be
             among them.
-        verb: the command whose configuration it is.
+        command: the command whose configuration it is.
 
     Returns:
         The configuration; interpolations are kept. It may be altered: `run` checks it again.
@@ -40,18 +40,18 @@ def compose(overrides: Sequence[str] = (), *, verb: str = "train") -> DictConfig
         MLScaleError: everything that is wrong with it, reported together.
     """
     # Both before torch is imported: OpenMP reads its wait policy once, and targets are searched on sys.path.
-    see_own_code()
+    make_user_code_importable()
     wait_passively()
-    with put_off():
-        return checked(_request(verb, overrides))
+    with defer_garbage_collection():
+        return compose_command_config(_parse_request(command, overrides))
 
 
-def run(verb: str, config: DictConfig | Sequence[str] = ()) -> Result:
+def run(command: str, config: DictConfig | Sequence[str] = ()) -> Result:
     """Run any command with a config: `run("evaluate", ["last"])` is `mlscale evaluate last`; `run("train", cfg)`
     trains.
 
     Args:
-        verb: train, evaluate, export, compress, estimate, profile, …: `mlscale --help` lists them.
+        command: train, evaluate, export, compress, estimate, profile, …: `mlscale --help` lists them.
         config: overrides as typed on the command line, or a configuration of `compose` for the same command, which may
             have been altered: it is checked again, and stays as it is.
 
@@ -67,39 +67,39 @@ def run(verb: str, config: DictConfig | Sequence[str] = ()) -> Result:
     from omegaconf import DictConfig
 
     if not isinstance(config, DictConfig):
-        return on(verb, _shareable(compose(config, verb=verb)))
-    from mlscale.assembly.ready import checked as check_again
-    from mlscale.assembly.ready import on_its_run
+        return run_on_config(command, _ensure_shareable(compose(config, command=command)))
+    from mlscale.assembly.ready import raise_if_invalid as check_again
+    from mlscale.assembly.ready import resolve_base_config
 
     if "derived" not in config:
         raise MLScaleError(
             "this is not a configuration of compose",
-            where=f'mlscale.run("{verb}", cfg)',
+            where=f'mlscale.run("{command}", cfg)',
             why="it has no key 'derived', in which what was typed is kept",
             fix='mlscale.run("train", mlscale.compose(["+recipe=resnet"]))',
         )
     cfg = config.copy()
-    request = on_its_run(_request(verb, cfg.derived.overrides or ()))
+    request = resolve_base_config(_parse_request(command, cfg.derived.overrides or ()))
     # Emptied, because the check takes derived values that are filled in for typed ones.
     cfg.derived = dict.fromkeys(cfg.derived)
-    return on(verb, _shareable(check_again(cfg, request, request.overrides)))
+    return run_on_config(command, _ensure_shareable(check_again(cfg, request, request.overrides)))
 
 
-def checked(request: Request) -> DictConfig:
+def compose_command_config(request: Request) -> DictConfig:
     """Return the checked config of a command, based on that of a run if it names one; print which shipped options are
     shadowed.
 
     Raises:
         MLScaleError: everything that is wrong with it.
     """
-    from mlscale.assembly.ready import compose_checked, on_its_run
+    from mlscale.assembly.ready import compose_checked, resolve_base_config
 
-    request = on_its_run(request)
-    tell_what_is_shadowed(request)
+    request = resolve_base_config(request)
+    print_shadowed_options(request)
     return compose_checked(request)
 
 
-def on(verb: str, cfg: DictConfig) -> Result:
+def run_on_config(command: str, cfg: DictConfig) -> Result:
     """Run a command on a checked config. What it changes in this process, such as the permissions of new files, is
     restored.
 
@@ -108,30 +108,30 @@ def on(verb: str, cfg: DictConfig) -> Result:
             several processes that another launcher started.
     """
     # Before anything is written: under torchrun every rank would make a run of its own.
-    refuse_external_rank(verb)
-    with _once(verb), _umask_kept(), _no_exit():
-        return commands.run(verb, cfg)
+    refuse_external_rank(command)
+    with _refuse_nested_command(command), _restore_umask(), _convert_exit():
+        return commands.run_checked_config(command, cfg)
 
 
-def tell_what_is_shadowed(request: Request) -> None:
+def print_shadowed_options(request: Request) -> None:
     """Print each shipped option that a user's file replaces, on stderr."""
-    for line in request.roots.shadowed():
+    for line in request.roots.list_shadowed():
         print(line, file=sys.stderr)
 
 
-def see_own_code() -> None:
+def make_user_code_importable() -> None:
     """Make the user's classes in the working folder importable: a console script does not search there."""
     # The empty string means the working folder, at any time.
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
 
 
-def _request(verb: str, overrides: Sequence[str]) -> Request:
-    entry = commands.find_command(verb)
-    if entry is None or not entry.working:
-        working = ", ".join(name for name, each in commands.COMMANDS.items() if each.working)
+def _parse_request(command: str, overrides: Sequence[str]) -> Request:
+    entry = commands.find_command(command)
+    if entry is None or not entry.has_config:
+        working = ", ".join(name for name, other in commands.COMMANDS.items() if other.has_config)
         raise MLScaleError(
-            f"'{verb}' is not a command with a config",
+            f"'{command}' is not a command with a config",
             where="mlscale.run",
             why=f"those are: {working}",
             fix='mlscale.run("train", ["+recipe=resnet"])',
@@ -141,7 +141,7 @@ def _request(verb: str, overrides: Sequence[str]) -> Request:
         raise MLScaleError(
             "overrides are a list of texts", where=f"mlscale: {overrides!r}", fix=repr(overrides.split())
         )
-    request = parse(verb, list(overrides))
+    request = parse_request(command, list(overrides))
     if request.multirun or request.flags or request.help:
         raise MLScaleError(
             "flags are for the command line",
@@ -152,15 +152,15 @@ def _request(verb: str, overrides: Sequence[str]) -> Request:
     return request
 
 
-def _shareable(cfg: DictConfig) -> DictConfig:
+def _ensure_shareable(cfg: DictConfig) -> DictConfig:
     """Return `cfg`, unless several processes would need a class that only this one has.
 
     Raises:
         MLScaleError: they would; a process of its own can't import what was typed into a notebook.
     """
-    from mlscale.config.checks.local_code import targets
+    from mlscale.config.checks.local_code import list_targets
 
-    mine = [target for target in targets(cfg) if target.startswith("__main__.")]
+    mine = [target for target in list_targets(cfg) if target.startswith("__main__.")]
     # Any other value may mean several: "auto", -1, "2".
     if mine and (cfg.get("trainer") or {}).get("devices", 1) != 1:
         raise MLScaleError(
@@ -173,29 +173,29 @@ def _shareable(cfg: DictConfig) -> DictConfig:
 
 
 @contextlib.contextmanager
-def _once(verb: str) -> Iterator[None]:
+def _refuse_nested_command(command: str) -> Iterator[None]:
     """Refuse what a script does that is imported while a command runs: its class is a `_target_`, and importing it runs
     the script, here or in a rank.
     """
     from mlscale.launch import rank
 
     # Ranks are forked from a fork server, where `_busy` is empty: they have a flag of their own.
-    if _busy or rank.here():
+    if _busy or rank.is_rank_process():
         raise MLScaleError(
-            f"mlscale is at work, and is asked to {verb} by code that it imports",
+            f"mlscale is at work, and is asked to {command} by code that it imports",
             where=os.path.basename(getattr(sys.modules["__main__"], "__file__", "") or "a script"),
             why="a class of your script is imported by running the script",
             fix='put the calls of mlscale below `if __name__ == "__main__":`, or the class into a file of its own',
         )
-    _busy.append(verb)
+    _busy.append(command)
     try:
         yield
     finally:
-        _busy.remove(verb)
+        _busy.remove(command)
 
 
 @contextlib.contextmanager
-def _no_exit() -> Iterator[None]:
+def _convert_exit() -> Iterator[None]:
     """Raise KeyboardInterrupt for Lightning's exit after Ctrl-C, and restore the SIGINT handler that it changes."""
     # Python allows signal handlers to be set in the main thread only.
     main = threading.current_thread() is threading.main_thread()
@@ -213,7 +213,7 @@ def _no_exit() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _umask_kept() -> Iterator[None]:
+def _restore_umask() -> Iterator[None]:
     # The umask can only be read by setting it, so it is set back at once.
     before = os.umask(0o077)
     os.umask(before)

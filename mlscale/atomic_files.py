@@ -36,7 +36,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         # The mode is given at creation: with a later chmod the content would be readable for a moment.
         with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE), "wb") as file:
             with contextlib.suppress(OSError):  # some file systems have no locks; leftovers stay there
-                lock(file.fileno())
+                lock_file(file.fileno())
             file.write(content)
             file.flush()
             # Before the rename: after a power cut a renamed file must not be empty.
@@ -46,15 +46,15 @@ def write_bytes(path: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
-        raise unwritable(path, error) from error
+        raise create_write_error(path, error) from error
 
 
 def write_text(path: Path, text: str) -> None:
     """Write text as UTF-8, by `write_bytes`."""
-    write_bytes(path, encoded(text))
+    write_bytes(path, encode_text(text))
 
 
-def encoded(text: str) -> bytes:
+def encode_text(text: str) -> bytes:
     """Return the bytes that `write_text` writes."""
     # Bytes of paths and arguments that are not UTF-8 are surrogates in Python: they are written back as they were.
     return text.encode("utf-8", errors="surrogateescape")
@@ -62,7 +62,7 @@ def encoded(text: str) -> bytes:
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON, by `write_text`: NaN and infinities become null, types that JSON lacks become their text."""
-    write_text(path, json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(convert_to_json(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -89,22 +89,22 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def plain(value: object) -> Any:
+def convert_to_json(value: object) -> Any:
     """Return `value` made of JSON's types: numbers of numpy and torch become Python's, other types their text."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): convert_to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
+        return [convert_to_json(item) for item in value]
     # Scalars of numpy and torch have `item()`, without an import of either.
     item = getattr(value, "item", None)
-    return plain(item()) if callable(item) else str(value)
+    return convert_to_json(item()) if callable(item) else str(value)
 
 
-def tidy(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that killed processes left anywhere below `folder`; files that are being written are
     locked.
     """
@@ -120,11 +120,11 @@ def remove_unlocked(path: Path) -> None:
     """Remove a file unless a process holds a lock on it, or it can't be removed."""
     with contextlib.suppress(OSError), path.open("rb") as file:
         # Raises if the writer is alive: it holds the lock on its temporary file until the rename.
-        lock(file.fileno())
+        lock_file(file.fileno())
         path.unlink()
 
 
-def lock(handle: int) -> None:
+def lock_file(handle: int) -> None:
     """Lock an open file for as long as it is open; the system releases the lock when the process ends.
 
     Raises:
@@ -149,13 +149,13 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def sha256(path: Path) -> str:
+def compute_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def artefacts(folder: Path) -> Iterator[Path]:
+def iterate_regular_files(folder: Path) -> Iterator[Path]:
     """Yield every regular file below `folder`, sorted; no links, and nothing that is still being written."""
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith(ASIDE))
@@ -181,20 +181,20 @@ def make_private(folder: Path) -> None:
 def make_folders(folder: Path) -> list[Path]:
     """Make `folder` and its parents, private; return those that did not exist before, outermost first."""
     # One by one, not with `parents=True`, which gives the mode to the last folder only.
-    missing = [each for each in (folder, *folder.parents) if not each.exists()][::-1]
+    missing = [path for path in (folder, *folder.parents) if not path.exists()][::-1]
     made = []
-    for each in missing:
+    for path in missing:
         try:
-            each.mkdir(mode=PRIVATE_FOLDER)
-            made.append(each)
+            path.mkdir(mode=PRIVATE_FOLDER)
+            made.append(path)
         except FileExistsError:  # another process was faster
             continue
         except OSError as error:
-            raise unwritable(each, error) from error
+            raise create_write_error(path, error) from error
     return made
 
 
-def remove_empty(folders: list[Path]) -> None:
+def remove_empty_folders(folders: list[Path]) -> None:
     """Remove those of `folders` that are empty, innermost first."""
     for folder in reversed(folders):
         with contextlib.suppress(OSError):
@@ -208,11 +208,11 @@ def remove_tree(folder: Path) -> None:
         folder.rename(aside)
         shutil.rmtree(aside)
     except OSError as error:
-        raise unwritable(folder, error) from error
+        raise create_write_error(folder, error) from error
 
 
 @contextlib.contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def replace_folder(folder: Path) -> Iterator[Path]:
     """Provide a temporary folder to fill, which replaces `folder`, if that exists, when the block ends without an
     error.
 
@@ -233,7 +233,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         if old.exists():
             remove_tree(old)
     except OSError as error:
-        raise unwritable(folder, error) from error
+        raise create_write_error(folder, error) from error
     finally:
         if aside.exists():
             remove_tree(aside)
@@ -245,39 +245,39 @@ def check_writable(folder: Path) -> None:
     Raises:
         MLScaleError: it can't (exit code 5).
     """
-    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     # By the effective user, as a write would be checked, where the system supports that.
-    may = os.access(there, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
-    if not may or not there.is_dir():
-        number = errno.EACCES if there.is_dir() else errno.ENOTDIR
-        raise unwritable(folder, OSError(number, os.strerror(number)))
+    may = os.access(existing, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+    if not may or not existing.is_dir():
+        number = errno.EACCES if existing.is_dir() else errno.ENOTDIR
+        raise create_write_error(folder, OSError(number, os.strerror(number)))
 
 
-def read_again(path: str | Path) -> str:
+def suggest_restore(path: str | Path) -> str:
     """Return the fix for a file that can't be read."""
     return f"restore it, or make it readable: chmod u+r {shlex.quote(str(path))}"
 
 
-def unwritable(path: Path, error: OSError) -> MLScaleError:
+def create_write_error(path: Path, error: OSError) -> MLScaleError:
     """Return the error for a path that can't be written, with the remedy."""
     return MLScaleError(
         f"can't write {path.name}",
         where=str(path),
-        why=reason_of(error, path),
+        why=explain_os_error(error, path),
         fix=_ELSEWHERE.format("runs_dir"),
         exit=Exit.ENVIRONMENT,
     )
 
 
-def reason_of(error: OSError, path: Path) -> str:
+def explain_os_error(error: OSError, path: Path) -> str:
     """Return why `path` could not be written, in words: the system reports missing inodes as missing space."""
     text = error.strerror or str(error)
-    if error.errno == errno.ENOSPC and _lacks_inodes(path):
+    if error.errno == errno.ENOSPC and _is_out_of_inodes(path):
         return f"{text}: no free inodes, so no further file can be made, though bytes may be free (df -i)"
     return text
 
 
-def _lacks_inodes(path: Path) -> bool:
+def _is_out_of_inodes(path: Path) -> bool:
     for folder in (path, *path.absolute().parents):
         with contextlib.suppress(OSError):
             system = os.statvfs(folder)
@@ -286,7 +286,7 @@ def _lacks_inodes(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def named_by(setting: str) -> Iterator[None]:
+def report_path_setting(setting: str) -> Iterator[None]:
     """Let an error about a path that can't be written name the setting that chose the path, which is not runs_dir."""
     try:
         yield

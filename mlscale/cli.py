@@ -12,10 +12,10 @@ from importlib import import_module
 from itertools import takewhile
 from types import ModuleType
 
-from mlscale.api import see_own_code
-from mlscale.commands import COMMANDS, entry, find_command
+from mlscale.api import make_user_code_importable
+from mlscale.commands import COMMANDS, find_command, import_entry_point
 from mlscale.commands.options import HELP_FLAGS
-from mlscale.culprit import unforeseen
+from mlscale.culprit import wrap_unforeseen_error
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import garbage_collection as garbage
 
@@ -28,12 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     # With an explicit `argv` a test or a script calls this: its process is not mlscale's own.
     if argv is None:
-        garbage.claim()
-    see_own_code()
+        garbage.mark_own_process()
+    make_user_code_importable()
     try:
-        return _dispatch(words)
+        return _dispatch_command(words)
     except MLScaleError as error:
-        _tell(error)
+        _print_error(error)
         return int(error.exit)
     except KeyboardInterrupt:
         return int(Exit.INTERRUPTED)
@@ -44,32 +44,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         # report the same error again when it flushes at exit.
         return 128 + signal.SIGPIPE
     except Exception as error:
-        _tell(unforeseen(error), error)
+        _print_error(wrap_unforeseen_error(error), error)
         return int(Exit.BUG)
 
 
-def _dispatch(words: list[str]) -> int:
+def _dispatch_command(words: list[str]) -> int:
     if words[:1] == ["help"] and words[1:2] and _is_command(words[1]):
         words = [*words[1:], "--help"]  # `mlscale help runs ls`
     if not words or words[0] in ("--help", "-h", "help"):
-        print(_texts().overview())
+        print(_load_help_texts().format_overview())
         return int(Exit.DONE)
     if words[0] in ("--version", "-V"):
-        print(_texts().version())
+        print(_load_help_texts().format_version())
         return int(Exit.DONE)
     # `train` is the default command: `mlscale +recipe=resnet`.
     command, rest = (words[0], words[1:]) if _is_command(words[0]) else ("train", words)
     if command == "train" and rest and rest[0].replace("-", "").isalpha() and not rest[0].startswith("-"):
-        raise _texts().unknown_command(*rest[:2])
-    if COMMANDS[command].working:
-        from mlscale.command import work
+        raise _load_help_texts().create_unknown_command_error(*rest[:2])
+    if COMMANDS[command].has_config:
+        from mlscale.command import run_config_command
 
-        return work(command, rest)
+        return run_config_command(command, rest)
     # Words after `--` are data of the query that completion scripts make: `--help` among them is not for this command.
     if set(HELP_FLAGS) & set(takewhile(lambda word: word != "--", rest)):
-        print(_texts().of_looking_command(command, rest))
+        print(_load_help_texts().format_action_command_help(command, rest))
         return int(Exit.DONE)
-    return int(entry(command).main(rest))
+    return int(import_entry_point(command).main(rest))
 
 
 def _is_command(word: str) -> bool:
@@ -77,20 +77,20 @@ def _is_command(word: str) -> bool:
     return word.replace("-", "").replace("_", "").isalnum() and word[0].isalpha() and find_command(word) is not None
 
 
-def _texts() -> ModuleType:
+def _load_help_texts() -> ModuleType:
     """Return the help texts, imported only when they are needed: a typo in a key is reported without them."""
     return import_module("mlscale.help")
 
 
-def _tell(error: MLScaleError, cause: BaseException | None = None) -> None:
+def _print_error(error: MLScaleError, cause: BaseException | None = None) -> None:
     """Print the error on stderr, secrets masked; the traceback only on request."""
     from mlscale.secrets.mask import Masker
 
-    masker = Masker.of_process()
+    masker = Masker.create_for_process()
     if os.environ.get("MLSCALE_TRACEBACK"):
-        print(masker.mask("".join(traceback.format_exception(cause or error))), file=sys.stderr)
+        print(masker.mask_text("".join(traceback.format_exception(cause or error))), file=sys.stderr)
     # Arguments may hold bytes that are not text; a stream that is not Python's own refuses them.
-    text = masker.mask(f"error: {error}").encode("utf-8", "backslashreplace").decode()
+    text = masker.mask_text(f"error: {error}").encode("utf-8", "backslashreplace").decode()
     with contextlib.suppress(BrokenPipeError):
         print(text, file=sys.stderr)
 

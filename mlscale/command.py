@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from mlscale import api
-from mlscale.config.composition.argv import Request, parse
+from mlscale.config.composition.argv import Request, parse_request
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.external_launcher import refuse_external_rank
-from mlscale.launch.garbage_collection import put_off
+from mlscale.launch.garbage_collection import defer_garbage_collection
 from mlscale.launch.threads import wait_passively
 
 
-def work(verb: str, argv: Sequence[str]) -> int:
+def run_config_command(command: str, argv: Sequence[str]) -> int:
     """Run one command that composes a config; return its exit code.
 
     Raises:
@@ -22,57 +22,57 @@ def work(verb: str, argv: Sequence[str]) -> int:
     """
     wait_passively()
     # Composing makes many objects that stay: no garbage collection until it is done.
-    with put_off():
-        request = parse(verb, argv)
+    with defer_garbage_collection():
+        request = parse_request(command, argv)
     if request.help:
-        from mlscale.help import of_working_command
+        from mlscale.help import format_config_command_help
 
-        print(of_working_command(verb, request.roots))
+        print(format_config_command_help(command, request.roots))
         return int(Exit.DONE)
     if not request.flags:  # which print, and start nothing
-        refuse_external_rank(verb)
+        refuse_external_rank(command)
     if request.multirun or request.flags:
         # Also for Hydra's own flags: `--cfg job` on a run shows the config with the run's as its base.
-        from mlscale.assembly.ready import on_its_run
+        from mlscale.assembly.ready import resolve_base_config
 
-        request = on_its_run(request)
-        return _sweep(request) if request.multirun else _by_hydra(request)
-    with put_off():
-        cfg = api.checked(request)
-    result = api.on(verb, cfg)
-    from mlscale.report import emit
-    from mlscale.secrets.mask import Masker, masked_output
+        request = resolve_base_config(request)
+        return _run_sweep(request) if request.multirun else _run_hydra_flags(request)
+    with defer_garbage_collection():
+        cfg = api.compose_command_config(request)
+    result = api.run_on_config(command, cfg)
+    from mlscale.report import print_result
+    from mlscale.secrets.mask import Masker, mask_output
 
-    with masked_output(Masker.of(cfg)):
-        emit(result, cfg.output)
+    with mask_output(Masker.create_for_run(cfg)):
+        print_result(result, cfg.output)
     return int(Exit.DONE if result.ok else Exit.GATE)
 
 
-def _by_hydra(request: Request) -> int:
+def _run_hydra_flags(request: Request) -> int:
     """Run Hydra's own flags; return the exit code."""
     from mlscale.config.composition.compose import run_by_hydra
     from mlscale.sweep import register_sweep_dir
 
     register_sweep_dir()
-    with _masked(request):
+    with _mask_config_output(request):
         run_by_hydra(request, lambda cfg, overrides: None)
     return int(Exit.DONE)
 
 
-def _masked(request: Request) -> AbstractContextManager[None]:
+def _mask_config_output(request: Request) -> AbstractContextManager[None]:
     """Return a context that masks what Hydra prints of a config; if it does not compose, only the environment's
     secrets.
     """
-    from mlscale.config.composition.compose import compose
-    from mlscale.secrets.mask import Masker, masked_output
+    from mlscale.config.composition.compose import compose_config
+    from mlscale.secrets.mask import Masker, mask_output
 
     try:
-        return masked_output(Masker.of(compose(request)))
+        return mask_output(Masker.create_for_run(compose_config(request)))
     except MLScaleError:
-        return masked_output(Masker.of({}))
+        return mask_output(Masker.create_for_run({}))
 
 
-def _sweep(request: Request) -> int:
+def _run_sweep(request: Request) -> int:
     """Run every job of a multirun, also after one that fails; return the exit code."""
     from mlscale.assembly.sweep_check import check_sweep
     from mlscale.config.composition.compose import run_by_hydra
@@ -83,9 +83,9 @@ def _sweep(request: Request) -> int:
     check_sweep(request)
     os.umask(0o077)  # Hydra makes the sweep's folder
     sweep = Sweep(request)
-    api.tell_what_is_shadowed(request)
+    api.print_shadowed_options(request)
     try:
-        run_by_hydra(request, sweep.job)
+        run_by_hydra(request, sweep.run_job)
     # Also after Ctrl-C: the table of the jobs that are done is printed.
     finally:
         sweep.close()

@@ -11,25 +11,25 @@ from pathlib import Path
 
 from mlscale.errors import Exit, MLScaleError
 
-_OURS = Path(__file__).resolve().parent
+_PACKAGE_FOLDER = Path(__file__).resolve().parent
 # A worker process of a loader sends its traceback as text, so its frames have to be parsed.
 _FRAME = re.compile(r'^ *File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>\S+)', re.MULTILINE)
 _IN_WORKER = "Original Traceback (most recent call last):"
 
 
-def unforeseen(error: BaseException, where: str = "") -> MLScaleError:
+def wrap_unforeseen_error(error: BaseException, where: str = "") -> MLScaleError:
     """Return the error to report for an exception without a message of mlscale.
 
     Args:
         where: the rank or the key path, for example, if known; the line is added.
     """
-    what, prefix = summary(error), f"{where}: " if where else ""
-    if own := own_line(error):
+    what, prefix = summarize_error(error), f"{where}: " if where else ""
+    if own := find_user_line(error):
         why, fix = "code of yours raised it", "MLSCALE_TRACEBACK=1 shows how it came there"
         return MLScaleError(what, where=prefix + own, why=why, fix=fix, exit=Exit.BUG)
     return MLScaleError(
         what,
-        where=prefix + (next(_lines(error), "") or "mlscale, or a library that it called"),
+        where=prefix + (next(_iterate_lines(error), "") or "mlscale, or a library that it called"),
         why="no code of yours raised it, and it has no message of its own: a setting that does not fit the data, or a "
         "bug of mlscale",
         fix="MLSCALE_TRACEBACK=1 shows how it came there; `mlscale config show` what was set",
@@ -37,21 +37,21 @@ def unforeseen(error: BaseException, where: str = "") -> MLScaleError:
     )
 
 
-def own_line(error: BaseException) -> str:
+def find_user_line(error: BaseException) -> str:
     """Return the innermost line of the user's code that `error` passed through, `net.py:12, in forward`; else ""."""
-    return next(_lines(error, own=True), "")
+    return next(_iterate_lines(error, own=True), "")
 
 
-def innermost(calls: Iterable[tuple[str, int, str]]) -> str:
+def find_innermost_call(calls: Iterable[tuple[str, int, str]]) -> str:
     """Return the first of these calls (file, line, function; innermost first) that is in the user's code, or else of
     any.
     """
-    found = list(calls)
-    own = [call for call in found if _is_own(call[0])]
-    return next((f"{_shown(file)}:{line}, in {name}" for file, line, name in [*own, *found]), "")
+    all_calls = list(calls)
+    own = [call for call in all_calls if _is_user_code(call[0])]
+    return next((f"{_shorten_path(file)}:{line}, in {name}" for file, line, name in [*own, *all_calls]), "")
 
 
-def summary(error: BaseException) -> str:
+def summarize_error(error: BaseException) -> str:
     """Return the error's type and first words; those of the original one where a loader's worker process raised it."""
     text = str(error)
     # torch's message holds the whole traceback of the worker: its last line is the original error.
@@ -60,38 +60,38 @@ def summary(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _lines(error: BaseException, *, own: bool = False) -> Iterator[str]:
+def _iterate_lines(error: BaseException, *, own: bool = False) -> Iterator[str]:
     """Yield the lines that an error and its causes passed through, innermost first."""
     seen: BaseException | None = error
     while seen is not None:
         frames = [(frame.filename, frame.lineno, frame.name) for frame in traceback.extract_tb(seen.__traceback__)]
         if _IN_WORKER in str(seen):
-            frames += [(found["file"], int(found["line"]), found["name"]) for found in _FRAME.finditer(str(seen))]
+            frames += [(match["file"], int(match["line"]), match["name"]) for match in _FRAME.finditer(str(seen))]
         # A file with a syntax error has no frame, for it never ran.
-        if isinstance(seen, SyntaxError) and seen.filename and (not own or _is_own(seen.filename)):
-            yield f"{_shown(seen.filename)}:{seen.lineno}"
+        if isinstance(seen, SyntaxError) and seen.filename and (not own or _is_user_code(seen.filename)):
+            yield f"{_shorten_path(seen.filename)}:{seen.lineno}"
         for file, line, name in reversed(frames):
-            if not own or _is_own(file):
-                yield f"{_shown(file)}:{line}, in {name}"
+            if not own or _is_user_code(file):
+                yield f"{_shorten_path(file)}:{line}, in {name}"
         seen = seen.__cause__
 
 
-def _is_own(file: str) -> bool:
+def _is_user_code(file: str) -> bool:
     path = Path(file)
     # `<string>` and `<frozen importlib>`: code without a file.
     if file.startswith("<") or {"site-packages", "dist-packages"} & set(path.parts):
         return False
-    return not any(path.resolve().is_relative_to(folder) for folder in (_OURS, *_libraries()))
+    return not any(path.resolve().is_relative_to(folder) for folder in (_PACKAGE_FOLDER, *_list_library_folders()))
 
 
 @cache
-def _libraries() -> tuple[Path, ...]:
+def _list_library_folders() -> tuple[Path, ...]:
     import sysconfig  # takes 3 ms, which only an unforeseen error needs
 
     return tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 
-def _shown(file: str) -> str:
+def _shorten_path(file: str) -> str:
     """Return the path relative to the working folder, or to the folder of packages."""
     path = Path(file)
     if path.is_relative_to(Path.cwd()):

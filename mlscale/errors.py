@@ -59,7 +59,7 @@ class MLScaleError(Exception):
             lines.append("  fix:   " + self.fix.replace("\n", "\n         "))
         return "\n".join(lines)
 
-    def masked(self, mask: Callable[[str], str]) -> MLScaleError:
+    def mask_texts(self, mask: Callable[[str], str]) -> MLScaleError:
         """Return the same error with `mask` applied to every text, for messages that quote what was typed."""
         texts = {name: mask(getattr(self, name)) for name in ("where", "why", "fix")}
         error = MLScaleError(mask(self.what), **texts, exit=self.exit)
@@ -75,10 +75,10 @@ class MLScaleError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         # Errors cross process boundaries by pickle, which would call `__init__` with `args` alone and lose the keyword
         # arguments.
-        return _restore, (type(self), self.__dict__.copy(), self.args)
+        return _restore_error, (type(self), self.__dict__.copy(), self.args)
 
 
-def _restore(kind: type[MLScaleError], state: dict[str, object], args: tuple[object, ...]) -> MLScaleError:
+def _restore_error(kind: type[MLScaleError], state: dict[str, object], args: tuple[object, ...]) -> MLScaleError:
     # Without `__init__`: subclasses take other arguments, and the state is complete.
     error = kind.__new__(kind)
     error.args = args
@@ -94,9 +94,9 @@ class Problems(MLScaleError):  # noqa: N818 - it holds errors, it is none of its
         count = len(self.problems)
         super().__init__(f"{count} problem{'s' if count != 1 else ''}", exit=self.problems[0].exit)
 
-    def masked(self, mask: Callable[[str], str]) -> MLScaleError:
+    def mask_texts(self, mask: Callable[[str], str]) -> MLScaleError:
         """Return the same problems with `mask` applied to every text."""
-        return Problems([problem.masked(mask) for problem in self.problems])
+        return Problems([problem.mask_texts(mask) for problem in self.problems])
 
     def __str__(self) -> str:
         return "\n\n".join(str(problem) for problem in self.problems)
@@ -110,7 +110,7 @@ def raise_all(problems: Sequence[MLScaleError]) -> None:
         raise Problems(problems)
 
 
-def all_of(actions: Mapping[str, Callable[[], T]]) -> dict[str, T]:
+def call_all(actions: Mapping[str, Callable[[], T]]) -> dict[str, T]:
     """Call every action, and raise all their problems together; return the results by name."""
     done: dict[str, T] = {}
     problems: list[MLScaleError] = []

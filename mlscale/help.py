@@ -10,8 +10,15 @@ from mlscale.commands import COMMANDS
 from mlscale.commands.command import STAGES, THIRD_PARTY, Action
 from mlscale.commands.third_party import register_commands
 from mlscale.config.composition.reference_argument import REFERENCES
-from mlscale.config.composition.roots import BASE_GROUPS, VERB_CONFIGS, VERB_GROUP, Roots, find_roots, shipped_folder
-from mlscale.config.suggestions.suggest import nearest
+from mlscale.config.composition.roots import (
+    BASE_GROUPS,
+    COMMAND_BASES,
+    COMMAND_GROUP,
+    Roots,
+    find_roots,
+    get_shipped_folder,
+)
+from mlscale.config.suggestions.suggest import find_nearest
 from mlscale.errors import MLScaleError
 
 Examples = Sequence[tuple[str, str]]
@@ -27,14 +34,14 @@ _FLAGS = (
 )
 
 
-def version() -> str:
+def format_version() -> str:
     """Return the version line: `mlscale 0.1.0`."""
     from importlib.metadata import version as installed  # 20 ms, which `--help` and a typo need not wait for
 
     return f"mlscale {installed('mlscale')}"
 
 
-def overview() -> str:
+def format_overview() -> str:
     """Return the text of `mlscale --help`: the commands, grouped by stage.
 
     A third-party command that can't be offered is reported on stderr.
@@ -58,69 +65,71 @@ def overview() -> str:
     return "\n".join([*lines, "", "mlscale COMMAND --help shows what a command takes, with examples."])
 
 
-def of_working_command(command: str, roots: Roots) -> str:
+def format_config_command_help(command: str, roots: Roots) -> str:
     """Return the help of a command that composes a config: examples, its own keys, and where groups are listed."""
-    of_a_run = "[recipe=NAME] [group=option …] " if VERB_CONFIGS[command] == "run" else ""
+    of_a_run = "[recipe=NAME] [group=option …] " if COMMAND_BASES[command] == "run" else ""
     first = f"{REFERENCES[command].usage} " if command in REFERENCES else ""
     usage = f"usage: mlscale {'[train]' if command == 'train' else command} {first}{of_a_run}[key=value …] [flags]"
-    lines = _heading(command, COMMANDS[command].summary, usage, COMMANDS[command].examples)
-    if settings := _settings(command):
+    lines = _format_heading(command, COMMANDS[command].summary, usage, COMMANDS[command].examples)
+    if settings := _format_settings(command):
         lines += ["", "keys:", *("  " + line for line in settings)]
     if command != "train":
         every_key = f"mlscale config show command={command}"
         return "\n".join([*lines, "", f"groups and flags: mlscale train --help; every key: {every_key}"])
     lines += ["", "recipes and groups (mlscale config show +recipe=NAME prints every key):"]
-    groups = roots.groups_of(command)
+    groups = roots.get_command_groups(command)
     order = ["recipe", *BASE_GROUPS, *(name for name in groups if name not in ("recipe", "base", *BASE_GROUPS))]
     lines += [f"  {group:<10} {', '.join(groups[group])}" for group in order if group in groups]
     return "\n".join([*lines, "", "flags:", *(f"  {flag:<22} {what}" for flag, what in _FLAGS)])
 
 
-def of_looking_command(command: str, words: Sequence[str]) -> str:
+def format_action_command_help(command: str, words: Sequence[str]) -> str:
     """Return the help of a command that composes no config, or of the action that the words name."""
     about = COMMANDS[command]
     if "" in about.actions:
-        return _of_action(f"mlscale {command}", about.actions[""], about.examples)
+        return _format_action_help(f"mlscale {command}", about.actions[""], about.examples)
     if named := next((word for word in words if word in about.actions), None):
         action = about.actions[named]
-        return _of_action(f"mlscale {command} {named}", action, action.examples)
-    lines = _heading(command, about.summary, f"usage: mlscale {command} {'|'.join(about.actions)} …", about.examples)
+        return _format_action_help(f"mlscale {command} {named}", action, action.examples)
+    lines = _format_heading(
+        command, about.summary, f"usage: mlscale {command} {'|'.join(about.actions)} …", about.examples
+    )
     width = max(map(len, about.actions))
     lines += ["", "it takes:", *(f"  {name:<{width}}  {action.summary}" for name, action in about.actions.items())]
     return "\n".join([*lines, "", f"mlscale {command} {next(iter(about.actions))} --help shows its keys."])
 
 
-def _of_action(program: str, action: Action, examples: Examples) -> str:
+def _format_action_help(program: str, action: Action, examples: Examples) -> str:
     words = "".join(f" {word.usage}" for word in action.words)
     keys = " [key=value …]" if action.keys or action.overrides else ""
     flags = " [--config-dir DIR]" if action.config_dir else ""
     usage = f"usage: {program}{words}{keys}{flags}"
-    lines = _heading(program.removeprefix("mlscale "), action.summary, usage, examples)
+    lines = _format_heading(program.removeprefix("mlscale "), action.summary, usage, examples)
     if action.words:
-        lines += ["", "words:", *_aligned([(word.name.upper(), word.help) for word in action.words])]
+        lines += ["", "words:", *_align_rows([(word.name.upper(), word.help) for word in action.words])]
     if action.keys:
-        lines += ["", "keys:", *_aligned([(key.setting, key.help) for key in action.keys])]
+        lines += ["", "keys:", *_align_rows([(key.setting, key.help) for key in action.keys])]
     if action.overrides:
         lines += ["", "any key or group of the config, too: mlscale train --help"]
     return "\n".join(lines)
 
 
-def _heading(name: str, summary: str, usage: str, examples: Examples) -> list[str]:
+def _format_heading(name: str, summary: str, usage: str, examples: Examples) -> list[str]:
     width = max((len(typed) for typed, _ in examples), default=0)
     shown = [f"  {typed:<{width}}  # {what}" for typed, what in examples]
     return [f"mlscale {name}: {summary}", "", usage, *(["", "examples:", *shown] if shown else ())]
 
 
-def _aligned(rows: Sequence[tuple[str, str]]) -> list[str]:
+def _align_rows(rows: Sequence[tuple[str, str]]) -> list[str]:
     width = min(max(len(head) for head, _ in rows), _WIDEST)
     return [f"  {head:<{width}}  # {text}" for head, text in rows]
 
 
-def _settings(verb: str) -> list[str]:
+def _format_settings(command: str) -> list[str]:
     """Return the command's own keys with their defaults and meaning, from the comments of its YAML file."""
     # A third-party command has its keys in a config group of its own name.
-    file = find_roots().files.get(verb, {}).get("default") if COMMANDS[verb].module else None
-    file = file or shipped_folder("conf") / VERB_GROUP / f"{verb}.yaml"
+    file = find_roots().files.get(command, {}).get("default") if COMMANDS[command].module else None
+    file = file or get_shipped_folder("conf") / COMMAND_GROUP / f"{command}.yaml"
     if not file.is_file():  # a third-party command without keys of its own
         return []
     text = file.read_text(encoding="utf-8")
@@ -141,14 +150,14 @@ def _settings(verb: str) -> list[str]:
     return [f"{setting:<{width}}  # {text}".rstrip("# ") if text else setting for setting, text in rows]
 
 
-def unknown_command(word: str, following: str = "") -> MLScaleError:
+def create_unknown_command_error(word: str, following: str = "") -> MLScaleError:
     """Return the error for a first word that is neither a command nor an override.
 
     Args:
         following: the word after it: `mlscale debug fast` means debug=fast.
     """
     from mlscale.config.suggestions import not_yet
-    from mlscale.config.suggestions.foreign_names import table
+    from mlscale.config.suggestions.foreign_names import load_foreign_names
 
     groups = find_roots().groups
     if word in groups:
@@ -158,9 +167,9 @@ def unknown_command(word: str, following: str = "") -> MLScaleError:
         return MLScaleError(
             f"'{word}' is a setting, not a command", where="command line", fix=f"mlscale {recipe}{word}={option}"
         )
-    if feature := not_yet.of_key(word):
-        return feature.error(f"mlscale {word}", "command line")
-    best = table().commands.get(word) or nearest(word, COMMANDS)
+    if feature := not_yet.find_feature_of_key(word):
+        return feature.create_error(f"mlscale {word}", "command line")
+    best = load_foreign_names().commands.get(word) or find_nearest(word, COMMANDS)
     if word in groups.get("recipe", ()):
         best = f"recipe={word}"
     return MLScaleError(

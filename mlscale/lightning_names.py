@@ -21,7 +21,7 @@ _ALIASES = {"lightning.pytorch": "pytorch_lightning", "lightning.fabric": "light
 _FACADE = "lightning_facade.py"  # next to this file
 
 
-def canonical_name(name: str) -> str:
+def resolve_canonical_name(name: str) -> str:
     """Return the dotted path by the packages that are installed: `pytorch_lightning.x` for `lightning.pytorch.x`."""
     for alias, package in _ALIASES.items():
         if name == alias or name.startswith(f"{alias}."):
@@ -29,7 +29,7 @@ def canonical_name(name: str) -> str:
     return name
 
 
-def install() -> None:
+def install_finder() -> None:
     """Let both names be imported as one package; no effect where `lightning` is imported already."""
     # By name: a module that is reloaded has another class `_Finder`.
     if not any(type(finder).__name__ == _Finder.__name__ for finder in sys.meta_path):
@@ -70,24 +70,24 @@ class _Finder:
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if name == PACKAGE:
-            return _facade_spec()
+            return _find_facade_spec()
         # A name below `lightning` is imported after its parent, so `sys.modules` has the package.
-        if (package := canonical_name(name)) == name or not _is_facade(sys.modules[PACKAGE]):
+        if (package := resolve_canonical_name(name)) == name or not _is_facade(sys.modules[PACKAGE]):
             return None
         from importlib.machinery import ModuleSpec
 
         return ModuleSpec(name, cast("Loader", _Alias(package)))
 
 
-def _facade_spec() -> ModuleSpec | None:
+def _find_facade_spec() -> ModuleSpec | None:
     """Return the facade as the package `lightning`; None if that name is a user's module."""
     from importlib.machinery import PathFinder
     from importlib.util import spec_from_file_location
     from pathlib import Path
 
-    found = PathFinder.find_spec(PACKAGE)
-    if found is not None and found.origin is not None:
-        folders = found.submodule_search_locations or ()
+    spec = PathFinder.find_spec(PACKAGE)
+    if spec is not None and spec.origin is not None:
+        folders = spec.submodule_search_locations or ()
         # Another module of this name: a user's lightning.py, or an unrelated package.
         if not any((Path(folder) / "pytorch").is_dir() for folder in folders):
             return None

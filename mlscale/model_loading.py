@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mlscale.api import compose
 from mlscale.errors import MLScaleError
-from mlscale.runs.recover import DERIVED, yaml_values
+from mlscale.runs.recover import DERIVED, read_yaml_values
 from mlscale.versions.local_registry import LocalRegistry
 from mlscale.versions.model_reference import resolve_reference
 
@@ -68,26 +68,26 @@ def load(
     versions = LocalRegistry(registry)
     model = resolve_reference(what, runs_dir=runs_dir, registry=versions, checkpoint=checkpoint, quiet=True)
     if model.servable is None:
-        return _from_checkpoint(model, trust=trust)
+        return _load_checkpoint_model(model, trust=trust)
     from mlscale.export.servable import load as load_servable
 
     return load_servable(model.servable, threads=threads)
 
 
-def _from_checkpoint(model: TrainedModel, *, trust: bool) -> Predictor:
+def _load_checkpoint_model(model: TrainedModel, *, trust: bool) -> Predictor:
     """Return a model with a checkpoint's weights, in this process."""
-    from mlscale.assembly.evaluation_pass import checkpoint_of
-    from mlscale.assembly.rebuild import Home, as_it_was_trained, rebuilt
+    from mlscale.assembly.evaluation_pass import choose_checkpoint
+    from mlscale.assembly.rebuild import Home, rebuild_data_and_task, restore_training_config
     from mlscale.launch.socket_paths import shorten_socket_paths
 
     # Loaders of the run's data may start worker processes, whose sockets fail in a long temporary path.
     shorten_socket_paths()
     assert model.home is not None
     # With `evaluate`'s config: it has the run's frozen config as its base, and the checks of trust.
-    cfg = compose([f"ref={model.path}", *(["trust=true"] if trust else [])], verb="evaluate")
-    path, _ = checkpoint_of(model, cfg)
-    derived = yaml_values(model.home / DERIVED)
-    data, task = rebuilt(as_it_was_trained(cfg, Home(model.home, derived)), path, "validate")
+    cfg = compose([f"ref={model.path}", *(["trust=true"] if trust else [])], command="evaluate")
+    path, _ = choose_checkpoint(model, cfg)
+    derived = read_yaml_values(model.home / DERIVED)
+    data, task = rebuild_data_and_task(restore_training_config(cfg, Home(model.home, derived)), path, "validate")
     if (kind := getattr(task, "kind", "classification")) != "classification":
         raise MLScaleError(
             f"mlscale.load answers with labels, and this run's task is {kind}",
@@ -97,4 +97,4 @@ def _from_checkpoint(model: TrainedModel, *, trust: bool) -> Predictor:
         )
     from mlscale.export.torch_predictor import TorchModel
 
-    return TorchModel.of(task, data)
+    return TorchModel.wrap_task(task, data)

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from omegaconf import OmegaConf
 
 from mlscale import commands
-from mlscale.assembly.ready import checked
+from mlscale.assembly.ready import raise_if_invalid
 from mlscale.atomic_files import write_json
 from mlscale.config.composition.argv import Request
-from mlscale.config.metric_direction import direction
+from mlscale.config.metric_direction import infer_direction
 from mlscale.errors import Exit, MLScaleError
-from mlscale.report import Result, number, table
-from mlscale.runs.folder import RunFolder, new_path
+from mlscale.report import Result, format_number, format_table
+from mlscale.runs.folder import RunFolder, build_run_path
 from mlscale.runs.sweep_folder import discard_sweep, start_sweep
 from mlscale.secrets.config_secrets import mask_overrides
 from mlscale.secrets.mask import Masker
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Job:
+class SweepJob:
     """One job: the overrides that distinguish it, and its result or error."""
 
     overrides: list[str]
@@ -42,27 +42,32 @@ class Sweep:
     """The jobs of a multirun, run one after another for Hydra's launcher."""
 
     request: Request
-    jobs: list[Job] = field(default_factory=list)
+    jobs: list[SweepJob] = field(default_factory=list)
     folder: Path | None = None
     metric: str | None = None
     mode: str = "max"
 
-    def job(self, cfg: DictConfig, overrides: list[str]) -> float | None:
+    def run_job(self, cfg: DictConfig, overrides: list[str]) -> float | None:
         """Run one job, and return its metric for sweepers that search. An error is printed; the sweep continues."""
-        folder = self._start(cfg)
-        masker = Masker.of(cfg)
+        folder = self._ensure_started(cfg)
+        masker = Masker.create_for_run(cfg)
         # Masked at once: the overrides are printed, and written to the table.
-        job = Job([masker.mask(item) for item in mask_overrides(_swept(overrides, self.request.overrides))])
+        job = SweepJob(
+            [
+                masker.mask_text(item)
+                for item in mask_overrides(_select_distinguishing(overrides, self.request.overrides))
+            ]
+        )
         self.jobs.append(job)
-        print(f"\njob {len(self.jobs)}  {' '.join(_plain(job.overrides))}", file=sys.stderr)
+        print(f"\njob {len(self.jobs)}  {' '.join(_strip_plus(job.overrides))}", file=sys.stderr)
         try:
-            cfg = checked(cfg, self.request, overrides)
+            cfg = raise_if_invalid(cfg, self.request, overrides)
             # After the check, which refuses derived values that are set.
             cfg.derived.sweep_dir = str(folder)
-            _group(cfg, folder.name)
+            _set_tracker_group(cfg, folder.name)
             cfg.derived.overrides = [item.removeprefix("++") for item in overrides]  # this job's, not the sweep's
-            job.result = commands.run(self.request.verb, cfg)
-            self._judge_as(job.result)
+            job.result = commands.run_checked_config(self.request.command, cfg)
+            self._adopt_metric(job.result)
         except MLScaleError as error:
             # The user has stopped the sweep, not the job: no further job starts.
             if error.exit in (Exit.INTERRUPTED, Exit.TERMINATED):
@@ -74,8 +79,8 @@ class Sweep:
                 f"{type(error).__name__}: {error}", fix="MLSCALE_TRACEBACK=1 shows where it happened", exit=Exit.BUG
             )
         if job.error:
-            print(masker.mask(f"error: {job.error}"), file=sys.stderr)
-        return _value(job, self.metric)
+            print(masker.mask_text(f"error: {job.error}"), file=sys.stderr)
+        return _get_metric_value(job, self.metric)
 
     def close(self) -> None:
         """Print the table, best first, and the jobs that failed."""
@@ -84,16 +89,16 @@ class Sweep:
             for path in _planned:
                 discard_sweep(path)
             return
-        ranked = sorted(self.jobs, key=self._rank)
-        rows = [self._row(job) for job in ranked]
+        ranked = sorted(self.jobs, key=self._compute_rank)
+        rows = [self._format_row(job) for job in ranked]
         headers = ("job", "overrides", self.metric or "metric", "run")
         write_json(self.folder / "table.json", [dict(zip(headers, row, strict=True)) for row in rows])
-        print(table(rows, headers))
+        print(format_table(rows, headers))
         if failed := [(job, job.error) for job in self.jobs if job.error]:
             print(f"\n{len(failed)} of {len(self.jobs)} jobs failed:", file=sys.stderr)
             for job, error in failed:
                 print(
-                    f"  job {self.jobs.index(job) + 1}  {' '.join(_plain(job.overrides))}: {error.what}",
+                    f"  job {self.jobs.index(job) + 1}  {' '.join(_strip_plus(job.overrides))}: {error.what}",
                     file=sys.stderr,
                 )
         print(f"\nsweep     {self.folder}", file=sys.stderr)
@@ -104,67 +109,67 @@ class Sweep:
         gate = any(job.result is not None and not job.result.ok for job in self.jobs)
         return next((int(job.error.exit) for job in self.jobs if job.error), int(Exit.GATE if gate else Exit.DONE))
 
-    def _start(self, cfg: DictConfig) -> Path:
+    def _ensure_started(self, cfg: DictConfig) -> Path:
         from hydra.core.hydra_config import HydraConfig
 
         if self.folder is None:
             self.metric = cfg.metric or None
-            self.mode = cfg.mode or (direction(self.metric) if self.metric else None) or "max"
+            self.mode = cfg.mode or (infer_direction(self.metric) if self.metric else None) or "max"
             self.folder = Path(HydraConfig.get().sweep.dir).absolute()
             start_sweep(self.folder, str(cfg.name))
         return self.folder
 
-    def _judge_as(self, result: Result) -> None:
+    def _adopt_metric(self, result: Result) -> None:
         """Sort by the metric that judged the first run, if none was set."""
-        if self.metric is None and self.request.verb == "train":
+        if self.metric is None and self.request.command == "train":
             run = RunFolder.open(result.artifacts["run"]).run
             self.metric, self.mode = run["metric"], run["mode"] or "max"
 
-    def _rank(self, job: Job) -> tuple[bool, bool, float]:
-        value = _value(job, self.metric)
+    def _compute_rank(self, job: SweepJob) -> tuple[bool, bool, float]:
+        value = _get_metric_value(job, self.metric)
         if value is None or math.isnan(value):  # which compares with nothing
             return job.error is not None, True, 0.0
         # Failed jobs last, then those without a value; `sorted` puts smaller numbers first.
         return job.error is not None, False, value * (-1 if self.mode == "max" else 1)
 
-    def _row(self, job: Job) -> tuple[str, str, str, str]:
-        value = _value(job, self.metric)
-        shown = "failed" if job.error else "-" if value is None else number(value)
+    def _format_row(self, job: SweepJob) -> tuple[str, str, str, str]:
+        value = _get_metric_value(job, self.metric)
+        shown = "failed" if job.error else "-" if value is None else format_number(value)
         run = Path(job.result.artifacts["run"]).name if job.result and "run" in job.result.artifacts else "-"
-        return str(self.jobs.index(job) + 1), " ".join(_plain(job.overrides)), shown, run
+        return str(self.jobs.index(job) + 1), " ".join(_strip_plus(job.overrides)), shown, run
 
 
 _planned: list[Path] = []
 
 
 @cache
-def _sweep_dir(runs_dir: str, name: str) -> str:
+def _plan_sweep_dir(runs_dir: str, name: str) -> str:
     # Cached: the interpolation is resolved once for each job, and all of them must get the same folder.
-    _planned.append(new_path(runs_dir, f"{name}-sweep").absolute())
+    _planned.append(build_run_path(runs_dir, f"{name}-sweep").absolute())
     return str(_planned[-1])
 
 
 def register_sweep_dir() -> None:
     """Register `${mlscale.sweep_dir:runs,name}` of conf/<verb>.yaml: the one folder of this command's sweep."""
-    _sweep_dir.cache_clear()
+    _plan_sweep_dir.cache_clear()
     _planned.clear()
-    OmegaConf.register_new_resolver("mlscale.sweep_dir", _sweep_dir, replace=True)
+    OmegaConf.register_new_resolver("mlscale.sweep_dir", _plan_sweep_dir, replace=True)
 
 
-def _value(job: Job, metric: str | None) -> float | None:
+def _get_metric_value(job: SweepJob, metric: str | None) -> float | None:
     # A run reports its best value as best_<metric>, other commands only the metric.
     metrics = job.result.metrics if job.result and metric else {}
     return metrics.get(f"best_{metric}", metrics.get(metric or ""))
 
 
-def _group(cfg: DictConfig, name: str) -> None:
+def _set_tracker_group(cfg: DictConfig, name: str) -> None:
     """Let trackers that show runs in groups show a sweep as one, unless another group was set."""
     for node in (cfg.get("logger") or {}).values():
         if node and "group" in node and node["group"] is None:
             node["group"] = name
 
 
-def _swept(overrides: list[str], typed: Sequence[str]) -> list[str]:
+def _select_distinguishing(overrides: list[str], typed: Sequence[str]) -> list[str]:
     """Return the overrides that distinguish a job. Keys are compared, because Hydra rewrites values in its own form."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -173,5 +178,5 @@ def _swept(overrides: list[str], typed: Sequence[str]) -> list[str]:
     return [item for item in overrides if item.partition("=")[0] not in fixed]
 
 
-def _plain(overrides: list[str]) -> list[str]:
+def _strip_plus(overrides: list[str]) -> list[str]:
     return [item.lstrip("+") for item in overrides]

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlscale.report import table
+from mlscale.report import format_table
 
 ROOT = Path(__file__).resolve().parents[1]
 _CONNECTIONS = 4
@@ -40,7 +40,7 @@ def made(folder: Path, size: int, classes: int) -> Path:
     import yaml
     from onnx import TensorProto, helper, numpy_helper
 
-    from mlscale.atomic_files import sha256
+    from mlscale.atomic_files import compute_sha256
 
     folder.mkdir()
     weights = np.random.default_rng(0).normal(size=(3, classes)).astype(np.float32)
@@ -63,7 +63,7 @@ def made(folder: Path, size: int, classes: int) -> Path:
     document["name"] = "made"
     document["preprocessing"].update(channels="RGB", resize={"short_side": size, "crop": "centre"})
     path = folder / "model.onnx"
-    document["files"] = {"model.onnx": {"sha256": sha256(path), "bytes": path.stat().st_size}}
+    document["files"] = {"model.onnx": {"sha256": compute_sha256(path), "bytes": path.stat().st_size}}
     (folder / "servable.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     return folder
 
@@ -257,7 +257,7 @@ def main() -> None:
             process.terminate()
             process.wait()
     print(f"seed {args.seed}, images of {args.size} × {args.size}, {args.classes} classes, {_CONNECTIONS} connections")
-    print(table(rows, ("request", "bytes", "answers", "longest pause ms", "memory MB"), 200))
+    print(format_table(rows, ("request", "bytes", "answers", "longest pause ms", "memory MB"), 200))
 
 
 if __name__ == "__main__":

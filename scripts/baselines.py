@@ -35,7 +35,7 @@ def gpt() -> None:
     """Bits per byte of the held-out documents."""
     data = PythonDocs()
     data.prepare_data()
-    train, val = (data.rows(split).text for split in ("train", "val"))  # type: ignore[attr-defined]
+    train, val = (data.get_rows(split).text for split in ("train", "val"))  # type: ignore[attr-defined]
     print(f"gpt: {len(train):,} bytes to train, {len(val):,} to validate; bits per byte")
     for name, packed in (("xz -9e", _xz), ("bz2 -9", bz2.compress)):
         after = 8 * (len(packed(train + val)) - len(packed(train))) / len(val)
@@ -78,8 +78,8 @@ def text() -> None:
     from sklearn.linear_model import LogisticRegression
 
     data = PythonSource()
-    train, val = (data.rows(split) for split in ("train", "val"))
-    given = [(rows.texts, rows.take(np.arange(len(rows)))[1]) for rows in (train, val)]  # type: ignore[attr-defined]
+    train, val = (data.get_rows(split) for split in ("train", "val"))
+    given = [(rows.texts, rows.take_samples(np.arange(len(rows)))[1]) for rows in (train, val)]  # type: ignore[attr-defined]
     (train_x, train_y), (val_x, val_y) = [([one.decode("latin-1") for one in x], y) for x, y in given]
     print(f"text: {len(train_y):,} pieces to train, {len(val_y):,} to validate; accuracy")
     kinds: dict[str, dict[str, Any]] = {
@@ -134,8 +134,8 @@ def regression() -> None:
 
 def _arrays(data: MemoryData) -> tuple[Any, Any, Any, Any]:
     """Standardised features and targets, of training and of validation, as the recipes have them."""
-    rows = [data.rows(split) for split in ("train", "val")]
-    (x, y), (v, w) = (one.take(np.arange(len(one))) for one in rows)
+    rows = [data.get_rows(split) for split in ("train", "val")]
+    (x, y), (v, w) = (one.take_samples(np.arange(len(one))) for one in rows)
     return x, y, v, w
 
 

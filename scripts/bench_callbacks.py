@@ -26,9 +26,9 @@ from typing import Any
 
 import torch
 
-from mlscale.assembly.ready import ready
-from mlscale.assembly.run import assemble
-from mlscale.config.composition.frozen import with_derived
+from mlscale.assembly.ready import compose_from_overrides
+from mlscale.assembly.run import assemble_parts
+from mlscale.config.composition.frozen import add_derived
 from scripts.bench_overhead import CLASSES, CONFIG, make
 
 CALLBACKS = {  # the node's name, and what is set
@@ -78,7 +78,7 @@ class Blocks:
         others = [callback for callback in self.trainer.callbacks if callback is not self.callback]
         was_inside = len(others) < len(self.trainer.callbacks)
         self.trainer.callbacks = [*others, self.callback] if inside else others
-        self.telling._telling = [callback for callback in self.trainer.callbacks if hasattr(callback, "entry")]
+        self.telling._contributors = [callback for callback in self.trainer.callbacks if hasattr(callback, "entry")]
         if inside != was_inside and type(self.callback).__name__ in ("DeviceStats", "Stall"):  # they have threads
             hook = self.callback.on_train_start if inside else self.callback.on_train_end
             hook(self.trainer, self.trainer.lightning_module)
@@ -89,12 +89,12 @@ def measure(name: str, settings: tuple[str, ...], model: str, options: argparse.
     node = name.split()[0]
     words = [] if node in ("none", "nonfinite", "stall") else [f"callbacks=[default,{node}]"]
     chosen = ["model=mlp", "model.in_features=64"] if model == "tiny" else ["model=resnet18"]
-    cfg = ready("train", [*CONFIG, *chosen, *words, *settings])
+    cfg = compose_from_overrides("train", [*CONFIG, *chosen, *words, *settings])
     _, batches = make(model, options.batch, options.size)
     data = Blocks(batches, options.block, options.pairs)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         known = {"run_dir": folder, "num_classes": CLASSES, "world_size": 1, "accelerator": "cpu"}
-        parts = assemble(with_derived(cfg, {**known, "threads": 1}))
+        parts = assemble_parts(add_derived(cfg, {**known, "threads": 1}))
         trainer: Any = parts.trainer
         kinds = {type(callback).__name__.lower(): callback for callback in trainer.callbacks}
         data.trainer, data.telling = trainer, kinds["trainmetrics"]

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from mlscale.runs.checkpoint_files import verify
-from mlscale.train.checkpoint.io import VerifiedCheckpointIO, load
+from mlscale.runs.checkpoint_files import verify_checkpoint
+from mlscale.train.checkpoint.io import VerifiedCheckpointIO, load_checkpoint_file
 
 
 def main() -> None:
@@ -46,8 +46,8 @@ def main() -> None:
             "Lightning": lambda: theirs.save_checkpoint(checkpoint, str(path / "theirs.ckpt")),
             "flushed, no digest": flushed,
             "mlscale": lambda: ours.save_checkpoint(checkpoint, path / "ours.ckpt"),
-            "verify": lambda: verify(path / "ours.ckpt"),
-            "verify and load": lambda: load(path / "ours.ckpt"),
+            "verify": lambda: verify_checkpoint(path / "ours.ckpt"),
+            "verify and load": lambda: load_checkpoint_file(path / "ours.ckpt"),
             "load alone": lambda: torch.load(path / "ours.ckpt", weights_only=True),
         }
         wall: dict[str, list[float]] = {name: [] for name in ways}

@@ -23,16 +23,16 @@ import torch
 import torchvision
 from numpy.typing import NDArray
 
-from mlscale.compress.quantize import quantized
-from mlscale.export.onnx_engine import Engine, onnx_runtime
-from mlscale.export.onnx_export import export, served
-from mlscale.export.validation_samples import Input
+from mlscale.compress.quantize import quantize_model
+from mlscale.export.onnx_engine import OnnxEngine, import_onnx_runtime
+from mlscale.export.onnx_export import build_normalised_task, export_onnx
+from mlscale.export.validation_samples import SampleFormat
 from mlscale.stats.timing import compare_times
 
 
 def defaults(model: bytes, samples: NDArray[Any], *, per_channel: bool = False) -> bytes:
     """As `onnxruntime.quantization.quantize_static` does it unasked: S8 activations and weights."""
-    onnx_runtime()
+    import_onnx_runtime()
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # it has no types
@@ -55,15 +55,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30, help="at most, of each comparison")
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    given = Input("uint8", (3, arguments.size, arguments.size), (124.0, 116.0, 104.0), (58.0, 57.0, 57.0))
-    fp32 = export(served(torchvision.models.resnet18(), given), given)
+    given = SampleFormat("uint8", (3, arguments.size, arguments.size), (124.0, 116.0, 104.0), (58.0, 57.0, 57.0))
+    fp32 = export_onnx(build_normalised_task(torchvision.models.resnet18(), given), given)
     samples = np.random.default_rng(0).integers(0, 256, (32, *given.shape), dtype=np.uint8)
     models = {
         "fp32, ONNX Runtime": fp32,
         "int8, quantize_static as it is": defaults(fp32, samples),
-        "int8, mlscale": quantized(fp32, "static", samples),
+        "int8, mlscale": quantize_model(fp32, "static", samples),
     }
-    engines = {name: Engine(model) for name, model in models.items()}
+    engines = {name: OnnxEngine(model) for name, model in models.items()}
     for count in (1, 32):
         calls = [partial(engine.run, samples[:count]) for engine in engines.values()]
         for name, call in zip(engines, calls, strict=True):

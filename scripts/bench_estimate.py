@@ -33,11 +33,17 @@ import torch
 import torchvision
 from torch import nn
 
-from mlscale.estimate.live_tensors import Live
-from mlscale.estimate.step import Loop, two_steps
-from mlscale.estimate.step_memory import TRACE_ERROR, cut, extrapolated, peak_memory, probed
+from mlscale.estimate.live_tensors import LiveTensorMode
+from mlscale.estimate.step import StepSettings, run_two_steps
+from mlscale.estimate.step_memory import (
+    TRACE_ERROR,
+    cut_batch,
+    estimate_peak_memory,
+    extrapolate_split,
+    probe_two_steps,
+)
 from mlscale.tasks import MLP, Classification, ResNet
-from mlscale.train.precision import lay_out
+from mlscale.train.precision import set_memory_layout
 
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True)
 ADAMW = partial(torch.optim.AdamW, lr=1e-3)
@@ -58,15 +64,15 @@ class Case:
 
     def task(self) -> Classification:
         task = Classification(10, model=self.model(), optimizer=self.optimizer)
-        lay_out(task, self.layout)
+        set_memory_layout(task, self.layout)
         return task
 
     def data(self) -> dict[str, Any]:
         return {"x": torch.randn(self.batch, *self.shape), "y": torch.randint(0, 10, (self.batch,))}
 
     @property
-    def loop(self) -> Loop:
-        return Loop(self.precision, self.passes)
+    def loop(self) -> StepSettings:
+        return StepSettings(self.precision, self.passes)
 
 
 def _torchvision(name: str, **arguments: Any) -> Callable[[], nn.Module]:
@@ -138,7 +144,7 @@ def allocated(case: Case) -> int:
 
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         task, batch = case.task(), case.data()
-        two_steps(task, batch, case.loop, Live())
+        run_two_steps(task, batch, case.loop, LiveTensorMode())
     moments = [
         (event.start_ns(), event.nbytes())
         for event in profiler.profiler.kineto_results.events()
@@ -157,7 +163,7 @@ def memory(cases: dict[str, Case], only: str) -> None:
     errors, others = [], []
     for name, case in ((name, case) for name, case in cases.items() if only in name):
         start = time.process_time()
-        found = peak_memory(case.task, case.data(), case.loop).peak
+        found = estimate_peak_memory(case.task, case.data(), case.loop).peak
         seconds = time.process_time() - start
         command = [sys.executable, __file__, "allocated", "--case", name]
         true = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
@@ -183,8 +189,10 @@ def by_probe(case: Case) -> int | None:
     """The fall-back of a model that can't be traced: two small real batches, extrapolated."""
     if case.batch <= 8:
         return None
-    splits = [(size, probed(case.task, cut(case.data(), size), case.loop).at_peak()) for size in (4, 8)]
-    return sum(extrapolated(splits, case.batch).values())
+    splits = [
+        (size, probe_two_steps(case.task, cut_batch(case.data(), size), case.loop).split_peak()) for size in (4, 8)
+    ]
+    return sum(extrapolate_split(splits, case.batch).values())
 
 
 WAITING = """

@@ -29,9 +29,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from mlscale import commands
-from mlscale.assembly.ready import ready
+from mlscale.assembly.ready import compose_from_overrides
 from mlscale.runs.folder import RunFolder
-from mlscale.stats.paired import paired
+from mlscale.stats.paired import compare_paired
 
 NET = ("+recipe=resnet", "model.widths=[16,32,64]", "snapshot=false", "logger=none", "callbacks=[checkpoint,metrics]")
 WAYS = {
@@ -79,7 +79,7 @@ def main() -> None:
                 pooled = np.concatenate(right)
                 text = f"{pooled.mean():.1%}"
                 if scratch is not None:
-                    found = paired(scratch, pooled)
+                    found = compare_paired(scratch, pooled)
                     text += f" ({found.difference:+.1%}, at least {found.low:+.1%})"
                 scratch = pooled if scratch is None else scratch
                 row.append(text)
@@ -100,16 +100,16 @@ def write(path: Path, images: NDArray[Any], labels: NDArray[Any], which: list[An
 
 def run(folder: Path, words: list[str]) -> Any:
     """Train, silently."""
-    return _silent(lambda: commands.call("train", [*words, f"runs_dir={folder}/runs"]))
+    return _silent(lambda: commands.run_command("train", [*words, f"runs_dir={folder}/runs"]))
 
 
 def answers(run: RunFolder) -> NDArray[Any]:
     """Whether each validation image is right after the last epoch, bool (n,)."""
-    from mlscale.assembly.rebuild import as_it_was_trained, rebuilt
+    from mlscale.assembly.rebuild import rebuild_data_and_task, restore_training_config
 
     def ask() -> NDArray[Any]:
-        cfg = as_it_was_trained(ready("evaluate", [str(run.path)]), run)
-        data, task = rebuilt(cfg, run.path / "checkpoints/last.ckpt", "validate")
+        cfg = restore_training_config(compose_from_overrides("evaluate", [str(run.path)]), run)
+        data, task = rebuild_data_and_task(cfg, run.path / "checkpoints/last.ckpt", "validate")
         task.eval()
         with torch.no_grad():
             right = [(task(batch["x"]).argmax(-1) == batch["y"]) for batch in data.val_dataloader()]

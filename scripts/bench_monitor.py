@@ -97,14 +97,14 @@ def write(folder: Path) -> None:
         values = [*drawn["means"].T, *drawn["stds"].T, drawn["confidence"], drawn["classes"].astype(str)]
         pq.write_table(pa.table(dict(zip(COLUMNS, values, strict=True))), folder / f"{name}.parquet")
     store = EventStore(folder / "events")
-    writer = store.writer("m")
+    writer = store.open_writer("m")
     # One pixel pair each, of which mean and deviation are what was drawn.
     raw = np.stack([current["means"] - current["stds"], current["means"] + current["stds"]], -1)
     probabilities = np.repeat((1 - current["confidence"])[:, None] / 9, 10, 1)
     probabilities[np.arange(EVENTS), current["classes"]] = current["confidence"]
     for start in range(0, EVENTS, 100):
         rows = slice(start, start + 100)
-        writer.add(
+        writer.add_events(
             [f"{index:032x}" for index in range(start, start + 100)],
             version="m:v1",
             raw=raw[rows],
@@ -138,11 +138,11 @@ def ours(folder: Path) -> Callable[[], list[str]]:
     import numpy as np
 
     from mlscale.events.store import EventStore
-    from mlscale.monitor.alert_rule import Patience
-    from mlscale.monitor.alerts import Desk
+    from mlscale.monitor.alert_rule import AlertPolicy
+    from mlscale.monitor.alerts import AlertDispatcher
     from mlscale.monitor.baseline import Baseline
-    from mlscale.monitor.event_window import Span, read
-    from mlscale.monitor.window_check import RULES, Limits, look
+    from mlscale.monitor.event_window import WindowSpan, read_event_window
+    from mlscale.monitor.window_check import RULES, MonitorLimits, check_rules
 
     def one() -> list[str]:
         now = datetime.now(UTC)
@@ -150,11 +150,11 @@ def ours(folder: Path) -> Callable[[], list[str]]:
             sides = np.sort(kept["means"].T, 1), np.sort(kept["stds"].T, 1), np.sort(kept["confidence"])
             counts = np.bincount(kept["classes"], minlength=10)
         baseline = Baseline("m", "m:v1", tuple("0123456789"), True, *sides, counts, 0.99, EVENTS)
-        window = read(EventStore(folder / "events"), "m", "m:v1", Span(), now)
+        window = read_event_window(EventStore(folder / "events"), "m", "m:v1", WindowSpan(), now)
         assert window.answered == EVENTS
-        seen = look(baseline, window, Limits())
-        Desk(folder / "state.json", "m", tuple(RULES), Patience()).take(seen, "m", now)
-        return [column.name for column in seen.columns if column.found and column.distance >= 0.1]
+        seen = check_rules(baseline, window, MonitorLimits())
+        AlertDispatcher(folder / "state.json", "m", tuple(RULES), AlertPolicy()).process_check(seen, "m", now)
+        return [column.name for column in seen.columns if column.is_significant and column.distance >= 0.1]
 
     return one
 

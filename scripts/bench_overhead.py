@@ -27,9 +27,9 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from mlscale.assembly.ready import ready
-from mlscale.assembly.run import assemble
-from mlscale.config.composition.frozen import with_derived
+from mlscale.assembly.ready import compose_from_overrides
+from mlscale.assembly.run import assemble_parts
+from mlscale.config.composition.frozen import add_derived
 from mlscale.tasks import MLP
 
 WARM_UP = 20  # steps of a round that are not counted
@@ -103,9 +103,9 @@ def defaults(model: nn.Module, data: Batches, folder: str) -> None:
 def mlscale(model: nn.Module, data: Batches, folder: str) -> None:
     """The run that the command line would assemble, with logger, bar, checkpoint and every default callback."""
     chosen = ["model=mlp", "model.in_features=64"] if isinstance(model, MLP) else ["model=resnet18"]
-    cfg = ready("train", [*CONFIG, *chosen])
+    cfg = compose_from_overrides("train", [*CONFIG, *chosen])
     known = {"run_dir": folder, "num_classes": CLASSES, "world_size": 1, "accelerator": "cpu"}
-    parts = assemble(with_derived(cfg, {**known, "threads": torch.get_num_threads()}))
+    parts = assemble_parts(add_derived(cfg, {**known, "threads": torch.get_num_threads()}))
     parts.trainer.fit(parts.task, data)
 
 

@@ -26,9 +26,9 @@ import torch
 from numpy.typing import NDArray
 
 from mlscale import commands
-from mlscale.assembly.ready import ready
+from mlscale.assembly.ready import compose_from_overrides
 from mlscale.runs.folder import RunFolder
-from mlscale.stats.paired import paired
+from mlscale.stats.paired import compare_paired
 
 PRECISIONS = {
     "fp32": ("precision=fp32",),
@@ -72,7 +72,7 @@ def _row(recipe: str, precision: str, arguments: Any, right: dict[str, list[NDAr
     if precision == "fp32":
         row += ["", "", "", "", "", ""]
     else:
-        found = paired(np.concatenate(right["fp32"]), np.concatenate(right[precision]))
+        found = compare_paired(np.concatenate(right["fp32"]), np.concatenate(right[precision]))
         row += [f"{found.difference:+.2%}", f"{found.low:+.2%} to {found.high:+.2%}", f"{found.p:.2f}"]
         names = {"time_of_fp32": ".2f", "memory_of_fp32": ".2f", "train/skipped_steps": ".0f"}
         row += [_mean(told, name, shown) for name, shown in names.items()]
@@ -85,16 +85,16 @@ def trained(recipe: str, precision: str, seed: int) -> tuple[NDArray[Any], dict[
         words = [f"+recipe={recipe}", f"seed={seed}", f"runs_dir={folder}", *SHORTER.get(recipe, ())]
         words += ["snapshot=false", "logger=none", "callbacks=[checkpoint,metrics,nonfinite]"]
         with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
-            result = commands.call("train", [*words, *PRECISIONS[precision]])
+            result = commands.run_command("train", [*words, *PRECISIONS[precision]])
             run = RunFolder.open(result.artifacts["run"])
             return _right(run), {**result.metrics}
 
 
 def _right(run: RunFolder) -> NDArray[Any]:
-    from mlscale.assembly.rebuild import as_it_was_trained, rebuilt
+    from mlscale.assembly.rebuild import rebuild_data_and_task, restore_training_config
 
-    cfg = as_it_was_trained(ready("evaluate", [str(run.path), "precision=fp32"]), run)
-    data, task = rebuilt(cfg, run.path / "checkpoints/last.ckpt", "validate")
+    cfg = restore_training_config(compose_from_overrides("evaluate", [str(run.path), "precision=fp32"]), run)
+    data, task = rebuild_data_and_task(cfg, run.path / "checkpoints/last.ckpt", "validate")
     task.eval()
     found = []
     with torch.no_grad():

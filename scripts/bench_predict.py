@@ -112,25 +112,25 @@ def ours(network: Any, folder: Path, to: Path) -> Any:
     import pyarrow.dataset as ds
 
     from mlscale.predict.inputs import open_inputs
-    from mlscale.predict.part_files import begin
-    from mlscale.predict.prepare_input import Takes
-    from mlscale.predict.score_parts import score
+    from mlscale.predict.part_files import start_predictions
+    from mlscale.predict.prepare_input import InputFormat
+    from mlscale.predict.score_parts import score_parts
     from mlscale.predict.torch_batches import TaskModel
     from mlscale.tasks import Classification
 
     task = Classification(CLASSES, model=network)
     labels = [str(number) for number in range(CLASSES)]
-    takes = Takes((3, SIZE, SIZE), "uint8", resize=True)
+    takes = InputFormat((3, SIZE, SIZE), "uint8", resize=True)
     model = TaskModel(task, takes=takes, labels=labels, mean=MEAN, std=STD)
 
     def run() -> list[str]:
         inputs = open_inputs(str(folder / "photos"), member=None, key=None, columns=())
         about = {"spec": "", "digest": inputs.digest, "rows": len(inputs)}
         of = {"version": "m:v1", "digest": ""}
-        parts = begin(
+        parts = start_predictions(
             to, model=of, inputs=about, answers={}, created="2026-01-01T00:00:00+00:00", part_rows=None, overwrite=False
         )
-        score(inputs, model, parts, range(len(parts)), batch_size=64, workers=2)
+        score_parts(inputs, model, parts, range(len(parts)), batch_size=64, workers=2)
         table = ds.dataset(to, format="parquet").to_table().sort_by("row")
         return [str(word) for word in table["predicted"].to_pylist()]
 

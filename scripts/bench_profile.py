@@ -25,7 +25,7 @@ from pathlib import Path
 
 from mlscale import commands
 from mlscale.launch.threads import wait_passively
-from mlscale.report import Result, table
+from mlscale.report import Result, format_table
 
 OWN = '''
 import time
@@ -109,11 +109,11 @@ def gains(rounds: int, seconds: float) -> None:
     """The table of all cases."""
     rows = []
     for case in CASES:
-        found = commands.call("profile", [*case.words, f"profile.seconds={seconds}"])
+        found = commands.run_command("profile", [*case.words, f"profile.seconds={seconds}"])
         print(f"{case.name}: {found.sentence}", file=sys.stderr, flush=True)
         rows.append([case.name, found.artifacts["bound_by"], *_gains(case, found, rounds)])
     headers = ("case", "bound by", "predicted", "replayed", "in memory", "remedy", "proven", "in whole runs")
-    print(table(rows, headers))
+    print(format_table(rows, headers))
 
 
 def _gains(case: Case, found: Result, rounds: int) -> list[str]:
@@ -140,7 +140,7 @@ def _gains(case: Case, found: Result, rounds: int) -> list[str]:
 
 
 def _throughput(words: Sequence[str]) -> float:
-    result = commands.call("train", [*words, "snapshot=false", "callbacks.progress=null"])
+    result = commands.run_command("train", [*words, "snapshot=false", "callbacks.progress=null"])
     return result.metrics["throughput_samples_per_s"]
 
 
@@ -168,7 +168,7 @@ def timers() -> None:
 
     costs = [one(name) for name in names]
     rows = [[name, f"{cost:.0f}"] for name, cost in zip(names, costs, strict=True)]
-    print(table(rows, ("start and stop of", "ns")))
+    print(format_table(rows, ("start and stop of", "ns")))
     print(f"a step with 40 other actions: {(costs[0] + costs[1] + 40 * costs[2]) / 1e3:.1f} µs")
     timer._written = True
 

@@ -34,7 +34,7 @@ import numpy as np
 import uvloop
 
 from mlscale.export.servable import Servable, load
-from mlscale.report import table
+from mlscale.report import format_table
 
 ROOT = Path(__file__).resolve().parents[1]
 STORED = ROOT / "tests" / "contract" / "examples" / "servable-1"
@@ -255,7 +255,7 @@ def show(clients: int, rounds: Sequence[Sequence[Round]]) -> None:
             row += ["1", "1"]
         rows.append(row)
     print(f"\n{clients} client{'s' * (clients > 1)}, {len(rounds)} rounds")
-    print(table(rows, ("", "requests/s", "p50 ms", "p99 ms", "CPU µs", "requests/s × peer", "CPU × peer"), 200))
+    print(format_table(rows, ("", "requests/s", "p50 ms", "p99 ms", "CPU µs", "requests/s × peer", "CPU × peer"), 200))
 
 
 def main() -> None:

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from mlscale.evaluate.classification_report import over_classes
-from mlscale.evaluate.regression_report import figures_of as of_regression
-from mlscale.evaluate.segmentation_report import figures_of as of_segmentation
-from mlscale.stats.bootstrap import bootstrap
-from mlscale.stats.calibration_error import calibration_error
-from mlscale.stats.intervals import Interval, wilson
-from mlscale.stats.ranking import ranking
+from mlscale.evaluate.classification_report import compute_class_averages
+from mlscale.evaluate.regression_report import compute_regression_metrics as of_regression
+from mlscale.evaluate.segmentation_report import compute_segmentation_metrics as of_segmentation
+from mlscale.stats.bootstrap import bootstrap_intervals
+from mlscale.stats.calibration_error import estimate_calibration_error
+from mlscale.stats.intervals import Interval, compute_wilson_interval
+from mlscale.stats.ranking import compute_ranking
 
 Case = tuple[str, float, Callable[[np.random.Generator, int], Interval]]
 Floats = NDArray[np.float64]
@@ -41,7 +41,7 @@ def main() -> None:
 
 def cases() -> Iterator[Case]:
     for n, p in ((20, 0.9), (200, 0.99)):
-        yield f"accuracy, n {n}", p, lambda rng, _, n=n, p=p: wilson(int(rng.binomial(n, p)), n)  # type: ignore[misc]
+        yield f"accuracy, n {n}", p, lambda rng, _, n=n, p=p: compute_wilson_interval(int(rng.binomial(n, p)), n)  # type: ignore[misc]
     for auc, m, n in ((0.5, 30, 30), (0.9, 10, 200), (0.97, 50, 50), (0.99, 30, 1000), (0.999, 200, 200)):
         yield (
             f"AUC, {m} positives, {n} negatives",
@@ -68,14 +68,14 @@ def cases() -> Iterator[Case]:
 def auc_of(rng: np.random.Generator, auc: float, positives: int, negatives: int) -> Interval:
     shift = np.sqrt(2) * norm.ppf(auc)
     scores = np.concatenate([rng.normal(shift, 1, positives), rng.normal(size=negatives)])
-    found = ranking(scores, np.arange(len(scores)) < positives, draws=2)
+    found = compute_ranking(scores, np.arange(len(scores)) < positives, draws=2)
     assert found is not None
     return found.auc
 
 
 def calibration(rng: np.random.Generator, n: int, gap: float, seed: int) -> Interval:
     sure = 0.5 + 0.5 * rng.beta(2, 1.5, n)
-    return calibration_error(sure, rng.random(n) < sure - gap, seed=seed).debiased
+    return estimate_calibration_error(sure, rng.random(n) < sure - gap, seed=seed).debiased
 
 
 def regression(rng: np.random.Generator, n: int, seed: int, place: int) -> Interval:
@@ -86,7 +86,7 @@ def regression(rng: np.random.Generator, n: int, seed: int, place: int) -> Inter
 def bits(rng: np.random.Generator, n: int, seed: int) -> Interval:
     tokens = rng.integers(20, 200, n)
     rows = np.stack([tokens * rng.gamma(8, 0.25, n), tokens], 1)
-    return bootstrap(rows, lambda sums: sums[:, :1] / sums[:, 1:] / np.log(2), seed=seed)[0]
+    return bootstrap_intervals(rows, lambda sums: sums[:, :1] / sums[:, 1:] / np.log(2), seed=seed)[0]
 
 
 def iou(rng: np.random.Generator, n: int, seed: int) -> Interval:
@@ -101,7 +101,7 @@ def classes(rng: np.random.Generator, n: int, seed: int, place: int) -> Interval
     """Three classes alike, each right with 0.9 and else one of the other two."""
     truth = rng.integers(0, 3, n)
     predicted = np.where(rng.random(n) < 0.9, truth, (truth + rng.integers(1, 3, n)) % 3)
-    return over_classes(truth, predicted, 3, seed)[place]
+    return compute_class_averages(truth, predicted, 3, seed)[place]
 
 
 if __name__ == "__main__":

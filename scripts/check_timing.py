@@ -17,7 +17,7 @@ from statistics import median
 
 import numpy as np
 
-from mlscale.export.onnx_engine import Engine
+from mlscale.export.onnx_engine import OnnxEngine
 from mlscale.stats.timing import compare_times
 
 WIDTH = 384
@@ -65,7 +65,7 @@ def wall_ratio(*calls: Callable[[], object]) -> float:
     return median(times[0]) / median(times[1])
 
 
-def engines(*layers: int) -> list[Engine]:
+def engines(*layers: int) -> list[OnnxEngine]:
     """A model of that many equal layers each."""
     from onnx import TensorProto, helper, numpy_helper
 
@@ -81,7 +81,7 @@ def engines(*layers: int) -> list[Engine]:
         held = [numpy_helper.from_array(weights, f"w{i}") for i in range(count)]
         graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], held)
         content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-        found.append(Engine(content.SerializeToString()))
+        found.append(OnnxEngine(content.SerializeToString()))
     return found
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlscale.commands import COMMANDS
 from mlscale.commands.command import STAGES
-from mlscale.config.composition.roots import BASE_GROUPS, VERB_CONFIGS, find_roots
-from mlscale.help import of_looking_command, of_working_command
+from mlscale.config.composition.roots import BASE_GROUPS, COMMAND_BASES, find_roots
+from mlscale.help import format_action_command_help, format_config_command_help
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -119,9 +119,9 @@ def commands_page() -> str:
 
 def keys_of(name: str) -> str:
     """Return what a command takes, as its help has it, for the end of its page."""
-    if name in VERB_CONFIGS:
-        return _fenced(of_working_command(name, find_roots()))
-    return "\n\n".join(_fenced(of_looking_command(name, [action])) for action in COMMANDS[name].actions)
+    if name in COMMAND_BASES:
+        return _fenced(format_config_command_help(name, find_roots()))
+    return "\n\n".join(_fenced(format_action_command_help(name, [action])) for action in COMMANDS[name].actions)
 
 
 def _fenced(text: str) -> str:

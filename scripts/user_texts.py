@@ -19,6 +19,9 @@ EXCEPTIONS = (
     ("mlscale/report/", "figures", "plots"),
     ("mlscale/report/", "Figure", "a plot"),
     ("CONTRIBUTING.md", "verb", "the part of speech"),
+    ("mlscale/commands/env/environment_checks.py", "says", "a key of `mlscale env output=json`"),
+    ("mlscale/retrain/journal.py", "figures", "a key of the journal of retraining"),
+    ("mlscale/runs/overview.py", "verb", "a key of `mlscale runs ls output=json`"),
 )
 """At most 20: the folder or file, the name or the words of a text that may stay there, and why."""
 

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from mlscale.launch.threads import wait_passively
-from mlscale.runs.machine import memory_bytes, usable_cores
+from mlscale.runs.machine import count_usable_cores, get_memory_bytes
 
 wait_passively()  # said before anything imports torch
 os.environ.pop("COLUMNS", None)  # of somebody's terminal, or xdist's: tables are as wide as they are
 if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes share the cores, each of them its part
     _processes = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // _processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_usable_cores() // _processes)))
 _STATE = tempfile.mkdtemp(prefix="mlscale-state-")  # where the key of a user's runs is kept
 os.environ["XDG_STATE_HOME"] = _STATE
 atexit.register(shutil.rmtree, _STATE, ignore_errors=True)
@@ -32,8 +32,8 @@ os.umask(_UMASK)
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many processes `-n auto` starts: one per core and 2 GiB that this process may use."""
-    memory = memory_bytes()
-    return min(usable_cores(), max(1, memory >> 31)) if memory else usable_cores()
+    memory = get_memory_bytes()
+    return min(count_usable_cores(), max(1, memory >> 31)) if memory else count_usable_cores()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -12,7 +12,7 @@ import onnx
 import yaml
 from onnx import helper, numpy_helper
 
-from mlscale.atomic_files import sha256
+from mlscale.atomic_files import compute_sha256
 from tests.serving import STORED
 
 Change = Callable[[Any], None]
@@ -32,7 +32,7 @@ def altered(folder: Path, *, graph: Change | None = None, document: Change | Non
         graph(model)
         onnx.save(model, path)
     stated = yaml.safe_load((folder / "servable.yaml").read_text())
-    stated["files"]["model.onnx"] = {"sha256": sha256(path), "bytes": path.stat().st_size}
+    stated["files"]["model.onnx"] = {"sha256": compute_sha256(path), "bytes": path.stat().st_size}
     if document is not None:
         document(stated)
     (folder / "servable.yaml").write_text(yaml.safe_dump(stated, sort_keys=False))

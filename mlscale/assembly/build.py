@@ -8,11 +8,11 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from mlscale.config.checks.key_owners import CHECK
-from mlscale.config.targets import innermost_reason
-from mlscale.culprit import own_line
+from mlscale.config.targets import find_innermost_reason
+from mlscale.culprit import find_user_line
 from mlscale.errors import Exit, MLScaleError
 
-_FINISHED_BY_THE_TASK = ("optimizer", "scheduler")
+_PARTIAL_GROUPS = ("optimizer", "scheduler")
 """Groups whose node is a partial call: the parameters, or the optimizer, are passed later."""
 
 
@@ -34,7 +34,7 @@ def build(node: Any, where: str, **supplied: Any) -> Any:
     try:
         # `_convert_="all"`: user classes get plain lists and dictionaries, not OmegaConf's containers, which are not
         # instances of list and dict.
-        return instantiate(without_check(node), **supplied, _convert_="all")
+        return instantiate(remove_check_key(node), **supplied, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
         # A class of mlscale has refused its arguments with a message of its own: Hydra's wrapper adds nothing to it.
@@ -42,13 +42,13 @@ def build(node: Any, where: str, **supplied: Any) -> Any:
             # `train` removes the run folder of a config that could not be built: nothing has run yet.
             cause.unbuilt = True
             raise cause from None
-        own = own_line(error)
+        own = find_user_line(error)
         problem = MLScaleError(
             f"{node.get('_target_', 'the node')} could not be built",
             where=f"{where}: {own}" if own else where,
-            why=innermost_reason(error),
+            why=find_innermost_reason(error),
             fix=f"{where}._partial_=true: the task gives it what it lacks"
-            if where in _FINISHED_BY_THE_TASK and not node.get("_partial_")
+            if where in _PARTIAL_GROUPS and not node.get("_partial_")
             else "MLSCALE_TRACEBACK=1 shows how it came there",
             # Raised in the user's own code it is a bug there; otherwise the config has passed wrong arguments.
             exit=Exit.BUG if own else Exit.USER,
@@ -57,10 +57,10 @@ def build(node: Any, where: str, **supplied: Any) -> Any:
         raise problem from error
 
 
-def without_check(node: Any) -> Any:
+def remove_check_key(node: Any) -> Any:
     """Return the node as Hydra takes it: without the key `_check_`, also in the nodes inside it."""
     plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-    return OmegaConf.create(_without_check(plain)) if _has_check(plain) else node
+    return OmegaConf.create(_remove_check_key(plain)) if _has_check(plain) else node
 
 
 def _has_check(tree: Any) -> bool:
@@ -69,10 +69,10 @@ def _has_check(tree: Any) -> bool:
     return isinstance(tree, list) and any(map(_has_check, tree))
 
 
-def _without_check(tree: Any) -> Any:
+def _remove_check_key(tree: Any) -> Any:
     if isinstance(tree, dict):
-        return {key: _without_check(value) for key, value in tree.items() if key != CHECK}
-    return [_without_check(item) for item in tree] if isinstance(tree, list) else tree
+        return {key: _remove_check_key(value) for key, value in tree.items() if key != CHECK}
+    return [_remove_check_key(item) for item in tree] if isinstance(tree, list) else tree
 
 
 def build_each(nodes: Mapping[str, Any] | None, where: str, **options: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from mlscale.assembly.build import build
-from mlscale.culprit import summary
+from mlscale.culprit import summarize_error
 from mlscale.secrets.mask import Masker
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mlscale.runs.folder import RunFolder
 
 
-def tell_end(cfg: DictConfig, run: RunFolder) -> None:
+def notify_run_end(cfg: DictConfig, run: RunFolder) -> None:
     """Let `callbacks.notify` report that `run`, which is sealed, has ended. An error here has no effect on the run."""
     node = (cfg.get("callbacks") or {}).get("notify")
     if not node:
@@ -26,5 +26,5 @@ def tell_end(cfg: DictConfig, run: RunFolder) -> None:
     # Any error: a notice must not change the result or the exit code of a finished run.
     except Exception as error:
         with contextlib.suppress(OSError):
-            what = Masker.of_process().mask(summary(error))
-            print(f"warning   callbacks.notify told nobody: {what}", file=sys.stderr, flush=True)
+            message = Masker.create_for_process().mask_text(summarize_error(error))
+            print(f"warning   callbacks.notify told nobody: {message}", file=sys.stderr, flush=True)

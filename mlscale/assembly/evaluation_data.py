@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlscale.config.composition import frozen
-from mlscale.config.targets import target
+from mlscale.config.targets import import_target
 from mlscale.errors import MLScaleError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_TOLD = 8
+_MOST_NAMES = 8
 
 
 def check_encoded_alike(
@@ -53,27 +53,28 @@ def _check_classes(facts: Mapping[str, Any], trained: Mapping[str, Any]) -> None
     if not count or not known:
         return
     # As texts: YAML may have read the name of a class as a number.
-    theirs, ours = (list(map(str, each.get("class_names") or [])) for each in (facts, trained))
-    if count <= known and (not theirs or not ours or theirs == ours[:count]):
+    data_classes, model_classes = (list(map(str, source.get("class_names") or [])) for source in (facts, trained))
+    if count <= known and (not data_classes or not model_classes or data_classes == model_classes[:count]):
         return
     raise MLScaleError(
         "this data has other classes than the model",
         where="data",
-        why=f"its classes are {_names(theirs, count)}; the model's are {_names(ours, known)}",
+        why=f"its classes are {_format_class_names(data_classes, count)}; "
+        f"the model's are {_format_class_names(model_classes, known)}",
         fix="choose data whose training split has the model's classes: it numbers them",
     )
 
 
-def _names(names: list[str], count: int) -> str:
-    told = ", ".join(names[:_TOLD]) or f"{count} numbers"
-    return f"{told}, …" if len(names) > _TOLD else told
+def _format_class_names(names: list[str], count: int) -> str:
+    text = ", ".join(names[:_MOST_NAMES]) or f"{count} numbers"
+    return f"{text}, …" if len(names) > _MOST_NAMES else text
 
 
 def _check_columns(cfg: DictConfig, home: Path, facts: Mapping[str, Any], trained: Mapping[str, Any]) -> None:
     """Check that the training table is the model's: numbers are scaled, and categories numbered, by that table."""
     # The encoding is computed from the training table, so only the same table gives the same one.
-    before: Any = frozen.composed(home).get("data")
-    same = before and target(before) is target(cfg.data) and before.get("train") == cfg.data.get("train")
+    before: Any = frozen.load_composed(home).get("data")
+    same = before and import_target(before) is import_target(cfg.data) and before.get("train") == cfg.data.get("train")
     if not same or trained.get("train_samples") not in (None, facts["train_samples"]):
         raise MLScaleError(
             "the model's columns would be encoded by another training table",

@@ -10,47 +10,52 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlscale.assembly.evaluation_data import check_encoded_alike, normalise_as_trained
-from mlscale.assembly.rebuild import as_trained, checkpoint_path, load_weights
-from mlscale.config.composition.frozen import with_derived
-from mlscale.config.derive import derive
+from mlscale.assembly.rebuild import apply_training_facts, find_checkpoint_file, load_weights
+from mlscale.config.composition.frozen import add_derived
+from mlscale.config.derive import derive_values
 from mlscale.errors import MLScaleError
-from mlscale.runs.checkpoint_files import best
+from mlscale.runs.checkpoint_files import find_best_checkpoint_file
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mlscale.evaluate.sample_collector import About, Gathered
+    from mlscale.evaluate.sample_collector import CollectedSamples, TaskInfo
     from mlscale.evaluate.samples_table import SampleTable
-    from mlscale.evaluate.slices import Named
+    from mlscale.evaluate.slices import SliceColumns
     from mlscale.versions.trained_model import TrainedModel
 
-_MEASURED = ("brightness", "size")
-WHOLE = {"limit_val_batches": 1.0, "limit_test_batches": 1.0, "overfit_batches": 0.0, "fast_dev_run": False}
+_BUILTIN_SLICES = ("brightness", "size")
+FULL_SPLIT_SETTINGS = {
+    "limit_val_batches": 1.0,
+    "limit_test_batches": 1.0,
+    "overfit_batches": 0.0,
+    "fast_dev_run": False,
+}
 """Settings of the trainer with which every sample is measured."""
 
 
 @dataclass
-class Pass:
+class EvaluationPass:
     """A model, its data, and the results of one pass over a split.
 
     Attributes:
-        called: what the model is called in sentences.
+        label: what the model is called in sentences.
         metrics: what the task logs, and what the data has counted.
         gathered: of each sample; None if the task reports nothing about samples.
-        named: columns to slice by.
-        why: why nothing was gathered.
+        slice_columns: columns to slice by.
+        reason: why nothing was gathered.
         checkpoint: the file whose weights were measured.
     """
 
-    called: str
+    label: str
     metrics: dict[str, float]
-    gathered: Gathered | None = None
-    named: Named | None = None
-    why: str = ""
+    gathered: CollectedSamples | None = None
+    slice_columns: SliceColumns | None = None
+    reason: str = ""
     checkpoint: Path | None = None
 
 
-def frozen_for(cfg: DictConfig, subject: TrainedModel) -> tuple[DictConfig, int]:
+def prepare_evaluation_config(cfg: DictConfig, subject: TrainedModel) -> tuple[DictConfig, int]:
     """Return the config on one device, with the facts of its data and the model's own shape; and the number of devices
     that trained the model.
 
@@ -58,10 +63,10 @@ def frozen_for(cfg: DictConfig, subject: TrainedModel) -> tuple[DictConfig, int]
         MLScaleError: several devices are asked for; the data does not fit the model.
     """
 
-    from mlscale.assembly.facts import data_facts
-    from mlscale.assembly.precision_probe import kept
-    from mlscale.launch.local_devices import this_machine
-    from mlscale.runs.recover import DERIVED, yaml_values
+    from mlscale.assembly.facts import collect_data_facts
+    from mlscale.assembly.precision_probe import restore_probe_outcome
+    from mlscale.launch.local_devices import detect_local_devices
+    from mlscale.runs.recover import DERIVED, read_yaml_values
 
     # The frozen config holds the run's number of devices: only a typed one is a mistake here.
     typed = {word.lstrip("+").partition("=")[0] for word in cfg.derived.overrides or []}
@@ -74,26 +79,31 @@ def frozen_for(cfg: DictConfig, subject: TrainedModel) -> tuple[DictConfig, int]
         )
     cfg = cfg.copy()
     cfg.trainer.devices, cfg.trainer.accumulate_grad_batches = 1, 1
-    for key, whole in WHOLE.items():  # what held training to a part of the data, such as debug=limit, is not inherited
+    for (
+        key,
+        whole,
+    ) in FULL_SPLIT_SETTINGS.items():  # what held training to a part of the data, such as debug=limit, is not inherited
         if key in cfg.trainer and f"trainer.{key}" not in typed:
             cfg.trainer[key] = whole
     # Trackers of the training run must not get rows of an evaluation, and its callbacks (checkpoints, early stopping)
     # act on a fit.
     cfg.logger, cfg.callbacks = {}, {}
-    facts = data_facts(cfg)
+    facts = collect_data_facts(cfg)
     trained: dict[str, Any] = {}
     if subject.home is not None:
-        trained = yaml_values(subject.home / DERIVED)
+        trained = read_yaml_values(subject.home / DERIVED)
         if subject.servable is None:  # it encodes samples itself, and knows its classes by name
             check_encoded_alike(cfg, subject.home, facts, trained)
-        facts = as_trained(facts, trained)
-    derived = derive(cfg, facts, this_machine())
+        facts = apply_training_facts(facts, trained)
+    derived = derive_values(cfg, facts, detect_local_devices())
     home = subject.run or subject.home or Path.cwd()
-    ready = with_derived(cfg, {**derived, **kept(cfg, trained), "run_dir": str(home), "name": home.name})
-    return ready, trained.get("world_size") or 1
+    resolved_cfg = add_derived(
+        cfg, {**derived, **restore_probe_outcome(cfg, trained), "run_dir": str(home), "name": home.name}
+    )
+    return resolved_cfg, trained.get("world_size") or 1
 
 
-def checkpoint_of(subject: TrainedModel, cfg: DictConfig) -> tuple[Path, bool]:
+def choose_checkpoint(subject: TrainedModel, cfg: DictConfig) -> tuple[Path, bool]:
     """Return a checkpoint's file, and whether it is used instead of a best one that the run does not have: none was
     typed, and nothing was validated in training.
     """
@@ -102,57 +112,61 @@ def checkpoint_of(subject: TrainedModel, cfg: DictConfig) -> tuple[Path, bool]:
         return Path(chosen), False
     folder = subject.run / "checkpoints"
     typed = any(word.lstrip("+").startswith("checkpoint=") for word in cfg.derived.overrides or [])
-    none = not typed and chosen == "best" and best(folder, cfg.metric, cfg.mode) is None
+    none = not typed and chosen == "best" and find_best_checkpoint_file(folder, cfg.metric, cfg.mode) is None
     instead = none and (folder / "last.ckpt").is_file()
-    return checkpoint_path(subject.run, "last" if instead else chosen, cfg.metric, cfg.mode), instead
+    return find_checkpoint_file(subject.run, "last" if instead else chosen, cfg.metric, cfg.mode), instead
 
 
-def of_checkpoint(cfg: DictConfig, path: Path, called: str, table: SampleTable | None) -> Pass:
+def evaluate_checkpoint(cfg: DictConfig, path: Path, label: str, table: SampleTable | None) -> EvaluationPass:
     """Validate or test once, and gather what the task reports about each sample.
 
     Args:
-        cfg: of `frozen_for`.
+        cfg: of `prepare_evaluation_config`.
         path: the checkpoint.
-        called: what the model is called.
+        label: what the model is called.
         table: gets every sample; None for none.
     """
-    from mlscale.assembly.run import assemble, measured
-    from mlscale.evaluate.collect_predictions import Collect, kind_of
-    from mlscale.evaluate.sample_collector import Gather
+    from mlscale.assembly.run import assemble_parts, collect_metrics
+    from mlscale.evaluate.collect_predictions import PredictionCollector, find_task_kind
+    from mlscale.evaluate.sample_collector import SampleCollector
 
-    parts = assemble(cfg)
+    parts = assemble_parts(cfg)
     # Before the loaders start: mean and deviation of this data would give the model other inputs than it was trained
     # on.
     normalise_as_trained(parts.data, cfg)
     load_weights(parts.task, path)
-    kind, gather = kind_of(parts.task), None
+    kind, gather = find_task_kind(parts.task), None
     if kind is not None:
-        about, bright = about_of(kind, parts.data, cfg.derived), "brightness" in _slices(cfg)
-        gather = Gather(about, table, worst=cfg.worst, brightness=bright, seed=cfg.seed)
-        parts.trainer.callbacks.append(Collect(gather))  # type: ignore[attr-defined]
+        about, bright = describe_evaluated_data(kind, parts.data, cfg.derived), "brightness" in _list_slices(cfg)
+        gather = SampleCollector(about, table, worst=cfg.worst, brightness=bright, seed=cfg.seed)
+        parts.trainer.callbacks.append(PredictionCollector(gather))  # type: ignore[attr-defined]
     passes: Any = parts.trainer.validate if cfg.split == "val" else parts.trainer.test
     passes(parts.task, datamodule=parts.data, verbose=False)
-    metrics = measured(parts.trainer)
+    metrics = collect_metrics(parts.trainer)
     if gather is None:
-        return Pass(called, metrics, why="the task says nothing of single samples: it has no kind and predict_step")
-    gathered = gather.finish()
-    return Pass(called, metrics, gathered, named_columns(cfg, parts.data, gathered) if len(gathered) else None)
+        return EvaluationPass(
+            label, metrics, reason="the task says nothing of single samples: it has no kind and predict_step"
+        )
+    gathered = gather.collect_samples()
+    return EvaluationPass(
+        label, metrics, gathered, read_slice_columns(cfg, parts.data, gathered) if len(gathered) else None
+    )
 
 
-def of_servable(cfg: DictConfig, folder: Path, called: str, table: SampleTable | None) -> Pass:
+def evaluate_servable(cfg: DictConfig, folder: Path, label: str, table: SampleTable | None) -> EvaluationPass:
     """Send each raw sample of a split to a servable, as a client would.
 
     Args:
-        cfg: of `frozen_for`: its data is read, its model is not built.
+        cfg: of `prepare_evaluation_config`: its data is read, its model is not built.
         folder: of the servable.
-        called: what the model is called.
+        label: what the model is called.
         table: gets every sample; None for none.
     """
     import torch
 
     from mlscale.assembly.run import build_data
-    from mlscale.evaluate.raw_samples import labelled, raw_samples
-    from mlscale.evaluate.sample_collector import About, Gather
+    from mlscale.evaluate.raw_samples import iterate_raw_samples, map_class_numbers
+    from mlscale.evaluate.sample_collector import SampleCollector, TaskInfo
     from mlscale.export.servable import load
 
     servable = load(folder, threads=cfg.derived.threads)
@@ -163,33 +177,33 @@ def of_servable(cfg: DictConfig, folder: Path, called: str, table: SampleTable |
     # No Trainer here: the data module's hooks are called by hand, in Lightning's order.
     data.setup("validate" if cfg.split == "val" else "test")
     # Classes are matched by name: this data may number them differently than the servable.
-    about, numbers = About("classification", labels=servable.labels), labelled(data, servable.labels)
-    gather = Gather(about, table, worst=cfg.worst, brightness="brightness" in _slices(cfg), seed=cfg.seed)
-    for raw, y, keys in raw_samples(data, cfg.split):
+    about, numbers = TaskInfo("classification", labels=servable.labels), map_class_numbers(data, servable.labels)
+    gather = SampleCollector(about, table, worst=cfg.worst, brightness="brightness" in _list_slices(cfg), seed=cfg.seed)
+    for raw, y, keys in iterate_raw_samples(data, cfg.split):
         logits = torch.from_numpy(servable.logits(raw))
         batch = {"x": torch.from_numpy(np.ascontiguousarray(raw)), "y": torch.from_numpy(numbers[y])}
-        gather.take({"logits": logits}, {**batch, **({"key": keys} if keys is not None else {})})
-    gathered = gather.finish()
-    return Pass(called, dict(getattr(data, "counted", {})), gathered, named_columns(cfg, data, gathered))
+        gather.collect_batch({"logits": logits}, {**batch, **({"key": keys} if keys is not None else {})})
+    gathered = gather.collect_samples()
+    return EvaluationPass(label, dict(getattr(data, "counted", {})), gathered, read_slice_columns(cfg, data, gathered))
 
 
-def about_of(kind: str, data: Any, derived: Any) -> About:
+def describe_evaluated_data(kind: str, data: Any, derived: Any) -> TaskInfo:
     """Return the facts of the data that a task of this kind is measured on, and the classes of the model."""
     from mlscale.data.tables.table_rows import TabularData
-    from mlscale.evaluate.sample_collector import About
+    from mlscale.evaluate.sample_collector import TaskInfo
 
     facts = data.facts() if hasattr(data, "facts") else None
     if facts is None:
-        return About(kind)
+        return TaskInfo(kind)
     names = derived.get("class_names") or facts.class_names or ()
     count = derived.get("num_classes") or facts.num_classes or 0
     # Classes without a name are called by their number.
     labels = tuple(map(str, [*names, *range(len(names), count)]))
     targets = data.targets if isinstance(data, TabularData) else ()
-    return About(kind, labels, tuple(facts.mean), tuple(facts.std), targets)
+    return TaskInfo(kind, labels, tuple(facts.mean), tuple(facts.std), targets)
 
 
-def named_columns(cfg: DictConfig, data: Any, gathered: Gathered) -> Named:
+def read_slice_columns(cfg: DictConfig, data: Any, gathered: CollectedSamples) -> SliceColumns:
     """Return the columns that `slices` names.
 
     Raises:
@@ -197,20 +211,20 @@ def named_columns(cfg: DictConfig, data: Any, gathered: Gathered) -> Named:
     """
     from mlscale.evaluate import slices
 
-    found: dict[str, Any] = {}
-    for word in _slices(cfg):
+    columns: dict[str, Any] = {}
+    for word in _list_slices(cfg):
         if word == "brightness":
             values = gathered.columns.get("brightness")
             if values is None:
                 raise MLScaleError("samples that are no images have no brightness", where="slices", fix="slices=[]")
-            found[word] = values.tolist()
+            columns[word] = values.tolist()
         elif word == "size":
-            found[word] = _sizes(cfg, data, gathered)
+            columns[word] = _measure_image_sizes(cfg, data, gathered)
         elif _is_file(word):
-            found |= slices.from_csv(word, gathered.keys)
+            columns |= slices.read_csv_columns(word, gathered.keys)
         else:
-            found |= _members(cfg, data, gathered, word)
-    return found
+            columns |= _read_member_columns(cfg, data, gathered, word)
+    return columns
 
 
 def check_slices(cfg: DictConfig) -> None:
@@ -221,37 +235,37 @@ def check_slices(cfg: DictConfig) -> None:
     """
     from mlscale.evaluate import slices
 
-    for word in _slices(cfg):
+    for word in _list_slices(cfg):
         if _is_file(word):
-            slices.lines_of(word)
+            slices.read_csv_lines(word)
 
 
 def _is_file(word: str) -> bool:
     return word.endswith(".csv") or os.sep in word
 
 
-def _slices(cfg: DictConfig) -> list[str]:
+def _list_slices(cfg: DictConfig) -> list[str]:
     return [cfg.slices] if isinstance(cfg.slices, str) else [str(word) for word in cfg.slices or []]
 
 
-def _sizes(cfg: DictConfig, data: Any, gathered: Gathered) -> list[float | None]:
+def _measure_image_sizes(cfg: DictConfig, data: Any, gathered: CollectedSamples) -> list[float | None]:
     """Return the size of each image as stored, pixels: the square root of its area, so that numbers are sides."""
     from mlscale.data.images.fast_decoder import open_picture
     from mlscale.data.images.labelled_images import ImageData
 
     if not isinstance(data, ImageData):
         raise MLScaleError("samples that are no stored images have no size", where="slices", fix="slices=[]")
-    source = data.decoded(cfg.split).source
+    source = data.get_decoded_split(cfg.split).source
     # By key: unreadable samples are left out of a pass, so the n-th gathered sample need not be the n-th stored one.
-    there = {source.key(row): row for row in range(len(source))}
+    rows = {source.get_key(row): row for row in range(len(source))}
     sizes: list[float | None] = []
     for key in gathered.keys:
-        picture = open_picture(source.read(there[key])[1], max_pixels=data.max_pixels)
+        picture = open_picture(source.read_image(rows[key])[1], max_pixels=data.max_pixels)
         sizes.append(float(picture.height * picture.width) ** 0.5)
     return sizes
 
 
-def _members(cfg: DictConfig, data: Any, gathered: Gathered, extension: str) -> dict[str, Any]:
+def _read_member_columns(cfg: DictConfig, data: Any, gathered: CollectedSamples, extension: str) -> dict[str, Any]:
     """Return columns from a member of each sample of shards."""
     from mlscale.data.shards.webdataset import WebDataset
     from mlscale.evaluate import slices
@@ -260,15 +274,16 @@ def _members(cfg: DictConfig, data: Any, gathered: Gathered, extension: str) -> 
         raise MLScaleError(
             f"these samples have no member '.{extension}' to slice by",
             where="slices",
-            why=f"built in are {', '.join(_MEASURED)}; other words are members of WebDataset shards, or CSV files",
+            why=f"built in are {', '.join(_BUILTIN_SLICES)}; "
+            "other words are members of WebDataset shards, or CSV files",
             fix="slices=[brightness], or slices=slices.csv with lines of key,value",
         )
-    source = data.decoded(cfg.split).source
-    rows = {source.key(row): row for row in range(len(source))}
+    source = data.get_decoded_split(cfg.split).source
+    rows = {source.get_key(row): row for row in range(len(source))}
     try:
-        contents = data.members(cfg.split, extension)
+        contents = data.read_members(cfg.split, extension)
     except MLScaleError as error:
-        fix = f"slices=<one of these>, {' or '.join(_MEASURED)}, or a CSV file of key,value lines"
+        fix = f"slices=<one of these>, {' or '.join(_BUILTIN_SLICES)}, or a CSV file of key,value lines"
         raise MLScaleError(error.what, where=f"slices={extension}", why=error.why, fix=fix) from error
-    columns = slices.from_members(extension, contents)
+    columns = slices.parse_member_columns(extension, contents)
     return {name: [values[rows[key]] for key in gathered.keys] for name, values in columns.items()}

@@ -5,23 +5,23 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from mlscale.config.composition.frozen import with_derived
+from mlscale.config.composition.frozen import add_derived
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def data_facts(cfg: DictConfig) -> dict[str, Any] | None:
+def collect_data_facts(cfg: DictConfig) -> dict[str, Any] | None:
     """Return `DataFacts` as a mapping, once the data is prepared; None for data modules that report no facts.
 
     Raises:
         MLScaleError: data that does not exist, is empty or corrupt, all of it at once.
     """
-    data = prepared_data(cfg)
+    data = prepare_data_module(cfg)
     return None if data is None else asdict(data.facts())
 
 
-def prepared_data(cfg: DictConfig) -> Any | None:
+def prepare_data_module(cfg: DictConfig) -> Any | None:
     """Return the data module, prepared; None for one that reports no facts.
 
     Raises:
@@ -32,7 +32,7 @@ def prepared_data(cfg: DictConfig) -> Any | None:
     if is_plain(cfg.get("data")):
         return None
     # The batch size per device is derived later, from these facts: 1 is a placeholder.
-    data = build_data(with_derived(cfg, {"per_device_batch": 1}))
+    data = build_data(add_derived(cfg, {"per_device_batch": 1}))
     if data is None or not hasattr(data, "facts"):
         return None
     data.prepare_data()

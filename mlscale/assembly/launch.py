@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlscale.assembly.worker import rank_main, train
+from mlscale.assembly.worker import rank_main, train_run_folder
 from mlscale.launch.local_launch import launch_ranks
 
 
-def launch(folder: Path, world_size: int, checkpoint: Path | None = None) -> None:
+def launch_training(folder: Path, world_size: int, checkpoint: Path | None = None) -> None:
     """Train what `folder` describes, in `world_size` processes, from the start or from `checkpoint`.
 
     Raises:
@@ -16,6 +16,6 @@ def launch(folder: Path, world_size: int, checkpoint: Path | None = None) -> Non
     """
     # In this process, where a breakpoint or a profiler works as in any script (docs/decisions/0008).
     if world_size == 1:
-        train(folder, checkpoint)
+        train_run_folder(folder, checkpoint)
     else:
         launch_ranks(rank_main, folder, world_size, checkpoint)

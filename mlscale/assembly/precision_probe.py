@@ -8,39 +8,39 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from mlscale.config.composition.frozen import with_derived
-from mlscale.culprit import summary
+from mlscale.config.composition.frozen import add_derived
+from mlscale.culprit import summarize_error
 from mlscale.errors import MLScaleError
-from mlscale.launch.start_notices import say
+from mlscale.launch.start_notices import print_masked_lines
 from mlscale.secrets.mask import Masker
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from mlscale.config.derive import Devices
-    from mlscale.profile.precision_trial import Candidate, Comparison, Measured
+    from mlscale.profile.precision_trial import CandidateMeasurement, PrecisionCandidate, PrecisionComparison
 
-OUTCOME = ("precision", "memory_format")
+PROBE_KEYS = ("precision", "memory_format")
 """The values of a probe that derived.yaml keeps."""
-_BATCHES = 4
+_PROBE_BATCHES = 4
 _NO_TRAINER = r".*self\.log\(\).*trainer.*"  # what Lightning warns of, for there is none here
-_OF_IMAGES = 4  # dimensions of a convolution's weights, whose layout matters
+_CONVOLUTION_DIMS = 4  # dimensions of a convolution's weights, whose layout matters
 
 
 @dataclass(frozen=True)
-class Probed:
+class PrecisionProbeResult:
     """The result of a probe.
 
     Attributes:
         outcome: values of the config's `derived`.
         line: that reports it.
-        figures: the chosen precision compared with fp32, for the final table: time_of_fp32, memory_of_fp32 and the
+        metrics: the chosen precision compared with fp32, for the final table: time_of_fp32, memory_of_fp32 and the
             like; empty where nothing was compared.
     """
 
     outcome: Mapping[str, Any]
     line: str
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
 
 
 def is_auto(cfg: DictConfig) -> bool:
@@ -49,25 +49,25 @@ def is_auto(cfg: DictConfig) -> bool:
     return node is not None and node._get_node("value")._value() == "${derived.precision}"
 
 
-def kept(cfg: DictConfig, before: Mapping[str, Any]) -> dict[str, Any]:
+def restore_probe_outcome(cfg: DictConfig, before: Mapping[str, Any]) -> dict[str, Any]:
     """Return the outcome of an earlier probe, from a run's derived values, if the config needs one."""
     if not is_auto(cfg):
         return {}
     return {"precision": before.get("precision") or "32-true", "memory_format": before.get("memory_format")}
 
 
-def outcome_of(cfg: DictConfig, derived: Mapping[str, Any], machine: Devices) -> dict[str, Any]:
+def probe_precision(cfg: DictConfig, derived: Mapping[str, Any], machine: Devices) -> dict[str, Any]:
     """Return the outcome of `precision=auto`, for commands that measure a run before there is one; print a line about
     it.
     """
-    probed = settled(cfg, derived, machine) if is_auto(cfg) else None
+    probed = settle_precision(cfg, derived, machine) if is_auto(cfg) else None
     if probed is None:
         return {}
-    say([probed.line], Masker.of(cfg))
+    print_masked_lines([probed.line], Masker.create_for_run(cfg))
     return dict(probed.outcome)
 
 
-def settled(cfg: DictConfig, derived: Mapping[str, Any], machine: Devices) -> Probed | None:
+def settle_precision(cfg: DictConfig, derived: Mapping[str, Any], machine: Devices) -> PrecisionProbeResult | None:
     """Return the result of `precision=auto` or `precision.compare=true` on this machine; None for neither.
 
     Args:
@@ -85,108 +85,121 @@ def settled(cfg: DictConfig, derived: Mapping[str, Any], machine: Devices) -> Pr
         sample = derived.get("sample") or ()
         # Channels-last layouts are only tried for images: (channels, height, width).
         images = len(sample) == 3 or (not sample and bool(derived.get("height")))
-        chosen = precisions.candidates(accelerator, bf16=bf16, images=images)
-        seconds, tolerance, far = cfg.precision.probe_seconds, cfg.precision.tolerance, precisions.FAR
+        chosen = precisions.list_candidates(accelerator, bf16=bf16, images=images)
+        seconds, tolerance, far = cfg.precision.probe_seconds, cfg.precision.tolerance, precisions.MAX_SLOWDOWN
     else:
         # With `precision.compare=true` the precision is fixed: it is timed against fp32, whatever the loss.
-        asked = precisions.Candidate(str(cfg.precision.value), cfg.precision.get("memory_format"))
-        chosen, seconds, tolerance = [precisions.Candidate(), asked], 5.0, float("inf")
+        requested = precisions.PrecisionCandidate(str(cfg.precision.value), cfg.precision.get("memory_format"))
+        chosen, seconds, tolerance = [precisions.PrecisionCandidate(), requested], 5.0, float("inf")
         far = float("inf")  # a requested comparison is made, of a slow precision too
     try:
-        comparison = _compare(cfg, derived, chosen, seconds, far)
+        comparison = _compare_candidates(cfg, derived, chosen, seconds, far)
     except Exception as error:  # whatever a user's module needs that no trainer gives it here
-        found = {"precision": precisions.FP32, "memory_format": None} if is_auto(cfg) else {}
+        fallback = {"precision": precisions.FP32, "memory_format": None} if is_auto(cfg) else {}
         word = "fp32, for " if is_auto(cfg) else ""
-        why = error.what if isinstance(error, MLScaleError) else summary(error).splitlines()[0]
-        return Probed(found, f"precision {word}the probe was not possible: {why}", {})
-    best = comparison.best(tolerance) if is_auto(cfg) else comparison.measured[1]
-    figures = _figures(cfg, derived, best, comparison)
+        why = error.what if isinstance(error, MLScaleError) else summarize_error(error).splitlines()[0]
+        return PrecisionProbeResult(fallback, f"precision {word}the probe was not possible: {why}", {})
+    best = comparison.select_best(tolerance) if is_auto(cfg) else comparison.measured[1]
+    metrics = _compare_with_fp32(cfg, derived, best, comparison)
     outcome = {"precision": best.candidate.precision, "memory_format": best.candidate.memory_format}
-    return Probed(outcome if is_auto(cfg) else {}, _line(comparison, best, tolerance), figures)
+    return PrecisionProbeResult(
+        outcome if is_auto(cfg) else {}, _format_probe_line(comparison, best, tolerance), metrics
+    )
 
 
-def _compare(
-    cfg: DictConfig, derived: Mapping[str, Any], chosen: Sequence[Candidate], seconds: float, far: float
-) -> Comparison:
+def _compare_candidates(
+    cfg: DictConfig, derived: Mapping[str, Any], chosen: Sequence[PrecisionCandidate], seconds: float, far: float
+) -> PrecisionComparison:
     import pytorch_lightning as pl
     import torch
 
     from mlscale.assembly.run import build_task
-    from mlscale.estimate.step_memory import give_shapes
-    from mlscale.profile.precision_trial import compare
-    from mlscale.train.lightning.quiet import quiet
+    from mlscale.estimate.step_memory import initialize_lazy_layers
+    from mlscale.profile.precision_trial import compare_candidates
+    from mlscale.train.lightning.quiet import suppress_library_messages
 
     # The outcome is what is searched: interpolations of it must be null, not the outcome of an earlier probe.
-    ready = with_derived(cfg, {**derived, **dict.fromkeys(OUTCOME)})
-    quiet()
+    resolved_cfg = add_derived(cfg, {**derived, **dict.fromkeys(PROBE_KEYS)})
+    suppress_library_messages()
     torch.set_num_threads(derived["threads"])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=_NO_TRAINER)
-        batches = _batches(ready)
+        batches = _load_first_batches(resolved_cfg)
 
-        def build() -> pl.LightningModule:
+        def build_candidate_task() -> pl.LightningModule:
             # Each candidate starts from the same weights, so that losses can be compared.
             pl.seed_everything(cfg.seed, verbose=False)
-            task = build_task(ready)
-            give_shapes(task, batches[0])
+            task = build_task(resolved_cfg)
+            initialize_lazy_layers(task, batches[0])
             return task
 
         # Without a convolution no candidate with another layout can differ from the one without.
-        if not any(parameter.dim() == _OF_IMAGES for parameter in build().parameters()):
-            chosen = [each for each in chosen if each.memory_format is None]
-        return compare(build, batches, chosen, derived["accelerator"], seconds, far)
+        if not any(parameter.dim() == _CONVOLUTION_DIMS for parameter in build_candidate_task().parameters()):
+            chosen = [candidate for candidate in chosen if candidate.memory_format is None]
+        return compare_candidates(build_candidate_task, batches, chosen, derived["accelerator"], seconds, far)
 
 
-def _batches(cfg: DictConfig) -> list[Any]:
+def _load_first_batches(cfg: DictConfig) -> list[Any]:
     """Return the first training batches of one process."""
     from mlscale.assembly.run import build_data, build_task
 
-    one = cfg.copy()
+    process_cfg = cfg.copy()
     if cfg.get("data") and cfg.derived.per_device_batch:
         # Without a Trainer the data module does not know that the global batch is shared by several devices.
-        one.data.batch_size = cfg.derived.per_device_batch
-    data = build_data(one)
+        process_cfg.data.batch_size = cfg.derived.per_device_batch
+    data = build_data(process_cfg)
     if data is not None:
         data.prepare_data()
         data.setup("fit")
     source: Any = data if data is not None else build_task(cfg)
-    return list(islice(iter(source.train_dataloader()), _BATCHES))
+    return list(islice(iter(source.train_dataloader()), _PROBE_BATCHES))
 
 
-def _figures(cfg: DictConfig, derived: Mapping[str, Any], best: Measured, found: Comparison) -> dict[str, float]:
+def _compare_with_fp32(
+    cfg: DictConfig, derived: Mapping[str, Any], best: CandidateMeasurement, comparison: PrecisionComparison
+) -> dict[str, float]:
     """Return time and memory of the chosen precision, as shares of fp32's."""
-    base = found.measured[0]
+    base = comparison.measured[0]
     if best is base or best.factor is None:
         return {}
-    figures = {"time_of_fp32": 1 / best.factor.value, "fp32_step_s": base.step_s, "probe_step_s": best.step_s}
+    metrics = {"time_of_fp32": 1 / best.factor.value, "fp32_step_s": base.step_s, "probe_step_s": best.step_s}
     if best.peak_bytes is not None and base.peak_bytes:
-        return figures | {"memory_of_fp32": best.peak_bytes / base.peak_bytes}
+        return metrics | {"memory_of_fp32": best.peak_bytes / base.peak_bytes}
     try:
-        return figures | {"memory_of_fp32": _traced(cfg, derived, best) / _traced(cfg, derived, base)}
+        return metrics | {
+            "memory_of_fp32": _trace_peak_bytes(cfg, derived, best) / _trace_peak_bytes(cfg, derived, base)
+        }
     except Exception:  # a model that can't be traced: then this metric is left out
-        return figures
+        return metrics
 
 
-def _traced(cfg: DictConfig, derived: Mapping[str, Any], measured: Measured) -> int:
+def _trace_peak_bytes(cfg: DictConfig, derived: Mapping[str, Any], measured: CandidateMeasurement) -> int:
     """Return the peak of a step's tensors on a CPU, bytes, traced with fake tensors."""
     from mlscale.assembly.run import build_task
-    from mlscale.estimate.step import Loop
-    from mlscale.estimate.step_memory import traced
+    from mlscale.estimate.step import StepSettings
+    from mlscale.estimate.step_memory import trace_two_steps
 
-    ready = with_derived(cfg, {**derived, **dict.fromkeys(OUTCOME)})
+    resolved_cfg = add_derived(cfg, {**derived, **dict.fromkeys(PROBE_KEYS)})
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=_NO_TRAINER)
-        live = traced(lambda: build_task(ready), _batches(ready)[0], Loop(measured.candidate.precision))
-    return sum(live.at_peak().values())
+        live = trace_two_steps(
+            lambda: build_task(resolved_cfg),
+            _load_first_batches(resolved_cfg)[0],
+            StepSettings(measured.candidate.precision),
+        )
+    return sum(live.split_peak().values())
 
 
-def _line(found: Comparison, best: Measured, tolerance: float) -> str:
-    told = []
-    for each in found.measured[1:]:
-        if each.factor is None:
-            told.append(f"{each.candidate.name} left out, {each.why}")
+def _format_probe_line(comparison: PrecisionComparison, best: CandidateMeasurement, tolerance: float) -> str:
+    parts = []
+    for measured in comparison.measured[1:]:
+        if measured.factor is None:
+            parts.append(f"{measured.candidate.name} left out, {measured.why}")
             continue
-        word = f"{each.candidate.name} {each.factor.value:.2f}× ({each.factor.low:.2f} to {each.factor.high:.2f})"
-        told.append(word + ("" if each.agrees(tolerance) else f", loss off by {each.difference:+.1%}"))
-    beside = f"beside fp32, {'; '.join(told)}; " if told else ""
-    return f"precision {best.candidate.name}: {beside}{found.steps} steps in {found.seconds:.1f} s"
+        factor = measured.factor
+        word = f"{measured.candidate.name} {factor.value:.2f}× ({factor.low:.2f} to {factor.high:.2f})"
+        parts.append(
+            word + ("" if measured.has_agreeing_loss(tolerance) else f", loss off by {measured.difference:+.1%}")
+        )
+    compared = f"beside fp32, {'; '.join(parts)}; " if parts else ""
+    return f"precision {best.candidate.name}: {compared}{comparison.steps} steps in {comparison.seconds:.1f} s"

@@ -7,8 +7,8 @@ on two cores would each do that again, which is a third of a second.
 
 from mlscale.launch import garbage_collection as garbage
 
-garbage.claim()
-with garbage.put_off():
+garbage.mark_own_process()
+with garbage.defer_garbage_collection():
     import hydra  # noqa: F401
     import PIL.Image
     import torch.distributed.algorithms.ddp_comm_hooks.default_hooks

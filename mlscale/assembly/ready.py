@@ -8,16 +8,16 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.config.composition.argv import Request, parse, with_reference
-from mlscale.config.composition.reference_argument import REF, REFERENCES, TAKE_SERVABLES, no_reference
-from mlscale.config.composition.roots import VERB_CONFIGS
+from mlscale.config.composition.argv import Request, parse_request, replace_reference
+from mlscale.config.composition.reference_argument import REF, REFERENCES, TAKE_SERVABLES, create_no_reference_error
+from mlscale.config.composition.roots import COMMAND_BASES
 from mlscale.errors import MLScaleError, raise_all
 from mlscale.lightning_names import raise_if_imported_before
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_IN_EVERY_RUN = (
+_REQUIRED_KEYS = (
     "data",
     "task",
     "trainer",
@@ -25,50 +25,50 @@ _IN_EVERY_RUN = (
     "metric",
     "derived",
 )  # keys of a frozen config, the last ones among them
-_OF_THE_COMMAND = ("like", "resume", "trust", "debugger")  # settings of the command that made a run, not of the run
+_COMMAND_KEYS = ("like", "resume", "trust", "debugger")  # settings of the command that made a run, not of the run
 
 
-def ready(verb: str, overrides: Sequence[str]) -> DictConfig:
+def compose_from_overrides(command: str, overrides: Sequence[str]) -> DictConfig:
     """Compose and check the config of a command.
 
     Raises:
         MLScaleError: all the problems of tier 1.
     """
     # First the reference, then the check: the frozen config of the run is the base that overrides apply to.
-    request = on_its_run(parse(verb, overrides))
+    request = resolve_base_config(parse_request(command, overrides))
     return compose_checked(request)
 
 
 def compose_checked(request: Request) -> DictConfig:
     """Return the checked config of one command."""
-    from mlscale.config.composition.compose import compose
+    from mlscale.config.composition.compose import compose_config
 
-    cfg = compose(request)
-    return checked(cfg, request, list(request.overrides))
+    cfg = compose_config(request)
+    return raise_if_invalid(cfg, request, list(request.overrides))
 
 
-def checked(cfg: DictConfig, request: Request, overrides: Sequence[str]) -> DictConfig:
+def raise_if_invalid(cfg: DictConfig, request: Request, overrides: Sequence[str]) -> DictConfig:
     """Return `cfg` if tier 1 finds no problems; the typed overrides are noted in it for run.json."""
-    from mlscale.config.checks.check import check
-    from mlscale.config.checks.local_code import local_targets
-    from mlscale.config.composition.origin import origin_of
+    from mlscale.config.checks.check import check_config
+    from mlscale.config.checks.local_code import describe_local_code
+    from mlscale.config.composition.origin import create_origin_lookup
 
-    if VERB_CONFIGS[request.verb] == "run":  # what builds a LightningModule
+    if COMMAND_BASES[request.command] == "run":  # what builds a LightningModule
         raise_if_imported_before()
-    origin = origin_of(request.verb, list(overrides), request.roots)
+    origin = create_origin_lookup(request.command, list(overrides), request.roots)
     left_over: dict[str, list[str]] = {}
-    groups = request.roots.groups_of(request.verb)
-    problems = check(cfg, groups=groups, origin=origin, verb=request.verb, left_over=left_over)
+    groups = request.roots.get_command_groups(request.command)
+    problems = check_config(cfg, groups=groups, origin=origin, command=request.command, left_over=left_over)
     if problems:
         from mlscale.secrets.mask import Masker
 
         # Messages quote values and overrides, which may hold literal secrets.
-        masker = Masker.of(cfg)
-        raise_all([problem.masked(masker.mask) for problem in problems])
+        masker = Masker.create_for_run(cfg)
+        raise_all([problem.mask_texts(masker.mask_text) for problem in problems])
     for path, keys in left_over.items():
         _leave_out(cfg, path, keys)
-    for line in local_targets(cfg):
-        _say_once(line)
+    for line in describe_local_code(cfg):
+        _print_once(line)
     # As typed, for people and run.json: Hydra's form (`++`, quotes) is an implementation detail.
     cfg.derived.overrides = list(request.typed)
     return cfg
@@ -80,12 +80,12 @@ def fill_derived(cfg: DictConfig) -> DictConfig:
     Raises:
         MLScaleError: the data does not exist, is empty or corrupt, or does not fit the config.
     """
-    from mlscale.assembly.facts import data_facts
-    from mlscale.config.composition.frozen import with_derived
-    from mlscale.config.derive import derive
-    from mlscale.launch.local_devices import this_machine
+    from mlscale.assembly.facts import collect_data_facts
+    from mlscale.config.composition.frozen import add_derived
+    from mlscale.config.derive import derive_values
+    from mlscale.launch.local_devices import detect_local_devices
 
-    return with_derived(cfg, derive(cfg, data_facts(cfg), this_machine()))
+    return add_derived(cfg, derive_values(cfg, collect_data_facts(cfg), detect_local_devices()))
 
 
 def _leave_out(cfg: DictConfig, path: str, keys: Sequence[str]) -> None:
@@ -95,52 +95,52 @@ def _leave_out(cfg: DictConfig, path: str, keys: Sequence[str]) -> None:
     node = OmegaConf.select(cfg, path)
     for key in keys:
         del node[key]
-    _say_once(f"{path}: left out, for {node['_target_']} has none or its own: {', '.join(keys)}")
+    _print_once(f"{path}: left out, for {node['_target_']} has none or its own: {', '.join(keys)}")
 
 
-def on_its_run(request: Request) -> Request:
+def resolve_base_config(request: Request) -> Request:
     """Return the request on the frozen config of the run that it names; a name without a config is only resolved.
 
     Raises:
         MLScaleError: a required name is missing, not found, or ambiguous.
     """
-    takes = REFERENCES.get(request.verb)
+    takes = REFERENCES.get(request.command)
     ref = request.values.get(REF)
     # `null` and the empty text are typed to leave an optional reference out.
     is_named = ref not in (None, "", "null")
     if takes is not None and not (is_named or takes.is_optional or request.flags):
-        raise no_reference(request.verb)
+        raise create_no_reference_error(request.command)
     if takes is not None and takes.brings_config and ref is not None and is_named:
-        return _on_its_model(request, ref)
-    return _on_like_or_resumed(request)
+        return _use_model_config(request, ref)
+    return _use_run_config(request)
 
 
-def _on_like_or_resumed(request: Request) -> Request:
+def _use_run_config(request: Request) -> Request:
     """Return the request of a training on the frozen config of the run that it resumes, or is like."""
-    ref = _run_of(request)
+    ref = _find_named_run(request)
     if ref is None:
         return request
-    from mlscale.runs.find import find
-    from mlscale.runs.initial_source import Initial
+    from mlscale.runs.find import find_run
+    from mlscale.runs.initial_source import InitialWeights
 
     root = request.values.get("runs_dir", "runs")
-    run = find(ref, Path(root))
-    frozen = _composed(run.path)
+    run = find_run(ref, Path(root))
+    frozen = _read_saved_config(run.path)
     if request.values.get("like") == ref:
         # A new run: where it lies and how it is shown are its own affair, and what 'last' meant was another run.
         frozen.update(runs_dir=root, output="table")
-        if frozen.get("init_from") is not None and (initial := Initial.of(run.run.get("init"))):
+        if frozen.get("init_from") is not None and (initial := InitialWeights.parse_document(run.run.get("init"))):
             frozen.init_from = str(initial.checkpoint)
-    return _on(frozen, run.path, request)
+    return _use_trusted_config(frozen, run.path, request)
 
 
-def _on_its_model(request: Request, ref: str) -> Request:
+def _use_model_config(request: Request, ref: str) -> Request:
     """Return the request on the config of the model that it names, by a path that means the same model until it is
     loaded; a servable whose run is not here brings no config.
     """
     from mlscale.versions.local_registry import LocalRegistry
     from mlscale.versions.model_reference import resolve_reference
-    from mlscale.versions.trained_model import with_its_run
+    from mlscale.versions.trained_model import require_run_checkpoint
 
     values = request.values
     root = values.get("runs_dir", "runs")
@@ -149,65 +149,67 @@ def _on_its_model(request: Request, ref: str) -> Request:
     try:
         model = resolve_reference(ref, runs_dir=root, registry=registry, checkpoint=checkpoint, verify=True)
     except MLScaleError as error:
-        if REFERENCES[request.verb].is_optional and ref in request.roots.groups.get("recipe", ()):
-            error.fix = f"mlscale {request.verb} recipe={ref}"
+        if REFERENCES[request.command].is_optional and ref in request.roots.groups.get("recipe", ()):
+            error.fix = f"mlscale {request.command} recipe={ref}"
         raise
-    if request.verb not in TAKE_SERVABLES:
-        model = with_its_run(model, request.verb, root)
+    if request.command not in TAKE_SERVABLES:
+        model = require_run_checkpoint(model, request.command, root)
     # An alias may move while the command runs; a path does not.
-    request = with_reference(request, str(model.path))
-    return request if model.home is None else _on(_composed(model.home), model.home, request)
+    request = replace_reference(request, str(model.path))
+    return request if model.home is None else _use_trusted_config(_read_saved_config(model.home), model.home, request)
 
 
-def _composed(folder: Path) -> DictConfig:
+def _read_saved_config(folder: Path) -> DictConfig:
     """Return the config that a folder keeps, without settings of the command that made it.
 
     Raises:
         MLScaleError: it is corrupt: it can't be read, or was cut between two lines and lacks its end.
     """
-    from mlscale.config.composition.frozen import CONFIG, composed, damaged
+    from mlscale.config.composition.frozen import CONFIG, create_corrupt_error, load_composed
 
-    frozen = composed(folder)
+    frozen = load_composed(folder)
     # A file that was cut between two lines is valid YAML: only its missing keys reveal it.
-    if lacking := [key for key in _IN_EVERY_RUN if key not in frozen]:
-        raise damaged(folder / CONFIG, f"it has no {', '.join(lacking)}")
-    for key in _OF_THE_COMMAND:
+    if lacking := [key for key in _REQUIRED_KEYS if key not in frozen]:
+        raise create_corrupt_error(folder / CONFIG, f"it has no {', '.join(lacking)}")
+    for key in _COMMAND_KEYS:
         frozen.pop(key, None)
     return frozen
 
 
-def _on(frozen: DictConfig, folder: Path, request: Request) -> Request:
+def _use_trusted_config(frozen: DictConfig, folder: Path, request: Request) -> Request:
     """Return the request on that config, if it is trusted: this user has created it, or it builds known classes."""
     from omegaconf import OmegaConf
 
-    from mlscale.config.checks.trust import distrusted
+    from mlscale.config.checks.trust import find_distrusted
     from mlscale.config.composition.compose import use_frozen
     from mlscale.runs import ownership as own
     from mlscale.runs.edited import report_edits
     from mlscale.runs.folder import RunFolder
     from mlscale.runs.recover import is_run_folder
 
-    if request.verb != "train":
+    if request.command != "train":
         _settle_metric(frozen, folder)
         if frozen.get("callbacks"):
             frozen.callbacks.pop("notify", None)  # only a training sends notices
-    if request.values.get("trust") != "true" and (doubt := own.doubt(folder)):
+    if request.values.get("trust") != "true" and (doubt := own.explain_unproven(folder)):
         config = OmegaConf.to_container(frozen, resolve=False)
-        derived = _derived(folder, resumed=request.verb == "train")
+        derived = _read_derived_values(folder, resumed=request.command == "train")
         typed = request.values
         # derived.yaml is checked like config.yaml: interpolations in the config read its values.
-        raise_all([*distrusted(config, folder, typed, doubt=doubt), *distrusted(derived, folder, doubt=doubt)])
+        raise_all(
+            [*find_distrusted(config, folder, typed, doubt=doubt), *find_distrusted(derived, folder, doubt=doubt)]
+        )
     if request.values.get("resume") in (None, "null", "") and is_run_folder(folder):
         report_edits(RunFolder.open(folder))  # a run that is resumed is refused for that
     return use_frozen(frozen, request)
 
 
-def _derived(folder: Path, *, resumed: bool) -> dict[str, Any]:
+def _read_derived_values(folder: Path, *, resumed: bool) -> dict[str, Any]:
     """Return the derived values that a folder keeps; a run that is resumed derives them again, so it needs none."""
-    from mlscale.runs.recover import DERIVED, yaml_values
+    from mlscale.runs.recover import DERIVED, read_yaml_values
 
     try:
-        return yaml_values(folder / DERIVED)
+        return read_yaml_values(folder / DERIVED)
     except MLScaleError:
         if not resumed:
             raise
@@ -216,20 +218,20 @@ def _derived(folder: Path, *, resumed: bool) -> dict[str, Any]:
 
 def _settle_metric(frozen: DictConfig, folder: Path) -> None:
     """Let the metric that judged the run judge what is made from it, where the run's config leaves that open."""
-    from mlscale.config.metric_choice import kept_choice
-    from mlscale.runs.recover import DERIVED, yaml_values
+    from mlscale.config.metric_choice import reuse_choice
+    from mlscale.runs.recover import DERIVED, read_yaml_values
 
-    derived = yaml_values(folder / DERIVED)
-    frozen.update(kept_choice(frozen, derived))
+    derived = read_yaml_values(folder / DERIVED)
+    frozen.update(reuse_choice(frozen, derived))
 
 
-def _run_of(request: Request) -> str | None:
+def _find_named_run(request: Request) -> str | None:
     """Return the run that a training names: to resume it, or to start another one like it.
 
     Raises:
         MLScaleError: two are named.
     """
-    if request.verb != "train":
+    if request.command != "train":
         return None
     named = {key: request.values.get(key) for key in ("resume", "like")}
     # `resume=auto` names no run: it looks for one with the same config.
@@ -245,5 +247,5 @@ def _run_of(request: Request) -> str | None:
 
 # Cached by its text: a sweep checks every job, and each would print the same line.
 @cache
-def _say_once(line: str) -> None:
+def _print_once(line: str) -> None:
     print(line, file=sys.stderr)

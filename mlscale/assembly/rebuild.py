@@ -6,11 +6,11 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mlscale.config.composition.frozen import with_derived
-from mlscale.config.derive import LISTS_OF_THE_DATA, OF_THE_DATA, derive
+from mlscale.config.composition.frozen import add_derived
+from mlscale.config.derive import LISTS_OF_THE_DATA, OF_THE_DATA, derive_values
 from mlscale.errors import MLScaleError
-from mlscale.runs.checkpoint_files import SUFFIX, best, look
-from mlscale.runs.recover import is_run_folder, report, run_document
+from mlscale.runs.checkpoint_files import SUFFIX, find_best_checkpoint_file, read_checkpoint_metadata
+from mlscale.runs.recover import is_run_folder, read_run_document, warn_once
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -31,20 +31,20 @@ class Home(NamedTuple):
     derived: dict[str, Any]
 
 
-def as_it_was_trained(cfg: DictConfig, folder: RunFolder | Home) -> DictConfig:
+def restore_training_config(cfg: DictConfig, folder: RunFolder | Home) -> DictConfig:
     """Return the run's config on one device, with the facts of its data.
 
     Raises:
         MLScaleError: the data is not what the run was trained on; its mean and deviation go into the model.
     """
-    from mlscale.assembly.facts import data_facts
-    from mlscale.launch.local_devices import this_machine
+    from mlscale.assembly.facts import collect_data_facts
+    from mlscale.launch.local_devices import detect_local_devices
 
     cfg = cfg.copy()
     cfg.trainer.devices, cfg.trainer.accumulate_grad_batches = 1, 1
     # Nothing of this run may be logged or saved again.
     cfg.logger, cfg.callbacks = {}, {}
-    facts, trained = data_facts(cfg), folder.derived
+    facts, trained = collect_data_facts(cfg), folder.derived
     # Each fact with its name in derived.yaml: the digest of the data, and what decoding depends on.
     names = {
         "version": "data_version",
@@ -60,15 +60,15 @@ def as_it_was_trained(cfg: DictConfig, folder: RunFolder | Home) -> DictConfig:
                 why=f"its {name} is {facts[name]}, the run's {trained[derived]}; a model keeps its normalisation",
                 fix="leave data.* as the run has it, and the data as it was",
             )
-    values = derive(cfg, as_trained(facts, trained), this_machine())
-    return with_derived(cfg, {**values, "run_dir": str(folder.path), "name": folder.path.name})
+    values = derive_values(cfg, apply_training_facts(facts, trained), detect_local_devices())
+    return add_derived(cfg, {**values, "run_dir": str(folder.path), "name": folder.path.name})
 
 
-def rebuilt(cfg: DictConfig, checkpoint: Path, stage: str) -> tuple[Any, Any]:
+def rebuild_data_and_task(cfg: DictConfig, checkpoint: Path, stage: str) -> tuple[Any, Any]:
     """Return the data module, set up for `stage`, and the task with the checkpoint's weights, in this process.
 
     Args:
-        cfg: of `as_it_was_trained`.
+        cfg: of `restore_training_config`.
 
     Raises:
         MLScaleError: the config has no data, or the weights do not fit.
@@ -76,9 +76,9 @@ def rebuilt(cfg: DictConfig, checkpoint: Path, stage: str) -> tuple[Any, Any]:
     import torch
 
     from mlscale.assembly.run import build_data, build_task
-    from mlscale.train.lightning.quiet import quiet
+    from mlscale.train.lightning.quiet import suppress_library_messages
 
-    quiet()
+    suppress_library_messages()
     torch.set_num_threads(cfg.derived.threads)
     data, task = build_data(cfg), build_task(cfg)
     if data is None:
@@ -94,7 +94,7 @@ def rebuilt(cfg: DictConfig, checkpoint: Path, stage: str) -> tuple[Any, Any]:
     return data, task
 
 
-def as_trained(facts: dict[str, Any] | None, trained: dict[str, Any]) -> dict[str, Any] | None:
+def apply_training_facts(facts: dict[str, Any] | None, trained: dict[str, Any]) -> dict[str, Any] | None:
     """Return the facts to build from: shape, classes and normalisation of the model, and the horizon of its schedule,
     are the run's, whatever data it is measured on.
 
@@ -115,7 +115,7 @@ def as_trained(facts: dict[str, Any] | None, trained: dict[str, Any]) -> dict[st
     return facts | {name: trained[name] for name in known if trained.get(name) is not None}
 
 
-def checkpoint_path(run: Path, name: str, metric: str | None, mode: str | None) -> Path:
+def find_checkpoint_file(run: Path, name: str, metric: str | None, mode: str | None) -> Path:
     """Return the file that `best`, the name of a checkpoint of the run, or a path means. A checkpoint of another run is
     reported.
 
@@ -125,36 +125,36 @@ def checkpoint_path(run: Path, name: str, metric: str | None, mode: str | None) 
     folder = run / "checkpoints"
     path = Path(name) if "/" in name or name.endswith(SUFFIX) else folder / f"{name}{SUFFIX}"
     # `folder / name` last: a name with its suffix, which is not a path from the working folder.
-    for found in (best(folder, metric, mode) if name == "best" else None, path, folder / name):
-        if found and found.is_file():
-            _report_foreign(found, run)
-            return found
-    there = sorted(entry.name for entry in (run / "checkpoints").glob("*.ckpt"))
+    for candidate in (find_best_checkpoint_file(folder, metric, mode) if name == "best" else None, path, folder / name):
+        if candidate and candidate.is_file():
+            _report_foreign(candidate, run)
+            return candidate
+    existing = sorted(entry.name for entry in (run / "checkpoints").glob("*.ckpt"))
     raise MLScaleError(
         f"no checkpoint '{name}'",
         where=f"checkpoint={name}: {path}",
-        why=f"the run has: {', '.join(there) or 'none'}",
-        fix=f"checkpoint={there[0].removesuffix('.ckpt')}"
-        if there
+        why=f"the run has: {', '.join(existing) or 'none'}",
+        fix=f"checkpoint={existing[0].removesuffix('.ckpt')}"
+        if existing
         else f"mlscale runs resume {run.name}, if it was cut short; or train with callbacks=default, which keeps some",
     )
 
 
 def _report_foreign(checkpoint: Path, run: Path) -> None:
     """Print a warning if a checkpoint names another run than the one whose model it should be."""
-    record = look(checkpoint).record
+    record = read_checkpoint_metadata(checkpoint).record
     if record is None or not is_run_folder(run):
         return
-    document = run_document(run)
-    if why := record.foreign_to(str(document["id"]), str(document["config_hash"])):
-        report(f"{checkpoint} is not a checkpoint of {run.name}: {why}")
+    document = read_run_document(run)
+    if why := record.explain_mismatch(str(document["id"]), str(document["config_hash"])):
+        warn_once(f"{checkpoint} is not a checkpoint of {run.name}: {why}")
 
 
 def load_weights(task: pl.LightningModule, path: Path) -> None:
     """Load a checkpoint's weights, and nothing else of it."""
-    from mlscale.train.checkpoint.io import load
+    from mlscale.train.checkpoint.io import load_checkpoint_file
 
-    content = load(path)
+    content = load_checkpoint_file(path)
     if "state_dict" not in content:
         raise MLScaleError(
             "the checkpoint holds no weights",
@@ -168,12 +168,12 @@ def load_weights(task: pl.LightningModule, path: Path) -> None:
         raise MLScaleError(
             "the checkpoint's weights do not fit the model",
             where=str(path),
-            why=_first_difference(error),
+            why=_describe_first_difference(error),
             fix="evaluate with the model that was trained: leave model.* as the run has it",
         ) from error
 
 
-def _first_difference(error: RuntimeError) -> str:
+def _describe_first_difference(error: RuntimeError) -> str:
     """Return the first kind of difference in torch's message, which then lists every tensor."""
     # The first line is torch's heading ("Error(s) in loading state_dict for …"), the second the first difference.
     lines = str(error).splitlines()

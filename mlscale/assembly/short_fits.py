@@ -12,25 +12,25 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from mlscale.assembly.launch import launch
-from mlscale.config.derive import derive
-from mlscale.config.targets import target
-from mlscale.launch.local_devices import this_machine
+from mlscale.assembly.launch import launch_training
+from mlscale.config.derive import derive_values
+from mlscale.config.targets import import_target
+from mlscale.launch.local_devices import detect_local_devices
 from mlscale.runs.folder import RunFolder
-from mlscale.secrets.config_secrets import protect
+from mlscale.secrets.config_secrets import protect_config
 
-_SILENT = ("wandb", "tensorboard", "mlflow")
+_SKIPPED_LOGGERS = ("wandb", "tensorboard", "mlflow")
 
 
 @contextmanager
-def scratch(verb: str) -> Iterator[Path]:
+def provide_scratch_folder(command: str) -> Iterator[Path]:
     """Provide a folder that is removed when the block ends."""
     # In the system's temporary folder: a measurement must not appear among the user's runs.
-    with tempfile.TemporaryDirectory(prefix=f"mlscale-{verb}-") as folder:
+    with tempfile.TemporaryDirectory(prefix=f"mlscale-{command}-") as folder:
         yield Path(folder)
 
 
-def shortened(
+def shorten_config(
     cfg: DictConfig,
     batches: tuple[int, int],
     epochs: int,
@@ -53,18 +53,20 @@ def shortened(
         # Each of these could end the fit before it has taken the wanted number of steps.
         short.trainer.update(max_epochs=epochs, max_steps=-1, max_time=None, overfit_batches=0)
         short.trainer.update(check_val_every_n_epoch=1, val_check_interval=None, enable_progress_bar=False)
-        kept = {name: node for name, node in (cfg.get("callbacks") or {}).items() if _stays(node, steps_alone, saves)}
-        short.callbacks = {**kept, **callbacks}
+        remaining = {
+            name: node for name, node in (cfg.get("callbacks") or {}).items() if _should_stay(node, steps_alone, saves)
+        }
+        short.callbacks = {**remaining, **callbacks}
         short.compress = {}  # it comes after the fit
         short.logger = {
             name: node
             for name, node in (cfg.get("logger") or {}).items()
-            if not any(word in str(node.get("_target_", "")).lower() for word in _SILENT)
+            if not any(word in str(node.get("_target_", "")).lower() for word in _SKIPPED_LOGGERS)
         }
     return short
 
 
-def fit(
+def run_short_fit(
     short: DictConfig,
     facts: Mapping[str, Any] | None,
     folder: Path,
@@ -79,22 +81,22 @@ def fit(
         threads: CPU threads of a process; None for what the run would have.
         announce_metric: whether a metric that is chosen for the run is printed: for one of several fits.
     """
-    derived = derive(short, facts, this_machine())
+    derived = derive_values(short, facts, detect_local_devices())
     derived["threads"] = threads or derived["threads"]
     derived["announce_metric"] = announce_metric
     derived |= {name: short.derived.get(name) for name in ("precision", "memory_format")}  # found already, if asked for
     short.derived = dict.fromkeys(short.derived)
     # The run folder is read by other processes, but secrets are written to no file, not even a temporary one.
-    protected, environment = protect(short)
+    protected, environment = protect_config(short)
     os.environ.update(environment)
     text = OmegaConf.to_yaml(OmegaConf.create(protected))
-    run = RunFolder.create(folder, "short", verb="train", config_yaml=text, derived=derived)
-    launch(run.path, derived["world_size"])
+    run = RunFolder.create(folder, "short", command="train", config_yaml=text, derived=derived)
+    launch_training(run.path, derived["world_size"])
     outcome: dict[str, Any] = json.loads((run.path / "results/fit.json").read_text())
     return outcome
 
 
-def _stays(node: Any, steps_alone: bool, saves: bool) -> bool:
+def _should_stay(node: Any, steps_alone: bool, saves: bool) -> bool:
     """Return whether a callback joins a short run: progress bars print, and early stopping ends it."""
     import pytorch_lightning as pl
 
@@ -102,8 +104,8 @@ def _stays(node: Any, steps_alone: bool, saves: bool) -> bool:
 
     if not node:
         return False
-    kind = target(node)
-    away: tuple[type, ...] = (pl.callbacks.ProgressBar, pl.callbacks.EarlyStopping)
-    away += (NonFinite,) if steps_alone else ()
-    away += (pl.callbacks.ModelCheckpoint,) if steps_alone and not saves else ()
-    return not (isinstance(kind, type) and issubclass(kind, away))
+    kind = import_target(node)
+    excluded: tuple[type, ...] = (pl.callbacks.ProgressBar, pl.callbacks.EarlyStopping)
+    excluded += (NonFinite,) if steps_alone else ()
+    excluded += (pl.callbacks.ModelCheckpoint,) if steps_alone and not saves else ()
+    return not (isinstance(kind, type) and issubclass(kind, excluded))

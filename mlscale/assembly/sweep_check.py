@@ -10,7 +10,7 @@ from itertools import islice, product
 from mlscale.config.composition.argv import Request
 from mlscale.errors import MLScaleError, Problems, raise_all
 
-_MOST_JOBS = 100  # that are looked at: with as many the mistake is not that of one job
+_MAX_CHECKED_JOBS = 100  # that are looked at: with as many the mistake is not that of one job
 
 
 def check_sweep(request: Request) -> None:
@@ -23,14 +23,14 @@ def check_sweep(request: Request) -> None:
 
     common: list[MLScaleError] | None = None
     try:
-        jobs = list(islice(_jobs(request), _MOST_JOBS))
+        jobs = list(islice(_expand_jobs(request), _MAX_CHECKED_JOBS))
     except HydraException:
         return  # an override that can't be parsed, which composing reports
     for overrides in jobs:
-        found = _problems(replace(request, overrides=tuple(overrides), multirun=False))
-        what = {problem.what for problem in found}
+        problems = _collect_job_problems(replace(request, overrides=tuple(overrides), multirun=False))
+        what = {problem.what for problem in problems}
         # Compared by the message alone: `where` names the job's own override.
-        common = found if common is None else [problem for problem in common if problem.what in what]
+        common = problems if common is None else [problem for problem in common if problem.what in what]
         if not common:
             return
     raise_all(common or [])
@@ -42,18 +42,18 @@ def check_every_job(request: Request) -> str:
     Raises:
         MLScaleError: a sweep has no values, or a job has a mistake; a mistake of several jobs is reported once.
     """
-    jobs = list(islice(_jobs(request), _MOST_JOBS + 1))
-    found: dict[str, MLScaleError] = {}
-    for overrides in jobs[:_MOST_JOBS]:
-        for problem in _problems(replace(request, overrides=tuple(overrides), multirun=False)):
-            found.setdefault(problem.what, problem)
-    raise_all(list(found.values()))
-    if len(jobs) > _MOST_JOBS:
-        return f"the first {_MOST_JOBS} jobs"
+    jobs = list(islice(_expand_jobs(request), _MAX_CHECKED_JOBS + 1))
+    problems: dict[str, MLScaleError] = {}
+    for overrides in jobs[:_MAX_CHECKED_JOBS]:
+        for problem in _collect_job_problems(replace(request, overrides=tuple(overrides), multirun=False)):
+            problems.setdefault(problem.what, problem)
+    raise_all(list(problems.values()))
+    if len(jobs) > _MAX_CHECKED_JOBS:
+        return f"the first {_MAX_CHECKED_JOBS} jobs"
     return "1 job" if len(jobs) == 1 else f"{len(jobs)} jobs"
 
 
-def _problems(request: Request) -> list[MLScaleError]:
+def _collect_job_problems(request: Request) -> list[MLScaleError]:
     from mlscale.assembly.ready import compose_checked
 
     try:
@@ -65,7 +65,7 @@ def _problems(request: Request) -> list[MLScaleError]:
     return []
 
 
-def _jobs(request: Request) -> Iterator[list[str]]:
+def _expand_jobs(request: Request) -> Iterator[list[str]]:
     """Yield the overrides of each job; of a range that a sweeper searches in, its start.
 
     Raises:
@@ -74,10 +74,10 @@ def _jobs(request: Request) -> Iterator[list[str]]:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from mlscale.config.composition.compose import hydra_ready
+    from mlscale.config.composition.compose import prepare_hydra
 
     choices: list[list[str]] = []
-    with hydra_ready(request.roots):
+    with prepare_hydra(request.roots):
         loader = GlobalHydra.instance().config_loader()
         for override in OverridesParser.create(config_loader=loader).parse_overrides(list(request.overrides)):
             line = str(override.input_line)
@@ -91,14 +91,14 @@ def _jobs(request: Request) -> Iterator[list[str]]:
                 # A continuous interval has no list of values: its start stands for all of them in the check.
                 values = [str(override.value().start)]  # type: ignore[union-attr]
             if not values:
-                raise _no_values(line.lstrip("+"), request)
+                raise _make_no_values_error(line.lstrip("+"), request)
             choices.append([f"{key}={value}" for value in values])
     for job in product(*choices):
         # Hydra's own settings (the sweeper, the launcher) are not part of a job's config.
         yield [word for word in job if not re.match(r"hydra[./]", word)]
 
 
-def _no_values(typed: str, request: Request) -> MLScaleError:
+def _make_no_values_error(typed: str, request: Request) -> MLScaleError:
     key = typed.partition("=")[0]
     options = request.roots.groups.get(key, ())
     return MLScaleError(

@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlscale.assembly.end_notification import tell_end
-from mlscale.atomic_files import unwritable
+from mlscale.assembly.end_notification import notify_run_end
+from mlscale.atomic_files import create_write_error
 from mlscale.config.composition import frozen
-from mlscale.culprit import unforeseen
+from mlscale.culprit import wrap_unforeseen_error
 from mlscale.errors import MLScaleError
 from mlscale.launch import debugger
 from mlscale.launch import garbage_collection as garbage
@@ -26,14 +26,14 @@ from mlscale.launch import rank as this_process
 from mlscale.launch import rank_failures as failures
 from mlscale.runs import processes as process
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.initial_source import Initial
-from mlscale.secrets.mask import Masker, masked_output
+from mlscale.runs.initial_source import InitialWeights
+from mlscale.secrets.mask import Masker, mask_output
 
 if TYPE_CHECKING:
-    from mlscale.train.callbacks.stall_report import Report
+    from mlscale.train.callbacks.stall_report import StallReport
 
 # A checkpoint or a log that could not be written: the disk, a quota or a limit of the process is full.
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+_DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
 # An orphaned rank may hold its GPU for that long.
 _WATCH_SECONDS = 0.5
@@ -48,7 +48,7 @@ def rank_main(folder: str, environment: Mapping[str, str], checkpoint: str, laun
         launcher: the launching process.
     """
     # First: from here on code that is imported must see that it runs in a rank.
-    this_process.enter()
+    this_process.mark_as_rank()
     end_with(launcher)
     multiprocessing.set_start_method(None, force=True)  # a user's loaders start their workers as in one process
     # The fork server has the environment of its own start: variables that were set later, such as protected secrets,
@@ -59,65 +59,71 @@ def rank_main(folder: str, environment: Mapping[str, str], checkpoint: str, laun
         # The output of one rank is enough; errors come through the run folder.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
-        train(path, Path(checkpoint) if checkpoint else None)
+        train_run_folder(path, Path(checkpoint) if checkpoint else None)
     except MLScaleError as error:
-        failures.write(path, rank, error)
+        failures.write_rank_failure(path, rank, error)
         raise
     except Exception as error:
         # A collective fails in every rank when one rank ends: the error to report is that rank's.
-        if what := failures.of_another_rank(error):
-            failures.write_of_another(path, rank, what, error)
+        if what := failures.classify_remote_failure(error):
+            failures.write_remote_failure(path, rank, what, error)
         else:
-            failures.write(path, rank, unforeseen(error, f"rank {rank}"))
+            failures.write_rank_failure(path, rank, wrap_unforeseen_error(error, f"rank {rank}"))
         raise
 
 
-def train(folder: Path, checkpoint: Path | None = None) -> None:
+def train_run_folder(folder: Path, checkpoint: Path | None = None) -> None:
     """Train what `folder` describes, from the start or from `checkpoint`; rank 0 writes `results/fit.json`.
 
     Raises:
         MLScaleError: what went wrong, such as out of memory; or the signal that stopped the run.
     """
-    from mlscale.assembly.run import fit
+    from mlscale.assembly.run import assemble_and_fit
     from mlscale.train import graceful_stop as signals
     from mlscale.train.callbacks import stall
-    from mlscale.train.process_memory import explain
+    from mlscale.train.process_memory import explain_out_of_memory
 
     os.umask(0o077)  # checkpoints and logs hold what the run saw: they are the user's alone
-    cfg = frozen.load(folder)
-    initial = None if checkpoint else Initial.of(RunFolder.open(folder).run.get("init"))  # a checkpoint has later ones
-    masker = Masker.of(cfg)
-    ours = garbage.claimed() or "RANK" in os.environ  # not a notebook's kernel, which a stalled run must not end
+    cfg = frozen.load_frozen(folder)
+    initial = (
+        None if checkpoint else InitialWeights.parse_document(RunFolder.open(folder).run.get("init"))
+    )  # a checkpoint has later ones
+    masker = Masker.create_for_run(cfg)
+    can_end_process = (
+        garbage.is_own_process() or "RANK" in os.environ
+    )  # not a notebook's kernel, which a stalled run must not end
     rank = int(os.environ.get("RANK", "0"))
 
-    def end_hung(error: MLScaleError, told: Report) -> None:
-        hung.end(folder, error, told.hung, partial(tell_end, cfg))
+    def end_hung(error: MLScaleError, stall: StallReport) -> None:
+        hung.end_hung_process(folder, error, stall.hung, partial(notify_run_end, cfg))
 
     with (
-        masked_output(masker),
-        debugger.ready(cfg.get("debugger") or {}, rank, cfg.derived.world_size),
+        mask_output(masker),
+        debugger.enable_debugging(cfg.get("debugger") or {}, rank, cfg.derived.world_size),
         # The handlers only note a signal, and the run stops at the next step boundary; once another rank has failed,
         # SIGTERM ends this one at once.
-        signals.noted(over=lambda: failures.any_in(folder), ends_process=garbage.claimed()),
-        stall.ended_by(end_hung if ours else None),
+        signals.handle_stop_signals(
+            has_run_failed=lambda: failures.has_rank_failures(folder), ends_process=garbage.is_own_process()
+        ),
+        stall.set_stall_handler(end_hung if can_end_process else None),
     ):
         try:
-            outcome = fit(cfg, str(checkpoint) if checkpoint else None, initial)
+            outcome = assemble_and_fit(cfg, str(checkpoint) if checkpoint else None, initial)
         except MLScaleError:
             raise
         except Exception as error:
-            told = explain(
+            problem = explain_out_of_memory(
                 error,
                 per_device_batch=cfg.derived.per_device_batch,
                 accumulate=cfg.trainer.get("accumulate_grad_batches", 1),
                 precision=cfg.precision.value,
             )
             # Lightning and torch let the system's error through when a checkpoint or a log can't be written.
-            if told is None and isinstance(error, OSError) and error.errno in _FULL:
-                told = unwritable(folder, error)
-            if told is None:
+            if problem is None and isinstance(error, OSError) and error.errno in _DISK_FULL_ERRNOS:
+                problem = create_write_error(folder, error)
+            if problem is None:
                 raise
-            raise told from error
+            raise problem from error
     if rank == 0:
         run = RunFolder.open(folder, masker)
         run.write_json("results/fit.json", vars(outcome))
@@ -129,12 +135,12 @@ def end_with(launcher: int) -> None:
     noticed.
     """
     # With the start time, because the system gives the id of a dead process to a new one.
-    started, parent = process.start_ticks(launcher), os.getppid()
+    started, parent = process.read_start_ticks(launcher), os.getppid()
 
-    def watch() -> None:
-        while process.alive(launcher, started) and os.getppid() == parent:
+    def watch_launcher() -> None:
+        while process.is_alive(launcher, started) and os.getppid() == parent:
             time.sleep(_WATCH_SECONDS)
         # SIGKILL: a rank that hangs in a collective runs no handler.
         os.kill(os.getpid(), signal.SIGKILL)
 
-    threading.Thread(target=watch, name="mlscale-launcher", daemon=True).start()
+    threading.Thread(target=watch_launcher, name="mlscale-launcher", daemon=True).start()

@@ -1,4 +1,4 @@
-"""The commands, a package each. `call` runs one from Python; the command line runs them for users."""
+"""The commands, a package each. `run_command` runs one from Python; the command line runs them for users."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
-    from mlscale.launch.background_command import Background
+    from mlscale.launch.background_command import BackgroundCommand
     from mlscale.report import Result
 
 # In the order of `--help` within a stage. Third-party commands are added to it.
@@ -81,38 +81,40 @@ def find_command(name: str) -> Command | None:
     return COMMANDS.get(name)
 
 
-def entry(command: str) -> ModuleType:
+def import_entry_point(command: str) -> ModuleType:
     """Import the entry point of a command."""
     # Imported on use: the entry point of most commands imports torch.
     return import_module(COMMANDS[command].module or f"mlscale.commands.{command.replace('-', '_')}.entry")
 
 
-def call(verb: str, overrides: Sequence[str] = ()) -> Result:
+def run_command(command: str, overrides: Sequence[str] = ()) -> Result:
     """Run a command with a config as the command line would, and return its result.
 
     Raises:
         MLScaleError: everything that the command line would print.
     """
-    from mlscale.assembly.ready import ready
+    from mlscale.assembly.ready import compose_from_overrides
 
-    return run(verb, ready(verb, overrides))
+    return run_checked_config(command, compose_from_overrides(command, overrides))
 
 
-def background(verb: str, overrides: Sequence[str], folder: Path) -> AbstractContextManager[Background]:
+def start_in_background(
+    command: str, overrides: Sequence[str], folder: Path
+) -> AbstractContextManager[BackgroundCommand]:
     """Run a command that keeps running (a server, load, a monitor) as a process, which ends with the `with` block.
 
     Args:
         folder: gets its output, `<verb>.out` and `<verb>.log`.
     """
-    from mlscale.launch.background_command import background as started
+    from mlscale.launch.background_command import start_background_command as started
 
-    return started([verb, *overrides], folder)
+    return started([command, *overrides], folder)
 
 
-def run(verb: str, cfg: DictConfig) -> Result:
+def run_checked_config(command: str, cfg: DictConfig) -> Result:
     """Run a command on a checked config; its output shows no secrets."""
-    from mlscale.secrets.mask import Masker, masked_output
+    from mlscale.secrets.mask import Masker, mask_output
 
-    with masked_output(Masker.of(cfg)):
-        result: Result = entry(verb).run(cfg)
+    with mask_output(Masker.create_for_run(cfg)):
+        result: Result = import_entry_point(command).run(cfg)
     return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mlscale.config.suggestions.suggest import nearest
+from mlscale.config.suggestions.suggest import find_nearest
 from mlscale.errors import MLScaleError
 
 STAGES = {
@@ -18,7 +18,7 @@ STAGES = {
 """The groups of `mlscale --help` and of the docs, in their order."""
 THIRD_PARTY = "from installed packages"
 """The group of third-party commands, the last one of `mlscale --help`."""
-_SWITCH = {"true": True, "false": False}
+_BOOLEANS = {"true": True, "false": False}
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Key:
         default = str(self.default).lower() if isinstance(self.default, bool) else self.default
         return f"{self.name}={self.example if default in (None, '') else default}"
 
-    def read(self, text: str) -> object:
+    def parse_value(self, text: str) -> object:
         """Convert the text that was typed after the `=`.
 
         Raises:
@@ -77,12 +77,12 @@ class Key:
         if self.many:
             return tuple(item.strip() for item in text.strip("[]").split(",") if item.strip())
         if self.choices and text not in self.choices:
-            best = nearest(text, self.choices) or self.choices[0]
-            raise self._refused(text, " or ".join(self.choices), f"{self.name}={best}")
+            best = find_nearest(text, self.choices) or self.choices[0]
+            raise self._make_value_error(text, " or ".join(self.choices), f"{self.name}={best}")
         if self.type is bool:
-            if text.lower() not in _SWITCH:
-                raise self._refused(text, "true or false", f"{self.name}=true")
-            return _SWITCH[text.lower()]
+            if text.lower() not in _BOOLEANS:
+                raise self._make_value_error(text, "true or false", f"{self.name}=true")
+            return _BOOLEANS[text.lower()]
         if self.type is str:
             return text
         try:
@@ -92,10 +92,10 @@ class Key:
             number = -1
         if not number >= 0:  # which NaN isn't, either
             kind = "a whole number, 0 or more" if self.type is int else "a number, 0 or more"
-            raise self._refused(text, kind, self.setting)
+            raise self._make_value_error(text, kind, self.setting)
         return number
 
-    def _refused(self, text: str, wanted: str, fix: str) -> MLScaleError:
+    def _make_value_error(self, text: str, wanted: str, fix: str) -> MLScaleError:
         return MLScaleError(f"'{self.name}' must be {wanted}, not the text '{text}'", where="command line", fix=fix)
 
 
@@ -140,6 +140,6 @@ class Command:
     module: str = ""
 
     @property
-    def working(self) -> bool:
+    def has_config(self) -> bool:
         """True for a command that composes a config and takes its keys."""
         return not self.actions

@@ -12,20 +12,26 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 from mlscale.commands.command import Action, Key
-from mlscale.config.suggestions.suggest import nearest
+from mlscale.config.suggestions.suggest import find_nearest
 from mlscale.errors import MLScaleError, raise_all
 
 HELP_FLAGS = ("--help", "-h")
 _KEY = re.compile(r"[A-Za-z_][\w.]*")
-_ACTIONS = {"remove": "rm", "delete": "rm", "list": "ls", "continue": "resume", "restart": "resume"}  # other words
-_OPTIONS = {"root": ("runs_dir", "registry.root"), "runs": ("runs_dir",), "verb": ("command",)}  # `--root` means …
+_ACTION_SYNONYMS = {
+    "remove": "rm",
+    "delete": "rm",
+    "list": "ls",
+    "continue": "resume",
+    "restart": "resume",
+}  # other words
+_KEY_SYNONYMS = {"root": ("runs_dir", "registry.root"), "runs": ("runs_dir",), "verb": ("command",)}  # `--root` means …
 
 
 class Options(SimpleNamespace):
     """The typed values by name (a '.' of a name is '_'), with `action`, `overrides` and `config_dir`."""
 
 
-def read(command: str, actions: Mapping[str, Action], argv: Sequence[str]) -> Options:
+def read_options(command: str, actions: Mapping[str, Action], argv: Sequence[str]) -> Options:
     """Read the command line of `mlscale <command>`; a command with one action has it under the name ''.
 
     Raises:
@@ -33,14 +39,14 @@ def read(command: str, actions: Mapping[str, Action], argv: Sequence[str]) -> Op
     """
     # A command that does one thing has no word for it: `mlscale env`, not `mlscale env show`.
     if "" in actions:
-        return _Line(f"mlscale {command}", "", actions[""]).read(argv)
+        return _CommandLine(f"mlscale {command}", "", actions[""]).parse_words(argv)
     if not argv or argv[0] not in actions:
-        raise _no_such_action(command, actions, argv[0] if argv else "")
-    return _Line(f"mlscale {command} {argv[0]}", argv[0], actions[argv[0]]).read(argv[1:])
+        raise _make_unknown_action_error(command, actions, argv[0] if argv else "")
+    return _CommandLine(f"mlscale {command} {argv[0]}", argv[0], actions[argv[0]]).parse_words(argv[1:])
 
 
-def _no_such_action(command: str, actions: Mapping[str, Action], typed: str) -> MLScaleError:
-    best = _ACTIONS.get(typed) or nearest(typed, actions)
+def _make_unknown_action_error(command: str, actions: Mapping[str, Action], typed: str) -> MLScaleError:
+    best = _ACTION_SYNONYMS.get(typed) or find_nearest(typed, actions)
     return MLScaleError(
         f"unknown word '{typed}'" if typed else f"mlscale {command} needs to know what to do",
         where=f"command line: mlscale {command}",
@@ -50,7 +56,7 @@ def _no_such_action(command: str, actions: Mapping[str, Action], typed: str) -> 
 
 
 @dataclass
-class _Line:
+class _CommandLine:
     """One command line while it is read."""
 
     program: str
@@ -61,13 +67,13 @@ class _Line:
     typed: dict[str, object] = field(default_factory=dict)
     problems: list[MLScaleError] = field(default_factory=list)
 
-    def read(self, argv: Sequence[str]) -> Options:
+    def parse_words(self, argv: Sequence[str]) -> Options:
         # First, because `_refuse_options` would refuse this flag, too.
-        argv, folders = self._config_dirs(argv)
+        argv, folders = self._extract_config_dirs(argv)
         self._refuse_options(argv)
         for word in argv:
-            self._take(word)
-        values = self._named_words()
+            self._take_word(word)
+        values = self._bind_words()
         raise_all(self.problems)
         # Typed values last, so that they overwrite the defaults.
         values |= {key.name: () if key.many else key.default for key in self.action.keys} | self.typed
@@ -75,7 +81,7 @@ class _Line:
         named = {name.replace(".", "_"): value for name, value in values.items()}
         return Options(action=self.name, overrides=self.overrides, config_dir=folders, **named)
 
-    def _config_dirs(self, argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    def _extract_config_dirs(self, argv: Sequence[str]) -> tuple[list[str], list[str]]:
         """Separate `--config-dir DIR` from the other words."""
         rest: list[str] = []
         folders: list[str] = []
@@ -88,7 +94,7 @@ class _Line:
             elif sign or waiting:
                 folders.append(value if sign else waiting.pop(0))
             else:
-                self._problem(f"{flag} needs a folder", fix=f"{self.program} --config-dir conf")
+                self._add_problem(f"{flag} needs a folder", fix=f"{self.program} --config-dir conf")
         return rest, folders
 
     def _refuse_options(self, argv: Sequence[str]) -> None:
@@ -99,10 +105,10 @@ class _Line:
         while waiting:
             word = waiting.pop(0)
             option, sign, value = word.lstrip("-").partition("=")
-            key = self._key_of(option.replace("-", "_")) if word.startswith("-") else None
+            key = self._find_key(option.replace("-", "_")) if word.startswith("-") else None
             if key is None:
                 if word.startswith("-") and not self.action.overrides:
-                    self._problem(f"unknown option '{word}'", fix=f"{self.program} --help")
+                    self._add_problem(f"unknown option '{word}'", fix=f"{self.program} --help")
                 line.append(word)
                 continue
             old.append(f"'{word}'")
@@ -115,22 +121,22 @@ class _Line:
                 value = waiting.pop(0) if waiting else key.example
             line.append(f"{key.name}={value}")
         if old:
-            self._problem(f"unknown option {', '.join(old)}", fix=f"{self.program} {shlex.join(line)}")
+            self._add_problem(f"unknown option {', '.join(old)}", fix=f"{self.program} {shlex.join(line)}")
         # Before the words are read: the message has the whole line in the new form, other problems would only repeat
         # it.
         raise_all(self.problems)
 
-    def _key_of(self, option: str) -> Key | None:
+    def _find_key(self, option: str) -> Key | None:
         """Return the key that an option means: its name, another name of it, or one of its values."""
-        names = (option, *_OPTIONS.get(option, ()))
+        names = (option, *_KEY_SYNONYMS.get(option, ()))
         return next((key for key in self.action.keys if key.name in names or option in key.choices), None)
 
-    def _take(self, word: str) -> None:
+    def _take_word(self, word: str) -> None:
         name, sign, text = word.partition("=")
         key = next((key for key in self.action.keys if key.name == name), None)
         if sign and key:
             try:
-                value = key.read(text)
+                value = key.parse_value(text)
             except MLScaleError as problem:
                 self.problems.append(problem)
                 return
@@ -140,31 +146,31 @@ class _Line:
         elif sign and any(name == known.name for known in self.action.words):
             self.typed[name] = text
         # An unknown `key=value` is an override here: the config that it belongs to is checked later, with suggestions.
-        elif self.action.overrides and (sign or word.startswith(("~", "-", "+")) or not self._has_place()):
+        elif self.action.overrides and (sign or word.startswith(("~", "-", "+")) or not self._can_take_word()):
             self.overrides.append(word)
         elif sign and _KEY.fullmatch(name):
-            self._unknown_key(name, text)
-        elif self._has_place():
+            self._report_unknown_key(name, text)
+        elif self._can_take_word():
             self.words.append(word)
         else:
             known_key = next((key for key in self.action.keys if key.name == word), None)
             fix = known_key.setting if known_key else f"leave {word} out"
-            self._problem(f"unknown word '{word}'", why="settings are typed as key=value", fix=fix)
+            self._add_problem(f"unknown word '{word}'", why="settings are typed as key=value", fix=fix)
 
-    def _has_place(self) -> bool:
+    def _can_take_word(self) -> bool:
         places = self.action.words
         return bool(places) and (places[-1].many or len(self.words) < len(places))
 
-    def _unknown_key(self, name: str, text: str) -> None:
+    def _report_unknown_key(self, name: str, text: str) -> None:
         keys = [key.name for key in self.action.keys]
-        best = next((key for key in _OPTIONS.get(name, ()) if key in keys), None) or nearest(name, keys)
-        self._problem(
+        best = next((key for key in _KEY_SYNONYMS.get(name, ()) if key in keys), None) or find_nearest(name, keys)
+        self._add_problem(
             f"unknown key '{name}'",
             why=f"it takes: {', '.join([*(word.name for word in self.action.words), *keys])}",
             fix=f"{best}={text}" if best else f"{self.program} --help",
         )
 
-    def _named_words(self) -> dict[str, object]:
+    def _bind_words(self) -> dict[str, object]:
         """Return the words by name; those that were typed as a key have theirs already."""
         values: dict[str, object] = {}
         rest = list(self.words)
@@ -178,8 +184,8 @@ class _Line:
             # An empty text is missing, too: `mlscale runs show "$RUN"` with an unset variable.
             if word.required and not values[word.name]:
                 given = " ".join([self.program, *map(shlex.quote, self.words)])
-                self._problem(f"{word.name} is missing", why=word.help, fix=f"{given} {word.example}")
+                self._add_problem(f"{word.name} is missing", why=word.help, fix=f"{given} {word.example}")
         return values
 
-    def _problem(self, what: str, *, fix: str, why: str = "") -> None:
+    def _add_problem(self, what: str, *, fix: str, why: str = "") -> None:
         self.problems.append(MLScaleError(what, where=f"command line: {self.program}", why=why, fix=fix))

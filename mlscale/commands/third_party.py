@@ -9,16 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlscale.commands.command import Command
-from mlscale.config.composition.entry_points import package_of, read_entry_points
-from mlscale.config.composition.roots import BASE_GROUPS, VERB_CONFIGS
+from mlscale.config.composition.entry_points import get_package_name, read_entry_points
+from mlscale.config.composition.roots import BASE_GROUPS, COMMAND_BASES
 from mlscale.errors import Exit, MLScaleError
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-GROUP = "mlscale.commands"
-_TAKEN = ("help", "completion", *BASE_GROUPS)  # words that mean something else on a command line
-_packages: dict[str, str] = {}  # of the commands that were added
+ENTRY_POINT_GROUP = "mlscale.commands"
+_RESERVED_WORDS = ("help", "completion", *BASE_GROUPS)  # words that mean something else on a command line
+_package_by_command: dict[str, str] = {}  # of the commands that were added
 
 
 def register_command(name: str, commands: dict[str, Command]) -> None:
@@ -27,10 +27,10 @@ def register_command(name: str, commands: dict[str, Command]) -> None:
     Raises:
         MLScaleError: it does not load.
     """
-    for point in read_entry_points(GROUP):
+    for point in read_entry_points(ENTRY_POINT_GROUP):
         # Built-in commands can't be replaced; of two packages with the same command the first one is taken.
-        if point.name == name and name not in commands and name not in _TAKEN:
-            _register(point, commands)
+        if point.name == name and name not in commands and name not in _RESERVED_WORDS:
+            _register_entry_point(point, commands)
 
 
 def register_commands(commands: dict[str, Command]) -> list[str]:
@@ -40,13 +40,13 @@ def register_commands(commands: dict[str, Command]) -> list[str]:
         A line for each that is left out, with its package and a fix.
     """
     warnings = []
-    for point in read_entry_points(GROUP):
+    for point in read_entry_points(ENTRY_POINT_GROUP):
         # Registered before, when a word was searched: not a conflict with itself.
-        if _packages.get(point.name) == package_of(point):
+        if _package_by_command.get(point.name) == get_package_name(point):
             continue
         try:
             _raise_if_taken(point, commands)
-            _register(point, commands)
+            _register_entry_point(point, commands)
         except MLScaleError as error:
             why = f" ({error.why})" if error.why else ""
             warnings.append(f"{error.where}: {error.what}{why}; {error.fix}")
@@ -54,18 +54,18 @@ def register_commands(commands: dict[str, Command]) -> list[str]:
 
 
 def _raise_if_taken(point: EntryPoint, commands: dict[str, Command]) -> None:
-    if point.name not in commands and point.name not in _TAKEN:
+    if point.name not in commands and point.name not in _RESERVED_WORDS:
         return
-    other = _packages.get(point.name)
+    other = _package_by_command.get(point.name)
     raise MLScaleError(
         f"the command '{point.name}' is left out: "
         + (f"package {other} has one of this name" if other else "the name is mlscale's own"),
-        where=f"package {package_of(point)}",
-        fix=f"rename the entry point '{point.name}' of {GROUP}, or pip uninstall {package_of(point)}",
+        where=f"package {get_package_name(point)}",
+        fix=f"rename the entry point '{point.name}' of {ENTRY_POINT_GROUP}, or pip uninstall {get_package_name(point)}",
     )
 
 
-def _register(point: EntryPoint, commands: dict[str, Command]) -> None:
+def _register_entry_point(point: EntryPoint, commands: dict[str, Command]) -> None:
     try:
         command = point.load()
     # Importing code of another package can raise anything; `--help` must still print the rest.
@@ -75,15 +75,15 @@ def _register(point: EntryPoint, commands: dict[str, Command]) -> None:
         raise _make_load_error(point, f"{point.value} is not an mlscale.commands.command.Command with a module")
     commands[point.name] = command
     # Its config has the base of a training run, see `_store_primary` in config/composition/compose.py.
-    VERB_CONFIGS[point.name] = "run"
-    _packages[point.name] = package_of(point)
+    COMMAND_BASES[point.name] = "run"
+    _package_by_command[point.name] = get_package_name(point)
 
 
 def _make_load_error(point: EntryPoint, why: str) -> MLScaleError:
     return MLScaleError(
         f"the command '{point.name}' does not load",
-        where=f"package {package_of(point)}",
+        where=f"package {get_package_name(point)}",
         why=" ".join(why.split()),
-        fix=f"correct the entry point {point.name} = {point.value}, or pip uninstall {package_of(point)}",
+        fix=f"correct the entry point {point.name} = {point.value}, or pip uninstall {get_package_name(point)}",
         exit=Exit.ENVIRONMENT,
     )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlscale.compress.int8_verdict import Bounds, Figures
+from mlscale.compress.int8_verdict import Int8Bounds, Int8Metrics
 from mlscale.compress.quantize import Method
 
 
 @dataclass(frozen=True)
-class Compressed:
+class CompressedModel:
     """A model in int8 with its measurements.
 
     Attributes:
@@ -17,7 +17,7 @@ class Compressed:
         method: static or dynamic.
         calibrated: number of training samples that the ranges of activations are from; 0 for dynamic.
         reduced_range: true if weights have 7 bits, because this machine's products would overflow.
-        figures: the metrics compared with fp32.
+        metrics: the metrics compared with fp32.
         bounds: the bounds to meet.
         problems: each bound that is not met, in words.
     """
@@ -26,10 +26,10 @@ class Compressed:
     method: Method
     calibrated: int
     reduced_range: bool
-    figures: Figures
-    bounds: Bounds
+    metrics: Int8Metrics
+    bounds: Int8Bounds
     problems: tuple[str, ...]
 
     @property
-    def kept(self) -> bool:
+    def is_kept(self) -> bool:
         return not self.problems

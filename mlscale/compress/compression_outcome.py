@@ -10,76 +10,76 @@ from mlscale.report import Result
 from mlscale.stats.intervals import Interval
 
 if TYPE_CHECKING:
-    from mlscale.compress.compressed_model import Compressed
+    from mlscale.compress.compressed_model import CompressedModel
 
 # The few that fit the table of a training run; all are in results/compress.json.
 _SHOWN = ("kept", "speedup", "int8_val/accuracy", "accuracy_drop")
 
 
-def result(
-    compressed: Compressed, *, run: Path, checkpoint: Path, folder: Path, required: bool, seconds: float
+def build_compression_result(
+    compressed: CompressedModel, *, run: Path, checkpoint: Path, folder: Path, required: bool, seconds: float
 ) -> Result:
     """Return the result of the command; not ok if int8 is required and not kept."""
-    figures, of = compressed.figures, f"{checkpoint.name} of {run.name}"
-    before, after, speedup = figures.single.first, figures.single.second, figures.speedup
+    metrics, source = compressed.metrics, f"{checkpoint.name} of {run.name}"
+    before, after, speedup = metrics.single.first, metrics.single.second, metrics.speedup
     measured = (
         f"{speedup.value:.2f}× as fast as fp32 ({speedup.low:.2f} to {speedup.high:.2f}; one sample on one thread "
-        f"takes {after.cpu_ms:.3g} ms of CPU time, fp32 {before.cpu_ms:.3g}), {figures.smaller:.1f}× smaller, "
-        f"accuracy {figures.int8_accuracy:.4f}, fp32 {figures.fp32_accuracy:.4f}: {figures.discordance}"
+        f"takes {after.cpu_ms:.3g} ms of CPU time, fp32 {before.cpu_ms:.3g}), {metrics.size_ratio:.1f}× smaller, "
+        f"accuracy {metrics.int8_accuracy:.4f}, fp32 {metrics.fp32_accuracy:.4f}: {metrics.discordance}"
     )
     # Both sentences have all measurements: those of a rejected model show how far it is from its bounds.
-    if compressed.kept:
-        sentence = f"int8 of {of} is kept: {measured}"
+    if compressed.is_kept:
+        sentence = f"int8 of {source} is kept: {measured}"
     else:
-        sentence = f"int8 of {of} is not kept, fp32 stays: {'; '.join(compressed.problems)}. It is {measured}"
+        sentence = f"int8 of {source} is not kept, fp32 stays: {'; '.join(compressed.problems)}. It is {measured}"
     calibration = f", calibrated on {compressed.calibrated:,} training samples" if compressed.calibrated else ""
     return Result(
-        verb="compress",
+        command="compress",
         # A model that is not worth it is a result, not a failure: small models are often slower in int8.
-        ok=compressed.kept or not required,
+        ok=compressed.is_kept or not required,
         sentence=f"{sentence} ({METHODS[compressed.method]}{calibration})",
         metrics={
-            "kept": int(compressed.kept),
-            **_named("speedup", figures.speedup),
-            **_named("batch_32_speedup", figures.batch_speedup),
-            "int8_val/accuracy": figures.int8_accuracy,
-            "fp32_val/accuracy": figures.fp32_accuracy,
-            "accuracy_drop": figures.accuracy_drop,
-            "accuracy_drop_at_most": figures.accuracy_drop_at_most,
-            "right_in_fp32_alone": figures.fp32_only,
-            "right_in_int8_alone": figures.int8_only,
-            "agreement": figures.agreement,
-            "samples": figures.samples,
+            "kept": int(compressed.is_kept),
+            **_flatten_interval("speedup", metrics.speedup),
+            **_flatten_interval("batch_32_speedup", metrics.batch_speedup),
+            "int8_val/accuracy": metrics.int8_accuracy,
+            "fp32_val/accuracy": metrics.fp32_accuracy,
+            "accuracy_drop": metrics.accuracy_drop,
+            "accuracy_drop_at_most": metrics.accuracy_drop_at_most,
+            "right_in_fp32_alone": metrics.fp32_only,
+            "right_in_int8_alone": metrics.int8_only,
+            "agreement": metrics.agreement,
+            "samples": metrics.samples,
             "calibration_samples": compressed.calibrated,
             "int8_cpu_ms": after.cpu_ms,
             "fp32_cpu_ms": before.cpu_ms,
             "int8_latency_ms": after.wall_ms,
             "fp32_latency_ms": before.wall_ms,
-            "int8_batch_32_cpu_ms": figures.batch.second.cpu_ms,
-            "fp32_batch_32_cpu_ms": figures.batch.first.cpu_ms,
-            "int8_batch_32_latency_ms": figures.batch.second.wall_ms,
-            "fp32_batch_32_latency_ms": figures.batch.first.wall_ms,
-            "model_size_bytes": figures.int8_bytes,
-            "fp32_model_size_bytes": figures.fp32_bytes,
-            "size_ratio": figures.smaller,
+            "int8_batch_32_cpu_ms": metrics.batch.second.cpu_ms,
+            "fp32_batch_32_cpu_ms": metrics.batch.first.cpu_ms,
+            "int8_batch_32_latency_ms": metrics.batch.second.wall_ms,
+            "fp32_batch_32_latency_ms": metrics.batch.first.wall_ms,
+            "model_size_bytes": metrics.int8_bytes,
+            "fp32_model_size_bytes": metrics.fp32_bytes,
+            "size_ratio": metrics.size_ratio,
             "time_s": seconds,
         },
         artifacts={"run": str(run), "checkpoint": str(checkpoint), "compressed": str(folder)},
     )
 
 
-def _named(name: str, interval: Interval) -> dict[str, float]:
+def _flatten_interval(name: str, interval: Interval) -> dict[str, float]:
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
-def shown(result: Result) -> dict[str, float]:
+def select_shown_metrics(result: Result) -> dict[str, float]:
     """Return the metrics that the table of a training run shows, too."""
     # Every name has the prefix once, 'int8_val/accuracy' included.
     return {f"int8_{name.removeprefix('int8_')}": result.metrics[name] for name in _SHOWN}
 
 
-def short(result: Result) -> str:
+def format_compression(result: Result) -> str:
     """Return the part of a training run's sentence about the compression."""
     metrics = result.metrics
-    kept = "int8 kept" if metrics["kept"] else "int8 not kept"
-    return f"{kept}: {metrics['speedup']:.2f}× as fast, accuracy {metrics['int8_val/accuracy']:.4f}"
+    status = "int8 kept" if metrics["kept"] else "int8 not kept"
+    return f"{status}: {metrics['speedup']:.2f}× as fast, accuracy {metrics['int8_val/accuracy']:.4f}"

@@ -1,4 +1,4 @@
-"""Quantise to int8 after training, kept only if faster and accurate enough: a step of a run, or of `compress`."""
+"""Quantise to int8 after training, kept only if faster and accurate enough: a step of a run, or of `compress_task`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from mlscale.compress import compression_outcome as outcome
 from mlscale.compress import stored_model as stored
-from mlscale.compress.calibration_samples import calibration
-from mlscale.compress.compressed_model import Compressed
-from mlscale.compress.int8_verdict import Bounds, compare
-from mlscale.compress.quantize import Method, method_of, quantized, saturates
+from mlscale.compress.calibration_samples import read_calibration_samples
+from mlscale.compress.compressed_model import CompressedModel
+from mlscale.compress.int8_verdict import Int8Bounds, compare_int8
+from mlscale.compress.quantize import Method, can_int8_overflow, choose_method, quantize_model
 from mlscale.errors import MLScaleError
-from mlscale.export.onnx_export import export, served
-from mlscale.export.required_extras import need
-from mlscale.export.validation_samples import input_of, validation
-from mlscale.report import Result, keep
-from mlscale.runs.amend import amend
+from mlscale.export.onnx_export import build_normalised_task, export_onnx
+from mlscale.export.required_extras import require_extra
+from mlscale.export.validation_samples import describe_sample_format, iterate_validation_batches
+from mlscale.report import Result, save_result
+from mlscale.runs.amend import update_manifest
 from mlscale.runs.folder import RunFolder
-from mlscale.train.after_fit import Told, alone, load_best
+from mlscale.train.after_fit import AfterFitResult, hide_trainer, load_best_checkpoint
 
 _NAME = "int8"
 
@@ -58,17 +58,17 @@ class Int8(Callback):
         required: bool = False,
     ) -> None:
         # When the run is built: a missing package must not be found after hours of training.
-        need("compress", "onnx", "onnxscript", "onnxruntime")
+        require_extra("compress", "onnx", "onnxscript", "onnxruntime")
         for name, count in (("calibration_samples", calibration_samples), ("samples", samples)):
             if count is not None and count < 1:
                 raise MLScaleError(
                     f"{name} is {count}", where=f"compress.int8.{name}", fix=f"compress.int8.{name}=1 or more"
                 )
         self.method, self.calibration_samples, self.samples = method, calibration_samples, samples
-        self.bounds = Bounds(max_accuracy_drop, min_agreement, min_speedup)
+        self.bounds = Int8Bounds(max_accuracy_drop, min_agreement, min_speedup)
         self.required = required
 
-    def compress(self, task: LightningModule, data: Any) -> Compressed:
+    def compress_task(self, task: LightningModule, data: Any) -> CompressedModel:
         """Export and quantise a task, and compare both models.
 
         Args:
@@ -78,30 +78,32 @@ class Int8(Callback):
         Raises:
             MLScaleError: the task gives no logits, or ONNX or ONNX Runtime can't express it.
         """
-        given = input_of(data)
-        fp32 = export(served(task, given), given)
-        method: Method = method_of(fp32) if self.method == "auto" else self.method
+        input_format = describe_sample_format(data)
+        fp32 = export_onnx(build_normalised_task(task, input_format), input_format)
+        method: Method = choose_method(fp32) if self.method == "auto" else self.method
         # A dynamic model computes the ranges of activations as it runs.
-        samples = calibration(data, self.calibration_samples) if method == "static" else None
-        int8 = quantized(fp32, method, samples)
-        figures = compare(fp32, int8, validation(data, limit=self.samples), self.bounds.min_speedup)
-        return Compressed(
+        samples = read_calibration_samples(data, self.calibration_samples) if method == "static" else None
+        int8 = quantize_model(fp32, method, samples)
+        metrics = compare_int8(
+            fp32, int8, iterate_validation_batches(data, limit=self.samples), self.bounds.min_speedup
+        )
+        return CompressedModel(
             model=int8,
             method=method,
             calibrated=0 if samples is None else len(samples),
-            reduced_range=saturates(),
-            figures=figures,
+            reduced_range=can_int8_overflow(),
+            metrics=metrics,
             bounds=self.bounds,
-            problems=tuple(figures.problems(self.bounds)),
+            problems=tuple(metrics.list_unmet_bounds(self.bounds)),
         )
 
     def carry_out(self, task: LightningModule, data: Any, run: RunFolder, checkpoint: Path) -> Result:
         """Compress, write `<run>/compressed/` and `results/compress.json`, and return the result."""
         start = time.perf_counter()
-        compressed = self.compress(task, data)
+        compressed = self.compress_task(task, data)
         folder = run.path / stored.FOLDER
-        stored.write(folder, compressed, name=str(run.run["name"]), checkpoint=checkpoint)
-        result = outcome.result(
+        stored.write_compressed_model(folder, compressed, name=str(run.run["name"]), checkpoint=checkpoint)
+        result = outcome.build_compression_result(
             compressed,
             run=run.path,
             checkpoint=checkpoint,
@@ -109,9 +111,9 @@ class Int8(Callback):
             required=self.required,
             seconds=time.perf_counter() - start,
         )
-        result = keep(result, run)
+        result = save_result(result, run)
         # A manifest that lists an earlier result needs the digests of the new one.
-        amend(run.path, "results/compress.json", "results/compress.html")
+        update_manifest(run.path, "results/compress.json", "results/compress.html")
         return result
 
     # In a run.
@@ -135,17 +137,17 @@ class Int8(Callback):
                 fix="data._target_=<your LightningDataModule>, or compress=none",
             )
 
-    def after_fit(self, trainer: Any, pl_module: LightningModule) -> Told:
+    def after_fit(self, trainer: Any, pl_module: LightningModule) -> AfterFitResult:
         """Compress the best checkpoint."""
         try:
-            checkpoint = load_best(trainer, pl_module)
+            checkpoint = load_best_checkpoint(trainer, pl_module)
             print(f"compress  {checkpoint.name} to int8, judged on validation samples", file=sys.stderr, flush=True)
             run = RunFolder.open(trainer.default_root_dir)
             # Other ranks have ended: the loaders must give this one all samples, not its share.
-            with alone(trainer.datamodule):
+            with hide_trainer(trainer.datamodule):
                 result = self.carry_out(pl_module, trainer.datamodule, run, checkpoint)
         except MLScaleError as error:
             # The training itself has succeeded: it must not fail for a model that ONNX can't express.
             why = f": {error.why}" if error.why else ""
-            return Told({f"{_NAME}_kept": 0}, f"int8 failed: {error.what}{why}", ok=not self.required)
-        return Told(outcome.shown(result), outcome.short(result), ok=result.ok)
+            return AfterFitResult({f"{_NAME}_kept": 0}, f"int8 failed: {error.what}{why}", ok=not self.required)
+        return AfterFitResult(outcome.select_shown_metrics(result), outcome.format_compression(result), ok=result.ok)

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from mlscale.export.onnx_engine import Engine
-from mlscale.export.validation_samples import Samples
-from mlscale.report.text import percent
+from mlscale.export.onnx_engine import OnnxEngine
+from mlscale.export.validation_samples import ValidationBatch
+from mlscale.report.text import format_percent
 from mlscale.stats.intervals import Interval
-from mlscale.stats.timing import TimesCompared, at_least, at_most, compare_times
+from mlscale.stats.timing import TimesCompared, compare_times, is_interval_at_least, is_interval_at_most
 
 BATCH = 32
 """Samples of the larger batch that is timed in addition to a single sample."""
@@ -21,7 +21,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Bounds:
+class Int8Bounds:
     """The bounds that int8 must meet to be kept.
 
     Attributes:
@@ -36,7 +36,7 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class Figures:
+class Int8Metrics:
     """The metrics of two models on the same n validation samples.
 
     Attributes:
@@ -76,10 +76,10 @@ class Figures:
     @property
     def accuracy_drop_range(self) -> Interval:
         """The accuracy drop with Tango's interval for other samples like these, each end with 95 % confidence."""
-        from mlscale.stats.paired import score_interval
+        from mlscale.stats.paired import compute_score_interval
 
         # The interval is of int8 − fp32, a gain; a drop is its negative, so the ends swap.
-        low, high = score_interval(self.int8_only, self.fp32_only, self.samples, CONFIDENCE)
+        low, high = compute_score_interval(self.int8_only, self.fp32_only, self.samples, CONFIDENCE)
         return Interval(self.accuracy_drop, -high, -low)
 
     @property
@@ -99,7 +99,7 @@ class Figures:
         return self.batch.ratio
 
     @property
-    def smaller(self) -> float:
+    def size_ratio(self) -> float:
         """The size of fp32 divided by the size of int8."""
         return self.fp32_bytes / self.int8_bytes
 
@@ -110,16 +110,20 @@ class Figures:
             f"of {self.samples:,} samples {self.fp32_only} are right in fp32 alone and {self.int8_only} in int8 alone"
         )
 
-    def problems(self, bounds: Bounds) -> list[str]:
+    def list_unmet_bounds(self, bounds: Int8Bounds) -> list[str]:
         """Return each bound that is not met, or not shown to be met, with its value: fp32 is the safe choice."""
-        found = [_slow(self.speedup, bounds.min_speedup), _inaccurate(self.accuracy_drop_range, bounds, self.samples)]
+        unmet = [
+            _describe_slowness(self.speedup, bounds.min_speedup),
+            _describe_accuracy_drop(self.accuracy_drop_range, bounds, self.samples),
+        ]
         if not self.agreement >= bounds.min_agreement:
-            found.append(
-                f"{percent(self.agreement, 2)} of the classes agree, fewer than {percent(bounds.min_agreement, 2)}"
+            unmet.append(
+                f"{format_percent(self.agreement, 2)} of the classes agree, "
+                f"fewer than {format_percent(bounds.min_agreement, 2)}"
             )
-        return [each for each in found if each]
+        return [problem for problem in unmet if problem]
 
-    def document(self) -> dict[str, Any]:
+    def build_document(self) -> dict[str, Any]:
         """Return the metrics as `compressed.json` has them, flat."""
         # The contract's keys are flat; both timings, which are nested here, are written below.
         counts = {name: value for name, value in asdict(self).items() if name not in ("single", "batch")}
@@ -137,20 +141,20 @@ class Figures:
         }
 
 
-def _slow(speedup: Interval, bound: float) -> str:
-    if at_least(speedup, bound):
+def _describe_slowness(speedup: Interval, bound: float) -> str:
+    if is_interval_at_least(speedup, bound):
         return ""
     # None means undecided (the interval includes the bound), False means slower: the messages differ.
     measured = f"{speedup.value:.2f}× as fast as fp32 ({speedup.low:.2f} to {speedup.high:.2f})"
-    if at_least(speedup, bound) is None:
+    if is_interval_at_least(speedup, bound) is None:
         return f"undecided whether it is fast enough: {measured}, where {bound:g}× is wanted"
     return f"{'slower' if speedup.high < 1 else 'hardly faster'}, {measured}, where {bound:g}× is wanted"
 
 
-def _inaccurate(drop: Interval, bounds: Bounds, samples: int) -> str:
+def _describe_accuracy_drop(drop: Interval, bounds: Int8Bounds, samples: int) -> str:
     most = bounds.max_accuracy_drop
     # By the upper end: few samples show little, and a drop that is not excluded counts as one.
-    if at_most(drop, most):
+    if is_interval_at_most(drop, most):
         return ""
     if drop.value > most:
         return f"accuracy falls by {drop.value:.4f}, more than {most:g}"
@@ -160,7 +164,9 @@ def _inaccurate(drop: Interval, bounds: Bounds, samples: int) -> str:
     )
 
 
-def compare(fp32: bytes, int8: bytes, batches: Iterable[Samples], min_speedup: float | None = None) -> Figures:
+def compare_int8(
+    fp32: bytes, int8: bytes, batches: Iterable[ValidationBatch], min_speedup: float | None = None
+) -> Int8Metrics:
     """Compare both models on the same samples, then time them in turns.
 
     Args:
@@ -170,7 +176,7 @@ def compare(fp32: bytes, int8: bytes, batches: Iterable[Samples], min_speedup: f
             seconds.
     """
     # One thread each, by default: `compare_times` counts the CPU time of the calling thread alone.
-    engines = Engine(fp32), Engine(int8)
+    engines = OnnxEngine(fp32), OnnxEngine(int8)
     counts = dict.fromkeys(("samples", "fp32_right", "int8_right", "fp32_only", "int8_only", "agree"), 0)
     first = None
     for samples in batches:
@@ -193,7 +199,7 @@ def compare(fp32: bytes, int8: bytes, batches: Iterable[Samples], min_speedup: f
     single = compare_times(lambda: before.run(one), lambda: after.run(one), bound=min_speedup)
     # Only reported, so its budget is shorter.
     batch = compare_times(lambda: before.run(many), lambda: after.run(many), budget_s=3)
-    return Figures(
+    return Int8Metrics(
         **counts,
         single=single,
         batch=batch,

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
-from mlscale.export.onnx_engine import onnx_runtime
+from mlscale.export.onnx_engine import import_onnx_runtime
 from mlscale.export.onnx_export import INPUT
 
 Method = Literal["static", "dynamic"]
@@ -32,7 +32,7 @@ _BATCH = 16
 _CPUINFO = Path("/proc/cpuinfo")
 
 
-def method_of(model: bytes) -> Method:
+def choose_method(model: bytes) -> Method:
     """Return the best method for a graph: static for convolutions; dynamic with attention (activations multiplied by
     each other), or with products of matrices alone.
 
@@ -58,7 +58,7 @@ def method_of(model: bytes) -> Method:
     return "dynamic"
 
 
-def quantized(model: bytes, method: Method, samples: NDArray[Any] | None = None) -> bytes:
+def quantize_model(model: bytes, method: Method, samples: NDArray[Any] | None = None) -> bytes:
     """Return the model in int8; equal models and samples give equal bytes.
 
     Args:
@@ -69,20 +69,20 @@ def quantized(model: bytes, method: Method, samples: NDArray[Any] | None = None)
     Raises:
         MLScaleError: ONNX Runtime can't.
     """
-    onnx_runtime()
+    import_onnx_runtime()
     from onnxruntime import quantization
 
     weights = {
         # A scale for each output channel: one for the whole tensor would be that of its largest channel.
         "per_channel": True,
-        "reduce_range": saturates(),
+        "reduce_range": can_int8_overflow(),
         "weight_type": quantization.QuantType.QInt8,
     }
     try:
         # The quantiser writes its result to a file, not to memory.
-        with tempfile.TemporaryDirectory(prefix="mlscale-int8-") as folder, _silent():
+        with tempfile.TemporaryDirectory(prefix="mlscale-int8-") as folder, _suppress_logging():
             ready, done = Path(folder, "ready.onnx"), Path(folder, "int8.onnx")
-            _prepare(model, ready)
+            _prepare_model(model, ready)
             if method == "dynamic":
                 quantization.quantize_dynamic(ready, done, op_types_to_quantize=["MatMul", "Gemm"], **weights)
             else:
@@ -90,7 +90,7 @@ def quantized(model: bytes, method: Method, samples: NDArray[Any] | None = None)
                 quantization.quantize_static(
                     ready,
                     done,
-                    _reader(samples),
+                    _build_calibration_reader(samples),
                     quant_format=quantization.QuantFormat.QDQ,
                     activation_type=quantization.QuantType.QUInt8,
                     **weights,
@@ -105,7 +105,7 @@ def quantized(model: bytes, method: Method, samples: NDArray[Any] | None = None)
         ) from error
 
 
-def saturates() -> bool:
+def can_int8_overflow() -> bool:
     """Return whether int8 products may overflow 16 bits on this machine: x86 without VNNI. Weights get 7 bits there."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return False
@@ -113,7 +113,7 @@ def saturates() -> bool:
     return "vnni" not in (_CPUINFO.read_text() if _CPUINFO.is_file() else "")
 
 
-def _prepare(model: bytes, path: Path) -> None:
+def _prepare_model(model: bytes, path: Path) -> None:
     """Fold batch normalisation into convolutions, and add the shapes that the quantiser needs."""
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -124,7 +124,7 @@ def _prepare(model: bytes, path: Path) -> None:
         quant_pre_process(onnx.load_from_string(model), path, skip_symbolic_shape=True)
 
 
-def _reader(samples: NDArray[Any]) -> Any:
+def _build_calibration_reader(samples: NDArray[Any]) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # it has no types
@@ -141,7 +141,7 @@ def _reader(samples: NDArray[Any]) -> Any:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def _suppress_logging() -> Iterator[None]:
     """Silence the root logger, to which the quantiser logs steps and warnings; its result is measured here instead."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -9,23 +9,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.atomic_files import read_json, whole_folder, write_bytes, write_json
+from mlscale.atomic_files import read_json, replace_folder, write_bytes, write_json
 from mlscale.compress.calibration_samples import SPLIT
 from mlscale.compress.quantize import METHODS
-from mlscale.contracts import expect, stamp
+from mlscale.contracts import expect_format, get_format_tag
 from mlscale.errors import MLScaleError
-from mlscale.runs.amend import amend
-from mlscale.runs.checkpoint_files import content_digest, look
+from mlscale.runs.amend import update_manifest
+from mlscale.runs.checkpoint_files import read_checkpoint_metadata, read_content_digest
 
 if TYPE_CHECKING:
-    from mlscale.compress.compressed_model import Compressed
+    from mlscale.compress.compressed_model import CompressedModel
 
 FOLDER, MODEL, DOCUMENT = "compressed", "model.onnx", "compressed.json"
 _PACKAGES = ("mlscale", "torch", "onnx", "onnxscript", "onnxruntime")
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredInt8Model:
     """A compressed model that was kept for a checkpoint; its digest is verified.
 
     Attributes:
@@ -45,7 +45,7 @@ class Stored:
         return str(self.about["precision"])
 
 
-def write(folder: Path, compressed: Compressed, *, name: str, checkpoint: Path) -> None:
+def write_compressed_model(folder: Path, compressed: CompressedModel, *, name: str, checkpoint: Path) -> None:
     """Write the folder, completely or not at all, replacing the previous one; a manifest that lists it is updated.
 
     Args:
@@ -57,17 +57,17 @@ def write(folder: Path, compressed: Compressed, *, name: str, checkpoint: Path) 
     Raises:
         MLScaleError: it can't be written (exit code 5).
     """
-    record = look(checkpoint).record
-    with whole_folder(folder) as aside:
+    record = read_checkpoint_metadata(checkpoint).record
+    with replace_folder(folder) as aside:
         write_bytes(aside / MODEL, compressed.model)
         document = {
-            "format": stamp("compressed"),
+            "format": get_format_tag("compressed"),
             "name": name,
             "precision": "int8",
             "method": compressed.method,
             "description": METHODS[compressed.method],
             "reduced_range": compressed.reduced_range,
-            "kept": compressed.kept,
+            "kept": compressed.is_kept,
             "problems": list(compressed.problems),
             "bounds": asdict(compressed.bounds),
             "calibration": {"split": SPLIT, "samples": compressed.calibrated} if compressed.calibrated else None,
@@ -75,17 +75,17 @@ def write(folder: Path, compressed: Compressed, *, name: str, checkpoint: Path) 
             "checkpoint": {
                 "name": checkpoint.name,
                 "step": record.step if record else None,
-                "sha256": content_digest(checkpoint),
+                "sha256": read_content_digest(checkpoint),
             },
-            "figures": compressed.figures.document(),
+            "figures": compressed.metrics.build_document(),
             "packages": {package: version(package) for package in _PACKAGES},
             "files": {MODEL: {"sha256": hashlib.sha256(compressed.model).hexdigest(), "bytes": len(compressed.model)}},
         }
         write_json(aside / DOCUMENT, document)
-    amend(folder.parent, folder.name)
+    update_manifest(folder.parent, folder.name)
 
 
-def kept(run: Path, checkpoint: Path) -> tuple[Stored | None, str]:
+def find_compressed_model(run: Path, checkpoint: Path) -> tuple[StoredInt8Model | None, str]:
     """Return the compressed model of `checkpoint`, if one was kept; else None and the reason.
 
     Raises:
@@ -96,9 +96,9 @@ def kept(run: Path, checkpoint: Path) -> tuple[Stored | None, str]:
     if not path.is_file():
         return None, "the run has none"
     document = read_json(path)
-    expect("compressed", document, str(path))
+    expect_format("compressed", document, str(path))
     try:
-        if document["checkpoint"]["sha256"] != content_digest(checkpoint):
+        if document["checkpoint"]["sha256"] != read_content_digest(checkpoint):
             return None, f"the run's is of another checkpoint than {checkpoint.name}"
         # A model that was not kept is stored, too, with its measurements.
         if document["kept"] is not True:
@@ -110,7 +110,9 @@ def kept(run: Path, checkpoint: Path) -> tuple[Stored | None, str]:
         bounds = document["bounds"]
         about = {name: document[name] for name in ("precision", "method", "description", "reduced_range")}
         about["calibration"] = document["calibration"]
-        found = Stored(content, float(bounds["max_accuracy_drop"]), float(bounds["min_agreement"]), about)
+        stored_model = StoredInt8Model(
+            content, float(bounds["max_accuracy_drop"]), float(bounds["min_agreement"]), about
+        )
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise MLScaleError(
             "the compressed model is damaged or altered",
@@ -118,4 +120,4 @@ def kept(run: Path, checkpoint: Path) -> tuple[Stored | None, str]:
             why=f"{type(error).__name__}: {error}",
             fix="mlscale compress <run> compress=int8 makes it again; compressed=false exports fp32",
         ) from error
-    return found, ""
+    return stored_model, ""

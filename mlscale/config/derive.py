@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 from omegaconf import DictConfig
 
-from mlscale.config.checks.bounds import one_process_alone, out_of_bounds
-from mlscale.config.checks.compile_support import uncompilable
-from mlscale.config.checks.data_model_fit import misfits
-from mlscale.config.metric_choice import judged_by, unclear
-from mlscale.config.underived import underived
+from mlscale.config.checks.bounds import check_bounds, check_single_process
+from mlscale.config.checks.compile_support import check_compile_support
+from mlscale.config.checks.data_model_fit import check_data_fit
+from mlscale.config.metric_choice import check_metric_direction, derive_metric
+from mlscale.config.underived import check_underived
 from mlscale.errors import MLScaleError, raise_all
 
 # Facts that a model or a task is built from.
@@ -23,7 +23,7 @@ LISTS_OF_THE_DATA = ("class_names", "class_counts", "mean", "std")
 
 
 class Devices(Protocol):
-    """The facts about a machine that are read here (see `mlscale.launch.local_devices.Machine`)."""
+    """The facts about a machine that are read here (see `mlscale.launch.local_devices.LocalDevices`)."""
 
     @property
     def cuda(self) -> int: ...
@@ -33,11 +33,11 @@ class Devices(Protocol):
     def cores(self) -> int: ...
     @property
     def cuda_bf16(self) -> bool: ...
-    def count(self, accelerator: str) -> int | None: ...
+    def count_devices(self, accelerator: str) -> int | None: ...
 
 
 @dataclass(frozen=True)
-class Layout:
+class ProcessLayout:
     """The number of processes of a run, and the device and threads of each.
 
     Attributes:
@@ -51,7 +51,7 @@ class Layout:
     threads: int
 
 
-def derive(cfg: DictConfig, facts: Mapping[str, Any] | None, machine: Devices) -> dict[str, Any]:
+def derive_values(cfg: DictConfig, facts: Mapping[str, Any] | None, machine: Devices) -> dict[str, Any]:
     """Return the values of the config's `derived` node, except those that the run folder gives.
 
     Args:
@@ -62,11 +62,16 @@ def derive(cfg: DictConfig, facts: Mapping[str, Any] | None, machine: Devices) -
     """
     # Collected, not raised one by one: a user fixes all of them before the next start.
     problems: list[MLScaleError] = []
-    layout = _layout(cfg, machine, problems)
-    _precision(cfg, layout, machine, problems)
-    per_device = _per_device_batch(cfg, layout, problems)
-    steps = _steps_per_epoch(cfg, facts, problems)
-    problems += [*misfits(cfg, facts), *out_of_bounds(cfg), *uncompilable(cfg), *unclear(cfg)]
+    layout = _derive_layout(cfg, machine, problems)
+    _check_precision(cfg, layout, machine, problems)
+    per_device = _derive_per_device_batch(cfg, layout, problems)
+    steps = _derive_steps_per_epoch(cfg, facts, problems)
+    problems += [
+        *check_data_fit(cfg, facts),
+        *check_bounds(cfg),
+        *check_compile_support(cfg),
+        *check_metric_direction(cfg),
+    ]
     known = {name: (facts or {}).get(name) for name in OF_THE_DATA}
     # Unknown values are None, not absent: an interpolation of an absent key would fail.
     derived = {
@@ -80,38 +85,38 @@ def derive(cfg: DictConfig, facts: Mapping[str, Any] | None, machine: Devices) -
         "label_digest": (facts or {}).get("label_digest"),
         "per_device_batch": per_device,
         "steps_per_epoch": steps,
-        "total_steps": _total_steps(cfg, steps),
-        **judged_by(cfg),
+        "total_steps": _derive_total_steps(cfg, steps),
+        **derive_metric(cfg),
         "precision": None,  # what a probe finds, with precision=auto
         "memory_format": None,
     }
-    raise_all(problems or list(underived(cfg, derived)))
+    raise_all(problems or list(check_underived(cfg, derived)))
     return derived
 
 
-def _layout(cfg: DictConfig, machine: Devices, problems: list[MLScaleError]) -> Layout:
-    asked = str(cfg.trainer.get("accelerator", "auto"))
+def _derive_layout(cfg: DictConfig, machine: Devices, problems: list[MLScaleError]) -> ProcessLayout:
+    requested = str(cfg.trainer.get("accelerator", "auto"))
     # `gpu` is Lightning's word for whichever GPU the machine has; on a machine without one it means cuda, so that the
     # error below names the usual device.
     best = "cuda" if machine.cuda else "mps" if machine.mps else "cpu"
-    accelerator = {"auto": best, "gpu": "mps" if best == "mps" else "cuda"}.get(asked, asked)
-    has = machine.count(accelerator)
+    accelerator = {"auto": best, "gpu": "mps" if best == "mps" else "cuda"}.get(requested, requested)
+    has = machine.count_devices(accelerator)
     if accelerator not in ("cpu", "cuda", "mps"):
         problems.append(
             MLScaleError(
-                f"unknown accelerator '{asked}'",
+                f"unknown accelerator '{requested}'",
                 where="trainer.accelerator",
                 fix="trainer.accelerator=auto, cpu, gpu, cuda or mps",
             )
         )
         # A layout that raises no problems of its own: the unknown accelerator is the one to report.
-        return Layout(1, "cpu", machine.cores)
-    devices = _devices(cfg, has, problems)
+        return ProcessLayout(1, "cpu", machine.cores)
+    devices = _resolve_devices(cfg, has, problems)
     if has == 0:
         problems.append(
             MLScaleError(
                 f"this machine has no {accelerator} device",
-                where=f"trainer.accelerator={asked}",
+                where=f"trainer.accelerator={requested}",
                 why="torch finds none; `mlscale env` says what it finds",
                 fix="trainer.accelerator=cpu",
             )
@@ -124,17 +129,17 @@ def _layout(cfg: DictConfig, machine: Devices, problems: list[MLScaleError]) -> 
                 fix=f"trainer.devices={has}, or trainer.accelerator=cpu for {devices} slow CPU processes",
             )
         )
-    problems += one_process_alone(cfg, devices)
-    return Layout(devices, accelerator, _threads(machine.cores // devices))
+    problems += check_single_process(cfg, devices)
+    return ProcessLayout(devices, accelerator, _choose_threads(machine.cores // devices))
 
 
-def _threads(share: int) -> int:
+def _choose_threads(share: int) -> int:
     # Nested OpenMP settings such as "4,2" are not a number: the share of the cores is used then.
     typed = os.environ.get("OMP_NUM_THREADS", "")
     return int(typed) if typed.isdigit() and int(typed) else max(1, share)
 
 
-def _devices(cfg: DictConfig, has: int | None, problems: list[MLScaleError]) -> int:
+def _resolve_devices(cfg: DictConfig, has: int | None, problems: list[MLScaleError]) -> int:
     devices = cfg.trainer.get("devices", 1)
     # Both mean all devices in Lightning. A CPU has no number of devices (`has` is None): it gets one process.
     if devices in ("auto", -1):
@@ -154,7 +159,7 @@ def _devices(cfg: DictConfig, has: int | None, problems: list[MLScaleError]) -> 
     return devices
 
 
-def _precision(cfg: DictConfig, layout: Layout, machine: Devices, problems: list[MLScaleError]) -> None:
+def _check_precision(cfg: DictConfig, layout: ProcessLayout, machine: Devices, problems: list[MLScaleError]) -> None:
     value = str(cfg.precision.value)
     on_cpu = value == "16-mixed" and cfg.precision.get("on_cpu")
     if layout.accelerator == "cpu" and value.startswith("16") and not on_cpu:
@@ -177,7 +182,7 @@ def _precision(cfg: DictConfig, layout: Layout, machine: Devices, problems: list
         )
 
 
-def _per_device_batch(cfg: DictConfig, layout: Layout, problems: list[MLScaleError]) -> int | None:
+def _derive_per_device_batch(cfg: DictConfig, layout: ProcessLayout, problems: list[MLScaleError]) -> int | None:
     batch = (cfg.get("data") or {}).get("batch_size")
     if batch is None:
         return None
@@ -207,7 +212,7 @@ def _per_device_batch(cfg: DictConfig, layout: Layout, problems: list[MLScaleErr
     return int(batch // parts)
 
 
-def epoch_steps(data: Mapping[str, Any], train_samples: int) -> tuple[int, int]:
+def count_epoch_steps(data: Mapping[str, Any], train_samples: int) -> tuple[int, int]:
     """Return the optimizer steps of an epoch, and the number of samples left over because they fill no batch.
 
     Args:
@@ -219,11 +224,13 @@ def epoch_steps(data: Mapping[str, Any], train_samples: int) -> tuple[int, int]:
     return samples // batch, samples % batch
 
 
-def _steps_per_epoch(cfg: DictConfig, facts: Mapping[str, Any] | None, problems: list[MLScaleError]) -> int | None:
+def _derive_steps_per_epoch(
+    cfg: DictConfig, facts: Mapping[str, Any] | None, problems: list[MLScaleError]
+) -> int | None:
     if not facts or not (cfg.get("data") or {}).get("batch_size"):
         return None
     samples, batch = facts["train_samples"], cfg.data.batch_size
-    steps, _ = epoch_steps(cfg.data, samples)
+    steps, _ = count_epoch_steps(cfg.data, samples)
     if not steps and cfg.data.get("epoch_samples"):
         problems.append(
             MLScaleError(
@@ -254,7 +261,7 @@ def _steps_per_epoch(cfg: DictConfig, facts: Mapping[str, Any] | None, problems:
     return int(max(1, -(-passes // accumulate)))
 
 
-def _total_steps(cfg: DictConfig, steps_per_epoch: int | None) -> int | None:
+def _derive_total_steps(cfg: DictConfig, steps_per_epoch: int | None) -> int | None:
     max_steps = cfg.trainer.get("max_steps", -1)
     if steps_per_epoch is None:
         return max_steps if max_steps and max_steps > 0 else None

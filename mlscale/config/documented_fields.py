@@ -16,8 +16,8 @@ from pathlib import Path
 import yaml
 
 from mlscale.config.checks.value_types import NONE as NULL
-from mlscale.config.checks.value_types import Type, from_word, of_default, union, word
-from mlscale.config.composition.roots import VERB_CONFIGS, VERB_GROUP
+from mlscale.config.checks.value_types import Type, extract_type_word, infer_from_default, make_union, parse_type_word
+from mlscale.config.composition.roots import COMMAND_BASES, COMMAND_GROUP
 
 MISSING = "???"
 _PACKAGE = re.compile(r"^#\s*@package\s+(\S+)")
@@ -38,10 +38,10 @@ class Field:
     @cached_property
     def type(self) -> Type | None:
         """The type by the comment's word, else by the default; null is valid where it is the default."""
-        kind = from_word(self.word)
+        kind = parse_type_word(self.word)
         if kind is None:
-            return of_default(self.default) if not _interpolated(self.default) else None
-        return union(kind, NULL) if self.default is None else kind
+            return infer_from_default(self.default) if not _is_interpolated(self.default) else None
+        return make_union(kind, NULL) if self.default is None else kind
 
 
 @dataclass(frozen=True)
@@ -64,63 +64,63 @@ class Fields:
 
     @cached_property
     def _by_node(self) -> Mapping[tuple[str, str | None], Mapping[str, Field]]:
-        found: dict[tuple[str, str | None], dict[str, Field]] = {}
+        by_node: dict[tuple[str, str | None], dict[str, Field]] = {}
         for option in self.options:
-            known = found.setdefault((option.package, option.target), {})
+            known = by_node.setdefault((option.package, option.target), {})
             for item in option.fields:
                 # Several options document the same key of the same target.
                 if item.path not in known or (item.word and not known[item.path].word):  # the first that names its type
                     known[item.path] = item
-        return found
+        return by_node
 
-    def of(self, node: str, target: str | None = None) -> Mapping[str, Field]:
+    def get_node_fields(self, node: str, target: str | None = None) -> Mapping[str, Field]:
         """Return the documented fields of the node at this path, by full path, if it has this target."""
         return self._by_node.get((node, target), {})
 
     @cached_property
     def top(self) -> Mapping[str, Field]:
         """The keys at the top of a run's config: `seed`, `name`, and `derived.*`."""
-        return self.of_option("base", "run")
+        return self.get_option_fields("base", "run")
 
-    def of_verb(self, verb: str) -> Mapping[str, Field]:
+    def get_command_fields(self, command: str) -> Mapping[str, Field]:
         """Return the keys at the top of a command's config: those of its base, and its own."""
-        return {**self.of_option("base", VERB_CONFIGS[verb]), **self.own(verb)}
+        return {**self.get_option_fields("base", COMMAND_BASES[command]), **self.get_own_fields(command)}
 
-    def own(self, verb: str) -> Mapping[str, Field]:
+    def get_own_fields(self, command: str) -> Mapping[str, Field]:
         """Return the settings of a command that no other command has."""
-        return self.of_option(VERB_GROUP, verb)
+        return self.get_option_fields(COMMAND_GROUP, command)
 
-    def of_option(self, group: str, name: str) -> Mapping[str, Field]:
+    def get_option_fields(self, group: str, name: str) -> Mapping[str, Field]:
         """Return the fields of one file, by full path."""
-        found = [item for item in self.options if (item.group, item.name) == (group, name)]
-        return {field.path: field for item in found for field in item.fields}
+        options = [item for item in self.options if (item.group, item.name) == (group, name)]
+        return {field.path: field for item in options for field in item.fields}
 
-    def get(self, path: str, target: str | None = None) -> Field | None:
+    def find_field(self, path: str, target: str | None = None) -> Field | None:
         """Return the documented field of one key, None if it has none; `target` is its node's."""
-        return self.of(path.rpartition(".")[0], target).get(path) or self.top.get(path)
+        return self.get_node_fields(path.rpartition(".")[0], target).get(path) or self.top.get(path)
 
-    def in_group(self, group: str) -> list[Option]:
+    def list_group_options(self, group: str) -> list[Option]:
         return [option for option in self.options if option.group == group]
 
 
 @cache
-def shipped() -> Fields:
+def get_shipped_fields() -> Fields:
     """Return the options that mlscale ships in conf/ and recipes/."""
-    return read(Path(str(files(f"mlscale.{name}"))) for name in ("conf", "recipes"))
+    return read_option_files(Path(str(files(f"mlscale.{name}"))) for name in ("conf", "recipes"))
 
 
-def read(folders: Iterable[Path]) -> Fields:
+def read_option_files(folders: Iterable[Path]) -> Fields:
     """Return every option of these config folders. Invalid YAML files are skipped: composing them reports the error."""
-    found = []
+    options = []
     for folder in folders:
         for file in sorted(folder.rglob("*.yaml")):
             group = file.parent.relative_to(folder).as_posix()
-            if group != _PRIMARY and (option := _read(file, group)) is not None:
-                found.append(option)
-    return Fields(tuple(found))
+            if group != _PRIMARY and (option := _read_option(file, group)) is not None:
+                options.append(option)
+    return Fields(tuple(options))
 
 
-def _read(file: Path, group: str) -> Option | None:
+def _read_option(file: Path, group: str) -> Option | None:
     text = file.read_text(encoding="utf-8")
     lines = text.splitlines()
     try:
@@ -137,8 +137,8 @@ def _read(file: Path, group: str) -> Option | None:
             summary.append(line.lstrip("# ").rstrip())
         else:
             break
-    fields = tuple(_fields(root, lines, package)) if isinstance(root, yaml.MappingNode) else ()
-    target = next((item.default for item in fields if item.path == _join(package, "_target_")), None)
+    fields = tuple(_iterate_fields(root, lines, package)) if isinstance(root, yaml.MappingNode) else ()
+    target = next((item.default for item in fields if item.path == _join_key(package, "_target_")), None)
     return Option(
         group, file.stem, package, target if isinstance(target, str) else None, " ".join(summary).strip(),
         # `_target_` and Hydra's other keys are not settings.
@@ -146,31 +146,31 @@ def _read(file: Path, group: str) -> Option | None:
     )  # fmt: skip
 
 
-def _fields(node: yaml.MappingNode, lines: list[str], package: str) -> Iterator[Field]:
-    previous, told = "", ""
+def _iterate_fields(node: yaml.MappingNode, lines: list[str], package: str) -> Iterator[Field]:
+    previous, description = "", ""
     for key, value in node.value:
         if key.value == "defaults" and isinstance(value, yaml.SequenceNode):
             continue
-        path = _join(package, key.value)
+        path = _join_key(package, key.value)
         if isinstance(value, yaml.MappingNode) and value.value:
-            yield from _fields(value, lines, path)
+            yield from _iterate_fields(value, lines, path)
             continue
-        comment = _comment(lines, value)
+        comment = _read_comment(lines, value)
         # A comment `the same …` continues that of the key above: it has the type and the text of that key.
-        kind = previous if comment.startswith("the same") else word(comment)
+        kind = previous if comment.startswith("the same") else extract_type_word(comment)
         rest = comment.removeprefix("the same" if comment.startswith("the same") else kind).lstrip(": ")
-        told = told + rest if comment.startswith("the same") else rest
-        previous, text = kind, told
-        yield Field(path, kind, text, _plain(value))
+        description = description + rest if comment.startswith("the same") else rest
+        previous, text = kind, description
+        yield Field(path, kind, text, _construct_value(value))
 
 
-def _comment(lines: list[str], value: yaml.Node) -> str:
+def _read_comment(lines: list[str], value: yaml.Node) -> str:
     line = lines[value.end_mark.line] if value.end_mark.line < len(lines) else ""
     rest = line[value.end_mark.column :].strip()
     return rest.lstrip("# ") if rest.startswith("#") else ""
 
 
-def _plain(node: yaml.Node) -> object:
+def _construct_value(node: yaml.Node) -> object:
     loader = _Loader("")
     try:
         return loader.construct_object(node, deep=True)
@@ -178,9 +178,9 @@ def _plain(node: yaml.Node) -> object:
         loader.dispose()
 
 
-def _interpolated(value: object) -> bool:
+def _is_interpolated(value: object) -> bool:
     return isinstance(value, str) and ("${" in value or value == MISSING)
 
 
-def _join(package: str, key: str) -> str:
+def _join_key(package: str, key: str) -> str:
     return f"{package}.{key}" if package else key

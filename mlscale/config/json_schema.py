@@ -13,7 +13,7 @@ from mlscale.config.checks import key_owners as rules
 from mlscale.config.checks.target_nodes import Node
 from mlscale.config.checks.value_types import Type
 from mlscale.config.composition.roots import BASE_GROUPS, Roots
-from mlscale.config.documented_fields import Field, Fields, Option, read
+from mlscale.config.documented_fields import Field, Fields, Option, read_option_files
 from mlscale.config.signatures.signatures import Signature
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -21,20 +21,24 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _LATER: dict[str, Any] = {"type": "string", "pattern": r"\$\{|^\?\?\?$"}
 
 
-def json_schema(roots: Roots, verb: str = "train") -> dict[str, Any]:
+def build_json_schema(roots: Roots, command: str = "train") -> dict[str, Any]:
     """Return the schema of a config that `verb` composes from these folders.
 
     Every group's node is described by its options: the keys that it may have depend on its `_target_`.
     """
-    fields = read(root.path for root in roots.roots)
-    properties = {group: _group(group, roots.groups.get(group, ()), fields) for group in _groups(roots.groups)}
-    plain = [item for item in fields.of_verb(verb).values() if "." not in item.path]
-    properties |= {item.path: _value([item.type] if item.type else [], item) for item in plain}
-    properties |= _nested([item for item in fields.of_verb(verb).values() if item.path.count(".") == 1])
-    properties["derived"] = _derived(fields)
+    fields = read_option_files(root.path for root in roots.roots)
+    properties = {
+        group: _build_group_schema(group, roots.groups.get(group, ()), fields) for group in _order_groups(roots.groups)
+    }
+    plain = [item for item in fields.get_command_fields(command).values() if "." not in item.path]
+    properties |= {item.path: _build_value_schema([item.type] if item.type else [], item) for item in plain}
+    properties |= _build_nested_schemas(
+        [item for item in fields.get_command_fields(command).values() if item.path.count(".") == 1]
+    )
+    properties["derived"] = _build_derived_schema(fields)
     return {
         "$schema": DRAFT,
-        "title": f"mlscale {verb}",
+        "title": f"mlscale {command}",
         "description": "A composed configuration; `mlscale config show` prints one.",
         "type": "object",
         "properties": properties,
@@ -42,44 +46,45 @@ def json_schema(roots: Roots, verb: str = "train") -> dict[str, Any]:
     }
 
 
-def _nested(items: Sequence[Field]) -> dict[str, Any]:
+def _build_nested_schemas(items: Sequence[Field]) -> dict[str, Any]:
     """Return the schemas of a command's settings that are in a mapping: `debugger.port`."""
-    found: dict[str, Any] = {}
+    nodes: dict[str, Any] = {}
     for item in items:
         head, _, key = item.path.partition(".")
-        node = found.setdefault(head, {"type": "object", "properties": {}, "additionalProperties": False})
-        node["properties"][key] = _value([item.type] if item.type else [], item)
-    return {head: node for head, node in found.items() if head != "derived"}
+        node = nodes.setdefault(head, {"type": "object", "properties": {}, "additionalProperties": False})
+        node["properties"][key] = _build_value_schema([item.type] if item.type else [], item)
+    return {head: node for head, node in nodes.items() if head != "derived"}
 
 
-def _groups(groups: Iterable[str]) -> list[str]:
+def _order_groups(groups: Iterable[str]) -> list[str]:
     first = dict.fromkeys([*BASE_GROUPS, *(group.partition("/")[0] for group in groups)])
     return [group for group in first if group not in rules.GLOBAL]
 
 
-def _group(name: str, names: Sequence[str], fields: Fields) -> dict[str, Any]:
-    options = fields.in_group(name)
-    told = "\n".join(f"- {name}={option.name}: {option.summary}" for option in options if option.summary)
+def _build_group_schema(name: str, names: Sequence[str], fields: Fields) -> dict[str, Any]:
+    options = fields.list_group_options(name)
+    option_lines = "\n".join(f"- {name}={option.name}: {option.summary}" for option in options if option.summary)
     schema: dict[str, Any] = {
-        "description": f"Choose with {name}=<{'|'.join(names)}>.\n{told}".strip(),
+        "description": f"Choose with {name}=<{'|'.join(names)}>.\n{option_lines}".strip(),
         "type": ["object", "null"],
     }
     if name in rules.BUILDS_SEVERAL:
         entries = {option.package.partition(".")[2]: option for option in options if option.target}
-        schema["properties"] = {key: _object([option], fields) for key, option in entries.items() if key}
+        schema["properties"] = {key: _build_object_schema([option], fields) for key, option in entries.items() if key}
         # Users add entries of any name; null switches an entry off.
         schema["additionalProperties"] = {"type": ["object", "null"], "required": ["_target_"]}
     elif any(option.target for option in options):
-        schema |= _object(options, fields)
+        schema |= _build_object_schema(options, fields)
     else:
         known = {item.path: item for option in options for item in option.fields}
         schema["properties"] = {
-            path.rpartition(".")[2]: _value([item.type] if item.type else [], item) for path, item in known.items()
+            path.rpartition(".")[2]: _build_value_schema([item.type] if item.type else [], item)
+            for path, item in known.items()
         }
     return schema
 
 
-def _object(options: Sequence[Option], fields: Fields) -> dict[str, Any]:
+def _build_object_schema(options: Sequence[Option], fields: Fields) -> dict[str, Any]:
     """Return the schema of an object of one of several targets; a user's own target takes any keys."""
     targets = {option.target: option for option in options if option.target}
     branches = []
@@ -88,7 +93,9 @@ def _object(options: Sequence[Option], fields: Fields) -> dict[str, Any]:
         taken = node.signature.named if isinstance(node.signature, Signature) else {}
         keys = [path.rpartition(".")[2] for path in node.paths]
         shown = {
-            key: _value(node.types(key), node.field(key), taken[key].default if key in taken else None)
+            key: _build_value_schema(
+                node.get_types(key), node.get_field(key), taken[key].default if key in taken else None
+            )
             for key in keys
             if f"{option.package}.{key}" not in rules.OWNED
         }
@@ -105,17 +112,17 @@ def _object(options: Sequence[Option], fields: Fields) -> dict[str, Any]:
     }
 
 
-def _derived(fields: Fields) -> dict[str, Any]:
+def _build_derived_schema(fields: Fields) -> dict[str, Any]:
     known = {path: item for path, item in fields.top.items() if path.startswith("derived.")}
     return {
         "type": "object",
         "description": "Filled in at start; never set by hand.",
-        "properties": {path.removeprefix("derived."): _value([], item) for path, item in known.items()},
+        "properties": {path.removeprefix("derived."): _build_value_schema([], item) for path, item in known.items()},
         "additionalProperties": False,
     }
 
 
-def _value(types: Sequence[Type], field: Field | None, default: object = None) -> dict[str, Any]:
+def _build_value_schema(types: Sequence[Type], field: Field | None, default: object = None) -> dict[str, Any]:
     """Return the schema of one key's value."""
     schema: dict[str, Any] = {}
     if field is not None and field.text:
@@ -128,6 +135,6 @@ def _value(types: Sequence[Type], field: Field | None, default: object = None) -
     return schema
 
 
-def dump(schema: Mapping[str, Any]) -> str:
+def dump_schema(schema: Mapping[str, Any]) -> str:
     """Return the schema as text, as `mlscale config schema` prints it."""
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"

@@ -7,8 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from mlscale.config.metric_direction import choose, direction
-from mlscale.config.targets import target
+from mlscale.config.metric_direction import choose_metric, infer_direction
+from mlscale.config.targets import import_target
 from mlscale.errors import MLScaleError
 
 BEST_OF_KIND = {
@@ -32,43 +32,43 @@ def is_set(cfg: DictConfig, key: str) -> bool:
     return raw not in (None, _ITS[key])
 
 
-def judged_by(cfg: DictConfig) -> dict[str, str | None]:
+def derive_metric(cfg: DictConfig) -> dict[str, str | None]:
     """Return the derived values `metric` and `mode`. A metric that is neither set nor implied by the task is None: it
     is chosen once something has been logged.
     """
     metric = str(cfg.metric) if is_set(cfg, "metric") else None
     mode = str(cfg.mode) if is_set(cfg, "mode") else None
     if metric is None and cfg.trainer.get("limit_val_batches") != 0:
-        best = BEST_OF_KIND.get(_kind(cfg) or "")
+        best = BEST_OF_KIND.get(_get_task_kind(cfg) or "")
         # With a typed `mode=min` an accuracy can't be meant: the loss is the other metric that every built-in task
         # logs.
-        metric = choose([best, "val/loss"], mode) if best else None
-    return {"metric": metric, "mode": mode or (direction(metric) if metric else None)}
+        metric = choose_metric([best, "val/loss"], mode) if best else None
+    return {"metric": metric, "mode": mode or (infer_direction(metric) if metric else None)}
 
 
-def kept_choice(cfg: DictConfig, before: Mapping[str, Any]) -> dict[str, Any]:
+def reuse_choice(cfg: DictConfig, before: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metric and mode that judged the run before, from its derived values, for the keys that its config
     leaves open.
     """
     return {key: before[key] for key in KEYS if before.get(key) and not is_set(cfg, key)}
 
 
-def unclear(cfg: DictConfig) -> Iterator[MLScaleError]:
+def check_metric_direction(cfg: DictConfig) -> Iterator[MLScaleError]:
     """Yield a problem for each metric in use whose name does not show which way it gets better."""
-    if is_set(cfg, "metric") and not is_set(cfg, "mode") and cfg.metric and direction(str(cfg.metric)) is None:
-        yield _which_way(str(cfg.metric), f"metric={cfg.metric}", "mode")
-    for path, node in _of_another_metric(cfg):
-        if direction(str(node.monitor)) is None:
-            yield _which_way(str(node.monitor), f"{path}.monitor={node.monitor}", f"{path}.mode")
+    if is_set(cfg, "metric") and not is_set(cfg, "mode") and cfg.metric and infer_direction(str(cfg.metric)) is None:
+        yield _create_direction_error(str(cfg.metric), f"metric={cfg.metric}", "mode")
+    for path, node in _iterate_own_metric_callbacks(cfg):
+        if infer_direction(str(node.monitor)) is None:
+            yield _create_direction_error(str(node.monitor), f"{path}.monitor={node.monitor}", f"{path}.mode")
 
 
 def follow_own_metrics(cfg: DictConfig) -> None:
     """Set the mode of callbacks that monitor a metric of their own, but have the run's mode, to that metric's."""
-    for _, node in list(_of_another_metric(cfg)):
-        node.mode = direction(str(node.monitor))
+    for _, node in list(_iterate_own_metric_callbacks(cfg)):
+        node.mode = infer_direction(str(node.monitor))
 
 
-def _of_another_metric(cfg: DictConfig) -> Iterator[tuple[str, Any]]:
+def _iterate_own_metric_callbacks(cfg: DictConfig) -> Iterator[tuple[str, Any]]:
     for name, node in (cfg.get("callbacks") or {}).items():
         if not isinstance(node, DictConfig) or "monitor" not in node or "mode" not in node:
             continue
@@ -78,7 +78,7 @@ def _of_another_metric(cfg: DictConfig) -> Iterator[tuple[str, Any]]:
             yield f"callbacks.{name}", node
 
 
-def _which_way(metric: str, where: str, key: str) -> MLScaleError:
+def _create_direction_error(metric: str, where: str, key: str) -> MLScaleError:
     return MLScaleError(
         f"it is not known whether more or less of '{metric}' is better",
         where=where,
@@ -87,5 +87,5 @@ def _which_way(metric: str, where: str, key: str) -> MLScaleError:
     )
 
 
-def _kind(cfg: DictConfig) -> str | None:
-    return getattr(target(cfg.task), "kind", None) if cfg.get("task") else None
+def _get_task_kind(cfg: DictConfig) -> str | None:
+    return getattr(import_target(cfg.task), "kind", None) if cfg.get("task") else None

@@ -31,20 +31,20 @@ _ENDS = ("accuracy", "error", "loss", "acc")  # of names without a separator: va
 _STAGES = {"val": "val", "valid": "val", "validation": "val", "train": "train", "training": "train", "test": "test"}
 
 
-def direction(name: str) -> str | None:
+def infer_direction(name: str) -> str | None:
     """Return 'min' if less of the metric is better, 'max' if more is, None if its name does not show it.
 
     A loss is a loss whatever it is of (`dice_loss`); otherwise the last word that is known decides (`top1_error`).
     """
-    words = list(_words(name))
-    word = _deciding(words)
+    words = list(_split_name(name))
+    word = _find_deciding_word(words)
     if not word:
         return None
     # `neg_mse` gets better as it rises: a negated metric has the opposite direction.
     return "min" if (word in _MIN) != any(word in _NEGATIVE for word in words) else "max"
 
 
-def choose(logged: Iterable[str], mode: str | None = None) -> str | None:
+def choose_metric(logged: Iterable[str], mode: str | None = None) -> str | None:
     """Return the best of the logged metrics to judge a run by: quality metrics come before the loss. None if no name
     shows which way it gets better.
 
@@ -57,54 +57,58 @@ def choose(logged: Iterable[str], mode: str | None = None) -> str | None:
     names = sorted(logged, key=lambda name: ("total" not in name, len(name), name))
     # Lightning logs a metric of both step and epoch under three names; the one without a suffix is the epoch's.
     whole = [name for name in names if not re.search(r"_(step|epoch)$", name)] or names
-    words = {name: _deciding(list(_words(name))) for name in whole if mode is None or direction(name) == mode}
+    words = {
+        name: _find_deciding_word(list(_split_name(name)))
+        for name in whole
+        if mode is None or infer_direction(name) == mode
+    }
     return next((name for group in _ORDER for name, word in words.items() if word in group), None)
 
 
-def nearest_metric(name: str, logged: Iterable[str]) -> str | None:
+def find_nearest_metric(name: str, logged: Iterable[str]) -> str | None:
     """Return the logged metric that `name` probably means: one of the same stage, else of validation, if any."""
     names = sorted(logged)
-    same = [other for other in names if stage(other) == (stage(name) or "val")] or names
-    return next(iter(difflib.get_close_matches(name, same, 1)), None) or choose(same)
+    same = [other for other in names if get_stage(other) == (get_stage(name) or "val")] or names
+    return next(iter(difflib.get_close_matches(name, same, 1)), None) or choose_metric(same)
 
 
-def loss_among(logged: Iterable[str]) -> str | None:
+def find_total_loss(logged: Iterable[str]) -> str | None:
     """Return the total loss among the metrics that a validation logs."""
-    losses = [name for name in logged if is_loss(name) and stage(name) != "train"]
+    losses = [name for name in logged if is_loss(name) and get_stage(name) != "train"]
     return min(losses, key=lambda name: ("total" not in name, len(name), name), default=None)
 
 
 def is_loss(name: str) -> bool:
     """Return whether a metric is a loss, by its name."""
-    return _deciding(list(_words(name))) == "loss"
+    return _find_deciding_word(list(_split_name(name))) == "loss"
 
 
-def stage(name: str) -> str | None:
+def get_stage(name: str) -> str | None:
     """Return val, train or test, where the name of a metric begins with it or a word like it."""
-    return next((_STAGES[word] for word in _words(name) if word in _STAGES), None)
+    return next((_STAGES[word] for word in _split_name(name) if word in _STAGES), None)
 
 
-def _deciding(words: Sequence[str]) -> str:
+def _find_deciding_word(words: Sequence[str]) -> str:
     """Return the word that decides what a metric is; empty if none is known."""
     known = [word for word in words if word in _MAX or word in _MIN]
     return "loss" if "loss" in known else known[-1] if known else ""
 
 
-def _words(name: str) -> Iterator[str]:
+def _split_name(name: str) -> Iterator[str]:
     """Yield the words of a name: `val/F1Score` is val, f1, score; `valloss` ends in loss."""
     for token in re.split(r"[^A-Za-z0-9]+", name):
         # CamelCase is split (`F1Score`: f1, score), but not a token that is known as a whole (`mAP`, `IoU`).
         parts = [token, *re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+\d*(?![a-z])", token)]
-        if _word(token) in _KNOWN or parts[1:] == [token]:
+        if _normalise_word(token) in _KNOWN or parts[1:] == [token]:
             parts = [token]
         elif len(parts) > 1:
             parts = parts[1:]
         for part in parts:
-            word = _word(part)
+            word = _normalise_word(part)
             yield next((end for end in _ENDS if word not in _KNOWN and word.endswith(end)), word)
 
 
-def _word(text: str) -> str:
+def _normalise_word(text: str) -> str:
     word = text.lower()
     # `top5` and `acc1` are known without their number, `f1` and `r2` with it.
     return word if word in _KNOWN or word in _STAGES else word.rstrip("0123456789") or word

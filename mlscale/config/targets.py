@@ -7,20 +7,20 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 
-from mlscale.culprit import own_line, summary
+from mlscale.culprit import find_user_line, summarize_error
 from mlscale.errors import MLScaleError
 
 
-def accepts(node: DictConfig | None, name: str) -> bool:
+def has_argument(node: DictConfig | None, name: str) -> bool:
     """Return whether the target of `node` takes an argument called `name`."""
     if not node or "_target_" not in node:
         return False
     # By name only: an argument that would go into `**kwargs` does not count.
-    parameters = inspect.signature(target(node)).parameters
+    parameters = inspect.signature(import_target(node)).parameters
     return name in parameters
 
 
-def target(node: DictConfig) -> Any:
+def import_target(node: DictConfig) -> Any:
     """Return the class or function that `node` names.
 
     Raises:
@@ -34,27 +34,27 @@ def target(node: DictConfig) -> Any:
     except Exception as error:
         raise MLScaleError(
             f"{name} does not import",
-            where=own_line(error) or "_target_",
-            why=innermost_reason(error),
+            where=find_user_line(error) or "_target_",
+            why=find_innermost_reason(error),
             fix="MLSCALE_TRACEBACK=1 shows how it came there",
         ) from error
 
 
-def brings_precision(cfg: DictConfig) -> bool:
+def has_precision_plugin(cfg: DictConfig) -> bool:
     """Return whether `trainer.plugins` holds a user's precision plugin: Lightning takes that, or a name, not both."""
     from pytorch_lightning.plugins import Precision
 
     plugins: Any = cfg.trainer.get("plugins") or []
     nodes: list[Any] = list(plugins) if isinstance(plugins, ListConfig) else [plugins]
-    kinds = [target(node) for node in nodes if isinstance(node, DictConfig) and "_target_" in node]
+    kinds = [import_target(node) for node in nodes if isinstance(node, DictConfig) and "_target_" in node]
     return any(isinstance(kind, type) and issubclass(kind, Precision) for kind in kinds)
 
 
-def innermost_reason(error: BaseException) -> str:
+def find_innermost_reason(error: BaseException) -> str:
     """Return the innermost message of an error that Hydra has wrapped once or twice."""
     cause = error.__cause__
     if cause is None:
         return str(error).splitlines()[0]
     while isinstance(cause, ImportError) and cause.__cause__ is not None:
         cause = cause.__cause__
-    return summary(cause)
+    return summarize_error(cause)

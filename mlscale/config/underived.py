@@ -8,25 +8,25 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mlscale.config.targets import accepts
+from mlscale.config.targets import has_argument
 from mlscale.errors import MLScaleError
 
 _TAKEN = re.compile(r"\$\{derived\.(\w+)\}")
 
 
-def underived(cfg: DictConfig, derived: Mapping[str, Any]) -> Iterator[MLScaleError]:
+def check_underived(cfg: DictConfig, derived: Mapping[str, Any]) -> Iterator[MLScaleError]:
     """Yield one problem for each key of a model, optimizer or scheduler in use whose derived value is not known."""
     for group in ("model", "optimizer", "scheduler"):
         # A node that the task does not take is never built, so its unknown values do not matter.
-        if not cfg.get(group) or not accepts(cfg.get("task"), group):
+        if not cfg.get(group) or not has_argument(cfg.get("task"), group):
             continue
         for key, value in OmegaConf.to_container(cfg[group], resolve=False).items():  # type: ignore[union-attr]
             taken = _TAKEN.fullmatch(value) if isinstance(value, str) else None
             if taken and taken[1] in derived and derived[taken[1]] is None:
-                yield _problem(f"{group}.{key!s}", taken[1])
+                yield _create_underived_problem(f"{group}.{key!s}", taken[1])
 
 
-def _problem(path: str, name: str) -> MLScaleError:
+def _create_underived_problem(path: str, name: str) -> MLScaleError:
     if name in ("total_steps", "steps_per_epoch"):
         why, fix = "the run's length is not known", "trainer.max_epochs=10, trainer.max_steps=1000, or scheduler=none"
     else:

@@ -22,18 +22,18 @@ FORMATS = {
 }  # fmt: skip
 
 
-def load(name: str) -> dict[str, Any]:
+def load_schema(name: str) -> dict[str, Any]:
     """Return the JSON schema (draft 2020-12) of a contract, one of `FORMATS`."""
     schema: dict[str, Any] = json.loads(resources.files(__name__).joinpath(f"{name}.json").read_text(encoding="utf-8"))
     return schema
 
 
-def stamp(name: str) -> str:
+def get_format_tag(name: str) -> str:
     """Return the value of `format` for a new document."""
     return f"mlscale/{name}/{FORMATS[name]}"
 
 
-def expect(name: str, document: Mapping[str, Any], where: str) -> None:
+def expect_format(name: str, document: Mapping[str, Any], where: str) -> None:
     """Raise an error for a document of another kind, or of a later format than this version reads.
 
     Raises:

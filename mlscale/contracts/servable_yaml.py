@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mlscale.contracts import expect
+from mlscale.contracts import expect_format
 from mlscale.errors import MLScaleError
 
 DOCUMENT = "servable.yaml"
@@ -44,7 +44,7 @@ def read_document(folder: str | Path) -> dict[str, Any]:
             why=" ".join(str(error).split()),
             fix="mlscale export makes the servable again",
         ) from error
-    expect("servable", document, str(path))
+    expect_format("servable", document, str(path))
     return document
 
 

@@ -45,7 +45,7 @@ __all__ = [
     "WebDataset",
 ]
 
-_HOME = {
+_MODULES_BY_NAME = {
     "Augment": "images.augmentation",
     "BreastCancer": "tables.table_data",
     "DataFacts": "data_facts",
@@ -68,9 +68,9 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULES_BY_NAME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES_BY_NAME[name]}"), name)
 
 
 def __dir__() -> list[str]:

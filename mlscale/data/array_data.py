@@ -11,22 +11,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlscale.data.class_labels import digest_labels, join_label_digests
+from mlscale.data.class_labels import compute_label_digest, join_label_digests
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.data_module import OrderedData
 from mlscale.data.images.augmentation import Augment, BatchAugment
 from mlscale.data.images.random_crop import RandomCrop
 from mlscale.data.order import sample_weights as weights
 from mlscale.data.order.bad_samples import BadSample, Stream
-from mlscale.data.order.batch_plan import Batch, Plan
-from mlscale.data.order.permutation import sample_seeds
+from mlscale.data.order.batch_plan import Batch, BatchPlan
+from mlscale.data.order.permutation import derive_sample_seeds
 from mlscale.data.order.policy import Policy
 from mlscale.errors import MLScaleError
 
 Array = NDArray[Any]
 
 
-class Rows(Protocol):
+class SplitRows(Protocol):
     """A split: samples by number.
 
     Attributes:
@@ -42,10 +42,10 @@ class Rows(Protocol):
     @property
     def labels(self) -> Array | None: ...
     def __len__(self) -> int: ...
-    def key(self, sample: int) -> str:
+    def get_key(self, sample: int) -> str:
         """Return the name of a sample, unique in its split."""
 
-    def take(self, samples: NDArray[np.int64]) -> tuple[Array, Array]:
+    def take_samples(self, samples: NDArray[np.int64]) -> tuple[Array, Array]:
         """Return x (n, …) and y (n,) or (n, …) of samples: new arrays, not views."""
 
 
@@ -70,7 +70,7 @@ class MemoryData(OrderedData):
             )
         super().__init__(batch_size=batch_size, workers=0, seed=seed, augment=augment, policy=policy)
         self._facts: DataFacts | None = None
-        self._splits: dict[str, Rows] = {}
+        self._splits: dict[str, SplitRows] = {}
         self._digests_of_labels: dict[str, str] = {}
 
     def facts(self) -> DataFacts:
@@ -80,16 +80,18 @@ class MemoryData(OrderedData):
             MLScaleError: data is missing, empty, corrupt or inconsistent; all problems at once.
         """
         if self._facts is None:
-            splits, facts = self._read()
+            splits, facts = self._read_splits()
             self._splits = dict(splits)
             labels = {split: rows.labels for split, rows in splits.items()}
             self._digests_of_labels = {
-                split: digest_labels(each, facts.class_names) for split, each in labels.items() if each is not None
+                split: compute_label_digest(split_labels, facts.class_names)
+                for split, split_labels in labels.items()
+                if split_labels is not None
             }
             self._facts = replace(facts, label_digest=join_label_digests(self._digests_of_labels))
         return self._facts
 
-    def rows(self, split: str) -> Rows:
+    def get_rows(self, split: str) -> SplitRows:
         """Return the samples of a split ('train', 'val' or 'test').
 
         Raises:
@@ -100,33 +102,33 @@ class MemoryData(OrderedData):
             raise MLScaleError(f"this data has no {split} split", where=f"data.{split}", fix="split=val")
         return self._splits[split]
 
-    def _read(self) -> tuple[Mapping[str, Rows], DataFacts]:
+    def _read_splits(self) -> tuple[Mapping[str, SplitRows], DataFacts]:
         """Return the splits, train and val at least, and the facts of the data."""
         raise NotImplementedError
 
-    def _weights(self, named: str) -> NDArray[np.float64]:
-        train = self.rows("train")
-        return weights.from_file(named, [train.key(sample) for sample in range(len(train))])
+    def _read_weights(self, named: str) -> NDArray[np.float64]:
+        train = self.get_rows("train")
+        return weights.read_weights_file(named, [train.get_key(sample) for sample in range(len(train))])
 
-    def _labels(self) -> NDArray[np.int64]:
+    def _read_class_numbers(self) -> NDArray[np.int64]:
         """Return the class numbers of the training samples, int64 (n,).
 
         Raises:
             MLScaleError: these samples have no classes.
         """
-        train = self.rows("train")
+        train = self.get_rows("train")
         if self.facts().num_classes is None:
             raise MLScaleError(
                 "samples without classes can't be drawn by class", where="data.sampling", fix="data.sampling=shuffle"
             )
-        return train.take(np.arange(len(train), dtype=np.int64))[1].astype(np.int64)
+        return train.take_samples(np.arange(len(train), dtype=np.int64))[1].astype(np.int64)
 
-    def _label_digests(self) -> Mapping[str, str]:
+    def _get_label_digests(self) -> Mapping[str, str]:
         self.facts()
         return self._digests_of_labels
 
-    def _stream(self, split: str) -> tuple[Stream, int, str]:
-        rows = self.rows(split)
+    def _open_stream(self, split: str) -> tuple[Stream, int, str]:
+        rows = self.get_rows(split)
         augment = self.augment if split == "train" else None
         return MemoryStream(rows, augment=augment, seed=self.seed), len(rows), rows.version
 
@@ -134,41 +136,41 @@ class MemoryData(OrderedData):
 class MemoryStream:
     """Makes batches from rows in memory, in the caller's thread."""
 
-    def __init__(self, rows: Rows, *, augment: BatchAugment | None, seed: int) -> None:
+    def __init__(self, rows: SplitRows, *, augment: BatchAugment | None, seed: int) -> None:
         self._rows, self._augment, self._seed = rows, augment, seed
 
-    def __call__(self, plans: Iterable[Plan]) -> Iterator[Batch | BadSample]:
+    def __call__(self, plans: Iterable[BatchPlan]) -> Iterator[Batch | BadSample]:
         """Yield a batch for each plan; in its place a `BadSample`, if one of its samples cannot be used."""
         for plan in plans:
             # Nothing is read here: bad samples are known since `facts` read all rows.
-            yield self._first_bad(plan) or self._batch(plan)
+            yield self._find_bad_sample(plan) or self._build_batch(plan)
 
-    def _first_bad(self, plan: Plan) -> BadSample | None:
+    def _find_bad_sample(self, plan: BatchPlan) -> BadSample | None:
         bad = self._rows.bad
         for sample in plan.samples.tolist() if bad else ():
             if sample in bad:
-                return bad_row(self._rows, sample)
+                return build_bad_sample(self._rows, sample)
         return None
 
-    def _batch(self, plan: Plan) -> Batch:
-        # from_numpy shares memory: `take` returns new arrays, so an augmentation may write to x.
-        x, y = (torch.from_numpy(values) for values in self._rows.take(plan.samples))
+    def _build_batch(self, plan: BatchPlan) -> Batch:
+        # from_numpy shares memory: `take_samples` returns new arrays, so an augmentation may write to x.
+        x, y = (torch.from_numpy(values) for values in self._rows.take_samples(plan.samples))
         if self._augment is not None:
             # By position and not by sample: a sample that is drawn twice is changed in two ways.
-            seeds = sample_seeds(plan.positions, seed=self._seed, epoch=plan.epoch, stream="augment")
+            seeds = derive_sample_seeds(plan.positions, seed=self._seed, epoch=plan.epoch, stream="augment")
             x = self._augment(x, seeds)
-        batch: Batch = {"x": x, "y": y, "key": [self._rows.key(sample) for sample in plan.samples.tolist()]}
+        batch: Batch = {"x": x, "y": y, "key": [self._rows.get_key(sample) for sample in plan.samples.tolist()]}
         if plan.weight is not None:
             batch["weight"] = torch.from_numpy(plan.weight)
         return batch
 
 
-def bad_row(rows: Rows, sample: int) -> BadSample:
+def build_bad_sample(rows: SplitRows, sample: int) -> BadSample:
     """Return the error of a sample that cannot be used."""
-    return BadSample(sample, rows.key(sample), "cannot be used", why=rows.bad[sample])
+    return BadSample(sample, rows.get_key(sample), "cannot be used", why=rows.bad[sample])
 
 
-def refuse_bad(rows: Rows, policy: Policy, *, where: str) -> None:
+def refuse_bad_samples(rows: SplitRows, policy: Policy, *, where: str) -> None:
     """Raise if a sample is bad and may not be skipped, or if all are bad.
 
     Raises:
@@ -178,7 +180,7 @@ def refuse_bad(rows: Rows, policy: Policy, *, where: str) -> None:
     if not rows.bad:
         return
     # The lowest number, so that every run and rank reports the same sample.
-    first = bad_row(rows, min(rows.bad))
+    first = build_bad_sample(rows, min(rows.bad))
     if not policy.skip:
         first.where = where
         first.why += f"; {len(rows.bad)} of {len(rows)} samples are like this" if len(rows.bad) > 1 else ""
@@ -192,7 +194,7 @@ def refuse_bad(rows: Rows, policy: Policy, *, where: str) -> None:
         )
 
 
-def version_of(splits: Mapping[str, Rows]) -> str:
+def compute_split_version(splits: Mapping[str, SplitRows]) -> str:
     """Return the digest of all splits."""
     # With the names of the splits: train and val exchanged are other data.
     content = "|".join(f"{split}={rows.version}" for split, rows in splits.items())

@@ -12,7 +12,7 @@ from pathlib import Path
 from mlscale.errors import Exit, MLScaleError
 
 
-def cache_dir() -> Path:
+def get_cache_dir() -> Path:
     """Return `$MLSCALE_CACHE`, else `~/.cache/mlscale`. It need not exist."""
     return Path(os.environ.get("MLSCALE_CACHE") or Path.home() / ".cache" / "mlscale")
 

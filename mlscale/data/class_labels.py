@@ -36,7 +36,7 @@ def are_numbers(texts: Iterable[str | None]) -> bool:
     return present == {str(number) for number in range(len(present))}
 
 
-def as_label(text: str, numbered: bool) -> Label:
+def parse_label(text: str, numbered: bool) -> Label:
     """Return a label of any split: a number if the training labels are numbers (see `are_numbers`), else a name."""
     # A text among numbers stays a text, so that `encode_labels` reports it with the labels that are known.
     return int(text) if numbered and text.isdecimal() else text
@@ -62,7 +62,7 @@ def find_classes(labels: Sequence[Label], *, where: str) -> Classes:
     if texts:
         return Classes(len(texts), tuple(texts), tuple(counts[text] for text in texts))
     if numbers[0] < 0:
-        raise _negative(counts, numbers, where)
+        raise _build_negative_error(counts, numbers, where)
     # Bounded: a label such as 10^12 must not create a range of that size.
     missing = sorted(set(range(min(numbers[-1] + 1, 2 * len(numbers) + 10))) - set(numbers))
     if missing:
@@ -90,7 +90,7 @@ def encode_labels(labels: Sequence[Label], classes: Classes, *, where: str) -> N
     unknown = Counter(label for label in labels if label not in numbers)
     if unknown:
         if negative := sorted(label for label in unknown if isinstance(label, int) and label < 0):
-            raise _negative(unknown, negative, where)
+            raise _build_negative_error(unknown, negative, where)
         shown = ", ".join(f"{label!r} ({count} samples)" for label, count in unknown.most_common(5))
         known = f"0 to {classes.count - 1}" if classes.names is None else ", ".join(classes.names[:10])
         raise MLScaleError(
@@ -102,7 +102,7 @@ def encode_labels(labels: Sequence[Label], classes: Classes, *, where: str) -> N
     return np.fromiter((numbers[label] for label in labels), np.int64, len(labels))
 
 
-def digest_labels(labels: NDArray[Any], names: Sequence[str] | None = None) -> str:
+def compute_label_digest(labels: NDArray[Any], names: Sequence[str] | None = None) -> str:
     """Return the digest of a split's labels, which the data version does not cover and a resumed run relies on.
 
     Args:
@@ -125,7 +125,7 @@ def join_label_digests(digests: Mapping[str, str]) -> str | None:
     return hashlib.sha256("|".join(f"{split}={digest}" for split, digest in digests.items()).encode()).hexdigest()[:16]
 
 
-def _negative(counts: Mapping[Label, int], numbers: Sequence[int], where: str) -> MLScaleError:
+def _build_negative_error(counts: Mapping[Label, int], numbers: Sequence[int], where: str) -> MLScaleError:
     negative = [number for number in numbers if number < 0]
     return MLScaleError(
         f"{sum(counts[number] for number in negative)} samples have a negative label",

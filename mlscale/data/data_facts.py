@@ -75,7 +75,7 @@ class DataFacts:
     label_digest: str | None = None
 
 
-def described(facts: Mapping[str, Any]) -> str:
+def describe_facts(facts: Mapping[str, Any]) -> str:
     """Return a short text on a sample's shape and its targets.
 
     Args:

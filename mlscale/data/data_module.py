@@ -14,25 +14,31 @@ from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
 
 from mlscale.data.data_facts import DataFacts, Promises
-from mlscale.data.images.augmentation import Augment, as_batch_augment
+from mlscale.data.images.augmentation import Augment, wrap_augment
 from mlscale.data.images.random_crop import RandomCrop
-from mlscale.data.order.bad_samples import Failing, Skipped, Skipping, Stream, told
-from mlscale.data.order.batch_plan import Layout
-from mlscale.data.order.loader import Batches, EvalLoader, Finish, Progress, TrainLoader
+from mlscale.data.order.bad_samples import (
+    FailingBatches,
+    SkippedSamples,
+    SkippingBatches,
+    Stream,
+    format_skipped_samples,
+)
+from mlscale.data.order.batch_plan import BatchLayout
+from mlscale.data.order.loader import Batches, EvalLoader, Finish, LoaderProgress, TrainLoader
 from mlscale.data.order.permutation import ORDER_VERSION
 from mlscale.data.order.policy import Policy
-from mlscale.data.order.sampling import Balanced, Mixed, Sampling, Shuffled, Weighted
+from mlscale.data.order.sampling import BalancedSampling, MixedSampling, Sampling, ShuffledSampling, WeightedSampling
 from mlscale.errors import MLScaleError
 
-_ANEW = "mlscale like=<id of the run> init_from=<id of the run>, a new run from its weights"
-_WHERE = {
+_RESTART_COMMAND = "mlscale like=<id of the run> init_from=<id of the run>, a new run from its weights"
+_KEY_PATHS = {
     "seed": "seed",
     "version": "data.train",
     "policy": "data.sampling",
     "order_version": "mlscale",
     "decode_version": "mlscale",
 }
-_BEFORE = {"policy": "shuffle", "decode_version": 1}
+_EARLIER_DEFAULTS = {"policy": "shuffle", "decode_version": 1}
 """The values of a checkpoint that was written before these keys were saved."""
 
 
@@ -67,11 +73,11 @@ class OrderedData(LightningDataModule):
                 fix="data.workers=auto",
             )
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
-        self.augment, self.policy = as_batch_augment(augment), policy or Policy()
+        self.augment, self.policy = wrap_augment(augment), policy or Policy()
         self.counted: dict[str, float] = {}
-        self._skipped = Skipped()
-        self._drawn: Sampling | None = None
-        self._progress = Progress()
+        self._skipped = SkippedSamples()
+        self._chosen_sampling: Sampling | None = None
+        self._progress = LoaderProgress()
         self._restored: Mapping[str, Any] | None = None
 
     # For subclasses to override.
@@ -84,23 +90,23 @@ class OrderedData(LightningDataModule):
         """
         raise NotImplementedError
 
-    def _stream(self, split: str) -> tuple[Stream, int, str]:
+    def _open_stream(self, split: str) -> tuple[Stream, int, str]:
         """Return the stream of a split ('train', 'val' or 'test'), its number of samples, and its version."""
         raise NotImplementedError
 
-    def _labels(self) -> NDArray[np.int64]:
+    def _read_class_numbers(self) -> NDArray[np.int64]:
         """Return the class of each training sample, int64 (n,)."""
         raise NotImplementedError
 
-    def _label_digests(self) -> Mapping[str, str]:
+    def _get_label_digests(self) -> Mapping[str, str]:
         """Return the digest of the labels of each split that has any."""
         return {}
 
-    def _weights(self, named: str) -> NDArray[np.float64]:
+    def _read_weights(self, named: str) -> NDArray[np.float64]:
         """Return the weight of each training sample, float64 (n,), as `data.weights` names them."""
         raise NotImplementedError
 
-    def _mix(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    def _get_source_mix(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
         """Return sizes and shares of the sources that training samples are mixed from; None if nothing is mixed."""
         return None
 
@@ -109,9 +115,9 @@ class OrderedData(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Read the indexes; a fit starts at the first sample unless a checkpoint is loaded after this."""
         self.facts()
-        self._skipped = Skipped()
+        self._skipped = SkippedSamples()
         if stage == "fit":
-            self._progress, self._restored = Progress(), None
+            self._progress, self._restored = LoaderProgress(), None
 
     def teardown(self, stage: str) -> None:
         """Report what was left out and what was tolerated, over all ranks."""
@@ -119,49 +125,51 @@ class OrderedData(LightningDataModule):
         if not self.policy.skip:
             return
         # A collective operation: every rank calls it, before rank zero alone prints.
-        names, places = self._skipped.over_ranks()
+        names, places = self._skipped.gather_over_ranks()
         self.counted = {"data/bad_samples": len(names)}
         if stage == "fit":
             self.counted["data/bad_places"] = places
         if self.trainer is None or self.trainer.is_global_zero:
-            print(told(names, places), file=sys.stderr, flush=True)
+            print(format_skipped_samples(names, places), file=sys.stderr, flush=True)
 
     def train_dataloader(self) -> TrainLoader:
         """Return the batches of this rank, from the position that the run has reached."""
-        stream, _, version = self._stream("train")
-        layout, sampling = self._layout(), self._sampling()
+        stream, _, version = self._open_stream("train")
+        layout, sampling = self._build_layout(), self._get_sampling()
         # With padding even a single sample fills a batch.
-        layout.check(None if self.policy.pad else sampling.length)
+        layout.check_batch_size(None if self.policy.pad else sampling.length)
         self._check_restored(version, layout)
-        limit, fixed = self._limit(layout.steps(sampling.length, pad=self.policy.pad) * layout.accumulate)
+        limit, fixed = self._resolve_batch_limit(
+            layout.count_steps(sampling.length, pad=self.policy.pad) * layout.accumulate
+        )
         return TrainLoader(
-            self._batches(stream, "train"),
+            self._wrap_stream(stream, "train"),
             sampling,
             layout,
             progress=self._progress,
             pad=self.policy.pad,
-            finish=self._finish(layout),
+            finish=self._bind_mixing(layout),
             limit=limit,
             fixed=fixed,
         )
 
     def val_dataloader(self) -> EvalLoader:
         """Return a loader of each validation sample, once over all ranks."""
-        return self._eval_loader("val")
+        return self._build_eval_loader("val")
 
     def test_dataloader(self) -> EvalLoader:
         """Return a loader of each test sample, once over all ranks."""
-        return self._eval_loader("test")
+        return self._build_eval_loader("test")
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position in the order, and what the order depends on."""
-        order = self._order_of(self._stream("train")[2])
-        return {**self._progress.state_dict(), **order, "labels": dict(self._label_digests())}
+        order = self._describe_order(self._open_stream("train")[2])
+        return {**self._progress.state_dict(), **order, "labels": dict(self._get_label_digests())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume from a position. Training checks that it fits this data; evaluation may use other data."""
         self._restored = state_dict
-        self._progress = Progress(int(state_dict["epoch"]), int(state_dict["position"]))
+        self._progress = LoaderProgress(int(state_dict["epoch"]), int(state_dict["position"]))
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move the tensors of a batch. On a CPU there is nothing to do, and to look through the keys takes time."""
@@ -181,53 +189,53 @@ class OrderedData(LightningDataModule):
 
     def loading_workers(self) -> int:
         """Return the number of threads or processes that load, per rank, once `auto` is resolved."""
-        return self._threads()
+        return self._resolve_workers()
 
-    def _threads(self) -> int:
+    def _resolve_workers(self) -> int:
         """Return `workers`; 'auto' is this process's cores, shared among the ranks of this machine, four at most."""
         if isinstance(self.workers, int):
             return self.workers
         # Not os.cpu_count(): a container or a scheduler may grant fewer cores than the machine has.
-        return max(1, min(4, len(os.sched_getaffinity(0)) // local_ranks(self.trainer)))
+        return max(1, min(4, len(os.sched_getaffinity(0)) // count_local_ranks(self.trainer)))
 
-    def _sampling(self) -> Sampling:
+    def _get_sampling(self) -> Sampling:
         """Return the order of training samples."""
-        if self._drawn is None:
-            _, samples, version = self._stream("train")
-            self._drawn = self._choose_sampling(samples, version)
-        return self._drawn
+        if self._chosen_sampling is None:
+            _, samples, version = self._open_stream("train")
+            self._chosen_sampling = self._choose_sampling(samples, version)
+        return self._chosen_sampling
 
     def _choose_sampling(self, samples: int, version: str) -> Sampling:
         length, seed = self.policy.epoch_samples or samples, self.seed
-        if (mix := self._mix()) is not None:
-            return Mixed(*mix, length, seed=seed, version=version)
+        if (mix := self._get_source_mix()) is not None:
+            return MixedSampling(*mix, length, seed=seed, version=version)
         if self.policy.sampling == "balanced":
-            return Balanced(self._labels(), length, seed=seed, version=version)
+            return BalancedSampling(self._read_class_numbers(), length, seed=seed, version=version)
         if self.policy.weights is not None:
-            return Weighted(self._weights(self.policy.weights), length, seed=seed, version=version)
+            return WeightedSampling(self._read_weights(self.policy.weights), length, seed=seed, version=version)
         # An epoch of another length: a single source, whose passes over the data continue from epoch to epoch.
         if length != samples:
-            return Mixed(np.array([samples]), np.array([1]), length, seed=seed, version=version)
-        return Shuffled(samples, seed=seed, version=version)
+            return MixedSampling(np.array([samples]), np.array([1]), length, seed=seed, version=version)
+        return ShuffledSampling(samples, seed=seed, version=version)
 
-    def _batches(self, stream: Stream, split: str) -> Batches:
-        return Skipping(stream, split, self._skipped) if self.policy.skip else Failing(stream)
+    def _wrap_stream(self, stream: Stream, split: str) -> Batches:
+        return SkippingBatches(stream, split, self._skipped) if self.policy.skip else FailingBatches(stream)
 
-    def _finish(self, layout: Layout) -> Finish | None:
+    def _bind_mixing(self, layout: BatchLayout) -> Finish | None:
         mixing = self.augment.mixing if isinstance(self.augment, Augment | RandomCrop) else None
         if mixing is None:
             return None
-        mixing.check(layout)
+        mixing.check_blocks(layout)
         if (classes := self.facts().num_classes) is None:
             raise MLScaleError("this data has no classes to mix", where="augment", fix="augment=none")
         return partial(mixing, seed=self.seed, classes=classes)
 
-    def _order_of(self, version: str) -> dict[str, Any]:
+    def _describe_order(self, version: str) -> dict[str, Any]:
         """Return everything that the order of training samples depends on."""
         return {
             "seed": self.seed,
             "version": version,
-            "policy": self._sampling().policy,
+            "policy": self._get_sampling().policy,
             "order_version": ORDER_VERSION,
         }
 
@@ -237,29 +245,29 @@ class OrderedData(LightningDataModule):
         Args:
             before: the digests of a checkpoint; empty in one of an earlier version.
         """
-        for split, digest in self._label_digests().items():
+        for split, digest in self._get_label_digests().items():
             if before.get(split, digest) != digest:
                 raise MLScaleError(
                     "the labels are not those of the checkpoint",
                     where=f"data.{split}",
                     why=f"samples were relabelled: the digest of the {split} labels was {before[split]} "
                     f"and is {digest}",
-                    fix=f"restore the labels; or {_ANEW}",
+                    fix=f"restore the labels; or {_RESTART_COMMAND}",
                 )
 
-    def _eval_loader(self, split: str) -> EvalLoader:
-        stream, samples, _ = self._stream(split)
-        layout = self._layout()
-        layout.check()
-        return EvalLoader(self._batches(stream, split), samples, layout)
+    def _build_eval_loader(self, split: str) -> EvalLoader:
+        stream, samples, _ = self._open_stream(split)
+        layout = self._build_layout()
+        layout.check_batch_size()
+        return EvalLoader(self._wrap_stream(stream, split), samples, layout)
 
-    def _layout(self) -> Layout:
+    def _build_layout(self) -> BatchLayout:
         trainer = self.trainer
         if trainer is None:
-            return Layout(self.batch_size)
-        return Layout(self.batch_size, trainer.world_size, trainer.global_rank, trainer.accumulate_grad_batches)
+            return BatchLayout(self.batch_size)
+        return BatchLayout(self.batch_size, trainer.world_size, trainer.global_rank, trainer.accumulate_grad_batches)
 
-    def _limit(self, batches: int) -> tuple[int | None, bool]:
+    def _resolve_batch_limit(self, batches: int) -> tuple[int | None, bool]:
         """Return the trainer's limit of batches an epoch, and True if every epoch repeats the first."""
         if self.trainer is None:
             return None, False
@@ -269,22 +277,22 @@ class OrderedData(LightningDataModule):
             self.trainer, "overfit_batches", 0
         ) > 0
 
-    def _check_restored(self, version: str, layout: Layout) -> None:
+    def _check_restored(self, version: str, layout: BatchLayout) -> None:
         if self._restored is None:
             return
-        before = {**_BEFORE, **self._restored}
+        before = {**_EARLIER_DEFAULTS, **self._restored}
         # On other data the labels differ too, and the version below is the better message.
         if before["version"] == version:
             self._check_labels(before.get("labels") or {})
-        for name, value in self._order_of(version).items():
+        for name, value in self._describe_order(version).items():
             if before[name] != value:
                 raise MLScaleError(
                     "the checkpoint was trained on images that were decoded in another way"
                     if name == "decode_version"
                     else "the samples come in another order than those of the checkpoint",
-                    where=_WHERE[name],
+                    where=_KEY_PATHS[name],
                     why=f"its {name.replace('_', ' ')} is {before[name]}, and this run's is {value}",
-                    fix=f"seed={before[name]}" if name == "seed" else _ANEW,
+                    fix=f"seed={before[name]}" if name == "seed" else _RESTART_COMMAND,
                 )
         # Another batch size may resume here, as long as one of its forward passes begins at this position.
         if self._progress.position % layout.micro:
@@ -292,11 +300,11 @@ class OrderedData(LightningDataModule):
                 f"the run was saved at sample {self._progress.position}, where no batch of {layout.micro} begins",
                 where="data.batch_size",
                 why="the batch size has changed since the checkpoint was written",
-                fix=f"the batch size of the run; or {_ANEW}",
+                fix=f"the batch size of the run; or {_RESTART_COMMAND}",
             )
 
 
-def local_ranks(trainer: Any) -> int:
+def count_local_ranks(trainer: Any) -> int:
     """Return the number of ranks that share this machine."""
     # LOCAL_WORLD_SIZE is set by torchrun.
     return max(1, trainer.num_devices if trainer is not None else int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

@@ -9,20 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.class_labels import Classes, encode_labels, find_classes
-from mlscale.data.images.augmentation import Augment, BatchAugment, PerSample
+from mlscale.data.images.augmentation import Augment, BatchAugment, PerSampleAugment
 from mlscale.data.images.random_crop import RandomCrop
-from mlscale.data.multiple_labels import Read, classes_of, encode, read_labels
+from mlscale.data.multiple_labels import SplitLabels, encode_multi_hot, find_label_classes, read_labels
 from mlscale.data.order.policy import Policy
-from mlscale.data.shards.sample_source import Source, TarSource
-from mlscale.errors import MLScaleError, all_of
+from mlscale.data.shards.sample_source import SampleSource, TarSource
+from mlscale.errors import MLScaleError, call_all
 
 LABELS = {"one": "cls", "several": "json", "mask": "mask.png"}
 """The kinds of labels, each with the usual extension of its member."""
 
-Encoded = NDArray[np.int64] | NDArray[np.uint8]
+EncodedLabels = NDArray[np.int64] | NDArray[np.uint8]
 
 
-def check(labels: str, augment: BatchAugment | None, policy: Policy) -> None:
+def check_label_kind(labels: str, augment: BatchAugment | None, policy: Policy) -> None:
     """Raise if `labels` is unknown, or if augmentation or policy do not fit it.
 
     Raises:
@@ -52,11 +52,13 @@ def check(labels: str, augment: BatchAugment | None, policy: Policy) -> None:
             why="mixup and cutmix mix the labels of whole images; a pixel of a mask has one class",
             fix="augment.mixup=0 augment.cutmix=0, or augment=crop, augment=flip, augment=shift",
         )
-    if isinstance(augment, PerSample):
+    if isinstance(augment, PerSampleAugment):
         augment.check_pairs()
 
 
-def encoded(labels: str, opened: Mapping[str, Source], where: Mapping[str, str]) -> tuple[Classes, dict[str, Encoded]]:
+def encode_splits(
+    labels: str, opened: Mapping[str, SampleSource], where: Mapping[str, str]
+) -> tuple[Classes, dict[str, EncodedLabels]]:
     """Return the classes of the training split, and the labels of every split by number; not for masks.
 
     Args:
@@ -70,15 +72,17 @@ def encoded(labels: str, opened: Mapping[str, Source], where: Mapping[str, str])
     if labels == "one":
         classes = find_classes(opened["train"].raw_labels, where=where["train"])
         raw_labels = {name: source.raw_labels for name, source in opened.items()}
-        return classes, all_of(
+        return classes, call_all(
             {name: partial(encode_labels, raw, classes, where=where[name]) for name, raw in raw_labels.items()}
         )
-    raw = all_of({name: partial(_several, source, where[name]) for name, source in opened.items()})
-    classes = classes_of(raw["train"], where=where["train"])
-    return classes, all_of({name: partial(encode, read, classes, where=where[name]) for name, read in raw.items()})
+    raw = call_all({name: partial(_read_several_labels, source, where[name]) for name, source in opened.items()})
+    classes = find_label_classes(raw["train"], where=where["train"])
+    return classes, call_all(
+        {name: partial(encode_multi_hot, read, classes, where=where[name]) for name, read in raw.items()}
+    )
 
 
-def _several(source: Source, where: str) -> Read:
+def _read_several_labels(source: SampleSource, where: str) -> SplitLabels:
     # Only shards have members for labels: a folder has one class for each image.
     assert isinstance(source, TarSource)
-    return read_labels(*source.read_labels(), source.key, where=where)
+    return read_labels(*source.read_labels(), source.get_key, where=where)

@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default_collate
 
-from mlscale.data.class_labels import digest_labels, encode_labels, find_classes, join_label_digests
+from mlscale.data.class_labels import compute_label_digest, encode_labels, find_classes, join_label_digests
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.data_module import OrderedData
-from mlscale.data.images.augmentation import BatchAugment, global_generators_kept, seed_generators
+from mlscale.data.images.augmentation import BatchAugment, preserve_global_generators, seed_generators
 from mlscale.data.order import sample_weights as weights_of
 from mlscale.data.order.bad_samples import BadSample, Stream
-from mlscale.data.order.batch_plan import Batch, Plan
-from mlscale.data.order.permutation import sample_seeds
+from mlscale.data.order.batch_plan import Batch, BatchPlan
+from mlscale.data.order.permutation import derive_sample_seeds
 from mlscale.data.order.policy import Policy
 from mlscale.errors import MLScaleError
 
 # Samples whose values are part of the data version: to load all of a dataset could take as long as an epoch.
-_PROBED = 64
+_PROBE_COUNT = 64
 
 
 class DatasetData(OrderedData):
@@ -89,13 +89,13 @@ class DatasetData(OrderedData):
                 n-1.
         """
         if self._facts is None:
-            self._facts = self._read()
+            self._facts = self._read_facts()
         return self._facts
 
-    def _threads(self) -> int:
+    def _resolve_workers(self) -> int:
         return self.workers if isinstance(self.workers, int) else 0
 
-    def _read(self) -> DataFacts:
+    def _read_facts(self) -> DataFacts:
         for split, dataset in self._datasets.items():
             if not hasattr(dataset, "__len__") or len(dataset) == 0:
                 raise MLScaleError(
@@ -105,16 +105,16 @@ class DatasetData(OrderedData):
                     why="the order of samples is computed from how many there are",
                     fix="give it __len__ and __getitem__, or write it as shards",
                 )
-        labels = {split: _labels(dataset, f"data.{split}") for split, dataset in self._datasets.items()}
+        labels = {split: _read_all_labels(dataset, f"data.{split}") for split, dataset in self._datasets.items()}
         classes = find_classes(labels["train"], where="data.train")
         for split in labels:
             encoded = encode_labels(labels[split], classes, where=f"data.{split}")
-            self._digests_of_labels[split] = digest_labels(encoded, classes.names)
+            self._digests_of_labels[split] = compute_label_digest(encoded, classes.names)
             if split == "train":
                 self._train_labels = encoded
         for split, dataset in self._datasets.items():
-            probed = _probe(dataset, f"data.{split}", skip_bad=self.policy.skip)
-            self._versions[split] = _digest(labels[split], probed)
+            probed = _probe_samples(dataset, f"data.{split}", skip_bad=self.policy.skip)
+            self._versions[split] = _compute_version(labels[split], probed)
             if split == "train":
                 x = next(value for value in probed if value is not None)
         # Fewer than three dimensions are filled up by ones in front; of more, the last three count.
@@ -133,25 +133,25 @@ class DatasetData(OrderedData):
             label_digest=join_label_digests(self._digests_of_labels),
         )
 
-    def _label_digests(self) -> Mapping[str, str]:
+    def _get_label_digests(self) -> Mapping[str, str]:
         self.facts()
         return self._digests_of_labels
 
-    def _labels(self) -> NDArray[np.int64]:
+    def _read_class_numbers(self) -> NDArray[np.int64]:
         self.facts()
         return self._train_labels
 
-    def _weights(self, named: str) -> NDArray[np.float64]:
+    def _read_weights(self, named: str) -> NDArray[np.float64]:
         self.facts()
-        return weights_of.from_file(named, [f"train/{sample}" for sample in range(len(self._train_labels))])
+        return weights_of.read_weights_file(named, [f"train/{sample}" for sample in range(len(self._train_labels))])
 
-    def _stream(self, split: str) -> tuple[Stream, int, str]:
+    def _open_stream(self, split: str) -> tuple[Stream, int, str]:
         self.facts()
         if split not in self._datasets:
             raise MLScaleError(f"this data has no {split} split", where=f"data.{split}", fix="split=val")
         dataset = self._datasets[split]
         augment = self.augment if split == "train" else None
-        stream = DatasetStream(dataset, split=split, workers=self._threads(), augment=augment, seed=self.seed)
+        stream = DatasetStream(dataset, split=split, workers=self._resolve_workers(), augment=augment, seed=self.seed)
         return stream, len(dataset), self._versions[split]  # type: ignore[arg-type]  # asked in _read
 
 
@@ -161,40 +161,40 @@ class DatasetStream:
     def __init__(
         self, dataset: Dataset[Any], *, split: str, workers: int, augment: BatchAugment | None, seed: int
     ) -> None:
-        self._samples = _Seeded(dataset, split)
+        self._samples = _SeededDataset(dataset, split)
         self._split, self._workers, self._augment, self._seed = split, workers, augment, seed
 
-    def __call__(self, plans: Iterable[Plan]) -> Iterator[Batch | BadSample]:
+    def __call__(self, plans: Iterable[BatchPlan]) -> Iterator[Batch | BadSample]:
         """Yield a batch for each plan; in its place a `BadSample`, if one of its samples fails to load."""
         if self._workers == 0:
             for plan in plans:
-                with global_generators_kept():
-                    samples = [self._samples[request] for request in self._requests(plan)]
-                yield self._finish(plan, _collate(samples))
+                with preserve_global_generators():
+                    samples = [self._samples[request] for request in self._list_requests(plan)]
+                yield self._finish_batch(plan, _collate_samples(samples))
             return
         # DataLoader takes the batches of its sampler in this process; the plans are needed again as results come.
-        kept = list(plans)
+        plan_list = list(plans)
         loader: DataLoader[Any] = DataLoader(
             self._samples,
-            batch_sampler=[self._requests(plan) for plan in kept],
+            batch_sampler=[self._list_requests(plan) for plan in plan_list],
             num_workers=self._workers,
-            collate_fn=_collate,
+            collate_fn=_collate_samples,
             worker_init_fn=_forget_signals,
             generator=torch.Generator().manual_seed(0),  # else it draws its workers' seed from the global one
         )
-        for plan, batch in zip(kept, loader, strict=True):
-            yield self._finish(plan, batch)
+        for plan, batch in zip(plan_list, loader, strict=True):
+            yield self._finish_batch(plan, batch)
 
-    def _requests(self, plan: Plan) -> list[tuple[int, int]]:
-        seeds = sample_seeds(plan.positions, seed=self._seed, epoch=plan.epoch, stream=f"dataset {self._split}")
+    def _list_requests(self, plan: BatchPlan) -> list[tuple[int, int]]:
+        seeds = derive_sample_seeds(plan.positions, seed=self._seed, epoch=plan.epoch, stream=f"dataset {self._split}")
         return list(zip(plan.samples.tolist(), seeds.tolist(), strict=True))
 
-    def _finish(self, plan: Plan, batch: dict[str, Any] | BadSample) -> Batch | BadSample:
+    def _finish_batch(self, plan: BatchPlan, batch: dict[str, Any] | BadSample) -> Batch | BadSample:
         if isinstance(batch, BadSample):
             return batch
         x = batch["x"]
         if self._augment is not None:
-            seeds = sample_seeds(plan.positions, seed=self._seed, epoch=plan.epoch, stream="augment")
+            seeds = derive_sample_seeds(plan.positions, seed=self._seed, epoch=plan.epoch, stream="augment")
             x = self._augment(x, seeds)
         batch["x"] = x.float()
         batch["key"] = [f"{self._split}/{sample}" for sample in plan.samples.tolist()]
@@ -203,7 +203,7 @@ class DatasetStream:
         return batch
 
 
-class _Seeded(Dataset[dict[str, Any] | BadSample]):
+class _SeededDataset(Dataset[dict[str, Any] | BadSample]):
     """A dataset that is indexed by (sample, seed). A sample that fails to load is replaced by its error."""
 
     def __init__(self, dataset: Dataset[Any], split: str) -> None:
@@ -232,18 +232,18 @@ class _Seeded(Dataset[dict[str, Any] | BadSample]):
             # By hand, because it is returned and not raised.
             bad.__cause__ = error
             return bad
-        x, y = as_pair(sample, self._where)
+        x, y = parse_pair(sample, self._where)
         extra = {k: v for k, v in sample.items() if k not in ("x", "y")} if isinstance(sample, Mapping) else {}
         return {"x": x, "y": torch.tensor(y), **extra}
 
 
-def _collate(samples: list[Any]) -> Any:
+def _collate_samples(samples: list[Any]) -> Any:
     """Return a batch, or the first error among the samples."""
     bad = next((sample for sample in samples if isinstance(sample, BadSample)), None)
     return default_collate(samples) if bad is None else bad
 
 
-def as_pair(sample: Any, where: str) -> tuple[Tensor, int]:
+def parse_pair(sample: Any, where: str) -> tuple[Tensor, int]:
     """Return x and y of a sample.
 
     Raises:
@@ -272,7 +272,7 @@ def as_pair(sample: Any, where: str) -> tuple[Tensor, int]:
     return (x.float() / 255 if x.dtype == torch.uint8 else x), y
 
 
-def _labels(dataset: Any, where: str) -> list[int | str]:
+def _read_all_labels(dataset: Any, where: str) -> list[int | str]:
     """Return every label, without loading samples where the dataset has them as a list or a tensor."""
     if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2:
         y = dataset.tensors[1]
@@ -280,7 +280,7 @@ def _labels(dataset: Any, where: str) -> list[int | str]:
             return [int(label) for label in y.tolist()]
     if isinstance(dataset, Subset):
         # A subset has no `targets`; those of the whole dataset need no loading.
-        every = _labels(dataset.dataset, where)
+        every = _read_all_labels(dataset.dataset, where)
         return [every[i] for i in dataset.indices]
     for name in ("targets", "labels"):
         values = getattr(dataset, name, None)
@@ -289,11 +289,11 @@ def _labels(dataset: Any, where: str) -> list[int | str]:
         if isinstance(values, list) and len(values) == len(dataset) and all(isinstance(y, int) for y in values):
             return list(values)
     # Loading a sample may draw random numbers, which must not shift those of training.
-    with global_generators_kept():
-        return [as_pair(dataset[i], where)[1] for i in range(len(dataset))]
+    with preserve_global_generators():
+        return [parse_pair(dataset[i], where)[1] for i in range(len(dataset))]
 
 
-def _probe(dataset: Any, where: str, *, skip_bad: bool) -> list[Tensor | None]:
+def _probe_samples(dataset: Any, where: str, *, skip_bad: bool) -> list[Tensor | None]:
     """Return x of some samples, evenly spread; None for one that cannot be loaded.
 
     Raises:
@@ -301,13 +301,13 @@ def _probe(dataset: Any, where: str, *, skip_bad: bool) -> list[Tensor | None]:
     """
     probed: list[Tensor | None] = []
     failure: Exception | None = None
-    with global_generators_kept():
+    with preserve_global_generators():
         # Small datasets give a number more than once.
-        for i in np.unique(np.linspace(0, len(dataset) - 1, _PROBED).astype(int)).tolist():
+        for i in np.unique(np.linspace(0, len(dataset) - 1, _PROBE_COUNT).astype(int)).tolist():
             # A fixed seed, so that random transforms inside the dataset give the same version in every run.
             seed_generators(0)
             try:
-                probed.append(as_pair(dataset[i], where)[0])
+                probed.append(parse_pair(dataset[i], where)[0])
             except Exception as error:
                 if not skip_bad or isinstance(error, MLScaleError):
                     raise
@@ -318,7 +318,7 @@ def _probe(dataset: Any, where: str, *, skip_bad: bool) -> list[Tensor | None]:
     return probed
 
 
-def _digest(labels: list[int | str], probed: list[Tensor | None]) -> str:
+def _compute_version(labels: list[int | str], probed: list[Tensor | None]) -> str:
     """Return a digest of the labels and of the values of some samples."""
     total = hashlib.sha256(np.asarray(labels, "<i8").tobytes())
     for x in probed:

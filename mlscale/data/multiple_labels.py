@@ -17,7 +17,7 @@ from mlscale.errors import MLScaleError
 Labels = list[Label]
 
 
-class Read(NamedTuple):
+class SplitLabels(NamedTuple):
     """The labels of a split.
 
     Attributes:
@@ -29,7 +29,7 @@ class Read(NamedTuple):
     entries: int | None
 
 
-def read_labels(extension: str, contents: Sequence[bytes], key: Callable[[int], str], *, where: str) -> Read:
+def read_labels(extension: str, contents: Sequence[bytes], key: Callable[[int], str], *, where: str) -> SplitLabels:
     """Return the labels of each sample.
 
     A `.json` member is a list of class numbers or of class names; a `.npy` member a vector of 0 and 1, as long as there
@@ -57,7 +57,7 @@ def read_labels(extension: str, contents: Sequence[bytes], key: Callable[[int], 
     for sample, content in enumerate(contents):
         try:
             value: Any = decode_value(content, extension)
-            read.append(_of_list(value) if last == "json" else _of_vector(value, lengths))
+            read.append(_parse_label_list(value) if last == "json" else _parse_label_vector(value, lengths))
         # json, numpy and webdataset's decoders each raise errors of their own.
         except Exception as error:
             raise MLScaleError(
@@ -66,17 +66,17 @@ def read_labels(extension: str, contents: Sequence[bytes], key: Callable[[int], 
                 why=f"{error} (its .{extension} member begins {content[:40]!r})",
                 fix='write them as a list, such as [0, 3] or ["cat", "dog"]; [] for none',
             ) from error
-    return Read(read, next(iter(lengths), None))
+    return SplitLabels(read, next(iter(lengths), None))
 
 
-def classes_of(train: Read, *, where: str) -> Classes:
+def find_label_classes(train: SplitLabels, *, where: str) -> Classes:
     """Return the classes of the training split; `samples` counts those that have each. A vector has an entry for a
     class that no sample has, too.
 
     Raises:
         MLScaleError: no sample has any, or what `find_classes` raises.
     """
-    every = [label for each in train.labels for label in each]
+    every = [label for sample_labels in train.labels for label in sample_labels]
     if not every:
         raise MLScaleError(
             "no training sample has a label", where=where, why="all lists are empty", fix="data.label_key=<a member>"
@@ -87,7 +87,7 @@ def classes_of(train: Read, *, where: str) -> Classes:
     return Classes(train.entries, None, tuple(counts[number] for number in range(train.entries)))
 
 
-def encode(split: Read, classes: Classes, *, where: str) -> NDArray[np.uint8]:
+def encode_multi_hot(split: SplitLabels, classes: Classes, *, where: str) -> NDArray[np.uint8]:
     """Return 1 where a sample has a class and 0 elsewhere, uint8 (n, classes).
 
     Raises:
@@ -101,15 +101,15 @@ def encode(split: Read, classes: Classes, *, where: str) -> NDArray[np.uint8]:
             why="each has a 0 or 1 for every class",
             fix="write vectors of one length in every split",
         )
-    counts = [len(each) for each in labels]
-    numbers = encode_labels([label for each in labels for label in each], classes, where=where)
+    counts = [len(sample_labels) for sample_labels in labels]
+    numbers = encode_labels([label for sample_labels in labels for label in sample_labels], classes, where=where)
     hot = np.zeros((len(labels), classes.count), np.uint8)
     # `numbers` holds the labels of all samples one after the other, so each row number is repeated as often.
     hot[np.repeat(np.arange(len(labels)), counts), numbers] = 1
     return hot
 
 
-def _of_list(value: Any) -> Labels:
+def _parse_label_list(value: Any) -> Labels:
     # bool is a subclass of int: [true, false] would be read as the classes 1 and 0.
     if not isinstance(value, list) or not all(isinstance(v, int | str) and not isinstance(v, bool) for v in value):
         raise ValueError("it is no list of class numbers or names")
@@ -117,7 +117,7 @@ def _of_list(value: Any) -> Labels:
     return list(dict.fromkeys(value))
 
 
-def _of_vector(value: Any, lengths: set[int]) -> Labels:
+def _parse_label_vector(value: Any, lengths: set[int]) -> Labels:
     vector = np.asarray(value)
     if vector.ndim != 1 or not np.isin(vector, (0, 1)).all():
         raise ValueError(f"it is no vector of 0 and 1, but {vector.dtype} {vector.shape}")

@@ -18,14 +18,14 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 _aten = torch.ops.aten
-_SAMPLES = 24  # at most: from 16 on, kernels are those of larger batches, and scratch memory is affine in the batch
-_MULTIPLICATIONS = 3e8  # of one call, at most: some hundredths of a second
-_GROUPED = 2e7  # of one with groups, whose kernels are slow
+_MAX_SAMPLES = 24  # at most: from 16 on, kernels are those of larger batches, and scratch memory is affine in the batch
+_MAX_MULTIPLICATIONS = 3e8  # of one call, at most: some hundredths of a second
+_MAX_GROUPED_MULTIPLICATIONS = 2e7  # of one with groups, whose kernels are slow
 
 Layout = tuple[torch.Size, tuple[int, ...], torch.dtype]
 
 
-def cpu_scratch(func: Any, args: tuple[Any, ...], result: Any) -> int:
+def estimate_cpu_scratch(func: Any, args: tuple[Any, ...], result: Any) -> int:
     """Return the largest number of bytes that a CPU kernel holds in addition to its arguments and its results.
 
     Args:
@@ -34,19 +34,21 @@ def cpu_scratch(func: Any, args: tuple[Any, ...], result: Any) -> int:
         result: what it returned.
     """
     if func is _aten.convolution.default:
-        bias = None if args[2] is None else _layout(args[2])
-        return _of_convolution(None, _layout(args[0]), _layout(args[1]), bias, _hashable(args[3:]), _threads())
+        bias = None if args[2] is None else _get_layout(args[2])
+        return _estimate_convolution_scratch(
+            None, _get_layout(args[0]), _get_layout(args[1]), bias, _make_hashable(args[3:]), _get_num_threads()
+        )
     if func is _aten.convolution_backward.default:
-        gradient, read, weight = map(_layout, args[:3])
-        return _of_convolution(gradient, read, weight, None, _hashable(args[3:]), _threads())
+        gradient, read, weight = map(_get_layout, args[:3])
+        return _estimate_convolution_scratch(gradient, read, weight, None, _make_hashable(args[3:]), _get_num_threads())
     # One buffer of the size of its second argument, the input.
     if func is _aten.native_batch_norm_backward.default:
-        return _bytes(args[1])
+        return _count_bytes(args[1])
     return 0
 
 
 @cache
-def _of_convolution(
+def _estimate_convolution_scratch(
     gradient: Layout | None,
     read: Layout,
     weight: Layout,
@@ -62,29 +64,29 @@ def _of_convolution(
         threads: number of threads that compute; the kernel depends on it.
     """
 
-    def measure(count: int) -> int:
-        return _measured(gradient, read, weight, bias, settings, count)
+    def measure_samples(count: int) -> int:
+        return _measure_convolution(gradient, read, weight, bias, settings, count)
 
-    samples, most = read[0][0], _affordable(read, weight, settings)
+    samples, most = read[0][0], _limit_probe_samples(read, weight, settings)
     if samples <= most:
-        return measure(samples)
+        return measure_samples(samples)
     # Both sizes are near the limit: kernels of very small batches are others.
     few = max(1, 2 * most // 3)
-    small, large = measure(few), measure(most)
+    small, large = measure_samples(few), measure_samples(most)
     slope = (large - small) / (most - few)
     return max(0, round(large + slope * (samples - most)))
 
 
-def _affordable(read: Layout, weight: Layout, settings: tuple[Any, ...]) -> int:
+def _limit_probe_samples(read: Layout, weight: Layout, settings: tuple[Any, ...]) -> int:
     """Return the number of samples of a measurement: 2 to 24, whatever the size of the model."""
     # The last integer of the operation's settings is `groups`, forward and backward; a bool is not an integer here.
     groups = next(item for item in reversed(settings) if type(item) is int)
-    each = read[0][1:].numel() * weight[0][0] * weight[0][2:].numel() / groups
-    limit = _MULTIPLICATIONS if groups == 1 else _GROUPED
-    return int(min(_SAMPLES, max(2, limit // max(1.0, each))))
+    multiplications = read[0][1:].numel() * weight[0][0] * weight[0][2:].numel() / groups
+    limit = _MAX_MULTIPLICATIONS if groups == 1 else _MAX_GROUPED_MULTIPLICATIONS
+    return int(min(_MAX_SAMPLES, max(2, limit // max(1.0, multiplications))))
 
 
-def _measured(
+def _measure_convolution(
     gradient: Layout | None,
     read: Layout,
     weight: Layout,
@@ -96,17 +98,17 @@ def _measured(
     plain = [list(item) if isinstance(item, tuple) else item for item in settings]
     # The caller is within a trace: without leaving it, this would run on fake tensors and cast once more.
     with unset_fake_temporarily(), torch.no_grad(), torch.autocast("cpu", enabled=False):
-        inputs, kernel = _zeros(read, samples), _zeros(weight)
+        inputs, kernel = _create_zeros(read, samples), _create_zeros(weight)
         if gradient is None:
-            added = None if bias is None else _zeros(bias)
-            return allocated(lambda: _aten.convolution.default(inputs, kernel, added, *plain))
-        outgoing = _zeros(gradient, samples)
-        return allocated(lambda: _aten.convolution_backward.default(outgoing, inputs, kernel, *plain))
+            added = None if bias is None else _create_zeros(bias)
+            return measure_allocated_bytes(lambda: _aten.convolution.default(inputs, kernel, added, *plain))
+        outgoing = _create_zeros(gradient, samples)
+        return measure_allocated_bytes(lambda: _aten.convolution_backward.default(outgoing, inputs, kernel, *plain))
 
 
-def allocated(call: Callable[[], Any]) -> int:
+def measure_allocated_bytes(call: Callable[[], Any]) -> int:
     """Return the peak of the bytes that a call held from the CPU allocator, less those that its results keep."""
-    with _recording() as changes:
+    with _record_allocations() as changes:
         result = call()
     held = peak = 0
     for change in changes:
@@ -118,7 +120,7 @@ def allocated(call: Callable[[], Any]) -> int:
 
 
 @contextlib.contextmanager
-def _recording() -> Iterator[list[int]]:
+def _record_allocations() -> Iterator[list[int]]:
     """Collect the size of each allocation of this thread, bytes, negative where memory is freed.
 
     By torch's older profiler: the newer one writes to stderr each time it starts.
@@ -136,22 +138,22 @@ def _recording() -> Iterator[list[int]]:
             changes += [event.cpu_memory_usage() for event in thread if event.kind() == "memory_alloc"]
 
 
-def _zeros(layout: Layout, samples: int | None = None) -> Tensor:
+def _create_zeros(layout: Layout, samples: int | None = None) -> Tensor:
     size, stride, dtype = layout
     return torch.empty_strided(size if samples is None else (samples, *size[1:]), stride, dtype=dtype).zero_()
 
 
-def _threads() -> int:
+def _get_num_threads() -> int:
     return torch.get_num_threads()
 
 
-def _layout(tensor: Tensor) -> Layout:
+def _get_layout(tensor: Tensor) -> Layout:
     return tensor.shape, tensor.stride(), tensor.dtype
 
 
-def _hashable(settings: tuple[Any, ...]) -> tuple[Any, ...]:
+def _make_hashable(settings: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(tuple(item) if isinstance(item, list) else item for item in settings)
 
 
-def _bytes(tensor: Tensor) -> int:
+def _count_bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()

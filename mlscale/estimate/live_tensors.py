@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
-class Live(TorchDispatchMode):
+class LiveTensorMode(TorchDispatchMode):
     """A mode in which every storage that an operation returns is counted until it is freed.
 
     The sum of storages is the memory requested from an allocator, except scratch memory inside of kernels. Without
@@ -34,9 +34,9 @@ class Live(TorchDispatchMode):
         self._numbers = 0
         self._kinds: dict[int, str] = {}
 
-    def add(self, value: Any) -> None:
+    def add_tensors(self, value: Any) -> None:
         """Count the tensors in `value`, a tensor or any nesting of lists, tuples and dictionaries."""
-        for tensor in tensors_of(value):
+        for tensor in iterate_tensors(value):
             storage = tensor.untyped_storage()
             # The address of the C++ storage: views share it, and are counted once.
             key = storage._cdata
@@ -44,17 +44,17 @@ class Live(TorchDispatchMode):
                 number, size = self._numbers, storage.nbytes()
                 self._numbers += 1
                 self._live[key] = (number, size)
-                self._change(number, size)
+                self._change_current_bytes(number, size)
                 # Python frees a tensor's storage without an operation that this mode could see.
-                weakref.finalize(storage, self._drop, key)
+                weakref.finalize(storage, self._drop_storage, key)
 
-    def name(self, kind: str, value: Any) -> None:
+    def set_purpose(self, kind: str, value: Any) -> None:
         """Name the purpose of the tensors in `value`; the first name of a storage stays."""
-        self.add(value)
-        for tensor in tensors_of(value):
+        self.add_tensors(value)
+        for tensor in iterate_tensors(value):
             self._kinds.setdefault(self._live[tensor.untyped_storage()._cdata][0], kind)
 
-    def at_peak(self) -> dict[str, int]:
+    def split_peak(self) -> dict[str, int]:
         """Return the bytes by name at the moment of the peak; tensors without a name are 'other'."""
         # Replayed from the events: names may be given after the peak, as gradients get theirs after the backward pass.
         sums: dict[str, int] = {}
@@ -65,34 +65,34 @@ class Live(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        self.add(result)
+        self.add_tensors(result)
         if self._scratch is not None:
-            self._look(self._scratch(func, args, result))
+            self._update_peak(self._scratch(func, args, result))
         return result
 
-    def _change(self, number: int, change: int) -> None:
+    def _change_current_bytes(self, number: int, change: int) -> None:
         self.current += change
         self._events.append((number, change))
-        self._look(0)
+        self._update_peak(0)
 
-    def _look(self, scratch: int) -> None:
+    def _update_peak(self, scratch: int) -> None:
         """Record a new peak, if the live tensors and `scratch` bytes are one."""
         if self.current + scratch > self.peak:
             self.peak, self._scratch_at_peak, self._peak_at = self.current + scratch, scratch, len(self._events)
 
-    def _drop(self, key: int) -> None:
+    def _drop_storage(self, key: int) -> None:
         if key in self._live:
             number, size = self._live.pop(key)
-            self._change(number, -size)
+            self._change_current_bytes(number, -size)
 
 
-def tensors_of(value: Any) -> Iterable[torch.Tensor]:
+def iterate_tensors(value: Any) -> Iterable[torch.Tensor]:
     """Yield every tensor in any nesting of lists, tuples and dictionaries."""
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, dict):
         for item in value.values():
-            yield from tensors_of(item)
+            yield from iterate_tensors(item)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from tensors_of(item)
+            yield from iterate_tensors(item)

@@ -39,7 +39,7 @@ class Instance:
 
 
 @dataclass(frozen=True)
-class Prices:
+class PriceFile:
     """A price file.
 
     Attributes:
@@ -52,11 +52,11 @@ class Prices:
     instances: Mapping[str, Instance]
     path: str
 
-    def age_days(self, today: date | None = None) -> int:
+    def get_age_days(self, today: date | None = None) -> int:
         """Return the days since the file was written."""
         return ((today or date.today()) - self.snapshot).days
 
-    def find(self, name: str) -> Instance:
+    def find_instance(self, name: str) -> Instance:
         """Return the instance called `name`.
 
         Raises:
@@ -65,7 +65,7 @@ class Prices:
         if name in self.instances:
             return self.instances[name]
         # The same machine without its provider ('g5.xlarge' for 'aws/g5.xlarge') is suggested before similar names.
-        same = [each for each in self.instances if each.rpartition("/")[2] == name]
+        same = [candidate for candidate in self.instances if candidate.rpartition("/")[2] == name]
         near = list(dict.fromkeys([*same, *difflib.get_close_matches(name, self.instances, n=3, cutoff=0.5)]))
         raise MLScaleError(
             f"no instance '{name}' in the price file",
@@ -74,15 +74,15 @@ class Prices:
             fix=f"estimate.instance={near[0] if near else next(iter(self.instances), '…')}, or estimate.usd_per_hour=…",
         )
 
-    def told(self, today: date | None = None) -> str:
+    def format_age(self, today: date | None = None) -> str:
         """Return the age of the file as text."""
-        age = self.age_days(today)
+        age = self.get_age_days(today)
         words = f"prices of {self.snapshot.isoformat()}, {age} day{'s' * (age != 1)} old"
         words += ", old" if age > _OLD_DAYS else ""
         return words if self.verified else f"{words}, not verified"
 
 
-def load(path: str | None = None) -> Prices:
+def load_price_file(path: str | None = None) -> PriceFile:
     """Read the price file at `path`; without a path, the built-in one.
 
     Raises:
@@ -102,7 +102,7 @@ def load(path: str | None = None) -> Prices:
         ) from error
     # A user writes this file: any missing key or wrong type becomes an error that shows a correct file.
     try:
-        return _parsed(document, label)
+        return _parse_price_file(document, label)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MLScaleError(
             "this is no price file",
@@ -112,12 +112,12 @@ def load(path: str | None = None) -> Prices:
         ) from error
 
 
-def cost_usd(seconds: float, usd_per_hour: float | None) -> float:
+def compute_cost_usd(seconds: float, usd_per_hour: float | None) -> float:
     """Return the cost of `seconds`, USD; NaN if the time or the price is unknown."""
     return math.nan if usd_per_hour is None else seconds / 3600 * usd_per_hour
 
 
-def _parsed(document: Any, label: str) -> Prices:
+def _parse_price_file(document: Any, label: str) -> PriceFile:
     snapshot = document["snapshot"]
     # YAML reads an unquoted date as one, and a quoted date as text.
     if not isinstance(snapshot, date):
@@ -126,7 +126,7 @@ def _parsed(document: Any, label: str) -> Prices:
     instances = {
         str(name): Instance(
             name=str(name),
-            usd_per_hour=_price(entry.get("usd_per_hour"), name),
+            usd_per_hour=_parse_price(entry.get("usd_per_hour"), name),
             gpus=int(entry.get("gpus") or 0),
             gpu=entry.get("gpu"),
             gpu_memory_gib=entry.get("gpu_memory_gib"),
@@ -135,10 +135,10 @@ def _parsed(document: Any, label: str) -> Prices:
         for name, entry in document["instances"].items()
     }
     # `is True`: a text such as "no" must not count as verified.
-    return Prices(snapshot, document.get("verified") is True, instances, label)
+    return PriceFile(snapshot, document.get("verified") is True, instances, label)
 
 
-def _price(value: Any, name: str) -> float | None:
+def _parse_price(value: Any, name: str) -> float | None:
     if value is None:
         return None
     price = float(value)

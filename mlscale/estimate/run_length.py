@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunLength:
     """The length of a run.
 
     Attributes:
@@ -24,9 +24,9 @@ class Plan:
     validation_batches: int
 
 
-def plan(
+def compute_run_length(
     trainer: Mapping[str, Any], passes_of_epoch: int | None, total_passes: int | None, validation_batches: int | None
-) -> Plan | None:
+) -> RunLength | None:
     """Return the length of a run from the trainer's settings; None for a run without a known end.
 
     Args:
@@ -38,11 +38,13 @@ def plan(
     if passes_of_epoch is None or total_passes is None or passes_of_epoch < 1:
         return None
     epochs = -(-total_passes // passes_of_epoch)  # rounded up
-    batches = limited(trainer.get("limit_val_batches"), validation_batches or 0)
-    return Plan(total_passes, epochs, _validations(trainer, passes_of_epoch, total_passes) if batches else 0, batches)
+    batches = limit_batches(trainer.get("limit_val_batches"), validation_batches or 0)
+    return RunLength(
+        total_passes, epochs, _count_validations(trainer, passes_of_epoch, total_passes) if batches else 0, batches
+    )
 
 
-def limited(limit: float | None, batches: int) -> int:
+def limit_batches(limit: float | None, batches: int) -> int:
     """Return the number of batches under Lightning's limit, an integer (batches) or a float (share)."""
     # As Lightning: the type decides, so that 1 is one batch and 1.0 all of them.
     if limit is None:
@@ -52,7 +54,7 @@ def limited(limit: float | None, batches: int) -> int:
     return max(1, int(limit * batches)) if limit > 0 and batches else 0
 
 
-def _validations(trainer: Mapping[str, Any], passes_of_epoch: int, total_passes: int) -> int:
+def _count_validations(trainer: Mapping[str, Any], passes_of_epoch: int, total_passes: int) -> int:
     interval, every = trainer.get("val_check_interval"), trainer.get("check_val_every_n_epoch", 1)
     if isinstance(interval, int) and not isinstance(interval, bool):
         # Without `check_val_every_n_epoch` Lightning counts batches over epochs, else within each epoch.

@@ -12,7 +12,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from mlscale.errors import MLScaleError
-from mlscale.estimate.live_tensors import Live
+from mlscale.estimate.live_tensors import LiveTensorMode
 
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 _WEIGHTS = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
@@ -20,7 +20,7 @@ PRECISIONS = ("32-true", *_AUTOCAST, *_WEIGHTS)
 
 
 @dataclass(frozen=True)
-class Loop:
+class StepSettings:
     """The settings of a run's training steps.
 
     Attributes:
@@ -38,7 +38,7 @@ class Loop:
     cpu_kernels: bool = True
 
 
-def two_steps(task: LightningModule, batch: Any, loop: Loop, live: Live) -> None:
+def run_two_steps(task: LightningModule, batch: Any, loop: StepSettings, live: LiveTensorMode) -> None:
     """Take two optimizer steps of `task` on `batch`, and name the tensors that they hold in `live`.
 
     Two, since the optimizer's state and, in the next forward pass, the old gradients exist only after the first. As in
@@ -65,11 +65,11 @@ def two_steps(task: LightningModule, batch: Any, loop: Loop, live: Live) -> None
         )
     if weights := _WEIGHTS.get(loop.precision):
         task.to(weights)
-        batch = _floats_to(batch, weights)
+        batch = _cast_floats(batch, weights)
     task.train()
-    live.name("parameters", [*task.parameters(), *task.buffers()])
-    live.name("batch", batch)
-    optimizers = optimizers_in(task.configure_optimizers())
+    live.set_purpose("parameters", [*task.parameters(), *task.buffers()])
+    live.set_purpose("batch", batch)
+    optimizers = find_optimizers(task.configure_optimizers())
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             # None lets torch choose by device: the trace is on a CPU, where it would not choose `foreach`, which keeps
@@ -78,18 +78,18 @@ def two_steps(task: LightningModule, batch: Any, loop: Loop, live: Live) -> None
                 group["foreach"] = True
     for _ in range(2):
         for number in range(min(loop.passes, 2)):
-            with _autocast(loop.precision):
-                loss = loss_in(task.training_step(batch, number))
+            with _enable_autocast(loop.precision):
+                loss = extract_loss(task.training_step(batch, number))
             if number == 0:
                 _free_gradients(optimizers)
             (loss / loop.passes).backward()  # type: ignore[no-untyped-call]
             del loss  # else it would count during the next forward pass
-        live.name("gradients", [p.grad for p in task.parameters() if p.grad is not None])
+        live.set_purpose("gradients", [p.grad for p in task.parameters() if p.grad is not None])
         if loop.clip:
             nn.utils.clip_grad_norm_(task.parameters(), loop.clip)
         for optimizer in optimizers:
             optimizer.step()
-            live.name("optimizer_state", list(optimizer.state.values()))
+            live.set_purpose("optimizer_state", list(optimizer.state.values()))
 
 
 def _free_gradients(optimizers: list[torch.optim.Optimizer]) -> None:
@@ -97,25 +97,25 @@ def _free_gradients(optimizers: list[torch.optim.Optimizer]) -> None:
         optimizer.zero_grad(set_to_none=True)
 
 
-def optimizers_in(configured: Any) -> list[torch.optim.Optimizer]:
+def find_optimizers(configured: Any) -> list[torch.optim.Optimizer]:
     """Return the optimizers in any result that `configure_optimizers` may have."""
     if isinstance(configured, torch.optim.Optimizer):
         return [configured]
     if isinstance(configured, Mapping):
-        return optimizers_in(configured["optimizer"])
+        return find_optimizers(configured["optimizer"])
     if isinstance(configured, list | tuple):
-        found = [item for item in configured if isinstance(item, torch.optim.Optimizer | Mapping | list | tuple)]
-        return [each for item in found if item for each in _optimizers_or_none(item)]
+        entries = [item for item in configured if isinstance(item, torch.optim.Optimizer | Mapping | list | tuple)]
+        return [optimizer for item in entries if item for optimizer in _find_entry_optimizers(item)]
     return []
 
 
-def _optimizers_or_none(item: Any) -> list[torch.optim.Optimizer]:
+def _find_entry_optimizers(item: Any) -> list[torch.optim.Optimizer]:
     """Return the optimizers of an entry; lists of schedulers have none."""
     # A scheduler's dictionary ({"scheduler", "interval"}) has no optimizer.
-    return [] if isinstance(item, Mapping) and "optimizer" not in item else optimizers_in(item)
+    return [] if isinstance(item, Mapping) and "optimizer" not in item else find_optimizers(item)
 
 
-def loss_in(output: Any) -> Tensor:
+def extract_loss(output: Any) -> Tensor:
     loss = output["loss"] if isinstance(output, Mapping) else output
     if not isinstance(loss, Tensor):
         raise MLScaleError(
@@ -127,18 +127,18 @@ def loss_in(output: Any) -> Tensor:
 
 
 @contextlib.contextmanager
-def _autocast(precision: str) -> Iterator[None]:
+def _enable_autocast(precision: str) -> Iterator[None]:
     """Cast as Lightning does in this block: it includes the forward pass and the loss, not the backward pass."""
     dtype = _AUTOCAST.get(precision)
     with torch.autocast("cpu", dtype=dtype) if dtype else contextlib.nullcontext():
         yield
 
 
-def _floats_to(value: Any, dtype: torch.dtype) -> Any:
+def _cast_floats(value: Any, dtype: torch.dtype) -> Any:
     if isinstance(value, Tensor):
         return value.to(dtype) if value.is_floating_point() else value
     if isinstance(value, Mapping):
-        return {key: _floats_to(item, dtype) for key, item in value.items()}
+        return {key: _cast_floats(item, dtype) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_floats_to(item, dtype) for item in value]
+        return [_cast_floats(item, dtype) for item in value]
     return value

@@ -19,20 +19,20 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.parameter import is_lazy
 
-from mlscale.culprit import summary
-from mlscale.estimate.kernel_scratch import cpu_scratch
-from mlscale.estimate.live_tensors import Live, tensors_of
-from mlscale.estimate.step import Loop, two_steps
+from mlscale.culprit import summarize_error
+from mlscale.estimate.kernel_scratch import estimate_cpu_scratch
+from mlscale.estimate.live_tensors import LiveTensorMode, iterate_tensors
+from mlscale.estimate.step import StepSettings, run_two_steps
 
 # Measured against the allocator's own sum by scripts/bench_estimate.py; see docs/benchmarks.md.
 TRACE_ERROR = 0.03
 PROBE_ERROR = 0.25  # small batches may peak elsewhere in the step: up to 14 % too low in measurements
-_PROBED = (4, 8)  # samples of the two real batches that the peak is extrapolated from
-_SAFETY = 3  # factor by which free memory must exceed the expected memory of a whole real batch
+_PROBE_SAMPLES = (4, 8)  # samples of the two real batches that the peak is extrapolated from
+_SAFETY_FACTOR = 3  # factor by which free memory must exceed the expected memory of a whole real batch
 
 
 @dataclass(frozen=True)
-class Memory:
+class StepMemory:
     """The peak of one process, bytes of tensors, by purpose at that moment.
 
     Attributes:
@@ -54,33 +54,39 @@ class Memory:
     how: str
 
 
-def peak_memory(build: Callable[[], LightningModule], batch: Any, loop: Loop, room: int = 0) -> Memory:
+def estimate_peak_memory(
+    build: Callable[[], LightningModule], batch: Any, loop: StepSettings, available_bytes: int = 0
+) -> StepMemory:
     """Return the peak memory of a training step on `batch`.
 
     Args:
         build: makes the task, with new parameters each time it is called.
         batch: a real one, on the CPU, as from the loader.
-        room: bytes of this machine that two real steps may use, if a trace is not possible; within it they are taken on
-            the whole batch.
+        available_bytes: bytes of this machine that two real steps may use, if a trace is not possible; within them the
+            steps are taken on the whole batch.
 
     Raises:
         Exception: any error of two real steps, where the trace was not possible either.
     """
     try:
-        live = traced(build, batch, loop)
+        live = trace_two_steps(build, batch, loop)
     except Exception as error:  # anything that fake tensors can't do, such as a branch on a value
-        reason = f"a trace was not possible ({shorten(summary(error), 160, placeholder=' …')})"
+        reason = f"a trace was not possible ({shorten(summarize_error(error), 160, placeholder=' …')})"
     else:
-        return _memory(live.at_peak(), TRACE_ERROR, "two steps traced with fake tensors")
-    whole = samples_of(batch)
-    splits = [(size, probed(build, cut(batch, size), loop).at_peak()) for size in _PROBED if size < whole]
-    if not splits or _SAFETY * sum(extrapolated(splits, whole).values()) < room:
-        return _memory(probed(build, batch, loop).at_peak(), TRACE_ERROR, f"two real steps: {reason}")
+        return _build_memory(live.split_peak(), TRACE_ERROR, "two steps traced with fake tensors")
+    whole = count_samples(batch)
+    splits = [
+        (size, probe_two_steps(build, cut_batch(batch, size), loop).split_peak())
+        for size in _PROBE_SAMPLES
+        if size < whole
+    ]
+    if not splits or _SAFETY_FACTOR * sum(extrapolate_split(splits, whole).values()) < available_bytes:
+        return _build_memory(probe_two_steps(build, batch, loop).split_peak(), TRACE_ERROR, f"two real steps: {reason}")
     how = f"real steps on {' and '.join(str(size) for size, _ in splits)} samples, extrapolated: {reason}"
-    return _memory(extrapolated(splits, whole), PROBE_ERROR, how)
+    return _build_memory(extrapolate_split(splits, whole), PROBE_ERROR, how)
 
 
-def traced(build: Callable[[], LightningModule], batch: Any, loop: Loop) -> Live:
+def trace_two_steps(build: Callable[[], LightningModule], batch: Any, loop: StepSettings) -> LiveTensorMode:
     """Trace two steps with fake tensors on the CPU. A model that can't be built with them is built first, then
     converted.
 
@@ -88,9 +94,9 @@ def traced(build: Callable[[], LightningModule], batch: Any, loop: Loop) -> Live
         Exception: a step needs a value, which a fake tensor does not have.
     """
     fake = FakeTensorMode()
-    with _eager(), _seeds_kept(), _without_log():
+    with _force_eager(), _preserve_random_state(), _disable_fake_log():
         try:
-            with fake, _no_initialisation():
+            with fake, _disable_initialisation():
                 task: LightningModule | None = build()
                 assert task is not None
             # Lazy layers get their shapes by a forward pass, which needs a real model here.
@@ -100,28 +106,28 @@ def traced(build: Callable[[], LightningModule], batch: Any, loop: Loop) -> Live
             task = None
         if task is None:
             task = build()
-            give_shapes(task, batch)
+            initialize_lazy_layers(task, batch)
             _make_fake(task, fake)
-        inputs = _map(batch, fake.from_tensor)
-        live = Live(cpu_scratch if loop.cpu_kernels else None)
+        inputs = _map_tensors(batch, fake.from_tensor)
+        live = LiveTensorMode(estimate_cpu_scratch if loop.cpu_kernels else None)
         with fake, live:
-            two_steps(task, inputs, loop, live)
+            run_two_steps(task, inputs, loop, live)
     return live
 
 
-def probed(build: Callable[[], LightningModule], batch: Any, loop: Loop) -> Live:
+def probe_two_steps(build: Callable[[], LightningModule], batch: Any, loop: StepSettings) -> LiveTensorMode:
     """Take two real steps on the CPU."""
-    with _eager(), _seeds_kept():
+    with _force_eager(), _preserve_random_state():
         task = build()
-        give_shapes(task, batch)
-        live = Live(cpu_scratch if loop.cpu_kernels else None)
+        initialize_lazy_layers(task, batch)
+        live = LiveTensorMode(estimate_cpu_scratch if loop.cpu_kernels else None)
         with live:
             # A clone: the batch is used for other probes, too, and a step may change it in place.
-            two_steps(task, _map(batch, torch.clone), loop, live)
+            run_two_steps(task, _map_tensors(batch, torch.clone), loop, live)
     return live
 
 
-def extrapolated(splits: list[tuple[int, dict[str, int]]], samples: int) -> dict[str, int]:
+def extrapolate_split(splits: list[tuple[int, dict[str, int]]], samples: int) -> dict[str, int]:
     """Return the split at `samples` from those at two batch sizes: each part is affine in the batch size."""
     (small, first), (large, second) = splits[0], splits[-1]
     if small == large:
@@ -131,41 +137,41 @@ def extrapolated(splits: list[tuple[int, dict[str, int]]], samples: int) -> dict
     return {kind: max(0, round(second.get(kind, 0) + slopes[kind] * (samples - large))) for kind in kinds}
 
 
-def samples_of(batch: Any) -> int:
+def count_samples(batch: Any) -> int:
     """Return the length of the first tensor in a batch; 1 if there is none."""
-    return next((tensor.shape[0] for tensor in tensors_of(batch) if tensor.ndim), 1)
+    return next((tensor.shape[0] for tensor in iterate_tensors(batch) if tensor.ndim), 1)
 
 
-def cut(batch: Any, samples: int) -> Any:
+def cut_batch(batch: Any, samples: int) -> Any:
     """Return the first `samples` of a batch."""
-    whole = samples_of(batch)
+    whole = count_samples(batch)
     # Tensors of another length, such as class weights, do not belong to the samples.
-    return _map(batch, lambda tensor: tensor[:samples] if tensor.ndim and tensor.shape[0] == whole else tensor)
+    return _map_tensors(batch, lambda tensor: tensor[:samples] if tensor.ndim and tensor.shape[0] == whole else tensor)
 
 
-def _memory(split: dict[str, int], error: float, how: str) -> Memory:
+def _build_memory(split: dict[str, int], error: float, how: str) -> StepMemory:
     named = {kind: split.get(kind, 0) for kind in ("parameters", "gradients", "optimizer_state", "scratch")}
     peak = sum(split.values())
-    return Memory(peak=peak, activations=peak - sum(named.values()), error=error, how=how, **named)
+    return StepMemory(peak=peak, activations=peak - sum(named.values()), error=error, how=how, **named)
 
 
-def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, dict):
-        return {key: _map(item, change) for key, item in value.items()}
+        return {key: _map_tensors(item, change) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_map(item, change) for item in value]
+        return [_map_tensors(item, change) for item in value]
     return value
 
 
-def give_shapes(task: LightningModule, batch: Any) -> None:
+def initialize_lazy_layers(task: LightningModule, batch: Any) -> None:
     """Run one sample through the task if it has lazy layers, which get their shapes from it."""
     if not any(is_lazy(parameter) for parameter in task.parameters()):
         return
     task.eval()
     with torch.no_grad():
-        task(next(iter(tensors_of(batch)))[:1])
+        task(next(iter(iterate_tensors(batch)))[:1])
 
 
 def _make_fake(task: nn.Module, fake: FakeTensorMode) -> None:
@@ -184,7 +190,7 @@ def _make_fake(task: nn.Module, fake: FakeTensorMode) -> None:
 
 
 @contextlib.contextmanager
-def _no_initialisation() -> Iterator[None]:
+def _disable_initialisation() -> Iterator[None]:
     """Make the functions of `torch.nn.init` do nothing: some of them read values, which fake tensors do not have."""
     names = [name for name in dir(nn.init) if name.endswith("_") and not name.startswith("_")]
     before = {name: getattr(nn.init, name) for name in names}
@@ -198,14 +204,14 @@ def _no_initialisation() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _eager() -> Iterator[None]:
+def _force_eager() -> Iterator[None]:
     """Run compiled models without the compiler in this block."""
     with torch.compiler.set_stance("force_eager"):
         yield
 
 
 @contextlib.contextmanager
-def _without_log() -> Iterator[None]:
+def _disable_fake_log() -> Iterator[None]:
     """Switch off the log of fake tensors: it has a traceback of each error, which is also raised and reported."""
     log = logging.getLogger("torch._subclasses.fake_tensor")
     before = log.disabled
@@ -217,7 +223,7 @@ def _without_log() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _seeds_kept() -> Iterator[None]:
+def _preserve_random_state() -> Iterator[None]:
     """Restore the state of the random generators, so that the estimate does not change later random numbers."""
     with torch.random.fork_rng(devices=[]):
         yield

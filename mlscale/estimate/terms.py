@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlscale.estimate.step_memory import Memory
+from mlscale.estimate.step_memory import StepMemory
 
 _GIB = 2**30
 # The upper end of the reported values, as the question is whether a run fits.
@@ -12,7 +12,7 @@ NCCL = int(0.5 * _GIB)  # 0.2 to 0.5 GiB: channels between the ranks
 FRAGMENTATION = 0.2  # of the peak: what the caching allocator reserves and can't use
 
 
-def cuda_terms(memory: Memory, world_size: int, *, bucket_view: bool) -> dict[str, int]:
+def compute_cuda_overhead(memory: StepMemory, world_size: int, *, bucket_view: bool) -> dict[str, int]:
     """Return the bytes to add to the peak of a process on a CUDA device, by purpose.
 
     Args:

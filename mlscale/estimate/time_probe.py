@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from mlscale.estimate.run_length import Plan
+from mlscale.estimate.run_length import RunLength
 
 ERROR = 0.10  # least error of the time, as a share; scripts/bench_estimate.py compares it with whole runs
 EPOCHS = 3  # of a probe: the first warms up
 _TRAINING_SHARE = 0.8  # of a probe's time; the rest is for validation
-_LEAST_PASSES = 10  # of an epoch: fewer give an unsteady mean, and loggers read the device every ten steps
-_LEAST_VALIDATION = 2  # an interval needs two moments
+_MIN_PASSES = 10  # of an epoch: fewer give an unsteady mean, and loggers read the device every ten steps
+_MIN_VALIDATION_BATCHES = 2  # an interval needs two moments
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ class Clock(Callback):
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
-        self._epochs: list[Epoch] = []
+        self._epochs: list[EpochMoments] = []
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        now = _now(trainer)
+        now = _read_synchronized_time(trainer)
         # An epoch ends where the next one starts, so that it includes all work at its end, such as checkpoints.
         if self._epochs:
             self._epochs[-1].end = now
-        self._epochs.append(Epoch(now))
+        self._epochs.append(EpochMoments(now))
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         # Without waiting for the device, which would slow the run: only means over many passes are used.
@@ -74,13 +74,17 @@ class Clock(Callback):
             self._epochs[-1].validation.append(time.perf_counter())
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._epochs[-1].end = _now(trainer)
+        self._epochs[-1].end = _read_synchronized_time(trainer)
         if trainer.is_global_zero:
-            timing = summarised(self._epochs, _length(trainer.train_dataloader), _length(trainer.val_dataloaders))
+            timing = summarise_timing(
+                self._epochs,
+                _count_loader_batches(trainer.train_dataloader),
+                _count_loader_batches(trainer.val_dataloaders),
+            )
             self.path.write_text(json.dumps(asdict(timing)))
 
 
-class Epoch:
+class EpochMoments:
     """The moments of one epoch, seconds of the clock."""
 
     def __init__(self, start: float) -> None:
@@ -89,14 +93,17 @@ class Epoch:
         self.validation: list[float] = []
 
 
-def summarised(
-    epochs: Sequence[Epoch], all_passes: int | None = None, all_validation_batches: int | None = None
+def summarise_timing(
+    epochs: Sequence[EpochMoments], all_passes: int | None = None, all_validation_batches: int | None = None
 ) -> Timing:
     """Return the timing from the moments of a fit. The first epoch warms up and is left out if there are others."""
     steady = epochs[1:] or epochs
-    pass_s, validation_s = _interval([e.passes for e in steady]), _interval([e.validation for e in steady])
+    pass_s, validation_s = (
+        _compute_mean_interval([moments.passes for moments in steady]),
+        _compute_mean_interval([moments.validation for moments in steady]),
+    )
     passes, validated = len(steady[-1].passes), len(steady[-1].validation)
-    lengths = [each.end - each.start for each in steady]
+    lengths = [epoch.end - epoch.start for epoch in steady]
     mean = sum(lengths) / len(lengths)
     return Timing(
         pass_s=pass_s,
@@ -105,37 +112,41 @@ def summarised(
         epochs=len(epochs),
         passes=passes,
         validation_batches=validated,
-        spread=_spread([e.passes for e in steady]),
+        spread=_compute_interval_spread([moments.passes for moments in steady]),
         all_passes=all_passes,
         all_validation_batches=all_validation_batches,
     )
 
 
-def read(path: Path) -> Timing:
+def read_timing(path: Path) -> Timing:
     """Return the timing that a `Clock` has written."""
     return Timing(**json.loads(path.read_text()))
 
 
-def limits(
-    first: Timing, seconds: float, passes: int | None, validation_batches: int | None, of: int
+def limit_probe_epoch(
+    first: Timing, seconds: float, passes: int | None, validation_batches: int | None, accumulate: int
 ) -> tuple[int, int]:
     """Return the passes and validation batches of one epoch of a probe that takes about `seconds`.
 
     Args:
         first: a timing of a few passes.
         passes, validation_batches: of a whole epoch; None where unknown.
-        of: passes of one optimizer step: a probe's epoch has whole steps.
+        accumulate: passes of one optimizer step: a probe's epoch has whole steps.
     """
-    each = seconds / EPOCHS
-    fit = max(_LEAST_PASSES, int(each * _TRAINING_SHARE / first.pass_s)) if first.pass_s else _LEAST_PASSES
+    epoch_seconds = seconds / EPOCHS
+    fit = max(_MIN_PASSES, int(epoch_seconds * _TRAINING_SHARE / first.pass_s)) if first.pass_s else _MIN_PASSES
     fit = min(fit, passes or fit)
     # Validation gets the time that the passes leave, not a fixed share: a short epoch leaves more.
-    rest = max(0.0, each - fit * first.pass_s)
-    validated = max(_LEAST_VALIDATION, int(rest / first.validation_s)) if first.validation_s else _LEAST_VALIDATION
-    return max(of, fit // of * of), min(validated, validation_batches if validation_batches is not None else validated)
+    rest = max(0.0, epoch_seconds - fit * first.pass_s)
+    validated = (
+        max(_MIN_VALIDATION_BATCHES, int(rest / first.validation_s)) if first.validation_s else _MIN_VALIDATION_BATCHES
+    )
+    return max(accumulate, fit // accumulate * accumulate), min(
+        validated, validation_batches if validation_batches is not None else validated
+    )
 
 
-def startup(fit_seconds: float, first: Timing, steady: Timing) -> float:
+def estimate_startup_seconds(fit_seconds: float, first: Timing, steady: Timing) -> float:
     """Return the seconds that a run takes once: set-up, Lightning's sanity check, and first steps, which are slower.
 
     Args:
@@ -147,14 +158,14 @@ def startup(fit_seconds: float, first: Timing, steady: Timing) -> float:
     return max(0.0, fit_seconds - first.epochs * did)
 
 
-def whole(timing: Timing, plan: Plan, once: float) -> float:
+def estimate_run_seconds(timing: Timing, plan: RunLength, startup_seconds: float) -> float:
     """Return the seconds of a whole run.
 
     Args:
-        once: seconds of the parts that happen once.
+        startup_seconds: seconds of the parts that happen once.
     """
     return (
-        once
+        startup_seconds
         + plan.passes * timing.pass_s
         + plan.validations * plan.validation_batches * timing.validation_s
         # `epoch_s` includes checkpoints, which may be saved after each validation: the larger of both counts.
@@ -162,20 +173,20 @@ def whole(timing: Timing, plan: Plan, once: float) -> float:
     )
 
 
-def at_batch(small: tuple[int, Timing], large: tuple[int, Timing], samples: int) -> Timing:
+def extrapolate_timing(small: tuple[int, Timing], large: tuple[int, Timing], samples: int) -> Timing:
     """Return the timing at a batch size that does not fit, from the two largest that do: time is affine in samples."""
     (few, first), (many, second) = small, large
 
-    def line(name: str) -> float:
+    def extrapolate_field(name: str) -> float:
         before, after = float(getattr(first, name)), float(getattr(second, name))
         # Never below the larger batch: noise may make the slope negative.
         return max(after, after + (after - before) / (many - few) * (samples - many))
 
-    values = asdict(second) | {name: line(name) for name in ("pass_s", "validation_s")}
+    values = asdict(second) | {name: extrapolate_field(name) for name in ("pass_s", "validation_s")}
     return Timing(**values)
 
 
-def batches_to_probe(samples: int, fits: Callable[[int], bool]) -> list[int]:
+def choose_probe_batches(samples: int, fits: Callable[[int], bool]) -> list[int]:
     """Return the batch size of a device if it fits, else the two largest of its halves that do; empty if none fits."""
     if fits(samples):
         return [samples]
@@ -185,28 +196,28 @@ def batches_to_probe(samples: int, fits: Callable[[int], bool]) -> list[int]:
     return [size // 2, size] if size >= 2 else []
 
 
-def _interval(moments: Sequence[Sequence[float]]) -> float:
+def _compute_mean_interval(moments: Sequence[Sequence[float]]) -> float:
     """Return the mean seconds between two moments of the same epoch; 0 if there are none."""
-    spans = [(each[-1] - each[0], len(each) - 1) for each in moments if len(each) > 1]
+    spans = [(epoch[-1] - epoch[0], len(epoch) - 1) for epoch in moments if len(epoch) > 1]
     count = sum(number for _, number in spans)
     return sum(span for span, _ in spans) / count if count else 0.0
 
 
-def _spread(moments: Sequence[Sequence[float]]) -> float:
+def _compute_interval_spread(moments: Sequence[Sequence[float]]) -> float:
     """Return half the range of the mean interval over both halves of each epoch, as a share of their mean."""
-    halves = [half for each in moments for half in (each[: len(each) // 2 + 1], each[len(each) // 2 :])]
-    means = [mean for half in halves if (mean := _interval([half]))]
+    halves = [half for epoch in moments for half in (epoch[: len(epoch) // 2 + 1], epoch[len(epoch) // 2 :])]
+    means = [mean for half in halves if (mean := _compute_mean_interval([half]))]
     return (max(means) - min(means)) / 2 / (sum(means) / len(means)) if means else 0.0
 
 
-def _now(trainer: Trainer) -> float:
+def _read_synchronized_time(trainer: Trainer) -> float:
     """Return the time after the accelerator has finished its queued work."""
     if trainer.strategy.root_device.type == "cuda":
         torch.cuda.synchronize(trainer.strategy.root_device)
     return time.perf_counter()
 
 
-def _length(loaders: Any) -> int | None:
+def _count_loader_batches(loaders: Any) -> int | None:
     """Return the number of batches of a loader, or of several together; None if one has no length."""
     loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
     try:

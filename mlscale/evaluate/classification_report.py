@@ -11,21 +11,28 @@ from numpy.typing import NDArray
 
 from mlscale.evaluate import calibration_report as calibration
 from mlscale.evaluate import thresholds
-from mlscale.evaluate.metric_statistics import class_counts, macro_f1
-from mlscale.evaluate.report_wording import LEAST, Judged, entry, in_percent, named, percent
-from mlscale.evaluate.sample_collector import Gathered
-from mlscale.report import Figure, Heading, Matrix, Table
-from mlscale.stats.bootstrap import Bootstrap, bootstrap
-from mlscale.stats.intervals import Interval, wilson
+from mlscale.evaluate.metric_statistics import compute_macro_f1, count_by_class
+from mlscale.evaluate.report_wording import (
+    MIN_RELIABLE_SAMPLES,
+    EvaluationReport,
+    expand_interval,
+    format_share,
+    format_share_interval,
+    serialize_interval,
+)
+from mlscale.evaluate.sample_collector import CollectedSamples
+from mlscale.report import ConfusionMatrixPlot, Figure, Heading, TableBlock
+from mlscale.stats.bootstrap import Bootstrap, bootstrap_intervals
+from mlscale.stats.intervals import Interval, compute_wilson_interval
 
 Floats = NDArray[np.float64]
-_MOST_CLASSES = 50  # rows of the table of classes; the JSON result has all
-_IN_MATRIX = 20  # classes of a confusion matrix that can still be read
-_TOP = 5
+_MAX_TABLE_ROWS = 50  # rows of the table of classes; the JSON result has all
+_MAX_MATRIX_CLASSES = 20  # classes of a confusion matrix that can still be read
+_TOP_K = 5
 
 
 @dataclass(frozen=True)
-class ClassFigures:
+class ClassMetrics:
     """The metrics of one class.
 
     Attributes:
@@ -33,7 +40,7 @@ class ClassFigures:
         support: samples of this class.
         predicted: samples predicted as this class.
         precision, recall, f1: with intervals; NaN where not defined.
-        taken_for: the class that it is most often predicted as, and how often; None without errors.
+        confused_with: the class that it is most often predicted as, and how often; None without errors.
     """
 
     number: int
@@ -43,181 +50,204 @@ class ClassFigures:
     precision: Interval
     recall: Interval
     f1: Interval
-    taken_for: tuple[str, int] | None
+    confused_with: tuple[str, int] | None
 
-    def document(self) -> dict[str, Any]:
+    def build_class_entry(self) -> dict[str, Any]:
         """Return the entry of the class in the JSON result."""
         return {
             "class": self.name,
             "support": self.support,
             "predicted": self.predicted,
-            "precision": entry(self.precision),
-            "recall": entry(self.recall),
-            "f1": entry(self.f1),
-            "taken_for": self.taken_for[0] if self.taken_for else None,
-            "small": self.support < LEAST,
+            "precision": serialize_interval(self.precision),
+            "recall": serialize_interval(self.recall),
+            "f1": serialize_interval(self.f1),
+            "taken_for": self.confused_with[0] if self.confused_with else None,
+            "small": self.support < MIN_RELIABLE_SAMPLES,
         }
 
 
-def judge(gathered: Gathered, seed: int = 0) -> Judged:
+def build_classification_report(gathered: CollectedSamples, seed: int = 0) -> EvaluationReport:
     """Return the metrics and tables of a classifier. Accuracy, recall, precision and F1 of a class have Wilson's
     interval, all others a bootstrap interval."""
-    columns, about = gathered.columns, gathered.about
+    columns, task_info = gathered.columns, gathered.task_info
     truth, predicted = columns["truth"], columns["predicted"]
     # Without class names, the largest number that occurs decides: classes above it are unknown here.
-    k = len(about.labels) or int(max(truth.max(), predicted.max())) + 1
-    n, right = len(truth), truth == predicted
-    accuracy = wilson(int(right.sum()), n)
+    k = len(task_info.labels) or int(max(truth.max(), predicted.max())) + 1
+    n, correct = len(truth), truth == predicted
+    accuracy = compute_wilson_interval(int(correct.sum()), n)
     # One bincount over cell numbers is the confusion matrix; int64, as k² may not fit the int32 of the columns.
     confusion = np.bincount(truth.astype(np.int64) * k + predicted, minlength=k * k).reshape(k, k)
-    whole = over_classes(truth, predicted, k, seed)
-    classes = sorted(_classes(gathered, confusion), key=lambda each: (_worth(each), -each.support))
-    sure = calibration.judge(gathered, seed)
-    score = thresholds.binary(gathered, seed) if k == 2 else None
+    whole = compute_class_averages(truth, predicted, k, seed)
+    classes = sorted(
+        _compute_class_metrics(gathered, confusion),
+        key=lambda class_metrics: (_get_sort_key(class_metrics), -class_metrics.support),
+    )
+    calibration_result = calibration.build_calibration_report(gathered, seed)
+    score = thresholds.build_threshold_report(gathered, seed) if k == 2 else None
     metrics: dict[str, float] = {
-        **named("accuracy", accuracy),
-        **named("balanced_accuracy", whole[0]),
-        **named("macro_f1", whole[1]),
+        **expand_interval("accuracy", accuracy),
+        **expand_interval("balanced_accuracy", whole[0]),
+        **expand_interval("macro_f1", whole[1]),
         # With ten classes or fewer, one of five guesses is right at least half of the time by chance.
-        **(named("top5_accuracy", wilson(int((columns["rank"] < _TOP).sum()), n)) if k > 2 * _TOP else {}),
-        **sure.metrics,
+        **(
+            expand_interval("top5_accuracy", compute_wilson_interval(int((columns["rank"] < _TOP_K).sum()), n))
+            if k > 2 * _TOP_K
+            else {}
+        ),
+        **calibration_result.metrics,
         **(score.metrics if score else {}),
-        "errors": int((~right).sum()),
+        "errors": int((~correct).sum()),
         "samples": n,
     }
-    return Judged(
+    return EvaluationReport(
         metrics=metrics,
-        headline=f"accuracy {in_percent(accuracy)} of {n:,} samples",
-        remarks=[*_remarks(classes, int((~right).sum())), *sure.remarks, *(score.remarks if score else ())],
-        figures=[
-            *_figures(classes, confusion, about.labels or [str(c) for c in range(k)]),
-            *sure.figures,
-            *(score.figures if score else ()),
+        headline=f"accuracy {format_share_interval(accuracy)} of {n:,} samples",
+        remarks=[
+            *_write_remarks(classes, int((~correct).sum())),
+            *calibration_result.remarks,
+            *(score.remarks if score else ()),
         ],
-        details={"classes": [each.document() for each in classes], **sure.details},
+        blocks=[
+            *_build_class_blocks(classes, confusion, task_info.labels or [str(c) for c in range(k)]),
+            *calibration_result.blocks,
+            *(score.blocks if score else ()),
+        ],
+        details={
+            "classes": [class_metrics.build_class_entry() for class_metrics in classes],
+            **calibration_result.details,
+        },
     )
 
 
-def over_classes(truth: NDArray[Any], predicted: NDArray[Any], k: int, seed: int) -> Bootstrap:
+def compute_class_averages(truth: NDArray[Any], predicted: NDArray[Any], k: int, seed: int) -> Bootstrap:
     """Return balanced accuracy and macro F1 with intervals, over the classes that occur in `truth`."""
 
-    def statistic(sums: Floats) -> Floats:
+    def compute_averages(sums: Floats) -> Floats:
         # A draw may have no sample of a class: it then averages over the classes that it has.
-        hits, support, told = sums[:, :k], sums[:, k : 2 * k], sums[:, 2 * k :]
-        there = support > 0
-        recall = np.where(there, hits / np.maximum(support, 1), 0).sum(1) / np.maximum(there.sum(1), 1)
-        return np.stack([recall, macro_f1(hits, support, told)], 1)
+        hits, support, predictions = sums[:, :k], sums[:, k : 2 * k], sums[:, 2 * k :]
+        present = support > 0
+        recall = np.where(present, hits / np.maximum(support, 1), 0).sum(1) / np.maximum(present.sum(1), 1)
+        return np.stack([recall, compute_macro_f1(hits, support, predictions)], 1)
 
-    return bootstrap(class_counts(truth, predicted, k), statistic, seed=seed)
+    return bootstrap_intervals(count_by_class(truth, predicted, k), compute_averages, seed=seed)
 
 
-def f1_of(hits: int, support: int, predicted: int) -> Interval:
+def compute_f1(hits: int, support: int, predicted: int) -> Interval:
     """Return F1 of a class: 2J / (1 + J), where J is the share of hits among the samples that are of the class or were
     predicted as it (Jaccard index); so Wilson's interval of J, at that many samples, gives its ends."""
     union = support + predicted - hits
     if not union:
         return Interval(float("nan"), float("nan"), float("nan"))
-    return f1_from(wilson(hits, union))
+    return convert_share_to_f1(compute_wilson_interval(hits, union))
 
 
-def f1_from(share: Interval) -> Interval:
+def convert_share_to_f1(share: Interval) -> Interval:
     """Return F1 from the share of hits among the samples that are of a class or were predicted as it."""
     # The function rises strictly, so the ends of the interval map to the ends.
-    return Interval(*(2 * each / (1 + each) for each in (share.value, share.low, share.high)))
+    return Interval(*(2 * value / (1 + value) for value in (share.value, share.low, share.high)))
 
 
-def _classes(gathered: Gathered, confusion: NDArray[np.int64]) -> list[ClassFigures]:
-    found = []
+def _compute_class_metrics(gathered: CollectedSamples, confusion: NDArray[np.int64]) -> list[ClassMetrics]:
+    results = []
     for number, row in enumerate(confusion):
-        support, told, hits = int(row.sum()), int(confusion[:, number].sum()), int(row[number])
-        if not support and not told:
+        support, predictions, hits = int(row.sum()), int(confusion[:, number].sum()), int(row[number])
+        if not support and not predictions:
             continue
         # The largest entry off the diagonal is the most frequent confusion.
         others = row.copy()
         others[number] = 0
         other = int(others.argmax())
         unknown = Interval(float("nan"), float("nan"), float("nan"))
-        found.append(
-            ClassFigures(
+        results.append(
+            ClassMetrics(
                 number=number,
-                name=gathered.about.label(number),
+                name=gathered.task_info.get_class_name(number),
                 support=support,
-                predicted=told,
-                precision=wilson(hits, told) if told else unknown,
-                recall=wilson(hits, support) if support else unknown,
-                f1=f1_of(hits, support, told),
-                taken_for=(gathered.about.label(other), int(others[other])) if others[other] else None,
+                predicted=predictions,
+                precision=compute_wilson_interval(hits, predictions) if predictions else unknown,
+                recall=compute_wilson_interval(hits, support) if support else unknown,
+                f1=compute_f1(hits, support, predictions),
+                confused_with=(gathered.task_info.get_class_name(other), int(others[other])) if others[other] else None,
             )
         )
-    return found
+    return results
 
 
-def _worth(each: ClassFigures) -> float:
+def _get_sort_key(class_metrics: ClassMetrics) -> float:
     # A class without samples sorts last: its F1 would be 0, and shows nothing about the model.
-    return each.f1.value if each.support else float("inf")
+    return class_metrics.f1.value if class_metrics.support else float("inf")
 
 
-def _remarks(classes: Sequence[ClassFigures], errors: int) -> list[str]:
-    known = [each for each in classes if each.support]
+def _write_remarks(classes: Sequence[ClassMetrics], errors: int) -> list[str]:
+    known = [class_metrics for class_metrics in classes if class_metrics.support]
     if not errors or len(known) < 2:
         return [] if errors else ["no errors"]
     worst = known[0]
-    told = f"the worst class is {worst.name}, F1 {percent(worst.f1.value)}"
-    if worst.taken_for:
-        told += f", most often taken for {worst.taken_for[0]} ({worst.taken_for[1]} of {worst.support})"
-    return [told]
+    remark = f"the worst class is {worst.name}, F1 {format_share(worst.f1.value)}"
+    if worst.confused_with:
+        remark += f", most often taken for {worst.confused_with[0]} ({worst.confused_with[1]} of {worst.support})"
+    return [remark]
 
 
-def _figures(classes: Sequence[ClassFigures], confusion: NDArray[np.int64], labels: Sequence[str]) -> list[Figure]:
-    shown = classes[:_MOST_CLASSES]
-    small = [place for place, each in enumerate(shown) if each.support < LEAST]
+def _build_class_blocks(
+    classes: Sequence[ClassMetrics], confusion: NDArray[np.int64], labels: Sequence[str]
+) -> list[Figure]:
+    shown = classes[:_MAX_TABLE_ROWS]
+    small = [index for index, class_metrics in enumerate(shown) if class_metrics.support < MIN_RELIABLE_SAMPLES]
     rows = [
         (
-            each.name,
-            f"{each.support:,}",
-            in_percent(each.precision),
-            in_percent(each.recall),
-            in_percent(each.f1),
-            f"{each.taken_for[0]} ({each.taken_for[1]})" if each.taken_for else "",
+            class_metrics.name,
+            f"{class_metrics.support:,}",
+            format_share_interval(class_metrics.precision),
+            format_share_interval(class_metrics.recall),
+            format_share_interval(class_metrics.f1),
+            f"{class_metrics.confused_with[0]} ({class_metrics.confused_with[1]})"
+            if class_metrics.confused_with
+            else "",
         )
-        for each in shown
+        for class_metrics in shown
     ]
     left_out = f"The worst {len(shown)} of {len(classes)}; all of them are in the result's details. " * (
         len(classes) > len(shown)
     )
-    note = left_out + (f"In red: fewer than {LEAST} samples, whose figures say little." if small else "")
+    note = left_out + (f"In red: fewer than {MIN_RELIABLE_SAMPLES} samples, whose figures say little." if small else "")
     names = ("class", "samples", "precision", "recall", "F1", "most often taken for")
     return [
         Heading("Classes", "Worst first, by F1; in brackets, where the truth lies with 95 % confidence."),
-        Table(f"{len(classes)} classes", names, rows, note, small),
+        TableBlock(f"{len(classes)} classes", names, rows, note, small),
         Heading("Confusion", "Rows are what samples are, columns what they were taken for."),
-        _matrix(confusion, labels),
-        _pairs(confusion, labels),
+        _build_confusion_matrix(confusion, labels),
+        _build_confusion_table(confusion, labels),
     ]
 
 
-def _matrix(confusion: NDArray[np.int64], labels: Sequence[str]) -> Matrix:
+def _build_confusion_matrix(confusion: NDArray[np.int64], labels: Sequence[str]) -> ConfusionMatrixPlot:
     """Return the matrix of all classes, or of those that are confused most."""
     k = len(confusion)
-    if k <= _IN_MATRIX:
-        return Matrix("Confusion matrix", labels, confusion.tolist(), "taken for", "is")
+    if k <= _MAX_MATRIX_CLASSES:
+        return ConfusionMatrixPlot("Confusion matrix", labels, confusion.tolist(), "taken for", "is")
     wrong = confusion * ~np.eye(k, dtype=bool)
     # Errors in both directions count; the outer sort restores the order of the class numbers.
-    picked = np.sort(np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")[:_IN_MATRIX])
+    picked = np.sort(np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")[:_MAX_MATRIX_CLASSES])
     part = confusion[np.ix_(picked, picked)]
-    title = f"The {_IN_MATRIX} classes that are confused most"
-    return Matrix(title, [labels[number] for number in picked], part.tolist(), "taken for", "is")
+    title = f"The {_MAX_MATRIX_CLASSES} classes that are confused most"
+    return ConfusionMatrixPlot(title, [labels[number] for number in picked], part.tolist(), "taken for", "is")
 
 
-def _pairs(confusion: NDArray[np.int64], labels: Sequence[str]) -> Table:
+def _build_confusion_table(confusion: NDArray[np.int64], labels: Sequence[str]) -> TableBlock:
     """Return the table of the most frequent confusions, as pairs of classes."""
     wrong = confusion * ~np.eye(len(confusion), dtype=bool)
     # A stable sort: pairs of equal counts stay in the order of the classes, on every platform.
     order = np.argsort(-wrong, axis=None, kind="stable")[:12]
     pairs = [divmod(int(cell), len(confusion)) for cell in order]
     rows = [
-        (labels[is_], labels[told], f"{wrong[is_, told]:,}", percent(wrong[is_, told] / confusion[is_].sum()))
-        for is_, told in pairs
-        if wrong[is_, told]
+        (
+            labels[actual],
+            labels[predicted],
+            f"{wrong[actual, predicted]:,}",
+            format_share(wrong[actual, predicted] / confusion[actual].sum()),
+        )
+        for actual, predicted in pairs
+        if wrong[actual, predicted]
     ]
-    return Table("What is taken for what", ("is", "taken for", "samples", "of the class"), rows, narrow=True)
+    return TableBlock("What is taken for what", ("is", "taken for", "samples", "of the class"), rows, narrow=True)

@@ -10,42 +10,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
-from mlscale.evaluate.metric_statistics import Measure, measures
-from mlscale.evaluate.report_wording import Judged, chance, entry, in_numbers, in_percent, in_points, named
-from mlscale.evaluate.sample_collector import Gathered
-from mlscale.report import Figure, Heading, Table
-from mlscale.report.text import percent
-from mlscale.stats.bootstrap import bootstrap
-from mlscale.stats.discoveries import benjamini_hochberg
-from mlscale.stats.intervals import Interval, wilson
-from mlscale.stats.paired import mcnemar_exact, score_interval
-from mlscale.stats.permutation_test import swap_test
+from mlscale.evaluate.metric_statistics import MetricDefinition, build_paired_statistics
+from mlscale.evaluate.report_wording import (
+    EvaluationReport,
+    expand_interval,
+    format_number_interval,
+    format_p_value,
+    format_point_difference,
+    format_share_interval,
+    serialize_interval,
+)
+from mlscale.evaluate.sample_collector import CollectedSamples
+from mlscale.report import Figure, Heading, TableBlock
+from mlscale.report.text import format_percent
+from mlscale.stats.bootstrap import bootstrap_intervals
+from mlscale.stats.discoveries import apply_benjamini_hochberg
+from mlscale.stats.intervals import Interval, compute_wilson_interval
+from mlscale.stats.paired import compute_mcnemar_exact_p, compute_score_interval
+from mlscale.stats.permutation_test import run_permutation_test
 
 ALPHA = 0.05  # level of the test, and false-discovery rate over classes
-_MOST = 50  # rows of the table of classes; the JSON result has all
+_MAX_TABLE_ROWS = 50  # rows of the table of classes; the JSON result has all
 
 
 @dataclass(frozen=True)
-class Difference:
+class MetricDifference:
     """One metric of both models.
 
     Attributes:
-        measure: the metric.
+        metric: the metric.
         first, second: its value for each model.
         difference: first − second, with its interval.
         p: the p-value of the difference, two-sided.
     """
 
-    measure: Measure
+    metric: MetricDefinition
     first: float
     second: float
     difference: Interval
     p: float
 
-    def document(self) -> dict[str, Any]:
+    def build_difference_entry(self) -> dict[str, Any]:
         """Return the entry of the metric in the JSON result."""
         sides = {"first": self.first, "second": self.second}
-        return {"figure": self.measure.name, **sides, "difference": entry(self.difference), "p": self.p}
+        return {"figure": self.metric.name, **sides, "difference": serialize_interval(self.difference), "p": self.p}
 
     @property
     def better(self) -> int:
@@ -53,10 +61,12 @@ class Difference:
         # `not p <= ALPHA`, as p is NaN where a metric is not defined: then nothing is shown.
         if not self.p <= ALPHA or not self.difference.value:
             return 0
-        return 1 if (self.difference.value > 0) == self.measure.higher else -1
+        return 1 if (self.difference.value > 0) == self.metric.higher_is_better else -1
 
 
-def compare(first: Gathered, second: Gathered, names: tuple[str, str], seed: int = 0) -> Judged:
+def compare_models(
+    first: CollectedSamples, second: CollectedSamples, names: tuple[str, str], seed: int = 0
+) -> EvaluationReport:
     """Compare two models on the samples that both have, by key. Right and wrong predictions are compared by McNemar's
     exact test and Tango's interval; all other metrics by a permutation test, exact for few samples, and the interval
     of a paired bootstrap.
@@ -64,39 +74,47 @@ def compare(first: Gathered, second: Gathered, names: tuple[str, str], seed: int
     Raises:
         MLScaleError: they are of different kinds, share no sample, or differ on the truth.
     """
-    ours, theirs = _joined(first, second, names)
-    found = _differences(ours, theirs, first.about.kind, seed)
-    head = found[0]
-    n = len(next(iter(ours.values())))
+    first_columns, second_columns = _align_columns(first, second, names)
+    differences = _compute_differences(first_columns, second_columns, first.task_info.kind, seed)
+    head = differences[0]
+    n = len(next(iter(first_columns.values())))
     # One model may have been measured on more samples than the other; only the shared ones are paired.
-    apart = max(len(first), len(second)) - n
-    verdict = _verdict(head, names, n)
+    unpaired = max(len(first), len(second)) - n
+    verdict = _format_verdict(head, names, n)
     # Only a classifier's samples have one class each, and so a recall by class.
-    classes = _classes(first, ours, theirs) if first.about.kind == "classification" else None
+    classes = (
+        _compare_class_recalls(first, first_columns, second_columns)
+        if first.task_info.kind == "classification"
+        else None
+    )
     worse = [row for row in classes or () if row["q"] <= ALPHA]
     remarks = [verdict]
     if worse:
-        told = ", ".join(f"{row['class']} ({in_points(row['interval'])} points)" for row in worse[:3])
-        remarks.append(f"shown to differ: {told}")
-    if apart:
-        remarks.append(f"{apart:,} samples are of one of them only, and do not count")
+        examples = ", ".join(f"{row['class']} ({format_point_difference(row['interval'])} points)" for row in worse[:3])
+        remarks.append(f"shown to differ: {examples}")
+    if unpaired:
+        remarks.append(f"{unpaired:,} samples are of one of them only, and do not count")
     metrics: dict[str, float] = {"paired_samples": n}
-    for each in found:
-        name = each.measure.name
-        metrics |= {f"against_{name}": each.second, **named(f"{name}_difference", each.difference)}
-        metrics[f"{name}_difference_p"] = each.p
-    return Judged(
+    for difference in differences:
+        name = difference.metric.name
+        metrics |= {
+            f"against_{name}": difference.second,
+            **expand_interval(f"{name}_difference", difference.difference),
+        }
+        metrics[f"{name}_difference_p"] = difference.p
+    class_entries = [{**row, "interval": serialize_interval(row["interval"])} for row in classes or ()]
+    return EvaluationReport(
         metrics=metrics,
         headline=verdict,
         remarks=remarks,
-        figures=_figures(found, names, classes),
+        blocks=_build_comparison_blocks(differences, names, classes),
         details={
             "against": {
                 "name": names[1],
                 "verdict": verdict,
                 "better": {1: names[0], -1: names[1], 0: None}[head.better],
-                "differences": [each.document() for each in found],
-                **({"classes": [{**row, "interval": entry(row["interval"])} for row in classes]} if classes else {}),
+                "differences": [difference.build_difference_entry() for difference in differences],
+                **({"classes": class_entries} if class_entries else {}),
             }
         },
     )  # fmt: skip
@@ -105,18 +123,20 @@ def compare(first: Gathered, second: Gathered, names: tuple[str, str], seed: int
 Columns = Mapping[str, NDArray[Any]]
 
 
-def _joined(first: Gathered, second: Gathered, names: tuple[str, str]) -> tuple[Columns, Columns]:
+def _align_columns(
+    first: CollectedSamples, second: CollectedSamples, names: tuple[str, str]
+) -> tuple[Columns, Columns]:
     """Return the columns of the samples that both models have, in the same order."""
-    if first.about.kind != second.about.kind:
+    if first.task_info.kind != second.task_info.kind:
         raise MLScaleError(
-            f"{names[0]} is a model of {first.about.kind}, {names[1]} one of {second.about.kind}",
+            f"{names[0]} is a model of {first.task_info.kind}, {names[1]} one of {second.task_info.kind}",
             where="against",
             fix="against=<a model of the same task>",
         )
     rows = np.arange(len(first)), np.arange(len(second))
     if first.keys != second.keys:
-        there = {key: row for row, key in enumerate(second.keys)}
-        both = [(row, there[key]) for row, key in enumerate(first.keys) if key in there]
+        second_rows = {key: row for row, key in enumerate(second.keys)}
+        both = [(row, second_rows[key]) for row, key in enumerate(first.keys) if key in second_rows]
         if not both:
             raise MLScaleError(
                 "the two models were measured on different samples",
@@ -124,125 +144,153 @@ def _joined(first: Gathered, second: Gathered, names: tuple[str, str]) -> tuple[
                 why=f"no key is of both: {first.keys[0]!r} and {second.keys[0]!r} are the first",
                 fix="type the data for both: data=… with data.val=…",
             )
-        rows = tuple(np.array(each) for each in zip(*both, strict=True))  # type: ignore[assignment]
-    ours, theirs = ({k: v[r] for k, v in g.columns.items()} for g, r in zip((first, second), rows, strict=True))
+        rows = tuple(np.array(indices) for indices in zip(*both, strict=True))  # type: ignore[assignment]
+    first_columns, second_columns = (
+        {k: v[r] for k, v in g.columns.items()} for g, r in zip((first, second), rows, strict=True)
+    )
     # The column of the truth depends on the kind: masks have pixel counts ('true'), sequences their length ('tokens').
     for name in ("truth", "true", "tokens"):
-        if name in ours and (ours[name].shape != theirs[name].shape or not np.array_equal(ours[name], theirs[name])):
+        if name in first_columns and (
+            first_columns[name].shape != second_columns[name].shape
+            or not np.array_equal(first_columns[name], second_columns[name])
+        ):
             raise MLScaleError(
                 "the two models disagree on what is right",
                 where="against",
                 why="the same samples have other targets: classes are numbered differently, or labels have changed",
                 fix="type the data for both: data=… with data.train=… and data.val=…",
             )
-    return ours, theirs
+    return first_columns, second_columns
 
 
-def _differences(ours: Columns, theirs: Columns, kind: str, seed: int) -> list[Difference]:
+def _compute_differences(first: Columns, second: Columns, kind: str, seed: int) -> list[MetricDifference]:
     """Return the differences of all metrics; the first one decides."""
-    found = []
+    differences = []
     if kind in ("classification", "multilabel"):
-        mine, its = _right(ours, kind), _right(theirs, kind)
-        gained, lost, n = int((mine & ~its).sum()), int((its & ~mine).sum()), len(mine)
-        low, high = score_interval(gained, lost, n, 0.975)  # one-sided ends: together 95 %
-        measure = Measure("accuracy" if kind == "classification" else "exact_match", True, True)
+        first_correct, second_correct = _mark_correct(first, kind), _mark_correct(second, kind)
+        gained, lost, n = (
+            int((first_correct & ~second_correct).sum()),
+            int((second_correct & ~first_correct).sum()),
+            len(first_correct),
+        )
+        low, high = compute_score_interval(gained, lost, n, 0.975)  # one-sided ends: together 95 %
+        metric = MetricDefinition("accuracy" if kind == "classification" else "exact_match", True, True)
         difference = Interval((gained - lost) / n, low, high)
-        p = mcnemar_exact(gained, lost)
-        found.append(Difference(measure, float(mine.mean()), float(its.mean()), difference, p))
-    rows, statistic, of = measures(ours, theirs, kind)
+        p = compute_mcnemar_exact_p(gained, lost)
+        differences.append(
+            MetricDifference(metric, float(first_correct.mean()), float(second_correct.mean()), difference, p)
+        )
+    rows, statistic, metrics = build_paired_statistics(first, second, kind)
     # Rows have both models side by side, so that a draw takes both results of a sample: a paired bootstrap.
     width = rows.shape[1] // 2
-    both = bootstrap(rows, lambda s: statistic(s[:, :width]) - statistic(s[:, width:]), seed=seed)
-    chances = swap_test(rows[:, :width], rows[:, width:], statistic, seed=seed)
+    both = bootstrap_intervals(rows, lambda s: statistic(s[:, :width]) - statistic(s[:, width:]), seed=seed)
+    p_values = run_permutation_test(rows[:, :width], rows[:, width:], statistic, seed=seed)
     sums = rows.sum(0)[None]
     each_side = statistic(sums[:, :width])[0], statistic(sums[:, width:])[0]
-    for place, measure in enumerate(of):
-        values = float(each_side[0][place]), float(each_side[1][place])
-        found.append(Difference(measure, *values, both[place], float(chances[place])))
-    return found
+    for index, metric in enumerate(metrics):
+        values = float(each_side[0][index]), float(each_side[1][index])
+        differences.append(MetricDifference(metric, *values, both[index], float(p_values[index])))
+    return differences
 
 
-def _right(columns: Columns, kind: str) -> NDArray[np.bool_]:
+def _mark_correct(columns: Columns, kind: str) -> NDArray[np.bool_]:
     """Return whether each sample is predicted correctly, with all of its labels, bool (n,)."""
     same: NDArray[np.bool_] = columns["truth"] == columns["predicted"]
     return same if kind == "classification" else np.asarray(same.all(1))
 
 
-def _verdict(head: Difference, names: tuple[str, str], n: int) -> str:
-    measure = head.measure
+def _format_verdict(head: MetricDifference, names: tuple[str, str], n: int) -> str:
+    metric = head.metric
     values = [
-        in_percent(Interval(v, float("nan"), float("nan"))) if measure.share else f"{v:.4g}"
+        format_share_interval(Interval(v, float("nan"), float("nan"))) if metric.is_share else f"{v:.4g}"
         for v in (head.first, head.second)
     ]
-    gap = f"{in_points(head.difference)} points" if measure.share else in_numbers(head.difference)
-    test = "McNemar, exact" if measure.name in ("accuracy", "exact_match") else "paired permutation"
-    figures = (
-        f"{measure.said} {values[0]} against {values[1]}, difference {gap}, p {chance(head.p)} ({test}, {n:,} samples)"
+    gap = (
+        f"{format_point_difference(head.difference)} points"
+        if metric.is_share
+        else format_number_interval(head.difference)
+    )
+    test = "McNemar, exact" if metric.name in ("accuracy", "exact_match") else "paired permutation"
+    comparison = (
+        f"{metric.display_name} {values[0]} against {values[1]}, difference {gap}, "
+        f"p {format_p_value(head.p)} ({test}, {n:,} samples)"
     )
     if not head.better:
-        return f"no difference is shown between {names[0]} and {names[1]}: {figures}"
+        return f"no difference is shown between {names[0]} and {names[1]}: {comparison}"
     better, other = names if head.better > 0 else names[::-1]
-    return f"{better} is better than {other}: {figures}"  # fmt: skip
+    return f"{better} is better than {other}: {comparison}"  # fmt: skip
 
 
-def _classes(first: Gathered, ours: Columns, theirs: Columns) -> list[dict[str, Any]]:
+def _compare_class_recalls(
+    first: CollectedSamples, first_columns: Columns, second_columns: Columns
+) -> list[dict[str, Any]]:
     """Return the recall of each class in both models, the largest loss first."""
     rows: list[dict[str, Any]] = []
-    for number in np.unique(ours["truth"]).tolist():
-        mask = ours["truth"] == number
-        sides = ours["predicted"][mask] == number, theirs["predicted"][mask] == number
+    for number in np.unique(first_columns["truth"]).tolist():
+        mask = first_columns["truth"] == number
+        sides = first_columns["predicted"][mask] == number, second_columns["predicted"][mask] == number
         gained, lost, n = int((sides[0] & ~sides[1]).sum()), int((sides[1] & ~sides[0]).sum()), int(mask.sum())
-        low, high = score_interval(gained, lost, n, 0.975)
+        low, high = compute_score_interval(gained, lost, n, 0.975)
         rows.append(
             {
-                "class": first.about.label(number),
+                "class": first.task_info.get_class_name(number),
                 "support": n,
                 "recall": float(sides[0].mean()),
                 "against_recall": float(sides[1].mean()),
                 "interval": Interval((gained - lost) / n, low, high),
-                "p": mcnemar_exact(gained, lost),
+                "p": compute_mcnemar_exact_p(gained, lost),
             }
         )
     # With many classes some differ by chance: q controls the false-discovery rate over all of them.
-    for row, q in zip(rows, benjamini_hochberg([row["p"] for row in rows], ALPHA).q, strict=True):
+    for row, q in zip(rows, apply_benjamini_hochberg([row["p"] for row in rows], ALPHA).q, strict=True):
         row["q"] = q
     rows.sort(key=lambda row: float(row["interval"].value))
     return rows
 
 
-def _figures(found: Sequence[Difference], names: tuple[str, str], classes: list[dict[str, Any]] | None) -> list[Figure]:
-    def shown(each: Difference, value: float) -> str:
-        return percent(value, 1, unit=" %") if each.measure.share else f"{value:.4g}"
+def _build_comparison_blocks(
+    differences: Sequence[MetricDifference], names: tuple[str, str], classes: list[dict[str, Any]] | None
+) -> list[Figure]:
+    def format_metric_value(difference: MetricDifference, value: float) -> str:
+        return format_percent(value, 1, unit=" %") if difference.metric.is_share else f"{value:.4g}"
 
     rows = [
         (
-            each.measure.said,
-            shown(each, each.first),
-            shown(each, each.second),
-            in_points(each.difference) if each.measure.share else in_numbers(each.difference),
-            chance(each.p),
-            {1: "this one", -1: "the other", 0: "not shown"}[each.better],
+            difference.metric.display_name,
+            format_metric_value(difference, difference.first),
+            format_metric_value(difference, difference.second),
+            format_point_difference(difference.difference)
+            if difference.metric.is_share
+            else format_number_interval(difference.difference),
+            format_p_value(difference.p),
+            {1: "this one", -1: "the other", 0: "not shown"}[difference.better],
         )
-        for each in found
+        for difference in differences
     ]
     parts: list[Figure] = [
         Heading("Beside the other model", f"This one: {names[0]}; the other: {names[1]}; on the same samples."),
-        Table("Both models", ("figure", "this one", "the other", "difference", "p", "better"), rows),
+        TableBlock("Both models", ("figure", "this one", "the other", "difference", "p", "better"), rows),
     ]
     if classes:
         lines = [
             (
                 row["class"],
                 f"{row['support']:,}",
-                in_percent(wilson(round(row["recall"] * row["support"]), row["support"])),
-                in_percent(wilson(round(row["against_recall"] * row["support"]), row["support"])),
-                in_points(row["interval"]),
-                chance(row["q"]),
+                format_share_interval(compute_wilson_interval(round(row["recall"] * row["support"]), row["support"])),
+                format_share_interval(
+                    compute_wilson_interval(round(row["against_recall"] * row["support"]), row["support"])
+                ),
+                format_point_difference(row["interval"]),
+                format_p_value(row["q"]),
             )
-            for row in classes[:_MOST]
+            for row in classes[:_MAX_TABLE_ROWS]
         ]
         columns = ("class", "samples", "this one", "the other", "difference", "q")
         note = "Recall, the largest loss first; q: the false-discovery rate of all classes together."
-        marked = [place for place, row in enumerate(classes[:_MOST]) if row["q"] <= ALPHA and row["interval"].value < 0]
-        parts.append(Table("Class by class", columns, lines, note, marked))
+        marked = [
+            index
+            for index, row in enumerate(classes[:_MAX_TABLE_ROWS])
+            if row["q"] <= ALPHA and row["interval"].value < 0
+        ]
+        parts.append(TableBlock("Class by class", columns, lines, note, marked))
     return parts

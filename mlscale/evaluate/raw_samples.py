@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from mlscale.data.images.labelled_images import ImageData
 from mlscale.errors import MLScaleError
-from mlscale.export.validation_samples import as_given
-from mlscale.tasks.batch import unpack
+from mlscale.export.validation_samples import iterate_loader_batches
+from mlscale.tasks.batch import unpack_batch
 
 Raw = tuple[NDArray[Any], NDArray[np.int64], list[str] | None]
 """Samples (n, …), their class numbers (n,), their keys."""
 
 
-def raw_samples(data: Any, split: str) -> Iterator[Raw]:
+def iterate_raw_samples(data: Any, split: str) -> Iterator[Raw]:
     """Yield the batches of a split; samples that could not be read are left out.
 
     Args:
@@ -26,23 +26,23 @@ def raw_samples(data: Any, split: str) -> Iterator[Raw]:
     """
     loader = data.val_dataloader() if split == "val" else data.test_dataloader()
     if not isinstance(data, ImageData):
-        for samples in as_given(loader, split):
+        for samples in iterate_loader_batches(loader, split):
             yield samples.raw, samples.y, None
         return
     # The loader's images are resized and normalised; the stored ones are read again, by row, as a client has them.
-    decoded, start = data.decoded(split), 0
+    decoded, start = data.get_decoded_split(split), 0
     for batch in loader:
-        _, y, weight = unpack(batch)
+        _, y, weight = unpack_batch(batch)
         rows = np.arange(start, start + len(y))
         start += len(y)
         # Weight 0: it fills up the batch, or replaces a sample that could not be read (data.on_bad_sample=skip).
-        kept = np.ones(len(y), np.bool_) if weight is None else weight.numpy() > 0
-        if kept.any():
-            raw = np.stack([decoded.sample(row) for row in rows[kept].tolist()])
-            yield raw, y.numpy()[kept], decoded.keys(rows[kept].tolist())
+        is_readable = np.ones(len(y), np.bool_) if weight is None else weight.numpy() > 0
+        if is_readable.any():
+            raw = np.stack([decoded.get_sample(row) for row in rows[is_readable].tolist()])
+            yield raw, y.numpy()[is_readable], decoded.list_keys(rows[is_readable].tolist())
 
 
-def labelled(data: Any, labels: Sequence[str]) -> NDArray[np.int64]:
+def map_class_numbers(data: Any, labels: Sequence[str]) -> NDArray[np.int64]:
     """Return the model's number for each class of the data, int64 (classes,): both may be numbered differently.
 
     Raises:

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlscale.errors import MLScaleError
-from mlscale.evaluate.sample_rows import TABLED, Columns, rows_of
+from mlscale.evaluate.sample_rows import TABLE_COLUMNS, Columns, compute_sample_columns
 
-_LOGITS = 20_000  # bounds the memory: 80 MB with 1,000 classes; far more than fitting a temperature needs
-_IN_TABLE_ALONE = {"classification": ("probabilities", "logits")}
+_MAX_LOGITS = 20_000  # bounds the memory: 80 MB with 1,000 classes; far more than fitting a temperature needs
+_TABLE_ONLY_COLUMNS = {"classification": ("probabilities", "logits")}
 
 
 @dataclass(frozen=True)
-class About:
+class TaskInfo:
     """The task and its classes, as far as reports need them.
 
     Attributes:
@@ -40,12 +40,12 @@ class About:
     std: tuple[float, ...] = ()
     targets: tuple[str, ...] = ()
 
-    def label(self, number: int) -> str:
+    def get_class_name(self, number: int) -> str:
         """Return the name of a class."""
         return self.labels[number] if 0 <= number < len(self.labels) else str(number)
 
 
-class Worst(NamedTuple):
+class WorstSample(NamedTuple):
     """A sample that the model predicts wrongly.
 
     Attributes:
@@ -53,38 +53,38 @@ class Worst(NamedTuple):
         row: its index among the samples.
         key: its name.
         x: as the model was given it, (…).
-        shown: images of more than one channel each: truth and prediction masks in segmentation, uint8 (h, w).
+        masks: images of more than one channel each: truth and prediction masks in segmentation, uint8 (h, w).
     """
 
     loss: float
     row: int
     key: str
     x: NDArray[Any]
-    shown: tuple[NDArray[Any], ...] = ()
+    masks: tuple[NDArray[Any], ...] = ()
 
 
-class Rows(Protocol):
+class RowWriter(Protocol):
     """A writer that takes the rows of each batch: the table of samples."""
 
-    def add(self, keys: Sequence[str], columns: Columns) -> None: ...
+    def add_samples(self, keys: Sequence[str], columns: Columns) -> None: ...
 
 
 @dataclass(eq=False)
-class Gathered:
+class CollectedSamples:
     """All samples of one evaluation pass.
 
     Attributes:
-        about: the task and its classes.
+        task_info: the task and its classes.
         keys: names of the samples, in order.
         columns: of each sample, n first.
         worst: the samples of the largest losses, largest first; of a classifier, wrongly predicted ones only.
         logits: of some samples, (m, k); `logit_rows` has their indices.
     """
 
-    about: About
+    task_info: TaskInfo
     keys: list[str]
     columns: Columns
-    worst: list[Worst]
+    worst: list[WorstSample]
     logits: NDArray[np.float32] | None = None
     logit_rows: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
@@ -92,11 +92,11 @@ class Gathered:
         return len(self.keys)
 
 
-class Gather:
+class SampleCollector:
     """A collector of the samples of one evaluation pass.
 
     Args:
-        about: the task and its classes.
+        task_info: the task and its classes.
         table: gets every row; None for none.
         worst: number of worst samples whose input is kept.
         brightness: keep the mean pixel of each image.
@@ -104,18 +104,24 @@ class Gather:
     """
 
     def __init__(
-        self, about: About, table: Rows | None = None, *, worst: int = 24, brightness: bool = False, seed: int = 0
+        self,
+        task_info: TaskInfo,
+        table: RowWriter | None = None,
+        *,
+        worst: int = 24,
+        brightness: bool = False,
+        seed: int = 0,
     ) -> None:
-        self.about, self._table, self._most, self._brightness = about, table, worst, brightness
+        self.task_info, self._table, self._max_worst, self._brightness = task_info, table, worst, brightness
         self._keys: list[str] = []
         self._seen = 0
         self._parts: dict[str, list[NDArray[Any]]] = {}
-        self._worst: list[Worst] = []
+        self._worst: list[WorstSample] = []
         self._rng = np.random.default_rng(seed)
         self._logits: NDArray[np.float32] | None = None
-        self._logit_rows = np.zeros(_LOGITS, np.int64)
+        self._logit_rows = np.zeros(_MAX_LOGITS, np.int64)
 
-    def take(self, outputs: Mapping[str, Tensor], batch: Any) -> None:
+    def collect_batch(self, outputs: Mapping[str, Tensor], batch: Any) -> None:
         """Add a batch and the model's outputs for it. Samples of weight 0 do not count.
 
         Args:
@@ -125,53 +131,55 @@ class Gather:
         Raises:
             MLScaleError: the outputs are not those of the task's kind, or not numbers.
         """
-        from mlscale.tasks.batch import unpack
+        from mlscale.tasks.batch import unpack_batch
 
-        x, y, weight = unpack(batch)
+        x, y, weight = unpack_batch(batch)
         keys = batch.get("key") if isinstance(batch, Mapping) else None
-        keys = list(keys) if keys is not None else [f"#{self._seen + place}" for place in range(len(y))]
+        keys = list(keys) if keys is not None else [f"#{self._seen + index}" for index in range(len(y))]
         self._seen += len(y)  # before filtering: a sample's number does not depend on others that could not be read
         if weight is not None and not bool((weight > 0).all()):
-            kept = weight > 0
-            x, y, outputs = x[kept], y[kept], {name: value[kept] for name, value in outputs.items()}
-            keys = [key for key, keep in zip(keys, kept.tolist(), strict=True) if keep]
+            mask = weight > 0
+            x, y, outputs = x[mask], y[mask], {name: value[mask] for name, value in outputs.items()}
+            keys = [key for key, keep in zip(keys, mask.tolist(), strict=True) if keep]
         if not keys:
             return
-        columns = rows_of(self.about.kind, outputs, y)
-        _check_numbers(self.about.kind, keys, columns["loss"])
+        columns = compute_sample_columns(self.task_info.kind, outputs, y)
+        _check_numbers(self.task_info.kind, keys, columns["loss"])
         if self._brightness and x.ndim == 4:
-            columns["brightness"] = self._pixels(x).mean((1, 2, 3)).float().cpu().numpy()
+            columns["brightness"] = self._restore_pixels(x).mean((1, 2, 3)).float().cpu().numpy()
         start = len(self._keys)
         self._keys += keys
         self._keep_logits(columns, start)
         loss = columns["loss"]
         # A correct prediction is not a worst error, however large its loss; -inf is never above the heap's floor.
-        if self.about.kind == "classification":
+        if self.task_info.kind == "classification":
             loss = np.where(columns["truth"] == columns["predicted"], -np.inf, loss)
         self._keep_worst(loss, keys, start, x, outputs, y)
-        alone = _IN_TABLE_ALONE.get(self.about.kind, ())
+        alone = _TABLE_ONLY_COLUMNS.get(self.task_info.kind, ())
         for name, values in columns.items():
             if name not in alone:
                 self._parts.setdefault(name, []).append(values)
         # Probabilities are not kept, but of two classes the score of class 1 is: ROC curves need all samples.
-        if self.about.kind == "classification" and columns["probabilities"].shape[1] == 2:
+        if self.task_info.kind == "classification" and columns["probabilities"].shape[1] == 2:
             self._parts.setdefault("score", []).append(columns["probabilities"][:, 1])
         if self._table is not None:
-            self._table.add(keys, {name: columns[name] for name in TABLED[self.about.kind]})
+            self._table.add_samples(keys, {name: columns[name] for name in TABLE_COLUMNS[self.task_info.kind]})
 
-    def finish(self) -> Gathered:
+    def collect_samples(self) -> CollectedSamples:
         """Return all samples that were added."""
         columns = {name: np.concatenate(parts) for name, parts in self._parts.items()}
-        worst = sorted(self._worst, key=lambda each: (-each.loss, each.row))
-        some = min(_LOGITS, len(self._keys))
+        worst = sorted(self._worst, key=lambda sample: (-sample.loss, sample.row))
+        some = min(_MAX_LOGITS, len(self._keys))
         logits = None if self._logits is None else self._logits[:some]
-        return Gathered(self.about, self._keys, columns, worst, logits, self._logit_rows[:some])
+        return CollectedSamples(self.task_info, self._keys, columns, worst, logits, self._logit_rows[:some])
 
-    def _pixels(self, x: Tensor) -> Tensor:
+    def _restore_pixels(self, x: Tensor) -> Tensor:
         """Return images in the units they were stored in, the normalisation reversed."""
-        if not self.about.mean:
+        if not self.task_info.mean:
             return x.float()
-        mean, std = (torch.tensor(each, device=x.device)[:, None, None] for each in (self.about.mean, self.about.std))
+        mean, std = (
+            torch.tensor(values, device=x.device)[:, None, None] for values in (self.task_info.mean, self.task_info.std)
+        )
         return x.float() * std + mean
 
     def _keep_logits(self, columns: Columns, start: int) -> None:
@@ -180,36 +188,36 @@ class Gather:
             return
         logits = columns["logits"]
         if self._logits is None:  # at full size: the system allocates pages only when they are written to
-            self._logits = np.empty((_LOGITS, logits.shape[1]), np.float32)
+            self._logits = np.empty((_MAX_LOGITS, logits.shape[1]), np.float32)
         rows = np.arange(start, start + len(logits))
         drawn = self._rng.integers(0, rows + 1)
         # The first rows fill the reservoir; a later one replaces a random entry, if its draw falls within.
-        places = np.where(rows < _LOGITS, rows, drawn)
-        for place, logit, row in zip(places, logits, rows, strict=True):
-            if place < _LOGITS:
-                self._logits[place], self._logit_rows[place] = logit, row
+        slots = np.where(rows < _MAX_LOGITS, rows, drawn)
+        for slot, logit, row in zip(slots, logits, rows, strict=True):
+            if slot < _MAX_LOGITS:
+                self._logits[slot], self._logit_rows[slot] = logit, row
 
     def _keep_worst(
         self, loss: NDArray[Any], keys: Sequence[str], start: int, x: Tensor, outputs: Mapping[str, Tensor], y: Tensor
     ) -> None:
-        if self._most < 1:
+        if self._max_worst < 1:
             return
         # `_worst` is a heap, smallest loss first: `floor` is what a sample must exceed to replace one.
-        floor = self._worst[0].loss if len(self._worst) == self._most else -np.inf
-        for place in np.argsort(-loss, kind="stable")[: self._most].tolist():
-            if not loss[place] > floor:
+        floor = self._worst[0].loss if len(self._worst) == self._max_worst else -np.inf
+        for index in np.argsort(-loss, kind="stable")[: self._max_worst].tolist():
+            if not loss[index] > floor:
                 break  # losses fall from here on
-            pixels = self._pixels(x[place][None])[0] if x.ndim == 4 else x[place]
+            pixels = self._restore_pixels(x[index][None])[0] if x.ndim == 4 else x[index]
             masks: tuple[NDArray[Any], ...] = ()
-            if self.about.kind == "segmentation":
-                told = outputs["logits"][place].argmax(0)
-                masks = tuple(each.to(torch.uint8).cpu().numpy() for each in (y[place], told))
-            found = Worst(float(loss[place]), start + place, keys[place], pixels.cpu().numpy(), masks)
-            if len(self._worst) < self._most:
-                heapq.heappush(self._worst, found)
+            if self.task_info.kind == "segmentation":
+                predicted = outputs["logits"][index].argmax(0)
+                masks = tuple(mask.to(torch.uint8).cpu().numpy() for mask in (y[index], predicted))
+            sample = WorstSample(float(loss[index]), start + index, keys[index], pixels.cpu().numpy(), masks)
+            if len(self._worst) < self._max_worst:
+                heapq.heappush(self._worst, sample)
             else:
-                heapq.heapreplace(self._worst, found)
-            floor = self._worst[0].loss if len(self._worst) == self._most else -np.inf
+                heapq.heapreplace(self._worst, sample)
+            floor = self._worst[0].loss if len(self._worst) == self._max_worst else -np.inf
 
 
 def _check_numbers(kind: str, keys: Sequence[str], loss: NDArray[Any]) -> None:

@@ -20,7 +20,7 @@ Columns = dict[str, NDArray[Any]]
 IGNORED = 255  # a pixel that belongs to no class
 
 
-def classification(outputs: Mapping[str, Tensor], y: Tensor) -> Columns:
+def compute_classification_columns(outputs: Mapping[str, Tensor], y: Tensor) -> Columns:
     """Return `truth`, `predicted`, `confidence`, `probabilities` (n, k), `loss`, `brier`, and `rank` of the true class
     (0: predicted correctly)."""
     logits = outputs["logits"].float()  # 16-bit precision would round small probabilities to 0
@@ -29,7 +29,7 @@ def classification(outputs: Mapping[str, Tensor], y: Tensor) -> Columns:
     of_truth = logits.gather(-1, y[:, None])
     # The Brier score Σ(p − onehot)², expanded: it needs no one-hot matrix (n, k).
     brier = (probabilities**2).sum(-1) + 1 - 2 * probabilities.gather(-1, y[:, None])[:, 0]
-    return _numpy(
+    return _convert_to_numpy(
         truth=y.int(),
         predicted=predicted.int(),
         confidence=confidence,
@@ -41,10 +41,10 @@ def classification(outputs: Mapping[str, Tensor], y: Tensor) -> Columns:
     )
 
 
-def multilabel(outputs: Mapping[str, Tensor], y: Tensor) -> Columns:
+def compute_multilabel_columns(outputs: Mapping[str, Tensor], y: Tensor) -> Columns:
     """Return `truth`, `predicted` (uint8) and `probabilities`, (n, k) each; `loss`, the mean over labels."""
     logits = outputs["logits"].float()
-    return _numpy(
+    return _convert_to_numpy(
         truth=y.to(torch.uint8),
         predicted=(logits > 0).to(torch.uint8),  # a probability above 0.5
         probabilities=logits.sigmoid(),
@@ -52,53 +52,55 @@ def multilabel(outputs: Mapping[str, Tensor], y: Tensor) -> Columns:
     )
 
 
-def regression(outputs: Mapping[str, Tensor], y: Tensor) -> Columns:
+def compute_regression_columns(outputs: Mapping[str, Tensor], y: Tensor) -> Columns:
     """Return `truth` and `predicted`, float32 (n, targets); `loss`, the squared error, mean over targets."""
     value = outputs["value"].float()
     # Targets may be (n,) and values (n, 1): broadcasting them would give (n, n) differences.
     truth = y.float().reshape(value.shape)
-    return _numpy(truth=truth, predicted=value, loss=((value - truth) ** 2).mean(-1))
+    return _convert_to_numpy(truth=truth, predicted=value, loss=((value - truth) ** 2).mean(-1))
 
 
-def segmentation(outputs: Mapping[str, Tensor], y: Tensor) -> Columns:
+def compute_segmentation_columns(outputs: Mapping[str, Tensor], y: Tensor) -> Columns:
     """Return the pixels of each class that are `hit`, `predicted` and `true`, int64 (n, k) each; `iou`, the mean over
     classes that are in the image or predicted there; `loss`, mean over pixels. Ignored pixels count nowhere."""
     logits = outputs["logits"].float()
     n, k = logits.shape[:2]
     truth, predicted = y.long(), logits.argmax(1)
-    counted = truth != IGNORED
+    valid = truth != IGNORED
     losses = F.cross_entropy(logits, truth, ignore_index=IGNORED, reduction="none").sum((1, 2))
     # One bincount over (image, class) cells counts all images of the batch at once.
     number = torch.arange(n, device=y.device)[:, None, None] * k
 
-    def pixels(classes: Tensor, where: Tensor) -> Tensor:
+    def count_class_pixels(classes: Tensor, where: Tensor) -> Tensor:
         return torch.bincount((number + classes)[where], minlength=n * k).reshape(n, k)
 
-    hit, told, true = (
-        pixels(predicted, counted & (predicted == truth)),
-        pixels(predicted, counted),
-        pixels(truth.clamp(max=k - 1), counted),
+    hit, predicted_pixels, true = (
+        count_class_pixels(predicted, valid & (predicted == truth)),
+        count_class_pixels(predicted, valid),
+        count_class_pixels(truth.clamp(max=k - 1), valid),
     )
-    union = told + true - hit
+    union = predicted_pixels + true - hit
     # NaN in an image that has only ignored pixels.
     iou = torch.where(union > 0, hit / union.clamp(min=1), torch.nan).nanmean(-1)
-    return _numpy(hit=hit, predicted=told, true=true, iou=iou, loss=losses / counted.sum((1, 2)).clamp(min=1))
+    return _convert_to_numpy(
+        hit=hit, predicted=predicted_pixels, true=true, iou=iou, loss=losses / valid.sum((1, 2)).clamp(min=1)
+    )
 
 
-def language(outputs: Mapping[str, Tensor], y: Tensor) -> Columns:
+def compute_language_columns(outputs: Mapping[str, Tensor], y: Tensor) -> Columns:
     """Return `nats` and `tokens` of each sequence; `loss`, nats a token."""
     nats, tokens = outputs["nats"].float(), outputs["tokens"]
-    return _numpy(nats=nats, tokens=tokens.long(), loss=nats / tokens.clamp(min=1))
+    return _convert_to_numpy(nats=nats, tokens=tokens.long(), loss=nats / tokens.clamp(min=1))
 
 
 KINDS: dict[str, Callable[[Mapping[str, Tensor], Tensor], Columns]] = {
-    "classification": classification,
-    "multilabel": multilabel,
-    "segmentation": segmentation,
-    "regression": regression,
-    "language": language,
+    "classification": compute_classification_columns,
+    "multilabel": compute_multilabel_columns,
+    "segmentation": compute_segmentation_columns,
+    "regression": compute_regression_columns,
+    "language": compute_language_columns,
 }
-TABLED = {
+TABLE_COLUMNS = {
     "classification": ("truth", "predicted", "confidence", "probabilities", "loss"),
     "multilabel": ("truth", "predicted", "probabilities", "loss"),
     "segmentation": ("hit", "predicted", "true", "iou", "loss"),
@@ -108,7 +110,7 @@ TABLED = {
 """The columns of the table of samples, by kind."""
 
 
-def rows_of(kind: str, outputs: Mapping[str, Tensor], y: Tensor) -> Columns:
+def compute_sample_columns(kind: str, outputs: Mapping[str, Tensor], y: Tensor) -> Columns:
     """Return the columns of a batch.
 
     Args:
@@ -132,5 +134,5 @@ def rows_of(kind: str, outputs: Mapping[str, Tensor], y: Tensor) -> Columns:
         ) from error
 
 
-def _numpy(**columns: Tensor) -> Columns:
+def _convert_to_numpy(**columns: Tensor) -> Columns:
     return {name: np.ascontiguousarray(value.detach().cpu().numpy()) for name, value in columns.items()}

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.atomic_files import ASIDE, PRIVATE_FILE, make_folders, sync_folder, unwritable
-from mlscale.contracts import expect, stamp
+from mlscale.atomic_files import ASIDE, PRIVATE_FILE, create_write_error, make_folders, sync_folder
+from mlscale.contracts import expect_format, get_format_tag
 from mlscale.errors import MLScaleError
 from mlscale.evaluate.sample_rows import Columns
 
-_ABOUT = b"mlscale"  # key of the JSON document in the file's metadata
+_METADATA_KEY = b"mlscale"  # key of the JSON document in the file's metadata
 _ROW_GROUP = 65_536  # rows that are buffered and written as one row group: small ones compress badly and read slowly
 
 
-def there() -> bool:
+def is_pyarrow_installed() -> bool:
     """Return whether pyarrow is installed."""
     # Without importing it, which takes time and memory.
     from importlib.util import find_spec
@@ -40,7 +40,7 @@ class SampleTable:
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
         make_folders(path.parent)
         self.path, self._aside = path, path.with_name(f"{ASIDE}{path.name}")
-        self._about = json.dumps({"format": stamp("samples"), **about}, ensure_ascii=False)
+        self._about = json.dumps({"format": get_format_tag("samples"), **about}, ensure_ascii=False)
         self._writer: Any = None
         self._waiting: list[Any] = []
         self._rows = 0
@@ -57,20 +57,20 @@ class SampleTable:
                 self._writer.close()
             self._aside.unlink(missing_ok=True)
 
-    def add(self, keys: Sequence[str], columns: Columns) -> None:
+    def add_samples(self, keys: Sequence[str], columns: Columns) -> None:
         """Add the rows of a batch."""
         import pyarrow as pa
 
         self._waiting.append(
-            pa.table({"key": pa.array(keys, pa.string()), **{n: arrow(v) for n, v in columns.items()}})
+            pa.table({"key": pa.array(keys, pa.string()), **{n: build_arrow_column(v) for n, v in columns.items()}})
         )
         self._rows += len(keys)
         if self._rows >= _ROW_GROUP:
-            self._flush()
+            self._write_row_group()
 
     def close(self) -> None:
         """Commit the file; without rows, none is written."""
-        self._flush()
+        self._write_row_group()
         if self._writer is None:
             return
         try:
@@ -80,9 +80,9 @@ class SampleTable:
             self._aside.replace(self.path)
             sync_folder(self.path.parent)
         except OSError as error:
-            raise unwritable(self.path, error) from error
+            raise create_write_error(self.path, error) from error
 
-    def _flush(self) -> None:
+    def _write_row_group(self) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -93,14 +93,14 @@ class SampleTable:
         try:
             # The schema is known with the first rows only: columns depend on the kind of the task.
             if self._writer is None:
-                schema = table.schema.with_metadata({_ABOUT: self._about.encode()})
+                schema = table.schema.with_metadata({_METADATA_KEY: self._about.encode()})
                 self._writer = pq.ParquetWriter(self._aside, schema, compression="zstd")
             self._writer.write_table(table)
         except OSError as error:
-            raise unwritable(self.path, error) from error
+            raise create_write_error(self.path, error) from error
 
 
-def arrow(values: NDArray[Any]) -> Any:
+def build_arrow_column(values: NDArray[Any]) -> Any:
     """Return a column (pyarrow) of numbers, (n,), or of lists, (n, k)."""
     import pyarrow as pa
 
@@ -111,7 +111,7 @@ def arrow(values: NDArray[Any]) -> Any:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(values).ravel()))
 
 
-def document(path: Path) -> dict[str, Any]:
+def read_table_document(path: Path) -> dict[str, Any]:
     """Return the document that the contract's JSON schema describes: format, metadata and columns of a table.
 
     Raises:
@@ -122,7 +122,7 @@ def document(path: Path) -> dict[str, Any]:
 
     try:
         schema = pq.read_schema(path)
-        about = json.loads((schema.metadata or {}).get(_ABOUT, b"{}"))
+        about = json.loads((schema.metadata or {}).get(_METADATA_KEY, b"{}"))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise MLScaleError(
             "this is no table of samples",
@@ -130,11 +130,11 @@ def document(path: Path) -> dict[str, Any]:
             why=str(error)[:200],
             fix="name the evaluate-samples.parquet that mlscale evaluate has written",
         ) from error
-    expect("samples", about if isinstance(about, dict) else {}, str(path))
-    return {**about, "columns": {field.name: _type(field.type) for field in schema}}
+    expect_format("samples", about if isinstance(about, dict) else {}, str(path))
+    return {**about, "columns": {field.name: _format_type(field.type) for field in schema}}
 
 
-def _type(kind: Any) -> str:
+def _format_type(kind: Any) -> str:
     import pyarrow as pa
 
     return f"list<{kind.value_type}>" if pa.types.is_list(kind) else str(kind)

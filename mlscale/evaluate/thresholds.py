@@ -5,69 +5,75 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from mlscale.evaluate.report_wording import Judged, named
-from mlscale.evaluate.sample_collector import Gathered
-from mlscale.report import Figure, Heading, Line, Series
-from mlscale.stats.ranking import Ranking, ranking
+from mlscale.evaluate.report_wording import EvaluationReport, expand_interval
+from mlscale.evaluate.sample_collector import CollectedSamples
+from mlscale.report import Figure, Heading, LinePlot, Series
+from mlscale.stats.ranking import Ranking, compute_ranking
 
 
-def binary(gathered: Gathered, seed: int = 0) -> Judged | None:
+def build_threshold_report(gathered: CollectedSamples, seed: int = 0) -> EvaluationReport | None:
     """Return AUC, average precision and the threshold of the best F1 of class 1; None if only one class occurs."""
-    found = ranking(gathered.columns["score"], gathered.columns["truth"] == 1, seed=seed)
-    if found is None:
+    curve = compute_ranking(gathered.columns["score"], gathered.columns["truth"] == 1, seed=seed)
+    if curve is None:
         return None
-    name = gathered.about.label(1)
-    return Judged(
+    name = gathered.task_info.get_class_name(1)
+    return EvaluationReport(
         metrics={
-            **named("auc", found.auc),
-            **named("average_precision", found.average_precision),
-            "best_f1": found.best_f1,
-            "best_f1_threshold": found.best_threshold,
+            **expand_interval("auc", curve.auc),
+            **expand_interval("average_precision", curve.average_precision),
+            "best_f1": curve.best_f1,
+            "best_f1_threshold": curve.best_threshold,
         },
         headline="",
-        figures=[
+        blocks=[
             Heading(
                 "Threshold",
-                f"'{name}' is the positive class. F1 is largest, {found.best_f1:.3f}, where its probability is at "
-                f"least {found.best_threshold:.3f}; chosen on these samples, so another set gives less.",
+                f"'{name}' is the positive class. F1 is largest, {curve.best_f1:.3f}, where its probability is at "
+                f"least {curve.best_threshold:.3f}; chosen on these samples, so another set gives less.",
             ),
-            *curves([(name, found)]),
+            *build_threshold_plots([(name, curve)]),
         ],
     )
 
 
-def curves(of: Sequence[tuple[str, Ranking]]) -> list[Figure]:
+def build_threshold_plots(rankings: Sequence[tuple[str, Ranking]]) -> list[Figure]:
     """Return the ROC and the precision–recall plot of at most three scores."""
-    shown = of[:3]  # more lines are hard to distinguish
+    shown = rankings[:3]  # more lines are hard to distinguish
     chance = Series("by chance", [0.0, 1.0], [0.0, 1.0])
     roc = [
-        Series(f"{name}, AUC {_short(each.auc.value)}", [0.0, *each.recall.tolist()], [0.0, *_places(each)])
-        for name, each in shown
+        Series(
+            f"{name}, AUC {_format_score(curve.auc.value)}",
+            [0.0, *curve.recall.tolist()],
+            [0.0, *_get_false_positive_rates(curve)],
+        )
+        for name, curve in shown
     ]
     both = [
         Series(
-            f"{name}, AP {_short(each.average_precision.value)}", each.precision.tolist(), _rising(each.recall.tolist())
+            f"{name}, AP {_format_score(curve.average_precision.value)}",
+            curve.precision.tolist(),
+            _make_strictly_rising(curve.recall.tolist()),
         )
-        for name, each in shown
+        for name, curve in shown
     ]
     return [
-        Line("ROC", [*roc, chance], "false positive rate", "recall", zero=True),
-        Line("Precision and recall", both, "recall", "precision", zero=True),
+        LinePlot("ROC", [*roc, chance], "false positive rate", "recall", zero=True),
+        LinePlot("Precision and recall", both, "recall", "precision", zero=True),
     ]
 
 
-def _places(found: Ranking) -> list[float]:
-    return _rising(found.false_positive_rate.tolist())
+def _get_false_positive_rates(curve: Ranking) -> list[float]:
+    return _make_strictly_rising(curve.false_positive_rate.tolist())
 
 
-def _rising(values: Sequence[float]) -> list[float]:
+def _make_strictly_rising(values: Sequence[float]) -> list[float]:
     """Return values that rise strictly, so that points of equal x keep their order when a plot sorts them."""
-    places: list[float] = []
+    positions: list[float] = []
     for value in values:
         # The next float up: too small a step to be seen in the plot.
-        places.append(max(value, math.nextafter(places[-1], math.inf)) if places else value)
-    return places
+        positions.append(max(value, math.nextafter(positions[-1], math.inf)) if positions else value)
+    return positions
 
 
-def _short(value: float) -> str:
+def _format_score(value: float) -> str:
     return f"{value:.3f}"

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
-from mlscale.events.input_summary import Batch, columns
-from mlscale.events.segments import Appender, prune, tidy
+from mlscale.events.input_summary import EventBatch, build_event_columns
+from mlscale.events.segments import SegmentAppender, prune_segments, remove_unfinished_segments
 
 MAX_ROWS, FLUSH_S, MAX_BYTES = 100_000, 1.0, 1 << 30
 _MAX_WAITING_BYTES = 64 << 20
@@ -34,7 +34,7 @@ class EventWriter:
 
     def __init__(
         self,
-        appender: Appender,
+        appender: SegmentAppender,
         model: str,
         *,
         max_rows: int = MAX_ROWS,
@@ -46,17 +46,17 @@ class EventWriter:
         self.problem = ""
         self._appender, self._model, self._share = appender, model, sample_share
         self._max_rows, self._flush_s, self._max_bytes = max_rows, flush_s, max_bytes
-        self._waiting: list[Batch] = []
+        self._waiting: list[EventBatch] = []
         self._rows = self._bytes = 0
         self._hurry = self._closed = False
         self._change = threading.Condition()
         self._writing = threading.Lock()
         # Negative: the first flush prunes, since an earlier process may have left more than `max_bytes`.
         self._since_pruned, self._pruned = 0, -_PRUNE_SECONDS
-        self._thread = threading.Thread(target=self._run, name="events", daemon=True)
+        self._thread = threading.Thread(target=self._run_thread, name="events", daemon=True)
         self._thread.start()
 
-    def add(
+    def add_events(
         self,
         ids: Sequence[str],
         *,
@@ -83,26 +83,26 @@ class EventWriter:
         """
         latency = np.broadcast_to(np.asarray(latency_ms, np.float32), (len(ids),))
         when = time.time_ns() // 1000 if time_us is None else time_us
-        batch = Batch(ids, when, version, raw, labels, probabilities, latency, outcome)
-        # The lock is held only for the exchange of the list: `add` must not wait for the disk.
+        batch = EventBatch(ids, when, version, raw, labels, probabilities, latency, outcome)
+        # The lock is held only for the exchange of the list: `add_events` must not wait for the disk.
         with self._change:
             # Two limits: a few large inputs can take more memory than many small ones.
             full = self._rows + len(ids) > self._max_rows or self._bytes + batch.bytes > _MAX_WAITING_BYTES
             if full or self._closed:
                 self.dropped += len(ids)
-                self._wake()
+                self._wake_thread()
                 return False
             self._waiting.append(batch)
             self._rows += len(ids)
             self._bytes += batch.bytes
             # Half full: a flush before `flush_s` is over may still prevent a loss.
             if self._rows > self._max_rows // 2 or self._bytes > _MAX_WAITING_BYTES // 2:
-                self._wake()
+                self._wake_thread()
         return True
 
     def flush(self) -> None:
         """Write all events that were added; return when they are on disk, or could not be written."""
-        # One flush at a time, in the order of `add`: a caller's flush and the thread's must not overlap.
+        # One flush at a time, in the order of `add_events`: a caller's flush and the thread's must not overlap.
         with self._writing:
             with self._change:
                 batches, self._waiting = self._waiting, []
@@ -112,10 +112,10 @@ class EventWriter:
                 return
             rows = sum(len(batch.ids) for batch in batches)
             try:
-                self._since_pruned += self._appender.append(columns(self._model, batches, self._share))
+                self._since_pruned += self._appender.append_rows(build_event_columns(self._model, batches, self._share))
                 self.written += rows
                 self.problem = ""
-                self._keep_within()
+                self._prune_if_due()
             except Exception as error:  # any error: the thread must write later events
                 self.dropped += rows
                 self.problem = str(error) if isinstance(error, MLScaleError) else repr(error)
@@ -124,11 +124,11 @@ class EventWriter:
         """Write all events that were added, and end the thread."""
         with self._change:
             self._closed = True
-            self._wake()
+            self._wake_thread()
         self._thread.join()
 
-    def _run(self) -> None:
-        tidy(self._appender.folder)
+    def _run_thread(self) -> None:
+        remove_unfinished_segments(self._appender.folder)
         while not self._closed:
             with self._change:
                 if not (self._hurry or self._closed):
@@ -137,13 +137,13 @@ class EventWriter:
         # Once more: events may have been added after the last flush, before `_closed` was set.
         self.flush()
 
-    def _wake(self) -> None:
+    def _wake_thread(self) -> None:
         self._hurry = True
         self._change.notify()
 
-    def _keep_within(self) -> None:
+    def _prune_if_due(self) -> None:
         """Remove the oldest segments; checked every minute, and after each hundredth of `max_bytes`."""
         now = time.monotonic()
         if now - self._pruned > _PRUNE_SECONDS or self._since_pruned > self._max_bytes // 100:
-            prune(self._appender.folder, self._max_bytes)
+            prune_segments(self._appender.folder, self._max_bytes)
             self._since_pruned, self._pruned = 0, now

@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-_IDS = 2**32
-_AT_ONCE = 1 << 18
+_HASH_RANGE = 2**32
+_MAX_BATCH_NUMBERS = 1 << 18
 """The most numbers that are summarised at once."""
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class EventBatch:
     """n predictions of one version.
 
     Attributes:
@@ -49,7 +49,7 @@ class Batch:
         return 200 * len(self.ids) + sum(array.nbytes for array in arrays if array is not None)
 
 
-def columns(model: str, batches: Sequence[Batch], sample_share: float) -> dict[str, Any]:
+def build_event_columns(model: str, batches: Sequence[EventBatch], sample_share: float) -> dict[str, Any]:
     """Return the columns of the contract 'event', by name (pyarrow arrays, or lists).
 
     Args:
@@ -58,8 +58,8 @@ def columns(model: str, batches: Sequence[Batch], sample_share: float) -> dict[s
         sample_share: share of events whose raw input is stored, 0 to 1; chosen by id.
     """
     # Only consecutive ones, so that the events stay in the order of their times.
-    alike = [_Alike(list(group)) for _, group in groupby(batches, key=_kind)]
-    parts = [_of_alike(each, sample_share) for each in alike]
+    merged_batches = [_MergedBatch(list(group)) for _, group in groupby(batches, key=_get_merge_key)]
+    parts = [_build_batch_columns(merged_batch, sample_share) for merged_batch in merged_batches]
     rows = [len(batch.ids) for batch in batches]
     return {
         "time": pa.array(np.repeat([batch.time_us for batch in batches], rows), pa.timestamp("us", tz="UTC")),
@@ -69,19 +69,19 @@ def columns(model: str, batches: Sequence[Batch], sample_share: float) -> dict[s
     }
 
 
-class _Alike:
+class _MergedBatch:
     """Consecutive batches of one kind, joined: a thousand small ones cost little more than a large one."""
 
-    def __init__(self, batches: Sequence[Batch]) -> None:
+    def __init__(self, batches: Sequence[EventBatch]) -> None:
         first = batches[0]
         self.version, self.outcome = first.version, first.outcome
         self.ids = [id_ for batch in batches for id_ in batch.ids]
         self.labels = [label for batch in batches for label in batch.labels or [""] * len(batch.ids)]
-        self.raw = _joined([batch.raw for batch in batches])
-        self.probabilities = _joined([batch.probabilities for batch in batches])
+        self.raw = _concatenate_arrays([batch.raw for batch in batches])
+        self.probabilities = _concatenate_arrays([batch.probabilities for batch in batches])
 
 
-def _kind(batch: Batch) -> tuple[Any, ...]:
+def _get_merge_key(batch: EventBatch) -> tuple[Any, ...]:
     """Return the properties that batches must share to be summarised together."""
     raw, given = batch.raw, batch.probabilities
     return (
@@ -90,32 +90,32 @@ def _kind(batch: Batch) -> tuple[Any, ...]:
     )
 
 
-def _joined(arrays: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
-    there = [array for array in arrays if array is not None]
-    return np.concatenate(there) if there else None
+def _concatenate_arrays(arrays: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
+    present = [array for array in arrays if array is not None]
+    return np.concatenate(present) if present else None
 
 
-def _of_alike(batch: _Alike, sample_share: float) -> dict[str, Any]:
+def _build_batch_columns(batch: _MergedBatch, sample_share: float) -> dict[str, Any]:
     n, given, raw = len(batch.ids), batch.probabilities, batch.raw
-    means, stds = moments(raw) if raw is not None else (np.zeros((n, 0), np.float32),) * 2
+    means, stds = compute_channel_moments(raw) if raw is not None else (np.zeros((n, 0), np.float32),) * 2
     shape = np.tile(np.array(raw.shape[1:] if raw is not None else (), np.int32), (n, 1))
     return {
         "id": pa.array(batch.ids, pa.string()),
         "version": pa.array([batch.version] * n, pa.string()),
-        "input_mean": _lists(means, np.float32),
-        "input_std": _lists(stds, np.float32),
-        "sample": pa.array(_kept(batch.ids, raw, sample_share), pa.binary()),
+        "input_mean": _build_list_column(means, np.float32),
+        "input_std": _build_list_column(stds, np.float32),
+        "sample": pa.array(_select_samples(batch.ids, raw, sample_share), pa.binary()),
         "dtype": pa.array([raw.dtype.name if raw is not None else ""] * n, pa.string()),
-        "shape": _lists(shape, np.int32),
+        "shape": _build_list_column(shape, np.int32),
         "label": pa.array(batch.labels, pa.string()),
         "predicted": pa.array(given.argmax(-1) if given is not None else np.full(n, -1), pa.int32()),
         "confidence": pa.array(given.max(-1) if given is not None else np.full(n, np.nan), pa.float32()),
-        "probabilities": _lists(given if given is not None else np.zeros((n, 0), np.float32), np.float32),
+        "probabilities": _build_list_column(given if given is not None else np.zeros((n, 0), np.float32), np.float32),
         "outcome": pa.array([batch.outcome] * n, pa.string()),
     }
 
 
-def moments(raw: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def compute_channel_moments(raw: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return mean and standard deviation of each channel of each sample, float32 (n, c), as in the reference profile.
 
     Args:
@@ -123,7 +123,7 @@ def moments(raw: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]
     """
     flat = raw.reshape(len(raw), raw.shape[1] if raw.ndim > 1 else 1, -1)
     means, stds = (np.empty(flat.shape[:2], np.float32) for _ in range(2))
-    step = max(1, _AT_ONCE // max(1, flat[0].size if len(flat) else 1))
+    step = max(1, _MAX_BATCH_NUMBERS // max(1, flat[0].size if len(flat) else 1))
     with np.errstate(all="ignore"):  # a client may send infinities
         for start in range(0, len(flat), step):  # as double, a full queue would take half a gigabyte
             values = flat[start : start + step].astype(np.float64)
@@ -131,17 +131,17 @@ def moments(raw: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]
     return means, stds
 
 
-def _kept(ids: Sequence[str], raw: NDArray[Any] | None, share: float) -> list[bytes | None]:
+def _select_samples(ids: Sequence[str], raw: NDArray[Any] | None, share: float) -> list[bytes | None]:
     """Return the raw bytes of the samples to store, None for others; a repeated id gets the same choice."""
     if raw is None or share <= 0:
         return [None] * len(ids)
     # CRC-32 takes values below 2**32, evenly enough for a choice by share, and is the same in every process.
-    limit = share * _IDS
+    limit = share * _HASH_RANGE
     chosen = (zlib.crc32(id_.encode("utf-8", "surrogatepass")) < limit for id_ in ids)
     return [sample.tobytes() if keep else None for sample, keep in zip(raw, chosen, strict=True)]
 
 
-def _lists(matrix: NDArray[Any], dtype: type[np.generic]) -> Any:
+def _build_list_column(matrix: NDArray[Any], dtype: type[np.generic]) -> Any:
     """Return a matrix as a column of lists."""
     offsets = np.arange(len(matrix) + 1, dtype=np.int32) * matrix.shape[1]
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(matrix, dtype).ravel()))

@@ -24,10 +24,10 @@ import pyarrow.parquet as pq
 
 from mlscale.atomic_files import ASIDE, make_folders, write_bytes
 from mlscale.errors import Exit, MLScaleError
-from mlscale.events.stream_schema import conformed, stamped
+from mlscale.events.stream_schema import build_file_schema, convert_to_contract
 
 _NAME = re.compile(r"(\d{8}T\d{12})-(\d+\.[0-9a-f]+)-(\d+)\.parquet")
-_LARGEST = 1 << 30
+_MAX_SEGMENT_BYTES = 1 << 30
 """The most bytes of a segment, unpacked, that are read: it may come from anybody. A writer keeps to 64 MiB."""
 _ABANDONED_SECONDS = 3600.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -54,7 +54,7 @@ class Segment:
             return 0
 
 
-class Appender:
+class SegmentAppender:
     """Writes segments of one stream, one after the other; to be used by one thread.
 
     Args:
@@ -64,21 +64,21 @@ class Appender:
     """
 
     def __init__(self, folder: Path, contract: str, writer: str | None = None) -> None:
-        self.folder, self._schema = folder, stamped(contract)
+        self.folder, self._schema = folder, build_file_schema(contract)
         self._writer = writer or f"{os.getpid()}.{secrets.token_hex(3)}"
         self._count = 0
 
-    def append(self, columns: dict[str, Any]) -> int:
+    def append_rows(self, columns: dict[str, Any]) -> int:
         """Write columns of at least one row as a segment, synced to disk; return its bytes.
 
         Raises:
             MLScaleError: the disk is full, or the folder can't be written to (exit code 5).
         """
-        written = self.put(pa.table(columns, schema=self._schema), self._count)
+        written = self.write_segment(pa.table(columns, schema=self._schema), self._count)
         self._count += 1
         return written
 
-    def put(self, table: Any, count: int) -> int:
+    def write_segment(self, table: Any, count: int) -> int:
         """Write a table (pyarrow) as a segment with this count, replacing an earlier one; return its bytes."""
         first = _EPOCH + timedelta(microseconds=table["time"].cast(pa.int64())[0].as_py())
         sink = pa.BufferOutputStream()
@@ -99,21 +99,21 @@ class Appender:
         return len(content)
 
 
-def segments(folder: Path) -> list[Segment]:
+def list_segments(folder: Path) -> list[Segment]:
     """Return the segments of a stream, oldest first."""
-    found = []
-    for day in sorted(_entries(folder)):
-        for path in _entries(day):
+    entries = []
+    for day in sorted(_list_entries(folder)):
+        for path in _list_entries(day):
             match = _NAME.fullmatch(path.name)
             with contextlib.suppress(ValueError):  # not a date, such as 31 February
                 if match:
                     time_ = datetime.strptime(match[1], "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)
-                    found.append((time_, match[2], int(match[3]), path))
+                    entries.append((time_, match[2], int(match[3]), path))
     # Sorted by the parts of the name: of equal times, those of one writer stay in the order of its count, as numbers.
-    return [Segment(path, time_) for time_, _, _, path in sorted(found)]
+    return [Segment(path, time_) for time_, _, _, path in sorted(entries)]
 
 
-def read(contract: str, segment: Segment, *, columns: list[str], since: datetime | None) -> Any:
+def read_segment(contract: str, segment: Segment, *, columns: list[str], since: datetime | None) -> Any:
     """Return a segment's table (pyarrow) with the contract's columns, null where they are not in `columns`; None if all
     rows are before `since`.
 
@@ -125,19 +125,21 @@ def read(contract: str, segment: Segment, *, columns: list[str], since: datetime
     try:
         with pq.ParquetFile(segment.path) as file:
             # By the statistics in the footer: rows that are too old are not read.
-            if file.metadata.num_row_groups and since is not None and _latest(file) < since:
+            if file.metadata.num_row_groups and since is not None and _find_latest_time(file) < since:
                 return None
             groups = range(file.metadata.num_row_groups)
-            if sum(file.metadata.row_group(group).total_byte_size for group in groups) > _LARGEST:
+            if sum(file.metadata.row_group(group).total_byte_size for group in groups) > _MAX_SEGMENT_BYTES:
                 raise MLScaleError(
                     "a segment is too large",
                     where=where,
-                    why=f"over {_LARGEST:,} bytes unpacked",
+                    why=f"over {_MAX_SEGMENT_BYTES:,} bytes unpacked",
                     fix=f"move it out of the folder: mv {where} ~",
                 )
             table = file.read(columns=columns)
-            for absent in [name for name in stamped(contract).names if name not in columns]:
-                table = table.append_column(absent, pa.nulls(len(table), stamped(contract).field(absent).type))
+            for absent in [name for name in build_file_schema(contract).names if name not in columns]:
+                table = table.append_column(
+                    absent, pa.nulls(len(table), build_file_schema(contract).field(absent).type)
+                )
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -147,15 +149,15 @@ def read(contract: str, segment: Segment, *, columns: list[str], since: datetime
             why=" ".join(str(error).split())[:300],
             fix=f"restore it from a copy, or move it out of the folder: mv {where} ~",
         ) from error
-    return conformed(contract, table, where)
+    return convert_to_contract(contract, table, where)
 
 
-def prune(folder: Path, max_bytes: int) -> int:
+def prune_segments(folder: Path, max_bytes: int) -> int:
     """Remove the oldest segments of a stream until it has at most `max_bytes`; return the bytes that are left."""
-    found = segments(folder)
-    sizes = [segment.bytes for segment in found]
+    stored = list_segments(folder)
+    sizes = [segment.bytes for segment in stored]
     total = sum(sizes)
-    for segment, size in zip(found, sizes, strict=True):
+    for segment, size in zip(stored, sizes, strict=True):
         if total <= max_bytes:
             break
         segment.path.unlink(missing_ok=True)
@@ -165,9 +167,9 @@ def prune(folder: Path, max_bytes: int) -> int:
     return total
 
 
-def tidy(folder: Path) -> None:
+def remove_unfinished_segments(folder: Path) -> None:
     """Remove unfinished files of killed writers, if they are over an hour old."""
-    for day in _entries(folder):
+    for day in _list_entries(folder):
         for path in day.glob(f"{ASIDE}*"):
             with contextlib.suppress(OSError):
                 # An hour: a younger file may belong to a writer that is still at work.
@@ -175,21 +177,21 @@ def tidy(folder: Path) -> None:
                     path.unlink()
 
 
-def _latest(file: Any) -> datetime:
+def _find_latest_time(file: Any) -> datetime:
     """Return the latest time of a file, by its statistics; `datetime.max` where it has none."""
     latest = datetime.max.replace(tzinfo=UTC)
-    place = file.schema_arrow.get_field_index("time")
-    found = []
+    column_index = file.schema_arrow.get_field_index("time")
+    times = []
     for group in range(file.metadata.num_row_groups):
-        statistics = file.metadata.row_group(group).column(place).statistics if place >= 0 else None
+        statistics = file.metadata.row_group(group).column(column_index).statistics if column_index >= 0 else None
         if statistics is None or not statistics.has_min_max or not isinstance(statistics.max, datetime):
             return latest
         stated = statistics.max
-        found.append(stated if stated.tzinfo else stated.replace(tzinfo=UTC))
-    return max(found, default=latest)
+        times.append(stated if stated.tzinfo else stated.replace(tzinfo=UTC))
+    return max(times, default=latest)
 
 
-def _entries(folder: Path) -> Iterator[Path]:
+def _list_entries(folder: Path) -> Iterator[Path]:
     """Yield the entries of a folder; none if it is absent or not a folder."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         yield from folder.iterdir()

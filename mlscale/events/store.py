@@ -21,11 +21,11 @@ import pyarrow.compute as pc
 from mlscale.errors import MLScaleError
 from mlscale.events.event_table import Events
 from mlscale.events.event_writer import FLUSH_S, MAX_BYTES, MAX_ROWS, EventWriter
-from mlscale.events.segments import Appender, Segment, read, segments
+from mlscale.events.segments import Segment, SegmentAppender, list_segments, read_segment
 from mlscale.events.stream_schema import EVENT, LABEL
-from mlscale.runs.identity import folder_name
+from mlscale.runs.identity import make_folder_name
 
-_TOLD = 10
+_MAX_PROBLEMS = 10
 _OVERLAP = timedelta(minutes=1)  # segments of several writers overlap, by their `flush_s`
 
 
@@ -39,11 +39,11 @@ class EventStore:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).absolute()
 
-    def models(self) -> list[str]:
+    def list_models(self) -> list[str]:
         """Return the models that have events or labels, by the names of their folders, sorted."""
         return sorted({path.parent.name for kind in ("events", "labels") for path in self.root.glob(f"*/{kind}")})
 
-    def writer(
+    def open_writer(
         self,
         model: str,
         *,
@@ -62,7 +62,7 @@ class EventStore:
             sample_share: share of events whose raw input is stored, 0 to 1.
         """
         return EventWriter(
-            Appender(self._folder(model, "events"), "event"),
+            SegmentAppender(self._get_stream_folder(model, "events"), "event"),
             model,
             max_rows=max_rows,
             flush_s=flush_s,
@@ -89,8 +89,8 @@ class EventStore:
         if not ids:
             return
         now = time.time_ns() // 1000
-        when: list[Any] = [now] * len(ids) if times is None else [_utc(each) for each in times]
-        Appender(self._folder(model, "labels"), "label").append(
+        when: list[Any] = [now] * len(ids) if times is None else [_ensure_time_zone(label_time) for label_time in times]
+        SegmentAppender(self._get_stream_folder(model, "labels"), "label").append_rows(
             {
                 "id": list(ids),
                 "time": pa.array(when, pa.timestamp("us", tz="UTC")),
@@ -120,56 +120,61 @@ class EventStore:
         """
         # Raw inputs are the largest column by far: Parquet can leave it out.
         names = [name for name in EVENT.names if samples or name != "sample"]
-        floor, end = _utc(since), _utc(until)
+        floor, end = _ensure_time_zone(since), _ensure_time_zone(until)
         tables: list[Any] = []
         problems: list[str] = []
         rows = 0
         # From the newest backwards: with `last`, most segments need not be read at all.
-        for segment in reversed(segments(self._folder(model, "events"))):
+        for segment in reversed(list_segments(self._get_stream_folder(model, "events"))):
             if end is not None and segment.time >= end + _OVERLAP:
                 continue
             # Enough events: the rows of a segment follow its time within `_OVERLAP`, so older segments have older
             # events only.
             if last is not None and rows >= last and segment.time < floor - _OVERLAP:
                 break
-            table = _read("event", segment, names, floor, problems)
+            table = _try_read_segment("event", segment, names, floor, problems)
             if table is None:
                 continue
-            tables.append(_chosen(table, floor, end, version))
+            tables.append(_filter_rows(table, floor, end, version))
             rows += len(tables[-1])
             if last is not None and rows >= last:
                 # Trimmed as soon as there are enough: memory stays bounded, and the floor rises to the oldest event
                 # that counts.
-                tables = [_latest(pa.concat_tables(tables[::-1]), last)]
+                tables = [_take_latest_rows(pa.concat_tables(tables[::-1]), last)]
                 rows, floor = last, tables[0]["time"][0].as_py()
         table = pa.concat_tables(tables[::-1]) if tables else EVENT.empty_table()
-        return Events(_latest(table, len(table)), len(problems), tuple(problems[:_TOLD]))
+        return Events(_take_latest_rows(table, len(table)), len(problems), tuple(problems[:_MAX_PROBLEMS]))
 
-    def labels(self, model: str) -> dict[str, str]:
+    def read_labels_by_id(self, model: str) -> dict[str, str]:
         """Return the name of the correct class by the id of the event."""
         problems: list[str] = []
-        found = [_read("label", each, LABEL.names, None, problems) for each in segments(self._folder(model, "labels"))]
-        table = pa.concat_tables([LABEL.empty_table(), *filter(None, found)])
+        tables = [
+            _try_read_segment("label", segment, LABEL.names, None, problems)
+            for segment in list_segments(self._get_stream_folder(model, "labels"))
+        ]
+        table = pa.concat_tables([LABEL.empty_table(), *filter(None, tables)])
         # Sorted by time, so that in the dict below the later label of an event replaces the earlier one.
-        table = _latest(table, len(table))
+        table = _take_latest_rows(table, len(table))
         return dict(zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True))
 
     def joined(self, model: str, **which: Any) -> Events:
-        """Return the events that have a prediction and a label, with `truth`; `which` as in `read`."""
-        events, labels = self.read(model, **which).ok(), self.labels(model)
+        """Return the events that have a prediction and a label, with `truth`; `which` as in `read_segment`."""
+        events, labels = self.read(model, **which).select_answered(), self.read_labels_by_id(model)
         known = np.array([id_ in labels for id_ in events.id], bool)
-        found = events.where(known)
-        truth = pa.array([labels[id_] for id_ in found.id], pa.string())
-        return Events(found.table.append_column("truth", truth), found.skipped, found.problems)
+        labelled = events.where(known)
+        truth = pa.array([labels[id_] for id_ in labelled.id], pa.string())
+        return Events(labelled.table.append_column("truth", truth), labelled.skipped, labelled.problems)
 
-    def _folder(self, model: str, kind: str) -> Path:
-        return self.root / folder_name(model) / kind
+    def _get_stream_folder(self, model: str, kind: str) -> Path:
+        return self.root / make_folder_name(model) / kind
 
 
-def _read(contract: str, segment: Segment, columns: list[str], since: datetime | None, problems: list[str]) -> Any:
+def _try_read_segment(
+    contract: str, segment: Segment, columns: list[str], since: datetime | None, problems: list[str]
+) -> Any:
     """Return a segment's table; None if it has no such rows, or can't be read: then add the reason to `problems`."""
     try:
-        return read(contract, segment, columns=columns, since=since)
+        return read_segment(contract, segment, columns=columns, since=since)
     except FileNotFoundError:  # it was pruned as the oldest
         return None
     except MLScaleError as error:
@@ -177,7 +182,7 @@ def _read(contract: str, segment: Segment, columns: list[str], since: datetime |
         return None
 
 
-def _chosen(table: Any, since: datetime | None, until: datetime | None, version: str | None) -> Any:
+def _filter_rows(table: Any, since: datetime | None, until: datetime | None, version: str | None) -> Any:
     if since is not None:
         table = table.filter(pc.greater_equal(table["time"], pa.scalar(since, table["time"].type)))
     if until is not None:
@@ -187,11 +192,11 @@ def _chosen(table: Any, since: datetime | None, until: datetime | None, version:
     return table
 
 
-def _latest(table: Any, count: int) -> Any:
+def _take_latest_rows(table: Any, count: int) -> Any:
     """Return the latest `count` rows, sorted by time; rows with equal times stay in the order of their segments."""
     order = np.argsort(table["time"].to_numpy(), kind="stable")
     return table.take(order[max(0, len(order) - count) :])
 
 
-def _utc(time_: datetime | None) -> Any:
+def _ensure_time_zone(time_: datetime | None) -> Any:
     return time_.replace(tzinfo=UTC) if time_ is not None and time_.tzinfo is None else time_

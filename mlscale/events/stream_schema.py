@@ -7,10 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from mlscale.contracts import expect, stamp
+from mlscale.contracts import expect_format, get_format_tag
 from mlscale.errors import MLScaleError
 
-_ABOUT = b"mlscale"  # the key of the format in a file's metadata
+_METADATA_KEY = b"mlscale"  # the key of the format in a file's metadata
 
 EVENT = pa.schema(
     [
@@ -42,33 +42,33 @@ LABEL = pa.schema(
 SCHEMAS = {"event": EVENT, "label": LABEL}
 
 
-def stamped(name: str) -> Any:
+def build_file_schema(name: str) -> Any:
     """Return the schema (pyarrow) of a new file of the contract `name`, with its format in the metadata."""
-    return SCHEMAS[name].with_metadata({_ABOUT: json.dumps({"format": stamp(name)})})
+    return SCHEMAS[name].with_metadata({_METADATA_KEY: json.dumps({"format": get_format_tag(name)})})
 
 
-def document(schema: Any) -> dict[str, Any]:
+def describe_schema(schema: Any) -> dict[str, Any]:
     """Return the document that the contract's JSON schema describes: format and columns of a file with this schema."""
-    about = json.loads((schema.metadata or {}).get(_ABOUT, b"{}"))
+    about = json.loads((schema.metadata or {}).get(_METADATA_KEY, b"{}"))
     return {
         **(about if isinstance(about, dict) else {}),
-        "columns": {field.name: _type(field.type) for field in schema},
+        "columns": {field.name: _format_type(field.type) for field in schema},
     }
 
 
-def _type(arrow: Any) -> str:
+def _format_type(arrow: Any) -> str:
     """Return the name of a type, without the name of list elements, on which Parquet and Arrow disagree."""
     return f"list<{arrow.value_type}>" if pa.types.is_list(arrow) else str(arrow)
 
 
-def conformed(name: str, table: Any, where: str) -> Any:
+def convert_to_contract(name: str, table: Any, where: str) -> Any:
     """Return a table with the columns of the contract `name` only, in its types.
 
     Raises:
         MLScaleError: it is of another contract or a later format, or lacks a column.
     """
     try:
-        expect(name, document(table.schema), where)
+        expect_format(name, describe_schema(table.schema), where)
         # By name: a file may have more columns, and another order.
         return table.select(SCHEMAS[name].names).cast(SCHEMAS[name])
     except (pa.ArrowException, KeyError, ValueError) as error:

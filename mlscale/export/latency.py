@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def limit_torch_threads() -> Iterator[None]:
     """Make torch compute on one thread in this block, as each of several workers of a server does."""
     import torch  # here, as importing it takes seconds
 

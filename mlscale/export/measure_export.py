@@ -10,20 +10,25 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning import LightningModule
 
-from mlscale.export.latency import one_thread
-from mlscale.export.onnx_engine import Engine
-from mlscale.export.onnx_export import export, served
-from mlscale.export.parity import Logits, Parity, compare, torch_logits
-from mlscale.export.reference_profile import Profile
-from mlscale.export.servable import softmax
-from mlscale.export.validation_samples import Input, Samples, input_of, validation
+from mlscale.export.latency import limit_torch_threads
+from mlscale.export.onnx_engine import OnnxEngine
+from mlscale.export.onnx_export import build_normalised_task, export_onnx
+from mlscale.export.parity import Logits, Parity, build_logits_function, compare_logits
+from mlscale.export.reference_profile import ProfileBuilder
+from mlscale.export.servable import compute_softmax
+from mlscale.export.validation_samples import (
+    SampleFormat,
+    ValidationBatch,
+    describe_sample_format,
+    iterate_validation_batches,
+)
 from mlscale.stats.timing import TimesCompared, compare_times
 
 _BUDGET_S = 3.0  # short, as no decision depends on it: the ratio is reported with its interval
 
 
 @dataclass(frozen=True)
-class Measured:
+class ExportMeasurement:
     """An exported model and its measurements.
 
     Attributes:
@@ -36,14 +41,16 @@ class Measured:
     """
 
     model: bytes
-    given: Input
+    given: SampleFormat
     classes: int
     parity: Parity
-    profile: Profile
+    profile: ProfileBuilder
     times: TimesCompared
 
 
-def measure(task: LightningModule, data: Any, *, samples: int | None = None, model: bytes | None = None) -> Measured:
+def export_and_measure(
+    task: LightningModule, data: Any, *, samples: int | None = None, model: bytes | None = None
+) -> ExportMeasurement:
     """Export `task` and measure the result; or measure `model`, a compressed version of it.
 
     Args:
@@ -55,20 +62,22 @@ def measure(task: LightningModule, data: Any, *, samples: int | None = None, mod
     Raises:
         MLScaleError: the task gives no logits, or ONNX can't express it.
     """
-    given = input_of(data)
-    trained = served(task, given)
-    content = export(trained, given) if model is None else model
-    engine = Engine(content)
+    given = describe_sample_format(data)
+    trained = build_normalised_task(task, given)
+    content = export_onnx(trained, given) if model is None else model
+    engine = OnnxEngine(content)
     # From the graph itself: data may not know the number of classes.
     classes = engine.run(np.zeros((1, *given.shape), given.dtype)).shape[1]
-    profile = Profile(classes)
+    profile = ProfileBuilder(classes)
 
-    def look(batch: Samples, logits: Logits) -> None:
-        profile.add(batch.raw, softmax(logits), batch.y)
+    def add_to_profile(batch: ValidationBatch, logits: Logits) -> None:
+        profile.add_batch(batch.raw, compute_softmax(logits), batch.y)
 
-    parity = compare(torch_logits(task), engine.run, validation(data, limit=samples), look)
-    first: NDArray[Any] = next(validation(data, limit=1)).raw
+    parity = compare_logits(
+        build_logits_function(task), engine.run, iterate_validation_batches(data, limit=samples), add_to_profile
+    )
+    first: NDArray[Any] = next(iterate_validation_batches(data, limit=1)).raw
     # Torch is limited to the one thread that the engine has by default; else the two times would not be comparable.
-    with one_thread(), torch.no_grad():
+    with limit_torch_threads(), torch.no_grad():
         times = compare_times(lambda: trained(torch.from_numpy(first)), lambda: engine.run(first), budget_s=_BUDGET_S)
-    return Measured(content, given, classes, parity, profile, times)
+    return ExportMeasurement(content, given, classes, parity, profile, times)

@@ -9,19 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
-from mlscale.export.required_extras import need
+from mlscale.export.required_extras import require_extra
 
 _TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)", "int64": "tensor(int64)"}
 _NOTHING = 4  # severity 'fatal': everything below it is not logged
 
 
-def onnx_runtime() -> Any:
+def import_onnx_runtime() -> Any:
     """Return the package onnxruntime, with telemetry and warnings switched off.
 
     Raises:
         MLScaleError: it is not installed (exit code 5).
     """
-    need("serve", "onnxruntime")
+    require_extra("serve", "onnxruntime")
     # From 1.32 on it sends telemetry and saves a device id in the home folder. The variable is read at import.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
@@ -30,7 +30,7 @@ def onnx_runtime() -> Any:
     return onnxruntime
 
 
-class Engine:
+class OnnxEngine:
     """A session of an ONNX model with one input and one output.
 
     Args:
@@ -44,7 +44,7 @@ class Engine:
     """
 
     def __init__(self, model: bytes, *, threads: int = 1, where: str = "model.onnx") -> None:
-        onnxruntime = onnx_runtime()
+        onnxruntime = import_onnx_runtime()
         options = onnxruntime.SessionOptions()
         # By default a session takes all cores; several workers would then slow each other down.
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
@@ -53,9 +53,9 @@ class Engine:
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors share no base
-            raise self._unusable(" ".join(str(error).split())) from error
+            raise self._build_engine_error(" ".join(str(error).split())) from error
         if (counts := (len(self._session.get_inputs()), len(self._session.get_outputs()))) != (1, 1):
-            raise self._unusable(f"it has {counts[0]} inputs and {counts[1]} outputs, not one of each")
+            raise self._build_engine_error(f"it has {counts[0]} inputs and {counts[1]} outputs, not one of each")
         self._input, self._output = self._session.get_inputs()[0], self._session.get_outputs()[0]
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
@@ -70,24 +70,24 @@ class Engine:
         try:
             output: NDArray[np.float32] = self._session.run([self._output.name], {self._input.name: batch})[0]
         except Exception as error:
-            raise self._unusable(" ".join(str(error).split())) from error
+            raise self._build_engine_error(" ".join(str(error).split())) from error
         # A batch size that is built into a reshape changes the number of rows without an error.
         if len(output) != len(batch):
-            raise self._unusable(f"it gives {len(output)} rows for {len(batch)} samples")
+            raise self._build_engine_error(f"it gives {len(output)} rows for {len(batch)} samples")
         return output
 
-    def check(self, name: str, dtype: str, shape: tuple[int, ...], output: str) -> None:
+    def check_ports(self, name: str, dtype: str, shape: tuple[int, ...], output: str) -> None:
         """Raise an error if the graph's input or output differ from its document.
 
         Raises:
             MLScaleError: they differ.
         """
         # Without the first dimension: the batch has a symbolic size in the graph and -1 in the document.
-        found = (self._input.name, self._input.type, tuple(self._input.shape[1:]), self._output.name)
-        if found != (name, _TYPES[dtype], shape[1:], output):
-            raise self._unusable(f"it is not what its document says: {found}")
+        actual = (self._input.name, self._input.type, tuple(self._input.shape[1:]), self._output.name)
+        if actual != (name, _TYPES[dtype], shape[1:], output):
+            raise self._build_engine_error(f"it is not what its document says: {actual}")
 
-    def _unusable(self, why: str) -> MLScaleError:
+    def _build_engine_error(self, why: str) -> MLScaleError:
         return MLScaleError(
             "the ONNX model can't be used",
             where=self._where,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mlscale.errors import MLScaleError
-from mlscale.export.validation_samples import Input
+from mlscale.export.validation_samples import SampleFormat
 
 INPUT, OUTPUT = "input", "logits"
 _EXAMPLES = 2
@@ -19,7 +19,7 @@ _LIMIT = 2**31 - 1
 """Largest size of a protobuf message, bytes."""
 
 
-class Served(nn.Module):
+class NormalisedTask(nn.Module):
     """A task behind its normalisation, (raw - mean) / std, computed as in `data.images.image_stream`, in float32.
 
     Args:
@@ -45,16 +45,16 @@ class Served(nn.Module):
         return logits.float()
 
 
-def served(task: nn.Module, given: Input) -> Served:
+def build_normalised_task(task: nn.Module, given: SampleFormat) -> NormalisedTask:
     """Return the task behind its preprocessing, on the CPU, for inference, its lazy layers initialised.
 
     Raises:
         MLScaleError: its output is not logits.
     """
-    model = Served(task, given.mean, given.std).cpu().float().eval()
+    model = NormalisedTask(task, given.mean, given.std).cpu().float().eval()
     # The pass also gives lazy layers their shapes, which tracing needs.
     with torch.no_grad():
-        logits: Any = model(_example(given))
+        logits: Any = model(_make_example(given))
     if logits.ndim != 2:
         raise MLScaleError(
             f"the task gives {tuple(logits.shape)} for {_EXAMPLES} samples",
@@ -65,7 +65,7 @@ def served(task: nn.Module, given: Input) -> Served:
     return model
 
 
-def export(model: Served, given: Input) -> bytes:
+def export_onnx(model: NormalisedTask, given: SampleFormat) -> bytes:
     """Return the serialised ONNX model: input `input`, output `logits`, any batch size. Equal models give equal bytes.
 
     Raises:
@@ -78,7 +78,7 @@ def export(model: Served, given: Input) -> bytes:
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
             program = torch.onnx.export(
                 model,
-                (_example(given),),
+                (_make_example(given),),
                 dynamo=True,
                 dynamic_shapes=dynamic,
                 input_names=[INPUT],
@@ -88,13 +88,13 @@ def export(model: Served, given: Input) -> bytes:
                 verbose=False,
             )
     except Exception as error:
-        raise _inexpressible(_reason(error)) from error
+        raise _build_export_error(_format_root_cause(error)) from error
     assert program is not None
     proto: Any = program.model_proto
     # Where a batch of any size can't be traced, torch exports the example's size without a warning.
     sizes = [port.type.tensor_type.shape.dim[0] for port in (proto.graph.input[0], proto.graph.output[0])]
     if not all(size.dim_param for size in sizes):
-        raise _inexpressible(f"batches are of {sizes[0].dim_value or sizes[1].dim_value} samples only")
+        raise _build_export_error(f"batches are of {sizes[0].dim_value or sizes[1].dim_value} samples only")
     _forget_sources(proto)
     if proto.ByteSize() > _LIMIT:
         raise MLScaleError(
@@ -107,7 +107,7 @@ def export(model: Served, given: Input) -> bytes:
     return content
 
 
-def _example(given: Input) -> Tensor:
+def _make_example(given: SampleFormat) -> Tensor:
     # Zeros are valid values of every dtype; for token numbers, of every vocabulary.
     return torch.zeros(_EXAMPLES, *given.shape, dtype=getattr(torch, given.dtype))
 
@@ -120,7 +120,7 @@ def _forget_sources(proto: Any) -> None:
         part.ClearField("doc_string")
 
 
-def _inexpressible(why: str) -> MLScaleError:
+def _build_export_error(why: str) -> MLScaleError:
     return MLScaleError(
         "the model can't be exported to ONNX",
         where="model",
@@ -129,7 +129,7 @@ def _inexpressible(why: str) -> MLScaleError:
     )
 
 
-def _reason(error: BaseException) -> str:
+def _format_root_cause(error: BaseException) -> str:
     """Return the innermost cause in one line; torch wraps it in a page of text."""
     while error.__cause__ is not None:
         error = error.__cause__

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mlscale.export.validation_samples import Samples
-from mlscale.report.text import percent
+from mlscale.export.validation_samples import ValidationBatch
+from mlscale.report.text import format_percent
 
 Logits = NDArray[np.float32]
 BATCHES = (1, 3, 32)  # other sizes than the example batch of the export
@@ -52,19 +52,22 @@ class Parity:
         """Accuracy of the trained model less that of the exported one."""
         return self.torch_accuracy - self.onnx_accuracy
 
-    def problems(
+    def find_problems(
         self, *, tolerance: float | None, min_agreement: float, max_accuracy_drop: float | None = None
     ) -> list[str]:
         """Return each bound that is not met, with its value; NaN meets none, and None means no bound."""
-        found = []
+        problems = []
         # `not x <= bound`, as every comparison with NaN is false: a diverged model must not pass.
         if tolerance is not None and not self.relative_error <= tolerance:
-            found.append(f"the logits differ by {self.relative_error:.1e} of the largest, more than {tolerance:g}")
+            problems.append(f"the logits differ by {self.relative_error:.1e} of the largest, more than {tolerance:g}")
         if not self.agreement >= min_agreement:
-            found.append(f"{percent(self.agreement, 2)} of the classes agree, fewer than {percent(min_agreement, 2)}")
+            problems.append(
+                f"{format_percent(self.agreement, 2)} of the classes agree, "
+                f"fewer than {format_percent(min_agreement, 2)}"
+            )
         if max_accuracy_drop is not None and not self.accuracy_drop <= max_accuracy_drop:
-            found.append(f"accuracy falls by {self.accuracy_drop:.4f}, more than {max_accuracy_drop:g}")
-        return found
+            problems.append(f"accuracy falls by {self.accuracy_drop:.4f}, more than {max_accuracy_drop:g}")
+        return problems
 
     def as_dict(self) -> dict[str, Any]:
         """Return the content of parity.json."""
@@ -80,22 +83,22 @@ class Parity:
         }
 
 
-def torch_logits(task: nn.Module) -> Callable[[Tensor], Logits]:
+def build_logits_function(task: nn.Module) -> Callable[[Tensor], Logits]:
     """Return the trained task as a function of samples that are already preprocessed."""
 
-    def call(x: Tensor) -> Logits:
+    def compute_logits(x: Tensor) -> Logits:
         with torch.no_grad():
             logits: Logits = task(x).float().numpy()
         return logits
 
-    return call
+    return compute_logits
 
 
-def compare(
+def compare_logits(
     trained: Callable[[Tensor], Logits],
     exported: Callable[[NDArray[Any]], Logits],
-    batches: Iterable[Samples],
-    each: Callable[[Samples, Logits], None] = lambda samples, logits: None,
+    batches: Iterable[ValidationBatch],
+    on_batch: Callable[[ValidationBatch, Logits], None] = lambda samples, logits: None,
 ) -> Parity:
     """Compare both models on the same samples: the trained one gets them preprocessed, the exported one raw.
 
@@ -103,32 +106,32 @@ def compare(
         trained: maps `x` of the samples to logits.
         exported: maps raw samples to logits.
         batches: the samples, at least one.
-        each: called with every batch and the exported model's logits, which saves a second pass.
+        on_batch: called with every batch and the exported model's logits, which saves a second pass.
     """
     parity, agree, right = Parity(), 0, np.zeros(2, np.int64)
-    first: list[Samples] = []
+    first: list[ValidationBatch] = []
     for samples in batches:
-        ours, theirs = trained(samples.x), exported(samples.raw)
-        each(samples, theirs)
+        trained_logits, exported_logits = trained(samples.x), exported(samples.raw)
+        on_batch(samples, exported_logits)
         # Enough samples are kept for the batch sizes below.
-        if sum(len(kept.y) for kept in first) < max(BATCHES):
+        if sum(len(batch.y) for batch in first) < max(BATCHES):
             first.append(samples)
         parity.samples += len(samples.y)
-        parity.largest_logit = _larger(parity.largest_logit, ours)
-        parity.max_abs_error = _larger(parity.max_abs_error, ours - theirs)
-        classes = ours.argmax(-1), theirs.argmax(-1)
+        parity.largest_logit = _compute_maximum(parity.largest_logit, trained_logits)
+        parity.max_abs_error = _compute_maximum(parity.max_abs_error, trained_logits - exported_logits)
+        classes = trained_logits.argmax(-1), exported_logits.argmax(-1)
         agree += int((classes[0] == classes[1]).sum())
         right += [int((chosen == samples.y).sum()) for chosen in classes]
     parity.agreement = agree / parity.samples
     parity.torch_accuracy, parity.onnx_accuracy = (right / parity.samples).tolist()
-    raw, x = np.concatenate([kept.raw for kept in first]), torch.cat([kept.x for kept in first])
+    raw, x = np.concatenate([batch.raw for batch in first]), torch.cat([batch.x for batch in first])
     for size in BATCHES:
         # With fewer samples than the batch has places, they are repeated.
         rows = np.arange(size) % len(raw)
-        parity.batches[size] = _larger(0.0, trained(x[rows]) - exported(raw[rows]))
+        parity.batches[size] = _compute_maximum(0.0, trained(x[rows]) - exported(raw[rows]))
     return parity
 
 
-def _larger(value: float, array: NDArray[Any]) -> float:
+def _compute_maximum(value: float, array: NDArray[Any]) -> float:
     # Unlike Python's max, np.maximum and .max() keep a NaN.
     return float(np.maximum(value, np.abs(array).max()))

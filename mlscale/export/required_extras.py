@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from mlscale.errors import Exit, MLScaleError
 
 
-def need(extra: str, *packages: str) -> None:
+def require_extra(extra: str, *packages: str) -> None:
     """Raise an error if one of `packages` is not installed.
 
     Raises:

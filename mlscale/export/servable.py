@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from mlscale.contracts.servable_yaml import DOCUMENT as DOCUMENT
 from mlscale.contracts.servable_yaml import read_document as read_document
 from mlscale.errors import MLScaleError
-from mlscale.export.onnx_engine import Engine
-from mlscale.export.reference_profile import Reference
+from mlscale.export.onnx_engine import OnnxEngine
+from mlscale.export.reference_profile import ReferenceProfile
 
 MODEL, PARITY, REFERENCE = "model.onnx", "parity.json", "reference"
 _DTYPES = ("uint8", "float32", "int64")
@@ -71,7 +71,7 @@ class Servable:
     input: Port
     output: Port
     labels: tuple[str, ...] = field(repr=False)
-    engine: Engine = field(repr=False)
+    engine: OnnxEngine = field(repr=False)
 
     def predict(self, raw: NDArray[Any]) -> Prediction:
         """Return labels and probabilities of a batch.
@@ -83,17 +83,17 @@ class Servable:
         Raises:
             MLScaleError: another shape, or values that the input's dtype can't hold.
         """
-        probabilities = softmax(self.logits(raw))
+        probabilities = compute_softmax(self.logits(raw))
         classes = probabilities.argmax(-1)
         return Prediction([self.labels[number] for number in classes.tolist()], probabilities, classes)
 
     def logits(self, raw: NDArray[Any]) -> NDArray[np.float32]:
         """Return the graph's logits, float32 (n, classes); see `predict`."""
-        return self.engine.run(accepted(raw, self.input))
+        return self.engine.run(cast_input(raw, self.input))
 
-    def reference(self) -> Reference:
+    def reference(self) -> ReferenceProfile:
         """Return the reference profile that monitoring compares with."""
-        return Reference.load(self.folder / REFERENCE)
+        return ReferenceProfile.load_profile(self.folder / REFERENCE)
 
 
 def load(folder: str | Path, *, threads: int = 1) -> Servable:
@@ -111,11 +111,13 @@ def load(folder: str | Path, *, threads: int = 1) -> Servable:
     document = read_document(folder)
     where = str(folder / DOCUMENT)
     try:
-        (given,), (gives,) = ([_port(entry) for entry in document[key]] for key in ("inputs", "outputs"))
+        (input_port,), (output_port,) = (
+            [_parse_port(entry) for entry in document[key]] for key in ("inputs", "outputs")
+        )
         labels = tuple(str(label) for label in document["labels"])
         files = {str(name): (str(entry["sha256"]), int(entry["bytes"])) for name, entry in document["files"].items()}
-        if gives.shape[1:] != (len(labels),):
-            raise ValueError(f"{len(labels)} labels for outputs of {gives.shape}")
+        if output_port.shape[1:] != (len(labels),):
+            raise ValueError(f"{len(labels)} labels for outputs of {output_port.shape}")
         if MODEL not in files:
             raise ValueError(f"no digest of {MODEL}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -126,13 +128,13 @@ def load(folder: str | Path, *, threads: int = 1) -> Servable:
             fix="mlscale export makes the servable again",
         ) from error
     # Only the model's bytes are kept; other files are read later, by those that need them.
-    contents = {name: _verified(folder, name, *entry, keep=name == MODEL) for name, entry in files.items()}
-    engine = Engine(contents[MODEL], threads=threads, where=str(folder / MODEL))
-    engine.check(given.name, given.dtype, given.shape, gives.name)
-    return Servable(folder, document, given, gives, labels, engine)
+    contents = {name: _read_verified(folder, name, *entry, keep=name == MODEL) for name, entry in files.items()}
+    engine = OnnxEngine(contents[MODEL], threads=threads, where=str(folder / MODEL))
+    engine.check_ports(input_port.name, input_port.dtype, input_port.shape, output_port.name)
+    return Servable(folder, document, input_port, output_port, labels, engine)
 
 
-def accepted(raw: NDArray[Any], port: Port) -> NDArray[Any]:
+def cast_input(raw: NDArray[Any], port: Port) -> NDArray[Any]:
     """Return `raw` in the dtype and memory order of `port`.
 
     Raises:
@@ -140,7 +142,7 @@ def accepted(raw: NDArray[Any], port: Port) -> NDArray[Any]:
     """
     raw = np.asarray(raw)
     if raw.ndim != len(port.shape) or raw.shape[1:] != port.shape[1:]:
-        raise _shape(raw, port)
+        raise _build_shape_error(raw, port)
     if raw.dtype == port.dtype:
         return np.ascontiguousarray(raw)
     if raw.dtype.kind not in "buif":
@@ -167,7 +169,7 @@ def accepted(raw: NDArray[Any], port: Port) -> NDArray[Any]:
     return np.ascontiguousarray(cast)
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def compute_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return probabilities, float32 (n, classes)."""
     # Less the maximum, which cancels out: the exponential of a large logit would overflow.
     shifted = np.exp(logits - logits.max(-1, keepdims=True))
@@ -175,7 +177,7 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return probabilities
 
 
-def _shape(raw: NDArray[Any], port: Port) -> MLScaleError:
+def _build_shape_error(raw: NDArray[Any], port: Port) -> MLScaleError:
     wanted = "(n, " + ", ".join(map(str, port.shape[1:])) + ")"
     fix = f"send {wanted}"
     # The two frequent mistakes get their own advice.
@@ -186,14 +188,14 @@ def _shape(raw: NDArray[Any], port: Port) -> MLScaleError:
     return MLScaleError(f"the batch is {raw.shape}", where=port.name, why=f"the model takes {wanted}", fix=fix)
 
 
-def _port(entry: Mapping[str, Any]) -> Port:
+def _parse_port(entry: Mapping[str, Any]) -> Port:
     port = Port(str(entry["name"]), str(entry["dtype"]), tuple(int(size) for size in entry["shape"]))
     if port.dtype not in _DTYPES or len(port.shape) < 2 or port.shape[0] != -1 or min(port.shape[1:]) < 1:
         raise ValueError(f"{port}")
     return port
 
 
-def _verified(folder: Path, name: str, digest: str, size: int, *, keep: bool) -> bytes:
+def _read_verified(folder: Path, name: str, digest: str, size: int, *, keep: bool) -> bytes:
     """Return the content of a file (empty unless `keep`) after checking its size and digest against servable.yaml.
 
     Raises:
@@ -208,22 +210,22 @@ def _verified(folder: Path, name: str, digest: str, size: int, *, keep: bool) ->
         )
     try:
         if path.stat().st_size != size:
-            raise _altered(path, f"it has {path.stat().st_size:,} bytes, not {size:,}")
+            raise _build_altered_error(path, f"it has {path.stat().st_size:,} bytes, not {size:,}")
         with path.open("rb") as file:
             # The bytes that are returned are those that were digested: the file can't be replaced in between.
             if keep:
                 content = file.read()
-                found = hashlib.sha256(content).hexdigest()
+                actual_digest = hashlib.sha256(content).hexdigest()
             else:
-                content, found = b"", hashlib.file_digest(file, "sha256").hexdigest()
+                content, actual_digest = b"", hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise _altered(path, error.strerror or str(error)) from error
-    if found != digest:
-        raise _altered(path, "its SHA-256 is another")
+        raise _build_altered_error(path, error.strerror or str(error)) from error
+    if actual_digest != digest:
+        raise _build_altered_error(path, "its SHA-256 is another")
     return content
 
 
-def _altered(path: Path, why: str) -> MLScaleError:
+def _build_altered_error(path: Path, why: str) -> MLScaleError:
     return MLScaleError(
         "the servable is damaged or altered",
         where=str(path),

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-from mlscale.export.measure_export import Measured
+from mlscale.export.measure_export import ExportMeasurement
 from mlscale.export.onnx_export import INPUT, OUTPUT
-from mlscale.export.validation_samples import Input
+from mlscale.export.validation_samples import SampleFormat
 
 _COLOURS = {1: "grey", 3: "RGB"}
 # Versions that the graph's bytes depend on, and the runtime that it was compared with.
 _PACKAGES = ("mlscale", "torch", "onnx", "onnxscript", "onnxruntime")
 
 
-def document(
-    measured: Measured,
+def build_servable_document(
+    measured: ExportMeasurement,
     *,
     name: str,
     run: Mapping[str, Any],
@@ -42,7 +42,7 @@ def document(
         "inputs": [{"name": INPUT, "dtype": given.dtype, "shape": [-1, *given.shape]}],
         "outputs": [{"name": OUTPUT, "dtype": "float32", "shape": [-1, measured.classes]}],
         "labels": list(given.labels or map(str, range(measured.classes))),
-        "preprocessing": _preprocessing(given),
+        "preprocessing": _describe_preprocessing(given),
         "postprocessing": {"probabilities": "softmax", "label": "argmax"},
         "run": dict(run),
         "checkpoint": dict(checkpoint),
@@ -58,7 +58,7 @@ def document(
     }
 
 
-def _preprocessing(given: Input) -> dict[str, Any]:
+def _describe_preprocessing(given: SampleFormat) -> dict[str, Any]:
     """Return the steps of the client (resize an image) and those of the graph (normalise)."""
     # Three dimensions are an image: channels, height, width.
     image = len(given.shape) == 3

@@ -33,51 +33,53 @@ def raise_unless_it_computes(servable: Servable) -> None:
         MLScaleError: the graph fails, gives other shapes than servable.yaml states, or numbers that are not finite.
     """
     for rows in _ROWS:
-        for raw, typical in ((_noise(servable.input, rows), True), (_zeros(servable.input, rows), False)):
+        for raw, typical in ((_generate_noise(servable.input, rows), True), (_make_zeros(servable.input, rows), False)):
             outputs = servable.engine.run(raw)
             wanted = (rows, *servable.output.shape[1:])
             if outputs.shape != wanted or outputs.dtype != np.dtype(servable.output.dtype):
-                raise _unfit(
+                raise _build_unfit_error(
                     servable,
                     f"it gives {outputs.dtype} {outputs.shape} for {rows} samples",
                     f"{DOCUMENT} states {servable.output.dtype} {wanted}",
                 )
             if typical and not np.isfinite(outputs).all():
                 count = int((~np.isfinite(outputs)).any(axis=tuple(range(1, outputs.ndim))).sum())
-                raise _unfit(
+                raise _build_unfit_error(
                     servable, "its answers are not finite", f"{count} of {rows} samples of noise gave NaN or inf"
                 )
 
 
-def schema_change(served: Servable, new: Servable) -> str:
+def describe_schema_change(served: Servable, new: Servable) -> str:
     """Return in words what clients of `served` would have to change for `new`; '' where nothing."""
     changes = []
     for what, before, after in (("input", served.input, new.input), ("output", served.output, new.output)):
         if before != after:
-            changes.append(f"{what} {_told(before)} becomes {_told(after)}")
+            changes.append(f"{what} {_format_port(before)} becomes {_format_port(after)}")
     if served.labels != new.labels:
-        gone, added = _missing(served.labels, new.labels), _missing(new.labels, served.labels)
+        gone, added = _list_missing(served.labels, new.labels), _list_missing(new.labels, served.labels)
         # Another order alone is a change, too: clients that use class numbers would read other classes.
-        told = [f"without {_some(gone)}"] * bool(gone) + [f"with {_some(added)}"] * bool(added)
-        changes.append(f"classes {' and '.join(told)}" if told else "classes in another order")
+        class_changes = [f"without {_format_some_names(gone)}"] * bool(gone) + [
+            f"with {_format_some_names(added)}"
+        ] * bool(added)
+        changes.append(f"classes {' and '.join(class_changes)}" if class_changes else "classes in another order")
     return ", ".join(changes)
 
 
-def _missing(names: tuple[str, ...], others: tuple[str, ...]) -> list[str]:
+def _list_missing(names: tuple[str, ...], others: tuple[str, ...]) -> list[str]:
     known = set(others)
     return [name for name in names if name not in known]
 
 
-def _some(names: list[str], most: int = 3) -> str:
+def _format_some_names(names: list[str], most: int = 3) -> str:
     shown = ", ".join(repr(name) for name in names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
-def _told(port: Port) -> str:
+def _format_port(port: Port) -> str:
     return f"{port.name} {port.dtype} ({', '.join(map(str, port.shape))})"
 
 
-def _noise(port: Port, rows: int) -> NDArray[np.generic]:
+def _generate_noise(port: Port, rows: int) -> NDArray[np.generic]:
     """Return random samples of valid values; token numbers are all 1, which every vocabulary has."""
     random = np.random.default_rng(0)  # seeded: a servable passes or fails always
     shape = (rows, *port.shape[1:])
@@ -88,11 +90,11 @@ def _noise(port: Port, rows: int) -> NDArray[np.generic]:
     return random.standard_normal(shape).astype(np.float32)
 
 
-def _zeros(port: Port, rows: int) -> NDArray[np.generic]:
+def _make_zeros(port: Port, rows: int) -> NDArray[np.generic]:
     return np.zeros((rows, *port.shape[1:]), port.dtype)
 
 
-def _unfit(servable: Servable, what: str, why: str) -> MLScaleError:
+def _build_unfit_error(servable: Servable, what: str, why: str) -> MLScaleError:
     return MLScaleError(
         f"the servable can't serve: {what}",
         where=str(servable.folder),

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from mlscale.data.images.labelled_images import ImageData
 from mlscale.errors import MLScaleError
-from mlscale.tasks.batch import unpack
+from mlscale.tasks.batch import unpack_batch
 
 
 @dataclass(frozen=True)
-class Input:
+class SampleFormat:
     """The format of one sample before any preprocessing.
 
     Attributes:
@@ -41,7 +41,7 @@ class Input:
     max_pixels: int | None = None
 
 
-class Samples(NamedTuple):
+class ValidationBatch(NamedTuple):
     """A batch of n validation samples.
 
     Attributes:
@@ -55,11 +55,11 @@ class Samples(NamedTuple):
     y: NDArray[np.int64]
 
 
-def input_of(data: Any) -> Input:
+def describe_sample_format(data: Any) -> SampleFormat:
     """Return the format of a data module's samples; `data` has been prepared and set up for validation."""
     if isinstance(data, ImageData):
-        facts, shape = data.facts(), data.decoded("val").shape
-        return Input(
+        facts, shape = data.facts(), data.get_decoded_split("val").shape
+        return SampleFormat(
             shape.dtype.name,
             (shape.channels, shape.height, shape.width),
             facts.mean,
@@ -70,11 +70,11 @@ def input_of(data: Any) -> Input:
             facts.max_pixels,
         )
     # A user's data module normalises by itself: the samples of its loader are what the model takes and a client sends.
-    first = next(validation(data, limit=1))
-    return Input(first.raw.dtype.name, first.raw.shape[1:])
+    first = next(iterate_validation_batches(data, limit=1))
+    return SampleFormat(first.raw.dtype.name, first.raw.shape[1:])
 
 
-def validation(data: Any, *, limit: int | None = None) -> Iterator[Samples]:
+def iterate_validation_batches(data: Any, *, limit: int | None = None) -> Iterator[ValidationBatch]:
     """Yield the validation samples in their own order, each once; those that could not be read are left out.
 
     Args:
@@ -85,10 +85,14 @@ def validation(data: Any, *, limit: int | None = None) -> Iterator[Samples]:
         MLScaleError: there is none, or there are several validation loaders.
     """
     count = 0
-    for samples in _images(data) if isinstance(data, ImageData) else as_given(data.val_dataloader(), "validation"):
-        room = len(samples.y) if limit is None else limit - count
-        if len(samples.y) > room:
-            samples = Samples(samples.raw[:room], samples.x[:room], samples.y[:room])
+    for samples in (
+        _iterate_image_batches(data)
+        if isinstance(data, ImageData)
+        else iterate_loader_batches(data.val_dataloader(), "validation")
+    ):
+        remaining = len(samples.y) if limit is None else limit - count
+        if len(samples.y) > remaining:
+            samples = ValidationBatch(samples.raw[:remaining], samples.x[:remaining], samples.y[:remaining])
         count += len(samples.y)
         if len(samples.y):
             yield samples
@@ -103,20 +107,20 @@ def validation(data: Any, *, limit: int | None = None) -> Iterator[Samples]:
         )
 
 
-def _images(data: ImageData) -> Iterator[Samples]:
-    decoded, start = data.decoded("val"), 0
+def _iterate_image_batches(data: ImageData) -> Iterator[ValidationBatch]:
+    decoded, start = data.get_decoded_split("val"), 0
     for batch in data.val_dataloader():
-        x, y, weight = unpack(batch)
+        x, y, weight = unpack_batch(batch)
         rows = np.arange(start, start + len(y))
         start += len(y)
         # A sample that could not be read has weight 0 and the pixels of another one.
-        kept = np.ones(len(y), np.bool_) if weight is None else weight.numpy() > 0
-        if kept.any():
-            raw = np.stack([decoded.sample(row) for row in rows[kept].tolist()])
-            yield Samples(raw, x[kept], y.numpy()[kept])
+        is_readable = np.ones(len(y), np.bool_) if weight is None else weight.numpy() > 0
+        if is_readable.any():
+            raw = np.stack([decoded.get_sample(row) for row in rows[is_readable].tolist()])
+            yield ValidationBatch(raw, x[is_readable], y.numpy()[is_readable])
 
 
-def sent(data: Any, x: Tensor, rows: NDArray[np.int64], kept: NDArray[np.bool_]) -> NDArray[Any]:
+def restore_raw_samples(data: Any, x: Tensor, rows: NDArray[np.int64], is_selected: NDArray[np.bool_]) -> NDArray[Any]:
     """Return the samples of a validation batch that are `kept`, as a client sends them.
 
     Pixels are taken from memory if they are cached there; else the normalisation is reversed, which is exact for bytes
@@ -126,23 +130,23 @@ def sent(data: Any, x: Tensor, rows: NDArray[np.int64], kept: NDArray[np.bool_])
         data: the data module, or None.
         x: the batch as the model was given it, (n, …).
         rows: the indices of its samples in the split, int64 (n,).
-        kept: bool (n,).
+        is_selected: bool (n,).
     """
     if not isinstance(data, ImageData):
-        return (x.float() if x.is_floating_point() else x).cpu().numpy()[kept]
-    decoded, rows = data.decoded("val"), rows[kept]
-    if (there := decoded.kept(rows)) is not None:
-        return there
+        return (x.float() if x.is_floating_point() else x).cpu().numpy()[is_selected]
+    decoded, rows = data.get_decoded_split("val"), rows[is_selected]
+    if (cached := decoded.get_cached_samples(rows)) is not None:
+        return cached
     shape = decoded.shape
     # Other dtypes can't be restored exactly: those samples are decoded again, which is slower.
     if shape.dtype != np.uint8 or x.dtype != torch.float32:
-        return np.stack([decoded.sample(row) for row in rows.tolist()])
+        return np.stack([decoded.get_sample(row) for row in rows.tolist()])
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (shape.mean, shape.std))
-    pixels: NDArray[np.uint8] = np.rint(x.cpu().numpy()[kept] * std + mean).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.rint(x.cpu().numpy()[is_selected] * std + mean).astype(np.uint8)
     return pixels
 
 
-def as_given(loader: Any, split: str) -> Iterator[Samples]:
+def iterate_loader_batches(loader: Any, split: str) -> Iterator[ValidationBatch]:
     """Yield the samples of a user's loader, where a client sends the same that the model takes.
 
     Raises:
@@ -155,8 +159,8 @@ def as_given(loader: Any, split: str) -> Iterator[Samples]:
             )
         loader = next(iter(loader.values() if isinstance(loader, dict) else loader))
     for batch in loader:
-        x, y, weight = unpack(batch)
-        kept = np.ones(len(y), np.bool_) if weight is None else weight.numpy() > 0
+        x, y, weight = unpack_batch(batch)
+        is_readable = np.ones(len(y), np.bool_) if weight is None else weight.numpy() > 0
         # A servable takes float32 also where the data is in another floating-point type.
-        x = x[kept].float() if x.is_floating_point() else x[kept]
-        yield Samples(x.numpy(), x, y.numpy()[kept].astype(np.int64))
+        x = x[is_readable].float() if x.is_floating_point() else x[is_readable]
+        yield ValidationBatch(x.numpy(), x, y.numpy()[is_readable].astype(np.int64))

@@ -10,26 +10,26 @@ import yaml
 
 from mlscale.atomic_files import (
     PRIVATE_FOLDER,
-    artefacts,
-    plain,
-    sha256,
-    whole_folder,
+    compute_sha256,
+    convert_to_json,
+    iterate_regular_files,
+    replace_folder,
     write_bytes,
     write_json,
     write_text,
 )
-from mlscale.contracts import stamp
+from mlscale.contracts import get_format_tag
 from mlscale.errors import MLScaleError
-from mlscale.export.reference_profile import Reference
+from mlscale.export.reference_profile import ReferenceProfile
 from mlscale.export.servable import DOCUMENT, MODEL, PARITY, REFERENCE, Servable, load
 
 
-def write(
+def write_servable(
     folder: Path,
     *,
     model: bytes,
     parity: Mapping[str, Any],
-    reference: Reference,
+    reference: ReferenceProfile,
     document: Mapping[str, Any],
     replace: bool = False,
 ) -> Servable:
@@ -48,20 +48,22 @@ def write(
             be read.
     """
     check_free(folder, replace=replace)
-    with whole_folder(folder) as aside:
+    with replace_folder(folder) as aside:
         (aside / REFERENCE).mkdir(mode=PRIVATE_FOLDER)
         write_bytes(aside / MODEL, model)
         write_json(aside / PARITY, parity)
-        reference.save(aside / REFERENCE)
+        reference.save_profile(aside / REFERENCE)
         # The digests of all files, taken after the last one is written; the document itself can't list its own.
         files = {
-            path.relative_to(aside).as_posix(): {"sha256": sha256(path), "bytes": path.stat().st_size}
-            for path in artefacts(aside)
+            path.relative_to(aside).as_posix(): {"sha256": compute_sha256(path), "bytes": path.stat().st_size}
+            for path in iterate_regular_files(aside)
         }
-        stamped = {"format": stamp("servable"), **document, "files": files}
+        stamped = {"format": get_format_tag("servable"), **document, "files": files}
         write_text(
             aside / DOCUMENT,
-            yaml.safe_dump(plain(stamped), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120),
+            yaml.safe_dump(
+                convert_to_json(stamped), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120
+            ),
         )
         # A servable that can't be loaded fails here, before the rename: nothing appears at `folder`.
         load(aside)

@@ -20,18 +20,18 @@ _SUFFIX = ".tmpl"
 _TAKEN = frozenset({"conf", "recipes", "tests", "runs", "registry", "evaluations", "default", "none"})
 
 
-def package_of(name: str) -> str:
+def derive_package_name(name: str) -> str:
     """Return the name of a project's Python package.
 
     Raises:
         MLScaleError: no package can have this name.
     """
     package = name.lower().replace("-", "_")
-    if _NAME.fullmatch(name) and not _taken(package):
+    if _NAME.fullmatch(name) and not _is_taken(package):
         return package
     # The fix names a project that is valid: invalid characters become hyphens, a name in use gets a prefix.
     near = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_0123456789")[:40] or "digits"
-    if _taken(near.lower().replace("-", "_")):
+    if _is_taken(near.lower().replace("-", "_")):
         near = f"my-{near}"[:40]
     raise MLScaleError(
         f"'{name}' is no name for a project",
@@ -41,25 +41,25 @@ def package_of(name: str) -> str:
     )
 
 
-def _taken(package: str) -> bool:
+def _is_taken(package: str) -> bool:
     """Return whether the name is in use: by Python, by mlscale, or by an installed package, which the project's own
     package would hide."""
     if keyword.iskeyword(package) or package in _TAKEN or package in sys.stdlib_module_names:
         return True
     # Without importing the package, and without the current folder: a project of that name there is not installed.
     installed = [path for path in sys.path if path and Path(path).resolve() != Path.cwd()]
-    found = PathFinder.find_spec(package, installed)
+    spec = PathFinder.find_spec(package, installed)
     # A folder without __init__.py is found, too, as a namespace package, whose origin is None: it is not a package.
-    return found is not None and found.origin is not None
+    return spec is not None and spec.origin is not None
 
 
-def write(folder: Path, name: str) -> list[Path]:
+def write_project(folder: Path, name: str) -> list[Path]:
     """Write the project `name` into `folder`, completely or not at all; return its files, relative to it.
 
     Raises:
         MLScaleError: the folder exists and is not empty, or can't be written (exit code 5).
     """
-    package = package_of(name)
+    package = derive_package_name(name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise MLScaleError(
             f"{folder} is there, and not empty" if folder.is_dir() else f"{folder} is a file",
@@ -70,10 +70,10 @@ def write(folder: Path, name: str) -> list[Path]:
     # In the same parent folder, so that the rename stays within one file system; random, as two may run at once.
     aside = folder.absolute().with_name(f"{ASIDE}{folder.name}-{secrets.token_hex(4)}")
     try:
-        for source in _templates():
-            target = aside / _named(source, package)
+        for source in _list_templates():
+            target = aside / _build_target_path(source, package)
             target.parent.mkdir(parents=True, exist_ok=True)
-            text = (_project() / source).read_text(encoding="utf-8")
+            text = (_get_template_folder() / source).read_text(encoding="utf-8")
             target.write_text(text.replace("@name@", name).replace("@package@", package), encoding="utf-8")
             if target.suffix == ".sh":
                 target.chmod(target.stat().st_mode | 0o111)
@@ -90,20 +90,20 @@ def write(folder: Path, name: str) -> list[Path]:
             fix="stand in a folder that you may write to",
             exit=Exit.ENVIRONMENT,
         ) from error
-    return sorted(_named(source, package) for source in _templates())
+    return sorted(_build_target_path(source, package) for source in _list_templates())
 
 
-def _project() -> Path:
+def _get_template_folder() -> Path:
     return Path(__file__).parent / "project"
 
 
-def _templates() -> list[Path]:
+def _list_templates() -> list[Path]:
     """Return the project's template files, relative to their folder."""
-    found = (Path(parent, name) for parent, _, names in os.walk(_project()) for name in names)
-    return sorted(path.relative_to(_project()) for path in found if path.suffix == _SUFFIX)
+    paths = (Path(parent, name) for parent, _, names in os.walk(_get_template_folder()) for name in names)
+    return sorted(path.relative_to(_get_template_folder()) for path in paths if path.suffix == _SUFFIX)
 
 
-def _named(source: Path, package: str) -> Path:
+def _build_target_path(source: Path, package: str) -> Path:
     """Return the path of a template in the project: `dot_github/ci.yml.tmpl` becomes `.github/ci.yml`."""
     # 'dot_', as the glob of package data in pyproject.toml does not match names with a leading dot.
     parts = [part.replace("PACKAGE", package) for part in source.with_suffix("").parts]

@@ -18,11 +18,11 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.runs.processes import end_session
 
 T = TypeVar("T")
-_LOOK_SECONDS, _GRACE_SECONDS = 0.05, 20.0
+_POLL_SECONDS, _GRACE_SECONDS = 0.05, 20.0
 
 
 @dataclass(frozen=True)
-class Background:
+class BackgroundCommand:
     """A command of mlscale in its own session.
 
     Attributes:
@@ -36,47 +36,47 @@ class Background:
     out: Path
     log: Path
 
-    def until(self, ready: Callable[[], T | None], seconds: float, what: str) -> T:
+    def wait_until_ready(self, ready: Callable[[], T | None], seconds: float, what: str) -> T:
         """Wait until `ready` returns something other than None, and return that.
 
         Raises:
             MLScaleError: the command ended, or it takes longer than `seconds` (exit code 5).
         """
-        end = time.monotonic() + seconds
-        while (found := ready()) is None:
+        deadline = time.monotonic() + seconds
+        while (outcome := ready()) is None:
             if self.process.poll() is not None:
-                raise self._problem(f"mlscale {self.words[0]} ended with exit code {self.process.returncode}")
-            if time.monotonic() > end:
-                raise self._problem(f"mlscale {self.words[0]}: {what} took longer than {seconds:g} s")
-            time.sleep(_LOOK_SECONDS)
-        return found
+                raise self._build_error(f"mlscale {self.words[0]} ended with exit code {self.process.returncode}")
+            if time.monotonic() > deadline:
+                raise self._build_error(f"mlscale {self.words[0]}: {what} took longer than {seconds:g} s")
+            time.sleep(_POLL_SECONDS)
+        return outcome
 
-    def end(self, how: signal.Signals = signal.SIGTERM, seconds: float = _GRACE_SECONDS) -> int:
+    def stop_command(self, signum: signal.Signals = signal.SIGTERM, seconds: float = _GRACE_SECONDS) -> int:
         """Send it the signal `how`, wait for its end, and return its exit code.
 
         Raises:
             MLScaleError: it takes longer than `seconds` (exit code 5).
         """
         if self.process.poll() is None:
-            self.process.send_signal(how)
+            self.process.send_signal(signum)
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired as error:
-            raise self._problem(f"mlscale {self.words[0]} did not end in {seconds:g} s") from error
+            raise self._build_error(f"mlscale {self.words[0]} did not end in {seconds:g} s") from error
 
-    def _problem(self, what: str) -> MLScaleError:
-        said = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    def _build_error(self, what: str) -> MLScaleError:
+        log_lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return MLScaleError(
             what,
             where=str(self.log),
-            why=" | ".join(said[-4:])[-600:],
+            why=" | ".join(log_lines[-4:])[-600:],
             exit=Exit.ENVIRONMENT,
             fix=f"start it alone to see why: mlscale {shlex.join(self.words)}",
         )
 
 
 @contextlib.contextmanager
-def background(words: Sequence[str], folder: Path) -> Iterator[Background]:
+def start_background_command(words: Sequence[str], folder: Path) -> Iterator[BackgroundCommand]:
     """Run `mlscale <words>` during the block; at its end, all processes of the command are ended.
 
     Args:
@@ -86,17 +86,17 @@ def background(words: Sequence[str], folder: Path) -> Iterator[Background]:
     out, log = (folder / f"{words[0]}.{kind}" for kind in ("out", "log"))
     # The child finds the same packages as this process, whose path may differ from that of a new interpreter.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with out.open("wb") as said, log.open("wb") as told:
+    with out.open("wb") as stdout_file, log.open("wb") as stderr_file:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlscale", *words],
             stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=told,
+            stdout=stdout_file,
+            stderr=stderr_file,
             env=environment,
             # Ctrl-C reaches only this process; and all processes of the session can be ended together.
             start_new_session=True,
         )
     try:
-        yield Background(tuple(words), process, out, log)
+        yield BackgroundCommand(tuple(words), process, out, log)
     finally:
         end_session(process, _GRACE_SECONDS)

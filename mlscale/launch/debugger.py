@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.export.required_extras import need
+from mlscale.export.required_extras import require_extra
 
 _HOST = "127.0.0.1"
 
 
 @contextlib.contextmanager
-def ready(settings: Mapping[str, Any], rank: int, world_size: int) -> Iterator[None]:
+def enable_debugging(settings: Mapping[str, Any], rank: int, world_size: int) -> Iterator[None]:
     """Enable debugging during the block: `breakpoint()` opens a prompt on the terminal, or a debugger can attach.
 
     Args:
@@ -29,9 +29,9 @@ def ready(settings: Mapping[str, Any], rank: int, world_size: int) -> Iterator[N
     """
     before = sys.breakpointhook
     if settings.get("port"):
-        listen(int(settings["port"]) + rank, rank, wait=bool(settings.get("wait")))
+        listen_for_debugger(int(settings["port"]) + rank, rank, wait=bool(settings.get("wait")))
     elif world_size > 1 and before is sys.__breakpointhook__ and "PYTHONBREAKPOINT" not in os.environ:
-        sys.breakpointhook = _ask if rank == 0 else _pass
+        sys.breakpointhook = _open_prompt if rank == 0 else _ignore_breakpoint
     try:
         yield
     except pdb.bdb.BdbQuit as quit_:  # type: ignore[attr-defined]  # pdb imports bdb, but does not list it
@@ -41,13 +41,13 @@ def ready(settings: Mapping[str, Any], rank: int, world_size: int) -> Iterator[N
             sys.breakpointhook = before
 
 
-def listen(port: int, rank: int, *, wait: bool) -> None:
+def listen_for_debugger(port: int, rank: int, *, wait: bool) -> None:
     """Let a debugger attach to this process at 127.0.0.1:`port`, by debugpy's protocol (DAP).
 
     Raises:
         MLScaleError: the port is taken, or debugpy is not installed (exit code 5).
     """
-    need("debug", "debugpy")
+    require_extra("debug", "debugpy")
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # else it warns about frozen standard modules
     import debugpy
 
@@ -71,9 +71,9 @@ def listen(port: int, rank: int, *, wait: bool) -> None:
         debugpy.wait_for_client()
 
 
-def _ask(*_: Any, **__: Any) -> None:
+def _open_prompt(*_: Any, **__: Any) -> None:
     """Open pdb on the terminal of the launcher, for the standard input of a rank is closed."""
-    terminal = _terminal()
+    terminal = _open_terminal()
     if terminal is None:
         print(
             "breakpoint() is passed over: there is no terminal to ask on; debugger.port=5678 lets a debugger attach",
@@ -85,11 +85,11 @@ def _ask(*_: Any, **__: Any) -> None:
     pdb.Pdb(stdin=terminal, stdout=sys.stdout).set_trace(sys._getframe(1))
 
 
-def _pass(*_: Any, **__: Any) -> None:
+def _ignore_breakpoint(*_: Any, **__: Any) -> None:
     """Ignore `breakpoint()`: other ranks wait for rank 0 at the next collective."""
 
 
-def _terminal() -> TextIO | None:
+def _open_terminal() -> TextIO | None:
     """Open the terminal of standard error or output for reading; None where neither is a terminal."""
     for number in (2, 1):
         with contextlib.suppress(OSError):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from mlscale.errors import MLScaleError
 
-LAUNCHING = frozenset({"train", "retrain", "lifecycle", "verify-resume", "profile", "predict"})
+LAUNCHING_COMMANDS = frozenset({"train", "retrain", "lifecycle", "verify-resume", "profile", "predict"})
 """Commands that start one process per device themselves."""
 
 # Variables of the world size and the rank, the launcher that sets them, and the command that starts one process.
@@ -29,7 +29,7 @@ def refuse_external_rank(command: str, environment: Mapping[str, str] = os.envir
     Raises:
         MLScaleError: it is.
     """
-    for size, rank, launcher, alone in _LAUNCHERS if command in LAUNCHING else ():
+    for size, rank, launcher, alone in _LAUNCHERS if command in LAUNCHING_COMMANDS else ():
         count = environment.get(size, "")
         # One process is allowed: `srun --ntasks=1` sets the variables as well.
         if rank not in environment or not count.isdigit() or int(count) < 2:

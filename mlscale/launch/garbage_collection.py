@@ -10,33 +10,34 @@ import contextlib
 import gc
 from collections.abc import Iterator
 
-_ours = False
+_is_own_process = False
 
 
-def claim() -> None:
+def mark_own_process() -> None:
     """Mark this process as mlscale's own: a command line, or the fork server. No other process is changed."""
-    global _ours
-    _ours = True
+    global _is_own_process
+    _is_own_process = True
 
 
-def claimed() -> bool:
+def is_own_process() -> bool:
     """Return True if this process is marked as mlscale's own."""
-    return _ours
+    return _is_own_process
 
 
 @contextlib.contextmanager
-def put_off() -> Iterator[None]:
+def defer_garbage_collection() -> Iterator[None]:
     """Turn off collection during the block; objects at its end are never scanned, and stay shared with forked ranks.
 
-    Cyclic garbage from the block is never freed: use it only for what happens once. Without `claim` it does nothing.
+    Cyclic garbage from the block is never freed: use it only for what happens once. Without `mark_own_process` it does
+    nothing.
     """
     before = gc.isenabled()
-    if _ours:
+    if _is_own_process:
         gc.disable()
     try:
         yield
     finally:
-        if _ours:
+        if _is_own_process:
             # A collection writes to the header of each object it scans, and so copies memory that forked ranks share.
             gc.freeze()
         if before:

@@ -18,8 +18,8 @@ from mlscale.runs.folder import RunFolder
 from mlscale.secrets.mask import Masker
 
 
-def end(
-    folder: Path, error: MLScaleError, others: Iterable[Mapping[str, Any]], tell: Callable[[RunFolder], None]
+def end_hung_process(
+    folder: Path, error: MLScaleError, others: Iterable[Mapping[str, Any]], notify: Callable[[RunFolder], None]
 ) -> None:
     """Record or print `error`, and end this process, its loader workers, and the ranks that hang with it.
 
@@ -27,18 +27,20 @@ def end(
         folder: the run's.
         others: other ranks on this machine, `pid` and `pid_start` of each. They are killed, for a rank that is stuck in
             native code handles no other signal.
-        tell: called with the sealed run if this process is the only one of the run, to report its end.
+        notify: called with the sealed run if this process is the only one of the run, to report its end.
     """
     if "RANK" in os.environ:
-        failures.write(folder, int(os.environ["RANK"]), error)  # the launching process prints it, and seals the run
+        failures.write_rank_failure(
+            folder, int(os.environ["RANK"]), error
+        )  # the launching process prints it, and seals the run
     else:
         with contextlib.suppress(Exception):  # the process must end even if the disk fails
-            run = RunFolder.open(folder, Masker.of_process())
-            run.seal("failed", sentence=str(error))
-            tell(run)
-        print(f"error: {Masker.of_process().mask(str(error))}", file=sys.stderr, flush=True)
+            run = RunFolder.open(folder, Masker.create_for_process())
+            run.seal_run("failed", sentence=str(error))
+            notify(run)
+        print(f"error: {Masker.create_for_process().mask_text(str(error))}", file=sys.stderr, flush=True)
     for other in others:
-        if process.alive(int(other["pid"]), other["pid_start"]):
+        if process.is_alive(int(other["pid"]), other["pid_start"]):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(other["pid"]), signal.SIGKILL)
     for worker in multiprocessing.active_children():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlscale.runs.machine import usable_cores
+from mlscale.runs.machine import count_usable_cores
 
 
 @dataclass(frozen=True)
-class Machine:
+class LocalDevices:
     """The devices of this machine.
 
     Attributes:
@@ -23,20 +23,20 @@ class Machine:
     cores: int
     cuda_bf16: bool
 
-    def count(self, accelerator: str) -> int | None:
+    def count_devices(self, accelerator: str) -> int | None:
         """Return the number of devices of an accelerator; None for a CPU, which holds any number of processes."""
         return {"cuda": self.cuda, "mps": int(self.mps)}.get(accelerator)
 
 
-def this_machine() -> Machine:
+def detect_local_devices() -> LocalDevices:
     """Return the devices that torch and the operating system report."""
     import torch
 
     cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return Machine(
+    return LocalDevices(
         cuda=cuda,
         mps=torch.backends.mps.is_available(),
-        cores=max(1, int(usable_cores())),
+        cores=max(1, int(count_usable_cores())),
         # Emulated bfloat16 does not count: torch offers it on older GPUs, which do not compute it in hardware.
         cuda_bf16=cuda > 0 and torch.cuda.is_bf16_supported(including_emulation=False),
     )

@@ -25,7 +25,7 @@ PRELOAD = "mlscale.assembly.preload"  # by name: the fork server imports it
 _SAVE_SECONDS = 600  # the time that ranks have after a stop signal for their last step and checkpoint
 
 
-def warm_up(devices: Any) -> None:
+def start_fork_server(devices: Any) -> None:
     """Start the fork server for more than one process now, so that it imports torch while this process does."""
     if isinstance(devices, int) and devices > 1:
         multiprocessing.set_forkserver_preload([PRELOAD])
@@ -46,7 +46,7 @@ def launch_ranks(main: RankMain, folder: Path, world_size: int, checkpoint: Path
     Raises:
         MLScaleError: the error of a rank, which may be a stop by a signal; or the rank that died, and its cause.
     """
-    warm_up(world_size)
+    start_fork_server(world_size)
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -66,23 +66,27 @@ def launch_ranks(main: RankMain, folder: Path, world_size: int, checkpoint: Path
         signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
         shutdown_timeout=_SAVE_SECONDS,
     )
-    failures.clear(folder)
+    failures.clear_rank_failures(folder)
     if not os.environ.get("MLSCALE_TRACEBACK"):
         # The agent logs tracebacks and exit codes of ranks; the errors below replace them.
         for name in [*logging.Logger.manager.loggerDict]:
             if name.startswith(("torch.distributed.elastic", "torch.multiprocessing")):
                 logging.getLogger(name).setLevel(logging.CRITICAL)
-    server = _ForkServer.now()
+    server = _ForkServer.find_running()
     try:
-        with _handlers_restored(config.signals_to_handle.split(",")), _second_interrupt_kills(), _without_main():
+        with (
+            _restore_signal_handlers(config.signals_to_handle.split(",")),
+            _kill_on_second_interrupt(),
+            _skip_main_import(),
+        ):
             elastic_launch(config, main)(str(folder), dict(os.environ), str(checkpoint or ""), os.getpid())
     except ChildFailedError as error:
         if server.is_gone():
-            raise failures.told(folder, world_size) or failures.fork_server_killed(folder) from None
-        raise failures.cause(folder, world_size, error) from None
+            raise failures.find_own_failure(folder, world_size) or failures.explain_killed_fork_server(folder) from None
+        raise failures.determine_failure_cause(folder, world_size, error) from None
     except (OSError, EOFError) as error:
         if server.is_gone():  # while it was asked for a rank
-            raise failures.fork_server_killed(folder) from error
+            raise failures.explain_killed_fork_server(folder) from error
         raise
     except SignalException as stop:
         # The agent passed the signal on, and the ranks have saved what they could.
@@ -93,7 +97,7 @@ def launch_ranks(main: RankMain, folder: Path, world_size: int, checkpoint: Path
             exit=code,
             fix="start the command again; where a checkpoint was saved before: mlscale runs resume last",
         )
-        raise failures.told(folder, world_size) or unsaved from None
+        raise failures.find_own_failure(folder, world_size) or unsaved from None
 
 
 @dataclass(frozen=True)
@@ -104,16 +108,16 @@ class _ForkServer:
     started: int | None
 
     @classmethod
-    def now(cls) -> _ForkServer:
+    def find_running(cls) -> _ForkServer:
         pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]  # no public name
-        return cls(pid, process.start_ticks(pid) if pid else None)
+        return cls(pid, process.read_start_ticks(pid) if pid else None)
 
     def is_gone(self) -> bool:
-        return self.pid is not None and not process.alive(self.pid, self.started)
+        return self.pid is not None and not process.is_alive(self.pid, self.started)
 
 
 @contextlib.contextmanager
-def _handlers_restored(names: Sequence[str]) -> Iterator[None]:
+def _restore_signal_handlers(names: Sequence[str]) -> Iterator[None]:
     """Restore the signal handlers after the block: the agent does not, and a sweep continues after it."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -127,14 +131,14 @@ def _handlers_restored(names: Sequence[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _without_main() -> Iterator[None]:
+def _skip_main_import() -> Iterator[None]:
     """Keep ranks from importing the main script: without `if __name__ == "__main__":` it would run again in each."""
     before = spawn.get_preparation_data
 
-    def data(name: str) -> dict[str, Any]:
+    def build_preparation_data(name: str) -> dict[str, Any]:
         return {key: value for key, value in before(name).items() if not key.startswith("init_main")}
 
-    spawn.get_preparation_data = data
+    spawn.get_preparation_data = build_preparation_data
     try:
         yield
     finally:
@@ -142,16 +146,16 @@ def _without_main() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _second_interrupt_kills() -> Iterator[None]:
+def _kill_on_second_interrupt() -> Iterator[None]:
     """Kill the ranks at a second Ctrl-C; torch's agent would wait for them as long as they may take to save."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heard, told = socket.socketpair()
+    heard, sender = socket.socketpair()
     # As `set_wakeup_fd` demands: the signal handler that writes to it must never wait.
-    told.setblocking(False)
+    sender.setblocking(False)
 
-    def listen() -> None:
+    def count_interrupts() -> None:
         interrupts = 0
         while arrived := heard.recv(64):  # a byte for each signal, its number
             interrupts += arrived.count(signal.SIGINT)
@@ -159,15 +163,15 @@ def _second_interrupt_kills() -> Iterator[None]:
                 for rank in multiprocessing.active_children():
                     rank.kill()
 
-    with heard, told:
+    with heard, sender:
         # Written to at once, in C: a handler in Python runs only when the main thread is back in Python code.
-        before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
-        listener = threading.Thread(target=listen, name="mlscale-interrupts", daemon=True)
+        before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+        listener = threading.Thread(target=count_interrupts, name="mlscale-interrupts", daemon=True)
         listener.start()
         try:
             yield
         finally:
             signal.set_wakeup_fd(before)
             # Makes `recv` return nothing, which ends the listener's loop.
-            told.shutdown(socket.SHUT_WR)
+            sender.shutdown(socket.SHUT_WR)
             listener.join()

@@ -1,14 +1,14 @@
 """A flag for processes that the launcher started as a rank. Imports nothing: the command line reads it, too."""
 
-_here = False
+_is_rank = False
 
 
-def enter() -> None:
+def mark_as_rank() -> None:
     """Mark this process as a rank."""
-    global _here
-    _here = True
+    global _is_rank
+    _is_rank = True
 
 
-def here() -> bool:
+def is_rank_process() -> bool:
     """Return True if this process is a rank."""
-    return _here
+    return _is_rank

@@ -8,15 +8,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.atomic_files import unwritable
+from mlscale.atomic_files import create_write_error
 from mlscale.errors import Exit, MLScaleError
 from mlscale.secrets.mask import Masker
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-_OF_ANOTHER = _TIMEOUT, _PEER = "timeout", "peer lost"
-_UNWRITTEN = "the run folder takes no message of this rank"
+_REMOTE_FAILURES = _TIMEOUT, _PEER = "timeout", "peer lost"
+_UNWRITTEN_MESSAGE = "the run folder takes no message of this rank"
 # Texts of Gloo and NCCL, which have no error codes: compared in lower case.
 _TIMED_OUT = ("timeout", "timed out")
 _PEER_LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "remote process exited")
@@ -25,7 +25,7 @@ _PEER_LOST = ("connection closed by peer", "connection reset by peer", "broken p
 _GRACE_SECONDS = 2.0
 
 
-def of_another_rank(error: BaseException) -> str:
+def classify_remote_failure(error: BaseException) -> str:
     """Return `timeout` if a collective timed out, `peer lost` if another rank has ended, else an empty text."""
     from torch.distributed import DistError
 
@@ -38,40 +38,43 @@ def of_another_rank(error: BaseException) -> str:
     return _TIMEOUT if any(words in text for words in _TIMED_OUT) else ""
 
 
-def write(folder: Path, rank: int, error: MLScaleError) -> None:
+def write_rank_failure(folder: Path, rank: int, error: MLScaleError) -> None:
     """Write a failure into the run folder for the parent process.
 
     Raises:
-        MLScaleError: it can't be written, as on a full or read-only disk; `cause` recognises this by its text.
+        MLScaleError: it can't be written, as on a full or read-only disk; `determine_failure_cause` recognises this by
+            its text.
     """
-    error = error.masked(Masker.of_process().mask)
+    error = error.mask_texts(Masker.create_for_process().mask_text)
     record = {name: getattr(error, name) for name in ("what", "where", "why", "fix")}
     record |= {"exit": int(error.exit), "unbuilt": error.unbuilt, "time": time.time()}
-    path = _path(folder, rank)
+    path = _get_failure_path(folder, rank)
     aside = path.with_suffix(".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         aside.write_text(json.dumps(record))
         aside.replace(path)
     except OSError as unwritten:
-        raise MLScaleError(_UNWRITTEN, why=str(unwritten), exit=Exit.ENVIRONMENT) from unwritten
+        raise MLScaleError(_UNWRITTEN_MESSAGE, why=str(unwritten), exit=Exit.ENVIRONMENT) from unwritten
 
 
-def write_of_another(folder: Path, rank: int, what: str, error: BaseException) -> None:
+def write_remote_failure(folder: Path, rank: int, what: str, error: BaseException) -> None:
     """Write a failure that another rank caused, and give the other ranks time to write theirs."""
     first_line = str(error).strip().splitlines()[0]
-    write(folder, rank, MLScaleError(what, why=first_line, exit=Exit.ENVIRONMENT))
+    write_rank_failure(folder, rank, MLScaleError(what, why=first_line, exit=Exit.ENVIRONMENT))
     time.sleep(_GRACE_SECONDS)
 
 
-def any_in(folder: Path) -> bool:
+def has_rank_failures(folder: Path) -> bool:
     """Return True if a rank has failed, so that the others need not continue."""
     return any((folder / "logs").glob("rank*-failure.json"))
 
 
-def told(folder: Path, world_size: int) -> MLScaleError | None:
+def find_own_failure(folder: Path, world_size: int) -> MLScaleError | None:
     """Return the first error that a rank caused itself; None where all failures were caused by another rank."""
-    own = [record for record in _read(folder, world_size).values() if record["what"] not in _OF_ANOTHER]
+    own = [
+        record for record in _read_rank_failures(folder, world_size).values() if record["what"] not in _REMOTE_FAILURES
+    ]
     if not own:
         return None
     record = min(own, key=lambda record: record["time"])
@@ -81,11 +84,11 @@ def told(folder: Path, world_size: int) -> MLScaleError | None:
     return error
 
 
-def cause(folder: Path, world_size: int, error: ChildFailedError) -> MLScaleError:
+def determine_failure_cause(folder: Path, world_size: int, error: ChildFailedError) -> MLScaleError:
     """Return the error to report: a rank's own, the missing rank of a collective, or the signal that killed one."""
-    if own := told(folder, world_size):
+    if own := find_own_failure(folder, world_size):
         return own
-    records = _read(folder, world_size)
+    records = _read_rank_failures(folder, world_size)
     rank, failure = error.get_first_failure()
     if failure.exitcode < 0 and rank not in records:
         name = signal.Signals(-failure.exitcode).name
@@ -101,10 +104,10 @@ def cause(folder: Path, world_size: int, error: ChildFailedError) -> MLScaleErro
             fix="fewer processes (trainer.devices), a smaller data.batch_size, or more memory",
             exit=Exit.ENVIRONMENT,
         )
-    if rank not in records and _UNWRITTEN in str(failure.message):
-        return _unwritten(folder, rank)
+    if rank not in records and _UNWRITTEN_MESSAGE in str(failure.message):
+        return _explain_unwritten_failure(folder, rank)
     if records:
-        return _missing(folder, world_size, records)
+        return _explain_missing_ranks(folder, world_size, records)
     return MLScaleError(
         f"rank {rank} ended with exit code {failure.exitcode} and left no message",
         where=str(folder),
@@ -114,15 +117,15 @@ def cause(folder: Path, world_size: int, error: ChildFailedError) -> MLScaleErro
     )
 
 
-def _unwritten(folder: Path, rank: int) -> MLScaleError:
-    """Return the error for a rank that could not write its failure; see `write`."""
+def _explain_unwritten_failure(folder: Path, rank: int) -> MLScaleError:
+    """Return the error for a rank that could not write its failure; see `write_rank_failure`."""
     aside = folder / "logs" / f"rank{rank}-failure.tmp"
     try:
         # Repeat the write to get the system's error: the rank's message holds only a text.
         aside.write_text("{}" * 512)
         aside.unlink()
     except OSError as error:
-        return unwritable(aside.parent, error)
+        return create_write_error(aside.parent, error)
     return MLScaleError(
         f"rank {rank} could not write to the run folder, not even why it ended",
         where=str(folder),
@@ -132,7 +135,7 @@ def _unwritten(folder: Path, rank: int) -> MLScaleError:
     )
 
 
-def fork_server_killed(folder: Path) -> MLScaleError:
+def explain_killed_fork_server(folder: Path) -> MLScaleError:
     """Return the error for ranks whose fork server was killed; they end within a second, without a report."""
     time.sleep(_GRACE_SECONDS)  # until they have ended: another attempt may then start
     return MLScaleError(
@@ -144,7 +147,7 @@ def fork_server_killed(folder: Path) -> MLScaleError:
     )
 
 
-def _missing(folder: Path, world_size: int, records: dict[int, dict[str, Any]]) -> MLScaleError:
+def _explain_missing_ranks(folder: Path, world_size: int, records: dict[int, dict[str, Any]]) -> MLScaleError:
     missing = [rank for rank in range(world_size) if rank not in records]
     who = f"rank{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))} did not take part"
     lost = any(record["what"] == _PEER for record in records.values())
@@ -158,16 +161,16 @@ def _missing(folder: Path, world_size: int, records: dict[int, dict[str, Any]]) 
     )
 
 
-def clear(folder: Path) -> None:
+def clear_rank_failures(folder: Path) -> None:
     """Remove the failures of an earlier attempt."""
     for path in (folder / "logs").glob("rank*-failure.json"):
         path.unlink()
 
 
-def _path(folder: Path, rank: int) -> Path:
+def _get_failure_path(folder: Path, rank: int) -> Path:
     return folder / "logs" / f"rank{rank}-failure.json"
 
 
-def _read(folder: Path, world_size: int) -> dict[int, dict[str, Any]]:
-    paths = {rank: _path(folder, rank) for rank in range(world_size)}
+def _read_rank_failures(folder: Path, world_size: int) -> dict[int, dict[str, Any]]:
+    paths = {rank: _get_failure_path(folder, rank) for rank in range(world_size)}
     return {rank: json.loads(path.read_text()) for rank, path in paths.items() if path.is_file()}

@@ -21,7 +21,7 @@ BACKEND = "mlscale"
 _HOST = "localhost"
 
 
-class OneMachine(RendezvousHandler):
+class SingleNodeRendezvous(RendezvousHandler):
     """A rendezvous of a single agent, at a free port that the system chooses."""
 
     def __init__(self, run_id: str) -> None:
@@ -61,8 +61,8 @@ class OneMachine(RendezvousHandler):
         return True
 
 
-def _create(parameters: RendezvousParameters) -> RendezvousHandler:
-    return OneMachine(parameters.run_id)
+def _create_handler(parameters: RendezvousParameters) -> RendezvousHandler:
+    return SingleNodeRendezvous(parameters.run_id)
 
 
-rendezvous_handler_registry.register(BACKEND, _create)
+rendezvous_handler_registry.register(BACKEND, _create_handler)

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from mlscale.errors import Exit, MLScaleError
 
-_LONGEST = 107 if sys.platform == "linux" else 103  # bytes, without the NUL at the end
+_MAX_PATH_BYTES = 107 if sys.platform == "linux" else 103  # bytes, without the NUL at the end
 _PREFIX = "pymp-"  # as in multiprocessing's own folder names
 _IN_FOLDER = len("/listener-12345678")
 _IN_TMPDIR = len(f"/{_PREFIX}12345678") + _IN_FOLDER
-_SHORT = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - the folder made in it is private
+_SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - the folder made in it is private
 
 
 def shorten_socket_paths() -> None:
@@ -31,13 +31,13 @@ def shorten_socket_paths() -> None:
         MLScaleError: no folder with a short path can be written to (exit code 5).
     """
     temporary = os.fsencode(tempfile.gettempdir())
-    if len(temporary) + _IN_TMPDIR <= _LONGEST:
+    if len(temporary) + _IN_TMPDIR <= _MAX_PATH_BYTES:
         return
     from multiprocessing import process, util
 
     config = process.current_process()._config  # type: ignore[attr-defined]  # no public name
     made = config.get("tempdir")
-    if made and len(os.fsencode(made)) + _IN_FOLDER <= _LONGEST and Path(made).is_dir():
+    if made and len(os.fsencode(made)) + _IN_FOLDER <= _MAX_PATH_BYTES and Path(made).is_dir():
         return
     folder = _make_short_folder()
     config["tempdir"] = folder
@@ -47,7 +47,7 @@ def shorten_socket_paths() -> None:
 
 def _make_short_folder() -> str:
     failed = []
-    for parent in _SHORT:
+    for parent in _SHORT_FOLDERS:
         try:
             return tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
         except OSError as error:

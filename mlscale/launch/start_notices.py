@@ -7,43 +7,44 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlscale.config.composition.roots import find_roots
-from mlscale.config.derive import epoch_steps
-from mlscale.data.data_facts import described
+from mlscale.config.derive import count_epoch_steps
+from mlscale.data.data_facts import describe_facts
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-class Masks(Protocol):
+class SecretMasker(Protocol):
     """An object that masks secrets in text."""
 
-    def mask(self, text: str) -> str: ...
+    def mask_text(self, text: str) -> str: ...
 
 
-def say(lines: Iterable[str], masker: Masks) -> None:
+def print_masked_lines(lines: Iterable[str], masker: SecretMasker) -> None:
     """Print lines on stderr, secrets masked."""
     for line in lines:
-        print(masker.mask(line), file=sys.stderr, flush=True)
+        print(masker.mask_text(line), file=sys.stderr, flush=True)
 
 
-def start_lines(cfg: DictConfig, facts: Mapping[str, Any] | None) -> list[str]:
+def format_start_lines(cfg: DictConfig, facts: Mapping[str, Any] | None) -> list[str]:
     """Return lines about the run: its folder, data, global batch and device."""
     derived = cfg.derived
-    lines = [f"run       {derived.run_dir}", *_debugging(derived.get("overrides") or [])]
+    lines = [f"run       {derived.run_dir}", *_describe_debug_option(derived.get("overrides") or [])]
     if facts:
         lines.append(
-            f"data      {facts['train_samples']:,} to train, {facts['val_samples']:,} to validate, {described(facts)}"
+            f"data      {facts['train_samples']:,} to train, {facts['val_samples']:,} to validate, "
+            f"{describe_facts(facts)}"
         )
     if derived.per_device_batch:
         accumulate = cfg.trainer.get("accumulate_grad_batches", 1) or 1
         count = derived.steps_per_epoch
-        steps = f"; {count:,} step{'s' * (count != 1)} per epoch{_left_out(cfg)}" if count else ""
+        steps = f"; {count:,} step{'s' * (count != 1)} per epoch{_describe_dropped_samples(cfg)}" if count else ""
         lines.append(
             f"batch     {cfg.data.batch_size} = {derived.per_device_batch} per device × {derived.world_size} "
             f"device{'s' if derived.world_size != 1 else ''} × {accumulate} accumulated{steps}"
         )
-    if drawn := _drawn(cfg.get("data") or {}):
-        lines.append(f"sampling  {drawn}")
+    if sampling := _describe_sampling(cfg.get("data") or {}):
+        lines.append(f"sampling  {sampling}")
     lines.append(
         f"device    {derived.accelerator} × {derived.world_size}, {derived.threads} "
         f"thread{'s' if derived.threads != 1 else ''} each, precision {cfg.precision.value}, seed {cfg.seed}"
@@ -51,7 +52,7 @@ def start_lines(cfg: DictConfig, facts: Mapping[str, Any] | None) -> list[str]:
     return lines
 
 
-def _debugging(overrides: Iterable[str]) -> list[str]:
+def _describe_debug_option(overrides: Iterable[str]) -> list[str]:
     """Return a line about the `debug` option in the overrides, from the first comment in its file."""
     typed = [word.lstrip("+").removeprefix("debug=") for word in overrides if word.lstrip("+").startswith("debug=")]
     # The text is in the option's own file, so that this line and the documentation can't differ.
@@ -59,20 +60,20 @@ def _debugging(overrides: Iterable[str]) -> list[str]:
     if file is None or typed[-1] == "none":
         return []
     texts = (line.removeprefix("#").strip() for line in file.read_text(encoding="utf-8").splitlines())
-    said = next((text for text in texts if text and not text.startswith("@package")), "")
-    return [f"debug     {typed[-1]}: {said}"]
+    description = next((text for text in texts if text and not text.startswith("@package")), "")
+    return [f"debug     {typed[-1]}: {description}"]
 
 
-def _left_out(cfg: DictConfig) -> str:
+def _describe_dropped_samples(cfg: DictConfig) -> str:
     """Return the number of samples that fill no batch, as text; empty where the epoch's length is limited."""
     # With another number of steps, as by a limit, the rest is not what is left out.
-    steps, rest = epoch_steps(cfg.data, cfg.derived.train_samples)
+    steps, rest = count_epoch_steps(cfg.data, cfg.derived.train_samples)
     if not rest or steps != cfg.derived.steps_per_epoch:
         return ""
     return f", {rest} sample{'s' * (rest != 1)} left out, others each time"
 
 
-def _drawn(data: Mapping[str, Any]) -> str:
+def _describe_sampling(data: Mapping[str, Any]) -> str:
     """Return the way training samples are drawn, as text; empty where each is drawn once an epoch."""
     words = []
     if data.get("sampling", "shuffle") == "balanced":

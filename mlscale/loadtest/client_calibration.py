@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from mlscale.loadtest.request_kinds import Question
+from mlscale.loadtest.request_kinds import LoadRequest
 from mlscale.loadtest.server_metadata import Credentials, send_once
 
 # These headers describe the connection to the real server, not this one.
@@ -15,7 +15,7 @@ _PER_CONNECTION = {"connection", "content-length", "keep-alive", "transfer-encod
 
 
 def start_empty_server(
-    question: Question, url: str, credentials: Credentials, timeout_s: float, answer_file: Path
+    question: LoadRequest, url: str, credentials: Credentials, timeout_s: float, answer_file: Path
 ) -> tuple[subprocess.Popen[bytes], str] | None:
     """Send a request to the real server, and start an empty one that returns the same response.
 
@@ -27,7 +27,7 @@ def start_empty_server(
     if answered is None or answered[0] != 200:
         return None
     try:
-        answer_file.write_bytes(whole_answer(*answered[1:]))
+        answer_file.write_bytes(build_response_bytes(*answered[1:]))
         process = subprocess.Popen(
             # -P: the folder of the script is not put on the path, where its neighbours could hide other modules.
             [sys.executable, "-P", str(Path(__file__).with_name("empty_server.py")), str(answer_file)],
@@ -41,8 +41,8 @@ def start_empty_server(
     return (process, f"http://127.0.0.1:{port}") if port else None
 
 
-def whole_answer(headers: Mapping[str, str], body: bytes) -> bytes:
+def build_response_bytes(headers: Mapping[str, str], body: bytes) -> bytes:
     """Return the bytes of a response: the status, the headers without those of the connection, and the body."""
-    kept = {name: value for name, value in headers.items() if name.lower() not in _PER_CONNECTION}
-    lines = [f"{name}: {value}" for name, value in {**kept, "Content-Length": str(len(body))}.items()]
+    kept_headers = {name: value for name, value in headers.items() if name.lower() not in _PER_CONNECTION}
+    lines = [f"{name}: {value}" for name, value in {**kept_headers, "Content-Length": str(len(body))}.items()]
     return "\r\n".join(["HTTP/1.1 200 OK", *lines, "", ""]).encode("latin-1") + body

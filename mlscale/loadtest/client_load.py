@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlscale.loadtest.latency_histogram import Latencies
+from mlscale.loadtest.latency_histogram import LatencyHistogram
 
 _SCHEDSTAT = Path("/proc/thread-self/schedstat")
 
@@ -32,9 +32,9 @@ class ClientLoad:
 
     cpu_s: float = 0.0
     wait_s: float = 0.0
-    lag: Latencies = field(default_factory=Latencies)
+    lag: LatencyHistogram = field(default_factory=LatencyHistogram)
     empty_requests_per_s: float = 0.0
-    empty: Latencies = field(default_factory=Latencies)
+    empty: LatencyHistogram = field(default_factory=LatencyHistogram)
 
     def as_dict(self) -> dict[str, Any]:
         """Return a document for JSON."""
@@ -44,7 +44,7 @@ class ClientLoad:
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> ClientLoad:
         """Return the object that `as_dict` has written."""
-        latencies = {name: Latencies.from_dict(document[name]) for name in ("lag", "empty")}
+        latencies = {name: LatencyHistogram.from_dict(document[name]) for name in ("lag", "empty")}
         return cls(**{**document, **latencies})
 
 

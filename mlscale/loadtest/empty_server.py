@@ -33,12 +33,12 @@ class EmptyProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        while 0 < (size := _request_bytes(self._received)) <= len(self._received):
+        while 0 < (size := _compute_request_size(self._received)) <= len(self._received):
             del self._received[:size]
             self._transport.write(self._answer)
 
 
-def _request_bytes(received: bytearray) -> int:
+def _compute_request_size(received: bytearray) -> int:
     """Return the bytes of the first request; 0 if its head is not complete."""
     end = received.find(b"\r\n\r\n")
     if end < 0:
@@ -47,7 +47,7 @@ def _request_bytes(received: bytearray) -> int:
     return end + 4 + (int(length[1]) if length else 0)
 
 
-async def _serve(answer: bytes) -> None:
+async def _serve_answer(answer: bytes) -> None:
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     server = await loop.create_server(lambda: EmptyProtocol(answer), "127.0.0.1", 0, backlog=4096)
     # At its end a pipe becomes readable, also when the parent was killed.
@@ -57,4 +57,4 @@ async def _serve(answer: bytes) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(Path(sys.argv[1]).read_bytes()))
+    asyncio.run(_serve_answer(Path(sys.argv[1]).read_bytes()))

@@ -14,7 +14,7 @@ _LOWEST_MS, _RATIO = 0.001, 1.01
 """The lowest bucket, and the ratio of two edges: a quantile is within 0.5 % of the true one."""
 
 
-class Latencies:
+class LatencyHistogram:
     """A histogram of latencies, in ms.
 
     Attributes:
@@ -27,19 +27,19 @@ class Latencies:
         self.count, self.total, self.highest = 0, 0.0, 0.0
         self._buckets: Counter[int] = Counter()
 
-    def add(self, ms: float) -> None:
+    def add_latency(self, ms: float) -> None:
         """Count one latency of `ms` milliseconds."""
         self.count += 1
         self.total += ms
         self.highest = max(self.highest, ms)
-        self._buckets[_bucket(ms)] += 1
+        self._buckets[_find_bucket(ms)] += 1
 
     @property
     def mean(self) -> float:
         """The mean in ms; NaN if empty."""
         return self.total / self.count if self.count else math.nan
 
-    def quantile(self, share: float) -> float:
+    def compute_quantile(self, share: float) -> float:
         """Return the smallest latency, in ms, that `share` of all do not exceed; NaN if empty.
 
         Args:
@@ -50,10 +50,10 @@ class Latencies:
             seen += count
             if seen >= wanted:
                 # The middle of the last bucket may be above the longest latency, which is exact.
-                return min(_middle(bucket), self.highest)
+                return min(_compute_middle(bucket), self.highest)
         return math.nan
 
-    def histogram(self, bins: int = 40) -> tuple[list[float], list[int]]:
+    def compute_histogram(self, bins: int = 40) -> tuple[list[float], list[int]]:
         """Return at most `bins` + 1 edges in ms, of equal ratio, and the counts between them; empty lists if empty."""
         if not self.count:
             return [], []
@@ -62,7 +62,7 @@ class Latencies:
         counts = [0] * math.ceil((highest - lowest) / step)
         for bucket, count in self._buckets.items():
             counts[(bucket - lowest) // step] += count
-        return [_edge(lowest + step * i) for i in range(len(counts) + 1)], counts
+        return [_compute_edge(lowest + step * i) for i in range(len(counts) + 1)], counts
 
     def as_dict(self) -> dict[str, Any]:
         """Return a document for JSON."""
@@ -71,7 +71,7 @@ class Latencies:
         return {"count": self.count, "total_ms": self.total, "highest_ms": self.highest, "buckets": buckets}
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> Latencies:
+    def from_dict(cls, document: Mapping[str, Any]) -> LatencyHistogram:
         """Return the object that `as_dict` has written."""
         made = cls()
         made.count, made.total, made.highest = document["count"], document["total_ms"], document["highest_ms"]
@@ -79,14 +79,14 @@ class Latencies:
         return made
 
 
-def _bucket(ms: float) -> int:
+def _find_bucket(ms: float) -> int:
     return max(0, math.floor(math.log(max(ms, _LOWEST_MS) / _LOWEST_MS) / math.log(_RATIO)))
 
 
-def _edge(bucket: int) -> float:
+def _compute_edge(bucket: int) -> float:
     return float(_LOWEST_MS * _RATIO**bucket)
 
 
-def _middle(bucket: int) -> float:
+def _compute_middle(bucket: int) -> float:
     # The geometric middle: the relative error is the same towards both edges.
-    return _edge(bucket) * math.sqrt(_RATIO)
+    return _compute_edge(bucket) * math.sqrt(_RATIO)

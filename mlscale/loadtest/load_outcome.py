@@ -9,7 +9,7 @@ from typing import Any
 
 from mlscale.errors import MLScaleError
 from mlscale.loadtest.client_load import ClientLoad
-from mlscale.loadtest.latency_histogram import Latencies
+from mlscale.loadtest.latency_histogram import LatencyHistogram
 from mlscale.loadtest.server_timing import ServerTime
 
 _MOST_KINDS = 20
@@ -18,7 +18,7 @@ _NESTED = (*_LATENCIES, "client")
 
 
 @dataclass
-class Outcome:
+class LoadOutcome:
     """The measured requests: those that began after the warm-up and before the end.
 
     Attributes:
@@ -42,25 +42,25 @@ class Outcome:
     labelled: int = 0
     correct: int = 0
     versions: Counter[str] = field(default_factory=Counter)
-    latencies: Latencies = field(default_factory=Latencies)
-    server: Latencies = field(default_factory=Latencies)
-    service: Latencies = field(default_factory=Latencies)
-    compute: Latencies = field(default_factory=Latencies)
-    network: Latencies = field(default_factory=Latencies)
+    latencies: LatencyHistogram = field(default_factory=LatencyHistogram)
+    server: LatencyHistogram = field(default_factory=LatencyHistogram)
+    service: LatencyHistogram = field(default_factory=LatencyHistogram)
+    compute: LatencyHistogram = field(default_factory=LatencyHistogram)
+    network: LatencyHistogram = field(default_factory=LatencyHistogram)
     client: ClientLoad = field(default_factory=ClientLoad)
 
-    def failed(self, why: str) -> None:
+    def record_failure(self, why: str) -> None:
         """Count a request without a valid answer."""
         self.requests += 1
         # A server can put anything into an error: the reasons must not grow without bound.
         self.failures[why if why in self.failures or len(self.failures) < _MOST_KINDS else "others"] += 1
 
-    def answered(
+    def record_answer(
         self,
         ms: float,
         version: str,
         count: int,
-        said: tuple[str, ...] | None,
+        predicted: tuple[str, ...] | None,
         right: tuple[str, ...] | None,
         server: ServerTime | None = None,
     ) -> None:
@@ -76,19 +76,19 @@ class Outcome:
         self.requests += 1
         self.versions[version] += 1
         self.samples += count
-        self.latencies.add(ms)
+        self.latencies.add_latency(ms)
         if server is not None:
-            self.server.add(server.total_ms)
+            self.server.add_latency(server.total_ms)
             # Two clocks on two machines, never compared directly: only durations are, whose difference may be slightly
             # negative.
-            self.network.add(max(0.0, ms - server.total_ms))
+            self.network.add_latency(max(0.0, ms - server.total_ms))
             if server.service_ms is not None:
-                self.service.add(server.service_ms)
+                self.service.add_latency(server.service_ms)
             if server.compute_ms is not None:
-                self.compute.add(server.compute_ms)
-        if said is not None and right is not None:
+                self.compute.add_latency(server.compute_ms)
+        if predicted is not None and right is not None:
             self.labelled += count
-            self.correct += sum(a == b for a, b in zip(said, right, strict=True))
+            self.correct += sum(a == b for a, b in zip(predicted, right, strict=True))
 
     @property
     def failed_requests(self) -> int:
@@ -102,19 +102,19 @@ class Outcome:
 
     def as_dict(self) -> dict[str, Any]:
         """Return a document for JSON."""
-        plain = {each.name: getattr(self, each.name) for each in fields(self)}
+        plain = {attribute.name: getattr(self, attribute.name) for attribute in fields(self)}
         nested = {name: getattr(self, name).as_dict() for name in _NESTED}
         return {**plain, **nested}
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> Outcome:
+    def from_dict(cls, document: Mapping[str, Any]) -> LoadOutcome:
         """Return the object that `as_dict` has written."""
         return cls(
             **{
                 **document,
                 "failures": Counter(document["failures"]),
                 "versions": Counter(document["versions"]),
-                **{name: Latencies.from_dict(document[name]) for name in _LATENCIES},
+                **{name: LatencyHistogram.from_dict(document[name]) for name in _LATENCIES},
                 "client": ClientLoad.from_dict(document["client"]),
             }
         )
@@ -140,8 +140,8 @@ class Objective:
         """Raises:
         MLScaleError: a term is below 0.
         """
-        for each in fields(self):
-            value = getattr(self, each.name)
+        for term in fields(self):
+            value = getattr(self, term.name)
             # `not >=`: also refuses NaN.
             if value is not None and not value >= 0:
-                raise MLScaleError(f"slo.{each.name} is {value}", where=f"slo.{each.name}", fix=f"slo.{each.name}=null")
+                raise MLScaleError(f"slo.{term.name} is {value}", where=f"slo.{term.name}", fix=f"slo.{term.name}=null")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
-from mlscale.loadtest.server_metadata import Model
+from mlscale.loadtest.server_metadata import ServerModel
 
 _RANDOM = 256
 _MOST_BYTES = 64 << 20
@@ -19,7 +19,7 @@ _MOST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
-class Samples:
+class RequestSamples:
     """The samples to send.
 
     Attributes:
@@ -33,7 +33,7 @@ class Samples:
     name: str
 
 
-def read(path: Path, model: Model) -> Samples:
+def read_request_samples(path: Path, model: ServerModel) -> RequestSamples:
     """Read the arrays `raw` and, if present, `labels` (names of classes) of an .npz file, without pickle.
 
     Raises:
@@ -49,29 +49,31 @@ def read(path: Path, model: Model) -> Samples:
     # numpy has no single exception for a corrupt file: it can raise each of these.
     except (OSError, EOFError, TypeError, ValueError, AttributeError, zipfile.BadZipFile) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise _unusable(path, why) from error
+        raise _build_samples_error(path, why) from error
     if raw.ndim != len(model.shape) + 1 or raw.shape[1:] != model.shape or not len(raw):
-        raise _unusable(path, f"raw is {raw.shape}, and {model.name} takes (n, {', '.join(map(str, model.shape))})")
+        raise _build_samples_error(
+            path, f"raw is {raw.shape}, and {model.name} takes (n, {', '.join(map(str, model.shape))})"
+        )
     if raw.dtype != model.dtype:
-        raise _unusable(path, f"raw is {raw.dtype}, and {model.name} takes {model.dtype}")
+        raise _build_samples_error(path, f"raw is {raw.dtype}, and {model.name} takes {model.dtype}")
     if labels is not None and labels.shape != (len(raw),):
-        raise _unusable(path, f"labels is {labels.shape} for {len(raw)} samples")
+        raise _build_samples_error(path, f"labels is {labels.shape} for {len(raw)} samples")
     most = max(1, _MOST_BYTES // max(1, raw[0].nbytes))
     names = None if labels is None else tuple(map(str, labels[:most].tolist()))
-    return Samples(np.ascontiguousarray(raw[:most]), names, f"{len(raw[:most]):,} samples of {path.name}")
+    return RequestSamples(np.ascontiguousarray(raw[:most]), names, f"{len(raw[:most]):,} samples of {path.name}")
 
 
-def random_of(model: Model, seed: int = 0) -> Samples:
+def generate_samples(model: ServerModel, seed: int = 0) -> RequestSamples:
     """Return 256 random samples (fewer if large): any value of uint8, 0 to 1 for floats, 0 to 99 for other integers."""
     generator = np.random.default_rng(seed)
     size = np.dtype(model.dtype).itemsize * int(np.prod(model.shape))
     shape = (max(1, min(_RANDOM, _MOST_BYTES // size)), *model.shape)
     kind = np.dtype(model.dtype)
     raw = generator.random(shape) if kind.kind == "f" else generator.integers(0, 256 if kind == "uint8" else 100, shape)
-    return Samples(raw.astype(kind), None, "random samples")
+    return RequestSamples(raw.astype(kind), None, "random samples")
 
 
-def _unusable(path: Path, why: str) -> MLScaleError:
+def _build_samples_error(path: Path, why: str) -> MLScaleError:
     return MLScaleError(
         "these samples can't be sent",
         where=f"samples={path}",

@@ -1,6 +1,7 @@
 """The locustfile: users that send one request after the other, and record the results.
 
-`MLSCALE_LOADTEST` names a JSON file with the fields of `mlscale.loadtest.locust_process.Plan`. Only Locust imports it.
+`MLSCALE_LOADTEST` names a JSON file with the fields of `mlscale.loadtest.locust_process.LoadPlan`. Only Locust
+imports it.
 """
 
 from __future__ import annotations
@@ -19,28 +20,28 @@ from locust import FastHttpUser, constant, constant_throughput, events, task
 from mlscale.atomic_files import write_json
 from mlscale.loadtest.client_calibration import start_empty_server
 from mlscale.loadtest.client_load import read_usage
-from mlscale.loadtest.load_outcome import Outcome
-from mlscale.loadtest.load_samples import Samples, random_of
-from mlscale.loadtest.load_samples import read as read_samples
-from mlscale.loadtest.request_kinds import Question, Wrong, question, read
-from mlscale.loadtest.server_metadata import Credentials, Model
+from mlscale.loadtest.load_outcome import LoadOutcome
+from mlscale.loadtest.load_samples import RequestSamples, generate_samples
+from mlscale.loadtest.load_samples import read_request_samples as read_samples
+from mlscale.loadtest.request_kinds import InvalidResponse, LoadRequest, build_load_request, parse_response
+from mlscale.loadtest.server_metadata import Credentials, ServerModel
 from mlscale.loadtest.server_timing import read_server_time
 
 SETTINGS: dict[str, Any] = json.loads(Path(os.environ["MLSCALE_LOADTEST"]).read_text(encoding="utf-8"))
-MODEL = Model(**{**SETTINGS["model"], "shape": tuple(SETTINGS["model"]["shape"])})
+MODEL = ServerModel(**{**SETTINGS["model"], "shape": tuple(SETTINGS["model"]["shape"])})
 CREDENTIALS = Credentials(os.environ.get("MLSCALE_LOADTEST_KEY"), SETTINGS["ca_file"])
 _TICK_S = 0.01
 """Seconds between two measurements of the event loop's lag."""
 
 
-def _questions() -> list[Question]:
+def _build_requests() -> list[LoadRequest]:
     """Return all requests in order: batches of the samples, the last one filled up from the first samples."""
     path = SETTINGS["samples"]
-    samples: Samples = read_samples(Path(path), MODEL) if path else random_of(MODEL)
+    samples: RequestSamples = read_samples(Path(path), MODEL) if path else generate_samples(MODEL)
     size, count = SETTINGS["batch"], len(samples.raw)
     batches = [[(start + i) % count for i in range(size)] for start in range(0, count, size)]
     return [
-        question(
+        build_load_request(
             SETTINGS["protocol"],
             samples.raw[batch],
             model=MODEL.name,
@@ -62,72 +63,74 @@ class Phase:
 
     base: str
     headers: dict[str, str] = field(default_factory=dict)
-    outcome: Outcome = field(default_factory=Outcome)
+    outcome: LoadOutcome = field(default_factory=LoadOutcome)
     opened: float = float("inf")
     closed: float = float("inf")
 
-    def holds(self, began: float) -> bool:
+    def is_counted(self, began: float) -> bool:
         """Return whether a request that began at this time counts."""
         return self.opened <= began < self.closed
 
-    def pause(self, seconds: float) -> None:
+    def let_users_send(self, seconds: float) -> None:
         """Let the users send requests for so many seconds, or until the test is ended early."""
         end = time.perf_counter() + seconds
         while time.perf_counter() < end and not Path(SETTINGS["end"]).exists():
             gevent.sleep(min(0.05, seconds / 20))
 
-    def measure(self, seconds: float) -> None:
+    def measure_requests(self, seconds: float) -> None:
         """Count the requests of so many seconds."""
         self.opened = time.perf_counter()
-        self.pause(seconds)
+        self.let_users_send(seconds)
         self.closed = time.perf_counter()
         self.outcome.seconds = self.closed - self.opened
 
 
 # Encoded before the test: the time would count as the client's.
-ALL_QUESTIONS = _questions()
-QUESTIONS = itertools.cycle(ALL_QUESTIONS)
+ALL_REQUESTS = _build_requests()
+REQUESTS = itertools.cycle(ALL_REQUESTS)
 # Started here, before Locust spawns users: the calibration is the first phase.
 STARTED = start_empty_server(
-    ALL_QUESTIONS[0], SETTINGS["url"], CREDENTIALS, SETTINGS["timeout_s"], Path(SETTINGS["outcome"]).with_name("answer")
+    ALL_REQUESTS[0], SETTINGS["url"], CREDENTIALS, SETTINGS["timeout_s"], Path(SETTINGS["outcome"]).with_name("answer")
 )
 SERVER = Phase("", CREDENTIALS.headers)
 EMPTY = Phase(STARTED[1]) if STARTED else None
 
 
-class Client(FastHttpUser):
+class LoadTestUser(FastHttpUser):
     """A user that sends a request, waits for the answer, and repeats: at once, or at a steady rate."""
 
     wait_time = constant_throughput(SETTINGS["rate"] / SETTINGS["users"]) if SETTINGS["rate"] else constant(0)
     connection_timeout = network_timeout = SETTINGS["timeout_s"]
-    insecure, ssl_context_factory = False, staticmethod(CREDENTIALS.context)
+    insecure, ssl_context_factory = False, staticmethod(CREDENTIALS.create_tls_context)
     max_retries = max_redirects = 0  # an answer that needs a retry is a failure
 
     # Of the class, so that a change of phase reaches all users at once.
     phase = EMPTY or SERVER
 
     @task
-    def ask(self) -> None:
+    def send_request(self) -> None:
         """Send one request; no answer of a server ends the user."""
         # Bound before the request: its answer belongs to the phase in which it was sent.
-        asked, phase = next(QUESTIONS), Client.phase
+        request, phase = next(REQUESTS), LoadTestUser.phase
         began = time.perf_counter()
-        sent: dict[str, Any] = {"data": asked.body, "headers": {**asked.headers, **phase.headers}}
-        with self.client.post(phase.base + asked.path, catch_response=True, **sent) as response:
+        sent: dict[str, Any] = {"data": request.body, "headers": {**request.headers, **phase.headers}}
+        with self.client.post(phase.base + request.path, catch_response=True, **sent) as response:
             ms = 1000 * (time.perf_counter() - began)
             status, headers, body = response.status_code, response.headers or {}, response.content or b""
             try:
-                said = read(SETTINGS["protocol"], asked, status, headers, body, MODEL.classes)
+                answer = parse_response(SETTINGS["protocol"], request, status, headers, body, MODEL.classes)
                 server_time = read_server_time(headers)
-            except Wrong as wrong:
+            except InvalidResponse as wrong:
                 why = str(wrong) if status else f"no answer: {type(response.error).__name__} {response.error}"[:200]
                 response.failure(why)
-                if phase.holds(began):
-                    phase.outcome.failed(why)
+                if phase.is_counted(began):
+                    phase.outcome.record_failure(why)
             else:
                 response.success()
-                if phase.holds(began):
-                    phase.outcome.answered(ms, said.version, asked.count, said.labels, asked.labels, server_time)
+                if phase.is_counted(began):
+                    phase.outcome.record_answer(
+                        ms, answer.version, request.count, answer.labels, request.labels, server_time
+                    )
 
 
 def _run_phases() -> None:
@@ -135,14 +138,14 @@ def _run_phases() -> None:
     client = SERVER.outcome.client
     if EMPTY:
         # A quarter of it first, as warm-up: connections are opened, code is loaded.
-        EMPTY.pause(SETTINGS["calibration_s"] / 4)
-        EMPTY.measure(SETTINGS["calibration_s"])
+        EMPTY.let_users_send(SETTINGS["calibration_s"] / 4)
+        EMPTY.measure_requests(SETTINGS["calibration_s"])
         client.empty, client.empty_requests_per_s = EMPTY.outcome.latencies, EMPTY.outcome.requests_per_s
-        Client.phase = SERVER
-    SERVER.pause(SETTINGS["warmup_s"])
+        LoadTestUser.phase = SERVER
+    SERVER.let_users_send(SETTINGS["warmup_s"])
     watch = gevent.spawn(_watch_lag)
     cpu_s, wait_s = read_usage()
-    SERVER.measure(SETTINGS["seconds"])
+    SERVER.measure_requests(SETTINGS["seconds"])
     now_cpu_s, now_wait_s = read_usage()
     client.cpu_s, client.wait_s = now_cpu_s - cpu_s, now_wait_s - wait_s
     watch.kill()
@@ -153,19 +156,19 @@ def _watch_lag() -> None:
     while True:
         began = time.perf_counter()
         gevent.sleep(_TICK_S)
-        SERVER.outcome.client.lag.add(max(0.0, 1000 * (time.perf_counter() - began - _TICK_S)))
+        SERVER.outcome.client.lag.add_latency(max(0.0, 1000 * (time.perf_counter() - began - _TICK_S)))
 
 
-def _schedule(environment: Any, **_: Any) -> None:
-    def run() -> None:
+def _schedule_phases(environment: Any, **_: Any) -> None:
+    def run_and_quit() -> None:
         _run_phases()
         environment.runner.quit()
 
     # Only once all users run: a ramp-up would be part of the measurement.
-    environment.events.spawning_complete.add_listener(lambda **_: gevent.spawn(run))
+    environment.events.spawning_complete.add_listener(lambda **_: gevent.spawn(run_and_quit))
 
 
-def _write(**_: Any) -> None:
+def _write_outcome(**_: Any) -> None:
     if STARTED:
         STARTED[0].kill()
     outcome = SERVER.outcome
@@ -174,5 +177,5 @@ def _write(**_: Any) -> None:
     write_json(Path(SETTINGS["outcome"]), outcome.as_dict())
 
 
-for hook, listener in ((events.init, _schedule), (events.quit, _write)):
+for hook, listener in ((events.init, _schedule_phases), (events.quit, _write_outcome)):
     hook.add_listener(listener)  # type: ignore[no-untyped-call]

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from mlscale.atomic_files import read_json, write_json
 from mlscale.errors import Exit, MLScaleError
-from mlscale.loadtest.load_outcome import Outcome
+from mlscale.loadtest.load_outcome import LoadOutcome
 from mlscale.loadtest.request_kinds import PROTOCOLS
-from mlscale.loadtest.server_metadata import Credentials, Model
+from mlscale.loadtest.server_metadata import Credentials, ServerModel
 from mlscale.runs.processes import end_session
 
 _START_SECONDS, _GRACE_SECONDS = 60.0, 5.0
@@ -28,7 +28,7 @@ _CALIBRATION_S = 1.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class LoadPlan:
     """The plan of a load test.
 
     Attributes:
@@ -49,7 +49,7 @@ class Plan:
     """
 
     url: str
-    model: Model
+    model: ServerModel
     users: int = 8
     rate: float | None = None
     seconds: float = 10.0
@@ -77,7 +77,7 @@ class Plan:
             )
 
 
-def drive(plan: Plan) -> Outcome:
+def run_locust(plan: LoadPlan) -> LoadOutcome:
     """Run Locust as planned, and wait for it: calibration, warm-up, measurement, open requests, and a minute to start.
 
     SIGUSR1 ends the measurement early; the requests so far count.
@@ -93,18 +93,18 @@ def drive(plan: Plan) -> Outcome:
         document = {**asdict(plan), "calibration_s": plan.calibration_s, "outcome": str(outcome), "end": str(end)}
         del document["credentials"]  # secrets must not be in a file
         write_json(settings, {**document, "ca_file": plan.credentials.ca_file})
-        started = _started(_command(plan), settings, log, plan.credentials.key)
-        with _ended_by_signal(end), started as process:
+        started = _start_locust(_build_command(plan), settings, log, plan.credentials.key)
+        with _end_on_signal(end), started as process:
             try:
                 code = process.wait(deadline)
             except subprocess.TimeoutExpired as error:
-                raise _broken(f"Locust has not come to an end in {deadline:.0f} s", log) from error
+                raise _build_locust_error(f"Locust has not come to an end in {deadline:.0f} s", log) from error
         if code or not outcome.exists():
-            raise _broken(f"Locust ended with exit code {code}" + ("" if code else ", and no outcome"), log)
-        return Outcome.from_dict(read_json(outcome))
+            raise _build_locust_error(f"Locust ended with exit code {code}" + ("" if code else ", and no outcome"), log)
+        return LoadOutcome.from_dict(read_json(outcome))
 
 
-def _command(plan: Plan) -> list[str]:
+def _build_command(plan: LoadPlan) -> list[str]:
     # The plan ends the test; this run time is for the case that it does not.
     backstop = math.ceil(_START_SECONDS + 2 * plan.calibration_s + plan.warmup_s + plan.seconds)
     return [
@@ -118,7 +118,7 @@ def _command(plan: Plan) -> list[str]:
 
 
 @contextlib.contextmanager
-def _ended_by_signal(end: Path) -> Iterator[None]:
+def _end_on_signal(end: Path) -> Iterator[None]:
     """Let SIGUSR1 create the file that ends the measurement, inside the block."""
     if threading.current_thread() is not threading.main_thread():  # Python only allows handlers in the main thread
         yield
@@ -132,19 +132,19 @@ def _ended_by_signal(end: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _started(command: list[str], settings: Path, log: Path, key: str | None) -> Iterator[subprocess.Popen[bytes]]:
+def _start_locust(command: list[str], settings: Path, log: Path, key: str | None) -> Iterator[subprocess.Popen[bytes]]:
     """Yield the process, in a session of its own; at the end of the block no process of the session is left."""
     # Locust reads settings from LOCUST_* and from a locust.conf in the working folder: this test uses neither.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
     environment |= {"MLSCALE_LOADTEST": str(settings), "PYTHONPATH": os.pathsep.join(filter(None, map(str, sys.path)))}
     # An environment variable, not an argument: arguments are visible to all users of the machine.
     environment |= {"MLSCALE_LOADTEST_KEY": key} if key else {}
-    with log.open("wb") as said:
+    with log.open("wb") as output:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
+            stdout=output,
+            stderr=output,
             env=environment,
             cwd=settings.parent,
             start_new_session=True,
@@ -155,7 +155,7 @@ def _started(command: list[str], settings: Path, log: Path, key: str | None) -> 
         end_session(process, _GRACE_SECONDS)
 
 
-def _broken(what: str, log: Path) -> MLScaleError:
+def _build_locust_error(what: str, log: Path) -> MLScaleError:
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return MLScaleError(
         what,

@@ -18,12 +18,12 @@ _SUM = 1e-3
 """The largest difference between the sum of a sample's probabilities and 1; float32 in JSON keeps seven digits."""
 
 
-class Wrong(Exception):  # noqa: N818 - the answer is, not the program
+class InvalidResponse(Exception):  # noqa: N818 - the answer is, not the program
     """An invalid answer; the message is the reason."""
 
 
 @dataclass(frozen=True)
-class Question:
+class LoadRequest:
     """A request to send.
 
     Attributes:
@@ -42,7 +42,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ParsedResponse:
     """The parts of an answer that are used.
 
     Attributes:
@@ -54,9 +54,9 @@ class Answer:
     labels: tuple[str, ...] | None
 
 
-def question(
+def build_load_request(
     protocol: str, raw: NDArray[Any], *, model: str, input: str, labels: tuple[str, ...] | None = None
-) -> Question:
+) -> LoadRequest:
     """Return the request for a batch.
 
     Args:
@@ -67,24 +67,26 @@ def question(
         labels: the correct classes.
     """
     # No compression: its time would be a part of the latencies.
-    kind = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
+    headers = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
     if protocol == "bytes":
-        kind["Content-Type"] = "application/octet-stream"
-        return Question("/predict", kind, raw.tobytes(), len(raw), labels)
+        headers["Content-Type"] = "application/octet-stream"
+        return LoadRequest("/predict", headers, raw.tobytes(), len(raw), labels)
     if protocol == "json":
-        return Question("/predict", kind, json.dumps({"inputs": raw.tolist()}).encode(), len(raw), labels)
+        return LoadRequest("/predict", headers, json.dumps({"inputs": raw.tolist()}).encode(), len(raw), labels)
     tensor: dict[str, Any] = {"name": input, "datatype": DATATYPES[raw.dtype.name], "shape": list(raw.shape)}
     path = f"/v2/models/{model}/infer"
     if protocol == "v2_json":
         body = json.dumps({"inputs": [{**tensor, "data": raw.ravel().tolist()}]}).encode()
-        return Question(path, kind, body, len(raw), labels)
+        return LoadRequest(path, headers, body, len(raw), labels)
     tensor["parameters"] = {"binary_data_size": raw.nbytes}
     header = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
-    kind |= {"Content-Type": "application/octet-stream", _HEADER: str(len(header))}
-    return Question(path, kind, header + raw.tobytes(), len(raw), labels)
+    headers |= {"Content-Type": "application/octet-stream", _HEADER: str(len(header))}
+    return LoadRequest(path, headers, header + raw.tobytes(), len(raw), labels)
 
 
-def read(protocol: str, asked: Question, status: int, headers: Mapping[str, str], body: bytes, classes: int) -> Answer:
+def parse_response(
+    protocol: str, request: LoadRequest, status: int, headers: Mapping[str, str], body: bytes, classes: int
+) -> ParsedResponse:
     """Parse and check an answer.
 
     Args:
@@ -96,26 +98,28 @@ def read(protocol: str, asked: Question, status: int, headers: Mapping[str, str]
             or their sum is not 1, or it names no version.
     """
     if status != 200:
-        raise Wrong(f"status {status}" if status else "no answer")
+        raise InvalidResponse(f"status {status}" if status else "no answer")
     try:
-        answer = (_predicted if protocol in ("bytes", "json") else _inferred)(headers, body, asked.count, classes)
+        answer = (_parse_predict_response if protocol in ("bytes", "json") else _parse_v2_response)(
+            headers, body, request.count, classes
+        )
     # Whatever a server sends is data: each of these can be raised by a document of another form.
     except (AttributeError, IndexError, KeyError, TypeError, UnicodeDecodeError, ValueError) as error:
-        raise Wrong(f"the body is no answer: {type(error).__name__} {error}"[:200]) from error
+        raise InvalidResponse(f"the body is no answer: {type(error).__name__} {error}"[:200]) from error
     if not answer.version:
-        raise Wrong("the answer names no version")
+        raise InvalidResponse("the answer names no version")
     return answer
 
 
-def _predicted(headers: Mapping[str, str], body: bytes, count: int, classes: int) -> Answer:
+def _parse_predict_response(headers: Mapping[str, str], body: bytes, count: int, classes: int) -> ParsedResponse:
     """Parse an answer of POST /predict."""
     document = json.loads(body)
-    said = document["predictions"]
-    _check([entry["probabilities"] for entry in said], count, classes)
-    return Answer(str(document["model_version"]), tuple(str(entry["label"]) for entry in said))
+    predictions = document["predictions"]
+    _check_probabilities([entry["probabilities"] for entry in predictions], count, classes)
+    return ParsedResponse(str(document["model_version"]), tuple(str(entry["label"]) for entry in predictions))
 
 
-def _inferred(headers: Mapping[str, str], body: bytes, count: int, classes: int) -> Answer:
+def _parse_v2_response(headers: Mapping[str, str], body: bytes, count: int, classes: int) -> ParsedResponse:
     """Parse an answer of the V2 protocol, JSON or binary, with an output of probabilities or of logits."""
     # Servers send headers in any case.
     lengths = {name.lower(): value for name, value in headers.items()}
@@ -132,16 +136,18 @@ def _inferred(headers: Mapping[str, str], body: bytes, count: int, classes: int)
             values = np.frombuffer(data, "<f4") if size else np.asarray(data, np.float32)
             numbers[tensor["name"]] = values.reshape(tensor["shape"])
         elif tensor["name"] == "label":
-            labels = tuple(_texts(data) if size else map(str, data))
+            labels = tuple(_decode_texts(data) if size else map(str, data))
     if not numbers:
-        raise Wrong("there is no output of FP32")
+        raise InvalidResponse("there is no output of FP32")
     # Other servers have no `probabilities`: then the first output is taken, and logits are converted.
     name = "probabilities" if "probabilities" in numbers else next(iter(numbers))
-    _check((_softmax(numbers[name]) if name == "logits" else numbers[name]).tolist(), count, classes)
-    return Answer(str(document["model_version"]), labels)
+    _check_probabilities(
+        (_apply_softmax(numbers[name]) if name == "logits" else numbers[name]).tolist(), count, classes
+    )
+    return ParsedResponse(str(document["model_version"]), labels)
 
 
-def _texts(data: bytes) -> Iterator[str]:
+def _decode_texts(data: bytes) -> Iterator[str]:
     """Yield the elements of a BYTES tensor: each is its length (4 bytes, little endian) and its content."""
     while data:
         length = int.from_bytes(data[:4], "little")
@@ -149,17 +155,17 @@ def _texts(data: bytes) -> Iterator[str]:
         data = data[4 + length :]
 
 
-def _check(probabilities: Sequence[Sequence[float]], count: int, classes: int) -> None:
+def _check_probabilities(probabilities: Sequence[Sequence[float]], count: int, classes: int) -> None:
     if len(probabilities) != count:
-        raise Wrong(f"{len(probabilities)} predictions for {count} samples")
+        raise InvalidResponse(f"{len(probabilities)} predictions for {count} samples")
     for row in probabilities:
         if classes and len(row) != classes:
-            raise Wrong(f"{len(row)} probabilities for {classes} classes")
+            raise InvalidResponse(f"{len(row)} probabilities for {classes} classes")
         if not math.isclose(math.fsum(row), 1, abs_tol=_SUM) or min(row) < 0:
-            raise Wrong(f"the probabilities of a sample sum to {math.fsum(row):.6g}")
+            raise InvalidResponse(f"the probabilities of a sample sum to {math.fsum(row):.6g}")
 
 
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def _apply_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     # The maximum is subtracted, so that `exp` does not overflow.
     shifted = np.exp(logits - logits.max(-1, keepdims=True))
     probabilities: NDArray[np.float32] = shifted / shifted.sum(-1, keepdims=True)

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.loadtest.request_kinds import DATATYPES, Question
+from mlscale.loadtest.request_kinds import DATATYPES, LoadRequest
 
 _CONNECT_SECONDS, _ANSWER_SECONDS = 0.8, 5.0
 _LARGEST = 16 << 20
@@ -20,7 +20,7 @@ _LARGEST = 16 << 20
 
 
 @dataclass(frozen=True)
-class Model:
+class ServerModel:
     """A model as the V2 protocol describes it.
 
     Attributes:
@@ -56,7 +56,7 @@ class Credentials:
         """The headers of each request."""
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
-    def context(self) -> ssl.SSLContext:
+    def create_tls_context(self) -> ssl.SSLContext:
         """Return the TLS context.
 
         Raises:
@@ -70,7 +70,7 @@ class Credentials:
             ) from error
 
 
-def look(url: str, name: str | None = None, credentials: Credentials | None = None) -> Model:
+def request_model_metadata(url: str, name: str | None = None, credentials: Credentials | None = None) -> ServerModel:
     """Request the metadata of the server's model, `GET /v2/models/<name>`.
 
     Args:
@@ -83,17 +83,17 @@ def look(url: str, name: str | None = None, credentials: Credentials | None = No
             does not support it.
     """
     credentials = credentials or Credentials()
-    name = name or _only(url, credentials)
-    document = _get(url, "GET", f"/v2/models/{quote(name, safe='')}", credentials)
+    name = name or _find_only_model(url, credentials)
+    document = _request_json(url, "GET", f"/v2/models/{quote(name, safe='')}", credentials)
     try:
-        (given,) = document["inputs"]
-        shape = tuple(int(size) for size in given["shape"][1:])
-        dtype = next(dtype for dtype, datatype in DATATYPES.items() if datatype == given["datatype"])
+        (input_entry,) = document["inputs"]
+        shape = tuple(int(size) for size in input_entry["shape"][1:])
+        dtype = next(dtype for dtype, datatype in DATATYPES.items() if datatype == input_entry["datatype"])
         # Outputs with one dimension, such as labels, have no classes.
         sizes = [int(output["shape"][-1]) for output in document["outputs"] if len(output["shape"]) > 1]
         if not shape or min(shape) < 1:
-            raise ValueError(f"its input is {given['shape']}")
-        return Model(name, str(given["name"]), np.dtype(dtype).name, shape, max(sizes, default=0))
+            raise ValueError(f"its input is {input_entry['shape']}")
+        return ServerModel(name, str(input_entry["name"]), np.dtype(dtype).name, shape, max(sizes, default=0))
     except (AttributeError, KeyError, TypeError, ValueError, StopIteration) as error:
         raise MLScaleError(
             f"{name} is no model that can be asked",
@@ -104,10 +104,10 @@ def look(url: str, name: str | None = None, credentials: Credentials | None = No
 
 
 def send_once(
-    url: str, question: Question, credentials: Credentials, timeout_s: float
+    url: str, question: LoadRequest, credentials: Credentials, timeout_s: float
 ) -> tuple[int, dict[str, str], bytes] | None:
     """Send one request and return the status, headers and body of its answer; None if there is none in time."""
-    connection = _connection(url, credentials)
+    connection = _create_connection(url, credentials)
     try:
         connection.timeout = timeout_s
         path = urlsplit(url).path.rstrip("/") + question.path
@@ -120,9 +120,9 @@ def send_once(
         connection.close()
 
 
-def _only(url: str, credentials: Credentials) -> str:
+def _find_only_model(url: str, credentials: Credentials) -> str:
     """Return the name of the server's only model."""
-    listed = _get(url, "POST", "/v2/repository/index", credentials)
+    listed = _request_json(url, "POST", "/v2/repository/index", credentials)
     entries = listed if isinstance(listed, list) else []
     names = sorted({str(entry["name"]) for entry in entries if isinstance(entry, dict) and "name" in entry})
     if len(names) == 1:
@@ -135,8 +135,8 @@ def _only(url: str, credentials: Credentials) -> str:
     )
 
 
-def _get(url: str, method: str, path: str, credentials: Credentials) -> Any:
-    connection = _connection(url, credentials)
+def _request_json(url: str, method: str, path: str, credentials: Credentials) -> Any:
+    connection = _create_connection(url, credentials)
     try:
         connection.connect()
         # The connection has its own, shorter time: a wrong address is reported within a second.
@@ -159,11 +159,11 @@ def _get(url: str, method: str, path: str, credentials: Credentials) -> Any:
     except ValueError:
         document = None
     if response.status != 200 or document is None:
-        said = document.get("error") if isinstance(document, dict) else None
+        reason = document.get("error") if isinstance(document, dict) else None
         raise MLScaleError(
             f"the server does not tell what its model takes: {method} {path} is {response.status}",
             where=url,
-            why=" ".join(str(said).split())[:300] if said else "",
+            why=" ".join(str(reason).split())[:300] if reason else "",
             fix="api_key='${oc.env:SERVE_KEY}'"
             if response.status == 401
             else "model_name=<the model's name>; it is to speak the V2 inference protocol, as mlscale serve does",
@@ -171,13 +171,13 @@ def _get(url: str, method: str, path: str, credentials: Credentials) -> Any:
     return document
 
 
-def _connection(url: str, credentials: Credentials) -> http.client.HTTPConnection:
+def _create_connection(url: str, credentials: Credentials) -> http.client.HTTPConnection:
     try:
         parts = urlsplit(url)
         if not parts.hostname:
             raise ValueError("no host")
         if parts.scheme == "https":
-            context = credentials.context()
+            context = credentials.create_tls_context()
             return http.client.HTTPSConnection(parts.hostname, parts.port, timeout=_CONNECT_SECONDS, context=context)
         if parts.scheme != "http":
             raise ValueError("another scheme")

@@ -34,9 +34,9 @@ def read_server_time(headers: Mapping[str, str]) -> ServerTime | None:
     if not header:
         return None
     durations = {
-        name.lower(): float(found[1])
+        name.lower(): float(match[1])
         for name, parameters in _ENTRY.findall(header)
-        if (found := _DURATION.search(parameters))
+        if (match := _DURATION.search(parameters))
     }
     if not durations:
         return None

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mlscale.loadtest.load_outcome import Objective, Outcome
+from mlscale.loadtest.load_outcome import LoadOutcome, Objective
 
 _BUSY = 0.9
 """The share of the time in which a client computes or waits for a core, from which it is at its limit."""
@@ -31,7 +31,7 @@ Decision = Literal["met", "missed", "undecided"]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class SloVerdict:
     """The result for an objective.
 
     Attributes:
@@ -50,24 +50,26 @@ class Verdict:
         return "missed" if self.missed else "undecided" if self.undecided else "met"
 
 
-def decide(objective: Objective, outcome: Outcome, *, users: int, rate: float | None = None) -> Verdict:
+def evaluate_objective(
+    objective: Objective, outcome: LoadOutcome, *, users: int, rate: float | None = None
+) -> SloVerdict:
     """Compare an outcome with an objective.
 
     Args:
         users: the number of concurrent clients.
         rate: the planned requests/s (open loop); None for a closed loop.
     """
-    limits = tuple(_client_limits(outcome, rate))
+    limits = tuple(_find_client_limits(outcome, rate))
     # In an open loop all requests were sent at their rate, so a met latency needs no extrapolation: one user.
-    terms = [*_latency_terms(objective, outcome, users if rate is None else 1, bool(limits))]
-    terms += [*_count_terms(objective, outcome, bool(limits)), *_rate_terms(objective, outcome, rate, bool(limits))]
+    terms = [*_check_latencies(objective, outcome, users if rate is None else 1, bool(limits))]
+    terms += [*_check_failures(objective, outcome, bool(limits)), *_check_rate(objective, outcome, rate, bool(limits))]
     if not outcome.requests:
         terms = [("undecided" if limits else "missed", "no request came to an end")]
     missed = tuple(phrase for decision, phrase in terms if decision == "missed")
-    return Verdict(missed, tuple(phrase for decision, phrase in terms if decision == "undecided"), limits)
+    return SloVerdict(missed, tuple(phrase for decision, phrase in terms if decision == "undecided"), limits)
 
 
-def _client_limits(outcome: Outcome, rate: float | None) -> Iterator[str]:
+def _find_client_limits(outcome: LoadOutcome, rate: float | None) -> Iterator[str]:
     client, seconds = outcome.client, outcome.seconds
     if seconds and client.cpu_s + client.wait_s >= _BUSY * seconds:
         yield (
@@ -85,21 +87,21 @@ def _client_limits(outcome: Outcome, rate: float | None) -> Iterator[str]:
 Term = tuple[Decision, str]
 
 
-def _latency_terms(objective: Objective, outcome: Outcome, users: int, limited: bool) -> Iterator[Term]:
+def _check_latencies(objective: Objective, outcome: LoadOutcome, users: int, limited: bool) -> Iterator[Term]:
     # Without the queue where that is known: the estimate below adds up the requests of all users itself.
     times = outcome.service if outcome.service.count else outcome.latencies
     for share, name in _QUANTILES:
-        bound, value = getattr(objective, name), outcome.latencies.quantile(share)
+        bound, value = getattr(objective, name), outcome.latencies.compute_quantile(share)
         if bound is None:
             continue
-        told = f"p{share * 100:g} is {value:.3g} ms"
+        measured = f"p{share * 100:g} is {value:.3g} ms"
         if value <= bound:
             if limited and users * times.mean > bound:
-                yield "undecided", f"{told}, but {users} requests were never in the server at once"
+                yield "undecided", f"{measured}, but {users} requests were never in the server at once"
             continue
         # The time in the model, which a slow client can't make longer.
-        own, alone = outcome.compute.quantile(0.5), _client_alone(outcome, share)
-        more = f"{told}, more than slo.{name}={bound:g}"
+        own, alone = outcome.compute.compute_quantile(0.5), _estimate_client_latency(outcome, share)
+        more = f"{measured}, more than slo.{name}={bound:g}"
         if own > bound:
             yield "missed", f"{more}: half of the batches take {own:.3g} ms to compute"
         elif limited:
@@ -110,14 +112,18 @@ def _latency_terms(objective: Objective, outcome: Outcome, users: int, limited: 
             yield "missed", more
 
 
-def _client_alone(outcome: Outcome, share: float) -> float:
+def _estimate_client_latency(outcome: LoadOutcome, share: float) -> float:
     """Return the latency that the client causes by itself, in ms; NaN where it is not known."""
     client = outcome.client
-    known = [each.quantile(share) for each in (client.empty, client.lag) if each.count >= _MIN_CALIBRATED]
+    known = [
+        latencies.compute_quantile(share)
+        for latencies in (client.empty, client.lag)
+        if latencies.count >= _MIN_CALIBRATED
+    ]
     return max(known, default=math.nan)
 
 
-def _count_terms(objective: Objective, outcome: Outcome, limited: bool) -> Iterator[Term]:
+def _check_failures(objective: Objective, outcome: LoadOutcome, limited: bool) -> Iterator[Term]:
     failed, most = outcome.failed_requests, objective.max_failures
     if most is None or failed <= most:
         return
@@ -128,7 +134,7 @@ def _count_terms(objective: Objective, outcome: Outcome, limited: bool) -> Itera
     yield decision, f"{failed:,} of {outcome.requests:,} requests failed ({kinds})"
 
 
-def _rate_terms(objective: Objective, outcome: Outcome, rate: float | None, limited: bool) -> Iterator[Term]:
+def _check_rate(objective: Objective, outcome: LoadOutcome, rate: float | None, limited: bool) -> Iterator[Term]:
     least, reached = objective.min_requests_per_s, outcome.requests_per_s
     decision: Decision = "undecided" if limited else "missed"
     # `not >=`: NaN is not reached either.

@@ -16,7 +16,7 @@ Change = Literal["firing", "resolved"]
 
 
 @dataclass(frozen=True)
-class Patience:
+class AlertPolicy:
     """The number of looks until an incident begins, ends, and may begin again.
 
     Attributes:
@@ -33,7 +33,7 @@ class Patience:
 
 
 @dataclass(frozen=True)
-class State:
+class RuleState:
     """The state of a rule.
 
     Attributes:
@@ -49,7 +49,9 @@ class State:
     since: str = ""
 
 
-def step(state: State, level: float | None, patience: Patience, now: str) -> tuple[State, Change | None]:
+def advance_rule(
+    state: RuleState, level: float | None, patience: AlertPolicy, now: str
+) -> tuple[RuleState, Change | None]:
     """Return the state after one more look, and the change to report.
 
     Args:
@@ -63,13 +65,13 @@ def step(state: State, level: float | None, patience: Patience, now: str) -> tup
         below = 0 if level >= patience.hysteresis else state.count + 1
         if below < patience.keep:
             return replace(state, count=below), None
-        return State(quiet=patience.cooldown), "resolved"
+        return RuleState(quiet=patience.cooldown), "resolved"
     quiet = max(0, state.quiet - 1)
     # `not >=`: NaN is not over the limit.
     if not level >= 1:
-        return State(quiet=quiet), None
+        return RuleState(quiet=quiet), None
     count, since = state.count + 1, state.since or now
     # The old `quiet`: the look that ends the cooldown is still part of it.
     if count >= patience.looks and not state.quiet:
-        return State("firing", since=since), "firing"
-    return State("pending", count, quiet, since), None
+        return RuleState("firing", since=since), "firing"
+    return RuleState("pending", count, quiet, since), None

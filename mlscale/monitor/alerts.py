@@ -8,17 +8,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mlscale.atomic_files import plain
-from mlscale.contracts import stamp
+from mlscale.atomic_files import convert_to_json
+from mlscale.contracts import get_format_tag
 from mlscale.monitor import monitor_state as memory_file
-from mlscale.monitor.alert_rule import Change, Patience, State, step
-from mlscale.monitor.monitor_state import Memory
-from mlscale.monitor.window_check import Look
+from mlscale.monitor.alert_rule import AlertPolicy, Change, RuleState, advance_rule
+from mlscale.monitor.monitor_state import MonitorState
+from mlscale.monitor.window_check import WindowCheck
 from mlscale.notify.webhook import Webhook
 
 
 @dataclass(frozen=True)
-class Told:
+class AlertReport:
     """The alerts of one look, and their delivery.
 
     Attributes:
@@ -50,7 +50,7 @@ class _Change:
 
 
 @dataclass(frozen=True)
-class Desk:
+class AlertDispatcher:
     """Tracks the incidents of one monitored reference, and sends their alerts.
 
     Args:
@@ -64,10 +64,10 @@ class Desk:
     path: Path
     watched: str
     rules: Collection[str]
-    patience: Patience
+    patience: AlertPolicy
     webhook: Webhook | None = None
 
-    def take(self, look: Look, model: str, now: datetime) -> Told:
+    def process_check(self, check: WindowCheck, model: str, now: datetime) -> AlertReport:
         """Process one look, and send the alerts.
 
         An alert is on disk before it is sent, and is removed after it has arrived: it is sent twice, with the same id,
@@ -78,18 +78,18 @@ class Desk:
         """
         time = now.isoformat(timespec="milliseconds")
         # The lock spans the sending, too: another process would send the same alerts.
-        with memory_file.held(self.path):
-            before = memory_file.load(self.path)
-            rules, changes = self._stepped(before, look, time)
-            alerts = tuple(self._alert(change, look, model, time) for change in changes)
+        with memory_file.lock_state(self.path):
+            before = memory_file.load_state(self.path)
+            rules, changes = self._advance_rules(before, check, time)
+            alerts = tuple(self._build_alert(change, check, model, time) for change in changes)
             outbox = before.outbox + (alerts if self.webhook else ())
-            after = Memory(look.version, before.looks + 1, rules, outbox)
+            after = MonitorState(check.version, before.looks + 1, rules, outbox)
             # Before anything is sent: see above.
-            memory_file.save(self.path, after, time)
-            waiting, problem = self._send(after, time)
-        if before.damaged:
-            problem = "; ".join(filter(None, (f"the state was damaged and begins anew ({before.damaged})", problem)))
-        return Told(
+            memory_file.save_state(self.path, after, time)
+            waiting, problem = self._send_alerts(after, time)
+        if before.corruption:
+            problem = "; ".join(filter(None, (f"the state was damaged and begins anew ({before.corruption})", problem)))
+        return AlertReport(
             firing=tuple(name for name, state in rules.items() if state.phase == "firing"),
             pending=tuple(name for name, state in rules.items() if state.phase == "pending"),
             changes=alerts,
@@ -98,34 +98,36 @@ class Desk:
             problem=problem,
         )
 
-    def _stepped(self, before: Memory, look: Look, time: str) -> tuple[dict[str, State], list[_Change]]:
+    def _advance_rules(
+        self, before: MonitorState, check: WindowCheck, time: str
+    ) -> tuple[dict[str, RuleState], list[_Change]]:
         """Return the states of the rules after the look, and the changes."""
-        rules: dict[str, State] = {}
+        rules: dict[str, RuleState] = {}
         changes = []
         # Incidents belong to a version: those of a replaced one end, since no more events of it are examined.
-        replaced = before.version not in ("", look.version)
+        replaced = before.version not in ("", check.version)
         for name, old in before.rules.items():
             if old.phase == "firing" and (replaced or name not in self.rules):
-                why = f"{look.version} took its place" if replaced else "the rule is watched no more"
+                why = f"{check.version} took its place" if replaced else "the rule is watched no more"
                 sentence = f"{before.version}: {name} is over: {why}"
                 changes.append(_Change(name, "resolved", before.version, old.since, sentence))
         for name in self.rules:
-            old = State() if replaced else before.rules.get(name, State())
-            signal = look.signal(name)
-            rules[name], status = step(old, signal.level if signal else None, self.patience, time)
-            if signal and status:
+            old = RuleState() if replaced else before.rules.get(name, RuleState())
+            result = check.find_result(name)
+            rules[name], status = advance_rule(old, result.level if result else None, self.patience, time)
+            if result and status:
                 # The id of the end is that of the beginning, so the time of the beginning is taken from the old state.
                 since = rules[name].since if status == "firing" else old.since
                 over = f"{name} is over: " if status == "resolved" else ""
-                sentence = f"{look.version}: {over}{signal.sentence or 'within its limit'}"
-                changes.append(_Change(name, status, look.version, since, sentence))
+                sentence = f"{check.version}: {over}{result.sentence or 'within its limit'}"
+                changes.append(_Change(name, status, check.version, since, sentence))
         return rules, changes
 
-    def _alert(self, change: _Change, look: Look, model: str, time: str) -> dict[str, Any]:
+    def _build_alert(self, change: _Change, check: WindowCheck, model: str, time: str) -> dict[str, Any]:
         # Of a replaced version there are no metrics at this look.
-        signal = look.signal(change.rule) if change.version == look.version else None
+        result = check.find_result(change.rule) if change.version == check.version else None
         return {
-            "format": stamp("alert"),
+            "format": get_format_tag("alert"),
             "id": f"{self.watched}/{change.rule}/{change.since}",
             "status": change.status,
             "rule": change.rule,
@@ -135,22 +137,22 @@ class Desk:
             "sentence": change.sentence,
             "since": change.since,
             "time": time,
-            "metrics": plain({"events": look.events, **signal.metrics}) if signal else {},
+            "metrics": convert_to_json({"events": check.events, **result.metrics}) if result else {},
         }
 
-    def _send(self, memory: Memory, time: str) -> tuple[tuple[Mapping[str, Any], ...], str]:
+    def _send_alerts(self, memory: MonitorState, time: str) -> tuple[tuple[Mapping[str, Any], ...], str]:
         """Send the waiting alerts, oldest first; return the ones that are left, and why. After one failure that a retry
         may fix, no more are tried."""
         left, problem, dead = list(memory.outbox), "", False
         for alert in memory.outbox:
             if self.webhook is None or dead:
                 break
-            sent = self.webhook.send(alert)
+            sent = self.webhook.send_document(alert)
             if sent.arrived:
                 left.remove(alert)
                 # Saved after each: a process that is killed here sends at most one alert twice.
-                memory_file.save(self.path, replace(memory, outbox=tuple(left)), time)
+                memory_file.save_state(self.path, replace(memory, outbox=tuple(left)), time)
             else:
                 # An alert that is refused for good (not `again`) waits as well, but does not hold up those behind it.
-                dead, problem = sent.again, f"the webhook at {self.webhook.host} took no alert: {sent.why}"
+                dead, problem = sent.can_retry, f"the webhook at {self.webhook.host} took no alert: {sent.why}"
         return tuple(left), problem

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.atomic_files import sha256
+from mlscale.atomic_files import compute_sha256
 from mlscale.errors import MLScaleError
-from mlscale.export.reference_profile import Reference
+from mlscale.export.reference_profile import ReferenceProfile
 from mlscale.export.servable import DOCUMENT, REFERENCE, read_document
 
 
@@ -47,7 +47,7 @@ class Baseline:
         return len(self.input_mean)
 
 
-def read(folder: Path, *, model: str, version: str) -> Baseline:
+def read_baseline(folder: Path, *, model: str, version: str) -> Baseline:
     """Return the baseline of the servable in `folder`. Needs numpy only: the model itself is not loaded.
 
     Raises:
@@ -67,9 +67,9 @@ def read(folder: Path, *, model: str, version: str) -> Baseline:
             fix="mlscale export makes the servable again",
         ) from error
     _check_as_exported(folder, files)
-    reference = Reference.load(folder / REFERENCE)
+    reference = ReferenceProfile.load_profile(folder / REFERENCE)
     try:
-        means, stds, confidence, counts = _columns(reference.arrays, len(labels))
+        means, stds, confidence, counts = _extract_columns(reference.arrays, len(labels))
         accuracy, samples = float(reference.about["accuracy"]), int(reference.about["samples"])
     except (KeyError, TypeError, ValueError) as error:
         raise MLScaleError(
@@ -95,7 +95,7 @@ def _check_as_exported(folder: Path, files: Mapping[str, str]) -> None:
         path = folder / name
         # A document from elsewhere could name files outside the folder.
         inside = path.resolve().is_relative_to(folder.resolve())
-        if not (inside and path.is_file() and sha256(path) == files.get(name)):
+        if not (inside and path.is_file() and compute_sha256(path) == files.get(name)):
             raise MLScaleError(
                 "the reference profile is damaged or altered",
                 where=str(path),
@@ -104,14 +104,14 @@ def _check_as_exported(folder: Path, files: Mapping[str, str]) -> None:
             )
 
 
-def _columns(arrays: Mapping[str, NDArray[Any]], classes: int) -> tuple[NDArray[Any], ...]:
+def _extract_columns(arrays: Mapping[str, NDArray[Any]], classes: int) -> tuple[NDArray[Any], ...]:
     """Return means and deviations (c, m), confidence (m,), all sorted, and class counts (k,).
 
     Raises:
         KeyError, TypeError, ValueError: an array is absent, or has another shape or type than a profile.
     """
-    means, stds = (_numbers(arrays[name]).T for name in ("sample_mean", "sample_std"))
-    confidence, counts = _numbers(arrays["sample_confidence"]), arrays["class_counts"]
+    means, stds = (_convert_to_floats(arrays[name]).T for name in ("sample_mean", "sample_std"))
+    confidence, counts = _convert_to_floats(arrays["sample_confidence"]), arrays["class_counts"]
     if means.ndim != 2 or means.shape != stds.shape or confidence.shape != means.shape[1:] or not confidence.size:
         raise ValueError(f"{means.shape} means, {stds.shape} deviations, {confidence.shape} confidences")
     if counts.shape != (classes,) or counts.dtype.kind not in "iu" or counts.min() < 0 or not counts.sum():
@@ -120,7 +120,7 @@ def _columns(arrays: Mapping[str, NDArray[Any]], classes: int) -> tuple[NDArray[
     return np.sort(means, 1), np.sort(stds, 1), np.sort(confidence), counts
 
 
-def _numbers(array: NDArray[Any]) -> NDArray[np.float32]:
+def _convert_to_floats(array: NDArray[Any]) -> NDArray[np.float32]:
     if array.dtype.kind not in "fiu" or not array.ndim:
         raise TypeError(f"an array of {array.dtype}, {array.ndim} axes")
     return np.asarray(array, np.float32)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Span:
+class WindowSpan:
     """The time span of a look; older events are not examined.
 
     Attributes:
@@ -29,7 +29,7 @@ class Span:
     max_events: int = 10_000
     label_hours: float | None = None
 
-    def start(self, now: datetime, hours: float | None) -> datetime | None:
+    def compute_start(self, now: datetime, hours: float | None) -> datetime | None:
         """Return the earliest time that counts; None: no limit."""
         # A hundred years at most: `timedelta` overflows on larger numbers.
         back = None if hours is None else now - timedelta(hours=min(hours, 24 * 365 * 100))
@@ -37,7 +37,7 @@ class Span:
 
 
 @dataclass(frozen=True, eq=False)
-class Window:
+class EventWindow:
     """n answered events of one version with c channels, and l labelled ones.
 
     Attributes:
@@ -45,7 +45,7 @@ class Window:
         confidence: the largest probability, float32 (n,).
         predicted: numbers of classes, int32 (n,).
         latency_ms: of each answer, float32 (n,).
-        right: True where the predicted class is the label, bool (l,); these events may be older than the n.
+        is_correct: True where the predicted class is the label, bool (l,); these events may be older than the n.
         rejected, failed: events that were not answered with a prediction.
         newest: the time of the latest event; None without any.
         skipped: the number of files that could not be read.
@@ -56,7 +56,7 @@ class Window:
     confidence: NDArray[np.float32] = field(repr=False)
     predicted: NDArray[np.int32] = field(repr=False)
     latency_ms: NDArray[np.float32] = field(repr=False)
-    right: NDArray[np.bool_] = field(repr=False)
+    is_correct: NDArray[np.bool_] = field(repr=False)
     rejected: int = 0
     failed: int = 0
     newest: datetime | None = None
@@ -73,44 +73,46 @@ class Window:
         return self.answered + self.rejected + self.failed
 
 
-def read(store: EventStore, model: str, version: str, span: Span, now: datetime) -> Window:
+def read_event_window(store: EventStore, model: str, version: str, span: WindowSpan, now: datetime) -> EventWindow:
     """Return the window of one version of a model that ends `now`."""
-    start = span.start(now, span.hours)
+    start = span.compute_start(now, span.hours)
     events = store.read(model, since=start, version=version, last=span.max_events)
     outcome = events.outcome
     ok = events.where(outcome == "ok")
-    labels = store.labels(model)
+    labels = store.read_labels_by_id(model)
     labelled: Any = ok
     # Labels come late: with a span of their own they may belong to events that this window no longer has.
     if labels and span.label_hours is not None and span.label_hours != span.hours:
         labelled = store.read(
-            model, since=span.start(now, span.label_hours), version=version, last=span.max_events
-        ).ok()
-    return Window(
+            model, since=span.compute_start(now, span.label_hours), version=version, last=span.max_events
+        ).select_answered()
+    return EventWindow(
         input_mean=ok.input_mean,
         input_std=ok.input_std,
         confidence=ok.confidence,
         predicted=ok.predicted,
         latency_ms=ok.latency_ms,
-        right=_right(labelled, labels),
+        is_correct=_match_labels(labelled, labels),
         rejected=int((outcome == "rejected").sum()),
         failed=int((outcome == "failed").sum()),
-        newest=_utc(events.time[-1]) if len(events) else None,
+        newest=_convert_to_utc(events.time[-1]) if len(events) else None,
         skipped=events.skipped,
     )
 
 
-def _right(events: Any, labels: dict[str, str]) -> NDArray[np.bool_]:
+def _match_labels(events: Any, labels: dict[str, str]) -> NDArray[np.bool_]:
     """Return for each event with a label whether its prediction is correct, bool (l,)."""
     if not labels:
         return np.zeros(0, bool)
     # By name, not by number: labels are texts, and may name a class that the model does not have.
-    pairs = [(labels.get(id_), said) for id_, said in zip(events.id.tolist(), events.label.tolist(), strict=True)]
-    return np.array([truth == said for truth, said in pairs if truth is not None], bool)
+    pairs = [
+        (labels.get(id_), predicted) for id_, predicted in zip(events.id.tolist(), events.label.tolist(), strict=True)
+    ]
+    return np.array([truth == predicted for truth, predicted in pairs if truth is not None], bool)
 
 
-def _utc(time_: np.datetime64) -> datetime:
+def _convert_to_utc(time_: np.datetime64) -> datetime:
     from datetime import UTC
 
-    found: datetime = time_.astype("datetime64[us]").item()
-    return found.replace(tzinfo=UTC)
+    moment: datetime = time_.astype("datetime64[us]").item()
+    return moment.replace(tzinfo=UTC)

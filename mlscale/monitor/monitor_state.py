@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any, get_args
 
 from mlscale.atomic_files import PRIVATE_FILE, make_folders, read_json, write_json
-from mlscale.contracts import expect, stamp
+from mlscale.contracts import expect_format, get_format_tag
 from mlscale.errors import Exit, MLScaleError
-from mlscale.monitor.alert_rule import Phase, State
+from mlscale.monitor.alert_rule import Phase, RuleState
 
 _WAIT_SECONDS = 60.0  # a look with a webhook that does not answer takes less
 _POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
-class Memory:
+class MonitorState:
     """The contents of the state file.
 
     Attributes:
@@ -32,52 +32,52 @@ class Memory:
         looks: the number of looks.
         rules: the state of each rule.
         outbox: alerts that have not arrived yet, oldest first: documents of the contract 'alert'.
-        damaged: the reason why the file could not be read; '' if it could.
+        corruption: the reason why the file could not be read; '' if it could.
     """
 
     version: str = ""
     looks: int = 0
-    rules: Mapping[str, State] = field(default_factory=dict)
+    rules: Mapping[str, RuleState] = field(default_factory=dict)
     outbox: tuple[Mapping[str, Any], ...] = ()
-    damaged: str = ""
+    corruption: str = ""
 
 
-def load(path: Path) -> Memory:
+def load_state(path: Path) -> MonitorState:
     """Return the saved state, or an empty one if there is no file or it is corrupt, so that monitoring continues.
 
     Raises:
         MLScaleError: it is of a later format.
     """
     if not path.exists():
-        return Memory()
+        return MonitorState()
     try:
         document = read_json(path)
     except MLScaleError as error:
-        return Memory(damaged=error.why or error.what)
+        return MonitorState(corruption=error.why or error.what)
     # Not caught: a later format is an error for the user, not a corrupt file.
-    expect("monitor_state", document, str(path))
+    expect_format("monitor_state", document, str(path))
     try:
-        return Memory(
+        return MonitorState(
             str(document["version"]),
             int(document["looks"]),
-            {str(name): _state(entry) for name, entry in document["rules"].items()},
+            {str(name): _parse_rule_state(entry) for name, entry in document["rules"].items()},
             tuple(dict(alert) for alert in document["outbox"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return Memory(damaged=f"{type(error).__name__}: {error}")
+        return MonitorState(corruption=f"{type(error).__name__}: {error}")
 
 
-def save(path: Path, memory: Memory, now: str) -> None:
+def save_state(path: Path, memory: MonitorState, now: str) -> None:
     """Write the state, completely or not at all.
 
     Raises:
         MLScaleError: the disk is full, or the folder can't be written to (exit code 5).
     """
-    with _named():
+    with _translate_disk_errors():
         write_json(
             path,
             {
-                "format": stamp("monitor_state"),
+                "format": get_format_tag("monitor_state"),
                 "version": memory.version,
                 "looked": now,
                 "looks": memory.looks,
@@ -88,25 +88,25 @@ def save(path: Path, memory: Memory, now: str) -> None:
 
 
 @contextlib.contextmanager
-def held(path: Path) -> Iterator[None]:
+def lock_state(path: Path) -> Iterator[None]:
     """Lock the state inside the block, so that one process looks and sends; the system releases it if the process dies.
 
     Raises:
         MLScaleError: another process holds the lock for too long, or the folder can't be written to (exit code 5).
     """
-    with _named():
+    with _translate_disk_errors():
         make_folders(path.parent)
         # A file of its own: the state file is replaced at each save, and a lock on it would be on the old inode.
         handle = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
     try:
-        _take(handle, path)
+        _acquire_state_lock(handle, path)
         yield
     finally:
         # Closing it releases the lock. The file stays: a process that waits for it has it open.
         os.close(handle)
 
 
-def _take(handle: int, path: Path) -> None:
+def _acquire_state_lock(handle: int, path: Path) -> None:
     # Polled without blocking: `flock` has no timeout.
     end = time.monotonic() + _WAIT_SECONDS
     while True:
@@ -125,15 +125,15 @@ def _take(handle: int, path: Path) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def _state(entry: Mapping[str, Any]) -> State:
-    state = State(entry["phase"], int(entry["count"]), int(entry["quiet"]), str(entry["since"]))
+def _parse_rule_state(entry: Mapping[str, Any]) -> RuleState:
+    state = RuleState(entry["phase"], int(entry["count"]), int(entry["quiet"]), str(entry["since"]))
     if state.phase not in get_args(Phase):
         raise ValueError(f"a rule is {state.phase!r}")
     return state
 
 
 @contextlib.contextmanager
-def _named() -> Iterator[None]:
+def _translate_disk_errors() -> Iterator[None]:
     """Turn disk errors inside the block into one that names the setting for another path."""
     try:
         yield

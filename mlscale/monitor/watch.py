@@ -11,10 +11,10 @@ from types import FrameType
 from typing import Any, Self
 
 
-class Stop:
+class ShutdownRequest:
     """Turns SIGTERM and SIGINT into a request to end, inside the block. The handler only writes to a pipe.
 
-    Outside the main thread, where Python does not allow signal handlers, `wish` is the only way to end.
+    Outside the main thread, where Python does not allow signal handlers, `request_shutdown` is the only way to end.
     """
 
     def __enter__(self) -> Self:
@@ -24,7 +24,7 @@ class Stop:
         self._before: dict[signal.Signals, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._handle)
+                self._before[number] = signal.signal(number, self._handle_signal)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -33,16 +33,16 @@ class Stop:
         os.close(self._read)
         os.close(self._write)
 
-    def within(self, seconds: float) -> bool:
+    def wait_for_request(self, seconds: float) -> bool:
         """Wait for so many seconds; return True as soon as an end was requested."""
         # The byte is never read: all later waits end at once, too.
         ready, _, _ = select.select([self._read], [], [], seconds)
         return bool(ready)
 
-    def wish(self) -> None:
+    def request_shutdown(self) -> None:
         """Request the end, from any thread."""
         with contextlib.suppress(BlockingIOError):  # a full pipe has the request already
             os.write(self._write, b"x")
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.wish()
+    def _handle_signal(self, number: int, frame: FrameType | None) -> None:
+        self.request_shutdown()

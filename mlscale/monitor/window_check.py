@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mlscale.monitor.baseline import Baseline
-from mlscale.monitor.drift import Column, drift
-from mlscale.monitor.event_window import Window
-from mlscale.report import number, text
-from mlscale.stats.intervals import Interval, quantile, wilson
+from mlscale.monitor.drift import ColumnDrift, detect_drift
+from mlscale.monitor.event_window import EventWindow
+from mlscale.report import format_number, text
+from mlscale.stats.intervals import Interval, compute_quantile_interval, compute_wilson_interval
 
 RULES = {
     "drift": "inputs or predictions are not what they were; that alone is no damage",
@@ -24,12 +24,12 @@ RULES = {
 
 
 @dataclass(frozen=True)
-class Limits:
+class MonitorLimits:
     """The limits of the rules, and the data that they need.
 
     Attributes:
         fdr: of drift: the highest chance that a look finds drift where there is none.
-        min_distance: of drift: smallest distance of a column that counts, 0 to 1; see `Column.distance`.
+        min_distance: of drift: smallest distance of a column that counts, 0 to 1; see `ColumnDrift.distance`.
         min_events, min_labels: with fewer, the rules are undecided.
         tolerance: the accuracy that may be lost, 0 to 1.
         confidence: of the intervals of accuracy, latency and failures, two-sided.
@@ -48,7 +48,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Signal:
+class RuleResult:
     """The result of one rule.
 
     Attributes:
@@ -64,78 +64,81 @@ class Signal:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         return self.level is not None and self.level >= 1
 
 
 @dataclass(frozen=True)
-class Look:
+class WindowCheck:
     """The results of all rules for one version in one window.
 
     Attributes:
         version: such as `resnet:v7`.
-        signals: of each rule that has a limit.
+        results: of each rule that has a limit.
         columns: of drift; empty where there are too few events.
         events: the number of events in the window.
     """
 
     version: str
-    signals: tuple[Signal, ...]
-    columns: tuple[Column, ...] = field(repr=False)
+    results: tuple[RuleResult, ...]
+    columns: tuple[ColumnDrift, ...] = field(repr=False)
     events: int
 
-    def signal(self, rule: str) -> Signal | None:
-        return next((signal for signal in self.signals if signal.rule == rule), None)
+    def find_result(self, rule: str) -> RuleResult | None:
+        return next((result for result in self.results if result.rule == rule), None)
 
     @property
     def metrics(self) -> dict[str, float]:
         """The metrics of all rules, and for each rule 1 if it is over its limit, 0 if not, NaN if undecided."""
-        found: dict[str, float] = {"events": self.events}
-        for signal in self.signals:
-            found[signal.rule] = math.nan if signal.level is None else float(signal.over)
-        for signal in self.signals:
-            found |= signal.metrics
-        return found
+        values: dict[str, float] = {"events": self.events}
+        for result in self.results:
+            values[result.rule] = math.nan if result.level is None else float(result.is_over)
+        for result in self.results:
+            values |= result.metrics
+        return values
 
     @property
     def sentence(self) -> str:
         """The results of all rules in one sentence."""
-        no_data = self.signal("no_data")
+        no_data = self.find_result("no_data")
         # Without data the other rules are undecided, so their sentences would only repeat that.
-        if no_data and no_data.over:
-            said = [no_data.sentence, *(each.sentence for each in self.signals if each.over and each is not no_data)]
+        if no_data and no_data.is_over:
+            phrases = [
+                no_data.sentence,
+                *(other.sentence for other in self.results if other.is_over and other is not no_data),
+            ]
         else:
-            said = [signal.sentence for signal in self.signals if signal.sentence]
-        drifted, damage = self.signal("drift"), self.signal("damage")
-        if drifted and drifted.over and damage and damage.level is None:
-            said.append("labels would tell whether that is damage")
-        return f"{self.version}: {', '.join(said)}"
+            phrases = [result.sentence for result in self.results if result.sentence]
+        drifted, degradation = self.find_result("drift"), self.find_result("damage")
+        if drifted and drifted.is_over and degradation and degradation.level is None:
+            phrases.append("labels would tell whether that is damage")
+        return f"{self.version}: {', '.join(phrases)}"
 
 
-def look(baseline: Baseline, window: Window, limits: Limits) -> Look:
+def check_rules(baseline: Baseline, window: EventWindow, limits: MonitorLimits) -> WindowCheck:
     """Check one window by all rules.
 
     Raises:
         MLScaleError: the events have other channels than the baseline.
     """
     enough = window.answered >= limits.min_events
-    columns = drift(baseline, window, limits.fdr) if enough else ()
-    signals = [
-        _drift(columns, window, limits),
-        _damage(baseline, window, limits),
-        _latency(window, limits),
-        _failures(window, limits),
-        _no_data(window, limits),
+    columns = detect_drift(baseline, window, limits.fdr) if enough else ()
+    results = [
+        _check_drift(columns, window, limits),
+        _check_degradation(baseline, window, limits),
+        _check_latency(window, limits),
+        _check_failure_share(window, limits),
+        _check_event_count(window, limits),
     ]
-    return Look(baseline.version, tuple(filter(None, signals)), columns, window.events)
+    return WindowCheck(baseline.version, tuple(filter(None, results)), columns, window.events)
 
 
-def _drift(columns: tuple[Column, ...], window: Window, limits: Limits) -> Signal:
+def _check_drift(columns: tuple[ColumnDrift, ...], window: EventWindow, limits: MonitorLimits) -> RuleResult:
     if not columns:
         few = f"too few events for drift ({window.answered:,} of {limits.min_events:,})"
-        return Signal("drift", None, few, {"largest_distance": math.nan, "smallest_q": math.nan})
-    found = sorted((column for column in columns if column.found), key=lambda column: -column.distance)
-    drifted = [column for column in found if column.distance >= limits.min_distance]
+        return RuleResult("drift", None, few, {"largest_distance": math.nan, "smallest_q": math.nan})
+    significant = sorted((column for column in columns if column.is_significant), key=lambda column: -column.distance)
+    drifted = [column for column in significant if column.distance >= limits.min_distance]
     metrics = {
         "drifted_columns": float(len(drifted)),
         "columns": float(len(columns)),
@@ -145,66 +148,73 @@ def _drift(columns: tuple[Column, ...], window: Window, limits: Limits) -> Signa
     # With few columns all are reported; a model of many channels would have hundreds of metrics.
     for column in columns if len(columns) <= 20 else drifted[:10]:
         metrics |= {f"{column.name}_distance": column.distance, f"{column.name}_q": column.q}
-    said = [phrase for of in ("inputs", "predictions") if (phrase := _changed(of, drifted))]
+    phrases = [phrase for group in ("inputs", "predictions") if (phrase := _describe_drift(group, drifted))]
     # The farthest find: where the level is 1 or more, it is in `drifted`.
-    level = found[0].distance / limits.min_distance if found else 0.0
-    return Signal("drift", level, ", ".join(said) or f"no drift in {window.answered:,} events", metrics)
+    level = significant[0].distance / limits.min_distance if significant else 0.0
+    return RuleResult("drift", level, ", ".join(phrases) or f"no drift in {window.answered:,} events", metrics)
 
 
-def _changed(of: str, drifted: list[Column]) -> str:
-    mine = [column for column in drifted if column.of == of]
-    more = f"; and {len(mine) - 1} more" if len(mine) > 1 else ""
-    return f"{of} drifted ({mine[0].phrase()}{more})" if mine else ""
+def _describe_drift(group: str, drifted: list[ColumnDrift]) -> str:
+    columns = [column for column in drifted if column.group == group]
+    more = f"; and {len(columns) - 1} more" if len(columns) > 1 else ""
+    return f"{group} drifted ({columns[0].format_change()}{more})" if columns else ""
 
 
-def _damage(baseline: Baseline, window: Window, limits: Limits) -> Signal:
-    n = len(window.right)
+def _check_degradation(baseline: Baseline, window: EventWindow, limits: MonitorLimits) -> RuleResult:
+    n = len(window.is_correct)
     metrics = {"labelled_events": float(n), "reference_accuracy": baseline.accuracy}
     if n < limits.min_labels:
         few = f"accuracy unknown ({n:,} labelled events of {limits.min_labels:,})"
-        return Signal("damage", None, few, {**metrics, "accuracy": math.nan})
-    found = wilson(int(window.right.sum()), n, limits.confidence)
-    metrics |= {"accuracy": found.value, "accuracy_low": found.low, "accuracy_high": found.high}
+        return RuleResult("damage", None, few, {**metrics, "accuracy": math.nan})
+    accuracy = compute_wilson_interval(int(window.is_correct.sum()), n, limits.confidence)
+    metrics |= {"accuracy": accuracy.value, "accuracy_low": accuracy.low, "accuracy_high": accuracy.high}
     # The upper end of the interval: the loss is at least that, at this confidence, so chance raises no alert.
-    level = max(0.0, (baseline.accuracy - found.high) / limits.tolerance)
-    said = f"accuracy {percent(found.value)} of {n:,} labelled, reference {percent(baseline.accuracy)}"
-    return Signal("damage", level, said + (": damage" if level >= 1 else ""), metrics)
+    level = max(0.0, (baseline.accuracy - accuracy.high) / limits.tolerance)
+    sentence = (
+        f"accuracy {format_rounded_percent(accuracy.value)} of {n:,} labelled, "
+        f"reference {format_rounded_percent(baseline.accuracy)}"
+    )
+    return RuleResult("damage", level, sentence + (": damage" if level >= 1 else ""), metrics)
 
 
-def _latency(window: Window, limits: Limits) -> Signal | None:
+def _check_latency(window: EventWindow, limits: MonitorLimits) -> RuleResult | None:
     known = window.latency_ms[np.isfinite(window.latency_ms)]
     if len(known) < max(1, limits.min_events):
         absent = {"p50_latency_ms": math.nan, "p99_latency_ms": math.nan}
-        return Signal("latency", None, "", absent) if limits.p99_ms is not None else None
-    half, most = (quantile(known, q, limits.confidence) for q in (0.5, 0.99))
+        return RuleResult("latency", None, "", absent) if limits.p99_ms is not None else None
+    half, most = (compute_quantile_interval(known, q, limits.confidence) for q in (0.5, 0.99))
     metrics = {"p50_latency_ms": half.value, "p99_latency_ms": most.value}
     if limits.p99_ms is None:
-        return Signal("latency", 0.0, "", metrics)
+        return RuleResult("latency", 0.0, "", metrics)
     # The lower end, for the same reason.
     over = most.low >= limits.p99_ms
-    said = f"p99 {number(most.value, 3)} ms" + (f", over the {number(limits.p99_ms, 3)} ms allowed" if over else "")
-    return Signal("latency", max(0.0, most.low) / limits.p99_ms, said, metrics)
+    sentence = f"p99 {format_number(most.value, 3)} ms" + (
+        f", over the {format_number(limits.p99_ms, 3)} ms allowed" if over else ""
+    )
+    return RuleResult("latency", max(0.0, most.low) / limits.p99_ms, sentence, metrics)
 
 
-def _failures(window: Window, limits: Limits) -> Signal | None:
+def _check_failure_share(window: EventWindow, limits: MonitorLimits) -> RuleResult | None:
     n, bad = window.events, window.rejected + window.failed
-    share = Interval(math.nan, 0.0, 1.0) if not n else wilson(bad, n, limits.confidence)
+    share = Interval(math.nan, 0.0, 1.0) if not n else compute_wilson_interval(bad, n, limits.confidence)
     metrics = {
         "rejected_share": window.rejected / n if n else math.nan,
         "failed_share": window.failed / n if n else math.nan,
     }
     if limits.max_failures is None:
-        return Signal("failures", 0.0 if n else None, "", metrics)
-    said = f"{percent(share.value)} of {n:,} requests rejected or failed" if bad else ""
-    return Signal("failures", share.low / limits.max_failures if n >= limits.min_events else None, said, metrics)
+        return RuleResult("failures", 0.0 if n else None, "", metrics)
+    sentence = f"{format_rounded_percent(share.value)} of {n:,} requests rejected or failed" if bad else ""
+    return RuleResult(
+        "failures", share.low / limits.max_failures if n >= limits.min_events else None, sentence, metrics
+    )
 
 
-def _no_data(window: Window, limits: Limits) -> Signal:
+def _check_event_count(window: EventWindow, limits: MonitorLimits) -> RuleResult:
     lacking = window.events < limits.min_events
-    said = f"no data ({window.events:,} events in the window, {limits.min_events:,} are needed)" if lacking else ""
-    return Signal("no_data", float(lacking), said)
+    sentence = f"no data ({window.events:,} events in the window, {limits.min_events:,} are needed)" if lacking else ""
+    return RuleResult("no_data", float(lacking), sentence)
 
 
-def percent(share: float) -> str:
+def format_rounded_percent(share: float) -> str:
     """Return a share in percent: 0.9876 as 98.8 %."""
-    return text.percent(share, 1, unit=" %") if 0.99 < share < 1 else f"{100 * share:.3g} %"
+    return text.format_percent(share, 1, unit=" %") if 0.99 < share < 1 else f"{100 * share:.3g} %"

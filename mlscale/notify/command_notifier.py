@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlscale.errors import MLScaleError
-from mlscale.notify.delivery import Sent
-from mlscale.notify.webhook import body
+from mlscale.notify.delivery import DeliveryResult
+from mlscale.notify.webhook import encode_document
 
 
 @dataclass(frozen=True)
-class Command:
+class CommandNotifier:
     """A program to run.
 
     Attributes:
@@ -38,7 +38,7 @@ class Command:
                 fix=f"{self.where}=[notify-send,mlscale]",
             )
 
-    def send(self, document: Mapping[str, Any]) -> Sent:
+    def send_document(self, document: Mapping[str, Any]) -> DeliveryResult:
         """Run the program once; the document has arrived if the exit code is 0."""
         try:
             # The document is on standard input, so nothing of it can become an argument or a shell command.
@@ -51,13 +51,15 @@ class Command:
                 start_new_session=True,
             )
         except OSError as error:
-            return Sent(False, False, error.strerror or type(error).__name__)
+            return DeliveryResult(False, False, error.strerror or type(error).__name__)
         try:
-            process.communicate(body(document), timeout=self.timeout_s)
+            process.communicate(encode_document(document), timeout=self.timeout_s)
         except subprocess.TimeoutExpired:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            return Sent(False, True, f"no end within {self.timeout_s:g} s")
+            return DeliveryResult(False, True, f"no end within {self.timeout_s:g} s")
         # A program that has ended is not run again: it may have had its effect.
-        return Sent(process.returncode == 0, False, f"it ended with {process.returncode}" if process.returncode else "")
+        return DeliveryResult(
+            process.returncode == 0, False, f"it ended with {process.returncode}" if process.returncode else ""
+        )

@@ -8,26 +8,26 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Sent:
+class DeliveryResult:
     """The result of a notification.
 
     Attributes:
         arrived: True if it was accepted.
-        again: True if a retry may succeed.
+        can_retry: True if a retry may succeed.
         why: the reason why it was not accepted.
     """
 
     arrived: bool
-    again: bool
+    can_retry: bool
     why: str = ""
 
 
-def within(seconds: float, send: Callable[[], Sent], name: str) -> Sent:
+def run_with_timeout(seconds: float, send: Callable[[], DeliveryResult], name: str) -> DeliveryResult:
     """Run `send` in a thread and wait at most `seconds`. A socket's timeout is not enough: it does not cover a slow
     name lookup, and a server that answers one byte at a time resets it."""
-    found: list[Sent] = []
+    results: list[DeliveryResult] = []
     # A daemon: a thread that still hangs must not keep the process alive at its end.
-    thread = threading.Thread(target=lambda: found.append(send()), name=name, daemon=True)
+    thread = threading.Thread(target=lambda: results.append(send()), name=name, daemon=True)
     thread.start()
     thread.join(seconds)
-    return found[0] if found else Sent(False, True, f"no answer within {seconds:g} s")
+    return results[0] if results else DeliveryResult(False, True, f"no answer within {seconds:g} s")

@@ -11,7 +11,7 @@ from email.utils import formatdate, make_msgid
 from typing import Literal, get_args
 
 from mlscale.errors import MLScaleError
-from mlscale.notify.delivery import Sent, within
+from mlscale.notify.delivery import DeliveryResult, run_with_timeout
 
 Security = Literal["starttls", "tls", "none"]
 _PORTS = {"starttls": 587, "tls": 465, "none": 25}
@@ -19,7 +19,7 @@ _SUBJECT = 200  # characters
 
 
 @dataclass(frozen=True)
-class Mail:
+class MailNotifier:
     """A mail server and the addresses of a mail.
 
     Attributes:
@@ -70,7 +70,7 @@ class Mail:
                 fix=f"{self.where}.security=starttls",
             )
 
-    def send(self, subject: str, text: str) -> Sent:
+    def send_mail(self, subject: str, text: str) -> DeliveryResult:
         """Send one mail, without retries: after a lost answer a retry would send a second one."""
         message = EmailMessage()
         # On one line: EmailMessage raises on a line end in a header.
@@ -80,9 +80,9 @@ class Mail:
         message["Date"], message["Message-ID"] = formatdate(localtime=True), make_msgid(domain="mlscale.invalid")
         message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no automatic replies
         message.set_content(text)
-        return within(self.timeout_s, lambda: self._send(message), "mlscale-mail")
+        return run_with_timeout(self.timeout_s, lambda: self._deliver_message(message), "mlscale-mail")
 
-    def _send(self, message: EmailMessage) -> Sent:
+    def _deliver_message(self, message: EmailMessage) -> DeliveryResult:
         # The default context verifies the server's certificate, with STARTTLS, too.
         context = ssl.create_default_context()
         port = self.port or _PORTS[self.security]
@@ -99,7 +99,9 @@ class Mail:
                 refused = server.send_message(message)
         except smtplib.SMTPResponseException as error:
             # SMTP: 4xx is a temporary failure, 5xx a permanent one.
-            return Sent(False, 400 <= error.smtp_code < 500, f"it answered {error.smtp_code}")
+            return DeliveryResult(False, 400 <= error.smtp_code < 500, f"it answered {error.smtp_code}")
         except Exception as error:  # any error: a mail must not end a run; its text may hold a secret
-            return Sent(False, True, getattr(error, "strerror", None) or type(error).__name__)
-        return Sent(True, False, f"{len(refused)} of {len(self.to)} addresses were refused" if refused else "")
+            return DeliveryResult(False, True, getattr(error, "strerror", None) or type(error).__name__)
+        return DeliveryResult(
+            True, False, f"{len(refused)} of {len(self.to)} addresses were refused" if refused else ""
+        )

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mlscale.errors import MLScaleError
-from mlscale.notify.delivery import Sent, within
+from mlscale.notify.delivery import DeliveryResult, run_with_timeout
 
 _FIRST_PAUSE_SECONDS = 0.2
 
@@ -55,37 +55,39 @@ class Webhook:
         """The host, the part of the address that may be printed."""
         return str(urlsplit(self.url).hostname)
 
-    def send(self, document: Mapping[str, Any]) -> Sent:
+    def send_document(self, document: Mapping[str, Any]) -> DeliveryResult:
         """POST `document` as JSON; it has arrived if the answer is 2xx. Redirects are not followed."""
-        sent = Sent(False, True, "not tried")
+        sent = DeliveryResult(False, True, "not tried")
         for attempt in range(self.tries):
             if attempt:
                 # Exponential backoff: 0.2 s, 0.4 s, …
                 time.sleep(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
-            sent = within(self.timeout_s, lambda: self._post(body(document)), "webhook")
-            if sent.arrived or not sent.again:
+            sent = run_with_timeout(self.timeout_s, lambda: self._post_content(encode_document(document)), "webhook")
+            if sent.arrived or not sent.can_retry:
                 break
         return sent
 
-    def _post(self, content: bytes) -> Sent:
+    def _post_content(self, content: bytes) -> DeliveryResult:
         headers = {"Content-Type": "application/json", "User-Agent": "mlscale"}
         request = urllib.request.Request(self.url, content, headers, method="POST")  # noqa: S310 - http or https, see above
         try:
             with _OPENER.open(request, timeout=self.timeout_s):
-                return Sent(True, False)
+                return DeliveryResult(True, False)
         except urllib.error.HTTPError as error:
             error.close()
             # Worth a retry: request timeout, too early, too many requests, and errors of the server.
-            return Sent(False, error.code in (408, 425, 429) or error.code >= 500, f"it answered {error.code}")
+            return DeliveryResult(
+                False, error.code in (408, 425, 429) or error.code >= 500, f"it answered {error.code}"
+            )
         except urllib.error.URLError as error:
             reason = error.reason
             why = reason.strerror if isinstance(reason, OSError) and reason.strerror else type(reason).__name__
-            return Sent(False, True, why)
+            return DeliveryResult(False, True, why)
         except Exception as error:  # any error is a failure; its text may hold the address
-            return Sent(False, True, type(error).__name__)
+            return DeliveryResult(False, True, type(error).__name__)
 
 
-def body(document: Mapping[str, Any]) -> bytes:
+def encode_document(document: Mapping[str, Any]) -> bytes:
     """Return a document as JSON in UTF-8; NaN and infinities raise ValueError."""
     return json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
 

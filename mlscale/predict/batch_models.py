@@ -11,13 +11,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.predict.prepare_input import Takes
+from mlscale.predict.prepare_input import InputFormat
 
-Answers = dict[str, list[Any] | NDArray[Any]]
+PredictionColumns = dict[str, list[Any] | NDArray[Any]]
 """Columns of a batch, n each."""
 
 
-class Model(Protocol):
+class BatchModel(Protocol):
     """A model that predicts batches.
 
     Attributes:
@@ -31,7 +31,7 @@ class Model(Protocol):
     @property
     def labels(self) -> Sequence[str]: ...
     @property
-    def takes(self) -> Takes: ...
+    def takes(self) -> InputFormat: ...
 
     def __call__(self, raw: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
         """Return the outputs for n samples, named as by `predict_step`."""
@@ -61,36 +61,38 @@ class ServableModel:
         return tuple(self.servable.labels)
 
     @property
-    def takes(self) -> Takes:
+    def takes(self) -> InputFormat:
         given = self.servable.input
         preprocessing = self.servable.document.get("preprocessing") or {}
         resized, max_pixels = preprocessing.get("resize"), preprocessing.get("max_pixels")
-        return Takes(given.shape[1:], given.dtype, bool(resized), max_pixels)
+        return InputFormat(given.shape[1:], given.dtype, bool(resized), max_pixels)
 
     def __call__(self, raw: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
         return {"logits": self.servable.logits(raw)}
 
 
-def answers(kind: str, said: Mapping[str, NDArray[Any]], labels: Sequence[str]) -> Answers:
+def build_prediction_columns(
+    kind: str, outputs: Mapping[str, NDArray[Any]], labels: Sequence[str]
+) -> PredictionColumns:
     """Return the columns of a kind, from a model's outputs for n samples.
 
     classification: `predicted` (a name), `class`, `confidence`, `probabilities`; multilabel: `predicted` (names),
     `probabilities`; regression: `value`; segmentation: `mask` (a PNG of class numbers); language: `nats`, `tokens`.
     """
     if kind == "language":
-        return {"nats": said["nats"].astype(np.float32), "tokens": said["tokens"].astype(np.int64)}
+        return {"nats": outputs["nats"].astype(np.float32), "tokens": outputs["tokens"].astype(np.int64)}
     if kind == "regression":
-        return {"value": said["value"].astype(np.float32)}
-    logits = np.asarray(said["logits"], np.float32)
+        return {"value": outputs["value"].astype(np.float32)}
+    logits = np.asarray(outputs["logits"], np.float32)
     # PNG of class numbers: lossless, compressed well where neighbours are equal, read by any image library. One byte
     # for a class, as in training data.
     if kind == "segmentation":
-        return {"mask": [_png(each) for each in logits.argmax(1).astype(np.uint8)]}
+        return {"mask": [_encode_png(row) for row in logits.argmax(1).astype(np.uint8)]}
     if kind == "multilabel":
         # In float64, where the exponential overflows only beyond logits of -709; in float32 beyond -88.
         shares = 1 / (1 + np.exp(-logits.astype(np.float64)))
-        told = [[labels[place] for place in np.flatnonzero(each).tolist()] for each in logits > 0]
-        return {"predicted": told, "probabilities": shares.astype(np.float32)}
+        predicted_names = [[labels[index] for index in np.flatnonzero(row).tolist()] for row in logits > 0]
+        return {"predicted": predicted_names, "probabilities": shares.astype(np.float32)}
     # The same arithmetic as `export.servable.softmax`: a served model and batch scoring agree.
     shifted = np.exp(logits - logits.max(-1, keepdims=True))
     probabilities = shifted / shifted.sum(-1, keepdims=True)
@@ -103,7 +105,7 @@ def answers(kind: str, said: Mapping[str, NDArray[Any]], labels: Sequence[str]) 
     }
 
 
-def _png(classes: NDArray[np.uint8]) -> bytes:
+def _encode_png(classes: NDArray[np.uint8]) -> bytes:
     from PIL import Image
 
     file = io.BytesIO()

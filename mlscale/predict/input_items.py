@@ -15,7 +15,7 @@ IMAGES = frozenset({"jpg", "jpeg", "png", "ppm", "pgm", "bmp", "tif", "tiff", "w
 
 
 @dataclass(frozen=True, eq=False)
-class Item:
+class InputItem:
     """One input as it is stored.
 
     Attributes:
@@ -40,11 +40,11 @@ class Inputs(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, rows: range) -> list[Item]:
+    def read_items(self, rows: range) -> list[InputItem]:
         """Return the inputs of these rows. May be called by several threads."""
 
 
-def digest_of(paths: Sequence[str], extra: Any) -> str:
+def compute_files_digest(paths: Sequence[str], extra: Any) -> str:
     """Return the digest of files by their content, and of `extra`."""
     # With names, as keys contain them; without folders, so that files may be moved together.
     total = hashlib.sha256(repr(extra).encode())

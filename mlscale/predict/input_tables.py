@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from mlscale.errors import MLScaleError
-from mlscale.export.required_extras import need
-from mlscale.predict.input_items import IMAGES, Item, digest_of
+from mlscale.export.required_extras import require_extra
+from mlscale.predict.input_items import IMAGES, InputItem, compute_files_digest
 
 _NAMES = ("image", "img", "text", "bytes", "path", "file", "filename")  # usual names of a column of text to score
 
@@ -27,7 +27,7 @@ class TableInputs:
             file's folder, or a text. None finds it by its type and name; a table of numbers alone has none.
         key: the column that names rows.
         columns: the features, of a table of numbers; empty for all columns of numbers except the key.
-        encoded: the model encodes columns itself: they are read by `columns_of`, those of a CSV file as texts.
+        encoded: the model encodes columns itself: they are read by `read_columns`, those of a CSV file as texts.
 
     Raises:
         MLScaleError: pyarrow is not installed (exit code 5); a file can't be read, or lacks a column.
@@ -41,9 +41,9 @@ class TableInputs:
         columns: Sequence[str],
         encoded: bool = False,
     ) -> None:
-        need("predict", "pyarrow")
+        require_extra("predict", "pyarrow")
         self._paths, self._key = list(paths), key
-        self._files = [_opened(path, encoded) for path in self._paths]
+        self._files = [_open_table(path, encoded) for path in self._paths]
         # The first file's columns apply to all; a column that another file lacks is an error before the first row.
         schema = self._files[0].schema
         for path, file in zip(self._paths, self._files, strict=True):
@@ -55,8 +55,8 @@ class TableInputs:
                     why=f"its columns are: {', '.join(file.schema.names[:20])}",
                     fix="member=<the column that is scored>, key=<the column of names>, columns=[<features>]",
                 )
-        self._member = member or (None if columns or encoded else _scored(schema, key))
-        self._features = list(columns) or [name for name in _numbers(schema) if name != key]
+        self._member = member or (None if columns or encoded else _find_scored_column(schema, key))
+        self._features = list(columns) or [name for name in _list_number_columns(schema) if name != key]
         if self._member is None and not self._features and not encoded:
             raise MLScaleError(
                 "the table has nothing to score",
@@ -67,25 +67,25 @@ class TableInputs:
         # Row numbers of each file's first row: a search in them finds the file of a row.
         self._starts = np.cumsum([0, *(file.rows for file in self._files)])
         # Columns that change the predictions or the keys are part of the digest.
-        self.digest = digest_of(
+        self.digest = compute_files_digest(
             self._paths, (self._member, self._key, encoded or (self._features if not self._member else ()))
         )
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def read(self, rows: range) -> list[Item]:
-        items: list[Item] = []
+    def read_items(self, rows: range) -> list[InputItem]:
+        items: list[InputItem] = []
         row = rows.start
         while row < rows.stop:  # one turn for each file that the rows are in
             number = int(np.searchsorted(self._starts, row, "right")) - 1
             first = row - int(self._starts[number])
             count = min(rows.stop, int(self._starts[number + 1])) - row
-            items += self._rows(number, first, count)
+            items += self._read_file_rows(number, first, count)
             row += count
         return items
 
-    def columns_of(self, rows: range, names: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    def read_columns(self, rows: range, names: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         """Return keys and columns of rows: numbers, float64 with NaN where one is missing, or texts, with None.
 
         Raises:
@@ -107,18 +107,18 @@ class TableInputs:
                     fix="give a table with the columns of the training data",
                 )
             table = file.take(first, count, [*names, *([self._key] if self._key and self._key not in names else [])])
-            found = self.places(range(row, row + count))
+            row_keys = self.format_row_keys(range(row, row + count))
             if self._key:
-                found = [
-                    str(v) if v is not None else k for v, k in zip(table[self._key].to_pylist(), found, strict=True)
+                row_keys = [
+                    str(v) if v is not None else k for v, k in zip(table[self._key].to_pylist(), row_keys, strict=True)
                 ]
-            keys += found
+            keys += row_keys
             for name in names:
-                parts[name].append(_plain(table[name]))
+                parts[name].append(_convert_values(table[name]))
             row += count
-        return keys, {name: _joined(columns) for name, columns in parts.items()}
+        return keys, {name: _join_parts(columns) for name, columns in parts.items()}
 
-    def places(self, rows: range) -> list[str]:
+    def format_row_keys(self, rows: range) -> list[str]:
         """Return file and number from 1 of each row: its key without a key column, or if that can't be read."""
         files = np.searchsorted(self._starts, np.arange(rows.start, rows.stop), "right") - 1
         return [
@@ -126,15 +126,15 @@ class TableInputs:
             for row, file in zip(rows, files.tolist(), strict=True)
         ]
 
-    def _rows(self, number: int, first: int, count: int) -> list[Item]:
+    def _read_file_rows(self, number: int, first: int, count: int) -> list[InputItem]:
         start = int(self._starts[number]) + first
-        keys = self.places(range(start, start + count))
+        keys = self.format_row_keys(range(start, start + count))
         wanted = [self._member] if self._member else list(self._features)
         try:
             table = self._files[number].take(first, count, [*wanted, *([self._key] if self._key else [])])
         except Exception as error:  # pyarrow's errors share no base; a corrupt row group concerns its own rows only
             why = " ".join(str(error).split())[:200]
-            return [Item(key, b"", error=f"the table is damaged here: {why}") for key in keys]
+            return [InputItem(key, b"", error=f"the table is damaged here: {why}") for key in keys]
         if self._key:
             keys = [
                 str(value) if value is not None else key
@@ -142,24 +142,25 @@ class TableInputs:
             ]
         if self._member:
             return [
-                self._item(key, value, number) for key, value in zip(keys, table[self._member].to_pylist(), strict=True)
+                self._build_item(key, value, number)
+                for key, value in zip(keys, table[self._member].to_pylist(), strict=True)
             ]
-        matrix = np.stack([_as_numbers(table[name]) for name in self._features], 1)
-        return [Item(key, values) for key, values in zip(keys, matrix, strict=True)]
+        matrix = np.stack([_convert_to_float(table[name]) for name in self._features], 1)
+        return [InputItem(key, values) for key, values in zip(keys, matrix, strict=True)]
 
-    def _item(self, key: str, value: Any, number: int) -> Item:
+    def _build_item(self, key: str, value: Any, number: int) -> InputItem:
         if isinstance(value, dict):  # Hugging Face's images
             value = value.get("bytes") or value.get("path")
         if value is None:
-            return Item(key, b"", error="the column is empty here")
+            return InputItem(key, b"", error="the column is empty here")
         # A text that ends like an image file is a path, relative to the table: both can be moved together.
         if isinstance(value, str) and value.rpartition(".")[2].lower() in IMAGES:
             path = Path(self._paths[number]).parent / value
             try:
-                return Item(key, path.read_bytes(), value.rpartition(".")[2].lower())
+                return InputItem(key, path.read_bytes(), value.rpartition(".")[2].lower())
             except OSError as error:
-                return Item(key, b"", error=f"{value}: {error.strerror}")
-        return Item(key, value) if isinstance(value, bytes | str) else Item(key, str(value))
+                return InputItem(key, b"", error=f"{value}: {error.strerror}")
+        return InputItem(key, value) if isinstance(value, bytes | str) else InputItem(key, str(value))
 
 
 class _Parquet:
@@ -172,7 +173,7 @@ class _Parquet:
         self.schema, self.rows = self._file.schema_arrow, self._file.metadata.num_rows
         sizes = [self._file.metadata.row_group(group).num_rows for group in range(self._file.metadata.num_row_groups)]
         self._starts = np.cumsum([0, *sizes])
-        self._lock, self._held = threading.Lock(), (-1, ("",), None)
+        self._lock, self._cached_group = threading.Lock(), (-1, ("",), None)
 
     def take(self, first: int, count: int, columns: list[str]) -> Any:
         """Return rows of some columns (pyarrow)."""
@@ -185,9 +186,9 @@ class _Parquet:
             # A row group usually has many batches, which threads read about in order: without the cache each batch
             # would read its group again. The lock also covers the file, which threads must not share.
             with self._lock:
-                if self._held[:2] != (group, tuple(columns)):
-                    self._held = (group, tuple(columns), self._file.read_row_group(group, columns))  # type: ignore[assignment]
-                table: Any = self._held[2]
+                if self._cached_group[:2] != (group, tuple(columns)):
+                    self._cached_group = (group, tuple(columns), self._file.read_row_group(group, columns))  # type: ignore[assignment]
+                table: Any = self._cached_group[2]
             parts.append(table.slice(row - int(self._starts[group]), until - row))
             row = until
         return pa.concat_tables(parts)
@@ -215,17 +216,17 @@ class _Csv:
         return self._table.select(columns).slice(first, count)
 
 
-def _plain(column: Any) -> Any:
+def _convert_values(column: Any) -> Any:
     """Return a column as numbers, float64 (n,), or as texts."""
     import pyarrow as pa
 
     kind = column.type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
-        return _as_numbers(column)
+        return _convert_to_float(column)
     return [None if value is None else str(value) for value in column.to_pylist()]
 
 
-def _joined(parts: Sequence[Any]) -> Any:
+def _join_parts(parts: Sequence[Any]) -> Any:
     """Return the parts of a column, from several files, as one."""
     # One file may have numbers where another has text: they are then a list.
     if all(isinstance(part, np.ndarray) for part in parts):
@@ -233,7 +234,7 @@ def _joined(parts: Sequence[Any]) -> Any:
     return [value for part in parts for value in part]
 
 
-def _opened(path: str, texts: bool = False) -> Any:
+def _open_table(path: str, texts: bool = False) -> Any:
     import pyarrow as pa
 
     try:
@@ -245,7 +246,7 @@ def _opened(path: str, texts: bool = False) -> Any:
         ) from error
 
 
-def _scored(schema: Any, key: str | None) -> str | None:
+def _find_scored_column(schema: Any, key: str | None) -> str | None:
     """Return the column to score: the one of bytes, else the text column with a usual name, else the only text column;
     None if there is none.
 
@@ -271,14 +272,14 @@ def _scored(schema: Any, key: str | None) -> str | None:
     return None
 
 
-def _numbers(schema: Any) -> list[str]:
+def _list_number_columns(schema: Any) -> list[str]:
     import pyarrow as pa
 
     kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
     return [field.name for field in schema if any(kind(field.type) for kind in kinds)]
 
 
-def _as_numbers(column: Any) -> Any:
+def _convert_to_float(column: Any) -> Any:
     """Return a column as float64 (n,), NaN where it is empty."""
     import pyarrow as pa
 

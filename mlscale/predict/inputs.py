@@ -10,14 +10,14 @@ from pathlib import Path
 
 from mlscale.data.shards.system_files import (
     KIND,
-    Skipped,
+    SkippedFiles,
     count_skipped,
     is_system_file,
     is_system_folder,
     report_skipped,
 )
 from mlscale.errors import MLScaleError
-from mlscale.predict.input_items import IMAGES, Inputs, Item
+from mlscale.predict.input_items import IMAGES, InputItem, Inputs
 
 TABLES = (".parquet", ".csv", ".tsv")
 
@@ -53,18 +53,18 @@ def open_inputs(
         if any(name.endswith(".tar") for name in names):
             return TarInputs(words, member)
         tables = [name for name in sorted(names) if name.lower().endswith(TABLES) and not is_system_file(name)]
-        if tables and not images(folder):  # which reports what is skipped
+        if tables and not list_images(folder):  # which reports what is skipped
             return TableInputs([str(folder / name) for name in tables], member, key, columns, encoded)
         return FolderInputs(folder)
     if all(word.lower().endswith(TABLES) for word in words):
-        return TableInputs(_found(words), member, key, columns, encoded)
+        return TableInputs(_expand_paths(words), member, key, columns, encoded)
     return TarInputs(words, member)
 
 
-def images(folder: Path) -> list[str]:
+def list_images(folder: Path) -> list[str]:
     """Return the images below a folder, sorted; links are followed, except into a cycle; hidden files are left out."""
-    found = []
-    skipped: dict[str, Skipped] = {}
+    paths = []
+    skipped: dict[str, SkippedFiles] = {}
     for parent, folders, names in os.walk(folder, followlinks=True):
         for name in sorted((*folders, *names)):
             if is_system_file(name) or is_system_folder(name):
@@ -73,23 +73,25 @@ def images(folder: Path) -> list[str]:
         folders[:] = sorted(
             name
             for name in folders
-            if not name.startswith(".") and not is_system_folder(name) and not _leads_back(Path(parent, name), folder)
+            if not name.startswith(".")
+            and not is_system_folder(name)
+            and not _is_link_cycle(Path(parent, name), folder)
         )
-        found += [
+        paths += [
             Path(parent, name).relative_to(folder).as_posix()
             for name in names
             if not name.startswith(".") and name.rpartition(".")[2].lower() in IMAGES
         ]
     report_skipped(skipped, where=f"input={folder}")
-    return sorted(found)
+    return sorted(paths)
 
 
-def _leads_back(path: Path, root: Path) -> bool:
+def _is_link_cycle(path: Path, root: Path) -> bool:
     """Return whether a folder is a link to one of its own parents, from `root` down: following it would never end."""
     if not path.is_symlink():
         return False
-    through = [each.resolve() for each in (*path.parents[: len(path.relative_to(root).parts)], root)]
-    return any(each.is_relative_to(path.resolve()) for each in through)
+    through = [parent.resolve() for parent in (*path.parents[: len(path.relative_to(root).parts)], root)]
+    return any(parent.is_relative_to(path.resolve()) for parent in through)
 
 
 class FolderInputs:
@@ -100,7 +102,7 @@ class FolderInputs:
     """
 
     def __init__(self, root: Path) -> None:
-        self._root, self._names = root, images(root)
+        self._root, self._names = root, list_images(root)
         if not self._names:
             raise MLScaleError(
                 "there is no image to score",
@@ -122,14 +124,14 @@ class FolderInputs:
     def __len__(self) -> int:
         return len(self._names)
 
-    def read(self, rows: range) -> list[Item]:
-        return [self._read(self._names[row]) for row in rows]
+    def read_items(self, rows: range) -> list[InputItem]:
+        return [self._read_item(self._names[row]) for row in rows]
 
-    def _read(self, name: str) -> Item:
+    def _read_item(self, name: str) -> InputItem:
         try:
-            return Item(name, (self._root / name).read_bytes(), name.rpartition(".")[2].lower())
+            return InputItem(name, (self._root / name).read_bytes(), name.rpartition(".")[2].lower())
         except OSError as error:
-            return Item(name, b"", error=error.strerror or str(error))
+            return InputItem(name, b"", error=error.strerror or str(error))
 
 
 class TarInputs:
@@ -162,27 +164,27 @@ class TarInputs:
         for extension in wanted:
             check_extension(extension, allow=(), where="member")
         self._columns = [extensions.index(extension) for extension in wanted]
-        self.digest = self._index.digest()
+        self.digest = self._index.compute_data_version()
 
     def __len__(self) -> int:
         return len(self._index)
 
-    def read(self, rows: range) -> list[Item]:
-        return [self._read(row) for row in rows]
+    def read_items(self, rows: range) -> list[InputItem]:
+        return [self._read_item(row) for row in rows]
 
-    def _read(self, row: int) -> Item:
-        key = self._index.place(row)
+    def _read_item(self, row: int) -> InputItem:
+        key = self._index.get_sample_name(row)
         # Samples may differ in format, such as .jpg and .png: the first member that this one has. -1 means absent.
-        column = next((each for each in self._columns if self._index.offsets[row, each] >= 0), None)
+        column = next((candidate for candidate in self._columns if self._index.offsets[row, candidate] >= 0), None)
         if column is None:
-            return Item(key, b"", error="it has no member that is scored")
+            return InputItem(key, b"", error="it has no member that is scored")
         try:
-            return Item(key, self._index.read(row, column), self._index.extensions[column])
+            return InputItem(key, self._index.read_member(row, column), self._index.extensions[column])
         except MLScaleError as error:
-            return Item(key, b"", error=error.why or error.what)
+            return InputItem(key, b"", error=error.why or error.what)
 
 
-def _found(words: Sequence[str]) -> list[str]:
+def _expand_paths(words: Sequence[str]) -> list[str]:
     """Return the files that match paths and globs."""
     paths: list[str] = []
     for word in words:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from mlscale.atomic_files import ASIDE, make_folders, read_json, write_bytes, write_json
-from mlscale.contracts import expect, stamp
+from mlscale.contracts import expect_format, get_format_tag
 from mlscale.errors import MLScaleError
 
 MANIFEST = "_predictions.json"
@@ -32,7 +32,7 @@ _SAME = {"model": "the model", "inputs": "the inputs", "answers": "what is asked
 
 
 @dataclass(frozen=True)
-class Parts:
+class PredictionParts:
     """The parts of one set of predictions.
 
     Attributes:
@@ -50,25 +50,25 @@ class Parts:
     def __len__(self) -> int:
         return math.ceil(self.rows / self.part_rows)
 
-    def span(self, part: int) -> range:
+    def get_row_range(self, part: int) -> range:
         """Return the rows of a part."""
         return range(part * self.part_rows, min(self.rows, (part + 1) * self.part_rows))
 
-    def path(self, part: int) -> Path:
+    def get_part_path(self, part: int) -> Path:
         """Return the file of a part."""
         return self.folder / f"part-{part:08d}.parquet"
 
-    def of_rank(self, rank: int, world_size: int) -> list[int]:
+    def list_rank_parts(self, rank: int, world_size: int) -> list[int]:
         """Return the parts of one of `world_size` processes; together they have each part once."""
         # Interleaved, so that all processes have about as many of the parts that a killed command left.
         return list(range(rank, len(self), world_size))
 
-    def done(self) -> set[int]:
+    def find_complete_parts(self) -> set[int]:
         """Return the parts that exist, complete, of these predictions; other files of such a name are removed."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        found = set()
+        complete = set()
         for path in self.folder.glob("part-*.parquet"):
             match = _NAME.fullmatch(path.name)
             part = int(match[1]) if match else -1
@@ -78,13 +78,13 @@ class Parts:
                 about = None
             # The footer alone is read. The right number of rows shows that the part is complete: Parquet's footer is
             # at the end of the file.
-            if about is not None and about.num_rows == len(self.span(part)):
-                found.add(part)
+            if about is not None and about.num_rows == len(self.get_row_range(part)):
+                complete.add(part)
             else:
                 path.unlink(missing_ok=True)
-        return found
+        return complete
 
-    def commit(self, part: int, table: Any) -> None:
+    def write_part(self, part: int, table: Any) -> None:
         """Write a part (pyarrow); it survives a power failure after this returns.
 
         Raises:
@@ -93,22 +93,22 @@ class Parts:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        about = {"format": stamp("predictions"), "model": self.document["model"]["version"]}
+        about = {"format": get_format_tag("predictions"), "model": self.document["model"]["version"]}
         sink = pa.BufferOutputStream()
         pq.write_table(table.replace_schema_metadata({_ABOUT: json.dumps(about)}), sink, compression="zstd")
-        write_bytes(self.path(part), sink.getvalue().to_pybytes())
+        write_bytes(self.get_part_path(part), sink.getvalue().to_pybytes())
 
-    def finish(self, **told: Any) -> None:
+    def mark_complete(self, **totals: Any) -> None:
         """Mark the predictions as complete in the manifest, and add a summary to it."""
-        write_json(self.folder / MANIFEST, {**self.document, "complete": True, **told})
+        write_json(self.folder / MANIFEST, {**self.document, "complete": True, **totals})
 
-    def tidy(self) -> None:
+    def remove_unfinished(self) -> None:
         """Remove unfinished files of processes that were killed."""
         for path in self.folder.glob(f"{ASIDE}*"):
             path.unlink(missing_ok=True)
 
 
-def begin(
+def start_predictions(
     folder: Path,
     *,
     model: Mapping[str, Any],
@@ -117,7 +117,7 @@ def begin(
     created: str,
     part_rows: int | None,
     overwrite: bool,
-) -> Parts:
+) -> PredictionParts:
     """Start a set of predictions in `folder`, or resume the existing one.
 
     Args:
@@ -132,21 +132,21 @@ def begin(
     Raises:
         MLScaleError: the folder has predictions of other inputs or another model, or other files.
     """
-    made = folder.exists()
+    existed = folder.exists()
     make_folders(folder)
     rows = int(inputs["rows"])
     wanted = {"model": dict(model), "inputs": dict(inputs), "answers": dict(answers)}
     if (folder / MANIFEST).is_file():
         document = read_json(folder / MANIFEST)
-        expect("predictions", document, str(folder / MANIFEST))
-        changed = [key for key in _SAME if _told_apart(document.get(key), wanted[key])]
+        expect_format("predictions", document, str(folder / MANIFEST))
+        changed = [key for key in _SAME if _is_different(document.get(key), wanted[key])]
         # The parts' size is that of the first command: existing files are named by it.
         if not changed:
-            return Parts(folder, rows, int(document["part_rows"]), document)
+            return PredictionParts(folder, rows, int(document["part_rows"]), document)
         if not overwrite:
-            raise _other(folder, changed, document, wanted)
-        _empty(folder)
-    elif made and any(not entry.name.startswith((".", "_")) for entry in folder.iterdir()):
+            raise _build_mismatch_error(folder, changed, document, wanted)
+        _delete_predictions(folder)
+    elif existed and any(not entry.name.startswith((".", "_")) for entry in folder.iterdir()):
         raise MLScaleError(
             "the folder for predictions holds something else",
             where=f"to={folder}",
@@ -155,27 +155,33 @@ def begin(
         )
     # Small enough that a kill costs little and each process has several parts, large enough to compress well.
     size = part_rows if part_rows is not None else max(64, min(4096, -(-rows // 64)))
-    document = {"format": stamp("predictions"), "created": created, **wanted, "part_rows": size, "complete": False}
+    document = {
+        "format": get_format_tag("predictions"),
+        "created": created,
+        **wanted,
+        "part_rows": size,
+        "complete": False,
+    }
     write_json(folder / MANIFEST, document)
     # Read back, so that its values have JSON's types, as in a command that resumes.
-    return Parts(folder, rows, size, read_json(folder / MANIFEST))
+    return PredictionParts(folder, rows, size, read_json(folder / MANIFEST))
 
 
-def resume(folder: Path, digest: str) -> Parts:
+def resume_predictions(folder: Path, digest: str) -> PredictionParts:
     """Return the predictions that were started in `folder`, for a further process.
 
     Raises:
         MLScaleError: the inputs have changed since then.
     """
     document = read_json(folder / MANIFEST)
-    expect("predictions", document, str(folder / MANIFEST))
+    expect_format("predictions", document, str(folder / MANIFEST))
     if document["inputs"]["digest"] != digest:
         raise MLScaleError("the inputs changed while they were scored", where="input", fix="the same command again")
-    return Parts(folder, int(document["inputs"]["rows"]), int(document["part_rows"]), document)
+    return PredictionParts(folder, int(document["inputs"]["rows"]), int(document["part_rows"]), document)
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def lock_predictions(folder: Path) -> Iterator[None]:
     """Lock the folder against other commands; the system releases the lock when the process ends.
 
     Raises:
@@ -204,7 +210,7 @@ def alone(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def summary(parts: Parts) -> dict[str, Any]:
+def summarize_parts(parts: PredictionParts) -> dict[str, Any]:
     """Return the number of rows and errors in the part files, the first errors, and the count of each predicted class.
 
     Raises:
@@ -216,15 +222,17 @@ def summary(parts: Parts) -> dict[str, Any]:
     first: list[str] = []
     counts: dict[str, int] = {}
     for part in range(len(parts)):
-        span = parts.span(part)
-        with pq.ParquetFile(parts.path(part)) as file:
+        span = parts.get_row_range(part)
+        with pq.ParquetFile(parts.get_part_path(part)) as file:
             names = file.schema_arrow.names
             table = file.read([name for name in ("row", "key", "error", "predicted") if name in names])
         numbers = table["row"].to_numpy()
         # The proof that every input has exactly one row, however often the command was killed and repeated.
         if not np.array_equal(numbers, np.arange(span.start, span.stop)):
             raise MLScaleError(
-                "a part does not hold one row for each input", where=str(parts.path(part)), fix=f"rm {parts.path(part)}"
+                "a part does not hold one row for each input",
+                where=str(parts.get_part_path(part)),
+                fix=f"rm {parts.get_part_path(part)}",
             )
         rows += len(numbers)
         bad = table.filter(table["error"].is_valid())
@@ -238,7 +246,7 @@ def summary(parts: Parts) -> dict[str, Any]:
     return {"rows": rows, "errors": errors, "first_errors": first[:3], "predicted": counts}
 
 
-def _told_apart(before: Any, now: Mapping[str, Any]) -> bool:
+def _is_different(before: Any, now: Mapping[str, Any]) -> bool:
     """Return whether two entries differ: by digest if they have one, else by all values."""
     # With a digest, the rest may differ, such as another path to the same inputs.
     if not isinstance(before, Mapping):
@@ -246,13 +254,15 @@ def _told_apart(before: Any, now: Mapping[str, Any]) -> bool:
     return bool(before.get("digest") != now["digest"]) if "digest" in now else dict(before) != dict(now)
 
 
-def _other(folder: Path, changed: list[str], document: Mapping[str, Any], wanted: Mapping[str, Any]) -> MLScaleError:
+def _build_mismatch_error(
+    folder: Path, changed: list[str], document: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> MLScaleError:
     key = changed[0]
     before, now = document.get(key) or {}, wanted[key]
-    told = {"model": "version", "inputs": "rows"}.get(key)
+    compared_field = {"model": "version", "inputs": "rows"}.get(key)
     why = f"{_SAME[key]} changed since {document.get('created')}"
-    if told and before.get(told) != now.get(told):
-        why += f": {before.get(told)} then, {now.get(told)} now"
+    if compared_field and before.get(compared_field) != now.get(compared_field):
+        why += f": {before.get(compared_field)} then, {now.get(compared_field)} now"
     elif key == "answers":
         names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
         why += ": " + ", ".join(f"{name}={before.get(name)} then, {now.get(name)} now" for name in names)
@@ -261,8 +271,10 @@ def _other(folder: Path, changed: list[str], document: Mapping[str, Any], wanted
     return MLScaleError(
         "the folder holds predictions of "
         + " and ".join(
-            "other inputs" if each == "inputs" else f"another {each}".replace("another answers", "other settings")
-            for each in changed
+            "other inputs"
+            if changed_key == "inputs"
+            else f"another {changed_key}".replace("another answers", "other settings")
+            for changed_key in changed
         ),
         where=f"to={folder}",
         why=why,
@@ -270,7 +282,7 @@ def _other(folder: Path, changed: list[str], document: Mapping[str, Any], wanted
     )
 
 
-def _empty(folder: Path) -> None:
+def _delete_predictions(folder: Path) -> None:
     # The manifest goes last: after a kill in between, the folder is still recognised as predictions.
     for path in folder.glob("part-*.parquet"):
         path.unlink()

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from mlscale.events.input_summary import Batch, columns
-from mlscale.events.segments import Appender
-from mlscale.events.stream_schema import stamped
-from mlscale.predict.score_parts import Loaded
-from mlscale.runs.identity import folder_name
+from mlscale.events.input_summary import EventBatch, build_event_columns
+from mlscale.events.segments import SegmentAppender
+from mlscale.events.stream_schema import build_file_schema
+from mlscale.predict.score_parts import LoadedBatch
+from mlscale.runs.identity import make_folder_name
 
 
 class PartEvents:
@@ -30,25 +30,27 @@ class PartEvents:
     """
 
     def __init__(self, root: Path, model: str, version: str, created: str, token: str) -> None:
-        self._appender = Appender(root / folder_name(model) / "events", "event", writer=f"0.{token}")
+        self._appender = SegmentAppender(root / make_folder_name(model) / "events", "event", writer=f"0.{token}")
         self._model, self._version = model, version
         self._time_us = int(datetime.fromisoformat(created).timestamp() * 1e6)
         self._tables: list[Any] = []
 
-    def add(self, loaded: Loaded, said: dict[str, Any], seconds: float) -> None:
+    def record_batch(self, loaded: LoadedBatch, predictions: dict[str, Any], seconds: float) -> None:
         """Add a batch with its predictions, and the seconds that they took."""
         good = [key for key, error in zip(loaded.keys, loaded.errors, strict=True) if not error]
         bad = [key for key, error in zip(loaded.keys, loaded.errors, strict=True) if error]
         # A batch is computed at once: each of its inputs gets an equal share of the time.
         latency = np.full(len(good), 1000 * seconds / max(1, len(good)), np.float32)
         if good:
-            labels, probabilities = said["predicted"], said["probabilities"]
-            self._put(Batch(good, self._time_us, self._version, loaded.raw, labels, probabilities, latency, "ok"))
+            labels, probabilities = predictions["predicted"], predictions["probabilities"]
+            self._append_batch(
+                EventBatch(good, self._time_us, self._version, loaded.raw, labels, probabilities, latency, "ok")
+            )
         if bad:
             nothing = np.zeros(len(bad), np.float32)
-            self._put(Batch(bad, self._time_us, self._version, None, None, None, nothing, "rejected"))
+            self._append_batch(EventBatch(bad, self._time_us, self._version, None, None, None, nothing, "rejected"))
 
-    def write(self, part: int) -> None:
+    def write_part_events(self, part: int) -> None:
         """Write the events of a part; they are on disk when this returns.
 
         Raises:
@@ -56,10 +58,10 @@ class PartEvents:
         """
         import pyarrow as pa
 
-        self._appender.put(pa.concat_tables(self._tables), part)
+        self._appender.write_segment(pa.concat_tables(self._tables), part)
         self._tables = []
 
-    def _put(self, batch: Batch) -> None:
+    def _append_batch(self, batch: EventBatch) -> None:
         import pyarrow as pa
 
-        self._tables.append(pa.table(columns(self._model, [batch], 0.0), schema=stamped("event")))
+        self._tables.append(pa.table(build_event_columns(self._model, [batch], 0.0), schema=build_file_schema("event")))

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.predict.input_items import Item
+from mlscale.predict.input_items import InputItem
 
 
 @dataclass(frozen=True)
-class Takes:
+class InputFormat:
     """The format of a model's raw input.
 
     Attributes:
@@ -34,7 +34,7 @@ class Takes:
     encode: Callable[[Sequence[str], Mapping[str, Any]], tuple[NDArray[np.float32], Mapping[int, str]]] | None = None
 
 
-def prepare(item: Item, takes: Takes) -> NDArray[Any]:
+def prepare_sample(item: InputItem, takes: InputFormat) -> NDArray[Any]:
     """Return one sample of the model's shape and dtype.
 
     Raises:
@@ -45,15 +45,15 @@ def prepare(item: Item, takes: Takes) -> NDArray[Any]:
         raise ValueError(item.error)
     content = item.content
     if isinstance(content, np.ndarray):
-        return _numbers(content, takes)
+        return _prepare_numbers(content, takes)
     if len(takes.shape) == 1 and takes.dtype == "int64":
-        return _text(content, takes)
+        return _prepare_text(content, takes)
     if isinstance(content, str):
         raise ValueError("it is a text, and the model takes none")
-    return _image(content, item.extension, takes)
+    return _prepare_image(content, item.extension, takes)
 
 
-def _image(content: bytes, extension: str, takes: Takes) -> NDArray[Any]:
+def _prepare_image(content: bytes, extension: str, takes: InputFormat) -> NDArray[Any]:
     from mlscale.data.images.image_decoder import decode_image
     from mlscale.data.images.pil import MAX_PIXELS
 
@@ -73,7 +73,7 @@ def _image(content: bytes, extension: str, takes: Takes) -> NDArray[Any]:
     return array if array.dtype == takes.dtype else array.astype(takes.dtype)
 
 
-def _numbers(values: NDArray[np.float64], takes: Takes) -> NDArray[Any]:
+def _prepare_numbers(values: NDArray[np.float64], takes: InputFormat) -> NDArray[Any]:
     if values.shape != takes.shape:
         raise ValueError(f"it has {len(values)} columns of numbers, the model takes {takes.shape}")
     if not np.isfinite(values).all():
@@ -81,7 +81,7 @@ def _numbers(values: NDArray[np.float64], takes: Takes) -> NDArray[Any]:
     return values.astype(takes.dtype)
 
 
-def _text(content: bytes | str, takes: Takes) -> NDArray[np.int64]:
+def _prepare_text(content: bytes | str, takes: InputFormat) -> NDArray[np.int64]:
     raw = content.encode("utf-8") if isinstance(content, str) else content
     if not raw:
         raise ValueError("it is empty")

@@ -7,12 +7,12 @@ import sys
 import time
 from typing import Any
 
-from mlscale.report.text import duration
+from mlscale.report.text import format_duration
 
 _LINES_EVERY_S = 30.0  # few enough lines for a log file of a long job
 
 
-class Bar:
+class ScoringProgressBar:
     """A progress bar of rows, on standard error.
 
     Args:
@@ -23,9 +23,9 @@ class Bar:
     def __init__(self, total: int, before: int) -> None:
         self._total, self._done, self._before, self._errors = total, before, before, 0
         self._bar: Any = None
-        self._started = self._said = time.monotonic()
+        self._started = self._printed = time.monotonic()
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> ScoringProgressBar:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
@@ -41,7 +41,7 @@ class Bar:
         if self._bar is not None:
             self._bar.close()
 
-    def add(self, rows: int, errors: int) -> None:
+    def add_rows(self, rows: int, errors: int) -> None:
         """Add rows that are done, and the number of them that could not be read."""
         self._done, self._errors = self._done + rows, self._errors + errors
         if self._bar is not None:
@@ -49,11 +49,11 @@ class Bar:
             self._bar.update(rows)
             return
         now = time.monotonic()
-        if now - self._said >= _LINES_EVERY_S:
-            self._said = now
+        if now - self._printed >= _LINES_EVERY_S:
+            self._printed = now
             # Rows of an earlier command do not count for the rate.
             rate = (self._done - self._before) / (now - self._started)
-            left = duration((self._total - self._done) / rate) if rate else "?"
+            left = format_duration((self._total - self._done) / rate) if rate else "?"
             print(
                 f"predict   {self._done:,} of {self._total:,}, {rate:,.0f}/s, {left} left", file=sys.stderr, flush=True
             )

@@ -14,25 +14,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
-from mlscale.predict.batch_models import Model, answers
+from mlscale.predict.batch_models import BatchModel, build_prediction_columns
 from mlscale.predict.input_items import Inputs
 from mlscale.predict.input_tables import TableInputs
-from mlscale.predict.part_files import Parts
-from mlscale.predict.prepare_input import Takes, prepare
+from mlscale.predict.part_files import PredictionParts
+from mlscale.predict.prepare_input import InputFormat, prepare_sample
 
 Progress = Callable[[int, int], None]
 """Called with the number of rows that are done, and of those that could not be read."""
 
 
-class EventsOf(Protocol):
+class PredictionEventWriter(Protocol):
     """A writer of the events of a part; see `predicted_events`."""
 
-    def add(self, loaded: Loaded, said: Any, seconds: float) -> None: ...
-    def write(self, part: int) -> None: ...
+    def record_batch(self, loaded: LoadedBatch, predictions: Any, seconds: float) -> None: ...
+    def write_part_events(self, part: int) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
-class Loaded:
+class LoadedBatch:
     """A batch that was read.
 
     Attributes:
@@ -48,17 +48,17 @@ class Loaded:
     raw: NDArray[Any] | None
 
 
-def score(
+def score_parts(
     inputs: Inputs,
-    model: Model,
-    parts: Parts,
+    model: BatchModel,
+    parts: PredictionParts,
     todo: Iterable[int],
     *,
     batch_size: int,
     workers: int,
     probabilities: bool = True,
     progress: Progress = lambda rows, errors: None,
-    events: EventsOf | None = None,
+    events: PredictionEventWriter | None = None,
 ) -> None:
     """Score and commit the parts `todo`.
 
@@ -75,125 +75,130 @@ def score(
     """
     # All batches of all parts: reading ahead continues across the end of a part.
     batches = [
-        (part, range(start, min(start + batch_size, parts.span(part).stop)))
+        (part, range(start, min(start + batch_size, parts.get_row_range(part).stop)))
         for part in todo
-        for start in range(parts.span(part).start, parts.span(part).stop, batch_size)
+        for start in range(parts.get_row_range(part).start, parts.get_row_range(part).stop, batch_size)
     ]
     waiting: list[Any] = []
-    loaded = _ahead(lambda rows: load(inputs, rows, model.takes), [rows for _, rows in batches], workers)
+    loaded = _read_ahead(lambda rows: load_batch(inputs, rows, model.takes), [rows for _, rows in batches], workers)
     for (part, rows), batch in zip(batches, loaded, strict=True):
         start = time.perf_counter()
-        batch, said = asked(model, batch)
-        told = answers(model.kind, said, model.labels) if said is not None else {}
+        batch, outputs = predict_batch(model, batch)
+        predictions = build_prediction_columns(model.kind, outputs, model.labels) if outputs is not None else {}
         if not probabilities:
-            told.pop("probabilities", None)
+            predictions.pop("probabilities", None)
         if events is not None:
-            events.add(batch, told, time.perf_counter() - start)
-        waiting.append(table(batch, told, model.kind, probabilities))
-        if rows.stop == parts.span(part).stop:
+            events.record_batch(batch, predictions, time.perf_counter() - start)
+        waiting.append(build_prediction_table(batch, predictions, model.kind, probabilities))
+        if rows.stop == parts.get_row_range(part).stop:
             import pyarrow as pa
 
             # Events first: after a kill in between, the part is repeated and its events are replaced. In the other
             # order they would be lost.
             if events is not None:
-                events.write(part)
-            parts.commit(part, pa.concat_tables(waiting))
+                events.write_part_events(part)
+            parts.write_part(part, pa.concat_tables(waiting))
             waiting = []
         progress(len(rows), sum(map(bool, batch.errors)))
 
 
-def load(inputs: Inputs, rows: range, takes: Takes) -> Loaded:
+def load_batch(inputs: Inputs, rows: range, takes: InputFormat) -> LoadedBatch:
     """Read and prepare a batch; an input that can't be read is an error in its row."""
     if takes.encode is not None and isinstance(inputs, TableInputs):
         try:
-            names, columns = inputs.columns_of(rows, takes.names)
+            names, columns = inputs.read_columns(rows, takes.names)
         except MLScaleError:
             raise
         except Exception as error:  # pyarrow's errors share no base
-            return Loaded(rows, inputs.places(rows), [f"the table is damaged here: {_told(error)}"] * len(rows), None)
+            return LoadedBatch(
+                rows,
+                inputs.format_row_keys(rows),
+                [f"the table is damaged here: {_format_read_error(error)}"] * len(rows),
+                None,
+            )
         x, bad = takes.encode(names, columns)
-        wrong = [bad.get(place, "") for place in range(len(names))]
-        kept = np.array([not each for each in wrong])
-        return Loaded(rows, names, wrong, x[kept] if kept.any() else None)
+        wrong = [bad.get(index, "") for index in range(len(names))]
+        readable = np.array([not problem for problem in wrong])
+        return LoadedBatch(rows, names, wrong, x[readable] if readable.any() else None)
     keys, errors, good = [], [], []
-    for item in inputs.read(rows):
+    for item in inputs.read_items(rows):
         keys.append(item.key)
         try:
-            good.append(prepare(item, takes))
+            good.append(prepare_sample(item, takes))
             errors.append("")
         except Exception as error:  # any error of a decoder: files may be from anyone
-            errors.append(_told(error))
-    return Loaded(rows, keys, errors, np.stack(good) if good else None)
+            errors.append(_format_read_error(error))
+    return LoadedBatch(rows, keys, errors, np.stack(good) if good else None)
 
 
-def asked(model: Model, batch: Loaded) -> tuple[Loaded, Mapping[str, NDArray[Any]] | None]:
+def predict_batch(model: BatchModel, batch: LoadedBatch) -> tuple[LoadedBatch, Mapping[str, NDArray[Any]] | None]:
     """Return the batch and the model's outputs for it; a row whose output is not finite gets an error instead: argmax
     would still choose a class."""
     if batch.raw is None:
         return batch, None
-    said = model(batch.raw)
+    outputs = model(batch.raw)
     bad = np.zeros(len(batch.raw), bool)
-    for name, value in said.items():
+    for name, value in outputs.items():
         if value.dtype.kind == "f":  # a logit of -inf rules a class out
             wrong = np.isnan(value) | np.isposinf(value) if name == "logits" else ~np.isfinite(value)
             bad |= wrong.reshape(len(bad), -1).any(1)
     if not bad.any():
-        return batch, said
+        return batch, outputs
     errors = list(batch.errors)
     # `bad` counts the inputs that were read; their rows are those without an error.
-    for place in np.flatnonzero([not error for error in errors])[bad].tolist():
-        errors[place] = "the model's answer is no number"
+    for index in np.flatnonzero([not error for error in errors])[bad].tolist():
+        errors[index] = "the model's answer is no number"
     if bad.all():
         return replace(batch, errors=errors, raw=None), None
-    kept = {name: value[~bad] for name, value in said.items()}
-    return replace(batch, errors=errors, raw=batch.raw[~bad]), kept
+    finite_outputs = {name: value[~bad] for name, value in outputs.items()}
+    return replace(batch, errors=errors, raw=batch.raw[~bad]), finite_outputs
 
 
-def _told(error: Exception) -> str:
+def _format_read_error(error: Exception) -> str:
     """Return a decoder's message without the address of its buffer: a repeated part must give the same rows."""
     text = re.sub(r" <_io\.BytesIO object at \w+>", "", str(error)) or type(error).__name__
     return " ".join(text.split())[:300]
 
 
-def table(batch: Loaded, told: dict[str, Any], kind: str, probabilities: bool) -> Any:
+def build_prediction_table(batch: LoadedBatch, predictions: dict[str, Any], kind: str, probabilities: bool) -> Any:
     """Return the rows of a batch (pyarrow); those that could not be read have null in the columns of the kind."""
     import pyarrow as pa
 
-    there = np.array([not error for error in batch.errors])
+    is_predicted = np.array([not error for error in batch.errors])
     # Predictions exist for the rows without an error only: the index of each row's prediction among them.
-    place = np.cumsum(there) - 1
+    prediction_index = np.cumsum(is_predicted) - 1
     columns: dict[str, Any] = {
         "row": pa.array(np.arange(batch.rows.start, batch.rows.stop, dtype=np.int64)),
         "key": pa.array(batch.keys, pa.string()),
     }
-    for name, type_ in schema(kind, probabilities).items():
-        values = told.get(name)
+    for name, type_ in build_column_types(kind, probabilities).items():
+        values = predictions.get(name)
         if values is None:
-            columns[name] = pa.nulls(len(there), type_)  # typed: all parts must have one schema
-        elif there.all():
-            columns[name] = _column(values, type_)
+            columns[name] = pa.nulls(len(is_predicted), type_)  # typed: all parts must have one schema
+        elif is_predicted.all():
+            columns[name] = _build_column(values, type_)
         else:
-            columns[name] = _column(values, type_).take(pa.array(place, mask=~there))
+            columns[name] = _build_column(values, type_).take(pa.array(prediction_index, mask=~is_predicted))
     columns["error"] = pa.array([error or None for error in batch.errors], pa.string())
     return pa.table(columns)
 
 
-def schema(kind: str, probabilities: bool) -> dict[str, Any]:
+def build_column_types(kind: str, probabilities: bool) -> dict[str, Any]:
     """Return the columns of a kind with their types (pyarrow), those between `key` and `error`."""
     import pyarrow as pa
 
     floats = {"probabilities": pa.list_(pa.float32())} if probabilities else {}
-    of: dict[str, dict[str, Any]] = {
+    types_by_kind: dict[str, dict[str, Any]] = {
         "classification": {"predicted": pa.string(), "class": pa.int32(), "confidence": pa.float32(), **floats},
         "multilabel": {"predicted": pa.list_(pa.string()), **floats},
         "regression": {"value": pa.list_(pa.float32())},
         "segmentation": {"mask": pa.binary()},
         "language": {"nats": pa.float32(), "tokens": pa.int64()},
     }
-    return of[kind]
+    return types_by_kind[kind]
 
 
-def _column(values: Any, type_: Any) -> Any:
+def _build_column(values: Any, type_: Any) -> Any:
     import pyarrow as pa
 
     if isinstance(values, np.ndarray) and values.ndim == 2:
@@ -202,13 +207,13 @@ def _column(values: Any, type_: Any) -> Any:
     return pa.array(values, type_)
 
 
-def _ahead(read: Callable[[range], Loaded], batches: list[range], workers: int) -> Iterator[Loaded]:
+def _read_ahead(read: Callable[[range], LoadedBatch], batches: list[range], workers: int) -> Iterator[LoadedBatch]:
     """Yield the batches in order, reading at most `workers + 2` of them ahead of the caller."""
     if workers < 1:
         yield from map(read, batches)
         return
     with ThreadPoolExecutor(workers, thread_name_prefix="mlscale-read") as pool:
-        running: deque[Future[Loaded]] = deque()
+        running: deque[Future[LoadedBatch]] = deque()
         try:
             for rows in batches:
                 running.append(pool.submit(read, rows))
@@ -219,5 +224,5 @@ def _ahead(read: Callable[[range], Loaded], batches: list[range], workers: int) 
                 yield running.popleft().result()
         finally:
             # After an error the pool would else finish all batches that wait before it closes.
-            for each in running:
-                each.cancel()
+            for future in running:
+                future.cancel()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from mlscale.predict.prepare_input import Takes
+from mlscale.predict.prepare_input import InputFormat
 
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -31,7 +31,7 @@ class TaskModel:
         self,
         task: Any,
         *,
-        takes: Takes,
+        takes: InputFormat,
         labels: Sequence[str],
         mean: Sequence[float] = (),
         std: Sequence[float] = (),
@@ -42,22 +42,22 @@ class TaskModel:
         self._device = torch.device(device)
         self._task = task.to(self._device).eval()
         self._mean, self._std = (
-            torch.tensor(each, dtype=torch.float32, device=self._device)[:, None, None] if len(each) else None
-            for each in (mean, std)
+            torch.tensor(values, dtype=torch.float32, device=self._device)[:, None, None] if len(values) else None
+            for values in (mean, std)
         )
         self._dtype = _AUTOCAST.get(precision)
 
     def __call__(self, raw: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
         mixed: Any = torch.autocast(self._device.type, self._dtype) if self._dtype else nullcontext()
         with torch.inference_mode(), mixed:
-            said = self._task.predict_step(self._batch(torch.from_numpy(raw).to(self._device)), 0)
+            outputs = self._task.predict_step(self._build_batch(torch.from_numpy(raw).to(self._device)), 0)
         # numpy has no bfloat16.
         return {
             name: value.float().cpu().numpy() if value.is_floating_point() else value.cpu().numpy()
-            for name, value in said.items()
+            for name, value in outputs.items()
         }
 
-    def _batch(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _build_batch(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         # Converted on the device: a byte a pixel is copied to it, not four.
         if x.dtype == torch.uint8:
             x = x.float()
@@ -68,19 +68,20 @@ class TaskModel:
         return {"x": x, "y": torch.zeros(len(x), dtype=torch.int64, device=x.device)}
 
 
-def takes_of(facts: Any, resize: bool) -> Takes:
+def infer_input_format(facts: Any, resize: bool) -> InputFormat:
     """Return the input format of a model trained on data with these facts: images raw, all else as in training."""
     image = facts.height is not None and len(facts.sample) == 3
     dtype = "uint8" if image and facts.mean else str(facts.dtype)
-    return Takes(tuple(facts.sample), dtype, resize and image, getattr(facts, "max_pixels", None))
+    return InputFormat(tuple(facts.sample), dtype, resize and image, getattr(facts, "max_pixels", None))
 
 
-def encoding(takes: Takes, features: Any) -> Takes:
-    """Return the format for rows of a table, which `features` (`mlscale.data.tables.features.Features`) encodes."""
-    from mlscale.data.tables.columns import Table
+def add_table_encoding(takes: InputFormat, features: Any) -> InputFormat:
+    """Return the format for rows of a table, which `features` (`mlscale.data.tables.features.FeatureEncoder`)
+    encodes."""
+    from mlscale.data.tables.columns import DataTable
 
-    def encode(keys: Sequence[str], columns: Mapping[str, Any]) -> tuple[NDArray[Any], Mapping[int, str]]:
-        found = features.encode(Table(columns, keys), where="input")
-        return found.x, found.bad
+    def encode_rows(keys: Sequence[str], columns: Mapping[str, Any]) -> tuple[NDArray[Any], Mapping[int, str]]:
+        encoded = features.encode_table(DataTable(columns, keys), where="input")
+        return encoded.x, encoded.bad
 
-    return replace(takes, names=tuple(column.name for column in features.columns), encode=encode)
+    return replace(takes, names=tuple(column.name for column in features.columns), encode=encode_rows)

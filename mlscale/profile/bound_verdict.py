@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from mlscale.profile.step_timers import Parts
+from mlscale.profile.step_timers import StepTimes
 
 ROUNDS = 5  # by chance alone, one in 32 would show a gain in each
-GAIN = 1.05  # the least factor that counts: smaller ones are within the noise of a machine
-_SHARE = 0.05  # of the time: a shorter wait for data counts as none
+MIN_GAIN = 1.05  # the least factor that counts: smaller ones are within the noise of a machine
+_MIN_WAIT_SHARE = 0.05  # of the time: a shorter wait for data counts as none
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,17 @@ class Factor:
     @property
     def proven(self) -> bool:
         """True if every round shows a gain, and the median is a gain that counts."""
-        return len(self.rounds) >= ROUNDS and self.value >= GAIN and min(self.rounds) > 1
+        return len(self.rounds) >= ROUNDS and self.value >= MIN_GAIN and min(self.rounds) > 1
 
 
 @dataclass(frozen=True)
-class Verdict:
+class BoundVerdict:
     """The bottleneck of a run.
 
     Attributes:
         bound: "data" (it waits), "cores" (it hardly waits, but the loader takes cores from the step), "step" (no loader
             would help; `step_parts` finds the part of the step), or "unclear" (rounds contradict each other).
-        headspace: the headroom, that is the factor of a loader that costs nothing, measured by replaying one batch.
+        headroom: the headroom, that is the factor of a loader that costs nothing, measured by replaying one batch.
         wait: share of the time that is spent waiting for data.
         between: share of the time between the last step of an epoch and the request for the next one's first batch.
         predicted: the headroom as the two timers predict it.
@@ -58,7 +58,7 @@ class Verdict:
     """
 
     bound: str
-    headspace: Factor
+    headroom: Factor
     wait: float
     between: float
     predicted: float
@@ -69,30 +69,30 @@ class Verdict:
     steps: int
 
 
-def judge(rounds: Sequence[tuple[Parts, Parts]]) -> Verdict:
+def evaluate_rounds(rounds: Sequence[tuple[StepTimes, StepTimes]]) -> BoundVerdict:
     """Return the verdict of rounds, each with a real fit and one that replays a batch."""
-    real = [each for each, _ in rounds]
-    steps = [each.step for each in real]
+    real = [times for times, _ in rounds]
+    steps = [times.step for times in real]
     # Factors are taken within each round: both fits of a round had about the same load of the machine.
-    headspace = Factor(tuple(each.step / replayed.step for each, replayed in rounds))
-    wait = median(each.wait / each.step for each in real)
-    return Verdict(
-        bound=_bound(headspace, wait),
-        headspace=headspace,
+    headroom = Factor(tuple(times.step / replayed.step for times, replayed in rounds))
+    wait = median(times.wait / times.step for times in real)
+    return BoundVerdict(
+        bound=_classify_bound(headroom, wait),
+        headroom=headroom,
         wait=wait,
-        between=median(each.between / each.step for each in real),
-        predicted=median(each.predicted for each in real),
+        between=median(times.between / times.step for times in real),
+        predicted=median(times.predicted for times in real),
         real=median(steps),
         replayed=median(replayed.step for _, replayed in rounds),
         spread=(max(steps) - min(steps)) / 2 / median(steps),
-        waited=median(each.wait for each in real),
-        steps=sum(each.steps for each in real),
+        waited=median(times.wait for times in real),
+        steps=sum(times.steps for times in real),
     )
 
 
-def _bound(headspace: Factor, wait: float) -> str:
-    if headspace.proven:
-        return "data" if wait >= _SHARE else "cores"
-    if headspace.value >= GAIN or wait >= 2 * _SHARE:
+def _classify_bound(headroom: Factor, wait: float) -> str:
+    if headroom.proven:
+        return "data" if wait >= _MIN_WAIT_SHARE else "cores"
+    if headroom.value >= MIN_GAIN or wait >= 2 * _MIN_WAIT_SHARE:
         return "unclear"  # the median looks like a gain, but a round contradicts it
     return "step"

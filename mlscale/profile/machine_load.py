@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Load:
+class MachineLoad:
     """The load of a machine.
 
     Attributes:
@@ -23,16 +23,16 @@ class Load:
         """True if more processes want to run than there are cores."""
         return self.processes > self.cores
 
-    def told(self) -> str:
+    def describe_oversubscription(self) -> str:
         """Return a message; empty on a machine with free cores."""
         return f"the machine is oversubscribed (load {self.processes:.1f} on {self.cores} cores)" if self.busy else ""
 
 
-def now() -> Load:
+def measure_load() -> MachineLoad:
     """Return the load as the operating system reports it; called before this program's own work starts."""
     # Of the whole machine, not those of this process: the load average counts the whole machine's processes.
     cores = os.cpu_count() or 1
     try:
-        return Load(os.getloadavg()[0], cores)
+        return MachineLoad(os.getloadavg()[0], cores)
     except OSError:  # the system has no load average: then nothing is reported
-        return Load(0.0, cores)
+        return MachineLoad(0.0, cores)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mlscale.profile.bound_verdict import GAIN, Factor
+from mlscale.profile.bound_verdict import MIN_GAIN, Factor
 
-MOST_WORKERS = 32
-_TRIES = 3  # numbers of workers that are tried
-_ALIKE = 0.97  # of the largest factor: remedies above it count as equal, and the first one is preferred
-_GROWS = 1.1  # factor by which twice the workers must be faster, for twice again to be tried
+MAX_WORKERS = 32
+_MAX_TRIES = 3  # numbers of workers that are tried
+_EQUAL_SHARE = 0.97  # of the largest factor: remedies above it count as equal, and the first one is preferred
+_MIN_GROWTH = 1.1  # factor by which twice the workers must be faster, for twice again to be tried
 
 
 @dataclass(frozen=True)
-class Setup:
+class RunSetup:
     """The settings of a run that remedies may change.
 
     Attributes:
@@ -58,7 +58,7 @@ class Remedy:
 
 
 @dataclass(frozen=True)
-class Tried:
+class RemedyTrial:
     """A remedy and its factor; None if it failed.
 
     Attributes:
@@ -73,18 +73,22 @@ class Tried:
     def proven(self) -> bool:
         return self.factor is not None and self.factor.proven
 
-    def told(self) -> str:
+    def format_outcome(self) -> str:
         """Return text such as `data.workers=4 0.98×`; with the range, if a round contradicts the median's gain."""
         if self.factor is None:
             return f"{self.remedy.typed} failed: {self.why}"
-        rounds, told = self.factor.rounds, f"{self.remedy.typed} {self.factor.value:.2f}×"
-        return told if self.factor.value < GAIN or self.proven else f"{told}, {min(rounds):.2f} to {max(rounds):.2f}"
+        rounds, outcome = self.factor.rounds, f"{self.remedy.typed} {self.factor.value:.2f}×"
+        return (
+            outcome
+            if self.factor.value < MIN_GAIN or self.proven
+            else f"{outcome}, {min(rounds):.2f} to {max(rounds):.2f}"
+        )
 
 
-def to_try(bound: str, setup: Setup, tried: list[Tried]) -> Iterator[Remedy]:
+def propose_remedies(bound: str, setup: RunSetup, tried: list[RemedyTrial]) -> Iterator[Remedy]:
     """Yield remedies in order. The caller adds each outcome to `tried` before the next one, which depends on it."""
     if bound in ("data", "cores") and setup.workers is not None:
-        yield from _workers(bound, setup, setup.workers, tried)
+        yield from _propose_workers(bound, setup, setup.workers, tried)
     if bound == "computing" and setup.precision == "32-true" and setup.bf16:
         yield Remedy("precision=bf16", precision="bf16-mixed", caution="compare the accuracy before you keep it")
     if setup.removable is not None:
@@ -95,32 +99,32 @@ def to_try(bound: str, setup: Setup, tried: list[Tried]) -> Iterator[Remedy]:
         yield Remedy("OMP_NUM_THREADS=1 (in the environment)", threads=1)
 
 
-def best(tried: list[Tried]) -> Tried | None:
+def select_best_remedy(tried: list[RemedyTrial]) -> RemedyTrial | None:
     """Return the proven remedy with the largest gain, the first of about equal ones; None if none is proven."""
-    proven = [(each.factor.value, each) for each in tried if each.factor is not None and each.proven]
+    proven = [(trial.factor.value, trial) for trial in tried if trial.factor is not None and trial.proven]
     most = max((value for value, _ in proven), default=0.0)
-    return next((each for value, each in proven if value >= _ALIKE * most), None)
+    return next((trial for value, trial in proven if value >= _EQUAL_SHARE * most), None)
 
 
-def _workers(bound: str, setup: Setup, now: int, tried: list[Tried]) -> Iterator[Remedy]:
+def _propose_workers(bound: str, setup: RunSetup, now: int, tried: list[RemedyTrial]) -> Iterator[Remedy]:
     """Yield more workers, doubled while that helps; or fewer, if they take cores from the step."""
     if bound == "cores":
         # Downwards to 0, where loading is in the process of the step.
         fewer = sorted({now // 2, 1, 0} - {now}, reverse=True)
         for count in [count for count in fewer if count < now]:
-            yield _with_workers(setup, count)
+            yield _build_workers_remedy(setup, count)
         return
     # The first try is one worker per core; if there are as many already, twice as many.
     count, reached = max(2, setup.cores) if now < max(2, setup.cores) else 2 * now, 1.0
-    for _ in range(_TRIES):
-        if count > MOST_WORKERS:
+    for _ in range(_MAX_TRIES):
+        if count > MAX_WORKERS:
             return
-        yield _with_workers(setup, count)
+        yield _build_workers_remedy(setup, count)
         factor = tried[-1].factor if tried else None
-        if factor is None or factor.value < reached * _GROWS:
+        if factor is None or factor.value < reached * _MIN_GROWTH:
             return
         count, reached = 2 * count, factor.value
 
 
-def _with_workers(setup: Setup, count: int) -> Remedy:
+def _build_workers_remedy(setup: RunSetup, count: int) -> Remedy:
     return Remedy(f"{setup.workers_key}={count}", workers=count)

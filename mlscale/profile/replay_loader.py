@@ -22,14 +22,14 @@ class Replay(Callback):
         make = source.train_dataloader
 
         # On the instance, before Lightning calls it: `setup` of callbacks comes before the loaders are made.
-        def train_dataloader() -> Repeated:
-            return Repeated(make())
+        def train_dataloader() -> RepeatedBatch:
+            return RepeatedBatch(make())
 
         if stage == "fit":
             source.train_dataloader = train_dataloader
 
 
-class Repeated:
+class RepeatedBatch:
     """The first batch of `loader`, repeated for its length; without end if it has no length.
 
     Raises:

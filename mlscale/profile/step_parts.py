@@ -32,11 +32,11 @@ _COMPUTE_HOOKS = frozenset(
         "lr_scheduler_step",
     }
 )
-_STICKY = (CHECKPOINT, VALIDATION)  # all actions inside of these belong to them
+_ENCLOSING_PARTS = (CHECKPOINT, VALIDATION)  # all actions inside of these belong to them
 
 
 @dataclass
-class Timed:
+class PartTimes:
     """The seconds of one fit after its warm-up, by part.
 
     Attributes:
@@ -53,7 +53,7 @@ class Timed:
     of_epochs: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     validation_batches: int = 0
 
-    def shares(self, steps_per_epoch: int | None, validation_batches: float | None) -> dict[str, float]:
+    def compute_shares(self, steps_per_epoch: int | None, validation_batches: float | None) -> dict[str, float]:
         """Return each part's share of the time of an epoch of the run, the largest first.
 
         Args:
@@ -93,7 +93,7 @@ class PartTimer(Profiler):
         super().__init__()
         self._path = Path(path)
         self._warm_up = max(1, warm_up)
-        self._timed = Timed()
+        self._timed = PartTimes()
         self._parts: dict[str, str] = {}
         self._stack: list[tuple[str, str]] = []
         self._since = time.perf_counter()
@@ -102,10 +102,10 @@ class PartTimer(Profiler):
         self._written = False
 
     def start(self, action_name: str) -> None:
-        self._charge()
-        part = self._part(action_name)
+        self._charge_time()
+        part = self._get_part(action_name)
         # A checkpoint that is saved within a validation is still a checkpoint.
-        if self._stack and self._stack[-1][1] in _STICKY and part != CHECKPOINT:
+        if self._stack and self._stack[-1][1] in _ENCLOSING_PARTS and part != CHECKPOINT:
             part = self._stack[-1][1]
         self._stack.append((action_name, part))
         if action_name == _EPOCH:
@@ -117,7 +117,7 @@ class PartTimer(Profiler):
     def stop(self, action_name: str) -> None:
         if self._stack and self._stack[-1][1] == COMPUTE and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.synchronize()
-        self._charge()
+        self._charge_time()
         while self._stack and self._stack.pop()[0] != action_name:
             pass  # an exception left inner actions open
         if action_name == _EPOCH:
@@ -137,7 +137,7 @@ class PartTimer(Profiler):
             self._written = True
         super().teardown(stage)
 
-    def _charge(self) -> None:
+    def _charge_time(self) -> None:
         now = time.perf_counter()
         part = self._stack[-1][1] if self._stack else LOOP
         steps = self._in_epoch and not self._after_validation
@@ -148,17 +148,17 @@ class PartTimer(Profiler):
         if self._warm_up > 0:
             self._warm_up -= 1
             if not self._warm_up:  # the step that ends here is part of the warm-up, too
-                self._timed = Timed()
+                self._timed = PartTimes()
         else:
             self._timed.steps += 1
 
-    def _part(self, action: str) -> str:
+    def _get_part(self, action: str) -> str:
         if (part := self._parts.get(action)) is None:
-            part = self._parts[action] = part_of(action)
+            part = self._parts[action] = classify_action(action)
         return part
 
 
-def part_of(action: str) -> str:
+def classify_action(action: str) -> str:
     """Return the part that an action of Lightning's profiler belongs to.
 
     `[Callback]EarlyStopping{…}.on_train_batch_end` is `callback EarlyStopping`.
@@ -193,11 +193,11 @@ class NamedParts(Callback):
         profiler: Any = trainer.profiler  # type: ignore[attr-defined]  # set by a connector
         for logger in trainer.loggers:
             for method in ("log_metrics", "save"):
-                _time(profiler, logger, method, f"[Logger]{type(logger).__name__}.{method}")
+                _time_method(profiler, logger, method, f"[Logger]{type(logger).__name__}.{method}")
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector
             for method in ("on_step_boundary", "on_epoch_boundary"):
                 if hasattr(callback, method):
-                    _time(profiler, callback, method, f"[Callback]{type(callback).__name__}.{method}")
+                    _time_method(profiler, callback, method, f"[Callback]{type(callback).__name__}.{method}")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.profiler.start(VALIDATION)  # type: ignore[attr-defined]  # set by a connector
@@ -206,24 +206,24 @@ class NamedParts(Callback):
         trainer.profiler.stop(VALIDATION)  # type: ignore[attr-defined]  # set by a connector
 
 
-def _time(profiler: Any, owner: Any, method: str, action: str) -> None:
+def _time_method(profiler: Any, owner: Any, method: str, action: str) -> None:
     original = getattr(owner, method)
 
     # An attribute of the instance hides the class's method.
-    def timed(*arguments: Any, **named: Any) -> Any:
+    def run_timed(*arguments: Any, **named: Any) -> Any:
         with profiler.profile(action):
             return original(*arguments, **named)
 
-    setattr(owner, method, timed)
+    setattr(owner, method, run_timed)
 
 
-def read(path: Path) -> Timed:
+def read_part_times(path: Path) -> PartTimes:
     """Return the times that a timer has written.
 
     Raises:
         ValueError: no step came after the warm-up.
     """
-    found = Timed(**json.loads(path.read_text()))
-    if not found.steps:
+    times = PartTimes(**json.loads(path.read_text()))
+    if not times.steps:
         raise ValueError("no step came after the warm-up")
-    return found
+    return times

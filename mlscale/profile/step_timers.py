@@ -17,7 +17,7 @@ _EPOCH, _NEXT, _BATCH = "run_training_epoch", "train_dataloader_next", "run_trai
 
 
 @dataclass
-class Epoch:
+class EpochTimes:
     """The moments of one epoch, seconds of the clock.
 
     Attributes:
@@ -25,13 +25,13 @@ class Epoch:
         done: end of the training on a batch; on a CUDA device, the end of the device's work.
     """
 
-    asked: list[float] = field(default_factory=list)
+    requested: list[float] = field(default_factory=list)
     given: list[float] = field(default_factory=list)
     done: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Parts:
+class StepTimes:
     """The time of a step by part, seconds, the start of its epoch shared among all of the epoch's steps.
 
     A step is one forward and backward pass, with its share of the optimizer's step.
@@ -67,21 +67,21 @@ class TwoTimers(Profiler):
     def __init__(self, path: str) -> None:
         super().__init__()
         self._path = Path(path)
-        self._epochs: list[Epoch] = []
+        self._epochs: list[EpochTimes] = []
         self._kinds: dict[str, str] = {}
         self._written = False
         self._over = True  # true if the next batch starts an epoch
 
     def start(self, action_name: str) -> None:
-        kind = self._kind(action_name)
+        kind = self._strip_owner(action_name)
         if kind == _NEXT:
             if self._over:
-                self._epochs.append(Epoch())
+                self._epochs.append(EpochTimes())
                 self._over = False
-            self._epochs[-1].asked.append(time.perf_counter())
+            self._epochs[-1].requested.append(time.perf_counter())
 
     def stop(self, action_name: str) -> None:
-        kind = self._kind(action_name)
+        kind = self._strip_owner(action_name)
         if kind == _NEXT:
             self._epochs[-1].given.append(time.perf_counter())
         elif kind == _BATCH:
@@ -100,19 +100,19 @@ class TwoTimers(Profiler):
             self._written = True
         super().teardown(stage)
 
-    def _kind(self, action: str) -> str:
+    def _strip_owner(self, action: str) -> str:
         """Return the name of the action without its object; cached, as it is called at every hook."""
         if (kind := self._kinds.get(action)) is None:
             kind = self._kinds[action] = action.rsplit(".", 1)[-1]
         return kind
 
 
-def read(path: Path) -> list[Epoch]:
+def read_epoch_times(path: Path) -> list[EpochTimes]:
     """Return the epochs that timers have written."""
-    return [Epoch(**epoch) for epoch in json.loads(path.read_text())]
+    return [EpochTimes(**epoch) for epoch in json.loads(path.read_text())]
 
 
-def parts(epochs: Sequence[Epoch], warm_up: int, length: int | None) -> Parts:
+def compute_step_times(epochs: Sequence[EpochTimes], warm_up: int, length: int | None) -> StepTimes:
     """Return the time by part in epochs of `length` steps, from shorter or longer ones that were timed.
 
     An epoch is a first step with its start, and other steps; both are means over the timed ones. So the start of a
@@ -127,27 +127,27 @@ def parts(epochs: Sequence[Epoch], warm_up: int, length: int | None) -> Parts:
     """
     others, firsts, between = list[tuple[float, float]](), list[tuple[float, float]](), list[float]()
     for number, epoch in enumerate(epochs):
-        places = range(max(1, 0 if number else warm_up), len(epoch.done))
-        others += [_step(epoch, epoch.done[place - 1], epoch.done[place]) for place in places]
+        indices = range(max(1, 0 if number else warm_up), len(epoch.done))
+        others += [_measure_step(epoch, epoch.done[index - 1], epoch.done[index]) for index in indices]
         # The first step of a later epoch starts where the last one of the epoch before ended.
         if number:
             before = epochs[number - 1].done[-1]
-            firsts.append(_step(epoch, before, epoch.done[0]))
-            between.append(epoch.asked[0] - before)
+            firsts.append(_measure_step(epoch, before, epoch.done[0]))
+            between.append(epoch.requested[0] - before)
     if not others and not firsts:
         raise ValueError(f"{sum(len(epoch.done) for epoch in epochs)} steps, of which {warm_up} warm up")
     # The share of first steps among all steps of the run's epochs: one in `length`.
     share = 0.0 if not firsts or (length is None and others) else 1 / (length or 1) if others else 1.0
-    step, wait = (share * _mean(firsts, part) + (1 - share) * _mean(others, part) for part in (0, 1))
-    return Parts(len(others) + len(firsts), step, wait, share * sum(between) / max(1, len(between)))
+    step, wait = (share * _compute_mean(firsts, part) + (1 - share) * _compute_mean(others, part) for part in (0, 1))
+    return StepTimes(len(others) + len(firsts), step, wait, share * sum(between) / max(1, len(between)))
 
 
-def _step(epoch: Epoch, since: float, until: float) -> tuple[float, float]:
+def _measure_step(epoch: EpochTimes, since: float, until: float) -> tuple[float, float]:
     """Return the seconds of a step, and the part of them that was a wait."""
     # Not strict: a fit that fails within an epoch may leave a request without a batch.
-    waits = zip(epoch.asked, epoch.given, strict=False)
-    return until - since, sum(given - asked for asked, given in waits if since <= asked < until)
+    waits = zip(epoch.requested, epoch.given, strict=False)
+    return until - since, sum(given - requested for requested, given in waits if since <= requested < until)
 
 
-def _mean(steps: Sequence[tuple[float, float]], part: int) -> float:
+def _compute_mean(steps: Sequence[tuple[float, float]], part: int) -> float:
     return sum(step[part] for step in steps) / len(steps) if steps else 0.0

@@ -1,28 +1,28 @@
 """Show results: a table and a page for users, JSON for programs."""
 
-from mlscale.report.blocks import Heading, Matrix, Picture, Scatter, Table
-from mlscale.report.figures import Bars, Figure, Line, Rows, Series, Step
-from mlscale.report.result import Result, emit, keep
-from mlscale.report.text import duration, key_values, number, size, table
+from mlscale.report.blocks import ConfusionMatrixPlot, Heading, ImageBlock, ScatterPlot, TableBlock
+from mlscale.report.figures import BarPlot, Figure, HorizontalBarPlot, LinePlot, ReportStep, Series
+from mlscale.report.result import Result, print_result, save_result
+from mlscale.report.text import format_duration, format_key_values, format_number, format_size, format_table
 
 __all__ = [
-    "Bars",
+    "BarPlot",
+    "ConfusionMatrixPlot",
     "Figure",
     "Heading",
-    "Line",
-    "Matrix",
-    "Picture",
+    "HorizontalBarPlot",
+    "ImageBlock",
+    "LinePlot",
+    "ReportStep",
     "Result",
-    "Rows",
-    "Scatter",
+    "ScatterPlot",
     "Series",
-    "Step",
-    "Table",
-    "duration",
-    "emit",
-    "keep",
-    "key_values",
-    "number",
-    "size",
-    "table",
+    "TableBlock",
+    "format_duration",
+    "format_key_values",
+    "format_number",
+    "format_size",
+    "format_table",
+    "print_result",
+    "save_result",
 ]

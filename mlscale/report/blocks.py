@@ -7,10 +7,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from mlscale.report.text import number
+from mlscale.report.text import format_number
 
 Mask = Callable[[str], str]
-_TOLD = 8  # mistakes that the text of a matrix lists
+_MOST_MISTAKES = 8  # mistakes that the text of a matrix lists
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,16 @@ class Heading:
     title: str
     text: str = ""
 
-    def words(self) -> str:
+    def get_alt_text(self) -> str:
         return f"{self.title}: {self.text}" if self.text else self.title
 
-    def masked(self, mask: Mask) -> Heading:
+    def mask_texts(self, mask: Mask) -> Heading:
         """Return a copy with masked secrets."""
         return Heading(mask(self.title), mask(self.text))
 
 
 @dataclass(frozen=True)
-class Table:
+class TableBlock:
     """A table: rows of cells, which are texts.
 
     Attributes:
@@ -55,10 +55,10 @@ class Table:
     narrow: bool = False
     terminal: bool = False
 
-    def words(self) -> str:
+    def get_alt_text(self) -> str:
         return f"{self.title}: {len(self.rows)} rows"
 
-    def masked(self, mask: Mask) -> Table:
+    def mask_texts(self, mask: Mask) -> TableBlock:
         """Return a copy with masked secrets."""
         rows = [[mask(cell) for cell in row] for row in self.rows]
         columns = [mask(name) for name in self.columns]
@@ -66,7 +66,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Matrix:
+class ConfusionMatrixPlot:
     """A confusion matrix: counts by row and column, darker for higher shares.
 
     Attributes:
@@ -84,7 +84,7 @@ class Matrix:
     y: str
     alt: str = ""
 
-    def words(self) -> str:
+    def get_alt_text(self) -> str:
         if self.alt:
             return self.alt
         off = [
@@ -93,18 +93,19 @@ class Matrix:
             for column, value in enumerate(cells)
             if row != column and value > 0
         ]
-        told = sorted(off, key=lambda cell: -cell[0])[:_TOLD]
+        mistakes = sorted(off, key=lambda cell: -cell[0])[:_MOST_MISTAKES]
         return (
-            "; ".join(f"{number(value)} of {row} taken for {column}" for value, row, column in told) or "no confusion"
+            "; ".join(f"{format_number(value)} of {row} taken for {column}" for value, row, column in mistakes)
+            or "no confusion"
         )
 
-    def masked(self, mask: Mask) -> Matrix:
+    def mask_texts(self, mask: Mask) -> ConfusionMatrixPlot:
         """Return a copy with masked secrets."""
         return replace(self, title=mask(self.title), labels=[mask(label) for label in self.labels], alt=mask(self.alt))
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageBlock:
     """A PNG image that is embedded in the page.
 
     Attributes:
@@ -119,20 +120,20 @@ class Picture:
     width: int
     alt: str = ""
 
-    def words(self) -> str:
+    def get_alt_text(self) -> str:
         return self.alt or self.title
 
-    def source(self) -> str:
+    def encode_data_url(self) -> str:
         """Return the image as a data URL, for the `src` of an element."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode()
 
-    def masked(self, mask: Mask) -> Picture:
+    def mask_texts(self, mask: Mask) -> ImageBlock:
         """Return a copy with masked secrets in its texts; the image itself is not changed."""
         return replace(self, title=mask(self.title), alt=mask(self.alt))
 
 
 @dataclass(frozen=True)
-class Scatter:
+class ScatterPlot:
     """A scatter plot, such as residuals over predictions.
 
     Attributes:
@@ -151,20 +152,20 @@ class Scatter:
     marks: Sequence[tuple[str, float]] = ()
     alt: str = ""
 
-    def words(self) -> str:
-        known = [y for _, y in self.points()]
+    def get_alt_text(self) -> str:
+        known = [y for _, y in self.get_finite_points()]
         return self.alt or (
-            f"{len(known)} points, {number(min(known))} to {number(max(known))}" if known else "no points"
+            f"{len(known)} points, {format_number(min(known))} to {format_number(max(known))}" if known else "no points"
         )
 
-    def points(self) -> list[tuple[float, float]]:
+    def get_finite_points(self) -> list[tuple[float, float]]:
         """Return the points with finite coordinates."""
         pairs = ((float(x), float(y)) for x, y in zip(self.x, self.y, strict=True))
         return [(x, y) for x, y in pairs if math.isfinite(x) and math.isfinite(y)]
 
-    def masked(self, mask: Mask) -> Scatter:
+    def mask_texts(self, mask: Mask) -> ScatterPlot:
         """Return a copy with masked secrets."""
         return replace(self, title=mask(self.title), across=mask(self.across), up=mask(self.up), alt=mask(self.alt))
 
 
-Block = Heading | Table | Matrix | Picture | Scatter
+Block = Heading | TableBlock | ConfusionMatrixPlot | ImageBlock | ScatterPlot

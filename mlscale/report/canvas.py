@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from mlscale.report.figures import Figure
-from mlscale.report.text import number
+from mlscale.report.text import format_number
 
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 24, 42  # margins around the area of the plot
@@ -42,11 +42,11 @@ class Axis:
         self._low, self._high = (self.ticks[0], self.ticks[-1]) if upright else (low, high)
         self._start, self._end = start, end
 
-    def at(self, value: float) -> float:
+    def scale_value(self, value: float) -> float:
         """Return the position of a value."""
         return self._start + (value - self._low) / (self._high - self._low) * (self._end - self._start)
 
-    def holds(self, value: float) -> bool:
+    def is_in_range(self, value: float) -> bool:
         return self._low - 1e-12 <= value <= self._high + 1e-12
 
 
@@ -56,33 +56,33 @@ def round_step(rough: float) -> float:
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
 
 
-def grid(up: Axis) -> Markup:
+def draw_grid(up: Axis) -> Markup:
     lines = []
     for value in up.ticks:
-        height = up.at(value)
+        height = up.scale_value(value)
         lines.append(RULE.format(LEFT, WIDTH - RIGHT, height, height, "grid"))
-        lines.append(TEXT.format(LEFT - 6, height + 4, "end", number(round(value, 12))))
+        lines.append(TEXT.format(LEFT - 6, height + 4, "end", format_number(round(value, 12))))
     return Markup("").join(lines)
 
 
-def names(x: str, y: str) -> Markup:
+def draw_axis_names(x: str, y: str) -> Markup:
     """Draw the names of the axes. The legend is in the page, where its text can wrap."""
     left = TEXT.format(0, 12, "axis", y)
     return left + TEXT.format(WIDTH - RIGHT, HEIGHT - 6, "axis end", x)
 
 
-def tick(x: float, text: str) -> Markup:
+def draw_tick(x: float, text: str) -> Markup:
     base = HEIGHT - BOTTOM
     return RULE.format(f"{x:.1f}", f"{x:.1f}", base, base + 4, "tick") + TEXT.format(x, base + 17, "middle", text)
 
 
-def svg(figure: Figure, height: int, parts: Sequence[Markup]) -> Markup:
-    return SVG.format(WIDTH, height, figure.words(), Markup("").join(parts))
+def wrap_svg(figure: Figure, height: int, parts: Sequence[Markup]) -> Markup:
+    return SVG.format(WIDTH, height, figure.get_alt_text(), Markup("").join(parts))
 
 
-def empty(figure: Figure) -> Markup:
-    return svg(figure, 40, [TEXT.format(0, 24, "label", "no values")])
+def draw_empty_plot(figure: Figure) -> Markup:
+    return wrap_svg(figure, 40, [TEXT.format(0, 24, "label", "no values")])
 
 
-def short(text: str, columns: int) -> str:
+def shorten_label(text: str, columns: int) -> str:
     return text if len(text) <= columns else text[: columns - 1] + "…"

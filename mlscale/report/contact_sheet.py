@@ -35,7 +35,7 @@ class Tile:
     wrong: bool = True
 
 
-def sheet(tiles: Sequence[Tile]) -> tuple[bytes, int]:
+def draw_contact_sheet(tiles: Sequence[Tile]) -> tuple[bytes, int]:
     """Return the sheet as PNG, and the width at which it is to be shown, in pixels: it is drawn at twice that size.
 
     Small images are enlarged without smoothing, so that each pixel is a square.
@@ -43,9 +43,9 @@ def sheet(tiles: Sequence[Tile]) -> tuple[bytes, int]:
     from PIL import Image, ImageDraw, ImageFont
 
     scale = 2
-    each = max(len(tile.images) for tile in tiles)
-    across = max(1, min(len(tiles), _ACROSS // each if each > 1 else _ACROSS))
-    wide = _TILE * each + 4 * (each - 1)
+    images_per_tile = max(len(tile.images) for tile in tiles)
+    across = max(1, min(len(tiles), _ACROSS // images_per_tile if images_per_tile > 1 else _ACROSS))
+    wide = _TILE * images_per_tile + 4 * (images_per_tile - 1)
     down = -(-len(tiles) // across)
     width, height = across * (wide + _GAP) + _GAP, down * (_TILE + _TEXT + _GAP) + _GAP
     canvas = Image.new("RGB", (width * scale, height * scale), _PAPER)
@@ -53,25 +53,25 @@ def sheet(tiles: Sequence[Tile]) -> tuple[bytes, int]:
     font = ImageFont.load_default(13 * scale)
     for number, tile in enumerate(tiles):
         left, top = _GAP + number % across * (wide + _GAP), _GAP + number // across * (_TILE + _TEXT + _GAP)
-        for place, pixels in enumerate(tile.images):
-            canvas.paste(_fitted(pixels, _TILE * scale), ((left + place * (_TILE + 4)) * scale, top * scale))
+        for position, pixels in enumerate(tile.images):
+            canvas.paste(_fit_square(pixels, _TILE * scale), ((left + position * (_TILE + 4)) * scale, top * scale))
         below = (top + _TILE + 2) * scale
-        draw.text((left * scale, below), _cut(draw, tile.title, font, wide * scale), _INK, font)
+        draw.text((left * scale, below), _cut_line(draw, tile.title, font, wide * scale), _INK, font)
         draw.text(
             (left * scale, below + 16 * scale),
-            _cut(draw, tile.text, font, wide * scale),
+            _cut_line(draw, tile.text, font, wide * scale),
             _BAD if tile.wrong else _QUIET,
             font,
         )
     file = io.BytesIO()
     # Grey images and the texts need few colours: a palette makes the file smaller.
-    canvas.quantize(256).save(file, "PNG", optimize=True) if each == 1 and _grey(tiles) else canvas.save(
+    canvas.quantize(256).save(file, "PNG", optimize=True) if images_per_tile == 1 and _is_grey(tiles) else canvas.save(
         file, "PNG", optimize=True
     )
     return file.getvalue(), width
 
 
-def as_image(x: NDArray[Any]) -> NDArray[np.uint8]:
+def convert_to_image(x: NDArray[Any]) -> NDArray[np.uint8]:
     """Return pixels (c, h, w) as an image, uint8: values in 0 to 255 unchanged, others scaled to that range."""
     values = np.nan_to_num(np.asarray(x, np.float64))
     low, high = float(values.min()), float(values.max())
@@ -82,7 +82,7 @@ def as_image(x: NDArray[Any]) -> NDArray[np.uint8]:
     return pixels[:, :, :3] if pixels.shape[2] >= 3 else pixels[:, :, 0]
 
 
-def as_mask(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def render_class_mask(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return class numbers (h, w) as colours (h, w, 3), uint8: class 0 black, ignored pixels (255) grey."""
     table = np.array([_PALETTE[0], *(_PALETTE[1 + number % (len(_PALETTE) - 1)] for number in range(255))], np.uint8)
     table[255] = (230, 230, 230)
@@ -90,7 +90,7 @@ def as_mask(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return coloured
 
 
-def _fitted(pixels: NDArray[np.uint8], side: int) -> Any:
+def _fit_square(pixels: NDArray[np.uint8], side: int) -> Any:
     """Return the image scaled to fit a square, with its aspect ratio."""
     from PIL import Image
 
@@ -103,15 +103,15 @@ def _fitted(pixels: NDArray[np.uint8], side: int) -> Any:
     return square
 
 
-def _grey(tiles: Sequence[Tile]) -> bool:
+def _is_grey(tiles: Sequence[Tile]) -> bool:
     return all(image.ndim == 2 for tile in tiles for image in tile.images)
 
 
-def _cut(draw: Any, text: str, font: Any, room: float) -> str:
+def _cut_line(draw: Any, text: str, font: Any, max_width: float) -> str:
     """Return a line, cut to the width `room`, in pixels."""
     clean = "".join(character if character.isprintable() else " " for character in text)
-    if draw.textlength(clean, font) <= room:
+    if draw.textlength(clean, font) <= max_width:
         return clean
-    while clean and draw.textlength(clean + "…", font) > room:
+    while clean and draw.textlength(clean + "…", font) > max_width:
         clean = clean[:-1]
     return clean + "…"

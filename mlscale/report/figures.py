@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mlscale.report.blocks import Block
-from mlscale.report.text import number
+from mlscale.report.text import format_number
 
 MOST_POINTS = 400  # of a series: more are not visible, and make the page large
 Mask = Callable[[str], str]
@@ -27,14 +27,14 @@ class Series:
     y: Sequence[float]
     x: Sequence[float] = ()
 
-    def points(self) -> list[tuple[float, float]]:
+    def get_points(self) -> list[tuple[float, float]]:
         """Return (x, y) sorted by x; at most `MOST_POINTS`, with extreme values kept."""
         places = self.x or range(len(self.y))
-        return thinned([(float(x), float(y)) for x, y in zip(places, self.y, strict=True) if math.isfinite(x)])
+        return reduce_points([(float(x), float(y)) for x, y in zip(places, self.y, strict=True) if math.isfinite(x)])
 
 
 @dataclass(frozen=True)
-class Line:
+class LinePlot:
     """A line plot, such as a loss over steps.
 
     Attributes:
@@ -54,18 +54,20 @@ class Line:
     marks: Sequence[tuple[str, float]] = ()
     alt: str = ""
 
-    def words(self) -> str:
-        return self.alt or "; ".join([_ends(each, self.x) for each in self.series] + _told(self.marks))
+    def get_alt_text(self) -> str:
+        return self.alt or "; ".join(
+            [_describe_series(item, self.x) for item in self.series] + _describe_marks(self.marks)
+        )
 
-    def masked(self, mask: Mask) -> Line:
+    def mask_texts(self, mask: Mask) -> LinePlot:
         """Return a copy with masked secrets."""
-        series = [Series(mask(each.name), each.y, each.x) for each in self.series]
+        series = [Series(mask(item.name), item.y, item.x) for item in self.series]
         marks = [(mask(name), value) for name, value in self.marks]
-        return Line(mask(self.title), series, mask(self.x), mask(self.y), self.zero, marks, mask(self.alt))
+        return LinePlot(mask(self.title), series, mask(self.x), mask(self.y), self.zero, marks, mask(self.alt))
 
 
 @dataclass(frozen=True)
-class Bars:
+class BarPlot:
     """Vertical bars by category: classes, or the bins of a histogram; the bars of two series are next to each other.
 
     Attributes:
@@ -83,27 +85,27 @@ class Bars:
     y: str
     alt: str = ""
 
-    def words(self) -> str:
+    def get_alt_text(self) -> str:
         if self.alt:
             return self.alt
         # With more bars a list of all values is too long for a screen reader.
         if len(self.labels) > 24:
             return "; ".join(
-                f"{each.name}: {len(self.labels)} bars, {_largest(each, self.labels)}" for each in self.series
+                f"{item.name}: {len(self.labels)} bars, {_describe_largest(item, self.labels)}" for item in self.series
             )
-        pairs = [zip(self.labels, each.y, strict=True) for each in self.series]
-        told = [", ".join(f"{label} {number(value)}" for label, value in each) for each in pairs]
-        return "; ".join(f"{each.name}: {text}" for each, text in zip(self.series, told, strict=True))
+        pairs = [zip(self.labels, item.y, strict=True) for item in self.series]
+        value_texts = [", ".join(f"{label} {format_number(value)}" for label, value in item) for item in pairs]
+        return "; ".join(f"{item.name}: {text}" for item, text in zip(self.series, value_texts, strict=True))
 
-    def masked(self, mask: Mask) -> Bars:
+    def mask_texts(self, mask: Mask) -> BarPlot:
         """Return a copy with masked secrets."""
-        series = [Series(mask(each.name), each.y) for each in self.series]
+        series = [Series(mask(item.name), item.y) for item in self.series]
         labels = [mask(label) for label in self.labels]
-        return Bars(mask(self.title), labels, series, mask(self.x), mask(self.y), mask(self.alt))
+        return BarPlot(mask(self.title), labels, series, mask(self.x), mask(self.y), mask(self.alt))
 
 
 @dataclass(frozen=True)
-class Rows:
+class HorizontalBarPlot:
     """Horizontal bars, each with a label, such as the parts of a step.
 
     Attributes:
@@ -120,24 +122,24 @@ class Rows:
     whole: float | None = None
     alt: str = ""
 
-    def words(self) -> str:
-        return self.alt or ", ".join(f"{label} {self.shown(value)}" for label, value in self.rows)
+    def get_alt_text(self) -> str:
+        return self.alt or ", ".join(f"{label} {self.format_with_unit(value)}" for label, value in self.rows)
 
-    def shown(self, value: float) -> str:
+    def format_with_unit(self, value: float) -> str:
         """Return a value with its unit, with three digits."""
-        return f"{number(value, 3)} {self.unit}".rstrip() if math.isfinite(value) else "not measured"
+        return f"{format_number(value, 3)} {self.unit}".rstrip() if math.isfinite(value) else "not measured"
 
-    def masked(self, mask: Mask) -> Rows:
+    def mask_texts(self, mask: Mask) -> HorizontalBarPlot:
         """Return a copy with masked secrets."""
         rows = [(mask(label), value) for label, value in self.rows]
-        return Rows(mask(self.title), rows, mask(self.unit), self.whole, mask(self.alt))
+        return HorizontalBarPlot(mask(self.title), rows, mask(self.unit), self.whole, mask(self.alt))
 
 
-Figure = Line | Bars | Rows | Block
+Figure = LinePlot | BarPlot | HorizontalBarPlot | Block
 
 
 @dataclass(frozen=True)
-class Step:
+class ReportStep:
     """A numbered step of a report.
 
     Attributes:
@@ -158,47 +160,48 @@ class Step:
     figure: Figure | None = None
     page: str = ""
 
-    def masked(self, mask: Mask) -> Step:
+    def mask_texts(self, mask: Mask) -> ReportStep:
         """Return a copy with masked secrets."""
-        figure = self.figure.masked(mask) if self.figure else None
+        figure = self.figure.mask_texts(mask) if self.figure else None
         texts = mask(self.title), mask(self.sentence)
-        return Step(*texts, self.ok, mask(self.value), self.seconds, figure, mask(self.page))
+        return ReportStep(*texts, self.ok, mask(self.value), self.seconds, figure, mask(self.page))
 
 
-def thinned(points: list[tuple[float, float]], most: int = MOST_POINTS) -> list[tuple[float, float]]:
+def reduce_points(points: list[tuple[float, float]], most: int = MOST_POINTS) -> list[tuple[float, float]]:
     """Return at most `most` points: the smallest and the largest of each section, so that no spike is lost."""
     points = sorted(points, key=lambda point: point[0])
     if len(points) <= most:
         return points
     # Each section of this size keeps two points.
     size = math.ceil(2 * len(points) / most)
-    kept = []
+    reduced = []
     for start in range(0, len(points), size):
         stretch = points[start : start + size]
         # A section without any value keeps one point, so that the line has a gap there.
         finite = [point for point in stretch if math.isfinite(point[1])] or stretch[:1]
         ends = {min(finite, key=lambda point: point[1]), max(finite, key=lambda point: point[1])}
-        kept += sorted(ends, key=lambda point: point[0])
-    return kept
+        reduced += sorted(ends, key=lambda point: point[0])
+    return reduced
 
 
-def _ends(series: Series, axis: str) -> str:
+def _describe_series(series: Series, axis: str) -> str:
     """Return a series in words: its first and last point, its smallest and largest value."""
-    points = [point for point in series.points() if math.isfinite(point[1])]
+    points = [point for point in series.get_points() if math.isfinite(point[1])]
     if not points:
         return f"{series.name}: no values"
     (first_x, first), (last_x, last) = points[0], points[-1]
     least, largest = min(y for _, y in points), max(y for _, y in points)
     return (
-        f"{series.name} from {number(first)} at {axis} {number(first_x)} to {number(last)} at {number(last_x)}, "
-        f"between {number(least)} and {number(largest)}"
+        f"{series.name} from {format_number(first)} at {axis} {format_number(first_x)} "
+        f"to {format_number(last)} at {format_number(last_x)}, "
+        f"between {format_number(least)} and {format_number(largest)}"
     )
 
 
-def _told(marks: Sequence[tuple[str, float]]) -> list[str]:
-    return [f"{name} at {number(value)}" for name, value in marks]
+def _describe_marks(marks: Sequence[tuple[str, float]]) -> list[str]:
+    return [f"{name} at {format_number(value)}" for name, value in marks]
 
 
-def _largest(series: Series, labels: Sequence[str]) -> str:
+def _describe_largest(series: Series, labels: Sequence[str]) -> str:
     finite = [(value, label) for value, label in zip(series.y, labels, strict=True) if math.isfinite(value)]
     return "the largest {1} with {0}".format(*max(finite)) if finite else "no values"

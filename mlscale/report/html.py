@@ -9,9 +9,9 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from mlscale.report.blocks import Heading, Picture, Table
-from mlscale.report.figures import Bars, Figure, Line, Step
-from mlscale.report.text import duration, figures_of, number_like
+from mlscale.report.blocks import Heading, ImageBlock, TableBlock
+from mlscale.report.figures import BarPlot, Figure, LinePlot, ReportStep
+from mlscale.report.text import format_duration, format_metrics, is_number_like
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 _RELATIVE = re.compile(r"(?![\w+.-]*:|/)[^\\]+")  # no scheme, no host: a link only to pages next to this one
 
 
-def page(
+def render_page(
     title: str,
     sentence: str,
     ok: bool,
     metrics: Mapping[str, float],
     artifacts: Mapping[str, str],
     figures: Sequence[Figure] = (),
-    steps: Sequence[Step] = (),
+    steps: Sequence[ReportStep] = (),
     overrides: Sequence[str] = (),
 ) -> str:
     """Return the page of a result, as HTML.
@@ -41,21 +41,21 @@ def page(
         steps: of the report, in order; numbered, each with its own figure.
         overrides: as typed, secrets masked.
     """
-    return _template().render(
-        title=_clean(title),
-        sentence=_clean(sentence),
+    return _load_template().render(
+        title=_clean_text(title),
+        sentence=_clean_text(sentence),
         ok=ok,
-        metrics=[(_clean(name), value) for name, value in figures_of(metrics)],
-        artifacts=[(_clean(name), _clean(str(path))) for name, path in artifacts.items()],
-        figures=[_shown(figure) for figure in figures],
-        steps=[_told(step) for step in steps],
-        overrides=[_clean(word) for word in overrides],
+        metrics=[(_clean_text(name), value) for name, value in format_metrics(metrics)],
+        artifacts=[(_clean_text(name), _clean_text(str(path))) for name, path in artifacts.items()],
+        figures=[_prepare_plot(figure) for figure in figures],
+        steps=[_prepare_step(step) for step in steps],
+        overrides=[_clean_text(word) for word in overrides],
         written=datetime.now().astimezone().strftime("%-d %B %Y, %H:%M %Z"),
     )
 
 
 @cache
-def _template() -> Template:
+def _load_template() -> Template:
     """Return the template. Jinja, a dependency of torch, is imported only when a page is written."""
     from jinja2 import Environment, StrictUndefined
 
@@ -64,54 +64,59 @@ def _template() -> Template:
     return environment.from_string((files("mlscale.report") / "page.html").read_text(encoding="utf-8"))
 
 
-def _shown(figure: Figure) -> dict[str, Any]:
+def _prepare_plot(figure: Figure) -> dict[str, Any]:
     """Return a figure's values for the template."""
     from mlscale.report.canvas import COLOURS
-    from mlscale.report.svg import draw
+    from mlscale.report.svg import draw_plot
 
-    cleaned = figure.masked(_clean)
+    cleaned = figure.mask_texts(_clean_text)
     if isinstance(cleaned, Heading):
         return {"kind": "heading", "title": cleaned.title, "text": cleaned.text}
-    if isinstance(cleaned, Picture):
-        shown = {"title": cleaned.title, "source": cleaned.source(), "width": cleaned.width, "alt": cleaned.words()}
-        return {"kind": "picture", **shown}
-    if isinstance(cleaned, Table):
-        return {"kind": "table", **_cells(cleaned)}
-    series = cleaned.series[:COLOURS] if isinstance(cleaned, Line | Bars) else ()
+    if isinstance(cleaned, ImageBlock):
+        picture = {
+            "title": cleaned.title,
+            "source": cleaned.encode_data_url(),
+            "width": cleaned.width,
+            "alt": cleaned.get_alt_text(),
+        }
+        return {"kind": "picture", **picture}
+    if isinstance(cleaned, TableBlock):
+        return {"kind": "table", **_prepare_table(cleaned)}
+    series = cleaned.series[:COLOURS] if isinstance(cleaned, LinePlot | BarPlot) else ()
     return {
         "kind": "plot",
         "title": cleaned.title,
-        "svg": draw(cleaned),
-        "bars": isinstance(cleaned, Bars),
-        "legend": [each.name for each in series] if len(series) > 1 else [],
+        "svg": draw_plot(cleaned),
+        "bars": isinstance(cleaned, BarPlot),
+        "legend": [item.name for item in series] if len(series) > 1 else [],
     }
 
 
-def _cells(table: Table) -> dict[str, Any]:
+def _prepare_table(table: TableBlock) -> dict[str, Any]:
     """Return a table's values for the template: columns with a flag for numbers, which are aligned to the right, and
     rows with a flag for highlighting."""
     columns = [
         # The first column names the rows: it is a text, also where all names are numbers.
-        (name, place > 0 and all(number_like(row[place]) for row in table.rows))
-        for place, name in enumerate(table.columns)
+        (name, index > 0 and all(is_number_like(row[index]) for row in table.rows))
+        for index, name in enumerate(table.columns)
     ]
-    rows = [(row, place in table.marked) for place, row in enumerate(table.rows)]
+    rows = [(row, index in table.marked) for index, row in enumerate(table.rows)]
     return {"title": table.title, "columns": columns, "rows": rows, "note": table.note, "narrow": table.narrow}
 
 
-def _told(step: Step) -> dict[str, Any]:
-    cleaned = step.masked(_clean)
+def _prepare_step(step: ReportStep) -> dict[str, Any]:
+    cleaned = step.mask_texts(_clean_text)
     return {
         "title": cleaned.title,
         "sentence": cleaned.sentence,
         "ok": cleaned.ok,
         "value": cleaned.value,
-        "seconds": "" if cleaned.seconds is None else duration(cleaned.seconds),
-        "figure": _shown(cleaned.figure) if cleaned.figure else None,
+        "seconds": "" if cleaned.seconds is None else format_duration(cleaned.seconds),
+        "figure": _prepare_plot(cleaned.figure) if cleaned.figure else None,
         "page": cleaned.page if _RELATIVE.fullmatch(cleaned.page) else "",
     }
 
 
-def _clean(text: str) -> str:
+def _clean_text(text: str) -> str:
     """Replace characters that HTML forbids, or that change the direction of text; line breaks are kept."""
     return "".join(character if character.isprintable() or character in "\n\t" else "�" for character in text)

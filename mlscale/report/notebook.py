@@ -9,12 +9,12 @@ _BODY = re.compile(r"<main>(.*)</main>", re.DOTALL)
 _ROOT = re.compile(r"(?m)^(\s*)(?::root|body)\b")
 
 
-def fragment(page: str) -> str:
+def extract_cell_html(page: str) -> str:
     """Return the part of a page for a notebook's cell. All texts of the page are escaped, so its only `<main>` is
     that of the template.
 
     Args:
-        page: the HTML of `mlscale.report.html.page`.
+        page: the HTML of `mlscale.report.html.render_page`.
     """
     style, body = _STYLE.search(page), _BODY.search(page)
     assert style is not None

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from mlscale.atomic_files import plain
-from mlscale.contracts import expect, stamp
-from mlscale.report.blocks import Table
-from mlscale.report.figures import Figure, Step
-from mlscale.report.text import figures_of, key_values, table
+from mlscale.atomic_files import convert_to_json
+from mlscale.contracts import expect_format, get_format_tag
+from mlscale.report.blocks import TableBlock
+from mlscale.report.figures import Figure, ReportStep
+from mlscale.report.text import format_key_values, format_metrics, format_table
 from mlscale.secrets.config_secrets import mask_overrides
 
 
@@ -23,7 +23,7 @@ class Result:
     """The result of a command.
 
     Attributes:
-        verb: the command that ran.
+        command: the command that ran.
         ok: True if it reached its goal; False for a gate that was not passed.
         sentence: the result in one sentence.
         metrics: name with its unit (`val/accuracy`, `throughput_samples_per_s`, `peak_memory_bytes`) to value.
@@ -35,7 +35,7 @@ class Result:
         details: more than the metrics, by name: lists of classes or slices, with units in the names of their keys.
     """
 
-    verb: str
+    command: str
     ok: bool
     sentence: str
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -43,20 +43,20 @@ class Result:
     overrides: Sequence[str] = ()
     exit: int = 0
     figures: Sequence[Figure] = ()
-    steps: Sequence[Step] = ()
+    steps: Sequence[ReportStep] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the document of the contract 'result'. NaN and infinities, which JSON lacks, are null."""
         return {
-            "format": stamp("result"),
-            "verb": self.verb,
+            "format": get_format_tag("result"),
+            "verb": self.command,
             "ok": self.ok,
             "sentence": self.sentence,
-            "metrics": {name: _finite(value) for name, value in self.metrics.items()},
+            "metrics": {name: _replace_nonfinite(value) for name, value in self.metrics.items()},
             "artifacts": {name: str(path) for name, path in self.artifacts.items()},
             "overrides": mask_overrides(self.overrides),
-            **({"details": plain(self.details)} if self.details else {}),
+            **({"details": convert_to_json(self.details)} if self.details else {}),
         }
 
     @classmethod
@@ -66,10 +66,10 @@ class Result:
         Raises:
             MLScaleError: it is another document, or of a later format.
         """
-        expect("result", document, where)
+        expect_format("result", document, where)
         metrics = {name: math.nan if value is None else value for name, value in document["metrics"].items()}
         return cls(
-            verb=document["verb"],
+            command=document["verb"],
             ok=document["ok"],
             sentence=document["sentence"],
             metrics=metrics,
@@ -78,35 +78,37 @@ class Result:
             details=document.get("details", {}),
         )
 
-    def text(self) -> str:
+    def format_text(self) -> str:
         """Return the text for a terminal: the sentence, the metrics, the artifacts, and tables for the terminal."""
         blocks = [self.sentence]
-        rows = figures_of(self.metrics)
+        rows = format_metrics(self.metrics)
         rows += [(name, str(path)) for name, path in self.artifacts.items()]
         if rows:
-            blocks.append(key_values(rows))
-        for each in self.figures:
-            if isinstance(each, Table) and each.terminal and each.rows:
-                blocks.append("\n".join(filter(None, (each.title, table(each.rows, each.columns), each.note))))
+            blocks.append(format_key_values(rows))
+        for figure in self.figures:
+            if isinstance(figure, TableBlock) and figure.terminal and figure.rows:
+                blocks.append(
+                    "\n".join(filter(None, (figure.title, format_table(figure.rows, figure.columns), figure.note)))
+                )
         return "\n\n".join(blocks)
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """Print the text of the command line in IPython on a terminal."""
-        printer.text(self.text())
+        printer.text(self.format_text())
 
     def _repr_html_(self) -> str:
         """Return the result's page, with its figures, for a notebook."""
-        from mlscale.report.html import page
-        from mlscale.report.notebook import fragment
+        from mlscale.report.html import render_page
+        from mlscale.report.notebook import extract_cell_html
         from mlscale.secrets.mask import Masker
 
         # A notebook is saved with its output, so secrets are masked as in any other file.
-        masker = Masker.of_process()
+        masker = Masker.create_for_process()
         shown = masker.mask_tree(self.as_dict())
         parts = {name: shown[name] for name in ("sentence", "ok", "metrics", "artifacts", "overrides")}
-        figures = [figure.masked(masker.mask) for figure in self.figures]
-        steps = [step.masked(masker.mask) for step in self.steps]
-        return fragment(page(self.verb, **parts, figures=figures, steps=steps))
+        figures = [figure.mask_texts(masker.mask_text) for figure in self.figures]
+        steps = [step.mask_texts(masker.mask_text) for step in self.steps]
+        return extract_cell_html(render_page(self.command, **parts, figures=figures, steps=steps))
 
 
 class ResultFolder(Protocol):
@@ -116,31 +118,31 @@ class ResultFolder(Protocol):
     def path(self) -> Path:
         """The folder itself."""
 
-    def result(
-        self, verb: str, result: Mapping[str, Any], figures: Sequence[Figure] = (), steps: Sequence[Step] = ()
+    def write_result(
+        self, command: str, result: Mapping[str, Any], plots: Sequence[Figure] = (), steps: Sequence[ReportStep] = ()
     ) -> Path:
         """Write a result as JSON and as a page; return the path of the JSON file."""
 
 
-def keep(result: Result, folder: ResultFolder) -> Result:
+def save_result(result: Result, folder: ResultFolder) -> Result:
     """Write a result into a run folder, as `results/<verb>.json` and a page next to it; return it with the page's path.
 
     Raises:
         MLScaleError: the folder can't be written to (exit code 5).
     """
-    page = folder.path / "results" / f"{result.verb}.html"
-    kept = replace(result, artifacts={**result.artifacts, "page": str(page)})
-    folder.result(kept.verb, kept.as_dict(), kept.figures, kept.steps)
-    return kept
+    page = folder.path / "results" / f"{result.command}.html"
+    saved = replace(result, artifacts={**result.artifacts, "page": str(page)})
+    folder.write_result(saved.command, saved.as_dict(), saved.figures, saved.steps)
+    return saved
 
 
-def emit(result: Result, output: str = "table", stream: TextIO | None = None) -> None:
+def print_result(result: Result, output: str = "table", stream: TextIO | None = None) -> None:
     """Print a result: `table` for people, `json` as one JSON document."""
-    text = json.dumps(result.as_dict(), ensure_ascii=False, indent=2) if output == "json" else result.text()
+    text = json.dumps(result.as_dict(), ensure_ascii=False, indent=2) if output == "json" else result.format_text()
     print(text, file=stream or sys.stdout)
 
 
-def _finite(value: Any) -> float | int | None:
+def _replace_nonfinite(value: Any) -> float | int | None:
     # Scalars of numpy and torch, which JSON does not accept.
     value = value.item() if hasattr(value, "item") else value
     return value if math.isfinite(value) else None

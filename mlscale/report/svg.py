@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from mlscale.report.blocks import Matrix, Scatter
+from mlscale.report.blocks import ConfusionMatrixPlot, ScatterPlot
 from mlscale.report.canvas import (
     BAR,
     BOTTOM,
@@ -26,96 +26,102 @@ from mlscale.report.canvas import (
     TOP,
     WIDTH,
     Axis,
-    empty,
-    grid,
-    names,
-    short,
-    svg,
-    tick,
+    draw_axis_names,
+    draw_empty_plot,
+    draw_grid,
+    draw_tick,
+    shorten_label,
+    wrap_svg,
 )
-from mlscale.report.clouds import matrix, scatter
-from mlscale.report.figures import Bars, Line, Rows
-from mlscale.report.text import number
+from mlscale.report.clouds import draw_confusion_matrix, draw_scatter_plot
+from mlscale.report.figures import BarPlot, HorizontalBarPlot, LinePlot
+from mlscale.report.text import format_number
 
 
-def draw(figure: Line | Bars | Rows | Matrix | Scatter) -> Markup:
+def draw_plot(figure: LinePlot | BarPlot | HorizontalBarPlot | ConfusionMatrixPlot | ScatterPlot) -> Markup:
     """Return the figure as an `<svg>` element, with its text alternative as the label for screen readers."""
-    if isinstance(figure, Rows):
-        return _rows(figure)
-    if isinstance(figure, Matrix | Scatter):
-        return matrix(figure) if isinstance(figure, Matrix) else scatter(figure)
-    return _bars(figure) if isinstance(figure, Bars) else _line(figure)
+    if isinstance(figure, HorizontalBarPlot):
+        return _draw_rows(figure)
+    if isinstance(figure, ConfusionMatrixPlot | ScatterPlot):
+        return draw_confusion_matrix(figure) if isinstance(figure, ConfusionMatrixPlot) else draw_scatter_plot(figure)
+    return _draw_bars(figure) if isinstance(figure, BarPlot) else _draw_line(figure)
 
 
-def _line(figure: Line) -> Markup:
-    points = [series.points() for series in figure.series[:COLOURS]]
-    ys = [y for each in points for _, y in each if math.isfinite(y)] + [value for _, value in figure.marks]
-    xs = [x for each in points for x, y in each if math.isfinite(y)]
+def _draw_line(figure: LinePlot) -> Markup:
+    points = [series.get_points() for series in figure.series[:COLOURS]]
+    ys = [y for series_points in points for _, y in series_points if math.isfinite(y)] + [
+        value for _, value in figure.marks
+    ]
+    xs = [x for series_points in points for x, y in series_points if math.isfinite(y)]
     if not xs:
-        return empty(figure)
+        return draw_empty_plot(figure)
     # `zero` is a bool: it adds one 0.0, or none.
     across, up = Axis(xs, LEFT, WIDTH - RIGHT), Axis([*ys, *[0.0] * figure.zero], HEIGHT - BOTTOM, TOP)
-    parts = [grid(up), names(figure.x, figure.y)]
-    parts += [tick(across.at(value), number(value)) for value in across.ticks if across.holds(value)]
+    parts = [draw_grid(up), draw_axis_names(figure.x, figure.y)]
+    parts += [
+        draw_tick(across.scale_value(value), format_number(value))
+        for value in across.ticks
+        if across.is_in_range(value)
+    ]
     for name, value in figure.marks:
-        height = up.at(value)
+        height = up.scale_value(value)
         parts.append(RULE.format(LEFT, WIDTH - RIGHT, height, height, "mark"))
         parts.append(TEXT.format(WIDTH - RIGHT, height - 4, "end", name))
-    for index, each in enumerate(points):
-        parts += _path(index, each, across, up)
-    return svg(figure, HEIGHT, parts)
+    for index, series_points in enumerate(points):
+        parts += _draw_path(index, series_points, across, up)
+    return wrap_svg(figure, HEIGHT, parts)
 
 
-def _path(index: int, points: Sequence[tuple[float, float]], across: Axis, up: Axis) -> list[Markup]:
+def _draw_path(index: int, points: Sequence[tuple[float, float]], across: Axis, up: Axis) -> list[Markup]:
     """Draw a line with gaps at missing values; with few points these are drawn as dots, too, so that one is visible."""
     runs: list[list[str]] = [[]]
     for x, y in points:
         if math.isfinite(y):
-            runs[-1].append(f"{across.at(x):.1f},{up.at(y):.1f}")
+            runs[-1].append(f"{across.scale_value(x):.1f},{up.scale_value(y):.1f}")
         elif runs[-1]:
             runs.append([])
     drawn = [CURVE.format(" ".join(run), index) for run in runs if len(run) > 1]
     if len(points) <= 40:
-        drawn += [DOT.format(*place.split(","), index) for run in runs for place in run]
+        drawn += [DOT.format(*point.split(","), index) for run in runs for point in run]
     return drawn
 
 
-def _bars(figure: Bars) -> Markup:
+def _draw_bars(figure: BarPlot) -> Markup:
     shown = figure.series[:COLOURS]
     ys = [value for series in shown for value in series.y if math.isfinite(value)]
     if not ys:
-        return empty(figure)
+        return draw_empty_plot(figure)
     # From zero: the length of a bar stands for its value.
     up = Axis([0.0, *ys], HEIGHT - BOTTOM, TOP)
     slot = (WIDTH - LEFT - RIGHT) / len(figure.labels)
-    width, base = slot * 0.8 / len(shown), up.at(0.0)
-    parts = [grid(up), names(figure.x, figure.y)]
+    width, base = slot * 0.8 / len(shown), up.scale_value(0.0)
+    parts = [draw_grid(up), draw_axis_names(figure.x, figure.y)]
     for index, series in enumerate(shown):
-        for place, value in enumerate(series.y):
+        for slot_index, value in enumerate(series.y):
             if not math.isfinite(value):
                 continue
-            left, top = LEFT + slot * (place + 0.1) + width * index, up.at(value)
+            left, top = LEFT + slot * (slot_index + 0.1) + width * index, up.scale_value(value)
             parts.append(BAR.format(left, min(top, base), width, abs(base - top), f"s{index}"))
     columns = max(len(label) for label in figure.labels)
     # About 9 units for a character and 8 between labels: where not all fit, every n-th label is drawn.
-    room = max(1, int((WIDTH - LEFT - RIGHT) / (9 * min(columns, DIGITS) + 8)))
-    every = math.ceil(len(figure.labels) / room)
-    for place in range(0, len(figure.labels), every):
-        parts.append(tick(LEFT + slot * (place + 0.5), short(figure.labels[place], DIGITS)))
-    return svg(figure, HEIGHT, parts)
+    max_labels = max(1, int((WIDTH - LEFT - RIGHT) / (9 * min(columns, DIGITS) + 8)))
+    every = math.ceil(len(figure.labels) / max_labels)
+    for slot_index in range(0, len(figure.labels), every):
+        parts.append(draw_tick(LEFT + slot * (slot_index + 0.5), shorten_label(figure.labels[slot_index], DIGITS)))
+    return wrap_svg(figure, HEIGHT, parts)
 
 
-def _rows(figure: Rows) -> Markup:
+def _draw_rows(figure: HorizontalBarPlot) -> Markup:
     """Draw each label above its bar, so that long labels fit."""
     finite = [value for _, value in figure.rows if math.isfinite(value)]
     # Where all values are 0, the full bar is 1: the widths are divided by it.
     whole = figure.whole or max([0.0, *finite]) or 1.0
     parts, step = [], 40
-    for place, (label, value) in enumerate(figure.rows):
-        top = place * step + 16
+    for row_index, (label, value) in enumerate(figure.rows):
+        top = row_index * step + 16
         length = max(0.0, min(1.0, value / whole)) * WIDTH if math.isfinite(value) else 0.0
-        parts.append(TEXT.format(0, top, "label", short(label, 42)))
-        parts.append(TEXT.format(WIDTH, top, "end", figure.shown(value)))
+        parts.append(TEXT.format(0, top, "label", shorten_label(label, 42)))
+        parts.append(TEXT.format(WIDTH, top, "end", figure.format_with_unit(value)))
         parts.append(BAR.format(0, top + 6, WIDTH, 12, "track"))
         parts.append(BAR.format(0, top + 6, length, 12, "s0"))
-    return svg(figure, len(figure.rows) * step + 4, parts)
+    return wrap_svg(figure, len(figure.rows) * step + 4, parts)

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 _NUMERIC = re.compile(r"^[-+]?[\d,.]+([eE][-+]?\d+)?\s?(%|[kMG]|[KMGT]iB|B|ms|s|min|h|d)?$|^(nan|inf|-inf|-|)$")
 _MOST_DECIMALS = 6  # of a percentage
 _UNITS = ("_bytes", "_samples_per_s", "_per_s", "_ms", "_s", "_usd", "_percent", "_days")
-_ROOM = 12  # the smallest width to which a column is cut
+_LEAST_WIDTH = 12  # the smallest width to which a column is cut
 
 
-def table(rows: Iterable[Sequence[object]], headers: Sequence[str] = (), width: int | None = None) -> str:
+def format_table(rows: Iterable[Sequence[object]], headers: Sequence[str] = (), width: int | None = None) -> str:
     """Return rows in aligned columns, numbers to the right, cut to the terminal's width.
 
     Args:
@@ -23,7 +23,7 @@ def table(rows: Iterable[Sequence[object]], headers: Sequence[str] = (), width: 
         headers: the names of the columns.
         width: characters of a line; the terminal's by default, unlimited where there is none.
     """
-    body = [["-" if cell is None else _one_line(str(cell)) for cell in row] for row in rows]
+    body = [["-" if cell is None else _replace_control_characters(str(cell)) for cell in row] for row in rows]
     lines = ([list(headers)] if headers else []) + body
     if not lines:
         return ""
@@ -31,21 +31,26 @@ def table(rows: Iterable[Sequence[object]], headers: Sequence[str] = (), width: 
     lines = [line + [""] * (len(columns) - len(line)) for line in lines]
     body = lines[1:] if headers else lines
     right = [bool(body) and all(_NUMERIC.match(line[c]) for line in body) for c in columns]
-    widths = _fitted([max(columns_of(line[c]) for line in lines) for c in columns], width or _terminal())
-    shown = ["  ".join(_cell(line[c], widths[c], right[c]) for c in columns).rstrip() for line in lines]
+    widths = _fit_widths(
+        [max(measure_width(line[c]) for line in lines) for c in columns], width or _get_terminal_width()
+    )
+    shown = ["  ".join(_format_cell(line[c], widths[c], right[c]) for c in columns).rstrip() for line in lines]
     if headers:
-        shown.insert(1, "  ".join("─" * each for each in widths))
+        shown.insert(1, "  ".join("─" * column_width for column_width in widths))
     return "\n".join(shown)
 
 
-def key_values(pairs: Iterable[tuple[str, object]]) -> str:
+def format_key_values(pairs: Iterable[tuple[str, object]]) -> str:
     """Return names and values, one pair a line, values aligned and never cut: a path must stay complete."""
     known = [(name, "-" if value is None else str(value)) for name, value in pairs]
-    room = max((columns_of(name) for name, _ in known), default=0)
-    return "\n".join(f"{_cell(name, room, False)}  {_hang(value, room + 2)}".rstrip() for name, value in known)
+    name_width = max((measure_width(name) for name, _ in known), default=0)
+    return "\n".join(
+        f"{_format_cell(name, name_width, False)}  {_align_continuation(value, name_width + 2)}".rstrip()
+        for name, value in known
+    )
 
 
-def number(value: float, digits: int = 4) -> str:
+def format_number(value: float, digits: int = 4) -> str:
     """Return a number with about `digits` significant digits: 0.9917, 1,437, 1.2e-05."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
@@ -58,12 +63,12 @@ def number(value: float, digits: int = 4) -> str:
     return f"{value:.{digits}g}"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a time span: 12 ms, 3.4 s, 2 min 05 s, 1 h 07 min, 3 d 04 h."""
     if not math.isfinite(seconds):
         return str(seconds)
     if seconds < 0:
-        return "-" + duration(-seconds)
+        return "-" + format_duration(-seconds)
     # The limits are those of the rounded text: 0.9996 s would read 1000 ms, and 59.96 s 60.0 s.
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
@@ -80,7 +85,7 @@ def duration(seconds: float) -> str:
     return f"{hours // 24} d {hours % 24:02d} h"
 
 
-def size(count: float) -> str:
+def format_size(count: float) -> str:
     """Return a number of bytes in binary units: 512 B, 1.5 KiB, 24.0 GiB."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         # From here on the rounded text would be 1024.0 of the smaller unit.
@@ -90,7 +95,7 @@ def size(count: float) -> str:
     raise AssertionError("unreachable")
 
 
-def percent(share: float, decimals: int = 1, *, sign: str = "", unit: str = "%") -> str:
+def format_percent(share: float, decimals: int = 1, *, sign: str = "", unit: str = "%") -> str:
     """Return a share as a percentage: 99.6%. Only exactly 1 and 0 read 100% and 0%: else 99.998%, <0.000001%.
 
     Args:
@@ -109,26 +114,26 @@ def percent(share: float, decimals: int = 1, *, sign: str = "", unit: str = "%")
     return ("<" if abs(share) < 0.5 else ">") + shown + unit
 
 
-def metric(name: str, value: float) -> str:
+def format_metric(name: str, value: float) -> str:
     """Return a metric's value with the unit that the end of its name stands for."""
     if name.endswith("_bytes"):
-        return size(value)
+        return format_size(value)
     if name.endswith("_samples_per_s"):
-        return f"{number(value)} samples/s"
+        return f"{format_number(value)} samples/s"
     if name.endswith("_ms"):
-        return f"{number(value)} ms"
+        return f"{format_number(value)} ms"
     if name.endswith("_s") and not name.endswith("_per_s"):
-        return duration(value)
+        return format_duration(value)
     if name.endswith("_usd"):
         return f"${value:,.2f}" if math.isfinite(value) else "unknown"
     if name.endswith("_percent"):
-        return f"{number(value)} %"
+        return f"{format_number(value)} %"
     if name.endswith("_days"):
-        return f"{number(value)} d"
-    return number(value)
+        return f"{format_number(value)} d"
+    return format_number(value)
 
 
-def figures_of(metrics: Mapping[str, float | None]) -> list[tuple[str, str]]:
+def format_metrics(metrics: Mapping[str, float | None]) -> list[tuple[str, str]]:
     """Return metrics as pairs of readable name and value; `x_low` and `x_high` are shown as the interval of `x`."""
     shown = []
     for name, value in metrics.items():
@@ -136,58 +141,58 @@ def figures_of(metrics: Mapping[str, float | None]) -> list[tuple[str, str]]:
         if name.endswith(("_low", "_high")) and name.rpartition("_")[0] in metrics:
             continue
         # Only NaN differs from itself.
-        text = "not measured" if value is None or value != value else metric(name, value)
+        text = "not measured" if value is None or value != value else format_metric(name, value)
         known = [end for end in ends if end is not None and end == end]
         if len(known) == 2:
-            text += " [" + ", ".join(metric(name, end) for end in known) + "]"
-        shown.append((label(name), text))
+            text += " [" + ", ".join(format_metric(name, end) for end in known) + "]"
+        shown.append((format_metric_name(name), text))
     return shown
 
 
-def number_like(text: str) -> bool:
+def is_number_like(text: str) -> bool:
     """Return True if a cell is empty or holds a number, with or without a unit or an interval."""
     return all(_NUMERIC.match(word) for word in re.sub(r"[\[\],%−–]", " ", text).split())
 
 
-def label(name: str) -> str:
-    """Return a metric's readable name, without the unit that `metric` shows: best val/accuracy."""
+def format_metric_name(name: str) -> str:
+    """Return a metric's readable name, without the unit that `format_metric` shows: best val/accuracy."""
     unit = next((unit for unit in _UNITS if name.endswith(unit)), "")
-    # `metric` shows no unit for a bare `_per_s`, so it stays in the name.
+    # `format_metric` shows no unit for a bare `_per_s`, so it stays in the name.
     return name if unit == "_per_s" else name.removesuffix(unit).replace("_", " ")
 
 
-def columns_of(text: str) -> int:
+def measure_width(text: str) -> int:
     """Return the width of `text` in columns of a terminal: two for wide characters, none for combining ones."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
-def _terminal() -> int:
+def _get_terminal_width() -> int:
     """Return the terminal's width; practically unlimited where the output goes to a file."""
     return shutil.get_terminal_size(fallback=(10_000, 24)).columns
 
 
-def _fitted(widths: list[int], limit: int) -> list[int]:
+def _fit_widths(widths: list[int], limit: int) -> list[int]:
     """Return widths with which a line fits: the widest columns are cut first, none below 12."""
     widths = list(widths)
-    while sum(widths) + 2 * (len(widths) - 1) > limit and max(widths) > _ROOM:
+    while sum(widths) + 2 * (len(widths) - 1) > limit and max(widths) > _LEAST_WIDTH:
         widths[widths.index(max(widths))] -= 1
     return widths
 
 
-def _cell(text: str, width: int, right: bool) -> str:
-    if columns_of(text) > width:
+def _format_cell(text: str, width: int, right: bool) -> str:
+    if measure_width(text) > width:
         # One character at a time: their widths differ. The last column is for the ellipsis.
-        while columns_of(text) > width - 1:
+        while measure_width(text) > width - 1:
             text = text[:-1]
         text += "…"
-    space = " " * (width - columns_of(text))
+    space = " " * (width - measure_width(text))
     return space + text if right else text + space
 
 
-def _one_line(text: str) -> str:
+def _replace_control_characters(text: str) -> str:
     """Replace line breaks and other control characters: escape sequences would act on the terminal."""
     return "".join(character if character.isprintable() else " " for character in text).rstrip()
 
 
-def _hang(text: str, indent: int) -> str:
+def _align_continuation(text: str, indent: int) -> str:
     return text.replace("\n", "\n" + " " * indent)

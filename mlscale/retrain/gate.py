@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.export.servable import Servable
-from mlscale.stats.paired import Paired, paired
+from mlscale.stats.paired import PairedComparison, compare_paired
 from mlscale.stats.timing import TimesCompared, compare_times
 
 Labelled = Iterable[tuple[NDArray[Any], list[str]]]
@@ -18,7 +18,7 @@ Labelled = Iterable[tuple[NDArray[Any], list[str]]]
 
 
 @dataclass(frozen=True)
-class Bounds:
+class GateLimits:
     """The limits of the gate.
 
     Attributes:
@@ -33,19 +33,21 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class Judged:
+class GateDecision:
     """The result of the comparison.
 
     Attributes:
-        figures: the metrics, name_unit to value.
-        against: reasons against the challenger; empty: it passes all gates.
+        metrics: the metrics, name_unit to value.
+        objections: reasons against the challenger; empty: it passes all gates.
     """
 
-    figures: dict[str, float]
-    against: tuple[str, ...]
+    metrics: dict[str, float]
+    objections: tuple[str, ...]
 
 
-def judge(champion: Servable, challenger: Servable, held_out: Labelled, original: Labelled, bounds: Bounds) -> Judged:
+def compare_with_champion(
+    champion: Servable, challenger: Servable, held_out: Labelled, original: Labelled, limits: GateLimits
+) -> GateDecision:
     """Compare two models.
 
     On the held-out part of the window the challenger must be better, by McNemar's test on the pairs, one-sided. On the
@@ -57,17 +59,17 @@ def judge(champion: Servable, challenger: Servable, held_out: Labelled, original
         champion, challenger: as they are served.
         held_out: labelled samples of production that the challenger was not trained on.
         original: validation samples of the earlier data.
-        bounds: the limits.
+        limits: the limits.
     """
-    window, before = [_right(champion, challenger, part) for part in (held_out, original)]
-    now, old = (paired(*both, confidence=1 - bounds.alpha) for both in (window, before))
+    window, before = [_check_predictions(champion, challenger, part) for part in (held_out, original)]
+    now, old = (compare_paired(*both, confidence=1 - limits.alpha) for both in (window, before))
     # Zeros are enough: the time depends on the shape.
     sample = np.zeros((1, *champion.input.shape[1:]), champion.input.dtype)
     # CPU time, since other processes of this machine do not count in it; rounds of both models alternate.
     times = compare_times(
-        lambda: challenger.logits(sample), lambda: champion.logits(sample), bound=bounds.max_latency_ratio
+        lambda: challenger.logits(sample), lambda: champion.logits(sample), bound=limits.max_latency_ratio
     )
-    figures = {
+    metrics = {
         "champion_window_accuracy": float(window[0].mean()),
         "challenger_window_accuracy": float(window[1].mean()),
         "window_p_better": now.p_better,
@@ -84,38 +86,42 @@ def judge(champion: Servable, challenger: Servable, held_out: Labelled, original
         "champion_latency_ms": times.second.wall_ms,
         "challenger_latency_ms": times.first.wall_ms,
     }
-    return Judged(figures, tuple(_against(now, old, times, bounds)))
+    return GateDecision(metrics, tuple(_list_objections(now, old, times, limits)))
 
 
-def _against(now: Paired, old: Paired, times: TimesCompared, bounds: Bounds) -> list[str]:
+def _list_objections(
+    now: PairedComparison, old: PairedComparison, times: TimesCompared, limits: GateLimits
+) -> list[str]:
     reasons = []
     # One-sided: a challenger that is different but worse must not pass.
-    if now.p_better > bounds.alpha:
+    if now.p_better > limits.alpha:
         reasons.append(
             f"it is not surely better on the {now.samples} held-out samples: {now.gained} more right, {now.lost} more "
-            f"wrong (p {now.p_better:.2g}, gate.alpha {bounds.alpha:g})"
+            f"wrong (p {now.p_better:.2g}, gate.alpha {limits.alpha:g})"
         )
     # The end of the interval, not the measured difference: a small sample can't prove that nothing was forgotten.
-    if old.low < -bounds.max_drop:
+    if old.low < -limits.max_drop:
         reasons.append(
             f"on the {old.samples} original samples it may be worse by {-old.low:.2%} (measured "
-            f"{old.difference:+.2%}, gate.max_drop {bounds.max_drop:.2%})"
+            f"{old.difference:+.2%}, gate.max_drop {limits.max_drop:.2%})"
         )
     # `is not True`: None is undecided, which must not promote.
-    if (fast := times.is_at_most(bounds.max_latency_ratio)) is not True:
+    if (fast := times.is_at_most(limits.max_latency_ratio)) is not True:
         ratio = times.ratio
         reasons.append(
             f"{'' if fast is False else 'undecided whether it is fast enough: '}one sample takes {ratio.value:.2f}× as "
-            f"long ({ratio.low:.2f} to {ratio.high:.2f}, gate.max_latency_ratio {bounds.max_latency_ratio:g})"
+            f"long ({ratio.low:.2f} to {ratio.high:.2f}, gate.max_latency_ratio {limits.max_latency_ratio:g})"
         )
     return reasons
 
 
-def _right(champion: Servable, challenger: Servable, samples: Labelled) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _check_predictions(
+    champion: Servable, challenger: Servable, samples: Labelled
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return for each sample whether the champion, and whether the challenger, is correct, bool (n,) each."""
-    found: tuple[list[bool], list[bool]] = ([], [])
+    correct: tuple[list[bool], list[bool]] = ([], [])
     # Both models in one pass: the samples are decoded once.
     for raw, names in samples:
-        for model, right in zip((champion, challenger), found, strict=True):
-            right += [said == name for said, name in zip(model.predict(raw).labels, names, strict=True)]
-    return np.array(found[0], bool), np.array(found[1], bool)
+        for model, right in zip((champion, challenger), correct, strict=True):
+            right += [predicted == name for predicted, name in zip(model.predict(raw).labels, names, strict=True)]
+    return np.array(correct[0], bool), np.array(correct[1], bool)

@@ -20,18 +20,18 @@ from typing import Any
 from mlscale.atomic_files import (
     ASIDE,
     PRIVATE_FILE,
+    convert_to_json,
+    create_write_error,
     make_folders,
-    plain,
     read_json,
     remove_tree,
     sync_folder,
-    unwritable,
     write_json,
 )
-from mlscale.contracts import expect, stamp
+from mlscale.contracts import expect_format, get_format_tag
 from mlscale.errors import MLScaleError
-from mlscale.runs.identity import new_id, now
-from mlscale.versions.disk_lock import Busy, held
+from mlscale.runs.identity import generate_id, get_current_time
+from mlscale.versions.disk_lock import LockHeldError, hold_folder_lock
 
 PROMOTED, REJECTED, TOO_FEW, OVERTAKEN = "promoted", "rejected", "too few", "overtaken"
 FAILED, INTERRUPTED = "failed", "interrupted"
@@ -40,7 +40,7 @@ _RECORD = "turn.json"
 
 
 @dataclass(frozen=True)
-class Turn:
+class RetrainingCycle:
     """One retraining cycle.
 
     Attributes:
@@ -71,19 +71,19 @@ class Turn:
     window: Mapping[str, Any] = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)
 
-    def document(self) -> dict[str, Any]:
+    def build_journal_record(self) -> dict[str, Any]:
         """Return the turn as a line of the journal."""
-        written: dict[str, Any] = plain({"format": stamp("turn"), **asdict(self)})
+        written: dict[str, Any] = convert_to_json({"format": get_format_tag("turn"), **asdict(self)})
         return written
 
     @classmethod
-    def read(cls, document: Mapping[str, Any], where: str) -> Turn:
+    def parse_record(cls, document: Mapping[str, Any], where: str) -> RetrainingCycle:
         """Return the turn that `document` has written.
 
         Raises:
             MLScaleError: it is corrupt, or of a later format.
         """
-        expect("turn", document, where)
+        expect_format("turn", document, where)
         try:
             return cls(**{name: document[name] for name in cls.__dataclass_fields__})
         except KeyError as error:
@@ -95,7 +95,7 @@ class Turn:
             ) from error
 
 
-class Journal:
+class RetrainingJournal:
     """The turns of one model.
 
     Args:
@@ -109,7 +109,7 @@ class Journal:
         self._model = model
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def lock_journal(self) -> Iterator[None]:
         """Lock the journal inside the block: one turn of a model at a time.
 
         Raises:
@@ -119,8 +119,8 @@ class Journal:
         with ExitStack() as stack:
             try:
                 # No waiting: a second turn would train against a champion that the first one may replace.
-                stack.enter_context(held(self.folder, seconds=0))
-            except Busy as error:
+                stack.enter_context(hold_folder_lock(self.folder, seconds=0))
+            except LockHeldError as error:
                 raise MLScaleError(
                     f"another process is retraining {self._model}",
                     where=str(self.folder),
@@ -129,13 +129,13 @@ class Journal:
                 ) from error
             yield
 
-    def turns(self) -> list[Turn]:
+    def read_cycles(self) -> list[RetrainingCycle]:
         """Return the turns that have ended, oldest first; lines that are cut short are skipped.
 
         Raises:
             MLScaleError: a line is corrupt in another way, or of a later format.
         """
-        found = []
+        cycles = []
         text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.is_file() else ""
         for number, line in enumerate(text.splitlines(), 1):
             try:
@@ -143,71 +143,74 @@ class Journal:
             except ValueError:  # a line that a power cut has cut short
                 continue
             if isinstance(document, dict):
-                found.append(Turn.read(document, f"{self.path}, line {number}"))
-        return found
+                cycles.append(RetrainingCycle.parse_record(document, f"{self.path}, line {number}"))
+        return cycles
 
-    def begin(self, champion: str) -> Turn:
+    def begin_cycle(self, champion: str) -> RetrainingCycle:
         """Create a new turn and its folder."""
-        turn = Turn(new_id(), self._model, champion, now())
-        make_folders(self.of(turn))
-        self.note(turn)
-        return turn
+        cycle = RetrainingCycle(generate_id(), self._model, champion, get_current_time())
+        make_folders(self.get_cycle_folder(cycle))
+        self.save_progress(cycle)
+        return cycle
 
-    def of(self, turn: Turn) -> Path:
+    def get_cycle_folder(self, cycle: RetrainingCycle) -> Path:
         """Return the folder of a turn."""
-        return self.folder / turn.id
+        return self.folder / cycle.id
 
-    def note(self, turn: Turn) -> None:
+    def save_progress(self, cycle: RetrainingCycle) -> None:
         """Save the progress of a turn in its folder."""
-        write_json(self.of(turn) / _RECORD, turn.document())
+        write_json(self.get_cycle_folder(cycle) / _RECORD, cycle.build_journal_record())
 
-    def end(self, turn: Turn, *, keep: bool) -> None:
+    def record_cycle(self, cycle: RetrainingCycle, *, keep: bool) -> None:
         """Append a turn that has ended; it is on disk when this returns.
 
         Args:
-            turn: with its decision.
+            cycle: with its decision.
             keep: keep its folder, which runs and versions refer to.
         """
-        # The record in the folder first: a process that is killed before the line is written is found by `recover`.
-        self.note(turn)
-        self._append(json.dumps(turn.document(), ensure_ascii=False, allow_nan=False))
+        # The record in the folder first: a process that is killed before the line is written is found by
+        # `recover_cycles`.
+        self.save_progress(cycle)
+        self._append_line(json.dumps(cycle.build_journal_record(), ensure_ascii=False, allow_nan=False))
         if not keep:
-            remove_tree(self.of(turn))
+            remove_tree(self.get_cycle_folder(cycle))
 
-    def recover(self, promoted: Callable[[Turn], bool]) -> list[Turn]:
-        """Write the lines of turns that were killed, clean up, and return these turns. Only inside `alone`.
+    def recover_cycles(self, is_promoted: Callable[[RetrainingCycle], bool]) -> list[RetrainingCycle]:
+        """Write the lines of turns that were killed, clean up, and return these turns. Only inside `lock_journal`.
 
         Args:
-            promoted: returns whether the challenger of a turn was promoted in it.
+            is_promoted: returns whether the challenger of a turn was promoted in it.
         """
-        known = {turn.id: turn for turn in self.turns()}
-        found = []
+        known = {cycle.id: cycle for cycle in self.read_cycles()}
+        recovered = []
         for folder in sorted(self.folder.iterdir()):
-            of = known.get(folder.name)
-            if folder.is_dir() and (folder.name.startswith(ASIDE) or (of is not None and of.run is None)):
+            ended_cycle = known.get(folder.name)
+            if folder.is_dir() and (
+                folder.name.startswith(ASIDE) or (ended_cycle is not None and ended_cycle.run is None)
+            ):
                 remove_tree(folder)
             elif folder.is_dir() and folder.name not in known:
-                found += self._recovered(folder, promoted)
-        return found
+                recovered += self._recover_cycle(folder, is_promoted)
+        return recovered
 
-    def _recovered(self, folder: Path, promoted: Callable[[Turn], bool]) -> list[Turn]:
+    def _recover_cycle(self, folder: Path, is_promoted: Callable[[RetrainingCycle], bool]) -> list[RetrainingCycle]:
         try:
-            turn = Turn.read(read_json(folder / _RECORD), str(folder / _RECORD))
+            cycle = RetrainingCycle.parse_record(read_json(folder / _RECORD), str(folder / _RECORD))
         except MLScaleError:  # killed before its record was written
             remove_tree(folder)
             return []
-        if turn.decision == RUNNING:
-            done = turn.challenger is not None and promoted(turn)
-            turn = replace(
-                turn,
-                ended=now(),
+        if cycle.decision == RUNNING:
+            done = cycle.challenger is not None and is_promoted(cycle)
+            cycle = replace(
+                cycle,
+                ended=get_current_time(),
                 decision=PROMOTED if done else INTERRUPTED,
                 reason="all gates held" if done else "the process was killed",
             )
-        self.end(turn, keep=turn.run is not None)
-        return [turn]
+        self.record_cycle(cycle, keep=cycle.run is not None)
+        return [cycle]
 
-    def _append(self, line: str) -> None:
+    def _append_line(self, line: str) -> None:
         try:
             # O_APPEND and one write: a line is never mixed with another one. O_RDWR, since `pread` checks the end.
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, PRIVATE_FILE)
@@ -222,4 +225,4 @@ class Journal:
             # The entry of a new file is in its folder, which has to be synced, too.
             sync_folder(self.path.parent)
         except OSError as error:
-            raise unwritable(self.path, error) from error
+            raise create_write_error(self.path, error) from error

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
-from mlscale.export.servable import Port, accepted
+from mlscale.export.servable import Port, cast_input
 
 
 @dataclass(frozen=True, eq=False)
-class Window:
+class LabelledWindow:
     """n labelled samples, oldest first.
 
     Attributes:
@@ -42,7 +42,7 @@ class Window:
     def __len__(self) -> int:
         return len(self.classes)
 
-    def document(self) -> dict[str, Any]:
+    def summarize_window(self) -> dict[str, Any]:
         """Return the summary of the window for the journal."""
         held_out = int(self.held_out.sum())
         return {
@@ -56,7 +56,9 @@ class Window:
         }
 
 
-def window(events: Any, port: Port, labels: Sequence[str], *, model: str, held_out: float, most: int) -> Window:
+def select_labelled_window(
+    events: Any, port: Port, labels: Sequence[str], *, model: str, held_out: float, most: int
+) -> LabelledWindow:
     """Return the latest samples that can be used for training.
 
     The same input counts once, with its latest label: a copy adds no information, and must not be on both sides of the
@@ -77,47 +79,47 @@ def window(events: Any, port: Port, labels: Sequence[str], *, model: str, held_o
     # From the newest: the latest label of an input wins, and older events are left out beyond `most`.
     for row in reversed(range(len(events))):
         sample, dtype, shape, truth = (column[row] for column in columns)
-        raw = None if sample is None else _read(sample, dtype, shape, port)
+        raw = None if sample is None else _decode_input(sample, dtype, shape, port)
         if raw is None:
             left_out["without a sample" if sample is None else "another shape or dtype"] += 1
         elif truth not in numbers:
             left_out["a label that the model does not have"] += 1
-        elif (digest := _digest(raw, model)) in taken:
+        elif (digest := _compute_input_digest(raw, model)) in taken:
             left_out["seen before"] += 1
         elif len(taken) == most:
             left_out["older than the latest"] += 1
         else:
             taken[digest] = row, raw, numbers[truth]
     # Back to oldest first.
-    kept = list(reversed(taken.items()))
+    selected = list(reversed(taken.items()))
     times = events.time
-    return Window(
-        raw=np.stack([raw for _, (_, raw, _) in kept]) if kept else np.zeros((0, *port.shape[1:]), port.dtype),
-        classes=np.array([number for _, (_, _, number) in kept], np.int64),
+    return LabelledWindow(
+        raw=np.stack([raw for _, (_, raw, _) in selected]) if selected else np.zeros((0, *port.shape[1:]), port.dtype),
+        classes=np.array([number for _, (_, _, number) in selected], np.int64),
         # The 8 bytes of a digest are uniform from 0 to 2**64 - 1.
-        held_out=np.array([int.from_bytes(digest) < held_out * 2**64 for digest, _ in kept], bool),
-        since=_iso(times[kept[0][1][0]]) if kept else "",
-        until=_iso(times[kept[-1][1][0]]) if kept else "",
+        held_out=np.array([int.from_bytes(digest) < held_out * 2**64 for digest, _ in selected], bool),
+        since=_format_time(times[selected[0][1][0]]) if selected else "",
+        until=_format_time(times[selected[-1][1][0]]) if selected else "",
         labelled=len(events),
         left_out=dict(left_out),
     )
 
 
-def _read(sample: bytes, dtype: str, shape: Sequence[int], port: Port) -> NDArray[Any] | None:
+def _decode_input(sample: bytes, dtype: str, shape: Sequence[int], port: Port) -> NDArray[Any] | None:
     """Return one input in the dtype of the model; None where it does not fit."""
     try:
         # dtype and shape come from an event: numpy raises on those that do not exist or do not fit the bytes.
-        raw: NDArray[Any] = accepted(np.frombuffer(sample, np.dtype(dtype)).reshape(1, *shape), port)
+        raw: NDArray[Any] = cast_input(np.frombuffer(sample, np.dtype(dtype)).reshape(1, *shape), port)
     except (MLScaleError, TypeError, ValueError):
         return None
     one: NDArray[Any] = raw[0]
     return one
 
 
-def _digest(raw: NDArray[Any], model: str) -> bytes:
+def _compute_input_digest(raw: NDArray[Any], model: str) -> bytes:
     # Keyed by the model's name, so that two models split the same inputs independently. A key has 64 bytes at most.
     return blake2b(raw.tobytes(), digest_size=8, key=model.encode()[:64], person=b"mlscale retrain").digest()
 
 
-def _iso(time: np.datetime64) -> str:
+def _format_time(time: np.datetime64) -> str:
     return f"{np.datetime_as_string(time, 'ms')}Z"

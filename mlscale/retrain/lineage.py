@@ -15,21 +15,21 @@ from mlscale.errors import MLScaleError
 from mlscale.runs.folder import RunFolder
 from mlscale.versions import LocalRegistry, Version
 from mlscale.versions.version_reference import CHAMPION
-from mlscale.versions.version_weights import run_of
+from mlscale.versions.version_weights import find_version_run
 
 RETRAINED = "retrain"
 """The tag of a run that a turn has trained: its validation data are a window, the earlier ones are its test data."""
 _BATCH = 256
 
 
-def champion_of(registry: LocalRegistry, version: Version) -> Version:
+def require_champion(registry: LocalRegistry, version: Version) -> Version:
     """Return `version` if it is its model's champion.
 
     Raises:
         MLScaleError: it is not the champion, or its model has none.
     """
     # The alias may have moved since the version was resolved: read it now.
-    number = registry.aliases(version.name).of.get(CHAMPION)
+    number = registry.get_aliases(version.name).of.get(CHAMPION)
     if number == version.number:
         return version
     raise MLScaleError(
@@ -40,14 +40,14 @@ def champion_of(registry: LocalRegistry, version: Version) -> Version:
     )
 
 
-def origin_of(version: Version, runs_dir: str | Path) -> tuple[RunFolder, Path]:
+def find_origin(version: Version, runs_dir: str | Path) -> tuple[RunFolder, Path]:
     """Return the run and the checkpoint that a version was exported from.
 
     Raises:
         MLScaleError: the version names no run, or run or checkpoint was not found.
     """
     run = version.run or {}
-    folder = run_of(version, runs_dir)
+    folder = find_version_run(version, runs_dir)
     if folder is None:
         raise MLScaleError(
             f"the run that {version.ref} comes from is not there",
@@ -69,25 +69,25 @@ def origin_of(version: Version, runs_dir: str | Path) -> tuple[RunFolder, Path]:
 
 
 @dataclass(frozen=True)
-class Before:
+class ChampionData:
     """The training and validation data of the champion.
 
     Attributes:
         train: paths of training shards.
         original: paths of the shards on which a challenger must not be worse.
         splits: the splits of these shards.
-        named: True if labels in the shards are names, False if numbers.
+        has_label_names: True if labels in the shards are names, False if numbers.
         label_key: extension of the label member.
     """
 
     train: tuple[str, ...]
     original: tuple[str, ...]
     splits: tuple[str, ...]
-    named: bool
+    has_label_names: bool
     label_key: str
 
 
-def before(data: Any, tags: Sequence[str]) -> Before:
+def collect_champion_data(data: Any, tags: Sequence[str]) -> ChampionData:
     """Return the shards of the champion's data module.
 
     A run that a turn has trained was validated on that turn's window; the earlier validation data are its test data. A
@@ -109,16 +109,18 @@ def before(data: Any, tags: Sequence[str]) -> Before:
             fix="write the data as WebDataset shards, and train a champion on them: data=webdataset data.train=…",
         )
     splits = ("test", "val") if RETRAINED in tags else ("val",)
-    return Before(
-        train=tuple(data.shards("train")),
-        original=tuple(path for split in splits for path in data.shards(split)),
+    return ChampionData(
+        train=tuple(data.list_shard_paths("train")),
+        original=tuple(path for split in splits for path in data.list_shard_paths(split)),
         splits=splits,
-        named=data.facts().class_names is not None,
+        has_label_names=data.facts().class_names is not None,
         label_key=data.label_key,
     )
 
 
-def labelled(data: Any, splits: Sequence[str], labels: Sequence[str]) -> Iterator[tuple[NDArray[Any], list[str]]]:
+def iterate_labelled_samples(
+    data: Any, splits: Sequence[str], labels: Sequence[str]
+) -> Iterator[tuple[NDArray[Any], list[str]]]:
     """Yield the stored samples of splits in batches, raw, with the names of their classes.
 
     Args:
@@ -127,9 +129,9 @@ def labelled(data: Any, splits: Sequence[str], labels: Sequence[str]) -> Iterato
         labels: names of the classes by number.
     """
     for split in splits:
-        decoded = data.decoded(split)
+        decoded = data.get_decoded_split(split)
         # In batches: a validation set may be larger than memory.
         for start in range(0, len(decoded), _BATCH):
             rows = range(start, min(start + _BATCH, len(decoded)))
-            raw = np.stack([decoded.sample(row) for row in rows])
+            raw = np.stack([decoded.get_sample(row) for row in rows])
             yield raw, [labels[number] for number in decoded.labels[rows.start : rows.stop].tolist()]

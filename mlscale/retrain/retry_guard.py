@@ -10,26 +10,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from mlscale.retrain.journal import PROMOTED, REJECTED, Turn
+from mlscale.retrain.journal import PROMOTED, REJECTED, RetrainingCycle
 
 
-def not_before(turns: Sequence[Turn], *, cooldown_hours: float, factor: float, longest_hours: float) -> datetime | None:
+def compute_earliest_start(
+    cycles: Sequence[RetrainingCycle], *, cooldown_hours: float, factor: float, longest_hours: float
+) -> datetime | None:
     """Return the time before which no challenger may be trained; None if one may be trained now.
 
     Turns without a comparison (too few labels, killed, failed) cause no pause.
 
     Args:
-        turns: of one model, oldest first.
+        cycles: of one model, oldest first.
         cooldown_hours: the pause after a turn that ended with a comparison.
         factor: multiplies the pause for each rejection since the last promotion.
         longest_hours: the longest pause.
     """
-    judged = [turn for turn in turns if turn.decision in (PROMOTED, REJECTED)]
+    judged = [cycle for cycle in cycles if cycle.decision in (PROMOTED, REJECTED)]
     if not judged:
         return None
     rejections = 0
-    for turn in reversed(judged):
-        if turn.decision == PROMOTED:
+    for cycle in reversed(judged):
+        if cycle.decision == PROMOTED:
             break
         rejections += 1
     # A setting below the cooldown must not shorten it.

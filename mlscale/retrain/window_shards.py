@@ -62,10 +62,10 @@ def write_shards(
         # webdataset's writer is given an open file: in secure mode it opens none itself.
         with (folder / f"{number:03}.tar").open("wb") as stream, TarWriter(stream, mtime=0) as writer:
             for key in range(start, min(start + shard_size, len(raw))):
-                writer.write({"__key__": f"{key:06}", "png": _png(raw[key]), label_key: labels[key].encode()})
+                writer.write({"__key__": f"{key:06}", "png": _encode_png(raw[key]), label_key: labels[key].encode()})
 
 
-def _png(image: NDArray[Any]) -> bytes:
+def _encode_png(image: NDArray[Any]) -> bytes:
     # PNG has the channels last; grey images have no axis for them.
     pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
     buffer = io.BytesIO()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlscale.atomic_files import artefacts, read_json, sha256, write_json
+from mlscale.atomic_files import compute_sha256, iterate_regular_files, read_json, write_json
 
 _MANIFEST = "manifest.json"
 
 
-def amend(run: Path, *names: str) -> None:
+def update_manifest(run: Path, *names: str) -> None:
     """Update the manifest's entries of `names` to the files that exist now.
 
     Names that the manifest does not list are skipped: files that a later command added are not part of the seal.
@@ -28,10 +28,10 @@ def amend(run: Path, *names: str) -> None:
         for path in listed:
             del manifest["artefacts"][path]
         # A command may write other files than before, so old entries are dropped first and the folder is listed again.
-        found = [run / name] if (run / name).is_file() else list(artefacts(run / name))
-        for file in found:
+        files = [run / name] if (run / name).is_file() else list(iterate_regular_files(run / name))
+        for file in files:
             manifest["artefacts"][file.relative_to(run).as_posix()] = {
-                "sha256": sha256(file),
+                "sha256": compute_sha256(file),
                 "bytes": file.stat().st_size,
             }
     write_json(run / _MANIFEST, manifest)

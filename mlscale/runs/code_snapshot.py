@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from mlscale.contracts import stamp
+from mlscale.contracts import get_format_tag
 from mlscale.runs import git
-from mlscale.secrets.secret_patterns import masked, scan, words
+from mlscale.secrets.secret_patterns import find_secret_spans, mask_spans, split_words
 
 TOTAL_BYTES = 10 << 20
 FILE_BYTES = 1 << 20
@@ -24,7 +24,7 @@ FILES = 5000
 SECONDS = 2.0  # limit for scanning a folder: a user may start in a home directory
 DIFF = "uncommitted.diff"
 # Never read, even if git tracks them: their only purpose is to hold secrets.
-PRIVATE = words(
+PRIVATE = split_words(
     ".env .env.* *.pem *.key *.p12 *.pfx *.jks *.keystore *.kdbx id_rsa* id_ed25519* id_ecdsa* id_dsa* .netrc _netrc "
     ".pypirc .pgpass .htpasswd .git-credentials .npmrc .dockercfg credentials credentials.json credentials.yaml "
     "credentials.yml credentials.toml credentials.ini secrets.json secrets.yaml secrets.yml secrets.toml secrets.env "
@@ -54,7 +54,7 @@ _QUOTED_ONLY = (
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class CodeSnapshot:
     """A snapshot in memory, at most 10 MiB; `RunFolder.create` writes it.
 
     Attributes:
@@ -79,7 +79,7 @@ class Snapshot:
     dirty: bool = False
     complete: bool = True
 
-    def summary(self) -> dict[str, Any]:
+    def build_run_summary(self) -> dict[str, Any]:
         """Return the summary that run.json holds."""
         return {
             "digest": self.digest,
@@ -89,10 +89,10 @@ class Snapshot:
             "skipped": len(self.skipped),
         }
 
-    def document(self) -> dict[str, Any]:
+    def build_code_document(self) -> dict[str, Any]:
         """Return the content of code.json."""
         return {
-            "format": stamp("code"),
+            "format": get_format_tag("code"),
             "digest": self.digest,
             "root": self.root,
             "commit": self.commit,
@@ -104,13 +104,13 @@ class Snapshot:
             "complete": self.complete,
         }
 
-    def warnings(self) -> list[str]:
+    def format_warnings(self) -> list[str]:
         """Return warnings for the user, one line each; secrets in code first."""
         lines = []
         # Tests hold made-up secrets: masked all the same, but nothing to move.
-        told = [name for name in self.masked if "tests" not in PurePath(name).parts]
-        if told:
-            names = ", ".join(told[:3]) + (", …" if len(told) > 3 else "")
+        masked_files = [name for name in self.masked if "tests" not in PurePath(name).parts]
+        if masked_files:
+            names = ", ".join(masked_files[:3]) + (", …" if len(masked_files) > 3 else "")
             lines.append(
                 f"code snapshot: what looks like a secret in {names} was replaced by ***; move it to the environment"
             )
@@ -123,7 +123,7 @@ class Snapshot:
         return lines
 
 
-def take(root: str | Path = ".") -> Snapshot:
+def take_snapshot(root: str | Path = ".") -> CodeSnapshot:
     """Take a snapshot of the code in `root`; on failure return an empty one with the reason, so that the run continues.
 
     Args:
@@ -131,44 +131,57 @@ def take(root: str | Path = ".") -> Snapshot:
             not ignore, as they are now, and the uncommitted diff. Elsewhere: Python and YAML files. Never run folders.
     """
     try:
-        return _take(Path(root).resolve())
+        return _collect_code(Path(root).resolve())
     except Exception as error:
         reason = {".": f"{type(error).__name__}: {error}"}
-        return Snapshot(str(root), _digest({}), _archive({}), (), reason, {}, complete=False)
+        return CodeSnapshot(str(root), _compute_code_digest({}), _pack_archive({}), (), reason, {}, complete=False)
 
 
-def _take(root: Path) -> Snapshot:
+def _collect_code(root: Path) -> CodeSnapshot:
     deadline = time.monotonic() + SECONDS
-    state = git.state(root, timeout=SECONDS)
-    listed = git.files(root, timeout=SECONDS) if state else None
-    kept: dict[str, bytes] = {}
+    state = git.read_git_state(root, timeout=SECONDS)
+    listed = git.list_git_files(root, timeout=SECONDS) if state else None
+    contents: dict[str, bytes] = {}
     skipped: dict[str, str] = {}
-    hits: dict[str, int] = {}
+    mask_counts: dict[str, int] = {}
     total, complete = 0, True
-    for count, name in enumerate(_without_runs(listed) if listed is not None else _walk(root, deadline)):
+    for count, name in enumerate(
+        _exclude_run_folders(listed) if listed is not None else _find_code_files(root, deadline)
+    ):
         if count >= FILES or time.monotonic() > deadline:
             complete = False
             break
-        content = _read(root / name, TOTAL_BYTES - total)
+        content = _read_code_file(root / name, TOTAL_BYTES - total)
         if isinstance(content, str):
             skipped[name] = content
             continue
-        kept[name], found = _clean(name, content)
-        total += len(kept[name])
-        hits.update({name: found} if found else {})
+        contents[name], mask_count = _mask_secrets(name, content)
+        total += len(contents[name])
+        mask_counts.update({name: mask_count} if mask_count else {})
     # Before the diff is added: the same code has the same digest, committed or not.
-    digest = _digest(kept)
-    diff = git.diff(root, timeout=SECONDS) if state and state.dirty else b""
+    digest = _compute_code_digest(contents)
+    diff = git.diff_uncommitted(root, timeout=SECONDS) if state and state.dirty else b""
     if len(diff) > FILE_BYTES:
         skipped[DIFF] = "larger than 1 MiB"
     elif diff:
-        kept[DIFF], found = _clean(DIFF, diff)
-        hits.update({DIFF: found} if found else {})
+        contents[DIFF], mask_count = _mask_secrets(DIFF, diff)
+        mask_counts.update({DIFF: mask_count} if mask_count else {})
     commit, branch, dirty = (state.commit, state.branch, state.dirty) if state else (None, None, False)
-    return Snapshot(str(root), digest, _archive(kept), tuple(kept), skipped, hits, commit, branch, dirty, complete)
+    return CodeSnapshot(
+        str(root),
+        digest,
+        _pack_archive(contents),
+        tuple(contents),
+        skipped,
+        mask_counts,
+        commit,
+        branch,
+        dirty,
+        complete,
+    )
 
 
-def _without_runs(names: list[str]) -> list[str]:
+def _exclude_run_folders(names: list[str]) -> list[str]:
     """Drop files of run folders and registries that git does not ignore: with them, the same code would get a new
     digest after every run."""
     runs = {str(PurePath(name).parent) for name in names if PurePath(name).name == "run.json"}
@@ -180,11 +193,11 @@ def _without_runs(names: list[str]) -> list[str]:
     return [name for name in names if not runs.intersection(map(str, PurePath(name).parents))]
 
 
-def _walk(root: Path, deadline: float) -> Iterator[str]:
+def _find_code_files(root: Path, deadline: float) -> Iterator[str]:
     """Yield Python and YAML files below `root`, except hidden, installed or built ones, and runs and versions."""
     for parent, folders, names in os.walk(root):
         if time.monotonic() > deadline:
-            yield ""  # `_take` checks the deadline for each name, and stops as incomplete
+            yield ""  # `_collect_code` checks the deadline for each name, and stops as incomplete
         here = Path(parent)
         version = "version.json" in names and (here / "version.json").match(_VERSION)
         if version or "pyvenv.cfg" in names or {"run.json", "derived.yaml"} <= set(names):
@@ -195,7 +208,7 @@ def _walk(root: Path, deadline: float) -> Iterator[str]:
         yield from (str((here / name).relative_to(root)) for name in sorted(names) if name.endswith(_CODE))
 
 
-def _read(path: Path, room: int) -> bytes | str:
+def _read_code_file(path: Path, remaining_bytes: int) -> bytes | str:
     """Return the content of a file, or the reason to leave it out."""
     if any(fnmatch.fnmatch(path.name.lower(), pattern) for pattern in PRIVATE):
         return "made to hold secrets"
@@ -205,7 +218,7 @@ def _read(path: Path, room: int) -> bytes | str:
         size = path.stat().st_size
         if size > FILE_BYTES:
             return "larger than 1 MiB"
-        if size > room:
+        if size > remaining_bytes:
             return "the snapshot is full (10 MiB)"
         content = path.read_bytes()
     except OSError as error:
@@ -214,29 +227,31 @@ def _read(path: Path, room: int) -> bytes | str:
     return "binary" if b"\0" in content[:8192] else content
 
 
-def _clean(name: str, content: bytes) -> tuple[bytes, int]:
+def _mask_secrets(name: str, content: bytes) -> tuple[bytes, int]:
     """Return a file's content with likely secrets replaced, and their number."""
     # Bytes that are not UTF-8 survive decoding and encoding unchanged.
     text = content.decode("utf-8", errors="surrogateescape")
-    found = scan(text, bare=not name.endswith(_QUOTED_ONLY))
-    return (masked(text, found).encode("utf-8", errors="surrogateescape") if found else content), len(found)
+    matches = find_secret_spans(text, bare=not name.endswith(_QUOTED_ONLY))
+    return (mask_spans(text, matches).encode("utf-8", errors="surrogateescape") if matches else content), len(matches)
 
 
-def _digest(kept: dict[str, bytes]) -> str:
+def _compute_code_digest(contents: dict[str, bytes]) -> str:
     whole = hashlib.sha256()
-    for name in sorted(kept):
-        whole.update(f"{name}\0{hashlib.sha256(kept[name]).hexdigest()}\n".encode("utf-8", errors="surrogateescape"))
+    for name in sorted(contents):
+        whole.update(
+            f"{name}\0{hashlib.sha256(contents[name]).hexdigest()}\n".encode("utf-8", errors="surrogateescape")
+        )
     return whole.hexdigest()
 
 
-def _archive(kept: dict[str, bytes]) -> bytes:
+def _pack_archive(contents: dict[str, bytes]) -> bytes:
     """Return a gzipped tar without times and owners, so that the same code gives the same bytes."""
     buffer = io.BytesIO()
     with (
         gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=1, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
     ):
-        for name, content in kept.items():
+        for name, content in contents.items():
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(content), 0o600
             tar.addfile(entry, io.BytesIO(content))

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.recover import CONFIG, report, yaml_values
+from mlscale.runs.recover import CONFIG, read_yaml_values, warn_once
 
 Pairs = dict[str, tuple[Any, Any]]  # name to its values in both runs; None where one lacks it
 _NO_SETTING = ("derived", "hydra")  # derived values are compared on their own
 
 
 @dataclass(frozen=True)
-class Difference:
+class RunComparison:
     """The differences between two runs.
 
     Attributes:
@@ -42,48 +42,48 @@ class Difference:
         return asdict(self)
 
 
-def compare(first: RunFolder, second: RunFolder) -> Difference:
+def compare_runs(first: RunFolder, second: RunFolder) -> RunComparison:
     """Return the differences between two runs."""
     runs, manifests = (first.run, second.run), (first.manifest or {}, second.manifest or {})
-    return Difference(
-        config=differing(_config(first), _config(second)),
-        derived=differing(
+    return RunComparison(
+        config=diff_mappings(_read_settings(first), _read_settings(second)),
+        derived=diff_mappings(
             # These two are the run's own identity: they differ between any two runs.
             *({k: v for k, v in run.derived.items() if k not in ("run_dir", "name")} for run in (first, second))
         ),
-        metrics=_pairs(*(manifest.get("metrics", {}) for manifest in manifests)),
-        facts=differing(*map(_facts, runs)),
-        code=_changed_code(first.path, second.path),
+        metrics=_combine_values(*(manifest.get("metrics", {}) for manifest in manifests)),
+        facts=diff_mappings(*map(_collect_facts, runs)),
+        code=_find_changed_code(first.path, second.path),
         # Only a sealed run lists packages: compared with an unsealed one, every package would differ.
-        packages=differing(*(manifest.get("packages", {}) for manifest in manifests)) if all(manifests) else {},
+        packages=diff_mappings(*(manifest.get("packages", {}) for manifest in manifests)) if all(manifests) else {},
     )
 
 
-def flatten(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def flatten_mapping(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield key paths and values of nested mappings; lists and empty mappings are values."""
     if isinstance(node, Mapping) and node:
         for key, child in node.items():
-            yield from flatten(child, f"{path}.{key}" if path else str(key))
+            yield from flatten_mapping(child, f"{path}.{key}" if path else str(key))
     elif path:
         yield path, node
 
 
-def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> Pairs:
+def diff_mappings(first: Mapping[str, Any], second: Mapping[str, Any]) -> Pairs:
     """Return the entries that are not the same in both."""
-    return {name: pair for name, pair in _pairs(first, second).items() if pair[0] != pair[1]}
+    return {name: pair for name, pair in _combine_values(first, second).items() if pair[0] != pair[1]}
 
 
-def _pairs(first: Mapping[str, Any], second: Mapping[str, Any]) -> Pairs:
+def _combine_values(first: Mapping[str, Any], second: Mapping[str, Any]) -> Pairs:
     names = [*first, *(name for name in second if name not in first)]
     return {name: (first.get(name), second.get(name)) for name in names}
 
 
-def _config(run: RunFolder) -> dict[str, Any]:
-    config = yaml_values(run.path / CONFIG)
-    return dict(flatten({key: value for key, value in config.items() if key not in _NO_SETTING}))
+def _read_settings(run: RunFolder) -> dict[str, Any]:
+    config = read_yaml_values(run.path / CONFIG)
+    return dict(flatten_mapping({key: value for key, value in config.items() if key not in _NO_SETTING}))
 
 
-def _facts(run: Mapping[str, Any]) -> dict[str, Any]:
+def _collect_facts(run: Mapping[str, Any]) -> dict[str, Any]:
     code = run["code"] or {}
     facts = {key: run[key] for key in ("verb", "seed", "data_version", "order_version", "parent")}
     return {
@@ -94,22 +94,22 @@ def _facts(run: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _changed_code(first: Path, second: Path) -> tuple[str, ...]:
-    digests = [_digests(folder / "code.tar.gz") for folder in (first, second)]
-    return tuple(sorted(differing(*digests)))
+def _find_changed_code(first: Path, second: Path) -> tuple[str, ...]:
+    digests = [_hash_archived_files(folder / "code.tar.gz") for folder in (first, second)]
+    return tuple(sorted(diff_mappings(*digests)))
 
 
-def _digests(archive: Path) -> dict[str, str]:
+def _hash_archived_files(archive: Path) -> dict[str, str]:
     """Return the SHA-256 of each file in a code snapshot, by path; nothing is unpacked to the disk."""
     if not archive.is_file():
         return {}
-    found = {}
+    hashes = {}
     try:
         with tarfile.open(archive, "r:gz") as tar:
             for entry in tar:
                 content = tar.extractfile(entry)
                 if content is not None:
-                    found[entry.name] = hashlib.sha256(content.read()).hexdigest()
+                    hashes[entry.name] = hashlib.sha256(content.read()).hexdigest()
     except (tarfile.TarError, OSError, EOFError, zlib.error, UnicodeError, ValueError) as error:
-        report(f"{archive} is damaged ({error}): what differs in the code is not known wholly")
-    return found
+        warn_once(f"{archive} is damaged ({error}): what differs in the code is not known wholly")
+    return hashes

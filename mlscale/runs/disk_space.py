@@ -32,25 +32,25 @@ class Disk:
     read_bytes_per_s: float | None = None
 
 
-def measure(folder: str | Path, seconds: float = 0.5) -> Disk:
+def measure_disk(folder: str | Path, seconds: float = 0.5) -> Disk:
     """Measure the disk of `folder` with a temporary file: at most 256 MiB, about `seconds` for writing it."""
-    place = Path(folder).absolute()
-    while not place.is_dir() and place != place.parent:
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    probe = place / f".mlscale-speed-{secrets.token_hex(4)}"
+    existing = Path(folder).absolute()
+    while not existing.is_dir() and existing != existing.parent:
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    probe = existing / f".mlscale-speed-{secrets.token_hex(4)}"
     try:
         # A quarter of the free space at most: other processes write to a nearly full disk, too.
-        written, wrote = _write(probe, seconds, min(_MOST, free // 4))
-        read = _read(probe)
+        written, wrote = _measure_write(probe, seconds, min(_MOST, free // 4))
+        read = _measure_read(probe)
     except OSError:
-        return Disk(str(place), False, free)
+        return Disk(str(existing), False, free)
     finally:
         probe.unlink(missing_ok=True)
-    return Disk(str(place), True, free, written / wrote, written / read)
+    return Disk(str(existing), True, free, written / wrote, written / read)
 
 
-def _write(path: Path, seconds: float, most: int) -> tuple[int, float]:
+def _measure_write(path: Path, seconds: float, most: int) -> tuple[int, float]:
     """Return the bytes written, and the seconds until they were on the disk. Random bytes: some disks compress."""
     block, written, started = os.urandom(_BLOCK), 0, time.perf_counter()
     with path.open("xb", buffering=0) as file:
@@ -61,7 +61,7 @@ def _write(path: Path, seconds: float, most: int) -> tuple[int, float]:
     return written, time.perf_counter() - started
 
 
-def _read(path: Path) -> float:
+def _measure_read(path: Path) -> float:
     with path.open("rb", buffering=0) as file:
         if hasattr(os, "posix_fadvise"):
             # Drops the file from the page cache; otherwise the speed of memory would be measured.

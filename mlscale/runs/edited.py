@@ -6,11 +6,11 @@ sealed.
 
 from __future__ import annotations
 
-from mlscale.atomic_files import sha256
+from mlscale.atomic_files import compute_sha256
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.identity import config_hash, key_digests
-from mlscale.runs.ownership import doubt
-from mlscale.runs.recover import CONFIG, DERIVED, report
+from mlscale.runs.identity import compute_config_hash, compute_key_digests
+from mlscale.runs.ownership import explain_unproven
+from mlscale.runs.recover import CONFIG, DERIVED, warn_once
 
 _SHOWN = 10  # keys in a line
 
@@ -18,7 +18,7 @@ _SHOWN = 10  # keys in a line
 def report_edits(run: RunFolder) -> None:
     """Print a warning for a run whose config or derived values are not those that it was trained with, once."""
     if line := describe_edits(run):
-        report(line)
+        warn_once(line)
 
 
 def describe_edits(run: RunFolder) -> str:
@@ -28,10 +28,10 @@ def describe_edits(run: RunFolder) -> str:
         MLScaleError: config.yaml can't be read.
     """
     if is_edited(run):
-        keys = edited_keys(run)
+        keys = list_edited_keys(run)
         named = ", ".join(keys[:_SHOWN]) + (f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")
         changed = f"{CONFIG}: {named or 'which keys is not recorded'}"
-    elif _differs_from_seal(run, DERIVED):
+    elif _is_changed_since_seal(run, DERIVED):
         changed = DERIVED
     else:
         return ""
@@ -42,24 +42,24 @@ def is_edited(run: RunFolder) -> bool:
     """Return True if config.yaml computes something else than the run did; names, paths and devices don't count."""
     document, text = run.run, run.config_text
     if document.get("rebuilt"):  # its hash is that of the config as it is now
-        return _differs_from_seal(run, CONFIG)
-    if document["config_hash"] == config_hash(text):
+        return _is_changed_since_seal(run, CONFIG)
+    if document["config_hash"] == compute_config_hash(text):
         return False
     if document.get("config_digests"):
-        return bool(edited_keys(run))
-    return bool(doubt(run.path))  # a proof that holds: an earlier mlscale hashed the same config otherwise
+        return bool(list_edited_keys(run))
+    return bool(explain_unproven(run.path))  # a proof that holds: an earlier mlscale hashed the same config otherwise
 
 
-def edited_keys(run: RunFolder) -> list[str]:
+def list_edited_keys(run: RunFolder) -> list[str]:
     """Return the keys of config.yaml that differ from what the run started with, sorted; empty where none was
     recorded, as in runs of earlier versions."""
-    before, now = run.run.get("config_digests") or {}, key_digests(run.config_text)
+    before, now = run.run.get("config_digests") or {}, compute_key_digests(run.config_text)
     if not before:
         return []
     return sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
 
 
-def _differs_from_seal(run: RunFolder, name: str) -> bool:
+def _is_changed_since_seal(run: RunFolder, name: str) -> bool:
     entry = ((run.manifest or {}).get("artefacts") or {}).get(name)
     path = run.path / name
-    return isinstance(entry, dict) and path.is_file() and sha256(path) != entry.get("sha256")
+    return isinstance(entry, dict) and path.is_file() and compute_sha256(path) != entry.get("sha256")

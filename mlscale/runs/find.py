@@ -8,12 +8,12 @@ from pathlib import Path
 from mlscale.atomic_files import ASIDE
 from mlscale.errors import MLScaleError
 from mlscale.runs.folder import RUN, RunFolder
-from mlscale.runs.recover import is_run_folder, report
+from mlscale.runs.recover import is_run_folder, warn_once
 
 LAST = "last"
 
 
-def find(ref: str | Path, root: str | Path = "runs") -> RunFolder:
+def find_run(ref: str | Path, root: str | Path = "runs") -> RunFolder:
     """Return the run for `ref`: a path, an id, the unique beginning of an id or of a folder's name, or 'last'.
 
     Raises:
@@ -25,13 +25,13 @@ def find(ref: str | Path, root: str | Path = "runs") -> RunFolder:
     if Path(text).name == RUN and Path(text).is_file():
         return RunFolder.open(Path(text).parent)
     exact, partial = match_runs(text, root)
-    found = exact or partial
-    if not found:
-        raise run_not_found(text, root)
-    if len(found) > 1:
-        names = ", ".join(run.path.name for run in found[:5]) + (", …" if len(found) > 5 else "")
-        raise MLScaleError(f"{text!r} means {len(found)} runs", where=str(root), why=names, fix="type more of its id")
-    return found[0]
+    matches = exact or partial
+    if not matches:
+        raise build_run_not_found(text, root)
+    if len(matches) > 1:
+        names = ", ".join(run.path.name for run in matches[:5]) + (", …" if len(matches) > 5 else "")
+        raise MLScaleError(f"{text!r} means {len(matches)} runs", where=str(root), why=names, fix="type more of its id")
+    return matches[0]
 
 
 def match_runs(text: str, root: str | Path = "runs") -> tuple[list[RunFolder], list[RunFolder]]:
@@ -40,22 +40,22 @@ def match_runs(text: str, root: str | Path = "runs") -> tuple[list[RunFolder], l
     """
     runs = list_runs(root)
     if text == LAST:
-        _report_damaged(damaged(root), runs)
+        _report_corrupted(find_corrupted_runs(root), runs)
         return runs[:1], []
     exact = [run for run in runs if text in (run.id, run.path.name)]
     return exact, [run for run in runs if text and (run.id.startswith(text) or run.path.name.startswith(text))]
 
 
-def run_not_found(text: str, root: str | Path = "runs") -> MLScaleError:
+def build_run_not_found(text: str, root: str | Path = "runs") -> MLScaleError:
     """Return the error for a name that no run has; its fix depends on the runs that exist."""
-    runs, broken = list_runs(root), damaged(root)
+    runs, broken = list_runs(root), find_corrupted_runs(root)
     if not runs and broken:
-        _report_damaged(broken, runs)
+        _report_corrupted(broken, runs)
         return MLScaleError(
             "no run here can be read",
             where=", ".join(map(str, broken)),
             why=next(iter(broken.values())),
-            fix=getattr(_damage(next(iter(broken))), "fix", ""),
+            fix=getattr(_get_open_error(next(iter(broken))), "fix", ""),
         )
     if not runs:
         return MLScaleError(
@@ -64,14 +64,14 @@ def run_not_found(text: str, root: str | Path = "runs") -> MLScaleError:
             fix="mlscale +recipe=resnet makes one; runs_dir=<folder> names another folder",
         )
     # `runs ls` shows sweeps by their id, too.
-    of_sweep = [run for run in runs if text and run.run["sweep"] == text]
-    if of_sweep:
-        names = ", ".join(run.id for run in of_sweep)
+    sweep_runs = [run for run in runs if text and run.run["sweep"] == text]
+    if sweep_runs:
+        names = ", ".join(run.id for run in sweep_runs)
         what = f"{text!r} is a sweep, not a run"
-        return MLScaleError(what, where=str(root), why=f"its runs are {names}", fix=of_sweep[0].id)
+        return MLScaleError(what, where=str(root), why=f"its runs are {names}", fix=sweep_runs[0].id)
     for path in broken:
         if text and (path.name.startswith(text) or path.name.rpartition("-")[2].startswith(text)):
-            return _damage(path) or MLScaleError(
+            return _get_open_error(path) or MLScaleError(
                 f"{path.name} can't be read",
                 where=str(path),
                 why=broken[path],
@@ -80,18 +80,19 @@ def run_not_found(text: str, root: str | Path = "runs") -> MLScaleError:
     return MLScaleError(f"no run {text!r}", where=str(root), fix="mlscale runs ls")
 
 
-def _report_damaged(broken: dict[Path, str], runs: list[RunFolder]) -> None:
+def _report_corrupted(broken: dict[Path, str], runs: list[RunFolder]) -> None:
     """Report folders that can't be read and may be newer than the last run that can."""
     for path, why in broken.items():
         # Ids sort by time, and a folder's name ends with the id.
         if not runs or path.name.rsplit("-", 1)[-1] > runs[0].id:
-            report(f"{path} can't be read ({why}), and is not the last run for that")
+            warn_once(f"{path} can't be read ({why}), and is not the last run for that")
 
 
 def list_runs(root: str | Path = "runs") -> list[RunFolder]:
-    """Return the runs below `root`, those of sweeps included, newest first, without corrupted ones: see `damaged`."""
+    """Return the runs below `root`, those of sweeps included, newest first, without corrupted ones: see
+    `find_corrupted_runs`."""
     readable = []
-    for path in run_paths(root):
+    for path in find_run_folders(root):
         try:
             readable.append(RunFolder.open(path))
         except MLScaleError:
@@ -99,16 +100,16 @@ def list_runs(root: str | Path = "runs") -> list[RunFolder]:
     return sorted(readable, key=lambda run: (run.run["created"], run.id), reverse=True)
 
 
-def damaged(root: str | Path = "runs") -> dict[Path, str]:
+def find_corrupted_runs(root: str | Path = "runs") -> dict[Path, str]:
     """Return the run folders below `root` that can't be read, each with the reason."""
     broken = {}
-    for path in run_paths(root):
-        if error := _damage(path):
+    for path in find_run_folders(root):
+        if error := _get_open_error(path):
             broken[path] = error.why or error.what
     return broken
 
 
-def _damage(path: Path) -> MLScaleError | None:
+def _get_open_error(path: Path) -> MLScaleError | None:
     """Return the error that opening a run raises; None where it can be read."""
     try:
         RunFolder.open(path)
@@ -117,22 +118,22 @@ def _damage(path: Path) -> MLScaleError | None:
     return None
 
 
-_LOOKED_AT = 200  # of the newest runs: a folder may hold tens of thousands
+_MAX_CHECKED_RUNS = 200  # of the newest runs: a folder may hold tens of thousands
 
 
-def unfinished(
-    config_hash: str, code: str | None, root: str | Path = "runs", *, but: str | None = None
+def find_unfinished_run(
+    config_hash: str, code: str | None, root: str | Path = "runs", *, exclude_id: str | None = None
 ) -> RunFolder | None:
     """Return the newest run of this config and code, the run `but` excluded; None if it is done or has diverged."""
     # Sorted by the id in the folder's name: the date in its path has no time, and run.json is not read for it.
-    paths = sorted(run_paths(root), key=lambda path: path.name.rsplit("-", 1)[-1], reverse=True)
-    for path in paths[:_LOOKED_AT]:
+    paths = sorted(find_run_folders(root), key=lambda path: path.name.rsplit("-", 1)[-1], reverse=True)
+    for path in paths[:_MAX_CHECKED_RUNS]:
         try:
             run = RunFolder.open(path)
         except MLScaleError:
             continue
         document = run.run
-        if document["id"] == but:
+        if document["id"] == exclude_id:
             continue
         digest = (document["code"] or {}).get("digest")
         if document["config_hash"] == config_hash and digest == code:
@@ -141,17 +142,17 @@ def unfinished(
     return None
 
 
-def run_paths(root: str | Path) -> Iterator[Path]:
+def find_run_folders(root: str | Path) -> Iterator[Path]:
     """Yield every run's folder, corrupted ones included: `<root>/<date>/<run>` and `<root>/<date>/<sweep>/<run>`."""
-    for date in _folders(Path(root)):
-        for entry in _folders(date):
+    for date in _list_subfolders(Path(root)):
+        for entry in _list_subfolders(date):
             if is_run_folder(entry):
                 yield entry
             else:  # a sweep
-                yield from (run for run in _folders(entry) if is_run_folder(run))
+                yield from (run for run in _list_subfolders(entry) if is_run_folder(run))
 
 
-def _folders(parent: Path) -> list[Path]:
+def _list_subfolders(parent: Path) -> list[Path]:
     try:
         entries = [entry for entry in parent.iterdir() if not entry.name.startswith(ASIDE) and entry.is_dir()]
     except (NotADirectoryError, FileNotFoundError, PermissionError):

@@ -17,32 +17,38 @@ from typing import TYPE_CHECKING, Any
 
 from mlscale.atomic_files import (
     ASIDE,
-    artefacts,
-    encoded,
+    compute_sha256,
+    convert_to_json,
+    create_write_error,
+    encode_text,
+    iterate_regular_files,
     make_folders,
     make_private,
-    plain,
-    remove_empty,
+    remove_empty_folders,
     remove_tree,
-    sha256,
-    unwritable,
     write_bytes,
     write_json,
     write_text,
 )
-from mlscale.contracts import stamp
+from mlscale.contracts import get_format_tag
 from mlscale.errors import MLScaleError
 from mlscale.runs import machine, recover
 from mlscale.runs import ownership as own
 from mlscale.runs import processes as process
-from mlscale.runs.code_snapshot import Snapshot
-from mlscale.runs.identity import config_hash, folder_name, key_digests, new_id, now
+from mlscale.runs.code_snapshot import CodeSnapshot
+from mlscale.runs.identity import (
+    compute_config_hash,
+    compute_key_digests,
+    generate_id,
+    get_current_time,
+    make_folder_name,
+)
 from mlscale.runs.sweep_folder import start_sweep
 from mlscale.secrets.config_secrets import mask_overrides, protect_yaml
 from mlscale.secrets.mask import Masker
 
 if TYPE_CHECKING:
-    from mlscale.report.figures import Figure, Step
+    from mlscale.report.figures import Figure, ReportStep
 
 RUN, MANIFEST, CONFIG, DERIVED = recover.RUN, recover.MANIFEST, recover.CONFIG, recover.DERIVED
 CODE = "code.tar.gz"
@@ -50,9 +56,9 @@ SUBFOLDERS = ("results", "logs", "checkpoints")
 ENDINGS = ("done", "failed", "diverged", "interrupted")
 
 
-def new_path(root: str | Path, name: str) -> Path:
+def build_run_path(root: str | Path, name: str) -> Path:
     """Return a path for a new run or sweep, `<root>/<date>/<name>-<id>`; nothing is created."""
-    return Path(root) / datetime.now().strftime("%Y-%m-%d") / f"{folder_name(name)}-{new_id()}"
+    return Path(root) / datetime.now().strftime("%Y-%m-%d") / f"{make_folder_name(name)}-{generate_id()}"
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ class RunFolder:
         root: str | Path,
         name: str,
         *,
-        verb: str,
+        command: str,
         config_yaml: str,
         derived: Mapping[str, Any] | None = None,
         seed: int | None = None,
@@ -90,7 +96,7 @@ class RunFolder:
         metric: str | None = None,
         mode: str | None = None,
         loggers: Mapping[str, str] | None = None,
-        code: Snapshot | None = None,
+        code: CodeSnapshot | None = None,
         parent: str | None = None,
         init: Mapping[str, Any] | None = None,
         sweep: str | Path | None = None,
@@ -101,7 +107,7 @@ class RunFolder:
         Args:
             root: the folder for run folders (`runs_dir`); created if necessary.
             name: the run's name; with the id it names the folder.
-            verb: the command that runs.
+            command: the command that runs.
             config_yaml: the composed config as YAML text, interpolations kept. Literal secrets in it are replaced.
             derived: what `derived.yaml` keeps; `run_dir` and `name` are added.
             seed, data_version, order_version: the inputs that determine the order of samples.
@@ -123,52 +129,54 @@ class RunFolder:
         masker = masker or Masker()
         config_yaml = protect_yaml(config_yaml)
         for _ in range(8):  # an id has 25 random bits besides the time: a second round is very unlikely
-            path = new_path(root, name).absolute()
+            path = build_run_path(root, name).absolute()
             path = Path(sweep).absolute() / path.name if sweep else path
             run_id = path.name.rsplit("-", 1)[1]
             document = {
-                "format": stamp("run"),
+                "format": get_format_tag("run"),
                 "id": run_id,
                 "name": name,
-                "verb": verb,
-                "created": now(),
-                "config_hash": config_hash(config_yaml),
-                "config_digests": key_digests(config_yaml),
+                "verb": command,
+                "created": get_current_time(),
+                "config_hash": compute_config_hash(config_yaml),
+                "config_digests": compute_key_digests(config_yaml),
                 "seed": seed,
                 "data_version": data_version,
                 "label_digest": label_digest,
                 "order_version": order_version,
                 **({"decode_version": decode_version} if decode_version is not None else {}),
-                "code": code.summary() if code else None,
+                "code": code.build_run_summary() if code else None,
                 "parent": parent,
                 **({"init": dict(init)} if init else {}),
                 "sweep": Path(sweep).name.rsplit("-", 1)[-1] if sweep else None,
-                "overrides": [masker.mask(override) for override in mask_overrides(overrides)],
-                "tags": [masker.mask(tag) for tag in tags],
-                "notes": masker.mask(notes),
+                "overrides": [masker.mask_text(override) for override in mask_overrides(overrides)],
+                "tags": [masker.mask_text(tag) for tag in tags],
+                "notes": masker.mask_text(notes),
                 "metric": metric,
                 "mode": mode,
                 "loggers": dict(loggers or {}),
-                "attempts": [_attempt()],
+                "attempts": [_describe_attempt()],
             }
-            derived_yaml = _yaml({**(derived or {}), "run_dir": str(path), "name": path.name})
-            document |= _proof(run_id, config_yaml, derived_yaml, code)
+            derived_yaml = _dump_yaml({**(derived or {}), "run_dir": str(path), "name": path.name})
+            document |= _prove_ownership(run_id, config_yaml, derived_yaml, code)
             made = make_folders(path.parent)
             if sweep:
                 start_sweep(sweep, name)
             aside = path.with_name(f"{ASIDE}{path.name}-{secrets.token_hex(4)}")
             try:
-                _fill(aside, document, config_yaml, derived_yaml, code)
+                _write_run_files(aside, document, config_yaml, derived_yaml, code)
                 # Fails if another process has created `path` meanwhile: a folder that is not empty is never replaced.
                 aside.rename(path)
             except OSError as error:
-                refused = unwritable(path, error)  # before `_clear`, which may free the inodes whose lack is the cause
-                _clear(aside, made)
+                write_error = create_write_error(
+                    path, error
+                )  # before `_remove_partial_run`, which may free the inodes whose lack is the cause
+                _remove_partial_run(aside, made)
                 if path.exists():
                     continue
-                raise refused from error
+                raise write_error from error
             except MLScaleError:
-                _clear(aside, made)
+                _remove_partial_run(aside, made)
                 raise
             return cls(path, run_id, masker, tuple(made))
         raise MLScaleError(
@@ -185,19 +193,19 @@ class RunFolder:
         folder = Path(path).absolute()
         if not recover.is_run_folder(folder):
             raise MLScaleError("this is no run folder: it has no run.json", where=str(path), fix="mlscale runs ls")
-        return cls(folder, str(recover.run_document(folder)["id"]), masker or Masker())
+        return cls(folder, str(recover.read_run_document(folder)["id"]), masker or Masker())
 
     # Reading
 
     @property
     def run(self) -> dict[str, Any]:
         """The content of run.json, or what can be recovered of it."""
-        return recover.run_document(self.path)
+        return recover.read_run_document(self.path)
 
     @property
     def manifest(self) -> dict[str, Any] | None:
         """The content of manifest.json; None until the run is sealed, and where the manifest is corrupted."""
-        return recover.manifest(self.path)
+        return recover.read_run_manifest(self.path)
 
     @property
     def config_text(self) -> str:
@@ -206,7 +214,7 @@ class RunFolder:
         Raises:
             MLScaleError: it is corrupted.
         """
-        recover.yaml_values(self.path / CONFIG)
+        recover.read_yaml_values(self.path / CONFIG)
         return (self.path / CONFIG).read_text(encoding="utf-8")
 
     @property
@@ -216,18 +224,18 @@ class RunFolder:
         Raises:
             MLScaleError: it is corrupted.
         """
-        return recover.yaml_values(self.path / DERIVED)
+        return recover.read_yaml_values(self.path / DERIVED)
 
     @property
     def results(self) -> dict[str, dict[str, Any]]:
         """The results by command."""
-        return recover.results(self.path)
+        return recover.read_run_results(self.path)
 
     @property
     def checkpoints(self) -> list[Path]:
         """The entries of `checkpoints/`, oldest first."""
-        found = (path for path in (self.path / "checkpoints").glob("*") if not path.name.startswith("."))
-        return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
+        paths = (path for path in (self.path / "checkpoints").glob("*") if not path.name.startswith("."))
+        return sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name))
 
     @property
     def status(self) -> str:
@@ -236,67 +244,69 @@ class RunFolder:
         manifest = self.manifest
         if manifest is not None:
             return str(manifest["status"])
-        return process.state(self.run["attempts"][-1])
+        return process.get_process_state(self.run["attempts"][-1])
 
     # Writing
 
     def write_json(self, name: str, value: object) -> Path:
         """Write a JSON file atomically, secrets masked, and return its path; `name` may have folders."""
-        path = self._inside(name)
+        path = self._resolve_inside(name)
         make_folders(path.parent)
-        write_json(path, self.masker.mask_tree(plain(value)))
+        write_json(path, self.masker.mask_tree(convert_to_json(value)))
         return path
 
-    def result(
-        self, verb: str, result: Mapping[str, Any], figures: Sequence[Figure] = (), steps: Sequence[Step] = ()
+    def write_result(
+        self, command: str, result: Mapping[str, Any], plots: Sequence[Figure] = (), steps: Sequence[ReportStep] = ()
     ) -> Path:
         """Write a command's result (`Result.as_dict()`) to `results/<verb>.json`, and a page with its plots to
         `results/<verb>.html`; return the path of the JSON file."""
         # Imported here: most uses of a run folder render no page.
-        from mlscale.report.html import page
+        from mlscale.report.html import render_page
 
-        written = self.write_json(f"results/{verb}.json", {"format": stamp("result"), **result})
-        mask, shown = self.masker.mask, self.masker.mask_tree(plain(result))
+        written = self.write_json(f"results/{command}.json", {"format": get_format_tag("result"), **result})
+        mask, shown = self.masker.mask_text, self.masker.mask_tree(convert_to_json(result))
         about = {name: shown[name] for name in ("sentence", "ok", "metrics", "artifacts", "overrides")}
-        text = page(
-            f"{verb} · {self.path.name}",
-            figures=[figure.masked(mask) for figure in figures],
-            steps=[step.masked(mask) for step in steps],
+        text = render_page(
+            f"{command} · {self.path.name}",
+            figures=[plot.mask_texts(mask) for plot in plots],
+            steps=[step.mask_texts(mask) for step in steps],
             **about,
         )
         write_text(written.with_suffix(".html"), text)
         return written
 
-    def update(self, **changes: Any) -> None:
+    def update_document(self, **changes: Any) -> None:
         """Change keys of run.json, such as `loggers` and `data_version`. Only the launching process may call this."""
         write_json(self.path / RUN, {**self.run, **changes})
 
-    def set_anew(self, config_yaml: str, derived: Mapping[str, Any]) -> None:
+    def update_config(self, config_yaml: str, derived: Mapping[str, Any]) -> None:
         """Replace the stored config and derived values by those of this attempt: devices, trackers or the time limit
         may differ from the last attempt, and another layout derives other values."""
         derived = {**derived, "run_dir": str(self.path), "name": self.path.name}
-        self._replace(protect_yaml(config_yaml), _yaml(derived))
+        self._write_config(protect_yaml(config_yaml), _dump_yaml(derived))
 
-    def _replace(self, config_yaml: str, derived_yaml: str) -> None:
+    def _write_config(self, config_yaml: str, derived_yaml: str) -> None:
         """Replace config.yaml and derived.yaml, and renew the proof that this user created the run, if it was valid."""
-        if not own.doubt(self.path):  # the proof first: after a kill in between, it is valid for old and new files
-            self.update(**_proof(self.id, config_yaml, derived_yaml, before=self.run.get("proof")))
+        if not own.explain_unproven(
+            self.path
+        ):  # the proof first: after a kill in between, it is valid for old and new files
+            self.update_document(**_prove_ownership(self.id, config_yaml, derived_yaml, before=self.run.get("proof")))
         write_text(self.path / CONFIG, config_yaml)
         write_text(self.path / DERIVED, derived_yaml)
 
-    def judge_by(self, metric: str | None, mode: str | None) -> None:
+    def set_key_metric(self, metric: str | None, mode: str | None) -> None:
         """Store the key metric of the run, if it is known only after something was logged. The first rank calls this,
         while the launching process waits."""
-        self.update(metric=metric, mode=mode)
-        self._replace(self.config_text, _yaml({**self.derived, "metric": metric, "mode": mode}))
+        self.update_document(metric=metric, mode=mode)
+        self._write_config(self.config_text, _dump_yaml({**self.derived, "metric": metric, "mode": mode}))
 
-    def attempt(self) -> None:
+    def start_attempt(self) -> None:
         """Resume this run: record a new attempt, and remove the manifest of the last one."""
         run = self.run
-        self.update(attempts=[*run["attempts"], _attempt()])
+        self.update_document(attempts=[*run["attempts"], _describe_attempt()])
         (self.path / MANIFEST).unlink(missing_ok=True)
 
-    def seal(
+    def seal_run(
         self,
         status: str = "done",
         *,
@@ -316,22 +326,22 @@ class RunFolder:
         try:
             make_private(self.path)
         except OSError as error:  # a disk that has become read-only
-            raise unwritable(self.path, error) from error
+            raise create_write_error(self.path, error) from error
         started = datetime.fromisoformat(self.run["attempts"][-1]["started"])
-        files = [path for path in artefacts(self.path) if path != self.path / MANIFEST]
+        files = [path for path in iterate_regular_files(self.path) if path != self.path / MANIFEST]
         manifest = {
-            "format": stamp("manifest"),
+            "format": get_format_tag("manifest"),
             "id": self.id,
             "status": status,
-            "sentence": self.masker.mask(sentence),
-            "ended": now(),
+            "sentence": self.masker.mask_text(sentence),
+            "ended": get_current_time(),
             # Not negative where the machine's clock was set back during the run.
             "duration_s": max(0.0, round(time.time() - started.timestamp(), 3)),
             "metrics": dict(metrics or {}),
-            "hardware": {**machine.describe(), **(hardware or {})},
-            "packages": machine.packages(),
+            "hardware": {**machine.describe_hardware(), **(hardware or {})},
+            "packages": machine.list_packages(),
             "artefacts": {
-                path.relative_to(self.path).as_posix(): {"sha256": sha256(path), "bytes": path.stat().st_size}
+                path.relative_to(self.path).as_posix(): {"sha256": compute_sha256(path), "bytes": path.stat().st_size}
                 for path in files
             },
         }
@@ -339,17 +349,17 @@ class RunFolder:
         write_json(self.path / MANIFEST, manifest)
         return manifest
 
-    def changed(self) -> list[str]:
+    def find_changed_artefacts(self) -> list[str]:
         """Return the paths of artefacts that are missing or differ from the manifest; empty for an unsealed run."""
         sealed = (self.manifest or {}).get("artefacts", {})
-        return [name for name, entry in sealed.items() if not _same(self.path / name, entry)]
+        return [name for name, entry in sealed.items() if not _is_unchanged(self.path / name, entry)]
 
-    def discard(self) -> None:
+    def discard_run(self) -> None:
         """Undo a failed start: remove the folder, and the parent folders that it created, if empty."""
         remove_tree(self.path)
-        remove_empty(list(self._made))
+        remove_empty_folders(list(self._made))
 
-    def _inside(self, name: str) -> Path:
+    def _resolve_inside(self, name: str) -> Path:
         # Resolved first: `..` or a symbolic link must not lead out of the folder.
         path = (self.path / name).resolve()
         if not path.is_relative_to(self.path.resolve()):
@@ -361,20 +371,20 @@ class RunFolder:
         return path
 
 
-def _attempt() -> dict[str, Any]:
-    return {"started": now(), "host": socket.gethostname(), **process.this()}
+def _describe_attempt() -> dict[str, Any]:
+    return {"started": get_current_time(), "host": socket.gethostname(), **process.identify_process()}
 
 
-def _proof(
-    run_id: str, config: str, derived: str, code: Snapshot | None = None, before: Mapping[str, Any] | None = None
+def _prove_ownership(
+    run_id: str, config: str, derived: str, code: CodeSnapshot | None = None, before: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Return run.json's proof that this user created the run; empty where the user has no key."""
-    contents = {CONFIG: encoded(config), DERIVED: encoded(derived), **({CODE: code.archive} if code else {})}
-    proof = own.prove(run_id, contents, before)
+    contents = {CONFIG: encode_text(config), DERIVED: encode_text(derived), **({CODE: code.archive} if code else {})}
+    proof = own.create_proof(run_id, contents, before)
     return {"proof": proof} if proof else {}
 
 
-def _fill(folder: Path, run: dict[str, Any], config: str, derived: str, code: Snapshot | None) -> None:
+def _write_run_files(folder: Path, run: dict[str, Any], config: str, derived: str, code: CodeSnapshot | None) -> None:
     folder.mkdir(mode=0o700)
     for name in SUBFOLDERS:
         (folder / name).mkdir(mode=0o700)
@@ -382,22 +392,22 @@ def _fill(folder: Path, run: dict[str, Any], config: str, derived: str, code: Sn
     write_text(folder / DERIVED, derived)
     if code is not None:
         write_bytes(folder / CODE, code.archive)
-        write_json(folder / "code.json", code.document())
+        write_json(folder / "code.json", code.build_code_document())
     write_json(folder / RUN, run)
 
 
-def _yaml(values: Mapping[str, Any]) -> str:
+def _dump_yaml(values: Mapping[str, Any]) -> str:
     import yaml
 
-    return str(yaml.safe_dump(plain(values), sort_keys=False, allow_unicode=True))
+    return str(yaml.safe_dump(convert_to_json(values), sort_keys=False, allow_unicode=True))
 
 
-def _clear(aside: Path, made: list[Path]) -> None:
+def _remove_partial_run(aside: Path, made: list[Path]) -> None:
     if aside.exists():
         remove_tree(aside)
-    remove_empty(made)
+    remove_empty_folders(made)
 
 
-def _same(path: Path, entry: Mapping[str, Any]) -> bool:
+def _is_unchanged(path: Path, entry: Mapping[str, Any]) -> bool:
     # The size first: it is known at once, and a digest reads the entire file.
-    return path.is_file() and path.stat().st_size == entry["bytes"] and sha256(path) == entry["sha256"]
+    return path.is_file() and path.stat().st_size == entry["bytes"] and compute_sha256(path) == entry["sha256"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class State:
+class GitState:
     """The commit, the branch (None when detached), and `dirty`: True if tracked files differ from the commit."""
 
     commit: str | None
@@ -17,9 +17,11 @@ class State:
     dirty: bool
 
 
-def state(folder: Path, timeout: float) -> State | None:
+def read_git_state(folder: Path, timeout: float) -> GitState | None:
     """Return the state of the work tree that `folder` is in; None without git or outside a work tree."""
-    text = _git(folder, timeout, "status", "--porcelain=v2", "--branch", "--untracked-files=no", "--ignore-submodules")
+    text = _run_git(
+        folder, timeout, "status", "--porcelain=v2", "--branch", "--untracked-files=no", "--ignore-submodules"
+    )
     if text is None:
         return None
     commit, branch, dirty = None, None, False
@@ -31,12 +33,12 @@ def state(folder: Path, timeout: float) -> State | None:
             branch = None if line.endswith("(detached)") else line.split(maxsplit=2)[-1]
         elif not line.startswith("#"):
             dirty = True
-    return State(commit, branch, dirty)
+    return GitState(commit, branch, dirty)
 
 
-def files(folder: Path, timeout: float) -> list[str] | None:
+def list_git_files(folder: Path, timeout: float) -> list[str] | None:
     """Return tracked files below `folder`, and untracked ones that are not ignored; None where git fails or is late."""
-    text = _git(folder, timeout, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    text = _run_git(folder, timeout, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     if text is None:
         return None
     names = {name.decode("utf-8", errors="surrogateescape") for name in text.split(b"\0") if name}
@@ -44,23 +46,23 @@ def files(folder: Path, timeout: float) -> list[str] | None:
     return sorted(name for name in names if os.path.lexists(folder / name))
 
 
-def diff(folder: Path, timeout: float) -> bytes:
+def diff_uncommitted(folder: Path, timeout: float) -> bytes:
     """Return the changes since the commit, in the entire work tree, as a patch; empty where git fails or is late."""
     return (
-        _git(folder, timeout, "diff", "HEAD", "--no-ext-diff", "--no-textconv", "--no-color", "--ignore-submodules")
+        _run_git(folder, timeout, "diff", "HEAD", "--no-ext-diff", "--no-textconv", "--no-color", "--ignore-submodules")
         or b""
     )
 
 
-def _git(folder: Path, timeout: float, *words: str) -> bytes | None:
+def _run_git(folder: Path, timeout: float, *words: str) -> bytes | None:
     # A repository's config may name programs for these two, which would run with the rights of whoever starts a run.
     command = ["git", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-C", str(folder), *words]
     # Without optional locks: `git status` would lock the index, and a command of the user at that moment would fail.
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             command, capture_output=True, timeout=timeout, check=True, env=environment, stdin=subprocess.DEVNULL
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout
+    return completed.stdout

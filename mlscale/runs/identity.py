@@ -43,7 +43,7 @@ UNHASHED = (
     "trainer.num_nodes",
 )
 # Keys that were added later, and their defaults: left out of the hash, so that older runs keep theirs.
-_YOUNGER: Mapping[str, Any] = {
+_LATER_KEYS: Mapping[str, Any] = {
     "init_from": None, "init_strict": True, "param_groups": [], "layer_decay": 1.0, "precision.memory_format": None,
     "precision.compare": False, "precision.loss_scale": 65536.0, "precision.growth_interval": 2000,
     "precision.max_skipped": 20, "precision.on_cpu": False,
@@ -51,10 +51,10 @@ _YOUNGER: Mapping[str, Any] = {
 
 
 _newest = 0  # the last id that this process made, as a number
-_making = threading.Lock()
+_id_lock = threading.Lock()
 
 
-def new_id() -> str:
+def generate_id() -> str:
     """Return a new run id: 12 characters, of which 7 are the time, so that ids sort by it, and 5 are random.
 
     A process never makes one twice, and its ids sort in the order in which they were made: within a tick the next
@@ -63,14 +63,14 @@ def new_id() -> str:
     global _newest
     # The remainder keeps the number of digits after 34 years, when ids begin to repeat their times.
     ticks = int((time.time() - _EPOCH) * _TICKS) % 32**_TIME_DIGITS
-    with _making:
+    with _id_lock:
         fresh = ticks * 32**_RANDOM_DIGITS + secrets.randbelow(32**_RANDOM_DIGITS)
         same_tick = _newest // 32**_RANDOM_DIGITS == ticks
         _newest = _newest + 1 if same_tick else fresh
-        return _base32(_newest, ID_LENGTH)
+        return _encode_base32(_newest, ID_LENGTH)
 
 
-def started_at(run_id: str) -> str | None:
+def parse_start_time(run_id: str) -> str | None:
     """Return the time in a run id, ISO 8601 with its zone; None where the text is not an id."""
     if len(run_id) != ID_LENGTH or not set(run_id) <= set(_DIGITS):
         return None
@@ -80,52 +80,55 @@ def started_at(run_id: str) -> str | None:
     return datetime.fromtimestamp(_EPOCH + ticks / _TICKS).astimezone().isoformat(timespec="milliseconds")
 
 
-def now() -> str:
+def get_current_time() -> str:
     """Return the current time, ISO 8601 with its zone."""
     return datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 
-def folder_name(name: str) -> str:
+def make_folder_name(name: str) -> str:
     """Return a run's name for use in a path: letters, digits, dots, dashes and underscores; at most 80 characters."""
     return re.sub(r"[^\w.-]+", "_", name).strip("._-")[:80] or "run"
 
 
-def config_hash(config_yaml: str) -> str:
+def compute_config_hash(config_yaml: str) -> str:
     """Return the SHA-256, in hex, of what a config computes: without key order, devices, launch, loggers and names."""
     import yaml
 
     config = yaml.safe_load(config_yaml) or {}
-    return _digest(_hashed(config))
+    return _hash_value(_select_hashed_keys(config))
 
 
-def key_digests(config_yaml: str) -> dict[str, str]:
-    """Return a short digest of each key that counts for `config_hash`, by its path, to find the keys that differ."""
+def compute_key_digests(config_yaml: str) -> dict[str, str]:
+    """Return a short digest of each key that counts for `compute_config_hash`, by its path, to find the keys
+    that differ."""
     import yaml
 
-    leaves = _leaves(_hashed(yaml.safe_load(config_yaml) or {}))
-    return {key: _digest(leaves[key])[:_DIGEST_LENGTH] for key in sorted(leaves)}
+    leaves = _flatten_leaves(_select_hashed_keys(yaml.safe_load(config_yaml) or {}))
+    return {key: _hash_value(leaves[key])[:_DIGEST_LENGTH] for key in sorted(leaves)}
 
 
-def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+def find_differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Return the keys in which two configs compute something else, sorted."""
-    first, second = _leaves(_hashed(one)), _leaves(_hashed(other))
+    first, second = _flatten_leaves(_select_hashed_keys(one)), _flatten_leaves(_select_hashed_keys(other))
     return sorted(key for key in {*first, *second} if first.get(key) != second.get(key))
 
 
-def _digest(value: Any) -> str:
+def _hash_value(value: Any) -> str:
     # `default=str`: YAML reads dates as `datetime.date`, which JSON does not have.
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+def _flatten_leaves(value: Any, path: str = "") -> dict[str, Any]:
     if isinstance(value, Mapping) and value:
-        return {key: leaf for name, part in value.items() for key, leaf in _leaves(part, f"{path}.{name}").items()}
+        return {
+            key: leaf for name, part in value.items() for key, leaf in _flatten_leaves(part, f"{path}.{name}").items()
+        }
     return {path.lstrip("."): value}
 
 
-def _hashed(config: Mapping[str, Any]) -> dict[str, Any]:
+def _select_hashed_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     top = {str(key): value for key, value in config.items()}
-    for path, default in _YOUNGER.items():  # at their defaults, these keys leave the hash as it was without them
+    for path, default in _LATER_KEYS.items():  # at their defaults, these keys leave the hash as it was without them
         group, _, key = path.rpartition(".")
         if group and isinstance(top.get(group), dict):
             top[group] = dict(top[group])
@@ -141,7 +144,7 @@ def _hashed(config: Mapping[str, Any]) -> dict[str, Any]:
     return top
 
 
-def _base32(number: int, digits: int) -> str:
+def _encode_base32(number: int, digits: int) -> str:
     text = ""
     for _ in range(digits):
         number, digit = divmod(number, 32)

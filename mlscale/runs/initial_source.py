@@ -8,21 +8,21 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mlscale.atomic_files import sha256
+from mlscale.atomic_files import compute_sha256
 from mlscale.errors import MLScaleError
 from mlscale.runs import checkpoint_files as checkpoints
 from mlscale.runs import safetensors_header as safetensors
-from mlscale.runs.find import find
+from mlscale.runs.find import find_run
 from mlscale.runs.folder import RUN, RunFolder
-from mlscale.runs.recover import is_run_folder, report
+from mlscale.runs.recover import is_run_folder, warn_once
 
-PLAIN = (".pt", ".pth", ".bin")
+STATE_DICT_SUFFIXES = (".pt", ".pth", ".bin")
 """The suffixes of files with a plain `state_dict`, written by `torch.save`."""
 _LICENCES = ("license", "licence")  # in a safetensors file's metadata
 
 
 @dataclass(frozen=True)
-class Initial:
+class InitialWeights:
     """The initial weights of a run.
 
     Attributes:
@@ -42,12 +42,12 @@ class Initial:
     name: str | None = None
     licence: str | None = None
 
-    def document(self) -> dict[str, Any]:
+    def build_init_document(self) -> dict[str, Any]:
         """Return the document for run.json."""
         return {field.name: getattr(self, field.name) for field in fields(self)} | {"checkpoint": str(self.checkpoint)}
 
     @classmethod
-    def of(cls, document: Mapping[str, Any] | None) -> Initial | None:
+    def parse_document(cls, document: Mapping[str, Any] | None) -> InitialWeights | None:
         """Return the object for a document of this or an earlier mlscale; None for none.
 
         Raises:
@@ -66,13 +66,13 @@ class Initial:
                 fix="restore run.json from a copy; its checkpoints can still be used: init_from=<a checkpoint of it>",
             ) from error
 
-    def check(self) -> None:
+    def check_unchanged(self) -> None:
         """Raise an error unless the file has the same content as at the start of the run.
 
         Raises:
             MLScaleError: it has changed, or is missing.
         """
-        if not self.checkpoint.is_file() or digest(self.checkpoint) != self.sha256:
+        if not self.checkpoint.is_file() or compute_weights_digest(self.checkpoint) != self.sha256:
             raise MLScaleError(
                 "the weights that the run starts from are not there any more",
                 where=str(self.checkpoint),
@@ -80,14 +80,14 @@ class Initial:
                 fix="start a new run: init_from=<a checkpoint or run>",
             )
 
-    def line(self) -> str:
+    def format_weights_line(self) -> str:
         """Return the line that is printed about it before the run."""
         what = f"{self.name}: " if self.name else ""
         licence = f", {self.licence}" if self.licence else ""
         return f"weights   from {what}{self.checkpoint}{licence}"
 
 
-def find_initial(text: str, root: str | Path = "runs") -> Initial:
+def find_initial_weights(text: str, root: str | Path = "runs") -> InitialWeights:
     """Return the weights for `text`: a file of weights by its path, a folder with a sharded model, or the best
     checkpoint of a run (its last one, if no best one was saved). Versions are resolved by the registry.
 
@@ -96,53 +96,53 @@ def find_initial(text: str, root: str | Path = "runs") -> Initial:
     """
     path = Path(text).expanduser()
     if path.is_dir() and not is_run_folder(path):
-        path = _in_folder(path)
+        path = _find_weights_in_folder(path)
     elif not path.is_file() or path.name == RUN:
-        if is_file_name(text):
+        if is_weights_file_name(text):
             raise MLScaleError(
                 "there is no such checkpoint", where=f"init_from={text}", fix="mlscale runs checkpoints last"
             )
-        path = best_of(find(text, root))
-    return of_file(path.absolute())
+        path = find_start_checkpoint(find_run(text, root))
+    return resolve_weights_file(path.absolute())
 
 
-def of_file(path: Path) -> Initial:
+def resolve_weights_file(path: Path) -> InitialWeights:
     """Return the weights in the file `path`, absolute.
 
     Raises:
         MLScaleError: it is truncated, altered, or of an unknown format.
     """
     if path.name.endswith((safetensors.SUFFIX, safetensors.INDEX)):
-        files = safetensors.shards(path) if path.name.endswith(safetensors.INDEX) else (path,)
-        told = [safetensors.header(file).metadata for file in files]
-        licence = next((each[key] for each in told for key in _LICENCES if each.get(key)), None)
-        return Initial(path, digest(path), licence=licence)
-    found = checkpoints.verify(path)
+        files = safetensors.list_shard_files(path) if path.name.endswith(safetensors.INDEX) else (path,)
+        metadata = [safetensors.read_safetensors_header(file).metadata for file in files]
+        licence = next((texts[key] for texts in metadata for key in _LICENCES if texts.get(key)), None)
+        return InitialWeights(path, compute_weights_digest(path), licence=licence)
+    checkpoint = checkpoints.verify_checkpoint(path)
     # A bare pickle is not an archive, so `verify` takes it for a truncated one.
-    if found.bad and not old_format(path):
+    if checkpoint.is_corrupt and not is_bare_pickle(path):
         raise MLScaleError(
             "a run can't start from this checkpoint",
             where=str(path),
-            why=checkpoints.explain(found),
+            why=checkpoints.describe_checkpoint_state(checkpoint),
             fix=f"mlscale runs checkpoints {path.parents[1]} shows which are whole"
             if path.parent.name == "checkpoints"
             else "init_from=<another checkpoint, or a run>",
         )
-    run = _run_of(path)
+    run = _find_owning_run(path)
     # A fine-tuned model is still under the licence of the weights that its run started from.
-    before = Initial.of(run.run.get("init")) if run else None
+    before = InitialWeights.parse_document(run.run.get("init")) if run else None
     source, licence = ("run" if run else "file"), before.licence if before else None
-    return Initial(path, sha256(path), run.id if run else None, source, licence=licence)
+    return InitialWeights(path, compute_sha256(path), run.id if run else None, source, licence=licence)
 
 
-def best_of(run: RunFolder) -> Path:
+def find_start_checkpoint(run: RunFolder) -> Path:
     """Return the checkpoint to start from: the best one, else the last one.
 
     Raises:
         MLScaleError: the run has none.
     """
     folder, document = run.path / "checkpoints", run.run
-    best = checkpoints.best(folder, document["metric"] or "", document["mode"] or "max")
+    best = checkpoints.find_best_checkpoint_file(folder, document["metric"] or "", document["mode"] or "max")
     for path in (best, folder / f"last{checkpoints.SUFFIX}"):
         if path is not None and path.is_file():
             return path
@@ -153,50 +153,50 @@ def best_of(run: RunFolder) -> Path:
     )
 
 
-def is_file_name(text: str) -> bool:
+def is_weights_file_name(text: str) -> bool:
     """Return True if `text` has the suffix of a file of weights."""
-    return text.endswith((checkpoints.SUFFIX, safetensors.SUFFIX, safetensors.INDEX, *PLAIN))
+    return text.endswith((checkpoints.SUFFIX, safetensors.SUFFIX, safetensors.INDEX, *STATE_DICT_SUFFIXES))
 
 
-def digest(path: Path) -> str:
+def compute_weights_digest(path: Path) -> str:
     """Return the SHA-256, in hex, of the file `path`, or of the digests of all files of a sharded model.
 
     Raises:
         MLScaleError: the index of a sharded model is corrupted, or a file of it is missing.
     """
     if not path.name.endswith(safetensors.INDEX):
-        return sha256(path)
+        return compute_sha256(path)
     # The lines that `sha256sum` prints, so that the digest can be computed without mlscale.
-    lines = "".join(f"{sha256(file)}  {file.name}\n" for file in (path, *safetensors.shards(path)))
+    lines = "".join(f"{compute_sha256(file)}  {file.name}\n" for file in (path, *safetensors.list_shard_files(path)))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def old_format(path: Path) -> bool:
+def is_bare_pickle(path: Path) -> bool:
     """Return True for a bare pickle, the format of `torch.save` before version 1.6: its integrity can't be checked."""
     with path.open("rb") as file:
         # A pickle begins with the opcode PROTO (0x80) and its protocol, here 2 to 4.
         return file.read(2) in (b"\x80\x02", b"\x80\x03", b"\x80\x04")
 
 
-def _in_folder(folder: Path) -> Path:
+def _find_weights_in_folder(folder: Path) -> Path:
     """Return the sharded model, or the one file of weights, in a folder that is not a run folder."""
-    found = sorted(folder.glob(f"*{safetensors.INDEX}")) or sorted(folder.glob(f"*{safetensors.SUFFIX}"))
-    if len(found) == 1:
-        return found[0]
+    files = sorted(folder.glob(f"*{safetensors.INDEX}")) or sorted(folder.glob(f"*{safetensors.SUFFIX}"))
+    if len(files) == 1:
+        return files[0]
     raise MLScaleError(
-        "this folder is no run, and holds no weights" if not found else "this folder holds several files of weights",
+        "this folder is no run, and holds no weights" if not files else "this folder holds several files of weights",
         where=str(folder),
-        why=", ".join(path.name for path in found[:5]),
-        fix=f"init_from={found[0]}" if found else "init_from=<a run, a checkpoint or a file of weights>",
+        why=", ".join(path.name for path in files[:5]),
+        fix=f"init_from={files[0]}" if files else "init_from=<a run, a checkpoint or a file of weights>",
     )
 
 
-def _run_of(path: Path) -> RunFolder | None:
+def _find_owning_run(path: Path) -> RunFolder | None:
     folder = path.parents[1] if path.parent.name == "checkpoints" else None
     if folder is None or not is_run_folder(folder):
         return None
     try:
         return RunFolder.open(folder)
-    except MLScaleError as damage:  # the rest of the run is lost, but its weights can be used
-        report(f"{damage.where}: {damage.what}: {damage.why}")
+    except MLScaleError as error:  # the rest of the run is lost, but its weights can be used
+        warn_once(f"{error.where}: {error.what}: {error.why}")
         return None

@@ -19,16 +19,16 @@ _LINGER_SECONDS = 15.0  # children of a killed process may hold its lock until t
 
 
 @contextlib.contextmanager
-def held(run: RunFolder) -> Iterator[None]:
+def hold_run_lock(run: RunFolder) -> Iterator[None]:
     """Hold the lock of the run inside the block.
 
     Raises:
         MLScaleError: another process holds it.
     """
     handle = os.open(run.path, os.O_RDONLY)
-    forked = _closed_in_children(handle)
+    forked = _close_in_children(handle)
     try:
-        _take(handle, run)
+        _acquire_run_lock(handle, run)
         yield
     finally:
         # Before closing: the number may be given to another file at once, and a forked child would close that one.
@@ -37,7 +37,7 @@ def held(run: RunFolder) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def claimed(root: Path, *, wanted: bool = True) -> Iterator[list[Path]]:
+def lock_runs_root(root: Path, *, wanted: bool = True) -> Iterator[list[Path]]:
     """Let one process at a time search for an unfinished run below `root`, and start one if none is found.
 
     Yields the folders that it created, so that a failed start can remove them. Without `wanted` it does nothing.
@@ -50,16 +50,16 @@ def claimed(root: Path, *, wanted: bool = True) -> Iterator[list[Path]]:
         return
     made = make_folders(root)
     handle = os.open(root, os.O_RDONLY)
-    forked = _closed_in_children(handle)
+    forked = _close_in_children(handle)
     try:
-        _wait(handle)
+        _wait_for_lock(handle)
         yield made
     finally:
         forked.clear()
         os.close(handle)
 
 
-def _wait(handle: int) -> None:
+def _wait_for_lock(handle: int) -> None:
     try:
         import fcntl
     except ImportError:  # Windows
@@ -73,7 +73,7 @@ def _wait(handle: int) -> None:
         return
 
 
-def _take(handle: int, run: RunFolder) -> None:
+def _acquire_run_lock(handle: int, run: RunFolder) -> None:
     try:
         import fcntl
     except ImportError:  # Windows
@@ -88,7 +88,7 @@ def _take(handle: int, run: RunFolder) -> None:
                 return  # a file system without locks: only the status of the run protects it
             # A crashed run whose lock is held: children of the killed process are ending, so this waits for them.
             last = run.run["attempts"][-1]
-            if process.state(last) != "crashed" or time.monotonic() > end:
+            if process.get_process_state(last) != "crashed" or time.monotonic() > end:
                 raise MLScaleError(
                     f"another process is working on the run {run.path.name}",
                     where=str(run.path),
@@ -98,7 +98,7 @@ def _take(handle: int, run: RunFolder) -> None:
         time.sleep(0.2)
 
 
-def _closed_in_children(handle: int) -> list[int]:
+def _close_in_children(handle: int) -> list[int]:
     """Return the handle in a list; until the list is emptied, forked children close their copy of it.
 
     A lock lasts as long as any process has the file open: a child that outlives its parent would hold the run.

@@ -11,7 +11,7 @@ from mlscale.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
-class Overview:
+class RunOverview:
     """The columns that `runs ls` shows of a run.
 
     Attributes:
@@ -38,7 +38,7 @@ class Overview:
     path: str
 
 
-def overview(run: RunFolder) -> Overview:
+def summarize_run(run: RunFolder) -> RunOverview:
     """Return the overview of a run."""
     document, manifest, status = run.run, run.manifest, run.status
     metrics, metric = (manifest or {}).get("metrics", {}), document.get("metric")
@@ -46,7 +46,7 @@ def overview(run: RunFolder) -> Overview:
     if status == "running":
         began = datetime.fromisoformat(document["attempts"][-1]["started"])
         took = (datetime.now().astimezone() - began).total_seconds()
-    return Overview(
+    return RunOverview(
         id=run.id,
         name=document["name"],
         verb=document["verb"],
@@ -61,14 +61,14 @@ def overview(run: RunFolder) -> Overview:
     )
 
 
-def grouped(runs: Iterable[Overview]) -> list[tuple[str | None, list[Overview]]]:
+def group_by_sweep(runs: Iterable[RunOverview]) -> list[tuple[str | None, list[RunOverview]]]:
     """Return runs grouped by sweep, in the order of each group's first; a run outside of sweeps is its own group."""
-    groups: dict[str, tuple[str | None, list[Overview]]] = {}
+    groups: dict[str, tuple[str | None, list[RunOverview]]] = {}
     for run in runs:
         groups.setdefault(run.sweep or run.path, (run.sweep, []))[1].append(run)
     return list(groups.values())
 
 
-def sweep_id(sweep: str) -> str:
+def parse_sweep_id(sweep: str) -> str:
     """Return the id at the end of a sweep folder's name."""
     return Path(sweep).name.rsplit("-", 1)[-1]

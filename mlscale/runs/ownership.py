@@ -25,14 +25,14 @@ VARIABLE = "MLSCALE_RUN_KEY"
 PROVEN = ("config.yaml", "derived.yaml", "code.tar.gz")
 """The files of a run, or of a version made of it, that determine which code is imported and how it is called."""
 _KEY_BYTES = 32
-_KEPT = 4  # tags of a file: while an attempt replaces it, the one before is valid, too
+_TAGS_PER_FILE = 4  # tags of a file: while an attempt replaces it, the one before is valid, too
 
 
 class NoKeyError(Exception):
     """No key to create or check a proof; the text gives the reason."""
 
 
-def state_folder() -> Path:
+def get_state_folder() -> Path:
     """Return the user's state folder for mlscale; it need not exist.
 
     Raises:
@@ -47,7 +47,9 @@ def state_folder() -> Path:
         raise NoKeyError("the user has no home folder") from error
 
 
-def prove(run_id: str, contents: Mapping[str, bytes], before: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+def create_proof(
+    run_id: str, contents: Mapping[str, bytes], before: Mapping[str, Any] | None = None
+) -> dict[str, Any] | None:
     """Create the proof that a run is of this user.
 
     Args:
@@ -56,61 +58,61 @@ def prove(run_id: str, contents: Mapping[str, bytes], before: Mapping[str, Any] 
         before: the proof so far, which stays valid.
 
     Returns:
-        the value of `proof` in run.json; None without a key, which fails no run: see `obstacle`.
+        the value of `proof` in run.json; None without a key, which fails no run: see `explain_missing_key`.
     """
     try:
-        key = _run_key(run_id, create=True)
+        key = _get_run_key(run_id, create=True)
     except NoKeyError:
         return None
-    tags: dict[str, list[str]] = {name: list(each) for name, each in (before or {}).get("tags", {}).items()}
+    tags: dict[str, list[str]] = {name: list(file_tags) for name, file_tags in (before or {}).get("tags", {}).items()}
     for name, content in contents.items():
         # A tag that is listed already moves to the end, so that the oldest one is dropped first.
-        known = [tag for tag in tags.get(name, []) if tag != _tag(key, name, content)]
-        tags[name] = [*known, _tag(key, name, content)][-_KEPT:]
-    return {"key": _fingerprint(key), "tags": tags}
+        known = [tag for tag in tags.get(name, []) if tag != _compute_tag(key, name, content)]
+        tags[name] = [*known, _compute_tag(key, name, content)][-_TAGS_PER_FILE:]
+    return {"key": _compute_fingerprint(key), "tags": tags}
 
 
-def obstacle() -> str:
+def explain_missing_key() -> str:
     """Return why runs of this user can't be proven, such as a read-only home folder; empty where they can."""
     try:
-        _user_key(create=True)
+        _read_user_key(create=True)
     except NoKeyError as error:
         return str(error)
     return ""
 
 
-def doubt(folder: Path) -> str:
+def explain_unproven(folder: Path) -> str:
     """Return why it is not proven that this user created what `folder` holds; an empty text where it is.
 
     Args:
         folder: a run's, or that of a version's files.
     """
-    run_id, proof = _claimed(folder)
+    run_id, proof = _read_proof(folder)
     if not proof:
         return "nothing in it proves that you created it"
     try:
-        key = _run_key(run_id, create=False)
+        key = _get_run_key(run_id, create=False)
     except NoKeyError as error:
         return f"whether you created it can't be checked: {error}"
     # The fingerprint separates another user's run from an edited one of this user.
-    if not hmac.compare_digest(str(proof.get("key", "")), _fingerprint(key)):
+    if not hmac.compare_digest(str(proof.get("key", "")), _compute_fingerprint(key)):
         return "it was created by another user, or on another machine"
     for name in PROVEN:
-        if not _holds(key, folder / name, proof):
+        if not _is_proven(key, folder / name, proof):
             return f"its {name} is not the one that you created it with"
     return ""
 
 
-def travelling_key(run_id: str) -> str:
+def export_run_key(run_id: str) -> str:
     """Return the value of `MLSCALE_RUN_KEY` with which another machine can check and resume this run of the user.
 
     Raises:
         NoKeyError: there is no key.
     """
-    return f"{run_id}:{_run_key(run_id, create=False).hex()}"
+    return f"{run_id}:{_get_run_key(run_id, create=False).hex()}"
 
 
-def _claimed(folder: Path) -> tuple[str, Mapping[str, Any]]:
+def _read_proof(folder: Path) -> tuple[str, Mapping[str, Any]]:
     """Return the id of the run that made `folder`, and the proof in its run.json or its version's record."""
     with contextlib.suppress(MLScaleError):
         if (folder / "run.json").is_file():
@@ -123,7 +125,7 @@ def _claimed(folder: Path) -> tuple[str, Mapping[str, Any]]:
     return "", {}
 
 
-def _holds(key: bytes, path: Path, proof: Mapping[str, Any]) -> bool:
+def _is_proven(key: bytes, path: Path, proof: Mapping[str, Any]) -> bool:
     """Return True if a file's content was proven, or the file is absent: then nothing of it is imported."""
     try:
         content = path.read_bytes()
@@ -132,21 +134,21 @@ def _holds(key: bytes, path: Path, proof: Mapping[str, Any]) -> bool:
     except OSError:
         return False
     tags = proof["tags"].get(path.name)
-    tag = _tag(key, path.name, content)
+    tag = _compute_tag(key, path.name, content)
     return isinstance(tags, list) and any(hmac.compare_digest(str(known), tag) for known in tags)
 
 
-def _tag(key: bytes, name: str, content: bytes) -> str:
+def _compute_tag(key: bytes, name: str, content: bytes) -> str:
     # With the name, so that one file's content can't be used under the name of another.
     return hmac.new(key, name.encode() + b"\0" + content, hashlib.sha256).hexdigest()
 
 
-def _fingerprint(key: bytes) -> str:
+def _compute_fingerprint(key: bytes) -> str:
     """Return 16 hex digits that identify a run's key without disclosing it."""
     return hmac.new(key, b"fingerprint", hashlib.sha256).hexdigest()[:16]
 
 
-def _run_key(run_id: str, *, create: bool) -> bytes:
+def _get_run_key(run_id: str, *, create: bool) -> bytes:
     """Return the key of one run: from the environment, or derived from the user's key.
 
     Raises:
@@ -154,12 +156,12 @@ def _run_key(run_id: str, *, create: bool) -> bytes:
     """
     given_for, _, given = os.environ.get(VARIABLE, "").partition(":")
     if given_for and given_for == run_id:
-        return _parsed(given, VARIABLE)
-    return hmac.new(_user_key(create=create), run_id.encode(), hashlib.sha256).digest()
+        return _parse_key(given, VARIABLE)
+    return hmac.new(_read_user_key(create=create), run_id.encode(), hashlib.sha256).digest()
 
 
-def _user_key(*, create: bool) -> bytes:
-    path = state_folder() / "run.key"
+def _read_user_key(*, create: bool) -> bytes:
+    path = get_state_folder() / "run.key"
     try:
         if create and not path.exists():
             _make_key(path)
@@ -168,9 +170,9 @@ def _user_key(*, create: bool) -> bytes:
             # With a key that other users can write, they could prove any run as this user's.
             if about.st_uid != os.geteuid() or about.st_mode & 0o022:
                 raise NoKeyError(f"{path} may be written by other users")
-            return _parsed(file.read().strip(), str(path))
+            return _parse_key(file.read().strip(), str(path))
     except UnicodeDecodeError:
-        return _parsed("", str(path))
+        return _parse_key("", str(path))
     except OSError as error:
         raise NoKeyError(f"{path}: {error.strerror or error}") from error
 
@@ -191,7 +193,7 @@ def _make_key(path: Path) -> None:
         aside.unlink(missing_ok=True)
 
 
-def _parsed(text: str, where: str) -> bytes:
+def _parse_key(text: str, where: str) -> bytes:
     try:
         key = bytes.fromhex(text)
     except ValueError:

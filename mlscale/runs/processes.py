@@ -11,22 +11,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_STATE, _STARTED = 0, 19  # fields of `_stat`
+_STATE, _STARTED = 0, 19  # fields of `_read_stat_fields`
 
 
-def this() -> dict[str, Any]:
+def identify_process() -> dict[str, Any]:
     """Return the number and start time of this process: a later process may get the same number."""
-    return {"pid": os.getpid(), "pid_start": start_ticks(os.getpid())}
+    return {"pid": os.getpid(), "pid_start": read_start_ticks(os.getpid())}
 
 
-def state(attempt: Mapping[str, Any]) -> str:
+def get_process_state(attempt: Mapping[str, Any]) -> str:
     """Return running, crashed, or elsewhere: started on another machine, so that its process can't be checked."""
     if attempt["host"] != socket.gethostname():
         return "elsewhere"
-    return "running" if alive(int(attempt["pid"]), attempt.get("pid_start")) else "crashed"
+    return "running" if is_alive(int(attempt["pid"]), attempt.get("pid_start")) else "crashed"
 
 
-def alive(pid: int, started: int | None) -> bool:
+def is_alive(pid: int, started: int | None) -> bool:
     """Return True if process `pid` is alive and began at `started` (None: at any time). A zombie counts as ended: in a
     container without an init process it is never removed."""
     try:
@@ -36,15 +36,15 @@ def alive(pid: int, started: int | None) -> bool:
         return False
     except PermissionError:
         pass  # it is alive, and of another user
-    fields = _stat(pid)
+    fields = _read_stat_fields(pid)
     if fields is None:
         return True
     return fields[_STATE] not in ("Z", "X") and started in (None, int(fields[_STARTED]))
 
 
-def start_ticks(pid: int) -> int | None:
+def read_start_ticks(pid: int) -> int | None:
     """Return the start time of a process, in clock ticks since the boot; None where the system doesn't report it."""
-    fields = _stat(pid)
+    fields = _read_stat_fields(pid)
     return int(fields[_STARTED]) if fields is not None else None
 
 
@@ -59,7 +59,7 @@ def end_session(process: subprocess.Popen[bytes], grace_s: float) -> None:
     process.wait()
 
 
-def _stat(pid: int) -> list[str] | None:
+def _read_stat_fields(pid: int) -> list[str] | None:
     """Return the fields of `/proc/<pid>/stat` from the state on (proc(5)); None where they can't be read."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.atomic_files import read_json
-from mlscale.contracts import expect, stamp
+from mlscale.contracts import expect_format, get_format_tag
 from mlscale.errors import MLScaleError
-from mlscale.runs.identity import config_hash, started_at
+from mlscale.runs.identity import compute_config_hash, parse_start_time
 
 RUN, MANIFEST, CONFIG, DERIVED = "run.json", "manifest.json", "config.yaml", "derived.yaml"
 _RUN_KEYS: Mapping[str, type] = {
@@ -33,20 +33,20 @@ _TRACES = (CONFIG, DERIVED, MANIFEST, "code.json", "checkpoints")  # files of a 
 _NO_PROCESS = (1 << 31) - 1  # beyond the largest process number
 
 
-def run_document(folder: Path) -> dict[str, Any]:
+def read_run_document(folder: Path) -> dict[str, Any]:
     """Return run.json; where it is corrupted, a document rebuilt from the run's other files, which is reported.
 
     Raises:
         MLScaleError: it is of a later format; or it is corrupted or lost, and so is config.yaml.
     """
     try:
-        return _checked_run(folder / RUN)
-    except _DamagedError as damage:
-        document = _rebuilt(folder)
+        return _read_checked_run(folder / RUN)
+    except _CorruptedError as error:
+        document = _rebuild_document(folder)
         if document is None:
-            raise _unrecoverable(folder) from damage
-        state = f"is damaged ({damage})" if (folder / RUN).exists() else "is lost"
-        report(f"{folder / RUN} {state}: rebuilt from the run's other files; lost: {_LOST}")
+            raise _make_unrecoverable_error(folder) from error
+        state = f"is damaged ({error})" if (folder / RUN).exists() else "is lost"
+        warn_once(f"{folder / RUN} {state}: rebuilt from the run's other files; lost: {_LOST}")
         return document
 
 
@@ -54,11 +54,11 @@ def is_run_folder(folder: Path) -> bool:
     """Return True for the folder of a run: with run.json, or with a run's id in its name and other files of a run."""
     if (folder / RUN).is_file():
         return True
-    has_id = started_at(folder.name.rpartition("-")[2]) is not None
+    has_id = parse_start_time(folder.name.rpartition("-")[2]) is not None
     return has_id and any((folder / name).exists() for name in _TRACES)
 
 
-def manifest(folder: Path) -> dict[str, Any] | None:
+def read_run_manifest(folder: Path) -> dict[str, Any] | None:
     """Return manifest.json; None where the run is not sealed, or where it is corrupted, which is reported."""
     if not (folder / MANIFEST).is_file():
         return None
@@ -66,32 +66,32 @@ def manifest(folder: Path) -> dict[str, Any] | None:
         document = read_json(folder / MANIFEST)
         if any(not isinstance(document.get(key), kind) for key, kind in _MANIFEST_KEYS.items()):
             raise MLScaleError("", why="it lacks what a seal holds")
-        expect("manifest", document, str(folder / MANIFEST))
+        expect_format("manifest", document, str(folder / MANIFEST))
         return document
-    except MLScaleError as damage:
-        report(
-            f"{folder / MANIFEST} is damaged ({damage.why or damage.what}): the run counts as not sealed; "
+    except MLScaleError as error:
+        warn_once(
+            f"{folder / MANIFEST} is damaged ({error.why or error.what}): the run counts as not sealed; "
             "mlscale runs resume seals it again"
         )
         return None
 
 
-def results(folder: Path) -> dict[str, dict[str, Any]]:
+def read_run_results(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the results by command; corrupted ones are reported and left out."""
-    found = {}
+    documents = {}
     for path in sorted((folder / "results").glob("[!.]*.json")):
         try:
             document = read_json(path)
-        except MLScaleError as damage:
-            report(f"{path} is damaged ({damage.why or damage.what})")
+        except MLScaleError as error:
+            warn_once(f"{path} is damaged ({error.why or error.what})")
             continue
         whole = isinstance(document.get("metrics"), dict) and isinstance(document.get("sentence"), str)
         if str(document.get("format")).startswith("mlscale/result/") and whole:
-            found[path.stem] = document
-    return found
+            documents[path.stem] = document
+    return documents
 
 
-def yaml_values(path: Path) -> dict[str, Any]:
+def read_yaml_values(path: Path) -> dict[str, Any]:
     """Return the keys and values of a YAML file of a run.
 
     Raises:
@@ -103,24 +103,24 @@ def yaml_values(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     # A corrupted file may have a date that does not exist (ValueError), or nest too deep (RecursionError).
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise _unreadable(path, str(error).split("\n")[0]) from error
+        raise _make_unreadable_error(path, str(error).split("\n")[0]) from error
     if values is not None and not isinstance(values, dict):
-        raise _unreadable(path, f"it holds a {type(values).__name__}")
+        raise _make_unreadable_error(path, f"it holds a {type(values).__name__}")
     return values or {}
 
 
 @cache
-def report(line: str) -> None:
+def warn_once(line: str) -> None:
     """Print a warning about a corrupted file; the cache makes it print each line only once."""
     with contextlib.suppress(OSError):
         print(f"warning   {line}", file=sys.stderr, flush=True)
 
 
-class _DamagedError(Exception):
+class _CorruptedError(Exception):
     """A document of a run that can't be used; the text gives the reason."""
 
 
-def _unrecoverable(folder: Path) -> MLScaleError:
+def _make_unrecoverable_error(folder: Path) -> MLScaleError:
     """Return the error for a run without run.json and config.yaml: what is lost, and what can still be used."""
     states = {name: "damaged" if (folder / name).exists() else "lost" for name in (RUN, CONFIG)}
     weights = sorted((folder / "checkpoints").glob("[!.]*.ckpt"))
@@ -134,31 +134,36 @@ def _unrecoverable(folder: Path) -> MLScaleError:
     )
 
 
-def _unreadable(path: Path, why: str) -> MLScaleError:
+def _make_unreadable_error(path: Path, why: str) -> MLScaleError:
     fix = "restore it, from a copy or a version of the run: mlscale versions ls"
     if path.name == DERIVED:
         fix = f"mlscale runs resume {path.parent.name.rsplit('-', 1)[-1]} derives it again; or restore it from a copy"
     return MLScaleError(f"the run's {path.name} is damaged", where=str(path), why=why, fix=fix)
 
 
-def _checked_run(path: Path) -> dict[str, Any]:
+def _read_checked_run(path: Path) -> dict[str, Any]:
     try:
         document = read_json(path)
     except MLScaleError as error:
-        raise _DamagedError(error.why or error.what) from error
+        raise _CorruptedError(error.why or error.what) from error
     if str(document.get("format")).startswith("mlscale/run/"):
-        expect("run", document, str(path))  # a later format is not a corruption
+        expect_format("run", document, str(path))  # a later format is not a corruption
     else:
-        raise _DamagedError("it names no format")
+        raise _CorruptedError("it names no format")
     for key, kind in _RUN_KEYS.items():
         if not isinstance(document.get(key), kind):
-            raise _DamagedError(f"it has no {key}")
+            raise _CorruptedError(f"it has no {key}")
     lacking = [key for key in _OTHER_RUN_KEYS if key not in document]
     attempts = document["attempts"]
-    if lacking or not attempts or not all(_is_attempt(each) for each in attempts) or not _is_time(document["created"]):
-        raise _DamagedError(f"it has no {lacking[0]}" if lacking else "its attempts or times can't be read")
+    if (
+        lacking
+        or not attempts
+        or not all(_is_attempt(attempt) for attempt in attempts)
+        or not _is_time(document["created"])
+    ):
+        raise _CorruptedError(f"it has no {lacking[0]}" if lacking else "its attempts or times can't be read")
     if not isinstance(document["code"], dict | None):
-        raise _DamagedError("it has no code")
+        raise _CorruptedError("it has no code")
     return document
 
 
@@ -178,33 +183,35 @@ def _is_time(value: Any) -> bool:
         return False
 
 
-def _rebuilt(folder: Path) -> dict[str, Any] | None:
+def _rebuild_document(folder: Path) -> dict[str, Any] | None:
     """Return a run.json rebuilt from folder name, config.yaml, derived.yaml and code.json; None without a config."""
     try:
-        config = yaml_values(folder / CONFIG)
+        config = read_yaml_values(folder / CONFIG)
         text = (folder / CONFIG).read_text(encoding="utf-8")
     except (MLScaleError, OSError):
         return None
     derived: dict[str, Any] = {}
     code: dict[str, Any] = {}
     with contextlib.suppress(MLScaleError):
-        derived = yaml_values(folder / DERIVED)
+        derived = read_yaml_values(folder / DERIVED)
     with contextlib.suppress(MLScaleError):
         code = read_json(folder / "code.json")
     name, _, run_id = folder.name.rpartition("-")
-    created = started_at(run_id) or datetime.fromtimestamp((folder / CONFIG).stat().st_mtime).astimezone().isoformat()
+    created = (
+        parse_start_time(run_id) or datetime.fromtimestamp((folder / CONFIG).stat().st_mtime).astimezone().isoformat()
+    )
     # A process that can't exist: an unsealed run then counts as crashed, and can be resumed.
     attempt = {"started": created, "host": socket.gethostname(), "pid": _NO_PROCESS, "pid_start": None}
     in_sweep = (folder.parent / "sweep.json").is_file()
     summary = {key: code[key] for key in ("digest", "commit", "dirty") if key in code}
     counts = {key: len(code[key]) for key in ("files", "skipped") if key in code}
     return {
-        "format": stamp("run"),
+        "format": get_format_tag("run"),
         "id": run_id,
         "name": str(config.get("name") or name),
         "verb": "train",
         "created": created,
-        "config_hash": config_hash(text),
+        "config_hash": compute_config_hash(text),
         "seed": config.get("seed"),
         "data_version": derived.get("data_version"),
         "order_version": derived.get("order_version", 1),

@@ -15,26 +15,26 @@ from mlscale.runs.sweep_folder import SWEEP
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
-def remove(runs: Sequence[RunFolder]) -> None:
+def remove_runs(runs: Sequence[RunFolder]) -> None:
     """Remove runs, and the folders of sweeps and dates that are empty then.
 
     Raises:
         MLScaleError: one of them is running, or may be, on another machine; then none is removed. Or its folder belongs
             to another user.
     """
-    raise_all([_running(run) for run in runs if run.status in ("running", "elsewhere")])
+    raise_all([_make_running_error(run) for run in runs if run.status in ("running", "elsewhere")])
     for run in runs:
         path = run.path.resolve()
         sweep = path.parent if run.run["sweep"] else None
-        _remove(path)
+        _remove_folder(path)
         if sweep and (sweep / SWEEP).is_file() and not any(entry.is_dir() for entry in sweep.iterdir()):
-            _remove(sweep)  # no run is left in it
+            _remove_folder(sweep)  # no run is left in it
         date = sweep.parent if sweep else path.parent
         if _DATE.fullmatch(date.name):
             _remove_if_empty(date)
 
 
-def _remove(folder: Path) -> None:
+def _remove_folder(folder: Path) -> None:
     try:
         remove_tree(folder)
     except MLScaleError as error:
@@ -44,13 +44,15 @@ def _remove(folder: Path) -> None:
         raise MLScaleError(
             f"no permission to remove {folder.name}",
             where=str(folder),
-            why=", ".join(f"{each} belongs to {_owner(each)}" for each in (folder, folder.parent) if each.exists()),
-            fix=f"ask {_owner(folder.parent)} to remove it, or to let you write to {folder.parent}",
+            why=", ".join(
+                f"{path} belongs to {_get_owner_name(path)}" for path in (folder, folder.parent) if path.exists()
+            ),
+            fix=f"ask {_get_owner_name(folder.parent)} to remove it, or to let you write to {folder.parent}",
             exit=Exit.ENVIRONMENT,
         ) from error
 
 
-def _owner(folder: Path) -> str:
+def _get_owner_name(folder: Path) -> str:
     if not folder.exists():
         return "its owner"
     try:
@@ -59,7 +61,7 @@ def _owner(folder: Path) -> str:
         return f"user {folder.stat().st_uid}"
 
 
-def _running(run: RunFolder) -> MLScaleError:
+def _make_running_error(run: RunFolder) -> MLScaleError:
     host = run.run["attempts"][-1]["host"]
     return MLScaleError(
         f"run {run.id} is running"

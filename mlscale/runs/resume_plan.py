@@ -8,20 +8,20 @@ from typing import Any
 
 import yaml
 
-from mlscale.atomic_files import tidy
+from mlscale.atomic_files import remove_leftovers
 from mlscale.errors import MLScaleError
 from mlscale.runs import checkpoint_files as checkpoints
-from mlscale.runs.edited import edited_keys, is_edited
-from mlscale.runs.find import find, unfinished
+from mlscale.runs.edited import is_edited, list_edited_keys
+from mlscale.runs.find import find_run, find_unfinished_run
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.identity import config_hash, differing
-from mlscale.runs.recover import report
+from mlscale.runs.identity import compute_config_hash, find_differing_keys
+from mlscale.runs.recover import warn_once
 
 AUTO = "auto"
 
 
 @dataclass(frozen=True)
-class GoingOn:
+class ResumePlan:
     """A run to resume.
 
     Attributes:
@@ -39,7 +39,7 @@ class GoingOn:
     inexact: tuple[str, ...] = ()
 
 
-def to_go_on(resume: str, config_yaml: str, code: str | None, root: Path) -> RunFolder | None:
+def find_run_to_resume(resume: str, config_yaml: str, code: str | None, root: Path) -> RunFolder | None:
     """Return the run for `resume`: the one that it names, or with 'auto' the last unfinished one of this config and
     code; None if there is none.
 
@@ -47,12 +47,12 @@ def to_go_on(resume: str, config_yaml: str, code: str | None, root: Path) -> Run
         MLScaleError: the run is not found, or its config computes something else.
     """
     if resume == AUTO:
-        return unfinished(config_hash(config_yaml), code, root)
-    run = find(resume, root)
-    if run.run["config_hash"] == config_hash(config_yaml):
+        return find_unfinished_run(compute_config_hash(config_yaml), code, root)
+    run = find_run(resume, root)
+    if run.run["config_hash"] == compute_config_hash(config_yaml):
         return run
     # The stored hash differs: either the settings do, or, if none does, config.yaml was edited after the start.
-    keys = differing(yaml.safe_load(run.config_text), yaml.safe_load(config_yaml))
+    keys = find_differing_keys(yaml.safe_load(run.config_text), yaml.safe_load(config_yaml))
     if keys:
         raise MLScaleError(
             f"with other settings this would be another run than {run.path.name}",
@@ -61,7 +61,7 @@ def to_go_on(resume: str, config_yaml: str, code: str | None, root: Path) -> Run
             fix="leave them out, or start a new run",
         )
     if is_edited(run):
-        edited = ", ".join(edited_keys(run))
+        edited = ", ".join(list_edited_keys(run))
         raise MLScaleError(
             f"the config.yaml of {run.path.name} is not the one that it began with",
             where=str(run.path / "config.yaml"),
@@ -72,7 +72,7 @@ def to_go_on(resume: str, config_yaml: str, code: str | None, root: Path) -> Run
     return run
 
 
-def open_attempt(run: RunFolder, world_size: int, code: str | None) -> GoingOn:
+def open_attempt(run: RunFolder, world_size: int, code: str | None) -> ResumePlan:
     """Start another attempt at a run whose lock this process holds.
 
     Raises:
@@ -88,51 +88,51 @@ def open_attempt(run: RunFolder, world_size: int, code: str | None) -> GoingOn:
             fix="mlscale runs show " + run.id + (", or a new run with other settings" if why else ""),
         )
     # Files that a killed attempt left incomplete; the caller's lock excludes a process that still writes them.
-    tidy(run.path)
-    checkpoint, left_out = _latest(run)
-    record = checkpoints.look(checkpoint).record if checkpoint else None
+    remove_leftovers(run.path)
+    checkpoint, left_out = _choose_checkpoint(run)
+    record = checkpoints.read_checkpoint_metadata(checkpoint).record if checkpoint else None
     step = record.step if record else 0
-    before = _world_size(run)
-    lines = [*left_out, _from(run, checkpoint, step)]
+    before = _read_last_world_size(run)
+    lines = [*left_out, _format_resume_line(run, checkpoint, step)]
     if before not in (None, world_size):
         lines.append(
-            f"layout    {before} process{_es(before)} before, {world_size} now: the same global batches, "
-            "but sums in another order, so not the same bits"
+            f"layout    {before} process{_get_plural_suffix(before)} before, {world_size} now: "
+            "the same global batches, but sums in another order, so not the same bits"
         )
     inexact = []
     if code != (run.run["code"] or {}).get("digest"):
         lines.append("code      has changed since the run began: it is resumed with today's")
         inexact.append("the code has changed")
     # Last: it removes the seal, so nothing that may raise comes after it.
-    run.attempt()
-    return GoingOn(run, checkpoint, step, tuple(lines), tuple(inexact))
+    run.start_attempt()
+    return ResumePlan(run, checkpoint, step, tuple(lines), tuple(inexact))
 
 
-def _world_size(run: RunFolder) -> int | None:
+def _read_last_world_size(run: RunFolder) -> int | None:
     """Return the number of processes of the last attempt; None where that is lost."""
     try:
         return run.derived.get("world_size")
-    except MLScaleError as damage:
-        report(f"{damage.where} is damaged ({damage.why}): derived again")
+    except MLScaleError as error:
+        warn_once(f"{error.where} is damaged ({error.why}): derived again")
         return None
 
 
-def _latest(run: RunFolder) -> tuple[Path | None, list[str]]:
+def _choose_checkpoint(run: RunFolder) -> tuple[Path | None, list[str]]:
     """Return the run's own latest valid checkpoint, and a sentence for each one that is left out.
 
     Raises:
         MLScaleError: it has only checkpoints of another run, or its initial weights are unknown.
     """
     folder, own = run.path / "checkpoints", (run.id, str(run.run["config_hash"]))
-    checkpoint, left_out = checkpoints.latest_valid(folder, own)
+    checkpoint, left_out = checkpoints.find_latest_valid(folder, own)
     if checkpoint is None:
-        for stored in checkpoints.stored(folder):
-            if stored.record and stored.record.resumable and (why := stored.record.foreign_to(*own)):
+        for saved in checkpoints.list_checkpoint_files(folder):
+            if saved.record and saved.record.resumable and (why := saved.record.explain_mismatch(*own)):
                 raise MLScaleError(
-                    f"the checkpoint {stored.path.name} is not one of the run {run.path.name}",
-                    where=str(stored.path),
+                    f"the checkpoint {saved.path.name} is not one of the run {run.path.name}",
+                    where=str(saved.path),
                     why=f"{why}, and the run has no checkpoint of its own to resume from",
-                    fix=f"init_from={stored.path} starts a new run from its weights; or move it out of this folder: "
+                    fix=f"init_from={saved.path} starts a new run from its weights; or move it out of this folder: "
                     "then the run starts over",
                 )
         lost = run.run.get("rebuilt") and yaml.safe_load(run.config_text).get("init_from")
@@ -145,19 +145,23 @@ def _latest(run: RunFolder) -> tuple[Path | None, list[str]]:
     return checkpoint, left_out
 
 
-def unfinished_line(run: RunFolder) -> str:
+def format_unfinished_line(run: RunFolder) -> str:
     """Return a line that names an unfinished run, and the command to resume it."""
-    found = [stored.record for stored in checkpoints.stored(run.path / "checkpoints") if stored.record]
-    step = f", saved at step {max(record.step for record in found):,}" if found else ""
+    records = [
+        checkpoint.record
+        for checkpoint in checkpoints.list_checkpoint_files(run.path / "checkpoints")
+        if checkpoint.record
+    ]
+    step = f", saved at step {max(record.step for record in records):,}" if records else ""
     return f"unfinished {run.path.name} has the same config{step}; go on with it: mlscale runs resume {run.id}"
 
 
-def _from(run: RunFolder, checkpoint: Path | None, step: int) -> str:
+def _format_resume_line(run: RunFolder, checkpoint: Path | None, step: int) -> str:
     number = len(run.run["attempts"]) + 1
     if checkpoint is None:
         return f"resume    {run.path.name}, attempt {number}: nothing was saved, so from the beginning"
     return f"resume    {run.path.name}, attempt {number}: from {checkpoint.name}, step {step:,}"
 
 
-def _es(count: Any) -> str:
+def _get_plural_suffix(count: Any) -> str:
     return "" if count == 1 else "es"

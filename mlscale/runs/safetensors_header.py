@@ -30,7 +30,7 @@ _METADATA = "__metadata__"
 
 
 @dataclass(frozen=True)
-class Place:
+class TensorLocation:
     """The type, shape and position of a tensor in the file.
 
     Attributes:
@@ -46,7 +46,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Header:
+class SafetensorsHeader:
     """The checked header of a file.
 
     Attributes:
@@ -54,11 +54,11 @@ class Header:
         metadata: free texts of the file's author, such as `format` and `license`.
     """
 
-    tensors: Mapping[str, Place]
+    tensors: Mapping[str, TensorLocation]
     metadata: Mapping[str, str]
 
 
-def header(path: Path) -> Header:
+def read_safetensors_header(path: Path) -> SafetensorsHeader:
     """Read and check the header of the file `path`.
 
     Raises:
@@ -69,32 +69,32 @@ def header(path: Path) -> Header:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
         if size < _LENGTH_BYTES or length > size - _LENGTH_BYTES:
-            _refuse(path, "it is cut short: its header would end behind its last byte")
+            _refuse_file(path, "it is cut short: its header would end behind its last byte")
         if length > _MOST_HEADER:
-            _refuse(path, f"its header would have {length:,} bytes, and may have {_MOST_HEADER:,}")
+            _refuse_file(path, f"its header would have {length:,} bytes, and may have {_MOST_HEADER:,}")
         text = file.read(length)
     try:
-        document = json.loads(text, object_pairs_hook=_once)
+        document = json.loads(text, object_pairs_hook=_reject_duplicate_names)
         metadata = document.pop(_METADATA, None) or {}
-        tensors = {name: _place(entry, _LENGTH_BYTES + length) for name, entry in document.items()}
+        tensors = {name: _parse_tensor_entry(entry, _LENGTH_BYTES + length) for name, entry in document.items()}
         if not all(isinstance(value, str) for value in metadata.values()):
             raise ValueError("metadata that is no text")
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-        _refuse(path, f"its header can't be read: {str(error) or type(error).__name__}")
+        _refuse_file(path, f"its header can't be read: {str(error) or type(error).__name__}")
     end = _LENGTH_BYTES + length
     # Sorted by the end, too: an empty tensor starts where the next one does, and must come before it.
-    for name, place in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
-        if place.start != end:
-            _refuse(path, f"{name} does not begin where the tensor before it ends")
-        end = place.end
+    for name, location in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
+        if location.start != end:
+            _refuse_file(path, f"{name} does not begin where the tensor before it ends")
+        end = location.end
     if end > size:
-        _refuse(path, f"it is cut short: {size:,} bytes of {end:,}")
+        _refuse_file(path, f"it is cut short: {size:,} bytes of {end:,}")
     if end < size:
-        _refuse(path, f"{size - end:,} bytes belong to no tensor")
-    return Header(tensors, metadata)
+        _refuse_file(path, f"{size - end:,} bytes belong to no tensor")
+    return SafetensorsHeader(tensors, metadata)
 
 
-def shards(index: Path) -> tuple[Path, ...]:
+def list_shard_files(index: Path) -> tuple[Path, ...]:
     """Return the files that `model.safetensors.index.json` names, all in its folder.
 
     Raises:
@@ -130,7 +130,7 @@ def shards(index: Path) -> tuple[Path, ...]:
     return tuple(index.parent / name for name in names)
 
 
-def _place(entry: Any, begin: int) -> Place:
+def _parse_tensor_entry(entry: Any, begin: int) -> TensorLocation:
     """Return the position of a tensor from its entry in the header.
 
     Raises:
@@ -144,16 +144,16 @@ def _place(entry: Any, begin: int) -> Place:
         raise ValueError("a size or a place that is no whole number")
     if end - start != prod(shape) * SIZES[dtype]:
         raise ValueError("a tensor whose shape does not fit its bytes")
-    return Place(dtype, tuple(shape), begin + start, begin + end)
+    return TensorLocation(dtype, tuple(shape), begin + start, begin + end)
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicate_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     # JSON readers differ in which of two equal names they keep: such a file would mean different tensors to each.
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
         raise ValueError("a name that stands there twice")
-    return found
+    return entries
 
 
-def _refuse(path: Path, why: str) -> NoReturn:
+def _refuse_file(path: Path, why: str) -> NoReturn:
     raise MLScaleError("this safetensors file can't be used", where=str(path), why=why, fix="copy or download it again")

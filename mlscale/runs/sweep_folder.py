@@ -6,8 +6,8 @@ import contextlib
 from pathlib import Path
 
 from mlscale.atomic_files import PRIVATE_FOLDER, make_folders, write_json
-from mlscale.contracts import stamp
-from mlscale.runs.identity import now
+from mlscale.contracts import get_format_tag
+from mlscale.runs.identity import get_current_time
 
 SWEEP = "sweep.json"
 _HYDRA = "multirun.yaml"
@@ -25,7 +25,12 @@ def start_sweep(path: str | Path, name: str) -> None:
     if not (folder / SWEEP).is_file():
         # Hydra's sweeper has created the folder with the default mode.
         folder.chmod(PRIVATE_FOLDER)
-        document = {"format": stamp("sweep"), "id": folder.name.rsplit("-", 1)[-1], "name": name, "created": now()}
+        document = {
+            "format": get_format_tag("sweep"),
+            "id": folder.name.rsplit("-", 1)[-1],
+            "name": name,
+            "created": get_current_time(),
+        }
         write_json(folder / SWEEP, document)
 
 

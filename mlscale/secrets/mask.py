@@ -17,11 +17,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, TextIO
 from urllib.parse import quote, quote_plus, unquote
 
-from mlscale.secrets.config_secrets import PREFIX, find_secrets, interpolated, mask_overrides
-from mlscale.secrets.secret_patterns import MASK, masked, scan, secret_like, tells_little, words
+from mlscale.secrets.config_secrets import PREFIX, find_secrets, mask_overrides, read_referenced_variables
+from mlscale.secrets.secret_patterns import (
+    MASK,
+    find_secret_spans,
+    is_harmless_value,
+    is_secret_key,
+    mask_spans,
+    split_words,
+)
 
 SHORTEST = 4  # characters; masking shorter values would make any text unreadable and hide little
-_COMMON = words("true false none null auto default test local localhost admin root user password secret token")
+_COMMON = split_words("true false none null auto default test local localhost admin root user password secret token")
 
 
 _OVERRIDE = re.compile(r"(?<![^\s'\"`])[+~-]{0,2}[A-Za-z_][\w.@/-]{0,200}=[^\s'\"`,;)]+")  # a word of a command line
@@ -30,38 +37,38 @@ _OVERRIDE = re.compile(r"(?<![^\s'\"`])[+~-]{0,2}[A-Za-z_][\w.@/-]{0,200}=[^\s'\
 class Masker:
     """A masker: holds the secrets of this run and replaces them in text."""
 
-    _met: ClassVar[set[str]] = set()  # of all configs: an error is printed where its config is not accessible
+    _known_values: ClassVar[set[str]] = set()  # of all configs: an error is printed where its config is not accessible
 
     def __init__(self, values: Iterable[str] = ()) -> None:
         self._forms: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
         self._openings: re.Pattern[str] | None = None
-        self.register(*values)
+        self.register_values(*values)
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Masker:
+    def create_for_run(cls, config: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Masker:
         """Return the masker of a run: for secrets in its config, those it refers to, and those of the environment."""
         environment = os.environ if environ is None else environ
         values = {str(value) for value in find_secrets(config).values()}
-        values |= {value for name, value in environment.items() if _holds_secret(name, value)}
-        for name, value in interpolated(config, environment).items():
-            if _holds_secret(name, value) or _telling(value):
+        values |= {value for name, value in environment.items() if _is_secret_variable(name, value)}
+        for name, value in read_referenced_variables(config, environment).items():
+            if _is_secret_variable(name, value) or _is_possible_secret(value):
                 values.add(value)
-        cls._met |= values
+        cls._known_values |= values
         return cls(values)
 
     @classmethod
-    def of_process(cls) -> Masker:
+    def create_for_process(cls) -> Masker:
         """Return the masker for a process's final error: for secrets of all its configs and its environment."""
-        return cls(cls.of({})._met)
+        return cls(cls.create_for_run({})._known_values)
 
-    def register(self, *values: str) -> None:
+    def register_values(self, *values: str) -> None:
         """Add values to mask, and secrets inside them, such as the password of a URL.
 
         Short or common values are not masked: almost any text contains them.
         """
-        inner = [value[place.start : place.end] for value in values for place in scan(value)]
-        forms = {form for value in (*values, *inner, *map(unquote, inner)) for form in _forms(value)}
+        inner = [value[span.start : span.end] for value in values for span in find_secret_spans(value)]
+        forms = {form for value in (*values, *inner, *map(unquote, inner)) for form in _generate_forms(value)}
         if forms - self._forms:
             self._forms |= forms
             # A regular expression takes the first alternative that fits: a shorter form would leave a rest.
@@ -71,12 +78,12 @@ class Masker:
             # A lookahead matches at every position, also where two possible beginnings overlap.
             self._openings = re.compile(f"(?={'|'.join(openings)})")
 
-    def mask(self, text: str) -> str:
+    def mask_text(self, text: str) -> str:
         """Return `text` with masked secrets: registered values, well-known formats, `api_key=…` of a command line."""
         if self._pattern is not None:
             text = self._pattern.sub(MASK, text)
         text = _OVERRIDE.sub(lambda typed: mask_overrides([typed[0]])[0], text)
-        return masked(text, scan(text, bare=False))
+        return mask_spans(text, find_secret_spans(text, bare=False))
 
     def mask_tree(self, value: Any) -> Any:
         """Return containers with masked secrets, for trackers and JSON: *** under secret-like keys, texts masked."""
@@ -84,9 +91,9 @@ class Masker:
             return {key: self._mask_item(str(key), item) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [self.mask_tree(item) for item in value]
-        return self.mask(value) if isinstance(value, str) else value
+        return self.mask_text(value) if isinstance(value, str) else value
 
-    def held_back(self, text: str) -> int:
+    def count_held_back(self, text: str) -> int:
         """Return the number of last characters of `text` that may begin a secret which continues in the next write."""
         if self._openings is None:
             return 0
@@ -97,13 +104,13 @@ class Masker:
         return next((len(tail) - at for at in starts if any(f.startswith(tail[at:]) for f in self._forms)), 0)
 
     def _mask_item(self, key: str, item: Any) -> Any:
-        if secret_like(key) and not isinstance(item, Mapping | list | tuple) and not tells_little(key, item):
+        if is_secret_key(key) and not isinstance(item, Mapping | list | tuple) and not is_harmless_value(key, item):
             # An interpolation is shown: it names a variable, not its value.
             return item if isinstance(item, str) and re.fullmatch(r"\$\{[^{}]*\}", item) else MASK
-        if secret_like(key) and isinstance(item, Mapping):
+        if is_secret_key(key) and isinstance(item, Mapping):
             return {name: v if str(name).startswith("_") else self._mask_item(key, v) for name, v in item.items()}
-        if secret_like(key) and isinstance(item, list | tuple):
-            return [self._mask_item(key, each) for each in item]
+        if is_secret_key(key) and isinstance(item, list | tuple):
+            return [self._mask_item(key, entry) for entry in item]
         return self.mask_tree(item)
 
 
@@ -117,13 +124,13 @@ class MaskFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         # The arguments are part of the message now; with them, a handler would format it a second time.
-        record.msg, record.args = self.masker.mask(record.getMessage()), None
+        record.msg, record.args = self.masker.mask_text(record.getMessage()), None
         if record.exc_info and not record.exc_text:
             record.exc_text = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
         if record.exc_text:
-            record.exc_text = self.masker.mask(record.exc_text)
+            record.exc_text = self.masker.mask_text(record.exc_text)
         if record.stack_info:
-            record.stack_info = self.masker.mask(record.stack_info)
+            record.stack_info = self.masker.mask_text(record.stack_info)
         return True
 
 
@@ -139,9 +146,9 @@ class MaskedStream:
 
     def write(self, text: str) -> int:
         whole = self._waiting + text
-        held = self._masker.held_back(whole)
+        held = self._masker.count_held_back(whole)
         self._waiting = whole[len(whole) - held :]
-        self._stream.write(self._masker.mask(whole[: len(whole) - held]))
+        self._stream.write(self._masker.mask_text(whole[: len(whole) - held]))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -152,10 +159,10 @@ class MaskedStream:
         """Flush what was written, except characters that may begin a secret."""
         self._stream.flush()
 
-    def release(self) -> None:
+    def write_waiting(self) -> None:
         """Write the waiting characters, for no write follows."""
         waiting, self._waiting = self._waiting, ""
-        self._stream.write(self._masker.mask(waiting))
+        self._stream.write(self._masker.mask_text(waiting))
         self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
@@ -163,7 +170,7 @@ class MaskedStream:
 
 
 @contextlib.contextmanager
-def masked_output(masker: Masker) -> Iterator[None]:
+def mask_output(masker: Masker) -> Iterator[None]:
     """Mask stdout, stderr and the handlers of every logger during the block."""
     before = sys.stdout, sys.stderr
     out, err = MaskedStream(before[0], masker), MaskedStream(before[1], masker)
@@ -179,27 +186,27 @@ def masked_output(masker: Masker) -> Iterator[None]:
         sys.stdout, sys.stderr = before
         for handler in handlers:
             handler.removeFilter(log_filter)
-        out.release()
-        err.release()
+        out.write_waiting()
+        err.write_waiting()
 
 
-def _holds_secret(variable: str, value: str) -> bool:
+def _is_secret_variable(variable: str, value: str) -> bool:
     """Return True if an environment variable's name means a secret, and its value is not a path; PWD is not one."""
     if variable.startswith(PREFIX):
         return True
-    return secret_like(variable) and variable not in ("PWD", "OLDPWD") and not _is_path(value)
+    return is_secret_key(variable) and variable not in ("PWD", "OLDPWD") and not _is_path(value)
 
 
 def _is_path(value: str) -> bool:
     return os.sep in value and os.path.lexists(value)
 
 
-def _telling(value: str) -> bool:
+def _is_possible_secret(value: str) -> bool:
     """Return True if a variable without a secret-like name may hold a secret: not a short value, a number or a path."""
     return len(value) >= 2 * SHORTEST and not value.isdigit() and not _is_path(value)
 
 
-def _forms(value: str) -> Iterator[str]:
+def _generate_forms(value: str) -> Iterator[str]:
     """Yield the forms of a value: unchanged, its lines, in a URL, JSON, YAML, a Python string, hex and Base64."""
     if len(value) < SHORTEST or value.lower() in _COMMON or value.startswith("${"):
         return

@@ -13,27 +13,27 @@ from typing import NamedTuple
 MASK = "***"
 
 
-def words(text: str) -> frozenset[str]:
+def split_words(text: str) -> frozenset[str]:
     """Return the words of `text` as a set: long lists are easier to read as plain lines."""
     return frozenset(text.split())
 
 
 # Words of a key that mean a secret at any position, unless the last word is in `_ABOUT`.
-_SECRET_WORDS = words(
+_SECRET_WORDS = split_words(
     "password passwords passwd pwd passphrase secret secrets credential credentials apikey apikeys accesskey secretkey "
     "privatekey authtoken accesstoken bearer authorization dsn connectionstring webhook cookie cookies htpasswd"
 )
-_LAST_WORDS = words("auth pass token")  # a secret as the last word: `db_pass`, `hf_token`
+_LAST_WORDS = split_words("auth pass token")  # a secret as the last word: `db_pass`, `hf_token`
 _PHRASES = re.compile(
     r"\b(api|access|private|secret|ssh|signing|encryption|account|license|client|shared|master|deploy|service) keys?\b"
     r"|\baccess key id\b|\bconnection string\b|\b(api|access|auth|bearer|refresh|session|id|personal) tokens?\b"
 )
 # `pad_token` is a word of a vocabulary, `num_tokens` a number, `key_path` and `token_url` are locations.
-_HARMLESS_TOKEN = words(
+_HARMLESS_TOKEN = split_words(
     "pad eos bos mask cls unk sep image text prompt stop start end num max min per special class reg register new "
     "audio video user assistant system first last next out in n"
 )
-_ABOUT = words(
+_ABOUT = split_words(
     "file path dir folder name env var variable size sizes length len type types dim format regex pattern prefix count "
     "num required enabled timeout ttl expiry expires age policy strength manager provider field column index"
 )
@@ -78,7 +78,7 @@ _PLACEHOLDER = re.compile(
 )
 
 
-class Found(NamedTuple):
+class SecretSpan(NamedTuple):
     """The position of a secret in a text: `text[start:end]`."""
 
     start: int
@@ -86,16 +86,16 @@ class Found(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def words_of(key: str) -> tuple[str, ...]:
+def split_key_words(key: str) -> tuple[str, ...]:
     """Return the words of a key, in lower case: `wandbAPIKey` and `wandb-api_key` are both wandb, api, key."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", key)
     return tuple(re.findall(r"[a-z0-9]+", spaced.lower()))
 
 
 @lru_cache(maxsize=4096)
-def secret_like(key: str) -> bool:
+def is_secret_key(key: str) -> bool:
     """Return True if a key's name means a secret: not `tokenizer`, `max_tokens`, `key_size`, `image_key`."""
-    words = words_of(key)
+    words = split_key_words(key)
     if not words or words[-1] in _ABOUT:
         return False
     if words[-1] == "token" and len(words) > 1 and words[-2] in _HARMLESS_TOKEN:
@@ -103,14 +103,14 @@ def secret_like(key: str) -> bool:
     return bool(_SECRET_WORDS & set(words)) or words[-1] in _LAST_WORDS or bool(_PHRASES.search(" ".join(words)))
 
 
-def tells_little(key: str, value: object) -> bool:
+def is_harmless_value(key: str, value: object) -> bool:
     """Return True if `value` can't be a secret even under a secret-like key: empty, a bool, or a number named token."""
     if value is None or isinstance(value, bool) or value == "":
         return True
-    return isinstance(value, int | float) and words_of(key)[-1:] in (("token",), ("pass",))
+    return isinstance(value, int | float) and split_key_words(key)[-1:] in (("token",), ("pass",))
 
 
-def scan(text: str, *, bare: bool = True) -> list[Found]:
+def find_secret_spans(text: str, *, bare: bool = True) -> list[SecretSpan]:
     """Return likely secrets in any text: code, a diff, YAML, a log line.
 
     Args:
@@ -121,51 +121,51 @@ def scan(text: str, *, bare: bool = True) -> list[Found]:
     Returns:
         Their positions, sorted, without overlaps.
     """
-    return _merged(_scan(text, bare))
+    return _merge_spans(_scan_text(text, bare))
 
 
-def masked(text: str, found: list[Found]) -> str:
-    """Return `text` with each position in `found`, a result of `scan`, replaced by ***."""
+def mask_spans(text: str, spans: list[SecretSpan]) -> str:
+    """Return `text` with each position in `found`, a result of `find_secret_spans`, replaced by ***."""
     # From the end: a replacement changes the positions of all that follows.
-    for start, end in reversed(found):
+    for start, end in reversed(spans):
         text = text[:start] + MASK + text[end:]
     return text
 
 
-def well_known(value: str) -> bool:
+def has_known_format(value: str) -> bool:
     """Return True for a value in a well-known format, or a URL with a password: a secret under any key."""
-    return bool(list(_formats(value)))
+    return bool(list(_match_formats(value)))
 
 
-def _formats(text: str) -> Iterator[Found]:
+def _match_formats(text: str) -> Iterator[SecretSpan]:
     if _HINTS.search(text):
-        yield from (Found(*match.span()) for match in _FORMATS.finditer(text))
+        yield from (SecretSpan(*match.span()) for match in _FORMATS.finditer(text))
     if "://" in text:
         for match in _USERINFO.finditer(text):
             if not _PLACEHOLDER.match(match["value"]):
-                yield Found(*match.span("value"))
+                yield SecretSpan(*match.span("value"))
 
 
-def _scan(text: str, bare: bool) -> Iterator[Found]:
-    yield from _formats(text)
+def _scan_text(text: str, bare: bool) -> Iterator[SecretSpan]:
+    yield from _match_formats(text)
     for pattern in (_HEADER, _WANDB_NEAR):
-        yield from (Found(*match.span("value")) for match in pattern.finditer(text))
+        yield from (SecretSpan(*match.span("value")) for match in pattern.finditer(text))
     for match in _ASSIGNED.finditer(text):
         group = "quoted" if match["quote"] else "bare"
         if group == "bare" and not bare:
             continue
         value = match[group]
-        if not _KEY_HINTS.search(match["key"]) or not secret_like(match["key"].rsplit(".", 1)[-1]):
+        if not _KEY_HINTS.search(match["key"]) or not is_secret_key(match["key"].rsplit(".", 1)[-1]):
             continue
         if len(value) >= 4 and not _PLACEHOLDER.match(value):
-            yield Found(*match.span(group))
+            yield SecretSpan(*match.span(group))
 
 
-def _merged(found: Iterator[Found]) -> list[Found]:
-    merged: list[Found] = []
-    for place in sorted(found):
-        if merged and place.start < merged[-1].end:
-            merged[-1] = Found(merged[-1].start, max(merged[-1].end, place.end))
+def _merge_spans(spans: Iterator[SecretSpan]) -> list[SecretSpan]:
+    merged: list[SecretSpan] = []
+    for span in sorted(spans):
+        if merged and span.start < merged[-1].end:
+            merged[-1] = SecretSpan(merged[-1].start, max(merged[-1].end, span.end))
         else:
-            merged.append(place)
+            merged.append(span)
     return merged

@@ -13,8 +13,8 @@ from mlscale.errors import MLScaleError
 from mlscale.serve.http.access import Access
 from mlscale.serve.http.exchange import HTML, Exchange, Head
 from mlscale.serve.http.request_error import Refused
-from mlscale.serve.http.responses import Answers, only
-from mlscale.serve.inference import Inference, Protocol
+from mlscale.serve.http.responses import ResponseSender, check_method
+from mlscale.serve.inference import Inference, InferenceProtocol
 from mlscale.serve.protocol import home_page as page
 from mlscale.serve.protocol import json_numbers, v2
 from mlscale.serve.protocol import labels_route as labels
@@ -26,9 +26,21 @@ from mlscale.serve.protocol.prometheus import KIND
 from mlscale.serve.workers import INLINE_BYTES, Workers
 
 Load = Callable[[str | None, bool, Callable[[MLScaleError | None], None]], None]
-_V2 = Protocol("infer", v2.body_limit, v2.json_bytes, v2.asked, tensors.numbers_written, tensors.answer)
-_PREDICT = Protocol(
-    "predict", predict.body_limit, predict.json_bytes, predict.asked, predict.numbers_written, predict.answer
+_V2 = InferenceProtocol(
+    "infer",
+    v2.compute_body_limit,
+    v2.count_json_bytes,
+    v2.parse_infer_request,
+    tensors.count_numbers,
+    tensors.encode_infer_response,
+)
+_PREDICT = InferenceProtocol(
+    "predict",
+    predict.compute_body_limit,
+    predict.count_json_bytes,
+    predict.parse_predict_request,
+    predict.count_numbers,
+    predict.encode_predict_response,
 )
 _READ = (b"GET", b"HEAD")
 _SMALL_BYTES = 64 << 10
@@ -67,7 +79,7 @@ class App:
     def __init__(
         self,
         inference: Inference,
-        answers: Answers,
+        answers: ResponseSender,
         workers: Workers,
         access: Access,
         sink: LabelSink | None,
@@ -77,95 +89,95 @@ class App:
         self._inference, self._answers, self._workers, self._access = inference, answers, workers, access
         self._sink, self._load = sink, load
 
-    def screen(self, head: Head, health_only: bool) -> int:
+    def screen_request(self, head: Head, health_only: bool) -> int:
         """Return the largest number of bytes that the body of a request may have; called before it is read.
 
         Raises:
             Refused: the request is not allowed, or not at this time.
         """
-        kind = _target(head.target).kind
+        kind = _parse_target(head.target).kind
         # Load balancers and orchestrators send health checks without a key, and also while all connections are in use.
         if kind == "health":
             return _SMALL_BYTES
         if health_only and kind != "metrics":
             raise Refused("too many connections", 503, b"Retry-After: 1\r\n")
-        self._access.check(head.method, head.headers)
+        self._access.check_request(head.method, head.headers)
         if head.method != b"POST":
             return _SMALL_BYTES
         # A browser sends form types and text/plain across sites without a preflight request, JSON only after one.
         if kind in ("labels", "control"):
-            _only_json(head)
+            _require_json(head)
         match kind:
             case "predict":
-                return self._inference.limit(_PREDICT, head.headers)
+                return self._inference.get_body_limit(_PREDICT, head.headers)
             case "infer":
-                return self._inference.limit(_V2, head.headers)
+                return self._inference.get_body_limit(_V2, head.headers)
             case "labels":
                 return labels.MAX_BYTES
         return _SMALL_BYTES
 
-    def handle(self, exchange: Exchange) -> None:
+    def handle_exchange(self, exchange: Exchange) -> None:
         """Answer a request, before or after this call returns."""
         try:
-            target = _target(exchange.target)
+            target = _parse_target(exchange.target)
             if target.kind == "predict":
-                self._inference.infer(exchange, _PREDICT)
+                self._inference.start_inference(exchange, _PREDICT)
             else:
-                self._route(exchange, target.parts)
+                self._route_request(exchange, target.parts)
         except Refused as refused:
-            self._answers.refuse(exchange, refused)
+            self._answers.send_refusal(exchange, refused)
         # A bug in one handler must cost one request, not the server.
         except Exception as error:
-            self._answers.broken(exchange, error)
+            self._answers.send_internal_error(exchange, error)
 
-    def _route(self, exchange: Exchange, parts: tuple[str, ...]) -> None:
+    def _route_request(self, exchange: Exchange, parts: tuple[str, ...]) -> None:
         model = self._inference.model
         match parts:
             case ():
                 exchange.route = "page"
-                only(exchange, *_READ)
-                self._answers.plain(exchange, page.html(model).encode(), HTML)
+                check_method(exchange, *_READ)
+                self._answers.send_body(exchange, page.render_home_page(model).encode(), HTML)
             case ["metrics"]:
                 exchange.route = "metrics"
-                only(exchange, *_READ)
-                self._answers.plain(exchange, self._metrics(), KIND)
+                check_method(exchange, *_READ)
+                self._answers.send_body(exchange, self._format_metrics(), KIND)
             case ["labels"]:
                 exchange.route = "labels"
-                only(exchange, b"POST")
-                self._labels(exchange)
+                check_method(exchange, b"POST")
+                self._store_labels(exchange)
             case ["v2"]:
                 exchange.route = "v2"
-                only(exchange, *_READ)
+                check_method(exchange, *_READ)
                 about = {"name": "mlscale", "version": package_version("mlscale"), "extensions": v2_model.EXTENSIONS}
-                self._answers.json(exchange, about)
-            case ["v2", "health", ("live" | "ready") as asked]:
+                self._answers.send_json(exchange, about)
+            case ["v2", "health", ("live" | "ready") as probe]:
                 exchange.route = "health"
-                only(exchange, *_READ)
-                self._answers.plain(exchange, status=200 if self.ready or asked == "live" else 400)
+                check_method(exchange, *_READ)
+                self._answers.send_body(exchange, status=200 if self.ready or probe == "live" else 400)
             case ["v2", "repository", *rest]:
                 exchange.route = "repository"
-                only(exchange, b"POST")
-                self._repository(exchange, rest)
+                check_method(exchange, b"POST")
+                self._route_repository(exchange, rest)
             case ["v2", "models", "stats"]:
                 exchange.route = "v2"
-                only(exchange, *_READ)
-                self._statistics(exchange)
+                check_method(exchange, *_READ)
+                self._send_statistics(exchange)
             case ["v2", "models", name, "versions", version, *rest]:
                 exchange.route = "v2"
-                self._of_model(exchange, name, version, rest)
+                self._route_model(exchange, name, version, rest)
             case ["v2", "models", name, *rest]:
                 exchange.route = "v2"
-                self._of_model(exchange, name, None, rest)
+                self._route_model(exchange, name, None, rest)
             case _:
                 raise Refused("Not Found", 404)
 
-    def _repository(self, exchange: Exchange, parts: list[str]) -> None:
+    def _route_repository(self, exchange: Exchange, parts: list[str]) -> None:
         model = self._inference.model
         match parts:
             case ["index"]:
-                self._answers.json(exchange, [{"name": model.name, "version": model.version, "state": "READY"}])
+                self._answers.send_json(exchange, [{"name": model.name, "version": model.version, "state": "READY"}])
             case ["models", name, "load"] if name == model.name:
-                self._swap(exchange, name)
+                self._swap_version(exchange, name)
             case ["models", name, "load"]:
                 raise Refused(f"failed to load '{name[:200]}', no such model: this server has '{model.name}'")
             case ["models", _, "unload"]:
@@ -173,7 +185,7 @@ class App:
             case _:
                 raise Refused("Not Found", 404)
 
-    def _of_model(self, exchange: Exchange, name: str, version: str | None, rest: list[str]) -> None:
+    def _route_model(self, exchange: Exchange, name: str, version: str | None, rest: list[str]) -> None:
         # Triton answers `ready` of an unknown model with 400, most other routes with 404.
         model, unknown = self._inference.model, 400 if rest == ["ready"] else 404
         if name != model.name:
@@ -189,69 +201,71 @@ class App:
             raise Refused(f"Request for unknown model: '{name}' version {version[:200]} is not found", unknown)
         match rest:
             case []:
-                only(exchange, *_READ)
-                self._answers.json(exchange, v2_model.metadata(model))
+                check_method(exchange, *_READ)
+                self._answers.send_json(exchange, v2_model.build_model_metadata(model))
             case ["ready"]:
-                only(exchange, *_READ)
-                self._answers.plain(exchange, status=200 if self.ready else 400)
+                check_method(exchange, *_READ)
+                self._answers.send_body(exchange, status=200 if self.ready else 400)
             case ["infer"]:
-                self._inference.infer(exchange, _V2)
+                self._inference.start_inference(exchange, _V2)
             case ["config"]:
-                only(exchange, *_READ)
-                self._answers.json(exchange, v2_model.configuration(model))
+                check_method(exchange, *_READ)
+                self._answers.send_json(exchange, v2_model.build_model_configuration(model))
             case ["stats"]:
-                only(exchange, *_READ)
-                self._statistics(exchange)
+                check_method(exchange, *_READ)
+                self._send_statistics(exchange)
             case _:
                 raise Refused("Not Found", 404)
 
-    def _statistics(self, exchange: Exchange) -> None:
-        said = v2_model.statistics(self._inference.model, self._inference.statistics)
-        self._answers.json(exchange, {"model_stats": [said]})
+    def _send_statistics(self, exchange: Exchange) -> None:
+        counts = v2_model.build_model_statistics(self._inference.model, self._inference.statistics)
+        self._answers.send_json(exchange, {"model_stats": [counts]})
 
-    def _swap(self, exchange: Exchange, name: str) -> None:
+    def _swap_version(self, exchange: Exchange, name: str) -> None:
         if self._load is None:
             raise Refused("explicit model load is not allowed on this server: control=true allows it", 403)
         load = self._load
 
         # Called in the event loop when the load has ended, long after this function has returned.
-        def done(error: MLScaleError | None) -> None:
+        def send_load_result(error: MLScaleError | None) -> None:
             if error is None:
-                self._answers.plain(exchange)
+                self._answers.send_body(exchange)
             else:
-                self._answers.refuse(exchange, Refused(f"failed to load '{name}', {json_numbers.told(error)}"))
+                self._answers.send_refusal(
+                    exchange, Refused(f"failed to load '{name}', {json_numbers.format_client_error(error)}")
+                )
 
-        def read() -> None:
-            load(*_load_parameters(exchange.body), done)
+        def begin_load() -> None:
+            load(*_load_parameters(exchange.body), send_load_result)
 
-        self._workers.unpack(exchange, _SMALL_BYTES, read, partial(self._answers.refuse, exchange))
+        self._workers.unpack_body(exchange, _SMALL_BYTES, begin_load, partial(self._answers.send_refusal, exchange))
 
-    def _labels(self, exchange: Exchange) -> None:
+    def _store_labels(self, exchange: Exchange) -> None:
         if self._sink is None:
             raise Refused("this server keeps no labels: it was started with events=null", 404)
-        sink, model, refuse = self._sink, self._inference.model, partial(self._answers.refuse, exchange)
+        sink, model, refuse = self._sink, self._inference.model, partial(self._answers.send_refusal, exchange)
 
-        def keep(given: labels.Labels) -> None:
-            sink.submit(model.name, given, partial(self._kept, exchange, len(given.ids)))
+        def queue_labels(new_labels: labels.Labels) -> None:
+            sink.submit_labels(model.name, new_labels, partial(self._send_labels_result, exchange, len(new_labels.ids)))
 
-        def read() -> None:
-            call = (labels.read, model.servable.labels, exchange.body)
+        def read_body() -> None:
+            call = (labels.parse_labels, model.servable.labels, exchange.body)
             if len(exchange.body) > INLINE_BYTES:
-                self._workers.json(exchange, call, keep, refuse, memory_bytes=labels.MEMORY_BYTES)
+                self._workers.run_in_process(exchange, call, queue_labels, refuse, memory_bytes=labels.MEMORY_BYTES)
             else:
-                keep(labels.read(*call[1:]))
+                queue_labels(labels.parse_labels(*call[1:]))
 
-        self._workers.unpack(exchange, labels.MAX_BYTES, read, refuse)
+        self._workers.unpack_body(exchange, labels.MAX_BYTES, read_body, refuse)
 
-    def _kept(self, exchange: Exchange, count: int, error: MLScaleError | None) -> None:
+    def _send_labels_result(self, exchange: Exchange, count: int, error: MLScaleError | None) -> None:
         if error is None:
-            self._answers.json(exchange, {"accepted": count})
+            self._answers.send_json(exchange, {"accepted": count})
             return
-        self._answers.say(f"labels were not kept: {json_numbers.told(error)}")
+        self._answers.log(f"labels were not kept: {json_numbers.format_client_error(error)}")
         refused = Refused("the labels could not be written; send them again", 503, b"Retry-After: 10\r\n")
-        self._answers.refuse(exchange, refused)
+        self._answers.send_refusal(exchange, refused)
 
-    def _metrics(self) -> bytes:
+    def _format_metrics(self) -> bytes:
         inference, events, model = self._inference, self._inference.events, self._inference.model
         others = [
             ("mlscale_queue_rows", "gauge", "Samples that wait.", inference.batcher.rows),
@@ -261,7 +275,7 @@ class App:
             ("mlscale_events_dropped_total", "counter", "Events that are lost.", events.dropped if events else 0),
             ("mlscale_labels_written_total", "counter", "Labels on the disk.", self._sink.written if self._sink else 0),
         ]
-        return self._answers.metrics.text(model=model.name, version=model.version, others=others)
+        return self._answers.metrics.render_metrics(model=model.name, version=model.version, others=others)
 
 
 def _load_parameters(body: bytes | bytearray) -> tuple[str | None, bool]:
@@ -284,7 +298,7 @@ def _load_parameters(body: bytes | bytearray) -> tuple[str | None, bool]:
     return version, accept_change
 
 
-def _only_json(head: Head) -> None:
+def _require_json(head: Head) -> None:
     kind = head.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if kind != b"application/json":
         shown = kind.decode("latin-1")[:200] or "no type"
@@ -292,7 +306,7 @@ def _only_json(head: Head) -> None:
 
 
 @lru_cache(512)
-def _cached(target: bytes) -> Target:
+def _parse_cached_target(target: bytes) -> Target:
     path = target.partition(b"?")[0].decode("latin-1").strip("/")
     parts = tuple(unquote(part) for part in path.split("/")) if path else ()
     match parts:
@@ -311,7 +325,7 @@ def _cached(target: bytes) -> Target:
     return Target(parts, "other")
 
 
-def _target(target: bytes) -> Target:
+def _parse_target(target: bytes) -> Target:
     """Return the parsed target: one parser for access checks and routing, so that both always agree."""
     # Long targets are parsed without the cache: clients choose them, and could fill it with megabytes of text.
-    return _cached(target) if len(target) <= _CACHED_BYTES else _cached.__wrapped__(target)
+    return _parse_cached_target(target) if len(target) <= _CACHED_BYTES else _parse_cached_target.__wrapped__(target)

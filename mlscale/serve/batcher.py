@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.serve.http.request_error import Refused
-from mlscale.serve.served_model import Model, Outputs
+from mlscale.serve.served_model import Outputs, ServedModel
 
 
 @dataclass(eq=False, slots=True)
-class Job:
+class InferenceJob:
     """The samples of one request.
 
     Attributes:
@@ -33,7 +33,7 @@ class Job:
         done: called with the outputs or the error, the start of its batch (`time.perf_counter`) and its seconds.
     """
 
-    model: Model
+    model: ServedModel
     raw: NDArray[Any]
     ids: Sequence[str]
     arrived: float
@@ -43,12 +43,12 @@ class Job:
 class _Part(NamedTuple):
     """Jobs that were computed together, their samples, and the outputs or the error."""
 
-    jobs: list[Job]
+    jobs: list[InferenceJob]
     raw: NDArray[Any]
     result: Outputs | Exception
 
 
-Computed = Callable[[Model, Sequence[Job], NDArray[Any], Outputs, float], None]
+Computed = Callable[[ServedModel, Sequence[InferenceJob], NDArray[Any], Outputs, float], None]
 
 
 @dataclass(eq=False)
@@ -67,31 +67,31 @@ class Batcher:
     max_queue: int
     computed: Computed
     rows: int = 0
-    _waiting: deque[Job] = field(default_factory=deque)
+    _waiting: deque[InferenceJob] = field(default_factory=deque)
     _busy: bool = False
     _row_s: float = 0.0
     # One thread: batches of a model are computed one after the other, each with the threads of its engine.
     _worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "model"))
 
-    def submit(self, job: Job) -> None:
+    def submit_job(self, job: InferenceJob) -> None:
         """Queue a job.
 
         Raises:
             Refused: the queue is full (503, with the seconds after which to try again), or the job exceeds it (400).
         """
         rows = len(job.raw)
-        self.check(job.model, rows)
+        self.check_capacity(job.model, rows)
         self._waiting.append(job)
         self.rows += rows
         if not self._busy:
             self._busy = True
-            self.loop.call_soon(self._next)  # after all sockets that can be read now: they make one batch
+            self.loop.call_soon(self._start_batch)  # after all sockets that can be read now: they make one batch
 
-    def check(self, model: Model, rows: int) -> None:
+    def check_capacity(self, model: ServedModel, rows: int) -> None:
         """Raise unless as many rows may be submitted.
 
         Raises:
-            Refused: see `submit`.
+            Refused: see `submit_job`.
         """
         if rows > self.max_queue:
             raise Refused(f"inference request batch-size must be <= {self.max_queue} for '{model.name}'")
@@ -109,35 +109,35 @@ class Batcher:
         """End the worker thread; no job may wait."""
         self._worker.shutdown(wait=True)
 
-    def _next(self) -> None:
+    def _start_batch(self) -> None:
         if not self._waiting:
             self._busy = False
             return
-        jobs = self._taken()
+        jobs = self._take_jobs()
         model = jobs[0].model
         begin = time.perf_counter()
         # No thread: it would cost more than a small model takes. Sockets have their turn before the next batch.
         if model.inline and sum(len(job.raw) for job in jobs) <= model.max_batch:
-            part = _together(jobs)
+            part = _compute_together(jobs)
             # Otherwise the batch is computed again in the thread, each job by itself.
             if len(jobs) == 1 or not isinstance(part.result, Exception):
-                self._finish(part, begin, time.perf_counter() - begin)
-                self.loop.call_soon(self._next)
+                self._finish_part(part, begin, time.perf_counter() - begin)
+                self.loop.call_soon(self._start_batch)
                 return
-        future = self._worker.submit(_parts, jobs)
+        future = self._worker.submit(_compute_parts, jobs)
 
         # Runs in the worker thread: everything else belongs to the event loop.
-        def back(done: Future[list[_Part]]) -> None:
-            self.loop.call_soon_threadsafe(self._back, done.result(), begin, time.perf_counter() - begin)
+        def forward_parts(done: Future[list[_Part]]) -> None:
+            self.loop.call_soon_threadsafe(self._finish_parts, done.result(), begin, time.perf_counter() - begin)
 
-        future.add_done_callback(back)
+        future.add_done_callback(forward_parts)
 
-    def _back(self, parts: list[_Part], begin: float, seconds: float) -> None:
+    def _finish_parts(self, parts: list[_Part], begin: float, seconds: float) -> None:
         for part in parts:
-            self._finish(part, begin, seconds)
-        self._next()
+            self._finish_part(part, begin, seconds)
+        self._start_batch()
 
-    def _taken(self) -> list[Job]:
+    def _take_jobs(self) -> list[InferenceJob]:
         """Return the first job, and those behind it of the same version that fit into the batch."""
         first = self._waiting.popleft()
         jobs, rows = [first], len(first.raw)
@@ -150,7 +150,7 @@ class Batcher:
         self.rows -= rows
         return jobs
 
-    def _finish(self, part: _Part, begin: float, seconds: float) -> None:
+    def _finish_part(self, part: _Part, begin: float, seconds: float) -> None:
         jobs, raw, result = part
         if isinstance(result, Exception):
             jobs[0].done(result, begin, seconds)
@@ -167,15 +167,15 @@ class Batcher:
             at += len(job.raw)
 
 
-def _parts(jobs: list[Job]) -> list[_Part]:
+def _compute_parts(jobs: list[InferenceJob]) -> list[_Part]:
     """Compute jobs together; where that fails, each by itself, since one of them may have caused the failure."""
-    part = _together(jobs)
+    part = _compute_together(jobs)
     if len(jobs) == 1 or not isinstance(part.result, Exception):
         return [part]
-    return [_together([job]) for job in jobs]
+    return [_compute_together([job]) for job in jobs]
 
 
-def _together(jobs: list[Job]) -> _Part:
+def _compute_together(jobs: list[InferenceJob]) -> _Part:
     raw = jobs[0].raw if len(jobs) == 1 else np.concatenate([job.raw for job in jobs])
     try:
         return _Part(jobs, raw, jobs[0].model.compute(raw))

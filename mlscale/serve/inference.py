@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.events.event_writer import EventWriter
-from mlscale.serve.batcher import Batcher, Job
-from mlscale.serve.http.exchange import COMPRESSED_TO, Exchange, compressed
+from mlscale.serve.batcher import Batcher, InferenceJob
+from mlscale.serve.http.exchange import COMPRESSED_TO, Exchange, compress_body
 from mlscale.serve.http.request_error import Refused
-from mlscale.serve.http.responses import Answers, only
+from mlscale.serve.http.responses import ResponseSender, check_method
 from mlscale.serve.protocol import image_input as images
-from mlscale.serve.protocol.v2_metadata import Statistics
-from mlscale.serve.served_model import Model, Outputs
+from mlscale.serve.protocol.v2_metadata import ServingStatistics
+from mlscale.serve.served_model import Outputs, ServedModel
 from mlscale.serve.workers import INLINE_BYTES, INLINE_NUMBERS, Workers
 
 Written = tuple[bytes, bytes, bytes]
@@ -32,7 +32,7 @@ _WRITTEN_BYTES = 256
 """Bytes of memory that a number takes while it is written as text."""
 
 
-class Protocol(NamedTuple):
+class InferenceProtocol(NamedTuple):
     """The functions that parse the requests of a route and encode its responses.
 
     Attributes:
@@ -46,11 +46,11 @@ class Protocol(NamedTuple):
     """
 
     route: str
-    limit: Callable[[Model, Mapping[bytes, bytes], int], int | None]
+    limit: Callable[[ServedModel, Mapping[bytes, bytes], int], int | None]
     json_bytes: Callable[[Mapping[bytes, bytes], bytes | bytearray], int]
-    read: Callable[[Model, Mapping[bytes, bytes], bytes | bytearray], Any]
+    read: Callable[[ServedModel, Mapping[bytes, bytes], bytes | bytearray], Any]
     numbers: Callable[[Any, Outputs], int]
-    write: Callable[[Model, Any, Sequence[str], Outputs], Written]
+    write: Callable[[ServedModel, Any, Sequence[str], Outputs], Written]
 
 
 class Inference:
@@ -69,8 +69,8 @@ class Inference:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        model: Model,
-        answers: Answers,
+        model: ServedModel,
+        answers: ResponseSender,
         workers: Workers,
         events: EventWriter | None,
         *,
@@ -78,11 +78,11 @@ class Inference:
         body_bytes: int,
     ) -> None:
         self.model, self.events = model, events
-        self.batcher = Batcher(loop, max_queue, self._computed)
+        self.batcher = Batcher(loop, max_queue, self._record_batch)
         self._answers, self._workers, self._body_bytes = answers, workers, body_bytes
         # A random prefix: ids of a server that restarts, or of several servers, must not repeat.
         self._token, self._count = secrets.token_hex(6), count()
-        self._counted, self._statistics = model, Statistics()
+        self._counted, self._statistics = model, ServingStatistics()
 
     @property
     def idle(self) -> bool:
@@ -90,127 +90,138 @@ class Inference:
         return self.batcher.idle and self._workers.idle
 
     @property
-    def statistics(self) -> Statistics:
+    def statistics(self) -> ServingStatistics:
         """The statistics of the version that serves now, since its start."""
         # Checked by identity here, so that a swap stays a single assignment to `model`.
         if self._counted is not self.model:
-            self._counted, self._statistics = self.model, Statistics()
+            self._counted, self._statistics = self.model, ServingStatistics()
         return self._statistics
 
     def close(self) -> None:
         """End the threads; no request may wait."""
         self.batcher.close()
 
-    def limit(self, protocol: Protocol, headers: Mapping[bytes, bytes]) -> int:
+    def get_body_limit(self, protocol: InferenceProtocol, headers: Mapping[bytes, bytes]) -> int:
         """Return the most bytes that the body of a request may have, as sent and decompressed."""
         own = protocol.limit(self.model, headers, self.batcher.max_queue)
         return self._body_bytes if own is None else min(own, self._body_bytes)
 
-    def infer(self, exchange: Exchange, protocol: Protocol) -> None:
+    def start_inference(self, exchange: Exchange, protocol: InferenceProtocol) -> None:
         """Start an inference request; the response is sent when its batch was computed."""
         exchange.route = protocol.route
-        only(exchange, b"POST")
+        check_method(exchange, b"POST")
         if b"content-encoding" in exchange.headers:
             # The model is bound here: a swap while the body is decompressed does not affect this request.
-            read = partial(self._read, exchange, self.model, protocol)
-            limit = self.limit(protocol, exchange.headers)
-            self._workers.unpack(exchange, limit, read, partial(self._reject, exchange))
+            read = partial(self._read_request, exchange, self.model, protocol)
+            limit = self.get_body_limit(protocol, exchange.headers)
+            self._workers.unpack_body(exchange, limit, read, partial(self._reject_request, exchange))
         else:
-            self._read(exchange, self.model, protocol)
+            self._read_request(exchange, self.model, protocol)
 
-    def _read(self, exchange: Exchange, model: Model, protocol: Protocol) -> None:
+    def _read_request(self, exchange: Exchange, model: ServedModel, protocol: InferenceProtocol) -> None:
         headers, body = exchange.headers, exchange.body
-        reject, submit = partial(self._reject, exchange), partial(self._submit, exchange, model, protocol)
+        reject, submit = (
+            partial(self._reject_request, exchange),
+            partial(self._submit_request, exchange, model, protocol),
+        )
         try:
             # The process gets `model.portable`: an engine can't be pickled.
             if len(body) > INLINE_BYTES and protocol.json_bytes(headers, body) > INLINE_BYTES:
                 call = (protocol.read, model.portable, headers, body)
-                self._workers.json(exchange, call, submit, reject, memory_bytes=model.json_memory_bytes)
-            elif images.kind_of(headers) in images.KINDS:
+                self._workers.run_in_process(exchange, call, submit, reject, memory_bytes=model.json_memory_bytes)
+            elif images.parse_content_type(headers) in images.KINDS:
                 call = (protocol.read, model.portable, headers, body)
-                self._workers.image(exchange, call, submit, reject, memory_bytes=images.memory_bytes(model))
+                self._workers.run_image_decoding(
+                    exchange, call, submit, reject, memory_bytes=images.estimate_memory_bytes(model)
+                )
             else:
                 submit(protocol.read(model, headers, body))
         except Refused as refused:
             reject(refused)
 
-    def _submit(self, exchange: Exchange, model: Model, protocol: Protocol, request: Any) -> None:
-        self.batcher.check(model, len(request.raw))  # before there is an id for each of a million rows
-        ids = self._ids(request.id, getattr(request, "ids", ()), len(request.raw))
-        done = partial(self._done, exchange, model, protocol, request, ids)
-        self.batcher.submit(Job(model, request.raw, ids, exchange.arrived, done))
+    def _submit_request(
+        self, exchange: Exchange, model: ServedModel, protocol: InferenceProtocol, request: Any
+    ) -> None:
+        self.batcher.check_capacity(model, len(request.raw))  # before there is an id for each of a million rows
+        ids = self._build_ids(request.id, getattr(request, "ids", ()), len(request.raw))
+        done = partial(self._send_result, exchange, model, protocol, request, ids)
+        self.batcher.submit_job(InferenceJob(model, request.raw, ids, exchange.arrived, done))
 
-    def _done(
+    def _send_result(
         self,
         exchange: Exchange,
-        model: Model,
-        protocol: Protocol,
+        model: ServedModel,
+        protocol: InferenceProtocol,
         request: Any,
         ids: Sequence[str],
-        said: Outputs | Exception,
+        result: Outputs | Exception,
         began: float,
         seconds: float,
     ) -> None:
         exchange.began, exchange.compute_s = began, seconds
-        if isinstance(said, Exception):
-            self._answers.say(f"{model.version} failed: {' '.join(str(said).split())[:500]}")
-            self._nothing(ids, model, exchange, "failed", request.raw)
-            self._answers.refuse(exchange, Refused(f"the model '{model.name}' failed on these inputs", 500))
+        if isinstance(result, Exception):
+            self._answers.log(f"{model.version} failed: {' '.join(str(result).split())[:500]}")
+            self._record_unpredicted(ids, model, exchange, "failed", request.raw)
+            self._answers.send_refusal(exchange, Refused(f"the model '{model.name}' failed on these inputs", 500))
             return
         named = b"mlscale-version: %b\r\nmlscale-id: %b\r\n" % (model.version.encode(), ids[0].encode())
-        refuse = partial(self._answers.refuse, exchange)
+        refuse = partial(self._answers.send_refusal, exchange)
 
-        def packed(written: Written) -> Written:
+        def compress_response(written: Written) -> Written:
             body, kind, headers = written
-            body, headers = compressed(body, headers, exchange.headers)
+            body, headers = compress_body(body, headers, exchange.headers)
             return body, kind, headers
 
-        def send(written: Written) -> None:
-            self._answers.plain(exchange, written[0], written[1], written[2] + named)
+        def send_encoded(written: Written) -> None:
+            self._answers.send_body(exchange, written[0], written[1], written[2] + named)
 
         try:
-            if (numbers := protocol.numbers(request, said)) > INLINE_NUMBERS:
+            if (numbers := protocol.numbers(request, result)) > INLINE_NUMBERS:
                 # Without the samples, which the encoder does not need: they would be copied to the process.
-                call = (protocol.write, model.portable, request._replace(raw=request.raw[:0]), ids, said)
-                self._workers.json(exchange, call, send, refuse, packed, memory_bytes=numbers * _WRITTEN_BYTES)
+                call = (protocol.write, model.portable, request._replace(raw=request.raw[:0]), ids, result)
+                self._workers.run_in_process(
+                    exchange, call, send_encoded, refuse, compress_response, memory_bytes=numbers * _WRITTEN_BYTES
+                )
                 return
-            written = protocol.write(model, request, ids, said)
+            written = protocol.write(model, request, ids, result)
         except Refused as refused:
             refuse(refused)
             return
         if len(written[0]) > COMPRESSED_TO and b"accept-encoding" in exchange.headers:
-            self._workers.thread(exchange, partial(packed, written), send, refuse)
+            self._workers.run_in_thread(exchange, partial(compress_response, written), send_encoded, refuse)
         else:
-            send(written)
+            send_encoded(written)
 
-    def _ids(self, named: str, each: Sequence[str], rows: int) -> Sequence[str]:
+    def _build_ids(self, named: str, client_ids: Sequence[str], rows: int) -> Sequence[str]:
         """Return an id for each sample: the client's, or a generated one."""
-        if each:
-            return each
+        if client_ids:
+            return client_ids
         named = named or f"{self._token}-{next(self._count):x}"
         return [named] if rows == 1 else [f"{named}-{row}" for row in range(rows)]
 
     # Events
 
-    def _computed(self, model: Model, jobs: Sequence[Job], raw: NDArray[Any], said: Outputs, seconds: float) -> None:
+    def _record_batch(
+        self, model: ServedModel, jobs: Sequence[InferenceJob], raw: NDArray[Any], outputs: Outputs, seconds: float
+    ) -> None:
         """Count a batch, and record its events."""
         metrics = self._answers.metrics
-        metrics.batches.add(len(raw))
+        metrics.batches.add_value(len(raw))
         metrics.compute_s += seconds
         metrics.predictions[model.version] += len(raw)
         now = time.perf_counter()
         if model is self.model:
             # The sum of `now - arrived` over the jobs.
             total = len(jobs) * now - sum(job.arrived for job in jobs)
-            self.statistics.add(len(jobs), len(raw), total, seconds)
+            self.statistics.count_batch(len(jobs), len(raw), total, seconds)
         if self.events is None:
             return
         spent = np.array([1000 * (now - job.arrived) for job in jobs], np.float32)
         latency = np.repeat(spent, [len(job.raw) for job in jobs])
         ids = [id_ for job in jobs for id_ in job.ids]
-        for rows, finite in _runs(said.finite):  # slices, since copies would take long
-            part = said[rows]
-            self.events.add(
+        for rows, finite in _split_into_runs(outputs.finite):  # slices, since copies would take long
+            part = outputs[rows]
+            self.events.add_events(
                 ids[rows],
                 version=model.version,
                 raw=raw[rows],
@@ -220,25 +231,25 @@ class Inference:
                 outcome="ok" if finite else "failed",
             )
 
-    def _reject(self, exchange: Exchange, refused: Refused) -> None:
+    def _reject_request(self, exchange: Exchange, refused: Refused) -> None:
         """Refuse a request and record an event for it, except where the server is overloaded (503)."""
         # Recording an event for each refusal would add load when there is too much already.
         if refused.status != 503:
-            self._nothing([f"{self._token}-{next(self._count):x}"], self.model, exchange, "rejected", None)
-        self._answers.refuse(exchange, refused)
+            self._record_unpredicted([f"{self._token}-{next(self._count):x}"], self.model, exchange, "rejected", None)
+        self._answers.send_refusal(exchange, refused)
 
-    def _nothing(
-        self, ids: Sequence[str], model: Model, exchange: Exchange, outcome: str, raw: NDArray[Any] | None
+    def _record_unpredicted(
+        self, ids: Sequence[str], model: ServedModel, exchange: Exchange, outcome: str, raw: NDArray[Any] | None
     ) -> None:
         """Record an event for a request without a prediction."""
         if model is self.model:
-            self.statistics.fail(time.perf_counter() - exchange.arrived)
+            self.statistics.add_failure(time.perf_counter() - exchange.arrived)
         if self.events is not None:
             spent = 1000 * (time.perf_counter() - exchange.arrived)
-            self.events.add(ids, version=model.version, raw=raw, latency_ms=spent, outcome=outcome)
+            self.events.add_events(ids, version=model.version, raw=raw, latency_ms=spent, outcome=outcome)
 
 
-def _runs(flags: NDArray[np.bool_]) -> Iterator[tuple[slice, bool]]:
+def _split_into_runs(flags: NDArray[np.bool_]) -> Iterator[tuple[slice, bool]]:
     """Yield each run of equal flags as a slice, with its flag."""
     edges = [0, *(np.flatnonzero(flags[1:] != flags[:-1]) + 1).tolist(), len(flags)]
     return ((slice(begin, end), bool(flags[begin])) for begin, end in pairwise(edges) if end > begin)

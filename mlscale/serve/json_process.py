@@ -41,7 +41,7 @@ class JsonProcess:
         self._calls: Connection | None = None
         self._answers: Connection | None = None
 
-    def call(self, function: Callable[..., Any], *arguments: Any, memory_bytes: int) -> Any:
+    def call_function(self, function: Callable[..., Any], *arguments: Any, memory_bytes: int) -> Any:
         """Call `function` (of a module) in the process and return its result; a body as last argument is sent uncopied.
 
         Args:
@@ -52,7 +52,7 @@ class JsonProcess:
         Raises:
             Refused: the function raised it; it took too much memory (413); the process died or took too long (503).
         """
-        process, calls, answers = self._started()
+        process, calls, answers = self._ensure_process()
         body = arguments[-1] if isinstance(arguments[-1], bytes | bytearray) else None
         # A blocked read can't be interrupted from here, but ends with EOFError once the process is killed.
         late = threading.Timer(_LONGEST_S, process.kill)
@@ -60,10 +60,10 @@ class JsonProcess:
         try:
             # Four times the body, for the copies of its text that parsing makes.
             most = memory_bytes + _SPARE_BYTES + (0 if body is None else 4 * len(body))
-            _send(calls, (function, arguments if body is None else arguments[:-1], body is not None, most))
+            _send_value(calls, (function, arguments if body is None else arguments[:-1], body is not None, most))
             if body is not None:
                 calls.send_bytes(body)
-            outcome, value = _receive(answers)
+            outcome, value = _receive_value(answers)
         except (OSError, EOFError) as error:
             self.close()
             raise Refused("the request takes too much memory or time", 503, b"Retry-After: 1\r\n") from error
@@ -85,7 +85,7 @@ class JsonProcess:
                 pipe.close()
         self._process = self._calls = self._answers = None
 
-    def _started(self) -> tuple[subprocess.Popen[bytes], Connection, Connection]:
+    def _ensure_process(self) -> tuple[subprocess.Popen[bytes], Connection, Connection]:
         # The process may have died since the last call, by the kernel's out-of-memory killer, say.
         if self._process is not None and self._process.poll() is not None:
             self.close()
@@ -111,21 +111,21 @@ def main() -> None:
     os.dup2(2, 1)  # prints of a library must not mix with the answers
     with contextlib.suppress(EOFError, OSError):
         while True:
-            function, arguments, body_follows, most = _receive(calls)
+            function, arguments, body_follows, most = _receive_value(calls)
             if body_follows:
                 arguments = (*arguments, calls.recv_bytes())
-            _send(answers, _answer(function, arguments, most))
+            _send_value(answers, _execute_call(function, arguments, most))
 
 
-def _answer(function: Callable[..., Any], arguments: tuple[Any, ...], most: int) -> tuple[str, Any]:
+def _execute_call(function: Callable[..., Any], arguments: tuple[Any, ...], most: int) -> tuple[str, Any]:
     """Return 'ok' and the value; or 'refused' or 'out of memory' and the arguments of the refusal."""
     try:
-        with _memory_limit(most):
-            return "ok", _as_buffers(function(*arguments))
+        with _limit_memory(most):
+            return "ok", _wrap_long_bytes(function(*arguments))
     except Refused as refused:
         # A function may turn every exception into Refused, a MemoryError too, as `image_input.pixels` does.
         lacks = isinstance(refused.__cause__, MemoryError)
-        return ("out of memory", (_TOO_MUCH, 413)) if lacks else ("refused", _arguments(refused))
+        return ("out of memory", (_TOO_MUCH, 413)) if lacks else ("refused", _get_refusal_arguments(refused))
     except MemoryError:
         return "out of memory", (_TOO_MUCH, 413)
     except Exception as error:
@@ -136,12 +136,12 @@ def _answer(function: Callable[..., Any], arguments: tuple[Any, ...], most: int)
         return "refused", ("internal error", 500)
 
 
-def _arguments(refused: Refused) -> tuple[str, int, bytes]:
+def _get_refusal_arguments(refused: Refused) -> tuple[str, int, bytes]:
     return refused.message, refused.status, refused.headers
 
 
 @contextlib.contextmanager
-def _memory_limit(most: int) -> Iterator[None]:
+def _limit_memory(most: int) -> Iterator[None]:
     """Limit this process to `most` bytes more than it has now, where the system can; beyond, it gets a MemoryError."""
     try:
         import resource
@@ -163,17 +163,17 @@ def _memory_limit(most: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-def _as_buffers(value: Any) -> Any:
+def _wrap_long_bytes(value: Any) -> Any:
     """Return a tuple with its long bytes wrapped so that they are sent without a copy; anything else unchanged."""
     # A named tuple is a parsed request: rebuilding it as a tuple would lose its fields.
     if not isinstance(value, tuple) or hasattr(value, "_fields"):
         return value
     return tuple(
-        pickle.PickleBuffer(each) if isinstance(each, bytes) and len(each) > _LONG_BYTES else each for each in value
+        pickle.PickleBuffer(item) if isinstance(item, bytes) and len(item) > _LONG_BYTES else item for item in value
     )
 
 
-def _send(pipe: Connection, value: Any) -> None:
+def _send_value(pipe: Connection, value: Any) -> None:
     """Send a value by pickle protocol 5; its arrays follow out of band, as they are in memory."""
     buffers: list[pickle.PickleBuffer] = []
     pickled = pickle.dumps(value, 5, buffer_callback=buffers.append)
@@ -185,8 +185,8 @@ def _send(pipe: Connection, value: Any) -> None:
             view = view[os.write(pipe.fileno(), view) :]
 
 
-def _receive(pipe: Connection) -> Any:
-    """Receive what `_send` has sent.
+def _receive_value(pipe: Connection) -> Any:
+    """Receive what `_send_value` has sent.
 
     Raises:
         EOFError: the other side has closed the pipe.

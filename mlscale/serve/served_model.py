@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.export.servable import Servable, load, softmax
+from mlscale.export.servable import Servable, compute_softmax, load
 from mlscale.export.servable_trial import raise_unless_it_computes
 
 _INLINE_ONE_S, _INLINE_BATCH_S = 0.001, 0.005
@@ -50,7 +50,7 @@ class Outputs:
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class ServedModel:
     """A loaded version.
 
     Attributes:
@@ -99,7 +99,7 @@ class Model:
         return self.json_values * _READ_BYTES
 
     @cached_property
-    def portable(self) -> Model:
+    def portable(self) -> ServedModel:
         """The same model without its engine: for parsing and encoding requests in another process."""
         # Only `preprocessing` is read there, and the document is pickled with each call.
         document = {"preprocessing": self.servable.document["preprocessing"]}
@@ -115,7 +115,7 @@ class Model:
         parts = [self.servable.engine.run(raw[at : at + self.max_batch]) for at in range(0, len(raw), self.max_batch)]
         logits = parts[0] if len(parts) == 1 else np.concatenate(parts)
         with np.errstate(invalid="ignore"):  # a model may return NaN, which the client is sent
-            probabilities = softmax(logits)
+            probabilities = compute_softmax(logits)
         classes = probabilities.argmax(-1)
         # The name of the likeliest class is looked up here once; both protocols and the events need it.
         names = self.servable.labels
@@ -124,7 +124,7 @@ class Model:
         return Outputs(logits, probabilities, classes, labels, finite)
 
 
-def load_model(folder: Path, *, name: str, version: str, threads: int, max_batch: int) -> Model:
+def load_model(folder: Path, *, name: str, version: str, threads: int, max_batch: int) -> ServedModel:
     """Read, verify, try out, warm up and measure a servable.
 
     Raises:
@@ -133,14 +133,19 @@ def load_model(folder: Path, *, name: str, version: str, threads: int, max_batch
     servable = load(folder, threads=threads)
     raise_unless_it_computes(servable)
     # Without its times, which are not known yet: `compute` does not use them.
-    draft = Model(servable, name, version, 0.0, 0.0, max_batch)
+    draft = ServedModel(servable, name, version, 0.0, 0.0, max_batch)
     one, many = (np.zeros((rows, *draft.sample_shape), servable.input.dtype) for rows in (1, max_batch))
-    return Model(
-        servable, name, version, _seconds(lambda: draft.compute(one)), _seconds(lambda: draft.compute(many)), max_batch
+    return ServedModel(
+        servable,
+        name,
+        version,
+        _measure_seconds(lambda: draft.compute(one)),
+        _measure_seconds(lambda: draft.compute(many)),
+        max_batch,
     )
 
 
-def _seconds(call: Callable[[], object]) -> float:
+def _measure_seconds(call: Callable[[], object]) -> float:
     """Return the median seconds of a few calls after a warm-up call; fewer calls where they are slow."""
     # The first call allocates memory in onnxruntime for this batch size, so it is not one of the times.
     begin = time.perf_counter()

@@ -18,17 +18,25 @@ from mlscale.errors import MLScaleError
 from mlscale.events.event_writer import EventWriter
 from mlscale.events.store import EventStore
 from mlscale.serve.app import App
-from mlscale.serve.hot_swap import Reloader, Source
+from mlscale.serve.hot_swap import ModelSource, Reloader
 from mlscale.serve.http.access import Access, check_exposure
 from mlscale.serve.http.admission import RESERVED
-from mlscale.serve.http.exchange import Connections, Limits
+from mlscale.serve.http.exchange import ConnectionLimits, Connections
 from mlscale.serve.http.listener import Listener
-from mlscale.serve.http.responses import Answers
-from mlscale.serve.http.sockets import Stop, allow_files, bound, grow_in_place, is_loopback, new_loop, stop_signal
+from mlscale.serve.http.responses import ResponseSender
+from mlscale.serve.http.sockets import (
+    StopSignal,
+    allow_files,
+    bind_socket,
+    create_event_loop,
+    install_stop_signal,
+    is_loopback,
+    set_mmap_threshold,
+)
 from mlscale.serve.inference import Inference
 from mlscale.serve.protocol.labels_route import LabelSink
-from mlscale.serve.protocol.prometheus import Metrics
-from mlscale.serve.served_model import Model
+from mlscale.serve.protocol.prometheus import ServerMetrics
+from mlscale.serve.served_model import ServedModel
 from mlscale.serve.workers import Workers
 from mlscale.versions.trained_model import TrainedModel
 
@@ -39,13 +47,13 @@ _UNREADY_S = 5.0
 
 
 @dataclass(frozen=True)
-class Settings:
+class ServerSettings:
     """The settings of `mlscale serve`; conf/verb/serve.yaml explains each."""
 
     host: str
     port: int
     max_queue: int
-    limits: Limits
+    limits: ConnectionLimits
     drain_s: float
     unready_s: float | None
     follow: bool
@@ -63,7 +71,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Served:
+class ServerSummary:
     """The summary of a server that has stopped.
 
     Attributes:
@@ -73,27 +81,27 @@ class Served:
         events, dropped: counts of the events that were written, and lost.
     """
 
-    metrics: Metrics
+    metrics: ServerMetrics
     version: str
     seconds: float
     events: int
     dropped: int
 
 
-def serve(source: Source, settings: Settings, say: Callable[[str], None]) -> Served:
+def serve_model(source: ModelSource, settings: ServerSettings, log: Callable[[str], None]) -> ServerSummary:
     """Serve until SIGTERM or SIGINT; then answer the open requests, write the events, and return.
 
     Args:
         source: locates and loads the model.
         settings: the settings of `mlscale serve`.
-        say: writes a line to the log.
+        log: writes a line to the log.
 
     Raises:
         MLScaleError: the model can't be loaded, other machines could send requests without a key, or the port is not
             available (exit code 5).
     """
     # The port before the model: a port in use is reported at once, not after a load of seconds.
-    with bound(settings.host, settings.port) as listening:
+    with bind_socket(settings.host, settings.port) as listening:
         check_exposure(
             settings.host,
             loopback=is_loopback(listening),
@@ -101,33 +109,33 @@ def serve(source: Source, settings: Settings, say: Callable[[str], None]) -> Ser
             tls=settings.tls is not None,
             behind_proxy=settings.behind_proxy,
         )
-        located, model, instead = source.first()
-        with asyncio.Runner(loop_factory=new_loop) as runner:
-            return runner.run(_Server(source, settings, say, located, model, instead).run(listening))
+        located, model, instead = source.load_first()
+        with asyncio.Runner(loop_factory=create_event_loop) as runner:
+            return runner.run(_Server(source, settings, log, located, model, instead).run(listening))
 
 
 class _Server:
     def __init__(
         self,
-        source: Source,
-        settings: Settings,
-        say: Callable[[str], None],
+        source: ModelSource,
+        settings: ServerSettings,
+        log: Callable[[str], None],
         located: TrainedModel,
-        model: Model,
+        model: ServedModel,
         instead: str,
     ) -> None:
-        self._source, self._settings, self._say = source, settings, say
+        self._source, self._settings, self._log = source, settings, log
         self._located, self._first, self._instead = located, model, instead
 
-    async def run(self, listening: socket.socket) -> Served:
+    async def run(self, listening: socket.socket) -> ServerSummary:
         """Serve from the first request to the last, then release everything."""
         settings, begin = self._settings, time.monotonic()
         loop = asyncio.get_running_loop()
-        stop = stop_signal(loop)
-        self._metrics = Metrics()
-        answers = Answers(self._metrics, self._say)
+        stop = install_stop_signal(loop)
+        self._metrics = ServerMetrics()
+        answers = ResponseSender(self._metrics, self._log)
         store = settings.events
-        events = self._writer(store) if store else None
+        events = self._create_event_writer(store) if store else None
         sink = LabelSink(store, loop) if store else None
         self._workers = Workers(loop, answers)
         self._inference = Inference(
@@ -143,123 +151,125 @@ class _Server:
             self._source,
             self._located,
             self._first,
-            self._swap,
-            self._not_swapped,
+            self._swap_model,
+            self._record_failed_swap,
             accept_change=settings.accept_change,
         )
         # A proxy makes every client look local, so a loopback address proves nothing behind one.
         local = is_loopback(listening) and not settings.behind_proxy
         control = local if settings.control is None else settings.control
-        load = self._loader(reloader) if control else None
-        self._app = App(self._inference, answers, self._workers, self._access(local), sink, load)
-        connections = Connections(settings.limits, self._app.screen, self._app.handle, answers.early)
-        grow_in_place()
+        load = self._create_loader(reloader) if control else None
+        self._app = App(self._inference, answers, self._workers, self._build_access(local), sink, load)
+        connections = Connections(
+            settings.limits, self._app.screen_request, self._app.handle_exchange, answers.count_early_response
+        )
+        set_mmap_threshold()
         # Each connection is a file; the default limit of a shell would refuse clients before `max_connections` does.
         allow_files(settings.limits.connections + RESERVED + _OTHER_FILES)
         gc.collect()
         gc.freeze()  # later collections skip the objects that exist now
         listener = Listener(listening, connections, settings.tls)
-        tasks = [asyncio.create_task(self._each_second(connections, events))]
+        tasks = [asyncio.create_task(self._run_each_second(connections, events))]
         if settings.follow:
-            tasks.append(asyncio.create_task(reloader.follow(settings.poll_s)))
+            tasks.append(asyncio.create_task(reloader.follow_alias(settings.poll_s)))
         if self._instead:
             self._app.stale = self._instead
-            self._say(self._instead)
-        self._announce(listening)
+            self._log(self._instead)
+        self._announce_address(listening)
         await stop.wait()
         # Before the backlog is closed: the server answers while load balancers take it out.
-        await self._unready(connections, stop, local)
+        await self._wait_unready(connections, stop, local)
         listener.close()
-        self._say(f"stopping: {self._inference.batcher.rows} samples wait")
-        await self._drained(connections, stop)
+        self._log(f"stopping: {self._inference.batcher.rows} samples wait")
+        await self._drain_connections(connections, stop)
         # Cancelled only now: the sweep enforces the time limits of connections during the drain, too.
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for each in list(connections.all):
-            each.abort()
+        for connection in list(connections.all):
+            connection.abort()
         # In a thread: the events are written to disk, which may take long.
-        await loop.run_in_executor(None, self._close, reloader, events, sink)
+        await loop.run_in_executor(None, self._close_all, reloader, events, sink)
         written = events.written if events else 0
         dropped = events.dropped if events else 0
         version = self._inference.model.version
-        return Served(self._metrics, version, time.monotonic() - begin, written, dropped)
+        return ServerSummary(self._metrics, version, time.monotonic() - begin, written, dropped)
 
-    def _access(self, local: bool) -> Access:
+    def _build_access(self, local: bool) -> Access:
         """Return the access rules: `host` is a name of the server, and names are checked where no proxy or key protects
         it from other web pages."""
         access = self._settings.access
         return replace(access, bound=self._settings.host.lower(), check_host=local or bool(access.hosts))
 
-    def _writer(self, store: EventStore) -> EventWriter:
+    def _create_event_writer(self, store: EventStore) -> EventWriter:
         settings = self._settings
-        return store.writer(
+        return store.open_writer(
             self._first.name,
             flush_s=settings.flush_s,
             sample_share=settings.sample_share,
             max_bytes=settings.events_bytes,
         )
 
-    def _announce(self, listening: socket.socket) -> None:
+    def _announce_address(self, listening: socket.socket) -> None:
         host, port = listening.getsockname()[:2]
         scheme = "https" if self._settings.tls else "http"
         url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-        self._say(f"serving {self._first.version} on {url}")
+        self._log(f"serving {self._first.version} on {url}")
         if self._settings.behind_proxy:
             needs = "" if self._settings.access.key else " and authenticate: this server asks for no key"
-            self._say(f"behind_proxy=true: the proxy before it has to terminate TLS{needs}")
+            self._log(f"behind_proxy=true: the proxy before it has to terminate TLS{needs}")
         # The ready file is last: whoever waits for it may send requests at once.
         if self._settings.ready_file:
             write_json(self._settings.ready_file, {"url": url, "pid": os.getpid(), "version": self._first.version})
 
-    def _swap(self, model: Model) -> None:
+    def _swap_model(self, model: ServedModel) -> None:
         """Swap the model: one assignment, between two batches."""
         before, self._inference.model = self._inference.model, model
         self._app.stale = ""
         self._metrics.swaps["ok"] += 1
-        self._say(f"serving {model.version}, {before.version} before")
+        self._log(f"serving {model.version}, {before.version} before")
 
-    def _not_swapped(self, why: str) -> None:
+    def _record_failed_swap(self, why: str) -> None:
         """Record that no swap took place, and why; '' where none was needed."""
         if why:
             self._metrics.swaps["failed"] += 1
-            self._say(why)
+            self._log(why)
         self._app.stale = why
 
-    def _loader(self, reloader: Reloader) -> Any:
+    def _create_loader(self, reloader: Reloader) -> Any:
         # asyncio holds tasks by weak references only: without this set one could be collected while it runs.
         running: set[asyncio.Task[None]] = set()
 
-        async def work(ref: str | None, accept_change: bool, done: Callable[[MLScaleError | None], None]) -> None:
+        async def run_load(ref: str | None, accept_change: bool, done: Callable[[MLScaleError | None], None]) -> None:
             try:
-                await reloader.load(ref, accept_change=accept_change)
+                await reloader.load_version(ref, accept_change=accept_change)
             except MLScaleError as error:
                 done(error)
             except Exception as error:
-                self._say(f"a bug of ours: load: {error!r}")
+                self._log(f"a bug of ours: load: {error!r}")
                 done(MLScaleError("internal error"))
             else:
                 done(None)
 
-        def load(ref: str | None, accept_change: bool, done: Callable[[MLScaleError | None], None]) -> None:
-            task = asyncio.get_running_loop().create_task(work(ref, accept_change, done))
+        def start_load(ref: str | None, accept_change: bool, done: Callable[[MLScaleError | None], None]) -> None:
+            task = asyncio.get_running_loop().create_task(run_load(ref, accept_change, done))
             running.add(task)
             task.add_done_callback(running.discard)
 
-        return load
+        return start_load
 
-    async def _each_second(self, connections: Connections, events: EventWriter | None) -> None:
+    async def _run_each_second(self, connections: Connections, events: EventWriter | None) -> None:
         """Close connections that are too slow, and log once why events are lost; every second until cancelled."""
-        told = ""
+        reported = ""
         while True:
             await asyncio.sleep(_SWEEP_S)
-            connections.sweep()
+            connections.close_overdue()
             problem = events.problem if events else ""
-            if problem != told:
-                self._say(f"events are lost: {problem}" if problem else "events are kept again")
-                told = problem
+            if problem != reported:
+                self._log(f"events are lost: {problem}" if problem else "events are kept again")
+                reported = problem
 
-    async def _unready(self, connections: Connections, stop: Stop, local: bool) -> None:
+    async def _wait_unready(self, connections: Connections, stop: StopSignal, local: bool) -> None:
         """Turn readiness off and give load balancers time to notice; requests are answered meanwhile."""
         self._app.ready, connections.draining = False, True
         seconds = self._settings.unready_s
@@ -268,19 +278,19 @@ class _Server:
         # Ctrl-C is a person who waits, not a load balancer.
         if stop.by_person or not seconds:
             return
-        self._say(f"not ready: for {seconds:g} s requests are answered as before")
+        self._log(f"not ready: for {seconds:g} s requests are answered as before")
         end = time.monotonic() + seconds
         while time.monotonic() < end and stop.count < 2:
             await asyncio.sleep(0.05)
 
-    async def _drained(self, connections: Connections, stop: Stop) -> None:
+    async def _drain_connections(self, connections: Connections, stop: StopSignal) -> None:
         """Wait until every request was answered and read, for `drain_s` at most, or until a second signal."""
         end = time.monotonic() + self._settings.drain_s
         while (connections.all or not self._inference.idle) and time.monotonic() < end and stop.count < 2:
             connections.close_idle()
             await asyncio.sleep(0.01)
 
-    def _close(self, reloader: Reloader, events: EventWriter | None, sink: LabelSink | None) -> None:
+    def _close_all(self, reloader: Reloader, events: EventWriter | None, sink: LabelSink | None) -> None:
         self._inference.close()
         self._workers.close()
         reloader.close()

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
-from mlscale.serve.http.exchange import Exchange, decompressed
+from mlscale.serve.http.exchange import Exchange, decompress_body
 from mlscale.serve.http.request_error import Refused
-from mlscale.serve.http.responses import Answers
+from mlscale.serve.http.responses import ResponseSender
 from mlscale.serve.json_process import JsonProcess
 from mlscale.serve.protocol import image_input as images
 
@@ -32,7 +32,7 @@ class Workers:
         answers: answers clients whose work fails.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, answers: Answers) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, answers: ResponseSender) -> None:
         self._loop, self._answers = loop, answers
         # One thread for each process: `JsonProcess` is for one thread, and its calls queue here.
         self._threads, self._one = ThreadPoolExecutor(_THREADS, "read"), ThreadPoolExecutor(1, "json")
@@ -54,7 +54,7 @@ class Workers:
         self._json.close()
         self._images.close()
 
-    def unpack(
+    def unpack_body(
         self, exchange: Exchange, limit: int, then: Callable[[], None], reject: Callable[[Refused], None]
     ) -> None:
         """Replace a compressed body by the decompressed one, then call `then`."""
@@ -62,13 +62,15 @@ class Workers:
             then()
             return
 
-        def unpacked(body: bytes | bytearray) -> None:
-            exchange.hold(body)
+        def hold_unpacked(body: bytes | bytearray) -> None:
+            exchange.replace_body(body)
             then()
 
-        self.thread(exchange, lambda: decompressed(exchange.headers, exchange.body, limit), unpacked, reject)
+        self.run_in_thread(
+            exchange, lambda: decompress_body(exchange.headers, exchange.body, limit), hold_unpacked, reject
+        )
 
-    def thread(
+    def run_in_thread(
         self,
         exchange: Exchange,
         work: Callable[[], Any],
@@ -77,9 +79,9 @@ class Workers:
     ) -> None:
         """Run `work` in a thread and call `then` with its result, or `reject` if it raises Refused; any other error is
         answered with status 500."""
-        self._run(self._threads, exchange, work, then, reject)
+        self._run_work(self._threads, exchange, work, then, reject)
 
-    def json(
+    def run_in_process(
         self,
         exchange: Exchange,
         call: tuple[Any, ...],
@@ -90,10 +92,12 @@ class Workers:
         memory_bytes: int,
     ) -> None:
         """Run a call, (function, arguments…), in the JSON process within `memory_bytes`, then `after` in the thread.
-        Results and errors are handled as in `thread`."""
-        self._run(self._one, exchange, lambda: after(self._json.call(*call, memory_bytes=memory_bytes)), then, reject)
+        Results and errors are handled as in `run_in_thread`."""
+        self._run_work(
+            self._one, exchange, lambda: after(self._json.call_function(*call, memory_bytes=memory_bytes)), then, reject
+        )
 
-    def image(
+    def run_image_decoding(
         self,
         exchange: Exchange,
         call: tuple[Any, ...],
@@ -103,20 +107,20 @@ class Workers:
         memory_bytes: int,
     ) -> None:
         """Decode an image, the last argument of the call: small ones in threads, large ones in turn in a process.
-        Results and errors are handled as in `thread`."""
+        Results and errors are handled as in `run_in_thread`."""
         function, *arguments = call
 
-        def small() -> Any:
+        def decode_small() -> Any:
             return _LARGE if images.is_large(arguments[-1]) else function(*arguments)
 
-        def large() -> Any:
+        def decode_large() -> Any:
             try:
-                return self._images.call(*call, memory_bytes=memory_bytes)
+                return self._images.call_function(*call, memory_bytes=memory_bytes)
             finally:
                 # Counted in the event loop alone, where `go_on` reads it: no lock is needed.
-                self._loop.call_soon_threadsafe(self._one_less)
+                self._loop.call_soon_threadsafe(self._decrease_large)
 
-        def go_on(value: Any) -> None:
+        def handle_decoded(value: Any) -> None:
             if value is not _LARGE:
                 then(value)
                 return
@@ -124,14 +128,14 @@ class Workers:
             if self._large > _LARGE_IMAGES:
                 raise Refused("too many large images wait to be decoded", 503, b"Retry-After: 1\r\n")
             self._large += 1
-            self._run(self._image, exchange, large, then, reject)
+            self._run_work(self._image, exchange, decode_large, then, reject)
 
-        self.thread(exchange, small, go_on, reject)
+        self.run_in_thread(exchange, decode_small, handle_decoded, reject)
 
-    def _one_less(self) -> None:
+    def _decrease_large(self) -> None:
         self._large -= 1
 
-    def _run(
+    def _run_work(
         self,
         where: Executor,
         exchange: Exchange,
@@ -141,17 +145,17 @@ class Workers:
     ) -> None:
         self._running += 1
 
-        def back(done: Future[Any]) -> None:
+        def handle_result(done: Future[Any]) -> None:
             self._running -= 1
             try:
                 then(done.result())
             except Refused as refused:
                 reject(refused)
             except Exception as error:
-                self._answers.broken(exchange, error)
+                self._answers.send_internal_error(exchange, error)
             finally:
                 del done  # its traceback refers to this frame: the body would stay until a garbage collection
 
         future = where.submit(work)
         # `work` runs in a worker thread, but connections and counters belong to the event loop.
-        future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(back, done))
+        future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(handle_result, done))

@@ -15,11 +15,11 @@ Statistic = Callable[[Floats], Floats]
 """From sums over the samples, (b, c), to metrics, (b, m); NaN where a metric is not defined for these samples."""
 
 DRAWS = 2000
-LEAST = 10
+MIN_SAMPLES = 10
 """With fewer samples there is no interval: with so few values it would be too narrow, and would cover the truth far
 less often than its confidence."""
-_MOST_ROWS = 5000
-_AT_ONCE = 2_000_000  # numbers in the matrix of one batch of draws, 16 MB
+_MAX_ROWS = 5000
+_MAX_BATCH_NUMBERS = 2_000_000  # numbers in the matrix of one batch of draws, 16 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +35,11 @@ class Bootstrap:
     low: Floats
     high: Floats
 
-    def __getitem__(self, figure: int) -> Interval:
-        return Interval(float(self.value[figure]), float(self.low[figure]), float(self.high[figure]))
+    def __getitem__(self, index: int) -> Interval:
+        return Interval(float(self.value[index]), float(self.low[index]), float(self.high[index]))
 
 
-def bootstrap(
+def bootstrap_intervals(
     rows: NDArray[np.generic],
     statistic: Statistic,
     *,
@@ -80,43 +80,47 @@ def bootstrap(
         raise ValueError(f"confidence must be between 0 and 1, and draws positive: {confidence}, {draws}")
     samples = int(weights.sum())
     whole = weights @ values
-    values, weights = grouped(values, weights, rng)
-    found = statistic(whole[None])[0]
-    if samples < LEAST:
-        unknown = np.full(found.shape, np.nan)
-        return Bootstrap(found, unknown, unknown)
-    drawn = _drawn(values, weights, statistic, draws, rng)
+    values, weights = group_rows(values, weights, rng)
+    estimates = statistic(whole[None])[0]
+    if samples < MIN_SAMPLES:
+        unknown = np.full(estimates.shape, np.nan)
+        return Bootstrap(estimates, unknown, unknown)
+    drawn = _draw_statistics(values, weights, statistic, draws, rng)
     with np.errstate(all="ignore"):
         # All jackknife values at once: the sums without one row are the sum of all less that row.
         left_out = statistic(whole - values)
-        low, high = _bca(found, drawn, left_out, weights, _widened((1 - confidence) / 2, int(weights.sum())))
-    return Bootstrap(found, low, high)
+        low, high = _compute_bca_intervals(
+            estimates, drawn, left_out, weights, _adjust_tail((1 - confidence) / 2, int(weights.sum()))
+        )
+    return Bootstrap(estimates, low, high)
 
 
-def _widened(tail: float, n: int) -> float:
+def _adjust_tail(tail: float, n: int) -> float:
     """Return the share of draws beyond each end that makes the interval of a mean as wide as Student's."""
     from scipy.stats import norm, t
 
     return float(norm.cdf(t.ppf(tail, n - 1) * np.sqrt(n / (n - 1))))
 
 
-def grouped(values: Floats, weights: NDArray[np.int64], rng: np.random.Generator) -> tuple[Floats, NDArray[np.int64]]:
+def group_rows(
+    values: Floats, weights: NDArray[np.int64], rng: np.random.Generator
+) -> tuple[Floats, NDArray[np.int64]]:
     """Return the sums of random groups of about equal size, with weight 1 each; up to 5,000 rows are not changed."""
-    if len(values) <= _MOST_ROWS:
+    if len(values) <= _MAX_ROWS:
         return values, weights
     order = rng.permutation(len(values))
-    bounds = np.linspace(0, len(values), _MOST_ROWS + 1).astype(np.int64)[:-1]
-    return np.add.reduceat(values[order] * weights[order, None], bounds, axis=0), np.ones(_MOST_ROWS, np.int64)
+    bounds = np.linspace(0, len(values), _MAX_ROWS + 1).astype(np.int64)[:-1]
+    return np.add.reduceat(values[order] * weights[order, None], bounds, axis=0), np.ones(_MAX_ROWS, np.int64)
 
 
-def _drawn(
+def _draw_statistics(
     values: Floats, weights: NDArray[np.int64], statistic: Statistic, draws: int, rng: np.random.Generator
 ) -> Floats:
     """Return the metrics of each draw, (draws, m)."""
     n, total = len(values), int(weights.sum())
     uniform = bool((weights == 1).all())  # their sum alone may be n where some rows count twice and others not at all
     parts = []
-    size = max(1, _AT_ONCE // n)
+    size = max(1, _MAX_BATCH_NUMBERS // n)
     for start in range(0, draws, size):
         count = min(size, draws - start)
         if uniform:
@@ -129,35 +133,35 @@ def _drawn(
     return np.concatenate(parts)
 
 
-def _bca(
-    found: Floats, drawn: Floats, left_out: Floats, weights: NDArray[np.int64], tail: float
+def _compute_bca_intervals(
+    estimates: Floats, drawn: Floats, left_out: Floats, weights: NDArray[np.int64], tail: float
 ) -> tuple[Floats, Floats]:
     from scipy.stats import norm
 
     lows, highs = [], []
-    for figure, value in enumerate(found):
-        ours = drawn[:, figure]
-        ours = np.sort(ours[np.isfinite(ours)])
+    for index, value in enumerate(estimates):
+        values = drawn[:, index]
+        values = np.sort(values[np.isfinite(values)])
         # All draws are equal, up to rounding: they hold no information on how certain the value is.
-        if not len(ours) or not np.isfinite(value) or ours[-1] - ours[0] <= 1e-12 * abs(value):
+        if not len(values) or not np.isfinite(value) or values[-1] - values[0] <= 1e-12 * abs(value):
             lows.append(np.nan)
             highs.append(np.nan)
             continue
         # Draws equal to the value count half: metrics of few samples have many ties.
-        below = (np.searchsorted(ours, value, "left") + np.searchsorted(ours, value, "right")) / 2 / len(ours)
+        below = (np.searchsorted(values, value, "left") + np.searchsorted(values, value, "right")) / 2 / len(values)
         shares = np.array([tail, 1 - tail])
         # At 0 or 1 the bias is infinite: then the percentile interval is left.
         if 0 < below < 1:
-            bias, skew = norm.ppf(below), _acceleration(left_out[:, figure], weights)
+            bias, skew = norm.ppf(below), _compute_acceleration(left_out[:, index], weights)
             ends = bias + norm.ppf(shares)
             shares = norm.cdf(bias + ends / (1 - skew * ends))
-        low, high = np.quantile(ours, np.clip(shares, 0, 1))
+        low, high = np.quantile(values, np.clip(shares, 0, 1))
         lows.append(low)
         highs.append(high)
     return np.array(lows, np.float64), np.array(highs, np.float64)
 
 
-def _acceleration(left_out: Floats, weights: NDArray[np.int64]) -> float:
+def _compute_acceleration(left_out: Floats, weights: NDArray[np.int64]) -> float:
     """Return the acceleration of BCa: a sixth of the skewness of the jackknife's values."""
     known = np.isfinite(left_out)
     values, times = left_out[known], weights[known]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.stats.intervals import Interval
-from mlscale.stats.reliability import bins_of
+from mlscale.stats.reliability import assign_bins
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -38,7 +38,7 @@ class CalibrationError:
     debiased: Interval
 
 
-def calibration_error(
+def estimate_calibration_error(
     confidence: NDArray[np.generic],
     correct: NDArray[np.generic],
     *,
@@ -73,38 +73,38 @@ def calibration_error(
         raise ValueError(f"confidence and correct must be of the same samples: {sure.shape} and {right.shape}")
     if not ((sure >= -_ROUNDING) & (sure <= 1 + _ROUNDING)).all() or not np.isin(right, (0, 1)).all():
         raise ValueError("confidence must be between 0 and 1, and correct 0 or 1")
-    bins = _Bins.of(np.clip(sure, 0, 1), right)
-    seen = bins.distance(bins.accuracy)
+    bins = _Bins.build_bins(np.clip(sure, 0, 1), right)
+    seen = bins.measure_distance(bins.accuracy)
     tail = (1 - level) / 2
 
-    def simulate(accuracy: Floats) -> Floats:
+    def simulate_errors(accuracy: Floats) -> Floats:
         # The same random numbers for every candidate: the bisection then compares errors, not their noise.
         hits = np.random.default_rng(seed).binomial(bins.samples, accuracy, (draws, len(bins.samples)))
-        return bins.distance(hits / bins.samples)
+        return bins.measure_distance(hits / bins.samples)
 
-    def largest(gaps: Gaps, fits: Callable[[Floats], bool]) -> float:
+    def find_largest_error(gaps: Gaps, fits: Callable[[Floats], bool]) -> float:
         """Return the largest error of this pattern at which the simulated errors fit; 0 where none does."""
         low, high = 0.0, 1.0
-        if not fits(simulate(gaps(0.0))):
+        if not fits(simulate_errors(gaps(0.0))):
             return 0.0
-        if fits(simulate(gaps(1.0))):
-            return float(bins.distance(gaps(1.0)))
+        if fits(simulate_errors(gaps(1.0))):
+            return float(bins.measure_distance(gaps(1.0)))
         for _ in range(_STEPS):
             middle = (low + high) / 2
-            low, high = (middle, high) if fits(simulate(gaps(middle))) else (low, middle)
-        return float(bins.distance(gaps(low)))
+            low, high = (middle, high) if fits(simulate_errors(gaps(middle))) else (low, middle)
+        return float(bins.measure_distance(gaps(low)))
 
     # The same bins give slightly different sums: without it, an equal distance could count as a larger one.
     tolerance = 1e-12
-    calibrated = simulate(bins.confidence)
-    value = largest(bins.shrunk, lambda drawn: drawn.mean() <= seen)
+    calibrated = simulate_errors(bins.confidence)
+    value = find_largest_error(bins.shrink_gaps, lambda drawn: drawn.mean() <= seen)
     low = min(
-        largest(gaps, lambda drawn: (drawn >= seen - tolerance).mean() < tail)
-        for gaps in (bins.shrunk, bins.in_proportion)
+        find_largest_error(gaps, lambda drawn: (drawn >= seen - tolerance).mean() < tail)
+        for gaps in (bins.shrink_gaps, bins.scale_gaps)
     )
     high = max(
-        largest(gaps, lambda drawn: (drawn <= seen + tolerance).mean() >= tail)
-        for gaps in (bins.in_proportion, bins.too_sure, bins.equally_far)
+        find_largest_error(gaps, lambda drawn: (drawn <= seen + tolerance).mean() >= tail)
+        for gaps in (bins.scale_gaps, bins.reduce_accuracies, bins.spread_gaps_evenly)
     )
     interval = Interval(value, min(low, value), max(high, value))
     return CalibrationError(float(seen), float(calibrated.mean()), interval)
@@ -117,39 +117,39 @@ class _Bins:
     samples: Counts
 
     @staticmethod
-    def of(sure: Floats, right: Floats) -> _Bins:
-        place = bins_of(sure)
-        samples = np.bincount(place)
+    def build_bins(sure: Floats, right: Floats) -> _Bins:
+        bin_index = assign_bins(sure)
+        samples = np.bincount(bin_index)
         used = samples > 0
-        means = [np.bincount(place, each)[used] / samples[used] for each in (sure, right)]
+        means = [np.bincount(bin_index, values)[used] / samples[used] for values in (sure, right)]
         return _Bins(means[0].clip(0, 1), means[1], samples[used])
 
-    def distance(self, accuracy: Floats) -> Floats:
+    def measure_distance(self, accuracy: Floats) -> Floats:
         """Return the mean distance of these accuracies, (…, b), from the confidence, (…)."""
-        found: Floats = abs(accuracy - self.confidence) @ (self.samples / self.samples.sum())
-        return found
+        distance: Floats = abs(accuracy - self.confidence) @ (self.samples / self.samples.sum())
+        return distance
 
     # Patterns of gaps. At size 1 the first is the observed one, the others are as large as accuracies allow.
 
-    def shrunk(self, size: float) -> Floats:
+    def shrink_gaps(self, size: float) -> Floats:
         gaps = self.accuracy - self.confidence
         # The standard error of a bin's accuracy; not zero for a confidence of 0 or 1, as it is a divisor.
         error = np.sqrt(np.maximum(self.confidence * (1 - self.confidence), 1e-12) / self.samples)
         most = (abs(gaps) / error).max()
-        found: Floats = self.confidence + np.sign(gaps) * np.maximum(0, abs(gaps) - (1 - size) * most * error)
-        return found
+        accuracy: Floats = self.confidence + np.sign(gaps) * np.maximum(0, abs(gaps) - (1 - size) * most * error)
+        return accuracy
 
-    def in_proportion(self, size: float) -> Floats:
+    def scale_gaps(self, size: float) -> Floats:
         gaps = self.accuracy - self.confidence
         most = abs(gaps).max()
-        found: Floats = np.clip(self.confidence + size * (gaps / most if most else gaps), 0, 1)
-        return found
+        accuracy: Floats = np.clip(self.confidence + size * (gaps / most if most else gaps), 0, 1)
+        return accuracy
 
-    def too_sure(self, size: float) -> Floats:
-        found: Floats = np.clip(self.confidence - size, 0, 1)
-        return found
+    def reduce_accuracies(self, size: float) -> Floats:
+        accuracy: Floats = np.clip(self.confidence - size, 0, 1)
+        return accuracy
 
-    def equally_far(self, size: float) -> Floats:
+    def spread_gaps_evenly(self, size: float) -> Floats:
         away = np.where(self.accuracy >= self.confidence, 1.0, -1.0)
-        found: Floats = np.clip(self.confidence + away * size, 0, 1)
-        return found
+        accuracy: Floats = np.clip(self.confidence + away * size, 0, 1)
+        return accuracy

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_LEAST_EXPECTED = 5.0  # Cochran, Some methods for strengthening the common χ² tests, 1954
+_MIN_EXPECTED = 5.0  # Cochran, Some methods for strengthening the common χ² tests, 1954
 
 
 @dataclass(frozen=True)
-class Chi2:
+class Chi2Result:
     """The result of the test.
 
     Attributes:
@@ -27,7 +27,7 @@ class Chi2:
     cells: int
 
 
-def chi2(reference: NDArray[Any], counts: NDArray[Any]) -> Chi2:
+def run_chi2_test(reference: NDArray[Any], counts: NDArray[Any]) -> Chi2Result:
     """Compare class counts with those of a reference, which is a sample, too, by Pearson's χ² test.
 
     The proportions of a reference of 360 samples are uncertain themselves: a test that takes them as true would find
@@ -48,20 +48,20 @@ def chi2(reference: NDArray[Any], counts: NDArray[Any]) -> Chi2:
     if not totals.all():
         raise ValueError("the test needs counts on both sides")
     distance = float(abs(both[0] / totals[0] - both[1] / totals[1]).sum() / 2)
-    cells = _pooled(both)
+    cells = _merge_rare_classes(both)
     if cells.shape[1] < 2:
-        return Chi2(distance, 1.0, cells.shape[1])
-    return Chi2(distance, float(chi2_contingency(cells, correction=False).pvalue), cells.shape[1])
+        return Chi2Result(distance, 1.0, cells.shape[1])
+    return Chi2Result(distance, float(chi2_contingency(cells, correction=False).pvalue), cells.shape[1])
 
 
-def _pooled(both: NDArray[np.float64]) -> NDArray[np.float64]:
+def _merge_rare_classes(both: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the table (2, k) with its rarest columns pooled until the smaller side expects five in each.
 
     Only the columns' totals decide: they do not depend on the difference of the two sides.
     """
     table = both[:, np.argsort(both.sum(0), kind="stable")[::-1]]
     share = both.sum(1).min() / both.sum()
-    while table.shape[1] > 1 and table.sum(0).min() * share < _LEAST_EXPECTED:
+    while table.shape[1] > 1 and table.sum(0).min() * share < _MIN_EXPECTED:
         table = np.concatenate([table[:, :-2], table[:, -2:].sum(1, keepdims=True)], 1)
         table = table[:, np.argsort(table.sum(0), kind="stable")[::-1]]
     return table

@@ -14,14 +14,14 @@ class Discoveries:
 
     Attributes:
         q: of each test, the smallest false-discovery rate at which it is significant.
-        found: True for tests that are significant at the given rate.
+        is_significant: True for tests that are significant at the given rate.
     """
 
     q: tuple[float, ...]
-    found: tuple[bool, ...]
+    is_significant: tuple[bool, ...]
 
 
-def benjamini_hochberg(p: Sequence[float], fdr: float) -> Discoveries:
+def apply_benjamini_hochberg(p: Sequence[float], fdr: float) -> Discoveries:
     """Correct p-values by Benjamini and Hochberg, Controlling the false discovery rate, 1995.
 
     Valid for independent and for positively dependent tests (Benjamini and Yekutieli, 2001). Where no test has an
@@ -41,5 +41,5 @@ def benjamini_hochberg(p: Sequence[float], fdr: float) -> Discoveries:
         raise ValueError("p-values and their rate of false discoveries must be between 0 and 1")
     if not len(values):
         return Discoveries((), ())
-    q = tuple(float(each) for each in false_discovery_control(values, method="bh"))
-    return Discoveries(q, tuple(each <= fdr for each in q))
+    q = tuple(float(value) for value in false_discovery_control(values, method="bh"))
+    return Discoveries(q, tuple(value <= fdr for value in q))

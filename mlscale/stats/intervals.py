@@ -24,7 +24,7 @@ class Interval:
     high: float
 
 
-def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
+def compute_wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
     """Return Wilson's score interval of a share: Probable inference, 1927. Valid for few samples and near 0 and 1.
 
     Args:
@@ -39,11 +39,11 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     if not (n >= 1 and 0 <= successes <= n):
         raise ValueError(f"{successes} of {n} is not a share")
     check_confidence(confidence)
-    found = binomtest(successes, n).proportion_ci(confidence, method="wilson")
-    return Interval(successes / n, float(found.low), float(found.high))
+    interval = binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    return Interval(successes / n, float(interval.low), float(interval.high))
 
 
-def share_interval(value: float, variance: float, n: int, confidence: float = 0.95) -> Interval:
+def compute_share_interval(value: float, variance: float, n: int, confidence: float = 0.95) -> Interval:
     """Return Wilson's interval of a share that is not a plain count, for the number of trials with the same variance.
 
     For dependent trials, and for metrics that behave like shares; the best such interval near 0 and 1: Franco et al.,
@@ -64,7 +64,7 @@ def share_interval(value: float, variance: float, n: int, confidence: float = 0.
         raise ValueError(f"{value} of {n} trials is not a share")
     check_confidence(confidence)
     binomial = value * (1 - value) / n
-    trials = n / observed_scale(value, variance / binomial if binomial > 0 else 1.0, n)
+    trials = n / estimate_variance_scale(value, variance / binomial if binomial > 0 else 1.0, n)
     z2 = float(norm.ppf((1 + confidence) / 2)) ** 2
     middle = (value + z2 / (2 * trials)) / (1 + z2 / trials)
     half = math.sqrt(z2 * value * (1 - value) / trials + z2 * z2 / (4 * trials * trials)) / (1 + z2 / trials)
@@ -72,7 +72,7 @@ def share_interval(value: float, variance: float, n: int, confidence: float = 0.
     return Interval(value, max(0.0, min(middle - half, value)), min(1.0, max(middle + half, value)))
 
 
-def observed_scale(value: float, observed: float, n: int) -> float:
+def estimate_variance_scale(value: float, observed: float, n: int) -> float:
     """Return the true variance in multiples of the model's: the observed ratio, shrunk towards 1 where the value is so
     near 0 or 1 that hardly any samples determine it."""
     errors = 2 * n * min(value, 1 - value)
@@ -81,7 +81,7 @@ def observed_scale(value: float, observed: float, n: int) -> float:
     return max((errors * observed + 1) / (errors + 1), 1e-6)
 
 
-def quantile(values: NDArray[Any], q: float, confidence: float = 0.95) -> Interval:
+def compute_quantile_interval(values: NDArray[Any], q: float, confidence: float = 0.95) -> Interval:
     """Return a quantile with an interval of order statistics, which is valid for every distribution.
 
     Conover, Practical nonparametric statistics, 1999, chapter 3.2: of n values, the number below the true quantile is

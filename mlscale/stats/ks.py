@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_EXACT = 10_000  # pairs of numbers up to which the exact p-value is computed at once
+_MAX_EXACT_PAIRS = 10_000  # pairs of numbers up to which the exact p-value is computed at once
 
 
 @dataclass(frozen=True)
-class Ks:
+class KsResult:
     """The result of the test.
 
     Attributes:
@@ -25,7 +25,7 @@ class Ks:
     p: float
 
 
-def ks(reference: NDArray[Any], sample: NDArray[Any]) -> Ks:
+def run_ks_test(reference: NDArray[Any], sample: NDArray[Any]) -> KsResult:
     """Compare a sample with a reference, which is sorted already, by the Kolmogorov–Smirnov test.
 
     The p-value is that of Smirnov's distribution at the effective size mn/(m + n), as that of `scipy.stats.ks_2samp`
@@ -49,6 +49,6 @@ def ks(reference: NDArray[Any], sample: NDArray[Any]) -> Ks:
     after = np.searchsorted(values, values, "right") / n - np.searchsorted(reference, values, "right") / m
     before = np.searchsorted(reference, values, "left") / m - np.searchsorted(values, values, "left") / n
     distance = float(np.clip(max(after.max(), before.max()), 0, 1))
-    if m * n <= _EXACT and not (np.isnan(values[-1]) or np.isnan(reference[-1])):
-        return Ks(distance, float(ks_2samp(reference, sample, method="exact").pvalue))
-    return Ks(distance, float(np.clip(kstwo.sf(distance, max(1, np.round(m * n / (m + n)))), 0, 1)))
+    if m * n <= _MAX_EXACT_PAIRS and not (np.isnan(values[-1]) or np.isnan(reference[-1])):
+        return KsResult(distance, float(ks_2samp(reference, sample, method="exact").pvalue))
+    return KsResult(distance, float(np.clip(kstwo.sf(distance, max(1, np.round(m * n / (m + n)))), 0, 1)))

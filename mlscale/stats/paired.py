@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedComparison:
     """The result of a comparison on the same samples; samples that both have right, or both wrong, do not matter.
 
     Attributes:
@@ -36,7 +36,7 @@ class Paired:
     p_better: float
 
 
-def paired(first: NDArray[Any], second: NDArray[Any], confidence: float = 0.95) -> Paired:
+def compare_paired(first: NDArray[Any], second: NDArray[Any], confidence: float = 0.95) -> PairedComparison:
     """Compare two classifiers by the samples that each of them has right.
 
     Args:
@@ -53,11 +53,11 @@ def paired(first: NDArray[Any], second: NDArray[Any], confidence: float = 0.95) 
         raise ValueError("each sample must be right or wrong: true or false, 1 or 0")
     first, second = first.astype(bool), second.astype(bool)
     n, gained, lost = len(first), int((second & ~first).sum()), int((first & ~second).sum())
-    low, high = score_interval(gained, lost, n, confidence)
-    return Paired(n, gained, lost, (gained - lost) / n, low, high, *mcnemar(gained, lost))
+    low, high = compute_score_interval(gained, lost, n, confidence)
+    return PairedComparison(n, gained, lost, (gained - lost) / n, low, high, *compute_mcnemar_mid_p(gained, lost))
 
 
-def mcnemar(gained: int, lost: int) -> tuple[float, float]:
+def compute_mcnemar_mid_p(gained: int, lost: int) -> tuple[float, float]:
     """Return the mid-p values of McNemar's test: two-sided, and one-sided for `gained` being more.
 
     Fagerland, Lydersen and Laake, The McNemar test for binary matched-pairs data: mid-p and asymptotic are better than
@@ -74,7 +74,7 @@ def mcnemar(gained: int, lost: int) -> tuple[float, float]:
     return float(two_sided), float(by_chance.sf(gained) + by_chance.pmf(gained) / 2)
 
 
-def mcnemar_exact(gained: int, lost: int) -> float:
+def compute_mcnemar_exact_p(gained: int, lost: int) -> float:
     """Return the p-value of McNemar's exact test, two-sided, by the binomial distribution: On the sampling error of the
     difference between correlated proportions, 1947. Never above its level; with less power than the mid-p value.
     """
@@ -84,7 +84,7 @@ def mcnemar_exact(gained: int, lost: int) -> float:
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
-def score_interval(gained: int, lost: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def compute_score_interval(gained: int, lost: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return both one-sided ends of a paired difference of proportions; together they have 2 · confidence − 1.
 
     The score interval of Tango, Equivalence test and confidence interval for the difference in proportions for the
@@ -107,17 +107,17 @@ def score_interval(gained: int, lost: int, n: int, confidence: float = 0.95) -> 
         raise ValueError(f"confidence of one end must be between 0.5 and 1, and is {confidence}")
     bound, middle = float(norm.ppf(confidence)), (gained - lost) / n
 
-    def end(sign: int) -> float:
-        def beyond(difference: float) -> float:
-            return sign * _score(gained, lost, n, difference) + bound
+    def find_end(sign: int) -> float:
+        def compute_excess(difference: float) -> float:
+            return sign * _compute_score(gained, lost, n, difference) + bound
 
         # At a difference of exactly 1 or -1 the variance, and so the score, is not defined.
         outermost = sign * (1 - 1e-12)
         if abs(middle) >= 1 - 1e-9 and middle * sign > 0:
             return float(sign)
-        return float(brentq(beyond, middle, outermost, xtol=1e-10))
+        return float(brentq(compute_excess, middle, outermost, xtol=1e-10))
 
-    return end(-1), end(1)
+    return find_end(-1), find_end(1)
 
 
 def _check_pairs(gained: int, lost: int) -> None:
@@ -127,7 +127,7 @@ def _check_pairs(gained: int, lost: int) -> None:
         raise ValueError(f"the numbers of pairs must be whole: {gained} and {lost}")
 
 
-def _score(gained: int, lost: int, n: int, difference: float) -> float:
+def _compute_score(gained: int, lost: int, n: int, difference: float) -> float:
     """Return the score: how far the observed difference is above a true one of `difference`, in standard deviations."""
     # The probability of `lost`, most likely where the true difference is `difference`: a root of a quadratic.
     b = -gained - lost + (2 * n - gained + lost) * difference

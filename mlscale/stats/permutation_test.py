@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.stats.bootstrap import Statistic, grouped
+from mlscale.stats.bootstrap import Statistic, group_rows
 
 Floats = NDArray[np.float64]
 DRAWS = 2000
-_AT_ONCE = 2_000_000  # numbers in the matrix of one batch of draws, 16 MB
+_MAX_BATCH_NUMBERS = 2_000_000  # numbers in the matrix of one batch of draws, 16 MB
 
 
-def swap_test(
+def run_permutation_test(
     first: NDArray[np.generic], second: NDArray[np.generic], statistic: Statistic, *, draws: int = DRAWS, seed: int = 0
 ) -> Floats:
     """Return the two-sided p-value of the difference of each metric, (m,), if both models were exchangeable.
@@ -30,27 +30,27 @@ def swap_test(
     Raises:
         ValueError: no samples, other samples, or NaN.
     """
-    ours, theirs = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    if ours.ndim != 2 or ours.shape != theirs.shape or not len(ours):
-        raise ValueError(f"the two must be of the same samples: {ours.shape} and {theirs.shape}")
-    if np.isnan(ours).any() or np.isnan(theirs).any():
+    first_rows, second_rows = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if first_rows.ndim != 2 or first_rows.shape != second_rows.shape or not len(first_rows):
+        raise ValueError(f"the two must be of the same samples: {first_rows.shape} and {second_rows.shape}")
+    if np.isnan(first_rows).any() or np.isnan(second_rows).any():
         raise ValueError("the test needs rows without NaN")
     rng = np.random.default_rng(seed)
-    together = np.concatenate([ours, theirs], 1)
-    together = grouped(together, np.ones(len(together), np.int64), rng)[0]  # groups are exchangeable, too
-    ours, theirs = np.split(together, 2, axis=1)
-    n = len(ours)
+    together = np.concatenate([first_rows, second_rows], 1)
+    together = group_rows(together, np.ones(len(together), np.int64), rng)[0]  # groups are exchangeable, too
+    first_rows, second_rows = np.split(together, 2, axis=1)
+    n = len(first_rows)
     # Below 63: the ways are numbered by 64-bit integers, whose bits are the swaps.
     exact = n < 63 and 2**n <= draws
     total = 2**n if exact else draws
     extreme: NDArray[np.int64] = np.zeros(1, np.int64)
-    size = max(1, _AT_ONCE // n)
+    size = max(1, _MAX_BATCH_NUMBERS // n)
     with np.errstate(all="ignore"):  # an infinite loss has no difference, and no p-value
-        sums, gap = (ours.sum(0)[None], theirs.sum(0)[None]), theirs - ours
-        figures = [statistic(each)[0] for each in sums]
-        seen = abs(figures[0] - figures[1])
+        sums, gap = (first_rows.sum(0)[None], second_rows.sum(0)[None]), second_rows - first_rows
+        metrics = [statistic(side_sums)[0] for side_sums in sums]
+        seen = abs(metrics[0] - metrics[1])
         # Sums in another order differ by rounding: a difference equal to the observed one must count as as large.
-        tolerance = 1e-9 * np.maximum(*map(abs, figures))
+        tolerance = 1e-9 * np.maximum(*map(abs, metrics))
         for start in range(0, total, size):
             number = np.arange(start, min(start + size, total))
             swaps = number[:, None] >> np.arange(n) & 1 if exact else rng.integers(0, 2, (len(number), n))

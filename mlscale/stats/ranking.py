@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.stats.intervals import Interval, observed_scale, share_interval
+from mlscale.stats.intervals import Interval, compute_share_interval, estimate_variance_scale
 
 Floats = NDArray[np.float64]
-_MOST_STEPS = 2000  # of the bootstrap; the cost of a draw grows with them
-_MOST_POINTS = 200  # of the returned curves
+_MAX_STEPS = 2000  # of the bootstrap; the cost of a draw grows with them
+_MAX_POINTS = 200  # of the returned curves
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class Ranking:
     negatives: int
 
 
-def ranking(
+def compute_ranking(
     scores: NDArray[np.generic],
     truth: NDArray[np.generic],
     *,
@@ -81,19 +81,19 @@ def ranking(
     if not positive.any() or positive.all():
         return None
     # Negated, so that steps go from the highest score down; equal scores are one step.
-    steps, place = np.unique(-values, return_inverse=True)
-    hits = np.bincount(place[positive], minlength=len(steps)).astype(np.float64)
-    misses = np.bincount(place[~positive], minlength=len(steps)).astype(np.float64)
+    steps, step_index = np.unique(-values, return_inverse=True)
+    hits = np.bincount(step_index[positive], minlength=len(steps)).astype(np.float64)
+    misses = np.bincount(step_index[~positive], minlength=len(steps)).astype(np.float64)
     tp, fp = hits.cumsum(), misses.cumsum()
     precision, recall = tp / (tp + fp), tp / tp[-1]
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
     best = int(f1.argmax())
-    auc, average = _areas(hits[None], misses[None])
-    variances = delong(hits, misses), _bootstrap_variance(hits, misses, draws, seed)
-    shown = np.unique(np.linspace(0, len(steps) - 1, _MOST_POINTS).astype(int))
+    auc, average = _compute_areas(hits[None], misses[None])
+    variances = compute_delong_variance(hits, misses), _estimate_precision_variance(hits, misses, draws, seed)
+    shown = np.unique(np.linspace(0, len(steps) - 1, _MAX_POINTS).astype(int))
     return Ranking(
-        auc=auc_interval(float(auc[0]), variances[0], int(tp[-1]), int(fp[-1]), confidence),
-        average_precision=share_interval(float(average[0]), variances[1], int(tp[-1]), confidence),
+        auc=compute_auc_interval(float(auc[0]), variances[0], int(tp[-1]), int(fp[-1]), confidence),
+        average_precision=compute_share_interval(float(average[0]), variances[1], int(tp[-1]), confidence),
         false_positive_rate=fp[shown] / fp[-1],
         recall=recall[shown],
         precision=precision[shown],
@@ -105,7 +105,7 @@ def ranking(
     )
 
 
-def _areas(hits: Floats, misses: Floats) -> tuple[Floats, Floats]:
+def _compute_areas(hits: Floats, misses: Floats) -> tuple[Floats, Floats]:
     """Return AUC and average precision, (b,) each, from positives and negatives at each step, (b, t), highest first."""
     tp, fp = hits.cumsum(-1), misses.cumsum(-1)
     positives, negatives = tp[:, -1], fp[:, -1]
@@ -115,7 +115,7 @@ def _areas(hits: Floats, misses: Floats) -> tuple[Floats, Floats]:
     return auc, (precision * hits).sum(-1) / positives
 
 
-def delong(hits: Floats, misses: Floats) -> float:
+def compute_delong_variance(hits: Floats, misses: Floats) -> float:
     """Return the variance of the AUC as DeLong et al. estimate it (1988); NaN with one positive or one negative.
 
     Args:
@@ -133,7 +133,9 @@ def delong(hits: Floats, misses: Floats) -> float:
     return float(variance)
 
 
-def auc_interval(auc: float, variance: float, positives: int, negatives: int, confidence: float = 0.95) -> Interval:
+def compute_auc_interval(
+    auc: float, variance: float, positives: int, negatives: int, confidence: float = 0.95
+) -> Interval:
     """Return the score interval of an AUC.
 
     Args:
@@ -146,32 +148,42 @@ def auc_interval(auc: float, variance: float, positives: int, negatives: int, co
     from scipy.stats import norm
 
     z = float(norm.ppf((1 + confidence) / 2))
-    expected = _auc_variance(auc, positives, negatives)
-    scale = observed_scale(auc, variance / expected if expected > 0 else 1.0, min(positives, negatives))
+    expected = _compute_auc_variance(auc, positives, negatives)
+    scale = estimate_variance_scale(auc, variance / expected if expected > 0 else 1.0, min(positives, negatives))
 
-    def beyond(tested: float) -> float:
-        return (tested - auc) ** 2 - z * z * scale * _auc_variance(tested, positives, negatives)
+    def compute_variance_excess(tested: float) -> float:
+        return (tested - auc) ** 2 - z * z * scale * _compute_auc_variance(tested, positives, negatives)
 
     # At 0 and 1 the variance is zero, so they are outside of the interval; the observed value is inside.
     nearest = min(max(auc, 1e-9), 1 - 1e-9)
-    low = brentq(beyond, 0.0, nearest, xtol=1e-12) if beyond(nearest) < 0 < beyond(0.0) else 0.0
-    high = brentq(beyond, nearest, 1.0, xtol=1e-12) if beyond(nearest) < 0 < beyond(1.0) else 1.0
+    low = (
+        brentq(compute_variance_excess, 0.0, nearest, xtol=1e-12)
+        if compute_variance_excess(nearest) < 0 < compute_variance_excess(0.0)
+        else 0.0
+    )
+    high = (
+        brentq(compute_variance_excess, nearest, 1.0, xtol=1e-12)
+        if compute_variance_excess(nearest) < 0 < compute_variance_excess(1.0)
+        else 1.0
+    )
     return Interval(auc, min(float(low), auc), max(float(high), auc))
 
 
-def _auc_variance(auc: float, positives: int, negatives: int) -> float:
+def _compute_auc_variance(auc: float, positives: int, negatives: int) -> float:
     """Return Hanley and McNeil's variance of an AUC (1982), in the symmetrical form of Newcombe's method 5."""
     others = (positives + negatives) / 2 - 1
     share = others * (1 - auc) / (2 - auc) + others * auc / (1 + auc)
     return auc * (1 - auc) * (1 + share) / (positives * negatives)
 
 
-def _bootstrap_variance(hits: Floats, misses: Floats, draws: int, seed: int) -> float:
+def _estimate_precision_variance(hits: Floats, misses: Floats, draws: int, seed: int) -> float:
     """Return the variance of the average precision, with positives and negatives drawn separately."""
     rng = np.random.default_rng(seed)
-    if len(hits) > _MOST_STEPS:
+    if len(hits) > _MAX_STEPS:
         share = (hits + misses).cumsum()
-        group = np.minimum((share / share[-1] * _MOST_STEPS).astype(int), _MOST_STEPS - 1)
+        group = np.minimum((share / share[-1] * _MAX_STEPS).astype(int), _MAX_STEPS - 1)
         hits, misses = np.bincount(group, hits).astype(float), np.bincount(group, misses).astype(float)
-    again = [rng.multinomial(int(each.sum()), each / each.sum(), size=draws).astype(float) for each in (hits, misses)]
-    return float(_areas(again[0], again[1])[1].var())
+    again = [
+        rng.multinomial(int(counts.sum()), counts / counts.sum(), size=draws).astype(float) for counts in (hits, misses)
+    ]
+    return float(_compute_areas(again[0], again[1])[1].var())

@@ -10,7 +10,7 @@ import numpy as np
 from mlscale.stats.intervals import Interval, check_confidence
 
 
-def ratio(first: Sequence[float], second: Sequence[float], confidence: float = 0.95) -> Interval:
+def compute_ratio_interval(first: Sequence[float], second: Sequence[float], confidence: float = 0.95) -> Interval:
     """Return the geometric mean of first / second over paired rounds, with Student's interval of the mean logarithm.
 
     Both numbers of a round had the same load of the machine; in logarithms, 2 and 1/2 are equally far from 1.
@@ -28,7 +28,7 @@ def ratio(first: Sequence[float], second: Sequence[float], confidence: float = 0
     sides = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if sides[0].ndim != 1 or sides[0].shape != sides[1].shape or len(sides[0]) < 2:
         raise ValueError("a ratio needs two rounds of positive numbers at least")
-    if not all((np.isfinite(each) & (each > 0)).all() for each in sides):
+    if not all((np.isfinite(side) & (side > 0)).all() for side in sides):
         raise ValueError("a ratio needs positive numbers, none of them infinite or NaN")
     check_confidence(confidence)
     # Paired in each round: the load of the machine, which both had, cancels.

@@ -28,7 +28,7 @@ class Reliability:
     ece: float
 
 
-def bins_of(confidence: NDArray[np.generic], bins: int = BINS) -> NDArray[np.int64]:
+def assign_bins(confidence: NDArray[np.generic], bins: int = BINS) -> NDArray[np.int64]:
     """Return the bin of each sample, int64 (n,): bins of equal mass with at least about ten samples, at most `bins`.
 
     None of these bins is nearly empty; such bins make the error of equally wide bins depend on their number
@@ -42,7 +42,7 @@ def bins_of(confidence: NDArray[np.generic], bins: int = BINS) -> NDArray[np.int
     return np.searchsorted(edges, values, "left").astype(np.int64)
 
 
-def reliability(confidence: NDArray[np.generic], correct: NDArray[np.generic], bins: int = BINS) -> Reliability:
+def compute_reliability(confidence: NDArray[np.generic], correct: NDArray[np.generic], bins: int = BINS) -> Reliability:
     """Return the mean confidence and accuracy of each bin.
 
     Args:
@@ -58,20 +58,20 @@ def reliability(confidence: NDArray[np.generic], correct: NDArray[np.generic], b
         )
     if not np.isin(correct, (0, 1)).all():
         raise ValueError("correct must be true or false, 1 or 0")
-    values, right, place = (
+    values, right, bin_index = (
         np.asarray(confidence, np.float64),
         np.asarray(correct, np.float64),
-        bins_of(confidence, bins),
+        assign_bins(confidence, bins),
     )
-    samples = np.bincount(place)
-    there = samples > 0
-    sums = [np.bincount(place, each)[there] / samples[there] for each in (values, right)]
-    samples = samples[there]
+    samples = np.bincount(bin_index)
+    used = samples > 0
+    sums = [np.bincount(bin_index, column)[used] / samples[used] for column in (values, right)]
+    samples = samples[used]
     ece = float((samples * abs(sums[0] - sums[1])).sum() / samples.sum())
     return Reliability(sums[0], sums[1], samples.astype(np.int64), ece)
 
 
-def temperature(logits: NDArray[np.generic], truth: NDArray[np.generic]) -> float:
+def fit_temperature(logits: NDArray[np.generic], truth: NDArray[np.generic]) -> float:
     """Return the divisor of logits with the lowest negative log-likelihood, from 0.05 to 20: Guo et al., On calibration
     of modern neural networks, 2017. Above 1 the model is overconfident.
 
@@ -90,13 +90,15 @@ def temperature(logits: NDArray[np.generic], truth: NDArray[np.generic]) -> floa
     if right.min() < 0 or right.max() >= values.shape[1]:
         raise ValueError(f"classes must be from 0 to {values.shape[1] - 1}")
     # Over the logarithm, in which the search interval is symmetrical around a temperature of 1.
-    found = minimize_scalar(
-        lambda power: nll(values / np.exp(power), right).mean(), bounds=(np.log(0.05), np.log(20)), method="bounded"
+    optimum = minimize_scalar(
+        lambda power: compute_nll(values / np.exp(power), right).mean(),
+        bounds=(np.log(0.05), np.log(20)),
+        method="bounded",
     )
-    return float(np.exp(found.x))
+    return float(np.exp(optimum.x))
 
 
-def nll(logits: Floats, truth: NDArray[np.int64]) -> Floats:
+def compute_nll(logits: Floats, truth: NDArray[np.int64]) -> Floats:
     """Return the negative log-likelihood of each sample, nats, (n,)."""
     # The largest logit is subtracted first: `exp` of a large logit would overflow.
     top = logits.max(-1, keepdims=True)

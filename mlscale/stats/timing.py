@@ -14,18 +14,20 @@ from statistics import median
 
 import numpy as np
 
-from mlscale.stats.intervals import Interval, quantile
+from mlscale.stats.intervals import Interval, compute_quantile_interval
 
 Call = Callable[[], object]
 Clock = Callable[[], float]
 
-LOOKS = (16, 32, 64, 128, 256)
+DECISION_ROUNDS = (16, 32, 64, 128, 256)
 """Rounds after which the interval may decide. It holds for all of these checks together (Bonferroni)."""
 BUDGET_S = 10.0
-_FEWEST = 8  # rounds, however long they take: fewer give no interval of a median at this confidence
+_MIN_ROUNDS = 8  # rounds, however long they take: fewer give no interval of a median at this confidence
 _WARM_UP = 3  # calls that are not measured: the first ones fill caches
 _BLOCK_S = 0.001  # shorter calls are repeated: reading a clock takes less than 0.2 % of this
-_NARROW = 0.02  # without a bound: the half width of an interval, as a share of the ratio, that is precise enough
+_PRECISE_HALF_WIDTH = (
+    0.02  # without a bound: the half width of an interval, as a share of the ratio, that is precise enough
+)
 
 
 @dataclass(frozen=True)
@@ -59,25 +61,25 @@ class TimesCompared:
 
     def is_at_least(self, bound: float) -> bool | None:
         """Return True if the true ratio is `bound` or more; None if undecided: the interval includes the bound."""
-        return at_least(self.ratio, bound)
+        return is_interval_at_least(self.ratio, bound)
 
     def is_at_most(self, bound: float) -> bool | None:
         """Return True if the true ratio is `bound` or less; None if undecided."""
-        return at_most(self.ratio, bound)
+        return is_interval_at_most(self.ratio, bound)
 
 
-def at_least(found: Interval, bound: float) -> bool | None:
+def is_interval_at_least(interval: Interval, bound: float) -> bool | None:
     """Return True if the true value is `bound` or more; None where the interval has both sides or is not known."""
-    if found.low >= bound:
+    if interval.low >= bound:
         return True
-    return False if found.high < bound else None
+    return False if interval.high < bound else None
 
 
-def at_most(found: Interval, bound: float) -> bool | None:
+def is_interval_at_most(interval: Interval, bound: float) -> bool | None:
     """Return True if the true value is `bound` or less; None where the interval has both sides or is not known."""
-    if found.high <= bound:
+    if interval.high <= bound:
         return True
-    return False if found.low > bound else None
+    return False if interval.low > bound else None
 
 
 def compare_times(
@@ -103,35 +105,35 @@ def compare_times(
             thread); `time.process_time` where they have threads of their own and nothing else of this process computes.
     """
     started = time.perf_counter()
-    sides = [_Side(call, cpu_clock) for call in (first, second)]
+    sides = [_TimedCall(call, cpu_clock) for call in (first, second)]
     a, b = sides
     ratios: list[float] = []
     ratio = Interval(float("nan"), float("nan"), float("nan"))
     # Bonferroni: each check gets its share of the error, as stopping at the first clear one would inflate it.
-    at_each = 1 - (1 - confidence) / len(LOOKS)
+    at_each = 1 - (1 - confidence) / len(DECISION_ROUNDS)
     while True:
-        ratios.append(_ratio(a, b))
-        spent = len(ratios) >= _FEWEST and time.perf_counter() - started > budget_s
-        if len(ratios) in LOOKS or spent:
-            ratio = quantile(np.array(ratios), 0.5, at_each)
-            if spent or len(ratios) == LOOKS[-1] or _is_clear(ratio, bound):
+        ratios.append(_measure_ratio(a, b))
+        spent = len(ratios) >= _MIN_ROUNDS and time.perf_counter() - started > budget_s
+        if len(ratios) in DECISION_ROUNDS or spent:
+            ratio = compute_quantile_interval(np.array(ratios), 0.5, at_each)
+            if spent or len(ratios) == DECISION_ROUNDS[-1] or _is_clear(ratio, bound):
                 return TimesCompared(a.time, b.time, ratio, len(ratios))
 
 
-def _ratio(a: _Side, b: _Side) -> float:
+def _measure_ratio(a: _TimedCall, b: _TimedCall) -> float:
     """Measure one round, and return the ratio of its CPU times."""
-    in_order = a.measure(), b.measure()
-    in_reverse = b.measure(), a.measure()
+    in_order = a.measure_block(), b.measure_block()
+    in_reverse = b.measure_block(), a.measure_block()
     return (in_order[0] + in_reverse[1]) / (in_order[1] + in_reverse[0])
 
 
 def _is_clear(ratio: Interval, bound: float | None) -> bool:
     if bound is None:
-        return ratio.high - ratio.low <= 2 * _NARROW * ratio.value
+        return ratio.high - ratio.low <= 2 * _PRECISE_HALF_WIDTH * ratio.value
     return not ratio.low < bound <= ratio.high
 
 
-class _Side:
+class _TimedCall:
     """One of the two calls, and the times of its blocks."""
 
     def __init__(self, call: Call, cpu_clock: Clock) -> None:
@@ -141,7 +143,7 @@ class _Side:
         self._wall_s: list[float] = []
         for _ in range(_WARM_UP):
             call()
-        while self.measure() * self._repeats < _BLOCK_S:
+        while self.measure_block() * self._repeats < _BLOCK_S:
             self._repeats *= 2
         self._cpu_s.clear()
         self._wall_s.clear()
@@ -150,7 +152,7 @@ class _Side:
     def time(self) -> CallTime:
         return CallTime(1000 * median(self._cpu_s), 1000 * median(self._wall_s))
 
-    def measure(self) -> float:
+    def measure_block(self) -> float:
         """Measure one block, and return the CPU seconds of one call; never zero, which a coarse clock may measure."""
         wall, cpu = time.perf_counter(), self._clock()
         for _ in range(self._repeats):

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from mlscale.errors import MLScaleError
-from mlscale.tasks.batch import Batch, unpack
+from mlscale.tasks.batch import Batch, unpack_batch
 from mlscale.tasks.model_outputs import split_auxiliary
 from mlscale.tasks.models import lazy
 from mlscale.tasks.optimizers import Partial as Partial
-from mlscale.tasks.optimizers import configure
+from mlscale.tasks.optimizers import build_optimizers
 from mlscale.tasks.parameter_groups import Rules
-from mlscale.tasks.tally import Tally
+from mlscale.tasks.tally import EvaluationTally
 
 
 class Task(LightningModule):
@@ -65,7 +65,7 @@ class Task(LightningModule):
         self._scheduler = scheduler
         self._rules: Rules = ()
         self._layer_decay = 1.0
-        self._tally: Tally  # made for each evaluation: checkpoints and estimates of memory know nothing of it
+        self._tally: EvaluationTally  # made for each evaluation: checkpoints and estimates of memory know nothing of it
 
     # What a subclass defines.
 
@@ -106,7 +106,7 @@ class Task(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Give lazy layers their shapes before the optimizer, DDP and checkpoints need them."""
-        lazy.materialize(self.model, getattr(self.trainer, "datamodule", None) or self)
+        lazy.materialize_layers(self.model, getattr(self.trainer, "datamodule", None) or self)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss, a scalar.
@@ -115,10 +115,10 @@ class Task(LightningModule):
         global batch is the same however it is split over ranks and accumulation, and a batch that counts for nothing
         gives zero instead of NaN.
         """
-        given = unpack(batch)
-        return self.training_loss(self(given.x), given)
+        given = unpack_batch(batch)
+        return self.compute_training_loss(self(given.x), given)
 
-    def training_loss(self, outputs: Any, batch: Batch) -> Tensor:
+    def compute_training_loss(self, outputs: Any, batch: Batch) -> Tensor:
         """Return the loss of a batch, a scalar: the main output's, and `aux_weight` times each auxiliary one's."""
         main, auxiliary = split_auxiliary(outputs)
         losses = self.training_losses(main, batch)
@@ -127,16 +127,16 @@ class Task(LightningModule):
         return losses.mean() if batch.weight is None else (losses * batch.weight).mean()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self._evaluate(unpack(batch))
+        self._evaluate(unpack_batch(batch))
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        self._evaluate(unpack(batch))
+        self._evaluate(unpack_batch(batch))
 
     def on_validation_epoch_start(self) -> None:
-        self._tally = self._new_tally()
+        self._tally = self._create_tally()
 
     def on_test_epoch_start(self) -> None:
-        self._tally = self._new_tally()
+        self._tally = self._create_tally()
 
     def on_validation_epoch_end(self) -> None:
         self._log_metrics("val")
@@ -145,7 +145,7 @@ class Task(LightningModule):
         self._log_metrics("test")
 
     def configure_optimizers(self) -> Any:
-        return configure(self, self._optimizer, self._scheduler, self._rules, self._layer_decay)
+        return build_optimizers(self, self._optimizer, self._scheduler, self._rules, self._layer_decay)
 
     def group_parameters(self, rules: Rules, layer_decay: float = 1.0) -> None:
         """Give groups of parameters settings of their own, as `parameter_groups` takes them; call before a fit."""
@@ -153,26 +153,26 @@ class Task(LightningModule):
 
     # Evaluation.
 
-    def _new_tally(self) -> Tally:
-        return Tally(self.mean_names, self.metrics(), self.device)
+    def _create_tally(self) -> EvaluationTally:
+        return EvaluationTally(self.mean_names, self.metrics(), self.device)
 
     def _evaluate(self, batch: Batch) -> None:
         outputs = self(batch.x)
-        self._tally.add(self.means(outputs, batch), batch.weight)
+        self._tally.add_means(self.means(outputs, batch), batch.weight)
         if self._tally.metrics is None:
             return
-        take = self._tally.update
-        if batch.weight is not None and not (kept := batch.weight > 0).all():
-            if kept.any():
+        add_batch = self._tally.update_metrics
+        if batch.weight is not None and not (has_weight := batch.weight > 0).all():
+            if has_weight.any():
                 # torchmetrics take no weights: samples of weight 0 are removed from the batch.
-                outputs, batch = rows(outputs, kept), Batch(batch.x[kept], batch.y[kept], None)
+                outputs, batch = select_rows(outputs, has_weight), Batch(batch.x[has_weight], batch.y[has_weight], None)
             else:
                 # The rank must still take part in the collectives of torchmetrics.
-                take = self._tally.update_with_nothing
-        take(lambda metrics: self.update(metrics, outputs, batch))
+                add_batch = self._tally.update_without_samples
+        add_batch(lambda metrics: self.update(metrics, outputs, batch))
 
     def _log_metrics(self, stage: str) -> None:
-        values = self._tally.result(self._over_ranks)
+        values = self._tally.compute_values(self._reduce_over_ranks)
         # Every rank holds the same value already: the largest of them is exact for any number of ranks, a mean is not.
         self.log_dict(
             {f"{stage}/{name}": value for name, value in values.items()},
@@ -180,14 +180,14 @@ class Task(LightningModule):
             reduce_fx="max",
         )
 
-    def _over_ranks(self, sums: Tensor) -> Tensor:
+    def _reduce_over_ranks(self, sums: Tensor) -> Tensor:
         total = self.trainer.strategy.reduce(sums, reduce_op="sum")
         assert isinstance(total, Tensor)
         return total
 
 
-def rows(outputs: Any, kept: Tensor) -> Any:
+def select_rows(outputs: Any, mask: Tensor) -> Any:
     """Return the chosen samples of a model's outputs: a tensor (n, …), or tensors by name."""
     if isinstance(outputs, Mapping):
-        return {name: value[kept] for name, value in outputs.items()}
-    return outputs[kept]
+        return {name: value[mask] for name, value in outputs.items()}
+    return outputs[mask]

@@ -23,7 +23,7 @@ class Batch(NamedTuple):
     weight: Tensor | None
 
 
-def unpack(batch: Any) -> Batch:
+def unpack_batch(batch: Any) -> Batch:
     """Return a batch of ``{"x", "y", "weight"?}`` or ``(x, y)`` as a `Batch`.
 
     Raises:
@@ -40,7 +40,7 @@ def unpack(batch: Any) -> Batch:
     )
 
 
-def batch_size(batch: Any) -> int:
+def get_batch_size(batch: Any) -> int:
     """Return the samples in any batch: the length of the first tensor or list in it; 0 where it has none."""
     if isinstance(batch, Tensor):
         return batch.shape[0] if batch.ndim else 1
@@ -50,6 +50,6 @@ def batch_size(batch: Any) -> int:
         return 0
     # The first item that has a length: a batch may begin with a name or a number.
     for item in batch:
-        if size := batch_size(item) if isinstance(item, Tensor | Mapping | tuple | list) else 0:
+        if size := get_batch_size(item) if isinstance(item, Tensor | Mapping | tuple | list) else 0:
             return size
     return len(batch) if isinstance(batch, list) else 0

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlscale.tasks.base import Partial, Task
-from mlscale.tasks.batch import Batch, unpack
-from mlscale.tasks.label_checks import check_labels, check_logits, weights_of_classes
+from mlscale.tasks.batch import Batch, unpack_batch
+from mlscale.tasks.label_checks import check_labels, check_logits, compute_class_weights
 from mlscale.tasks.model_outputs import check_tensor
 
 
@@ -22,7 +22,7 @@ class Classification(Task):
         num_classes: the labels are 0 … num_classes - 1, and the model gives that many logits.
         label_smoothing: the share of the target spread over all classes (Szegedy et al. 2016), in training only.
         class_weights: how much the samples of each class count in the training loss: a number for each; 'balanced' for
-            the same total for every class; None for equal weights. See `weights_of_classes`.
+            the same total for every class; None for equal weights. See `compute_class_weights`.
         class_counts: training samples of each class, for 'balanced'.
         model: images to logits, (n, …) to (n, num_classes).
         optimizer: see `Task`.
@@ -52,7 +52,7 @@ class Classification(Task):
         self.label_smoothing = label_smoothing
         # Not in checkpoints: it comes from the configuration, and weights alone go into another run.
         self.register_buffer(
-            "class_weights", weights_of_classes(class_weights, class_counts, num_classes), persistent=False
+            "class_weights", compute_class_weights(class_weights, class_counts, num_classes), persistent=False
         )
         # On a CPU cross_entropy finds every wrong label. On an accelerator that is an assertion inside a kernel, which
         # poisons the process and names nothing, and looking first makes the host wait: so the first batches only.
@@ -60,21 +60,21 @@ class Classification(Task):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss, a scalar; see `Task.training_step`. Where all samples count alike, torch takes the mean."""
-        given = unpack(batch)
+        given = unpack_batch(batch)
         outputs = self(given.x)
         # A subclass that overrides `training_losses` must have it called.
-        ours = type(self).training_losses is Classification.training_losses
-        if ours and given.weight is None and self.class_weights is None and isinstance(outputs, Tensor):
-            return self._cross_entropy(outputs, given.y, self.label_smoothing, "mean")
-        return self.training_loss(outputs, given)
+        is_default_loss = type(self).training_losses is Classification.training_losses
+        if is_default_loss and given.weight is None and self.class_weights is None and isinstance(outputs, Tensor):
+            return self._compute_cross_entropy(outputs, given.y, self.label_smoothing, "mean")
+        return self.compute_training_loss(outputs, given)
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Return the cross-entropy of each sample, float (n,)."""
-        return self._cross_entropy(outputs, batch.y)
+        return self._compute_cross_entropy(outputs, batch.y)
 
     def training_losses(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Return the cross-entropy with smoothed labels, times the weight of the sample's class, float (n,)."""
-        losses = self._cross_entropy(outputs, batch.y, self.label_smoothing)
+        losses = self._compute_cross_entropy(outputs, batch.y, self.label_smoothing)
         if self.class_weights is None:
             return losses
         # With mixup a label is a distribution over classes, (n, num_classes).
@@ -86,9 +86,9 @@ class Classification(Task):
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Return ``logits``, float (n, num_classes)."""
-        return {"logits": self(unpack(batch).x)}
+        return {"logits": self(unpack_batch(batch).x)}
 
-    def _cross_entropy(
+    def _compute_cross_entropy(
         self, logits: Tensor, y: Tensor, label_smoothing: float = 0.0, reduction: str = "none"
     ) -> Tensor:
         check_tensor(logits, self.kind)

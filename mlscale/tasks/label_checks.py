@@ -10,15 +10,15 @@ from torch import Tensor
 from mlscale.errors import MLScaleError
 
 
-def check_logits(found: int, classes: int) -> None:
+def check_logits(logits: int, classes: int) -> None:
     """Check that the model returns a logit for each class.
 
     Raises:
         MLScaleError: it returns `found` and not `classes`.
     """
-    if found != classes:
+    if logits != classes:
         refused = MLScaleError(
-            f"the model gives {found} logits and the task has {classes} classes",
+            f"the model gives {logits} logits and the task has {classes} classes",
             where="model.num_classes, task.num_classes",
             fix=f"model.num_classes={classes}",
         )
@@ -45,7 +45,7 @@ def check_labels(y: Tensor, classes: int) -> None:
     )
 
 
-def weights_of_classes(
+def compute_class_weights(
     weights: str | Sequence[float] | None, counts: Sequence[int] | None, classes: int
 ) -> Tensor | None:
     """Return the weight of each class in the training loss, float32 (classes,); None for none.
@@ -63,9 +63,9 @@ def weights_of_classes(
         return None
     if isinstance(weights, str):
         if weights != "balanced":
-            raise _refused(f"task.class_weights is {weights!r}", "the word is balanced")
+            raise _make_class_weights_error(f"task.class_weights is {weights!r}", "the word is balanced")
         if counts is None or len(counts) != classes or not any(counts):
-            raise _refused(
+            raise _make_class_weights_error(
                 "task.class_weights=balanced needs the samples of each class",
                 "the data does not count them",
                 fix="task.class_weights=[…], one for each class, or task.class_weights=null",
@@ -75,11 +75,13 @@ def weights_of_classes(
         return torch.tensor([sum(present) / (len(present) * count) if count else 0.0 for count in counts])
     values = [float(weight) for weight in weights]
     if len(values) != classes:
-        raise _refused(f"task.class_weights has {len(values)} numbers", f"there are {classes} classes")
+        raise _make_class_weights_error(f"task.class_weights has {len(values)} numbers", f"there are {classes} classes")
     if not all(0 <= value < float("inf") for value in values) or not any(values):
-        raise _refused(f"task.class_weights is {values}", "they are finite numbers from 0, and not all 0")
+        raise _make_class_weights_error(
+            f"task.class_weights is {values}", "they are finite numbers from 0, and not all 0"
+        )
     return torch.tensor(values)
 
 
-def _refused(what: str, why: str, fix: str = "task.class_weights=balanced, or null") -> MLScaleError:
+def _make_class_weights_error(what: str, why: str, fix: str = "task.class_weights=balanced, or null") -> MLScaleError:
     return MLScaleError(what, where="task.class_weights", why=why, fix=fix)

@@ -12,7 +12,7 @@ from torchmetrics.text import Perplexity
 
 from mlscale.errors import MLScaleError
 from mlscale.tasks.base import Task
-from mlscale.tasks.batch import Batch, unpack
+from mlscale.tasks.batch import Batch, unpack_batch
 
 
 class Language(Task):
@@ -37,7 +37,7 @@ class Language(Task):
         Raises:
             MLScaleError: the model returns something else than logits for each token.
         """
-        return _nats(outputs, batch.y).mean(1)
+        return _compute_token_nats(outputs, batch.y).mean(1)
 
     def means(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, ...]:
         """Return nats and bits per token, (n,)."""
@@ -55,12 +55,12 @@ class Language(Task):
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Return ``nats``, float (n,): of all tokens of a sample; ``tokens``, int64 (n,): their number."""
-        given = unpack(batch)
-        nats = _nats(self(given.x), given.y).sum(1)
+        given = unpack_batch(batch)
+        nats = _compute_token_nats(self(given.x), given.y).sum(1)
         return {"nats": nats, "tokens": given.y.new_full((len(given.y),), given.y.shape[1])}
 
 
-def _nats(logits: Tensor, y: Tensor) -> Tensor:
+def _compute_token_nats(logits: Tensor, y: Tensor) -> Tensor:
     """Return the cross-entropy of each token, float (n, length)."""
     if logits.ndim != 3 or logits.shape[:2] != y.shape:
         refused = MLScaleError(

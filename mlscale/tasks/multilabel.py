@@ -12,7 +12,7 @@ from torchmetrics.classification import MultilabelAveragePrecision, MultilabelEx
 
 from mlscale.errors import MLScaleError
 from mlscale.tasks.base import Partial, Task
-from mlscale.tasks.batch import Batch, unpack
+from mlscale.tasks.batch import Batch, unpack_batch
 from mlscale.tasks.label_checks import check_logits
 from mlscale.tasks.model_outputs import check_tensor
 
@@ -56,13 +56,13 @@ class Multilabel(Task):
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Return the binary cross-entropy of each sample, its mean over classes, float (n,)."""
-        return self._cross_entropy(outputs, batch.y)
+        return self._compute_cross_entropy(outputs, batch.y)
 
     def training_losses(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Return the binary cross-entropy with smoothed labels, float (n,)."""
         y = batch.y.float()
         # A share of each label moves to 0.5, the middle between 0 and 1.
-        return self._cross_entropy(outputs, y + self.label_smoothing * (0.5 - y) if self.label_smoothing else y)
+        return self._compute_cross_entropy(outputs, y + self.label_smoothing * (0.5 - y) if self.label_smoothing else y)
 
     def metrics(self) -> dict[str, Metric]:
         """Return mAP, macro and micro F1, and exact matches."""
@@ -82,9 +82,9 @@ class Multilabel(Task):
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Return ``logits``, float (n, num_classes): the sigmoid of each is the probability of its class."""
-        return {"logits": self(unpack(batch).x)}
+        return {"logits": self(unpack_batch(batch).x)}
 
-    def _cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
+    def _compute_cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
         check_tensor(logits, self.kind)
         check_logits(logits.shape[-1], self.num_classes)
         if y.shape != logits.shape:

@@ -10,13 +10,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 from mlscale.errors import MLScaleError
-from mlscale.tasks.parameter_groups import SCALE, Rules, by_group, parameter_groups, scaled
+from mlscale.tasks.parameter_groups import SCALE, Rules, compute_group_rates, parameter_groups, scale_learning_rates
 
 Partial = Callable[..., Any]
 _LARGEST = ("max_lr", "base_lr")  # arguments of schedules that set rates themselves, in place of the groups' own
 
 
-def configure(
+def build_optimizers(
     module: nn.Module,
     optimizer: Partial | None,
     scheduler: Partial | Mapping[str, Any] | None,
@@ -37,16 +37,16 @@ def configure(
     """
     if optimizer is None:
         raise MLScaleError("the task has no optimizer", where="optimizer", fix="optimizer=adamw")
-    made = _optimizer(module, optimizer, rules, layer_decay)
+    made = _create_optimizer(module, optimizer, rules, layer_decay)
     if scheduler is None:
         return made
     if isinstance(scheduler, Mapping):
         config = dict(scheduler)
-        return {"optimizer": made, "lr_scheduler": config | {"scheduler": _schedule(config["scheduler"], made)}}
-    return {"optimizer": made, "lr_scheduler": {"scheduler": _schedule(scheduler, made), "interval": "step"}}
+        return {"optimizer": made, "lr_scheduler": config | {"scheduler": _create_schedule(config["scheduler"], made)}}
+    return {"optimizer": made, "lr_scheduler": {"scheduler": _create_schedule(scheduler, made), "interval": "step"}}
 
 
-def _optimizer(module: nn.Module, optimizer: Partial, rules: Rules, layer_decay: float) -> Optimizer:
+def _create_optimizer(module: nn.Module, optimizer: Partial, rules: Rules, layer_decay: float) -> Optimizer:
     plain = not rules and layer_decay == 1  # then state and checkpoints are the same as without groups
     groups: list[Any] = [] if plain else parameter_groups(module, rules, layer_decay)
     try:
@@ -62,13 +62,13 @@ def _optimizer(module: nn.Module, optimizer: Partial, rules: Rules, layer_decay:
         raise refused from error
     if groups:
         # Before the schedule is made, which keeps the rates that it finds as its base.
-        scaled(made)
+        scale_learning_rates(made)
     return made
 
 
-def _schedule(scheduler: Partial, optimizer: Optimizer) -> Any:
+def _create_schedule(scheduler: Partial, optimizer: Optimizer) -> Any:
     """Return the schedule; one that sets the largest rate sets it for each group times the group's factor."""
     given = scheduler.keywords if isinstance(scheduler, partial) else {}
     grouped = any(SCALE in group for group in optimizer.param_groups)
     rates = {key: given[key] for key in _LARGEST if grouped and isinstance(given.get(key), int | float)}
-    return scheduler(optimizer, **{key: by_group(optimizer, rate) for key, rate in rates.items()})
+    return scheduler(optimizer, **{key: compute_group_rates(optimizer, rate) for key, rate in rates.items()})

@@ -12,7 +12,7 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricColl
 
 from mlscale.errors import MLScaleError
 from mlscale.tasks.base import Partial, Task
-from mlscale.tasks.batch import Batch, unpack
+from mlscale.tasks.batch import Batch, unpack_batch
 from mlscale.tasks.model_outputs import check_tensor, split_auxiliary
 
 
@@ -79,9 +79,9 @@ class Regression(Task):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return predictions in the targets' own units, float (n, targets)."""
-        found, _ = split_auxiliary(self.model(x))
-        check_tensor(found, self.kind)
-        predicted: Tensor = found * self.target_std + self.target_mean
+        outputs, _ = split_auxiliary(self.model(x))
+        check_tensor(outputs, self.kind)
+        predicted: Tensor = outputs * self.target_std + self.target_mean
         return predicted
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
@@ -117,7 +117,7 @@ class Regression(Task):
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Return ``value``, float (n, targets), in the targets' own units."""
-        return {"value": self(unpack(batch).x)}
+        return {"value": self(unpack_batch(batch).x)}
 
 
 class _R2(R2Score):

@@ -43,7 +43,9 @@ class OneCycle(OneCycleLR):
         three_phase: bool = False,
     ) -> None:
         if not 0 <= pct_start < 1:
-            raise _refused("pct_start", pct_start, "it is the part of the run that warms up, below 1", "0.25")
+            raise _make_schedule_error(
+                "pct_start", pct_start, "it is the part of the run that warms up, below 1", "0.25"
+            )
         super().__init__(
             optimizer,
             max_lr,
@@ -87,9 +89,11 @@ class Warmup(LRScheduler):
         final: float = 0.0,
     ) -> None:
         if warmup < 0:
-            raise _refused("warmup", warmup, "below 1 it is the part of the run, else optimizer steps", "0.05")
+            raise _make_schedule_error(
+                "warmup", warmup, "below 1 it is the part of the run, else optimizer steps", "0.05"
+            )
         if not 0 <= final <= 1:
-            raise _refused("final", final, "it is a part of the learning rate, 0 to 1", "0")
+            raise _make_schedule_error("final", final, "it is a part of the learning rate, 0 to 1", "0")
         self.total_steps = total_steps
         self.warmup_steps = round(warmup * total_steps if warmup < 1 else warmup)
         self.shape = shape
@@ -99,9 +103,9 @@ class Warmup(LRScheduler):
 
     def get_lr(self) -> list[float | Tensor]:
         """Return the learning rate of each parameter group at this step."""
-        return [float(base) * self._part(self.last_epoch) for base in self.base_lrs]
+        return [float(base) * self._compute_factor(self.last_epoch) for base in self.base_lrs]
 
-    def _part(self, step: int) -> float:
+    def _compute_factor(self, step: int) -> float:
         if step < self.warmup_steps:
             # Step 0 has a rate above 0: a step without one would learn nothing.
             return (step + 1) / self.warmup_steps
@@ -113,7 +117,7 @@ class Warmup(LRScheduler):
         return self.final + (1 - self.final) * left
 
 
-def _refused(name: str, value: float, why: str, instead: str) -> MLScaleError:
+def _make_schedule_error(name: str, value: float, why: str, instead: str) -> MLScaleError:
     error = MLScaleError(
         f"scheduler.{name} is {value}", where=f"scheduler.{name}", why=why, fix=f"scheduler.{name}={instead}"
     )

@@ -12,8 +12,8 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, M
 
 from mlscale.errors import MLScaleError
 from mlscale.tasks.base import Partial, Task
-from mlscale.tasks.batch import Batch, unpack
-from mlscale.tasks.label_checks import check_labels, check_logits, weights_of_classes
+from mlscale.tasks.batch import Batch, unpack_batch
+from mlscale.tasks.label_checks import check_labels, check_logits, compute_class_weights
 
 IGNORED = 255
 """The label of ignored pixels: they count neither in the loss nor in a metric."""
@@ -57,19 +57,19 @@ class Segmentation(Task):
         self.num_classes, self.aux_weight = num_classes, aux_weight
         # Not in checkpoints: it comes from the configuration, and weights alone go into another run.
         self.register_buffer(
-            "class_weights", weights_of_classes(class_weights, class_counts, num_classes), persistent=False
+            "class_weights", compute_class_weights(class_weights, class_counts, num_classes), persistent=False
         )
         self._labels_to_check = 16  # as in Classification
 
     def losses(self, outputs: Any, batch: Batch) -> Tensor:
         """Return the mean cross-entropy of each sample's pixels, float (n,); 0 for one whose pixels are all ignored."""
-        return self._cross_entropy(logits_of(outputs), batch.y, None)
+        return self._compute_cross_entropy(extract_logits(outputs), batch.y, None)
 
     def training_losses(self, outputs: Any, batch: Batch) -> Tensor:
         """Return the loss with the classes' weights, and the auxiliary output's where the model has one, float (n,)."""
-        losses = self._cross_entropy(logits_of(outputs), batch.y, self.class_weights)
+        losses = self._compute_cross_entropy(extract_logits(outputs), batch.y, self.class_weights)
         if isinstance(outputs, Mapping) and "aux" in outputs:
-            losses = losses + self.aux_weight * self._cross_entropy(outputs["aux"], batch.y, self.class_weights)
+            losses = losses + self.aux_weight * self._compute_cross_entropy(outputs["aux"], batch.y, self.class_weights)
         return losses
 
     def metrics(self) -> dict[str, Metric]:
@@ -83,13 +83,13 @@ class Segmentation(Task):
 
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
         """Add the likeliest class of each pixel."""
-        metrics.update(logits_of(outputs).argmax(1), batch.y.long())
+        metrics.update(extract_logits(outputs).argmax(1), batch.y.long())
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Return ``logits``, float (n, num_classes, h, w)."""
-        return {"logits": logits_of(self(unpack(batch).x))}
+        return {"logits": extract_logits(self(unpack_batch(batch).x))}
 
-    def _cross_entropy(self, logits: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
+    def _compute_cross_entropy(self, logits: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
         check_logits(logits.shape[1], self.num_classes)
         if y.shape != (logits.shape[0], *logits.shape[2:]):
             raise MLScaleError(
@@ -111,7 +111,7 @@ class Segmentation(Task):
         return losses.sum((1, 2)) / labelled.sum((1, 2)).clamp(min=1)
 
 
-def logits_of(outputs: Any) -> Tensor:
+def extract_logits(outputs: Any) -> Tensor:
     """Return the logits in a model's outputs, (n, classes, h, w).
 
     Raises:

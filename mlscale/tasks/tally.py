@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 
-class Tally:
+class EvaluationTally:
     """The sums and metrics of an evaluation so far, on the device.
 
     Args:
@@ -30,19 +30,19 @@ class Tally:
         self.metrics = MetricCollection({**metrics}, compute_groups=False).to(device) if metrics else None
         self._updated = False
 
-    def add(self, values: Sequence[Tensor], weight: Tensor | None) -> None:
+    def add_means(self, values: Sequence[Tensor], weight: Tensor | None) -> None:
         """Add a batch to the means: the value of each for its n samples, (n,), and their weights."""
         weight = torch.ones_like(values[0]) if weight is None else weight
         # Stays on the device: nothing here waits for a result.
         self._sums += torch.stack([*((value * weight).sum() for value in values), weight.sum()])
 
-    def update(self, add: Callable[[MetricCollection], None]) -> None:
+    def update_metrics(self, add: Callable[[MetricCollection], None]) -> None:
         """Let `add` give a batch to the metrics."""
         if self.metrics is not None:
             add(self.metrics)
             self._updated = True
 
-    def update_with_nothing(self, add: Callable[[MetricCollection], None]) -> None:
+    def update_without_samples(self, add: Callable[[MetricCollection], None]) -> None:
         """Let `add` give a batch whose samples all have weight 0; it counts only on a rank without another batch.
 
         torchmetrics gathers predictions of all ranks, and a gathered state needs a type and a shape on each; an empty
@@ -50,15 +50,15 @@ class Tally:
         """
         if self.metrics is None or self._updated:
             return
-        self.update(add)
+        self.update_metrics(add)
         for metric in self.metrics.values():
             for name, default in metric._defaults.items():
                 state = getattr(metric, name)
                 # The values are removed again: dtype and shape stay, and numbers return to their defaults.
-                nothing: Any = [each[:0] for each in state] if isinstance(state, list) else default
+                nothing: Any = [tensor[:0] for tensor in state] if isinstance(state, list) else default
                 setattr(metric, name, nothing if isinstance(state, list) else nothing.clone().to(state.device))
 
-    def result(self, total: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    def compute_values(self, total: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         """Return every metric, scalars by name, the same on every rank.
 
         Args:

@@ -15,12 +15,12 @@ from typing import Any
 from pytorch_lightning import LightningModule
 
 from mlscale.errors import MLScaleError
-from mlscale.train.checkpoint.io import load
-from mlscale.train.graceful_stop import stop_if_asked
+from mlscale.train.checkpoint.io import load_checkpoint_file
+from mlscale.train.graceful_stop import raise_if_stop_requested
 
 
 @dataclass(frozen=True)
-class Told:
+class AfterFitResult:
     """The result of a callback's `after_fit`.
 
     Attributes:
@@ -34,7 +34,7 @@ class Told:
     ok: bool = True
 
 
-def after_fit(trainer: Any, module: LightningModule) -> list[Told]:
+def run_after_fit_hooks(trainer: Any, module: LightningModule) -> list[AfterFitResult]:
     """Call every callback that has `after_fit`, in their order; returns their results.
 
     Raises:
@@ -42,15 +42,15 @@ def after_fit(trainer: Any, module: LightningModule) -> list[Told]:
     """
     if not trainer.is_global_zero:
         return []
-    told = []
+    results = []
     for callback in trainer.callbacks:
         if hasattr(callback, "after_fit"):
-            stop_if_asked(type(callback).__name__)
-            told.append(callback.after_fit(trainer, module))
-    return [each for each in told if each is not None]
+            raise_if_stop_requested(type(callback).__name__)
+            results.append(callback.after_fit(trainer, module))
+    return [result for result in results if result is not None]
 
 
-def best_checkpoint(trainer: Any) -> Path | None:
+def locate_best_checkpoint(trainer: Any) -> Path | None:
     """Return the run's best checkpoint, the last one where none is the best; None where none is saved."""
     callback = trainer.checkpoint_callback
     folder = getattr(callback, "dirpath", None)
@@ -58,25 +58,25 @@ def best_checkpoint(trainer: Any) -> Path | None:
     return next((Path(path) for path in paths if path and Path(path).is_file()), None)
 
 
-def load_best(trainer: Any, module: LightningModule) -> Path:
+def load_best_checkpoint(trainer: Any, module: LightningModule) -> Path:
     """Load the weights of the best checkpoint into the module; returns its path.
 
     Raises:
         MLScaleError: it does not exist or can't be read.
     """
-    path = best_checkpoint(trainer)
+    path = locate_best_checkpoint(trainer)
     if path is None:
         raise MLScaleError(
             "the run has saved no checkpoint",
             where=str(trainer.default_root_dir),
             fix="callbacks=default, which saves the best and the last",
         )
-    module.load_state_dict(load(path)["state_dict"])
+    module.load_state_dict(load_checkpoint_file(path)["state_dict"])
     return path
 
 
 @contextlib.contextmanager
-def alone(data: Any) -> Iterator[None]:
+def hide_trainer(data: Any) -> Iterator[None]:
     """Hide the trainer from a built-in data module in this block: its loaders give one process every sample."""
     # A third-party one may need its trainer, and Lightning splits its samples between ranks later.
     if not hasattr(type(data), "promises"):

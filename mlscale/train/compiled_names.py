@@ -16,34 +16,34 @@ _WRAPPED = "_orig_mod"
 _WORD = _WRAPPED + "."
 
 
-def name_plainly(module: nn.Module) -> None:
+def use_uncompiled_names(module: nn.Module) -> None:
     """Let `module.state_dict()` and `load_state_dict()` use the names of the uncompiled model. Parts may be compiled
     later."""
-    module.register_state_dict_post_hook(_without_the_word)  # type: ignore[no-untyped-call]
-    module.register_load_state_dict_pre_hook(_as_the_model_needs)  # type: ignore[no-untyped-call]
+    module.register_state_dict_post_hook(_strip_wrapper_names)  # type: ignore[no-untyped-call]
+    module.register_load_state_dict_pre_hook(_match_wrapper_names)  # type: ignore[no-untyped-call]
 
 
-def _without_the_word(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+def _strip_wrapper_names(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
     if any(_WORD in name for name in state):
-        _rename(state, prefix, plain)
+        _rename_keys(state, prefix, get_uncompiled_name)
         if (metadata := getattr(state, "_metadata", None)) is not None:  # the versions of the modules' formats
             for name in [name for name in metadata if _WRAPPED in name]:
-                metadata[plain(name + ".").removesuffix(".")] = metadata.pop(name)
+                metadata[get_uncompiled_name(name + ".").removesuffix(".")] = metadata.pop(name)
 
 
-def _as_the_model_needs(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _match_wrapper_names(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     # Outer ones come first: named_modules goes from the root.
     wrapped = [name for name, _ in module.named_modules() if name.rpartition(".")[2] == _WRAPPED]
     if wrapped or any(_WORD in name for name in state):
-        _rename(state, prefix, lambda name: _wrap(plain(name), wrapped))
+        _rename_keys(state, prefix, lambda name: _add_wrapper_names(get_uncompiled_name(name), wrapped))
 
 
-def plain(name: str) -> str:
+def get_uncompiled_name(name: str) -> str:
     """Return the name of a weight in the uncompiled model."""
     return name.replace(_WORD, "")
 
 
-def _wrap(name: str, wrapped: Iterable[str]) -> str:
+def _add_wrapper_names(name: str, wrapped: Iterable[str]) -> str:
     for path in wrapped:
         above = path.removesuffix(_WRAPPED)
         if name.startswith(above):
@@ -51,7 +51,7 @@ def _wrap(name: str, wrapped: Iterable[str]) -> str:
     return name
 
 
-def _rename(state: dict[str, Any], prefix: str, new: Callable[[str], str]) -> None:
+def _rename_keys(state: dict[str, Any], prefix: str, new: Callable[[str], str]) -> None:
     """Rename in place the keys below `prefix`, in their order."""
     items = list(state.items())
     # In place: torch's hooks are given the dictionary and can't replace it. Its order stays.

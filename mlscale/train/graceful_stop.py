@@ -17,8 +17,8 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.train.checkpoint.failed_saves import last_save_failed
-from mlscale.train.checkpoint.step_boundary import inside_accumulation
+from mlscale.train.checkpoint.failed_saves import has_last_save_failed
+from mlscale.train.checkpoint.step_boundary import is_accumulating
 
 # Schedulers send USR1 ahead of a time limit: the run saves, and its exit code requests to be run again.
 _EXITS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED, signal.SIGUSR1: Exit.SAVED}
@@ -27,7 +27,7 @@ _RESUME = "mlscale runs resume last"
 _RESUME_EARLIER = "start the command again; where a checkpoint was saved before: mlscale runs resume last"
 _AGREE_SECONDS = 1.0  # between two agreements of the ranks
 # An upper bound of the steps between two agreements: later steps may be slower than the measured ones.
-_MOST_STEPS = 200
+_MAX_STEPS = 200
 
 # A rank gets Ctrl-C twice: from the terminal, and from the launcher that passes it on.
 _ECHO_SECONDS = 0.5
@@ -35,24 +35,26 @@ _ECHO_SECONDS = 0.5
 _since = 0.0  # when the last signal arrived
 _received = 0  # the signal that arrived first; 0 for none
 _raise_second = False
-_over: Callable[[], bool] = lambda: False  # noqa: E731 - replaced by `noted`
+_has_run_failed: Callable[[], bool] = lambda: False  # noqa: E731 - replaced by `handle_stop_signals`
 
 
 @contextlib.contextmanager
-def noted(over: Callable[[], bool] = lambda: False, *, ends_process: bool = True) -> Iterator[None]:
+def handle_stop_signals(
+    has_run_failed: Callable[[], bool] = lambda: False, *, ends_process: bool = True
+) -> Iterator[None]:
     """Let SIGTERM, SIGINT and SIGUSR1 request a graceful shutdown in this block. A second SIGINT ends the run at once.
 
     Args:
-        over: whether the run has failed already, on another rank: SIGTERM then ends the process at once, for it may
-            be in a call that never returns.
+        has_run_failed: whether the run has failed already, on another rank: SIGTERM then ends the process at once, for
+            it may be in a call that never returns.
         ends_process: whether a second SIGINT ends the process; else it raises MLScaleError, as in a notebook.
     """
-    global _received, _over, _raise_second
-    _received, _over, _raise_second = 0, over, not ends_process
+    global _received, _has_run_failed, _raise_second
+    _received, _has_run_failed, _raise_second = 0, has_run_failed, not ends_process
     if threading.current_thread() is not threading.main_thread():  # Python lets no other thread set handlers
         yield
         return
-    before = {signum: signal.signal(signum, _note) for signum in _EXITS}
+    before = {signum: signal.signal(signum, _handle_signal) for signum in _EXITS}
     try:
         yield
     finally:
@@ -60,12 +62,12 @@ def noted(over: Callable[[], bool] = lambda: False, *, ends_process: bool = True
             signal.signal(signum, handler)
 
 
-def received() -> int:
+def get_received_signal() -> int:
     """Return the signal that arrived first; 0 for none."""
     return _received
 
 
-def stop_if_asked(undone: str) -> None:
+def raise_if_stop_requested(undone: str) -> None:
     """End a run whose training is over and saved, and whose next part may take minutes.
 
     Raises:
@@ -73,16 +75,16 @@ def stop_if_asked(undone: str) -> None:
     """
     if _received:
         raise MLScaleError(
-            f"stopped by {_name(_received)} after the fit, without {undone}",
+            f"stopped by {_format_stop_cause(_received)} after the fit, without {undone}",
             fix=_RESUME,
             exit=_EXITS[signal.Signals(_received)],
         )
 
 
-def _note(signum: int, frame: FrameType | None) -> None:
+def _handle_signal(signum: int, frame: FrameType | None) -> None:
     global _received, _since
     again = time.monotonic() - _since > _ECHO_SECONDS
-    if (signum == signal.SIGINT == _received and again) or (signum == signal.SIGTERM and _over()):
+    if (signum == signal.SIGINT == _received and again) or (signum == signal.SIGTERM and _has_run_failed()):
         if _raise_second and signum == signal.SIGINT:
             signal.signal(signum, signal.default_int_handler)
             raise MLScaleError(
@@ -118,49 +120,49 @@ class StopOnSignal(Checkpoint):
     def __init__(self, path: str | None, max_seconds: float | None = None) -> None:
         self.path = path
         self._deadline = float("inf") if max_seconds is None else time.monotonic() + max_seconds
-        self._asked = 0
+        self._request = 0
         self._due = 1  # batches until the ranks agree again
         self._batches = 0
         self._since = 0.0
 
     def on_step_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.world_size > 1:
-            self._agree(trainer)
+            self._agree_on_stop(trainer)
         else:
-            self._asked = self._wanted()
-        if self._asked and not inside_accumulation(trainer):
-            self._stop(trainer)
+            self._request = self._get_stop_request()
+        if self._request and not is_accumulating(trainer):
+            self._save_and_stop(trainer)
 
-    def _wanted(self) -> int:
+    def _get_stop_request(self) -> int:
         return _received or (_TIME_IS_UP if time.monotonic() > self._deadline else 0)
 
-    def _agree(self, trainer: Trainer) -> None:
+    def _agree_on_stop(self, trainer: Trainer) -> None:
         self._due -= 1
-        if self._due or self._asked:
+        if self._due or self._request:
             return
         now = time.monotonic()
         seconds = (now - self._since) / self._batches if self._batches else _AGREE_SECONDS
-        shared = torch.tensor([float(self._wanted()), seconds], device=trainer.strategy.root_device)
+        shared = torch.tensor([float(self._get_stop_request()), seconds], device=trainer.strategy.root_device)
         # One collective for both: the largest request, and the time per step of the slowest rank.
         dist.all_reduce(shared, op=dist.ReduceOp.MAX)
-        asked, seconds = shared.tolist()
-        self._asked = int(asked)
-        self._batches = self._due = max(1, min(_MOST_STEPS, int(_AGREE_SECONDS / max(seconds, 1e-6))))
+        request, seconds = shared.tolist()
+        self._request = int(request)
+        self._batches = self._due = max(1, min(_MAX_STEPS, int(_AGREE_SECONDS / max(seconds, 1e-6))))
         self._since = now
 
-    def _stop(self, trainer: Trainer) -> None:
+    def _save_and_stop(self, trainer: Trainer) -> None:
         saved = ""
         if self.path is not None:
             trainer.save_checkpoint(self.path)
-            saved = "" if last_save_failed(trainer) else f", saved to {self.path}"
+            saved = "" if has_last_save_failed(trainer) else f", saved to {self.path}"
         raise MLScaleError(
-            f"stopped by {_name(self._asked)} after optimizer step {trainer.global_step}{saved}",
+            f"stopped by {_format_stop_cause(self._request)} after optimizer step {trainer.global_step}{saved}",
             fix=_RESUME if saved else _RESUME_EARLIER,
-            exit=Exit.SAVED if self._asked == _TIME_IS_UP else _EXITS[signal.Signals(self._asked)],
+            exit=Exit.SAVED if self._request == _TIME_IS_UP else _EXITS[signal.Signals(self._request)],
         )
 
 
-def seconds_of(limit: Any) -> float | None:
+def parse_max_time(limit: Any) -> float | None:
     """Return `trainer.max_time` in seconds, given as `DD:HH:MM:SS` or a mapping of `timedelta`'s arguments.
 
     Raises:
@@ -184,5 +186,5 @@ def seconds_of(limit: Any) -> float | None:
         raise refused from error
 
 
-def _name(asked: int) -> str:
-    return "trainer.max_time" if asked == _TIME_IS_UP else signal.Signals(asked).name
+def _format_stop_cause(request: int) -> str:
+    return "trainer.max_time" if request == _TIME_IS_UP else signal.Signals(request).name

@@ -14,10 +14,10 @@ from mlscale.tasks.base import Task
 # Usual sizes of images; 299 is Inception v3's.
 _SIZES = (16, 32, 48, 64, 96, 128, 160, 192, 224, 256, 299, 320, 384, 448, 512)
 # The errors that torch and model libraries raise for shapes; out of memory is a RuntimeError, too, and left out below.
-_OF_SHAPES = (RuntimeError, ValueError, AssertionError, IndexError)
+_SHAPE_ERRORS = (RuntimeError, ValueError, AssertionError, IndexError)
 
 
-def unsuited_input(
+def explain_unsuited_input(
     error: BaseException, task: LightningModule, data: Any, *, per_device_batch: int | None, ranks: int
 ) -> MLScaleError | None:
     """Return the error to report when `error` means that the model can't take images of the data's size, else None.
@@ -28,22 +28,22 @@ def unsuited_input(
         per_device_batch: samples of a forward pass.
         ranks: of the run, times its accumulated batches.
     """
-    if not isinstance(task, Task) or not isinstance(error, _OF_SHAPES) or isinstance(error, torch.OutOfMemoryError):
+    if not isinstance(task, Task) or not isinstance(error, _SHAPE_ERRORS) or isinstance(error, torch.OutOfMemoryError):
         return None
     facts = data.facts() if hasattr(data, "facts") else None
     if facts is None or not (facts.height and facts.width and facts.channels) or not per_device_batch:
         return None
     name, own = type(task.model).__name__, (facts.channels, facts.height, facts.width)
-    if _takes(task.model, min(per_device_batch, 2), own):
+    if _can_process(task.model, min(per_device_batch, 2), own):
         return None
-    if per_device_batch == 1 and _takes(task.model, 2, own):
+    if per_device_batch == 1 and _can_process(task.model, 2, own):
         return MLScaleError(
             f"{name} can't be trained on one image at a time",
             where="data.batch_size",
             why="it normalises over the batch, and is left with one value for each channel",
             fix=f"data.batch_size={2 * ranks}",
         )
-    size = _size_for(task.model, *own)
+    size = _find_suitable_size(task.model, *own)
     if size is None:
         return None
     return MLScaleError(
@@ -54,16 +54,16 @@ def unsuited_input(
     )
 
 
-def _size_for(model: nn.Module, channels: int, height: int, width: int) -> int | None:
+def _find_suitable_size(model: nn.Module, channels: int, height: int, width: int) -> int | None:
     """Return the next larger square that the model takes, else the next smaller one."""
     largest = max(height, width)
     larger = [size for size in _SIZES if size > largest]
     smaller = [size for size in reversed(_SIZES) if size <= largest]
     # Two images: batch normalisation can't train on one where maps shrink to 1×1.
-    return next((size for size in larger + smaller if _takes(model, 2, (channels, size, size))), None)
+    return next((size for size in larger + smaller if _can_process(model, 2, (channels, size, size))), None)
 
 
-def _takes(model: nn.Module, batch: int, shape: tuple[int, ...]) -> bool:
+def _can_process(model: nn.Module, batch: int, shape: tuple[int, ...]) -> bool:
     """Return whether the model computes a batch of this shape, in training mode."""
     parameter = next(model.parameters(), torch.empty(0))
     try:

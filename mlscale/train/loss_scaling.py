@@ -65,7 +65,7 @@ class Mixed(MixedPrecision):
             self.in_a_row += 1
             optimizer._opt_called = True  # counts as a step: otherwise torch warns of schedules that go by epochs
             if self.in_a_row >= self.max_skipped:
-                raise _diverged(self, model.trainer)
+                raise _build_divergence_error(self, model.trainer)
         else:
             self.in_a_row = 0
         return result
@@ -113,25 +113,30 @@ class LossScale(Callback):
         if every and step != self._logged and step % every == 0:
             self._logged = step
             for logger in trainer.loggers:
-                logger.log_metrics(self._metrics(), step - 1)
+                logger.log_metrics(self._collect_metrics(), step - 1)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         several = trainer.world_size > 1  # all ranks have the same: gradients are summed up before they are checked
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
-        told = bool(every) and trainer.global_step % every == 0  # the trackers have this step's already
-        pl_module.log_dict(self._metrics(), logger=not told, sync_dist=several, reduce_fx="max")
+        logged_already = bool(every) and trainer.global_step % every == 0  # the trackers have this step's already
+        pl_module.log_dict(self._collect_metrics(), logger=not logged_already, sync_dist=several, reduce_fx="max")
 
-    def _metrics(self) -> dict[str, float]:
+    def _collect_metrics(self) -> dict[str, float]:
         return {"train/loss_scale": self.plugin.scale, "train/skipped_steps": float(self.plugin.skipped)}
 
 
-def _diverged(plugin: Mixed, trainer: Any) -> MLScaleError:
+def _build_divergence_error(plugin: Mixed, trainer: Any) -> MLScaleError:
     folders = {str(callback.dirpath) for callback in trainer.checkpoint_callbacks if getattr(callback, "dirpath", None)}
-    kept = sorted({path.name for folder in folders for path in Path(folder).glob("*.ckpt")})
+    checkpoints = sorted({path.name for folder in folders for path in Path(folder).glob("*.ckpt")})
     why = f"the loss scale has come down to {plugin.scale:g}, and gradients still overflow; "
     return MLScaleError(
         f"{plugin.in_a_row} optimizer steps in a row were skipped, up to step {trainer.global_step}",
-        why=why + (f"the last good checkpoint is kept: {', '.join(kept)}" if kept else "no checkpoint had been saved"),
+        why=why
+        + (
+            f"the last good checkpoint is kept: {', '.join(checkpoints)}"
+            if checkpoints
+            else "no checkpoint had been saved"
+        ),
         fix="precision=bf16, precision=fp32, a smaller optimizer.lr, or trainer.gradient_clip_val=1",
         exit=Exit.DIVERGED,
     )

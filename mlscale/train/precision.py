@@ -16,10 +16,10 @@ FORMATS = {"channels_last": torch.channels_last, "channels_last_3d": torch.chann
 """Layouts by name; each is for tensors of one number of dimensions."""
 _DIMENSIONS = {"channels_last": 4, "channels_last_3d": 5}
 _SCALED = "16-mixed"
-_OF_MIXED = ("loss_scale", "growth_interval", "max_skipped")
+_MIXED_SETTINGS = ("loss_scale", "growth_interval", "max_skipped")
 
 
-def plugin_of(settings: Mapping[str, Any], accelerator: str) -> Precision | None:
+def create_precision_plugin(settings: Mapping[str, Any], accelerator: str) -> Precision | None:
     """Return a built-in plugin in place of Lightning's, where it counts skipped steps; else None.
 
     Args:
@@ -28,10 +28,10 @@ def plugin_of(settings: Mapping[str, Any], accelerator: str) -> Precision | None
     """
     if settings["value"] != _SCALED or accelerator not in ("cpu", "cuda"):
         return None
-    return Mixed(accelerator, **{key: settings[key] for key in _OF_MIXED if settings.get(key) is not None})
+    return Mixed(accelerator, **{key: settings[key] for key in _MIXED_SETTINGS if settings.get(key) is not None})
 
 
-def lay_out(task: LightningModule, name: str | None) -> None:
+def set_memory_layout(task: LightningModule, name: str | None) -> None:
     """Set the memory layout of convolutions' weights, which their outputs take over.
 
     Args:

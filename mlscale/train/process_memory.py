@@ -20,8 +20,8 @@ _RESET_PEAK = "5"  # of proc_pid_clear_refs(5)
 _UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
-def reset_peak(device: torch.device) -> None:
-    """Restart the peak of `peak_bytes`: an earlier run of this process may have used more.
+def reset_peak_memory(device: torch.device) -> None:
+    """Restart the peak of `measure_peak_bytes`: an earlier run of this process may have used more.
 
     Memory that the allocator keeps from that run stays resident where the system can't take it back; outside Linux the
     peak of the resident size is that of the process's life.
@@ -37,20 +37,22 @@ def reset_peak(device: torch.device) -> None:
         Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
 
 
-def peak_bytes(device: torch.device) -> int:
-    """Return the most memory this process has used since `reset_peak`, bytes: allocated by torch on a CUDA device,
-    resident otherwise."""
+def measure_peak_bytes(device: torch.device) -> int:
+    """Return the most memory this process has used since `reset_peak_memory`, bytes: allocated by torch on a CUDA
+    device, resident otherwise."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     with contextlib.suppress(OSError):
-        if found := _PEAK.search(Path("/proc/self/status").read_text()):
-            return int(found[1]) * 1024
+        if match := _PEAK.search(Path("/proc/self/status").read_text()):
+            return int(match[1]) * 1024
     # Outside Linux: this peak can't be reset.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # kibibytes everywhere but on macOS
 
 
-def explain(error: BaseException, *, per_device_batch: int, accumulate: int, precision: str) -> MLScaleError | None:
+def explain_out_of_memory(
+    error: BaseException, *, per_device_batch: int, accumulate: int, precision: str
+) -> MLScaleError | None:
     """Return the error with remedies for one that means 'out of memory'; None for any other error.
 
     Args:
@@ -62,14 +64,14 @@ def explain(error: BaseException, *, per_device_batch: int, accumulate: int, pre
     if not (isinstance(error, torch.OutOfMemoryError | MemoryError) or _CPU_ALLOCATION.search(str(error))):
         return None
     on_cuda = isinstance(error, torch.OutOfMemoryError)
-    peak = peak_bytes(torch.device("cuda" if on_cuda and torch.cuda.is_available() else "cpu"))
-    wanted = _wanted_bytes(str(error))
-    needed = f", and {_gib(wanted)} more were asked for" if wanted else ""
+    peak = measure_peak_bytes(torch.device("cuda" if on_cuda and torch.cuda.is_available() else "cpu"))
+    wanted = _parse_requested_bytes(str(error))
+    needed = f", and {_format_gib(wanted)} more were asked for" if wanted else ""
     fixes = []
     if per_device_batch > 1:
         fixes.append(
             f"trainer.accumulate_grad_batches={accumulate * 2}  "
-            f"# {_halved(per_device_batch)} samples at a time; the optimizer still sees the same global batch"
+            f"# {_format_half(per_device_batch)} samples at a time; the optimizer still sees the same global batch"
         )
     if precision == "32-true":
         fixes.append("precision=bf16  # roughly 12 to 35 % less")
@@ -78,7 +80,7 @@ def explain(error: BaseException, *, per_device_batch: int, accumulate: int, pre
     else:
         fixes.append("a smaller model or input: the batch is one sample already")
     return MLScaleError(
-        f"out of memory on the {'accelerator' if on_cuda else 'host'}: the peak was {_gib(peak)}{needed}",
+        f"out of memory on the {'accelerator' if on_cuda else 'host'}: the peak was {_format_gib(peak)}{needed}",
         where="data.batch_size, trainer.accumulate_grad_batches",
         why=f"each device holds {per_device_batch} sample{'s' * (per_device_batch != 1)} at a time "
         f"(accumulation {accumulate}, precision {precision})",
@@ -87,17 +89,17 @@ def explain(error: BaseException, *, per_device_batch: int, accumulate: int, pre
     )
 
 
-def _halved(batch: int) -> str:
+def _format_half(batch: int) -> str:
     return str(batch // 2) if batch % 2 == 0 else f"about {batch / 2:.0f}"
 
 
-def _wanted_bytes(message: str) -> int:
-    if found := _CPU_ALLOCATION.search(message):
-        return int(found[1])
-    if found := _CUDA_ALLOCATION.search(message):
-        return int(float(found[1]) * _UNITS[found[2]])
+def _parse_requested_bytes(message: str) -> int:
+    if match := _CPU_ALLOCATION.search(message):
+        return int(match[1])
+    if match := _CUDA_ALLOCATION.search(message):
+        return int(float(match[1]) * _UNITS[match[2]])
     return 0
 
 
-def _gib(size: int) -> str:
+def _format_gib(size: int) -> str:
     return f"{size / 2**30:.2f} GiB"

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 
-def loss_of(outputs: Any) -> Tensor | None:
+def get_detached_loss(outputs: Any) -> Tensor | None:
     """Return the detached loss in the outputs that Lightning passes to `on_train_batch_end`; None for a skipped step.
 
     Lightning divides it by the accumulation: the losses of an optimizer step's forward passes add up to its loss.

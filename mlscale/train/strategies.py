@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
-from mlscale.config.checks.bounds import only_one
+from mlscale.config.checks.bounds import create_single_process_error
 
 
 def auto(
@@ -27,7 +27,7 @@ def single(world_size: int, timeout: float = 1800) -> str:
         MLScaleError: more than one process is requested.
     """
     if world_size > 1:
-        raise only_one(world_size)
+        raise create_single_process_error(world_size)
     return "auto"
 
 
@@ -67,7 +67,7 @@ class SettledDDP(DDPStrategy):
         settle_buckets(self.model)
 
 
-def sums_alike(strategy: Strategy, world_size: int) -> bool:
+def has_stable_sum_order(strategy: Strategy, world_size: int) -> bool:
     """Return whether a process's first step adds up gradients in the same order as all others.
 
     With two ranks any order gives the same sum; more ranks need settled buckets, or those of `find_unused_parameters`.

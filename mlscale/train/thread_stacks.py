@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from mlscale.culprit import innermost
+from mlscale.culprit import find_innermost_call
 
 # Files of debuggers: their frames are on the stack at a breakpoint.
 _DEBUGGERS = ("pdb.py", "bdb.py", "pydevd.py")
@@ -25,7 +25,7 @@ _FRAME = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<name>
 _IN_TORCH = f"{os.sep}torch{os.sep}"
 
 
-def of_all_threads() -> str:
+def format_thread_stacks() -> str:
     """Return the stacks of this process's threads, the main one first, with names, the most recent call last."""
     frames = sys._current_frames()
     main = threading.main_thread()
@@ -38,27 +38,27 @@ def of_all_threads() -> str:
     return "\n".join(parts)
 
 
-def main_thread() -> list[tuple[str, int, str]]:
+def get_main_thread_calls() -> list[tuple[str, int, str]]:
     """Return file, line and function of every call of the main thread, the innermost first."""
     frame: FrameType | None = sys._current_frames().get(threading.main_thread().ident or 0)
-    found = []
+    calls = []
     while frame is not None:
-        found.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
+        calls.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
         frame = frame.f_back
-    return found
+    return calls
 
 
-def place(calls: Iterable[tuple[str, int, str]]) -> str:
+def locate_innermost_line(calls: Iterable[tuple[str, int, str]]) -> str:
     """Return the innermost line of the user's own code, or else of any: `data.py:12, in load`."""
-    return innermost(calls)
+    return find_innermost_call(calls)
 
 
-def in_a_debugger(calls: Iterable[tuple[str, int, str]]) -> bool:
+def is_in_debugger(calls: Iterable[tuple[str, int, str]]) -> bool:
     """Return whether a debugger is active, as at a breakpoint."""
     return any(Path(file).name in _DEBUGGERS or "debugpy" in file for file, _, _ in calls)
 
 
-def in_a_collective(calls: list[tuple[str, int, str]]) -> bool:
+def is_in_collective(calls: list[tuple[str, int, str]]) -> bool:
     """Return whether the innermost call is one in which a rank waits for others: DDP's is inside the backward pass."""
     if not calls:
         return False
@@ -66,18 +66,18 @@ def in_a_collective(calls: list[tuple[str, int, str]]) -> bool:
     return _IN_TORCH in file and name in _WAITING
 
 
-def from_backstop(text: str) -> list[tuple[str, int, str]]:
+def parse_backstop_calls(text: str) -> list[tuple[str, int, str]]:
     """Return the main thread's calls, the innermost first, from a backstop's text, which has that thread last."""
     main = text.rpartition("(most recent call first):")[2]
-    return [(found["file"], int(found["line"]), found["name"]) for found in _FRAME.finditer(main)]
+    return [(frame["file"], int(frame["line"]), frame["name"]) for frame in _FRAME.finditer(main)]
 
 
 class Backstop:
-    """A timer that writes the stacks from outside Python when `hold_off` was not called for a while: then native code
-    holds the GIL, and no Python thread could report it.
+    """A timer that writes the stacks from outside Python when `restart_countdown` was not called for a while: then
+    native code holds the GIL, and no Python thread could report it.
 
     Args:
-        seconds: without a call of `hold_off`.
+        seconds: without a call of `restart_countdown`.
         to: the stream to write to; by default a file without a name, which another process of the same user reads at
             `path`, on Linux.
     """
@@ -88,7 +88,7 @@ class Backstop:
         self._file: IO[Any] = to or tempfile.TemporaryFile()  # noqa: SIM115 - it stays open as long as this
         self.path = f"/proc/{os.getpid()}/fd/{self._file.fileno()}"
 
-    def hold_off(self) -> None:
+    def restart_countdown(self) -> None:
         """Restart the countdown, and clear the file."""
         if self._own and self._file.seek(0, os.SEEK_END):
             self._file.seek(0)

@@ -14,12 +14,12 @@ from typing import Any
 from mlscale.runs import checkpoint_files as checkpoints
 from mlscale.runs import processes as process
 from mlscale.train.checkpoint import io as checkpoint_io
-from mlscale.verify_resume.stop_request import ORDER, there
+from mlscale.verify_resume.stop_request import ORDER, get_stopped_path
 
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 
 
-class Halt:
+class KillPointHalt:
     """A stop at the point in `<folder>/order.json`: it creates `<folder>/there`, and waits to be killed.
 
     So a process is killed from outside at an exact step, whatever the speed of the machine. If the process that wrote
@@ -32,50 +32,50 @@ class Halt:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._place: str | None = None
+        self._phase: str | None = None
         self._step = 0
         if (folder / ORDER).is_file():
             order = json.loads((folder / ORDER).read_text())
-            self._place, self._step = order["place"], order["step"]
-            _end_with(order["pid"], order["pid_start"])
+            self._phase, self._step = order["place"], order["step"]
+            _end_with_process(order["pid"], order["pid_start"])
 
-    def at(self, place: str, trainer: Any) -> None:
+    def stop_at_phase(self, phase: str, trainer: Any) -> None:
         """Stop if this is the ordered place: step (before a forward pass), validation (after its first batch), save, or
         between (the second save of a boundary)."""
-        if place != self._place or trainer.global_step < self._step:
+        if phase != self._phase or trainer.global_step < self._step:
             return
-        saves = place in ("save", "between")
+        saves = phase in ("save", "between")
         if saves and isinstance(trainer.strategy.checkpoint_io, checkpoint_io.VerifiedCheckpointIO):
-            _write_half(self._wait)
+            _interrupt_next_checkpoint(self._wait_for_kill)
         # Checkpoints of Lightning's own I/O are written by rank 0 alone; at other places all ranks stop.
         elif not saves or trainer.is_global_zero:
-            self._wait()
+            self._wait_for_kill()
 
-    def _wait(self) -> None:
-        there(self._folder).touch()
+    def _wait_for_kill(self) -> None:
+        get_stopped_path(self._folder).touch()
         while True:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
 
 
-def _end_with(pid: int, started: int | None) -> None:
+def _end_with_process(pid: int, started: int | None) -> None:
     """End this process as soon as process `pid` has ended, which may be killed without a chance to end this one."""
 
-    def watch() -> None:
-        while process.alive(pid, started):
-            time.sleep(_LOOK_SECONDS)
+    def watch_process() -> None:
+        while process.is_alive(pid, started):
+            time.sleep(_POLL_SECONDS)
         # An exception in this thread would not reach the main one.
         os.kill(os.getpid(), signal.SIGKILL)
 
-    threading.Thread(target=watch, name="mlscale-verify-resume", daemon=True).start()
+    threading.Thread(target=watch_process, name="mlscale-verify-resume", daemon=True).start()
 
 
-def _write_half(then: Callable[[], None]) -> None:
+def _interrupt_next_checkpoint(then: Callable[[], None]) -> None:
     """Make the next checkpoint stop after its first block, and call `then`."""
 
-    class Half(checkpoints.Writer):
+    class HalfWriter(checkpoints.Writer):
         def write(self, data: bytes | memoryview) -> int:
             super().write(data)
             then()
             raise AssertionError("unreachable")
 
-    vars(checkpoint_io)["Writer"] = Half  # never restored: the process is killed before it writes another
+    vars(checkpoint_io)["Writer"] = HalfWriter  # never restored: the process is killed before it writes another

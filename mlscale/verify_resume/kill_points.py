@@ -6,22 +6,22 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
-from mlscale.verify_resume.traces import Line
+from mlscale.verify_resume.traces import TraceLine
 
 _KINDS = ("step", "save", "validation", "between")
 
 
 @dataclass(frozen=True)
-class Kill:
+class KillPoint:
     """A point of a run at which it is killed.
 
     Attributes:
-        place: step (before a forward pass), save (a checkpoint is half written), validation (after its first batch), or
+        phase: step (before a forward pass), save (a checkpoint is half written), validation (after its first batch), or
             between (of two checkpoints at one boundary the first is committed, the second half written).
         step: optimizer steps so far.
     """
 
-    place: str
+    phase: str
     step: int
 
     def __str__(self) -> str:
@@ -31,15 +31,15 @@ class Kill:
             "validation": ", within a validation",
             "between": ", between two checkpoints",
         }
-        return f"step {self.step:,}{within[self.place]}"
+        return f"step {self.step:,}{within[self.phase]}"
 
 
-def steps_of(lines: list[Line]) -> int:
+def count_optimizer_steps(lines: list[TraceLine]) -> int:
     """Return the number of optimizer steps of a complete run, from its trace."""
     return max((line.step for line in lines), default=0)
 
 
-def choose(lines: list[Line], count: int, seed: int) -> list[Kill]:
+def choose_kill_points(lines: list[TraceLine], count: int, seed: int) -> list[KillPoint]:
     """Return `count` kill points, from early to late, one in each part of the run; the last near its end.
 
     Args:
@@ -48,33 +48,33 @@ def choose(lines: list[Line], count: int, seed: int) -> list[Kill]:
     """
     # Seeded by a text, which Python hashes with SHA-512: the same points in every version.
     draw = random.Random(f"{seed}")  # noqa: S311 - no secret
-    total = steps_of(lines)
+    total = count_optimizer_steps(lines)
     after_save = min((line.step for line in lines if line.kind == "save"), default=0) + 1
-    kills: list[Kill] = []
+    kills: list[KillPoint] = []
     for number in range(count):
         low, high = 1 + number * (total - 1) // count, max(1, (number + 1) * (total - 1) // count)
         if number and after_save < total:  # a kill before the first save only tests a restart: once is enough
             low, high = max(low, min(after_save, total - 1)), max(high, min(after_save, total - 1))
         if count > 1 and number == count - 1:
             low = max(low, high - total // 10)
-        kills.append(_of_kind(_KINDS[number % len(_KINDS)], lines, low, high, draw))
+        kills.append(_pick_kill_point(_KINDS[number % len(_KINDS)], lines, low, high, draw))
     return kills
 
 
-def _steps_with(place: str, lines: list[Line]) -> list[int]:
+def _find_killable_steps(phase: str, lines: list[TraceLine]) -> list[int]:
     """Return the steps at which the run can be killed at a place, sorted."""
-    if place != "between":
-        return sorted({line.step for line in lines if line.kind == place})
+    if phase != "between":
+        return sorted({line.step for line in lines if line.kind == phase})
     saves = Counter(line.step for line in lines if line.kind == "save")
-    total = steps_of(lines)  # not at the last step: no step follows that could be compared
+    total = count_optimizer_steps(lines)  # not at the last step: no step follows that could be compared
     return sorted(step for step, count in saves.items() if count > 1 and step < total)
 
 
-def _of_kind(place: str, lines: list[Line], low: int, high: int, draw: random.Random) -> Kill:
+def _pick_kill_point(phase: str, lines: list[TraceLine], low: int, high: int, draw: random.Random) -> KillPoint:
     """Return a point of a kind between two steps, else a later one; a plain step if the run has none of this kind."""
-    if place != "step":
-        there = _steps_with(place, lines)
-        within = [step for step in there if low <= step <= high] or [step for step in there if step > high][:1]
-        if within or there:
-            return Kill(place, draw.choice(within or there[-1:]))
-    return Kill("step", draw.randint(low, max(low, high)))
+    if phase != "step":
+        steps = _find_killable_steps(phase, lines)
+        within = [step for step in steps if low <= step <= high] or [step for step in steps if step > high][:1]
+        if within or steps:
+            return KillPoint(phase, draw.choice(within or steps[-1:]))
+    return KillPoint("step", draw.randint(low, max(low, high)))

@@ -15,28 +15,28 @@ from pathlib import Path
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.verify_resume import stop_request as halts
-from mlscale.verify_resume.kill_points import Kill
+from mlscale.verify_resume.kill_points import KillPoint
 
-_LOOK_SECONDS = 0.02
+_POLL_SECONDS = 0.02
 _LAST_LINES = 12
 
 
 @dataclass(frozen=True)
-class Ended:
+class CommandExit:
     """The end of a command.
 
     Attributes:
         code: its exit code; None where it was killed as planned.
-        said: the error that it printed, or its last lines.
+        output: the error that it printed, or its last lines.
         seconds: its duration.
     """
 
     code: int | None
-    said: str
+    output: str
     seconds: float
 
 
-def train(run: Path, root: Path, kill: Kill | None = None) -> Ended:
+def run_training_command(run: Path, root: Path, kill: KillPoint | None = None) -> CommandExit:
     """Train the run in the folder `run` from its current state, by a command as a user types it; wait for its end.
 
     Args:
@@ -45,7 +45,7 @@ def train(run: Path, root: Path, kill: Kill | None = None) -> Ended:
         kill: the point at which to kill it; the run's config must have a `Trace` that writes into `<run>/trace`.
     """
     folder, log = run / "trace", root / f"{run.name}.log"
-    halts.order(folder, *((kill.place, kill.step) if kill else ()))
+    halts.write_stop_order(folder, *((kill.phase, kill.step) if kill else ()))
     start = time.monotonic()
     # All attempts of a run write to one log: only what this one adds is read.
     offset = log.stat().st_size if log.exists() else 0
@@ -60,19 +60,20 @@ def train(run: Path, root: Path, kill: Kill | None = None) -> Ended:
             # One signal to the group reaches the ranks and their fork server, too.
             start_new_session=True,
         )
-        with _ended(process):
-            while process.poll() is None and not halts.there(folder).exists():
-                time.sleep(_LOOK_SECONDS)
-            # Read before `_ended` kills the group: None then means that the run was still there to be killed.
+        with _kill_group_at_end(process):
+            while process.poll() is None and not halts.get_stopped_path(folder).exists():
+                time.sleep(_POLL_SECONDS)
+            # Read before `_kill_group_at_end` kills the group: None then means that the run was still there
+            # to be killed.
             code = process.poll()
     with log.open("rb") as file:
         file.seek(offset)
-        said = file.read().decode(errors="replace")
-    return Ended(code, _last_words(said), time.monotonic() - start)
+        output = file.read().decode(errors="replace")
+    return CommandExit(code, _extract_error_text(output), time.monotonic() - start)
 
 
 @contextlib.contextmanager
-def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+def _kill_group_at_end(process: subprocess.Popen[bytes]) -> Iterator[None]:
     """Kill all processes of the group at the end of the block: ranks and their fork server, too."""
     try:
         yield
@@ -83,23 +84,23 @@ def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def raised_on_terminate() -> Iterator[None]:
+def raise_on_terminate() -> Iterator[None]:
     """Make SIGTERM raise an error inside the block, so that the block ends its processes and removes its folders."""
 
-    def stop(*_: object) -> None:
+    def raise_stop(*_: object) -> None:
         raise MLScaleError("stopped by SIGTERM", exit=Exit.TERMINATED, fix="start the command again")
 
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set signal handlers
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, raise_stop)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _last_words(text: str) -> str:
+def _extract_error_text(text: str) -> str:
     lines = text.strip().splitlines()
     errors = [index for index, line in enumerate(lines) if line.startswith("error: ")]
     if errors:

@@ -22,125 +22,127 @@ from mlscale.train.checkpoint import tensor_digests as digests
 _OWN_STATE = ("pytorch_lightning", "lightning", "lightning_fabric", "lightning_utilities", "torchmetrics", "mlscale")
 _LOADING = ("torch.utils.data",)  # its objects contain objects of the user
 # Not entered: objects of libraries, which hold their own state or none that a resume must restore.
-_CLOSED = (*_OWN_STATE, "torch", "numpy", "pandas", "PIL", "omegaconf", "hydra", "wandb", "tensorboard", "tqdm")
-_DEPTH = 4  # levels of objects inside of objects
-_MOST_OBJECTS = 500  # in all: a data set may consist of a million objects
-_MOST_ENTRIES = 64  # of a list of objects
+_LIBRARIES = (*_OWN_STATE, "torch", "numpy", "pandas", "PIL", "omegaconf", "hydra", "wandb", "tensorboard", "tqdm")
+_MAX_DEPTH = 4  # levels of objects inside of objects
+_MAX_OBJECTS = 500  # in all: a data set may consist of a million objects
+_MAX_ENTRIES = 64  # of a list of objects
 
 
-class Owner(NamedTuple):
+class StateOwner(NamedTuple):
     """An object of the run and its role.
 
     Attributes:
         role: module, callback, data or loader.
-        place: its path or number among others of its role; empty for a single one.
+        path: its path or number among others of its role; empty for a single one.
     """
 
     role: str
-    place: str
+    path: str
     value: Any
 
     def __str__(self) -> str:
-        return f"{self.role} {_class(self.value)}" + (f" at {self.place}" if self.place else "")
+        return f"{self.role} {_format_class_name(self.value)}" + (f" at {self.path}" if self.path else "")
 
-    def inside(self, path: str, value: Any) -> Owner:
+    def get_nested_owner(self, attribute: str, value: Any) -> StateOwner:
         """Return the owner for an object in an attribute of this one."""
-        return Owner(self.role, f"{self.place}.{path}" if self.place else path, value)
+        return StateOwner(self.role, f"{self.path}.{attribute}" if self.path else attribute, value)
 
 
-Found = dict[str, dict[str, list[Any]]]
+AttributeDigests = dict[str, dict[str, list[Any]]]
 """By owner (`<role> <class> at <place>`) and attribute: its kind (value, tensor or generator), and its digest."""
 
 
-def look(trainer: Any, module: pl.LightningModule) -> Found:
+def hash_object_attributes(trainer: Any, module: pl.LightningModule) -> AttributeDigests:
     """Return the digests of the current attributes and generators of a run's objects."""
-    walk = _Walk()
-    for owner in _owners(trainer, module):
-        walk.look(owner)
-    return walk.found
+    traversal = _ObjectTraversal()
+    for owner in _iterate_owners(trainer, module):
+        traversal.visit_object(owner)
+    return traversal.digests
 
 
-def _owners(trainer: Any, module: pl.LightningModule) -> Iterator[Owner]:
+def _iterate_owners(trainer: Any, module: pl.LightningModule) -> Iterator[StateOwner]:
     for path, part in module.named_modules():
-        yield Owner("module", path, part)
+        yield StateOwner("module", path, part)
     kinds: list[type] = []
     for callback in trainer.callbacks:
-        if not _below(type(callback), ("mlscale",)):
+        if not _is_in_packages(type(callback), ("mlscale",)):
             kinds.append(type(callback))
             count = kinds.count(type(callback))
-            yield Owner("callback", f"number {count}" if count > 1 else "", callback)
+            yield StateOwner("callback", f"number {count}" if count > 1 else "", callback)
     if trainer.datamodule is not None:
-        yield Owner("data", "", trainer.datamodule)
+        yield StateOwner("data", "", trainer.datamodule)
     if trainer.fit_loop._combined_loader is not None:
         for number, loader in enumerate(trainer.fit_loop._combined_loader.flattened):
-            yield Owner("loader", f"number {number + 1}" if number else "", loader)
+            yield StateOwner("loader", f"number {number + 1}" if number else "", loader)
 
 
-class _Walk:
+class _ObjectTraversal:
     """A traversal that visits each object once: objects may refer to each other in cycles."""
 
     def __init__(self) -> None:
-        self.found: Found = {}
+        self.digests: AttributeDigests = {}
         self._seen: set[int] = set()
 
-    def look(self, owner: Owner, depth: int = 0) -> None:
-        if id(owner.value) in self._seen or len(self._seen) > _MOST_OBJECTS:
+    def visit_object(self, owner: StateOwner, depth: int = 0) -> None:
+        if id(owner.value) in self._seen or len(self._seen) > _MAX_OBJECTS:
             return
         self._seen.add(id(owner.value))
         kind: type = type(owner.value)
-        left = _theirs(kind)
-        for name, part in _attributes(owner.value).items():
-            if (state := digests.generator(part)) is not None:
-                self._note(owner, name, "generator", state)
+        left = _find_library_attributes(kind)
+        for name, part in _collect_attributes(owner.value).items():
+            if (state := digests.hash_generator(part)) is not None:
+                self._record_digest(owner, name, "generator", state)
                 continue
-            digest = digests.plain(part) if name not in left else digests.NOTHING
+            digest = digests.hash_value(part) if name not in left else digests.NOTHING
             if digest is not digests.NOTHING:
-                self._note(owner, name, "tensor" if hasattr(part, "shape") else "value", digest)
-            self._enter(owner, name, part, depth)  # an attribute of Lightning's may contain an object of the user
+                self._record_digest(owner, name, "tensor" if hasattr(part, "shape") else "value", digest)
+            self._visit_nested(
+                owner, name, part, depth
+            )  # an attribute of Lightning's may contain an object of the user
 
-    def _enter(self, owner: Owner, path: str, part: Any, depth: int) -> None:
+    def _visit_nested(self, owner: StateOwner, path: str, part: Any, depth: int) -> None:
         """Visit an object, or the objects in a list or dictionary."""
-        if depth >= _DEPTH:
+        if depth >= _MAX_DEPTH:
             return
-        if _open(part):
-            self.look(owner.inside(path, part), depth + 1)
+        if _is_visited(part):
+            self.visit_object(owner.get_nested_owner(path, part), depth + 1)
             return
         if isinstance(part, Mapping):
-            entries: Iterable[tuple[Any, Any]] = list(part.items())[:_MOST_ENTRIES]
+            entries: Iterable[tuple[Any, Any]] = list(part.items())[:_MAX_ENTRIES]
         elif isinstance(part, list | tuple):
-            entries = enumerate(part[:_MOST_ENTRIES])
+            entries = enumerate(part[:_MAX_ENTRIES])
         else:
             return
         for key, entry in entries:
             inner = f"{path}[{key!r}]"
-            if (state := digests.generator(entry)) is not None:
-                self._note(owner, inner, "generator", state)
+            if (state := digests.hash_generator(entry)) is not None:
+                self._record_digest(owner, inner, "generator", state)
             else:
-                self._enter(owner, inner, entry, depth + 1)
+                self._visit_nested(owner, inner, entry, depth + 1)
 
-    def _note(self, owner: Owner, path: str, kind: str, digest: Any) -> None:
-        self.found.setdefault(str(owner), {})[path] = [kind, digest]
+    def _record_digest(self, owner: StateOwner, path: str, kind: str, digest: Any) -> None:
+        self.digests.setdefault(str(owner), {})[path] = [kind, digest]
 
 
-def _attributes(value: Any) -> dict[str, Any]:
+def _collect_attributes(value: Any) -> dict[str, Any]:
     """Return the attributes of an object, without methods, hooks and internals of its base class."""
-    found = dict(vars(value)) if hasattr(value, "__dict__") else {}
+    members = dict(vars(value)) if hasattr(value, "__dict__") else {}
     kind = type(value)
     internal: frozenset[str] = frozenset()
     for base in (nn.Module, pl.LightningModule, pl.LightningDataModule):
         if isinstance(value, base):
-            internal |= _made_by(base)
-    private = _below(kind, _LOADING)
+            internal |= _find_constructor_attributes(base)
+    private = _is_in_packages(kind, _LOADING)
     return {
         name: part
-        for name, part in found.items()
+        for name, part in members.items()
         if name not in internal
         and not callable(getattr(kind, name, None))  # a method or hook that was replaced on the instance
         and not (private and name.startswith("_"))
     }
 
 
-def _open(value: Any) -> bool:
+def _is_visited(value: Any) -> bool:
     """Return True if the attributes of an object are visited: for classes of the run's own code, and loaders."""
     if isinstance(value, nn.Module | pl.LightningDataModule | pl.Trainer | type) or not hasattr(value, "__dict__"):
         return isinstance(value, DataLoader)
@@ -148,49 +150,49 @@ def _open(value: Any) -> bool:
     root = kind.__module__.partition(".")[0]
     if root in sys.stdlib_module_names and root != "__main__":
         return False
-    return _below(kind, _LOADING) or not _below(kind, _CLOSED)
+    return _is_in_packages(kind, _LOADING) or not _is_in_packages(kind, _LIBRARIES)
 
 
 @cache
-def _theirs(kind: type) -> frozenset[str]:
+def _find_library_attributes(kind: type) -> frozenset[str]:
     """Return the attributes that methods of library classes set (Lightning, torchmetrics, torch's loading, mlscale),
     unless a class of the user sets them, too."""
-    theirs: set[str] = set()
+    library: set[str] = set()
     own: set[str] = set()
     for base in kind.__mro__:
-        if _below(base, (*_OWN_STATE, *_LOADING)):
-            theirs.update(_stored(base))
-        elif not _below(base, ("torch",)):
-            own.update(_stored(base))
-    return frozenset(theirs - own)
+        if _is_in_packages(base, (*_OWN_STATE, *_LOADING)):
+            library.update(_find_assigned_attributes(base))
+        elif not _is_in_packages(base, ("torch",)):
+            own.update(_find_assigned_attributes(base))
+    return frozenset(library - own)
 
 
-def _stored(kind: type) -> Iterator[str]:
+def _find_assigned_attributes(kind: type) -> Iterator[str]:
     """Yield the names of attributes to which the methods of one class assign."""
     for member in vars(kind).values():
         functions = (member.fget, member.fset) if isinstance(member, property) else (member,)
         for function in functions:
             # From the bytecode: an instance does not record which class's method has set an attribute.
-            code = getattr(_unwrapped(function), "__code__", None)
+            code = getattr(_unwrap_function(function), "__code__", None)
             if code is not None:
                 yield from (step.argval for step in dis.get_instructions(code) if step.opname == "STORE_ATTR")
 
 
-def _unwrapped(function: Any) -> Any:
+def _unwrap_function(function: Any) -> Any:
     while hasattr(function, "__wrapped__"):
         function = function.__wrapped__
     return getattr(function, "__func__", function)
 
 
 @cache
-def _made_by(base: type) -> frozenset[str]:
+def _find_constructor_attributes(base: type) -> frozenset[str]:
     # The attributes of a fresh instance are those that the base class itself sets in its constructor.
     return frozenset(vars(base()))
 
 
-def _below(kind: type, roots: Sequence[str]) -> bool:
+def _is_in_packages(kind: type, roots: Sequence[str]) -> bool:
     return any(kind.__module__ == root or kind.__module__.startswith(root + ".") for root in roots)
 
 
-def _class(value: Any) -> str:
+def _format_class_name(value: Any) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}"

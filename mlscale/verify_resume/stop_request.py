@@ -11,19 +11,19 @@ from mlscale.runs import processes as process
 ORDER = "order.json"
 
 
-def there(folder: Path) -> Path:
+def get_stopped_path(folder: Path) -> Path:
     """Return the path of the file that the run creates when it has stopped and waits."""
     return folder / "there"
 
 
-def order(folder: Path, place: str | None = None, step: int = 0) -> None:
+def write_stop_order(folder: Path, phase: str | None = None, step: int = 0) -> None:
     """Write the order for a run that traces into `folder`: this process as its owner, and the place to stop.
 
     Args:
-        place: step, validation, save or between: the first of its kind from `step` on; None to continue to the end.
+        phase: step, validation, save or between: the first of its kind from `step` on; None to continue to the end.
         step: optimizer steps before the stop.
     """
     make_folders(folder)
     # That of an earlier attempt would have the next one killed at once.
-    there(folder).unlink(missing_ok=True)
-    write_json(folder / ORDER, {"place": place, "step": step, **process.this()})
+    get_stopped_path(folder).unlink(missing_ok=True)
+    write_json(folder / ORDER, {"place": phase, "step": step, **process.identify_process()})

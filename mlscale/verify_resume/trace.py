@@ -12,13 +12,13 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from mlscale.train.checkpoint import random_states as generators
 from mlscale.train.checkpoint import tensor_digests as digests
-from mlscale.train.checkpoint.step_boundary import inside_accumulation
-from mlscale.train.step_loss import loss_of
+from mlscale.train.checkpoint.step_boundary import is_accumulating
+from mlscale.train.step_loss import get_detached_loss
 from mlscale.verify_resume import object_attributes as attributes
-from mlscale.verify_resume.halt import Halt
+from mlscale.verify_resume.halt import KillPointHalt
 
-_KEYS = 64  # sample keys of a batch that are kept
-_MEASURED = ("_s", "_bytes", "_gib", "time", "memory")  # endings of metrics that depend on the machine
+_MAX_SAMPLE_KEYS = 64  # sample keys of a batch that are kept
+_MACHINE_METRIC_SUFFIXES = ("_s", "_bytes", "_gib", "time", "memory")  # endings of metrics that depend on the machine
 
 
 class Trace(Callback):
@@ -39,7 +39,7 @@ class Trace(Callback):
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
         self._file: TextIO | None = None
-        self._halt = Halt(self.folder)
+        self._halt = KillPointHalt(self.folder)
         self._written = ("", -1)
         self._saved_at, self._saves = -1, 0  # the step of the last save, and the number of saves at it
         self._losses: list[str] = []
@@ -54,7 +54,7 @@ class Trace(Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         self._file = (self.folder / f"rank{trainer.global_rank}.jsonl").open("a")
         self._file.write("\n")  # a kill may have cut the last line short
-        self._write({"kind": "attempt"})
+        self._write_record({"kind": "attempt"})
         epoch_loop = trainer.fit_loop.epoch_loop
         start = epoch_loop.on_run_start  # that of ExactResume, which loads batches again, and restores the generators
 
@@ -62,50 +62,52 @@ class Trace(Callback):
             began = time.perf_counter()
             kind = "resumed" if epoch_loop.batch_progress.current.ready else "begin"
             start(fetcher)
-            self._look(kind, trainer, pl_module, seconds=time.perf_counter() - began)
+            self._write_state_line(kind, trainer, pl_module, seconds=time.perf_counter() - began)
 
         epoch_loop.on_run_start = on_run_start
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._halt.at("step", trainer)
-        self._batches.append(str(digests.plain(_flat(batch))))
+        self._halt.stop_at_phase("step", trainer)
+        self._batches.append(str(digests.hash_value(_flatten_batch(batch))))
         keys = batch.get("key") if isinstance(batch, Mapping) else None
-        self._keys += [str(key) for key in keys][:_KEYS] if isinstance(keys, list | tuple) else []
+        self._keys += [str(key) for key in keys][:_MAX_SAMPLE_KEYS] if isinstance(keys, list | tuple) else []
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        loss = loss_of(outputs)
+        loss = get_detached_loss(outputs)
         # Hexadecimal: exact, which a rounded decimal number is not.
         self._losses.append("none" if loss is None else float(loss).hex())
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if not trainer.sanity_checking:
-            self._halt.at("validation", trainer)
+            self._halt.stop_at_phase("validation", trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
-            self._write({"kind": "validation", "step": trainer.global_step, "metrics": _metrics(trainer)})
+            self._write_record(
+                {"kind": "validation", "step": trainer.global_step, "metrics": _collect_logged_metrics(trainer)}
+            )
 
     def on_save_checkpoint(self, trainer: Any, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Write the line of a boundary before its checkpoint, if due: a checkpoint must not be ahead of the trace."""
         at_epoch = getattr(trainer.fit_loop, "_at_epoch_boundary", False)
         if self._losses or at_epoch:
-            self._look("epoch" if at_epoch else "step", trainer, pl_module)
-        self._write({"kind": "save", "step": trainer.global_step})
+            self._write_state_line("epoch" if at_epoch else "step", trainer, pl_module)
+        self._write_record({"kind": "save", "step": trainer.global_step})
         self._saves = self._saves + 1 if trainer.global_step == self._saved_at else 1
         self._saved_at = trainer.global_step
-        self._halt.at("save" if self._saves == 1 else "between", trainer)
+        self._halt.stop_at_phase("save" if self._saves == 1 else "between", trainer)
 
     def on_step_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not inside_accumulation(trainer):
-            self._look("step", trainer, pl_module)
+        if not is_accumulating(trainer):
+            self._write_state_line("step", trainer, pl_module)
 
     def on_epoch_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._look("epoch", trainer, pl_module)
+        self._write_state_line("epoch", trainer, pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._look("end", trainer, pl_module)
+        self._write_state_line("end", trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self._file is not None:
@@ -114,76 +116,83 @@ class Trace(Callback):
 
     # Content of a line
 
-    def _look(self, kind: str, trainer: Any, module: LightningModule, **more: Any) -> None:
+    def _write_state_line(self, kind: str, trainer: Any, module: LightningModule, **more: Any) -> None:
         # A save and the boundary's own hook may both write the line of a boundary.
         if self._written == (kind, trainer.global_step):
             return
         self._written = (kind, trainer.global_step)
-        self._write(
+        self._write_record(
             {
                 "kind": kind,
                 "step": trainer.global_step,
                 "batches": self._batches,
                 "keys": self._keys,
                 "losses": self._losses,
-                "metrics": _metrics(trainer),
-                "tensors": _tensors(module),
-                "optimizer": _optimizers(trainer, module),
-                "generators": _generators(trainer),
-                "own": attributes.look(trainer, module),
+                "metrics": _collect_logged_metrics(trainer),
+                "tensors": _hash_tensors(module),
+                "optimizer": _hash_optimizers(trainer, module),
+                "generators": _hash_generators(trainer),
+                "own": attributes.hash_object_attributes(trainer, module),
                 **more,
             }
         )
         self._batches, self._keys, self._losses = [], [], []
 
-    def _write(self, record: dict[str, Any]) -> None:
+    def _write_record(self, record: dict[str, Any]) -> None:
         if self._file is not None:
             self._file.write(json.dumps(record, separators=(",", ":")) + "\n")
             self._file.flush()  # to the operating system: it is kept when the process is killed
 
 
-def _tensors(module: LightningModule) -> dict[str, str]:
-    found = {f"parameter {name}": digests.of_tensor(value) for name, value in module.named_parameters()}
-    return found | {f"buffer {name}": digests.of_tensor(value) for name, value in module.named_buffers()}
+def _hash_tensors(module: LightningModule) -> dict[str, str]:
+    parameters = {f"parameter {name}": digests.hash_tensor(value) for name, value in module.named_parameters()}
+    return parameters | {f"buffer {name}": digests.hash_tensor(value) for name, value in module.named_buffers()}
 
 
-def _optimizers(trainer: Any, module: LightningModule) -> dict[str, Any]:
+def _hash_optimizers(trainer: Any, module: LightningModule) -> dict[str, Any]:
     """Return digests of the state and settings of optimizers, schedulers and the loss scaler, by name."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for number, optimizer in enumerate(trainer.optimizers):
         which = f"optimizer {number}" if len(trainer.optimizers) > 1 else "optimizer"
         for parameter, state in optimizer.state.items():
-            of = f"of {names.get(id(parameter), 'a tensor that is no parameter')}"
-            _add(found, {f"{which}: {key} {of}": value for key, value in state.items()})
+            target = f"of {names.get(id(parameter), 'a tensor that is no parameter')}"
+            _add_digests(entries, {f"{which}: {key} {target}": value for key, value in state.items()})
         for index, group in enumerate(optimizer.param_groups):
-            _add(found, {f"{which}: {key} of group {index}": v for key, v in group.items() if key != "params"})
+            _add_digests(
+                entries, {f"{which}: {key} of group {index}": v for key, v in group.items() if key != "params"}
+            )
     for number, config in enumerate(trainer.lr_scheduler_configs):
-        _add(found, {f"scheduler {number}: {key}": value for key, value in config.scheduler.state_dict().items()})
-    _add(found, {f"precision: {key}": value for key, value in trainer.precision_plugin.state_dict().items()})
-    return found
+        _add_digests(
+            entries, {f"scheduler {number}: {key}": value for key, value in config.scheduler.state_dict().items()}
+        )
+    _add_digests(entries, {f"precision: {key}": value for key, value in trainer.precision_plugin.state_dict().items()})
+    return entries
 
 
-def _add(found: dict[str, Any], values: dict[str, Any]) -> None:
+def _add_digests(entries: dict[str, Any], values: dict[str, Any]) -> None:
     for name, value in values.items():
-        digest = digests.of_tensor(value) if hasattr(value, "untyped_storage") else digests.plain(value)
+        digest = digests.hash_tensor(value) if hasattr(value, "untyped_storage") else digests.hash_value(value)
         if digest is not digests.NOTHING:
-            found[name] = digest
+            entries[name] = digest
 
 
-def _generators(trainer: Any) -> dict[str, str]:
-    return {name: str(digests.plain(state)) for name, state in generators.state(trainer.strategy.root_device).items()}
+def _hash_generators(trainer: Any) -> dict[str, str]:
+    return {
+        name: str(digests.hash_value(state))
+        for name, state in generators.collect_generator_states(trainer.strategy.root_device).items()
+    }
 
 
-def _metrics(trainer: Trainer) -> dict[str, str]:
+def _collect_logged_metrics(trainer: Trainer) -> dict[str, str]:
     """Return the logged metrics, without times and memory."""
     return {
         name: float(value).hex() if value.is_floating_point() else str(value.item())
         for name, value in trainer.callback_metrics.items()
-        if not name.endswith(_MEASURED) and not name.startswith("device/")
+        if not name.endswith(_MACHINE_METRIC_SUFFIXES) and not name.startswith("device/")
     }
 
 
-def _flat(batch: Any) -> Any:
+def _flatten_batch(batch: Any) -> Any:
     """Return a batch as containers of tensors; for a batch of another class, its attributes."""
-    return batch if digests.plain(batch) is not digests.NOTHING else getattr(batch, "__dict__", None)
+    return batch if digests.hash_value(batch) is not digests.NOTHING else getattr(batch, "__dict__", None)

@@ -11,23 +11,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_LOOKS = ("begin", "resumed", "step", "epoch", "end")  # lines with the entire state of a run
+_STATE_KINDS = ("begin", "resumed", "step", "epoch", "end")  # lines with the entire state of a run
 STARTS = ("begin", "resumed")  # of an epoch; of an attempt that resumes within one
 _ABSENT = "absent"
 
 
 @dataclass(frozen=True)
-class Line:
+class TraceLine:
     """A line of a trace: its kind, the optimizer steps so far, the attempt, and its content."""
 
     kind: str
     step: int
     attempt: int
-    holds: Mapping[str, Any]
+    content: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Part:
+class DifferingValue:
     """A value that differs.
 
     Attributes:
@@ -36,7 +36,7 @@ class Part:
         name: of the attribute, generator, metric or tensor.
         owner: the object that an attribute belongs to: `<role> <class> at <place>`.
         was, now: its value in both runs: a number, or a digest.
-        of: the kind of an attribute: value, tensor or generator.
+        value_kind: the kind of an attribute: value, tensor or generator.
     """
 
     kind: str
@@ -44,11 +44,11 @@ class Part:
     owner: str = ""
     was: Any = None
     now: Any = None
-    of: str = ""
+    value_kind: str = ""
 
 
 @dataclass(frozen=True)
-class Difference:
+class TraceDifference:
     """The first place at which a run computed something else.
 
     Attributes:
@@ -59,17 +59,17 @@ class Difference:
     """
 
     rank: int
-    line: Line
-    parts: tuple[Part, ...] = ()
+    line: TraceLine
+    parts: tuple[DifferingValue, ...] = ()
     missing: bool = False
 
-    def first(self, *kinds: str) -> Part | None:
+    def find_first_part(self, *kinds: str) -> DifferingValue | None:
         """Return the first part of one of these kinds; None where there is none."""
         return next((part for part in self.parts if part.kind in kinds), None)
 
 
 @dataclass
-class Comparison:
+class TraceComparison:
     """The comparison of a run with another one.
 
     Attributes:
@@ -78,19 +78,19 @@ class Comparison:
         changing: attributes that differ without an interruption, such as times and process numbers.
     """
 
-    difference: Difference | None = None
-    lost: list[tuple[Line, Part]] = field(default_factory=list)
+    difference: TraceDifference | None = None
+    lost: list[tuple[TraceLine, DifferingValue]] = field(default_factory=list)
     changing: set[tuple[str, str]] = field(default_factory=set)
 
 
-def read(folder: Path) -> list[list[Line]]:
+def read_traces(folder: Path) -> list[list[TraceLine]]:
     """Return the lines of a trace by rank, in the order of writing; a line that a kill cut short is left out."""
     # By number: as texts, rank10 comes before rank2.
     files = sorted(folder.glob("rank*.jsonl"), key=lambda path: int(path.stem.removeprefix("rank")))
-    return [list(_lines(path)) for path in files]
+    return [list(_parse_trace_lines(path)) for path in files]
 
 
-def _lines(path: Path) -> Iterator[Line]:
+def _parse_trace_lines(path: Path) -> Iterator[TraceLine]:
     attempt = 0
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
@@ -98,93 +98,95 @@ def _lines(path: Path) -> Iterator[Line]:
         except ValueError:
             continue
         attempt += record["kind"] == "attempt"
-        yield Line(record["kind"], record.get("step", 0), attempt, record)
+        yield TraceLine(record["kind"], record.get("step", 0), attempt, record)
 
 
-def went_on_from(lines: list[Line], attempt: int) -> int | None:
+def find_resumed_step(lines: list[TraceLine], attempt: int) -> int | None:
     """Return the optimizer step at which an attempt began; None where it ended before."""
     return next((line.step for line in lines if line.attempt == attempt and line.kind in STARTS), None)
 
 
-def compare(reference: list[list[Line]], other: list[list[Line]]) -> Comparison:
+def compare_traces(reference: list[list[TraceLine]], other: list[list[TraceLine]]) -> TraceComparison:
     """Compare a run, interrupted or not, with one that was not."""
-    result = Comparison()
-    found = []
+    result = TraceComparison()
+    differences = []
     for rank, (whole, lines) in enumerate(zip(reference, other, strict=False)):
-        found.append(_compare_rank(rank, whole, lines, result))
+        differences.append(_compare_rank(rank, whole, lines, result))
     if len(other) < len(reference):
-        found.append(Difference(len(other), reference[len(other)][0], missing=True))
-    differing = [difference for difference in found if difference is not None]
+        differences.append(TraceDifference(len(other), reference[len(other)][0], missing=True))
+    differing = [difference for difference in differences if difference is not None]
     # Of all ranks: later differences on other ranks may be effects of the first one.
-    result.difference = min(differing, key=_position, default=None)
+    result.difference = min(differing, key=_get_position, default=None)
     return result
 
 
-def _position(difference: Difference) -> tuple[bool, int, int]:
+def _get_position(difference: TraceDifference) -> tuple[bool, int, int]:
     return difference.missing, difference.line.attempt, difference.line.step
 
 
-def _compare_rank(rank: int, whole: list[Line], lines: list[Line], result: Comparison) -> Difference | None:
+def _compare_rank(
+    rank: int, whole: list[TraceLine], lines: list[TraceLine], result: TraceComparison
+) -> TraceDifference | None:
     known = {(line.kind, line.step): line for line in whole}
     reached = set()
     for line in lines:
-        if line.kind not in (*_LOOKS, "validation"):
+        if line.kind not in (*_STATE_KINDS, "validation"):
             continue
         # An attempt that resumes within an epoch begins with the state after a step of the other run.
         match = known.get(("step" if line.kind == "resumed" else line.kind, line.step))
         if match is None:
-            return Difference(rank, line, missing=True)
+            return TraceDifference(rank, line, missing=True)
         reached.add((match.kind, match.step))
-        own = list(_own(match, line)) if line.kind in _LOOKS else []
+        own = list(_compare_attributes(match, line)) if line.kind in _STATE_KINDS else []
         # Before any interruption: what differs here differs between any two runs.
         if line.attempt == 1:
             result.changing |= {(part.owner, part.name) for part in own}
         noted = {(part.owner, part.name) for _, part in result.lost} | result.changing
         result.lost += [(line, part) for part in own if (part.owner, part.name) not in noted]
-        if parts := list(_computed(match, line)):
-            return Difference(rank, line, tuple(parts))
-    left = [line for key, line in known.items() if key not in reached and line.kind in _LOOKS]
-    return Difference(rank, left[0], missing=True) if left else None
+        if parts := list(_compare_computed(match, line)):
+            return TraceDifference(rank, line, tuple(parts))
+    left = [line for key, line in known.items() if key not in reached and line.kind in _STATE_KINDS]
+    return TraceDifference(rank, left[0], missing=True) if left else None
 
 
-def _own(match: Line, line: Line) -> Iterator[Part]:
+def _compare_attributes(match: TraceLine, line: TraceLine) -> Iterator[DifferingValue]:
     """Yield attributes and generators of the run's objects that differ."""
-    before, now = match.holds["own"], line.holds["own"]
+    before, now = match.content["own"], line.content["own"]
     for owner in {**before, **now}:
         one, other = before.get(owner, {}), now.get(owner, {})
         for name in {**one, **other}:
             was, is_now = one.get(name, ["", _ABSENT]), other.get(name, ["", _ABSENT])
             if was[1] != is_now[1]:
-                of = was[0] or is_now[0]
-                kind = "own generator" if of == "generator" else "attribute"
-                yield Part(kind, name, owner, was[1], is_now[1], of)
+                value_kind = was[0] or is_now[0]
+                kind = "own generator" if value_kind == "generator" else "attribute"
+                yield DifferingValue(kind, name, owner, was[1], is_now[1], value_kind)
 
 
-def _computed(match: Line, line: Line) -> Iterator[Part]:
+def _compare_computed(match: TraceLine, line: TraceLine) -> Iterator[DifferingValue]:
     """Yield computed values that differ, causes first. At the start of an attempt batches and losses do not exist."""
-    before, now, began = match.holds, line.holds, line.kind in STARTS
+    before, now, began = match.content, line.content, line.kind in STARTS
     if line.kind != "validation":
         if not began:
-            for index, (was, is_now) in enumerate(_pairs(before["batches"], now["batches"])):
+            for index, (was, is_now) in enumerate(_zip_padded(before["batches"], now["batches"])):
                 if was != is_now:
-                    yield Part("batch", str(index), "", before["keys"], now["keys"])
-        yield from _differing("generator", before["generators"], now["generators"])
+                    yield DifferingValue("batch", str(index), "", before["keys"], now["keys"])
+        yield from _compare_entries("generator", before["generators"], now["generators"])
         if not began:
-            for index, (was, is_now) in enumerate(_pairs(before["losses"], now["losses"])):
+            for index, (was, is_now) in enumerate(_zip_padded(before["losses"], now["losses"])):
                 if was != is_now:
-                    yield Part("loss", str(index), "", was, is_now)
-        yield from _differing("tensor", before["tensors"], now["tensors"])
-        yield from _differing("optimizer", before["optimizer"], now["optimizer"])
-    yield from _differing("metric", before["metrics"], now["metrics"])
+                    yield DifferingValue("loss", str(index), "", was, is_now)
+        yield from _compare_entries("tensor", before["tensors"], now["tensors"])
+        yield from _compare_entries("optimizer", before["optimizer"], now["optimizer"])
+    yield from _compare_entries("metric", before["metrics"], now["metrics"])
 
 
-def _differing(kind: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Part]:
+def _compare_entries(kind: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[DifferingValue]:
     for name in {**before, **now}:
         was, is_now = before.get(name, _ABSENT), now.get(name, _ABSENT)
         if was != is_now:
-            yield Part(kind, name, "", was, is_now)
+            yield DifferingValue(kind, name, "", was, is_now)
 
 
-def _pairs(one: list[str], other: list[str]) -> Iterator[tuple[str, str]]:
+def _zip_padded(one: list[str], other: list[str]) -> Iterator[tuple[str, str]]:
     for index in range(max(len(one), len(other))):
-        yield tuple((each[index] if index < len(each) else _ABSENT) for each in (one, other))  # type: ignore[misc]
+        yield tuple((values[index] if index < len(values) else _ABSENT) for values in (one, other))  # type: ignore[misc]

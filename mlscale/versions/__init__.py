@@ -6,6 +6,6 @@ truth.
 
 from mlscale.versions.local_registry import LocalRegistry, Published
 from mlscale.versions.version_record import File, Kind, Version
-from mlscale.versions.wandb_mirror import WandbRegistry, opened
+from mlscale.versions.wandb_mirror import WandbRegistry, open_registry
 
-__all__ = ["File", "Kind", "LocalRegistry", "Published", "Version", "WandbRegistry", "opened"]
+__all__ = ["File", "Kind", "LocalRegistry", "Published", "Version", "WandbRegistry", "open_registry"]

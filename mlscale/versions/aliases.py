@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.atomic_files import read_json, write_json
-from mlscale.contracts import expect, stamp
+from mlscale.contracts import expect_format, get_format_tag
 from mlscale.errors import MLScaleError
-from mlscale.runs.identity import now
+from mlscale.runs.identity import get_current_time
 from mlscale.versions.version_reference import CHALLENGER, CHAMPION, PREVIOUS
 
 FILE = "aliases.json"
@@ -18,7 +18,7 @@ _MOVES = 1000  # of a model; older ones are dropped, so that the file stays smal
 
 
 @dataclass(frozen=True)
-class Move:
+class AliasMove:
     """The move of an alias from one version to another.
 
     Attributes:
@@ -45,10 +45,10 @@ class Aliases:
     """
 
     of: Mapping[str, int] = field(default_factory=dict)
-    moves: tuple[Move, ...] = ()
+    moves: tuple[AliasMove, ...] = ()
 
     @classmethod
-    def read(cls, folder: Path) -> Aliases:
+    def read_aliases(cls, folder: Path) -> Aliases:
         """Return the aliases in the folder of a model; empty where no version was ever given one.
 
         Raises:
@@ -58,11 +58,11 @@ class Aliases:
         if not path.exists():
             return cls()
         document = read_json(path)
-        expect("aliases", document, str(path))
+        expect_format("aliases", document, str(path))
         try:
             of = {str(alias): int(number) for alias, number in document["aliases"].items()}
             # Other keys are ignored: a later mlscale may add some.
-            moves = tuple(Move(**{key: move[key] for key in _FIELDS}) for move in document["moves"])
+            moves = tuple(AliasMove(**{key: move[key] for key in _FIELDS}) for move in document["moves"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise MLScaleError(
                 "the aliases of a model are damaged",
@@ -72,19 +72,19 @@ class Aliases:
             ) from error
         return cls(of, moves)
 
-    def write(self, folder: Path) -> None:
+    def write_aliases(self, folder: Path) -> None:
         """Replace the aliases in the folder of a model atomically."""
-        write_json(folder / FILE, self.document())
+        write_json(folder / FILE, self.build_aliases_document())
 
-    def document(self) -> dict[str, Any]:
+    def build_aliases_document(self) -> dict[str, Any]:
         """Return the content of aliases.json."""
         return {
-            "format": stamp("aliases"),
+            "format": get_format_tag("aliases"),
             "aliases": dict(sorted(self.of.items())),
             "moves": [asdict(move) for move in self.moves[-_MOVES:]],
         }
 
-    def given(self, alias: str, number: int, act: str) -> Aliases:
+    def assign_alias(self, alias: str, number: int, act: str) -> Aliases:
         """Return the aliases with `alias` on the version `number`. The champion before becomes `previous`; a champion
         stops being the challenger."""
         # Unchanged: promoting the champion again must not make it its own `previous`.
@@ -96,9 +96,9 @@ class Aliases:
                 wanted[PREVIOUS] = self.of[CHAMPION]
             if self.of.get(CHALLENGER) == number:
                 wanted[CHALLENGER] = None
-        return self._moved(wanted, act)
+        return self._move_aliases(wanted, act)
 
-    def swapped(self, where: str) -> Aliases:
+    def swap_champion(self, where: str) -> Aliases:
         """Return the aliases with champion and previous exchanged.
 
         Raises:
@@ -111,16 +111,16 @@ class Aliases:
                 why="the second promotion of a model makes the first one 'previous'",
                 fix="mlscale versions promote <version>",
             )
-        return self._moved({CHAMPION: self.of[PREVIOUS], PREVIOUS: self.of[CHAMPION]}, "rollback")
+        return self._move_aliases({CHAMPION: self.of[PREVIOUS], PREVIOUS: self.of[CHAMPION]}, "rollback")
 
-    def on(self, number: int) -> list[str]:
+    def list_aliases_of(self, number: int) -> list[str]:
         """Return the aliases of one version, sorted."""
         return sorted(alias for alias, held in self.of.items() if held == number)
 
-    def _moved(self, wanted: Mapping[str, int | None], act: str) -> Aliases:
-        time = now()
+    def _move_aliases(self, wanted: Mapping[str, int | None], act: str) -> Aliases:
+        time = get_current_time()
         # All moves of one act have the same time, so that they can be recognised as one.
-        moves = [Move(time, act, alias, self.of.get(alias), number) for alias, number in wanted.items()]
+        moves = [AliasMove(time, act, alias, self.of.get(alias), number) for alias, number in wanted.items()]
         merged = {**self.of, **wanted}
         of = {alias: number for alias, number in merged.items() if number is not None}
         return replace(self, of=of, moves=(*self.moves, *moves))

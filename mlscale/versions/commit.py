@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from mlscale.atomic_files import ASIDE, PRIVATE_FOLDER, artefacts, sync_folder, write_json
+from mlscale.atomic_files import ASIDE, PRIVATE_FOLDER, iterate_regular_files, sync_folder, write_json
 from mlscale.errors import MLScaleError
-from mlscale.versions.object_store import Objects, holds
-from mlscale.versions.version_record import PAYLOAD, RECORD, Version, is_place
+from mlscale.versions.object_store import ObjectStore, has_content
+from mlscale.versions.version_record import PAYLOAD, RECORD, Version, is_payload_path
 
 
-def commit(draft: Version, objects: Objects) -> Version:
+def commit_version(draft: Version, objects: ObjectStore) -> Version:
     """Commit a draft as the next version; its path is the model's folder, and its files are in the object store.
 
     Raises:
@@ -23,25 +23,25 @@ def commit(draft: Version, objects: Objects) -> Version:
     folder = draft.path
     for left in folder.glob(f"{ASIDE}*"):  # of killed processes: the lock excludes other writers
         shutil.rmtree(left) if left.is_dir() else left.unlink()
-    number = max(numbers(folder), default=0) + 1
+    number = max(list_version_numbers(folder), default=0) + 1
     version = replace(draft, number=number, path=folder / f"v{number}")
     aside = folder / f"{ASIDE}v{number}-{secrets.token_hex(4)}"
     made = {aside, aside / PAYLOAD, *((aside / PAYLOAD / name).parent for name in version.files)}
     # Sorted, parents come first and get the private mode; `mkdir` gives it only to the last folder of a path.
-    for each in sorted(made):
-        each.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+    for subfolder in sorted(made):
+        subfolder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
     for name, file in version.files.items():
-        objects.place(file, aside / PAYLOAD / name)
-    write_json(aside / RECORD, version.document())
+        objects.link_file(file, aside / PAYLOAD / name)
+    write_json(aside / RECORD, version.build_version_record())
     # Before the rename: after a power failure a committed version must not lack files.
-    for each in made:
-        sync_folder(each)
+    for subfolder in made:
+        sync_folder(subfolder)
     aside.rename(version.path)
     sync_folder(folder)
     return version
 
 
-def mend(version: Version, objects: Objects) -> None:
+def restore_version_files(version: Version, objects: ObjectStore) -> None:
     """Restore a version's corrupted files from the object store.
 
     Raises:
@@ -49,42 +49,42 @@ def mend(version: Version, objects: Objects) -> None:
     """
     for name, file in version.files.items():
         target = version.payload / name
-        if not holds(target, file):
+        if not has_content(target, file):
             target.parent.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
-            objects.place(file, target)
+            objects.link_file(file, target)
 
 
-def numbers(folder: Path) -> list[int]:
+def list_version_numbers(folder: Path) -> list[int]:
     """Return the numbers of the versions in the folder of a model, ascending."""
     names = (path.name for path in folder.glob("v*"))
     return sorted(int(name[1:]) for name in names if name[1:].isdecimal())
 
 
-def sources_of(files: Path | Mapping[str, Path]) -> dict[str, Path]:
+def collect_sources(files: Path | Mapping[str, Path]) -> dict[str, Path]:
     """Return the files to publish, by their path in the version, from a folder or from a mapping of files.
 
     Raises:
         MLScaleError: there are none, one is not a regular file, or its path is not allowed in a version.
     """
     if isinstance(files, Mapping):
-        found = dict(files)
+        sources = dict(files)
     else:
-        # `artefacts` skips links: without an error the version would lack these files.
+        # `iterate_regular_files` skips links: without an error the version would lack these files.
         linked = [path for path in files.rglob("*") if path.is_symlink()]
         if linked:
             raise MLScaleError(
                 "a version holds files, not links", where=str(linked[0]), fix="put the file in its place"
             )
-        found = {path.relative_to(files).as_posix(): path for path in artefacts(files)}
-    if not found:
+        sources = {path.relative_to(files).as_posix(): path for path in iterate_regular_files(files)}
+    if not sources:
         raise MLScaleError(
             "there is nothing to publish",
             where=str(files),
             why="no file is there",
             fix="mlscale versions add <a run or a servable's folder>",
         )
-    for name, path in found.items():
-        if not is_place(name):
+    for name, path in sources.items():
+        if not is_payload_path(name):
             raise MLScaleError(
                 f"'{name}' is no place in a version", where=str(path), fix="name files by a relative path without '..'"
             )
@@ -95,4 +95,4 @@ def sources_of(files: Path | Mapping[str, Path]) -> dict[str, Path]:
                 why="it is not there",
                 fix="mlscale runs ls and mlscale runs checkpoints show what there is to publish",
             )
-    return found
+    return sources

@@ -19,7 +19,7 @@ _POLL_SECONDS = 0.01
 
 
 @contextlib.contextmanager
-def held(folder: Path, seconds: float = _WAIT_SECONDS) -> Iterator[None]:
+def hold_folder_lock(folder: Path, seconds: float = _WAIT_SECONDS) -> Iterator[None]:
     """Hold the lock of `folder`, which exists, inside the block; the system releases it when the process ends.
 
     Args:
@@ -32,13 +32,13 @@ def held(folder: Path, seconds: float = _WAIT_SECONDS) -> Iterator[None]:
     # The lock file stays: were it removed, two processes could each lock a different file of this name.
     handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
     try:
-        _take(handle, folder, time.monotonic() + seconds)
+        _acquire_lock(handle, folder, time.monotonic() + seconds)
         yield
     finally:
         os.close(handle)
 
 
-def _take(handle: int, folder: Path, end: float) -> None:
+def _acquire_lock(handle: int, folder: Path, end: float) -> None:
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -53,7 +53,7 @@ def _take(handle: int, folder: Path, end: float) -> None:
                     exit=Exit.ENVIRONMENT,
                 ) from error
             if time.monotonic() >= end:
-                raise Busy(
+                raise LockHeldError(
                     "another process is writing to the registry",
                     where=str(folder / LOCK),
                     fix="try again when it has ended",
@@ -62,12 +62,12 @@ def _take(handle: int, folder: Path, end: float) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-class Busy(MLScaleError):  # noqa: N818 - a state, raised as an error
+class LockHeldError(MLScaleError):
     """The lock is held by another process."""
 
 
 @contextlib.contextmanager
-def writing(root: Path) -> Iterator[None]:
+def translate_disk_errors(root: Path) -> Iterator[None]:
     """Turn disk errors inside the block into an error with the registry's folder and the setting that moves it.
 
     Raises:
@@ -76,15 +76,15 @@ def writing(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _unwritable(root, error) from error
+        raise _make_unwritable_error(root, error) from error
     except MLScaleError as error:
         # Its fix is the setting of the runs' folder, which does not move the registry.
         if isinstance(error.__cause__, OSError) and error.fix.startswith("runs_dir="):  # of mlscale.atomic_files
-            raise _unwritable(root, error.__cause__) from error.__cause__
+            raise _make_unwritable_error(root, error.__cause__) from error.__cause__
         raise
 
 
-def _unwritable(root: Path, error: OSError) -> MLScaleError:
+def _make_unwritable_error(root: Path, error: OSError) -> MLScaleError:
     return MLScaleError(
         "can't write to the registry",
         where=str(error.filename or root),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mlscale.atomic_files import sha256
+from mlscale.atomic_files import compute_sha256
 from mlscale.errors import MLScaleError
 from mlscale.runs import checkpoint_files as checkpoints
 from mlscale.runs.folder import CONFIG, DERIVED, RunFolder
@@ -46,7 +46,7 @@ def publish_run(
             why="a version is made of a run that has ended, with its measurements",
             fix=f"mlscale runs resume {run.id}, or another run: mlscale runs ls",
         )
-    path = _checkpoint(run, checkpoint)
+    path = _find_valid_checkpoint(run, checkpoint)
     files = {WEIGHTS: path, CONFIG: run.path / CONFIG, DERIVED: run.path / DERIVED}
     _check_as_sealed(run, files, manifest["artefacts"])
     return registry.publish(
@@ -54,15 +54,15 @@ def publish_run(
         files,
         kind="checkpoint",
         metrics=manifest["metrics"],
-        run={**origin(run), "checkpoint": path.name},
+        run={**build_provenance(run), "checkpoint": path.name},
         data_version=document["data_version"],
-        parent=parent_of(registry, run),
-        notes=run.masker.mask(notes),
+        parent=find_parent_version(registry, run),
+        notes=run.masker.mask_text(notes),
         aliases=aliases,
     )
 
 
-def origin(run: RunFolder) -> dict[str, Any]:
+def build_provenance(run: RunFolder) -> dict[str, Any]:
     """Return the provenance that a version stores of the run that made it."""
     document = run.run
     code, initial = document["code"] or {}, document.get("init") or {}
@@ -84,32 +84,32 @@ def origin(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def parent_of(registry: LocalRegistry, run: RunFolder) -> str | None:
+def find_parent_version(registry: LocalRegistry, run: RunFolder) -> str | None:
     """Return the version that the run started from: the latest that its parent run made; None where there is none."""
     before = run.run["parent"]
-    made = registry.made_by(before) if before else None
+    made = registry.find_version_of_run(before) if before else None
     return made.ref if made else None
 
 
-def _checkpoint(run: RunFolder, name: str) -> Path:
+def _find_valid_checkpoint(run: RunFolder, name: str) -> Path:
     folder = run.path / "checkpoints"
     path = folder / f"{name}{checkpoints.SUFFIX}"
     if not path.is_file() and name == "best":
         path = folder / f"last{checkpoints.SUFFIX}"
     if not path.is_file():
-        there = ", ".join(sorted(each.stem for each in folder.glob(f"*{checkpoints.SUFFIX}"))) or "none"
+        available = ", ".join(sorted(file.stem for file in folder.glob(f"*{checkpoints.SUFFIX}"))) or "none"
         raise MLScaleError(
             f"the run has no checkpoint '{name}'",
             where=str(folder),
-            why=f"it has: {there}",
+            why=f"it has: {available}",
             fix="train with callbacks=default, which keeps the best and the last",
         )
-    found = checkpoints.verify(path)
-    if found.bad:
+    verified = checkpoints.verify_checkpoint(path)
+    if verified.is_corrupt:
         raise MLScaleError(
             "the checkpoint can't be published",
             where=str(path),
-            why=checkpoints.explain(found),
+            why=checkpoints.describe_checkpoint_state(verified),
             fix=f"mlscale runs checkpoints {run.id}, then: mlscale versions add {run.id} checkpoint=last",
         )
     return path
@@ -119,7 +119,7 @@ def _check_as_sealed(run: RunFolder, files: dict[str, Path], sealed: dict[str, A
     """Raise an error if a file differs from the run's seal: the metrics would then be those of another model."""
     for path in files.values():
         name = path.relative_to(run.path).as_posix()
-        if name not in sealed or not path.is_file() or sha256(path) != sealed[name]["sha256"]:
+        if name not in sealed or not path.is_file() or compute_sha256(path) != sealed[name]["sha256"]:
             raise MLScaleError(
                 f"{name} is not what the run was sealed with",
                 where=str(path),

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mlscale.atomic_files import artefacts
+from mlscale.atomic_files import iterate_regular_files
 from mlscale.contracts.servable_yaml import DOCUMENT as DOCUMENT
 from mlscale.contracts.servable_yaml import read_document
 from mlscale.errors import MLScaleError
 from mlscale.runs.folder import RunFolder
 from mlscale.secrets.mask import Masker
-from mlscale.versions.from_run import origin, parent_of
+from mlscale.versions.from_run import build_provenance, find_parent_version
 from mlscale.versions.local_registry import LocalRegistry, Published
-from mlscale.versions.object_store import holds
-from mlscale.versions.version_record import File, is_place
+from mlscale.versions.object_store import has_content
+from mlscale.versions.version_record import File, is_payload_path
 
 
 def publish_servable(
@@ -50,7 +50,7 @@ def publish_servable(
             why=f"it is from {made.get('id')}",
             fix="mlscale versions add <the servable's folder>",
         )
-    known = origin(run) if run else {"name": made.get("folder"), **made} if made.get("id") else None
+    known = build_provenance(run) if run else {"name": made.get("folder"), **made} if made.get("id") else None
     return registry.publish(
         name or document["name"],
         folder,
@@ -58,8 +58,8 @@ def publish_servable(
         metrics=document["metrics"],
         run={**known, "checkpoint": document["checkpoint"].get("name")} if known else None,
         data_version=document["data_version"],
-        parent=parent or (parent_of(registry, run) if run else None),
-        notes=Masker().mask(notes),
+        parent=parent or (find_parent_version(registry, run) if run else None),
+        notes=Masker().mask_text(notes),
         aliases=aliases,
     )
 
@@ -83,10 +83,10 @@ def read_servable(folder: Path) -> dict[str, Any]:
             why=repr(error),
             fix="mlscale export makes the servable again",
         ) from error
-    wrong = [name for name, file in files.items() if not (is_place(name) and holds(folder / name, file))]
-    there = {each.relative_to(folder).as_posix() for each in artefacts(folder)}
+    wrong = [name for name, file in files.items() if not (is_payload_path(name) and has_content(folder / name, file))]
+    present = {path.relative_to(folder).as_posix() for path in iterate_regular_files(folder)}
     # A file that the document does not list has no digest, so a later change to it would not be detected.
-    wrong += sorted(there - set(files) - {DOCUMENT})
+    wrong += sorted(present - set(files) - {DOCUMENT})
     if wrong:
         raise MLScaleError(
             "the servable is damaged",

@@ -16,16 +16,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlscale.atomic_files import artefacts, make_folders
-from mlscale.config.suggestions.suggest import nearest
+from mlscale.atomic_files import iterate_regular_files, make_folders
+from mlscale.config.suggestions.suggest import find_nearest
 from mlscale.errors import MLScaleError
-from mlscale.runs.identity import now
+from mlscale.runs.identity import get_current_time
 from mlscale.versions.aliases import Aliases
-from mlscale.versions.commit import commit, mend, numbers, sources_of
-from mlscale.versions.disk_lock import held, writing
-from mlscale.versions.object_store import Objects, holds
-from mlscale.versions.version_record import KINDS, Kind, Version, content_digest, read
-from mlscale.versions.version_reference import CHAMPION, LATEST, PREVIOUS, Reference, checked_alias, checked_name, parse
+from mlscale.versions.commit import collect_sources, commit_version, list_version_numbers, restore_version_files
+from mlscale.versions.disk_lock import hold_folder_lock, translate_disk_errors
+from mlscale.versions.object_store import ObjectStore, has_content
+from mlscale.versions.version_record import KINDS, Kind, Version, hash_version_content, read_version
+from mlscale.versions.version_reference import (
+    CHAMPION,
+    LATEST,
+    PREVIOUS,
+    VersionReference,
+    check_alias,
+    check_model_name,
+    parse_reference,
+)
 
 
 @dataclass(frozen=True)
@@ -50,60 +58,61 @@ class LocalRegistry:
 
     def __init__(self, root: str | Path = "registry") -> None:
         self.root = Path(root).absolute()
-        self._objects = Objects(self.root / "objects")
+        self._objects = ObjectStore(self.root / "objects")
 
     # Reading
 
-    def names(self) -> list[str]:
+    def list_model_names(self) -> list[str]:
         """Return the names of models that have versions, sorted."""
         folders = sorted((self.root / "versions").glob("*"))
-        return [folder.name for folder in folders if numbers(folder)]
+        return [folder.name for folder in folders if list_version_numbers(folder)]
 
-    def versions(self, name: str) -> list[Version]:
-        """Return the versions of a model, oldest first, without those with a corrupted record: see `damaged`."""
-        return [found for found in self._read_all(name).values() if isinstance(found, Version)]
+    def list_versions(self, name: str) -> list[Version]:
+        """Return the versions of a model, oldest first, without those with a corrupted record: see
+        `find_corrupted_versions`."""
+        return [entry for entry in self._read_all_versions(name).values() if isinstance(entry, Version)]
 
-    def damaged(self, name: str) -> dict[Path, str]:
+    def find_corrupted_versions(self, name: str) -> dict[Path, str]:
         """Return the versions of a model whose record can't be read, by folder, each with the reason."""
-        found = self._read_all(name)
-        return {path: error.why or error.what for path, error in found.items() if isinstance(error, MLScaleError)}
+        entries = self._read_all_versions(name)
+        return {path: error.why or error.what for path, error in entries.items() if isinstance(error, MLScaleError)}
 
-    def references(self) -> list[str]:
+    def list_references(self) -> list[str]:
         """Return all references to versions of this registry, for shell completion."""
-        found: list[str] = []
-        for name in self.names():
-            found += [name, f"{name}:{LATEST}"]
-            found += [f"{name}:v{number}" for number in numbers(self._folder(name))]
-            found += [f"{name}@{alias}" for alias in self.aliases(name).of]
-        return found
+        references: list[str] = []
+        for name in self.list_model_names():
+            references += [name, f"{name}:{LATEST}"]
+            references += [f"{name}:v{number}" for number in list_version_numbers(self._get_model_folder(name))]
+            references += [f"{name}@{alias}" for alias in self.get_aliases(name).of]
+        return references
 
-    def aliases(self, name: str) -> Aliases:
+    def get_aliases(self, name: str) -> Aliases:
         """Return the aliases of a model."""
-        return Aliases.read(self._folder(name))
+        return Aliases.read_aliases(self._get_model_folder(name))
 
-    def resolve(self, ref: str) -> Version:
+    def resolve_version(self, ref: str) -> Version:
         """Return the version for `ref`: `resnet:v7`, `resnet:latest`, `resnet@champion`; `resnet` is the champion, or
         without one the latest version. Its files are not read: see `fetch`.
 
         Raises:
             MLScaleError: version not found, or its record is corrupted.
         """
-        reference = parse(ref)
+        reference = parse_reference(ref)
         # Read without a lock, so the order matters: a version that has an alias is committed before it gets the alias.
-        of = {} if reference.number else self.aliases(reference.name).of
-        there = numbers(self._folder(reference.name))
-        if not there:
-            raise self._no_model(reference.name)
-        number = self._number(reference, of, there)
-        if number not in there:
-            span = f"v{there[0]} to v{there[-1]}" if len(there) > 1 else f"v{there[0]}"
+        of = {} if reference.number else self.get_aliases(reference.name).of
+        existing = list_version_numbers(self._get_model_folder(reference.name))
+        if not existing:
+            raise self._make_no_model_error(reference.name)
+        number = self._resolve_number(reference, of, existing)
+        if number not in existing:
+            span = f"v{existing[0]} to v{existing[-1]}" if len(existing) > 1 else f"v{existing[0]}"
             raise MLScaleError(
                 f"{reference.name} has no version v{number}",
-                where=str(self._folder(reference.name)),
+                where=str(self._get_model_folder(reference.name)),
                 why=f"it has {span}",
                 fix=f"mlscale versions ls {reference.name}",
             )
-        return read(self._folder(reference.name) / f"v{number}")
+        return read_version(self._get_model_folder(reference.name) / f"v{number}")
 
     def fetch(self, ref: str) -> Version:
         """Return the version for `ref` after comparing each of its files with its digest: `version.payload` holds what
@@ -112,15 +121,15 @@ class LocalRegistry:
         Raises:
             MLScaleError: version not found, or it is corrupted.
         """
-        return self.verified(self.resolve(ref))
+        return self.verify_version(self.resolve_version(ref))
 
-    def verified(self, version: Version) -> Version:
+    def verify_version(self, version: Version) -> Version:
         """Return `version` after comparing each of its files with its digest.
 
         Raises:
             MLScaleError: it is corrupted.
         """
-        wrong = self.changed(version)
+        wrong = self.find_changed_files(version)
         if wrong:
             raise MLScaleError(
                 f"{version.ref} is damaged: it does not hold what was published",
@@ -130,23 +139,23 @@ class LocalRegistry:
             )
         return version
 
-    def changed(self, version: Version) -> list[str]:
+    def find_changed_files(self, version: Version) -> list[str]:
         """Return what differs between a version's files and its record, one sentence each; reads all files."""
         wrong = []
         for name, file in version.files.items():
             path = version.payload / name
             if not path.is_file():
                 wrong.append(f"{name} is gone")
-            elif not holds(path, file):
+            elif not has_content(path, file):
                 wrong.append(f"{name} was altered")
         # A file that was added changes what a servable or a checkpoint loads, so it counts as a change.
-        there = {path.relative_to(version.payload).as_posix() for path in artefacts(version.payload)}
-        return wrong + [f"{name} was added" for name in sorted(there - set(version.files))]
+        present = {path.relative_to(version.payload).as_posix() for path in iterate_regular_files(version.payload)}
+        return wrong + [f"{name} was added" for name in sorted(present - set(version.files))]
 
-    def made_by(self, run_id: str) -> Version | None:
+    def find_version_of_run(self, run_id: str) -> Version | None:
         """Return the latest version that the run with that id made; None where there is none."""
-        found = [version for name in self.names() for version in self.versions(name)]
-        made = [version for version in found if (version.run or {}).get("id") == run_id]
+        versions = [version for name in self.list_model_names() for version in self.list_versions(name)]
+        made = [version for version in versions if (version.run or {}).get("id") == run_id]
         return max(made, key=lambda version: version.created, default=None)
 
     # Writing
@@ -178,22 +187,24 @@ class LocalRegistry:
             MLScaleError: a bad name, a file that can't be read, or a folder that can't be written to (exit code 5).
         """
         assert kind in KINDS, kind
-        checked_name(name)
+        check_model_name(name)
         for alias in aliases:
-            checked_alias(alias)
-        sources = sources_of(files)
-        with writing(self.root):
-            make_folders(self._folder(name))
+            check_alias(alias)
+        sources = collect_sources(files)
+        with translate_disk_errors(self.root):
+            make_folders(self._get_model_folder(name))
             # Before adding: the objects of this version have no links until it is committed.
-            self._objects.tidy()
-            stored = {path: self._objects.add(source) for path, source in sources.items()}  # slow, so without the lock
+            self._objects.remove_unused_files()
+            stored = {
+                path: self._objects.add_file(source) for path, source in sources.items()
+            }  # slow, so without the lock
             draft = Version(
-                path=self._folder(name),
+                path=self._get_model_folder(name),
                 name=name,
                 number=0,
                 kind=kind,
-                digest=content_digest(stored),
-                created=now(),
+                digest=hash_version_content(stored),
+                created=get_current_time(),
                 files=stored,
                 metrics=dict(metrics or {}),
                 run=run,
@@ -201,17 +212,17 @@ class LocalRegistry:
                 parent=parent,
                 notes=notes,
             )
-            with held(self._folder(name)):
-                version = self._same_content(draft)
+            with hold_folder_lock(self._get_model_folder(name)):
+                version = self._find_same_content(draft)
                 new = version is None
                 if version is None:
-                    version = commit(draft, self._objects)
+                    version = commit_version(draft, self._objects)
                 else:
-                    mend(version, self._objects)
+                    restore_version_files(version, self._objects)
                 for alias in aliases:
-                    self._write(name, self.aliases(name).given(alias, version.number, "publish"))
+                    self._write_aliases(name, self.get_aliases(name).assign_alias(alias, version.number, "publish"))
         # After the lock is released: sending to a mirror may take a minute.
-        self._after_a_change()
+        self._mirror_change()
         return Published(version, new)
 
     def promote(self, ref: str, alias: str = CHAMPION, *, replacing: str | None = None) -> Version:
@@ -225,8 +236,8 @@ class LocalRegistry:
         Raises:
             MLScaleError: version not found, it is corrupted, or another process has moved the alias meanwhile.
         """
-        checked_alias(alias)
-        if parse(ref).bare:
+        check_alias(alias)
+        if parse_reference(ref).is_bare:
             raise MLScaleError(
                 f"'{ref}' does not say which version to promote",
                 where="command line",
@@ -234,20 +245,20 @@ class LocalRegistry:
             )
         # All files are verified before the lock is taken: reading them may take minutes.
         version = self.fetch(ref)
-        before = self.resolve(replacing).number if replacing else None
-        with writing(self.root), held(self._folder(version.name)):
-            aliases = self.aliases(version.name)
+        before = self.resolve_version(replacing).number if replacing else None
+        with translate_disk_errors(self.root), hold_folder_lock(self._get_model_folder(version.name)):
+            aliases = self.get_aliases(version.name)
             # Read again under the lock: the comparison that led to this promotion may be out of date.
             holder = aliases.of.get(alias)
             if replacing and holder != before:
                 raise MLScaleError(
                     f"{version.name}@{alias} is not {replacing} any more",
-                    where=str(self._folder(version.name)),
+                    where=str(self._get_model_folder(version.name)),
                     why=f"somebody moved it to v{holder}" if holder else "somebody took it away",
                     fix=f"compare {version.ref} with {version.name}@{alias}, and promote it then",
                 )
-            self._write(version.name, aliases.given(alias, version.number, "promote"))
-        self._after_a_change()
+            self._write_aliases(version.name, aliases.assign_alias(alias, version.number, "promote"))
+        self._mirror_change()
         return version
 
     def rollback(self, name: str) -> Version:
@@ -256,65 +267,67 @@ class LocalRegistry:
         Raises:
             MLScaleError: model not found, it has no previous champion, or that one is corrupted.
         """
-        if not numbers(self._folder(checked_name(name))):
-            raise self._no_model(name)
-        where = str(self._folder(name))
-        version = self.fetch(f"{name}:v{self.aliases(name).swapped(where).of[CHAMPION]}")  # slow, so without the lock
-        with writing(self.root), held(self._folder(name)):
-            swapped = self.aliases(name).swapped(where)
+        if not list_version_numbers(self._get_model_folder(check_model_name(name))):
+            raise self._make_no_model_error(name)
+        where = str(self._get_model_folder(name))
+        version = self.fetch(
+            f"{name}:v{self.get_aliases(name).swap_champion(where).of[CHAMPION]}"
+        )  # slow, so without the lock
+        with translate_disk_errors(self.root), hold_folder_lock(self._get_model_folder(name)):
+            swapped = self.get_aliases(name).swap_champion(where)
             if swapped.of[CHAMPION] != version.number:
                 raise MLScaleError(
                     f"somebody moved {name}@champion meanwhile", where=where, fix=f"mlscale versions ls {name}"
                 )
-            self._write(name, swapped)
-        self._after_a_change()
+            self._write_aliases(name, swapped)
+        self._mirror_change()
         return version
 
-    def _after_a_change(self) -> None:
+    def _mirror_change(self) -> None:
         """Do nothing; a hook for mirrors, called after a change is written and the lock is released."""
 
     # Inside
 
-    def _folder(self, name: str) -> Path:
+    def _get_model_folder(self, name: str) -> Path:
         return self.root / "versions" / name
 
-    def _read_all(self, name: str) -> dict[Path, Version | MLScaleError]:
-        found: dict[Path, Version | MLScaleError] = {}
-        for number in numbers(self._folder(checked_name(name))):
-            path = self._folder(name) / f"v{number}"
+    def _read_all_versions(self, name: str) -> dict[Path, Version | MLScaleError]:
+        entries: dict[Path, Version | MLScaleError] = {}
+        for number in list_version_numbers(self._get_model_folder(check_model_name(name))):
+            path = self._get_model_folder(name) / f"v{number}"
             try:
-                found[path] = read(path)
+                entries[path] = read_version(path)
             except MLScaleError as error:
-                found[path] = error
-        return found
+                entries[path] = error
+        return entries
 
-    def _number(self, reference: Reference, of: Mapping[str, int], there: Sequence[int]) -> int:
+    def _resolve_number(self, reference: VersionReference, of: Mapping[str, int], existing: Sequence[int]) -> int:
         if reference.number is not None:
             return reference.number
-        if reference.alias == LATEST or (reference.bare and CHAMPION not in of):
-            return there[-1]
+        if reference.alias == LATEST or (reference.is_bare and CHAMPION not in of):
+            return existing[-1]
         alias = reference.alias or CHAMPION
         if alias in of:
             return of[alias]
         known = ", ".join(sorted(of)) or "none"
-        best = nearest(alias, of)
-        fix = f"mlscale versions promote {reference.name}:v{there[-1]} alias={alias}"
+        best = find_nearest(alias, of)
+        fix = f"mlscale versions promote {reference.name}:v{existing[-1]} alias={alias}"
         raise MLScaleError(
             f"no version of {reference.name} is {alias}",
-            where=str(self._folder(reference.name)),
+            where=str(self._get_model_folder(reference.name)),
             why=f"aliases: {known}",
             fix=f"{reference.name}@{best}" if best else "mlscale versions ls" if alias == PREVIOUS else fix,
         )
 
-    def _no_model(self, name: str) -> MLScaleError:
-        known = self.names()
+    def _make_no_model_error(self, name: str) -> MLScaleError:
+        known = self.list_model_names()
         if not known:
             return MLScaleError(
                 "there are no versions here",
                 where=str(self.root),
                 fix="mlscale versions add last, or name the folder: registry.root=<folder>",
             )
-        best = nearest(name, known)
+        best = find_nearest(name, known)
         return MLScaleError(
             f"no model '{name}'",
             where=str(self.root),
@@ -322,8 +335,8 @@ class LocalRegistry:
             fix=best or "mlscale versions ls",
         )
 
-    def _same_content(self, draft: Version) -> Version | None:
-        return next((version for version in self.versions(draft.name) if version.digest == draft.digest), None)
+    def _find_same_content(self, draft: Version) -> Version | None:
+        return next((version for version in self.list_versions(draft.name) if version.digest == draft.digest), None)
 
-    def _write(self, name: str, aliases: Aliases) -> None:
-        aliases.write(self._folder(name))
+    def _write_aliases(self, name: str, aliases: Aliases) -> None:
+        aliases.write_aliases(self._get_model_folder(name))

@@ -14,15 +14,15 @@ from typing import Any
 
 from mlscale.atomic_files import make_folders, read_json, write_json
 from mlscale.errors import MLScaleError
-from mlscale.runs.identity import new_id
+from mlscale.runs.identity import generate_id
 from mlscale.versions.local_registry import LocalRegistry
 from mlscale.versions.version_record import Version
 
-_PLACE = "mirror.json"
+_PROJECT_FILE = "mirror.json"
 
 
 @dataclass(frozen=True)
-class Place:
+class MirrorProject:
     """The project of a mirror.
 
     Attributes:
@@ -36,7 +36,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Receipt:
+class MirrorReceipt:
     """The versions and aliases of a model that have arrived.
 
     Attributes:
@@ -49,7 +49,7 @@ class Receipt:
 
 
 @dataclass(frozen=True)
-class Waiting:
+class PendingDelivery:
     """The versions and aliases of a model that have not arrived yet.
 
     Attributes:
@@ -66,7 +66,7 @@ class Waiting:
         return ", ".join([*(v.ref for v in self.versions), *([f"aliases of {self.name}"] if self.aliases else [])])
 
 
-class Outbox:
+class MirrorOutbox:
     """The folder of a mirror in a registry.
 
     Args:
@@ -78,14 +78,14 @@ class Outbox:
         self.folder = self.registry.root / "outbox" / "wandb"
 
     @property
-    def place(self) -> Place | None:
+    def mirror_project(self) -> MirrorProject | None:
         """The project of the mirror; None without a mirror."""
-        path = self.folder / _PLACE
+        path = self.folder / _PROJECT_FILE
         if not path.is_file():
             return None
         document = read_json(path)
         try:
-            return Place(document["project"], document["entity"], document["id"])
+            return MirrorProject(document["project"], document["entity"], document["id"])
         except KeyError as error:
             raise MLScaleError(
                 "can't read where the registry's mirror is",
@@ -94,54 +94,54 @@ class Outbox:
                 fix=f"remove it and begin again: rm {path}; mlscale versions sync project=<project>",
             ) from error
 
-    def begin(self, project: str, entity: str | None) -> Place:
+    def start_mirroring(self, project: str, entity: str | None) -> MirrorProject:
         """Start mirroring this registry to a project.
 
         Raises:
             MLScaleError: it is mirrored to another project: the receipts are of that one.
         """
-        place = self.place
-        if place is None:
+        mirror = self.mirror_project
+        if mirror is None:
             # One W&B run for the registry's whole life: the next delivery resumes it by this id.
-            place = Place(project, entity, f"registry-{new_id()}")
+            mirror = MirrorProject(project, entity, f"registry-{generate_id()}")
             make_folders(self.folder)
-            write_json(self.folder / _PLACE, asdict(place))
-        if (place.project, place.entity) != (project, entity):
-            there = f"{place.entity}/{place.project}" if place.entity else place.project
+            write_json(self.folder / _PROJECT_FILE, asdict(mirror))
+        if (mirror.project, mirror.entity) != (project, entity):
+            target = f"{mirror.entity}/{mirror.project}" if mirror.entity else mirror.project
             raise MLScaleError(
-                f"this registry is mirrored to {there} already",
-                where=str(self.folder / _PLACE),
+                f"this registry is mirrored to {target} already",
+                where=str(self.folder / _PROJECT_FILE),
                 why="what has arrived there is not elsewhere",
-                fix=f"registry.project={place.project} registry.entity={place.entity or 'null'}, or remove that file's "
-                "folder: then all versions are sent to the new place",
+                fix=f"registry.project={mirror.project} registry.entity={mirror.entity or 'null'}, "
+                "or remove that file's folder: then all versions are sent to the new place",
             )
-        return place
+        return mirror
 
-    def receipt(self, name: str) -> Receipt:
+    def read_receipt(self, name: str) -> MirrorReceipt:
         """Return the receipt of a model; an empty one where it can't be read, for sending again changes nothing."""
         try:
-            document = read_json(self._receipt(name))
-            versions = {int(number): str(there) for number, there in document["versions"].items()}
-            return Receipt(versions, {str(alias): int(number) for alias, number in document["aliases"].items()})
+            document = read_json(self._get_receipt_path(name))
+            versions = {int(number): str(remote_name) for number, remote_name in document["versions"].items()}
+            return MirrorReceipt(versions, {str(alias): int(number) for alias, number in document["aliases"].items()})
         except (MLScaleError, AttributeError, KeyError, TypeError, ValueError):
-            return Receipt()
+            return MirrorReceipt()
 
-    def sign(self, name: str, receipt: Receipt) -> None:
+    def write_receipt(self, name: str, receipt: MirrorReceipt) -> None:
         """Write the receipt of a model."""
         document: dict[str, Any] = asdict(receipt)
-        write_json(self._receipt(name), document)
+        write_json(self._get_receipt_path(name), document)
 
-    def waiting(self) -> list[Waiting]:
+    def list_pending(self) -> list[PendingDelivery]:
         """Return what has not arrived yet, by model."""
-        found = []
-        for name in self.registry.names():
-            receipt = self.receipt(name)
+        pending = []
+        for name in self.registry.list_model_names():
+            receipt = self.read_receipt(name)
             # Not in the receipts, whatever happened: a version committed just before a kill is found, too.
-            versions = tuple(v for v in self.registry.versions(name) if v.number not in receipt.versions)
-            moved = dict(self.registry.aliases(name).of) != dict(receipt.aliases)
+            versions = tuple(v for v in self.registry.list_versions(name) if v.number not in receipt.versions)
+            moved = dict(self.registry.get_aliases(name).of) != dict(receipt.aliases)
             if versions or moved:
-                found.append(Waiting(name, versions, moved))
-        return found
+                pending.append(PendingDelivery(name, versions, moved))
+        return pending
 
-    def _receipt(self, name: str) -> Path:
+    def _get_receipt_path(self, name: str) -> Path:
         return self.folder / "sent" / f"{name}.json"

@@ -12,22 +12,30 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from mlscale.config.suggestions.suggest import nearest
+from mlscale.config.suggestions.suggest import find_nearest
 from mlscale.contracts.servable_yaml import DOCUMENT
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files import SUFFIX
-from mlscale.runs.find import LAST, list_runs, match_runs, run_not_found
+from mlscale.runs.find import LAST, build_run_not_found, list_runs, match_runs
 from mlscale.runs.folder import RUN, RunFolder
 from mlscale.runs.recover import is_run_folder
 from mlscale.versions.local_registry import LocalRegistry
-from mlscale.versions.trained_model import BEST, TrainedModel, of_checkpoint, of_run, of_servable, of_version, shown
-from mlscale.versions.version_record import RECORD, Version, read
+from mlscale.versions.trained_model import (
+    BEST,
+    TrainedModel,
+    get_checkpoint_model,
+    get_run_model,
+    get_servable_model,
+    get_version_model,
+    shorten_path,
+)
+from mlscale.versions.version_record import RECORD, Version, read_version
 from mlscale.versions.version_reference import CHAMPION
 
 _SHOWN = 8  # candidates that a message lists
 
 
-class Candidate(NamedTuple):
+class ModelCandidate(NamedTuple):
     """A model that a reference may name.
 
     Attributes:
@@ -61,12 +69,12 @@ def resolve_reference(
         MLScaleError: it matches no model, or several; or `checkpoint` is given for a model that is not a run.
     """
     text = str(ref)
-    found = _candidates(text, isinstance(ref, Path), runs_dir, registry)
-    if len(found) > 1:
-        raise _ambiguous(text, found)
-    (model,) = (candidate.model for candidate in found)
+    candidates = _find_candidates(text, isinstance(ref, Path), runs_dir, registry)
+    if len(candidates) > 1:
+        raise _make_ambiguous_error(text, candidates)
+    (model,) = (candidate.model for candidate in candidates)
     if model.kind == "run":
-        model = of_run(RunFolder.open(model.path), checkpoint)
+        model = get_run_model(RunFolder.open(model.path), checkpoint)
     elif checkpoint not in (None, "", BEST):
         raise MLScaleError(
             f"checkpoint={checkpoint} chooses among a run's checkpoints, and {text} is one model",
@@ -75,13 +83,17 @@ def resolve_reference(
             fix="leave checkpoint out, or name the run",
         )
     if verify and model.is_registered:
-        LocalRegistry(model.path.parents[2]).verified(read(model.path))  # <root>/versions/<name>/v<number>
+        LocalRegistry(model.path.parents[2]).verify_version(
+            read_version(model.path)
+        )  # <root>/versions/<name>/v<number>
     if not quiet and text != str(model.path):
         print(f"model     {text}: {model.description}", file=sys.stderr, flush=True)
     return model
 
 
-def _candidates(text: str, is_path: bool, runs_dir: str | Path, registry: LocalRegistry | None) -> list[Candidate]:
+def _find_candidates(
+    text: str, is_path: bool, runs_dir: str | Path, registry: LocalRegistry | None
+) -> list[ModelCandidate]:
     """Return every model with exactly the name `text`, or else every run whose id or name begins with it.
 
     Raises:
@@ -89,41 +101,43 @@ def _candidates(text: str, is_path: bool, runs_dir: str | Path, registry: LocalR
     """
     path = Path(os.path.expanduser(text))  # not Path.expanduser, which raises for a user that does not exist
     if is_path or _is_path(text):
-        return [Candidate(_at_path(text, path, runs_dir), text)]
+        return [ModelCandidate(_resolve_path(text, path, runs_dir), text)]
     # A bare name may be a folder in the working directory, a run and a version at once: all are collected.
-    here = _in_folder(path, runs_dir) if text and path.is_dir() else None
+    here = _find_model_in_folder(path, runs_dir) if text and path.is_dir() else None
     exact, partial = match_runs(text, runs_dir)
-    found = {here.path: Candidate(here, f".{os.sep}{text}")} if here else {}
+    candidates = {here.path: ModelCandidate(here, f".{os.sep}{text}")} if here else {}
     for run in exact:
-        model = of_run(run)
+        model = get_run_model(run)
         # Keyed by path: a run's folder and its id are the same model, which is not ambiguous.
-        found.setdefault(model.path, Candidate(model, shown(model.path)))
-    if (version := _version(text, registry, alone=not found)) is not None:
-        found[version.path] = Candidate(of_version(version, runs_dir), _unmistakable(text, version.path, registry))
-    if not found:
-        found = {run.path: Candidate(of_run(run), shown(run.path)) for run in partial}
-    if not found:
-        raise _not_found(text, runs_dir, registry)
-    return list(found.values())
+        candidates.setdefault(model.path, ModelCandidate(model, shorten_path(model.path)))
+    if (version := _find_version(text, registry, alone=not candidates)) is not None:
+        candidates[version.path] = ModelCandidate(
+            get_version_model(version, runs_dir), _choose_unique_reference(text, version.path, registry)
+        )
+    if not candidates:
+        candidates = {run.path: ModelCandidate(get_run_model(run), shorten_path(run.path)) for run in partial}
+    if not candidates:
+        raise _make_not_found_error(text, runs_dir, registry)
+    return list(candidates.values())
 
 
 def _is_path(text: str) -> bool:
     return "/" in text or os.sep in text or text.startswith((".", "~")) or text.endswith(SUFFIX)
 
 
-def _at_path(text: str, path: Path, runs_dir: str | Path) -> TrainedModel:
+def _resolve_path(text: str, path: Path, runs_dir: str | Path) -> TrainedModel:
     """Return the model in a folder or a file.
 
     Raises:
         MLScaleError: it does not exist, or is not a model.
     """
-    if path.is_dir() and (found := _in_folder(path, runs_dir)) is not None:
-        return found
+    if path.is_dir() and (model := _find_model_in_folder(path, runs_dir)) is not None:
+        return model
     # The document of a model stands for its folder.
     if path.is_file() and path.name in (RUN, DOCUMENT, RECORD):
-        return _at_path(text, path.parent, runs_dir)
+        return _resolve_path(text, path.parent, runs_dir)
     if path.is_file():
-        return of_checkpoint(path)
+        return get_checkpoint_model(path)
     if text.endswith(SUFFIX):
         raise MLScaleError("there is no such checkpoint", where=f"ref={text}", fix="mlscale runs checkpoints last")
     raise MLScaleError(
@@ -134,18 +148,18 @@ def _at_path(text: str, path: Path, runs_dir: str | Path) -> TrainedModel:
     )
 
 
-def _in_folder(folder: Path, runs_dir: str | Path) -> TrainedModel | None:
+def _find_model_in_folder(folder: Path, runs_dir: str | Path) -> TrainedModel | None:
     """Return the model in the folder of a run, a servable or a version; None for any other folder."""
     if is_run_folder(folder):
-        return of_run(RunFolder.open(folder))
+        return get_run_model(RunFolder.open(folder))
     if (folder / DOCUMENT).is_file():
-        return of_servable(folder, runs_dir)
+        return get_servable_model(folder, runs_dir)
     if (folder / RECORD).is_file():
-        return of_version(read(folder), runs_dir)
+        return get_version_model(read_version(folder), runs_dir)
     return None
 
 
-def _version(text: str, registry: LocalRegistry | None, *, alone: bool) -> Version | None:
+def _find_version(text: str, registry: LocalRegistry | None, *, alone: bool) -> Version | None:
     """Return the version for `text`; None where there is none, unless it can only be the name of a version.
 
     Raises:
@@ -161,40 +175,40 @@ def _version(text: str, registry: LocalRegistry | None, *, alone: bool) -> Versi
             )
         return None
     if not is_marked:
-        return registry.resolve(text) if text in registry.names() else None
+        return registry.resolve_version(text) if text in registry.list_model_names() else None
     try:
-        return registry.resolve(text)
+        return registry.resolve_version(text)
     except MLScaleError:
         if alone:
             raise
         return None
 
 
-def _unmistakable(text: str, path: Path, registry: LocalRegistry | None) -> str:
+def _choose_unique_reference(text: str, path: Path, registry: LocalRegistry | None) -> str:
     """Return a name that only the version in `path` has; for a bare name one that still follows the champion."""
     # A path names one version for good, so for a bare name `@champion` is closer to what was typed.
     champion = f"{text}@{CHAMPION}"
     is_bare = not any(mark in text for mark in ":@")
-    has_champion = is_bare and registry is not None and CHAMPION in registry.aliases(text).of
-    return champion if has_champion and not Path(champion).exists() else shown(path)
+    has_champion = is_bare and registry is not None and CHAMPION in registry.get_aliases(text).of
+    return champion if has_champion and not Path(champion).exists() else shorten_path(path)
 
 
-def _ambiguous(text: str, found: list[Candidate]) -> MLScaleError:
+def _make_ambiguous_error(text: str, candidates: list[ModelCandidate]) -> MLScaleError:
     """Return the error that lists the models for `text`, with a reference for each."""
-    width = max(len(candidate.typed) for candidate in found)
-    lines = [f"{candidate.typed:<{width}}  {candidate.model.description}" for candidate in found[:_SHOWN]]
-    if len(found) > _SHOWN:
-        lines.append(f"… and {len(found) - _SHOWN} more: mlscale runs ls")
-    return MLScaleError(f"'{text}' means {len(found)} models", where=f"ref={text}", fix="\n".join(lines))
+    width = max(len(candidate.typed) for candidate in candidates)
+    lines = [f"{candidate.typed:<{width}}  {candidate.model.description}" for candidate in candidates[:_SHOWN]]
+    if len(candidates) > _SHOWN:
+        lines.append(f"… and {len(candidates) - _SHOWN} more: mlscale runs ls")
+    return MLScaleError(f"'{text}' means {len(candidates)} models", where=f"ref={text}", fix="\n".join(lines))
 
 
-def _not_found(text: str, runs_dir: str | Path, registry: LocalRegistry | None) -> MLScaleError:
+def _make_not_found_error(text: str, runs_dir: str | Path, registry: LocalRegistry | None) -> MLScaleError:
     """Return the error for a name without a match; its fix is the nearest name."""
-    names, runs = registry.names() if registry is not None else [], list_runs(runs_dir)
+    names, runs = registry.list_model_names() if registry is not None else [], list_runs(runs_dir)
     is_sweep = any(text and run.run["sweep"] == text for run in runs)
     if text == LAST or is_sweep or not (runs or names):
-        return run_not_found(text, runs_dir)
-    near = nearest(text, [*names, *(name for run in runs for name in (run.id, run.path.name)), LAST])
+        return build_run_not_found(text, runs_dir)
+    near = find_nearest(text, [*names, *(name for run in runs for name in (run.id, run.path.name)), LAST])
     places = [str(runs_dir), *([str(registry.root)] if registry is not None else [])]
     return MLScaleError(
         f"no run or model '{text}'",

@@ -9,12 +9,12 @@ from typing import Literal
 
 from mlscale.contracts.servable_yaml import DOCUMENT, read_document
 from mlscale.errors import MLScaleError
-from mlscale.runs.find import run_paths
+from mlscale.runs.find import find_run_folders
 from mlscale.runs.folder import CONFIG, RunFolder
 from mlscale.runs.recover import is_run_folder
 from mlscale.versions.from_run import WEIGHTS
-from mlscale.versions.version_record import Version, read
-from mlscale.versions.version_weights import run_of
+from mlscale.versions.version_record import Version, read_version
+from mlscale.versions.version_weights import find_version_run
 
 BEST = "best"
 SERVABLE = "servable"  # the folder in a run that `mlscale export` writes
@@ -58,19 +58,20 @@ class TrainedModel:
         """A description with its path, such as `the run runs/2026-01-05/resnet-1n8q4m7zk3xp`."""
         if self.kind == "version":
             return (
-                f"the version {self.version}, a {'servable' if self.servable else 'checkpoint'} in {shown(self.path)}"
+                f"the version {self.version}, a {'servable' if self.servable else 'checkpoint'} "
+                f"in {shorten_path(self.path)}"
             )
         of_run = f" of the run {self.run.name}" if self.kind == "checkpoint" and self.run else ""
         called = f", {self.version}" if self.kind == "servable" else ""
-        return f"the {self.kind} {shown(self.path)}{of_run}{called}"
+        return f"the {self.kind} {shorten_path(self.path)}{of_run}{called}"
 
-    def run_folder(self) -> RunFolder:
-        """Return its run, for commands that write into the run's folder: see `with_its_run`."""
+    def open_run(self) -> RunFolder:
+        """Return its run, for commands that write into the run's folder: see `require_run_checkpoint`."""
         assert self.run is not None
         return RunFolder.open(self.run)
 
 
-def shown(path: Path) -> str:
+def shorten_path(path: Path) -> str:
     """Return a path for messages: relative to the working directory if it is inside, else as it is."""
     try:
         return str(path.relative_to(Path.cwd()))
@@ -78,14 +79,14 @@ def shown(path: Path) -> str:
         return str(path)
 
 
-def of_run(run: RunFolder, checkpoint: str | None = None) -> TrainedModel:
+def get_run_model(run: RunFolder, checkpoint: str | None = None) -> TrainedModel:
     """Return a run's model with the given checkpoint: best (default), last, another name, or a path."""
     path = run.path.absolute()
     name = str(run.run["name"])
     return TrainedModel("run", path, path.name, path, path, checkpoint or BEST, None, name, path.name)
 
 
-def of_checkpoint(path: Path) -> TrainedModel:
+def get_checkpoint_model(path: Path) -> TrainedModel:
     """Return the model of a file in a run's folder, or of one with its config.yaml next to it, as a version has it.
 
     Raises:
@@ -95,7 +96,7 @@ def of_checkpoint(path: Path) -> TrainedModel:
     # A run's checkpoint is in `<run>/checkpoints/`, a version's next to its config.yaml.
     for folder in path.parents[:3]:
         if is_run_folder(folder):
-            return replace(of_run(RunFolder.open(folder), str(path)), kind="checkpoint", path=path)
+            return replace(get_run_model(RunFolder.open(folder), str(path)), kind="checkpoint", path=path)
         if (folder / CONFIG).is_file():
             return TrainedModel("checkpoint", path, path.name, folder, None, str(path), None, path.stem, path.name)
     raise MLScaleError(
@@ -106,7 +107,7 @@ def of_checkpoint(path: Path) -> TrainedModel:
     )
 
 
-def of_servable(folder: Path, runs_dir: str | Path) -> TrainedModel:
+def get_servable_model(folder: Path, runs_dir: str | Path) -> TrainedModel:
     """Return the model of a servable's folder outside the registry.
 
     Raises:
@@ -123,11 +124,11 @@ def of_servable(folder: Path, runs_dir: str | Path) -> TrainedModel:
     digest = hashlib.sha256((folder / DOCUMENT).read_bytes()).hexdigest()
     version = f"{name}:{digest[:_DIGITS]}"
     run = document.get("run")
-    home = _run_by_id(str(run.get("id") or "") if isinstance(run, dict) else "", None, runs_dir)
+    home = _find_run_by_id(str(run.get("id") or "") if isinstance(run, dict) else "", None, runs_dir)
     return TrainedModel("servable", folder, version, home, home, None, folder, name, version)
 
 
-def of_version(version: Version, runs_dir: str | Path) -> TrainedModel:
+def get_version_model(version: Version, runs_dir: str | Path) -> TrainedModel:
     """Return the model of a version; a checkpoint's version has its own config, a servable's uses that of its run, if
     it is on this machine.
     """
@@ -136,11 +137,11 @@ def of_version(version: Version, runs_dir: str | Path) -> TrainedModel:
         file = str(payload / WEIGHTS)
         return TrainedModel("version", version.path, ref, payload, None, file, None, version.name, ref)
     origin = version.run or {}
-    home = _run_by_id(str(origin.get("id") or ""), origin.get("path"), runs_dir)
+    home = _find_run_by_id(str(origin.get("id") or ""), origin.get("path"), runs_dir)
     return TrainedModel("version", version.path, ref, home, None, None, payload, version.name, ref)
 
 
-def with_its_run(model: TrainedModel, command: str, runs_dir: str | Path) -> TrainedModel:
+def require_run_checkpoint(model: TrainedModel, command: str, runs_dir: str | Path) -> TrainedModel:
     """Return the model as a checkpoint in a run's folder, for a command that writes there; for a version of a
     checkpoint, the checkpoint that it was published from.
 
@@ -152,19 +153,19 @@ def with_its_run(model: TrainedModel, command: str, runs_dir: str | Path) -> Tra
     if model.servable is not None:
         raise MLScaleError(
             f"{model.label} is a servable, not a run or a checkpoint",
-            where=f"ref={shown(model.path)}",
+            where=f"ref={shorten_path(model.path)}",
             why=f"`mlscale {command}` starts from the weights of a run",
             fix=f"mlscale {command} {model.home.name if model.home else 'last'}",
         )
     if model.kind == "checkpoint":
         raise MLScaleError(
             "the checkpoint is not in a run's folder",
-            where=f"ref={shown(model.path)}",
+            where=f"ref={shorten_path(model.path)}",
             why=f"`mlscale {command}` works in the folder of a run",
             fix=f"mlscale {command} <the run that it is of> checkpoint={model.path}",
         )
-    version = read(model.path)
-    run = run_of(version, runs_dir)
+    version = read_version(model.path)
+    run = find_version_run(version, runs_dir)
     path = run.path / "checkpoints" / str((version.run or {}).get("checkpoint") or "best.ckpt") if run else None
     if path is None or not path.is_file():
         raise MLScaleError(
@@ -173,10 +174,10 @@ def with_its_run(model: TrainedModel, command: str, runs_dir: str | Path) -> Tra
             why=f"`mlscale {command}` works in the folder of a run",
             fix="runs_dir=<the folder of its runs>",
         )
-    return of_checkpoint(path)
+    return get_checkpoint_model(path)
 
 
-def as_servable(model: TrainedModel, runs_dir: str | Path) -> TrainedModel:
+def require_servable(model: TrainedModel, runs_dir: str | Path) -> TrainedModel:
     """Return the model as a servable: itself, or the one that a run has exported.
 
     Raises:
@@ -185,24 +186,26 @@ def as_servable(model: TrainedModel, runs_dir: str | Path) -> TrainedModel:
     if model.servable is not None:
         return model
     if model.kind == "run" and (model.path / SERVABLE / DOCUMENT).is_file():
-        return of_servable(model.path / SERVABLE, runs_dir)
-    run = str((read(model.path).run or {}).get("id", "last")) if model.is_registered else ""
+        return get_servable_model(model.path / SERVABLE, runs_dir)
+    run = str((read_version(model.path).run or {}).get("id", "last")) if model.is_registered else ""
     run = run or (model.run.name if model.run else "last")
     add = f"\nmlscale versions add {run} servable=true" if model.is_registered else ""
     raise MLScaleError(
         f"{model.label} has no servable yet"
         if model.kind == "run"
         else f"{model.label} is a checkpoint, not a servable",
-        where=shown(model.path),
+        where=shorten_path(model.path),
         why="a servable is what mlscale export makes of a run",
         fix=f"mlscale export {run}{add}",
     )
 
 
-def _run_by_id(identity: str, path: object, runs_dir: str | Path) -> Path | None:
+def _find_run_by_id(identity: str, path: object, runs_dir: str | Path) -> Path | None:
     """Return the folder of a run with a config, from its path or its id; None where it does not exist any more."""
     # The recorded path first; it is wrong once the run was moved, or the version came from another machine.
-    there = [Path(str(path))] if path else []
+    candidates = [Path(str(path))] if path else []
     # By the id at the end of the folder's name: run.json is not read for each run.
-    there += [each for each in run_paths(runs_dir) if identity and each.name.endswith(f"-{identity}")]
-    return next((each.absolute() for each in there if is_run_folder(each) and (each / CONFIG).is_file()), None)
+    candidates += [folder for folder in find_run_folders(runs_dir) if identity and folder.name.endswith(f"-{identity}")]
+    return next(
+        (folder.absolute() for folder in candidates if is_run_folder(folder) and (folder / CONFIG).is_file()), None
+    )

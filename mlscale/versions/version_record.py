@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
-from mlscale.atomic_files import ASIDE, plain, read_json
-from mlscale.contracts import expect, stamp
+from mlscale.atomic_files import ASIDE, convert_to_json, read_json
+from mlscale.contracts import expect_format, get_format_tag
 from mlscale.errors import MLScaleError
 
 Kind = Literal["checkpoint", "servable"]
@@ -83,11 +83,11 @@ class Version:
         metric = (self.run or {}).get("metric")
         return self.metrics.get(f"best_{metric}", self.metrics.get(metric)) if metric else None
 
-    def document(self) -> dict[str, Any]:
+    def build_version_record(self) -> dict[str, Any]:
         """Return the content of version.json, sealed: the last key is the digest of all others."""
-        content = plain(
+        content = convert_to_json(
             {
-                "format": stamp("version"),
+                "format": get_format_tag("version"),
                 "name": self.name,
                 "version": self.number,
                 "kind": self.kind,
@@ -103,17 +103,17 @@ class Version:
                 "notes": self.notes,
             }
         )
-        return {**content, "seal": _seal(content)}
+        return {**content, "seal": _compute_seal(content)}
 
 
-def content_digest(files: Mapping[str, File]) -> str:
+def hash_version_content(files: Mapping[str, File]) -> str:
     """Return the digest of a version's content: of its files' paths and digests, and of nothing else."""
     # As JSON, a name with a line break can't look like two entries.
     lines = "".join(f"{file.sha256}  {json.dumps(name)}\n" for name, file in sorted(files.items()))
     return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
 
 
-def read(folder: Path) -> Version:
+def read_version(folder: Path) -> Version:
     """Return the version in `folder` after comparing its record with its seal; the files are not read.
 
     Raises:
@@ -121,9 +121,9 @@ def read(folder: Path) -> Version:
     """
     where = folder / RECORD
     document = read_json(where)
-    expect("version", document, str(where))
+    expect_format("version", document, str(where))
     content = {key: value for key, value in document.items() if key != "seal"}
-    if document.get("seal") != _seal(content):
+    if document.get("seal") != _compute_seal(content):
         raise MLScaleError(
             "the record of a version was altered",
             where=str(where),
@@ -131,7 +131,7 @@ def read(folder: Path) -> Version:
             fix="restore the version's folder from a copy, or add its run again: mlscale versions add <run>",
         )
     try:
-        version = _version(folder, document)
+        version = _parse_version(folder, document)
     except (AttributeError, KeyError, TypeError) as error:
         raise MLScaleError(
             "the record of a version is damaged",
@@ -140,8 +140,8 @@ def read(folder: Path) -> Version:
             fix="restore the version's folder from a copy, or add its run again: mlscale versions add <run>",
         ) from error
     # The seal is not a secret: a manipulated record may have a valid one, so its paths are checked as well.
-    named = all(map(is_place, version.files)) and folder.name == f"v{version.number}"
-    if not named or version.digest != content_digest(version.files):
+    named = all(map(is_payload_path, version.files)) and folder.name == f"v{version.number}"
+    if not named or version.digest != hash_version_content(version.files):
         raise MLScaleError(
             "the record of a version does not fit its place",
             where=str(where),
@@ -150,14 +150,14 @@ def read(folder: Path) -> Version:
     return version
 
 
-def is_place(name: str) -> bool:
+def is_payload_path(name: str) -> bool:
     """Return True if `name` is a normalised relative path that stays inside a version's payload."""
     pure = PurePosixPath(name)
     odd = any(part == ".." or part.startswith(ASIDE) for part in pure.parts)
     return not pure.is_absolute() and str(pure) == name and name != "." and not odd
 
 
-def _version(folder: Path, document: Mapping[str, Any]) -> Version:
+def _parse_version(folder: Path, document: Mapping[str, Any]) -> Version:
     return Version(
         path=folder.absolute(),
         name=document["name"],
@@ -174,7 +174,7 @@ def _version(folder: Path, document: Mapping[str, Any]) -> Version:
     )
 
 
-def _seal(content: Mapping[str, Any]) -> str:
+def _compute_seal(content: Mapping[str, Any]) -> str:
     # One fixed form, independent of the order and the spacing in the file.
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     # Names of files need not be UTF-8: Python reads other bytes as surrogates.

@@ -15,7 +15,7 @@ _NUMBER = re.compile(r"v([1-9][0-9]{0,8})")
 
 
 @dataclass(frozen=True)
-class Reference:
+class VersionReference:
     """A parsed reference to a version.
 
     Attributes:
@@ -29,12 +29,12 @@ class Reference:
     alias: str | None = None
 
     @property
-    def bare(self) -> bool:
+    def is_bare(self) -> bool:
         """True if it is only a model's name, which means its champion, or without one its latest version."""
         return self.number is None and self.alias is None
 
 
-def parse(text: str) -> Reference:
+def parse_reference(text: str) -> VersionReference:
     """Return the reference in `text`.
 
     Raises:
@@ -42,26 +42,26 @@ def parse(text: str) -> Reference:
     """
     match = re.fullmatch(r"([^:@]+)(?:(:)([^:@]+)|(@)([^:@]+))?", text)
     if match is None or not _NAME.fullmatch(match[1]):
-        raise _no_reference(text)
+        raise _make_invalid_reference_error(text)
     name, after_colon, after_at = match[1], match[3], match[5]
     # `latest` is not stored as an alias: it is computed, after a colon or an at sign.
     if after_colon == LATEST or after_at == LATEST:
-        return Reference(name, alias=LATEST)
+        return VersionReference(name, alias=LATEST)
     number = _NUMBER.fullmatch(after_colon or after_at or "")
     if number:
-        return Reference(name, number=int(number[1]))
+        return VersionReference(name, number=int(number[1]))
     if after_at and _ALIAS.fullmatch(after_at):
-        return Reference(name, alias=after_at)
+        return VersionReference(name, alias=after_at)
     if after_colon:
         fix = f"{name}@{after_colon}" if _ALIAS.fullmatch(after_colon) else ""
         fix = f"{name}:v{after_colon}" if after_colon.isdigit() else fix
-        raise _no_reference(text, fix)
+        raise _make_invalid_reference_error(text, fix)
     if after_at:
-        raise _no_reference(text)
-    return Reference(name)
+        raise _make_invalid_reference_error(text)
+    return VersionReference(name)
 
 
-def checked_name(name: str) -> str:
+def check_model_name(name: str) -> str:
     """Return `name` if it is allowed as the name of a model.
 
     Raises:
@@ -77,7 +77,7 @@ def checked_name(name: str) -> str:
     )
 
 
-def checked_alias(alias: str) -> str:
+def check_alias(alias: str) -> str:
     """Return `alias` if it may be given to a version.
 
     Raises:
@@ -99,7 +99,7 @@ def checked_alias(alias: str) -> str:
     return alias
 
 
-def _no_reference(text: str, fix: str = "") -> MLScaleError:
+def _make_invalid_reference_error(text: str, fix: str = "") -> MLScaleError:
     return MLScaleError(
         f"'{text}' names no version",
         why="a version is called resnet:v7, resnet:latest or resnet@champion",

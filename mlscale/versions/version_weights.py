@@ -6,15 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlscale.errors import MLScaleError
-from mlscale.runs.find import find
+from mlscale.runs.find import find_run
 from mlscale.runs.folder import RUN, RunFolder
-from mlscale.runs.initial_source import Initial, find_initial, is_file_name, of_file
+from mlscale.runs.initial_source import InitialWeights, find_initial_weights, is_weights_file_name, resolve_weights_file
 from mlscale.versions.from_run import WEIGHTS
 from mlscale.versions.local_registry import LocalRegistry
 from mlscale.versions.version_record import Version
 
 
-def initial_weights(text: str, registry: LocalRegistry | None, root: str | Path = "runs") -> Initial:
+def resolve_initial_weights(text: str, registry: LocalRegistry | None, root: str | Path = "runs") -> InitialWeights:
     """Return the weights for `init_from=<text>`: of a version if it has a ':' or '@' and is not a file; else of a file
     or a run; else, if no such run is found, of the version for a model's bare name.
 
@@ -26,24 +26,24 @@ def initial_weights(text: str, registry: LocalRegistry | None, root: str | Path 
     Raises:
         MLScaleError: nothing has that name, it is corrupted, or its weights are missing.
     """
-    there = Path(text).expanduser().exists() or "/" in text or is_file_name(text)
-    if not there and any(mark in text for mark in ":@"):
+    is_path = Path(text).expanduser().exists() or "/" in text or is_weights_file_name(text)
+    if not is_path and any(mark in text for mark in ":@"):
         if registry is None:
             raise MLScaleError(
                 f"'{text}' is a version, and there is no registry",
                 where=f"init_from={text}",
                 fix="registry=local registry.root=<its folder>, or init_from=<a run or a file of weights>",
             )
-        return of_version(registry.fetch(text), root)
+        return find_version_weights(registry.fetch(text), root)
     try:
-        return find_initial(text, root)
+        return find_initial_weights(text, root)
     except MLScaleError:
-        if there or registry is None or text not in registry.names():
+        if is_path or registry is None or text not in registry.list_model_names():
             raise
-    return of_version(registry.fetch(text), root)
+    return find_version_weights(registry.fetch(text), root)
 
 
-def of_version(version: Version, root: str | Path) -> Initial:
+def find_version_weights(version: Version, root: str | Path) -> InitialWeights:
     """Return the weights of a version whose files were verified.
 
     Raises:
@@ -51,9 +51,9 @@ def of_version(version: Version, root: str | Path) -> Initial:
     """
     run = version.run or {}
     if version.kind == "checkpoint":
-        found = of_file(version.payload / WEIGHTS)
+        weights = resolve_weights_file(version.payload / WEIGHTS)
     else:
-        folder = run_of(version, root)
+        folder = find_version_run(version, root)
         path = folder.path / "checkpoints" / str(run.get("checkpoint") or "best.ckpt") if folder else None
         if path is None or not path.is_file():
             raise MLScaleError(
@@ -62,20 +62,20 @@ def of_version(version: Version, root: str | Path) -> Initial:
                 why="a servable holds a graph; training starts from the checkpoint of its run",
                 fix="runs_dir=<the folder of its runs>, or init_from=<a checkpoint, or a version of one>",
             )
-        found = of_file(path)
-    licence = (run.get("weights") or {}).get("licence") or found.licence
-    return replace(found, run=run.get("id"), source="version", name=version.ref, licence=licence)
+        weights = resolve_weights_file(path)
+    licence = (run.get("weights") or {}).get("licence") or weights.licence
+    return replace(weights, run=run.get("id"), source="version", name=version.ref, licence=licence)
 
 
-def run_of(version: Version, root: str | Path) -> RunFolder | None:
+def find_version_run(version: Version, root: str | Path) -> RunFolder | None:
     """Return the run that made a version; None where it does not exist any more."""
     run = version.run or {}
     path = run.get("path")
     if path and Path(path, RUN).is_file():
-        found = RunFolder.open(path)
+        folder = RunFolder.open(path)
         # The path in a record may hold another run by now.
-        return found if found.id == run.get("id") else None
+        return folder if folder.id == run.get("id") else None
     try:
-        return find(str(run["id"]), root)
+        return find_run(str(run["id"]), root)
     except (KeyError, MLScaleError):
         return None

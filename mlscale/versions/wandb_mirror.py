@@ -14,9 +14,9 @@ from textwrap import shorten
 
 from mlscale.atomic_files import write_text
 from mlscale.errors import MLScaleError
-from mlscale.versions.disk_lock import writing
+from mlscale.versions.disk_lock import translate_disk_errors
 from mlscale.versions.local_registry import LocalRegistry
-from mlscale.versions.mirror_outbox import Outbox
+from mlscale.versions.mirror_outbox import MirrorOutbox
 from mlscale.versions.wandb_send import FAILED, NO_KEY, NO_KEY_WHY, SENT
 
 _PAUSE_SECONDS = 300.0  # no automatic sending after a failure: every promotion would wait for the server's timeout
@@ -51,7 +51,7 @@ class WandbRegistry(LocalRegistry):
     Args:
         root: the folder; created when something is published.
         project, entity: names in W&B; entity None is the default of the API key.
-        offline: True sends nothing before `sync`; None sends when there is an API key.
+        offline: True sends nothing before `sync_mirror`; None sends when there is an API key.
         timeout_s: the most seconds for sending after a change.
     """
 
@@ -65,11 +65,11 @@ class WandbRegistry(LocalRegistry):
         timeout_s: float = 60.0,
     ) -> None:
         super().__init__(root)
-        self.outbox = Outbox(self.root)
+        self.outbox = MirrorOutbox(self.root)
         self._project, self._entity = project, entity
         self._offline, self._timeout_s = offline, timeout_s
 
-    def sync(self, timeout_s: float | None = None) -> Delivery:
+    def sync_mirror(self, timeout_s: float | None = None) -> Delivery:
         """Send all that has not been sent, versions from before the start of mirroring included.
 
         Args:
@@ -78,84 +78,85 @@ class WandbRegistry(LocalRegistry):
         Raises:
             MLScaleError: the registry is mirrored to another project.
         """
-        with writing(self.root):
-            self.outbox.begin(self._project, self._entity)
-        before = self.waiting()
+        with translate_disk_errors(self.root):
+            self.outbox.start_mirroring(self._project, self._entity)
+        before = self.list_pending_names()
         if not before:
             return Delivery((), ())
-        code, why = _in_a_process(self.root, timeout_s)
-        self._remember(code == FAILED, why)
+        code, why = _send_in_subprocess(self.root, timeout_s)
+        self._record_failure(code == FAILED, why)
         # Computed from the receipts, not from the exit code: a process that failed may have sent some of it.
-        after = self.waiting()
+        after = self.list_pending_names()
         return Delivery(tuple(item for item in before if item not in after), tuple(after), why if after else "")
 
-    def waiting(self) -> list[str]:
+    def list_pending_names(self) -> list[str]:
         """Return the items that are still to be sent, such as `resnet:v7` and `aliases of resnet`."""
-        return [item for model in self.outbox.waiting() for item in str(model).split(", ")]
+        return [item for model in self.outbox.list_pending() for item in str(model).split(", ")]
 
-    def _after_a_change(self) -> None:
+    def _mirror_change(self) -> None:
         try:
-            with writing(self.root):
-                self.outbox.begin(self._project, self._entity)
-            why = self._not_now()
-            done = Delivery((), tuple(self.waiting()), why) if why else self.sync(self._timeout_s)
+            with translate_disk_errors(self.root):
+                self.outbox.start_mirroring(self._project, self._entity)
+            why = self._explain_delay()
+            done = Delivery((), tuple(self.list_pending_names()), why) if why else self.sync_mirror(self._timeout_s)
         except MLScaleError as error:
-            _say(f"W&B: not mirrored: {error.what} ({error.fix})")
+            _print_line(f"W&B: not mirrored: {error.what} ({error.fix})")
             return
         if done.sent:
-            _say(f"W&B: sent {', '.join(done.sent)}")
+            _print_line(f"W&B: sent {', '.join(done.sent)}")
         if done.waiting:
-            _say(
-                f"W&B: {_counted(done.waiting)} ({done.why}); to send: mlscale versions sync registry.root={self.root}"
+            _print_line(
+                f"W&B: {_format_waiting(done.waiting)} ({done.why}); "
+                f"to send: mlscale versions sync registry.root={self.root}"
             )
 
-    def _not_now(self) -> str:
+    def _explain_delay(self) -> str:
         """Return why nothing is to be sent automatically; empty where it may be sent."""
         if self._offline or os.environ.get("WANDB_MODE", "online") != "online":
             return "offline"
-        if not _may_have_key():
+        if not _has_key_source():
             return NO_KEY_WHY
         with contextlib.suppress(OSError):
-            failed = self._failure.stat().st_mtime
+            failed = self._failure_path.stat().st_mtime
             if time.time() - failed < _PAUSE_SECONDS:
-                return f"{self._failure.read_text(encoding='utf-8')}, {time.time() - failed:.0f} s ago"
+                return f"{self._failure_path.read_text(encoding='utf-8')}, {time.time() - failed:.0f} s ago"
         return ""
 
-    def _remember(self, failed: bool, why: str) -> None:
+    def _record_failure(self, failed: bool, why: str) -> None:
         # Only failures: a missing key is noticed at once, without waiting for a server.
         if failed:
-            write_text(self._failure, why)
+            write_text(self._failure_path, why)
         else:
-            self._failure.unlink(missing_ok=True)
+            self._failure_path.unlink(missing_ok=True)
 
     @property
-    def _failure(self) -> Path:
+    def _failure_path(self) -> Path:
         return self.outbox.folder / "failed"
 
 
-def opened(root: str | Path) -> LocalRegistry:
+def open_registry(root: str | Path) -> LocalRegistry:
     """Return the registry in a folder, with its mirror if it has one."""
-    place = Outbox(Path(root)).place
-    return WandbRegistry(root, project=place.project, entity=place.entity) if place else LocalRegistry(root)
+    mirror = MirrorOutbox(Path(root)).mirror_project
+    return WandbRegistry(root, project=mirror.project, entity=mirror.entity) if mirror else LocalRegistry(root)
 
 
-def _may_have_key() -> bool:
+def _has_key_source() -> bool:
     """Return True if W&B may find an API key; faster than its client, which takes seconds to find none."""
     named = any(name in os.environ for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"))
     netrc = (os.environ.get("NETRC", "~/.netrc"), "~/_netrc", "~/.config/wandb/settings")
-    return named or any(Path(place).expanduser().is_file() for place in netrc)
+    return named or any(Path(path).expanduser().is_file() for path in netrc)
 
 
-def _in_a_process(root: Path, seconds: float | None) -> tuple[int, str]:
+def _send_in_subprocess(root: Path, seconds: float | None) -> tuple[int, str]:
     """Send in a separate process; return its exit code, and why it did not send all."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:  # the client's caches and logs
-        kept = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED}
-        places = dict.fromkeys(("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"), scratch)
-        said = Path(scratch, "stderr")  # not a pipe: W&B's own process would hold it open a while longer
-        with said.open("w") as stderr:
+        environment = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED}
+        folders = dict.fromkeys(("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"), scratch)
+        stderr_path = Path(scratch, "stderr")  # not a pipe: W&B's own process would hold it open a while longer
+        with stderr_path.open("w") as stderr:
             process = subprocess.Popen(
                 [sys.executable, "-c", _SEND, str(root)],
-                env={**kept, **places, "WANDB_MODE": "online"},
+                env={**environment, **folders, "WANDB_MODE": "online"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
@@ -168,15 +169,15 @@ def _in_a_process(root: Path, seconds: float | None) -> tuple[int, str]:
         finally:
             process.kill()  # W&B's own process ends with it
             process.wait()
-        lines = said.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        lines = stderr_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     why = shorten(lines[-1], _WHY, placeholder=" …") if lines else f"the process that sends ended with {code}"
     return (code, why) if code in (SENT, NO_KEY) else (FAILED, why)
 
 
-def _counted(waiting: tuple[str, ...]) -> str:
+def _format_waiting(waiting: tuple[str, ...]) -> str:
     shown = ", ".join(waiting[:3]) + (f" and {len(waiting) - 3} more" if len(waiting) > 3 else "")
     return f"{shown} {'wait' if len(waiting) > 1 or waiting[0].startswith('aliases') else 'waits'}"
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

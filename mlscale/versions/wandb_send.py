@@ -16,8 +16,8 @@ from mlscale.atomic_files import make_folders
 from mlscale.errors import MLScaleError
 from mlscale.secrets.mask import Masker
 from mlscale.versions.aliases import Aliases
-from mlscale.versions.disk_lock import held
-from mlscale.versions.mirror_outbox import Outbox, Place, Receipt, Waiting
+from mlscale.versions.disk_lock import hold_folder_lock
+from mlscale.versions.mirror_outbox import MirrorOutbox, MirrorProject, MirrorReceipt, PendingDelivery
 from mlscale.versions.version_record import Version
 
 SENT, FAILED, NO_KEY = 0, 1, 3
@@ -29,33 +29,33 @@ _KNOWN_BY = "mlscale-v"  # W&B numbers artifacts v0, v1, … itself; this alias 
 
 def main(argv: list[str]) -> int:
     """Send the outbox, one version at a time; the receipt is written after each; return the exit code."""
-    outbox = Outbox(Path(argv[0]))
+    outbox = MirrorOutbox(Path(argv[0]))
     make_folders(outbox.folder / "sent")
     try:
         # One process at a time. The wait has no limit here: the parent kills this process after its timeout.
-        with held(outbox.folder, math.inf), tempfile.TemporaryDirectory() as scratch:
-            return _send(outbox, scratch)
+        with hold_folder_lock(outbox.folder, math.inf), tempfile.TemporaryDirectory() as scratch:
+            return _send_outbox(outbox, scratch)
     except Exception as error:  # any error of the client: the registry is not affected, and the reason is printed
         line = error.what if isinstance(error, MLScaleError) else f"{type(error).__name__}: {error}"
-        print(Masker.of_process().mask(" ".join(line.split())), file=sys.stderr)
+        print(Masker.create_for_process().mask_text(" ".join(line.split())), file=sys.stderr)
         return FAILED
 
 
-def _send(outbox: Outbox, scratch: str) -> int:
+def _send_outbox(outbox: MirrorOutbox, scratch: str) -> int:
     import wandb
 
-    waiting, run = outbox.waiting(), None
+    waiting, run = outbox.list_pending(), None
     if waiting and not wandb.login(prompt=False, verify=False):
         print(NO_KEY_WHY, file=sys.stderr)
         return NO_KEY
     while waiting:  # other processes may publish meanwhile
         if run is None and any(model.versions for model in waiting):
-            run = _run(outbox.place, scratch)
+            run = _start_wandb_run(outbox.mirror_project, scratch)
         for model in waiting:
             for version in model.versions:
                 _send_version(outbox, run, version)
             _send_aliases(outbox, model)
-        before, waiting = waiting, outbox.waiting()
+        before, waiting = waiting, outbox.list_pending()
         # No progress: only corrupted versions are left, which would be tried forever.
         if waiting == before:
             raise MLScaleError(
@@ -67,10 +67,10 @@ def _send(outbox: Outbox, scratch: str) -> int:
     return SENT
 
 
-def _run(place: Place | None, scratch: str) -> Any:
+def _start_wandb_run(mirror: MirrorProject | None, scratch: str) -> Any:
     import wandb
 
-    assert place is not None
+    assert mirror is not None
     # Off is all that a W&B run records about code and machine: the mirror's run only logs artifacts.
     settings = wandb.Settings(
         console="off",
@@ -85,10 +85,10 @@ def _run(place: Place | None, scratch: str) -> Any:
         x_save_requirements=False,
     )
     return wandb.init(
-        project=place.project,
-        entity=place.entity,
-        id=place.id,
-        name=place.id,
+        project=mirror.project,
+        entity=mirror.entity,
+        id=mirror.id,
+        name=mirror.id,
         # All deliveries belong to one run: it is continued if it exists.
         resume="allow",
         job_type="registry",
@@ -97,53 +97,55 @@ def _run(place: Place | None, scratch: str) -> Any:
     )
 
 
-def _send_version(outbox: Outbox, run: Any, version: Version) -> None:
+def _send_version(outbox: MirrorOutbox, run: Any, version: Version) -> None:
     import wandb
 
-    if outbox.registry.changed(version):  # corrupted files are not sent
+    if outbox.registry.find_changed_files(version):  # corrupted files are not sent
         return
-    artifact = wandb.Artifact(version.name, type="model", description=version.notes or None, metadata=_told(version))
+    artifact = wandb.Artifact(
+        version.name, type="model", description=version.notes or None, metadata=_build_metadata(version)
+    )
     for name in version.files:
         # immutable: read from its path, not copied into a cache first
         artifact.add_file(str(version.payload / name), name=name, policy="immutable", skip_cache=True)
     # `wait` returns when the upload is complete: only then may the receipt be written.
     logged = run.log_artifact(artifact, aliases=[f"{_KNOWN_BY}{version.number}"]).wait()
-    receipt = outbox.receipt(version.name)
-    there = {**receipt.versions, version.number: str(logged.qualified_name)}
-    outbox.sign(version.name, Receipt(there, receipt.aliases))
+    receipt = outbox.read_receipt(version.name)
+    versions = {**receipt.versions, version.number: str(logged.qualified_name)}
+    outbox.write_receipt(version.name, MirrorReceipt(versions, receipt.aliases))
 
 
-def _send_aliases(outbox: Outbox, model: Waiting) -> None:
+def _send_aliases(outbox: MirrorOutbox, model: PendingDelivery) -> None:
     import wandb
 
     aliases, receipt, api = (
-        outbox.registry.aliases(model.name),
-        outbox.receipt(model.name),
+        outbox.registry.get_aliases(model.name),
+        outbox.read_receipt(model.name),
         wandb.Api(timeout=_API_SECONDS),
     )
     concerned = sorted({*aliases.of.values(), *receipt.aliases.values()} & set(receipt.versions))
     for number in concerned:
         artifact = api.artifact(receipt.versions[number])
-        wanted = _wanted(list(artifact.aliases), number, aliases, receipt.aliases)
+        wanted = _merge_aliases(list(artifact.aliases), number, aliases, receipt.aliases)
         if wanted is not None:
             artifact.aliases = wanted
             artifact.save()
     # An alias of a version that could not be sent stays in the outbox.
     arrived = {alias: number for alias, number in aliases.of.items() if number in receipt.versions}
-    outbox.sign(model.name, Receipt(receipt.versions, arrived))
+    outbox.write_receipt(model.name, MirrorReceipt(receipt.versions, arrived))
 
 
-def _wanted(there: list[str], number: int, now: Aliases, before: Mapping[str, int]) -> list[str] | None:
+def _merge_aliases(current: list[str], number: int, now: Aliases, before: Mapping[str, int]) -> list[str] | None:
     """Return the aliases for an artifact, keeping those that users added in W&B; None if nothing changes."""
-    ours = {alias for alias, at in before.items() if at == number}
-    kept = [alias for alias in there if alias not in ours or now.of.get(alias) == number]
-    wanted = list(dict.fromkeys([*kept, *now.on(number), f"{_KNOWN_BY}{number}"]))
-    return wanted if set(wanted) != set(there) else None
+    mirrored = {alias for alias, at in before.items() if at == number}
+    retained = [alias for alias in current if alias not in mirrored or now.of.get(alias) == number]
+    wanted = list(dict.fromkeys([*retained, *now.list_aliases_of(number), f"{_KNOWN_BY}{number}"]))
+    return wanted if set(wanted) != set(current) else None
 
 
-def _told(version: Version) -> dict[str, Any]:
+def _build_metadata(version: Version) -> dict[str, Any]:
     """Return a version's record for W&B's metadata, without paths on this machine."""
-    document = version.document()
+    document = version.build_version_record()
     known = {key: document[key] for key in ("kind", "digest", "created", "metrics", "data_version", "parent")}
     run = {key: value for key, value in (version.run or {}).items() if key != "path"}
     return {"version": version.ref, **known, "run": run or None}

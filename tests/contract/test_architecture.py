@@ -117,7 +117,7 @@ def test_no_test_file_is_left_out(pytestconfig: pytest.Config) -> None:
 
 
 def test_no_public_name_is_that_of_a_module_beside_it() -> None:
-    """Importing `mlscale.report.keep` would put the module where others look for the function."""
+    """Importing `mlscale.report.save_result` would put the module where others look for the function."""
     clashes, asked = [], 0
     for init in sorted((ROOT / "mlscale").glob("*/__init__.py")):
         beside = {path.stem for path in init.parent.iterdir() if path.suffix == ".py" or path.is_dir()}

@@ -34,7 +34,7 @@ HERE = "+callbacks.stops._target_=stops_in_debugging.Stops"
 
 
 def steps(*words: str) -> float:
-    return commands.call("train", [*WORDS, *words]).metrics["steps"]
+    return commands.run_command("train", [*WORDS, *words]).metrics["steps"]
 
 
 def test_fast_takes_a_step_of_everything_and_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,7 +47,7 @@ def test_limit_takes_a_tenth_for_two_epochs(folder: Path) -> None:
 
 
 def test_overfit_learns_one_batch_by_heart(folder: Path) -> None:
-    result = commands.call("train", [*WORDS, "debug=overfit"])
+    result = commands.run_command("train", [*WORDS, "debug=overfit"])
     assert result.metrics["steps"] == 100
     assert result.metrics["best_train/loss"] < 0.05
     assert "scheduler" not in (only_run(folder) / "derived.yaml").read_text()
@@ -132,7 +132,7 @@ def test_a_missing_debugpy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlscale.export.required_extras.find_spec", lambda name: None)
     with (
         pytest.raises(MLScaleError, match="debugpy is not installed") as caught,
-        debugger.ready({"port": 5678}, rank=0, world_size=1),
+        debugger.enable_debugging({"port": 5678}, rank=0, world_size=1),
     ):
         pass
     assert caught.value.exit is Exit.ENVIRONMENT

@@ -14,8 +14,8 @@ import mlscale
 from mlscale.cli import main
 from mlscale.commands import COMMANDS
 from mlscale.commands.command import STAGES
-from mlscale.commands.options import read
-from mlscale.config.composition.argv import parse
+from mlscale.commands.options import read_options
+from mlscale.config.composition.argv import parse_request
 from scripts.docs_commands import ROOT, Command, commands, files, overlooked, pages
 from scripts.docs_site import navigation
 
@@ -78,10 +78,10 @@ def test_every_command_parses(page: str, folder: Path) -> None:
         verb, rest = verb_and_rest(command)
         if command.page != page:
             continue
-        if COMMANDS[verb].working:
-            parse(verb, rest)
+        if COMMANDS[verb].has_config:
+            parse_request(verb, rest)
         else:
-            read(verb, COMMANDS[verb].actions, rest)
+            read_options(verb, COMMANDS[verb].actions, rest)
 
 
 @pytest.fixture(scope="module")
@@ -108,12 +108,12 @@ def test_every_command_composes(run_folder: Path, monkeypatch: pytest.MonkeyPatc
     wrong = []
     for command in dict.fromkeys(ALL):
         verb, rest = verb_and_rest(command)
-        if not COMMANDS[verb].working or any(part in command.text for part in OF_THE_READER):
+        if not COMMANDS[verb].has_config or any(part in command.text for part in OF_THE_READER):
             continue
         words = [_standing(word) for word in rest if word != "-m"]
         words = [re.sub(r"=([^\[{']*?),.*$", r"=\1", word) for word in words] if "-m" in rest else words
         try:
-            mlscale.compose(words, verb=verb)
+            mlscale.compose(words, command=verb)
         except mlscale.MLScaleError as error:
             wrong.append(f"{command.page}: {command.text}\n{error}")
     assert not wrong, "\n\n".join(wrong)

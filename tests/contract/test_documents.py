@@ -10,18 +10,18 @@ import pytest
 from mlscale import contracts
 from mlscale.errors import MLScaleError
 from mlscale.report import Result
-from mlscale.runs.code_snapshot import take
-from mlscale.runs.compare import compare
+from mlscale.runs.code_snapshot import take_snapshot
+from mlscale.runs.compare import compare_runs
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.initial_source import Initial
-from mlscale.runs.overview import overview
+from mlscale.runs.initial_source import InitialWeights
+from mlscale.runs.overview import summarize_run
 
 EXAMPLES = sorted((Path(__file__).parent / "examples").glob("*.json"))
 
 
 def validate(name: str, document: Any) -> None:
     """Raise where `document` breaks its contract."""
-    schema = contracts.load(name)
+    schema = contracts.load_schema(name)
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.Draft202012Validator(schema).validate(document)
 
@@ -40,11 +40,11 @@ def test_example(path: Path) -> None:
     name = path.stem.rpartition("-")[0]
     document = read(path)
     validate(name, document)
-    contracts.expect(name, document, str(path))
+    contracts.expect_format(name, document, str(path))
     with pytest.raises(MLScaleError, match="later mlscale"):
-        contracts.expect(name, {**document, "format": f"mlscale/{name}/{contracts.FORMATS[name] + 1}"}, "x")
+        contracts.expect_format(name, {**document, "format": f"mlscale/{name}/{contracts.FORMATS[name] + 1}"}, "x")
     with pytest.raises(MLScaleError, match=f"no {name} document"):
-        contracts.expect(name, {}, "x")
+        contracts.expect_format(name, {}, "x")
 
 
 def test_stored_run_still_loads(tmp_path: Path) -> None:
@@ -56,27 +56,38 @@ def test_stored_run_still_loads(tmp_path: Path) -> None:
     (stored / "config.yaml").write_text("seed: 0\n")
     (stored / "derived.yaml").write_text("world_size: 1\n")
     run = RunFolder.open(stored)
-    line = overview(run)
+    line = summarize_run(run)
     assert (run.status, line.value, line.metric) == ("done", 0.9917, "val/accuracy")
     result = Result.from_dict(run.results["train"])
     assert Result.from_dict(result.as_dict()).as_dict() == result.as_dict() == run.results["train"]
-    assert compare(run, run).config == {}
+    assert compare_runs(run, run).config == {}
 
 
 def test_what_is_written_validates(tmp_path: Path) -> None:
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "a.py").write_text("x = 1\n")
     sweep = tmp_path / "runs" / "2026-01-01" / "grid-000000000001"
-    code = take(tmp_path / "code")
+    code = take_snapshot(tmp_path / "code")
     run = RunFolder.create(
-        tmp_path / "runs", "a b/c", verb="train", config_yaml="a: 1", overrides=["a=1"], code=code, sweep=sweep, seed=0
+        tmp_path / "runs",
+        "a b/c",
+        command="train",
+        config_yaml="a: 1",
+        overrides=["a=1"],
+        code=code,
+        sweep=sweep,
+        seed=0,
     )
-    run.result("train", Result("train", True, "done", {"loss": float("nan"), "n": 3}, {"run": "x"}, ["a=2"]).as_dict())
-    run.attempt()
-    run.seal("diverged", metrics={"loss": float("inf")}, hardware={"gpus": []})
+    run.write_result(
+        "train", Result("train", True, "done", {"loss": float("nan"), "n": 3}, {"run": "x"}, ["a=2"]).as_dict()
+    )
+    run.start_attempt()
+    run.seal_run("diverged", metrics={"loss": float("inf")}, hardware={"gpus": []})
     validate("run", run.run)
-    initial = Initial(tmp_path / "x.safetensors", "0" * 64, None, "torchvision", "X_Weights.DEFAULT", "mit").document()
-    validate("run", RunFolder.create(tmp_path / "runs", "b", verb="train", config_yaml="a: 1", init=initial).run)
+    initial = InitialWeights(
+        tmp_path / "x.safetensors", "0" * 64, None, "torchvision", "X_Weights.DEFAULT", "mit"
+    ).build_init_document()
+    validate("run", RunFolder.create(tmp_path / "runs", "b", command="train", config_yaml="a: 1", init=initial).run)
     validate("manifest", run.manifest)
     validate("result", read(run.path / "results" / "train.json"))
     validate("code", read(run.path / "code.json"))

@@ -11,7 +11,7 @@ import torch
 
 from mlscale.cli import main
 from mlscale.config.composition.frozen import RENAMED_TARGETS
-from mlscale.config.signatures.signatures import Signature, signature
+from mlscale.config.signatures.signatures import Signature, read_signature
 from tests.serving import serving
 
 MADE = Path(__file__).parent / "examples/earlier/made.tar.xz"
@@ -67,7 +67,7 @@ def weights_of(run: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("target", TARGETS.split())
 def test_a_stored_target_is_found(target: str) -> None:
-    assert isinstance(signature(RENAMED_TARGETS.get(target, target)), Signature)
+    assert isinstance(read_signature(RENAMED_TARGETS.get(target, target)), Signature)
 
 
 def test_a_run_is_resumed_to_the_weights_that_it_would_have_had(

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from mlscale.events.segments import segments
+from mlscale.events.segments import list_segments
 from mlscale.events.store import EventStore
-from mlscale.events.stream_schema import SCHEMAS, document
+from mlscale.events.stream_schema import SCHEMAS, describe_schema
 from tests.contract.test_documents import EXAMPLES, read, validate
 
 STORED = Path(__file__).parent / "examples" / "event-1"
@@ -36,8 +36,8 @@ def test_the_stored_events_still_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "folder"), [("event", "events"), ("label", "labels")])
 def test_their_files_are_those_of_the_contract(name: str, folder: str) -> None:
-    for segment in segments(STORED / "digits" / folder):
-        found = document(pq.read_schema(segment.path))
+    for segment in list_segments(STORED / "digits" / folder):
+        found = describe_schema(pq.read_schema(segment.path))
         validate(name, found)
         assert found == read(STORED.with_name(f"{name}-1.json"))
     assert f"{name}-1" in {path.stem for path in EXAMPLES}
@@ -45,10 +45,10 @@ def test_their_files_are_those_of_the_contract(name: str, folder: str) -> None:
 
 def test_what_is_written_validates(tmp_path: Path) -> None:
     store = EventStore(tmp_path)
-    writer = store.writer("digits")
-    writer.add(["a"], version="digits:v1", outcome="failed")
+    writer = store.open_writer("digits")
+    writer.add_events(["a"], version="digits:v1", outcome="failed")
     writer.close()
     store.add_labels("digits", ["a"], ["7"])
     for name in SCHEMAS:
-        (segment,) = segments(tmp_path / "digits" / f"{name}s")
-        validate(name, document(pq.read_schema(segment.path)))
+        (segment,) = list_segments(tmp_path / "digits" / f"{name}s")
+        validate(name, describe_schema(pq.read_schema(segment.path)))

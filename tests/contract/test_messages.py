@@ -13,11 +13,17 @@ ERRORS = {"MLScaleError", "Busy", "CorruptMemberError", "NoExperiment"}  # BadSa
 NAMES = {"Fashion-MNIST", "Lightning"}  # besides what is written in capitals throughout
 # Errors without a fix, by module and function, each with the reason why there is nothing to type.
 WITHOUT_FIX = {
-    "mlscale.commands.verify_resume.entry._failed": "quotes the message of the run that failed, its fix included",
-    "mlscale.launch.debugger.ready": "the user left the debugger's prompt by `q`",
-    "mlscale.launch.rank_failures.write": "never shown: the parent recognises it, and `_unwritten` has the fix",
-    "mlscale.launch.rank_failures.write_of_another": "never shown: the parent names the rank that failed first",
-    "mlscale.runs.recover.manifest": "never shown: caught below, where the report says what seals the run again",
+    "mlscale.commands.verify_resume.entry._make_reference_error": (
+        "quotes the message of the run that failed, its fix included"
+    ),
+    "mlscale.launch.debugger.enable_debugging": "the user left the debugger's prompt by `q`",
+    "mlscale.launch.rank_failures.write_rank_failure": (
+        "never shown: the parent recognises it, and `_explain_unwritten_failure` has the fix"
+    ),
+    "mlscale.launch.rank_failures.write_remote_failure": "never shown: the parent names the rank that failed first",
+    "mlscale.runs.recover.read_run_manifest": (
+        "never shown: caught below, where the report says what seals the run again"
+    ),
     "mlscale.serve.server.work": "for clients, who learn nothing of the server's inside; its log has the exception",
 }
 

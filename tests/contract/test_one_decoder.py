@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mlscale.data.images.decoded_cache import decode
+from mlscale.data.images.decoded_cache import decode_from_source
 from mlscale.data.images.image_folder import FolderSource
 from mlscale.data.order.bad_samples import BadSample
 from mlscale.export.servable import Port, Servable, load
 from mlscale.predict.inputs import FolderInputs
-from mlscale.predict.prepare_input import Takes, prepare
+from mlscale.predict.prepare_input import InputFormat, prepare_sample
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.protocol import image_input as images
-from mlscale.serve.served_model import Model
+from mlscale.serve.served_model import ServedModel
 from tests import awkward
 from tests.serving import STORED
 
@@ -40,16 +40,16 @@ def trained_on(folder: Path, name: str, channels: int) -> Verdict:
     """What training sees of a file."""
     source = FolderSource(folder, [("a", name)])
     try:
-        return decode(source, 0, (SIDE, SIDE), channels, max_pixels=LIMIT)
+        return decode_from_source(source, 0, (SIDE, SIDE), channels, max_pixels=LIMIT)
     except BadSample as bad:
         return bad.why
 
 
 def predicted(folder: Path, channels: int) -> Verdict:
     """What `predict` sees of the only file of a folder."""
-    (item,) = FolderInputs(folder).read(range(1))
+    (item,) = FolderInputs(folder).read_items(range(1))
     try:
-        return prepare(item, Takes((channels, SIDE, SIDE), "uint8", resize=True, max_pixels=LIMIT))
+        return prepare_sample(item, InputFormat((channels, SIDE, SIDE), "uint8", resize=True, max_pixels=LIMIT))
     except Exception as error:
         return str(error)
 
@@ -57,7 +57,7 @@ def predicted(folder: Path, channels: int) -> Verdict:
 def served(content: bytes, channels: int) -> Verdict:
     """What a server sees of a request."""
     try:
-        return np.asarray(images.pixels(model(channels), content, b"image/jpeg")[0])
+        return np.asarray(images.decode_image_sample(model(channels), content, b"image/jpeg")[0])
     except Refused as refused:
         return refused.message
 
@@ -67,7 +67,7 @@ def _stored() -> Servable:
     return load(STORED)
 
 
-def model(channels: int) -> Model:
+def model(channels: int) -> ServedModel:
     """A model of images that computes nothing."""
     preprocessing = {
         "channels": "grey" if channels == 1 else "RGB",
@@ -78,7 +78,7 @@ def model(channels: int) -> Model:
     stored = _stored()
     given = Port("input", "uint8", (-1, channels, SIDE, SIDE))
     servable = Servable(Path(), {"preprocessing": preprocessing}, given, stored.output, (), stored.engine)
-    return Model(servable, "m", "m:v1", 0.0, 0.0, 8)
+    return ServedModel(servable, "m", "m:v1", 0.0, 0.0, 8)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 
 from mlscale import cli, contracts
-from mlscale.runs.checkpoint_files import verify
+from mlscale.runs.checkpoint_files import verify_checkpoint
 
 OWN = """\
 # @package callbacks.mine
@@ -32,7 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("callbacks", ["mine", "default,mine"])
 def test_own_callback(folder: Path, capsys: pytest.CaptureFixture[str], callbacks: str) -> None:
     assert cli.main([*RUN, "snapshot=false", "scheduler=none", f"callbacks=[{callbacks}]"]) == 0
-    kept = {path.name: verify(path) for path in folder.rglob("*.ckpt")}
+    kept = {path.name: verify_checkpoint(path) for path in folder.rglob("*.ckpt")}
     ours = {"best.ckpt", "last.ckpt"} if "default" in callbacks else set()
     assert set(kept) == {"step=2.ckpt", "step=4.ckpt", *ours}
     assert {found.state for found in kept.values()} == {"ok"}
@@ -45,7 +45,7 @@ def test_own_callback(folder: Path, capsys: pytest.CaptureFixture[str], callback
 
 def test_what_is_written_validates(folder: Path) -> None:
     assert cli.main([*RUN, "snapshot=false", "scheduler=none", "callbacks=[checkpoint]"]) == 0
-    schema = contracts.load("checkpoint")
+    schema = contracts.load_schema("checkpoint")
     for path in folder.rglob("*.ckpt"):
         with zipfile.ZipFile(path) as archive:
             document = json.loads(archive.comment.rpartition(b" ")[0])

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.versions import LocalRegistry, WandbRegistry, opened
+from mlscale.versions import LocalRegistry, WandbRegistry, open_registry
 from mlscale.versions.version_record import RECORD
 from tests.contract.commands import ROOT
 from tests.contract.fake_wandb_artifacts import Dying, FakeArtifacts
@@ -104,19 +104,19 @@ def test_contract(
         assert registry.promote("digits@challenger", replacing="digits:v1").ref == "digits:v2"
         assert registry.rollback("digits").ref == "digits:v1"
         with pytest.raises(MLScaleError):
-            registry.resolve("digits:v3")
+            registry.resolve_version("digits:v3")
         version = registry.fetch("digits@previous")
         assert (version.ref, version.parent) == ("digits:v2", "digits:v1")
         assert (version.payload / "deep" / "er.txt").read_text() == "two"
-        assert registry.aliases("digits").of == {"champion": 1, "previous": 2}
+        assert registry.get_aliases("digits").of == {"champion": 1, "previous": 2}
         if kind in ("refused", "hanging"):
             assert time.monotonic() - began < 15  # asked once, not at every change
         told = capfd.readouterr().err
         assert ("wait" in told) == (kind not in ("local", "online"))
         if isinstance(registry, WandbRegistry):
             left = [] if kind == "online" else ["digits:v1", "digits:v2", "aliases of digits"]
-            assert registry.waiting() == left
-            assert isinstance(opened(registry.root), WandbRegistry)  # looking verbs go on mirroring
+            assert registry.list_pending_names() == left
+            assert isinstance(open_registry(registry.root), WandbRegistry)  # looking verbs go on mirroring
     assert list((tmp_path / "home").iterdir()) == []
 
 
@@ -131,7 +131,7 @@ def test_what_waits_is_sent_as_it_is(
     registry = WandbRegistry(local.root, project="p", offline=True)
     publish(registry, "two", data_version="d", aliases=["champion", "mine"])
     with FakeArtifacts() as server, env(monkeypatch, server.url):
-        done = registry.sync(60)
+        done = registry.sync_mirror(60)
         assert done.sent == ("digits:v1", "digits:v2", "aliases of digits"), done
         assert done.waiting == ()
         first, second = server.held("digits")
@@ -144,15 +144,15 @@ def test_what_waits_is_sent_as_it_is(
         assert [run["state"] for run in server.runs.values()] == ["finished"]
         server.aliases["digits"]["theirs"] = server.aliases["digits"]["champion"]  # given in W&B's own pages
         registry.rollback("digits")
-        done = registry.sync(60)
+        done = registry.sync_mirror(60)
         assert done.sent == ("aliases of digits",)
         assert [each["aliases"] for each in server.held("digits")] == [
             ["champion", "mlscale-v1"],
             ["latest", "mine", "mlscale-v2", "previous", "theirs"],
         ]
-        assert registry.sync(60).sent == ()
+        assert registry.sync_mirror(60).sent == ()
         (registry.outbox.folder / "sent" / "digits.json").unlink()  # the note of what arrived is lost
-        assert len(registry.sync(60).sent) == 3
+        assert len(registry.sync_mirror(60).sent) == 3
         assert len(server.held("digits")) == 2  # sent again, and known by its content
         assert server.unknown == []
 
@@ -165,7 +165,7 @@ def test_a_server_that_dies_on_the_way(
     for content in ("one", "two"):
         publish(registry, content, aliases=["champion"])
     with Dying(commits=1) as server, env(monkeypatch, server.url):
-        done = registry.sync(8)
+        done = registry.sync_mirror(8)
         assert done.sent == ("digits:v1",), done
         assert done.waiting == ("digits:v2", "aliases of digits")
         assert done.why == "it did not take all within 8 s"
@@ -175,7 +175,7 @@ def test_a_server_that_dies_on_the_way(
             time.sleep(0.1)
         assert registry.fetch("digits@champion").ref == "digits:v2"
         server.left = 9
-        done = registry.sync(60)
+        done = registry.sync_mirror(60)
         assert done.waiting == (), done
         assert [each["metadata"]["version"] for each in server.held("digits")] == ["digits:v1", "digits:v2"]
         assert server.held("digits")[1]["aliases"] == ["champion", "latest", "mlscale-v2"]
@@ -187,12 +187,12 @@ def test_several_processes_send_each_version_once(tmp_path: Path, monkeypatch: p
         commands = [[sys.executable, "-c", WRITE, str(tmp_path / "registry"), me] for me in "ab"]
         writers = [subprocess.Popen(command, cwd=ROOT) for command in commands]
         assert [writer.wait(120) for writer in writers] == [0, 0]
-        registry = opened(tmp_path / "registry")
+        registry = open_registry(tmp_path / "registry")
         assert isinstance(registry, WandbRegistry)
-        assert registry.waiting() == []
+        assert registry.list_pending_names() == []
         held = server.held("digits")
         assert [each["metadata"]["version"] for each in held] == [f"digits:v{number}" for number in (1, 2, 3, 4)]
-        for alias, number in registry.aliases("digits").of.items():
+        for alias, number in registry.get_aliases("digits").of.items():
             assert [alias in each["aliases"] for each in held] == [number == at for at in (1, 2, 3, 4)]
         assert len(server.runs) == 1
 
@@ -201,11 +201,11 @@ def test_damage_is_not_sent(tmp_path: Path, publish: Callable[..., str], monkeyp
     registry = WandbRegistry(tmp_path / "registry", project="p", offline=True)
     for content in ("one", "two"):
         publish(registry, content)
-    damaged = registry.resolve("digits:v1").payload / "model.ckpt"
+    damaged = registry.resolve_version("digits:v1").payload / "model.ckpt"
     damaged.chmod(0o600)
     damaged.write_text("eno")
     with FakeArtifacts() as server, env(monkeypatch, server.url):
-        done = registry.sync(60)
+        done = registry.sync_mirror(60)
         assert (done.sent, done.waiting) == (("digits:v2",), ("digits:v1",))
         assert "damaged" in done.why
         assert [each["metadata"]["version"] for each in server.held("digits")] == ["digits:v2"]
@@ -217,7 +217,7 @@ def test_another_place_is_refused_and_harms_nothing(
     publish(WandbRegistry(tmp_path / "registry", project="p", offline=True), "one")
     other = WandbRegistry(tmp_path / "registry", project="q", offline=True)
     with pytest.raises(MLScaleError, match="mirrored to p already"):
-        other.sync()
+        other.sync_mirror()
     capsys.readouterr()
     assert publish(other, "two") == "digits:v2"
     assert "not mirrored" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import pytest
 from mlscale.errors import MLScaleError
 from mlscale.versions import LocalRegistry
 from mlscale.versions.aliases import FILE, Aliases
-from mlscale.versions.version_record import RECORD, read
+from mlscale.versions.version_record import RECORD, read_version
 from tests.contract.test_documents import validate
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -27,7 +27,7 @@ def test_what_is_written_validates(tmp_path: Path) -> None:
             aliases=["champion"],
         )
     registry.rollback("resnet")
-    for version in registry.versions("resnet"):
+    for version in registry.list_versions("resnet"):
         validate("version", json.loads((version.path / RECORD).read_text()))
     validate("aliases", json.loads((registry.root / "versions/resnet" / FILE).read_text()))
 
@@ -36,9 +36,9 @@ def test_a_stored_version_still_reads(tmp_path: Path) -> None:
     text = (EXAMPLES / "version-1.json").read_text()
     (tmp_path / "v7").mkdir()
     (tmp_path / "v7" / RECORD).write_text(text)
-    version = read(tmp_path / "v7")
+    version = read_version(tmp_path / "v7")
     assert (version.ref, version.value, version.parent) == ("resnet:v7", 0.9917, "resnet:v6")
-    assert version.document() == json.loads(text)  # the seal and the digest of the content, too
+    assert version.build_version_record() == json.loads(text)  # the seal and the digest of the content, too
 
 
 def test_a_later_format_is_told(tmp_path: Path) -> None:
@@ -46,12 +46,12 @@ def test_a_later_format_is_told(tmp_path: Path) -> None:
     (tmp_path / "v7").mkdir()
     (tmp_path / "v7" / RECORD).write_text(json.dumps({**document, "format": "mlscale/version/2"}))
     with pytest.raises(MLScaleError, match="later mlscale"):
-        read(tmp_path / "v7")
+        read_version(tmp_path / "v7")
 
 
 def test_stored_aliases_still_read(tmp_path: Path) -> None:
     text = (EXAMPLES / "aliases-1.json").read_text()
     (tmp_path / FILE).write_text(text)
-    aliases = Aliases.read(tmp_path)
+    aliases = Aliases.read_aliases(tmp_path)
     assert aliases.of == {"champion": 7, "previous": 6}
-    assert aliases.document() == json.loads(text)
+    assert aliases.build_aliases_document() == json.loads(text)

@@ -13,8 +13,8 @@ import pytest
 import mlscale
 from mlscale.cli import main
 from mlscale.commands import COMMANDS, third_party
-from mlscale.commands.completion.entry import complete
-from mlscale.config.composition.roots import VERB_CONFIGS, find_roots
+from mlscale.commands.completion.entry import complete_words
+from mlscale.config.composition.roots import COMMAND_BASES, find_roots
 from scripts.docs_commands import files
 from scripts.third_party import LIMIT, PAGE, install_package, use_package
 
@@ -47,7 +47,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         lines = [f"{name.replace('_', '-')} = {value}" for name, value in points.items()]
         (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
 
-    tables: tuple[dict[str, Any], ...] = (COMMANDS, VERB_CONFIGS, third_party._packages)
+    tables: tuple[dict[str, Any], ...] = (COMMANDS, COMMAND_BASES, third_party._package_by_command)
     before = [dict(table) for table in tables]
     yield declare
     for table, items in zip(tables, before, strict=True):
@@ -71,8 +71,8 @@ def test_a_command_is_listed_described_completed_and_run(
     for words in (["count", "--help"], ["help", "count"]):
         assert main(words) == 0
         assert "mlscale count: count things" in capsys.readouterr().out
-    assert "count" in complete(["cou"], find_roots())
-    assert "optimizer.lr=" in complete(["count", "optimizer.l"], find_roots())
+    assert "count" in complete_words(["cou"], find_roots())
+    assert "optimizer.lr=" in complete_words(["count", "optimizer.l"], find_roots())
 
 
 def test_its_config_is_checked_like_that_of_a_training(

@@ -43,7 +43,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             f"runs_dir={folder}/runs",
             f"data.root={folder}/digits",
         ]
-        run = commands.call("train", words).artifacts["run"]
+        run = commands.run_command("train", words).artifacts["run"]
         yield Path(run, "logs")
 
 

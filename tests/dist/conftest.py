@@ -2,10 +2,10 @@
 
 import pytest
 
-from mlscale.launch.local_launch import warm_up
+from mlscale.launch.local_launch import start_fork_server
 
 
 @pytest.fixture(scope="session", autouse=True)
 def preloaded_fork_server() -> None:
     """Start the fork server with the imports of a run: each of the ranks would spend 4 s of CPU on them."""
-    warm_up(2)
+    start_fork_server(2)

@@ -25,7 +25,7 @@ def _of_rank(data: list[dict[str, Any]], rank: int) -> list[dict[str, Any]]:
 
 def _ddp(**arguments: Any) -> pl.Trainer:
     run = trainer(devices=2, strategy=strategies.ddp(world_size=2, timeout=60), **arguments)
-    lightning_patches.apply(run)
+    lightning_patches.apply_trainer_patches(run)
     return run
 
 
@@ -72,7 +72,7 @@ def stop(path: str) -> str:
         if rank == 1 and index == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with signals.noted():
+    with signals.handle_stop_signals():
         run = _ddp(callbacks=[At(kill), signals.StopOnSignal(path)], enable_checkpointing=True)
         try:
             fit(run, classifier(), _of_rank(batches(2), rank) * 2000)

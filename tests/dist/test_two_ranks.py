@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from mlscale.runs.checkpoint_files import stored, verify
+from mlscale.runs.checkpoint_files import list_checkpoint_files, verify_checkpoint
 from tests.contract.commands import environment, mlscale
 from tests.dist import ranks
 from tests.unit.fitting import Loader, batches, classifier, fit, trainer
@@ -74,8 +74,8 @@ def test_both_ranks_know_which_checkpoints_found_no_room(tmp_path: Path) -> None
     assert first["known"] == second["known"]
     assert len(set(first["known"])) == 2  # none yet, then that of the first epoch, until the last one ends
     assert first["best"] == second["best"] == str(tmp_path / "best.ckpt")
-    found = {each.path.stem: each.record for each in stored(tmp_path) if each.record}
-    assert {verify(each.path).state for each in stored(tmp_path)} == {"ok"}
+    found = {each.path.stem: each.record for each in list_checkpoint_files(tmp_path) if each.record}
+    assert {verify_checkpoint(each.path).state for each in list_checkpoint_files(tmp_path)} == {"ok"}
     assert (found["best"].step, found["best"].value, found["last"].step) == (32, 3.0, 32)
     assert len([name for name in found if name.startswith("step=")]) == 2
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import mlscale
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import Result
-from mlscale.runs.find import find
+from mlscale.runs.find import find_run
 
 WORDS = ("+recipe=resnet", "model=mlp", "trainer.max_epochs=2", "snapshot=false", "logger=none")
 UNGUARDED = """
@@ -59,7 +59,7 @@ def digits() -> tuple[NDArray[np.uint8], list[str]]:
 
 
 def test_what_was_altered_is_what_ran(trained: Result) -> None:
-    run = find(trained.artifacts["run"])
+    run = find_run(trained.artifacts["run"])
     assert "lr: 0.05" in run.config_text
     assert trained.metrics["best_val/accuracy"] > 0.8
     assert run.status == "done"
@@ -120,7 +120,7 @@ def test_an_interrupt_stops_politely_and_the_run_goes_on(folder: Path, monkeypat
     with pytest.raises(MLScaleError, match="stopped by SIGINT after optimizer step") as caught:
         mlscale.run("train", [*WORDS, "+callbacks.stops._target_=interrupts_in_api.Interrupts"])
     assert caught.value.exit == Exit.INTERRUPTED
-    assert find("last").status == "interrupted"
+    assert find_run("last").status == "interrupted"
     result = mlscale.run("train", ["resume=last"])
     assert result.metrics["steps"] == 44
     assert "resumed from step 3 bitwise identical" in result.sentence

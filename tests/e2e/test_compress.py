@@ -16,7 +16,7 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.export.servable import PARITY, load
 from mlscale.report import Result
 from mlscale.runs.folder import RunFolder
-from mlscale.train.checkpoint.io import load as load_checkpoint
+from mlscale.train.checkpoint.io import load_checkpoint_file as load_checkpoint
 from tests.contract.test_documents import validate
 from tests.e2e.test_export import images, of
 
@@ -27,7 +27,7 @@ INT8 = "compress=int8"
 
 
 def train(place: Path, bundled: Path, *overrides: str) -> Path:
-    result = commands.call("train", [*overrides, f"runs_dir={place}/runs", f"data.root={bundled}"])
+    result = commands.run_command("train", [*overrides, f"runs_dir={place}/runs", f"data.root={bundled}"])
     return Path(result.artifacts["run"])
 
 
@@ -36,7 +36,7 @@ def compressed(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> tuple
     """A run without compression, and what the verb makes of it."""
     run = train(tmp_path_factory.mktemp("compress"), bundled, *WIDE)
     # One sample of 360 that is lost may be 1.2 % of others: with the default bound that would keep fp32.
-    return run, commands.call("compress", of(run, INT8, "compress.int8.max_accuracy_drop=0.05"))
+    return run, commands.run_command("compress", of(run, INT8, "compress.int8.max_accuracy_drop=0.05"))
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_wide_network_is_faster_and_is_kept(compressed: tuple[Path, Result]) -
     assert "is kept" in said
     assert f"of 360 samples {paired[0]} are right in fp32 alone and {paired[1]} in int8 alone" in said
     validate("compressed", json.loads((run / "compressed" / "compressed.json").read_text()))
-    assert RunFolder.open(run).changed() == []
+    assert RunFolder.open(run).find_changed_artefacts() == []
     assert RunFolder.open(run).results["compress"] == result.as_dict()
 
 
@@ -70,13 +70,13 @@ def test_it_really_computes_in_eight_bits_and_is_made_alike_twice(wide: Path) ->
     kinds = {item.name: item.data_type for item in graph.initializer}
     assert {kinds[item.name] for item in graph.initializer if len(item.dims) == 4} == {onnx.TensorProto.INT8}
     assert onnx.TensorProto.UINT8 in kinds.values()
-    commands.call("compress", of(wide, INT8))
+    commands.run_command("compress", of(wide, INT8))
     assert (wide / "compressed" / "model.onnx").read_bytes() == made
 
 
 def test_what_was_kept_is_exported(compressed: tuple[Path, Result], wide: Path, bundled: Path) -> None:
     figures = compressed[1].metrics
-    exported = commands.call("export", of(wide))
+    exported = commands.run_command("export", of(wide))
     assert exported.ok
     assert "as ONNX in int8" in exported.sentence
     assert exported.metrics["onnx_val/accuracy"] == pytest.approx(figures["int8_val/accuracy"])
@@ -96,21 +96,21 @@ def test_what_was_kept_is_exported(compressed: tuple[Path, Result], wide: Path, 
 def test_an_int8_model_that_is_not_what_it_was_is_not_exported(wide: Path, tmp_path: Path) -> None:
     (wide / "compressed" / "model.onnx").write_bytes(b"another")
     with pytest.raises(MLScaleError, match="the compressed model is damaged or altered"):
-        commands.call("export", of(wide, f"to={tmp_path}/new"))
+        commands.run_command("export", of(wide, f"to={tmp_path}/new"))
 
 
 def test_fp32_is_exported_on_request_and_from_another_checkpoint(
     wide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    commands.call("export", of(wide, f"to={tmp_path}/fp32", "compressed=false"))
+    commands.run_command("export", of(wide, f"to={tmp_path}/fp32", "compressed=false"))
     document = load(tmp_path / "fp32").document
     assert (document["precision"], document["compression"]) == ("fp32", None)
     capsys.readouterr()
-    commands.call("export", of(wide, f"to={tmp_path}/last", "checkpoint=last"))
+    commands.run_command("export", of(wide, f"to={tmp_path}/last", "checkpoint=last"))
     assert "no compressed model: the run's is of another checkpoint than last.ckpt" in capsys.readouterr().err
     assert load(tmp_path / "last").document["precision"] == "fp32"
     with pytest.raises(MLScaleError, match=r"there is no compressed model of last\.ckpt") as told:
-        commands.call("export", of(wide, f"to={tmp_path}/none", "checkpoint=last", "compressed=true"))
+        commands.run_command("export", of(wide, f"to={tmp_path}/none", "checkpoint=last", "compressed=true"))
     assert told.value.exit == Exit.GATE
 
 
@@ -118,14 +118,14 @@ def test_a_tiny_network_is_slower_and_says_so(
     tmp_path: Path, bundled: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = train(tmp_path, bundled, *TINY)
-    result = commands.call("compress", of(run, INT8))
+    result = commands.run_command("compress", of(run, INT8))
     assert (result.ok, result.metrics["kept"]) == (True, 0)
     assert result.metrics["speedup_low"] < 1.05
     assert "is not kept, fp32 stays: " in result.sentence
     assert f"{result.metrics['speedup']:.2f}× as fast as fp32 (" in result.sentence
     assert "where 1.05× is wanted" in result.sentence
     assert json.loads((run / "compressed" / "compressed.json").read_text())["kept"] is False
-    exported = commands.call("export", of(run))
+    exported = commands.run_command("export", of(run))
     assert "as ONNX in fp32" in exported.sentence
     assert "no compressed model: it was not kept: " in capsys.readouterr().err
     assert load(run / "servable").document["precision"] == "fp32"
@@ -133,7 +133,7 @@ def test_a_tiny_network_is_slower_and_says_so(
 
 
 def test_too_great_a_loss_of_accuracy_is_not_kept(wide: Path) -> None:
-    result = commands.call("compress", of(wide, INT8, "compress.int8.max_accuracy_drop=-1"))
+    result = commands.run_command("compress", of(wide, INT8, "compress.int8.max_accuracy_drop=-1"))
     assert result.metrics["kept"] == 0
     assert "accuracy falls by" in result.sentence
 
@@ -141,9 +141,9 @@ def test_too_great_a_loss_of_accuracy_is_not_kept(wide: Path) -> None:
 @pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_in_a_run_it_changes_nothing_and_is_told(folder: Path, bundled: Path, devices: int) -> None:
     words = [*TINY, "trainer.max_epochs=1", f"trainer.devices={devices}", f"data.root={bundled}"]
-    plain = commands.call("train", words)
+    plain = commands.run_command("train", words)
     kept = ("compress.int8.min_speedup=0", "compress.int8.max_accuracy_drop=0.2")  # after an epoch it guesses yet
-    result = commands.call("train", [*words, INT8, *kept])
+    result = commands.run_command("train", [*words, INT8, *kept])
     before, after = (
         load_checkpoint(Path(each.artifacts["run"]) / "checkpoints/last.ckpt")["state_dict"] for each in (plain, result)
     )
@@ -153,17 +153,17 @@ def test_in_a_run_it_changes_nothing_and_is_told(folder: Path, bundled: Path, de
     assert result.metrics["int8_kept"] == 1
     assert "; int8 kept: " in result.sentence
     run = RunFolder.open(result.artifacts["run"])
-    assert run.changed() == []
+    assert run.find_changed_artefacts() == []
     assert "compressed/model.onnx" in (run.manifest or {})["artefacts"]
     assert run.results["compress"]["metrics"]["int8_val/accuracy"] == result.metrics["int8_val/accuracy"]
     if devices == 2:
         return
     # Through the same code: what the verb makes of the same checkpoint is the same to the byte, and the seal holds.
     made = (run.path / "compressed" / "model.onnx").read_bytes()
-    commands.call("compress", [str(run.path), INT8, "compress.int8.min_speedup=0"])
+    commands.run_command("compress", [str(run.path), INT8, "compress.int8.min_speedup=0"])
     assert (run.path / "compressed" / "model.onnx").read_bytes() == made
-    assert run.changed() == []
-    assert "as ONNX in int8" in commands.call("export", [str(run.path)]).sentence
+    assert run.find_changed_artefacts() == []
+    assert "as ONNX in int8" in commands.run_command("export", [str(run.path)]).sentence
 
 
 def test_a_run_that_requires_it_and_does_not_get_it_ends_with_4(folder: Path) -> None:
@@ -201,7 +201,7 @@ def test_what_can_not_be_compressed_ends_no_run(folder: Path, monkeypatch: pytes
     (folder / "odd.py").write_text(MINE)
     monkeypatch.syspath_prepend(folder)
     odd = ["model=none", "model._target_=odd.TooOdd", "model.num_classes=10", "scheduler=none", INT8]
-    result = commands.call("train", ["+recipe=resnet", "debug=fast", "snapshot=false", *odd])
+    result = commands.run_command("train", ["+recipe=resnet", "debug=fast", "snapshot=false", *odd])
     assert result.ok
     assert result.metrics["int8_kept"] == 0
     assert "int8 failed: the model can't be exported to ONNX" in result.sentence
@@ -224,4 +224,4 @@ def test_what_can_not_be_compressed_ends_no_run(folder: Path, monkeypatch: pytes
 )
 def test_what_is_wrong_is_told(wide: Path, override: str, what: str) -> None:
     with pytest.raises(MLScaleError, match=what):
-        commands.call("compress", of(wide, *override.split(" ") if "{" not in override else [override]))
+        commands.run_command("compress", of(wide, *override.split(" ") if "{" not in override else [override]))

@@ -8,14 +8,14 @@ import pytest
 from mlscale import commands
 from mlscale.cli import main
 from mlscale.commands.estimate import measurements as estimate_probe
-from mlscale.commands.estimate.measurements import _BASE, _RESIDENT
+from mlscale.commands.estimate.measurements import _BASE_BYTES, _RESIDENT_FACTOR
 from tests.conftest import runs_in
 
 SHORT = ["recipe=resnet", "trainer.max_epochs=3", "estimate.probe_seconds=1"]
 
 
 def test_what_a_run_will_take(folder: Path) -> None:
-    found = commands.call("estimate", SHORT)
+    found = commands.run_command("estimate", SHORT)
     metrics = found.metrics
     assert found.ok, found.sentence
     assert list(folder.iterdir()) == []  # no run folder
@@ -24,7 +24,7 @@ def test_what_a_run_will_take(folder: Path) -> None:
     parts = ("parameters", "gradients", "optimizer_state", "activations", "scratch")
     assert sum(metrics[f"{part}_bytes"] for part in parts) == metrics["peak_memory_bytes"]
     assert metrics["resident_memory_bytes"] > metrics["peak_memory_bytes"]
-    took = commands.call("train", [*SHORT[:2], "snapshot=false"]).metrics["time_s"]
+    took = commands.run_command("train", [*SHORT[:2], "snapshot=false"]).metrics["time_s"]
     # Within a tenth on a quiet machine (scripts/bench_estimate.py); tests run beside others.
     assert 0.3 < metrics["time_s"] / took < 3
 
@@ -68,7 +68,7 @@ def test_images_that_are_too_small_for_a_model(
 def test_a_larger_batch_in_bf16_accumulated(folder: Path) -> None:
     words = ["recipe=resnet", "estimate.probe_seconds=0", "data.batch_size=512"]
     whole, half, bf16 = (
-        commands.call("estimate", [*words, *more]).metrics["peak_memory_bytes"]
+        commands.run_command("estimate", [*words, *more]).metrics["peak_memory_bytes"]
         for more in ([], ["trainer.accumulate_grad_batches=2"], ["precision=bf16"])
     )
     assert half < 0.7 * whole
@@ -77,7 +77,7 @@ def test_a_larger_batch_in_bf16_accumulated(folder: Path) -> None:
 
 def test_an_instance_has_a_price_and_a_gpu(folder: Path) -> None:
     words = [*SHORT, "estimate.instance=aws/g5.xlarge", "estimate.budget_usd=1"]
-    found = commands.call("estimate", words)
+    found = commands.run_command("estimate", words)
     assert found.ok
     assert found.metrics["memory_limit_bytes"] == 24 * 2**30
     assert found.metrics["cost_usd"] == pytest.approx(found.metrics["time_s"] / 3600 * 1.006)
@@ -85,11 +85,11 @@ def test_an_instance_has_a_price_and_a_gpu(folder: Path) -> None:
 
 
 def test_a_batch_without_room_for_it_is_extrapolated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = commands.call("estimate", [*SHORT, "data.batch_size=256", "estimate.probe_seconds=0"])
+    whole = commands.run_command("estimate", [*SHORT, "data.batch_size=256", "estimate.probe_seconds=0"])
     # Free memory is set, not taken: so much that a process whose tensors take half of the peak fits, and no larger one.
-    free = _BASE + _RESIDENT * whole.metrics["peak_memory_bytes"] / 2
-    monkeypatch.setattr(estimate_probe, "free_memory_bytes", lambda: int(free))
-    found = commands.call("estimate", [*SHORT, "data.batch_size=256"])
+    free = _BASE_BYTES + _RESIDENT_FACTOR * whole.metrics["peak_memory_bytes"] / 2
+    monkeypatch.setattr(estimate_probe, "get_free_memory", lambda: int(free))
+    found = commands.run_command("estimate", [*SHORT, "data.batch_size=256"])
     assert found.artifacts["time_by"] == (
         "extrapolated from 32 and 64 samples per process: 256 do not fit into free memory"
     )
@@ -100,8 +100,8 @@ def test_a_batch_without_room_for_it_is_extrapolated(folder: Path, monkeypatch: 
 
 
 def test_two_processes_share_the_batch(folder: Path) -> None:
-    found = commands.call("estimate", [*SHORT, "trainer.devices=2"])
-    alone = commands.call("estimate", [*SHORT, "data.batch_size=32", "estimate.probe_seconds=0"])
+    found = commands.run_command("estimate", [*SHORT, "trainer.devices=2"])
+    alone = commands.run_command("estimate", [*SHORT, "data.batch_size=32", "estimate.probe_seconds=0"])
     assert found.metrics["peak_memory_bytes"] == alone.metrics["peak_memory_bytes"]
     assert found.metrics["steps"] == 3 * 22
     assert not runs_in(folder)
@@ -147,7 +147,7 @@ def test_ones_own_task_that_looks_at_values_and_data_that_says_nothing(folder: P
     words = ["task=own", "model=none", "optimizer=none", "data=none", "data._target_=own_parts.Data"]
     words += ["metric=train/loss", "mode=min"]
     assert main(["estimate", *words, "trainer.max_epochs=4", "estimate.probe_seconds=1"]) == 0
-    found = commands.call("estimate", [*words, "trainer.max_epochs=4", "estimate.probe_seconds=1"])
+    found = commands.run_command("estimate", [*words, "trainer.max_epochs=4", "estimate.probe_seconds=1"])
     assert "a trace was not possible" in found.artifacts["memory_by"]
     assert found.metrics["steps"] == 4 * 12
     assert 0 < found.metrics["time_s"] < 60

@@ -16,7 +16,7 @@ from PIL import Image
 from mlscale import commands
 from mlscale.cli import main
 from mlscale.errors import MLScaleError
-from mlscale.evaluate.samples_table import document
+from mlscale.evaluate.samples_table import read_table_document
 from mlscale.runs.folder import RunFolder
 from tests.contract.test_documents import validate
 
@@ -29,9 +29,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Path:
     place = tmp_path_factory.mktemp("evaluate")
     common = [f"runs_dir={place}/runs", f"data.root={bundled}"]
     for name, epochs in (("short", 1), ("long", 4)):
-        commands.call("train", [*TRAINED, *common, f"name={name}", f"trainer.max_epochs={epochs}"])
+        commands.run_command("train", [*TRAINED, *common, f"name={name}", f"trainer.max_epochs={epochs}"])
     run = next(place.glob("runs/*/long-*"))
-    commands.call("export", [str(run), f"runs_dir={place}/runs"])
+    commands.run_command("export", [str(run), f"runs_dir={place}/runs"])
     root = [f"runs_dir={place / 'runs'}", f"registry.root={place / 'registry'}"]
     assert main(["versions", "add", str(run), *root]) == 0
     assert main(["versions", "add", str(run), "servable=true", "name=served", *root]) == 0
@@ -48,7 +48,9 @@ def run_of(place: Path, name: str) -> Path:
 
 def test_a_run_is_measured_sample_by_sample(place: Path) -> None:
     run = run_of(place, "short")
-    result = commands.call("evaluate", [str(run), f"runs_dir={place}/runs", "slices=[brightness,size]", "worst=10"])
+    result = commands.run_command(
+        "evaluate", [str(run), f"runs_dir={place}/runs", "slices=[brightness,size]", "worst=10"]
+    )
     figures = result.metrics
     assert figures["val/accuracy_low"] < figures["val/accuracy"] < figures["val/accuracy_high"]
     assert figures["val/samples"] == 360
@@ -56,11 +58,11 @@ def test_a_run_is_measured_sample_by_sample(place: Path) -> None:
     kept = RunFolder.open(run)
     assert kept.results["evaluate"] == result.as_dict()
     validate("result", kept.results["evaluate"])
-    assert kept.changed() == []
+    assert kept.find_changed_artefacts() == []
     assert len(result.details["classes"]) == 10
     assert len(result.details["slices"]) == 4  # quartiles of brightness; all images are of one size
 
-    about = document(Path(result.artifacts["samples"]))
+    about = read_table_document(Path(result.artifacts["samples"]))
     validate("samples", about)
     assert (about["model"], about["split"]) == (run.name, "val")
     table = pq.read_table(result.artifacts["samples"])
@@ -82,7 +84,7 @@ def test_a_run_is_measured_sample_by_sample(place: Path) -> None:
 
 def test_a_run_a_version_a_checkpoint_and_a_servable_give_the_same(place: Path) -> None:
     run = run_of(place, "long")
-    wanted = commands.call("evaluate", evaluate(place, f"ref={run}")).metrics
+    wanted = commands.run_command("evaluate", evaluate(place, f"ref={run}")).metrics
     checkpoint = run / "checkpoints" / "best.ckpt"
     for words in (
         ["ref=long"],
@@ -90,7 +92,7 @@ def test_a_run_a_version_a_checkpoint_and_a_servable_give_the_same(place: Path) 
         ["ref=served@latest"],
         [f"ref={run}/servable"],
     ):
-        result = commands.call("evaluate", evaluate(place, *words))
+        result = commands.run_command("evaluate", evaluate(place, *words))
         assert result.metrics["val/accuracy"] == wanted["val/accuracy"], words
         assert result.metrics["val/loss"] == pytest.approx(wanted["val/loss"], rel=1e-4), words
         assert (place / "out" / "evaluate.html").is_file()
@@ -99,11 +101,11 @@ def test_a_run_a_version_a_checkpoint_and_a_servable_give_the_same(place: Path) 
 
 def test_two_models_on_the_same_samples(place: Path) -> None:
     long, short = run_of(place, "long"), run_of(place, "short")
-    result = commands.call("evaluate", evaluate(place, f"ref={long}", f"against={short}"))
+    result = commands.run_command("evaluate", evaluate(place, f"ref={long}", f"against={short}"))
     assert f"best.ckpt of {long.name} is better than best.ckpt of {short.name}: accuracy" in result.sentence
     assert result.metrics["val/accuracy_difference_low"] > 0
     assert result.details["against"]["better"] == f"best.ckpt of {long.name}"
-    served = commands.call("evaluate", evaluate(place, "ref=long:v1", "against=served:v1"))
+    served = commands.run_command("evaluate", evaluate(place, "ref=long:v1", "against=served:v1"))
     assert served.details["against"]["better"] is None
     assert "no difference is shown between long:v1 and served:v1" in served.sentence
     assert served.metrics["val/paired_samples"] == 360
@@ -129,14 +131,14 @@ def test_slices_of_a_file_and_of_members(place: Path, bundled: Path, tmp_path: P
             [("key", "site"), *((f"000.tar/{key}", "ab"[i % 2]) for i, key in enumerate(keys))]
         )
     words = [f"ref={run_of(place, 'short')}", "data=webdataset", f"data.train={shards}", f"data.val={shards}"]
-    result = commands.call("evaluate", evaluate(place, *words, f"slices=[json,{tmp_path}/slices.csv]"))
+    result = commands.run_command("evaluate", evaluate(place, *words, f"slices=[json,{tmp_path}/slices.csv]"))
     found = {(each["column"], each["value"]): each["samples"] for each in result.details["slices"]}
     assert {key: found[key] for key in found if key[0] != "n"} == {
         ("camera", "c0"): 120, ("camera", "c1"): 120, ("camera", "c2"): 120, ("site", "a"): 180, ("site", "b"): 180,
     }  # fmt: skip
     assert sum(found[key] for key in found if key[0] == "n") == 360
     with pytest.raises(MLScaleError, match=r"have no '\.xyz' member"):
-        commands.call("evaluate", evaluate(place, *words, "slices=xyz"))
+        commands.run_command("evaluate", evaluate(place, *words, "slices=xyz"))
 
 
 def test_other_images_are_normalised_as_the_model_was_trained(place: Path, tmp_path: Path) -> None:
@@ -152,8 +154,8 @@ def test_other_images_are_normalised_as_the_model_was_trained(place: Path, tmp_p
                 add(tar, f"{row:03}.cls", str(digits.target[row]).encode())
     data = ["data=webdataset", f"data.train={tmp_path}/train-0.tar", f"data.val={tmp_path}/val-0.tar"]
     run = run_of(place, "long")
-    found = commands.call("evaluate", evaluate(place, f"ref={run}", *data)).metrics
-    served = commands.call("evaluate", evaluate(place, "ref=served", *data)).metrics
+    found = commands.run_command("evaluate", evaluate(place, f"ref={run}", *data)).metrics
+    served = commands.run_command("evaluate", evaluate(place, "ref=served", *data)).metrics
     assert found["val/accuracy"] == served["val/accuracy"] < 0.5
     assert abs(found["val/loss"] - served["val/loss"]) < 1e-3
 
@@ -161,17 +163,17 @@ def test_other_images_are_normalised_as_the_model_was_trained(place: Path, tmp_p
 def test_all_samples_are_measured_whatever_training_looked_at(place: Path, bundled: Path, tmp_path: Path) -> None:
     limits = ["trainer.limit_val_batches=0", "metric=train/loss", "mode=min", "trainer.max_epochs=1"]
     words = [f"runs_dir={tmp_path}/runs"]
-    commands.call("train", [*TRAINED, *limits, *words, f"data.root={bundled}"])
-    assert commands.call("evaluate", ["last", *words]).metrics["val/samples"] == 360
-    one = commands.call("evaluate", ["last", *words, "trainer.limit_val_batches=1"])
+    commands.run_command("train", [*TRAINED, *limits, *words, f"data.root={bundled}"])
+    assert commands.run_command("evaluate", ["last", *words]).metrics["val/samples"] == 360
+    one = commands.run_command("evaluate", ["last", *words, "trainer.limit_val_batches=1"])
     assert one.metrics["val/samples"] == 64
     with pytest.raises(MLScaleError, match=r"no sample of .* was measured"):
-        commands.call("evaluate", ["last", *words, "trainer.limit_val_batches=0"])
+        commands.run_command("evaluate", ["last", *words, "trainer.limit_val_batches=0"])
 
 
 def test_a_file_of_slices_is_read_before_the_pass(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(MLScaleError, match="the slices can't be read"):
-        commands.call("evaluate", evaluate(place, f"ref={run_of(place, 'short')}", "slices=[brightness,no.csv]"))
+        commands.run_command("evaluate", evaluate(place, f"ref={run_of(place, 'short')}", "slices=[brightness,no.csv]"))
     assert capsys.readouterr().err == ""
 
 
@@ -180,10 +182,10 @@ def test_a_target_is_called_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("\n".join(lines) + "\n")
     table = ["data=table", f"data.train={tmp_path}/train.csv", "data.target=price", "data.batch_size=8"]
     words = [f"runs_dir={tmp_path}/runs"]
-    commands.call(
+    commands.run_command(
         "train", ["+recipe=regression", *table, *words, "trainer.max_epochs=1", "snapshot=false", "logger=none"]
     )
-    measured = commands.call("evaluate", ["last", *words])
+    measured = commands.run_command("evaluate", ["last", *words])
     assert [each["target"] for each in measured.details["targets"]] == ["price"]
 
 
@@ -194,12 +196,12 @@ def test_rows_of_another_training_table_are_refused(tmp_path: Path) -> None:
         (tmp_path / f"{name}.csv").write_text("\n".join(["x,y", *rows]) + "\n")
     common = [f"runs_dir={tmp_path}/runs", "snapshot=false", "logger=none", "data.batch_size=8"]
     table = ["data=table", f"data.train={tmp_path}/train.csv", "data.target=y"]
-    commands.call("train", ["+recipe=tabular", *table, *common, "trainer.max_epochs=1"])
+    commands.run_command("train", ["+recipe=tabular", *table, *common, "trainer.max_epochs=1"])
     words = ["ref=last", f"runs_dir={tmp_path}/runs"]
     with pytest.raises(MLScaleError, match="encoded by another training table") as caught:
-        commands.call("evaluate", [*words, f"data.train={tmp_path}/other.csv"])
+        commands.run_command("evaluate", [*words, f"data.train={tmp_path}/other.csv"])
     assert "data.test=" in caught.value.fix
-    tested = commands.call("evaluate", [*words, "split=test", f"data.test={tmp_path}/other.csv"])
+    tested = commands.run_command("evaluate", [*words, "split=test", f"data.test={tmp_path}/other.csv"])
     assert tested.metrics["test/samples"] == 60
 
 
@@ -228,7 +230,7 @@ def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 def test_what_is_wrong_is_told(place: Path, words: list[str], what: str, fix: str) -> None:
     typed = [word.replace("{run}", str(run_of(place, "short"))) for word in words]
     with pytest.raises(MLScaleError) as caught:
-        commands.call("evaluate", evaluate(place, *typed))
+        commands.run_command("evaluate", evaluate(place, *typed))
     assert what in str(caught.value)
     assert fix in caught.value.fix
 

@@ -13,7 +13,7 @@ from mlscale.cli import main
 from mlscale.errors import MLScaleError
 from mlscale.export.servable import PARITY, load
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.initial_source import Initial
+from mlscale.runs.initial_source import InitialWeights
 from tests.conftest import runs_in
 from tests.contract.test_documents import validate
 
@@ -24,7 +24,7 @@ TRAINED = ("+recipe=resnet", "trainer.max_epochs=2", "model.widths=[8,16]", "sna
 def trained(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Path:
     """The folder of a run of a few seconds on digits."""
     place = tmp_path_factory.mktemp("export")
-    result = commands.call("train", [*TRAINED, f"runs_dir={place}/runs", f"data.root={bundled}"])
+    result = commands.run_command("train", [*TRAINED, f"runs_dir={place}/runs", f"data.root={bundled}"])
     return Path(result.artifacts["run"])
 
 
@@ -33,8 +33,8 @@ def of(run: Path, *overrides: str) -> list[str]:
 
 
 def test_a_run_becomes_a_servable(trained: Path, bundled: Path) -> None:
-    evaluated = commands.call("evaluate", of(trained)).metrics["val/accuracy"]
-    result = commands.call("export", of(trained))
+    evaluated = commands.run_command("evaluate", of(trained)).metrics["val/accuracy"]
+    result = commands.run_command("export", of(trained))
     assert result.ok
     assert Path(result.artifacts["servable"]) == trained / "servable"
     assert result.metrics["torch_val/accuracy"] == pytest.approx(evaluated)
@@ -50,7 +50,7 @@ def test_a_run_becomes_a_servable(trained: Path, bundled: Path) -> None:
     validate("servable", servable.document)
     validate("reference", json.loads((servable.folder / "reference" / "profile.json").read_text()))
     run = RunFolder.open(trained)
-    assert run.changed() == []
+    assert run.find_changed_artefacts() == []
     assert run.results["export"] == result.as_dict()
     assert servable.document["run"]["id"] == run.id
     assert servable.document["data_version"] == run.derived["data_version"]
@@ -63,7 +63,7 @@ def test_a_run_becomes_a_servable(trained: Path, bundled: Path) -> None:
     assert (np.array(servable.predict(pixels).labels) == labels).mean() == pytest.approx(evaluated)
 
     content = (servable.folder / "servable.yaml").read_bytes()
-    commands.call("export", of(trained))
+    commands.run_command("export", of(trained))
     assert (servable.folder / "servable.yaml").read_bytes() == content
 
 
@@ -104,20 +104,20 @@ def test_a_bound_that_does_not_hold_writes_nothing_and_ends_with_4(
 def test_into_a_folder_of_its_own_once(trained: Path, tmp_path: Path) -> None:
     place = tmp_path / "models" / "digits"
     overrides = of(trained, f"to={place}", "checkpoint=last", "samples=40", "licences={model: Apache-2.0}")
-    assert commands.call("export", overrides).metrics["samples"] == 40
+    assert commands.run_command("export", overrides).metrics["samples"] == 40
     servable = load(place)
     assert servable.document["licences"] == {"data": "CC-BY-4.0", "model": "Apache-2.0"}
     assert servable.document["checkpoint"]["name"] == "last.ckpt"
     with pytest.raises(MLScaleError, match="there is something at digits already"):
-        commands.call("export", overrides)
+        commands.run_command("export", overrides)
 
 
 def test_the_licence_of_the_weights_it_started_from_goes_along(trained: Path, tmp_path: Path) -> None:
     copy = tmp_path / "runs" / "2026-01-01" / trained.name
     shutil.copytree(trained, copy, ignore=shutil.ignore_patterns("servable*"))
-    initial = Initial(tmp_path / "x.safetensors", "0" * 64, licence="mit").document()
-    RunFolder.open(copy).update(init=initial)
-    assert commands.call("export", [str(copy), "samples=40"]).ok
+    initial = InitialWeights(tmp_path / "x.safetensors", "0" * 64, licence="mit").build_init_document()
+    RunFolder.open(copy).update_document(init=initial)
+    assert commands.run_command("export", [str(copy), "samples=40"]).ok
     assert load(copy / "servable").document["licences"] == {"data": "CC-BY-4.0", "weights": "mit"}
 
 
@@ -137,7 +137,7 @@ def test_the_licence_of_the_weights_it_started_from_goes_along(trained: Path, tm
 def test_what_is_wrong_is_told(trained: Path, bundled: Path, override: str, what: str, tmp_path: Path) -> None:
     words = override.replace("{digits}", f"{bundled}/digits-1").split(" ")
     with pytest.raises(MLScaleError, match=what):
-        commands.call("export", of(trained, f"to={tmp_path}/new", *words))
+        commands.run_command("export", of(trained, f"to={tmp_path}/new", *words))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -147,7 +147,7 @@ def test_code_out_of_a_run_folder_is_not_believed(trained: Path, tmp_path: Path)
     config.write_text(before.replace("mlscale.tasks.ResNet", "subprocess.Popen"))
     try:
         with pytest.raises(MLScaleError, match=r"may not build subprocess\.Popen"):
-            commands.call("export", of(trained, f"to={tmp_path}/new"))
+            commands.run_command("export", of(trained, f"to={tmp_path}/new"))
     finally:
         config.write_text(before)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from mlscale import commands
-from mlscale.atomic_files import unwritable
+from mlscale.atomic_files import create_write_error
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs.checkpoint_files import verify
+from mlscale.runs.checkpoint_files import verify_checkpoint
 from mlscale.runs.folder import RunFolder
 from mlscale.train.checkpoint.io import VerifiedCheckpointIO
 from mlscale.versions import LocalRegistry
@@ -32,7 +32,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_the_training_goes_on_and_ends_resumable(small_disk: Path, tmp_path: Path) -> None:
-    commands.call("prepare", ["data=digits", f"data.root={tmp_path}/digits"])
+    commands.run_command("prepare", ["data=digits", f"data.root={tmp_path}/digits"])
     words = [
         "+recipe=resnet", "debug=limit", "trainer.max_epochs=3", "snapshot=false",
         f"data.root={tmp_path}/digits", f"runs_dir={small_disk}",
@@ -47,7 +47,7 @@ def test_the_training_goes_on_and_ends_resumable(small_disk: Path, tmp_path: Pat
     assert "epoch 3/3" in done.stderr
     kept = list(small_disk.glob("*/*/checkpoints/*"))
     assert sorted(path.name for path in kept) == ["best.ckpt", "last.ckpt"]
-    assert {verify(path).state for path in kept} == {"ok"}
+    assert {verify_checkpoint(path).state for path in kept} == {"ok"}
     listed = forked.run("runs", "checkpoints", "last", f"runs_dir={small_disk}", cwd=tmp_path)
     assert listed.returncode == 0
     assert "the run resumes from last.ckpt" in listed.stdout
@@ -66,22 +66,22 @@ def test_missing_inodes_are_reported_as_such(small_disk: Path, tmp_path: Path) -
         try:
             (small_disk / f"{number}").touch()
         except OSError as full:
-            told = unwritable(small_disk / "runs/new", full)
+            told = create_write_error(small_disk / "runs/new", full)
             break
     assert told.exit == Exit.ENVIRONMENT
     assert "no free inodes" in told.why
     io = VerifiedCheckpointIO()
     io.save_checkpoint({"state_dict": {}, "global_step": 3}, small_disk / "runs/last.ckpt")
-    lost = io.lost_final_state()
+    lost = io.explain_lost_state()
     assert lost is not None
     assert "no free inodes" in lost.why
     (small_disk / "0").unlink()
     io.save_checkpoint({"state_dict": {}, "global_step": 4}, small_disk / "runs/last.ckpt")
-    assert verify(small_disk / "runs/last.ckpt").state == "ok"
+    assert verify_checkpoint(small_disk / "runs/last.ckpt").state == "ok"
     for name in ("1", "2", "3"):  # enough for a run's folder, not for what is in it
         (small_disk / name).unlink()
     with pytest.raises(MLScaleError, match="can't write") as caught:
-        RunFolder.create(small_disk / "other", "new", verb="train", config_yaml="seed: 1\n")
+        RunFolder.create(small_disk / "other", "new", command="train", config_yaml="seed: 1\n")
     assert "no free inodes" in caught.value.why
     assert not (small_disk / "other").exists()
 
@@ -132,6 +132,6 @@ def test_a_version_that_finds_no_room_is_not_there(small_disk: Path, tmp_path: P
             told = error
     assert (told.exit, told.why) == (Exit.ENVIRONMENT, "No space left on device")
     assert "registry.root=" in told.fix
-    assert [version.number for version in registry.versions("resnet")] == [1, 2]
+    assert [version.number for version in registry.list_versions("resnet")] == [1, 2]
     assert registry.fetch("resnet@champion").number == 2
     assert (len(list(small_disk.rglob("model"))), len(list(small_disk.rglob(".aside-*")))) == (2, 0)

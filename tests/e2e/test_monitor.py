@@ -55,11 +55,11 @@ class House:
     def ask(self, pixels: NDArray[np.uint8], seed: int, n: int = 400, labelled: int = 0) -> None:
         """n events of the champion: what it says of images drawn from `pixels`, the first of them labelled."""
         chosen = np.random.default_rng(seed).integers(0, len(pixels), n)
-        version = self.registry.resolve("resnet@champion")
+        version = self.registry.resolve_version("resnet@champion")
         said = load(version.payload).predict(pixels[chosen])
         ids, store = [f"{seed}-{index}" for index in range(n)], EventStore(self.events)
-        writer = store.writer("resnet")
-        writer.add(
+        writer = store.open_writer("resnet")
+        writer.add_events(
             ids,
             version=version.ref,
             raw=pixels[chosen],
@@ -75,8 +75,8 @@ class House:
 def published(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> tuple[Path, Path]:
     """The registry's folder, and the run's."""
     place = tmp_path_factory.mktemp("monitor")
-    run = commands.call("train", [*TRAINED, f"runs_dir={place}/runs", f"data.root={bundled}"]).artifacts["run"]
-    made = commands.call("export", [str(run), f"runs_dir={place}/runs"]).artifacts["servable"]
+    run = commands.run_command("train", [*TRAINED, f"runs_dir={place}/runs", f"data.root={bundled}"]).artifacts["run"]
+    made = commands.run_command("export", [str(run), f"runs_dir={place}/runs"]).artifacts["servable"]
     publish_servable(LocalRegistry(place / "registry"), Path(made), name="resnet", aliases=("champion",))
     return place / "registry", Path(run)
 
@@ -99,7 +99,7 @@ def test_clean_traffic_is_quiet(house: House) -> None:
     house.ask(house.pixels, seed=1, labelled=200)
     with Receiver() as receiver:
         for _ in range(3):
-            result = commands.call("monitor", house.words(f"alert.webhook={receiver.url}", "latency.p99_ms=50"))
+            result = commands.run_command("monitor", house.words(f"alert.webhook={receiver.url}", "latency.p99_ms=50"))
     assert result.ok
     assert (receiver.asked, result.metrics["drift"], result.metrics["damage"]) == (0, 0, 0)
     assert result.sentence.startswith("resnet:v1: no drift in 400 events, accuracy 9")
@@ -109,15 +109,15 @@ def test_drift_that_is_no_damage_is_told_as_such_once_and_then_over(house: House
     house.ask(brighter(house.pixels), seed=2)
     with Receiver() as receiver:
         words = house.words(f"alert.webhook={receiver.url}")
-        first = commands.call("monitor", words)
+        first = commands.run_command("monitor", words)
         assert not first.ok
         assert "inputs drifted (brightness " in first.sentence
         assert "labels would tell whether that is damage" in first.sentence
         for _ in range(3):
-            assert not commands.call("monitor", words).ok
+            assert not commands.run_command("monitor", words).ok
         assert [alert["status"] for alert in receiver.alerts] == ["firing"]
         house.ask(house.pixels, seed=3)
-        last = commands.call("monitor", [*words, "window.max_events=400"])  # the latest ones
+        last = commands.run_command("monitor", [*words, "window.max_events=400"])  # the latest ones
     assert last.ok
     assert [(alert["rule"], alert["status"]) for alert in receiver.alerts] == [
         ("drift", "firing"),
@@ -141,24 +141,24 @@ def test_damage_needs_labels(house: House, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_no_data_is_no_all_clear(house: House) -> None:
-    result = commands.call("monitor", house.words())
+    result = commands.run_command("monitor", house.words())
     assert not result.ok
     assert result.sentence == "resnet:v1: no data (0 events in the window, 100 are needed)"
     assert np.isnan(result.metrics["drift"])
-    told = commands.call("monitor", house.words("alert.rules=[drift,no_data]"))
+    told = commands.run_command("monitor", house.words("alert.rules=[drift,no_data]"))
     assert "alerting: no_data" in told.sentence
 
 
 def test_events_of_other_versions_do_not_count(house: House, published: tuple[Path, Path], tmp_path: Path) -> None:
     house.ask(brighter(house.pixels), seed=5)
     by_folder = house.words(f"ref={published[1] / 'servable'}")
-    assert "no data" in commands.call("monitor", by_folder).sentence
+    assert "no data" in commands.run_command("monitor", by_folder).sentence
     assert len(list((house.events / "resnet" / "monitor").glob("*.json"))) == 1
 
 
 def test_an_end_of_patience(house: House) -> None:
     house.ask(brighter(house.pixels), seed=6)
-    told = [commands.call("monitor", house.words("alert.looks=3")) for _ in range(3)]
+    told = [commands.run_command("monitor", house.words("alert.looks=3")) for _ in range(3)]
     assert [result.ok for result in told] == [True, True, False]
     assert "pending: drift" in told[0].sentence
 
@@ -188,7 +188,7 @@ def test_neither_the_model_nor_torch_is_loaded(house: House) -> None:
 )
 def test_what_is_wrong_is_told(house: House, word: str, what: str) -> None:
     with pytest.raises(MLScaleError, match=what):
-        commands.call("monitor", house.words(word))
+        commands.run_command("monitor", house.words(word))
 
 
 def test_watching_until_told_to_end(house: House) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mlscale.cli import main
-from mlscale.config.checks.trust import distrusted
+from mlscale.config.checks.trust import find_distrusted
 from tests.contract.test_documents import validate
 from tests.receiver import Receiver
 
@@ -41,7 +41,7 @@ def test_a_run_that_is_done_and_nobody_who_listens(folder: Path, capfd: pytest.C
 def test_somebody_elses_run_tells_nobody(tmp_path: Path) -> None:
     def problems(typed: tuple[str, ...] = (), **settings: object) -> int:
         node = {"_target_": "mlscale.train.callbacks.Notify", **settings}
-        return len(distrusted({"callbacks": {"mine": node}}, tmp_path, typed))
+        return len(find_distrusted({"callbacks": {"mine": node}}, tmp_path, typed))
 
     assert problems(webhook=None, command=None, mail={"host": None}) == 0
     assert problems(webhook="${oc.env:HOOK}") == 0

@@ -23,7 +23,7 @@ HALF = ("model=mlp", "model.in_features=64", "precision=fp16", "precision.on_cpu
 
 
 def test_what_the_probe_finds_is_in_derived_and_used_from_then_on(folder: Path) -> None:
-    result = commands.call("train", [*WORDS, *NET, "precision=auto", "precision.probe_seconds=1"])
+    result = commands.run_command("train", [*WORDS, *NET, "precision=auto", "precision.probe_seconds=1"])
     run = RunFolder.open(result.artifacts["run"])
     assert run.derived["precision"] in ("32-true", "bf16-mixed")
     assert yaml.safe_load(run.config_text)["precision"]["value"] == "${derived.precision}"
@@ -36,12 +36,12 @@ def test_what_the_probe_finds_is_in_derived_and_used_from_then_on(folder: Path) 
         .read_text()
         .replace(f"precision: {run.derived['precision']}", "precision: bf16-mixed")
     )
-    assert commands.call("evaluate", [str(run.path)]).ok
+    assert commands.run_command("evaluate", [str(run.path)]).ok
 
 
 def test_a_comparison_on_request_stands_in_the_final_table(folder: Path) -> None:
     words = ["precision=bf16", "precision.compare=true", "precision.memory_format=channels_last"]
-    result = commands.call("train", [*WORDS, *NET, *words])
+    result = commands.run_command("train", [*WORDS, *NET, *words])
     assert result.metrics["time_of_fp32"] > 0
     assert 0.3 < result.metrics["memory_of_fp32"] < 1.2
     (path,) = (Path(result.artifacts["run"]) / "checkpoints").glob("last.ckpt")

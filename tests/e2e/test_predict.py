@@ -36,9 +36,9 @@ IMAGES = 300
 def place(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Path:
     """A folder with a run, its servable, and images of digits, of which two can't be read."""
     place = tmp_path_factory.mktemp("predict")
-    commands.call("train", [*TRAINED, f"runs_dir={place}/runs", f"data.root={bundled}"])
+    commands.run_command("train", [*TRAINED, f"runs_dir={place}/runs", f"data.root={bundled}"])
     (run,) = place.glob("runs/*/resnet-*")
-    commands.call("export", [str(run), f"runs_dir={place}/runs", f"to={place}/model"])
+    commands.run_command("export", [str(run), f"runs_dir={place}/runs", f"to={place}/model"])
     (place / "photos" / "more").mkdir(parents=True)
     for number, pixels in enumerate(load_digits().images[:IMAGES]):
         image = Image.fromarray((pixels * 255 / 16).astype(np.uint8))
@@ -49,7 +49,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Path:
 
 
 def predict(place: Path, to: Path, *words: str) -> Result:
-    return commands.call("predict", [f"input={place}/photos", f"to={to}", f"runs_dir={place}/runs", *words])
+    return commands.run_command("predict", [f"input={place}/photos", f"to={to}", f"runs_dir={place}/runs", *words])
 
 
 def rows(to: Path) -> dict[str, list[Any]]:
@@ -104,12 +104,12 @@ def test_events_are_there_once_and_labels_join_them(place: Path, tmp_path: Path)
         predict(place, tmp_path / "preds", *words[:1])
     assert caught.value.why.endswith("events=True then, None now")
     store = EventStore(tmp_path / "events")
-    (model,) = store.models()
+    (model,) = store.list_models()
     events = store.read(model)
     found = rows(tmp_path / "preds")
     assert sorted(events.id) == sorted(found["key"])
     assert (events.outcome == "ok").sum() == IMAGES
-    assert np.isfinite(events.ok().input_mean).all()
+    assert np.isfinite(events.select_answered().input_mean).all()
     store.add_labels(model, ["0000.png"], ["0"])
     joined = store.joined(model)
     assert (list(joined.id), list(joined.truth)) == (["0000.png"], ["0"])
@@ -135,7 +135,7 @@ def test_events_are_there_once_and_labels_join_them(place: Path, tmp_path: Path)
 def test_what_is_wrong_is_told_and_leaves_nothing(place: Path, tmp_path: Path, words: list[str], what: str) -> None:
     typed = [word.format(photos=place / "photos", to=tmp_path / "preds") for word in words]
     with pytest.raises(MLScaleError) as caught:
-        commands.call("predict", [*typed, f"runs_dir={place}/runs"])
+        commands.run_command("predict", [*typed, f"runs_dir={place}/runs"])
     assert what in str(caught.value)
     assert list(tmp_path.glob("preds/part*")) == []
 
@@ -154,8 +154,8 @@ def test_a_process_that_dies_is_told_and_the_same_command_goes_on(
             os.kill(ranks[1].pid, signal.SIGKILL)
         listen(ranks, told, progress)
 
-    listen = predict_launch._listen
-    monkeypatch.setattr(predict_launch, "_listen", killed)
+    listen = predict_launch._receive_messages
+    monkeypatch.setattr(predict_launch, "_receive_messages", killed)
     with pytest.raises(MLScaleError, match="process 1 of 2 died: signal 9") as caught:
         predict(place, tmp_path / "preds", *words)
     assert caught.value.exit == 5
@@ -197,7 +197,7 @@ def test_the_command_killed_at_random_places(place: Path, tmp_path: Path, words:
     assert found["row"] == list(range(IMAGES + 2))
     assert len(set(found["key"])) == IMAGES + 2
     store = EventStore(tmp_path / "events")
-    (model,) = store.models()
+    (model,) = store.list_models()
     assert sorted(store.read(model).id) == sorted(found["key"])
 
 
@@ -218,19 +218,19 @@ def test_rows_of_a_table_are_encoded_as_in_training(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text("\n".join([lines[0], *lines[301:]]) + "\n")
     table = ["data=table", f"data.train={tmp_path}/train.csv", f"data.test={tmp_path}/test.csv", "data.target=y"]
     common = [f"runs_dir={tmp_path}/runs", "snapshot=false", "logger=none"]
-    commands.call("train", ["+recipe=tabular", *table, *common, "trainer.max_epochs=3"])
+    commands.run_command("train", ["+recipe=tabular", *table, *common, "trainer.max_epochs=3"])
     # Other columns around, in another order, as a Parquet file would have them typed; one value is no number.
     given = [line.split(",") for line in lines[301:]]
     given[5][1] = "oops"
     new = "\n".join(["colour,id,b,a", *(f"{row[2]},k{n},{row[1]},{row[0]}" for n, row in enumerate(given))])
     (tmp_path / "new.csv").write_text(new + "\n")
     words = ["ref=last", f"runs_dir={tmp_path}/runs"]
-    commands.call("predict", [*words, f"input={tmp_path}/new.csv", "key=id", f"to={tmp_path}/preds"])
+    commands.run_command("predict", [*words, f"input={tmp_path}/new.csv", "key=id", f"to={tmp_path}/preds"])
     found = rows(tmp_path / "preds")
     assert found["key"] == [f"k{n}" for n in range(100)]
     assert [n for n, error in enumerate(found["error"]) if error] == [5]
     assert found["error"][5] == "b is 'oops', no number"
-    measured = commands.call("evaluate", [*words, "split=test"]).artifacts["samples"]
+    measured = commands.run_command("evaluate", [*words, "split=test"]).artifacts["samples"]
     wanted = np.array(ds.dataset(measured, format="parquet").to_table()["probabilities"].to_pylist())
     told = np.array([row or [np.nan, np.nan] for row in found["probabilities"]])
     others = np.arange(100) != 5
@@ -241,11 +241,11 @@ def test_rows_of_a_table_are_encoded_as_in_training(tmp_path: Path) -> None:
     torn = bytearray((tmp_path / "new.parquet").read_bytes())
     torn[4:200] = b"x" * 196  # of the first row group
     (tmp_path / "torn.parquet").write_bytes(torn)
-    result = commands.call("predict", [*words, f"input={tmp_path}/torn.parquet", f"to={tmp_path}/torn"])
+    result = commands.run_command("predict", [*words, f"input={tmp_path}/torn.parquet", f"to={tmp_path}/torn"])
     assert (result.metrics["rows"], result.metrics["errors"]) == (99, 64)
     damaged = rows(tmp_path / "torn")
     assert damaged["key"] == [f"torn.parquet:{n + 1}" for n in range(99)]
     assert all("the table is damaged here" in error for error in damaged["error"][:64])
     (tmp_path / "short.csv").write_text("a,b\n1,2\n")
     with pytest.raises(MLScaleError, match="the table has no column 'colour'"):
-        commands.call("predict", [*words, f"input={tmp_path}/short.csv", f"to={tmp_path}/other"])
+        commands.run_command("predict", [*words, f"input={tmp_path}/short.csv", f"to={tmp_path}/other"])

@@ -70,7 +70,7 @@ def parts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 def test_slow_data_bounds_the_run_and_workers_are_the_proven_remedy(parts: Path) -> None:
-    found = commands.call("profile", [*own("Slow"), "model=mlp", "profile.seconds=1"])
+    found = commands.run_command("profile", [*own("Slow"), "model=mlp", "profile.seconds=1"])
     assert found.ok
     assert found.artifacts["bound_by"] == "data", found.sentence
     assert "the step waits for data" in found.sentence
@@ -88,7 +88,7 @@ def test_slow_data_bounds_the_run_and_workers_are_the_proven_remedy(parts: Path)
 @pytest.mark.slow
 def test_a_heavy_model_does_not_wait(parts: Path) -> None:
     heavy = ["model=none", "model._target_=profiled_parts.Heavy"]
-    found = commands.call("profile", [*own("quick"), *heavy, "profile.seconds=1", "profile.remedies=false"])
+    found = commands.run_command("profile", [*own("quick"), *heavy, "profile.seconds=1", "profile.remedies=false"])
     assert found.artifacts["bound_by"] != "data", found.sentence
     assert found.metrics["wait_percent"] < 10
     assert found.metrics["predicted_headspace_ratio"] < 1.12
@@ -99,7 +99,7 @@ def test_a_heavy_model_does_not_wait(parts: Path) -> None:
 @pytest.mark.slow
 def test_a_callback_that_takes_the_time_is_named_and_left_out_in_a_trial(parts: Path) -> None:
     slow = ["+callbacks.mine._target_=profiled_parts.Sleeper", "model=mlp", "profile.seconds=0.2"]
-    found = commands.call("profile", [*own("quick"), *slow])
+    found = commands.run_command("profile", [*own("quick"), *slow])
     assert found.artifacts["bound_by"] == "callback Sleeper", found.sentence
     assert found.metrics["callback Sleeper_percent"] > 50
     assert "computing bounds" not in found.sentence
@@ -109,7 +109,7 @@ def test_a_callback_that_takes_the_time_is_named_and_left_out_in_a_trial(parts: 
 
 def test_of_a_run_that_was_made(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With one step an epoch, too: every wait is at the start of one."""
-    made = commands.call("train", ["recipe=resnet", "debug=fast", "snapshot=false"])
+    made = commands.run_command("train", ["recipe=resnet", "debug=fast", "snapshot=false"])
     words = ["profile", "last", "profile.seconds=0.2", "profile.remedies=false"]
     assert main(words) == 0
     said = capsys.readouterr()

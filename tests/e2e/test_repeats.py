@@ -11,7 +11,7 @@ from mlscale import commands
 def weights(*words: str) -> dict[str, torch.Tensor]:
     # Three steps and two epochs: augmentation, order, schedule and batch norm all take part.
     limits = ["trainer.max_epochs=2", "trainer.limit_train_batches=3", "trainer.limit_val_batches=1"]
-    result = commands.call("train", ["recipe=resnet", "snapshot=false", "logger=none", *limits, *words])
+    result = commands.run_command("train", ["recipe=resnet", "snapshot=false", "logger=none", *limits, *words])
     assert result.metrics["steps"] == 6
     path = Path(result.artifacts["run"], "checkpoints/last.ckpt")
     state: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["state_dict"]

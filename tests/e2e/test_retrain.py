@@ -61,18 +61,18 @@ class Place:
 
     @property
     def champion(self) -> str:
-        return self.registry.resolve("digits@champion").ref
+        return self.registry.resolve_version("digits@champion").ref
 
     def turn(self, *words: str) -> Result:
-        return commands.call("retrain", [*self.words, *words])
+        return commands.run_command("retrain", [*self.words, *words])
 
     def serve(self, raw: NDArray[Any], truth: list[str]) -> None:
         """What a server and those who label would have left."""
-        servable = load(self.registry.resolve("digits@champion").payload)
+        servable = load(self.registry.resolve_version("digits@champion").payload)
         said = servable.predict(raw)
         ids = [f"event-{number}" for number in range(len(raw))]
-        writer = self.store.writer("digits", sample_share=1.0)
-        writer.add(ids, version="digits:v1", raw=raw, labels=said.labels, probabilities=said.probabilities)
+        writer = self.store.open_writer("digits", sample_share=1.0)
+        writer.add_events(ids, version="digits:v1", raw=raw, labels=said.labels, probabilities=said.probabilities)
         writer.close()
         self.store.add_labels("digits", ids, truth)
 
@@ -94,9 +94,9 @@ def turned(raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def begun(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Path:
     """A folder with a champion that knows upright digits."""
     place = tmp_path_factory.mktemp("retrain")
-    made = commands.call("train", [*TRAINED, f"runs_dir={place}/runs", f"data.root={bundled}"])
+    made = commands.run_command("train", [*TRAINED, f"runs_dir={place}/runs", f"data.root={bundled}"])
     run = RunFolder.open(made.artifacts["run"])
-    commands.call("export", [str(run.path), f"runs_dir={place}/runs"])
+    commands.run_command("export", [str(run.path), f"runs_dir={place}/runs"])
     publish_servable(
         LocalRegistry(place / "registry"), run.path / "servable", run=run, name="digits", aliases=("champion",)
     )
@@ -117,7 +117,7 @@ def place(begun: Path) -> Iterator[Place]:
 def test_a_shift_is_learned_and_the_challenger_promoted(place: Place) -> None:
     raw, truth = digits(500)
     place.serve(turned(raw), truth)
-    before = place.registry.resolve("digits@champion")
+    before = place.registry.resolve_version("digits@champion")
     result = place.turn()
     assert result.ok, result.sentence
     assert result.metrics["champion_window_accuracy"] < 0.5
@@ -125,9 +125,9 @@ def test_a_shift_is_learned_and_the_challenger_promoted(place: Place) -> None:
     assert result.metrics["original_difference_low"] > -0.03
     assert result.metrics["window_p_better"] < 1e-6
 
-    version = place.registry.resolve("digits@champion")
+    version = place.registry.resolve_version("digits@champion")
     assert (version.ref, version.parent, before.ref) == ("digits:v2", "digits:v1", "digits:v1")
-    assert place.registry.aliases("digits").of == {"champion": 2, "previous": 1}
+    assert place.registry.get_aliases("digits").of == {"champion": 2, "previous": 1}
     run = RunFolder.open(result.artifacts["run"])
     assert run.run["parent"] == (before.run or {})["id"]
     assert run.run["init"]["run"] == run.run["parent"]
@@ -172,7 +172,7 @@ def test_random_labels_are_rejected_and_the_champion_stays(place: Place) -> None
     assert not result.ok
     assert "rejected" in result.sentence
     assert place.champion == "digits:v1"
-    assert place.registry.resolve("digits@challenger").ref == "digits:v2"
+    assert place.registry.resolve_version("digits@challenger").ref == "digits:v2"
     (line,) = place.journal
     assert line["decision"] == "rejected"
     assert "it is not surely better on the" in line["reason"]
@@ -218,16 +218,18 @@ def test_a_champion_that_somebody_else_moved_stays(place: Place, monkeypatch: py
 
     raw, truth = digits(500)
     place.serve(turned(raw), truth)
-    judge = gate.judge
+    judge = gate.compare_with_champion
 
-    def while_it_is_compared(*arguments: Any) -> gate.Judged:
+    def while_it_is_compared(*arguments: Any) -> gate.GateDecision:
         other = place.registry.publish("digits", place.folder / "other", kind="servable").version
         place.registry.promote(other.ref)
         return judge(*arguments)
 
-    shutil.copytree(place.registry.resolve("digits:v1").payload, place.folder / "other", copy_function=shutil.copyfile)
+    shutil.copytree(
+        place.registry.resolve_version("digits:v1").payload, place.folder / "other", copy_function=shutil.copyfile
+    )
     (place.folder / "other" / "NOTE").write_text("another one")
-    monkeypatch.setattr(gate, "judge", while_it_is_compared)
+    monkeypatch.setattr(gate, "compare_with_champion", while_it_is_compared)
     try:
         result = place.turn()
     finally:
@@ -258,7 +260,7 @@ def test_what_is_wrong_is_told(
     if "registry=none" in words:
         typed.pop("registry.root")
     with pytest.raises(MLScaleError) as caught:
-        commands.call("retrain", list(typed.values()))
+        commands.run_command("retrain", list(typed.values()))
     assert what in str(caught.value)
     assert fix in str(caught.value)
 
@@ -275,7 +277,7 @@ def test_a_champion_whose_run_is_gone(place: Place) -> None:
     (line,) = place.journal
     assert line["decision"] == "failed"
     assert line["reason"] == "the run that digits:v1 comes from is not there"
-    run = Path((place.registry.resolve("digits@champion").run or {})["path"])
+    run = Path((place.registry.resolve_version("digits@champion").run or {})["path"])
     best = run / "checkpoints/best.ckpt"
     best.rename(run / "kept")
     try:

@@ -13,7 +13,7 @@ import onnx
 import pytest
 import yaml
 
-from mlscale.atomic_files import sha256, write_text
+from mlscale.atomic_files import compute_sha256, write_text
 from mlscale.events.store import EventStore
 from mlscale.export.servable import Servable, load
 from mlscale.versions import LocalRegistry
@@ -36,7 +36,7 @@ def other_model(folder: Path, shift: int) -> Path:
     onnx.save(model, folder / "model.onnx")
     document = yaml.safe_load((folder / "servable.yaml").read_text())
     path = folder / "model.onnx"
-    document["files"]["model.onnx"] = {"sha256": sha256(path), "bytes": path.stat().st_size}
+    document["files"]["model.onnx"] = {"sha256": compute_sha256(path), "bytes": path.stat().st_size}
     (folder / "servable.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     return folder
 
@@ -63,7 +63,10 @@ def test_from_the_first_line_to_the_last(tmp_path: Path) -> None:
         np.testing.assert_allclose(found, said.probabilities, rtol=1e-5)
         labels = [{"id": "mine-0", "label": "3"}, {"id": "mine-2", "label": 4}]
         assert server.ask("/labels", labels).json == {"accepted": 2}
-        assert EventStore(tmp_path / "events").labels("digits") == {"mine-0": "3", "mine-2": "4"}  # already there
+        assert EventStore(tmp_path / "events").read_labels_by_id("digits") == {
+            "mine-0": "3",
+            "mine-2": "4",
+        }  # already there
         assert server.stop() == 0
     events = EventStore(tmp_path / "events").read("digits", samples=True)
     assert events.id.tolist() == ["mine-0", "mine-1", "mine-2"]
@@ -87,7 +90,9 @@ def test_it_serves_without_torch(tmp_path: Path) -> None:
 @pytest.mark.timeout(120)
 def test_the_champion_is_moved_back_and_forth_under_load(tmp_path: Path, registry: LocalRegistry) -> None:
     """No request fails, every answer is what the version that it names computes, and both versions answer."""
-    models: dict[str, Servable] = {ref: load(registry.resolve(ref).payload) for ref in ("digits:v1", "digits:v2")}
+    models: dict[str, Servable] = {
+        ref: load(registry.resolve_version(ref).payload) for ref in ("digits:v1", "digits:v2")
+    }
     raw = [pixels(1 + n % 4, n) for n in range(40)]
     expected = {ref: [model.predict(each) for each in raw] for ref, model in models.items()}
     assert any(a.labels != b.labels for a, b in zip(*expected.values(), strict=True))
@@ -136,7 +141,7 @@ def test_a_version_that_does_not_load_changes_nothing(tmp_path: Path, registry: 
     with serving(tmp_path, "digits@champion", "poll_s=0.02") as server:
         registry.promote("digits:v2")
         wait_for(lambda: server.ask("/v2/models/digits").json["versions"] == ["digits:v2"])
-        bad = registry.resolve("digits:v1").payload / "model.onnx"
+        bad = registry.resolve_version("digits:v1").payload / "model.onnx"
         content = bad.read_bytes()
         bad.chmod(0o600)
         bad.write_bytes(content[:-1] + b"x")

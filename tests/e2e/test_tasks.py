@@ -14,10 +14,10 @@ FAST = ["debug=fast", "trainer.accelerator=cpu", "snapshot=false"]
 @pytest.mark.slow
 def test_a_transformer_is_exported_with_parity(folder: Path) -> None:
     pytest.importorskip("onnxruntime")
-    trained = commands.call(
+    trained = commands.run_command(
         "train", ["recipe=vit", "trainer.max_epochs=2", "trainer.accelerator=cpu", "snapshot=false"]
     )
-    exported = commands.call("export", [trained.artifacts["run"]])
+    exported = commands.run_command("export", [trained.artifacts["run"]])
     assert exported.ok
     assert exported.metrics["agreement"] == 1
     assert exported.metrics["max_abs_error"] < 1e-4
@@ -29,9 +29,9 @@ def test_a_transformer_is_exported_with_parity(folder: Path) -> None:
 def test_other_tasks_train_evaluate_and_are_not_exported(
     folder: Path, capsys: pytest.CaptureFixture[str], recipe: str, metric: str
 ) -> None:
-    trained = commands.call("train", [f"recipe={recipe}", *FAST])
+    trained = commands.run_command("train", [f"recipe={recipe}", *FAST])
     run = trained.artifacts["run"]
-    measured = commands.call("evaluate", [str(run)])
+    measured = commands.run_command("evaluate", [str(run)])
     assert 0 <= measured.metrics[metric] <= 1
     for words in (["export"], ["compress", "compress=int8"]):
         assert main([*words, f"ref={run}"]) == 2
@@ -43,6 +43,6 @@ def test_other_tasks_train_evaluate_and_are_not_exported(
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["vit", "multilabel", "segmentation"])
 def test_memory_is_told_without_a_step(folder: Path, recipe: str) -> None:
-    found = commands.call("estimate", [f"recipe={recipe}", "trainer.accelerator=cpu"])
+    found = commands.run_command("estimate", [f"recipe={recipe}", "trainer.accelerator=cpu"])
     assert found.ok
     assert "traced" in found.artifacts["memory_by"]

@@ -8,7 +8,7 @@ import yaml
 from PIL import Image
 
 from mlscale import commands
-from mlscale.assembly.ready import ready
+from mlscale.assembly.ready import compose_from_overrides
 from mlscale.cli import main
 from mlscale.config.composition.roots import BASE_GROUPS
 
@@ -43,7 +43,9 @@ def test_all_were_found() -> None:
 
 @pytest.mark.parametrize("recipe", [path.stem for path in RECIPES])
 def test_a_recipe_trains_a_step(folder: Path, recipe: str) -> None:
-    result = commands.call("train", [f"recipe={recipe}", "debug=fast", "trainer.accelerator=cpu", "snapshot=false"])
+    result = commands.run_command(
+        "train", [f"recipe={recipe}", "debug=fast", "trainer.accelerator=cpu", "snapshot=false"]
+    )
     assert result.ok
     assert result.metrics["steps"] == 1
     assert Path(result.artifacts["checkpoint"]).is_file()
@@ -61,7 +63,7 @@ def test_fine_tuning_takes_models_of_other_libraries(
         Image.new("RGB", (32, 32), (number * 9, 255 * (number % 2), 7)).save(path)
     data = ("data=imagefolder", "data.root=photos", "data.image_size=32", "data.batch_size=4", "augment=crop")
     words = ["recipe=finetune", *data, *model, "debug=fast", "trainer.accelerator=cpu", "snapshot=false"]
-    assert commands.call("train", words).metrics["steps"] == 1
+    assert commands.run_command("train", words).metrics["steps"] == 1
     (frozen,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("frozen ")]
     assert "until epoch 1" in frozen  # all but the head
     weights = torch.load(next(folder.glob("runs/*/*/checkpoints/best.ckpt")), weights_only=True)
@@ -89,5 +91,5 @@ def test_a_recipe_only_selects(path: Path) -> None:
 @pytest.mark.parametrize("recipe", [path.stem for path in RECIPES])
 def test_another_option_keeps_nothing_of_the_recipe(recipe: str) -> None:
     alone = yaml.safe_load((ROOT / "conf/optimizer/adamw.yaml").read_text())
-    assert set(ready("train", [f"recipe={recipe}", "optimizer=adamw"]).optimizer) == set(alone)
-    assert ready("train", [f"recipe={recipe}", "optimizer=adamw"]).optimizer.lr == alone["lr"]
+    assert set(compose_from_overrides("train", [f"recipe={recipe}", "optimizer=adamw"]).optimizer) == set(alone)
+    assert compose_from_overrides("train", [f"recipe={recipe}", "optimizer=adamw"]).optimizer.lr == alone["lr"]

@@ -96,7 +96,7 @@ class Saves(pl.Callback):
         self.count = 0
 
     def on_step_boundary(self, trainer: Any, pl_module: Any) -> None:
-        if not boundary.inside_accumulation(trainer):
+        if not boundary.is_accumulating(trainer):
             self._save(trainer, "step")
 
     def on_epoch_boundary(self, trainer: Any, pl_module: Any) -> None:
@@ -148,11 +148,11 @@ def run(folder: Path, resume: Path | None, case: Case, saves: Path | None = None
     fitting.strategy.checkpoint_io = VerifiedCheckpointIO()
     if plugin:
         fitting.strategy.precision_plugin = plugin
-    lightning_patches.apply(fitting)
+    lightning_patches.apply_trainer_patches(fitting)
     train = DataLoader(Points(), BATCH, shuffle=True, num_workers=workers)
     fitting.fit(module, train, DataLoader(Points(), BATCH), ckpt_path=resume, weights_only=True)
     logger.flush()
-    rows = logger._read()[1]
+    rows = logger._read_rows()[1]
     for row in rows:
         row.pop("train/samples_per_s", None)
         row.pop("train/peak_memory_gib", None)

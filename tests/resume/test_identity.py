@@ -10,7 +10,7 @@ import torch
 
 from mlscale.cli import main
 from mlscale.runs import recover
-from mlscale.runs.checkpoint_files import look
+from mlscale.runs.checkpoint_files import read_checkpoint_metadata
 from mlscale.runs.folder import RunFolder
 from mlscale.train.checkpoint import arithmetic
 from mlscale.train.checkpoint.io import VerifiedCheckpointIO
@@ -52,7 +52,7 @@ def test_nothing_else_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     run = killed(folder)
     assert main(["runs", "resume", "last"]) == 0
     assert "resumed from step 3 bitwise identical" in result(capsys)
-    record = look(run.path / "checkpoints/last.ckpt").record
+    record = read_checkpoint_metadata(run.path / "checkpoints/last.ckpt").record
     assert record is not None
     assert (record.run, record.config_hash) == (run.id, run.run["config_hash"])
 
@@ -90,17 +90,17 @@ def test_a_checkpoint_of_another_run_is_refused(folder: Path, capsys: pytest.Cap
 
 @pytest.mark.parametrize("name", ["threads", "torch", "oneDNN", "CPU"])
 def test_each_fact_is_compared(name: str) -> None:
-    now = arithmetic.facts(torch.device("cpu"))
-    assert arithmetic.differing(now, now) == []
-    assert arithmetic.differing({**now, name: "x"}, now) == [f"{name} x before, {now[name]} now"]
-    assert arithmetic.differing({k: v for k, v in now.items() if k != name}, now)
-    assert arithmetic.differing(None, now) == [arithmetic.NOT_RECORDED]
+    now = arithmetic.collect_arithmetic_facts(torch.device("cpu"))
+    assert arithmetic.describe_changed_facts(now, now) == []
+    assert arithmetic.describe_changed_facts({**now, name: "x"}, now) == [f"{name} x before, {now[name]} now"]
+    assert arithmetic.describe_changed_facts({k: v for k, v in now.items() if k != name}, now)
+    assert arithmetic.describe_changed_facts(None, now) == [arithmetic.NOT_RECORDED]
 
 
 def test_oneDNN_that_is_off_or_limited_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = arithmetic.facts(torch.device("cpu"))
+    before = arithmetic.collect_arithmetic_facts(torch.device("cpu"))
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    assert len(arithmetic.differing(before, arithmetic.facts(torch.device("cpu")))) == 1
+    assert len(arithmetic.describe_changed_facts(before, arithmetic.collect_arithmetic_facts(torch.device("cpu")))) == 1
 
 
 @pytest.mark.slow
@@ -120,7 +120,7 @@ def test_a_damaged_folder_is_resumed_and_evaluated_or_refused_in_words(
         (run.path / name).write_bytes(content)
         checkpoints = {path.name: path.read_bytes() for path in run.checkpoints}
         for words in (["evaluate", "last", "checkpoint=last"], ["runs", "resume", "last"]):
-            recover.report.cache_clear()
+            recover.warn_once.cache_clear()
             code, said = main(words), result(capsys)
             assert code in (0, 2, 5), (SEED, name, words, content[:80], said)
             assert "Traceback" not in said

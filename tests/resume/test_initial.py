@@ -16,7 +16,9 @@ from tests.resume.commands import WORDS, end, ended
 def weights(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Path:
     """The checkpoint of a short run."""
     place = tmp_path_factory.mktemp("weights")
-    made = commands.call("train", [*WORDS, "trainer.max_steps=5", f"runs_dir={place}/runs", f"data.root={bundled}"])
+    made = commands.run_command(
+        "train", [*WORDS, "trainer.max_steps=5", f"runs_dir={place}/runs", f"data.root={bundled}"]
+    )
     return Path(made.artifacts["run"]) / "checkpoints/last.ckpt"
 
 

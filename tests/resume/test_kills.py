@@ -82,6 +82,6 @@ def test_ranks_end_soon_after_their_launcher(folder: Path) -> None:
     ranks = [int(path.name.split("-")[1]) for path in (folder / "notes").glob("rank-*")]
     assert len(ranks) == 2
     assert os.getpid() not in ranks
-    while any(process.alive(rank, None) for rank in ranks):
+    while any(process.is_alive(rank, None) for rank in ranks):
         time.sleep(0.05)
         assert time.monotonic() - killed < 10  # half a second; a busy machine takes longer

@@ -10,7 +10,7 @@ import torch
 
 from mlscale.cli import main
 from mlscale.train.callbacks import EMA, DeviceStats, GradNorm, LossSpike, LRMonitor
-from mlscale.train.checkpoint.io import load
+from mlscale.train.checkpoint.io import load_checkpoint_file
 from scripts.same_run import differences as same_run
 from tests.conftest import runs_in
 from tests.resume.commands import end, ended
@@ -53,7 +53,7 @@ def test_what_only_looks_changes_nothing(tmp_path: Path) -> None:
     looked_at = run(tmp_path / "staples", None, {"max_epochs": 1, "staples": staples}, tmp_path / "saves-staples")
     assert differences(plain["weights"], looked_at["weights"]) == []
     last = [sorted((tmp_path / name).glob("*.ckpt"))[-1] for name in ("saves-plain", "saves-staples")]
-    one, other = (load(path) for path in last)
+    one, other = (load_checkpoint_file(path) for path in last)
     assert differences(one["optimizer_states"], other["optimizer_states"]) == []
     assert all(torch.isfinite(value).all() for value in other["state_dict"].values() if value.is_floating_point())
 
@@ -73,6 +73,6 @@ def test_all_of_them_across_a_kill(folder: Path, devices: int) -> None:
     assert main(["runs", "resume", "last", "trust=true"]) == 0
     (whole,), (run,) = runs_in(folder / "undisturbed"), runs_in(folder / "runs")
     assert same_run(whole, run) == []
-    best = [load(path / "checkpoints/best.ckpt") for path in (whole, run)]
+    best = [load_checkpoint_file(path / "checkpoints/best.ckpt") for path in (whole, run)]
     assert differences(*(each["state_dict"] for each in best)) == []
     assert differences(*(each["current_model_state"] for each in best)) == []

@@ -66,7 +66,7 @@ def test_what_is_for_the_command_line_is_refused(folder: Path, verb: str, words:
 
 def test_a_script_that_is_imported_by_its_own_run_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = mlscale.compose(["+recipe=resnet"])
-    monkeypatch.setattr(rank, "_here", True)
+    monkeypatch.setattr(rank, "_is_rank", True)
     with pytest.raises(MLScaleError, match="asked to train by code that it imports") as caught:
         mlscale.run("train", cfg)
     assert "__main__" in caught.value.fix
@@ -82,7 +82,7 @@ def test_a_class_of_the_session_is_for_one_process(folder: Path, monkeypatch: py
 
 def test_lightnings_exit_is_an_interrupt() -> None:
     def ends(first: BaseException) -> None:
-        with api._no_exit():
+        with api._convert_exit():
             try:
                 raise first
             except BaseException:

@@ -58,7 +58,7 @@ def test_artefacts_leave_out_links_and_what_is_being_written(tmp_path: Path) -> 
     (tmp_path / "b" / "x").write_text("x")
     (tmp_path / f"{files.ASIDE}y").write_text("y")
     (tmp_path / "link").symlink_to("/etc/hostname")
-    assert [path.relative_to(tmp_path).as_posix() for path in files.artefacts(tmp_path)] == ["b/x"]
+    assert [path.relative_to(tmp_path).as_posix() for path in files.iterate_regular_files(tmp_path)] == ["b/x"]
 
 
 def test_whether_a_folder_can_be_written_to(tmp_path: Path, no_privileges: NoPrivileges) -> None:
@@ -71,11 +71,11 @@ def test_whether_a_folder_can_be_written_to(tmp_path: Path, no_privileges: NoPri
 
 def test_a_folder_is_whole_or_not_there(tmp_path: Path) -> None:
     place = tmp_path / "above" / "made"
-    with pytest.raises(ZeroDivisionError), files.whole_folder(place) as aside:
+    with pytest.raises(ZeroDivisionError), files.replace_folder(place) as aside:
         (aside / "a").write_text(f"half of it, then {1 / 0}")
     assert list(place.parent.iterdir()) == []
     for content in ("old", "new"):
-        with files.whole_folder(place) as aside:
+        with files.replace_folder(place) as aside:
             (aside / content).write_text(content)
     assert [path.name for path in place.iterdir()] == ["new"]
     assert [path.name for path in place.parent.iterdir()] == ["made"]
@@ -86,7 +86,7 @@ def test_a_folder_that_can_not_be_written_is_told(tmp_path: Path, no_privileges:
     with (
         no_privileges(read_only=tmp_path),
         pytest.raises(MLScaleError, match="can't write made") as caught,
-        files.whole_folder(tmp_path / "made"),
+        files.replace_folder(tmp_path / "made"),
     ):
         pass
     assert caught.value.exit == Exit.ENVIRONMENT
@@ -96,6 +96,6 @@ def test_the_fix_of_an_unreadable_file_is_what_a_shell_takes(tmp_path: Path) -> 
     path = tmp_path / "it's a photo.png"
     path.write_bytes(b"")
     path.chmod(0)
-    command = files.read_again(path).partition(": ")[2]
+    command = files.suggest_restore(path).partition(": ")[2]
     subprocess.run(["bash", "-c", command], check=True)
     assert path.stat().st_mode & 0o400

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlscale.culprit import own_line, summary, unforeseen
+from mlscale.culprit import find_user_line, summarize_error, wrap_unforeseen_error
 from mlscale.errors import Exit
 
 
@@ -19,7 +19,7 @@ def test_the_line_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parent)
     with pytest.raises(ValueError, match="odd") as caught:
         _fail(ValueError("odd"))
-    told = unforeseen(caught.value, "rank 1")
+    told = wrap_unforeseen_error(caught.value, "rank 1")
     line = _fail.__code__.co_firstlineno + 1
     assert (told.what, told.where) == ("ValueError: odd", f"rank 1: test_culprit.py:{line}, in _fail")
     assert told.exit == Exit.BUG
@@ -29,11 +29,11 @@ def test_the_line_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_library_called_by_the_user_is_not_the_culprit() -> None:
     with pytest.raises(json.JSONDecodeError) as caught:
         json.loads("{")
-    assert "test_culprit.py" in own_line(caught.value), "json is Python's; the line that called it is ours"
+    assert "test_culprit.py" in find_user_line(caught.value), "json is Python's; the line that called it is ours"
 
 
 def test_no_line_of_the_user() -> None:
-    told = unforeseen(KeyError("x"))
+    told = wrap_unforeseen_error(KeyError("x"))
     assert told.where == "mlscale, or a library that it called"
     assert told.what == "KeyError: 'x'"
 
@@ -46,12 +46,12 @@ def test_an_error_out_of_a_loaders_worker(monkeypatch: pytest.MonkeyPatch, tmp_p
         f'  File "{tmp_path}/mine.py", line 7, in __getitem__\n    raise OSError("gone")\nOSError: gone\n'
     )
     error = OSError(text)
-    assert summary(error) == "OSError: gone"
-    assert own_line(error) == "mine.py:7, in __getitem__"
+    assert summarize_error(error) == "OSError: gone"
+    assert find_user_line(error) == "mine.py:7, in __getitem__"
 
 
 def test_code_that_does_not_parse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SyntaxError) as caught:
         compile("\ndef f(:\n", str(tmp_path / "net.py"), "exec")
-    assert own_line(caught.value) == "net.py:2"
+    assert find_user_line(caught.value) == "net.py:2"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mlscale.config.checks.trust import distrusted
-from mlscale.config.signatures.signatures import Signature, Unknown, signature
-from mlscale.lightning_names import canonical_name
+from mlscale.config.checks.trust import find_distrusted
+from mlscale.config.signatures.signatures import Signature, Unknown, read_signature
+from mlscale.lightning_names import resolve_canonical_name
 
 REAL = """
 raise RuntimeError("the other copy of Lightning was imported")
@@ -87,7 +87,7 @@ for verb in ("train", "estimate"):
         mlscale.compose([], verb=verb)
     except mlscale.MLScaleError as error:
         print(error)
-print(mlscale.compose(["ref=http://h:1"], verb="loadtest").get("task"))  # builds no module
+print(mlscale.compose(["ref=http://h:1"], command="loadtest").get("task"))  # builds no module
 """
     said = python(code, installed)
     assert said.count("lightning was imported before mlscale\n") == 2
@@ -107,7 +107,7 @@ print(mlscale.compose(["ref=http://h:1"], verb="loadtest").get("task"))  # build
     ],
 )
 def test_signatures_are_read_under_both_names(typed: str, real: str) -> None:
-    found, expected = signature(typed), signature(real)
+    found, expected = read_signature(typed), read_signature(real)
     assert isinstance(found, Signature)
     assert isinstance(expected, Signature)
     assert found.parameters == expected.parameters
@@ -123,23 +123,23 @@ def test_a_base_is_followed_under_both_names(tmp_path: Path, monkeypatch: pytest
         "class C(ModelCheckpoint): ...\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    expected = signature("pytorch_lightning.callbacks.ModelCheckpoint")
+    expected = read_signature("pytorch_lightning.callbacks.ModelCheckpoint")
     assert isinstance(expected, Signature)
     for name in "ABC":
-        found = signature(f"their_callbacks.{name}")
+        found = read_signature(f"their_callbacks.{name}")
         assert isinstance(found, Signature)
         assert found.parameters == expected.parameters
 
 
 def test_a_typo_is_corrected_in_the_name_that_was_typed() -> None:
-    found = signature("lightning.pytorch.callbacks.EarlyStoping")
+    found = read_signature("lightning.pytorch.callbacks.EarlyStoping")
     assert isinstance(found, Unknown)
     assert found.better == "lightning.pytorch.callbacks.EarlyStopping"
 
 
 def test_a_config_out_of_a_run_may_use_either_name(tmp_path: Path) -> None:
     def untrusted(target: str) -> bool:
-        return bool(distrusted({"callbacks": {"mine": {"_target_": target}}}, tmp_path))
+        return bool(find_distrusted({"callbacks": {"mine": {"_target_": target}}}, tmp_path))
 
     for package in ("pytorch_lightning", "lightning.pytorch"):
         assert not untrusted(f"{package}.callbacks.EarlyStopping")
@@ -152,4 +152,4 @@ def test_a_config_out_of_a_run_may_use_either_name(tmp_path: Path) -> None:
 
 def test_names_that_only_begin_alike_are_left_alone() -> None:
     for name in ("lightning_utilities", "lightning.pytorchvideo", "lightning", "my.lightning.pytorch"):
-        assert canonical_name(name) == name
+        assert resolve_canonical_name(name) == name

@@ -12,21 +12,21 @@ from typing import Any
 from mlscale.commands import COMMANDS
 from mlscale.commands.command import Action
 from mlscale.commands.completion import COMMAND
-from mlscale.commands.options import read
+from mlscale.commands.options import read_options
 from mlscale.commands.third_party import register_commands
 from mlscale.config.checks.key_owners import OWNED, SUPPLIED
 from mlscale.config.checks.value_types import BOOL
 from mlscale.config.composition.reference_argument import MODEL, REF, REFERENCES
-from mlscale.config.composition.roots import VERB_CONFIGS, Roots, find_roots
+from mlscale.config.composition.roots import COMMAND_BASES, Roots, find_roots
 from mlscale.config.documented_fields import Fields, Option
-from mlscale.config.documented_fields import read as read_fields
-from mlscale.config.signatures.signatures import Signature, signature
+from mlscale.config.documented_fields import read_option_files as read_fields
+from mlscale.config.signatures.signatures import Signature, read_signature
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs.find import LAST, run_paths
+from mlscale.runs.find import LAST, find_run_folders
 from mlscale.versions import LocalRegistry
 
 FLAGS = ("--cfg", "--config-dir", "--help", "--hydra-help", "--info", "--multirun", "--resolve")
-_NEWEST = 20  # runs that are offered before anything of them is typed
+_MAX_RUNS_OFFERED = 20  # runs that are offered before anything of them is typed
 _OVERRIDE = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[^=]*)(?P<equals>=)?(?P<value>.*)", re.DOTALL)
 
 BASH = """\
@@ -77,9 +77,9 @@ def main(argv: Sequence[str]) -> int:
     """
     # Not in the help: only the scripts call it. After `--` come the words as typed, flags included.
     if argv[:2] == ["query", "--"]:
-        print("\n".join(complete(argv[2:], find_roots())))
+        print("\n".join(complete_words(argv[2:], find_roots())))
         return int(Exit.DONE)
-    shell = read("completion", COMMAND.actions, argv).shell
+    shell = read_options("completion", COMMAND.actions, argv).shell
     if shell not in SCRIPTS:
         raise MLScaleError(
             f"no completion for the shell '{shell}'",
@@ -91,43 +91,46 @@ def main(argv: Sequence[str]) -> int:
     return int(Exit.DONE)
 
 
-def complete(words: Sequence[str], roots: Roots) -> list[str]:
+def complete_words(words: Sequence[str], roots: Roots) -> list[str]:
     """Return the completions of the last of the words after `mlscale`, sorted; "" means that a new word begins."""
     *before, word = words or [""]
     register_commands(COMMANDS)
     # `train` is the default command, so its overrides are completed without a command, too.
     command = before[0] if before and before[0] in COMMANDS else "train"
     actions = COMMANDS[command].actions
-    found: list[str] = []
+    candidates: list[str] = []
     if not before:
-        found = [*COMMANDS, *_overrides(word, command, before, roots)]
+        candidates = [*COMMANDS, *_complete_override(word, command, before, roots)]
     elif not actions:
-        found = [*(_references(command, word) if len(before) == 1 else ()), *_overrides(word, command, before, roots)]
+        candidates = [
+            *(_list_references(command, word) if len(before) == 1 else ()),
+            *_complete_override(word, command, before, roots),
+        ]
     elif len(before) == 1 and "" not in actions:
-        found = list(actions)
+        candidates = list(actions)
     elif action := actions.get("") or actions.get(before[1]):
-        found = [*_of_action(action, word), *_named(command, before, roots)]
+        candidates = [*_complete_action_keys(action, word), *_list_arguments(command, before, roots)]
         if action.overrides:  # of the config of a working command: `mlscale config show optimizer=…`
             composed = [typed.removeprefix("command=") for typed in before if typed.startswith("command=")]
-            known = composed[-1] if composed and composed[-1] in VERB_CONFIGS else "train"
-            found += _overrides(word, known, before, roots)
+            known = composed[-1] if composed and composed[-1] in COMMAND_BASES else "train"
+            candidates += _complete_override(word, known, before, roots)
     # A set, because several sources may yield the same word.
-    return sorted({candidate for candidate in found if candidate.startswith(word)})
+    return sorted({candidate for candidate in candidates if candidate.startswith(word)})
 
 
-def _of_action(action: Action, word: str) -> Iterator[str]:
+def _complete_action_keys(action: Action, word: str) -> Iterator[str]:
     """Yield the keys of a command that composes no config; once a key is typed, its values."""
     typed, sign, _ = word.partition("=")
     for key in action.keys:
         values = ("true", "false") if key.type is bool else key.choices
-        values = tuple(VERB_CONFIGS) if key.name == "command" else values
+        values = tuple(COMMAND_BASES) if key.name == "command" else values
         if not sign:
             yield f"{key.name}="
         elif key.name == typed:
             yield from (f"{typed}={value}" for value in values)
 
 
-def _named(command: str, before: Sequence[str], roots: Roots) -> Sequence[str]:
+def _list_arguments(command: str, before: Sequence[str], roots: Roots) -> Sequence[str]:
     """Return the names that a command takes as an argument without a key."""
     if command == "completion":
         return list(SCRIPTS) if len(before) == 1 else []
@@ -136,11 +139,11 @@ def _named(command: str, before: Sequence[str], roots: Roots) -> Sequence[str]:
     if command == "runs":
         return ["last"] if before[1] != "ls" else []
     if command == "versions" and before[1] != "sync":
-        return ["last"] if before[1] == "add" else LocalRegistry().references()
+        return ["last"] if before[1] == "add" else LocalRegistry().list_references()
     return []
 
 
-def _overrides(word: str, verb: str, before: Sequence[str], roots: Roots) -> Iterator[str]:
+def _complete_override(word: str, command: str, before: Sequence[str], roots: Roots) -> Iterator[str]:
     if word.startswith("-"):
         yield from FLAGS
         return
@@ -148,24 +151,24 @@ def _overrides(word: str, verb: str, before: Sequence[str], roots: Roots) -> Ite
     assert match is not None  # every part may be empty
     sign, key = match["sign"] or "", match["key"]
     # `base` is chosen by the command, never typed.
-    groups = {group: options for group, options in roots.groups_of(verb).items() if group != "base"}
+    groups = {group: options for group, options in roots.get_command_groups(command).items() if group != "base"}
     fields = read_fields(root.path for root in roots.roots)
-    if match["equals"] and verb in REFERENCES and key in (REF, "against"):
-        yield from (f"{sign}{key}={reference}" for reference in _references(verb, match["value"]))
+    if match["equals"] and command in REFERENCES and key in (REF, "against"):
+        yield from (f"{sign}{key}={reference}" for reference in _list_references(command, match["value"]))
     elif match["equals"]:
-        options = _of_list(match["value"], groups[key]) if key in groups else _of_key(key, fields)
+        options = _complete_list_value(match["value"], groups[key]) if key in groups else _list_key_values(key, fields)
         yield from (f"{sign}{key}={value}" for value in options)
     elif "." in key:
-        yield from (f"{sign}{path}=" for path in _paths(key.split(".")[0], before, fields))
+        yield from (f"{sign}{path}=" for path in _list_key_paths(key.split(".")[0], before, fields))
     else:
         yield from (f"{sign}{group}=" for group in groups)
         nodes = {option.package.split(".")[0] for option in fields.options if option.package and option.group in groups}
         # Ends in a dot, after which the next tab completes the keys of the node.
         yield from (f"{sign}{node}." for node in nodes)
-        yield from (f"{sign}{path}=" for path in fields.of_verb(verb) if not path.startswith("derived."))
+        yield from (f"{sign}{path}=" for path in fields.get_command_fields(command) if not path.startswith("derived."))
 
 
-def _references(command: str, word: str) -> Iterator[str]:
+def _list_references(command: str, word: str) -> Iterator[str]:
     """Yield references that the command may work on: the newest runs and the versions here; ids of runs once one is
     begun.
     """
@@ -176,21 +179,23 @@ def _references(command: str, word: str) -> Iterator[str]:
         yield from takes.examples
         return
     # The last part of a run's name is its id, which begins with the time: sorted by it, the newest comes first.
-    names = sorted((path.name for path in run_paths("runs")), key=lambda name: name.rpartition("-")[2], reverse=True)
-    yield from (LAST, *names[:_NEWEST], *LocalRegistry().references())
+    names = sorted(
+        (path.name for path in find_run_folders("runs")), key=lambda name: name.rpartition("-")[2], reverse=True
+    )
+    yield from (LAST, *names[:_MAX_RUNS_OFFERED], *LocalRegistry().list_references())
     # Ids are only offered once something is typed: they would double the list of names.
     if word:
         yield from (name.rpartition("-")[2] for name in names)
 
 
-def _of_list(value: str, options: Iterable[str]) -> list[str]:
+def _complete_list_value(value: str, options: Iterable[str]) -> list[str]:
     """Return options for one value, or for the next of a list: `[csv,` gives `[csv,wandb`."""
     head = value[: max(value.rfind("["), value.rfind(",")) + 1]
     taken = re.split(r"[\[,]", head)
     return [head + option for option in options if option not in taken]
 
 
-def _of_key(key: str, fields: Fields) -> list[str]:
+def _list_key_values(key: str, fields: Fields) -> list[str]:
     """Return the values of a boolean key, or of a key with a few values."""
     kinds = {
         item.word: item.type for option in fields.options for item in option.fields if item.path == key and item.word
@@ -199,29 +204,29 @@ def _of_key(key: str, fields: Fields) -> list[str]:
     (kind,) = kinds.values() if len(kinds) == 1 else (None,)
     if kind is BOOL:
         return ["true", "false"]
-    return [str(value) for value in _enumerated(kind.schema)] if kind else []
+    return [str(value) for value in _list_enum_values(kind.schema)] if kind else []
 
 
-def _enumerated(schema: Mapping[str, Any]) -> list[object]:
+def _list_enum_values(schema: Mapping[str, Any]) -> list[object]:
     """Return the enumerated values of a type, or of one that may be null as well."""
     either = schema.get("anyOf", [schema])
     return [value for one in either for value in one.get("enum", ())]
 
 
-def _paths(node: str, before: Sequence[str], fields: Fields) -> Iterator[str]:
+def _list_key_paths(node: str, before: Sequence[str], fields: Fields) -> Iterator[str]:
     """Yield the key paths below a node: those that its files name, and the other arguments of their targets."""
     for option in fields.options:
-        if option.package.split(".")[0] != node or not _may_be_selected(option, before):
+        if option.package.split(".")[0] != node or not _can_be_selected(option, before):
             continue
         yield from (item.path for item in option.fields)
-        known = signature(option.target) if option.target else None
+        known = read_signature(option.target) if option.target else None
         if isinstance(known, Signature):
             supplied = SUPPLIED.get(option.group, frozenset())
             paths = [f"{option.package}.{name}" for name in known.named if name not in supplied]
             yield from (path for path in paths if path not in OWNED)
 
 
-def _may_be_selected(option: Option, before: Sequence[str]) -> bool:
+def _can_be_selected(option: Option, before: Sequence[str]) -> bool:
     """Return False for the other options of a group of which one was typed."""
     chosen = [word.lstrip("+").partition("=")[2] for word in before if word.lstrip("+").startswith(f"{option.group}=")]
     return not chosen or option.name in re.split(r"[\[\],]", chosen[-1])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlscale.assembly.rebuild import as_it_was_trained, checkpoint_path, rebuilt
+from mlscale.assembly.rebuild import find_checkpoint_file, rebuild_data_and_task, restore_training_config
 from mlscale.config.checks.data_model_fit import check_classifies
 from mlscale.errors import MLScaleError
-from mlscale.export.required_extras import need
-from mlscale.launch.start_notices import say
+from mlscale.export.required_extras import require_extra
+from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import Result
-from mlscale.secrets.mask import Masker, masked_output
+from mlscale.secrets.mask import Masker, mask_output
 from mlscale.versions.model_reference import resolve_reference
 
 if TYPE_CHECKING:
@@ -25,24 +25,26 @@ def run(cfg: DictConfig) -> Result:
         MLScaleError: no such run or checkpoint, nothing chosen to compress by, other data than the run's, a model that
             can't be expressed, or the extra 'compress' is not installed.
     """
-    need("compress", "onnx", "onnxscript", "onnxruntime")
+    require_extra("compress", "onnx", "onnxscript", "onnxruntime")
     model = resolve_reference(cfg.ref, runs_dir=cfg.runs_dir, checkpoint=cfg.checkpoint, quiet=True)
-    folder = model.run_folder()
+    folder = model.open_run()
     check_classifies(cfg, "compress")
-    masker = Masker.of(cfg)
-    checkpoint = checkpoint_path(folder.path, str(model.checkpoint), cfg.metric, cfg.mode)
-    name, how = _chosen(cfg)
-    with masked_output(masker):
-        ready = as_it_was_trained(cfg, folder)
-        say([f"compress  {folder.path.name}: {checkpoint.name} to {name}, judged on validation samples"], masker)
+    masker = Masker.create_for_run(cfg)
+    checkpoint = find_checkpoint_file(folder.path, str(model.checkpoint), cfg.metric, cfg.mode)
+    name, method = _choose_compression(cfg)
+    with mask_output(masker):
+        resolved_cfg = restore_training_config(cfg, folder)
+        print_masked_lines(
+            [f"compress  {folder.path.name}: {checkpoint.name} to {name}, judged on validation samples"], masker
+        )
         # "fit" sets up the training split, too: static quantization is calibrated on it, and judged on validation
         # samples.
-        data, task = rebuilt(ready, checkpoint, "fit")
-        result: Result = how.carry_out(task, data, folder, checkpoint)
+        data, task = rebuild_data_and_task(resolved_cfg, checkpoint, "fit")
+        result: Result = method.carry_out(task, data, folder, checkpoint)
     return result
 
 
-def _chosen(cfg: DictConfig) -> tuple[str, Any]:
+def _choose_compression(cfg: DictConfig) -> tuple[str, Any]:
     """Return the one way of compression that the config names.
 
     Raises:
@@ -57,12 +59,12 @@ def _chosen(cfg: DictConfig) -> tuple[str, Any]:
             where="compress",
             fix=f"mlscale compress {cfg.ref} compress=int8",
         )
-    ((name, how),) = built.items()
+    ((name, method),) = built.items()
     # Some ways of compression are callbacks of a training run only.
-    if not hasattr(how, "carry_out"):
+    if not hasattr(method, "carry_out"):
         raise MLScaleError(
             f"compress.{name} works in a training run alone",
             where=f"compress.{name}._target_",
             fix=f"mlscale compress {cfg.ref} compress=int8",
         )
-    return name, how
+    return name, method

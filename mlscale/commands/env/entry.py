@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.commands.env import COMMAND
-from mlscale.commands.options import read
+from mlscale.commands.options import read_options
 from mlscale.errors import Exit
-from mlscale.report import key_values, size
+from mlscale.report import format_key_values, format_size
 from mlscale.runs import machine as system
-from mlscale.runs.disk_space import Disk, measure
+from mlscale.runs.disk_space import Disk, measure_disk
 
 # By distribution name, as pip has it, which is not always the name to import.
 _PACKAGES = (
@@ -60,45 +60,49 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         MLScaleError: a key that it does not have.
     """
-    options = read("env", COMMAND.actions, argv)
-    report = describe(options.runs_dir)
-    print(json.dumps(report, ensure_ascii=False, indent=2) if options.output == "json" else _text(report))
+    options = read_options("env", COMMAND.actions, argv)
+    report = describe_machine(options.runs_dir)
+    print(json.dumps(report, ensure_ascii=False, indent=2) if options.output == "json" else _format_report(report))
     return int(Exit.DONE)
 
 
-def describe(root: str) -> dict[str, Any]:
+def describe_machine(root: str) -> dict[str, Any]:
     """Return the report of `mlscale env`, as JSON has it: versions, extras, devices, cpu, memory, disks, checks."""
     # Imported late: a wrong key is reported without waiting for torch.
-    from mlscale.commands.env.environment_checks import checks
-    from mlscale.data.cache_folder import cache_dir
-    from mlscale.launch.local_devices import this_machine
+    from mlscale.commands.env.environment_checks import check_environment
+    from mlscale.data.cache_folder import get_cache_dir
+    from mlscale.launch.local_devices import detect_local_devices
 
-    devices = this_machine()
-    runs, cache = _disks(Path(root), cache_dir())
+    devices = detect_local_devices()
+    runs, cache = _measure_disks(Path(root), get_cache_dir())
     return {
-        "versions": {"python": sys.version.split()[0], "executable": sys.executable, **_versions(_PACKAGES)},
+        "versions": {
+            "python": sys.version.split()[0],
+            "executable": sys.executable,
+            **_read_package_versions(_PACKAGES),
+        },
         # By the installed metadata: importing each package would take seconds.
-        "extras": {extra: all(_versions(names).values()) for extra, names in _EXTRAS.items()},
-        "devices": _devices(),
-        "cpu": _cpu(),
-        "memory": {"usable_bytes": system.memory_bytes(), "free_bytes": system.free_memory_bytes()},
+        "extras": {extra: all(_read_package_versions(names).values()) for extra, names in _EXTRAS.items()},
+        "devices": _describe_devices(),
+        "cpu": _describe_cpu(),
+        "memory": {"usable_bytes": system.get_memory_bytes(), "free_bytes": system.get_free_memory()},
         "disks": {"runs": asdict(runs), "cache": asdict(cache)},
-        "checks": [asdict(check) for check in checks(devices, runs, cache)],
+        "checks": [asdict(check) for check in check_environment(devices, runs, cache)],
     }
 
 
-def _versions(names: Sequence[str]) -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
+def _read_package_versions(names: Sequence[str]) -> dict[str, str | None]:
+    versions: dict[str, str | None] = {}
     for name in names:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             # Reported as "not installed", not left out: users look for the package that is missing.
-            found[name] = None
-    return found
+            versions[name] = None
+    return versions
 
 
-def _devices() -> dict[str, Any]:
+def _describe_devices() -> dict[str, Any]:
     import torch
 
     cards = []
@@ -113,39 +117,39 @@ def _devices() -> dict[str, Any]:
     }
 
 
-def _cpu() -> dict[str, Any]:
-    flags = system.cpu_flags()
+def _describe_cpu() -> dict[str, Any]:
+    flags = system.read_cpu_flags()
     return {
-        "model": system.cpu_model(),
-        "cores": system.usable_cores(),
+        "model": system.read_cpu_model(),
+        "cores": system.count_usable_cores(),
         # Both numbers: a container or an affinity mask may allow fewer cores than the machine has.
         "cores_of_machine": os.cpu_count(),
         "instructions": [name for flag, name in _INSTRUCTIONS.items() if flag in flags],
     }
 
 
-def _disks(runs: Path, cache: Path) -> tuple[Disk, Disk]:
+def _measure_disks(runs: Path, cache: Path) -> tuple[Disk, Disk]:
     """Return the measured disks of both folders; takes less than two seconds for both."""
-    return measure(runs, 0.4), measure(cache, 0.4)
+    return measure_disk(runs, 0.4), measure_disk(cache, 0.4)
 
 
-def _text(report: dict[str, Any]) -> str:
+def _format_report(report: dict[str, Any]) -> str:
     versions, cpu, memory, devices = report["versions"], report["cpu"], report["memory"], report["devices"]
-    missing = [name for name, there in report["extras"].items() if not there]
+    missing = [name for name, is_installed in report["extras"].items() if not is_installed]
     extras = ", ".join(name for name in report["extras"] if name not in missing) or "none"
     blocks = [
-        ("versions", key_values([(name, version or "not installed") for name, version in versions.items()])),
+        ("versions", format_key_values([(name, version or "not installed") for name, version in versions.items()])),
         (
             "machine",
-            key_values(
+            format_key_values(
                 [
                     ("cpu", cpu["model"]),
                     ("cores", f"{cpu['cores']} usable of {cpu['cores_of_machine']}"),
                     ("instructions", ", ".join(cpu["instructions"]) or None),
-                    ("memory", f"{size(memory['usable_bytes'])}, {size(memory['free_bytes'])} free"),
-                    *_gpus(devices),
-                    ("runs disk", _speed(report["disks"]["runs"])),
-                    ("cache disk", _speed(report["disks"]["cache"])),
+                    ("memory", f"{format_size(memory['usable_bytes'])}, {format_size(memory['free_bytes'])} free"),
+                    *_format_gpus(devices),
+                    ("runs disk", _format_disk_speed(report["disks"]["runs"])),
+                    ("cache disk", _format_disk_speed(report["disks"]["cache"])),
                     ("extras", extras),
                     *(
                         [("not installed", f"{', '.join(missing)}; pip install 'mlscale[{missing[0]}]'")]
@@ -155,33 +159,36 @@ def _text(report: dict[str, Any]) -> str:
                 ]
             ),
         ),
-        ("what works here", _verdicts(report["checks"])),
+        ("what works here", _format_checks(report["checks"])),
     ]
     return "\n\n".join(f"{title}\n" + "\n".join("  " + line for line in text.splitlines()) for title, text in blocks)
 
 
-def _gpus(devices: dict[str, Any]) -> list[tuple[str, str]]:
+def _format_gpus(devices: dict[str, Any]) -> list[tuple[str, str]]:
     kind = f"ROCm {devices['rocm']}" if devices["rocm"] else f"CUDA {devices['cuda']}"
     cards = [
-        (f"gpu {index}", f"{card['name']}, {size(card['memory_bytes'])}, {kind}, capability {card['capability']}")
+        (
+            f"gpu {index}",
+            f"{card['name']}, {format_size(card['memory_bytes'])}, {kind}, capability {card['capability']}",
+        )
         for index, card in enumerate(devices["gpus"])
     ]
     return cards or [("gpu", "Apple's (MPS)" if devices["mps"] else "none")]
 
 
-def _speed(disk: dict[str, Any]) -> str:
+def _format_disk_speed(disk: dict[str, Any]) -> str:
     if not disk["writable"]:
         return f"{disk['path']} can't be written to"
-    write, read = (size(disk[key]) for key in ("write_bytes_per_s", "read_bytes_per_s"))
-    return f"writes {write}/s, reads {read}/s, {size(disk['free_bytes'])} free   ({disk['path']})"
+    write, read = (format_size(disk[key]) for key in ("write_bytes_per_s", "read_bytes_per_s"))
+    return f"writes {write}/s, reads {read}/s, {format_size(disk['free_bytes'])} free   ({disk['path']})"
 
 
-def _verdicts(checks: list[dict[str, Any]]) -> str:
-    room = max(len(check["option"]) for check in checks)
+def _format_checks(checks: list[dict[str, Any]]) -> str:
+    width = max(len(check["option"]) for check in checks)
     lines = []
     for check in checks:
         mark = "[ok]" if check["ok"] else "[no]"
-        lines.append(f"{mark} {check['option']:<{room}}  {check['says']}")
+        lines.append(f"{mark} {check['option']:<{width}}  {check['says']}")
         if check["fix"]:
-            lines.append(f"     {'':<{room}}  fix: {check['fix']}")
+            lines.append(f"     {'':<{width}}  fix: {check['fix']}")
     return "\n".join(lines)

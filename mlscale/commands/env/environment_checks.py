@@ -11,16 +11,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mlscale.launch.local_devices import Machine
-from mlscale.report import size
+from mlscale.launch.local_devices import LocalDevices
+from mlscale.report import format_size
 from mlscale.runs import machine as system
 from mlscale.runs.disk_space import Disk
 
-_ROOM = 1 << 30  # bytes; less free space than this is worth a word before the first checkpoint
+_LEAST_FREE_BYTES = 1 << 30  # bytes; less free space than this is worth a word before the first checkpoint
 
 
 @dataclass(frozen=True)
-class Check:
+class EnvironmentCheck:
     """One feature that works here or doesn't.
 
     Attributes:
@@ -36,31 +36,31 @@ class Check:
     fix: str = ""
 
 
-def checks(devices: Machine, runs: Disk, cache: Disk) -> list[Check]:
+def check_environment(devices: LocalDevices, runs: Disk, cache: Disk) -> list[EnvironmentCheck]:
     """Return every check, in the order of the groups of a config."""
     return [
-        *_accelerators(devices),
+        *_check_accelerators(devices),
         # The order of a config's groups: trainer, precision, strategy, logger, data.
-        *_precisions(devices),
-        *_strategies(devices),
-        *_loggers(),
-        *_data(),
-        *_disks(runs, cache),
-        _snapshot(),
+        *_check_precisions(devices),
+        *_check_strategies(devices),
+        *_check_loggers(),
+        *_check_data_sets(),
+        *_check_disks(runs, cache),
+        _check_snapshot(),
     ]
 
 
-def _accelerators(devices: Machine) -> Iterator[Check]:
-    yield Check("trainer.accelerator=cpu", True, f"{system.usable_cores()} cores")
+def _check_accelerators(devices: LocalDevices) -> Iterator[EnvironmentCheck]:
+    yield EnvironmentCheck("trainer.accelerator=cpu", True, f"{system.count_usable_cores()} cores")
     if devices.cuda:
-        yield Check("trainer.accelerator=cuda", True, f"trainer.devices up to {devices.cuda}")
+        yield EnvironmentCheck("trainer.accelerator=cuda", True, f"trainer.devices up to {devices.cuda}")
     else:
-        yield Check("trainer.accelerator=cuda", False, *_why_no_cuda())
+        yield EnvironmentCheck("trainer.accelerator=cuda", False, *_explain_missing_cuda())
     if devices.mps:
-        yield Check("trainer.accelerator=mps", True, "Apple's GPU; one device")
+        yield EnvironmentCheck("trainer.accelerator=mps", True, "Apple's GPU; one device")
 
 
-def _why_no_cuda() -> tuple[str, str]:
+def _explain_missing_cuda() -> tuple[str, str]:
     import torch
 
     # Checked without torch, which finds no device if it was built without CUDA or the driver is too old.
@@ -74,62 +74,66 @@ def _why_no_cuda() -> tuple[str, str]:
     return "no NVIDIA or AMD GPU was found", "trainer.accelerator=cpu"
 
 
-def _precisions(devices: Machine) -> Iterator[Check]:
-    yield Check("precision=fp32", True, "always")
+def _check_precisions(devices: LocalDevices) -> Iterator[EnvironmentCheck]:
+    yield EnvironmentCheck("precision=fp32", True, "always")
     if devices.cuda:
-        bf16, says = devices.cuda_bf16, "in hardware" if devices.cuda_bf16 else "this GPU has no bfloat16 units"
+        bf16, details = devices.cuda_bf16, "in hardware" if devices.cuda_bf16 else "this GPU has no bfloat16 units"
         for name in ("bf16", "bf16_true"):
-            yield Check(f"precision={name}", bf16, says, "" if bf16 else "precision=fp16")
-        yield Check("precision=fp16", True, "in hardware, with loss scaling")
-        yield Check("precision=fp16_true", True, "in hardware; training in it is fragile")
+            yield EnvironmentCheck(f"precision={name}", bf16, details, "" if bf16 else "precision=fp16")
+        yield EnvironmentCheck("precision=fp16", True, "in hardware, with loss scaling")
+        yield EnvironmentCheck("precision=fp16_true", True, "in hardware; training in it is fragile")
         return
     if devices.mps:
-        says = "as far as Apple's GPU has the operators"
+        details = "as far as Apple's GPU has the operators"
     # The names of bfloat16 instructions in /proc/cpuinfo, of x86 and of Arm.
-    elif system.cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16", "svebf16"}:
-        says = "in hardware"
+    elif system.read_cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16", "svebf16"}:
+        details = "in hardware"
     else:
-        says = "works, but this CPU has no bfloat16 units: slower than fp32 here"
+        details = "works, but this CPU has no bfloat16 units: slower than fp32 here"
     for name in ("bf16", "bf16_true"):
-        yield Check(f"precision={name}", True, says)
+        yield EnvironmentCheck(f"precision={name}", True, details)
     for name in ("fp16", "fp16_true"):
         if devices.mps:
-            yield Check(f"precision={name}", True, "as far as Apple's GPU has the operators")
+            yield EnvironmentCheck(f"precision={name}", True, "as far as Apple's GPU has the operators")
         else:
-            yield Check(f"precision={name}", False, "a CPU has no float16 units", "precision=bf16")
+            yield EnvironmentCheck(f"precision={name}", False, "a CPU has no float16 units", "precision=bf16")
 
 
-def _strategies(devices: Machine) -> Iterator[Check]:
+def _check_strategies(devices: LocalDevices) -> Iterator[EnvironmentCheck]:
     from torch import distributed
 
-    yield Check("strategy=single", True, "one process")
+    yield EnvironmentCheck("strategy=single", True, "one process")
     backend = "nccl" if devices.cuda else "gloo"
     # torch can be built without torch.distributed, and with it without one of the backends.
-    there = distributed.is_available() and (
+    is_available = distributed.is_available() and (
         distributed.is_nccl_available() if devices.cuda else distributed.is_gloo_available()
     )
-    says = f"by {backend}" + ("" if devices.cuda > 1 or not there else "; processes share this machine's cores")
-    fix = "" if there else "trainer.devices=1, or a torch built with torch.distributed"
+    details = f"by {backend}" + (
+        "" if devices.cuda > 1 or not is_available else "; processes share this machine's cores"
+    )
+    fix = "" if is_available else "trainer.devices=1, or a torch built with torch.distributed"
     for name in ("auto", "ddp"):
-        yield Check(f"strategy={name}", there, says if there else f"this torch is built without {backend}", fix)
+        yield EnvironmentCheck(
+            f"strategy={name}", is_available, details if is_available else f"this torch is built without {backend}", fix
+        )
 
 
-def _loggers() -> Iterator[Check]:
-    yield Check("logger=csv", True, "needs nothing")
-    yield _module("logger=tensorboard", "tensorboard", "pip install 'mlscale[tensorboard]'")
-    yield _module("logger=mlflow", "mlflow", "pip install 'mlscale[mlflow]'")
-    if not _has("wandb"):
-        yield _module("logger=wandb", "wandb", "pip install wandb")
+def _check_loggers() -> Iterator[EnvironmentCheck]:
+    yield EnvironmentCheck("logger=csv", True, "needs nothing")
+    yield _check_module("logger=tensorboard", "tensorboard", "pip install 'mlscale[tensorboard]'")
+    yield _check_module("logger=mlflow", "mlflow", "pip install 'mlscale[mlflow]'")
+    if not _is_installed("wandb"):
+        yield _check_module("logger=wandb", "wandb", "pip install wandb")
     # The key is not sent to W&B to validate it: no command of inspection uses the network.
-    elif where := wandb_key():
-        yield Check("logger=wandb", True, f"an API key is in {where}; whether it is valid is not asked")
+    elif where := find_wandb_key():
+        yield EnvironmentCheck("logger=wandb", True, f"an API key is in {where}; whether it is valid is not asked")
     else:
-        yield Check(
+        yield EnvironmentCheck(
             "logger=wandb", True, "no API key: recorded offline, for `wandb sync` later; `wandb login` changes that"
         )
 
 
-def wandb_key() -> str:
+def find_wandb_key() -> str:
     """Return the source of W&B's API key: 'WANDB_API_KEY', or the path of a netrc; '' for none. The key is not kept."""
     if os.environ.get("WANDB_API_KEY"):
         return "WANDB_API_KEY"
@@ -145,54 +149,62 @@ def wandb_key() -> str:
     return ""
 
 
-def _data() -> Iterator[Check]:
+def _check_data_sets() -> Iterator[EnvironmentCheck]:
     from mlscale.data.builtin.image_sets import DEBIAN_FASHION_MNIST, Digits, FashionMNIST
-    from mlscale.data.cache_folder import cache_dir
+    from mlscale.data.cache_folder import get_cache_dir
 
     # Written before: then the package that it is made from is not needed any more.
-    written = (cache_dir() / Digits.set_name).is_dir()
+    written = (get_cache_dir() / Digits.set_name).is_dir()
     if written:
-        yield Check("data=digits", True, "in the cache")
+        yield EnvironmentCheck("data=digits", True, "in the cache")
     else:
-        yield _module("data=digits", "sklearn", "pip install scikit-learn", "written into the cache on first use")
-    if (cache_dir() / FashionMNIST.set_name).is_dir():
-        yield Check("data=fashion_mnist", True, "in the cache")
+        yield _check_module("data=digits", "sklearn", "pip install scikit-learn", "written into the cache on first use")
+    if (get_cache_dir() / FashionMNIST.set_name).is_dir():
+        yield EnvironmentCheck("data=fashion_mnist", True, "in the cache")
     elif DEBIAN_FASHION_MNIST.is_dir():
-        yield Check("data=fashion_mnist", True, f"from {DEBIAN_FASHION_MNIST}; written into the cache on first use")
+        yield EnvironmentCheck(
+            "data=fashion_mnist", True, f"from {DEBIAN_FASHION_MNIST}; written into the cache on first use"
+        )
     else:
-        yield Check(
+        yield EnvironmentCheck(
             "data=fashion_mnist",
             False,
             "not on this machine; downloaded on first use where there is a network",
             "apt install dataset-fashion-mnist, or `mlscale prepare data=fashion_mnist` with a network",
         )
-    yield _module("data=imagefolder", "PIL", "pip install pillow", "your own images in folders")
-    yield _module("data=webdataset", "webdataset", "pip install webdataset", "your own shards, secure mode on")
+    yield _check_module("data=imagefolder", "PIL", "pip install pillow", "your own images in folders")
+    yield _check_module("data=webdataset", "webdataset", "pip install webdataset", "your own shards, secure mode on")
 
 
-def _disks(runs: Disk, cache: Disk) -> Iterator[Check]:
+def _check_disks(runs: Disk, cache: Disk) -> Iterator[EnvironmentCheck]:
     for option, disk, fix in (
         ("runs_dir", runs, "runs_dir=<a folder>"),
         ("cache", cache, "export MLSCALE_CACHE=<a folder>"),
     ):
         if not disk.writable:
-            yield Check(option, False, f"{disk.path} can't be written to", fix)
-        elif disk.free_bytes < _ROOM:
-            yield Check(option, False, f"{disk.path} has {size(disk.free_bytes)} left", f"make room, or {fix}")
+            yield EnvironmentCheck(option, False, f"{disk.path} can't be written to", fix)
+        elif disk.free_bytes < _LEAST_FREE_BYTES:
+            yield EnvironmentCheck(
+                option, False, f"{disk.path} has {format_size(disk.free_bytes)} left", f"make room, or {fix}"
+            )
         else:
-            yield Check(option, True, f"{disk.path}, {size(disk.free_bytes)} free")
+            yield EnvironmentCheck(option, True, f"{disk.path}, {format_size(disk.free_bytes)} free")
 
 
-def _snapshot() -> Check:
+def _check_snapshot() -> EnvironmentCheck:
     if shutil.which("git"):
-        return Check("snapshot", True, "what git does not ignore, and the uncommitted diff")
-    return Check("snapshot", True, "without git: Python and YAML files of this folder")
+        return EnvironmentCheck("snapshot", True, "what git does not ignore, and the uncommitted diff")
+    return EnvironmentCheck("snapshot", True, "without git: Python and YAML files of this folder")
 
 
-def _module(option: str, name: str, fix: str, says: str = "installed") -> Check:
-    return Check(option, True, says) if _has(name) else Check(option, False, f"{name} is not installed", fix)
+def _check_module(option: str, name: str, fix: str, details: str = "installed") -> EnvironmentCheck:
+    return (
+        EnvironmentCheck(option, True, details)
+        if _is_installed(name)
+        else EnvironmentCheck(option, False, f"{name} is not installed", fix)
+    )
 
 
-def _has(name: str) -> bool:
+def _is_installed(name: str) -> bool:
     # Without importing it: some of these packages take seconds.
     return find_spec(name) is not None

@@ -8,20 +8,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlscale.config.composition.frozen import with_derived
-from mlscale.config.derive import derive
+from mlscale.config.composition.frozen import add_derived
+from mlscale.config.derive import derive_values
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch.start_notices import say
-from mlscale.report import Result, duration, size
-from mlscale.runs.machine import memory_bytes
-from mlscale.secrets.mask import Masker, masked_output
+from mlscale.launch.start_notices import print_masked_lines
+from mlscale.report import Result, format_duration, format_size
+from mlscale.runs.machine import get_memory_bytes
+from mlscale.secrets.mask import Masker, mask_output
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mlscale.commands.estimate.measurements import Time
-    from mlscale.estimate.prices import Instance, Prices
-    from mlscale.estimate.step_memory import Memory
+    from mlscale.commands.estimate.measurements import TimeEstimate
+    from mlscale.estimate.prices import Instance, PriceFile
+    from mlscale.estimate.step_memory import StepMemory
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
@@ -34,43 +34,47 @@ def run(cfg: DictConfig) -> Result:
     Raises:
         MLScaleError: what the data, the machine or the price file lacks.
     """
-    from mlscale.assembly.facts import data_facts
-    from mlscale.assembly.precision_probe import outcome_of
-    from mlscale.estimate.prices import load
-    from mlscale.launch.local_devices import this_machine
-    from mlscale.launch.local_launch import warm_up
+    from mlscale.assembly.facts import collect_data_facts
+    from mlscale.assembly.precision_probe import probe_precision
+    from mlscale.estimate.prices import load_price_file
+    from mlscale.launch.local_devices import detect_local_devices
+    from mlscale.launch.local_launch import start_fork_server
 
     # Limits, prices and the instance are checked first: the measurement takes much longer.
-    wanted = Wanted.of(cfg.estimate)
-    prices = load(wanted.prices)
-    instance = prices.find(wanted.instance) if wanted.instance else None
-    warm_up(cfg.trainer.devices)
-    masker = Masker.of(cfg)
-    facts = data_facts(cfg)
-    derived = derive(cfg, facts, this_machine())
-    derived |= outcome_of(cfg, derived, this_machine())
-    ready = with_derived(cfg, {**derived, "run_dir": "estimate", "name": "estimate"})
+    settings = EstimateSettings.read_estimate_settings(cfg.estimate)
+    prices = load_price_file(settings.prices)
+    instance = prices.find_instance(settings.instance) if settings.instance else None
+    start_fork_server(cfg.trainer.devices)
+    masker = Masker.create_for_run(cfg)
+    facts = collect_data_facts(cfg)
+    derived = derive_values(cfg, facts, detect_local_devices())
+    derived |= probe_precision(cfg, derived, detect_local_devices())
+    resolved_cfg = add_derived(cfg, {**derived, "run_dir": "estimate", "name": "estimate"})
     # An instance with GPUs is estimated as CUDA even where this machine has none: memory is traced, not measured.
-    accelerator = wanted.accelerator or ("cuda" if instance and instance.gpus else ready.derived.accelerator)
+    accelerator = settings.accelerator or ("cuda" if instance and instance.gpus else resolved_cfg.derived.accelerator)
     # Imported late, because it imports torch: wrong settings are reported without that.
-    from mlscale.commands.estimate.measurements import measure_memory, measure_time, occupied_bytes
+    from mlscale.commands.estimate.measurements import estimate_occupied_bytes, measure_memory, measure_time
 
-    with masked_output(masker):
-        say([f"estimate  memory: two steps of {_batch(ready)}"], masker)
-        memory = measure_memory(ready, accelerator)
+    with mask_output(masker):
+        print_masked_lines([f"estimate  memory: two steps of {_format_batch(resolved_cfg)}"], masker)
+        memory = measure_memory(resolved_cfg, accelerator)
         # On a device only tensors count; on a CPU the process has Python, torch and the data besides.
-        occupied = occupied_bytes(memory.peak) if accelerator == "cpu" else memory.peak
-        terms = _terms(memory, accelerator, ready)
-        limit = _limit(wanted, instance, accelerator, ready.derived.world_size)
+        occupied = estimate_occupied_bytes(memory.peak) if accelerator == "cpu" else memory.peak
+        terms = _estimate_cuda_terms(memory, accelerator, resolved_cfg)
+        limit = _resolve_memory_limit(settings, instance, accelerator, resolved_cfg.derived.world_size)
         time = None
-        if wanted.probe_seconds > 0:
-            say([f"estimate  time: a probe of about {duration(wanted.probe_seconds)} on this machine"], masker)
-            time = measure_time(ready, facts, wanted.probe_seconds, memory)
-    return conclude(Found(memory, terms, accelerator, limit, time, occupied), wanted, prices, instance)
+        if settings.probe_seconds > 0:
+            print_masked_lines(
+                [f"estimate  time: a probe of about {format_duration(settings.probe_seconds)} on this machine"], masker
+            )
+            time = measure_time(resolved_cfg, facts, settings.probe_seconds, memory)
+    return build_estimate_result(
+        EstimateMeasurements(memory, terms, accelerator, limit, time, occupied), settings, prices, instance
+    )
 
 
 @dataclass(frozen=True)
-class Wanted:
+class EstimateSettings:
     """The settings of the command; see conf/verb/estimate.yaml."""
 
     probe_seconds: float
@@ -83,7 +87,7 @@ class Wanted:
     prices: str | None
 
     @classmethod
-    def of(cls, node: Mapping[str, Any]) -> Wanted:
+    def read_estimate_settings(cls, node: Mapping[str, Any]) -> EstimateSettings:
         """Read and check them.
 
         Raises:
@@ -97,12 +101,12 @@ class Wanted:
             )
         limit = node["memory_limit"]
         # As text: YAML reads 1000000 as a number, and 24GiB as text.
-        values = {**node, "memory_limit": None if limit is None else bytes_of(str(limit))}
+        values = {**node, "memory_limit": None if limit is None else parse_bytes(str(limit))}
         return cls(**values)
 
 
 @dataclass(frozen=True)
-class Found:
+class EstimateMeasurements:
     """The measured and computed values.
 
     Attributes:
@@ -112,11 +116,11 @@ class Found:
         occupied: bytes that a process occupies at most, its tensors among them, where no probe has measured it.
     """
 
-    memory: Memory
+    memory: StepMemory
     terms: Mapping[str, int]
     accelerator: str
     limit: int
-    time: Time | None
+    time: TimeEstimate | None
     occupied: int
 
     @property
@@ -133,16 +137,18 @@ class Found:
         return max(self.memory.peak, self.resident or self.occupied)
 
 
-def conclude(found: Found, wanted: Wanted, prices: Prices, instance: Instance | None) -> Result:
+def build_estimate_result(
+    measurements: EstimateMeasurements, settings: EstimateSettings, prices: PriceFile, instance: Instance | None
+) -> Result:
     """Return the result: metrics, a sentence, and whether the limits hold."""
-    from mlscale.estimate.prices import cost_usd
+    from mlscale.estimate.prices import compute_cost_usd
 
-    seconds = found.time.seconds if found.time else math.nan
+    seconds = measurements.time.seconds if measurements.time else math.nan
     # A typed price comes before that of the table, which may be old.
-    hourly = wanted.usd_per_hour if wanted.usd_per_hour is not None else instance.usd_per_hour if instance else None
-    cost = cost_usd(seconds, hourly)
-    broken = _broken(found, seconds, cost, wanted)
-    memory, error = found.memory, round(found.memory.error * 100)
+    hourly = settings.usd_per_hour if settings.usd_per_hour is not None else instance.usd_per_hour if instance else None
+    cost = compute_cost_usd(seconds, hourly)
+    exceeded = _list_exceeded_limits(measurements, seconds, cost, settings)
+    memory, error = measurements.memory, round(measurements.memory.error * 100)
     metrics: dict[str, float] = {
         "peak_memory_bytes": memory.peak,
         "peak_memory_error_percent": error,
@@ -151,48 +157,50 @@ def conclude(found: Found, wanted: Wanted, prices: Prices, instance: Instance | 
         "optimizer_state_bytes": memory.optimizer_state,
         "activations_bytes": memory.activations,
         "scratch_bytes": memory.scratch,
-        **{f"unverified_{name}_bytes": count for name, count in found.terms.items()},
-        "needed_memory_bytes": found.needed,
-        "memory_limit_bytes": found.limit or math.nan,
+        **{f"unverified_{name}_bytes": count for name, count in measurements.terms.items()},
+        "needed_memory_bytes": measurements.needed,
+        "memory_limit_bytes": measurements.limit or math.nan,
         "time_s": seconds,
     }
-    if found.time:
-        metrics |= found.time.metrics()
+    if measurements.time:
+        metrics |= measurements.time.collect_time_metrics()
     metrics["cost_usd"] = cost
     if hourly is not None:
         metrics["price_usd_per_hour"] = hourly
-    told = {"memory_by": memory.how}
-    if found.time and found.time.how:
+    sources = {"memory_by": memory.how}
+    if measurements.time and measurements.time.how:
         # Results must show how a number was found where it was not measured directly.
-        told["time_by"] = found.time.how
-    if instance and wanted.usd_per_hour is None:
-        metrics["price_age_days"] = prices.age_days()
-        told["price_by"] = f"{prices.path}: {prices.told()}; {instance.source}"
+        sources["time_by"] = measurements.time.how
+    if instance and settings.usd_per_hour is None:
+        metrics["price_age_days"] = prices.get_age_days()
+        sources["price_by"] = f"{prices.path}: {prices.format_age()}; {instance.source}"
     return Result(
-        verb="estimate",
-        ok=not broken,
-        sentence="; ".join([_sentence(found, cost, hourly, instance, error), *broken]),
+        command="estimate",
+        ok=not exceeded,
+        sentence="; ".join([_format_estimate(measurements, cost, hourly, instance, error), *exceeded]),
         metrics=metrics,
-        artifacts=told,
+        artifacts=sources,
         # An exceeded limit is a result, not an error: scripts decide by the exit code.
-        exit=int(Exit.GATE if broken else Exit.DONE),
+        exit=int(Exit.GATE if exceeded else Exit.DONE),
     )
 
 
-def _sentence(found: Found, cost: float, hourly: float | None, instance: Instance | None, error: int) -> str:
-    parts = [f"needs {size(found.memory.peak)} (±{error} %) per process"]
-    if found.terms:
-        parts[0] += f" and {size(sum(found.terms.values()))} that CUDA needs besides (not verified)"
-    elif found.accelerator == "cpu" and not found.resident:
-        parts[0] += f", which occupies up to {size(found.occupied)}"
-    if found.time is None:
+def _format_estimate(
+    measurements: EstimateMeasurements, cost: float, hourly: float | None, instance: Instance | None, error: int
+) -> str:
+    parts = [f"needs {format_size(measurements.memory.peak)} (±{error} %) per process"]
+    if measurements.terms:
+        parts[0] += f" and {format_size(sum(measurements.terms.values()))} that CUDA needs besides (not verified)"
+    elif measurements.accelerator == "cpu" and not measurements.resident:
+        parts[0] += f", which occupies up to {format_size(measurements.occupied)}"
+    if measurements.time is None:
         return f"{parts[0]}; time not probed"
     # The run has no end: a single step is all that can be stated.
-    if not math.isfinite(found.time.seconds):
-        step = duration(found.time.step_s)
+    if not math.isfinite(measurements.time.seconds):
+        step = format_duration(measurements.time.step_s)
         return f"{parts[0]}; {step} a step on this machine, and the run has no end: trainer.max_epochs=… gives it one"
-    within = round(found.time.error * 100)
-    parts.append(f"{duration(found.time.seconds)} (±{within} %) on this machine")
+    within = round(measurements.time.error * 100)
+    parts.append(f"{format_duration(measurements.time.seconds)} (±{within} %) on this machine")
     if hourly is None:
         parts.append("cost unknown")
     else:
@@ -201,44 +209,48 @@ def _sentence(found: Found, cost: float, hourly: float | None, instance: Instanc
     return ", ".join(parts)
 
 
-def _broken(found: Found, seconds: float, cost: float, wanted: Wanted) -> list[str]:
+def _list_exceeded_limits(
+    measurements: EstimateMeasurements, seconds: float, cost: float, settings: EstimateSettings
+) -> list[str]:
     """Return a phrase for each limit that is exceeded; a limit of something unknown counts as exceeded."""
-    broken = []
-    if found.limit and found.needed > found.limit:
-        bound = "" if found.terms or found.resident else "up to "
-        measure = "; estimate.probe_seconds=20 measures it" if bound and found.time is None else ""
-        broken.append(
-            f"{bound}{size(found.needed)} are more than the {size(found.limit)} of a process: "
-            f"trainer.accumulate_grad_batches=… holds fewer samples at a time{measure}"
+    exceeded = []
+    if measurements.limit and measurements.needed > measurements.limit:
+        bound = "" if measurements.terms or measurements.resident else "up to "
+        measure = "; estimate.probe_seconds=20 measures it" if bound and measurements.time is None else ""
+        exceeded.append(
+            f"{bound}{format_size(measurements.needed)} are more than the {format_size(measurements.limit)} "
+            f"of a process: trainer.accumulate_grad_batches=… holds fewer samples at a time{measure}"
         )
     # Negated, because an unknown time is NaN and must not pass the limit.
-    if wanted.max_hours is not None and not seconds <= wanted.max_hours * 3600:
-        told = duration(seconds) if math.isfinite(seconds) else "an unknown time"
-        broken.append(f"{told} is more than estimate.max_hours={wanted.max_hours:g}")
-    if wanted.budget_usd is not None and not cost <= wanted.budget_usd:
-        told = f"${cost:,.2f}" if math.isfinite(cost) else "an unknown cost"
-        broken.append(f"{told} is more than estimate.budget_usd={wanted.budget_usd:g}")
-    return broken
+    if settings.max_hours is not None and not seconds <= settings.max_hours * 3600:
+        amount = format_duration(seconds) if math.isfinite(seconds) else "an unknown time"
+        exceeded.append(f"{amount} is more than estimate.max_hours={settings.max_hours:g}")
+    if settings.budget_usd is not None and not cost <= settings.budget_usd:
+        amount = f"${cost:,.2f}" if math.isfinite(cost) else "an unknown cost"
+        exceeded.append(f"{amount} is more than estimate.budget_usd={settings.budget_usd:g}")
+    return exceeded
 
 
-def _terms(memory: Memory, accelerator: str, cfg: DictConfig) -> dict[str, int]:
-    from mlscale.estimate.terms import cuda_terms
+def _estimate_cuda_terms(memory: StepMemory, accelerator: str, cfg: DictConfig) -> dict[str, int]:
+    from mlscale.estimate.terms import compute_cuda_overhead
 
     if accelerator != "cuda":
         return {}
     view = bool((cfg.get("strategy") or {}).get("gradient_as_bucket_view", False))
-    return cuda_terms(memory, cfg.derived.world_size, bucket_view=view)
+    return compute_cuda_overhead(memory, cfg.derived.world_size, bucket_view=view)
 
 
-def _limit(wanted: Wanted, instance: Instance | None, accelerator: str, world_size: int) -> int:
+def _resolve_memory_limit(
+    settings: EstimateSettings, instance: Instance | None, accelerator: str, world_size: int
+) -> int:
     """Return the bytes that a process may use: as typed, the instance's GPU's, or this machine's; 0 if unknown."""
-    if wanted.memory_limit is not None:
-        return wanted.memory_limit
+    if settings.memory_limit is not None:
+        return settings.memory_limit
     if instance and instance.gpu_memory_gib:
         return int(instance.gpu_memory_gib * 2**30)
     if accelerator == "cpu":
         # All processes share the machine's memory.
-        return memory_bytes() // world_size
+        return get_memory_bytes() // world_size
     import torch
 
     cards = range(torch.cuda.device_count() if accelerator == "cuda" and torch.cuda.is_available() else 0)
@@ -246,21 +258,21 @@ def _limit(wanted: Wanted, instance: Instance | None, accelerator: str, world_si
     return min((torch.cuda.get_device_properties(card).total_memory for card in cards), default=0)
 
 
-def bytes_of(text: str) -> int:
+def parse_bytes(text: str) -> int:
     """Return an amount of memory, such as 24GiB, 500 MB or 1000000, as bytes.
 
     Raises:
         MLScaleError: it is not an amount of memory.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
-    unit = _UNITS.get(found[2].upper()) if found else None
-    if found is None or unit is None:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    unit = _UNITS.get(match[2].upper()) if match else None
+    if match is None or unit is None:
         raise MLScaleError(
             f"'{text}' is no amount of memory", where="estimate.memory_limit", fix="estimate.memory_limit=24GiB"
         )
-    return int(float(found[1]) * unit)
+    return int(float(match[1]) * unit)
 
 
-def _batch(cfg: DictConfig) -> str:
+def _format_batch(cfg: DictConfig) -> str:
     count = cfg.derived.per_device_batch
     return "a batch of the loader" if count is None else f"{count} sample{'s' * (count != 1)}"

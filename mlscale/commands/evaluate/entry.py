@@ -10,30 +10,30 @@ from typing import TYPE_CHECKING, Any
 
 from mlscale.assembly.build import build
 from mlscale.assembly.evaluation_pass import (
-    WHOLE,
-    Pass,
+    FULL_SPLIT_SETTINGS,
+    EvaluationPass,
     check_slices,
-    checkpoint_of,
-    frozen_for,
-    of_checkpoint,
-    of_servable,
+    choose_checkpoint,
+    evaluate_checkpoint,
+    evaluate_servable,
+    prepare_evaluation_config,
 )
-from mlscale.atomic_files import named_by
+from mlscale.atomic_files import report_path_setting
 from mlscale.errors import MLScaleError
-from mlscale.launch.start_notices import say
-from mlscale.report import Result, keep
-from mlscale.report.result_files import keep_in
+from mlscale.launch.start_notices import print_masked_lines
+from mlscale.report import Result, save_result
+from mlscale.report.result_files import save_result_in
 from mlscale.runs.folder import RunFolder
-from mlscale.secrets.mask import Masker, masked_output
+from mlscale.secrets.mask import Masker, mask_output
 from mlscale.versions.model_reference import resolve_reference
 from mlscale.versions.trained_model import TrainedModel
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mlscale.evaluate.report_wording import Judged
+    from mlscale.evaluate.report_wording import EvaluationReport
 
-_OF_THE_MODEL = ("ref", "checkpoint", "against", "to", "slices", "worst")
+_MODEL_KEYS = ("ref", "checkpoint", "against", "to", "slices", "worst")
 
 
 def run(cfg: DictConfig) -> Result:
@@ -46,22 +46,24 @@ def run(cfg: DictConfig) -> Result:
         raise MLScaleError(f"worst is {cfg.worst}", where="worst", why="it is a number of samples", fix="worst=0")
     # Before the pass, which may take minutes.
     check_slices(cfg)
-    masker = Masker.of(cfg)
+    masker = Masker.create_for_run(cfg)
     # For `against`: `ref` has been resolved to a path before the config was composed.
     registry = build(cfg.get("registry"), "registry")
     subject = resolve_reference(cfg.ref, runs_dir=cfg.runs_dir, checkpoint=cfg.checkpoint, quiet=True)
-    place = Place.of(cfg, subject)
-    with masked_output(masker), named_by("to"):
+    target = EvaluationFolder.resolve_folder(cfg, subject)
+    with mask_output(masker), report_path_setting("to"):
         start = time.perf_counter()
-        found = look(cfg, subject, place, masker)
-        other = _other(cfg, registry, masker) if cfg.against else None
-        told = _told(cfg, found, other)
+        measured = evaluate_model(cfg, subject, target, masker)
+        other = _evaluate_other_model(cfg, registry, masker) if cfg.against else None
+        judgement = _evaluate_samples(cfg, measured, other)
         seconds = time.perf_counter() - start
-        return place.keep(_result(cfg, subject, found, told, place, seconds), told, found)
+        return target.write_evaluation(
+            _build_evaluate_result(cfg, subject, measured, judgement, target, seconds), judgement, measured
+        )
 
 
 @dataclass(frozen=True)
-class Place:
+class EvaluationFolder:
     """The folder that results are written to.
 
     Attributes:
@@ -73,7 +75,7 @@ class Place:
     run: Path | None
 
     @classmethod
-    def of(cls, cfg: DictConfig, subject: TrainedModel) -> Place:
+    def resolve_folder(cls, cfg: DictConfig, subject: TrainedModel) -> EvaluationFolder:
         """Return the run's own folder, unless another is named or the model has no run."""
         if cfg.to:
             return cls(Path(cfg.to).expanduser().absolute(), None)
@@ -87,12 +89,16 @@ class Place:
     def table(self) -> Path:
         return self.folder / "evaluate-samples.parquet"
 
-    def keep(self, result: Result, told: Judged | None, found: Pass) -> Result:
+    def write_evaluation(self, result: Result, judgement: EvaluationReport | None, measured: EvaluationPass) -> Result:
         """Write the document, its page, and the contact sheet next to them."""
         from mlscale.atomic_files import make_folders, write_bytes
-        from mlscale.report import Picture
+        from mlscale.report import ImageBlock
 
-        sheet = next((each for each in told.figures if isinstance(each, Picture)), None) if told else None
+        sheet = (
+            next((picture for picture in judgement.blocks if isinstance(picture, ImageBlock)), None)
+            if judgement
+            else None
+        )
         if sheet is not None:
             make_folders(self.folder)
             write_bytes(self.folder / "evaluate-errors.png", sheet.png)
@@ -100,115 +106,130 @@ class Place:
                 result, artifacts={**result.artifacts, "worst_errors": str(self.folder / "evaluate-errors.png")}
             )
         if self.run is not None:
-            return keep(result, RunFolder.open(self.run))
-        return keep_in(result, self.folder, f"evaluate · {found.called}")
+            return save_result(result, RunFolder.open(self.run))
+        return save_result_in(result, self.folder, f"evaluate · {measured.label}")
 
 
-def look(cfg: DictConfig, subject: TrainedModel, place: Place | None, masker: Masker) -> Pass:
+def evaluate_model(
+    cfg: DictConfig, subject: TrainedModel, target: EvaluationFolder | None, masker: Masker
+) -> EvaluationPass:
     """Run one pass of a model over the split; its table of samples goes to `place`."""
     from mlscale.evaluate import samples_table as table
     from mlscale.evaluate.samples_table import SampleTable
 
-    ready, trained_on = frozen_for(cfg, subject)
+    resolved_cfg, trained_on = prepare_evaluation_config(cfg, subject)
     devices = "one device" + (f", of the {trained_on} it was trained on" if trained_on > 1 else "")
     # The run may have been trained on a part of its data (debug=limit): an evaluation measures all of it, and reports
     # that.
-    before, now = ({key: str(each.trainer.get(key)) for key in WHOLE} for each in (cfg, ready))  # 1 is not 1.0 here
+    before, now = (
+        {key: str(source.trainer.get(key)) for key in FULL_SPLIT_SETTINGS} for source in (cfg, resolved_cfg)
+    )  # 1 is not 1.0 here
     short = [f"trainer.{key}={value}" for key, value in before.items() if value != now[key]]
     if short:
-        say([f"evaluate  all samples: {', '.join(short)} was for training"], masker)
-    where = f"{ready.derived.accelerator} × 1 ({devices})"
-    about = {"model": subject.version, "split": str(cfg.split), "data_version": ready.derived.data_version}
+        print_masked_lines([f"evaluate  all samples: {', '.join(short)} was for training"], masker)
+    where = f"{resolved_cfg.derived.accelerator} × 1 ({devices})"
+    about = {"model": subject.version, "split": str(cfg.split), "data_version": resolved_cfg.derived.data_version}
     open_table: Any = contextlib.nullcontext(None)
-    if place is not None and table.there():
-        open_table = SampleTable(place.table, about)
-    elif place is not None:
-        say(["evaluate  no table of samples: pip install 'mlscale[evaluate]'"], masker)
+    if target is not None and table.is_pyarrow_installed():
+        open_table = SampleTable(target.table, about)
+    elif target is not None:
+        print_masked_lines(["evaluate  no table of samples: pip install 'mlscale[evaluate]'"], masker)
     if subject.servable is not None:
-        say([f"evaluate  {subject.label}: its servable on {cfg.split}, cpu × 1, by ONNX Runtime"], masker)
+        print_masked_lines(
+            [f"evaluate  {subject.label}: its servable on {cfg.split}, cpu × 1, by ONNX Runtime"], masker
+        )
         with open_table as rows:
-            return of_servable(ready, subject.servable, subject.label, rows)
-    path, instead = checkpoint_of(subject, cfg)
-    if instead:
-        say(["evaluate  the run has no best checkpoint (nothing was validated): the last one is measured"], masker)
-    say([f"evaluate  {subject.label}: {path.name} on {cfg.split}, {where}"], masker)
-    called = subject.label if subject.run is None else f"{path.name} of {subject.label}"
+            return evaluate_servable(resolved_cfg, subject.servable, subject.label, rows)
+    path, is_fallback = choose_checkpoint(subject, cfg)
+    if is_fallback:
+        print_masked_lines(
+            ["evaluate  the run has no best checkpoint (nothing was validated): the last one is measured"], masker
+        )
+    print_masked_lines([f"evaluate  {subject.label}: {path.name} on {cfg.split}, {where}"], masker)
+    label = subject.label if subject.run is None else f"{path.name} of {subject.label}"
     with open_table as rows:
-        found = of_checkpoint(ready, path, called, rows)
-    if found.why:
-        say([f"evaluate  the task's own metrics alone: {found.why}"], masker)
-    return replace(found, checkpoint=path)
+        measured = evaluate_checkpoint(resolved_cfg, path, label, rows)
+    if measured.reason:
+        print_masked_lines([f"evaluate  the task's own metrics alone: {measured.reason}"], masker)
+    return replace(measured, checkpoint=path)
 
 
-def _other(cfg: DictConfig, registry: Any, masker: Masker) -> Pass:
+def _evaluate_other_model(cfg: DictConfig, registry: Any, masker: Masker) -> EvaluationPass:
     """Return the pass of the model that the first is compared with, on its own config and any data that was typed."""
-    from mlscale.assembly.ready import ready
+    from mlscale.assembly.ready import compose_from_overrides
 
     other = resolve_reference(str(cfg.against), runs_dir=cfg.runs_dir, registry=registry)
     # The other model keeps its own config; overrides that are not about the first model, such as other data, apply to
     # both.
-    words = [word for word in cfg.derived.overrides or [] if word.lstrip("+~").partition("=")[0] not in _OF_THE_MODEL]
-    its = ready("evaluate", [f"ref={other.path}", *words])
-    return look(its, other, None, masker)
+    words = [word for word in cfg.derived.overrides or [] if word.lstrip("+~").partition("=")[0] not in _MODEL_KEYS]
+    other_cfg = compose_from_overrides("evaluate", [f"ref={other.path}", *words])
+    return evaluate_model(other_cfg, other, None, masker)
 
 
-def _told(cfg: DictConfig, found: Pass, other: Pass | None) -> Judged | None:
+def _evaluate_samples(
+    cfg: DictConfig, measured: EvaluationPass, other: EvaluationPass | None
+) -> EvaluationReport | None:
     """Return the report on the samples, and on the comparison of two models; None if nothing was gathered."""
-    from mlscale.evaluate.model_comparison import compare
-    from mlscale.evaluate.report_wording import joined
-    from mlscale.evaluate.task_report import judge
+    from mlscale.evaluate.model_comparison import compare_models
+    from mlscale.evaluate.report_wording import merge_reports
+    from mlscale.evaluate.task_report import build_task_report
 
     # The comparison is paired: it needs both answers for each sample.
-    if other is not None and (found.gathered is None or other.gathered is None):
+    if other is not None and (measured.gathered is None or other.gathered is None):
         raise MLScaleError(
             "these two can't be compared sample by sample",
             where="against",
-            why=found.why or other.why,
+            why=measured.reason or other.reason,
             fix="leave against out, or give the task a kind and predict_step: docs/evaluate.md",
         )
-    for each in (found, other):
-        if each is not None and each.gathered is not None and not len(each.gathered):
+    for model in (measured, other):
+        if model is not None and model.gathered is not None and not len(model.gathered):
             raise MLScaleError(
-                f"no sample of {each.called} was measured",
+                f"no sample of {model.label} was measured",
                 where=f"split={cfg.split}",
                 why=f"none could be read, or trainer.limit_{cfg.split}_batches leaves none",
                 fix=f"trainer.limit_{cfg.split}_batches=1.0",
             )
-    if found.gathered is None:
+    if measured.gathered is None:
         return None
-    told = judge(found.gathered, found.named, cfg.seed)
+    judgement = build_task_report(measured.gathered, measured.slice_columns, cfg.seed)
     if other is None or other.gathered is None:
-        return told
-    beside = compare(found.gathered, other.gathered, (found.called, other.called), cfg.seed)
-    return joined(told, beside)
+        return judgement
+    comparison = compare_models(measured.gathered, other.gathered, (measured.label, other.label), cfg.seed)
+    return merge_reports(judgement, comparison)
 
 
-def _result(
-    cfg: DictConfig, subject: TrainedModel, found: Pass, told: Judged | None, place: Place, seconds: float
+def _build_evaluate_result(
+    cfg: DictConfig,
+    subject: TrainedModel,
+    measured: EvaluationPass,
+    judgement: EvaluationReport | None,
+    target: EvaluationFolder,
+    seconds: float,
 ) -> Result:
-    metrics = dict(found.metrics)
-    if told is not None:
-        for name, value in told.metrics.items():
+    metrics = dict(measured.metrics)
+    if judgement is not None:
+        for name, value in judgement.metrics.items():
             # What the task logs itself stays, unless this metric has an interval: both must be of the same estimate.
-            if f"{cfg.split}/{name}" not in metrics or f"{name}_low" in told.metrics:
+            if f"{cfg.split}/{name}" not in metrics or f"{name}_low" in judgement.metrics:
                 metrics[f"{cfg.split}/{name}"] = value
-        sentence = f"{found.called} on {cfg.split}: " + "\n".join([told.headline, *told.remarks])
+        sentence = f"{measured.label} on {cfg.split}: " + "\n".join([judgement.headline, *judgement.remarks])
     else:
         headline = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if not name.startswith("data/"))
-        sentence = f"{found.called}: {headline or 'the task logs no metric here'}"
+        sentence = f"{measured.label}: {headline or 'the task logs no metric here'}"
     artifacts = {"run": str(subject.run)} if subject.run else {}
-    if found.checkpoint is not None:
-        artifacts["checkpoint"] = str(found.checkpoint)
+    if measured.checkpoint is not None:
+        artifacts["checkpoint"] = str(measured.checkpoint)
     if subject.servable is not None:
         artifacts["servable"] = str(subject.servable)
-    if place.table.is_file() and told is not None:
-        artifacts["samples"] = str(place.table)
+    if target.table.is_file() and judgement is not None:
+        artifacts["samples"] = str(target.table)
     return Result(
-        verb="evaluate",
+        command="evaluate",
         ok=True,
         sentence=sentence,
         metrics={**metrics, "time_s": seconds},
         artifacts=artifacts,
-        figures=told.figures if told else (),
-        details=told.details if told else {},
+        figures=judgement.blocks if judgement else (),
+        details=judgement.details if judgement else {},
     )

@@ -9,23 +9,23 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.assembly.rebuild import as_it_was_trained, checkpoint_path, rebuilt
+from mlscale.assembly.rebuild import find_checkpoint_file, rebuild_data_and_task, restore_training_config
 from mlscale.config.checks.data_model_fit import check_classifies
 from mlscale.errors import Exit, MLScaleError
-from mlscale.export.required_extras import need
-from mlscale.launch.start_notices import say
-from mlscale.report import Result, keep
-from mlscale.report.text import percent
-from mlscale.secrets.mask import Masker, masked_output
+from mlscale.export.required_extras import require_extra
+from mlscale.launch.start_notices import print_masked_lines
+from mlscale.report import Result, save_result
+from mlscale.report.text import format_percent
+from mlscale.secrets.mask import Masker, mask_output
 from mlscale.versions.model_reference import resolve_reference
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mlscale.compress.stored_model import Stored
-    from mlscale.export.measure_export import Measured
+    from mlscale.compress.stored_model import StoredInt8Model
+    from mlscale.export.measure_export import ExportMeasurement
     from mlscale.export.parity import Parity
-    from mlscale.export.reference_profile import Reference
+    from mlscale.export.reference_profile import ReferenceProfile
     from mlscale.runs.folder import RunFolder
 
 
@@ -39,44 +39,48 @@ def run(cfg: DictConfig) -> Result:
             that is taken, a compressed model that is asked for and not there, or the extra 'export' is not installed.
     """
     # Before the model is built: a missing extra is reported at once.
-    need("export", "onnx", "onnxscript", "onnxruntime")
+    require_extra("export", "onnx", "onnxscript", "onnxruntime")
     from mlscale.export.write_servable import check_free
 
     model = resolve_reference(cfg.ref, runs_dir=cfg.runs_dir, checkpoint=cfg.checkpoint, quiet=True)
-    folder = model.run_folder()
+    folder = model.open_run()
     check_classifies(cfg, "export")
-    masker = Masker.of(cfg)
-    checkpoint = checkpoint_path(folder.path, str(model.checkpoint), cfg.metric, cfg.mode)
+    masker = Masker.create_for_run(cfg)
+    checkpoint = find_checkpoint_file(folder.path, str(model.checkpoint), cfg.metric, cfg.mode)
     target = Path(cfg.to).expanduser().absolute() if cfg.to else folder.path / "servable"
     # Before the work: a folder that the user has named is never overwritten, the run's own servable is replaced.
     check_free(target, replace=not cfg.to)
-    with masked_output(masker):
+    with mask_output(masker):
         start = time.perf_counter()
-        ready = as_it_was_trained(cfg, folder)
-        compressed, why = _compressed(cfg.compressed, folder, checkpoint)
-        say(_start(folder, checkpoint, compressed, why), masker)
-        data, measured = _measure(ready, checkpoint, compressed)
-        problems = _problems(cfg, measured.parity, compressed)
+        resolved_cfg = restore_training_config(cfg, folder)
+        compressed, why = _find_compressed_model(cfg.compressed, folder, checkpoint)
+        print_masked_lines(_format_start_lines(folder, checkpoint, compressed, why), masker)
+        data, measured = _measure_export(resolved_cfg, checkpoint, compressed)
+        problems = _list_parity_problems(cfg, measured.parity, compressed)
         # A servable whose parity is not proven must not exist: something would serve it.
         if not problems:
-            _write(ready, folder, checkpoint, target, data, measured, compressed, masker)
-        result = _result(folder, checkpoint, target, measured, compressed, problems, time.perf_counter() - start)
-    return keep(result, folder)
+            _write_servable(resolved_cfg, folder, checkpoint, target, data, measured, compressed, masker)
+        result = _build_export_result(
+            folder, checkpoint, target, measured, compressed, problems, time.perf_counter() - start
+        )
+    return save_result(result, folder)
 
 
-def _compressed(choice: bool | str, folder: RunFolder, checkpoint: Path) -> tuple[Stored | None, str]:
+def _find_compressed_model(
+    choice: bool | str, folder: RunFolder, checkpoint: Path
+) -> tuple[StoredInt8Model | None, str]:
     """Return the compressed model to export instead of the checkpoint's own, or None and the reason.
 
     Raises:
         MLScaleError: one is requested, and none was kept (exit code 4); or it is corrupt.
     """
-    from mlscale.compress.stored_model import kept
+    from mlscale.compress.stored_model import find_compressed_model
 
     # `auto` is the third value: the compressed model if there is one.
     if choice is False:
         return None, "compressed=false"
-    found, why = kept(folder.path, checkpoint)
-    if found is None and choice is True:
+    stored, why = find_compressed_model(folder.path, checkpoint)
+    if stored is None and choice is True:
         raise MLScaleError(
             f"there is no compressed model of {checkpoint.name} to export",
             where="compressed=true",
@@ -84,23 +88,23 @@ def _compressed(choice: bool | str, folder: RunFolder, checkpoint: Path) -> tupl
             fix=f"mlscale compress {folder.path} compress=int8, or compressed=auto",
             exit=Exit.GATE,
         )
-    return found, why
+    return stored, why
 
 
-def _start(folder: RunFolder, checkpoint: Path, compressed: Stored | None, why: str) -> list[str]:
+def _format_start_lines(folder: RunFolder, checkpoint: Path, compressed: StoredInt8Model | None, why: str) -> list[str]:
     what = f"{compressed.precision}, as `compress` kept it" if compressed else "fp32"
     lines = [f"export  {folder.path.name}: {checkpoint.name} to ONNX in {what}, compared on validation samples"]
-    there = (folder.path / "compressed").is_dir()
-    return [*lines, *([f"export  no compressed model: {why}"] if there and compressed is None else [])]
+    has_compressed = (folder.path / "compressed").is_dir()
+    return [*lines, *([f"export  no compressed model: {why}"] if has_compressed and compressed is None else [])]
 
 
-def _problems(cfg: DictConfig, parity: Parity, compressed: Stored | None) -> list[str]:
+def _list_parity_problems(cfg: DictConfig, parity: Parity, compressed: StoredInt8Model | None) -> list[str]:
     """Return the bounds that are not met. Eight bits give other logits: for them classes and accuracy are checked, by
     the bounds that the model was compressed under.
     """
     if compressed is None:
-        return parity.problems(tolerance=cfg.tolerance, min_agreement=cfg.min_agreement)
-    return parity.problems(
+        return parity.find_problems(tolerance=cfg.tolerance, min_agreement=cfg.min_agreement)
+    return parity.find_problems(
         # No bound on the logits: eight bits change them, and classes are what is served.
         tolerance=None,
         min_agreement=compressed.min_agreement,
@@ -108,35 +112,37 @@ def _problems(cfg: DictConfig, parity: Parity, compressed: Stored | None) -> lis
     )
 
 
-def _measure(cfg: DictConfig, checkpoint: Path, compressed: Stored | None) -> tuple[Any, Measured]:
+def _measure_export(
+    cfg: DictConfig, checkpoint: Path, compressed: StoredInt8Model | None
+) -> tuple[Any, ExportMeasurement]:
     """Return the data module, and the exported model with its measurements."""
-    from mlscale.export.measure_export import measure
+    from mlscale.export.measure_export import export_and_measure
 
-    data, task = rebuilt(cfg, checkpoint, "validate")
-    return data, measure(task, data, samples=cfg.samples, model=compressed.model if compressed else None)
+    data, task = rebuild_data_and_task(cfg, checkpoint, "validate")
+    return data, export_and_measure(task, data, samples=cfg.samples, model=compressed.model if compressed else None)
 
 
-def _write(
+def _write_servable(
     cfg: DictConfig,
     folder: RunFolder,
     checkpoint: Path,
     target: Path,
     data: Any,
-    measured: Measured,
-    compressed: Stored | None,
+    measured: ExportMeasurement,
+    compressed: StoredInt8Model | None,
     masker: Masker,
 ) -> None:
-    from mlscale.export.servable_document import document
-    from mlscale.export.write_servable import write
-    from mlscale.runs.checkpoint_files import verify
+    from mlscale.export.servable_document import build_servable_document
+    from mlscale.export.write_servable import write_servable
+    from mlscale.runs.checkpoint_files import verify_checkpoint
 
     # The checkpoint's digest is verified: a torn file must not become a servable.
-    run, record = folder.run, verify(checkpoint).record
+    run, record = folder.run, verify_checkpoint(checkpoint).record
     stated = {"data": getattr(data, "licence", None)}
     if initial := run.get("init"):
         # Added to that of the data: pretrained weights may forbid uses that the data allows.
         stated["weights"] = initial.get("licence")  # of those that training started from
-    about = document(
+    about = build_servable_document(
         measured,
         name=str(run["name"]),
         run={"id": run["id"], "folder": folder.path.name, "config_hash": run["config_hash"]},
@@ -145,9 +151,9 @@ def _write(
         licences={**stated, **cfg.licences},
         compression=compressed.about if compressed else None,
     )
-    reference, whose = _reference(cfg, folder, checkpoint, measured, compressed)
-    say([f"export  reference profile: {whose}, {reference.about['samples']:,} samples"], masker)
-    write(
+    reference, whose = _choose_reference_profile(cfg, folder, checkpoint, measured, compressed)
+    print_masked_lines([f"export  reference profile: {whose}, {reference.about['samples']:,} samples"], masker)
+    write_servable(
         target,
         model=measured.model,
         parity=measured.parity.as_dict(),
@@ -158,31 +164,35 @@ def _write(
     )
 
 
-def _reference(
-    cfg: DictConfig, folder: RunFolder, checkpoint: Path, measured: Measured, compressed: Stored | None
-) -> tuple[Reference, str]:
+def _choose_reference_profile(
+    cfg: DictConfig,
+    folder: RunFolder,
+    checkpoint: Path,
+    measured: ExportMeasurement,
+    compressed: StoredInt8Model | None,
+) -> tuple[ReferenceProfile, str]:
     """Return the reference profile and its source: the run's own if it is of this checkpoint, of as many samples, and
     of fp32; else that of the comparison.
     """
     from mlscale.export import collected_profile as collected
 
-    if compressed is None and collected.belongs(folder.path, checkpoint):
-        found = collected.read(folder.path)
+    if compressed is None and collected.has_collected_profile(folder.path, checkpoint):
+        profile = collected.read_collected_profile(folder.path)
         # A profile of fewer samples, or of other data, would make monitoring compare with the wrong reference.
-        if found.about["samples"] >= measured.parity.samples and found.about["data_version"] in (
+        if profile.about["samples"] >= measured.parity.samples and profile.about["data_version"] in (
             None,
             cfg.derived.data_version,
         ):
-            return found, "the run's own"
+            return profile, "the run's own"
     return measured.profile.finish(split="val", data_version=cfg.derived.data_version), "of the comparison"
 
 
-def _result(
+def _build_export_result(
     folder: RunFolder,
     checkpoint: Path,
     target: Path,
-    measured: Measured,
-    compressed: Stored | None,
+    measured: ExportMeasurement,
+    compressed: StoredInt8Model | None,
     problems: list[str],
     seconds: float,
 ) -> Result:
@@ -195,7 +205,7 @@ def _result(
         sentence += "; compressed=false exports fp32" if compressed else ""
     else:
         near = (
-            f"{percent(parity.agreement, 2)} of the classes the same"
+            f"{format_percent(parity.agreement, 2)} of the classes the same"
             if compressed
             else f"largest difference {parity.max_abs_error:.1e}"
         )
@@ -205,7 +215,7 @@ def _result(
             f"{onnx.cpu_ms:.3g} ms of CPU time, torch {ratio.value:.1f}× as long ({ratio.low:.1f} to {ratio.high:.1f})"
         )
     return Result(
-        verb="export",
+        command="export",
         ok=not problems,
         sentence=sentence,
         metrics={

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlscale import init as starter
 from mlscale.commands.init import COMMAND
-from mlscale.commands.options import read
+from mlscale.commands.options import read_options
 from mlscale.errors import Exit
 
 
@@ -17,10 +17,10 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         MLScaleError: a bad name, or a folder that exists and is not empty.
     """
-    options = read("init", COMMAND.actions, argv)
+    options = read_options("init", COMMAND.actions, argv)
     folder = Path(options.to or options.name)
-    package = starter.package_of(options.name)
-    files = starter.write(folder, options.name)
+    package = starter.derive_package_name(options.name)
+    files = starter.write_project(folder, options.name)
     for file in files:
         print(folder / file)
     print(f"\nnext: cd {folder} && mlscale recipe={package}   (and: bash ci.sh)")

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-_LARGEST = 1 << 20
+_MAX_REQUEST_BYTES = 1 << 20
 
 
-class Receiver:
+class AlertReceiver:
     """The alerts that have arrived.
 
     Attributes:
@@ -26,7 +26,7 @@ class Receiver:
 
 
 @contextlib.contextmanager
-def receiving() -> Iterator[Receiver]:
+def receive_alerts() -> Iterator[AlertReceiver]:
     """Provide a receiver on a free port of this machine, until the block ends."""
     alerts: list[dict[str, Any]] = []
 
@@ -38,7 +38,7 @@ def receiving() -> Iterator[Receiver]:
         def do_POST(self) -> None:
             try:
                 # Bounded: a request with a huge length must not fill the memory.
-                document = json.loads(self.rfile.read(min(_LARGEST, int(self.headers["Content-Length"]))))
+                document = json.loads(self.rfile.read(min(_MAX_REQUEST_BYTES, int(self.headers["Content-Length"]))))
             except (TypeError, ValueError):
                 document = None
             if isinstance(document, dict):
@@ -52,7 +52,7 @@ def receiving() -> Iterator[Receiver]:
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="mlscale-alerts", daemon=True)
     thread.start()
-    receiver = Receiver(f"http://127.0.0.1:{server.server_port}/alerts")
+    receiver = AlertReceiver(f"http://127.0.0.1:{server.server_port}/alerts")
     receiver.alerts = alerts
     try:
         yield receiver

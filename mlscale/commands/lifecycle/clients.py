@@ -20,11 +20,11 @@ from mlscale.errors import Exit, MLScaleError
 
 # Of an answer at most; without a request until a connection is opened again; between two requests of a client.
 _ANSWER_SECONDS, _IDLE_SECONDS, _PAUSE_SECONDS = 30.0, 10.0, 0.01
-_SAME = 1e-3
+_PROBABILITY_TOLERANCE = 1e-3
 """The largest difference between a served probability and the version's own; JSON and other batches round."""
 
 
-class Answer(NamedTuple):
+class ServedPredictions(NamedTuple):
     """The server's answer for n samples."""
 
     version: str
@@ -32,7 +32,7 @@ class Answer(NamedTuple):
     probabilities: NDArray[np.float64]
 
 
-class Client:
+class ServerClient:
     """One connection to the server.
 
     Args:
@@ -44,34 +44,38 @@ class Client:
         self._connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=_ANSWER_SECONDS)
         self._used = time.monotonic()
 
-    def predict(self, raw: NDArray[Any], id: str = "") -> Answer:
+    def request_predictions(self, raw: NDArray[Any], id: str = "") -> ServedPredictions:
         """Send a batch, (n, …), under `id`, if given, and return the answer.
 
         Raises:
             MLScaleError: no answer, or none that holds a prediction for each sample.
         """
         headers = {"Content-Type": "application/octet-stream", **({"mlscale-id": id} if id else {})}
-        document = self._post("/predict", np.ascontiguousarray(raw).tobytes(), headers)
+        document = self._send_post("/predict", np.ascontiguousarray(raw).tobytes(), headers)
         try:
-            said = document["predictions"]
-            labels = tuple(str(each["label"]) for each in said)
-            answer = Answer(str(document["model_version"]), labels, np.array([each["probabilities"] for each in said]))
+            predictions = document["predictions"]
+            labels = tuple(str(prediction["label"]) for prediction in predictions)
+            answer = ServedPredictions(
+                str(document["model_version"]),
+                labels,
+                np.array([prediction["probabilities"] for prediction in predictions]),
+            )
             if len(labels) != len(raw):
                 raise ValueError(f"{len(labels)} predictions for {len(raw)} samples")
         except (KeyError, TypeError, ValueError) as error:
-            raise _no_answer("/predict", repr(error)) from error
+            raise _make_no_answer_error("/predict", repr(error)) from error
         return answer
 
-    def label(self, ids: Sequence[str], labels: Sequence[str]) -> None:
+    def send_labels(self, ids: Sequence[str], labels: Sequence[str]) -> None:
         """Send the correct classes of the samples that were sent under `ids`."""
         pairs = [{"id": id, "label": label} for id, label in zip(ids, labels, strict=True)]
-        self._post("/labels", json.dumps(pairs).encode(), {"Content-Type": "application/json"})
+        self._send_post("/labels", json.dumps(pairs).encode(), {"Content-Type": "application/json"})
 
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
 
-    def _post(self, path: str, body: bytes, headers: dict[str, str]) -> Any:
+    def _send_post(self, path: str, body: bytes, headers: dict[str, str]) -> Any:
         if time.monotonic() - self._used > _IDLE_SECONDS:  # the server closes what is idle; nothing is tried twice
             self._connection.close()
         self._used = time.monotonic()
@@ -82,14 +86,14 @@ class Client:
             document = json.loads(content) if content else {}
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._connection.close()  # the next request opens another one
-            raise _no_answer(path, repr(error)) from error
+            raise _make_no_answer_error(path, repr(error)) from error
         if not 200 <= response.status < 300:
-            raise _no_answer(path, f"status {response.status}: {content[:200]!r}")
+            raise _make_no_answer_error(path, f"status {response.status}: {content[:200]!r}")
         return document
 
 
 @dataclass
-class Asked:
+class ClientObservations:
     """The observations of clients that send requests throughout.
 
     Attributes:
@@ -108,7 +112,9 @@ class Asked:
 
 
 @contextmanager
-def asking(url: str, raw: NDArray[Any], expected: Callable[[str], NDArray[Any]], clients: int = 3) -> Iterator[Asked]:
+def send_checked_requests(
+    url: str, raw: NDArray[Any], expected: Callable[[str], NDArray[Any]], clients: int = 3
+) -> Iterator[ClientObservations]:
     """Run clients that send one sample after the other, until the block ends, and check each answer.
 
     Args:
@@ -117,10 +123,10 @@ def asking(url: str, raw: NDArray[Any], expected: Callable[[str], NDArray[Any]],
         expected: from a version to the probabilities that it gives for them, (n, classes); called once a version.
         clients: their number, each with a connection of its own.
     """
-    seen, lock, over, begin = Asked(), threading.Lock(), threading.Event(), time.monotonic()
+    seen, lock, over, begin = ClientObservations(), threading.Lock(), threading.Event(), time.monotonic()
     known: dict[str, NDArray[Any]] = {}
 
-    def right(answer: Answer, row: int) -> str:
+    def find_mismatch(answer: ServedPredictions, row: int) -> str:
         # Under the lock: several clients see a new version at the same moment, and loading it once is enough.
         with lock:
             if answer.version not in known:
@@ -131,23 +137,23 @@ def asking(url: str, raw: NDArray[Any], expected: Callable[[str], NDArray[Any]],
             wanted = known[answer.version][row]
         off = float(np.abs(answer.probabilities[0] - wanted).max())
         # Negated, so that NaN counts as wrong.
-        return f"{answer.version}: a probability is off by {off:.2g}" if not off <= _SAME else ""
+        return f"{answer.version}: a probability is off by {off:.2g}" if not off <= _PROBABILITY_TOLERANCE else ""
 
-    def ask(first: int) -> None:
-        client, row = Client(url), first
+    def send_until_over(first: int) -> None:
+        client, row = ServerClient(url), first
         while not over.wait(_PAUSE_SECONDS):
             # Each client starts at another row and steps by their number, so that together they send all rows.
             row = (row + clients) % len(raw)
             start, problem = time.monotonic(), ""
             try:
-                answer = client.predict(raw[row : row + 1])
+                answer = client.request_predictions(raw[row : row + 1])
             except MLScaleError as error:
                 with lock:
                     seen.requests += 1
                     seen.dropped.append(error.why)
                 continue
             ms = 1000 * (time.monotonic() - start)
-            problem = right(answer, row)
+            problem = find_mismatch(answer, row)
             with lock:
                 seen.requests += 1
                 seen.versions[answer.version] += 1
@@ -156,7 +162,10 @@ def asking(url: str, raw: NDArray[Any], expected: Callable[[str], NDArray[Any]],
                     seen.wrong.append(problem)
         client.close()
 
-    threads = [threading.Thread(target=ask, args=(i,), name=f"mlscale-client-{i}", daemon=True) for i in range(clients)]
+    threads = [
+        threading.Thread(target=send_until_over, args=(i,), name=f"mlscale-client-{i}", daemon=True)
+        for i in range(clients)
+    ]
     for thread in threads:
         thread.start()
     try:
@@ -168,7 +177,7 @@ def asking(url: str, raw: NDArray[Any], expected: Callable[[str], NDArray[Any]],
             thread.join(2 * _ANSWER_SECONDS)
 
 
-def _no_answer(path: str, why: str) -> MLScaleError:
+def _make_no_answer_error(path: str, why: str) -> MLScaleError:
     return MLScaleError(
         f"the server does not answer POST {path}",
         where="the server",

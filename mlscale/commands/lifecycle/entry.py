@@ -13,35 +13,35 @@ from omegaconf import OmegaConf
 from mlscale.commands.lifecycle import model_steps as model
 from mlscale.commands.lifecycle import retraining_steps as loop
 from mlscale.commands.lifecycle import service_steps as service
-from mlscale.commands.lifecycle.production_samples import check
-from mlscale.commands.lifecycle.step_log import Told, Tour
-from mlscale.commands.lifecycle.step_state import Walk
+from mlscale.commands.lifecycle.production_samples import check_lifecycle_settings
+from mlscale.commands.lifecycle.step_log import StepOutcome, Tour
+from mlscale.commands.lifecycle.step_state import LifecycleState
 from mlscale.config.checks.data_model_fit import check_classifies
 from mlscale.errors import Exit, MLScaleError
-from mlscale.export.required_extras import need
-from mlscale.launch.start_notices import say
-from mlscale.report import Result, duration, keep
+from mlscale.export.required_extras import require_extra
+from mlscale.launch.start_notices import print_masked_lines
+from mlscale.report import Result, format_duration, save_result
 from mlscale.runs.folder import RunFolder
-from mlscale.secrets.config_secrets import protect
+from mlscale.secrets.config_secrets import protect_config
 from mlscale.secrets.mask import Masker
-from mlscale.verify_resume.killed_run import raised_on_terminate
+from mlscale.verify_resume.killed_run import raise_on_terminate
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-STEPS: tuple[tuple[str, Callable[[Walk], Told]], ...] = (
-    ("prepare", model.prepare),
-    ("estimate", model.estimate),
-    ("train", model.train),
-    ("profile", model.profile),
-    ("compress", model.compress),
-    ("export", model.export),
-    ("serve", service.serve),
-    ("load test", service.loadtest),
-    ("shift", service.shift),
-    ("alert", service.alert),
-    ("retrain", loop.retrain),
-    ("swap", loop.swap),
+STEPS: tuple[tuple[str, Callable[[LifecycleState], StepOutcome]], ...] = (
+    ("prepare", model.prepare_shards),
+    ("estimate", model.estimate_training),
+    ("train", model.train_model),
+    ("profile", model.profile_training),
+    ("compress", model.compress_model),
+    ("export", model.export_champion),
+    ("serve", service.serve_champion),
+    ("load test", service.run_load_test),
+    ("shift", service.send_shifted_samples),
+    ("alert", service.check_alert),
+    ("retrain", loop.retrain_champion),
+    ("swap", loop.check_swap),
 )
 
 
@@ -53,13 +53,13 @@ def run(cfg: DictConfig) -> Result:
         MLScaleError: what the data or the machine lacks, what ended a step, or an extra is not installed.
     """
     # All extras are checked first: the last step would otherwise fail after minutes.
-    need("all", "onnx", "onnxscript", "onnxruntime", "pyarrow", "httptools", "locust")
+    require_extra("all", "onnx", "onnxscript", "onnxruntime", "pyarrow", "httptools", "locust")
     check_classifies(cfg, "lifecycle")
-    check(cfg.lifecycle.shift, cfg.lifecycle.traffic)
+    check_lifecycle_settings(cfg.lifecycle.shift, cfg.lifecycle.traffic)
     if not cfg.get("registry"):
         raise MLScaleError("the tour needs a registry", where="registry", fix="registry=local")
-    start, masker = time.perf_counter(), Masker.of(cfg)
-    folder = _folder(cfg, masker)
+    start, masker = time.perf_counter(), Masker.create_for_run(cfg)
+    folder = _create_lifecycle_folder(cfg, masker)
     cfg = cfg.copy()
     # A registry of its own: a tour must not promote anything in the user's.
     cfg.registry.root = str(folder.path / "registry")
@@ -67,10 +67,10 @@ def run(cfg: DictConfig) -> Result:
     ending = "failed"
     try:
         # SIGTERM raises, so that the stack closes the server and the clients.
-        with raised_on_terminate(), ExitStack() as ends:
-            walk = Walk(cfg, folder, tour, ends)
+        with raise_on_terminate(), ExitStack() as ends:
+            state = LifecycleState(cfg, folder, tour, ends)
             for _, step in STEPS:
-                if not tour.take(partial(step, walk)):
+                if not tour.take_step(partial(step, state)):
                     break
         ending = "done"
     except BaseException as error:
@@ -79,22 +79,22 @@ def run(cfg: DictConfig) -> Result:
         ending = "interrupted" if stopped else ending
         raise
     finally:
-        result = keep(_result(cfg, tour, time.perf_counter() - start), folder)
+        result = save_result(_build_lifecycle_result(cfg, tour, time.perf_counter() - start), folder)
         # In `finally`: a tour that failed is sealed, too, with the steps that it has taken.
-        folder.seal(ending, metrics=result.metrics, sentence=result.sentence)
-        say([f"page    {result.artifacts['page']}"], masker)
+        folder.seal_run(ending, metrics=result.metrics, sentence=result.sentence)
+        print_masked_lines([f"page    {result.artifacts['page']}"], masker)
     return result
 
 
-def _folder(cfg: DictConfig, masker: Masker) -> RunFolder:
+def _create_lifecycle_folder(cfg: DictConfig, masker: Masker) -> RunFolder:
     """Create the tour's run folder: it holds the runs, the registry, the events and the results of all steps."""
     plain = cfg.copy()
     plain.derived = dict.fromkeys(plain.derived)
-    protected, _ = protect(plain)
+    protected, _ = protect_config(plain)
     return RunFolder.create(
         cfg.runs_dir,
         f"{cfg.name}-lifecycle",
-        verb="lifecycle",
+        command="lifecycle",
         config_yaml=OmegaConf.to_yaml(OmegaConf.create(protected)),
         seed=cfg.seed,
         overrides=list(cfg.derived.overrides or []),
@@ -104,28 +104,28 @@ def _folder(cfg: DictConfig, masker: Masker) -> RunFolder:
     )
 
 
-def _result(cfg: DictConfig, tour: Tour, seconds: float) -> Result:
+def _build_lifecycle_result(cfg: DictConfig, tour: Tour, seconds: float) -> Result:
     return Result(
-        verb="lifecycle",
+        command="lifecycle",
         ok=tour.ok,
-        sentence=_sentence(cfg, tour, seconds),
+        sentence=_summarize_lifecycle(cfg, tour, seconds),
         metrics={**tour.metrics, "steps": sum(bool(step.ok) for step in tour.steps), "time_s": seconds},
         artifacts={"run": str(tour.folder.path)},
         overrides=list(cfg.derived.overrides or []),
-        steps=tour.story(),
+        steps=tour.list_steps(),
     )
 
 
-def _sentence(cfg: DictConfig, tour: Tour, seconds: float) -> str:
+def _summarize_lifecycle(cfg: DictConfig, tour: Tour, seconds: float) -> str:
     if not tour.ok:
         last = tour.steps[-1] if tour.steps else None
         where = f"[{len(tour.steps)}/{len(tour.titles)}] {last.title}: {last.sentence}" if last else "the start"
         return f"{cfg.name} stopped at {where}"
-    figures = tour.metrics
+    metrics = tour.metrics
     return (
-        f"{cfg.name} was trained to {figures['served_accuracy']:.2%} and served; production changed, and accuracy was "
-        f"{figures['shifted_accuracy_before']:.2%}; an alert came, and a retraining brought it to "
-        f"{figures['shifted_accuracy']:.2%} ({figures['original_accuracy']:.2%} on the original data); the swap had "
-        f"{figures['swap_dropped']:.0f} of {figures['swap_requests']:,.0f} requests dropped and "
-        f"{figures['swap_wrong']:.0f} wrong: {duration(seconds)}"
+        f"{cfg.name} was trained to {metrics['served_accuracy']:.2%} and served; production changed, and accuracy was "
+        f"{metrics['shifted_accuracy_before']:.2%}; an alert came, and a retraining brought it to "
+        f"{metrics['shifted_accuracy']:.2%} ({metrics['original_accuracy']:.2%} on the original data); the swap had "
+        f"{metrics['swap_dropped']:.0f} of {metrics['swap_requests']:,.0f} requests dropped and "
+        f"{metrics['swap_wrong']:.0f} wrong: {format_duration(seconds)}"
     )

@@ -16,26 +16,26 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 Pixels = NDArray[Any]
-_MOST_HELD_OUT = 2000
+_MAX_HELD_OUT = 2000
 
 
-def _invert(raw: Pixels) -> Pixels:
+def _invert_images(raw: Pixels) -> Pixels:
     # Other dtypes have no fixed range: the largest value counts as white.
     top = 255 if raw.dtype == np.uint8 else raw.max()
     return np.asarray(top - raw, raw.dtype)
 
 
-def _turn(raw: Pixels) -> Pixels:
+def _rotate_images(raw: Pixels) -> Pixels:
     # rot90 returns a view, and images are sent as contiguous bytes; axes 2 and 3 are height and width.
     return np.ascontiguousarray(np.rot90(raw, axes=(2, 3)))
 
 
-SHIFTS: Mapping[str, Callable[[Pixels], Pixels]] = {"invert": _invert, "turn": _turn}
+SHIFTS: Mapping[str, Callable[[Pixels], Pixels]] = {"invert": _invert_images, "turn": _rotate_images}
 """Functions from raw images (n, c, height, width) to what production sends after the change; shapes and dtypes stay."""
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
+class LabelledSamples:
     """n images with their classes.
 
     Attributes:
@@ -46,26 +46,26 @@ class Labelled:
     raw: Pixels
     labels: NDArray[np.str_]
 
-    def shifted(self, shift: str) -> Labelled:
+    def apply_shift(self, shift: str) -> LabelledSamples:
         """Return the same images after `shift`."""
-        return Labelled(SHIFTS[shift](self.raw), self.labels)
+        return LabelledSamples(SHIFTS[shift](self.raw), self.labels)
 
-    def right(self, labels: Sequence[str]) -> NDArray[np.bool_]:
+    def compare_labels(self, labels: Sequence[str]) -> NDArray[np.bool_]:
         """Return which of `labels` are correct, bool (n,)."""
         return np.array(self.labels == np.array(labels), bool)
 
-    def accuracy(self, labels: Sequence[str]) -> float:
+    def compute_accuracy(self, labels: Sequence[str]) -> float:
         """Return the share of `labels` that is correct."""
-        return float(self.right(labels).mean())
+        return float(self.compare_labels(labels).mean())
 
-    def save(self, path: Path) -> Path:
+    def save_samples(self, path: Path) -> Path:
         """Write the file that `mlscale loadtest samples=…` reads."""
         np.savez(path, raw=self.raw, labels=self.labels)
         return path
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
+class LifecycleSamples:
     """The images of a tour.
 
     Attributes:
@@ -73,11 +73,11 @@ class Samples:
         held_out: validation images. Shifted, they are never trained on: the proofs use them.
     """
 
-    traffic: Labelled
-    held_out: Labelled
+    traffic: LabelledSamples
+    held_out: LabelledSamples
 
 
-def check(shift: str, traffic: int) -> None:
+def check_lifecycle_settings(shift: str, traffic: int) -> None:
     """Check the settings of the tour.
 
     Raises:
@@ -96,7 +96,7 @@ def check(shift: str, traffic: int) -> None:
         )
 
 
-def samples_of(cfg: DictConfig, labels: tuple[str, ...], traffic: int) -> Samples:
+def load_lifecycle_samples(cfg: DictConfig, labels: tuple[str, ...], traffic: int) -> LifecycleSamples:
     """Return images of the config's data.
 
     Args:
@@ -108,20 +108,22 @@ def samples_of(cfg: DictConfig, labels: tuple[str, ...], traffic: int) -> Sample
         MLScaleError: the data has no images, or the images are not of one size and square (for a turn).
     """
     from mlscale.assembly.run import build_data
-    from mlscale.config.composition.frozen import with_derived
+    from mlscale.config.composition.frozen import add_derived
     from mlscale.data.images.labelled_images import ImageData
 
-    data = build_data(with_derived(cfg, {"per_device_batch": 1}))
+    data = build_data(add_derived(cfg, {"per_device_batch": 1}))
     if not isinstance(data, ImageData):
         raise MLScaleError("the tour needs images", where="data", why="it shifts them", fix="data=digits")
     data.prepare_data()
     data.setup("validate")
     names = np.array(labels)
 
-    def some(split: str, most: int) -> Labelled:
-        decoded = data.decoded(split)
+    def select_samples(split: str, most: int) -> LabelledSamples:
+        decoded = data.get_decoded_split(split)
         # Evenly over the whole split: data sets are often sorted by class.
         rows = np.unique(np.linspace(0, len(decoded) - 1, min(most, len(decoded))).astype(np.int64))
-        return Labelled(np.stack([decoded.sample(row) for row in rows.tolist()]), names[decoded.labels[rows]])
+        return LabelledSamples(
+            np.stack([decoded.get_sample(row) for row in rows.tolist()]), names[decoded.labels[rows]]
+        )
 
-    return Samples(some("train", traffic), some("val", _MOST_HELD_OUT))
+    return LifecycleSamples(select_samples("train", traffic), select_samples("val", _MAX_HELD_OUT))

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mlscale.errors import MLScaleError
-from mlscale.launch.start_notices import say
-from mlscale.report import Figure, Result, Step, duration
+from mlscale.launch.start_notices import print_masked_lines
+from mlscale.report import Figure, ReportStep, Result, format_duration
 from mlscale.runs.folder import RunFolder
 from mlscale.secrets.mask import MaskedStream, Masker
 
 
 @dataclass(frozen=True)
-class Told:
+class StepOutcome:
     """The outcome of a step.
 
     Attributes:
@@ -24,7 +24,7 @@ class Told:
         sentence: the rest.
         ok: True if it passes its gate.
         metrics: name_unit to value, for the result.
-        figure: a plot.
+        plot: a plot.
         page: the page with details, next to the tour's own.
     """
 
@@ -32,7 +32,7 @@ class Told:
     sentence: str
     ok: bool = True
     metrics: Mapping[str, float] = field(default_factory=dict)
-    figure: Figure | None = None
+    plot: Figure | None = None
     page: str = ""
 
 
@@ -47,7 +47,7 @@ class Tour:
 
     def __init__(self, folder: RunFolder, titles: Sequence[str], masker: Masker) -> None:
         self.folder, self.titles, self.masker = folder, tuple(titles), masker
-        self.steps: list[Step] = []
+        self.steps: list[ReportStep] = []
         self.metrics: dict[str, float] = {}
 
     @property
@@ -55,54 +55,57 @@ class Tour:
         """True if every step was taken and has passed its gate."""
         return len(self.steps) == len(self.titles) and all(step.ok for step in self.steps)
 
-    def take(self, act: Callable[[], Told]) -> bool:
+    def take_step(self, act: Callable[[], StepOutcome]) -> bool:
         """Take the next step; return whether the tour continues.
 
         Raises:
             Whatever the step raises; the page shows it.
         """
         title, start = self.titles[len(self.steps)], time.perf_counter()
-        self._begin(title)
+        self._print_current_step(title)
         try:
-            with self._logged(title):
-                told = act()
+            with self._redirect_output(title):
+                outcome = act()
         # BaseException: the page must show a step that Ctrl-C has ended, too.
         except BaseException as error:
             why = error.what if isinstance(error, MLScaleError) else str(error) or type(error).__name__
-            self._end(title, Told("", why, ok=False), time.perf_counter() - start)
+            self._record_step(title, StepOutcome("", why, ok=False), time.perf_counter() - start)
             raise
-        self._end(title, told, time.perf_counter() - start)
-        return told.ok
+        self._record_step(title, outcome, time.perf_counter() - start)
+        return outcome.ok
 
-    def story(self) -> tuple[Step, ...]:
+    def list_steps(self) -> tuple[ReportStep, ...]:
         """Return all steps for the page, including those that were not reached."""
-        return (*self.steps, *(Step(title, ok=None) for title in self.titles[len(self.steps) :]))
+        return (*self.steps, *(ReportStep(title, ok=None) for title in self.titles[len(self.steps) :]))
 
-    def keep(self, result: Result, name: str) -> None:
+    def write_step_result(self, result: Result, name: str) -> None:
         """Keep the result of a step's command next to the tour's own, as `<name>.json` and `<name>.html`."""
-        self.folder.result(name, result.as_dict(), result.figures, result.steps)
+        self.folder.write_result(name, result.as_dict(), result.figures, result.steps)
 
-    def _number(self, index: int) -> str:
+    def _format_step_number(self, index: int) -> str:
         return f"[{index + 1:>2}/{len(self.titles)}]"
 
-    def _begin(self, title: str) -> None:
+    def _print_current_step(self, title: str) -> None:
         """Print the current step, on a terminal: some steps take a minute."""
         if sys.stderr.isatty():
-            print(f"{self._number(len(self.steps))} {title} …", end="\r", file=sys.stderr, flush=True)
+            print(f"{self._format_step_number(len(self.steps))} {title} …", end="\r", file=sys.stderr, flush=True)
 
-    def _end(self, title: str, told: Told, seconds: float) -> None:
+    def _record_step(self, title: str, outcome: StepOutcome, seconds: float) -> None:
         wide = max(map(len, self.titles))
-        mark = "" if told.ok else "STOP  "
-        text = ", ".join(filter(None, (told.value, told.sentence)))
-        # Erases the line that `_begin` has left on a terminal.
+        mark = "" if outcome.ok else "STOP  "
+        text = ", ".join(filter(None, (outcome.value, outcome.sentence)))
+        # Erases the line that `_print_current_step` has left on a terminal.
         clear = "\033[K" if sys.stderr.isatty() else ""
-        line = f"{clear}{self._number(len(self.steps))} {title:<{wide}}  {mark}{text}  ({duration(seconds)})"
-        say([line], self.masker)
-        self.steps.append(Step(title, told.sentence, told.ok, told.value, seconds, told.figure, told.page))
-        self.metrics |= {**told.metrics, f"{title.replace(' ', '_')}_time_s": seconds}
+        number = self._format_step_number(len(self.steps))
+        line = f"{clear}{number} {title:<{wide}}  {mark}{text}  ({format_duration(seconds)})"
+        print_masked_lines([line], self.masker)
+        self.steps.append(
+            ReportStep(title, outcome.sentence, outcome.ok, outcome.value, seconds, outcome.plot, outcome.page)
+        )
+        self.metrics |= {**outcome.metrics, f"{title.replace(' ', '_')}_time_s": seconds}
 
     @contextlib.contextmanager
-    def _logged(self, title: str) -> Iterator[None]:
+    def _redirect_output(self, title: str) -> Iterator[None]:
         """Redirect the output of the step's commands to a file of the step."""
         path = self.folder.path / "logs" / f"{len(self.steps) + 1:02}-{title.replace(' ', '-')}.log"
         with path.open("w", encoding="utf-8", buffering=1) as file:
@@ -112,4 +115,4 @@ class Tour:
                     yield
             finally:
                 # Text is held back until a secret that it may begin can be excluded: the rest is written here.
-                stream.release()
+                stream.write_waiting()

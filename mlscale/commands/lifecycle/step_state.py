@@ -14,34 +14,34 @@ from mlscale.runs.folder import RunFolder
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mlscale.commands.lifecycle.clients import Asked, Client
-    from mlscale.commands.lifecycle.production_samples import Samples
+    from mlscale.commands.lifecycle.clients import ClientObservations, ServerClient
+    from mlscale.commands.lifecycle.production_samples import LifecycleSamples
     from mlscale.commands.lifecycle.step_log import Tour
     from mlscale.export.servable import Servable
-    from mlscale.launch.background_command import Background
+    from mlscale.launch.background_command import BackgroundCommand
     from mlscale.report import Result
     from mlscale.versions import LocalRegistry, Version
 
-_OWN = ("lifecycle", "runs_dir", "output", "snapshot")  # what was typed for the tour alone
+_LIFECYCLE_KEYS = ("lifecycle", "runs_dir", "output", "snapshot")  # what was typed for the tour alone
 
 
 @dataclass(frozen=True)
-class Load:
+class RunningLoad:
     """The load on the server throughout the retraining and the swap.
 
     Attributes:
         locust: a load test that ends on a signal.
-        asked: the observations of clients that check each answer.
+        observations: the observations of clients that check each answer.
         ends: ends those clients.
     """
 
-    locust: Background
-    asked: Asked
+    locust: BackgroundCommand
+    observations: ClientObservations
     ends: ExitStack
 
 
 @dataclass
-class Walk:
+class LifecycleState:
     """A tour under way. Everything is in its folder: runs, registry, events, samples, results, logs.
 
     Attributes:
@@ -68,10 +68,10 @@ class Walk:
     run: Path = field(init=False)
     estimated_s: float = field(init=False)
     first: Version = field(init=False)
-    samples: Samples = field(init=False)
+    samples: LifecycleSamples = field(init=False)
     url: str = field(init=False)
-    client: Client = field(init=False)
-    load: Load = field(init=False)
+    client: ServerClient = field(init=False)
+    load: RunningLoad = field(init=False)
     ids: Sequence[str] = ()
     sent_since: str = ""
 
@@ -85,54 +85,54 @@ class Walk:
         """The reference to the servable in commands."""
         return f"{self.first.name}@champion"
 
-    def place(self, name: str) -> Path:
+    def resolve_path(self, name: str) -> Path:
         """Return a path in the tour's folder."""
         return self.folder.path / name
 
-    def registry(self) -> LocalRegistry:
+    def build_registry(self) -> LocalRegistry:
         """Return the tour's registry."""
         from mlscale.assembly.build import build
 
         registry: LocalRegistry = build(self.cfg.registry, "registry")
         return registry
 
-    def servable(self, version: str) -> Servable:
+    def load_servable(self, version: str) -> Servable:
         """Return a version of the registry, to compute the answers that the server should give."""
         from mlscale.export.servable import load
 
-        return load(self.registry().resolve(version).payload)
+        return load(self.build_registry().resolve_version(version).payload)
 
-    def call(self, verb: str, *overrides: str) -> Result:
+    def run_with_typed_overrides(self, command: str, *overrides: str) -> Result:
         """Run a command that trains, with the typed overrides, its runs in the tour's folder; keep its result."""
         words = list(self.cfg.derived.overrides or [])
         keys = [word.lstrip("+~").partition("=")[0].partition("@")[0].partition(".")[0] for word in words]
         # Keys of the tour itself are unknown to the commands that it runs.
-        typed = [word for word, key in zip(words, keys, strict=True) if key not in _OWN]
-        return self._kept(verb, *overrides, *typed, "snapshot=false", self._registry, self._runs)
+        typed = [word for word, key in zip(words, keys, strict=True) if key not in _LIFECYCLE_KEYS]
+        return self._run_and_keep(command, *overrides, *typed, "snapshot=false", self._registry, self._runs)
 
-    def call_on_run(self, verb: str, *overrides: str) -> Result:
+    def run_on_training_run(self, command: str, *overrides: str) -> Result:
         """Run a command on the training run, which has its config; keep its result."""
         # Without the typed overrides: the run's frozen config has them already.
-        return self._kept(verb, f"ref={self.run}", self._runs, *overrides)
+        return self._run_and_keep(command, f"ref={self.run}", self._runs, *overrides)
 
-    def call_service(self, verb: str, *overrides: str, name: str = "") -> Result:
+    def run_service_command(self, command: str, *overrides: str, name: str = "") -> Result:
         """Run a command that neither trains nor starts from a run; keep its result, as `name` if it runs again."""
-        return self._kept(verb, self._registry, self._runs, *overrides, name=name)
+        return self._run_and_keep(command, self._registry, self._runs, *overrides, name=name)
 
-    def background(self, verb: str, *overrides: str) -> Background:
+    def start_lifecycle_process(self, command: str, *overrides: str) -> BackgroundCommand:
         """Start a command that keeps running, at most until the tour ends."""
         words = [self._registry, self._runs, *overrides]
-        return self.ends.enter_context(commands.background(verb, words, self.place("logs")))
+        return self.ends.enter_context(commands.start_in_background(command, words, self.resolve_path("logs")))
 
-    def _kept(self, verb: str, *overrides: str, name: str = "") -> Result:
-        result = commands.call(verb, overrides)
-        self.tour.keep(result, name or verb)
+    def _run_and_keep(self, command: str, *overrides: str, name: str = "") -> Result:
+        result = commands.run_command(command, overrides)
+        self.tour.write_step_result(result, name or command)
         return result
 
     @property
     def _runs(self) -> str:
-        return f"runs_dir={self.place('runs')}"
+        return f"runs_dir={self.resolve_path('runs')}"
 
     @property
     def _registry(self) -> str:
-        return f"registry.root={self.place('registry')}"
+        return f"registry.root={self.resolve_path('registry')}"

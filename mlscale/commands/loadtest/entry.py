@@ -6,18 +6,18 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlscale.export.required_extras import need
-from mlscale.launch.start_notices import say
-from mlscale.report import Bars, Figure, Result, Series, number
+from mlscale.export.required_extras import require_extra
+from mlscale.launch.start_notices import print_masked_lines
+from mlscale.report import BarPlot, Figure, Result, Series, format_number
 from mlscale.secrets.mask import Masker
-from mlscale.verify_resume.killed_run import raised_on_terminate
+from mlscale.verify_resume.killed_run import raise_on_terminate
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mlscale.loadtest.load_outcome import Outcome
-    from mlscale.loadtest.locust_process import Plan
-    from mlscale.loadtest.slo_verdict import Verdict
+    from mlscale.loadtest.load_outcome import LoadOutcome
+    from mlscale.loadtest.locust_process import LoadPlan
+    from mlscale.loadtest.slo_verdict import SloVerdict
 
 
 def run(cfg: DictConfig) -> Result:
@@ -27,12 +27,12 @@ def run(cfg: DictConfig) -> Result:
         MLScaleError: no server answers (exit code 5), unsuitable samples, invalid settings, Locust failed,
             or the extra 'loadtest' is not installed.
     """
-    need("loadtest", "locust")
+    require_extra("loadtest", "locust")
     from mlscale.loadtest.load_outcome import Objective
-    from mlscale.loadtest.load_samples import random_of, read
-    from mlscale.loadtest.locust_process import Plan, drive
-    from mlscale.loadtest.server_metadata import Credentials, look
-    from mlscale.loadtest.slo_verdict import decide
+    from mlscale.loadtest.load_samples import generate_samples, read_request_samples
+    from mlscale.loadtest.locust_process import LoadPlan, run_locust
+    from mlscale.loadtest.server_metadata import Credentials, request_model_metadata
+    from mlscale.loadtest.slo_verdict import evaluate_objective
 
     start = time.perf_counter()
     objective = Objective(**cfg.slo)
@@ -40,41 +40,43 @@ def run(cfg: DictConfig) -> Result:
     ca_file = str(Path(cfg.ca_file).expanduser().absolute()) if cfg.ca_file else None
     credentials = Credentials(cfg.api_key, ca_file)
     # The server describes its input, so samples are checked against it before Locust starts.
-    model = look(cfg.ref, cfg.model_name, credentials)
+    model = request_model_metadata(cfg.ref, cfg.model_name, credentials)
     path = Path(cfg.samples).expanduser().absolute() if cfg.samples else None
     # Latency can be measured with random samples; accuracy needs real ones.
-    samples = read(path, model) if path else random_of(model)
+    samples = read_request_samples(path, model) if path else generate_samples(model)
     keys = ("users", "rate", "seconds", "warmup_s", "timeout_s", "protocol", "batch")
     settings = {key: cfg[key] for key in keys}
-    plan = Plan(url=cfg.ref, model=model, samples=str(path) if path else None, credentials=credentials, **settings)
-    say([f"loadtest  {cfg.ref}: {model.name}, {samples.name}, {_load(plan)}"], Masker.of(cfg))
+    plan = LoadPlan(url=cfg.ref, model=model, samples=str(path) if path else None, credentials=credentials, **settings)
+    print_masked_lines(
+        [f"loadtest  {cfg.ref}: {model.name}, {samples.name}, {_format_load(plan)}"], Masker.create_for_run(cfg)
+    )
     # SIGTERM raises, so that Locust's process does not outlive this one.
-    with raised_on_terminate():
-        outcome = drive(plan)
-    verdict = decide(objective, outcome, users=plan.users, rate=plan.rate)
-    return _result(plan, outcome, verdict, time.perf_counter() - start)
+    with raise_on_terminate():
+        outcome = run_locust(plan)
+    verdict = evaluate_objective(objective, outcome, users=plan.users, rate=plan.rate)
+    return _build_loadtest_result(plan, outcome, verdict, time.perf_counter() - start)
 
 
-def _load(plan: Plan) -> str:
+def _format_load(plan: LoadPlan) -> str:
     users = f"{plan.users} user{'s' * (plan.users != 1)}"
     pace = f"{plan.rate:g} requests/s by {users}" if plan.rate else f"{users} without a pause"
     return f"{pace} for {plan.seconds:g} s after {plan.warmup_s:g} s"
 
 
-def _result(plan: Plan, outcome: Outcome, verdict: Verdict, seconds: float) -> Result:
+def _build_loadtest_result(plan: LoadPlan, outcome: LoadOutcome, verdict: SloVerdict, seconds: float) -> Result:
     latencies, failed = outcome.latencies, outcome.failed_requests
-    p50, p95, p99 = (latencies.quantile(share) for share in (0.5, 0.95, 0.99))
+    p50, p95, p99 = (latencies.compute_quantile(share) for share in (0.5, 0.95, 0.99))
     accuracy = outcome.correct / outcome.labelled if outcome.labelled else None
     parts = [
-        f"{number(outcome.requests_per_s)} requests/s, p50 {p50:.3g} ms, p99 {p99:.3g} ms",
+        f"{format_number(outcome.requests_per_s)} requests/s, p50 {p50:.3g} ms, p99 {p99:.3g} ms",
         f"{failed:,} of {outcome.requests:,} failed",
         *([f"accuracy {accuracy:.4f}"] if accuracy is not None else []),
     ]
     return Result(
-        verb="loadtest",
+        command="loadtest",
         # Undecided is not met: a gate must not pass on missing evidence.
         ok=verdict.decision == "met",
-        sentence=f"{', '.join(parts)}: {_conclusion(plan, outcome, verdict)}",
+        sentence=f"{', '.join(parts)}: {_format_conclusion(plan, outcome, verdict)}",
         metrics={
             "requests": outcome.requests,
             "failures": failed,
@@ -87,12 +89,12 @@ def _result(plan: Plan, outcome: Outcome, verdict: Verdict, seconds: float) -> R
             "longest_ms": latencies.highest,
             **({"rate_requests_per_s": plan.rate} if plan.rate else {}),
             **({"accuracy": accuracy} if accuracy is not None else {}),
-            **_parts(outcome),
+            **_collect_known_metrics(outcome),
             "users": plan.users,
             "time_s": seconds,
         },
         artifacts={"server": plan.url, "versions": ", ".join(sorted(outcome.versions)) or "none"},
-        figures=_figures(outcome),
+        figures=_plot_latencies(outcome),
         details={
             "objective": {
                 "verdict": verdict.decision,
@@ -104,7 +106,7 @@ def _result(plan: Plan, outcome: Outcome, verdict: Verdict, seconds: float) -> R
     )
 
 
-def _conclusion(plan: Plan, outcome: Outcome, verdict: Verdict) -> str:
+def _format_conclusion(plan: LoadPlan, outcome: LoadOutcome, verdict: SloVerdict) -> str:
     """Return the verdict on the objective, and what to type if it is undecided."""
     limited = f"the client was the limit: {'; '.join(verdict.limits)}" if verdict.limits else ""
     match verdict.decision:
@@ -113,7 +115,7 @@ def _conclusion(plan: Plan, outcome: Outcome, verdict: Verdict) -> str:
         case "missed":
             phrases = [*verdict.missed, *([limited] if limited else [])]
             return f"the objective is missed: {'; '.join(phrases)}"
-    rate = _attainable_rate(plan, outcome)
+    rate = _suggest_rate(plan, outcome)
     fixes = [f"rate={rate:g}"] if rate else []
     fixes += [f"users={plan.users // 2}"] if plan.users > 1 and not plan.rate else []
     return (
@@ -122,43 +124,43 @@ def _conclusion(plan: Plan, outcome: Outcome, verdict: Verdict) -> str:
     )
 
 
-def _attainable_rate(plan: Plan, outcome: Outcome) -> float:
+def _suggest_rate(plan: LoadPlan, outcome: LoadOutcome) -> float:
     """Return half of the rate that the client has sent, in two digits; 0 if it sent nothing."""
     # Half of it: at its limit the client adds its own delay to the latencies.
     rate = outcome.requests_per_s / 2
     return float(f"{min(rate, plan.rate or rate):.2g}")
 
 
-def _parts(outcome: Outcome) -> dict[str, float]:
+def _collect_known_metrics(outcome: LoadOutcome) -> dict[str, float]:
     """Return the parts of the answer time, and the load of the client; only those that are known."""
     client = outcome.client
     known: dict[str, float] = {}
     for name, latencies in (("server", outcome.server), ("network_and_client", outcome.network)):
         if latencies.count:
-            known |= {f"{name}_p{100 * share:g}_ms": latencies.quantile(share) for share in (0.5, 0.95, 0.99)}
+            known |= {f"{name}_p{100 * share:g}_ms": latencies.compute_quantile(share) for share in (0.5, 0.95, 0.99)}
     if outcome.seconds:
         known["client_busy_percent"] = 100 * (client.cpu_s + client.wait_s) / outcome.seconds
         known["client_cpu_percent"] = 100 * client.cpu_s / outcome.seconds
     # Lag and the empty server show whether the client itself was the bottleneck.
     if client.lag.count:
-        known["client_lag_p99_ms"] = client.lag.quantile(0.99)
+        known["client_lag_p99_ms"] = client.lag.compute_quantile(0.99)
     if client.empty.count:
         known["empty_server_requests_per_s"] = client.empty_requests_per_s
-        known["empty_server_p99_ms"] = client.empty.quantile(0.99)
+        known["empty_server_p99_ms"] = client.empty.compute_quantile(0.99)
     return known
 
 
-def _figures(outcome: Outcome) -> tuple[Figure, ...]:
+def _plot_latencies(outcome: LoadOutcome) -> tuple[Figure, ...]:
     # There is one edge more than counts: each bar is labelled by its lower edge.
-    edges, counts = outcome.latencies.histogram()
+    edges, counts = outcome.latencies.compute_histogram()
     if not counts:
         return ()
     labels = [f"{edge:.3g}" for edge in edges[:-1]]
-    latency = Bars("Latency", labels, [Series("requests", counts)], "ms", "requests")
+    latency = BarPlot("Latency", labels, [Series("requests", counts)], "ms", "requests")
     if not outcome.server.count:
         return (latency,)
     parts = [
-        Series(name, [latencies.quantile(share) for share in (0.5, 0.95, 0.99)])
+        Series(name, [latencies.compute_quantile(share) for share in (0.5, 0.95, 0.99)])
         for name, latencies in (("server", outcome.server), ("network and client", outcome.network))
     ]
-    return latency, Bars("Where the time goes", ["p50", "p95", "p99"], parts, "share of the requests", "ms")
+    return latency, BarPlot("Where the time goes", ["p50", "p95", "p99"], parts, "share of the requests", "ms")

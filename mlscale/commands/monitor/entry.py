@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlscale.assembly.build import build
-from mlscale.commands.monitor.monitor_settings import Settings
+from mlscale.commands.monitor.monitor_settings import MonitorSettings
 from mlscale.errors import MLScaleError
-from mlscale.export.required_extras import need
-from mlscale.launch.start_notices import say
+from mlscale.export.required_extras import require_extra
+from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import Result
 from mlscale.secrets.mask import Masker
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mlscale.monitor.alerts import Told
+    from mlscale.monitor.alerts import AlertReport
     from mlscale.monitor.baseline import Baseline
-    from mlscale.monitor.window_check import Look
+    from mlscale.monitor.window_check import WindowCheck
 
 
 def run(cfg: DictConfig) -> Result:
@@ -33,47 +33,49 @@ def run(cfg: DictConfig) -> Result:
         MLScaleError: no such version, a corrupt reference profile, events of another model, settings out of their
             range, a state that can't be written (exit code 5), or the extra 'monitor' is not installed.
     """
-    need("monitor", "pyarrow")
+    require_extra("monitor", "pyarrow")
     # Settings are checked first: a watch must not fail after hours for a typo.
-    monitor = Monitor(Settings.of(cfg), build(cfg.registry, "registry"), Path(cfg.runs_dir), cfg.alert.state)
+    monitor = Monitor(
+        MonitorSettings.read_monitor_settings(cfg), build(cfg.registry, "registry"), Path(cfg.runs_dir), cfg.alert.state
+    )
     if cfg.watch:
-        return _watch(monitor, Masker.of(cfg))
-    return monitor.result(monitor.look())
+        return _watch_model(monitor, Masker.create_for_run(cfg))
+    return monitor.build_monitor_result(monitor.check_window())
 
 
-def _watch(monitor: Monitor, masker: Masker) -> Result:
+def _watch_model(monitor: Monitor, masker: Masker) -> Result:
     """Check again and again until a signal comes; print a line for each check."""
-    from mlscale.monitor.watch import Stop
+    from mlscale.monitor.watch import ShutdownRequest
 
     settings = monitor.settings
-    with Stop() as stop:
-        seen = monitor.look()  # what is wrong with the command is wrong now
-        looks, alerts = 1, len(seen.told.changes)
-        say([f"watching {settings.ref}, every {settings.every_s:g} s", _line(seen)], masker)
-        while not stop.within(settings.every_s):
+    with ShutdownRequest() as stop:
+        check = monitor.check_window()  # what is wrong with the command is wrong now
+        checks, alerts = 1, len(check.alerts.changes)
+        print_masked_lines([f"watching {settings.ref}, every {settings.every_s:g} s", _format_log_line(check)], masker)
+        while not stop.wait_for_request(settings.every_s):
             try:
-                seen = monitor.look()
+                check = monitor.check_window()
             except MLScaleError as error:  # a registry that is being moved, a full disk: the next look may do better
-                say([f"no look: {error}"], masker)
+                print_masked_lines([f"no look: {error}"], masker)
                 continue
-            looks, alerts = looks + 1, alerts + len(seen.told.changes)
-            say([_line(seen)], masker)
-    result = monitor.result(seen)
+            checks, alerts = checks + 1, alerts + len(check.alerts.changes)
+            print_masked_lines([_format_log_line(check)], masker)
+    result = monitor.build_monitor_result(check)
     return replace(
         result,
         ok=True,
-        sentence=f"{looks:,} looks, {alerts:,} alerts; at last {result.sentence}",
-        metrics={"looks": looks, **result.metrics},
+        sentence=f"{checks:,} looks, {alerts:,} alerts; at last {result.sentence}",
+        metrics={"looks": checks, **result.metrics},
     )
 
 
 @dataclass(frozen=True)
-class Seen:
+class MonitorCheck:
     """One check, its subject, and the alerts about it."""
 
     baseline: Baseline
-    look: Look
-    told: Told
+    window_check: WindowCheck
+    alerts: AlertReport
     state: Path
     newest: datetime | None
     skipped: int
@@ -83,73 +85,75 @@ class Seen:
 class Monitor:
     """The checks of a model by its settings; the version is resolved again for each, because an alias moves."""
 
-    settings: Settings
+    settings: MonitorSettings
     registry: Any
     runs_dir: Path
     state: str | None
-    looks: int = 0
+    checks: int = 0
 
-    def look(self) -> Seen:
+    def check_window(self) -> MonitorCheck:
         """Check the window that ends now, and send the alerts that are due."""
         from mlscale.events.store import EventStore
         from mlscale.monitor import baseline
         from mlscale.monitor import event_window as window
-        from mlscale.monitor import window_check as look
-        from mlscale.monitor.alerts import Desk
+        from mlscale.monitor import window_check as window_check
+        from mlscale.monitor.alerts import AlertDispatcher
         from mlscale.versions.model_reference import resolve_reference
-        from mlscale.versions.trained_model import as_servable
+        from mlscale.versions.trained_model import require_servable
 
         settings, now = self.settings, datetime.now(UTC)
         # Quiet after the first check: a watch would print the same line each time.
-        found = resolve_reference(settings.ref, runs_dir=self.runs_dir, registry=self.registry, quiet=self.looks > 0)
-        self.looks += 1
-        located = as_servable(found, self.runs_dir)
+        model = resolve_reference(settings.ref, runs_dir=self.runs_dir, registry=self.registry, quiet=self.checks > 0)
+        self.checks += 1
+        located = require_servable(model, self.runs_dir)
         assert located.servable is not None
-        reference = baseline.read(located.servable, model=located.name, version=located.version)
-        events = window.read(EventStore(settings.events), located.name, located.version, settings.span, now)
-        seen = look.look(reference, events, settings.limits)
-        state = settings.state(self.state, settings.events, located)
+        reference = baseline.read_baseline(located.servable, model=located.name, version=located.version)
+        events = window.read_event_window(
+            EventStore(settings.events), located.name, located.version, settings.span, now
+        )
+        outcome = window_check.check_rules(reference, events, settings.limits)
+        state = settings.resolve_state_file(self.state, settings.events, located)
         watched = settings.ref if located.is_registered else located.name
-        desk = Desk(state, watched, settings.rules, settings.patience, settings.webhook)
+        desk = AlertDispatcher(state, watched, settings.rules, settings.patience, settings.webhook)
         # The state is saved by this call, before the page is written: an error there repeats no alert.
-        told = desk.take(seen, located.name, now)
-        done = Seen(reference, seen, told, state, events.newest, events.skipped)
-        self._write_page(done)
-        return done
+        alerts = desk.process_check(outcome, located.name, now)
+        check = MonitorCheck(reference, outcome, alerts, state, events.newest, events.skipped)
+        self._write_page(check)
+        return check
 
-    def result(self, seen: Seen) -> Result:
+    def build_monitor_result(self, check: MonitorCheck) -> Result:
         """Return the result of one check."""
-        from mlscale.monitor.drift_plots import figures
+        from mlscale.monitor.drift_plots import plot_drifted_columns
 
-        told, no_data = seen.told, seen.look.signal("no_data")
+        alerts, no_data = check.alerts, check.window_check.find_result("no_data")
         page = {"page": str(self.settings.page)} if self.settings.page else {}
         return Result(
-            verb="monitor",
+            command="monitor",
             # No data is a failure: a server that writes no events looks healthy otherwise.
-            ok=not told.firing and not (no_data and no_data.over),
-            sentence=_sentence(seen),
+            ok=not alerts.firing and not (no_data and no_data.is_over),
+            sentence=_summarize_check(check),
             metrics={
-                **seen.look.metrics,
-                "newest_event_age_s": (datetime.now(UTC) - seen.newest).total_seconds() if seen.newest else math.nan,
-                "skipped_files": seen.skipped,
-                "firing_rules": len(told.firing),
-                "alerts": len(told.changes),
-                "sent_alerts": told.sent,
-                "waiting_alerts": told.waiting,
+                **check.window_check.metrics,
+                "newest_event_age_s": (datetime.now(UTC) - check.newest).total_seconds() if check.newest else math.nan,
+                "skipped_files": check.skipped,
+                "firing_rules": len(alerts.firing),
+                "alerts": len(alerts.changes),
+                "sent_alerts": alerts.sent,
+                "waiting_alerts": alerts.waiting,
             },
-            artifacts={"state": str(seen.state), **page},
-            figures=figures(seen.look.columns, seen.baseline.labels),
+            artifacts={"state": str(check.state), **page},
+            figures=plot_drifted_columns(check.window_check.columns, check.baseline.labels),
         )
 
-    def _write_page(self, seen: Seen) -> None:
+    def _write_page(self, check: MonitorCheck) -> None:
         from mlscale.atomic_files import make_folders, write_text
-        from mlscale.report.html import page
+        from mlscale.report.html import render_page
 
         if self.settings.page is None:
             return
-        shown = self.result(seen)
-        title = f"monitor · {seen.look.version}"
-        text = page(title, shown.sentence, shown.ok, shown.metrics, shown.artifacts, shown.figures)
+        shown = self.build_monitor_result(check)
+        title = f"monitor · {check.window_check.version}"
+        text = render_page(title, shown.sentence, shown.ok, shown.metrics, shown.artifacts, shown.figures)
         try:
             make_folders(self.settings.page.parent)
             write_text(self.settings.page, text)
@@ -158,23 +162,23 @@ class Monitor:
             raise MLScaleError(error.what, where=error.where, why=error.why, fix=fix, exit=error.exit) from error
 
 
-def _line(seen: Seen) -> str:
+def _format_log_line(check: MonitorCheck) -> str:
     """Return a check as a line of a log."""
-    return f"{datetime.now().astimezone().isoformat(timespec='seconds')}  {_sentence(seen)}"
+    return f"{datetime.now().astimezone().isoformat(timespec='seconds')}  {_summarize_check(check)}"
 
 
-def _sentence(seen: Seen) -> str:
+def _summarize_check(check: MonitorCheck) -> str:
     """Return a sentence about a check and its alerts."""
-    told, parts = seen.told, [seen.look.sentence]
-    if told.pending:
-        parts.append(f"pending: {', '.join(told.pending)}")
-    if told.firing:
-        parts.append(f"alerting: {', '.join(told.firing)}")
-    over = [alert["rule"] for alert in told.changes if alert["status"] == "resolved"]
+    alerts, parts = check.alerts, [check.window_check.sentence]
+    if alerts.pending:
+        parts.append(f"pending: {', '.join(alerts.pending)}")
+    if alerts.firing:
+        parts.append(f"alerting: {', '.join(alerts.firing)}")
+    over = [alert["rule"] for alert in alerts.changes if alert["status"] == "resolved"]
     if over:
         parts.append(f"over: {', '.join(over)}")
-    if told.waiting:
-        parts.append(f"{told.waiting} {'alert waits' if told.waiting == 1 else 'alerts wait'}")
-    if told.problem:
-        parts.append(told.problem)
+    if alerts.waiting:
+        parts.append(f"{alerts.waiting} {'alert waits' if alerts.waiting == 1 else 'alerts wait'}")
+    if alerts.problem:
+        parts.append(alerts.problem)
     return "; ".join(parts)

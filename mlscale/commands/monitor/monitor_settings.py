@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.config.suggestions.suggest import nearest
+from mlscale.config.suggestions.suggest import find_nearest
 from mlscale.errors import MLScaleError, raise_all
-from mlscale.monitor.alert_rule import Patience
-from mlscale.monitor.event_window import Span
-from mlscale.monitor.window_check import RULES, Limits
+from mlscale.monitor.alert_rule import AlertPolicy
+from mlscale.monitor.event_window import WindowSpan
+from mlscale.monitor.window_check import RULES, MonitorLimits
 from mlscale.notify.webhook import Webhook
-from mlscale.runs.identity import folder_name
+from mlscale.runs.identity import make_folder_name
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -48,32 +48,32 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class MonitorSettings:
     """The settings of conf/verb/monitor.yaml."""
 
     ref: str
     events: Path
-    span: Span
-    limits: Limits
+    span: WindowSpan
+    limits: MonitorLimits
     rules: tuple[str, ...]
-    patience: Patience
+    patience: AlertPolicy
     webhook: Webhook | None
     page: Path | None
     every_s: float
 
     @classmethod
-    def of(cls, cfg: DictConfig) -> Settings:
+    def read_monitor_settings(cls, cfg: DictConfig) -> MonitorSettings:
         """Read and check them.
 
         Raises:
             MLScaleError: numbers out of their range, unknown rules, invalid times or addresses.
         """
-        problems = list(_problems(cfg))
+        problems = list(_find_setting_problems(cfg))
         window, drift, accuracy, alert = cfg.window, cfg.drift, cfg.accuracy, cfg.alert
         # Both constructors refuse bad values: their errors join the others instead of hiding them.
         span = webhook = None
         try:
-            span = Span(window.hours, _time(window.since), window.max_events, accuracy.hours)
+            span = WindowSpan(window.hours, _parse_time(window.since), window.max_events, accuracy.hours)
         except MLScaleError as error:
             problems.append(error)
         try:
@@ -87,7 +87,7 @@ class Settings:
             ref=str(cfg.ref),
             events=Path(cfg.events).expanduser().absolute(),
             span=span,
-            limits=Limits(
+            limits=MonitorLimits(
                 fdr=drift.fdr,
                 min_distance=drift.min_distance,
                 min_events=window.min_events,
@@ -99,13 +99,13 @@ class Settings:
             ),
             # Each rule once, in the typed order.
             rules=tuple(dict.fromkeys(alert.rules)),
-            patience=Patience(alert.looks, alert.hysteresis, alert.keep, alert.cooldown),
+            patience=AlertPolicy(alert.looks, alert.hysteresis, alert.keep, alert.cooldown),
             webhook=webhook,
             page=Path(cfg.page).expanduser().absolute() if cfg.page else None,
             every_s=cfg.every_s,
         )
 
-    def state(self, typed: str | None, events: Path, model: TrainedModel) -> Path:
+    def resolve_state_file(self, typed: str | None, events: Path, model: TrainedModel) -> Path:
         """Return the state file: as typed, or next to the model's events, one for each watched name: the champion and
         the challenger have incidents of their own.
         """
@@ -116,12 +116,12 @@ class Settings:
             # Two folders may hold models of the same name: their incidents must not share a file.
             digest = hashlib.sha256(str(model.servable).encode()).hexdigest()[:8]
             watched = f"{model.name}-{digest}"
-        return events / folder_name(model.name) / "monitor" / f"{folder_name(watched)}.json"
+        return events / make_folder_name(model.name) / "monitor" / f"{make_folder_name(watched)}.json"
 
 
-def _problems(cfg: DictConfig) -> Iterator[MLScaleError]:
+def _find_setting_problems(cfg: DictConfig) -> Iterator[MLScaleError]:
     for path, (low, high, open_) in _RANGES.items():
-        value = _at(cfg, path)
+        value = _get_setting(cfg, path)
         if value is None:
             continue
         # NaN is never inside; infinity is refused below, although some ranges have no upper end.
@@ -133,28 +133,28 @@ def _problems(cfg: DictConfig) -> Iterator[MLScaleError]:
     # A misspelt rule would never send an alert, without any sign of it.
     for rule in cfg.alert.rules:
         if rule not in RULES:
-            best = nearest(str(rule), RULES)
+            best = find_nearest(str(rule), RULES)
             why = f"rules: {', '.join(RULES)}"
             yield MLScaleError(
                 f"unknown rule '{rule}'", where="alert.rules", why=why, fix=f"alert.rules=[{best or 'drift'}]"
             )
 
 
-def _at(cfg: DictConfig, path: str) -> Any:
+def _get_setting(cfg: DictConfig, path: str) -> Any:
     node: Any = cfg
     for key in path.split("."):
         node = node[key]
     return node
 
 
-def _time(text: object) -> datetime | None:
+def _parse_time(text: object) -> datetime | None:
     """Return ISO 8601 text as a time; without a zone it is UTC, like the events'."""
     if text is None:
         return None
     try:
-        found = datetime.fromisoformat(str(text))
+        time = datetime.fromisoformat(str(text))
     except ValueError as error:
         raise MLScaleError(
             f"'{text}' is no time", where="window.since", why="ISO 8601", fix="window.since=2026-01-05T10:00:00Z"
         ) from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

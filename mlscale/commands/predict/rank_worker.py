@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from mlscale.errors import MLScaleError
 
 if TYPE_CHECKING:
-    from mlscale.predict.batch_models import Model
+    from mlscale.predict.batch_models import BatchModel
     from mlscale.predict.input_items import Inputs
-    from mlscale.predict.part_files import Parts
+    from mlscale.predict.part_files import PredictionParts
     from mlscale.predict.score_parts import Progress
 
 
 @dataclass(frozen=True)
-class Work:
+class PredictWork:
     """The data that every process needs; plain values, so that it can be sent to them.
 
     Attributes:
@@ -51,19 +51,25 @@ class Work:
     version: str
 
 
-def work_of_rank(work: Work, parts: Parts, inputs: Inputs, rank: int, world_size: int, progress: Progress) -> None:
+def score_rank_parts(
+    work: PredictWork, parts: PredictionParts, inputs: Inputs, rank: int, world_size: int, progress: Progress
+) -> None:
     """Score the parts of one rank that do not exist yet.
 
     Raises:
         MLScaleError: the model can't be built, or rows can't be written.
     """
     from mlscale.predict.predicted_events import PartEvents
-    from mlscale.predict.score_parts import score
+    from mlscale.predict.score_parts import score_parts
 
     # With several processes only the existence is checked: `done` reads every part and removes those of other
     # predictions, which the launching process has done already.
-    done = parts.done() if world_size == 1 else {part for part in range(len(parts)) if parts.path(part).is_file()}
-    todo = [part for part in parts.of_rank(rank, world_size) if part not in done]
+    done = (
+        parts.find_complete_parts()
+        if world_size == 1
+        else {part for part in range(len(parts)) if parts.get_part_path(part).is_file()}
+    )
+    todo = [part for part in parts.list_rank_parts(rank, world_size) if part not in done]
     # Before the model is built, which takes seconds.
     if not todo:
         return
@@ -83,7 +89,7 @@ def work_of_rank(work: Work, parts: Parts, inputs: Inputs, rank: int, world_size
         created = str(parts.document["created"])
         token = str(parts.document["inputs"]["digest"])[:6]
         events = PartEvents(Path(work.events), work.model, work.version, created, token)
-    score(
+    score_parts(
         inputs,
         model,
         parts,
@@ -96,7 +102,7 @@ def work_of_rank(work: Work, parts: Parts, inputs: Inputs, rank: int, world_size
     )
 
 
-def build_model(work: Work, rank: int = 0) -> Model:
+def build_model(work: PredictWork, rank: int = 0) -> BatchModel:
     """Return the servable, or the trained task on the rank's device."""
     from mlscale.predict.batch_models import ServableModel
 
@@ -105,18 +111,18 @@ def build_model(work: Work, rank: int = 0) -> Model:
     import torch
     from omegaconf import OmegaConf
 
-    from mlscale.assembly.rebuild import rebuilt
+    from mlscale.assembly.rebuild import rebuild_data_and_task
     from mlscale.data.images.labelled_images import ImageData
-    from mlscale.evaluate.collect_predictions import kind_of
-    from mlscale.predict.torch_batches import TaskModel, encoding, takes_of
+    from mlscale.evaluate.collect_predictions import find_task_kind
+    from mlscale.predict.torch_batches import TaskModel, add_table_encoding, infer_input_format
 
     assert work.config is not None
     assert work.checkpoint is not None
     cfg: Any = OmegaConf.create(work.config)
     cfg.derived.threads = work.threads
-    data, task = rebuilt(cfg, Path(work.checkpoint), "validate")
+    data, task = rebuild_data_and_task(cfg, Path(work.checkpoint), "validate")
     torch.set_num_threads(work.threads)
-    kind = kind_of(task)
+    kind = find_task_kind(task)
     facts = data.facts() if hasattr(data, "facts") else None
     image = facts is not None and facts.height is not None and len(facts.sample) == 3
     if kind is None or facts is None or (image and not isinstance(data, ImageData)):
@@ -135,9 +141,9 @@ def build_model(work: Work, rank: int = 0) -> Model:
         )
     names = facts.class_names or tuple(map(str, range(facts.num_classes or 0)))
     device = work.accelerator if work.accelerator != "cuda" else f"cuda:{rank}"
-    takes = takes_of(facts, image and getattr(data, "image_size", None) is not None)
+    takes = infer_input_format(facts, image and getattr(data, "image_size", None) is not None)
     if getattr(data, "features", None) is not None:
-        takes = encoding(takes, data.features)
+        takes = add_table_encoding(takes, data.features)
     return TaskModel(
         task,
         takes=takes,
@@ -149,11 +155,13 @@ def build_model(work: Work, rank: int = 0) -> Model:
     )
 
 
-def rank_main(work: Work, rank: int, world_size: int, launcher: int, environment: Mapping[str, str], told: Any) -> None:
+def rank_main(
+    work: PredictWork, rank: int, world_size: int, launcher: int, environment: Mapping[str, str], messages: Any
+) -> None:
     """Run a process that the command started; its progress and its error go into `told`, a queue."""
     from mlscale.assembly.worker import end_with
     from mlscale.predict.inputs import open_inputs
-    from mlscale.predict.part_files import resume
+    from mlscale.predict.part_files import resume_predictions
 
     # First: an orphaned process must not continue to write parts.
     end_with(launcher)
@@ -161,16 +169,18 @@ def rank_main(work: Work, rank: int, world_size: int, launcher: int, environment
     os.environ.update({name: value for name, value in environment.items() if name not in os.environ})
     try:
         inputs = open_inputs(**work.inputs)
-        parts = resume(Path(work.folder), inputs.digest)
-        work_of_rank(work, parts, inputs, rank, world_size, lambda rows, errors: told.put(("rows", rows, errors)))
-        told.put(("done", rank, 0))
+        parts = resume_predictions(Path(work.folder), inputs.digest)
+        score_rank_parts(
+            work, parts, inputs, rank, world_size, lambda rows, errors: messages.put(("rows", rows, errors))
+        )
+        messages.put(("done", rank, 0))
     except MLScaleError as error:
         # Plain values instead of the exception: the queue pickles them.
         fields = {name: getattr(error, name) for name in ("what", "where", "why", "fix")}
-        told.put(("error", rank, {**fields, "exit": int(error.exit)}))
+        messages.put(("error", rank, {**fields, "exit": int(error.exit)}))
     except Exception as error:
-        from mlscale.culprit import unforeseen
+        from mlscale.culprit import wrap_unforeseen_error
 
-        found = unforeseen(error, f"rank {rank}")
-        fields = {name: getattr(found, name) for name in ("what", "where", "why", "fix")}
-        told.put(("error", rank, {**fields, "exit": int(found.exit)}))
+        problem = wrap_unforeseen_error(error, f"rank {rank}")
+        fields = {name: getattr(problem, name) for name in ("what", "where", "why", "fix")}
+        messages.put(("error", rank, {**fields, "exit": int(problem.exit)}))

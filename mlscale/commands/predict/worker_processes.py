@@ -8,13 +8,13 @@ import queue
 from collections.abc import Callable
 from typing import Any
 
-from mlscale.commands.predict.rank_worker import Work, rank_main
+from mlscale.commands.predict.rank_worker import PredictWork, rank_main
 from mlscale.errors import Exit, MLScaleError
 
 _LISTEN_SECONDS = 0.5
 
 
-def spread(work: Work, world_size: int, progress: Callable[[int, int], None]) -> None:
+def score_in_processes(work: PredictWork, world_size: int, progress: Callable[[int, int], None]) -> None:
     """Score in `world_size` processes, each its own parts; they are independent of each other.
 
     Raises:
@@ -25,12 +25,12 @@ def spread(work: Work, world_size: int, progress: Callable[[int, int], None]) ->
     # would import torch again.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mlscale.assembly.preload"] if work.servable is None else ["numpy", "pyarrow"])
-    told: Any = context.Queue()
+    messages: Any = context.Queue()
     environment = dict(os.environ)
     ranks = [
         context.Process(
             target=rank_main,
-            args=(work, rank, world_size, os.getpid(), environment, told),
+            args=(work, rank, world_size, os.getpid(), environment, messages),
             name=f"mlscale-predict-{rank}",
         )
         for rank in range(world_size)
@@ -38,7 +38,7 @@ def spread(work: Work, world_size: int, progress: Callable[[int, int], None]) ->
     for rank in ranks:
         rank.start()
     try:
-        _listen(ranks, told, progress)
+        _receive_messages(ranks, messages, progress)
     finally:
         for rank in ranks:
             if rank.is_alive():
@@ -48,14 +48,14 @@ def spread(work: Work, world_size: int, progress: Callable[[int, int], None]) ->
             rank.join()
 
 
-def _listen(ranks: list[Any], told: Any, progress: Callable[[int, int], None]) -> None:
+def _receive_messages(ranks: list[Any], messages: Any, progress: Callable[[int, int], None]) -> None:
     running = set(range(len(ranks)))
     while running:
         try:
-            word, first, second = told.get(timeout=_LISTEN_SECONDS)
+            word, first, second = messages.get(timeout=_LISTEN_SECONDS)
         except queue.Empty:
             # Only when the queue is empty: a process that has ended may have left its last messages there.
-            _check(ranks, running)
+            _raise_if_died(ranks, running)
             continue
         if word == "rows":
             progress(first, second)
@@ -65,7 +65,7 @@ def _listen(ranks: list[Any], told: Any, progress: Callable[[int, int], None]) -
             raise MLScaleError(**{**second, "exit": Exit(second["exit"])})
 
 
-def _check(ranks: list[Any], running: set[int]) -> None:
+def _raise_if_died(ranks: list[Any], running: set[int]) -> None:
     """Raise an error if a process has ended without a message."""
     for number in sorted(running):
         code = ranks[number].exitcode

@@ -19,11 +19,11 @@ def run(cfg: DictConfig) -> Result:
     Raises:
         MLScaleError: the data is missing, not available, or has changed since it was prepared.
     """
-    from mlscale.assembly.facts import prepared_data
-    from mlscale.data.data_facts import described
+    from mlscale.assembly.facts import prepare_data_module
+    from mlscale.data.data_facts import describe_facts
 
     start = time.perf_counter()
-    data = prepared_data(cfg)
+    data = prepare_data_module(cfg)
     if data is None:
         raise MLScaleError(
             "there is nothing to prepare", where="data", why="this data says nothing of itself", fix="data=digits"
@@ -32,7 +32,8 @@ def run(cfg: DictConfig) -> Result:
     recorded = data.record_digests() if hasattr(data, "record_digests") else None
     facts = asdict(data.facts())
     sentence = (
-        f"{facts['train_samples']:,} training and {facts['val_samples']:,} validation samples of {described(facts)}"
+        f"{facts['train_samples']:,} training and {facts['val_samples']:,} validation samples "
+        f"of {describe_facts(facts)}"
     )
     artifacts = {"data_version": facts["version"]}
     if facts["label_digest"] is not None:
@@ -41,7 +42,7 @@ def run(cfg: DictConfig) -> Result:
         sentence += f"; {recorded}"
         artifacts["index"] = ", ".join(map(str, recorded.folders))
     return Result(
-        verb="prepare",
+        command="prepare",
         ok=True,
         sentence=sentence,
         metrics={

@@ -6,24 +6,24 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mlscale.config.composition.frozen import with_derived
-from mlscale.config.derive import derive
+from mlscale.config.composition.frozen import add_derived
+from mlscale.config.derive import derive_values
 from mlscale.errors import MLScaleError
-from mlscale.launch.start_notices import say
+from mlscale.launch.start_notices import print_masked_lines
 from mlscale.profile import machine_load as load
-from mlscale.profile.bound_verdict import ROUNDS, Verdict
-from mlscale.profile.machine_load import Load
-from mlscale.profile.remedies import Tried, best, to_try
-from mlscale.report import Result, Rows, duration, keep
-from mlscale.secrets.mask import Masker, masked_output
+from mlscale.profile.bound_verdict import ROUNDS, BoundVerdict
+from mlscale.profile.machine_load import MachineLoad
+from mlscale.profile.remedies import RemedyTrial, propose_remedies, select_best_remedy
+from mlscale.report import HorizontalBarPlot, Result, format_duration, save_result
+from mlscale.secrets.mask import Masker, mask_output
 from mlscale.versions.model_reference import resolve_reference
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_BETWEEN = 0.2  # of the time: so much is worth a word
-_WORTH = 0.1  # of the time: a part that takes so much is named, though another one takes more
-_SHOWN = 0.005  # of the time: a smaller part is left out of table and picture
+_MIN_BETWEEN_SHARE = 0.2  # of the time: so much is worth a word
+_MIN_NAMED_SHARE = 0.1  # of the time: a part that takes so much is named, though another one takes more
+_MIN_SHOWN_SHARE = 0.005  # of the time: a smaller part is left out of table and picture
 _COMPUTE, _WAIT = "computing", "wait for data"  # as diagnose.step_parts, which imports torch, calls them
 
 
@@ -36,33 +36,35 @@ def run(cfg: DictConfig) -> Result:
         MLScaleError: what the data or the machine lacks, or a run too short to be measured.
     """
     # First: from here on this process itself is a load on the machine.
-    began, found = time.perf_counter(), load.now()
-    from mlscale.assembly.facts import data_facts
-    from mlscale.assembly.precision_probe import kept, outcome_of
-    from mlscale.launch.local_devices import this_machine
-    from mlscale.launch.local_launch import warm_up
+    began, machine_load = time.perf_counter(), load.measure_load()
+    from mlscale.assembly.facts import collect_data_facts
+    from mlscale.assembly.precision_probe import probe_precision, restore_probe_outcome
+    from mlscale.launch.local_devices import detect_local_devices
+    from mlscale.launch.local_launch import start_fork_server
 
     if cfg.profile.seconds <= 0:
         raise MLScaleError(
             f"profile.seconds is {cfg.profile.seconds}", where="profile.seconds", fix="profile.seconds=12"
         )
-    folder = resolve_reference(cfg.ref, runs_dir=cfg.runs_dir, quiet=True).run_folder() if cfg.ref else None
+    folder = resolve_reference(cfg.ref, runs_dir=cfg.runs_dir, quiet=True).open_run() if cfg.ref else None
     # The fork server imports torch meanwhile, so that the first fit does not wait for it.
-    warm_up(cfg.trainer.devices)
-    masker = Masker.of(cfg)
-    facts = data_facts(cfg)
-    derived = derive(cfg, facts, this_machine())
+    start_fork_server(cfg.trainer.devices)
+    masker = Masker.create_for_run(cfg)
+    facts = collect_data_facts(cfg)
+    derived = derive_values(cfg, facts, detect_local_devices())
     # A run that was made keeps its precision: only a new config needs the probe.
-    derived |= kept(cfg, folder.derived) if folder else outcome_of(cfg, derived, this_machine())
-    ready = with_derived(cfg, {**derived, "run_dir": "profile", "name": "profile"})
-    with masked_output(masker):
-        profile = measure(ready, facts, found, masker)
-    result = conclude(profile, time.perf_counter() - began)
-    return keep(result, folder) if folder else result
+    derived |= (
+        restore_probe_outcome(cfg, folder.derived) if folder else probe_precision(cfg, derived, detect_local_devices())
+    )
+    resolved_cfg = add_derived(cfg, {**derived, "run_dir": "profile", "name": "profile"})
+    with mask_output(masker):
+        profile = measure_bound(resolved_cfg, facts, machine_load, masker)
+    result = build_profile_result(profile, time.perf_counter() - began)
+    return save_result(result, folder) if folder else result
 
 
 @dataclass(frozen=True)
-class Profile:
+class RunProfile:
     """The measurements.
 
     Attributes:
@@ -72,9 +74,9 @@ class Profile:
         shares: of the time of an epoch, by part.
     """
 
-    verdict: Verdict
-    load: Load
-    tried: list[Tried] = field(default_factory=list)
+    verdict: BoundVerdict
+    load: MachineLoad
+    tried: list[RemedyTrial] = field(default_factory=list)
     samples: float | None = None
     shares: dict[str, float] = field(default_factory=dict)
 
@@ -97,38 +99,40 @@ class Profile:
         return self.slowest if self.is_of_step else self.verdict.bound
 
 
-def measure(cfg: DictConfig, facts: Any, found: Load, masker: Masker) -> Profile:
+def measure_bound(cfg: DictConfig, facts: Any, machine_load: MachineLoad, masker: Masker) -> RunProfile:
     """Return the verdict, and the results of the remedies."""
     from mlscale.commands.profile import timed_fits as profile_probe
-    from mlscale.profile.bound_verdict import judge
+    from mlscale.profile.bound_verdict import evaluate_rounds
 
     seconds = cfg.profile.seconds
-    probe = profile_probe.of(cfg, facts)
-    say([f"profile  {ROUNDS} rounds of real and of replayed steps, about {duration(seconds)}"], masker)
-    steps = probe.steps_for(seconds)
-    verdict = judge(probe.rounds(steps))
+    probe = profile_probe.build_profile_probe(cfg, facts)
+    print_masked_lines(
+        [f"profile  {ROUNDS} rounds of real and of replayed steps, about {format_duration(seconds)}"], masker
+    )
+    steps = probe.choose_step_count(seconds)
+    verdict = evaluate_rounds(probe.run_rounds(steps))
     accumulate = cfg.trainer.get("accumulate_grad_batches", 1) or 1
     batch = (cfg.get("data") or {}).get("batch_size") if cfg.derived.per_device_batch else None
-    profile = Profile(verdict, found, [], batch / accumulate if batch else None, probe.shares(steps))
-    say([f"profile  {_told(profile)}"], masker)
-    slowest = profile.slowest if profile.shares.get(profile.slowest, 0.0) >= _WORTH else None
-    setup = probe.setup(busy=found.busy, slowest=slowest)
-    for remedy in to_try(profile.bound, setup, profile.tried) if cfg.profile.remedies else ():
-        say([f"profile  trying {remedy.typed}"], masker)
-        profile.tried.append(probe.tried(remedy, steps))
+    profile = RunProfile(verdict, machine_load, [], batch / accumulate if batch else None, probe.measure_shares(steps))
+    print_masked_lines([f"profile  {_describe_bound(profile)}"], masker)
+    slowest = profile.slowest if profile.shares.get(profile.slowest, 0.0) >= _MIN_NAMED_SHARE else None
+    setup = probe.collect_setup(busy=machine_load.busy, slowest=slowest)
+    for remedy in propose_remedies(profile.bound, setup, profile.tried) if cfg.profile.remedies else ():
+        print_masked_lines([f"profile  trying {remedy.typed}"], masker)
+        profile.tried.append(probe.try_remedy(remedy, steps))
     return profile
 
 
-def conclude(profile: Profile, seconds: float) -> Result:
+def build_profile_result(profile: RunProfile, seconds: float) -> Result:
     """Return the result: metrics, and a sentence about the bound."""
-    verdict, proven = profile.verdict, best(profile.tried)
-    sentence = [_told(profile), _advice(profile, proven)]
-    if verdict.between >= _BETWEEN:
+    verdict, proven = profile.verdict, select_best_remedy(profile.tried)
+    sentence = [_describe_bound(profile), _suggest_remedy(profile, proven)]
+    if verdict.between >= _MIN_BETWEEN_SHARE:
         sentence.append(
             f"{verdict.between:.0%} of the time lies between epochs, where loaders start and epochs' callbacks run"
         )
-    if told := profile.load.told():
-        sentence.append(f"{told}: these are its figures as it is now")
+    if busy := profile.load.describe_oversubscription():
+        sentence.append(f"{busy}: these are its figures as it is now")
     metrics: dict[str, float] = {
         "step_ms": 1e3 * verdict.real,
         "step_spread_percent": 100 * verdict.spread,
@@ -136,74 +140,74 @@ def conclude(profile: Profile, seconds: float) -> Result:
         "wait_percent": 100 * verdict.wait,
         "between_epochs_percent": 100 * verdict.between,
         "replayed_step_ms": 1e3 * verdict.replayed,
-        "headspace_ratio": verdict.headspace.value,
-        "headspace_spread_percent": 100 * verdict.headspace.spread,
+        "headspace_ratio": verdict.headroom.value,
+        "headspace_spread_percent": 100 * verdict.headroom.spread,
         "predicted_headspace_ratio": verdict.predicted,
     }
     if profile.samples is not None:
         metrics["throughput_samples_per_s"] = profile.samples / verdict.real
-    metrics |= {f"{each.remedy.typed}_ratio": each.factor.value for each in profile.tried if each.factor}
-    shown = {part: share for part, share in profile.shares.items() if share >= _SHOWN and part != _WAIT}
+    metrics |= {f"{tried.remedy.typed}_ratio": tried.factor.value for tried in profile.tried if tried.factor}
+    shown = {part: share for part, share in profile.shares.items() if share >= _MIN_SHOWN_SHARE and part != _WAIT}
     metrics |= {f"{part}_percent": 100 * share for part, share in shown.items()}
     metrics |= {"steps": verdict.steps, "load": profile.load.processes, "cores": profile.load.cores, "time_s": seconds}
-    by = {"bound_by": profile.bound}
+    artifacts = {"bound_by": profile.bound}
     if proven:
-        by["remedy"] = proven.remedy.typed
+        artifacts["remedy"] = proven.remedy.typed
     return Result(
-        verb="profile",
+        command="profile",
         ok=True,
         sentence="; ".join(part for part in sentence if part),
         metrics=metrics,
-        artifacts=by,
-        figures=_figures(profile),
+        artifacts=artifacts,
+        figures=_plot_times(profile),
     )
 
 
-def _told(profile: Profile) -> str:
+def _describe_bound(profile: RunProfile) -> str:
     """Return a sentence about the bound of the run."""
     verdict = profile.verdict
-    wait, gain = f"{verdict.wait:.0%}", f"{verdict.headspace.value:.2f}×"
+    wait, gain = f"{verdict.wait:.0%}", f"{verdict.headroom.value:.2f}×"
     if profile.is_of_step:
         took = f" takes {profile.shares[profile.slowest]:.0%} of the time and" if profile.shares else ""
-        told = (
+        text = (
             f"{profile.slowest}{took} bounds the run: it waits for data {wait} of the time, "
             f"a perfect loader gives {gain} (measured)"
         )
     elif verdict.bound == "data":
-        told = f"the step waits for data {wait} of the time: a perfect loader would be {gain} as fast (measured)"
+        text = f"the step waits for data {wait} of the time: a perfect loader would be {gain} as fast (measured)"
     elif verdict.bound == "cores":
-        told = (
+        text = (
             f"the loader takes cores from the step: it waits for data only {wait} of the time, "
             f"and yet a perfect loader would be {gain} as fast (measured)"
         )
     else:
-        rounds = ", ".join(f"{each:.2f}×" for each in verdict.headspace.rounds)
-        told = f"unclear what bounds the run: a perfect loader gave {rounds} in turn, and {wait} of the time is a wait"
+        rounds = ", ".join(f"{ratio:.2f}×" for ratio in verdict.headroom.rounds)
+        text = f"unclear what bounds the run: a perfect loader gave {rounds} in turn, and {wait} of the time is a wait"
     named = [f"{part} {share:.0%}" for part, share in profile.shares.items() if _is_worth_naming(profile, part, share)]
-    return f"{told}; of the time of an epoch: {', '.join(named)}" if named else told
+    return f"{text}; of the time of an epoch: {', '.join(named)}" if named else text
 
 
-def _is_worth_naming(profile: Profile, part: str, share: float) -> bool:
+def _is_worth_naming(profile: RunProfile, part: str, share: float) -> bool:
     """Return whether a part takes much of the time and has not been named yet."""
-    return share >= _WORTH and part not in (_WAIT, profile.bound)
+    return share >= _MIN_NAMED_SHARE and part not in (_WAIT, profile.bound)
 
 
-def _advice(profile: Profile, proven: Tried | None) -> str:
+def _suggest_remedy(profile: RunProfile, proven: RemedyTrial | None) -> str:
     if proven is not None and proven.factor is not None:
-        told = f"type {proven.remedy.typed}, proven {proven.factor.value:.2f}× here"
+        text = f"type {proven.remedy.typed}, proven {proven.factor.value:.2f}× here"
         # Workers can't gain more than a loader that costs nothing: if they seem to, the machine's speed has changed
         # between the measurements.
-        if proven.remedy.workers is not None and proven.factor.value > 1.1 * profile.verdict.headspace.value:
-            told += " (more than a perfect loader gave a moment before: the machine is not steady)"
-        return f"{told}; {proven.remedy.caution}" if proven.remedy.caution else told
+        if proven.remedy.workers is not None and proven.factor.value > 1.1 * profile.verdict.headroom.value:
+            text += " (more than a perfect loader gave a moment before: the machine is not steady)"
+        return f"{text}; {proven.remedy.caution}" if proven.remedy.caution else text
     if profile.verdict.bound == "unclear":
         return "measure again when the machine is quieter, or longer: profile.seconds=60"
     if not profile.tried:
         return "no remedy tried"
-    return f"no remedy proven (tried {', '.join(each.told() for each in profile.tried)})"
+    return f"no remedy proven (tried {', '.join(tried.format_outcome() for tried in profile.tried)})"
 
 
-def _figures(profile: Profile) -> list[Rows]:
+def _plot_times(profile: RunProfile) -> list[HorizontalBarPlot]:
     verdict = profile.verdict
     between = 1e3 * verdict.real * verdict.between
     waited = 1e3 * verdict.waited
@@ -213,13 +217,15 @@ def _figures(profile: Profile) -> list[Rows]:
         ("the rest", 1e3 * verdict.real - waited - between),
         ("a whole step with a perfect loader", 1e3 * verdict.replayed),
     ]
-    figures = [Rows("Where a step's time goes", parts, "ms", 1e3 * max(verdict.real, verdict.replayed))]
+    plots = [HorizontalBarPlot("Where a step's time goes", parts, "ms", 1e3 * max(verdict.real, verdict.replayed))]
     if profile.shares:
-        shown = [(part, 100 * share) for part, share in profile.shares.items() if share >= _SHOWN]
-        figures.append(Rows("Where an epoch's time goes, validation and checkpoints included", shown, "%", 100))
+        shown = [(part, 100 * share) for part, share in profile.shares.items() if share >= _MIN_SHOWN_SHARE]
+        plots.append(
+            HorizontalBarPlot("Where an epoch's time goes, validation and checkpoints included", shown, "%", 100)
+        )
     if profile.tried:
         rows = [("as it is", 1.0)]
-        rows += [(each.remedy.typed, each.factor.value if each.factor else float("nan")) for each in profile.tried]
-        rows.append(("a perfect loader", verdict.headspace.value))
-        figures.append(Rows(f"Speed against the run as it is, median of {ROUNDS} rounds", rows, "×"))
-    return figures
+        rows += [(tried.remedy.typed, tried.factor.value if tried.factor else float("nan")) for tried in profile.tried]
+        rows.append(("a perfect loader", verdict.headroom.value))
+        plots.append(HorizontalBarPlot(f"Speed against the run as it is, median of {ROUNDS} rounds", rows, "×"))
+    return plots

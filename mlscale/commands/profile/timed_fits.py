@@ -11,26 +11,26 @@ from omegaconf import DictConfig, open_dict
 
 from mlscale.assembly import short_fits as short_fit
 from mlscale.assembly.run import build_data
-from mlscale.config.targets import accepts
-from mlscale.culprit import summary
+from mlscale.config.targets import has_argument
+from mlscale.culprit import summarize_error
 from mlscale.errors import MLScaleError
 from mlscale.profile import step_parts
 from mlscale.profile import step_timers as timers
 from mlscale.profile.bound_verdict import ROUNDS, Factor
-from mlscale.profile.remedies import Remedy, Setup, Tried
-from mlscale.profile.step_timers import Parts
-from mlscale.runs.machine import usable_cores
+from mlscale.profile.remedies import Remedy, RemedyTrial, RunSetup
+from mlscale.profile.step_timers import StepTimes
+from mlscale.runs.machine import count_usable_cores
 
-_FIRST = 6  # steps of the fit that shows how many fit into the time
-_LEAST, _MOST = 12, 2000  # steps of a measured fit
-_WARM_UP = 16  # steps at most: loaders begin with full hands
-_VALIDATED = 8  # batches of a validation, at most, where parts are timed
-_PARTS = {"profile_parts": {"_target_": "mlscale.profile.step_parts.NamedParts"}}
-_REPLAY = {"profile_replay": {"_target_": "mlscale.profile.replay_loader.Replay"}}
+_FIRST_STEPS = 6  # steps of the fit that shows how many fit into the time
+_MIN_STEPS, _MAX_STEPS = 12, 2000  # steps of a measured fit
+_WARM_UP_STEPS = 16  # steps at most: loaders begin with full hands
+_VALIDATION_BATCHES = 8  # batches of a validation, at most, where parts are timed
+_PARTS_CALLBACK = {"profile_parts": {"_target_": "mlscale.profile.step_parts.NamedParts"}}
+_REPLAY_CALLBACK = {"profile_replay": {"_target_": "mlscale.profile.replay_loader.Replay"}}
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProfileProbe:
     """Short fits of one run.
 
     Attributes:
@@ -43,70 +43,75 @@ class Probe:
     facts: Mapping[str, Any] | None
     passes: int | None
 
-    def steps_for(self, seconds: float) -> int:
+    def choose_step_count(self, seconds: float) -> int:
         """Return the steps of each measured fit so that all rounds take about `seconds`; warms up this process."""
-        first = self.fit(_FIRST, announce_metric=True)
+        first = self.run_fit(_FIRST_STEPS, announce_metric=True)
         # Each round has two fits.
-        return int(min(_MOST, max(_LEAST, seconds / (2 * ROUNDS) / first.step)))
+        return int(min(_MAX_STEPS, max(_MIN_STEPS, seconds / (2 * ROUNDS) / first.step)))
 
-    def rounds(self, steps: int) -> list[tuple[Parts, Parts]]:
+    def run_rounds(self, steps: int) -> list[tuple[StepTimes, StepTimes]]:
         """Return the rounds, each a real fit and one that replays a batch. Their order alternates, so that a trend
         affects both.
         """
-        found = []
+        pairs = []
         for number in range(ROUNDS):
-            real, replayed = (self.fit(steps, replay=replay) for replay in _in_turn(number))
-            found.append((real, replayed) if not number % 2 else (replayed, real))
-        return found
+            real, replayed = (self.run_fit(steps, replay=replay) for replay in _choose_order(number))
+            pairs.append((real, replayed) if not number % 2 else (replayed, real))
+        return pairs
 
-    def tried(self, remedy: Remedy, steps: int) -> Tried:
+    def try_remedy(self, remedy: Remedy, steps: int) -> RemedyTrial:
         """Compare a remedy with the run as it is, in turns, until a round without a gain: then it can't be proven any
         more.
 
         A remedy that fails is reported, and has no factor.
         """
-        other, factors = self.with_remedy(remedy), list[float]()
+        other, factors = self.apply_remedy(remedy), list[float]()
         try:
             for number in range(ROUNDS):
                 # Alternating, so that a machine that gets slower or faster does not favour one of them.
                 order = (self, other) if not number % 2 else (other, self)
-                took = {id(each): each.fit(steps, threads=remedy.threads if each is other else None) for each in order}
+                took = {
+                    id(probe): probe.run_fit(steps, threads=remedy.threads if probe is other else None)
+                    for probe in order
+                }
                 factors.append(took[id(self)].step / took[id(other)].step)
                 if factors[-1] <= 1:
                     break
         except MLScaleError as error:
-            return Tried(remedy, None, str(error).splitlines()[0])
+            return RemedyTrial(remedy, None, str(error).splitlines()[0])
         except Exception as error:
-            return Tried(remedy, None, summary(error))
-        return Tried(remedy, Factor(tuple(factors)))
+            return RemedyTrial(remedy, None, summarize_error(error))
+        return RemedyTrial(remedy, Factor(tuple(factors)))
 
-    def fit(
+    def run_fit(
         self, steps: int, *, replay: bool = False, threads: int | None = None, announce_metric: bool = False
-    ) -> Parts:
+    ) -> StepTimes:
         """Run a fit of about `steps` steps after its warm-up, in two epochs at least: the start of one is timed, too.
 
         With `announce_metric` it validates a batch before its first step where the run's metric is open: what the
         validation logs decides which one it is.
         """
-        warm_up = min(_WARM_UP, max(2, steps // 4))
+        warm_up = min(_WARM_UP_STEPS, max(2, steps // 4))
         # Two epochs at least, and so half of the steps in each.
         half = -(-(steps + warm_up) // 2)
         passes = min(self.passes or half, half)
         epochs = max(2, -(-(steps + warm_up) // passes))
-        with short_fit.scratch("profile") as folder:
+        with short_fit.provide_scratch_folder("profile") as folder:
             times = folder / "times.json"
-            short = short_fit.shortened(self.cfg, (passes, 0), epochs, _REPLAY if replay else {}, steps_alone=True)
+            short = short_fit.shorten_config(
+                self.cfg, (passes, 0), epochs, _REPLAY_CALLBACK if replay else {}, steps_alone=True
+            )
             with open_dict(short):
                 short.trainer.num_sanity_val_steps = 0
                 short.trainer.profiler = {"_target_": "mlscale.profile.step_timers.TwoTimers", "path": str(times)}
-                if announce_metric and self.cfg.derived.metric is None and self._validates:
+                if announce_metric and self.cfg.derived.metric is None and self._has_validation:
                     short.trainer.update(
                         num_sanity_val_steps=1, limit_val_batches=1, check_val_every_n_epoch=epochs + 1
                     )
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="This DataLoader will create")  # whether it helps is measured
-                short_fit.fit(short, self.facts, folder, threads, announce_metric=announce_metric)
-            timed = timers.read(times)
+                short_fit.run_short_fit(short, self.facts, folder, threads, announce_metric=announce_metric)
+            timed = timers.read_epoch_times(times)
         done = sum(len(epoch.done) for epoch in timed)
         if done < 2:
             raise MLScaleError(
@@ -114,21 +119,21 @@ class Probe:
                 where="trainer",
                 fix="a longer run: leave debug= out, or a smaller data.batch_size",
             )
-        return timers.parts(timed, min(warm_up, len(timed[0].done) // 2), self.passes)
+        return timers.compute_step_times(timed, min(warm_up, len(timed[0].done) // 2), self.passes)
 
-    def shares(self, steps: int) -> dict[str, float]:
+    def measure_shares(self, steps: int) -> dict[str, float]:
         """Return the share of an epoch's time that each part takes, by one more fit: with validation and checkpoints.
 
         Timing each part costs some ten microseconds a step, so no speed is taken from this fit.
         """
-        warm_up = min(_WARM_UP, max(2, steps // 4))
+        warm_up = min(_WARM_UP_STEPS, max(2, steps // 4))
         passes = min(self.passes or steps + warm_up, steps + warm_up)
         epochs = max(2, -(-(steps + warm_up) // passes))
-        validated = self._validation_batches()
-        with short_fit.scratch("profile") as folder:
+        validated = self._compute_validation_batches()
+        with short_fit.provide_scratch_folder("profile") as folder:
             times = folder / "parts.json"
-            batches = (passes, _VALIDATED if validated else 0)
-            short = short_fit.shortened(self.cfg, batches, epochs, _PARTS, steps_alone=True, saves=True)
+            batches = (passes, _VALIDATION_BATCHES if validated else 0)
+            short = short_fit.shorten_config(self.cfg, batches, epochs, _PARTS_CALLBACK, steps_alone=True, saves=True)
             with open_dict(short):
                 short.trainer.num_sanity_val_steps = 0
                 short.trainer.profiler = {
@@ -136,14 +141,14 @@ class Probe:
                     "path": str(times),
                     "warm_up": min(warm_up, passes * epochs // 2),
                 }
-            short_fit.fit(short, self.facts, folder)
-            return step_parts.read(times).shares(self.passes, validated)
+            short_fit.run_short_fit(short, self.facts, folder)
+            return step_parts.read_part_times(times).compute_shares(self.passes, validated)
 
     @property
-    def _validates(self) -> bool:
+    def _has_validation(self) -> bool:
         return bool(self.cfg.trainer.get("limit_val_batches") != 0)
 
-    def _validation_batches(self) -> float | None:
+    def _compute_validation_batches(self) -> float | None:
         """Return the number of batches that a process validates per training epoch; None if unknown."""
         derived, trainer = self.cfg.derived, self.cfg.trainer
         limit = trainer.get("limit_val_batches")
@@ -156,20 +161,20 @@ class Probe:
         often = 1.0 if every is None else 1 / every if isinstance(every, float) else self.passes / every
         return float(batches * often / (trainer.get("check_val_every_n_epoch") or 1))
 
-    def with_remedy(self, remedy: Remedy) -> Probe:
+    def apply_remedy(self, remedy: Remedy) -> ProfileProbe:
         """Return the same run with the remedy."""
         cfg = self.cfg.copy()
         with open_dict(cfg):
             if remedy.workers is not None:
-                cfg.data[_workers_key(cfg)] = remedy.workers
+                cfg.data[_find_workers_key(cfg)] = remedy.workers
             if remedy.precision is not None:
                 cfg.precision = {"value": remedy.precision}
             if remedy.without is not None:
                 group, name = remedy.without
                 del cfg[group][name]
-        return Probe(cfg, self.facts, self.passes)
+        return ProfileProbe(cfg, self.facts, self.passes)
 
-    def joined(self, part: str | None) -> tuple[str, str] | None:
+    def find_removable(self, part: str | None) -> tuple[str, str] | None:
         """Return the group and the name of the callback or logger that a part is the time of; None for other parts."""
         kind, _, name = (part or "").partition(" ")
         group = {"callback": "callbacks", "logger": "logger"}.get(kind, "")
@@ -178,43 +183,44 @@ class Probe:
         # Two of the same class have one time together: neither can be named as the cause.
         return (group, named[0]) if len(named) == 1 else None
 
-    def setup(self, *, busy: bool, slowest: str | None = None) -> Setup:
+    def collect_setup(self, *, busy: bool, slowest: str | None = None) -> RunSetup:
         """Return the run's settings that remedies change.
 
         Args:
             busy: True if other processes take time from the cores.
             slowest: the part that takes most of the time, where it is not computing.
         """
-        key = _workers_key(self.cfg)
-        return Setup(
-            workers=_workers(self.cfg, key),
+        key = _find_workers_key(self.cfg)
+        return RunSetup(
+            workers=_count_workers(self.cfg, key),
             workers_key=f"data.{key}",
             precision=str(self.cfg.precision.value),
-            bf16=self.cfg.derived.accelerator == "cpu" or _cuda_bf16(),
+            bf16=self.cfg.derived.accelerator == "cpu" or _has_cuda_bf16(),
             threads=self.cfg.derived.threads,
-            cores=usable_cores(),
+            cores=count_usable_cores(),
             busy=busy,
-            removable=self.joined(slowest),
+            removable=self.find_removable(slowest),
         )
 
 
-def of(cfg: DictConfig, facts: Mapping[str, Any] | None) -> Probe:
+def build_profile_probe(cfg: DictConfig, facts: Mapping[str, Any] | None) -> ProfileProbe:
     """Return the probe of a run with its derived values; its fits take no more batches per epoch than the run has."""
     steps = cfg.derived.steps_per_epoch
-    return Probe(cfg, facts, steps * (cfg.trainer.get("accumulate_grad_batches", 1) or 1) if steps else None)
+    return ProfileProbe(cfg, facts, steps * (cfg.trainer.get("accumulate_grad_batches", 1) or 1) if steps else None)
 
 
-def _in_turn(number: int) -> tuple[bool, bool]:
-    # If each of the two fits replays a batch: the order alternates, and `rounds` puts each pair back into the same one.
+def _choose_order(number: int) -> tuple[bool, bool]:
+    # If each of the two fits replays a batch: the order alternates, and `run_rounds` puts each pair back into the
+    # same one.
     return (False, True) if not number % 2 else (True, False)
 
 
-def _workers_key(cfg: DictConfig) -> str:
+def _find_workers_key(cfg: DictConfig) -> str:
     node = cfg.get("data")
-    return next((name for name in ("workers", "num_workers") if node and accepts(node, name)), "")
+    return next((name for name in ("workers", "num_workers") if node and has_argument(node, name)), "")
 
 
-def _workers(cfg: DictConfig, key: str) -> int | None:
+def _count_workers(cfg: DictConfig, key: str) -> int | None:
     """Return the number of loading workers of the run; None if the data takes no such number."""
     if not key:
         return None
@@ -225,7 +231,7 @@ def _workers(cfg: DictConfig, key: str) -> int | None:
     return set_to if isinstance(set_to, int) else 0
 
 
-def _cuda_bf16() -> bool:
-    from mlscale.launch.local_devices import this_machine
+def _has_cuda_bf16() -> bool:
+    from mlscale.launch.local_devices import detect_local_devices
 
-    return this_machine().cuda_bf16
+    return detect_local_devices().cuda_bf16

@@ -6,36 +6,36 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlscale.commands.options import read
+from mlscale.commands.options import read_options
 from mlscale.commands.recipes import COMMAND
 from mlscale.config.composition.roots import Roots, find_roots
-from mlscale.config.suggestions.suggest import nearest
+from mlscale.config.suggestions.suggest import find_nearest
 from mlscale.errors import Exit, MLScaleError
-from mlscale.report import table
+from mlscale.report import format_table
 
 
 def main(argv: Sequence[str]) -> int:
     """Run `mlscale recipes …`; return the exit code."""
-    options = read("recipes", COMMAND.actions, argv)
+    options = read_options("recipes", COMMAND.actions, argv)
     roots = find_roots(options.config_dir)
     if options.action == "ls":
-        print(_list(roots))
+        print(_format_recipes(roots))
     elif options.action == "show":
-        print(_show(roots, options.name))
+        print(_format_recipe(roots, options.name))
     else:
-        path = copy(roots, options.name, options.to)
+        path = copy_recipe(roots, options.name, options.to)
         print(f"{path}\nmlscale recipe={path.stem}")
     return int(Exit.DONE)
 
 
-def copy(roots: Roots, name: str, to: str) -> Path:
+def copy_recipe(roots: Roots, name: str, to: str) -> Path:
     """Copy recipe `name` to ./recipes/recipe/<to>.yaml; return the new file.
 
     Raises:
         MLScaleError: no such recipe, a bad name, or the file exists already.
     """
     # Any root: a recipe of a package or of ./recipes can be copied like a shipped one.
-    source = _file(roots, name)
+    source = _find_recipe(roots, name)
     if not re.fullmatch(r"[\w.-]+", to):
         raise MLScaleError(
             f"'{to}' is no name for a recipe",
@@ -64,13 +64,16 @@ def copy(roots: Roots, name: str, to: str) -> Path:
     return target
 
 
-def _list(roots: Roots) -> str:
-    rows = [(name, _purpose(file), _label(roots, file)) for name, file in sorted(roots.files.get("recipe", {}).items())]
-    return table(rows, headers=("recipe", "what for", "from"))
+def _format_recipes(roots: Roots) -> str:
+    rows = [
+        (name, _read_purpose(file), _describe_source(roots, file))
+        for name, file in sorted(roots.files.get("recipe", {}).items())
+    ]
+    return format_table(rows, headers=("recipe", "what for", "from"))
 
 
-def _show(roots: Roots, name: str) -> str:
-    file = _file(roots, name)
+def _format_recipe(roots: Roots, name: str) -> str:
+    file = _find_recipe(roots, name)
     # Cards are next to the folder of recipes: recipes/recipe/x.yaml, recipes/cards/x.md.
     card = file.parent.parent / "cards" / f"{name}.md"
     parts = [f"# {file}", file.read_text(encoding="utf-8").rstrip()]
@@ -79,11 +82,11 @@ def _show(roots: Roots, name: str) -> str:
     return "\n".join(parts)
 
 
-def _file(roots: Roots, name: str) -> Path:
+def _find_recipe(roots: Roots, name: str) -> Path:
     known = roots.files.get("recipe", {})
     if name in known:
         return known[name]
-    best = nearest(name, known)
+    best = find_nearest(name, known)
     raise MLScaleError(
         f"no recipe '{name}'",
         where=", ".join(root.label for root in roots.roots),
@@ -92,7 +95,7 @@ def _file(roots: Roots, name: str) -> Path:
     )
 
 
-def _purpose(file: Path) -> str:
+def _read_purpose(file: Path) -> str:
     """Return the first sentence of the file's comment that is neither a directive nor a command."""
     comments = (
         line.lstrip("# ").strip() for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#")
@@ -101,5 +104,5 @@ def _purpose(file: Path) -> str:
     return re.split(r"(?<=\.) ", words, maxsplit=1)[0]
 
 
-def _label(roots: Roots, file: Path) -> str:
+def _describe_source(roots: Roots, file: Path) -> str:
     return next((root.label for root in roots.roots if file.is_relative_to(root.path)), str(file))

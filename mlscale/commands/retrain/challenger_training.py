@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from mlscale import commands
-from mlscale.assembly.ready import ready
-from mlscale.config.composition.frozen import with_derived
-from mlscale.config.targets import accepts
+from mlscale.assembly.ready import compose_from_overrides
+from mlscale.config.composition.frozen import add_derived
+from mlscale.config.targets import has_argument
 from mlscale.errors import MLScaleError, raise_all
 
 if TYPE_CHECKING:
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from mlscale.export.servable import Servable
-    from mlscale.retrain.labelled_window import Window
-    from mlscale.retrain.lineage import Before
+    from mlscale.retrain.labelled_window import LabelledWindow
+    from mlscale.retrain.lineage import ChampionData
     from mlscale.runs.folder import RunFolder
     from mlscale.versions import Version
 
 # Keys of the cycle itself, which its training does not know.
-_OWN = ("ref", "events", "window", "replay", "passes", "lr_factor", "gate", "guard", "force", "trust",
+_CYCLE_KEYS = ("ref", "events", "window", "replay", "passes", "lr_factor", "gate", "guard", "force", "trust",
         "registry", "runs_dir", "output")  # fmt: skip
 _INT8 = "int8"
 # Groups and keys that the cycle sets for its training: typed ones would contradict it.
-_SET_HERE = ("data", "like", "init_from", "resume", "recipe")
-_CARRIED = ("image_size", "workers", "on_bad_sample")
+_DECIDED_KEYS = ("data", "like", "init_from", "resume", "recipe")
+_INHERITED_DATA_KEYS = ("image_size", "workers", "on_bad_sample")
 # Settings that shorten a run, as the champion's may have been, with the value that switches each off.
-_UNLIMITED = {
+_LIMITS_OFF = {
     "max_steps": "-1", "min_steps": "null", "min_epochs": "null", "max_time": "null", "limit_train_batches": "1.0",
     "limit_val_batches": "1.0", "overfit_batches": "0", "val_check_interval": "null", "check_val_every_n_epoch": "1",
 }  # fmt: skip
@@ -71,7 +71,7 @@ def check_settings(cfg: DictConfig) -> None:
         if not holds
     ]
     raise_all(problems)
-    _typed(cfg)
+    _filter_typed_overrides(cfg)
 
 
 @dataclass(frozen=True)
@@ -93,34 +93,34 @@ class Champion:
     run: RunFolder
     checkpoint: Path
     data: Any
-    before: Before
+    before: ChampionData
     precision: str
 
     @classmethod
-    def of(cls, cfg: DictConfig, version: Version, servable: Servable) -> Champion:
+    def prepare_champion(cls, cfg: DictConfig, version: Version, servable: Servable) -> Champion:
         """Find the champion's run, and the data that it was trained on.
 
         Raises:
             MLScaleError: the run or the data are gone, or are not such as a challenger can be trained on.
         """
         from mlscale.assembly.run import build_data
-        from mlscale.retrain.lineage import before, origin_of
+        from mlscale.retrain.lineage import collect_champion_data, find_origin
         from mlscale.retrain.window_shards import check_images
 
-        run, checkpoint = origin_of(version, cfg.runs_dir)
-        config = ready("train", [f"like={run.path}", *_believed(cfg)])
-        data = build_data(with_derived(config, {"per_device_batch": 1}))
+        run, checkpoint = find_origin(version, cfg.runs_dir)
+        config = compose_from_overrides("train", [f"like={run.path}", *_pass_on_trust(cfg)])
+        data = build_data(add_derived(config, {"per_device_batch": 1}))
         if data is not None:
             data.prepare_data()
-        found = before(data, config.get("tags") or [])
-        check_images(servable.input.dtype, servable.input.shape[1:], found.label_key)
-        return cls(version, config, run, checkpoint, data, found, str(servable.document.get("precision", "fp32")))
+        former = collect_champion_data(data, config.get("tags") or [])
+        check_images(servable.input.dtype, servable.input.shape[1:], former.label_key)
+        return cls(version, config, run, checkpoint, data, former, str(servable.document.get("precision", "fp32")))
 
-    def original(self, labels: Sequence[str]) -> Iterator[tuple[NDArray[Any], list[str]]]:
+    def read_original_samples(self, labels: Sequence[str]) -> Iterator[tuple[NDArray[Any], list[str]]]:
         """Yield the samples that must not be forgotten, with the names of their classes, in batches."""
-        from mlscale.retrain.lineage import labelled
+        from mlscale.retrain.lineage import iterate_labelled_samples
 
-        return labelled(self.data, self.before.splits, labels)
+        return iterate_labelled_samples(self.data, self.before.splits, labels)
 
 
 @dataclass(frozen=True)
@@ -131,16 +131,18 @@ class Challenger:
         run: its run.
         data_version: of its training data.
         servable: the exported model; None where the export was refused.
-        why: the reason of that.
+        reason: the reason of that.
     """
 
     run: RunFolder
     data_version: str | None
     servable: Path | None
-    why: str = ""
+    reason: str = ""
 
 
-def train(cfg: DictConfig, champion: Champion, window: Window, labels: Sequence[str], folder: Path) -> Challenger:
+def train_challenger(
+    cfg: DictConfig, champion: Champion, window: LabelledWindow, labels: Sequence[str], folder: Path
+) -> Challenger:
     """Write the window as shards into `folder`, train on them and on the champion's data, and export.
 
     The last checkpoint is exported: to choose the best one would be to choose by the samples that the gate judges by.
@@ -151,20 +153,22 @@ def train(cfg: DictConfig, champion: Champion, window: Window, labels: Sequence[
     for name, chosen in (("train", ~window.held_out), ("held_out", window.held_out)):
         numbers = window.classes[chosen].tolist()
         # The shards must have the same form of labels as the champion's data, names or numbers, because both are mixed.
-        texts = [labels[number] if champion.before.named else str(number) for number in numbers]
+        texts = [labels[number] if champion.before.has_label_names else str(number) for number in numbers]
         write_shards(folder / name, window.raw[chosen], texts, label_key=champion.before.label_key)
     # By the command, as a user would: the challenger's run can be shown, resumed and exported like any other.
-    trained = commands.call("train", _words(cfg, champion, folder, int((~window.held_out).sum())))
+    trained = commands.run_command("train", _compose_overrides(cfg, champion, folder, int((~window.held_out).sum())))
     run = RunFolder.open(trained.artifacts["run"])
     if champion.precision == _INT8:
         # Of the last checkpoint, too; where eight bits are not kept, the challenger is compared as it is.
-        commands.call("compress", [*_of(run, cfg), "compress=int8", *_eight_bits(champion.config)])
-    exported = commands.call("export", _of(run, cfg))
+        commands.run_command(
+            "compress", [*_refer_to_run(run, cfg), "compress=int8", *_collect_int8_settings(champion.config)]
+        )
+    exported = commands.run_command("export", _refer_to_run(run, cfg))
     made = Path(exported.artifacts["servable"]) if exported.ok else None
     return Challenger(run, run.run["data_version"], made, "" if exported.ok else exported.sentence)
 
 
-def _words(cfg: DictConfig, champion: Champion, folder: Path, count: int) -> list[str]:
+def _compose_overrides(cfg: DictConfig, champion: Champion, folder: Path, count: int) -> list[str]:
     """Return the overrides of the training: the champion's config and weights, the window mixed with its data, few
     epochs.
     """
@@ -176,50 +180,50 @@ def _words(cfg: DictConfig, champion: Champion, folder: Path, count: int) -> lis
     parts = int(config.trainer.get("devices", 1) or 1) * int(config.trainer.get("accumulate_grad_batches", 1) or 1)
     # At most the champion's batch, at most an epoch, and divisible by devices and accumulated passes.
     batch = max(parts, min(int(config.data.batch_size), samples) // parts * parts)
-    carried = {key: config.data[key] for key in _CARRIED if config.data.get(key) is not None}
+    carried = {key: config.data[key] for key in _INHERITED_DATA_KEYS if config.data.get(key) is not None}
     return [
         f"like={champion.run.path}",
         f"init_from={champion.checkpoint}",
         f"runs_dir={cfg.runs_dir}",
-        *_believed(cfg),
+        *_pass_on_trust(cfg),
         "data=webdataset",
-        f"data.train={{replay:{_listed(champion.before.train)},window:{_quoted(folder / 'train')}}}",
+        f"data.train={{replay:{_format_path_list(champion.before.train)},window:{_quote_path(folder / 'train')}}}",
         f"data.mix={{replay:{cfg.replay:g},window:{1 - cfg.replay:g}}}",
         f"data.val={folder / 'held_out'}",
-        f"data.test={_listed(champion.before.original)}",
+        f"data.test={_format_path_list(champion.before.original)}",
         f"data.label_key={champion.before.label_key}",
         f"data.batch_size={batch}",
         f"data.epoch_samples={max(samples, batch)}",
         *(f"data.{key}={value}" for key, value in carried.items()),
         f"trainer.max_epochs={cfg.passes}",
-        *(f"trainer.{key}={value}" for key, value in _UNLIMITED.items() if key in config.trainer),
-        *_rate(cfg, config),
+        *(f"trainer.{key}={value}" for key, value in _LIMITS_OFF.items() if key in config.trainer),
+        *_scale_learning_rate(cfg, config),
         *(["compress=none"] if set(config.get("compress") or {}) == {_INT8} else []),  # it would be of the best one
         *(["~callbacks.early_stopping"] if (config.get("callbacks") or {}).get("early_stopping") else []),
-        *_typed(cfg),
+        *_filter_typed_overrides(cfg),
         f"tags=[{RETRAINED}]",  # by which the next turn knows what its data are
     ]
 
 
-def _of(run: RunFolder, cfg: DictConfig) -> list[str]:
-    return [f"ref={run.path}", f"runs_dir={cfg.runs_dir}", "checkpoint=last", *_believed(cfg)]
+def _refer_to_run(run: RunFolder, cfg: DictConfig) -> list[str]:
+    return [f"ref={run.path}", f"runs_dir={cfg.runs_dir}", "checkpoint=last", *_pass_on_trust(cfg)]
 
 
-def _eight_bits(config: DictConfig) -> list[str]:
+def _collect_int8_settings(config: DictConfig) -> list[str]:
     """Return the settings by which the champion's run was compressed to eight bits, if it was in training."""
     node = (config.get("compress") or {}).get(_INT8) or {}
     return [f"compress.{_INT8}.{key}={value}" for key, value in node.items() if key != "_target_" and value is not None]
 
 
-def _rate(cfg: DictConfig, config: DictConfig) -> list[str]:
-    if not config.get("optimizer") or not accepts(config.get("task"), "optimizer"):
+def _scale_learning_rate(cfg: DictConfig, config: DictConfig) -> list[str]:
+    if not config.get("optimizer") or not has_argument(config.get("task"), "optimizer"):
         return []
     rate = OmegaConf.select(config, "optimizer.lr")
     # The champion's rate, scaled: its weights are trained already.
     return [f"optimizer.lr={rate * cfg.lr_factor:.6g}"] if isinstance(rate, int | float) else []
 
 
-def _typed(cfg: DictConfig) -> list[str]:
+def _filter_typed_overrides(cfg: DictConfig) -> list[str]:
     """Return the typed overrides that are for the training.
 
     Raises:
@@ -229,27 +233,27 @@ def _typed(cfg: DictConfig) -> list[str]:
     for word in cfg.derived.overrides or []:
         key = word.lstrip("+~").partition("=")[0]
         group = key.partition(".")[0].partition("@")[0]
-        if group in _SET_HERE and (group != "data" or key == "data"):
+        if group in _DECIDED_KEYS and (group != "data" or key == "data"):
             raise MLScaleError(
                 f"a turn decides '{key}' itself",
                 where=f"command line: {word}",
                 why="a challenger has its champion's config and weights, and is trained on its data and the window",
                 fix=f"leave {word} out",
             )
-        if group not in _OWN:
+        if group not in _CYCLE_KEYS:
             words.append(word)
     return words
 
 
-def _believed(cfg: DictConfig) -> list[str]:
+def _pass_on_trust(cfg: DictConfig) -> list[str]:
     return ["trust=true"] if cfg.trust else []
 
 
-def _quoted(path: object) -> str:
+def _quote_path(path: object) -> str:
     """Return a path in a list or a dictionary, as Hydra's grammar reads it."""
     text = str(path).replace("'", "\\'")
     return f"'{text}'"
 
 
-def _listed(paths: Sequence[str]) -> str:
-    return f"[{','.join(map(_quoted, paths))}]"
+def _format_path_list(paths: Sequence[str]) -> str:
+    return f"[{','.join(map(_quote_path, paths))}]"

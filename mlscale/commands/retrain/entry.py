@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlscale.assembly.build import build
-from mlscale.commands.retrain.challenger_training import Challenger, Champion, check_settings, train
-from mlscale.commands.retrain.cycle_result import result_of, shown, too_few
+from mlscale.commands.retrain.challenger_training import Challenger, Champion, check_settings, train_challenger
+from mlscale.commands.retrain.cycle_result import build_retrain_result, describe_window, explain_too_few
 from mlscale.errors import Exit, MLScaleError
-from mlscale.export.required_extras import need
-from mlscale.launch.start_notices import say
-from mlscale.report import Result, keep
+from mlscale.export.required_extras import require_extra
+from mlscale.launch.start_notices import print_masked_lines
+from mlscale.report import Result, save_result
 from mlscale.secrets.mask import Masker
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mlscale.retrain.gate import Judged
-    from mlscale.retrain.journal import Journal, Turn
-    from mlscale.retrain.labelled_window import Window
+    from mlscale.retrain.gate import GateDecision
+    from mlscale.retrain.journal import RetrainingCycle, RetrainingJournal
+    from mlscale.retrain.labelled_window import LabelledWindow
     from mlscale.versions import LocalRegistry, Version
 
 
@@ -34,11 +34,11 @@ def run(cfg: DictConfig) -> Result:
         MLScaleError: no such champion, its run is gone, another cycle is running, the training or the export fails, or
             the extra 'retrain' is not installed.
     """
-    need("retrain", "pyarrow", "onnx", "onnxscript", "onnxruntime")
-    from mlscale.retrain.journal import FAILED, INTERRUPTED, PROMOTED, Journal
-    from mlscale.retrain.lineage import champion_of
+    require_extra("retrain", "pyarrow", "onnx", "onnxscript", "onnxruntime")
+    from mlscale.retrain.journal import FAILED, INTERRUPTED, PROMOTED, RetrainingJournal
+    from mlscale.retrain.lineage import require_champion
     from mlscale.versions.model_reference import resolve_reference
-    from mlscale.versions.trained_model import as_servable
+    from mlscale.versions.trained_model import require_servable
 
     check_settings(cfg)
     start = time.perf_counter()
@@ -52,131 +52,139 @@ def run(cfg: DictConfig) -> Result:
             why="a challenger takes the place of a version of the registry",
             fix="mlscale retrain <model>, such as resnet or resnet@champion: mlscale versions ls",
         )
-    champion = champion_of(registry, registry.fetch(as_servable(model, cfg.runs_dir).version))
-    journal = Journal(registry.root, champion.name)
+    champion = require_champion(registry, registry.fetch(require_servable(model, cfg.runs_dir).version))
+    journal = RetrainingJournal(registry.root, champion.name)
     # One cycle at a time per model: two would both replace the same champion.
-    with journal.alone():
-        for lost in journal.recover(lambda turn: _was_promoted(registry, turn)):
-            say([f"retrain   the turn {lost.id} was killed: {lost.decision}"], Masker.of(cfg))
-        if (told := _too_early(cfg, journal, champion)) is not None:
-            return told
-        going = _Going(journal, journal.begin(champion.ref))
+    with journal.lock_journal():
+        for lost in journal.recover_cycles(lambda cycle: _was_promoted(registry, cycle)):
+            print_masked_lines(
+                [f"retrain   the turn {lost.id} was killed: {lost.decision}"], Masker.create_for_run(cfg)
+            )
+        if (refusal := _refuse_if_early(cfg, journal, champion)) is not None:
+            return refusal
+        running = _RunningCycle(journal, journal.begin_cycle(champion.ref))
         try:
-            _turn(cfg, registry, champion, going)
+            _run_cycle(cfg, registry, champion, running)
         # Also for Ctrl-C and signals: the journal must record how each cycle ended.
         except BaseException as error:
             why = error.what if isinstance(error, MLScaleError) else type(error).__name__
-            promoted = _was_promoted(registry, going.turn)  # interrupted after that, it stays so
-            going.end(PROMOTED if promoted else INTERRUPTED if _stopped(error) else FAILED, why)
+            promoted = _was_promoted(registry, running.cycle)  # interrupted after that, it stays so
+            running.end_cycle(PROMOTED if promoted else INTERRUPTED if _was_stopped(error) else FAILED, why)
             raise
-    result = result_of(going.turn, journal, time.perf_counter() - start, list(cfg.derived.overrides or []))
-    if going.turn.run is not None:
+    result = build_retrain_result(
+        running.cycle, journal, time.perf_counter() - start, list(cfg.derived.overrides or [])
+    )
+    if running.cycle.run is not None:
         from mlscale.runs.folder import RunFolder
 
-        return keep(result, RunFolder.open(going.turn.run["path"]))
+        return save_result(result, RunFolder.open(running.cycle.run["path"]))
     return result
 
 
-def _stopped(error: BaseException) -> bool:
+def _was_stopped(error: BaseException) -> bool:
     """Return whether a user has ended it: by Ctrl-C, or by a signal to the training."""
     if isinstance(error, MLScaleError):
         return error.exit in (Exit.SAVED, Exit.INTERRUPTED, Exit.TERMINATED)
     return not isinstance(error, Exception)
 
 
-def _was_promoted(registry: LocalRegistry, turn: Turn) -> bool:
+def _was_promoted(registry: LocalRegistry, cycle: RetrainingCycle) -> bool:
     """Return whether a cycle that was killed had made its challenger champion."""
     from mlscale.versions.version_reference import CHAMPION
 
     return any(
         move.alias == CHAMPION
-        and f"{turn.model}:v{move.after}" == turn.challenger
-        and datetime.fromisoformat(move.time) >= datetime.fromisoformat(turn.begun)
-        for move in registry.aliases(turn.model).moves
+        and f"{cycle.model}:v{move.after}" == cycle.challenger
+        and datetime.fromisoformat(move.time) >= datetime.fromisoformat(cycle.begun)
+        for move in registry.get_aliases(cycle.model).moves
     )
 
 
-class _Going:
+class _RunningCycle:
     """The running cycle: its state is on the disk at every moment."""
 
-    def __init__(self, journal: Journal, turn: Turn) -> None:
-        self.journal, self.turn = journal, turn
+    def __init__(self, journal: RetrainingJournal, cycle: RetrainingCycle) -> None:
+        self.journal, self.cycle = journal, cycle
 
-    def note(self, **known: Any) -> None:
-        self.turn = replace(self.turn, **known)
-        self.journal.note(self.turn)
+    def note_progress(self, **known: Any) -> None:
+        self.cycle = replace(self.cycle, **known)
+        self.journal.save_progress(self.cycle)
 
-    def end(self, decision: str, reason: str) -> None:
-        from mlscale.runs.identity import now
+    def end_cycle(self, decision: str, reason: str) -> None:
+        from mlscale.runs.identity import get_current_time
 
-        self.turn = replace(self.turn, ended=now(), decision=decision, reason=reason)
-        self.journal.end(self.turn, keep=self.turn.run is not None)
+        self.cycle = replace(self.cycle, ended=get_current_time(), decision=decision, reason=reason)
+        self.journal.record_cycle(self.cycle, keep=self.cycle.run is not None)
 
 
-def _turn(cfg: DictConfig, registry: LocalRegistry, version: Version, going: _Going) -> None:
+def _run_cycle(cfg: DictConfig, registry: LocalRegistry, version: Version, running: _RunningCycle) -> None:
     """Run the cycle, from the window to the decision."""
     from mlscale.export.servable import load
-    from mlscale.retrain.gate import Bounds, judge
+    from mlscale.retrain.gate import GateLimits, compare_with_champion
     from mlscale.retrain.journal import REJECTED, TOO_FEW
 
-    masker = Masker.of(cfg)
+    masker = Masker.create_for_run(cfg)
     servable = load(version.payload)
-    champion = Champion.of(cfg, version, servable)
-    window = _window(cfg, version.name, servable)
+    champion = Champion.prepare_champion(cfg, version, servable)
+    window = _take_window(cfg, version.name, servable)
     # Noted at once: a cycle that is killed later still shows what it had.
-    going.note(window=window.document())
+    running.note_progress(window=window.summarize_window())
     enough = len(window) >= cfg.window.min_samples and window.held_out.any() and not window.held_out.all()
     if not enough:
-        going.end(TOO_FEW, too_few(cfg.window.min_samples, version.name, window))
+        running.end_cycle(TOO_FEW, explain_too_few(cfg.window.min_samples, version.name, window))
         return
-    say([f"retrain   {version.ref}: {shown(window)}"], masker)
-    challenger = train(cfg, champion, window, servable.labels, going.journal.of(going.turn))
-    going.note(run={"id": challenger.run.id, "path": str(challenger.run.path)}, data_version=challenger.data_version)
+    print_masked_lines([f"retrain   {version.ref}: {describe_window(window)}"], masker)
+    challenger = train_challenger(
+        cfg, champion, window, servable.labels, running.journal.get_cycle_folder(running.cycle)
+    )
+    running.note_progress(
+        run={"id": challenger.run.id, "path": str(challenger.run.path)}, data_version=challenger.data_version
+    )
     if challenger.servable is None:
-        going.end(REJECTED, f"the challenger is not exported: {challenger.why}")
+        running.end_cycle(REJECTED, f"the challenger is not exported: {challenger.reason}")
         return
-    going.note(challenger=_publish(registry, version, challenger).ref)
-    bounds = Bounds(**cfg.gate)
+    running.note_progress(challenger=_publish_challenger(registry, version, challenger).ref)
+    bounds = GateLimits(**cfg.gate)
     names = [servable.labels[number] for number in window.classes[window.held_out].tolist()]
-    say([f"retrain   {going.turn.challenger} against {version.ref}, on the same samples"], masker)
-    judged = judge(
+    print_masked_lines([f"retrain   {running.cycle.challenger} against {version.ref}, on the same samples"], masker)
+    judged = compare_with_champion(
         servable,
         load(challenger.servable),
         [(window.raw[window.held_out], names)],
-        champion.original(servable.labels),
+        champion.read_original_samples(servable.labels),
         bounds,
     )
-    going.note(figures=judged.figures)
-    _decide(registry, version, judged, going)
+    running.note_progress(figures=judged.metrics)
+    _decide_promotion(registry, version, judged, running)
 
 
-def _decide(registry: LocalRegistry, champion: Version, judged: Judged, going: _Going) -> None:
+def _decide_promotion(registry: LocalRegistry, champion: Version, judged: GateDecision, running: _RunningCycle) -> None:
     """Promote the challenger if it passes every gate and the champion was not changed meanwhile."""
     from mlscale.retrain.journal import OVERTAKEN, PROMOTED, REJECTED
     from mlscale.versions.version_reference import CHAMPION
 
-    if judged.against:
-        going.end(REJECTED, "; ".join(judged.against))
+    if judged.objections:
+        running.end_cycle(REJECTED, "; ".join(judged.objections))
         return
     try:
         # Compare and swap: the registry refuses if the champion is no longer the one that was compared.
-        registry.promote(str(going.turn.challenger), replacing=champion.ref)
+        registry.promote(str(running.cycle.challenger), replacing=champion.ref)
     except MLScaleError as error:
         # The champion is still the same, so the promotion failed for another reason.
-        if registry.aliases(champion.name).of.get(CHAMPION) == champion.number:
+        if registry.get_aliases(champion.name).of.get(CHAMPION) == champion.number:
             raise
-        going.end(OVERTAKEN, f"{error.what}: {error.why}")
+        running.end_cycle(OVERTAKEN, f"{error.what}: {error.why}")
         return
-    going.end(PROMOTED, "all gates held")
+    running.end_cycle(PROMOTED, "all gates held")
 
 
-def _window(cfg: DictConfig, model: str, servable: Any) -> Window:
+def _take_window(cfg: DictConfig, model: str, servable: Any) -> LabelledWindow:
     from mlscale.events.store import EventStore
-    from mlscale.retrain.labelled_window import window
+    from mlscale.retrain.labelled_window import select_labelled_window
 
     since = datetime.now(UTC) - timedelta(hours=cfg.window.hours) if cfg.window.hours is not None else None
     events = EventStore(Path(cfg.events).expanduser()).joined(model, since=since, samples=True)
-    return window(
+    return select_labelled_window(
         events,
         servable.input,
         servable.labels,
@@ -186,7 +194,7 @@ def _window(cfg: DictConfig, model: str, servable: Any) -> Window:
     )
 
 
-def _publish(registry: LocalRegistry, champion: Version, challenger: Challenger) -> Version:
+def _publish_challenger(registry: LocalRegistry, champion: Version, challenger: Challenger) -> Version:
     from mlscale.versions.from_servable import publish_servable
     from mlscale.versions.version_reference import CHALLENGER
 
@@ -201,21 +209,21 @@ def _publish(registry: LocalRegistry, champion: Version, challenger: Challenger)
     ).version
 
 
-def _too_early(cfg: DictConfig, journal: Journal, champion: Version) -> Result | None:
+def _refuse_if_early(cfg: DictConfig, journal: RetrainingJournal, champion: Version) -> Result | None:
     """Return the result of a cycle that is not allowed yet; None for one that is."""
     from mlscale.retrain.journal import REJECTED
-    from mlscale.retrain.retry_guard import not_before
+    from mlscale.retrain.retry_guard import compute_earliest_start
 
-    turns = journal.turns()
+    cycles = journal.read_cycles()
     # Each rejection makes the pause longer: training again on nearly the same window rarely helps.
-    earliest = None if cfg.force else not_before(turns, **cfg.guard)
+    earliest = None if cfg.force else compute_earliest_start(cycles, **cfg.guard)
     if earliest is None or datetime.now(UTC) >= earliest:
         return None
-    rejected = sum(turn.decision == REJECTED for turn in turns)
+    rejected = sum(cycle.decision == REJECTED for cycle in cycles)
     sentence = (
         f"{champion.ref} is not retrained before {earliest.astimezone():%Y-%m-%d %H:%M %Z}: a turn ended on "
-        f"{turns[-1].ended[:16]} ({turns[-1].decision}), and {rejected} of {len(turns)} were rejected; force=true does "
-        "it now"
+        f"{cycles[-1].ended[:16]} ({cycles[-1].decision}), and {rejected} of {len(cycles)} were rejected; "
+        "force=true does it now"
     )
     wait = (earliest - datetime.now(UTC)).total_seconds()
     return Result("retrain", False, sentence, {"wait_s": wait}, {"journal": str(journal.path)})

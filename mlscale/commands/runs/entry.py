@@ -9,23 +9,23 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mlscale.commands.options import Options, read
+from mlscale.commands.options import Options, read_options
 from mlscale.commands.runs import COMMAND
 from mlscale.commands.runs import list_checkpoints as run_checkpoints
 from mlscale.errors import Exit, MLScaleError
-from mlscale.report import duration, key_values, number, size, table
-from mlscale.report.text import columns_of, label
-from mlscale.report.text import metric as shown_metric
-from mlscale.runs.compare import Pairs, compare
+from mlscale.report import format_duration, format_key_values, format_number, format_size, format_table
+from mlscale.report.text import format_metric as shown_metric
+from mlscale.report.text import format_metric_name, measure_width
+from mlscale.runs.compare import Pairs, compare_runs
 from mlscale.runs.edited import report_edits
-from mlscale.runs.find import damaged, find, list_runs
+from mlscale.runs.find import find_corrupted_runs, find_run, list_runs
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.overview import Overview, grouped, overview, sweep_id
-from mlscale.runs.remove import remove
+from mlscale.runs.overview import RunOverview, group_by_sweep, parse_sweep_id, summarize_run
+from mlscale.runs.remove import remove_runs
 
 _COLUMNS = ("id", "name", "started", "status", "metric", "time", "overrides")
-_LESS_NEEDED = ("overrides", "time", "started", "metric")  # what a narrow terminal goes without, in this order
-_SHORTENED = 12  # characters of a name or of the overrides that are still worth showing
+_DROPPABLE_COLUMNS = ("overrides", "time", "started", "metric")  # what a narrow terminal goes without, in this order
+_MIN_COLUMN_WIDTH = 12  # characters of a name or of the overrides that are still worth showing
 
 
 def main(argv: Sequence[str]) -> int:
@@ -34,16 +34,23 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         MLScaleError: no such run, or one that must not be removed.
     """
-    options = read("runs", COMMAND.actions, argv)
-    actions = {"ls": _ls, "show": _show, "resume": _resume, "checkpoints": _checkpoints, "diff": _diff, "rm": _rm}
-    actions["send"] = _send
+    options = read_options("runs", COMMAND.actions, argv)
+    actions = {
+        "ls": _list_runs,
+        "show": _show_run,
+        "resume": _resume_run,
+        "checkpoints": _list_checkpoints,
+        "diff": _compare_runs,
+        "rm": _remove_runs,
+    }
+    actions["send"] = _send_pending
     return actions[options.action](options)
 
 
-def _ls(options: Options) -> int:
+def _list_runs(options: Options) -> int:
     # Limited before the overviews, which read several files of each run.
-    runs = [overview(run) for run in list_runs(options.runs_dir)[: options.limit or None]]
-    broken = damaged(options.runs_dir)
+    runs = [summarize_run(run) for run in list_runs(options.runs_dir)[: options.limit or None]]
+    broken = find_corrupted_runs(options.runs_dir)
     if options.output == "json":
         return _print_json(
             {"runs": [asdict(run) for run in runs], "damaged": {str(p): why for p, why in broken.items()}}
@@ -52,60 +59,68 @@ def _ls(options: Options) -> int:
         print(f"no runs in {options.runs_dir}; mlscale +recipe=resnet makes one")
     rows: list[Sequence[object]] = []
     # The runs of a sweep are listed together, at the place of its newest run.
-    for sweep, members in grouped(runs):
+    for sweep, members in group_by_sweep(runs):
         if sweep:
             states = [member.status for member in members]
             counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
             rows.append(
-                (sweep_id(sweep), f"sweep of {len(members)}", _date(members[-1].created), counts, None, None, "")
+                (
+                    parse_sweep_id(sweep),
+                    f"sweep of {len(members)}",
+                    _format_date(members[-1].created),
+                    counts,
+                    None,
+                    None,
+                    "",
+                )
             )
         # Indented below the line of their sweep.
-        rows += [_row(member, "  " if sweep else "") for member in members]
+        rows += [_format_run_row(member, "  " if sweep else "") for member in members]
     if rows:
         # Without a terminal (a pipe, a file) nothing is shortened.
-        print(_fitting(rows, _COLUMNS, shutil.get_terminal_size(fallback=(10_000, 24)).columns))
+        print(_fit_columns(rows, _COLUMNS, shutil.get_terminal_size(fallback=(10_000, 24)).columns))
     for path, why in broken.items():
         print(f"damaged: {path} ({why})", file=sys.stderr)
     return int(Exit.DONE)
 
 
-def _fitting(rows: Sequence[Sequence[object]], names: Sequence[str], width: int) -> str:
+def _fit_columns(rows: Sequence[Sequence[object]], names: Sequence[str], width: int) -> str:
     """Return the table with the columns that fit into `width`. Names and overrides are shortened, ids never."""
-    whole = [max(columns_of(str(cell)) for cell in column) for column in zip(names, *rows, strict=True)]
+    whole = [max(measure_width(str(cell)) for cell in column) for column in zip(names, *rows, strict=True)]
     least = [
-        min(room, _SHORTENED) if name in ("name", "overrides") else room
-        for name, room in zip(names, whole, strict=True)
+        min(spare, _MIN_COLUMN_WIDTH) if name in ("name", "overrides") else spare
+        for name, spare in zip(names, whole, strict=True)
     ]
     shown = list(range(len(names)))
-    for dropped in _LESS_NEEDED:
+    for dropped in _DROPPABLE_COLUMNS:
         # Two spaces between columns, none after the last.
         if sum(least[index] + 2 for index in shown) - 2 > width:
             shown.remove(names.index(dropped))
-    room = max(0, width - sum(least[index] + 2 for index in shown) + 2)
+    spare = max(0, width - sum(least[index] + 2 for index in shown) + 2)
     cut = {}
     for index in shown:
-        cut[index] = min(whole[index], least[index] + room)
-        room -= cut[index] - least[index]
-    cells = [[_cut(row[index], cut[index]) for index in shown] for row in rows]
-    return table(cells, [names[index] for index in shown], max(width, sum(cut.values()) + 2 * len(cut)))
+        cut[index] = min(whole[index], least[index] + spare)
+        spare -= cut[index] - least[index]
+    cells = [[_cut_cell(row[index], cut[index]) for index in shown] for row in rows]
+    return format_table(cells, [names[index] for index in shown], max(width, sum(cut.values()) + 2 * len(cut)))
 
 
-def _cut(cell: object, width: int) -> object:
+def _cut_cell(cell: object, width: int) -> object:
     text = str(cell)
-    return cell if cell is None or columns_of(text) <= width else text[: width - 1] + "…"
+    return cell if cell is None or measure_width(text) <= width else text[: width - 1] + "…"
 
 
-def _row(run: Overview, indent: str) -> Sequence[object]:
-    value = f"{run.metric} {number(run.value)}" if run.value is not None else None
-    took = duration(run.duration_s) if run.duration_s is not None else None
-    return (indent + run.id, run.name, _date(run.created), run.status, value, took, " ".join(run.overrides))
+def _format_run_row(run: RunOverview, indent: str) -> Sequence[object]:
+    value = f"{run.metric} {format_number(run.value)}" if run.value is not None else None
+    took = format_duration(run.duration_s) if run.duration_s is not None else None
+    return (indent + run.id, run.name, _format_date(run.created), run.status, value, took, " ".join(run.overrides))
 
 
-def _show(options: Options) -> int:
-    run = find(options.ref, options.runs_dir)
+def _show_run(options: Options) -> int:
+    run = find_run(options.ref, options.runs_dir)
     document, manifest = run.run, run.manifest
     # On request only: it reads every file of the run, checkpoints included.
-    changed = run.changed() if options.verify else None
+    changed = run.find_changed_artefacts() if options.verify else None
     checkpoints = [(path.relative_to(run.path).as_posix(), path.stat().st_size) for path in run.checkpoints]
     if options.output == "json":
         content = {
@@ -117,53 +132,57 @@ def _show(options: Options) -> int:
         }
         report_edits(run)
         return _print_json({**content, "results": run.results, "derived": run.derived, "config": run.config_text})
-    print(key_values([("run", run.path), ("status", run.status), *_about(document, manifest)]))
-    for verb, result in run.results.items():
+    print(format_key_values([("run", run.path), ("status", run.status), *_describe_run(document, manifest)]))
+    for command, result in run.results.items():
         metrics = [
-            (label(name), shown_metric(name, value)) for name, value in result["metrics"].items() if value is not None
+            (format_metric_name(name), shown_metric(name, value))
+            for name, value in result["metrics"].items()
+            if value is not None
         ]
-        _section(f"result of {verb}", result["sentence"] + ("\n" + key_values(metrics) if metrics else ""))
-    _section("checkpoints", key_values([(name, size(count)) for name, count in checkpoints]))
-    _section("derived", key_values(list(run.derived.items())))
+        _print_section(
+            f"result of {command}", result["sentence"] + ("\n" + format_key_values(metrics) if metrics else "")
+        )
+    _print_section("checkpoints", format_key_values([(name, format_size(count)) for name, count in checkpoints]))
+    _print_section("derived", format_key_values(list(run.derived.items())))
     report_edits(run)
     # Masked again: a run of an earlier version, or an edited one, may hold a literal secret.
-    _section("config", run.masker.mask(run.config_text).rstrip())
+    _print_section("config", run.masker.mask_text(run.config_text).rstrip())
     if changed is not None:
         verdict = "\n".join(changed) if changed else "every file is as it was sealed" if manifest else "not sealed yet"
-        _section("files that changed since the seal", verdict)
+        _print_section("files that changed since the seal", verdict)
     return int(Exit.USER if changed else Exit.DONE)
 
 
-def _resume(options: Options) -> int:
+def _resume_run(options: Options) -> int:
     from mlscale import commands
-    from mlscale.assembly.ready import ready
+    from mlscale.assembly.ready import compose_from_overrides
     from mlscale.launch.threads import wait_passively
-    from mlscale.report import emit
-    from mlscale.secrets.mask import Masker, masked_output
+    from mlscale.report import print_result
+    from mlscale.secrets.mask import Masker, mask_output
 
     wait_passively()
     # The same as `mlscale train resume=…`: one implementation of resuming.
-    cfg = ready("train", [f"resume={options.ref}", *options.overrides])
-    result = commands.run("train", cfg)
-    with masked_output(Masker.of(cfg)):
-        emit(result, cfg.output)
+    cfg = compose_from_overrides("train", [f"resume={options.ref}", *options.overrides])
+    result = commands.run_checked_config("train", cfg)
+    with mask_output(Masker.create_for_run(cfg)):
+        print_result(result, cfg.output)
     return int(Exit.DONE if result.ok else Exit.GATE)
 
 
-def _send(options: Options) -> int:
-    from mlscale.commands.runs.send_pending import send
+def _send_pending(options: Options) -> int:
+    from mlscale.commands.runs.send_pending import send_pending_entries
 
-    return send(find(options.ref, options.runs_dir))
+    return send_pending_entries(find_run(options.ref, options.runs_dir))
 
 
-def _about(document: dict[str, Any], manifest: dict[str, Any] | None) -> list[tuple[str, object]]:
+def _describe_run(document: dict[str, Any], manifest: dict[str, Any] | None) -> list[tuple[str, object]]:
     code = document["code"] or {}
     commit = (
         f"{code['commit'][:12]}{' and uncommitted changes' if code['dirty'] else ''}" if code.get("commit") else None
     )
     rows = [
-        ("started", _date(document["created"])),
-        ("took", duration(manifest["duration_s"]) if manifest else None),
+        ("started", _format_date(document["created"])),
+        ("took", format_duration(manifest["duration_s"]) if manifest else None),
         ("verb", document["verb"]),
         ("overrides", " ".join(document["overrides"]) or None),
         ("seed", document["seed"]),
@@ -178,44 +197,47 @@ def _about(document: dict[str, Any], manifest: dict[str, Any] | None) -> list[tu
     return [(name, value) for name, value in rows if value is not None]
 
 
-def _checkpoints(options: Options) -> int:
-    return run_checkpoints.show(find(options.ref, options.runs_dir), as_json=options.output == "json")
+def _list_checkpoints(options: Options) -> int:
+    return run_checkpoints.show_checkpoints(find_run(options.ref, options.runs_dir), as_json=options.output == "json")
 
 
-def _diff(options: Options) -> int:
-    first, second = find(options.first, options.runs_dir), find(options.second, options.runs_dir)
+def _compare_runs(options: Options) -> int:
+    first, second = find_run(options.first, options.runs_dir), find_run(options.second, options.runs_dir)
     for run in (first, second):
         report_edits(run)
-    difference = compare(first, second)
+    difference = compare_runs(first, second)
     if options.output == "json":
         return _print_json({"first": str(first.path), "second": str(second.path), **difference.as_dict()})
     names = ("", first.path.name, second.path.name)
-    print(key_values([("first", first.path), ("second", second.path)]))
+    print(format_key_values([("first", first.path), ("second", second.path)]))
     shown = {"config": difference.config, "started from": difference.facts, "derived": difference.derived}
     for title, pairs in shown.items():
-        _section(title, _side_by_side(pairs, names))
-    metrics = [(label(name), *(_metric(name, value) for value in pair)) for name, pair in difference.metrics.items()]
-    _section("metrics", table(metrics, names) if metrics else "")
-    _section("code", "\n".join(difference.code))
-    _section("packages", _side_by_side(difference.packages, names))
+        _print_section(title, _format_pairs(pairs, names))
+    metrics = [
+        (format_metric_name(name), *(_format_metric_value(name, value) for value in pair))
+        for name, pair in difference.metrics.items()
+    ]
+    _print_section("metrics", format_table(metrics, names) if metrics else "")
+    _print_section("code", "\n".join(difference.code))
+    _print_section("packages", _format_pairs(difference.packages, names))
     if not (any(shown.values()) or difference.code or difference.packages):
         print("\nthey were started the same way")
     return int(Exit.DONE)
 
 
-def _rm(options: Options) -> int:
+def _remove_runs(options: Options) -> int:
     # By path: two names may mean the same run.
-    runs = list({run.path: run for run in (find(ref, options.runs_dir) for ref in options.ref)}.values())
-    if not options.yes and not _confirmed(runs):
+    runs = list({run.path: run for run in (find_run(ref, options.runs_dir) for ref in options.ref)}.values())
+    if not options.yes and not _confirm_removal(runs):
         return int(Exit.USER)
-    remove(runs)
+    remove_runs(runs)
     if options.output == "json":
         return _print_json({"removed": [str(run.path) for run in runs]})
     print("\n".join(f"removed {run.path}" for run in runs))
     return int(Exit.DONE)
 
 
-def _confirmed(runs: Sequence[RunFolder]) -> bool:
+def _confirm_removal(runs: Sequence[RunFolder]) -> bool:
     # A script must not wait forever for an answer.
     if not sys.stdin.isatty():
         raise MLScaleError("removing runs can't be undone", why="there is no terminal to ask on", fix="add yes=true")
@@ -227,24 +249,24 @@ def _confirmed(runs: Sequence[RunFolder]) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _side_by_side(pairs: Pairs, names: Sequence[str]) -> str:
-    return table([(name, *map(_value, pair)) for name, pair in pairs.items()], names) if pairs else ""
+def _format_pairs(pairs: Pairs, names: Sequence[str]) -> str:
+    return format_table([(name, *map(_format_value, pair)) for name, pair in pairs.items()], names) if pairs else ""
 
 
-def _value(value: object) -> object:
+def _format_value(value: object) -> object:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict | bool) else value
 
 
-def _metric(name: str, value: float | None) -> str | None:
+def _format_metric_value(name: str, value: float | None) -> str | None:
     return None if value is None else shown_metric(name, value)
 
 
-def _section(title: str, text: str) -> None:
+def _print_section(title: str, text: str) -> None:
     if text:
         print(f"\n{title}\n" + "\n".join("  " + line for line in text.splitlines()))
 
 
-def _date(created: str) -> str:
+def _format_date(created: str) -> str:
     return created[:16].replace("T", " ")
 
 

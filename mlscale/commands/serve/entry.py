@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from mlscale.assembly.build import build
 from mlscale.errors import MLScaleError, raise_all
-from mlscale.export.required_extras import need
-from mlscale.report import Result, duration
+from mlscale.export.required_extras import require_extra
+from mlscale.report import Result, format_duration
 from mlscale.secrets.mask import Masker
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mlscale.serve.server import Served, Settings
+    from mlscale.serve.server import ServerSettings, ServerSummary
 
 
 def run(cfg: DictConfig) -> Result:
@@ -26,36 +26,36 @@ def run(cfg: DictConfig) -> Result:
             code 5).
     """
     # uvloop does not exist for Windows.
-    need("serve", "httptools", "onnxruntime", "pyarrow", *(() if sys.platform == "win32" else ("uvloop",)))
+    require_extra("serve", "httptools", "onnxruntime", "pyarrow", *(() if sys.platform == "win32" else ("uvloop",)))
     # Before the model is loaded, and all at once.
-    raise_all(_out_of_range(cfg))
-    from mlscale.serve.hot_swap import Source
-    from mlscale.serve.server import serve
+    raise_all(_list_range_problems(cfg))
+    from mlscale.serve.hot_swap import ModelSource
+    from mlscale.serve.server import serve_model
 
-    masker = Masker.of(cfg)
+    masker = Masker.create_for_run(cfg)
 
-    def say(line: str) -> None:
-        print(masker.mask(line), file=sys.stderr, flush=True)
+    def print_masked(line: str) -> None:
+        print(masker.mask_text(line), file=sys.stderr, flush=True)
 
     registry = build(cfg.registry, "registry")
-    source = Source(str(cfg.ref), registry, Path(cfg.runs_dir), cfg.threads, cfg.max_batch)
-    return _result(serve(source, _settings(cfg), say))
+    source = ModelSource(str(cfg.ref), registry, Path(cfg.runs_dir), cfg.threads, cfg.max_batch)
+    return _build_serve_result(serve_model(source, _read_serve_settings(cfg), print_masked))
 
 
-def _settings(cfg: DictConfig) -> Settings:
+def _read_serve_settings(cfg: DictConfig) -> ServerSettings:
     from mlscale.events.store import EventStore
-    from mlscale.serve.http.access import Access, checked_key
-    from mlscale.serve.http.exchange import Limits
-    from mlscale.serve.http.tls import tls_context
-    from mlscale.serve.server import Settings
+    from mlscale.serve.http.access import Access, encode_key
+    from mlscale.serve.http.exchange import ConnectionLimits
+    from mlscale.serve.http.tls import load_tls_context
+    from mlscale.serve.server import ServerSettings
 
     # Behind a proxy all connections come from the proxy's address.
     per_address = None if cfg.behind_proxy else cfg.max_connections_per_address
-    return Settings(
+    return ServerSettings(
         host=str(cfg.host),
         port=int(cfg.port),
         max_queue=int(cfg.max_queue),
-        limits=Limits(
+        limits=ConnectionLimits(
             body_bytes=int(cfg.max_body_bytes),
             memory_bytes=int(cfg.max_memory_bytes),
             connections=int(cfg.max_connections),
@@ -76,31 +76,31 @@ def _settings(cfg: DictConfig) -> Settings:
         sample_share=float(cfg.sample_share),
         flush_s=float(cfg.flush_s),
         events_bytes=int(cfg.max_events_bytes),
-        access=Access(checked_key(cfg.api_key), frozenset(str(host).lower() for host in cfg.hosts)),
-        tls=tls_context(Path(cfg.tls_cert), Path(cfg.tls_key)) if cfg.tls_cert else None,
+        access=Access(encode_key(cfg.api_key), frozenset(str(host).lower() for host in cfg.hosts)),
+        tls=load_tls_context(Path(cfg.tls_cert), Path(cfg.tls_key)) if cfg.tls_cert else None,
         behind_proxy=bool(cfg.behind_proxy),
     )
 
 
-_AT_LEAST: dict[str, Any] = {
+_MINIMUMS: dict[str, Any] = {
     "port": 0, "threads": 1, "max_batch": 1, "max_queue": 1, "poll_s": 0.01, "sample_share": 0,
     "flush_s": 0.01,
     "max_events_bytes": 1 << 20, "max_body_bytes": 1024, "max_connections": 1, "max_connections_per_address": 1,
     "head_timeout_s": 0.1, "timeout_s": 0.1, "idle_s": 0.1, "drain_s": 0, "unready_s": 0,
 }  # fmt: skip
-_AT_MOST: dict[str, Any] = {"port": 65535, "sample_share": 1}
+_MAXIMUMS: dict[str, Any] = {"port": 65535, "sample_share": 1}
 
 
-def _out_of_range(cfg: DictConfig) -> list[MLScaleError]:
+def _list_range_problems(cfg: DictConfig) -> list[MLScaleError]:
     problems = [
         MLScaleError(f"{key} is {cfg[key]}", where=key, why=f"it is at least {least}", fix=f"{key}={least}")
-        for key, least in _AT_LEAST.items()
+        for key, least in _MINIMUMS.items()
         # Negated, so that NaN is refused.
         if cfg[key] is not None and not cfg[key] >= least
     ]
     problems += [
         MLScaleError(f"{key} is {cfg[key]}", where=key, why=f"it is at most {most}", fix=f"{key}={most}")
-        for key, most in _AT_MOST.items()
+        for key, most in _MAXIMUMS.items()
         if cfg[key] > most
     ]
     if cfg.max_queue < cfg.max_batch:
@@ -135,25 +135,25 @@ def _out_of_range(cfg: DictConfig) -> list[MLScaleError]:
     return problems
 
 
-def _result(served: Served) -> Result:
+def _build_serve_result(served: ServerSummary) -> Result:
     metrics = served.metrics
     samples, latency = sum(metrics.predictions.values()), metrics.latency
     lost = f", {served.dropped:,} events lost" if served.dropped else ""
     sentence = (
-        f"{served.version} served for {duration(served.seconds)}: {metrics.answered:,} requests, {samples:,} samples, "
-        f"{metrics.failed:,} failed{lost}"
+        f"{served.version} served for {format_duration(served.seconds)}: {metrics.answered:,} requests, "
+        f"{samples:,} samples, {metrics.failed:,} failed{lost}"
     )
     # A server without requests has no quantiles.
     within = {"p50": 0.5, "p99": 0.99} if latency.count else {}
     return Result(
-        verb="serve",
+        command="serve",
         ok=True,
         sentence=sentence,
         metrics={
             "requests": metrics.answered,
             "samples": samples,
             "failed_requests": metrics.failed,
-            **{f"{name}_latency_at_most_ms": 1000 * latency.quantile(share) for name, share in within.items()},
+            **{f"{name}_latency_at_most_ms": 1000 * latency.compute_quantile(share) for name, share in within.items()},
             # 1 instead of 0: without a batch the mean is 0, not an error.
             "samples_per_batch": metrics.batches.total / max(1, metrics.batches.count),
             "swaps": metrics.swaps["ok"],

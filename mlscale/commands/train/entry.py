@@ -14,38 +14,38 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from mlscale.assembly.end_notification import tell_end
-from mlscale.assembly.first_weights import initial_of
-from mlscale.assembly.precision_probe import is_auto, kept, settled
-from mlscale.atomic_files import check_writable, remove_empty
-from mlscale.config.checks.notices import notices, unpromised_data
-from mlscale.config.checks.trust import distrusted
-from mlscale.config.composition.frozen import composed, with_derived
-from mlscale.config.derive import derive
-from mlscale.config.metric_choice import kept_choice
+from mlscale.assembly.end_notification import notify_run_end
+from mlscale.assembly.first_weights import resolve_first_weights
+from mlscale.assembly.precision_probe import is_auto, restore_probe_outcome, settle_precision
+from mlscale.atomic_files import check_writable, remove_empty_folders
+from mlscale.config.checks.notices import collect_notices, get_unpromised_source
+from mlscale.config.checks.trust import find_distrusted
+from mlscale.config.composition.frozen import add_derived, load_composed
+from mlscale.config.derive import derive_values
+from mlscale.config.metric_choice import reuse_choice
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch.garbage_collection import put_off
-from mlscale.launch.start_notices import say, start_lines
-from mlscale.report import Result, keep, number
-from mlscale.report.curves import curves
-from mlscale.report.text import percent
+from mlscale.launch.garbage_collection import defer_garbage_collection
+from mlscale.launch.start_notices import format_start_lines, print_masked_lines
+from mlscale.report import Result, format_number, save_result
+from mlscale.report.curves import build_metric_plots
+from mlscale.report.text import format_percent
 from mlscale.runs import ownership as own
-from mlscale.runs.code_snapshot import Snapshot, take
-from mlscale.runs.find import find, unfinished
+from mlscale.runs.code_snapshot import CodeSnapshot, take_snapshot
+from mlscale.runs.find import find_run, find_unfinished_run
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.identity import config_hash
-from mlscale.runs.initial_source import Initial
-from mlscale.runs.lock import claimed, held
-from mlscale.runs.resume_plan import AUTO, open_attempt, to_go_on, unfinished_line
-from mlscale.secrets.config_secrets import protect
+from mlscale.runs.identity import compute_config_hash
+from mlscale.runs.initial_source import InitialWeights
+from mlscale.runs.lock import hold_run_lock, lock_runs_root
+from mlscale.runs.resume_plan import AUTO, find_run_to_resume, format_unfinished_line, open_attempt
+from mlscale.secrets.config_secrets import protect_config
 from mlscale.secrets.mask import Masker
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_PROBE = "results/precision.json"  # the chosen precision compared with fp32, where both were measured
+_PROBE_FILE = "results/precision.json"  # the chosen precision compared with fp32, where both were measured
 # The same values stand under a name of their own: the epoch's mean loss is train/loss, the peak is peak_memory_bytes.
-_TOLD_ONCE = ("train/loss_epoch", "train/peak_memory_gib")
+_DUPLICATE_METRICS = ("train/loss_epoch", "train/peak_memory_gib")
 
 
 def run(cfg: DictConfig) -> Result:
@@ -54,64 +54,73 @@ def run(cfg: DictConfig) -> Result:
     Raises:
         MLScaleError: what the data or the machine lacks, before anything starts; or what ended the run.
     """
-    from mlscale.assembly.launch import launch
-    from mlscale.launch.local_launch import warm_up
+    from mlscale.assembly.launch import launch_training
+    from mlscale.launch.local_launch import start_fork_server
 
     # The fork server imports torch while this process prepares the data.
-    warm_up(cfg.trainer.devices)
-    masker = Masker.of(cfg)
-    with put_off():
-        from mlscale.assembly.facts import data_facts
-        from mlscale.launch.local_devices import this_machine
+    start_fork_server(cfg.trainer.devices)
+    masker = Masker.create_for_run(cfg)
+    with defer_garbage_collection():
+        from mlscale.assembly.facts import collect_data_facts
+        from mlscale.launch.local_devices import detect_local_devices
 
-        machine = this_machine()
+        machine = detect_local_devices()
         import_module("mlscale.assembly.run")
-    facts = data_facts(cfg)
-    derived = derive(cfg, facts, machine)
-    start = Start.of(cfg, masker)
+    facts = collect_data_facts(cfg)
+    derived = derive_values(cfg, facts, machine)
+    start = RunStart.prepare_start(cfg, masker)
     # The run's lock is taken inside the lock of the runs folder, and held until the end of the run.
     with contextlib.ExitStack() as locks:
-        with claimed(Path(cfg.runs_dir), wanted=cfg.resume == AUTO) as made:
-            locks.callback(remove_empty, made)  # a start that is refused leaves nothing
-            earlier = to_go_on(cfg.resume, start.config_yaml, start.digest, Path(cfg.runs_dir)) if cfg.resume else None
-            origin = Origin() if earlier else Origin.of(cfg)
+        with lock_runs_root(Path(cfg.runs_dir), wanted=cfg.resume == AUTO) as made:
+            locks.callback(remove_empty_folders, made)  # a start that is refused leaves nothing
+            earlier = (
+                find_run_to_resume(cfg.resume, start.config_yaml, start.digest, Path(cfg.runs_dir))
+                if cfg.resume
+                else None
+            )
+            origin = RunOrigin() if earlier else RunOrigin.resolve_origin(cfg)
             # A resumed run keeps the precision that its first attempt has chosen: another one would give other numbers.
-            probed = None if earlier else settled(cfg, derived, machine)
-            derived |= _choices_before(cfg, earlier) if earlier else probed.outcome if probed else {}
-            folder = earlier or create(cfg, start, derived, masker, origin)
-            locks.enter_context(held(folder))
+            probed = None if earlier else settle_precision(cfg, derived, machine)
+            derived |= _restore_choices(cfg, earlier) if earlier else probed.outcome if probed else {}
+            folder = earlier or create_run_folder(cfg, start, derived, masker, origin)
+            locks.enter_context(hold_run_lock(folder))
         inexact: tuple[str, ...] = ()
-        checkpoint, lines = None, [*origin.lines(), *start.unfinished(cfg, folder), *_unproven(folder)]
+        checkpoint, lines = (
+            None,
+            [*origin.format_lines(), *start.describe_unfinished_run(cfg, folder), *_describe_trust_need(folder)],
+        )
         if probed is not None:
             lines.append(probed.line)
-            folder.write_json(_PROBE, dict(probed.figures))
+            folder.write_json(_PROBE_FILE, dict(probed.metrics))
         if earlier is not None:
-            going = open_attempt(folder, derived["world_size"], start.digest)
-            folder.set_anew(start.config_yaml, derived)
-            checkpoint, lines, inexact = going.checkpoint, list(going.lines), going.inexact
+            attempt = open_attempt(folder, derived["world_size"], start.digest)
+            folder.update_config(start.config_yaml, derived)
+            checkpoint, lines, inexact = attempt.checkpoint, list(attempt.lines), attempt.inexact
         # Read back from the folder, which has added run_dir and name.
-        ready = with_derived(cfg, folder.derived)
-        say((*start_lines(ready, facts), *lines, *notices(ready, machine)), masker)
+        resolved_cfg = add_derived(cfg, folder.derived)
+        print_masked_lines(
+            (*format_start_lines(resolved_cfg, facts), *lines, *collect_notices(resolved_cfg, machine)), masker
+        )
         try:
-            launch(folder.path, derived["world_size"], checkpoint)
+            launch_training(folder.path, derived["world_size"], checkpoint)
         # Also Ctrl-C and signals: every run that has started is sealed.
         except BaseException as error:
             if earlier is None and isinstance(error, MLScaleError) and error.unbuilt and error.exit == Exit.USER:
-                folder.discard()  # a config that is refused leaves nothing
+                folder.discard_run()  # a config that is refused leaves nothing
             else:
                 _seal_failed(folder, error)
-                tell_end(ready, folder)
+                notify_run_end(resolved_cfg, folder)
             raise
-        ready = with_derived(cfg, folder.derived)  # the metric may have been chosen meanwhile
+        resolved_cfg = add_derived(cfg, folder.derived)  # the metric may have been chosen meanwhile
         # Before the seal, which records the digests of all files.
-        result = keep(conclude(ready, folder, inexact), folder)
-        folder.seal("done", metrics=result.metrics, sentence=result.sentence)
-        tell_end(ready, folder)
+        result = save_result(build_train_result(resolved_cfg, folder, inexact), folder)
+        folder.seal_run("done", metrics=result.metrics, sentence=result.sentence)
+        notify_run_end(resolved_cfg, folder)
     return result
 
 
 @dataclass(frozen=True)
-class Start:
+class RunStart:
     """The start of a run, before it has a folder.
 
     Attributes:
@@ -120,20 +129,20 @@ class Start:
     """
 
     config_yaml: str
-    code: Snapshot | None
+    code: CodeSnapshot | None
 
     @classmethod
-    def of(cls, cfg: DictConfig, masker: Masker) -> Start:
+    def prepare_start(cls, cfg: DictConfig, masker: Masker) -> RunStart:
         """Return the start of a run. Literal secrets go into the environment: no file holds them, and ranks still see
         them.
         """
         plain = cfg.copy()
         plain.derived = dict.fromkeys(plain.derived)
-        protected, environment = protect(plain)
+        protected, environment = protect_config(plain)
         os.environ.update(environment)
         check_writable(Path(cfg.runs_dir))  # before anything is printed about a run that can't start
-        code = take() if cfg.snapshot else None
-        say(code.warnings() if code else [], masker)
+        code = take_snapshot() if cfg.snapshot else None
+        print_masked_lines(code.format_warnings() if code else [], masker)
         return cls(OmegaConf.to_yaml(OmegaConf.create(protected)), code)
 
     @property
@@ -141,15 +150,17 @@ class Start:
         """The SHA-256 of the code."""
         return self.code.digest if self.code else None
 
-    def unfinished(self, cfg: DictConfig, new: RunFolder) -> list[str]:
+    def describe_unfinished_run(self, cfg: DictConfig, new: RunFolder) -> list[str]:
         """Return a line that names a run of the same config and code which was cut short, if there is one."""
-        run = unfinished(config_hash(self.config_yaml), self.digest, Path(cfg.runs_dir), but=new.id)
+        run = find_unfinished_run(
+            compute_config_hash(self.config_yaml), self.digest, Path(cfg.runs_dir), exclude_id=new.id
+        )
         stopped = run is not None and run.checkpoints and run.status in ("crashed", "failed", "interrupted")
-        return [unfinished_line(run)] if run is not None and stopped else []
+        return [format_unfinished_line(run)] if run is not None and stopped else []
 
 
 @dataclass(frozen=True)
-class Origin:
+class RunOrigin:
     """The origin of a new run: none, by default.
 
     Attributes:
@@ -157,17 +168,17 @@ class Origin:
         like: the run whose config it has.
     """
 
-    initial: Initial | None = None
+    initial: InitialWeights | None = None
     like: RunFolder | None = None
 
     @classmethod
-    def of(cls, cfg: DictConfig) -> Origin:
+    def resolve_origin(cls, cfg: DictConfig) -> RunOrigin:
         """Return the origin that the config names.
 
         Raises:
             MLScaleError: the run or checkpoint is not found, or corrupt.
         """
-        return cls(initial_of(cfg), find(cfg.like, cfg.runs_dir) if cfg.like else None)
+        return cls(resolve_first_weights(cfg), find_run(cfg.like, cfg.runs_dir) if cfg.like else None)
 
     @property
     def parent(self) -> str | None:
@@ -176,24 +187,26 @@ class Origin:
         of_weights = self.initial.run if self.initial else None
         return of_weights or (self.like.id if self.like else None)
 
-    def lines(self) -> list[str]:
+    def format_lines(self) -> list[str]:
         """Return the lines that report it."""
         lines = [f"like      {self.like.path.name}"] if self.like else []
-        return lines + ([self.initial.line()] if self.initial else [])
+        return lines + ([self.initial.format_weights_line()] if self.initial else [])
 
 
-def create(cfg: DictConfig, start: Start, derived: dict[str, Any], masker: Masker, origin: Origin) -> RunFolder:
+def create_run_folder(
+    cfg: DictConfig, start: RunStart, derived: dict[str, Any], masker: Masker, origin: RunOrigin
+) -> RunFolder:
     """Make the run folder."""
     return RunFolder.create(
         cfg.runs_dir,
         cfg.name,
-        verb="train",
+        command="train",
         config_yaml=start.config_yaml,
         derived=derived,
         seed=cfg.seed,
         data_version=derived["data_version"],
         label_digest=derived["label_digest"],
-        order_version=_order_version(),
+        order_version=_get_order_version(),
         decode_version=derived.get("decode_version"),
         overrides=list(cfg.derived.overrides or []),
         tags=list(cfg.tags),
@@ -202,13 +215,13 @@ def create(cfg: DictConfig, start: Start, derived: dict[str, Any], masker: Maske
         mode=derived["mode"],
         code=start.code,
         parent=origin.parent,
-        init=origin.initial.document() if origin.initial else None,
+        init=origin.initial.build_init_document() if origin.initial else None,
         sweep=cfg.derived.sweep_dir,
         masker=masker,
     )
 
 
-def _choices_before(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
+def _restore_choices(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     """Return the precision and the metric that the run chose when it began, where its config leaves them open.
 
     Raises:
@@ -216,41 +229,41 @@ def _choices_before(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     """
     try:
         before = run.derived
-    except MLScaleError as damage:
+    except MLScaleError as error:
         if not is_auto(cfg) and cfg.metric is not None and cfg.mode is not None:
             return {}
         why = "which precision or metric the run chose is lost with it"
         fix = f"restore it from a copy, or a new run: mlscale like={run.path}"
-        raise MLScaleError(damage.what, where=damage.where, why=why, fix=fix) from damage
-    return kept(cfg, before) | kept_choice(cfg, before)
+        raise MLScaleError(error.what, where=error.where, why=why, fix=fix) from error
+    return restore_probe_outcome(cfg, before) | reuse_choice(cfg, before)
 
 
-def _unproven(folder: RunFolder) -> list[str]:
+def _describe_trust_need(folder: RunFolder) -> list[str]:
     """Return a line if later commands will not trust this run's config, because its creator can't be proven."""
     # A proof was written, so later commands of this user trust the run (docs/decisions/0021).
     if folder.run.get("proof"):
         return []
-    problems = distrusted(OmegaConf.to_container(composed(folder.path), resolve=False), folder.path)
-    return [f"trust     later commands on this run need trust=true: {own.obstacle()}"] if problems else []
+    problems = find_distrusted(OmegaConf.to_container(load_composed(folder.path), resolve=False), folder.path)
+    return [f"trust     later commands on this run need trust=true: {own.explain_missing_key()}"] if problems else []
 
 
 def _seal_failed(folder: RunFolder, error: BaseException) -> None:
     """Seal a run that ended with `error`; where the disk is full it stays unsealed, and the error is reported."""
     try:
-        folder.seal(_ending(error), sentence=str(error))
+        folder.seal_run(_classify_ending(error), sentence=str(error))
     except MLScaleError as unwritten:
         with contextlib.suppress(OSError):
             print(f"warning   {unwritten.what}: {unwritten.why}", file=sys.stderr, flush=True)
 
 
-def conclude(cfg: DictConfig, folder: RunFolder, inexact: tuple[str, ...] = ()) -> Result:
+def build_train_result(cfg: DictConfig, folder: RunFolder, inexact: tuple[str, ...] = ()) -> Result:
     """Return the result, from what rank 0 left in the run folder; `inexact`: why a resumed run may have other bits."""
     fit = json.loads((folder.path / "results/fit.json").read_text())
     metrics: dict[str, Any] = {}
     if fit["best"] is not None:
         metrics[f"best_{cfg.metric}"] = fit["best"][1]
     # Sorted: the order of logging may change from run to run, and tables are compared.
-    metrics |= {name: fit["metrics"][name] for name in sorted(fit["metrics"]) if name not in _TOLD_ONCE}
+    metrics |= {name: fit["metrics"][name] for name in sorted(fit["metrics"]) if name not in _DUPLICATE_METRICS}
     if fit["samples"] and fit["train_seconds"]:
         # Of the training alone: set-up and validation would make short runs look slow.
         metrics["throughput_samples_per_s"] = fit["samples"] / fit["train_seconds"]
@@ -258,39 +271,39 @@ def conclude(cfg: DictConfig, folder: RunFolder, inexact: tuple[str, ...] = ()) 
     if fit["peak_memory_bytes"]:  # absent for a resumed fit with nothing left to do
         metrics["peak_memory_bytes"] = fit["peak_memory_bytes"]
     metrics |= fit.get("joined", {})
-    if (folder.path / _PROBE).is_file():
-        metrics |= json.loads((folder.path / _PROBE).read_text())
+    if (folder.path / _PROBE_FILE).is_file():
+        metrics |= json.loads((folder.path / _PROBE_FILE).read_text())
     metrics = {name: math.nan if value is None else value for name, value in metrics.items()}  # as `Result.from_dict`
     artifacts, steps = {"run": str(folder.path)}, fit["steps"]
     if fit["best"] is not None:
         artifacts["checkpoint"] = fit["best"][0]
     return Result(
-        verb="train",
+        command="train",
         ok=fit.get("met", True),
         sentence="; ".join(
             [
-                f"{cfg.name}: {_headline(cfg, metrics, fit['best'])} after {steps:,} step{'s' * (steps != 1)}"
-                + _resumed(fit, inexact, unpromised_data(cfg))
-                + _unsaved(fit),
+                f"{cfg.name}: {_format_key_metric(cfg, metrics, fit['best'])} after {steps:,} step{'s' * (steps != 1)}"
+                + _describe_resumption(fit, inexact, get_unpromised_source(cfg))
+                + _format_failed_saves(fit),
                 *fit.get("remarks", ()),
             ]
         ),
         metrics=metrics,
         artifacts=artifacts,
-        figures=curves(folder.path / "logs/metrics.csv", cfg.metric or "train/loss"),
+        figures=build_metric_plots(folder.path / "logs/metrics.csv", cfg.metric or "train/loss"),
     )
 
 
-def _unsaved(fit: dict[str, Any]) -> str:
+def _format_failed_saves(fit: dict[str, Any]) -> str:
     """Return a phrase with the number of checkpoints that could not be saved, if any."""
     count = fit.get("failed_saves", 0)
     return f"; disk full: {count} save{'s' * (count != 1)} of a checkpoint failed" if count else ""
 
 
-def _headline(cfg: DictConfig, metrics: dict[str, Any], best_checkpoint: list[Any] | None) -> str:
+def _format_key_metric(cfg: DictConfig, metrics: dict[str, Any], best_checkpoint: list[Any] | None) -> str:
     """Return the run's metric: at the best checkpoint, and at the end if that differs."""
     ends = (metrics.get(f"best_{cfg.metric}"), metrics.get(cfg.metric))
-    shown = [_shown(cfg.metric, value) for value in ends if value is not None]
+    shown = [_format_metric(cfg.metric, value) for value in ends if value is not None]
     if not shown:
         return f"no {cfg.metric or 'metric'} was logged"
     # Compared as shown: a difference that rounding hides is not worth two numbers.
@@ -299,7 +312,7 @@ def _headline(cfg: DictConfig, metrics: dict[str, Any], best_checkpoint: list[An
     return f"best {cfg.metric} {shown[0]} ({Path(best_checkpoint[0]).name}), {shown[1]} at the end,"
 
 
-def _resumed(fit: dict[str, Any], inexact: tuple[str, ...], data: str) -> str:
+def _describe_resumption(fit: dict[str, Any], inexact: tuple[str, ...], data: str) -> str:
     """Return a phrase about a run that was resumed: bitwise identical is only claimed if nothing is known to differ.
 
     Args:
@@ -315,11 +328,11 @@ def _resumed(fit: dict[str, Any], inexact: tuple[str, ...], data: str) -> str:
     return f"; resumed from step {fit['resumed_step']:,} {held}"
 
 
-def _shown(name: str, value: float) -> str:
-    return percent(value, 2) if name.endswith("accuracy") else number(value)
+def _format_metric(name: str, value: float) -> str:
+    return format_percent(value, 2) if name.endswith("accuracy") else format_number(value)
 
 
-def _ending(error: BaseException) -> str:
+def _classify_ending(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     if isinstance(error, MLScaleError):
@@ -328,7 +341,7 @@ def _ending(error: BaseException) -> str:
     return "failed"
 
 
-def _order_version() -> int:
+def _get_order_version() -> int:
     from mlscale.data.order.permutation import ORDER_VERSION
 
     return ORDER_VERSION

@@ -15,27 +15,27 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from mlscale.assembly.first_weights import initial_of
+from mlscale.assembly.first_weights import resolve_first_weights
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch.start_notices import say
-from mlscale.report import Result, duration
+from mlscale.launch.start_notices import print_masked_lines
+from mlscale.report import Result, format_duration
 from mlscale.runs.folder import RunFolder
-from mlscale.secrets.config_secrets import protect
+from mlscale.secrets.config_secrets import protect_config
 from mlscale.secrets.mask import Masker
 from mlscale.verify_resume import kill_points as kills
 from mlscale.verify_resume import killed_run as drill
 from mlscale.verify_resume import resume_verdict as verdict
 from mlscale.verify_resume import traces
-from mlscale.verify_resume.kill_points import Kill
-from mlscale.verify_resume.resume_verdict import Tried
-from mlscale.verify_resume.traces import Line
+from mlscale.verify_resume.kill_points import KillPoint
+from mlscale.verify_resume.resume_verdict import KillTrial
+from mlscale.verify_resume.traces import TraceLine
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _OWN_KEYS = ("kills", "kill_seed", "keep")
-_CSV = "mlscale.train.loggers.csv"
-_MOST_ATTEMPTS = 20  # of a run that asks to be run again
+_CSV_LOGGER = "mlscale.train.loggers.csv"
+_MAX_ATTEMPTS = 20  # of a run that asks to be run again
 
 
 def run(cfg: DictConfig) -> Result:
@@ -47,32 +47,37 @@ def run(cfg: DictConfig) -> Result:
     if cfg.kills < 1:
         raise MLScaleError(f"kills is {cfg.kills}", where="kills", fix="kills=3")
     began = time.monotonic()
-    masker = Masker.of(cfg)
+    masker = Masker.create_for_run(cfg)
     # SIGTERM raises, so that the scratch folder is removed.
-    with drill.raised_on_terminate(), _scratch(cfg.keep) as folder:
-        initial = initial_of(cfg)
-        check = _Check(_as_train(cfg, folder, masker), folder, masker, initial.document() if initial else None)
-        check.say(*([f"scratch   {folder}"] if cfg.keep else []))
-        reference = check.reference()
-        points = kills.choose(reference[0], cfg.kills, cfg.kill_seed)
-        check.say(f"kills     at {'; '.join(map(str, points))} (kill_seed={cfg.kill_seed})")
+    with drill.raise_on_terminate(), _provide_verification_folder(cfg.keep) as folder:
+        initial = resolve_first_weights(cfg)
+        check = _ResumeVerification(
+            _compose_traced_config(cfg, folder, masker),
+            folder,
+            masker,
+            initial.build_init_document() if initial else None,
+        )
+        check.print_lines(*([f"scratch   {folder}"] if cfg.keep else []))
+        reference = check.train_reference()
+        points = kills.choose_kill_points(reference[0], cfg.kills, cfg.kill_seed)
+        check.print_lines(f"kills     at {'; '.join(map(str, points))} (kill_seed={cfg.kill_seed})")
         # One difference is the answer: further kills would only take time.
-        tried = [check.killed(point, reference) for point in check.until_one_differs(points)]
-        sentence = check.verdict(tried, reference)
+        tried = [check.kill_and_resume(point, reference) for point in check.iterate_until_difference(points)]
+        sentence = check.conclude_verdict(tried, reference)
         metrics = {
             "kills": len(tried),
-            "identical": sum(each.identical for each in tried),
-            "steps": kills.steps_of(reference[0]),
+            "identical": sum(attempt.is_identical for attempt in tried),
+            "steps": kills.count_optimizer_steps(reference[0]),
             "trace_bytes": sum(path.stat().st_size for path in (check.first.path / "trace").glob("rank*")),
             "time_s": time.monotonic() - began,
         }
-    ok = all(each.identical for each in tried)
+    ok = all(attempt.is_identical for attempt in tried)
     artifacts = {"scratch": str(folder)} if cfg.keep else {}
     return Result("verify-resume", ok, sentence, metrics, artifacts, list(cfg.derived.overrides or []))
 
 
 @dataclass
-class _Check:
+class _ResumeVerification:
     """The runs of one verification, all of the same frozen config."""
 
     config_yaml: str
@@ -86,24 +91,24 @@ class _Check:
     def first(self) -> RunFolder:
         return self.runs[0]
 
-    def say(self, *lines: str) -> None:
-        say(lines, self.masker)
+    def print_lines(self, *lines: str) -> None:
+        print_masked_lines(lines, self.masker)
 
-    def new(self, name: str) -> RunFolder:
+    def create_run(self, name: str) -> RunFolder:
         made = RunFolder.create(
-            self.folder, name, verb="train", config_yaml=self.config_yaml, init=self.init, masker=self.masker
+            self.folder, name, command="train", config_yaml=self.config_yaml, init=self.init, masker=self.masker
         )
         self.runs.append(made)
         return made
 
-    def reference(self) -> list[list[Line]]:
+    def train_reference(self) -> list[list[TraceLine]]:
         """Return the trace of a run without interruption."""
-        made = self.new("reference")
-        ended = drill.train(made.path, self.folder)
+        made = self.create_run("reference")
+        ended = drill.run_training_command(made.path, self.folder)
         if ended.code != 0:
-            raise _failed(ended.code or Exit.BUG, ended.said)
-        lines = traces.read(made.path / "trace")
-        steps = kills.steps_of(lines[0]) if lines else 0
+            raise _make_reference_error(ended.code or Exit.BUG, ended.output)
+        lines = traces.read_traces(made.path / "trace")
+        steps = kills.count_optimizer_steps(lines[0]) if lines else 0
         if steps < 2:
             raise MLScaleError(
                 f"the run takes {steps} optimizer step{'s' * (steps != 1)}: there is nothing between two steps to kill",
@@ -111,56 +116,56 @@ class _Check:
                 fix="a longer run: trainer.max_epochs=2, or trainer.limit_train_batches=4 in place of debug=fast",
             )
         many = f", {len(lines)} ranks" if len(lines) > 1 else ""
-        self.say(f"reference {steps:,} steps in {duration(ended.seconds)}{many}")
+        self.print_lines(f"reference {steps:,} steps in {format_duration(ended.seconds)}{many}")
         return lines
 
-    def until_one_differs(self, points: list[Kill]) -> Iterator[Kill]:
+    def iterate_until_difference(self, points: list[KillPoint]) -> Iterator[KillPoint]:
         for point in points:
             if not self.differs:
                 yield point
 
-    def killed(self, point: Kill, reference: list[list[Line]]) -> Tried:
+    def kill_and_resume(self, point: KillPoint, reference: list[list[TraceLine]]) -> KillTrial:
         """Kill a new run, resume it until it is done, and compare."""
-        made = self.new(f"killed-{len(self.runs)}")
-        ended = drill.train(made.path, self.folder, point)
+        made = self.create_run(f"killed-{len(self.runs)}")
+        ended = drill.run_training_command(made.path, self.folder, point)
         resumed = ended.code is None
-        if ended.code == 0 and point.place != "step":  # it saves or validates by the clock, and did not this time
-            return self.killed(Kill("step", point.step), reference)
-        for _ in range(_MOST_ATTEMPTS):
+        if ended.code == 0 and point.phase != "step":  # it saves or validates by the clock, and did not this time
+            return self.kill_and_resume(KillPoint("step", point.step), reference)
+        for _ in range(_MAX_ATTEMPTS):
             # None: it was killed, as ordered. SAVED: it has to be run again (`trainer.max_time`).
             if ended.code not in (None, Exit.SAVED):
                 break
-            ended = drill.train(made.path, self.folder)
-        lines = traces.read(made.path / "trace")
-        step = traces.went_on_from(lines[0], 2) if lines else None
-        failed = ended.said if ended.code else ""
-        tried = Tried(point, step, traces.compare(reference, lines), failed, resumed)
-        self.differs = not tried.identical
-        how = "identical" if tried.identical else "an error" if failed else "different"
+            ended = drill.run_training_command(made.path, self.folder)
+        lines = traces.read_traces(made.path / "trace")
+        step = traces.find_resumed_step(lines[0], 2) if lines else None
+        failed = ended.output if ended.code else ""
+        tried = KillTrial(point, step, traces.compare_traces(reference, lines), failed, resumed)
+        self.differs = not tried.is_identical
+        how = "identical" if tried.is_identical else "an error" if failed else "different"
         begun = "" if step is None else f"went on from step {step:,}: " if step else "nothing was saved, started over: "
-        self.say(f"killed    at {point}; {begun}{how}", *_replayed(made, lines))
+        self.print_lines(f"killed    at {point}; {begun}{how}", *_describe_replay(made, lines))
         return tried
 
-    def verdict(self, tried: list[Tried], reference: list[list[Line]]) -> str:
+    def conclude_verdict(self, tried: list[KillTrial], reference: list[list[TraceLine]]) -> str:
         """Return the verdict as a sentence. If a run differs, one more without a kill shows whether kills are the
         cause.
         """
         last = tried[-1]
-        if last.identical:
-            return verdict.identical(tried)
+        if last.is_identical:
+            return verdict.describe_identical_runs(tried)
         if last.failed:
-            return verdict.failed(last)
+            return verdict.describe_failed_run(last)
         if last.differs_before_the_kill:
-            return verdict.differs_from_itself(last.comparison)
-        self.say("again     without a kill: does the run repeat at all?")
-        made = self.new("again")
-        ended = drill.train(made.path, self.folder)
-        again = traces.compare(reference, traces.read(made.path / "trace"))
+            return verdict.describe_unrepeatable_run(last.comparison)
+        self.print_lines("again     without a kill: does the run repeat at all?")
+        made = self.create_run("again")
+        ended = drill.run_training_command(made.path, self.folder)
+        again = traces.compare_traces(reference, traces.read_traces(made.path / "trace"))
         itself = ended.code == 0 and again.difference is not None
-        return verdict.differs_from_itself(again) if itself else verdict.different(last)
+        return verdict.describe_unrepeatable_run(again) if itself else verdict.describe_different_run(last)
 
 
-def _as_train(cfg: DictConfig, folder: Path, masker: Masker) -> str:
+def _compose_traced_config(cfg: DictConfig, folder: Path, masker: Masker) -> str:
     """Return the config of a training run in `folder`, with a trace and without trackers that others see, as YAML."""
     plain = cfg.copy()
     for key in _OWN_KEYS:
@@ -172,20 +177,20 @@ def _as_train(cfg: DictConfig, folder: Path, masker: Masker) -> str:
     if "max_time" in plain.trainer:
         plain.trainer.max_time = None  # its end would be an interruption of the reference
     trackers = {name: node for name, node in (plain.get("logger") or {}).items() if node}
-    away = [name for name, node in trackers.items() if node.get("_target_") != _CSV]
+    away = [name for name, node in trackers.items() if node.get("_target_") != _CSV_LOGGER]
     if away:
-        kept = {name: node for name, node in trackers.items() if name not in away}
-        plain.logger = kept or {"csv": {"_target_": _CSV, "save_dir": "${derived.run_dir}/logs"}}
-        say([f"trackers  {', '.join(away)} left out: these runs are no results"], masker)
+        retained = {name: node for name, node in trackers.items() if name not in away}
+        plain.logger = retained or {"csv": {"_target_": _CSV_LOGGER, "save_dir": "${derived.run_dir}/logs"}}
+        print_masked_lines([f"trackers  {', '.join(away)} left out: these runs are no results"], masker)
     trace = {"_target_": "mlscale.verify_resume.trace.Trace", "folder": "${derived.run_dir}/trace"}
     plain.callbacks = {**(plain.get("callbacks") or {}), "trace_of_verify_resume": trace}
-    protected, environment = protect(plain)
+    protected, environment = protect_config(plain)
     os.environ.update(environment)  # literal secrets: no file holds them, and the runs still see them
     return OmegaConf.to_yaml(OmegaConf.create(protected))
 
 
 @contextmanager
-def _scratch(keep: bool) -> Iterator[Path]:
+def _provide_verification_folder(keep: bool) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="mlscale-verify-resume-"))
     try:
         yield folder
@@ -194,8 +199,8 @@ def _scratch(keep: bool) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _failed(code: int, said: str) -> MLScaleError:
-    what, _, rest = said.partition("\n")
+def _make_reference_error(code: int, output: str) -> MLScaleError:
+    what, _, rest = output.partition("\n")
     # The user's code may end the process with any number.
     known = code in [int(exit) for exit in Exit]
     return MLScaleError(
@@ -204,12 +209,12 @@ def _failed(code: int, said: str) -> MLScaleError:
     )
 
 
-def _replayed(run: RunFolder, lines: list[list[Line]]) -> list[str]:
+def _describe_replay(run: RunFolder, lines: list[list[TraceLine]]) -> list[str]:
     """Return a line if a loader without a state of its own loaded batches again."""
     path = run.path / "results/fit.json"
     count = json.loads(path.read_text()).get("replayed", 0) if path.is_file() else 0
     if not count:
         return []
-    began = [float(line.holds["seconds"]) for line in lines[0] if line.kind in traces.STARTS and line.attempt > 1]
-    took = f" in {duration(began[0])}" if began else ""
+    began = [float(line.content["seconds"]) for line in lines[0] if line.kind in traces.STARTS and line.attempt > 1]
+    took = f" in {format_duration(began[0])}" if began else ""
     return [f"replayed  {count:,} batch{'es' * (count != 1)}{took}: the loader has no place of its own (state_dict)"]

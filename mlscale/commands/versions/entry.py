@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.commands.options import Options, read
+from mlscale.commands.options import Options, read_options
 from mlscale.commands.versions import COMMAND
 from mlscale.errors import Exit, MLScaleError
-from mlscale.report import key_values, number, size, table
-from mlscale.report.text import label
-from mlscale.report.text import metric as shown_metric
-from mlscale.runs.find import find
-from mlscale.versions import LocalRegistry, Published, Version, WandbRegistry, opened
+from mlscale.report import format_key_values, format_number, format_size, format_table
+from mlscale.report.text import format_metric as shown_metric
+from mlscale.report.text import format_metric_name
+from mlscale.runs.find import find_run
+from mlscale.versions import LocalRegistry, Published, Version, WandbRegistry, open_registry
 from mlscale.versions.from_run import publish_run
 from mlscale.versions.from_servable import DOCUMENT, publish_servable, read_servable
 from mlscale.versions.version_reference import CHAMPION, PREVIOUS
@@ -32,58 +32,71 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         MLScaleError: no such version, a corrupt one, or a registry that can't be written to.
     """
-    options = read("versions", COMMAND.actions, argv)
-    actions = {"ls": _ls, "show": _show, "add": _add, "promote": _promote, "rollback": _rollback, "sync": _sync}
+    options = read_options("versions", COMMAND.actions, argv)
+    actions = {
+        "ls": _list_versions,
+        "show": _show_version,
+        "add": _add_version,
+        "promote": _promote_version,
+        "rollback": _roll_back_champion,
+        "sync": _sync_registry,
+    }
     return actions[options.action](options)
 
 
-def _ls(options: Options) -> int:
-    registry = opened(options.registry_root)
-    names = registry.names()
+def _list_versions(options: Options) -> int:
+    registry = open_registry(options.registry_root)
+    names = registry.list_model_names()
     if options.name and options.name not in names:
         # An unknown name is an error, not an empty list.
-        registry.resolve(options.name)  # raises what there is instead
+        registry.resolve_version(options.name)  # raises what there is instead
     names = [options.name] if options.name else names
-    found = {name: registry.versions(name) for name in names}
-    broken = {str(path): why for name in names for path, why in registry.damaged(name).items()}
+    versions_by_name = {name: registry.list_versions(name) for name in names}
+    broken = {str(path): why for name in names for path, why in registry.find_corrupted_versions(name).items()}
     if options.output == "json":
-        models = {name: _model(registry, name, versions) for name, versions in found.items()}
+        models = {name: _describe_model(registry, name, versions) for name, versions in versions_by_name.items()}
         document = {"registry": str(registry.root), "models": models, "damaged": broken}
-        return _print_json(document | ({"waiting": registry.waiting()} if isinstance(registry, WandbRegistry) else {}))
+        return _print_json(
+            document | ({"waiting": registry.list_pending_names()} if isinstance(registry, WandbRegistry) else {})
+        )
     if not names:
         print(f"no versions in {options.registry_root}; mlscale versions add last makes one of the last run")
-    rows = [_row(registry, version) for versions in found.values() for version in versions]
+    rows = [_format_version_row(registry, version) for versions in versions_by_name.values() for version in versions]
     if rows:
-        print(table(rows, ("version", "aliases", "metric", "kind", "run", "data", "size", "created")))
+        print(format_table(rows, ("version", "aliases", "metric", "kind", "run", "data", "size", "created")))
     for path, why in broken.items():
         print(f"damaged: {path} ({why})", file=sys.stderr)
-    if isinstance(registry, WandbRegistry) and (waiting := registry.waiting()):
+    if isinstance(registry, WandbRegistry) and (waiting := registry.list_pending_names()):
         print(f"W&B has not got: {', '.join(waiting)}; to send: mlscale versions sync", file=sys.stderr)
     return int(Exit.DONE)
 
 
-def _show(options: Options) -> int:
-    registry = opened(options.registry_root)
-    version = registry.resolve(options.ref)
-    changed, aliases = registry.changed(version), registry.aliases(version.name)
+def _show_version(options: Options) -> int:
+    registry = open_registry(options.registry_root)
+    version = registry.resolve_version(options.ref)
+    changed, aliases = registry.find_changed_files(version), registry.get_aliases(version.name)
     moves = [move for move in aliases.moves if version.number in (move.before, move.after)]
     if options.output == "json":
-        document = {**_document(registry, version), "changed": changed, "lineage": _lineage(registry, version)}
+        document = {
+            **_describe_version(registry, version),
+            "changed": changed,
+            "lineage": _trace_lineage(registry, version),
+        }
         _print_json({**document, "moves": [vars(move) for move in moves]})
         # Exit code 2 for an altered version, so that scripts can check a registry.
         return int(Exit.USER if changed else Exit.DONE)
     run = version.run or {}
     about = [
         ("version", version.ref),
-        ("aliases", " ".join(aliases.on(version.number)) or None),
+        ("aliases", " ".join(aliases.list_aliases_of(version.number)) or None),
         ("kind", version.kind),
-        ("created", _date(version.created)),
+        ("created", _format_date(version.created)),
         ("digest", version.digest),
         ("folder", version.payload),
-        ("W&B", _mirrored(registry, version)),
+        ("W&B", _find_mirrored_name(registry, version)),
         ("notes", version.notes or None),
     ]
-    print(key_values([(name, value) for name, value in about if value is not None]))
+    print(format_key_values([(name, value) for name, value in about if value is not None]))
     # The commit alone would suggest that the code can be checked out as it ran.
     commit = (
         f"{run['commit'][:12]}{' and uncommitted changes' if run.get('dirty') else ''}" if run.get("commit") else None
@@ -93,62 +106,71 @@ def _show(options: Options) -> int:
         ("run folder", run.get("path")),
         ("commit", commit),
         ("data", version.data_version),
-        ("parent", " ← ".join(_lineage(registry, version)[1:]) or None),
+        ("parent", " ← ".join(_trace_lineage(registry, version)[1:]) or None),
     ]
-    _section("origin", key_values([(name, value) for name, value in origin if value is not None]))
-    metrics = [(label(name), shown_metric(name, value)) for name, value in version.metrics.items() if value is not None]
-    _section("metrics", key_values(metrics))
-    _section("files", key_values([(name, size(file.bytes)) for name, file in sorted(version.files.items())]))
-    _section("aliases moved", "\n".join(_told(move) for move in moves))
-    _section("damaged" if changed else "digest", "\n".join(changed) or "every file is as it was published")
+    _print_section("origin", format_key_values([(name, value) for name, value in origin if value is not None]))
+    metrics = [
+        (format_metric_name(name), shown_metric(name, value))
+        for name, value in version.metrics.items()
+        if value is not None
+    ]
+    _print_section("metrics", format_key_values(metrics))
+    _print_section(
+        "files", format_key_values([(name, format_size(file.bytes)) for name, file in sorted(version.files.items())])
+    )
+    _print_section("aliases moved", "\n".join(_format_alias_move(move) for move in moves))
+    _print_section("damaged" if changed else "digest", "\n".join(changed) or "every file is as it was published")
     return int(Exit.USER if changed else Exit.DONE)
 
 
-def _add(options: Options) -> int:
-    registry = opened(options.registry_root)
-    done = _published(registry, options)
+def _add_version(options: Options) -> int:
+    registry = open_registry(options.registry_root)
+    done = _publish_reference(registry, options)
     version = done.version
     if options.output == "json":
-        return _print_json({**_document(registry, version), "new": done.new})
+        return _print_json({**_describe_version(registry, version), "new": done.new})
     # The content is the same, so its digest is: the registry returns the existing version.
     if not done.new:
         print(f"{version.ref} holds the same content: no new version is made")
-    aliases = registry.aliases(version.name).on(version.number)
-    print(f"{version.ref}{' is ' + ', '.join(aliases) if aliases else ''}: {size(version.bytes)} in {version.payload}")
+    aliases = registry.get_aliases(version.name).list_aliases_of(version.number)
+    print(
+        f"{version.ref}{' is ' + ', '.join(aliases) if aliases else ''}: "
+        f"{format_size(version.bytes)} in {version.payload}"
+    )
     return int(Exit.DONE)
 
 
-def _published(registry: LocalRegistry, options: Options) -> Published:
-    said: dict[str, Any] = {"name": options.name, "notes": options.notes, "aliases": options.alias}
+def _publish_reference(registry: LocalRegistry, options: Options) -> Published:
+    details: dict[str, Any] = {"name": options.name, "notes": options.notes, "aliases": options.alias}
     folder = Path(options.ref)
     # A servable's folder is recognised by its document; everything else names a run.
     if (folder / DOCUMENT).is_file():
-        _try(folder)
+        _try_servable(folder)
         run = None
         with contextlib.suppress(MLScaleError):  # it may come from another machine
-            run = find((read_servable(folder)["run"] or {}).get("id", ""), options.runs_dir)
-        return publish_servable(registry, folder, run=run, **said)
-    run = find(options.ref, options.runs_dir)
+            run = find_run((read_servable(folder)["run"] or {}).get("id", ""), options.runs_dir)
+        return publish_servable(registry, folder, run=run, **details)
+    run = find_run(options.ref, options.runs_dir)
     if options.servable:
-        _try(run.path / "servable")
-        return publish_servable(registry, run.path / "servable", run=run, **said)
-    return publish_run(registry, run, checkpoint=options.checkpoint, **said)
+        _try_servable(run.path / "servable")
+        return publish_servable(registry, run.path / "servable", run=run, **details)
+    return publish_run(registry, run, checkpoint=options.checkpoint, **details)
 
 
-def _promote(options: Options) -> int:
-    registry = opened(options.registry_root)
+def _promote_version(options: Options) -> int:
+    registry = open_registry(options.registry_root)
     # Loaded before the alias moves: a server that follows it would fail at its next swap.
     _try_version(registry, options.ref)
     version = registry.promote(options.ref, options.alias)
-    return _told_of(registry, version, options.alias, as_json=options.output == "json")
+    return _report_alias(registry, version, options.alias, as_json=options.output == "json")
 
 
-def _rollback(options: Options) -> int:
-    registry = opened(options.registry_root)
+def _roll_back_champion(options: Options) -> int:
+    registry = open_registry(options.registry_root)
     # Without a previous version `rollback` raises the error itself.
-    if PREVIOUS in registry.aliases(options.name).of:
+    if PREVIOUS in registry.get_aliases(options.name).of:
         _try_version(registry, f"{options.name}@{PREVIOUS}")
-    return _told_of(registry, registry.rollback(options.name), CHAMPION, as_json=options.output == "json")
+    return _report_alias(registry, registry.rollback(options.name), CHAMPION, as_json=options.output == "json")
 
 
 def _try_version(registry: LocalRegistry, ref: str) -> None:
@@ -160,15 +182,15 @@ def _try_version(registry: LocalRegistry, ref: str) -> None:
     version = registry.fetch(ref)
     if version.kind != "servable":
         return
-    new = _try(version.payload)
+    new = _try_servable(version.payload)
     # A missing champion must not stop the first promotion.
     with contextlib.suppress(MLScaleError):  # no champion yet, or one that can't be loaded itself
         champion = registry.fetch(f"{version.name}@{CHAMPION}")
         # Only servables are served, so only between two of them a schema can change for clients.
         if champion.kind == "servable" and champion.number != version.number:
-            from mlscale.export.servable_trial import schema_change
+            from mlscale.export.servable_trial import describe_schema_change
 
-            if change := schema_change(_try(champion.payload), new):
+            if change := describe_schema_change(_try_servable(champion.payload), new):
                 print(
                     f"{version.ref} has another schema than {champion.ref}: {change}; "
                     "a server that runs does not swap to it unless it has accept_change=true",
@@ -176,7 +198,7 @@ def _try_version(registry: LocalRegistry, ref: str) -> None:
                 )
 
 
-def _try(folder: Path) -> Servable:
+def _try_servable(folder: Path) -> Servable:
     """Load a servable, and compute with it once.
 
     Raises:
@@ -187,8 +209,8 @@ def _try(folder: Path) -> Servable:
     return load_and_try(folder)
 
 
-def _sync(options: Options) -> int:
-    registry = opened(options.registry_root)
+def _sync_registry(options: Options) -> int:
+    registry = open_registry(options.registry_root)
     if options.project:
         registry = WandbRegistry(options.registry_root, project=options.project, entity=options.entity)
     if not isinstance(registry, WandbRegistry):
@@ -197,7 +219,7 @@ def _sync(options: Options) -> int:
             where=str(registry.root),
             fix="mlscale versions sync project=digits, or registry=wandb where it is published",
         )
-    done = registry.sync(options.timeout)
+    done = registry.sync_mirror(options.timeout)
     code = int(Exit.ENVIRONMENT if done.waiting else Exit.DONE)
     if options.output == "json":
         _print_json({"sent": done.sent, "waiting": done.waiting, "why": done.why})
@@ -217,66 +239,66 @@ def _sync(options: Options) -> int:
     return code
 
 
-def _mirrored(registry: LocalRegistry, version: Version) -> str | None:
+def _find_mirrored_name(registry: LocalRegistry, version: Version) -> str | None:
     """Return the version's name in W&B."""
     if not isinstance(registry, WandbRegistry):
         return None
-    return registry.outbox.receipt(version.name).versions.get(version.number, "waits to be sent")
+    return registry.outbox.read_receipt(version.name).versions.get(version.number, "waits to be sent")
 
 
-def _told_of(registry: LocalRegistry, version: Version, alias: str, *, as_json: bool) -> int:
+def _report_alias(registry: LocalRegistry, version: Version, alias: str, *, as_json: bool) -> int:
     if as_json:
-        return _print_json(_document(registry, version))
-    before = registry.aliases(version.name).of.get(PREVIOUS) if alias == CHAMPION else None
+        return _print_json(_describe_version(registry, version))
+    before = registry.get_aliases(version.name).of.get(PREVIOUS) if alias == CHAMPION else None
     print(f"{version.ref} is {alias}{f', v{before} is previous' if before else ''}")
     return int(Exit.DONE)
 
 
-def _model(registry: LocalRegistry, name: str, versions: Sequence[Version]) -> dict[str, Any]:
+def _describe_model(registry: LocalRegistry, name: str, versions: Sequence[Version]) -> dict[str, Any]:
     return {
-        "aliases": dict(registry.aliases(name).of),
-        "versions": [_document(registry, version) for version in versions],
+        "aliases": dict(registry.get_aliases(name).of),
+        "versions": [_describe_version(registry, version) for version in versions],
     }
 
 
-def _document(registry: LocalRegistry, version: Version) -> dict[str, Any]:
-    aliases = registry.aliases(version.name).on(version.number)
-    return {"ref": version.ref, "path": str(version.payload), "aliases": aliases, **version.document()}
+def _describe_version(registry: LocalRegistry, version: Version) -> dict[str, Any]:
+    aliases = registry.get_aliases(version.name).list_aliases_of(version.number)
+    return {"ref": version.ref, "path": str(version.payload), "aliases": aliases, **version.build_version_record()}
 
 
-def _row(registry: LocalRegistry, version: Version) -> Sequence[object]:
+def _format_version_row(registry: LocalRegistry, version: Version) -> Sequence[object]:
     run = version.run or {}
-    aliases = " ".join(registry.aliases(version.name).on(version.number)) or None
-    value = f"{run['metric']} {number(version.value)}" if version.value is not None else None
+    aliases = " ".join(registry.get_aliases(version.name).list_aliases_of(version.number)) or None
+    value = f"{run['metric']} {format_number(version.value)}" if version.value is not None else None
     data = version.data_version[:12] if version.data_version else None
-    made = (version.kind, run.get("id"), data, size(version.bytes), _date(version.created))
+    made = (version.kind, run.get("id"), data, format_size(version.bytes), _format_date(version.created))
     return (version.ref, aliases, value, *made)
 
 
-def _lineage(registry: LocalRegistry, version: Version) -> list[str]:
+def _trace_lineage(registry: LocalRegistry, version: Version) -> list[str]:
     """Return the version, its parent, the parent's parent, and so on, as far as the registry knows them."""
-    found = [version.ref]
+    ancestors = [version.ref]
     # `not in found`: documents may have been edited into a circle.
-    while version.parent and version.parent not in found:
-        found.append(version.parent)
+    while version.parent and version.parent not in ancestors:
+        ancestors.append(version.parent)
         try:
-            version = registry.resolve(version.parent)
+            version = registry.resolve_version(version.parent)
         except MLScaleError:  # gone, or corrupt: its own parent isn't known
             break
-    return found
+    return ancestors
 
 
-def _told(move: Any) -> str:
+def _format_alias_move(move: Any) -> str:
     before, after = (f"v{at}" if at else "none" for at in (move.before, move.after))
-    return f"{_date(move.time)}  {move.act}: {move.alias} {before} → {after}"
+    return f"{_format_date(move.time)}  {move.act}: {move.alias} {before} → {after}"
 
 
-def _section(title: str, text: str) -> None:
+def _print_section(title: str, text: str) -> None:
     if text:
         print(f"\n{title}\n" + "\n".join("  " + line for line in text.splitlines()))
 
 
-def _date(time: str) -> str:
+def _format_date(time: str) -> str:
     return time[:16].replace("T", " ")
 
 

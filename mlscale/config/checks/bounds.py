@@ -16,7 +16,7 @@ _OF_PRECISION = {  # the least, whether it may be that itself, what to type
 }  # fmt: skip
 
 
-def out_of_bounds(cfg: DictConfig) -> Iterator[MLScaleError]:
+def check_bounds(cfg: DictConfig) -> Iterator[MLScaleError]:
     """Yield a problem for a seed beyond 32 bits, an empty metric name, or a precision setting below its least value."""
     seed = cfg.get("seed", 0)
     if not 0 <= seed < _SEEDS:
@@ -33,13 +33,13 @@ def out_of_bounds(cfg: DictConfig) -> Iterator[MLScaleError]:
             yield MLScaleError(f"{where} is {value:g}", where=where, why=why, fix=f"{where}={usual:g}")
 
 
-def one_process_alone(cfg: DictConfig, devices: int) -> Iterator[MLScaleError]:
+def check_single_process(cfg: DictConfig, devices: int) -> Iterator[MLScaleError]:
     """Yield the problem of `strategy=single` with several processes."""
     if devices > 1 and str((cfg.get("strategy") or {}).get("_target_", "")) == _SINGLE:
-        yield only_one(devices)
+        yield create_single_process_error(devices)
 
 
-def only_one(devices: int) -> MLScaleError:
+def create_single_process_error(devices: int) -> MLScaleError:
     """Return the error of `strategy=single` with several processes."""
     return MLScaleError(
         f"strategy=single runs one process, and {devices} are asked for",

@@ -16,7 +16,7 @@ from mlscale.errors import Exit, MLScaleError
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
 
-def uncompilable(cfg: DictConfig) -> Iterator[MLScaleError]:
+def check_compile_support(cfg: DictConfig) -> Iterator[MLScaleError]:
     """Yield the problems of `compile`: an unknown mode, or a compiler or headers that this machine lacks."""
     mode = cfg.get("compile") or False
     if not mode:
@@ -31,12 +31,14 @@ def uncompilable(cfg: DictConfig) -> Iterator[MLScaleError]:
     # As torch's inductor chooses it; CXX may hold flags after the program's name.
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     if shutil.which(compiler.split()[0]) is None:
-        yield _lacks(f"a C++ compiler, and there is no {compiler}", "apt-get install g++, or CXX=<yours> in front")
+        yield _create_missing_tool_error(
+            f"a C++ compiler, and there is no {compiler}", "apt-get install g++, or CXX=<yours> in front"
+        )
     elif not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
-        yield _lacks("Python's headers, and there is no Python.h", "apt-get install python3-dev")
+        yield _create_missing_tool_error("Python's headers, and there is no Python.h", "apt-get install python3-dev")
 
 
-def _lacks(what: str, remedy: str) -> MLScaleError:
+def _create_missing_tool_error(what: str, remedy: str) -> MLScaleError:
     return MLScaleError(
         f"torch.compile needs {what}", where="compile", fix=f"{remedy}; or compile=false", exit=Exit.ENVIRONMENT
     )

@@ -5,38 +5,40 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from mlscale.config.checks import key_owners as rules
-from mlscale.config.checks.target_nodes import join
-from mlscale.config.checks.templates import Advice, option_types
-from mlscale.config.checks.values import converted
+from mlscale.config.checks.target_nodes import join_path
+from mlscale.config.checks.templates import Advice, get_option_types
+from mlscale.config.checks.values import convert_value
 from mlscale.config.documented_fields import Fields
 from mlscale.config.suggestions import not_yet
-from mlscale.config.suggestions.foreign_names import table
-from mlscale.config.suggestions.suggest import nearest, override, show
+from mlscale.config.suggestions.foreign_names import load_foreign_names
+from mlscale.config.suggestions.suggest import find_nearest, format_hydra_value, format_override
 from mlscale.errors import MLScaleError
 
 COMMAND_LINE = "command line: "
 """The start of the origin of a key that was typed and is not in a file."""
 
 
-def not_a_node(
+def create_not_a_node_error(
     name: str, value: object, groups: Mapping[str, Sequence[str]], where: Callable[[str], str]
 ) -> MLScaleError:
     """Return the error for a value instead of a node: `model: resnet` in a file does not choose the option."""
     options = groups.get(name, ())
     known = [
-        option for item in (value if isinstance(value, list) else [value]) if (option := nearest(str(item), options))
+        option
+        for item in (value if isinstance(value, list) else [value])
+        if (option := find_nearest(str(item), options))
     ]
     choice = ",".join(known)
     choice = f"[{choice}]" if isinstance(value, list) else choice
     return MLScaleError(
-        f"'{name}' is a group of settings, not the value {show(value)}",
+        f"'{name}' is a group of settings, not the value {format_hydra_value(value)}",
         where=where(name),
         why="options are chosen on the command line, or in a file's defaults list",
         fix=f"under `defaults:` in the file, the line `- override /{name}: {choice or options[0]}` instead",
     )
 
 
-def nothing_to_set(
+def check_empty_node(
     name: str,
     node: Mapping[str, object],
     fields: Fields,
@@ -50,17 +52,21 @@ def nothing_to_set(
         advised: the override that was meant by a key and its value, "" for none.
     """
     for key, value in node.items():
-        path = join(name, str(key))
+        path = join_path(name, str(key))
         fix = f"{name}._target_=<package.module.Class>"
         # A key without an origin is reported by its path alone, which counts as typed.
         if where(path).startswith((COMMAND_LINE, path)):  # in a file of the user's the target is what is forgotten
-            takers = [item.name for item in fields.in_group(name) if path in fields.of(name, item.target or "")]
-            fix = f"{name}={takers[0]} {override(path, value)}" if takers else advised(path, value) or fix
+            takers = [
+                item.name
+                for item in fields.list_group_options(name)
+                if path in fields.get_node_fields(name, item.target or "")
+            ]
+            fix = f"{name}={takers[0]} {format_override(path, value)}" if takers else advised(path, value) or fix
         what = f"'{path}' has no effect: '{name}' has no _target_, so it builds nothing"
         yield MLScaleError(what, where=where(path), fix=fix)
 
 
-def without_target(
+def check_entries(
     group: str,
     node: Mapping[str, object],
     groups: Mapping[str, Sequence[str]],
@@ -78,28 +84,28 @@ def without_target(
     for key, value in node.items():
         if not value or (isinstance(value, dict) and "_target_" in value):
             continue
-        path = join(group, str(key))
-        if feature := not_yet.of_option(group, str(key)):
-            yield feature.error(path, where(path))
+        path = join_path(group, str(key))
+        if feature := not_yet.find_feature_of_option(group, str(key)):
+            yield feature.create_error(path, where(path))
             continue
         # `callbacks.checkpoint.keep=3` without the option: the entry has settings, but nothing builds it.
-        option = nearest(str(key), options) or table().entry(group, str(key))
+        option = find_nearest(str(key), options) or load_foreign_names().find_entry_option(group, str(key))
         if option is None:
-            advice = advised(path, value) if table().get(path) else None
+            advice = advised(path, value) if load_foreign_names().find_alias(path) else None
             why = advice.why if advice else f"every entry of '{group}' is an object to build"
             fix = advice.fix if advice else f"{path}._target_=<package.module.Class>"
             yield MLScaleError(f"'{path}' has no _target_", where=where(path), why=why, fix=fix)
             continue
-        known, unknown = _settings(group, option, value)
+        known, unknown = _match_settings(group, option, value)
         for name in unknown:
             item = value.get(name) if isinstance(value, dict) else None
-            advice = advised(f"{path}.{name}", item) if table().get(f"{key}.{name}") else None
+            advice = advised(f"{path}.{name}", item) if load_foreign_names().find_alias(f"{key}.{name}") else None
             if advice is not None and f"{group}.{option}." in advice.fix:
                 yield MLScaleError(
                     f"unknown key '{path}.{name}'", where=where(f"{path}.{name}"), why=advice.why, fix=advice.fix
                 )
                 continue
-            takes = ", ".join(item.rpartition(".")[2] for item in option_types(group, option))
+            takes = ", ".join(item.rpartition(".")[2] for item in get_option_types(group, option))
             yield MLScaleError(
                 f"unknown key '{path}.{name}'",
                 where=where(f"{path}.{name}"),
@@ -118,36 +124,38 @@ def without_target(
             )
 
 
-def _settings(group: str, option: str, value: object) -> tuple[list[str], list[str]]:
+def _match_settings(group: str, option: str, value: object) -> tuple[list[str], list[str]]:
     """Return the typed settings of the option that was meant, with misspelt keys corrected; and the keys that it does
     not have.
     """
     path = f"{group}.{option}"
-    types = option_types(group, option)
+    types = get_option_types(group, option)
     names = [key.removeprefix(f"{path}.") for key in types]
     known, unknown = [], []
     for key, item in value.items() if isinstance(value, dict) else ():
-        name = str(key) if str(key) in names else nearest(str(key), names)
+        name = str(key) if str(key) in names else find_nearest(str(key), names)
         if name is None:
             unknown.append(str(key))
             continue
-        fits, form = converted(item, types[join(path, name)])
+        fits, form = convert_value(item, types[join_path(path, name)])
         known.append(
-            override(join(path, name), form) if fits else f"{join(path, name)}=<{types[join(path, name)][-1].text}>"
+            format_override(join_path(path, name), form)
+            if fits
+            else f"{join_path(path, name)}=<{types[join_path(path, name)][-1].text}>"
         )
     return known, unknown
 
 
-def lightning_scheduler(node: Mapping[str, object], where: Callable[[str], str]) -> Iterator[MLScaleError]:
+def check_lightning_scheduler(node: Mapping[str, object], where: Callable[[str], str]) -> Iterator[MLScaleError]:
     """Yield a problem for each unknown key of Lightning's lr_scheduler dictionary: `scheduler: {scheduler: …, interval:
     epoch}`.
     """
     for key, value in node.items():
         if key not in rules.SCHEDULER_KEYS:
-            path, close = join("scheduler", key), nearest(key, rules.SCHEDULER_KEYS)
+            path, close = join_path("scheduler", key), find_nearest(key, rules.SCHEDULER_KEYS)
             yield MLScaleError(
                 f"unknown key '{path}'",
                 where=where(path),
                 why=f"Lightning's lr_scheduler takes {', '.join(sorted(rules.SCHEDULER_KEYS))}",
-                fix=override(join("scheduler", close), value) if close else f"leave {path} out",
+                fix=format_override(join_path("scheduler", close), value) if close else f"leave {path} out",
             )

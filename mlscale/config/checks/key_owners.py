@@ -34,31 +34,31 @@ SUPPLIED: Mapping[str, frozenset[str]] = {
 
 
 @dataclass(frozen=True)
-class Owner:
+class KeyOwner:
     """The owner of an argument that users do not set, and the meaning of a value that was typed for it."""
 
     why: str
     alias: Alias
 
 
-def _group(name: str) -> Owner:
-    return Owner(f"the group '{name}' owns it", Alias(group=name))
+def _create_group_owner(name: str) -> KeyOwner:
+    return KeyOwner(f"the group '{name}' owns it", Alias(group=name))
 
 
-OWNED: Mapping[str, Owner] = {
-    "data.augment": _group("augment"),
-    "task.model": _group("model"),
-    "task.optimizer": _group("optimizer"),
-    "task.scheduler": _group("scheduler"),
-    "optimizer.params": Owner("the task gives its own parameters", Alias()),
-    "scheduler.optimizer": Owner("the task gives its own optimizer", Alias(group="optimizer")),
-    "strategy.world_size": Owner("it is the number of processes", Alias(to=("trainer.devices={value}",))),
-    "trainer.precision": _group("precision"),
-    "trainer.strategy": _group("strategy"),
-    "trainer.logger": _group("logger"),
-    "trainer.callbacks": _group("callbacks"),
-    "trainer.default_root_dir": Owner("everything of a run lies in its run folder", Alias(to=("runs_dir={value}",))),
-    "trainer.num_nodes": Owner(
+OWNED: Mapping[str, KeyOwner] = {
+    "data.augment": _create_group_owner("augment"),
+    "task.model": _create_group_owner("model"),
+    "task.optimizer": _create_group_owner("optimizer"),
+    "task.scheduler": _create_group_owner("scheduler"),
+    "optimizer.params": KeyOwner("the task gives its own parameters", Alias()),
+    "scheduler.optimizer": KeyOwner("the task gives its own optimizer", Alias(group="optimizer")),
+    "strategy.world_size": KeyOwner("it is the number of processes", Alias(to=("trainer.devices={value}",))),
+    "trainer.precision": _create_group_owner("precision"),
+    "trainer.strategy": _create_group_owner("strategy"),
+    "trainer.logger": _create_group_owner("logger"),
+    "trainer.callbacks": _create_group_owner("callbacks"),
+    "trainer.default_root_dir": KeyOwner("everything of a run lies in its run folder", Alias(to=("runs_dir={value}",))),
+    "trainer.num_nodes": KeyOwner(
         "mlscale starts its processes on this machine; several machines are not supported yet", Alias()
     ),
 }

@@ -13,22 +13,22 @@ from omegaconf import DictConfig, OmegaConf
 _MLSCALE = Path(__file__).resolve().parents[2]
 
 
-def local_targets(cfg: DictConfig) -> list[str]:
+def describe_local_code(cfg: DictConfig) -> list[str]:
     """Return one line that names the modules below the working folder that `_target_`s of `cfg` import; an empty list
     for none.
     """
     here = Path.cwd()
-    found = []
-    for name in dict.fromkeys(target.split(".")[0] for target in targets(cfg)):
-        origin = _origin(name)
+    local_files = []
+    for name in dict.fromkeys(target.split(".")[0] for target in list_targets(cfg)):
+        origin = _find_origin(name)
         if origin is None or origin.is_relative_to(_MLSCALE):  # mlscale's own, `lightning` among it
             continue
         if origin.is_relative_to(here) and "site-packages" not in origin.parts:
-            found.append(os.path.relpath(origin, here))
-    return [f"code of this folder runs: {', '.join(found)}"] if found else []
+            local_files.append(os.path.relpath(origin, here))
+    return [f"code of this folder runs: {', '.join(local_files)}"] if local_files else []
 
 
-def _origin(module: str) -> Path | None:
+def _find_origin(module: str) -> Path | None:
     try:
         # find_spec of a top-level name runs nothing of the module.
         spec = importlib.util.find_spec(module)
@@ -40,17 +40,17 @@ def _origin(module: str) -> Path | None:
     return Path(places[0]).resolve() if places else None
 
 
-def targets(cfg: DictConfig) -> list[str]:
+def list_targets(cfg: DictConfig) -> list[str]:
     """Return every `_target_` of a config, in order."""
-    return list(_targets(OmegaConf.to_container(cfg)))
+    return list(_iterate_targets(OmegaConf.to_container(cfg)))
 
 
-def _targets(tree: Any) -> Iterator[str]:
+def _iterate_targets(tree: Any) -> Iterator[str]:
     if isinstance(tree, dict):
         if isinstance(tree.get("_target_"), str):
             yield tree["_target_"]
         for value in tree.values():
-            yield from _targets(value)
+            yield from _iterate_targets(value)
     elif isinstance(tree, list):
         for value in tree:
-            yield from _targets(value)
+            yield from _iterate_targets(value)

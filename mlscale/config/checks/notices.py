@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from mlscale.config.targets import accepts, brings_precision, target
+from mlscale.config.targets import has_argument, has_precision_plugin, import_target
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -16,15 +16,20 @@ if TYPE_CHECKING:
 _FEW_UPDATES = 10  # of the average of the weights
 
 
-def notices(cfg: DictConfig, machine: Devices) -> list[str]:
+def collect_notices(cfg: DictConfig, machine: Devices) -> list[str]:
     """Return the notices that the user should read before the run starts; empty if everything set has its effect."""
-    return [*_devices(cfg, machine), *_groups(cfg), *_average(cfg), *_promises(cfg)]
+    return [
+        *_collect_device_notices(cfg, machine),
+        *_collect_group_notices(cfg),
+        *_collect_averaging_notices(cfg),
+        *_collect_promise_notices(cfg),
+    ]
 
 
-def _devices(cfg: DictConfig, machine: Devices) -> list[str]:
+def _collect_device_notices(cfg: DictConfig, machine: Devices) -> list[str]:
     lines = []
     world, accelerator = cfg.derived.world_size, cfg.derived.accelerator
-    has = machine.count(accelerator)
+    has = machine.count_devices(accelerator)
     if has and has > world:
         lines.append(f"{world} of {has} {accelerator} devices are used: trainer.devices={has} uses all")
     if accelerator == "cpu" and world > machine.cores:
@@ -45,32 +50,32 @@ def _devices(cfg: DictConfig, machine: Devices) -> list[str]:
     return lines
 
 
-def _groups(cfg: DictConfig) -> list[str]:
+def _collect_group_notices(cfg: DictConfig) -> list[str]:
     """Return a line for each group whose object is not used."""
     lines = []
-    idle = [name for name in ("model", "optimizer", "scheduler") if cfg.get(name) and not accepts(cfg.task, name)]
+    idle = [name for name in ("model", "optimizer", "scheduler") if cfg.get(name) and not has_argument(cfg.task, name)]
     if idle:
         none = " ".join(f"{name}=none" for name in idle)
-        verb = "has" if len(idle) == 1 else "have"
-        lines.append(f"{', '.join(idle)} {verb} no effect: {cfg.task['_target_']} takes none; {none} says so")
+        has_or_have = "has" if len(idle) == 1 else "have"
+        lines.append(f"{', '.join(idle)} {has_or_have} no effect: {cfg.task['_target_']} takes none; {none} says so")
     grouped = [key for key, none in (("param_groups", []), ("layer_decay", 1.0)) if cfg.get(key, none) != none]
-    if grouped and not hasattr(target(cfg.task), "group_parameters"):
+    if grouped and not hasattr(import_target(cfg.task), "group_parameters"):
         lines.append(f"{', '.join(grouped)}: no effect, {cfg.task['_target_']} makes its optimizer itself")
-    if cfg.get("compile") and not accepts(cfg.task, "model"):
+    if cfg.get("compile") and not has_argument(cfg.task, "model"):
         lines.append(
             f"compile has no effect: {cfg.task['_target_']} takes no 'model'; torch.compile it there, "
             "compile=false says so"
         )
-    if brings_precision(cfg):
+    if has_precision_plugin(cfg):
         lines.append("precision has no effect: trainer.plugins brings its own")
     else:
-        lines += _of_another_precision(cfg)
-    if cfg.get("augment") and cfg.get("data") and not accepts(cfg.data, "augment"):
+        lines += _collect_precision_notices(cfg)
+    if cfg.get("augment") and cfg.get("data") and not has_argument(cfg.data, "augment"):
         lines.append(f"augment has no effect: {cfg.data['_target_']} takes no 'augment'; augment=none says so")
     return lines
 
 
-def _of_another_precision(cfg: DictConfig) -> list[str]:
+def _collect_precision_notices(cfg: DictConfig) -> list[str]:
     """Return a line for each setting of float16 next to another precision, or of the probe next to a named one."""
     node = cfg.get("precision") or OmegaConf.create({"value": None})
     plain: Any = OmegaConf.to_container(node, resolve=False)
@@ -88,7 +93,7 @@ def _of_another_precision(cfg: DictConfig) -> list[str]:
     ]
 
 
-def _average(cfg: DictConfig) -> list[str]:
+def _collect_averaging_notices(cfg: DictConfig) -> list[str]:
     """Return a line if the run is too short for the average of its weights."""
     ema, steps = (cfg.get("callbacks") or {}).get("ema") or {}, cfg.derived.get("total_steps")
     if ema.get("_target_") != "mlscale.train.callbacks.EMA" or steps is None:
@@ -107,18 +112,18 @@ def _average(cfg: DictConfig) -> list[str]:
     return [f"callbacks.ema renews the average {times} {within}: {fix} suits so short a run"]
 
 
-def unpromised_data(cfg: DictConfig) -> str:
+def get_unpromised_source(cfg: DictConfig) -> str:
     """Return the source of a run's samples if it does not promise the same ones again on resume; '' if it does."""
     if not cfg.get("data"):
         return "the task's own loader"
-    promises: Any = getattr(target(cfg.data), "promises", None)
+    promises: Any = getattr(import_target(cfg.data), "promises", None)
     return "" if promises is not None and promises.resume else str(cfg.data["_target_"])
 
 
-def _promises(cfg: DictConfig) -> list[str]:
+def _collect_promise_notices(cfg: DictConfig) -> list[str]:
     if not cfg.get("data"):
         return ["data=none: order and resume are whatever the task's own loaders give"]
-    promises: Any = getattr(target(cfg.data), "promises", None)
+    promises: Any = getattr(import_target(cfg.data), "promises", None)
     # A data module without `promises` may keep them, but does not state it.
     if promises is None:
         return [

@@ -7,9 +7,17 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mlscale.config.checks.value_ranges import RANGES
-from mlscale.config.checks.value_types import FINITE, NONE, Type, from_annotation, of_default, unbounded, union
+from mlscale.config.checks.value_types import (
+    FINITE,
+    NONE,
+    Type,
+    allow_nonfinite,
+    infer_from_default,
+    make_union,
+    parse_annotation,
+)
 from mlscale.config.documented_fields import Field, Fields
-from mlscale.config.signatures.signatures import NO_LITERAL, Parameter, Signature, Unknown, signature
+from mlscale.config.signatures.signatures import NO_LITERAL, Parameter, Signature, Unknown, read_signature
 from mlscale.errors import MLScaleError
 
 _NEED_FINITE = frozenset({"mlscale", "torch", "torchvision", "timm", "pytorch_lightning", "lightning"})
@@ -38,7 +46,7 @@ class Node:
             return Unknown(self.target, "", "an interpolation")
         if "." not in self.target or not self.target.replace(".", "").replace("_", "").isalnum():
             return Unknown(self.target, "_target_", "a _target_ is a dotted path: package.module.Class")
-        return signature(self.target)
+        return read_signature(self.target)
 
     @property
     def paths(self) -> list[str]:
@@ -47,33 +55,33 @@ class Node:
         # Without a signature every key of the node may be right; with one only those that it names.
         own = [key for key in self.value if not key.startswith("_") and (key in taken or not taken)]
         documented = [path.removeprefix(f"{self.path}.") for path in self.documented]
-        return [join(self.path, name) for name in dict.fromkeys([*own, *documented, *taken])]
+        return [join_path(self.path, name) for name in dict.fromkeys([*own, *documented, *taken])]
 
     @property
     def documented(self) -> Mapping[str, Field]:
         """The fields that the shipped YAML documents for this node, by full path."""
-        return self.fields.of(self.path, self.target)
+        return self.fields.get_node_fields(self.path, self.target)
 
-    def field(self, key: str) -> Field | None:
+    def get_field(self, key: str) -> Field | None:
         """Return the field that the shipped YAML documents for this key and target."""
-        return self.fields.of(self.path, self.target).get(join(self.path, key))
+        return self.fields.get_node_fields(self.path, self.target).get(join_path(self.path, key))
 
-    def types(self, key: str) -> list[Type]:
+    def get_types(self, key: str) -> list[Type]:
         """Return the types that a value must have, all of them; the range of a well-known key is the last.
 
         The annotation counts; the comment's word does where there is none that is understood, and where it names values
         that the annotation can't distinguish (`int or auto`).
         """
-        kinds, ranged = self._kinds(key), RANGES.get(join(self.path, key))
+        kinds, ranged = self._kinds(key), RANGES.get(join_path(self.path, key))
         built_in = self.target.partition(".")[0] in _NEED_FINITE  # a class of the user's may take -1
         return [*kinds, ranged] if ranged is not None and built_in else kinds
 
     def _kinds(self, key: str) -> list[Type]:
         parameter = self.signature.named.get(key) if isinstance(self.signature, Signature) else None
-        annotated = _annotated(parameter)
-        if annotated is not None and self._may_be_infinite(key, parameter):
-            annotated = unbounded(annotated)
-        field = self.field(key)
+        annotated = _derive_annotated_type(parameter)
+        if annotated is not None and self._can_be_infinite(key, parameter):
+            annotated = allow_nonfinite(annotated)
+        field = self.get_field(key)
         commented = field.type if field is not None and field.word else None
         if commented is not None and annotated is not None:
             # A comment may narrow an annotation (`str` to `one of max, min`), but must not contradict it: both are
@@ -81,19 +89,19 @@ class Node:
             narrower = "enum" in str(commented.schema) or "any" in annotated.text
             return [annotated, commented] if narrower else [annotated]
         kinds = [kind for kind in (annotated, commented) if kind is not None]
-        if not kinds and self.path in ("optimizer", "scheduler") and not self._may_be_infinite(key, parameter):
+        if not kinds and self.path in ("optimizer", "scheduler") and not self._can_be_infinite(key, parameter):
             return [FINITE]  # their numbers have annotations like `Union[float, Tensor]`
         return kinds
 
-    def _may_be_infinite(self, key: str, parameter: Parameter | None) -> bool:
+    def _can_be_infinite(self, key: str, parameter: Parameter | None) -> bool:
         """Return whether NaN or infinity may be valid: for a user's own code, or where the default may be one."""
         computed = parameter is not None and not parameter.required and parameter.default is NO_LITERAL
         return self.target.partition(".")[0] not in _NEED_FINITE or key in _ORDERS or computed
 
-    def not_found(self, where: Callable[[str], str]) -> MLScaleError:
+    def create_not_found_error(self, where: Callable[[str], str]) -> MLScaleError:
         """Return the message for a target that does not exist."""
         assert isinstance(self.signature, Unknown)
-        path = join(self.path, "_target_")
+        path = join_path(self.path, "_target_")
         fix = self.signature.better
         head = self.target.partition(".")[0] or "<package>"
         return MLScaleError(
@@ -106,35 +114,39 @@ class Node:
         )
 
 
-def _annotated(parameter: Parameter | None) -> Type | None:
+def _derive_annotated_type(parameter: Parameter | None) -> Type | None:
     """Return the type of a parameter's annotation and default: `size: int = None` takes null, not only an int."""
-    found = from_annotation(parameter.annotation) if parameter and parameter.annotation else None
-    if parameter is None or found is None or parameter.default is NO_LITERAL:
-        return found
+    annotated_type = parse_annotation(parameter.annotation) if parameter and parameter.annotation else None
+    if parameter is None or annotated_type is None or parameter.default is NO_LITERAL:
+        return annotated_type
     default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
-    return found if found.accepts(default) else union(found, of_default(default) or NONE)
+    return (
+        annotated_type
+        if annotated_type.accepts(default)
+        else make_union(annotated_type, infer_from_default(default) or NONE)
+    )
 
 
-def join(head: str, last: str) -> str:
+def join_path(head: str, last: str) -> str:
     return f"{head}.{last}" if head else last
 
 
-def inside(tree: object, path: str) -> Iterator[tuple[str, dict[str, object]]]:
+def iterate_outermost_nodes(tree: object, path: str) -> Iterator[tuple[str, dict[str, object]]]:
     """Yield the outermost dictionaries with a `_target_` below `tree`, with their key paths; not those inside them."""
     children: list[tuple[str, object]] = []
     if isinstance(tree, dict):
-        children = [(join(path, str(key)), value) for key, value in tree.items()]
+        children = [(join_path(path, str(key)), value) for key, value in tree.items()]
     elif isinstance(tree, list):
         children = [(f"{path}[{index}]", value) for index, value in enumerate(tree)]
     for name, value in children:
         if isinstance(value, dict) and "_target_" in value:
             yield name, value
         else:
-            yield from inside(value, name)
+            yield from iterate_outermost_nodes(value, name)
 
 
-def all_nodes(tree: object, path: str, fields: Fields) -> Iterator[Node]:
+def iterate_nodes(tree: object, path: str, fields: Fields) -> Iterator[Node]:
     """Yield every node with a `_target_` below `tree`, at any depth."""
-    for name, value in inside(tree, path):
+    for name, value in iterate_outermost_nodes(tree, path):
         yield Node(name, value, fields)
-        yield from all_nodes(value, name, fields)
+        yield from iterate_nodes(value, name, fields)

@@ -11,10 +11,10 @@ import yaml
 
 from mlscale.config.checks.target_nodes import Node
 from mlscale.config.checks.value_types import Type
-from mlscale.config.checks.values import converted
-from mlscale.config.composition.roots import shipped_folder
-from mlscale.config.documented_fields import shipped
-from mlscale.config.suggestions.suggest import override, show
+from mlscale.config.checks.values import convert_value
+from mlscale.config.composition.roots import get_shipped_folder
+from mlscale.config.documented_fields import get_shipped_fields
+from mlscale.config.suggestions.suggest import format_hydra_value, format_override
 
 # What a file is called that people type where a class is named.
 _FILES = ("pt", "pth", "ckpt", "onnx", "safetensors", "bin", "yaml", "yml", "json", "py")
@@ -45,7 +45,7 @@ class Names:
     types: Callable[[str], Sequence[Type]] = lambda path: ()
 
 
-def fill(template: str, value: object, names: Names, *, exactly: bool = True) -> str:
+def fill_template(template: str, value: object, names: Names, *, exactly: bool = True) -> str:
     """Return the overrides of a template with the value in it; "" if this config has no such key, or not for this
     value.
 
@@ -67,29 +67,29 @@ def fill(template: str, value: object, names: Names, *, exactly: bool = True) ->
                 return ""
             for option in picked:
                 # Later words of the template may set keys that only this option has.
-                chosen |= option_types(key, option)
+                chosen |= get_option_types(key, option)
             words.append(word)
             continue
         if key.startswith("~"):
             words.append(word)
             continue
-        filled = _filled(right, value)
+        filled = _fill_value(right, value)
         if filled is None or (key.endswith("_target_") and right == "{path}" and not _is_class(str(value))):
             return ""
         node = key.rpartition(".")[0]
         if key.endswith("._target_"):
-            built[node] = Node(node, {"_target_": filled.value}, shipped())
+            built[node] = Node(node, {"_target_": filled.value}, get_shipped_fields())
         # A dictionary around an object that the template builds (Lightning's lr_scheduler dictionary) has keys of its
         # own: `scheduler.interval=epoch` next to `scheduler.scheduler._target_=…`.
         elif not any(item.startswith(f"{node}.") for item in built):
             types = chosen[key] if key in chosen else names.types(key) if key in names.paths else None
-            types = built[node].types(key.removeprefix(f"{node}.")) if node in built else types
+            types = built[node].get_types(key.removeprefix(f"{node}.")) if node in built else types
             if types is None:
                 return ""
-            filled = _typed(filled, types, exactly=exactly)
+            filled = _convert_to_types(filled, types, exactly=exactly)
             if filled is None:
                 return ""
-        words.append(filled.word(key))
+        words.append(filled.format_word(key))
     return " ".join(words)
 
 
@@ -100,11 +100,11 @@ class _Filled:
     value: object = None
     text: str = ""
 
-    def word(self, key: str) -> str:
-        return f"{key}={self.text}" if self.text else override(key, self.value)
+    def format_word(self, key: str) -> str:
+        return f"{key}={self.text}" if self.text else format_override(key, self.value)
 
 
-def _filled(right: str, value: object) -> _Filled | None:
+def _fill_value(right: str, value: object) -> _Filled | None:
     """Return the value that a template's right side stands for; None where the value is not of its kind."""
     if right == "{value}":
         return _Filled(text=value) if isinstance(value, str) and value.startswith("<") else _Filled(value)
@@ -115,7 +115,7 @@ def _filled(right: str, value: object) -> _Filled | None:
     if "<" in right:
         return _Filled(text=right)
     if "{value}" in right:
-        right = right.replace("{value}", show(value))
+        right = right.replace("{value}", format_hydra_value(value))
     return _Filled(yaml.safe_load(re.sub(r"(?<=[{,]\w{5}):", ": ", right) if right.startswith("{") else right))
 
 
@@ -124,49 +124,51 @@ def _is_class(path: str) -> bool:
     return bool(re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", path)) and path.rpartition(".")[2] not in _FILES
 
 
-def _typed(filled: _Filled, types: object, *, exactly: bool) -> _Filled | None:
+def _convert_to_types(filled: _Filled, types: object, *, exactly: bool) -> _Filled | None:
     if filled.text or not isinstance(types, Sequence):
         return filled
-    fits, form = converted(filled.value, types)
+    fits, form = convert_value(filled.value, types)
     if fits:
         return _Filled(form)
     return None if exactly else _Filled(text=f"<{types[-1].text}>")
 
 
 @cache
-def option_types(group: str, name: str) -> dict[str, Sequence[Type]]:
+def get_option_types(group: str, name: str) -> dict[str, Sequence[Type]]:
     """Return the keys that a shipped option brings, and the types of their values."""
-    option = next((item for item in shipped().in_group(group) if item.name == name), None)
+    option = next((item for item in get_shipped_fields().list_group_options(group) if item.name == name), None)
     if option is None:
         return {}
     if option.target is None:
         return {item.path: [item.type] if item.type else [] for item in option.fields}
-    node = Node(option.package, {"_target_": option.target}, shipped())
-    return {path: node.types(path.removeprefix(f"{node.path}.")) for path in node.paths}
+    node = Node(option.package, {"_target_": option.target}, get_shipped_fields())
+    return {path: node.get_types(path.removeprefix(f"{node.path}.")) for path in node.paths}
 
 
-def default_names(groups: Mapping[str, Sequence[str]]) -> Names:
+def get_default_names(groups: Mapping[str, Sequence[str]]) -> Names:
     """Return the keys and options of a run's config as shipped, for words that are checked before one is composed."""
     types: dict[str, Sequence[Type]] = {
-        path: [field.type] if field.type else [] for path, field in shipped().top.items() if "derived." not in path
+        path: [field.type] if field.type else []
+        for path, field in get_shipped_fields().top.items()
+        if "derived." not in path
     }
-    for group, option in _default_options():
-        types |= option_types(group, option)
+    for group, option in _list_default_options():
+        types |= get_option_types(group, option)
     return Names(types, groups, types=lambda path: types.get(path, ()))
 
 
 @cache
-def _default_options() -> tuple[tuple[str, str], ...]:
-    base = yaml.safe_load((shipped_folder("conf") / "base" / "run.yaml").read_text(encoding="utf-8"))
+def _list_default_options() -> tuple[tuple[str, str], ...]:
+    base = yaml.safe_load((get_shipped_folder("conf") / "base" / "run.yaml").read_text(encoding="utf-8"))
     chosen = [
         (key.strip("/"), name) for item in base["defaults"] if isinstance(item, dict) for key, name in item.items()
     ]
     # The default callbacks are options that another option's defaults list selects.
-    usual = yaml.safe_load((shipped_folder("conf") / "callbacks" / "default.yaml").read_text(encoding="utf-8"))
+    usual = yaml.safe_load((get_shipped_folder("conf") / "callbacks" / "default.yaml").read_text(encoding="utf-8"))
     return (*chosen, *(("callbacks", name) for name in usual["defaults"]))
 
 
-def readable(text: str) -> object:
+def parse_yaml_word(text: str) -> object:
     """Return the value that a word of the command line is read as."""
     try:
         return yaml.safe_load(text)

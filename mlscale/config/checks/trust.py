@@ -9,7 +9,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from mlscale.config.composition.roots import shipped_folder
+from mlscale.config.composition.roots import get_shipped_folder
 from mlscale.config.signatures import source_names as source
 from mlscale.errors import MLScaleError
 
@@ -29,7 +29,7 @@ _REFERENCE = re.compile(r"\$\{oc\.env:\w+\}|\$\{oc\.decode:\$\{oc\.env:MLSCALE_S
 _SECRET = re.compile(r"\$\{oc\.decode:\$\{oc\.env:MLSCALE_SECRET_\w+\}\}")  # a number that was moved out
 
 
-def distrusted(config: Any, run: Path, typed: Collection[str] = (), *, doubt: str = "") -> list[MLScaleError]:
+def find_distrusted(config: Any, run: Path, typed: Collection[str] = (), *, doubt: str = "") -> list[MLScaleError]:
     """Return the problems that forbid using the frozen `config` of the folder `run` unread, all at once.
 
     Args:
@@ -39,21 +39,21 @@ def distrusted(config: Any, run: Path, typed: Collection[str] = (), *, doubt: st
         doubt: why it is not proven that this user created the run.
     """
     problems, at = [], run / "config.yaml"
-    _problem = partial(_refused, doubt)
-    for path, text in _tells(config):
+    _problem = partial(_create_trust_error, doubt)
+    for path, text in _iterate_recipients(config):
         if not _REFERENCE.fullmatch(text) and path not in typed:
             problems.append(_problem("the run's config may not tell others, or start programs", f"{at}: {path}"))
-    for path, key, value in _leaves(config, ""):
-        if key == "_target_" and not _allowed(str(value), run):
+    for path, key, value in _iterate_config_leaves(config, ""):
+        if key == "_target_" and not _is_allowed(str(value), run):
             problems.append(_problem(f"the run's config may not build {value}", f"{at}: {path}"))
-        elif isinstance(value, str) and (names := _resolvers(value)):
+        elif isinstance(value, str) and (names := _find_resolvers(value)):
             problems.append(_problem(f"the run's config may not compute values by {names[0]}", f"{at}: {path}"))
         elif path.startswith("data.allow") and value and "data.allow" not in typed:
             problems.append(_problem(f"the run's data may not {_ALLOWS.get(value, value)}", f"{at}: {path}"))
     return problems
 
 
-def _tells(config: Any) -> Iterator[tuple[str, str]]:
+def _iterate_recipients(config: Any) -> Iterator[tuple[str, str]]:
     """Yield the recipients of notices, by key path: an address may carry any secret of the environment away."""
     nodes = config.get("callbacks") if isinstance(config, dict) else None
     for name, node in (nodes or {}).items():
@@ -68,7 +68,7 @@ def _tells(config: Any) -> Iterator[tuple[str, str]]:
 _ALLOWS = {"pickle": "unpickle members of shards", "pipe": "run shell commands"}
 
 
-def _refused(doubt: str, what: str, where: str) -> MLScaleError:
+def _create_trust_error(doubt: str, what: str, where: str) -> MLScaleError:
     return MLScaleError(
         what,
         where=where,
@@ -79,34 +79,34 @@ def _refused(doubt: str, what: str, where: str) -> MLScaleError:
     )
 
 
-def _allowed(target: str, run: Path) -> bool:
-    return bool(_ALLOWED.fullmatch(target)) or target in _shipped_targets() or _own(target, run)
+def _is_allowed(target: str, run: Path) -> bool:
+    return bool(_ALLOWED.fullmatch(target)) or target in _list_shipped_targets() or _is_own_code(target, run)
 
 
 @cache
-def _shipped_targets() -> frozenset[str]:
+def _list_shipped_targets() -> frozenset[str]:
     """Return the targets of the shipped options and recipes, such as `timm.create_model`; the user's own folders don't
     count.
     """
-    files = (file for name in ("conf", "recipes") for file in shipped_folder(name).rglob("*.yaml"))
+    files = (file for name in ("conf", "recipes") for file in get_shipped_folder(name).rglob("*.yaml"))
     return frozenset(target for file in files for target in _TARGET.findall(file.read_text(encoding="utf-8")))
 
 
-def _resolvers(value: str) -> list[str]:
+def _find_resolvers(value: str) -> list[str]:
     """Return the resolvers in a text, except `oc.env`: `oc.create` makes nodes, which may have a `_target_`."""
     return [] if _SECRET.fullmatch(value) else [name for name in _RESOLVER.findall(value) if name != "oc.env"]
 
 
-def _own(target: str, run: Path) -> bool:
+def _is_own_code(target: str, run: Path) -> bool:
     """Return whether the code is in the user's working folder, and neither in the run's folder nor around it."""
     here = Path.cwd()
     if target.startswith("__main__."):
-        return _of_this_session(target)
+        return _is_session_class(target)
     try:
-        found = source.find(target)
+        source_object = source.find_object(target)
     except Exception:  # compiled, absent, or not a name: not the user's own
         return False
-    path = found.path if isinstance(found, source.Module) else found.module.path
+    path = source_object.path if isinstance(source_object, source.Module) else source_object.module.path
     if path is None or target.split(".")[0] == "mlscale":
         return False
     path, run = path.resolve(), run.resolve()
@@ -117,24 +117,24 @@ def _own(target: str, run: Path) -> bool:
     return path.is_relative_to(here) and "site-packages" not in path.parts and bool(apart)
 
 
-def _of_this_session(target: str) -> bool:
+def _is_session_class(target: str) -> bool:
     """Return whether the target is a class of the notebook or script that runs: not an imported one, and not a
     function.
     """
     name = target.removeprefix("__main__.")
-    found = vars(sys.modules["__main__"]).get(name)
+    member = vars(sys.modules["__main__"]).get(name)
     # Imported names are in `__main__` too: after `from subprocess import Popen` a config must not build it by
     # `__main__.Popen`.
-    return isinstance(found, type) and (found.__module__, found.__qualname__) == ("__main__", name)
+    return isinstance(member, type) and (member.__module__, member.__qualname__) == ("__main__", name)
 
 
-def _leaves(node: Any, path: str, key: str = "") -> Iterator[tuple[str, str, Any]]:
+def _iterate_config_leaves(node: Any, path: str, key: str = "") -> Iterator[tuple[str, str, Any]]:
     """Yield (key path, nearest key, value) of every leaf."""
     if isinstance(node, dict):
         for name, child in node.items():
-            yield from _leaves(child, f"{path}.{name}" if path else str(name), str(name))
+            yield from _iterate_config_leaves(child, f"{path}.{name}" if path else str(name), str(name))
     elif isinstance(node, list):
         for index, child in enumerate(node):
-            yield from _leaves(child, f"{path}[{index}]", key)
+            yield from _iterate_config_leaves(child, f"{path}[{index}]", key)
     else:
         yield path, key, node

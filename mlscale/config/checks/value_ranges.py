@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mlscale.config.checks.value_types import DICT, FLOAT, INT, NONE, Type, list_of, literal, union
+from mlscale.config.checks.value_types import DICT, FLOAT, INT, NONE, Type, make_list_type, make_literal, make_union
 
 
 def at_least(least: int) -> Type:
@@ -35,23 +35,23 @@ _DIGITS = Type(
 )
 _TIME = Type("time", lambda value: isinstance(value, str) and value.count(":") == 3, {"type": "string"})
 # Lightning decides by the type: an int is a number of batches, a float a part of them.
-_BATCHES = union(at_least(0), _part(zero=True), NONE)
+_BATCHES = make_union(at_least(0), _part(zero=True), NONE)
 _OBJECT = Type("object", DICT.accepts, DICT.schema)
 
 RANGES: Mapping[str, Type] = {
-    "data.batch_size": union(at_least(1), NONE),
-    "data.workers": union(at_least(0), literal("auto")),
+    "data.batch_size": make_union(at_least(1), NONE),
+    "data.workers": make_union(at_least(0), make_literal("auto")),
     "trainer.accumulate_grad_batches": at_least(1),
-    "trainer.devices": union(at_least(1), literal(-1, "auto"), _DIGITS),
+    "trainer.devices": make_union(at_least(1), make_literal(-1, "auto"), _DIGITS),
     "trainer.limit_train_batches": _BATCHES,
     "trainer.limit_val_batches": _BATCHES,
     "trainer.limit_test_batches": _BATCHES,
     "trainer.limit_predict_batches": _BATCHES,
-    "trainer.overfit_batches": union(at_least(0), _part(zero=True)),
-    "trainer.val_check_interval": union(at_least(1), _part(zero=False), _TIME, DICT, NONE),
-    "trainer.check_val_every_n_epoch": union(at_least(1), NONE),
+    "trainer.overfit_batches": make_union(at_least(0), _part(zero=True)),
+    "trainer.val_check_interval": make_union(at_least(1), _part(zero=False), _TIME, DICT, NONE),
+    "trainer.check_val_every_n_epoch": make_union(at_least(1), NONE),
     "trainer.max_steps": at_least(-1),
     "trainer.num_sanity_val_steps": at_least(-1),
-    "trainer.plugins": union(_OBJECT, list_of(_OBJECT), NONE),
+    "trainer.plugins": make_union(_OBJECT, make_list_type(_OBJECT), NONE),
 }
 """The type of each such key of a built-in class, by its full path."""

@@ -46,7 +46,7 @@ _NAMES = {
 }  # fmt: skip
 
 
-def union(*members: Type) -> Type:
+def make_union(*members: Type) -> Type:
     """Return a type that accepts what any of `members` does."""
     if len(members) == 1:
         return members[0]
@@ -57,7 +57,7 @@ def union(*members: Type) -> Type:
     )
 
 
-def literal(*values: object) -> Type:
+def make_literal(*values: object) -> Type:
     """Return a type of these values only. `1` and `True` are different values."""
     text = " or ".join("null" if value is None else str(value) for value in values)
     return Type(
@@ -65,7 +65,7 @@ def literal(*values: object) -> Type:
     )
 
 
-def list_of(item: Type) -> Type:
+def make_list_type(item: Type) -> Type:
     return Type(
         f"list[{item.text}]",
         lambda value: isinstance(value, list) and all(item.accepts(entry) for entry in value),
@@ -73,10 +73,10 @@ def list_of(item: Type) -> Type:
     )
 
 
-def tuple_of(*items: Type | None) -> Type:
+def make_tuple_type(*items: Type | None) -> Type:
     """Return the type of a list of fixed length."""
 
-    def accepts(value: object) -> bool:
+    def is_accepted(value: object) -> bool:
         return (
             isinstance(value, list)
             and len(value) == len(items)
@@ -86,85 +86,85 @@ def tuple_of(*items: Type | None) -> Type:
     # "any" stands for an item whose type is not understood.
     names = ", ".join(item.text if item else "any" for item in items)
     prefix = [item.schema if item else {} for item in items]
-    return Type(f"list[{names}]", accepts, {"type": "array", "prefixItems": prefix, "minItems": len(items)})
+    return Type(f"list[{names}]", is_accepted, {"type": "array", "prefixItems": prefix, "minItems": len(items)})
 
 
 def is_finite(value: object) -> bool:
     """Return whether no number in a value is NaN or infinite."""
-    return _with_finite(value) == value
+    return _substitute_nonfinite(value) == value
 
 
-def _with_finite(value: object) -> object:
+def _substitute_nonfinite(value: object) -> object:
     """Return the value with a plain number in place of each NaN and infinity."""
     if isinstance(value, float) and not math.isfinite(value):
         # Any finite number that is not an integer: where only an int is accepted, infinity still is not.
         return 0.5
     if isinstance(value, list):
-        return [_with_finite(item) for item in value]
-    return {key: _with_finite(item) for key, item in value.items()} if isinstance(value, dict) else value
+        return [_substitute_nonfinite(item) for item in value]
+    return {key: _substitute_nonfinite(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 FINITE = Type("a finite number", is_finite, {})
 """Any value but NaN and infinity."""
 
 
-def unbounded(kind: Type) -> Type:
+def allow_nonfinite(kind: Type) -> Type:
     """Return the same type, NaN and infinity accepted as numbers."""
-    return Type(kind.text, lambda value: kind.accepts(_with_finite(value)), kind.schema)
+    return Type(kind.text, lambda value: kind.accepts(_substitute_nonfinite(value)), kind.schema)
 
 
 @cache
-def from_annotation(text: str) -> Type | None:
+def parse_annotation(text: str) -> Type | None:
     """Return the type that an annotation's text stands for; None where it isn't understood, so nothing is checked."""
     try:
-        return _from_node(ast.parse(text, mode="eval").body)
+        return _convert_node(ast.parse(text, mode="eval").body)
     except SyntaxError:
         return None
 
 
-def _from_node(node: ast.expr) -> Type | None:
+def _convert_node(node: ast.expr) -> Type | None:
     if isinstance(node, ast.Constant):
         if node.value is None:
             return NONE
         # A quoted annotation is a text that holds another annotation.
-        return from_annotation(node.value) if isinstance(node.value, str) else None
+        return parse_annotation(node.value) if isinstance(node.value, str) else None
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-        return _union_of([node.left, node.right])
+        return _convert_union([node.left, node.right])
     if isinstance(node, ast.Subscript):
-        return _from_subscript(_last(node.value), node.slice)
-    return _NAMES.get(_last(node))
+        return _convert_subscript(_get_type_name(node.value), node.slice)
+    return _NAMES.get(_get_type_name(node))
 
 
-def _from_subscript(name: str, inner: ast.expr) -> Type | None:
+def _convert_subscript(name: str, inner: ast.expr) -> Type | None:
     items = inner.elts if isinstance(inner, ast.Tuple) else [inner]
     if name == "Optional":
-        member = _from_node(inner)
-        return union(member, NONE) if member else None
+        member = _convert_node(inner)
+        return make_union(member, NONE) if member else None
     if name == "Union":
-        return _union_of(items)
+        return _convert_union(items)
     if name == "Literal":
         values = [item.value for item in items if isinstance(item, ast.Constant)]
-        return literal(*values) if len(values) == len(items) else None
+        return make_literal(*values) if len(values) == len(items) else None
     if name in ("Annotated", "Final"):
-        return _from_node(items[0])
+        return _convert_node(items[0])
     # `tuple[int, ...]` is a list of any length, every other tuple has a fixed one.
     if name in ("tuple", "Tuple") and not (len(items) == 2 and isinstance(items[1], ast.Constant)):
-        return tuple_of(*(_from_node(item) for item in items))
+        return make_tuple_type(*(_convert_node(item) for item in items))
     base = _NAMES.get(name)
     if base is LIST:
-        member = _from_node(items[0])
-        return list_of(member) if member else LIST
+        member = _convert_node(items[0])
+        return make_list_type(member) if member else LIST
     return base
 
 
-def _union_of(nodes: list[ast.expr]) -> Type | None:
-    members = [_from_node(node) for node in nodes]
+def _convert_union(nodes: list[ast.expr]) -> Type | None:
+    members = [_convert_node(node) for node in nodes]
     known = [item for item in members if item is not None]
     # One unknown member may accept anything, so nothing can be checked.
-    return union(*known) if len(known) == len(members) else None
+    return make_union(*known) if len(known) == len(members) else None
 
 
-def _last(node: ast.expr) -> str:
+def _get_type_name(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
@@ -174,28 +174,28 @@ _WORD = re.compile(
 )
 
 
-def word(comment: str) -> str:
+def extract_type_word(comment: str) -> str:
     """Return the type word at the start of a comment (`int`, `list[str]`, `int or auto`, `one of max, min`), or ""."""
     match = _WORD.match(comment)
     return match["type"] if match else ""
 
 
-def from_word(text: str) -> Type | None:
+def parse_type_word(text: str) -> Type | None:
     """Return the type of a comment's word; alternatives that are not types are literal strings, `null` is null."""
     if text.startswith(_ONE_OF):
-        return literal(*text.removeprefix(_ONE_OF).split(", "))
-    members = [_one_word(item) for item in text.split(" or ")]
-    return union(*members) if text else None
+        return make_literal(*text.removeprefix(_ONE_OF).split(", "))
+    members = [_parse_alternative(item) for item in text.split(" or ")]
+    return make_union(*members) if text else None
 
 
-def _one_word(text: str) -> Type:
-    known = from_annotation(text)
+def _parse_alternative(text: str) -> Type:
+    known = parse_annotation(text)
     if known is not None:
         return known
-    return NONE if text == "null" else literal(text)
+    return NONE if text == "null" else make_literal(text)
 
 
-def of_default(value: object) -> Type | None:
+def infer_from_default(value: object) -> Type | None:
     """Return the type of a key that only has a default to infer it from."""
     # In this order: an int would also be accepted as a float.
     for kind in (BOOL, INT, FLOAT, STR, LIST, DICT):

@@ -6,17 +6,17 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from mlscale.config.checks.value_types import Type, from_annotation, is_finite
+from mlscale.config.checks.value_types import Type, is_finite, parse_annotation
 from mlscale.config.documented_fields import MISSING, Field
 from mlscale.config.signatures.signatures import Parameter
-from mlscale.config.suggestions.foreign_names import count_devices, table
-from mlscale.config.suggestions.suggest import nearest, override, show
+from mlscale.config.suggestions.foreign_names import count_devices, load_foreign_names
+from mlscale.config.suggestions.suggest import find_nearest, format_hydra_value, format_override
 from mlscale.errors import MLScaleError
 
-_TELLING = 8  # characters from which on a text that was resolved is not shown: it may come from the environment
+_SECRET_LENGTH = 8  # characters from which on a text that was resolved is not shown: it may come from the environment
 
 
-def wrong_type(
+def check_value_type(
     path: str,
     value: object,
     types: Sequence[Type],
@@ -27,28 +27,30 @@ def wrong_type(
     """Yield the problem of a value that isn't of all `types`; nothing for an interpolation or a nested node, checked
     later.
     """
-    if _later(value):
+    if _is_deferred(value):
         return
     for kind in types:
         if not kind.accepts(value):
             meant = meant_here(path, value)
             why = meant[1] if meant else field.text if field else ""
-            fix = meant[0] if meant else override(path, _valid(value, kind, field, parameter))
+            fix = meant[0] if meant else format_override(path, _find_valid_value(value, kind, field, parameter))
             text = kind.text
             if not is_finite(value):
                 text = "a finite number" if isinstance(value, float) else "of finite numbers"
-            yield MLScaleError(f"'{path}' must be {text}, not {_told(value)}", where=where(path), why=why, fix=fix)
+            yield MLScaleError(
+                f"'{path}' must be {text}, not {_describe_value(value)}", where=where(path), why=why, fix=fix
+            )
             return
 
 
 def meant_here(path: str, value: object) -> tuple[str, str] | None:
     """Return what a value from elsewhere means for this key, and why: `mode=maximize`, `trainer.accelerator=ddp`."""
-    alias = table().get(path)
+    alias = load_foreign_names().find_alias(path)
     if alias is None:
         return None
     count = count_devices(value) if alias.convert == "count" and alias.is_of(path) else value
     if count != value:
-        return override(path, count), alias.why_of(value)
+        return format_override(path, count), alias.why_of(value)
     fix = alias.fix_of(value)
     # The last part of the path may be another key's name, which its `values` are about.
     if fix is None or not (alias.is_of(path) or fix.startswith((f"{path}=", "mlscale "))):
@@ -56,7 +58,7 @@ def meant_here(path: str, value: object) -> tuple[str, str] | None:
     return fix or f"leave {path} out", alias.why_of(value)
 
 
-def wrong_resolved(
+def check_resolved_value(
     path: str,
     raw: str,
     value: object,
@@ -72,48 +74,54 @@ def wrong_resolved(
     if kind is None or value is None:  # nothing is known yet of what is derived
         return
     outside, why = "oc.env" in raw and isinstance(value, str), field.text if field else ""
-    long = isinstance(value, str) and len(value) >= _TELLING
-    told = f"a text of {len(str(value))} characters" if long else _told(value)
-    fix = override(path, _valid(raw if outside or long else value, kind, field, parameter))
-    if outside and any(kind.accepts(form) for form in _forms(value, kind) if not isinstance(form, list)):
+    long = isinstance(value, str) and len(value) >= _SECRET_LENGTH
+    description = f"a text of {len(str(value))} characters" if long else _describe_value(value)
+    fix = format_override(path, _find_valid_value(raw if outside or long else value, kind, field, parameter))
+    if outside and any(kind.accepts(form) for form in _generate_value_forms(value, kind) if not isinstance(form, list)):
         why = "an environment variable is text until oc.decode reads it"
-        fix = override(path, "${oc.decode:" + raw + "}")
-    what = f"'{path}' must be {kind.text}, {expression(raw)} is {told}"
+        fix = format_override(path, "${oc.decode:" + raw + "}")
+    what = f"'{path}' must be {kind.text}, {hide_env_default(raw)} is {description}"
     yield MLScaleError(what, where=where(path), why=why, fix=fix)
 
 
-def missing(path: str, field: Field | None, where: str, parameter: Parameter | None = None) -> MLScaleError:
+def create_missing_error(
+    path: str, field: Field | None, where: str, parameter: Parameter | None = None
+) -> MLScaleError:
     """Return the problem of a mandatory key that is not set."""
     kind = field.type if field and field.type else None
     if kind is None and parameter is not None and parameter.annotation:
-        kind = from_annotation(parameter.annotation)
+        kind = parse_annotation(parameter.annotation)
     why = field.text if field else ""
     return MLScaleError(f"'{path}' is not set", where=where, why=why, fix=f"{path}=<{kind.text if kind else 'value'}>")
 
 
-def _later(value: object) -> bool:
+def _is_deferred(value: object) -> bool:
     """Return whether the value is known only later: an interpolation, a missing value, or an object to be built."""
     if isinstance(value, str):
         return "${" in value or value == MISSING
     if isinstance(value, dict):
-        return "_target_" in value or any(_later(item) for item in value.values())
-    return isinstance(value, list) and any(_later(item) for item in value)
+        return "_target_" in value or any(_is_deferred(item) for item in value.values())
+    return isinstance(value, list) and any(_is_deferred(item) for item in value)
 
 
-def expression(raw: str) -> str:
+def hide_env_default(raw: str) -> str:
     """Return the expression without the default in `${oc.env:NAME,default}`, which may be a secret."""
     return re.sub(r"(\$\{\s*oc\.env\s*:\s*\w+\s*),[^}]*", r"\1,…", raw)
 
 
-def _told(value: object) -> str:
-    return f"the text {show(value)!r}" if isinstance(value, str) and show(value) == value else show(value)
+def _describe_value(value: object) -> str:
+    return (
+        f"the text {format_hydra_value(value)!r}"
+        if isinstance(value, str) and format_hydra_value(value) == value
+        else format_hydra_value(value)
+    )
 
 
-def converted(value: object, types: Sequence[Type]) -> tuple[bool, object]:
+def convert_value(value: object, types: Sequence[Type]) -> tuple[bool, object]:
     """Return whether a value is of all `types`, as it is or in another form of the same meaning; and that form."""
-    if _later(value) or all(kind.accepts(value) for kind in types):
+    if _is_deferred(value) or all(kind.accepts(value) for kind in types):
         return True, value
-    for form in _forms(value, types[0]):
+    for form in _generate_value_forms(value, types[0]):
         if all(kind.accepts(form) for kind in types):
             return True, form
     return False, value
@@ -131,9 +139,9 @@ class _Placeholder:
         return f"<{self.text}>"
 
 
-def _valid(value: object, kind: Type, field: Field | None, parameter: Parameter | None) -> object:
+def _find_valid_value(value: object, kind: Type, field: Field | None, parameter: Parameter | None) -> object:
     """Return a value of this type: what was typed in the right form, else the shipped default, else a placeholder."""
-    for candidate in _forms(value, kind):
+    for candidate in _generate_value_forms(value, kind):
         if kind.accepts(candidate):
             return candidate
     if "enum" in kind.schema:
@@ -141,12 +149,12 @@ def _valid(value: object, kind: Type, field: Field | None, parameter: Parameter 
     if isinstance(value, dict):
         return _Placeholder(kind.text)  # a schedule or settings: no number is what was meant
     for default in (field.default if field else None, parameter.default if parameter else None):
-        if default is not None and not _later(default) and kind.accepts(default):
+        if default is not None and not _is_deferred(default) and kind.accepts(default):
             return default
     return _Placeholder(kind.text)
 
 
-def _numbers(text: str) -> Iterator[int | float]:
+def _parse_numbers(text: str) -> Iterator[int | float]:
     """Yield the numbers that a text may mean: `1,000` is a thousand, `0,5` a half, `30s` thirty."""
     plain = text.replace(",", "" if _THOUSANDS.fullmatch(text) else ".")
     # int first: `2` for a number of workers must not become 2.0.
@@ -156,20 +164,20 @@ def _numbers(text: str) -> Iterator[int | float]:
                 yield read(form)
 
 
-def _forms(value: object, kind: Type) -> Iterator[object]:
+def _generate_value_forms(value: object, kind: Type) -> Iterator[object]:
     if isinstance(value, str):
         text = value.strip().strip(_QUOTES).lower()
         if text in ("true", "yes", "on", "false", "no", "off"):
             yield text in ("true", "yes", "on")
         # `50%` means 0.5.
         if text.endswith("%"):
-            yield from (number / 100 for number in _numbers(text[:-1]))
+            yield from (number / 100 for number in _parse_numbers(text[:-1]))
         else:
-            yield from _numbers(text)
+            yield from _parse_numbers(text)
         words = [
             word for word in kind.text.split(" or ") if word not in ("int", "float", "bool", "str", "list", "null")
         ]
-        if close := nearest(value, words):
+        if close := find_nearest(value, words):
             yield close
     elif isinstance(value, float) and value.is_integer():
         yield int(value)
@@ -181,6 +189,8 @@ def _forms(value: object, kind: Type) -> Iterator[object]:
     if isinstance(value, list):
         if len(value) == 1:
             yield value[0]
-        yield [next((form for form in _forms(item, kind) if kind.accepts([form])), item) for item in value]
+        yield [
+            next((form for form in _generate_value_forms(item, kind) if kind.accepts([form])), item) for item in value
+        ]
     else:
         yield [value]

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 from mlscale.config.composition.reference_argument import (
     REF,
     REFERENCES,
+    add_reference_key,
+    check_replaced_keys,
+    check_single_reference,
     is_reference,
-    replaced_keys,
-    two_references,
-    with_reference_key,
 )
 from mlscale.config.composition.roots import BASE_GROUPS, Roots, find_roots
 from mlscale.errors import MLScaleError, raise_all
@@ -48,7 +48,7 @@ class Request:
         flags: Hydra's own flags (`--cfg job`, `--info`, …), untouched.
     """
 
-    verb: str
+    command: str
     typed: tuple[str, ...]
     overrides: tuple[str, ...]
     roots: Roots
@@ -58,33 +58,33 @@ class Request:
     values: dict[str, str] = field(default_factory=dict)
 
 
-def parse(verb: str, argv: Sequence[str]) -> Request:
+def parse_request(command: str, argv: Sequence[str]) -> Request:
     """Split flags from overrides and put the overrides into Hydra's form.
 
     Raises:
         MLScaleError: for words that are neither, all of them at once.
     """
-    known, words = _flags(argv)
-    raise_all(list(_wrong_flags(known)))
+    known, words = _parse_flags(argv)
+    raise_all(list(_check_flags(known)))
     roots = find_roots(known.config_dir)
-    raise_all([*_not_overrides(verb, words, roots), *_without_effect(words, multirun=known.multirun)])
-    raise_all(list(two_references(verb, words)))
-    words = with_reference_key(verb, words)
-    raise_all(list(replaced_keys(verb, words)))
-    overrides = _normalise(verb, words, roots, multirun=known.multirun)
+    raise_all([*_check_words(command, words, roots), *_check_hydra_overrides(words, multirun=known.multirun)])
+    raise_all(list(check_single_reference(command, words)))
+    words = add_reference_key(command, words)
+    raise_all(list(check_replaced_keys(command, words)))
+    overrides = _normalise_overrides(command, words, roots, multirun=known.multirun)
     return Request(
-        verb=verb,
+        command=command,
         typed=tuple(words),
         overrides=tuple(overrides),
         roots=roots,
-        flags=tuple(_passed_on(known)),
+        flags=tuple(_collect_hydra_flags(known)),
         multirun=known.multirun,
         help=known.help,
-        values=_values(words),
+        values=_collect_values(words),
     )
 
 
-def _flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+def _parse_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     # No abbreviations: `--mult` would be accepted now, and break as soon as Hydra has a second flag with that start.
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--help", "-h", action="store_true")
@@ -110,7 +110,7 @@ def _flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         ) from None
 
 
-def _wrong_flags(known: argparse.Namespace) -> Iterator[MLScaleError]:
+def _check_flags(known: argparse.Namespace) -> Iterator[MLScaleError]:
     """Yield an error for flags that exclude each other, or need another one."""
     modes = [name for name in ("multirun", "run", "cfg", "info", "hydra_help") if getattr(known, name)]
     flags = [f"--{name.replace('_', '-')}" for name in modes]
@@ -123,15 +123,15 @@ def _wrong_flags(known: argparse.Namespace) -> Iterator[MLScaleError]:
             yield MLScaleError(f"--{name} belongs to --cfg", where="command line", fix=f"--cfg job --{name}{value}")
 
 
-def _without_effect(words: Sequence[str], *, multirun: bool) -> Iterator[MLScaleError]:
+def _check_hydra_overrides(words: Sequence[str], *, multirun: bool) -> Iterator[MLScaleError]:
     if any("hydra" in word for word in words):
-        from mlscale.config.composition.hydra_keys import without_effect
+        from mlscale.config.composition.hydra_keys import check_effect
 
         for word in words:
-            yield from without_effect(word, multirun=multirun)
+            yield from check_effect(word, multirun=multirun)
 
 
-def _passed_on(known: argparse.Namespace) -> list[str]:
+def _collect_hydra_flags(known: argparse.Namespace) -> list[str]:
     flags = [f"--{name.replace('_', '-')}" for name in ("hydra_help", "resolve", "run") if getattr(known, name)]
     for name in ("cfg", "package", "info"):
         if getattr(known, name) is not None:
@@ -139,15 +139,15 @@ def _passed_on(known: argparse.Namespace) -> list[str]:
     return flags
 
 
-def _not_overrides(verb: str, words: Sequence[str], roots: Roots) -> Iterator[MLScaleError]:
+def _check_words(command: str, words: Sequence[str], roots: Roots) -> Iterator[MLScaleError]:
     """Yield an error for each word that is not a `key=value`, with what was meant: `--gpus 2`, `recipe = resnet`,
     `resnet`.
     """
-    rest, reference = list(words), words[0] if words and is_reference(verb, words) else None
+    rest, reference = list(words), words[0] if words and is_reference(command, words) else None
     while rest:
         is_first, word, why = len(rest) == len(words), rest.pop(0), "settings are typed as key=value"
-        bare = [index for index, item in enumerate(rest[:2]) if _bare(item)]
-        if _bare(word) and rest[:1] == ["="] and bare == [0, 1]:
+        bare = [index for index, item in enumerate(rest[:2]) if _is_bare_word(item)]
+        if _is_bare_word(word) and rest[:1] == ["="] and bare == [0, 1]:
             what, fix = f"there are spaces around the '=' of '{word}'", f"{word}={rest[1]}"
             del rest[:2]
         elif _OVERRIDE.match(word) and word.endswith("=") and 0 in bare:
@@ -164,31 +164,33 @@ def _not_overrides(verb: str, words: Sequence[str], roots: Roots) -> Iterator[ML
                 while _NUMBER.fullmatch(value) and rest and _NUMBER.fullmatch(rest[0]):
                     numbers.append(rest.pop(0))
                 value = value if len(numbers) == 1 else f"[{','.join(numbers)}]"
-            advice = _setting_of(verb, key, value, roots)
+            advice = _suggest_setting(command, key, value, roots)
             what, why = f"unknown flag '{word}'", advice.why or why
-            fix = advice.fix or f"mlscale {verb} --help"
-        elif _bare(word) and 0 in bare and ("." in word or word in roots.groups or _is_foreign(word)):
-            advice = _setting_of(verb, word, rest.pop(0), roots)
+            fix = advice.fix or f"mlscale {command} --help"
+        elif _is_bare_word(word) and 0 in bare and ("." in word or word in roots.groups or _is_foreign(word)):
+            advice = _suggest_setting(command, word, rest.pop(0), roots)
             what, why = f"unknown word '{word}'", advice.why or why
-            fix = advice.fix or f"mlscale {verb} --help"
+            fix = advice.fix or f"mlscale {command} --help"
         elif is_first and word == reference:
             continue
-        elif _bare(word) or not _OVERRIDE.match(word):
-            what, fix = f"unknown word '{word}'", _meant(verb, word, roots)
-            if verb in REFERENCES:
+        elif _is_bare_word(word) or not _OVERRIDE.match(word):
+            what, fix = f"unknown word '{word}'", _suggest_word(command, word, roots)
+            if command in REFERENCES:
                 others = [other for other in words if other != word]
-                fix = shlex.join(["mlscale", verb, *([word] if reference is None else []), *others])
-        elif (group := word.lstrip("+~").partition("=")[0]) in roots.groups and group not in roots.groups_of(verb):
-            what, fix = f"`mlscale {verb}` takes no {group}", f"leave {word} out; mlscale {verb} --help"
+                fix = shlex.join(["mlscale", command, *([word] if reference is None else []), *others])
+        elif (group := word.lstrip("+~").partition("=")[0]) in roots.groups and group not in roots.get_command_groups(
+            command
+        ):
+            what, fix = f"`mlscale {command}` takes no {group}", f"leave {word} out; mlscale {command} --help"
         else:
             continue
         yield MLScaleError(what, where="command line", why=why, fix=fix)
 
 
-def _setting_of(verb: str, key: str, value: str, roots: Roots) -> Advice:
-    from mlscale.config.composition.foreign_words import setting_of  # only where something is wrong
+def _suggest_setting(command: str, key: str, value: str, roots: Roots) -> Advice:
+    from mlscale.config.composition.foreign_words import suggest_setting  # only where something is wrong
 
-    return setting_of(verb, key, value, roots.groups)
+    return suggest_setting(command, key, value, roots.groups)
 
 
 def _is_foreign(word: str) -> bool:
@@ -197,17 +199,17 @@ def _is_foreign(word: str) -> bool:
     return is_foreign(word)
 
 
-def _bare(word: str) -> bool:
+def _is_bare_word(word: str) -> bool:
     return "=" not in word.lstrip("=") and not word.startswith(("~", "-"))
 
 
-def _meant(verb: str, word: str, roots: Roots) -> str:
+def _suggest_word(command: str, word: str, roots: Roots) -> str:
     if word in roots.groups.get("recipe", ()):
         return f"recipe={word}"
-    return f"mlscale {verb} --help"
+    return f"mlscale {command} --help"
 
 
-def _normalise(verb: str, words: Sequence[str], roots: Roots, *, multirun: bool) -> list[str]:
+def _normalise_overrides(command: str, words: Sequence[str], roots: Roots, *, multirun: bool) -> list[str]:
     plain: list[str] = []
     appended: dict[str, list[str]] = {name: [] for name in APPENDED}
     problems: list[MLScaleError] = []
@@ -228,31 +230,33 @@ def _normalise(verb: str, words: Sequence[str], roots: Roots, *, multirun: bool)
             plain.append(word)
         else:
             try:
-                elsewhere = partial(_list_elsewhere, verb, key, value or "", roots)
-                plain.append(f"++{key}={_readable(key, value or '', elsewhere, multirun=multirun)}")
+                elsewhere = partial(_list_elsewhere, command, key, value or "", roots)
+                plain.append(f"++{key}={_quote_if_needed(key, value or '', elsewhere, multirun=multirun)}")
             except MLScaleError as problem:
                 problems.append(problem)
     ordered = [*plain, *(word for name in APPENDED for word in appended[name])]
-    raise_all([*problems, *_unreadable(verb, ordered, roots)])
+    raise_all([*problems, *_check_readable(command, ordered, roots)])
     return ordered
 
 
-def _unreadable(verb: str, words: Sequence[str], roots: Roots) -> Iterator[MLScaleError]:
+def _check_readable(command: str, words: Sequence[str], roots: Roots) -> Iterator[MLScaleError]:
     if words:
-        from mlscale.config.composition.unreadable import unreadable
+        from mlscale.config.composition.unreadable import explain_unreadable
 
         for word in words:
-            if problem := unreadable(word, roots.groups, lambda key, value: _setting_of(verb, key, value, roots).fix):
+            if problem := explain_unreadable(
+                word, roots.groups, lambda key, value: _suggest_setting(command, key, value, roots).fix
+            ):
                 yield problem
 
 
-def _list_elsewhere(verb: str, key: str, value: str, roots: Roots) -> str:
+def _list_elsewhere(command: str, key: str, value: str, roots: Roots) -> str:
     """Return the override that a list without brackets is in another program: `device=0,1`; "" where it is none."""
-    advice = _setting_of(verb, key, f"[{value}]", roots) if _is_foreign(key) else None
+    advice = _suggest_setting(command, key, f"[{value}]", roots) if _is_foreign(key) else None
     return "" if advice is None or "<" in advice.fix or advice.fix.startswith(f"{key}=[") else advice.fix
 
 
-def _readable(key: str, value: str, elsewhere: Callable[[], str], *, multirun: bool) -> str:
+def _quote_if_needed(key: str, value: str, elsewhere: Callable[[], str], *, multirun: bool) -> str:
     """Return the value, quoted where Hydra's grammar can't read it, would read a sweep into a path, or a number into an
     id.
 
@@ -265,8 +269,8 @@ def _readable(key: str, value: str, elsewhere: Callable[[], str], *, multirun: b
     try:
         parsed = OverridesParser.create().parse_override(f"{key}={value}")
     except HydraException:
-        # What Hydra can't parse is taken as a text; `_unreadable` then reports what no quoting makes readable.
-        return _quote(value)
+        # What Hydra can't parse is taken as a text; `_check_readable` then reports what no quoting makes readable.
+        return _quote_value(value)
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in thousands of brackets
         shown = f"{key}={value[:40]}…"
         why = str(error).partition(";")[0] or "it is nested too deeply"
@@ -274,7 +278,7 @@ def _readable(key: str, value: str, elsewhere: Callable[[], str], *, multirun: b
     if parsed.is_sweep_override() and not multirun:
         # A path may contain commas, which Hydra reads as a sweep.
         if "/" in value:
-            return _quote(value)
+            return _quote_value(value)
         raise MLScaleError(
             f"{key}={value} is a sweep over several values",
             where=f"command line: {key}={value}",
@@ -282,23 +286,23 @@ def _readable(key: str, value: str, elsewhere: Callable[[], str], *, multirun: b
         )
     # A run's id may look like a number (`1e5`): unquoted, Hydra would change its digits.
     is_text = multirun or isinstance(parsed.value(), str | type(None))
-    return value if key != REF or is_text else _quote(value)
+    return value if key != REF or is_text else _quote_value(value)
 
 
-def with_reference(request: Request, ref: str) -> Request:
+def replace_reference(request: Request, ref: str) -> Request:
     """Return the request with another reference in place of the one that was typed."""
     overrides = [word for word in request.overrides if not word.startswith(f"++{REF}=")]
     values = {**request.values, REF: ref}
-    return replace(request, overrides=(*overrides, f"++{REF}={_quote(ref)}"), values=values)
+    return replace(request, overrides=(*overrides, f"++{REF}={_quote_value(ref)}"), values=values)
 
 
-def _quote(value: str) -> str:
+def _quote_value(value: str) -> str:
     # Hydra's quoted strings know two escapes: the quote, and backslashes before a quote.
     escaped = re.sub(r"(\\*)'", lambda m: m[1] * 2 + "\\'", value)
     trailing = len(escaped) - len(escaped.rstrip("\\"))
     return "'" + escaped + "\\" * trailing + "'"
 
 
-def _values(words: Sequence[str]) -> dict[str, str]:
+def _collect_values(words: Sequence[str]) -> dict[str, str]:
     pairs = (word.lstrip("+").split("=", 1) for word in words if "=" in word and not word.startswith("~"))
     return {pair[0]: pair[1] for pair in pairs}

@@ -30,11 +30,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import GrammarParseError
 
 from mlscale.config.composition.argv import APPENDED, Request
-from mlscale.config.composition.hydra_errors import refusals
-from mlscale.config.composition.hydra_keys import in_file
-from mlscale.config.composition.roots import VERB_CONFIGS, VERB_GROUP, Roots, shipped_folder
+from mlscale.config.composition.hydra_errors import collect_refusals
+from mlscale.config.composition.hydra_keys import check_file_content
+from mlscale.config.composition.roots import COMMAND_BASES, COMMAND_GROUP, Roots, get_shipped_folder
 from mlscale.config.composition.unreadable import INTERPOLATION
-from mlscale.config.composition.user_files import check_content, check_recipe, check_text, not_yaml
+from mlscale.config.composition.user_files import check_content, check_recipe, check_text, create_yaml_error
 from mlscale.errors import MLScaleError, raise_all
 
 VERSION_BASE = "1.3"
@@ -51,7 +51,7 @@ class OwnFolder(FileConfigSource):
     def is_config(self, config_path: str) -> bool:
         # A user's train.yaml or verb/train.yaml would replace the base that every check relies on.
         name = config_path.removesuffix(".yaml")
-        return name not in VERB_CONFIGS and not name.startswith(f"{VERB_GROUP}/") and super().is_config(config_path)
+        return name not in COMMAND_BASES and not name.startswith(f"{COMMAND_GROUP}/") and super().is_config(config_path)
 
     def load_config(self, config_path: str) -> ConfigResult:
         file = Path(self.path) / self._normalize_file_name(config_path)
@@ -61,7 +61,7 @@ class OwnFolder(FileConfigSource):
         try:
             result = super().load_config(config_path)
         except yaml.YAMLError as error:
-            raise not_yaml(error, shown) from None
+            raise create_yaml_error(error, shown) from None
         except Exception as error:  # whatever OmegaConf does not take: an interpolation without an end, a huge number
             why = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
             why = INTERPOLATION if isinstance(error, GrammarParseError) else why
@@ -71,7 +71,7 @@ class OwnFolder(FileConfigSource):
             groups = SearchPath.roots.groups if SearchPath.roots else ()
             check_recipe(result.config, result.header.get("package"), groups, shown)  # type: ignore[arg-type]
         if result.header.get("package") == "_global_":
-            raise_all(list(in_file(OmegaConf.to_container(result.config, resolve=False), shown)))  # type: ignore[arg-type]
+            raise_all(list(check_file_content(OmegaConf.to_container(result.config, resolve=False), shown)))  # type: ignore[arg-type]
         return result
 
 
@@ -85,27 +85,29 @@ class SearchPath(SearchPathPlugin):
         # Prepended one after the other, so the last one prepended is searched first.
         for root in reversed(own):
             search_path.prepend(provider=root.label, path=f"own://{root.path}")
-        search_path.append(provider="mlscale-recipes", path=str(shipped_folder("recipes")))
+        search_path.append(provider="mlscale-recipes", path=str(get_shipped_folder("recipes")))
 
 
-def compose(request: Request) -> DictConfig:
+def compose_config(request: Request) -> DictConfig:
     """Return the config of one job, interpolations kept, not yet checked.
 
     Raises:
         MLScaleError: everything that keeps Hydra from composing it, reported together.
     """
-    with hydra_ready(request.roots):
+    with prepare_hydra(request.roots):
         try:
-            return _compose(with_deletions(request))
+            return _compose_by_hydra(prepare_deletions(request))
         except MLScaleError:
             raise
         except Exception as error:
-            problems = refusals(error, list(request.overrides), request.roots, request.verb, _retry(request))
+            problems = collect_refusals(
+                error, list(request.overrides), request.roots, request.command, _create_retry(request)
+            )
             raise_all(problems)
-            raise _not_composed(error) from error
+            raise _create_compose_error(error) from error
 
 
-def _not_composed(error: Exception) -> MLScaleError:
+def _create_compose_error(error: Exception) -> MLScaleError:
     """Return the error for an exception of Hydra or OmegaConf without a message of mlscale: their only inputs are files
     and overrides, so one of these is wrong.
     """
@@ -120,20 +122,20 @@ def _not_composed(error: Exception) -> MLScaleError:
 
 def _store_primary(command: str) -> None:
     """Give a third-party command the primary configuration of `train`, with the group of its own keys if it has one."""
-    primary = OmegaConf.load(shipped_folder("conf") / "train.yaml")
+    primary = OmegaConf.load(get_shipped_folder("conf") / "train.yaml")
     first, _, *others = primary.defaults
     primary.defaults = [first, {f"optional {command}": "default"}, *others]
     ConfigStore.instance().store(name=command, node=primary)
 
 
-def _compose(request: Request) -> DictConfig:
-    cfg = hydra.compose(request.verb, overrides=list(request.overrides))
+def _compose_by_hydra(request: Request) -> DictConfig:
+    cfg = hydra.compose(request.command, overrides=list(request.overrides))
     # Hydra returns a config in struct mode, where keys that no file has could not be added later.
     OmegaConf.set_struct(cfg, False)
     return cfg
 
 
-def with_deletions(request: Request) -> Request:
+def prepare_deletions(request: Request) -> Request:
     """Return the request with every `~key` in a form that Hydra takes. Hydra can't delete a key whose value is null,
     and a key that is filled in later (`${derived.channels}`) is null before the run. Such a key gets a value first.
     """
@@ -144,7 +146,7 @@ def with_deletions(request: Request) -> Request:
     if request.multirun:
         others = [word for word in others if not _SWEPT.search(word)]  # one job has one value of each
     try:
-        cfg = hydra.compose(request.verb, overrides=others)
+        cfg = hydra.compose(request.command, overrides=others)
     except Exception:
         return request  # the errors are reported when all of it is composed
     overrides: list[str] = []
@@ -157,50 +159,50 @@ def with_deletions(request: Request) -> Request:
     return replace(request, overrides=tuple(overrides))
 
 
-def _retry(request: Request) -> Callable[[list[str]], None]:
-    def retry(overrides: list[str]) -> None:
-        _compose(with_deletions(replace(request, overrides=tuple(overrides))))
+def _create_retry(request: Request) -> Callable[[list[str]], None]:
+    def retry_composition(overrides: list[str]) -> None:
+        _compose_by_hydra(prepare_deletions(replace(request, overrides=tuple(overrides))))
 
-    return retry
+    return retry_composition
 
 
 def run_by_hydra(request: Request, job: Callable[[DictConfig, list[str]], Any]) -> None:
     """Run Hydra's own flags, or call `job(config, overrides)` for each job of a multirun."""
 
-    def task(cfg: DictConfig) -> Any:
+    def run_task(cfg: DictConfig) -> Any:
         OmegaConf.set_struct(cfg, False)
         return job(cfg, [item for item in map(str, HydraConfig.get().overrides.task) if item not in added])
 
     flags = [*request.flags, *(["--multirun"] if request.multirun else [])]
     typed = request.overrides
-    with hydra_ready(request.roots):
-        request = with_deletions(request)
-    # `added` are the values that `with_deletions` sets before a `~key`: a job must not report them as typed.
+    with prepare_hydra(request.roots):
+        request = prepare_deletions(request)
+    # `added` are the values that `prepare_deletions` sets before a `~key`: a job must not report them as typed.
     added = set(request.overrides) - set(typed)
     overrides = [] if "--hydra-help" in flags else request.overrides  # it composes no config that they could change
     # hydra.main reads sys.argv itself, and initialises Hydra itself.
-    with hydra_ready(request.roots, initialise=False), _argv([*flags, *overrides]):
+    with prepare_hydra(request.roots, initialise=False), _replace_argv([*flags, *overrides]):
         try:
-            hydra.main(version_base=VERSION_BASE, config_path=str(shipped_folder("conf")), config_name=request.verb)(
-                task
-            )()
+            hydra.main(
+                version_base=VERSION_BASE, config_path=str(get_shipped_folder("conf")), config_name=request.command
+            )(run_task)()
         except SystemExit as end:  # how --hydra-help ends
             if end.code:
                 raise
         except MLScaleError:
             raise
         except Exception as error:
-            raise_all(refusals(error, list(request.overrides), request.roots, request.verb, None))
-            raise _not_composed(error) from error
+            raise_all(collect_refusals(error, list(request.overrides), request.roots, request.command, None))
+            raise _create_compose_error(error) from error
 
 
 @contextlib.contextmanager
-def hydra_ready(roots: Roots, *, initialise: bool = True) -> Iterator[None]:
+def prepare_hydra(roots: Roots, *, initialise: bool = True) -> Iterator[None]:
     """Provide Hydra with mlscale's search path, and without its own error reports."""
     SourcesRegistry.instance().register(OwnFolder)
     SearchPath.roots = roots
-    for command in VERB_CONFIGS:
-        if not (shipped_folder("conf") / f"{command}.yaml").is_file():
+    for command in COMMAND_BASES:
+        if not (get_shipped_folder("conf") / f"{command}.yaml").is_file():
             _store_primary(command)
     # Hydra instantiates the plugin by its class, so it can only reach the roots through a class attribute.
     Plugins.instance().register(SearchPath)
@@ -209,7 +211,7 @@ def hydra_ready(roots: Roots, *, initialise: bool = True) -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         if initialise:
-            with hydra.initialize_config_dir(str(shipped_folder("conf")), version_base=VERSION_BASE):
+            with hydra.initialize_config_dir(str(get_shipped_folder("conf")), version_base=VERSION_BASE):
                 yield
         else:
             GlobalHydra.instance().clear()
@@ -228,7 +230,7 @@ def use_frozen(frozen: DictConfig, request: Request) -> Request:
             raise MLScaleError(
                 "a run brings its own recipe",
                 where=f"command line: {override.lstrip('+')}",
-                why=f"mlscale {request.verb} starts from the run's config as it was",
+                why=f"mlscale {request.command} starts from the run's config as it was",
                 fix="leave the recipe out; single groups and keys may be set, e.g. data.batch_size=256",
             )
         if group in request.roots.groups and group not in APPENDED and not override.startswith("~"):
@@ -241,7 +243,7 @@ def use_frozen(frozen: DictConfig, request: Request) -> Request:
 
 
 @contextlib.contextmanager
-def _argv(words: list[str]) -> Iterator[None]:
+def _replace_argv(words: list[str]) -> Iterator[None]:
     before = sys.argv
     sys.argv = ["mlscale", *words]
     try:

@@ -17,10 +17,10 @@ def read_entry_points(group: str) -> list[EntryPoint]:
         return []
     from importlib.metadata import entry_points
 
-    return sorted(entry_points(group=group), key=lambda point: (point.name, package_of(point)))
+    return sorted(entry_points(group=group), key=lambda point: (point.name, get_package_name(point)))
 
 
-def package_of(point: EntryPoint) -> str:
+def get_package_name(point: EntryPoint) -> str:
     """Return the name of the package that declares an entry point."""
     return point.dist.name if point.dist else "?"
 

@@ -20,20 +20,20 @@ RENAMED_TARGETS = {
 """Target names in the configs of earlier runs, and their present names."""
 
 
-def composed(folder: Path) -> DictConfig:
+def load_composed(folder: Path) -> DictConfig:
     """Return the config of a run folder as it was composed: nothing derived, interpolations kept."""
-    return _loaded(folder / CONFIG)
+    return _read_config_file(folder / CONFIG)
 
 
-def load(folder: Path) -> DictConfig:
+def load_frozen(folder: Path) -> DictConfig:
     """Return the config of a run folder with its derived values in place, interpolations kept."""
-    cfg = composed(folder)
-    derived = _loaded(folder / DERIVED)
+    cfg = load_composed(folder)
+    derived = _read_config_file(folder / DERIVED)
     cfg.derived = OmegaConf.merge(cfg.get("derived") or {}, derived)
     return cfg
 
 
-def _loaded(path: Path) -> DictConfig:
+def _read_config_file(path: Path) -> DictConfig:
     """Read a file of a run folder.
 
     Raises:
@@ -43,9 +43,9 @@ def _loaded(path: Path) -> DictConfig:
         cfg = OmegaConf.load(path)
     # A file that was cut short or edited by hand can raise any of these; RecursionError comes from deep nesting.
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
-        raise damaged(path, str(error).split("\n")[0]) from error
+        raise create_corrupt_error(path, str(error).split("\n")[0]) from error
     if not isinstance(cfg, DictConfig):
-        raise damaged(path, "it does not hold keys and values")
+        raise create_corrupt_error(path, "it does not hold keys and values")
     _rename_targets(cfg)
     return cfg
 
@@ -64,14 +64,14 @@ def _rename_targets(node: DictConfig | ListConfig) -> None:
             _rename_targets(value)
 
 
-def damaged(path: Path, why: str) -> MLScaleError:
+def create_corrupt_error(path: Path, why: str) -> MLScaleError:
     """Return the error for a file of a run folder that can't be used."""
     return MLScaleError(
         f"the run's {path.name} is damaged", where=str(path), why=why, fix="restore it from a copy of the run"
     )
 
 
-def with_derived(cfg: DictConfig, derived: dict[str, Any]) -> DictConfig:
+def add_derived(cfg: DictConfig, derived: dict[str, Any]) -> DictConfig:
     """Return a copy of `cfg` with the derived values in place."""
     copy = cfg.copy()
     copy.derived = OmegaConf.merge(cfg.get("derived") or {}, derived)

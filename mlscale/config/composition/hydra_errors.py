@@ -12,15 +12,21 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mlscale.config.checks.key_owners import BUILDS_SEVERAL
-from mlscale.config.checks.templates import Advice, default_names
-from mlscale.config.composition.option_files import misplaced, place_of, selecting, selecting_file, shown
+from mlscale.config.checks.templates import Advice, get_default_names
+from mlscale.config.composition.option_files import (
+    find_misplaced_file,
+    find_selecting_file,
+    find_selecting_option,
+    format_config_path,
+    get_expected_path,
+)
 from mlscale.config.composition.roots import Roots
-from mlscale.config.composition.user_files import not_yaml
+from mlscale.config.composition.user_files import create_yaml_error
 from mlscale.config.suggestions import not_yet
-from mlscale.config.suggestions.foreign_names import Alias, table
-from mlscale.config.suggestions.name_distance import folded
-from mlscale.config.suggestions.suggest import nearest
-from mlscale.config.suggestions.unknown_keys import of_group
+from mlscale.config.suggestions.foreign_names import Alias, load_foreign_names
+from mlscale.config.suggestions.name_distance import fold_name
+from mlscale.config.suggestions.suggest import find_nearest
+from mlscale.config.suggestions.unknown_keys import find_group_option
 from mlscale.errors import MLScaleError
 
 # Hydra's errors hold texts, not data: these patterns match the messages of Hydra 1.3.
@@ -35,11 +41,11 @@ _COMMON = frozenset({"auto", "default", "none"})  # names of options of several 
 _MISSING_PRIMARY = re.compile(r"Cannot find primary config '(?P<name>[^']*)'")
 
 
-def refusals(
+def collect_refusals(
     error: Exception,
     overrides: Sequence[str],
     roots: Roots,
-    verb: str,
+    command: str,
     retry: Callable[[list[str]], None] | None,
 ) -> list[MLScaleError]:
     """Return every problem that keeps the config from composing; empty where `error` is not Hydra's.
@@ -52,7 +58,7 @@ def refusals(
     current: Exception | None = error
     # Hydra stops at its first error. Each pass removes one override from `left`, so the loop ends.
     while current is not None:
-        problem, culprit = _explain(current, left, roots)
+        problem, culprit = _explain_error(current, left, roots)
         if problem is None:
             # Not an error of Hydra: only the problems found so far are reported.
             return problems
@@ -68,17 +74,19 @@ def refusals(
     return problems
 
 
-def _explain(error: Exception, overrides: Sequence[str], roots: Roots) -> tuple[MLScaleError | None, str | None]:
+def _explain_error(error: Exception, overrides: Sequence[str], roots: Roots) -> tuple[MLScaleError | None, str | None]:
     text = str(error)
     if isinstance(error, MissingConfigException) and (match := _NOT_FOUND.search(text)):
-        return _unknown_option(match["group"], match["option"], match["file"], overrides, roots)
+        return _report_unknown_option(match["group"], match["option"], match["file"], overrides, roots)
     # A comma after `=` is a sweep in Hydra, which only a multirun allows.
     if match := _AMBIGUOUS.search(text):
         key, value = match["key"].lstrip("+"), match["value"]
-        culprit = _typed(overrides, key)
+        culprit = _find_override(overrides, key)
         together = f", or {key}=[{value}] to have them together" if key in BUILDS_SEVERAL else ""
         fix = f"-m {key}={value} to run one job for each{together}"
-        return MLScaleError(f"{key}={value} names several options", where=_line(culprit, key), fix=fix), culprit
+        return MLScaleError(
+            f"{key}={value} names several options", where=_describe_culprit(culprit, key), fix=fix
+        ), culprit
     # Hydra raises a bare ValueError here, without the override: it is found by the form of its value.
     if isinstance(error, ValueError) and "Config group override must be a string or a list" in text:
         culprit = next(
@@ -92,47 +100,48 @@ def _explain(error: Exception, overrides: Sequence[str], roots: Roots) -> tuple[
         )
         key, _, value = (culprit or "?").lstrip("+").partition("=")
         options = roots.groups.get(key, ())
-        if feature := not_yet.of_option(key, value):
-            return feature.error(f"{key}={value}", _line(culprit, key)), culprit
+        if feature := not_yet.find_feature_of_option(key, value):
+            return feature.create_error(f"{key}={value}", _describe_culprit(culprit, key)), culprit
         return MLScaleError(
             f"'{key}={value}' does not name an option of the group '{key}'",
-            where=_line(culprit, key),
+            where=_describe_culprit(culprit, key),
             why=f"options: {', '.join(options)}",
-            fix=_brought(key, value) or f"{key}={'none' if 'none' in options else next(iter(options), 'none')}",
+            fix=_translate_option(key, value)
+            or f"{key}={'none' if 'none' in options else next(iter(options), 'none')}",
         ), culprit
     if isinstance(error, ConfigCompositionException) and "delete" in text and (match := _DELETE.search(text)):
         culprit = next((item for item in overrides if item.startswith("~" + match["key"])), None)
         return MLScaleError(
             f"there is no '{match['key']}' to take away",
-            where=_line(culprit, match["key"]),
+            where=_describe_culprit(culprit, match["key"]),
             fix="mlscale config show prints what there is",
         ), culprit
     if match := _GROUP.search(text):
         # The text begins with the file where the defaults list of a file is wrong, not the command line.
-        if (found := _IN.match(text)) and (close := nearest(match["key"], roots.groups)):
-            file = roots.files.get(found["group"], {}).get(found["option"])
+        if (option_match := _IN.match(text)) and (close := find_nearest(match["key"], roots.groups)):
+            file = roots.files.get(option_match["group"], {}).get(option_match["option"])
             fix = f"write '/{close}' in place of '{match['key']}'"
-            where = f"{shown(file) if file else found['option']}: defaults"
+            where = f"{format_config_path(file) if file else option_match['option']}: defaults"
             return MLScaleError(f"there is no group '{match['key']}'", where=where, fix=fix), None
-        culprit = _typed(overrides, match["key"])
+        culprit = _find_override(overrides, match["key"])
         return MLScaleError(
             f"'{match['key']}' can't be set this way",
-            where=_line(culprit, match["key"]),
-            why=_first_line(text),
+            where=_describe_culprit(culprit, match["key"]),
+            why=_get_first_line(text),
             fix=f"{match['key'].partition('@')[0]}=<option>; mlscale config show prints what there is",
         ), culprit
     if match := _TWICE.search(text) or _MORE_THAN_ONCE.search(text):
         group = match["group"]
-        place, option = selecting(group, overrides, roots)
+        selected_at, option = find_selecting_option(group, overrides, roots)
         option = match.groupdict().get("option") or option or "<option>"
         return MLScaleError(
             f"the group '{group}' is selected twice",
-            where=place or "the `defaults` of a config file",
+            where=selected_at or "the `defaults` of a config file",
             why="an option is selected already, by conf/base/run.yaml or a file before",
             fix=f"write `- override /{group}: {option}`",
         ), None
     if isinstance(error, yaml.YAMLError):
-        return not_yaml(error), None
+        return create_yaml_error(error), None
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return MLScaleError(
             "the config can't be composed",
@@ -143,30 +152,32 @@ def _explain(error: Exception, overrides: Sequence[str], roots: Roots) -> tuple[
     return None, None
 
 
-def _unknown_option(
+def _report_unknown_option(
     group: str, option: str, file: str, overrides: Sequence[str], roots: Roots
 ) -> tuple[MLScaleError, str | None]:
-    group, option = _of_known_group(group, option, roots)
+    group, option = _split_known_group(group, option, roots)
     options = roots.groups.get(group, ())
-    culprit = next((item for item in overrides if _names(item, group, option)), None)
+    culprit = next((item for item in overrides if _is_selecting(item, group, option)), None)
     known = f"options: {', '.join(options)}" if options else "no config folder has this group"
-    spelled = group if group in roots.groups else (nearest(group, roots.groups) or group)
+    spelled = group if group in roots.groups else (find_nearest(group, roots.groups) or group)
     # Not typed, so a defaults list selects it.
-    selected_by = "" if culprit else selecting_file(group, option, overrides, roots)
-    where = _line(culprit, group) if culprit else selected_by or f"{file}.yaml: defaults"
+    selected_by = "" if culprit else find_selecting_file(group, option, overrides, roots)
+    where = _describe_culprit(culprit, group) if culprit else selected_by or f"{file}.yaml: defaults"
     what = f"unknown option '{option}' of the group '{group}'"
     # `optimizer=auto` is Ultralytics' word, and not the option `auto` of another group.
-    known_elsewhere = _brought(group, option) or option in _COMMON
-    if spelled in roots.groups and not known_elsewhere and (found := _misplaced(spelled, option, roots)):
-        return MLScaleError(what, where=where, why=found.why, fix=found.fix), culprit
-    if feature := not_yet.of_option(group, option):
-        return feature.error(f"{group}={option}", where), culprit
+    known_elsewhere = _translate_option(group, option) or option in _COMMON
+    if spelled in roots.groups and not known_elsewhere and (advice := _suggest_moved_file(spelled, option, roots)):
+        return MLScaleError(what, where=where, why=advice.why, fix=advice.fix), culprit
+    if feature := not_yet.find_feature_of_option(group, option):
+        return feature.create_error(f"{group}={option}", where), culprit
     # A known name of another program first: the nearest option by letters may mean something else.
-    fix = _brought(group, option) or _instead(spelled, option, culprit, roots)
-    return MLScaleError(what, where=where, why=known, fix=_in_file(fix, option) if selected_by else fix), culprit
+    fix = _translate_option(group, option) or _suggest_nearest_option(spelled, option, culprit, roots)
+    return MLScaleError(
+        what, where=where, why=known, fix=_suggest_in_defaults(fix, option) if selected_by else fix
+    ), culprit
 
 
-def _of_known_group(group: str, option: str, roots: Roots) -> tuple[str, str]:
+def _split_known_group(group: str, option: str, roots: Roots) -> tuple[str, str]:
     """Return group and option of a typed path: of `optimizer=conf/optimizer/mine.yaml` Hydra reads the folders as parts
     of the group.
     """
@@ -177,24 +188,24 @@ def _of_known_group(group: str, option: str, roots: Roots) -> tuple[str, str]:
     return group, option
 
 
-def _misplaced(group: str, option: str, roots: Roots) -> Advice | None:
+def _suggest_moved_file(group: str, option: str, roots: Roots) -> Advice | None:
     """Return the fix for a file that is named like the option, but is not where options of the group are searched."""
     name = re.sub(r"\.ya?ml$", "", option.rpartition("/")[2])
     if name != option and name in roots.groups[group]:
-        return Advice(f"{group}={name}", f"{shown(roots.files[group][name])} is the option {group}={name}")
-    if (found := misplaced(group, name, roots, option)) is None:
+        return Advice(f"{group}={name}", f"{format_config_path(roots.files[group][name])} is the option {group}={name}")
+    if (misplaced_file := find_misplaced_file(group, name, roots, option)) is None:
         return None
-    file, read_as = found
+    file, read_as = misplaced_file
     if read_as is not None:
-        return Advice("=".join(read_as), f"{shown(file)} is the option {'='.join(read_as)}")
-    place = place_of(group, name, roots)
-    folder = place.rpartition("/")[0]
+        return Advice("=".join(read_as), f"{format_config_path(file)} is the option {'='.join(read_as)}")
+    expected = get_expected_path(group, name, roots)
+    folder = expected.rpartition("/")[0]
     make = "" if Path(folder).is_dir() else f"mkdir -p {shlex.quote(folder)} && "
-    fix = f"{make}mv {shlex.quote(shown(file))} {shlex.quote(place)}"
-    return Advice(fix, f"{shown(file)} is not read: an option of this group is in {place}")
+    fix = f"{make}mv {shlex.quote(format_config_path(file))} {shlex.quote(expected)}"
+    return Advice(fix, f"{format_config_path(file)} is not read: an option of this group is in {expected}")
 
 
-def _in_file(fix: str, option: str) -> str:
+def _suggest_in_defaults(fix: str, option: str) -> str:
     """Return the fix for an entry of a file's defaults list."""
     _, sign, meant = fix.partition("=")
     if sign and re.fullmatch(r"[\w-]+", meant):
@@ -202,40 +213,40 @@ def _in_file(fix: str, option: str) -> str:
     return f"take '{option}' out of the defaults, and type {fix}"
 
 
-def _instead(group: str, option: str, culprit: str | None, roots: Roots) -> str:
+def _suggest_nearest_option(group: str, option: str, culprit: str | None, roots: Roots) -> str:
     """Return the typed override with the nearest option instead of the unknown one; else a foreign name's meaning; else
     all.
     """
     options = roots.groups.get(group, ())
-    if best := nearest(option, options):
+    if best := find_nearest(option, options):
         # The separators are captured, so that a list keeps its other options and its form.
         words = re.split(r"([\[\],\s]+)", culprit.partition("=")[2]) if culprit else [option]
         return f"{group}={''.join(best if word == option else word for word in words)}"
-    return of_group(group, option, default_names(roots.groups)) or (
+    return find_group_option(group, option, get_default_names(roots.groups)) or (
         f"{group}=<{'|'.join(options)}>" if options else f"{group}={option}"
     )
 
 
-def _brought(group: str, option: str) -> str:
+def _translate_option(group: str, option: str) -> str:
     """Return the override for another program's option name: `precision=16-mixed`, `model=resnet50`; "" if it is not
     one.
     """
-    values = table().options.get(group, Alias()).values
-    return values.get(option.lower()) or values.get(folded(option), "")
+    values = load_foreign_names().options.get(group, Alias()).values
+    return values.get(option.lower()) or values.get(fold_name(option), "")
 
 
-def _names(override: str, group: str, option: str) -> bool:
+def _is_selecting(override: str, group: str, option: str) -> bool:
     key, _, value = override.lstrip("+").partition("=")
     return key.split("@")[0] == group and option in re.split(r"[\[\],\s]+", value)
 
 
-def _typed(overrides: Sequence[str], key: str) -> str | None:
+def _find_override(overrides: Sequence[str], key: str) -> str | None:
     return next((item for item in overrides if item.lstrip("+~").split("=")[0] == key.lstrip("+")), None)
 
 
-def _line(culprit: str | None, key: str) -> str:
+def _describe_culprit(culprit: str | None, key: str) -> str:
     return f"command line: {(culprit or key).lstrip('+')}"
 
 
-def _first_line(text: str) -> str:
+def _get_first_line(text: str) -> str:
     return text.strip().splitlines()[0]

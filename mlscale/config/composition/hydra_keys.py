@@ -26,26 +26,28 @@ _INSTEAD: Mapping[str, tuple[str, str]] = {
 _OF_A_SWEEP = ("hydra.sweep.dir", "hydra.sweeper", "hydra.launcher")
 
 
-def without_effect(word: str, *, multirun: bool) -> Iterator[MLScaleError]:
+def check_effect(word: str, *, multirun: bool) -> Iterator[MLScaleError]:
     """Yield the error for an override of Hydra's own settings, unless it has an effect."""
     typed, _, value = word.lstrip("+~").partition("=")
     key = typed.split("@", 1)[0].replace("/", ".")
     if key != "hydra" and not key.startswith("hydra."):
         return
-    if _below(key, _OF_A_SWEEP):
+    if _is_below(key, _OF_A_SWEEP):
         if not multirun:
             # A plugin's option or key, such as optuna or n_trials: -m alone would not make it work.
             named = value if key in ("hydra.sweeper", "hydra.launcher") else ".".join(key.split(".")[2:])
-            if feature := not_yet.of_key(named):
-                yield feature.error(f"{typed}={value}", _line(word))
+            if feature := not_yet.find_feature_of_key(named):
+                yield feature.create_error(f"{typed}={value}", _describe_word(word))
                 return
             why = "it belongs to a sweep"
-            yield MLScaleError(f"'{typed}' has no effect", where=_line(word), why=why, fix=f"mlscale -m … {word}")
+            yield MLScaleError(
+                f"'{typed}' has no effect", where=_describe_word(word), why=why, fix=f"mlscale -m … {word}"
+            )
         return
-    yield _error(typed, key, _line(word), value)
+    yield _create_effect_error(typed, key, _describe_word(word), value)
 
 
-def in_file(content: Mapping[str, object], shown: str) -> Iterator[MLScaleError]:
+def check_file_content(content: Mapping[str, object], shown: str) -> Iterator[MLScaleError]:
     """Yield the errors for Hydra's own settings in a config file whose package is `_global_`.
 
     Args:
@@ -56,32 +58,32 @@ def in_file(content: Mapping[str, object], shown: str) -> Iterator[MLScaleError]
     for entry in defaults if isinstance(defaults, list) else []:
         for key in entry if isinstance(entry, dict) else []:
             name = str(key).rpartition(" ")[2].lstrip("/")
-            if name.startswith("hydra/") and not _below(name.replace("/", "."), _OF_A_SWEEP):
-                yield _error(name, name.replace("/", "."), f"{shown}: defaults", "")
-    for key in _leaves("hydra", content.get("hydra", {})):
-        if not _below(key, _OF_A_SWEEP):
-            yield _error(key, key, f"{shown}: {key}", "<folder>")
+            if name.startswith("hydra/") and not _is_below(name.replace("/", "."), _OF_A_SWEEP):
+                yield _create_effect_error(name, name.replace("/", "."), f"{shown}: defaults", "")
+    for key in _iterate_paths("hydra", content.get("hydra", {})):
+        if not _is_below(key, _OF_A_SWEEP):
+            yield _create_effect_error(key, key, f"{shown}: {key}", "<folder>")
 
 
-def _leaves(path: str, node: object) -> Iterator[str]:
+def _iterate_paths(path: str, node: object) -> Iterator[str]:
     if not isinstance(node, dict):
         yield path
         return
     for key, value in node.items():
-        yield from _leaves(f"{path}.{key}", value)
+        yield from _iterate_paths(f"{path}.{key}", value)
 
 
-def _error(typed: str, key: str, where: str, value: str) -> MLScaleError:
+def _create_effect_error(typed: str, key: str, where: str, value: str) -> MLScaleError:
     # In the table's order: `hydra.run.dir` is listed before `hydra.run`, which it is below.
-    found = next((name for name in _INSTEAD if _below(key, (name,))), "")
-    why, fix = _INSTEAD.get(found, ("mlscale makes the folders and logs of a run itself", ""))
+    known_key = next((name for name in _INSTEAD if _is_below(key, (name,))), "")
+    why, fix = _INSTEAD.get(known_key, ("mlscale makes the folders and logs of a run itself", ""))
     fix = fix.replace("{value}", value.strip("[]'\"") or "<value>") or f"leave {typed} out"
     return MLScaleError(f"'{typed}' has no effect", where=where, why=why, fix=fix)
 
 
-def _below(key: str, names: tuple[str, ...]) -> bool:
+def _is_below(key: str, names: tuple[str, ...]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
-def _line(word: str) -> str:
+def _describe_word(word: str) -> str:
     return f"command line: {word.lstrip('+')}"

@@ -16,10 +16,10 @@ from omegaconf.errors import (
     UnsupportedInterpolationType,
 )
 
-from mlscale.config.checks.target_nodes import join
-from mlscale.config.checks.values import expression
+from mlscale.config.checks.target_nodes import join_path
+from mlscale.config.checks.values import hide_env_default
 from mlscale.config.composition.unreadable import INTERPOLATION
-from mlscale.config.suggestions.suggest import nearest, override
+from mlscale.config.suggestions.suggest import find_nearest, format_override
 from mlscale.errors import MLScaleError
 
 _ENV = re.compile(r"\$\{\s*oc\.env\s*:\s*([A-Za-z_]\w*)\s*\}")
@@ -28,14 +28,14 @@ _KEY = re.compile(r"Interpolation key '([^']*)' not found")
 _RESOLVERS = ("oc.env", "oc.decode", "oc.select", "oc.create", "oc.dict.keys", "oc.dict.values")
 
 
-def unresolvable(cfg: DictConfig, paths: Sequence[str], where: Callable[[str], str]) -> Iterator[MLScaleError]:
+def check_interpolations(cfg: DictConfig, paths: Sequence[str], where: Callable[[str], str]) -> Iterator[MLScaleError]:
     """Yield the problem of every leaf whose interpolation fails.
 
     Args:
         paths: key paths that exist, to suggest from.
         where: returns the file or override that set a key.
     """
-    for path, parent, key in _interpolated(cfg, ""):
+    for path, parent, key in _iterate_interpolations(cfg, ""):
         # The raw text: `parent[key]` would resolve it.
         raw = str(parent._get_node(key)._value())
         try:
@@ -43,11 +43,12 @@ def unresolvable(cfg: DictConfig, paths: Sequence[str], where: Callable[[str], s
         except InterpolationToMissingValueError:
             continue  # the missing value is reported at its own key
         except OmegaConfBaseException as error:
-            yield _explain(path, raw, error, cfg, paths, where)
+            yield _explain_failure(path, raw, error, cfg, paths, where)
 
 
-def resolved(cfg: DictConfig, path: str) -> object:
-    """Return the value of a key in plain containers; None if it can't be resolved, which `unresolvable` reports."""
+def resolve_value(cfg: DictConfig, path: str) -> object:
+    """Return the value of a key in plain containers; None if it can't be resolved, which `check_interpolations`
+    reports."""
     try:
         value = OmegaConf.select(cfg, path)
         return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
@@ -55,20 +56,20 @@ def resolved(cfg: DictConfig, path: str) -> object:
         return None
 
 
-def _interpolated(node: DictConfig | ListConfig, path: str) -> Iterator[tuple[str, Any, Any]]:
+def _iterate_interpolations(node: DictConfig | ListConfig, path: str) -> Iterator[tuple[str, Any, Any]]:
     keys: list[Any] = list(node) if isinstance(node, DictConfig) else list(range(len(node)))
     for key in keys:
         if not path and key == "hydra":
             continue
-        name = join(path, str(key)) if isinstance(node, DictConfig) else f"{path}[{key}]"
+        name = join_path(path, str(key)) if isinstance(node, DictConfig) else f"{path}[{key}]"
         child: Any = node._get_node(key)
         if child._is_interpolation():
             yield name, node, key
         elif isinstance(child, (DictConfig, ListConfig)) and not child._is_none() and not child._is_missing():
-            yield from _interpolated(child, name)
+            yield from _iterate_interpolations(child, name)
 
 
-def _explain(
+def _explain_failure(
     path: str,
     raw: str,
     error: OmegaConfBaseException,
@@ -76,7 +77,7 @@ def _explain(
     paths: Sequence[str],
     where: Callable[[str], str],
 ) -> MLScaleError:
-    what, why, fix = f"'{path}' can't be resolved: {expression(raw)}", "", f"{path}=<value>"
+    what, why, fix = f"'{path}' can't be resolved: {hide_env_default(raw)}", "", f"{path}=<value>"
     unset = [name for name in _ENV.findall(raw) if name not in os.environ]
     if unset:
         what = f"'{path}' needs the environment variable {unset[0]}, which is not set"
@@ -93,16 +94,16 @@ def _explain(
             why = f"{other}=none has no '{key.rpartition('.')[2]}'"
             return MLScaleError(what, where=where(path), why=why, fix=f"{group}=none, or choose an option of {other}")
         why = f"there is no key '{key}'"
-        close = nearest(key, paths)
+        close = find_nearest(key, paths)
         if key in paths:  # an option of its group has it, and this one has not
             fix = f"{key}=<value>"
         elif close and raw.strip() == "${" + match[1] + "}":
-            fix = override(path, "${" + close + "}")
+            fix = format_override(path, "${" + close + "}")
     elif isinstance(error, UnsupportedInterpolationType):
         name = raw.partition("${")[2].partition(":")[0]
         why = f"there is no resolver '{name}'"
-        close = nearest(name, _RESOLVERS)
-        fix = override(path, raw.replace(name, close, 1)) if close else fix
+        close = find_nearest(name, _RESOLVERS)
+        fix = format_override(path, raw.replace(name, close, 1)) if close else fix
     elif isinstance(error, GrammarParseError):
         why = INTERPOLATION
     return MLScaleError(what, where=where(path), why=why, fix=fix)

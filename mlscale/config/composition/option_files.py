@@ -17,39 +17,45 @@ _SUFFIXES = (".yaml", ".yml")
 _MOST_FILES = 5000
 
 
-def selecting_file(group: str, option: str, overrides: Sequence[str], roots: Roots) -> str:
+def find_selecting_file(group: str, option: str, overrides: Sequence[str], roots: Roots) -> str:
     """Return the config file, and its line, whose `defaults` select an option; "" where no file does.
 
     Args:
         overrides: what the command line selects, where the search begins.
     """
-    found = (where for where, other, name in _selections(overrides, roots) if (other, name) == (group, option))
-    return next(found, "")
+    matches = (
+        where for where, other, name in _iterate_selections(overrides, roots) if (other, name) == (group, option)
+    )
+    return next(matches, "")
 
 
-def selecting(group: str, overrides: Sequence[str], roots: Roots) -> tuple[str, str]:
+def find_selecting_option(group: str, overrides: Sequence[str], roots: Roots) -> tuple[str, str]:
     """Return the first user file, and its line, that selects an option of a group, and the option; "" for none."""
-    found = ((where, name) for where, other, name in _selections(overrides, roots, own=True) if other == group)
-    return next(found, ("", ""))
+    matches = (
+        (where, name) for where, other, name in _iterate_selections(overrides, roots, own=True) if other == group
+    )
+    return next(matches, ("", ""))
 
 
-def _selections(overrides: Sequence[str], roots: Roots, *, own: bool = False) -> Iterator[tuple[str, str, str]]:
+def _iterate_selections(overrides: Sequence[str], roots: Roots, *, own: bool = False) -> Iterator[tuple[str, str, str]]:
     """Yield each selection in config files, those of the command line's options first: file and line, group, option."""
-    waiting = [pair for word in overrides for pair in _selected(word, roots)] + [("base", "run")]
+    waiting = [pair for word in overrides for pair in _parse_selected(word, roots)] + [("base", "run")]
     shipped = [root.path for root in roots.roots if root.shipped]
     seen = set(waiting)
     for here, name in waiting:
         file = roots.files.get(here, {}).get(name)
         skipped = file is None or (own and any(file.is_relative_to(folder) for folder in shipped))
-        for group, option, line in _defaults(file, here) if file else ():
+        for group, option, line in _read_defaults(file, here) if file else ():
             if file and not skipped:
-                yield f"{shown(file)}: line {line}", group, option
+                yield f"{format_config_path(file)}: line {line}", group, option
             if (group, option) not in seen:
                 seen.add((group, option))
                 waiting.append((group, option))
 
 
-def misplaced(group: str, option: str, roots: Roots, typed: str = "") -> tuple[Path, tuple[str, str] | None] | None:
+def find_misplaced_file(
+    group: str, option: str, roots: Roots, typed: str = ""
+) -> tuple[Path, tuple[str, str] | None] | None:
     """Return a file that is named like an option and is not read as one, and the group and option that it is read as.
 
     Args:
@@ -59,26 +65,28 @@ def misplaced(group: str, option: str, roots: Roots, typed: str = "") -> tuple[P
         return Path(typed), None
     read = {path.resolve(): (kind, name) for kind, files in roots.files.items() for name, path in files.items()}
     others = [kind for kind in roots.groups if kind != group]
-    found = [path for path in _candidates(group, option, roots) if read.get(path.resolve()) != (group, option)]
-    found = [path for path in found if path.resolve() in read or path.parent.name not in others]
+    paths = [
+        path for path in _iterate_candidate_files(group, option, roots) if read.get(path.resolve()) != (group, option)
+    ]
+    paths = [path for path in paths if path.resolve() in read or path.parent.name not in others]
     # What is read as nothing is in the wrong place for certain; the option of another group may be meant for it.
-    found.sort(key=lambda path: path.resolve() in read)
-    return (found[0], read.get(found[0].resolve())) if found else None
+    paths.sort(key=lambda path: path.resolve() in read)
+    return (paths[0], read.get(paths[0].resolve())) if paths else None
 
 
-def place_of(group: str, option: str, roots: Roots) -> str:
+def get_expected_path(group: str, option: str, roots: Roots) -> str:
     """Return the path where an option's file belongs."""
     folder = "recipes" if group == "recipe" else "conf"
     own = next((root.path for root in roots.roots if not root.shipped and root.path.name == folder), Path(folder))
-    return f"{shown(own)}/{group}/{option}.yaml"
+    return f"{format_config_path(own)}/{group}/{option}.yaml"
 
 
-def shown(path: Path) -> str:
+def format_config_path(path: Path) -> str:
     """Return a path as messages name it."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _candidates(group: str, option: str, roots: Roots) -> Iterator[Path]:
+def _iterate_candidate_files(group: str, option: str, roots: Roots) -> Iterator[Path]:
     names = {f"{option}{suffix}" for suffix in _SUFFIXES}
     # The working folder, and a folder of the group's name, are not searched deeper: they may hold anything.
     for folder in (Path(), Path(group)):
@@ -86,10 +94,10 @@ def _candidates(group: str, option: str, roots: Roots) -> Iterator[Path]:
             yield from (file for name in sorted(names) if (file := folder / name).is_file())
     own = [root.path for root in roots.roots if not root.shipped]
     for folder in dict.fromkeys(path.resolve() for path in (*own, *map(Path, _FOLDERS)) if path.is_dir()):
-        yield from _below(folder, names)
+        yield from _find_below(folder, names)
 
 
-def _below(folder: Path, names: set[str]) -> Iterator[Path]:
+def _find_below(folder: Path, names: set[str]) -> Iterator[Path]:
     count = 0
     for parent, _, files in os.walk(folder):
         yield from (Path(parent) / name for name in sorted(files) if name in names)
@@ -98,14 +106,14 @@ def _below(folder: Path, names: set[str]) -> Iterator[Path]:
             return
 
 
-def _selected(override: str, roots: Roots) -> Iterator[tuple[str, str]]:
+def _parse_selected(override: str, roots: Roots) -> Iterator[tuple[str, str]]:
     key, _, value = override.lstrip("+").partition("=")
     group = key.partition("@")[0]
     if group in roots.groups:
         yield from ((group, name) for name in re.split(r"[\[\],\s]+", value) if name)
 
 
-def _defaults(file: Path, group: str) -> Iterator[tuple[str, str, int]]:
+def _read_defaults(file: Path, group: str) -> Iterator[tuple[str, str, int]]:
     """Yield each group and option of a file's defaults list, and the line of it."""
     try:
         tree = yaml.compose(file.read_text(encoding="utf-8-sig"), Loader=_Loader)
@@ -116,10 +124,10 @@ def _defaults(file: Path, group: str) -> Iterator[tuple[str, str, int]]:
         if key.value != "defaults" or not isinstance(value, yaml.SequenceNode):
             continue
         for entry in value.value:
-            yield from _entry(entry, group)
+            yield from _parse_default_entry(entry, group)
 
 
-def _entry(entry: yaml.Node, group: str) -> Iterator[tuple[str, str, int]]:
+def _parse_default_entry(entry: yaml.Node, group: str) -> Iterator[tuple[str, str, int]]:
     if isinstance(entry, yaml.ScalarNode):
         yield group, str(entry.value), entry.start_mark.line + 1
     elif isinstance(entry, yaml.MappingNode):

@@ -20,14 +20,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mlscale.config.checks.group_nodes import COMMAND_LINE
-from mlscale.config.checks.target_nodes import join
+from mlscale.config.checks.target_nodes import join_path
 from mlscale.config.composition.compose import VERSION_BASE, SearchPath
-from mlscale.config.composition.roots import Roots, shipped_folder
+from mlscale.config.composition.roots import Roots, get_shipped_folder
 
 _COLUMN = 48  # where the comments of an annotated config begin, unless a line is longer
 
 
-def origin_of(verb: str, overrides: Sequence[str], roots: Roots) -> Callable[[str], str]:
+def create_origin_lookup(command: str, overrides: Sequence[str], roots: Roots) -> Callable[[str], str]:
     """Return a function from key path to origin ("" for none), which does its work when it is first called.
 
     Args:
@@ -36,18 +36,20 @@ def origin_of(verb: str, overrides: Sequence[str], roots: Roots) -> Callable[[st
     """
 
     @cache
-    def found() -> dict[str, str]:
+    def load_origins() -> dict[str, str]:
         SearchPath.roots = roots
         # Hydra's grammar of defaults lists depends on its version base, which is otherwise only set while it composes.
         version.setbase(VERSION_BASE)
-        return origins(verb, overrides, ConfigLoaderImpl(create_config_search_path(str(shipped_folder("conf")))))
+        return collect_origins(
+            command, overrides, ConfigLoaderImpl(create_config_search_path(str(get_shipped_folder("conf"))))
+        )
 
     # What was typed needs no second look at the files, and is where most mistakes are.
     typed = {item[2:].partition("=")[0]: COMMAND_LINE + item[2:] for item in overrides if item.startswith("++")}
-    return lambda path: typed.get(path) or locate(found(), path)
+    return lambda path: typed.get(path) or locate_key(load_origins(), path)
 
 
-def origins(config_name: str, overrides: Sequence[str], loader: ConfigLoaderImpl) -> dict[str, str]:
+def collect_origins(config_name: str, overrides: Sequence[str], loader: ConfigLoaderImpl) -> dict[str, str]:
     """Return the origin of every leaf by key path; what comes later in the defaults list, and then the overrides, wins.
 
     Args:
@@ -58,34 +60,34 @@ def origins(config_name: str, overrides: Sequence[str], loader: ConfigLoaderImpl
     """
     _, repo = loader._parse_overrides_and_create_caching_repo(config_name, list(overrides))
     defaults = loader.compute_defaults_list(config_name, list(overrides), RunMode.RUN)
-    found: dict[str, str] = {}
+    labels: dict[str, str] = {}
     # In the order of the merge: a later file overwrites the label of an earlier one.
     for default in defaults.defaults:
         if default.config_path is None or default.config_path.split("/")[0] in ("hydra", "_dummy_empty_config_"):
             continue
         loaded = loader._load_single_config(default, repo)
-        label = _label(str(loaded.path), default.config_path)
-        _note(found, _plain(loaded.config), "", label)
+        label = _build_label(str(loaded.path), default.config_path)
+        _record_origin(labels, _convert_to_plain(loaded.config), "", label)
     for override in defaults.config_overrides:
-        _apply(found, override)
-    return found
+        _apply_override(labels, override)
+    return labels
 
 
-def locate(found: Mapping[str, str], path: str) -> str:
+def locate_key(labels: Mapping[str, str], path: str) -> str:
     """Return the origin of a key; for a node that of its first key, for a key inside a list that of the list; "" for
     none.
     """
-    if path in found:
-        return found[path]
-    below = next((label for key, label in found.items() if key.startswith((f"{path}.", f"{path}["))), None)
+    if path in labels:
+        return labels[path]
+    below = next((label for key, label in labels.items() if key.startswith((f"{path}.", f"{path}["))), None)
     if below is not None:
         return below
     # One level up: a list is a leaf in `found`, so a key inside it has the list's origin.
     head = path[: max(path.rfind("."), path.rfind("["), 0)]
-    return locate(found, head) if head else ""
+    return locate_key(labels, head) if head else ""
 
 
-def annotated(cfg: DictConfig, origin: Callable[[str], str]) -> str:
+def annotate_config(cfg: DictConfig, origin: Callable[[str], str]) -> str:
     """Return the config as YAML, with the origin of each leaf in a comment after it.
 
     `cfg` is masked first where it may hold secrets.
@@ -94,27 +96,29 @@ def annotated(cfg: DictConfig, origin: Callable[[str], str]) -> str:
     assert isinstance(tree, dict)
     lines = [
         f"{text:<{_COLUMN}}  # {label}" if label else text
-        for text, label in _lines({key: value for key, value in tree.items() if key != "hydra"}, "", "", origin)
+        for text, label in _format_lines({key: value for key, value in tree.items() if key != "hydra"}, "", "", origin)
     ]
     return "\n".join(lines) + "\n"
 
 
-def _lines(tree: Mapping[Any, Any], path: str, indent: str, origin: Callable[[str], str]) -> Iterator[tuple[str, str]]:
+def _format_lines(
+    tree: Mapping[Any, Any], path: str, indent: str, origin: Callable[[str], str]
+) -> Iterator[tuple[str, str]]:
     for key, value in tree.items():
-        name = join(path, str(key))
+        name = join_path(path, str(key))
         if isinstance(value, dict) and value:
             yield f"{indent}{key}:", ""
-            yield from _lines(value, name, indent + "  ", origin)
+            yield from _format_lines(value, name, indent + "  ", origin)
         else:
             text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
             yield f"{indent}{key}: {text.removesuffix('...' + chr(10)).strip()}", origin(name)
 
 
-def _label(source: str, config_path: str) -> str:
+def _build_label(source: str, config_path: str) -> str:
     """Return `conf/optimizer/sgd.yaml` for a shipped file, `./conf/model/mine.yaml` for one in the working folder."""
     name = config_path.removesuffix(".yaml") + ".yaml"
     for shipped in ("conf", "recipes"):
-        if source.removeprefix("file://") == str(shipped_folder(shipped)):
+        if source.removeprefix("file://") == str(get_shipped_folder(shipped)):
             return f"{shipped}/{name}"
     scheme, _, folder = source.rpartition("://")
     if scheme == "pkg":
@@ -127,40 +131,44 @@ def _label(source: str, config_path: str) -> str:
     return f"./{file.relative_to(Path.cwd())}" if file.is_relative_to(Path.cwd()) else str(file)
 
 
-def _note(found: dict[str, str], tree: object, path: str, label: str) -> None:
+def _record_origin(labels: dict[str, str], tree: object, path: str, label: str) -> None:
     """Note the origin of every leaf of `tree`, merged in at `path`. A list is a leaf: a merge replaces it whole."""
     if isinstance(tree, dict):
         for key, value in tree.items():
             if path or key != "hydra":
-                _note(found, value, join(path, str(key)), label)
-        if tree or any(key.startswith(f"{path}.") for key in found):
+                _record_origin(labels, value, join_path(path, str(key)), label)
+        if tree or any(key.startswith(f"{path}.") for key in labels):
             return  # an empty dictionary changes nothing where there is one
     parent = path
     # A parent that was a leaf (null, or a list) has become a node: its own label is no longer true.
     while parent := parent.rpartition(".")[0]:
-        found.pop(parent, None)
-    _drop(found, path)
-    found[path] = label
+        labels.pop(parent, None)
+    _drop_origins(labels, path)
+    labels[path] = label
 
 
-def _plain(config: Any) -> object:
+def _convert_to_plain(config: Any) -> object:
     """Return plain containers without the defaults lists, which Hydra removes when all files are merged."""
     if not isinstance(config, DictConfig):
         return OmegaConf.to_container(config, resolve=False) if OmegaConf.is_config(config) else config
     if config._is_none() or config._is_missing() or config._is_interpolation():
         return None
     own = config._get_flag("HYDRA_REMOVE_TOP_LEVEL_DEFAULTS")
-    return {key: _plain(value) for key, value in config.items_ex(resolve=False) if not (own and key == "defaults")}
+    return {
+        key: _convert_to_plain(value)
+        for key, value in config.items_ex(resolve=False)
+        if not (own and key == "defaults")
+    }
 
 
-def _drop(found: dict[str, str], path: str) -> None:
-    for key in [key for key in found if key == path or key.startswith(f"{path}.")]:
-        del found[key]
+def _drop_origins(labels: dict[str, str], path: str) -> None:
+    for key in [key for key in labels if key == path or key.startswith(f"{path}.")]:
+        del labels[key]
 
 
-def _apply(found: dict[str, str], override: Override) -> None:
+def _apply_override(labels: dict[str, str], override: Override) -> None:
     path, value = override.key_or_group, override.value()
     if override.is_delete():
-        _drop(found, path)
+        _drop_origins(labels, path)
         return
-    _note(found, value, path, COMMAND_LINE + (override.input_line or path).lstrip("+"))
+    _record_origin(labels, value, path, COMMAND_LINE + (override.input_line or path).lstrip("+"))

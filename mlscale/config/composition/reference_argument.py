@@ -58,7 +58,7 @@ REFERENCES = {
 TAKE_SERVABLES = ("evaluate", "predict")  # of those that bring the config of a run: the others work in its folder
 
 
-def with_reference_key(command: str, words: Sequence[str]) -> list[str]:
+def add_reference_key(command: str, words: Sequence[str]) -> list[str]:
     """Return the words with the first one as `ref=…`, where the command takes a reference and it is one."""
     if words and is_reference(command, words):
         return [f"{REF}={words[0]}", *words[1:]]
@@ -79,7 +79,7 @@ def is_reference(command: str, words: Sequence[str]) -> bool:
     return words[1:2] != ["="]
 
 
-def replaced_keys(command: str, words: Sequence[str]) -> Iterator[MLScaleError]:
+def check_replaced_keys(command: str, words: Sequence[str]) -> Iterator[MLScaleError]:
     """Yield an error for each key that named a model before, or has another name now, with what to type."""
     takes = REFERENCES.get(command)
     if takes is None:
@@ -108,7 +108,7 @@ def replaced_keys(command: str, words: Sequence[str]) -> Iterator[MLScaleError]:
             yield MLScaleError(f"'{key}' is called '{renamed[key]}' now", where=f"command line: {word}", fix=new)
 
 
-def no_reference(command: str) -> MLScaleError:
+def create_no_reference_error(command: str) -> MLScaleError:
     """Return the error for a command without what it works on."""
     examples = "\n".join(f"mlscale {command} {example}" for example in REFERENCES[command].examples)
     if command == "loadtest":
@@ -121,7 +121,7 @@ def no_reference(command: str) -> MLScaleError:
     )
 
 
-def two_references(command: str, words: Sequence[str]) -> Iterator[MLScaleError]:
+def check_single_reference(command: str, words: Sequence[str]) -> Iterator[MLScaleError]:
     """Yield the error for a command that names what it works on twice, by its first argument and by `ref=`."""
     keys = [word for word in words if word.lstrip("+").startswith(f"{REF}=")]
     if keys and is_reference(command, words):

@@ -9,16 +9,16 @@ from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
-from mlscale.config.composition.entry_points import package_of, read_entry_points
+from mlscale.config.composition.entry_points import get_package_name, read_entry_points
 from mlscale.errors import MLScaleError
 
 # The primary configurations, and the base of each: `run` for what trains or starts from a run, `service` for the rest.
-VERB_CONFIGS = {
+COMMAND_BASES = {
     "train": "run", "evaluate": "run", "export": "run", "prepare": "run", "estimate": "run", "verify-resume": "run",
     "profile": "run", "serve": "service", "loadtest": "service", "monitor": "service", "retrain": "run",
     "compress": "run", "lifecycle": "run", "predict": "run",
 }  # fmt: skip
-VERB_GROUP = "verb"  # conf/verb/<verb>.yaml: a command's own settings; not an option that users choose
+COMMAND_GROUP = "verb"  # conf/verb/<verb>.yaml: a command's own settings; not an option that users choose
 # The groups that conf/base/run.yaml selects an option of; any other group is added to them.
 BASE_GROUPS = (
     "data", "augment", "model", "task", "optimizer", "scheduler", "precision", "strategy", "compress", "callbacks",
@@ -52,51 +52,51 @@ class Roots:
     @cached_property
     def files(self) -> dict[str, dict[str, Path]]:
         """Every option's file; a user's file hides the shipped one of the same name."""
-        found: dict[str, dict[str, Path]] = {}
-        for group, option, file, _ in self._options():
-            found.setdefault(group, {}).setdefault(option, file)
-        return found
+        by_group: dict[str, dict[str, Path]] = {}
+        for group, option, file, _ in self._list_options():
+            by_group.setdefault(group, {}).setdefault(option, file)
+        return by_group
 
-    def groups_of(self, verb: str) -> dict[str, tuple[str, ...]]:
+    def get_command_groups(self, command: str) -> dict[str, tuple[str, ...]]:
         """Return the groups that a command's config is composed of, and those that may be added to it."""
-        if VERB_CONFIGS[verb] == "run":
+        if COMMAND_BASES[command] == "run":
             return self.groups
         return {group: options for group, options in self.groups.items() if group in SERVICE_GROUPS}
 
-    def shadowed(self) -> list[str]:
+    def list_shadowed(self) -> list[str]:
         """Return one line for each shipped option that a user's file of the same name replaces, and each file that is
         not read though it looks like one.
         """
         mine: dict[tuple[str, str], Path] = {}
         lines = []
-        for group, option, file, root in self._options():
+        for group, option, file, root in self._list_options():
             if root.shipped and (group, option) in mine:
-                lines.append(f"{_relative(mine[group, option])} replaces the shipped {group}={option}")
+                lines.append(f"{_format_relative(mine[group, option])} replaces the shipped {group}={option}")
             elif not root.shipped:
                 mine.setdefault((group, option), file)
         for root in self.roots:
             if not root.shipped:
                 lines += [
-                    f"{_relative(file)} is not read: the file of an option ends in .yaml"
+                    f"{_format_relative(file)} is not read: the file of an option ends in .yaml"
                     for file in sorted(root.path.rglob("*.yml"))
                     if file.parent.relative_to(root.path).as_posix() in self.groups
                 ]
-            for verb in VERB_CONFIGS:
-                if not root.shipped and (root.path / f"{verb}.yaml").is_file():
+            for command in COMMAND_BASES:
+                if not root.shipped and (root.path / f"{command}.yaml").is_file():
                     lines.append(
-                        f"{_relative(root.path / f'{verb}.yaml')} is not read: the primary configuration of a verb is "
-                        "mlscale's; put settings into a group or a recipe"
+                        f"{_format_relative(root.path / f'{command}.yaml')} is not read: the primary configuration "
+                        "of a verb is mlscale's; put settings into a group or a recipe"
                     )
         return lines
 
-    def _options(self) -> list[tuple[str, str, Path, Root]]:
-        found = []
+    def _list_options(self) -> list[tuple[str, str, Path, Root]]:
+        options = []
         for root in self.roots:
             for file in sorted(root.path.rglob("*.yaml")):
                 group = file.parent.relative_to(root.path).as_posix()
-                if group not in (".", VERB_GROUP) and file.is_file():  # no folder, no link that leads nowhere
-                    found.append((group, file.stem, file, root))
-        return found
+                if group not in (".", COMMAND_GROUP) and file.is_file():  # no folder, no link that leads nowhere
+                    options.append((group, file.stem, file, root))
+        return options
 
 
 def find_roots(config_dirs: Sequence[str] = ()) -> Roots:
@@ -106,10 +106,10 @@ def find_roots(config_dirs: Sequence[str] = ()) -> Roots:
     Raises:
         MLScaleError: a ``--config-dir`` that does not exist, or an entry point that does not load.
     """
-    shipped = [Root(shipped_folder(name), name, shipped=True) for name in ("conf", "recipes")]
-    candidates = [*map(_config_dir, config_dirs)]
+    shipped = [Root(get_shipped_folder(name), name, shipped=True) for name in ("conf", "recipes")]
+    candidates = [*map(_resolve_config_dir, config_dirs)]
     candidates += [Root(Path(name).resolve(), name) for name in ("conf", "recipes") if Path(name).is_dir()]
-    candidates += _from_packages()
+    candidates += _find_package_roots()
     # In a checkout ./conf is the shipped folder itself: it must not count as the user's own.
     known = {root.path.resolve() for root in shipped}
     own = []
@@ -120,7 +120,7 @@ def find_roots(config_dirs: Sequence[str] = ()) -> Roots:
     return Roots((*own, *shipped))
 
 
-def shipped_folder(name: str) -> Path:
+def get_shipped_folder(name: str) -> Path:
     """Return `conf` or `recipes`: next to the package in a checkout, installed or not; inside it in a wheel."""
     checkout = Path(__file__).resolve().parents[3]
     if (checkout / "pyproject.toml").is_file() and (checkout / name).is_dir():
@@ -128,7 +128,7 @@ def shipped_folder(name: str) -> Path:
     return Path(str(files(f"mlscale.{name}")))
 
 
-def _config_dir(text: str) -> Root:
+def _resolve_config_dir(text: str) -> Root:
     path = Path(os.path.expanduser(text))  # Path's own raises for a user that does not exist
     if not os.path.isdir(path):  # and so does Path's for a name that is too long
         raise MLScaleError(
@@ -139,7 +139,7 @@ def _config_dir(text: str) -> Root:
     return Root(path.resolve(), text)
 
 
-def _from_packages() -> list[Root]:
+def _find_package_roots() -> list[Root]:
     roots = []
     for point in read_entry_points(ENTRY_POINT):
         try:
@@ -147,7 +147,7 @@ def _from_packages() -> list[Root]:
         except Exception as error:
             raise MLScaleError(
                 f"the entry point {ENTRY_POINT}:{point.name} does not load",
-                where=f"package {package_of(point)}: {point.value}",
+                where=f"package {get_package_name(point)}: {point.value}",
                 why=f"{type(error).__name__}: {error}",
                 fix=f"pip uninstall {point.dist.name if point.dist else point.name}, or correct its entry point",
             ) from error
@@ -157,5 +157,5 @@ def _from_packages() -> list[Root]:
     return roots
 
 
-def _relative(path: Path) -> str:
+def _format_relative(path: Path) -> str:
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

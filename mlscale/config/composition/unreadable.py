@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from mlscale.config.suggestions.suggest import nearest, override
+from mlscale.config.suggestions.suggest import find_nearest, format_override
 from mlscale.errors import MLScaleError
 
 INTERPOLATION = "an interpolation is written ${key.path} or ${oc.env:NAME}"
@@ -15,7 +15,7 @@ _ODD_IN_KEY = re.compile(r"[^\w./@$:+~-]|[^\x00-\x7f]")
 _ODD_IN_OPTION = re.compile(r"[^\w./,\[\] -]|[^\x00-\x7f]")
 
 
-def unreadable(
+def explain_unreadable(
     word: str, groups: Mapping[str, Sequence[str]], setting: Callable[[str, str], str]
 ) -> MLScaleError | None:
     """Return the problem of an override in Hydra's form; None if Hydra can read it.
@@ -27,28 +27,34 @@ def unreadable(
     value = value.strip("'")  # quoted as what Hydra can't read
     typed = f"{key}{sign}{value}"
     if _can_be_read(word):
-        return _interpolation(key, value) if "${" in value else None
+        return _check_interpolation(key, value) if "${" in value else None
     # The key alone is tried with a harmless value, to find which side of the `=` is wrong.
     odd_key = bool(_ODD_IN_KEY.search(key)) or not _can_be_read(f"{key}=1" if sign else key)
-    why = _why(key, _ODD_IN_KEY, "a key is names with dots between") if odd_key else _why(value, _ODD_IN_OPTION)
+    why = (
+        _explain_reason(key, _ODD_IN_KEY, "a key is names with dots between")
+        if odd_key
+        else _explain_reason(value, _ODD_IN_OPTION)
+    )
     # A fix in quotes would need escaping in the user's shell: another one is taken.
-    readable = (fix for fix in _meant(key, value, sign, groups, setting, odd_key=odd_key) if fix and "'" not in fix)
+    readable = (
+        fix for fix in _suggest_overrides(key, value, sign, groups, setting, odd_key=odd_key) if fix and "'" not in fix
+    )
     fix = next((fix for fix in readable if "<" in fix or _can_be_read(fix)), "")
     fix = fix or "mlscale config show prints every key there is"
     return MLScaleError(f"'{typed}' can't be read", where="command line", why=why, fix=fix)
 
 
-def _interpolation(key: str, value: str) -> MLScaleError | None:
+def _check_interpolation(key: str, value: str) -> MLScaleError | None:
     """Return the problem of an interpolation that OmegaConf can't read."""
-    if interpolates(value):
+    if can_interpolate(value):
         return None
     # The usual mistake is a missing brace at the end.
     closed = value + "}" * (value.count("${") - value.count("}"))
-    fix = override(key, closed if interpolates(closed) else "${key.path}")
+    fix = format_override(key, closed if can_interpolate(closed) else "${key.path}")
     return MLScaleError(f"'{key}={value}' can't be read", where="command line", why=INTERPOLATION, fix=fix)
 
 
-def interpolates(text: str) -> bool:
+def can_interpolate(text: str) -> bool:
     """Return whether OmegaConf can read the interpolations in a text."""
     from omegaconf.errors import GrammarParseError
     from omegaconf.grammar_parser import parse
@@ -71,18 +77,20 @@ def _can_be_read(word: str) -> bool:
     return True
 
 
-def _why(text: str, odd: re.Pattern[str], otherwise: str = "it is neither a name nor a list of names") -> str:
+def _explain_reason(
+    text: str, odd: re.Pattern[str], otherwise: str = "it is neither a name nor a list of names"
+) -> str:
     """Return the reason: an unpaired bracket comes first, since brackets are characters that options may have."""
     for opening, closing in _PAIRS.items():
         more = text.count(opening) - text.count(closing)
         if more:
             return f"'{opening if more > 0 else closing}' has no '{closing if more > 0 else opening}'"
-    if found := odd.search(text):
-        return f"'{found[0]}' can't be in a name"
+    if character := odd.search(text):
+        return f"'{character[0]}' can't be in a name"
     return otherwise
 
 
-def _meant(
+def _suggest_overrides(
     key: str,
     value: str,
     sign: str,
@@ -103,7 +111,7 @@ def _meant(
     elif key in groups:
         options = groups[key]
         names = re.findall(r"[\w-]+", _ODD_IN_OPTION.sub("", value))
-        known = [option for name in names if (option := nearest(name, options))]
+        known = [option for name in names if (option := find_nearest(name, options))]
         if known and len(known) == len(names):
             yield f"{key}=[{','.join(known)}]" if "[" in value else f"{key}={','.join(known)}"
         yield f"{key}=<{'|'.join(options)}>"

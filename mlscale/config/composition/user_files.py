@@ -72,9 +72,9 @@ def check_text(file: Path, shown: str) -> None:
         fix = f"iconv -f {encoding} -t utf-8 {shown} > {shown}.utf8 && mv {shown}.utf8 {shown}"
         raise MLScaleError("a config file is not UTF-8", where=where, why=str(error.reason), fix=fix) from None
     try:
-        raise_all(list(islice(_scan(text, shown), _ENOUGH)))
+        raise_all(list(islice(_scan_events(text, shown), _ENOUGH)))
     except yaml.YAMLError as error:
-        raise not_yaml(error, shown) from None
+        raise create_yaml_error(error, shown) from None
 
 
 def check_content(config: Any, shown: str) -> None:
@@ -128,7 +128,7 @@ def check_recipe(config: DictConfig, package: str | None, groups: Iterable[str],
             )
 
 
-def not_yaml(error: yaml.YAMLError, shown: str = "") -> MLScaleError:
+def create_yaml_error(error: yaml.YAMLError, shown: str = "") -> MLScaleError:
     """Return the error for a file that is not YAML."""
     mark = getattr(error, "problem_mark", None)
     name = shown or (mark.name if mark else "a config file")
@@ -139,17 +139,17 @@ def not_yaml(error: yaml.YAMLError, shown: str = "") -> MLScaleError:
 
 def _is_default(node: Any) -> bool:
     if isinstance(node, DictConfig):
-        return len(node) == 1 and _names_options(next(iter(node._content.values())))  # type: ignore[union-attr]
+        return len(node) == 1 and _has_option_names(next(iter(node._content.values())))  # type: ignore[union-attr]
     return not isinstance(node, ListConfig) and isinstance(node._value(), str)
 
 
-def _names_options(node: Any) -> bool:
+def _has_option_names(node: Any) -> bool:
     if isinstance(node, ListConfig):
         return all(isinstance(node._get_node(index)._value(), str) for index in range(len(node)))  # type: ignore[union-attr]
     return not isinstance(node, DictConfig) and isinstance(node._value(), (str, type(None)))
 
 
-def _scan(text: str, shown: str) -> Iterator[MLScaleError]:
+def _scan_events(text: str, shown: str) -> Iterator[MLScaleError]:
     """Yield the problems in the text of a file, event by event."""
     nodes: dict[str | None, int] = {}
     stack: list[_Open] = []
@@ -172,13 +172,13 @@ def _scan(text: str, shown: str) -> Iterator[MLScaleError]:
             if closed.anchor:
                 # Sizes are counted with aliases expanded: that is how large the object in memory would be.
                 nodes[closed.anchor] = closed.nodes
-            _add(stack, closed.nodes, where)
+            _count_nodes(stack, closed.nodes, where)
         elif isinstance(event, yaml.AliasEvent):
             # An alias of a collection that is still open contains itself.
             if any(item.anchor == event.anchor for item in stack):
                 fix = f"take *{event.anchor} out"
                 raise MLScaleError(f"*{event.anchor} is inside itself", where=where, why="it has no end", fix=fix)
-            _add(stack, nodes.get(event.anchor, 1), where)
+            _count_nodes(stack, nodes.get(event.anchor, 1), where)
         elif isinstance(event, yaml.ScalarEvent):
             if event.anchor:
                 nodes[event.anchor] = 1
@@ -186,11 +186,11 @@ def _scan(text: str, shown: str) -> Iterator[MLScaleError]:
             if event.implicit[0]:
                 at_top = len(stack) == 1 and stack[-1].at_key
                 # Only keys at the top name groups and settings; deeper keys, such as class numbers, may be anything.
-                yield from _key(event.value, where) if at_top else _number(event.value, where)
-            _add(stack, 1, where)
+                yield from _check_key(event.value, where) if at_top else _check_number(event.value, where)
+            _count_nodes(stack, 1, where)
 
 
-def _add(stack: list[_Open], nodes: int, where: str) -> None:
+def _count_nodes(stack: list[_Open], nodes: int, where: str) -> None:
     if stack:
         stack[-1].nodes += nodes
         stack[-1].members += 1
@@ -199,7 +199,7 @@ def _add(stack: list[_Open], nodes: int, where: str) -> None:
             raise MLScaleError("a config file is too large", where=where, why=why, fix="use fewer aliases")
 
 
-def _key(text: str, where: str) -> Iterator[MLScaleError]:
+def _check_key(text: str, where: str) -> Iterator[MLScaleError]:
     """Yield the problem of a key at the top of a file that is not a name: YAML reads `1`, `on` and `null` as a number,
     a boolean and null.
     """
@@ -210,7 +210,7 @@ def _key(text: str, where: str) -> Iterator[MLScaleError]:
         yield MLScaleError(what, where=where, why=f"YAML reads it as {kind}", fix=f"write '{text}': in quotes")
 
 
-def _number(text: str, where: str) -> Iterator[MLScaleError]:
+def _check_number(text: str, where: str) -> Iterator[MLScaleError]:
     """Yield the problem of a number that YAML reads differently than it looks."""
     if _LEADING_ZERO.fullmatch(text):
         digits = text.replace("_", "").lstrip("+-")

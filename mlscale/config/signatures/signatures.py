@@ -14,12 +14,12 @@ from inspect import _ParameterKind as Kind
 from typing import Final
 
 from mlscale.config.signatures import source_names as source
-from mlscale.config.signatures.decorators import changes_constructor, changes_signature
+from mlscale.config.signatures.decorators import is_constructor_changed, is_signature_changed
 from mlscale.config.signatures.source_names import Class, Function, NoModuleError, NoNameError, UnreadableError
-from mlscale.config.signatures.source_scope import last_name
-from mlscale.config.suggestions.suggest import nearest
+from mlscale.config.signatures.source_scope import get_last_name
+from mlscale.config.suggestions.suggest import find_nearest
 
-__all__ = ["NO_LITERAL", "Kind", "Parameter", "Signature", "Unknown", "signature"]
+__all__ = ["NO_LITERAL", "Kind", "Parameter", "Signature", "Unknown", "read_signature"]
 
 
 class _NoLiteral:
@@ -79,37 +79,41 @@ class Unknown:
 
 
 @cache
-def signature(target: str) -> Signature | Unknown:
+def read_signature(target: str) -> Signature | Unknown:
     """Return the signature of a dotted path: a class, a function, or a method of a class.
 
     Never raises; takes 3 to 30 ms for each source file that it reads for the first time.
     """
     try:
-        found = source.find(target)
-        if isinstance(found, source.Module):
-            return Unknown(target, target, f"'{target}' is a module, not a class or function", _inside(target, found))
-        parameters, is_open = _of_class(found) if isinstance(found, Class) else _of_function(found)
+        resolved = source.find_object(target)
+        if isinstance(resolved, source.Module):
+            return Unknown(
+                target, target, f"'{target}' is a module, not a class or function", _suggest_member(target, resolved)
+            )
+        parameters, is_open = (
+            _read_class_parameters(resolved) if isinstance(resolved, Class) else _read_function_parameters(resolved)
+        )
     except NoModuleError as error:
-        return _no_module(target, error)
+        return _report_missing_module(target, error)
     except NoNameError as error:
         why = f"'{error.holder}' has no '{error.missing}'"
-        better = nearest(error.missing, error.names)
-        return Unknown(target, error.missing, why, _replace(target, error.missing, better))
+        better = find_nearest(error.missing, error.names)
+        return Unknown(target, error.missing, why, _replace_part(target, error.missing, better))
     except UnreadableError as error:
         # `missing` is empty: the target may exist, so it is not an error yet.
         return Unknown(target, "", str(error))
     return Signature(target, tuple(parameters), is_open)
 
 
-def _no_module(target: str, error: NoModuleError) -> Unknown:
+def _report_missing_module(target: str, error: NoModuleError) -> Unknown:
     parent, _, last = error.missing.rpartition(".")
     if not parent:
         return Unknown(target, last, f"there is no package or module '{last}' in this folder or this environment")
     why = f"the package '{parent}' has no module '{last}'"
-    return Unknown(target, last, why, _replace(target, last, nearest(last, error.siblings)))
+    return Unknown(target, last, why, _replace_part(target, last, find_nearest(last, error.siblings)))
 
 
-def _replace(target: str, part: str, better: str | None) -> str | None:
+def _replace_part(target: str, part: str, better: str | None) -> str | None:
     if better is None:
         return None
     parts = target.split(".")
@@ -120,7 +124,7 @@ def _replace(target: str, part: str, better: str | None) -> str | None:
     return ".".join(parts)
 
 
-def _inside(target: str, module: source.Module) -> str | None:
+def _suggest_member(target: str, module: source.Module) -> str | None:
     """Return the class in a module that is named like it: `torch.optim.sgd.SGD` for `torch.optim.sgd`."""
     last = target.rpartition(".")[2].replace("_", "")
     try:
@@ -131,76 +135,76 @@ def _inside(target: str, module: source.Module) -> str | None:
     return f"{target}.{match}" if match else None
 
 
-def _of_class(cls: Class) -> tuple[list[Parameter], bool]:
+def _read_class_parameters(cls: Class) -> tuple[list[Parameter], bool]:
     fields_open = False
-    for item in source.mro(cls):
+    for item in source.iterate_mro(cls):
         # Before `__init__` of a base: a dataclass decorator writes one into the class itself.
         if _is_dataclass(item) and "__init__" not in item.members:
-            parameters, fields_open = _fields(cls)
-            return parameters, fields_open or changes_constructor(cls)
+            parameters, fields_open = _read_dataclass_fields(cls)
+            return parameters, fields_open or is_constructor_changed(cls)
         for name in ("__new__", "__init__"):
             node = item.members.get(name)
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                parameters, is_open = _of_function(Function(item.module, node, item))
+                parameters, is_open = _read_function_parameters(Function(item.module, node, item))
                 # `__new__(cls, *args, **kwargs)` only passes its arguments on: the `__init__` of the same class names
                 # them.
-                if name == "__new__" and _takes_anything(parameters) and "__init__" in item.members:
+                if name == "__new__" and _is_pass_through(parameters) and "__init__" in item.members:
                     continue
-                return parameters, is_open or changes_constructor(cls)
-        if _hidden_base(item):
+                return parameters, is_open or is_constructor_changed(cls)
+        if _has_hidden_base(item):
             return [], True
-    return [], changes_constructor(cls)
+    return [], is_constructor_changed(cls)
 
 
-def _takes_anything(parameters: list[Parameter]) -> bool:
+def _is_pass_through(parameters: list[Parameter]) -> bool:
     return all(item.kind in (Kind.VAR_POSITIONAL, Kind.VAR_KEYWORD) for item in parameters)
 
 
-def _hidden_base(cls: Class) -> bool:
+def _has_hidden_base(cls: Class) -> bool:
     """Return whether a base of this class is compiled or made at run time, so that its `__init__` is unknown."""
     for base in cls.node.bases:
-        if last_name(base.value if isinstance(base, ast.Subscript) else base) in _PLAIN_BASES:
+        if get_last_name(base.value if isinstance(base, ast.Subscript) else base) in _PLAIN_BASES:
             continue
         try:
-            if not isinstance(source.expression(cls.module, base), Class):
+            if not isinstance(source.resolve_expression(cls.module, base), Class):
                 return True
         except (NoModuleError, NoNameError, UnreadableError):
             return True
     return False
 
 
-def _of_function(function: Function) -> tuple[list[Parameter], bool]:
-    node, names = function.node, {last_name(item) for item in function.node.decorator_list}
-    parameters = list(_parameters(node.args))
+def _read_function_parameters(function: Function) -> tuple[list[Parameter], bool]:
+    node, names = function.node, {get_last_name(item) for item in function.node.decorator_list}
+    parameters = list(_iterate_parameters(node.args))
     constructor = node.name in ("__init__", "__new__")
     # `self` or `cls` is not an argument of the call.
     if function.owner is not None and (constructor or "classmethod" in names) and "staticmethod" not in names:
         parameters = parameters[1:]
     is_open = any(item.kind is Kind.VAR_KEYWORD for item in parameters)
-    return parameters, is_open or changes_signature(function.module, node.decorator_list)
+    return parameters, is_open or is_signature_changed(function.module, node.decorator_list)
 
 
-def _parameters(args: ast.arguments) -> Iterator[Parameter]:
+def _iterate_parameters(args: ast.arguments) -> Iterator[Parameter]:
     positional = [*args.posonlyargs, *args.args]
     defaults: list[ast.expr | None] = [None] * (len(positional) - len(args.defaults))
     defaults += args.defaults
     for index, (arg, default) in enumerate(zip(positional, defaults, strict=True)):
         kind = Kind.POSITIONAL_ONLY if index < len(args.posonlyargs) else Kind.POSITIONAL_OR_KEYWORD
-        yield _parameter(arg, kind, default)
+        yield _build_parameter(arg, kind, default)
     if args.vararg:
-        yield _parameter(args.vararg, Kind.VAR_POSITIONAL, None, required=False)
+        yield _build_parameter(args.vararg, Kind.VAR_POSITIONAL, None, required=False)
     for arg, default in zip(args.kwonlyargs, args.kw_defaults, strict=True):
-        yield _parameter(arg, Kind.KEYWORD_ONLY, default)
+        yield _build_parameter(arg, Kind.KEYWORD_ONLY, default)
     if args.kwarg:
-        yield _parameter(args.kwarg, Kind.VAR_KEYWORD, None, required=False)
+        yield _build_parameter(args.kwarg, Kind.VAR_KEYWORD, None, required=False)
 
 
-def _parameter(arg: ast.arg, kind: Kind, default: ast.expr | None, *, required: bool = True) -> Parameter:
+def _build_parameter(arg: ast.arg, kind: Kind, default: ast.expr | None, *, required: bool = True) -> Parameter:
     annotation = ast.unparse(arg.annotation) if arg.annotation else None
-    return Parameter(arg.arg, kind, required and default is None, annotation, _literal(default))
+    return Parameter(arg.arg, kind, required and default is None, annotation, _evaluate_literal(default))
 
 
-def _literal(node: ast.expr | None) -> object:
+def _evaluate_literal(node: ast.expr | None) -> object:
     if node is None:
         return NO_LITERAL
     try:
@@ -210,19 +214,19 @@ def _literal(node: ast.expr | None) -> object:
 
 
 def _is_dataclass(cls: Class) -> bool:
-    return any(last_name(item) == "dataclass" for item in cls.node.decorator_list)
+    return any(get_last_name(item) == "dataclass" for item in cls.node.decorator_list)
 
 
-def _fields(cls: Class) -> tuple[list[Parameter], bool]:
+def _read_dataclass_fields(cls: Class) -> tuple[list[Parameter], bool]:
     """Return the parameters of a dataclass's `__init__`, bases first, and whether a base is hidden."""
-    found: dict[str, Parameter] = {}
+    by_name: dict[str, Parameter] = {}
     is_open = False
     # Bases first, as dataclasses order their fields; a field that is declared again keeps its place.
-    for item in reversed(list(source.mro(cls))):
-        is_open |= _hidden_base(item)
+    for item in reversed(list(source.iterate_mro(cls))):
+        is_open |= _has_hidden_base(item)
         if not _is_dataclass(item):
             continue
-        keyword_only = any(_flag(decorator, "kw_only") for decorator in item.node.decorator_list)
+        keyword_only = any(_has_flag(decorator, "kw_only") for decorator in item.node.decorator_list)
         for node in item.node.body:
             if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
                 continue
@@ -230,30 +234,30 @@ def _fields(cls: Class) -> tuple[list[Parameter], bool]:
             if annotation.endswith("KW_ONLY"):
                 keyword_only = True
             elif "ClassVar" not in annotation:
-                _add_field(found, node.target.id, annotation, node.value, keyword_only=keyword_only)
+                _add_field(by_name, node.target.id, annotation, node.value, keyword_only=keyword_only)
     # dataclasses move keyword-only fields to the end of `__init__`. Sorting is stable, so the rest keeps its order.
-    ordered = sorted(found.values(), key=lambda parameter: parameter.kind is Kind.KEYWORD_ONLY)
+    ordered = sorted(by_name.values(), key=lambda parameter: parameter.kind is Kind.KEYWORD_ONLY)
     return ordered, is_open
 
 
 def _add_field(
-    found: dict[str, Parameter], name: str, annotation: str, value: ast.expr | None, *, keyword_only: bool
+    by_name: dict[str, Parameter], name: str, annotation: str, value: ast.expr | None, *, keyword_only: bool
 ) -> None:
     required, default = value is None, value
-    if isinstance(value, ast.Call) and last_name(value) == "field":
+    if isinstance(value, ast.Call) and get_last_name(value) == "field":
         given = {item.arg: item.value for item in value.keywords}
         # `field(init=False)` is not an argument, and removes one that a base has declared.
         if isinstance(init := given.get("init"), ast.Constant) and init.value is False:
-            found.pop(name, None)
+            by_name.pop(name, None)
             return
-        keyword_only |= _flag(value, "kw_only")
+        keyword_only |= _has_flag(value, "kw_only")
         default = given.get("default")
         required = "default" not in given and "default_factory" not in given
     kind = Kind.KEYWORD_ONLY if keyword_only else Kind.POSITIONAL_OR_KEYWORD
-    found[name] = Parameter(name, kind, required, annotation, _literal(default))
+    by_name[name] = Parameter(name, kind, required, annotation, _evaluate_literal(default))
 
 
-def _flag(call: ast.expr, name: str) -> bool:
+def _has_flag(call: ast.expr, name: str) -> bool:
     keywords = call.keywords if isinstance(call, ast.Call) else []
     return any(
         item.arg == name and isinstance(item.value, ast.Constant) and item.value.value is True for item in keywords

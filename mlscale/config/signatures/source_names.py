@@ -16,8 +16,8 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import TypeAlias
 
-from mlscale.config.signatures.source_scope import Binding, FunctionNode, Import, Scope, bind
-from mlscale.lightning_names import canonical_name
+from mlscale.config.signatures.source_scope import Binding, FunctionNode, Import, Scope, bind_names
+from mlscale.lightning_names import resolve_canonical_name
 
 # Packages whose names and constructors are all found by reading: a typo in them is answered without importing torch.
 _PLAIN = frozenset({"mlscale", "torch", "torchvision", "torchmetrics", "pytorch_lightning", "lightning_fabric"})
@@ -62,7 +62,7 @@ class Module:
             raise UnreadableError(f"{self.path}: {error}") from error
         package = self.name if self.folders else self.name.rpartition(".")[0]
         scope = Scope()
-        bind(tree.body, package, scope)
+        bind_names(tree.body, package, scope)
         return scope
 
     @property
@@ -78,7 +78,7 @@ class Module:
     def stars(self) -> list[str]:
         return self._top.stars
 
-    def makes(self, name: str) -> bool:
+    def has_dynamic_name(self, name: str) -> bool:
         """Return whether `name` may appear at run time although the source doesn't bind it.
 
         A lazy package (a `__getattr__`) that lists `__all__` makes nothing but what it lists.
@@ -88,21 +88,21 @@ class Module:
             return any(isinstance(item, ast.Constant) and item.value == name for item in listed.elts)
         return self._top.lazy or self._top.dynamic
 
-    def names(self) -> list[str]:
+    def list_names(self) -> list[str]:
         """Return the public names to suggest from, submodules included."""
-        found = {name for name in self.bindings if not name.startswith("_")}
+        public_names = {name for name in self.bindings if not name.startswith("_")}
         for folder in self.folders:
             if folder.is_dir():
-                known = {name.lower() for name in found}  # `Digits` is meant rather than the module `digits`
+                known = {name.lower() for name in public_names}  # `Digits` is meant rather than the module `digits`
                 below = [p.stem for p in folder.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()]
-                found |= {name for name in below if name.lower() not in known}
+                public_names |= {name for name in below if name.lower() not in known}
         for star in self.stars:
             try:
-                found |= {name for name in find_module(star).bindings if not name.startswith("_")}
+                public_names |= {name for name in find_module(star).bindings if not name.startswith("_")}
             except (NoModuleError, UnreadableError):
                 # A star import that can't be read only means fewer suggestions.
                 continue
-        return sorted(name for name in found if not name.startswith("_"))
+        return sorted(name for name in public_names if not name.startswith("_"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +113,7 @@ class Class:
     @cached_property
     def members(self) -> dict[str, Binding]:
         scope = Scope()
-        bind(self.node.body, self.module.name, scope)
+        bind_names(self.node.body, self.module.name, scope)
         return scope.names
 
 
@@ -124,135 +124,141 @@ class Function:
     owner: Class | None = None
 
 
-Found: TypeAlias = Module | Class | Function
+SourceObject: TypeAlias = Module | Class | Function
 
 
 def is_plain(name: str) -> bool:
     """Return whether a dotted path is of a package that makes nothing at run time which its source does not show."""
-    return canonical_name(name).partition(".")[0] in _PLAIN
+    return resolve_canonical_name(name).partition(".")[0] in _PLAIN
 
 
-def find(target: str) -> Found:
+def find_object(target: str) -> SourceObject:
     """Return the module, class or function at the dotted path.
 
     Raises:
         NoModuleError, NoNameError: which part of the path fails.
         UnreadableError: the source does not show it.
     """
-    parts = canonical_name(target).split(".")
+    parts = resolve_canonical_name(target).split(".")
     module, used = find_module(parts[0]), 1
     # As long as a submodule of that name exists, walk down: it spares reading large package files.
-    while used < len(parts) - 1 and (below := _submodule(module, parts[used])) is not None:
+    while used < len(parts) - 1 and (below := _find_submodule(module, parts[used])) is not None:
         module, used = below, used + 1
-    found: Found = module
+    current: SourceObject = module
     for index, part in enumerate(parts[used:], start=used + 1):
         try:
-            found = attribute(found, part)
+            current = find_attribute(current, part)
         except UnreadableError:
             # What is made at run time is a function or class, hardly ever a module: a typo is the likelier reason.
-            if index < len(parts) and isinstance(found, Module) and not isinstance(found.bindings.get(part), ast.expr):
-                raise NoNameError(found.name, part, found.names()) from None
+            if (
+                index < len(parts)
+                and isinstance(current, Module)
+                and not isinstance(current.bindings.get(part), ast.expr)
+            ):
+                raise NoNameError(current.name, part, current.list_names()) from None
             raise
-    return found
+    return current
 
 
-def attribute(holder: Found, name: str, depth: int = 0) -> Found:
+def find_attribute(holder: SourceObject, name: str, depth: int = 0) -> SourceObject:
     """Return the attribute `name` of a module or class, through re-exports.
 
     Raises:
-        NoNameError, NoModuleError, UnreadableError: as `find`.
+        NoNameError, NoModuleError, UnreadableError: as `find_object`.
     """
     if depth > _DEPTH:
         raise UnreadableError(f"{name}: re-exported in a circle")
     if isinstance(holder, Module):
-        return _from_module(holder, name, depth)
+        return _find_in_module(holder, name, depth)
     if isinstance(holder, Class):
-        for base in mro(holder):
+        for base in iterate_mro(holder):
             if name in base.members:
-                return _follow(base.module, base.members[name], name, depth, owner=base)
+                return _follow_binding(base.module, base.members[name], name, depth, owner=base)
         raise NoNameError(f"{holder.module.name}.{holder.node.name}", name, sorted(holder.members))
     raise UnreadableError(f"{name}: an attribute of a function")
 
 
-def _from_module(module: Module, name: str, depth: int) -> Found:
+def _find_in_module(module: Module, name: str, depth: int) -> SourceObject:
     if name in module.bindings:
         try:
-            return _follow(module, module.bindings[name], name, depth)
+            return _follow_binding(module, module.bindings[name], name, depth)
         except (NoModuleError, NoNameError):
             # `try: import fast` / `except ImportError: slow`: where the first is not installed, the second is what
             # runs.
             if name not in module.fallbacks:
                 raise
-            return _follow(module, module.fallbacks[name], name, depth)
+            return _follow_binding(module, module.fallbacks[name], name, depth)
     if f"{module.name}.{name}" in module.stars:
         # `from .googlenet import *` may bind a function of its module's name, which then hides the module.
         with contextlib.suppress(NoNameError, NoModuleError):
-            return attribute(find_module(f"{module.name}.{name}"), name, depth + 1)
-    if (below := _submodule(module, name)) is not None:
+            return find_attribute(find_module(f"{module.name}.{name}"), name, depth + 1)
+    if (below := _find_submodule(module, name)) is not None:
         return below
-    unreadable = module.makes(name)
+    unreadable = module.has_dynamic_name(name)
     for star in module.stars:
         try:
-            return attribute(find_module(star), name, depth + 1)
+            return find_attribute(find_module(star), name, depth + 1)
         except (NoNameError, NoModuleError):
             continue
         except UnreadableError:
             unreadable = True
     if unreadable:
         raise UnreadableError(f"{module.name}.{name}: made at run time")
-    raise NoNameError(module.name, name, module.names())
+    raise NoNameError(module.name, name, module.list_names())
 
 
-def _follow(module: Module, binding: Binding, name: str, depth: int, owner: Class | None = None) -> Found:
+def _follow_binding(
+    module: Module, binding: Binding, name: str, depth: int, owner: Class | None = None
+) -> SourceObject:
     if isinstance(binding, ast.ClassDef):
         return Class(module, binding)
     if isinstance(binding, (ast.FunctionDef, ast.AsyncFunctionDef)):
         return Function(module, binding, owner)
     if isinstance(binding, Import):
         holder = find_module(binding.module)
-        return holder if binding.name is None else attribute(holder, binding.name, depth + 1)
-    return expression(module, binding, depth + 1)
+        return holder if binding.name is None else find_attribute(holder, binding.name, depth + 1)
+    return resolve_expression(module, binding, depth + 1)
 
 
-def expression(module: Module, node: ast.expr, depth: int = 0) -> Found:
+def resolve_expression(module: Module, node: ast.expr, depth: int = 0) -> SourceObject:
     """Return the object that a plain or dotted name means in `module`; of a subscript, that of the subscripted name.
 
     Raises:
-        NoNameError, NoModuleError, UnreadableError: as `find`.
+        NoNameError, NoModuleError, UnreadableError: as `find_object`.
     """
     if depth > _DEPTH:
         raise UnreadableError("aliases in a circle")
     if isinstance(node, ast.Subscript):
-        return expression(module, node.value, depth + 1)
+        return resolve_expression(module, node.value, depth + 1)
     if isinstance(node, ast.Name):
-        return _from_module(module, node.id, depth + 1)
+        return _find_in_module(module, node.id, depth + 1)
     if isinstance(node, ast.Attribute):
-        return attribute(expression(module, node.value, depth + 1), node.attr, depth + 1)
+        return find_attribute(resolve_expression(module, node.value, depth + 1), node.attr, depth + 1)
     raise UnreadableError(ast.unparse(node))
 
 
-def mro(cls: Class) -> Iterator[Class]:
+def iterate_mro(cls: Class) -> Iterator[Class]:
     """Yield the class and the bases whose source is found, in the order Python looks attributes up.
 
     The order is depth first with later duplicates kept, which equals C3 but for exotic diamonds.
     """
     yield cls  # before its bases are read, which are seldom needed
-    order = list(_bases(cls, 0))
+    order = list(_iterate_bases(cls, 0))
     last = {id(item.node): index for index, item in enumerate(order)}
     yield from (item for index, item in enumerate(order) if index and last[id(item.node)] == index)
 
 
-def _bases(cls: Class, depth: int) -> Iterator[Class]:
+def _iterate_bases(cls: Class, depth: int) -> Iterator[Class]:
     yield cls
     if depth > _DEPTH:
         return
     for base in cls.node.bases:
         try:
-            found = expression(cls.module, base)
+            resolved = resolve_expression(cls.module, base)
         except (NoNameError, NoModuleError, UnreadableError):
             continue
-        if isinstance(found, Class):
-            yield from _bases(found, depth + 1)
+        if isinstance(resolved, Class):
+            yield from _iterate_bases(resolved, depth + 1)
 
 
 @cache
@@ -263,17 +269,17 @@ def find_module(name: str) -> Module:
         NoModuleError: no such module.
         UnreadableError: compiled or built in.
     """
-    head, *rest = canonical_name(name).split(".")
-    module = _top_level(head)
+    head, *rest = resolve_canonical_name(name).split(".")
+    module = _find_top_level(head)
     for index, part in enumerate(rest, start=1):
-        below = _submodule(module, part)
+        below = _find_submodule(module, part)
         if below is None:
-            raise NoModuleError(".".join([head, *rest[:index]]), module.names())
+            raise NoModuleError(".".join([head, *rest[:index]]), module.list_names())
         module = below
     return module
 
 
-def _top_level(name: str) -> Module:
+def _find_top_level(name: str) -> Module:
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError) as error:
@@ -290,7 +296,7 @@ def _top_level(name: str) -> Module:
 
 
 @cache
-def _submodule(module: Module, name: str) -> Module | None:
+def _find_submodule(module: Module, name: str) -> Module | None:
     for folder in module.folders:
         full = f"{module.name}.{name}"
         if (folder / name / "__init__.py").is_file():

@@ -39,12 +39,12 @@ class Scope:
     dynamic: bool = False
 
 
-def bind(body: Sequence[ast.stmt], package: str, scope: Scope) -> None:
+def bind_names(body: Sequence[ast.stmt], package: str, scope: Scope) -> None:
     """Fill `scope` with what the statements bind; of two branches the first counts."""
     for node in body:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             # Overloads are for type checkers; the implementation comes after them.
-            if not any(last_name(decorator) == "overload" for decorator in node.decorator_list):
+            if not any(get_last_name(decorator) == "overload" for decorator in node.decorator_list):
                 scope.names[node.name] = node
             scope.lazy |= node.name == "__getattr__"
         elif isinstance(node, ast.ClassDef):
@@ -62,19 +62,19 @@ def bind(body: Sequence[ast.stmt], package: str, scope: Scope) -> None:
                     scope.names[target.id] = node.value
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
             scope.names[node.target.id] = node.value
-        elif isinstance(node, ast.If) and last_name(node.test) == "TYPE_CHECKING":
+        elif isinstance(node, ast.If) and get_last_name(node.test) == "TYPE_CHECKING":
             # A lazy package names here what its `__getattr__` imports on use; what runs wins over it.
-            lazy = _branch(node.body, package, scope)
-            bind(node.orelse, package, scope)
+            lazy = _bind_branch(node.body, package, scope)
+            bind_names(node.orelse, package, scope)
             scope.names = {**lazy.names, **scope.names}
         elif isinstance(node, ast.If):
-            _merge(scope, _branch(node.orelse, package, scope), _branch(node.body, package, scope))
+            _merge_branches(scope, _bind_branch(node.orelse, package, scope), _bind_branch(node.body, package, scope))
         elif isinstance(node, ast.Try):
             # The handlers first, so that the body overwrites them: it counts unless its import fails.
-            handlers = [_branch(handler.body, package, scope) for handler in reversed(node.handlers)]
-            _merge(scope, *handlers, _branch([*node.body, *node.orelse, *node.finalbody], package, scope))
+            handlers = [_bind_branch(handler.body, package, scope) for handler in reversed(node.handlers)]
+            _merge_branches(scope, *handlers, _bind_branch([*node.body, *node.orelse, *node.finalbody], package, scope))
         elif isinstance(node, ast.With):
-            bind(node.body, package, scope)
+            bind_names(node.body, package, scope)
         elif isinstance(node, (ast.Expr, ast.For, ast.While)) and "globals()" in ast.unparse(node):
             scope.dynamic = True
 
@@ -93,13 +93,13 @@ def _bind_from(node: ast.ImportFrom, package: str, scope: Scope) -> None:
             scope.names[alias.asname or alias.name] = Import(module, alias.name)
 
 
-def _branch(body: Sequence[ast.stmt], package: str, outer: Scope) -> Scope:
+def _bind_branch(body: Sequence[ast.stmt], package: str, outer: Scope) -> Scope:
     scope = Scope()
-    bind(body, package, scope)
+    bind_names(body, package, scope)
     return scope
 
 
-def _merge(scope: Scope, *branches: Scope) -> None:
+def _merge_branches(scope: Scope, *branches: Scope) -> None:
     for branch in branches:
         scope.fallbacks |= {name: scope.names[name] for name in branch.names if name in scope.names}
         scope.names.update(branch.names)
@@ -108,7 +108,7 @@ def _merge(scope: Scope, *branches: Scope) -> None:
         scope.dynamic |= branch.dynamic
 
 
-def last_name(node: ast.expr) -> str:
+def get_last_name(node: ast.expr) -> str:
     if isinstance(node, ast.Call):
-        return last_name(node.func)
+        return get_last_name(node.func)
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from mlscale.config.suggestions.name_distance import folded
-from mlscale.config.suggestions.suggest import show
+from mlscale.config.suggestions.name_distance import fold_name
+from mlscale.config.suggestions.suggest import format_hydra_value
 
 _FILE = Path(__file__).with_name("foreign_names.yaml")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -62,7 +62,7 @@ class Alias:
 
 
 @dataclass(frozen=True)
-class Table:
+class ForeignNameTable:
     """The whole table; names are folded: case and separators do not count.
 
     Attributes:
@@ -77,52 +77,52 @@ class Table:
     options: Mapping[str, Alias]
     commands: Mapping[str, str]
 
-    def get(self, path: str) -> Alias | None:
+    def find_alias(self, path: str) -> Alias | None:
         """Return the meaning of a key as it was typed, else of its last two parts, else of its last."""
         # The more specific entry first: `optimizer.name` is not just `name`.
         head, _, last = path.rpartition(".")
         if head and len(last) == 1:  # `-b 64` is a flag; the last letter of a path is not
-            return self.of_path(path)
-        return self.of_path(path) or self.keys.get(_key(last))
+            return self.find_path_alias(path)
+        return self.find_path_alias(path) or self.keys.get(_fold_path(last))
 
-    def of_path(self, path: str) -> Alias | None:
+    def find_path_alias(self, path: str) -> Alias | None:
         """Return the meaning of a key path as it was typed, else of its last two parts; None for a single name."""
         parts = path.split(".")
         if len(parts) == 1:
             return None
-        return self.keys.get(_key(path)) or self.keys.get(_key(".".join(parts[-2:])))
+        return self.keys.get(_fold_path(path)) or self.keys.get(_fold_path(".".join(parts[-2:])))
 
-    def entry(self, group: str, name: str) -> str | None:
+    def find_entry_option(self, group: str, name: str) -> str | None:
         """Return the option whose entry in a group has this name elsewhere: `callbacks.model_checkpoint`."""
-        return self.options.get(group, Alias()).entries.get(folded(name))
+        return self.options.get(group, Alias()).entries.get(fold_name(name))
 
 
 @cache
-def table() -> Table:
+def load_foreign_names() -> ForeignNameTable:
     """Return the shipped table."""
     # Read when the first unknown key is met, and once: a valid config never needs the table.
     tree = _Loader(_FILE.read_text(encoding="utf-8")).get_single_data()
     keys: dict[str, Alias] = {}
     spelled: dict[str, str] = {}
     for entry in tree["keys"]:
-        alias = _alias(entry)
+        alias = _parse_alias(entry)
         for name in entry["names"]:
-            keys.setdefault(_key(name), alias)
-            spelled.setdefault(_key(name), name)
-    options = {group: _alias(entry) for group, entry in tree["options"].items()}
-    return Table(keys, spelled, options, tree["commands"])
+            keys.setdefault(_fold_path(name), alias)
+            spelled.setdefault(_fold_path(name), name)
+    options = {group: _parse_alias(entry) for group, entry in tree["options"].items()}
+    return ForeignNameTable(keys, spelled, options, tree["commands"])
 
 
-def spell_value(text: str) -> str:
+def normalise_value(text: str) -> str:
     """Return a value as `values` are looked up: folded, but for numbers, whose point and sign folding would remove."""
-    return text if re.fullmatch(r"[+-]?[\d._]+|<1", text) else folded(text)
+    return text if re.fullmatch(r"[+-]?[\d._]+|<1", text) else fold_name(text)
 
 
 def _spellings(value: object) -> Iterator[str]:
     """Yield the value as the table's `values` are looked up: as typed, as a switch, and by its kind."""
-    text = show(value).strip("'").lower()
+    text = format_hydra_value(value).strip("'").lower()
     yield text
-    yield spell_value(text)
+    yield normalise_value(text)
     if text in _ON:
         yield "true"
     if text in _OFF or text == "null":
@@ -143,18 +143,18 @@ def count_devices(value: object) -> object:
     return -1 if [str(item).strip() for item in indices] == ["-1"] else len(indices)
 
 
-def _key(path: str) -> str:
+def _fold_path(path: str) -> str:
     """Return a key path with each of its parts folded."""
-    return ".".join(folded(part) for part in path.split("."))
+    return ".".join(fold_name(part) for part in path.split("."))
 
 
-def _alias(entry: Mapping[str, Any]) -> Alias:
+def _parse_alias(entry: Mapping[str, Any]) -> Alias:
     to = entry.get("to", ())
     return Alias(
         to=(to,) if isinstance(to, str) else tuple(to),
-        values={spell_value(name): fix for name, fix in entry.get("values", {}).items()},
-        reasons={spell_value(name): why for name, why in entry.get("reasons", {}).items()},
-        entries={folded(name): option for name, option in entry.get("entries", {}).items()},
+        values={normalise_value(name): fix for name, fix in entry.get("values", {}).items()},
+        reasons={normalise_value(name): why for name, why in entry.get("reasons", {}).items()},
+        entries={fold_name(name): option for name, option in entry.get("entries", {}).items()},
         first=bool(entry.get("first")),
         **{name: entry.get(name, "") for name in ("group", "convert", "why", "unsupported")},
     )

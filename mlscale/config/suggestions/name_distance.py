@@ -9,13 +9,13 @@ _SWAPPED = 0.9  # two letters in the wrong order
 
 
 @cache
-def folded(name: str) -> str:
+def fold_name(name: str) -> str:
     """Return the name without what people write differently: case, and the separators `_`, `-`, `.` and space."""
     return "".join(letter for letter in name.lower() if letter not in "_-. ")
 
 
 @cache
-def _letters(name: str) -> int:
+def _compute_letter_mask(name: str) -> int:
     """Return the set of letters of a name as a bit mask."""
     bits = 0
     for letter in name:
@@ -25,7 +25,7 @@ def _letters(name: str) -> int:
 
 
 @cache
-def distance(typed: str, name: str, limit: float = 4.0) -> float:
+def compute_distance(typed: str, name: str, limit: float = 4.0) -> float:
     """Return the weighted number of edits from `typed` to `name`, both folded; `limit` + 1 where it is above `limit`.
 
     Damerau–Levenshtein (optimal string alignment), with a doubled letter and a swapped pair cheaper than other edits.
@@ -33,11 +33,11 @@ def distance(typed: str, name: str, limit: float = 4.0) -> float:
     far = limit + 1
     if typed == name:
         return 0.0
-    letters, others = _letters(typed), _letters(name)
+    letters, others = _compute_letter_mask(typed), _compute_letter_mask(name)
     if max((letters & ~others).bit_count(), (others & ~letters).bit_count()) > limit:
         return far  # each letter that only one of them has costs an edit
     before: list[float] = []
-    row = [_removals(name, index) for index in range(len(name) + 1)]
+    row = [_compute_removal_cost(name, index) for index in range(len(name) + 1)]
     for i, letter in enumerate(typed, 1):
         last, row = row, [float(i)]
         for j, other in enumerate(name, 1):
@@ -54,11 +54,11 @@ def distance(typed: str, name: str, limit: float = 4.0) -> float:
     return row[-1] if row[-1] <= limit else far
 
 
-def _removals(name: str, count: int) -> float:
+def _compute_removal_cost(name: str, count: int) -> float:
     return sum(_DOUBLED if index and name[index - 1] == name[index] else 1.0 for index in range(count))
 
 
-def limit_of(name: str) -> float:
+def get_edit_limit(name: str) -> float:
     """Return the edits that a typo of this length may have before another name is meant."""
-    length = len(folded(name))
+    length = len(fold_name(name))
     return 1.0 if length <= 5 else 2.0 if length <= 9 else 3.0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from mlscale.config.suggestions.name_distance import folded
+from mlscale.config.suggestions.name_distance import fold_name
 from mlscale.errors import MLScaleError
 
 _FILE = Path(__file__).with_name("not_yet.yaml")
@@ -23,7 +23,7 @@ class Feature:
     what: str
     instead: str = ""
 
-    def error(self, typed: str, where: str) -> MLScaleError:
+    def create_error(self, typed: str, where: str) -> MLScaleError:
         """Return the error for a name of it.
 
         Args:
@@ -36,30 +36,34 @@ class Feature:
 
 
 @cache
-def features() -> Mapping[str, Feature]:
+def load_features() -> Mapping[str, Feature]:
     """Return every name, folded (`group=option` with both parts folded), and its feature."""
     tree = _Loader(_FILE.read_text(encoding="utf-8")).get_single_data()
     return {
-        "=".join(folded(part) for part in str(name).split("=")): Feature(entry["what"], entry.get("instead", ""))
+        "=".join(fold_name(part) for part in str(name).split("=")): Feature(entry["what"], entry.get("instead", ""))
         for entry in tree
         for name in entry["names"]
     }
 
 
-def of_key(path: str) -> Feature | None:
+def find_feature_of_key(path: str) -> Feature | None:
     """Return the feature that a key, or a part of its path, is a name of."""
-    found = (features().get(folded(part)) for part in reversed(path.split(".")))
-    return next((item for item in found if item is not None), None)
+    matches = (load_features().get(fold_name(part)) for part in reversed(path.split(".")))
+    return next((item for item in matches if item is not None), None)
 
 
 def of_value(value: object, group: str = "") -> Feature | None:
     """Return the feature that a typed value, or the only one of a list, is a name of."""
     if isinstance(value, list) and len(value) == 1:
         return of_value(value[0], group)
-    return of_option(group, str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else None
+    return (
+        find_feature_of_option(group, str(value))
+        if isinstance(value, str | int) and not isinstance(value, bool)
+        else None
+    )
 
 
-def of_option(group: str, option: str) -> Feature | None:
+def find_feature_of_option(group: str, option: str) -> Feature | None:
     """Return the feature that an option of a group is a name of."""
-    name = folded(option)
-    return features().get(f"{folded(group)}={name}") or features().get(name)
+    name = fold_name(option)
+    return load_features().get(f"{fold_name(group)}={name}") or load_features().get(name)

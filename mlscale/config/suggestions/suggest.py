@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from mlscale.config.suggestions.name_distance import distance, folded, limit_of
+from mlscale.config.suggestions.name_distance import compute_distance, fold_name, get_edit_limit
 
 _PLAIN = re.compile(r"[\w./:@+*?\-%]+(?: [\w./:@+*?\-%]+)*")
 _SHELL = re.compile(r"[\s$&;|<>()#*?`{}!\\]")
@@ -13,46 +13,48 @@ _SPECIAL = re.compile(r"(?i)true|false|null|none|nan|inf|[+-]?[\d._]+(?:e[+-]?\d
 _MARGIN = 0.3  # by which the nearest name must be nearer than the next, or neither is suggested
 
 
-def nearest(name: str, names: Iterable[str]) -> str | None:
+def find_nearest(name: str, names: Iterable[str]) -> str | None:
     """Return the one of `names` that was most likely meant, or None: none is near, or two are equally near.
 
     Case and separators do not count. Where the name lacks its end, or has the only one's words, that one is meant.
     """
-    found = list(dict.fromkeys(names))
-    typed, limit = folded(name), limit_of(name)
-    ranked = sorted((distance(typed, folded(item), limit), distance(name, item), item) for item in found)
+    candidates = list(dict.fromkeys(names))
+    typed, limit = fold_name(name), get_edit_limit(name)
+    ranked = sorted(
+        (compute_distance(typed, fold_name(item), limit), compute_distance(name, item), item) for item in candidates
+    )
     near = [(cost, item) for cost, _, item in ranked if cost <= limit]
     # Two names that differ only in case or separators: the one with fewer plain edits comes first in `ranked`.
-    alike = len(near) > 1 and folded(near[0][1]) == folded(near[1][1])
+    alike = len(near) > 1 and fold_name(near[0][1]) == fold_name(near[1][1])
     if near and (len(near) == 1 or alike or near[0][0] == 0 or near[1][0] - near[0][0] >= _MARGIN):
         return near[0][1]
     if near:
         # People rarely mistype the first letter: it decides between equally near names.
-        same = [item for cost, item in near if cost - near[0][0] < _MARGIN and folded(item)[:1] == typed[:1]]
+        same = [item for cost, item in near if cost - near[0][0] < _MARGIN and fold_name(item)[:1] == typed[:1]]
         return same[0] if len(same) == 1 else None
-    begun = [item for item in found if len(typed) > 2 and folded(item).startswith(typed)]
+    begun = [item for item in candidates if len(typed) > 2 and fold_name(item).startswith(typed)]
     return begun[0] if len(begun) == 1 else None
 
 
-def override(path: str, value: object) -> str:
+def format_override(path: str, value: object) -> str:
     """Return `key=value` as it is typed in a shell."""
-    text = f"{path}={show(value)}"
+    text = f"{path}={format_hydra_value(value)}"
     # Single quotes can't be escaped inside single quotes: double ones, with what a shell expands in them escaped.
     if "'" in text:
         return '"' + re.sub(r'([$`"\\])', r"\\\1", text) + '"'
     return f"'{text}'" if _SHELL.search(text) else text
 
 
-def show(value: object) -> str:
+def format_hydra_value(value: object) -> str:
     """Return a value in Hydra's grammar. A text with special characters is quoted."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):
-        return "[" + ",".join(show(item) for item in value) + "]"
+        return "[" + ",".join(format_hydra_value(item) for item in value) + "]"
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{show(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{format_hydra_value(item)}" for key, item in value.items()) + "}"
     if isinstance(value, str) and not value.startswith("${"):
         quoted = not _PLAIN.fullmatch(value) or bool(_SPECIAL.fullmatch(value))
         return "'" + value.replace("'", "\\'") + "'" if quoted else value

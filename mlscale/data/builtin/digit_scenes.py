@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.builtin.image_sets import Bundled, Samples, png, split_digits
-from mlscale.data.order.permutation import sample_seeds, uniform
+from mlscale.data.builtin.image_sets import BundledImages, Samples, encode_png, split_digits
+from mlscale.data.order.permutation import derive_sample_seeds, draw_uniform
 
 SIDE = 40
 _COUNTS = {"train": 2000, "val": 500}
-_MOST = 4  # digits in a scene
-_TRIES = 8  # places that are drawn for a digit before it is left out
-_INK = 4  # of 16: from here a pixel is of its digit; what is fainter, and not blank, is ignored
+_MAX_DIGITS = 4  # digits in a scene
+_MAX_TRIES = 8  # places that are drawn for a digit before it is left out
+_MIN_INK = 4  # of 16: from here a pixel is of its digit; what is fainter, and not blank, is ignored
 _IGNORED = 255
 
 
-class DigitsScenes(Bundled):
+class DigitsScenes(BundledImages):
     """40×40 grey scenes of one to four of scikit-learn's handwritten digits (UCI, CC BY 4.0), as MultiMNIST has them.
 
     The scenes are synthetic, the digits real: each at a random place on black, as large as it is or twice, none over
@@ -65,7 +65,7 @@ class DigitsScenes(Bundled):
         on_bad_sample: str = "fail",
     ) -> None:
         classes = ["background", *map(str, range(10))] if labels == "mask" else None
-        self.of_shards = {"image_key": "png", "labels": labels, "classes": classes}
+        self.shard_options = {"image_key": "png", "labels": labels, "classes": classes}
         super().__init__(
             batch_size,
             root,
@@ -80,34 +80,40 @@ class DigitsScenes(Bundled):
             on_bad_sample,
         )
 
-    def _load(self) -> Iterator[tuple[str, Samples]]:
+    def _load_samples(self) -> Iterator[tuple[str, Samples]]:
         for split, images, labels in split_digits():
-            yield split, (_COUNTS[split], _scenes(split, images, labels))
+            yield split, (_COUNTS[split], _compose_scenes(split, images, labels))
 
 
-def _scenes(split: str, images: NDArray[np.float64], labels: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
+def _compose_scenes(split: str, images: NDArray[np.float64], labels: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
     """Yield the members of each scene. The draws are those of the loader's own generator: the same on every machine."""
     numbers = np.arange(_COUNTS[split], dtype=np.int64)
     # A scene: how many digits; a digit: its image, its scale, and two coordinates for each place to try.
-    draws = uniform(sample_seeds(numbers, seed=0, epoch=0, stream=f"scenes {split}"), 1 + _MOST * (2 + 2 * _TRIES))
+    draws = draw_uniform(
+        derive_sample_seeds(numbers, seed=0, epoch=0, stream=f"scenes {split}"), 1 + _MAX_DIGITS * (2 + 2 * _MAX_TRIES)
+    )
     for row in draws.astype(np.float64):
         scene, mask = np.zeros((SIDE, SIDE), np.uint8), np.zeros((SIDE, SIDE), np.uint8)
-        there: set[int] = set()
-        for each in row[1:].reshape(_MOST, -1)[: 1 + int(row[0] * _MOST)]:
-            chosen, scale = int(each[0] * len(images)), 1 + int(each[1] * 2)
+        scene_classes: set[int] = set()
+        for draw in row[1:].reshape(_MAX_DIGITS, -1)[: 1 + int(row[0] * _MAX_DIGITS)]:
+            chosen, scale = int(draw[0] * len(images)), 1 + int(draw[1] * 2)
             digit = images[chosen].astype(np.uint8).repeat(scale, 0).repeat(scale, 1)
-            if (place := _free(scene, len(digit), each[2:])) is not None:
-                scene[place] = np.round(digit * (255 / 16)).astype(np.uint8)
-                mask[place] = np.where(digit >= _INK, labels[chosen] + 1, np.where(digit > 0, _IGNORED, 0))
-                there.add(int(labels[chosen]))
-        yield {"png": png(scene), "mask.png": png(mask), "json": json.dumps(sorted(there)).encode()}
+            if (area := _find_free_area(scene, len(digit), draw[2:])) is not None:
+                scene[area] = np.round(digit * (255 / 16)).astype(np.uint8)
+                mask[area] = np.where(digit >= _MIN_INK, labels[chosen] + 1, np.where(digit > 0, _IGNORED, 0))
+                scene_classes.add(int(labels[chosen]))
+        yield {
+            "png": encode_png(scene),
+            "mask.png": encode_png(mask),
+            "json": json.dumps(sorted(scene_classes)).encode(),
+        }
 
 
-def _free(scene: NDArray[np.uint8], side: int, draws: NDArray[np.float64]) -> tuple[slice, slice] | None:
+def _find_free_area(scene: NDArray[np.uint8], side: int, draws: NDArray[np.float64]) -> tuple[slice, slice] | None:
     """Return the first drawn place where a square of that side overlaps no digit; None if there is none."""
     for down, right in draws.reshape(-1, 2):
         top, left = int(down * (SIDE - side + 1)), int(right * (SIDE - side + 1))
-        place = slice(top, top + side), slice(left, left + side)
-        if not scene[place].any():
-            return place
+        area = slice(top, top + side), slice(left, left + side)
+        if not scene[area].any():
+            return area
     return None

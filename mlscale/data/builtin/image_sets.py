@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from mlscale.data.cache_folder import cache_dir, write_aside
+from mlscale.data.cache_folder import get_cache_dir, write_aside
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.shards.secure_webdataset import TarWriter
 from mlscale.data.shards.webdataset import WebDataset
@@ -30,7 +30,7 @@ Samples = tuple[int, Iterator[dict[str, Any]]]
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
-class Bundled(WebDataset):
+class BundledImages(WebDataset):
     """A data set that `prepare_data` writes.
 
     The shards hold uncompressed PNGs and no times, so that every machine writes the same bytes and finds the same data
@@ -57,7 +57,7 @@ class Bundled(WebDataset):
     shard_size: ClassVar[int]
     licence: ClassVar[str]
     """Of the data: an SPDX identifier."""
-    of_shards: Mapping[str, Any] = MappingProxyType({})
+    shard_options: Mapping[str, Any] = MappingProxyType({})
     """A subclass's options of its shards: image_key, label_key, labels, classes; see `WebDataset`. Not an argument: a
     signature with `**options` would accept every mistyped option."""
 
@@ -75,7 +75,7 @@ class Bundled(WebDataset):
         last: str = "drop",
         on_bad_sample: str = "fail",
     ) -> None:
-        self.folder = (cache_dir() if root is None else Path(root).expanduser()) / self.set_name
+        self.folder = (get_cache_dir() if root is None else Path(root).expanduser()) / self.set_name
         super().__init__(
             train=self.folder / "train",
             val=self.folder / "val",
@@ -89,7 +89,7 @@ class Bundled(WebDataset):
             epoch_samples=epoch_samples,
             last=last,
             on_bad_sample=on_bad_sample,
-            **self.of_shards,
+            **self.shard_options,
         )
 
     def prepare_data(self) -> None:
@@ -102,7 +102,7 @@ class Bundled(WebDataset):
         if self.folder.exists():
             return
         # All at once, because a source may be in a temporary folder that is deleted when the iterator ends.
-        splits = dict(self._load())
+        splits = dict(self._load_samples())
         with write_aside(self.folder) as aside:
             total = sum(count for count, _ in splits.values())
             with tqdm(total=total, desc=f"writing {self.set_name}", unit=" images", leave=False, disable=None) as bar:
@@ -113,7 +113,7 @@ class Bundled(WebDataset):
                         _write_shard(aside / split / f"{number:03}.tar", part, start)
                         bar.update(len(part))
 
-    def _load(self) -> Iterator[tuple[str, Samples]]:
+    def _load_samples(self) -> Iterator[tuple[str, Samples]]:
         """Yield the name and the samples of train and val."""
         raise NotImplementedError
 
@@ -134,7 +134,7 @@ class Bundled(WebDataset):
         return super().facts()
 
 
-class Digits(Bundled):
+class Digits(BundledImages):
     """Handwritten digits, 8×8 grey, of scikit-learn (from UCI's Optical Recognition of Handwritten Digits; CC BY 4.0).
 
     1,437 to train, 360 to validate: a stratified split that is always the same.
@@ -145,13 +145,13 @@ class Digits(Bundled):
     shard_size = 500
     licence = "CC-BY-4.0"
 
-    def _load(self) -> Iterator[tuple[str, Samples]]:
+    def _load_samples(self) -> Iterator[tuple[str, Samples]]:
         for split, images, labels in split_digits():
             # 0 to 16 in the source; 0 to 255 in an image.
-            yield split, labelled(np.round(images * (255 / 16)).astype(np.uint8), labels)
+            yield split, build_labelled_samples(np.round(images * (255 / 16)).astype(np.uint8), labels)
 
 
-class FashionMNIST(Bundled):
+class FashionMNIST(BundledImages):
     """Fashion-MNIST, 28×28 grey (Zalando, MIT): 60,000 to train, and the official test set of 10,000 to validate.
 
     From Debian's package dataset-fashion-mnist where it is installed, else from torchvision's mirror.
@@ -162,7 +162,7 @@ class FashionMNIST(Bundled):
     shard_size = 10_000
     licence = "MIT"
 
-    def _load(self) -> Iterator[tuple[str, Samples]]:
+    def _load_samples(self) -> Iterator[tuple[str, Samples]]:
         if DEBIAN_FASHION_MNIST.is_dir():
             yield from _read_fashion_mnist(DEBIAN_FASHION_MNIST)
         else:
@@ -183,13 +183,13 @@ def split_digits() -> Iterator[tuple[str, NDArray[np.float64], NDArray[np.int64]
     yield "val", digits.images[val], digits.target[val]
 
 
-def labelled(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Samples:
+def build_labelled_samples(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Samples:
     """Return images (n, H, W) and their classes (n,) as members `png` and `cls`."""
     pairs = zip(images, labels, strict=True)
-    return len(labels), ({"png": png(image), "cls": int(label)} for image, label in pairs)
+    return len(labels), ({"png": encode_png(image), "cls": int(label)} for image, label in pairs)
 
 
-def png(image: NDArray[np.uint8]) -> bytes:
+def encode_png(image: NDArray[np.uint8]) -> bytes:
     """Return an image (H, W) as an uncompressed PNG."""
     content = io.BytesIO()
     # Compression libraries differ in their bytes; uncompressed data is the same everywhere.
@@ -222,7 +222,7 @@ def _read_fashion_mnist(folder: Path) -> Iterator[tuple[str, Samples]]:
     for split, prefix in (("train", "train"), ("val", "t10k")):
         images = _read_idx(folder / f"{prefix}-images-idx3-ubyte.gz")
         labels = _read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz")
-        yield split, labelled(images, labels.astype(np.int64))
+        yield split, build_labelled_samples(images, labels.astype(np.int64))
 
 
 def _read_idx(path: Path) -> NDArray[np.uint8]:

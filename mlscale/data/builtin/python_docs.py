@@ -13,20 +13,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from mlscale.data.cache_folder import cache_dir, write_aside
+from mlscale.data.cache_folder import get_cache_dir, write_aside
 from mlscale.data.order.policy import Policy
-from mlscale.data.text.documents import Document, hold_out
+from mlscale.data.text.documents import Document, hold_out_documents
 from mlscale.data.text.text_blocks import LanguageData
 from mlscale.errors import Exit, MLScaleError
 
 # Not a part of every Python, or no library at all.
-_LEFT_OUT = frozenset({
+_EXCLUDED_FOLDERS = frozenset({
     "__pycache__", "config", "dist-packages", "distutils", "ensurepip", "idle_test", "idlelib", "lib-dynload",
     "lib2to3", "pydoc_data", "site-packages", "test", "tests", "tkinter", "turtledemo",
 })  # fmt: skip
-_SAME = 40
+_MIN_REPEATED_LENGTH = 40
 """Characters from which on a paragraph that came before counts as a repetition."""
-_LEAST = 200
+_MIN_DOCUMENT_BYTES = 200
 """Bytes of a document; there is nothing to learn from fewer."""
 
 
@@ -62,7 +62,9 @@ class PythonDocs(LanguageData):
         policy = Policy(sampling, weights, epoch_samples, last)
         super().__init__(length=length, stride=stride, batch_size=batch_size, seed=seed, augment=augment, policy=policy)
         self.val_fraction = val_fraction
-        self.folder = (cache_dir() if root is None else Path(root).expanduser()) / f"python-docs-1-{_which_python()}"
+        self.folder = (
+            get_cache_dir() if root is None else Path(root).expanduser()
+        ) / f"python-docs-1-{_identify_python()}"
 
     def prepare_data(self) -> None:
         """Collect the text unless it is there. Several processes may do so at once.
@@ -72,12 +74,12 @@ class PythonDocs(LanguageData):
         """
         if self.folder.exists():
             return
-        documents = list(collect())
+        documents = list(collect_documents())
         if not documents:
             raise MLScaleError(
                 "this Python carries no documentation",
                 where="data=python_docs",
-                why=f"{_library()} holds no docstrings, and pydoc_data no topics",
+                why=f"{_find_library()} holds no docstrings, and pydoc_data no topics",
                 fix="data=text_files data.train='docs/*.txt'   (your own text)",
                 exit=Exit.ENVIRONMENT,
             )
@@ -85,7 +87,7 @@ class PythonDocs(LanguageData):
             lines = (json.dumps([document.name, document.text.decode()]) for document in documents)
             (aside / "documents.jsonl").write_text("\n".join(lines), encoding="utf-8")
 
-    def _documents(self) -> dict[str, list[Document]]:
+    def _read_documents(self) -> dict[str, list[Document]]:
         if not self.folder.exists():
             raise MLScaleError(
                 "the documentation of Python has not been collected yet",
@@ -96,20 +98,20 @@ class PythonDocs(LanguageData):
             )
         lines = (self.folder / "documents.jsonl").read_text(encoding="utf-8").splitlines()
         documents = [Document(name, text.encode()) for name, text in map(json.loads, lines)]
-        train, val = hold_out(documents, self.val_fraction, where="data.val_fraction")
+        train, val = hold_out_documents(documents, self.val_fraction, where="data.val_fraction")
         return {"train": train, "val": val}
 
 
-def collect() -> Iterator[Document]:
+def collect_documents() -> Iterator[Document]:
     """Yield topics of `help()`, then modules, both sorted; without paragraphs that came before."""
     seen: set[str] = set()
-    for name, texts in (*_topics(), *_docstrings()):
-        text = "\n\n".join(kept for text in texts if (kept := _new_paragraphs(text, seen))).encode()
-        if len(text) >= _LEAST and b"\0" not in text:
+    for name, texts in (*_iterate_topics(), *_iterate_docstrings()):
+        text = "\n\n".join(unseen for text in texts if (unseen := _select_new_paragraphs(text, seen))).encode()
+        if len(text) >= _MIN_DOCUMENT_BYTES and b"\0" not in text:
             yield Document(name, text)
 
 
-def _topics() -> Iterator[tuple[str, list[str]]]:
+def _iterate_topics() -> Iterator[tuple[str, list[str]]]:
     try:
         from pydoc_data.topics import topics
     except ImportError:  # a Python that was packaged without it
@@ -118,9 +120,9 @@ def _topics() -> Iterator[tuple[str, list[str]]]:
         yield f"help/{name}", [topics[name]]
 
 
-def _docstrings() -> Iterator[tuple[str, list[str]]]:
-    root = _library()
-    for path in _modules(root):
+def _iterate_docstrings() -> Iterator[tuple[str, list[str]]]:
+    root = _find_library()
+    for path in _find_modules(root):
         try:
             tree = ast.parse(path.read_bytes())
         except (OSError, SyntaxError, ValueError):  # some library files are wrong on purpose
@@ -130,33 +132,35 @@ def _docstrings() -> Iterator[tuple[str, list[str]]]:
         yield path.relative_to(root).as_posix(), [text for text in texts if text]
 
 
-def _modules(root: Path) -> Iterator[Path]:
+def _find_modules(root: Path) -> Iterator[Path]:
     for folder, inside, names in os.walk(root):
         # In place, so that os.walk leaves folders out; sorted, since the file system has its own order. The name before
         # '-' is that of `config-3.12-x86_64-linux-gnu`, for example.
-        inside[:] = sorted(name for name in inside if name.split("-")[0] not in _LEFT_OUT and name not in _LEFT_OUT)
+        inside[:] = sorted(
+            name for name in inside if name.split("-")[0] not in _EXCLUDED_FOLDERS and name not in _EXCLUDED_FOLDERS
+        )
         yield from (Path(folder, name) for name in sorted(names) if name.endswith(".py"))
 
 
-def _new_paragraphs(text: str, seen: set[str]) -> str:
+def _select_new_paragraphs(text: str, seen: set[str]) -> str:
     """Return the paragraphs that are not in `seen`, and add them to it."""
-    kept = []
+    new_paragraphs = []
     for paragraph in re.split(r"\n\s*\n", text.strip("\n")):
         # Quotations differ in their indentation and line breaks.
         words = " ".join(paragraph.split())
         if words and words not in seen:
-            kept.append(paragraph.rstrip())
-        if len(words) >= _SAME:
+            new_paragraphs.append(paragraph.rstrip())
+        if len(words) >= _MIN_REPEATED_LENGTH:
             seen.add(words)
-    return "\n\n".join(kept)
+    return "\n\n".join(new_paragraphs)
 
 
-def _library() -> Path:
+def _find_library() -> Path:
     return Path(sysconfig.get_paths()["stdlib"])
 
 
-def _which_python() -> str:
+def _identify_python() -> str:
     """Return the version, and a digest of the modules that exist: distributions leave out different ones."""
-    root = _library()
-    listing = "\n".join(f"{path.relative_to(root)} {path.stat().st_size}" for path in _modules(root))
+    root = _find_library()
+    listing = "\n".join(f"{path.relative_to(root)} {path.stat().st_size}" for path in _find_modules(root))
     return f"{platform.python_version()}-{hashlib.sha256(listing.encode()).hexdigest()[:8]}"

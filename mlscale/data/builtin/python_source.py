@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from mlscale.data.order.policy import Policy
-from mlscale.data.text.text_rows import Labelled, TextData
+from mlscale.data.text.text_rows import LabelledTexts, TextData
 from mlscale.errors import Exit, MLScaleError, raise_all
 
 PACKAGES = (
@@ -67,31 +67,33 @@ class PythonSource(TextData):
             )
         self.packages, self.val_fraction = tuple(packages), val_fraction
 
-    def _where(self, split: str) -> str:
+    def _get_key_path(self, split: str) -> str:
         return "data.packages"
 
-    def _load(self) -> dict[str, Labelled]:
+    def _load_texts(self) -> dict[str, LabelledTexts]:
         root = Path(sysconfig.get_paths()["stdlib"])
-        files = {package: _files(root, package) for package in self.packages}
+        files = {package: _list_source_files(root, package) for package in self.packages}
         # Two files at least: one on each side.
-        raise_all([self._too_few(package, there) for package, there in files.items() if len(there) < 2])
-        splits = {"train": Labelled(), "val": Labelled()}
+        raise_all(
+            [self._build_shortage_error(package, sources) for package, sources in files.items() if len(sources) < 2]
+        )
+        splits = {"train": LabelledTexts(), "val": LabelledTexts()}
         for package, paths in files.items():
-            held = _held_out(root, paths, self.val_fraction)
+            held = _hold_out_files(root, paths, self.val_fraction)
             for path in paths:
                 split = splits["val" if path in held else "train"]
-                for start, piece in self._pieces(path.read_bytes()):
-                    split.add(piece, package, f"{path.relative_to(root).as_posix()}@{start}")
+                for start, piece in self._cut_pieces(path.read_bytes()):
+                    split.add_text(piece, package, f"{path.relative_to(root).as_posix()}@{start}")
         return splits
 
-    def _pieces(self, source: bytes) -> Iterator[tuple[int, bytes]]:
+    def _cut_pieces(self, source: bytes) -> Iterator[tuple[int, bytes]]:
         # Pieces do not overlap, so that no text counts twice.
         for start in range(0, len(source), self.length):
             piece = source[start : start + self.length]
             if _SHORTEST * len(piece) >= self.length and piece.strip():
                 yield start, piece
 
-    def _too_few(self, package: str, files: Sequence[Path]) -> MLScaleError:
+    def _build_shortage_error(self, package: str, files: Sequence[Path]) -> MLScaleError:
         return MLScaleError(
             f"this Python has {'one file' if files else 'no file'} of the package {package!r}",
             where="data.packages",
@@ -101,7 +103,7 @@ class PythonSource(TextData):
         )
 
 
-def _files(root: Path, package: str) -> list[Path]:
+def _list_source_files(root: Path, package: str) -> list[Path]:
     """Return the source files of a package, sorted, without tests and empty files."""
     paths = (root / package).rglob("*.py")
     # Of its path inside: Python itself may be installed below a folder of that name.
@@ -109,13 +111,13 @@ def _files(root: Path, package: str) -> list[Path]:
     return sorted(path for path in inside if path.stat().st_size > 0)
 
 
-def _held_out(root: Path, paths: Sequence[Path], fraction: float) -> set[Path]:
+def _hold_out_files(root: Path, paths: Sequence[Path], fraction: float) -> set[Path]:
     """Return the held-out files of a package: at least one, and never all."""
-    room = fraction * sum(path.stat().st_size for path in paths)
+    byte_budget = fraction * sum(path.stat().st_size for path in paths)
     held: set[Path] = set()
     for path in sorted(paths, key=lambda path: hashlib.sha256(path.relative_to(root).as_posix().encode()).digest()):
-        if path.stat().st_size <= room:
+        if path.stat().st_size <= byte_budget:
             held.add(path)
-            room -= path.stat().st_size
+            byte_budget -= path.stat().st_size
     # The path decides between files of one size.
     return held or {min(paths, key=lambda path: (path.stat().st_size, path))}

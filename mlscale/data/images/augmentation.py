@@ -18,7 +18,7 @@ from torch.nn.functional import grid_sample
 
 from mlscale.data.images.mixup import Mixing
 from mlscale.data.images.random_crop import RandomCrop
-from mlscale.data.order.permutation import uniform
+from mlscale.data.order.permutation import draw_uniform
 from mlscale.errors import MLScaleError
 
 
@@ -79,9 +79,9 @@ class Augment:
         Returns:
             float32 (n, C, H, W).
         """
-        return self._moved(x, seeds, "bilinear")
+        return self._transform_images(x, seeds, "bilinear")
 
-    def with_masks(self, x: Tensor, masks: Tensor, seeds: NDArray[np.uint64]) -> tuple[Tensor, Tensor]:
+    def augment_with_masks(self, x: Tensor, masks: Tensor, seeds: NDArray[np.uint64]) -> tuple[Tensor, Tensor]:
         """Change each sample and its mask alike.
 
         Args:
@@ -93,21 +93,21 @@ class Augment:
             x as above; masks uint8 (n, H, W) of the nearest pixels, 255 (ignored) where x has moved in from outside.
         """
         # One more than the class, so that what comes from outside, 0, is none: it wraps round to 255.
-        moved = self._moved(masks[:, None].float() + 1, seeds, "nearest")[:, 0]
+        moved = self._transform_images(masks[:, None].float() + 1, seeds, "nearest")[:, 0]
         return self(x, seeds), torch.from_numpy((moved.numpy().astype(np.int16) - 1).astype(np.uint8))
 
-    def _moved(self, x: Tensor, seeds: NDArray[np.uint64], by: str) -> Tensor:
+    def _transform_images(self, x: Tensor, seeds: NDArray[np.uint64], by: str) -> Tensor:
         # numpy's conversion: torch's would wake a second thread for it.
         x = torch.from_numpy(x.numpy().astype(np.float32, copy=False))
         # Always five: switching one change on leaves the amounts of the others as they were.
-        draws = uniform(seeds, 5)
+        draws = draw_uniform(seeds, 5)
         mirror = draws[:, 4] < 0.5 if self.flip else np.zeros(len(seeds), np.bool_)
         # A flip alone is a copy of pixels, without the rounding of a resampling.
         if not (self.shift or self.rotate or self.scale):
             return torch.where(torch.from_numpy(mirror)[:, None, None, None], x.flip(-1), x)
-        return grid_sample(x, self._grid(draws, mirror, *x.shape[-2:]), by, "zeros", align_corners=False)
+        return grid_sample(x, self._build_grid(draws, mirror, *x.shape[-2:]), by, "zeros", align_corners=False)
 
-    def _grid(self, draws: NDArray[np.float32], mirror: NDArray[np.bool_], height: int, width: int) -> Tensor:
+    def _build_grid(self, draws: NDArray[np.float32], mirror: NDArray[np.bool_], height: int, width: int) -> Tensor:
         """Return the source of each output pixel, float32 (n, H, W, 2), in units of half the side.
 
         Written out instead of affine_grid, whose matrix product may round a sample in another way in another batch.
@@ -129,7 +129,7 @@ class Augment:
         return torch.from_numpy(np.stack((xx * u + xy * v + x0, yx * u + yy * v + y0), axis=-1))
 
 
-class PerSample:
+class PerSampleAugment:
     """A user's own transform, such as torchvision's v2: applied to each sample, with random generators set by its seed.
 
     torch's, Python's and numpy's global generators are set before each sample and put back after the batch, so the
@@ -150,20 +150,22 @@ class PerSample:
         Raises:
             MLScaleError: the result is not a tensor of that dtype.
         """
-        with global_generators_kept():
-            return torch.stack([self._one(sample, int(seed)) for sample, seed in zip(x, seeds, strict=True)])
+        with preserve_global_generators():
+            return torch.stack(
+                [self._transform_sample(sample, int(seed)) for sample, seed in zip(x, seeds, strict=True)]
+            )
 
-    def with_masks(self, x: Tensor, masks: Tensor, seeds: NDArray[np.uint64]) -> tuple[Tensor, Tensor]:
+    def augment_with_masks(self, x: Tensor, masks: Tensor, seeds: NDArray[np.uint64]) -> tuple[Tensor, Tensor]:
         """Change each sample and its mask, uint8 (n, H, W), together; see `check_pairs`."""
         from torchvision import tv_tensors
 
         pairs = []
-        with global_generators_kept():
+        with preserve_global_generators():
             for sample, mask, seed in zip(x, masks, seeds, strict=True):
                 seed_generators(int(seed))
                 # By these types a v2 transform knows the mask: it takes nearest pixels and changes no colours in it.
                 image, moved = self._transform(tv_tensors.Image(sample), tv_tensors.Mask(mask))  # type: ignore[call-arg]
-                pairs.append((self._checked(image.as_subclass(Tensor), sample), moved.as_subclass(Tensor)))
+                pairs.append((self._check_result(image.as_subclass(Tensor), sample), moved.as_subclass(Tensor)))
         return torch.stack([image for image, _ in pairs]), torch.stack([moved for _, moved in pairs])
 
     def check_pairs(self) -> None:
@@ -182,11 +184,11 @@ class PerSample:
                 fix="a transform of torchvision.transforms.v2, which takes both; or augment=flip, augment=crop",
             )
 
-    def _one(self, sample: Tensor, seed: int) -> Tensor:
+    def _transform_sample(self, sample: Tensor, seed: int) -> Tensor:
         seed_generators(seed)
-        return self._checked(self._transform(sample), sample)
+        return self._check_result(self._transform(sample), sample)
 
-    def _checked(self, result: Any, sample: Tensor) -> Tensor:
+    def _check_result(self, result: Any, sample: Tensor) -> Tensor:
         if not isinstance(result, Tensor) or result.dtype != sample.dtype:
             got = f"a tensor of {result.dtype}" if isinstance(result, Tensor) else type(result).__name__
             raise MLScaleError(
@@ -199,7 +201,7 @@ class PerSample:
         return result
 
 
-class global_generators_kept:  # noqa: N801  reads as a statement
+class preserve_global_generators:  # noqa: N801  reads as a statement
     """Put torch's (CPU), Python's and numpy's global random generators back as they were."""
 
     def __enter__(self) -> None:
@@ -220,8 +222,8 @@ def seed_generators(seed: int) -> None:
     np.random.seed(seed & 0xFFFF_FFFF)
 
 
-def as_batch_augment(augment: object) -> BatchAugment | None:
-    """Return mlscale's own augmentation unchanged, a user's callable wrapped in `PerSample`, None for none.
+def wrap_augment(augment: object) -> BatchAugment | None:
+    """Return mlscale's own augmentation unchanged, a user's callable wrapped in `PerSampleAugment`, None for none.
 
     Raises:
         MLScaleError: it cannot be called.
@@ -229,7 +231,7 @@ def as_batch_augment(augment: object) -> BatchAugment | None:
     if augment is None or isinstance(augment, Augment | RandomCrop):
         return augment
     if callable(augment):
-        return PerSample(augment)
+        return PerSampleAugment(augment)
     raise MLScaleError(
         f"augment is {type(augment).__name__}, which cannot be called",
         where="augment",

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.images.image_decoder import Report
-from mlscale.data.images.masks import Masks
+from mlscale.data.images.masks import DecodedMasks
 from mlscale.data.images.pil import MAX_PIXELS
-from mlscale.data.images.resample import Choose
+from mlscale.data.images.resample import ChooseBox
 from mlscale.data.order.bad_samples import BadSample
-from mlscale.data.shards.member_decoder import Array, decode_sample, part_of
-from mlscale.data.shards.sample_source import Source
+from mlscale.data.shards.member_decoder import Array, decode_sample, resize_array
+from mlscale.data.shards.sample_source import SampleSource
 from mlscale.errors import MLScaleError
 
 PROBED = 512
@@ -24,7 +24,7 @@ PROBED = 512
 
 
 @dataclass(frozen=True)
-class Shape:
+class SampleShape:
     """The properties that all decoded samples of a run have in common.
 
     Args:
@@ -49,15 +49,15 @@ class Shape:
         return self.channels * self.height * self.width * self.dtype.itemsize
 
 
-def probe(
-    source: Source,
+def probe_shape(
+    source: SampleSource,
     *,
     size: int | None,
     threads: int,
     where: str,
     skip_bad: bool = False,
     max_pixels: int = MAX_PIXELS,
-) -> Shape:
+) -> SampleShape:
     """Return the shape of `PROBED` samples, evenly spread: the same ones on every rank, so results are equal.
 
     Raises:
@@ -65,13 +65,13 @@ def probe(
             no image_size is set.
     """
     picks = np.unique(np.linspace(0, len(source) - 1, PROBED).astype(np.int64)).tolist()
-    picks, arrays = _decode_all(source, picks, size, threads, skip_bad, max_pixels)
+    picks, arrays = _decode_probes(source, picks, size, threads, skip_bad, max_pixels)
     channels = max(array.shape[0] for array in arrays)
     first = arrays[0]
     for pick, array in zip(picks, arrays, strict=True):
         if array.shape[1:] != first.shape[1:]:
-            fix = f"data.image_size={_common_size(arrays)}"
-            raise _different(source, picks[0], first.shape, pick, array.shape, where, fix)
+            fix = f"data.image_size={_choose_common_size(arrays)}"
+            raise _build_size_error(source, picks[0], first.shape, pick, array.shape, where, fix)
     # Grey images among coloured ones are repeated into three channels; other mixtures are mistakes.
     mixed = {array.shape[0] for array in arrays} - {channels}
     if mixed and mixed != {1}:
@@ -93,22 +93,22 @@ def probe(
     std = np.sqrt(np.maximum(squares / values - mean**2, 0.0))
     # Samples are divided by it.
     std[std == 0] = 1.0
-    return Shape(channels, first.shape[1], first.shape[2], first.dtype, tuple(mean.tolist()), tuple(std.tolist()))
+    return SampleShape(channels, first.shape[1], first.shape[2], first.dtype, tuple(mean.tolist()), tuple(std.tolist()))
 
 
-def _decode_all(
-    source: Source, picks: Sequence[int], size: int | None, threads: int, skip_bad: bool, max_pixels: int
+def _decode_probes(
+    source: SampleSource, picks: Sequence[int], size: int | None, threads: int, skip_bad: bool, max_pixels: int
 ) -> tuple[list[int], list[Array]]:
     """Return the picks that can be decoded, and their arrays."""
 
-    def one(sample: int) -> Array | BadSample:
+    def decode_or_catch(sample: int) -> Array | BadSample:
         try:
-            return decode(source, sample, None if size is None else (size, size), max_pixels=max_pixels)
+            return decode_from_source(source, sample, None if size is None else (size, size), max_pixels=max_pixels)
         except BadSample as error:
             return error
 
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        results = list(pool.map(one, picks))
+        results = list(pool.map(decode_or_catch, picks))
     bad = [result for result in results if isinstance(result, BadSample)]
     if bad and not (skip_bad and len(bad) < len(results)):
         # `map` keeps the order, so every rank raises the error of the same sample.
@@ -117,12 +117,12 @@ def _decode_all(
     return [pick for pick, _ in good], [array for _, array in good]
 
 
-def decode(
-    source: Source,
+def decode_from_source(
+    source: SampleSource,
     sample: int,
     size: tuple[int, int] | None,
     channels: int | None = None,
-    choose: Choose | None = None,
+    choose: ChooseBox | None = None,
     *,
     max_pixels: int = MAX_PIXELS,
     report: Report | None = None,
@@ -132,19 +132,19 @@ def decode(
     Raises:
         BadSample: it cannot be decoded; with its shard and key.
     """
-    extension, content = source.read(sample)
+    extension, content = source.read_image(sample)
     try:
         return decode_sample(content, extension, size, channels, choose, max_pixels=max_pixels, report=report)
     except Exception as error:
         raise BadSample(
             sample,
-            source.key(sample),
+            source.get_key(sample),
             where=f"its .{extension} member of {len(content)} bytes",
             why=str(error) or type(error).__name__,
         ) from error
 
 
-class Decoded:
+class DecodedSamples:
     """Samples of a split as arrays of one shape.
 
     Where all of them fit into `memory` bytes each is decoded once and kept, so that later epochs cost a copy; a batch
@@ -167,33 +167,33 @@ class Decoded:
 
     def __init__(
         self,
-        source: Source,
+        source: SampleSource,
         labels: NDArray[np.int64] | NDArray[np.uint8],
-        shape: Shape,
+        shape: SampleShape,
         *,
         size: int | None,
         memory: int,
         where: str,
-        masks: Masks | None = None,
+        masks: DecodedMasks | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.source, self.labels, self.shape, self.masks = source, labels, shape, masks
         self._size, self._where, self._max_pixels = size, where, max_pixels
         self.tolerated: dict[int, str] = {}
-        self._kept: Array | None = None
+        self._cached: Array | None = None
         if len(source) * shape.nbytes <= memory:
             # Pages are only taken from the system once they are written to.
-            self._kept = np.empty((len(source), shape.channels, shape.height, shape.width), shape.dtype)
-        self._there = np.zeros(len(source), np.bool_)
+            self._cached = np.empty((len(source), shape.channels, shape.height, shape.width), shape.dtype)
+        self._is_cached = np.zeros(len(source), np.bool_)
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def kept(self, samples: NDArray[np.int64]) -> Array | None:
+    def get_cached_samples(self, samples: NDArray[np.int64]) -> Array | None:
         """Return a new array (n, channels, height, width) of these samples; None if one is not in memory."""
-        return self._kept[samples] if self._kept is not None and self._there[samples].all() else None
+        return self._cached[samples] if self._cached is not None and self._is_cached[samples].all() else None
 
-    def sample(self, sample: int, choose: Choose | None = None) -> Array:
+    def get_sample(self, sample: int, choose: ChooseBox | None = None) -> Array:
         """Return one sample (channels, height, width), to be read and not written to.
 
         Args:
@@ -201,26 +201,26 @@ class Decoded:
             choose: the part of it that is brought to the shape; None for the same as ever.
         """
         # What is kept is the stored image itself where none was resized, so that a part of it may be chosen.
-        if self._kept is None or (choose is not None and self._size is not None):
-            return self._decode(sample, choose)
-        if not self._there[sample]:
-            self._kept[sample] = self._decode(sample)
+        if self._cached is None or (choose is not None and self._size is not None):
+            return self._decode_sample(sample, choose)
+        if not self._is_cached[sample]:
+            self._cached[sample] = self._decode_sample(sample)
             # Only now: other threads read the row once this is set.
-            self._there[sample] = True
-        kept: Array = self._kept[sample]
-        return kept if choose is None else part_of(kept, choose, self._dimensions[1:])
+            self._is_cached[sample] = True
+        cached: Array = self._cached[sample]
+        return cached if choose is None else resize_array(cached, choose, self._dimensions[1:])
 
-    def keys(self, samples: Sequence[int]) -> list[str]:
+    def list_keys(self, samples: Sequence[int]) -> list[str]:
         """Return the names of these samples."""
-        return [self.source.key(sample) for sample in samples]
+        return [self.source.get_key(sample) for sample in samples]
 
     @property
     def _dimensions(self) -> tuple[int, int, int]:
         return self.shape.channels, self.shape.height, self.shape.width
 
-    def _decode(self, sample: int, choose: Choose | None = None) -> Array:
+    def _decode_sample(self, sample: int, choose: ChooseBox | None = None) -> Array:
         size = self._dimensions[1:] if choose is not None or self._size is not None else None
-        array = decode(
+        array = decode_from_source(
             self.source,
             sample,
             size,
@@ -231,15 +231,15 @@ class Decoded:
         )
         if array.shape != self._dimensions:
             raise MLScaleError(
-                f"the sample {self.source.key(sample)} has another size than the training data",
+                f"the sample {self.source.get_key(sample)} has another size than the training data",
                 where=self._where,
-                why=f"{_pixels(array.shape)} pixels, not {_pixels(self._dimensions)}",
+                why=f"{_format_size(array.shape)} pixels, not {_format_size(self._dimensions)}",
                 fix=f"data.image_size={min(224, *self._dimensions[1:])}",
             )
         return array
 
 
-def _common_size(arrays: Sequence[Array]) -> int:
+def _choose_common_size(arrays: Sequence[Array]) -> int:
     """Return a size for images of several sizes: the median shorter side, in steps of 32 as networks halve it.
 
     Of small ones it is the shortest side: no image is enlarged.
@@ -249,16 +249,23 @@ def _common_size(arrays: Sequence[Array]) -> int:
     return round(median / 32) * 32 if median >= 64 else min(sides)
 
 
-def _different(
-    source: Source, one: int, shape: tuple[int, ...], other: int, other_shape: tuple[int, ...], where: str, fix: str
+def _build_size_error(
+    source: SampleSource,
+    one: int,
+    shape: tuple[int, ...],
+    other: int,
+    other_shape: tuple[int, ...],
+    where: str,
+    fix: str,
 ) -> MLScaleError:
     return MLScaleError(
         "the images differ in size",
         where=where,
-        why=f"{source.key(one)} has {_pixels(shape)} pixels, {source.key(other)} has {_pixels(other_shape)}",
+        why=f"{source.get_key(one)} has {_format_size(shape)} pixels, "
+        f"{source.get_key(other)} has {_format_size(other_shape)}",
         fix=fix,
     )
 
 
-def _pixels(shape: tuple[int, ...]) -> str:
+def _format_size(shape: tuple[int, ...]) -> str:
     return f"{shape[-1]}×{shape[-2]}"

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mlscale.data.images import jpeg, jpeg2000, png
-from mlscale.data.images.orientation import UPRIGHT, is_turned, read_orientation, upright
+from mlscale.data.images.orientation import UPRIGHT, is_turned, read_orientation, rotate_upright
 from mlscale.data.images.pil import MAX_PIXELS, check_size, open_image
 
 Pixels = NDArray[np.uint8]
@@ -37,7 +37,7 @@ _UNCHECKED = "its rare sampling of colours can only be decoded without strict ch
 _local = threading.local()
 
 
-class Picture(Protocol):
+class EncodedPicture(Protocol):
     """An encoded picture whose header was read; height and width are those of the upright picture.
 
     Attributes:
@@ -49,7 +49,7 @@ class Picture(Protocol):
     grey: bool
     tolerated: str
 
-    def pixels(self, channels: int, shrink: int = 1) -> Pixels:
+    def decode_pixels(self, channels: int, shrink: int = 1) -> Pixels:
         """Decode the picture.
 
         Args:
@@ -64,7 +64,7 @@ class Picture(Protocol):
         """
 
 
-def open_picture(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
+def open_picture(content: bytes, *, max_pixels: int = MAX_PIXELS) -> EncodedPicture:
     """Read the header of an encoded picture.
 
     Args:
@@ -79,10 +79,10 @@ def open_picture(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
         return _open_jpeg(content, max_pixels)
     if content.startswith(png.START):
         return _open_png(content, max_pixels)
-    return _Pil(content, max_pixels)
+    return _PillowPicture(content, max_pixels)
 
 
-def _open_jpeg(content: bytes, max_pixels: int) -> Picture:
+def _open_jpeg(content: bytes, max_pixels: int) -> EncodedPicture:
     exif, is_complete = jpeg.read_header(content)
     if not is_complete:
         raise ValueError("the JPEG is cut short in its header, or of a kind that is not decoded")
@@ -96,17 +96,17 @@ def _open_jpeg(content: bytes, max_pixels: int) -> Picture:
             raise
         colours = None
     if colours is None:  # intact, but of a sampling that the strict decoder does not know
-        picture = _Pil(content, max_pixels, orientation)
+        picture = _PillowPicture(content, max_pixels, orientation)
         picture.tolerated = _UNCHECKED
         return picture
     check_size(height, width, max_pixels)
     # libjpeg-turbo converts these itself; four colours are left to Pillow.
     if colours in _FAST:
-        return _Jpeg(content, height, width, colours == "Gray", orientation)
-    return _Cmyk(content, max_pixels, orientation)
+        return _JpegPicture(content, height, width, colours == "Gray", orientation)
+    return _CmykPicture(content, max_pixels, orientation)
 
 
-class _Jpeg:
+class _JpegPicture:
     tolerated = ""
 
     def __init__(self, content: bytes, height: int, width: int, grey: bool, orientation: int) -> None:
@@ -114,37 +114,37 @@ class _Jpeg:
         self.height, self.width = (width, height) if is_turned(orientation) else (height, width)
         self.grey = grey
 
-    def pixels(self, channels: int, shrink: int = 1) -> Pixels:
+    def decode_pixels(self, channels: int, shrink: int = 1) -> Pixels:
         # libjpeg rounds scaled sides up.
         height, width = (-(-side // shrink) for side in self._stored)
 
-        def decode(content: bytes) -> Pixels:
+        def decode_strict(content: bytes) -> Pixels:
             pixels: Pixels = simplejpeg.decode_jpeg(
                 content,
                 "GRAY" if channels == 1 else "RGB",
                 min_height=height if shrink > 1 else 0,
                 min_width=width if shrink > 1 else 0,
                 min_factor=shrink,
-                buffer=buffer("picture", height * width * channels),
+                buffer=get_thread_buffer("picture", height * width * channels),
             )
             return pixels
 
-        pixels, self.tolerated = jpeg.decode_strictly(self._content, decode)
-        return pixels if self._orientation == UPRIGHT else upright(pixels, self._orientation)
+        pixels, self.tolerated = jpeg.decode_strictly(self._content, decode_strict)
+        return pixels if self._orientation == UPRIGHT else rotate_upright(pixels, self._orientation)
 
 
-def _open_png(content: bytes, max_pixels: int) -> Picture:
+def _open_png(content: bytes, max_pixels: int) -> EncodedPicture:
     content, exif = png.check_chunks(content)
     orientation = read_orientation(exif)
     # The header is the first chunk, as `check_chunks` has made sure.
     width, height, depth, kind = struct.unpack(">IIBB", content[16:26])
     check_size(height, width, max_pixels)
     if depth == 8 and kind in (_PNG_GREY, _PNG_RGB):
-        return _Png(content, height, width, kind == _PNG_GREY, orientation)
-    return _Pil(content, max_pixels, orientation)
+        return _PngPicture(content, height, width, kind == _PNG_GREY, orientation)
+    return _PillowPicture(content, max_pixels, orientation)
 
 
-class _Png:
+class _PngPicture:
     tolerated = ""
 
     def __init__(self, content: bytes, height: int, width: int, grey: bool, orientation: int) -> None:
@@ -152,16 +152,16 @@ class _Png:
         self.height, self.width = (width, height) if is_turned(orientation) else (height, width)
         self.grey = grey
 
-    def pixels(self, channels: int, shrink: int = 1) -> Pixels:
+    def decode_pixels(self, channels: int, shrink: int = 1) -> Pixels:
         if "torch" not in sys.modules or (channels == 1 and not self.grey):
-            return self._by_pillow(channels)
-        pixels = self._by_torch()
+            return self._decode_by_pillow(channels)
+        pixels = self._decode_by_torch()
         if pixels is None:
-            return self._by_pillow(channels)
+            return self._decode_by_pillow(channels)
         pixels = pixels if pixels.shape[2] == channels else np.repeat(pixels, channels, axis=2)
-        return pixels if self._orientation == UPRIGHT else upright(pixels, self._orientation)
+        return pixels if self._orientation == UPRIGHT else rotate_upright(pixels, self._orientation)
 
-    def _by_torch(self) -> Pixels | None:
+    def _decode_by_torch(self) -> Pixels | None:
         import torch
         from torchvision.io import ImageReadMode, decode_png
 
@@ -174,12 +174,12 @@ class _Png:
         pixels: Pixels = decoded.permute(1, 2, 0).numpy()
         return pixels
 
-    def _by_pillow(self, channels: int) -> Pixels:
+    def _decode_by_pillow(self, channels: int) -> Pixels:
         # The size was compared with the limit when the header was read.
-        return _Pil(self._content, self.height * self.width, self._orientation).pixels(channels)
+        return _PillowPicture(self._content, self.height * self.width, self._orientation).decode_pixels(channels)
 
 
-class _Pil:
+class _PillowPicture:
     """A picture of any other kind that Pillow reads.
 
     Args:
@@ -206,7 +206,7 @@ class _Pil:
         self._orientation = orientation
         self.height, self.width = (width, height) if is_turned(orientation) else (height, width)
 
-    def pixels(self, channels: int, shrink: int = 1) -> Pixels:
+    def decode_pixels(self, channels: int, shrink: int = 1) -> Pixels:
         with open_image(self._content, max_pixels=self._max_pixels) as image:
             _expect_whole(image, self._content)
             picture: Image.Image = image
@@ -214,10 +214,10 @@ class _Pil:
                 picture = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             mode = "L" if channels == 1 else "RGB"
             pixels = np.asarray(picture if picture.mode == mode else picture.convert(mode))
-        return upright(pixels.reshape(*pixels.shape[:2], channels), self._orientation)
+        return rotate_upright(pixels.reshape(*pixels.shape[:2], channels), self._orientation)
 
 
-class _Cmyk:
+class _CmykPicture:
     """A JPEG of four colours: checked by the strict decoder, converted by Pillow."""
 
     tolerated = ""
@@ -225,16 +225,16 @@ class _Cmyk:
 
     def __init__(self, content: bytes, max_pixels: int, orientation: int) -> None:
         self._content, self._max_pixels, self._orientation = content, max_pixels, orientation
-        picture = _Pil(content, max_pixels, orientation)
+        picture = _PillowPicture(content, max_pixels, orientation)
         self.height, self.width = picture.height, picture.width
 
-    def pixels(self, channels: int, shrink: int = 1) -> Pixels:
-        def decode(content: bytes) -> bytes:
+    def decode_pixels(self, channels: int, shrink: int = 1) -> Pixels:
+        def decode_strict(content: bytes) -> bytes:
             simplejpeg.decode_jpeg(content, "CMYK")
             return content
 
-        intact, self.tolerated = jpeg.decode_strictly(self._content, decode)
-        return _Pil(intact, self._max_pixels, self._orientation).pixels(channels)
+        intact, self.tolerated = jpeg.decode_strictly(self._content, decode_strict)
+        return _PillowPicture(intact, self._max_pixels, self._orientation).decode_pixels(channels)
 
 
 def read_indices(content: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
@@ -249,7 +249,7 @@ def read_indices(content: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[Any
         if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
             raise ValueError(f"its pixels are of Pillow's type '{image.mode}', and not one class number each")
         _expect_whole(image, content)
-        return upright(np.asarray(image), read_orientation(exif))
+        return rotate_upright(np.asarray(image), read_orientation(exif))
 
 
 def _expect_whole(image: Image.Image, content: bytes) -> None:
@@ -261,7 +261,7 @@ def _expect_whole(image: Image.Image, content: bytes) -> None:
         jpeg2000.check_tiles(content)
 
 
-def buffer(name: str, size: int) -> NDArray[np.uint8]:
+def get_thread_buffer(name: str, size: int) -> NDArray[np.uint8]:
     """Return at least `size` bytes that belong to this thread: new memory for each picture costs page faults."""
     held: Any = getattr(_local, name, None)
     if held is None or held.size < size:

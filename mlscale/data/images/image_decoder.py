@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mlscale.data.images.fast_decoder import open_picture
 from mlscale.data.images.pil import MAX_PIXELS
-from mlscale.data.images.resample import Box, Choose, cut, middle
+from mlscale.data.images.resample import Box, ChooseBox, decode_region, find_middle_box
 
 Report = Callable[[str], None]
 """Called with what a strict decoder warned of, where that was found harmless and the image was decoded."""
@@ -23,7 +23,7 @@ def decode_image(
     content: bytes,
     size: tuple[int, int] | None,
     channels: int | None = None,
-    choose: Choose = middle,
+    choose: ChooseBox = find_middle_box,
     *,
     max_pixels: int = MAX_PIXELS,
     report: Report | None = None,
@@ -50,7 +50,7 @@ def decode_image(
     channels = channels or (1 if picture.grey else 3)
     whole = (picture.height, picture.width)
     box = Box(0, 0, *whole) if size is None else choose(*whole, size)
-    pixels = cut(picture, channels, box, size or whole).transpose(2, 0, 1)
+    pixels = decode_region(picture, channels, box, size or whole).transpose(2, 0, 1)
     if picture.tolerated and report is not None:
         report(picture.tolerated)
     return pixels

@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from mlscale.atomic_files import read_again
+from mlscale.atomic_files import suggest_restore
 from mlscale.data.images.labelled_images import ImageData
 from mlscale.data.images.pil import MAX_PIXELS
 from mlscale.data.order.policy import Policy
-from mlscale.data.shards.sample_source import Label, Source
+from mlscale.data.shards.sample_source import Label, SampleSource
 from mlscale.data.shards.system_files import (
     KIND,
-    Skipped,
+    SkippedFiles,
     count_skipped,
     is_system_file,
     is_system_folder,
@@ -26,7 +26,7 @@ from mlscale.errors import MLScaleError
 
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 # Files of which the data version covers the first block: to read all would take as long as an epoch.
-_PROBED = 256
+_PROBE_COUNT = 256
 _BLOCK = 4096
 
 
@@ -41,15 +41,15 @@ class FolderSource:
     def __init__(self, root: Path, files: Sequence[tuple[str, str]]) -> None:
         self._root, self._files = root, files
         self.raw_labels: list[Label] = [name for name, _ in files]
-        self.version = self._digest()
+        self.version = self._compute_digest()
 
     def __len__(self) -> int:
         return len(self._files)
 
-    def key(self, sample: int) -> str:
+    def get_key(self, sample: int) -> str:
         return self._files[sample][1]
 
-    def read(self, sample: int) -> tuple[str, bytes]:
+    def read_image(self, sample: int) -> tuple[str, bytes]:
         path = self._root / self._files[sample][1]
         try:
             return path.suffix[1:].lower(), path.read_bytes()
@@ -57,13 +57,13 @@ class FolderSource:
             raise MLScaleError(
                 f"the image {str(path)!r} cannot be read",
                 why=error.strerror or str(error),
-                fix=read_again(path),
+                fix=suggest_restore(path),
             ) from error
 
-    def _digest(self) -> str:
+    def _compute_digest(self) -> str:
         """Return a digest of names, classes, sizes, and the first block of some files, evenly spread."""
         total = hashlib.sha256(b"image folder 1")
-        step = max(1, len(self._files) // _PROBED)
+        step = max(1, len(self._files) // _PROBE_COUNT)
         for number, (name, path) in enumerate(self._files):
             full = self._root / path
             # The size of every file, since an image that is replaced usually has another one.
@@ -131,10 +131,10 @@ class ImageFolder(ImageData):
             )
         self.root, self.val_fraction = Path(root).expanduser(), val_fraction
 
-    def _where(self, split: str) -> str:
+    def _get_key_path(self, split: str) -> str:
         return "data.root"
 
-    def _open(self) -> dict[str, Callable[[], Source]]:
+    def _build_openers(self) -> dict[str, Callable[[], SampleSource]]:
         if not self.root.is_dir():
             raise MLScaleError(
                 f"the folder {str(self.root)!r} does not exist",
@@ -143,7 +143,7 @@ class ImageFolder(ImageData):
                 fix="data.root=<a folder of images by class>",
             )
         if not (self.root / "train").is_dir():
-            train, val = self._hold_out(_images(self.root))
+            train, val = self._hold_out(_list_class_images(self.root))
             return {"train": partial(FolderSource, self.root, train), "val": partial(FolderSource, self.root, val)}
         if not (self.root / "val").is_dir():
             raise MLScaleError(
@@ -156,8 +156,8 @@ class ImageFolder(ImageData):
         # Opened by the caller, which reports the problems of all splits together.
         return {split: partial(self._open_split, split) for split in splits}
 
-    def _open_split(self, split: str) -> Source:
-        return FolderSource(self.root / split, _images(self.root / split))
+    def _open_split(self, split: str) -> SampleSource:
+        return FolderSource(self.root / split, _list_class_images(self.root / split))
 
     def _hold_out(self, files: Sequence[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
         by_class: dict[str, list[tuple[str, str]]] = defaultdict(list)
@@ -178,7 +178,7 @@ class ImageFolder(ImageData):
         return [file for file in files if file not in held], [file for file in files if file in held]
 
 
-def _images(root: Path) -> list[tuple[str, str]]:
+def _list_class_images(root: Path) -> list[tuple[str, str]]:
     """Return (class, path from root) of every image, sorted.
 
     Raises:
@@ -195,11 +195,11 @@ def _images(root: Path) -> list[tuple[str, str]]:
             why=f"{loose} images lie in it directly" if loose else "it is empty",
             fix=f"put the images of each class into a folder of its own: {root}/<class>/*.jpg",
         )
-    skipped: dict[str, Skipped] = {}
+    skipped: dict[str, SkippedFiles] = {}
     for name in folders:
         if is_system_folder(name):
             count_skipped(skipped, KIND, f"{name}/")
-    files = {name: _files(root, name, skipped) for name in classes}
+    files = {name: _find_image_files(root, name, skipped) for name in classes}
     report_skipped(skipped, where=str(root))
     if empty := [name for name, members in files.items() if not members]:
         raise MLScaleError(
@@ -212,8 +212,8 @@ def _images(root: Path) -> list[tuple[str, str]]:
     return [(name, path) for name in classes for path in files[name]]
 
 
-def _files(root: Path, name: str, skipped: dict[str, Skipped]) -> list[str]:
-    found: list[str] = []
+def _find_image_files(root: Path, name: str, skipped: dict[str, SkippedFiles]) -> list[str]:
+    images: list[str] = []
     # As torchvision's ImageFolder does: folders of a class may be symbolic links.
     for folder, folders, members in os.walk(root / name, followlinks=True):
         for member in sorted((*folders, *members)):
@@ -222,9 +222,9 @@ def _files(root: Path, name: str, skipped: dict[str, Skipped]) -> list[str]:
                 count_skipped(skipped, KIND, Path(folder, member).relative_to(root).as_posix())
         # In place: os.walk enters only the folders that are left in this list.
         folders[:] = [inside for inside in folders if not is_system_folder(inside)]
-        found += [
+        images += [
             Path(folder, member).relative_to(root).as_posix()
             for member in members
             if member.lower().endswith(_EXTENSIONS) and not member.startswith(".")
         ]
-    return sorted(found)
+    return sorted(images)

@@ -1,9 +1,9 @@
 """Batches of images: read, decoded and normalised ahead by threads, assembled by the caller.
 
 A batch is made by several threads, each of which works on a few of its samples and writes them, normalised, to where
-they belong in an array that is used again (see `Ring`). Decoders, the resize and numpy release the interpreter's lock.
-What else torch does happens in the caller's thread: its thread count and its random generator stay as the caller set
-them, and a user's own transform has a generator that no other thread draws from. Elementwise work is numpy's: torch
+they belong in an array that is used again (see `ArrayRing`). Decoders, the resize and numpy release the interpreter's
+lock. What else torch does happens in the caller's thread: its thread count and its random generator stay as the caller
+set them, and a user's own transform has a generator that no other thread draws from. Elementwise work is numpy's: torch
 would wake a second thread for a batch of a few dozen kilobytes, which on busy cores takes milliseconds.
 """
 
@@ -19,19 +19,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlscale.data.images.array_ring import Ring
-from mlscale.data.images.augmentation import Augment, BatchAugment, PerSample
-from mlscale.data.images.decoded_cache import Decoded
+from mlscale.data.images.array_ring import ArrayRing
+from mlscale.data.images.augmentation import Augment, BatchAugment, PerSampleAugment
+from mlscale.data.images.decoded_cache import DecodedSamples
 from mlscale.data.images.random_crop import RandomCrop
 from mlscale.data.order.bad_samples import BadSample
-from mlscale.data.order.batch_plan import Batch, Plan
-from mlscale.data.order.permutation import sample_seeds
+from mlscale.data.order.batch_plan import Batch, BatchPlan
+from mlscale.data.order.permutation import derive_sample_seeds
 from mlscale.data.shards.member_decoder import Array
 
 _FLOAT = np.dtype(np.float32)
-_CHUNK = 8
+_MIN_CHUNK_SAMPLES = 8
 """Samples that a thread takes at a time, at least: handing work over costs as much as decoding a tiny image."""
-_AHEAD = 2
+_MIN_BATCHES_AHEAD = 2
 """Batches in work or waiting, at least; more where a batch does not keep every thread busy."""
 
 
@@ -45,129 +45,129 @@ class ImageStream:
         seed: of the augmentation.
     """
 
-    def __init__(self, data: Decoded, *, workers: int, augment: BatchAugment | None, seed: int) -> None:
+    def __init__(self, data: DecodedSamples, *, workers: int, augment: BatchAugment | None, seed: int) -> None:
         self._data, self._workers, self._seed = data, workers, seed
         self._crop = augment if isinstance(augment, RandomCrop) else None
         self._augment = None if isinstance(augment, RandomCrop) else augment
         self._mean = np.array(data.shape.mean, np.float32)[:, None, None]
         self._std = np.array(data.shape.std, np.float32)[:, None, None]
-        self._ring = Ring(keep=max(_AHEAD, 2 * workers) + 4)
+        self._ring = ArrayRing(keep=max(_MIN_BATCHES_AHEAD, 2 * workers) + 4)
 
-    def __call__(self, plans: Iterable[Plan]) -> Iterator[Batch | BadSample]:
+    def __call__(self, plans: Iterable[BatchPlan]) -> Iterator[Batch | BadSample]:
         """Yield a batch for each plan; in its place a `BadSample`, if one of its samples cannot be decoded."""
         if self._workers == 0:
             for plan in plans:
-                yield self._take(self._start(plan, None))
+                yield self._take_batch(self._start_batch(plan, None))
             return
-        pending: deque[_Work] = deque()
+        pending: deque[_BatchWork] = deque()
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="mlscale-decode")
         try:
             for plan in plans:
-                pending.append(self._start(plan, pool))
-                if len(pending) > self._ahead(len(plan.samples)):
-                    yield self._take(pending.popleft())
+                pending.append(self._start_batch(plan, pool))
+                if len(pending) > self._count_batches_ahead(len(plan.samples)):
+                    yield self._take_batch(pending.popleft())
             while pending:
-                yield self._take(pending.popleft())
+                yield self._take_batch(pending.popleft())
         finally:
             # A caller that stops early does not wait for batches that it won't take.
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _ahead(self, batch_size: int) -> int:
-        return max(_AHEAD, -(-2 * self._workers * _CHUNK // batch_size))
+    def _count_batches_ahead(self, batch_size: int) -> int:
+        return max(_MIN_BATCHES_AHEAD, -(-2 * self._workers * _MIN_CHUNK_SAMPLES // batch_size))
 
-    def _start(self, plan: Plan, pool: ThreadPoolExecutor | None) -> _Work:
-        if self._crop is None and (kept := self._data.kept(plan.samples)) is not None:
-            masks = None if self._data.masks is None else self._data.masks.kept(plan.samples)
+    def _start_batch(self, plan: BatchPlan, pool: ThreadPoolExecutor | None) -> _BatchWork:
+        if self._crop is None and (cached := self._data.get_cached_samples(plan.samples)) is not None:
+            masks = None if self._data.masks is None else self._data.masks.get_cached_masks(plan.samples)
             if masks is not None or self._data.masks is None:
                 # What is in memory is quicker to copy than to hand over.
-                return _Work(plan, self._normalised(kept) if self._augment is None else kept, masks, ())
+                return _BatchWork(plan, self._normalise_copy(cached) if self._augment is None else cached, masks, ())
         shape, count = self._data.shape, len(plan.samples)
         # An augmentation takes samples as they are decoded; without one, threads write normalised values at once.
         dtype = _FLOAT if self._augment is None else shape.dtype
-        out = self._ring.take((count, shape.channels, shape.height, shape.width), dtype)
+        out = self._ring.take_array((count, shape.channels, shape.height, shape.width), dtype)
         masks = None if self._data.masks is None else np.empty((count, shape.height, shape.width), np.uint8)
-        draws = None if self._crop is None else self._crop.draws(self._seeds(plan))
-        fill = partial(self._fill, plan, out, masks, draws)
+        draws = None if self._crop is None else self._crop.draw_numbers(self._derive_seeds(plan))
+        fill = partial(self._fill_rows, plan, out, masks, draws)
         if pool is None:
-            return _Work(plan, out, masks, [partial(fill, range(count))])
+            return _BatchWork(plan, out, masks, [partial(fill, range(count))])
         # About two parts for each thread, so that a thread with large images does not delay the batch much.
-        chunk = max(_CHUNK, -(-count // (2 * self._workers)))
+        chunk = max(_MIN_CHUNK_SAMPLES, -(-count // (2 * self._workers)))
         parts = [range(start, min(start + chunk, count)) for start in range(0, count, chunk)]
-        # `result` waits for a part when the batch is taken, and raises its error then.
-        return _Work(plan, out, masks, [pool.submit(fill, rows).result for rows in parts])
+        # `wait_for_array` waits for a part when the batch is taken, and raises its error then.
+        return _BatchWork(plan, out, masks, [pool.submit(fill, rows).result for rows in parts])
 
-    def _fill(
-        self, plan: Plan, out: Array, masks: Array | None, draws: NDArray[np.float32] | None, rows: range
+    def _fill_rows(
+        self, plan: BatchPlan, out: Array, masks: Array | None, draws: NDArray[np.float32] | None, rows: range
     ) -> None:
         """Decode some samples of a batch to their rows; normalise them, unless an augmentation comes first."""
         for row in rows:
             sample, drawn = int(plan.samples[row]), None if draws is None else draws[row]
-            pixels = self._sample(sample, drawn)
+            pixels = self._get_sample(sample, drawn)
             if self._augment is None:
-                self._normalise(pixels, out[row])
+                self._normalise_into(pixels, out[row])
             else:
                 out[row] = pixels
             if masks is not None:
-                masks[row] = self._mask(sample, drawn)
+                masks[row] = self._get_mask(sample, drawn)
 
-    def _sample(self, sample: int, draws: NDArray[np.float32] | None) -> Array:
+    def _get_sample(self, sample: int, draws: NDArray[np.float32] | None) -> Array:
         if self._crop is None or draws is None:
-            return self._data.sample(sample)
-        pixels = self._data.sample(sample, partial(self._crop.box, draws))
-        return pixels[..., ::-1] if self._crop.mirrored(draws) else pixels
+            return self._data.get_sample(sample)
+        pixels = self._data.get_sample(sample, partial(self._crop.choose_box, draws))
+        return pixels[..., ::-1] if self._crop.is_mirrored(draws) else pixels
 
-    def _mask(self, sample: int, draws: NDArray[np.float32] | None) -> Array:
-        """Return the part of a mask that `_sample` takes of its image."""
+    def _get_mask(self, sample: int, draws: NDArray[np.float32] | None) -> Array:
+        """Return the part of a mask that `_get_sample` takes of its image."""
         assert self._data.masks is not None
         if self._crop is None or draws is None:
-            return self._data.masks.sample(sample)
-        mask = self._data.masks.sample(sample, partial(self._crop.box, draws))
-        return mask[..., ::-1] if self._crop.mirrored(draws) else mask
+            return self._data.masks.get_mask(sample)
+        mask = self._data.masks.get_mask(sample, partial(self._crop.choose_box, draws))
+        return mask[..., ::-1] if self._crop.is_mirrored(draws) else mask
 
-    def _take(self, work: _Work) -> Batch | BadSample:
+    def _take_batch(self, work: _BatchWork) -> Batch | BadSample:
         try:
-            return self._finish(work.plan, work.result(), work.masks)
+            return self._finish_batch(work.plan, work.wait_for_array(), work.masks)
         except BadSample as error:
             return error
 
-    def _finish(self, plan: Plan, array: Array, masks: Array | None) -> Batch:
+    def _finish_batch(self, plan: BatchPlan, array: Array, masks: Array | None) -> Batch:
         if self._augment is not None:
-            array, masks = self._augmented(self._augment, plan, array, masks)
-            array = self._normalised(array)
-        y = self._labels(plan) if masks is None else masks
+            array, masks = self._augment_batch(self._augment, plan, array, masks)
+            array = self._normalise_copy(array)
+        y = self._get_labels(plan) if masks is None else masks
         batch: Batch = {
             "x": torch.from_numpy(array),
             "y": torch.from_numpy(y),
-            "key": self._data.keys(plan.samples.tolist()),
+            "key": self._data.list_keys(plan.samples.tolist()),
         }
         if plan.weight is not None:
             batch["weight"] = torch.from_numpy(plan.weight)
         return batch
 
-    def _labels(self, plan: Plan) -> Array:
+    def _get_labels(self, plan: BatchPlan) -> Array:
         """Return class numbers, int64 (n,), or 0 and 1 for each class, float32 (n, classes)."""
         y = self._data.labels[plan.samples]
         return y if y.ndim == 1 else y.astype(np.float32)
 
-    def _augmented(
-        self, augment: BatchAugment, plan: Plan, array: Array, masks: Array | None
+    def _augment_batch(
+        self, augment: BatchAugment, plan: BatchPlan, array: Array, masks: Array | None
     ) -> tuple[Array, Array | None]:
-        x, seeds = torch.from_numpy(array), self._seeds(plan)
+        x, seeds = torch.from_numpy(array), self._derive_seeds(plan)
         if masks is None:
             return augment(x, seeds).numpy(), None
-        assert isinstance(augment, Augment | PerSample)  # crops are made while decoding
-        moved, with_it = augment.with_masks(x, torch.from_numpy(masks), seeds)
+        assert isinstance(augment, Augment | PerSampleAugment)  # crops are made while decoding
+        moved, with_it = augment.augment_with_masks(x, torch.from_numpy(masks), seeds)
         return moved.numpy(), with_it.numpy()
 
-    def _seeds(self, plan: Plan) -> NDArray[np.uint64]:
-        return sample_seeds(plan.positions, seed=self._seed, epoch=plan.epoch, stream="augment")
+    def _derive_seeds(self, plan: BatchPlan) -> NDArray[np.uint64]:
+        return derive_sample_seeds(plan.positions, seed=self._seed, epoch=plan.epoch, stream="augment")
 
-    def _normalised(self, x: Array) -> NDArray[np.float32]:
-        out = self._ring.take(x.shape, _FLOAT)
-        self._normalise(x, out)
+    def _normalise_copy(self, x: Array) -> NDArray[np.float32]:
+        out = self._ring.take_array(x.shape, _FLOAT)
+        self._normalise_into(x, out)
         return out
 
-    def _normalise(self, x: Array, out: Array) -> None:
+    def _normalise_into(self, x: Array, out: Array) -> None:
         """Write (x - mean) / std to `out`. Two steps: a fused one might round a batch's last values differently."""
         if x.dtype != out.dtype:  # A conversion and a subtraction in one go take longer.
             np.copyto(out, x)
@@ -177,15 +177,15 @@ class ImageStream:
 
 
 @dataclass
-class _Work:
+class _BatchWork:
     """A batch in the making: the arrays of its samples, and the parts that fill them."""
 
-    plan: Plan
+    plan: BatchPlan
     out: Array
     masks: Array | None
     parts: Sequence[Callable[[], None]]
 
-    def result(self) -> Array:
+    def wait_for_array(self) -> Array:
         """Return the array, once all parts are done; raise the error of the first sample that has one."""
         for part in self.parts:
             part()

@@ -25,18 +25,18 @@ START = b"\xff\xd8"
 _END = b"\xff\xd9"
 _APP0, _APP1, _APP2 = 0xE0, 0xE1, 0xE2
 _SCAN, _FINISH = 0xDA, 0xD9
-_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
+_MARKERS_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 """Markers that have no length and no content."""
 # Frames by marker: SOF0, SOF1 and SOF9 (arithmetic coding); SOF2 and SOF10; SOF3.
 _SEQUENTIAL = frozenset({0xC0, 0xC1, 0xC9})
 _PROGRESSIVE = frozenset({0xC2, 0xCA})
 _LOSSLESS = frozenset({0xC3})
 _FRAMES = _SEQUENTIAL | _PROGRESSIVE | _LOSSLESS
-_UNUSED = b"\x00\x3f\x00"
+_UNUSED_SCAN_PARAMETERS = b"\x00\x3f\x00"
 """The range and precision of a scan's coefficients in a sequential JPEG."""
-_FEW = 3
+_MAX_STRAY_BYTES = 3
 """Bytes between two segments that can't be a segment whose marker was lost."""
-_MOST_SCANS = 100
+_MAX_SCANS = 100
 # A zero after 0xFF is an escaped data byte, and not padding.
 _ZEROS = re.compile(rb"(?<!\xff)\0+(?=\xff[\xd0-\xd9])")
 
@@ -45,24 +45,24 @@ Segment = tuple[int, int, int, int]
 """A segment of the header: its marker, and where it begins (0xFF), its content begins, and it ends."""
 
 
-def segments(content: bytes) -> Iterator[Segment]:
+def iterate_segments(content: bytes) -> Iterator[Segment]:
     """Yield the header's segments, up to and with that of the first scan; bytes between them are skipped."""
     # After the start marker.
-    place = 2
-    while (place := content.find(b"\xff", place)) >= 0 and place + 4 <= len(content):
-        marker = content[place + 1]
+    offset = 2
+    while (offset := content.find(b"\xff", offset)) >= 0 and offset + 4 <= len(content):
+        marker = content[offset + 1]
         if marker == 0xFF:
-            place += 1
-        elif marker == 0 or marker in _ALONE:
-            place += 2
+            offset += 1
+        elif marker == 0 or marker in _MARKERS_WITHOUT_LENGTH:
+            offset += 2
         elif marker == _FINISH:
             return
         else:
-            end = place + 2 + (content[place + 2] << 8 | content[place + 3])
-            yield marker, place, place + 4, end
+            end = offset + 2 + (content[offset + 2] << 8 | content[offset + 3])
+            yield marker, offset, offset + 4, end
             if marker == _SCAN:
                 return
-            place = max(end, place + 4)
+            offset = max(end, offset + 4)
 
 
 def read_header(content: bytes) -> tuple[bytes, bool]:
@@ -72,13 +72,13 @@ def read_header(content: bytes) -> tuple[bytes, bool]:
         ValueError: it is progressive, of more scans than any encoder writes: each costs the time of a whole image.
     """
     exif = b""
-    for marker, _, start, end in segments(content):
+    for marker, _, start, end in iterate_segments(content):
         if marker == _APP1 and not exif and content.startswith(b"Exif\0\0", start):
             exif = content[start:end]
         if marker in _FRAMES:  # EXIF comes before it
             scans = content.count(b"\xff\xda") if marker in _PROGRESSIVE else 1
-            if scans > _MOST_SCANS:
-                raise ValueError(f"it has {scans} scans, and {_MOST_SCANS} are decoded at most")
+            if scans > _MAX_SCANS:
+                raise ValueError(f"it has {scans} scans, and {_MAX_SCANS} are decoded at most")
             return exif, True
     return exif, False
 
@@ -100,7 +100,7 @@ def decode_strictly(content: bytes, decode: Callable[[bytes], Decoded]) -> tuple
         return decode(content), ""
     except ValueError as error:
         first = remaining = error
-    for candidate in _without_deviations(content):
+    for candidate in _strip_deviations(content):
         try:
             return decode(candidate), str(first)
         except ValueError as error:
@@ -108,9 +108,9 @@ def decode_strictly(content: bytes, decode: Callable[[bytes], Decoded]) -> tuple
     raise remaining
 
 
-def _without_deviations(content: bytes) -> Iterator[bytes]:
+def _strip_deviations(content: bytes) -> Iterator[bytes]:
     """Yield the file without harmless deviations, if it has any; zeros before a marker may be the last of its data."""
-    rewritten = _rewritten_header(content)
+    rewritten = _rewrite_header(content)
     if rewritten is None:
         return
     header, scans, sequential = rewritten
@@ -120,12 +120,12 @@ def _without_deviations(content: bytes) -> Iterator[bytes]:
     yield from (candidate for candidate in dict.fromkeys(candidates) if candidate != content)
 
 
-def _rewritten_header(content: bytes) -> tuple[bytes, bytes, bool] | None:
+def _rewrite_header(content: bytes) -> tuple[bytes, bytes, bool] | None:
     """Return the header without deviations, the rest, and True if that is one sequential scan; None: no header."""
     parts, before, components, sequential = [START], 2, 0, False
-    for marker, start, at, end in segments(content):
+    for marker, start, at, end in iterate_segments(content):
         between = content[before:start]
-        if len(between) > _FEW and between.strip(b"\0\xff"):
+        if len(between) > _MAX_STRAY_BYTES and between.strip(b"\0\xff"):
             return None
         before = end
         if marker in _FRAMES and at + 6 <= len(content):
@@ -134,13 +134,13 @@ def _rewritten_header(content: bytes) -> tuple[bytes, bytes, bool] | None:
         if marker == _SCAN:
             whole = sequential and content[at] == components
             # The last three bytes of a scan's header are the range and precision of its coefficients.
-            scan = content[start : end - 3] + (_UNUSED if sequential else content[end - 3 : end])
+            scan = content[start : end - 3] + (_UNUSED_SCAN_PARAMETERS if sequential else content[end - 3 : end])
             return b"".join([*parts, scan]), content[end:], whole
-        parts.append(_harmless(marker, content[start:end]))
+        parts.append(_correct_segment(marker, content[start:end]))
     return None
 
 
-def _harmless(marker: int, segment: bytes) -> bytes:
+def _correct_segment(marker: int, segment: bytes) -> bytes:
     if marker == _APP0 and segment[4:9] == b"JFIF\0":
         # Byte 9 is the major version.
         return segment[:9] + b"\1" + segment[10:]

@@ -26,29 +26,29 @@ def check_tiles(content: bytes) -> None:
     # The SIZ segment: end and offset of the image, then size and offset of its tiles.
     right, bottom, _, _, width, height, left, top = struct.unpack_from(">8I", content, start + 8)
     expected = -(-(right - left) // width) * -(-(bottom - top) // height)
-    found: Counter[int] = Counter()
+    part_counts: Counter[int] = Counter()
     stated: dict[int, int] = {}
-    for tile, parts in _tile_parts(content, start + 2):
-        found[tile] += 1
+    for tile, parts in _iterate_tile_parts(content, start + 2):
+        part_counts[tile] += 1
         # Parts may state 0 for unknown; one of them states the number.
         stated[tile] = max(parts, stated.get(tile, 1))
-    whole = sum(found[tile] >= parts for tile, parts in stated.items())
+    whole = sum(part_counts[tile] >= parts for tile, parts in stated.items())
     if whole < expected:
         raise ValueError(f"the JPEG 2000 is cut short: {whole} of its {expected} tiles are whole")
 
 
-def _tile_parts(content: bytes, place: int) -> Iterator[tuple[int, int]]:
+def _iterate_tile_parts(content: bytes, offset: int) -> Iterator[tuple[int, int]]:
     """Yield the number of each part's tile, and the tile's number of parts; 0 where that is not stated."""
-    while place + 12 <= len(content):
-        marker, length = struct.unpack_from(">HH", content, place)
+    while offset + 12 <= len(content):
+        marker, length = struct.unpack_from(">HH", content, offset)
         if marker != _TILE_PART:
             # Not a marker, or the end of the code stream.
             if marker < 0xFF00 or marker == 0xFFD9:
                 return
-            place += 2 + length
+            offset += 2 + length
             continue
-        tile, size, _, parts = struct.unpack_from(">HIBB", content, place + 4)
+        tile, size, _, parts = struct.unpack_from(">HIBB", content, offset + 4)
         yield tile, parts
         if not size:  # up to the end
             return
-        place += size
+        offset += size

@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data import label_kinds as asked
-from mlscale.data.class_labels import Classes, digest_labels, join_label_digests
+from mlscale.data import label_kinds as label_kinds
+from mlscale.data.class_labels import Classes, compute_label_digest, join_label_digests
 from mlscale.data.data_facts import DataFacts
-from mlscale.data.data_module import OrderedData, local_ranks
-from mlscale.data.images.decoded_cache import Decoded, Shape, probe
+from mlscale.data.data_module import OrderedData, count_local_ranks
+from mlscale.data.images.decoded_cache import DecodedSamples, SampleShape, probe_shape
 from mlscale.data.images.fast_decoder import DECODE_VERSION
 from mlscale.data.images.image_stream import ImageStream
-from mlscale.data.images.masks import Masks, classes_of_masks
+from mlscale.data.images.masks import DecodedMasks, find_mask_classes
 from mlscale.data.images.pil import MAX_PIXELS
 from mlscale.data.order import sample_weights as weights
-from mlscale.data.order.bad_samples import Stream, describe_tolerated, tolerated_over_ranks
+from mlscale.data.order.bad_samples import Stream, describe_tolerated, gather_tolerated
 from mlscale.data.order.policy import Policy
-from mlscale.data.shards.sample_source import Source, TarSource
-from mlscale.errors import MLScaleError, all_of
+from mlscale.data.shards.sample_source import SampleSource, TarSource
+from mlscale.errors import MLScaleError, call_all
 
 KEPT_BYTES = 1 << 30
 """Decoded samples of one split that a machine keeps in memory, over all its ranks; larger splits are decoded again."""
@@ -60,8 +60,8 @@ class ImageData(OrderedData):
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__(batch_size=batch_size, workers=workers, seed=seed, augment=augment, policy=policy)
-        asked.check(labels, self.augment, self.policy)
-        self.labels, self._stated = labels, classes
+        label_kinds.check_label_kind(labels, self.augment, self.policy)
+        self.labels, self._given_classes = labels, classes
         if image_size is not None and image_size < 1:
             raise MLScaleError(
                 f"data.image_size is {image_size}",
@@ -78,7 +78,7 @@ class ImageData(OrderedData):
             )
         self.image_size, self.max_pixels = image_size, max_pixels
         self._facts: DataFacts | None = None
-        self._splits: dict[str, Decoded] = {}
+        self._splits: dict[str, DecodedSamples] = {}
         self._digests_of_labels: dict[str, str] = {}
         self._scale: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
@@ -93,10 +93,10 @@ class ImageData(OrderedData):
             MLScaleError: data is missing, empty, corrupt or inconsistent; all problems at once.
         """
         if self._facts is None:
-            self._splits, self._facts = self._read()
+            self._splits, self._facts = self._read_decoded_splits()
         return self._facts
 
-    def decoded(self, split: str) -> Decoded:
+    def get_decoded_split(self, split: str) -> DecodedSamples:
         """Return the samples of a split ('train', 'val' or 'test') as stored: neither augmented nor normalised.
 
         Raises:
@@ -104,27 +104,27 @@ class ImageData(OrderedData):
         """
         self.facts()
         if split not in self._splits:
-            raise MLScaleError(f"this data has no {split} split", where=self._where(split), fix="split=val")
+            raise MLScaleError(f"this data has no {split} split", where=self._get_key_path(split), fix="split=val")
         return self._splits[split]
 
-    def _open(self) -> dict[str, Callable[[], Source]]:
+    def _build_openers(self) -> dict[str, Callable[[], SampleSource]]:
         """Return the functions that open the splits: at least train and val, in this order."""
         raise NotImplementedError
 
-    def _where(self, split: str) -> str:
+    def _get_key_path(self, split: str) -> str:
         """Return the key path of a split, for errors."""
         return f"data.{split}"
 
-    def _read(self) -> tuple[dict[str, Decoded], DataFacts]:
+    def _read_decoded_splits(self) -> tuple[dict[str, DecodedSamples], DataFacts]:
         # Every split is opened before an error is raised, which has the problems of all.
-        opened = all_of(self._open())
-        where = {split: self._where(split) for split in opened}
+        opened = call_all(self._build_openers())
+        where = {split: self._get_key_path(split) for split in opened}
         classes, labels = self._read_labels(opened, where)
         train = opened["train"]
-        shape = probe(
+        shape = probe_shape(
             train,
             size=self.image_size,
-            threads=self._threads(),
+            threads=self._resolve_workers(),
             where=where["train"],
             skip_bad=self.policy.skip,
             max_pixels=self.max_pixels,
@@ -133,22 +133,24 @@ class ImageData(OrderedData):
             # Channels and size stay those of this data.
             shape = replace(shape, mean=self._scale[0], std=self._scale[1])
         splits = {
-            split: Decoded(
+            split: DecodedSamples(
                 source,
                 labels[split],
                 shape,
                 size=self.image_size,
                 # Ranks of a machine share its memory, and each keeps samples of its own.
-                memory=KEPT_BYTES // local_ranks(self.trainer),
+                memory=KEPT_BYTES // count_local_ranks(self.trainer),
                 where=where[split],
-                masks=self._masks(source, shape, classes.count),
+                masks=self._build_masks(source, shape, classes.count),
                 max_pixels=self.max_pixels,
             )
             for split, source in opened.items()
         }
         self._digests_of_labels = {
             # Masks are read for this and not decoded.
-            split: digest_labels(labels[split] if self.labels != "mask" else _checksums(source), classes.names)
+            split: compute_label_digest(
+                labels[split] if self.labels != "mask" else _read_label_checksums(source), classes.names
+            )
             for split, source in opened.items()
         }
         version = hashlib.sha256("|".join(f"{split}={source.version}" for split, source in opened.items()).encode())
@@ -172,17 +174,17 @@ class ImageData(OrderedData):
         return splits, facts
 
     def _read_labels(
-        self, opened: Mapping[str, Source], where: Mapping[str, str]
-    ) -> tuple[Classes, dict[str, asked.Encoded]]:
+        self, opened: Mapping[str, SampleSource], where: Mapping[str, str]
+    ) -> tuple[Classes, dict[str, label_kinds.EncodedLabels]]:
         if self.labels != "mask":
-            return asked.encoded(self.labels, opened, where)
+            return label_kinds.encode_splits(self.labels, opened, where)
         train = opened["train"]
         # Only shards hold masks: a folder has one class for each image.
         assert isinstance(train, TarSource)
-        classes = classes_of_masks(
+        classes = find_mask_classes(
             train,
-            self._stated,
-            threads=self._threads(),
+            self._given_classes,
+            threads=self._resolve_workers(),
             skip_bad=self.policy.skip,
             where=where["train"],
             max_pixels=self.max_pixels,
@@ -190,13 +192,13 @@ class ImageData(OrderedData):
         # Masks are read with their images, batch by batch.
         return classes, dict.fromkeys(opened, np.empty(0, np.int64))
 
-    def _masks(self, source: Source, shape: Shape, classes: int) -> Masks | None:
+    def _build_masks(self, source: SampleSource, shape: SampleShape, classes: int) -> DecodedMasks | None:
         if self.labels != "mask":
             return None
         assert isinstance(source, TarSource)
         # They are kept where images are, in what those leave of the memory.
-        memory = KEPT_BYTES // local_ranks(self.trainer) - len(source) * shape.nbytes
-        return Masks(
+        memory = KEPT_BYTES // count_local_ranks(self.trainer) - len(source) * shape.nbytes
+        return DecodedMasks(
             source,
             classes=classes,
             shape=(shape.height, shape.width),
@@ -205,22 +207,22 @@ class ImageData(OrderedData):
             max_pixels=self.max_pixels,
         )
 
-    def _label_digests(self) -> Mapping[str, str]:
+    def _get_label_digests(self) -> Mapping[str, str]:
         self.facts()
         return self._digests_of_labels
 
-    def _labels(self) -> NDArray[np.int64]:
+    def _read_class_numbers(self) -> NDArray[np.int64]:
         self.facts()
         return self._splits["train"].labels.astype(np.int64, copy=False)
 
-    def _weights(self, named: str) -> NDArray[np.float64]:
+    def _read_weights(self, named: str) -> NDArray[np.float64]:
         self.facts()
         data = self._splits["train"]
-        if weights.is_file(named):
-            return weights.from_file(named, data.keys(range(len(data))))
-        return weights.from_members(self._members("train", named), named, data.source.key)
+        if weights.is_weights_file(named):
+            return weights.read_weights_file(named, data.list_keys(range(len(data))))
+        return weights.parse_weight_members(self._read_weight_members("train", named), named, data.source.get_key)
 
-    def _members(self, split: str, extension: str) -> list[bytes]:
+    def _read_weight_members(self, split: str, extension: str) -> list[bytes]:
         """Return the bytes of a small member of every sample.
 
         Raises:
@@ -233,29 +235,29 @@ class ImageData(OrderedData):
             fix="data.weights=weights.csv   (lines of key,weight)",
         )
 
-    def _order_of(self, version: str) -> dict[str, Any]:
+    def _describe_order(self, version: str) -> dict[str, Any]:
         # Other pixels are another training run, even in the same order.
-        return {**super()._order_of(version), "decode_version": DECODE_VERSION}
+        return {**super()._describe_order(version), "decode_version": DECODE_VERSION}
 
     def _report_tolerated(self) -> None:
-        found = {
-            f"{split} {data.source.key(sample)}": warning
+        warnings = {
+            f"{split} {data.source.get_key(sample)}": warning
             for split, data in self._splits.items()
             for sample, warning in sorted(data.tolerated.items())
         }
         # A collective operation: every rank calls it, before rank zero alone prints.
-        found = tolerated_over_ranks(found)
-        if found and (self.trainer is None or self.trainer.is_global_zero):
-            print(describe_tolerated(found), file=sys.stderr, flush=True)
+        warnings = gather_tolerated(warnings)
+        if warnings and (self.trainer is None or self.trainer.is_global_zero):
+            print(describe_tolerated(warnings), file=sys.stderr, flush=True)
 
-    def _stream(self, split: str) -> tuple[Stream, int, str]:
-        data = self.decoded(split)
+    def _open_stream(self, split: str) -> tuple[Stream, int, str]:
+        data = self.get_decoded_split(split)
         stream = ImageStream(
-            data, workers=self._threads(), augment=self.augment if split == "train" else None, seed=self.seed
+            data, workers=self._resolve_workers(), augment=self.augment if split == "train" else None, seed=self.seed
         )
         return stream, len(data), data.source.version
 
 
-def _checksums(source: Source) -> NDArray[np.uint32]:
+def _read_label_checksums(source: SampleSource) -> NDArray[np.uint32]:
     assert isinstance(source, TarSource)
-    return source.label_checksums()
+    return source.compute_label_checksums()

@@ -12,26 +12,26 @@ from numpy.typing import NDArray
 from mlscale.data.class_labels import Classes
 from mlscale.data.images.fast_decoder import open_picture, read_indices
 from mlscale.data.images.pil import MAX_PIXELS
-from mlscale.data.images.resample import Box, Choose, middle
+from mlscale.data.images.resample import Box, ChooseBox, find_middle_box
 from mlscale.data.order.bad_samples import BadSample
 from mlscale.data.shards.member_decoder import decode_value, is_image
-from mlscale.data.shards.sample_source import Source
+from mlscale.data.shards.sample_source import SampleSource
 from mlscale.errors import MLScaleError
 
 Mask = NDArray[np.uint8]
 IGNORED = 255
-_MOST = 255  # classes: 0 to 254
+_MAX_CLASSES = 255  # classes: 0 to 254
 _LOSSY = ("jpg", "jpeg", "webp")
 
 
-class Masked(Source, Protocol):
+class MaskSource(SampleSource, Protocol):
     """Samples with a mask."""
 
     def read_label(self, sample: int) -> tuple[str, bytes]:
         """Return extension and bytes of a sample's mask. May be called by several threads."""
 
 
-class Masks:
+class DecodedMasks:
     """The masks of a split, of the size that its images are brought to: by nearest neighbours, which adds no class.
 
     Where all of them fit into `memory` bytes each is decoded once and kept. Threads may read at once.
@@ -47,7 +47,7 @@ class Masks:
 
     def __init__(
         self,
-        source: Masked,
+        source: MaskSource,
         *,
         classes: int,
         shape: tuple[int, int],
@@ -57,14 +57,16 @@ class Masks:
     ) -> None:
         self._source, self._classes, self._shape, self._size = source, classes, shape, size
         self._max_pixels = max_pixels
-        self._kept = np.empty((len(source), *shape), np.uint8) if len(source) * shape[0] * shape[1] <= memory else None
-        self._there = np.zeros(len(source), np.bool_)
+        self._cached = (
+            np.empty((len(source), *shape), np.uint8) if len(source) * shape[0] * shape[1] <= memory else None
+        )
+        self._is_cached = np.zeros(len(source), np.bool_)
 
-    def kept(self, samples: NDArray[np.int64]) -> Mask | None:
+    def get_cached_masks(self, samples: NDArray[np.int64]) -> Mask | None:
         """Return a new array (n, height, width) of these samples; None if one is not in memory."""
-        return self._kept[samples] if self._kept is not None and self._there[samples].all() else None
+        return self._cached[samples] if self._cached is not None and self._is_cached[samples].all() else None
 
-    def sample(self, sample: int, choose: Choose | None = None) -> Mask:
+    def get_mask(self, sample: int, choose: ChooseBox | None = None) -> Mask:
         """Return one mask (height, width), to be read and not written to.
 
         Args:
@@ -74,37 +76,43 @@ class Masks:
         Raises:
             BadSample: it cannot be decoded, has an unknown class, or another size than its image.
         """
-        if self._kept is None or (choose is not None and self._size is not None):
-            return self._decode(sample, choose)
-        if not self._there[sample]:
-            self._kept[sample] = self._decode(sample)
+        if self._cached is None or (choose is not None and self._size is not None):
+            return self._decode_resized(sample, choose)
+        if not self._is_cached[sample]:
+            self._cached[sample] = self._decode_resized(sample)
             # Only now: other threads read the row once this is set.
-            self._there[sample] = True
-        kept: Mask = self._kept[sample]
-        return kept if choose is None else nearest(kept, choose(*self._shape, self._shape), self._shape)
+            self._is_cached[sample] = True
+        cached: Mask = self._cached[sample]
+        return cached if choose is None else resize_nearest(cached, choose(*self._shape, self._shape), self._shape)
 
-    def _decode(self, sample: int, choose: Choose | None = None) -> Mask:
+    def _decode_resized(self, sample: int, choose: ChooseBox | None = None) -> Mask:
         mask = read_mask(self._source, sample, max_pixels=self._max_pixels)
         top = int(mask.max(where=mask != IGNORED, initial=0))
         if top >= self._classes:
-            raise _bad(self._source, sample, f"a pixel has class {top}, and there are {self._classes} (from 0)")
+            raise _build_mask_error(
+                self._source, sample, f"a pixel has class {top}, and there are {self._classes} (from 0)"
+            )
         # Image and mask are cut by one box, which is computed from the stored size of the image.
-        whole = _size_of_image(self._source, sample, self._max_pixels) if self._size is not None else self._shape
+        whole = _read_image_size(self._source, sample, self._max_pixels) if self._size is not None else self._shape
         if mask.shape != whole:
-            raise _bad(self._source, sample, f"it has {_pixels(mask.shape)} pixels, and its image {_pixels(whole)}")
+            raise _build_mask_error(
+                self._source, sample, f"it has {_format_size(mask.shape)} pixels, and its image {_format_size(whole)}"
+            )
         if choose is None and self._size is None:
             return mask
-        return nearest(mask, (choose or middle)(*whole, self._shape), self._shape)
+        return resize_nearest(mask, (choose or find_middle_box)(*whole, self._shape), self._shape)
 
 
-def count_pixels(source: Masked, *, threads: int, skip_bad: bool, max_pixels: int = MAX_PIXELS) -> NDArray[np.int64]:
+def count_pixels(
+    source: MaskSource, *, threads: int, skip_bad: bool, max_pixels: int = MAX_PIXELS
+) -> NDArray[np.int64]:
     """Return the number of pixels of each class, int64 (256,); the last are ignored. Every mask is decoded.
 
     Raises:
         BadSample: one cannot be, unless `skip_bad`.
     """
 
-    def one(sample: int) -> NDArray[np.int64]:
+    def count_mask(sample: int) -> NDArray[np.int64]:
         try:
             counts: NDArray[np.int64] = np.bincount(
                 read_mask(source, sample, max_pixels=max_pixels).ravel(), minlength=256
@@ -117,13 +125,13 @@ def count_pixels(source: Masked, *, threads: int, skip_bad: bool, max_pixels: in
 
     total = np.zeros(256, np.int64)
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        for counts in pool.map(one, range(len(source))):
+        for counts in pool.map(count_mask, range(len(source))):
             total += counts
     return total
 
 
-def classes_of_masks(
-    source: Masked,
+def find_mask_classes(
+    source: MaskSource,
     stated: int | Sequence[str] | None,
     *,
     threads: int,
@@ -138,17 +146,19 @@ def classes_of_masks(
     """
     if stated is not None:
         count, names = (stated, None) if isinstance(stated, int) else (len(stated), tuple(map(str, stated)))
-        _check(count, "data.classes", "data.classes=[background,thing]; or null, to look at every training mask")
+        _check_class_count(
+            count, "data.classes", "data.classes=[background,thing]; or null, to look at every training mask"
+        )
         return Classes(count, names, ())
     # Ignored pixels are not a class.
     counts = count_pixels(source, threads=threads, skip_bad=skip_bad, max_pixels=max_pixels)[:IGNORED]
     # A number below the largest is a class even if no pixel has it: masks are not renumbered.
     count = int(np.flatnonzero(counts).max(initial=-1)) + 1
-    _check(count, where, "write masks of two classes at least, 0 for the background")
+    _check_class_count(count, where, "write masks of two classes at least, 0 for the background")
     return Classes(count, None, tuple(counts[:count].tolist()))
 
 
-def read_mask(source: Masked, sample: int, *, max_pixels: int = MAX_PIXELS) -> Mask:
+def read_mask(source: MaskSource, sample: int, *, max_pixels: int = MAX_PIXELS) -> Mask:
     """Return one mask as it is stored, uint8 (height, width).
 
     Raises:
@@ -158,7 +168,7 @@ def read_mask(source: Masked, sample: int, *, max_pixels: int = MAX_PIXELS) -> M
     try:
         return decode_mask(content, extension, max_pixels=max_pixels)
     except Exception as error:
-        raise _bad(source, sample, str(error) or type(error).__name__) from error
+        raise _build_mask_error(source, sample, str(error) or type(error).__name__) from error
 
 
 def decode_mask(content: bytes, extension: str, *, max_pixels: int = MAX_PIXELS) -> Mask:
@@ -183,7 +193,7 @@ def decode_mask(content: bytes, extension: str, *, max_pixels: int = MAX_PIXELS)
     return array.astype(np.uint8)
 
 
-def nearest(mask: Mask, box: Box, size: tuple[int, int]) -> Mask:
+def resize_nearest(mask: Mask, box: Box, size: tuple[int, int]) -> Mask:
     """Return the part in `box`, resized to `size` (height, width) by its nearest pixels; a new array."""
     # The pixel under each output pixel's centre, in whole numbers, so that no machine rounds differently.
     rows = box.top + (2 * np.arange(size[0]) + 1) * box.height // (2 * size[0])
@@ -191,8 +201,8 @@ def nearest(mask: Mask, box: Box, size: tuple[int, int]) -> Mask:
     return mask[rows[:, None], columns[None, :]]
 
 
-def _size_of_image(source: Source, sample: int, max_pixels: int) -> tuple[int, int]:
-    extension, content = source.read(sample)
+def _read_image_size(source: SampleSource, sample: int, max_pixels: int) -> tuple[int, int]:
+    extension, content = source.read_image(sample)
     if not is_image(extension):
         height, width = np.asarray(decode_value(content, extension)).shape[-2:]
         return int(height), int(width)
@@ -201,17 +211,22 @@ def _size_of_image(source: Source, sample: int, max_pixels: int) -> tuple[int, i
     return picture.height, picture.width
 
 
-def _check(count: int, where: str, fix: str) -> None:
-    if not 2 <= count <= _MOST:
+def _check_class_count(count: int, where: str, fix: str) -> None:
+    if not 2 <= count <= _MAX_CLASSES:
         raise MLScaleError(
-            f"the masks have {count} class{'es' * (count != 1)}", where=where, why=f"2 to {_MOST} can be told", fix=fix
+            f"the masks have {count} class{'es' * (count != 1)}",
+            where=where,
+            why=f"2 to {_MAX_CLASSES} can be told",
+            fix=fix,
         )
 
 
-def _bad(source: Masked, sample: int, why: str) -> BadSample:
+def _build_mask_error(source: MaskSource, sample: int, why: str) -> BadSample:
     extension, _ = source.read_label(sample)
-    return BadSample(sample, source.key(sample), "has a mask that cannot be used", where=f"its .{extension}", why=why)
+    return BadSample(
+        sample, source.get_key(sample), "has a mask that cannot be used", where=f"its .{extension}", why=why
+    )
 
 
-def _pixels(shape: tuple[int, ...]) -> str:
+def _format_size(shape: tuple[int, ...]) -> str:
     return f"{shape[-1]}×{shape[-2]}"

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlscale.data.order.batch_plan import Batch, Layout
-from mlscale.data.order.permutation import sample_seeds, uniform
+from mlscale.data.order.batch_plan import Batch, BatchLayout
+from mlscale.data.order.permutation import derive_sample_seeds, draw_uniform
 from mlscale.errors import MLScaleError
 
 Array = NDArray[np.float32]
@@ -53,7 +53,7 @@ class Mixing:
             )
         self.mixup, self.cutmix, self.block = mixup, cutmix, block
 
-    def check(self, layout: Layout) -> None:
+    def check_blocks(self, layout: BatchLayout) -> None:
         """Raise if blocks do not divide the samples of a device.
 
         Raises:
@@ -86,10 +86,10 @@ class Mixing:
         Raises:
             MLScaleError: cutmix, and the samples are not images.
         """
-        draws = uniform(sample_seeds(positions, seed=seed, epoch=epoch, stream="mixup"), 4)
-        partner = self._partners(positions, seed, epoch)
+        draws = draw_uniform(derive_sample_seeds(positions, seed=seed, epoch=epoch, stream="mixup"), 4)
+        partner = self._choose_partners(positions, seed, epoch)
         cut = draws[:, 0] < self._cut_share
-        kept = self._shares(draws[:, 1], cut)
+        own_shares = self._draw_shares(draws[:, 1], cut)
         x: Array = batch["x"].numpy()
         # Block by block: what is copied stays in the processor's cache, and no array of a batch's size is made.
         before, spare = np.empty_like(x[: self.block]), np.empty_like(x[0])
@@ -99,48 +99,48 @@ class Mixing:
                 other = before[partner[row] - first]
                 if cut[row]:
                     # The box is cut at the borders, so the label's share is that of the pixels that are left.
-                    kept[row] = _paste(x[row], other, float(kept[row]), draws[row, 2:])
+                    own_shares[row] = _paste_box(x[row], other, float(own_shares[row]), draws[row, 2:])
                 else:
-                    x[row] *= kept[row]
-                    x[row] += np.multiply(other, 1 - kept[row], out=spare)
+                    x[row] *= own_shares[row]
+                    x[row] += np.multiply(other, 1 - own_shares[row], out=spare)
         y = batch["y"].numpy()
         one_hot = np.eye(classes, dtype=np.float32)[y] if y.ndim == 1 else y
-        mixed = one_hot * kept[:, None] + one_hot[partner] * (1 - kept[:, None])
+        mixed = one_hot * own_shares[:, None] + one_hot[partner] * (1 - own_shares[:, None])
         return {**batch, "x": torch.from_numpy(x), "y": torch.from_numpy(mixed)}
 
     @property
     def _cut_share(self) -> float:
         return 0.0 if not self.cutmix else 1.0 if not self.mixup else 0.5
 
-    def _partners(self, positions: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
+    def _choose_partners(self, positions: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
         """Return the row of each sample's partner; a block is rotated by its own amount, so all are partners once."""
         first = positions[:: self.block]
-        turns = uniform(sample_seeds(first, seed=seed, epoch=epoch, stream="mixup block"), 1)[:, 0]
+        draws = draw_uniform(derive_sample_seeds(first, seed=seed, epoch=epoch, stream="mixup block"), 1)[:, 0]
         # From 1 to block - 1: no sample is its own partner.
-        turn = 1 + (turns * (self.block - 1)).astype(np.int64)
+        rotations = 1 + (draws * (self.block - 1)).astype(np.int64)
         row = np.arange(self.block)
-        inside = (row[None, :] + turn[:, None]) % self.block
+        inside = (row[None, :] + rotations[:, None]) % self.block
         return (inside + np.arange(len(first))[:, None] * self.block).reshape(-1)
 
-    def _shares(self, draws: Array, cut: NDArray[np.bool_]) -> Array:
+    def _draw_shares(self, draws: Array, cut: NDArray[np.bool_]) -> Array:
         """Return λ, rounded to 16 bits, so that it is the same on every processor."""
         shares = np.empty(len(draws))
         for rows, alpha in ((~cut, self.mixup), (cut, self.cutmix)):
             if rows.any():
-                shares[rows] = symmetric_beta(draws[rows].astype(np.float64), alpha)
+                shares[rows] = compute_beta_quantiles(draws[rows].astype(np.float64), alpha)
         rounded: Array = (np.round(shares * 65536) / 65536).astype(np.float32)
         return rounded
 
 
-def symmetric_beta(probabilities: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
+def compute_beta_quantiles(probabilities: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
     """Return quantiles of Beta(α, α), float64 (n,)."""
-    cumulated, grid, power = _lower_half(alpha)
+    cumulated, grid, power = _compute_lower_half(alpha)
     lower = np.interp(np.minimum(probabilities, 1 - probabilities), cumulated, grid) ** power
     return np.where(probabilities < 0.5, lower, 1 - lower)
 
 
 @lru_cache(maxsize=8)
-def _lower_half(alpha: float) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+def _compute_lower_half(alpha: float) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Return the distribution function of Beta(α, α) up to 1/2, on a grid of x^(1/power).
 
     Below α = 1 the density has a pole at 0. In terms of s = x^α it is (1 - x)^(α-1), which has none.
@@ -154,7 +154,7 @@ def _lower_half(alpha: float) -> tuple[NDArray[np.float64], NDArray[np.float64],
     return cumulated / (2 * cumulated[-1]), grid, power
 
 
-def _paste(x: Array, other: Array, share: float, at: Array) -> float:
+def _paste_box(x: Array, other: Array, share: float, at: Array) -> float:
     """Paste a box of `other` into the image x, in place; return the share of x that is left."""
     if x.ndim != 3:
         raise MLScaleError(
@@ -165,13 +165,13 @@ def _paste(x: Array, other: Array, share: float, at: Array) -> float:
     height, width = x.shape[1:]
     # A box of the area 1 - λ, with the proportions of the image, as in the paper.
     side = float(np.sqrt(1 - share))
-    top, bottom = _range(height, side, float(at[0]))
-    left, right = _range(width, side, float(at[1]))
+    top, bottom = _clip_range(height, side, float(at[0]))
+    left, right = _clip_range(width, side, float(at[1]))
     x[:, top:bottom, left:right] = other[:, top:bottom, left:right]
     return 1.0 - (bottom - top) * (right - left) / float(height * width)
 
 
-def _range(length: int, side: float, at: float) -> tuple[int, int]:
+def _clip_range(length: int, side: float, at: float) -> tuple[int, int]:
     """Return a range of the share `side` of the length, centred at `at` in [0, 1), cut at the ends."""
     half, middle = int(length * side) // 2, int(length * at)
     return max(0, middle - half), min(length, middle + half)

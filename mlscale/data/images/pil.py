@@ -59,7 +59,7 @@ def check_size(height: int, width: int, max_pixels: int) -> None:
         raise TooLarge(f"{width}×{height} pixels are more than {max_pixels:,}, the limit (max_pixels)")
 
 
-class _Settings:
+class _PillowSettings:
     """Pillow's settings as they must be while any thread is inside; outside they are as they were."""
 
     def __init__(self) -> None:
@@ -82,4 +82,4 @@ class _Settings:
                 ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = self._truncated, self._pixels
 
 
-_SETTINGS = _Settings()
+_SETTINGS = _PillowSettings()

@@ -34,27 +34,27 @@ def check_chunks(content: bytes) -> tuple[bytes, bytes]:
     Raises:
         ValueError: a chunk is corrupt, or the file is cut short.
     """
-    view, place, exif, kind = memoryview(content), len(START), b"", b"IHDR"
-    needed, others = [view[:place]], False
-    if not content.startswith(_HEADER, place):
+    view, offset, exif, kind = memoryview(content), len(START), b"", b"IHDR"
+    needed, others = [view[:offset]], False
+    if not content.startswith(_HEADER, offset):
         raise ValueError("it begins like a PNG, and has no header of one")
     while kind != b"IEND":
         # Length, name and checksum of a chunk take 12 bytes.
-        if place + 12 > len(content):
-            raise ValueError(f"the PNG is cut short after its chunk {_name(kind)}")
-        length, kind = struct.unpack_from(">I4s", content, place)
-        start, end = place + 8, place + 8 + length
+        if offset + 12 > len(content):
+            raise ValueError(f"the PNG is cut short after its chunk {_decode_chunk_name(kind)}")
+        length, kind = struct.unpack_from(">I4s", content, offset)
+        start, end = offset + 8, offset + 8 + length
         if end + 4 > len(content):
-            raise ValueError(f"the PNG is cut short in its chunk {_name(kind)}")
+            raise ValueError(f"the PNG is cut short in its chunk {_decode_chunk_name(kind)}")
         # The checksum covers the name too, and not the length.
-        if zlib.crc32(view[place + 4 : end]) != int.from_bytes(view[end : end + 4]):
-            raise ValueError(f"the PNG is corrupt: the checksum of its chunk {_name(kind)} does not match")
+        if zlib.crc32(view[offset + 4 : end]) != int.from_bytes(view[end : end + 4]):
+            raise ValueError(f"the PNG is corrupt: the checksum of its chunk {_decode_chunk_name(kind)} does not match")
         if kind in _NEEDED:
-            needed.append(view[place : end + 4])
+            needed.append(view[offset : end + 4])
         else:
             others = True
             exif = content[start:end] if kind == b"eXIf" else exif
-        place = end + 4
+        offset = end + 4
     return b"".join(needed) if others else content, exif
 
 
@@ -78,19 +78,21 @@ def check_rows(content: bytes, last_row: NDArray[Any]) -> None:
 
 
 def _expect_all_rows(content: bytes) -> None:
-    expected, found = _bytes_of_rows(content), 0
+    expected, unpacked_size = _count_row_bytes(content), 0
     inflate = zlib.decompressobj()
     data: bytes | memoryview
-    for data in _image_data(content):
+    for data in _iterate_image_data(content):
         # In parts, and no more than the rows take: a small file may unpack to any size.
-        while found < expected and (unpacked := inflate.decompress(data, _CHUNK)):
-            found += len(unpacked)
+        while unpacked_size < expected and (unpacked := inflate.decompress(data, _CHUNK)):
+            unpacked_size += len(unpacked)
             data = inflate.unconsumed_tail
-    if found < expected:
-        raise ValueError(f"the PNG is cut short: its rows take {expected:,} bytes, and its data unpacks to {found:,}")
+    if unpacked_size < expected:
+        raise ValueError(
+            f"the PNG is cut short: its rows take {expected:,} bytes, and its data unpacks to {unpacked_size:,}"
+        )
 
 
-def _bytes_of_rows(content: bytes) -> int:
+def _count_row_bytes(content: bytes) -> int:
     """Return the bytes of the rows of all passes, each with the byte that names its filter."""
     width, height, depth, kind = struct.unpack_from(">IIBB", content, 16)
     total, bits = 0, depth * _CHANNELS[kind]
@@ -101,14 +103,14 @@ def _bytes_of_rows(content: bytes) -> int:
     return total
 
 
-def _image_data(content: bytes) -> Iterator[memoryview]:
-    view, place, kind = memoryview(content), len(START), b""
+def _iterate_image_data(content: bytes) -> Iterator[memoryview]:
+    view, offset, kind = memoryview(content), len(START), b""
     while kind != b"IEND":
-        length, kind = struct.unpack_from(">I4s", content, place)
+        length, kind = struct.unpack_from(">I4s", content, offset)
         if kind == b"IDAT":
-            yield view[place + 8 : place + 8 + length]
-        place += 12 + length
+            yield view[offset + 8 : offset + 8 + length]
+        offset += 12 + length
 
 
-def _name(kind: bytes) -> str:
+def _decode_chunk_name(kind: bytes) -> str:
     return kind.decode("ascii", "replace")

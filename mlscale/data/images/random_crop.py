@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlscale.data.images.mixup import Mixing
-from mlscale.data.images.resample import Box, middle, resize
-from mlscale.data.order.permutation import uniform
+from mlscale.data.images.resample import Box, find_middle_box, resize_region
+from mlscale.data.order.permutation import draw_uniform
 from mlscale.errors import MLScaleError
 
-_TRIES = 10
+_MAX_TRIES = 10
 
 
 class RandomCrop:
@@ -74,22 +74,22 @@ class RandomCrop:
             (n, C, H, W) of the same dtype.
         """
         result = np.empty(tuple(x.shape), x.numpy().dtype)
-        for image, draws, out in zip(x.numpy(), self.draws(seeds), result, strict=True):
+        for image, draws, out in zip(x.numpy(), self.draw_numbers(seeds), result, strict=True):
             size = (image.shape[1], image.shape[2])
-            part = resize(image.transpose(1, 2, 0), self.box(draws, *size, size), size).transpose(2, 0, 1)
-            out[...] = part[..., ::-1] if self.mirrored(draws) else part
+            part = resize_region(image.transpose(1, 2, 0), self.choose_box(draws, *size, size), size).transpose(2, 0, 1)
+            out[...] = part[..., ::-1] if self.is_mirrored(draws) else part
         return torch.from_numpy(result)
 
-    def draws(self, seeds: NDArray[np.uint64]) -> NDArray[np.float32]:
+    def draw_numbers(self, seeds: NDArray[np.uint64]) -> NDArray[np.float32]:
         """Return the random numbers of each sample: float32 (n, k) in [0, 1), from its seed alone."""
         # One for the mirror, two for the position, and two for area and proportions of each try.
-        return uniform(seeds, 3 + 2 * _TRIES)
+        return draw_uniform(seeds, 3 + 2 * _MAX_TRIES)
 
-    def mirrored(self, draws: NDArray[np.float32]) -> bool:
+    def is_mirrored(self, draws: NDArray[np.float32]) -> bool:
         """Return True if the sample with these draws (k,) is mirrored."""
         return self.flip and float(draws[0]) < 0.5
 
-    def box(self, draws: NDArray[np.float32], height: int, width: int, size: tuple[int, int]) -> Box:
+    def choose_box(self, draws: NDArray[np.float32], height: int, width: int, size: tuple[int, int]) -> Box:
         """Return the part of a picture of height × width that becomes an image of `size`.
 
         As torchvision does it: area and proportions are drawn until the part fits, ten times at most; then it is the
@@ -104,4 +104,4 @@ class RandomCrop:
             h, w = round(math.sqrt(pixels / proportion)), round(math.sqrt(pixels * proportion))
             if 0 < h <= height and 0 < w <= width:
                 return Box(int(down * (height - h + 1)), int(right * (width - w + 1)), h, w)
-        return middle(height, width, size)
+        return find_middle_box(height, width, size)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlscale.data.images.fast_decoder import Picture, Pixels, buffer
+from mlscale.data.images.fast_decoder import EncodedPicture, Pixels, get_thread_buffer
 from mlscale.data.images.resize import resize_uint8
 
 
@@ -26,11 +26,11 @@ class Box(NamedTuple):
     width: int
 
 
-Choose = Callable[[int, int, tuple[int, int]], Box]
+ChooseBox = Callable[[int, int, tuple[int, int]], Box]
 """The part of a picture (height, width) that becomes an image of a size (height, width)."""
 
 
-def middle(height: int, width: int, size: tuple[int, int]) -> Box:
+def find_middle_box(height: int, width: int, size: tuple[int, int]) -> Box:
     """Return the largest part in the middle that has the proportions of `size` (height, width)."""
     if width * size[0] >= height * size[1]:
         part = max(1, round(height * size[1] / size[0]))
@@ -39,7 +39,7 @@ def middle(height: int, width: int, size: tuple[int, int]) -> Box:
     return Box((height - part) // 2, 0, part, width)
 
 
-def cut(picture: Picture, channels: int, box: Box, size: tuple[int, int]) -> Pixels:
+def decode_region(picture: EncodedPicture, channels: int, box: Box, size: tuple[int, int]) -> Pixels:
     """Decode the part in `box` and resize it to `size`.
 
     A part that is at least twice as large is decoded at half the size, and so on: a JPEG decoder leaves the finer
@@ -55,17 +55,17 @@ def cut(picture: Picture, channels: int, box: Box, size: tuple[int, int]) -> Pix
         uint8 (height, width, channels), a new array.
     """
     shrink = next((f for f in (8, 4, 2) if box.height >= f * size[0] and box.width >= f * size[1]), 1)
-    pixels = picture.pixels(channels, shrink)
+    pixels = picture.decode_pixels(channels, shrink)
     # Only the decoder of plain JPEGs shrinks; the array shows whether it was used.
     if pixels.shape[0] < picture.height:
         height, width = box.height // shrink, box.width // shrink
         # Rounded, and kept inside the smaller picture.
         top = min(round(box.top / shrink), pixels.shape[0] - height)
         box = Box(top, min(round(box.left / shrink), pixels.shape[1] - width), height, width)
-    return resize(pixels, box, size)
+    return resize_region(pixels, box, size)
 
 
-def resize(pixels: Pixels, box: Box, size: tuple[int, int]) -> Pixels:
+def resize_region(pixels: Pixels, box: Box, size: tuple[int, int]) -> Pixels:
     """Resize the part in `box` of an array (h, w, channels) to `size` (height, width); a new array, same dtype."""
     part = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
     if part.shape[:2] == size:
@@ -81,7 +81,7 @@ def _resize_by_torch(part: Pixels, size: tuple[int, int]) -> Pixels:
 
     together = part
     if not (part.flags.c_contiguous and part.flags.writeable):
-        together = buffer("part", part.nbytes)[: part.nbytes].view(part.dtype).reshape(part.shape)
+        together = get_thread_buffer("part", part.nbytes)[: part.nbytes].view(part.dtype).reshape(part.shape)
         together[...] = part
     resized = interpolate(torch.from_numpy(together).permute(2, 0, 1)[None], size, mode="bilinear", antialias=True)
     result: Pixels = resized[0].permute(1, 2, 0).numpy()

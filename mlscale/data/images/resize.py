@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 _WEIGHT_BITS = 15
-_MOST_PRECISION = 22
+_MAX_PRECISION = 22
 _BLOCK = 1 << 20
 """Values that are computed with at once."""
 
@@ -28,13 +28,13 @@ def resize_uint8(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     step = max(1, _BLOCK // (width * channels))
     for first in range(0, height, step):  # a picture of many pixels takes little memory besides itself
         part = pixels[first : first + step]
-        turned = _transposed(part).reshape(width, len(part) * channels)
+        turned = _transpose_pixels(part).reshape(width, len(part) * channels)
         narrowed[:, first : first + step] = _resize_rows(turned, size[1]).reshape(size[1], len(part), channels)
-    rows = _transposed(narrowed).reshape(height, size[1] * channels)
+    rows = _transpose_pixels(narrowed).reshape(height, size[1] * channels)
     return _resize_rows(rows, size[0]).reshape(*size, channels)
 
 
-def _transposed(pixels: Pixels) -> Pixels:
+def _transpose_pixels(pixels: Pixels) -> Pixels:
     """Swap height and width; channel by channel, which is four times as fast as all at once."""
     result = np.empty((pixels.shape[1], pixels.shape[0], pixels.shape[2]), np.uint8)
     for channel in range(pixels.shape[2]):
@@ -42,7 +42,7 @@ def _transposed(pixels: Pixels) -> Pixels:
     return result
 
 
-class _Filter(NamedTuple):
+class _ResizeFilter(NamedTuple):
     """The rows that each result is a mean of, int (taps, n), and their weights, int32 (taps, n, 1)."""
 
     rows: NDArray[np.intp]
@@ -63,7 +63,7 @@ def _resize_rows(values: Pixels, count: int) -> Pixels:
 
 
 def _resize_block(values: Pixels, count: int) -> Pixels:
-    rows, weights, precision = _filter(len(values), count)
+    rows, weights, precision = _compute_filter(len(values), count)
     wide = values.astype(np.int32)
     # Half of the last unit, so that the shift below rounds.
     total = np.full((count, values.shape[1]), 1 << (precision - 1), np.int32)
@@ -78,7 +78,7 @@ def _resize_block(values: Pixels, count: int) -> Pixels:
 
 
 @lru_cache(maxsize=256)
-def _filter(before: int, after: int) -> _Filter:
+def _compute_filter(before: int, after: int) -> _ResizeFilter:
     scale = before / after
     support = max(1.0, scale)
     centres = scale * (np.arange(after) + 0.5)
@@ -88,14 +88,14 @@ def _filter(before: int, after: int) -> _Filter:
     distances = (taps + first[:, None] - centres[:, None] + 0.5) * (1 / support)
     shares = np.where(taps < sizes[:, None], np.maximum(1 - np.abs(distances), 0), 0)
     shares /= shares.sum(axis=1, keepdims=True)
-    precision = _precision(float(shares.max()))
+    precision = _choose_precision(float(shares.max()))
     weights = (shares * (1 << precision) + 0.5).astype(np.int32)
     used = int(sizes.max())
     rows: NDArray[Any] = np.minimum(first[None] + taps[:used, None], before - 1)
-    return _Filter(rows, np.ascontiguousarray(weights.T[:used, :, None]), precision)
+    return _ResizeFilter(rows, np.ascontiguousarray(weights.T[:used, :, None]), precision)
 
 
-def _precision(most: float) -> int:
+def _choose_precision(most: float) -> int:
     """Return the largest precision at which every weight fits."""
-    fits = (p for p in range(_MOST_PRECISION) if int(0.5 + most * (1 << (p + 1))) >= 1 << _WEIGHT_BITS)
-    return next(fits, _MOST_PRECISION)
+    fits = (p for p in range(_MAX_PRECISION) if int(0.5 + most * (1 << (p + 1))) >= 1 << _WEIGHT_BITS)
+    return next(fits, _MAX_PRECISION)

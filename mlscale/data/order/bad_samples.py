@@ -18,12 +18,12 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
-from mlscale.data.order.batch_plan import Batch, Plan
+from mlscale.data.order.batch_plan import Batch, BatchPlan
 from mlscale.errors import MLScaleError
 
-_NAMED = 5
+_MAX_NAMES = 5
 """Bad samples that are named at the end of a run; the others are only counted."""
-_TOLERATED = 3
+_MAX_TOLERATED_NAMES = 3
 """Samples that are named, of those that were decoded despite a warning."""
 
 
@@ -54,16 +54,18 @@ class Stream(Protocol):
     Where a sample cannot be read the error is handed out in the batch's place, and the next batch comes all the same.
     """
 
-    def __call__(self, plans: Iterable[Plan]) -> Iterator[Batch | BadSample]: ...
+    def __call__(self, plans: Iterable[BatchPlan]) -> Iterator[Batch | BadSample]: ...
 
 
-class Failing:
+class FailingBatches:
     """`data.on_bad_sample=fail`: the first bad sample ends the run."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
-    def __call__(self, plans: Iterable[Plan], whole: Callable[[Plan], NDArray[np.int64]]) -> Iterator[Batch]:
+    def __call__(
+        self, plans: Iterable[BatchPlan], list_global_batch: Callable[[BatchPlan], NDArray[np.int64]]
+    ) -> Iterator[Batch]:
         """Yield the stream's batches.
 
         Raises:
@@ -75,55 +77,61 @@ class Failing:
             yield batch
 
 
-class Skipped:
+class SkippedSamples:
     """The samples that this process has left out.
 
     Attributes:
-        found: the bad samples by (split, number), with the error of each.
-        places: how many places of training batches one of them had.
+        errors: the bad samples by (split, number), with the error of each.
+        replaced_count: how many places of training batches one of them had.
     """
 
     def __init__(self) -> None:
-        self.found: dict[tuple[str, int], BadSample] = {}
-        self.places = 0
+        self.errors: dict[tuple[str, int], BadSample] = {}
+        self.replaced_count = 0
 
-    def note(self, split: str, error: BadSample) -> None:
+    def record_bad_sample(self, split: str, error: BadSample) -> None:
         """Remember a bad sample; the first one is reported on stderr at once."""
-        self.found[split, error.sample] = error
-        if len(self.found) == 1:
+        self.errors[split, error.sample] = error
+        if len(self.errors) == 1:
             print(
                 f"bad data  {error.what}: {error.why}; it is replaced, and so are others", file=sys.stderr, flush=True
             )
 
-    def over_ranks(self) -> tuple[list[str], int]:
+    def gather_over_ranks(self) -> tuple[list[str], int]:
         """Return the names of all bad samples, sorted, and their number of training positions, over all ranks."""
-        own = {f"{split} {error.key}" for (split, _), error in self.found.items()}
-        every = _gather((own, self.places))
+        own = {f"{split} {error.key}" for (split, _), error in self.errors.items()}
+        every = _gather_objects((own, self.replaced_count))
         # Two ranks may meet the same sample, so names are merged; positions are each rank's own, so they add up.
         return sorted(set().union(*(names for names, _ in every))), sum(places for _, places in every)
 
 
-def told(names: list[str], places: int) -> str:
+def format_skipped_samples(names: list[str], replaced_count: int) -> str:
     """Return one line on the samples that were left out."""
     if not names:
         return "bad data  none"
-    shown = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
-    trained = f", {places} places of training had weight 0" if places else ""
+    shown = ", ".join(names[:_MAX_NAMES]) + (", …" if len(names) > _MAX_NAMES else "")
+    trained = f", {replaced_count} places of training had weight 0" if replaced_count else ""
     return f"bad data  {len(names)} unreadable{trained}: {shown}"
 
 
-def tolerated_over_ranks(found: Mapping[str, str]) -> dict[str, str]:
+def gather_tolerated(warnings: Mapping[str, str]) -> dict[str, str]:
     """Return the samples that any rank decoded although a decoder warned, with its harmless warning."""
-    return {name: warning for each in _gather(dict(found)) for name, warning in sorted(each.items())}
+    return {
+        name: warning
+        for rank_warnings in _gather_objects(dict(warnings))
+        for name, warning in sorted(rank_warnings.items())
+    }
 
 
-def describe_tolerated(found: Mapping[str, str]) -> str:
+def describe_tolerated(warnings: Mapping[str, str]) -> str:
     """Return one line on samples that were decoded although a decoder warned."""
-    shown = ", ".join(f"{name} ({found[name]})" for name in sorted(found)[:_TOLERATED])
-    return f"images    {len(found)} decoded despite a harmless warning: {shown}" + (", …" * (len(found) > _TOLERATED))
+    shown = ", ".join(f"{name} ({warnings[name]})" for name in sorted(warnings)[:_MAX_TOLERATED_NAMES])
+    return f"images    {len(warnings)} decoded despite a harmless warning: {shown}" + (
+        ", …" * (len(warnings) > _MAX_TOLERATED_NAMES)
+    )
 
 
-def _gather(own: Any) -> list[Any]:
+def _gather_objects(own: Any) -> list[Any]:
     """Return the objects of all ranks, by rank."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return [own]
@@ -132,7 +140,7 @@ def _gather(own: Any) -> list[Any]:
     return every
 
 
-class Skipping:
+class SkippingBatches:
     """`data.on_bad_sample=skip`: bad samples are replaced in place, with weight 0, and counted.
 
     Args:
@@ -141,60 +149,62 @@ class Skipping:
         skipped: what is known to be bad, and is added to.
     """
 
-    def __init__(self, stream: Stream, split: str, skipped: Skipped) -> None:
+    def __init__(self, stream: Stream, split: str, skipped: SkippedSamples) -> None:
         self._stream, self._split, self._skipped = stream, split, skipped
 
-    def __call__(self, plans: Iterable[Plan], whole: Callable[[Plan], NDArray[np.int64]]) -> Iterator[Batch]:
+    def __call__(
+        self, plans: Iterable[BatchPlan], list_global_batch: Callable[[BatchPlan], NDArray[np.int64]]
+    ) -> Iterator[Batch]:
         """Yield the stream's batches, all with weights.
 
         Args:
             plans: the batches to be made.
-            whole: the samples of the global batch that a plan is part of, in order, int64.
+            list_global_batch: the samples of the global batch that a plan is part of, in order, int64.
 
         Raises:
             MLScaleError: no sample of a global batch can be read.
         """
         # The stream may take plans ahead of its batches; each waits here until its batch comes.
-        waiting: deque[tuple[Plan, Plan]] = deque()
+        waiting: deque[tuple[BatchPlan, BatchPlan]] = deque()
 
-        def without_known() -> Iterator[Plan]:
+        def repair_plans() -> Iterator[BatchPlan]:
             for plan in plans:
-                waiting.append((plan, self._repair(plan, whole)))
+                waiting.append((plan, self._repair_plan(plan, list_global_batch)))
                 yield waiting[-1][1]
 
-        for batch in self._stream(without_known()):
+        for batch in self._stream(repair_plans()):
             plan, repaired = waiting.popleft()
             # The replacement can be bad as well. Every pass makes one more sample known, so this ends.
             while isinstance(batch, BadSample):
-                self._skipped.note(self._split, batch)
-                repaired = self._repair(plan, whole)
+                self._skipped.record_bad_sample(self._split, batch)
+                repaired = self._repair_plan(plan, list_global_batch)
                 # A stream of its own: the other one has taken later plans already, and can't go back.
                 (batch,) = self._stream([repaired])
             if self._split == "train":
-                self._skipped.places += int((repaired.samples != plan.samples).sum())
-            weight = _weight(plan)
+                self._skipped.replaced_count += int((repaired.samples != plan.samples).sum())
+            weight = _copy_weights(plan)
             # The loss of the step is that of the readable samples alone, on any layout.
             weight[repaired.samples != plan.samples] = 0
             batch["weight"] = torch.from_numpy(weight)
             yield batch
 
-    def _repair(self, plan: Plan, whole: Callable[[Plan], NDArray[np.int64]]) -> Plan:
+    def _repair_plan(self, plan: BatchPlan, list_global_batch: Callable[[BatchPlan], NDArray[np.int64]]) -> BatchPlan:
         """Return the plan without samples that are known to be bad."""
         bad = [self._is_bad(sample) for sample in plan.samples.tolist()]
         if not any(bad):
             return plan
-        samples, candidates = plan.samples.copy(), whole(plan)
+        samples, candidates = plan.samples.copy(), list_global_batch(plan)
         for row in np.flatnonzero(bad).tolist():
-            samples[row] = self._next(int(samples[row]), candidates)
+            samples[row] = self._find_replacement(int(samples[row]), candidates)
         return plan._replace(samples=samples)
 
-    def _next(self, sample: int, candidates: NDArray[np.int64]) -> int:
+    def _find_replacement(self, sample: int, candidates: NDArray[np.int64]) -> int:
         """Return the next sample of the global batch, cyclically, that is not known to be bad."""
         start = int(np.argmax(candidates == sample))
         for other in np.roll(candidates, -start - 1).tolist():
             if not self._is_bad(other):
                 return int(other)
-        first = self._skipped.found[self._split, sample]
+        first = self._skipped.errors[self._split, sample]
         raise MLScaleError(
             f"none of the {len(candidates)} samples of a global batch can be read",
             where=f"data.{self._split}",
@@ -203,8 +213,8 @@ class Skipping:
         )
 
     def _is_bad(self, sample: int) -> bool:
-        return (self._split, sample) in self._skipped.found
+        return (self._split, sample) in self._skipped.errors
 
 
-def _weight(plan: Plan) -> NDArray[np.float32]:
+def _copy_weights(plan: BatchPlan) -> NDArray[np.float32]:
     return np.ones(len(plan.samples), np.float32) if plan.weight is None else plan.weight.copy()

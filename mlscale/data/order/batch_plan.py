@@ -17,7 +17,7 @@ not count: it fills a batch up, or replaces one that could not be read. Training
 need them (`data.last=pad`, `data.on_bad_sample=skip`)."""
 
 
-class Plan(NamedTuple):
+class BatchPlan(NamedTuple):
     """One batch to be made.
 
     Args:
@@ -34,7 +34,7 @@ class Plan(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Layout:
+class BatchLayout:
     """The split of a global batch over ranks and forward passes.
 
     Micro-step a and rank r of the global batch that starts at position p take the `per_device` positions from
@@ -62,15 +62,15 @@ class Layout:
         """The number of samples of one forward pass of one rank."""
         return self.micro // self.world_size
 
-    def steps(self, samples: int, *, pad: bool = False) -> int:
+    def count_steps(self, samples: int, *, pad: bool = False) -> int:
         """Return the optimizer steps of an epoch of so many samples; the last partial one is dropped, or padded."""
         return -(-samples // self.batch_size) if pad else samples // self.batch_size
 
-    def passes(self, samples: int) -> int:
+    def count_passes(self, samples: int) -> int:
         """Return the number of forward passes that see so many samples once."""
         return -(-samples // self.micro)
 
-    def check(self, samples: int | None = None) -> None:
+    def check_batch_size(self, samples: int | None = None) -> None:
         """Raise if the batch can't be split, or is larger than the data, whose last partial batch is dropped.
 
         Raises:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.order.batch_plan import Batch, Layout, Plan
+from mlscale.data.order.batch_plan import Batch, BatchLayout, BatchPlan
 from mlscale.data.order.sampling import Sampling, Span
 
 Finish = Callable[[Batch, int, NDArray[np.int64]], Batch]
@@ -24,12 +24,14 @@ Finish = Callable[[Batch, int, NDArray[np.int64]], Batch]
 class Batches(Protocol):
     """Makes batches from plans, and knows what to do about samples that cannot be read."""
 
-    def __call__(self, plans: Iterable[Plan], whole: Callable[[Plan], NDArray[np.int64]]) -> Iterator[Batch]:
-        """Yield a batch for each plan; `whole` returns the samples of the global batch that a plan is part of."""
+    def __call__(
+        self, plans: Iterable[BatchPlan], list_global_batch: Callable[[BatchPlan], NDArray[np.int64]]
+    ) -> Iterator[Batch]:
+        """Yield a batch for each plan; `list_global_batch` returns the samples of the global batch that a plan is part of."""
 
 
 @dataclass
-class Progress:
+class LoaderProgress:
     """The position of training: completed epochs, and samples of the current epoch handed out over all ranks."""
 
     epoch: int = 0
@@ -62,9 +64,9 @@ class TrainLoader:
         self,
         batches: Batches,
         sampling: Sampling,
-        layout: Layout,
+        layout: BatchLayout,
         *,
-        progress: Progress,
+        progress: LoaderProgress,
         pad: bool = False,
         finish: Finish | None = None,
         limit: int | None = None,
@@ -78,7 +80,7 @@ class TrainLoader:
 
     def __len__(self) -> int:
         """Return the number of batches of a whole epoch, regardless of `limit`."""
-        return self._layout.steps(self._sampling.length, pad=self._pad) * self._layout.accumulate
+        return self._layout.count_steps(self._sampling.length, pad=self._pad) * self._layout.accumulate
 
     @property
     def dropped(self) -> int:
@@ -87,38 +89,40 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, start = self.progress.epoch, self.progress.position
-        step, span = self._layout.micro, self._sampling.epoch(epoch)
-        places = range(start, self._end, step)
-        batches = self._batches(self._plans(epoch, span, places), lambda plan: self._whole(span, plan))
-        for place, batch in zip(places, batches, strict=True):
+        step, span = self._layout.micro, self._sampling.get_epoch_order(epoch)
+        positions = range(start, self._end, step)
+        batches = self._batches(
+            self._iterate_plans(epoch, span, positions), lambda plan: self._list_global_batch(span, plan)
+        )
+        for position, batch in zip(positions, batches, strict=True):
             # Before the yield: Lightning takes len(self) batches and does not resume the generator after the last one.
-            if place + step < self._end:
-                self.progress.epoch, self.progress.position = epoch, place + step
+            if position + step < self._end:
+                self.progress.epoch, self.progress.position = epoch, position + step
             else:
                 # With `fixed` every epoch has the order of the first, so the epoch does not advance.
                 self.progress.epoch, self.progress.position = (epoch if self._fixed else epoch + 1), 0
-            yield batch if self._finish is None else self._finish(batch, epoch, self._positions(place))
+            yield batch if self._finish is None else self._finish(batch, epoch, self._compute_positions(position))
 
-    def _plans(self, epoch: int, span: Span, places: range) -> Iterator[Plan]:
-        for place in places:
-            positions = self._positions(place)
-            samples = self._samples(span, int(positions[0]), int(positions[-1]) + 1)
+    def _iterate_plans(self, epoch: int, span: Span, starts: range) -> Iterator[BatchPlan]:
+        for position in starts:
+            positions = self._compute_positions(position)
+            samples = self._take_samples(span, int(positions[0]), int(positions[-1]) + 1)
             # Positions past the epoch's length repeat its first samples; weight 0 keeps them out of the loss.
             weight = (positions < self._sampling.length).astype(np.float32) if self._pad else None
-            yield Plan(epoch, positions, samples, weight)
+            yield BatchPlan(epoch, positions, samples, weight)
 
-    def _positions(self, place: int) -> NDArray[np.int64]:
+    def _compute_positions(self, position: int) -> NDArray[np.int64]:
         """Return this rank's positions in the forward pass that begins at a position, int64."""
-        start = place + self._layout.rank * self._layout.per_device
+        start = position + self._layout.rank * self._layout.per_device
         return np.arange(start, start + self._layout.per_device, dtype=np.int64)
 
-    def _whole(self, span: Span, plan: Plan) -> NDArray[np.int64]:
+    def _list_global_batch(self, span: Span, plan: BatchPlan) -> NDArray[np.int64]:
         """Return the samples of the global batch that a plan is part of."""
         # The batch of a whole optimizer step, not of a forward pass: replacements must not depend on the layout.
         start = int(plan.positions[0]) // self._layout.batch_size * self._layout.batch_size
-        return self._samples(span, start, start + self._layout.batch_size)
+        return self._take_samples(span, start, start + self._layout.batch_size)
 
-    def _samples(self, span: Span, start: int, stop: int) -> NDArray[np.int64]:
+    def _take_samples(self, span: Span, start: int, stop: int) -> NDArray[np.int64]:
         """Return the samples at positions [start, stop); positions past an epoch's end wrap to its first samples."""
         length = self._sampling.length
         if stop <= length:
@@ -143,31 +147,31 @@ class EvalLoader:
         layout: how batches are spread.
     """
 
-    def __init__(self, batches: Batches, samples: int, layout: Layout) -> None:
+    def __init__(self, batches: Batches, samples: int, layout: BatchLayout) -> None:
         self._batches, self._samples, self._layout = batches, samples, layout
 
     def __len__(self) -> int:
-        return self._layout.passes(self._samples)
+        return self._layout.count_passes(self._samples)
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self._batches(self._plans(), self._whole))
+        return iter(self._batches(self._iterate_plans(), self._list_global_batch))
 
-    def rows(self, number: int) -> range:
+    def list_batch_rows(self, number: int) -> range:
         """Return the samples of this rank's batch `number`; an empty range if none is left for it."""
         start = number * self._layout.micro + self._layout.rank * self._layout.per_device
         return range(start, max(start, min(start + self._layout.per_device, self._samples)))
 
-    def _plans(self) -> Iterator[Plan]:
+    def _iterate_plans(self) -> Iterator[BatchPlan]:
         for number in range(len(self)):
-            if rows := self.rows(number):
+            if rows := self.list_batch_rows(number):
                 samples = np.array(rows, np.int64)
-                yield Plan(0, samples, samples, np.ones(len(rows), np.float32))
+                yield BatchPlan(0, samples, samples, np.ones(len(rows), np.float32))
             else:
                 # All ranks need as many batches, else one of them waits for the others in a collective operation.
                 last = np.array([self._samples - 1], np.int64)
-                yield Plan(0, last, last, np.zeros(1, np.float32))
+                yield BatchPlan(0, last, last, np.zeros(1, np.float32))
 
-    def _whole(self, plan: Plan) -> NDArray[np.int64]:
+    def _list_global_batch(self, plan: BatchPlan) -> NDArray[np.int64]:
         # Evaluation has no optimizer step: its global batch is one forward pass over all ranks.
         start = int(plan.samples[0]) // self._layout.micro * self._layout.micro
         return np.arange(start, min(start + self._layout.micro, self._samples), dtype=np.int64)

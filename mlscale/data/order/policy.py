@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
 
-_FINEST = 10_000
+_MAX_SHARE_PARTS = 10_000
 """Parts that shares may be of: 0.0001 is the smallest step between them."""
 
 
@@ -40,9 +40,9 @@ class Policy:
     on_bad_sample: str = "fail"
 
     def __post_init__(self) -> None:
-        _one_of("sampling", self.sampling, ("shuffle", "balanced", "weighted"))
-        _one_of("last", self.last, ("drop", "pad"))
-        _one_of("on_bad_sample", self.on_bad_sample, ("fail", "skip"))
+        _check_choice("sampling", self.sampling, ("shuffle", "balanced", "weighted"))
+        _check_choice("last", self.last, ("drop", "pad"))
+        _check_choice("on_bad_sample", self.on_bad_sample, ("fail", "skip"))
         if self.epoch_samples is not None and self.epoch_samples < 1:
             raise MLScaleError(
                 f"data.epoch_samples is {self.epoch_samples}",
@@ -76,7 +76,7 @@ class Policy:
         return self.on_bad_sample == "skip"
 
 
-def whole_shares(mix: Mapping[str, float], sources: Mapping[str, object]) -> NDArray[np.int64]:
+def normalise_shares(mix: Mapping[str, float], sources: Mapping[str, object]) -> NDArray[np.int64]:
     """Return the shares of sources as whole numbers without a common divisor, in the order of `sources`, int64 (k,).
 
     Raises:
@@ -110,7 +110,9 @@ def whole_shares(mix: Mapping[str, float], sources: Mapping[str, object]) -> NDA
     whole = [int(share * unit) for share in exact]
     # The sum of the shares is the length of the pattern that `Mixed` repeats, so they are as small as can be.
     divisor = math.gcd(*whole)
-    shares = np.array([share // divisor for share in whole], np.int64) if sum(whole) // divisor <= _FINEST else None
+    shares = (
+        np.array([share // divisor for share in whole], np.int64) if sum(whole) // divisor <= _MAX_SHARE_PARTS else None
+    )
     if shares is None:
         # Percent, and at least 1, because a share of 0 is refused.
         rounded = [max(1, round(float(share / sum(exact)) * 100)) for share in exact]
@@ -118,13 +120,14 @@ def whole_shares(mix: Mapping[str, float], sources: Mapping[str, object]) -> NDA
         raise MLScaleError(
             f"the shares of data.mix are parts of {sum(whole) // divisor:,}",
             where="data.mix",
-            why=f"they are kept exactly in every {_FINEST:,} samples, so they are parts of {_FINEST:,} at most",
+            why=f"they are kept exactly in every {_MAX_SHARE_PARTS:,} samples, "
+            f"so they are parts of {_MAX_SHARE_PARTS:,} at most",
             fix=f"'data.mix={{{near}}}'",
         )
     return shares
 
 
-def _one_of(name: str, value: object, words: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: object, words: tuple[str, ...]) -> None:
     if value not in words:
         raise MLScaleError(
             f"data.{name} is {value!r}",

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from mlscale.errors import MLScaleError
 
 
-def is_file(weights: str) -> bool:
+def is_weights_file(weights: str) -> bool:
     """Return True if the text names a CSV file, and not a member of the samples."""
     return weights.endswith(".csv") or os.sep in weights or Path(weights).is_file()
 
 
-def from_file(path: str, keys: Sequence[str]) -> NDArray[np.float64]:
+def read_weights_file(path: str, keys: Sequence[str]) -> NDArray[np.float64]:
     """Return the weight of each key, float64 (n,). A first line without a number is a heading.
 
     Raises:
@@ -36,11 +36,11 @@ def from_file(path: str, keys: Sequence[str]) -> NDArray[np.float64]:
             why=getattr(error, "strerror", None) or str(error),
             fix="data.weights=<a CSV file of key,weight lines>",
         ) from error
-    found: dict[str, float] = {}
+    weights_by_key: dict[str, float] = {}
     for number, line in lines:
         try:
             key, weight = line
-            found[key.strip()] = float(weight)
+            weights_by_key[key.strip()] = float(weight)
         except ValueError as error:
             # The heading.
             if number == 1:
@@ -51,19 +51,23 @@ def from_file(path: str, keys: Sequence[str]) -> NDArray[np.float64]:
                 why=f"it is {','.join(line)!r}",
                 fix=f"write it as {keys[0]},1.0",
             ) from error
-    missing = [key for key in keys if key not in found]
+    missing = [key for key in keys if key not in weights_by_key]
     if missing:
         raise MLScaleError(
             f"{len(missing)} of {len(keys)} training samples have no weight",
             where="data.weights",
             why=f"{path} has no line for {missing[0]!r}"
-            + (f"; its first key is {next(iter(found))!r}" if found else "; it holds no weight at all"),
+            + (
+                f"; its first key is {next(iter(weights_by_key))!r}"
+                if weights_by_key
+                else "; it holds no weight at all"
+            ),
             fix="write a line for every sample, under the keys that batches show; 0 for one that is never drawn",
         )
-    return checked(np.array([found[key] for key in keys], np.float64), lambda sample: keys[sample])
+    return check_weights(np.array([weights_by_key[key] for key in keys], np.float64), lambda sample: keys[sample])
 
 
-def from_members(contents: Sequence[bytes], member: str, key: Callable[[int], str]) -> NDArray[np.float64]:
+def parse_weight_members(contents: Sequence[bytes], member: str, key: Callable[[int], str]) -> NDArray[np.float64]:
     """Return the weight of each sample, float64 (n,), from members that hold a number as text.
 
     Raises:
@@ -81,10 +85,10 @@ def from_members(contents: Sequence[bytes], member: str, key: Callable[[int], st
                 why=f"its .{member} member begins {content[:40]!r}",
                 fix="write the number as text, such as 2.5",
             ) from error
-    return checked(weights, key)
+    return check_weights(weights, key)
 
 
-def checked(weights: NDArray[np.float64], key: Callable[[int], str]) -> NDArray[np.float64]:
+def check_weights(weights: NDArray[np.float64], key: Callable[[int], str]) -> NDArray[np.float64]:
     """Return the weights, if samples can be drawn by them.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.order.permutation import Passes, Permutation, hashes, uniform
+from mlscale.data.order.permutation import GroupPermutations, Permutation, draw_uniform, hash_numbers
 
 Span = Callable[[int, int], NDArray[np.int64]]
 """The samples at places [start, stop) of an epoch, int64."""
@@ -27,11 +27,11 @@ class Sampling(Protocol):
     length: int
     """Samples of an epoch."""
 
-    def epoch(self, number: int) -> Span:
+    def get_epoch_order(self, number: int) -> Span:
         """Return the order of an epoch, counted from 0."""
 
 
-class Shuffled:
+class ShuffledSampling:
     """Each sample once an epoch, in an order of the epoch's own.
 
     Args:
@@ -46,11 +46,11 @@ class Shuffled:
         self.length = samples
         self._seed, self._version = seed, version
 
-    def epoch(self, number: int) -> Span:
-        return Permutation(self.length, seed=self._seed, epoch=number, version=self._version).span
+    def get_epoch_order(self, number: int) -> Span:
+        return Permutation(self.length, seed=self._seed, epoch=number, version=self._version).compute_span
 
 
-class Weighted:
+class WeightedSampling:
     """Each sample in proportion to its weight: n·w/Σw times an epoch, rounded up or down.
 
     Systematic sampling (Madow and Madow, 1944): an epoch's places are the strata of one evenly spaced grid over the
@@ -66,28 +66,28 @@ class Weighted:
 
     def __init__(self, weights: NDArray[np.float64], length: int, *, seed: int, version: str) -> None:
         self.length = length
-        self.policy = f"weighted {_digest(weights.astype('<f8').tobytes(), length)}"
+        self.policy = f"weighted {_compute_digest(weights.astype('<f8').tobytes(), length)}"
         self._seed, self._version = seed, version
         self._bounds = np.cumsum(weights)
         # Rounding may put a grid point at or above the total; it then means the last sample that has a weight.
         self._last = int(np.flatnonzero(weights)[-1])
 
-    def epoch(self, number: int) -> Span:
-        # A version of its own, so that the order is independent of that of `Shuffled`.
+    def get_epoch_order(self, number: int) -> Span:
+        # A version of its own, so that the order is independent of that of `ShuffledSampling`.
         strata = Permutation(self.length, seed=self._seed, epoch=number, version=f"weighted {self._version}")
         # One shift an epoch, hashed and not drawn, so that all ranks have the same.
-        shift = float(uniform(hashes(np.array([number]), "weighted", self._seed, self._version), 1)[0, 0])
+        shift = float(draw_uniform(hash_numbers(np.array([number]), "weighted", self._seed, self._version), 1)[0, 0])
 
-        def span(start: int, stop: int) -> NDArray[np.int64]:
-            at = (strata.span(start, stop) + shift) / self.length * self._bounds[-1]
+        def compute_span(start: int, stop: int) -> NDArray[np.int64]:
+            at = (strata.compute_span(start, stop) + shift) / self.length * self._bounds[-1]
             # side="right": a point on a bound is in the next sample, so that weight 0 is never drawn.
-            found: NDArray[np.int64] = np.searchsorted(self._bounds, at, side="right").astype(np.int64)
-            return np.minimum(found, self._last)
+            samples: NDArray[np.int64] = np.searchsorted(self._bounds, at, side="right").astype(np.int64)
+            return np.minimum(samples, self._last)
 
-        return span
+        return compute_span
 
 
-class Balanced:
+class BalancedSampling:
     """Every class equally often, however many samples it has.
 
     Places come in cycles of one sample of each class, in an order of the cycle's own: a global batch that is a multiple
@@ -104,38 +104,38 @@ class Balanced:
     def __init__(self, labels: NDArray[np.int64], length: int, *, seed: int, version: str) -> None:
         self.length = length
         # The order depends on the labels too, which the data version need not cover.
-        self.policy = f"balanced {_digest(labels.astype('<i8').tobytes(), length)}"
+        self.policy = f"balanced {_compute_digest(labels.astype('<i8').tobytes(), length)}"
         self._key = ("balanced", seed, version)
         present, sizes = np.unique(labels, return_counts=True)
         self._classes = len(present)
         # Samples by class. Stable, so that those of a class are in the order of the data on every machine.
         self._members = np.argsort(labels, kind="stable")
         self._starts = np.cumsum(sizes) - sizes
-        self._passes = Passes(sizes, *self._key)
+        self._passes = GroupPermutations(sizes, *self._key)
 
-    def epoch(self, number: int) -> Span:
+    def get_epoch_order(self, number: int) -> Span:
         first = number * -(-self.length // self._classes)  # an epoch begins with a cycle
 
-        def span(start: int, stop: int) -> NDArray[np.int64]:
+        def compute_span(start: int, stop: int) -> NDArray[np.int64]:
             cycles, slots = np.divmod(np.arange(start, stop, dtype=np.int64), self._classes)
-            groups = self._order_of(first + cycles, slots)
+            groups = self._choose_classes(first + cycles, slots)
             drawn: NDArray[np.int64] = self._members[self._starts[groups] + self._passes(groups, first + cycles)]
             return drawn
 
-        return span
+        return compute_span
 
-    def _order_of(self, cycles: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _choose_classes(self, cycles: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the class at each slot of its cycle, int64."""
         # The cycles of a span are consecutive, so a table of their orders is small.
         numbers = np.arange(cycles[0], cycles[-1] + 1, dtype=np.int64)
         grid = numbers[:, None] * self._classes + np.arange(self._classes, dtype=np.int64)
         # Sorting by hashes gives every cycle a random order of the classes.
-        orders = np.argsort(hashes(grid, *self._key, "cycle"), axis=1, kind="stable")
+        orders = np.argsort(hash_numbers(grid, *self._key, "cycle"), axis=1, kind="stable")
         chosen: NDArray[np.int64] = orders[cycles - cycles[0], slots]
         return chosen
 
 
-class Mixed:
+class MixedSampling:
     """Several sources in given shares: in every stretch from a run's start each has its share to within one sample.
 
     Each source is gone through in passes of its own: all its samples once, then all again in another order, whatever
@@ -153,29 +153,29 @@ class Mixed:
         self, sizes: NDArray[np.int64], shares: NDArray[np.int64], length: int, *, seed: int, version: str
     ) -> None:
         self.length = length
-        self.policy = f"mix {_digest(np.stack((sizes, shares)).astype('<i8').tobytes(), length)}"
+        self.policy = f"mix {_compute_digest(np.stack((sizes, shares)).astype('<i8').tobytes(), length)}"
         self._shares, self._starts = shares, np.cumsum(sizes) - sizes
-        self._pattern = evenly_spread(shares)
+        self._pattern = spread_evenly(shares)
         # How many entries of the same source are before each in the pattern: a draw's number without counting.
         self._nth = np.empty_like(self._pattern)
         for source, share in enumerate(shares.tolist()):
             self._nth[self._pattern == source] = np.arange(share)
-        self._passes = Passes(sizes, "mix", seed, version)
+        self._passes = GroupPermutations(sizes, "mix", seed, version)
 
-    def epoch(self, number: int) -> Span:
+    def get_epoch_order(self, number: int) -> Span:
         # Draws are counted over all epochs, so that an epoch need not end with a pass.
         first = number * self.length
 
-        def span(start: int, stop: int) -> NDArray[np.int64]:
+        def compute_span(start: int, stop: int) -> NDArray[np.int64]:
             cycles, slots = np.divmod(np.arange(first + start, first + stop, dtype=np.int64), len(self._pattern))
             sources = self._pattern[slots]
             draws = cycles * self._shares[sources] + self._nth[slots]
             return self._starts[sources] + self._passes(sources, draws)
 
-        return span
+        return compute_span
 
 
-def evenly_spread(shares: NDArray[np.int64]) -> NDArray[np.int64]:
+def spread_evenly(shares: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return a sequence of Σ shares entries, in which i comes shares[i] times and as evenly as can be.
 
     In every prefix of length t, i comes shares[i]·t/Σ times to within 1 - 1/(2k-2), for k shares: Tijdeman's solution
@@ -197,5 +197,5 @@ def evenly_spread(shares: NDArray[np.int64]) -> NDArray[np.int64]:
     return chosen
 
 
-def _digest(content: bytes, length: int) -> str:
+def _compute_digest(content: bytes, length: int) -> str:
     return hashlib.sha256(content + length.to_bytes(8, "little")).hexdigest()[:16]

@@ -12,29 +12,37 @@ from dataclasses import replace
 
 import numpy as np
 
-from mlscale.atomic_files import read_again
-from mlscale.data.shards.index_files import Saved, ShardIndex, beside, in_cache, load, sampled_content, save
-from mlscale.data.shards.shard_index import NO_DIGEST, Index, state_of
+from mlscale.atomic_files import suggest_restore
+from mlscale.data.shards.index_files import (
+    SavedIndex,
+    ShardIndex,
+    compute_content_digest,
+    get_adjacent_index_path,
+    get_cached_index_path,
+    load_index,
+    save_index,
+)
+from mlscale.data.shards.shard_index import NO_DIGEST, Index, get_file_state
 from mlscale.data.shards.shard_paths import Shard
-from mlscale.data.shards.system_files import Skipped, report_once, report_skipped
+from mlscale.data.shards.system_files import SkippedFiles, report_once, report_skipped
 from mlscale.data.shards.tar_reader import BLOCK, END, is_header
-from mlscale.data.shards.tar_scan import LostSamplesError, scan
+from mlscale.data.shards.tar_scan import LostSamplesError, scan_tar
 from mlscale.errors import MLScaleError, raise_all
 
-KEEP = ("auto", "cache", "beside")
+INDEX_LOCATIONS = ("auto", "cache", "beside")
 """The places of indexes: 'auto' is next to the shards if an index exists there, else the cache; 'cache' and 'beside'
 (next to the shards) are always that place."""
 
 
 def build_index(shards: Sequence[Shard], *, where: str, keep: str = "auto", verify: bool = True) -> Index:
-    """Index all shards. What was indexed before is read, if the shard is still as it was; see `Saved.is_of`.
+    """Index all shards. What was indexed before is read, if the shard is still as it was; see `SavedIndex.is_current`.
 
     What is skipped is reported on stderr.
 
     Args:
         shards: in order.
         where: the key path of the split, for errors.
-        keep: one of `KEEP`.
+        keep: one of `INDEX_LOCATIONS`.
         verify: compare members with their digests, where `mlscale prepare` has recorded them.
 
     Raises:
@@ -46,7 +54,7 @@ def build_index(shards: Sequence[Shard], *, where: str, keep: str = "auto", veri
     # By folder, so that one line reports all shards of a folder that is read-only.
     unwritable: dict[str, str] = {}
 
-    def one(shard: Shard) -> tuple[ShardIndex, os.stat_result] | MLScaleError:
+    def index_shard(shard: Shard) -> tuple[ShardIndex, os.stat_result] | MLScaleError:
         try:
             status = os.stat(shard.path)
             return load_or_scan(shard, status, where, keep, unwritable), status
@@ -56,28 +64,28 @@ def build_index(shards: Sequence[Shard], *, where: str, keep: str = "auto", veri
                 f"the shard {shard.path!r} cannot be read",
                 where=where,
                 why=error.strerror or "",
-                fix=read_again(shard.path),
+                fix=suggest_restore(shard.path),
             )
         except MLScaleError as problem:
             return problem
 
     # Threads, because most of the time is waiting for reads, which release the interpreter's lock.
     with ThreadPoolExecutor(4) as pool:
-        for result in pool.map(one, shards):
+        for result in pool.map(index_shard, shards):
             if isinstance(result, MLScaleError):
                 problems.append(result)
             else:
                 parts.append(result[0])
-                states.append(state_of(result[1]))
+                states.append(get_file_state(result[1]))
     raise_all(problems)
     for folder, why in unwritable.items():
         print(f"index     kept in the cache: {folder} cannot be written to ({why})", file=sys.stderr, flush=True)
-    index = replace(_join(shards, parts, verify=verify), states=states)
+    index = replace(_join_indexes(shards, parts, verify=verify), states=states)
     report_skipped(index.skipped, where=where)
     return index
 
 
-def _join(shards: Sequence[Shard], parts: Sequence[ShardIndex], *, verify: bool) -> Index:
+def _join_indexes(shards: Sequence[Shard], parts: Sequence[ShardIndex], *, verify: bool) -> Index:
     extensions = tuple(sorted({extension for part in parts for extension in part.extensions}))
     total = sum(len(part.keys) for part in parts)
     offsets = np.full((total, len(extensions)), -1, np.int64)
@@ -103,16 +111,18 @@ def _join(shards: Sequence[Shard], parts: Sequence[ShardIndex], *, verify: bool)
         sizes=sizes,
         contents=tuple(part.content for part in parts),
         digests=digests,
-        skipped=_sum_skipped(shards, parts),
+        skipped=_add_skipped(shards, parts),
     )
 
 
-def _sum_skipped(shards: Sequence[Shard], parts: Sequence[ShardIndex]) -> dict[str, Skipped]:
-    total: dict[str, Skipped] = {}
+def _add_skipped(shards: Sequence[Shard], parts: Sequence[ShardIndex]) -> dict[str, SkippedFiles]:
+    total: dict[str, SkippedFiles] = {}
     for shard, part in zip(shards, parts, strict=True):
         for kind, (number, first) in part.skipped.items():
             # Names that begin with the shard's, such as those of joined archives, need no prefix.
-            before = total.get(kind, Skipped(0, first if first.startswith(shard.name) else f"{shard.name}/{first}"))
+            before = total.get(
+                kind, SkippedFiles(0, first if first.startswith(shard.name) else f"{shard.name}/{first}")
+            )
             total[kind] = before._replace(number=before.number + number)
     return total
 
@@ -123,33 +133,33 @@ def load_or_scan(shard: Shard, status: os.stat_result, where: str, keep: str, un
     Raises:
         MLScaleError: the shard is not a tar, is corrupt, or holds no sample.
     """
-    near = None if keep == "cache" else load(beside(shard.path))
-    saved = [found for found in (near, load(in_cache(shard.path))) if found is not None]
-    current = [found.index for found in saved if found.is_of(shard.path, status)]
+    near = None if keep == "cache" else load_index(get_adjacent_index_path(shard.path))
+    saved = [candidate for candidate in (near, load_index(get_cached_index_path(shard.path))) if candidate is not None]
+    current = [candidate.index for candidate in saved if candidate.is_current(shard.path, status)]
     # The nearest one, but for one that has digests.
-    known = max(current, key=lambda found: found.digests is not None, default=None)
+    known = max(current, key=lambda candidate: candidate.digests is not None, default=None)
     index = known or scan_shard(shard, status, where)
     if index.digests is None:
-        index = _with_digests(index, saved, shard)
+        index = _keep_digests(index, saved, shard)
     if keep == "beside":
         try:
             if near is None or index is not near.index:
-                save(beside(shard.path), shard.path, status, index)
+                save_index(get_adjacent_index_path(shard.path), shard.path, status, index)
             return index
         except OSError as error:
             unwritable[os.path.dirname(shard.path)] = error.strerror or str(error)
     # Only a new index, or one that has gained digests, is written.
     if index is not known:
         with suppress(OSError):  # A cache that cannot be written costs time, not the run.
-            save(in_cache(shard.path), shard.path, status, index)
+            save_index(get_cached_index_path(shard.path), shard.path, status, index)
     return index
 
 
-def _with_digests(index: ShardIndex, saved: Sequence[Saved], shard: Shard) -> ShardIndex:
+def _keep_digests(index: ShardIndex, saved: Sequence[SavedIndex], shard: Shard) -> ShardIndex:
     """Keep the digests that were recorded of a shard that has changed since: they name the samples that did."""
-    recorded = [found.index for found in saved if found.index.digests is not None]
+    recorded = [candidate.index for candidate in saved if candidate.index.digests is not None]
     for before in recorded:
-        if before.has_places_of(index):
+        if before.has_same_members(index):
             return replace(index, digests=before.digests)
     if recorded:
         report_once(
@@ -165,16 +175,16 @@ def scan_shard(shard: Shard, status: os.stat_result, where: str) -> ShardIndex:
         MLScaleError: it is not a tar, is corrupt, or holds no sample.
     """
     try:
-        scanned = scan(shard.path, status.st_size)
-        content = sampled_content(shard.path)
+        scanned = scan_tar(shard.path, status.st_size)
+        content = compute_content_digest(shard.path)
     except LostSamplesError as error:
-        raise _corrupt(shard, status.st_size, error, where) from error
+        raise _build_corruption_error(shard, status.st_size, error, where) from error
     except OSError as error:
         raise MLScaleError(
             f"the shard {shard.path!r} cannot be read",
             where=where,
             why=error.strerror or str(error),
-            fix=read_again(shard.path),
+            fix=suggest_restore(shard.path),
         ) from error
     samples = scanned.samples
     if not samples:
@@ -201,11 +211,11 @@ def scan_shard(shard: Shard, status: os.stat_result, where: str) -> ShardIndex:
     )
 
 
-def _corrupt(shard: Shard, length: int, error: LostSamplesError, where: str) -> MLScaleError:
+def _build_corruption_error(shard: Shard, length: int, error: LostSamplesError, where: str) -> MLScaleError:
     path = shlex.quote(shard.path)
     if length == 0:
         what, why, fix = "is empty", str(error), f"write {path} again"
-    elif not _starts_like_tar(shard.path):
+    elif not _has_tar_header(shard.path):
         what, why, fix = "is not a tar file", str(error), f"tar tf {path}   shows what tar makes of it"
     elif error.is_duplicate:
         what = "has two samples of one key in a row"
@@ -228,7 +238,7 @@ def _corrupt(shard: Shard, length: int, error: LostSamplesError, where: str) -> 
     return MLScaleError(f"the shard {shard.path!r} {what}", where=where, why=why, fix=fix)
 
 
-def _starts_like_tar(path: str) -> bool:
+def _has_tar_header(path: str) -> bool:
     with open(path, "rb") as stream:
         header = stream.read(BLOCK)
     return header[257:262] == b"ustar" or is_header(header)

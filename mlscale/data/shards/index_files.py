@@ -20,18 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale import contracts
-from mlscale.data.cache_folder import cache_dir, write_file_aside
-from mlscale.data.shards.system_files import Skipped
+from mlscale.data.cache_folder import get_cache_dir, write_file_aside
+from mlscale.data.shards.system_files import SkippedFiles
 
-BESIDE = ".mlscale-index"
+INDEX_FOLDER_NAME = ".mlscale-index"
 """The folder of index files in a folder of shards."""
 
 # 64 KiB of a shard in 16 reads, whatever its size: the first block, the last, and 14 between them.
 _BLOCK = 4096
 _BLOCKS = 16
-_MOST_TAIL = 1 << 21
+_MAX_TAIL_BYTES = 1 << 21
 """Bytes after the last member that are checked to be zeros, at most; with more of them the shard is scanned again."""
-_CLOCK_NS = 2_000_000_000
+_CLOCK_TOLERANCE_NS = 2_000_000_000
 """A file that was changed so shortly before it was indexed may be changed again without its times showing it."""
 
 
@@ -44,7 +44,7 @@ class ShardIndex:
         extensions: extensions of the members, lower case, sorted, (m,).
         offsets: byte offset of each member, int64 (n, m); -1 where a sample lacks it.
         sizes: bytes of each member, int64 (n, m).
-        content: digest of blocks of the shard, see `sampled_content`.
+        content: digest of blocks of the shard, see `compute_content_digest`.
         digests: CRC-32 of each member, uint32 (n, m), 0 where a sample lacks it; None where they were not computed.
         skipped: other contents of the shard, by kind.
         end: the byte at which the last member ends; None where it is not known.
@@ -56,10 +56,10 @@ class ShardIndex:
     sizes: NDArray[np.int64]
     content: str
     digests: NDArray[np.uint32] | None = None
-    skipped: dict[str, Skipped] = field(default_factory=dict)
+    skipped: dict[str, SkippedFiles] = field(default_factory=dict)
     end: int | None = None
 
-    def has_places_of(self, other: ShardIndex) -> bool:
+    def has_same_members(self, other: ShardIndex) -> bool:
         """Return True if both have the same members at the same offsets."""
         return (
             (self.keys, self.extensions) == (other.keys, other.extensions)
@@ -69,7 +69,7 @@ class ShardIndex:
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedIndex:
     """An index as a file holds it.
 
     Args:
@@ -80,7 +80,7 @@ class Saved:
     index: ShardIndex
     about: dict[str, Any]
 
-    def is_of(self, shard: str, status: os.stat_result) -> bool:
+    def is_current(self, shard: str, status: os.stat_result) -> bool:
         """Return True if the shard is unchanged since it was indexed.
 
         It is if neither its inode nor its times have changed. A copy has others: its size, its blocks and where its
@@ -92,22 +92,24 @@ class Saved:
         before = (about.get("inode"), about["mtime_ns"], about.get("ctime_ns"))
         if before == (status.st_ino, status.st_mtime_ns, status.st_ctime_ns):
             return True
-        return about["content"] == sampled_content(shard) and _ends_with(self.index, shard, status.st_size)
+        return about["content"] == compute_content_digest(shard) and _has_only_padding(
+            self.index, shard, status.st_size
+        )
 
 
-def beside(shard: str) -> Path:
+def get_adjacent_index_path(shard: str) -> Path:
     """Return the path of the index file next to a shard."""
-    return Path(shard).parent / BESIDE / f"{Path(shard).name}.npz"
+    return Path(shard).parent / INDEX_FOLDER_NAME / f"{Path(shard).name}.npz"
 
 
-def in_cache(shard: str) -> Path:
+def get_cached_index_path(shard: str) -> Path:
     """Return the path of a shard's index file in the cache."""
     # The real path, so that a shard and a symbolic link to it have one index.
     digest = hashlib.sha256(os.fsencode(os.path.realpath(shard))).hexdigest()[:32]
-    return cache_dir() / "index" / f"{digest}.npz"
+    return get_cache_dir() / "index" / f"{digest}.npz"
 
 
-def save(path: Path, shard: str, status: os.stat_result, index: ShardIndex) -> None:
+def save_index(path: Path, shard: str, status: os.stat_result, index: ShardIndex) -> None:
     """Write an index file: all of it or nothing, readable for whoever may read the shard.
 
     Args:
@@ -120,7 +122,7 @@ def save(path: Path, shard: str, status: os.stat_result, index: ShardIndex) -> N
         OSError: the folder cannot be written to.
     """
     about: dict[str, Any] = {
-        "format": contracts.stamp("index"),
+        "format": contracts.get_format_tag("index"),
         "shard": os.path.basename(shard),
         "size": status.st_size,
         "mtime_ns": status.st_mtime_ns,
@@ -132,7 +134,7 @@ def save(path: Path, shard: str, status: os.stat_result, index: ShardIndex) -> N
         "skipped": {kind: list(skipped) for kind, skipped in index.skipped.items()},
     }
     # Without inode and ctime the next run compares contents.
-    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _CLOCK_NS:
+    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _CLOCK_TOLERANCE_NS:
         about |= {"inode": status.st_ino, "ctime_ns": status.st_ctime_ns}
     digests: dict[str, Any] = {} if index.digests is None else {"digests": index.digests}
     # In memory first: only a complete file is written to the folder.
@@ -149,7 +151,7 @@ def save(path: Path, shard: str, status: os.stat_result, index: ShardIndex) -> N
     write_file_aside(path, stream.getvalue(), mode=status.st_mode & 0o666)
 
 
-def load(path: Path) -> Saved | None:
+def load_index(path: Path) -> SavedIndex | None:
     """Return the index that a file holds; None if the file does not exist, is corrupt, or has a later format."""
     if not path.is_file():
         return None
@@ -157,7 +159,7 @@ def load(path: Path) -> Saved | None:
         # Without pickle: an index next to shards comes with the data, and must not run code.
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as saved:
             about = json.loads(saved["about"].tobytes())
-            contracts.expect("index", about, str(path))
+            contracts.expect_format("index", about, str(path))
             index = ShardIndex(
                 keys=tuple(saved["keys"].tobytes().decode("utf-8", "surrogateescape").split("\0")),
                 extensions=tuple(about["extensions"]),
@@ -166,14 +168,16 @@ def load(path: Path) -> Saved | None:
                 content=about["content"],
                 end=about.get("end"),
                 digests=saved["digests"] if about.get("digest") == "crc32" else None,
-                skipped={kind: Skipped(int(count), str(first)) for kind, (count, first) in _skipped(about).items()},
+                skipped={
+                    kind: SkippedFiles(int(count), str(first)) for kind, (count, first) in _read_skipped(about).items()
+                },
             )
-        return Saved(index, about) if _is_whole(index, about) else None
+        return SavedIndex(index, about) if _is_whole(index, about) else None
     except Exception:  # Whatever a corrupt archive raises: zipfile, zlib, json, numpy and the contract all have theirs.
         return None
 
 
-def _skipped(about: dict[str, Any]) -> dict[str, Any]:
+def _read_skipped(about: dict[str, Any]) -> dict[str, Any]:
     return dict(about.get("skipped") or {})
 
 
@@ -193,17 +197,17 @@ def _is_whole(index: ShardIndex, about: dict[str, Any]) -> bool:
     )
 
 
-def _ends_with(index: ShardIndex, shard: str, size: int) -> bool:
+def _has_only_padding(index: ShardIndex, shard: str, size: int) -> bool:
     """Return True if only zeros follow the last member: else the index may lack the rest of the shard."""
     last = int((index.offsets + index.sizes).max()) if index.end is None else index.end
-    if size - last > _MOST_TAIL:
+    if size - last > _MAX_TAIL_BYTES:
         return False
     with open(shard, "rb") as stream:
         stream.seek(last)
         return not stream.read().strip(b"\0")
 
 
-def sampled_content(path: str) -> str:
+def compute_content_digest(path: str) -> str:
     """Return the SHA-256, hexadecimal, of a shard's blocks, evenly spread; of all of a small shard."""
     total = hashlib.sha256()
     size = os.stat(path).st_size

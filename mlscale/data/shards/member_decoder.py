@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mlscale.data.images.image_decoder import Report, decode_image
 from mlscale.data.images.pil import MAX_PIXELS
-from mlscale.data.images.resample import Choose, middle, resize
+from mlscale.data.images.resample import ChooseBox, find_middle_box, resize_region
 from mlscale.data.shards.secure_webdataset import IMAGE_EXTENSIONS, Decoder
 from mlscale.errors import MLScaleError
 
@@ -72,7 +72,7 @@ def decode_sample(
     extension: str,
     size: tuple[int, int] | None,
     channels: int | None = None,
-    choose: Choose | None = None,
+    choose: ChooseBox | None = None,
     *,
     max_pixels: int = MAX_PIXELS,
     report: Report | None = None,
@@ -92,7 +92,7 @@ def decode_sample(
         Exception: whatever a decoder raises; the caller adds shard and key.
     """
     if is_image(extension):
-        return decode_image(content, size, channels, choose or middle, max_pixels=max_pixels, report=report)
+        return decode_image(content, size, channels, choose or find_middle_box, max_pixels=max_pixels, report=report)
     value = decode_value(content, extension)
     array = np.asarray(value)
     if array.ndim not in (2, 3) or array.dtype.kind not in "uifb":
@@ -104,10 +104,10 @@ def decode_sample(
     # uint8 stays as it is, since it takes a quarter of the memory; all others become what a model takes.
     if array.dtype != np.uint8:
         array = array.astype(np.float32)
-    return array if choose is None or size is None else part_of(array, choose, size)
+    return array if choose is None or size is None else resize_array(array, choose, size)
 
 
-def part_of(array: Array, choose: Choose, size: tuple[int, int]) -> Array:
+def resize_array(array: Array, choose: ChooseBox, size: tuple[int, int]) -> Array:
     """Return the chosen part of (channels, height, width), resized to `size`; a new array of the same dtype."""
     box = choose(array.shape[1], array.shape[2], size)
-    return resize(array.transpose(1, 2, 0), box, size).transpose(2, 0, 1)
+    return resize_region(array.transpose(1, 2, 0), box, size).transpose(2, 0, 1)

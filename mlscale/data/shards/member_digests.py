@@ -18,18 +18,24 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.atomic_files import read_again
+from mlscale.atomic_files import suggest_restore
 from mlscale.data.shards.index_builder import load_or_scan
-from mlscale.data.shards.index_files import ShardIndex, beside, in_cache, load, save
-from mlscale.data.shards.shard_index import state_of
+from mlscale.data.shards.index_files import (
+    ShardIndex,
+    get_adjacent_index_path,
+    get_cached_index_path,
+    load_index,
+    save_index,
+)
+from mlscale.data.shards.shard_index import get_file_state
 from mlscale.data.shards.shard_paths import Shard
 from mlscale.errors import Exit, MLScaleError, raise_all
 
-_NAMED = 5
+_MAX_NAMES = 5
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedDigests:
     """The result of `record_digests`.
 
     Args:
@@ -50,7 +56,7 @@ class Recorded:
         return ", ".join(done)
 
 
-def record_digests(shards: Sequence[Shard], *, where: str, keep: str) -> Recorded:
+def record_digests(shards: Sequence[Shard], *, where: str, keep: str) -> RecordedDigests:
     """Read every member of all shards: write its digest to the index, or compare it with the recorded one.
 
     Args:
@@ -63,17 +69,17 @@ def record_digests(shards: Sequence[Shard], *, where: str, keep: str) -> Recorde
             tar or is corrupt; an index file can't be written. Of all shards at once.
     """
 
-    def one(shard: Shard) -> tuple[bool, int, Path] | MLScaleError:
+    def record_or_catch(shard: Shard) -> tuple[bool, int, Path] | MLScaleError:
         try:
-            return _record(shard, where, keep)
+            return _record_shard(shard, where, keep)
         except MLScaleError as problem:
             return problem
 
     with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(one, shards))
+        results = list(pool.map(record_or_catch, shards))
     raise_all([result for result in results if isinstance(result, MLScaleError)])
     done = [result for result in results if not isinstance(result, MLScaleError)]
-    return Recorded(
+    return RecordedDigests(
         shards=sum(is_new for is_new, _, _ in done),
         compared=sum(not is_new for is_new, _, _ in done),
         samples=sum(samples for _, samples, _ in done),
@@ -81,26 +87,26 @@ def record_digests(shards: Sequence[Shard], *, where: str, keep: str) -> Recorde
     )
 
 
-def _record(shard: Shard, where: str, keep: str) -> tuple[bool, int, Path]:
+def _record_shard(shard: Shard, where: str, keep: str) -> tuple[bool, int, Path]:
     """Return True if the digests are new, the shard's number of samples, and the path of its index file."""
     try:
         status = os.stat(shard.path)
-        # Folders that cannot be written are not collected here: a `save` that fails below is an error.
+        # Folders that cannot be written are not collected here: a `save_index` that fails below is an error.
         index = load_or_scan(shard, status, where, keep, {})
-        digests = _digests(shard, index, status)
+        digests = _compute_digests(shard, index, status)
     except OSError as error:
         raise MLScaleError(
             f"the shard {shard.path!r} cannot be read",
             where=where,
             why=error.strerror or str(error),
-            fix=read_again(shard.path),
+            fix=suggest_restore(shard.path),
         ) from error
-    path = _place(shard, keep)
+    path = _choose_index_path(shard, keep)
     if index.digests is not None:
-        _compare(shard, index, digests, where)
+        _compare_digests(shard, index, digests, where)
         return False, len(index.keys), path
     try:
-        save(path, shard.path, status, replace(index, digests=digests))
+        save_index(path, shard.path, status, replace(index, digests=digests))
     except OSError as error:
         raise MLScaleError(
             f"the index {str(path)!r} cannot be written",
@@ -112,7 +118,7 @@ def _record(shard: Shard, where: str, keep: str) -> tuple[bool, int, Path]:
     return True, len(index.keys), path
 
 
-def _digests(shard: Shard, index: ShardIndex, status: os.stat_result) -> NDArray[np.uint32]:
+def _compute_digests(shard: Shard, index: ShardIndex, status: os.stat_result) -> NDArray[np.uint32]:
     """Return the CRC-32 of each member, uint32 (n, m), 0 where a sample lacks it."""
     digests = np.zeros(index.offsets.shape, np.uint32)
     handle = os.open(shard.path, os.O_RDONLY)
@@ -121,7 +127,7 @@ def _digests(shard: Shard, index: ShardIndex, status: os.stat_result) -> NDArray
             content = os.pread(handle, int(index.sizes[sample, column]), int(index.offsets[sample, column]))
             digests[sample, column] = zlib.crc32(content)
         # Digests of a shard that was written meanwhile would belong to neither of its states.
-        if state_of(os.fstat(handle)) != state_of(status):
+        if get_file_state(os.fstat(handle)) != get_file_state(status):
             raise MLScaleError(
                 f"the shard {shard.path!r} was changed while its digests were computed",
                 fix="run it again once nothing writes to the shard",
@@ -131,24 +137,28 @@ def _digests(shard: Shard, index: ShardIndex, status: os.stat_result) -> NDArray
     return digests
 
 
-def _place(shard: Shard, keep: str) -> Path:
+def _choose_index_path(shard: Shard, keep: str) -> Path:
     # With 'auto' an index next to the shards is updated, and none is created there.
-    near, far = beside(shard.path), in_cache(shard.path)
-    return near if keep == "beside" or (keep == "auto" and load(near) is not None) else far
+    near, far = get_adjacent_index_path(shard.path), get_cached_index_path(shard.path)
+    return near if keep == "beside" or (keep == "auto" and load_index(near) is not None) else far
 
 
-def _compare(shard: Shard, index: ShardIndex, digests: NDArray[np.uint32], where: str) -> None:
+def _compare_digests(shard: Shard, index: ShardIndex, digests: NDArray[np.uint32], where: str) -> None:
     wrong = np.argwhere((digests != index.digests) & (index.offsets >= 0)).tolist()
     if not wrong:
         return
-    names = [f"{index.keys[sample]}.{index.extensions[column]}" for sample, column in wrong[:_NAMED]]
+    names = [f"{index.keys[sample]}.{index.extensions[column]}" for sample, column in wrong[:_MAX_NAMES]]
     # Both, since either file may hold the recorded digests.
-    files = [shlex.quote(str(path)) for path in (beside(shard.path), in_cache(shard.path)) if path.exists()]
+    files = [
+        shlex.quote(str(path))
+        for path in (get_adjacent_index_path(shard.path), get_cached_index_path(shard.path))
+        if path.exists()
+    ]
     raise MLScaleError(
         f"{len(wrong):,} member{'s' * (len(wrong) != 1)} of {shard.path!r} are not as they were when their digests "
         "were recorded",
         where=where,
-        why=f"{', '.join(names)}{', …' if len(wrong) > _NAMED else ''}",
+        why=f"{', '.join(names)}{', …' if len(wrong) > _MAX_NAMES else ''}",
         fix="restore the shard from where it came from; or, where you have changed it yourself, record it again: "
         f"rm {' '.join(files)}",
     )

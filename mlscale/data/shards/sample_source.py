@@ -16,7 +16,7 @@ from mlscale.errors import MLScaleError
 Label = int | str
 
 
-class Source(Protocol):
+class SampleSource(Protocol):
     """Samples with random access, encoded."""
 
     version: str
@@ -26,10 +26,10 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def key(self, sample: int) -> str:
+    def get_key(self, sample: int) -> str:
         """Return the name of a sample, unique in its split."""
 
-    def read(self, sample: int) -> tuple[str, bytes]:
+    def read_image(self, sample: int) -> tuple[str, bytes]:
         """Return extension and bytes of a sample's image. May be called by several threads."""
 
 
@@ -62,16 +62,16 @@ class TarSource:
     ) -> None:
         self._index, self._skip_incomplete = index, skip_incomplete
         label_key = label_key.lower()
-        self._columns = self._image_columns(image_key, label_key, where)
+        self._columns = self._find_image_columns(image_key, label_key, where)
         for column in self._columns:
             # Before any member is read, since a pickle runs code when it is decoded.
             check_extension(index.extensions[column], allow=allow, where="data.image_key")
-        self._label_column = self._find_labels(label_key, allow, where)
+        self._label_column = self._find_label_column(label_key, allow, where)
         # Everything below may rely on every sample having an image and a label.
-        self._index = self._complete(label_key, where)
-        self._column = self._choose(where)
-        self.raw_labels: list[Label] = self._labels(label_key, where) if one else []
-        self.version = self._index.digest()
+        self._index = self._select_complete(label_key, where)
+        self._column = self._choose_image_columns(where)
+        self.raw_labels: list[Label] = self._decode_labels(label_key, where) if one else []
+        self.version = self._index.compute_data_version()
 
     @property
     def index(self) -> Index:
@@ -81,35 +81,35 @@ class TarSource:
     def __len__(self) -> int:
         return len(self._index)
 
-    def key(self, sample: int) -> str:
-        return self._index.place(sample)
+    def get_key(self, sample: int) -> str:
+        return self._index.get_sample_name(sample)
 
-    def read(self, sample: int) -> tuple[str, bytes]:
-        return self._read(sample, int(self._column[sample]))
+    def read_image(self, sample: int) -> tuple[str, bytes]:
+        return self._read_member(sample, int(self._column[sample]))
 
     def read_label(self, sample: int) -> tuple[str, bytes]:
         """Return extension and bytes of a sample's label member. May be called by several threads."""
-        return self._read(sample, self._label_column)
+        return self._read_member(sample, self._label_column)
 
     def read_labels(self) -> tuple[str, list[bytes]]:
         """Return extension and bytes of the label members of all samples. For small ones."""
-        return self._index.extensions[self._label_column], self._index.read_all(self._label_column)
+        return self._index.extensions[self._label_column], self._index.read_column(self._label_column)
 
-    def label_checksums(self) -> NDArray[np.uint32]:
+    def compute_label_checksums(self) -> NDArray[np.uint32]:
         """Return the CRC-32 of each label member, (n,). Members are read only if it is not recorded."""
-        return self._index.checksums(self._label_column)
+        return self._index.compute_checksums(self._label_column)
 
-    def _read(self, sample: int, column: int) -> tuple[str, bytes]:
+    def _read_member(self, sample: int, column: int) -> tuple[str, bytes]:
         try:
-            return self._index.extensions[column], self._index.read(sample, column)
+            return self._index.extensions[column], self._index.read_member(sample, column)
         # As a BadSample, so that `data.on_bad_sample` decides.
         except CorruptMemberError as error:
             from mlscale.data.order.bad_samples import BadSample  # with torch, which is not needed to read
 
             where = f"its .{self._index.extensions[column]} member in {error.where}"
-            raise BadSample(sample, self.key(sample), "is corrupt", where=where, why=error.why) from error
+            raise BadSample(sample, self.get_key(sample), "is corrupt", where=where, why=error.why) from error
 
-    def _image_columns(self, image_key: str | None, label_key: str, where: str) -> list[int]:
+    def _find_image_columns(self, image_key: str | None, label_key: str, where: str) -> list[int]:
         extensions = self._index.extensions
         if image_key is None:
             wanted = [extension for extension in extensions if is_image(extension) and extension != label_key]
@@ -122,19 +122,19 @@ class TarSource:
             raise MLScaleError(
                 "the samples have no image" if image_key is None else f"the samples have no '.{image_key}' member",
                 where=where if image_key is None else "data.image_key",
-                why=f"their members are: {_dotted(extensions)}",
-                fix=f"data.image_key=<one of {_dotted(extensions)}>",
+                why=f"their members are: {_format_extensions(extensions)}",
+                fix=f"data.image_key=<one of {_format_extensions(extensions)}>",
             )
         return [extensions.index(extension) for extension in wanted]
 
-    def _complete(self, label_key: str, where: str) -> Index:
+    def _select_complete(self, label_key: str, where: str) -> Index:
         """Return the index of the samples that have an image and a label.
 
         Raises:
             MLScaleError: a sample is incomplete, and not to be skipped; or all are.
         """
         index = self._index
-        images = _dotted([index.extensions[column] for column in self._columns])
+        images = _format_extensions([index.extensions[column] for column in self._columns])
         lacking: dict[str, NDArray[np.bool_]] = {
             images: np.logical_and.reduce(index.offsets[:, self._columns] < 0, axis=1),
             f".{label_key}": index.offsets[:, self._label_column] < 0,
@@ -142,63 +142,64 @@ class TarSource:
         for member, absent in lacking.items():
             # If all samples lack it the key is wrong, and skipping would leave none.
             if absent.any() and (not self._skip_incomplete or absent.all()):
-                raise self._missing(absent, member, where)
+                raise self._build_missing_error(absent, member, where)
         incomplete = lacking[images] | lacking[f".{label_key}"]
         if not incomplete.any():
             return index
         if incomplete.all():
-            raise self._missing(incomplete, f"{images} and .{label_key}", where)
+            raise self._build_missing_error(incomplete, f"{images} and .{label_key}", where)
         counts = ", ".join(f"without {member}: {int(absent.sum()):,}" for member, absent in lacking.items())
         report_once(
             f"data      {where}: skipped incomplete samples: {int(incomplete.sum()):,} of {len(index):,} ({counts}), "
-            f"the first: {index.place(int(np.argmax(incomplete)))}"
+            f"the first: {index.get_sample_name(int(np.argmax(incomplete)))}"
         )
-        return index.only(~incomplete)
+        return index.select_samples(~incomplete)
 
-    def _choose(self, where: str) -> NDArray[np.intp]:
+    def _choose_image_columns(self, where: str) -> NDArray[np.intp]:
         """Return the column of each sample's image."""
         present = self._index.offsets[:, self._columns] >= 0
         counts = present.sum(axis=1)
         names = [self._index.extensions[column] for column in self._columns]
         if (counts > 1).any():
+            sample_name = self._index.get_sample_name(int(np.argmax(counts > 1)))
             raise MLScaleError(
                 "it is not clear which member is the image",
                 where=where,
-                why=f"sample {self._index.place(int(np.argmax(counts > 1)))} has several: {_dotted(names)}",
+                why=f"sample {sample_name} has several: {_format_extensions(names)}",
                 fix=f"data.image_key={min(names, key=len)}",
             )
         columns: NDArray[np.intp] = np.asarray(self._columns, np.intp)[present.argmax(axis=1)]
         return columns
 
-    def _find_labels(self, label_key: str, allow: Collection[str], where: str) -> int:
+    def _find_label_column(self, label_key: str, allow: Collection[str], where: str) -> int:
         """Return the column of labels."""
         extensions = self._index.extensions
         if label_key not in extensions:
             raise MLScaleError(
                 f"the samples have no label '.{label_key}'",
                 where=where,
-                why=f"their members are: {_dotted(extensions)}",
-                fix=f"data.label_key=<one of {_dotted(extensions)}>",
+                why=f"their members are: {_format_extensions(extensions)}",
+                fix=f"data.label_key=<one of {_format_extensions(extensions)}>",
             )
         check_extension(label_key, allow=allow, where="data.label_key")
         return extensions.index(label_key)
 
-    def _labels(self, label_key: str, where: str) -> list[Label]:
-        contents = self._index.read_all(self._label_column)
-        return [self._label(content, label_key, sample, where) for sample, content in enumerate(contents)]
+    def _decode_labels(self, label_key: str, where: str) -> list[Label]:
+        contents = self._index.read_column(self._label_column)
+        return [self._decode_sample_label(content, label_key, sample, where) for sample, content in enumerate(contents)]
 
-    def _label(self, content: bytes, extension: str, sample: int, where: str) -> Label:
+    def _decode_sample_label(self, content: bytes, extension: str, sample: int, where: str) -> Label:
         try:
-            return as_label(content, extension)
+            return decode_label(content, extension)
         except Exception as error:
             raise MLScaleError(
-                f"the label of sample {self._index.place(sample)} cannot be read",
+                f"the label of sample {self._index.get_sample_name(sample)} cannot be read",
                 where=where,
                 why=f"{error} (its .{extension} member begins {content[:40]!r})",
                 fix="a label is a whole number from 0, or the name of a class",
             ) from error
 
-    def _missing(self, absent: NDArray[np.bool_], member: str, where: str) -> MLScaleError:
+    def _build_missing_error(self, absent: NDArray[np.bool_], member: str, where: str) -> MLScaleError:
         first = int(np.argmax(absent))
         key, shard = self._index.keys[first], self._index.shard[first]
         # What `tar --append` and joined shards leave: a member that was meant to replace the one before.
@@ -206,7 +207,7 @@ class TarSource:
         return MLScaleError(
             f"{int(absent.sum())} of {len(self._index)} samples have no {member} member",
             where=where,
-            why=f"the first is {self._index.place(first)}"
+            why=f"the first is {self._index.get_sample_name(first)}"
             + (f", a key that is in this shard {times} times" if times > 1 else ""),
             fix="data.incomplete=skip leaves them out"
             if not absent.all()
@@ -214,7 +215,7 @@ class TarSource:
         )
 
 
-def as_label(content: bytes, extension: str) -> Label:
+def decode_label(content: bytes, extension: str) -> Label:
     """Return a whole number or a class name, from the bytes of a label member.
 
     A `.cls` or `.txt` member that is not a number is the name of a class.
@@ -242,5 +243,5 @@ def as_label(content: bytes, extension: str) -> Label:
     return value
 
 
-def _dotted(extensions: Collection[str]) -> str:
+def _format_extensions(extensions: Collection[str]) -> str:
     return ", ".join(f".{extension}" for extension in extensions)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import braceexpand
 
-from mlscale.data.cache_folder import cache_dir, write_aside
-from mlscale.data.shards.system_files import without_system_files
+from mlscale.data.cache_folder import get_cache_dir, write_aside
+from mlscale.data.shards.system_files import drop_system_files
 from mlscale.errors import Exit, MLScaleError, raise_all
 
 Spec = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -56,7 +56,7 @@ def find_shards(spec: Spec, *, where: str, allow: Collection[str] = ()) -> list[
         entries = [entry for entry in entries if entry != ""]
     for entry in entries:
         try:
-            paths += _expand(os.fspath(entry), where, allow)
+            paths += _expand_entry(os.fspath(entry), where, allow)
         except MLScaleError as problem:
             problems.append(problem)
     for path in paths:
@@ -65,12 +65,12 @@ def find_shards(spec: Spec, *, where: str, allow: Collection[str] = ()) -> list[
         except MLScaleError as problem:
             problems.append(problem)
     raise_all(problems)
-    return [Shard(name, path) for name, path in zip(_names(paths), paths, strict=True)]
+    return [Shard(name, path) for name, path in zip(_derive_shard_names(paths), paths, strict=True)]
 
 
-def _expand(entry: str, where: str, allow: Collection[str]) -> list[str]:
+def _expand_entry(entry: str, where: str, allow: Collection[str]) -> list[str]:
     if entry.startswith("pipe:"):
-        return [_materialise(entry.removeprefix("pipe:"), where, allow)]
+        return [_materialise_pipe(entry.removeprefix("pipe:"), where, allow)]
     if entry.startswith("file://"):
         entry = entry.removeprefix("file://")
     if scheme := _SCHEME.match(entry):
@@ -83,14 +83,14 @@ def _expand(entry: str, where: str, allow: Collection[str]) -> list[str]:
         )
     path = os.path.expanduser(entry)
     if os.path.isdir(path):
-        return _folder(path, where)
+        return _list_folder(path, where)
     if os.path.exists(path):
         return [path]
-    return _pattern(path, where)
+    return _expand_pattern(path, where)
 
 
-def _folder(path: str, where: str) -> list[str]:
-    names = without_system_files([name for name in sorted(os.listdir(path)) if name.endswith(".tar")], where=where)
+def _list_folder(path: str, where: str) -> list[str]:
+    names = drop_system_files([name for name in sorted(os.listdir(path)) if name.endswith(".tar")], where=where)
     if names:
         return [os.path.join(path, name) for name in names]
     # A folder of compressed shards gets the message about compression.
@@ -105,49 +105,50 @@ def _folder(path: str, where: str) -> list[str]:
     )
 
 
-def _pattern(path: str, where: str) -> list[str]:
+def _expand_pattern(path: str, where: str) -> list[str]:
     try:
         parts = list(braceexpand.braceexpand(path))
     # Unbalanced braces are part of a name.
     except ValueError:
         parts = [path]
-    found: list[str] = []
+    matches: list[str] = []
     missing: list[str] = []
     for part in parts:
         matched = [part] if os.path.exists(part) else sorted(glob.glob(part)) if glob.has_magic(part) else []
-        found += matched
+        matches += matched
         if not matched:
             missing.append(part)
     if not missing:
-        return found
+        return matches
     if len(parts) == 1 and not glob.has_magic(path):
-        raise _no_such_path(path, where)
+        raise _build_missing_path_error(path, where)
     raise MLScaleError(
         f"{len(missing)} of the {len(parts)} shards of {path!r} are missing"
         if len(parts) > 1
         else f"no shard matches {path!r}",
         where=where,
-        why=f"not there: {', '.join(missing[:3])}{', …' if len(missing) > 3 else ''} (looked in {_parent(path)})",
-        fix=_nearest(missing[0], where),
+        why=f"not there: {', '.join(missing[:3])}{', …' if len(missing) > 3 else ''} "
+        f"(looked in {_find_existing_parent(path)})",
+        fix=_suggest_nearest(missing[0], where),
     )
 
 
-def _no_such_path(path: str, where: str) -> MLScaleError:
+def _build_missing_path_error(path: str, where: str) -> MLScaleError:
     return MLScaleError(
         f"the path {path!r} does not exist",
         where=where,
-        why=f"{_parent(path)} is the last folder on the way that does",
-        fix=_nearest(path, where),
+        why=f"{_find_existing_parent(path)} is the last folder on the way that does",
+        fix=_suggest_nearest(path, where),
     )
 
 
-def _parent(path: str) -> Path:
+def _find_existing_parent(path: str) -> Path:
     """Return the deepest folder on the way to `path` that exists."""
     return next(folder for folder in Path(path).absolute().parents if folder.is_dir())
 
 
-def _nearest(path: str, where: str) -> str:
-    parent = _parent(path)
+def _suggest_nearest(path: str, where: str) -> str:
+    parent = _find_existing_parent(path)
     sought = Path(path).absolute().relative_to(parent).parts[0]
     near = difflib.get_close_matches(sought, os.listdir(parent), n=1)
     return f"{where}={shlex.quote(str(parent / near[0]))}" if near else f"{where}=<path, pattern or folder>"
@@ -168,7 +169,7 @@ def _check_kind(path: str, where: str) -> None:
             )
 
 
-def _names(paths: Sequence[str]) -> list[str]:
+def _derive_shard_names(paths: Sequence[str]) -> list[str]:
     """Return file names if they are unique, else paths from the folder that all shards share."""
     names = [os.path.basename(path) for path in paths]
     if len(set(names)) == len(names):
@@ -179,7 +180,7 @@ def _names(paths: Sequence[str]) -> list[str]:
     return [Path(path).relative_to(top).as_posix() for path in full]
 
 
-def _materialise(command: str, where: str, allow: Collection[str]) -> str:
+def _materialise_pipe(command: str, where: str, allow: Collection[str]) -> str:
     """Run a `pipe:` command once; its output is kept in the cache, under a digest of the command."""
     if "pipe" not in allow:
         raise MLScaleError(
@@ -190,7 +191,7 @@ def _materialise(command: str, where: str, allow: Collection[str]) -> str:
         )
     # Another command, such as one for another version of the data, is another file.
     digest = hashlib.sha256(command.encode()).hexdigest()[:16]
-    folder = cache_dir() / "pipes" / digest
+    folder = get_cache_dir() / "pipes" / digest
     # A folder that exists is complete: `write_aside` renames it at the end.
     if not folder.exists():
         with write_aside(folder) as aside:
@@ -198,11 +199,11 @@ def _materialise(command: str, where: str, allow: Collection[str]) -> str:
                 # A shell, because webdataset's pipe: means one; the user has allowed it by name.
                 done = subprocess.run(command, shell=True, stdout=output, stderr=subprocess.PIPE)  # noqa: S602
             if done.returncode != 0 or (aside / "shard.tar").stat().st_size == 0:
-                said = done.stderr.decode(errors="replace").strip().splitlines()
+                error_lines = done.stderr.decode(errors="replace").strip().splitlines()
                 raise MLScaleError(
                     f"the command {command!r} gave no shard",
                     where=where,
-                    why=f"exit code {done.returncode}" + (f": {said[-1]}" if said else ", and no output"),
+                    why=f"exit code {done.returncode}" + (f": {error_lines[-1]}" if error_lines else ", and no output"),
                     fix="run the command in a shell and see what it prints",
                     exit=Exit.ENVIRONMENT,
                 )

@@ -20,7 +20,7 @@ _FOLDERS = {
 }
 
 
-class Skipped(NamedTuple):
+class SkippedFiles(NamedTuple):
     """The number of skipped files of one kind, and the first of them."""
 
     number: int
@@ -40,10 +40,10 @@ def is_system_folder(path: str) -> bool:
     return any(part in _FOLDERS for part in path.lower().split("/"))
 
 
-def without_system_files(paths: Iterable[str], *, where: str) -> list[str]:
+def drop_system_files(paths: Iterable[str], *, where: str) -> list[str]:
     """Return the paths that are a user's own; the number of others is reported on stderr."""
     own: list[str] = []
-    skipped: dict[str, Skipped] = {}
+    skipped: dict[str, SkippedFiles] = {}
     for path in paths:
         if is_system_file(path):
             count_skipped(skipped, KIND, path)
@@ -53,13 +53,13 @@ def without_system_files(paths: Iterable[str], *, where: str) -> list[str]:
     return own
 
 
-def count_skipped(skipped: dict[str, Skipped], kind: str, name: str) -> None:
+def count_skipped(skipped: dict[str, SkippedFiles], kind: str, name: str) -> None:
     """Add one to the count of a kind."""
     before = skipped.get(kind)
-    skipped[kind] = Skipped(1, name) if before is None else Skipped(before.number + 1, before.first)
+    skipped[kind] = SkippedFiles(1, name) if before is None else SkippedFiles(before.number + 1, before.first)
 
 
-def report_skipped(skipped: Mapping[str, Skipped], *, where: str) -> None:
+def report_skipped(skipped: Mapping[str, SkippedFiles], *, where: str) -> None:
     """Print one line on stderr for each kind; see `report_once`."""
     for kind, (number, first) in skipped.items():
         report_once(f"data      {where}: {kind}: {number:,}, the first: {first}")

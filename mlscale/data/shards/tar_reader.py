@@ -26,13 +26,13 @@ _NO_CONTENT = (b"1", b"2", b"3", b"4", b"5", b"6")
 """Kinds whose size field does not count: links, devices, folders, pipes."""
 _SKIPPED_CONTENT = (b"V", b"D", b"A", b"I")
 """A label, GNU's folder lists, access rights and inodes: about the archive, and not of it."""
-_MATTERS = (b" path=", b" linkpath=", b" size=", b" GNU.sparse.", b" hdrcharset=")
+_RELEVANT_RECORDS = (b" path=", b" linkpath=", b" size=", b" GNU.sparse.", b" hdrcharset=")
 """Records of an extended header that change where a member is, what it is called, or what it holds."""
 # Names and a few records take kilobytes: more is corruption, and is not read into memory.
-_MOST_EXTENDED = 1 << 20
+_MAX_EXTENDED_BYTES = 1 << 20
 _CHUNK = 1 << 20
 # The count is for an error message, which must not take minutes.
-_MOST_COUNTED = 1 << 30
+_MAX_COUNTED_BYTES = 1 << 30
 _RECORD = 20 * BLOCK
 """Writers pad an archive to a multiple of this by default, or not at all."""
 
@@ -50,7 +50,7 @@ class CorruptTarError(tarfile.ReadError):
         self.offset, self.is_cut = offset, is_cut
 
 
-class Member(NamedTuple):
+class TarMember(NamedTuple):
     """A member that is not a folder.
 
     Attributes:
@@ -91,28 +91,28 @@ class TarReader:
         self.end = 0
         self.surplus = 0
 
-    def __iter__(self) -> Iterator[Member]:
+    def __iter__(self) -> Iterator[TarMember]:
         """Yield the members in order.
 
         Raises:
             CorruptTarError: a part of the tar is missing or overwritten, or a member is sparse.
         """
         offset, extended = 0, self._globals
-        while (header := self._header(offset)) is not None:
+        while (header := self._read_header(offset)) is not None:
             if header == _ZEROS:
                 if extended is not self._globals:
                     raise CorruptTarError(f"the extended header before byte {offset:,} belongs to no member", offset)
-                if (further := self._after_end(offset)) is None:
+                if (further := self._find_next_archive(offset)) is None:
                     return
                 offset = further
                 continue
-            size = _checked(header, offset)
+            size = _read_size(header, offset)
             # The type flag; the content follows the header.
             kind, start = header[156:157], offset + BLOCK
             if kind in _NO_CONTENT:
-                size = self._size_of_link(header, start, size) if kind == b"1" else 0
+                size = self._measure_link(header, start, size) if kind == b"1" else 0
             if extended:
-                size = _extended_size(extended, size, offset, kind)
+                size = _read_extended_size(extended, size, offset, kind)
             if start + size > self._length:
                 raise CorruptTarError(
                     f"the member whose header is at byte {offset} has {size:,} bytes, and the file ends "
@@ -122,9 +122,9 @@ class TarReader:
                 )
             following = start + -(-size // BLOCK) * BLOCK
             if kind in (b"x", b"X", b"g", b"L", b"K"):
-                extended = self._extend(kind, start, size, offset, extended)
+                extended = self._extend_records(kind, start, size, offset, extended)
             elif kind not in _SKIPPED_CONTENT:
-                if (member := _member(header, kind, start, size, extended, offset)) is not None:
+                if (member := _parse_member(header, kind, start, size, extended, offset)) is not None:
                     yield member
                 if size:
                     self._last_content = start + size
@@ -134,20 +134,20 @@ class TarReader:
 
     def count_following(self, offset: int) -> int:
         """Return the number of headers after a byte, within a gibibyte; those without a magic word are not counted."""
-        found, start = 0, -(-offset // BLOCK) * BLOCK
-        stop = start + _MOST_COUNTED
+        header_count, start = 0, -(-offset // BLOCK) * BLOCK
+        stop = start + _MAX_COUNTED_BYTES
         while start < stop and (chunk := os.pread(self._handle, _CHUNK, start)):
             at = chunk.find(b"ustar")
             while at >= 0:
                 # The magic word is at byte 257 of a header, the type flag at byte 156.
                 block = at - 257
                 if block >= 0 and block % BLOCK == 0 and is_header(chunk[block : block + BLOCK]):
-                    found += chunk[block + 156 : block + 157] in (*_FILES, *_NO_CONTENT)
+                    header_count += chunk[block + 156 : block + 157] in (*_FILES, *_NO_CONTENT)
                 at = chunk.find(b"ustar", at + 1)
             start += len(chunk)
-        return found
+        return header_count
 
-    def _header(self, offset: int) -> bytes | None:
+    def _read_header(self, offset: int) -> bytes | None:
         header = os.pread(self._handle, BLOCK, offset)
         if len(header) == BLOCK:
             return header
@@ -157,7 +157,7 @@ class TarReader:
             is_cut=True,
         )
 
-    def _size_of_link(self, header: bytes, start: int, size: int) -> int:
+    def _measure_link(self, header: bytes, start: int, size: int) -> int:
         """Return the size of a hard link's own content. Writers state the size of the file that it links to, and only
         some of them repeat the content: then no header follows."""
         # In tars before POSIX a hard link has no content of its own.
@@ -166,29 +166,31 @@ class TarReader:
         after = os.pread(self._handle, BLOCK, start)
         return 0 if after == _ZEROS or is_header(after) else size
 
-    def _extend(self, kind: bytes, start: int, size: int, offset: int, extended: dict[str, bytes]) -> dict[str, bytes]:
+    def _extend_records(
+        self, kind: bytes, start: int, size: int, offset: int, extended: dict[str, bytes]
+    ) -> dict[str, bytes]:
         """Return the records of an extended header, added to those of the headers before it."""
-        if size > _MOST_EXTENDED:
+        if size > _MAX_EXTENDED_BYTES:
             raise CorruptTarError(f"the extended header at byte {offset} has {size:,} bytes", offset)
         content = os.pread(self._handle, size, start)
         # GNU's long names: the content is the name itself, and no list of records.
         if kind in (b"L", b"K"):
             return {**extended, "path" if kind == b"L" else "linkpath": content.partition(b"\0")[0]}
-        if not any(word in content for word in _MATTERS):
+        if not any(word in content for word in _RELEVANT_RECORDS):
             return extended
-        records = _records(content, offset)
+        records = _parse_records(content, offset)
         if kind == b"g":
             self._globals = {**self._globals, **records}
         return {**extended, **records}
 
-    def _after_end(self, end: int) -> int | None:
+    def _find_next_archive(self, end: int) -> int | None:
         """Return the byte at which a further archive begins, given a first block of zeros; None at the end of the file.
 
         Raises:
             CorruptTarError: the zeros are not the end of an archive.
         """
         self.end = end
-        following = self._next_data(end)
+        following = self._find_next_data(end)
         if following is None:
             if self._length - end > END and not _is_padding(self._begin, end, self._length):
                 self.surplus = self._length - end - END
@@ -212,7 +214,7 @@ class TarReader:
             end,
         )
 
-    def _next_data(self, offset: int) -> int | None:
+    def _find_next_data(self, offset: int) -> int | None:
         """Return the offset of the first block from `offset` on that is not all zeros; None if there is none."""
         while chunk := os.pread(self._handle, _CHUNK, offset):
             if zeros := len(chunk) - len(chunk.lstrip(b"\0")):
@@ -229,30 +231,30 @@ class TarReader:
         return not os.pread(self._handle, self._last_content - start, start).strip(b"\0")
 
 
-def _member(
+def _parse_member(
     header: bytes, kind: bytes, start: int, size: int, extended: dict[str, bytes], offset: int
-) -> Member | None:
+) -> TarMember | None:
     """Return the member of a header; None for a folder."""
     if kind == b"S" or (extended and any(key.startswith("GNU.sparse.") for key in extended)):
         raise CorruptTarError(f"the member whose header is at byte {offset} is sparse: its zeros are left out", offset)
     if kind == b"M":
         raise CorruptTarError(f"the member whose header is at byte {offset} begins in another volume", offset)
-    raw = extended["path"] if extended and "path" in extended else _stored_name(header)
+    raw = extended["path"] if extended and "path" in extended else _read_stored_name(header)
     if kind == b"5" or (kind in _FILES and raw.endswith(b"/")):  # how the oldest tars wrote folders
         return None
     name = raw.decode("utf-8", "surrogateescape")
     if kind in _FILES:
-        return Member(name, FILE, start, size)
+        return TarMember(name, FILE, start, size)
     if kind not in (b"1", b"2"):
-        return Member(name, SPECIAL, start, size)
+        return TarMember(name, SPECIAL, start, size)
     stated = extended.get("linkpath") if extended else None
     target = (header[157:257].partition(b"\0")[0] if stated is None else stated).decode("utf-8", "surrogateescape")
     if kind == b"2":
-        return Member(name, SYMBOLIC_LINK, start, 0, target)
-    return Member(name, FILE if size else HARD_LINK, start, size, target)
+        return TarMember(name, SYMBOLIC_LINK, start, 0, target)
+    return TarMember(name, FILE if size else HARD_LINK, start, size, target)
 
 
-def _stored_name(header: bytes) -> bytes:
+def _read_stored_name(header: bytes) -> bytes:
     name = header[:100].partition(b"\0")[0]
     if header[257:263] != b"ustar\0":  # GNU's own kind keeps other things where the prefix is
         return name
@@ -261,7 +263,7 @@ def _stored_name(header: bytes) -> bytes:
     return prefix + b"/" + name if prefix else name
 
 
-def _checked(header: bytes, offset: int) -> int:
+def _read_size(header: bytes, offset: int) -> int:
     """Return the size that a header states."""
     if not is_header(header):
         raise CorruptTarError(f"what is at byte {offset:,} is not a header: its checksum is wrong", offset)
@@ -297,7 +299,7 @@ def is_header(header: bytes) -> bool:
     return stated == total - 256 * (sum(byte > 127 for byte in header) - own)
 
 
-def _records(content: bytes, offset: int) -> dict[str, bytes]:
+def _parse_records(content: bytes, offset: int) -> dict[str, bytes]:
     """Return the records of an extended header, each 'length key=value\\n'."""
     records: dict[str, bytes] = {}
     at = 0
@@ -315,7 +317,7 @@ def _records(content: bytes, offset: int) -> dict[str, bytes]:
     return records
 
 
-def _extended_size(extended: dict[str, bytes], size: int, offset: int, kind: bytes) -> int:
+def _read_extended_size(extended: dict[str, bytes], size: int, offset: int, kind: bytes) -> int:
     """Return the size that an extended header states, for kinds that have content."""
     stated = extended.get("size")
     if stated is None or kind in (*_NO_CONTENT, b"x", b"X", b"g", b"L", b"K"):

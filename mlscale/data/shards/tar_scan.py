@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from mlscale.data.shards.secure_webdataset import base_plus_ext
-from mlscale.data.shards.system_files import KIND, Skipped, count_skipped, is_system_file
-from mlscale.data.shards.tar_reader import FILE, HARD_LINK, SYMBOLIC_LINK, CorruptTarError, Member, TarReader
+from mlscale.data.shards.system_files import KIND, SkippedFiles, count_skipped, is_system_file
+from mlscale.data.shards.tar_reader import FILE, HARD_LINK, SYMBOLIC_LINK, CorruptTarError, TarMember, TarReader
 
 LINKS = "skipped symbolic links (tar -h stores what they point to)"
 DEVICES = "skipped devices and pipes"
@@ -22,19 +22,19 @@ SURPLUS = "shards with an unusual number of zeros at their end: samples may be m
 # As webdataset has it, which leaves out members of these names as metadata.
 _META = re.compile(r"__[^/]*__($|/)")
 
-Place = tuple[int, int]
+MemberSpan = tuple[int, int]
 """Offset and size, in bytes."""
 
 
-class Sample(NamedTuple):
+class TarSample(NamedTuple):
     """Members that share what is before the first dot of their names, by their extensions."""
 
     key: str
-    members: dict[str, Place]
+    members: dict[str, MemberSpan]
 
 
 @dataclass(frozen=True)
-class Scanned:
+class TarContents:
     """The contents of a tar.
 
     Args:
@@ -43,8 +43,8 @@ class Scanned:
         end: the byte at which the last member ends.
     """
 
-    samples: list[Sample] = field(default_factory=list)
-    skipped: dict[str, Skipped] = field(default_factory=dict)
+    samples: list[TarSample] = field(default_factory=list)
+    skipped: dict[str, SkippedFiles] = field(default_factory=dict)
     end: int = 0
 
 
@@ -66,7 +66,7 @@ class _DuplicateMemberError(CorruptTarError):
     """A member that the sample before it has already."""
 
 
-def scan(path: str, length: int) -> Scanned:
+def scan_tar(path: str, length: int) -> TarContents:
     """Return the samples of a tar of `length` bytes.
 
     Raises:
@@ -75,11 +75,11 @@ def scan(path: str, length: int) -> Scanned:
     """
     handle = os.open(path, os.O_RDONLY)
     try:
-        reader, scanned = TarReader(handle, length), Scanned()
+        reader, scanned = TarReader(handle, length), TarContents()
         try:
             if length == 0:
                 raise CorruptTarError("the file has no bytes", 0, is_cut=True)
-            _group(_followed(reader, scanned), scanned)
+            _group_members(_resolve_links(reader, scanned), scanned)
         except CorruptTarError as error:
             lost = LostSamplesError(str(error), error.offset, is_cut=error.is_cut)
             lost.whole, lost.is_duplicate = len(scanned.samples), isinstance(error, _DuplicateMemberError)
@@ -95,25 +95,25 @@ def scan(path: str, length: int) -> Scanned:
     return replace(scanned, end=reader.end)
 
 
-def _followed(members: Iterable[Member], scanned: Scanned) -> Iterator[tuple[str, int, int]]:
+def _resolve_links(members: Iterable[TarMember], scanned: TarContents) -> Iterator[tuple[str, int, int]]:
     """Yield name, offset and size of each file; a hard link has those of the file that it links to."""
-    places: dict[str, Place] = {}
+    spans: dict[str, MemberSpan] = {}
     for name, kind, start, size, target in members:
         if kind == HARD_LINK:
             # A link may name its target with or without the './' of the member.
-            place = places.get(target) or places.get(target.removeprefix("./"))
-            if place is None:
+            span = spans.get(target) or spans.get(target.removeprefix("./"))
+            if span is None:
                 # The start of the content is known, and the header is the block before it.
                 raise CorruptTarError(f"{name!r} is a hard link to {target!r}, which is not before it", start - 512)
-            start, size = place
+            start, size = span
         elif kind != FILE:
             count_skipped(scanned.skipped, LINKS if kind == SYMBOLIC_LINK else DEVICES, name)
             continue
-        places[name.removeprefix("./")] = (start, size)
+        spans[name.removeprefix("./")] = (start, size)
         yield name, start, size
 
 
-def _group(files: Iterable[tuple[str, int, int]], scanned: Scanned) -> None:
+def _group_members(files: Iterable[tuple[str, int, int]], scanned: TarContents) -> None:
     """Put members together to samples.
 
     Those of a sample need not be neighbours: `tar cf shard.tar .` writes files in whatever order the folder lists them.
@@ -121,7 +121,7 @@ def _group(files: Iterable[tuple[str, int, int]], scanned: Scanned) -> None:
     counted. Right behind its sample it is an error, as in webdataset: which members belong together can't be known.
     """
     samples = scanned.samples
-    latest: dict[str, Sample] = {}
+    latest: dict[str, TarSample] = {}
     for name, offset, size in files:
         if is_system_file(name):
             count_skipped(scanned.skipped, KIND, name)
@@ -140,6 +140,6 @@ def _group(files: Iterable[tuple[str, int, int]], scanned: Scanned) -> None:
             count_skipped(scanned.skipped, AGAIN, key)
             sample = None
         if sample is None:
-            sample = latest[key] = Sample(key, {})
+            sample = latest[key] = TarSample(key, {})
             samples.append(sample)
         sample.members[extension] = (offset, size)

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from mlscale.data.images.labelled_images import ImageData
 from mlscale.data.images.pil import MAX_PIXELS
 from mlscale.data.label_kinds import LABELS
-from mlscale.data.order.policy import Policy, whole_shares
-from mlscale.data.shards.index_builder import KEEP, build_index
-from mlscale.data.shards.member_digests import Recorded, record_digests
-from mlscale.data.shards.sample_source import Source, TarSource
+from mlscale.data.order.policy import Policy, normalise_shares
+from mlscale.data.shards.index_builder import INDEX_LOCATIONS, build_index
+from mlscale.data.shards.member_digests import RecordedDigests, record_digests
+from mlscale.data.shards.sample_source import SampleSource, TarSource
 from mlscale.data.shards.shard_index import Index
 from mlscale.data.shards.shard_paths import Shard, Spec, find_shards
-from mlscale.errors import MLScaleError, all_of
+from mlscale.errors import MLScaleError, call_all
 
-_ALLOWABLE = ("pickle", "pipe")
+_ALLOWED_FEATURES = ("pickle", "pipe")
 _INCOMPLETE = ("error", "skip")
 
 
@@ -94,14 +94,14 @@ class WebDataset(ImageData):
             classes=classes,
             max_pixels=max_pixels,
         )
-        if unknown := [word for word in allow if word not in _ALLOWABLE]:
+        if unknown := [word for word in allow if word not in _ALLOWED_FEATURES]:
             raise MLScaleError(
                 f"data.allow has {unknown[0]!r}",
                 where="data.allow",
-                why=f"the words are: {', '.join(_ALLOWABLE)}",
+                why=f"the words are: {', '.join(_ALLOWED_FEATURES)}",
                 fix="data.allow=[]",
             )
-        for name, value, options in (("index", index, KEEP), ("incomplete", incomplete, _INCOMPLETE)):
+        for name, value, options in (("index", index, INDEX_LOCATIONS), ("incomplete", incomplete, _INCOMPLETE)):
             if value not in options:
                 raise MLScaleError(
                     f"data.{name} is {value!r}",
@@ -143,20 +143,20 @@ class WebDataset(ImageData):
                 why="the shares of sources and the shares of classes or samples contradict each other",
                 fix="data.sampling=shuffle; or a list in data.train, and data.mix=null",
             )
-        return whole_shares(mix, self._sources)
+        return normalise_shares(mix, self._sources)
 
-    def _open(self) -> dict[str, Callable[[], Source]]:
+    def _build_openers(self) -> dict[str, Callable[[], SampleSource]]:
         # Opened by the caller, which reports the problems of all splits together.
-        return {split: partial(self._open_split, split) for split in ("train", "val", "test") if self._has(split)}
+        return {split: partial(self._open_split, split) for split in ("train", "val", "test") if self._has_split(split)}
 
-    def _has(self, split: str) -> bool:
+    def _has_split(self, split: str) -> bool:
         # Named sources of training are in `_sources`, and not in `_specs`.
         return split in self._specs or split == "train"
 
-    def _open_split(self, split: str) -> Source:
-        where = self._where(split)
+    def _open_split(self, split: str) -> SampleSource:
+        where = self._get_key_path(split)
         source = TarSource(
-            build_index(self._shards(split), where=where, keep=self._index, verify=self._verify),
+            build_index(self._find_split_shards(split), where=where, keep=self._index, verify=self._verify),
             image_key=self._image_key,
             label_key=self._label_key,
             allow=self._allow,
@@ -169,12 +169,12 @@ class WebDataset(ImageData):
         self._indexes[split] = source.index
         return source
 
-    def _shards(self, split: str) -> list[Shard]:
-        where = self._where(split)
+    def _find_split_shards(self, split: str) -> list[Shard]:
+        where = self._get_key_path(split)
         if split in self._specs:
             return find_shards(self._specs[split], where=where, allow=self._allow)
         return [
-            # The source's name keeps keys unique over all sources; `_mix` reads it from there.
+            # The source's name keeps keys unique over all sources; `_get_source_mix` reads it from there.
             Shard(f"{name}/{shard.name}", shard.path)
             for name, spec in (self._sources or {}).items()
             for shard in find_shards(spec, where=f"{where}.{name}", allow=self._allow)
@@ -185,36 +185,38 @@ class WebDataset(ImageData):
         """The extension of the label member."""
         return self._label_key
 
-    def shards(self, split: str) -> list[str]:
+    def list_shard_paths(self, split: str) -> list[str]:
         """Return absolute paths of the shards of a split ('train', 'val' or 'test'), in order; of all sources.
 
         Raises:
             MLScaleError: the split does not exist, or a path in it.
         """
-        if not self._has(split):
+        if not self._has_split(split):
             raise MLScaleError(
-                f"this data has no {split} split", where=self._where(split), fix=f"data.{split}=<shards>"
+                f"this data has no {split} split", where=self._get_key_path(split), fix=f"data.{split}=<shards>"
             )
-        return [os.path.abspath(shard.path) for shard in self._shards(split)]
+        return [os.path.abspath(shard.path) for shard in self._find_split_shards(split)]
 
-    def record_digests(self) -> Recorded:
+    def record_digests(self) -> RecordedDigests:
         """Record a digest of every member of all splits, or compare it with the one that was recorded before.
 
         Raises:
             MLScaleError: members are not as they were; see `digests.record_digests`.
         """
-        done = all_of({split: partial(self._record, split) for split in ("train", "val", "test") if self._has(split)})
-        return Recorded(
+        done = call_all(
+            {split: partial(self._record_split, split) for split in ("train", "val", "test") if self._has_split(split)}
+        )
+        return RecordedDigests(
             shards=sum(part.shards for part in done.values()),
             compared=sum(part.compared for part in done.values()),
             samples=sum(part.samples for part in done.values()),
             folders=tuple(dict.fromkeys(folder for part in done.values() for folder in part.folders)),
         )
 
-    def _record(self, split: str) -> Recorded:
-        return record_digests(self._shards(split), where=self._where(split), keep=self._index)
+    def _record_split(self, split: str) -> RecordedDigests:
+        return record_digests(self._find_split_shards(split), where=self._get_key_path(split), keep=self._index)
 
-    def _mix(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    def _get_source_mix(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
         if self._sources is None or self._shares is None:
             return None
         self.facts()
@@ -224,7 +226,7 @@ class WebDataset(ImageData):
         counts = Counter(source[number] for number in index.shard.tolist())
         return np.array([counts[name] for name in self._sources], np.int64), self._shares
 
-    def members(self, split: str, extension: str) -> list[bytes]:
+    def read_members(self, split: str, extension: str) -> list[bytes]:
         """Return the bytes of a small member of every sample, in order; empty where a sample lacks it.
 
         Raises:
@@ -235,16 +237,16 @@ class WebDataset(ImageData):
         if extension.lower() not in index.extensions:
             raise MLScaleError(
                 f"the samples have no '.{extension}' member",
-                where=self._where(split),
+                where=self._get_key_path(split),
                 why=f"their members are: {', '.join(f'.{name}' for name in index.extensions)}",
                 fix="name one of these",
             )
         column = index.extensions.index(extension.lower())
         # -1 marks a member that a sample lacks.
-        there = index.offsets[:, column] >= 0
-        return [index.read(sample, column) if there[sample] else b"" for sample in range(len(index))]
+        has_member = index.offsets[:, column] >= 0
+        return [index.read_member(sample, column) if has_member[sample] else b"" for sample in range(len(index))]
 
-    def _members(self, split: str, extension: str) -> list[bytes]:
+    def _read_weight_members(self, split: str, extension: str) -> list[bytes]:
         index = self._indexes[split]
         if extension.lower() not in index.extensions:
             raise MLScaleError(
@@ -254,12 +256,12 @@ class WebDataset(ImageData):
                 fix="data.weights=<one of these>, or data.weights=weights.csv   (lines of key,weight)",
             )
         column = index.extensions.index(extension.lower())
-        # Unlike `members`: a sample without a weight can't be drawn by weight.
+        # Unlike `read_members`: a sample without a weight can't be drawn by weight.
         if (absent := index.offsets[:, column] < 0).any():
             raise MLScaleError(
                 f"{int(absent.sum())} of {len(index)} samples have no .{extension} member",
                 where="data.weights",
-                why=f"the first is {index.place(int(np.argmax(absent)))}",
+                why=f"the first is {index.get_sample_name(int(np.argmax(absent)))}",
                 fix="write a weight for every sample; 0 for one that is never drawn",
             )
-        return index.read_all(column)
+        return index.read_column(column)

@@ -16,13 +16,13 @@ Texts = list[str | None]
 Column = Numbers | Texts
 """Numbers, float64 (n,) with NaN where one is missing; or texts, with None where one is."""
 
-_LISTS = ("data.ignore", "data.categorical")
-_NAMING = (*_LISTS, "data.target", "data.text", "data.label")
+_LIST_KEYS = ("data.ignore", "data.categorical")
+_COLUMN_KEYS = (*_LIST_KEYS, "data.target", "data.text", "data.label")
 """Keys that name columns; a split may lack one, too."""
 
 
 @dataclass(frozen=True)
-class Table:
+class DataTable:
     """A split's rows.
 
     Args:
@@ -41,7 +41,7 @@ class Table:
         """The names of the columns of texts."""
         return frozenset(name for name, column in self.columns.items() if not isinstance(column, np.ndarray))
 
-    def column(self, name: str, *, where: str) -> Column:
+    def get_column(self, name: str, *, where: str) -> Column:
         """Return a column.
 
         Raises:
@@ -56,32 +56,32 @@ class Table:
             f"the table has no column {name!r}",
             where=where,
             why=f"its columns are: {shown or 'none'}",
-            fix=_instead(where, near) or f"add the column {name!r}, which the training rows have",
+            fix=_suggest_override(where, near) or f"add the column {name!r}, which the training rows have",
         )
 
 
-def _instead(where: str, near: str | None) -> str | None:
+def _suggest_override(where: str, near: str | None) -> str | None:
     """Return the override that names the nearest column, if the key names columns; else None."""
-    if near is None or where not in _NAMING:
+    if near is None or where not in _COLUMN_KEYS:
         return None
-    return f"{where}=[{near}]" if where in _LISTS else f"{where}={near}"
+    return f"{where}=[{near}]" if where in _LIST_KEYS else f"{where}={near}"
 
 
-def as_numbers(texts: Texts) -> Numbers | None:
+def parse_numbers(texts: Texts) -> Numbers | None:
     """Return texts as numbers if all that are present read as numbers, truth values as 0 and 1; else None."""
     values = np.full(len(texts), np.nan)
     some = False
     for row, text in enumerate(texts):
         if text is None:
             continue
-        number = as_number(text)
+        number = parse_number(text)
         if number is None:
             return None
         values[row], some = number, True
     return values if some else None
 
 
-def as_number(text: str) -> float | None:
+def parse_number(text: str) -> float | None:
     """Return a text as a number; None if it is not one. Digits may not be grouped."""
     lower = text.strip().lower()
     if lower in ("true", "false"):
@@ -94,7 +94,7 @@ def as_number(text: str) -> float | None:
         return None
 
 
-def rows_of(column: Column) -> Iterator[str]:
+def format_values(column: Column) -> Iterator[str]:
     """Yield the values of a column as text, the same for the same value; a missing one is empty."""
     if isinstance(column, np.ndarray):
         # NaN alone differs from itself; repr is the shortest text that reads as the same number.

@@ -9,15 +9,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.tables.columns import Column, Numbers, Table, Texts, as_number
+from mlscale.data.tables.columns import Column, DataTable, Numbers, Texts, parse_number
 from mlscale.errors import MLScaleError, raise_all
 
-_MOSTLY = 0.95
+_MIN_NUMERIC_SHARE = 0.95
 """Part of a column's texts that must read as numbers for the others to be mistakes, and not categories."""
-_MOST_CATEGORIES = 256
+_MAX_CATEGORIES = 256
 
 
-class Encoded(NamedTuple):
+class EncodedFeatures(NamedTuple):
     """The features of a split.
 
     Args:
@@ -32,7 +32,7 @@ class Encoded(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Numeric:
+class NumericEncoder:
     """A column of numbers: (value - mean) / std; a missing value becomes the training median.
 
     Args:
@@ -50,7 +50,7 @@ class Numeric:
     indicator: bool
 
     @classmethod
-    def fit(cls, name: str, values: Numbers) -> Numeric:
+    def fit(cls, name: str, values: Numbers) -> NumericEncoder:
         """Return the encoder of training values, float64 (n,), NaN where one is missing; not all are."""
         missing = np.isnan(values)
         median = float(np.median(values[~missing]))
@@ -65,7 +65,7 @@ class Numeric:
         """The names of the features."""
         return (self.name, f"{self.name} is missing") if self.indicator else (self.name,)
 
-    def encode(self, values: Numbers) -> NDArray[np.float64]:
+    def encode_values(self, values: Numbers) -> NDArray[np.float64]:
         """Return the features of values, float64 (n, 1 or 2)."""
         missing = np.isnan(values)
         scaled = (np.where(missing, self.median, values) - self.mean) / self.std
@@ -74,7 +74,7 @@ class Numeric:
 
 
 @dataclass(frozen=True)
-class Category:
+class CategoryEncoder:
     """A column of texts: a feature for each text that training has, 1 where a row has it. Others are all zeros.
 
     Args:
@@ -88,9 +88,9 @@ class Category:
     of_numbers: bool
 
     @classmethod
-    def fit(cls, name: str, values: Column) -> Category:
+    def fit(cls, name: str, values: Column) -> CategoryEncoder:
         """Return the encoder of training values, None or NaN where one is missing."""
-        texts = as_texts(values)
+        texts = format_texts(values)
         return cls(name, tuple(sorted({text or "" for text in texts})), isinstance(values, np.ndarray))
 
     @property
@@ -98,32 +98,32 @@ class Category:
         """The names of the features."""
         return tuple(f"{self.name} = {value}" if value else f"{self.name} is missing" for value in self.values)
 
-    def texts(self, values: Column) -> Texts:
+    def normalise_texts(self, values: Column) -> Texts:
         """Return values of any split or file, written as training has them."""
         if isinstance(values, np.ndarray) or not self.of_numbers:
-            return as_texts(values)
+            return format_texts(values)
         # Written as in training: 07 and 7.0 become 7.
-        numbers = [None if value is None else as_number(value) for value in values]
+        numbers = [None if value is None else parse_number(value) for value in values]
         return [
-            value if number is None else as_texts(np.array([number]))[0]
+            value if number is None else format_texts(np.array([number]))[0]
             for value, number in zip(values, numbers, strict=True)
         ]
 
-    def encode(self, texts: Texts) -> NDArray[np.float64]:
+    def encode_values(self, texts: Texts) -> NDArray[np.float64]:
         """Return the features of values, float64 (n, len(self.values))."""
         numbers = {value: number for number, value in enumerate(self.values)}
-        found = np.array([numbers.get(text or "", -1) for text in texts], np.int64)
+        category_indices = np.array([numbers.get(text or "", -1) for text in texts], np.int64)
         # -1 equals none of them: an unknown value is zeros alone.
-        features: NDArray[np.float64] = (found[:, None] == np.arange(len(self.values))).astype(np.float64)
+        features: NDArray[np.float64] = (category_indices[:, None] == np.arange(len(self.values))).astype(np.float64)
         return features
 
-    def unknown(self, texts: Texts) -> int:
+    def count_unknown(self, texts: Texts) -> int:
         """Return the number of values that training does not have; a missing one counts as well."""
         known = set(self.values)
         return sum((text or "") not in known for text in texts)
 
 
-class Features:
+class FeatureEncoder:
     """The encoding of every column, fitted to the training split.
 
     Args:
@@ -136,12 +136,12 @@ class Features:
         MLScaleError: a column holds nothing, or nearly as many texts as rows; all such columns together.
     """
 
-    def __init__(self, train: Table, names: Sequence[str], categorical: Sequence[str], *, where: str) -> None:
-        self.columns: list[Numeric | Category] = []
+    def __init__(self, train: DataTable, names: Sequence[str], categorical: Sequence[str], *, where: str) -> None:
+        self.columns: list[NumericEncoder | CategoryEncoder] = []
         problems: list[MLScaleError] = []
         for name in names:
             try:
-                self.columns.append(_fit(name, train.column(name, where=where), name in categorical, where))
+                self.columns.append(_fit_column(name, train.get_column(name, where=where), name in categorical, where))
             except MLScaleError as problem:
                 problems.append(problem)
         raise_all(problems)
@@ -149,7 +149,7 @@ class Features:
         if not self.names:
             raise MLScaleError("the table has no column but those that are ignored", where=where, fix="data.ignore=[]")
 
-    def encode(self, table: Table, *, where: str) -> Encoded:
+    def encode_table(self, table: DataTable, *, where: str) -> EncodedFeatures:
         """Return the features of a split's rows.
 
         Raises:
@@ -157,51 +157,51 @@ class Features:
         """
         parts, bad, unknown = [], dict[int, str](), dict[str, int]()
         for column in self.columns:
-            values = table.column(column.name, where=where)
-            if isinstance(column, Numeric):
-                numbers, wrong = as_numbers_or_bad(values)
+            values = table.get_column(column.name, where=where)
+            if isinstance(column, NumericEncoder):
+                numbers, wrong = separate_numbers(values)
                 # The first problem of a row stays: it is the one that is reported.
                 bad |= {row: f"{column.name} is {text!r}, no number" for row, text in wrong.items()} | bad
-                parts.append(column.encode(numbers))
+                parts.append(column.encode_values(numbers))
             else:
-                texts = column.texts(values)
-                parts.append(column.encode(texts))
-                if count := column.unknown(texts):
+                texts = column.normalise_texts(values)
+                parts.append(column.encode_values(texts))
+                if count := column.count_unknown(texts):
                     unknown[column.name] = count
         x = np.concatenate(parts, axis=1).astype(np.float32)
-        return Encoded(x, bad, unknown)
+        return EncodedFeatures(x, bad, unknown)
 
 
-def _fit(name: str, values: Column, categorical: bool, where: str) -> Numeric | Category:
-    if not categorical and (isinstance(values, np.ndarray) or _mostly_numbers(values)):
-        numbers, _ = as_numbers_or_bad(values)
+def _fit_column(name: str, values: Column, categorical: bool, where: str) -> NumericEncoder | CategoryEncoder:
+    if not categorical and (isinstance(values, np.ndarray) or _are_mostly_numbers(values)):
+        numbers, _ = separate_numbers(values)
         if np.isnan(numbers).all():
             raise MLScaleError(
                 f"the column {name!r} holds no value", where=where, fix=f"data.ignore=[{name}] leaves it out"
             )
-        return Numeric.fit(name, numbers)
-    found = Category.fit(name, values)
-    if not any(found.values):
+        return NumericEncoder.fit(name, numbers)
+    category = CategoryEncoder.fit(name, values)
+    if not any(category.values):
         raise MLScaleError(
             f"the column {name!r} holds no value", where=where, fix=f"data.ignore=[{name}] leaves it out"
         )
     # Of fewer than 20 rows most values may differ by chance.
-    if len(found.values) > _MOST_CATEGORIES or (len(values) >= 20 and len(found.values) > len(values) / 2):
+    if len(category.values) > _MAX_CATEGORIES or (len(values) >= 20 and len(category.values) > len(values) / 2):
         raise MLScaleError(
-            f"the column {name!r} has {len(found.values):,} different texts in {len(values):,} rows",
+            f"the column {name!r} has {len(category.values):,} different texts in {len(values):,} rows",
             where=where,
-            why=f"each would be a feature, {_MOST_CATEGORIES} at most; it looks like names or numbers of rows",
+            why=f"each would be a feature, {_MAX_CATEGORIES} at most; it looks like names or numbers of rows",
             fix=f"data.ignore=[{name}] leaves it out; or write it as numbers, or as fewer categories",
         )
-    return found
+    return category
 
 
-def _mostly_numbers(texts: Texts) -> bool:
+def _are_mostly_numbers(texts: Texts) -> bool:
     given = [text for text in texts if text is not None]
-    return bool(given) and sum(as_number(text) is not None for text in given) >= _MOSTLY * len(given)
+    return bool(given) and sum(parse_number(text) is not None for text in given) >= _MIN_NUMERIC_SHARE * len(given)
 
 
-def as_numbers_or_bad(values: Column) -> tuple[Numbers, dict[int, str]]:
+def separate_numbers(values: Column) -> tuple[Numbers, dict[int, str]]:
     """Return numbers, float64 (n,) with NaN for other values, and these values, by row."""
     if isinstance(values, np.ndarray):
         # An infinite value would make the mean infinite, and the deviation NaN.
@@ -210,7 +210,7 @@ def as_numbers_or_bad(values: Column) -> tuple[Numbers, dict[int, str]]:
         return numbers, bad
     numbers, bad = np.full(len(values), np.nan), {}
     for row, text in enumerate(values):
-        number = None if text is None else as_number(text)
+        number = None if text is None else parse_number(text)
         if number is not None and not np.isinf(number):
             numbers[row] = number
         elif text is not None:
@@ -218,7 +218,7 @@ def as_numbers_or_bad(values: Column) -> tuple[Numbers, dict[int, str]]:
     return numbers, bad
 
 
-def as_texts(values: Column) -> Texts:
+def format_texts(values: Column) -> Texts:
     """Return texts; whole numbers are written without a point, NaN is a missing one."""
     if not isinstance(values, np.ndarray):
         return values

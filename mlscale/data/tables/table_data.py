@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mlscale.data.order.policy import Policy
-from mlscale.data.tables.columns import Column, Table
+from mlscale.data.tables.columns import Column, DataTable
 from mlscale.data.tables.table_files import read_table
-from mlscale.data.tables.table_rows import TabularData, held_out_rows
+from mlscale.data.tables.table_rows import TabularData, hold_out_rows
 
 
 class TableFiles(TabularData):
@@ -66,7 +66,7 @@ class TableFiles(TabularData):
         )
         self._train, self._val, self._test, self.val_fraction = train, val, test, val_fraction
 
-    def _tables(self) -> dict[str, Table]:
+    def _read_tables(self) -> dict[str, DataTable]:
         train = read_table(self._train, where="data.train")
         given = {"val": self._val, "test": self._test}
         others = {
@@ -77,7 +77,7 @@ class TableFiles(TabularData):
         }
         if "val" in others:
             return {"train": train, **others}
-        part, held = held_out_rows(train, self.targets, self.val_fraction, where="data.val_fraction")
+        part, held = hold_out_rows(train, self.targets, self.val_fraction, where="data.val_fraction")
         return {"train": part, "val": held, **others}
 
 
@@ -120,19 +120,19 @@ class BundledTable(TabularData):
             policy=Policy(sampling, weights, epoch_samples, last),
         )
 
-    def _load(self) -> tuple[Any, Column]:
+    def _load_bundle(self) -> tuple[Any, Column]:
         """Return scikit-learn's data set, and the target of each row."""
         raise NotImplementedError
 
-    def _tables(self) -> dict[str, Table]:
+    def _read_tables(self) -> dict[str, DataTable]:
         from sklearn.model_selection import train_test_split
 
-        given, target = self._load()
+        given, target = self._load_bundle()
         rows = np.arange(len(given.data))
         classes = given.target if self.kind == "class" else None
         # A fixed seed and not the run's: every run validates on the same rows.
         train, val = train_test_split(rows, test_size=0.2, stratify=classes, random_state=0)
-        return {"train": _rows(given, target, train), "val": _rows(given, target, val)}
+        return {"train": _build_table(given, target, train), "val": _build_table(given, target, val)}
 
 
 class BreastCancer(BundledTable):
@@ -141,7 +141,7 @@ class BreastCancer(BundledTable):
     licence = "CC-BY-4.0"
     kind = "class"
 
-    def _load(self) -> tuple[Any, Column]:
+    def _load_bundle(self) -> tuple[Any, Column]:
         from sklearn.datasets import load_breast_cancer
 
         given = load_breast_cancer()
@@ -157,7 +157,7 @@ class Diabetes(BundledTable):
     licence = "unstated; distributed with scikit-learn"
     kind = "number"
 
-    def _load(self) -> tuple[Any, Column]:
+    def _load_bundle(self) -> tuple[Any, Column]:
         from sklearn.datasets import load_diabetes
 
         # In their own units: scikit-learn would scale by all rows, those of validation among them.
@@ -165,8 +165,8 @@ class Diabetes(BundledTable):
         return given, given.target.astype(np.float64)
 
 
-def _rows(given: Any, target: Column, rows: Any) -> Table:
+def _build_table(given: Any, target: Column, rows: Any) -> DataTable:
     columns: dict[str, Column] = {str(name): given.data[rows, i] for i, name in enumerate(given.feature_names)}
     columns["target"] = target[rows] if isinstance(target, np.ndarray) else [target[row] for row in rows.tolist()]
     # Keys are the row numbers of scikit-learn's table.
-    return Table(columns, [str(row) for row in rows.tolist()])
+    return DataTable(columns, [str(row) for row in rows.tolist()])

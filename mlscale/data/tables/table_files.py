@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from mlscale.data.shards.system_files import without_system_files
-from mlscale.data.tables.columns import Column, Numbers, Table, as_numbers
+from mlscale.data.shards.system_files import drop_system_files
+from mlscale.data.tables.columns import Column, DataTable, Numbers, parse_numbers
 from mlscale.errors import Exit, MLScaleError
 
 MOST_BYTES = 2 << 30
@@ -22,10 +22,16 @@ MOST_BYTES = 2 << 30
 MOST_COLUMNS = 10_000
 _ROWS = 4096
 """Rows that are unpacked at once before the bytes are counted."""
-_ENDINGS = {".csv": "CSV", ".tsv": "CSV", ".parquet": "Parquet", ".jsonl": "JSON Lines", ".ndjson": "JSON Lines"}
+_FORMATS_BY_EXTENSION = {
+    ".csv": "CSV",
+    ".tsv": "CSV",
+    ".parquet": "Parquet",
+    ".jsonl": "JSON Lines",
+    ".ndjson": "JSON Lines",
+}
 
 
-def read_table(paths: str | Sequence[str], *, where: str, texts: Collection[str] = ()) -> Table:
+def read_table(paths: str | Sequence[str], *, where: str, texts: Collection[str] = ()) -> DataTable:
     """Return the rows of all files that paths or globs name, in the order of their paths.
 
     Numbers and truth values become numbers, and so do texts, where all in a column read as such. An empty field of a
@@ -46,8 +52,8 @@ def read_table(paths: str | Sequence[str], *, where: str, texts: Collection[str]
             fix="pip install 'mlscale[table]'",
             exit=Exit.ENVIRONMENT,
         )
-    files = _files([paths] if isinstance(paths, str) else list(paths), where)
-    tables = [_arrow(path, where) for path in files]
+    files = _find_table_files([paths] if isinstance(paths, str) else list(paths), where)
+    tables = [_read_arrow(path, where) for path in files]
     first = tables[0].column_names
     for path, table in zip(files, tables, strict=True):
         # In any order: columns are joined by name.
@@ -67,48 +73,52 @@ def read_table(paths: str | Sequence[str], *, where: str, texts: Collection[str]
             why=", ".join(path.name for path in files[:5]),
             fix=f"{where}=<a file with a row for each sample>",
         )
-    columns = {name: _column(name, [table.column(name) for table in tables], where, name in texts) for name in first}
-    return Table(columns, _unique(keys, files))
+    columns = {
+        name: _convert_column(name, [table.column(name) for table in tables], where, name in texts) for name in first
+    }
+    return DataTable(columns, _make_unique(keys, files))
 
 
-def _files(patterns: Sequence[str], where: str) -> list[Path]:
+def _find_table_files(patterns: Sequence[str], where: str) -> list[Path]:
     paths: list[Path] = []
     for pattern in patterns:
         names = glob.glob(str(Path(pattern).expanduser()), recursive=True)
         # glob lists names in the order of the file system.
-        found = sorted(Path(name) for name in without_system_files(names, where=where))
-        if not (found := [path for path in found if path.is_file()]):
+        matches = sorted(Path(name) for name in drop_system_files(names, where=where))
+        if not (matches := [path for path in matches if path.is_file()]):
             raise MLScaleError(
                 f"there is no table {pattern!r}",
                 where=where,
                 why=f"looked for {Path(pattern).expanduser().absolute()}",
                 fix=f"{where}=train.csv, a .csv, .parquet or .jsonl file, or a glob of such",
             )
-        paths += found
+        paths += matches
     for path in paths:
-        if path.suffix.lower() not in _ENDINGS:
+        if path.suffix.lower() not in _FORMATS_BY_EXTENSION:
             raise MLScaleError(
                 f"{path.name} is no kind of table that can be read",
                 where=where,
-                why=f"it ends in {path.suffix or 'nothing'}; tables end in {', '.join(_ENDINGS)}",
+                why=f"it ends in {path.suffix or 'nothing'}; tables end in {', '.join(_FORMATS_BY_EXTENSION)}",
                 fix="write it as one of these",
             )
     if (total := sum(path.stat().st_size for path in paths)) > MOST_BYTES:
-        raise _too_large(f"{len(paths)} file{'s' * (len(paths) != 1)}", total, where)
+        raise _build_too_large_error(f"{len(paths)} file{'s' * (len(paths) != 1)}", total, where)
     return paths
 
 
-def _arrow(path: Path, where: str) -> Any:
+def _read_arrow(path: Path, where: str) -> Any:
     """Return a pyarrow table; everything in a CSV file is text."""
     import pyarrow as pa
 
     ending = path.suffix.lower()
-    read: Callable[[Path, str], Any] = {"CSV": _csv, "Parquet": _parquet, "JSON Lines": _json}[_ENDINGS[ending]]
+    read: Callable[[Path, str], Any] = {"CSV": _read_csv, "Parquet": _read_parquet, "JSON Lines": _read_json_lines}[
+        _FORMATS_BY_EXTENSION[ending]
+    ]
     try:
         table = read(path, where)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise MLScaleError(
-            f"{path.name} cannot be read as {_ENDINGS[ending]}",
+            f"{path.name} cannot be read as {_FORMATS_BY_EXTENSION[ending]}",
             where=where,
             why=" ".join(str(error).split())[:300],
             fix="write it anew, or take the lines out that are named",
@@ -125,7 +135,7 @@ def _arrow(path: Path, where: str) -> Any:
     return table
 
 
-def _csv(path: Path, where: str) -> Any:
+def _read_csv(path: Path, where: str) -> Any:
     import pyarrow as pa
     from pyarrow import csv
 
@@ -147,7 +157,7 @@ def _csv(path: Path, where: str) -> Any:
     return csv.read_csv(path, parse_options=parse, convert_options=convert)
 
 
-def _parquet(path: Path, where: str) -> Any:
+def _read_parquet(path: Path, where: str) -> Any:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -158,17 +168,17 @@ def _parquet(path: Path, where: str) -> Any:
             parts.append(part)
             unpacked += part.nbytes
             if unpacked > MOST_BYTES:
-                raise _too_large(f"{path.name}, unpacked,", unpacked, where)
+                raise _build_too_large_error(f"{path.name}, unpacked,", unpacked, where)
         return pa.Table.from_batches(parts, schema=file.schema_arrow)
 
 
-def _json(path: Path, _where: str) -> Any:
+def _read_json_lines(path: Path, _where: str) -> Any:
     from pyarrow import json
 
     return json.read_json(path)
 
 
-def _column(name: str, parts: Sequence[Any], where: str, as_written: bool) -> Column:
+def _convert_column(name: str, parts: Sequence[Any], where: str, as_written: bool) -> Column:
     """Return numbers or texts, from the same column of several pyarrow tables."""
     import pyarrow as pa
 
@@ -178,21 +188,21 @@ def _column(name: str, parts: Sequence[Any], where: str, as_written: bool) -> Co
     decimal = [pa.types.is_decimal(k) for k in kinds]
     empty = [pa.types.is_null(k) for k in kinds]
     if all(n or d or e for n, d, e in zip(numeric, decimal, empty, strict=True)):
-        return np.concatenate([_numbers(part) for part in parts])
+        return np.concatenate([_convert_numbers(part) for part in parts])
     if all(pa.types.is_string(k) or pa.types.is_large_string(k) or e for k, e in zip(kinds, empty, strict=True)):
         texts = [value for part in parts for value in part.to_pylist()]
-        numbers = None if as_written else as_numbers(texts)
+        numbers = None if as_written else parse_numbers(texts)
         return texts if numbers is None else numbers
-    told = ", ".join(sorted({str(kind) for kind in kinds}))
+    type_names = ", ".join(sorted({str(kind) for kind in kinds}))
     raise MLScaleError(
-        f"the column {name!r} holds {told}",
+        f"the column {name!r} holds {type_names}",
         where=where,
         why="a column holds numbers, truth values or texts",
         fix=f"write it as one of these; a date as a number of days, a list as a column each: {name}_1, {name}_2, …",
     )
 
 
-def _numbers(part: Any) -> Numbers:
+def _convert_numbers(part: Any) -> Numbers:
     import pyarrow as pa
 
     given = part.cast(pa.int8()) if pa.types.is_boolean(part.type) else part
@@ -201,14 +211,14 @@ def _numbers(part: Any) -> Numbers:
     return numbers
 
 
-def _unique(keys: list[str], files: Sequence[Path]) -> list[str]:
+def _make_unique(keys: list[str], files: Sequence[Path]) -> list[str]:
     """Return keys that are unique, also if files of one name are in several folders."""
     if len({path.name for path in files}) == len(files):
         return keys
     return [f"{number}/{key}" for number, key in enumerate(keys)]
 
 
-def _too_large(what: str, total: int, where: str) -> MLScaleError:
+def _build_too_large_error(what: str, total: int, where: str) -> MLScaleError:
     return MLScaleError(
         f"{what} of {total:,} bytes are more than {MOST_BYTES:,}",
         where=where,

@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.array_data import Array, MemoryData, Rows, refuse_bad, version_of
-from mlscale.data.class_labels import Classes, are_numbers, as_label, encode_labels, find_classes
+from mlscale.data.array_data import Array, MemoryData, SplitRows, compute_split_version, refuse_bad_samples
+from mlscale.data.class_labels import Classes, are_numbers, encode_labels, find_classes, parse_label
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.order.policy import Policy
 from mlscale.data.shards.sample_source import Label
-from mlscale.data.tables.columns import Column, Table, rows_of
-from mlscale.data.tables.features import Encoded, Features, as_numbers_or_bad, as_texts
-from mlscale.data.text.text_rows import by_hash
+from mlscale.data.tables.columns import Column, DataTable, format_values
+from mlscale.data.tables.features import EncodedFeatures, FeatureEncoder, format_texts, separate_numbers
+from mlscale.data.text.text_rows import is_held_out
 from mlscale.errors import MLScaleError
 
-_MOST_CLASSES = 1000
+_MAX_CLASSES = 1000
 
 
 class TableRows:
@@ -31,22 +31,22 @@ class TableRows:
         bad: what is wrong with a row that cannot be used, by its number.
     """
 
-    def __init__(self, table: Table, x: NDArray[np.float32], y: Array, bad: Mapping[int, str]) -> None:
+    def __init__(self, table: DataTable, x: NDArray[np.float32], y: Array, bad: Mapping[int, str]) -> None:
         self.bad, self._keys, self.x, self.labels = bad, table.keys, x, y
         total = hashlib.sha256(b"table 1")
         for name, column in table.columns.items():
             total.update(f"{name}\0{len(table)}\0".encode("utf-8", "surrogateescape"))
-            total.update("\0".join(rows_of(column)).encode("utf-8", "surrogateescape"))
+            total.update("\0".join(format_values(column)).encode("utf-8", "surrogateescape"))
         total.update(x.astype("<f4").tobytes())  # columns may be left out, or read in another way
         self.version = total.hexdigest()[:16]
 
     def __len__(self) -> int:
         return len(self._keys)
 
-    def key(self, sample: int) -> str:
+    def get_key(self, sample: int) -> str:
         return self._keys[sample]
 
-    def take(self, samples: NDArray[np.int64]) -> tuple[Array, Array]:
+    def take_samples(self, samples: NDArray[np.int64]) -> tuple[Array, Array]:
         """Return x, float32 (n, features), and y, int64 (n,) or float32 (n, targets)."""
         return self.x[samples], self.labels[samples]
 
@@ -91,11 +91,11 @@ class TabularData(MemoryData):
                 fix="data.target_type=auto",
             )
         self.target_type, self.ignore, self.categorical = target_type, tuple(ignore), tuple(categorical)
-        self.features: Features | None = None
+        self.features: FeatureEncoder | None = None
         self.feature_names: tuple[str, ...] = ()
         self._unknown: dict[str, dict[str, int]] = {}
 
-    def _tables(self) -> dict[str, Table]:
+    def _read_tables(self) -> dict[str, DataTable]:
         """Return the tables of train and val, and of test if there is one."""
         raise NotImplementedError
 
@@ -105,27 +105,27 @@ class TabularData(MemoryData):
         if unknown := sum(sum(columns.values()) for columns in self._unknown.values()):
             self.counted["data/unknown_categories"] = unknown
 
-    def _read(self) -> tuple[Mapping[str, Rows], DataFacts]:
-        tables = self._tables()
+    def _read_splits(self) -> tuple[Mapping[str, SplitRows], DataFacts]:
+        tables = self._read_tables()
         train = tables["train"]
         for given, key in ((self.ignore, "ignore"), (self.categorical, "categorical")):
             for name in given:
                 # To raise: a mistyped name would have no effect.
-                train.column(name, where=f"data.{key}")
-        columns = [train.column(name, where="data.target") for name in self.targets]
+                train.get_column(name, where=f"data.{key}")
+        columns = [train.get_column(name, where="data.target") for name in self.targets]
         names = [name for name in train.columns if name not in (*self.targets, *self.ignore)]
-        features = Features(train, names, self.categorical, where="data.train")
+        features = FeatureEncoder(train, names, self.categorical, where="data.train")
         self.features, self.feature_names = features, features.names
-        encoded = {split: features.encode(table, where=f"data.{split}") for split, table in tables.items()}
+        encoded = {split: features.encode_table(table, where=f"data.{split}") for split, table in tables.items()}
         self._unknown = {split: dict(rows.unknown) for split, rows in encoded.items() if rows.unknown}
         if self.target_type == "class" or (self.target_type == "auto" and _are_classes(columns)):
-            splits, classes = self._classes(tables, encoded)
+            splits, classes = self._encode_classes(tables, encoded)
         else:
-            splits, classes = self._numbers(tables, encoded), None
+            splits, classes = self._encode_numbers(tables, encoded), None
         for split, rows in splits.items():
-            refuse_bad(rows, self.policy, where=f"data.{split}")
+            refuse_bad_samples(rows, self.policy, where=f"data.{split}")
         width = len(features.names)
-        mean, std = ((), ()) if classes else _scale(splits["train"])
+        mean, std = ((), ()) if classes else _compute_target_scale(splits["train"])
         facts = DataFacts(
             sample=(width,),
             features=width,
@@ -133,7 +133,7 @@ class TabularData(MemoryData):
             targets=None if classes else len(self.targets),
             train_samples=len(splits["train"]),
             val_samples=len(splits["val"]),
-            version=version_of(splits),
+            version=compute_split_version(splits),
             class_names=classes.names if classes else None,
             class_counts=classes.samples if classes else (),
             target_mean=mean,
@@ -141,40 +141,47 @@ class TabularData(MemoryData):
         )
         return splits, facts
 
-    def _classes(self, tables: Mapping[str, Table], encoded: Mapping[str, Encoded]) -> tuple[dict[str, Rows], Classes]:
+    def _encode_classes(
+        self, tables: Mapping[str, DataTable], encoded: Mapping[str, EncodedFeatures]
+    ) -> tuple[dict[str, SplitRows], Classes]:
         (target,) = self.targets
         texts = {
-            split: as_texts(table.column(target, where=f"data.target: {split}")) for split, table in tables.items()
+            split: format_texts(table.get_column(target, where=f"data.target: {split}"))
+            for split, table in tables.items()
         }
         present = sorted({text for text in texts["train"] if text is not None})
-        if not 2 <= len(present) <= _MOST_CLASSES:
+        if not 2 <= len(present) <= _MAX_CLASSES:
             raise MLScaleError(
                 f"the column {target!r} has {len(present):,} class{'es' * (len(present) != 1)}",
                 where="data.target",
-                why=f"a classifier tells 2 to {_MOST_CLASSES:,} apart",
+                why=f"a classifier tells 2 to {_MAX_CLASSES:,} apart",
                 fix="data.target_type=number task=regression, if it is a number to predict",
             )
         numbered = are_numbers(present)
         # A missing label takes any class: its row is bad, and is not trained on.
         labels: dict[str, list[Label]] = {
-            split: [as_label(text or present[0], numbered) for text in column] for split, column in texts.items()
+            split: [parse_label(text or present[0], numbered) for text in column] for split, column in texts.items()
         }
         # Missing labels do not count as samples of the class that they took.
-        there = [label for label, text in zip(labels["train"], texts["train"], strict=True) if text is not None]
-        classes = find_classes(there, where="data.target")
-        splits: dict[str, Rows] = {}
+        present_labels = [
+            label for label, text in zip(labels["train"], texts["train"], strict=True) if text is not None
+        ]
+        classes = find_classes(present_labels, where="data.target")
+        splits: dict[str, SplitRows] = {}
         for split, table in tables.items():
             missing = {row: f"{target} is missing" for row, text in enumerate(texts[split]) if text is None}
             y = encode_labels(labels[split], classes, where=f"data.{split}")
             splits[split] = TableRows(table, encoded[split].x, y, {**encoded[split].bad, **missing})
         return splits, classes
 
-    def _numbers(self, tables: Mapping[str, Table], encoded: Mapping[str, Encoded]) -> dict[str, Rows]:
-        splits: dict[str, Rows] = {}
+    def _encode_numbers(
+        self, tables: Mapping[str, DataTable], encoded: Mapping[str, EncodedFeatures]
+    ) -> dict[str, SplitRows]:
+        splits: dict[str, SplitRows] = {}
         for split, table in tables.items():
             bad, columns = dict(encoded[split].bad), []
             for name in self.targets:
-                numbers, wrong = as_numbers_or_bad(table.column(name, where=f"data.target: {split}"))
+                numbers, wrong = separate_numbers(table.get_column(name, where=f"data.target: {split}"))
                 missing = dict.fromkeys(np.flatnonzero(np.isnan(numbers)).tolist(), "missing") | wrong
                 if len(missing) == len(numbers):
                     raise MLScaleError(
@@ -190,7 +197,9 @@ class TabularData(MemoryData):
         return splits
 
 
-def held_out_rows(table: Table, targets: Sequence[str], fraction: float, *, where: str) -> tuple[Table, Table]:
+def hold_out_rows(
+    table: DataTable, targets: Sequence[str], fraction: float, *, where: str
+) -> tuple[DataTable, DataTable]:
     """Return training and held-out rows of one table.
 
     A hash of a row's values, without its targets, decides on which side it falls: other rows have no effect, and
@@ -200,8 +209,8 @@ def held_out_rows(table: Table, targets: Sequence[str], fraction: float, *, wher
         MLScaleError: the fraction is not between 0 and 1, or one side is empty.
     """
     # Without targets: a corrected label must not move its row to the other side.
-    columns = [rows_of(column) for name, column in table.columns.items() if name not in targets]
-    held = np.array([by_hash("\0".join(values), fraction) for values in zip(*columns, strict=True)], np.bool_)
+    columns = [format_values(column) for name, column in table.columns.items() if name not in targets]
+    held = np.array([is_held_out("\0".join(values), fraction) for values in zip(*columns, strict=True)], np.bool_)
     if not 0 < fraction < 1 or not len(held) or held.all() or not held.any():
         raise MLScaleError(
             f"{fraction:g} of {len(table)} rows leave one side empty",
@@ -209,23 +218,23 @@ def held_out_rows(table: Table, targets: Sequence[str], fraction: float, *, wher
             why="equal rows fall on the same side, by a hash of their values",
             fix="data.val=val.csv, or data.val_fraction=0.2",
         )
-    return _part(table, ~held), _part(table, held)
+    return _select_rows(table, ~held), _select_rows(table, held)
 
 
-def _part(table: Table, mask: NDArray[np.bool_]) -> Table:
+def _select_rows(table: DataTable, mask: NDArray[np.bool_]) -> DataTable:
     rows = np.flatnonzero(mask).tolist()
     columns: dict[str, Column] = {
         name: column[mask] if isinstance(column, np.ndarray) else [column[row] for row in rows]
         for name, column in table.columns.items()
     }
-    return Table(columns, [table.keys[row] for row in rows])
+    return DataTable(columns, [table.keys[row] for row in rows])
 
 
-def _scale(train: Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _compute_target_scale(train: SplitRows) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation of each number to predict."""
     # Bad rows hold 0 in place of a target.
     rows = np.array([row for row in range(len(train)) if row not in train.bad], np.int64)
-    y = train.take(rows)[1].astype(np.float64)
+    y = train.take_samples(rows)[1].astype(np.float64)
     std = y.std(axis=0)
     # Targets are divided by the deviation.
     return tuple(y.mean(axis=0).tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
@@ -236,12 +245,12 @@ def _are_classes(columns: Sequence[Column]) -> bool:
         return False
     (values,) = columns
     if not isinstance(values, np.ndarray):
-        return not _numbers_with_mistakes(values)
+        return not _is_mostly_numeric(values)
     # As `find_classes` needs them: from 0, without gaps.
-    there = np.unique(values[~np.isnan(values)])
-    return len(there) <= _MOST_CLASSES and np.array_equal(there, np.arange(len(there)))
+    present = np.unique(values[~np.isnan(values)])
+    return len(present) <= _MAX_CLASSES and np.array_equal(present, np.arange(len(present)))
 
 
-def _numbers_with_mistakes(values: Column) -> bool:
-    numbers, bad = as_numbers_or_bad(values)
+def _is_mostly_numeric(values: Column) -> bool:
+    numbers, bad = separate_numbers(values)
     return len(bad) <= 0.05 * max(1, int((~np.isnan(numbers)).sum()))

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mlscale.atomic_files import read_again
-from mlscale.data.shards.system_files import without_system_files
+from mlscale.atomic_files import suggest_restore
+from mlscale.data.shards.system_files import drop_system_files
 from mlscale.errors import MLScaleError
 
 MOST_BYTES = 1 << 30
@@ -29,7 +29,7 @@ class Document(NamedTuple):
     text: bytes
 
 
-def text_files(patterns: str | Sequence[str], *, where: str) -> list[Document]:
+def read_text_files(patterns: str | Sequence[str], *, where: str) -> list[Document]:
     """Return the files that paths, globs (`docs/**/*.md`) or folders (every `.txt` in them) name, by path.
 
     Names are paths from the folder that all files have in common, so that they are the same on every machine.
@@ -39,7 +39,7 @@ def text_files(patterns: str | Sequence[str], *, where: str) -> list[Document]:
     """
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     # A set, because patterns may overlap.
-    paths = sorted({path for pattern in patterns for path in _found(str(pattern), where)})
+    paths = sorted({path for pattern in patterns for path in _find_text_files(str(pattern), where)})
     if not paths:
         raise MLScaleError("no text file is named", where=where, fix=f"{where}='texts/*.txt'")
     if (total := sum(path.stat().st_size for path in paths)) > MOST_BYTES:
@@ -51,10 +51,12 @@ def text_files(patterns: str | Sequence[str], *, where: str) -> list[Document]:
         )
     # `commonpath` of the folders, since that of a single file would be the file itself.
     root = Path(os.path.commonpath([path.parent for path in paths]))
-    return [Document(path.relative_to(root).as_posix(), _text(path, where)) for path in paths]
+    return [Document(path.relative_to(root).as_posix(), _read_text(path, where)) for path in paths]
 
 
-def hold_out(documents: Sequence[Document], fraction: float, *, where: str) -> tuple[list[Document], list[Document]]:
+def hold_out_documents(
+    documents: Sequence[Document], fraction: float, *, where: str
+) -> tuple[list[Document], list[Document]]:
     """Return training and held-out documents; a document is only split if it is the only one.
 
     Documents are held out in the order of a hash of their names, as long as they fit into `fraction` of all bytes; the
@@ -71,19 +73,19 @@ def hold_out(documents: Sequence[Document], fraction: float, *, where: str) -> t
         ((name, text),) = documents
         at = len(text) - int(len(text) * fraction)
         return [Document(name, text[:at])], [Document(name, text[at:])]
-    room = fraction * sum(len(document.text) for document in documents)
+    byte_budget = fraction * sum(len(document.text) for document in documents)
     held: set[str] = set()
     # By hash: the same order on every machine, and independent of what documents hold.
     for document in sorted(documents, key=lambda document: hashlib.sha256(document.name.encode()).digest()):
-        if len(document.text) <= room:
+        if len(document.text) <= byte_budget:
             held.add(document.name)
-            room -= len(document.text)
+            byte_budget -= len(document.text)
     # Every document is larger than the fraction allows.
     held = held or {min(documents, key=lambda document: len(document.text)).name}
     return [d for d in documents if d.name not in held], [d for d in documents if d.name in held]
 
 
-def digest(documents: Sequence[Document]) -> str:
+def compute_documents_digest(documents: Sequence[Document]) -> str:
     """Return the digest of names and texts, in their order."""
     total = hashlib.sha256(b"documents 1")
     for name, text in documents:
@@ -92,12 +94,12 @@ def digest(documents: Sequence[Document]) -> str:
     return total.hexdigest()[:16]
 
 
-def _found(pattern: str, where: str) -> Iterator[Path]:
+def _find_text_files(pattern: str, where: str) -> Iterator[Path]:
     path = Path(pattern).expanduser()
     if path.is_dir():
-        paths = [found for found in path.rglob("*.txt") if found.is_file()]
+        paths = [candidate for candidate in path.rglob("*.txt") if candidate.is_file()]
     else:
-        paths = [found for name in glob.glob(str(path), recursive=True) if (found := Path(name)).is_file()]
+        paths = [candidate for name in glob.glob(str(path), recursive=True) if (candidate := Path(name)).is_file()]
     if not paths:
         raise MLScaleError(
             f"there is no text file {pattern!r}",
@@ -105,11 +107,11 @@ def _found(pattern: str, where: str) -> Iterator[Path]:
             why="the folder holds no .txt file" if path.is_dir() else f"looked for {path.absolute()}",
             fix=f"{where}='{path / '**/*' if path.is_dir() else 'texts/*.txt'}'",
         )
-    own = without_system_files([str(path.absolute()) for path in paths], where=where)
+    own = drop_system_files([str(path.absolute()) for path in paths], where=where)
     return (Path(path) for path in own)
 
 
-def _text(path: Path, where: str) -> bytes:
+def _read_text(path: Path, where: str) -> bytes:
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -117,7 +119,7 @@ def _text(path: Path, where: str) -> bytes:
             f"the text {str(path)!r} cannot be read",
             where=where,
             why=error.strerror or str(error),
-            fix=read_again(path),
+            fix=suggest_restore(path),
         ) from error
     if b"\0" in text:
         raise MLScaleError(

@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.array_data import Array, MemoryData, Rows, version_of
+from mlscale.data.array_data import Array, MemoryData, SplitRows, compute_split_version
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.order.policy import Policy
-from mlscale.data.text.documents import Document, digest, hold_out, text_files
+from mlscale.data.text.documents import Document, compute_documents_digest, hold_out_documents, read_text_files
 from mlscale.errors import MLScaleError
 
 VOCABULARY = 256
 """Tokens are bytes; 0 ends a document."""
 
 
-class Blocks:
+class TextBlocks:
     """Documents one after the other, a zero byte after each, cut into blocks.
 
     Args:
@@ -34,7 +34,7 @@ class Blocks:
 
     def __init__(self, documents: Sequence[Document], length: int, stride: int) -> None:
         # Other blocks of the same text are other samples.
-        self.version = digest(documents) + f" {length}/{stride}"
+        self.version = compute_documents_digest(documents) + f" {length}/{stride}"
         self.text = b"".join(document.text + b"\0" for document in documents)
         self._bytes = np.frombuffer(self.text, np.uint8)
         self._names = [document.name for document in documents]
@@ -46,13 +46,13 @@ class Blocks:
         # Only whole blocks, each with the byte after it.
         return max(0, (len(self.text) - len(self._reach)) // self._stride + 1)
 
-    def key(self, sample: int) -> str:
+    def get_key(self, sample: int) -> str:
         """Return `document@byte` of the first byte."""
         at = sample * self._stride
         document = int(np.searchsorted(self._starts, at, side="right")) - 1
         return f"{self._names[document]}@{at - int(self._starts[document])}"
 
-    def take(self, samples: NDArray[np.int64]) -> tuple[Array, Array]:
+    def take_samples(self, samples: NDArray[np.int64]) -> tuple[Array, Array]:
         """Return x and y, int64 (n, length) each: y is x shifted by one."""
         block = self._bytes[samples[:, None] * self._stride + self._reach].astype(np.int64)
         return block[:, :-1].copy(), block[:, 1:].copy()
@@ -85,14 +85,16 @@ class LanguageData(MemoryData):
                 )
         self.length, self.stride = length, stride
 
-    def _documents(self) -> dict[str, list[Document]]:
+    def _read_documents(self) -> dict[str, list[Document]]:
         """Return training and held-out documents, and test ones if there are any."""
         raise NotImplementedError
 
-    def _read(self) -> tuple[Mapping[str, Rows], DataFacts]:
-        splits: dict[str, Rows] = {}
-        for split, documents in self._documents().items():
-            splits[split] = blocks = Blocks(documents, self.length, self.stride if split == "train" else self.length)
+    def _read_splits(self) -> tuple[Mapping[str, SplitRows], DataFacts]:
+        splits: dict[str, SplitRows] = {}
+        for split, documents in self._read_documents().items():
+            splits[split] = blocks = TextBlocks(
+                documents, self.length, self.stride if split == "train" else self.length
+            )
             if not len(blocks):
                 raise MLScaleError(
                     f"{len(blocks.text):,} bytes of {split} text make no block of {self.length}",
@@ -107,7 +109,7 @@ class LanguageData(MemoryData):
             vocab_size=VOCABULARY,
             train_samples=len(splits["train"]),
             val_samples=len(splits["val"]),
-            version=version_of(splits),
+            version=compute_split_version(splits),
         )
         return splits, facts
 
@@ -149,9 +151,9 @@ class TextFiles(LanguageData):
         super().__init__(length=length, stride=stride, batch_size=batch_size, seed=seed, augment=augment, policy=policy)
         self._train, self._val, self.val_fraction = train, val, val_fraction
 
-    def _documents(self) -> dict[str, list[Document]]:
-        documents = text_files(self._train, where="data.train")
+    def _read_documents(self) -> dict[str, list[Document]]:
+        documents = read_text_files(self._train, where="data.train")
         if self._val is not None:
-            return {"train": documents, "val": text_files(self._val, where="data.val")}
-        train, val = hold_out(documents, self.val_fraction, where="data.val_fraction")
+            return {"train": documents, "val": read_text_files(self._val, where="data.val")}
+        train, val = hold_out_documents(documents, self.val_fraction, where="data.val_fraction")
         return {"train": train, "val": val}

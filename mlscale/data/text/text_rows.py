@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.array_data import Array, MemoryData, Rows, refuse_bad, version_of
+from mlscale.data.array_data import Array, MemoryData, SplitRows, compute_split_version, refuse_bad_samples
 from mlscale.data.class_labels import encode_labels, find_classes
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.order.policy import Policy
@@ -21,7 +21,7 @@ PADDING, VOCABULARY = 0, 257
 
 
 @dataclass
-class Labelled:
+class LabelledTexts:
     """The texts of a split as a subclass reads them.
 
     Args:
@@ -36,7 +36,7 @@ class Labelled:
     keys: list[str] = field(default_factory=list)
     bad: dict[int, str] = field(default_factory=dict)
 
-    def add(self, text: bytes, label: Label, key: str) -> None:
+    def add_text(self, text: bytes, label: Label, key: str) -> None:
         """Append a text."""
         self.texts.append(text)
         self.labels.append(label)
@@ -56,7 +56,7 @@ class TextRows:
         labels: as given.
     """
 
-    def __init__(self, given: Labelled, labels: NDArray[np.int64], length: int) -> None:
+    def __init__(self, given: LabelledTexts, labels: NDArray[np.int64], length: int) -> None:
         self.bad: Mapping[int, str] = given.bad
         self.texts, self._keys = [text[:length] for text in given.texts], given.keys
         self.labels, self._length = labels, length
@@ -68,10 +68,10 @@ class TextRows:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def key(self, sample: int) -> str:
+    def get_key(self, sample: int) -> str:
         return self._keys[sample]
 
-    def take(self, samples: NDArray[np.int64]) -> tuple[Array, Array]:
+    def take_samples(self, samples: NDArray[np.int64]) -> tuple[Array, Array]:
         """Return x, int64 (n, length), bytes plus one and then 0, and y, int64 (n,)."""
         x = np.full((len(samples), self._length), PADDING, np.int64)
         for row, sample in enumerate(samples.tolist()):
@@ -85,8 +85,8 @@ class TextRows:
 def as_tokens(texts: Sequence[str | bytes], length: int) -> NDArray[np.int64]:
     """Return texts as a model takes them, int64 (n, length): UTF-8 bytes plus one, cut or padded by 0 to `length`."""
     given = [text.encode() if isinstance(text, str) else bytes(text) for text in texts]
-    rows = TextRows(Labelled(given, [0] * len(given), [""] * len(given)), np.zeros(len(given), np.int64), length)
-    return rows.take(np.arange(len(given), dtype=np.int64))[0]
+    rows = TextRows(LabelledTexts(given, [0] * len(given), [""] * len(given)), np.zeros(len(given), np.int64), length)
+    return rows.take_samples(np.arange(len(given), dtype=np.int64))[0]
 
 
 class TextData(MemoryData):
@@ -108,23 +108,23 @@ class TextData(MemoryData):
             )
         self.length = length
 
-    def _load(self) -> dict[str, Labelled]:
+    def _load_texts(self) -> dict[str, LabelledTexts]:
         """Return the texts of train and val, and of test if there is one."""
         raise NotImplementedError
 
-    def _where(self, split: str) -> str:
+    def _get_key_path(self, split: str) -> str:
         """Return the key path of a split, for errors."""
         return f"data.{split}"
 
-    def _read(self) -> tuple[Mapping[str, Rows], DataFacts]:
-        given = self._load()
+    def _read_splits(self) -> tuple[Mapping[str, SplitRows], DataFacts]:
+        given = self._load_texts()
         for split, texts in given.items():
             if not texts.texts:
-                raise MLScaleError(f"there are no {split} texts", where=self._where(split), fix="add some")
+                raise MLScaleError(f"there are no {split} texts", where=self._get_key_path(split), fix="add some")
         train = given["train"]
         usable = [label for number, label in enumerate(train.labels) if number not in train.bad]
-        classes = find_classes(usable, where=self._where("train")) if usable else None
-        splits: dict[str, Rows] = {}
+        classes = find_classes(usable, where=self._get_key_path("train")) if usable else None
+        splits: dict[str, SplitRows] = {}
         for split, texts in given.items():
             # A bad text takes any class: it is not trained on.
             first = next((label for label in usable), 0)
@@ -132,10 +132,10 @@ class TextData(MemoryData):
             encoded = (
                 np.zeros(len(labels), np.int64)
                 if classes is None
-                else encode_labels(labels, classes, where=self._where(split))
+                else encode_labels(labels, classes, where=self._get_key_path(split))
             )
             splits[split] = TextRows(texts, encoded, self.length)
-            refuse_bad(splits[split], self.policy, where=self._where(split))
+            refuse_bad_samples(splits[split], self.policy, where=self._get_key_path(split))
         assert classes is not None  # else all were bad
         facts = DataFacts(
             sample=(self.length,),
@@ -145,14 +145,14 @@ class TextData(MemoryData):
             vocab_size=VOCABULARY,
             train_samples=len(splits["train"]),
             val_samples=len(splits["val"]),
-            version=version_of(splits),
+            version=compute_split_version(splits),
             class_names=classes.names,
             class_counts=classes.samples,
         )
         return splits, facts
 
 
-def by_hash(key: str, fraction: float) -> bool:
+def is_held_out(key: str, fraction: float) -> bool:
     """Return True if the item of this name is held out; it does not depend on other items."""
     # The first 64 bits of the hash are uniform in [0, 2^64).
     return int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()[:8], "big") < fraction * 2**64

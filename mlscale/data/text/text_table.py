@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mlscale.data.class_labels import are_numbers, as_label
+from mlscale.data.class_labels import are_numbers, parse_label
 from mlscale.data.order.policy import Policy
-from mlscale.data.tables.columns import Table, Texts
-from mlscale.data.tables.features import as_texts
+from mlscale.data.tables.columns import DataTable, Texts
+from mlscale.data.tables.features import format_texts
 from mlscale.data.tables.table_files import read_table
-from mlscale.data.text.text_rows import Labelled, TextData, by_hash
+from mlscale.data.text.text_rows import LabelledTexts, TextData, is_held_out
 from mlscale.errors import Exit, MLScaleError
 
 FORTUNES = Path("/usr/share/games/fortunes")
@@ -58,9 +58,9 @@ class TextTable(TextData):
         policy = Policy(sampling, weights, epoch_samples, last, on_bad_sample)
         super().__init__(length=length, batch_size=batch_size, seed=seed, augment=augment, policy=policy)
         self._columns, self._train, self._others = (text, label), train, {"val": val, "test": test}
-        self.val_fraction = _fraction(val_fraction)
+        self.val_fraction = _check_fraction(val_fraction)
 
-    def _load(self) -> dict[str, Labelled]:
+    def _load_texts(self) -> dict[str, LabelledTexts]:
         first = read_table(self._train, where="data.train")
         others = {
             split: read_table(paths, where=f"data.{split}", texts=first.texts)
@@ -68,25 +68,27 @@ class TextTable(TextData):
             if paths is not None
         }
         # By the training split alone: in another one a class may be missing.
-        numbered = are_numbers(self._names(first))
-        splits = {split: self._labelled(table, numbered) for split, table in {"train": first, **others}.items()}
+        numbered = are_numbers(self._read_label_names(first))
+        splits = {split: self._collect_texts(table, numbered) for split, table in {"train": first, **others}.items()}
         if "val" not in splits:
-            train, val = held_out(splits["train"], self.val_fraction)
+            train, val = hold_out_texts(splits["train"], self.val_fraction)
             splits = {**splits, "train": train, "val": val}
         return splits
 
-    def _names(self, table: Table) -> Texts:
-        return as_texts(table.column(self._columns[1], where="data.label"))
+    def _read_label_names(self, table: DataTable) -> Texts:
+        return format_texts(table.get_column(self._columns[1], where="data.label"))
 
-    def _labelled(self, table: Table, numbered: bool) -> Labelled:
+    def _collect_texts(self, table: DataTable, numbered: bool) -> LabelledTexts:
         text, label = self._columns
-        texts = as_texts(table.column(text, where="data.text"))
-        found = Labelled()
-        for row, (one, name, key) in enumerate(zip(texts, self._names(table), table.keys, strict=True)):
-            found.add((one or "").encode("utf-8", "surrogateescape"), as_label(name or "", numbered), key)
+        texts = format_texts(table.get_column(text, where="data.text"))
+        labelled_texts = LabelledTexts()
+        for row, (one, name, key) in enumerate(zip(texts, self._read_label_names(table), table.keys, strict=True)):
+            labelled_texts.add_text(
+                (one or "").encode("utf-8", "surrogateescape"), parse_label(name or "", numbered), key
+            )
             if not (one or "").strip() or name is None:
-                found.bad[row] = f"{text if not (one or '').strip() else label} is missing"
-        return found
+                labelled_texts.bad[row] = f"{text if not (one or '').strip() else label} is missing"
+        return labelled_texts
 
 
 class Fortunes(TextData):
@@ -117,22 +119,22 @@ class Fortunes(TextData):
     ) -> None:
         policy = Policy(sampling, weights, epoch_samples, last)
         super().__init__(length=length, batch_size=batch_size, seed=seed, augment=augment, policy=policy)
-        self.root, self.least, self.val_fraction = Path(root).expanduser(), least, _fraction(val_fraction)
+        self.root, self.least, self.val_fraction = Path(root).expanduser(), least, _check_fraction(val_fraction)
 
-    def _where(self, split: str) -> str:
+    def _get_key_path(self, split: str) -> str:
         return "data.root"
 
-    def _load(self) -> dict[str, Labelled]:
-        found, seen = Labelled(), set[bytes]()
+    def _load_texts(self) -> dict[str, LabelledTexts]:
+        labelled_texts, seen = LabelledTexts(), set[bytes]()
         for path in sorted(self.root.glob("*")) if self.root.is_dir() else []:
             if path.suffix or not path.is_file():  # .dat is an index, .u8 another name of the same file
                 continue
-            sayings = [saying for saying in dict.fromkeys(_sayings(path)) if saying not in seen]
+            fortunes = [fortune for fortune in dict.fromkeys(_split_fortunes(path)) if fortune not in seen]
             # Those of a file that is too small as well: the first file keeps a text, whatever its size.
-            seen.update(sayings)
-            for number, saying in enumerate(sayings if len(sayings) >= self.least else []):
-                found.add(saying, path.name, f"{path.name}/{number}")
-        if len(set(found.labels)) < 2:
+            seen.update(fortunes)
+            for number, fortune in enumerate(fortunes if len(fortunes) >= self.least else []):
+                labelled_texts.add_text(fortune, path.name, f"{path.name}/{number}")
+        if len(set(labelled_texts.labels)) < 2:
             raise MLScaleError(
                 "there are no fortunes to tell apart",
                 where="data=fortunes",
@@ -140,30 +142,30 @@ class Fortunes(TextData):
                 fix="apt install fortunes   (Debian, Ubuntu)\nor data.root=<a folder of files, % between texts>",
                 exit=Exit.ENVIRONMENT,
             )
-        train, val = held_out(found, self.val_fraction)
+        train, val = hold_out_texts(labelled_texts, self.val_fraction)
         return {"train": train, "val": val}
 
 
-def held_out(given: Labelled, fraction: float) -> tuple[Labelled, Labelled]:
+def hold_out_texts(given: LabelledTexts, fraction: float) -> tuple[LabelledTexts, LabelledTexts]:
     """Return training and held-out texts, by a hash of each: the same whatever other texts there are."""
-    sides = Labelled(), Labelled()
+    sides = LabelledTexts(), LabelledTexts()
     for number, (text, label, key) in enumerate(zip(given.texts, given.labels, given.keys, strict=True)):
-        side = sides[by_hash(text.decode("utf-8", "surrogateescape"), fraction)]
+        side = sides[is_held_out(text.decode("utf-8", "surrogateescape"), fraction)]
         if number in given.bad:
             side.bad[len(side.texts)] = given.bad[number]
-        side.add(text, label, key)
+        side.add_text(text, label, key)
     return sides
 
 
-def _sayings(path: Path) -> Iterator[bytes]:
+def _split_fortunes(path: Path) -> Iterator[bytes]:
     """Yield the texts between lines of a single %."""
     # A line end before each line, so that a % in the first or last line divides as well.
-    for saying in b"".join(b"\n" + line for line in path.read_bytes().splitlines()).split(b"\n%\n"):
-        if text := saying.removesuffix(b"\n%").strip():
+    for fortune in b"".join(b"\n" + line for line in path.read_bytes().splitlines()).split(b"\n%\n"):
+        if text := fortune.removesuffix(b"\n%").strip():
             yield text
 
 
-def _fraction(value: float) -> float:
+def _check_fraction(value: float) -> float:
     if not 0 < value < 1:
         raise MLScaleError(
             f"data.val_fraction is {value}",

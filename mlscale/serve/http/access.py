@@ -39,29 +39,29 @@ class Access:
     bound: str = "localhost"
     check_host: bool = True
 
-    def check(self, method: bytes, headers: Mapping[bytes, bytes], *, key: bool = True) -> None:
+    def check_request(self, method: bytes, headers: Mapping[bytes, bytes], *, key: bool = True) -> None:
         """Raise unless a request may be answered; `key`: True if it needs the key.
 
         Raises:
             Refused: for another host or of another origin (403), or without the key (401).
         """
         host = headers.get(b"host", b"").decode("latin-1")
-        if self.check_host and host and not self._is_ours(host):
-            name = _name(host)[:200]
+        if self.check_host and host and not self._is_server_name(host):
+            name = _parse_host_name(host)[:200]
             raise Refused(f"'{name}' is not a name of this server; hosts=[{name}] at its start would make it one", 403)
         # A page that only reads is kept out by the same-origin policy: its browser does not show it the response.
         if method not in _SAFE:
             self._check_origin(headers, host)
         # Constant-time comparison: the time of a plain one would reveal the key byte by byte.
-        if key and self.key and not hmac.compare_digest(_given(headers), self.key):
+        if key and self.key and not hmac.compare_digest(_read_key(headers), self.key):
             raise Refused(
                 "this needs the key of the server: send 'Authorization: Bearer <key>' or 'x-api-key: <key>'",
                 401,
                 b"WWW-Authenticate: Bearer\r\n",
             )
 
-    def _is_ours(self, host: str) -> bool:
-        name = _name(host)
+    def _is_server_name(self, host: str) -> bool:
+        name = _parse_host_name(host)
         return (
             bool(_LOCAL.fullmatch(name))
             or name == self.bound
@@ -71,17 +71,17 @@ class Access:
 
     def _check_origin(self, headers: Mapping[bytes, bytes], host: str) -> None:
         origin = headers.get(b"origin", b"").decode("latin-1").lower()
-        scheme, _, place = origin.partition("://")
+        scheme, _, authority = origin.partition("://")
         # A browser leaves the default port out of Origin, but may have it in Host.
-        same = bool(place) and place == host.lower().removesuffix(_DEFAULT_PORTS.get(scheme, ":"))
-        if same or (place and _name(place) in self.hosts):
+        same = bool(authority) and authority == host.lower().removesuffix(_DEFAULT_PORTS.get(scheme, ":"))
+        if same or (authority and _parse_host_name(authority) in self.hosts):
             return
         # Programs send neither header; "none" is a page that a person has opened.
         if origin or headers.get(b"sec-fetch-site", b"none") not in (b"none", b"same-origin"):
             raise Refused(f"this was sent by a web page of another site: {origin[:200] or 'unknown'}", 403)
 
 
-def checked_key(key: str | None) -> bytes:
+def encode_key(key: str | None) -> bytes:
     """Return a key as bytes, to compare it with those of requests.
 
     Raises:
@@ -109,7 +109,7 @@ def check_exposure(address: str, *, loopback: bool, key: bytes, tls: bool, behin
     """
     if loopback or behind_proxy or (key and tls):
         return
-    missing = [name for name, there in (("api_key", key), ("tls_cert with tls_key", tls)) if not there]
+    missing = [name for name, is_given in (("api_key", key), ("tls_cert with tls_key", tls)) if not is_given]
     raise MLScaleError(
         f"host={address} lets other machines send requests without {' and '.join(missing)}",
         where="host",
@@ -119,12 +119,12 @@ def check_exposure(address: str, *, loopback: bool, key: bytes, tls: bool, behin
     )
 
 
-def _given(headers: Mapping[bytes, bytes]) -> bytes:
+def _read_key(headers: Mapping[bytes, bytes]) -> bytes:
     scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
     return token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
 
 
-def _name(host: str) -> str:
+def _parse_host_name(host: str) -> str:
     """Return the name in `name:port`, lower case."""
     if host.startswith("["):  # an IPv6 address
         return host[1:].partition("]")[0].lower() if ":" in host.partition("]")[0] else ""

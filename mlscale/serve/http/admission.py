@@ -36,15 +36,15 @@ class Admission:
         self._addresses: Counter[str] = Counter()
         self._reserved: dict[Closable, None] = {}
 
-    def enter(self, connection: Closable, peer: object) -> bool:
+    def accept_connection(self, connection: Closable, peer: object) -> bool:
         """Count a connection from `peer`, a socket's address; return False if it is for health and metrics only."""
-        address = _address(peer)
+        address = _identify_client(peer)
         full = self._per_address is not None and self._addresses[address] >= self._per_address
         if full or len(self._admitted) >= self._limit:
             if len(self._reserved) >= RESERVED:
                 # A dict keeps the order of insertion: its first key is the oldest connection.
                 oldest = next(iter(self._reserved))
-                # Removed here: `leave` is called later, when the connection has closed.
+                # Removed here: `release_connection` is called later, when the connection has closed.
                 del self._reserved[oldest]
                 oldest.abort()
             self._reserved[connection] = None
@@ -53,7 +53,7 @@ class Admission:
         self._addresses[address] += 1
         return True
 
-    def leave(self, connection: Closable) -> None:
+    def release_connection(self, connection: Closable) -> None:
         """Remove a connection that was closed."""
         self._reserved.pop(connection, None)
         address = self._admitted.pop(connection, None)
@@ -64,7 +64,7 @@ class Admission:
                 del self._addresses[address]
 
 
-def _address(peer: object) -> str:
+def _identify_client(peer: object) -> str:
     """Return a text that identifies the client with the address `peer`."""
     host = str(peer[0]) if isinstance(peer, tuple) and peer else ""
     if ":" not in host:

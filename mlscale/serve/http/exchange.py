@@ -27,7 +27,7 @@ _PIECE_BYTES, _UNPACKED_BYTES = 64 << 10, 1 << 20
 
 
 @dataclass
-class Limits:
+class ConnectionLimits:
     """The limits of connections.
 
     Attributes:
@@ -63,15 +63,15 @@ class Head(NamedTuple):
     headers: dict[bytes, bytes]
 
 
-class Connection(Closable, Protocol):
+class ConnectionInterface(Closable, Protocol):
     """The interface of a client's connection; `http.connection` implements it."""
 
     deadline: float
 
-    def flush(self, exchange: Exchange) -> None:
+    def flush_responses(self, exchange: Exchange) -> None:
         """Send the responses whose turn has come."""
 
-    def hold(self, more: int) -> None:
+    def count_memory(self, more: int) -> None:
         """Count memory that the request takes in addition to the bytes that arrived."""
 
     def count_unsent(self) -> None:
@@ -104,24 +104,24 @@ class Connections:
         draining: True once connections answer what was sent, and close.
     """
 
-    limits: Limits
+    limits: ConnectionLimits
     screen: Screen
     handle: Callable[[Exchange], None]
     refused: Callable[[int], None]
-    all: set[Connection] = field(default_factory=set)
+    all: set[ConnectionInterface] = field(default_factory=set)
     held_bytes: int = 0
     draining: bool = False
 
     def __post_init__(self) -> None:
         self.admission = Admission(self.limits.connections, self.limits.per_address)
 
-    def sweep(self) -> None:
+    def close_overdue(self) -> None:
         """Close the connections whose deadline has passed, and count unsent responses; called each second."""
         now = time.monotonic()
         for connection in self.all:
             connection.count_unsent()
         # A list first: closing a connection changes the set.
-        for connection in [each for each in self.all if each.deadline < now]:
+        for connection in [candidate for candidate in self.all if candidate.deadline < now]:
             connection.time_out()
 
     def close_idle(self) -> None:
@@ -136,7 +136,7 @@ class Exchange:
     Attributes:
         method, target: as sent, such as b"POST" and b"/predict".
         headers: by lower-case name.
-        body: as sent; see `decompressed`.
+        body: as sent; see `decompress_body`.
         keep: True if the client wants the connection to stay open after the response.
         arrived: `time.perf_counter` at its last byte.
         route: its name in metrics; set by its handler.
@@ -162,7 +162,7 @@ class Exchange:
     )
 
     def __init__(
-        self, connection: Connection, head: Head, body: bytes | bytearray, *, keep: bool, old: bool = False
+        self, connection: ConnectionInterface, head: Head, body: bytes | bytearray, *, keep: bool, old: bool = False
     ) -> None:
         self.method, self.target, self.headers = head
         self.body, self.keep, self.old = body, keep, old
@@ -171,12 +171,12 @@ class Exchange:
         self.began = self.compute_s = 0.0
         self._connection = connection
 
-    def answer(self, status: int, body: bytes = b"", kind: bytes = JSON, headers: bytes = b"") -> None:
+    def send_response(self, status: int, body: bytes = b"", kind: bytes = JSON, headers: bytes = b"") -> None:
         """Send the response, after those before it; only the first call counts. The client may have gone meanwhile."""
         if self.answered:
             return
         if COMPRESSED_FROM <= len(body) <= COMPRESSED_TO and b"Content-Encoding:" not in headers:
-            body, headers = compressed(body, headers, self.headers)
+            body, headers = compress_body(body, headers, self.headers)
         self._status = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b" % (
             status,
             _REASONS[status],
@@ -187,9 +187,9 @@ class Exchange:
         # HEAD has the headers of GET, its length too, without the body.
         self._answer = b"" if self.method == b"HEAD" else body
         self.answered = True
-        self._connection.flush(self)
+        self._connection.flush_responses(self)
 
-    def output(self, *, last: bool) -> tuple[bytes, bytes]:
+    def format_response(self, *, last: bool) -> tuple[bytes, bytes]:
         """Return the response's head and body; `last`: the connection closes after it."""
         if last:
             return self._status + b"Connection: close\r\n\r\n", self._answer
@@ -201,17 +201,17 @@ class Exchange:
         """The bytes of the response's body."""
         return len(self._answer)
 
-    def hold(self, body: bytes | bytearray) -> None:
+    def replace_body(self, body: bytes | bytearray) -> None:
         """Replace the body by its decompressed form, and count its memory.
 
         Raises:
             Refused: requests hold all the memory that they may (503).
         """
-        self._connection.hold(len(body) - len(self.body))
+        self._connection.count_memory(len(body) - len(self.body))
         self.body = body
 
 
-def origin_form(target: bytes, headers: dict[bytes, bytes]) -> bytes:
+def convert_to_origin_form(target: bytes, headers: dict[bytes, bytes]) -> bytes:
     """Return the path of `http://host/path`, as clients of proxies send it; write its host to the headers."""
     match = _ABSOLUTE.match(target)
     if match is None:
@@ -221,7 +221,7 @@ def origin_form(target: bytes, headers: dict[bytes, bytes]) -> bytes:
     return target[match.end() :] or b"/"
 
 
-def decompressed(headers: Mapping[bytes, bytes], body: bytes | bytearray, limit: int) -> bytes | bytearray:
+def decompress_body(headers: Mapping[bytes, bytes], body: bytes | bytearray, limit: int) -> bytes | bytearray:
     """Return the body, decompressed if it is gzip or deflate.
 
     Raises:
@@ -245,31 +245,31 @@ def decompressed(headers: Mapping[bytes, bytes], body: bytes | bytearray, limit:
                 content += unpacker.decompress(piece, _UNPACKED_BYTES)
                 # Checked after each step: a small body may unpack to gigabytes.
                 if len(content) > limit:
-                    raise too_large(limit)
+                    raise build_size_refusal(limit)
                 piece = unpacker.unconsumed_tail
     except zlib.error as error:
         raise Refused("the body is damaged: it can't be decompressed") from error
     content += unpacker.flush()
     if len(content) > limit:
-        raise too_large(limit)
+        raise build_size_refusal(limit)
     if not unpacker.eof:
         raise Refused("the body is damaged: it can't be decompressed")
     return content
 
 
-def too_large(limit: int) -> Refused:
+def build_size_refusal(limit: int) -> Refused:
     """Return the refusal of a body that is over `limit` bytes."""
     return Refused(f"the body is over {limit} bytes", 413)
 
 
-def busy() -> Refused:
+def build_memory_refusal() -> Refused:
     """Return the refusal of a request for which there is no memory at this time."""
     return Refused("too many large requests at once", 503, b"Retry-After: 1\r\n")
 
 
-def compressed(body: bytes, headers: bytes, asked: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
+def compress_body(body: bytes, headers: bytes, request_headers: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
     """Return a response's body and header lines, compressed if the client accepts gzip or deflate."""
-    accepted = asked.get(b"accept-encoding", b"")
+    accepted = request_headers.get(b"accept-encoding", b"")
     names = [name.partition(b";")[0].strip().lower() for name in accepted.split(b",") if not _REFUSED.search(name)]
     name = next((name for name in (b"gzip", b"deflate") if name in names), None)
     if name is None:

@@ -8,14 +8,14 @@ import socket
 import ssl
 from functools import partial
 
-from mlscale.serve.http.connection import Connection
+from mlscale.serve.http.connection import HttpConnection
 from mlscale.serve.http.exchange import Connections
 
 _BACKLOG, _AT_ONCE, _PAUSE_S = 1024, 64, 0.1
 
 
 class Listener:
-    """Creates a `Connection` for each client; to be used in the thread of the event loop only.
+    """Creates a `HttpConnection` for each client; to be used in the thread of the event loop only.
 
     asyncio's own servers count a TLS client after its handshake: clients that never complete one are not counted, and
     hold a file each. Here each counts from the start.
@@ -32,7 +32,7 @@ class Listener:
         self._negotiating: set[asyncio.Task[None]] = set()
         listening.setblocking(False)
         listening.listen(_BACKLOG)
-        self._open()
+        self._start_accepting()
 
     def close(self) -> None:
         """Accept the clients in the backlog, then stop listening."""
@@ -41,7 +41,7 @@ class Listener:
             pass
         self._listening.close()
 
-    def _open(self) -> None:
+    def _start_accepting(self) -> None:
         if self._listening.fileno() >= 0:
             self._loop.add_reader(self._listening, self._accept_some)
 
@@ -56,27 +56,27 @@ class Listener:
             except OSError:  # the client is gone, or no file descriptors are left
                 # A listening socket without file descriptors stays readable: the loop would spin.
                 self._loop.remove_reader(self._listening)
-                self._loop.call_later(_PAUSE_S, self._open)
+                self._loop.call_later(_PAUSE_S, self._start_accepting)
                 return False
             client.setblocking(False)
             with contextlib.suppress(OSError):
                 # Without this a small response may wait for the client's delayed acknowledgement, 40 ms on Linux.
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = Connection(self._shared)
-            task = self._loop.create_task(self._serve(connection, client))
+            connection = HttpConnection(self._shared)
+            task = self._loop.create_task(self._negotiate_connection(connection, client))
             self._negotiating.add(task)
-            task.add_done_callback(partial(self._served, connection, client))
+            task.add_done_callback(partial(self._finish_negotiation, connection, client))
             # Before `connection_made`, which TLS calls after the handshake only: limits and deadline hold from here.
-            connection.enter(peer, task.cancel)
+            connection.register_peer(peer, task.cancel)
         return True
 
-    async def _serve(self, connection: Connection, client: socket.socket) -> None:
+    async def _negotiate_connection(self, connection: HttpConnection, client: socket.socket) -> None:
         seconds = None if self._context is None else self._shared.limits.head_s
         await self._loop.connect_accepted_socket(
             lambda: connection, client, ssl=self._context, ssl_handshake_timeout=seconds
         )
 
-    def _served(self, connection: Connection, client: socket.socket, task: asyncio.Task[None]) -> None:
+    def _finish_negotiation(self, connection: HttpConnection, client: socket.socket, task: asyncio.Task[None]) -> None:
         """Close a client whose TLS handshake failed, took too long, or was aborted."""
         self._negotiating.discard(task)
         if task.cancelled() or task.exception() is not None:

@@ -7,56 +7,56 @@ from collections.abc import Callable
 
 from mlscale.serve.http.exchange import COMPACT, JSON, Exchange
 from mlscale.serve.http.request_error import Refused
-from mlscale.serve.protocol.prometheus import Metrics
+from mlscale.serve.protocol.prometheus import ServerMetrics
 
 INFERENCE = ("infer", "predict")
 """Routes whose latency is measured."""
 
 
-class Answers:
+class ResponseSender:
     """Sends the responses of exchanges, and counts them.
 
     Args:
         metrics: the counters.
-        say: writes a line to the log.
+        log: writes a line to the log.
     """
 
-    def __init__(self, metrics: Metrics, say: Callable[[str], None]) -> None:
-        self.metrics, self.say = metrics, say
+    def __init__(self, metrics: ServerMetrics, log: Callable[[str], None]) -> None:
+        self.metrics, self.log = metrics, log
 
-    def plain(
+    def send_body(
         self, exchange: Exchange, body: bytes = b"", kind: bytes = JSON, headers: bytes = b"", status: int = 200
     ) -> None:
         """Send a body."""
         # Errors are left out: they return early, and would make the latency look better than it is.
         if status == 200 and exchange.route in INFERENCE:
             seconds = time.perf_counter() - exchange.arrived
-            headers += _server_timing(exchange, seconds)
-            self.metrics.latency.add(seconds)
-        exchange.answer(status, body, kind, headers)
+            headers += _format_server_timing(exchange, seconds)
+            self.metrics.latency.add_value(seconds)
+        exchange.send_response(status, body, kind, headers)
         self.metrics.requests[exchange.route, status] += 1
 
-    def json(self, exchange: Exchange, document: object) -> None:
+    def send_json(self, exchange: Exchange, document: object) -> None:
         """Send a document as JSON."""
-        self.plain(exchange, COMPACT(document).encode())
+        self.send_body(exchange, COMPACT(document).encode())
 
-    def refuse(self, exchange: Exchange, refused: Refused) -> None:
+    def send_refusal(self, exchange: Exchange, refused: Refused) -> None:
         """Send an error response."""
         text = COMPACT({"error": refused.message})
-        self.plain(exchange, text.encode(), headers=refused.headers, status=refused.status)
+        self.send_body(exchange, text.encode(), headers=refused.headers, status=refused.status)
 
-    def broken(self, exchange: Exchange, error: Exception) -> None:
+    def send_internal_error(self, exchange: Exchange, error: Exception) -> None:
         """Log an unexpected error and answer with status 500, without its details."""
         # A bug must cost one request, not the server; its text may hold paths or data that are not for clients.
-        self.say(f"a bug of ours: {exchange.route}: {error!r}")
-        self.refuse(exchange, Refused("internal error", 500))
+        self.log(f"a bug of ours: {exchange.route}: {error!r}")
+        self.send_refusal(exchange, Refused("internal error", 500))
 
-    def early(self, status: int) -> None:
+    def count_early_response(self, status: int) -> None:
         """Count a request that was answered before it was complete."""
         self.metrics.requests["unread", status] += 1
 
 
-def _server_timing(exchange: Exchange, seconds: float) -> bytes:
+def _format_server_timing(exchange: Exchange, seconds: float) -> bytes:
     """Return the header `Server-Timing` (W3C), in ms: wait for its batch, its batch, and from its last byte to now."""
     queue_s = exchange.began - exchange.arrived
     return b"Server-Timing: queue;dur=%.3f, compute;dur=%.3f, total;dur=%.3f\r\n" % (
@@ -66,7 +66,7 @@ def _server_timing(exchange: Exchange, seconds: float) -> bytes:
     )
 
 
-def only(exchange: Exchange, *methods: bytes) -> None:
+def check_method(exchange: Exchange, *methods: bytes) -> None:
     """Raise unless a request has one of these methods.
 
     Raises:

@@ -17,28 +17,28 @@ _M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 4 << 20
 """M_MMAP_THRESHOLD of malloc.h, and the size from which a block is mapped."""
 
 
-class Stop(asyncio.Event):
+class StopSignal(asyncio.Event):
     """An event that signals set; `count`: the signals so far, `by_person`: True if the first was SIGINT (Ctrl-C)."""
 
     count, by_person = 0, False
 
-    def ask(self, number: int) -> None:
+    def record_signal(self, number: int) -> None:
         """Record a signal and set the event."""
         self.by_person = number == signal.SIGINT if not self.count else self.by_person
         self.count += 1
         self.set()
 
 
-def stop_signal(loop: asyncio.AbstractEventLoop) -> Stop:
+def install_stop_signal(loop: asyncio.AbstractEventLoop) -> StopSignal:
     """Return an event that SIGTERM and SIGINT set from now on."""
-    stop = Stop()
+    stop = StopSignal()
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):  # not in the main thread
-            loop.add_signal_handler(number, stop.ask, number)
+            loop.add_signal_handler(number, stop.record_signal, number)
     return stop
 
 
-def new_loop() -> asyncio.AbstractEventLoop:
+def create_event_loop() -> asyncio.AbstractEventLoop:
     """Return an event loop of uvloop, except on Windows, where it does not exist."""
     if sys.platform == "win32":
         return asyncio.new_event_loop()
@@ -49,7 +49,7 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 
 @contextlib.contextmanager
-def bound(host: str, port: int) -> Iterator[socket.socket]:
+def bind_socket(host: str, port: int) -> Iterator[socket.socket]:
     """Yield a socket that is bound to the address; close it at the end of the block.
 
     Raises:
@@ -93,7 +93,7 @@ def allow_files(count: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def grow_in_place() -> None:
+def set_mmap_threshold() -> None:
     """Let long bodies grow without a copy, which would stop all threads.
 
     glibc maps large blocks, which it grows by moving pages, but after some use it raises its threshold and keeps blocks
@@ -110,17 +110,17 @@ def is_loopback(listening: socket.socket) -> bool:
     return ipaddress.ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback
 
 
-def unread_bytes(transport: asyncio.BaseTransport) -> int:
+def count_unread_bytes(transport: asyncio.BaseTransport) -> int:
     """Return the bytes that have arrived at a connection and were not read yet; 0 where that is not known."""
-    return _queued_bytes(transport, "FIONREAD")
+    return _count_queued_bytes(transport, "FIONREAD")
 
 
-def unsent_bytes(transport: asyncio.BaseTransport) -> int:
+def count_unsent_bytes(transport: asyncio.BaseTransport) -> int:
     """Return the bytes in the send buffer of a connection that the peer has not acknowledged; 0 where not known."""
-    return _queued_bytes(transport, "TIOCOUTQ")
+    return _count_queued_bytes(transport, "TIOCOUTQ")
 
 
-def _queued_bytes(transport: asyncio.BaseTransport, request: str) -> int:
+def _count_queued_bytes(transport: asyncio.BaseTransport, request: str) -> int:
     connection = transport.get_extra_info("socket")
     if connection is None or sys.platform == "win32":
         return 0

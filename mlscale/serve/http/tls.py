@@ -9,7 +9,7 @@ from typing import NoReturn
 from mlscale.errors import MLScaleError
 
 
-def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
+def load_tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
     """Return a TLS context with a certificate, its chain, and its private key, both PEM.
 
     Raises:
@@ -21,7 +21,7 @@ def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
     context.set_alpn_protocols(["http/1.1"])
     try:
         # Without this callback OpenSSL asks for a password on the terminal, and the server hangs.
-        context.load_cert_chain(certificate, key, password=_no_password)
+        context.load_cert_chain(certificate, key, password=_refuse_password)
     except OSError as error:  # ssl.SSLError is one
         raise MLScaleError(
             "the certificate or its key can't be used",
@@ -32,5 +32,5 @@ def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
-def _no_password() -> NoReturn:
+def _refuse_password() -> NoReturn:
     raise OSError("the key has a password")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from html import escape
 
-from mlscale.serve.served_model import Model
+from mlscale.serve.served_model import ServedModel
 
 
-def html(model: Model) -> str:
+def render_home_page(model: ServedModel) -> str:
     """Return a page that names the model and shows example requests."""
     # Names come from users, and go into HTML.
-    given, version = model.servable.input, escape(model.version)
+    input_port, version = model.servable.input, escape(model.version)
     shape = " × ".join(map(str, model.sample_shape))
     links = (f"/v2/models/{model.name}", "/v2/health/ready", "/metrics")
     return f"""<!doctype html>
@@ -18,7 +18,7 @@ def html(model: Model) -> str:
 <style>body{{font:16px/1.5 system-ui;max-width:44rem;margin:3rem auto;padding:0 1rem}}
 pre{{background:#f3f3f3;padding:1rem}}</style>
 <h1>{version}</h1>
-<p>Takes {escape(given.dtype)} samples of {shape}, and tells one of {len(model.servable.labels)} classes.</p>
+<p>Takes {escape(input_port.dtype)} samples of {shape}, and tells one of {len(model.servable.labels)} classes.</p>
 <pre>curl --data-binary @samples.raw -H 'Content-Type: application/octet-stream' http://…/predict
 curl -d '{{"inputs": [ … ]}}' http://…/predict
 curl -H 'Content-Type: application/json' -d '[{{"id": " … ", "label": "{escape(model.servable.labels[0])}"}}]' http://…/labels</pre>

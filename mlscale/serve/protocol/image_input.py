@@ -18,7 +18,7 @@ from mlscale.data.images.fast_decoder import open_picture
 from mlscale.data.images.image_decoder import decode_image
 from mlscale.data.images.pil import MAX_PIXELS, TooLarge
 from mlscale.serve.http.request_error import Refused
-from mlscale.serve.served_model import Model
+from mlscale.serve.served_model import ServedModel
 
 KINDS = (b"image/jpeg", b"image/png", b"image/webp", b"image/bmp", b"image/gif", b"image/tiff")
 """Content types of images; the decoder goes by the content of the body, whichever of them is stated."""
@@ -28,7 +28,7 @@ _PIXEL_BYTES = 24
 """Bytes of memory that a pixel takes while it is decoded, in all colours, and converted."""
 
 
-def kind_of(headers: Mapping[bytes, bytes]) -> bytes:
+def parse_content_type(headers: Mapping[bytes, bytes]) -> bytes:
     """Return the content type in lower case, without parameters."""
     return headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
 
@@ -38,38 +38,41 @@ def is_large(content: bytes | bytearray) -> bool:
     if len(content) > _FEW_BYTES:  # to copy it takes long, and so may what follows its header
         return True
     try:
-        # The header only, without a limit: a size over the limit is reported by `pixels`, as for small images.
+        # The header only, without a limit: a size over the limit is reported by `decode_image_sample`, as for
+        # small images.
         picture = open_picture(bytes(content), max_pixels=sys.maxsize)
-    except Exception:  # Pillow raises what its decoders raise; `pixels` reports it
+    except Exception:  # Pillow raises what its decoders raise; `decode_image_sample` reports it
         return False
     return picture.height * picture.width > _FEW_PIXELS
 
 
-def memory_bytes(model: Model) -> int:
+def estimate_memory_bytes(model: ServedModel) -> int:
     """Return the bytes of memory that decoding may take, for the largest image that the model accepts."""
-    return _max_pixels(model) * _PIXEL_BYTES
+    return _get_max_pixels(model) * _PIXEL_BYTES
 
 
-def _max_pixels(model: Model) -> int:
+def _get_max_pixels(model: ServedModel) -> int:
     return int(model.servable.document["preprocessing"].get("max_pixels") or MAX_PIXELS)
 
 
-def pixels(model: Model, content: bytes, kind: bytes) -> NDArray[Any]:
+def decode_image_sample(model: ServedModel, content: bytes, kind: bytes) -> NDArray[Any]:
     """Decode an image file into one sample, uint8 (1, channels, height, width).
 
     Raises:
         Refused: the model does not take images, or this one is corrupt, too large, or has another size.
     """
-    said = model.servable.document["preprocessing"]
-    channels = {"grey": 1, "RGB": 3}.get(said["channels"])
+    preprocessing = model.servable.document["preprocessing"]
+    channels = {"grey": 1, "RGB": 3}.get(preprocessing["channels"])
     # The decoder returns uint8 (channels, height, width); for any other input no conversion is defined.
-    if said["layout"] != "NCHW" or channels is None or model.servable.input.dtype != "uint8":
+    if preprocessing["layout"] != "NCHW" or channels is None or model.servable.input.dtype != "uint8":
         raise Refused(
             f"{model.name} takes no image files, but {model.servable.input.dtype} {list(model.sample_shape)}", 415
         )
     size = (model.sample_shape[1], model.sample_shape[2])
     try:
-        decoded = decode_image(content, size if said["resize"] else None, channels, max_pixels=_max_pixels(model))
+        decoded = decode_image(
+            content, size if preprocessing["resize"] else None, channels, max_pixels=_get_max_pixels(model)
+        )
     except TooLarge as error:
         raise Refused(f"the image is too large: {error}", 413) from error
     except Exception as error:  # Pillow raises what its decoders raise

@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
-from mlscale.export.servable import accepted
+from mlscale.export.servable import cast_input
 from mlscale.serve.http.request_error import Refused
-from mlscale.serve.served_model import Model
+from mlscale.serve.served_model import ServedModel
 
 _DEEPEST = 16
 _SHORT, _SOME = 16 << 10, 1024
 """Bytes of JSON that can't take much memory; delimiters that are allowed in addition to those of samples."""
 
 
-def check_expansion(model: Model, text: bytes | bytearray) -> None:
+def check_expansion(model: ServedModel, text: bytes | bytearray) -> None:
     """Raise if long JSON holds more than a full batch: `{},{},…` takes 25 times its length as Python objects.
 
     Raises:
@@ -34,17 +34,17 @@ def check_expansion(model: Model, text: bytes | bytearray) -> None:
             raise Refused(f"a request in JSON has at most {samples} samples: send more as bytes", 413)
 
 
-def numbers(model: Model, data: object) -> NDArray[Any]:
+def parse_samples(model: ServedModel, data: object) -> NDArray[Any]:
     """Return samples from nested lists, of a batch or of one sample.
 
     Raises:
         Refused: they are ragged, not numbers, of another shape, or do not fit the model's dtype.
     """
-    array = array_of(model, data)
-    return accept(model, array[None] if array.shape == model.sample_shape else array)
+    array = parse_array(model, data)
+    return cast_samples(model, array[None] if array.shape == model.sample_shape else array)
 
 
-def array_of(model: Model, data: object) -> NDArray[Any]:
+def parse_array(model: ServedModel, data: object) -> NDArray[Any]:
     """Return nested lists of numbers as an array, int64 or float64.
 
     Raises:
@@ -73,18 +73,18 @@ def array_of(model: Model, data: object) -> NDArray[Any]:
         raise Refused(f"the data of input '{name}' has numbers that are too large") from error
 
 
-def accept(model: Model, array: NDArray[Any]) -> NDArray[Any]:
+def cast_samples(model: ServedModel, array: NDArray[Any]) -> NDArray[Any]:
     """Return numbers in the model's dtype and shape.
 
     Raises:
         Refused: they are of another shape, or do not fit its dtype.
     """
     try:
-        return accepted(array, model.servable.input)
+        return cast_input(array, model.servable.input)
     except MLScaleError as error:
-        raise Refused(told(error)) from error
+        raise Refused(format_client_error(error)) from error
 
 
-def told(error: MLScaleError) -> str:
+def format_client_error(error: MLScaleError) -> str:
     """Return an error as one sentence for a client."""
     return "; ".join(text for text in (error.what, error.why, error.fix) if text)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mlscale.errors import MLScaleError
 from mlscale.serve.http.request_error import Refused
-from mlscale.serve.protocol.v2 import checked_id
+from mlscale.serve.protocol.v2 import validate_id
 
 if TYPE_CHECKING:
     from mlscale.events.store import EventStore
@@ -38,7 +38,7 @@ class _Item(NamedTuple):
 
 
 class LabelSink:
-    """Writes labels in a thread of its own; call `submit` in the thread of the event loop.
+    """Writes labels in a thread of its own; call `submit_labels` in the thread of the event loop.
 
     Args:
         store: receives the labels.
@@ -51,10 +51,10 @@ class LabelSink:
         self._waiting: deque[_Item] = deque()
         self._rows, self._closed = 0, False
         self._change = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="labels", daemon=True)
+        self._thread = threading.Thread(target=self._run_writer, name="labels", daemon=True)
         self._thread.start()
 
-    def submit(self, model: str, labels: Labels, done: Callable[[MLScaleError | None], None]) -> None:
+    def submit_labels(self, model: str, labels: Labels, done: Callable[[MLScaleError | None], None]) -> None:
         """Queue labels of a model's events; `done` is called when they are on disk, or could not be written.
 
         Raises:
@@ -74,20 +74,20 @@ class LabelSink:
             self._change.notify()
         self._thread.join()
 
-    def _run(self) -> None:
+    def _run_writer(self) -> None:
         while True:
             with self._change:
                 while not self._waiting and not self._closed:
                     self._change.wait()
                 # One write for all that wait: each write syncs a file, so many small ones would be slow.
-                items = self._next()
+                items = self._take_items()
             # `_closed` ends the thread only once nothing waits, so that accepted labels are never lost.
             if not items:
                 return
             for model in {item.model for item in items}:
-                self._write(model, [item for item in items if item.model == model])
+                self._write_labels(model, [item for item in items if item.model == model])
 
-    def _next(self) -> list[_Item]:
+    def _take_items(self) -> list[_Item]:
         """Return the requests that are written next: at least one, and at most `_AT_ONCE` labels."""
         items: list[_Item] = []
         rows = 0
@@ -97,7 +97,7 @@ class LabelSink:
         self._rows -= rows
         return items
 
-    def _write(self, model: str, items: Sequence[_Item]) -> None:
+    def _write_labels(self, model: str, items: Sequence[_Item]) -> None:
         problem = None
         try:
             ids = [id_ for item in items for id_ in item.labels.ids]
@@ -116,7 +116,7 @@ class LabelSink:
             self._loop.call_soon_threadsafe(item.done, problem)
 
 
-def read(names: Sequence[str], body: bytes | bytearray) -> Labels:
+def parse_labels(names: Sequence[str], body: bytes | bytearray) -> Labels:
     """Read `[{"id": …, "label": …}, …]`, or one such object. A label is the name of a class, or its number in `names`.
 
     Raises:
@@ -129,15 +129,15 @@ def read(names: Sequence[str], body: bytes | bytearray) -> Labels:
     except (ValueError, RecursionError) as error:
         raise Refused(f"this is no JSON: {error}") from error
     entries = [document] if isinstance(document, dict) else document
-    if not isinstance(entries, list) or not entries or not all(isinstance(each, dict) for each in entries):
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise Refused('send [{"id": "…", "label": "…"}, …]')
-    ids = [checked_id(each.get("id")) for each in entries]
+    ids = [validate_id(entry.get("id")) for entry in entries]
     if not all(ids):
         raise Refused('each label has the id of its event: send [{"id": "…", "label": "…"}, …]')
-    return Labels(ids, [_name(names, each.get("label")) for each in entries])
+    return Labels(ids, [_resolve_label(names, entry.get("label")) for entry in entries])
 
 
-def _name(names: Sequence[str], label: object) -> str:
+def _resolve_label(names: Sequence[str], label: object) -> str:
     if isinstance(label, str) and 0 < len(label) <= _MAX_LABEL and label.isprintable():
         return label
     if type(label) is int and 0 <= label < len(names):

@@ -13,12 +13,12 @@ from mlscale.serve.http.exchange import COMPACT, JSON
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.protocol import image_input as images
 from mlscale.serve.protocol import json_numbers, v2
-from mlscale.serve.served_model import Model, Outputs
+from mlscale.serve.served_model import Outputs, ServedModel
 
 _JSON_KINDS = (b"application/json", b"text/json", b"application/x-www-form-urlencoded")  # the last: curl -d
 
 
-class Asked(NamedTuple):
+class PredictRequest(NamedTuple):
     """A parsed request.
 
     Attributes:
@@ -32,39 +32,41 @@ class Asked(NamedTuple):
     id: str
 
 
-def body_limit(model: Model, headers: Mapping[bytes, bytes], max_rows: int) -> int | None:
+def compute_body_limit(model: ServedModel, headers: Mapping[bytes, bytes], max_rows: int) -> int | None:
     """Return the most bytes of a request; None for images, whose size is not known."""
-    kind = images.kind_of(headers)
+    kind = images.parse_content_type(headers)
     if kind == b"application/octet-stream":
         return max_rows * model.sample_bytes
     return None if kind in images.KINDS else model.json_bytes
 
 
-def json_bytes(headers: Mapping[bytes, bytes], body: bytes | bytearray) -> int:
+def count_json_bytes(headers: Mapping[bytes, bytes], body: bytes | bytearray) -> int:
     """Return the number of bytes of JSON in a request."""
-    return len(body) if images.kind_of(headers) in _JSON_KINDS else 0
+    return len(body) if images.parse_content_type(headers) in _JSON_KINDS else 0
 
 
-def numbers_written(request: Asked, said: Outputs) -> int:
+def count_numbers(request: PredictRequest, outputs: Outputs) -> int:
     """Return the count of numbers that the response holds, texts included."""
     # Per row: id, label, class, confidence and their keys, as long as some numbers.
-    return said.probabilities.size + 8 * len(said.labels)
+    return outputs.probabilities.size + 8 * len(outputs.labels)
 
 
-def asked(model: Model, headers: Mapping[bytes, bytes], body: bytes | bytearray) -> Asked:
+def parse_predict_request(
+    model: ServedModel, headers: Mapping[bytes, bytes], body: bytes | bytearray
+) -> PredictRequest:
     """Parse a request by its content type.
 
     Raises:
         Refused: it is not what the model takes.
     """
-    kind = images.kind_of(headers)
-    named = v2.checked_id(headers.get(b"mlscale-id", b"").decode("latin-1"))
+    kind = images.parse_content_type(headers)
+    named = v2.validate_id(headers.get(b"mlscale-id", b"").decode("latin-1"))
     if kind == b"application/octet-stream":
-        return Asked(v2.from_bytes(model, body), (), named)
+        return PredictRequest(v2.parse_raw_samples(model, body), (), named)
     if kind in images.KINDS:
-        return Asked(images.pixels(model, bytes(body), kind), (), named)
+        return PredictRequest(images.decode_image_sample(model, bytes(body), kind), (), named)
     if kind in _JSON_KINDS:
-        return _of_json(model, body, named)
+        return _parse_json_request(model, body, named)
     raise Refused(
         f"can't read {kind.decode('latin-1')[:200]}: send application/json, application/octet-stream, image/jpeg, "
         "image/png",
@@ -72,7 +74,7 @@ def asked(model: Model, headers: Mapping[bytes, bytes], body: bytes | bytearray)
     )
 
 
-def _of_json(model: Model, body: bytes | bytearray, named: str) -> Asked:
+def _parse_json_request(model: ServedModel, body: bytes | bytearray, named: str) -> PredictRequest:
     try:
         json_numbers.check_expansion(model, body)
         document = json.loads(body)
@@ -83,30 +85,32 @@ def _of_json(model: Model, body: bytes | bytearray, named: str) -> Asked:
     unknown = sorted(set(document) - {"inputs", "id"})
     if unknown:
         raise Refused(f"unknown key '{unknown[0][:200]}'; known are inputs and id")
-    raw, id_ = json_numbers.numbers(model, document["inputs"]), document.get("id")
+    raw, id_ = json_numbers.parse_samples(model, document["inputs"]), document.get("id")
     if not len(raw):
         raise Refused("there are no samples")
     if not isinstance(id_, list):
-        return Asked(raw, (), v2.checked_id(id_) or named)
-    ids = [v2.checked_id(each) for each in id_]
+        return PredictRequest(raw, (), v2.validate_id(id_) or named)
+    ids = [v2.validate_id(item) for item in id_]
     # An event is found by its id, so two samples of a request can't share one.
     if len(ids) != len(raw) or not all(ids) or len(set(ids)) != len(ids):
         raise Refused(f"{len(raw)} samples need as many ids, each another text, or one id for all")
-    return Asked(raw, ids, "")
+    return PredictRequest(raw, ids, "")
 
 
-def answer(model: Model, request: Asked, ids: Sequence[str], said: Outputs) -> tuple[bytes, bytes, bytes]:
+def encode_predict_response(
+    model: ServedModel, request: PredictRequest, ids: Sequence[str], outputs: Outputs
+) -> tuple[bytes, bytes, bytes]:
     """Return the response with a prediction for each sample: its body, content type, and more header lines.
 
     Raises:
         Refused: the model returns NaN, which JSON does not have.
     """
-    rows = zip(ids, said.labels, said.classes.tolist(), said.probabilities.tolist(), strict=True)
+    rows = zip(ids, outputs.labels, outputs.classes.tolist(), outputs.probabilities.tolist(), strict=True)
     predictions: list[dict[str, Any]] = [
-        {"id": id_, "label": label, "class": number, "confidence": each[number], "probabilities": each}
-        for id_, label, number, each in rows
+        {"id": id_, "label": label, "class": number, "confidence": row[number], "probabilities": row}
+        for id_, label, number, row in rows
     ]
-    if any(isnan(each["confidence"]) for each in predictions):  # one NaN among the logits makes all of them so
+    if any(isnan(row["confidence"]) for row in predictions):  # one NaN among the logits makes all of them so
         raise Refused("the model gives no finite numbers for these inputs")
     document = {"model_name": model.name, "model_version": model.version, "predictions": predictions}
     return COMPACT(document).encode(), JSON, b""

@@ -22,7 +22,7 @@ class Histogram:
         self.bounds, self.total = bounds, 0.0
         self.counts = [0] * (len(bounds) + 1)
 
-    def add(self, value: float) -> None:
+    def add_value(self, value: float) -> None:
         """Count a value."""
         # A bound belongs to its bucket, `le`: hence bisect_left.
         self.counts[bisect_left(self.bounds, value)] += 1
@@ -33,7 +33,7 @@ class Histogram:
         """The number of values so far."""
         return sum(self.counts)
 
-    def quantile(self, share: float) -> float:
+    def compute_quantile(self, share: float) -> float:
         """Return the smallest bound that at least that share of the values does not exceed; infinite above the last."""
         wanted, seen = share * self.count, 0
         for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
@@ -42,7 +42,7 @@ class Histogram:
                 return bound
         raise AssertionError("unreachable")
 
-    def lines(self, name: str) -> Iterable[str]:
+    def format_histogram(self, name: str) -> Iterable[str]:
         """Yield the lines of a Prometheus histogram, whose buckets are cumulative."""
         seen = 0
         for bound, count in zip((*self.bounds, "+Inf"), self.counts, strict=True):
@@ -52,7 +52,7 @@ class Histogram:
         yield f"{name}_count {seen}"
 
 
-class Metrics:
+class ServerMetrics:
     """The counters of a server; to be changed in the thread of the event loop only.
 
     Attributes:
@@ -82,7 +82,7 @@ class Metrics:
         """The number of requests that were answered with a status of 500 or above."""
         return sum(count for (_, status), count in self.requests.items() if status >= 500)
 
-    def text(self, *, model: str, version: str, others: Iterable[tuple[str, str, str, float]]) -> bytes:
+    def render_metrics(self, *, model: str, version: str, others: Iterable[tuple[str, str, str, float]]) -> bytes:
         """Return all metrics as the body of the response.
 
         Args:
@@ -90,27 +90,27 @@ class Metrics:
             others: more metrics, each its name, type, help and value.
         """
         lines = ["# HELP mlscale_model_info The version that answers.", "# TYPE mlscale_model_info gauge"]
-        lines.append(f'mlscale_model_info{{model="{_escaped(model)}",version="{_escaped(version)}"}} 1')
+        lines.append(f'mlscale_model_info{{model="{_escape_label(model)}",version="{_escape_label(version)}"}} 1')
         lines += ["# HELP mlscale_requests_total Answers by route and status.", "# TYPE mlscale_requests_total counter"]
         # Sorted, so that two scrapes list the same series in the same order.
         for (route, status), count in sorted(self.requests.items()):
             lines.append(f'mlscale_requests_total{{route="{route}",code="{status}"}} {count}')
         lines += ["# HELP mlscale_predictions_total Samples by version.", "# TYPE mlscale_predictions_total counter"]
         for name, count in sorted(self.predictions.items()):
-            lines.append(f'mlscale_predictions_total{{version="{_escaped(name)}"}} {count}')
+            lines.append(f'mlscale_predictions_total{{version="{_escape_label(name)}"}} {count}')
         lines += ["# HELP mlscale_swaps_total Changes of the version.", "# TYPE mlscale_swaps_total counter"]
         lines += [f'mlscale_swaps_total{{result="{result}"}} {count}' for result, count in sorted(self.swaps.items())]
-        told = "From the last byte of a request for inference to its answer."
-        lines += [f"# HELP mlscale_request_seconds {told}", "# TYPE mlscale_request_seconds histogram"]
-        lines += self.latency.lines("mlscale_request_seconds")
+        help_text = "From the last byte of a request for inference to its answer."
+        lines += [f"# HELP mlscale_request_seconds {help_text}", "# TYPE mlscale_request_seconds histogram"]
+        lines += self.latency.format_histogram("mlscale_request_seconds")
         lines += ["# HELP mlscale_batch_rows Samples computed at once.", "# TYPE mlscale_batch_rows histogram"]
-        lines += self.batches.lines("mlscale_batch_rows")
+        lines += self.batches.format_histogram("mlscale_batch_rows")
         computed = ("mlscale_compute_seconds_total", "counter", "Time in the model.", self.compute_s)
         for series, kind, help_, value in (computed, *others):
             lines += [f"# HELP {series} {help_}", f"# TYPE {series} {kind}", f"{series} {value:.9g}"]
         return ("\n".join(lines) + "\n").encode()
 
 
-def _escaped(text: str) -> str:
+def _escape_label(text: str) -> str:
     # Escapes of the text format: backslash first, or it would escape those of the others again.
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

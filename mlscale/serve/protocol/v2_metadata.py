@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlscale.serve.protocol.v2 import DATATYPES, LABEL, PROBABILITIES
-from mlscale.serve.served_model import Model
+from mlscale.serve.served_model import ServedModel
 
 EXTENSIONS = ["classification", "model_repository", "model_configuration", "binary_tensor_data", "statistics"]
 
 
-def metadata(model: Model) -> dict[str, Any]:
+def build_model_metadata(model: ServedModel) -> dict[str, Any]:
     """Return the response of `GET /v2/models/M`."""
-    given, outputs = model.servable.input, _outputs(model)
+    given, outputs = model.servable.input, _list_outputs(model)
     return {
         "name": model.name,
         "versions": [model.version],
@@ -25,7 +25,7 @@ def metadata(model: Model) -> dict[str, Any]:
     }
 
 
-def configuration(model: Model) -> dict[str, Any]:
+def build_model_configuration(model: ServedModel) -> dict[str, Any]:
     """Return the response of `GET /v2/models/M/config`; its shapes lack the batch, as in Triton."""
     given = model.servable.input
     data_type = f"TYPE_{DATATYPES[given.dtype]}"
@@ -39,7 +39,7 @@ def configuration(model: Model) -> dict[str, Any]:
         "output": [
             {"name": name, "data_type": "TYPE_STRING" if kind == "BYTES" else f"TYPE_{kind}", "dims": dims or [1]}
             # Triton's configuration does not allow empty dims: a scalar is [1].
-            for name, kind, dims in _outputs(model)
+            for name, kind, dims in _list_outputs(model)
         ],
         "instance_group": [{"name": model.name, "kind": "KIND_CPU", "count": 1, "gpus": []}],
         "default_model_filename": "model.onnx",
@@ -49,7 +49,7 @@ def configuration(model: Model) -> dict[str, Any]:
 
 
 @dataclass
-class Statistics:
+class ServingStatistics:
     """The counters of one version since it serves; seconds are sums over requests.
 
     Attributes:
@@ -68,7 +68,7 @@ class Statistics:
     failed_s: float = 0.0
     last: float = 0.0
 
-    def add(self, requests: int, rows: int, total_s: float, seconds: float) -> None:
+    def count_batch(self, requests: int, rows: int, total_s: float, seconds: float) -> None:
         """Count a batch that took `seconds`; `total_s`: the time of its requests, summed."""
         self.rows += rows
         self.requests += requests
@@ -80,17 +80,17 @@ class Statistics:
         batch[1] += seconds
         self.last = time.time()
 
-    def fail(self, seconds: float) -> None:
+    def add_failure(self, seconds: float) -> None:
         """Count a failed request."""
         self.failed += 1
         self.failed_s += seconds
 
 
-def statistics(model: Model, counts: Statistics) -> dict[str, Any]:
+def build_model_statistics(model: ServedModel, counts: ServingStatistics) -> dict[str, Any]:
     """Return the response of `GET /v2/models/M/stats`; parsing and encoding are not measured, their times are 0."""
     # The two sums come from separate clock readings, so the difference may fall below 0.
     waited = max(0.0, counts.total_s - counts.compute_s)
-    nothing = _duration(0, 0.0)
+    nothing = _build_duration(0, 0.0)
     return {
         "name": model.name,
         "version": model.version,
@@ -99,33 +99,33 @@ def statistics(model: Model, counts: Statistics) -> dict[str, Any]:
         "inference_count": counts.rows,
         "execution_count": int(sum(count for count, _ in counts.batches.values())),
         "inference_stats": {
-            "success": _duration(counts.requests, counts.total_s),
-            "fail": _duration(counts.failed, counts.failed_s),
-            "queue": _duration(counts.requests, waited),
-            "compute_input": _duration(counts.requests, 0.0),
-            "compute_infer": _duration(counts.requests, counts.compute_s),
-            "compute_output": _duration(counts.requests, 0.0),
+            "success": _build_duration(counts.requests, counts.total_s),
+            "fail": _build_duration(counts.failed, counts.failed_s),
+            "queue": _build_duration(counts.requests, waited),
+            "compute_input": _build_duration(counts.requests, 0.0),
+            "compute_infer": _build_duration(counts.requests, counts.compute_s),
+            "compute_output": _build_duration(counts.requests, 0.0),
             "cache_hit": nothing,
             "cache_miss": nothing,
         },
         "batch_stats": [
             {
                 "batch_size": rows,
-                "compute_input": _duration(count, 0.0),
-                "compute_infer": _duration(count, seconds),
-                "compute_output": _duration(count, 0.0),
+                "compute_input": _build_duration(count, 0.0),
+                "compute_infer": _build_duration(count, seconds),
+                "compute_output": _build_duration(count, 0.0),
             }
             for rows, (count, seconds) in sorted(counts.batches.items())
         ],
     }
 
 
-def _outputs(model: Model) -> list[tuple[str, str, list[int]]]:
+def _list_outputs(model: ServedModel) -> list[tuple[str, str, list[int]]]:
     """Return name, datatype and shape without the batch of each output."""
     gives = model.servable.output
     dims = list(gives.shape[1:])
     return [(gives.name, "FP32", dims), (PROBABILITIES, "FP32", dims), (LABEL, "BYTES", [])]
 
 
-def _duration(count: float, seconds: float) -> dict[str, int]:
+def _build_duration(count: float, seconds: float) -> dict[str, int]:
     return {"count": int(count), "ns": int(1e9 * seconds)}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlscale.errors import MLScaleError
-from mlscale.tasks.models.ngrams import ngram_rows
+from mlscale.tasks.models.ngrams import hash_ngrams
 
 # RoFormer's base, and the original transformer's.
 _WAVELENGTH = 10_000.0
@@ -65,7 +65,7 @@ class GPT(nn.Module):
         self.tokens = nn.Embedding(vocab_size, width)
         self.table = nn.Embedding(buckets, width) if self.ngrams else None
         self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(Block(width, heads, length, dropout) for _ in range(layers))
+        self.blocks = nn.ModuleList(GPTBlock(width, heads, length, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         # After the layers are made: it replaces torch's own initialisation.
         for name, module in self.named_modules():
@@ -91,7 +91,7 @@ class GPT(nn.Module):
             raise refused
         h = self.tokens(x)
         if self.table is not None:
-            for rows in ngram_rows(x, self.ngrams, self.buckets):
+            for rows in hash_ngrams(x, self.ngrams, self.buckets):
                 h = h + self.table(rows)
         h = self.dropout(h)
         for block in self.blocks:
@@ -141,12 +141,12 @@ class GPT(nn.Module):
         return bytes(text).decode("utf-8", "replace")
 
 
-class Block(nn.Module):
+class GPTBlock(nn.Module):
     """Attention, then a perceptron of two layers, each added to its input: (n, length, width) to the same."""
 
     def __init__(self, width: int, heads: int, length: int, dropout: float) -> None:
         super().__init__()
-        self.attention_norm, self.attention = nn.LayerNorm(width), Attention(width, heads, length)
+        self.attention_norm, self.attention = nn.LayerNorm(width), CausalAttention(width, heads, length)
         self.norm, self.wide, self.narrow = (
             nn.LayerNorm(width),
             nn.Linear(width, 4 * width),
@@ -160,7 +160,7 @@ class Block(nn.Module):
         return added
 
 
-class Attention(nn.Module):
+class CausalAttention(nn.Module):
     """Causal self-attention of several heads, with rotary positions: (n, length, width) to the same."""
 
     cosines: Tensor
@@ -179,11 +179,11 @@ class Attention(nn.Module):
         n, length, width = h.shape
         split = self.qkv(h).view(n, length, 3, self.heads, width // self.heads)
         q, k, v = split.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(self._turned(q), self._turned(k), v, is_causal=True)
+        mixed = F.scaled_dot_product_attention(self._rotate_positions(q), self._rotate_positions(k), v, is_causal=True)
         attended: Tensor = self.out(mixed.transpose(1, 2).reshape(n, length, width))
         return attended
 
-    def _turned(self, x: Tensor) -> Tensor:
+    def _rotate_positions(self, x: Tensor) -> Tensor:
         """Return x, (n, heads, length, even), with each pair turned by an angle that grows with its position."""
         cosines, sines = (table[: x.shape[2]].to(x.dtype) for table in (self.cosines, self.sines))
         first, second = x.chunk(2, dim=-1)

@@ -10,7 +10,7 @@ from torch import nn
 _STACKS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
-def layers_of(module: nn.Module) -> list[list[str]]:
+def list_layers(module: nn.Module) -> list[list[str]]:
     """Return the names of a module's parameters, layer by layer, in the order in which its parts were made; the last
     layer is the head. Every parameter is in one layer.
 
@@ -19,16 +19,16 @@ def layers_of(module: nn.Module) -> list[list[str]]:
     positions, is in the first layer, as in BEiT (Bao et al. 2021, arXiv:2106.08254). A normalisation belongs to the
     layer before it. A module without stacks is divided into its children.
     """
-    layers = list(_layers(module, ""))
-    loose = _loose(module, "")
+    layers = list(_iterate_layers(module, ""))
+    loose = _list_loose_parameters(module, "")
     if loose and layers:
         layers[0] = [*loose, *layers[0]]
     return layers or ([loose] if loose else [])
 
 
-def _layers(module: nn.Module, prefix: str) -> Iterator[list[str]]:
+def _iterate_layers(module: nn.Module, prefix: str) -> Iterator[list[str]]:
     layers: list[list[str]] = []
-    for path, part in _parts(module, prefix):
+    for path, part in _iterate_parts(module, prefix):
         names = [f"{path}.{name}" for name, _ in part.named_parameters()]
         if not names:
             continue
@@ -40,30 +40,30 @@ def _layers(module: nn.Module, prefix: str) -> Iterator[list[str]]:
     yield from layers
 
 
-def _parts(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+def _iterate_parts(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
     """Yield the parts that a module is divided into, with their paths."""
     children = [(f"{prefix}{name}", child) for name, child in module.named_children() if _has_parameters(child)]
     apart = len(children) == 1 and bool(list(children[0][1].children()))
     # A single child with children is merely wrapped by its parent: the layers are inside.
     for path, child in children:
-        if apart or _holds_a_stack(child):
-            yield from _parts(child, f"{path}.")
+        if apart or _has_stack(child):
+            yield from _iterate_parts(child, f"{path}.")
         else:
             yield path, child
 
 
-def _loose(module: nn.Module, prefix: str) -> list[str]:
+def _list_loose_parameters(module: nn.Module, prefix: str) -> list[str]:
     """Return the names of the parameters of modules that are themselves divided."""
     names = [f"{prefix}{name}" for name, _ in module.named_parameters(recurse=False)]
     children = [(name, child) for name, child in module.named_children() if _has_parameters(child)]
     apart = len(children) == 1 and bool(list(children[0][1].children()))
     for name, child in children:
-        if apart or _holds_a_stack(child):
-            names += _loose(child, f"{prefix}{name}.")
+        if apart or _has_stack(child):
+            names += _list_loose_parameters(child, f"{prefix}{name}.")
     return names
 
 
-def _holds_a_stack(module: nn.Module) -> bool:
+def _has_stack(module: nn.Module) -> bool:
     return any(_is_stack(part) for part in module.modules())
 
 

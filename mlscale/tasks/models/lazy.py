@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from mlscale.tasks.batch import unpack
+from mlscale.tasks.batch import unpack_batch
 
 
-def materialize(model: nn.Module, data: Any) -> None:
+def materialize_layers(model: nn.Module, data: Any) -> None:
     """Run one sample through `model`, without learning from it, when some of its layers have no shape yet.
 
     Optimizers, DDP and checkpoints all need the parameters to exist.
@@ -20,7 +20,7 @@ def materialize(model: nn.Module, data: Any) -> None:
     """
     if not any(is_lazy(p) for p in model.parameters()):
         return
-    x = _example(data)
+    x = _create_example(data)
     training = model.training
     # Batch normalisation would count the sample in its running statistics, and fails on one value per channel.
     model.eval()
@@ -29,8 +29,8 @@ def materialize(model: nn.Module, data: Any) -> None:
     model.train(training)
 
 
-def _example(data: Any) -> Tensor:
+def _create_example(data: Any) -> Tensor:
     if hasattr(data, "facts"):
         facts = data.facts()
         return torch.zeros(1, *facts.sample, dtype=getattr(torch, facts.dtype))
-    return unpack(next(iter(data.train_dataloader()))).x[:1]
+    return unpack_batch(next(iter(data.train_dataloader()))).x[:1]

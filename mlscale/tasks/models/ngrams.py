@@ -15,7 +15,7 @@ _PRIME = (1 << 31) - 1  # so that a product of two residues fits into 64 bits
 _FACTOR, _SCATTER = 1_103_515_245, 1_566_083_941
 
 
-def ngram_rows(x: Tensor, orders: Sequence[int], buckets: int) -> Iterator[Tensor]:
+def hash_ngrams(x: Tensor, orders: Sequence[int], buckets: int) -> Iterator[Tensor]:
     """Yield for each n of `orders` the row of the n tokens that end at each position, int64 (batch, length), 0 to
     buckets - 1.
 
@@ -75,15 +75,17 @@ class NGrams(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits, float (n, num_classes), for tokens x, int64 (n, length), where 0 is padding at the end."""
-        nobody = torch.full((), self.buckets, dtype=x.dtype, device=x.device)
+        padding_row = torch.full((), self.buckets, dtype=x.dtype, device=x.device)
         # An n-gram that ends in padding does not count.
-        rows = torch.cat([torch.where(x > 0, row, nobody) for row in ngram_rows(x, self.orders, self.buckets)], dim=1)
+        rows = torch.cat(
+            [torch.where(x > 0, row, padding_row) for row in hash_ngrams(x, self.orders, self.buckets)], dim=1
+        )
         # Sorted, equal rows are neighbours: each different n-gram counts once, without a loop.
         rows = rows.sort(dim=1).values
         again = F.pad(rows[:, 1:] == rows[:, :-1], (1, 0))
         if self.training and self.dropout:
             again = again | (torch.rand(rows.shape, device=x.device) < self.dropout)
-        rows = torch.where(again, nobody, rows)
+        rows = torch.where(again, padding_row, rows)
         count = (rows < self.buckets).sum(1, keepdim=True).clamp_min(1)
         logits: Tensor = self.head(self.table(rows).sum(1) / count.to(self.table.weight.dtype).sqrt())
         return logits

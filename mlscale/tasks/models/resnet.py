@@ -23,7 +23,7 @@ class ResNet(nn.Module):
         self, in_channels: int, num_classes: int, widths: Sequence[int] = (32, 64, 128), blocks: int = 1
     ) -> None:
         super().__init__()
-        self.stem = _conv_norm(in_channels, widths[0], kernel=3)
+        self.stem = _build_conv_norm(in_channels, widths[0], kernel=3)
         stages: list[nn.Module] = []
         channels = widths[0]
         for stage, width in enumerate(widths):
@@ -48,16 +48,16 @@ class BasicBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        self.first = _conv_norm(in_channels, out_channels, kernel=3, stride=stride)
-        self.second = _conv_norm(out_channels, out_channels, kernel=3)
+        self.first = _build_conv_norm(in_channels, out_channels, kernel=3, stride=stride)
+        self.second = _build_conv_norm(out_channels, out_channels, kernel=3)
         same = stride == 1 and in_channels == out_channels
-        self.shortcut = nn.Identity() if same else _conv_norm(in_channels, out_channels, kernel=1, stride=stride)
+        self.shortcut = nn.Identity() if same else _build_conv_norm(in_channels, out_channels, kernel=1, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.second(F.relu(self.first(x))) + self.shortcut(x))
 
 
-def _conv_norm(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Sequential:
+def _build_conv_norm(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Sequential:
     # No bias: the normalisation that follows would take it away again.
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels))

@@ -26,7 +26,7 @@ class TabularNet(nn.Module):
         super().__init__()
         self.linear = nn.Linear(features, outputs)
         self.enter = nn.Linear(features, width) if blocks else None
-        self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(blocks))
+        self.blocks = nn.ModuleList(TabularBlock(width, dropout) for _ in range(blocks))
         self.leave = nn.Linear(width, outputs, bias=False) if blocks else None
         # Layers of zeros learn: their gradients depend on their inputs, which are not 0.
         nn.init.zeros_(self.linear.weight)
@@ -46,7 +46,7 @@ class TabularNet(nn.Module):
         return out + deep
 
 
-class Block(nn.Module):
+class TabularBlock(nn.Module):
     """Two linear layers behind a normalisation, added to their input: (n, width) to the same."""
 
     def __init__(self, width: int, dropout: float) -> None:

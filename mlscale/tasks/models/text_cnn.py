@@ -40,8 +40,8 @@ class TextCNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits, float (n, num_classes), for tokens x, int64 (n, length), where 0 is padding at the end."""
         embedded = self.tokens(x).transpose(1, 2)
-        there = (x > 0).unsqueeze(1)
+        mask = (x > 0).unsqueeze(1)
         # After ReLU nothing is below 0: a padded position, set to 0, is never above the others.
-        largest = [(F.relu(convolve(embedded)) * there).amax(2) for convolve in self.convolutions]
+        largest = [(F.relu(convolve(embedded)) * mask).amax(2) for convolve in self.convolutions]
         logits: Tensor = self.head(self.dropout(torch.cat(largest, dim=1)))
         return logits

@@ -25,11 +25,11 @@ class UNet(nn.Module):
     def __init__(self, in_channels: int, num_classes: int, widths: Sequence[int] = (16, 32, 64)) -> None:
         super().__init__()
         self.down = nn.ModuleList(
-            _twice(before, width) for before, width in zip((in_channels, *widths), widths, strict=False)
+            _build_double_conv(before, width) for before, width in zip((in_channels, *widths), widths, strict=False)
         )
         pairs = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
         self.narrow = nn.ModuleList(nn.Conv2d(below, width, 1) for below, width in pairs)
-        self.up = nn.ModuleList(_twice(2 * width, width) for _, width in pairs)
+        self.up = nn.ModuleList(_build_double_conv(2 * width, width) for _, width in pairs)
         self.head = nn.Conv2d(widths[0], num_classes, 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -37,12 +37,12 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits, float (n, num_classes, height, width), for images x, float (n, in_channels, height, width)."""
-        beside: list[Tensor] = []
+        skips: list[Tensor] = []
         for number, block in enumerate(self.down):
             # Rounded up: an odd size keeps its last row and column.
             x = block(F.max_pool2d(x, 2, ceil_mode=True) if number else x)
-            beside.append(x)
-        for narrow, block, skip in zip(self.narrow, self.up, beside[-2::-1], strict=True):
+            skips.append(x)
+        for narrow, block, skip in zip(self.narrow, self.up, skips[-2::-1], strict=True):
             # To the size of the skip connection, not twice its own: an odd size was rounded up on the way down.
             x = F.interpolate(narrow(x), size=skip.shape[-2:], mode="nearest")
             x = block(torch.cat([skip, x], dim=1))
@@ -50,7 +50,7 @@ class UNet(nn.Module):
         return logits
 
 
-def _twice(in_channels: int, out_channels: int) -> nn.Sequential:
+def _build_double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
     """Return two 3×3 convolutions that keep the size, each normalised, with ReLU."""
     layers: list[nn.Module] = []
     for channels in (in_channels, out_channels):

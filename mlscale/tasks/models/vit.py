@@ -45,14 +45,14 @@ class ViT(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        _check(height, width, patch, dim, heads)
+        _check_sizes(height, width, patch, dim, heads)
         tokens = (height // patch) * (width // patch)
         # A convolution whose stride is its size: one linear map for every patch.
         self.embed = nn.Conv2d(in_channels, dim, kernel_size=patch, stride=patch)
         self.token = nn.Parameter(torch.zeros(1, 1, dim))
         self.places = nn.Parameter(torch.zeros(1, tokens + 1, dim))
         self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.Sequential(*(Block(dim, heads, int(dim * mlp_ratio), dropout) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(ViTBlock(dim, heads, int(dim * mlp_ratio), dropout) for _ in range(depth)))
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, num_classes)
         # 0.02 as in BERT, which the usual implementations of ViT take over.
@@ -72,7 +72,7 @@ class ViT(nn.Module):
         return logits
 
 
-class Block(nn.Module):
+class ViTBlock(nn.Module):
     """Attention over all tokens, then two layers on each, both on normalised input and added: (n, tokens, dim)."""
 
     def __init__(self, dim: int, heads: int, hidden: int, dropout: float) -> None:
@@ -85,11 +85,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output, of the same shape as x."""
-        x = x + self.dropout(self._attend(self.norm_attention(x)))
+        x = x + self.dropout(self._apply_attention(self.norm_attention(x)))
         out: Tensor = x + self.dropout(self.layers(self.norm_layers(x)))
         return out
 
-    def _attend(self, x: Tensor) -> Tensor:
+    def _apply_attention(self, x: Tensor) -> Tensor:
         query, key, value = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         # The function does not know of train and eval mode: dropout is passed for training alone.
         mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=self.drop if self.training else 0.0)
@@ -97,7 +97,7 @@ class Block(nn.Module):
         return out
 
 
-def _check(height: int, width: int, patch: int, dim: int, heads: int) -> None:
+def _check_sizes(height: int, width: int, patch: int, dim: int, heads: int) -> None:
     if height % patch or width % patch:
         sizes = [size for size in range(1, min(height, width) + 1) if height % size == 0 and width % size == 0]
         raise MLScaleError(

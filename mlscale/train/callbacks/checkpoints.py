@@ -10,15 +10,15 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from mlscale.config.metric_direction import loss_among
+from mlscale.config.metric_direction import find_total_loss
 from mlscale.errors import MLScaleError
-from mlscale.train.checkpoint.failed_saves import last_save_failed
-from mlscale.train.checkpoint.io import load
-from mlscale.train.checkpoint.step_boundary import inside_accumulation
+from mlscale.train.checkpoint.failed_saves import has_last_save_failed
+from mlscale.train.checkpoint.io import load_checkpoint_file
+from mlscale.train.checkpoint.step_boundary import is_accumulating
 
-_LOOK_SECONDS = 1.0  # between two reads of the clock that all ranks share
+_POLL_SECONDS = 1.0  # between two reads of the clock that all ranks share
 # An upper bound of the steps between two reads: later steps may be slower than the measured ones.
-_MOST_STEPS = 200
+_MAX_STEPS = 200
 
 
 class Checkpoints(ModelCheckpoint):
@@ -84,9 +84,9 @@ class Checkpoints(ModelCheckpoint):
             save_on_train_epoch_end=save_on_train_epoch_end,
             verbose=verbose,
         )
-        _positive("every_n_steps", every_n_steps)
-        _positive("every_n_minutes", every_n_minutes)
-        _positive("keep", None if keep == -1 else keep)
+        _require_positive("every_n_steps", every_n_steps)
+        _require_positive("every_n_minutes", every_n_minutes)
+        _require_positive("keep", None if keep == -1 else keep)
         self.keeps_last = save_last
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes
@@ -100,7 +100,7 @@ class Checkpoints(ModelCheckpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._saved_at = trainer.global_step
-        self._clock.restart()
+        self._clock.restart_clock()
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"periodic": list(self._periodic), "loss_of_best": self._loss_of_best}
@@ -115,7 +115,7 @@ class Checkpoints(ModelCheckpoint):
         better = super().check_monitor_top_k(trainer, current)
         if current is None or self.save_top_k != 1:
             return better
-        name = loss_among(trainer.callback_metrics)
+        name = find_total_loss(trainer.callback_metrics)
         loss = float(trainer.callback_metrics[name]) if name else None
         if not better:
             tied = self.best_model_score is not None and bool(current == self.best_model_score)
@@ -130,56 +130,56 @@ class Checkpoints(ModelCheckpoint):
         """Save a periodic checkpoint where it is due."""
         if self.every_n_steps is None and self.every_n_minutes is None:
             return
-        if inside_accumulation(trainer) or trainer.global_step == self._saved_at or trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by a connector
+        if is_accumulating(trainer) or trainer.global_step == self._saved_at or trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by a connector
             return
         step = trainer.global_step
         # Not `step % every == 0`: with manual optimization a batch may take several steps and jump over the multiple.
         due = self.every_n_steps is not None and step // self.every_n_steps > self._saved_at // self.every_n_steps
         if self.every_n_minutes is not None:  # on every rank, since it is a collective
-            due |= self._clock.minutes(trainer) >= self.every_n_minutes
+            due |= self._clock.get_minutes(trainer) >= self.every_n_minutes
         if due:
             self._save_periodic(trainer)
 
     def on_epoch_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save `last.ckpt`."""
         if self.keeps_last and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by a connector
-            trainer.save_checkpoint(self._in_folder(self.CHECKPOINT_NAME_LAST))
-            self.final_saved = not last_save_failed(trainer)
+            trainer.save_checkpoint(self._build_path(self.CHECKPOINT_NAME_LAST))
+            self.final_saved = not has_last_save_failed(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save `last.ckpt` of a resumed run that has no step left, and was killed before it could save it."""
         resumed_from = trainer.ckpt_path
         if not self.keeps_last or self.final_saved is not None or not resumed_from:
             return
-        last = Path(self._in_folder(self.CHECKPOINT_NAME_LAST))
-        if trainer.is_global_zero and not _same_file(Path(resumed_from), last):
+        last = Path(self._build_path(self.CHECKPOINT_NAME_LAST))
+        if trainer.is_global_zero and not _is_same_file(Path(resumed_from), last):
             # The run was resumed from the state at its end, and nothing has been computed since: a copy is enough.
-            trainer.strategy.checkpoint_io.save_checkpoint(load(resumed_from), last)
-        self.final_saved = not last_save_failed(trainer)
+            trainer.strategy.checkpoint_io.save_checkpoint(load_checkpoint_file(resumed_from), last)
+        self.final_saved = not has_last_save_failed(trainer)
 
     def _save_periodic(self, trainer: Trainer) -> None:
         name = f"step={trainer.global_step}"
         before = [other for other in self._periodic if other != name]
         # Listed before the save: the checkpoint then lists itself, and a run resumed from it removes it in its turn.
         self._periodic = [*before, name]
-        trainer.save_checkpoint(self._in_folder(name))
+        trainer.save_checkpoint(self._build_path(name))
         self._saved_at = trainer.global_step  # one that failed is tried again when the next is due
-        self._clock.restart()
-        if last_save_failed(trainer):
+        self._clock.restart_clock()
+        if has_last_save_failed(trainer):
             self._periodic = before
         elif self.keep != -1:
             # Old ones are removed only after the new one is on the disk: there is always one to resume from. A list
             # that was restored may name files that were removed after that checkpoint was saved.
             for old in self._periodic[: -self.keep]:
-                if trainer.is_global_zero and Path(self._in_folder(old)).exists():
-                    trainer.strategy.remove_checkpoint(self._in_folder(old))
+                if trainer.is_global_zero and Path(self._build_path(old)).exists():
+                    trainer.strategy.remove_checkpoint(self._build_path(old))
             self._periodic = self._periodic[-self.keep :]
 
-    def _in_folder(self, stem: str) -> str:
+    def _build_path(self, stem: str) -> str:
         return str(Path(str(self.dirpath)) / f"{stem}{self.FILE_EXTENSION}")
 
 
-def _same_file(one: Path, other: Path) -> bool:
+def _is_same_file(one: Path, other: Path) -> bool:
     return other.exists() and one.samefile(other)
 
 
@@ -188,13 +188,13 @@ class _SharedClock:
     the number of steps between two broadcasts follows from the time that a step takes."""
 
     def __init__(self) -> None:
-        self._started = self._asked = time.monotonic()
+        self._started = self._read_at = time.monotonic()
         self._steps = self._left = 1
 
-    def restart(self) -> None:
+    def restart_clock(self) -> None:
         self._started = time.monotonic()
 
-    def minutes(self, trainer: Any) -> float:
+    def get_minutes(self, trainer: Any) -> float:
         """Return the minutes since the restart; 0 at steps at which the clock is not read."""
         if trainer.world_size == 1:
             return (time.monotonic() - self._started) / 60
@@ -202,16 +202,16 @@ class _SharedClock:
         if self._left:
             return 0.0
         now = time.monotonic()
-        per_step = (now - self._asked) / self._steps
+        per_step = (now - self._read_at) / self._steps
         # The number of steps is broadcast too: the ranks' clocks differ, and all must enter the next broadcast at once.
         minutes, steps = trainer.strategy.broadcast(
-            ((now - self._started) / 60, max(1, min(_MOST_STEPS, int(_LOOK_SECONDS / max(per_step, 1e-6)))))
+            ((now - self._started) / 60, max(1, min(_MAX_STEPS, int(_POLL_SECONDS / max(per_step, 1e-6)))))
         )
-        self._asked, self._steps, self._left = now, steps, steps
+        self._read_at, self._steps, self._left = now, steps, steps
         return float(minutes)
 
 
-def _positive(name: str, value: float | None) -> None:
+def _require_positive(name: str, value: float | None) -> None:
     if value is not None and not value > 0:
         raise MLScaleError(
             f"{name} is {value}",

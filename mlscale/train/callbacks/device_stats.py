@@ -8,10 +8,10 @@ from collections import defaultdict
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from mlscale.errors import MLScaleError
-from mlscale.train.callbacks.train_metrics import writer
-from mlscale.train.machine_samplers import Gpu, Host, Sampler
+from mlscale.train.callbacks.train_metrics import find_train_metrics
+from mlscale.train.machine_samplers import GpuSampler, HostSampler, Sampler
 
-_IN_THE_TABLE = ("device/cpu_percent", "device/gpu_percent", "device/gpu_power_w")
+_TABLE_METRICS = ("device/cpu_percent", "device/gpu_percent", "device/gpu_power_w")
 
 
 class DeviceStats(Callback):
@@ -38,58 +38,60 @@ class DeviceStats(Callback):
                 fix="callbacks.device_stats.every_s=2",
             )
         self.every_s = every_s
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._recent: dict[str, list[float]] = defaultdict(list)  # since the last entry
         self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])  # of the attempt: sum, count
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        writer("device_stats", trainer)
+        find_train_metrics("device_stats", trainer)
         if not trainer.is_global_zero:
             return
-        samplers: list[Sampler] = [Host()]
+        samplers: list[Sampler] = [HostSampler()]
         if trainer.strategy.root_device.type == "cuda":
-            samplers.append(Gpu(trainer.strategy.root_device))
+            samplers.append(GpuSampler(trainer.strategy.root_device))
         # Cleared, since one callback may serve several fits.
-        self._over.clear()
-        self._thread = threading.Thread(target=self._sample, args=(samplers,), name="mlscale-device-stats", daemon=True)
+        self._stopped.clear()
+        self._thread = threading.Thread(
+            target=self._sample_until_stopped, args=(samplers,), name="mlscale-device-stats", daemon=True
+        )
         self._thread.start()
 
     def entry(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
         """Return the means of the samples since the last entry; an empty dict where there are none yet."""
         with self._lock:
-            found = {name: sum(values) / len(values) for name, values in self._recent.items()}
+            means = {name: sum(values) / len(values) for name, values in self._recent.items()}
             self._recent.clear()
-        return found
+        return means
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         with self._lock:
-            means = {name: total / count for name, (total, count) in self._sums.items() if name in _IN_THE_TABLE}
+            means = {name: total / count for name, (total, count) in self._sums.items() if name in _TABLE_METRICS}
         for name, value in means.items():  # of the first rank, which alone samples
             pl_module.log(name, value, logger=False, rank_zero_only=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._stop()
+        self._stop_thread()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._stop()
+        self._stop_thread()
 
-    def _stop(self) -> None:
-        self._over.set()
+    def _stop_thread(self) -> None:
+        self._stopped.set()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
 
-    def _sample(self, samplers: list[Sampler]) -> None:
+    def _sample_until_stopped(self, samplers: list[Sampler]) -> None:
         for sampler in samplers:
-            sampler.sample()  # rates are over the time since the sample before
+            sampler.sample_metrics()  # rates are over the time since the sample before
         pause = min(self.every_s, 0.25)  # a run of seconds shall have some, too
-        while not self._over.wait(pause):
+        while not self._stopped.wait(pause):
             pause = min(2 * pause, self.every_s)
             values: dict[str, float] = {}
             for sampler in samplers:
-                values |= sampler.sample()
+                values |= sampler.sample_metrics()
             with self._lock:
                 for name, value in values.items():
                     self._recent[name].append(value)

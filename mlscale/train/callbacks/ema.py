@@ -65,7 +65,7 @@ class EMA(WeightAveraging):
             ("start", start >= 0, "it counts optimizer steps", "0"),
         ):
             if not good:
-                raise _refused(name, locals()[name], why, fix)
+                raise _build_setting_error(name, locals()[name], why, fix)
         self.decay, self.warmup, self.every, self.start, self.gamma = decay, warmup, every, start, gamma
         self._loaded: Mapping[str, Any] | None = None
         self._own_buffers: Mapping[str, Tensor] = {}
@@ -83,21 +83,21 @@ class EMA(WeightAveraging):
                 where=f"callbacks.ema, {low[0]}",
                 fix="precision=bf16, which keeps weights in 32 bits; or ~callbacks.ema",
             )
-        average = self._average_model = Average(pl_module, self.keeps)
+        average = self._average_model = WeightAverage(pl_module, self.compute_decay)
         if self._loaded is not None:
             average.load_state_dict(self._loaded)
-            rank_buffers.restore(self._own_buffers, average.module)
+            rank_buffers.restore_buffers(self._own_buffers, average.module)
             self._loaded = None
-        self._save_it_alone(trainer, pl_module)
+        self._save_average_alone(trainer, pl_module)
 
-    def _save_it_alone(self, trainer: Any, module: LightningModule) -> None:
+    def _save_average_alone(self, trainer: Any, module: LightningModule) -> None:
         """Let weights-only saves hold the average: Lightning calls no callback for them, and would save weights that
         were not validated."""
         save = trainer.save_checkpoint
 
         def save_checkpoint(path: Any, weights_only: bool | None = None, *more: Any, **options: Any) -> None:
             # One function for both directions: swapping again puts the trained weights back.
-            swap = partial(self._if_begun, self._swap_models, module) if weights_only else bool
+            swap = partial(self._call_if_begun, self._swap_models, module) if weights_only else bool
             swap()
             try:
                 save(path, weights_only, *more, **options)
@@ -111,7 +111,7 @@ class EMA(WeightAveraging):
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         return step_idx is not None and step_idx >= self.start and (step_idx + 1) % self.every == 0
 
-    def keeps(self, updates: int) -> float:
+    def compute_decay(self, updates: int) -> float:
         """Return β of the next update, after `updates` of them; the first one copies the weights."""
         step = updates * self.every
         if self.warmup in ("karras", "polyak"):
@@ -127,26 +127,26 @@ class EMA(WeightAveraging):
     # The average in place of the weights.
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._if_begun(super().on_validation_epoch_start, trainer, pl_module)
+        self._call_if_begun(super().on_validation_epoch_start, trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._if_begun(super().on_validation_epoch_end, trainer, pl_module)
+        self._call_if_begun(super().on_validation_epoch_end, trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._if_begun(super().on_train_end, trainer, pl_module)
+        self._call_if_begun(super().on_train_end, trainer, pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Copy the average into the module where a resumed run has no step left: `on_train_end` is not called then."""
-        self._if_begun(self._copy_average_to_current, pl_module)
+        self._call_if_begun(self._copy_average_to_current, pl_module)
 
-    def _if_begun(self, hook: Callable[..., None], *arguments: Any) -> None:
+    def _call_if_begun(self, hook: Callable[..., None], *arguments: Any) -> None:
         if self._average_model is not None and self._average_model.n_averaged > 0:
             hook(*arguments)
 
     # Saved and loaded.
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._if_begun(super().on_save_checkpoint, trainer, pl_module, checkpoint)
+        self._call_if_begun(super().on_save_checkpoint, trainer, pl_module, checkpoint)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.training and _CURRENT in checkpoint and _AVERAGING in checkpoint:
@@ -158,25 +158,25 @@ class EMA(WeightAveraging):
     def rank_state(self) -> dict[str, Any]:
         """Return the averages of buffers that differ from the first rank's. A collective: every rank must call it."""
         alone = self._average_model is None or not torch.distributed.is_initialized()
-        return {"buffers": {} if alone else rank_buffers.own(self._average_model.module)}  # type: ignore[union-attr]
+        return {"buffers": {} if alone else rank_buffers.collect_own_buffers(self._average_model.module)}  # type: ignore[union-attr]
 
     def load_rank_states(self, states: Sequence[Mapping[str, Any] | None], trainer: Trainer) -> None:
         own = states[trainer.global_rank] if len(states) == trainer.world_size else None
         self._own_buffers = own["buffers"] if own is not None else {}
 
 
-class Average(AveragedModel):
+class WeightAverage(AveragedModel):
     """torch's `AveragedModel` with the same state, which collects the model's tensors once and not at every step.
 
     Args:
         module: the model, on its device.
-        keeps: β by the number of updates before.
+        compute_decay: β by the number of updates before.
     """
 
-    def __init__(self, module: nn.Module, keeps: Callable[[int], float]) -> None:
+    def __init__(self, module: nn.Module, compute_decay: Callable[[int], float]) -> None:
         super().__init__(module, use_buffers=True)  # its counter stays on the CPU: reading it waits for no device
         self.requires_grad_(False)
-        self._keeps = keeps
+        self._compute_decay = compute_decay
         self._weights = list(module.parameters())
         # A model may put another tensor in a buffer's place: it is read by name at each update.
         self._buffers_of = [(part._buffers, name) for part in module.modules() for name in part._buffers]
@@ -186,21 +186,21 @@ class Average(AveragedModel):
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         now = [*self._weights, *(buffers[name] for buffers, name in self._buffers_of)]
-        keeps = self._keeps(int(self.n_averaged)) if self.n_averaged else 0.0
+        decay = self._compute_decay(int(self.n_averaged)) if self.n_averaged else 0.0
         averaged, taken = [], []
         for (own, floats), value in zip(self._own, now, strict=True):
             if own is not None and value is not None:
-                if floats and keeps:
+                if floats and decay:
                     averaged.append(own)
                     taken.append(value)
                 else:
                     own.copy_(value)
         if averaged:
             # One call for all tensors, in place of a kernel launch for each.
-            torch._foreach_lerp_(averaged, taken, 1 - keeps)
+            torch._foreach_lerp_(averaged, taken, 1 - decay)
         self.n_averaged += 1
 
 
-def _refused(name: str, value: Any, why: str, instead: str) -> MLScaleError:
+def _build_setting_error(name: str, value: Any, why: str, instead: str) -> MLScaleError:
     where = f"callbacks.ema.{name}"
     return MLScaleError(f"{where} is {value}", where=where, why=why, fix=f"{where}={instead}")

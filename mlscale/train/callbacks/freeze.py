@@ -13,9 +13,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from tqdm import tqdm
 
 from mlscale.errors import MLScaleError
-from mlscale.report.text import percent
-from mlscale.tasks.models.layers import layers_of
-from mlscale.train.compiled_names import plain
+from mlscale.report.text import format_percent
+from mlscale.tasks.models.layers import list_layers
+from mlscale.train.compiled_names import get_uncompiled_name
 
 
 class Freeze(Callback):
@@ -66,7 +66,7 @@ class Freeze(Callback):
         self.every, self.norms = every, norms
         self._layers: list[list[str]] = []  # names to freeze, the first layer to be unfrozen first
         self._all: set[str] = set()
-        self._thawed = -1
+        self._unfrozen = -1
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the parameters to freeze.
@@ -77,47 +77,57 @@ class Freeze(Callback):
         if stage != "fit":
             return
         # Parameters that the module itself froze are left alone: they are not unfrozen later either.
-        trained = [name for name, parameter in _named(pl_module) if parameter.requires_grad]
-        layers = [[name for name in map(plain, layer) if name in trained] for layer in layers_of(pl_module)]
-        frozen = set(trained) - set(layers[-1] if layers else ()) if self.modules is None else self._chosen(trained)
-        self._layers = [kept for layer in reversed(layers) if (kept := [name for name in layer if name in frozen])]
+        trained = [name for name, parameter in _list_parameters(pl_module) if parameter.requires_grad]
+        layers = [
+            [name for name in map(get_uncompiled_name, layer) if name in trained] for layer in list_layers(pl_module)
+        ]
+        frozen = (
+            set(trained) - set(layers[-1] if layers else ())
+            if self.modules is None
+            else self._select_parameters(trained)
+        )
+        self._layers = [
+            remaining for layer in reversed(layers) if (remaining := [name for name in layer if name in frozen])
+        ]
         self._all = set(trained)
         if self._all == frozen and self.until is None:
-            raise _unbuilt("every parameter is frozen, for good", "nothing would be trained", "until_epoch=1")
+            raise _build_freeze_error(
+                "every parameter is frozen, for good", "nothing would be trained", "until_epoch=1"
+            )
         if not frozen:
-            raise _unbuilt("nothing is frozen", "the model has one layer", "modules=[<pattern>]")
+            raise _build_freeze_error("nothing is frozen", "the model has one layer", "modules=[<pattern>]")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Applied in full once: a resumed fit starts with the layers unfrozen that were so before.
-        self._thawed = -1
-        self._apply(trainer, pl_module)
+        self._unfrozen = -1
+        self._apply_freeze(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._apply(trainer, pl_module)
+        self._apply_freeze(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if self.by_step and self._thawed < len(self._layers):
-            self._apply(trainer, pl_module)
+        if self.by_step and self._unfrozen < len(self._layers):
+            self._apply_freeze(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Make every parameter trainable again that was so before the fit."""
-        for name, parameter in _named(pl_module):
+        for name, parameter in _list_parameters(pl_module):
             if name in self._all:
                 parameter.requires_grad_(True)
 
-    def thawed(self, now: int) -> int:
+    def count_unfrozen_layers(self, now: int) -> int:
         """Return how many layers, the head's side first, are unfrozen at the epoch or the step `now`."""
         if self.until is None or now < self.until:
             return 0
         return len(self._layers) if not self.every else min(len(self._layers), 1 + (now - self.until) // self.every)
 
-    def _apply(self, trainer: Any, module: LightningModule) -> None:
-        count = self.thawed(trainer.global_step if self.by_step else trainer.current_epoch)
-        if count == self._thawed:
+    def _apply_freeze(self, trainer: Any, module: LightningModule) -> None:
+        count = self.count_unfrozen_layers(trainer.global_step if self.by_step else trainer.current_epoch)
+        if count == self._unfrozen:
             return
-        first, self._thawed = self._thawed < 0, count
+        first, self._unfrozen = self._unfrozen < 0, count
         frozen = {name for layer in self._layers[count:] for name in layer}
-        for name, parameter in _named(module):
+        for name, parameter in _list_parameters(module):
             if name in self._all:
                 parameter.requires_grad_(name not in frozen)
                 if name in frozen:
@@ -125,23 +135,23 @@ class Freeze(Callback):
                     parameter.grad = None
         for path, part in module.named_modules():
             if self.norms and isinstance(part, _NormBase):
-                _stand_still(part, plain(path), frozen, training=module.training)
+                _freeze_statistics(part, get_uncompiled_name(path), frozen, training=module.training)
         if trainer.is_global_zero:
-            _say(self._line(module, frozen, first=first))
+            _print_line(self._format_freeze_line(module, frozen, first=first))
 
-    def _line(self, module: nn.Module, frozen: set[str], *, first: bool) -> str:
-        values = {name: parameter.numel() for name, parameter in _named(module)}
+    def _format_freeze_line(self, module: nn.Module, frozen: set[str], *, first: bool) -> str:
+        values = {name: parameter.numel() for name, parameter in _list_parameters(module)}
         share = sum(values[name] for name in frozen) / max(1, sum(values.values()))
         if not frozen:
             return "unfrozen  every parameter is trained" + ("" if self.until else " from the start")
         unit = "step" if self.by_step else "epoch"
         more = f", then a layer every {self.every} {unit}{'s' * (self.every != 1)}" if self.every else ""
         until = f"until {unit} {self.until}{more}" if self.until is not None else "for good"
-        word = f"frozen    {len(frozen)} of {len(values)} tensors, {percent(share, 1)} of the values"
+        word = f"frozen    {len(frozen)} of {len(values)} tensors, {format_percent(share, 1)} of the values"
         return f"{word}, {until}" if first else f"{word} still"
 
-    def _chosen(self, names: Sequence[str]) -> set[str]:
-        found: set[str] = set()
+    def _select_parameters(self, names: Sequence[str]) -> set[str]:
+        selected: set[str] = set()
         for pattern in self.modules or ():
             matched = {
                 name
@@ -149,20 +159,20 @@ class Freeze(Callback):
                 if fnmatchcase(name.lower(), pattern.lower()) or name.lower().startswith(f"{pattern.lower()}.")
             }
             if not matched:
-                there = ", ".join(dict.fromkeys(name.rpartition(".")[0] for name in names))
-                raise _unbuilt(
-                    f"no parameter is called '{pattern}'", f"there are: {there[:300]}", f"modules=[{names[0]}]"
+                known_modules = ", ".join(dict.fromkeys(name.rpartition(".")[0] for name in names))
+                raise _build_freeze_error(
+                    f"no parameter is called '{pattern}'", f"there are: {known_modules[:300]}", f"modules=[{names[0]}]"
                 )
-            found |= matched
-        return found
+            selected |= matched
+        return selected
 
 
-def _named(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+def _list_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Return the parameters under their uncompiled names: the model may be compiled after `setup`."""
-    return [(plain(name), parameter) for name, parameter in module.named_parameters()]
+    return [(get_uncompiled_name(name), parameter) for name, parameter in module.named_parameters()]
 
 
-def _stand_still(norm: nn.Module, path: str, frozen: set[str], *, training: bool) -> None:
+def _freeze_statistics(norm: nn.Module, path: str, frozen: set[str], *, training: bool) -> None:
     """Put a normalisation whose parameters are all frozen into eval mode, which keeps its running mean and variance."""
     own = {f"{path}.{name}" for name, _ in norm.named_parameters(recurse=False)}
     if own:
@@ -170,12 +180,12 @@ def _stand_still(norm: nn.Module, path: str, frozen: set[str], *, training: bool
         norm.train(training and not own <= frozen)
 
 
-def _unbuilt(what: str, why: str, fix: str) -> MLScaleError:
+def _build_freeze_error(what: str, why: str, fix: str) -> MLScaleError:
     error = MLScaleError(what, where="callbacks.freeze", why=why, fix=f"callbacks.freeze.{fix}")
     error.unbuilt = True  # nothing has run yet
     return error
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     tqdm.write(line, file=sys.stderr)  # above a progress bar
     sys.stderr.flush()

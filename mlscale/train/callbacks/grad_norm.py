@@ -11,8 +11,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mlscale.train.callbacks.train_metrics import TrainMetrics, writer
-from mlscale.train.compiled_names import plain
+from mlscale.train.callbacks.train_metrics import TrainMetrics, find_train_metrics
+from mlscale.train.compiled_names import get_uncompiled_name
 
 
 class GradNorm(Callback):
@@ -35,23 +35,23 @@ class GradNorm(Callback):
         self._restored = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._metrics = writer("grad_norm", trainer)
+        self._metrics = find_train_metrics("grad_norm", trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._sum, self._count = 0.0, 0
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         # Lightning calls this hook after unscaling and before clipping.
-        if self._metrics is not None and self._metrics.entry_is_next(trainer):
-            self._norms = norms(pl_module, per_layer=self.per_layer)
+        if self._metrics is not None and self._metrics.is_entry_next(trainer):
+            self._norms = compute_grad_norms(pl_module, per_layer=self.per_layer)
 
     def entry(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
         """Return the norms of the step that was just taken; an empty dict where no parameter has a gradient."""
-        found, self._norms = self._norms, {}
-        if not found:
+        tensors, self._norms = self._norms, {}
+        if not tensors:
             return {}
         # Stacked: one transfer from the device for all of them.
-        values = dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
+        values = dict(zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True))
         if isfinite(norm := values["train/grad_norm"]):
             self._sum, self._count = self._sum + norm, self._count + 1
         return values
@@ -71,21 +71,25 @@ class GradNorm(Callback):
             self._sum, self._count = states[0]["sum"], states[0]["count"]
 
 
-def norms(module: torch.nn.Module, *, per_layer: bool = False) -> dict[str, Tensor]:
+def compute_grad_norms(module: torch.nn.Module, *, per_layer: bool = False) -> dict[str, Tensor]:
     """Return the L2 norms of `module`'s gradients, float32 scalars on the device: of all, and per layer if set."""
-    named = [(name, _dense(part.grad)) for name, part in module.named_parameters() if part.grad is not None]
+    named = [(name, _convert_to_dense(part.grad)) for name, part in module.named_parameters() if part.grad is not None]
     if not named:
         return {}
-    each = [norm.float() for norm in torch._foreach_norm([grad for _, grad in named], 2, dtype=torch.float32)]
-    found = {"train/grad_norm": torch.linalg.vector_norm(torch.stack(each))}
+    parameter_norms = [
+        norm.float() for norm in torch._foreach_norm([grad for _, grad in named], 2, dtype=torch.float32)
+    ]
+    grad_norms = {"train/grad_norm": torch.linalg.vector_norm(torch.stack(parameter_norms))}
     if per_layer:
         layers: dict[str, list[Tensor]] = {}
-        for (name, _), norm in zip(named, each, strict=True):
-            layers.setdefault(plain(name).rpartition(".")[0] or name, []).append(norm)
-        found |= {f"train/grad_norm/{layer}": torch.linalg.vector_norm(torch.stack(n)) for layer, n in layers.items()}
-    return found
+        for (name, _), norm in zip(named, parameter_norms, strict=True):
+            layers.setdefault(get_uncompiled_name(name).rpartition(".")[0] or name, []).append(norm)
+        grad_norms |= {
+            f"train/grad_norm/{layer}": torch.linalg.vector_norm(torch.stack(n)) for layer, n in layers.items()
+        }
+    return grad_norms
 
 
-def _dense(grad: Tensor) -> Tensor:
+def _convert_to_dense(grad: Tensor) -> Tensor:
     # Coalesced: an index may occur several times, and the norm is that of the sums.
     return grad.coalesce().values() if grad.is_sparse else grad

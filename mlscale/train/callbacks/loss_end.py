@@ -9,13 +9,13 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from mlscale.config.metric_direction import loss_among
-from mlscale.train.after_fit import Told
-from mlscale.train.step_loss import loss_of
+from mlscale.config.metric_direction import find_total_loss
+from mlscale.train.after_fit import AfterFitResult
+from mlscale.train.step_loss import get_detached_loss
 
 _TIMES_START = 5.0  # how much of the loss before the first step is far above it
 _TIMES_CONSTANT = 2.0  # the same of the loss of a model that always gives one answer, which is the better measure
-_LEAST_STEPS = 10  # before which a loss has no trend
+_MIN_STEPS = 10  # before which a loss has no trend
 
 
 class LossEnd(Callback):
@@ -41,21 +41,21 @@ class LossEnd(Callback):
         self.name, self.start = state_dict["name"], state_dict["start"]
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.name = loss_among(trainer.callback_metrics)
+        self.name = find_total_loss(trainer.callback_metrics)
         if self.name is not None:
             self.start = float(trainer.callback_metrics[self.name])
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.start is None and (loss := loss_of(outputs)) is not None:
+        if self.start is None and (loss := get_detached_loss(outputs)) is not None:
             # Lightning has divided the loss by the accumulation.
             self.name, self.start = "train/loss", float(loss) * trainer.accumulate_grad_batches
 
-    def after_fit(self, trainer: Any, module: LightningModule) -> Told | None:
+    def after_fit(self, trainer: Any, module: LightningModule) -> AfterFitResult | None:
         """Return a remark, and print it, where the loss ended far above its start; None otherwise."""
         end = trainer.callback_metrics.get(self.name)
-        if end is None or self.start is None or trainer.global_step < _LEAST_STEPS:
+        if end is None or self.start is None or trainer.global_step < _MIN_STEPS:
             return None
         if not self._is_far(float(end)):
             return None
@@ -68,7 +68,7 @@ class LossEnd(Callback):
             else "try a tenth of optimizer.lr"
         )
         print(f"warning   {remark}; {fix}", file=sys.stderr, flush=True)
-        return Told(remark=remark)
+        return AfterFitResult(remark=remark)
 
     def _is_far(self, end: float) -> bool:
         assert self.start is not None
@@ -80,7 +80,7 @@ class LossEnd(Callback):
         return end - self.start > (_TIMES_START - 1) * abs(self.start)
 
 
-def constant_loss(counts: Sequence[int] | None, classes: int | None) -> float | None:
+def compute_constant_loss(counts: Sequence[int] | None, classes: int | None) -> float | None:
     """Return the cross-entropy of always predicting the shares of the classes; None where there are none.
 
     Args:

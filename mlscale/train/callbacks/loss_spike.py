@@ -14,14 +14,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.train.callbacks.train_metrics import writer
-from mlscale.train.step_loss import loss_of
+from mlscale.train.callbacks.train_metrics import find_train_metrics
+from mlscale.train.step_loss import get_detached_loss
 
 _MAD_TO_SIGMA = 1.4826  # of a normal distribution
 _SHOWN = 8  # sample keys in a message
 
 
-class Pending(NamedTuple):
+class PendingLoss(NamedTuple):
     """A loss that was not checked yet, with the facts for a message if it is a spike."""
 
     loss: Tensor
@@ -64,28 +64,28 @@ class LossSpike(Callback):
         self._inside = False  # the last loss was one
         self._losses: deque[float] = deque()
         self._sorted: list[float] = []
-        self._pending: list[Pending] = []
+        self._pending: list[PendingLoss] = []
         self._trainer: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        writer("loss_spike", trainer)
+        find_train_metrics("loss_spike", trainer)
         self._trainer = trainer
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if (loss := loss_of(outputs)) is None:
+        if (loss := get_detached_loss(outputs)) is None:
             return
         if loss.is_cpu:
             if self.is_spike(value := loss.item()):
-                self._tell(_pending(loss, trainer, batch, batch_idx), value)
+                self._report_spike(_create_pending(loss, trainer, batch, batch_idx), value)
             return
-        self._pending.append(_pending(loss, trainer, batch, batch_idx))
+        self._pending.append(_create_pending(loss, trainer, batch, batch_idx))
         if len(self._pending) >= max(trainer.log_every_n_steps, 1):  # type: ignore[attr-defined]  # set by a connector
-            self._look()
+            self._check_pending()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._look()
+        self._check_pending()
         several = trainer.world_size > 1
         pl_module.log("train/loss_spikes", float(self.spikes), logger=False, sync_dist=several, reduce_fx="sum")
 
@@ -120,21 +120,22 @@ class LossSpike(Callback):
         within = bisect_left(self._sorted, median + reach) - bisect_right(self._sorted, median - reach)
         return within > count // 2
 
-    def _look(self) -> None:
+    def _check_pending(self) -> None:
         pending, self._pending = self._pending, []
-        for each in pending:
-            value = each.loss.item()
+        for entry in pending:
+            value = entry.loss.item()
             if self.is_spike(value):
-                self._tell(each, value)
+                self._report_spike(entry, value)
 
-    def _tell(self, seen: Pending, value: float) -> None:
+    def _report_spike(self, seen: PendingLoss, value: float) -> None:
         self.spikes += 1
         trainer, passes = self._trainer, self._trainer.accumulate_grad_batches
         median = self._sorted[len(self._sorted) // 2]
         rank = f", rank {trainer.global_rank}" if trainer.world_size > 1 else ""
         what = (
-            f"the loss is {value * passes:.4g}, {_beside(value, median, passes)} of the last {len(self._losses)}, "
-            f"in epoch {seen.epoch}, batch {seen.batch_idx} (optimizer step {seen.step}{rank})"
+            f"the loss is {value * passes:.4g}, {_compare_with_median(value, median, passes)} "
+            f"of the last {len(self._losses)}, in epoch {seen.epoch}, batch {seen.batch_idx} "
+            f"(optimizer step {seen.step}{rank})"
         )
         names = [] if seen.keys is None else [str(key) for key in seen.keys]
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
@@ -150,26 +151,26 @@ class LossSpike(Callback):
 
     def rank_state(self) -> dict[str, Any]:
         """Return this rank's window and count; losses that wait on the device are checked first."""
-        self._look()
+        self._check_pending()
         return {"losses": list(self._losses), "spikes": self.spikes, "inside": self._inside}
 
     def load_rank_states(self, states: Sequence[Mapping[str, Any] | None], trainer: Trainer) -> None:
-        kept = [state for state in states if state is not None]
-        if len(kept) == trainer.world_size:
-            own = kept[trainer.global_rank]
+        saved = [state for state in states if state is not None]
+        if len(saved) == trainer.world_size:
+            own = saved[trainer.global_rank]
             self._losses = deque(own["losses"])
             self._sorted = sorted(self._losses)
             self.spikes, self._inside = own["spikes"], own["inside"]
-        elif kept and trainer.global_rank == 0:
+        elif saved and trainer.global_rank == 0:
             # On another number of ranks the windows fit no rank. The table has the sum over ranks: one takes it all.
-            self.spikes = sum(state["spikes"] for state in kept)
+            self.spikes = sum(state["spikes"] for state in saved)
 
 
-def _beside(value: float, median: float, passes: int) -> str:
+def _compare_with_median(value: float, median: float, passes: int) -> str:
     """Return the loss compared with the median, as text; a ratio only where the median is above 0."""
     return f"{value / median:.3g}× the median" if median > 0 else f"beside a median of {median * passes:.4g}"
 
 
-def _pending(loss: Tensor, trainer: Trainer, batch: Any, batch_idx: int) -> Pending:
+def _create_pending(loss: Tensor, trainer: Trainer, batch: Any, batch_idx: int) -> PendingLoss:
     keys = batch.get("key") if isinstance(batch, Mapping) else None
-    return Pending(loss, trainer.global_step, trainer.current_epoch, batch_idx, keys)
+    return PendingLoss(loss, trainer.global_step, trainer.current_epoch, batch_idx, keys)

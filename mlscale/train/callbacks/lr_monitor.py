@@ -7,7 +7,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from mlscale.train.callbacks.train_metrics import writer
+from mlscale.train.callbacks.train_metrics import find_train_metrics
 
 
 class LRMonitor(Callback):
@@ -29,34 +29,34 @@ class LRMonitor(Callback):
         self.settings = ("lr", *(["momentum"] if momentum else []), *(["weight_decay"] if weight_decay else []))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        writer("lr_monitor", trainer)
+        find_train_metrics("lr_monitor", trainer)
 
     def entry(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
         """Return the current settings of every group, by metric name."""
-        groups = _groups(trainer)
-        told = {"lr"} if len(groups) == 1 and "name" not in groups[0][1] else set()
+        groups = _list_groups(trainer)
+        omitted = {"lr"} if len(groups) == 1 and "name" not in groups[0][1] else set()
         return {
             f"train/{setting}/{name}": float(value)
             for name, group in groups
             for setting in self.settings
-            if setting not in told and (value := _value(group, setting)) is not None
+            if setting not in omitted and (value := _get_setting(group, setting)) is not None
         }
 
 
-def _groups(trainer: Trainer) -> list[tuple[str, dict[str, Any]]]:
+def _list_groups(trainer: Trainer) -> list[tuple[str, dict[str, Any]]]:
     several = len(trainer.optimizers) > 1
-    found = []
+    named_groups = []
     for number, optimizer in enumerate(trainer.optimizers):
         names = [str(group.get("name") or index) for index, group in enumerate(optimizer.param_groups)]
         counts = Counter(names)
         for index, (name, group) in enumerate(zip(names, optimizer.param_groups, strict=True)):
             # Groups may share a name; their metrics may not.
             unique = name if counts[name] == 1 else f"{name}-{index}"
-            found.append((f"{number}/{unique}" if several else unique, group))
-    return found
+            named_groups.append((f"{number}/{unique}" if several else unique, group))
+    return named_groups
 
 
-def _value(group: dict[str, Any], setting: str) -> Any:
+def _get_setting(group: dict[str, Any], setting: str) -> Any:
     # Adam has no key "momentum": β₁ is its decay of the mean gradient.
     if setting == "momentum" and "betas" in group:
         return group["betas"][0]

@@ -11,7 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.train.step_loss import loss_of
+from mlscale.train.step_loss import get_detached_loss
 
 _SHOWN = 8  # sample keys in the message
 
@@ -41,7 +41,7 @@ class NonFinite(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if (loss := loss_of(outputs)) is None or (loss.is_cpu and isfinite(loss.item())):
+        if (loss := get_detached_loss(outputs)) is None or (loss.is_cpu and isfinite(loss.item())):
             return
         if getattr(trainer.precision_plugin, "scaler", None) is not None:
             return
@@ -50,28 +50,29 @@ class NonFinite(Callback):
         self._pending.append(_Step(loss, trainer.global_step, trainer.current_epoch, batch_idx, keys))
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
         if loss.is_cpu or len(self._pending) >= max(every, 1):
-            self._check(trainer)
+            self._check_losses(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._check(trainer)
+        self._check_losses(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._check(trainer)
+        self._check_losses(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._check(trainer)
-        finite = _all_finite([p for p in pl_module.parameters() if p.is_floating_point()])
+        self._check_losses(trainer)
+        finite = _are_all_finite([p for p in pl_module.parameters() if p.is_floating_point()])
         if trainer.world_size > 1:
             # One rank writes, but the loss may be bad on another: no rank saves unless all may.
             verdict = torch.tensor(float(finite), device=trainer.strategy.root_device)
             dist.all_reduce(verdict, op=dist.ReduceOp.MIN)
             finite = bool(verdict)
         if not finite:
-            raise _diverged(
-                f"the weights are not finite after optimizer step {trainer.global_step}", kept=_kept(trainer)
+            raise _build_nonfinite_error(
+                f"the weights are not finite after optimizer step {trainer.global_step}",
+                checkpoints=_list_checkpoints(trainer),
             )
 
-    def _check(self, trainer: Trainer) -> None:
+    def _check_losses(self, trainer: Trainer) -> None:
         pending, self._pending = self._pending, []
         if not pending:
             return
@@ -82,25 +83,31 @@ class NonFinite(Callback):
         # The first one: the losses after it follow from it.
         bad = pending[finite.index(False)]
         rank = f", rank {trainer.global_rank}" if trainer.world_size > 1 else ""
-        place = f"in epoch {bad.epoch}, batch {bad.batch_idx} (optimizer step {bad.number}{rank})"
-        raise _diverged(f"the loss is {bad.loss.item()} {place}", bad.keys, kept=_kept(trainer))
+        location = f"in epoch {bad.epoch}, batch {bad.batch_idx} (optimizer step {bad.number}{rank})"
+        raise _build_nonfinite_error(
+            f"the loss is {bad.loss.item()} {location}", bad.keys, checkpoints=_list_checkpoints(trainer)
+        )
 
 
-def _kept(trainer: Any) -> list[str]:
+def _list_checkpoints(trainer: Any) -> list[str]:
     """Return the names of the checkpoints that exist; callbacks may save to several folders."""
     folders = {str(callback.dirpath) for callback in trainer.checkpoint_callbacks if getattr(callback, "dirpath", None)}
     return sorted({path.name for folder in folders for path in Path(folder).glob("*.ckpt")})
 
 
-def _all_finite(tensors: list[Tensor]) -> bool:
+def _are_all_finite(tensors: list[Tensor]) -> bool:
     return not tensors or bool(torch.stack([torch.isfinite(t).all() for t in tensors]).all())
 
 
-def _diverged(what: str, keys: Any = None, *, kept: Sequence[str] = ()) -> MLScaleError:
+def _build_nonfinite_error(what: str, keys: Any = None, *, checkpoints: Sequence[str] = ()) -> MLScaleError:
     names = [] if keys is None else [str(key) for key in keys]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     samples = f"its samples: {', '.join(names[:_SHOWN])}{more}; " if names else ""
-    last = f"the last good checkpoint is kept: {', '.join(kept)}" if kept else "no checkpoint had been saved before"
+    last = (
+        f"the last good checkpoint is kept: {', '.join(checkpoints)}"
+        if checkpoints
+        else "no checkpoint had been saved before"
+    )
     return MLScaleError(
         what,
         why=samples + last,

@@ -12,16 +12,16 @@ from typing import Any, Literal, get_args
 from pytorch_lightning import Callback, LightningModule
 from tqdm import tqdm
 
-from mlscale.contracts import stamp
+from mlscale.contracts import get_format_tag
 from mlscale.errors import MLScaleError
-from mlscale.notify.command_notifier import Command
-from mlscale.notify.delivery import Sent
-from mlscale.notify.mail_notifier import Mail
+from mlscale.notify.command_notifier import CommandNotifier
+from mlscale.notify.delivery import DeliveryResult
+from mlscale.notify.mail_notifier import MailNotifier
 from mlscale.notify.webhook import Webhook
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.identity import now
+from mlscale.runs.identity import get_current_time
 from mlscale.secrets.mask import Masker
-from mlscale.train.callbacks.stall_report import Report
+from mlscale.train.callbacks.stall_report import StallReport
 
 Event = Literal["finished", "failed", "diverged", "stopped", "hung"]
 # From the statuses of a run's manifest to the events that users choose from.
@@ -41,7 +41,7 @@ class Notify(Callback):
         when: which of finished, failed, diverged, stopped and hung are sent.
         webhook: gets a JSON POST; http or https.
         command: a program and its arguments, which gets the JSON on its standard input.
-        mail: arguments of `mlscale.notify.mail_notifier.Mail`: host, to, sender, and how to log in.
+        mail: arguments of `mlscale.notify.mail_notifier.MailNotifier`: host, to, sender, and how to log in.
         timeout_s: seconds that each of them may take for one try.
         tries: of a webhook.
 
@@ -59,38 +59,40 @@ class Notify(Callback):
         tries: int = 3,
     ) -> None:
         if unknown := [event for event in when if event not in get_args(Event)]:
-            raise _refused(f"'{unknown[0]}' is none of {', '.join(get_args(Event))}", "when", "when=[failed,hung]")
+            raise _build_notify_error(
+                f"'{unknown[0]}' is none of {', '.join(get_args(Event))}", "when", "when=[failed,hung]"
+            )
         # The configuration always has the node `mail`; it is off without a host.
         mail = mail if mail and mail.get("host") is not None else None
         if webhook is None and command is None and mail is None:
-            raise _refused("it tells nobody", "webhook", "webhook='${oc.env:MY_WEBHOOK}'")
+            raise _build_notify_error("it tells nobody", "webhook", "webhook='${oc.env:MY_WEBHOOK}'")
         self.when = tuple(when)
         where = "callbacks.notify"
         self._webhook = Webhook(webhook, timeout_s, tries, f"{where}.webhook") if webhook is not None else None
-        self._command = Command(command, timeout_s, f"{where}.command") if command is not None else None
-        self._mail = _mail(mail, timeout_s, f"{where}.mail") if mail else None
+        self._command = CommandNotifier(command, timeout_s, f"{where}.command") if command is not None else None
+        self._mail = _create_mail(mail, timeout_s, f"{where}.mail") if mail else None
         self._folder: Path | None = None
 
     def on_train_start(self, trainer: Any, pl_module: LightningModule) -> None:
         self._folder = Path(trainer.default_root_dir)
 
-    def on_stall(self, report: Report) -> None:
+    def on_stall(self, report: StallReport) -> None:
         """Send the notice that the run hangs."""
         if self._folder is not None and "hung" in self.when:
-            self._tell(RunFolder.open(self._folder), "hung", "\n".join([report.sentence, *report.ranks]), {})
+            self._send_notice(RunFolder.open(self._folder), "hung", "\n".join([report.sentence, *report.ranks]), {})
 
     def run_ended(self, run: RunFolder) -> None:
         """Send the notice of a run's end, once its folder is sealed."""
         manifest: Mapping[str, Any] = run.manifest or {}
         event = _EVENTS.get(str(manifest.get("status")))
         if event is not None and event in self.when:
-            self._tell(run, event, str(manifest["sentence"]), manifest.get("metrics", {}))
+            self._send_notice(run, event, str(manifest["sentence"]), manifest.get("metrics", {}))
 
-    def _tell(self, run: RunFolder, event: Event, sentence: str, metrics: Mapping[str, Any]) -> None:
+    def _send_notice(self, run: RunFolder, event: Event, sentence: str, metrics: Mapping[str, Any]) -> None:
         # The document leaves the machine, and an error's sentence may quote a secret setting.
-        document = Masker.of_process().mask_tree(
+        document = Masker.create_for_process().mask_tree(
             {
-                "format": stamp("notice"),
+                "format": get_format_tag("notice"),
                 "event": event,
                 "run": run.id,
                 "name": str(run.run["name"]),
@@ -98,27 +100,29 @@ class Notify(Callback):
                 "metrics": {name: value for name, value in metrics.items() if _is_number(value)},
                 "host": socket.gethostname(),
                 "folder": str(run.path),
-                "time": now(),
+                "time": get_current_time(),
             }
         )
-        for who, sent in self._send(document):
+        for who, sent in self._send_to_recipients(document):
             if not sent.arrived or sent.why:
                 tqdm.write(f"warning   callbacks.notify: {who}: {sent.why}", file=sys.stderr)
 
-    def _send(self, document: Mapping[str, Any]) -> list[tuple[str, Sent]]:
-        told = []
+    def _send_to_recipients(self, document: Mapping[str, Any]) -> list[tuple[str, DeliveryResult]]:
+        deliveries = []
         if self._webhook is not None:
-            told.append((f"the webhook at {self._webhook.host}", self._webhook.send(document)))
+            deliveries.append((f"the webhook at {self._webhook.host}", self._webhook.send_document(document)))
         if self._command is not None:
-            told.append(("the command", self._command.send(document)))
+            deliveries.append(("the command", self._command.send_document(document)))
         if self._mail is not None:
             # The first line alone: a mail's header must not hold a line break.
             subject = f"{document['name']} {document['event']}: {document['sentence'].splitlines()[0]}"
-            told.append((f"the mail server {self._mail.host}", self._mail.send(subject, _text(document))))
-        return told
+            deliveries.append(
+                (f"the mail server {self._mail.host}", self._mail.send_mail(subject, _format_mail_text(document)))
+            )
+        return deliveries
 
 
-def _text(document: Mapping[str, Any]) -> str:
+def _format_mail_text(document: Mapping[str, Any]) -> str:
     """Return the document as plain text, for a mail."""
     lines = [document["sentence"], ""]
     lines += [f"{name}: {value:.6g}" for name, value in document["metrics"].items()]
@@ -131,14 +135,14 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
-def _mail(given: Mapping[str, Any], timeout_s: float, where: str) -> Mail:
+def _create_mail(given: Mapping[str, Any], timeout_s: float, where: str) -> MailNotifier:
     settings = {name: value for name, value in given.items() if value is not None}
     if missing := [name for name in ("to", "sender") if name not in settings]:
-        raise _refused(f"a mail has no {missing[0]}", f"mail.{missing[0]}", f"mail.{missing[0]}=…")
-    return Mail(**settings, timeout_s=timeout_s, where=where)
+        raise _build_notify_error(f"a mail has no {missing[0]}", f"mail.{missing[0]}", f"mail.{missing[0]}=…")
+    return MailNotifier(**settings, timeout_s=timeout_s, where=where)
 
 
-def _refused(what: str, key: str, fix: str) -> MLScaleError:
+def _build_notify_error(what: str, key: str, fix: str) -> MLScaleError:
     error = MLScaleError(f"callbacks.notify: {what}", where=f"callbacks.notify.{key}", fix=f"callbacks.notify.{fix}")
     error.unbuilt = True  # nothing has run yet
     return error

@@ -10,10 +10,10 @@ from pytorch_lightning.callbacks import ProgressBar
 from torch import Tensor
 from tqdm import tqdm
 
-from mlscale.tasks.batch import batch_size
-from mlscale.train.callbacks.notebook_bar import NotebookBar, Place, shell
-from mlscale.train.checkpoint.step_boundary import in_epoch
-from mlscale.train.step_loss import loss_of
+from mlscale.tasks.batch import get_batch_size
+from mlscale.train.callbacks.notebook_bar import NotebookBar, NotebookOutput, find_notebook_shell
+from mlscale.train.checkpoint.step_boundary import is_in_epoch
+from mlscale.train.step_loss import get_detached_loss
 
 _COLUMNS, _ROWS = 100, 20  # of a terminal without a size, such as that of `docker run -t` or `script`
 _METRICS = ("val/accuracy", "val/loss")  # the first that exists is shown where the run's metric is not logged
@@ -38,7 +38,7 @@ class Progress(ProgressBar):
         self._out: TextIO = sys.stderr
         self._enabled = True
         self._bar: Any = None  # tqdm has no types
-        self._place: Place | None = None  # of the bar in a notebook
+        self._notebook_output: NotebookOutput | None = None  # of the bar in a notebook
         self._next = 0.0
         self._samples = 0
         self._started = 0.0
@@ -53,7 +53,7 @@ class Progress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._out = self._stream or sys.stderr
-        if in_epoch(trainer):  # resumed: Lightning does not call the hook of its start again
+        if is_in_epoch(trainer):  # resumed: Lightning does not call the hook of its start again
             self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -62,18 +62,18 @@ class Progress(ProgressBar):
         self._next = self._started + self.refresh
         # Lightning counts infinitely many batches where the loader has no length.
         total = None if trainer.num_training_batches == float("inf") else int(trainer.num_training_batches)
-        if self._enabled and self._stream is None and shell() is not None:
-            self._place = self._place or Place()
-            self._bar = NotebookBar(total, _epoch(trainer), self._place)
+        if self._enabled and self._stream is None and find_notebook_shell() is not None:
+            self._notebook_output = self._notebook_output or NotebookOutput()
+            self._bar = NotebookBar(total, _format_epoch(trainer), self._notebook_output)
         elif self._enabled and self._out.isatty():
             self._bar = tqdm(
                 total=total,
-                desc=_epoch(trainer),
+                desc=_format_epoch(trainer),
                 file=self._out,
                 leave=False,
-                dynamic_ncols=_columns(self._out) > 0,
-                ncols=None if _columns(self._out) else _COLUMNS,
-                nrows=None if _columns(self._out) else _ROWS,
+                dynamic_ncols=_measure_columns(self._out) > 0,
+                ncols=None if _measure_columns(self._out) else _COLUMNS,
+                nrows=None if _measure_columns(self._out) else _ROWS,
                 miniters=0,
                 bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}",
             )
@@ -81,51 +81,51 @@ class Progress(ProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._samples += batch_size(batch)
-        self._loss = loss_of(outputs)
+        self._samples += get_batch_size(batch)
+        self._loss = get_detached_loss(outputs)
         if (now := time.perf_counter()) >= self._next:
             self._next = now + self.refresh
             if self._bar is not None:
                 self._bar.n = batch_idx + 1
-                self._bar.set_postfix_str(self._facts(trainer, now), refresh=True)
+                self._bar.set_postfix_str(self._format_facts(trainer, now), refresh=True)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Validation is left out of samples/s: its start is subtracted here, its end added in `on_validation_end`.
         self._paused -= time.perf_counter()
         if self._bar is not None:
-            self._bar.set_description_str(f"{_epoch(trainer)} validating")
+            self._bar.set_description_str(f"{_format_epoch(trainer)} validating")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._paused += time.perf_counter()
         if self._bar is not None:
-            self._bar.set_description_str(_epoch(trainer))
+            self._bar.set_description_str(_format_epoch(trainer))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        moving, facts = self._bar is not None, self._facts(trainer, time.perf_counter())
-        if self._place is not None and moving:  # a notebook keeps the bar's last state
+        moving, facts = self._bar is not None, self._format_facts(trainer, time.perf_counter())
+        if self._notebook_output is not None and moving:  # a notebook keeps the bar's last state
             self._bar.n = trainer.num_training_batches
             self._bar.set_postfix_str(facts)
-        self._close()
+        self._close_bar()
         if self._enabled and not moving:
-            self._out.write(f"{_epoch(trainer)}  step {trainer.global_step}{', ' if facts else ''}{facts}\n")
+            self._out.write(f"{_format_epoch(trainer)}  step {trainer.global_step}{', ' if facts else ''}{facts}\n")
             self._out.flush()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._close()
+        self._close_bar()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._close()
+        self._close_bar()
 
     def print(self, *args: Any, sep: str = " ", **kwargs: Any) -> None:
         """Print above the bar."""
         tqdm.write(sep.join(str(arg) for arg in args), file=self._out)
 
-    def _close(self) -> None:
+    def _close_bar(self) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
-    def _facts(self, trainer: Trainer, now: float) -> str:
+    def _format_facts(self, trainer: Trainer, now: float) -> str:
         facts = []
         if self._loss is not None:
             # Lightning has divided the loss by the accumulation.
@@ -139,7 +139,7 @@ class Progress(ProgressBar):
         return ", ".join(facts)
 
 
-def _columns(out: TextIO) -> int:
+def _measure_columns(out: TextIO) -> int:
     """Return the width of a terminal, in columns; 0 where it is unknown."""
     try:
         return os.get_terminal_size(out.fileno()).columns
@@ -147,6 +147,6 @@ def _columns(out: TextIO) -> int:
         return 0
 
 
-def _epoch(trainer: Trainer) -> str:
+def _format_epoch(trainer: Trainer) -> str:
     last = trainer.max_epochs
     return f"epoch {trainer.current_epoch + 1}" + (f"/{last}" if last is not None and last > 0 else "")

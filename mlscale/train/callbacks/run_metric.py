@@ -13,18 +13,18 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from mlscale.config.metric_direction import choose, direction, is_loss, stage
+from mlscale.config.metric_direction import choose_metric, get_stage, infer_direction, is_loss
 from mlscale.errors import MLScaleError
 from mlscale.train.callbacks.progress import Progress
 from mlscale.train.callbacks.train_metrics import TrainMetrics
-from mlscale.train.lightning.missing_metric import not_logged
-from mlscale.train.lightning.partial_results import names_in_training
+from mlscale.train.lightning.missing_metric import build_unlogged_error
+from mlscale.train.lightning.partial_results import get_training_metric_names
 
 UNCHOSEN = "the run's metric"
 """The name that callbacks monitor which follow the run's metric, until it is chosen."""
 _TRAIN_LOSS = "train/loss"
 _SHOWN = 5  # names in a line
-_NOT_THE_USERS = ("mlscale.", "pytorch_lightning.", "lightning.", "lightning_fabric.", "torch.", "torchmetrics.")
+_LIBRARY_PREFIXES = ("mlscale.", "pytorch_lightning.", "lightning.", "lightning_fabric.", "torch.", "torchmetrics.")
 
 
 class RunMetric(Callback):
@@ -63,22 +63,22 @@ class RunMetric(Callback):
         self._awaited: list[tuple[str, str]] = []  # names that the training may still log
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        _show(trainer, self.metric)
+        _set_progress_metric(trainer, self.metric)
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        logged = _on_all_ranks(trainer.callback_metrics)
+        logged = _find_shared_names(trainer.callback_metrics)
         # A module that reads `trainer.sanity_checking` may log less there than in later validations.
-        if not logged or _mentions(pl_module, trainer, "sanity_checking"):
+        if not logged or _has_reference(pl_module, trainer, "sanity_checking"):
             return
         if not self.given and self.metric not in logged:
-            if choose(logged, self.mode if self.given_mode else None):
-                self._choose(trainer, logged)
+            if choose_metric(logged, self.mode if self.given_mode else None):
+                self._choose_metric(trainer, logged)
             else:
                 self._open = True  # the metrics of training are known after its first epoch
-        for name, where in self._watched(trainer):
-            if name not in logged and stage(name) == "val":
-                raise _refused(not_logged(name, where, logged, during="the sanity validation"))
-            if name not in logged and stage(name) is None:
+        for name, where in self._list_monitored(trainer):
+            if name not in logged and get_stage(name) == "val":
+                raise _mark_unbuilt(build_unlogged_error(name, where, logged, during="the sanity validation"))
+            if name not in logged and get_stage(name) is None:
                 self._awaited.append((name, where))
 
     def on_train_batch_end(
@@ -87,12 +87,12 @@ class RunMetric(Callback):
         if not self._awaited:
             return
         awaited, self._awaited = self._awaited, []
-        if is_overridden("on_train_epoch_end", pl_module) or _users(trainer):  # which may log it
+        if is_overridden("on_train_epoch_end", pl_module) or _find_user_callbacks(trainer):  # which may log it
             return
-        logged = _on_all_ranks({*trainer.callback_metrics, *names_in_training(trainer)})
+        logged = _find_shared_names({*trainer.callback_metrics, *get_training_metric_names(trainer)})
         for name, where in awaited:
             if name not in logged:
-                raise _refused(not_logged(name, where, logged, during="validation and a training step"))
+                raise _mark_unbuilt(build_unlogged_error(name, where, logged, during="validation and a training step"))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._known = frozenset(trainer.callback_metrics)
@@ -100,67 +100,70 @@ class RunMetric(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._open and not trainer.sanity_checking:
             # `callback_metrics` keeps the names of the training, too: only those that this validation added count.
-            self._choose(trainer, _on_all_ranks(set(trainer.callback_metrics) - self._known))
+            self._choose_metric(trainer, _find_shared_names(set(trainer.callback_metrics) - self._known))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._open and not trainer.enable_validation:
-            self._choose(trainer, [])
+            self._choose_metric(trainer, [])
 
-    def _choose(self, trainer: Any, validated: list[str]) -> None:
+    def _choose_metric(self, trainer: Any, validated: list[str]) -> None:
         before, mode = self.metric or UNCHOSEN, self.mode if self.given_mode else None
-        self.metric, source = choose(validated, mode), "chosen from what the validation logs"
+        self.metric, source = choose_metric(validated, mode), "chosen from what the validation logs"
         if self.metric is None:
-            self.metric, source = _of_training(trainer, validated, mode), _why_not(trainer, validated)
-        self.mode = mode or (direction(self.metric) if self.metric else None)
+            self.metric, source = (
+                _choose_training_metric(trainer, validated, mode),
+                _explain_no_choice(trainer, validated),
+            )
+        self.mode = mode or (infer_direction(self.metric) if self.metric else None)
         self._open = False
-        _follow(trainer, before, self.metric, self.mode)
+        _update_monitors(trainer, before, self.metric, self.mode)
         if trainer.is_global_zero:
             self.record(self.metric, self.mode)
             if self.announce:
-                print(self._line(source, validated), file=sys.stderr, flush=True)
+                print(self._format_choice(source, validated), file=sys.stderr, flush=True)
 
-    def _line(self, source: str, logged: Iterable[str]) -> str:
+    def _format_choice(self, source: str, logged: Iterable[str]) -> str:
         if self.metric is None:
             return f"metric    none: {source}; best.ckpt is the latest; metric=<name> mode=max or min picks by one"
-        others = [name for name in sorted(logged) if name != self.metric and direction(name)]
+        others = [name for name in sorted(logged) if name != self.metric and infer_direction(name)]
         more = f"; metric={others[0]} takes another" if others else ""
         return f"metric    {self.metric}, {'less' if self.mode == 'min' else 'more'} is better: {source}{more}"
 
-    def _watched(self, trainer: Any) -> list[tuple[str, str]]:
+    def _list_monitored(self, trainer: Any) -> list[tuple[str, str]]:
         """Return the names of the metrics that something monitors, each with the key or class that does."""
-        found = [(self.metric, f"metric={self.metric}")] if self.metric and self.given else []
+        monitored = [(self.metric, f"metric={self.metric}")] if self.metric and self.given else []
         for callback in trainer.callbacks:
             monitor = getattr(callback, "monitor", None)
             strict = isinstance(callback, ModelCheckpoint) or getattr(callback, "strict", False)
             if isinstance(monitor, str) and strict and monitor not in (self.metric, UNCHOSEN):
-                found.append((monitor, f"{type(callback).__name__}(monitor='{monitor}')"))
+                monitored.append((monitor, f"{type(callback).__name__}(monitor='{monitor}')"))
         for config in trainer.lr_scheduler_configs:
             if config.reduce_on_plateau and config.strict and config.monitor not in (None, self.metric, UNCHOSEN):
-                found.append((config.monitor, f"the monitor of {type(config.scheduler).__name__}"))
-        return found
+                monitored.append((config.monitor, f"the monitor of {type(config.scheduler).__name__}"))
+        return monitored
 
 
-def _of_training(trainer: Any, validated: Iterable[str], mode: str | None) -> str | None:
+def _choose_training_metric(trainer: Any, validated: Iterable[str], mode: str | None) -> str | None:
     logged = set(trainer.callback_metrics) - set(validated)
     if any(isinstance(callback, TrainMetrics) and callback.has_loss for callback in trainer.callbacks):
         logged.add(_TRAIN_LOSS)  # which it logs later in this hook
-    trained = _on_all_ranks(logged)
+    trained = _find_shared_names(logged)
     if _TRAIN_LOSS in trained and mode != "max":
         return _TRAIN_LOSS
     losses = [name for name in trained if is_loss(name)]
     if len(losses) > 1 and not any("total" in name for name in losses):
         return None  # adversaries: what is better for one of them is worse for the other
-    return choose(trained, mode)
+    return choose_metric(trained, mode)
 
 
-def _why_not(trainer: Any, validated: list[str]) -> str:
+def _explain_no_choice(trainer: Any, validated: list[str]) -> str:
     """Return why no metric of the validation was chosen, as a phrase."""
     if validated:
         return f"the validation logs {', '.join(validated[:_SHOWN])}, and not which way it gets better"
     return "the validation logs nothing of its whole epoch" if trainer.enable_validation else "there is no validation"
 
 
-def _on_all_ranks(names: Iterable[str]) -> list[str]:
+def _find_shared_names(names: Iterable[str]) -> list[str]:
     """Return the names that every rank has: the others can't monitor a metric that the first rank logs alone."""
     mine = sorted(names)
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
@@ -170,47 +173,47 @@ def _on_all_ranks(names: Iterable[str]) -> list[str]:
     return sorted(set(mine).intersection(*map(set, of_ranks)))
 
 
-def _mentions(module: LightningModule, trainer: Any, name: str) -> bool:
+def _has_reference(module: LightningModule, trainer: Any, name: str) -> bool:
     """Return whether code of the module or of a user's callback reads an attribute of this name."""
     return any(
         # `co_names` lists the attributes and globals that the compiled function reads.
         name in getattr(getattr(member, "__code__", None), "co_names", ())
-        for kind in {kind for one in (module, *_users(trainer)) for kind in type(one).__mro__}
-        if not kind.__module__.startswith(_NOT_THE_USERS)
+        for kind in {kind for one in (module, *_find_user_callbacks(trainer)) for kind in type(one).__mro__}
+        if not kind.__module__.startswith(_LIBRARY_PREFIXES)
         for member in vars(kind).values()
     )
 
 
-def _users(trainer: Any) -> list[Callback]:
+def _find_user_callbacks(trainer: Any) -> list[Callback]:
     """Return the third-party callbacks, those of neither mlscale nor Lightning."""
-    return [one for one in trainer.callbacks if not type(one).__module__.startswith(_NOT_THE_USERS)]
+    return [one for one in trainer.callbacks if not type(one).__module__.startswith(_LIBRARY_PREFIXES)]
 
 
-def _refused(error: MLScaleError) -> MLScaleError:
+def _mark_unbuilt(error: MLScaleError) -> MLScaleError:
     error.unbuilt = True  # a run that is refused leaves nothing
     return error
 
 
-def _follow(trainer: Any, before: str, metric: str | None, mode: str | None) -> None:
+def _update_monitors(trainer: Any, before: str, metric: str | None, mode: str | None) -> None:
     """Let callbacks and schedulers that monitored `before` monitor the metric that was chosen."""
     for callback in trainer.callbacks:
         if getattr(callback, "monitor", None) == before:
             callback.monitor = metric
-            _turn(callback, mode or "min")
-    _show(trainer, metric)
+            _set_direction(callback, mode or "min")
+    _set_progress_metric(trainer, metric)
     for config in trainer.lr_scheduler_configs:
         if config.monitor == before and metric is not None:
             config.monitor = metric
-            _turn_plateau(config.scheduler, mode or "min")
+            _set_plateau_direction(config.scheduler, mode or "min")
 
 
-def _show(trainer: Any, metric: str | None) -> None:
+def _set_progress_metric(trainer: Any, metric: str | None) -> None:
     for callback in trainer.callbacks:
         if isinstance(callback, Progress) and callback.metric is None:
             callback.metric = metric
 
 
-def _turn(callback: Any, mode: str) -> None:
+def _set_direction(callback: Any, mode: str) -> None:
     """Set the direction of a callback that has seen no value yet."""
     worst = torch.tensor(math.inf if mode == "min" else -math.inf)
     if hasattr(callback, "mode"):
@@ -224,7 +227,7 @@ def _turn(callback: Any, mode: str) -> None:
         callback.min_delta = abs(callback.min_delta) * (-1 if mode == "min" else 1)
 
 
-def _turn_plateau(scheduler: Any, mode: str) -> None:
+def _set_plateau_direction(scheduler: Any, mode: str) -> None:
     """Set the direction of a ReduceLROnPlateau that has seen no value yet."""
     if getattr(scheduler, "mode", mode) != mode:
         scheduler.mode = mode

@@ -18,18 +18,18 @@ from pytorch_lightning.trainer.states import RunningStage
 
 from mlscale.errors import MLScaleError
 from mlscale.train import thread_stacks as stacks
-from mlscale.train.callbacks.stall_report import Answer, Rank, Report, report, withdraw
+from mlscale.train.callbacks.stall_report import Rank, RankProgress, StallReport, report_stall, withdraw_request
 
-_LONGEST_LOOK_SECONDS = 1.0  # between two checks of the counters
+_LONGEST_POLL_SECONDS = 1.0  # between two checks of the counters
 _STEPS_AT_LEAST = 5  # a run whose steps take minutes gets that many of them
 _STEP_TIMES = 64
 _SUSPENDED = 10  # checks that did not happen: the process was stopped, or the machine slept
 
-_end: Callable[[MLScaleError, Report], None] | None = None
+_end: Callable[[MLScaleError, StallReport], None] | None = None
 
 
 @contextlib.contextmanager
-def ended_by(end: Callable[[MLScaleError, Report], None] | None) -> Iterator[None]:
+def set_stall_handler(end: Callable[[MLScaleError, StallReport], None] | None) -> Iterator[None]:
     """Let `end` end a stalled run inside the block; it is called in another thread than the one that hangs. None: the
     run can't be ended from this process."""
     global _end
@@ -67,11 +67,11 @@ class Stall(Callback):
                 fix="callbacks.stall.factor=50 callbacks.stall.least_s=60 callbacks.stall.after_s=600",
             )
         self.factor, self.least_s, self.after_s, self.stop = factor, least_s, after_s, stop
-        self._watch: _Watch | None = None
+        self._watch: _StallWatch | None = None
 
     def on_train_start(self, trainer: Any, pl_module: LightningModule) -> None:
         self._end_watch()
-        self._watch = _Watch(self, trainer)
+        self._watch = _StallWatch(self, trainer)
         # Wrapped, since Lightning has no state for saving: a slow disk is not a stall.
         save = trainer.save_checkpoint
 
@@ -97,77 +97,77 @@ class Stall(Callback):
 
     def _end_watch(self) -> None:
         if self._watch is not None:
-            self._watch.end()
+            self._watch.stop_watching()
             self._watch = None
 
 
-class _Watch(threading.Thread):
+class _StallWatch(threading.Thread):
     """A thread that reads the trainer's counters, which costs the training nothing."""
 
     def __init__(self, settings: Stall, trainer: Any) -> None:
         super().__init__(name="mlscale-stall", daemon=True)
         self.saving = False
         self._settings, self._trainer = settings, trainer
-        self._look_seconds = min(_LONGEST_LOOK_SECONDS, settings.least_s / 5)
-        self._over = threading.Event()
+        self._poll_seconds = min(_LONGEST_POLL_SECONDS, settings.least_s / 5)
+        self._stopped = threading.Event()
         self._times: deque[float] = deque(maxlen=_STEP_TIMES)
-        self._told = 0.0  # seconds without a step when a stall was reported; 0 while there is none
+        self._reported_s = 0.0  # seconds without a step when a stall was reported; 0 while there is none
         # `sys.__stderr__`: faulthandler needs a file descriptor, which a stream that replaced `sys.stderr` may lack.
         if trainer.world_size == 1 and _has_file(sys.__stderr__):  # without other ranks, nothing could read its file
             self._backstop = stacks.Backstop(settings.least_s, sys.__stderr__)
         else:
-            self._backstop = stacks.Backstop(max(2.0, 5 * self._look_seconds))
-        self._ranks = _ranks(trainer, self._backstop.path)
+            self._backstop = stacks.Backstop(max(2.0, 5 * self._poll_seconds))
+        self._ranks = _gather_ranks(trainer, self._backstop.path)
         self._folder = Path(trainer.default_root_dir) / "logs"
         if trainer.is_global_zero:
-            withdraw(self._folder)  # of an earlier attempt that was killed during its request
+            withdraw_request(self._folder)  # of an earlier attempt that was killed during its request
 
-    def end(self) -> None:
-        self._over.set()
+    def stop_watching(self) -> None:
+        self._stopped.set()
         # A stalled run may be ended from this very thread, and a thread can't join itself.
         if threading.current_thread() is not self:
             self.join()
 
     def run(self) -> None:
         try:
-            self._run()
+            self._watch_steps()
         finally:
             self._backstop.close()
 
-    def _run(self) -> None:
-        self._backstop.hold_off()
-        last, since, looked = self._counts(), time.monotonic(), time.monotonic()
-        while not self._over.wait(self._look_seconds):
-            self._backstop.hold_off()
-            now, counts = time.monotonic(), self._counts()
-            suspended = now - looked > max(_SUSPENDED * self._look_seconds, 5.0)
+    def _watch_steps(self) -> None:
+        self._backstop.restart_countdown()
+        last, since, looked = self._count_batches(), time.monotonic(), time.monotonic()
+        while not self._stopped.wait(self._poll_seconds):
+            self._backstop.restart_countdown()
+            now, counts = time.monotonic(), self._count_batches()
+            suspended = now - looked > max(_SUSPENDED * self._poll_seconds, 5.0)
             looked = now
             # Only an uninterrupted stretch of training without a step counts: anything else starts the clock again.
-            if counts != last or self._phase() != "training" or suspended:
+            if counts != last or self._get_phase() != "training" or suspended:
                 steps = counts[1] - last[1]
                 if steps > 0 and not suspended:
                     self._times.append((now - since) / steps)
                 if counts != last or suspended:
-                    self._goes_on(now - since)
+                    self._note_progress(now - since)
                 last, since = counts, now
-            answer = Answer(self._phase(), *counts, now - since)
-            self._ranks.answer(self._folder, answer)  # another rank may have requested it
-            if not self._told and now - since > self._limit() and self._phase() == "training":
-                self._told = now - since
-                self._tell(answer)
+            answer = RankProgress(self._get_phase(), *counts, now - since)
+            self._ranks.write_answer(self._folder, answer)  # another rank may have requested it
+            if not self._reported_s and now - since > self._compute_limit() and self._get_phase() == "training":
+                self._reported_s = now - since
+                self._report_stall(answer)
 
-    def _counts(self) -> tuple[int, int]:
+    def _count_batches(self) -> tuple[int, int]:
         """Return the batches begun and completed, of the whole run."""
         progress = self._trainer.fit_loop.epoch_loop.batch_progress.total
         return progress.ready, progress.completed
 
-    def _phase(self) -> str:
+    def _get_phase(self) -> str:
         if self.saving:
             return "saving a checkpoint"
         stage = self._trainer.state.stage
         return "training" if stage == RunningStage.TRAINING else str(getattr(stage, "value", "set-up"))
 
-    def _limit(self) -> float:
+    def _compute_limit(self) -> float:
         settings = self._settings
         if not self._times:
             return settings.after_s
@@ -175,22 +175,22 @@ class _Watch(threading.Thread):
         step = statistics.median(self._times)
         return max(settings.least_s, min(settings.factor * step, max(settings.after_s, _STEPS_AT_LEAST * step)))
 
-    def _tell(self, answer: Answer) -> None:
+    def _report_stall(self, answer: RankProgress) -> None:
         median = statistics.median(self._times) if self._times else None
-        told = report(self._ranks, self._folder, answer, median)
-        if told is None:  # another rank reports it, or a debugger is active
+        stall = report_stall(self._ranks, self._folder, answer, median)
+        if stall is None:  # another rank reports it, or a debugger is active
             return
-        told.show()
+        stall.print_report()
         for callback in self._trainer.callbacks:
             if hasattr(callback, "on_stall"):
-                callback.on_stall(told)
+                callback.on_stall(stall)
         if self._settings.stop and _end is not None:
-            _end(told.error(), told)
+            _end(stall.build_stall_error(), stall)
 
-    def _goes_on(self, seconds: float) -> None:
-        if self._told and self._trainer.is_global_zero:
-            Report.say(f"the run goes on after {seconds:,.0f} s")
-        self._told = 0.0
+    def _note_progress(self, seconds: float) -> None:
+        if self._reported_s and self._trainer.is_global_zero:
+            StallReport.print_stall_warning(f"the run goes on after {seconds:,.0f} s")
+        self._reported_s = 0.0
 
 
 def _has_file(stream: Any) -> bool:
@@ -200,11 +200,11 @@ def _has_file(stream: Any) -> bool:
         return False
 
 
-def _ranks(trainer: Any, backstop: str) -> Rank:
+def _gather_ranks(trainer: Any, backstop: str) -> Rank:
     """Return this rank with the facts about all others. A collective: every rank must call it."""
-    own = Rank.here(trainer.global_rank, backstop)
+    own = Rank.create_local(trainer.global_rank, backstop)
     if trainer.world_size == 1:
         return own
     everybody: list[Any] = [None] * trainer.world_size
     dist.all_gather_object(everybody, own.facts)
-    return own.among(everybody)
+    return own.add_others(everybody)

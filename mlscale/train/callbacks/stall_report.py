@@ -20,13 +20,13 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.runs import processes as process
 from mlscale.train import thread_stacks as stacks
 
-_ASKED = "asked.json"
+_REQUEST_FILE = "asked.json"
 _WAIT_SECONDS = 3.0  # for the other ranks' answers; they check once a second
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
-class Answer:
+class RankProgress:
     """The progress of a rank.
 
     Attributes:
@@ -42,22 +42,22 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Said:
+class RankState:
     """The state of a rank, from its answer or from its backstop.
 
     Attributes:
-        place: the line at which its main thread is.
+        location: the line at which its main thread is.
         waits: whether that is a collective.
         debugged: whether a debugger is active there.
         stacks: of all its threads.
         answer: its progress; None for one that could not answer.
     """
 
-    place: str
+    location: str
     waits: bool
     debugged: bool
     stacks: str
-    answer: Answer | None = None
+    answer: RankProgress | None = None
 
 
 @dataclass(frozen=True)
@@ -73,33 +73,33 @@ class Rank:
     others: Sequence[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
-    def here(cls, number: int, backstop: str) -> Rank:
-        facts = {"host": socket.gethostname(), **process.this(), "backstop": backstop}
+    def create_local(cls, number: int, backstop: str) -> Rank:
+        facts = {"host": socket.gethostname(), **process.identify_process(), "backstop": backstop}
         return cls(number, facts, [facts])
 
-    def among(self, others: Sequence[dict[str, Any]]) -> Rank:
+    def add_others(self, others: Sequence[dict[str, Any]]) -> Rank:
         return Rank(self.number, self.facts, others)
 
-    def answer(self, folder: Path, answer: Answer) -> None:
+    def write_answer(self, folder: Path, answer: RankProgress) -> None:
         """Write this rank's answer where another rank has requested it, once."""
         mine = folder / "stall" / f"rank{self.number}.json"
-        if not (folder / "stall" / _ASKED).exists() or mine.exists():
+        if not (folder / "stall" / _REQUEST_FILE).exists() or mine.exists():
             return
         with contextlib.suppress(OSError):  # the request was withdrawn
             # Renamed into place: the rank that reads it never sees half an answer.
             aside = mine.with_suffix(".tmp")
-            aside.write_text(json.dumps(asdict(_here(answer))))
+            aside.write_text(json.dumps(asdict(_collect_state(answer))))
             aside.replace(mine)
 
 
-def _here(answer: Answer | None) -> Said:
-    calls = stacks.main_thread()
-    waits, debugged = stacks.in_a_collective(calls), stacks.in_a_debugger(calls)
-    return Said(stacks.place(calls), waits, debugged, stacks.of_all_threads(), answer)
+def _collect_state(answer: RankProgress | None) -> RankState:
+    calls = stacks.get_main_thread_calls()
+    waits, debugged = stacks.is_in_collective(calls), stacks.is_in_debugger(calls)
+    return RankState(stacks.locate_innermost_line(calls), waits, debugged, stacks.format_thread_stacks(), answer)
 
 
 @dataclass(frozen=True)
-class Report:
+class StallReport:
     """A stall, as it is reported.
 
     Attributes:
@@ -116,17 +116,19 @@ class Report:
     path: Path | None
     hung: Sequence[dict[str, Any]] = ()
 
-    def show(self) -> None:
-        kept = [f"these lines are kept in {self.path}"] if self.path else []
-        self.say("\n".join([self.sentence, *(f"  {line}" for line in self.ranks), self.stacks, *kept]))
+    def print_report(self) -> None:
+        saved_note = [f"these lines are kept in {self.path}"] if self.path else []
+        self.print_stall_warning(
+            "\n".join([self.sentence, *(f"  {line}" for line in self.ranks), self.stacks, *saved_note])
+        )
 
     @staticmethod
-    def say(text: str) -> None:
+    def print_stall_warning(text: str) -> None:
         with contextlib.suppress(OSError):
             tqdm.write(f"warning   {text}", file=sys.stderr)
             sys.stderr.flush()
 
-    def error(self) -> MLScaleError:
+    def build_stall_error(self) -> MLScaleError:
         """Return the error for a run that is to end."""
         return MLScaleError(
             self.sentence,
@@ -137,12 +139,12 @@ class Report:
         )
 
 
-def withdraw(folder: Path) -> None:
+def withdraw_request(folder: Path) -> None:
     """Remove a request, with its answers."""
     shutil.rmtree(folder / "stall", ignore_errors=True)
 
 
-def report(rank: Rank, folder: Path, answer: Answer, step_s: float | None) -> Report | None:
+def report_stall(rank: Rank, folder: Path, answer: RankProgress, step_s: float | None) -> StallReport | None:
     """Request the state of all ranks, and write the report.
 
     Returns:
@@ -153,72 +155,74 @@ def report(rank: Rank, folder: Path, answer: Answer, step_s: float | None) -> Re
         answer: this rank's progress.
         step_s: the time of a step; None where none was taken.
     """
-    asked = folder / "stall"
+    request_folder = folder / "stall"
     try:
         # mkdir is atomic: of the ranks that notice a stall one alone gets through.
-        asked.mkdir(parents=True)
-        (asked / _ASKED).write_text(json.dumps({"rank": rank.number}))
+        request_folder.mkdir(parents=True)
+        (request_folder / _REQUEST_FILE).write_text(json.dumps({"rank": rank.number}))
     except FileExistsError:
         return None
     except OSError:
         pass  # a full disk: the report holds this rank alone
     try:
-        said = _ask(rank, asked, answer)
+        states = _request_states(rank, request_folder, answer)
     finally:
-        withdraw(folder)
-    if any(each.debugged for each in said.values()):
+        withdraw_request(folder)
+    if any(state.debugged for state in states.values()):
         return None
-    return _write(_compose(rank, said, answer, step_s), folder)
+    return _write_report(_compose_report(rank, states, answer, step_s), folder)
 
 
-def _ask(rank: Rank, asked: Path, answer: Answer) -> dict[int, Said]:
-    said = {rank.number: _here(answer)}
+def _request_states(rank: Rank, request_folder: Path, answer: RankProgress) -> dict[int, RankState]:
+    states = {rank.number: _collect_state(answer)}
     until = time.monotonic() + _WAIT_SECONDS
-    while len(said) < len(rank.others) and time.monotonic() < until:
-        time.sleep(_LOOK_SECONDS)
-        for number in set(range(len(rank.others))) - set(said):
+    while len(states) < len(rank.others) and time.monotonic() < until:
+        time.sleep(_POLL_SECONDS)
+        for number in set(range(len(rank.others))) - set(states):
             with contextlib.suppress(OSError, ValueError):
-                found = json.loads((asked / f"rank{number}.json").read_text())
-                said[number] = Said(**{**found, "answer": Answer(**found["answer"])})
+                response = json.loads((request_folder / f"rank{number}.json").read_text())
+                states[number] = RankState(**{**response, "answer": RankProgress(**response["answer"])})
     for number, facts in enumerate(rank.others):
-        if number not in said:
-            said[number] = _from_outside(facts, rank.facts["host"])
-    return dict(sorted(said.items()))
+        if number not in states:
+            states[number] = _read_backstop_state(facts, rank.facts["host"])
+    return dict(sorted(states.items()))
 
 
-def _from_outside(facts: dict[str, Any], host: str) -> Said:
+def _read_backstop_state(facts: dict[str, Any], host: str) -> RankState:
     """Return the state of a rank that does not answer, from the file that its backstop has written."""
     text = ""
     calls: list[tuple[str, int, str]] = []
     if facts["host"] == host:
-        if not process.alive(facts["pid"], facts["pid_start"]):
-            return Said("it has ended", False, False, "")
+        if not process.is_alive(facts["pid"], facts["pid_start"]):
+            return RankState("it has ended", False, False, "")
         with contextlib.suppress(OSError):
             text = Path(facts["backstop"]).read_text(errors="replace")
-            calls = stacks.from_backstop(text)
-    held = f"{stacks.place(calls)}, which holds Python's lock" if calls else ""
-    return Said(held or "it does not answer", False, False, text)
+            calls = stacks.parse_backstop_calls(text)
+    held = f"{stacks.locate_innermost_line(calls)}, which holds Python's lock" if calls else ""
+    return RankState(held or "it does not answer", False, False, text)
 
 
-def _compose(rank: Rank, said: dict[int, Said], answer: Answer, step_s: float | None) -> Report:
-    several = len(said) > 1
+def _compose_report(
+    rank: Rank, states: dict[int, RankState], answer: RankProgress, step_s: float | None
+) -> StallReport:
+    several = len(states) > 1
     took = f"a step takes {step_s:.2g} s" if step_s is not None else "none was taken yet"
     lines, parts = [], []
-    for number, each in said.items():
-        far = each.answer
+    for number, state in states.items():
+        far = state.answer
         counts = f"{far.phase}, batch {far.begun:,} begun, {far.done:,} done; " if far else ""
-        lines.append(f"rank {number}: {counts}{each.place}{' (waits for other ranks)' if each.waits else ''}")
+        lines.append(f"rank {number}: {counts}{state.location}{' (waits for other ranks)' if state.waits else ''}")
         pid = rank.others[number]["pid"]
-        parts.append(f"--- stacks of rank {number}, process {pid}\n{each.stacks}")
+        parts.append(f"--- stacks of rank {number}, process {pid}\n{state.stacks}")
     # A rank inside a collective waits for those that are not: these are the likely cause.
-    suspects = [number for number, each in said.items() if not each.waits] if several else []
+    suspects = [number for number, state in states.items() if not state.waits] if several else []
     who = ""
-    if 0 < len(suspects) < len(said):  # only then do the others wait for them
+    if 0 < len(suspects) < len(states):  # only then do the others wait for them
         one = len(suspects) == 1
         who = f": rank{'' if one else 's'} {', '.join(map(str, suspects))} {'is' if one else 'are'} in the way"
     others = [facts for number, facts in enumerate(rank.others) if number != rank.number]
     hung = [facts for facts in others if facts["host"] == rank.facts["host"]]
-    return Report(
+    return StallReport(
         f"no step for {answer.idle_s:,.0f} s, {took}{who}",
         lines,
         "\n".join(parts),
@@ -227,14 +231,14 @@ def _compose(rank: Rank, said: dict[int, Said], answer: Answer, step_s: float | 
     )
 
 
-def _write(told: Report, folder: Path) -> Report:
+def _write_report(stall: StallReport, folder: Path) -> StallReport:
     number = 1
     while (path := folder / f"stall-{number}.txt").exists():
         number += 1
     try:
-        path.write_text("\n".join([told.sentence, *told.ranks, told.stacks]) + "\n")
+        path.write_text("\n".join([stall.sentence, *stall.ranks, stall.stacks]) + "\n")
     except OSError:
-        return told
+        return stall
     # Stacks quote lines of source: for the user alone.
     os.chmod(path, 0o600)
-    return Report(told.sentence, told.ranks, told.stacks, path, told.hung)
+    return StallReport(stall.sentence, stall.ranks, stall.stacks, path, stall.hung)

@@ -30,12 +30,12 @@ class StepSeed(Callback):
             self._generators.append(torch.cuda.default_generators[device.index or 0])
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        value = mix(self.seed, trainer.current_epoch, batch_idx, trainer.global_rank)
+        value = mix_seeds(self.seed, trainer.current_epoch, batch_idx, trainer.global_rank)
         for generator in self._generators:
             generator.manual_seed(value)
 
 
-def mix(*values: int) -> int:
+def mix_seeds(*values: int) -> int:
     """Return a 63-bit number in which every bit depends on all of `values`: the finalizer of SplitMix64 (Steele et al.
     2014) over each in turn."""
     state = 0

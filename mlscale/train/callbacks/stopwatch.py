@@ -5,7 +5,7 @@ import time
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from mlscale.train.process_memory import peak_bytes
+from mlscale.train.process_memory import measure_peak_bytes
 
 
 class Stopwatch(Callback):
@@ -39,6 +39,6 @@ class Stopwatch(Callback):
         self.steps = trainer.global_step - self._first_step
         device = trainer.strategy.root_device
         # int64: float32 is exact up to 2^24 only. A tensor on the device, since NCCL reduces no others.
-        own = torch.tensor(peak_bytes(device), dtype=torch.int64, device=device)
+        own = torch.tensor(measure_peak_bytes(device), dtype=torch.int64, device=device)
         largest = trainer.strategy.reduce(own, reduce_op="max")
         self.peak_memory_bytes = int(largest)

@@ -11,10 +11,10 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from mlscale.errors import MLScaleError
-from mlscale.tasks.batch import batch_size
-from mlscale.train.checkpoint.step_boundary import in_epoch
-from mlscale.train.process_memory import peak_bytes
-from mlscale.train.step_loss import loss_of
+from mlscale.tasks.batch import get_batch_size
+from mlscale.train.checkpoint.step_boundary import is_in_epoch
+from mlscale.train.process_memory import measure_peak_bytes
+from mlscale.train.step_loss import get_detached_loss
 
 _COLLAPSE = 256  # losses kept apart; more are added up, on the device and without waiting for it
 
@@ -45,7 +45,7 @@ class TrainMetrics(Callback):
         self._samples = 0
         self._tokens = 0
         self._reads_tokens: bool | None = None  # known from the first batch
-        self._telling: list[Any] = []
+        self._contributors: list[Any] = []
         self._logged_step = 0
         self._seconds = 0.0  # of training since the last entry, up to `_resumed`
         self._resumed = 0.0
@@ -75,28 +75,29 @@ class TrainMetrics(Callback):
 
     def load_rank_states(self, states: Sequence[Mapping[str, Any] | None], trainer: Trainer) -> None:
         """Restore the sums. On another number of ranks the first takes over those of all."""
-        kept = [state for state in states if state is not None]
-        if len(kept) == trainer.world_size:
-            self._restored = kept[trainer.global_rank]
-        elif kept:
-            # `_take` divides each sum by the number of ranks: that of the old ranks is scaled to the new number.
-            losses = [state["losses"].double().sum() for state in kept if state["losses"] is not None]
-            mean = torch.stack(losses).sum() / len(kept) * trainer.world_size if losses else None
+        saved = [state for state in states if state is not None]
+        if len(saved) == trainer.world_size:
+            self._restored = saved[trainer.global_rank]
+        elif saved:
+            # `_close_interval` divides each sum by the number of ranks: that of the old ranks is scaled to the
+            # new number.
+            losses = [state["losses"].double().sum() for state in saved if state["losses"] is not None]
+            mean = torch.stack(losses).sum() / len(saved) * trainer.world_size if losses else None
             first = trainer.global_rank == 0
             self._restored = {
-                **kept[0],
+                **saved[0],
                 "losses": mean.reshape(1) if mean is not None and first else None,
-                "counted": sum(_counted(state) for state in kept) if first else 0,
-                "samples": sum(state["samples"] for state in kept) if first else 0,
-                "tokens": sum(state.get("tokens", 0) for state in kept) if first else 0,
+                "counted": sum(_count_losses(state) for state in saved) if first else 0,
+                "samples": sum(state["samples"] for state in saved) if first else 0,
+                "tokens": sum(state.get("tokens", 0) for state in saved) if first else 0,
             }
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        _fit_interval(trainer)
-        self._telling = [callback for callback in trainer.callbacks if hasattr(callback, "entry")]  # type: ignore[attr-defined]
-        self._reset(trainer)
+        _shorten_log_interval(trainer)
+        self._contributors = [callback for callback in trainer.callbacks if hasattr(callback, "entry")]  # type: ignore[attr-defined]
+        self._reset_sums(trainer)
         restored, self._restored = self._restored, None
-        if restored is not None and in_epoch(trainer):
+        if restored is not None and is_in_epoch(trainer):
             device = trainer.strategy.root_device
             if restored["losses"] is not None:
                 self._losses = list(restored["losses"].to(device))
@@ -105,22 +106,22 @@ class TrainMetrics(Callback):
                 counted = restored.get("epoch_counted")  # older checkpoints have none, and had losses
                 self._epoch_counted = torch.ones_like(self._epoch_loss) if counted is None else counted.to(device)
             self._batches, self._samples = restored["batches"], restored["samples"]
-            self._counted = _counted(restored)
+            self._counted = _count_losses(restored)
             self._tokens = restored.get("tokens", 0)
             self._logged_step, self._epoch_steps = restored["logged_step"], restored["epoch_steps"]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._reset(trainer)
+        self._reset_sums(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # Kept on the device: reading a loss here would make the host wait for the step.
-        if (loss := loss_of(outputs)) is not None:
+        if (loss := get_detached_loss(outputs)) is not None:
             self._losses.append(loss)
             self._counted += 1
         self._batches += 1
-        self._samples += batch_size(batch)
+        self._samples += get_batch_size(batch)
         if self._reads_tokens is None:
             self._reads_tokens = _is_tokens(batch)
         if self._reads_tokens:
@@ -128,11 +129,11 @@ class TrainMetrics(Callback):
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
         # `global_step` is read through several properties: only when an entry can be due.
         if 0 < every <= self._batches and trainer.global_step - self._logged_step >= every:
-            self._log(trainer, pl_module)
+            self._log_entry(trainer, pl_module)
         elif len(self._losses) >= _COLLAPSE:
             self._losses = [torch.stack(self._losses).sum()]
 
-    def entry_is_next(self, trainer: Trainer) -> bool:
+    def is_entry_next(self, trainer: Trainer) -> bool:
         """Return whether an entry will be written once the optimizer step in progress is taken."""
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
         return 0 < every <= self._batches + 1 and trainer.global_step + 1 - self._logged_step >= every
@@ -144,23 +145,23 @@ class TrainMetrics(Callback):
         self._resumed = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._take(trainer)
+        self._close_interval(trainer)
         # Every rank has the same value already: "max" keeps it exact for any number of ranks.
         sync: dict[str, Any] = {"sync_dist": trainer.world_size > 1, "reduce_fx": "max"}
-        pl_module.log("train/peak_memory_gib", peak_bytes(trainer.strategy.root_device) / 2**30, **sync)
+        pl_module.log("train/peak_memory_gib", measure_peak_bytes(trainer.strategy.root_device) / 2**30, **sync)
         if self._epoch_loss is not None and self._epoch_counted is not None and self._epoch_counted.item():
-            mean = self._mean(self._epoch_loss, self._epoch_counted, self._epoch_steps, trainer).float()
+            mean = self._compute_mean_loss(self._epoch_loss, self._epoch_counted, self._epoch_steps, trainer).float()
             pl_module.log("train/loss_epoch", mean, **sync)
             pl_module.log("train/loss", mean, logger=False, **sync)
 
-    def _reset(self, trainer: Trainer) -> None:
+    def _reset_sums(self, trainer: Trainer) -> None:
         self._losses.clear()
         self._batches = self._counted = self._samples = self._tokens = self._epoch_steps = 0
         self._seconds, self._epoch_loss, self._epoch_counted = 0.0, None, None
         self._logged_step = trainer.global_step
         self._resumed = time.perf_counter()
 
-    def _take(self, trainer: Trainer) -> tuple[Tensor, int]:
+    def _close_interval(self, trainer: Trainer) -> tuple[Tensor, int]:
         """Close the interval; returns the sums over all ranks of (losses / ranks, samples, tokens, losses counted), and
         its optimizer steps."""
         steps = trainer.global_step - self._logged_step
@@ -180,18 +181,18 @@ class TrainMetrics(Callback):
         self._batches = self._counted = self._samples = self._tokens = 0
         return sums, steps
 
-    def _mean(self, loss: Tensor, counted: Tensor, steps: int, trainer: Trainer) -> Tensor:
+    def _compute_mean_loss(self, loss: Tensor, counted: Tensor, steps: int, trainer: Trainer) -> Tensor:
         """Return the mean loss of an optimizer step; by manual optimization, where a batch has several, of a batch."""
         if trainer.lightning_module.automatic_optimization:
             return loss / max(steps, 1)
         return loss * trainer.world_size / counted
 
-    def _log(self, trainer: Trainer, module: LightningModule) -> None:
-        sums, steps = self._take(trainer)
+    def _log_entry(self, trainer: Trainer, module: LightningModule) -> None:
+        sums, steps = self._close_interval(trainer)
         _, samples, tokens, counted = sums.tolist()  # the one moment that waits for the device
         now = time.perf_counter()
         seconds, self._seconds, self._resumed = self._seconds + now - self._resumed, 0.0, now
-        loss = {"train/loss": self._mean(sums[0], sums[3], steps, trainer).item()} if counted else {}
+        loss = {"train/loss": self._compute_mean_loss(sums[0], sums[3], steps, trainer).item()} if counted else {}
         metrics = {
             **loss,
             "train/lr": trainer.optimizers[0].param_groups[0]["lr"],
@@ -200,13 +201,13 @@ class TrainMetrics(Callback):
         }
         if self._reads_tokens:
             metrics["train/tokens_per_s"] = tokens / seconds
-        for callback in self._telling:
+        for callback in self._contributors:
             metrics |= callback.entry(trainer, module)
         for logger in trainer.loggers:
             logger.log_metrics(metrics, self._logged_step - 1)
 
 
-def _fit_interval(trainer: Any) -> None:
+def _shorten_log_interval(trainer: Any) -> None:
     """Shorten the interval between entries, so that an epoch with fewer steps has an entry at its end."""
     steps = [trainer.log_every_n_steps]
     if isfinite(trainer.num_training_batches):
@@ -217,7 +218,7 @@ def _fit_interval(trainer: Any) -> None:
     trainer.log_every_n_steps = min(steps) if trainer.log_every_n_steps else 0
 
 
-def _counted(state: Mapping[str, Any]) -> int:
+def _count_losses(state: Mapping[str, Any]) -> int:
     """Return the batches that gave a loss; older checkpoints do not hold the count, only losses or none."""
     return int(state.get("counted", state["losses"] is not None))
 
@@ -227,14 +228,14 @@ def _is_tokens(batch: Any) -> bool:
     return isinstance(x, Tensor) and x.ndim == 2 and not x.is_floating_point()
 
 
-def writer(callback: str, trainer: Trainer) -> TrainMetrics:
+def find_train_metrics(callback: str, trainer: Trainer) -> TrainMetrics:
     """Return the callback into whose entries `callback` writes.
 
     Raises:
         MLScaleError: the trainer has none.
     """
-    found = next((other for other in trainer.callbacks if isinstance(other, TrainMetrics)), None)  # type: ignore[attr-defined]
-    if found is None:
+    train_metrics = next((other for other in trainer.callbacks if isinstance(other, TrainMetrics)), None)  # type: ignore[attr-defined]
+    if train_metrics is None:
         refused = MLScaleError(
             f"callbacks.{callback} writes into the entries of callbacks.metrics, which is off",
             where="callbacks",
@@ -242,4 +243,4 @@ def writer(callback: str, trainer: Trainer) -> TrainMetrics:
         )
         refused.unbuilt = True
         raise refused
-    return found
+    return train_metrics

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from mlscale.runs.machine import cpu_model
+from mlscale.runs.machine import read_cpu_model
 
 Facts = dict[str, str | int]
 NOT_RECORDED = "the checkpoint does not record threads, torch, oneDNN and CPU"
@@ -23,21 +23,21 @@ _ONEDNN = re.compile(r"(?:oneDNN|MKL-DNN) v([\d.]+)")
 _ISA = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 
 
-def facts(device: torch.device) -> Facts:
+def collect_arithmetic_facts(device: torch.device) -> Facts:
     """Return what this process computes with: threads, torch, oneDNN and CPU; on CUDA also the device."""
-    found: Facts = {
+    values: Facts = {
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
-        "oneDNN": _onednn(),
+        "oneDNN": _describe_onednn(),
         # The capability belongs to it: ATEN_CPU_CAPABILITY limits torch's own kernels on the same processor.
-        "CPU": f"{cpu_model()} ({torch.backends.cpu.get_cpu_capability()})",
+        "CPU": f"{read_cpu_model()} ({torch.backends.cpu.get_cpu_capability()})",
     }
     if device.type == "cuda":
-        found |= {"device": torch.cuda.get_device_name(device), "CUDA": str(torch.version.cuda)}
-    return found
+        values |= {"device": torch.cuda.get_device_name(device), "CUDA": str(torch.version.cuda)}
+    return values
 
 
-def differing(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
+def describe_changed_facts(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
     """Return a phrase for each fact that has changed, such as `threads 2 before, 1 now`."""
     if not before:
         return [NOT_RECORDED]
@@ -49,11 +49,11 @@ def differing(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[
     ]
 
 
-def _onednn() -> str:
+def _describe_onednn() -> str:
     """Return oneDNN's version and the instruction sets that it is limited to; `off` where it is not used."""
     mkldnn: Any = torch.backends.mkldnn
     if not mkldnn.is_available() or not mkldnn.enabled:
         return "off"
-    found = _ONEDNN.search(torch.__config__.show())
+    version = _ONEDNN.search(torch.__config__.show())
     limits = [os.environ[name] for name in _ISA if os.environ.get(name)]
-    return " ".join([found[1] if found else "unknown version", *limits[:1]])
+    return " ".join([version[1] if version else "unknown version", *limits[:1]])

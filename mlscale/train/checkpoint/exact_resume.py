@@ -60,24 +60,26 @@ class ExactResume(Callback):
     # Saving.
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        boundary.as_ended(trainer, checkpoint)
-        own = self._state(trainer, pl_module)
+        boundary.mark_epoch_ended(trainer, checkpoint)
+        own = self._collect_rank_state(trainer, pl_module)
         ranks = [own]
         if trainer.world_size > 1:
-            own["buffers"] = rank_buffers.own(pl_module)
-            own["best"] = {c.state_key: {name: getattr(c, name) for name in _BEST} for c in _choosing(trainer)}
+            own["buffers"] = rank_buffers.collect_own_buffers(pl_module)
+            own["best"] = {
+                c.state_key: {name: getattr(c, name) for name in _BEST} for c in _find_monitoring_callbacks(trainer)
+            }
             # Lightning calls this hook on every rank, though the first alone writes: ranks can exchange their states.
             ranks = [None] * trainer.world_size  # type: ignore[list-item]  # filled by the next line
             dist.all_gather_object(ranks, own)
-        logs = {str(number): log.state_dict() for number, log in enumerate(_loggers(trainer))}
+        logs = {str(number): log.state_dict() for number, log in enumerate(_find_stateful_loggers(trainer))}
         checkpoint[KEY] = {"format": _FORMAT, "ranks": ranks, "loggers": logs}
 
-    def _state(self, trainer: Any, module: LightningModule) -> dict[str, Any]:
+    def _collect_rank_state(self, trainer: Any, module: LightningModule) -> dict[str, Any]:
         loader = trainer.fit_loop._combined_loader
         return {
-            "arithmetic": arithmetic.facts(trainer.strategy.root_device),
-            "generators": generators.state(trainer.strategy.root_device),
-            "results": lightning_results.state(trainer, module),
+            "arithmetic": arithmetic.collect_arithmetic_facts(trainer.strategy.root_device),
+            "generators": generators.collect_generator_states(trainer.strategy.root_device),
+            "results": lightning_results.collect_partial_results(trainer, module),
             "callbacks": {c.state_key: c.rank_state() for c in trainer.callbacks if hasattr(c, "rank_state")},
             "loaders": loader._state_dicts() if loader is not None else [],
         }
@@ -87,20 +89,20 @@ class ExactResume(Callback):
     def on_load_checkpoint(self, trainer: Any, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.resumed_step = checkpoint["global_step"]
         trainer.num_sanity_val_steps = 0  # it would forget the metrics and change what the module has counted
-        kept = checkpoint.get(KEY)
-        if kept is None:  # a checkpoint of another program
+        saved = checkpoint.get(KEY)
+        if saved is None:  # a checkpoint of another program
             self.same_layout = False
             self.inexact = ["the checkpoint is not of mlscale: it holds no random generators"]
             return
-        ranks = kept["ranks"]
+        ranks = saved["ranks"]
         self.same_layout = len(ranks) == trainer.world_size
-        for callback in _choosing(trainer):
+        for callback in _find_monitoring_callbacks(trainer):
             of_ranks = [rank.get("best", {}).get(callback.state_key) for rank in ranks]
-            _follow(callback, checkpoint["callbacks"].get(callback.state_key), of_ranks)
-        self.inexact = self._compared(ranks, trainer)
-        for number, log in enumerate(_loggers(trainer)):
-            if kept["loggers"].get(str(number)) is not None:
-                log.load_state_dict(kept["loggers"][str(number)])
+            _rewrite_paths(callback, checkpoint["callbacks"].get(callback.state_key), of_ranks)
+        self.inexact = self._compare_arithmetic(ranks, trainer)
+        for number, log in enumerate(_find_stateful_loggers(trainer)):
+            if saved["loggers"].get(str(number)) is not None:
+                log.load_state_dict(saved["loggers"][str(number)])
         for callback in trainer.callbacks:
             if isinstance(callback, ModelCheckpoint):  # which saves its current score, and never loads it
                 callback.current_score = checkpoint["callbacks"].get(callback.state_key, {}).get("current_score")
@@ -109,17 +111,17 @@ class ExactResume(Callback):
         if self.same_layout:
             self._own = ranks[trainer.global_rank]
 
-    def _compared(self, ranks: list[Any], trainer: Any) -> list[str]:
+    def _compare_arithmetic(self, ranks: list[Any], trainer: Any) -> list[str]:
         """Return the facts about the computation that have changed on any rank, as phrases."""
         if not self.same_layout:
             return [f"processes {len(ranks)} before, {trainer.world_size} now"]
-        now = arithmetic.facts(trainer.strategy.root_device)
-        found = arithmetic.differing(ranks[trainer.global_rank].get("arithmetic"), now)
+        now = arithmetic.collect_arithmetic_facts(trainer.strategy.root_device)
+        changes = arithmetic.describe_changed_facts(ranks[trainer.global_rank].get("arithmetic"), now)
         if trainer.world_size > 1:
             of_all: list[Any] = [None] * trainer.world_size
-            dist.all_gather_object(of_all, found)
-            found = list(dict.fromkeys(each for of_rank in of_all for each in of_rank))
-        return found
+            dist.all_gather_object(of_all, changes)
+            changes = list(dict.fromkeys(phrase for of_rank in of_all for phrase in of_rank))
+        return changes
 
     def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -130,7 +132,7 @@ class ExactResume(Callback):
     def on_fit_start(self, trainer: Any, pl_module: LightningModule) -> None:
         """Restore the averages: a run without a step left reports them, too."""
         if self._own is not None:
-            lightning_results.restore(self._own["results"], trainer, pl_module)
+            lightning_results.restore_partial_results(self._own["results"], trainer, pl_module)
         if self.inexact and self.same_layout and trainer.is_global_zero:  # of another layout the launcher reports
             print(f"machine   {'; '.join(self.inexact)}: not the same bits", file=sys.stderr, flush=True)
 
@@ -140,22 +142,22 @@ class ExactResume(Callback):
             return
         fit_loop = trainer.fit_loop
         epoch_loop = fit_loop.epoch_loop
-        if boundary.in_epoch(trainer):
+        if boundary.is_in_epoch(trainer):
             # Skips the hooks of an epoch's start, which were called before.
             fit_loop._restart_stage = RestartStage.RESTARTED_MID_EPOCH
             # Lightning's `reset` corrects counters for a save inside a hook; at a boundary they are right.
-            _once(epoch_loop, "reset", lambda: setattr(epoch_loop, "_restarting", False))
+            _replace_once(epoch_loop, "reset", lambda: setattr(epoch_loop, "_restarting", False))
         else:
             fit_loop._restart_stage = RestartStage.NONE
             epoch_loop.restarting = False
         fit_loop._restarting = epoch_loop.val_loop.restarting = False
         if self._own is not None:
-            rank_buffers.restore(self._own.get("buffers", {}), pl_module)
+            rank_buffers.restore_buffers(self._own.get("buffers", {}), pl_module)
             # A checkpoint holds the first rank's callbacks; a metric that ranks do not share differs on the others.
-            for callback in _choosing(trainer) if not trainer.is_global_zero else []:
+            for callback in _find_monitoring_callbacks(trainer) if not trainer.is_global_zero else []:
                 for name, value in self._own.get("best", {}).get(callback.state_key, {}).items():
                     setattr(callback, name, value)
-            generators.restore(self._own["generators"], trainer.strategy.root_device)
+            generators.restore_generator_states(self._own["generators"], trainer.strategy.root_device)
 
     def _seed_loaders(self, trainer: Any) -> None:
         """Make the order of a loader that does not save its position a function of (seed, epoch)."""
@@ -164,19 +166,19 @@ class ExactResume(Callback):
         # From the class: a second fit must not wrap the function of the first.
         ask = type(source).dataloader
 
-        def dataloader() -> Any:
+        def build_seeded_dataloader() -> Any:
             promises = getattr(trainer.datamodule, "promises", None)
             self._placed = promises is not None and promises.resume
             if self._own is not None:  # Lightning saves the first rank's alone
                 fit_loop._combined_loader_states_to_load = self._own["loaders"]
             if self._placed:
                 return ask(source)
-            generators.seed(self.seed, _CONSTRUCTION)
+            generators.seed_global_generators(self.seed, _CONSTRUCTION)
             loader = ask(source)
-            generators.seed(self.seed, trainer.current_epoch, _ORDER)
+            generators.seed_global_generators(self.seed, trainer.current_epoch, _ORDER)
             return loader
 
-        source.dataloader = dataloader
+        source.dataloader = build_seeded_dataloader
 
     def _begin_epochs(self, trainer: Any) -> None:
         """Put the generators where they were, or would have been, before an epoch's first batch is loaded, or the next
@@ -188,17 +190,17 @@ class ExactResume(Callback):
             done = epoch_loop.batch_progress.current.ready
             if not self._placed and trainer.current_epoch > 0:
                 renews = not trainer.fit_loop.is_resuming and not epoch_loop.restarting  # Lightning makes an iterator
-                if renews or not _stateful(fetcher):
-                    generators.seed(self.seed, trainer.current_epoch, _ORDER)
-                if not renews and not _stateful(fetcher):
+                if renews or not _is_stateful(fetcher):
+                    generators.seed_global_generators(self.seed, trainer.current_epoch, _ORDER)
+                if not renews and not _is_stateful(fetcher):
                     iter(fetcher)  # the present one was made before the samplers of several ranks had the epoch set
             start(epoch_loop, fetcher)
-            generators.seed(self.seed, trainer.current_epoch, _BATCHES)
-            if done and not self._placed and not _stateful(fetcher):
-                self._replay(fetcher, done)
+            generators.seed_global_generators(self.seed, trainer.current_epoch, _BATCHES)
+            if done and not self._placed and not _is_stateful(fetcher):
+                self._replay_batches(fetcher, done)
             # Last: making iterators and replaying batches draw random numbers, too.
             if done and self._own is not None:
-                generators.restore(self._own["generators"], trainer.strategy.root_device)
+                generators.restore_generator_states(self._own["generators"], trainer.strategy.root_device)
             self._own = None
 
         epoch_loop.on_run_start = on_run_start
@@ -210,7 +212,7 @@ class ExactResume(Callback):
         run = type(fit_loop).run
 
         def run_or_end() -> None:
-            if self.resumed_step is None or not boundary.in_epoch(trainer) or not fit_loop.done:
+            if self.resumed_step is None or not boundary.is_in_epoch(trainer) or not fit_loop.done:
                 run(fit_loop)
                 return
             fit_loop.setup_data()
@@ -222,7 +224,7 @@ class ExactResume(Callback):
 
         fit_loop.run = run_or_end
 
-    def _replay(self, fetcher: Any, batches: int) -> None:
+    def _replay_batches(self, fetcher: Any, batches: int) -> None:
         """Load again the batches that this epoch was trained on; nothing where the epoch is at its end."""
         if fetcher.length is not None and batches >= fetcher.length:
             return
@@ -232,49 +234,51 @@ class ExactResume(Callback):
         self.replayed = batches
 
 
-def _stateful(fetcher: Any) -> bool:
+def _is_stateful(fetcher: Any) -> bool:
     return all(hasattr(loader, "load_state_dict") for loader in fetcher.combined_loader.flattened)
 
 
-def _choosing(trainer: Any) -> list[ModelCheckpoint]:
+def _find_monitoring_callbacks(trainer: Any) -> list[ModelCheckpoint]:
     """Return the callbacks that monitor a metric: ranks must agree even where it differs between them."""
     return [callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)]
 
 
-def _follow(callback: ModelCheckpoint, kept: dict[str, Any] | None, of_ranks: list[dict[str, Any] | None]) -> None:
+def _rewrite_paths(
+    callback: ModelCheckpoint, saved: dict[str, Any] | None, of_ranks: list[dict[str, Any] | None]
+) -> None:
     """Rewrite the paths in a callback's state after the run was moved, copied or reached by another path.
 
     Lightning compares the folder's name alone, forgets the best checkpoint where that differs, and so overwrites it
     with a worse one. Where the files were not moved along, forgetting is right, and nothing is rewritten.
     """
-    before = (kept or {}).get("dirpath")
-    if not kept or not before or callback.dirpath is None or str(before) == str(callback.dirpath):
+    before = (saved or {}).get("dirpath")
+    if not saved or not before or callback.dirpath is None or str(before) == str(callback.dirpath):
         return
     now = Path(callback.dirpath)
 
-    def moved(path: str) -> str:
+    def move_path(path: str) -> str:
         inside = bool(path) and Path(path).is_relative_to(before)
         return str(now / Path(path).relative_to(before)) if inside else path
 
-    if not all(Path(moved(path)).is_file() for path in kept.get("best_k_models", {})):
+    if not all(Path(move_path(path)).is_file() for path in saved.get("best_k_models", {})):
         return
-    kept["dirpath"] = callback.dirpath
-    for state in (kept, *of_ranks):
+    saved["dirpath"] = callback.dirpath
+    for state in (saved, *of_ranks):
         for name, value in (state or {}).items():
             if name in ("best_model_path", "kth_best_model_path", "last_model_path"):
-                state[name] = moved(value)  # type: ignore[index]  # an empty one has no items
+                state[name] = move_path(value)  # type: ignore[index]  # an empty one has no items
             elif name == "best_k_models":
-                state[name] = {moved(path): score for path, score in value.items()}  # type: ignore[index]
+                state[name] = {move_path(path): score for path, score in value.items()}  # type: ignore[index]
 
 
-def _loggers(trainer: Any) -> list[Any]:
+def _find_stateful_loggers(trainer: Any) -> list[Any]:
     return [logger for logger in trainer.loggers if hasattr(logger, "load_state_dict")]
 
 
-def _once(owner: Any, name: str, instead: Any) -> None:
-    def method(*_: Any) -> None:
+def _replace_once(owner: Any, name: str, instead: Any) -> None:
+    def call_replacement(*_: Any) -> None:
         # The instance's attribute hides the class's method: without it the method is back.
         delattr(owner, name)
         instead()
 
-    setattr(owner, name, method)
+    setattr(owner, name, call_replacement)

@@ -14,8 +14,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from mlscale.train.checkpoint.io import VerifiedCheckpointIO
 
 # Methods of ModelCheckpoint that save, and below the attributes that they change, all private.
-_SAVES = ("_save_topk_checkpoint", "_save_last_checkpoint", "on_exception")
-_NOTES = (
+_SAVE_METHODS = ("_save_topk_checkpoint", "_save_last_checkpoint", "on_exception")
+_SAVED_ATTRIBUTES = (
     "current_score",
     "best_k_models",
     "kth_best_model_path",
@@ -32,48 +32,48 @@ class _NotSavedError(Exception):
     """The error for a full disk: the code that saves must not continue as if it had saved."""
 
 
-def apply(trainer: Any) -> None:
+def guard_checkpoint_callbacks(trainer: Any) -> None:
     """Let a trainer's checkpoint callbacks undo their records of saves that failed; call before fit."""
-    guard = _Guard(trainer)
+    guard = _SaveGuard(trainer)
     for callback in trainer.callbacks:
         if isinstance(callback, ModelCheckpoint):
-            for name in _SAVES:
-                setattr(callback, name, guard.forgetting(callback, getattr(callback, name)))
+            for name in _SAVE_METHODS:
+                setattr(callback, name, guard.wrap_save(callback, getattr(callback, name)))
 
 
-def last_save_failed(trainer: Any) -> bool:
+def has_last_save_failed(trainer: Any) -> bool:
     """Return whether the trainer's last save failed on a full disk. A collective: the first rank broadcasts it."""
     io = trainer.strategy.checkpoint_io
     return isinstance(io, VerifiedCheckpointIO) and bool(trainer.strategy.broadcast(io.unsaved))
 
 
-class _Guard:
+class _SaveGuard:
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
-        self._asks = False
+        self._is_in_callback = False
         self._save = trainer.save_checkpoint
         trainer.save_checkpoint = self._save_checkpoint
 
-    def forgetting(self, callback: ModelCheckpoint, save: Callable[..., None]) -> Callable[..., None]:
+    def wrap_save(self, callback: ModelCheckpoint, save: Callable[..., None]) -> Callable[..., None]:
         """Return `save`, wrapped so that `callback` is as it was before if the disk is full."""
 
-        def guarded(*arguments: Any) -> None:
-            before = {name: getattr(callback, name) for name in _NOTES if hasattr(callback, name)}
+        def save_or_restore(*arguments: Any) -> None:
+            before = {name: getattr(callback, name) for name in _SAVED_ATTRIBUTES if hasattr(callback, name)}
             # Copied: the callback changes this dictionary in place.
             before["best_k_models"] = dict(callback.best_k_models)
-            self._asks = True
+            self._is_in_callback = True
             try:
                 save(*arguments)
             except _NotSavedError:
                 for name, value in before.items():
                     setattr(callback, name, value)
             finally:
-                self._asks = False
+                self._is_in_callback = False
 
-        return guarded
+        return save_or_restore
 
     def _save_checkpoint(self, *arguments: Any, **options: Any) -> None:
         self._save(*arguments, **options)
-        # Only inside a ModelCheckpoint: other callers of `save_checkpoint` check `last_save_failed` themselves.
-        if self._asks and last_save_failed(self._trainer):
+        # Only inside a ModelCheckpoint: other callers of `save_checkpoint` check `has_last_save_failed` themselves.
+        if self._is_in_callback and has_last_save_failed(self._trainer):
             raise _NotSavedError

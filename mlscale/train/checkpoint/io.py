@@ -21,10 +21,10 @@ from lightning_fabric.utilities.cloud_io import _is_local_file_protocol
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from tqdm import tqdm
 
-from mlscale.atomic_files import reason_of
+from mlscale.atomic_files import explain_os_error
 from mlscale.errors import Exit, MLScaleError
 from mlscale.runs import checkpoint_files as checkpoints
-from mlscale.runs.checkpoint_files import NO_ROOM, Kind, Record, Writer
+from mlscale.runs.checkpoint_files import DISK_FULL_ERRORS, CheckpointKind, CheckpointRecord, Writer
 
 _HYPER_PARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
 _log = logging.getLogger(__name__)
@@ -66,8 +66,8 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         self.unsaved = False
         self._saved = 0
         self._tidied: set[Path] = set()
-        self._told: set[str] = set()
-        self._looked = False
+        self._warned: set[str] = set()
+        self._has_checked_classes = False
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write `checkpoint`, whole or not at all.
@@ -85,24 +85,24 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         if storage_options is not None:
             raise TypeError(f"{type(self).__name__} has no storage options")
         self.unsaved = False
-        self._leave_out(checkpoint)
-        checkpoint = _numbers_of_python(checkpoint)
+        self._remove_unsafe_parameters(checkpoint)
+        checkpoint = _convert_numpy_numbers(checkpoint)
         if not _is_local_file_protocol(path):
             super().save_checkpoint(checkpoint, path)
             return
         target = Path(path).expanduser().absolute()
-        record = replace(describe(checkpoint, target), run=self.run, config_hash=self.config_hash)
+        record = replace(build_checkpoint_record(checkpoint, target), run=self.run, config_hash=self.config_hash)
         try:
-            _commit(checkpoint, target, record, tidied=self._tidied)
+            _commit_checkpoint(checkpoint, target, record, tidied=self._tidied)
         except OSError as error:
-            if error.errno not in NO_ROOM:
-                raise _unwritable(target, error) from error
+            if error.errno not in DISK_FULL_ERRORS:
+                raise _build_write_error(target, error) from error
             self.unsaved = True
-            self.failed.append(FailedSave(str(target), record.step, reason_of(error, target)))
-            _warn(_no_room(target, record, error))
+            self.failed.append(FailedSave(str(target), record.step, explain_os_error(error, target)))
+            _print_warning(_format_disk_full(target, record, error))
             return
         self._saved += 1
-        self._tell_what_can_not_be_loaded(target)
+        self._warn_unloadable(target)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = lambda storage, loc: storage, weights_only: bool | None = None
@@ -114,7 +114,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         """
         if not _is_local_file_protocol(path):
             return super().load_checkpoint(path, map_location, weights_only=True)
-        return load(path, map_location)
+        return load_checkpoint_file(path, map_location)
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove a checkpoint, unless it is one that a failed save was to replace."""
@@ -123,13 +123,13 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
             return
         super().remove_checkpoint(path)
 
-    def lost_final_state(self) -> MLScaleError | None:
+    def explain_lost_state(self) -> MLScaleError | None:
         """Return the error for a fit whose final state could not be saved; None where no save has failed."""
         if not self.failed:
             return None
         count, last = len(self.failed), self.failed[-1]
         folder = Path(last.path).parent
-        there, _ = checkpoints.latest_valid(folder) if folder.is_dir() else (None, [])
+        latest, _ = checkpoints.find_latest_valid(folder) if folder.is_dir() else (None, [])
         many = "its only save" if count == 1 and not self._saved else f"{count} save{'s' * (count != 1)}"
         return MLScaleError(
             f"the final state of the run could not be saved: {many} failed, the last one at step {last.step:,}",
@@ -137,50 +137,50 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
             why=last.reason,
             fix="free space there, then mlscale runs resume last"
             + (
-                f": it resumes from {there.name}"
-                if there
+                f": it resumes from {latest.name}"
+                if latest
                 else ", which starts it over; or a new run with runs_dir=<a folder with free space>"
             ),
             exit=Exit.ENVIRONMENT,
         )
 
-    def _leave_out(self, checkpoint: dict[str, Any]) -> None:
+    def _remove_unsafe_parameters(self, checkpoint: dict[str, Any]) -> None:
         """Remove from the hyper-parameters what a weights-only load refuses: modules, factories, classes."""
         for key in _HYPER_PARAMETERS:
             if not isinstance(values := checkpoint.get(key), Mapping):
                 continue
-            kept, left = {}, []
+            plain_values, left = {}, []
             for name in values:
                 try:
                     # One by one: a value that can't be saved takes no other with it.
-                    kept[name] = _plain(values[name])
+                    plain_values[name] = _convert_to_plain(values[name])
                 except TypeError:
                     left.append(str(name))
-            checkpoint[key] = kept
+            checkpoint[key] = plain_values
             checkpoint.pop("hparams_type", None)  # a class of OmegaConf's
             if left:
-                self._tell(
+                self._warn_once(
                     f"hyper-parameters that are no plain values are left out of checkpoints: {', '.join(sorted(left))}"
                 )
 
-    def _tell_what_can_not_be_loaded(self, target: Path) -> None:
-        if self._looked:  # once: every checkpoint of a run holds objects of the same classes
+    def _warn_unloadable(self, target: Path) -> None:
+        if self._has_checked_classes:  # once: every checkpoint of a run holds objects of the same classes
             return
-        self._looked = True
+        self._has_checked_classes = True
         # Searched in the file, which names the classes that pickle has written.
-        if foreign := _foreign(target):
-            self._tell(
+        if foreign := _find_unsafe_globals(target):
+            self._warn_once(
                 f"{target.name} can't be loaded again, for it holds more than tensors and plain values: "
                 f"{', '.join(foreign)}. To mend it, {_PLAIN}."
             )
 
-    def _tell(self, message: str) -> None:
-        if message not in self._told:
-            self._told.add(message)
-            _warn(message)
+    def _warn_once(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            _print_warning(message)
 
 
-def load(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+def load_checkpoint_file(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """Return the content of a checkpoint after verifying its digest; other programs' files, without one, are read too.
 
     Raises:
@@ -188,26 +188,32 @@ def load(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """
     file = Path(path).expanduser()
     try:
-        checked = checkpoints.verify(file)
-        if checked.bad:
+        checked = checkpoints.verify_checkpoint(file)
+        if checked.is_corrupt:
             raise MLScaleError(
-                f"the checkpoint can't be used: {checkpoints.explain(checked)}",
+                f"the checkpoint can't be used: {checkpoints.describe_checkpoint_state(checked)}",
                 where=str(file),
-                fix=_another(file),
+                fix=_suggest_checkpoint(file),
             )
         return cast("dict[str, Any]", torch.load(file, map_location=map_location, weights_only=True))
     except OSError as error:
         raise MLScaleError(
-            "the checkpoint can't be read", where=str(file), why=error.strerror or str(error), fix=_another(file)
+            "the checkpoint can't be read",
+            where=str(file),
+            why=error.strerror or str(error),
+            fix=_suggest_checkpoint(file),
         ) from error
     except Exception as error:
         if isinstance(error, MLScaleError):
             raise
         # A torn file can't be searched for the classes that it names.
-        foreign = _foreign(file) if checked.state != "torn" else []
+        foreign = _find_unsafe_globals(file) if checked.state != "torn" else []
         if not foreign:
             raise MLScaleError(
-                "the checkpoint can't be read", where=str(file), why=str(error).split("\n")[0], fix=_another(file)
+                "the checkpoint can't be read",
+                where=str(file),
+                why=str(error).split("\n")[0],
+                fix=_suggest_checkpoint(file),
             ) from error
         raise MLScaleError(
             "the checkpoint holds more than tensors and plain values",
@@ -223,10 +229,10 @@ _PLAIN = (
 )
 
 
-def describe(checkpoint: Mapping[str, Any], path: Path) -> Record:
+def build_checkpoint_record(checkpoint: Mapping[str, Any], path: Path) -> CheckpointRecord:
     """Return the record of a checkpoint; its kind follows from the states that ModelCheckpoint callbacks keep in it."""
-    kind, metric, value = _policy(checkpoint.get("callbacks", {}), path)
-    return Record(
+    kind, metric, value = _determine_kind(checkpoint.get("callbacks", {}), path)
+    return CheckpointRecord(
         kind=kind,
         step=int(checkpoint.get("global_step", 0)),
         epoch=int(checkpoint.get("epoch", 0)),
@@ -236,23 +242,23 @@ def describe(checkpoint: Mapping[str, Any], path: Path) -> Record:
     )
 
 
-def _policy(callbacks: Mapping[str, Any], path: Path) -> tuple[Kind, str | None, float | None]:
+def _determine_kind(callbacks: Mapping[str, Any], path: Path) -> tuple[CheckpointKind, str | None, float | None]:
     """Return the kind of the checkpoint at `path`, the metric of the ModelCheckpoint that writes it, and its value."""
     states = [state for state in callbacks.values() if isinstance(state, Mapping) and "best_k_models" in state]
     for state in states:
-        best = {_real(name): value for name, value in (state.get("best_k_models") or {}).items()}
-        if _real(path) in best:
-            return "best", state.get("monitor"), _finite(best[_real(path)])
-        if state.get("last_model_path") and _real(state["last_model_path"]) == _real(path):
+        best = {_resolve_folder(name): value for name, value in (state.get("best_k_models") or {}).items()}
+        if _resolve_folder(path) in best:
+            return "best", state.get("monitor"), _parse_finite(best[_resolve_folder(path)])
+        if state.get("last_model_path") and _resolve_folder(state["last_model_path"]) == _resolve_folder(path):
             return "last", None, None
-        if state.get("best_model_path") and _real(state["best_model_path"]) == _real(path):
+        if state.get("best_model_path") and _resolve_folder(state["best_model_path"]) == _resolve_folder(path):
             return "periodic", None, None  # a callback without a metric keeps what it saved last
     if path.stem == "last":
         return "last", None, None
     return ("periodic" if checkpoints.PERIODIC.fullmatch(path.name) else "other"), None, None
 
 
-def _plain(value: Any) -> Any:
+def _convert_to_plain(value: Any) -> Any:
     """Return `value` made of what a weights-only load reads; OmegaConf's containers become dicts and lists.
 
     Raises:
@@ -262,21 +268,21 @@ def _plain(value: Any) -> Any:
     if value is None or type(value) in (bool, int, float, str, bytes, complex) or type(value) is torch.Tensor:
         return value
     if isinstance(value, Mapping):
-        return {_plain(key): _plain(value[key]) for key in value}
+        return {_convert_to_plain(key): _convert_to_plain(value[key]) for key in value}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        items = [_plain(item) for item in value]
+        items = [_convert_to_plain(item) for item in value]
         return tuple(items) if isinstance(value, tuple) else items
     raise TypeError(type(value))
 
 
-def _numbers_of_python(value: Any) -> Any:
+def _convert_numpy_numbers(value: Any) -> Any:
     """Return `value` with numpy's numbers as Python's, which a weights-only load reads: a schedule that is computed by
     numpy leaves them in the states of optimizers and schedulers. float32 and others would change their value, and stay.
     """
     if isinstance(value, np.float64 | np.int64 | np.bool_):
         return value.item()
     if type(value) in (dict, OrderedDict, Counter):
-        pairs = [(_numbers_of_python(key), _numbers_of_python(item)) for key, item in value.items()]
+        pairs = [(_convert_numpy_numbers(key), _convert_numpy_numbers(item)) for key, item in value.items()]
         same = all(
             new is old
             for pair, item in zip(pairs, value.items(), strict=True)
@@ -284,69 +290,73 @@ def _numbers_of_python(value: Any) -> Any:
         )
         return value if same else type(value)(dict(pairs))
     if type(value) in (list, tuple):
-        parts = [_numbers_of_python(item) for item in value]
+        parts = [_convert_numpy_numbers(item) for item in value]
         return value if all(a is b for a, b in zip(value, parts, strict=True)) else type(value)(parts)
     return value
 
 
-def _foreign(path: Path) -> list[str]:
+def _find_unsafe_globals(path: Path) -> list[str]:
     """Return the classes and functions named in a checkpoint that a weights-only load refuses, sorted."""
     return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
 
 
-def _real(path: str | Path) -> Path:
+def _resolve_folder(path: str | Path) -> Path:
     # The folder alone is resolved: `last.ckpt` may be a link to another checkpoint.
     return Path(path).parent.resolve() / Path(path).name
 
 
-def _finite(value: Any) -> float | None:
+def _parse_finite(value: Any) -> float | None:
     number = float(value) if value is not None else float("nan")
     return number if abs(number) < float("inf") else None
 
 
-def _commit(checkpoint: dict[str, Any], target: Path, record: Record, *, tidied: set[Path]) -> None:
+def _commit_checkpoint(
+    checkpoint: dict[str, Any], target: Path, record: CheckpointRecord, *, tidied: set[Path]
+) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.parent not in tidied:
         # Once per folder and process: it removes the unfinished files of saves that were killed.
-        checkpoints.tidy(target.parent)
+        checkpoints.remove_incomplete_checkpoints(target.parent)
         tidied.add(target.parent)
     writer = Writer(target)
     try:
         torch.save(checkpoint, cast(Any, writer))
     except BaseException:
         # On Ctrl-C, too: no unfinished file is left.
-        writer.discard()
+        writer.discard_partial()
         raise
-    writer.commit(record)
+    writer.commit_checkpoint(record)
 
 
-def _warn(message: str) -> None:
+def _print_warning(message: str) -> None:
     with contextlib.suppress(OSError):  # standard error may be a file on the disk that is full
         tqdm.write(f"warning   {message}", file=sys.stderr)  # above a progress bar
         sys.stderr.flush()
 
 
-def _no_room(target: Path, record: Record, error: OSError) -> str:
-    there = [found.path.name for found in checkpoints.stored(target.parent) if found.record]
+def _format_disk_full(target: Path, record: CheckpointRecord, error: OSError) -> str:
+    names = [
+        checkpoint.path.name for checkpoint in checkpoints.list_checkpoint_files(target.parent) if checkpoint.record
+    ]
     return (
-        f"disk full: {target} was not saved at step {record.step}: {reason_of(error, target)} "
+        f"disk full: {target} was not saved at step {record.step}: {explain_os_error(error, target)} "
         f"({shutil.disk_usage(target.parent).free:,} bytes free). The training goes on; "
-        f"{'what was saved before stays: ' + ', '.join(there) if there else 'nothing is saved yet'}."
+        f"{'what was saved before stays: ' + ', '.join(names) if names else 'nothing is saved yet'}."
     )
 
 
-def _unwritable(target: Path, error: OSError) -> MLScaleError:
+def _build_write_error(target: Path, error: OSError) -> MLScaleError:
     return MLScaleError(
         f"can't write the checkpoint {target.name}",
         where=str(target),
-        why=reason_of(error, target),
+        why=explain_os_error(error, target),
         fix="a folder you may write to: runs_dir=…, or dirpath= of the callback that saves",
         exit=Exit.ENVIRONMENT,
     )
 
 
-def _another(file: Path) -> str:
-    path, _ = checkpoints.latest_valid(file.parent) if file.parent.is_dir() else (None, [])
+def _suggest_checkpoint(file: Path) -> str:
+    path, _ = checkpoints.find_latest_valid(file.parent) if file.parent.is_dir() else (None, [])
     return (
         f"use {path}, the latest one there whose digest holds"
         if path

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlscale.train.callbacks.step_seed import mix
+from mlscale.train.callbacks.step_seed import mix_seeds
 
 
-def state(device: torch.device) -> dict[str, Any]:
+def collect_generator_states(device: torch.device) -> dict[str, Any]:
     """Return the states of torch's (CPU, and `device` if it is CUDA), Python's and numpy's global generators."""
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
@@ -33,8 +33,8 @@ def state(device: torch.device) -> dict[str, Any]:
     return states
 
 
-def restore(states: Mapping[str, Any], device: torch.device) -> None:
-    """Set the generators to states that `state` returned."""
+def restore_generator_states(states: Mapping[str, Any], device: torch.device) -> None:
+    """Set the generators to states that `collect_generator_states` returned."""
     torch.default_generator.set_state(states["torch"])
     python, numpy = states["python"], states["numpy"]
     random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
@@ -44,9 +44,9 @@ def restore(states: Mapping[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(states["cuda"], device)
 
 
-def seed(*values: int) -> None:
+def seed_global_generators(*values: int) -> None:
     """Set torch's, Python's and numpy's global generators from a hash of `values`."""
-    number = mix(*values)
+    number = mix_seeds(*values)
     torch.manual_seed(number)
     random.seed(number)
     # numpy takes 32 bits and no more.

@@ -23,26 +23,26 @@ from pytorch_lightning.trainer.states import TrainerFn
 _STEP, _EPOCH = "on_step_boundary", "on_epoch_boundary"
 
 
-def apply(trainer: Any) -> None:
+def install_boundaries(trainer: Any) -> None:
     """Call a trainer's callbacks at boundaries, and defer its checkpoints to them; call before fit."""
-    deferred = _Deferred(trainer)
+    deferred = _DeferredSaves(trainer)
     # Saves that are due come before the callbacks' hooks: one of these may stop the run by an error.
-    _after(trainer.fit_loop.epoch_loop, deferred.run, partial(_tell, trainer, _STEP))
-    _after(trainer.fit_loop, deferred.run_in_epoch, partial(_tell, trainer, _EPOCH))
+    _append_actions(trainer.fit_loop.epoch_loop, deferred.run_step_saves, partial(_call_hook, trainer, _STEP))
+    _append_actions(trainer.fit_loop, deferred.run_epoch_saves, partial(_call_hook, trainer, _EPOCH))
 
 
-def inside_accumulation(trainer: Any) -> bool:
+def is_accumulating(trainer: Any) -> bool:
     """Return whether gradients of an unfinished optimizer step have accumulated: a checkpoint does not hold them."""
     return bool(trainer.fit_loop.epoch_loop._should_accumulate())
 
 
-def in_epoch(trainer: Any) -> bool:
+def is_in_epoch(trainer: Any) -> bool:
     """Return whether an epoch has begun and not ended, which includes the boundary of its last step."""
     progress = trainer.fit_loop.epoch_progress.current
     return bool(progress.completed < progress.ready)
 
 
-def _after(loop: Any, *actions: Callable[[], None]) -> None:
+def _append_actions(loop: Any, *actions: Callable[[], None]) -> None:
     before = loop.on_advance_end
 
     def on_advance_end(*arguments: Any) -> None:
@@ -54,13 +54,13 @@ def _after(loop: Any, *actions: Callable[[], None]) -> None:
     loop.on_advance_end = on_advance_end
 
 
-def _tell(trainer: Any, hook: str) -> None:
+def _call_hook(trainer: Any, hook: str) -> None:
     for callback in trainer.callbacks:
-        if (tell := getattr(callback, hook, None)) is not None:
-            tell(trainer, trainer.lightning_module)
+        if (method := getattr(callback, hook, None)) is not None:
+            method(trainer, trainer.lightning_module)
 
 
-class _Deferred:
+class _DeferredSaves:
     """The calls of the trainer's checkpoint callbacks that wait for the next boundary."""
 
     def __init__(self, trainer: Any) -> None:
@@ -71,43 +71,44 @@ class _Deferred:
             if isinstance(callback, ModelCheckpoint):
                 # Without either it does nothing after a batch, and deferring it would only cost time at every step.
                 if callback._every_n_train_steps >= 1 or callback._train_time_interval is not None:
-                    self._defer(callback, "on_train_batch_end", self._of_step)
-                self._defer(callback, "on_validation_end", self._of_step)
-                self._defer(callback, "on_train_epoch_end", self._of_epoch)
+                    self._defer_hook(callback, "on_train_batch_end", self._of_step)
+                self._defer_hook(callback, "on_validation_end", self._of_step)
+                self._defer_hook(callback, "on_train_epoch_end", self._of_epoch)
 
-    def run(self) -> None:
+    def run_step_saves(self) -> None:
         """Save what is due after a step; in the middle of accumulation it waits for the optimizer's step."""
-        if self._of_step and not inside_accumulation(self._trainer):
-            self._run(self._of_step)
+        if self._of_step and not is_accumulating(self._trainer):
+            self._run_calls(self._of_step)
 
-    def run_in_epoch(self) -> None:
+    def run_epoch_saves(self) -> None:
         """Save what is due after an epoch."""
         if self._of_epoch:
-            with _as_in_epoch(self._trainer):
-                self._run(self._of_epoch)
+            with _reopen_epoch(self._trainer):
+                self._run_calls(self._of_epoch)
 
-    def _run(self, calls: list[Callable[[], None]]) -> None:
+    def _run_calls(self, calls: list[Callable[[], None]]) -> None:
         # Emptied before the calls: after one that raises the rest is not repeated at the next boundary.
         due, calls[:] = list(calls), []
         for call in due:
             call()
 
-    def _defer(self, callback: ModelCheckpoint, hook: str, calls: list[Callable[[], None]]) -> None:
+    def _defer_hook(self, callback: ModelCheckpoint, hook: str, calls: list[Callable[[], None]]) -> None:
         original = getattr(callback, hook)
 
-        def later(*arguments: Any) -> None:
+        def defer_call(*arguments: Any) -> None:
             # Outside a fit boundaries do not occur: the call is made at once.
             if self._trainer.state.fn == TrainerFn.FITTING and not self._trainer.sanity_checking:
                 calls.append(lambda: original(*arguments))
             else:
                 original(*arguments)
 
-        setattr(callback, hook, later)
+        setattr(callback, hook, defer_call)
 
 
 @contextlib.contextmanager
-def _as_in_epoch(trainer: Any) -> Iterator[None]:
-    """Count the ended epoch as the current one, as checkpoint callbacks do; `as_ended` corrects what they save."""
+def _reopen_epoch(trainer: Any) -> Iterator[None]:
+    """Count the ended epoch as the current one, as checkpoint callbacks do; `mark_epoch_ended` corrects what
+    they save."""
     progress = trainer.fit_loop.epoch_progress
     for counter in (progress.current, progress.total):
         counter.completed -= 1
@@ -120,7 +121,7 @@ def _as_in_epoch(trainer: Any) -> Iterator[None]:
         del trainer.fit_loop._at_epoch_boundary
 
 
-def as_ended(trainer: Any, checkpoint: dict[str, Any]) -> None:
+def mark_epoch_ended(trainer: Any, checkpoint: dict[str, Any]) -> None:
     """Count the epoch as ended in a checkpoint that is saved at its boundary."""
     if getattr(trainer.fit_loop, "_at_epoch_boundary", False):
         progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]

@@ -20,29 +20,29 @@ _ENDS = 1024  # entries at either end of a long list that are digested
 _DEPTH = 6
 
 NOTHING = object()
-"""The value that `plain` returns for what it can't digest."""
+"""The value that `hash_value` returns for what it can't digest."""
 
 
-def of_tensor(tensor: torch.Tensor) -> str:
+def hash_tensor(tensor: torch.Tensor) -> str:
     """Return BLAKE2b of a tensor's dtype, shape and bytes, 16 hex digits; of this rank's shard, where it is sharded."""
     local = getattr(tensor, "_local_tensor", tensor)
     flat = local.detach().to("cpu").contiguous().reshape(-1)
     # As bytes: numpy has no bfloat16.
-    return _hex(f"{tensor.dtype}{tuple(tensor.shape)}", flat.view(torch.uint8).numpy().data)
+    return _hash_bytes(f"{tensor.dtype}{tuple(tensor.shape)}", flat.view(torch.uint8).numpy().data)
 
 
-def generator(value: Any) -> str | None:
+def hash_generator(value: Any) -> str | None:
     """Return the digest of a random generator's state: Python's, numpy's or torch's; None for anything else."""
     if isinstance(value, random.Random):
-        return _hex(repr(value.getstate()))
+        return _hash_bytes(repr(value.getstate()))
     if isinstance(value, np.random.Generator):
-        return _hex(_state(value.bit_generator.state))
+        return _hash_bytes(_format_generator_state(value.bit_generator.state))
     if isinstance(value, np.random.RandomState):
-        return _hex(_state(value.get_state(legacy=False)))
-    return of_tensor(value.get_state()) if isinstance(value, torch.Generator) else None
+        return _hash_bytes(_format_generator_state(value.get_state(legacy=False)))
+    return hash_tensor(value.get_state()) if isinstance(value, torch.Generator) else None
 
 
-def plain(value: Any, depth: int = 0) -> Any:
+def hash_value(value: Any, depth: int = 0) -> Any:
     """Return a plain value as a trace holds it: a number itself, the digest of text, tensors and containers.
 
     Lists longer than 2,048 entries and tensors of more than a MiB are distinguished by length and ends alone. Entries
@@ -50,72 +50,78 @@ def plain(value: Any, depth: int = 0) -> Any:
     """
     if value is None or isinstance(value, bool | int):
         # Larger integers are not exact in a JSON reader that uses float64.
-        return value if not isinstance(value, int) or abs(value) < 1 << 53 else _hex(str(value))
+        return value if not isinstance(value, int) or abs(value) < 1 << 53 else _hash_bytes(str(value))
     if isinstance(value, float):
         # Exact, and text: JSON has neither NaN nor infinity.
         return value.hex()
     if isinstance(value, np.generic):
-        return plain(value.item(), depth)
+        return hash_value(value.item(), depth)
     if isinstance(value, torch.Tensor):
-        return _array(value.detach().reshape(-1), f"{value.dtype}{tuple(value.shape)}") if _dense(value) else NOTHING
+        return (
+            _hash_array(value.detach().reshape(-1), f"{value.dtype}{tuple(value.shape)}")
+            if _is_dense(value)
+            else NOTHING
+        )
     if isinstance(value, np.ndarray):
-        return _array(value.reshape(-1), f"{value.dtype}{value.shape}") if not value.dtype.hasobject else NOTHING
+        return _hash_array(value.reshape(-1), f"{value.dtype}{value.shape}") if not value.dtype.hasobject else NOTHING
     if isinstance(value, str | bytes | complex | Enum | Path | torch.dtype | torch.device):
-        return _hex(repr(value))
+        return _hash_bytes(repr(value))
     if depth > _DEPTH:
         return NOTHING
     if isinstance(value, Mapping):
-        return _many(f"{len(value)}", (part for item in _ends(list(value.items())) for part in item), depth)
+        return _hash_parts(
+            f"{len(value)}", (part for item in _select_ends(list(value.items())) for part in item), depth
+        )
     if isinstance(value, Set):
         # Sorted: the order of a set of strings differs between processes.
-        return _hex(str(sorted(str(_shown(part, depth)) for part in value)))
+        return _hash_bytes(str(sorted(str(_hash_part(part, depth)) for part in value)))
     if isinstance(value, Sequence) or type(value).__name__ == "deque":
-        return _many(f"{len(value)}", _ends(value), depth)
+        return _hash_parts(f"{len(value)}", _select_ends(value), depth)
     return NOTHING
 
 
-def _many(head: str, parts: Iterable[Any], depth: int) -> str:
-    return _hex(head + "".join(f",{_shown(part, depth)}" for part in parts))
+def _hash_parts(head: str, parts: Iterable[Any], depth: int) -> str:
+    return _hash_bytes(head + "".join(f",{_hash_part(part, depth)}" for part in parts))
 
 
-def _shown(part: Any, depth: int) -> Any:
-    value = plain(part, depth + 1)
+def _hash_part(part: Any, depth: int) -> Any:
+    value = hash_value(part, depth + 1)
     return f"<{type(part).__name__}>" if value is NOTHING else value
 
 
-def _ends(values: Any) -> list[Any]:
+def _select_ends(values: Any) -> list[Any]:
     count = len(values)
     if count <= 2 * _ENDS:
         return list(values)
     return [values[index] for index in (*range(_ENDS), *range(count - _ENDS, count))]
 
 
-def _array(flat: Any, head: str) -> str:
+def _hash_array(flat: Any, head: str) -> str:
     """Return the digest of a tensor or an array in one dimension."""
     if flat.nbytes > WHOLE_BYTES:
         count = max(1, _SAMPLE // max(1, flat.itemsize))
-        return _hex(head, _bytes(flat[:count]), _bytes(flat[-count:]))
-    return _hex(head, _bytes(flat))
+        return _hash_bytes(head, _get_bytes(flat[:count]), _get_bytes(flat[-count:]))
+    return _hash_bytes(head, _get_bytes(flat))
 
 
-def _bytes(flat: Any) -> bytes:
+def _get_bytes(flat: Any) -> bytes:
     if isinstance(flat, torch.Tensor):
         return flat.to("cpu").contiguous().view(torch.uint8).numpy().tobytes()
     return bytes(np.ascontiguousarray(flat).tobytes())
 
 
-def _dense(tensor: torch.Tensor) -> bool:
+def _is_dense(tensor: torch.Tensor) -> bool:
     return tensor.layout == torch.strided and not tensor.is_meta and not torch.nn.parameter.is_lazy(tensor)
 
 
-def _state(value: Any) -> str:
+def _format_generator_state(value: Any) -> str:
     """Return the state of a numpy generator, a dictionary of dictionaries, numbers and arrays, as text."""
     if isinstance(value, Mapping):
-        return ",".join(f"{key}={_state(part)}" for key, part in value.items())
+        return ",".join(f"{key}={_format_generator_state(part)}" for key, part in value.items())
     return np.asarray(value).tobytes().hex() if isinstance(value, np.ndarray) else str(value)
 
 
-def _hex(head: str, *parts: bytes | memoryview) -> str:
+def _hash_bytes(head: str, *parts: bytes | memoryview) -> str:
     # File names that are not UTF-8 hold surrogates, which a strict encoder refuses.
     digest = hashlib.blake2b(head.encode("utf-8", errors="surrogatepass"), digest_size=BYTES)
     for part in parts:

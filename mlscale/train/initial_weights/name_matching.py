@@ -9,17 +9,17 @@ from typing import Any
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from mlscale.train.compiled_names import plain
+from mlscale.train.compiled_names import get_uncompiled_name
 
 _WRAPPERS = ("model", "module", "net", "network", "backbone", "encoder")  # attributes under which modules hold a model
 # Wrappers inside each other, such as `module.model.` of a task under DDP.
-_DEPTH = 3
+_MAX_WRAPPERS = 3
 _COUNTERS = ".num_batches_tracked"  # which files from before 2019 lack, and torch does not need
-_SHOWN = 5  # names of a kind
+_MAX_SHOWN_NAMES = 5  # names of a kind
 
 
 @dataclass(frozen=True)
-class Match:
+class WeightMatch:
     """The result of matching a file's weights with a model.
 
     Attributes:
@@ -41,7 +41,7 @@ class Match:
     values: tuple[int, int]
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         """True if every weight but the head's fits, and the file holds no others."""
         return not (self.missing or self.unexpected or self.shapes)
 
@@ -50,16 +50,16 @@ class Match:
         """The share of the model's numbers, its head left out, that are loaded."""
         return self.values[1] / self.values[0] if self.values[0] else 0.0
 
-    def differences(self) -> list[str]:
+    def list_differences(self) -> list[str]:
         """Return the names that do not fit, a line for each kind."""
         kinds = {
             "missing": self.missing,
             "unexpected": self.unexpected,
             "of another shape": [f"{name} {both}" for name, both in self.shapes.items()],
         }
-        return [f"{kind}: {few(names)}" for kind, names in kinds.items() if names]
+        return [f"{kind}: {summarise_names(names)}" for kind, names in kinds.items() if names]
 
-    def document(self) -> dict[str, Any]:
+    def build_match_document(self) -> dict[str, Any]:
         """Return all of it but the tensors, for JSON."""
         return {
             "loaded": sorted(self.fits),
@@ -72,7 +72,7 @@ class Match:
         }
 
 
-def match(has: Mapping[str, Tensor], given: Mapping[str, Tensor], classes: int | None) -> Match:
+def match_weights(has: Mapping[str, Tensor], given: Mapping[str, Tensor], classes: int | None) -> WeightMatch:
     """Return how the tensors of `given` fit the model whose `state_dict` is `has`.
 
     Prefixes that wrappers add (`module.`, `model.`, `_orig_mod.`) are left out or put before, whichever matches most.
@@ -83,43 +83,45 @@ def match(has: Mapping[str, Tensor], given: Mapping[str, Tensor], classes: int |
     Args:
         classes: the model's number of classes, or of targets; None where it has none, so that nothing is replaced.
     """
-    renamed = _renamed(has, given)
+    renamed = _rename_to_match(has, given)
     # A lazy weight has no shape yet: it takes the file's.
     wrong = {
-        name: (_shape(renamed[name][1]), _shape(has[name]))
+        name: (_get_shape(renamed[name][1]), _get_shape(has[name]))
         for name in has
-        if name in renamed and not is_lazy(has[name]) and _shape(renamed[name][1]) != _shape(has[name])
+        if name in renamed and not is_lazy(has[name]) and _get_shape(renamed[name][1]) != _get_shape(has[name])
     }
-    head = _head(wrong, classes)
+    head = _find_replaced_head(wrong, classes)
     missing = [name for name in has if name not in renamed]
     fits = {name: renamed[name][1] for name in has if name in renamed and name not in wrong}
     counters = {n for n in missing if n.endswith(_COUNTERS) and n.replace(_COUNTERS, ".running_mean") in fits}
     sizes = {name: value.numel() for name, value in has.items() if not is_lazy(value) and name not in head}
-    return Match(
+    return WeightMatch(
         fits=fits,
         head=head,
         classes=(wrong[head[0]][0][0], wrong[head[0]][1][0]) if head else None,
         missing=tuple(name for name in missing if name not in counters),
-        unexpected=tuple(there for name, (there, _) in renamed.items() if name not in has),
-        shapes={name: f"{there} and not {here}" for name, (there, here) in wrong.items() if name not in head},
+        unexpected=tuple(in_file for name, (in_file, _) in renamed.items() if name not in has),
+        shapes={
+            name: f"{in_file} and not {in_model}" for name, (in_file, in_model) in wrong.items() if name not in head
+        },
         values=(sum(sizes.values()), sum(size for name, size in sizes.items() if name in fits)),
     )
 
 
-def few(names: Collection[str]) -> str:
+def summarise_names(names: Collection[str]) -> str:
     """Return the first names as text, with the number of the others."""
-    shown = ", ".join(list(names)[:_SHOWN])
-    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
+    shown = ", ".join(list(names)[:_MAX_SHOWN_NAMES])
+    return f"{shown} and {len(names) - _MAX_SHOWN_NAMES} more" if len(names) > _MAX_SHOWN_NAMES else shown
 
 
-def _renamed(has: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
+def _rename_to_match(has: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
     """Return `given` renamed so that most names are in `has`, each with its name in the file."""
-    names = {plain(name): name for name in given}
+    names = {get_uncompiled_name(name): name for name in given}
     best: dict[str, str] = names
     most = -1
-    for strip in _prefixes(names):
-        for add in _prefixes(has):
-            tried = {_moved(name, strip, add): original for name, original in names.items()}
+    for strip in _find_prefixes(names):
+        for add in _find_prefixes(has):
+            tried = {_replace_prefix(name, strip, add): original for name, original in names.items()}
             count = sum(name in has for name in tried)
             # Renaming must not make two names one. On a tie the shorter prefixes win: they are tried first.
             if count > most and len(tried) == len(names):
@@ -127,31 +129,33 @@ def _renamed(has: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str
     return {name: (original, given[original]) for name, original in best.items()}
 
 
-def _prefixes(names: Iterable[str]) -> list[str]:
+def _find_prefixes(names: Iterable[str]) -> list[str]:
     """Return the prefixes that wrappers may have added to these names, shortest first, the empty one included."""
-    found = [""]
-    for _ in range(_DEPTH):
-        heads = {name.removeprefix(found[-1]).partition(".")[0] for name in names if name.startswith(found[-1])}
+    prefixes = [""]
+    for _ in range(_MAX_WRAPPERS):
+        heads = {name.removeprefix(prefixes[-1]).partition(".")[0] for name in names if name.startswith(prefixes[-1])}
         word = next((word for word in _WRAPPERS if word in heads), None)
         if word is None:
             break
-        found.append(f"{found[-1]}{word}.")
-    return found
+        prefixes.append(f"{prefixes[-1]}{word}.")
+    return prefixes
 
 
-def _moved(name: str, strip: str, add: str) -> str:
+def _replace_prefix(name: str, strip: str, add: str) -> str:
     return add + name.removeprefix(strip) if name.startswith(strip) else name
 
 
-def _head(wrong: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]], classes: int | None) -> tuple[str, ...]:
+def _find_replaced_head(
+    wrong: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]], classes: int | None
+) -> tuple[str, ...]:
     pairs = set()
-    for there, here in wrong.values():
-        if not there or len(there) != len(here) or there[1:] != here[1:]:
+    for file_shape, model_shape in wrong.values():
+        if not file_shape or len(file_shape) != len(model_shape) or file_shape[1:] != model_shape[1:]:
             return ()
-        pairs.add((there[0], here[0]))
+        pairs.add((file_shape[0], model_shape[0]))
     # All from one number of classes to the model's own: any other difference is another model.
     return tuple(wrong) if len(pairs) == 1 and next(iter(pairs))[1] == classes else ()
 
 
-def _shape(value: Tensor) -> tuple[int, ...]:
+def _get_shape(value: Tensor) -> tuple[int, ...]:
     return tuple(value.shape)

@@ -19,9 +19,9 @@ from urllib.request import Request, urlopen
 import torch
 from torch import Tensor
 
-from mlscale.atomic_files import sha256
+from mlscale.atomic_files import compute_sha256
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs.initial_source import Initial
+from mlscale.runs.initial_source import InitialWeights
 
 TORCHVISION, TIMM = "torchvision", "timm"
 _SWITCHES = {TORCHVISION: "weights", TIMM: "pretrained"}
@@ -30,7 +30,7 @@ _HASH = re.compile(r"-([a-f0-9]{8,})\.")  # the beginning of its SHA-256, in the
 _FILES = ("model.safetensors", "pytorch_model.bin")  # of timm's models on the hub, in timm's order
 
 
-def asked_for(node: Mapping[str, Any] | None) -> str | None:
+def get_requested_library(node: Mapping[str, Any] | None) -> str | None:
     """Return the library whose weights a model's node requests, `torchvision` or `timm`; None for random weights."""
     name = str((node or {}).get("_target_", ""))
     for library, start in ((TORCHVISION, "torchvision.models."), (TIMM, "timm.")):
@@ -39,9 +39,9 @@ def asked_for(node: Mapping[str, Any] | None) -> str | None:
     return None
 
 
-def without(node: Any) -> Any:
+def remove_weights_request(node: Any) -> Any:
     """Return the model's node without its request for weights: a copy, where it has one."""
-    library = asked_for(node)
+    library = get_requested_library(node)
     if library is None:
         return node
     copy = node.copy()
@@ -50,7 +50,7 @@ def without(node: Any) -> Any:
     return copy
 
 
-def fetch(node: Mapping[str, Any], target: Callable[..., Any]) -> Initial:
+def fetch_pretrained_weights(node: Mapping[str, Any], target: Callable[..., Any]) -> InitialWeights:
     """Return the file with the weights that `node` requests, from the cache, else from its library's server.
 
     Args:
@@ -60,10 +60,14 @@ def fetch(node: Mapping[str, Any], target: Callable[..., Any]) -> Initial:
     Raises:
         MLScaleError: such weights do not exist, or they are neither in the cache nor available (exit code 5).
     """
-    return _torchvision(node, target) if asked_for(node) == TORCHVISION else _timm(node, target)
+    return (
+        _fetch_torchvision_weights(node, target)
+        if get_requested_library(node) == TORCHVISION
+        else _fetch_timm_weights(node, target)
+    )
 
 
-def timm_weights(initial: Initial, build: Callable[..., Any], classes: int | None) -> dict[str, Tensor]:
+def load_timm_weights(initial: InitialWeights, build: Callable[..., Any], classes: int | None) -> dict[str, Tensor]:
     """Return the weights as timm adapts them to the model: to other input channels, sizes of images, and names.
 
     Args:
@@ -82,20 +86,22 @@ def timm_weights(initial: Initial, build: Callable[..., Any], classes: int | Non
             raise MLScaleError(
                 "timm can't give the model its weights",
                 where=str(initial.checkpoint),
-                why=_first_line(error),
+                why=_get_first_line(error),
                 fix="model.pretrained=false; a file of your own: init_from=<file>",
             ) from error
     about, state = model.pretrained_cfg, model.state_dict()
-    there = about.get("num_classes")
-    if classes is not None and there != classes:
+    num_classes = about.get("num_classes")
+    if classes is not None and num_classes != classes:
         heads = about.get("classifier") or ()
         starts = tuple(f"{head}." for head in ((heads,) if isinstance(heads, str) else heads))
         for name in [name for name in state if starts and name.startswith(starts)]:
-            state[name] = state[name].new_empty((there or 0, *state[name].shape[1:]))  # never read: it does not fit
+            state[name] = state[name].new_empty(
+                (num_classes or 0, *state[name].shape[1:])
+            )  # never read: it does not fit
     return dict(state)
 
 
-def _torchvision(node: Mapping[str, Any], target: Callable[..., Any]) -> Initial:
+def _fetch_torchvision_weights(node: Mapping[str, Any], target: Callable[..., Any]) -> InitialWeights:
     from torchvision.models import get_model_weights
 
     kinds: Any = get_model_weights(target)
@@ -111,10 +117,10 @@ def _torchvision(node: Mapping[str, Any], target: Callable[..., Any]) -> Initial
     # The path that torchvision itself uses: files in its cache are not fetched again.
     path = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
     if not path.is_file():
-        with _reached(weights.url):
+        with _report_unreachable_server(weights.url):
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(weights.url, str(path), progress=False)
-    digest, named = sha256(path), _HASH.search(path.name)
+    digest, named = compute_sha256(path), _HASH.search(path.name)
     # Checked here, since a file that was cut off earlier is in the cache as well.
     if named and not digest.startswith(named[1]):
         raise MLScaleError(
@@ -124,10 +130,10 @@ def _torchvision(node: Mapping[str, Any], target: Callable[..., Any]) -> Initial
             fix=f"rm {path}",
             exit=Exit.ENVIRONMENT,
         )
-    return Initial(path, digest, None, TORCHVISION, str(weights), weights.meta.get("license"))
+    return InitialWeights(path, digest, None, TORCHVISION, str(weights), weights.meta.get("license"))
 
 
-def _timm(node: Mapping[str, Any], target: Callable[..., Any]) -> Initial:
+def _fetch_timm_weights(node: Mapping[str, Any], target: Callable[..., Any]) -> InitialWeights:
     from timm.models import get_pretrained_cfg
 
     name = str(node.get("model_name") or getattr(target, "__name__", ""))
@@ -148,12 +154,12 @@ def _timm(node: Mapping[str, Any], target: Callable[..., Any]) -> Initial:
                 fix="model.pretrained_cfg_overlay.file=<a file that exists>",
             )
     else:
-        path = _of_timm(about)
+        path = _fetch_timm_file(about)
     full = ".".join(part for part in (about.architecture or name.partition(".")[0], about.tag) if part)
-    return Initial(path, sha256(path), None, TIMM, full, about.license)
+    return InitialWeights(path, compute_sha256(path), None, TIMM, full, about.license)
 
 
-def _of_timm(about: Any) -> Path:
+def _fetch_timm_file(about: Any) -> Path:
     """Return the file of timm's own weights in the cache, fetched where it is missing."""
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError
@@ -161,15 +167,15 @@ def _of_timm(about: Any) -> Path:
     if not about.hf_hub_id:
         path = Path(torch.hub.get_dir(), "checkpoints", str(about.url).rpartition("/")[2])
         if not path.is_file():
-            with _reached(about.url):
+            with _report_unreachable_server(about.url):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 torch.hub.download_url_to_file(about.url, str(path), progress=False)
         return path
     files = (about.hf_hub_filename,) if about.hf_hub_filename else _FILES
     for file in files:
-        if isinstance(there := try_to_load_from_cache(about.hf_hub_id, file), str):
-            return Path(there)
-    with _reached(constants.ENDPOINT):
+        if isinstance(cached := try_to_load_from_cache(about.hf_hub_id, file), str):
+            return Path(cached)
+    with _report_unreachable_server(constants.ENDPOINT):
         for file in files:
             try:
                 return Path(str(hf_hub_download(about.hf_hub_id, file)))
@@ -183,7 +189,7 @@ def _of_timm(about: Any) -> Path:
 
 
 @contextmanager
-def _reached(url: str) -> Iterator[None]:
+def _report_unreachable_server(url: str) -> Iterator[None]:
     """Report an unreachable server at once, not after minutes of retries, in a block that reads from `url`."""
     before = socket.getdefaulttimeout()
     # The libraries' clients take no timeout: the default of the process is set for the block.
@@ -202,7 +208,7 @@ def _reached(url: str) -> Iterator[None]:
         raise MLScaleError(
             "the model's weights could not be fetched",
             where=url,
-            why=_first_line(error),
+            why=_get_first_line(error),
             fix="a network, or a file that is there: init_from=<file>; random weights: model.weights=null, or for timm "
             "model.pretrained=false",
             exit=Exit.ENVIRONMENT,
@@ -211,5 +217,5 @@ def _reached(url: str) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _first_line(error: BaseException) -> str:
+def _get_first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:300]

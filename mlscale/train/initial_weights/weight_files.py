@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mlscale.errors import MLScaleError
 from mlscale.runs import safetensors_header as safetensors
-from mlscale.runs.initial_source import old_format
-from mlscale.train.checkpoint.io import load
+from mlscale.runs.initial_source import is_bare_pickle
+from mlscale.train.checkpoint.io import load_checkpoint_file
 
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
@@ -22,17 +22,21 @@ _DTYPES = {
 _NAMES = ("state_dict", "model_state_dict", "model", "module", "net", "weights")
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read_weight_file(path: Path) -> dict[str, Tensor]:
     """Return the tensors in a file of weights, by name, on the CPU. Of a checkpoint the weights alone.
 
     Raises:
         MLScaleError: the file does not exist, is torn, holds no weights, or more than tensors and plain values.
     """
     if path.name.endswith(safetensors.INDEX):
-        return {name: tensor for file in safetensors.shards(path) for name, tensor in _safetensors(file).items()}
+        return {
+            name: tensor
+            for file in safetensors.list_shard_files(path)
+            for name, tensor in _read_safetensors(file).items()
+        }
     if path.name.endswith(safetensors.SUFFIX):
-        return _safetensors(path)
-    content = _pickled(path) if old_format(path) else load(path)
+        return _read_safetensors(path)
+    content = _read_legacy_pickle(path) if is_bare_pickle(path) else load_checkpoint_file(path)
     for state in (*(content.get(name) for name in _NAMES if isinstance(content, Mapping)), content):
         if isinstance(state, Mapping) and any(isinstance(value, Tensor) for value in state.values()):
             return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
@@ -44,27 +48,27 @@ def read(path: Path) -> dict[str, Tensor]:
     )
 
 
-def _safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of one file, read and not memory-mapped: a mapped file that is cut short kills the process."""
-    found, header = {}, safetensors.header(path)
+    tensors, header = {}, safetensors.read_safetensors_header(path)
     with path.open("rb") as file:
-        for name, place in header.tensors.items():
-            file.seek(place.start)
-            data = bytearray(place.end - place.start)
+        for name, entry in header.tensors.items():
+            file.seek(entry.start)
+            data = bytearray(entry.end - entry.start)
             if file.readinto(data) != len(data):
                 raise MLScaleError(
                     "this safetensors file was cut short while it was read",
                     where=str(path),
                     fix="copy or download it again, whole, and start the command again",
                 )
-            dtype = _DTYPES[place.dtype]
+            dtype = _DTYPES[entry.dtype]
             # frombuffer refuses an empty buffer. The tensor shares memory with `data`, which nothing else uses.
-            found[name] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
-            found[name] = found[name].reshape(place.shape)
-    return found
+            tensors[name] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+            tensors[name] = tensors[name].reshape(entry.shape)
+    return tensors
 
 
-def _pickled(path: Path) -> Any:
+def _read_legacy_pickle(path: Path) -> Any:
     """Return the content of a file in torch's format from before archives, read weights-only."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)

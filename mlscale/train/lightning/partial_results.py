@@ -21,15 +21,15 @@ _META = (*_FLAGS, "dataloader_idx", "metric_attribute")
 _TENSORS = ("value", "cumulated_batch_size", "_forward_cache")
 
 
-def state(trainer: Any, module: LightningModule) -> dict[str, Any]:
+def collect_partial_results(trainer: Any, module: LightningModule) -> dict[str, Any]:
     """Return this rank's partial sums, as plain containers and tensors on the CPU."""
     connector = trainer._logger_connector
     return {
-        "logged": {key: _entry(metric) for key, metric in trainer.fit_loop.epoch_loop._results.items()},
+        "logged": {key: _encode_result(metric) for key, metric in trainer.fit_loop.epoch_loop._results.items()},
         # A metric without an update holds its defaults.
-        "metrics": {name: _metric(metric) for name, metric in _metrics(module) if metric._update_count},
+        "metrics": {name: _encode_metric(metric) for name, metric in _find_metrics(module) if metric._update_count},
         "seen": {
-            name: _to_cpu(getattr(connector, name))
+            name: _copy_to_cpu(getattr(connector, name))
             for name in ("_callback_metrics", "_logged_metrics", "_progress_bar_metrics")
         },
         "first_loop_iter": connector._first_loop_iter,
@@ -37,27 +37,27 @@ def state(trainer: Any, module: LightningModule) -> dict[str, Any]:
     }
 
 
-def restore(state: Mapping[str, Any], trainer: Any, module: LightningModule) -> None:
+def restore_partial_results(state: Mapping[str, Any], trainer: Any, module: LightningModule) -> None:
     """Restore the partial sums that `state` returned."""
     connector, device = trainer._logger_connector, trainer.strategy.root_device
-    metrics = dict(_metrics(module))
+    metrics = dict(_find_metrics(module))
     for name, saved in state["metrics"].items():
         if name in metrics:
             _restore_metric(metrics[name], saved, device)
     results = trainer.fit_loop.epoch_loop._results
     for key, entry in state["logged"].items():
-        results[key] = _result(entry, trainer, module)
+        results[key] = _decode_result(entry, trainer, module)
     for name, values in state["seen"].items():
-        getattr(connector, name).update(_to(values, device))
+        getattr(connector, name).update(_copy_to_device(values, device))
     connector._first_loop_iter, connector._current_fx = state["first_loop_iter"], state["current_fx"]
 
 
-def names_in_training(trainer: Any) -> set[str]:
+def get_training_metric_names(trainer: Any) -> set[str]:
     """Return the names that this epoch's training steps have logged, those of averages not computed yet included."""
     return {entry.meta.name for entry in trainer.fit_loop.epoch_loop._results.values()}
 
 
-def _entry(metric: _ResultMetric) -> dict[str, Any]:
+def _encode_result(metric: _ResultMetric) -> dict[str, Any]:
     meta = metric.meta
     return {
         "is_tensor": metric.is_tensor,
@@ -68,14 +68,14 @@ def _entry(metric: _ResultMetric) -> dict[str, Any]:
         "has_reset": metric.has_reset,
         "updates": metric._update_count,
         "tensors": {
-            name: _to_cpu(value)
+            name: _copy_to_cpu(value)
             for name in _TENSORS
             if metric.is_tensor and isinstance(value := getattr(metric, name, None), Tensor)
         },
     }
 
 
-def _result(entry: Mapping[str, Any], trainer: Any, module: LightningModule) -> _ResultMetric:
+def _decode_result(entry: Mapping[str, Any], trainer: Any, module: LightningModule) -> _ResultMetric:
     meta = _Metadata(**entry["meta"], reduce_fx=getattr(torch, entry["reduce"]))
     meta.sync = _Sync(
         fn=trainer.strategy.reduce, _should=entry["sync"]["should"], rank_zero_only=entry["sync"]["rank_zero_only"]
@@ -90,32 +90,32 @@ def _result(entry: Mapping[str, Any], trainer: Any, module: LightningModule) -> 
     return metric
 
 
-def _metrics(module: LightningModule) -> list[tuple[str, Metric]]:
+def _find_metrics(module: LightningModule) -> list[tuple[str, Metric]]:
     return [(name, part) for name, part in module.named_modules() if isinstance(part, Metric)]
 
 
-def _metric(metric: Metric) -> dict[str, Any]:
+def _encode_metric(metric: Metric) -> dict[str, Any]:
     return {
         "updates": metric._update_count,
-        "values": {name: _to_cpu(getattr(metric, name)) for name in metric._defaults},
+        "values": {name: _copy_to_cpu(getattr(metric, name)) for name in metric._defaults},
     }
 
 
 def _restore_metric(metric: Metric, saved: Mapping[str, Any], device: torch.device) -> None:
     for name, value in saved["values"].items():
-        setattr(metric, name, _to(value, device))
+        setattr(metric, name, _copy_to_device(value, device))
     # torchmetrics caches the computed value: without it, the restored sums count.
     metric._update_count, metric._computed = saved["updates"], None
 
 
-def _to_cpu(value: Any) -> Any:
-    return _to(value, torch.device("cpu"))
+def _copy_to_cpu(value: Any) -> Any:
+    return _copy_to_device(value, torch.device("cpu"))
 
 
-def _to(value: Any, device: torch.device) -> Any:
+def _copy_to_device(value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor):
         # Copied, also on the same device: the sums are updated in place as training continues.
         return value.detach().to(device, copy=True)
     if isinstance(value, Mapping):
-        return {key: _to(part, device) for key, part in value.items()}
-    return [_to(part, device) for part in value] if isinstance(value, list) else value
+        return {key: _copy_to_device(part, device) for key, part in value.items()}
+    return [_copy_to_device(part, device) for part in value] if isinstance(value, list) else value

@@ -30,16 +30,16 @@ _TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_a
 _NOTHING = nullcontext()
 
 
-def apply(trainer: Any) -> None:
+def apply_trainer_patches(trainer: Any) -> None:
     """Prepare a trainer; call before fit. It is typed Any because Lightning sets most of its attributes elsewhere."""
-    leave_signals_alone(trainer)
+    disable_signal_handling(trainer)
     skip_profiler(trainer)
-    unsaved.apply(trainer)
-    boundary.apply(trainer)
+    unsaved.guard_checkpoint_callbacks(trainer)
+    boundary.install_boundaries(trainer)
     trainer.callbacks.insert(0, ShortSteps())
 
 
-def leave_signals_alone(trainer: Any) -> None:
+def disable_signal_handling(trainer: Any) -> None:
     """Switch off Lightning's handling of SIGTERM, which `graceful_stop.py` replaces: its handler runs a collective,
     which can hang, and its epoch loop broadcasts at every step to inform the ranks."""
     trainer._signal_connector.register_signal_handlers = lambda: None
@@ -85,14 +85,14 @@ class ShortSteps(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._skip_empty_hooks(trainer, pl_module)
-        self._look_at_the_signature_once(trainer, pl_module)
+        self._inspect_signature_once(trainer, pl_module)
         self._move_batches_directly(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._restore()
+        self._restore_attributes()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._restore()
+        self._restore_attributes()
 
     def _skip_empty_hooks(self, trainer: Any, module: LightningModule) -> None:
         """Set hooks that are not overridden to None: Lightning calls every hook of the module and of each callback, but
@@ -101,9 +101,9 @@ class ShortSteps(Callback):
         for owner, base in owners:
             for hook in _STEP_HOOKS:
                 if not is_overridden(hook, owner, base):
-                    self._put(owner, hook, None)
+                    self._set_attribute(owner, hook, None)
 
-    def _look_at_the_signature_once(self, trainer: Trainer, module: LightningModule) -> None:
+    def _inspect_signature_once(self, trainer: Trainer, module: LightningModule) -> None:
         """Check once whether `training_step` takes a batch index: Lightning inspects its signature at every step."""
         takes_index = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
 
@@ -113,7 +113,7 @@ class ShortSteps(Callback):
                 kwargs["batch_idx"] = batch_idx
             return kwargs
 
-        self._put(trainer.fit_loop.epoch_loop, "_build_kwargs", build_kwargs)
+        self._set_attribute(trainer.fit_loop.epoch_loop, "_build_kwargs", build_kwargs)
 
     def _move_batches_directly(self, trainer: Any, module: LightningModule) -> None:
         """Move batches without Lightning's search for three hooks in two objects at every step, and without a pass over
@@ -125,24 +125,24 @@ class ShortSteps(Callback):
         if any(is_overridden(hook, owner, base) for owner, base in owners for hook in _TRANSFER_HOOKS):
             return
 
-        def transfer(batch: Any, device: torch.device | None = None, dataloader_idx: int = 0) -> Any:
-            return _move(batch, device or module.device)
+        def transfer_batch(batch: Any, device: torch.device | None = None, dataloader_idx: int = 0) -> Any:
+            return _move_batch(batch, device or module.device)
 
-        self._put(module, "_on_before_batch_transfer", lambda batch, dataloader_idx=0: batch)
-        self._put(module, "_apply_batch_transfer_handler", transfer)
+        self._set_attribute(module, "_on_before_batch_transfer", lambda batch, dataloader_idx=0: batch)
+        self._set_attribute(module, "_apply_batch_transfer_handler", transfer_batch)
 
-    def _put(self, owner: Any, name: str, value: Any) -> None:
+    def _set_attribute(self, owner: Any, name: str, value: Any) -> None:
         if name not in vars(owner):  # an attribute that the user has set stays
             object.__setattr__(owner, name, value)  # not nn.Module's, which checks for parameters
             self._set.append((owner, name))
 
-    def _restore(self) -> None:
+    def _restore_attributes(self) -> None:
         for owner, name in self._set:
             object.__delattr__(owner, name)
         self._set.clear()
 
 
-def _move(batch: Any, device: torch.device) -> Any:
+def _move_batch(batch: Any, device: torch.device) -> Any:
     """Return `batch` on `device`; lists of names are left as they are."""
     if type(batch) is not dict:
         return move_data_to_device(batch, device)

@@ -4,7 +4,7 @@ import logging
 import warnings
 
 
-def quiet() -> None:
+def suppress_library_messages() -> None:
     """Silence Lightning's information (devices, strategies, advertisements) and the warnings below; the others stay."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

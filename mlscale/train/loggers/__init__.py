@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from pytorch_lightning.loggers import Logger
 from tqdm import tqdm
 
-from mlscale.export.required_extras import need
-from mlscale.runs.checkpoint_files import NO_ROOM
+from mlscale.export.required_extras import require_extra
+from mlscale.runs.checkpoint_files import DISK_FULL_ERRORS
 from mlscale.train.loggers.csv_logger import CSV
 
 
@@ -26,7 +26,7 @@ def tensorboard(save_dir: str) -> Logger:
         MLScaleError: TensorBoard is not installed.
     """
     # Before the import: the error then names the extra to install.
-    need("tensorboard", "tensorboard")
+    require_extra("tensorboard", "tensorboard")
     from mlscale.train.loggers.tensorboard_logger import TensorBoard
 
     return TensorBoard(save_dir)
@@ -97,7 +97,7 @@ def log_image(loggers: Iterable[Any], name: str, pixels: NDArray[Any], step: int
         pixels: uint8, (height, width, 3) or (height, width).
         step: the index of the optimizer step, counted from 0, as metrics have it.
     """
-    _show(loggers, "show_image", name, pixels, step)
+    _show_in_trackers(loggers, "show_image", name, pixels, step)
 
 
 def log_table(
@@ -109,10 +109,10 @@ def log_table(
         columns: their names.
         rows: the cells: numbers and texts.
     """
-    _show(loggers, "show_table", name, columns, rows, step)
+    _show_in_trackers(loggers, "show_table", name, columns, rows, step)
 
 
-def _show(loggers: Iterable[Any], how: str, name: str, *content: Any) -> None:
+def _show_in_trackers(loggers: Iterable[Any], how: str, name: str, *content: Any) -> None:
     """Call the method `how` of each tracker that has it. On a full disk the content is left out: training continues."""
     for logger in loggers:
         # A third-party logger need not keep media.
@@ -120,14 +120,14 @@ def _show(loggers: Iterable[Any], how: str, name: str, *content: Any) -> None:
             try:
                 show(name, *content)
             except OSError as error:
-                if error.errno not in NO_ROOM:
+                if error.errno not in DISK_FULL_ERRORS:
                     raise
                 with contextlib.suppress(OSError):  # standard error may be a file on the same disk
                     line = f"warning   no room for {name}, which {logger.name} lacks now: {error.strerror}"
                     tqdm.write(line, file=sys.stderr)
 
 
-def finish(loggers: Iterable[Logger], *, failed: bool = False) -> None:
+def finish_loggers(loggers: Iterable[Logger], *, failed: bool = False) -> None:
     """Close the trackers that outlive a call of the trainer, once fit, evaluation and all later work are done."""
     for logger in loggers:
         if (close := getattr(logger, "finish", None)) is not None:

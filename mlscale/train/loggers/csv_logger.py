@@ -17,10 +17,10 @@ from pytorch_lightning.utilities import rank_zero_only
 from tqdm import tqdm
 
 from mlscale.errors import MLScaleError
-from mlscale.runs.checkpoint_files import NO_ROOM
-from mlscale.train.loggers.media import png, written_table
+from mlscale.runs.checkpoint_files import DISK_FULL_ERRORS
+from mlscale.train.loggers.media import write_png, write_table_csv
 
-_SECONDS = 5.0  # between two writes
+_WRITE_INTERVAL_SECONDS = 5.0  # between two writes
 
 
 class NoExperiment(MLScaleError, AttributeError):  # noqa: N818 - hasattr(logger, "experiment") must be False
@@ -44,7 +44,7 @@ class CSV(Logger):
         self._count = 0  # rows of the run, written or not
         self._columns: list[str] = []
         self._written = time.monotonic()
-        self._told = False
+        self._warned = False
 
     @property
     def name(self) -> str:
@@ -79,12 +79,12 @@ class CSV(Logger):
     @rank_zero_only
     def show_image(self, name: str, pixels: NDArray[Any], step: int) -> None:
         """Keep an image as ``media/<name>/<step>.png``, uint8 (height, width, 3) or (height, width)."""
-        png(self.path.parent / "media" / name / f"{step}.png", pixels)
+        write_png(self.path.parent / "media" / name / f"{step}.png", pixels)
 
     @rank_zero_only
     def show_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
         """Keep a table as ``media/<name>/<step>.csv``."""
-        written_table(self.path.parent / "media" / name / f"{step}.csv", columns, rows)
+        write_table_csv(self.path.parent / "media" / name / f"{step}.csv", columns, rows)
 
     @rank_zero_only
     def start_over(self) -> None:
@@ -102,14 +102,14 @@ class CSV(Logger):
         """Continue after that many rows: rows from after the checkpoint will be logged again."""
         self._count = state_dict["rows"]
         if self.path.exists():
-            header, rows = self._read()
+            header, rows = self._read_rows()
             self._columns = header
-            self._write(rows[: self._count])
+            self._write_rows(rows[: self._count])
 
     @rank_zero_only
     def save(self) -> None:
         """Write if the last write is some seconds ago; Lightning calls this at every entry."""
-        if time.monotonic() - self._written >= _SECONDS:
+        if time.monotonic() - self._written >= _WRITE_INTERVAL_SECONDS:
             self.flush()
 
     @rank_zero_only
@@ -127,24 +127,24 @@ class CSV(Logger):
             return
         columns = list(self._columns)
         try:
-            self._append()
+            self._append_rows()
         except OSError as error:
-            if error.errno not in NO_ROOM:
+            if error.errno not in DISK_FULL_ERRORS:
                 raise
             self._columns = columns
-            self._tell(error)
+            self._warn_disk_full(error)
             return
         self._rows.clear()
 
-    def _append(self) -> None:
+    def _append_rows(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # The file of an earlier attempt of this run: its columns come first.
         if not self._columns and self.path.exists():
-            self._columns = self._read()[0]
+            self._columns = self._read_rows()[0]
         known = list(self._columns)
         self._columns += [name for name in dict.fromkeys(n for row in self._rows for n in row) if name not in known]
         if self._columns != known:  # the file is new, or becomes wider
-            self._write(self._read()[1])
+            self._write_rows(self._read_rows()[1])
         size = self.path.stat().st_size if self.path.exists() else 0
         try:
             with self.path.open("a", newline="", encoding="utf-8") as file:
@@ -153,13 +153,13 @@ class CSV(Logger):
             os.truncate(self.path, size)  # half of a row may be there
             raise
 
-    def _tell(self, error: OSError) -> None:
-        if not self._told:
-            self._told = True
+    def _warn_disk_full(self, error: OSError) -> None:
+        if not self._warned:
+            self._warned = True
             with contextlib.suppress(OSError):  # standard error may be a file on the same disk
                 tqdm.write(f"warning   no room for {self.path}: {error.strerror}; it waits in memory", file=sys.stderr)
 
-    def _read(self) -> tuple[list[str], list[dict[str, str]]]:
+    def _read_rows(self) -> tuple[list[str], list[dict[str, str]]]:
         """Return the columns and the rows of the file; an unfinished row of a run that was killed is left out."""
         if not self.path.exists():
             return [], []
@@ -167,26 +167,26 @@ class CSV(Logger):
         lines = self.path.read_bytes().split(b"\n")[:-1]
         if not lines:
             return [], []
-        header = _fields(lines[0])
+        header = _parse_fields(lines[0])
         if header is None or header[:1] != ["step"]:
-            self._keep_damaged("its header can't be read, so it is begun anew")
+            self._keep_corrupt_copy("its header can't be read, so it is begun anew")
             self.path.unlink()
             return [], []
-        read = [_fields(line) for line in lines[1:]]
+        read = [_parse_fields(line) for line in lines[1:]]
         whole = [fields if fields is not None and len(fields) == len(header) else None for fields in read]
         if lost := whole.count(None):
-            self._keep_damaged(f"{lost} of its {len(whole)} rows can't be read and are left blank")
+            self._keep_corrupt_copy(f"{lost} of its {len(whole)} rows can't be read and are left blank")
         blank = [""] * len(header)  # a corrupt row keeps its position: checkpoints count rows
         return header, [dict(zip(header, fields or blank, strict=True)) for fields in whole]
 
-    def _keep_damaged(self, what: str) -> None:
+    def _keep_corrupt_copy(self, what: str) -> None:
         """Copy the file to another name before it is replaced, and report it; once, so that the first copy stays."""
-        kept = self.path.with_name(f"{self.path.name}.damaged")
-        if not kept.exists():
-            shutil.copyfile(self.path, kept)
-            tqdm.write(f"warning   {self.path} is damaged: {what}; as it was: {kept.name}", file=sys.stderr)
+        backup = self.path.with_name(f"{self.path.name}.damaged")
+        if not backup.exists():
+            shutil.copyfile(self.path, backup)
+            tqdm.write(f"warning   {self.path} is damaged: {what}; as it was: {backup.name}", file=sys.stderr)
 
-    def _write(self, rows: list[dict[str, str]]) -> None:
+    def _write_rows(self, rows: list[dict[str, str]]) -> None:
         """Replace the file: written aside, then renamed."""
         aside = self.path.with_suffix(".csv.tmp")
         try:
@@ -200,7 +200,7 @@ class CSV(Logger):
             raise
 
 
-def _fields(line: bytes) -> list[str] | None:
+def _parse_fields(line: bytes) -> list[str] | None:
     """Return the fields of one line; None where it can't be read. A metric's name and value hold no line break."""
     if b"\0" in line:  # a block that never reached the disk
         return None

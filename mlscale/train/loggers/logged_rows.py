@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 
-class Told:
+class LoggedRows:
     """The rows of a run, on the disk before a checkpoint relies on them.
 
     Args:
@@ -22,12 +22,12 @@ class Told:
         self._fresh: list[str] = []
         self._count = 0  # rows of the run, on the disk or not
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def add_row(self, row: Mapping[str, Any]) -> None:
         """Add a row."""
         self._fresh.append(json.dumps(row))
         self._count += 1
 
-    def keep(self) -> int:
+    def save_rows(self) -> int:
         """Write the new rows; returns how many the run has. Where the disk is full they wait in memory."""
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ class Told:
             self._fresh.clear()
         return self._count
 
-    def go_on(self, count: int) -> list[dict[str, Any]]:
+    def resume_rows(self, count: int) -> list[dict[str, Any]]:
         """Keep the first `count` rows and remove those after the checkpoint; returns the kept ones."""
         lines: list[str] = []
         if self._path.is_file():
@@ -51,6 +51,6 @@ class Told:
         # A line without a line break was cut off when the process was killed.
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
-    def forget(self) -> None:
+    def remove_rows(self) -> None:
         """Remove the rows of an earlier attempt."""
         self._path.unlink(missing_ok=True)

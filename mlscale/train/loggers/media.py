@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 
-def png(path: Path, pixels: NDArray[Any]) -> Path:
+def write_png(path: Path, pixels: NDArray[Any]) -> Path:
     """Write an image as PNG; returns its path.
 
     Args:
@@ -25,7 +25,7 @@ def png(path: Path, pixels: NDArray[Any]) -> Path:
     return path
 
 
-def written_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Path:
+def write_table_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Path:
     """Write a table as CSV with a header; returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -35,7 +35,7 @@ def written_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[An
     return path
 
 
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def format_markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Return a table as Markdown, for TensorBoard's texts."""
     lines = [columns, ["---"] * len(columns), *rows]
     # A bar inside a cell would end it.

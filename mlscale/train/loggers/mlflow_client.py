@@ -11,12 +11,14 @@ from typing import Any
 _RUN = "mlscale.run"  # the tag by which a resumed run is found
 _NOTES = "mlflow.note.content"
 _PARAMS, _METRICS = 100, 1000  # that MLflow takes in one request
-_REFUSED = re.compile(r"[^\w/.:\- ]")  # in the name of a parameter or metric; with one of these no entry is taken
-_LONGEST = 250  # characters of a name
+_INVALID_CHARACTERS = re.compile(
+    r"[^\w/.:\- ]"
+)  # in the name of a parameter or metric; with one of these no entry is taken
+_MAX_NAME_LENGTH = 250  # characters of a name
 
 
 @dataclass(frozen=True)
-class Place:
+class MLflowTarget:
     """The server and the description of a run.
 
     Attributes:
@@ -35,23 +37,23 @@ class Place:
     notes: str = ""
     timeout_s: float = 10.0
 
-    def document(self) -> dict[str, Any]:
+    def build_target_document(self) -> dict[str, Any]:
         """Return it for JSON; the address has no credentials in it, those come from the environment."""
-        return asdict(self) | {"uri": _plain(self.uri)}
+        return asdict(self) | {"uri": _remove_credentials(self.uri)}
 
 
-class Client:
+class MLflowEntrySender:
     """The sender of entries of `mlscale.train.loggers.outbox`; it connects when the first one is sent."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, target: MLflowTarget) -> None:
+        self._target = target
         self._mlflow: Any = None
         self._run = ""
         self._seen: dict[str, int] = {}  # the last step of each metric that the server has
 
     @property
     def where(self) -> str:
-        return f"MLflow at {_plain(self._place.uri)}"
+        return f"MLflow at {_remove_credentials(self._target.uri)}"
 
     def send(self, entries: Sequence[Mapping[str, Any]]) -> None:
         """Send entries in order; those that the server has already are left out.
@@ -60,18 +62,18 @@ class Client:
             Exception: of MLflow or requests: the server is not reached, or does not accept them.
         """
         if not self._run:
-            self._connect()
-        entities: Any = _mlflow_entities()
+            self._connect_to_server()
+        entities: Any = _import_entities()
         metrics: list[Any] = []
         seen = dict(self._seen)  # `epoch` comes with training's and with validation's metrics of a step
         params: dict[str, str] = {}
         for entry in entries:
             for given, value in entry.get("metrics", {}).items():
-                name = _name(given)
+                name = _sanitize_metric_name(given)
                 if entry["step"] > seen.get(name, -1):
                     seen[name] = entry["step"]
                     metrics.append(entities.Metric(name, value, entry["time_ms"], entry["step"]))
-            params |= {_name(given): value for given, value in entry.get("params", {}).items()}
+            params |= {_sanitize_metric_name(given): value for given, value in entry.get("params", {}).items()}
         if params:
             self._log_params(entities, params)
         for at in range(0, len(metrics), _METRICS):
@@ -84,9 +86,9 @@ class Client:
             if "status" in entry:
                 self._mlflow.set_terminated(self._run, entry["status"])
 
-    def _connect(self) -> None:
+    def _connect_to_server(self) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it reports calls to its makers
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(max(1, round(self._place.timeout_s))))
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(max(1, round(self._target.timeout_s))))
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # by default it tries for four minutes
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout holds results alone
@@ -94,19 +96,19 @@ class Client:
         # After the variables: MLflow reads them when it is imported and at its first request.
         from mlflow.tracking import MlflowClient
 
-        self._mlflow = client = MlflowClient(tracking_uri=self._place.uri)
-        found = client.get_experiment_by_name(self._place.experiment)
-        experiment = found.experiment_id if found else client.create_experiment(self._place.experiment)
+        self._mlflow = client = MlflowClient(tracking_uri=self._target.uri)
+        existing = client.get_experiment_by_name(self._target.experiment)
+        experiment = existing.experiment_id if existing else client.create_experiment(self._target.experiment)
         # A quote would end the string in the filter below.
-        quoted = self._place.name.replace("'", "")
+        quoted = self._target.name.replace("'", "")
         runs = client.search_runs([experiment], f"tags.`{_RUN}` = '{quoted}'", max_results=1)
         if runs:
             self._run = runs[0].info.run_id
             self._seen = {metric.key: metric.step for metric in runs[0].data._metric_objs}
             client.update_run(self._run, status="RUNNING")
         else:
-            tags = {**self._place.tags, _RUN: quoted} | ({_NOTES: self._place.notes} if self._place.notes else {})
-            self._run = client.create_run(experiment, tags=tags, run_name=self._place.name).info.run_id
+            tags = {**self._target.tags, _RUN: quoted} | ({_NOTES: self._target.notes} if self._target.notes else {})
+            self._run = client.create_run(experiment, tags=tags, run_name=self._target.name).info.run_id
 
     def _log_params(self, entities: Any, params: Mapping[str, str]) -> None:
         """Log parameters that the run lacks: MLflow's can't change, so a run resumed elsewhere keeps its first ones."""
@@ -116,18 +118,18 @@ class Client:
             self._mlflow.log_batch(self._run, params=new[at : at + _PARAMS])
 
 
-def _name(given: str) -> str:
+def _sanitize_metric_name(given: str) -> str:
     """Return a name as MLflow accepts it: `val/top_5` for `val/top@5`."""
-    return _REFUSED.sub("_", given)[:_LONGEST]
+    return _INVALID_CHARACTERS.sub("_", given)[:_MAX_NAME_LENGTH]
 
 
-def _mlflow_entities() -> Any:
+def _import_entities() -> Any:
     import mlflow.entities
 
     return mlflow.entities
 
 
-def _plain(uri: str) -> str:
+def _remove_credentials(uri: str) -> str:
     """Return the address without a user and a password."""
     scheme, mark, rest = uri.partition("://")
     head, slash, path = rest.partition("/")

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from mlscale.export.required_extras import need
-from mlscale.train.loggers.media import png, written_table
-from mlscale.train.loggers.mlflow_client import Client, Place
-from mlscale.train.loggers.outbox import Outbox
+from mlscale.export.required_extras import require_extra
+from mlscale.train.loggers.media import write_png, write_table_csv
+from mlscale.train.loggers.mlflow_client import MLflowEntrySender, MLflowTarget
+from mlscale.train.loggers.outbox import TrackerOutbox
 
-_VALUE = 6000  # characters of a parameter that MLflow accepts
+_MAX_VALUE_LENGTH = 6000  # characters of a parameter that MLflow accepts
 
 
 class MLflow(Logger):
@@ -51,11 +51,11 @@ class MLflow(Logger):
         timeout_s: float = 10.0,
     ) -> None:
         super().__init__()
-        need("mlflow", "mlflow")
+        require_extra("mlflow", "mlflow")
         self._folder, self._artifacts = Path(save_dir), tuple(artifacts)
         # MLflow's tags are pairs.
-        self._place = Place(tracking_uri, experiment, name, dict.fromkeys(tags, "true"), notes, timeout_s)
-        self._started: Outbox | None = None
+        self._target = MLflowTarget(tracking_uri, experiment, name, dict.fromkeys(tags, "true"), notes, timeout_s)
+        self._started: TrackerOutbox | None = None
 
     @property
     def name(self) -> str:
@@ -63,48 +63,52 @@ class MLflow(Logger):
 
     @property
     def version(self) -> str:
-        return self._place.name
+        return self._target.name
 
     @property
     def save_dir(self) -> str:
         return str(self._folder)
 
     @property
-    def _outbox(self) -> Outbox:
+    def _outbox(self) -> TrackerOutbox:
         """The outbox, started by the first entry, on rank 0: a process that logs nothing has no thread."""
         if self._started is None:
-            self._started = Outbox(self._folder / "mlflow-unsent.jsonl", Client(self._place), self._place.document())
+            self._started = TrackerOutbox(
+                self._folder / "mlflow-unsent.jsonl",
+                MLflowEntrySender(self._target),
+                self._target.build_target_document(),
+            )
         return self._started
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        flat = _flat(vars(params) if isinstance(params, Namespace) else params)
-        self._outbox.put({"params": {name: str(value)[:_VALUE] for name, value in flat.items()}})
+        flat = _flatten_parameters(vars(params) if isinstance(params, Namespace) else params)
+        self._outbox.add_entry({"params": {name: str(value)[:_MAX_VALUE_LENGTH] for name, value in flat.items()}})
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         # Plain numbers: the outbox writes entries as JSON.
         values = {name: float(value) for name, value in metrics.items()}
         # The time of the step: it may be sent much later.
-        self._outbox.put({"metrics": values, "step": step or 0, "time_ms": int(time.time() * 1000)})
+        self._outbox.add_entry({"metrics": values, "step": step or 0, "time_ms": int(time.time() * 1000)})
 
     @rank_zero_only
     def show_image(self, name: str, pixels: NDArray[Any], step: int) -> None:
         """Keep an image as `<name>/<step>.png` of the run's artifacts."""
-        path = png(self._folder / "media" / name / f"{step}.png", pixels)
-        self._outbox.put({"artifact": str(path), "to": name})
+        path = write_png(self._folder / "media" / name / f"{step}.png", pixels)
+        self._outbox.add_entry({"artifact": str(path), "to": name})
 
     @rank_zero_only
     def show_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
         """Keep a table as `<name>/<step>.csv` of the run's artifacts."""
-        path = written_table(self._folder / "media" / name / f"{step}.csv", columns, rows)
-        self._outbox.put({"artifact": str(path), "to": name})
+        path = write_table_csv(self._folder / "media" / name / f"{step}.csv", columns, rows)
+        self._outbox.add_entry({"artifact": str(path), "to": name})
 
     @rank_zero_only
     def state_dict(self) -> dict[str, Any]:
         """Return nothing; entries are sent or on the disk before a checkpoint relies on them."""
         if self._started is not None:
-            self._started.keep()
+            self._started.save_entries()
         return {}
 
     @rank_zero_only
@@ -119,19 +123,19 @@ class MLflow(Logger):
         run = self._folder.parent
         for path in sorted(path for pattern in self._artifacts for path in run.glob(pattern) if path.is_file()):
             to = path.relative_to(run).parent.as_posix()
-            self._started.put({"artifact": str(path), "to": "" if to == "." else to})
-        self._started.put({"status": "FAILED" if failed else "FINISHED"})
+            self._started.add_entry({"artifact": str(path), "to": "" if to == "." else to})
+        self._started.add_entry({"status": "FAILED" if failed else "FINISHED"})
         self._started.close()
         self._started = None
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten_parameters(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return `{"optimizer": {"lr": 1}}` as `{"optimizer.lr": 1}`; lists stay whole."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
         # An empty mapping stays a value, or its key would be lost.
         if isinstance(value, Mapping) and value:
-            found |= _flat(value, f"{prefix}{key}.")
+            flat |= _flatten_parameters(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = value
-    return found
+            flat[f"{prefix}{key}"] = value
+    return flat

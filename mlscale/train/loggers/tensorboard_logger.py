@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from mlscale.train.loggers.media import markdown
+from mlscale.train.loggers.media import format_markdown_table
 
 
 class TensorBoard(TensorBoardLogger):
@@ -60,4 +60,4 @@ class TensorBoard(TensorBoardLogger):
     @rank_zero_only
     def show_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
         """Show a table as a text."""
-        self.experiment.add_text(name, markdown(columns, rows), step)
+        self.experiment.add_text(name, format_markdown_table(columns, rows), step)

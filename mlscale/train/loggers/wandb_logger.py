@@ -14,7 +14,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.train.loggers.logged_rows import Told
+from mlscale.train.loggers.logged_rows import LoggedRows
 
 _INIT_SECONDS = 20.0  # for the server to answer; then the run is recorded offline
 
@@ -60,11 +60,11 @@ class WandB(WandbLogger):
             "tags": list(tags),
             "notes": notes,
             "dir": save_dir,
-            "id": _id(run_id),
+            "id": _sanitize_run_id(run_id),
         }
-        self._told = Told(Path(save_dir) / "wandb-rows.jsonl")
-        self._there = 0  # rows to come that the server has already
-        self._offline_asked = offline
+        self._logged_rows = LoggedRows(Path(save_dir) / "wandb-rows.jsonl")
+        self._rows_on_server = 0  # rows to come that the server has already
+        self._offline_requested = offline
         self._system_metrics = system_metrics
         self._save_code = save_code
         self._init_seconds = init_seconds
@@ -74,7 +74,7 @@ class WandB(WandbLogger):
     def experiment(self) -> Any:
         """The `wandb.Run`, started on first use; on other ranks a dummy that ignores everything."""
         if self._experiment is None:
-            self._experiment = self._start()
+            self._experiment = self._start_run()
             self._experiment.define_metric("trainer/global_step")
             # Charts are over optimizer steps, in place of W&B's own count of rows.
             self._experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
@@ -83,12 +83,12 @@ class WandB(WandbLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         values = {name: float(value) for name, value in metrics.items()}
-        self._row({**values, **({} if step is None else {"trainer/global_step": step})})
+        self._log_row({**values, **({} if step is None else {"trainer/global_step": step})})
 
     @rank_zero_only
     def show_image(self, name: str, pixels: NDArray[Any], step: int) -> None:
         """Show an image, uint8 (height, width, 3) or (height, width)."""
-        self._row({"trainer/global_step": step}, {name: wandb.Image(pixels)})
+        self._log_row({"trainer/global_step": step}, {name: wandb.Image(pixels)})
 
     @rank_zero_only
     def show_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
@@ -98,34 +98,34 @@ class WandB(WandbLogger):
             table = wandb.Table(columns=list(columns), data=cells)
         except TypeError:  # numbers and texts in one column
             table = wandb.Table(columns=list(columns), data=cells, allow_mixed_types=True)
-        self._row({"trainer/global_step": step}, {name: table})
+        self._log_row({"trainer/global_step": step}, {name: table})
 
     @rank_zero_only
     def start_over(self) -> None:
         """Forget an attempt that left no checkpoint: the rows that the server has of it are not sent again."""
-        self._told.forget()
-        self._there = self.experiment.starting_step
+        self._logged_rows.remove_rows()
+        self._rows_on_server = self.experiment.starting_step
 
     @rank_zero_only
     def state_dict(self) -> dict[str, int]:
         """Return the number of rows; they are on the disk before a checkpoint relies on them."""
-        return {"rows": self._told.keep()}
+        return {"rows": self._logged_rows.save_rows()}
 
     @rank_zero_only
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Continue after that many rows. The server may have fewer, if its sending process was killed, too: they
         are sent now; or more, which are not sent again."""
-        run, rows = self.experiment, self._told.go_on(state_dict["rows"])
+        run, rows = self.experiment, self._logged_rows.resume_rows(state_dict["rows"])
         if not run.offline:
             for row in rows[run.starting_step :]:
                 run.log(row)
-            self._there = max(0, run.starting_step - state_dict["rows"])
+            self._rows_on_server = max(0, run.starting_step - state_dict["rows"])
 
-    def _row(self, row: dict[str, Any], media: Mapping[str, Any] | None = None) -> None:
-        self._told.add(row)
+    def _log_row(self, row: dict[str, Any], media: Mapping[str, Any] | None = None) -> None:
+        self._logged_rows.add_row(row)
         # The server has this row from the attempt before, after its checkpoint.
-        if self._there:
-            self._there -= 1
+        if self._rows_on_server:
+            self._rows_on_server -= 1
         else:
             self.experiment.log({**row, **(media or {})})
 
@@ -140,16 +140,16 @@ class WandB(WandbLogger):
         self._experiment = None
         wandb.teardown()  # waits for W&B's process: `finish` alone may return before an offline run is on the disk
         if offline:
-            _say(f"W&B: recorded offline; to send it: wandb sync {folder}")
+            _print_to_stderr(f"W&B: recorded offline; to send it: wandb sync {folder}")
 
-    def _start(self) -> Any:
+    def _start_run(self) -> Any:
         # W&B makes `dir/wandb` only where `dir` exists, else it moves to a temporary folder.
         Path(self._init_arguments["dir"]).mkdir(parents=True, exist_ok=True)
-        if self._online():
+        if self._can_go_online():
             try:
-                return self._init("online")
+                return self._init_run("online")
             except (wandb.errors.CommError, wandb.errors.AuthenticationError, wandb.errors.UsageError) as error:
-                if self._offline_asked is False:
+                if self._offline_requested is False:
                     raise MLScaleError(
                         "W&B did not take the run",
                         where="logger.wandb.offline",
@@ -157,27 +157,31 @@ class WandB(WandbLogger):
                         fix="logger.wandb.offline=null records offline when that happens",
                         exit=Exit.ENVIRONMENT,
                     ) from error
-                _say(f"W&B: recording offline, the server did not take the run ({str(error).splitlines()[0]})")
+                _print_to_stderr(
+                    f"W&B: recording offline, the server did not take the run ({str(error).splitlines()[0]})"
+                )
                 wandb.teardown()  # the client that could not connect
-        return self._init("offline")
+        return self._init_run("offline")
 
-    def _online(self) -> bool:
-        if self._offline_asked or os.environ.get("WANDB_MODE", "online") != "online":
+    def _can_go_online(self) -> bool:
+        if self._offline_requested or os.environ.get("WANDB_MODE", "online") != "online":
             return False
         # W&B's own look-up in the environment, its settings and netrc; it neither prompts the user nor sends a request.
         if wandb.login(prompt=False, verify=False):
             return True
-        if self._offline_asked is False:
+        if self._offline_requested is False:
             raise MLScaleError(
                 "W&B has no API key",
                 where="logger.wandb.offline",
                 fix="wandb login, or WANDB_API_KEY=… in the environment; logger.wandb.offline=null records offline",
                 exit=Exit.ENVIRONMENT,
             )
-        _say("W&B: no API key, so this run is recorded offline; after `wandb login` they are recorded online")
+        _print_to_stderr(
+            "W&B: no API key, so this run is recorded offline; after `wandb login` they are recorded online"
+        )
         return False
 
-    def _init(self, mode: Literal["online", "offline"]) -> Any:
+    def _init_run(self, mode: Literal["online", "offline"]) -> Any:
         settings = wandb.Settings(
             console="off",
             disable_code=not self._save_code,
@@ -196,10 +200,10 @@ class WandB(WandbLogger):
         return wandb.init(mode=mode, settings=settings, resume=resume, **self._init_arguments)
 
 
-def _id(name: str | None) -> str | None:
+def _sanitize_run_id(name: str | None) -> str | None:
     """Return `name` as W&B accepts it: at most 64 characters, none that its addresses use."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[-64:] if name else None
 
 
-def _say(line: str) -> None:
+def _print_to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

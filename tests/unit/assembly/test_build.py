@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mlscale.assembly.build import build, build_each
-from mlscale.config.targets import accepts
+from mlscale.config.targets import has_argument
 from mlscale.errors import MLScaleError
 
 
@@ -32,9 +32,9 @@ def test_each_by_name_without_the_empty_ones() -> None:
 
 
 def test_accepts() -> None:
-    assert accepts(node(_target_="mlscale.errors.MLScaleError"), "fix")
-    assert not accepts(node(_target_="mlscale.errors.MLScaleError"), "model")
-    assert not accepts(None, "model")
+    assert has_argument(node(_target_="mlscale.errors.MLScaleError"), "fix")
+    assert not has_argument(node(_target_="mlscale.errors.MLScaleError"), "model")
+    assert not has_argument(None, "model")
 
 
 def test_failure_names_node_and_reason() -> None:

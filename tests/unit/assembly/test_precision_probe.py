@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from mlscale.assembly import precision_probe
 from mlscale.errors import MLScaleError
-from mlscale.launch.local_devices import Machine
-from mlscale.profile.precision_trial import FAR, Candidate, Measured
+from mlscale.launch.local_devices import LocalDevices
+from mlscale.profile.precision_trial import MAX_SLOWDOWN, CandidateMeasurement, PrecisionCandidate
 
-LAPTOP = Machine(cuda=0, mps=False, cores=4, cuda_bf16=False)
+LAPTOP = LocalDevices(cuda=0, mps=False, cores=4, cuda_bf16=False)
 AUTO = {"value": "${derived.precision}", "probe_seconds": 1.0, "tolerance": 0.05}
 CONFIG = OmegaConf.create({"precision": AUTO, "derived": {"precision": None}})
 DERIVED = {"accelerator": "cpu", "threads": 1}
@@ -49,8 +49,8 @@ def test_a_probe_that_is_not_possible_is_told_in_one_line(
     def fail(*_: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(precision_probe, "_compare", fail)
-    probed = precision_probe.settled(CONFIG, DERIVED, LAPTOP)
+    monkeypatch.setattr(precision_probe, "_compare_candidates", fail)
+    probed = precision_probe.settle_precision(CONFIG, DERIVED, LAPTOP)
     assert probed is not None
     assert probed.outcome == {"precision": "32-true", "memory_format": None}
     assert probed.line.startswith(f"precision fp32, for the probe was not possible: {why}")
@@ -60,7 +60,7 @@ def test_a_probe_that_is_not_possible_is_told_in_one_line(
 def test_a_setting_of_the_probe_beside_a_precision_that_was_named_starts_none() -> None:
     cfg = OmegaConf.create({"precision": {"value": "bf16-mixed", "probe_seconds": 5.0}})
     assert not precision_probe.is_auto(cfg)
-    assert precision_probe.settled(cfg, DERIVED, LAPTOP) is None
+    assert precision_probe.settle_precision(cfg, DERIVED, LAPTOP) is None
 
 
 @pytest.mark.parametrize("asked", [True, False])
@@ -73,15 +73,15 @@ def test_figures_that_are_asked_for_are_taken_of_a_slow_precision_too(
         seen.append(given[-1])
         raise ValueError
 
-    monkeypatch.setattr(precision_probe, "_compare", note)
+    monkeypatch.setattr(precision_probe, "_compare_candidates", note)
     cfg = OmegaConf.create({"precision": {"value": "bf16-mixed", "compare": True}}) if asked else CONFIG
-    precision_probe.settled(cfg, DERIVED, LAPTOP)
-    assert seen == [math.inf if asked else FAR]
+    precision_probe.settle_precision(cfg, DERIVED, LAPTOP)
+    assert seen == [math.inf if asked else MAX_SLOWDOWN]
 
 
 def test_a_module_that_logs_is_traced_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     """Warnings are errors in tests."""
     monkeypatch.setattr("mlscale.assembly.run.build_task", lambda cfg: Logs())
-    monkeypatch.setattr(precision_probe, "_batches", lambda cfg: [{"x": torch.zeros(4, 3)}])
-    measured = Measured(Candidate(), math.nan, None, math.nan, math.nan)
-    assert precision_probe._traced(CONFIG, DERIVED, measured) > 0
+    monkeypatch.setattr(precision_probe, "_load_first_batches", lambda cfg: [{"x": torch.zeros(4, 3)}])
+    measured = CandidateMeasurement(PrecisionCandidate(), math.nan, None, math.nan, math.nan)
+    assert precision_probe._trace_peak_bytes(CONFIG, DERIVED, measured) > 0

@@ -8,12 +8,12 @@ from textwrap import dedent
 
 import pytest
 
-from mlscale.assembly.ready import ready
-from mlscale.commands.estimate.measurements import _fit
+from mlscale.assembly.ready import compose_from_overrides
+from mlscale.commands.estimate.measurements import _run_timed_fit
 from mlscale.commands.profile import timed_fits as profile_probe
-from mlscale.config.composition.frozen import with_derived
-from mlscale.config.derive import derive
-from mlscale.launch.local_devices import this_machine
+from mlscale.config.composition.frozen import add_derived
+from mlscale.config.derive import derive_values
+from mlscale.launch.local_devices import detect_local_devices
 
 OWN = """
 import pytorch_lightning as pl
@@ -66,13 +66,13 @@ def test_the_metric_is_reported_once(
     (tmp_path / "short_fits_own.py").write_text(dedent(OWN))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    cfg = ready("profile", [*WORDS, *words])
-    probe = profile_probe.of(with_derived(cfg, derive(cfg, None, this_machine())), None)
-    probe.steps_for(0.1)
-    probe.fit(2, replay=True)
-    probe.shares(2)
+    cfg = compose_from_overrides("profile", [*WORDS, *words])
+    probe = profile_probe.build_profile_probe(add_derived(cfg, derive_values(cfg, None, detect_local_devices())), None)
+    probe.choose_step_count(0.1)
+    probe.run_fit(2, replay=True)
+    probe.measure_shares(2)
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("metric ")]
     assert lines == ([told] if told else [])
     for number in range(2):
-        _fit(probe.cfg, None, (1, 1), 1, announce_metric=not number)
+        _run_timed_fit(probe.cfg, None, (1, 1), 1, announce_metric=not number)
     assert capsys.readouterr().err.count("metric  ") == (told is not None)

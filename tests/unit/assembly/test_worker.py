@@ -15,7 +15,7 @@ def limited() -> None:
 
 
 def test_a_run_that_could_save_nothing_is_told_as_the_disk_s(tmp_path: Path) -> None:
-    commands.call("prepare", ["data=digits", f"data.root={tmp_path}/digits"])
+    commands.run_command("prepare", ["data=digits", f"data.root={tmp_path}/digits"])
     words = ["+recipe=resnet", "debug=fast", "snapshot=false", f"data.root={tmp_path}/digits"]
     command = [sys.executable, "-m", "mlscale", *words]
     done = subprocess.run(command, cwd=tmp_path, preexec_fn=limited, capture_output=True, text=True, timeout=120)

@@ -11,13 +11,13 @@ import pytest
 from mlscale.cli import main
 from mlscale.commands import COMMANDS
 from mlscale.commands.command import Action, Key
-from mlscale.commands.options import Options, read
+from mlscale.commands.options import Options, read_options
 from mlscale.errors import MLScaleError, Problems
 
 
 def typed(line: str) -> Options:
     command, *words = shlex.split(line)
-    return read(command, COMMANDS[command].actions, words)
+    return read_options(command, COMMANDS[command].actions, words)
 
 
 def problems(line: str) -> list[tuple[str, str]]:

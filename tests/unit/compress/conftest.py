@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from mlscale.data import Digits
-from mlscale.export.onnx_export import export, served
-from mlscale.export.validation_samples import input_of
+from mlscale.export.onnx_export import build_normalised_task, export_onnx
+from mlscale.export.validation_samples import describe_sample_format
 from mlscale.tasks import Classification, ResNet
 from tests.operators import operators_parsed_once
 
@@ -49,10 +49,15 @@ def digits(bundled: object) -> Digits:
 @pytest.fixture(scope="session")
 def convolutions(digits: Digits) -> bytes:
     torch.manual_seed(0)
-    return export(served(classifier(ResNet(1, 10, widths=(8, 16))), input_of(digits)), input_of(digits))
+    return export_onnx(
+        build_normalised_task(classifier(ResNet(1, 10, widths=(8, 16))), describe_sample_format(digits)),
+        describe_sample_format(digits),
+    )
 
 
 @pytest.fixture(scope="session")
 def attention(digits: Digits) -> bytes:
     torch.manual_seed(0)
-    return export(served(classifier(Attention()), input_of(digits)), input_of(digits))
+    return export_onnx(
+        build_normalised_task(classifier(Attention()), describe_sample_format(digits)), describe_sample_format(digits)
+    )

@@ -8,18 +8,18 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, TensorDataset
 
-from mlscale.compress.calibration_samples import calibration
+from mlscale.compress.calibration_samples import read_calibration_samples
 from mlscale.data import Digits
 from mlscale.errors import MLScaleError
 
 
 def test_images_are_raw_and_evenly_spread_over_the_training_split(digits: Digits) -> None:
-    raw, train = calibration(digits, 7), digits.decoded("train")
+    raw, train = read_calibration_samples(digits, 7), digits.get_decoded_split("train")
     assert raw.dtype == np.uint8
     assert raw.shape == (7, 1, 8, 8)
     rows = [0, 239, 478, 718, 957, 1196, 1436]
-    assert (raw == np.stack([train.sample(row) for row in rows])).all()
-    assert len(calibration(digits, 5000)) == len(train)
+    assert (raw == np.stack([train.get_sample(row) for row in rows])).all()
+    assert len(read_calibration_samples(digits, 5000)) == len(train)
 
 
 class Shuffled(LightningDataModule):
@@ -32,12 +32,12 @@ class Shuffled(LightningDataModule):
 
 def test_anybodys_own_loader_gives_the_same_samples_twice_and_draws_from_no_generator_of_the_run() -> None:
     states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # type: ignore[index]
-    first = calibration(Shuffled(), 20)
+    first = read_calibration_samples(Shuffled(), 20)
     assert first.dtype == np.float32
     assert len(np.unique(first)) == 20
     torch.rand(3)
     torch.set_rng_state(states[0])
-    assert (calibration(Shuffled(), 20) == first).all()
+    assert (read_calibration_samples(Shuffled(), 20) == first).all()
     assert torch.equal(torch.get_rng_state(), states[0])
     assert np.random.get_state()[1].tolist() == states[1]  # type: ignore[index]
     assert random.getstate() == states[2]
@@ -49,4 +49,4 @@ def test_no_samples_is_an_error() -> None:
             return [[]]
 
     with pytest.raises(MLScaleError, match="there are no training samples"):
-        calibration(Empty(), 20)
+        read_calibration_samples(Empty(), 20)

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from mlscale.compress.int8_verdict import Bounds, Figures, compare
+from mlscale.compress.int8_verdict import Int8Bounds, Int8Metrics, compare_int8
 from mlscale.data import Digits
-from mlscale.export.onnx_engine import Engine
-from mlscale.export.onnx_export import export, served
-from mlscale.export.validation_samples import input_of, validation
+from mlscale.export.onnx_engine import OnnxEngine
+from mlscale.export.onnx_export import build_normalised_task, export_onnx
+from mlscale.export.validation_samples import describe_sample_format, iterate_validation_batches
 from mlscale.stats.intervals import Interval
-from mlscale.stats.paired import score_interval
+from mlscale.stats.paired import compute_score_interval
 from mlscale.stats.timing import CallTime, TimesCompared
 from mlscale.tasks import ResNet
 from tests.unit.compress.conftest import classifier
 
-BOUNDS = Bounds(max_accuracy_drop=0.01, min_agreement=0.95, min_speedup=1.05)
+BOUNDS = Int8Bounds(max_accuracy_drop=0.01, min_agreement=0.95, min_speedup=1.05)
 
 
 def timed(first: float, second: float, low: float, high: float) -> TimesCompared:
@@ -27,7 +27,7 @@ def timed(first: float, second: float, low: float, high: float) -> TimesCompared
     )
 
 
-GOOD = Figures(
+GOOD = Int8Metrics(
     samples=10_000, fp32_right=9000, int8_right=8950, fp32_only=150, int8_only=100, agree=9700,
     single=timed(2, 1, 1.9, 2.1), batch=timed(60, 20, 2.9, 3.2), fp32_bytes=400, int8_bytes=100,
 )  # fmt: skip
@@ -35,12 +35,12 @@ GOOD = Figures(
 
 def test_figures() -> None:
     assert (GOOD.fp32_accuracy, GOOD.int8_accuracy, GOOD.accuracy_drop) == (0.9, 0.895, 0.005)
-    assert (GOOD.speedup.value, GOOD.batch_speedup.value, GOOD.smaller, GOOD.agreement) == (2.0, 3.0, 4.0, 0.97)
+    assert (GOOD.speedup.value, GOOD.batch_speedup.value, GOOD.size_ratio, GOOD.agreement) == (2.0, 3.0, 4.0, 0.97)
     assert GOOD.accuracy_drop < GOOD.accuracy_drop_at_most < 0.01
-    assert GOOD.accuracy_drop_at_most == -score_interval(100, 150, 10_000, 0.95)[0]
+    assert GOOD.accuracy_drop_at_most == -compute_score_interval(100, 150, 10_000, 0.95)[0]
     assert GOOD.discordance == "of 10,000 samples 150 are right in fp32 alone and 100 in int8 alone"
-    assert GOOD.problems(BOUNDS) == []
-    document = GOOD.document()
+    assert GOOD.list_unmet_bounds(BOUNDS) == []
+    document = GOOD.build_document()
     assert (document["fp32_latency_ms"], document["fp32_cpu_ms"]) == (4, 2)
     assert document["speedup"] == {"value": 2, "low": 1.9, "high": 2.1}
 
@@ -78,22 +78,22 @@ def test_figures() -> None:
     ],
 )
 def test_each_bound_is_told_with_its_number(change: dict[str, Any], problem: str) -> None:
-    assert replace(GOOD, **change).problems(BOUNDS) == [problem]
+    assert replace(GOOD, **change).list_unmet_bounds(BOUNDS) == [problem]
 
 
 def test_what_is_decided_is_decided_at_the_bound_itself() -> None:
-    assert replace(GOOD, single=timed(2.1, 2, 1.05, 1.05)).problems(BOUNDS) == []
-    assert replace(GOOD, agree=9500).problems(BOUNDS) == []
+    assert replace(GOOD, single=timed(2.1, 2, 1.05, 1.05)).list_unmet_bounds(BOUNDS) == []
+    assert replace(GOOD, agree=9500).list_unmet_bounds(BOUNDS) == []
     exact = replace(BOUNDS, max_accuracy_drop=GOOD.accuracy_drop_at_most)
-    assert GOOD.problems(exact) == []
-    assert GOOD.problems(replace(exact, max_accuracy_drop=GOOD.accuracy_drop_at_most - 1e-9)) != []
+    assert GOOD.list_unmet_bounds(exact) == []
+    assert GOOD.list_unmet_bounds(replace(exact, max_accuracy_drop=GOOD.accuracy_drop_at_most - 1e-9)) != []
 
 
 def test_few_samples_do_not_show_that_accuracy_holds() -> None:
     few = replace(GOOD, samples=100, fp32_right=90, int8_right=90, fp32_only=0, int8_only=0, agree=100)
-    (problem,) = few.problems(BOUNDS)
+    (problem,) = few.list_unmet_bounds(BOUNDS)
     assert "accuracy falls by 0.0000 on 100 samples, and may fall by 0.0263" in problem
-    assert replace(few, samples=300, fp32_right=290, int8_right=290, agree=300).problems(BOUNDS) == []
+    assert replace(few, samples=300, fp32_right=290, int8_right=290, agree=300).list_unmet_bounds(BOUNDS) == []
 
 
 def test_a_better_int8_has_a_negative_drop() -> None:
@@ -102,11 +102,14 @@ def test_a_better_int8_has_a_negative_drop() -> None:
 
 def test_both_models_get_the_same_samples(digits: Digits, convolutions: bytes) -> None:
     torch.manual_seed(1)
-    other = export(served(classifier(ResNet(1, 10, widths=(8, 16))), input_of(digits)), input_of(digits))
-    figures = compare(convolutions, other, validation(digits), min_speedup=0)
-    decoded = digits.decoded("val")
-    raw, y = np.stack([decoded.sample(row) for row in range(len(decoded))]), decoded.labels
-    ours, theirs = (Engine(model).run(raw).argmax(1) for model in (convolutions, other))
+    other = export_onnx(
+        build_normalised_task(classifier(ResNet(1, 10, widths=(8, 16))), describe_sample_format(digits)),
+        describe_sample_format(digits),
+    )
+    figures = compare_int8(convolutions, other, iterate_validation_batches(digits), min_speedup=0)
+    decoded = digits.get_decoded_split("val")
+    raw, y = np.stack([decoded.get_sample(row) for row in range(len(decoded))]), decoded.labels
+    ours, theirs = (OnnxEngine(model).run(raw).argmax(1) for model in (convolutions, other))
     assert figures.samples == len(y) == 360
     assert figures.fp32_only == ((ours == y) & (theirs != y)).sum()
     assert figures.int8_only == ((ours != y) & (theirs == y)).sum()
@@ -123,7 +126,10 @@ def test_fp32_is_timed_against_int8_until_the_bound_is_decided(
     digits: Digits, convolutions: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(2)
-    other = export(served(classifier(ResNet(1, 10, widths=(8, 16))), input_of(digits)), input_of(digits))
+    other = export_onnx(
+        build_normalised_task(classifier(ResNet(1, 10, widths=(8, 16))), describe_sample_format(digits)),
+        describe_sample_format(digits),
+    )
     answers: list[Any] = []
     bounds: list[float | None] = []
 
@@ -133,10 +139,10 @@ def test_fp32_is_timed_against_int8_until_the_bound_is_decided(
         return timed(2, 1, 1.9, 2.1)
 
     monkeypatch.setattr("mlscale.compress.int8_verdict.compare_times", compare_times)
-    compare(convolutions, other, validation(digits), min_speedup=1.07)
+    compare_int8(convolutions, other, iterate_validation_batches(digits), min_speedup=1.07)
     assert bounds == [1.07, None]
-    raw = next(iter(validation(digits))).raw
-    fp32, int8 = (Engine(model).run(raw[:1]) for model in (convolutions, other))
+    raw = next(iter(iterate_validation_batches(digits))).raw
+    fp32, int8 = (OnnxEngine(model).run(raw[:1]) for model in (convolutions, other))
     assert abs(fp32 - int8).max() > 0.01
     for answer, expected, samples in zip(answers, (fp32, int8, fp32, int8), (1, 1, 32, 32), strict=True):
         assert len(answer) == samples

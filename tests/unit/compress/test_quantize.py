@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from mlscale.compress import quantize
-from mlscale.compress.calibration_samples import calibration
-from mlscale.compress.quantize import Method, method_of, quantized
+from mlscale.compress.calibration_samples import read_calibration_samples
+from mlscale.compress.quantize import Method, choose_method, quantize_model
 from mlscale.data import Digits
 from mlscale.errors import MLScaleError
-from mlscale.export.onnx_engine import Engine
+from mlscale.export.onnx_engine import OnnxEngine
 
 U8, S8 = TensorProto.UINT8, TensorProto.INT8
 
 
 @pytest.fixture(scope="module")
 def samples(digits: Digits) -> NDArray[np.uint8]:
-    return calibration(digits, 64)
+    return read_calibration_samples(digits, 64)
 
 
 def operators(model: bytes) -> list[str]:
@@ -29,21 +29,21 @@ def operators(model: bytes) -> list[str]:
 
 
 def test_convolutions_are_static_attention_and_matrices_dynamic(convolutions: bytes, attention: bytes) -> None:
-    assert method_of(convolutions) == "static"
-    assert method_of(attention) == "dynamic"
+    assert choose_method(convolutions) == "static"
+    assert choose_method(attention) == "dynamic"
 
 
 def test_a_graph_without_weights_has_nothing_to_quantise() -> None:
     ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3]) for name in ("input", "logits")]
     graph = helper.make_graph([helper.make_node("Relu", ["input"], ["logits"])], "none", ports[:1], ports[1:])
     with pytest.raises(MLScaleError, match="there is nothing to quantise"):
-        method_of(helper.make_model(graph).SerializeToString())
+        choose_method(helper.make_model(graph).SerializeToString())
 
 
 def test_convolutions_have_u8_activations_and_s8_weights_per_channel(
     convolutions: bytes, samples: NDArray[np.uint8]
 ) -> None:
-    model = onnx.load_from_string(quantized(convolutions, "static", samples))
+    model = onnx.load_from_string(quantize_model(convolutions, "static", samples))
     tensors = {item.name: item for item in model.graph.initializer}
     made_by = {node.output[0]: node for node in model.graph.node}
     checked = 0
@@ -59,11 +59,11 @@ def test_convolutions_have_u8_activations_and_s8_weights_per_channel(
         assert np.abs(weights).max() == 127
         checked += 1
     assert checked == 6
-    assert "BatchNormalization" not in operators(quantized(convolutions, "static", samples))
+    assert "BatchNormalization" not in operators(quantize_model(convolutions, "static", samples))
 
 
 def test_products_with_weights_become_integer_and_products_of_activations_stay(attention: bytes) -> None:
-    before, after = operators(attention), operators(quantized(attention, "dynamic"))
+    before, after = operators(attention), operators(quantize_model(attention, "dynamic"))
     assert after.count("MatMulInteger") == 6
     assert after.count("MatMul") + after.count("Gemm") == 2
     assert before.count("MatMul") + before.count("Gemm") == 8
@@ -74,10 +74,10 @@ def test_nearly_the_same_logits_from_a_smaller_file_and_the_same_bytes_twice(
     method: Method, convolutions: bytes, attention: bytes, samples: NDArray[np.uint8]
 ) -> None:
     model = convolutions if method == "static" else attention
-    int8 = quantized(model, method, samples)
-    assert quantized(model, method, samples) == int8
+    int8 = quantize_model(model, method, samples)
+    assert quantize_model(model, method, samples) == int8
     assert len(int8) < len(model) * 0.7
-    fp32_logits, int8_logits = Engine(model).run(samples), Engine(int8).run(samples)
+    fp32_logits, int8_logits = OnnxEngine(model).run(samples), OnnxEngine(int8).run(samples)
     error = np.abs(fp32_logits - int8_logits).max() / np.abs(fp32_logits).max()
     assert 0 < error < 0.1
 
@@ -85,13 +85,13 @@ def test_nearly_the_same_logits_from_a_smaller_file_and_the_same_bytes_twice(
 def test_what_the_quantiser_says_stays_inside(
     convolutions: bytes, samples: NDArray[np.uint8], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    quantized(convolutions, "static", samples)
+    quantize_model(convolutions, "static", samples)
     assert capfd.readouterr() == ("", "")
 
 
 def test_samples_of_another_shape_are_an_error_with_a_way_out(convolutions: bytes) -> None:
     with pytest.raises(MLScaleError, match="ONNX Runtime can't quantise the model") as told:
-        quantized(convolutions, "static", np.zeros((4, 3, 9, 9), np.uint8))
+        quantize_model(convolutions, "static", np.zeros((4, 3, 9, 9), np.uint8))
     assert told.value.fix == "compress=none"
 
 
@@ -110,11 +110,11 @@ def test_weights_have_7_bits_where_products_may_overflow(
     (tmp_path / "cpuinfo").write_text(flags)
     monkeypatch.setattr(quantize, "_CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setattr(platform, "machine", lambda: machine)
-    assert quantize.saturates() is expected
+    assert quantize.can_int8_overflow() is expected
 
 
 def test_7_bits_are_7_bits(convolutions: bytes, samples: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantize, "saturates", lambda: True)
-    model = onnx.load_from_string(quantized(convolutions, "static", samples))
+    monkeypatch.setattr(quantize, "can_int8_overflow", lambda: True)
+    model = onnx.load_from_string(quantize_model(convolutions, "static", samples))
     largest = [np.abs(numpy_helper.to_array(item)).max() for item in model.graph.initializer if len(item.dims) == 4]
     assert max(largest) == 64

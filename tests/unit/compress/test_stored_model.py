@@ -7,20 +7,20 @@ import pytest
 import torch
 
 from mlscale.compress import stored_model as stored
-from mlscale.compress.compressed_model import Compressed
+from mlscale.compress.compressed_model import CompressedModel
 from mlscale.errors import MLScaleError
-from mlscale.runs.checkpoint_files import Record, Writer, content_digest
+from mlscale.runs.checkpoint_files import CheckpointRecord, Writer, read_content_digest
 from tests.contract.test_documents import validate
 from tests.unit.compress.test_int8_verdict import BOUNDS, GOOD
 
-MODEL = Compressed(b"a model", "static", 256, False, GOOD, BOUNDS, ())
+MODEL = CompressedModel(b"a model", "static", 256, False, GOOD, BOUNDS, ())
 
 
 def checkpoint(path: Path, value: float = 0.0) -> Path:
     path.parent.mkdir(exist_ok=True)
     writer = Writer(path)
     torch.save({"state_dict": {"a": torch.tensor(value)}}, writer)  # type: ignore[arg-type]
-    writer.commit(Record("best", step=7, epoch=1))
+    writer.commit_checkpoint(CheckpointRecord("best", step=7, epoch=1))
     return path
 
 
@@ -30,12 +30,12 @@ def best(tmp_path: Path) -> Path:
 
 
 def test_what_is_written_is_found_again_for_its_checkpoint(tmp_path: Path, best: Path) -> None:
-    stored.write(tmp_path / "compressed", MODEL, name="resnet", checkpoint=best)
+    stored.write_compressed_model(tmp_path / "compressed", MODEL, name="resnet", checkpoint=best)
     document = json.loads((tmp_path / "compressed" / "compressed.json").read_text())
     validate("compressed", document)
-    assert document["checkpoint"] == {"name": "best.ckpt", "step": 7, "sha256": content_digest(best)}
+    assert document["checkpoint"] == {"name": "best.ckpt", "step": 7, "sha256": read_content_digest(best)}
     assert document["figures"]["fp32_only"] == 150
-    found, why = stored.kept(tmp_path, best)
+    found, why = stored.find_compressed_model(tmp_path, best)
     assert found is not None
     assert (found.model, found.max_accuracy_drop, found.min_agreement, why) == (b"a model", 0.01, 0.95, "")
     assert (found.precision, found.about["method"]) == ("int8", "static")
@@ -44,31 +44,31 @@ def test_what_is_written_is_found_again_for_its_checkpoint(tmp_path: Path, best:
 
 
 def test_a_copy_of_the_checkpoint_is_the_same_and_another_is_not(tmp_path: Path, best: Path) -> None:
-    stored.write(tmp_path / "compressed", MODEL, name="resnet", checkpoint=best)
+    stored.write_compressed_model(tmp_path / "compressed", MODEL, name="resnet", checkpoint=best)
     copy = tmp_path / "copy.ckpt"
     copy.write_bytes(best.read_bytes())
-    assert stored.kept(tmp_path, copy)[0] is not None
+    assert stored.find_compressed_model(tmp_path, copy)[0] is not None
     other = checkpoint(tmp_path / "checkpoints" / "last.ckpt", 1.0)
-    assert stored.kept(tmp_path, other) == (None, "the run's is of another checkpoint than last.ckpt")
-    assert stored.kept(tmp_path / "elsewhere", best) == (None, "the run has none")
+    assert stored.find_compressed_model(tmp_path, other) == (None, "the run's is of another checkpoint than last.ckpt")
+    assert stored.find_compressed_model(tmp_path / "elsewhere", best) == (None, "the run has none")
 
 
 def test_what_was_not_kept_is_not_taken(tmp_path: Path, best: Path) -> None:
-    slow = Compressed(b"a model", "dynamic", 0, True, GOOD, BOUNDS, ("slower", "worse"))
-    stored.write(tmp_path / "compressed", slow, name="resnet", checkpoint=best)
+    slow = CompressedModel(b"a model", "dynamic", 0, True, GOOD, BOUNDS, ("slower", "worse"))
+    stored.write_compressed_model(tmp_path / "compressed", slow, name="resnet", checkpoint=best)
     document = json.loads((tmp_path / "compressed" / "compressed.json").read_text())
     validate("compressed", document)
     assert (document["kept"], document["calibration"]) == (False, None)
-    assert stored.kept(tmp_path, best) == (None, "it was not kept: slower; worse")
+    assert stored.find_compressed_model(tmp_path, best) == (None, "it was not kept: slower; worse")
 
 
 def test_a_new_one_takes_the_place_of_the_old(tmp_path: Path, best: Path) -> None:
-    stored.write(tmp_path / "compressed", MODEL, name="resnet", checkpoint=best)
+    stored.write_compressed_model(tmp_path / "compressed", MODEL, name="resnet", checkpoint=best)
     (tmp_path / "compressed" / "stray").write_text("of the old one")
-    new = Compressed(b"another", "static", 256, False, GOOD, BOUNDS, ())
-    stored.write(tmp_path / "compressed", new, name="resnet", checkpoint=best)
+    new = CompressedModel(b"another", "static", 256, False, GOOD, BOUNDS, ())
+    stored.write_compressed_model(tmp_path / "compressed", new, name="resnet", checkpoint=best)
     assert sorted(path.name for path in (tmp_path / "compressed").iterdir()) == ["compressed.json", "model.onnx"]
-    found, _ = stored.kept(tmp_path, best)
+    found, _ = stored.find_compressed_model(tmp_path, best)
     assert found is not None
     assert found.model == b"another"
 
@@ -87,10 +87,10 @@ def test_a_new_one_takes_the_place_of_the_old(tmp_path: Path, best: Path) -> Non
     ],
 )
 def test_a_damaged_one_is_told(tmp_path: Path, best: Path, damage: object, what: str) -> None:
-    stored.write(tmp_path / "compressed", MODEL, name="resnet", checkpoint=best)
+    stored.write_compressed_model(tmp_path / "compressed", MODEL, name="resnet", checkpoint=best)
     damage(tmp_path / "compressed")  # type: ignore[operator]
     with pytest.raises(MLScaleError, match=what):
-        stored.kept(tmp_path, best)
+        stored.find_compressed_model(tmp_path, best)
 
 
 def alter(folder: Path, key: str, value: object) -> None:

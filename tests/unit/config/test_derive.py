@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from mlscale.config.derive import derive
+from mlscale.config.derive import derive_values
 from mlscale.errors import MLScaleError
-from mlscale.launch.local_devices import Machine
+from mlscale.launch.local_devices import LocalDevices
 
-LAPTOP = Machine(cuda=0, mps=False, cores=4, cuda_bf16=False)
-BOX = Machine(cuda=4, mps=False, cores=32, cuda_bf16=False)
+LAPTOP = LocalDevices(cuda=0, mps=False, cores=4, cuda_bf16=False)
+BOX = LocalDevices(cuda=4, mps=False, cores=32, cuda_bf16=False)
 FACTS = {
     "train_samples": 1437,
     "val_samples": 360,
@@ -33,7 +33,7 @@ def no_threads_typed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_process() -> None:
-    derived = derive(config(), FACTS, LAPTOP)
+    derived = derive_values(config(), FACTS, LAPTOP)
     assert (derived["world_size"], derived["accelerator"], derived["threads"]) == (1, "cpu", 4)
     assert (derived["per_device_batch"], derived["steps_per_epoch"], derived["total_steps"]) == (64, 22, 220)
     assert (derived["num_classes"], derived["channels"], derived["data_version"]) == (10, 1, "v")
@@ -41,35 +41,35 @@ def test_one_process() -> None:
 
 @pytest.mark.parametrize(("devices", "accumulate", "share"), [(8, 1, 8), (2, 4, 8), (4, 2, 8), (1, 8, 8)])
 def test_global_batch_is_shared(devices: int, accumulate: int, share: int) -> None:
-    derived = derive(config(devices=devices, accumulate_grad_batches=accumulate), FACTS, LAPTOP)
+    derived = derive_values(config(devices=devices, accumulate_grad_batches=accumulate), FACTS, LAPTOP)
     assert derived["per_device_batch"] == share
     assert derived["steps_per_epoch"] == 22
 
 
 def test_more_processes_than_cores_get_one_thread() -> None:
-    assert derive(config(devices=8), FACTS, LAPTOP)["threads"] == 1
+    assert derive_values(config(devices=8), FACTS, LAPTOP)["threads"] == 1
 
 
 def test_threads_that_were_typed_win(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert derive(config(devices=8), FACTS, LAPTOP)["threads"] == 3
+    assert derive_values(config(devices=8), FACTS, LAPTOP)["threads"] == 3
     monkeypatch.setenv("OMP_NUM_THREADS", "4,2")  # nested levels: not ours to read
-    assert derive(config(), FACTS, LAPTOP)["threads"] == 4
+    assert derive_values(config(), FACTS, LAPTOP)["threads"] == 4
 
 
 def test_limits_count() -> None:
-    assert derive(config(limit_train_batches=0.5), FACTS, LAPTOP)["steps_per_epoch"] == 11
-    assert derive(config(limit_train_batches=3), FACTS, LAPTOP)["steps_per_epoch"] == 3
-    assert derive(config(max_steps=100), FACTS, LAPTOP)["total_steps"] == 100
+    assert derive_values(config(limit_train_batches=0.5), FACTS, LAPTOP)["steps_per_epoch"] == 11
+    assert derive_values(config(limit_train_batches=3), FACTS, LAPTOP)["steps_per_epoch"] == 3
+    assert derive_values(config(max_steps=100), FACTS, LAPTOP)["total_steps"] == 100
 
 
 def test_auto_devices() -> None:
-    assert derive(config(devices="auto"), FACTS, BOX)["world_size"] == 4
-    assert derive(config(devices="auto"), FACTS, LAPTOP)["world_size"] == 1
+    assert derive_values(config(devices="auto"), FACTS, BOX)["world_size"] == 4
+    assert derive_values(config(devices="auto"), FACTS, LAPTOP)["world_size"] == 1
 
 
 def test_somebody_elses_data() -> None:
-    derived = derive(config(), None, LAPTOP)
+    derived = derive_values(config(), None, LAPTOP)
     assert derived["per_device_batch"] == 64
     assert derived["steps_per_epoch"] is derived["num_classes"] is None
 
@@ -125,19 +125,19 @@ MESSAGES = {
 def test_message(name: str) -> None:
     cfg, machine, message = MESSAGES[name]
     with pytest.raises(MLScaleError) as caught:
-        derive(cfg, FACTS, machine)
+        derive_values(cfg, FACTS, machine)
     assert str(caught.value) == message
 
 
 def test_all_at_once() -> None:
     with pytest.raises(MLScaleError) as caught:
-        derive(config(batch=63, devices=8, accelerator="gpu"), FACTS, BOX)
+        derive_values(config(batch=63, devices=8, accelerator="gpu"), FACTS, BOX)
     assert str(caught.value).count("fix:") == 2
 
 
 def test_a_batch_has_samples() -> None:
     with pytest.raises(MLScaleError, match="at least one sample"):
-        derive(config(accumulate_grad_batches=0), FACTS, LAPTOP)
+        derive_values(config(accumulate_grad_batches=0), FACTS, LAPTOP)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_batch_has_samples() -> None:
 def test_what_an_epoch_holds(choices: dict[str, Any], steps: int) -> None:
     cfg = config()
     cfg.data.update(choices)
-    assert derive(cfg, FACTS, LAPTOP)["steps_per_epoch"] == steps
+    assert derive_values(cfg, FACTS, LAPTOP)["steps_per_epoch"] == steps
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_keys_at_the_top(key: str, value: Any, what: str) -> None:
     cfg = config()
     cfg[key] = value
     with pytest.raises(MLScaleError, match=what):
-        derive(cfg, FACTS, LAPTOP)
+        derive_values(cfg, FACTS, LAPTOP)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_settings_of_a_precision(key: str, value: float, why: str) -> None:
     cfg = config()
     cfg.precision[key] = value
     with pytest.raises(MLScaleError, match=rf"precision\.{key} is ") as caught:
-        derive(cfg, FACTS, LAPTOP)
+        derive_values(cfg, FACTS, LAPTOP)
     assert caught.value.why == why
     assert caught.value.fix.startswith(f"precision.{key}=")
 
@@ -191,14 +191,14 @@ def test_one_process_alone() -> None:
     cfg = config(devices=2)
     cfg.strategy = {"_target_": "mlscale.train.strategies.single"}
     with pytest.raises(MLScaleError, match="strategy=single runs one process, and 2 are asked for"):
-        derive(cfg, FACTS, LAPTOP)
+        derive_values(cfg, FACTS, LAPTOP)
     cfg.trainer.devices = 1
-    assert derive(cfg, FACTS, LAPTOP)["world_size"] == 1
+    assert derive_values(cfg, FACTS, LAPTOP)["world_size"] == 1
 
 
 def test_an_epoch_that_makes_no_batch() -> None:
     cfg = config()
     cfg.data.epoch_samples = 50
     with pytest.raises(MLScaleError, match="an epoch of 50 samples makes no batch of 64") as caught:
-        derive(cfg, FACTS, LAPTOP)
+        derive_values(cfg, FACTS, LAPTOP)
     assert caught.value.where == "data.epoch_samples"

@@ -4,32 +4,32 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlscale.config.documented_fields import read, shipped
+from mlscale.config.documented_fields import get_shipped_fields, read_option_files
 
 
 def test_a_field_is_its_comment() -> None:
-    field = shipped().get("data.batch_size", "mlscale.data.Digits")
+    field = get_shipped_fields().find_field("data.batch_size", "mlscale.data.Digits")
     assert field is not None
     assert (field.word, field.text, field.default) == ("int", "global, over all devices and accumulation", 64)
-    seed = shipped().top["seed"]
+    seed = get_shipped_fields().top["seed"]
     assert (seed.word, seed.default) == ("int", 0)
 
 
 def test_a_field_of_another_target_is_another_field() -> None:
-    assert shipped().get("data.val_fraction", "mlscale.data.Digits") is None
-    assert shipped().get("data.val_fraction", "mlscale.data.ImageFolder") is not None
-    assert shipped().get("data.batch_size", "my_package.Data") is None
+    assert get_shipped_fields().find_field("data.val_fraction", "mlscale.data.Digits") is None
+    assert get_shipped_fields().find_field("data.val_fraction", "mlscale.data.ImageFolder") is not None
+    assert get_shipped_fields().find_field("data.batch_size", "my_package.Data") is None
 
 
 def test_of_several_files_the_one_that_names_a_type_tells_it() -> None:
     """precision/auto.yaml, the first by name, has an interpolation there."""
-    field = shipped().get("precision.memory_format")
+    field = get_shipped_fields().find_field("precision.memory_format")
     assert field is not None
     assert field.word == "one of channels_last, channels_last_3d"
 
 
 def test_every_shipped_file_says_what_it_is_for() -> None:
-    options = shipped().options
+    options = get_shipped_fields().options
     assert len(options) > 30
     assert [f"{option.group}/{option.name}" for option in options if not option.summary] == []
 
@@ -40,7 +40,7 @@ def test_every_own_key_of_a_shipped_file_that_is_no_interpolation_names_its_type
 
     bare = [
         field.path
-        for option in shipped().options
+        for option in get_shipped_fields().options
         if option.target and option.target.startswith("mlscale.")
         for field in option.fields
         if plain(field.default) and field.type is None
@@ -56,7 +56,7 @@ def test_reading(tmp_path: Path) -> None:
         "inner:\n  a: x#y  # str: with a hash\nother: ???  # the same\nfree: 1\nlist: [1, 2]  # list[int]\n"
     )
     (folder / "broken.yaml").write_text("a: [")
-    (option,) = read([tmp_path]).options
+    (option,) = read_option_files([tmp_path]).options
     assert (option.group, option.name, option.package, option.target) == ("model", "mine", "model", "my.Net")
     assert option.summary == "My net, twice."
     found = {field.path: (field.word, field.text, field.default) for field in option.fields}

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from mlscale.config.checks.check import check
-from mlscale.config.composition.argv import parse
-from mlscale.config.composition.compose import compose
-from mlscale.config.composition.origin import origin_of
+from mlscale.config.checks.check import check_config
+from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.compose import compose_config
+from mlscale.config.composition.origin import create_origin_lookup
 from mlscale.errors import MLScaleError
 
 
 def problems(*overrides: str) -> list[MLScaleError]:
-    request = parse("train", overrides)
-    origin = origin_of("train", request.overrides, request.roots)
-    return check(compose(request), groups=request.roots.groups, origin=origin)
+    request = parse_request("train", overrides)
+    origin = create_origin_lookup("train", request.overrides, request.roots)
+    return check_config(compose_config(request), groups=request.roots.groups, origin=origin)
 
 
 @pytest.mark.parametrize(

@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from mlscale.config.composition.argv import parse
-from mlscale.config.composition.compose import compose
+from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.compose import compose_config
 from mlscale.config.composition.roots import find_roots
-from mlscale.config.json_schema import DRAFT, dump, json_schema
+from mlscale.config.json_schema import DRAFT, build_json_schema, dump_schema
 
 
 @cache
 def schema() -> dict[str, Any]:
-    return json_schema(find_roots())
+    return build_json_schema(find_roots())
 
 
 def problems(*overrides: str) -> list[str]:
     jsonschema = pytest.importorskip("jsonschema")
-    tree = OmegaConf.to_container(compose(parse("train", overrides)))
+    tree = OmegaConf.to_container(compose_config(parse_request("train", overrides)))
     validator = jsonschema.Draft202012Validator(schema())
     return sorted(".".join(map(str, error.path)) or "(top)" for error in validator.iter_errors(tree))
 
@@ -30,7 +30,7 @@ def test_is_a_schema() -> None:
     assert schema()["$schema"] == DRAFT
     jsonschema = pytest.importorskip("jsonschema")
     jsonschema.Draft202012Validator.check_schema(schema())
-    assert dump(schema()).startswith("{")
+    assert dump_schema(schema()).startswith("{")
 
 
 def test_descriptions_and_types_come_from_the_yaml() -> None:

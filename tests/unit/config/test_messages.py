@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mlscale.config.checks.check import check
-from mlscale.config.composition.argv import parse
-from mlscale.config.composition.compose import compose
-from mlscale.config.composition.origin import origin_of
+from mlscale.config.checks.check import check_config
+from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.compose import compose_config
+from mlscale.config.composition.origin import create_origin_lookup
 
 OWN = {
     "shop.py": "class Net:\n    def __init__(self, hidden: int, depth: int = 2) -> None: ...\n",
@@ -651,9 +651,9 @@ def test_message(folder: Path, monkeypatch: pytest.MonkeyPatch, typed: str, mess
     monkeypatch.setenv("TEXT", "ten")
     monkeypatch.setenv("NUMBER", "5")
     monkeypatch.setenv("LONG", "hunter2-hunter2")
-    request = parse("train", shlex.split(typed))
-    origin = origin_of("train", request.overrides, request.roots)
-    problems = check(compose(request), groups=request.roots.groups, origin=origin)
+    request = parse_request("train", shlex.split(typed))
+    origin = create_origin_lookup("train", request.overrides, request.roots)
+    problems = check_config(compose_config(request), groups=request.roots.groups, origin=origin)
     assert "\n\n".join(map(str, problems)) == message.strip("\n")
 
 

@@ -8,7 +8,14 @@ from omegaconf import DictConfig
 from mlscale import api
 from mlscale.assembly.build import build
 from mlscale.config.composition.roots import find_roots
-from mlscale.config.metric_choice import BEST_OF_KIND, follow_own_metrics, is_set, judged_by, kept_choice, unclear
+from mlscale.config.metric_choice import (
+    BEST_OF_KIND,
+    check_metric_direction,
+    derive_metric,
+    follow_own_metrics,
+    is_set,
+    reuse_choice,
+)
 
 _THEIRS = [
     "task._target_=pytorch_lightning.demos.boring_classes.BoringModel",
@@ -46,15 +53,15 @@ def config(*words: str) -> DictConfig:
 )
 def test_what_judges_a_run(words: list[str], metric: str | None, mode: str | None) -> None:
     cfg = config(*words)
-    assert judged_by(cfg) == {"metric": metric, "mode": mode}
+    assert derive_metric(cfg) == {"metric": metric, "mode": mode}
     assert is_set(cfg, "metric") == any("metric=" in word or "debug=" in word for word in words)
-    assert not list(unclear(cfg))
+    assert not list(check_metric_direction(cfg))
 
 
 @pytest.mark.parametrize("recipe", sorted(find_roots().files["recipe"]))
 def test_every_recipe_is_judged_by_something_and_leaves_the_mode_to_it(recipe: str) -> None:
     cfg = config(f"recipe={recipe}")
-    assert judged_by(cfg)["metric"] == BEST_OF_KIND[build(cfg.task, "task", _partial_=True).func.kind]
+    assert derive_metric(cfg)["metric"] == BEST_OF_KIND[build(cfg.task, "task", _partial_=True).func.kind]
     assert not is_set(cfg, "mode")
 
 
@@ -70,10 +77,10 @@ def test_every_recipe_is_judged_by_something_and_leaves_the_mode_to_it(recipe: s
     ],
 )
 def test_a_direction_that_nothing_tells_is_asked_for(words: list[str], where: str, fix: str) -> None:
-    (problem,) = unclear(config(*words))
+    (problem,) = check_metric_direction(config(*words))
     assert (problem.where, problem.fix) == (where, fix)
     for override in fix.split(" or "):
-        assert not list(unclear(config(*words, override)))
+        assert not list(check_metric_direction(config(*words, override)))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +93,7 @@ def test_a_direction_that_nothing_tells_is_asked_for(words: list[str], where: st
 )
 def test_a_callback_with_a_metric_of_its_own_has_its_direction(words: list[str], mode: str) -> None:
     cfg = config("callbacks=[default,early_stopping]", *words)
-    cfg.derived.update(judged_by(cfg))
+    cfg.derived.update(derive_metric(cfg))
     follow_own_metrics(cfg)
     assert cfg.callbacks.early_stopping.mode == mode
     assert cfg.callbacks.checkpoint.mode == "max"
@@ -94,6 +101,6 @@ def test_a_callback_with_a_metric_of_its_own_has_its_direction(words: list[str],
 
 def test_an_earlier_choice_is_kept_where_the_config_leaves_it_open() -> None:
     before = {"metric": "val_f1", "mode": "max", "threads": 1}
-    assert kept_choice(config(*_THEIRS), before) == {"metric": "val_f1", "mode": "max"}
-    assert kept_choice(config(*_THEIRS, "metric=val_f1"), before) == {"mode": "max"}
-    assert kept_choice(config(*_THEIRS), {"metric": None}) == {}
+    assert reuse_choice(config(*_THEIRS), before) == {"metric": "val_f1", "mode": "max"}
+    assert reuse_choice(config(*_THEIRS, "metric=val_f1"), before) == {"mode": "max"}
+    assert reuse_choice(config(*_THEIRS), {"metric": None}) == {}

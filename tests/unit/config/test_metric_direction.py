@@ -2,7 +2,13 @@
 
 import pytest
 
-from mlscale.config.metric_direction import choose, direction, loss_among, nearest_metric, stage
+from mlscale.config.metric_direction import (
+    choose_metric,
+    find_nearest_metric,
+    find_total_loss,
+    get_stage,
+    infer_direction,
+)
 
 _MIN = (
     "val_loss", "valLoss", "valloss", "val/dice_loss", "loss/validation", "val/top1_error", "val_err1", "nll",
@@ -18,17 +24,17 @@ _MAX = (
 
 @pytest.mark.parametrize("name", _MIN)
 def test_less_is_better(name: str) -> None:
-    assert direction(name) == "min"
+    assert infer_direction(name) == "min"
 
 
 @pytest.mark.parametrize("name", _MAX)
 def test_more_is_better(name: str) -> None:
-    assert direction(name) == "max"
+    assert infer_direction(name) == "max"
 
 
 @pytest.mark.parametrize("name", ["val/foo", "x", "epoch", "lr", ""])
 def test_a_name_that_does_not_tell(name: str) -> None:
-    assert direction(name) is None
+    assert infer_direction(name) is None
 
 
 @pytest.mark.parametrize(
@@ -46,12 +52,12 @@ def test_a_name_that_does_not_tell(name: str) -> None:
     ],
 )
 def test_what_people_measure_comes_before_the_loss(logged: list[str], chosen: str | None) -> None:
-    assert choose(logged) == choose(logged[::-1]) == chosen
+    assert choose_metric(logged) == choose_metric(logged[::-1]) == chosen
 
 
 def test_a_mode_that_is_set_leaves_metrics_of_that_direction() -> None:
-    assert choose(["val_acc", "val_loss"], "min") == "val_loss"
-    assert choose(["val_loss"], "max") is None
+    assert choose_metric(["val_acc", "val_loss"], "min") == "val_loss"
+    assert choose_metric(["val_loss"], "max") is None
 
 
 @pytest.mark.parametrize(
@@ -65,15 +71,15 @@ def test_a_mode_that_is_set_leaves_metrics_of_that_direction() -> None:
     ],
 )
 def test_the_nearest_is_of_the_same_stage(meant: str, logged: list[str], found: str | None) -> None:
-    assert nearest_metric(meant, logged) == found
+    assert find_nearest_metric(meant, logged) == found
 
 
 def test_the_loss_of_a_validation() -> None:
-    assert loss_among(["train/loss", "val/loss/box", "val/loss/total", "val_acc"]) == "val/loss/total"
-    assert loss_among(["train/loss", "val_acc"]) is None
+    assert find_total_loss(["train/loss", "val/loss/box", "val/loss/total", "val_acc"]) == "val/loss/total"
+    assert find_total_loss(["train/loss", "val_acc"]) is None
 
 
 def test_the_stage_is_read_from_the_name() -> None:
-    assert [stage(name) for name in ("validation_loss", "val/x", "ptl/val_accuracy", "train_loss", "loss")] == [
+    assert [get_stage(name) for name in ("validation_loss", "val/x", "ptl/val_accuracy", "train_loss", "loss")] == [
         "val", "val", "val", "train", None,
     ]  # fmt: skip

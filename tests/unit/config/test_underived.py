@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from mlscale.config.underived import underived
+from mlscale.config.underived import check_underived
 
 
 def config(task: str = "mlscale.tasks.Classification") -> DictConfig:
@@ -29,9 +29,9 @@ def config(task: str = "mlscale.tasks.Classification") -> DictConfig:
     ],
 )
 def test_each_key_that_is_not_known(known: dict[str, int | None], fixes: list[str]) -> None:
-    assert [problem.fix for problem in underived(config(), known)] == fixes
+    assert [problem.fix for problem in check_underived(config(), known)] == fixes
 
 
 def test_a_part_that_nobody_takes_needs_nothing() -> None:
     own = config(task="pytorch_lightning.LightningModule")
-    assert not list(underived(own, {"num_classes": None, "total_steps": None}))
+    assert not list(check_underived(own, {"num_classes": None, "total_steps": None}))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mlscale.data.data_facts import DataFacts, described
+from mlscale.data.data_facts import DataFacts, describe_facts
 
 SIZES: dict[str, Any] = {"train_samples": 4, "val_samples": 2, "version": "0"}
 
@@ -24,4 +24,4 @@ SIZES: dict[str, Any] = {"train_samples": 4, "val_samples": 2, "version": "0"}
     ],
 )
 def test_words(facts: DataFacts, words: str) -> None:
-    assert described(asdict(facts)) == words
+    assert describe_facts(asdict(facts)) == words

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from mlscale.data import DatasetData, ImageFolder, TableFiles, TextFiles, TextTable, WebDataset
-from mlscale.data.class_labels import digest_labels
+from mlscale.data.class_labels import compute_label_digest
 from mlscale.data.data_module import OrderedData
 from mlscale.data.shards.member_digests import record_digests
 from mlscale.data.shards.shard_paths import find_shards
@@ -24,7 +24,7 @@ SIZE = (64, 64)
 
 def relabel(folder: Path, extension: str, content: bytes, data: Callable[[], OrderedData]) -> None:
     """Write another label over that of a sample: one where the data version, which reads some blocks, is the same."""
-    version = data()._stream("train")[2]
+    version = data()._open_stream("train")[2]
     shard = folder / "000.tar"
     before = shard.read_bytes()
     with tarfile.open(shard) as tar:
@@ -34,7 +34,7 @@ def relabel(folder: Path, extension: str, content: bytes, data: Callable[[], Ord
         if old == content or len(old) != len(content):
             continue
         shard.write_bytes(before[: member.offset_data] + content + before[member.offset_data + member.size :])
-        if data()._stream("train")[2] == version:
+        if data()._open_stream("train")[2] == version:
             return
     raise AssertionError("the data version covers every label")
 
@@ -143,8 +143,8 @@ def test_what_prepare_records_does_not_change_the_digest_of_masks(tmp_path: Path
 
 def test_golden_digests() -> None:
     """Checkpoints hold them."""
-    assert digest_labels(np.array([0, 1, 2])) == GOLDEN[0]
-    assert digest_labels(np.array([[0, 1], [1, 1]], np.uint8), ["a", "b"]) == GOLDEN[1]
+    assert compute_label_digest(np.array([0, 1, 2])) == GOLDEN[0]
+    assert compute_label_digest(np.array([[0, 1], [1, 1]], np.uint8), ["a", "b"]) == GOLDEN[1]
 
 
 GOLDEN = ("7e7e00c96e7cd420", "26f43774bf198f05")

@@ -30,7 +30,7 @@ from mlscale.data import (
 from mlscale.data.array_data import MemoryData
 from mlscale.data.builtin.image_sets import DEBIAN_FASHION_MNIST
 from mlscale.data.data_module import OrderedData
-from mlscale.data.order.batch_plan import Layout
+from mlscale.data.order.batch_plan import BatchLayout
 from mlscale.errors import MLScaleError
 from tests.unit.data.conftest import picture, write_masked, write_shards, write_tar
 
@@ -204,7 +204,7 @@ _WHOLE: dict[tuple[str, str], Seen] = {}
 
 def _weights(data: OrderedData, path: Path) -> Path:
     if not path.exists():
-        samples = data._stream("train")[1]
+        samples = data._open_stream("train")[1]
         keys = [f"train/{i}" for i in range(samples)] if isinstance(data, DatasetData) else _keys(data, samples)
         path.write_text("key,weight\n" + "".join(f"{key},{1 + i % 3}\n" for i, key in enumerate(keys)))
     return path
@@ -212,12 +212,12 @@ def _weights(data: OrderedData, path: Path) -> Path:
 
 def _keys(data: Any, samples: int) -> list[str]:
     rows = data._splits["train"]
-    return [rows.key(i) for i in range(samples)] if isinstance(data, MemoryData) else list(rows.keys(range(samples)))
+    return [rows.get_key(i) for i in range(samples)] if isinstance(data, MemoryData) else list(rows.list_keys(range(samples)))
 
 
-def on(data: OrderedData, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> OrderedData:
+def on(data: OrderedData, layout: BatchLayout, monkeypatch: pytest.MonkeyPatch) -> OrderedData:
     """The data as a rank of a layout has it; the layout comes from a trainer otherwise."""
-    monkeypatch.setattr(data, "_layout", lambda: layout)
+    monkeypatch.setattr(data, "_build_layout", lambda: layout)
     return data
 
 
@@ -277,7 +277,7 @@ class TestPromises:
         self, make: Callable[..., OrderedData], whole: Seen, monkeypatch: pytest.MonkeyPatch, ranks: int, passes: int
     ) -> None:
         """Put together, what ranks and forward passes see is the batch of one process, to the bit."""
-        layouts = [Layout(BATCH, ranks, rank, passes) for rank in range(ranks)]
+        layouts = [BatchLayout(BATCH, ranks, rank, passes) for rank in range(ranks)]
         loaders = [on(make(), layout, monkeypatch).train_dataloader() for layout in layouts]
         seen: Seen = []
         for _ in range(2):
@@ -293,7 +293,7 @@ class TestPromises:
             ranks = 1 + number % 2
             parts = []
             for rank in range(ranks):
-                data = on(make(), Layout(BATCH, ranks, rank), monkeypatch)
+                data = on(make(), BatchLayout(BATCH, ranks, rank), monkeypatch)
                 data.load_state_dict(state)
                 parts.append(next(iter(data.train_dataloader())))
                 after = data.state_dict()

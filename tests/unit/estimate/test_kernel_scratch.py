@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.profiler import ProfilerActivity, profile
 
-from mlscale.estimate.kernel_scratch import _of_convolution, cpu_scratch
-from mlscale.estimate.live_tensors import Live
+from mlscale.estimate.kernel_scratch import _estimate_convolution_scratch, estimate_cpu_scratch
+from mlscale.estimate.live_tensors import LiveTensorMode
 
 pytestmark = pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available(),  # type: ignore[no-untyped-call]
@@ -33,7 +33,7 @@ def allocated(call: Callable[[], Any]) -> int:
 
 
 def counted(call: Callable[[], Any]) -> int:
-    with Live(cpu_scratch) as live:
+    with LiveTensorMode(estimate_cpu_scratch) as live:
         kept = call()
     del kept
     return int(live.peak)
@@ -93,11 +93,11 @@ def test_other_convolutions(layer: nn.Module, shape: tuple[int, ...]) -> None:
 def test_it_is_measured_once_and_whatever_is_drawn_stays() -> None:
     layer, x = nn.Conv2d(4, 4, 3), torch.randn(2, 4, 9, 9)
     torch.manual_seed(3)
-    with FakeTensorMode() as fake, Live(cpu_scratch):
+    with FakeTensorMode() as fake, LiveTensorMode(estimate_cpu_scratch):
         nn.functional.conv2d(fake.from_tensor(x), torch.empty(4, 4, 3, 3))
-        misses = _of_convolution.cache_info().misses
+        misses = _estimate_convolution_scratch.cache_info().misses
         nn.functional.conv2d(fake.from_tensor(x), torch.empty(4, 4, 3, 3))
-    assert _of_convolution.cache_info().misses == misses
+    assert _estimate_convolution_scratch.cache_info().misses == misses
     drawn = torch.rand(1)
     torch.manual_seed(3)
     assert torch.equal(drawn, torch.rand(1))

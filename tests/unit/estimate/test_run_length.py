@@ -4,34 +4,34 @@ from typing import Any
 
 import pytest
 
-from mlscale.estimate.run_length import Plan, limited, plan
+from mlscale.estimate.run_length import RunLength, compute_run_length, limit_batches
 
 
 @pytest.mark.parametrize(
     ("trainer", "found"),
     [
-        ({}, Plan(220, 10, 10, 6)),
-        ({"limit_val_batches": 2}, Plan(220, 10, 10, 2)),
-        ({"limit_val_batches": 0}, Plan(220, 10, 0, 0)),
-        ({"limit_val_batches": 0.5}, Plan(220, 10, 10, 3)),
-        ({"check_val_every_n_epoch": 3}, Plan(220, 10, 3, 6)),
-        ({"val_check_interval": 0.25}, Plan(220, 10, 40, 6)),
-        ({"val_check_interval": 11}, Plan(220, 10, 20, 6)),
-        ({"val_check_interval": 50, "check_val_every_n_epoch": None}, Plan(220, 10, 4, 6)),
+        ({}, RunLength(220, 10, 10, 6)),
+        ({"limit_val_batches": 2}, RunLength(220, 10, 10, 2)),
+        ({"limit_val_batches": 0}, RunLength(220, 10, 0, 0)),
+        ({"limit_val_batches": 0.5}, RunLength(220, 10, 10, 3)),
+        ({"check_val_every_n_epoch": 3}, RunLength(220, 10, 3, 6)),
+        ({"val_check_interval": 0.25}, RunLength(220, 10, 40, 6)),
+        ({"val_check_interval": 11}, RunLength(220, 10, 20, 6)),
+        ({"val_check_interval": 50, "check_val_every_n_epoch": None}, RunLength(220, 10, 4, 6)),
     ],
 )
-def test_validations(trainer: dict[str, Any], found: Plan) -> None:
-    assert plan(trainer, 22, 220, 6) == found
+def test_validations(trainer: dict[str, Any], found: RunLength) -> None:
+    assert compute_run_length(trainer, 22, 220, 6) == found
 
 
 def test_a_part_of_an_epoch_counts_as_one() -> None:
-    assert plan({}, 22, 30, 6) == Plan(30, 2, 1, 6)
+    assert compute_run_length({}, 22, 30, 6) == RunLength(30, 2, 1, 6)
 
 
 def test_a_run_without_an_end_has_no_plan() -> None:
-    assert plan({}, 22, None, 6) is None
-    assert plan({}, None, 220, 6) is None
+    assert compute_run_length({}, 22, None, 6) is None
+    assert compute_run_length({}, None, 220, 6) is None
 
 
 def test_limits() -> None:
-    assert [limited(limit, 10) for limit in (None, 3, 30, 0.25, 0.01, 0, 0.0)] == [10, 3, 10, 2, 1, 0, 0]
+    assert [limit_batches(limit, 10) for limit in (None, 3, 30, 0.25, 0.01, 0, 0.0)] == [10, 3, 10, 2, 1, 0, 0]

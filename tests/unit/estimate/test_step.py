@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from mlscale.errors import MLScaleError
-from mlscale.estimate.live_tensors import Live
-from mlscale.estimate.step import Loop, two_steps
+from mlscale.estimate.live_tensors import LiveTensorMode
+from mlscale.estimate.step import StepSettings, run_two_steps
 
 
 class Task(pl.LightningModule):
@@ -30,7 +30,7 @@ class Task(pl.LightningModule):
 def test_as_lightning_steps() -> None:
     x = torch.arange(24.0).reshape(6, 4) / 24
     ours, theirs = Task(), Task()
-    two_steps(ours, [x], Loop(passes=2, clip=0.5), Live())
+    run_two_steps(ours, [x], StepSettings(passes=2, clip=0.5), LiveTensorMode())
     trainer = pl.Trainer(
         accelerator="cpu",
         max_steps=2,
@@ -48,19 +48,19 @@ def test_as_lightning_steps() -> None:
 
 
 def test_half_precision_weights() -> None:
-    task, live = Task(), Live()
-    two_steps(task, [torch.ones(6, 4)], Loop("bf16-true"), live)
+    task, live = Task(), LiveTensorMode()
+    run_two_steps(task, [torch.ones(6, 4)], StepSettings("bf16-true"), live)
     assert task.layer.weight.dtype == torch.bfloat16
-    assert live.at_peak()["parameters"] == 2 * (8 + 2)
+    assert live.split_peak()["parameters"] == 2 * (8 + 2)
 
 
 @pytest.mark.parametrize(
     ("task", "loop", "what"),
     [
-        (Task(automatic=False), Loop(), "the task drives its optimizers itself"),
-        (Task(), Loop("transformer-engine"), "memory of precision transformer-engine is not known"),
+        (Task(automatic=False), StepSettings(), "the task drives its optimizers itself"),
+        (Task(), StepSettings("transformer-engine"), "memory of precision transformer-engine is not known"),
     ],
 )
-def test_what_it_does_not_do(task: Task, loop: Loop, what: str) -> None:
+def test_what_it_does_not_do(task: Task, loop: StepSettings, what: str) -> None:
     with pytest.raises(MLScaleError, match=what):
-        two_steps(task, [torch.ones(6, 4)], loop, Live())
+        run_two_steps(task, [torch.ones(6, 4)], loop, LiveTensorMode())

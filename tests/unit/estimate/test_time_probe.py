@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from mlscale.estimate import time_probe as probe
-from mlscale.estimate.run_length import Plan
-from mlscale.estimate.time_probe import Clock, Epoch, Timing
+from mlscale.estimate.run_length import RunLength
+from mlscale.estimate.time_probe import Clock, EpochMoments, Timing
 
 
 def timing(**values: Any) -> Timing:
@@ -19,8 +19,8 @@ def timing(**values: Any) -> Timing:
     return Timing(**usual | values)
 
 
-def epoch(start: float, passes: list[float], validation: list[float], end: float) -> Epoch:
-    made = Epoch(start)
+def epoch(start: float, passes: list[float], validation: list[float], end: float) -> EpochMoments:
+    made = EpochMoments(start)
     made.passes, made.validation, made.end = passes, validation, end
     return made
 
@@ -28,7 +28,7 @@ def epoch(start: float, passes: list[float], validation: list[float], end: float
 def test_the_first_epoch_warms_up_and_is_left_out() -> None:
     slow = epoch(0, [5, 9], [10, 15], 20)
     steady = [epoch(20, [21, 22, 23], [24, 26], 27), epoch(27, [28, 29, 30], [31, 33], 34)]
-    found = probe.summarised([slow, *steady], all_passes=30)
+    found = probe.summarise_timing([slow, *steady], all_passes=30)
     assert (found.pass_s, found.validation_s) == (1.0, 2.0)
     assert found.epoch_s == 0.0  # 7 s, of which 3 passes and 2 batches of validation took 7
     assert (found.epochs, found.passes, found.validation_batches, found.all_passes) == (3, 3, 2, 30)
@@ -37,24 +37,24 @@ def test_the_first_epoch_warms_up_and_is_left_out() -> None:
 def test_how_steady_it_was() -> None:
     steady = epoch(0, [0, 1, 2, 3, 4], [], 4)
     slower = epoch(4, [4, 5, 6, 8, 10], [], 10)  # twice as slow in its second half
-    assert probe.summarised([steady, steady, steady]).spread == 0.0
-    assert probe.summarised([steady, steady, slower]).spread == pytest.approx((2 - 1) / 2 / 1.25)
+    assert probe.summarise_timing([steady, steady, steady]).spread == 0.0
+    assert probe.summarise_timing([steady, steady, slower]).spread == pytest.approx((2 - 1) / 2 / 1.25)
 
 
 def test_one_epoch_of_one_pass_is_all_epoch() -> None:
-    found = probe.summarised([epoch(0, [2], [], 3)])
+    found = probe.summarise_timing([epoch(0, [2], [], 3)])
     assert (found.pass_s, found.validation_s, found.epoch_s) == (0.0, 0.0, 3.0)
 
 
 def test_a_whole_run() -> None:
-    work = Plan(passes=1000, epochs=10, validations=10, validation_batches=5)
-    assert probe.whole(timing(), work, once=3.0) == pytest.approx(3 + 100 + 10 + 5)
+    work = RunLength(passes=1000, epochs=10, validations=10, validation_batches=5)
+    assert probe.estimate_run_seconds(timing(), work, startup_seconds=3.0) == pytest.approx(3 + 100 + 10 + 5)
 
 
 def test_what_is_slower_the_first_time() -> None:
     first = timing(epochs=1, passes=3, validation_batches=2)
-    assert probe.startup(4.0, first, timing()) == pytest.approx(4 - (0.3 + 0.4 + 0.5))
-    assert probe.startup(0.1, first, timing()) == 0.0
+    assert probe.estimate_startup_seconds(4.0, first, timing()) == pytest.approx(4 - (0.3 + 0.4 + 0.5))
+    assert probe.estimate_startup_seconds(0.1, first, timing()) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -71,14 +71,14 @@ def test_what_is_slower_the_first_time() -> None:
 def test_how_long_a_probe_is(
     seconds: float, passes: int | None, validation: int | None, of: int, found: tuple[int, int]
 ) -> None:
-    assert probe.limits(timing(), seconds, passes, validation, of) == found
+    assert probe.limit_probe_epoch(timing(), seconds, passes, validation, of) == found
 
 
 def test_a_batch_that_does_not_fit_is_extrapolated_from_two_that_do() -> None:
-    assert probe.batches_to_probe(64, lambda size: True) == [64]
-    assert probe.batches_to_probe(64, lambda size: size <= 20) == [8, 16]
-    assert probe.batches_to_probe(64, lambda size: size < 2) == []
-    large = probe.at_batch((8, timing(pass_s=0.3)), (16, timing(pass_s=0.5)), 64)
+    assert probe.choose_probe_batches(64, lambda size: True) == [64]
+    assert probe.choose_probe_batches(64, lambda size: size <= 20) == [8, 16]
+    assert probe.choose_probe_batches(64, lambda size: size < 2) == []
+    large = probe.extrapolate_timing((8, timing(pass_s=0.3)), (16, timing(pass_s=0.5)), 64)
     assert large.pass_s == pytest.approx(0.5 + 48 * 0.2 / 8)
     assert large.validation_s == 0.2
 
@@ -119,7 +119,7 @@ def test_the_clock_reads_a_fit(tmp_path: Path) -> None:
     start = time.perf_counter()
     trainer.fit(Sleepy(), data, data)
     seconds = time.perf_counter() - start
-    found = probe.read(path)
+    found = probe.read_timing(path)
     assert (found.epochs, found.passes, found.validation_batches) == (2, 5, 4)
     assert (found.all_passes, found.all_validation_batches) == (8, 8)
     assert found.pass_s > 0.02

@@ -12,45 +12,45 @@ import sklearn.metrics as sk
 import torch
 from numpy.typing import NDArray
 
-from mlscale.atomic_files import plain
+from mlscale.atomic_files import convert_to_json
 from mlscale.errors import MLScaleError
 from mlscale.evaluate import slices
-from mlscale.evaluate.model_comparison import compare
-from mlscale.evaluate.multilabel_report import micro_f1
-from mlscale.evaluate.sample_collector import About, Gather, Gathered
-from mlscale.evaluate.task_report import judge
-from mlscale.report import Figure, Picture, Table
-from mlscale.report.html import page
+from mlscale.evaluate.model_comparison import compare_models
+from mlscale.evaluate.multilabel_report import compute_micro_f1
+from mlscale.evaluate.sample_collector import CollectedSamples, SampleCollector, TaskInfo
+from mlscale.evaluate.task_report import build_task_report
+from mlscale.report import Figure, ImageBlock, TableBlock
+from mlscale.report.html import render_page
 
 NAMES = ("ant", "bee", "cat", "dog")
 
 
-def classified(seed: int = 0, n: int = 400, k: int = 4, noise: float = 1.5) -> Gathered:
+def classified(seed: int = 0, n: int = 400, k: int = 4, noise: float = 1.5) -> CollectedSamples:
     """Samples of k classes; the last class is the hardest."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, k, n)
     strength = np.where(y == k - 1, 1.0, 3.0)
     logits = np.eye(k)[y] * strength[:, None] + np.random.default_rng(seed + 1).normal(size=(n, k)) * noise
-    gather = Gather(About("classification", NAMES[:k]), brightness=True)
+    gather = SampleCollector(TaskInfo("classification", NAMES[:k]), brightness=True)
     x = torch.from_numpy(rng.random((n, 3, 5, 5)).astype(np.float32))
-    gather.take(
+    gather.collect_batch(
         {"logits": torch.from_numpy(logits)}, {"x": x, "y": torch.from_numpy(y), "key": [f"s{i}" for i in range(n)]}
     )
-    return gather.finish()
+    return gather.collect_samples()
 
 
 def shown(figures: Any) -> str:
     """The page of these figures; fails where one can't be drawn."""
-    return page("t", "s", True, {}, {}, figures)
+    return render_page("t", "s", True, {}, {}, figures)
 
 
-def table(figures: Any, title: str) -> Table:
-    return next(each for each in figures if isinstance(each, Table) and title in each.title)
+def table(figures: Any, title: str) -> TableBlock:
+    return next(each for each in figures if isinstance(each, TableBlock) and title in each.title)
 
 
 def test_a_classifier() -> None:
     gathered = classified()
-    told = judge(gathered)
+    told = build_task_report(gathered)
     truth, predicted = gathered.columns["truth"], gathered.columns["predicted"]
     figures = told.metrics
     assert figures["accuracy"] == pytest.approx(sk.accuracy_score(truth, predicted))
@@ -72,42 +72,44 @@ def test_a_classifier() -> None:
         assert each["f1"]["value"] == pytest.approx(f1[number])
         assert each["f1"]["low"] <= each["f1"]["value"] <= each["f1"]["high"]
     assert told.remarks[0].startswith("the worst class is dog")
-    sheet = next(each for each in told.figures if isinstance(each, Picture))
+    sheet = next(each for each in told.blocks if isinstance(each, ImageBlock))
     assert sheet.png.startswith(b"\x89PNG")
-    html = shown(told.figures)
+    html = shown(told.blocks)
     assert "data:image/png;base64," in html
     assert "Confusion matrix" in html
-    json.dumps(plain(told.details))
+    json.dumps(convert_to_json(told.details))
 
 
 def test_two_classes_have_a_threshold_and_one_class_has_not() -> None:
     gathered = classified(k=2)
-    figures = judge(gathered).metrics
+    figures = build_task_report(gathered).metrics
     truth, score = gathered.columns["truth"], gathered.columns["score"]
     assert figures["auc"] == pytest.approx(sk.roc_auc_score(truth, score))
     assert figures["average_precision"] == pytest.approx(sk.average_precision_score(truth, score))
-    gather = Gather(About("classification", ("no", "yes")))
-    gather.take({"logits": torch.tensor([[2.0, 0.0]] * 5)}, (torch.zeros(5, 2), torch.zeros(5, dtype=torch.long)))
-    told = judge(gather.finish())
+    gather = SampleCollector(TaskInfo("classification", ("no", "yes")))
+    gather.collect_batch(
+        {"logits": torch.tensor([[2.0, 0.0]] * 5)}, (torch.zeros(5, 2), torch.zeros(5, dtype=torch.long))
+    )
+    told = build_task_report(gather.collect_samples())
     assert "auc" not in told.metrics
     assert told.remarks[0] == "no errors"
-    shown(told.figures)
+    shown(told.blocks)
 
 
 def test_labels() -> None:
     rng = np.random.default_rng(0)
     y = (rng.random((300, 3)) < [0.5, 0.3, 0.02]).astype(np.float32)
     logits = (y * 2 - 1) * 1.0 + rng.normal(size=y.shape)
-    gather = Gather(About("multilabel", ("sun", "sea", "snow")))
-    gather.take({"logits": torch.from_numpy(logits)}, (torch.zeros(300, 4), torch.from_numpy(y)))
-    told = judge(gather.finish())
+    gather = SampleCollector(TaskInfo("multilabel", ("sun", "sea", "snow")))
+    gather.collect_batch({"logits": torch.from_numpy(logits)}, (torch.zeros(300, 4), torch.from_numpy(y)))
+    told = build_task_report(gather.collect_samples())
     assert told.metrics["f1_macro"] == pytest.approx(sk.f1_score(y, logits > 0, average="macro"))
     assert told.metrics["f1_micro"] == pytest.approx(sk.f1_score(y, logits > 0, average="micro"))
     assert told.metrics["exact_match"] == pytest.approx(sk.accuracy_score(y, logits > 0))
     assert told.details["labels"][0]["label"] == "snow"
-    assert table(told.figures, "labels").marked == [0]  # of few samples
+    assert table(told.blocks, "labels").marked == [0]  # of few samples
     assert told.details["labels"][0]["auc"]["value"] == pytest.approx(sk.roc_auc_score(y[:, 2], logits[:, 2]))
-    shown(told.figures)
+    shown(told.blocks)
 
 
 def test_a_rare_label_without_errors_has_an_interval_as_a_class_has() -> None:
@@ -115,9 +117,11 @@ def test_a_rare_label_without_errors_has_an_interval_as_a_class_has() -> None:
     y[:4, 0], y[::2, 1] = 1, 1
     logits = np.where(y > 0, 2.0, -2.0)
     logits[5:8, 1] *= -1
-    gather = Gather(About("multilabel", ("rare", "often")))
-    gather.take({"logits": torch.from_numpy(logits)}, (torch.zeros(60, 4), torch.from_numpy(y)))
-    rare = next(each for each in judge(gather.finish()).details["labels"] if each["label"] == "rare")
+    gather = SampleCollector(TaskInfo("multilabel", ("rare", "often")))
+    gather.collect_batch({"logits": torch.from_numpy(logits)}, (torch.zeros(60, 4), torch.from_numpy(y)))
+    rare = next(
+        each for each in build_task_report(gather.collect_samples()).details["labels"] if each["label"] == "rare"
+    )
     assert rare["f1"] == {"value": 1, "low": pytest.approx(2 * 0.5101 / 1.5101, abs=1e-3), "high": 1}
 
 
@@ -128,62 +132,64 @@ def test_the_interval_of_micro_f1_holds_near_one(together: bool) -> None:
     for _ in range(400):
         truth = np.tile(rng.random((120, 1)) < 0.5, (1, 2)) if together else rng.random((120, 2)) < 0.5
         missed = np.tile(rng.random((120, 1)) < 0.03, (1, 2)) if together else rng.random((120, 2)) < 0.03
-        found = micro_f1(truth, truth & ~missed)
+        found = compute_micro_f1(truth, truth & ~missed)
         held += found.low <= 2 * 0.97 / 1.97 <= found.high
     assert held / 400 >= 0.9
 
 
-def regressed(noise: float, seed: int = 0, shift: float = 0.0) -> Gathered:
+def regressed(noise: float, seed: int = 0, shift: float = 0.0) -> CollectedSamples:
     rng = np.random.default_rng(0)
     y = rng.normal(size=(250, 1)) * 10 + 1e4
     told = y + np.random.default_rng(seed).normal(size=y.shape) * noise + shift
-    gather = Gather(About("regression"))
-    gather.take({"value": torch.from_numpy(told - 1e4)}, (torch.zeros(250, 4), torch.from_numpy(y - 1e4)))
-    return gather.finish()
+    gather = SampleCollector(TaskInfo("regression"))
+    gather.collect_batch({"value": torch.from_numpy(told - 1e4)}, (torch.zeros(250, 4), torch.from_numpy(y - 1e4)))
+    return gather.collect_samples()
 
 
 def test_numbers() -> None:
     gathered = regressed(2.0, shift=1.0)
-    told = judge(gathered)
+    told = build_task_report(gathered)
     truth, predicted = gathered.columns["truth"], gathered.columns["predicted"]
     assert told.metrics["mae"] == pytest.approx(sk.mean_absolute_error(truth, predicted))
     assert told.metrics["rmse"] == pytest.approx(sk.root_mean_squared_error(truth, predicted))
     assert told.metrics["r2"] == pytest.approx(sk.r2_score(truth, predicted), rel=1e-4)
     assert "predictions are too high" in told.remarks[0]
-    shown(told.figures)
+    shown(told.blocks)
 
 
 def test_masks() -> None:
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, (12, 8, 8))
     logits = np.moveaxis(np.eye(3)[y], 3, 1) * 2 + rng.normal(size=(12, 3, 8, 8))
-    gather = Gather(About("segmentation", ("sky", "sea", "sand")), worst=4)
-    gather.take({"logits": torch.from_numpy(logits)}, (torch.rand(12, 3, 8, 8), torch.from_numpy(y.astype(np.uint8))))
-    told = judge(gather.finish())
+    gather = SampleCollector(TaskInfo("segmentation", ("sky", "sea", "sand")), worst=4)
+    gather.collect_batch(
+        {"logits": torch.from_numpy(logits)}, (torch.rand(12, 3, 8, 8), torch.from_numpy(y.astype(np.uint8)))
+    )
+    told = build_task_report(gather.collect_samples())
     predicted = logits.argmax(1).ravel()
     assert told.metrics["miou"] == pytest.approx(sk.jaccard_score(y.ravel(), predicted, average="macro"))
     assert told.metrics["pixel_accuracy"] == pytest.approx(sk.accuracy_score(y.ravel(), predicted))
     assert told.metrics["miou_low"] < told.metrics["miou"] < told.metrics["miou_high"]
-    assert "data:image/png" in shown(told.figures)
+    assert "data:image/png" in shown(told.blocks)
 
 
-def spoken(scale: float) -> Gathered:
+def spoken(scale: float) -> CollectedSamples:
     rng = np.random.default_rng(0)
     tokens = torch.from_numpy(rng.integers(20, 60, 80))
     nats = torch.from_numpy(rng.gamma(4, 0.5, 80)) * tokens * scale
-    gather = Gather(About("language"))
+    gather = SampleCollector(TaskInfo("language"))
     x = torch.zeros(80, 5, dtype=torch.long)
-    gather.take({"nats": nats, "tokens": tokens}, {"x": x, "y": x, "key": [f"#{i}" for i in range(80)]})
-    return gather.finish()
+    gather.collect_batch({"nats": nats, "tokens": tokens}, {"x": x, "y": x, "key": [f"#{i}" for i in range(80)]})
+    return gather.collect_samples()
 
 
 def test_language() -> None:
     gathered = spoken(1.0)
-    told = judge(gathered)
+    told = build_task_report(gathered)
     nats, tokens = gathered.columns["nats"].sum(), gathered.columns["tokens"].sum()
     assert told.metrics["bits_per_byte"] == pytest.approx(nats / tokens / np.log(2))
     assert told.metrics["bits_per_byte_low"] < told.metrics["bits_per_byte"] < told.metrics["bits_per_byte_high"]
-    shown(told.figures)
+    shown(told.blocks)
 
 
 def test_a_slice_that_is_worse_is_found_and_small_ones_are_not_believed() -> None:
@@ -195,7 +201,7 @@ def test_a_slice_that_is_worse_is_found_and_small_ones_are_not_believed() -> Non
     few = ["yes" if place < 5 else "no" for place in range(900)]
     named: dict[str, Any] = {"camera": camera.tolist(), "day": [str(d) for d in day], "few": few, "one": ["a"] * 900}
     named["brightness"] = gathered.columns["brightness"].tolist()
-    told = judge(gathered, named)
+    told = build_task_report(gathered, named)
     found: list[dict[str, Any]] = told.details["slices"]
     assert (found[0]["column"], found[0]["value"]) == ("camera", "old")
     assert found[0]["q"] < 0.01
@@ -205,7 +211,7 @@ def test_a_slice_that_is_worse_is_found_and_small_ones_are_not_believed() -> Non
     assert not any(each["column"] == "one" for each in found)
     assert told.metrics["worse_slices"] == 1
     assert "camera old is worse than the rest" in " ".join(told.remarks)
-    shown(told.figures)
+    shown(told.blocks)
 
 
 def test_no_slice_is_found_where_there_is_none() -> None:
@@ -221,7 +227,9 @@ def test_no_slice_is_found_where_there_is_none() -> None:
 def of_losses(ours: NDArray[Any], others: NDArray[Any]) -> Mapping[str, Any]:
     """What is said of the slice of the first among both."""
     camera = ["a"] * len(ours) + ["b"] * len(others)
-    told = slices.judge({"camera": camera}, np.concatenate([ours, others]), share=False, figure="squared_error")
+    told = slices.build_slice_report(
+        {"camera": camera}, np.concatenate([ours, others]), share=False, metric_name="squared_error"
+    )
     (found,) = [each for each in told.details["slices"] if each["value"] == "a"]
     return {**found, "worse": told.metrics["worse_slices"]}
 
@@ -255,46 +263,46 @@ def test_losses_that_show_nothing(ours: NDArray[Any], others: NDArray[Any], test
     assert found["q"] == 1 if tested else np.isnan(found["q"])
 
 
-def judge_slices(gathered: Gathered, named: Any) -> float:
-    from mlscale.evaluate.task_report import goodness
+def judge_slices(gathered: CollectedSamples, named: Any) -> float:
+    from mlscale.evaluate.task_report import select_slice_metric
 
-    good, share, figure = goodness(gathered)
-    return slices.judge(named, good, share=share, figure=figure).metrics["worse_slices"]
+    good, share, figure = select_slice_metric(gathered)
+    return slices.build_slice_report(named, good, share=share, metric_name=figure).metrics["worse_slices"]
 
 
 def test_two_classifiers_of_which_one_is_better() -> None:
-    told = compare(classified(noise=1.0), classified(noise=3.0, seed=5), ("one", "other"))
+    told = compare_models(classified(noise=1.0), classified(noise=3.0, seed=5), ("one", "other"))
     assert told.headline.startswith("one is better than other: accuracy ")
     assert "McNemar, exact" in told.headline
     assert told.details["against"]["better"] == "one"
     figures = told.metrics
     assert figures["accuracy_difference_low"] > 0
     assert figures["macro_f1_difference"] > 0 > figures["loss_difference"]
-    back = compare(classified(noise=3.0, seed=5), classified(noise=1.0), ("other", "one"))
+    back = compare_models(classified(noise=3.0, seed=5), classified(noise=1.0), ("other", "one"))
     assert back.headline.startswith("one is better than other")
     assert back.metrics["accuracy_difference"] == -figures["accuracy_difference"]
-    shown(told.figures)
+    shown(told.blocks)
 
 
 def test_no_difference_is_said_to_be_none_shown() -> None:
-    same = compare(classified(), classified(), ("one", "other"))
+    same = compare_models(classified(), classified(), ("one", "other"))
     assert same.headline.startswith("no difference is shown between one and other")
     assert same.metrics["accuracy_difference_p"] == same.metrics["macro_f1_difference_p"] == 1
-    alike = compare(classified(noise=2.0), classified(noise=2.0, seed=9), ("one", "other"))
+    alike = compare_models(classified(noise=2.0), classified(noise=2.0, seed=9), ("one", "other"))
     assert alike.headline.startswith("no difference is shown")
 
 
-def rows(gathered: Gathered, chosen: NDArray[np.int64]) -> Gathered:
+def rows(gathered: CollectedSamples, chosen: NDArray[np.int64]) -> CollectedSamples:
     """Some of the samples, in another order."""
     columns = {name: values[chosen] for name, values in gathered.columns.items()}
-    return Gathered(gathered.about, [gathered.keys[row] for row in chosen], columns, [])
+    return CollectedSamples(gathered.task_info, [gathered.keys[row] for row in chosen], columns, [])
 
 
 def test_samples_are_paired_by_key_in_whatever_order() -> None:
     first, second = classified(), classified(noise=3.0, seed=5)
     order = np.random.default_rng(0).permutation(len(second))[:350]
-    told, part = compare(first, rows(second, order), ("a", "b")), np.sort(order)
-    straight = compare(rows(first, part), rows(second, part), ("a", "b"))
+    told, part = compare_models(first, rows(second, order), ("a", "b")), np.sort(order)
+    straight = compare_models(rows(first, part), rows(second, part), ("a", "b"))
     assert told.metrics["accuracy_difference"] == pytest.approx(straight.metrics["accuracy_difference"])
     assert told.metrics["paired_samples"] == 350
     assert "50 samples are of one of them only" in told.remarks[-1]
@@ -307,8 +315,10 @@ def test_samples_are_paired_by_key_in_whatever_order() -> None:
         (spoken(1.0), spoken(0.9), "bits_per_byte", "b is better than a: bits per byte"),
     ],
 )
-def test_other_kinds_are_tested_by_swapping(first: Gathered, second: Gathered, measure: str, better: str) -> None:
-    told = compare(first, second, ("a", "b"))
+def test_other_kinds_are_tested_by_swapping(
+    first: CollectedSamples, second: CollectedSamples, measure: str, better: str
+) -> None:
+    told = compare_models(first, second, ("a", "b"))
     assert told.headline.startswith(better)
     assert "paired permutation" in told.headline
     assert told.metrics[f"{measure}_difference_p"] < 0.01
@@ -317,12 +327,12 @@ def test_other_kinds_are_tested_by_swapping(first: Gathered, second: Gathered, m
 def test_what_can_not_be_compared_is_told() -> None:
     first = classified()
     with pytest.raises(MLScaleError, match="is a model of classification, b one of regression"):
-        compare(first, regressed(1.0), ("a", "b"))
-    foreign = Gathered(first.about, [f"other {key}" for key in first.keys], first.columns, [])
+        compare_models(first, regressed(1.0), ("a", "b"))
+    foreign = CollectedSamples(first.task_info, [f"other {key}" for key in first.keys], first.columns, [])
     with pytest.raises(MLScaleError, match="measured on different samples"):
-        compare(first, foreign, ("a", "b"))
+        compare_models(first, foreign, ("a", "b"))
     turned: dict[str, NDArray[Any]] = {**first.columns, "truth": first.columns["truth"][::-1]}
     with pytest.raises(MLScaleError, match="disagree on what is right"):
-        compare(first, Gathered(first.about, first.keys, turned, []), ("a", "b"))
+        compare_models(first, CollectedSamples(first.task_info, first.keys, turned, []), ("a", "b"))
     figures: list[Figure] = []
     shown(figures)

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from mlscale.errors import MLScaleError
 from mlscale.evaluate import sample_collector as module
-from mlscale.evaluate.sample_collector import About, Gather
-from mlscale.evaluate.sample_rows import rows_of
-from mlscale.evaluate.worst_samples import figures
+from mlscale.evaluate.sample_collector import SampleCollector, TaskInfo
+from mlscale.evaluate.sample_rows import compute_sample_columns
+from mlscale.evaluate.worst_samples import build_worst_blocks
 
 
 def logits_for(predicted: Tensor, k: int = 3, sure: float = 4.0) -> Tensor:
@@ -17,12 +17,12 @@ def logits_for(predicted: Tensor, k: int = 3, sure: float = 4.0) -> Tensor:
 
 
 def test_samples_of_weight_0_do_not_count_and_keys_are_theirs() -> None:
-    gather = Gather(About("classification", ("a", "b", "c")))
+    gather = SampleCollector(TaskInfo("classification", ("a", "b", "c")))
     y = torch.tensor([0, 1, 2, 1])
     batch = {"x": torch.rand(4, 1, 2, 2), "y": y, "weight": torch.tensor([1.0, 0, 1, 1]), "key": list("wxyz")}
-    gather.take({"logits": logits_for(torch.tensor([0, 1, 1, 1]))}, batch)
-    gather.take({"logits": logits_for(torch.tensor([2]))}, (torch.rand(1, 1, 2, 2), torch.tensor([2])))
-    found = gather.finish()
+    gather.collect_batch({"logits": logits_for(torch.tensor([0, 1, 1, 1]))}, batch)
+    gather.collect_batch({"logits": logits_for(torch.tensor([2]))}, (torch.rand(1, 1, 2, 2), torch.tensor([2])))
+    found = gather.collect_samples()
     assert found.keys == ["w", "y", "z", "#4"]
     assert found.columns["truth"].tolist() == [0, 2, 1, 2]
     assert found.columns["rank"].tolist() == [0, 1, 0, 0]
@@ -32,24 +32,24 @@ def test_samples_of_weight_0_do_not_count_and_keys_are_theirs() -> None:
 
 
 def test_samples_without_keys_are_called_by_their_place_whatever_was_left_out() -> None:
-    gather = Gather(About("classification", ("a", "b", "c")))
+    gather = SampleCollector(TaskInfo("classification", ("a", "b", "c")))
     y = torch.tensor([0, 1, 2])
     for weight in ([1.0, 0, 1], [1.0, 1, 0]):
         batch = {"x": torch.rand(3, 1, 2, 2), "y": y, "weight": torch.tensor(weight)}
-        gather.take({"logits": logits_for(y)}, batch)
-    assert gather.finish().keys == ["#0", "#2", "#3", "#4"]
+        gather.collect_batch({"logits": logits_for(y)}, batch)
+    assert gather.collect_samples().keys == ["#0", "#2", "#3", "#4"]
 
 
 def test_the_worst_are_those_of_the_largest_losses_in_the_units_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    about = About("classification", ("a", "b", "c"), mean=(100.0,), std=(50.0,))
-    gather, losses = Gather(about, worst=5, brightness=True), []
+    about = TaskInfo("classification", ("a", "b", "c"), mean=(100.0,), std=(50.0,))
+    gather, losses = SampleCollector(about, worst=5, brightness=True), []
     generator = torch.Generator().manual_seed(0)
     for _ in range(10):
         logits, y = torch.randn(20, 3, generator=generator), torch.randint(0, 3, (20,), generator=generator)
-        gather.take({"logits": logits}, (torch.full((20, 1, 2, 2), 2.0), y))
+        gather.collect_batch({"logits": logits}, (torch.full((20, 1, 2, 2), 2.0), y))
         wrong = logits.argmax(1) != y
         losses += torch.nn.functional.cross_entropy(logits, y, reduction="none")[wrong].tolist()
-    found = gather.finish()
+    found = gather.collect_samples()
     assert [each.loss for each in found.worst] == pytest.approx(sorted(losses, reverse=True)[:5])
     assert np.unique(found.worst[0].x).tolist() == [200]
     assert found.columns["brightness"].tolist() == [200] * 200
@@ -65,32 +65,32 @@ def test_the_worst_are_those_of_the_largest_losses_in_the_units_of_the_image(mon
 )
 def test_an_answer_that_is_no_number_is_no_class(kind: str, said: dict[str, Tensor], y: Tensor) -> None:
     with pytest.raises(MLScaleError, match="says of sample '#1' is no number"):
-        Gather(About(kind, ("a", "b"))).take(said, (torch.zeros(2, 3), y))
+        SampleCollector(TaskInfo(kind, ("a", "b"))).collect_batch(said, (torch.zeros(2, 3), y))
 
 
 def test_a_class_that_a_model_rules_out_may_be_the_truth() -> None:
-    gather = Gather(About("classification", ("a", "b")))
-    gather.take({"logits": torch.tensor([[0.0, -torch.inf]])}, (torch.zeros(1, 3), torch.tensor([1])))
-    assert gather.finish().columns["loss"].tolist() == [np.inf]
+    gather = SampleCollector(TaskInfo("classification", ("a", "b")))
+    gather.collect_batch({"logits": torch.tensor([[0.0, -torch.inf]])}, (torch.zeros(1, 3), torch.tensor([1])))
+    assert gather.collect_samples().columns["loss"].tolist() == [np.inf]
 
 
 def test_no_worst_are_kept_where_none_are_asked_for() -> None:
-    gather = Gather(About("classification", ("a", "b")), worst=0)
-    gather.take({"logits": torch.tensor([[1.0, 0.0], [0.0, 1.0]])}, (torch.zeros(2, 3), torch.tensor([1, 1])))
-    found = gather.finish()
+    gather = SampleCollector(TaskInfo("classification", ("a", "b")), worst=0)
+    gather.collect_batch({"logits": torch.tensor([[1.0, 0.0], [0.0, 1.0]])}, (torch.zeros(2, 3), torch.tensor([1, 1])))
+    found = gather.collect_samples()
     assert found.worst == []
-    assert figures(found) == []  # not "There are none": there is one
+    assert build_worst_blocks(found) == []  # not "There are none": there is one
 
 
 def test_logits_are_kept_of_some_only_each_with_the_same_chance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LOGITS", 50)
+    monkeypatch.setattr(module, "_MAX_LOGITS", 50)
     counts = np.zeros(400)
     for seed in range(60):
-        gather = Gather(About("classification"), seed=seed)
+        gather = SampleCollector(TaskInfo("classification"), seed=seed)
         for start in range(0, 400, 40):
             x = torch.arange(start, start + 40).float()[:, None]
-            gather.take({"logits": torch.cat([x, -x], 1)}, (x, torch.zeros(40, dtype=torch.long)))
-        found = gather.finish()
+            gather.collect_batch({"logits": torch.cat([x, -x], 1)}, (x, torch.zeros(40, dtype=torch.long)))
+        found = gather.collect_samples()
         assert found.logits is not None
         assert len(np.unique(found.logit_rows)) == 50
         assert np.array_equal(found.logits[:, 0], found.logit_rows)
@@ -102,7 +102,9 @@ def test_logits_are_kept_of_some_only_each_with_the_same_chance(monkeypatch: pyt
 def test_rows_of_masks_count_pixels_and_leave_ignored_ones_out() -> None:
     logits = torch.zeros(1, 3, 2, 2)
     logits[0, 1] = 1.0  # all pixels are taken for class 1
-    found = rows_of("segmentation", {"logits": logits}, torch.tensor([[[1, 1], [0, 255]]], dtype=torch.uint8))
+    found = compute_sample_columns(
+        "segmentation", {"logits": logits}, torch.tensor([[[1, 1], [0, 255]]], dtype=torch.uint8)
+    )
     assert found["hit"].tolist() == [[0, 2, 0]]
     assert found["predicted"].tolist() == [[0, 3, 0]]
     assert found["true"].tolist() == [[1, 2, 0]]
@@ -111,5 +113,5 @@ def test_rows_of_masks_count_pixels_and_leave_ignored_ones_out() -> None:
 
 def test_what_does_not_fit_its_kind_is_told() -> None:
     with pytest.raises(MLScaleError, match="can't be measured as classification") as caught:
-        rows_of("classification", {"value": torch.zeros(2, 3)}, torch.zeros(2, dtype=torch.long))
+        compute_sample_columns("classification", {"value": torch.zeros(2, 3)}, torch.zeros(2, dtype=torch.long))
     assert "{'value': (2, 3)}" in caught.value.why

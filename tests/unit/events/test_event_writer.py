@@ -11,35 +11,35 @@ import numpy as np
 import pytest
 
 from mlscale.atomic_files import ASIDE
-from mlscale.events.segments import segments
+from mlscale.events.segments import list_segments
 from mlscale.events.store import EventStore
 
 FOREVER = 3600.0
 
 
 def test_what_does_not_fit_is_dropped_and_counted(tmp_path: Path) -> None:
-    writer = EventStore(tmp_path).writer("m", max_rows=10, flush_s=FOREVER)
+    writer = EventStore(tmp_path).open_writer("m", max_rows=10, flush_s=FOREVER)
     with writer._writing:  # the disk hangs
-        said = [writer.add([f"{n}"], version="v") for n in range(15)]
+        said = [writer.add_events([f"{n}"], version="v") for n in range(15)]
     writer.close()
     assert said == [True] * 10 + [False] * 5
     assert (writer.written, writer.dropped) == (10, 5)
-    assert writer.add(["late"], version="v") is False
+    assert writer.add_events(["late"], version="v") is False
     assert len(EventStore(tmp_path).read("m")) == 10
 
 
 def test_memory_is_bounded_too(tmp_path: Path) -> None:
-    writer = EventStore(tmp_path).writer("m", flush_s=FOREVER)
+    writer = EventStore(tmp_path).open_writer("m", flush_s=FOREVER)
     with writer._writing:
-        said = [writer.add(["x"], version="v", raw=np.zeros((1, 1, 16 << 20), np.uint8)) for _ in range(6)]
+        said = [writer.add_events(["x"], version="v", raw=np.zeros((1, 1, 16 << 20), np.uint8)) for _ in range(6)]
     writer.close()
     assert said.count(True) == 3
 
 
 def test_it_flushes_by_itself_in_time(tmp_path: Path) -> None:
     store = EventStore(tmp_path)
-    writer = store.writer("m", flush_s=0.02)
-    writer.add(["a"], version="v")
+    writer = store.open_writer("m", flush_s=0.02)
+    writer.add_events(["a"], version="v")
     there = threading.Event()
     for _ in range(500):
         if writer.written:
@@ -52,26 +52,26 @@ def test_it_flushes_by_itself_in_time(tmp_path: Path) -> None:
 def test_a_full_disk_costs_its_events_alone(tmp_path: Path) -> None:
     blocked = tmp_path / "m"
     blocked.touch()  # a file where the folder should be
-    writer = EventStore(tmp_path).writer("m", flush_s=FOREVER)
-    writer.add(["a", "b"], version="v")
+    writer = EventStore(tmp_path).open_writer("m", flush_s=FOREVER)
+    writer.add_events(["a", "b"], version="v")
     writer.flush()
     assert (writer.written, writer.dropped) == (0, 2)
     assert "can't write events" in writer.problem
     blocked.unlink()
-    writer.add(["c"], version="v")
+    writer.add_events(["c"], version="v")
     writer.close()
     assert (writer.written, writer.dropped, writer.problem) == (1, 2, "")
 
 
 def test_the_oldest_go_when_there_are_too_many(tmp_path: Path) -> None:
     store = EventStore(tmp_path)
-    writer = store.writer("m", flush_s=FOREVER, max_bytes=60_000)
+    writer = store.open_writer("m", flush_s=FOREVER, max_bytes=60_000)
     for n in range(60):
-        writer.add([f"{n}"], version="v", time_us=n * 3_600_000_000)
+        writer.add_events([f"{n}"], version="v", time_us=n * 3_600_000_000)
         writer.flush()
     writer.close()
     folder = tmp_path / "m" / "events"
-    assert 30_000 < sum(each.bytes for each in segments(folder)) <= 60_000
+    assert 30_000 < sum(each.bytes for each in list_segments(folder)) <= 60_000
     kept = [int(id_) for id_ in store.read("m").id]
     assert kept == list(range(kept[0], 60))
     assert not [day for day in folder.iterdir() if not list(day.iterdir())]
@@ -81,9 +81,9 @@ def test_many_writers_at_once_lose_nothing(tmp_path: Path) -> None:
     store = EventStore(tmp_path)
 
     def write(name: int) -> None:
-        writer = store.writer("m", flush_s=0.001)
+        writer = store.open_writer("m", flush_s=0.001)
         for n in range(50):
-            writer.add([f"{name}-{n}-{k}" for k in range(3)], version="v")
+            writer.add_events([f"{name}-{n}-{k}" for k in range(3)], version="v")
             store.add_labels("m", [f"{name}-{n}-0"], ["a"])
         writer.close()
 
@@ -95,7 +95,7 @@ def test_many_writers_at_once_lose_nothing(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert set(store.read("m").id) == {f"{a}-{b}-{c}" for a in range(6) for b in range(50) for c in range(3)}
-    assert len(store.labels("m")) == 300
+    assert len(store.read_labels_by_id("m")) == 300
 
 
 KILLED = """
@@ -137,5 +137,5 @@ def test_killed_it_loses_what_was_not_flushed_and_no_more(tmp_path: Path, lines:
         assert len(there) >= count
     for path in tmp_path.rglob(f"{ASIDE}*"):  # what a killed write left goes with the next writer, an hour later
         os.utime(path, (0, 0))
-    store.writer("m").close()
+    store.open_writer("m").close()
     assert not list(tmp_path.rglob(f"{ASIDE}*"))

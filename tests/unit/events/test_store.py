@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.events.segments import segments
+from mlscale.events.segments import list_segments
 from mlscale.events.store import EventStore
 
 START = datetime(2026, 1, 5, 23, 59, 59, tzinfo=UTC)
@@ -18,11 +18,11 @@ MICROSECONDS = int(START.timestamp()) * 1_000_000
 
 def fill(store: EventStore, count: int, *, version: str = "resnet:v7", first: int = 0, share: float = 0.0) -> None:
     """One segment of `count` events, a second apart."""
-    writer = store.writer("resnet", sample_share=share)
+    writer = store.open_writer("resnet", sample_share=share)
     rng = np.random.default_rng(first)
     for n in range(first, first + count):
         probabilities = rng.dirichlet(np.ones(3), 1).astype(np.float32)
-        writer.add(
+        writer.add_events(
             [f"id-{n}"],
             version=version,
             raw=np.full((1, 2, 4, 4), [[[n]], [[2 * n]]], np.uint8),
@@ -52,8 +52,8 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     np.testing.assert_allclose(events.latency_ms, np.arange(5) / 10)
     assert events.outcome.tolist() == ["ok"] * 5
     assert not events.has_sample.any()
-    assert store.models() == ["resnet"]
-    (segment,) = segments(tmp_path / "events" / "resnet" / "events")
+    assert store.list_models() == ["resnet"]
+    (segment,) = list_segments(tmp_path / "events" / "resnet" / "events")
     assert segment.path.parent.name == "2026-01-05"
     assert segment.path.stat().st_mode & 0o077 == 0
 
@@ -62,7 +62,7 @@ def test_a_store_that_is_not_there_is_empty(tmp_path: Path) -> None:
     store = EventStore(tmp_path / "none")
     assert len(store.read("resnet")) == len(store.joined("resnet")) == 0
     assert store.read("resnet").input_mean.shape == (0, 0)
-    assert store.labels("resnet") == {}
+    assert store.read_labels_by_id("resnet") == {}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -81,9 +81,9 @@ def test_a_window_and_a_version(tmp_path: Path) -> None:
 
 def test_the_latest_of_several_writers_that_overlap(tmp_path: Path) -> None:
     store = EventStore(tmp_path)
-    writers = [store.writer("resnet") for _ in range(3)]
+    writers = [store.open_writer("resnet") for _ in range(3)]
     for n in range(60):
-        writers[n % 3].add([f"id-{n}"], version="v", outcome="failed", time_us=MICROSECONDS + n * 1_000)
+        writers[n % 3].add_events([f"id-{n}"], version="v", outcome="failed", time_us=MICROSECONDS + n * 1_000)
         if n % 7 == 0:
             writers[n % 2].flush()
     for writer in writers:
@@ -110,9 +110,9 @@ def test_samples_are_kept_by_share_and_only_read_when_asked_for(tmp_path: Path) 
 def test_rejected_and_failed_have_no_prediction(tmp_path: Path) -> None:
     store = EventStore(tmp_path)
     fill(store, 2)
-    writer = store.writer("resnet")
-    writer.add(["a"], version="resnet:v7", outcome="rejected", time_us=MICROSECONDS + 10**7)
-    writer.add(
+    writer = store.open_writer("resnet")
+    writer.add_events(["a"], version="resnet:v7", outcome="rejected", time_us=MICROSECONDS + 10**7)
+    writer.add_events(
         ["b"], version="resnet:v7", outcome="failed", raw=np.ones((1, 3), np.float32), time_us=MICROSECONDS + 10**8
     )
     writer.close()
@@ -123,7 +123,7 @@ def test_rejected_and_failed_have_no_prediction(tmp_path: Path) -> None:
     assert events.probabilities.shape == (4, 3)
     assert np.isnan(events.probabilities[2:]).all()
     assert np.isnan(events.input_mean[2]).all()
-    assert len(events.ok()) == 2
+    assert len(events.select_answered()) == 2
     assert len(events.where(events.outcome == "ok").table) == 2
 
 
@@ -134,7 +134,7 @@ def test_labels_join_by_id_and_the_later_one_wins(tmp_path: Path) -> None:
     store.add_labels("resnet", ["id-1"], ["c"])
     store.add_labels("resnet", ["id-2"], ["a"], times=[datetime(2020, 1, 1)])
     store.add_labels("resnet", [], [])
-    assert store.labels("resnet") == {"id-1": "c", "id-2": "b", "unknown": "c"}
+    assert store.read_labels_by_id("resnet") == {"id-1": "c", "id-2": "b", "unknown": "c"}
     joined = store.joined("resnet")
     assert dict(zip(joined.id, joined.truth, strict=True)) == {"id-1": "c", "id-2": "b"}
     assert len(store.joined("resnet", last=2)) == 1
@@ -144,7 +144,7 @@ def test_torn_and_foreign_files_are_skipped_and_counted(tmp_path: Path) -> None:
     store = EventStore(tmp_path)
     fill(store, 3)
     fill(store, 3, first=3)
-    whole, torn = (each.path for each in segments(tmp_path / "resnet" / "events"))
+    whole, torn = (each.path for each in list_segments(tmp_path / "resnet" / "events"))
     content = torn.read_bytes()
     day = whole.parent
     (day / "notes.txt").write_text("not ours, not counted")
@@ -169,7 +169,7 @@ def test_a_flipped_byte_harms_no_other_segment(tmp_path: Path, at: int) -> None:
     store = EventStore(tmp_path)
     fill(store, 3)
     fill(store, 3, first=3)
-    path = segments(tmp_path / "resnet" / "events")[-1].path
+    path = list_segments(tmp_path / "resnet" / "events")[-1].path
     content = bytearray(path.read_bytes())
     content[at % len(content)] ^= 0xFF
     path.write_bytes(content)

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from mlscale.data import Digits
-from mlscale.export.measure_export import Measured, measure
+from mlscale.export.measure_export import ExportMeasurement, export_and_measure
 from mlscale.export.servable import Servable
-from mlscale.export.servable_document import document
-from mlscale.export.write_servable import write
+from mlscale.export.servable_document import build_servable_document
+from mlscale.export.write_servable import write_servable
 from mlscale.tasks import Classification, ResNet
 from tests.operators import operators_parsed_once
 
@@ -41,13 +41,13 @@ def task() -> Classification:
 
 
 @pytest.fixture(scope="session")
-def measured(task: Classification, digits: Digits) -> Measured:
-    return measure(task, digits)
+def measured(task: Classification, digits: Digits) -> ExportMeasurement:
+    return export_and_measure(task, digits)
 
 
-def save(measured: Measured, folder: Path, *, replace: bool = False) -> Servable:
+def save(measured: ExportMeasurement, folder: Path, *, replace: bool = False) -> Servable:
     """Write the servable of an exported model."""
-    about = document(
+    about = build_servable_document(
         measured,
         name="digits",
         run={"id": "1n8q4m7zk3xp", "folder": "digits-1n8q4m7zk3xp", "config_hash": "0" * 64},
@@ -55,7 +55,7 @@ def save(measured: Measured, folder: Path, *, replace: bool = False) -> Servable
         data_version="v",
         licences={"data": "CC-BY-4.0", "model": None},
     )
-    return write(
+    return write_servable(
         folder,
         model=measured.model,
         parity=measured.parity.as_dict(),
@@ -66,5 +66,5 @@ def save(measured: Measured, folder: Path, *, replace: bool = False) -> Servable
 
 
 @pytest.fixture
-def servable(measured: Measured, tmp_path: Path) -> Servable:
+def servable(measured: ExportMeasurement, tmp_path: Path) -> Servable:
     return save(measured, tmp_path / "servable")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from mlscale.export.latency import one_thread
+from mlscale.export.latency import limit_torch_threads
 
 
 @pytest.fixture
@@ -21,6 +21,6 @@ def test_torch_has_its_threads_back_even_after_an_error(two_threads: None) -> No
         assert torch.get_num_threads() == 1
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError), one_thread():
+    with pytest.raises(ZeroDivisionError), limit_torch_threads():
         fails()
     assert torch.get_num_threads() == 2

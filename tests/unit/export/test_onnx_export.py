@@ -11,34 +11,34 @@ from torch import Tensor, nn
 
 from mlscale.data import Digits
 from mlscale.errors import MLScaleError
-from mlscale.export.measure_export import Measured
-from mlscale.export.onnx_engine import Engine
-from mlscale.export.onnx_export import Served, export, served
-from mlscale.export.validation_samples import Input, input_of, validation
+from mlscale.export.measure_export import ExportMeasurement
+from mlscale.export.onnx_engine import OnnxEngine
+from mlscale.export.onnx_export import NormalisedTask, build_normalised_task, export_onnx
+from mlscale.export.validation_samples import SampleFormat, describe_sample_format, iterate_validation_batches
 from mlscale.tasks import MLP, Classification
 from tests.unit.export.conftest import network
 
 
 def test_normalisation_is_that_of_the_data_to_the_bit(digits: Digits) -> None:
-    given = input_of(digits)
-    normalise = Served(nn.Flatten(), given.mean, given.std)
-    for samples in validation(digits):
+    given = describe_sample_format(digits)
+    normalise = NormalisedTask(nn.Flatten(), given.mean, given.std)
+    for samples in iterate_validation_batches(digits):
         assert torch.equal(normalise(torch.from_numpy(samples.raw)), samples.x.flatten(1))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 32, 50])
 def test_raw_pixels_give_the_trained_models_logits(
-    measured: Measured, task: Classification, digits: Digits, count: int
+    measured: ExportMeasurement, task: Classification, digits: Digits, count: int
 ) -> None:
-    samples = next(validation(digits, limit=count))
+    samples = next(iterate_validation_batches(digits, limit=count))
     with torch.no_grad():
         expected = task(samples.x).numpy()
     assert np.ptp(expected) > 0.1
-    np.testing.assert_allclose(Engine(measured.model).run(samples.raw), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(OnnxEngine(measured.model).run(samples.raw), expected, rtol=0, atol=1e-6)
 
 
 def test_the_graph_takes_bytes_in_batches_of_any_size_and_tells_nothing_of_where_it_was_made(
-    measured: Measured,
+    measured: ExportMeasurement,
 ) -> None:
     graph = onnx.load_from_string(measured.model).graph
     taken = graph.input[0].type.tensor_type
@@ -48,18 +48,18 @@ def test_the_graph_takes_bytes_in_batches_of_any_size_and_tells_nothing_of_where
     assert b".py" not in measured.model
 
 
-def test_the_same_weights_give_the_same_bytes(measured: Measured, digits: Digits) -> None:
-    given = input_of(digits)
-    assert export(served(network(), given), given) == measured.model
+def test_the_same_weights_give_the_same_bytes(measured: ExportMeasurement, digits: Digits) -> None:
+    given = describe_sample_format(digits)
+    assert export_onnx(build_normalised_task(network(), given), given) == measured.model
 
 
 def test_layers_without_a_shape_get_one() -> None:
-    given = Input("float32", (3, 4, 4))
-    model = served(Classification(5, model=MLP(None, 5, hidden=(7,))), given)
+    given = SampleFormat("float32", (3, 4, 4))
+    model = build_normalised_task(Classification(5, model=MLP(None, 5, hidden=(7,))), given)
     x = torch.randn(3, 3, 4, 4)
     with torch.no_grad():
         expected = model(x).numpy()
-    np.testing.assert_allclose(Engine(export(model, given)).run(x.numpy()), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(OnnxEngine(export_onnx(model, given)).run(x.numpy()), expected, rtol=0, atol=1e-6)
 
 
 class Branching(nn.Module):
@@ -78,13 +78,13 @@ class BuiltIn(nn.Module):
 
 @pytest.mark.parametrize("model", [Branching, BuiltIn])
 def test_what_a_graph_cannot_hold_is_told(model: Callable[[], Any]) -> None:
-    given = Input("float32", (1, 2, 2))
+    given = SampleFormat("float32", (1, 2, 2))
     with pytest.raises(MLScaleError, match="can't be exported to ONNX") as caught:
-        export(served(model(), given), given)
+        export_onnx(build_normalised_task(model(), given), given)
     assert "torch.export can trace" in caught.value.fix
     assert "\n" not in caught.value.why
 
 
 def test_a_model_that_gives_no_logits_is_told() -> None:
     with pytest.raises(MLScaleError, match=r"gives \(2, 1, 2, 2\) for 2 samples"):
-        served(nn.Identity(), Input("float32", (1, 2, 2)))
+        build_normalised_task(nn.Identity(), SampleFormat("float32", (1, 2, 2)))

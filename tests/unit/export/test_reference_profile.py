@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
 from mlscale.export import reference_profile as reference
-from mlscale.export.reference_profile import ABOUT, ARRAYS, Profile, Reference
+from mlscale.export.reference_profile import ABOUT, ARRAYS, ProfileBuilder, ReferenceProfile
 
 
 def samples(count: int, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
@@ -18,11 +18,11 @@ def samples(count: int, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.fl
     return raw, probabilities, generator.integers(0, 4, count)
 
 
-def collected(count: int, batch: int) -> Reference:
-    profile, (raw, probabilities, y) = Profile(4), samples(count)
+def collected(count: int, batch: int) -> ReferenceProfile:
+    profile, (raw, probabilities, y) = ProfileBuilder(4), samples(count)
     for start in range(0, count, batch):
         rows = slice(start, start + batch)
-        profile.add(raw[rows], probabilities[rows], y[rows])
+        profile.add_batch(raw[rows], probabilities[rows], y[rows])
     return profile.finish(split="val", data_version="v")
 
 
@@ -56,7 +56,7 @@ def test_however_the_samples_are_batched() -> None:
 
 @pytest.mark.parametrize(("count", "batch"), [(100, 7), (1000, 64), (999, 1000)])
 def test_kept_samples_are_few_and_spread_evenly(monkeypatch: pytest.MonkeyPatch, count: int, batch: int) -> None:
-    monkeypatch.setattr(reference, "KEPT", 50)
+    monkeypatch.setattr(reference, "MAX_KEPT_SAMPLES", 50)
     profile = collected(count, batch)
     kept = profile.arrays["sample_confidence"].tolist()
     stride = next(stride for stride in (1, 2, 4, 8, 16, 32) if -(-count // stride) <= 50)
@@ -65,11 +65,11 @@ def test_kept_samples_are_few_and_spread_evenly(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_values_that_are_no_bytes_have_bins_around_their_mean() -> None:
-    profile = Profile(2)
+    profile = ProfileBuilder(2)
     features = np.random.default_rng(0).normal([100, 0], [10, 0], (500, 2)).astype(np.float32)
     outlier = np.array([[1e6, 0]], np.float32)
     for raw in (features, outlier):
-        profile.add(raw, np.full((len(raw), 2), 0.5, np.float32), np.zeros(len(raw), np.int64))
+        profile.add_batch(raw, np.full((len(raw), 2), 0.5, np.float32), np.zeros(len(raw), np.int64))
     arrays = profile.finish(split="val", data_version=None).arrays
     assert arrays["value_counts"].sum(1).tolist() == [501, 501]
     assert arrays["value_counts"][0, -1] == 1  # beyond the edges
@@ -78,11 +78,11 @@ def test_values_that_are_no_bytes_have_bins_around_their_mean() -> None:
 
 def test_it_comes_back_and_is_the_same_every_time(tmp_path: Path) -> None:
     profile = collected(50, 20)
-    profile.save(tmp_path)
+    profile.save_profile(tmp_path)
     first = (tmp_path / ARRAYS).read_bytes()
-    profile.save(tmp_path)
+    profile.save_profile(tmp_path)
     assert (tmp_path / ARRAYS).read_bytes() == first
-    again = Reference.load(tmp_path)
+    again = ReferenceProfile.load_profile(tmp_path)
     assert dict(again.about) == dict(profile.about)
     assert {name: array.tolist() for name, array in again.arrays.items()} == {
         name: array.tolist() for name, array in profile.arrays.items()
@@ -91,29 +91,29 @@ def test_it_comes_back_and_is_the_same_every_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "content"), [(ABOUT, b"{}"), (ARRAYS, b"PK"), (ARRAYS, b""), (ABOUT, b"[")])
 def test_a_damaged_one_is_told(tmp_path: Path, name: str, content: bytes) -> None:
-    collected(5, 5).save(tmp_path)
+    collected(5, 5).save_profile(tmp_path)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(MLScaleError) as caught:
-        Reference.load(tmp_path)
+        ReferenceProfile.load_profile(tmp_path)
     assert str(tmp_path / name) in caught.value.where
 
 
-def merged(parts: int, count: int, batch: int) -> Reference:
+def merged(parts: int, count: int, batch: int) -> ReferenceProfile:
     """As ranks see them: batches in turns, a profile each."""
-    profiles, (raw, probabilities, y) = [Profile(4) for _ in range(parts)], samples(count)
+    profiles, (raw, probabilities, y) = [ProfileBuilder(4) for _ in range(parts)], samples(count)
     for number, start in enumerate(range(0, count, batch)):
         rows = np.arange(start, min(start + batch, count))
-        profiles[number % parts].add(raw[rows], probabilities[rows], y[rows], rows)
+        profiles[number % parts].add_batch(raw[rows], probabilities[rows], y[rows], rows)
     whole = profiles[0]
     for part in profiles[1:]:
-        whole.merge(part)
+        whole.merge_counts(part)
     return whole.finish(split="val", data_version="v")
 
 
 @pytest.mark.parametrize("parts", [2, 3, 8])
 @pytest.mark.parametrize("kept", [10_000, 50])
 def test_parts_merge_into_the_whole(parts: int, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "KEPT", kept)
+    monkeypatch.setattr(reference, "MAX_KEPT_SAMPLES", kept)
     whole, together = collected(331, batch=64), merged(parts, 331, batch=32)
     assert whole.about == together.about
     assert whole.arrays.keys() == together.arrays.keys()
@@ -126,13 +126,13 @@ def test_parts_merge_into_the_whole(parts: int, kept: int, monkeypatch: pytest.M
 
 
 def test_a_part_with_nothing_adds_nothing_and_other_bins_are_refused() -> None:
-    one, (raw, probabilities, y) = Profile(4), samples(10)
-    one.merge(Profile(4))
-    one.add(raw, probabilities, y)
-    empty = Profile(4)
-    empty.merge(one)
+    one, (raw, probabilities, y) = ProfileBuilder(4), samples(10)
+    one.merge_counts(ProfileBuilder(4))
+    one.add_batch(raw, probabilities, y)
+    empty = ProfileBuilder(4)
+    empty.merge_counts(one)
     assert empty.samples == 10
-    floats = Profile(4)
-    floats.add(raw.astype(np.float32), probabilities, y)
+    floats = ProfileBuilder(4)
+    floats.add_batch(raw.astype(np.float32), probabilities, y)
     with pytest.raises(ValueError, match="other bins"):
-        one.merge(floats)
+        one.merge_counts(floats)

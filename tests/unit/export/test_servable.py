@@ -14,15 +14,15 @@ import pytest
 import yaml
 from onnx import TensorProto, helper
 
-from mlscale.atomic_files import artefacts
+from mlscale.atomic_files import iterate_regular_files
 from mlscale.data import Digits
 from mlscale.errors import Exit, MLScaleError
-from mlscale.export.measure_export import Measured
-from mlscale.export.onnx_engine import Engine
-from mlscale.export.required_extras import need
-from mlscale.export.servable import DOCUMENT, MODEL, Servable, load, softmax
-from mlscale.export.validation_samples import validation
-from mlscale.export.write_servable import write
+from mlscale.export.measure_export import ExportMeasurement
+from mlscale.export.onnx_engine import OnnxEngine
+from mlscale.export.required_extras import require_extra
+from mlscale.export.servable import DOCUMENT, MODEL, Servable, compute_softmax, load
+from mlscale.export.validation_samples import iterate_validation_batches
+from mlscale.export.write_servable import write_servable
 from tests.unit.export.conftest import save
 
 FILES = ["model.onnx", "parity.json", "reference/profile.json", "reference/profile.npz"]
@@ -36,9 +36,11 @@ def rewrite(folder: Path, change: Change) -> None:
     (folder / DOCUMENT).write_text(yaml.safe_dump(document))
 
 
-def test_it_predicts_what_the_trained_model_does(servable: Servable, digits: Digits, measured: Measured) -> None:
+def test_it_predicts_what_the_trained_model_does(
+    servable: Servable, digits: Digits, measured: ExportMeasurement
+) -> None:
     right = 0
-    for samples in validation(digits):
+    for samples in iterate_validation_batches(digits):
         said = servable.predict(samples.raw)
         assert said.labels == [str(number) for number in said.classes.tolist()]
         np.testing.assert_allclose(said.probabilities.sum(1), 1, rtol=1e-6)
@@ -65,15 +67,18 @@ def test_it_is_read_and_asked_without_torch(servable: Servable, tmp_path: Path) 
 
 
 def test_every_file_is_named_and_the_same_model_gives_the_same_folder(
-    servable: Servable, measured: Measured, tmp_path: Path
+    servable: Servable, measured: ExportMeasurement, tmp_path: Path
 ) -> None:
-    contents = {path.relative_to(servable.folder).as_posix(): path.read_bytes() for path in artefacts(servable.folder)}
+    contents = {
+        path.relative_to(servable.folder).as_posix(): path.read_bytes()
+        for path in iterate_regular_files(servable.folder)
+    }
     assert sorted(contents) == [*FILES, DOCUMENT]
     assert {name: hashlib.sha256(contents[name]).hexdigest() for name in FILES} == {
         name: entry["sha256"] for name, entry in servable.document["files"].items()
     }
     again = save(measured, tmp_path / "again").folder
-    assert {path.relative_to(again).as_posix(): path.read_bytes() for path in artefacts(again)} == contents
+    assert {path.relative_to(again).as_posix(): path.read_bytes() for path in iterate_regular_files(again)} == contents
     assert all(path.stat().st_mode & 0o077 == 0 for path in (servable.folder, *servable.folder.rglob("*")))
 
 
@@ -112,7 +117,7 @@ def test_none_are_none(servable: Servable) -> None:
 
 def test_large_logits_are_no_trouble() -> None:
     given = np.array([[1e4, 1e4 - 1, -1e4]], np.float32)
-    np.testing.assert_allclose(softmax(given), [[0.7310586, 0.2689414, 0]], rtol=1e-5)
+    np.testing.assert_allclose(compute_softmax(given), [[0.7310586, 0.2689414, 0]], rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -205,16 +210,16 @@ def test_a_model_that_keeps_its_weights_in_another_file_is_refused(
     node = helper.make_node("MatMul", ["input", "w"], ["logits"])
     graph = helper.make_graph([node], "g", [given], [gives], [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    assert Engine(model.SerializeToString()).run(np.ones((1, 2), np.float32)).tolist() == [[2, 2]]
+    assert OnnxEngine(model.SerializeToString()).run(np.ones((1, 2), np.float32)).tolist() == [[2, 2]]
     outside = model.graph.initializer[0]
     outside.ClearField("float_data")
     outside.data_location = TensorProto.EXTERNAL
     outside.external_data.append(onnx.StringStringEntryProto(key="location", value="weights"))
     with pytest.raises(MLScaleError, match="the ONNX model can't be used"):
-        Engine(model.SerializeToString())
+        OnnxEngine(model.SerializeToString())
 
 
-def test_a_place_that_is_taken_is_left_alone(servable: Servable, measured: Measured, tmp_path: Path) -> None:
+def test_a_place_that_is_taken_is_left_alone(servable: Servable, measured: ExportMeasurement, tmp_path: Path) -> None:
     before = (servable.folder / DOCUMENT).stat().st_ino
     with pytest.raises(MLScaleError, match="there is something at servable already") as caught:
         save(measured, servable.folder)
@@ -228,10 +233,12 @@ def test_a_place_that_is_taken_is_left_alone(servable: Servable, measured: Measu
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "servable"]
 
 
-def test_what_cannot_be_read_back_is_never_there(servable: Servable, measured: Measured, tmp_path: Path) -> None:
+def test_what_cannot_be_read_back_is_never_there(
+    servable: Servable, measured: ExportMeasurement, tmp_path: Path
+) -> None:
     for folder, replace in ((tmp_path / "new", False), (servable.folder, True)):
         with pytest.raises(MLScaleError, match="the ONNX model can't be used"):
-            write(
+            write_servable(
                 folder,
                 model=b"no model",
                 parity={},
@@ -244,8 +251,8 @@ def test_what_cannot_be_read_back_is_never_there(servable: Servable, measured: M
 
 
 def test_a_package_that_is_missing_is_told_with_its_extra() -> None:
-    need("export", "onnx", "numpy")
+    require_extra("export", "onnx", "numpy")
     with pytest.raises(MLScaleError, match="no_such_runtime is not installed") as caught:
-        need("serve", "numpy", "no_such_runtime")
+        require_extra("serve", "numpy", "no_such_runtime")
     assert caught.value.fix == "pip install 'mlscale[serve]'"
     assert caught.value.exit is Exit.ENVIRONMENT

@@ -8,7 +8,7 @@ import pytest
 
 from mlscale.errors import MLScaleError
 from mlscale.export.servable import load
-from mlscale.export.servable_trial import load_and_try, schema_change
+from mlscale.export.servable_trial import describe_schema_change, load_and_try
 from tests.servables import Change, altered, ending_in, not_a_number, renamed_classes
 from tests.serving import STORED
 
@@ -70,21 +70,21 @@ def test_blanks_need_no_answer(tmp_path: Path) -> None:
 
 def test_what_clients_would_notice(tmp_path: Path) -> None:
     stored = load(STORED)
-    assert schema_change(stored, load(altered(tmp_path / "same", graph=ending_in("Neg")))) == ""
+    assert describe_schema_change(stored, load(altered(tmp_path / "same", graph=ending_in("Neg")))) == ""
     renamed = load(altered(tmp_path / "renamed", document=renamed_classes))
-    assert schema_change(stored, renamed) == "classes without '0' and with 'zero'"
+    assert describe_schema_change(stored, renamed) == "classes without '0' and with 'zero'"
 
     def turned(stated: Any) -> None:
         stated["labels"].reverse()
 
     reversed_ = load(altered(tmp_path / "turned", document=turned))
-    assert schema_change(stored, reversed_) == "classes in another order"
+    assert describe_schema_change(stored, reversed_) == "classes in another order"
 
     def fewer(stated: Any) -> None:
         stated["labels"] = stated["labels"][:4]
         stated["outputs"][0]["shape"] = [-1, 4]
 
     few = load(altered(tmp_path / "few", graph=ending_in("Gather", np.arange(4), axis=1), document=fewer))
-    assert schema_change(stored, few) == (
+    assert describe_schema_change(stored, few) == (
         "output logits float32 (-1, 10) becomes logits float32 (-1, 4), classes without '4', '5', '6' and 3 more"
     )

@@ -11,26 +11,26 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, TensorDataset
 
 from mlscale.data import Digits, WebDataset
-from mlscale.data.images.decoded_cache import Shape
+from mlscale.data.images.decoded_cache import SampleShape
 from mlscale.data.images.labelled_images import ImageData
 from mlscale.errors import MLScaleError
-from mlscale.export.validation_samples import input_of, sent, validation
+from mlscale.export.validation_samples import describe_sample_format, iterate_validation_batches, restore_raw_samples
 
 
 def test_each_validation_image_once_beside_what_the_model_sees(digits: Digits) -> None:
-    given = input_of(digits)
+    given = describe_sample_format(digits)
     assert (given.dtype, given.shape, given.labels) == ("uint8", (1, 8, 8), None)
-    batches = list(validation(digits))
+    batches = list(iterate_validation_batches(digits))
     raw, x = np.concatenate([each.raw for each in batches]), torch.cat([each.x for each in batches])
     assert (raw.shape, raw.dtype.name, raw.max()) == ((360, 1, 8, 8), "uint8", 255)
     np.testing.assert_allclose((raw - np.array(given.mean)) / np.array(given.std), x.numpy(), atol=1e-6)
     labels = np.concatenate([each.y for each in batches])
-    assert np.bincount(labels).tolist() == np.bincount(digits.decoded("val").labels).tolist()
+    assert np.bincount(labels).tolist() == np.bincount(digits.get_decoded_split("val").labels).tolist()
 
 
 @pytest.mark.parametrize("limit", [1, 50, 51, 360, 1000])
 def test_as_many_as_asked_for(digits: Digits, limit: int) -> None:
-    assert sum(len(each.y) for each in validation(digits, limit=limit)) == min(limit, 360)
+    assert sum(len(each.y) for each in iterate_validation_batches(digits, limit=limit)) == min(limit, 360)
 
 
 def test_an_image_that_cannot_be_read_is_left_out_with_its_label(digits: Digits, tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_an_image_that_cannot_be_read_is_left_out_with_its_label(digits: Digits,
     shard.write_bytes(content)
     data = WebDataset(str(tmp_path / "train"), str(tmp_path / "val"), batch_size=50, workers=0, on_bad_sample="skip")
     data.setup("validate")
-    batches, whole = list(validation(data)), next(validation(digits))
+    batches, whole = list(iterate_validation_batches(data)), next(iterate_validation_batches(digits))
     assert sum(len(each.y) for each in batches) == 359
     assert batches[0].raw.tolist() == np.delete(whole.raw, 1, axis=0).tolist()
     assert batches[0].y.tolist() == np.delete(whole.y, 1).tolist()
@@ -66,15 +66,15 @@ class Theirs(LightningDataModule):
 
 def test_anybodys_data_module_gives_what_its_model_takes() -> None:
     data = Theirs()
-    given = input_of(data)
+    given = describe_sample_format(data)
     assert (given.dtype, given.shape, given.mean) == ("float32", (3,), ())
-    batches = list(validation(data))
+    batches = list(iterate_validation_batches(data))
     assert [each.y.tolist() for each in batches] == [[0, 1, 0, 1], [0, 1, 0]]
     assert all(np.array_equal(each.raw, each.x.numpy()) and each.raw.dtype == np.float32 for each in batches)
     with pytest.raises(MLScaleError, match="has 2 validation loaders"):
-        list(validation(Theirs(loaders=2)))
+        list(iterate_validation_batches(Theirs(loaders=2)))
     with pytest.raises(MLScaleError, match="no validation samples"):
-        list(validation(Theirs(samples=0)))
+        list(iterate_validation_batches(Theirs(samples=0)))
 
 
 @pytest.mark.parametrize(("mean", "std"), [(0.001, 255.0), (127.3, 0.37), (254.9, 73.1), (33.3, 1e-3)])
@@ -83,9 +83,11 @@ def test_undone_normalisation_gives_every_byte_back(mean: float, std: float) -> 
     data = NotInMemory(pixels, mean, std)
     x = torch.from_numpy((pixels.astype(np.float32) - np.float32(mean)) / np.float32(std))
     kept = np.array([True, False, True, True])
-    assert (sent(data, x, np.arange(4), kept) == pixels[kept]).all()
+    assert (restore_raw_samples(data, x, np.arange(4), kept) == pixels[kept]).all()
     assert data.asked == 0
-    assert (sent(data, x.bfloat16(), np.arange(4), kept) == pixels[kept]).all()  # too coarse to undo: read again
+    assert (
+        restore_raw_samples(data, x.bfloat16(), np.arange(4), kept) == pixels[kept]
+    ).all()  # too coarse to undo: read again
     assert data.asked == 3
 
 
@@ -94,15 +96,15 @@ class NotInMemory(ImageData):
 
     def __init__(self, pixels: NDArray[np.uint8], mean: float, std: float) -> None:
         self.pixels, self.asked = pixels, 0
-        self.shape = Shape(1, 8, 8, np.dtype(np.uint8), (mean,), (std,))
+        self.shape = SampleShape(1, 8, 8, np.dtype(np.uint8), (mean,), (std,))
 
-    def decoded(self, split: str) -> Any:
+    def get_decoded_split(self, split: str) -> Any:
         return self
 
-    def kept(self, rows: NDArray[np.int64]) -> None:
+    def get_cached_samples(self, rows: NDArray[np.int64]) -> None:
         return None
 
-    def sample(self, row: int) -> NDArray[np.uint8]:
+    def get_sample(self, row: int) -> NDArray[np.uint8]:
         self.asked += 1
         pixels: NDArray[np.uint8] = self.pixels[row]
         return pixels

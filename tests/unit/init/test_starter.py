@@ -8,11 +8,11 @@ import yaml
 
 from mlscale.cli import main
 from mlscale.errors import MLScaleError
-from mlscale.init import package_of, write
+from mlscale.init import derive_package_name, write_project
 
 
 def test_every_file_is_whole(tmp_path: Path) -> None:
-    files = write(tmp_path / "a-net", "a-net")
+    files = write_project(tmp_path / "a-net", "a-net")
     there = {path.relative_to(tmp_path / "a-net") for path in (tmp_path / "a-net").rglob("*") if path.is_file()}
     assert set(files) == there
     assert {Path(".github/workflows/ci.yml"), Path(".gitignore"), Path("a_net/model.py")} <= there
@@ -29,15 +29,15 @@ def test_every_file_is_whole(tmp_path: Path) -> None:
 
 def test_an_empty_folder_is_taken_and_a_full_one_refused(tmp_path: Path) -> None:
     (tmp_path / "net").mkdir()
-    write(tmp_path / "net", "net")
+    write_project(tmp_path / "net", "net")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(MLScaleError, match="is there, and not empty") as caught:
-        write(tmp_path / "net", "net")
+        write_project(tmp_path / "net", "net")
     assert caught.value.fix == "mlscale init net-2"
     assert sorted(tmp_path.rglob("*")) == before
     (tmp_path / "file").touch()
     with pytest.raises(MLScaleError, match="is a file"):
-        write(tmp_path / "file", "file")
+        write_project(tmp_path / "file", "file")
 
 
 @pytest.mark.parametrize(
@@ -58,15 +58,15 @@ def test_an_empty_folder_is_taken_and_a_full_one_refused(tmp_path: Path) -> None
 )
 def test_a_name_that_no_package_can_have(name: str, fix: str) -> None:
     with pytest.raises(MLScaleError, match="is no name for a project") as caught:
-        package_of(name)
+        derive_package_name(name)
     assert caught.value.fix == f"mlscale init {fix}"
-    assert package_of(fix)
+    assert derive_package_name(fix)
 
 
 def test_a_folder_that_one_stands_beside_is_no_package(folder: Path) -> None:
     (folder / "mine").mkdir()
     (folder / "net.py").touch()
-    assert [package_of("mine"), package_of("net")] == ["mine", "net"]
+    assert [derive_package_name("mine"), derive_package_name("net")] == ["mine", "net"]
 
 
 def test_what_is_next_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ import gc
 import subprocess
 import sys
 
-from mlscale.launch.garbage_collection import put_off
+from mlscale.launch.garbage_collection import defer_garbage_collection
 
 CLAIMED = """
 import gc
@@ -28,7 +28,7 @@ def test_a_process_of_ours_collects_after_its_start_only() -> None:
 
 def test_a_process_of_others_is_left_alone() -> None:
     frozen = gc.get_freeze_count()
-    with put_off():
+    with defer_garbage_collection():
         assert gc.isenabled()
     assert gc.isenabled()
     assert gc.get_freeze_count() == frozen

@@ -18,8 +18,8 @@ def ended(message: str, rank: int = 0) -> ChildFailedError:
 def test_a_rank_that_can_not_leave_a_message_is_told_as_the_environment_s(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("a file where the folder should be")
     with pytest.raises(MLScaleError) as unwritten:
-        failures.write(tmp_path, 0, MLScaleError("the disk is read-only"))
-    error = failures.cause(tmp_path, 2, ended(str(unwritten.value)))
+        failures.write_rank_failure(tmp_path, 0, MLScaleError("the disk is read-only"))
+    error = failures.determine_failure_cause(tmp_path, 2, ended(str(unwritten.value)))
     assert (error.what, error.where, error.exit) == ("can't write logs", str(tmp_path / "logs"), Exit.ENVIRONMENT)
     assert error.why == "Not a directory"
 
@@ -28,10 +28,10 @@ def test_where_it_can_be_written_again_the_run_is_resumed(tmp_path: Path) -> Non
     logs = tmp_path / "logs"
     logs.write_text("a file where the folder should be")
     with pytest.raises(MLScaleError) as unwritten:
-        failures.write(tmp_path, 1, MLScaleError("the disk is full"))
+        failures.write_rank_failure(tmp_path, 1, MLScaleError("the disk is full"))
     logs.unlink()
     logs.mkdir()
-    error = failures.cause(tmp_path, 2, ended(str(unwritten.value), rank=1))
+    error = failures.determine_failure_cause(tmp_path, 2, ended(str(unwritten.value), rank=1))
     assert (error.what, error.exit) == (
         "rank 1 could not write to the run folder, not even why it ended", Exit.ENVIRONMENT,
     )  # fmt: skip
@@ -40,5 +40,5 @@ def test_where_it_can_be_written_again_the_run_is_resumed(tmp_path: Path) -> Non
 
 
 def test_an_error_that_was_left_is_told(tmp_path: Path) -> None:
-    failures.write(tmp_path, 1, MLScaleError("the data is gone"))
-    assert failures.cause(tmp_path, 2, ended("", rank=1)).what == "the data is gone"
+    failures.write_rank_failure(tmp_path, 1, MLScaleError("the data is gone"))
+    assert failures.determine_failure_cause(tmp_path, 2, ended("", rank=1)).what == "the data is gone"

@@ -76,7 +76,7 @@ def test_folders_that_can_not_be_written_to_are_named(tmp_path: Path, monkeypatc
     config = multiprocessing.process.current_process()._config  # type: ignore[attr-defined]  # no public name
     monkeypatch.delitem(config, "tempdir", raising=False)  # which a test before this one may have had made
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("x" * 100)))
-    monkeypatch.setattr(sockets, "_SHORT", (str(tmp_path / "absent"),))
+    monkeypatch.setattr(sockets, "_SHORT_FOLDERS", (str(tmp_path / "absent"),))
     with pytest.raises(MLScaleError, match="no folder for the sockets") as caught:
         sockets.shorten_socket_paths()
     assert caught.value.exit == Exit.ENVIRONMENT

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from mlscale.launch.start_notices import start_lines
+from mlscale.launch.start_notices import format_start_lines
 
 FACTS = {"train_samples": 1437, "val_samples": 360, "sample": (1, 8, 8), "num_classes": 10}
 
@@ -19,7 +19,7 @@ def lines(steps: int, **data: Any) -> dict[str, str]:
         "accelerator": "cpu", "threads": 2, "train_samples": 1437,
     }  # fmt: skip
     node = {"data": {"batch_size": 64, **data}, "trainer": {}, "precision": {"value": "32-true"}, "seed": 0}
-    told = start_lines(OmegaConf.create({**node, "derived": derived}), FACTS)
+    told = format_start_lines(OmegaConf.create({**node, "derived": derived}), FACTS)
     return {line.split()[0]: line for line in told}
 
 

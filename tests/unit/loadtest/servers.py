@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.loadtest import empty_server
-from mlscale.loadtest.client_calibration import whole_answer
+from mlscale.loadtest.client_calibration import build_response_bytes
 
 CLASSES, SHAPE = 3, (1, 4, 4)
 Answer = tuple[int, dict[str, str], bytes]
@@ -106,7 +106,7 @@ def fast_server(folder: Path) -> Iterator[str]:
     prediction = {"label": "a", "probabilities": [0.8, 0.1, 0.1]}
     document = {"inputs": [given], "outputs": [gives], "model_version": "sums:v1", "predictions": [prediction]}
     answer = folder / "answer"
-    answer.write_bytes(whole_answer({"Content-Type": "application/json"}, json.dumps(document).encode()))
+    answer.write_bytes(build_response_bytes({"Content-Type": "application/json"}, json.dumps(document).encode()))
     command = [sys.executable, "-P", empty_server.__file__, str(answer)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:

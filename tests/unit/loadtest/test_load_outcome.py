@@ -3,40 +3,40 @@
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.loadtest.load_outcome import Objective, Outcome
+from mlscale.loadtest.load_outcome import LoadOutcome, Objective
 from mlscale.loadtest.server_timing import ServerTime
-from mlscale.loadtest.slo_verdict import decide
+from mlscale.loadtest.slo_verdict import evaluate_objective
 
 
-def outcome(*latencies: float, failures: tuple[str, ...] = (), seconds: float = 2.0) -> Outcome:
-    made = Outcome(seconds=seconds)
+def outcome(*latencies: float, failures: tuple[str, ...] = (), seconds: float = 2.0) -> LoadOutcome:
+    made = LoadOutcome(seconds=seconds)
     for ms in latencies:
-        made.answered(ms, "m:v1", 1, ("a",), ("a" if ms < 10 else "b",))
+        made.record_answer(ms, "m:v1", 1, ("a",), ("a" if ms < 10 else "b",))
     for why in failures:
-        made.failed(why)
+        made.record_failure(why)
     return made
 
 
-def missed(objective: Objective, found: Outcome) -> list[str]:
-    return list(decide(objective, found, users=1).missed)
+def missed(objective: Objective, found: LoadOutcome) -> list[str]:
+    return list(evaluate_objective(objective, found, users=1).missed)
 
 
 def test_counts() -> None:
     found = outcome(1.0, 2.0, 30.0, failures=("status 503",))
     assert (found.requests, found.failed_requests, found.requests_per_s) == (4, 1, 1.5)
     assert (found.labelled, found.correct, dict(found.versions)) == (3, 2, {"m:v1": 3})
-    assert Outcome.from_dict(found.as_dict()).as_dict() == found.as_dict()
+    assert LoadOutcome.from_dict(found.as_dict()).as_dict() == found.as_dict()
 
 
 def test_the_servers_time_is_counted_apart() -> None:
     found = outcome()
-    found.answered(10.0, "m:v1", 1, None, None, ServerTime(4.0, 3.0, 2.0))
-    found.answered(10.0, "m:v1", 1, None, None, ServerTime(12.0))  # clocks differ by a little
-    found.answered(10.0, "m:v1", 1, None, None)
+    found.record_answer(10.0, "m:v1", 1, None, None, ServerTime(4.0, 3.0, 2.0))
+    found.record_answer(10.0, "m:v1", 1, None, None, ServerTime(12.0))  # clocks differ by a little
+    found.record_answer(10.0, "m:v1", 1, None, None)
     found.client.cpu_s = 1.5
     parts = (found.server, found.service, found.compute, found.network)
     assert [(part.count, part.total) for part in parts] == [(2, 16.0), (1, 3.0), (1, 2.0), (2, 6.0)]
-    assert Outcome.from_dict(found.as_dict()).as_dict() == found.as_dict()
+    assert LoadOutcome.from_dict(found.as_dict()).as_dict() == found.as_dict()
 
 
 def test_no_end_of_kinds_of_failures() -> None:
@@ -68,7 +68,7 @@ def test_failures_are_bounded() -> None:
 
 
 def test_no_requests_hold_nothing() -> None:
-    assert missed(Objective(max_failures=None), Outcome(seconds=1.0)) == ["no request came to an end"]
+    assert missed(Objective(max_failures=None), LoadOutcome(seconds=1.0)) == ["no request came to an end"]
 
 
 def test_only_failures_hold_no_latency() -> None:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.loadtest.load_samples import random_of, read
-from mlscale.loadtest.server_metadata import Model
+from mlscale.loadtest.load_samples import generate_samples, read_request_samples
+from mlscale.loadtest.server_metadata import ServerModel
 
-MODEL = Model("m", "input", "uint8", (1, 4, 4), 3)
+MODEL = ServerModel("m", "input", "uint8", (1, 4, 4), 3)
 RAW = np.arange(48, dtype=np.uint8).reshape(3, 1, 4, 4)
 
 
@@ -20,10 +20,10 @@ def written(folder: Path, **arrays: Any) -> Path:
 
 
 def test_samples_and_labels(tmp_path: Path) -> None:
-    samples = read(written(tmp_path, raw=RAW, labels=np.array(["a", "b", "a"])), MODEL)
+    samples = read_request_samples(written(tmp_path, raw=RAW, labels=np.array(["a", "b", "a"])), MODEL)
     assert (samples.raw == RAW).all()
     assert samples.labels == ("a", "b", "a")
-    assert read(written(tmp_path, raw=RAW), MODEL).labels is None
+    assert read_request_samples(written(tmp_path, raw=RAW), MODEL).labels is None
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_samples_and_labels(tmp_path: Path) -> None:
 )
 def test_what_can_not_be_sent(tmp_path: Path, arrays: dict[str, Any], why: str) -> None:
     with pytest.raises(MLScaleError, match="can't be sent") as caught:
-        read(written(tmp_path, **arrays), MODEL)
+        read_request_samples(written(tmp_path, **arrays), MODEL)
     assert caught.match("can't be sent")
     import re
 
@@ -51,13 +51,13 @@ def test_a_file_that_is_none(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "s.npz").write_bytes(content)
     with pytest.raises(MLScaleError, match="can't be sent"):
-        read(tmp_path / "s.npz", MODEL)
+        read_request_samples(tmp_path / "s.npz", MODEL)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "int64"])
 def test_random_samples_fit_the_model(dtype: str) -> None:
-    samples = random_of(Model("m", "input", dtype, (3, 5), 0))
+    samples = generate_samples(ServerModel("m", "input", dtype, (3, 5), 0))
     assert samples.raw.dtype == dtype
     assert samples.raw.shape == (256, 3, 5)
     assert len(np.unique(samples.raw)) > 50
-    assert (random_of(Model("m", "input", dtype, (3, 5), 0)).raw == samples.raw).all()
+    assert (generate_samples(ServerModel("m", "input", dtype, (3, 5), 0)).raw == samples.raw).all()

@@ -10,15 +10,15 @@ import pytest
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.loadtest import locust_process as module
-from mlscale.loadtest.locust_process import Plan, drive
-from mlscale.loadtest.server_metadata import Model
+from mlscale.loadtest.locust_process import LoadPlan, run_locust
+from mlscale.loadtest.server_metadata import ServerModel
 from tests.unit.loadtest.servers import Answer, label, serving
 
-MODEL = Model("sums", "input", "uint8", (1, 4, 4), 3)
+MODEL = ServerModel("sums", "input", "uint8", (1, 4, 4), 3)
 
 
-def plan(url: str, **changes: object) -> Plan:
-    return Plan(**{"url": url, "model": MODEL, "users": 2, "seconds": 0.8, "warmup_s": 0.2, **changes})  # type: ignore[arg-type]
+def plan(url: str, **changes: object) -> LoadPlan:
+    return LoadPlan(**{"url": url, "model": MODEL, "users": 2, "seconds": 0.8, "warmup_s": 0.2, **changes})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("protocol", ["bytes", "json", "v2", "v2_json"])
@@ -28,7 +28,7 @@ def test_every_protocol(protocol: str, tmp_path: Path) -> None:
     labels[0] = "z"
     np.savez(tmp_path / "s.npz", raw=raw, labels=np.array(labels))
     with serving() as server:
-        found = drive(plan(server.url, protocol=protocol, batch=7, samples=str(tmp_path / "s.npz")))
+        found = run_locust(plan(server.url, protocol=protocol, batch=7, samples=str(tmp_path / "s.npz")))
         assert found.requests >= 10
         assert server.asked > found.requests  # the warm-up is not counted
     assert not found.failures
@@ -41,7 +41,7 @@ def test_every_protocol(protocol: str, tmp_path: Path) -> None:
 
 def test_a_rate_is_kept() -> None:
     with serving() as server:
-        found = drive(plan(server.url, rate=30.0, users=3, seconds=2.0))
+        found = run_locust(plan(server.url, rate=30.0, users=3, seconds=2.0))
     assert 45 <= found.requests <= 66
 
 
@@ -53,7 +53,7 @@ def _break(answer: Answer, number: int) -> Answer | None:
 
 def test_what_is_not_right_is_counted() -> None:
     with serving(_break) as server:
-        found = drive(plan(server.url, users=1))
+        found = run_locust(plan(server.url, users=1))
     good = found.requests - found.failed_requests
     assert good > 2
     kinds = dict(found.failures)
@@ -68,35 +68,35 @@ def test_a_server_that_hangs_is_a_failure() -> None:
         return answer
 
     with serving(hang) as server:
-        found = drive(plan(server.url, timeout_s=0.3, seconds=0.5, warmup_s=0.0))
+        found = run_locust(plan(server.url, timeout_s=0.3, seconds=0.5, warmup_s=0.0))
     assert found.requests == found.failed_requests > 0
 
 
-def _instead(code: str) -> Callable[[Plan], list[str]]:
+def _instead(code: str) -> Callable[[LoadPlan], list[str]]:
     return lambda plan: [sys.executable, "-c", code]
 
 
 def test_a_locust_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_command", _instead("import sys; print('out of greenlets'); sys.exit(3)"))
+    monkeypatch.setattr(module, "_build_command", _instead("import sys; print('out of greenlets'); sys.exit(3)"))
     with pytest.raises(MLScaleError, match="exit code 3") as caught:
-        drive(plan("http://127.0.0.1:1"))
+        run_locust(plan("http://127.0.0.1:1"))
     assert (caught.value.exit, caught.value.why) == (Exit.ENVIRONMENT, "out of greenlets")
 
 
 def test_a_locust_without_an_outcome_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_command", _instead("pass"))
+    monkeypatch.setattr(module, "_build_command", _instead("pass"))
     with pytest.raises(MLScaleError, match="and no outcome"):
-        drive(plan("http://127.0.0.1:1"))
+        run_locust(plan("http://127.0.0.1:1"))
 
 
 def test_a_locust_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     hang = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
-    monkeypatch.setattr(module, "_command", _instead(hang))
+    monkeypatch.setattr(module, "_build_command", _instead(hang))
     monkeypatch.setattr(module, "_START_SECONDS", 0.1)
     monkeypatch.setattr(module, "_GRACE_SECONDS", 0.2)
     began = time.monotonic()
     with pytest.raises(MLScaleError, match="has not come to an end in 3 s"):
-        drive(plan("http://127.0.0.1:1", timeout_s=0.5))
+        run_locust(plan("http://127.0.0.1:1", timeout_s=0.5))
     assert time.monotonic() - began < 10
 
 

@@ -6,13 +6,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlscale.loadtest.request_kinds import PROTOCOLS, Answer, Question, Wrong, question, read
+from mlscale.loadtest.request_kinds import (
+    PROTOCOLS,
+    InvalidResponse,
+    LoadRequest,
+    ParsedResponse,
+    build_load_request,
+    parse_response,
+)
 
 RAW = np.arange(32, dtype=np.uint8).reshape(2, 1, 4, 4)
 
 
-def ask(protocol: str) -> Question:
-    return question(protocol, RAW, model="m", input="x", labels=("a", "b"))
+def ask(protocol: str) -> LoadRequest:
+    return build_load_request(protocol, RAW, model="m", input="x", labels=("a", "b"))
 
 
 def predicted(*probabilities: list[float], **changes: Any) -> bytes:
@@ -42,14 +49,14 @@ def test_v2_has_its_header_in_front() -> None:
 
 @pytest.mark.parametrize("protocol", ["bytes", "json"])
 def test_a_right_prediction(protocol: str) -> None:
-    said = read(protocol, ask(protocol), 200, {}, predicted([0.1, 0.9], [0.5, 0.5]), 2)
+    said = parse_response(protocol, ask(protocol), 200, {}, predicted([0.1, 0.9], [0.5, 0.5]), 2)
     assert (said.version, said.labels) == ("m:v1", ("a", "a"))
 
 
 def test_a_right_inference() -> None:
-    assert read("v2_json", ask("v2_json"), 200, {}, inferred([0.1, 0.9, 0.5, 0.5]), 2).version == "m:v1"
+    assert parse_response("v2_json", ask("v2_json"), 200, {}, inferred([0.1, 0.9, 0.5, 0.5]), 2).version == "m:v1"
     logits = inferred([3.0, -9.0, 2.0, 2.0], name="logits")
-    assert read("v2_json", ask("v2_json"), 200, {}, logits, 2).labels is None
+    assert parse_response("v2_json", ask("v2_json"), 200, {}, logits, 2).labels is None
 
 
 def test_a_binary_inference_of_several_tensors() -> None:
@@ -62,9 +69,9 @@ def test_a_binary_inference_of_several_tensors() -> None:
     tensors = [np.array([9, 9, 9, 9], "<f4").tobytes(), b"\1\0\0\0b\1\0\0\0a", np.array([0.1, 0.9, 0.5, 0.5], "<f4")]
     body = b"".join([header, *map(bytes, tensors)])
     headers = {"inference-header-content-length": str(len(header))}
-    assert read("v2", ask("v2"), 200, headers, body, 2) == Answer("m:v1", ("b", "a"))
-    with pytest.raises(Wrong, match="the body is no answer"):
-        read("v2", ask("v2"), 200, headers, body[:-1], 2)
+    assert parse_response("v2", ask("v2"), 200, headers, body, 2) == ParsedResponse("m:v1", ("b", "a"))
+    with pytest.raises(InvalidResponse, match="the body is no answer"):
+        parse_response("v2", ask("v2"), 200, headers, body[:-1], 2)
 
 
 @pytest.mark.parametrize(
@@ -84,16 +91,16 @@ def test_a_binary_inference_of_several_tensors() -> None:
     ],
 )
 def test_what_is_no_right_answer(status: int, body: bytes, why: str) -> None:
-    with pytest.raises(Wrong, match=why):
-        read("bytes", ask("bytes"), status, {}, body, 2)
+    with pytest.raises(InvalidResponse, match=why):
+        parse_response("bytes", ask("bytes"), status, {}, body, 2)
 
 
 @pytest.mark.parametrize(
     "body", [inferred([0.1, 0.9]), inferred([1.0, 1.0, 0.5, 0.5]), inferred([], datatype="INT64"), inferred([0.0] * 4)]
 )
 def test_what_is_no_right_inference(body: bytes) -> None:
-    with pytest.raises(Wrong):
-        read("v2_json", ask("v2_json"), 200, {}, body, 2)
+    with pytest.raises(InvalidResponse):
+        parse_response("v2_json", ask("v2_json"), 200, {}, body, 2)
 
 
 def test_all_protocols_make_a_question() -> None:

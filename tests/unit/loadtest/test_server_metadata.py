@@ -6,18 +6,22 @@ import time
 import pytest
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.loadtest.server_metadata import Model, look
+from mlscale.loadtest.server_metadata import ServerModel, request_model_metadata
 from tests.unit.loadtest.servers import serving
 
 
 def test_the_only_model_is_found() -> None:
     with serving() as server:
-        assert look(server.url) == look(server.url + "/", "sums") == Model("sums", "input", "uint8", (1, 4, 4), 3)
+        assert (
+            request_model_metadata(server.url)
+            == request_model_metadata(server.url + "/", "sums")
+            == ServerModel("sums", "input", "uint8", (1, 4, 4), 3)
+        )
 
 
 def test_an_unknown_model_is_told() -> None:
     with serving() as server, pytest.raises(MLScaleError, match="is 404") as caught:
-        look(server.url, "x")
+        request_model_metadata(server.url, "x")
     assert "unknown model" in caught.value.why
 
 
@@ -26,7 +30,7 @@ def test_nobody_there_is_told_at_once() -> None:
         free.bind(("127.0.0.1", 0))  # taken, and nobody listens
         began = time.monotonic()
         with pytest.raises(MLScaleError, match="nobody answers") as caught:
-            look(f"http://127.0.0.1:{free.getsockname()[1]}")
+            request_model_metadata(f"http://127.0.0.1:{free.getsockname()[1]}")
     assert time.monotonic() - began < 1
     assert (caught.value.exit, "mlscale serve" in caught.value.fix) == (Exit.ENVIRONMENT, True)
 
@@ -34,4 +38,4 @@ def test_nobody_there_is_told_at_once() -> None:
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://x", "http://", "http://x:port"])
 def test_what_is_no_address(url: str) -> None:
     with pytest.raises(MLScaleError, match="no address"):
-        look(url)
+        request_model_metadata(url)

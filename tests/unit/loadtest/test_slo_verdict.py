@@ -3,19 +3,19 @@
 import pytest
 
 from mlscale.loadtest.client_load import ClientLoad, read_usage
-from mlscale.loadtest.latency_histogram import Latencies
-from mlscale.loadtest.load_outcome import Objective, Outcome
+from mlscale.loadtest.latency_histogram import LatencyHistogram
+from mlscale.loadtest.load_outcome import LoadOutcome, Objective
 from mlscale.loadtest.server_timing import ServerTime
-from mlscale.loadtest.slo_verdict import decide
+from mlscale.loadtest.slo_verdict import evaluate_objective
 
 CLOSED_RATE = 50.0  # requests/s of the outcomes below
 CALM, BUSY, STARVED = (0.5, 0.2), (1.9, 0.0), (0.3, 1.6)  # of 2 s: computing, waiting for a core
 
 
-def same(ms: float, count: int = 100) -> Latencies:
-    made = Latencies()
+def same(ms: float, count: int = 100) -> LatencyHistogram:
+    made = LatencyHistogram()
     for _ in range(count):
-        made.add(ms)
+        made.add_latency(ms)
     return made
 
 
@@ -27,27 +27,27 @@ def outcome(
     lag: float = 1.0,
     server: ServerTime | None = None,
     failures: tuple[str, ...] = (),
-) -> Outcome:
+) -> LoadOutcome:
     """100 answers of `ms` in 2 s; `empty`: requests/s and latency that the client gets from an empty server."""
-    made = Outcome(seconds=2.0)
+    made = LoadOutcome(seconds=2.0)
     for _ in range(100):
-        made.answered(ms, "m:v1", 1, None, None, server)
+        made.record_answer(ms, "m:v1", 1, None, None, server)
     for why in failures:
-        made.failed(why)
+        made.record_failure(why)
     rate, own = empty or (0.0, 0.0)
-    made.client = ClientLoad(*client, same(lag), rate, same(own) if empty else Latencies())
+    made.client = ClientLoad(*client, same(lag), rate, same(own) if empty else LatencyHistogram())
     return made
 
 
-def decided(objective: Objective, found: Outcome, users: int = 2, rate: float | None = None) -> str:
-    return decide(objective, found, users=users, rate=rate).decision
+def decided(objective: Objective, found: LoadOutcome, users: int = 2, rate: float | None = None) -> str:
+    return evaluate_objective(objective, found, users=users, rate=rate).decision
 
 
 @pytest.mark.parametrize("client", [BUSY, STARVED])
 def test_what_a_client_at_its_limit_misses_is_undecided(client: tuple[float, float]) -> None:
     for objective in (Objective(p50_ms=5), Objective(p99_ms=5), Objective(min_requests_per_s=60)):
         assert decided(objective, outcome()) == "missed"
-        verdict = decide(objective, outcome(client=client), users=2)
+        verdict = evaluate_objective(objective, outcome(client=client), users=2)
         assert (verdict.decision, len(verdict.undecided), verdict.missed) == ("undecided", 1, ())
         assert "busy for 95% of the time" in verdict.limits[0]
 
@@ -55,10 +55,10 @@ def test_what_a_client_at_its_limit_misses_is_undecided(client: tuple[float, flo
 def test_a_server_that_hardly_counts_leaves_it_undecided() -> None:
     near = outcome(empty=(CLOSED_RATE / 0.85, 9.0))
     assert decided(Objective(min_requests_per_s=60), near) == "undecided"
-    (why,) = decide(Objective(), near, users=2).limits
+    (why,) = evaluate_objective(Objective(), near, users=2).limits
     assert why == "it gets 59 requests/s from a server that answers at once, 50 here"
     assert decided(Objective(min_requests_per_s=60), outcome(empty=(CLOSED_RATE / 0.75, 9.0))) == "missed"
-    assert not decide(Objective(), near, users=2, rate=50.0).limits  # a rate that is reached says nothing
+    assert not evaluate_objective(Objective(), near, users=2, rate=50.0).limits  # a rate that is reached says nothing
 
 
 @pytest.mark.parametrize("alone", [{"empty": (1000.0, 9.0)}, {"lag": 9.0}])
@@ -91,7 +91,7 @@ def test_what_is_met_in_spite_of_the_client_counts_where_more_load_would_meet_it
 def test_a_rate_that_is_not_reached() -> None:
     assert decided(Objective(), outcome(), rate=60.0) == "missed"
     assert decided(Objective(), outcome(client=BUSY), rate=60.0) == "undecided"
-    verdict = decide(Objective(), outcome(empty=(50.0, 1.0)), users=2, rate=60.0)
+    verdict = evaluate_objective(Objective(), outcome(empty=(50.0, 1.0)), users=2, rate=60.0)
     assert verdict.decision == "undecided"
     assert verdict.limits == ("it sends 50 of rate=60 requests/s to a server that answers at once",)
     assert decided(Objective(), outcome(), rate=50.0) == "met"
@@ -108,7 +108,7 @@ def test_failures_are_the_servers_but_for_timeouts(why: str, decision: str) -> N
 
 
 def test_one_missed_term_misses_the_objective() -> None:
-    verdict = decide(Objective(p99_ms=5), outcome(client=BUSY, failures=("status 500",)), users=2)
+    verdict = evaluate_objective(Objective(p99_ms=5), outcome(client=BUSY, failures=("status 500",)), users=2)
     assert (verdict.decision, len(verdict.missed), len(verdict.undecided)) == ("missed", 1, 1)
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from mlscale.monitor.baseline import Baseline
-from mlscale.monitor.event_window import Window
+from mlscale.monitor.event_window import EventWindow
 
 CLASSES = np.array([0.4, 0.3, 0.2, 0.05, 0.03, 0.02])
-Draw = Callable[..., Window]
+Draw = Callable[..., EventWindow]
 
 
 def baseline(samples: int = 1000, seed: int = 0, channels: int = 3) -> Baseline:
@@ -39,20 +39,20 @@ def window(
     labelled: int = 0,
     rejected: int = 0,
     latency_ms: float = 2.0,
-) -> Window:
+) -> EventWindow:
     """n events: brightness around 100 ± 20, correlated channels, confidence that is often exactly 1."""
     generator = np.random.default_rng(seed)
     common = generator.normal(size=(n, 1))
     means = 100 + 20 * (0.8 * common + 0.6 * generator.normal(size=(n, channels)) + shift)
     stds = 50 + 5 * (0.5 * common + generator.normal(size=(n, channels)))
     confidence = np.minimum(1, generator.beta(8, 1, n) + 0.05)
-    return Window(
+    return EventWindow(
         input_mean=means.astype(np.float32),
         input_std=stds.astype(np.float32),
         confidence=confidence.astype(np.float32),
         predicted=generator.choice(6, n, p=CLASSES).astype(np.int32),
         latency_ms=generator.exponential(latency_ms, n).astype(np.float32),
-        right=generator.uniform(size=labelled) < right,
+        is_correct=generator.uniform(size=labelled) < right,
         rejected=rejected,
     )
 

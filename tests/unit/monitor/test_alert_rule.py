@@ -3,21 +3,21 @@
 import numpy as np
 import pytest
 
-from mlscale.monitor.alert_rule import Patience, State, step
+from mlscale.monitor.alert_rule import AlertPolicy, RuleState, advance_rule
 
 
-def told(levels: list[float | None], patience: Patience) -> list[tuple[int, str]]:
+def told(levels: list[float | None], patience: AlertPolicy) -> list[tuple[int, str]]:
     """The looks at which something was told, and what."""
-    state = State()
+    state = RuleState()
     changes: list[tuple[int, str]] = []
     for index, level in enumerate(levels):
-        state, change = step(state, level, patience, f"t{index}")
+        state, change = advance_rule(state, level, patience, f"t{index}")
         if change:
             changes.append((index, change))
     return changes
 
 
-BASIC = Patience(looks=1, hysteresis=0.8, keep=2, cooldown=0)
+BASIC = AlertPolicy(looks=1, hysteresis=0.8, keep=2, cooldown=0)
 
 
 @pytest.mark.parametrize(
@@ -28,31 +28,31 @@ BASIC = Patience(looks=1, hysteresis=0.8, keep=2, cooldown=0)
         ([2, 0, 0, 0], BASIC, [(0, "firing"), (2, "resolved")]),
         ([2, 0, 2, 0, 0], BASIC, [(0, "firing"), (4, "resolved")]),
         ([2, 0.9, 0.9, 0.9, 0.79, 0.79], BASIC, [(0, "firing"), (5, "resolved")]),  # hysteresis
-        ([2, 2, 0, 2, 2, 2], Patience(looks=3), [(5, "firing")]),  # in a row
-        ([2, 0, 2, 2, 2, 2], Patience(keep=1, cooldown=3), [(0, "firing"), (1, "resolved"), (5, "firing")]),
-        ([2, 0, 0, 0, 0, 2], Patience(keep=1, cooldown=3), [(0, "firing"), (1, "resolved"), (5, "firing")]),
+        ([2, 2, 0, 2, 2, 2], AlertPolicy(looks=3), [(5, "firing")]),  # in a row
+        ([2, 0, 2, 2, 2, 2], AlertPolicy(keep=1, cooldown=3), [(0, "firing"), (1, "resolved"), (5, "firing")]),
+        ([2, 0, 0, 0, 0, 2], AlertPolicy(keep=1, cooldown=3), [(0, "firing"), (1, "resolved"), (5, "firing")]),
         ([2, None, None, None, 0, None, 0], BASIC, [(0, "firing"), (6, "resolved")]),  # nothing known, nothing changes
-        ([2, None, 2], Patience(looks=2), [(2, "firing")]),
+        ([2, None, 2], AlertPolicy(looks=2), [(2, "firing")]),
         ([None, None], BASIC, []),
         ([float("nan")] * 3, BASIC, []),
     ],
 )
-def test_what_is_told(levels: list[float | None], patience: Patience, changes: list[tuple[int, str]]) -> None:
+def test_what_is_told(levels: list[float | None], patience: AlertPolicy, changes: list[tuple[int, str]]) -> None:
     assert told(levels, patience) == changes
 
 
 def test_since_is_the_first_look_over_the_limit() -> None:
-    state = State()
+    state = RuleState()
     for index in range(3):
-        state, _ = step(state, 2.0, Patience(looks=3), f"t{index}")
+        state, _ = advance_rule(state, 2.0, AlertPolicy(looks=3), f"t{index}")
     assert (state.phase, state.since) == ("firing", "t0")
 
 
 def test_noise_makes_few_incidents_and_a_step_makes_one() -> None:
     """Noise of .03 around .08, and a step of .06 that lasts 100 looks, against a limit of .12."""
     generator = np.random.default_rng(0)
-    patience = Patience(looks=3, hysteresis=0.8, keep=5, cooldown=100)
-    raw = Patience(looks=1, hysteresis=1.0, keep=1, cooldown=0)
+    patience = AlertPolicy(looks=3, hysteresis=0.8, keep=5, cooldown=100)
+    raw = AlertPolicy(looks=1, hysteresis=1.0, keep=1, cooldown=0)
     noise = (0.08 + 0.03 * generator.normal(size=(100, 600))) / 0.12
     firing = {name: [] for name in ("patient", "raw", "step")}  # type: dict[str, list[int]]
     for row in noise:

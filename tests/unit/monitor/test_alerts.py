@@ -10,9 +10,9 @@ import pytest
 
 from mlscale.errors import MLScaleError
 from mlscale.monitor import monitor_state as state
-from mlscale.monitor.alert_rule import Patience
-from mlscale.monitor.alerts import Desk, Told
-from mlscale.monitor.window_check import RULES, Look, Signal
+from mlscale.monitor.alert_rule import AlertPolicy
+from mlscale.monitor.alerts import AlertDispatcher, AlertReport
+from mlscale.monitor.window_check import RULES, RuleResult, WindowCheck
 from mlscale.notify.webhook import Webhook
 from tests.contract.test_documents import validate
 from tests.receiver import Receiver
@@ -20,21 +20,21 @@ from tests.receiver import Receiver
 BEGIN = datetime(2026, 1, 5, 10, tzinfo=UTC)
 
 
-def desk(folder: Path, webhook: Webhook | None = None, patience: Patience | None = None) -> Desk:
-    patience = patience or Patience(keep=1, cooldown=0)
-    return Desk(folder / "monitor" / "m_champion.json", "m@champion", tuple(RULES), patience, webhook)
+def desk(folder: Path, webhook: Webhook | None = None, patience: AlertPolicy | None = None) -> AlertDispatcher:
+    patience = patience or AlertPolicy(keep=1, cooldown=0)
+    return AlertDispatcher(folder / "monitor" / "m_champion.json", "m@champion", tuple(RULES), patience, webhook)
 
 
-def looks(at: Desk, *levels: float | None, version: str = "m:v1", start: int = 0) -> list[Told]:
+def looks(at: AlertDispatcher, *levels: float | None, version: str = "m:v1", start: int = 0) -> list[AlertReport]:
     """What came of looks a minute apart at which drift had these levels."""
     told = []
     for index, level in enumerate(levels):
         signals = (
-            Signal("drift", level, f"level {level}", {"largest_distance": float("nan")}),
-            Signal("damage", 0.0, "fine"),
+            RuleResult("drift", level, f"level {level}", {"largest_distance": float("nan")}),
+            RuleResult("damage", 0.0, "fine"),
         )
         now = BEGIN + timedelta(minutes=start + index)
-        told.append(at.take(Look(version, signals, (), 500), "m", now))
+        told.append(at.process_check(WindowCheck(version, signals, (), 500), "m", now))
     return told
 
 
@@ -94,7 +94,7 @@ def test_nothing_known_changes_nothing(tmp_path: Path) -> None:
 
 def test_another_version_ends_the_incidents_of_the_one_before(tmp_path: Path) -> None:
     with Receiver() as receiver:
-        at = desk(tmp_path, Webhook(receiver.url), Patience(keep=5, cooldown=5))
+        at = desk(tmp_path, Webhook(receiver.url), AlertPolicy(keep=5, cooldown=5))
         looks(at, 2)
         (told,) = looks(at, 2, version="m:v2", start=1)
     assert [(alert["status"], alert["version"]) for alert in told.changes] == [("resolved", "m:v1"), ("firing", "m:v2")]
@@ -110,7 +110,7 @@ def test_a_rule_that_is_watched_no_more_is_over(tmp_path: Path) -> None:
 
 
 def test_what_may_become_an_incident_is_pending(tmp_path: Path) -> None:
-    told = looks(desk(tmp_path, patience=Patience(looks=3)), 2, 2, 2)
+    told = looks(desk(tmp_path, patience=AlertPolicy(looks=3)), 2, 2, 2)
     assert [(each.pending, each.firing) for each in told] == [(("drift",), ())] * 2 + [((), ("drift",))]
 
 
@@ -153,11 +153,11 @@ def test_two_monitors_tell_an_incident_once(tmp_path: Path) -> None:
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda _: looks(at, 2), range(4)))
     assert statuses(receiver) == ["firing"]
-    assert state.load(at.path).looks == 4
+    assert state.load_state(at.path).looks == 4
 
 
 def test_a_monitor_that_holds_the_state_for_good_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state, "_WAIT_SECONDS", 0.2)
     at = desk(tmp_path)
-    with state.held(at.path), pytest.raises(MLScaleError, match="another monitor with the same state"):
+    with state.lock_state(at.path), pytest.raises(MLScaleError, match="another monitor with the same state"):
         looks(at, 2)

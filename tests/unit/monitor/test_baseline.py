@@ -10,10 +10,10 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
-from mlscale.atomic_files import sha256
+from mlscale.atomic_files import compute_sha256
 from mlscale.errors import MLScaleError
-from mlscale.export.reference_profile import ARRAYS, Reference
-from mlscale.monitor.baseline import Baseline, read
+from mlscale.export.reference_profile import ARRAYS, ReferenceProfile
+from mlscale.monitor.baseline import Baseline, read_baseline
 
 STORED = Path(__file__).parents[2] / "contract" / "examples" / "servable-1"
 
@@ -24,11 +24,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def baseline(folder: Path) -> Baseline:
-    return read(folder, model="m", version="m:v1")
+    return read_baseline(folder, model="m", version="m:v1")
 
 
 def test_the_stored_servable_still_has_one(folder: Path) -> None:
-    found, arrays = baseline(folder), Reference.load(folder / "reference").arrays
+    found, arrays = baseline(folder), ReferenceProfile.load_profile(folder / "reference").arrays
     assert found.input_mean.shape == arrays["sample_mean"].T.shape
     assert (np.diff(found.input_mean) >= 0).all()
     assert sorted(arrays["sample_std"][:, 0].tolist()) == found.input_std[0].tolist()
@@ -71,12 +71,12 @@ def test_an_absent_profile_is_told(folder: Path) -> None:
     ],
 )
 def test_a_profile_of_another_model_is_refused(folder: Path, change: dict[str, NDArray[Any] | None]) -> None:
-    profile = Reference.load(folder / "reference")
+    profile = ReferenceProfile.load_profile(folder / "reference")
     arrays = {name: array for name, array in {**profile.arrays, **change}.items() if array is not None}
-    Reference(profile.about, arrays).save(folder / "reference")
+    ReferenceProfile(profile.about, arrays).save_profile(folder / "reference")
     document = yaml.safe_load((folder / "servable.yaml").read_text())
     for name in document["files"]:
-        document["files"][name] = {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size}
+        document["files"][name] = {"sha256": compute_sha256(folder / name), "bytes": (folder / name).stat().st_size}
     (folder / "servable.yaml").write_text(json.dumps(document))
     with pytest.raises(MLScaleError, match="not one of this model"):
         baseline(folder)

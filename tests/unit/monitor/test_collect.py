@@ -10,15 +10,15 @@ import pytorch_lightning as pl
 import torch
 
 from mlscale.export import collected_profile as collected
-from mlscale.export.reference_profile import Profile, value_edges
-from mlscale.export.servable import softmax
+from mlscale.export.reference_profile import ProfileBuilder, compute_value_edges
+from mlscale.export.servable import compute_softmax
 from mlscale.monitor.collect import CollectReference
-from mlscale.runs.checkpoint_files import content_digest
+from mlscale.runs.checkpoint_files import read_content_digest
 from mlscale.tasks import Classification
-from mlscale.train.after_fit import after_fit
+from mlscale.train.after_fit import run_after_fit_hooks
 from mlscale.train.callbacks import Checkpoints
 from mlscale.train.checkpoint.io import VerifiedCheckpointIO
-from mlscale.train.checkpoint.io import load as load_checkpoint
+from mlscale.train.checkpoint.io import load_checkpoint_file as load_checkpoint
 from mlscale.train.lightning import patches as lightning_patches
 from tests.contract.test_documents import validate
 from tests.unit.fitting import Loader, batches, classifier, trainer
@@ -45,7 +45,7 @@ class ByItsModel(Classification):
 
     def _evaluate(self, batch: Any) -> None:
         losses = self.losses(self.model(batch.x), batch)
-        self._tally.add((losses, losses * 0), None)
+        self._tally.add_means((losses, losses * 0), None)
 
 
 class NoLogits(Classification):
@@ -55,7 +55,7 @@ class NoLogits(Classification):
         return {"logits": self.model(x)}
 
     def _evaluate(self, batch: Any) -> None:
-        self._tally.add((torch.ones(1), torch.ones(1)), None)
+        self._tally.add_means((torch.ones(1), torch.ones(1)), None)
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         return self.model(batch["x"]).square().mean()
@@ -72,7 +72,7 @@ def run(folder: Path, task: pl.LightningModule, *extra: pl.Callback, epochs: int
         log_every_n_steps=1,
     )
     fit.strategy.checkpoint_io = VerifiedCheckpointIO()
-    lightning_patches.apply(fit)
+    lightning_patches.apply_trainer_patches(fit)
     fit.fit(task, datamodule=Data())
     return fit
 
@@ -85,8 +85,8 @@ def expected(folder: Path) -> Any:
         x, y = batch["x"][:5], batch["y"][:5]
         logits = torch.nn.functional.linear(x, weights["model.weight"], weights["model.bias"]).numpy()
         if profile is None:
-            profile = Profile(2, value_edges(batch["x"].numpy()))
-        profile.add(x.numpy(), softmax(logits), y.numpy())
+            profile = ProfileBuilder(2, compute_value_edges(batch["x"].numpy()))
+        profile.add_batch(x.numpy(), compute_softmax(logits), y.numpy())
     assert profile is not None
     return profile.finish()
 
@@ -96,18 +96,18 @@ def test_it_is_that_of_the_best_checkpoint(tmp_path: Path, kind: type[Classifica
     task = classifier()
     task.__class__ = kind
     fit = run(tmp_path, task, CollectReference())
-    found, wanted = collected.read(tmp_path), expected(tmp_path)
+    found, wanted = collected.read_collected_profile(tmp_path), expected(tmp_path)
     best = tmp_path / "checkpoints" / "best.ckpt"
     validate("reference", json.loads((tmp_path / "reference" / "profile.json").read_text()))
-    assert found.about["checkpoint"]["sha256"] == content_digest(best)
+    assert found.about["checkpoint"]["sha256"] == read_content_digest(best)
     assert found.about["samples"] == wanted.about["samples"] == 15
     assert found.about["accuracy"] == wanted.about["accuracy"]
     for name, array in wanted.arrays.items():
         if not name.startswith("sample_"):
             np.testing.assert_allclose(found.arrays[name], array, rtol=1e-5)
-    assert collected.belongs(tmp_path, best)
+    assert collected.has_collected_profile(tmp_path, best)
     before = (tmp_path / "reference" / "profile.json").stat().st_mtime_ns
-    (told,) = after_fit(fit, task)
+    (told,) = run_after_fit_hooks(fit, task)
     assert told.metrics == {"reference_samples": 15}
     assert (tmp_path / "reference" / "profile.json").stat().st_mtime_ns == before  # nothing was left to do
 
@@ -125,17 +125,17 @@ def test_a_checkpoint_without_its_profile_gets_it_at_the_end(tmp_path: Path, dam
     """As after a kill between the two, and a run that goes on and never becomes better."""
     task = classifier()
     fit = run(tmp_path, task, CollectReference())
-    wanted, about = collected.read(tmp_path), tmp_path / "reference" / "profile.json"
+    wanted, about = collected.read_collected_profile(tmp_path), tmp_path / "reference" / "profile.json"
     if damage == "gone":
         about.unlink()
     elif damage == "stale":
         about.write_text(about.read_text().replace(wanted.about["checkpoint"]["sha256"], "0" * 64))
     else:
         (tmp_path / "reference" / "profile.npz").write_bytes(b"PK")
-    assert not collected.belongs(tmp_path, tmp_path / "checkpoints" / "best.ckpt")
-    (told,) = after_fit(fit, task)
+    assert not collected.has_collected_profile(tmp_path, tmp_path / "checkpoints" / "best.ckpt")
+    (told,) = run_after_fit_hooks(fit, task)
     assert told.metrics == {"reference_samples": 15}
-    again = collected.read(tmp_path)
+    again = collected.read_collected_profile(tmp_path)
     assert again.about["checkpoint"] == wanted.about["checkpoint"]
     assert again.about["accuracy"] == wanted.about["accuracy"]
     assert again.arrays["class_counts"].tolist() == wanted.arrays["class_counts"].tolist()
@@ -145,7 +145,7 @@ def test_what_can_not_be_profiled_ends_no_run(tmp_path: Path) -> None:
     task = classifier()
     task.__class__ = NoLogits
     fit = run(tmp_path, task, CollectReference())
-    (told,) = after_fit(fit, task)
+    (told,) = run_after_fit_hooks(fit, task)
     assert (told.remark, told.ok) == ("no reference profile: the task gives no logits, (n, classes)", True)
     assert not (tmp_path / "reference").exists()
 
@@ -154,6 +154,6 @@ def test_the_check_of_validation_before_a_fit_counts_for_nothing(tmp_path: Path)
     callback = CollectReference()
     fit = trainer(max_epochs=1, callbacks=[callback], num_sanity_val_steps=2, log_every_n_steps=1)
     seen: list[int] = []
-    callback._count = lambda *arguments: seen.append(arguments[0].sanity_checking)  # type: ignore[method-assign]
+    callback._add_batch = lambda *arguments: seen.append(arguments[0].sanity_checking)  # type: ignore[method-assign]
     fit.fit(classifier(), datamodule=Data())
     assert seen == [False] * 3

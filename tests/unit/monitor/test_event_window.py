@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 
 from mlscale.events.store import EventStore
-from mlscale.monitor.event_window import Span, Window, read
+from mlscale.monitor.event_window import EventWindow, WindowSpan, read_event_window
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
-EVERYTHING = Span(hours=None)
+EVERYTHING = WindowSpan(hours=None)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> EventStore:
     """Of m:v1 an event an hour, 48 of them, until now; one in four rejected. And one of m:v2."""
     store = EventStore(tmp_path / "events")
-    writer = store.writer("m")
+    writer = store.open_writer("m")
     for hour in range(48):
         when = NOW - timedelta(hours=47 - hour, minutes=1)
         add(writer, f"e{hour}", "m:v1", when, rejected=hour % 4 == 3)
@@ -39,8 +39,8 @@ def add(writer: object, id_: str, version: str, when: datetime, rejected: bool =
     )
 
 
-def window(store: EventStore, span: Span, version: str = "m:v1") -> Window:
-    return read(store, "m", version, span, NOW)
+def window(store: EventStore, span: WindowSpan, version: str = "m:v1") -> EventWindow:
+    return read_event_window(store, "m", version, span, NOW)
 
 
 def test_of_one_version_alone(store: EventStore) -> None:
@@ -55,30 +55,30 @@ def test_of_one_version_alone(store: EventStore) -> None:
 @pytest.mark.parametrize(
     ("span", "events"),
     [
-        (Span(), 24),
-        (Span(hours=2.0), 2),
-        (Span(hours=1e300), 48),
-        (Span(hours=None, max_events=10), 10),
-        (Span(since=NOW - timedelta(hours=5)), 5),
-        (Span(hours=2.0, since=NOW - timedelta(hours=5)), 2),
+        (WindowSpan(), 24),
+        (WindowSpan(hours=2.0), 2),
+        (WindowSpan(hours=1e300), 48),
+        (WindowSpan(hours=None, max_events=10), 10),
+        (WindowSpan(since=NOW - timedelta(hours=5)), 5),
+        (WindowSpan(hours=2.0, since=NOW - timedelta(hours=5)), 2),
     ],
 )
-def test_how_far_back(store: EventStore, span: Span, events: int) -> None:
+def test_how_far_back(store: EventStore, span: WindowSpan, events: int) -> None:
     assert window(store, span).events == events
 
 
 def test_labels_that_come_late_have_a_window_of_their_own(store: EventStore) -> None:
     store.add_labels("m", ["e0", "e1", "e2", "e46", "nobody", "e3"], ["a", "b", "a", "a", "a", "a"])
-    assert window(store, Span()).right.tolist() == [True]
-    assert window(store, Span(label_hours=100.0)).right.tolist() == [True, False, True, True]
-    assert window(store, Span(label_hours=100.0)).events == 24
+    assert window(store, WindowSpan()).is_correct.tolist() == [True]
+    assert window(store, WindowSpan(label_hours=100.0)).is_correct.tolist() == [True, False, True, True]
+    assert window(store, WindowSpan(label_hours=100.0)).events == 24
     store.add_labels("m", ["e1"], ["a"])
-    assert window(store, Span(hours=None)).right.all()
+    assert window(store, WindowSpan(hours=None)).is_correct.all()
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    seen = window(EventStore(tmp_path / "none"), Span())
-    assert (seen.events, len(seen.right), seen.newest) == (0, 0, None)
+    seen = window(EventStore(tmp_path / "none"), WindowSpan())
+    assert (seen.events, len(seen.is_correct), seen.newest) == (0, 0, None)
 
 
 def test_files_that_can_not_be_read_are_counted(store: EventStore) -> None:

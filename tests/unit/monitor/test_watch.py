@@ -7,40 +7,40 @@ import time
 
 import pytest
 
-from mlscale.monitor.watch import Stop
+from mlscale.monitor.watch import ShutdownRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_wait_at_once(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with Stop() as stop:
+    with ShutdownRequest() as stop:
         threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
         start = time.monotonic()
-        assert stop.within(30)
+        assert stop.wait_for_request(30)
         assert time.monotonic() - start < 10
-        assert stop.within(30)  # and it stays
+        assert stop.wait_for_request(30)  # and it stays
     assert signal.getsignal(number) is before
 
 
 def test_a_signal_before_the_wait_is_not_lost() -> None:
-    with Stop() as stop:
+    with ShutdownRequest() as stop:
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.within(30)
+        assert stop.wait_for_request(30)
 
 
 def test_nobody_wishes() -> None:
-    with Stop() as stop:
-        assert not stop.within(0.01)
+    with ShutdownRequest() as stop:
+        assert not stop.wait_for_request(0.01)
 
 
 def test_in_another_thread_it_can_be_wished() -> None:
     ended: list[bool] = []
 
     def watch() -> None:
-        with Stop() as stop:
-            stop.wish()
-            ended.append(stop.within(30))
+        with ShutdownRequest() as stop:
+            stop.request_shutdown()
+            ended.append(stop.wait_for_request(30))
 
     thread = threading.Thread(target=watch)
     thread.start()

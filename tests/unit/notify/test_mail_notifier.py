@@ -10,20 +10,20 @@ from typing import Any
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.notify.mail_notifier import Mail
+from mlscale.notify.mail_notifier import MailNotifier
 from tests.smtp_sink import Sink
 
 HOST = "127.0.0.1"
 
 
-def mail(sink: Sink, **settings: Any) -> Mail:
+def mail(sink: Sink, **settings: Any) -> MailNotifier:
     given: dict[str, Any] = {"to": ["me@example.org", "you@example.org"], "sender": "runs@example.org"}
-    return Mail(HOST, port=sink.port, **{"security": "none", **given, **settings})
+    return MailNotifier(HOST, port=sink.port, **{"security": "none", **given, **settings})
 
 
 def test_it_arrives_at_everybody() -> None:
     with Sink() as sink:
-        assert mail(sink).send("resnet failed:\nthe löss is NaN", "first line\n.a dot\nÄ").arrived
+        assert mail(sink).send_mail("resnet failed:\nthe löss is NaN", "first line\n.a dot\nÄ").arrived
     (message,) = sink.mails
     assert message["Subject"] == "resnet failed: the löss is NaN"
     assert sink.recipients == ["me@example.org", "you@example.org"]
@@ -33,9 +33,9 @@ def test_it_arrives_at_everybody() -> None:
 
 def test_it_logs_in() -> None:
     with Sink(login=("me", "a word")) as sink:
-        assert mail(sink, user="me", password="a word").send("x", "y").arrived
+        assert mail(sink, user="me", password="a word").send_mail("x", "y").arrived
         wrong = mail(sink, user="me", password="another")
-        assert (wrong.send("x", "y").arrived, wrong.send("x", "y").why) == (False, "it answered 535")
+        assert (wrong.send_mail("x", "y").arrived, wrong.send_mail("x", "y").why) == (False, "it answered 535")
         assert "another" not in repr(wrong)
     assert len(sink.mails) == 1
 
@@ -51,30 +51,30 @@ def test_starttls_with_a_certificate_that_is_known_and_one_that_is_not(
     tls.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
     with Sink(login=("me", "word"), tls=tls) as sink:
         settings: dict[str, Any] = {"security": "starttls", "user": "me", "password": "word"}
-        assert not mail(sink, **settings).send("x", "y").arrived
+        assert not mail(sink, **settings).send_mail("x", "y").arrived
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
-        assert mail(sink, **settings).send("x", "y").arrived
+        assert mail(sink, **settings).send_mail("x", "y").arrived
         assert sink.encrypted
     assert len(sink.mails) == 1
 
 
 def test_a_server_that_offers_no_encryption_gets_nothing() -> None:
     with Sink() as sink:
-        assert not mail(sink, security="starttls").send("x", "y").arrived
+        assert not mail(sink, security="starttls").send_mail("x", "y").arrived
     assert sink.mails == []
 
 
 def test_refused_and_unreachable() -> None:
     with Sink(answer=550) as sink:
-        assert not mail(sink).send("x", "y").arrived
+        assert not mail(sink).send_mail("x", "y").arrived
         assert sink.mails == []
-    assert mail(sink).send("x", "y").why == "Connection refused"
+    assert mail(sink).send_mail("x", "y").why == "Connection refused"
 
 
 def test_a_server_that_never_answers_is_left() -> None:
     with Sink(answer=0) as sink:
         start = time.monotonic()
-        sent = mail(sink, timeout_s=0.3).send("x", "y")
+        sent = mail(sink, timeout_s=0.3).send_mail("x", "y")
         assert time.monotonic() - start < 3
     assert not sent.arrived
 
@@ -92,4 +92,4 @@ def test_a_server_that_never_answers_is_left() -> None:
 def test_settings_that_are_none(settings: dict[str, Any], what: str) -> None:
     given: dict[str, Any] = {"host": HOST, "to": ["me@x.org"], "sender": "me@x.org", "security": "none", **settings}
     with pytest.raises(MLScaleError, match=what):
-        Mail(**given)
+        MailNotifier(**given)

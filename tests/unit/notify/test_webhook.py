@@ -6,7 +6,7 @@ import time
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.notify.delivery import Sent
+from mlscale.notify.delivery import DeliveryResult
 from mlscale.notify.webhook import Webhook
 from tests.receiver import Receiver
 
@@ -15,26 +15,26 @@ ALERT = {"rule": "drift", "sentence": "0.31 → 0.62"}
 
 def test_it_arrives_once() -> None:
     with Receiver() as receiver:
-        assert Webhook(receiver.url).send(ALERT).arrived
+        assert Webhook(receiver.url).send_document(ALERT).arrived
     assert receiver.alerts == [ALERT]
 
 
 def test_a_server_that_stumbles_is_asked_again() -> None:
     with Receiver(503, 429, 200) as receiver:
-        assert Webhook(receiver.url).send(ALERT).arrived
+        assert Webhook(receiver.url).send_document(ALERT).arrived
     assert (receiver.asked, receiver.alerts) == (3, [ALERT])
 
 
 def test_tries_are_bounded() -> None:
     with Receiver(500) as receiver:
-        sent = Webhook(receiver.url, tries=2).send(ALERT)
-    assert (sent, receiver.asked) == (Sent(False, True, "it answered 500"), 2)
+        sent = Webhook(receiver.url, tries=2).send_document(ALERT)
+    assert (sent, receiver.asked) == (DeliveryResult(False, True, "it answered 500"), 2)
 
 
 @pytest.mark.parametrize("status", [400, 404, 302])
 def test_what_no_other_try_would_change_is_asked_once(status: int) -> None:
     with Receiver(status) as receiver:
-        assert Webhook(receiver.url).send(ALERT) == Sent(False, False, f"it answered {status}")
+        assert Webhook(receiver.url).send_document(ALERT) == DeliveryResult(False, False, f"it answered {status}")
     assert receiver.asked == 1
 
 
@@ -42,17 +42,17 @@ def test_what_no_other_try_would_change_is_asked_once(status: int) -> None:
 def test_a_server_that_hangs_or_drips_is_left(status: int) -> None:
     with Receiver(status) as receiver:
         start = time.monotonic()
-        sent = Webhook(receiver.url, timeout_s=0.3, tries=2).send(ALERT)
+        sent = Webhook(receiver.url, timeout_s=0.3, tries=2).send_document(ALERT)
         assert time.monotonic() - start < 5
-    assert (sent.arrived, sent.again) == (False, True)
+    assert (sent.arrived, sent.can_retry) == (False, True)
     assert receiver.asked == 2
 
 
 def test_nobody_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    sent = Webhook(f"http://127.0.0.1:{port}/", tries=1).send(ALERT)
-    assert sent == Sent(False, True, "Connection refused")
+    sent = Webhook(f"http://127.0.0.1:{port}/", tries=1).send_document(ALERT)
+    assert sent == DeliveryResult(False, True, "Connection refused")
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.predict.inputs import open_inputs
-from mlscale.predict.part_files import Parts, begin
+from mlscale.predict.part_files import PredictionParts, start_predictions
 from mlscale.predict.predicted_events import PartEvents
-from mlscale.predict.prepare_input import Takes
-from mlscale.predict.score_parts import score
+from mlscale.predict.prepare_input import InputFormat
+from mlscale.predict.score_parts import score_parts
 
-TAKES = Takes((4,), "float32")
+TAKES = InputFormat((4,), "float32")
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Linear:
     seconds: float = 0.0
     kind: str = "classification"
     labels: Sequence[str] = ("a", "b", "c")
-    takes: Takes = TAKES
+    takes: InputFormat = TAKES
 
     def __call__(self, raw: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
         time.sleep(self.seconds)
         return {"logits": raw @ np.arange(12, dtype=np.float32).reshape(4, 3)}
 
 
-def opened(to: Path, **changes: Any) -> tuple[Any, Parts]:
+def opened(to: Path, **changes: Any) -> tuple[Any, PredictionParts]:
     """The table beside `to`, and the parts in it."""
     inputs = open_inputs(str(to.parent / "rows.csv"), member=None, key="id", columns=())
     given: dict[str, Any] = {
@@ -47,15 +47,17 @@ def opened(to: Path, **changes: Any) -> tuple[Any, Parts]:
         "part_rows": 16,
         "overwrite": False,
     }
-    return inputs, begin(to, **{**given, **changes})
+    return inputs, start_predictions(to, **{**given, **changes})
 
 
-def run(to: Path, rank: int = 0, world_size: int = 1, seconds: float = 0.0, events: Path | None = None) -> Parts:
+def run(
+    to: Path, rank: int = 0, world_size: int = 1, seconds: float = 0.0, events: Path | None = None
+) -> PredictionParts:
     """Score what one rank is to do and has not done."""
     inputs, parts = opened(to)
     keeps = PartEvents(events, "linear", "linear:v1", parts.document["created"], "abc123") if events else None
-    todo = [part for part in parts.of_rank(rank, world_size) if part not in parts.done()]
-    score(inputs, Linear(seconds), parts, todo, batch_size=5, workers=2, events=keeps)
+    todo = [part for part in parts.list_rank_parts(rank, world_size) if part not in parts.find_complete_parts()]
+    score_parts(inputs, Linear(seconds), parts, todo, batch_size=5, workers=2, events=keeps)
     return parts
 
 

@@ -15,12 +15,12 @@ import pytest
 from PIL import Image
 
 from mlscale.errors import MLScaleError
-from mlscale.predict.batch_models import answers
+from mlscale.predict.batch_models import build_prediction_columns
 from mlscale.predict.input_items import Inputs
 from mlscale.predict.inputs import open_inputs
-from mlscale.predict.prepare_input import Takes, prepare
+from mlscale.predict.prepare_input import InputFormat, prepare_sample
 
-IMAGE = Takes((1, 8, 8), "uint8")
+IMAGE = InputFormat((1, 8, 8), "uint8")
 
 
 def png(value: int = 7, size: tuple[int, int] = (8, 8)) -> bytes:
@@ -42,12 +42,12 @@ def opened(spec: Any, **changes: Any) -> Inputs:
     )
 
 
-def told(inputs: Inputs, takes: Takes = IMAGE) -> list[tuple[str, Any]]:
+def told(inputs: Inputs, takes: InputFormat = IMAGE) -> list[tuple[str, Any]]:
     """Keys with the first value of each sample, or why there is none."""
     found = []
-    for item in inputs.read(range(len(inputs))):
+    for item in inputs.read_items(range(len(inputs))):
         try:
-            found.append((item.key, prepare(item, takes).ravel()[0].item()))
+            found.append((item.key, prepare_sample(item, takes).ravel()[0].item()))
         except Exception as error:
             found.append((item.key, str(error).split(" <")[0]))
     return found
@@ -140,13 +140,13 @@ def test_tables_of_images(tmp_path: Path) -> None:
 
 def test_tables_of_numbers_and_of_texts(tmp_path: Path) -> None:
     (tmp_path / "n.csv").write_text("id,x,y\n5,1.5,2\n6,,4\n")
-    rows = Takes((2,), "float32")
+    rows = InputFormat((2,), "float32")
     assert told(opened(tmp_path / "n.csv", key="id"), rows) == [("5", 1.5), ("6", "column 1 is no finite number")]
     assert told(opened(tmp_path / "n.csv", columns=("y", "x")), rows)[0] == ("n.csv:1", 2.0)
     assert told(opened(tmp_path / "n.csv"), rows)[0][1] == "it has 3 columns of numbers, the model takes (2,)"
     (tmp_path / "t.tsv").write_text("text\tn\nhé\t1\n")
-    (item,) = opened(tmp_path / "t.tsv").read(range(1))
-    assert prepare(item, Takes((5,), "int64")).tolist() == [105, 196, 170, 0, 0]
+    (item,) = opened(tmp_path / "t.tsv").read_items(range(1))
+    assert prepare_sample(item, InputFormat((5,), "int64")).tolist() == [105, 196, 170, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -173,19 +173,19 @@ def test_an_empty_folder_and_a_place_that_is_not_there(tmp_path: Path) -> None:
 
 def test_what_is_prepared_has_the_shape_that_the_model_takes(tmp_path: Path) -> None:
     (tmp_path / "wide.png").write_bytes(png(7, (20, 10)))
-    (item,) = opened(tmp_path).read(range(1))
+    (item,) = opened(tmp_path).read_items(range(1))
     with pytest.raises(ValueError, match="it has 20×10 pixels, the model takes 8×8"):
-        prepare(item, IMAGE)
-    assert prepare(item, Takes((3, 8, 8), "uint8", resize=True)).shape == (3, 8, 8)
+        prepare_sample(item, IMAGE)
+    assert prepare_sample(item, InputFormat((3, 8, 8), "uint8", resize=True)).shape == (3, 8, 8)
 
 
 def test_answers_of_each_kind() -> None:
     logits = np.array([[2.0, 0.0, -1.0]], np.float32)
     labels = ("a", "b", "c")
-    assert answers("classification", {"logits": logits}, labels)["predicted"] == ["a"]
-    assert answers("multilabel", {"logits": logits - 0.5}, labels)["predicted"] == [["a"]]
-    assert answers("regression", {"value": logits}, ())["value"].tolist() == [[2.0, 0.0, -1.0]]  # type: ignore[union-attr]
+    assert build_prediction_columns("classification", {"logits": logits}, labels)["predicted"] == ["a"]
+    assert build_prediction_columns("multilabel", {"logits": logits - 0.5}, labels)["predicted"] == [["a"]]
+    assert build_prediction_columns("regression", {"value": logits}, ())["value"].tolist() == [[2.0, 0.0, -1.0]]  # type: ignore[union-attr]
     masks = np.zeros((1, 3, 4, 5), np.float32)
     masks[:, 2, 1] = 1
-    (content,) = answers("segmentation", {"logits": masks}, labels)["mask"]
+    (content,) = build_prediction_columns("segmentation", {"logits": masks}, labels)["mask"]
     assert np.asarray(Image.open(io.BytesIO(content)))[1].tolist() == [2] * 5

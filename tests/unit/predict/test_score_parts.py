@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
 from mlscale.events.store import EventStore
-from mlscale.predict.part_files import MANIFEST, Parts, alone, summary
-from mlscale.predict.score_parts import Loaded, asked
+from mlscale.predict.part_files import MANIFEST, PredictionParts, lock_predictions, summarize_parts
+from mlscale.predict.score_parts import LoadedBatch, predict_batch
 from tests.contract.test_documents import validate
 from tests.unit.predict import scorer
 
@@ -54,14 +54,14 @@ def test_each_input_has_one_row_and_what_can_not_be_read_has_its_reason(to: Path
         100: "column 4 is no finite number",
     }
     assert found["predicted"][7] is found["probabilities"][7] is found["class"][100] is None
-    told = summary(parts)
+    told = summarize_parts(parts)
     assert (told["rows"], told["errors"]) == (ROWS, 2)
     assert sum(told["predicted"].values()) == ROWS - 2
     assert told["first_errors"][0] == "k7: column 2 is no finite number"
     for row in (0, 55, 209):
         assert sum(found["probabilities"][row]) == pytest.approx(1, abs=1e-5)
         assert found["confidence"][row] == pytest.approx(max(found["probabilities"][row]))
-    parts.finish(**told)
+    parts.mark_complete(**told)
     manifest = json.loads((to / MANIFEST).read_text())
     validate("predictions", manifest)
     assert manifest["complete"] is True
@@ -76,14 +76,14 @@ def test_an_answer_that_is_no_number_is_an_error_and_no_class(name: str) -> None
             return {name: raw[:, :3]}
 
     raw = np.array([[0, 1, 2, 3], [np.nan, 1, 2, 3], [0, np.inf, 2, 3], [-np.inf, 1, 2, 3]], np.float32)
-    batch = Loaded(range(5), list("vwxyz"), ["", "torn", "", "", ""], raw)
-    found, said = asked(Told(), batch)
+    batch = LoadedBatch(range(5), list("vwxyz"), ["", "torn", "", "", ""], raw)
+    found, said = predict_batch(Told(), batch)
     wrong = "the model's answer is no number"
     assert found.errors == ["", "torn", wrong, wrong, "" if name == "logits" else wrong]
     assert said is not None
     assert found.raw is not None
     assert len(said[name]) == len(found.raw) == found.errors.count("")
-    alone_, nothing = asked(Told(), replace(batch, rows=range(1), keys=["w"], errors=[""], raw=raw[1:2]))
+    alone_, nothing = predict_batch(Told(), replace(batch, rows=range(1), keys=["w"], errors=[""], raw=raw[1:2]))
     assert (alone_.raw, alone_.errors, nothing) == (None, [wrong], None)
 
 
@@ -95,8 +95,8 @@ def test_ranks_share_the_parts_and_make_what_one_makes(to: Path) -> None:
     for rank in (2, 0, 1):
         scorer.run(to, rank, 3)
     assert rows(to) == alone_
-    parts = Parts(to, ROWS, 16, {})
-    shares = [parts.of_rank(rank, 3) for rank in range(3)]
+    parts = PredictionParts(to, ROWS, 16, {})
+    shares = [parts.list_rank_parts(rank, 3) for rank in range(3)]
     assert sorted(part for share in shares for part in share) == list(range(len(parts)))
 
 
@@ -139,13 +139,13 @@ def test_killed_at_random_places_it_goes_on_and_each_input_has_one_row_and_one_e
 def test_a_part_that_is_torn_or_of_something_else_is_done_again(to: Path) -> None:
     parts = scorer.run(to)
     before = rows(to)
-    whole = parts.path(3).read_bytes()
-    parts.path(3).write_bytes(whole[: len(whole) // 2])
-    parts.path(5).write_bytes(parts.path(13).read_bytes())  # fewer rows
+    whole = parts.get_part_path(3).read_bytes()
+    parts.get_part_path(3).write_bytes(whole[: len(whole) // 2])
+    parts.get_part_path(5).write_bytes(parts.get_part_path(13).read_bytes())  # fewer rows
     (to / "part-00000099.parquet").write_bytes(whole)
     (to / ".aside-part-00000001.parquet-abcd").write_bytes(b"torn")
-    parts.tidy()
-    assert parts.done() == set(range(14)) - {3, 5}
+    parts.remove_unfinished()
+    assert parts.find_complete_parts() == set(range(14)) - {3, 5}
     scorer.run(to)
     assert rows(to) == before
     assert not list(to.glob(".aside*"))
@@ -153,10 +153,10 @@ def test_a_part_that_is_torn_or_of_something_else_is_done_again(to: Path) -> Non
 
 def test_a_part_with_the_rows_of_another_is_not_taken_for_whole(to: Path) -> None:
     parts = scorer.run(to)
-    parts.path(2).write_bytes(parts.path(4).read_bytes())
+    parts.get_part_path(2).write_bytes(parts.get_part_path(4).read_bytes())
     with pytest.raises(MLScaleError, match="does not hold one row for each input") as caught:
-        summary(parts)
-    assert caught.value.fix == f"rm {parts.path(2)}"
+        summarize_parts(parts)
+    assert caught.value.fix == f"rm {parts.get_part_path(2)}"
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,11 @@ def test_a_folder_with_something_else_is_left_alone(to: Path) -> None:
 
 
 def test_two_processes_do_not_write_the_same_predictions(to: Path) -> None:
-    with alone(to), pytest.raises(MLScaleError, match="another process writes these predictions"), alone(to):
+    with (
+        lock_predictions(to),
+        pytest.raises(MLScaleError, match="another process writes these predictions"),
+        lock_predictions(to),
+    ):
         pass
-    with alone(to):
+    with lock_predictions(to):
         pass

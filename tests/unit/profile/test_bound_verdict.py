@@ -3,16 +3,16 @@
 import pytest
 
 from mlscale.profile import machine_load as load
-from mlscale.profile.bound_verdict import ROUNDS, Factor, judge
-from mlscale.profile.machine_load import Load
-from mlscale.profile.remedies import Remedy, Setup, Tried, best, to_try
-from mlscale.profile.step_timers import Parts
+from mlscale.profile.bound_verdict import ROUNDS, Factor, evaluate_rounds
+from mlscale.profile.machine_load import MachineLoad
+from mlscale.profile.remedies import Remedy, RemedyTrial, RunSetup, propose_remedies, select_best_remedy
+from mlscale.profile.step_timers import StepTimes
 
 
-def rounds(wait: float, *headspace: float) -> list[tuple[Parts, Parts]]:
+def rounds(wait: float, *headspace: float) -> list[tuple[StepTimes, StepTimes]]:
     """Rounds of ten steps of a second each, of which `wait` is one."""
     each = headspace if len(headspace) > 1 else headspace * ROUNDS
-    return [(Parts(10, 1.0, wait, 0.0), Parts(10, 1 / factor, 0.0, 0.0)) for factor in each]
+    return [(StepTimes(10, 1.0, wait, 0.0), StepTimes(10, 1 / factor, 0.0, 0.0)) for factor in each]
 
 
 @pytest.mark.parametrize(
@@ -28,13 +28,13 @@ def rounds(wait: float, *headspace: float) -> list[tuple[Parts, Parts]]:
     ],
 )
 def test_bounds(wait: float, headspace: list[float], bound: str) -> None:
-    assert judge(rounds(wait, *headspace)).bound == bound
+    assert evaluate_rounds(rounds(wait, *headspace)).bound == bound
 
 
 def test_figures() -> None:
-    verdict = judge(rounds(0.38, 1.4, 1.5, 1.6, 1.7, 1.8))
-    assert verdict.headspace.value == pytest.approx(1.6)
-    assert verdict.headspace.spread == pytest.approx(0.2 / 1.6)
+    verdict = evaluate_rounds(rounds(0.38, 1.4, 1.5, 1.6, 1.7, 1.8))
+    assert verdict.headroom.value == pytest.approx(1.6)
+    assert verdict.headroom.spread == pytest.approx(0.2 / 1.6)
     assert verdict.wait == pytest.approx(0.38)
     assert verdict.waited == pytest.approx(0.38)
     assert verdict.predicted == pytest.approx(1 / 0.62)
@@ -49,16 +49,16 @@ def test_a_gain_is_proven_by_every_round() -> None:
     assert not Factor((1.02,) * ROUNDS).proven
 
 
-def tried_in_turn(bound: str, setup: Setup, *factors: float) -> list[str]:
+def tried_in_turn(bound: str, setup: RunSetup, *factors: float) -> list[str]:
     """What is tried, when it gives these factors."""
-    tried: list[Tried] = []
-    for remedy in to_try(bound, setup, tried):
-        tried.append(Tried(remedy, Factor((factors[len(tried)],) * ROUNDS)))
+    tried: list[RemedyTrial] = []
+    for remedy in propose_remedies(bound, setup, tried):
+        tried.append(RemedyTrial(remedy, Factor((factors[len(tried)],) * ROUNDS)))
     return [each.remedy.typed for each in tried]
 
 
-def a_setup(workers: int | None = 0, precision: str = "32-true", threads: int = 2) -> Setup:
-    return Setup(workers, "data.workers", precision, True, threads, 2, False)
+def a_setup(workers: int | None = 0, precision: str = "32-true", threads: int = 2) -> RunSetup:
+    return RunSetup(workers, "data.workers", precision, True, threads, 2, False)
 
 
 def test_workers_are_doubled_while_that_helps() -> None:
@@ -84,19 +84,19 @@ def test_against_computing() -> None:
 
 
 def test_the_best_is_proven_and_asks_for_no_more_than_it_must() -> None:
-    def with_factor(workers: int, *factors: float) -> Tried:
-        return Tried(Remedy(f"data.workers={workers}", workers), Factor(factors))
+    def with_factor(workers: int, *factors: float) -> RemedyTrial:
+        return RemedyTrial(Remedy(f"data.workers={workers}", workers), Factor(factors))
 
     few, many = with_factor(2, *[2.82] * ROUNDS), with_factor(4, *[2.83] * ROUNDS)
-    assert best([few, many]) is few
-    assert best([few, with_factor(8, *[4.0] * ROUNDS)]) is not few
+    assert select_best_remedy([few, many]) is few
+    assert select_best_remedy([few, with_factor(8, *[4.0] * ROUNDS)]) is not few
     unproven = with_factor(4, 1.5, 1.6, 1.4, 0.9)
-    assert best([unproven, Tried(Remedy("x"), None, "out of memory")]) is None
-    assert unproven.told() == "data.workers=4 1.45×, 0.90 to 1.60"
-    assert Tried(Remedy("x"), None, "out of memory").told() == "x failed: out of memory"
+    assert select_best_remedy([unproven, RemedyTrial(Remedy("x"), None, "out of memory")]) is None
+    assert unproven.format_outcome() == "data.workers=4 1.45×, 0.90 to 1.60"
+    assert RemedyTrial(Remedy("x"), None, "out of memory").format_outcome() == "x failed: out of memory"
 
 
 def test_load() -> None:
-    assert Load(7.1, 2).told() == "the machine is oversubscribed (load 7.1 on 2 cores)"
-    assert Load(1.9, 2).told() == ""
-    assert load.now().cores >= 1
+    assert MachineLoad(7.1, 2).describe_oversubscription() == "the machine is oversubscribed (load 7.1 on 2 cores)"
+    assert MachineLoad(1.9, 2).describe_oversubscription() == ""
+    assert load.measure_load().cores >= 1

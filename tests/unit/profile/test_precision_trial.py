@@ -8,12 +8,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mlscale.profile.precision_trial import FAR, Candidate, Comparison, Measured, candidates, compare
+from mlscale.profile.precision_trial import (
+    MAX_SLOWDOWN,
+    CandidateMeasurement,
+    PrecisionCandidate,
+    PrecisionComparison,
+    compare_candidates,
+    list_candidates,
+)
 from mlscale.stats.intervals import Interval
 from mlscale.tasks import Classification
 from tests.unit.fitting import batches, classifier
 
-BF16 = Candidate("bf16-mixed")
+BF16 = PrecisionCandidate("bf16-mixed")
 
 
 class Slow(nn.Module):
@@ -34,11 +41,11 @@ class Slow(nn.Module):
         return out
 
 
-def found(far: float = FAR, **arguments: Any) -> Comparison:
+def found(far: float = MAX_SLOWDOWN, **arguments: Any) -> PrecisionComparison:
     def build() -> Classification:
         return classifier(model=Slow(**arguments))
 
-    return compare(build, batches(4), [Candidate(), BF16], "cpu", 0.5, far)
+    return compare_candidates(build, batches(4), [PrecisionCandidate(), BF16], "cpu", 0.5, far)
 
 
 def test_what_is_faster_and_agrees_is_chosen() -> None:
@@ -46,8 +53,8 @@ def test_what_is_faster_and_agrees_is_chosen() -> None:
     base, other = comparison.measured
     assert other.factor is not None
     assert other.factor.low > 1.2
-    assert other.agrees(0.05)
-    assert comparison.best(0.05).candidate == BF16
+    assert other.has_agreeing_loss(0.05)
+    assert comparison.select_best(0.05).candidate == BF16
     assert base.factor is not None
     assert base.factor.value == 1
     assert comparison.seconds < 5
@@ -64,40 +71,42 @@ def test_what_gets_slow_later_does_not_hold_the_run_up() -> None:
             time.sleep(0.1 if torch.is_autocast_enabled("cpu") and SlowLater.calls > 8 else 0.0)
             return super().forward(x)
 
-    comparison = compare(lambda: classifier(model=SlowLater(3, 2)), batches(4), [Candidate(), BF16], "cpu", 0.5)
-    assert comparison.best(0.05).candidate == Candidate()
+    comparison = compare_candidates(
+        lambda: classifier(model=SlowLater(3, 2)), batches(4), [PrecisionCandidate(), BF16], "cpu", 0.5
+    )
+    assert comparison.select_best(0.05).candidate == PrecisionCandidate()
     assert comparison.seconds < 3  # 50 steps a round would take five
 
 
 def test_what_is_faster_and_wrong_is_not() -> None:
     comparison = found(off=30.0)
-    assert not comparison.measured[1].agrees(0.05)
-    assert comparison.best(0.05) is comparison.measured[0]
-    assert comparison.best(math.inf).candidate == BF16
+    assert not comparison.measured[1].has_agreeing_loss(0.05)
+    assert comparison.select_best(0.05) is comparison.measured[0]
+    assert comparison.select_best(math.inf).candidate == BF16
 
 
 def test_what_fails_is_left_out_and_told() -> None:
     comparison = found(fails=True)
-    assert comparison.best(0.05).candidate == Candidate()
+    assert comparison.select_best(0.05).candidate == PrecisionCandidate()
     assert comparison.measured[1].why == "no such kernel"
 
 
 @pytest.mark.parametrize(("low", "chosen"), [(0.99, 0), (1.01, 1)])
 def test_a_gain_must_be_proven(low: float, chosen: int) -> None:
     sides = [
-        Measured(Candidate(), 1.0, Interval(1, 1, 1), 2.0, 0.0),
-        Measured(BF16, 0.8, Interval(1.2, low, 1.5), 2.0, 0.01),
+        CandidateMeasurement(PrecisionCandidate(), 1.0, Interval(1, 1, 1), 2.0, 0.0),
+        CandidateMeasurement(BF16, 0.8, Interval(1.2, low, 1.5), 2.0, 0.01),
     ]
-    assert Comparison(tuple(sides), 10, 1.0).best(0.05) is sides[chosen]
-    nan = Measured(BF16, 0.5, Interval(2, 1.9, 2.1), math.nan, math.nan)
-    assert Comparison((sides[0], nan), 10, 1.0).best(0.05) is sides[0]
+    assert PrecisionComparison(tuple(sides), 10, 1.0).select_best(0.05) is sides[chosen]
+    nan = CandidateMeasurement(BF16, 0.5, Interval(2, 1.9, 2.1), math.nan, math.nan)
+    assert PrecisionComparison((sides[0], nan), 10, 1.0).select_best(0.05) is sides[0]
 
 
 def test_what_a_machine_can_do() -> None:
-    cpu = [each.name for each in candidates("cpu", bf16=True, images=True)]
+    cpu = [each.name for each in list_candidates("cpu", bf16=True, images=True)]
     assert cpu == ["fp32", "fp32 channels_last", "bf16", "bf16 channels_last"]
-    assert [each.name for each in candidates("cuda", bf16=False, images=False)] == ["fp32", "fp16"]
-    assert [each.name for each in candidates("mps", bf16=False, images=False)] == ["fp32"]
+    assert [each.name for each in list_candidates("cuda", bf16=False, images=False)] == ["fp32", "fp16"]
+    assert [each.name for each in list_candidates("mps", bf16=False, images=False)] == ["fp32"]
 
 
 def test_what_is_far_slower_is_not_measured_further() -> None:

@@ -19,9 +19,9 @@ from mlscale.profile.step_parts import (
     WAIT,
     NamedParts,
     PartTimer,
-    Timed,
-    part_of,
-    read,
+    PartTimes,
+    classify_action,
+    read_part_times,
 )
 
 NAP = 0.02
@@ -89,7 +89,7 @@ def test_each_moment_of_a_fit_is_charged_to_its_part(tmp_path: Path) -> None:
         default_root_dir=tmp_path,
     )
     trainer.fit(Task(), loader, loader)
-    timed = read(tmp_path / "parts.json")
+    timed = read_part_times(tmp_path / "parts.json")
     assert (timed.steps, timed.epochs, timed.validation_batches) == (6, 2, 4)
     assert timed.of_steps[WAIT] > 0
     for part in (COMPUTE, "callback Sleeper", "Task.on_train_batch_start", "logger Slow"):
@@ -98,20 +98,20 @@ def test_each_moment_of_a_fit_is_charged_to_its_part(tmp_path: Path) -> None:
     assert timed.of_epochs[CHECKPOINT] >= 2 * NAP
     assert timed.of_epochs["callback Sleeper"] >= 2 * NAP
     assert sum(timed.of_steps.values()) < 6 * 6 * NAP + 8 * NAP + 1.0  # nothing twice, on a busy machine
-    shares = timed.shares(6, 2)
+    shares = timed.compute_shares(6, 2)
     assert sum(shares.values()) == pytest.approx(1)
     assert list(shares.values()) == sorted(shares.values(), reverse=True)
 
 
 def test_shares_are_those_of_an_epoch_of_the_run() -> None:
     """Ten steps were timed and two epochs' ends; the run has 100 steps an epoch and validates 50 batches."""
-    timed = Timed(10, 2, {COMPUTE: 1.0, WAIT: 0.5, VALIDATION: 0.4}, {CHECKPOINT: 4.0}, 4)
+    timed = PartTimes(10, 2, {COMPUTE: 1.0, WAIT: 0.5, VALIDATION: 0.4}, {CHECKPOINT: 4.0}, 4)
     whole = 10 + 5 + 50 * 0.1 + 2
-    assert timed.shares(100, 50) == pytest.approx(
+    assert timed.compute_shares(100, 50) == pytest.approx(
         {COMPUTE: 10 / whole, WAIT: 5 / whole, VALIDATION: 5 / whole, CHECKPOINT: 2 / whole}
     )
-    assert timed.shares(100, None) == pytest.approx({COMPUTE: 10 / 17, WAIT: 5 / 17, CHECKPOINT: 2 / 17})
-    assert timed.shares(None, None) == pytest.approx({COMPUTE: 2 / 3, WAIT: 1 / 3})
+    assert timed.compute_shares(100, None) == pytest.approx({COMPUTE: 10 / 17, WAIT: 5 / 17, CHECKPOINT: 2 / 17})
+    assert timed.compute_shares(None, None) == pytest.approx({COMPUTE: 2 / 3, WAIT: 1 / 3})
 
 
 @pytest.mark.parametrize(
@@ -136,10 +136,10 @@ def test_shares_are_those_of_an_epoch_of_the_run() -> None:
     ],
 )
 def test_part_of_an_action(action: str, part: str) -> None:
-    assert part_of(action) == part
+    assert classify_action(action) == part
 
 
 def test_no_step_after_the_warm_up(tmp_path: Path) -> None:
     (tmp_path / "parts.json").write_text('{"steps": 0}')
     with pytest.raises(ValueError, match="no step"):
-        read(tmp_path / "parts.json")
+        read_part_times(tmp_path / "parts.json")

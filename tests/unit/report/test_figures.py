@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from mlscale.report import Bars, Line, Rows, Series
-from mlscale.report.figures import MOST_POINTS, thinned
-from mlscale.report.svg import draw
+from mlscale.report import BarPlot, HorizontalBarPlot, LinePlot, Series
+from mlscale.report.figures import MOST_POINTS, reduce_points
+from mlscale.report.svg import draw_plot
 
 
 def ticks(svg: str) -> list[str]:
@@ -16,7 +16,7 @@ def ticks(svg: str) -> list[str]:
 
 
 def test_a_line_goes_where_its_values_are() -> None:
-    svg = str(draw(Line("Loss", [Series("train", [0.0, 10.0], [0, 100])], "step", "loss")))
+    svg = str(draw_plot(LinePlot("Loss", [Series("train", [0.0, 10.0], [0, 100])], "step", "loss")))
     (start, end), *rest = [re.findall(r"([\d.]+),([\d.]+)", line) for line in re.findall(r'points="([^"]*)"', svg)]
     assert rest == []
     assert float(start[0]) < float(end[0])
@@ -25,21 +25,25 @@ def test_a_line_goes_where_its_values_are() -> None:
 
 
 def test_a_gap_stays_a_gap() -> None:
-    svg = str(draw(Line("x", [Series("a", [1.0, 2.0, math.nan, 3.0, math.inf, 4.0, 5.0])], "step", "x")))
+    svg = str(draw_plot(LinePlot("x", [Series("a", [1.0, 2.0, math.nan, 3.0, math.inf, 4.0, 5.0])], "step", "x")))
     assert [len(line.split()) for line in re.findall(r'points="([^"]*)"', svg)] == [2, 2]
     assert svg.count("<circle") == 5
 
 
 @pytest.mark.parametrize("y", [[], [math.nan], [3.0], [0.0, 0.0], [-1e-9, 1e-9], [1e12, 1e12 + 1]])
 def test_a_plot_of_little(y: list[float]) -> None:
-    svg = str(draw(Line("x", [Series("a", y)], "step", "x")))
+    svg = str(draw_plot(LinePlot("x", [Series("a", y)], "step", "x")))
     assert "nan" not in svg
     if not any(map(math.isfinite, y)):
         assert "no values" in svg
 
 
 def test_bars_begin_at_zero_and_two_series_share_a_scale() -> None:
-    svg = str(draw(Bars("x", ["a", "b"], [Series("reference", [1.0, 2.0]), Series("now", [4.0, -2.0])], "class", "n")))
+    svg = str(
+        draw_plot(
+            BarPlot("x", ["a", "b"], [Series("reference", [1.0, 2.0]), Series("now", [4.0, -2.0])], "class", "n")
+        )
+    )
     heights = {
         (kind, index): float(height)
         for index, (height, kind) in enumerate(re.findall(r'height="([\d.]+)" class="(s\d)"', svg))
@@ -52,32 +56,32 @@ def test_bars_begin_at_zero_and_two_series_share_a_scale() -> None:
 
 
 def test_many_bars_have_few_names() -> None:
-    svg = str(draw(Bars("x", [f"class {i}" for i in range(200)], [Series("n", [1.0] * 200)], "class", "n")))
+    svg = str(draw_plot(BarPlot("x", [f"class {i}" for i in range(200)], [Series("n", [1.0] * 200)], "class", "n")))
     assert svg.count("<rect") == 200
     assert len([text for text in ticks(svg) if text.startswith("class ")]) < 12
 
 
 def test_rows() -> None:
-    rows = Rows("A step", [("data", 25.0), ("rest", 75.0), ("none", math.nan)], "%", 100)
-    svg = str(draw(rows))
+    rows = HorizontalBarPlot("A step", [("data", 25.0), ("rest", 75.0), ("none", math.nan)], "%", 100)
+    svg = str(draw_plot(rows))
     assert [float(width) for width in re.findall(r'width="([\d.]+)" height="12.0" class="s0"', svg)] == [110, 330, 0]
     assert {"25 %", "75 %", "not measured"} <= set(ticks(svg))
-    assert rows.words() == "data 25 %, rest 75 %, none not measured"
+    assert rows.get_alt_text() == "data 25 %, rest 75 %, none not measured"
 
 
 def test_in_words() -> None:
-    line = Line("Loss", [Series("train", [2.0, 3.0, 1.0], [0, 5, 10])], "step", "loss", marks=[("limit", 2.5)])
-    assert line.words() == "train from 2 at step 0 to 1 at 10, between 1 and 3; limit at 2.5"
-    assert Bars("x", ["a", "b"], [Series("n", [1.0, 2.0])], "c", "n").words() == "n: a 1, b 2"
-    many = Bars("x", [str(i) for i in range(30)], [Series("n", list(range(30)))], "c", "n")
-    assert many.words() == "n: 30 bars, the largest 29 with 29"
+    line = LinePlot("Loss", [Series("train", [2.0, 3.0, 1.0], [0, 5, 10])], "step", "loss", marks=[("limit", 2.5)])
+    assert line.get_alt_text() == "train from 2 at step 0 to 1 at 10, between 1 and 3; limit at 2.5"
+    assert BarPlot("x", ["a", "b"], [Series("n", [1.0, 2.0])], "c", "n").get_alt_text() == "n: a 1, b 2"
+    many = BarPlot("x", [str(i) for i in range(30)], [Series("n", list(range(30)))], "c", "n")
+    assert many.get_alt_text() == "n: 30 bars, the largest 29 with 29"
 
 
 def test_thinning_keeps_peaks() -> None:
     values = [(float(x), 0.0) for x in range(100_000)]
     values[70_001] = (70_001.0, 9.0)
     values[30_003] = (30_003.0, -9.0)
-    kept = thinned(values)
+    kept = reduce_points(values)
     assert len(kept) <= MOST_POINTS
     assert {-9.0, 9.0} <= {y for _, y in kept}
     assert kept == sorted(kept)
@@ -85,8 +89,8 @@ def test_thinning_keeps_peaks() -> None:
 
 def test_secrets_are_masked_everywhere() -> None:
     for figure in (
-        Line("k", [Series("k", [1.0])], "k", "k", marks=[("k", 1.0)], alt="k"),
-        Bars("k", ["k"], [Series("k", [1.0])], "k", "k", alt="k"),
-        Rows("k", [("k", 1.0)], "k", alt="k"),
+        LinePlot("k", [Series("k", [1.0])], "k", "k", marks=[("k", 1.0)], alt="k"),
+        BarPlot("k", ["k"], [Series("k", [1.0])], "k", "k", alt="k"),
+        HorizontalBarPlot("k", [("k", 1.0)], "k", alt="k"),
     ):
-        assert "'k'" not in repr(figure.masked(lambda text: text.replace("k", "*")))
+        assert "'k'" not in repr(figure.mask_texts(lambda text: text.replace("k", "*")))

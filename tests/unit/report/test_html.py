@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from mlscale.report import Bars, Line, Rows, Series, Step
-from mlscale.report.html import page
+from mlscale.report import BarPlot, HorizontalBarPlot, LinePlot, ReportStep, Series
+from mlscale.report.html import render_page
 
 EVIL = '<script>alert("x")</script>\'"&\x00\u202e'
 PLOTS = (
-    Line(EVIL, [Series(EVIL, [1.0, math.nan, 2.0]), Series("b", [])], EVIL, EVIL, marks=[(EVIL, 3.0)]),
-    Bars(EVIL, [EVIL, "b"], [Series(EVIL, [1.0, -2.0]), Series("now", [math.nan, 1.0])], EVIL, EVIL),
-    Rows(EVIL, [(EVIL, 1.0), ("b", math.nan)], EVIL),
+    LinePlot(EVIL, [Series(EVIL, [1.0, math.nan, 2.0]), Series("b", [])], EVIL, EVIL, marks=[(EVIL, 3.0)]),
+    BarPlot(EVIL, [EVIL, "b"], [Series(EVIL, [1.0, -2.0]), Series("now", [math.nan, 1.0])], EVIL, EVIL),
+    HorizontalBarPlot(EVIL, [(EVIL, 1.0), ("b", math.nan)], EVIL),
 )
 _VOID = ("meta", "line", "rect", "circle", "polyline")
 
@@ -61,7 +61,7 @@ def written(**changes: Any) -> str:
         "metrics": {"val/accuracy": 0.98, "time_s": 74.2, "peak_memory_bytes": 1 << 30, "lost": None},
         "artifacts": {"run": "/r"},
     }
-    return page(**{**given, **changes})
+    return render_page(**{**given, **changes})
 
 
 def test_a_page_says_what_the_table_says() -> None:
@@ -73,7 +73,7 @@ def test_a_page_says_what_the_table_says() -> None:
 
 
 def test_whatever_is_shown_is_escaped() -> None:
-    steps = [Step(EVIL, EVIL, False, EVIL, 1.0, PLOTS[0], "javascript:alert(1)"), Step("b", ok=None)]
+    steps = [ReportStep(EVIL, EVIL, False, EVIL, 1.0, PLOTS[0], "javascript:alert(1)"), ReportStep("b", ok=None)]
     document = written(
         title=EVIL,
         sentence=EVIL,
@@ -93,7 +93,7 @@ def test_whatever_is_shown_is_escaped() -> None:
 
 
 def test_nothing_is_loaded_from_elsewhere() -> None:
-    elements = Elements(written(figures=PLOTS, steps=[Step("a", page="runs/a b/results/train.html")]))
+    elements = Elements(written(figures=PLOTS, steps=[ReportStep("a", page="runs/a b/results/train.html")]))
     assert {tag for tag, _ in elements.found} & {"link", "img", "iframe", "object", "script"} == set()
     assert not any({"src", "xlink:href"} & set(attributes) for _, attributes in elements.found)
     assert [link["href"] for link in elements.all("a")] == ["runs/a b/results/train.html"]
@@ -105,11 +105,13 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
 
 @pytest.mark.parametrize("link", ["https://a/b", "//a/b", "/etc/passwd", "data:text/html,x", "a\\b", ""])
 def test_links_stay_beside_the_page(link: str) -> None:
-    assert Elements(written(steps=[Step("a", page=link)])).all("a") == []
+    assert Elements(written(steps=[ReportStep("a", page=link)])).all("a") == []
 
 
 def test_a_story_is_numbered_and_tells_what_was_not_reached() -> None:
-    elements = Elements(written(steps=[Step("prepare", "1,797 samples", True, "1,797", 1.2), Step("train", ok=None)]))
+    elements = Elements(
+        written(steps=[ReportStep("prepare", "1,797 samples", True, "1,797", 1.2), ReportStep("train", ok=None)])
+    )
     assert len(elements.all("ol")) == 1
     text = elements.text()
     assert "1.2 s" in text

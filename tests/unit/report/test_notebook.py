@@ -26,4 +26,4 @@ def test_ipython_on_a_terminal_gets_the_table() -> None:
 
     printer, result = Printer(), Result("train", True, "done", {"time_s": 3.0})
     result._repr_pretty_(printer, False)
-    assert printer.said == result.text()
+    assert printer.said == result.format_text()

@@ -9,7 +9,7 @@ import numpy
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.report import Result, emit
+from mlscale.report import Result, print_result
 
 RESULT = Result(
     "train",
@@ -23,7 +23,7 @@ RESULT = Result(
 
 def test_json_is_one_document() -> None:
     stream = io.StringIO()
-    emit(RESULT, "json", stream)
+    print_result(RESULT, "json", stream)
     document = json.loads(stream.getvalue(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
     assert document["metrics"] == {"val/accuracy": 0.99172, "time_s": 74.2, "loss": None}
     assert "exit" not in document
@@ -38,9 +38,9 @@ def test_round_trip() -> None:
 
 
 def test_text() -> None:
-    assert RESULT.text().splitlines()[0] == "resnet trained"
-    assert "0.9917" in RESULT.text()
-    assert "1 min 14 s" in RESULT.text()
+    assert RESULT.format_text().splitlines()[0] == "resnet trained"
+    assert "0.9917" in RESULT.format_text()
+    assert "1 min 14 s" in RESULT.format_text()
 
 
 def test_overrides_are_masked() -> None:

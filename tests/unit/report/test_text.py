@@ -2,33 +2,33 @@
 
 import pytest
 
-from mlscale.report import duration, key_values, number, size, table
-from mlscale.report.text import columns_of, label, metric, percent
+from mlscale.report import format_duration, format_key_values, format_number, format_size, format_table
+from mlscale.report.text import format_metric, format_metric_name, format_percent, measure_width
 
 
 def test_table() -> None:
-    assert table([("a", 1, None), ("long", 22.5, "x\ny")], ("name", "n", "what")).splitlines() == [
+    assert format_table([("a", 1, None), ("long", 22.5, "x\ny")], ("name", "n", "what")).splitlines() == [
         "name     n  what",
         "────  ────  ────",
         "a        1  -",
         "long  22.5  x y",
     ]
-    assert table([]) == ""
-    assert table([("a",), ("b", "c")]) == "a\nb  c"
+    assert format_table([]) == ""
+    assert format_table([("a",), ("b", "c")]) == "a\nb  c"
 
 
 def test_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
-    lines = table([("id", "x" * 100), ("ab", "日本" * 40)], ("a", "b")).splitlines()
-    assert max(map(columns_of, lines)) <= 40
+    lines = format_table([("id", "x" * 100), ("ab", "日本" * 40)], ("a", "b")).splitlines()
+    assert max(map(measure_width, lines)) <= 40
     assert all(line.endswith("…") for line in lines[2:])
-    assert table([("id", "x" * 50)], width=1000).endswith("x" * 50)
+    assert format_table([("id", "x" * 50)], width=1000).endswith("x" * 50)
 
 
 def test_key_values_keep_paths_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "20")
     path = "/a" * 100
-    assert key_values([("run", path), ("x", None), ("two", "a\nb")]) == f"run  {path}\nx    -\ntwo  a\n     b"
+    assert format_key_values([("run", path), ("x", None), ("two", "a\nb")]) == f"run  {path}\nx    -\ntwo  a\n     b"
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_key_values_keep_paths_whole(monkeypatch: pytest.MonkeyPatch) -> None:
      (float("nan"), "nan"), (0, "0"), (-0.5, "-0.5"), (True, "True")],
 )  # fmt: skip
 def test_number(value: float, text: str) -> None:
-    assert number(value) == text
+    assert format_number(value) == text
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_number(value: float, text: str) -> None:
      (float("inf"), "inf")],
 )  # fmt: skip
 def test_duration(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -62,18 +62,18 @@ def test_duration(seconds: float, text: str) -> None:
     ],
 )
 def test_size(count: int, text: str) -> None:
-    assert size(count) == text
+    assert format_size(count) == text
 
 
 def test_metric_by_its_unit() -> None:
-    assert metric("time_s", 74.2) == "1 min 14 s"
-    assert metric("peak_memory_bytes", 1 << 30) == "1.0 GiB"
-    assert metric("latency_ms", 0.12631) == "0.1263 ms"
-    assert metric("throughput_samples_per_s", 5120.0) == "5,120 samples/s"
-    assert metric("cost_usd", 1234.5) == "$1,234.50"
-    assert metric("cost_usd", float("nan")) == "unknown"
-    assert metric("error_percent", 3) == "3 %"
-    assert metric("age_days", 12) == "12 d"
+    assert format_metric("time_s", 74.2) == "1 min 14 s"
+    assert format_metric("peak_memory_bytes", 1 << 30) == "1.0 GiB"
+    assert format_metric("latency_ms", 0.12631) == "0.1263 ms"
+    assert format_metric("throughput_samples_per_s", 5120.0) == "5,120 samples/s"
+    assert format_metric("cost_usd", 1234.5) == "$1,234.50"
+    assert format_metric("cost_usd", float("nan")) == "unknown"
+    assert format_metric("error_percent", 3) == "3 %"
+    assert format_metric("age_days", 12) == "12 d"
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_metric_by_its_unit() -> None:
     ],
 )
 def test_a_label_leaves_the_unit_to_the_value(name: str, shown: str) -> None:
-    assert label(name) == shown
+    assert format_metric_name(name) == shown
 
 
 @pytest.mark.parametrize(
@@ -112,9 +112,9 @@ def test_a_label_leaves_the_unit_to_the_value(name: str, shown: str) -> None:
     ],
 )
 def test_what_is_not_all_never_reads_as_all(share: float, decimals: int, told: str) -> None:
-    assert percent(share, decimals) == told
+    assert format_percent(share, decimals) == told
 
 
 def test_a_percentage_with_a_sign_and_another_unit() -> None:
-    assert percent(0.0123, 2, sign="+") == "+1.23%"
-    assert percent(0.5, unit=" %") == "50.0 %"
+    assert format_percent(0.0123, 2, sign="+") == "+1.23%"
+    assert format_percent(0.5, unit=" %") == "50.0 %"

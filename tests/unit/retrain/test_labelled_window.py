@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mlscale.events.store import EventStore
 from mlscale.export.servable import Port
-from mlscale.retrain.labelled_window import Window, window
+from mlscale.retrain.labelled_window import LabelledWindow, select_labelled_window
 
 PORT = Port("input", "uint8", (-1, 1, 2, 2))
 LABELS = ("cat", "dog")
@@ -28,9 +28,9 @@ class Filled:
 
     def add(self, raw: NDArray[Any], truth: list[str], share: float = 1.0) -> None:
         ids = [f"{self.count + number}" for number in range(len(raw))]
-        writer = self.store.writer("pets", sample_share=share)
+        writer = self.store.open_writer("pets", sample_share=share)
         probabilities = np.full((len(raw), 2), 0.5, np.float32)
-        writer.add(
+        writer.add_events(
             ids,
             version="pets:v1",
             raw=raw,
@@ -42,9 +42,9 @@ class Filled:
         self.store.add_labels("pets", ids, truth)
         self.count += len(raw)
 
-    def window(self, **changes: Any) -> Window:
+    def window(self, **changes: Any) -> LabelledWindow:
         settings: dict[str, Any] = {"model": "pets", "held_out": 0.3, "most": 1000, **changes}
-        return window(self.store.joined("pets", samples=True), PORT, LABELS, **settings)
+        return select_labelled_window(self.store.joined("pets", samples=True), PORT, LABELS, **settings)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_samples_come_as_they_were_sent(events: Filled) -> None:
     assert found.raw.dtype == np.uint8
     assert found.classes.tolist() == [0, 1, 1, 1]
     assert (found.since, found.until) == ("2023-11-14T22:13:20.000Z", "2023-11-14T22:15:20.000Z")
-    assert found.document()["samples"] == 4
+    assert found.summarize_window()["samples"] == 4
     assert events.window(model="others").labelled == 4
 
 
@@ -127,4 +127,4 @@ def test_a_sample_never_changes_sides(events: Filled) -> None:
 def test_nothing_is_a_window_too(events: Filled) -> None:
     found = events.window()
     assert (len(found), found.raw.shape, found.since) == (0, (0, 1, 2, 2), "")
-    assert found.document()["held_out"] == 0
+    assert found.summarize_window()["held_out"] == 0

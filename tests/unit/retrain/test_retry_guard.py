@@ -4,16 +4,16 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from mlscale.retrain.journal import Turn
-from mlscale.retrain.retry_guard import not_before
+from mlscale.retrain.journal import RetrainingCycle
+from mlscale.retrain.retry_guard import compute_earliest_start
 
 START = datetime.fromisoformat("2026-01-05T12:00:00+00:00")
 
 
-def turns(*decisions: str) -> list[Turn]:
+def turns(*decisions: str) -> list[RetrainingCycle]:
     """One a day."""
     return [
-        Turn("0" * 12, "m", "m:v1", "", (START + timedelta(days=day)).isoformat(), decision)
+        RetrainingCycle("0" * 12, "m", "m:v1", "", (START + timedelta(days=day)).isoformat(), decision)
         for day, decision in enumerate(decisions)
     ]
 
@@ -31,21 +31,21 @@ def turns(*decisions: str) -> list[Turn]:
     ],
 )
 def test_pauses(decisions: list[str], day: int, hours: float) -> None:
-    found = not_before(turns(*decisions), cooldown_hours=24, factor=2, longest_hours=720)
+    found = compute_earliest_start(turns(*decisions), cooldown_hours=24, factor=2, longest_hours=720)
     assert found == START + timedelta(days=day, hours=hours)
 
 
 def test_nothing_stands_against_it_before_there_was_a_comparison() -> None:
     for before in ([], ["too few"], ["failed", "interrupted"]):
-        assert not_before(turns(*before), cooldown_hours=24, factor=2, longest_hours=720) is None
+        assert compute_earliest_start(turns(*before), cooldown_hours=24, factor=2, longest_hours=720) is None
 
 
 def test_a_broken_sensor_costs_few_trainings() -> None:
     """80 days of drift, and of challengers that are no better."""
-    trained: list[Turn] = []
+    trained: list[RetrainingCycle] = []
     for day in range(80):
         now = START + timedelta(days=day)
-        earliest = not_before(trained, cooldown_hours=24, factor=2, longest_hours=720)
+        earliest = compute_earliest_start(trained, cooldown_hours=24, factor=2, longest_hours=720)
         if earliest is None or now >= earliest:
-            trained.append(Turn("0" * 12, "m", "m:v1", "", now.isoformat(), "rejected"))
+            trained.append(RetrainingCycle("0" * 12, "m", "m:v1", "", now.isoformat(), "rejected"))
     assert len(trained) == 6  # on days 0, 2, 6, 14, 30 and 60

@@ -21,12 +21,12 @@ def test_what_is_written_is_read_back_to_the_bit(tmp_path: Path, channels: int) 
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
     data = WebDataset(train=tmp_path / "a", val=tmp_path / "b")
     assert data.facts().num_classes == 3
-    decoded = data.decoded("train")
-    assert np.array_equal(np.stack([decoded.sample(row) for row in range(25)]), raw)
+    decoded = data.get_decoded_split("train")
+    assert np.array_equal(np.stack([decoded.get_sample(row) for row in range(25)]), raw)
     assert decoded.labels.tolist() == [number % 3 for number in range(25)]
-    assert data.shards("val") == [str(tmp_path / "b" / name) for name in names]
+    assert data.list_shard_paths("val") == [str(tmp_path / "b" / name) for name in names]
     with pytest.raises(MLScaleError, match="no test split"):
-        data.shards("test")
+        data.list_shard_paths("test")
 
 
 def test_names_and_other_members(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ def start(tmp_path: Path) -> Callable[..., RunFolder]:
     """Start a run below tmp_path/runs."""
 
     def create(name: str = "resnet", **kwargs: Any) -> RunFolder:
-        arguments: dict[str, Any] = {"verb": "train", "config_yaml": CONFIG, "seed": 1, **kwargs}
+        arguments: dict[str, Any] = {"command": "train", "config_yaml": CONFIG, "seed": 1, **kwargs}
         return RunFolder.create(tmp_path / "runs", name, **arguments)
 
     return create

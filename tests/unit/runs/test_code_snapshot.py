@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlscale.runs import code_snapshot as module
-from mlscale.runs.code_snapshot import DIFF, Snapshot, take
+from mlscale.runs.code_snapshot import DIFF, CodeSnapshot, take_snapshot
 from mlscale.versions import LocalRegistry
 
 
@@ -40,21 +40,21 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def contents(snapshot: Snapshot) -> dict[str, bytes]:
+def contents(snapshot: CodeSnapshot) -> dict[str, bytes]:
     """The files of a snapshot's archive."""
     with tarfile.open(fileobj=io.BytesIO(snapshot.archive)) as tar:
         return {entry.name: tar.extractfile(entry).read() for entry in tar}  # type: ignore[union-attr]
 
 
 def test_work_tree(repository: Path) -> None:
-    clean = take(repository)
+    clean = take_snapshot(repository)
     assert (clean.dirty, clean.branch, clean.files) == (False, "main", (".gitignore", "model.py"))
     (repository / "model.py").write_text("x = 2\n")
     (repository / "new.py").write_text("y = 1\n")
     (repository / "ignored.py").write_text("z = 1\n")
     (repository / "data").mkdir()
     (repository / "data" / "a.yaml").write_text("z: 1\n")
-    dirty = take(repository)
+    dirty = take_snapshot(repository)
     assert dirty.dirty
     assert dirty.commit == clean.commit
     assert set(contents(dirty)) == {".gitignore", "model.py", "new.py", DIFF}
@@ -62,11 +62,11 @@ def test_work_tree(repository: Path) -> None:
     assert dirty.digest != clean.digest
     _git(repository, "add", ".")
     _git(repository, "commit", "-q", "-m", "second")
-    assert take(repository).digest == dirty.digest  # the same code, committed
+    assert take_snapshot(repository).digest == dirty.digest  # the same code, committed
 
 
 def test_deterministic(repository: Path) -> None:
-    assert take(repository).archive == take(repository).archive
+    assert take_snapshot(repository).archive == take_snapshot(repository).archive
 
 
 def test_secrets_are_masked_and_told(repository: Path) -> None:
@@ -74,40 +74,40 @@ def test_secrets_are_masked_and_told(repository: Path) -> None:
     (repository / "conf.yaml").write_text("password: hunter22\n")
     (repository / ".env").write_text("A=hunter22\n")
     (repository / "id_rsa").write_text("hunter22\n")
-    snapshot = take(repository)
+    snapshot = take_snapshot(repository)
     assert not [name for name, content in contents(snapshot).items() if b"hunter22" in content]
     assert snapshot.masked == {"conf.yaml": 1, "model.py": 1, DIFF: 1}
     assert set(snapshot.skipped) == {".env", "id_rsa"}
-    assert "move it to the environment" in snapshot.warnings()[0]
+    assert "move it to the environment" in snapshot.format_warnings()[0]
 
 
 def test_made_up_secrets_of_tests_are_masked_without_a_word(repository: Path) -> None:
     (repository / "tests").mkdir()
     (repository / "tests/test_login.py").write_text("password = 'hunter22'\n")
-    snapshot = take(repository)
+    snapshot = take_snapshot(repository)
     assert b"hunter22" not in contents(snapshot)["tests/test_login.py"]
     assert snapshot.masked == {"tests/test_login.py": 1}
-    assert snapshot.warnings() == []
+    assert snapshot.format_warnings() == []
 
 
 def test_caps(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (repository / "a.txt").write_text("x" * (1 << 20) + "x")
     (repository / "b.bin").write_bytes(b"\0\1")
     (repository / "c.py").symlink_to("model.py")
-    assert take(repository).skipped == {
+    assert take_snapshot(repository).skipped == {
         "a.txt": "larger than 1 MiB", "b.bin": "binary", "c.py": "not a regular file",
     }  # fmt: skip
     monkeypatch.setattr(module, "TOTAL_BYTES", 20)
-    assert "full" in take(repository).skipped["model.py"]
+    assert "full" in take_snapshot(repository).skipped["model.py"]
 
 
 def test_run_folders_are_no_code(repository: Path) -> None:
-    before = take(repository).digest
+    before = take_snapshot(repository).digest
     run = repository / "runs" / "2026-01-01" / "a-1"
     run.mkdir(parents=True)
     for name in ("run.json", "derived.yaml", "config.yaml"):
         (run / name).write_text("a: 1\n")
-    assert take(repository).digest == before
+    assert take_snapshot(repository).digest == before
 
 
 @pytest.mark.parametrize("git", [True, False])
@@ -118,12 +118,12 @@ def test_registries_are_no_code(
         monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(repository.parent))
         shutil.rmtree(repository / ".git")
     (repository / "versions.yaml").write_text("a: 1\n")
-    before = take(repository)
+    before = take_snapshot(repository)
     registry, elsewhere = LocalRegistry(repository / "models" / "registry"), tmp_path_factory.mktemp("elsewhere")
     for name in ("config.yaml", "model.py"):
         (elsewhere / name).write_text("a: 1\n")
         registry.publish("resnet", {name: elsewhere / name}, kind="checkpoint", aliases=["champion"])
-    after = take(repository)
+    after = take_snapshot(repository)
     assert (after.files, after.digest) == (before.files, before.digest)
     assert "versions.yaml" in after.files
 
@@ -133,7 +133,7 @@ def test_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a.py", "b.yaml", "c.txt", ".hidden/d.py", "venv/pyvenv.cfg", "venv/e.py", "pkg/f.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x = 1\n")
-    snapshot = take(tmp_path)
+    snapshot = take_snapshot(tmp_path)
     assert set(snapshot.files) == {"a.py", "b.yaml", "pkg/f.py"}
     assert snapshot.commit is None
 
@@ -143,25 +143,25 @@ def test_a_huge_folder_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(module, "FILES", 10)
     for number in range(30):
         (tmp_path / f"{number}.py").write_text("")
-    snapshot = take(tmp_path)
+    snapshot = take_snapshot(tmp_path)
     assert (len(snapshot.files), snapshot.complete) == (10, False)
-    assert "too large" in snapshot.warnings()[0]
+    assert "too large" in snapshot.format_warnings()[0]
     monkeypatch.setattr(module, "SECONDS", 0.0)
-    assert take(tmp_path).complete is False
+    assert take_snapshot(tmp_path).complete is False
     monkeypatch.setattr(module, "SECONDS", 0.2)
     started = time.perf_counter()
-    take("/")
+    take_snapshot("/")
     assert time.perf_counter() - started < 2
 
 
 def test_it_never_fails_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(root: Path) -> Snapshot:
+    def broken(root: Path) -> CodeSnapshot:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(module, "_take", broken)
-    snapshot = take(tmp_path)
+    monkeypatch.setattr(module, "_collect_code", broken)
+    snapshot = take_snapshot(tmp_path)
     assert contents(snapshot) == {}
-    assert snapshot.warnings() == ["code snapshot: none was taken (RuntimeError: boom)"]
+    assert snapshot.format_warnings() == ["code snapshot: none was taken (RuntimeError: boom)"]
 
 
 def test_a_repository_runs_no_program_of_its_own(repository: Path) -> None:
@@ -171,6 +171,6 @@ def test_a_repository_runs_no_program_of_its_own(repository: Path) -> None:
     for key in ("core.fsmonitor", "diff.external", "core.pager"):
         _git(repository, "config", key, str(script))
     (repository / "model.py").write_text("x = 3\n")
-    take(repository)
+    take_snapshot(repository)
     assert not (repository / "ran").exists()
     assert not os.path.exists(repository / ".git" / "index.lock")

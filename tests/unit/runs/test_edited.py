@@ -35,7 +35,7 @@ def edit(run: RunFolder, edits: Mapping[str, str], name: str = "config.yaml") ->
 )
 def test_the_edited_keys_are_named(start: Start, edits: dict[str, str], named: str) -> None:
     run = start()
-    run.seal("done")
+    run.seal_run("done")
     assert describe_edits(run) == ""
     told = describe_edits(edit(run, edits))
     assert told.startswith(f"{run.path.name} was edited after it was trained: ")
@@ -44,7 +44,7 @@ def test_the_edited_keys_are_named(start: Start, edits: dict[str, str], named: s
 
 def test_what_computes_nothing_may_be_edited(start: Start) -> None:
     run = start(config_yaml=CONFIG + "name: a\nnotes: b\n")
-    run.seal("done")
+    run.seal_run("done")
     edits = {
         "devices: 1": "devices: 2",
         "name: a": "name: c",
@@ -57,7 +57,7 @@ def test_what_computes_nothing_may_be_edited(start: Start) -> None:
 def test_derived_values_and_rebuilt_runs_are_compared_with_the_seal(start: Start) -> None:
     run, other = start(derived={"num_classes": 10}), start()
     for each in (run, other):
-        each.seal("done")
+        each.seal_run("done")
     assert ": derived.yaml; " in describe_edits(edit(run, {"num_classes: 10": "num_classes: 9"}, "derived.yaml"))
     (other.path / "run.json").write_text("")
     assert describe_edits(RunFolder.open(other.path)) == ""
@@ -77,9 +77,9 @@ def test_a_run_of_an_earlier_version_has_no_digests_of_keys(start: Start) -> Non
 
 def test_it_may_be_resumed_on_other_devices(start: Start) -> None:
     run = start()
-    run.attempt()
-    run.set_anew(CONFIG.replace("devices: 1", "devices: 2"), {"world_size": 2})
-    run.seal("done")
+    run.start_attempt()
+    run.update_config(CONFIG.replace("devices: 1", "devices: 2"), {"world_size": 2})
+    run.seal_run("done")
     assert describe_edits(run) == ""
 
 
@@ -88,8 +88,8 @@ def test_commands_that_read_it_report_it_once(
     start: Start, tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = start()
-    run.seal("done")
-    recover.report.cache_clear()
+    run.seal_run("done")
+    recover.warn_once.cache_clear()
     edit(run, {"lr: 0.1": "lr: 0.3"})
     assert main(["runs", *words, f"runs_dir={tmp_path / 'runs'}"]) == 0
     assert capsys.readouterr().err.count("config.yaml: optimizer.lr") == 1

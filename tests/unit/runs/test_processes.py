@@ -8,17 +8,17 @@ from mlscale.runs import processes as process
 
 
 def test_this_process_lives() -> None:
-    mine = process.this()
-    assert process.alive(mine["pid"], mine["pid_start"])
-    assert not process.alive(mine["pid"], mine["pid_start"] + 1)  # another one that had the number before
+    mine = process.identify_process()
+    assert process.is_alive(mine["pid"], mine["pid_start"])
+    assert not process.is_alive(mine["pid"], mine["pid_start"] + 1)  # another one that had the number before
 
 
 def test_one_that_nobody_has_waited_for_is_dead() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    started = process.start_ticks(child.pid)
-    assert process.alive(child.pid, started)
+    started = process.read_start_ticks(child.pid)
+    assert process.is_alive(child.pid, started)
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays a zombie
-    assert not process.alive(child.pid, started)
+    assert not process.is_alive(child.pid, started)
     child.communicate()
-    assert not process.alive(child.pid, started)
+    assert not process.is_alive(child.pid, started)

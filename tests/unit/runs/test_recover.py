@@ -13,10 +13,10 @@ import pytest
 
 from mlscale.cli import main
 from mlscale.runs import recover
-from mlscale.runs.code_snapshot import take
-from mlscale.runs.find import find, list_runs, run_paths
+from mlscale.runs.code_snapshot import take_snapshot
+from mlscale.runs.find import find_run, find_run_folders, list_runs
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.initial_source import find_initial
+from mlscale.runs.initial_source import find_initial_weights
 from tests.unit.runs.test_checkpoint_files import save
 
 Start = Callable[..., RunFolder]
@@ -51,14 +51,14 @@ def made(start: Start, folder: Path) -> RunFolder:
     config = "seed: 1\nname: resnet\nmetric: val/accuracy\nmode: max\ntrainer:\n  devices: 1\n"
     derived = {"world_size": 1, "data_version": "abc", "order_version": 1}
     run = start(
-        config_yaml=config, derived=derived, code=take(folder / "code"), metric="val/accuracy", mode="max",
+        config_yaml=config, derived=derived, code=take_snapshot(folder / "code"), metric="val/accuracy", mode="max",
         data_version="abc", order_version=1,
     )  # fmt: skip
     save(run.path / "checkpoints/last.ckpt", 3)
     (run.path / "logs/metrics.csv").write_text("step,train/loss\n1,0.5\n")
     result = {"verb": "train", "ok": True, "sentence": "done", "metrics": {"a": 1.0}, "artifacts": {}, "overrides": []}
-    run.result("train", result)
-    run.seal("done", metrics={"val/accuracy": 0.5})
+    run.write_result("train", result)
+    run.seal_run("done", metrics={"val/accuracy": 0.5})
     return run
 
 
@@ -77,7 +77,7 @@ def test_a_run_json_that_is_cut_is_rebuilt(
     run = made(start, tmp_path)
     before = run.run
     (run.path / "run.json").write_bytes((run.path / "run.json").read_bytes()[:length].rstrip(b"}\n"))
-    found = find("last", tmp_path / "runs")
+    found = find_run("last", tmp_path / "runs")
     assert found.path == run.path
     assert {key: found.run[key] for key in FACTS} == {
         **{key: before[key] for key in FACTS},
@@ -90,7 +90,7 @@ def test_a_run_json_that_is_cut_is_rebuilt(
     assert found.status == "done"
     (run.path / "manifest.json").unlink()
     assert found.status == "crashed"
-    found.attempt()
+    found.start_attempt()
     assert json.loads((run.path / "run.json").read_text())["id"] == before["id"]
 
 
@@ -105,7 +105,7 @@ def test_what_can_not_be_rebuilt_is_named(start: Start, tmp_path: Path) -> None:
     assert str(run.path) in said
     other = start(name="other")
     (run.path).rename(run.path.with_name("resnet-zzzzzzzzzzzz"))
-    recover.report.cache_clear()
+    recover.warn_once.cache_clear()
     code, said = said_by("runs", "show", "last", f"runs_dir={tmp_path / 'runs'}")
     assert code == 0
     assert other.id in said
@@ -131,17 +131,17 @@ def test_a_run_that_lost_both_documents_is_listed(start: Start, tmp_path: Path, 
         code, said = said_by("runs", "show", ref, *root)
         assert (code, said.count("error: the run can't be read")) == (2, 1)
     weights = said.rsplit("init_from=", 1)[1].strip()
-    assert find_initial(weights, tmp_path / "runs").checkpoint == run.path / "checkpoints/best.ckpt"
+    assert find_initial_weights(weights, tmp_path / "runs").checkpoint == run.path / "checkpoints/best.ckpt"
 
 
 @pytest.mark.parametrize("name", ["run.json", "config.yaml"])
 def test_a_run_that_lost_one_document_is_found(start: Start, tmp_path: Path, name: str) -> None:
     run = made(start, tmp_path)
     (run.path / name).unlink()
-    recover.report.cache_clear()
+    recover.warn_once.cache_clear()
     code, said = said_by("runs", "ls", f"runs_dir={tmp_path / 'runs'}")
     assert (code, run.id in said, "damaged: " in said) == (0, True, False)
-    assert find(run.id, tmp_path / "runs").path == run.path
+    assert find_run(run.id, tmp_path / "runs").path == run.path
     assert ("run.json is lost: rebuilt" in said) is (name == "run.json")
 
 
@@ -151,12 +151,12 @@ def test_other_folders_are_no_runs(start: Start, tmp_path: Path) -> None:
     for name in ("notes", "notes-1n8q4kx0a2ce", "mine-abc/checkpoints"):
         (tmp_path / "runs" / "2026-01-01" / name).mkdir(parents=True)
     (sweep / "sweep.json").unlink()
-    assert list(run_paths(tmp_path / "runs")) == [run.path]
+    assert list(find_run_folders(tmp_path / "runs")) == [run.path]
 
 
 def test_a_later_format_is_not_damage(start: Start, tmp_path: Path) -> None:
     run = made(start, tmp_path)
-    run.update(format="mlscale/run/99")
+    run.update_document(format="mlscale/run/99")
     assert list_runs(tmp_path / "runs") == []
     assert "later mlscale" in said_by("runs", "ls", f"runs_dir={tmp_path / 'runs'}")[1]
 
@@ -175,7 +175,7 @@ def test_no_command_breaks(start: Start, tmp_path: Path, number: int) -> None:
     for name in files:
         content = damaged((copy / name).read_bytes(), draw)
         (run.path / name).write_bytes(content)
-        recover.report.cache_clear()
+        recover.warn_once.cache_clear()
         for words in (
             ["ls"], ["ls", "output=json"], ["show", run.id], ["show", "last", "output=json", "verify=true"],
             ["show", str(run.path)],

@@ -26,7 +26,7 @@ def test_what_the_library_writes_is_read(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     tensors = {"b": torch.zeros(2, 3), "a": torch.zeros(5, dtype=torch.bfloat16), "scalar": torch.tensor(1)}
     save_file(tensors, path, {"format": "pt", "license": "mit"})
-    header = safetensors.header(path)
+    header = safetensors.read_safetensors_header(path)
     assert {name: place.shape for name, place in header.tensors.items()} == {"b": (2, 3), "a": (5,), "scalar": ()}
     assert header.metadata == {"format": "pt", "license": "mit"}
     assert max(place.end for place in header.tensors.values()) == path.stat().st_size
@@ -38,7 +38,7 @@ def test_a_torn_file_says_so(tmp_path: Path, keep: int) -> None:
     save_file({"a": torch.zeros(100)}, path)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(MLScaleError, match="can't be used") as caught:
-        safetensors.header(path)
+        safetensors.read_safetensors_header(path)
     assert "it is cut short" in caught.value.why
 
 
@@ -63,7 +63,7 @@ def test_a_torn_file_says_so(tmp_path: Path, keep: int) -> None:
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, header: Any, data: bytes, why: str) -> None:
     with pytest.raises(MLScaleError) as caught:
-        safetensors.header(written(tmp_path / "x.safetensors", header, data))
+        safetensors.read_safetensors_header(written(tmp_path / "x.safetensors", header, data))
     assert why in caught.value.why
 
 
@@ -72,7 +72,7 @@ def test_a_header_that_would_fill_the_memory_is_not_read(tmp_path: Path) -> None
     with path.open("r+b") as file:
         file.truncate(8 + 200_000_000)  # sparse: it takes no room
     with pytest.raises(MLScaleError) as caught:
-        safetensors.header(path)
+        safetensors.read_safetensors_header(path)
     assert "would have 150,000,000 bytes" in caught.value.why
 
 
@@ -90,4 +90,4 @@ def test_an_index_that_is_wrong_is_refused(tmp_path: Path, index: bytes, what: s
     path = tmp_path / "model.safetensors.index.json"
     path.write_bytes(index)
     with pytest.raises(MLScaleError, match=what):
-        safetensors.shards(path)
+        safetensors.list_shard_files(path)

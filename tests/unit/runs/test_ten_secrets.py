@@ -16,11 +16,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from mlscale.commands.runs.entry import main as runs
-from mlscale.report import Result, emit
-from mlscale.runs.code_snapshot import take
+from mlscale.report import Result, print_result
+from mlscale.runs.code_snapshot import take_snapshot
 from mlscale.runs.folder import RunFolder
-from mlscale.secrets.config_secrets import mask_overrides, protect
-from mlscale.secrets.mask import Masker, masked_output
+from mlscale.secrets.config_secrets import mask_overrides, protect_config
+from mlscale.secrets.mask import Masker, mask_output
 
 SECRETS = {
     "environment": "planted-01-by-interpolation",
@@ -75,36 +75,36 @@ def test_no_secret_is_found_anywhere(
     typed = [f"++optimizer.api_key={SECRETS['command line']}", f"hosts=[[{{secret: {SECRETS['nested list']}}}]]"]
     config = OmegaConf.create(CONFIG)
 
-    masker = Masker.of(config)
-    protected, environment = protect(config)
+    masker = Masker.create_for_run(config)
+    protected, environment = protect_config(config)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     resolved = OmegaConf.to_container(OmegaConf.create(protected), resolve=True)
     run = RunFolder.create(
         tmp_path / "runs",
         "planted",
-        verb="train",
+        command="train",
         config_yaml=OmegaConf.to_yaml(OmegaConf.create(protected)),
         overrides=typed,
         notes=f"with {SECRETS['yaml']}",
-        code=take(code),
+        code=take_snapshot(code),
         masker=masker,
     )
     handler = logging.StreamHandler(io.StringIO())
     logging.getLogger().addHandler(handler)
     try:
-        with masked_output(Masker.of(protected)):  # a rank knows the protected config alone
+        with mask_output(Masker.create_for_run(protected)):  # a rank knows the protected config alone
             print(resolved, json.dumps(resolved), OmegaConf.to_yaml(resolved), mask_overrides(typed))
             print(*SECRETS.values(), sep="\n", file=sys.stderr)
             logging.getLogger("library").warning("%s", resolved)
             result = Result("train", True, f"sent to {SECRETS['plainly named']}", overrides=typed)
-            emit(result)
-            emit(result, "json")
+            print_result(result)
+            print_result(result, "json")
     finally:
         logging.getLogger().removeHandler(handler)
-    run.result("train", result.as_dict())
+    run.write_result("train", result.as_dict())
     run.write_json("logs/hyperparameters.json", masker.mask_tree(resolved))
-    run.seal("failed", sentence=f"could not reach https://ana:{SECRETS['url']}@example.org")
+    run.seal_run("failed", sentence=f"could not reach https://ana:{SECRETS['url']}@example.org")
     assert runs(["show", "last", f"runs_dir={tmp_path / 'runs'}"]) == 0
     assert runs(["diff", "last", "last", "output=json", f"runs_dir={tmp_path / 'runs'}"]) == 0
     assert runs(["ls", f"runs_dir={tmp_path / 'runs'}"]) == 0

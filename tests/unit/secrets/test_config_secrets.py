@@ -3,7 +3,14 @@
 import pytest
 from omegaconf import OmegaConf
 
-from mlscale.secrets.config_secrets import find_secrets, interpolated, mask_overrides, missing, protect, protect_yaml
+from mlscale.secrets.config_secrets import (
+    find_missing_secrets,
+    find_secrets,
+    mask_overrides,
+    protect_config,
+    protect_yaml,
+    read_referenced_variables,
+)
 
 CONFIG = {
     "optimizer": {"lr": 0.1, "_target_": "torch.optim.SGD"},
@@ -29,46 +36,46 @@ def test_find() -> None:
 
 
 def test_protect_keeps_the_meaning(monkeypatch: pytest.MonkeyPatch) -> None:
-    protected, environment = protect(CONFIG)
+    protected, environment = protect_config(CONFIG)
     assert find_secrets(protected) == {}
     assert environment["MLSCALE_SECRET_LOGGER_WANDB_API_KEY"] == "hunter22"
     assert not any(
         str(value) in OmegaConf.to_yaml(OmegaConf.create(protected)) for value in SECRETS.values() if value != "ana"
     )
-    assert missing(protected, {}) == sorted(environment)
-    assert missing(protected, environment) == []
+    assert find_missing_secrets(protected, {}) == sorted(environment)
+    assert find_missing_secrets(protected, environment) == []
     for name, value in {**environment, "HF_TOKEN": "hf"}.items():
         monkeypatch.setenv(name, value)
     resolved = OmegaConf.to_container(OmegaConf.create(protected), resolve=True)
     assert resolved == {**CONFIG, "data": {**CONFIG["data"], "token": "hf"}}  # type: ignore[dict-item]
-    assert protect(protected) == (protected, {})
+    assert protect_config(protected) == (protected, {})
 
 
 def test_default_of_an_interpolation_is_a_literal() -> None:
     config = {"password": "${oc.env:PW,hunter22}"}
     assert find_secrets(config) == {"password": "${oc.env:PW,hunter22}"}
-    assert protect(config, {"PW": "real"}) == ({"password": "${oc.env:PW}"}, {})
-    protected, environment = protect(config, {})
+    assert protect_config(config, {"PW": "real"}) == ({"password": "${oc.env:PW}"}, {})
+    protected, environment = protect_config(config, {})
     assert protected == {"password": "${oc.env:MLSCALE_SECRET_PASSWORD}"}
     assert environment == {"MLSCALE_SECRET_PASSWORD": "hunter22"}
     assert find_secrets({"password": "${oc.env:PW,null}"}) == {}
 
 
 def test_literal_beside_an_interpolation() -> None:
-    protected, environment = protect({"password": "abcd${model.name}efgh"})
+    protected, environment = protect_config({"password": "abcd${model.name}efgh"})
     assert "abcd" not in str(protected)
     assert "${model.name}" in protected["password"]
     assert sorted(environment.values()) == ["abcd", "efgh"]
 
 
 def test_same_name_twice() -> None:
-    _, environment = protect({"a": {"b_password": "first11"}, "a_b": {"password": "second2"}})
+    _, environment = protect_config({"a": {"b_password": "first11"}, "a_b": {"password": "second2"}})
     assert sorted(environment.values()) == ["first11", "second2"]
 
 
 def test_interpolated() -> None:
     config = {"a": "${oc.env:ONE}", "b": ["x${oc.env:TWO,d}"], "c": "${oc.env:GONE}"}
-    assert interpolated(config, {"ONE": "1", "TWO": "2", "OTHER": "3"}) == {"ONE": "1", "TWO": "2"}
+    assert read_referenced_variables(config, {"ONE": "1", "TWO": "2", "OTHER": "3"}) == {"ONE": "1", "TWO": "2"}
 
 
 def test_overrides() -> None:

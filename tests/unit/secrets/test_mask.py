@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from mlscale.secrets.mask import MaskedStream, Masker, MaskFilter, masked_output
+from mlscale.secrets.mask import MaskedStream, Masker, MaskFilter, mask_output
 
 SECRET = 'hunt\'er "22" /é+x'
 
@@ -31,29 +31,29 @@ SECRET = 'hunt\'er "22" /é+x'
     ],
 )
 def test_forms(text: str) -> None:
-    assert "***" in Masker([SECRET]).mask(f"<{text}>")
-    assert text.strip("'\"") not in Masker([SECRET]).mask(f"<{text}>")
+    assert "***" in Masker([SECRET]).mask_text(f"<{text}>")
+    assert text.strip("'\"") not in Masker([SECRET]).mask_text(f"<{text}>")
 
 
 @pytest.mark.parametrize("user", ["a", "an", "ana", "anna"])
 def test_base64_inside_a_longer_text(user: str) -> None:
     header = base64.b64encode(f"{user}:correct-horse-battery".encode()).decode()
-    assert "***" in Masker(["correct-horse-battery"]).mask(header)
+    assert "***" in Masker(["correct-horse-battery"]).mask_text(header)
 
 
 def test_password_of_a_url_alone() -> None:
     masker = Masker(["https://ana:p%40ssw0rd@host/x"])
-    assert masker.mask("p%40ssw0rd and p@ssw0rd") == "*** and ***"
+    assert masker.mask_text("p%40ssw0rd and p@ssw0rd") == "*** and ***"
 
 
 def test_lines_of_a_long_secret() -> None:
     pem = "first-line-of-it\nsecond-line-of-it\n"
-    assert Masker([pem]).mask("x second-line-of-it y") == "x *** y"
+    assert Masker([pem]).mask_text("x second-line-of-it y") == "x *** y"
 
 
 @pytest.mark.parametrize("value", ["", "abc", "true", "None", "localhost", "${oc.env:X}"])
 def test_short_and_common_values_are_left(value: str) -> None:
-    assert Masker([value]).mask(f"a {value} true abc b") == f"a {value} true abc b"
+    assert Masker([value]).mask_text(f"a {value} true abc b") == f"a {value} true abc b"
 
 
 def test_of_a_run() -> None:
@@ -70,13 +70,13 @@ def test_of_a_run() -> None:
         "MLSCALE_SECRET_B_NAME": "moved",
         "JOB": "1234567890",
     }
-    told = Masker.of(config, environ).mask("literal-1 plain-value / environ-2 moved 1234567890")
+    told = Masker.create_for_run(config, environ).mask_text("literal-1 plain-value / environ-2 moved 1234567890")
     assert told == "*** *** / *** *** 1234567890"
 
 
 def test_a_command_line_in_a_text() -> None:
     text = "no key '++optimizer.api_key=abc'; type optimizer.lr=0.1, or ~model.token and auth.x=y, password=z1"
-    assert Masker().mask(text) == (
+    assert Masker().mask_text(text) == (
         "no key '++optimizer.api_key=***'; type optimizer.lr=0.1, or ~model.token and auth.x=***, password=***"
     )
 
@@ -88,7 +88,7 @@ def test_paths_of_the_environment_stay_readable() -> None:
         "GOOGLE_APPLICATION_CREDENTIALS": "/etc",
         "DB_PWD": "hunter22",
     }
-    told = Masker.of({}, environ).mask("/home/ana/work /gone/away /etc/x hunter22")
+    told = Masker.create_for_run({}, environ).mask_text("/home/ana/work /gone/away /etc/x hunter22")
     assert told == "/home/ana/work /gone/away /etc/x ***"
 
 
@@ -111,7 +111,7 @@ def test_stream_masks_a_value_cut_anywhere() -> None:
         for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
             assert stream.write(text[start:end]) == end - start
             stream.flush()
-        stream.release()
+        stream.write_waiting()
         assert inner.getvalue() == "say ***, hunter23 and hung up; ***"
 
 
@@ -130,7 +130,7 @@ def test_masked_output(capsys: pytest.CaptureFixture[str]) -> None:
     root.addHandler(handler)
     try:
         before = sys.stdout
-        with masked_output(Masker(["hunter22"])):
+        with mask_output(Masker(["hunter22"])):
             print("key hunter22")
             print("err hunter22", file=sys.stderr)
             log.warning("with %s", "hunter22")

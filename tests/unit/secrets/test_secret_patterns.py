@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlscale.secrets.secret_patterns import MASK, masked, scan, secret_like, well_known
+from mlscale.secrets.secret_patterns import MASK, find_secret_spans, has_known_format, is_secret_key, mask_spans
 
 HEX40 = "0123456789abcdef0123456789abcdef01234567"
 
@@ -17,7 +17,7 @@ HEX40 = "0123456789abcdef0123456789abcdef01234567"
     ],
 )  # fmt: skip
 def test_secret_like(key: str) -> None:
-    assert secret_like(key)
+    assert is_secret_key(key)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_secret_like(key: str) -> None:
     ],
 )  # fmt: skip
 def test_harmless_key(key: str) -> None:
-    assert not secret_like(key)
+    assert not is_secret_key(key)
 
 
 @pytest.mark.parametrize(
@@ -49,9 +49,9 @@ def test_harmless_key(key: str) -> None:
     ],
 )
 def test_well_known_format(value: str) -> None:
-    assert well_known(value)
+    assert has_known_format(value)
     text = f"before {value} after"
-    cleaned = masked(text, scan(text))
+    cleaned = mask_spans(text, find_secret_spans(text))
     assert MASK in cleaned
     assert cleaned.startswith("before ")
     assert cleaned.endswith(" after")
@@ -75,7 +75,7 @@ def test_well_known_format(value: str) -> None:
     ],
 )
 def test_harmless_text(text: str) -> None:
-    assert scan(text, bare=False) == []
+    assert find_secret_spans(text, bare=False) == []
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_harmless_text(text: str) -> None:
     ],
 )
 def test_assignments(text: str, bare: bool, expected: str) -> None:
-    assert masked(text, scan(text, bare=bare)) == expected
+    assert mask_spans(text, find_secret_spans(text, bare=bare)) == expected
 
 
 def test_scanning_is_linear() -> None:
@@ -103,4 +103,4 @@ def test_scanning_is_linear() -> None:
         '"' * 200_000,
         "-----BEGIN PRIVATE KEY-----" * 2000,
     ):
-        scan(text)
+        find_secret_spans(text)

@@ -11,10 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
-from mlscale.serve.batcher import Batcher, Job
+from mlscale.serve.batcher import Batcher, InferenceJob
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.protocol.prometheus import Histogram
-from mlscale.serve.served_model import Model, Outputs, load_model
+from mlscale.serve.served_model import Outputs, ServedModel, load_model
 from tests.serving import STORED, pixels
 
 MODEL = load_model(STORED, name="digits", version="digits:v1", threads=1, max_batch=4)
@@ -31,19 +31,23 @@ class Run:
         self.batcher = Batcher(asyncio.get_running_loop(), max_queue, self._computed)
         self.answers: list[asyncio.Future[Outputs | Exception]] = []
 
-    def _computed(self, model: Model, jobs: Sequence[Job], raw: NDArray[Any], said: Outputs, seconds: float) -> None:
+    def _computed(
+        self, model: ServedModel, jobs: Sequence[InferenceJob], raw: NDArray[Any], said: Outputs, seconds: float
+    ) -> None:
         self.batches.append([len(job.raw) for job in jobs])
         assert len(said.labels) == len(raw) == sum(self.batches[-1])
 
-    def ask(self, raw: NDArray[Any], model: Model = INLINE) -> None:
+    def ask(self, raw: NDArray[Any], model: ServedModel = INLINE) -> None:
         """Submit a job."""
         answer: asyncio.Future[Outputs | Exception] = asyncio.get_running_loop().create_future()
-        self.batcher.submit(Job(model, raw, ["x"] * len(raw), 0.0, lambda said, *_: answer.set_result(said)))
+        self.batcher.submit_job(
+            InferenceJob(model, raw, ["x"] * len(raw), 0.0, lambda said, *_: answer.set_result(said))
+        )
         self.answers.append(answer)
 
 
 @pytest.mark.parametrize("model", [INLINE, THREADED])
-def test_rows_are_counted_not_requests(model: Model) -> None:
+def test_rows_are_counted_not_requests(model: ServedModel) -> None:
     sizes = [1, 2, 1, 3, 2, 4, 9, 1, 1]
 
     async def main() -> Run:
@@ -77,7 +81,7 @@ def test_versions_are_not_mixed() -> None:
 def test_what_arrives_while_a_batch_is_computed_is_the_next_batch() -> None:
     held = threading.Event()
 
-    class Slow(Model):
+    class Slow(ServedModel):
         def compute(self, raw: NDArray[Any]) -> Outputs:
             held.wait(10)
             return super().compute(raw)
@@ -120,7 +124,7 @@ def test_none_fails_for_another(one_s: float) -> None:
     """And computing each by itself stops nobody: it is not done in the event loop."""
     threads: list[tuple[str, int]] = []
 
-    class Picky(Model):
+    class Picky(ServedModel):
         def compute(self, raw: NDArray[Any]) -> Outputs:
             threads.append((threading.current_thread().name, len(raw)))
             if (raw[:, 0, 0, 0] == 0).any():
@@ -157,10 +161,14 @@ def test_small_models_run_where_requests_are_read() -> None:
 def test_a_histogram() -> None:
     histogram = Histogram((1, 2, 4))
     for value in (0.5, 1, 1.5, 3, 9):
-        histogram.add(value)
+        histogram.add_value(value)
     assert histogram.counts == [2, 1, 1, 1]
-    assert (histogram.quantile(0.4), histogram.quantile(0.8), histogram.quantile(1)) == (1, 4, float("inf"))
-    assert list(histogram.lines("x")) == [
+    assert (histogram.compute_quantile(0.4), histogram.compute_quantile(0.8), histogram.compute_quantile(1)) == (
+        1,
+        4,
+        float("inf"),
+    )
+    assert list(histogram.format_histogram("x")) == [
         *('x_bucket{le="1"} 2', 'x_bucket{le="2"} 3', 'x_bucket{le="4"} 4', 'x_bucket{le="+Inf"} 5'),
         *("x_sum 15", "x_count 5"),
     ]

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mlscale.serve.http.admission import RESERVED, Admission
-from mlscale.serve.http.connection import Connection
-from mlscale.serve.http.exchange import Connections, Limits
+from mlscale.serve.http.connection import HttpConnection
+from mlscale.serve.http.exchange import ConnectionLimits, Connections
 from tests.serving import RAW, STORED, Server, pixels, serving, wait_for
 from tests.unit.serve.http.test_exchange import HEAD, LIVE, ONE, to_the_end
 
@@ -20,30 +20,35 @@ ASK = HEAD + b"Content-Length: 64\r\n\r\n" + ONE
 
 def connections(**limits: float) -> Connections:
     """What connections share, without a server."""
-    return Connections(Limits(**limits), lambda head, health_only: 0, lambda exchange: None, lambda status: None)  # type: ignore[arg-type]
+    everything = ConnectionLimits(**limits)  # type: ignore[arg-type]
+    return Connections(everything, lambda head, health_only: 0, lambda exchange: None, lambda status: None)
 
 
 def test_places_by_address() -> None:
     admission, shared = Admission(10, 4), connections()
-    of_one = [Connection(shared) for _ in range(6)]
-    assert [admission.enter(each, ("10.0.0.1", 1)) for each in of_one] == [True] * 4 + [False] * 2
-    assert admission.enter(Connection(shared), ("10.0.0.2", 1))
-    admission.leave(of_one[0])
-    assert admission.enter(Connection(shared), ("::ffff:10.0.0.1", 1, 0, 0))  # the same client by IPv6
-    assert not admission.enter(Connection(shared), ("10.0.0.1", 2))
-    network = [admission.enter(Connection(shared), (f"2001:db8::{n:x}", 1, 0, 0)) for n in range(6)]
+    of_one = [HttpConnection(shared) for _ in range(6)]
+    assert [admission.accept_connection(each, ("10.0.0.1", 1)) for each in of_one] == [True] * 4 + [False] * 2
+    assert admission.accept_connection(HttpConnection(shared), ("10.0.0.2", 1))
+    admission.release_connection(of_one[0])
+    assert admission.accept_connection(HttpConnection(shared), ("::ffff:10.0.0.1", 1, 0, 0))  # the same client by IPv6
+    assert not admission.accept_connection(HttpConnection(shared), ("10.0.0.1", 2))
+    network = [admission.accept_connection(HttpConnection(shared), (f"2001:db8::{n:x}", 1, 0, 0)) for n in range(6)]
     assert network == [True] * 4 + [False] * 2  # whoever has an address of IPv6 has its /64
-    assert [admission.enter(Connection(shared), (f"10.1.0.{n}", 1)) for n in range(3)] == [True, False, False]
+    assert [admission.accept_connection(HttpConnection(shared), (f"10.1.0.{n}", 1)) for n in range(3)] == [
+        True,
+        False,
+        False,
+    ]
     unlimited = Admission(300, None)
-    assert all(unlimited.enter(Connection(shared), ("10.0.0.1", 1)) for _ in range(300))
+    assert all(unlimited.accept_connection(HttpConnection(shared), ("10.0.0.1", 1)) for _ in range(300))
 
 
 def test_the_oldest_reserved_place_is_given_away() -> None:
     admission, shared, closed = Admission(0, None), connections(), list[int]()
     for n in range(RESERVED + 3):
-        connection = Connection(shared)
-        connection.enter(("10.0.0.1", n), lambda n=n: closed.append(n))  # type: ignore[misc]
-        admission.enter(connection, ("10.0.0.1", n))
+        connection = HttpConnection(shared)
+        connection.register_peer(("10.0.0.1", n), lambda n=n: closed.append(n))  # type: ignore[misc]
+        admission.accept_connection(connection, ("10.0.0.1", n))
     assert closed == [0, 1, 2]
 
 

@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any, NoReturn, cast
 
 from mlscale.serve.http.request_error import Refused
-from mlscale.serve.http.responses import Answers
-from mlscale.serve.protocol.prometheus import Metrics
+from mlscale.serve.http.responses import ResponseSender
+from mlscale.serve.protocol.prometheus import ServerMetrics
 from mlscale.serve.workers import Workers
 
 
@@ -22,12 +22,12 @@ def refuse(body: Body) -> NoReturn:
 
 def test_a_refused_body_is_freed_at_once_and_not_by_the_next_garbage_collection() -> None:
     async def main() -> None:
-        workers = Workers(asyncio.get_running_loop(), Answers(Metrics(), print))
+        workers = Workers(asyncio.get_running_loop(), ResponseSender(ServerMetrics(), print))
         refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         body = Body(100)
         watched = weakref.ref(body)
         reject = partial(_keep_message, refused)
-        workers.thread(cast(Any, None), partial(refuse, body), print, reject)
+        workers.run_in_thread(cast(Any, None), partial(refuse, body), print, reject)
         del body
         assert await refused == "it is damaged"
         workers.close()  # the thread has let go of its work

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mlscale.stats.calibration_error import calibration_error
-from mlscale.stats.reliability import reliability
+from mlscale.stats.calibration_error import estimate_calibration_error
+from mlscale.stats.reliability import compute_reliability
 
 Floats = NDArray[np.float64]
 
@@ -26,7 +26,7 @@ def test_a_perfectly_calibrated_model_has_no_error(n: int, lowest: float) -> Non
     zero, binned, expected = 0, [], []
     for seed in range(25):
         sure = confidences(n, lowest, rng)
-        found = calibration_error(sure, right(sure, rng), draws=100, seed=seed)
+        found = estimate_calibration_error(sure, right(sure, rng), draws=100, seed=seed)
         zero += found.debiased.low == 0
         binned.append(found.binned)
         expected.append(found.if_calibrated)
@@ -44,7 +44,7 @@ def test_the_true_error_lies_within(n: int, gap: float, share: float) -> None:
     for seed in range(25):
         sure = confidences(n, 0.5, rng)
         truth = np.where(sure >= np.quantile(sure, 1 - share), np.clip(sure - gap, 0, 1), sure)
-        found = calibration_error(sure, right(truth, rng), draws=100, seed=seed)
+        found = estimate_calibration_error(sure, right(truth, rng), draws=100, seed=seed)
         inside += found.debiased.low <= gap * share <= found.debiased.high
         values.append(found.debiased.value)
     assert inside >= 21
@@ -55,24 +55,24 @@ def test_binned_is_the_usual_one() -> None:
     rng = np.random.default_rng(0)
     sure = confidences(700, 0.3, rng)
     correct = right(sure, rng)
-    found = calibration_error(sure, correct)
-    assert found.binned == pytest.approx(reliability(sure, correct).ece)
-    assert found == calibration_error(sure, correct)
+    found = estimate_calibration_error(sure, correct)
+    assert found.binned == pytest.approx(compute_reliability(sure, correct).ece)
+    assert found == estimate_calibration_error(sure, correct)
     assert 0 <= found.debiased.low <= found.debiased.value <= found.debiased.high
 
 
 def test_extremes() -> None:
-    certain = calibration_error(np.ones(100), np.ones(100))
+    certain = estimate_calibration_error(np.ones(100), np.ones(100))
     assert (certain.binned, certain.if_calibrated, certain.debiased.value, certain.debiased.low) == (0, 0, 0, 0)
     assert 0.02 < certain.debiased.high < 0.05  # none wrong of a hundred: up to 3.6 % may be
-    wrong = calibration_error(np.ones(100), np.zeros(100))
+    wrong = estimate_calibration_error(np.ones(100), np.zeros(100))
     assert wrong.binned == 1
     assert wrong.debiased.high == pytest.approx(1)
     assert wrong.debiased.low > 0.9
-    one = calibration_error(np.array([0.9]), np.array([1]))
+    one = estimate_calibration_error(np.array([0.9]), np.array([1]))
     assert one.debiased.low == 0
     assert one.debiased.high > 0.8
-    assert calibration_error(np.full(9, 0.5), np.zeros(9)).debiased.high == pytest.approx(0.5)
+    assert estimate_calibration_error(np.full(9, 0.5), np.zeros(9)).debiased.high == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
@@ -84,4 +84,4 @@ def test_extremes() -> None:
 )  # fmt: skip
 def test_what_are_no_confidences_is_refused(confidence: list[float], correct: list[float]) -> None:
     with pytest.raises(ValueError, match="confidence"):
-        calibration_error(np.array(confidence), np.array(correct))
+        estimate_calibration_error(np.array(confidence), np.array(correct))

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from scipy.stats import chi2_contingency
 
-from mlscale.stats.chi2 import chi2
+from mlscale.stats.chi2 import run_chi2_test
 
 
 def test_it_says_what_scipy_says() -> None:
     reference, counts = np.array([90, 110, 160]), np.array([30, 60, 210])
-    found = chi2(reference, counts)
+    found = run_chi2_test(reference, counts)
     assert found.p == pytest.approx(chi2_contingency([reference, counts], correction=False).pvalue)
     assert found.distance == pytest.approx(np.abs(reference / 360 - counts / 300).sum() / 2)
     assert found.cells == 3
@@ -17,7 +17,7 @@ def test_it_says_what_scipy_says() -> None:
 
 def test_rare_classes_are_pooled_until_each_cell_can_expect_five() -> None:
     reference, counts = np.array([500, 1, 2, 400, 3, 0]), np.array([260, 1, 0, 190, 0, 9])
-    found = chi2(reference, counts)
+    found = run_chi2_test(reference, counts)
     pooled = [[500, 400, 6], [260, 190, 10]]
     assert found.cells == 3
     assert found.p == pytest.approx(chi2_contingency(pooled, correction=False).pvalue)
@@ -25,19 +25,19 @@ def test_rare_classes_are_pooled_until_each_cell_can_expect_five() -> None:
 
 @pytest.mark.parametrize("counts", [[5, 0, 0], [3, 1, 1]])
 def test_too_little_to_compare_is_no_find(counts: list[int]) -> None:
-    found = chi2(np.array([100, 5, 5]), np.array(counts))
+    found = run_chi2_test(np.array([100, 5, 5]), np.array(counts))
     assert (found.p, found.cells) == (1.0, 1)
 
 
 def test_one_class_instead_of_another_is_the_largest_distance() -> None:
-    found = chi2(np.array([100, 0]), np.array([0, 100]))
+    found = run_chi2_test(np.array([100, 0]), np.array([0, 100]))
     assert found.distance == 1.0
     assert found.p < 1e-20
 
 
 def test_nothing_can_not_be_compared() -> None:
     with pytest.raises(ValueError, match="counts on both sides"):
-        chi2(np.array([0, 0]), np.array([1, 2]))
+        run_chi2_test(np.array([0, 0]), np.array([1, 2]))
 
 
 @pytest.mark.parametrize("window", [60, 300, 10_000])
@@ -46,5 +46,5 @@ def test_false_alarms_are_as_frequent_as_stated(window: int) -> None:
     generator = np.random.default_rng(window)
     truth = np.array([0.3, 0.2, 0.2, 0.15, 0.1, 0.03, 0.015, 0.005])
     pairs = [(generator.multinomial(360, truth), generator.multinomial(window, truth)) for _ in range(1_000)]
-    rate = np.mean([chi2(*pair).p <= 0.05 for pair in pairs])
+    rate = np.mean([run_chi2_test(*pair).p <= 0.05 for pair in pairs])
     assert rate == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / 1_000))

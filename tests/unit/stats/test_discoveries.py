@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlscale.stats.discoveries import benjamini_hochberg
+from mlscale.stats.discoveries import apply_benjamini_hochberg
 
 # The fifteen p-values of the paper's example, section 3.2.
 PUBLISHED = [
@@ -12,27 +12,27 @@ PUBLISHED = [
 
 
 def test_the_papers_example() -> None:
-    assert benjamini_hochberg(PUBLISHED, 0.05).found == (True,) * 4 + (False,) * 11
+    assert apply_benjamini_hochberg(PUBLISHED, 0.05).is_significant == (True,) * 4 + (False,) * 11
 
 
 def test_in_any_order_and_never_below_p() -> None:
-    found = benjamini_hochberg(PUBLISHED[::-1], 0.05)
-    assert found.q == benjamini_hochberg(PUBLISHED, 0.05).q[::-1]
+    found = apply_benjamini_hochberg(PUBLISHED[::-1], 0.05)
+    assert found.q == apply_benjamini_hochberg(PUBLISHED, 0.05).q[::-1]
     assert all(q >= p for q, p in zip(found.q, PUBLISHED[::-1], strict=True))
-    assert benjamini_hochberg([0.02], 0.05).q == pytest.approx((0.02,))
+    assert apply_benjamini_hochberg([0.02], 0.05).q == pytest.approx((0.02,))
 
 
 def test_no_tests_no_finds() -> None:
-    assert benjamini_hochberg([], 0.05).found == ()
+    assert apply_benjamini_hochberg([], 0.05).is_significant == ()
 
 
 def test_false_finds_are_as_few_as_stated() -> None:
     generator = np.random.default_rng(0)
     p = generator.uniform(size=(3_000, 20))
-    nothing = np.array([any(benjamini_hochberg(row.tolist(), 0.05).found) for row in p])
+    nothing = np.array([any(apply_benjamini_hochberg(row.tolist(), 0.05).is_significant) for row in p])
     assert nothing.mean() == pytest.approx(0.05, abs=4 * np.sqrt(0.05 / 3_000))
     p[:, :5] *= 1e-3  # five true ones
-    found = np.array([benjamini_hochberg(row.tolist(), 0.2).found for row in p])
+    found = np.array([apply_benjamini_hochberg(row.tolist(), 0.2).is_significant for row in p])
     false = found[:, 5:].sum(1) / np.maximum(1, found.sum(1))
     assert false.mean() <= 0.2 * 15 / 20 + 0.01
     assert found[:, :5].mean() > 0.95

@@ -5,14 +5,14 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from mlscale.stats.paired import mcnemar, mcnemar_exact, paired, score_interval
+from mlscale.stats.paired import compare_paired, compute_mcnemar_exact_p, compute_mcnemar_mid_p, compute_score_interval
 
 
 def test_mcnemar_as_published() -> None:
     """Fagerland, Lydersen and Laake 2013: airway reactivity in 21 children, 1 and 7 discordant pairs."""
-    assert mcnemar(1, 7)[0] == pytest.approx(0.0391, abs=5e-5)
-    assert mcnemar(7, 1)[0] == mcnemar(1, 7)[0]
-    assert mcnemar(7, 1)[1] == pytest.approx(0.0391 / 2, abs=5e-5)
+    assert compute_mcnemar_mid_p(1, 7)[0] == pytest.approx(0.0391, abs=5e-5)
+    assert compute_mcnemar_mid_p(7, 1)[0] == compute_mcnemar_mid_p(1, 7)[0]
+    assert compute_mcnemar_mid_p(7, 1)[1] == pytest.approx(0.0391 / 2, abs=5e-5)
 
 
 @pytest.mark.parametrize(("gained", "lost"), [(3, 9), (0, 6), (5, 5), (1, 0)])
@@ -21,16 +21,18 @@ def test_mid_p_is_the_exact_p_less_half_of_what_was_seen(gained: int, lost: int)
     seen = binomtest(gained, gained + lost, 0.5, "less").pvalue - (
         binomtest(gained - 1, gained + lost, 0.5, "less").pvalue if gained else 0
     )
-    assert mcnemar(gained, lost)[0] == pytest.approx(exact.pvalue - (seen if gained != lost else seen / 2))
+    assert compute_mcnemar_mid_p(gained, lost)[0] == pytest.approx(
+        exact.pvalue - (seen if gained != lost else seen / 2)
+    )
     better = binomtest(gained, gained + lost, 0.5, "greater").pvalue - seen / 2
-    assert mcnemar(gained, lost)[1] == pytest.approx(better)
+    assert compute_mcnemar_mid_p(gained, lost)[1] == pytest.approx(better)
 
 
 def test_no_difference_seen() -> None:
-    assert mcnemar(0, 0) == (1.0, 1.0)
+    assert compute_mcnemar_mid_p(0, 0) == (1.0, 1.0)
     same = np.array([True, False, True])
-    assert paired(same, same).difference == 0
-    assert paired(same, same).low < 0 < paired(same, same).high
+    assert compare_paired(same, same).difference == 0
+    assert compare_paired(same, same).low < 0 < compare_paired(same, same).high
 
 
 @pytest.mark.parametrize(
@@ -39,35 +41,35 @@ def test_no_difference_seen() -> None:
     [(1, 7, 21, -0.517, -0.026), (6, 16, 161, -0.124, -0.0054)],
 )
 def test_score_interval_as_published(gained: int, lost: int, n: int, low: float, high: float) -> None:
-    assert score_interval(gained, lost, n, 0.975) == pytest.approx((low, high), abs=5e-4)
-    assert score_interval(lost, gained, n, 0.975) == pytest.approx((-high, -low), abs=5e-4)
+    assert compute_score_interval(gained, lost, n, 0.975) == pytest.approx((low, high), abs=5e-4)
+    assert compute_score_interval(lost, gained, n, 0.975) == pytest.approx((-high, -low), abs=5e-4)
 
 
 def test_ends_of_extremes() -> None:
     z = 1.6448536
-    assert score_interval(0, 0, 44)[1] == pytest.approx(z * z / (44 + z * z), abs=1e-6)  # as Wilson's
-    low, high = score_interval(9, 0, 9)
+    assert compute_score_interval(0, 0, 44)[1] == pytest.approx(z * z / (44 + z * z), abs=1e-6)  # as Wilson's
+    low, high = compute_score_interval(9, 0, 9)
     assert high == 1
     assert 0 < low < 1
-    assert score_interval(0, 9, 9) == pytest.approx((-1, -low))
-    assert score_interval(0, 0, 1)[0] < -0.5
+    assert compute_score_interval(0, 9, 9) == pytest.approx((-1, -low))
+    assert compute_score_interval(0, 0, 1)[0] < -0.5
 
 
 def test_which_is_which() -> None:
     first = np.array([True] * 90 + [False] * 10)
     second = np.array([True] * 88 + [False] * 2 + [True] * 8 + [False] * 2)
-    found = paired(first, second)
+    found = compare_paired(first, second)
     assert (found.samples, found.gained, found.lost) == (100, 8, 2)
     assert found.difference == pytest.approx(0.06)
     assert found.low < 0.06 < found.high
     assert found.p_better < 0.05 < found.p < 0.1
-    assert paired(second, first).low == pytest.approx(-found.high)
+    assert compare_paired(second, first).low == pytest.approx(-found.high)
 
 
 @pytest.mark.parametrize("second", [np.array([True]), np.array([[True, False]])])
 def test_other_samples_are_refused(second: NDArray[np.bool_]) -> None:
     with pytest.raises(ValueError, match="the same samples"):
-        paired(np.array([True, False]), second)
+        compare_paired(np.array([True, False]), second)
 
 
 @pytest.mark.parametrize(
@@ -76,16 +78,16 @@ def test_other_samples_are_refused(second: NDArray[np.bool_]) -> None:
 def test_wrong_as_seldom_as_stated(n: int, gains: float, loses: float) -> None:
     generator = np.random.default_rng(n)
     drawn = generator.multinomial(n, [gains, loses, 1 - gains - loses], 1_000)
-    ends = [score_interval(int(g), int(k), n, 0.95) for g, k, _ in drawn]
+    ends = [compute_score_interval(int(g), int(k), n, 0.95) for g, k, _ in drawn]
     truth, slack = gains - loses, 4 * np.sqrt(0.05 / 1_000)
     assert np.mean([low > truth for low, _ in ends]) <= 0.05 + slack
     assert np.mean([high < truth for _, high in ends]) <= 0.05 + slack
     if gains == loses:
-        assert np.mean([mcnemar(int(g), int(k))[1] <= 0.05 for g, k, _ in drawn]) <= 0.05 + slack
+        assert np.mean([compute_mcnemar_mid_p(int(g), int(k))[1] <= 0.05 for g, k, _ in drawn]) <= 0.05 + slack
 
 
 def test_the_exact_test_is_the_binomial_one_and_never_sharper_than_mid_p() -> None:
-    assert mcnemar_exact(0, 0) == 1
-    assert mcnemar_exact(1, 9) == pytest.approx(2 * (1 + 10) / 2**10)
+    assert compute_mcnemar_exact_p(0, 0) == 1
+    assert compute_mcnemar_exact_p(1, 9) == pytest.approx(2 * (1 + 10) / 2**10)
     for gained, lost in ((3, 3), (2, 11), (0, 5)):
-        assert mcnemar_exact(gained, lost) >= mcnemar(gained, lost)[0] - 1e-12
+        assert compute_mcnemar_exact_p(gained, lost) >= compute_mcnemar_mid_p(gained, lost)[0] - 1e-12

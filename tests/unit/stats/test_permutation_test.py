@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mlscale.stats.permutation_test import Floats, swap_test
+from mlscale.stats.permutation_test import Floats, run_permutation_test
 
 
 def mean(sums: Floats) -> Floats:
@@ -20,7 +20,7 @@ def test_few_samples_as_scipy_has_it(n: int) -> None:
     rng = np.random.default_rng(n)
     for _ in range(5):
         first, second = np.round(rng.normal(size=(2, n)) * 3) / 3  # some are tied
-        (ours,) = swap_test(rows(first), rows(second), mean)
+        (ours,) = run_permutation_test(rows(first), rows(second), mean)
         theirs = stats.permutation_test(
             (first, second), lambda a, b: np.mean(a) - np.mean(b), permutation_type="samples", n_resamples=10_000
         )
@@ -30,38 +30,38 @@ def test_few_samples_as_scipy_has_it(n: int) -> None:
 
 def test_one_sample_shows_nothing_and_six_may() -> None:
     for n, p in ((1, 1.0), (2, 0.5), (5, 0.0625), (6, 0.03125)):
-        assert swap_test(rows(np.ones(n)), rows(np.zeros(n)), mean) == pytest.approx([p])
+        assert run_permutation_test(rows(np.ones(n)), rows(np.zeros(n)), mean) == pytest.approx([p])
 
 
 def test_many_samples_as_the_t_test_has_it() -> None:
     rng = np.random.default_rng(0)
     first = rng.normal(size=400)
     second = first + rng.normal(0.05, 0.5, 400)
-    (ours,) = swap_test(rows(first), rows(second), mean, draws=5000)
+    (ours,) = run_permutation_test(rows(first), rows(second), mean, draws=5000)
     assert ours == pytest.approx(stats.ttest_rel(first, second).pvalue, abs=0.02)
-    (sure,) = swap_test(rows(first), rows(first + 1), mean, draws=999)
+    (sure,) = run_permutation_test(rows(first), rows(first + 1), mean, draws=999)
     assert sure == 1 / 1000
-    assert swap_test(rows(first), rows(first), mean) == pytest.approx([1])
+    assert run_permutation_test(rows(first), rows(first), mean) == pytest.approx([1])
 
 
 def test_as_seldom_wrong_as_stated() -> None:
     rng = np.random.default_rng(0)
-    p = [swap_test(rows(a), rows(b), mean, draws=199)[0] for a, b in rng.exponential(size=(300, 2, 8))]
+    p = [run_permutation_test(rows(a), rows(b), mean, draws=199)[0] for a, b in rng.exponential(size=(300, 2, 8))]
     assert np.mean(np.array(p) <= 0.05) <= 0.05 + 0.04
     big = rng.normal(size=(2, 12_000))
-    assert 0 < swap_test(rows(big[0]), rows(big[1]), mean, draws=99)[0] <= 1
+    assert 0 < run_permutation_test(rows(big[0]), rows(big[1]), mean, draws=99)[0] <= 1
 
 
 def test_what_is_not_defined_is_nan() -> None:
     def statistic(sums: Floats) -> Floats:
         return np.stack([sums[:, 0], np.full(len(sums), np.nan)], 1)
 
-    p = swap_test(rows(np.ones(8)), rows(np.zeros(8)), statistic)
+    p = run_permutation_test(rows(np.ones(8)), rows(np.zeros(8)), statistic)
     assert p[0] == pytest.approx(2 / 2**8)
     assert np.isnan(p[1])
     endless = np.ones(8)
     endless[3] = np.inf
-    assert np.isnan(swap_test(rows(endless), rows(np.zeros(8)), mean)).all()
+    assert np.isnan(run_permutation_test(rows(endless), rows(np.zeros(8)), mean)).all()
 
 
 @pytest.mark.parametrize(
@@ -75,4 +75,4 @@ def test_what_is_not_defined_is_nan() -> None:
 )
 def test_what_can_not_be_swapped_is_refused(first: Floats, second: Floats, why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        swap_test(first, second, mean)
+        run_permutation_test(first, second, mean)

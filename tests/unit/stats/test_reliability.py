@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlscale.stats.reliability import bins_of, nll, reliability, temperature
+from mlscale.stats.reliability import assign_bins, compute_nll, compute_reliability, fit_temperature
 
 
 def drawn(
@@ -20,7 +20,7 @@ def drawn(
 @pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
 def test_the_temperature_is_what_the_logits_were_multiplied_by(scale: float) -> None:
     logits, truth = drawn(scale)
-    assert temperature(logits, truth) == pytest.approx(scale, rel=0.07)
+    assert fit_temperature(logits, truth) == pytest.approx(scale, rel=0.07)
 
 
 def test_a_calibrated_model_and_one_that_is_too_sure() -> None:
@@ -28,15 +28,15 @@ def test_a_calibrated_model_and_one_that_is_too_sure() -> None:
     for scale in (1.0, 3.0):
         logits, truth = drawn(scale)
         told = logits.argmax(1)
-        errors.append(reliability(np.exp(-nll(logits, told)), told == truth).ece)
+        errors.append(compute_reliability(np.exp(-compute_nll(logits, told)), told == truth).ece)
     assert errors[0] < 0.03 < 0.15 < errors[1]
 
 
 def test_bins_are_of_equal_mass_and_few_samples_make_few() -> None:
     rng = np.random.default_rng(0)
-    assert np.bincount(bins_of(rng.random(1500))).tolist() == [100] * 15
-    assert bins_of(rng.random(9)).max() == 0
-    assert np.bincount(bins_of(np.ones(200))).tolist() == [200]
-    found = reliability(np.array([0.9, 0.9]), np.array([True, False]))
+    assert np.bincount(assign_bins(rng.random(1500))).tolist() == [100] * 15
+    assert assign_bins(rng.random(9)).max() == 0
+    assert np.bincount(assign_bins(np.ones(200))).tolist() == [200]
+    found = compute_reliability(np.array([0.9, 0.9]), np.array([True, False]))
     assert found.ece == pytest.approx(0.4)
     assert found.samples.tolist() == [2]

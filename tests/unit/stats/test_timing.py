@@ -12,7 +12,13 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from mlscale.stats.intervals import Interval
-from mlscale.stats.timing import LOOKS, TimesCompared, at_least, at_most, compare_times
+from mlscale.stats.timing import (
+    DECISION_ROUNDS,
+    TimesCompared,
+    compare_times,
+    is_interval_at_least,
+    is_interval_at_most,
+)
 
 
 def work(count: int) -> Callable[[], object]:
@@ -76,7 +82,7 @@ def test_ratio_and_times_without_noise(ratio: float) -> None:
     found = Machine().compare(ratio * 0.01, 0.01)
     assert (found.ratio.low, found.ratio.value, found.ratio.high) == pytest.approx((ratio, ratio, ratio))
     assert (found.first.cpu_ms, found.second.cpu_ms) == pytest.approx((10 * ratio, 10))
-    assert found.rounds == LOOKS[0]
+    assert found.rounds == DECISION_ROUNDS[0]
 
 
 def test_quick_calls_are_repeated_so_that_the_clock_is_fine_enough() -> None:
@@ -104,8 +110,8 @@ def test_it_measures_longer_near_the_bound_and_then_is_undecided() -> None:
     noisy = Machine(lambda: rng.uniform(1, 1.5))
     far = noisy.compare(0.02, 0.01, bound=1.05)
     near = noisy.compare(0.0105, 0.01, bound=1.05)
-    assert (far.rounds, far.is_at_least(1.05)) == (LOOKS[0], True)
-    assert (near.rounds, near.is_at_least(1.05), near.is_at_most(1.05)) == (LOOKS[-1], None, None)
+    assert (far.rounds, far.is_at_least(1.05)) == (DECISION_ROUNDS[0], True)
+    assert (near.rounds, near.is_at_least(1.05), near.is_at_most(1.05)) == (DECISION_ROUNDS[-1], None, None)
     assert near.ratio.high - near.ratio.low < far.ratio.high - far.ratio.low
 
 
@@ -142,5 +148,5 @@ def test_without_a_bound_it_is_measured_until_it_is_precise() -> None:
 def test_only_an_interval_beside_the_bound_decides(
     low: float, high: float, least: bool | None, most: bool | None
 ) -> None:
-    assert at_least(Interval(1, low, high), 1) is least
-    assert at_most(Interval(1, low, high), 1) is most
+    assert is_interval_at_least(Interval(1, low, high), 1) is least
+    assert is_interval_at_most(Interval(1, low, high), 1) is most

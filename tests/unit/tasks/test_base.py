@@ -9,7 +9,7 @@ from torchmetrics import CatMetric, MeanSquaredError, Metric
 
 from mlscale.tasks import Task
 from mlscale.tasks.batch import Batch
-from mlscale.tasks.tally import Tally
+from mlscale.tasks.tally import EvaluationTally
 from tests.unit.fitting import SGD, Loader, fit, trainer
 
 
@@ -80,7 +80,7 @@ def test_it_learns() -> None:
 
 
 def test_a_rank_without_samples_keeps_the_shape_of_its_metrics_alone() -> None:
-    tally = Tally(["loss"], {"all": CatMetric(), "mse": MeanSquaredError()}, torch.device("cpu"))
+    tally = EvaluationTally(["loss"], {"all": CatMetric(), "mse": MeanSquaredError()}, torch.device("cpu"))
     assert tally.metrics is not None
     every: Any = tally.metrics["all"]
     mse: Any = tally.metrics["mse"]
@@ -90,11 +90,11 @@ def test_a_rank_without_samples_keeps_the_shape_of_its_metrics_alone() -> None:
         mse.update(torch.full((2,), value), torch.zeros(2))
 
     for _ in range(2):
-        tally.update_with_nothing(lambda _: add(5.0))
+        tally.update_without_samples(lambda _: add(5.0))
         assert [each.shape for each in every.value] == [(0,)]
         assert (mse.total.item(), mse.sum_squared_error.item()) == (0, 0)
-    tally.update(lambda _: add(1.0))
-    tally.update_with_nothing(lambda _: add(7.0))
-    values = tally.result(lambda sums: sums)
+    tally.update_metrics(lambda _: add(1.0))
+    tally.update_without_samples(lambda _: add(7.0))
+    values = tally.compute_values(lambda sums: sums)
     assert values["all"].tolist() == [1.0, 1.0]
     assert values["mse"] == 1

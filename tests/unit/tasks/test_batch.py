@@ -4,22 +4,22 @@ import pytest
 import torch
 
 from mlscale.errors import MLScaleError
-from mlscale.tasks.batch import batch_size, unpack
+from mlscale.tasks.batch import get_batch_size, unpack_batch
 
 X, Y = torch.zeros(3, 2), torch.tensor([0, 1, 1])
 
 
 def test_a_dict_and_a_pair_are_batches() -> None:
-    assert unpack({"x": X, "y": Y, "key": ["a"]}).weight is None
-    assert unpack({"x": X, "y": Y, "weight": torch.ones(3)}).weight is not None
+    assert unpack_batch({"x": X, "y": Y, "key": ["a"]}).weight is None
+    assert unpack_batch({"x": X, "y": Y, "weight": torch.ones(3)}).weight is not None
     for pair in ((X, Y), [X, Y]):
-        assert unpack(pair).y is Y
+        assert unpack_batch(pair).y is Y
 
 
 @pytest.mark.parametrize("batch", [X, {"image": X}, (X,), None])
 def test_anything_else_is_an_error_that_says_so(batch: object) -> None:
     with pytest.raises(MLScaleError, match="reads"):
-        unpack(batch)
+        unpack_batch(batch)
 
 
 @pytest.mark.parametrize(
@@ -36,4 +36,4 @@ def test_anything_else_is_an_error_that_says_so(batch: object) -> None:
     ],
 )
 def test_the_size_of_any_batch(batch: object, size: int) -> None:
-    assert batch_size(batch) == size
+    assert get_batch_size(batch) == size

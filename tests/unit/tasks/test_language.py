@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mlscale.errors import MLScaleError
 from mlscale.tasks import GPT, Language
 from mlscale.tasks.batch import Batch
-from mlscale.tasks.models.ngrams import ngram_rows
+from mlscale.tasks.models.ngrams import hash_ngrams
 
 
 class Even(nn.Module):
@@ -105,13 +105,13 @@ def test_heads_divide_the_width() -> None:
 
 def test_rows_of_ngrams_are_those_of_the_tokens_that_end_there() -> None:
     x = torch.tensor([[5, 6, 7, 5, 6, 7], [9, 6, 7, 5, 6, 8]])
-    two, three = ngram_rows(x, (2, 3), 1 << 20)
+    two, three = hash_ngrams(x, (2, 3), 1 << 20)
     assert two[0, 1] == two[0, 4] == two[1, 4]
     assert two[0, 1] != two[1, 1]
     assert three[0, 2] == three[0, 5] != three[1, 2]
     assert three[0, 3] == three[1, 3]
     assert (two >= 0).all()
-    golden = next(ngram_rows(torch.tensor([[1, 2, 3]]), (1,), 1000))  # checkpoints depend on it
+    golden = next(hash_ngrams(torch.tensor([[1, 2, 3]]), (1,), 1000))  # checkpoints depend on it
     assert golden.tolist() == [[529, 470, 764]]
 
 

@@ -103,6 +103,6 @@ def test_what_is_no_tensor_is_named(kind: Callable[..., Task], wrap: Any, says: 
 
 
 def task_batch(batch: Any) -> Any:
-    from mlscale.tasks.batch import unpack
+    from mlscale.tasks.batch import unpack_batch
 
-    return unpack(batch)
+    return unpack_batch(batch)

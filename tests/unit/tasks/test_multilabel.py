@@ -82,9 +82,9 @@ def test_it_learns_and_smooths_in_training_alone() -> None:
 
 
 def _read(given: dict[str, Any]) -> Any:
-    from mlscale.tasks.batch import unpack
+    from mlscale.tasks.batch import unpack_batch
 
-    return unpack(given)
+    return unpack_batch(given)
 
 
 def test_a_prediction_is_logits() -> None:

@@ -11,8 +11,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, OneCycleLR
 
 from mlscale.errors import MLScaleError
 from mlscale.tasks import MLP, OneCycle, ResNet
-from mlscale.tasks.models.layers import layers_of
-from mlscale.tasks.optimizers import configure
+from mlscale.tasks.models.layers import list_layers
+from mlscale.tasks.optimizers import build_optimizers
 from mlscale.tasks.parameter_groups import parameter_groups
 
 SGD = partial(torch.optim.SGD, lr=0.1, weight_decay=0.01)
@@ -72,7 +72,7 @@ def test_a_layer_learns_slower_the_further_it_is_from_the_head() -> None:
     ],
 )
 def test_schedules_keep_the_factors(scheduler: Any, tops: tuple[float, float]) -> None:
-    configured = configure(net(), SGD, scheduler, [{"match": "head.*", "lr_scale": 10}])
+    configured = build_optimizers(net(), SGD, scheduler, [{"match": "head.*", "lr_scale": 10}])
     optimizer = configured if scheduler is None else configured["optimizer"]
     plain, head = optimizer.param_groups
     assert head["name"] == "head.*"
@@ -87,7 +87,7 @@ def test_schedules_keep_the_factors(scheduler: Any, tops: tuple[float, float]) -
 
 
 def test_without_rules_it_is_what_it_was() -> None:
-    optimizer = configure(net(), SGD, None)
+    optimizer = build_optimizers(net(), SGD, None)
     assert len(optimizer.param_groups) == 1
     assert "name" not in optimizer.param_groups[0]
     assert "lr_scale" not in optimizer.param_groups[0]
@@ -109,14 +109,14 @@ def test_without_rules_it_is_what_it_was() -> None:
 )
 def test_what_is_wrong_is_told(rules: Any, decay: float, what: str) -> None:
     with pytest.raises(MLScaleError, match=what) as caught:
-        configure(net(), SGD, None, rules, decay)
+        build_optimizers(net(), SGD, None, rules, decay)
     assert caught.value.unbuilt
     assert caught.value.fix
 
 
 def test_a_typo_is_told_with_the_right_name() -> None:
     with pytest.raises(MLScaleError) as caught:
-        configure(net(), SGD, None, [{"match": "head.*", "weigth_decay": 0}])
+        build_optimizers(net(), SGD, None, [{"match": "head.*", "weigth_decay": 0}])
     assert caught.value.fix == "weight_decay in place of weigth_decay"
 
 
@@ -132,7 +132,7 @@ def test_a_typo_is_told_with_the_right_name() -> None:
 )
 def test_layers_from_the_input_to_the_head(build: Any, count: int, first: str, last: list[str] | None) -> None:
     module = build()
-    layers = layers_of(module)
+    layers = list_layers(module)
     assert sorted(name for layer in layers for name in layer) == sorted(name for name, _ in module.named_parameters())
     assert len(layers) == count
     assert layers[0][0] == first
@@ -142,7 +142,7 @@ def test_layers_from_the_input_to_the_head(build: Any, count: int, first: str, l
 def test_what_belongs_to_no_block_is_in_the_first_layer() -> None:
     with torch.device("meta"):
         module = torchvision.models.vit_b_16()
-    layers = layers_of(module)
+    layers = list_layers(module)
     assert len(layers) == 14
     assert {"class_token", "encoder.pos_embedding", "conv_proj.weight"} <= set(layers[0])
     assert "encoder.ln.weight" in layers[-2]

@@ -10,17 +10,23 @@ import torch
 
 from mlscale.data import Digits
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs.checkpoint_files import Record, Writer
+from mlscale.runs.checkpoint_files import CheckpointRecord, Writer
 from mlscale.train import graceful_stop as signals
-from mlscale.train.after_fit import Told, after_fit, alone, best_checkpoint, load_best
+from mlscale.train.after_fit import (
+    AfterFitResult,
+    hide_trainer,
+    load_best_checkpoint,
+    locate_best_checkpoint,
+    run_after_fit_hooks,
+)
 from tests.unit.fitting import classifier
 
 
 class Says:
-    def __init__(self, told: Told | None, called: list[Any]) -> None:
+    def __init__(self, told: AfterFitResult | None, called: list[Any]) -> None:
         self.told, self.called = told, called
 
-    def after_fit(self, trainer: Any, module: Any) -> Told | None:
+    def after_fit(self, trainer: Any, module: Any) -> AfterFitResult | None:
         self.called.append(self)
         return self.told
 
@@ -31,10 +37,10 @@ def trainer(*callbacks: Any, first: bool = True) -> Any:
 
 def test_the_first_rank_calls_those_that_have_something_to_do() -> None:
     called: list[Any] = []
-    one, none = Says(Told({"a": 1}, "said"), called), Says(None, called)
-    assert after_fit(trainer(one, object(), none), classifier()) == [one.told]
+    one, none = Says(AfterFitResult({"a": 1}, "said"), called), Says(None, called)
+    assert run_after_fit_hooks(trainer(one, object(), none), classifier()) == [one.told]
     assert called == [one, none]
-    assert after_fit(trainer(one, first=False), classifier()) == []
+    assert run_after_fit_hooks(trainer(one, first=False), classifier()) == []
     assert called == [one, none]
 
 
@@ -42,13 +48,16 @@ def test_a_signal_during_one_of_them_is_heeded_before_the_next() -> None:
     called: list[Any] = []
 
     class Interrupted(Says):
-        def after_fit(self, trainer: Any, module: Any) -> Told | None:
+        def after_fit(self, trainer: Any, module: Any) -> AfterFitResult | None:
             signal.raise_signal(signal.SIGTERM)
             return super().after_fit(trainer, module)
 
     first = Interrupted(None, called)
-    with signals.noted(), pytest.raises(MLScaleError, match="stopped by SIGTERM after the fit, without Says") as told:
-        after_fit(trainer(first, Says(None, called)), classifier())
+    with (
+        signals.handle_stop_signals(),
+        pytest.raises(MLScaleError, match="stopped by SIGTERM after the fit, without Says") as told,
+    ):
+        run_after_fit_hooks(trainer(first, Says(None, called)), classifier())
     assert told.value.exit == Exit.TERMINATED
     assert called == [first]
 
@@ -56,26 +65,26 @@ def test_a_signal_during_one_of_them_is_heeded_before_the_next() -> None:
 def test_the_best_checkpoint_and_where_there_is_none_the_last(tmp_path: Path) -> None:
     run = trainer()
     run.checkpoint_callback = SimpleNamespace(dirpath=str(tmp_path), best_model_path="")
-    assert best_checkpoint(run) is None
+    assert locate_best_checkpoint(run) is None
     with pytest.raises(MLScaleError, match="the run has saved no checkpoint"):
-        load_best(run, classifier())
+        load_best_checkpoint(run, classifier())
     task, other = classifier(), classifier()
     with torch.no_grad():
         other.model.weight.add_(1)  # type: ignore[operator]
     save(tmp_path / "last.ckpt", task)
-    assert load_best(run, classifier()) == tmp_path / "last.ckpt"
+    assert load_best_checkpoint(run, classifier()) == tmp_path / "last.ckpt"
     save(tmp_path / "best.ckpt", other)
     run.checkpoint_callback.best_model_path = str(tmp_path / "best.ckpt")
-    assert load_best(run, task) == tmp_path / "best.ckpt"
+    assert load_best_checkpoint(run, task) == tmp_path / "best.ckpt"
     assert torch.equal(task.model.weight, other.model.weight)  # type: ignore[arg-type]
     run.checkpoint_callback = None
-    assert best_checkpoint(run) is None
+    assert locate_best_checkpoint(run) is None
 
 
 def save(path: Path, task: torch.nn.Module) -> None:
     writer = Writer(path)
     torch.save({"state_dict": task.state_dict()}, writer)  # type: ignore[arg-type]
-    writer.commit(Record("other", step=1, epoch=1))
+    writer.commit_checkpoint(CheckpointRecord("other", step=1, epoch=1))
 
 
 def test_our_data_alone_gives_every_sample_and_goes_back(bundled: Path) -> None:
@@ -84,9 +93,9 @@ def test_our_data_alone_gives_every_sample_and_goes_back(bundled: Path) -> None:
     ranks: Any = SimpleNamespace(world_size=2, global_rank=1, accumulate_grad_batches=1, num_devices=2)
     data.trainer = ranks
     assert sum(len(batch["y"]) for batch in data.val_dataloader()) < 200
-    with alone(data):
+    with hide_trainer(data):
         assert sum(len(batch["y"]) for batch in data.val_dataloader()) == 360
     assert data.trainer is ranks
     theirs: Any = SimpleNamespace(trainer=ranks)
-    with alone(theirs):
+    with hide_trainer(theirs):
         assert theirs.trainer is ranks

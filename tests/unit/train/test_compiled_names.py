@@ -8,8 +8,8 @@ import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import nn
 
-from mlscale.train.checkpoint.io import VerifiedCheckpointIO, load
-from mlscale.train.compiled_names import name_plainly
+from mlscale.train.checkpoint.io import VerifiedCheckpointIO, load_checkpoint_file
+from mlscale.train.compiled_names import use_uncompiled_names
 from tests.unit.fitting import Loader, batches, classifier, trainer
 
 X = torch.ones(5, 3)
@@ -31,7 +31,7 @@ def network(where: str = "") -> nn.Module:
 
 def task(where: str = "") -> Any:
     made = classifier(model=network(where))
-    name_plainly(made)
+    use_uncompiled_names(made)
     return made
 
 
@@ -77,7 +77,7 @@ def test_a_compiled_run_goes_on_uncompiled(tmp_path: Path, average: bool) -> Non
         return trained
 
     run("whole", 1)
-    content = load(tmp_path / "epoch=0.ckpt")
+    content = load_checkpoint_file(tmp_path / "epoch=0.ckpt")
     for key in ["state_dict", *(["current_model_state"] if average else [])]:
         assert [name for name in content[key] if name.startswith("model")] == PLAIN
     resumed = run("", 2, str(tmp_path / "epoch=0.ckpt"))

@@ -22,7 +22,7 @@ from tests.unit.fitting import At, batches, classifier, fit, trainer
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    with signals.noted():
+    with signals.handle_stop_signals():
         yield
 
 
@@ -32,7 +32,7 @@ def stopped(path: Path, signum: int, at: int, **arguments: Any) -> MLScaleError:
             os.kill(os.getpid(), signum)
 
     run = trainer(callbacks=[At(kill), signals.StopOnSignal(str(path))], enable_checkpointing=True, **arguments)
-    lightning_patches.apply(run)
+    lightning_patches.apply_trainer_patches(run)
     with pytest.raises(MLScaleError) as caught:
         fit(run, classifier(), batches(6))
     return caught.value
@@ -58,7 +58,7 @@ def test_what_found_no_room_is_not_called_saved(tmp_path: Path) -> None:
 
     stop = signals.StopOnSignal(str(tmp_path / "last.ckpt"))
     run = trainer(callbacks=[At(kill), stop], enable_checkpointing=True, plugins=[VerifiedCheckpointIO()])
-    lightning_patches.apply(run)
+    lightning_patches.apply_trainer_patches(run)
     try:
         with pytest.raises(MLScaleError) as caught:
             fit(run, classifier(), batches(6))
@@ -92,7 +92,7 @@ def test_a_validation_that_is_due_is_not_lost(tmp_path: Path, interval: float, a
         val_check_interval=interval,
         max_epochs=2,
     )
-    lightning_patches.apply(run)
+    lightning_patches.apply_trainer_patches(run)
     with pytest.raises(MLScaleError, match=f"optimizer step {at + 1}"):
         fit(run, classifier(), batches(6))
     assert ran == [at + 1]
@@ -107,7 +107,7 @@ def test_the_time_of_an_attempt_is_limited(tmp_path: Path, monkeypatch: pytest.M
         clock[0] += 0.15
 
     run = trainer(callbacks=[At(pass_time), stop], enable_checkpointing=True)
-    lightning_patches.apply(run)
+    lightning_patches.apply_trainer_patches(run)
     with pytest.raises(MLScaleError, match=r"stopped by trainer\.max_time after optimizer step 2, saved to") as caught:
         fit(run, classifier(), batches(6))
     assert caught.value.exit is Exit.SAVED
@@ -118,13 +118,13 @@ def test_the_time_of_an_attempt_is_limited(tmp_path: Path, monkeypatch: pytest.M
     ("limit", "seconds"), [(None, None), ("01:02:03:04", 93784.0), ({"hours": 1, "minutes": 30}, 5400.0)]
 )
 def test_max_time(limit: Any, seconds: float | None) -> None:
-    assert signals.seconds_of(limit) == seconds
+    assert signals.parse_max_time(limit) == seconds
 
 
 @pytest.mark.parametrize("limit", ["8", "11:55", {"fortnights": 1}, 5])
 def test_max_time_that_is_none(limit: Any) -> None:
     with pytest.raises(MLScaleError, match=r"trainer\.max_time is"):
-        signals.seconds_of(limit)
+        signals.parse_max_time(limit)
 
 
 @pytest.mark.parametrize(("pause", "ended"), [(0.0, False), (0.6, True)], ids=["echo", "again"])
@@ -144,11 +144,11 @@ with signals.noted():
 def test_the_first_signal_is_the_one_that_counts() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     os.kill(os.getpid(), signal.SIGINT)
-    assert signals.received() == signal.SIGTERM
+    assert signals.get_received_signal() == signal.SIGTERM
 
 
 def test_handlers_come_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with signals.noted():
+    with signals.handle_stop_signals():
         pass
     assert signal.getsignal(signal.SIGTERM) is before

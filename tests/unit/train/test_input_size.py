@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.tasks import Classification
-from mlscale.train.input_size import unsuited_input
+from mlscale.train.input_size import explain_unsuited_input
 from tests.unit.fitting import SGD
 
 
@@ -46,7 +46,7 @@ def told(model: nn.Module, height: int, width: int, batch: int = 4, ranks: int =
     else:
         failed = RuntimeError("raised by something else")
     task = Classification(2, model=model, optimizer=SGD)
-    return unsuited_input(failed, task, data, per_device_batch=batch, ranks=ranks)
+    return explain_unsuited_input(failed, task, data, per_device_batch=batch, ranks=ranks)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_other_errors_are_left_alone() -> None:
     image = SimpleNamespace(facts=lambda: SimpleNamespace(channels=3, height=8, width=8))
     table = SimpleNamespace(facts=lambda: SimpleNamespace(channels=None, height=None, width=None))
     settings: dict[str, Any] = {"per_device_batch": 4, "ranks": 1}
-    assert unsuited_input(RuntimeError(), task, table, **settings) is None
-    assert unsuited_input(RuntimeError(), task, object(), **settings) is None
-    assert unsuited_input(torch.OutOfMemoryError(), task, image, **settings) is None
-    assert unsuited_input(KeyError(), task, image, **settings) is None
+    assert explain_unsuited_input(RuntimeError(), task, table, **settings) is None
+    assert explain_unsuited_input(RuntimeError(), task, object(), **settings) is None
+    assert explain_unsuited_input(torch.OutOfMemoryError(), task, image, **settings) is None
+    assert explain_unsuited_input(KeyError(), task, image, **settings) is None

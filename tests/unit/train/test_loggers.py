@@ -15,7 +15,7 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.report import curves
 from mlscale.train import loggers
 from mlscale.train.loggers.csv_logger import CSV
-from mlscale.train.loggers.logged_rows import Told
+from mlscale.train.loggers.logged_rows import LoggedRows
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -102,7 +102,7 @@ def test_rows_that_the_disk_never_took_are_reported(tmp_path: Path, capsys: pyte
 
 def test_curves_leave_out_what_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_bytes(b'step,train/loss\n0,1.0\n1,\xff\n2,0.5\n\x00\x01\n"3,4\n4,0.25\n')
-    assert curves.read(tmp_path / "metrics.csv") == {"train/loss": [(0, 1.0), (2, 0.5), (4, 0.25)]}
+    assert curves.read_metric_points(tmp_path / "metrics.csv") == {"train/loss": [(0, 1.0), (2, 0.5), (4, 0.25)]}
 
 
 def test_a_second_attempt_goes_on_in_the_same_file(tmp_path: Path) -> None:
@@ -162,15 +162,15 @@ def test_pictures_and_tables_without_room_are_left_out_and_end_no_run(
 
 
 def test_rows_that_found_no_room_are_there_once_later(tmp_path: Path) -> None:
-    told = Told(tmp_path / "rows.jsonl")
-    told.add({"step": 0})
-    assert told.keep() == 1
+    told = LoggedRows(tmp_path / "rows.jsonl")
+    told.add_row({"step": 0})
+    assert told.save_rows() == 1
     for step in range(1, 4000):
-        told.add({"step": step})
+        told.add_row({"step": step})
     with a_full_disk(20_000):  # more than what Python's buffer holds back
-        assert told.keep() == 4000
-    assert told.keep() == 4000
-    assert Told(tmp_path / "rows.jsonl").go_on(4000) == [{"step": step} for step in range(4000)]
+        assert told.save_rows() == 4000
+    assert told.save_rows() == 4000
+    assert LoggedRows(tmp_path / "rows.jsonl").resume_rows(4000) == [{"step": step} for step in range(4000)]
 
 
 def test_only_rank_0_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from mlscale.train.callbacks import NonFinite
 from mlscale.train.lightning import patches as lightning_patches
 from mlscale.train.loggers.csv_logger import CSV
 from mlscale.train.loss_scaling import LossScale, Mixed
-from mlscale.train.precision import lay_out, plugin_of
+from mlscale.train.precision import create_precision_plugin, set_memory_layout
 from tests.unit.fitting import At, batches, classifier, fit, trainer
 
 HUGE = 2.0**24  # the scaled gradients overflow in float16, until it was halved some times
@@ -42,7 +42,7 @@ def run(plugin: Mixed, steps: int = 12, *more: pl.Callback, **arguments: Any) ->
     task = classifier(model=Dtypes(), scheduler=RATE)
     made = trainer(callbacks=[LossScale(plugin), NonFinite(), *more], **arguments)
     made.strategy.precision_plugin = plugin
-    lightning_patches.apply(made)
+    lightning_patches.apply_trainer_patches(made)
     fit(made, task, batches(steps))
     return made, task
 
@@ -90,7 +90,7 @@ def test_twenty_in_a_row_have_diverged(tmp_path: Path) -> None:
     plugin = Mixed("cpu")
     made = trainer(callbacks=[LossScale(plugin), NonFinite()])
     made.strategy.precision_plugin = plugin
-    lightning_patches.apply(made)
+    lightning_patches.apply_trainer_patches(made)
     task = classifier(model=Dtypes())
     with pytest.raises(MLScaleError, match="20 optimizer steps in a row were skipped, up to step 24") as caught:
         fit(made, task, data)
@@ -123,23 +123,23 @@ def test_trackers_get_scale_and_skipped_steps_once_a_step(tmp_path: Path, every:
     logger = CSV(str(tmp_path))
     made, _ = run(plugin, 12, logger=logger, log_every_n_steps=every)
     logger.flush()
-    rows = [row for row in logger._read()[1] if row.get("train/loss_scale")]
+    rows = [row for row in logger._read_rows()[1] if row.get("train/loss_scale")]
     assert [row["step"] for row in rows] == steps
     assert float(rows[-1]["train/skipped_steps"]) == plugin.skipped == made.callback_metrics["train/skipped_steps"]
 
 
 def test_which_settings_get_a_plugin_of_ours() -> None:
-    found = plugin_of({"value": "16-mixed", "loss_scale": 16.0, "max_skipped": 3, "on_cpu": True}, "cpu")
+    found = create_precision_plugin({"value": "16-mixed", "loss_scale": 16.0, "max_skipped": 3, "on_cpu": True}, "cpu")
     assert isinstance(found, Mixed)
     assert (found.scale, found.max_skipped, found.device) == (16.0, 3, "cpu")
-    assert plugin_of({"value": "bf16-mixed"}, "cpu") is None
-    assert plugin_of({"value": "16-mixed"}, "mps") is None
+    assert create_precision_plugin({"value": "bf16-mixed"}, "cpu") is None
+    assert create_precision_plugin({"value": "16-mixed"}, "mps") is None
 
 
 def test_convolutions_take_over_the_layout_of_their_weights() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3))
     task = classifier(model=net)
-    lay_out(task, None)
+    set_memory_layout(task, None)
     assert net(torch.zeros(2, 3, 8, 8)).is_contiguous()
-    lay_out(task, "channels_last")
+    set_memory_layout(task, "channels_last")
     assert net(torch.zeros(2, 3, 8, 8)).is_contiguous(memory_format=torch.channels_last)

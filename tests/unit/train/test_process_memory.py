@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from mlscale.errors import Exit
-from mlscale.train.process_memory import explain, peak_bytes, reset_peak
+from mlscale.train.process_memory import explain_out_of_memory, measure_peak_bytes, reset_peak_memory
 
 
 def explained(error: BaseException, per_device_batch: int = 32, precision: str = "32-true") -> str:
-    answer = explain(error, per_device_batch=per_device_batch, accumulate=1, precision=precision)
+    answer = explain_out_of_memory(error, per_device_batch=per_device_batch, accumulate=1, precision=precision)
     assert answer is not None
     assert answer.exit is Exit.ENVIRONMENT
     return str(answer)
@@ -47,21 +47,21 @@ def test_only_what_helps_is_advised() -> None:
 
 
 def test_other_errors_are_left_alone() -> None:
-    assert explain(RuntimeError("shapes"), per_device_batch=1, accumulate=1, precision="32-true") is None
+    assert explain_out_of_memory(RuntimeError("shapes"), per_device_batch=1, accumulate=1, precision="32-true") is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak is that of the process's life")
 def test_an_earlier_run_does_not_count() -> None:
     device = torch.device("cpu")
     large = torch.ones(60 << 20, dtype=torch.uint8)
-    before = peak_bytes(device)
+    before = measure_peak_bytes(device)
     del large
-    reset_peak(device)
-    assert peak_bytes(device) < before - (40 << 20)
+    reset_peak_memory(device)
+    assert measure_peak_bytes(device) < before - (40 << 20)
     small = torch.ones(30 << 20, dtype=torch.uint8)
-    assert before > peak_bytes(device) > 30 << 20
+    assert before > measure_peak_bytes(device) > 30 << 20
     del small
 
 
 def test_the_peak_is_in_bytes() -> None:
-    assert 50 * 2**20 < peak_bytes(torch.device("cpu")) < 2**40
+    assert 50 * 2**20 < measure_peak_bytes(torch.device("cpu")) < 2**40

@@ -9,10 +9,10 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from mlscale.config.checks.compile_support import uncompilable
+from mlscale.config.checks.compile_support import check_compile_support
 from mlscale.errors import Exit
 from mlscale.tasks import MLP
-from mlscale.train.compiled_names import name_plainly
+from mlscale.train.compiled_names import use_uncompiled_names
 from mlscale.train.torch_compile import Compile, compile_model, set_tf32
 from tests.unit.fitting import batches, classifier, fit, trainer
 
@@ -40,7 +40,7 @@ def test_it_is_compiled_in_the_fit_and_names_stay_plain(monkeypatch: pytest.Monk
         return MLP(3, 2, hidden=[4]) if model == "own" else nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
 
     plain, task = classifier(model=network()), classifier(model=network())
-    name_plainly(task)
+    use_uncompiled_names(task)
     names = list(plain.state_dict())
     fit(trainer(), plain, batches(4))
     fit(trainer(callbacks=[Compile("max-autotune")]), task, batches(4))
@@ -64,7 +64,7 @@ def test_the_real_compiler_gives_the_same_model() -> None:
 
 
 def told(**settings: Any) -> list[Any]:
-    return list(uncompilable(OmegaConf.create(settings)))
+    return list(check_compile_support(OmegaConf.create(settings)))
 
 
 def test_what_compiling_needs_is_told_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

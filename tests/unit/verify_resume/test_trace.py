@@ -18,9 +18,9 @@ from mlscale.train.checkpoint.io import VerifiedCheckpointIO
 from mlscale.train.lightning import patches as lightning_patches
 from mlscale.verify_resume import resume_verdict as verdict
 from mlscale.verify_resume import traces
-from mlscale.verify_resume.kill_points import Kill
+from mlscale.verify_resume.kill_points import KillPoint
 from mlscale.verify_resume.trace import Trace
-from mlscale.verify_resume.trace_difference import owned
+from mlscale.verify_resume.trace_difference import describe_attribute
 from tests.unit.fitting import trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*exists and is not empty")  # the folder of the attempt before
@@ -93,7 +93,9 @@ def note(module: Module) -> float:
     return 1.0
 
 
-def train(folder: Path, resume: Path | None, steps: int, make: Callable[[], dict[str, Any]]) -> list[list[traces.Line]]:
+def train(
+    folder: Path, resume: Path | None, steps: int, make: Callable[[], dict[str, Any]]
+) -> list[list[traces.TraceLine]]:
     """One attempt, with new objects as in another process; the lines of all attempts so far."""
     pl.seed_everything(3, verbose=False)
     parts = {"module": Module, "callbacks": list, "data": Points} | make()
@@ -102,10 +104,10 @@ def train(folder: Path, resume: Path | None, steps: int, make: Callable[[], dict
     callbacks.append(Checkpoints(folder / "checkpoints", every_n_steps=3))
     fitting = trainer(max_epochs=2, max_steps=steps, callbacks=callbacks, enable_checkpointing=True)
     fitting.strategy.checkpoint_io = VerifiedCheckpointIO()
-    lightning_patches.apply(fitting)
+    lightning_patches.apply_trainer_patches(fitting)
     loader = DataLoader(parts["data"](), 4, shuffle=True)
     fitting.fit(module, loader, DataLoader(Points(), 12), ckpt_path=resume, weights_only=True)
-    return traces.read(folder / "trace")
+    return traces.read_traces(folder / "trace")
 
 
 def interrupted(tmp_path: Path, make: Callable[[], dict[str, Any]] = dict) -> tuple[Any, Any]:
@@ -132,7 +134,7 @@ def test_every_boundary_has_a_line(tmp_path: Path) -> None:
     assert saves
     for index in saves:  # a checkpoint is never ahead of the trace
         assert any(line.step == lines[index].step and line.kind == "step" for line in lines[:index])
-    steps = [line.holds for line in lines if line.kind == "step"]
+    steps = [line.content for line in lines if line.kind == "step"]
     assert len({holds["tensors"]["parameter net.0.weight"] for holds in steps}) == STEPS
     assert len({holds["optimizer"]["optimizer: exp_avg of net.2.bias"] for holds in steps}) == STEPS
     assert {holds["optimizer"]["optimizer: lr of group 0"] for holds in steps} == {(0.05).hex()}
@@ -143,8 +145,8 @@ def test_every_boundary_has_a_line(tmp_path: Path) -> None:
 def test_a_run_that_saves_all_is_identical(tmp_path: Path) -> None:
     whole, other = interrupted(tmp_path)
     assert max(line.attempt for line in other[0]) == 2
-    assert traces.went_on_from(other[0], 2) == 6
-    found = traces.compare(whole, other)
+    assert traces.find_resumed_step(other[0], 2) == 6
+    found = traces.compare_traces(whole, other)
     assert found.difference is None
     assert found.lost == []
 
@@ -177,10 +179,10 @@ def test_a_run_that_saves_all_is_identical(tmp_path: Path) -> None:
 )
 def test_what_is_in_no_checkpoint_is_named(tmp_path: Path, make: Any, owner: str, fix: str) -> None:
     whole, other = interrupted(tmp_path, make)
-    found = traces.compare(whole, other)
+    found = traces.compare_traces(whole, other)
     assert found.difference is not None
     assert (found.difference.line.kind, found.difference.line.step, found.difference.line.attempt) == ("step", 7, 2)
-    told = verdict.different(verdict.Tried(Kill("step", STOP), 6, found))
+    told = verdict.describe_different_run(verdict.KillTrial(KillPoint("step", STOP), 6, found))
     assert told.startswith(
         "not bit-identical: killed at step 8, the run went on from step 6 and first differs at step 7"
     )
@@ -190,10 +192,10 @@ def test_what_is_in_no_checkpoint_is_named(tmp_path: Path, make: Any, owner: str
 
 def test_an_attribute_without_a_consequence_is_a_warning(tmp_path: Path) -> None:
     whole, other = interrupted(tmp_path, lambda: {"module": lambda: Module(note)})
-    found = traces.compare(whole, other)
+    found = traces.compare_traces(whole, other)
     assert found.difference is None
-    assert {owned(part) for _, part in found.lost} == {f"attribute `seen` of {HERE}.Module differs"}
-    told = verdict.identical([verdict.Tried(Kill("step", STOP), 6, found)])
+    assert {describe_attribute(part) for _, part in found.lost} == {f"attribute `seen` of {HERE}.Module differs"}
+    told = verdict.describe_identical_runs([verdict.KillTrial(KillPoint("step", STOP), 6, found)])
     assert told.startswith("bit-identical: 1 kill at step 8 went on to the same weights, losses and validations\n")
     assert "without a consequence so far: attribute `seen`" in told
 
@@ -202,8 +204,8 @@ def test_a_run_that_does_not_repeat_differs_without_a_kill(tmp_path: Path) -> No
     drawn = random.SystemRandom()
     make = lambda: {"module": lambda: Module(lambda _: drawn.random())}  # noqa: E731
     one, other = (train(tmp_path / name, None, 3, make) for name in ("one", "other"))
-    found = traces.compare(one, other)
-    tried = verdict.Tried(Kill("step", 2), None, found)
+    found = traces.compare_traces(one, other)
+    tried = verdict.KillTrial(KillPoint("step", 2), None, found)
     assert tried.differs_before_the_kill
-    told = verdict.differs_from_itself(found)
+    told = verdict.describe_unrepeatable_run(found)
     assert told.startswith("your run differs from itself without any interruption: first at step 1\n  loss is ")

@@ -53,7 +53,7 @@ def go(here: Path, *names: str) -> None:
 
 def check_chain(registry: LocalRegistry) -> None:
     """Every move of an alias begins where the one before it ended: none was lost, none seen by halves."""
-    aliases, at = registry.aliases("resnet"), dict[str, int | None]()
+    aliases, at = registry.get_aliases("resnet"), dict[str, int | None]()
     for move in aliases.moves:
         assert move.before == at.get(move.alias), move
         at[move.alias] = move.after
@@ -67,19 +67,19 @@ def test_many_writers(tmp_path: Path) -> None:
     go(tmp_path, *names)
     seen = set()
     while any(writer.poll() is None for writer in writers):  # a reader takes no lock
-        if registry.names():
+        if registry.list_model_names():
             seen.add(registry.fetch("resnet").number)
     for writer in writers:
         _, said = writer.communicate()
         assert writer.returncode == 0, said
-    found = registry.versions("resnet")
+    found = registry.list_versions("resnet")
     assert [version.number for version in found] == list(range(1, WRITERS * EACH + EACH + 1))
     contents = {(version.payload / "model.ckpt").read_text()[:9].strip() for version in found}
     assert len(contents) == len(found)  # what all of them published is there once
-    assert all(registry.changed(version) == [] for version in found)
+    assert all(registry.find_changed_files(version) == [] for version in found)
     assert len(seen) > 1
     check_chain(registry)
-    promotions = [m for m in registry.aliases("resnet").moves if m.alias == "champion"]
+    promotions = [m for m in registry.get_aliases("resnet").moves if m.alias == "champion"]
     assert len(promotions) >= len(found)
 
 
@@ -94,10 +94,10 @@ def test_killed_writers_leave_whole_versions_only(tmp_path: Path) -> None:
         writer.send_signal(signal.SIGKILL)
         writer.communicate()
         assert writer.returncode == -signal.SIGKILL
-        found = registry.versions("resnet")
-        assert registry.damaged("resnet") == {}
+        found = registry.list_versions("resnet")
+        assert registry.find_corrupted_versions("resnet") == {}
         assert [version.number for version in found] == list(range(1, len(found) + 1))
-        assert all(registry.changed(version) == [] for version in found)
+        assert all(registry.find_changed_files(version) == [] for version in found)
         check_chain(registry)
     assert registry.publish("resnet", tmp_path / "0", kind="servable", aliases=["champion"]).new  # the lock is free
     assert list((registry.root / "versions").rglob(f"{ASIDE}*")) == []

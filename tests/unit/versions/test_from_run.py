@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mlscale.errors import MLScaleError
-from mlscale.runs.checkpoint_files import Record, Writer
+from mlscale.runs.checkpoint_files import CheckpointRecord, Writer
 from mlscale.runs.folder import RunFolder
 from mlscale.versions import LocalRegistry
 from mlscale.versions.from_run import publish_run
@@ -16,15 +16,15 @@ from mlscale.versions.from_run import publish_run
 def trained(folder: Path, *names: str, weight: float = 1.0, status: str | None = "done", **known: Any) -> RunFolder:
     """A run with real checkpoints of those names, sealed with `status`."""
     run = RunFolder.create(
-        folder / "runs", "resnet", verb="train", config_yaml="seed: 0\n", derived={"channels": 1}, data_version="d1",
+        folder / "runs", "resnet", command="train", config_yaml="seed: 0\n", derived={"channels": 1}, data_version="d1",
         metric="val/accuracy", mode="max", **known,
     )  # fmt: skip
     for name in names:
         writer = Writer(run.path / "checkpoints" / f"{name}.ckpt")
         torch.save({"state_dict": {"w": torch.full((3,), weight)}}, cast(IO[bytes], writer))
-        writer.commit(Record("best", 3, 1))
+        writer.commit_checkpoint(CheckpointRecord("best", 3, 1))
     if status:
-        run.seal(status, metrics={"best_val/accuracy": 0.9, "val/accuracy": 0.8})
+        run.seal_run(status, metrics={"best_val/accuracy": 0.9, "val/accuracy": 0.8})
     return run
 
 
@@ -42,7 +42,7 @@ def test_what_is_kept(registry: LocalRegistry, tmp_path: Path) -> None:
     assert (version.run["id"], version.run["path"], version.run["loggers"]) == (run.id, str(run.path), {"wandb": "abc"})
     assert "hunter2" not in version.notes
     assert publish_run(registry, run).new is False
-    run.discard()
+    run.discard_run()
     assert registry.fetch("resnet:v1").number == 1  # it needs the run no more
 
 

@@ -9,7 +9,7 @@ import pytest
 from mlscale.atomic_files import ASIDE
 from mlscale.errors import Exit, MLScaleError
 from mlscale.versions import LocalRegistry
-from mlscale.versions.version_record import RECORD, read
+from mlscale.versions.version_record import RECORD, read_version
 from tests.conftest import NoPrivileges
 from tests.unit.versions.conftest import Publish
 
@@ -26,16 +26,16 @@ def test_versions_count_up_and_keep_what_is_known(registry: LocalRegistry, publi
     publish("one", metrics={"accuracy": 0.5}, run={"id": "r1"}, data_version="d1", notes="first")
     second = publish("two", metrics={"accuracy": float("nan")}, parent="resnet:v1")
     publish("one", "other")
-    assert registry.names() == ["other", "resnet"]
-    one, two = registry.versions("resnet")
+    assert registry.list_model_names() == ["other", "resnet"]
+    one, two = registry.list_versions("resnet")
     assert (one.ref, one.metrics, one.run, one.data_version, one.notes) == (
         "resnet:v1", {"accuracy": 0.5}, {"id": "r1"}, "d1", "first",
     )  # fmt: skip
     assert (two.ref, two.metrics, two.parent) == ("resnet:v2", {"accuracy": None}, "resnet:v1")
     assert (one.payload / "model.ckpt").read_text() == "one"
     assert second.path == two.path
-    assert registry.made_by("r1") == one
-    assert registry.made_by("r2") is None
+    assert registry.find_version_of_run("r1") == one
+    assert registry.find_version_of_run("r2") is None
 
 
 def test_the_same_content_is_the_same_version(registry: LocalRegistry, publish: Publish, tmp_path: Path) -> None:
@@ -45,9 +45,9 @@ def test_the_same_content_is_the_same_version(registry: LocalRegistry, publish: 
     again = registry.publish(
         "resnet", {"model.ckpt": tmp_path / "again"}, kind="checkpoint", metrics={"accuracy": 0.1}, aliases=["best"]
     )
-    assert (again.new, again.version) == (False, registry.resolve("resnet:v1"))
+    assert (again.new, again.version) == (False, registry.resolve_version("resnet:v1"))
     assert (first.path / RECORD).read_bytes() == record
-    assert registry.aliases("resnet").of == {"best": 1}
+    assert registry.get_aliases("resnet").of == {"best": 1}
     elsewhere = registry.publish("resnet", {"weights.ckpt": tmp_path / "again"}, kind="checkpoint")
     assert elsewhere.version.number == 2  # another path is other content
 
@@ -82,7 +82,7 @@ def test_equal_files_lie_there_once(registry: LocalRegistry, tmp_path: Path) -> 
     for number in (1, 2):
         (tmp_path / "small").write_text(str(number))
         registry.publish("resnet", {"big": tmp_path / "big", "small": tmp_path / "small"}, kind="servable")
-    first, second = (version.payload / "big" for version in registry.versions("resnet"))
+    first, second = (version.payload / "big" for version in registry.list_versions("resnet"))
     assert first.stat().st_ino == second.stat().st_ino
     assert len(list(registry.root.glob("objects/*/*"))) == 3
 
@@ -98,7 +98,7 @@ def test_what_nobody_needs_is_tidied_up(registry: LocalRegistry, publish: Publis
             os.utime(path, (0, 0))
     publish("two")
     assert [path.exists() for path in left] == [False, False, True, True]  # the others are new: somebody is at work
-    assert [registry.changed(version) for version in registry.versions("resnet")] == [[], []]
+    assert [registry.find_changed_files(version) for version in registry.list_versions("resnet")] == [[], []]
     assert len(list(registry.root.glob("objects/*/*"))) == 3
 
 
@@ -110,7 +110,7 @@ def test_a_file_system_without_links_gets_copies(
 
     monkeypatch.setattr(os, "link", no_links)
     version = publish("one")
-    assert registry.changed(version) == []
+    assert registry.find_changed_files(version) == []
     assert (version.payload / "model.ckpt").stat().st_nlink == 1
     assert (version.payload / "model.ckpt").stat().st_mode & 0o777 == 0o400
 
@@ -118,11 +118,13 @@ def test_a_file_system_without_links_gets_copies(
 def test_references(registry: LocalRegistry, publish: Publish) -> None:
     for content in "abc":
         publish(content)
-    assert registry.resolve("resnet").number == 3  # the latest, as long as there is no champion
+    assert registry.resolve_version("resnet").number == 3  # the latest, as long as there is no champion
     registry.promote("resnet:v2")
-    found = {ref: registry.resolve(ref).number for ref in ("resnet", "resnet:v1", "resnet:latest", "resnet@champion")}
+    found = {
+        ref: registry.resolve_version(ref).number for ref in ("resnet", "resnet:v1", "resnet:latest", "resnet@champion")
+    }
     assert found == {"resnet": 2, "resnet:v1": 1, "resnet:latest": 3, "resnet@champion": 2}
-    assert set(registry.references()) >= set(found)
+    assert set(registry.list_references()) >= set(found)
 
 
 @pytest.mark.parametrize(
@@ -138,15 +140,15 @@ def test_references(registry: LocalRegistry, publish: Publish) -> None:
 def test_what_is_not_there(registry: LocalRegistry, publish: Publish, ref: str, what: str, fix: str) -> None:
     publish("one", aliases=["champion"])
     with pytest.raises(MLScaleError) as caught:
-        registry.resolve(ref)
+        registry.resolve_version(ref)
     assert (caught.value.what, caught.value.fix, caught.value.exit) == (what, fix, Exit.USER)
 
 
 def test_nothing_is_made_by_looking(registry: LocalRegistry) -> None:
-    assert registry.names() == []
-    assert registry.versions("resnet") == []
+    assert registry.list_model_names() == []
+    assert registry.list_versions("resnet") == []
     with pytest.raises(MLScaleError, match="there are no versions here"):
-        registry.resolve("resnet")
+        registry.resolve_version("resnet")
     with pytest.raises(MLScaleError, match="there are no versions here"):
         registry.rollback("resnet")
     assert not registry.root.exists()
@@ -158,16 +160,16 @@ def test_a_champion_has_one_before_it(registry: LocalRegistry, publish: Publish)
         registry.rollback("resnet")
     publish("b", aliases=["challenger"])
     assert registry.promote("resnet@challenger").number == 2
-    assert registry.aliases("resnet").of == {"champion": 2, "previous": 1}
+    assert registry.get_aliases("resnet").of == {"champion": 2, "previous": 1}
     registry.promote("resnet:v2")  # it is: nothing moves
-    assert registry.aliases("resnet").of == {"champion": 2, "previous": 1}
+    assert registry.get_aliases("resnet").of == {"champion": 2, "previous": 1}
     assert registry.rollback("resnet").number == 1
-    assert registry.aliases("resnet").of == {"champion": 1, "previous": 2}
+    assert registry.get_aliases("resnet").of == {"champion": 1, "previous": 2}
     assert registry.rollback("resnet").number == 2
     registry.promote("resnet:v1", "staging")
     registry.promote("resnet:latest", "staging")
-    assert registry.aliases("resnet").of == {"champion": 2, "previous": 1, "staging": 2}
-    told = [(move.act, move.alias, move.before, move.after) for move in registry.aliases("resnet").moves]
+    assert registry.get_aliases("resnet").of == {"champion": 2, "previous": 1, "staging": 2}
+    told = [(move.act, move.alias, move.before, move.after) for move in registry.get_aliases("resnet").moves]
     assert told == [
         ("publish", "champion", None, 1),
         ("publish", "challenger", None, 2),
@@ -193,7 +195,7 @@ def test_who_compared_with_an_old_champion_does_not_replace_the_new_one(
     with pytest.raises(MLScaleError, match="resnet@champion is not resnet:v1 any more") as caught:
         registry.promote("resnet:v3", replacing="resnet:v1")
     assert "v2" in caught.value.why
-    assert registry.resolve("resnet@champion").number == 2
+    assert registry.resolve_version("resnet@champion").number == 2
 
 
 @pytest.mark.parametrize("damage", ["altered", "same size", "gone", "added"])
@@ -209,12 +211,12 @@ def test_damage_is_found_by_digest(registry: LocalRegistry, publish: Publish, da
         file.unlink()
     else:
         (version.payload / "more").write_text("x")
-    assert registry.resolve("resnet:v1") == version  # its record is whole
+    assert registry.resolve_version("resnet:v1") == version  # its record is whole
     for act in (registry.fetch, registry.promote):
         with pytest.raises(MLScaleError, match="resnet:v1 is damaged") as caught:
             act("resnet:v1")
         assert caught.value.why.split()[0] == ("more" if damage == "added" else "model.ckpt")
-    assert registry.aliases("resnet").of == {}
+    assert registry.get_aliases("resnet").of == {}
     assert registry.fetch("resnet:v2").number == 2
 
 
@@ -235,7 +237,7 @@ def test_no_rollback_to_a_damaged_version(registry: LocalRegistry, publish: Publ
     alter(first.payload / "model.ckpt", b"z")
     with pytest.raises(MLScaleError, match="resnet:v1 is damaged"):
         registry.rollback("resnet")
-    assert registry.aliases("resnet").of == {"champion": 2, "previous": 1}
+    assert registry.get_aliases("resnet").of == {"champion": 2, "previous": 1}
 
 
 def test_an_altered_record_is_refused_and_the_others_still_read(registry: LocalRegistry, publish: Publish) -> None:
@@ -245,9 +247,9 @@ def test_an_altered_record_is_refused_and_the_others_still_read(registry: LocalR
     record["metrics"]["accuracy"] = 0.9
     (first.path / RECORD).write_text(json.dumps(record))
     with pytest.raises(MLScaleError, match="was altered"):
-        registry.resolve("resnet:v1")
-    assert [version.number for version in registry.versions("resnet")] == [2]
-    assert list(registry.damaged("resnet")) == [first.path]
+        registry.resolve_version("resnet:v1")
+    assert [version.number for version in registry.list_versions("resnet")] == [2]
+    assert list(registry.find_corrupted_versions("resnet")) == [first.path]
     assert publish("a").number == 3  # nothing is known of v1 any more, and its number is taken
 
 
@@ -256,9 +258,9 @@ def test_a_record_that_leads_out_of_its_folder_is_refused(registry: LocalRegistr
     file = version.files["model.ckpt"]
     for name in ("../../../x", "/etc/passwd", "a/../../b", "."):
         forged = type(version)(**{**vars(version), "files": {name: file}})
-        (version.path / RECORD).write_text(json.dumps(forged.document()))
+        (version.path / RECORD).write_text(json.dumps(forged.build_version_record()))
         with pytest.raises(MLScaleError, match="does not fit its place"):
-            read(version.path)
+            read_version(version.path)
         with pytest.raises(MLScaleError, match="no place in a version"):
             registry.publish("resnet", {name: version.payload / "model.ckpt"}, kind="checkpoint")
 
@@ -267,8 +269,8 @@ def test_damaged_aliases_are_told(registry: LocalRegistry, publish: Publish) -> 
     version = publish("a", aliases=["champion"])
     (version.path.parent / "aliases.json").write_text('{"format": "mlscale/aliases/1", "aliases": []}')
     with pytest.raises(MLScaleError, match="aliases of a model are damaged"):
-        registry.resolve("resnet@champion")
-    assert registry.resolve("resnet:v1").number == 1
+        registry.resolve_version("resnet@champion")
+    assert registry.resolve_version("resnet:v1").number == 1
 
 
 def test_a_folder_that_cannot_be_written(

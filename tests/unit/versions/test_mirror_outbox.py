@@ -6,26 +6,26 @@ from pathlib import Path
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.versions import LocalRegistry, WandbRegistry, opened
-from mlscale.versions.mirror_outbox import Outbox, Receipt
+from mlscale.versions import LocalRegistry, WandbRegistry, open_registry
+from mlscale.versions.mirror_outbox import MirrorOutbox, MirrorReceipt
 from tests.unit.versions.conftest import Publish
 
 
-def waiting(outbox: Outbox) -> list[str]:
+def waiting(outbox: MirrorOutbox) -> list[str]:
     """In words."""
-    return [str(model) for model in outbox.waiting()]
+    return [str(model) for model in outbox.list_pending()]
 
 
 def test_what_is_not_signed_for_waits(registry: LocalRegistry, publish: Publish) -> None:
-    outbox = Outbox(registry.root)
+    outbox = MirrorOutbox(registry.root)
     assert waiting(outbox) == []
     publish("a")
     publish("b", aliases=["champion"])
     publish("c", "other")
     assert waiting(outbox) == ["other:v1", "resnet:v1, resnet:v2, aliases of resnet"]
-    outbox.begin("p", None)
+    outbox.start_mirroring("p", None)
     (outbox.folder / "sent").mkdir()
-    outbox.sign("resnet", Receipt({1: "e/p/resnet:v0", 2: "e/p/resnet:v1"}, {"champion": 2}))
+    outbox.write_receipt("resnet", MirrorReceipt({1: "e/p/resnet:v0", 2: "e/p/resnet:v1"}, {"champion": 2}))
     assert waiting(outbox) == ["other:v1"]
     registry.promote("resnet:v1")
     assert waiting(outbox) == ["other:v1", "aliases of resnet"]
@@ -34,30 +34,30 @@ def test_what_is_not_signed_for_waits(registry: LocalRegistry, publish: Publish)
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"versions": []}', '{"versions": {"x": 1}, "aliases": {}}'])
 def test_a_receipt_that_cannot_be_read_counts_as_none(registry: LocalRegistry, publish: Publish, text: str) -> None:
     publish("a")
-    outbox = Outbox(registry.root)
+    outbox = MirrorOutbox(registry.root)
     (outbox.folder / "sent").mkdir(parents=True)
     (outbox.folder / "sent" / "resnet.json").write_text(text)
     assert waiting(outbox) == ["resnet:v1"]
 
 
 def test_one_place(registry: LocalRegistry) -> None:
-    outbox = Outbox(registry.root)
-    place = outbox.begin("p", "team")
-    assert outbox.begin("p", "team") == outbox.place == place
+    outbox = MirrorOutbox(registry.root)
+    place = outbox.start_mirroring("p", "team")
+    assert outbox.start_mirroring("p", "team") == outbox.mirror_project == place
     with pytest.raises(MLScaleError, match="mirrored to team/p already") as caught:
-        outbox.begin("p", None)
+        outbox.start_mirroring("p", None)
     assert "registry.project=p registry.entity=team" in caught.value.fix
     (outbox.folder / "mirror.json").write_text("{}")
     with pytest.raises(MLScaleError, match="can't read where"):
-        opened(registry.root)
+        open_registry(registry.root)
 
 
 def test_a_registry_knows_its_mirror(tmp_path: Path) -> None:
-    assert type(opened(tmp_path / "registry")) is LocalRegistry
-    Outbox(tmp_path / "registry").begin("p", "team")
-    mirrored = opened(tmp_path / "registry")
+    assert type(open_registry(tmp_path / "registry")) is LocalRegistry
+    MirrorOutbox(tmp_path / "registry").start_mirroring("p", "team")
+    mirrored = open_registry(tmp_path / "registry")
     assert isinstance(mirrored, WandbRegistry)
-    assert mirrored.outbox.begin("p", "team").entity == "team"
+    assert mirrored.outbox.start_mirroring("p", "team").entity == "team"
 
 
 def test_after_a_failure_nothing_is_sent_unasked_for_a_while(
@@ -67,7 +67,7 @@ def test_after_a_failure_nothing_is_sent_unasked_for_a_while(
     monkeypatch.setenv("WANDB_API_KEY", "local-" + "a" * 40)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     mirrored = WandbRegistry(registry.root, project="p")
-    mirrored.outbox.begin("p", None)
+    mirrored.outbox.start_mirroring("p", None)
     (mirrored.outbox.folder / "failed").write_text("it was down")
     mirrored.promote("resnet:v1")
     told = capsys.readouterr().err

@@ -83,7 +83,7 @@ def test_a_version_by_every_name(run: RunFolder) -> None:
     champion = resolve("net")
     assert (champion.version, champion.servable, champion.checkpoint) == (
         "net:v2",
-        registry.resolve("net:v2").payload,
+        registry.resolve_version("net:v2").payload,
         None,
     )
 
@@ -209,7 +209,7 @@ def test_nothing_here_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, te
 
 def test_the_last_run_where_only_versions_are(run: RunFolder) -> None:
     publish_run(LocalRegistry("registry"), run)
-    run.discard()
+    run.discard_run()
     assert refused("last").what == "there are no runs here"
     assert resolve("resnet").version == "resnet:v1"
 

@@ -12,7 +12,7 @@ from mlscale.versions import LocalRegistry
 from mlscale.versions.from_run import publish_run
 from mlscale.versions.from_servable import publish_servable
 from mlscale.versions.model_reference import resolve_reference
-from mlscale.versions.trained_model import TrainedModel, as_servable, with_its_run
+from mlscale.versions.trained_model import TrainedModel, require_run_checkpoint, require_servable
 from tests.unit.versions.conftest import Publish
 from tests.unit.versions.test_from_run import trained
 
@@ -20,7 +20,7 @@ STORED = Path(__file__).parents[2] / "contract" / "examples" / "servable-1"
 
 
 def servable(text: str | Path, registry: LocalRegistry | None, runs_dir: Path = Path("runs")) -> TrainedModel:
-    return as_servable(resolve_reference(text, registry=registry, runs_dir=runs_dir), runs_dir)
+    return require_servable(resolve_reference(text, registry=registry, runs_dir=runs_dir), runs_dir)
 
 
 def test_a_version_by_alias_and_by_number(registry: LocalRegistry) -> None:
@@ -93,7 +93,7 @@ def test_a_folder_of_a_later_format(tmp_path: Path) -> None:
 
 def its_run(text: str | Path, registry: LocalRegistry, folder: Path) -> TrainedModel:
     found = resolve_reference(text, registry=registry, runs_dir=folder / "runs")
-    return with_its_run(found, "export", folder / "runs")
+    return require_run_checkpoint(found, "export", folder / "runs")
 
 
 def test_commands_that_work_in_a_run_take_what_comes_from_one(registry: LocalRegistry, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_commands_that_work_in_a_run_take_what_comes_from_one(registry: LocalReg
     expected: dict[str, Any] = {"last": "best", str(last): str(last), version.ref: str(best)}
     for text, checkpoint in expected.items():
         found = its_run(text, registry, tmp_path)
-        assert (found.run, found.checkpoint, found.run_folder()) == (run.path, checkpoint, run)
+        assert (found.run, found.checkpoint, found.open_run()) == (run.path, checkpoint, run)
 
 
 def test_commands_that_work_in_a_run_refuse_the_rest(registry: LocalRegistry, tmp_path: Path) -> None:
@@ -120,6 +120,6 @@ def test_commands_that_work_in_a_run_refuse_the_rest(registry: LocalRegistry, tm
     with pytest.raises(MLScaleError, match="the checkpoint is not in a run's folder") as raised:
         its_run(copy / "best.ckpt", registry, tmp_path)
     assert raised.value.fix == f"mlscale export <the run that it is of> checkpoint={copy}/best.ckpt"
-    run.discard()
+    run.discard_run()
     with pytest.raises(MLScaleError, match="the run that resnet:v1 comes from is not here"):
         its_run("resnet:v1", registry, tmp_path)

@@ -3,23 +3,23 @@
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.versions.version_reference import Reference, checked_alias, checked_name, parse
+from mlscale.versions.version_reference import VersionReference, check_alias, check_model_name, parse_reference
 
 
 @pytest.mark.parametrize(
     ("text", "meant"),
     [
-        ("resnet", Reference("resnet")),
-        ("resnet:v7", Reference("resnet", number=7)),
-        ("resnet:v10", Reference("resnet", number=10)),
-        ("resnet:latest", Reference("resnet", alias="latest")),
-        ("resnet@latest", Reference("resnet", alias="latest")),
-        ("resnet@champion", Reference("resnet", alias="champion")),
-        ("res.net-50_x@my-own", Reference("res.net-50_x", alias="my-own")),
+        ("resnet", VersionReference("resnet")),
+        ("resnet:v7", VersionReference("resnet", number=7)),
+        ("resnet:v10", VersionReference("resnet", number=10)),
+        ("resnet:latest", VersionReference("resnet", alias="latest")),
+        ("resnet@latest", VersionReference("resnet", alias="latest")),
+        ("resnet@champion", VersionReference("resnet", alias="champion")),
+        ("res.net-50_x@my-own", VersionReference("res.net-50_x", alias="my-own")),
     ],
 )
-def test_references(text: str, meant: Reference) -> None:
-    assert parse(text) == meant
+def test_references(text: str, meant: VersionReference) -> None:
+    assert parse_reference(text) == meant
 
 
 @pytest.mark.parametrize(
@@ -39,19 +39,19 @@ def test_references(text: str, meant: Reference) -> None:
 )
 def test_what_names_nothing_is_told_with_the_remedy(text: str, fix: str) -> None:
     with pytest.raises(MLScaleError) as caught:
-        parse(text)
+        parse_reference(text)
     assert caught.value.fix == fix
 
 
 def test_names() -> None:
-    assert checked_name("resnet-50.v2") == "resnet-50.v2"
+    assert check_model_name("resnet-50.v2") == "resnet-50.v2"
     for wrong, fix in (("my model", "name=my-model"), ("..", "name=resnet"), ("a" * 81, "name=" + "a" * 80)):
         with pytest.raises(MLScaleError) as caught:
-            checked_name(wrong)
+            check_model_name(wrong)
         assert caught.value.fix == fix
 
 
 @pytest.mark.parametrize("alias", ["previous", "latest", "v7", "Champion", "a b", "", "7"])
 def test_aliases_that_nobody_gives(alias: str) -> None:
     with pytest.raises(MLScaleError):
-        checked_alias(alias)
+        check_alias(alias)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlscale.commands import COMMANDS
-from mlscale.commands.completion.entry import SCRIPTS, complete, main
+from mlscale.commands.completion.entry import SCRIPTS, complete_words, main
 from mlscale.config.composition.roots import find_roots
 from mlscale.errors import MLScaleError
 from mlscale.versions import LocalRegistry
@@ -21,7 +21,7 @@ PROGRAMS = Path(sys.executable).parent
 
 
 def ask(*words: str) -> list[str]:
-    return complete(words, find_roots())
+    return complete_words(words, find_roots())
 
 
 def names(*folders: str) -> list[str]:
@@ -109,7 +109,7 @@ def test_the_first_argument_is_a_run_or_a_version_that_is_here(tmp_path: Path, m
     assert ask("train", "resnet@") == []
 
 
-@pytest.mark.parametrize("command", [name for name, each in COMMANDS.items() if not each.working])
+@pytest.mark.parametrize("command", [name for name, each in COMMANDS.items() if not each.has_config])
 def test_every_action_is_offered(command: str) -> None:
     actions = COMMANDS[command].actions
     if "" not in actions:

@@ -9,23 +9,23 @@ import pytest
 
 from mlscale.commands.env import environment_checks as env_checks
 from mlscale.commands.env.entry import _EXTRAS, main
-from mlscale.commands.env.environment_checks import Check, checks, wandb_key
-from mlscale.launch.local_devices import Machine
+from mlscale.commands.env.environment_checks import EnvironmentCheck, check_environment, find_wandb_key
+from mlscale.launch.local_devices import LocalDevices
 from mlscale.runs import machine as system
-from mlscale.runs.disk_space import Disk, measure
+from mlscale.runs.disk_space import Disk, measure_disk
 
 DISK = Disk("/x", True, 10 << 30, 1e9, 1e9)
-CPU = Machine(cuda=0, mps=False, cores=2, cuda_bf16=False)
+CPU = LocalDevices(cuda=0, mps=False, cores=2, cuda_bf16=False)
 
 
-def by_option(devices: Machine, runs: Disk = DISK) -> dict[str, Check]:
+def by_option(devices: LocalDevices, runs: Disk = DISK) -> dict[str, EnvironmentCheck]:
     """The checks by what they are about."""
-    return {check.option: check for check in checks(devices, runs, DISK)}
+    return {check.option: check for check in check_environment(devices, runs, DISK)}
 
 
 def test_json_and_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("MLSCALE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("mlscale.commands.env.entry.measure", lambda folder, seconds: DISK)
+    monkeypatch.setattr("mlscale.commands.env.entry.measure_disk", lambda folder, seconds: DISK)
     assert main(["output=json", f"runs_dir={tmp_path}"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["versions"]["torch"]
@@ -59,14 +59,16 @@ def test_extras_are_those_of_the_package(
     assert {extra: set(names) for extra, names in _EXTRAS.items()} == {name: packages(name) for name in for_users}
     monkeypatch.setitem(_EXTRAS, "timm", ("a-package-that-is-none",))
     monkeypatch.setenv("MLSCALE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("mlscale.commands.env.entry.measure", lambda folder, seconds: DISK)
+    monkeypatch.setattr("mlscale.commands.env.entry.measure_disk", lambda folder, seconds: DISK)
     assert main([f"runs_dir={tmp_path}"]) == 0
     assert "timm; pip install 'mlscale[timm]'" in capsys.readouterr().out
 
 
 def test_a_cpu() -> None:
     found = by_option(CPU)
-    assert found["precision=fp16"] == Check("precision=fp16", False, "a CPU has no float16 units", "precision=bf16")
+    assert found["precision=fp16"] == EnvironmentCheck(
+        "precision=fp16", False, "a CPU has no float16 units", "precision=bf16"
+    )
     assert found["precision=bf16"].ok
     assert not found["trainer.accelerator=cuda"].ok
     assert "gloo" in found["strategy=ddp"].says
@@ -74,7 +76,7 @@ def test_a_cpu() -> None:
 
 
 def test_an_old_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = by_option(Machine(cuda=2, mps=False, cores=8, cuda_bf16=False))
+    found = by_option(LocalDevices(cuda=2, mps=False, cores=8, cuda_bf16=False))
     assert found["trainer.accelerator=cuda"].says == "trainer.devices up to 2"
     assert (found["precision=bf16"].ok, found["precision=bf16"].fix) == (False, "precision=fp16")
     assert found["precision=fp16"].ok
@@ -86,24 +88,24 @@ def test_disks() -> None:
 
 
 def test_a_package_that_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(env_checks, "_has", lambda name: False)
+    monkeypatch.setattr(env_checks, "_is_installed", lambda name: False)
     assert by_option(CPU)["logger=tensorboard"].fix == "pip install 'mlscale[tensorboard]'"
 
 
 def test_wandb_key_is_found_and_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert wandb_key() == ""
+    assert find_wandb_key() == ""
     (tmp_path / "netrc").write_text("machine api.wandb.ai login user password hunter22\n")
     (tmp_path / "netrc").chmod(0o600)
-    assert wandb_key() == str(tmp_path / "netrc")
+    assert find_wandb_key() == str(tmp_path / "netrc")
     monkeypatch.setenv("WANDB_API_KEY", "hunter22")
-    assert wandb_key() == "WANDB_API_KEY"
-    assert not any("hunter22" in str(check) for check in checks(CPU, DISK, DISK))
+    assert find_wandb_key() == "WANDB_API_KEY"
+    assert not any("hunter22" in str(check) for check in check_environment(CPU, DISK, DISK))
 
 
 def test_measure(tmp_path: Path) -> None:
-    disk = measure(tmp_path / "not" / "there", seconds=0.02)
+    disk = measure_disk(tmp_path / "not" / "there", seconds=0.02)
     assert disk.path == str(tmp_path)
     assert disk.writable
     assert (disk.write_bytes_per_s or 0) > 0
@@ -114,12 +116,12 @@ def test_measure(tmp_path: Path) -> None:
 def test_limits_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system, "_CGROUP", tmp_path)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    assert system.usable_cores() == 8
+    assert system.count_usable_cores() == 8
     (tmp_path / "cpu.max").write_text("250000 100000\n")
     (tmp_path / "memory.max").write_text(str(1 << 30))
     (tmp_path / "memory.current").write_text(str(1 << 29))
-    assert system.usable_cores() == 2
-    assert system.memory_bytes() == 1 << 30
-    assert system.free_memory_bytes() <= 1 << 29
+    assert system.count_usable_cores() == 2
+    assert system.get_memory_bytes() == 1 << 30
+    assert system.get_free_memory() <= 1 << 29
     (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert system.usable_cores() == 8
+    assert system.count_usable_cores() == 8

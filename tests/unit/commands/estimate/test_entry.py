@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from mlscale.commands.estimate.entry import Found, Wanted, bytes_of, conclude
-from mlscale.commands.estimate.measurements import Time
+from mlscale.commands.estimate.entry import EstimateMeasurements, EstimateSettings, build_estimate_result, parse_bytes
+from mlscale.commands.estimate.measurements import TimeEstimate
 from mlscale.errors import Exit, MLScaleError
-from mlscale.estimate.prices import load
-from mlscale.estimate.step_memory import Memory
-from mlscale.estimate.terms import cuda_terms
+from mlscale.estimate.prices import load_price_file
+from mlscale.estimate.step_memory import StepMemory
+from mlscale.estimate.terms import compute_cuda_overhead
 from mlscale.report import Result
 
 GIB = 2**30
 NONE = dict.fromkeys(("accelerator", "memory_limit", "max_hours", "budget_usd", "instance", "usd_per_hour", "prices"))
-MEMORY = Memory(
+MEMORY = StepMemory(
     peak=GIB,
     parameters=GIB // 4,
     gradients=GIB // 4,
@@ -27,7 +27,7 @@ MEMORY = Memory(
     how="traced",
 )
 OCCUPIED = 5 * GIB // 2  # what a process takes at most, where none was measured
-TIME = Time(
+TIME = TimeEstimate(
     seconds=7200.0,
     error=0.1,
     steps=100,
@@ -40,12 +40,14 @@ TIME = Time(
 )
 
 
-def concluded(limit: int = 2 * GIB, time: Time | None = TIME, cuda: bool = False, **settings: Any) -> Result:
-    wanted = Wanted.of({"probe_seconds": 20.0, **NONE, **settings})
-    prices = load()
-    instance = prices.find(wanted.instance) if wanted.instance else None
-    terms = cuda_terms(MEMORY, 1, bucket_view=True) if cuda else {}
-    return conclude(Found(MEMORY, terms, "cuda" if cuda else "cpu", limit, time, OCCUPIED), wanted, prices, instance)
+def concluded(limit: int = 2 * GIB, time: TimeEstimate | None = TIME, cuda: bool = False, **settings: Any) -> Result:
+    wanted = EstimateSettings.read_estimate_settings({"probe_seconds": 20.0, **NONE, **settings})
+    prices = load_price_file()
+    instance = prices.find_instance(wanted.instance) if wanted.instance else None
+    terms = compute_cuda_overhead(MEMORY, 1, bucket_view=True) if cuda else {}
+    return build_estimate_result(
+        EstimateMeasurements(MEMORY, terms, "cuda" if cuda else "cpu", limit, time, OCCUPIED), wanted, prices, instance
+    )
 
 
 def test_the_sentence_and_the_figures() -> None:
@@ -111,7 +113,7 @@ def test_without_a_probe_time_and_cost_are_unknown() -> None:
 
 
 @pytest.mark.parametrize("time", [None, replace(TIME, resident_bytes=None)], ids=["no probe", "a smaller batch"])
-def test_where_no_process_was_measured_the_limit_holds_for_what_one_may_occupy(time: Time | None) -> None:
+def test_where_no_process_was_measured_the_limit_holds_for_what_one_may_occupy(time: TimeEstimate | None) -> None:
     """Tensors are a half or less of what a process occupies: they alone would fit."""
     result = concluded(limit=2 * GIB, time=time)
     assert result.exit == Exit.GATE
@@ -134,13 +136,13 @@ def test_a_run_without_an_end_has_no_time_and_says_so() -> None:
     ("text", "count"), [("24GiB", 24 * GIB), ("1.5 GB", 1_500_000_000), ("512mib", 2**29), ("1000", 1000)]
 )
 def test_amounts_of_memory(text: str, count: int) -> None:
-    assert bytes_of(text) == count
+    assert parse_bytes(text) == count
 
 
 @pytest.mark.parametrize("text", ["much", "24 gigs", "-1GiB", ""])
 def test_no_amounts_of_memory(text: str) -> None:
     with pytest.raises(MLScaleError, match="is no amount of memory"):
-        bytes_of(text)
+        parse_bytes(text)
 
 
 def test_an_accelerator_that_is_none() -> None:

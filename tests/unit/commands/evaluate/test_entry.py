@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from mlscale import commands
-from mlscale.assembly.rebuild import as_trained, checkpoint_path
+from mlscale.assembly.rebuild import apply_training_facts, find_checkpoint_file
 from mlscale.errors import MLScaleError
 from mlscale.report import Result
-from mlscale.runs.checkpoint_files import Record, Writer
+from mlscale.runs.checkpoint_files import CheckpointRecord, Writer
 from mlscale.runs.folder import RunFolder
 
 TRAINED = ("+recipe=resnet", "debug=fast", "model.widths=[8]", "snapshot=false", "callbacks=checkpoint")
@@ -23,11 +23,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(folder: Path) -> Result:
-    return commands.call("train", [*TRAINED, f"runs_dir={folder}/runs", f"data.root={folder}/digits"])
+    return commands.run_command("train", [*TRAINED, f"runs_dir={folder}/runs", f"data.root={folder}/digits"])
 
 
 def evaluate(folder: Path, *overrides: str) -> Result:
-    return commands.call("evaluate", ["last", f"runs_dir={folder}/runs", *overrides])
+    return commands.run_command("evaluate", ["last", f"runs_dir={folder}/runs", *overrides])
 
 
 def test_the_checkpoint_gives_what_training_saw(folder: Path, trained: Result) -> None:
@@ -77,7 +77,7 @@ def test_a_damaged_checkpoint_is_refused(folder: Path, trained: Result, tmp_path
 def test_a_checkpoint_by_its_name_and_the_best_by_any(tmp_path: Path) -> None:
     words = [*TRAINED, "trainer.max_epochs=2", "scheduler=none", f"runs_dir={tmp_path}/runs"]
     kept = 'callbacks.checkpoint.filename="{epoch}"', "callbacks.checkpoint.save_top_k=-1"
-    trained = commands.call("train", [*words, *kept, "callbacks.checkpoint.every_n_steps=1"])
+    trained = commands.run_command("train", [*words, *kept, "callbacks.checkpoint.every_n_steps=1"])
     assert Path(evaluate(tmp_path).artifacts["checkpoint"]) == Path(trained.artifacts["checkpoint"])
     for name in ("epoch=1", "step=2.ckpt"):
         found = evaluate(tmp_path, f"checkpoint={name}").artifacts["checkpoint"]
@@ -92,7 +92,7 @@ def test_the_last_checkpoint_where_there_is_no_best_one(tmp_path: Path, capsys: 
         "trainer.limit_val_batches=0",
         "metric=val/accuracy",
     ]
-    run = commands.call("train", [*overrides, f"runs_dir={tmp_path}/runs"]).artifacts["run"]
+    run = commands.run_command("train", [*overrides, f"runs_dir={tmp_path}/runs"]).artifacts["run"]
     assert [path.name for path in Path(run).glob("checkpoints/*")] == ["last.ckpt"]
     capsys.readouterr()
     result = evaluate(tmp_path, "trainer.limit_val_batches=1.0")
@@ -111,7 +111,7 @@ def test_a_secret_that_is_missing_is_told(
     secret = "ghp_" + "0123456789" * 4
     typed = ["+recipe=resnet", "debug=fast", "snapshot=false", f"notes={secret}", f"runs_dir={tmp_path}/runs"]
     monkeypatch.setenv("MLSCALE_SECRET_NOTES", "")  # taken back when the test ends
-    commands.call("train", typed)
+    commands.run_command("train", typed)
     monkeypatch.delenv("MLSCALE_SECRET_NOTES")  # another day, another shell
     with pytest.raises(MLScaleError) as caught:
         evaluate(tmp_path)
@@ -128,31 +128,32 @@ def test_a_secret_that_is_missing_is_told(
 def test_other_data_may_be_smaller_than_a_training_batch_but_not_of_another_shape() -> None:
     trained = {"num_classes": 10, "channels": 1, "height": 8, "width": 8, "train_samples": 1437}
     small = {**trained, "num_classes": 2, "train_samples": 5, "val_samples": 5, "version": "v"}
-    assert as_trained(small, trained) == {**trained, "val_samples": 5, "version": "v"}
-    assert as_trained(None, trained) is None
+    assert apply_training_facts(small, trained) == {**trained, "val_samples": 5, "version": "v"}
+    assert apply_training_facts(None, trained) is None
     with pytest.raises(MLScaleError, match=r"takes 1 channel\(s\), this data has 3"):
-        as_trained({**small, "channels": 3}, trained)
+        apply_training_facts({**small, "channels": 3}, trained)
 
 
 def test_a_run_that_was_cut_short_before_it_saved_is_to_go_on(tmp_path: Path) -> None:
     (tmp_path / "digits-1s2de0/checkpoints").mkdir(parents=True)
     with pytest.raises(MLScaleError, match="no checkpoint 'best'") as caught:
-        checkpoint_path(tmp_path / "digits-1s2de0", "best", "val/accuracy", "max")
+        find_checkpoint_file(tmp_path / "digits-1s2de0", "best", "val/accuracy", "max")
     assert caught.value.fix.startswith("mlscale runs resume digits-1s2de0, if it was cut short")
 
 
 def test_a_checkpoint_of_another_run_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = (
-        RunFolder.create(tmp_path / "runs", name, verb="train", config_yaml="seed: 0\n") for name in ("first", "second")
+        RunFolder.create(tmp_path / "runs", name, command="train", config_yaml="seed: 0\n")
+        for name in ("first", "second")
     )
     for run in (first, second):
-        record = Record("best", 5, 1, run=run.id, config_hash=run.run["config_hash"])
+        record = CheckpointRecord("best", 5, 1, run=run.id, config_hash=run.run["config_hash"])
         writer = Writer(run.path / "checkpoints/best.ckpt")
         torch.save({"weights": torch.arange(9)}, writer)  # type: ignore[arg-type]  # a file is what writes
-        writer.commit(record)
-    assert checkpoint_path(first.path, "best", None, None).is_file()
+        writer.commit_checkpoint(record)
+    assert find_checkpoint_file(first.path, "best", None, None).is_file()
     assert "warning" not in capsys.readouterr().err
     shutil.copy(second.path / "checkpoints/best.ckpt", first.path / "checkpoints/best.ckpt")
-    assert checkpoint_path(first.path, "best", None, None).is_file()
+    assert find_checkpoint_file(first.path, "best", None, None).is_file()
     told = capsys.readouterr().err
     assert f"best.ckpt is not a checkpoint of {first.path.name}: it is of the run {second.id}" in told

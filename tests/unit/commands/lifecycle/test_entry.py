@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mlscale.commands.lifecycle.alert_receiver import receiving
-from mlscale.commands.lifecycle.clients import Client, asking
-from mlscale.commands.lifecycle.production_samples import SHIFTS, Labelled, check
-from mlscale.commands.lifecycle.step_log import Told, Tour
+from mlscale.commands.lifecycle.alert_receiver import receive_alerts
+from mlscale.commands.lifecycle.clients import ServerClient, send_checked_requests
+from mlscale.commands.lifecycle.production_samples import SHIFTS, LabelledSamples, check_lifecycle_settings
+from mlscale.commands.lifecycle.step_log import StepOutcome, Tour
 from mlscale.errors import MLScaleError
 from mlscale.runs.folder import RunFolder
 from mlscale.secrets.mask import Masker
@@ -23,19 +23,19 @@ RAW = np.random.default_rng(0).integers(0, 256, (6, 1, 4, 4), np.uint8)
 
 @pytest.mark.parametrize("shift", SHIFTS)
 def test_a_shift_keeps_shape_dtype_and_labels_and_changes_every_image(shift: str, tmp_path: Path) -> None:
-    before = Labelled(RAW, np.array([label(sample) for sample in RAW]))
-    after = before.shifted(shift)
+    before = LabelledSamples(RAW, np.array([label(sample) for sample in RAW]))
+    after = before.apply_shift(shift)
     assert (after.raw.shape, after.raw.dtype) == (RAW.shape, RAW.dtype)
     assert (after.raw != RAW).any(axis=(1, 2, 3)).all()
     assert after.labels is before.labels
-    with np.load(after.save(tmp_path / "s.npz")) as stored:
+    with np.load(after.save_samples(tmp_path / "s.npz")) as stored:
         assert (stored["raw"] == after.raw).all()
         assert (stored["labels"] == before.labels).all()
 
 
 def test_accuracy_is_the_share_of_right_labels() -> None:
-    labelled = Labelled(RAW[:4], np.array(["a", "b", "c", "a"]))
-    assert labelled.accuracy(["a", "b", "a", "a"]) == 0.75
+    labelled = LabelledSamples(RAW[:4], np.array(["a", "b", "c", "a"]))
+    assert labelled.compute_accuracy(["a", "b", "a", "a"]) == 0.75
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_accuracy_is_the_share_of_right_labels() -> None:
 )
 def test_settings_that_make_no_sense(shift: str, traffic: int, what: str) -> None:
     with pytest.raises(MLScaleError, match=what):
-        check(shift, traffic)
+        check_lifecycle_settings(shift, traffic)
 
 
 def probabilities(version: str) -> NDArray[Any]:
@@ -53,7 +53,7 @@ def probabilities(version: str) -> NDArray[Any]:
 
 
 def test_clients_count_and_check_each_answer() -> None:
-    with serving() as server, asking(server.url, RAW, probabilities, clients=2) as asked:
+    with serving() as server, send_checked_requests(server.url, RAW, probabilities, clients=2) as asked:
         while server.asked < 30:
             pass
     assert asked.requests >= 29
@@ -68,7 +68,7 @@ def _spoil(answer: Answer, number: int) -> Answer | None:
 
 
 def test_answers_that_are_wrong_or_missing_are_told_apart() -> None:
-    with serving(_spoil) as server, asking(server.url, RAW, probabilities, clients=1) as asked:
+    with serving(_spoil) as server, send_checked_requests(server.url, RAW, probabilities, clients=1) as asked:
         while server.asked < 12:
             pass
     assert abs(len(asked.dropped) - len(asked.wrong)) <= 1
@@ -81,7 +81,7 @@ def test_an_answer_of_a_version_that_is_not_there_is_wrong() -> None:
     def unknown(version: str) -> NDArray[Any]:
         raise MLScaleError("no such version")
 
-    with serving() as server, asking(server.url, RAW, unknown, clients=1) as asked:
+    with serving() as server, send_checked_requests(server.url, RAW, unknown, clients=1) as asked:
         while server.asked < 3:
             pass
     assert asked.wrong[0] == "sums:v1: no such version"
@@ -89,15 +89,15 @@ def test_an_answer_of_a_version_that_is_not_there_is_wrong() -> None:
 
 def test_a_client_tells_an_error_of_the_server() -> None:
     with serving(lambda answer, number: (503, {}, b'{"error": "busy"}')) as server:
-        client = Client(server.url)
+        client = ServerClient(server.url)
         with pytest.raises(MLScaleError, match="does not answer POST /predict") as caught:
-            client.predict(RAW)
+            client.request_predictions(RAW)
         client.close()
     assert "503" in caught.value.why
 
 
 def test_a_receiver_keeps_what_arrives() -> None:
-    with receiving() as receiver:
+    with receive_alerts() as receiver:
         for body in (b'{"status": "firing"}', b"no json"):
             request = urllib.request.Request(receiver.url, body, {"Content-Type": "application/json"})
             try:
@@ -108,18 +108,18 @@ def test_a_receiver_keeps_what_arrives() -> None:
 
 
 def tour(tmp_path: Path, *titles: str) -> Tour:
-    return Tour(RunFolder.create(tmp_path, "x", verb="lifecycle", config_yaml="a: 1"), titles, Masker())
+    return Tour(RunFolder.create(tmp_path, "x", command="lifecycle", config_yaml="a: 1"), titles, Masker())
 
 
 def test_steps_are_told_and_what_their_verbs_print_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def act() -> Told:
+    def act() -> StepOutcome:
         print("of the verb")
-        return Told("3 apples", "all of them red", metrics={"apples": 3})
+        return StepOutcome("3 apples", "all of them red", metrics={"apples": 3})
 
     going = tour(tmp_path, "pick", "wash")
-    assert going.take(act)
+    assert going.take_step(act)
     assert not going.ok
-    assert not going.take(lambda: Told("0 apples", "no water", ok=False))
+    assert not going.take_step(lambda: StepOutcome("0 apples", "no water", ok=False))
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines()[0].startswith("[ 1/2] pick  3 apples, all of them red  (")
@@ -133,12 +133,12 @@ def test_steps_are_told_and_what_their_verbs_print_is_kept(tmp_path: Path, capsy
 def test_a_step_that_raises_is_told_and_what_follows_is_not_reached(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def act() -> Told:
+    def act() -> StepOutcome:
         raise MLScaleError("no ladder")
 
     going = tour(tmp_path, "pick", "wash")
     with pytest.raises(MLScaleError):
-        going.take(act)
+        going.take_step(act)
     assert "STOP  no ladder" in capsys.readouterr().err
-    assert [(step.title, step.ok) for step in going.story()] == [("pick", False), ("wash", None)]
+    assert [(step.title, step.ok) for step in going.list_steps()] == [("pick", False), ("wash", None)]
     assert json.dumps(going.metrics)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlscale.commands.predict.entry import enough_read
+from mlscale.commands.predict.entry import has_read_enough
 
 
 @pytest.mark.parametrize(
@@ -17,4 +17,4 @@ from mlscale.commands.predict.entry import enough_read
     ],
 )
 def test_how_many_may_be_unreadable(rows: int, errors: int, most: int | None, enough: bool) -> None:
-    assert enough_read(rows, errors, most) is enough
+    assert has_read_enough(rows, errors, most) is enough

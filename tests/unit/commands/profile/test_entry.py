@@ -2,29 +2,29 @@
 
 import pytest
 
-from mlscale.commands.profile.entry import Profile, conclude
-from mlscale.profile.bound_verdict import ROUNDS, Factor, judge
-from mlscale.profile.machine_load import Load
-from mlscale.profile.remedies import Remedy, Tried
-from mlscale.profile.step_timers import Parts
+from mlscale.commands.profile.entry import RunProfile, build_profile_result
+from mlscale.profile.bound_verdict import ROUNDS, Factor, evaluate_rounds
+from mlscale.profile.machine_load import MachineLoad
+from mlscale.profile.remedies import Remedy, RemedyTrial
+from mlscale.profile.step_timers import StepTimes
 from mlscale.report import Result
-from mlscale.report.html import page
+from mlscale.report.html import render_page
 
-QUIET = Load(0.5, 2)
+QUIET = MachineLoad(0.5, 2)
 
 
 def concluded(
-    wait: float, headspace: float, *tried: Tried, between: float = 0.0, load: Load = QUIET, **shares: float
+    wait: float, headspace: float, *tried: RemedyTrial, between: float = 0.0, load: MachineLoad = QUIET, **shares: float
 ) -> Result:
     """The result of ten steps of a second each, in every round."""
-    rounds = [(Parts(10, 1.0, wait, between), Parts(10, 1 / headspace, 0.0, 0.0))] * ROUNDS
+    rounds = [(StepTimes(10, 1.0, wait, between), StepTimes(10, 1 / headspace, 0.0, 0.0))] * ROUNDS
     parts = {name.replace("_", " "): share for name, share in shares.items()}
-    return conclude(Profile(judge(rounds), load, list(tried), 64, parts), 12.0)
+    return build_profile_result(RunProfile(evaluate_rounds(rounds), load, list(tried), 64, parts), 12.0)
 
 
-def gave(typed: str, factor: float, caution: str = "") -> Tried:
+def gave(typed: str, factor: float, caution: str = "") -> RemedyTrial:
     workers = int(typed.partition("=")[2]) if "workers" in typed else None
-    return Tried(Remedy(typed, workers, caution=caution), Factor((factor,) * ROUNDS))
+    return RemedyTrial(Remedy(typed, workers, caution=caution), Factor((factor,) * ROUNDS))
 
 
 def test_waiting_with_a_proven_remedy() -> None:
@@ -38,7 +38,9 @@ def test_waiting_with_a_proven_remedy() -> None:
     assert found.metrics["wait_per_step_ms"] == pytest.approx(380)
     assert found.metrics["throughput_samples_per_s"] == 64
     assert found.metrics["data.workers=4_ratio"] == 1.5
-    assert "data.workers=4" in page("profile", found.sentence, True, found.metrics, found.artifacts, found.figures)
+    assert "data.workers=4" in render_page(
+        "profile", found.sentence, True, found.metrics, found.artifacts, found.figures
+    )
 
 
 def test_no_remedy_is_advised_that_was_not_proven() -> None:
@@ -63,7 +65,7 @@ def test_more_than_a_perfect_loader_is_no_gain_to_believe() -> None:
 
 
 def test_epochs_and_others() -> None:
-    found = concluded(0.02, 1.0, between=0.3, load=Load(7.1, 2))
+    found = concluded(0.02, 1.0, between=0.3, load=MachineLoad(7.1, 2))
     assert "30% of the time lies between epochs" in found.sentence
     assert found.sentence.endswith("oversubscribed (load 7.1 on 2 cores): these are its figures as it is now")
     assert found.metrics["between_epochs_percent"] == pytest.approx(30)

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from mlscale.cli import main as cli
-from mlscale.commands.runs.entry import _date, main
+from mlscale.commands.runs.entry import _format_date, main
 from mlscale.errors import MLScaleError
 from mlscale.report import Result
-from mlscale.runs.code_snapshot import take
+from mlscale.runs.code_snapshot import take_snapshot
 from mlscale.runs.folder import RunFolder
 from tests.conftest import NoPrivileges
 
@@ -35,13 +35,13 @@ def made(
 ) -> RunFolder:
     """A finished run; a running one where `accuracy` is None."""
     run = RunFolder.create(
-        root, name, verb="train", config_yaml=f"optimizer:\n  lr: {lr}\n", metric="val/accuracy", mode="max",
+        root, name, command="train", config_yaml=f"optimizer:\n  lr: {lr}\n", metric="val/accuracy", mode="max",
         **{"seed": 0, "overrides": [f"optimizer.lr={lr}"], **kwargs},
     )  # fmt: skip
     if accuracy is not None:
-        run.result("train", Result("train", True, "it trained", {"val/accuracy": accuracy}).as_dict())
+        run.write_result("train", Result("train", True, "it trained", {"val/accuracy": accuracy}).as_dict())
         (run.path / "checkpoints" / "best.ckpt").write_bytes(b"x" * 2048)
-        run.seal(metrics={"best_val/accuracy": accuracy, "time_s": 61.0}, sentence="it trained")
+        run.seal_run(metrics={"best_val/accuracy": accuracy, "time_s": 61.0}, sentence="it trained")
     return run
 
 
@@ -86,7 +86,7 @@ def test_ls_fits_the_terminal(
         (line,) = [line for line in lines if run.id in line]  # whole: it is what is typed next
         assert " done" in line
         assert ("val/accuracy 0.98" in line) == (width >= 60)
-        assert (_date(run.run["created"]) in line) == (width >= 75)
+        assert (_format_date(run.run["created"]) in line) == (width >= 75)
 
 
 def test_ls_of_nothing(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,9 +120,9 @@ def test_diff(root: Path, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixt
     code = tmp_path / "code"
     code.mkdir()
     (code / "model.py").write_text("x = 1\n")
-    first = made(root, "first", code=take(code))
+    first = made(root, "first", code=take_snapshot(code))
     (code / "model.py").write_text("x = 2\n")
-    second = made(root, "second", lr=0.01, accuracy=0.99, seed=1, code=take(code))
+    second = made(root, "second", lr=0.01, accuracy=0.99, seed=1, code=take_snapshot(code))
     assert runs("diff", first.id, "last") == 0
     told = capsys.readouterr().out
     for line in ("optimizer.lr ", "0.01", "seed", "best val/accuracy", "0.98", "0.99", "model.py"):

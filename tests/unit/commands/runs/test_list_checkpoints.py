@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from mlscale.cli import main as cli
-from mlscale.commands.completion.entry import complete
+from mlscale.commands.completion.entry import complete_words
 from mlscale.commands.runs.entry import main
 from mlscale.config.composition.roots import find_roots
-from mlscale.runs.checkpoint_files import Record, Writer
+from mlscale.runs.checkpoint_files import CheckpointRecord, Writer
 from mlscale.runs.folder import RunFolder
 
 Listed = Callable[..., int]
@@ -21,19 +21,19 @@ Listed = Callable[..., int]
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     """A run that has saved three checkpoints, and one of a user's own callback elsewhere."""
-    made = RunFolder.create(tmp_path / "runs", "resnet", verb="train", config_yaml="seed: 0\n")
+    made = RunFolder.create(tmp_path / "runs", "resnet", command="train", config_yaml="seed: 0\n")
     saved = {
-        "checkpoints/best": Record("best", 20, 2, metric="val/accuracy", value=0.9917),
-        "checkpoints/last": Record("last", 40, 4),
-        "checkpoints/step=30": Record("periodic", 30, 3),
-        "logs/own/weights": Record("other", 10, 1, resumable=False),
+        "checkpoints/best": CheckpointRecord("best", 20, 2, metric="val/accuracy", value=0.9917),
+        "checkpoints/last": CheckpointRecord("last", 40, 4),
+        "checkpoints/step=30": CheckpointRecord("periodic", 30, 3),
+        "logs/own/weights": CheckpointRecord("other", 10, 1, resumable=False),
     }
     for name, record in saved.items():
         path = made.path / f"{name}.ckpt"
         path.parent.mkdir(parents=True, exist_ok=True)
         writer = Writer(path)
         torch.save({"weights": torch.arange(1000)}, writer)  # type: ignore[arg-type]  # a file is what writes
-        writer.commit(record)
+        writer.commit_checkpoint(record)
     return made
 
 
@@ -71,7 +71,7 @@ def test_all_are_whole(listed: Listed, capsys: pytest.CaptureFixture[str]) -> No
 def test_a_run_that_has_ended_well_resumes_from_nothing(
     run: RunFolder, listed: Listed, ending: str, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run.seal(ending)
+    run.seal_run(ending)
     assert listed() == 0
     assert capsys.readouterr().out.splitlines()[-1] == told
 
@@ -108,7 +108,7 @@ def test_json(run: RunFolder, listed: Listed, capsys: pytest.CaptureFixture[str]
 
 
 def test_a_run_without_any(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    RunFolder.create(tmp_path / "runs", "none", verb="train", config_yaml="seed: 0\n")
+    RunFolder.create(tmp_path / "runs", "none", command="train", config_yaml="seed: 0\n")
     assert main(["checkpoints", "last", f"runs_dir={tmp_path / 'runs'}"]) == 0
     assert "has no checkpoints" in capsys.readouterr().out
 
@@ -116,5 +116,5 @@ def test_a_run_without_any(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_help_and_completion(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli(["runs", "checkpoints", "--help"]) == 0
     assert "mlscale runs checkpoints last output=json" in capsys.readouterr().out
-    assert complete(["runs", "ch"], find_roots()) == ["checkpoints"]
-    assert complete(["runs", "checkpoints", "l"], find_roots()) == ["last"]
+    assert complete_words(["runs", "ch"], find_roots()) == ["checkpoints"]
+    assert complete_words(["runs", "checkpoints", "l"], find_roots()) == ["last"]

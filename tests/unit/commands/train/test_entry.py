@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from mlscale.commands.train.entry import conclude
+from mlscale.commands.train.entry import build_train_result
 
 FIT: dict[str, Any] = {
     "best": None,
@@ -30,7 +30,7 @@ def test_memory_is_told_where_it_was_measured(tmp_path: Path, peak: int, told: b
     (tmp_path / "results/fit.json").write_text(json.dumps({**FIT, "peak_memory_bytes": peak}))
     cfg = OmegaConf.create({"name": "run", "metric": "val/accuracy"})
     folder: Any = SimpleNamespace(path=tmp_path)
-    assert ("peak_memory_bytes" in conclude(cfg, folder).metrics) is told
+    assert ("peak_memory_bytes" in build_train_result(cfg, folder).metrics) is told
 
 
 @pytest.mark.parametrize("best", [None, ["best.ckpt", None]])
@@ -41,8 +41,8 @@ def test_a_metric_that_is_no_number_ends_no_run(tmp_path: Path, best: list[Any] 
     (tmp_path / "results/fit.json").write_text(json.dumps(fit))
     cfg = OmegaConf.create({"name": "run", "metric": "val/accuracy"})
     folder: Any = SimpleNamespace(path=tmp_path)
-    result = conclude(cfg, folder)
+    result = build_train_result(cfg, folder)
     assert math.isnan(result.metrics["val/auroc"])
     assert result.as_dict()["metrics"]["val/auroc"] is None
-    assert "val/auroc" in result.text()
+    assert "val/auroc" in result.format_text()
     assert result.sentence.startswith("run: val/accuracy nan")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from mlscale.commands.completion.entry import complete
+from mlscale.commands.completion.entry import complete_words
 from mlscale.commands.versions.entry import main
 from mlscale.config.composition.roots import find_roots
 from mlscale.errors import Exit, MLScaleError
-from mlscale.versions import opened
+from mlscale.versions import open_registry
 from mlscale.versions.from_servable import publish_servable
 from tests.servables import altered, not_a_number, renamed_classes
 from tests.unit.versions.test_from_run import trained
@@ -118,12 +118,12 @@ def test_a_damaged_record_is_told_beside_the_others(
 
 def test_completion(versions: Versions, tmp_path: Path) -> None:
     versions("add", trained(tmp_path, "best").id, "alias=champion")
-    assert complete(["versions", "r"], find_roots()) == ["rollback"]
-    assert complete(["versions", "show", "resnet"], find_roots()) == [
+    assert complete_words(["versions", "r"], find_roots()) == ["rollback"]
+    assert complete_words(["versions", "show", "resnet"], find_roots()) == [
         "resnet", "resnet:latest", "resnet:v1", "resnet@champion",
     ]  # fmt: skip
-    assert complete(["versions", "add", "l"], find_roots()) == ["last"]
-    assert "checkpoint=" in complete(["versions", "add", "last", ""], find_roots())
+    assert complete_words(["versions", "add", "l"], find_roots()) == ["last"]
+    assert "checkpoint=" in complete_words(["versions", "add", "last", ""], find_roots())
 
 
 def test_other_words(versions: Versions) -> None:
@@ -186,7 +186,7 @@ def test_what_can_not_serve_is_neither_added_nor_promoted(
         versions("add", str(broken))
     assert versions("ls", "digits", "output=json") == 0
     assert "digits:v2" not in capsys.readouterr().out
-    registry = opened(tmp_path / "registry")
+    registry = open_registry(tmp_path / "registry")
     publish_servable(registry, broken)  # as an older mlscale, or another tool, may have done
     publish_servable(registry, altered(tmp_path / "renamed", document=renamed_classes))
     with pytest.raises(MLScaleError, match="can't serve"):
@@ -199,4 +199,4 @@ def test_what_can_not_serve_is_neither_added_nor_promoted(
     registry.promote("digits:v1")  # the one before it is v2
     with pytest.raises(MLScaleError, match="can't serve"):
         versions("rollback", "digits")
-    assert registry.aliases("digits").of["champion"] == 1
+    assert registry.get_aliases("digits").of["champion"] == 1

@@ -10,17 +10,19 @@ from textwrap import dedent
 import pytest
 from omegaconf import DictConfig
 
-from mlscale.config.checks.check import check
-from mlscale.config.composition.argv import parse
-from mlscale.config.composition.compose import compose
+from mlscale.config.checks.check import check_config
+from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.compose import compose_config
 from mlscale.config.composition.roots import find_roots
 
 LATER = {"recipe", "tuned", "debug", "sweep", "base"}
 
 
 def problems(*overrides: str, verb: str = "train") -> list[str]:
-    request = parse(verb, overrides)
-    return [problem.what for problem in check(compose(request), groups=request.roots.groups, verb=verb)]
+    request = parse_request(verb, overrides)
+    return [
+        problem.what for problem in check_config(compose_config(request), groups=request.roots.groups, command=verb)
+    ]
 
 
 OPTIONS = [
@@ -88,8 +90,8 @@ def test_nested_objects_are_checked() -> None:
 
 
 def test_where_without_an_origin_is_the_key() -> None:
-    request = parse("train", ["trainer.devcies=8"])
-    (problem,) = check(compose(request), groups=request.roots.groups)
+    request = parse_request("train", ["trainer.devcies=8"])
+    (problem,) = check_config(compose_config(request), groups=request.roots.groups)
     assert problem.where == "trainer.devcies"
 
 
@@ -101,8 +103,8 @@ def test_the_origin_is_asked_only_where_there_is_a_problem() -> None:
         return "somewhere"
 
     def run(*overrides: str) -> None:
-        request = parse("train", overrides)
-        check(compose(request), groups=request.roots.groups, origin=origin)
+        request = parse_request("train", overrides)
+        check_config(compose_config(request), groups=request.roots.groups, origin=origin)
 
     run("recipe=resnet")
     assert asked == []
@@ -112,33 +114,33 @@ def test_the_origin_is_asked_only_where_there_is_a_problem() -> None:
 
 def test_values_of_the_environment_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLANTED", "hunter2-hunter2")
-    request = parse(
+    request = parse_request(
         "train",
         ["data.batch_size=${oc.env:PLANTED}", "seed=${oc.decode:${oc.env:PLANTED}}.x.y", "nme=${oc.env:PLANTED}"],
     )
-    found = check(compose(request), groups=request.roots.groups)
+    found = check_config(compose_config(request), groups=request.roots.groups)
     assert found
     assert not any("hunter2" in str(problem) for problem in found)
 
 
 def test_the_config_is_not_changed() -> None:
-    request = parse("train", ["recipe=resnet", "trainer.devcies=8"])
-    cfg = compose(request)
+    request = parse_request("train", ["recipe=resnet", "trainer.devcies=8"])
+    cfg = compose_config(request)
     before: DictConfig = cfg.copy()
-    check(cfg, groups=request.roots.groups)
+    check_config(cfg, groups=request.roots.groups)
     assert cfg == before
 
 
 def test_quick_and_without_torch(tmp_path: Path) -> None:
     code = dedent("""
         import sys, time
-        from mlscale.config.composition.argv import parse
-        from mlscale.config.composition.compose import compose
-        request = parse("train", ["recipe=resnet"])
-        cfg = compose(request)
+        from mlscale.config.composition.argv import parse_request
+        from mlscale.config.composition.compose import compose_config
+        request = parse_request("train", ["recipe=resnet"])
+        cfg = compose_config(request)
         begin = time.process_time()
-        from mlscale.config.checks.check import check
-        assert check(cfg, groups=request.roots.groups) == []
+        from mlscale.config.checks.check import check_config
+        assert check_config(cfg, groups=request.roots.groups) == []
         print(time.process_time() - begin)
         print([name for name in ("torch", "numpy", "pytorch_lightning", "lightning_fabric") if name in sys.modules])
         """)
@@ -159,7 +161,7 @@ def test_quick_and_without_torch(tmp_path: Path) -> None:
     [("0,01", "0.01"), ("“0.01”", "0.01"), ("5%", "0.05"), ("1,000", "1000"), ("«3e-4»", "0.0003"), ("0.1s", "0.1")],
 )
 def test_a_number_that_is_written_otherwise_is_suggested_as_meant(typed: str, meant: str) -> None:
-    request = parse("train", ["+recipe=resnet"])
-    cfg = compose(request)
+    request = parse_request("train", ["+recipe=resnet"])
+    cfg = compose_config(request)
     cfg.optimizer.lr = typed
-    assert [problem.fix for problem in check(cfg, groups=request.roots.groups)] == [f"optimizer.lr={meant}"]
+    assert [problem.fix for problem in check_config(cfg, groups=request.roots.groups)] == [f"optimizer.lr={meant}"]

@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from mlscale.config.checks.data_model_fit import check_classifies, misfits
+from mlscale.config.checks.data_model_fit import check_classifies, check_data_fit
 from mlscale.errors import MLScaleError
 
 TASKS = {"one": "Classification", "several": "Multilabel", "mask": "Segmentation"}
 
 
 def told(facts: dict[str, Any] | None = None, **nodes: Any) -> list[MLScaleError]:
-    return list(misfits(OmegaConf.create(nodes), facts))
+    return list(check_data_fit(OmegaConf.create(nodes), facts))
 
 
 def task(labels: str) -> dict[str, str]:

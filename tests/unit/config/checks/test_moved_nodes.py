@@ -7,10 +7,10 @@ import shlex
 
 import pytest
 
-from mlscale.config.checks.check import check
-from mlscale.config.composition.argv import parse
-from mlscale.config.composition.compose import compose
-from mlscale.config.composition.origin import origin_of
+from mlscale.config.checks.check import check_config
+from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.compose import compose_config
+from mlscale.config.composition.origin import create_origin_lookup
 from mlscale.errors import MLScaleError
 
 STEP, PLATEAU = "torch.optim.lr_scheduler.StepLR", "torch.optim.lr_scheduler.ReduceLROnPlateau"
@@ -18,9 +18,9 @@ NET = "torchvision.models.resnet18"
 
 
 def problems(words: list[str]) -> list[MLScaleError]:
-    request = parse("train", words)
-    origin = origin_of("train", request.overrides, request.roots)
-    return check(compose(request), groups=request.roots.groups, origin=origin)
+    request = parse_request("train", words)
+    origin = create_origin_lookup("train", request.overrides, request.roots)
+    return check_config(compose_config(request), groups=request.roots.groups, origin=origin)
 
 
 @pytest.mark.parametrize(

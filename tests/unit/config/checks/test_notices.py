@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from mlscale.config.checks.notices import notices
+from mlscale.config.checks.notices import collect_notices
 from mlscale.data import Promises
-from mlscale.launch.local_devices import Machine
+from mlscale.launch.local_devices import LocalDevices
 
-LAPTOP = Machine(cuda=0, mps=False, cores=4, cuda_bf16=False)
+LAPTOP = LocalDevices(cuda=0, mps=False, cores=4, cuda_bf16=False)
 HERE = "tests.unit.config.checks.test_notices"
 
 
@@ -43,7 +43,7 @@ def told(
             "task": {"_target_": "mlscale.tasks.Classification"},
         }
     )
-    return notices(cfg, LAPTOP)
+    return collect_notices(cfg, LAPTOP)
 
 
 @pytest.mark.parametrize("name", ["WebDataset", "ImageFolder", "Digits", "FashionMNIST", "DatasetData"])
@@ -81,7 +81,7 @@ def on_a_cpu(task: str, **settings: Any) -> DictConfig:
 
 def test_settings_of_other_devices_and_of_tasks_without_a_model() -> None:
     cfg = on_a_cpu(f"{HERE}.Elsewhere", compile=True, tf32=False)
-    assert notices(cfg, LAPTOP) == [
+    assert collect_notices(cfg, LAPTOP) == [
         "tf32 has no effect on cpu: it is a way of CUDA devices to multiply",
         f"compile has no effect: {HERE}.Elsewhere takes no 'model'; torch.compile it there, compile=false says so",
     ]
@@ -89,9 +89,9 @@ def test_settings_of_other_devices_and_of_tasks_without_a_model() -> None:
 
 def test_a_debugger_that_is_waited_for_on_no_port() -> None:
     cfg = on_a_cpu("mlscale.tasks.Classification", debugger={"port": None, "wait": True})
-    assert notices(cfg, LAPTOP) == ["debugger.wait has no effect without a port: debugger.port=5678"]
+    assert collect_notices(cfg, LAPTOP) == ["debugger.wait has no effect without a port: debugger.port=5678"]
     cfg.debugger.port = 5678
-    assert notices(cfg, LAPTOP) == []
+    assert collect_notices(cfg, LAPTOP) == []
 
 
 @pytest.mark.parametrize(

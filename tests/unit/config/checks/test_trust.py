@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from mlscale.config.checks.trust import distrusted
-from mlscale.config.composition.argv import parse
-from mlscale.config.composition.compose import compose
+from mlscale.config.checks.trust import find_distrusted
+from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.compose import compose_config
 from mlscale.config.signatures import source_names as source
 
 
@@ -28,7 +28,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def refused(config: Any, run: Path, *typed: str) -> list[str]:
-    return [problem.what for problem in distrusted(config, run, typed)]
+    return [problem.what for problem in find_distrusted(config, run, typed)]
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def refused(config: Any, run: Path, *typed: str) -> list[str]:
         "torch.nn.functional.torch.hub.load",
         "mlscale.data.shards.shard_paths.find_shards",
         "mlscale.atomic_files.remove_tree",
-        "mlscale.versions.opened",
+        "mlscale.versions.open_registry",
         "trusted_pkg.os.system",
         "got.evil.Model",
         "nowhere.Model",
@@ -88,14 +88,14 @@ def test_what_shards_may_do_must_be_typed(run: Path) -> None:
 def test_every_shipped_target_is_known(run: Path, extra: list[str]) -> None:
     from omegaconf import OmegaConf
 
-    assert refused(OmegaConf.to_container(compose(parse("train", extra))), run) == []
+    assert refused(OmegaConf.to_container(compose_config(parse_request("train", extra))), run) == []
 
 
 def test_every_target_of_a_shipped_file_is_known_and_a_users_file_makes_none_known(run: Path) -> None:
     """Found by glob, so that an option that is added is known, too; interpolated ones are none."""
-    from mlscale.config.composition.roots import shipped_folder
+    from mlscale.config.composition.roots import get_shipped_folder
 
-    texts = [file.read_text() for name in ("conf", "recipes") for file in shipped_folder(name).rglob("*.yaml")]
+    texts = [file.read_text() for name in ("conf", "recipes") for file in get_shipped_folder(name).rglob("*.yaml")]
     targets = {
         line.split("_target_:")[1].split("#")[0].strip()
         for text in texts
@@ -115,6 +115,6 @@ def test_a_class_of_the_session_is_the_users_own(tmp_path: Path, monkeypatch: py
     mine = type("Mine", (), {"__module__": "__main__"})
     for name, value in {"Mine": mine, "theirs": os.system, "Path": Path, "os": os}.items():
         monkeypatch.setattr(main, name, value, raising=False)
-    assert distrusted({"model": {"_target_": "__main__.Mine"}}, tmp_path) == []
+    assert find_distrusted({"model": {"_target_": "__main__.Mine"}}, tmp_path) == []
     for target in ("__main__.theirs", "__main__.Path", "__main__.os.system", "__main__.absent"):
-        assert len(distrusted({"model": {"_target_": target}}, tmp_path)) == 1, target
+        assert len(find_distrusted({"model": {"_target_": target}}, tmp_path)) == 1, target

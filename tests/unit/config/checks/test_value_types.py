@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlscale.config.checks.value_types import from_annotation, from_word, of_default, word
+from mlscale.config.checks.value_types import extract_type_word, infer_from_default, parse_annotation, parse_type_word
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ from mlscale.config.checks.value_types import from_annotation, from_word, of_def
     ],
 )
 def test_annotations(annotation: str, good: list[object], bad: list[object]) -> None:
-    kind = from_annotation(annotation)
+    kind = parse_annotation(annotation)
     assert kind is not None
     assert [value for value in good if not kind.accepts(value)] == []
     assert [value for value in bad if kind.accepts(value)] == []
@@ -38,7 +38,7 @@ def test_annotations(annotation: str, good: list[object], bad: list[object]) -> 
 
 @pytest.mark.parametrize("annotation", ["Tensor", "Union[float, Tensor]", "Any", "Callable[[int], int]", "not valid("])
 def test_what_is_not_understood_is_not_checked(annotation: str) -> None:
-    assert from_annotation(annotation) is None
+    assert parse_annotation(annotation) is None
 
 
 @pytest.mark.parametrize(
@@ -55,20 +55,20 @@ def test_what_is_not_understood_is_not_checked(annotation: str) -> None:
     ],
 )
 def test_the_word_that_opens_a_comment(comment: str, expected: str) -> None:
-    assert word(comment) == expected
+    assert extract_type_word(comment) == expected
 
 
 def test_words() -> None:
-    kind = from_word("int or auto")
+    kind = parse_type_word("int or auto")
     assert kind is not None
     assert kind.accepts(3)
     assert kind.accepts("auto")
     assert not kind.accepts("atuo")
-    assert from_word("") is None
+    assert parse_type_word("") is None
 
 
 def test_defaults() -> None:
     values: tuple[object, ...] = (1, 0.5, True, "x", [], None)
-    assert [kind.text if (kind := of_default(value)) else None for value in values] == [
+    assert [kind.text if (kind := infer_from_default(value)) else None for value in values] == [
         "int", "float", "bool", "str", "list", None,
     ]  # fmt: skip

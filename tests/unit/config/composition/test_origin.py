@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from mlscale.config.composition.argv import parse
-from mlscale.config.composition.compose import compose
-from mlscale.config.composition.origin import annotated, locate, origin_of
+from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.compose import compose_config
+from mlscale.config.composition.origin import annotate_config, create_origin_lookup, locate_key
 
 
 def found(*overrides: str) -> tuple[DictConfig, Callable[[str], str]]:
-    request = parse("train", overrides)
-    return compose(request), origin_of("train", request.overrides, request.roots)
+    request = parse_request("train", overrides)
+    return compose_config(request), create_origin_lookup("train", request.overrides, request.roots)
 
 
 def leaves(tree: object, path: str = "") -> Iterator[str]:
@@ -73,14 +73,14 @@ def test_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_locate() -> None:
     known = {"a.b.c": "one", "a.list": "two"}
-    assert locate(known, "a.b") == "one"
-    assert locate(known, "a.list[0].x") == "two"
-    assert locate(known, "b") == ""
+    assert locate_key(known, "a.b") == "one"
+    assert locate_key(known, "a.list[0].x") == "two"
+    assert locate_key(known, "b") == ""
 
 
 def test_annotated_yaml_is_the_config() -> None:
     cfg, origin = found("recipe=resnet")
-    text = annotated(cfg, origin)
+    text = annotate_config(cfg, origin)
     expected = OmegaConf.to_container(cfg)
     assert OmegaConf.to_container(OmegaConf.create(text)) == expected
     assert "lr: 0.1  # recipes/optimizer/resnet_sgd.yaml" in [

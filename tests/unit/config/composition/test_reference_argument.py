@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from mlscale.assembly.ready import on_its_run
+from mlscale.assembly.ready import resolve_base_config
 from mlscale.commands import COMMANDS
-from mlscale.config.composition.argv import Request, parse, with_reference
+from mlscale.config.composition.argv import Request, parse_request, replace_reference
 from mlscale.config.composition.reference_argument import REFERENCES
 from mlscale.errors import MLScaleError
 
 
 def request(line: str) -> Request:
     command, *words = shlex.split(line)
-    return parse(command, words)
+    return parse_request(command, words)
 
 
 def refused(line: str) -> MLScaleError:
@@ -25,7 +25,7 @@ def refused(line: str) -> MLScaleError:
 
 @pytest.mark.parametrize("command", REFERENCES)
 def test_the_first_word_is_the_reference(command: str) -> None:
-    assert COMMANDS[command].working
+    assert COMMANDS[command].has_config
     for line in (f"{command} a@b output=json", f"{command} ref=a@b output=json", f"{command} output=json ref=a@b"):
         found = request(line)
         assert found.values == {"ref": "a@b", "output": "json"}
@@ -46,7 +46,7 @@ def test_the_first_word_is_the_reference(command: str) -> None:
     ],
 )
 def test_any_word_is_a_text(word: str, override: str) -> None:
-    assert parse("evaluate", [word]).overrides == (override,)
+    assert parse_request("evaluate", [word]).overrides == (override,)
 
 
 def test_a_path_that_exists_is_one_whatever_its_name(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_key_that_is_typed_twice_counts_once_as_every_key_does() -> None:
 
 
 def test_another_reference_takes_the_place_of_the_typed_one() -> None:
-    found = with_reference(request("evaluate last split=test"), "/runs/a=b")
+    found = replace_reference(request("evaluate last split=test"), "/runs/a=b")
     assert found.overrides == ("++split=test", "++ref='/runs/a=b'")
     assert (found.values["ref"], found.typed) == ("/runs/a=b", ("ref=last", "split=test"))
 
@@ -144,10 +144,10 @@ def test_commands_that_never_had_an_old_key_do_not_know_it() -> None:
 def test_a_command_without_what_it_works_on(command: str) -> None:
     for line in (command, f"{command} ref=", f"{command} ref=null"):
         with pytest.raises(MLScaleError, match=r"no (model|server) is named") as raised:
-            on_its_run(request(line))
+            resolve_base_config(request(line))
         assert raised.value.fix.startswith(f"mlscale {command} ")
-    assert on_its_run(request(f"{command} --cfg job")).flags == ("--cfg", "job")
+    assert resolve_base_config(request(f"{command} --cfg job")).flags == ("--cfg", "job")
 
 
 def test_a_profile_needs_no_run() -> None:
-    assert on_its_run(request("profile +recipe=resnet")).values == {"recipe": "resnet"}
+    assert resolve_base_config(request("profile +recipe=resnet")).values == {"recipe": "resnet"}

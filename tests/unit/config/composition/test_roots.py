@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mlscale.config.composition.argv import parse
-from mlscale.config.composition.compose import compose
-from mlscale.config.composition.roots import BASE_GROUPS, SERVICE_GROUPS, VERB_CONFIGS, find_roots
+from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.compose import compose_config
+from mlscale.config.composition.roots import BASE_GROUPS, COMMAND_BASES, SERVICE_GROUPS, find_roots
 from mlscale.errors import MLScaleError
 
 REPO = Path(__file__).parents[4]
@@ -27,9 +27,9 @@ def test_service_groups_are_those_of_their_base() -> None:
 
 def test_verb_configs_are_all_named_each_with_its_base_and_settings() -> None:
     primaries = {path.stem: yaml.safe_load(path.read_text())["defaults"] for path in (REPO / "conf").glob("*.yaml")}
-    assert {verb: defaults[0]["base"] for verb, defaults in primaries.items()} == VERB_CONFIGS
-    assert {verb: defaults[1] for verb, defaults in primaries.items()} == {v: {"verb": v} for v in VERB_CONFIGS}
-    assert {path.stem for path in (REPO / "conf/verb").glob("*.yaml")} == set(VERB_CONFIGS)
+    assert {verb: defaults[0]["base"] for verb, defaults in primaries.items()} == COMMAND_BASES
+    assert {verb: defaults[1] for verb, defaults in primaries.items()} == {v: {"verb": v} for v in COMMAND_BASES}
+    assert {path.stem for path in (REPO / "conf/verb").glob("*.yaml")} == set(COMMAND_BASES)
 
 
 def test_every_optional_group_has_none() -> None:
@@ -49,18 +49,18 @@ def test_own_folder_shadows_and_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     (tmp_path / "conf/optimizer").mkdir(parents=True)
     (tmp_path / "conf/optimizer/sgd.yaml").write_text("_target_: torch.optim.SGD\n_partial_: true\nlr: 0.5\n")
-    request = parse("train", [])
-    assert request.roots.shadowed() == ["conf/optimizer/sgd.yaml replaces the shipped optimizer=sgd"]
-    assert compose(request).optimizer.lr == 0.5
+    request = parse_request("train", [])
+    assert request.roots.list_shadowed() == ["conf/optimizer/sgd.yaml replaces the shipped optimizer=sgd"]
+    assert compose_config(request).optimizer.lr == 0.5
 
 
 def test_primary_config_cannot_be_shadowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf/train.yaml").write_text("seed: 999\n")
-    request = parse("train", [])
-    assert request.roots.shadowed()[0].startswith("conf/train.yaml is not read")
-    assert compose(request).seed == 0
+    request = parse_request("train", [])
+    assert request.roots.list_shadowed()[0].startswith("conf/train.yaml is not read")
+    assert compose_config(request).seed == 0
 
 
 def test_own_group_and_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +71,7 @@ def test_own_group_and_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "# @package _global_\ndefaults:\n  - override /optimizer: mine\n  - _self_\nname: mine\n"
     )
     (tmp_path / "recipes/optimizer/mine.yaml").write_text("defaults: [adamw]\nlr: 0.25\n")
-    cfg = compose(parse("train", ["recipe=mine"]))
+    cfg = compose_config(parse_request("train", ["recipe=mine"]))
     assert (cfg.name, cfg.optimizer.lr, cfg.optimizer._target_) == ("mine", 0.25, "torch.optim.AdamW")
 
 

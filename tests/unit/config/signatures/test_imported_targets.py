@@ -13,7 +13,7 @@ import pytest
 import mlscale
 from mlscale.assembly.build import build
 from mlscale.config.signatures import source_names as source
-from mlscale.config.signatures.signatures import signature
+from mlscale.config.signatures.signatures import read_signature
 from mlscale.errors import MLScaleError
 
 LAZY_MODULE = """
@@ -171,7 +171,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
     source.find_module.cache_clear()
-    signature.cache_clear()
+    read_signature.cache_clear()
     before = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - before:

@@ -11,7 +11,7 @@ from textwrap import dedent
 
 import pytest
 
-from mlscale.config.signatures.signatures import NO_LITERAL, Kind, Signature, Unknown, signature
+from mlscale.config.signatures.signatures import NO_LITERAL, Kind, Signature, Unknown, read_signature
 
 TARGETS = [
     "torch.optim.SGD",
@@ -68,7 +68,7 @@ TARGETS = [
 def test_equal_to_inspect(target: str) -> None:
     module, _, name = target.rpartition(".")
     expected = inspect.signature(getattr(importlib.import_module(module), name)).parameters.values()
-    found = signature(target)
+    found = read_signature(target)
     assert isinstance(found, Signature), found
     assert [(item.name, item.kind) for item in found.parameters] == [(item.name, item.kind) for item in expected]
     for mine, theirs in zip(found.parameters, expected, strict=True):
@@ -79,7 +79,7 @@ def test_equal_to_inspect(target: str) -> None:
 
 
 def test_open_where_it_takes_anything() -> None:
-    resnet, trainer = signature("torchvision.models.resnet18"), signature("pytorch_lightning.Trainer")
+    resnet, trainer = read_signature("torchvision.models.resnet18"), read_signature("pytorch_lightning.Trainer")
     assert isinstance(resnet, Signature)
     assert resnet.open
     assert isinstance(trainer, Signature)
@@ -101,14 +101,14 @@ def test_open_where_it_takes_anything() -> None:
     ],
 )
 def test_names_the_part_that_fails(target: str, missing: str, better: str | None) -> None:
-    found = signature(target)
+    found = read_signature(target)
     assert isinstance(found, Unknown)
     assert (found.missing, found.better) == (missing, better)
 
 
 @pytest.mark.parametrize("target", ["torch.relu", "torch.device", "builtins.dict", "collections.OrderedDict"])
 def test_says_nothing_of_what_source_cannot_tell(target: str) -> None:
-    found = signature(target)
+    found = read_signature(target)
     assert isinstance(found, Unknown)
     assert found.missing == ""
 
@@ -218,14 +218,14 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_own_code(own: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
     monkeypatch.syspath_prepend(own)
-    found = signature(f"shopware.{name}")
+    found = read_signature(f"shopware.{name}")
     assert isinstance(found, Signature), found
     assert ", ".join(item.name for item in found.parameters) + (" ..." if found.open else "") == text
 
 
 def test_a_lazy_package_that_lists_its_names_has_no_others(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(own)
-    found = signature("shopware.Latte")
+    found = read_signature("shopware.Latte")
     assert isinstance(found, Unknown)
     assert found.better == "shopware.Late"
 
@@ -233,8 +233,9 @@ def test_a_lazy_package_that_lists_its_names_has_no_others(own: Path, monkeypatc
 def test_nothing_is_imported() -> None:
     code = dedent("""
         import sys
-        from mlscale.config.signatures.signatures import signature
-        signature("torch.optim.SGD"), signature("pytorch_lightning.Trainer"), signature("torchvision.models.resnet18")
+        from mlscale.config.signatures.signatures import read_signature
+        read_signature("torch.optim.SGD"), read_signature("pytorch_lightning.Trainer")
+        read_signature("torchvision.models.resnet18")
         print([name for name in ("torch", "numpy", "pytorch_lightning", "torchvision") if name in sys.modules])
         """)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

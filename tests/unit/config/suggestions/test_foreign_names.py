@@ -11,17 +11,17 @@ from functools import cache
 import pytest
 
 from mlscale.commands import COMMANDS
-from mlscale.config.checks.check import _Check, check
-from mlscale.config.checks.templates import Names, option_types
-from mlscale.config.composition.argv import parse
-from mlscale.config.composition.compose import compose
-from mlscale.config.composition.origin import origin_of
-from mlscale.config.composition.roots import VERB_CONFIGS, find_roots
-from mlscale.config.documented_fields import shipped
+from mlscale.config.checks.check import _ConfigCheck, check_config
+from mlscale.config.checks.templates import Names, get_option_types
+from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.compose import compose_config
+from mlscale.config.composition.origin import create_origin_lookup
+from mlscale.config.composition.roots import COMMAND_BASES, find_roots
+from mlscale.config.documented_fields import get_shipped_fields
 from mlscale.config.suggestions import not_yet
-from mlscale.config.suggestions.foreign_names import Alias, table
-from mlscale.config.suggestions.suggest import nearest, override, show
-from mlscale.config.suggestions.unknown_keys import advise, of_group, render
+from mlscale.config.suggestions.foreign_names import Alias, load_foreign_names
+from mlscale.config.suggestions.suggest import find_nearest, format_hydra_value, format_override
+from mlscale.config.suggestions.unknown_keys import find_group_option, render_alias, suggest_key
 from mlscale.errors import MLScaleError
 
 SAMPLES = (2, "some", "torch.nn.Identity", 0.5, True, ["a"], [1], {"a": 1}, None)
@@ -29,12 +29,12 @@ SAMPLES = (2, "some", "torch.nn.Identity", 0.5, True, ["a"], [1], {"a": 1}, None
 
 @cache
 def names(*overrides: str) -> Names:
-    request = parse("train", overrides)
-    return _Check(compose(request), request.roots.groups, None, "train").names
+    request = parse_request("train", overrides)
+    return _ConfigCheck(compose_config(request), request.roots.groups, None, "train").names
 
 
 def alias(name: str) -> Alias:
-    found = table().get(name)
+    found = load_foreign_names().find_alias(name)
     assert found is not None
     return found
 
@@ -42,16 +42,16 @@ def alias(name: str) -> Alias:
 def answers() -> dict[str, str]:
     """Every suggestion that the table gives in the shipped config, and a name and value that it is given for."""
     found: dict[str, str] = {}
-    for name, entry in table().keys.items():
+    for name, entry in load_foreign_names().keys.items():
         for value in [*entry.values, *SAMPLES]:
-            advice = render(entry, name, value, names())
+            advice = render_alias(entry, name, value, names())
             if advice is not None:
                 found.setdefault(advice.fix, f"{name}={value}")
                 if value in SAMPLES and "<" not in advice.fix:
                     break  # one value that fits
-    for group, entry in table().options.items():
+    for group, entry in load_foreign_names().options.items():
         for value in [*entry.values, *SAMPLES]:
-            if fix := of_group(group, value, names()):
+            if fix := find_group_option(group, value, names()):
                 found.setdefault(fix, f"{group}={value}")
     return {fix: typed for fix, typed in found.items() if not fix.startswith(("leave ", "mlscale "))}
 
@@ -89,9 +89,11 @@ def packed(fixes: list[str]) -> Iterator[list[str]]:
 
 
 def problems(words: list[str]) -> list[str]:
-    request = parse("train", words)
-    origin = origin_of("train", request.overrides, request.roots)
-    return [str(problem) for problem in check(compose(request), groups=request.roots.groups, origin=origin)]
+    request = parse_request("train", words)
+    origin = create_origin_lookup("train", request.overrides, request.roots)
+    return [
+        str(problem) for problem in check_config(compose_config(request), groups=request.roots.groups, origin=origin)
+    ]
 
 
 @pytest.mark.slow
@@ -110,9 +112,9 @@ def test_every_suggestion_of_the_table_composes_and_passes_the_check() -> None:
 
 def test_every_template_can_be_suggested_in_some_config() -> None:
     known = set(names().paths)
-    for option in shipped().options:
-        known |= set(option_types(option.group, option.name))
-    for entry in [*table().keys.values(), *table().options.values()]:
+    for option in get_shipped_fields().options:
+        known |= set(get_option_types(option.group, option.name))
+    for entry in [*load_foreign_names().keys.values(), *load_foreign_names().options.values()]:
         for template in entry.to:
             built = "scheduler." if "scheduler.scheduler._target_=" in template else "none of them"
             for word in template.split(" "):
@@ -124,16 +126,18 @@ def test_every_template_can_be_suggested_in_some_config() -> None:
 
 
 def test_the_table_is_long_and_says_each_name_once() -> None:
-    assert len(table().keys) >= 1000
-    assert not set(table().commands) & set(COMMANDS)
-    for command in table().commands.values():
+    assert len(load_foreign_names().keys) >= 1000
+    assert not set(load_foreign_names().commands) & set(COMMANDS)
+    for command in load_foreign_names().commands.values():
         assert command.split()[0] in COMMANDS
 
 
 def test_a_name_that_is_a_key_here_means_that_key() -> None:
     """`patience` is no foreign name for anything but the key of this name, unless the table says so."""
-    leaves = {path.rpartition(".")[2] for path in names().paths if "." in path and shipped().get(path)}
-    for name, entry in table().keys.items():
+    leaves = {
+        path.rpartition(".")[2] for path in names().paths if "." in path and get_shipped_fields().find_field(path)
+    }
+    for name, entry in load_foreign_names().keys.items():
         if name in leaves and not entry.first and not entry.unsupported and not entry.group:
             keys = [word.partition("=")[0].rpartition(".")[2] for fix in entry.to for word in fix.split(" ")]
             assert name in keys, name
@@ -143,14 +147,16 @@ def test_what_exists_is_not_said_to_be_missing() -> None:
     groups = find_roots().groups
     existing = {
         *COMMANDS,
-        *VERB_CONFIGS,
+        *COMMAND_BASES,
         *groups,
         *(f"{group}={option}" for group in groups for option in groups[group]),
     }
     existing |= {option for options in groups.values() for option in options if option != "none"}
-    existing |= {part for option in shipped().options for field in option.fields for part in field.path.split(".")}
+    existing |= {
+        part for option in get_shipped_fields().options for field in option.fields for part in field.path.split(".")
+    }
     existing |= {part for path in names().paths for part in path.split(".")}
-    assert {not_yet_name(name) for name in existing} & set(not_yet.features()) == set()
+    assert {not_yet_name(name) for name in existing} & set(not_yet.load_features()) == set()
 
 
 def not_yet_name(name: str) -> str:
@@ -158,7 +164,7 @@ def not_yet_name(name: str) -> str:
 
 
 def test_what_does_it_meanwhile_composes() -> None:
-    for feature in set(not_yet.features().values()):
+    for feature in set(not_yet.load_features().values()):
         if feature.instead and not feature.instead.startswith(("mlscale ", "-m ")):
             assert problems(stand_in(feature.instead)) in ([], ["'data.root' does not exist"]), feature
 
@@ -229,7 +235,7 @@ def test_what_does_it_meanwhile_composes() -> None:
     ],
 )
 def test_values_translate(typed: str, value: object, fix: str) -> None:
-    advice = advise(typed, value, names("recipe=resnet"))
+    advice = suggest_key(typed, value, names("recipe=resnet"))
     assert advice is not None
     assert advice.fix == fix
 
@@ -240,7 +246,7 @@ def test_the_first_key_that_the_config_has() -> None:
         (("data=webdataset",), "data.train=/d"),
         (("data=none",), "data=imagefolder data.root=/d"),
     ]:
-        advice = render(alias("data_dir"), "data_dir", "/d", names(*overrides))
+        advice = render_alias(alias("data_dir"), "data_dir", "/d", names(*overrides))
         assert advice is not None
         assert advice.fix == fix
 
@@ -256,17 +262,17 @@ def test_the_first_key_that_the_config_has() -> None:
 )
 def test_words_of_other_command_lines(words: list[str], fix: str) -> None:
     with pytest.raises(MLScaleError) as error:
-        parse("train", words)
+        parse_request("train", words)
     assert error.value.fix == fix
 
 
 @pytest.mark.parametrize("value", ["yolov8n.pt", "/data/model", "model.yaml"])
 def test_a_file_is_no_class(value: str) -> None:
-    assert "_target_" not in of_group("model", value, names())
+    assert "_target_" not in find_group_option("model", value, names())
 
 
 def test_a_single_letter_is_near_to_nothing() -> None:
-    assert advise("q", 3, names()) is None
+    assert suggest_key("q", 3, names()) is None
 
 
 def test_keys_of_an_entry_by_their_names_elsewhere() -> None:
@@ -286,14 +292,14 @@ def test_keys_of_an_entry_by_their_names_elsewhere() -> None:
     ],
 )
 def test_the_value_of_a_choice_is_never_the_opposite(typed: str, fix: str) -> None:
-    (problem,) = check(compose(parse("train", [typed])), groups={})
+    (problem,) = check_config(compose_config(parse_request("train", [typed])), groups={})
     assert problem.fix == (f"'{fix}'" if "<" in fix else fix)
 
 
 def test_nearest() -> None:
-    assert nearest("devcies", ["devices", "device_stats"]) == "devices"
-    assert nearest("Batch-Size", ["batch_size"]) == "batch_size"
-    assert nearest("qqq", ["devices"]) is None
+    assert find_nearest("devcies", ["devices", "device_stats"]) == "devices"
+    assert find_nearest("Batch-Size", ["batch_size"]) == "batch_size"
+    assert find_nearest("qqq", ["devices"]) is None
 
 
 @pytest.mark.parametrize(
@@ -305,13 +311,13 @@ def test_nearest() -> None:
     ],
 )  # fmt: skip
 def test_values_are_shown_in_hydras_grammar(value: object, text: str) -> None:
-    assert show(value) == text
+    assert format_hydra_value(value) == text
 
 
 @pytest.mark.parametrize(
     "value", ["plain", "a b", "5", "true", "a,b", "x&y", "{1..3}.tar", "it's", "a?b=c", "$HOME", ""]
 )
 def test_an_override_survives_the_shell_and_hydra(value: str) -> None:
-    command = ["sh", "-c", f"printf %s {override('name', value)}"]
+    command = ["sh", "-c", f"printf %s {format_override('name', value)}"]
     word = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert compose(parse("train", [word])).name == value
+    assert compose_config(parse_request("train", [word])).name == value

@@ -7,9 +7,9 @@ from functools import cache
 
 import pytest
 
-from mlscale.config.checks.check import check
-from mlscale.config.composition.argv import parse
-from mlscale.config.composition.compose import compose
+from mlscale.config.checks.check import check_config
+from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.compose import compose_config
 from mlscale.config.suggestions.foreign_names import count_devices
 from mlscale.errors import MLScaleError
 
@@ -21,8 +21,8 @@ GPUS = "CUDA_VISIBLE_DEVICES picks them"
 def problem(typed: str) -> MLScaleError | None:
     """The first problem of the words, or None where they are accepted."""
     try:
-        request = parse("train", shlex.split(typed))
-        found = check(compose(request), groups=request.roots.groups)
+        request = parse_request("train", shlex.split(typed))
+        found = check_config(compose_config(request), groups=request.roots.groups)
     except MLScaleError as error:
         return error
     return found[0] if found else None

@@ -9,14 +9,14 @@ from functools import cache
 
 import pytest
 
-from mlscale.config.checks.check import _Check
-from mlscale.config.checks.templates import Names, option_types
-from mlscale.config.composition.argv import parse
-from mlscale.config.composition.compose import compose
-from mlscale.config.documented_fields import Option, shipped
+from mlscale.config.checks.check import _ConfigCheck
+from mlscale.config.checks.templates import Names, get_option_types
+from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.compose import compose_config
+from mlscale.config.documented_fields import Option, get_shipped_fields
 from mlscale.config.suggestions import not_yet
-from mlscale.config.suggestions.name_distance import distance, folded
-from mlscale.config.suggestions.unknown_keys import advise
+from mlscale.config.suggestions.name_distance import compute_distance, fold_name
+from mlscale.config.suggestions.unknown_keys import suggest_key
 
 VALUES = ("some", 1, 0.5, True, ["a"], {"a": 1})
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -25,8 +25,8 @@ USUAL = ("checkpoint", "progress", "metrics", "nonfinite", "stall")
 
 @cache
 def names(*overrides: str) -> Names:
-    request = parse("train", overrides)
-    return _Check(compose(request), request.roots.groups, None, "train").names
+    request = parse_request("train", overrides)
+    return _ConfigCheck(compose_config(request), request.roots.groups, None, "train").names
 
 
 def chosen(option: Option) -> tuple[str, ...]:
@@ -37,14 +37,14 @@ def chosen(option: Option) -> tuple[str, ...]:
 
 def keys() -> Iterator[tuple[str, object, tuple[str, ...]]]:
     """Every key of every group and option: its path, a value that it takes, and what chooses the option."""
-    for option in shipped().options:
+    for option in get_shipped_fields().options:
         if option.target and option.group != "verb":
             for path in dict.fromkeys(field.path for field in option.fields):
-                types = option_types(option.group, option.name)[path]
+                types = get_option_types(option.group, option.name)[path]
                 default = next(field.default for field in option.fields if field.path == path)
                 fitting = [v for v in (default, *VALUES) if v != "???" and all(kind.accepts(v) for kind in types)]
                 yield path, fitting[0] if fitting else None, chosen(option)
-    for path, field in shipped().top.items():
+    for path, field in get_shipped_fields().top.items():
         if not path.startswith("derived."):
             yield path, field.default if field.default is not None else 1, ()
 
@@ -74,8 +74,8 @@ def misspelt(path: str, random_: random.Random) -> str:
 
 
 def fix_of(typed: str, value: object, known: Names) -> str:
-    feature = not_yet.of_key(typed)
-    advice = advise(typed, value, known)
+    feature = not_yet.find_feature_of_key(typed)
+    advice = suggest_key(typed, value, known)
     return feature.instead if feature else advice.fix if advice else ""
 
 
@@ -125,14 +125,14 @@ def test_typos_are_answered_with_the_key_that_was_meant() -> None:
     ],
 )
 def test_the_key_that_was_meant(typed: str, value: object, fix: str) -> None:
-    advice = advise(typed, value, names())
+    advice = suggest_key(typed, value, names())
     assert advice is not None
     assert advice.fix == fix
 
 
 @pytest.mark.parametrize("typed", ["doctor", "node_type", "alpha", "rho", "temperature", "thing.other", "x", "model.q"])
 def test_nothing_is_suggested_where_nothing_is_near(typed: str) -> None:
-    assert advise(typed, "some", names()) is None
+    assert suggest_key(typed, "some", names()) is None
 
 
 def test_a_key_that_exists_is_looked_for_first() -> None:
@@ -143,13 +143,13 @@ def test_a_key_that_exists_is_looked_for_first() -> None:
         ("ema.decay", 0.9, ema, "callbacks.ema.decay=0.9"),
         ("decay", 0.9, names(), "optimizer.weight_decay=0.9"),
     ]:
-        advice = advise(typed, value, known)
+        advice = suggest_key(typed, value, known)
         assert advice is not None
         assert advice.fix == fix
 
 
 def test_equally_near_keys_are_listed() -> None:
-    advice = advise("trainer.m_epochs", 3, names())
+    advice = suggest_key("trainer.m_epochs", 3, names())
     assert advice is not None
     assert advice.fix == "trainer.max_epochs=3 or trainer.min_epochs=3"
 
@@ -158,11 +158,11 @@ def test_equally_near_keys_are_listed() -> None:
     "typed", ["gradient_checkpointing", "trainer.gradientCheckpointing", "slurm.partition", "FSDP"]
 )
 def test_a_feature_that_does_not_exist_yet(typed: str) -> None:
-    assert not_yet.of_key(typed)
+    assert not_yet.find_feature_of_key(typed)
 
 
 def test_distance() -> None:
-    assert distance("devcies", "devices") == 0.9
-    assert distance("lrr", "lr") == 0.6
-    assert distance("abc", "xyz", 2.0) == 3.0
-    assert folded("Batch-Size") == folded("batch_size")
+    assert compute_distance("devcies", "devices") == 0.9
+    assert compute_distance("lrr", "lr") == 0.6
+    assert compute_distance("abc", "xyz", 2.0) == 3.0
+    assert fold_name("Batch-Size") == fold_name("batch_size")

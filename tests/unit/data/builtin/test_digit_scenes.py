@@ -52,15 +52,15 @@ def test_each_digit_is_one_of_its_side(root: Path, tmp_path: Path) -> None:
 
 
 def _cut(digits: Digits, split: str) -> list[np.ndarray]:
-    decoded = digits.decoded(split)
-    return [_trimmed(decoded.sample(i)[0]) for i in range(len(decoded))]
+    decoded = digits.get_decoded_split(split)
+    return [_trimmed(decoded.get_sample(i)[0]) for i in range(len(decoded))]
 
 
 def _alone(scenes: DigitsScenes, split: str, count: int) -> list[np.ndarray]:
     """The digits of the scenes that have a single one as large as it was."""
-    decoded, found = scenes.decoded(split), []
+    decoded, found = scenes.get_decoded_split(split), []
     for i in range(count):
-        cut = _trimmed(decoded.sample(i)[0])
+        cut = _trimmed(decoded.get_sample(i)[0])
         if max(cut.shape) <= 8:
             found.append(cut)
     return found

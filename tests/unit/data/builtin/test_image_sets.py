@@ -66,13 +66,13 @@ def test_two_processes_prepare_at_once(tmp_path: Path) -> None:
 
 def test_the_loser_of_a_race_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = Digits(root=tmp_path), Digits(root=tmp_path)
-    load = second._load
+    load = second._load_samples
 
     def meanwhile() -> object:
         first.prepare_data()
         return load()
 
-    monkeypatch.setattr(second, "_load", meanwhile)
+    monkeypatch.setattr(second, "_load_samples", meanwhile)
     second.prepare_data()
     assert [path.name for path in tmp_path.iterdir()] == ["digits-1"]
 

@@ -26,12 +26,12 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
-    monkeypatch.setattr(python_docs, "_library", lambda: root)
+    monkeypatch.setattr(python_docs, "_find_library", lambda: root)
     return root
 
 
 def test_what_was_said_before_is_left_out(library: Path) -> None:
-    documents = {document.name: document.text.decode() for document in python_docs.collect()}
+    documents = {document.name: document.text.decode() for document in python_docs.collect_documents()}
     assert "help/assert" in documents
     assert {name for name in documents if not name.startswith("help/")} == {"one.py", "pkg/two.py"}
     assert SHARED in documents["one.py"]
@@ -58,11 +58,12 @@ def test_files_are_held_out_and_not_pieces() -> None:
     assert facts.class_names == ("email", "json")
     assert sum(facts.class_counts) == facts.train_samples
     files = [
-        {data.rows(split).key(i).split("@")[0] for i in range(len(data.rows(split)))} for split in ("train", "val")
+        {data.get_rows(split).get_key(i).split("@")[0] for i in range(len(data.get_rows(split)))}
+        for split in ("train", "val")
     ]
     assert not files[0] & files[1]
     assert {path.split("/")[0] for path in files[1]} == {"json", "email"}
-    x, _ = data.rows("val").take(np.arange(1))
+    x, _ = data.get_rows("val").take_samples(np.arange(1))
     assert x.shape == (1, 256)
     assert x.min() >= 0
     assert x.max() <= 256
@@ -75,7 +76,11 @@ def test_python_may_be_installed_below_a_folder_called_tests(tmp_path: Path, mon
         (library / f"{name}.py").write_text("x = 1\n" * 100)
     monkeypatch.setattr("sysconfig.get_paths", lambda: {"stdlib": str(library)})
     data = PythonSource(["a"], length=64)
-    keys = {data.rows(split).key(i).split("@")[0] for split in ("train", "val") for i in range(len(data.rows(split)))}
+    keys = {
+        data.get_rows(split).get_key(i).split("@")[0]
+        for split in ("train", "val")
+        for i in range(len(data.get_rows(split)))
+    }
     assert keys == {"a/one.py", "a/two.py"}
 
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlscale.data.images.augmentation import Augment, PerSample
-from mlscale.data.order.permutation import sample_seeds
+from mlscale.data.images.augmentation import Augment, PerSampleAugment
+from mlscale.data.order.permutation import derive_sample_seeds
 from mlscale.errors import MLScaleError
 
-SEEDS = sample_seeds(np.arange(64), seed=0, epoch=0, stream="augment")
+SEEDS = derive_sample_seeds(np.arange(64), seed=0, epoch=0, stream="augment")
 
 
 def images(n: int = 64, height: int = 11, width: int = 9) -> Tensor:
@@ -86,7 +86,7 @@ def test_a_users_transform_repeats_and_leaves_the_generators_alone() -> None:
     def noise(x: Tensor) -> Tensor:
         return (x + torch.randint(0, 9, x.shape) + random.randint(0, 9) + np.random.randint(0, 9)).to(torch.uint8)
 
-    augment, x = PerSample(noise), images()
+    augment, x = PerSampleAugment(noise), images()
     torch.manual_seed(3)
     random.seed(3)
     np.random.seed(3)
@@ -103,11 +103,11 @@ def test_a_users_transform_repeats_and_leaves_the_generators_alone() -> None:
 def test_torchvisions_transforms_are_taken() -> None:
     from torchvision.transforms import v2
 
-    y = PerSample(v2.RandomResizedCrop(6, antialias=True))(images(), SEEDS)
+    y = PerSampleAugment(v2.RandomResizedCrop(6, antialias=True))(images(), SEEDS)
     assert y.shape == (64, 3, 6, 6)
     assert y.dtype == torch.uint8
 
 
 def test_a_transform_that_changes_the_dtype_is_told() -> None:
     with pytest.raises(MLScaleError, match=r"returned a tensor of torch\.float32"):
-        PerSample(lambda x: x.float())(images(), SEEDS)
+        PerSampleAugment(lambda x: x.float())(images(), SEEDS)

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from mlscale.data.images.fast_decoder import open_picture
 from mlscale.data.images.image_decoder import decode_image
 from mlscale.data.images.pil import TooLarge
-from mlscale.data.images.resample import Box, cut, middle
+from mlscale.data.images.resample import Box, decode_region, find_middle_box
 from tests import awkward
 from tests.awkward import encoded, photo
 
@@ -111,7 +111,7 @@ def test_a_part_of_a_turned_picture_is_that_of_the_upright_one(orientation: int,
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
     assert (picture.width, picture.height) == upright.size
     box = Box(8 * factor, 16 * factor, 32 * factor, 24 * factor)
-    found = cut(picture, 3, box, (32, 24)).astype(int)
+    found = decode_region(picture, 3, box, (32, 24)).astype(int)
     part = upright.crop((box.left, box.top, box.left + box.width, box.top + box.height))
     expected = np.asarray(part.resize((24, 32), Image.Resampling.BOX)).astype(int)
     assert np.abs(found - expected).mean() < (0.1 if factor == 1 else 3)
@@ -136,7 +136,7 @@ def test_a_part_is_resized_as_pil_does_it(kind: str, size: tuple[int, int], box:
         .crop((box.left, box.top, box.left + box.width, box.top + box.height))
     )
     expected = np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR)).reshape(*size, channels)
-    assert np.abs(cut(picture, channels, box, size).astype(int) - expected).max() <= 1
+    assert np.abs(decode_region(picture, channels, box, size).astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
@@ -146,9 +146,9 @@ def test_a_large_part_is_decoded_small(factor: int, odd: int) -> None:
     height, width = 64 * factor + 40 + odd, 64 * factor + 90 + odd
     content = encoded(photo(height, width, zoom=factor), "JPEG", quality=95)
     picture = open_picture(content)
-    assert picture.pixels(3, factor).shape == (-(-height // factor), -(-width // factor), 3)
+    assert picture.decode_pixels(3, factor).shape == (-(-height // factor), -(-width // factor), 3)
     box = Box(16 + odd, 24 + odd, 64 * factor, 64 * factor)
-    found = cut(picture, 3, box, (64, 64)).astype(float)
+    found = decode_region(picture, 3, box, (64, 64)).astype(float)
     part = Image.open(io.BytesIO(content)).crop((box.left, box.top, box.left + box.width, box.top + box.height))
     expected = np.asarray(part.resize((64, 64), Image.Resampling.BILINEAR)).astype(float)
     assert np.abs(found - expected).mean() < 5
@@ -166,11 +166,11 @@ def test_a_large_part_is_decoded_small(factor: int, odd: int) -> None:
     ],
 )
 def test_the_middle(height: int, width: int, size: tuple[int, int], box: tuple[int, ...]) -> None:
-    assert middle(height, width, size) == box
+    assert find_middle_box(height, width, size) == box
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_one_channel_of_any_picture(name: str) -> None:
     picture = open_picture(KINDS[name])
-    pixels = picture.pixels(1)
+    pixels = picture.decode_pixels(1)
     assert pixels.shape == (picture.height, picture.width, 1)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from mlscale.data import Augment, RandomCrop, WebDataset
 from mlscale.data.images import labelled_images as images_module
-from mlscale.data.order.batch_plan import Layout
+from mlscale.data.order.batch_plan import BatchLayout
 from mlscale.errors import MLScaleError
 from tests.unit.data.conftest import write_tar
 
@@ -53,17 +53,17 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Ranked(WebDataset):
     """One of several ranks, without a process of its own."""
 
-    layout: Layout
+    layout: BatchLayout
 
-    def _layout(self) -> Layout:
+    def _build_layout(self) -> BatchLayout:
         return self.layout
 
 
 def epoch(
-    shards: Path, augment: object, *, batch_size: int = 24, workers: int = 2, layout: Layout | None = None
+    shards: Path, augment: object, *, batch_size: int = 24, workers: int = 2, layout: BatchLayout | None = None
 ) -> list[Batch]:
     data = Ranked(shards, shards, batch_size=batch_size, image_size=64, workers=workers, augment=augment)
-    data.layout = layout or Layout(batch_size)
+    data.layout = layout or BatchLayout(batch_size)
     return list(data.train_dataloader())
 
 
@@ -87,7 +87,7 @@ def test_a_sample_is_the_same_for_any_threads_batches_and_ranks(
     for batch_size in (1, 9, 72):
         assert same(reference, by_key(epoch(shards, augment, batch_size=batch_size)))
     for world_size, accumulate in ((2, 1), (4, 1), (2, 3)):
-        layouts = [Layout(24, world_size, rank, accumulate) for rank in range(world_size)]
+        layouts = [BatchLayout(24, world_size, rank, accumulate) for rank in range(world_size)]
         parts = [by_key(epoch(shards, augment, layout=layout)) for layout in layouts]
         assert same(reference, {key: x for part in parts for key, x in part.items()})
 

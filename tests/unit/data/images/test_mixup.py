@@ -12,8 +12,8 @@ from scipy.special import betaincinv
 from torch.nn import functional as F
 
 from mlscale.data import Augment, WebDataset
-from mlscale.data.images.mixup import Mixing, symmetric_beta
-from mlscale.data.order.batch_plan import Layout
+from mlscale.data.images.mixup import Mixing, compute_beta_quantiles
+from mlscale.data.order.batch_plan import BatchLayout
 from mlscale.errors import MLScaleError
 from mlscale.tasks.classification import Classification
 from tests.unit.data.conftest import write_shards
@@ -34,7 +34,7 @@ def mixed(mixing: Mixing, epoch: int = 0, start: int = 0) -> dict[str, Any]:
 @pytest.mark.parametrize("alpha", [0.1, 0.2, 0.5, 1.0, 2.0, 8.0])
 def test_quantiles_of_beta(alpha: float) -> None:
     at = np.linspace(0, 1, 501)[:-1]
-    assert np.abs(symmetric_beta(at, alpha) - betaincinv(alpha, alpha, at)).max() < 1e-5
+    assert np.abs(compute_beta_quantiles(at, alpha) - betaincinv(alpha, alpha, at)).max() < 1e-5
 
 
 @pytest.mark.parametrize("block", [2, 4, 8, 64])
@@ -101,15 +101,15 @@ def test_shares_are_those_of_beta() -> None:
 @pytest.mark.parametrize(
     ("layout", "fix"),
     [
-        (Layout(24, 2), "augment.block=6 or data.batch_size=32"),
-        (Layout(60, 1), "augment.block=6 or data.batch_size=64"),
-        (Layout(8, 8), "data.batch_size=64"),
-        (Layout(64, 4, 0, 4), "augment.block=4 or data.batch_size=128"),
+        (BatchLayout(24, 2), "augment.block=6 or data.batch_size=32"),
+        (BatchLayout(60, 1), "augment.block=6 or data.batch_size=64"),
+        (BatchLayout(8, 8), "data.batch_size=64"),
+        (BatchLayout(64, 4, 0, 4), "augment.block=4 or data.batch_size=128"),
     ],
 )
-def test_a_block_that_does_not_fit(layout: Layout, fix: str) -> None:
+def test_a_block_that_does_not_fit(layout: BatchLayout, fix: str) -> None:
     with pytest.raises(MLScaleError, match="blocks of 8 samples do not fit") as caught:
-        Mixing(0.2, 0.0, 8).check(layout)
+        Mixing(0.2, 0.0, 8).check_blocks(layout)
     assert caught.value.where == "augment.block"
     assert f"{layout.batch_size} samples over {layout.world_size} processes" in caught.value.why
     assert caught.value.fix == fix

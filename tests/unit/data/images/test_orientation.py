@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import ImageOps
 
-from mlscale.data.images.orientation import read_orientation, upright
+from mlscale.data.images.orientation import read_orientation, rotate_upright
 from tests.awkward import photo
 
 
@@ -46,4 +46,6 @@ def test_nonsense_is_upright() -> None:
 def test_upright_is_pillows(orientation: int) -> None:
     image = photo(5, 7)
     image.getexif()[0x0112] = orientation
-    assert np.array_equal(upright(np.asarray(photo(5, 7)), orientation), np.asarray(ImageOps.exif_transpose(image)))
+    assert np.array_equal(
+        rotate_upright(np.asarray(photo(5, 7)), orientation), np.asarray(ImageOps.exif_transpose(image))
+    )

@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from mlscale.data.images.random_crop import RandomCrop
-from mlscale.data.order.permutation import sample_seeds
+from mlscale.data.order.permutation import derive_sample_seeds
 from mlscale.errors import MLScaleError
 
-SEEDS = sample_seeds(np.arange(4000), seed=0, epoch=0, stream="augment")
+SEEDS = derive_sample_seeds(np.arange(4000), seed=0, epoch=0, stream="augment")
 
 
 def test_boxes_are_those_of_torchvision_in_distribution() -> None:
     from torchvision.transforms import RandomResizedCrop
 
     crop = RandomCrop()
-    ours = np.array([crop.box(draws, 375, 500, (224, 224)) for draws in crop.draws(SEEDS)], float)
+    ours = np.array([crop.choose_box(draws, 375, 500, (224, 224)) for draws in crop.draw_numbers(SEEDS)], float)
     torch.manual_seed(0)
     image = torch.empty(3, 375, 500)
     theirs = np.array([RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(4000)], float)
@@ -32,8 +32,8 @@ def test_boxes_are_those_of_torchvision_in_distribution() -> None:
 @pytest.mark.parametrize("size", [(224, 224), (6, 10)])
 def test_boxes_lie_inside(shape: tuple[int, int], size: tuple[int, int]) -> None:
     crop = RandomCrop()
-    for draws in crop.draws(SEEDS[:500]):
-        top, left, height, width = crop.box(draws, *shape, size)
+    for draws in crop.draw_numbers(SEEDS[:500]):
+        top, left, height, width = crop.choose_box(draws, *shape, size)
         assert top >= 0
         assert left >= 0
         assert 1 <= height <= shape[0] - top
@@ -42,17 +42,17 @@ def test_boxes_lie_inside(shape: tuple[int, int], size: tuple[int, int]) -> None
 
 def test_a_box_is_a_function_of_its_seed() -> None:
     crop = RandomCrop()
-    all_at_once = crop.draws(SEEDS[:64])
+    all_at_once = crop.draw_numbers(SEEDS[:64])
     for number in (0, 5, 63):
-        assert np.array_equal(crop.draws(SEEDS[number : number + 1])[0], all_at_once[number])
-    assert crop.box(all_at_once[0], 375, 500, (224, 224)) == (133, 156, 242, 308)
-    assert crop.box(all_at_once[1], 375, 500, (224, 224)) == (28, 22, 261, 321)
+        assert np.array_equal(crop.draw_numbers(SEEDS[number : number + 1])[0], all_at_once[number])
+    assert crop.choose_box(all_at_once[0], 375, 500, (224, 224)) == (133, 156, 242, 308)
+    assert crop.choose_box(all_at_once[1], 375, 500, (224, 224)) == (28, 22, 261, 321)
 
 
 def test_about_half_are_mirrored() -> None:
-    draws = RandomCrop().draws(SEEDS)
-    assert 0.46 < np.mean([RandomCrop().mirrored(d) for d in draws]) < 0.54
-    assert not any(RandomCrop(flip=False).mirrored(d) for d in draws)
+    draws = RandomCrop().draw_numbers(SEEDS)
+    assert 0.46 < np.mean([RandomCrop().is_mirrored(d) for d in draws]) < 0.54
+    assert not any(RandomCrop(flip=False).is_mirrored(d) for d in draws)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from mlscale.data import DatasetData, ImageFolder, WebDataset
 from mlscale.data.images import labelled_images as images_module
 from mlscale.data.order.bad_samples import BadSample
-from mlscale.data.order.batch_plan import Layout
+from mlscale.data.order.batch_plan import BatchLayout
 from mlscale.errors import MLScaleError
 from tests.unit.data.conftest import picture, write_tar
 
@@ -84,9 +84,9 @@ def test_each_is_replaced_by_the_next_readable_one_of_its_batch(
 ) -> None:
     monkeypatch.setattr(images_module, "KEPT_BYTES", memory)
     data = skipping(shards, workers=workers)
-    order = data._sampling().epoch(0)
+    order = data._get_sampling().get_epoch_order(0)
     for epoch in range(2):
-        order = data._sampling().epoch(epoch)
+        order = data._get_sampling().get_epoch_order(epoch)
         for step, batch in enumerate(data.train_dataloader()):
             planned = order(step * BATCH, (step + 1) * BATCH).tolist()
             expected = [next(s for s in planned[i:] + planned if s not in BAD) for i in range(BATCH)]
@@ -94,10 +94,10 @@ def test_each_is_replaced_by_the_next_readable_one_of_its_batch(
             assert batch["weight"].tolist() == [float(s not in BAD) for s in planned]
             assert batch["y"].tolist() == [s % 2 for s in expected]
             assert torch.isfinite(batch["x"]).all()
-    found = {number(error.key) for error in data._skipped.found.values()}
-    planned = [s for e in range(2) for s in data._sampling().epoch(e)(0, N // BATCH * BATCH).tolist()]
+    found = {number(error.key) for error in data._skipped.errors.values()}
+    planned = [s for e in range(2) for s in data._get_sampling().get_epoch_order(e)(0, N // BATCH * BATCH).tolist()]
     assert found == set(BAD) & set(planned)
-    assert data._skipped.places == sum(s in BAD for s in planned)
+    assert data._skipped.replaced_count == sum(s in BAD for s in planned)
 
 
 def test_two_ranks_replace_as_one_does(shards: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_two_ranks_replace_as_one_does(shards: dict[str, Any], monkeypatch: pyte
     halves = []
     for rank in range(2):
         data = skipping(shards)
-        monkeypatch.setattr(data, "_layout", lambda rank=rank: Layout(BATCH, 2, rank))
+        monkeypatch.setattr(data, "_build_layout", lambda rank=rank: BatchLayout(BATCH, 2, rank))
         halves.append([(b["key"], b["weight"].tolist(), b["x"].clone()) for b in data.train_dataloader()])
     for (keys, weight, x), one, two in zip(whole, *halves, strict=True):
         assert keys == one[0] + two[0]

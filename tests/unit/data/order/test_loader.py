@@ -9,29 +9,29 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mlscale.data.order.batch_plan import Batch, Layout, Plan
-from mlscale.data.order.loader import EvalLoader, Progress, TrainLoader
-from mlscale.data.order.sampling import Shuffled
+from mlscale.data.order.batch_plan import Batch, BatchLayout, BatchPlan
+from mlscale.data.order.loader import EvalLoader, LoaderProgress, TrainLoader
+from mlscale.data.order.sampling import ShuffledSampling
 from mlscale.errors import MLScaleError
 
 N = 101
 LAYOUTS = [(1, 1), (2, 1), (3, 1), (8, 1), (1, 2), (2, 4), (3, 2)]
 
 
-def echo(plans: Iterable[Plan], whole: object = None) -> Iterator[Batch]:
+def echo(plans: Iterable[BatchPlan], list_global_batch: object = None) -> Iterator[Batch]:
     for plan in plans:
         weight = None if plan.weight is None else plan.weight.tolist()
         yield {"samples": plan.samples.tolist(), "at": (plan.epoch, plan.positions.tolist()), "weight": weight}
 
 
-def train(layout: Layout, progress: Progress | None = None, **kwargs: object) -> TrainLoader:
-    start = progress or Progress()
-    return TrainLoader(echo, Shuffled(N, seed=0, version="v"), layout, progress=start, **kwargs)  # type: ignore[arg-type]
+def train(layout: BatchLayout, progress: LoaderProgress | None = None, **kwargs: object) -> TrainLoader:
+    start = progress or LoaderProgress()
+    return TrainLoader(echo, ShuffledSampling(N, seed=0, version="v"), layout, progress=start, **kwargs)  # type: ignore[arg-type]
 
 
 def global_batches(world: int, accumulate: int, epochs: int = 2) -> list[set[int]]:
     """The samples of each optimizer step, over all ranks and forward passes."""
-    ranks = [train(Layout(24, world, rank, accumulate)) for rank in range(world)]
+    ranks = [train(BatchLayout(24, world, rank, accumulate)) for rank in range(world)]
     steps: list[set[int]] = []
     for _ in range(epochs):
         per_rank = [[batch["samples"] for batch in loader] for loader in ranks]
@@ -55,11 +55,11 @@ def test_training_takes_each_sample_at_most_once_an_epoch(world: int, accumulate
     assert len(steps) == 4
     assert len(counts) == 96
     assert set(counts.values()) == {1}
-    assert train(Layout(24, world, 0, accumulate)).dropped == 5
+    assert train(BatchLayout(24, world, 0, accumulate)).dropped == 5
 
 
 def test_what_is_left_out_changes() -> None:
-    loader = train(Layout(24))
+    loader = train(BatchLayout(24))
     left_out = [frozenset(range(N)) - {s for batch in loader for s in batch["samples"]} for _ in range(5)]
     assert len(set(left_out)) == 5
 
@@ -67,7 +67,7 @@ def test_what_is_left_out_changes() -> None:
 @pytest.mark.parametrize(("world", "accumulate"), LAYOUTS)
 @pytest.mark.parametrize("samples", [1, 23, 24, 25, N])
 def test_evaluation_takes_each_sample_exactly_once(world: int, accumulate: int, samples: int) -> None:
-    loaders = [EvalLoader(echo, samples, Layout(24, world, rank, accumulate)) for rank in range(world)]
+    loaders = [EvalLoader(echo, samples, BatchLayout(24, world, rank, accumulate)) for rank in range(world)]
     batches = [list(loader) for loader in loaders]
     assert {len(b) for b in batches} == {len(loaders[0])}
     every = [batch for rank in batches for batch in rank]
@@ -80,9 +80,9 @@ def test_evaluation_takes_each_sample_exactly_once(world: int, accumulate: int, 
 @pytest.mark.parametrize("stop", range(9))
 def test_going_on_from_any_batch_is_going_on_from_there(stop: int) -> None:
     """State is read while a batch is at work, as a checkpoint does, and the loader is abandoned in mid-epoch."""
-    whole = train(Layout(24))
+    whole = train(BatchLayout(24))
     expected = [batch["at"] for _ in range(3) for batch in whole]
-    loader, seen = train(Layout(24)), []
+    loader, seen = train(BatchLayout(24)), []
     iterator = iter(loader)
     for _ in range(stop):
         batch = next(iterator, None)
@@ -90,7 +90,7 @@ def test_going_on_from_any_batch_is_going_on_from_there(stop: int) -> None:
             iterator = iter(loader)
             batch = next(iterator)
         seen.append(batch["at"])
-    resumed = train(Layout(24), Progress(**loader.progress.state_dict()))
+    resumed = train(BatchLayout(24), LoaderProgress(**loader.progress.state_dict()))
     while len(seen) < len(expected):
         seen += [batch["at"] for batch in resumed]
     assert seen == expected
@@ -98,56 +98,56 @@ def test_going_on_from_any_batch_is_going_on_from_there(stop: int) -> None:
 
 def test_going_on_with_other_ranks_gives_the_same_global_batches() -> None:
     expected = global_batches(1, 1)
-    pair = [train(Layout(24, 2, rank)) for rank in range(2)]
+    pair = [train(BatchLayout(24, 2, rank)) for rank in range(2)]
     seen = []
     iterators = [iter(loader) for loader in pair]
     for _ in range(2):
         seen.append({s for iterator in iterators for s in next(iterator)["samples"]})
-    alone = train(Layout(24), Progress(**pair[0].progress.state_dict()))
+    alone = train(BatchLayout(24), LoaderProgress(**pair[0].progress.state_dict()))
     while len(seen) < len(expected):
         seen += [set(batch["samples"]) for batch in alone]
     assert seen == expected
 
 
 def test_a_limit_makes_shorter_epochs_of_other_samples() -> None:
-    loader = train(Layout(24, 1, 0, 2), limit=3)
+    loader = train(BatchLayout(24, 1, 0, 2), limit=3)
     assert len(loader) == 8
     epochs = [[batch["at"][0] for batch in loader] for _ in range(2)]
     assert epochs == [[0, 0, 0], [1, 1, 1]]
 
 
 def test_fixed_repeats_the_first_batches() -> None:
-    loader = train(Layout(24), limit=1, fixed=True)
-    assert [[b["at"] for b in loader] for _ in range(3)] == [[b["at"] for b in train(Layout(24), limit=1)]] * 3
+    loader = train(BatchLayout(24), limit=1, fixed=True)
+    assert [[b["at"] for b in loader] for _ in range(3)] == [[b["at"] for b in train(BatchLayout(24), limit=1)]] * 3
 
 
 @pytest.mark.parametrize(
     ("layout", "what", "fix"),
     [
-        (Layout(64, 3), "a batch of 64 does not divide over 3", "data.batch_size=63 or data.batch_size=66"),
-        (Layout(2, 8), "a batch of 2 does not divide over 8", "data.batch_size=8"),
-        (Layout(10, 2, 0, 2), "2 processes and 2 forward passes", "data.batch_size=8 or data.batch_size=12"),
+        (BatchLayout(64, 3), "a batch of 64 does not divide over 3", "data.batch_size=63 or data.batch_size=66"),
+        (BatchLayout(2, 8), "a batch of 2 does not divide over 8", "data.batch_size=8"),
+        (BatchLayout(10, 2, 0, 2), "2 processes and 2 forward passes", "data.batch_size=8 or data.batch_size=12"),
         (
-            Layout(128, 2),
+            BatchLayout(128, 2),
             "a batch of 128 is larger than the training data, 101",
             "data.batch_size=100, or data.last=pad",
         ),
     ],
 )
-def test_a_batch_that_cannot_be_laid_out(layout: Layout, what: str, fix: str) -> None:
+def test_a_batch_that_cannot_be_laid_out(layout: BatchLayout, what: str, fix: str) -> None:
     with pytest.raises(MLScaleError) as caught:
-        layout.check(N)
+        layout.check_batch_size(N)
     assert what in caught.value.what
     assert caught.value.fix == fix
     assert caught.value.where == "data.batch_size"
 
 
-ORDER = Shuffled(N, seed=0, version="v")
+ORDER = ShuffledSampling(N, seed=0, version="v")
 
 
 def padded(epoch: int, size: int, samples: int = N) -> list[tuple[int, int, float]]:
     """What `last=pad` is defined as: each place, its sample (from the epoch's start again past its end), its weight."""
-    order = Shuffled(samples, seed=0, version="v").epoch(epoch)(0, samples).tolist()
+    order = ShuffledSampling(samples, seed=0, version="v").get_epoch_order(epoch)(0, samples).tolist()
     places = range(-(-samples // size) * size)
     return [(place, order[place % samples], 1.0 if place < samples else 0.0) for place in places]
 
@@ -159,7 +159,7 @@ def seen(loader: TrainLoader) -> list[list[tuple[int, int, float]]]:
 
 @pytest.mark.parametrize(("world", "accumulate"), LAYOUTS)
 def test_pad_fills_the_batch_across_the_epochs_end_up_by_its_first_samples(world: int, accumulate: int) -> None:
-    ranks = [train(Layout(24, world, rank, accumulate), pad=True) for rank in range(world)]
+    ranks = [train(BatchLayout(24, world, rank, accumulate), pad=True) for rank in range(world)]
     assert [loader.dropped for loader in ranks] == [0] * world
     for epoch in range(3):
         per_rank = [seen(loader) for loader in ranks]
@@ -167,13 +167,13 @@ def test_pad_fills_the_batch_across_the_epochs_end_up_by_its_first_samples(world
         found = [row for number in range(5 * accumulate) for batches in per_rank for row in batches[number]]
         assert found == padded(epoch, 24)
         assert sum(weight for *_, weight in found) == N
-        assert [loader.progress for loader in ranks] == [Progress(epoch + 1, 0)] * world
+        assert [loader.progress for loader in ranks] == [LoaderProgress(epoch + 1, 0)] * world
 
 
 @pytest.mark.parametrize("samples", [1, 5, 23, 24, 25, 47, 48])
 def test_pad_of_data_that_fills_less_than_a_batch_goes_round_more_than_once(samples: int) -> None:
-    sampling = Shuffled(samples, seed=0, version="v")
-    loader = TrainLoader(echo, sampling, Layout(24), progress=Progress(), pad=True)
+    sampling = ShuffledSampling(samples, seed=0, version="v")
+    loader = TrainLoader(echo, sampling, BatchLayout(24), progress=LoaderProgress(), pad=True)
     for epoch in range(2):
         assert [row for batch in seen(loader) for row in batch] == padded(epoch, 24, samples)
 
@@ -181,7 +181,7 @@ def test_pad_of_data_that_fills_less_than_a_batch_goes_round_more_than_once(samp
 @pytest.mark.parametrize("stop", range(1, 11))
 def test_pad_is_resumed_from_any_batch(stop: int) -> None:
     """Before the batch that straddles the epoch's end, from it, and after it."""
-    whole, first = train(Layout(24, 1, 0, 2), pad=True), train(Layout(24, 1, 0, 2), pad=True)
+    whole, first = train(BatchLayout(24, 1, 0, 2), pad=True), train(BatchLayout(24, 1, 0, 2), pad=True)
     both = seen(whole) + seen(whole)
     assert len(both) == 20
     given = []
@@ -191,7 +191,7 @@ def test_pad_is_resumed_from_any_batch(stop: int) -> None:
             break
     state = first.progress.state_dict()
     assert state == ({"epoch": 1, "position": 0} if stop == 10 else {"epoch": 0, "position": 12 * stop})
-    resumed = train(Layout(24, 1, 0, 2), Progress(**state), pad=True)
+    resumed = train(BatchLayout(24, 1, 0, 2), LoaderProgress(**state), pad=True)
     rest = seen(resumed) + (seen(resumed) if stop < 10 else [])
     assert rest == both[stop:]
 
@@ -199,18 +199,18 @@ def test_pad_is_resumed_from_any_batch(stop: int) -> None:
 def test_a_bad_sample_of_the_batch_across_the_end_is_replaced_out_of_the_same_global_batch() -> None:
     told: list[list[int]] = []
 
-    def asking(plans: Iterable[Plan], whole: Callable[[Plan], NDArray[np.int64]]) -> Iterator[Batch]:
+    def asking(plans: Iterable[BatchPlan], list_global_batch: Callable[[BatchPlan], NDArray[np.int64]]) -> Iterator[Batch]:
         for plan in plans:
-            told.append(whole(plan).tolist())
+            told.append(list_global_batch(plan).tolist())
             yield {}
 
-    loader = TrainLoader(asking, ORDER, Layout(24, 2, 1, 2), progress=Progress(), pad=True)
+    loader = TrainLoader(asking, ORDER, BatchLayout(24, 2, 1, 2), progress=LoaderProgress(), pad=True)
     list(loader)
     places = [sample for _, sample, _ in padded(0, 24)]
     assert told == [places[number // 2 * 24 : number // 2 * 24 + 24] for number in range(10)]
 
 
 def test_without_pad_nothing_has_a_weight_and_the_rest_is_left_out() -> None:
-    loader = train(Layout(24))
+    loader = train(BatchLayout(24))
     assert [batch["weight"] for batch in loader] == [None] * 4
-    assert (loader.dropped, loader.progress) == (5, Progress(1, 0))
+    assert (loader.dropped, loader.progress) == (5, LoaderProgress(1, 0))

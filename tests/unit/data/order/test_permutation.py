@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlscale.data.order.permutation import ORDER_VERSION, Permutation, mix, sample_seeds, uniform
+from mlscale.data.order.permutation import ORDER_VERSION, Permutation, derive_sample_seeds, draw_uniform, mix_bits
 
 GOLDEN_10 = [1, 6, 0, 4, 2, 8, 3, 9, 7, 5]
 GOLDEN_BILLION = [426434997, 436314745, 553696985, 531086698]
@@ -21,13 +21,13 @@ def test_golden_values() -> None:
     assert ORDER_VERSION == 1
     assert order(10)(np.arange(10)).tolist() == GOLDEN_10
     assert order(10**9)(np.array([0, 1, 2, 10**9 - 1])).tolist() == GOLDEN_BILLION
-    assert sample_seeds(np.arange(3), seed=1, epoch=2, stream="augment").tolist() == GOLDEN_SEEDS
+    assert derive_sample_seeds(np.arange(3), seed=1, epoch=2, stream="augment").tolist() == GOLDEN_SEEDS
 
 
 def test_the_finalizer_is_splitmix64() -> None:
     """First outputs of splitmix64 from state 0, as its authors' reference code prints them."""
     states = (np.arange(1, 4, dtype=np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
-    assert [hex(word) for word in mix(states).tolist()] == [
+    assert [hex(word) for word in mix_bits(states).tolist()] == [
         "0xe220a8397b1dcdaf",
         "0x6e789e6aa1b965f4",
         "0x6c45d188009454f",
@@ -50,7 +50,7 @@ def test_spans_are_slices() -> None:
     whole = order(n)(np.arange(n))
     permutation = order(n)
     for start, stop in [(0, 64), (65_500, 65_600), (149_990, 150_000), (10, 20)]:
-        assert permutation.span(start, stop).tolist() == whole[start:stop].tolist()
+        assert permutation.compute_span(start, stop).tolist() == whole[start:stop].tolist()
 
 
 def test_every_sample_comes_equally_often_to_every_place() -> None:
@@ -65,14 +65,14 @@ def test_every_sample_comes_equally_often_to_every_place() -> None:
 def test_seeds_differ_by_place_epoch_stream_and_seed() -> None:
     base = {"seed": 0, "epoch": 0, "stream": "augment"}
     seeds = [
-        sample_seeds(np.arange(1000), **{**base, **change})  # type: ignore[arg-type]
+        derive_sample_seeds(np.arange(1000), **{**base, **change})  # type: ignore[arg-type]
         for change in ({}, {"seed": 1}, {"epoch": 1}, {"stream": "other"})
     ]
     assert len(np.unique(np.concatenate(seeds))) == 4000
 
 
 def test_uniform_numbers() -> None:
-    draws = uniform(sample_seeds(np.arange(20_000), seed=0, epoch=0, stream="x"), 2)
+    draws = draw_uniform(derive_sample_seeds(np.arange(20_000), seed=0, epoch=0, stream="x"), 2)
     assert draws.shape == (20_000, 2)
     assert draws.dtype == np.float32
     assert draws.min() >= 0

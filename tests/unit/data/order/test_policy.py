@@ -10,7 +10,7 @@ import pytest
 
 from mlscale.data import WebDataset
 from mlscale.data.order import sample_weights as weights
-from mlscale.data.order.policy import Policy, whole_shares
+from mlscale.data.order.policy import Policy, normalise_shares
 from mlscale.errors import MLScaleError
 from tests.unit.data.conftest import write_shards
 
@@ -43,7 +43,7 @@ def test_contradictions(choices: dict[str, Any], where: str, what: str) -> None:
     ],
 )
 def test_shares_are_whole_numbers(mix: dict[str, float], shares: list[int]) -> None:
-    assert whole_shares(mix, {"a": None, "b": None}).tolist() == shares
+    assert normalise_shares(mix, {"a": None, "b": None}).tolist() == shares
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_shares_are_whole_numbers(mix: dict[str, float], shares: list[int]) -> N
 )
 def test_shares_that_are_wrong(mix: dict[str, float], what: str, fix: str) -> None:
     with pytest.raises(MLScaleError) as caught:
-        whole_shares(mix, {"a": None, "b": None})
+        normalise_shares(mix, {"a": None, "b": None})
     assert what in caught.value.what
     assert caught.value.fix.startswith(fix)
 
@@ -101,7 +101,7 @@ KEYS = ["0.tar/0", "0.tar/1", "0.tar/2"]
 def test_weights_from_a_file(tmp_path: Path, text: str) -> None:
     path = tmp_path / "w.csv"
     path.write_text(text)
-    assert np.array_equal(weights.from_file(str(path), KEYS), [1, 0, 3])
+    assert np.array_equal(weights.read_weights_file(str(path), KEYS), [1, 0, 3])
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_weights_that_are_wrong(tmp_path: Path, text: str | None, what: str) -> 
     if text is not None:
         path.write_text(text)
     with pytest.raises(MLScaleError) as caught:
-        weights.from_file(str(path), KEYS)
+        weights.read_weights_file(str(path), KEYS)
     assert what in caught.value.what
     assert caught.value.where == "data.weights"
 

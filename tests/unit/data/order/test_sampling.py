@@ -11,22 +11,29 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mlscale.data.order.permutation import ORDER_VERSION, Passes, Permutation
-from mlscale.data.order.sampling import Balanced, Mixed, Sampling, Shuffled, Weighted, evenly_spread
+from mlscale.data.order.permutation import ORDER_VERSION, GroupPermutations, Permutation
+from mlscale.data.order.sampling import (
+    BalancedSampling,
+    MixedSampling,
+    Sampling,
+    ShuffledSampling,
+    WeightedSampling,
+    spread_evenly,
+)
 
 KEY: dict[str, Any] = {"seed": 0, "version": "v"}
 LABELS = np.random.RandomState(0).choice(5, 400, p=[0.6, 0.2, 0.1, 0.07, 0.03]).astype(np.int64)
 WEIGHTS = np.array([1.0, 0.5, 0.0, 2.5, 1.0, 0.25] * 10)
 
 
-def mixed(sizes: list[int], shares: list[int], length: int) -> Mixed:
-    return Mixed(np.array(sizes), np.array(shares), length, seed=0, version="v")
+def mixed(sizes: list[int], shares: list[int], length: int) -> MixedSampling:
+    return MixedSampling(np.array(sizes), np.array(shares), length, seed=0, version="v")
 
 
 POLICIES: dict[str, Sampling] = {
-    "shuffle": Shuffled(400, seed=0, version="v"),
-    "balanced": Balanced(LABELS, 400, seed=0, version="v"),
-    "weighted": Weighted(WEIGHTS, 400, seed=0, version="v"),
+    "shuffle": ShuffledSampling(400, seed=0, version="v"),
+    "balanced": BalancedSampling(LABELS, 400, seed=0, version="v"),
+    "weighted": WeightedSampling(WEIGHTS, 400, seed=0, version="v"),
     "mixed": mixed([100, 30, 270], [5, 3, 2], 400),
     "stretches": mixed([1000], [1], 400),
 }
@@ -42,15 +49,15 @@ GOLDEN_PASSES = [1, 0, 1, 791463557, 467181098]
 
 
 def epoch(sampling: Sampling, number: int = 0) -> NDArray[np.int64]:
-    return sampling.epoch(number)(0, sampling.length)
+    return sampling.get_epoch_order(number)(0, sampling.length)
 
 
 def test_golden_values() -> None:
     """If this fails the order has changed: raise ORDER_VERSION, never the values alone."""
     assert ORDER_VERSION == 1
-    first = {name: sampling.epoch(1)(0, 6).tolist() for name, sampling in POLICIES.items()}
+    first = {name: sampling.get_epoch_order(1)(0, 6).tolist() for name, sampling in POLICIES.items()}
     assert first == GOLDEN
-    passes = Passes(np.array([3, 10**9]), "golden")
+    passes = GroupPermutations(np.array([3, 10**9]), "golden")
     groups, draws = np.array([0, 0, 0, 1, 1]), np.array([0, 1, 5, 0, 10**12])
     assert passes(groups, draws).tolist() == GOLDEN_PASSES
 
@@ -78,12 +85,12 @@ def test_the_name_of_a_policy_changes_with_all_that_its_order_depends_on() -> No
     weighted = [(WEIGHTS, 400), (heavier, 400), (WEIGHTS, 401)]
     balanced = [(LABELS, 400), (other, 400), (LABELS, 401)]
     mixes = [([100, 30], [1, 2], 400), ([100, 31], [1, 2], 400), ([100, 30], [1, 3], 400), ([100, 30], [1, 2], 401)]
-    names = [Weighted(*each, **KEY).policy for each in weighted]
-    names += [Balanced(*each, **KEY).policy for each in balanced]
-    names += [*(mixed(*each).policy for each in mixes), Shuffled(400, **KEY).policy]
+    names = [WeightedSampling(*each, **KEY).policy for each in weighted]
+    names += [BalancedSampling(*each, **KEY).policy for each in balanced]
+    names += [*(mixed(*each).policy for each in mixes), ShuffledSampling(400, **KEY).policy]
     assert len(set(names)) == len(names)
     assert [name.split()[0] for name in names] == ["weighted"] * 3 + ["balanced"] * 3 + ["mix"] * 4 + ["shuffle"]
-    assert Weighted(WEIGHTS.astype(">f8"), 400, **KEY).policy == names[0]  # whatever the machine's byte order
+    assert WeightedSampling(WEIGHTS.astype(">f8"), 400, **KEY).policy == names[0]  # whatever the machine's byte order
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -91,18 +98,18 @@ def test_any_place_is_answered_alone(name: str) -> None:
     """Skipping ahead is arithmetic: a span is a slice of the whole, wherever it begins."""
     whole = epoch(POLICIES[name], 3)
     for start, stop in [(0, 1), (399, 400), (13, 29), (200, 400), (64, 128)]:
-        assert POLICIES[name].epoch(3)(start, stop).tolist() == whole[start:stop].tolist()
+        assert POLICIES[name].get_epoch_order(3)(start, stop).tolist() == whole[start:stop].tolist()
 
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_epochs_and_seeds_differ(name: str) -> None:
     assert epoch(POLICIES[name]).tolist() != epoch(POLICIES[name], 1).tolist()
     other: dict[str, Sampling] = {
-        "shuffle": Shuffled(400, seed=1, version="v"),
-        "balanced": Balanced(LABELS, 400, seed=1, version="v"),
-        "weighted": Weighted(WEIGHTS, 400, seed=1, version="v"),
-        "mixed": Mixed(np.array([100, 30, 270]), np.array([5, 3, 2]), 400, seed=1, version="v"),
-        "stretches": Mixed(np.array([1000]), np.array([1]), 400, seed=1, version="v"),
+        "shuffle": ShuffledSampling(400, seed=1, version="v"),
+        "balanced": BalancedSampling(LABELS, 400, seed=1, version="v"),
+        "weighted": WeightedSampling(WEIGHTS, 400, seed=1, version="v"),
+        "mixed": MixedSampling(np.array([100, 30, 270]), np.array([5, 3, 2]), 400, seed=1, version="v"),
+        "stretches": MixedSampling(np.array([1000]), np.array([1]), 400, seed=1, version="v"),
     }
     assert epoch(POLICIES[name]).tolist() != epoch(other[name]).tolist()
 
@@ -110,9 +117,9 @@ def test_epochs_and_seeds_differ(name: str) -> None:
 def test_what_an_order_depends_on_is_in_its_policy() -> None:
     policies = [sampling.policy for sampling in POLICIES.values()]
     policies += [
-        Balanced(LABELS, 401, **KEY).policy,
-        Balanced(np.roll(LABELS, 1), 400, **KEY).policy,
-        Weighted(WEIGHTS * np.arange(60), 400, **KEY).policy,
+        BalancedSampling(LABELS, 401, **KEY).policy,
+        BalancedSampling(np.roll(LABELS, 1), 400, **KEY).policy,
+        WeightedSampling(WEIGHTS * np.arange(60), 400, **KEY).policy,
         mixed([100, 30, 270], [5, 2, 3], 400).policy,
         mixed([100, 31, 269], [5, 3, 2], 400).policy,
     ]
@@ -122,7 +129,7 @@ def test_what_an_order_depends_on_is_in_its_policy() -> None:
 
 class TestBalanced:
     def test_batches_of_a_multiple_of_the_classes_have_exactly_as_many_of_each(self) -> None:
-        labels = LABELS[epoch(Balanced(LABELS, 390, seed=0, version="v"), 2)]
+        labels = LABELS[epoch(BalancedSampling(LABELS, 390, seed=0, version="v"), 2)]
         for start in range(0, 390, 10):
             assert sorted(labels[start : start + 10].tolist()) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
@@ -146,7 +153,7 @@ class TestBalanced:
                 assert len(set(of_class[first : first + size].tolist())) == size
 
     def test_passes_over_a_class_have_orders_of_their_own(self) -> None:
-        drawn = epoch(Balanced(np.array([0, 0, 0, 0, 1]), 4000, seed=0, version="v"))
+        drawn = epoch(BalancedSampling(np.array([0, 0, 0, 0, 1]), 4000, seed=0, version="v"))
         of_class = drawn[drawn < 4][:2000].reshape(-1, 4)
         assert len({tuple(order) for order in of_class.tolist()}) == 24
 
@@ -161,14 +168,16 @@ class TestWeighted:
     def test_rounding_is_fair(self) -> None:
         """A sample that is due a quarter of a draw an epoch comes in a quarter of the epochs."""
         weights = np.array([0.25, 0.75, 1.0, 1.0])
-        total = sum(np.bincount(epoch(Weighted(weights, 3, seed=0, version="v"), e), minlength=4) for e in range(2000))
+        total = sum(
+            np.bincount(epoch(WeightedSampling(weights, 3, seed=0, version="v"), e), minlength=4) for e in range(2000)
+        )
         assert np.abs(np.asarray(total) / 2000 - weights).max() < 0.03
 
     def test_equal_weights_give_each_once(self) -> None:
-        assert sorted(epoch(Weighted(np.full(997, 0.1), 997, seed=0, version="v")).tolist()) == list(range(997))
+        assert sorted(epoch(WeightedSampling(np.full(997, 0.1), 997, seed=0, version="v")).tolist()) == list(range(997))
 
     def test_a_last_weight_of_zero(self) -> None:
-        assert set(epoch(Weighted(np.array([1.0, 1.0, 0.0]), 300, seed=0, version="v")).tolist()) == {0, 1}
+        assert set(epoch(WeightedSampling(np.array([1.0, 1.0, 0.0]), 300, seed=0, version="v")).tolist()) == {0, 1}
 
 
 class TestMixed:
@@ -193,7 +202,7 @@ class TestMixed:
 
     @pytest.mark.parametrize("shares", [[1], [1, 1], [7, 3], [5, 3, 2], [1, 1, 1, 97], [1, 2, 3, 4, 5, 6, 7, 8]])
     def test_entries_are_spread_evenly(self, shares: list[int]) -> None:
-        pattern = evenly_spread(np.array(shares))
+        pattern = spread_evenly(np.array(shares))
         assert Counter(pattern.tolist()) == dict(enumerate(shares))
         counts = np.cumsum(np.eye(len(shares))[pattern], axis=0)
         expected = np.arange(1, len(pattern) + 1)[:, None] * np.array(shares) / sum(shares)
@@ -206,7 +215,11 @@ BILLION = 10**9
 
 @pytest.mark.parametrize(
     "sampling",
-    [Shuffled(BILLION, seed=0, version="v"), mixed([BILLION, 10**6], [7, 3], BILLION), mixed([BILLION], [1], 10**6)],
+    [
+        ShuffledSampling(BILLION, seed=0, version="v"),
+        mixed([BILLION, 10**6], [7, 3], BILLION),
+        mixed([BILLION], [1], 10**6),
+    ],
     ids=["shuffle", "mixed", "stretches"],
 )
 def test_a_billion_samples_need_neither_memory_nor_time(sampling: Sampling) -> None:
@@ -215,7 +228,7 @@ def test_a_billion_samples_need_neither_memory_nor_time(sampling: Sampling) -> N
         start = time.process_time()
         places = np.random.RandomState(0).randint(0, sampling.length - 64, 20).tolist()
         for number, place in enumerate(places):
-            span = sampling.epoch(number)(place, place + 64)
+            span = sampling.get_epoch_order(number)(place, place + 64)
             assert len(set(span.tolist())) == 64
         seconds, peak = time.process_time() - start, tracemalloc.get_traced_memory()[1]
     finally:
@@ -226,6 +239,6 @@ def test_a_billion_samples_need_neither_memory_nor_time(sampling: Sampling) -> N
 
 def test_the_end_of_a_billion_is_as_near_as_its_beginning() -> None:
     permutation = Permutation(BILLION, seed=0, epoch=0, version="v")
-    span = permutation.span(BILLION - 64, BILLION)
+    span = permutation.compute_span(BILLION - 64, BILLION)
     assert span.tolist() == permutation(np.arange(BILLION - 64, BILLION)).tolist()
     assert len(set(span.tolist())) == 64

@@ -15,10 +15,10 @@ import pytest
 
 from mlscale.data import WebDataset
 from mlscale.data.shards.index_builder import build_index
-from mlscale.data.shards.index_files import beside, in_cache, load
+from mlscale.data.shards.index_files import get_adjacent_index_path, get_cached_index_path, load_index
 from mlscale.data.shards.shard_index import Index
 from mlscale.data.shards.shard_paths import find_shards
-from mlscale.data.shards.tar_scan import Scanned, scan
+from mlscale.data.shards.tar_scan import TarContents, scan_tar
 from mlscale.errors import MLScaleError
 from tests.unit.data.conftest import write_shards, write_tar
 
@@ -30,11 +30,11 @@ def scanned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Paths of shards that were read through."""
     paths: list[str] = []
 
-    def noted(path: str, length: int) -> Scanned:
+    def noted(path: str, length: int) -> TarContents:
         paths.append(path)
-        return scan(path, length)
+        return scan_tar(path, length)
 
-    monkeypatch.setattr("mlscale.data.shards.index_builder.scan", noted)
+    monkeypatch.setattr("mlscale.data.shards.index_builder.scan_tar", noted)
     return paths
 
 
@@ -59,7 +59,7 @@ def test_an_index_beside_the_shards_travels_with_them(tmp_path: Path, cache: Pat
     for keep in ("auto", "beside"):
         again = build(tmp_path / "t", keep)
         assert same(first, again)
-        assert again.digest() == first.digest()
+        assert again.compute_data_version() == first.compute_data_version()
     assert len(scanned) == 2
     build(tmp_path / "t", "cache")
     assert len(scanned) == 4
@@ -92,7 +92,7 @@ def test_a_changed_shard_is_read_again(tmp_path: Path, keep: str, scanned: list[
     (folder / "001.tar").write_bytes((folder / "001.tar").read_bytes() + bytes(10240))
     changed = build(folder, keep)
     assert len(scanned) == 4
-    assert changed.read(0, 0) == b"a"
+    assert changed.read_member(0, 0) == b"a"
     build(folder, keep)
     assert len(scanned) == 4
 
@@ -102,7 +102,7 @@ def test_a_file_that_is_no_index_of_this_shard_is_made_anew(tmp_path: Path, dama
     folder = write_shards(tmp_path / "s", 6, shards=1)
     shard = folder / "000.tar"
     first = build(folder, "beside")
-    path = beside(str(shard))
+    path = get_adjacent_index_path(str(shard))
     content = path.read_bytes()
     saved = dict(np.load(path))
     about = json.loads(saved["about"].tobytes())
@@ -120,10 +120,10 @@ def test_a_file_that_is_no_index_of_this_shard_is_made_anew(tmp_path: Path, dama
         path.write_bytes(bad[damage])
     else:
         np.savez(path, **saved)
-    assert load(path) is None
+    assert load_index(path) is None
     assert same(build(folder, "beside"), first)
     assert len(scanned) == 2
-    assert load(path) is not None
+    assert load_index(path) is not None
 
 
 def test_many_may_build_at_once(tmp_path: Path) -> None:
@@ -139,11 +139,11 @@ def test_an_index_of_an_earlier_version_still_loads(tmp_path: Path, scanned: lis
     example = EXAMPLES / f"index-{number}"
     (tmp_path / "s" / ".mlscale-index").mkdir(parents=True)
     shutil.copyfile(example / "000.tar", tmp_path / "s" / "000.tar")
-    shutil.copyfile(example / "000.tar.npz", beside(str(tmp_path / "s" / "000.tar")))
+    shutil.copyfile(example / "000.tar.npz", get_adjacent_index_path(str(tmp_path / "s" / "000.tar")))
     found = build(tmp_path / "s")
     assert scanned == []
     assert (found.keys, found.extensions) == (("cat/0", "dog/1"), ("cls", "txt"))
-    assert [found.read(0, 1), found.read(1, 0)] == [b"a cat", b"1"]
+    assert [found.read_member(0, 1), found.read_member(1, 0)] == [b"a cat", b"1"]
     assert (found.digests is not None) is (number == 2)
     about = json.loads(np.load(example / "000.tar.npz")["about"].tobytes())
     assert about == json.loads(example.with_suffix(".json").read_text())
@@ -152,8 +152,8 @@ def test_an_index_of_an_earlier_version_still_loads(tmp_path: Path, scanned: lis
 def test_the_cache_knows_a_shard_by_its_real_path(tmp_path: Path) -> None:
     folder = write_shards(tmp_path / "s", 6)
     (tmp_path / "link").symlink_to(folder)
-    assert in_cache(str(tmp_path / "link" / "000.tar")) == in_cache(str(folder / "000.tar"))
-    assert in_cache(str(folder / "000.tar")) != in_cache(str(folder / "001.tar"))
+    assert get_cached_index_path(str(tmp_path / "link" / "000.tar")) == get_cached_index_path(str(folder / "000.tar"))
+    assert get_cached_index_path(str(folder / "000.tar")) != get_cached_index_path(str(folder / "001.tar"))
 
 
 @pytest.mark.parametrize("words", [{"index": "besides"}, {"incomplete": "leave"}])
@@ -202,7 +202,7 @@ def test_an_index_of_a_part_of_a_shard_is_not_used(tmp_path: Path, scanned: list
     folder = write_shards(tmp_path / "s", 40, shards=1, size=(64, 64))
     shard = str(folder / "000.tar")
     whole = build(folder, "beside")
-    path = beside(shard)
+    path = get_adjacent_index_path(shard)
     saved = dict(np.load(path))
     about = json.loads(saved["about"].tobytes())
     about |= {"samples": 6, "format": "mlscale/index/1"}
@@ -211,9 +211,9 @@ def test_an_index_of_a_part_of_a_shard_is_not_used(tmp_path: Path, scanned: list
     arrays = {name: saved[name][:6] for name in ("offsets", "sizes")}
     keys = np.frombuffer("\0".join(whole.keys[:6]).encode(), np.uint8)
     np.savez(path, about=np.frombuffer(json.dumps(about).encode(), np.uint8), keys=keys, **arrays)
-    saved_index = load(path)
+    saved_index = load_index(path)
     assert saved_index is not None
-    assert not saved_index.is_of(shard, os.stat(shard))
+    assert not saved_index.is_current(shard, os.stat(shard))
     assert same(build(folder, "beside"), whole)
 
 

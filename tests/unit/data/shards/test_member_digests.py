@@ -11,7 +11,7 @@ import pytest
 from mlscale.data import WebDataset
 from mlscale.data.order.bad_samples import BadSample
 from mlscale.data.shards.index_builder import build_index
-from mlscale.data.shards.index_files import beside, in_cache, load
+from mlscale.data.shards.index_files import get_adjacent_index_path, get_cached_index_path, load_index
 from mlscale.data.shards.member_digests import record_digests
 from mlscale.data.shards.shard_index import CorruptMemberError, Index
 from mlscale.data.shards.shard_paths import find_shards
@@ -38,14 +38,16 @@ def flip(path: Path, place: int) -> None:
 @pytest.mark.parametrize("keep", ["auto", "cache", "beside"])
 def test_they_are_recorded_where_indexes_are_kept(tmp_path: Path, keep: str) -> None:
     folder = write_shards(tmp_path / "s", 6)
-    version = index(folder, keep).digest()
+    version = index(folder, keep).compute_data_version()
     assert index(folder, keep).digests is None
     assert record(folder, keep) == "digests of 2 shards recorded"
     assert record(folder, keep) == "digests of 2 shards compared"
     found = index(folder, keep)
     assert found.digests is not None
-    assert found.digest() == version  # or every unfinished run would be reshuffled
-    saved = load((beside if keep == "beside" else in_cache)(str(folder / "000.tar")))
+    assert found.compute_data_version() == version  # or every unfinished run would be reshuffled
+    saved = load_index(
+        (get_adjacent_index_path if keep == "beside" else get_cached_index_path)(str(folder / "000.tar"))
+    )
     assert saved is not None
     assert saved.about["digest"] == "crc32"
 
@@ -64,10 +66,10 @@ def test_what_is_read_is_compared(tmp_path: Path) -> None:
             for other in np.ndindex(4, 2):
                 if other == (sample, column):
                     with pytest.raises(CorruptMemberError, match=f"sample 000.tar/0000{sample} is corrupt"):
-                        found.read(*other)
+                        found.read_member(*other)
                 else:
-                    assert found.read(*other) == places.read(*other)
-            index(copy, verify=False).read(sample, column)
+                    assert found.read_member(*other) == places.read_member(*other)
+            index(copy, verify=False).read_member(sample, column)
             with pytest.raises(MLScaleError, match=r"1 member of .* not as they were") as caught:
                 record(copy, "beside")
             assert caught.value.why == f"0000{sample}.{found.extensions[column]}"
@@ -90,7 +92,7 @@ def test_a_corrupt_image_is_a_bad_sample_and_a_corrupt_label_ends_the_run(tmp_pa
     flip(folder / "000.tar", int(places.offsets[5, 0]))
     with pytest.raises(MLScaleError, match=r"the \.cls member of sample 000\.tar/00005 is corrupt"):
         WebDataset(folder, folder, batch_size=4, image_size=8, on_bad_sample="skip").facts()
-    items = open_inputs(str(folder), member=None, key=None, columns=()).read(range(8))
+    items = open_inputs(str(folder), member=None, key=None, columns=()).read_items(range(8))
     assert [bool(item.error) for item in items] == [number == 3 for number in range(8)]
 
 
@@ -124,7 +126,7 @@ def test_an_index_that_comes_after_its_shard_is_used(tmp_path: Path) -> None:
     assert index(tmp_path / "t").digests is None
     shutil.copytree(folder / ".mlscale-index", tmp_path / "t/.mlscale-index")
     with pytest.raises(CorruptMemberError, match=r"sample 000\.tar/00002 is corrupt"):
-        index(tmp_path / "t").read(2, 1)
+        index(tmp_path / "t").read_member(2, 1)
 
 
 def test_the_data_module_records_all_splits(tmp_path: Path) -> None:

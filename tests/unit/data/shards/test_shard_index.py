@@ -13,8 +13,8 @@ import pytest
 from mlscale.data.shards.index_builder import build_index
 from mlscale.data.shards.shard_index import Index
 from mlscale.data.shards.shard_paths import Shard, find_shards
-from mlscale.data.shards.system_files import Skipped
-from mlscale.data.shards.tar_scan import AGAIN, scan
+from mlscale.data.shards.system_files import SkippedFiles
+from mlscale.data.shards.tar_scan import AGAIN, scan_tar
 from mlscale.errors import MLScaleError, Problems
 from tests.unit.data.conftest import picture, write_shards, write_tar
 
@@ -35,10 +35,10 @@ def test_members_are_found_and_grouped_as_webdataset_does(tmp_path: Path) -> Non
     found = index(write_tar(tmp_path / "0.tar", members))
     assert found.keys == ("d/a", "d/b")
     assert found.extensions == ("cls", "jpg", "seg.png")
-    assert found.place(1) == "0.tar/d/b"
-    assert [found.read(0, column) for column in range(3)] == [b"1", b"image", b"mask"]
+    assert found.get_sample_name(1) == "0.tar/d/b"
+    assert [found.read_member(0, column) for column in range(3)] == [b"1", b"image", b"mask"]
     assert (found.offsets[1] < 0).tolist() == [False, True, True]
-    assert found.read_all(0) == [b"1", b"2"]
+    assert found.read_column(0) == [b"1", b"2"]
 
 
 def test_members_of_a_sample_need_not_be_neighbours(tmp_path: Path) -> None:
@@ -53,8 +53,8 @@ def test_members_of_a_sample_need_not_be_neighbours(tmp_path: Path) -> None:
     ]
     found = index(write_tar(tmp_path / "0.tar", members))
     assert found.keys == ("./b", "./a", "./c")
-    assert found.read_all(0) == [b"1", b"0", b"2"]
-    assert found.read_all(1) == [b"B", b"A", b"C"]
+    assert found.read_column(0) == [b"1", b"0", b"2"]
+    assert found.read_column(1) == [b"B", b"A", b"C"]
 
 
 def test_keys_that_come_again_are_samples_of_their_own_and_reported(
@@ -67,11 +67,11 @@ def test_keys_that_come_again_are_samples_of_their_own_and_reported(
         monkeypatch.setattr("mlscale.data.shards.system_files._reported", set())
         found = index(path)
         assert found.keys == ("a", "b", "a", "b")
-        assert found.read_all(0) == [b"0", b"1", b"2", b"3"]
-        assert found.read_all(1) == [b"A", b"B", b"C", b"D"]
+        assert found.read_column(0) == [b"0", b"1", b"2", b"3"]
+        assert found.read_column(1) == [b"A", b"B", b"C", b"D"]
         assert f"{AGAIN}: 2, the first: 0.tar/a\n" in capsys.readouterr().err
     os.utime(path, (1, 1))  # while it is read
-    assert found.read(2, 1) == b"C"
+    assert found.read_member(2, 1) == b"C"
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ def test_keys_that_come_again_are_samples_of_their_own_and_reported(
 )
 def test_keys_that_come_again_are_counted(tmp_path: Path, names: str, number: int) -> None:
     path = write_tar(tmp_path / "x.tar", [(name, b"0") for name in names.split()])
-    found = scan(str(path), path.stat().st_size).skipped
-    assert found == ({AGAIN: Skipped(number, "a")} if number else {})
+    found = scan_tar(str(path), path.stat().st_size).skipped
+    assert found == ({AGAIN: SkippedFiles(number, "a")} if number else {})
 
 
 @pytest.mark.parametrize("names", ["a.jpg a.cls a.jpg a.cls", "a.cls a.cls", "b.jpg a.jpg a.cls a.JPG", "a.x.y a.x.y"])
@@ -102,8 +102,8 @@ def test_shards_with_different_members_are_joined(tmp_path: Path) -> None:
     write_tar(tmp_path / "1.tar", [("b.cls", b"1"), ("b.png", b"p")])
     found = index(tmp_path)
     assert found.extensions == ("cls", "jpg", "png")
-    assert found.read_all(0) == [b"0", b"1"]
-    assert found.read(1, 2) == b"p"
+    assert found.read_column(0) == [b"0", b"1"]
+    assert found.read_member(1, 2) == b"p"
 
 
 def test_the_second_time_it_comes_from_the_cache(tmp_path: Path, cache: Path) -> None:
@@ -126,14 +126,14 @@ def test_without_a_cache_it_works_all_the_same(tmp_path: Path, monkeypatch: pyte
 
 def test_the_version_follows_the_content_alone(tmp_path: Path) -> None:
     folder = write_shards(tmp_path / "s", 12)
-    version = index(folder).digest()
+    version = index(folder).compute_data_version()
     shutil.copytree(folder, tmp_path / "elsewhere" / "t")
     os.utime(tmp_path / "elsewhere" / "t" / "000.tar", (1, 1))
-    assert index(tmp_path / "elsewhere" / "t").digest() == version
+    assert index(tmp_path / "elsewhere" / "t").compute_data_version() == version
     content = bytearray((folder / "001.tar").read_bytes())
     content[600] ^= 1
     (folder / "001.tar").write_bytes(content)
-    assert index(folder).digest() != version
+    assert index(folder).compute_data_version() != version
 
 
 @pytest.mark.parametrize(
@@ -172,11 +172,11 @@ def test_a_shard_that_shrinks_while_it_is_used(tmp_path: Path) -> None:
     found = index(path)
     os.truncate(path, 1000)
     with pytest.raises(MLScaleError, match="was changed or replaced") as caught:
-        found.read(1, 0)
+        found.read_member(1, 0)
     assert "2" in caught.value.why
     path.unlink()
     with pytest.raises(MLScaleError, match="cannot be opened"):
-        found.read(0, 0)
+        found.read_member(0, 0)
 
 
 def test_a_shard_that_is_replaced_while_it_is_used(tmp_path: Path) -> None:
@@ -184,13 +184,13 @@ def test_a_shard_that_is_replaced_while_it_is_used(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "x.tar", [("a.jpg", b"A"), ("a.cls", b"0"), ("b.jpg", b"B"), ("b.cls", b"1")])
     for other in ("replaced", "written over"):
         found = index(path)
-        was = found.read(1, 1)
+        was = found.read_member(1, 1)
         new = write_tar(tmp_path / "new", [("a.jpg", was), ("a.cls", b"1"), ("b.jpg", b"x"), ("b.cls", b"0")])
         if other == "replaced":
             os.replace(new, path)
         else:
             path.write_bytes(new.read_bytes().replace(b"x", b"y"))
-        for read in (lambda: found.read(1, 1), lambda: found.read_all(0)):  # noqa: B023
+        for read in (lambda: found.read_member(1, 1), lambda: found.read_column(0)):  # noqa: B023
             with pytest.raises(MLScaleError, match="was changed or replaced after it was indexed"):
                 read()
 
@@ -201,10 +201,10 @@ def test_a_shard_that_is_touched_or_replaced_by_a_copy_is_read_on(
     path = write_tar(tmp_path / "x.tar", [("a.jpg", b"A"), ("a.cls", b"0")])
     found = index(path)
     os.utime(path, (1, 1))
-    assert found.read(0, 1) == b"A"
+    assert found.read_member(0, 1) == b"A"
     shutil.copyfile(path, tmp_path / "copy")
     os.replace(tmp_path / "copy", path)
-    assert [found.read(0, 1), found.read(0, 0)] == [b"A", b"0"]
+    assert [found.read_member(0, 1), found.read_member(0, 0)] == [b"A", b"0"]
     assert capsys.readouterr().err.count("was touched or replaced while read") == 1
 
 
@@ -240,7 +240,7 @@ def test_the_command_that_the_message_names_repairs_the_shard(tmp_path: Path, da
     for sample, key in enumerate(found.keys):
         for column in np.flatnonzero(found.offsets[sample] >= 0).tolist():
             size = 900 if "9" not in key else 100_000
-            assert len(found.read(sample, column)) == size
+            assert len(found.read_member(sample, column)) == size
 
 
 def test_the_cache_is_by_file_and_not_by_name(tmp_path: Path) -> None:

@@ -16,14 +16,14 @@ import pytest
 from mlscale.data.shards import tar_scan
 from mlscale.data.shards.secure_webdataset import TarWriter
 from mlscale.data.shards.system_files import KIND
-from mlscale.data.shards.tar_scan import LostSamplesError, Scanned, scan
+from mlscale.data.shards.tar_scan import LostSamplesError, TarContents, scan_tar
 
 LONG = "folder/" * 20 + "a"
 BLOCK = 512
 
 
-def scanned(path: Path) -> Scanned:
-    return scan(str(path), path.stat().st_size)
+def scanned(path: Path) -> TarContents:
+    return scan_tar(str(path), path.stat().st_size)
 
 
 def contents(path: Path) -> dict[str, dict[str, bytes]]:

@@ -224,11 +224,11 @@ def test_incomplete_samples_are_left_out_and_counted(tmp_path: Path, capsys: pyt
     told = "skipped incomplete samples: 2 of 8 (without .png: 1, without .cls: 1), the first: some.tar/3"
     assert f"data      data.train: {told}" in capsys.readouterr().err
     assert some.facts().class_counts == (4, 2)
-    assert [some.decoded("train").source.key(sample) for sample in range(6)] == [
+    assert [some.get_decoded_split("train").source.get_key(sample) for sample in range(6)] == [
         f"some.tar/{i}" for i in (0, 1, 2, 4, 6, 7)
     ]
-    assert some.members("train", "cls") == [b"0", b"1", b"0", b"0", b"0", b"1"]
-    assert np.array_equal(some.decoded("train").sample(3), whole.decoded("train").sample(4))
+    assert some.read_members("train", "cls") == [b"0", b"1", b"0", b"0", b"0", b"1"]
+    assert np.array_equal(some.get_decoded_split("train").get_sample(3), whole.get_decoded_split("train").get_sample(4))
     none = write_tar(tmp_path / "none.tar", [("0.png", picture(0)), ("1.cls", b"0")])
     with pytest.raises(MLScaleError, match=r"2 of 2 samples have no \.png and \.cls member"):
         WebDataset(none, tmp_path / "v", incomplete="skip").facts()

@@ -13,7 +13,7 @@ import pytest
 
 from mlscale.data import BreastCancer, Diabetes, TableFiles
 from mlscale.data.tables import table_files
-from mlscale.data.tables.columns import Table
+from mlscale.data.tables.columns import DataTable
 from mlscale.data.tables.table_files import read_table
 from mlscale.errors import Exit, MLScaleError, Problems
 
@@ -27,8 +27,8 @@ def csv(folder: Path, text: str = GOOD, name: str = "a.csv") -> str:
 
 
 def rows(data: TableFiles, split: str) -> tuple[Any, Any]:
-    given = data.rows(split)
-    return given.take(np.arange(len(given)))
+    given = data.get_rows(split)
+    return given.take_samples(np.arange(len(given)))
 
 
 def test_numbers_categories_and_a_class(tmp_path: Path) -> None:
@@ -77,8 +77,10 @@ def test_numbers_that_name_categories_are_the_same_however_they_are_written(tmp_
     data = TableFiles(csv(tmp_path, text), "y", val=csv(tmp_path, text, "b.csv"), categorical=["zip"])
     data.facts()
     assert data.features is not None
-    table = Table({"zip": ["1234", "0777", None, "x"]}, ["a", "b", "c", "d"])  # as `mlscale predict` reads a CSV file
-    assert data.features.encode(table, where="input").x.tolist() == [[0, 1, 0], [0, 0, 1], [1, 0, 0], [0, 0, 0]]
+    table = DataTable(
+        {"zip": ["1234", "0777", None, "x"]}, ["a", "b", "c", "d"]
+    )  # as `mlscale predict` reads a CSV file
+    assert data.features.encode_table(table, where="input").x.tolist() == [[0, 1, 0], [0, 0, 1], [1, 0, 0], [0, 0, 0]]
 
 
 def test_numbers_to_predict(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mlscale.data import TextFiles
-from mlscale.data.text.documents import Document, hold_out, text_files
-from mlscale.data.text.text_blocks import Blocks
+from mlscale.data.text.documents import Document, hold_out_documents, read_text_files
+from mlscale.data.text.text_blocks import TextBlocks
 from mlscale.errors import MLScaleError
 
 
@@ -25,7 +25,7 @@ def test_folders_globs_and_paths(tmp_path: Path) -> None:
     write(tmp_path, a="one", b="two")
     write(tmp_path / "deep", c="three")
     (tmp_path / "d.md").write_text("four")
-    found = text_files([str(tmp_path), str(tmp_path / "*.md")], where="data.train")
+    found = read_text_files([str(tmp_path), str(tmp_path / "*.md")], where="data.train")
     assert [document.name for document in found] == ["a.txt", "b.txt", "d.md", "deep/c.txt"]
     assert found[3].text == b"three"
 
@@ -37,40 +37,40 @@ def test_what_is_no_text_is_told(tmp_path: Path, pattern: str, why: str) -> None
     (tmp_path / "empty").mkdir()
     (tmp_path / "binary.txt").write_bytes(b"a\0b")
     with pytest.raises(MLScaleError) as caught:
-        text_files(str(tmp_path / pattern), where="data.train")
+        read_text_files(str(tmp_path / pattern), where="data.train")
     assert why in caught.value.why
     assert caught.value.where == "data.train"
 
 
 def test_documents_are_held_out_whole() -> None:
     documents = [Document(str(i), bytes([65 + i]) * 100) for i in range(20)]
-    train, val = hold_out(documents, 0.2, where="data.val_fraction")
+    train, val = hold_out_documents(documents, 0.2, where="data.val_fraction")
     assert len(val) == 4
     assert sorted(train + val) == sorted(documents)
-    assert hold_out(documents[::-1], 0.2, where="data.val_fraction")[1] == val[::-1]
+    assert hold_out_documents(documents[::-1], 0.2, where="data.val_fraction")[1] == val[::-1]
 
 
 def test_of_two_unlike_documents_the_smaller_is_held_out() -> None:
     long, short = Document("long", b"x" * 900), Document("short", b"y" * 300)
-    assert hold_out([long, short], 0.1, where="") == ([long], [short])
+    assert hold_out_documents([long, short], 0.1, where="") == ([long], [short])
 
 
 def test_of_one_document_the_end_is_held_out() -> None:
-    (train,), (val,) = hold_out([Document("a", b"0123456789")], 0.2, where="")
+    (train,), (val,) = hold_out_documents([Document("a", b"0123456789")], 0.2, where="")
     assert (train.text, val.text) == (b"01234567", b"89")
 
 
 def test_blocks_say_every_next_byte_once() -> None:
-    blocks = Blocks([Document("a", b"abcdefg"), Document("b", b"hij")], length=4, stride=4)
-    x, y = blocks.take(np.arange(len(blocks)))
+    blocks = TextBlocks([Document("a", b"abcdefg"), Document("b", b"hij")], length=4, stride=4)
+    x, y = blocks.take_samples(np.arange(len(blocks)))
     assert bytes(x.flatten().tolist()) == b"abcdefg\0"
     assert bytes(y.flatten().tolist()) == b"bcdefg\0h"
-    assert [blocks.key(i) for i in range(len(blocks))] == ["a@0", "a@4"]
+    assert [blocks.get_key(i) for i in range(len(blocks))] == ["a@0", "a@4"]
 
 
 def test_a_batch_of_one_has_arrays_of_its_own() -> None:
     """As rows of a table do: an augmentation in place of x leaves y as it is."""
-    x, y = Blocks([Document("a", b"abcdefg")], length=4, stride=4).take(np.arange(1))
+    x, y = TextBlocks([Document("a", b"abcdefg")], length=4, stride=4).take_samples(np.arange(1))
     assert not np.shares_memory(x, y)
 
 

@@ -40,7 +40,7 @@ def test_labels_that_are_numbers_from_0_are_those_of_the_classes(tmp_path: Path)
     path = write(tmp_path / "a.jsonl", [(f"text {i}", i % 12) for i in range(48)])
     data = TextTable(str(path), val=str(path), length=8)
     assert (data.facts().num_classes, data.facts().class_names) == (12, None)
-    assert data.rows("val").take(np.arange(24))[1].tolist() == [*range(12)] * 2
+    assert data.get_rows("val").take_samples(np.arange(24))[1].tolist() == [*range(12)] * 2
 
 
 def test_labels_are_written_alike_in_every_split(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_labels_are_written_alike_in_every_split(tmp_path: Path) -> None:
     train.write_text("text,label\na,01\nb,x\n")
     val.write_text("text,label\n007,01\n")
     data = TextTable(str(train), val=str(val), length=4)
-    x, y = data.rows("val").take(np.arange(1))
+    x, y = data.get_rows("val").take_samples(np.arange(1))
     assert np.array_equal(x, as_tokens(["007"], 4))
     assert y.tolist() == [0]
 
@@ -56,7 +56,10 @@ def test_labels_are_written_alike_in_every_split(tmp_path: Path) -> None:
 def test_equal_texts_stay_on_one_side(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [(f"text {i % 25}", i % 2) for i in range(100)])
     data = TextTable(str(path), length=8)
-    sides = [{row.tobytes() for row in data.rows(s).take(np.arange(len(data.rows(s))))[0]} for s in ("train", "val")]
+    sides = [
+        {row.tobytes() for row in data.get_rows(s).take_samples(np.arange(len(data.get_rows(s))))[0]}
+        for s in ("train", "val")
+    ]
     assert sides[1]
     assert not sides[0] & sides[1]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.serve.http.access import Access, check_exposure, checked_key
+from mlscale.serve.http.access import Access, check_exposure, encode_key
 from mlscale.serve.http.request_error import Refused
 from tests.contract.commands import environment, mlscale
 from tests.serving import RAW, STORED, Server, pixels, serving
@@ -151,17 +151,17 @@ def test_other_machines_need_key_and_tls_or_a_proxy() -> None:
 @pytest.mark.parametrize("key", ["short", "ä" * 20, "with a space in it", "with\r\na line of its own"])
 def test_keys_that_can_not_be_sent(key: str) -> None:
     with pytest.raises(MLScaleError, match="api_key"):
-        checked_key(key)
+        encode_key(key)
 
 
 def test_names_of_a_host() -> None:
     access = Access(hosts=frozenset({"models.example"}))
     for host in (b"models.example", b"MODELS.example.:80", b"a.localhost", b"[fe80::1%25eth0]:80", b"[::1]", b""):
-        access.check(b"GET", {b"host": host})
+        access.check_request(b"GET", {b"host": host})
     for host in (b"models.example.evil", b"xmodels.example", b"*", b"[models.example", b"localhost@x", b"x#localhost"):
         with pytest.raises(Refused):
-            access.check(b"GET", {b"host": host})
-    Access(hosts=frozenset({"*"})).check(b"GET", {b"host": b"anything"})
+            access.check_request(b"GET", {b"host": host})
+    Access(hosts=frozenset({"*"})).check_request(b"GET", {b"host": b"anything"})
 
 
 @pytest.fixture(scope="module")

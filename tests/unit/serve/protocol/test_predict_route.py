@@ -13,13 +13,13 @@ import simplejpeg
 from PIL import Image
 
 from mlscale.data.images.fast_decoder import open_picture
-from mlscale.data.images.resample import cut, middle
+from mlscale.data.images.resample import decode_region, find_middle_box
 from mlscale.events.store import EventStore
 from mlscale.export.servable import Port, Servable, load
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.protocol import image_input as images
 from mlscale.serve.protocol import predict_route as predict
-from mlscale.serve.served_model import Model, Outputs
+from mlscale.serve.served_model import Outputs, ServedModel
 from tests.serving import RAW, STORED, Server, pixels
 
 SERVABLE = load(STORED)
@@ -129,7 +129,7 @@ def test_an_image_of_many_pixels_is_no_load_of_the_server(server: Server, kind: 
 
 def model_of(
     channels: str | None, resize: Any, shape: tuple[int, ...], dtype: str = "uint8", max_pixels: int | None = None
-) -> Model:
+) -> ServedModel:
     """A model whose servable takes such images; it computes nothing."""
     preprocessing = {
         "channels": channels,
@@ -145,7 +145,7 @@ def model_of(
         (),
         SERVABLE.engine,
     )
-    return Model(servable, "m", "m:v1", 0.0, 0.0, 8)
+    return ServedModel(servable, "m", "m:v1", 0.0, 0.0, 8)
 
 
 def photograph(height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -165,10 +165,12 @@ def test_images_come_to_size_as_in_training(size: tuple[int, int], kind: str, ch
     colours = {"colorspace": "GRAY", "colorsubsampling": "Gray"} if count == 1 else {}
     content = simplejpeg.encode_jpeg(picture, 95, **colours) if kind == "image/jpeg" else _png(picture)
     model = model_of(channels, {"short_side": 32, "crop": "centre"}, (count, 32, 32))
-    found = images.pixels(model, content, kind.encode())
+    found = images.decode_image_sample(model, content, kind.encode())
     assert (found.dtype, found.shape) == (np.dtype(np.uint8), (1, count, 32, 32))
     opened = open_picture(content)
-    expected = cut(opened, count, middle(opened.height, opened.width, (32, 32)), (32, 32)).transpose(2, 0, 1)[None]
+    expected = decode_region(opened, count, find_middle_box(opened.height, opened.width, (32, 32)), (32, 32)).transpose(
+        2, 0, 1
+    )[None]
     assert np.array_equal(found, expected)
 
 
@@ -182,7 +184,7 @@ def test_what_is_no_image_for_this_model() -> None:
     content = _png(photograph(32, 32))
     for model in (model_of(None, None, (5,)), model_of("RGB", None, (3, 32, 32), "float32")):
         with pytest.raises(Refused, match="takes no image files") as raised:
-            images.pixels(model, content, b"image/png")
+            images.decode_image_sample(model, content, b"image/png")
         assert raised.value.status == 415
     png, jpeg = bytearray(_png(photograph(9, 9))), bytearray(simplejpeg.encode_jpeg(photograph(9, 9)))
     png[16:24] = (9000).to_bytes(4, "big") * 2
@@ -192,7 +194,7 @@ def test_what_is_no_image_for_this_model() -> None:
     model = model_of("RGB", None, (3, 32, 32), max_pixels=64_000_000)
     for kind, sent in ((b"image/png", png), (b"image/jpeg", jpeg)):
         with pytest.raises(Refused, match="9000×9000 pixels are more than 64,000,000, the limit"):
-            images.pixels(model, bytes(sent), kind)
+            images.decode_image_sample(model, bytes(sent), kind)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +221,7 @@ def test_labels_come_by_number_and_by_name_also_unknown_ones(server: Server) -> 
     given = [{"id": "n", "label": 3}, {"id": "s", "label": "3"}, {"id": "new", "label": "a class nobody knew"}]
     assert server.ask("/labels", given).json == {"accepted": 3}
     assert server.ask("/labels", {"id": "one", "label": "4"}).json == {"accepted": 1}
-    kept = events_of(server).labels("digits")
+    kept = events_of(server).read_labels_by_id("digits")
     assert [kept[id_] for id_ in ("n", "s", "new", "one")] == ["3", "3", "a class nobody knew", "4"]
 
 
@@ -249,10 +251,10 @@ def test_what_is_no_number_is_not_sent_as_json() -> None:
     finite = np.array([True, False])
     outputs = Outputs(probabilities, probabilities, said.classes, said.labels, finite)
     model = model_of("grey", None, (1, 8, 8))
-    asked = predict.Asked(pixels(2), (), "")
+    asked = predict.PredictRequest(pixels(2), (), "")
     with pytest.raises(Refused, match="no finite numbers"):
-        predict.answer(model, asked, ["a", "b"], outputs)
-    assert predict.answer(model, asked, ["a"], outputs[0:1])[1] == b"application/json"
+        predict.encode_predict_response(model, asked, ["a", "b"], outputs)
+    assert predict.encode_predict_response(model, asked, ["a"], outputs[0:1])[1] == b"application/json"
 
 
 def test_the_page(server: Server) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlscale.export.servable import load, softmax
+from mlscale.export.servable import compute_softmax, load
 from tests.serving import STORED, Reply, Server, ask, pixels
 
 INFER = "/v2/models/digits/infer"
@@ -75,7 +75,7 @@ def test_json_in_json_out(server: Server) -> None:
     logits, probabilities, label = document["outputs"]
     assert [output["shape"] for output in document["outputs"]] == [[2, 10], [2, 10], [2]]
     np.testing.assert_allclose(logits["data"], LOGITS.ravel(), rtol=1e-5)
-    np.testing.assert_allclose(probabilities["data"], softmax(LOGITS).ravel(), rtol=1e-5)
+    np.testing.assert_allclose(probabilities["data"], compute_softmax(LOGITS).ravel(), rtol=1e-5)
     assert label["data"] == [str(number) for number in LOGITS.argmax(-1)]
     nested = {**ENTRY, "data": RAW2.tolist()}
     assert server.ask(INFER, {"id": "q", "inputs": [nested]}).json == document
@@ -94,7 +94,9 @@ def test_binary_in_binary_out(server: Server) -> None:
     found = tensors(binary(server, document, RAW2.tobytes()))
     np.testing.assert_allclose(found["logits"], LOGITS, rtol=1e-5)
     document = {"inputs": [ENTRY], "outputs": [{"name": "probabilities", "parameters": {"binary_data": True}}]}
-    np.testing.assert_allclose(tensors(server.ask(INFER, document))["probabilities"], softmax(LOGITS), rtol=1e-5)
+    np.testing.assert_allclose(
+        tensors(server.ask(INFER, document))["probabilities"], compute_softmax(LOGITS), rtol=1e-5
+    )
 
 
 def test_a_raw_body(server: Server) -> None:
@@ -107,7 +109,7 @@ def test_classification(server: Server) -> None:
     wanted = [{"name": "probabilities", "parameters": {"classification": 2}}]
     (output,) = server.ask(INFER, {"inputs": [ENTRY], "outputs": wanted}).json["outputs"]
     assert (output["datatype"], output["shape"]) == ("BYTES", [2, 2])
-    probabilities = softmax(LOGITS)
+    probabilities = compute_softmax(LOGITS)
     order = np.argsort(-probabilities, -1)[:, :2]
     expected = [f"{probabilities[n, k]:f}:{k}:{k}" for n in range(2) for k in order[n]]
     assert output["data"] == expected

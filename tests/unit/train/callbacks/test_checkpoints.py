@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from mlscale.errors import MLScaleError
-from mlscale.runs.checkpoint_files import Record, stored
+from mlscale.runs.checkpoint_files import CheckpointRecord, list_checkpoint_files
 from mlscale.train.callbacks.checkpoints import Checkpoints
 from mlscale.train.checkpoint import step_boundary as boundary
 from mlscale.train.checkpoint.exact_resume import ExactResume
@@ -28,7 +28,9 @@ class Worse(pl.Callback):
         pl_module.log("score", -float(trainer.global_step))
 
 
-def kept(folder: Path, count: int = 6, epochs: int = 1, *more: pl.Callback, **arguments: Any) -> dict[str, Record]:
+def kept(
+    folder: Path, count: int = 6, epochs: int = 1, *more: pl.Callback, **arguments: Any
+) -> dict[str, CheckpointRecord]:
     """What a fit of `count` batches per epoch leaves, by name."""
     options = {
         name: arguments.pop(name) for name in ("accumulate_grad_batches", "val_check_interval") if name in arguments
@@ -38,9 +40,9 @@ def kept(folder: Path, count: int = 6, epochs: int = 1, *more: pl.Callback, **ar
         enable_checkpointing=True, plugins=[VerifiedCheckpointIO()], callbacks=[Worse(), *more, callback],
         max_epochs=epochs, **options,
     )  # fmt: skip
-    boundary.apply(run)
+    boundary.install_boundaries(run)
     run.fit(classifier(), Loader(batches(count)), Loader(batches(1)))
-    return {found.path.stem: found.record for found in stored(folder) if found.record}
+    return {found.path.stem: found.record for found in list_checkpoint_files(folder) if found.record}
 
 
 def test_the_last_is_the_last_epochs_though_no_better(tmp_path: Path) -> None:
@@ -111,7 +113,7 @@ def test_after_a_resume_the_earlier_ones_are_still_ours(tmp_path: Path) -> None:
     run = trainer(
         enable_checkpointing=True, plugins=[VerifiedCheckpointIO()], callbacks=[Worse(), again], max_epochs=2
     )  # fmt: skip
-    boundary.apply(run)
+    boundary.install_boundaries(run)
     run.fit(classifier(), Loader(batches(4)), Loader(batches(1)), ckpt_path=str(tmp_path / "last.ckpt"))
     assert {path.stem for path in tmp_path.glob("step*")} == {"step=7", "step=8"}
 
@@ -138,7 +140,7 @@ def test_after_a_validation_that_is_due(tmp_path: Path) -> None:
 
     class Validations(pl.Callback):
         def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-            seen.append(sorted(found.path.stem for found in stored(folder)))
+            seen.append(sorted(found.path.stem for found in list_checkpoint_files(folder)))
 
     kept(folder, 6, 1, Validations(), every_n_steps=3, keep=-1, val_check_interval=3)
     assert seen == [[], ["best", "step=3"]]  # the validation at step 3 found nothing saved yet
@@ -163,7 +165,7 @@ def test_a_run_that_was_moved_keeps_what_is_best(tmp_path: Path) -> None:
             enable_checkpointing=True, plugins=[VerifiedCheckpointIO()],
             callbacks=[ExactResume(0), Worse(), *own], max_epochs=epochs,
         )  # fmt: skip
-        boundary.apply(run)
+        boundary.install_boundaries(run)
         run.fit(classifier(), Loader(batches(3)), Loader(batches(1)), ckpt_path=resumed)
         return own
 
@@ -172,7 +174,7 @@ def test_a_run_that_was_moved_keeps_what_is_best(tmp_path: Path) -> None:
     now.parent.mkdir()
     (tmp_path / "before").rename(now)
     ours, mine = fit(now, 4, now / "last.ckpt")
-    assert {found.path.name: found.record.step for found in stored(now) if found.record} == {
+    assert {found.path.name: found.record.step for found in list_checkpoint_files(now) if found.record} == {
         "best.ckpt": 3, "last.ckpt": 12, "mine-step=3.ckpt": 3, "mine-step=6.ckpt": 6,
     }  # fmt: skip
     assert (ours.best_model_path, float(ours.best_model_score or 0)) == (str(now / "best.ckpt"), -3)

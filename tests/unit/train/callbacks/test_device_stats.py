@@ -11,20 +11,20 @@ import torch
 from mlscale.errors import MLScaleError
 from mlscale.train import machine_samplers as samplers
 from mlscale.train.callbacks import DeviceStats, TrainMetrics
-from mlscale.train.machine_samplers import Gpu, Host
+from mlscale.train.machine_samplers import GpuSampler, HostSampler
 from tests.unit.fitting import At, batches, classifier, fit, trainer
 from tests.unit.train.callbacks.test_train_metrics import Recorder
 
 
 def test_a_busy_process_is_seen() -> None:
-    host, block = Host(), bytearray(200 * 2**20)
-    first = host.sample()
+    host, block = HostSampler(), bytearray(200 * 2**20)
+    first = host.sample_metrics()
     until = time.process_time() + 0.3
     while time.process_time() < until:
         sum(range(1000))
-    busy = host.sample()
+    busy = host.sample_metrics()
     time.sleep(0.3)
-    idle = host.sample()
+    idle = host.sample_metrics()
     assert "device/cpu_percent" not in first
     assert busy["device/cpu_percent"] > 20  # another job may have most of the machine
     assert idle["device/cpu_percent"] < busy["device/cpu_percent"] / 2
@@ -72,13 +72,13 @@ def test_a_card_that_tells_little(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     def no_sensor(_: Any) -> int:
         raise RuntimeError("NVML_ERROR_NOT_SUPPORTED")
 
-    monkeypatch.setattr(samplers, "_said", set())
+    monkeypatch.setattr(samplers, "_printed", set())
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (6 * 2**30, 8 * 2**30))
     monkeypatch.setattr(torch.cuda, "power_draw", lambda _: 250_000)
     monkeypatch.setattr(torch.cuda, "utilization", unbound)
     monkeypatch.setattr(torch.cuda, "temperature", no_sensor)
-    gpu = Gpu(torch.device("cuda", 0))
-    assert gpu.sample() == {"device/gpu_memory_gib": 2.0, "device/gpu_power_w": 250.0} == gpu.sample()
+    gpu = GpuSampler(torch.device("cuda", 0))
+    assert gpu.sample_metrics() == {"device/gpu_memory_gib": 2.0, "device/gpu_power_w": 250.0} == gpu.sample_metrics()
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
     assert "pip install nvidia-ml-py" in said[0]

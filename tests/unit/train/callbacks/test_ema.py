@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mlscale.errors import MLScaleError
 from mlscale.tasks import MLP
 from mlscale.train.callbacks import EMA
-from mlscale.train.checkpoint.io import load
+from mlscale.train.checkpoint.io import load_checkpoint_file
 from tests.unit.fitting import At, Loader, batches, classifier, fit, trainer
 
 
@@ -66,11 +66,11 @@ def test_the_warm_up_is_timms() -> None:
     utils = pytest.importorskip("timm.utils")
     timms = utils.ModelEmaV3(nn.Linear(1, 1), decay=0.99, use_warmup=True)
     ours = EMA(decay=0.99, warmup="timm", every=1)
-    assert [ours.keeps(n) for n in range(1, 2000, 7)] == [timms.get_decay(n + 1) for n in range(1, 2000, 7)]
+    assert [ours.compute_decay(n) for n in range(1, 2000, 7)] == [timms.get_decay(n + 1) for n in range(1, 2000, 7)]
 
 
 def test_rare_updates_average_over_as_many_steps() -> None:
-    assert EMA(decay=0.999, warmup="none", every=10).keeps(3) == pytest.approx(0.999**10)
+    assert EMA(decay=0.999, warmup="none", every=10).compute_decay(3) == pytest.approx(0.999**10)
     seen, average = Weights(), EMA(decay=0.5, warmup="none", every=3, start=2)
     task = classifier()
     fit(trainer(callbacks=[average, seen]), task, batches(7))
@@ -99,7 +99,7 @@ def test_a_run_of_few_steps_validates_and_saves_what_there_is(tmp_path: Path, st
     seen, task = Weights(), classifier()
     fit(trainer(callbacks=[EMA(), seen, best], enable_checkpointing=True), task, batches(steps))
     kept = seen.steps[-1 if steps < 10 else 9]
-    saved = load(tmp_path / "best.ckpt")
+    saved = load_checkpoint_file(tmp_path / "best.ckpt")
     assert torch.equal(seen.validated[-1], kept)
     assert torch.equal(saved["state_dict"]["model.weight"], kept)
     assert torch.equal(saved.get("current_model_state", saved["state_dict"])["model.weight"], seen.steps[-1])
@@ -121,7 +121,7 @@ def test_the_checkpoint_holds_what_was_validated_and_what_goes_on(tmp_path: Path
     best = pl.callbacks.ModelCheckpoint(tmp_path, "best", "val/loss", save_weights_only=alone)
     seen, task = Weights(), classifier()
     fit(trainer(callbacks=[EMA(decay=0.5, every=1), seen, best], enable_checkpointing=True), task, batches(8))
-    saved = load(tmp_path / "best.ckpt")
+    saved = load_checkpoint_file(tmp_path / "best.ckpt")
     assert torch.equal(saved["state_dict"]["model.weight"], seen.validated[-1])
     assert alone or torch.equal(saved["current_model_state"]["model.weight"], seen.steps[-1])
     assert not torch.equal(seen.validated[-1], seen.steps[-1])
@@ -132,7 +132,7 @@ def test_lightnings_own_saves_other_weights_alone_than_it_validates(tmp_path: Pa
     best = pl.callbacks.ModelCheckpoint(tmp_path, "best", "val/loss", save_weights_only=True)
     seen, own = Weights(), pl.callbacks.EMAWeightAveraging(decay=0.5)
     fit(trainer(callbacks=[own, seen, best], enable_checkpointing=True), classifier(), batches(8))
-    assert torch.equal(load(tmp_path / "best.ckpt")["state_dict"]["model.weight"], seen.steps[-1])
+    assert torch.equal(load_checkpoint_file(tmp_path / "best.ckpt")["state_dict"]["model.weight"], seen.steps[-1])
 
 
 def test_whole_numbers_are_the_latest_and_running_means_are_averaged() -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from mlscale.errors import MLScaleError
 from mlscale.train.callbacks import GradNorm, TrainMetrics
-from mlscale.train.callbacks.grad_norm import norms
+from mlscale.train.callbacks.grad_norm import compute_grad_norms
 from mlscale.train.loss_scaling import Mixed
 from tests.unit.fitting import batches, classifier, fit, trainer
 from tests.unit.train.callbacks.test_train_metrics import Recorder
@@ -76,20 +76,20 @@ def test_layers_of_a_compiled_model_are_called_as_those_of_the_model() -> None:
     compiled: Any = torch.compile(nn.Sequential(nn.Linear(3, 2)), backend="eager")
     model = nn.ModuleDict({"net": compiled})
     torch.autograd.backward(model["net"](torch.ones(1, 3)).sum())
-    assert set(norms(model, per_layer=True)) == {"train/grad_norm", "train/grad_norm/net.0"}
+    assert set(compute_grad_norms(model, per_layer=True)) == {"train/grad_norm", "train/grad_norm/net.0"}
 
 
 def test_layers_add_up_and_a_sparse_gradient_counts() -> None:
     model = nn.ModuleDict({"table": nn.Embedding(5, 3, sparse=True), "head": nn.Linear(3, 2), "idle": nn.Linear(2, 2)})
     rows = model["table"](torch.tensor([1, 1, 4]))
     torch.autograd.backward(model["head"](rows).square().sum())
-    found = norms(model, per_layer=True)
+    found = compute_grad_norms(model, per_layer=True)
     assert set(found) == {"train/grad_norm", "train/grad_norm/table", "train/grad_norm/head"}
     parts = [part.grad.to_dense().flatten() for part in model.parameters() if part.grad is not None]
     assert float(found["train/grad_norm"]) == pytest.approx(float(torch.cat(parts).norm()), rel=1e-6)
     squares = [float(found[f"train/grad_norm/{name}"]) ** 2 for name in ("table", "head")]
     assert sum(squares) ** 0.5 == pytest.approx(float(found["train/grad_norm"]), rel=1e-6)
-    assert norms(nn.Linear(2, 2)) == {}
+    assert compute_grad_norms(nn.Linear(2, 2)) == {}
 
 
 def test_without_entries_it_says_what_to_type() -> None:

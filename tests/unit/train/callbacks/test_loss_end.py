@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from mlscale.train.after_fit import Told
+from mlscale.train.after_fit import AfterFitResult
 from mlscale.train.callbacks import TrainMetrics
-from mlscale.train.callbacks.loss_end import LossEnd, constant_loss
+from mlscale.train.callbacks.loss_end import LossEnd, compute_constant_loss
 from tests.unit.fitting import Loader, batches, classifier, trainer
 
 
-def fit(lr: float, watch: LossEnd, *, sanity: bool = True, **arguments: Any) -> Told | None:
+def fit(lr: float, watch: LossEnd, *, sanity: bool = True, **arguments: Any) -> AfterFitResult | None:
     """Train on random labels, of which there is little to learn."""
     fitting = trainer(callbacks=[watch, TrainMetrics()], num_sanity_val_steps=-1 if sanity else 0, **arguments)
     task, data = classifier(optimizer=partial(torch.optim.SGD, lr=lr)), Loader(batches(12))
@@ -72,7 +72,7 @@ def test_what_far_is(start: float, constant: float | None, end: float, far: bool
 
 
 def test_the_constant_is_the_entropy_of_the_classes() -> None:
-    assert constant_loss([5, 5], None) == pytest.approx(log(2))
-    assert constant_loss([9, 1, 0], 3) == pytest.approx(0.3251, abs=1e-4)
-    assert constant_loss(None, 10) == pytest.approx(log(10))
-    assert constant_loss(None, None) is None
+    assert compute_constant_loss([5, 5], None) == pytest.approx(log(2))
+    assert compute_constant_loss([9, 1, 0], 3) == pytest.approx(0.3251, abs=1e-4)
+    assert compute_constant_loss(None, 10) == pytest.approx(log(10))
+    assert compute_constant_loss(None, None) is None

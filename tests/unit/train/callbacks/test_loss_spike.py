@@ -108,7 +108,7 @@ def test_on_an_accelerator_losses_are_read_together(monkeypatch: pytest.MonkeyPa
     class Far(Tensor):
         is_cpu = False
 
-    monkeypatch.setattr(loss_spike, "loss_of", lambda outputs: outputs["loss"].detach().as_subclass(Far))
+    monkeypatch.setattr(loss_spike, "get_detached_loss", lambda outputs: outputs["loss"].detach().as_subclass(Far))
     run = trainer(callbacks=[TrainMetrics(), LossSpike(stop=True)], log_every_n_steps=25)
     with pytest.raises(MLScaleError, match=r"batch 40 \(optimizer step 41\)"):
         fit(run, classifier(**frozen()), spiky())

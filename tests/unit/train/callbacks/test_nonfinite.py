@@ -33,7 +33,7 @@ def test_batches_without_keys_are_fine() -> None:
 
 
 def test_many_samples_are_counted_not_listed() -> None:
-    error = nonfinite._diverged("x", [str(n) for n in range(100)])
+    error = nonfinite._build_nonfinite_error("x", [str(n) for n in range(100)])
     assert "and 92 more" in error.why
 
 

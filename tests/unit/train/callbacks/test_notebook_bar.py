@@ -1,13 +1,13 @@
 """The bar of a notebook: what it shows; that a kernel shows it is in tests/e2e/test_notebook.py."""
 
-from mlscale.train.callbacks.notebook_bar import NotebookBar, Place, shell
+from mlscale.train.callbacks.notebook_bar import NotebookBar, NotebookOutput, find_notebook_shell
 
 
-class Cell(Place):
+class Cell(NotebookOutput):
     def __init__(self) -> None:
         self.shown: list[tuple[str, str]] = []
 
-    def show(self, html: str, plain: str) -> None:
+    def update_content(self, html: str, plain: str) -> None:
         self.shown.append((html, plain))
 
 
@@ -29,4 +29,4 @@ def test_an_epoch_without_an_end_has_no_end() -> None:
 
 
 def test_this_is_no_notebook() -> None:
-    assert shell() is None
+    assert find_notebook_shell() is None

@@ -10,7 +10,7 @@ import pytest
 from mlscale.errors import MLScaleError
 from mlscale.runs.folder import RunFolder
 from mlscale.train.callbacks import Notify
-from mlscale.train.callbacks.stall_report import Report
+from mlscale.train.callbacks.stall_report import StallReport
 from tests.contract.test_documents import validate
 from tests.receiver import Receiver
 from tests.smtp_sink import Sink
@@ -18,8 +18,8 @@ from tests.smtp_sink import Sink
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    made = RunFolder.create(tmp_path / "runs", "resnet", verb="train", config_yaml="a: 1", seed=0)
-    made.attempt()
+    made = RunFolder.create(tmp_path / "runs", "resnet", command="train", config_yaml="a: 1", seed=0)
+    made.start_attempt()
     return made
 
 
@@ -32,7 +32,7 @@ def test_each_end_is_told_to_all(tmp_path: Path, run: RunFolder, status: str, ev
     with Receiver() as receiver, Sink() as sink:
         mail = {"host": "127.0.0.1", "port": sink.port, "to": ["me@x.org"], "sender": "me@x.org", "security": "none"}
         command = [sys.executable, "-c", copy, str(tmp_path / "told")]
-        run.seal(status, metrics={"val/accuracy": 0.5, "x": float("nan")}, sentence="resnet: as it went")
+        run.seal_run(status, metrics={"val/accuracy": 0.5, "x": float("nan")}, sentence="resnet: as it went")
         Notify(webhook=receiver.url, command=command, mail=mail).run_ended(run)
     (document,) = receiver.alerts
     validate("notice", document)
@@ -46,10 +46,10 @@ def test_each_end_is_told_to_all(tmp_path: Path, run: RunFolder, status: str, ev
 def test_only_what_is_asked_for(run: RunFolder) -> None:
     with Receiver() as receiver:
         notify = Notify(when=["failed"], webhook=receiver.url)
-        run.seal("done")
+        run.seal_run("done")
         notify.run_ended(run)
         notify._folder = run.path
-        notify.on_stall(Report("no step", [], "", None))
+        notify.on_stall(StallReport("no step", [], "", None))
     assert receiver.asked == 0
 
 
@@ -57,7 +57,7 @@ def test_a_run_that_hangs(run: RunFolder) -> None:
     with Receiver() as receiver:
         notify = Notify(webhook=receiver.url)
         notify._folder = run.path
-        notify.on_stall(Report("no step for 60 s: rank 1 is in the way", ["rank 1: net.py:3, in f"], "", None))
+        notify.on_stall(StallReport("no step for 60 s: rank 1 is in the way", ["rank 1: net.py:3, in f"], "", None))
     (document,) = receiver.alerts
     validate("notice", document)
     assert document["event"] == "hung"
@@ -65,7 +65,7 @@ def test_a_run_that_hangs(run: RunFolder) -> None:
 
 
 def test_who_is_not_there_is_a_line(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    run.seal("done")
+    run.seal_run("done")
     with Receiver(500) as receiver:
         Notify(webhook=receiver.url, tries=1).run_ended(run)
     said = capsys.readouterr().err

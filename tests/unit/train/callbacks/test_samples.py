@@ -67,7 +67,7 @@ def test_they_stand_at_the_step_of_the_metrics_of_their_validation(tmp_path: Pat
     run = trainer(max_epochs=2, logger=log, callbacks=[Samples(1)], accumulate_grad_batches=2, val_check_interval=3)
     run.fit(classifier(), Loader(batches(6)), Loader(batches(1)))
     log.flush()
-    steps = [row["step"] for row in log._read()[1] if row.get("val/loss")]
+    steps = [row["step"] for row in log._read_rows()[1] if row.get("val/loss")]
     assert steps == ["1", "2", "4", "5"]
     assert sorted(path.stem for path in tmp_path.rglob("samples_table/*.csv")) == steps
 

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from mlscale.errors import Exit, MLScaleError
 from mlscale.train import thread_stacks as stacks
 from mlscale.train.callbacks import Stall, stall
-from mlscale.train.callbacks.stall_report import Report
+from mlscale.train.callbacks.stall_report import StallReport
 from tests.unit.fitting import At, batches, classifier, fit, trainer
 
 QUICK: dict[str, Any] = {"least_s": 0.8, "factor": 2.0, "after_s": 3.0}
@@ -21,9 +21,9 @@ class Hears(pl.Callback):
     """Is told of stalls."""
 
     def __init__(self) -> None:
-        self.reports: list[Report] = []
+        self.reports: list[StallReport] = []
 
-    def on_stall(self, report: Report) -> None:
+    def on_stall(self, report: StallReport) -> None:
         self.reports.append(report)
 
 
@@ -86,7 +86,7 @@ def test_a_breakpoint_is_no_stall(capsys: pytest.CaptureFixture[str]) -> None:
 def test_it_is_ended_where_that_is_asked_for(tmp_path: Path) -> None:
     """By whom started it: here a test, which goes on."""
     ends: list[MLScaleError] = []
-    with stall.ended_by(lambda error, report: ends.append(error)):
+    with stall.set_stall_handler(lambda error, report: ends.append(error)):
         run = trainer(callbacks=[hang(1.6), Stall(stop=True, **QUICK)], default_root_dir=tmp_path)
         fit(run, classifier(), batches(2) * 15)
     (error,) = ends
@@ -106,12 +106,12 @@ def test_the_thread_ends_with_a_run_that_fails() -> None:
 
 def test_what_the_backstop_writes_tells_the_main_thread(tmp_path: Path) -> None:
     backstop = stacks.Backstop(0.1)
-    backstop.hold_off()
+    backstop.restart_countdown()
     until = time.monotonic() + 5
     while "most recent" not in (text := Path(backstop.path).read_text()) and time.monotonic() < until:
         time.sleep(0.05)
     backstop.close()
-    names = [name for _, _, name in stacks.from_backstop(text)]
+    names = [name for _, _, name in stacks.parse_backstop_calls(text)]
     assert "test_what_the_backstop_writes_tells_the_main_thread" in names
 
 

@@ -8,7 +8,7 @@ import pytest
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from mlscale.runs.checkpoint_files import stored, verify
+from mlscale.runs.checkpoint_files import list_checkpoint_files, verify_checkpoint
 from mlscale.train.callbacks.checkpoints import Checkpoints
 from mlscale.train.checkpoint import failed_saves as unsaved
 from mlscale.train.checkpoint import step_boundary as boundary
@@ -39,8 +39,8 @@ def fitted(callback: ModelCheckpoint, *full: int) -> VerifiedCheckpointIO:
     """The plugin, after a fit in which there was no room in the epochs `full`."""
     io, room = VerifiedCheckpointIO(), Full(*full)
     run = trainer(enable_checkpointing=True, plugins=[io], callbacks=[room, callback], max_epochs=EPOCHS)
-    unsaved.apply(run)
-    boundary.apply(run)
+    unsaved.guard_checkpoint_callbacks(run)
+    boundary.install_boundaries(run)
     try:
         run.fit(classifier(), Loader(batches(2)), Loader(batches(1)))
     finally:
@@ -61,7 +61,7 @@ def test_the_best_is_the_best_that_was_saved(tmp_path: Path) -> None:
     assert callback.best_model_score == 2
     assert callback.best_k_models == {str(tmp_path / "epoch=2.ckpt"): 2}
     assert [path.name for path in tmp_path.iterdir()] == ["epoch=2.ckpt"]
-    assert verify(tmp_path / "epoch=2.ckpt").state == "ok"
+    assert verify_checkpoint(tmp_path / "epoch=2.ckpt").state == "ok"
 
 
 def test_what_was_left_is_removed_once_there_is_room_again(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_nothing_was_ever_saved(tmp_path: Path) -> None:
 def test_ours_keeps_the_old_last_and_the_old_periodic_ones(tmp_path: Path) -> None:
     callback = Checkpoints(tmp_path, monitor="score", mode="max", every_n_steps=1, keep=2)
     fitted(callback, 3, 4, 5)
-    found = {each.path.stem: each.record.step for each in stored(tmp_path) if each.record}
+    found = {each.path.stem: each.record.step for each in list_checkpoint_files(tmp_path) if each.record}
     assert found == {"best": 6, "last": 6, "step=5": 5, "step=6": 6}
     assert callback.best_model_score == 2
 
@@ -97,7 +97,7 @@ def test_an_error_in_the_training_is_not_hidden_by_a_full_disk(tmp_path: Path) -
     run = trainer(
         enable_checkpointing=True, plugins=[VerifiedCheckpointIO()], callbacks=[room, Fails(), callback], max_epochs=2
     )
-    unsaved.apply(run)
+    unsaved.guard_checkpoint_callbacks(run)
     try:
         with pytest.raises(KeyError, match="of the user's"):
             run.fit(classifier(), Loader(batches(2)), Loader(batches(1)))
@@ -114,12 +114,12 @@ def test_a_direct_save_raises_nothing(tmp_path: Path) -> None:
             room.limit(1000)
             trainer.save_checkpoint(tmp_path / "own.ckpt")
             room.limit(room.before[0])
-            assert unsaved.last_save_failed(trainer)
+            assert unsaved.has_last_save_failed(trainer)
             trainer.save_checkpoint(tmp_path / "own.ckpt")
-            assert not unsaved.last_save_failed(trainer)
+            assert not unsaved.has_last_save_failed(trainer)
 
     run = trainer(enable_checkpointing=True, plugins=[io], callbacks=[room, Saves(), Checkpoints(tmp_path)])
-    unsaved.apply(run)
+    unsaved.guard_checkpoint_callbacks(run)
     run.fit(classifier(), Loader(batches(2)), Loader(batches(1)))
     assert len(io.failed) == 1
-    assert verify(tmp_path / "own.ckpt").state == "ok"
+    assert verify_checkpoint(tmp_path / "own.ckpt").state == "ok"

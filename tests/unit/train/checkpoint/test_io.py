@@ -22,8 +22,8 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import nn
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs.checkpoint_files import Record, stored, verify
-from mlscale.train.checkpoint.io import VerifiedCheckpointIO, load
+from mlscale.runs.checkpoint_files import CheckpointRecord, list_checkpoint_files, verify_checkpoint
+from mlscale.train.checkpoint.io import VerifiedCheckpointIO, load_checkpoint_file
 from tests.unit.fitting import At, Loader, batches, classifier, fit, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* is not empty", "ignore:Be aware that when")
@@ -36,9 +36,9 @@ def checkpointing(tmp_path: Path, io: VerifiedCheckpointIO | None = None, **argu
     )
 
 
-def record(path: Path) -> Record:
+def record(path: Path) -> CheckpointRecord:
     """What a checkpoint whose digest holds says of itself."""
-    checked = verify(path)
+    checked = verify_checkpoint(path)
     assert checked.state == "ok", path
     assert checked.record is not None
     return checked.record
@@ -78,7 +78,7 @@ def test_periodic_and_weights_only_ones(tmp_path: Path) -> None:
     periodic = ModelCheckpoint(tmp_path / "periodic", filename="{step}", every_n_train_steps=2, save_top_k=-1)
     weights = ModelCheckpoint(tmp_path / "weights", save_weights_only=True)
     fit(checkpointing(tmp_path, callbacks=[periodic, weights]), classifier(), batches(5))
-    assert [found.path.name for found in stored(tmp_path / "periodic")] == ["step=2.ckpt", "step=4.ckpt"]
+    assert [found.path.name for found in list_checkpoint_files(tmp_path / "periodic")] == ["step=2.ckpt", "step=4.ckpt"]
     assert {record(path).kind for path in (tmp_path / "periodic").iterdir()} == {"periodic"}
     (alone,) = (tmp_path / "weights").iterdir()
     assert not record(alone).resumable
@@ -110,7 +110,7 @@ def test_a_damaged_one_is_refused_and_the_one_before_named(tmp_path: Path, damag
     assert str(tmp_path / "kept/epoch=0.ckpt") in caught.value.fix
     path.unlink()
     with pytest.raises(MLScaleError, match="can't be read"):
-        load(path)
+        load_checkpoint_file(path)
 
 
 class Odd:
@@ -133,7 +133,7 @@ def test_other_types_are_told_when_saved_and_refused_when_loaded(
     assert "test_io.Odd" in told
     assert record(tmp_path / "kept/best.ckpt").resumable
     with pytest.raises(MLScaleError, match="more than tensors and plain values") as caught:
-        load(tmp_path / "kept/best.ckpt")
+        load_checkpoint_file(tmp_path / "kept/best.ckpt")
     assert "tests.unit.train.checkpoint.test_io.Odd" in caught.value.why
     assert "save_hyperparameters(ignore=" in caught.value.fix
 
@@ -153,7 +153,7 @@ def test_other_types_are_told_when_saved_and_refused_when_loaded(
 def test_numbers_of_numpy_are_kept_as_the_same_numbers_of_python(made: Any, read: Any, tmp_path: Path) -> None:
     checkpoint = {"lr_schedulers": [made], "state_dict": nn.Linear(1, 1).state_dict(), "global_step": 1}
     VerifiedCheckpointIO().save_checkpoint(checkpoint, tmp_path / "last.ckpt")
-    [kept] = load(tmp_path / "last.ckpt")["lr_schedulers"]
+    [kept] = load_checkpoint_file(tmp_path / "last.ckpt")["lr_schedulers"]
     assert kept == read
     assert repr(kept) == repr(read)
     assert checkpoint["lr_schedulers"] == [made]
@@ -166,7 +166,7 @@ def test_a_pickle_runs_no_code(tmp_path: Path) -> None:
 
     torch.save({"state_dict": Code()}, tmp_path / "evil.ckpt")
     with pytest.raises(MLScaleError, match="more than tensors"):
-        load(tmp_path / "evil.ckpt")
+        load_checkpoint_file(tmp_path / "evil.ckpt")
     assert not (tmp_path / "ran").exists()
 
 
@@ -195,7 +195,7 @@ def test_hyper_parameters_that_are_no_plain_values_are_left_out(
     run = checkpointing(tmp_path, callbacks=[ModelCheckpoint(tmp_path / "kept", filename="best")])
     run.fit(task, Loader(batches(3)))
     assert "left out of checkpoints: net, optimizer\n" in capsys.readouterr().err
-    kept = load(tmp_path / "kept/best.ckpt")
+    kept = load_checkpoint_file(tmp_path / "kept/best.ckpt")
     assert kept["hyper_parameters"] == {"rates": {"first": 0.1, "others": [1, 2]}, "lr": 0.5}
     assert task.hparams["optimizer"] is not None  # the module's own are as they were
 
@@ -255,7 +255,7 @@ def test_an_average_of_the_weights_comes_back(tmp_path: Path) -> None:
         return average, task
 
     run(1)
-    content = load(tmp_path / "kept/epoch=0.ckpt")
+    content = load_checkpoint_file(tmp_path / "kept/epoch=0.ckpt")
     assert not torch.equal(content["state_dict"]["model.weight"], content["current_model_state"]["model.weight"])
     assert content["averaging_state"]["n_averaged"] == 4
     shutil.rmtree(tmp_path / "kept")
@@ -277,7 +277,7 @@ def test_the_scaler_of_fp16_comes_back(tmp_path: Path) -> None:
         return precision
 
     run()
-    state = load(tmp_path / "kept/best.ckpt")["MixedPrecision"]
+    state = load_checkpoint_file(tmp_path / "kept/best.ckpt")["MixedPrecision"]
     assert state["scale"] == 2.0**11  # grown once
     assert state["_growth_tracker"] == 2
     again = run(str(tmp_path / "kept/best.ckpt"))

@@ -13,17 +13,17 @@ from mlscale.train.checkpoint import tensor_digests as digests
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
 def test_tensors(dtype: torch.dtype) -> None:
     tensor = torch.arange(6).reshape(2, 3).to(dtype)
-    assert digests.of_tensor(tensor) == digests.of_tensor(tensor.clone())
-    assert digests.of_tensor(tensor) == digests.of_tensor(tensor.t().contiguous().t())  # whatever its layout
+    assert digests.hash_tensor(tensor) == digests.hash_tensor(tensor.clone())
+    assert digests.hash_tensor(tensor) == digests.hash_tensor(tensor.t().contiguous().t())  # whatever its layout
     other = tensor.clone()
     other[0, 0] = 1
-    seen = {digests.of_tensor(each) for each in (tensor, other, tensor.reshape(3, 2), tensor.double())}
+    seen = {digests.hash_tensor(each) for each in (tensor, other, tensor.reshape(3, 2), tensor.double())}
     assert len(seen) == 4
     assert all(len(digest) == 2 * digests.BYTES for digest in seen)
 
 
 def test_a_negative_zero_is_not_zero() -> None:
-    assert digests.of_tensor(torch.tensor(0.0)) != digests.of_tensor(torch.tensor(-0.0))
+    assert digests.hash_tensor(torch.tensor(0.0)) != digests.hash_tensor(torch.tensor(-0.0))
 
 
 @pytest.mark.parametrize(
@@ -43,20 +43,20 @@ def test_a_negative_zero_is_not_zero() -> None:
     ],
 )
 def test_plain_values(value: Any, other: Any) -> None:
-    assert digests.plain(value) != digests.plain(other)
-    assert digests.plain(value) == digests.plain(value)
+    assert digests.hash_value(value) != digests.hash_value(other)
+    assert digests.hash_value(value) == digests.hash_value(value)
 
 
 def test_numbers_stand_for_themselves() -> None:
-    assert digests.plain(12) == 12
-    assert digests.plain(0.5) == (0.5).hex()
-    assert digests.plain(None) is None
+    assert digests.hash_value(12) == 12
+    assert digests.hash_value(0.5) == (0.5).hex()
+    assert digests.hash_value(None) is None
 
 
 def test_what_is_no_plain_value() -> None:
     for value in (print, object(), torch.nn.Linear(1, 1), np.array([object()])):
-        assert digests.plain(value) is digests.NOTHING
-    assert digests.plain([print]) == digests.plain([len])  # what an entry holds is looked at elsewhere
+        assert digests.hash_value(value) is digests.NOTHING
+    assert digests.hash_value([print]) == digests.hash_value([len])  # what an entry holds is looked at elsewhere
 
 
 @pytest.mark.parametrize(
@@ -70,13 +70,13 @@ def test_what_is_no_plain_value() -> None:
 )
 def test_generators(make: Any, draw: Any) -> None:
     one, other = make(), make()
-    assert digests.generator(one) == digests.generator(other)
+    assert digests.hash_generator(one) == digests.hash_generator(other)
     draw(other)
-    assert digests.generator(one) != digests.generator(other)
+    assert digests.hash_generator(one) != digests.hash_generator(other)
     draw(one)
-    assert digests.generator(one) == digests.generator(other)
+    assert digests.hash_generator(one) == digests.hash_generator(other)
 
 
 def test_other_objects_are_no_generators() -> None:
-    assert digests.generator(1) is None
-    assert digests.generator("random") is None
+    assert digests.hash_generator(1) is None
+    assert digests.hash_generator("random") is None

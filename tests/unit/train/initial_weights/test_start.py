@@ -11,11 +11,11 @@ from mlscale import commands
 from mlscale.errors import MLScaleError
 from mlscale.report import Result
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.identity import config_hash
-from mlscale.runs.initial_source import Initial, find_initial
+from mlscale.runs.identity import compute_config_hash
+from mlscale.runs.initial_source import InitialWeights, find_initial_weights
 from mlscale.versions.from_run import publish_run
 from mlscale.versions.local_registry import LocalRegistry
-from mlscale.versions.version_weights import initial_weights
+from mlscale.versions.version_weights import resolve_initial_weights
 
 MADE = ("model=mlp", "data=digits", "model.hidden=[16]", "trainer.max_epochs=1", "snapshot=false", "optimizer.lr=0.05")
 STILL = ("optimizer.lr=0.0", "optimizer.weight_decay=0.0")  # what it starts from is what it ends with
@@ -28,7 +28,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(place: Path, bundled: Path) -> RunFolder:
-    return opened(commands.call("train", [*MADE, f"runs_dir={place}/runs", f"data.root={bundled}"]))
+    return opened(commands.run_command("train", [*MADE, f"runs_dir={place}/runs", f"data.root={bundled}"]))
 
 
 def opened(result: Result) -> RunFolder:
@@ -36,7 +36,7 @@ def opened(result: Result) -> RunFolder:
 
 
 def train(*words: str, to: Path) -> RunFolder:
-    return opened(commands.call("train", [*words, f"runs_dir={to}/runs"]))
+    return opened(commands.run_command("train", [*words, f"runs_dir={to}/runs"]))
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -70,7 +70,7 @@ def test_weights_are_those_of_the_checkpoint(first: RunFolder, tmp_path: Path, r
     after = train(f"like={first.path}", f"init_from={text}", *STILL, to=tmp_path)
     best = first.path / "checkpoints/best.ckpt"
     assert same(weights(after.path / "checkpoints/last.ckpt"), weights(best))
-    assert after.run["init"] == find_initial(str(best)).document()
+    assert after.run["init"] == find_initial_weights(str(best)).build_init_document()
     assert after.run["init"]["run"] == after.run["parent"] == first.id
 
 
@@ -79,7 +79,7 @@ def test_weights_of_a_version(first: RunFolder, tmp_path: Path) -> None:
     publish_run(registry, first, name="digits", aliases=("champion",))
     best = weights(first.path / "checkpoints/best.ckpt")
     for ref in ("digits:v1", "digits@champion", "digits"):
-        found = initial_weights(ref, registry, tmp_path / "runs")
+        found = resolve_initial_weights(ref, registry, tmp_path / "runs")
         assert (found.source, found.name, found.run) == ("version", "digits:v1", first.id)
     after = train(
         f"like={first.path}", "init_from=digits@champion", f"registry.root={registry.root}", *STILL, to=tmp_path
@@ -93,11 +93,11 @@ def test_weights_of_a_version(first: RunFolder, tmp_path: Path) -> None:
         "source": "version", "name": "digits:v1", "run": first.id, "sha256": found.sha256, "licence": None,
     }  # fmt: skip
     with pytest.raises(MLScaleError, match="there is no registry"):
-        initial_weights("digits:v1", None)
+        resolve_initial_weights("digits:v1", None)
     with pytest.raises(MLScaleError, match="no version v9"):
-        initial_weights("digits:v9", registry)
+        resolve_initial_weights("digits:v9", registry)
     with pytest.raises(MLScaleError, match="there are no runs here"):
-        initial_weights("digit", registry, tmp_path / "none")
+        resolve_initial_weights("digit", registry, tmp_path / "none")
 
 
 def test_another_run_like_it_starts_from_the_same_weights(first: RunFolder, tmp_path: Path) -> None:
@@ -113,9 +113,9 @@ def test_another_run_like_it_starts_from_the_same_weights(first: RunFolder, tmp_
 
 
 def test_where_it_starts_is_part_of_what_it_computes() -> None:
-    plain = config_hash("a: 1")
-    assert config_hash("a: 1\ninit_from: null\nlike: x") == plain
-    assert config_hash("a: 1\ninit_from: x.ckpt") != plain
+    plain = compute_config_hash("a: 1")
+    assert compute_config_hash("a: 1\ninit_from: null\nlike: x") == plain
+    assert compute_config_hash("a: 1\ninit_from: x.ckpt") != plain
 
 
 def test_weights_that_do_not_fit_are_named(first: RunFolder, tmp_path: Path) -> None:
@@ -163,21 +163,21 @@ class Foreign:
 def test_weights_that_changed_since_the_run_began_are_refused(first: RunFolder, tmp_path: Path) -> None:
     copy = tmp_path / "copy.ckpt"
     copy.write_bytes((first.path / "checkpoints/best.ckpt").read_bytes())
-    initial = find_initial(str(copy))
-    assert Initial.of(initial.document()) == initial
+    initial = find_initial_weights(str(copy))
+    assert InitialWeights.parse_document(initial.build_init_document()) == initial
     assert initial.run is None
-    initial.check()
+    initial.check_unchanged()
     copy.write_bytes((first.path / "checkpoints/last.ckpt").read_bytes() + b"\0")
     with pytest.raises(MLScaleError, match="not there any more") as caught:
-        initial.check()
+        initial.check_unchanged()
     assert "has changed" in caught.value.why
     copy.unlink()
     with pytest.raises(MLScaleError, match="not there any more"):
-        initial.check()
-    assert Initial.of(None) is None
+        initial.check_unchanged()
+    assert InitialWeights.parse_document(None) is None
     broken: dict[str, Any] = {"checkpoint": "x"}
     with pytest.raises(MLScaleError, match=r"run\.json is damaged"):
-        Initial.of(broken)
+        InitialWeights.parse_document(broken)
 
 
 def test_code_out_of_the_run_that_is_named_is_not_believed(first: RunFolder, tmp_path: Path) -> None:
@@ -193,6 +193,6 @@ def test_code_out_of_the_run_that_is_named_is_not_believed(first: RunFolder, tmp
 
 def test_it_can_be_measured_again(first: RunFolder, tmp_path: Path) -> None:
     after = train(f"like={first.path}", f"init_from={first.path}", to=tmp_path)
-    measured = commands.call("evaluate", [str(after.path), f"runs_dir={tmp_path}/runs"])
+    measured = commands.run_command("evaluate", [str(after.path), f"runs_dir={tmp_path}/runs"])
     told = json.loads((after.path / "results/train.json").read_text())["metrics"]
     assert measured.metrics["val/accuracy"] == pytest.approx(told["best_val/accuracy"])

@@ -8,7 +8,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from mlscale.train.lightning.missing_metric import unlogged
+from mlscale.train.lightning.missing_metric import explain_unlogged_metric
 
 
 class Line(LightningModule):
@@ -43,7 +43,7 @@ def test_what_lightning_says_is_told(who: str, tmp_path: object) -> None:
     loader: DataLoader[torch.Tensor] = DataLoader(torch.ones(2, 1), 1)  # type: ignore[arg-type]
     with pytest.raises(Exception, match="val/los") as caught:
         trainer.fit(Line(who == "plateau"), loader)
-    told = unlogged(caught.value, "val/los", ["train/loss", "val/loss"])
+    told = explain_unlogged_metric(caught.value, "val/los", ["train/loss", "val/loss"])
     assert told is not None
     assert told.what == "no 'val/los' was logged"
     assert told.where == "metric=val/los"
@@ -52,4 +52,4 @@ def test_what_lightning_says_is_told(who: str, tmp_path: object) -> None:
 
 
 def test_other_errors_are_others() -> None:
-    assert unlogged(RuntimeError("odd"), "val/loss", []) is None
+    assert explain_unlogged_metric(RuntimeError("odd"), "val/loss", []) is None

@@ -13,7 +13,7 @@ from pytorch_lightning.trainer import call
 from pytorch_lightning.trainer.connectors.signal_connector import _SignalConnector
 
 from mlscale.train.lightning import patches as lightning_patches
-from mlscale.train.lightning.patches import ShortSteps, _move
+from mlscale.train.lightning.patches import ShortSteps, _move_batch
 from tests.unit.fitting import At, Loader, batches, classifier, fit, trainer
 
 
@@ -35,7 +35,7 @@ def test_our_signal_handlers_stay_during_a_fit() -> None:
     try:
         seen: list[Any] = []
         run = trainer(callbacks=[At(lambda *_: seen.append(signal.getsignal(signal.SIGTERM)))])
-        lightning_patches.apply(run)
+        lightning_patches.apply_trainer_patches(run)
         fit(run, classifier(), batches(1))
         assert seen == [ours]
         assert signal.getsignal(signal.SIGTERM) is ours
@@ -45,7 +45,7 @@ def test_our_signal_handlers_stay_during_a_fit() -> None:
 
 def test_a_profiler_that_was_asked_for_stays() -> None:
     asked = trainer(profiler=SimpleProfiler())
-    lightning_patches.apply(asked)
+    lightning_patches.apply_trainer_patches(asked)
     assert isinstance(asked.profiler, SimpleProfiler)  # type: ignore[attr-defined]
 
 
@@ -79,7 +79,7 @@ def test_overridden_hooks_are_still_called_and_the_rest_comes_back() -> None:
         held.append((callback.on_after_backward, "_apply_batch_transfer_handler" in vars(module)))
 
     run = trainer(callbacks=[callback, At(look)])
-    lightning_patches.apply(run)
+    lightning_patches.apply_trainer_patches(run)
     fit(run, task, batches(2))
     assert callback.calls == ["on_before_zero_grad"] * 2
     assert held == [(None, True)] * 2
@@ -93,7 +93,7 @@ def test_everything_comes_back_after_an_error() -> None:
 
     task = classifier()
     run = trainer(callbacks=[At(fail)])
-    lightning_patches.apply(run)
+    lightning_patches.apply_trainer_patches(run)
     with pytest.raises(ZeroDivisionError):
         fit(run, task, batches(1))
     assert "_apply_batch_transfer_handler" not in vars(task)
@@ -120,7 +120,7 @@ class NoIndex(pl.LightningModule):
 
 def test_a_users_signature_and_transfer_hooks_are_kept() -> None:
     module, run = NoIndex(), trainer()
-    lightning_patches.apply(run)
+    lightning_patches.apply_trainer_patches(run)
     run.fit(module, Loader(batches(2)))
     assert module.moved == 2
 
@@ -129,7 +129,7 @@ def test_weights_are_the_same_with_and_without_the_patches() -> None:
     def weights(patched: bool) -> torch.Tensor:
         task, run = classifier(), trainer(max_epochs=2, gradient_clip_val=0.1)
         if patched:
-            lightning_patches.apply(run)
+            lightning_patches.apply_trainer_patches(run)
         fit(run, task, batches(4))
         return task.model.get_parameter("weight")
 
@@ -138,14 +138,14 @@ def test_weights_are_the_same_with_and_without_the_patches() -> None:
 
 def test_batches_of_every_shape_are_moved() -> None:
     meta, x = torch.device("meta"), torch.zeros(2)
-    moved = _move({"x": x, "key": ["a"], "nested": {"x": x}, "number": 3}, meta)
+    moved = _move_batch({"x": x, "key": ["a"], "nested": {"x": x}, "number": 3}, meta)
     assert (moved["x"].device, moved["nested"]["x"].device) == (meta, meta)
     assert (moved["key"], moved["number"]) == (["a"], 3)
-    assert [item.device for item in _move((x, x), meta)] == [meta, meta]
-    assert _move({"x": x}, x.device)["x"] is x
+    assert [item.device for item in _move_batch((x, x), meta)] == [meta, meta]
+    assert _move_batch({"x": x}, x.device)["x"] is x
 
 
 def test_short_steps_come_first_so_that_it_sees_all_callbacks() -> None:
     run = trainer(callbacks=[Overrides()])
-    lightning_patches.apply(run)
+    lightning_patches.apply_trainer_patches(run)
     assert isinstance(run.callbacks[0], ShortSteps)  # type: ignore[attr-defined]

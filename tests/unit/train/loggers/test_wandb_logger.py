@@ -53,7 +53,7 @@ def test_without_a_key_the_run_is_recorded_offline(tmp_path: Path, capfd: pytest
     logger.log_hyperparams({"seed": 7})
     logger.log_metrics({"val/loss": 0.25, "epoch": 1}, 12)
     print("a secret on the console")
-    loggers.finish([logger])
+    loggers.finish_loggers([logger])
 
     found = records(logs)
     run = next(record.run for record in found if record.WhichOneof("record_type") == "run")
@@ -74,7 +74,7 @@ def test_a_column_of_a_table_may_hold_numbers_and_texts(tmp_path: Path) -> None:
     logger = loggers.wandb(str(tmp_path / "logs"))
     rows = [("a", 1.5), ("b", "unreadable"), (3, None)]
     loggers.log_table([logger], "val/worst", ("key", "loss"), rows, 3)
-    loggers.finish([logger])
+    loggers.finish_loggers([logger])
     (path,) = tmp_path.rglob("*.table.json")
     assert json.loads(path.read_text())["data"] == [list(row) for row in rows]
 
@@ -107,5 +107,5 @@ def test_other_ranks_start_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     logger = loggers.wandb(str(tmp_path / "logs"))
     logger.log_metrics({"a": 1.0}, 0)
     logger.finalize("success")
-    loggers.finish([logger])
+    loggers.finish_loggers([logger])
     assert not (tmp_path / "logs").exists()
