@@ -24,7 +24,7 @@ WITHOUT_FIX = {
     "mlscale.runs.recover.read_run_manifest": (
         "never shown: caught below, where the report says what seals the run again"
     ),
-    "mlscale.serve.server.work": "for clients, who learn nothing of the server's inside; its log has the exception",
+    "mlscale.serve.server.run_load": "for clients, who learn nothing of the server's inside; its log has the exception",
 }
 
 

@@ -212,7 +212,9 @@ def _weights(data: OrderedData, path: Path) -> Path:
 
 def _keys(data: Any, samples: int) -> list[str]:
     rows = data._splits["train"]
-    return [rows.get_key(i) for i in range(samples)] if isinstance(data, MemoryData) else list(rows.list_keys(range(samples)))
+    if isinstance(data, MemoryData):
+        return [rows.get_key(i) for i in range(samples)]
+    return list(rows.list_keys(range(samples)))
 
 
 def on(data: OrderedData, layout: BatchLayout, monkeypatch: pytest.MonkeyPatch) -> OrderedData:
