@@ -84,7 +84,7 @@ def test_lightning_before_mlscale_is_refused(installed: Path) -> None:
 import lightning.pytorch, mlscale
 for verb in ("train", "estimate"):
     try:
-        mlscale.compose([], verb=verb)
+        mlscale.compose([], command=verb)
     except mlscale.MLScaleError as error:
         print(error)
 print(mlscale.compose(["ref=http://h:1"], command="loadtest").get("task"))  # builds no module

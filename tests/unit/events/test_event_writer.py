@@ -102,10 +102,10 @@ KILLED = """
 import sys
 from mlscale.events.store import EventStore
 
-writer = EventStore(sys.argv[1]).writer("m", flush_s=0.005)
+writer = EventStore(sys.argv[1]).open_writer("m", flush_s=0.005)
 n = 0
 while True:
-    writer.add([f"{sys.argv[2]}-{n}"], version="v")
+    writer.add_events([f"{sys.argv[2]}-{n}"], version="v")
     n += 1
     if n % 100 == 0:
         writer.flush()

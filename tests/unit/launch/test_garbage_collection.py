@@ -10,12 +10,12 @@ CLAIMED = """
 import gc
 from mlscale.launch import garbage_collection as garbage
 
-garbage.claim()
-with garbage.put_off():
+garbage.mark_own_process()
+with garbage.defer_garbage_collection():
     print(gc.isenabled())
 print(gc.isenabled(), gc.get_freeze_count() > 1000)
 gc.disable()
-with garbage.put_off():
+with garbage.defer_garbage_collection():
     pass
 print(gc.isenabled())
 """

@@ -28,7 +28,7 @@ def store(tmp_path: Path) -> EventStore:
 
 def add(writer: object, id_: str, version: str, when: datetime, rejected: bool = False) -> None:
     answer = {} if rejected else {"labels": ["a"], "probabilities": np.array([[0.9, 0.1]], np.float32)}
-    writer.add(  # type: ignore[attr-defined]
+    writer.add_events(  # type: ignore[attr-defined]
         [id_],
         version=version,
         raw=np.full((1, 2, 2, 2), 7, np.uint8),

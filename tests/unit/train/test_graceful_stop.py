@@ -132,7 +132,7 @@ def test_a_second_interrupt_ends_the_process_at_once(pause: float, ended: bool) 
     code = f"""
 import os, signal, time
 from mlscale.train import graceful_stop as signals
-with signals.noted():
+with signals.handle_stop_signals():
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep({pause})
     os.kill(os.getpid(), signal.SIGINT)
