@@ -48,8 +48,7 @@ def meant_here(path: str, value: object) -> tuple[str, str] | None:
     alias = load_foreign_names().find_alias(path)
     if alias is None:
         return None
-    count = count_devices(value) if alias.convert == "count" and alias.is_of(path) else value
-    if count != value:
+    if alias.convert == "count" and alias.is_of(path) and (count := count_devices(value)) != value:
         return format_override(path, count), alias.why_of(value)
     fix = alias.fix_of(value)
     # The last part of the path may be another key's name, which its `values` are about.
