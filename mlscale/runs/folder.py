@@ -32,10 +32,11 @@ from mlscale.atomic_files import (
 )
 from mlscale.contracts import get_format_tag
 from mlscale.errors import MLScaleError
-from mlscale.runs import machine, recover
 from mlscale.runs import ownership as own
-from mlscale.runs import processes as process
-from mlscale.runs.code_snapshot import CodeSnapshot
+from mlscale.runs import recover
+from mlscale.runs.code.code_snapshot import CodeSnapshot
+from mlscale.runs.host import machine
+from mlscale.runs.host import processes as process
 from mlscale.runs.identity import (
     compute_config_hash,
     compute_key_digests,

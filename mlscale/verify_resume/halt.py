@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.runs import checkpoint_files as checkpoints
-from mlscale.runs import processes as process
+from mlscale.runs.host import processes as process
 from mlscale.train.checkpoint import io as checkpoint_io
 from mlscale.verify_resume.stop_request import ORDER, get_stopped_path
 

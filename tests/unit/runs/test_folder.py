@@ -12,7 +12,7 @@ from mlscale.atomic_files import ASIDE
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import HorizontalBarPlot, LinePlot, ReportStep, Result, Series, save_result
 from mlscale.runs import folder as module
-from mlscale.runs.code_snapshot import CodeSnapshot
+from mlscale.runs.code.code_snapshot import CodeSnapshot
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import compute_config_hash
 from mlscale.secrets.mask import Masker

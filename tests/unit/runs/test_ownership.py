@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlscale.runs import ownership as own
-from mlscale.runs.code_snapshot import take_snapshot
+from mlscale.runs.code.code_snapshot import take_snapshot
 from mlscale.runs.folder import RunFolder
 from tests.conftest import NoPrivileges
 
