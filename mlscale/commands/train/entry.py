@@ -342,6 +342,6 @@ def _classify_ending(error: BaseException) -> str:
 
 
 def _get_order_version() -> int:
-    from mlscale.data.order.permutation import ORDER_VERSION
+    from mlscale.data.order.keyed_permutation import ORDER_VERSION
 
     return ORDER_VERSION
