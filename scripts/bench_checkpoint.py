@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from mlscale.runs.checkpoint_files import verify_checkpoint
+from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
 from mlscale.train.checkpoint.io import VerifiedCheckpointIO, load_checkpoint_file
 
 

@@ -14,7 +14,7 @@ from mlscale.assembly.rebuild import apply_training_facts, find_checkpoint_file,
 from mlscale.config.composition.frozen import add_derived
 from mlscale.config.derive import derive_values
 from mlscale.errors import MLScaleError
-from mlscale.runs.checkpoint_files import find_best_checkpoint_file
+from mlscale.runs.checkpoint_files.checkpoint_search import find_best_checkpoint_file
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mlscale.runs import checkpoint_files as checkpoints
+from mlscale.runs.checkpoint_files.checkpoint_commit import Writer
 from mlscale.runs.host import processes as process
 from mlscale.train.checkpoint import io as checkpoint_io
 from mlscale.verify_resume.stop_request import ORDER, get_stopped_path
@@ -72,7 +72,7 @@ def _end_with_process(pid: int, started: int | None) -> None:
 def _interrupt_next_checkpoint(then: Callable[[], None]) -> None:
     """Make the next checkpoint stop after its first block, and call `then`."""
 
-    class HalfWriter(checkpoints.Writer):
+    class HalfWriter(Writer):
         def write(self, data: bytes | memoryview) -> int:
             super().write(data)
             then()

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from mlscale.config.suggestions.suggest import find_nearest
 from mlscale.contracts.servable_yaml import DOCUMENT
 from mlscale.errors import MLScaleError
-from mlscale.runs.checkpoint_files import SUFFIX
+from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX
 from mlscale.runs.find import LAST, build_run_not_found, list_runs, match_runs
 from mlscale.runs.folder import RUN, RunFolder
 from mlscale.runs.recover import is_run_folder

@@ -9,7 +9,7 @@ import torch
 from mlscale import commands
 from mlscale.export import collected_profile as collected
 from mlscale.export.servable import load
-from mlscale.runs.checkpoint_files import read_content_digest
+from mlscale.runs.checkpoint_files.checkpoint_digest import read_content_digest
 from mlscale.runs.folder import RunFolder
 from mlscale.train.checkpoint.io import load_checkpoint_file as load_checkpoint
 

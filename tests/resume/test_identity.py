@@ -10,7 +10,7 @@ import torch
 
 from mlscale.cli import main
 from mlscale.runs import recover
-from mlscale.runs.checkpoint_files import read_checkpoint_metadata
+from mlscale.runs.checkpoint_files.checkpoint_digest import read_checkpoint_metadata
 from mlscale.runs.folder import RunFolder
 from mlscale.train.checkpoint import arithmetic
 from mlscale.train.checkpoint.io import VerifiedCheckpointIO

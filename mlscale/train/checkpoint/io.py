@@ -23,8 +23,15 @@ from tqdm import tqdm
 
 from mlscale.atomic_files import explain_os_error
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs import checkpoint_files as checkpoints
-from mlscale.runs.checkpoint_files import DISK_FULL_ERRORS, CheckpointKind, CheckpointRecord, Writer
+from mlscale.runs.checkpoint_files.checkpoint_commit import DISK_FULL_ERRORS, Writer, remove_incomplete_checkpoints
+from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
+from mlscale.runs.checkpoint_files.checkpoint_record import (
+    PERIODIC,
+    CheckpointKind,
+    CheckpointRecord,
+    describe_checkpoint_state,
+)
+from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid, list_checkpoint_files
 
 _HYPER_PARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
 _log = logging.getLogger(__name__)
@@ -129,7 +136,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
             return None
         count, last = len(self.failed), self.failed[-1]
         folder = Path(last.path).parent
-        latest, _ = checkpoints.find_latest_valid(folder) if folder.is_dir() else (None, [])
+        latest, _ = find_latest_valid(folder) if folder.is_dir() else (None, [])
         many = "its only save" if count == 1 and not self._saved else f"{count} save{'s' * (count != 1)}"
         return MLScaleError(
             f"the final state of the run could not be saved: {many} failed, the last one at step {last.step:,}",
@@ -188,10 +195,10 @@ def load_checkpoint_file(path: str | Path, map_location: Any = "cpu") -> dict[st
     """
     file = Path(path).expanduser()
     try:
-        checked = checkpoints.verify_checkpoint(file)
+        checked = verify_checkpoint(file)
         if checked.is_corrupt:
             raise MLScaleError(
-                f"the checkpoint can't be used: {checkpoints.describe_checkpoint_state(checked)}",
+                f"the checkpoint can't be used: {describe_checkpoint_state(checked)}",
                 where=str(file),
                 fix=_suggest_checkpoint(file),
             )
@@ -255,7 +262,7 @@ def _determine_kind(callbacks: Mapping[str, Any], path: Path) -> tuple[Checkpoin
             return "periodic", None, None  # a callback without a metric keeps what it saved last
     if path.stem == "last":
         return "last", None, None
-    return ("periodic" if checkpoints.PERIODIC.fullmatch(path.name) else "other"), None, None
+    return ("periodic" if PERIODIC.fullmatch(path.name) else "other"), None, None
 
 
 def _convert_to_plain(value: Any) -> Any:
@@ -316,7 +323,7 @@ def _commit_checkpoint(
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.parent not in tidied:
         # Once per folder and process: it removes the unfinished files of saves that were killed.
-        checkpoints.remove_incomplete_checkpoints(target.parent)
+        remove_incomplete_checkpoints(target.parent)
         tidied.add(target.parent)
     writer = Writer(target)
     try:
@@ -335,9 +342,7 @@ def _print_warning(message: str) -> None:
 
 
 def _format_disk_full(target: Path, record: CheckpointRecord, error: OSError) -> str:
-    names = [
-        checkpoint.path.name for checkpoint in checkpoints.list_checkpoint_files(target.parent) if checkpoint.record
-    ]
+    names = [checkpoint.path.name for checkpoint in list_checkpoint_files(target.parent) if checkpoint.record]
     return (
         f"disk full: {target} was not saved at step {record.step}: {explain_os_error(error, target)} "
         f"({shutil.disk_usage(target.parent).free:,} bytes free). The training goes on; "
@@ -356,7 +361,7 @@ def _build_write_error(target: Path, error: OSError) -> MLScaleError:
 
 
 def _suggest_checkpoint(file: Path) -> str:
-    path, _ = checkpoints.find_latest_valid(file.parent) if file.parent.is_dir() else (None, [])
+    path, _ = find_latest_valid(file.parent) if file.parent.is_dir() else (None, [])
     return (
         f"use {path}, the latest one there whose digest holds"
         if path

@@ -13,7 +13,7 @@ from mlscale.export import collected_profile as collected
 from mlscale.export.reference_profile import ProfileBuilder, compute_value_edges
 from mlscale.export.servable import compute_softmax
 from mlscale.monitor.collect import CollectReference
-from mlscale.runs.checkpoint_files import read_content_digest
+from mlscale.runs.checkpoint_files.checkpoint_digest import read_content_digest
 from mlscale.tasks import Classification
 from mlscale.train.after_fit import run_after_fit_hooks
 from mlscale.train.callbacks import Checkpoints

@@ -11,7 +11,8 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from mlscale.errors import MLScaleError
-from mlscale.runs.checkpoint_files import CheckpointRecord, list_checkpoint_files
+from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
+from mlscale.runs.checkpoint_files.checkpoint_search import list_checkpoint_files
 from mlscale.train.callbacks.checkpoints import Checkpoints
 from mlscale.train.checkpoint import step_boundary as boundary
 from mlscale.train.checkpoint.exact_resume import ExactResume

@@ -22,7 +22,9 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import nn
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs.checkpoint_files import CheckpointRecord, list_checkpoint_files, verify_checkpoint
+from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
+from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
+from mlscale.runs.checkpoint_files.checkpoint_search import list_checkpoint_files
 from mlscale.train.checkpoint.io import VerifiedCheckpointIO, load_checkpoint_file
 from tests.unit.fitting import At, Loader, batches, classifier, fit, trainer
 
