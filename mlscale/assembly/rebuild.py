@@ -154,7 +154,7 @@ def _report_foreign(checkpoint: Path, run: Path) -> None:
 
 def load_weights(task: pl.LightningModule, path: Path) -> None:
     """Load a checkpoint's weights, and nothing else of it."""
-    from mlscale.train.checkpoint.io import load_checkpoint_file
+    from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
 
     content = load_checkpoint_file(path)
     if "state_dict" not in content:

@@ -35,7 +35,7 @@ from mlscale.train.callbacks.loss_end import LossEnd, compute_constant_loss
 from mlscale.train.callbacks.run_metric import UNCHOSEN, RunMetric
 from mlscale.train.callbacks.stopwatch import Stopwatch
 from mlscale.train.checkpoint.exact_resume import ExactResume
-from mlscale.train.checkpoint.io import VerifiedCheckpointIO
+from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
 from mlscale.train.compiled_names import use_uncompiled_names
 from mlscale.train.graceful_stop import StopOnSignal, parse_max_time
 from mlscale.train.initial_weights import pretrained

@@ -13,7 +13,7 @@ from typing import Any
 
 from mlscale.runs.checkpoint_files.checkpoint_commit import Writer
 from mlscale.runs.host import processes as process
-from mlscale.train.checkpoint import io as checkpoint_io
+from mlscale.train.checkpoint import lightning_io
 from mlscale.verify_resume.stop_request import ORDER, get_stopped_path
 
 _POLL_SECONDS = 0.5
@@ -45,7 +45,7 @@ class KillPointHalt:
         if phase != self._phase or trainer.global_step < self._step:
             return
         saves = phase in ("save", "between")
-        if saves and isinstance(trainer.strategy.checkpoint_io, checkpoint_io.VerifiedCheckpointIO):
+        if saves and isinstance(trainer.strategy.checkpoint_io, lightning_io.VerifiedCheckpointIO):
             _interrupt_next_checkpoint(self._wait_for_kill)
         # Checkpoints of Lightning's own I/O are written by rank 0 alone; at other places all ranks stop.
         elif not saves or trainer.is_global_zero:
@@ -78,4 +78,4 @@ def _interrupt_next_checkpoint(then: Callable[[], None]) -> None:
             then()
             raise AssertionError("unreachable")
 
-    vars(checkpoint_io)["Writer"] = HalfWriter  # never restored: the process is killed before it writes another
+    vars(lightning_io)["Writer"] = HalfWriter  # never restored: the process is killed before it writes another
