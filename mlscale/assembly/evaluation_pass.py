@@ -126,7 +126,8 @@ def evaluate_checkpoint(cfg: DictConfig, path: Path, label: str, table: SampleTa
         label: what the model is called.
         table: gets every sample; None for none.
     """
-    from mlscale.assembly.run import assemble_parts, collect_metrics
+    from mlscale.assembly.fit_outcome import collect_metrics
+    from mlscale.assembly.run import assemble_parts
     from mlscale.evaluate.collect_predictions import PredictionCollector, find_task_kind
     from mlscale.evaluate.sample_collector import SampleCollector
 
