@@ -13,7 +13,7 @@ from mlscale.assembly.build import build
 from mlscale.atomic_files import read_json
 from mlscale.config.derive import count_epoch_steps
 from mlscale.config.targets import has_argument, has_precision_plugin
-from mlscale.runs.folder import RUN
+from mlscale.runs.run_reader import RUN
 from mlscale.secrets.mask import Masker
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
 from mlscale.train.loss_scaling import LossScale, Mixed

@@ -15,8 +15,9 @@ from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX, describe_checkpoint_state
 from mlscale.runs.checkpoint_files.checkpoint_search import find_best_checkpoint_file
 from mlscale.runs.find import find_run
-from mlscale.runs.folder import RUN, RunFolder
+from mlscale.runs.folder import RunFolder
 from mlscale.runs.recover import is_run_folder, warn_once
+from mlscale.runs.run_reader import RUN
 
 STATE_DICT_SUFFIXES = (".pt", ".pth", ".bin")
 """The suffixes of files with a plain `state_dict`, written by `torch.save`."""

@@ -9,7 +9,8 @@ from mlscale.atomic_files import compute_sha256
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX, describe_checkpoint_state
-from mlscale.runs.folder import CONFIG, DERIVED, RunFolder
+from mlscale.runs.folder import RunFolder
+from mlscale.runs.run_reader import CONFIG, DERIVED
 from mlscale.versions.local_registry import LocalRegistry, Published
 
 WEIGHTS = "model.ckpt"
