@@ -33,11 +33,7 @@ from mlscale.runs import ownership as own
 from mlscale.runs import recover
 from mlscale.runs.code.code_snapshot import CodeSnapshot
 from mlscale.runs.host import machine
-from mlscale.runs.identity import (
-    compute_config_hash,
-    compute_key_digests,
-    get_current_time,
-)
+from mlscale.runs.identity import compute_config_hash, compute_key_digests, get_current_time
 from mlscale.runs.run_files import (
     build_run_path,
     describe_attempt,

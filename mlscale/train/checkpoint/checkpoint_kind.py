@@ -6,11 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlscale.runs.checkpoint_files.checkpoint_record import (
-    PERIODIC,
-    CheckpointKind,
-    CheckpointRecord,
-)
+from mlscale.runs.checkpoint_files.checkpoint_record import PERIODIC, CheckpointKind, CheckpointRecord
 
 
 def build_checkpoint_record(checkpoint: Mapping[str, Any], path: Path) -> CheckpointRecord:

@@ -22,9 +22,7 @@ from tqdm import tqdm
 from mlscale.atomic_files import explain_os_error
 from mlscale.errors import Exit, MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_commit import DISK_FULL_ERRORS, Writer, remove_incomplete_checkpoints
-from mlscale.runs.checkpoint_files.checkpoint_record import (
-    CheckpointRecord,
-)
+from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid, list_checkpoint_files
 from mlscale.train.checkpoint.checkpoint_kind import build_checkpoint_record
 from mlscale.train.checkpoint.plain_values import convert_numpy_numbers, convert_to_plain

@@ -9,9 +9,7 @@ import torch
 
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
-from mlscale.runs.checkpoint_files.checkpoint_record import (
-    describe_checkpoint_state,
-)
+from mlscale.runs.checkpoint_files.checkpoint_record import describe_checkpoint_state
 from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid
 
 
