@@ -19,7 +19,8 @@ from mlscale.config.composition.argv import Request
 from mlscale.config.metric_direction import infer_direction
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import Result, format_number, format_table
-from mlscale.runs.folder import RunFolder, build_run_path
+from mlscale.runs.folder import RunFolder
+from mlscale.runs.run_files import build_run_path
 from mlscale.runs.sweep_folder import discard_sweep, start_sweep
 from mlscale.secrets.config_secrets import mask_overrides
 from mlscale.secrets.mask import Masker

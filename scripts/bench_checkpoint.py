@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from mlscale.runs.checkpoint_files import verify_checkpoint
-from mlscale.train.checkpoint.io import VerifiedCheckpointIO, load_checkpoint_file
+from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
+from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
+from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mlscale.launch.threads import wait_passively
-from mlscale.runs.machine import count_usable_cores, get_memory_bytes
+from mlscale.runs.host.machine import count_usable_cores, get_memory_bytes
 
 wait_passively()  # said before anything imports torch
 os.environ.pop("COLUMNS", None)  # of somebody's terminal, or xdist's: tables are as wide as they are

@@ -14,7 +14,7 @@ from mlscale.assembly.rebuild import apply_training_facts, find_checkpoint_file,
 from mlscale.config.composition.frozen import add_derived
 from mlscale.config.derive import derive_values
 from mlscale.errors import MLScaleError
-from mlscale.runs.checkpoint_files import find_best_checkpoint_file
+from mlscale.runs.checkpoint_files.checkpoint_search import find_best_checkpoint_file
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -126,7 +126,8 @@ def evaluate_checkpoint(cfg: DictConfig, path: Path, label: str, table: SampleTa
         label: what the model is called.
         table: gets every sample; None for none.
     """
-    from mlscale.assembly.run import assemble_parts, collect_metrics
+    from mlscale.assembly.fit_outcome import collect_metrics
+    from mlscale.assembly.run import assemble_parts
     from mlscale.evaluate.collect_predictions import PredictionCollector, find_task_kind
     from mlscale.evaluate.sample_collector import SampleCollector
 

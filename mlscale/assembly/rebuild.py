@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mlscale.config.composition.frozen import add_derived
 from mlscale.config.derive import LISTS_OF_THE_DATA, OF_THE_DATA, derive_values
 from mlscale.errors import MLScaleError
-from mlscale.runs.checkpoint_files import SUFFIX, find_best_checkpoint_file, read_checkpoint_metadata
+from mlscale.runs.checkpoint_files.checkpoint_digest import read_checkpoint_metadata
+from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX
+from mlscale.runs.checkpoint_files.checkpoint_search import find_best_checkpoint_file
 from mlscale.runs.recover import is_run_folder, read_run_document, warn_once
 
 if TYPE_CHECKING:
@@ -152,7 +154,7 @@ def _report_foreign(checkpoint: Path, run: Path) -> None:
 
 def load_weights(task: pl.LightningModule, path: Path) -> None:
     """Load a checkpoint's weights, and nothing else of it."""
-    from mlscale.train.checkpoint.io import load_checkpoint_file
+    from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
 
     content = load_checkpoint_file(path)
     if "state_dict" not in content:

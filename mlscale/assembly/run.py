@@ -6,36 +6,33 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from mlscale.assembly.build import build, build_each
-from mlscale.atomic_files import read_json
-from mlscale.config.derive import count_epoch_steps
+from mlscale.assembly.fit_outcome import FitOutcome, build_fit_outcome, find_callback, find_lost_state
+from mlscale.assembly.lightning_trainer import build_loggers, build_trainer, set_checkpoint_folder
 from mlscale.config.metric_choice import follow_own_metrics, is_set
-from mlscale.config.targets import has_argument, has_precision_plugin, import_target
+from mlscale.config.targets import has_argument, import_target
 from mlscale.errors import MLScaleError
-from mlscale.runs.folder import RUN, RunFolder
+from mlscale.runs.folder import RunFolder
 from mlscale.runs.initial_source import InitialWeights
 from mlscale.secrets.mask import Masker
 from mlscale.tasks.base import Task
 from mlscale.tasks.models import lazy
 from mlscale.train.after_fit import run_after_fit_hooks
 from mlscale.train.callbacks import StepSeed
-from mlscale.train.callbacks.checkpoints import Checkpoints
 from mlscale.train.callbacks.loss_end import LossEnd, compute_constant_loss
 from mlscale.train.callbacks.run_metric import UNCHOSEN, RunMetric
 from mlscale.train.callbacks.stopwatch import Stopwatch
 from mlscale.train.checkpoint.exact_resume import ExactResume
-from mlscale.train.checkpoint.io import VerifiedCheckpointIO
 from mlscale.train.compiled_names import use_uncompiled_names
 from mlscale.train.graceful_stop import StopOnSignal, parse_max_time
 from mlscale.train.initial_weights import pretrained
@@ -46,14 +43,9 @@ from mlscale.train.lightning import patches as lightning_patches
 from mlscale.train.lightning.missing_metric import explain_unlogged_metric
 from mlscale.train.lightning.quiet import suppress_library_messages
 from mlscale.train.loggers import finish_loggers
-from mlscale.train.loss_scaling import LossScale, Mixed
-from mlscale.train.precision import create_precision_plugin, set_memory_layout
+from mlscale.train.precision import set_memory_layout
 from mlscale.train.process_memory import reset_peak_memory
-from mlscale.train.strategies import has_stable_sum_order
 from mlscale.train.torch_compile import Compile, set_tf32
-
-T = TypeVar("T")
-LOGGER_TEXTS = ("name", "group", "tags", "notes")  # free texts of a tracker
 
 
 @dataclass(frozen=True)
@@ -63,45 +55,6 @@ class Assembly:
     trainer: pl.Trainer
     task: pl.LightningModule
     data: pl.LightningDataModule | None
-
-
-@dataclass(frozen=True)
-class FitOutcome:
-    """The results of a fit.
-
-    Attributes:
-        metrics: the last value of every logged metric, by name.
-        seconds: wall time of the fit.
-        train_seconds: of these, in training: without set-up and validation.
-        steps: optimizer steps of the run.
-        samples: training samples of this fit over all ranks; None if the data does not report its batch size.
-        peak_memory_bytes: the most that a process of the run has used, of all ranks.
-        best: path of the best checkpoint, and the value of the run's metric there.
-        failed_saves: checkpoints that could not be saved because the disk was full.
-        resumed_step: the optimizer step that it resumed from; None for a new fit.
-        inexact: why a resumed fit may not be bitwise identical to one without the interruption, a phrase each; empty
-            where it is, as far as is known: on as many ranks as before, with the same threads, libraries and CPU, from
-            a checkpoint that holds all of their state, on a CPU or with deterministic algorithms.
-        replayed: batches that were loaded again, because their loader has no state of its own.
-        joined: metrics of what joined the run from outside and came after the fit.
-        remarks: the same in words.
-        met: whether all requirements on these are met.
-    """
-
-    metrics: dict[str, float]
-    seconds: float
-    train_seconds: float
-    steps: int
-    samples: int | None
-    peak_memory_bytes: int
-    best: tuple[str, float] | None
-    failed_saves: int = 0
-    resumed_step: int | None = None
-    inexact: tuple[str, ...] = ()
-    replayed: int = 0
-    joined: dict[str, float] = field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
-    met: bool = True
 
 
 def assemble_parts(cfg: DictConfig) -> Assembly:
@@ -167,25 +120,40 @@ def build_loss_end(cfg: DictConfig, task: pl.LightningModule) -> LossEnd:
 def assemble_and_fit(cfg: DictConfig, resume: str | None = None, initial: InitialWeights | None = None) -> FitOutcome:
     """Assemble and train: from the start, with the weights `initial` if given, or from the checkpoint `resume`."""
     parts = assemble_parts(cfg)
-    trainer = parts.trainer
     if initial is not None:
         _load_first_weights(parts.task, initial, cfg)
-        _find_callback(trainer, LossEnd).pretrained = True
-    for logger in trainer.loggers:
+        find_callback(parts.trainer, LossEnd).pretrained = True
+    _start_loggers(parts.trainer.loggers, cfg, resume)
+    # The peak memory is that of this fit, without what building the parts took.
+    reset_peak_memory(parts.trainer.strategy.root_device)
+    start = time.perf_counter()
+    _fit(parts, cfg, resume)
+    if lost := find_lost_state(parts.trainer):
+        raise lost
+    outcome = build_fit_outcome(cfg, parts.trainer, time.perf_counter() - start)
+    # After the outcome is taken: compression and the like have metrics of their own, which are kept in `joined`.
+    return outcome.add_reports(run_after_fit_hooks(parts.trainer, parts.task))
+
+
+def _start_loggers(loggers: list[Any], cfg: DictConfig, resume: str | None) -> None:
+    """Send the composed config to the trackers; a new fit first discards what they hold of an earlier attempt."""
+    for logger in loggers:
         if resume is None and hasattr(logger, "start_over"):
             logger.start_over()  # an attempt before this one may have been killed before it saved anything
         logger.log_hyperparams(_collect_hyperparameters(cfg))
-    # The peak memory is that of this fit, without what building the parts took.
-    reset_peak_memory(trainer.strategy.root_device)
+
+
+def _fit(parts: Assembly, cfg: DictConfig, resume: str | None) -> None:
+    """Run Lightning's fit, close the trackers, and explain the errors whose cause is in the config or the data."""
+    trainer = parts.trainer
     failed = True
-    start = time.perf_counter()
     try:
         # weights_only: torch unpickles tensors and plain values alone, so a checkpoint can't run code.
         trainer.fit(parts.task, datamodule=parts.data, ckpt_path=resume, weights_only=True)
         failed = False
     except Exception as error:
         problem = explain_unlogged_metric(
-            error, _find_callback(trainer, RunMetric).metric, trainer.callback_metrics
+            error, find_callback(trainer, RunMetric).metric, trainer.callback_metrics
         ) or explain_unsuited_input(
             error,
             parts.task,
@@ -199,28 +167,6 @@ def assemble_and_fit(cfg: DictConfig, resume: str | None = None, initial: Initia
     finally:
         # In any case: Lightning leaves closing to the interpreter's exit, which worker processes do not reach.
         finish_loggers(trainer.loggers, failed=failed)
-    if lost := _find_lost_state(trainer):
-        raise lost
-    outcome = _build_fit_outcome(cfg, trainer, time.perf_counter() - start)
-    # After the outcome is taken: compression and the like have metrics of their own, which are kept in `joined`.
-    reports = run_after_fit_hooks(trainer, parts.task)
-    return replace(
-        outcome,
-        joined={name: value for report in reports for name, value in report.metrics.items()},
-        remarks=tuple(report.remark for report in reports if report.remark),
-        met=all(report.ok for report in reports),
-    )
-
-
-def _find_lost_state(trainer: Any) -> MLScaleError | None:
-    """Return the error for a fit whose final state should be in a checkpoint and is not: such a run is not done."""
-    io = trainer.strategy.checkpoint_io
-    if not isinstance(io, VerifiedCheckpointIO):
-        return None
-    due = [callback.final_saved for callback in trainer.callbacks if isinstance(callback, Checkpoints)]
-    known = [saved for saved in due if saved is not None]
-    lost = not all(known) if known else io.unsaved  # a user's own callbacks: the last save that was tried
-    return io.explain_lost_state() if lost else None
 
 
 def _load_first_weights(task: pl.LightningModule, initial: InitialWeights, cfg: DictConfig) -> None:
@@ -295,98 +241,6 @@ def build_task(cfg: DictConfig) -> pl.LightningModule:
     return task
 
 
-def build_loggers(cfg: DictConfig) -> list[Any]:
-    """Return the trackers. What they show to others is masked; their own keys and addresses are not."""
-    masker = Masker.create_for_run(cfg)
-    loggers = []
-    for name, node in (cfg.get("logger") or {}).items():
-        # Only the texts that a tracker shows are masked: its key and address must arrive as they are.
-        texts = {key: node[key] for key in LOGGER_TEXTS if key in node}
-        texts = {k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for k, v in texts.items()}
-        loggers.append(build(node, f"logger.{name}", **masker.mask_tree(texts)))
-    return loggers
-
-
-def build_trainer(cfg: DictConfig, callbacks: list[Any], loggers: list[Any]) -> pl.Trainer:
-    """Return Lightning's Trainer, with the parts that other groups own."""
-    own = has_precision_plugin(cfg)
-    plugin = None if own else create_precision_plugin(cfg.precision, cfg.derived.accelerator)
-    callbacks = [*callbacks, *([LossScale(plugin)] if isinstance(plugin, Mixed) else [])]
-    supplied: dict[str, Any] = {
-        "accelerator": cfg.derived.accelerator,
-        "devices": cfg.derived.world_size,
-        "precision": None if own or plugin is not None else cfg.precision.value,
-        "strategy": build(
-            cfg.strategy, "strategy", **_supply_world_size(cfg), **_allow_unused_parameters(cfg, callbacks)
-        ),
-        "callbacks": callbacks,
-        "logger": loggers or False,
-        "default_root_dir": cfg.derived.run_dir,
-        "enable_checkpointing": True,
-        "max_time": None,  # its end would be that of the run; ours is that of an attempt
-    }
-    supplied |= _resolve_batch_limits(cfg)
-    # Lightning refuses a progress bar callback next to enable_progress_bar=False, and adds one of its own to True.
-    bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
-    supplied["enable_progress_bar"] = cfg.trainer.get("enable_progress_bar", bar)
-    supplied["enable_model_summary"] = cfg.trainer.get("enable_model_summary", False)
-    trainer = build(cfg.trainer, "trainer", **supplied)
-    assert isinstance(trainer, pl.Trainer)
-    if plugin is not None:
-        trainer.strategy.precision_plugin = plugin  # by its name Lightning would make one of its own
-    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # a plugin of the user's, in trainer.plugins, stays
-        trainer.strategy.checkpoint_io = VerifiedCheckpointIO(*_read_run_identity(cfg.derived.get("run_dir")))
-    return trainer
-
-
-def _supply_world_size(cfg: DictConfig) -> dict[str, int]:
-    """Return the number of processes for strategies that take it; Lightning's own get it from the Trainer."""
-    return {"world_size": cfg.derived.world_size} if has_argument(cfg.strategy, "world_size") else {}
-
-
-def _read_run_identity(folder: str | None) -> tuple[str | None, str | None]:
-    """Return id and config hash of the run in a folder, for its checkpoints; None for both if it is not a run's."""
-    if not folder or not (Path(folder) / RUN).is_file():
-        return None, None
-    document = read_json(Path(folder) / RUN)
-    return document.get("id"), document.get("config_hash")
-
-
-def _allow_unused_parameters(cfg: DictConfig, callbacks: list[Any]) -> dict[str, bool]:
-    """Return the setting by which a strategy searches for unused parameters, if a callback freezes some."""
-    key = "find_unused_parameters"
-    wanted = any(getattr(callback, "leaves_unused", False) for callback in callbacks)
-    return {key: True} if wanted and has_argument(cfg.strategy, key) else {}
-
-
-def _resolve_batch_limits(cfg: DictConfig) -> dict[str, int]:
-    """Return fractions of the data as numbers of batches, at least one: Lightning refuses a tenth of six batches."""
-    derived, accumulate = cfg.derived, cfg.trainer.get("accumulate_grad_batches", 1)
-    if not derived.per_device_batch or derived.train_samples is None:
-        return {}
-    batches = {
-        "limit_train_batches": count_epoch_steps(cfg.data, derived.train_samples)[0] * accumulate,
-        # Rounded up: a validation takes its last, incomplete batch, too.
-        "limit_val_batches": -(-derived.val_samples // (derived.per_device_batch * derived.world_size)),
-    }
-    given = {key: cfg.trainer.get(key) for key in batches}
-    return {
-        key: max(1, int(batches[key] * limit))
-        for key, limit in given.items()
-        if isinstance(limit, float) and 0 < limit < 1
-    }
-
-
-def set_checkpoint_folder(callbacks: list[Any], folder: str) -> str | None:
-    """Let checkpoint callbacks that name no folder save to `folder`. Returns where a stopped run saves: None if it
-    keeps no checkpoints at all.
-    """
-    saving = [callback for callback in callbacks if isinstance(callback, pl.callbacks.ModelCheckpoint)]
-    for callback in saving:
-        callback.dirpath = callback.dirpath or folder
-    return f"{folder}/last.ckpt" if saving else None
-
-
 def _collect_hyperparameters(cfg: DictConfig) -> dict[str, Any]:
     """Return what trackers show: the composed config, masked, interpolations of the environment unresolved."""
     plain = OmegaConf.to_container(cfg, resolve=False)
@@ -395,49 +249,3 @@ def _collect_hyperparameters(cfg: DictConfig) -> dict[str, Any]:
         {str(key): value for key, value in plain.items() if key != "logger"}
     )
     return masked
-
-
-def collect_metrics(trainer: pl.Trainer) -> dict[str, float]:
-    """Return the last value of every logged metric, and what the data has counted."""
-    counted: dict[str, float] = getattr(getattr(trainer, "datamodule", None), "counted", {})
-    return {name: float(value) for name, value in trainer.callback_metrics.items()} | counted
-
-
-def _build_fit_outcome(cfg: DictConfig, trainer: pl.Trainer, seconds: float) -> FitOutcome:
-    watch, resume = _find_callback(trainer, Stopwatch), _find_callback(trainer, ExactResume)
-    batch = (cfg.get("data") or {}).get("batch_size")
-    io = trainer.strategy.checkpoint_io
-    best = None
-    checkpoint = trainer.checkpoint_callback
-    if isinstance(checkpoint, pl.callbacks.ModelCheckpoint) and checkpoint.best_model_score is not None:
-        best = (checkpoint.best_model_path, float(checkpoint.best_model_score))
-    return FitOutcome(
-        metrics=collect_metrics(trainer),
-        seconds=seconds,
-        train_seconds=watch.seconds,
-        steps=trainer.global_step,
-        samples=watch.steps * batch if batch else None,
-        peak_memory_bytes=watch.peak_memory_bytes,
-        best=best,
-        resumed_step=resume.resumed_step,
-        inexact=tuple(_explain_inexactness(trainer, resume)),
-        replayed=resume.replayed,
-        failed_saves=len(io.failed) if isinstance(io, VerifiedCheckpointIO) else 0,
-    )
-
-
-def _find_callback(trainer: Any, kind: type[T]) -> T:
-    return next(callback for callback in trainer.callbacks if isinstance(callback, kind))
-
-
-def _explain_inexactness(trainer: pl.Trainer, resume: ExactResume) -> list[str]:
-    """Return the reasons why a resumed fit may not be bitwise identical; empty for a new fit."""
-    if resume.resumed_step is None:
-        return []
-    reasons = list(resume.inexact)
-    # The same step gives the same bits on a CPU, for one number of threads.
-    if trainer.strategy.root_device.type != "cpu" and not torch.are_deterministic_algorithms_enabled():
-        reasons.append("no trainer.deterministic=true")
-    if not has_stable_sum_order(trainer.strategy, trainer.world_size):
-        reasons.append("this strategy adds up the first step's gradients in another order")
-    return reasons

@@ -24,8 +24,8 @@ from mlscale.launch import garbage_collection as garbage
 from mlscale.launch import hung_process as hung
 from mlscale.launch import rank as this_process
 from mlscale.launch import rank_failures as failures
-from mlscale.runs import processes as process
 from mlscale.runs.folder import RunFolder
+from mlscale.runs.host import processes as process
 from mlscale.runs.initial_source import InitialWeights
 from mlscale.secrets.mask import Masker, mask_output
 

@@ -15,7 +15,7 @@ from mlscale.compress.quantize import METHODS
 from mlscale.contracts import expect_format, get_format_tag
 from mlscale.errors import MLScaleError
 from mlscale.runs.amend import update_manifest
-from mlscale.runs.checkpoint_files import read_checkpoint_metadata, read_content_digest
+from mlscale.runs.checkpoint_files.checkpoint_digest import read_checkpoint_metadata, read_content_digest
 
 if TYPE_CHECKING:
     from mlscale.compress.compressed_model import CompressedModel

@@ -19,7 +19,7 @@ from mlscale.data.images.random_crop import RandomCrop
 from mlscale.data.order import sample_weights as weights
 from mlscale.data.order.bad_samples import BadSample, Stream
 from mlscale.data.order.batch_plan import Batch, BatchPlan
-from mlscale.data.order.permutation import derive_sample_seeds
+from mlscale.data.order.keyed_permutation import derive_sample_seeds
 from mlscale.data.order.policy import Policy
 from mlscale.errors import MLScaleError
 

@@ -24,10 +24,16 @@ from mlscale.data.order.bad_samples import (
     format_skipped_samples,
 )
 from mlscale.data.order.batch_plan import BatchLayout
+from mlscale.data.order.keyed_permutation import ORDER_VERSION
 from mlscale.data.order.loader import Batches, EvalLoader, Finish, LoaderProgress, TrainLoader
-from mlscale.data.order.permutation import ORDER_VERSION
 from mlscale.data.order.policy import Policy
-from mlscale.data.order.sampling import BalancedSampling, MixedSampling, Sampling, ShuffledSampling, WeightedSampling
+from mlscale.data.order.sample_order import (
+    BalancedSampling,
+    MixedSampling,
+    Sampling,
+    ShuffledSampling,
+    WeightedSampling,
+)
 from mlscale.errors import MLScaleError
 
 _RESTART_COMMAND = "mlscale like=<id of the run> init_from=<id of the run>, a new run from its weights"

@@ -21,7 +21,7 @@ from mlscale.data.images.augmentation import BatchAugment, preserve_global_gener
 from mlscale.data.order import sample_weights as weights_of
 from mlscale.data.order.bad_samples import BadSample, Stream
 from mlscale.data.order.batch_plan import Batch, BatchPlan
-from mlscale.data.order.permutation import derive_sample_seeds
+from mlscale.data.order.keyed_permutation import derive_sample_seeds
 from mlscale.data.order.policy import Policy
 from mlscale.errors import MLScaleError
 

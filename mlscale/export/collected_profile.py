@@ -7,7 +7,7 @@ from pathlib import Path
 from mlscale.atomic_files import replace_folder
 from mlscale.errors import MLScaleError
 from mlscale.export.reference_profile import ABOUT, ReferenceProfile
-from mlscale.runs.checkpoint_files import read_content_digest
+from mlscale.runs.checkpoint_files.checkpoint_digest import read_content_digest
 
 FOLDER = "reference"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs.processes import end_session
+from mlscale.runs.host.processes import end_session
 
 T = TypeVar("T")
 _POLL_SECONDS, _GRACE_SECONDS = 0.05, 20.0

@@ -13,8 +13,8 @@ from typing import Any
 
 from mlscale.errors import MLScaleError
 from mlscale.launch import rank_failures as failures
-from mlscale.runs import processes as process
 from mlscale.runs.folder import RunFolder
+from mlscale.runs.host import processes as process
 from mlscale.secrets.mask import Masker
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlscale.runs.machine import count_usable_cores
+from mlscale.runs.host.machine import count_usable_cores
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import rank_failures as failures
-from mlscale.runs import processes as process
+from mlscale.runs.host import processes as process
 
 RankMain = Callable[[str, Mapping[str, str], str, int], None]
 PRELOAD = "mlscale.assembly.preload"  # by name: the fork server imports it

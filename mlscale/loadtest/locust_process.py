@@ -19,7 +19,7 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.loadtest.load_outcome import LoadOutcome
 from mlscale.loadtest.request_kinds import PROTOCOLS
 from mlscale.loadtest.server_metadata import Credentials, ServerModel
-from mlscale.runs.processes import end_session
+from mlscale.runs.host.processes import end_session
 
 _START_SECONDS, _GRACE_SECONDS = 60.0, 5.0
 """Seconds that Locust may take to start on a busy machine, and to end after a signal."""

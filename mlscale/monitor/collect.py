@@ -24,7 +24,7 @@ from mlscale.export.parity import build_logits_function
 from mlscale.export.reference_profile import ProfileBuilder, compute_spread_edges, compute_value_edges
 from mlscale.export.servable import compute_softmax
 from mlscale.export.validation_samples import iterate_validation_batches, restore_raw_samples
-from mlscale.runs.checkpoint_files import read_checkpoint_metadata, read_content_digest
+from mlscale.runs.checkpoint_files.checkpoint_digest import read_checkpoint_metadata, read_content_digest
 from mlscale.tasks.batch import Batch, unpack_batch
 from mlscale.train.after_fit import AfterFitResult, hide_trainer, load_best_checkpoint, locate_best_checkpoint
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from mlscale.atomic_files import ASIDE
 from mlscale.errors import MLScaleError
-from mlscale.runs.folder import RUN, RunFolder
+from mlscale.runs.folder import RunFolder
 from mlscale.runs.recover import is_run_folder, warn_once
+from mlscale.runs.run_reader import RUN
 
 LAST = "last"
 

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import secrets
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,29 +19,30 @@ from mlscale.atomic_files import (
     compute_sha256,
     convert_to_json,
     create_write_error,
-    encode_text,
     iterate_regular_files,
     make_folders,
     make_private,
     remove_empty_folders,
     remove_tree,
-    write_bytes,
     write_json,
     write_text,
 )
 from mlscale.contracts import get_format_tag
 from mlscale.errors import MLScaleError
-from mlscale.runs import machine, recover
 from mlscale.runs import ownership as own
-from mlscale.runs import processes as process
-from mlscale.runs.code_snapshot import CodeSnapshot
-from mlscale.runs.identity import (
-    compute_config_hash,
-    compute_key_digests,
-    generate_id,
-    get_current_time,
-    make_folder_name,
+from mlscale.runs import recover
+from mlscale.runs.code.code_snapshot import CodeSnapshot
+from mlscale.runs.host import machine
+from mlscale.runs.identity import compute_config_hash, compute_key_digests, get_current_time
+from mlscale.runs.run_files import (
+    build_run_path,
+    describe_attempt,
+    dump_yaml,
+    prove_ownership,
+    remove_partial_run,
+    write_run_files,
 )
+from mlscale.runs.run_reader import CONFIG, DERIVED, MANIFEST, RUN, RunReader
 from mlscale.runs.sweep_folder import start_sweep
 from mlscale.secrets.config_secrets import mask_overrides, protect_yaml
 from mlscale.secrets.mask import Masker
@@ -50,19 +50,11 @@ from mlscale.secrets.mask import Masker
 if TYPE_CHECKING:
     from mlscale.report.figures import Figure, ReportStep
 
-RUN, MANIFEST, CONFIG, DERIVED = recover.RUN, recover.MANIFEST, recover.CONFIG, recover.DERIVED
-CODE = "code.tar.gz"
-SUBFOLDERS = ("results", "logs", "checkpoints")
 ENDINGS = ("done", "failed", "diverged", "interrupted")
 
 
-def build_run_path(root: str | Path, name: str) -> Path:
-    """Return a path for a new run or sweep, `<root>/<date>/<name>-<id>`; nothing is created."""
-    return Path(root) / datetime.now().strftime("%Y-%m-%d") / f"{make_folder_name(name)}-{generate_id()}"
-
-
 @dataclass(frozen=True)
-class RunFolder:
+class RunFolder(RunReader):
     """A run's folder, new or existing.
 
     Attributes:
@@ -71,8 +63,6 @@ class RunFolder:
         masker: masks secrets in what is written here.
     """
 
-    path: Path
-    id: str
     masker: Masker = field(default_factory=Masker, repr=False, compare=False)
     _made: tuple[Path, ...] = field(default=(), repr=False, compare=False)
 
@@ -155,28 +145,28 @@ class RunFolder:
                 "metric": metric,
                 "mode": mode,
                 "loggers": dict(loggers or {}),
-                "attempts": [_describe_attempt()],
+                "attempts": [describe_attempt()],
             }
-            derived_yaml = _dump_yaml({**(derived or {}), "run_dir": str(path), "name": path.name})
-            document |= _prove_ownership(run_id, config_yaml, derived_yaml, code)
+            derived_yaml = dump_yaml({**(derived or {}), "run_dir": str(path), "name": path.name})
+            document |= prove_ownership(run_id, config_yaml, derived_yaml, code)
             made = make_folders(path.parent)
             if sweep:
                 start_sweep(sweep, name)
             aside = path.with_name(f"{ASIDE}{path.name}-{secrets.token_hex(4)}")
             try:
-                _write_run_files(aside, document, config_yaml, derived_yaml, code)
+                write_run_files(aside, document, config_yaml, derived_yaml, code)
                 # Fails if another process has created `path` meanwhile: a folder that is not empty is never replaced.
                 aside.rename(path)
             except OSError as error:
                 write_error = create_write_error(
                     path, error
-                )  # before `_remove_partial_run`, which may free the inodes whose lack is the cause
-                _remove_partial_run(aside, made)
+                )  # before `remove_partial_run`, which may free the inodes whose lack is the cause
+                remove_partial_run(aside, made)
                 if path.exists():
                     continue
                 raise write_error from error
             except MLScaleError:
-                _remove_partial_run(aside, made)
+                remove_partial_run(aside, made)
                 raise
             return cls(path, run_id, masker, tuple(made))
         raise MLScaleError(
@@ -194,59 +184,6 @@ class RunFolder:
         if not recover.is_run_folder(folder):
             raise MLScaleError("this is no run folder: it has no run.json", where=str(path), fix="mlscale runs ls")
         return cls(folder, str(recover.read_run_document(folder)["id"]), masker or Masker())
-
-    # Reading
-
-    @property
-    def run(self) -> dict[str, Any]:
-        """The content of run.json, or what can be recovered of it."""
-        return recover.read_run_document(self.path)
-
-    @property
-    def manifest(self) -> dict[str, Any] | None:
-        """The content of manifest.json; None until the run is sealed, and where the manifest is corrupted."""
-        return recover.read_run_manifest(self.path)
-
-    @property
-    def config_text(self) -> str:
-        """The text of config.yaml: the composed config, interpolations kept.
-
-        Raises:
-            MLScaleError: it is corrupted.
-        """
-        recover.read_yaml_values(self.path / CONFIG)
-        return (self.path / CONFIG).read_text(encoding="utf-8")
-
-    @property
-    def derived(self) -> dict[str, Any]:
-        """The content of derived.yaml: the values that were filled in at the start.
-
-        Raises:
-            MLScaleError: it is corrupted.
-        """
-        return recover.read_yaml_values(self.path / DERIVED)
-
-    @property
-    def results(self) -> dict[str, dict[str, Any]]:
-        """The results by command."""
-        return recover.read_run_results(self.path)
-
-    @property
-    def checkpoints(self) -> list[Path]:
-        """The entries of `checkpoints/`, oldest first."""
-        paths = (path for path in (self.path / "checkpoints").glob("*") if not path.name.startswith("."))
-        return sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name))
-
-    @property
-    def status(self) -> str:
-        """The status: done, failed, diverged or interrupted once sealed; before that running, elsewhere (started on
-        another machine, so that its process can't be checked), or crashed (its process ended without sealing it)."""
-        manifest = self.manifest
-        if manifest is not None:
-            return str(manifest["status"])
-        return process.get_process_state(self.run["attempts"][-1])
-
-    # Writing
 
     def write_json(self, name: str, value: object) -> Path:
         """Write a JSON file atomically, secrets masked, and return its path; `name` may have folders."""
@@ -283,14 +220,14 @@ class RunFolder:
         """Replace the stored config and derived values by those of this attempt: devices, trackers or the time limit
         may differ from the last attempt, and another layout derives other values."""
         derived = {**derived, "run_dir": str(self.path), "name": self.path.name}
-        self._write_config(protect_yaml(config_yaml), _dump_yaml(derived))
+        self._write_config(protect_yaml(config_yaml), dump_yaml(derived))
 
     def _write_config(self, config_yaml: str, derived_yaml: str) -> None:
         """Replace config.yaml and derived.yaml, and renew the proof that this user created the run, if it was valid."""
         if not own.explain_unproven(
             self.path
         ):  # the proof first: after a kill in between, it is valid for old and new files
-            self.update_document(**_prove_ownership(self.id, config_yaml, derived_yaml, before=self.run.get("proof")))
+            self.update_document(**prove_ownership(self.id, config_yaml, derived_yaml, before=self.run.get("proof")))
         write_text(self.path / CONFIG, config_yaml)
         write_text(self.path / DERIVED, derived_yaml)
 
@@ -298,12 +235,12 @@ class RunFolder:
         """Store the key metric of the run, if it is known only after something was logged. The first rank calls this,
         while the launching process waits."""
         self.update_document(metric=metric, mode=mode)
-        self._write_config(self.config_text, _dump_yaml({**self.derived, "metric": metric, "mode": mode}))
+        self._write_config(self.config_text, dump_yaml({**self.derived, "metric": metric, "mode": mode}))
 
     def start_attempt(self) -> None:
         """Resume this run: record a new attempt, and remove the manifest of the last one."""
         run = self.run
-        self.update_document(attempts=[*run["attempts"], _describe_attempt()])
+        self.update_document(attempts=[*run["attempts"], describe_attempt()])
         (self.path / MANIFEST).unlink(missing_ok=True)
 
     def seal_run(
@@ -349,11 +286,6 @@ class RunFolder:
         write_json(self.path / MANIFEST, manifest)
         return manifest
 
-    def find_changed_artefacts(self) -> list[str]:
-        """Return the paths of artefacts that are missing or differ from the manifest; empty for an unsealed run."""
-        sealed = (self.manifest or {}).get("artefacts", {})
-        return [name for name, entry in sealed.items() if not _is_unchanged(self.path / name, entry)]
-
     def discard_run(self) -> None:
         """Undo a failed start: remove the folder, and the parent folders that it created, if empty."""
         remove_tree(self.path)
@@ -369,45 +301,3 @@ class RunFolder:
                 fix="a name below the run folder, such as results/mine.json",
             )
         return path
-
-
-def _describe_attempt() -> dict[str, Any]:
-    return {"started": get_current_time(), "host": socket.gethostname(), **process.identify_process()}
-
-
-def _prove_ownership(
-    run_id: str, config: str, derived: str, code: CodeSnapshot | None = None, before: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Return run.json's proof that this user created the run; empty where the user has no key."""
-    contents = {CONFIG: encode_text(config), DERIVED: encode_text(derived), **({CODE: code.archive} if code else {})}
-    proof = own.create_proof(run_id, contents, before)
-    return {"proof": proof} if proof else {}
-
-
-def _write_run_files(folder: Path, run: dict[str, Any], config: str, derived: str, code: CodeSnapshot | None) -> None:
-    folder.mkdir(mode=0o700)
-    for name in SUBFOLDERS:
-        (folder / name).mkdir(mode=0o700)
-    write_text(folder / CONFIG, config)
-    write_text(folder / DERIVED, derived)
-    if code is not None:
-        write_bytes(folder / CODE, code.archive)
-        write_json(folder / "code.json", code.build_code_document())
-    write_json(folder / RUN, run)
-
-
-def _dump_yaml(values: Mapping[str, Any]) -> str:
-    import yaml
-
-    return str(yaml.safe_dump(convert_to_json(values), sort_keys=False, allow_unicode=True))
-
-
-def _remove_partial_run(aside: Path, made: list[Path]) -> None:
-    if aside.exists():
-        remove_tree(aside)
-    remove_empty_folders(made)
-
-
-def _is_unchanged(path: Path, entry: Mapping[str, Any]) -> bool:
-    # The size first: it is known at once, and a digest reads the entire file.
-    return path.is_file() and path.stat().st_size == entry["bytes"] and compute_sha256(path) == entry["sha256"]

@@ -10,11 +10,14 @@ from typing import Any
 
 from mlscale.atomic_files import compute_sha256
 from mlscale.errors import MLScaleError
-from mlscale.runs import checkpoint_files as checkpoints
 from mlscale.runs import safetensors_header as safetensors
+from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
+from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX, describe_checkpoint_state
+from mlscale.runs.checkpoint_files.checkpoint_search import find_best_checkpoint_file
 from mlscale.runs.find import find_run
-from mlscale.runs.folder import RUN, RunFolder
+from mlscale.runs.folder import RunFolder
 from mlscale.runs.recover import is_run_folder, warn_once
+from mlscale.runs.run_reader import RUN
 
 STATE_DICT_SUFFIXES = (".pt", ".pth", ".bin")
 """The suffixes of files with a plain `state_dict`, written by `torch.save`."""
@@ -117,13 +120,13 @@ def resolve_weights_file(path: Path) -> InitialWeights:
         metadata = [safetensors.read_safetensors_header(file).metadata for file in files]
         licence = next((texts[key] for texts in metadata for key in _LICENCES if texts.get(key)), None)
         return InitialWeights(path, compute_weights_digest(path), licence=licence)
-    checkpoint = checkpoints.verify_checkpoint(path)
+    checkpoint = verify_checkpoint(path)
     # A bare pickle is not an archive, so `verify` takes it for a truncated one.
     if checkpoint.is_corrupt and not is_bare_pickle(path):
         raise MLScaleError(
             "a run can't start from this checkpoint",
             where=str(path),
-            why=checkpoints.describe_checkpoint_state(checkpoint),
+            why=describe_checkpoint_state(checkpoint),
             fix=f"mlscale runs checkpoints {path.parents[1]} shows which are whole"
             if path.parent.name == "checkpoints"
             else "init_from=<another checkpoint, or a run>",
@@ -142,8 +145,8 @@ def find_start_checkpoint(run: RunFolder) -> Path:
         MLScaleError: the run has none.
     """
     folder, document = run.path / "checkpoints", run.run
-    best = checkpoints.find_best_checkpoint_file(folder, document["metric"] or "", document["mode"] or "max")
-    for path in (best, folder / f"last{checkpoints.SUFFIX}"):
+    best = find_best_checkpoint_file(folder, document["metric"] or "", document["mode"] or "max")
+    for path in (best, folder / f"last{SUFFIX}"):
         if path is not None and path.is_file():
             return path
     raise MLScaleError(
@@ -155,7 +158,7 @@ def find_start_checkpoint(run: RunFolder) -> Path:
 
 def is_weights_file_name(text: str) -> bool:
     """Return True if `text` has the suffix of a file of weights."""
-    return text.endswith((checkpoints.SUFFIX, safetensors.SUFFIX, safetensors.INDEX, *STATE_DICT_SUFFIXES))
+    return text.endswith((SUFFIX, safetensors.SUFFIX, safetensors.INDEX, *STATE_DICT_SUFFIXES))
 
 
 def compute_weights_digest(path: Path) -> str:

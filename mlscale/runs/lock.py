@@ -12,8 +12,8 @@ from pathlib import Path
 
 from mlscale.atomic_files import make_folders
 from mlscale.errors import MLScaleError
-from mlscale.runs import processes as process
 from mlscale.runs.folder import RunFolder
+from mlscale.runs.host import processes as process
 
 _LINGER_SECONDS = 15.0  # children of a killed process may hold its lock until they end, too
 

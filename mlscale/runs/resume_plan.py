@@ -10,7 +10,8 @@ import yaml
 
 from mlscale.atomic_files import remove_leftovers
 from mlscale.errors import MLScaleError
-from mlscale.runs import checkpoint_files as checkpoints
+from mlscale.runs.checkpoint_files.checkpoint_digest import read_checkpoint_metadata
+from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid, list_checkpoint_files
 from mlscale.runs.edited import is_edited, list_edited_keys
 from mlscale.runs.find import find_run, find_unfinished_run
 from mlscale.runs.folder import RunFolder
@@ -90,7 +91,7 @@ def open_attempt(run: RunFolder, world_size: int, code: str | None) -> ResumePla
     # Files that a killed attempt left incomplete; the caller's lock excludes a process that still writes them.
     remove_leftovers(run.path)
     checkpoint, left_out = _choose_checkpoint(run)
-    record = checkpoints.read_checkpoint_metadata(checkpoint).record if checkpoint else None
+    record = read_checkpoint_metadata(checkpoint).record if checkpoint else None
     step = record.step if record else 0
     before = _read_last_world_size(run)
     lines = [*left_out, _format_resume_line(run, checkpoint, step)]
@@ -124,9 +125,9 @@ def _choose_checkpoint(run: RunFolder) -> tuple[Path | None, list[str]]:
         MLScaleError: it has only checkpoints of another run, or its initial weights are unknown.
     """
     folder, own = run.path / "checkpoints", (run.id, str(run.run["config_hash"]))
-    checkpoint, left_out = checkpoints.find_latest_valid(folder, own)
+    checkpoint, left_out = find_latest_valid(folder, own)
     if checkpoint is None:
-        for saved in checkpoints.list_checkpoint_files(folder):
+        for saved in list_checkpoint_files(folder):
             if saved.record and saved.record.resumable and (why := saved.record.explain_mismatch(*own)):
                 raise MLScaleError(
                     f"the checkpoint {saved.path.name} is not one of the run {run.path.name}",
@@ -147,11 +148,7 @@ def _choose_checkpoint(run: RunFolder) -> tuple[Path | None, list[str]]:
 
 def format_unfinished_line(run: RunFolder) -> str:
     """Return a line that names an unfinished run, and the command to resume it."""
-    records = [
-        checkpoint.record
-        for checkpoint in checkpoints.list_checkpoint_files(run.path / "checkpoints")
-        if checkpoint.record
-    ]
+    records = [checkpoint.record for checkpoint in list_checkpoint_files(run.path / "checkpoints") if checkpoint.record]
     step = f", saved at step {max(record.step for record in records):,}" if records else ""
     return f"unfinished {run.path.name} has the same config{step}; go on with it: mlscale runs resume {run.id}"
 

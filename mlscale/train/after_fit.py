@@ -15,7 +15,7 @@ from typing import Any
 from pytorch_lightning import LightningModule
 
 from mlscale.errors import MLScaleError
-from mlscale.train.checkpoint.io import load_checkpoint_file
+from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
 from mlscale.train.graceful_stop import raise_if_stop_requested
 
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mlscale.runs import checkpoint_files as checkpoints
-from mlscale.runs import processes as process
-from mlscale.train.checkpoint import io as checkpoint_io
+from mlscale.runs.checkpoint_files.checkpoint_commit import Writer
+from mlscale.runs.host import processes as process
+from mlscale.train.checkpoint import lightning_io
 from mlscale.verify_resume.stop_request import ORDER, get_stopped_path
 
 _POLL_SECONDS = 0.5
@@ -45,7 +45,7 @@ class KillPointHalt:
         if phase != self._phase or trainer.global_step < self._step:
             return
         saves = phase in ("save", "between")
-        if saves and isinstance(trainer.strategy.checkpoint_io, checkpoint_io.VerifiedCheckpointIO):
+        if saves and isinstance(trainer.strategy.checkpoint_io, lightning_io.VerifiedCheckpointIO):
             _interrupt_next_checkpoint(self._wait_for_kill)
         # Checkpoints of Lightning's own I/O are written by rank 0 alone; at other places all ranks stop.
         elif not saves or trainer.is_global_zero:
@@ -72,10 +72,10 @@ def _end_with_process(pid: int, started: int | None) -> None:
 def _interrupt_next_checkpoint(then: Callable[[], None]) -> None:
     """Make the next checkpoint stop after its first block, and call `then`."""
 
-    class HalfWriter(checkpoints.Writer):
+    class HalfWriter(Writer):
         def write(self, data: bytes | memoryview) -> int:
             super().write(data)
             then()
             raise AssertionError("unreachable")
 
-    vars(checkpoint_io)["Writer"] = HalfWriter  # never restored: the process is killed before it writes another
+    vars(lightning_io)["Writer"] = HalfWriter  # never restored: the process is killed before it writes another

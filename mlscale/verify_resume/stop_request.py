@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlscale.atomic_files import make_folders, write_json
-from mlscale.runs import processes as process
+from mlscale.runs.host import processes as process
 
 ORDER = "order.json"
 

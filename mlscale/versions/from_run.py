@@ -7,8 +7,10 @@ from typing import Any
 
 from mlscale.atomic_files import compute_sha256
 from mlscale.errors import MLScaleError
-from mlscale.runs import checkpoint_files as checkpoints
-from mlscale.runs.folder import CONFIG, DERIVED, RunFolder
+from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
+from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX, describe_checkpoint_state
+from mlscale.runs.folder import RunFolder
+from mlscale.runs.run_reader import CONFIG, DERIVED
 from mlscale.versions.local_registry import LocalRegistry, Published
 
 WEIGHTS = "model.ckpt"
@@ -93,23 +95,23 @@ def find_parent_version(registry: LocalRegistry, run: RunFolder) -> str | None:
 
 def _find_valid_checkpoint(run: RunFolder, name: str) -> Path:
     folder = run.path / "checkpoints"
-    path = folder / f"{name}{checkpoints.SUFFIX}"
+    path = folder / f"{name}{SUFFIX}"
     if not path.is_file() and name == "best":
-        path = folder / f"last{checkpoints.SUFFIX}"
+        path = folder / f"last{SUFFIX}"
     if not path.is_file():
-        available = ", ".join(sorted(file.stem for file in folder.glob(f"*{checkpoints.SUFFIX}"))) or "none"
+        available = ", ".join(sorted(file.stem for file in folder.glob(f"*{SUFFIX}"))) or "none"
         raise MLScaleError(
             f"the run has no checkpoint '{name}'",
             where=str(folder),
             why=f"it has: {available}",
             fix="train with callbacks=default, which keeps the best and the last",
         )
-    verified = checkpoints.verify_checkpoint(path)
+    verified = verify_checkpoint(path)
     if verified.is_corrupt:
         raise MLScaleError(
             "the checkpoint can't be published",
             where=str(path),
-            why=checkpoints.describe_checkpoint_state(verified),
+            why=describe_checkpoint_state(verified),
             fix=f"mlscale runs checkpoints {run.id}, then: mlscale versions add {run.id} checkpoint=last",
         )
     return path

@@ -15,10 +15,11 @@ from typing import NamedTuple
 from mlscale.config.suggestions.suggest import find_nearest
 from mlscale.contracts.servable_yaml import DOCUMENT
 from mlscale.errors import MLScaleError
-from mlscale.runs.checkpoint_files import SUFFIX
+from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX
 from mlscale.runs.find import LAST, build_run_not_found, list_runs, match_runs
-from mlscale.runs.folder import RUN, RunFolder
+from mlscale.runs.folder import RunFolder
 from mlscale.runs.recover import is_run_folder
+from mlscale.runs.run_reader import RUN
 from mlscale.versions.local_registry import LocalRegistry
 from mlscale.versions.trained_model import (
     BEST,

@@ -10,8 +10,9 @@ from typing import Literal
 from mlscale.contracts.servable_yaml import DOCUMENT, read_document
 from mlscale.errors import MLScaleError
 from mlscale.runs.find import find_run_folders
-from mlscale.runs.folder import CONFIG, RunFolder
+from mlscale.runs.folder import RunFolder
 from mlscale.runs.recover import is_run_folder
+from mlscale.runs.run_reader import CONFIG
 from mlscale.versions.from_run import WEIGHTS
 from mlscale.versions.version_record import Version, read_version
 from mlscale.versions.version_weights import find_version_run

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from mlscale.errors import MLScaleError
 from mlscale.runs.find import find_run
-from mlscale.runs.folder import RUN, RunFolder
+from mlscale.runs.folder import RunFolder
 from mlscale.runs.initial_source import InitialWeights, find_initial_weights, is_weights_file_name, resolve_weights_file
+from mlscale.runs.run_reader import RUN
 from mlscale.versions.from_run import WEIGHTS
 from mlscale.versions.local_registry import LocalRegistry
 from mlscale.versions.version_record import Version

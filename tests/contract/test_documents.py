@@ -10,7 +10,7 @@ import pytest
 from mlscale import contracts
 from mlscale.errors import MLScaleError
 from mlscale.report import Result
-from mlscale.runs.code_snapshot import take_snapshot
+from mlscale.runs.code.code_snapshot import take_snapshot
 from mlscale.runs.compare import compare_runs
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.initial_source import InitialWeights

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 
 from mlscale import cli, contracts
-from mlscale.runs.checkpoint_files import verify_checkpoint
+from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
 
 OWN = """\
 # @package callbacks.mine

@@ -15,7 +15,7 @@ from mlscale.train.lightning import patches as lightning_patches
 from mlscale.train import graceful_stop as signals
 from mlscale.train import strategies
 from mlscale.train.callbacks import EMA, Checkpoints, NonFinite, TrainMetrics
-from mlscale.train.checkpoint.io import VerifiedCheckpointIO
+from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
 from tests.unit.fitting import SGD, At, Loader, batches, classifier, fit, trainer
 
 

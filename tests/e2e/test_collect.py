@@ -9,9 +9,9 @@ import torch
 from mlscale import commands
 from mlscale.export import collected_profile as collected
 from mlscale.export.servable import load
-from mlscale.runs.checkpoint_files import read_content_digest
+from mlscale.runs.checkpoint_files.checkpoint_digest import read_content_digest
 from mlscale.runs.folder import RunFolder
-from mlscale.train.checkpoint.io import load_checkpoint_file as load_checkpoint
+from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file as load_checkpoint
 
 WORDS = ("+recipe=resnet", "model.widths=[4]", "trainer.max_epochs=2", "snapshot=false", "logger=none")
 INPUTS = ("sample_mean", "sample_std", "value_edges", "value_counts", "label_counts")

@@ -16,7 +16,7 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.export.servable import PARITY, load
 from mlscale.report import Result
 from mlscale.runs.folder import RunFolder
-from mlscale.train.checkpoint.io import load_checkpoint_file as load_checkpoint
+from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file as load_checkpoint
 from tests.contract.test_documents import validate
 from tests.e2e.test_export import images, of
 

@@ -10,9 +10,9 @@ import pytest
 from mlscale import commands
 from mlscale.atomic_files import create_write_error
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs.checkpoint_files import verify_checkpoint
+from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
 from mlscale.runs.folder import RunFolder
-from mlscale.train.checkpoint.io import VerifiedCheckpointIO
+from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
 from mlscale.versions import LocalRegistry
 from tests import forked
 

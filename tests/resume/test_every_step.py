@@ -20,7 +20,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from mlscale.train.callbacks import Freeze, StepSeed, TrainMetrics
 from mlscale.train.checkpoint import step_boundary as boundary
 from mlscale.train.checkpoint.exact_resume import ExactResume
-from mlscale.train.checkpoint.io import VerifiedCheckpointIO
+from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
 from mlscale.train.lightning import patches as lightning_patches
 from mlscale.train.loggers.csv_logger import CSV
 from mlscale.train.loss_scaling import LossScale, Mixed

@@ -10,10 +10,10 @@ import torch
 
 from mlscale.cli import main
 from mlscale.runs import recover
-from mlscale.runs.checkpoint_files import read_checkpoint_metadata
+from mlscale.runs.checkpoint_files.checkpoint_digest import read_checkpoint_metadata
 from mlscale.runs.folder import RunFolder
 from mlscale.train.checkpoint import arithmetic
-from mlscale.train.checkpoint.io import VerifiedCheckpointIO
+from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
 from tests.conftest import runs_in
 from tests.resume.commands import end, ended
 from tests.unit.runs.test_recover import SEED, damaged

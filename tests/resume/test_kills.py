@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlscale.cli import main
-from mlscale.runs import processes as process
+from mlscale.runs.host import processes as process
 from scripts.same_run import differences
 from tests.conftest import runs_in
 from tests.resume.commands import ROOT, WORDS, end, ended

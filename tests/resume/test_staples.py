@@ -10,7 +10,7 @@ import torch
 
 from mlscale.cli import main
 from mlscale.train.callbacks import EMA, DeviceStats, GradNorm, LossSpike, LRMonitor
-from mlscale.train.checkpoint.io import load_checkpoint_file
+from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
 from scripts.same_run import differences as same_run
 from tests.conftest import runs_in
 from tests.resume.commands import end, ended

@@ -15,8 +15,8 @@ from mlscale.commands.env import COMMAND
 from mlscale.commands.options import read_options
 from mlscale.errors import Exit
 from mlscale.report import format_key_values, format_size
-from mlscale.runs import machine as system
-from mlscale.runs.disk_space import Disk, measure_disk
+from mlscale.runs.host import machine as system
+from mlscale.runs.host.disk_space import Disk, measure_disk
 
 # By distribution name, as pip has it, which is not always the name to import.
 _PACKAGES = (

@@ -13,7 +13,7 @@ from mlscale.config.derive import derive_values
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import Result, format_duration, format_size
-from mlscale.runs.machine import get_memory_bytes
+from mlscale.runs.host.machine import get_memory_bytes
 from mlscale.secrets.mask import Masker, mask_output
 
 if TYPE_CHECKING:

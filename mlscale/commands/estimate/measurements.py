@@ -19,7 +19,7 @@ from mlscale.estimate import time_probe as probe
 from mlscale.estimate.run_length import RunLength, compute_run_length, limit_batches
 from mlscale.estimate.step import StepSettings
 from mlscale.estimate.step_memory import StepMemory, cut_batch, estimate_peak_memory
-from mlscale.runs.machine import get_free_memory, get_resident_bytes
+from mlscale.runs.host.machine import get_free_memory, get_resident_bytes
 from mlscale.train.graceful_stop import parse_max_time
 from mlscale.train.input_size import explain_unsuited_input
 from mlscale.train.lightning.quiet import suppress_library_messages

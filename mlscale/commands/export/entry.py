@@ -134,7 +134,7 @@ def _write_servable(
 ) -> None:
     from mlscale.export.servable_document import build_servable_document
     from mlscale.export.write_servable import write_servable
-    from mlscale.runs.checkpoint_files import verify_checkpoint
+    from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
 
     # The checkpoint's digest is verified: a torn file must not become a servable.
     run, record = folder.run, verify_checkpoint(checkpoint).record

@@ -19,7 +19,7 @@ from mlscale.profile import step_timers as timers
 from mlscale.profile.bound_verdict import ROUNDS, Factor
 from mlscale.profile.remedies import Remedy, RemedyTrial, RunSetup
 from mlscale.profile.step_timers import StepTimes
-from mlscale.runs.machine import count_usable_cores
+from mlscale.runs.host.machine import count_usable_cores
 
 _FIRST_STEPS = 6  # steps of the fit that shows how many fit into the time
 _MIN_STEPS, _MAX_STEPS = 12, 2000  # steps of a measured fit

@@ -11,8 +11,9 @@ from typing import Any
 from mlscale.atomic_files import iterate_regular_files
 from mlscale.errors import Exit
 from mlscale.report import format_number, format_size, format_table
-from mlscale.runs import checkpoint_files as checkpoints
-from mlscale.runs.checkpoint_files import CheckpointFile
+from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
+from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX, CheckpointFile, describe_checkpoint_state
+from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid, get_progress_key, list_checkpoint_files
 from mlscale.runs.folder import RunFolder
 
 _STATE_LABELS = {"unsigned": "no digest"}
@@ -23,7 +24,7 @@ def show_checkpoints(run: RunFolder, *, as_json: bool) -> int:
     checked = verify_checkpoints(run.path)
     own = (run.id, str(run.run["config_hash"]))
     # The same choice that `resume` makes, so that this list predicts it.
-    latest, _ = checkpoints.find_latest_valid(run.path / "checkpoints", own)
+    latest, _ = find_latest_valid(run.path / "checkpoints", own)
     if as_json:
         document = {
             "run": str(run.path),
@@ -38,7 +39,7 @@ def show_checkpoints(run: RunFolder, *, as_json: bool) -> int:
         print(format_table(rows, ("name", "kind", "step", "epochs", "metric", "size", "saved", "digest")))
         for stored in checked:
             if stored.is_corrupt:
-                print(f"{stored.path}: {checkpoints.describe_checkpoint_state(stored)}")
+                print(f"{stored.path}: {describe_checkpoint_state(stored)}")
             elif stored.record and (why := stored.record.explain_mismatch(*own)):
                 print(f"{stored.path}: not one of this run: {why}")
         print(_describe_resume_point(run, latest))
@@ -54,14 +55,14 @@ def _describe_resume_point(run: RunFolder, latest: Path | None) -> str:
 def verify_checkpoints(folder: Path) -> list[CheckpointFile]:
     """Return all checkpoints of a run, those of a user's own callbacks included, in the order of training."""
     # Anywhere in the run: a user's ModelCheckpoint may have a `dirpath` of its own.
-    folders = dict.fromkeys(path.parent for path in iterate_regular_files(folder) if path.suffix == checkpoints.SUFFIX)
+    folders = dict.fromkeys(path.parent for path in iterate_regular_files(folder) if path.suffix == SUFFIX)
     checked = []
-    for stored in (stored for parent in folders for stored in checkpoints.list_checkpoint_files(parent)):
+    for stored in (stored for parent in folders for stored in list_checkpoint_files(parent)):
         try:
-            checked.append(checkpoints.verify_checkpoint(stored.path))
+            checked.append(verify_checkpoint(stored.path))
         except FileNotFoundError:  # the run still trains, and keeps only the latest
             continue
-    return sorted(checked, key=checkpoints.get_progress_key)
+    return sorted(checked, key=get_progress_key)
 
 
 def _format_checkpoint_row(stored: CheckpointFile, run: Path) -> Sequence[object]:

@@ -30,7 +30,7 @@ from mlscale.report import Result, format_number, save_result
 from mlscale.report.curves import build_metric_plots
 from mlscale.report.text import format_percent
 from mlscale.runs import ownership as own
-from mlscale.runs.code_snapshot import CodeSnapshot, take_snapshot
+from mlscale.runs.code.code_snapshot import CodeSnapshot, take_snapshot
 from mlscale.runs.find import find_run, find_unfinished_run
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import compute_config_hash
@@ -342,6 +342,6 @@ def _classify_ending(error: BaseException) -> str:
 
 
 def _get_order_version() -> int:
-    from mlscale.data.order.permutation import ORDER_VERSION
+    from mlscale.data.order.keyed_permutation import ORDER_VERSION
 
     return ORDER_VERSION

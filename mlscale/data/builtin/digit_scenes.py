@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.builtin.image_sets import BundledImages, Samples, encode_png, split_digits
-from mlscale.data.order.permutation import derive_sample_seeds, draw_uniform
+from mlscale.data.order.keyed_permutation import derive_sample_seeds, draw_uniform
 
 SIDE = 40
 _COUNTS = {"train": 2000, "val": 500}

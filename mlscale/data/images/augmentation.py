@@ -18,7 +18,7 @@ from torch.nn.functional import grid_sample
 
 from mlscale.data.images.mixup import Mixing
 from mlscale.data.images.random_crop import RandomCrop
-from mlscale.data.order.permutation import draw_uniform
+from mlscale.data.order.keyed_permutation import draw_uniform
 from mlscale.errors import MLScaleError
 
 

@@ -25,7 +25,7 @@ from mlscale.data.images.decoded_cache import DecodedSamples
 from mlscale.data.images.random_crop import RandomCrop
 from mlscale.data.order.bad_samples import BadSample
 from mlscale.data.order.batch_plan import Batch, BatchPlan
-from mlscale.data.order.permutation import derive_sample_seeds
+from mlscale.data.order.keyed_permutation import derive_sample_seeds
 from mlscale.data.shards.member_decoder import Array
 
 _FLOAT = np.dtype(np.float32)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from mlscale.data.order.batch_plan import Batch, BatchLayout
-from mlscale.data.order.permutation import derive_sample_seeds, draw_uniform
+from mlscale.data.order.keyed_permutation import derive_sample_seeds, draw_uniform
 from mlscale.errors import MLScaleError
 
 Array = NDArray[np.float32]

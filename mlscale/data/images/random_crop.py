@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mlscale.data.images.mixup import Mixing
 from mlscale.data.images.resample import Box, find_middle_box, resize_region
-from mlscale.data.order.permutation import draw_uniform
+from mlscale.data.order.keyed_permutation import draw_uniform
 from mlscale.errors import MLScaleError
 
 _MAX_TRIES = 10

@@ -1,4 +1,4 @@
-"""The assignment of samples to the batches of each rank, by arithmetic alone."""
+"""Assign the ordered samples to the batches of each rank, by arithmetic alone."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.order.batch_plan import Batch, BatchLayout, BatchPlan
-from mlscale.data.order.sampling import Sampling, Span
+from mlscale.data.order.sample_order import Sampling, Span
 
 Finish = Callable[[Batch, int, NDArray[np.int64]], Batch]
 """A function that is applied to a whole batch, given its epoch and its positions in the epoch: mixup and cutmix."""

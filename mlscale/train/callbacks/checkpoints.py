@@ -13,8 +13,8 @@ from torch import Tensor
 from mlscale.config.metric_direction import find_total_loss
 from mlscale.errors import MLScaleError
 from mlscale.train.checkpoint.failed_saves import has_last_save_failed
-from mlscale.train.checkpoint.io import load_checkpoint_file
 from mlscale.train.checkpoint.step_boundary import is_accumulating
+from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
 
 _POLL_SECONDS = 1.0  # between two reads of the clock that all ranks share
 # An upper bound of the steps between two reads: later steps may be slower than the measured ones.

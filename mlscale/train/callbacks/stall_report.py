@@ -17,7 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs import processes as process
+from mlscale.runs.host import processes as process
 from mlscale.train import thread_stacks as stacks
 
 _REQUEST_FILE = "asked.json"

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from mlscale.runs.machine import read_cpu_model
+from mlscale.runs.host.machine import read_cpu_model
 
 Facts = dict[str, str | int]
 NOT_RECORDED = "the checkpoint does not record threads, torch, oneDNN and CPU"

@@ -1,7 +1,7 @@
 """The rollback of Lightning's bookkeeping where a checkpoint could not be saved because the disk is full.
 
 A `ModelCheckpoint` notes the new best before it saves it, removes the old one after, and notifies the loggers. When the
-save failed (see `io.py`) none of this must happen: the old one is still the best that exists.
+save failed (see `lightning_io.py`) none of this must happen: the old one is still the best that exists.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from mlscale.train.checkpoint.io import VerifiedCheckpointIO
+from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
 
 # Methods of ModelCheckpoint that save, and below the attributes that they change, all private.
 _SAVE_METHODS = ("_save_topk_checkpoint", "_save_last_checkpoint", "on_exception")

@@ -12,7 +12,7 @@ from torch import Tensor
 from mlscale.errors import MLScaleError
 from mlscale.runs import safetensors_header as safetensors
 from mlscale.runs.initial_source import is_bare_pickle
-from mlscale.train.checkpoint.io import load_checkpoint_file
+from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
 
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,

@@ -10,7 +10,7 @@ from pytorch_lightning.loggers import Logger
 from tqdm import tqdm
 
 from mlscale.export.required_extras import require_extra
-from mlscale.runs.checkpoint_files import DISK_FULL_ERRORS
+from mlscale.runs.checkpoint_files.checkpoint_commit import DISK_FULL_ERRORS
 from mlscale.train.loggers.csv_logger import CSV
 
 

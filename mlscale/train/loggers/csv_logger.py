@@ -17,7 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from tqdm import tqdm
 
 from mlscale.errors import MLScaleError
-from mlscale.runs.checkpoint_files import DISK_FULL_ERRORS
+from mlscale.runs.checkpoint_files.checkpoint_commit import DISK_FULL_ERRORS
 from mlscale.train.loggers.media import write_png, write_table_csv
 
 _WRITE_INTERVAL_SECONDS = 5.0  # between two writes

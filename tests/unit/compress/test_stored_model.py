@@ -9,7 +9,9 @@ import torch
 from mlscale.compress import stored_model as stored
 from mlscale.compress.compressed_model import CompressedModel
 from mlscale.errors import MLScaleError
-from mlscale.runs.checkpoint_files import CheckpointRecord, Writer, read_content_digest
+from mlscale.runs.checkpoint_files.checkpoint_commit import Writer
+from mlscale.runs.checkpoint_files.checkpoint_digest import read_content_digest
+from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from tests.contract.test_documents import validate
 from tests.unit.compress.test_int8_verdict import BOUNDS, GOOD
 

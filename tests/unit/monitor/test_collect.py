@@ -13,12 +13,12 @@ from mlscale.export import collected_profile as collected
 from mlscale.export.reference_profile import ProfileBuilder, compute_value_edges
 from mlscale.export.servable import compute_softmax
 from mlscale.monitor.collect import CollectReference
-from mlscale.runs.checkpoint_files import read_content_digest
+from mlscale.runs.checkpoint_files.checkpoint_digest import read_content_digest
 from mlscale.tasks import Classification
 from mlscale.train.after_fit import run_after_fit_hooks
 from mlscale.train.callbacks import Checkpoints
-from mlscale.train.checkpoint.io import VerifiedCheckpointIO
-from mlscale.train.checkpoint.io import load_checkpoint_file as load_checkpoint
+from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
+from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file as load_checkpoint
 from mlscale.train.lightning import patches as lightning_patches
 from tests.contract.test_documents import validate
 from tests.unit.fitting import Loader, batches, classifier, trainer

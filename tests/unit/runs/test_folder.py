@@ -11,8 +11,8 @@ import pytest
 from mlscale.atomic_files import ASIDE
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import HorizontalBarPlot, LinePlot, ReportStep, Result, Series, save_result
-from mlscale.runs import folder as module
-from mlscale.runs.code_snapshot import CodeSnapshot
+from mlscale.runs import run_files
+from mlscale.runs.code.code_snapshot import CodeSnapshot
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import compute_config_hash
 from mlscale.secrets.mask import Masker
@@ -83,7 +83,7 @@ def test_a_start_that_fails_leaves_nothing(
     def full(path: Path, content: object) -> None:
         raise MLScaleError("full", exit=Exit.ENVIRONMENT)
 
-    monkeypatch.setattr(module, failing, full)
+    monkeypatch.setattr(run_files, failing, full)
     with pytest.raises(MLScaleError, match="full"):
         start(code=CodeSnapshot("", "", b"", (), {}, {}))
     assert list(tmp_path.iterdir()) == []
@@ -106,7 +106,7 @@ def test_root_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_a_taken_name_is_not_overwritten(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = iter(["000000000000", "000000000000", "000000000001"])
-    monkeypatch.setattr(module, "generate_id", lambda: next(ids))
+    monkeypatch.setattr(run_files, "generate_id", lambda: next(ids))
     first, second = start(), start()
     assert (first.id, second.id) == ("000000000000", "000000000001")
     assert not list(first.path.parent.glob(f"{ASIDE}*"))

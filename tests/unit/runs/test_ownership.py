@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlscale.runs import ownership as own
-from mlscale.runs.code_snapshot import take_snapshot
+from mlscale.runs.code.code_snapshot import take_snapshot
 from mlscale.runs.folder import RunFolder
 from tests.conftest import NoPrivileges
 
@@ -169,7 +169,7 @@ def _no_home() -> Path:
 def test_a_version_made_of_it_carries_the_proof(start: Start, tmp_path: Path) -> None:
     from mlscale.versions import LocalRegistry
     from mlscale.versions.from_run import publish_run
-    from tests.unit.runs.test_checkpoint_files import save
+    from tests.unit.runs.checkpoint_files.saved_checkpoints import save
 
     run = start()
     save(run.path / "checkpoints/best.ckpt", 3)

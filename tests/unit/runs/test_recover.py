@@ -13,11 +13,11 @@ import pytest
 
 from mlscale.cli import main
 from mlscale.runs import recover
-from mlscale.runs.code_snapshot import take_snapshot
+from mlscale.runs.code.code_snapshot import take_snapshot
 from mlscale.runs.find import find_run, find_run_folders, list_runs
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.initial_source import find_initial_weights
-from tests.unit.runs.test_checkpoint_files import save
+from tests.unit.runs.checkpoint_files.saved_checkpoints import save
 
 Start = Callable[..., RunFolder]
 SEED = int(os.environ.get("FUZZ_SEED", random.randrange(1 << 32)))

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from mlscale.commands.runs.entry import main as runs
 from mlscale.report import Result, print_result
-from mlscale.runs.code_snapshot import take_snapshot
+from mlscale.runs.code.code_snapshot import take_snapshot
 from mlscale.runs.folder import RunFolder
 from mlscale.secrets.config_secrets import mask_overrides, protect_config
 from mlscale.secrets.mask import Masker, mask_output

@@ -10,7 +10,8 @@ import torch
 
 from mlscale.data import Digits
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs.checkpoint_files import CheckpointRecord, Writer
+from mlscale.runs.checkpoint_files.checkpoint_commit import Writer
+from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from mlscale.train import graceful_stop as signals
 from mlscale.train.after_fit import (
     AfterFitResult,

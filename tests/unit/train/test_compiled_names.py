@@ -8,7 +8,8 @@ import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import nn
 
-from mlscale.train.checkpoint.io import VerifiedCheckpointIO, load_checkpoint_file
+from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
+from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
 from mlscale.train.compiled_names import use_uncompiled_names
 from tests.unit.fitting import Loader, batches, classifier, trainer
 

@@ -15,7 +15,7 @@ import torch
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.train import graceful_stop as signals
-from mlscale.train.checkpoint.io import VerifiedCheckpointIO
+from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
 from mlscale.train.lightning import patches as lightning_patches
 from tests.unit.fitting import At, batches, classifier, fit, trainer
 

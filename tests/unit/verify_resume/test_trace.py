@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mlscale.train.callbacks import Checkpoints, StepSeed
 from mlscale.train.checkpoint.exact_resume import ExactResume
-from mlscale.train.checkpoint.io import VerifiedCheckpointIO
+from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
 from mlscale.train.lightning import patches as lightning_patches
 from mlscale.verify_resume import resume_verdict as verdict
 from mlscale.verify_resume import traces

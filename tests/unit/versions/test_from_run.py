@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from mlscale.errors import MLScaleError
-from mlscale.runs.checkpoint_files import CheckpointRecord, Writer
+from mlscale.runs.checkpoint_files.checkpoint_commit import Writer
+from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from mlscale.runs.folder import RunFolder
 from mlscale.versions import LocalRegistry
 from mlscale.versions.from_run import publish_run

@@ -10,7 +10,8 @@ from mlscale import commands
 from mlscale.assembly.rebuild import apply_training_facts, find_checkpoint_file
 from mlscale.errors import MLScaleError
 from mlscale.report import Result
-from mlscale.runs.checkpoint_files import CheckpointRecord, Writer
+from mlscale.runs.checkpoint_files.checkpoint_commit import Writer
+from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from mlscale.runs.folder import RunFolder
 
 TRAINED = ("+recipe=resnet", "debug=fast", "model.widths=[8]", "snapshot=false", "callbacks=checkpoint")

@@ -11,7 +11,7 @@ from mlscale.cli import main as cli
 from mlscale.commands.runs.entry import _format_date, main
 from mlscale.errors import MLScaleError
 from mlscale.report import Result
-from mlscale.runs.code_snapshot import take_snapshot
+from mlscale.runs.code.code_snapshot import take_snapshot
 from mlscale.runs.folder import RunFolder
 from tests.conftest import NoPrivileges
 

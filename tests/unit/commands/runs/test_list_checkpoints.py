@@ -12,7 +12,8 @@ from mlscale.cli import main as cli
 from mlscale.commands.completion.entry import complete_words
 from mlscale.commands.runs.entry import main
 from mlscale.config.composition.roots import find_roots
-from mlscale.runs.checkpoint_files import CheckpointRecord, Writer
+from mlscale.runs.checkpoint_files.checkpoint_commit import Writer
+from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from mlscale.runs.folder import RunFolder
 
 Listed = Callable[..., int]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mlscale.data.images.augmentation import Augment, PerSampleAugment
-from mlscale.data.order.permutation import derive_sample_seeds
+from mlscale.data.order.keyed_permutation import derive_sample_seeds
 from mlscale.errors import MLScaleError
 
 SEEDS = derive_sample_seeds(np.arange(64), seed=0, epoch=0, stream="augment")

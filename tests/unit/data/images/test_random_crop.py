@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mlscale.data.images.random_crop import RandomCrop
-from mlscale.data.order.permutation import derive_sample_seeds
+from mlscale.data.order.keyed_permutation import derive_sample_seeds
 from mlscale.errors import MLScaleError
 
 SEEDS = derive_sample_seeds(np.arange(4000), seed=0, epoch=0, stream="augment")

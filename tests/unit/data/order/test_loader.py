@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mlscale.data.order.batch_plan import Batch, BatchLayout, BatchPlan
 from mlscale.data.order.loader import EvalLoader, LoaderProgress, TrainLoader
-from mlscale.data.order.sampling import ShuffledSampling
+from mlscale.data.order.sample_order import ShuffledSampling
 from mlscale.errors import MLScaleError
 
 N = 101

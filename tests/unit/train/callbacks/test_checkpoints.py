@@ -11,11 +11,12 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from mlscale.errors import MLScaleError
-from mlscale.runs.checkpoint_files import CheckpointRecord, list_checkpoint_files
+from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
+from mlscale.runs.checkpoint_files.checkpoint_search import list_checkpoint_files
 from mlscale.train.callbacks.checkpoints import Checkpoints
 from mlscale.train.checkpoint import step_boundary as boundary
 from mlscale.train.checkpoint.exact_resume import ExactResume
-from mlscale.train.checkpoint.io import VerifiedCheckpointIO
+from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
 from tests.unit.fitting import At, Loader, batches, classifier, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* is not empty")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mlscale.errors import MLScaleError
 from mlscale.tasks import MLP
 from mlscale.train.callbacks import EMA
-from mlscale.train.checkpoint.io import load_checkpoint_file
+from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
 from tests.unit.fitting import At, Loader, batches, classifier, fit, trainer
 
 

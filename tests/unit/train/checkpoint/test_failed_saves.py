@@ -8,11 +8,12 @@ import pytest
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from mlscale.runs.checkpoint_files import list_checkpoint_files, verify_checkpoint
+from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
+from mlscale.runs.checkpoint_files.checkpoint_search import list_checkpoint_files
 from mlscale.train.callbacks.checkpoints import Checkpoints
 from mlscale.train.checkpoint import failed_saves as unsaved
 from mlscale.train.checkpoint import step_boundary as boundary
-from mlscale.train.checkpoint.io import VerifiedCheckpointIO
+from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
 from tests.unit.fitting import Loader, batches, classifier, trainer
 
 EPOCHS = 6

@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from mlscale.contracts import get_format_tag
-from mlscale.runs import git
+from mlscale.runs.code import git
 from mlscale.secrets.secret_patterns import find_secret_spans, mask_spans, split_words
 
 TOTAL_BYTES = 10 << 20

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mlscale.runs import code_snapshot as module
-from mlscale.runs.code_snapshot import DIFF, CodeSnapshot, take_snapshot
+from mlscale.runs.code import code_snapshot as module
+from mlscale.runs.code.code_snapshot import DIFF, CodeSnapshot, take_snapshot
 from mlscale.versions import LocalRegistry
 
 

@@ -22,8 +22,11 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import nn
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs.checkpoint_files import CheckpointRecord, list_checkpoint_files, verify_checkpoint
-from mlscale.train.checkpoint.io import VerifiedCheckpointIO, load_checkpoint_file
+from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
+from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
+from mlscale.runs.checkpoint_files.checkpoint_search import list_checkpoint_files
+from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
+from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
 from tests.unit.fitting import At, Loader, batches, classifier, fit, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* is not empty", "ignore:Be aware that when")
@@ -130,11 +133,11 @@ def test_other_types_are_told_when_saved_and_refused_when_loaded(
     told = capsys.readouterr().err
     assert told.count("loaded again") == 1
     assert "warning   best.ckpt can't be loaded again" in told
-    assert "test_io.Odd" in told
+    assert "test_lightning_io.Odd" in told
     assert record(tmp_path / "kept/best.ckpt").resumable
     with pytest.raises(MLScaleError, match="more than tensors and plain values") as caught:
         load_checkpoint_file(tmp_path / "kept/best.ckpt")
-    assert "tests.unit.train.checkpoint.test_io.Odd" in caught.value.why
+    assert "tests.unit.train.checkpoint.test_lightning_io.Odd" in caught.value.why
     assert "save_hyperparameters(ignore=" in caught.value.fix
 
 

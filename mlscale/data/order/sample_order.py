@@ -1,4 +1,4 @@
-"""The order of training samples: a pure function of (seed, data, policy, position).
+"""Order the samples of training, and so of each batch: a pure function of (seed, data, policy, position).
 
 Every policy computes any position in constant time and keeps no state, so that a run resumes at any position, on any
 number of ranks, by arithmetic. Positions of an epoch are counted from 0 over the whole global batch, on every rank.
@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.order.permutation import GroupPermutations, Permutation, draw_uniform, hash_numbers
+from mlscale.data.order.keyed_permutation import GroupPermutations, Permutation, draw_uniform, hash_numbers
 
 Span = Callable[[int, int], NDArray[np.int64]]
 """The samples at places [start, stop) of an epoch, int64."""

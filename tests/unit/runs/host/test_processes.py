@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from mlscale.runs import processes as process
+from mlscale.runs.host import processes as process
 
 
 def test_this_process_lives() -> None:

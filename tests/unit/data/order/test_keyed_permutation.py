@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlscale.data.order.permutation import ORDER_VERSION, Permutation, derive_sample_seeds, draw_uniform, mix_bits
+from mlscale.data.order.keyed_permutation import ORDER_VERSION, Permutation, derive_sample_seeds, draw_uniform, mix_bits
 
 GOLDEN_10 = [1, 6, 0, 4, 2, 8, 3, 9, 7, 5]
 GOLDEN_BILLION = [426434997, 436314745, 553696985, 531086698]

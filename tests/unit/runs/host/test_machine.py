@@ -2,7 +2,7 @@
 
 from importlib import metadata
 
-from mlscale.runs import machine
+from mlscale.runs.host import machine
 
 
 def test_every_package_is_listed_with_the_version_that_its_metadata_states() -> None:

@@ -1,4 +1,4 @@
-"""The order of samples: a keyed permutation, computed, never stored.
+"""A keyed permutation of the numbers below n, computed, never stored: the arithmetic that `sample_order` shuffles by.
 
 A balanced Feistel network over the smallest even number of bits that holds n, with cycle walking (Black and Rogaway,
 'Ciphers with arbitrary finite domains', 2002). Its round function is the finalizer of splitmix64 (Steele, Lea and

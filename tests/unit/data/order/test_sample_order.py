@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mlscale.data.order.permutation import ORDER_VERSION, GroupPermutations, Permutation
-from mlscale.data.order.sampling import (
+from mlscale.data.order.keyed_permutation import ORDER_VERSION, GroupPermutations, Permutation
+from mlscale.data.order.sample_order import (
     BalancedSampling,
     MixedSampling,
     Sampling,

@@ -1,0 +1,76 @@
+"""Load the content of a checkpoint after verifying its digest: tensors and plain values alone, never code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from mlscale.errors import MLScaleError
+from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
+from mlscale.runs.checkpoint_files.checkpoint_record import describe_checkpoint_state
+from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid
+
+
+def load_checkpoint_file(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Return the content of a checkpoint after verifying its digest; other programs' files, without one, are read too.
+
+    Raises:
+        MLScaleError: it does not exist, is torn or altered, or holds objects that only code can build.
+    """
+    file = Path(path).expanduser()
+    try:
+        checked = verify_checkpoint(file)
+        if checked.is_corrupt:
+            raise MLScaleError(
+                f"the checkpoint can't be used: {describe_checkpoint_state(checked)}",
+                where=str(file),
+                fix=_suggest_checkpoint(file),
+            )
+        return cast("dict[str, Any]", torch.load(file, map_location=map_location, weights_only=True))
+    except OSError as error:
+        raise MLScaleError(
+            "the checkpoint can't be read",
+            where=str(file),
+            why=error.strerror or str(error),
+            fix=_suggest_checkpoint(file),
+        ) from error
+    except Exception as error:
+        if isinstance(error, MLScaleError):
+            raise
+        # A torn file can't be searched for the classes that it names.
+        foreign = find_unsafe_globals(file) if checked.state != "torn" else []
+        if not foreign:
+            raise MLScaleError(
+                "the checkpoint can't be read",
+                where=str(file),
+                why=str(error).split("\n")[0],
+                fix=_suggest_checkpoint(file),
+            ) from error
+        raise MLScaleError(
+            "the checkpoint holds more than tensors and plain values",
+            where=str(file),
+            why=f"to read {', '.join(foreign)} would run code out of the file",
+            fix=SAVE_PLAIN_VALUES,
+        ) from error
+
+
+SAVE_PLAIN_VALUES = (
+    "save plain values alone: self.save_hyperparameters(ignore=[…]), and tensors and numbers in state_dict() and "
+    "on_save_checkpoint()"
+)
+
+
+def find_unsafe_globals(path: Path) -> list[str]:
+    """Return the classes and functions named in a checkpoint that a weights-only load refuses, sorted."""
+    return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+
+
+def _suggest_checkpoint(file: Path) -> str:
+    path, _ = find_latest_valid(file.parent) if file.parent.is_dir() else (None, [])
+    return (
+        f"use {path}, the latest one there whose digest holds"
+        if path
+        else "init_from=<a checkpoint of another run>; this folder has no other one"
+    )

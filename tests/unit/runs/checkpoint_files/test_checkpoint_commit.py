@@ -1,0 +1,115 @@
+"""Checkpoints are committed: whole, private, readable by torch, whenever the process is killed."""
+
+import errno
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from mlscale.runs.checkpoint_files.checkpoint_commit import Writer, remove_incomplete_checkpoints
+from mlscale.runs.checkpoint_files.checkpoint_digest import (
+    verify_checkpoint,
+)
+from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
+from mlscale.runs.checkpoint_files.checkpoint_search import (
+    find_latest_valid,
+)
+from tests.unit.runs.checkpoint_files.saved_checkpoints import save
+
+
+def test_every_reader_reads_it(tmp_path: Path) -> None:
+    path = save(tmp_path / "last.ckpt", 7)
+    for mmap in (False, True):
+        assert torch.load(path, weights_only=True, mmap=mmap)["weights"][4999] == 4999
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+    checked = verify_checkpoint(path)
+    assert (checked.state, checked.bytes) == ("ok", path.stat().st_size)
+    assert checked.record is not None
+    assert (checked.record.kind, checked.record.step, checked.record.resumable) == ("last", 7, True)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_the_archive_is_what_torch_writes(tmp_path: Path) -> None:
+    value = {"weights": torch.arange(5000), "step": 7}
+    torch.save(value, tmp_path / "theirs.pt")
+    writer = Writer(tmp_path / "ours.ckpt")
+    torch.save(value, writer)  # type: ignore[arg-type]
+    record = writer.commit_checkpoint(CheckpointRecord("other", 7, 0))
+    ours = (tmp_path / "ours.ckpt").read_bytes()[: record.bytes]
+    with zipfile.ZipFile(tmp_path / "theirs.pt") as first, zipfile.ZipFile(tmp_path / "ours.ckpt") as second:
+        read = [[archive.read(info) for info in archive.infolist()] for archive in (first, second)]
+    assert read[0] == read[1]
+    assert ours[:2] == b"PK"
+
+
+def test_a_write_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    path = save(tmp_path / "last.ckpt", 1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            save(path, 2, size=50_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.errno == errno.EFBIG
+    checked = verify_checkpoint(path)
+    assert checked.state == "ok"
+    assert checked.record is not None
+    assert checked.record.step == 1
+    assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+WRITE = """
+import sys, torch
+from pathlib import Path
+from mlscale.runs.checkpoint_files.checkpoint_commit import Writer
+from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
+weights = torch.randn(2_000_000)
+for step in range(1, 10_000):
+    writer = Writer(Path(sys.argv[1]))
+    torch.save({"step": step, "weights": weights}, writer)
+    writer.commit_checkpoint(CheckpointRecord("last", step, 0))
+    print(step, flush=True)  # the first line is awaited before the kill
+"""
+
+
+def test_killed_at_any_moment_a_name_holds_a_whole_checkpoint(tmp_path: Path) -> None:
+    path = save(tmp_path / "last.ckpt", 0)
+    aside = 0
+    for kill in range(6):
+        child = subprocess.Popen([sys.executable, "-c", WRITE, str(path)], stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        child.stdout.readline()
+        time.sleep(0.02 + kill * 0.013)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        checked = verify_checkpoint(path)
+        assert checked.state == "ok"
+        assert checked.record is not None
+        assert checked.record.step > 0  # the child commits
+        assert torch.load(path, weights_only=True)["step"] == checked.record.step
+        assert find_latest_valid(tmp_path) == (path, [])
+        aside += len(list(tmp_path.glob(".aside-*")))
+        remove_incomplete_checkpoints(tmp_path)
+        assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]
+    assert aside > 0  # at least one was killed while it wrote
+
+
+def test_tidying_up_leaves_what_is_being_written(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "last.ckpt")
+    torch.save({"step": 1}, writer)  # type: ignore[arg-type]
+    shutil.copy(next(tmp_path.glob(".aside-*")), tmp_path / ".aside-best.ckpt-0123")
+    remove_incomplete_checkpoints(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    writer.commit_checkpoint(CheckpointRecord("last", 1, 0))
+    assert verify_checkpoint(tmp_path / "last.ckpt").state == "ok"

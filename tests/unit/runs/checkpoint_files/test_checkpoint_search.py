@@ -1,0 +1,83 @@
+"""Checkpoints are found by what their records say: the latest one, the best one, those of this run."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from mlscale.runs.checkpoint_files.checkpoint_commit import Writer
+from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
+from mlscale.runs.checkpoint_files.checkpoint_search import (
+    find_best_checkpoint_file,
+    find_latest_valid,
+    list_checkpoint_files,
+)
+from tests.unit.runs.checkpoint_files.saved_checkpoints import flip, save
+
+
+def test_latest_valid_goes_by_the_recorded_step(tmp_path: Path) -> None:
+    for name, step in (("c", 10), ("a", 30), ("b", 20)):
+        save(tmp_path / f"{name}.ckpt", step)
+    assert [found.path.stem for found in list_checkpoint_files(tmp_path)] == ["c", "b", "a"]
+    os.utime(tmp_path / "c.ckpt")  # the date says nothing
+    assert find_latest_valid(tmp_path) == (tmp_path / "a.ckpt", [])
+    flip(tmp_path / "a.ckpt", 9000)
+    path, warnings = find_latest_valid(tmp_path)
+    assert path == tmp_path / "b.ckpt"
+    assert len(warnings) == 1
+    assert "a.ckpt is left out: its content is not what was written" in warnings[0]
+    os.truncate(tmp_path / "b.ckpt", 3000)
+    path, warnings = find_latest_valid(tmp_path)
+    assert path == tmp_path / "c.ckpt"
+    assert sorted(warning.split(" is ")[0][-6:] for warning in warnings) == ["a.ckpt", "b.ckpt"]
+    (tmp_path / "c.ckpt").unlink()
+    assert find_latest_valid(tmp_path)[0] is None
+
+
+def test_latest_valid_of_one_step_is_the_later_written(tmp_path: Path) -> None:
+    save(tmp_path / "a.ckpt", 5, time="2026-01-01T00:00:02.000+00:00")
+    save(tmp_path / "b.ckpt", 5, time="2026-01-01T00:00:01.000+00:00")
+    assert find_latest_valid(tmp_path)[0] == tmp_path / "a.ckpt"
+
+
+def test_weights_alone_are_nothing_to_go_on_from(tmp_path: Path) -> None:
+    save(tmp_path / "full.ckpt", 1)
+    save(tmp_path / "weights.ckpt", 2, resumable=False)
+    assert find_latest_valid(tmp_path) == (tmp_path / "full.ckpt", [])
+
+
+def test_the_best_by_whatever_name(tmp_path: Path) -> None:
+    for name, metric, value in (("a", "loss", 0.5), ("b", "loss", 0.2), ("c", "loss", 0.3), ("d", "other", 0.1)):
+        writer = Writer(tmp_path / f"{name}.ckpt")
+        torch.save({}, writer)  # type: ignore[arg-type]
+        writer.commit_checkpoint(CheckpointRecord("best", 1, 0, metric=metric, value=value))
+    save(tmp_path / "last.ckpt", 1)
+    assert find_best_checkpoint_file(tmp_path, "loss", "min") == tmp_path / "b.ckpt"
+    assert find_best_checkpoint_file(tmp_path, "loss", "max") == tmp_path / "a.ckpt"
+    assert find_best_checkpoint_file(tmp_path, "accuracy", "max") is None
+    save(tmp_path / "best.ckpt", 1)
+    assert find_best_checkpoint_file(tmp_path, "loss", "min") == tmp_path / "best.ckpt"
+
+
+def test_a_checkpoint_of_another_run_is_left_out(tmp_path: Path) -> None:
+    def of(name: str, step: int, run: str | None, config_hash: str | None = "abc") -> None:
+        writer = Writer(tmp_path / f"{name}.ckpt")
+        torch.save({"step": step}, writer)  # type: ignore[arg-type]
+        writer.commit_checkpoint(CheckpointRecord("last", step, 0, run=run, config_hash=config_hash))
+
+    of("own", 3, "mine")
+    of("theirs", 9, "other")
+    of("changed", 8, "mine", "def")
+    path, left_out = find_latest_valid(tmp_path, ("mine", "abc"))
+    assert path == tmp_path / "own.ckpt"
+    assert left_out == [
+        f"{tmp_path / 'theirs.ckpt'} is left out: it is of the run other",
+        f"{tmp_path / 'changed.ckpt'} is left out: it was saved with other settings",
+    ]
+    of("old", 10, None, None)  # of an earlier mlscale, which named no run
+    assert find_latest_valid(tmp_path, ("mine", "abc")) == (tmp_path / "old.ckpt", [])
+
+
+def test_an_empty_or_missing_folder(tmp_path: Path) -> None:
+    assert find_latest_valid(tmp_path) == (None, [])
+    assert find_latest_valid(tmp_path / "none") == (None, [])
