@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -45,12 +45,16 @@ from mlscale.train.input_size import explain_unsuited_input
 from mlscale.train.lightning import patches as lightning_patches
 from mlscale.train.lightning.missing_metric import explain_unlogged_metric
 from mlscale.train.lightning.quiet import suppress_library_messages
+from mlscale.train.lightning.trainer_parts import get_callbacks
 from mlscale.train.loggers import finish_loggers
 from mlscale.train.loss_scaling import LossScale, Mixed
 from mlscale.train.precision import create_precision_plugin, set_memory_layout
 from mlscale.train.process_memory import reset_peak_memory
 from mlscale.train.strategies import has_stable_sum_order
 from mlscale.train.torch_compile import Compile, set_tf32
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
 
 T = TypeVar("T")
 LOGGER_TEXTS = ("name", "group", "tags", "notes")  # free texts of a tracker
@@ -114,7 +118,7 @@ def assemble_parts(cfg: DictConfig) -> Assembly:
     pl.seed_everything(cfg.seed, verbose=False)
     data = build_data(cfg)
     task = build_task(cfg)
-    if isinstance(task, Task) and hasattr(data, "facts"):
+    if isinstance(task, Task) and data is not None and hasattr(data, "facts"):
         # Not in `setup`: DDP has seeded again by then, and weights to start from have been compared with shapes.
         lazy.materialize_layers(task.model, data)
     set_memory_layout(task, cfg.precision.get("memory_format"))
@@ -212,12 +216,12 @@ def assemble_and_fit(cfg: DictConfig, resume: str | None = None, initial: Initia
     )
 
 
-def _find_lost_state(trainer: Any) -> MLScaleError | None:
+def _find_lost_state(trainer: Trainer) -> MLScaleError | None:
     """Return the error for a fit whose final state should be in a checkpoint and is not: such a run is not done."""
     io = trainer.strategy.checkpoint_io
     if not isinstance(io, VerifiedCheckpointIO):
         return None
-    due = [callback.final_saved for callback in trainer.callbacks if isinstance(callback, Checkpoints)]
+    due = [callback.final_saved for callback in get_callbacks(trainer) if isinstance(callback, Checkpoints)]
     known = [saved for saved in due if saved is not None]
     lost = not all(known) if known else io.unsaved  # a user's own callbacks: the last save that was tried
     return io.explain_lost_state() if lost else None
@@ -426,8 +430,8 @@ def _build_fit_outcome(cfg: DictConfig, trainer: pl.Trainer, seconds: float) -> 
     )
 
 
-def _find_callback(trainer: Any, kind: type[T]) -> T:
-    return next(callback for callback in trainer.callbacks if isinstance(callback, kind))
+def _find_callback(trainer: Trainer, kind: type[T]) -> T:
+    return next(callback for callback in get_callbacks(trainer) if isinstance(callback, kind))
 
 
 def _explain_inexactness(trainer: pl.Trainer, resume: ExactResume) -> list[str]:

@@ -13,7 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, SupportsFloat, cast
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from mlscale.atomic_files import explain_os_error
 from mlscale.errors import Exit, MLScaleError
 from mlscale.runs import checkpoint_files as checkpoints
 from mlscale.runs.checkpoint_files import DISK_FULL_ERRORS, CheckpointKind, CheckpointRecord, Writer
+
+if TYPE_CHECKING:
+    from torch.serialization import MAP_LOCATION
 
 _HYPER_PARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
 _log = logging.getLogger(__name__)
@@ -69,7 +72,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         self._warned: set[str] = set()
         self._has_checked_classes = False
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
         """Write `checkpoint`, whole or not at all.
 
         Args:
@@ -180,7 +183,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
             _print_warning(message)
 
 
-def load_checkpoint_file(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+def load_checkpoint_file(path: str | Path, map_location: MAP_LOCATION = "cpu") -> dict[str, Any]:
     """Return the content of a checkpoint after verifying its digest; other programs' files, without one, are read too.
 
     Raises:
@@ -258,7 +261,7 @@ def _determine_kind(callbacks: Mapping[str, Any], path: Path) -> tuple[Checkpoin
     return ("periodic" if checkpoints.PERIODIC.fullmatch(path.name) else "other"), None, None
 
 
-def _convert_to_plain(value: Any) -> Any:
+def _convert_to_plain(value: object) -> Any:
     """Return `value` made of what a weights-only load reads; OmegaConf's containers become dicts and lists.
 
     Raises:
@@ -305,7 +308,7 @@ def _resolve_folder(path: str | Path) -> Path:
     return Path(path).parent.resolve() / Path(path).name
 
 
-def _parse_finite(value: Any) -> float | None:
+def _parse_finite(value: SupportsFloat | None) -> float | None:
     number = float(value) if value is not None else float("nan")
     return number if abs(number) < float("inf") else None
 
