@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 from mlscale.atomic_files import ASIDE, PRIVATE_FILE, lock_file, remove_unlocked, sync_folder
 from mlscale.contracts import expect_format, get_format_tag
@@ -361,7 +361,7 @@ def _find_end_records(tail: bytes) -> Iterator[int]:
         start = tail.rfind(_END, 0, start)
 
 
-def _parse_record(document: Any, where: str) -> CheckpointRecord:
+def _parse_record(document: object, where: str) -> CheckpointRecord:
     if not isinstance(document, dict):
         raise TypeError
     expect_format("checkpoint", document, where)
