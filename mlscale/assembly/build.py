@@ -16,7 +16,7 @@ _PARTIAL_GROUPS = ("optimizer", "scheduler")
 """Groups whose node is a partial call: the parameters, or the optimizer, are passed later."""
 
 
-def build(node: Any, where: str, **supplied: Any) -> Any:
+def build(node: Mapping[str, Any] | None, where: str, **supplied: object) -> Any:
     """Return the object that `node` describes, with `supplied` added to its arguments; None for an empty node.
 
     Args:
@@ -57,24 +57,24 @@ def build(node: Any, where: str, **supplied: Any) -> Any:
         raise problem from error
 
 
-def remove_check_key(node: Any) -> Any:
+def remove_check_key(node: Mapping[str, Any]) -> Any:
     """Return the node as Hydra takes it: without the key `_check_`, also in the nodes inside it."""
     plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     return OmegaConf.create(_remove_check_key(plain)) if _has_check(plain) else node
 
 
-def _has_check(tree: Any) -> bool:
+def _has_check(tree: object) -> bool:
     if isinstance(tree, dict):
         return CHECK in tree or any(map(_has_check, tree.values()))
     return isinstance(tree, list) and any(map(_has_check, tree))
 
 
-def _remove_check_key(tree: Any) -> Any:
+def _remove_check_key(tree: object) -> Any:
     if isinstance(tree, dict):
         return {key: _remove_check_key(value) for key, value in tree.items() if key != CHECK}
     return [_remove_check_key(item) for item in tree] if isinstance(tree, list) else tree
 
 
-def build_each(nodes: Mapping[str, Any] | None, where: str, **options: Any) -> dict[str, Any]:
+def build_each(nodes: Mapping[str, Any] | None, where: str, **options: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the objects of a group that holds several nodes (callbacks, logger, monitor, compress), by name."""
     return {name: build(node, f"{where}.{name}", **options) for name, node in (nodes or {}).items() if node}

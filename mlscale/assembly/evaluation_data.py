@@ -12,6 +12,7 @@ from mlscale.errors import MLScaleError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+    from pytorch_lightning import LightningDataModule
 
 _MOST_NAMES = 8
 
@@ -37,7 +38,7 @@ def check_encoded_alike(
         _check_columns(cfg, home, facts, trained)
 
 
-def normalise_as_trained(data: Any, cfg: DictConfig) -> None:
+def normalise_as_trained(data: LightningDataModule | None, cfg: DictConfig) -> None:
     """Let images be normalised as the model's training images were; other data modules normalise on their own."""
     from mlscale.data.images.labelled_images import ImageData
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,11 @@ from mlscale.config.composition.frozen import add_derived
 from mlscale.config.derive import derive_values
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_search import find_best_checkpoint_file
+from mlscale.train.lightning.trainer_parts import get_callbacks
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+    from pytorch_lightning import LightningDataModule
 
     from mlscale.evaluate.sample_collector import CollectedSamples, TaskInfo
     from mlscale.evaluate.samples_table import SampleTable
@@ -140,7 +143,7 @@ def evaluate_checkpoint(cfg: DictConfig, path: Path, label: str, table: SampleTa
     if kind is not None:
         about, bright = describe_evaluated_data(kind, parts.data, cfg.derived), "brightness" in _list_slices(cfg)
         gather = SampleCollector(about, table, worst=cfg.worst, brightness=bright, seed=cfg.seed)
-        parts.trainer.callbacks.append(PredictionCollector(gather))  # type: ignore[attr-defined]
+        get_callbacks(parts.trainer).append(PredictionCollector(gather))
     passes: Any = parts.trainer.validate if cfg.split == "val" else parts.trainer.test
     passes(parts.task, datamodule=parts.data, verbose=False)
     metrics = collect_metrics(parts.trainer)
@@ -188,12 +191,12 @@ def evaluate_servable(cfg: DictConfig, folder: Path, label: str, table: SampleTa
     return EvaluationPass(label, dict(getattr(data, "counted", {})), gathered, read_slice_columns(cfg, data, gathered))
 
 
-def describe_evaluated_data(kind: str, data: Any, derived: Any) -> TaskInfo:
+def describe_evaluated_data(kind: str, data: LightningDataModule | None, derived: Mapping[str, Any]) -> TaskInfo:
     """Return the facts of the data that a task of this kind is measured on, and the classes of the model."""
     from mlscale.data.tables.table_rows import TabularData
     from mlscale.evaluate.sample_collector import TaskInfo
 
-    facts = data.facts() if hasattr(data, "facts") else None
+    facts = data.facts() if data is not None and hasattr(data, "facts") else None
     if facts is None:
         return TaskInfo(kind)
     names = derived.get("class_names") or facts.class_names or ()
@@ -204,7 +207,7 @@ def describe_evaluated_data(kind: str, data: Any, derived: Any) -> TaskInfo:
     return TaskInfo(kind, labels, tuple(facts.mean), tuple(facts.std), targets)
 
 
-def read_slice_columns(cfg: DictConfig, data: Any, gathered: CollectedSamples) -> SliceColumns:
+def read_slice_columns(cfg: DictConfig, data: LightningDataModule | None, gathered: CollectedSamples) -> SliceColumns:
     """Return the columns that `slices` names.
 
     Raises:
@@ -249,7 +252,9 @@ def _list_slices(cfg: DictConfig) -> list[str]:
     return [cfg.slices] if isinstance(cfg.slices, str) else [str(word) for word in cfg.slices or []]
 
 
-def _measure_image_sizes(cfg: DictConfig, data: Any, gathered: CollectedSamples) -> list[float | None]:
+def _measure_image_sizes(
+    cfg: DictConfig, data: LightningDataModule | None, gathered: CollectedSamples
+) -> list[float | None]:
     """Return the size of each image as stored, pixels: the square root of its area, so that numbers are sides."""
     from mlscale.data.images.fast_decoder import open_picture
     from mlscale.data.images.labelled_images import ImageData
@@ -266,7 +271,9 @@ def _measure_image_sizes(cfg: DictConfig, data: Any, gathered: CollectedSamples)
     return sizes
 
 
-def _read_member_columns(cfg: DictConfig, data: Any, gathered: CollectedSamples, extension: str) -> dict[str, Any]:
+def _read_member_columns(
+    cfg: DictConfig, data: LightningDataModule | None, gathered: CollectedSamples, extension: str
+) -> dict[str, Any]:
     """Return columns from a member of each sample of shards."""
     from mlscale.data.shards.webdataset import WebDataset
     from mlscale.evaluate import slices

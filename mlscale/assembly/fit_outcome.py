@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -16,6 +16,7 @@ from mlscale.train.callbacks.checkpoints import Checkpoints
 from mlscale.train.callbacks.stopwatch import Stopwatch
 from mlscale.train.checkpoint.exact_resume import ExactResume
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
+from mlscale.train.lightning.trainer_parts import get_callbacks
 from mlscale.train.strategies import has_stable_sum_order
 
 T = TypeVar("T")
@@ -69,12 +70,12 @@ class FitOutcome:
         )
 
 
-def find_lost_state(trainer: Any) -> MLScaleError | None:
+def find_lost_state(trainer: pl.Trainer) -> MLScaleError | None:
     """Return the error for a fit whose final state should be in a checkpoint and is not: such a run is not done."""
     io = trainer.strategy.checkpoint_io
     if not isinstance(io, VerifiedCheckpointIO):
         return None
-    due = [callback.final_saved for callback in trainer.callbacks if isinstance(callback, Checkpoints)]
+    due = [callback.final_saved for callback in get_callbacks(trainer) if isinstance(callback, Checkpoints)]
     known = [saved for saved in due if saved is not None]
     lost = not all(known) if known else io.unsaved  # a user's own callbacks: the last save that was tried
     return io.explain_lost_state() if lost else None
@@ -109,8 +110,8 @@ def build_fit_outcome(cfg: DictConfig, trainer: pl.Trainer, seconds: float) -> F
     )
 
 
-def find_callback(trainer: Any, kind: type[T]) -> T:
-    return next(callback for callback in trainer.callbacks if isinstance(callback, kind))
+def find_callback(trainer: pl.Trainer, kind: type[T]) -> T:
+    return next(callback for callback in get_callbacks(trainer) if isinstance(callback, kind))
 
 
 def _explain_inexactness(trainer: pl.Trainer, resume: ExactResume) -> list[str]:

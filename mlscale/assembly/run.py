@@ -67,7 +67,7 @@ def assemble_parts(cfg: DictConfig) -> Assembly:
     pl.seed_everything(cfg.seed, verbose=False)
     data = build_data(cfg)
     task = build_task(cfg)
-    if isinstance(task, Task) and hasattr(data, "facts"):
+    if isinstance(task, Task) and data is not None and hasattr(data, "facts"):
         # Not in `setup`: DDP has seeded again by then, and weights to start from have been compared with shapes.
         lazy.materialize_layers(task.model, data)
     set_memory_layout(task, cfg.precision.get("memory_format"))

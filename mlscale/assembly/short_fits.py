@@ -96,7 +96,7 @@ def run_short_fit(
     return outcome
 
 
-def _should_stay(node: Any, steps_alone: bool, saves: bool) -> bool:
+def _should_stay(node: DictConfig | None, steps_alone: bool, saves: bool) -> bool:
     """Return whether a callback joins a short run: progress bars print, and early stopping ends it."""
     import pytorch_lightning as pl
 

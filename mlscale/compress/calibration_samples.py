@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,13 @@ from mlscale.errors import MLScaleError
 from mlscale.export.validation_samples import iterate_loader_batches
 from mlscale.train.checkpoint import random_states as generators
 
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningDataModule
+
 SPLIT = "train"
 
 
-def read_calibration_samples(data: Any, count: int) -> NDArray[Any]:
+def read_calibration_samples(data: LightningDataModule, count: int) -> NDArray[Any]:
     """Return raw training samples, at most `count`, (n, …) as a client sends them; the same ones every time.
 
     Images are spread evenly over the split, as they are stored: neither augmented nor normalised. A user's data module
@@ -49,7 +52,7 @@ def _read_image_samples(data: ImageData, count: int) -> list[NDArray[Any]]:
     return raw
 
 
-def _read_loader_samples(data: Any, count: int) -> list[NDArray[Any]]:
+def _read_loader_samples(data: LightningDataModule, count: int) -> list[NDArray[Any]]:
     raw: list[NDArray[Any]] = []
     # The loader's shuffling draws from the global generators, which a run still needs for its own.
     with isolate_rng(include_cuda=False):

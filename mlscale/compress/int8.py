@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from mlscale.compress import compression_outcome as outcome
@@ -24,6 +24,7 @@ from mlscale.report import Result, save_result
 from mlscale.runs.amend import update_manifest
 from mlscale.runs.folder import RunFolder
 from mlscale.train.after_fit import AfterFitResult, hide_trainer, load_best_checkpoint
+from mlscale.train.lightning.trainer_parts import get_callbacks, get_data_module
 
 _NAME = "int8"
 
@@ -68,7 +69,7 @@ class Int8(Callback):
         self.bounds = Int8Bounds(max_accuracy_drop, min_agreement, min_speedup)
         self.required = required
 
-    def compress_task(self, task: LightningModule, data: Any) -> CompressedModel:
+    def compress_task(self, task: LightningModule, data: LightningDataModule) -> CompressedModel:
         """Export and quantise a task, and compare both models.
 
         Args:
@@ -97,7 +98,7 @@ class Int8(Callback):
             problems=tuple(metrics.list_unmet_bounds(self.bounds)),
         )
 
-    def carry_out(self, task: LightningModule, data: Any, run: RunFolder, checkpoint: Path) -> Result:
+    def carry_out(self, task: LightningModule, data: LightningDataModule, run: RunFolder, checkpoint: Path) -> Result:
         """Compress, write `<run>/compressed/` and `results/compress.json`, and return the result."""
         start = time.perf_counter()
         compressed = self.compress_task(task, data)
@@ -122,14 +123,14 @@ class Int8(Callback):
         """Raise an error before the first step if there will be no checkpoint or no data for the compression."""
         if stage != "fit":
             return
-        if not any(isinstance(callback, ModelCheckpoint) for callback in trainer.callbacks):  # type: ignore[attr-defined]  # set by a connector
+        if not any(isinstance(callback, ModelCheckpoint) for callback in get_callbacks(trainer)):
             raise MLScaleError(
                 "there will be no checkpoint to compress",
                 where="compress",
                 why="the run keeps none",
                 fix="callbacks=default",
             )
-        if trainer.datamodule is None:  # type: ignore[attr-defined]
+        if get_data_module(trainer) is None:
             raise MLScaleError(
                 "there is no data to calibrate and judge int8 on",
                 where="compress",
@@ -137,15 +138,17 @@ class Int8(Callback):
                 fix="data._target_=<your LightningDataModule>, or compress=none",
             )
 
-    def after_fit(self, trainer: Any, pl_module: LightningModule) -> AfterFitResult:
+    def after_fit(self, trainer: Trainer, pl_module: LightningModule) -> AfterFitResult:
         """Compress the best checkpoint."""
         try:
             checkpoint = load_best_checkpoint(trainer, pl_module)
             print(f"compress  {checkpoint.name} to int8, judged on validation samples", file=sys.stderr, flush=True)
             run = RunFolder.open(trainer.default_root_dir)
             # Other ranks have ended: the loaders must give this one all samples, not its share.
-            with hide_trainer(trainer.datamodule):
-                result = self.carry_out(pl_module, trainer.datamodule, run, checkpoint)
+            data = get_data_module(trainer)
+            assert data is not None  # a run without one was refused at its start
+            with hide_trainer(data):
+                result = self.carry_out(pl_module, data, run, checkpoint)
         except MLScaleError as error:
             # The training itself has succeeded: it must not fail for a model that ONNX can't express.
             why = f": {error.why}" if error.why else ""

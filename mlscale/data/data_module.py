@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pytorch_lightning import LightningDataModule
+from pytorch_lightning import LightningDataModule, Trainer
 
 from mlscale.data.data_facts import DataFacts, Promises
 from mlscale.data.images.augmentation import Augment, wrap_augment
@@ -310,7 +310,7 @@ class OrderedData(LightningDataModule):
             )
 
 
-def count_local_ranks(trainer: Any) -> int:
+def count_local_ranks(trainer: Trainer | None) -> int:
     """Return the number of ranks that share this machine."""
     # LOCAL_WORLD_SIZE is set by torchrun.
     return max(1, trainer.num_devices if trainer is not None else int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

@@ -243,7 +243,7 @@ def _collate_samples(samples: list[Any]) -> Any:
     return default_collate(samples) if bad is None else bad
 
 
-def parse_pair(sample: Any, where: str) -> tuple[Tensor, int]:
+def parse_pair(sample: object, where: str) -> tuple[Tensor, int]:
     """Return x and y of a sample.
 
     Raises:
@@ -272,7 +272,7 @@ def parse_pair(sample: Any, where: str) -> tuple[Tensor, int]:
     return (x.float() / 255 if x.dtype == torch.uint8 else x), y
 
 
-def _read_all_labels(dataset: Any, where: str) -> list[int | str]:
+def _read_all_labels(dataset: Dataset[Any], where: str) -> list[int | str]:
     """Return every label, without loading samples where the dataset has them as a list or a tensor."""
     if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2:
         y = dataset.tensors[1]
@@ -282,18 +282,19 @@ def _read_all_labels(dataset: Any, where: str) -> list[int | str]:
         # A subset has no `targets`; those of the whole dataset need no loading.
         every = _read_all_labels(dataset.dataset, where)
         return [every[i] for i in dataset.indices]
+    count = len(dataset)  # type: ignore[arg-type]  # asked in _read
     for name in ("targets", "labels"):
         values = getattr(dataset, name, None)
         if isinstance(values, Tensor | np.ndarray):
             values = values.tolist()
-        if isinstance(values, list) and len(values) == len(dataset) and all(isinstance(y, int) for y in values):
+        if isinstance(values, list) and len(values) == count and all(isinstance(y, int) for y in values):
             return list(values)
     # Loading a sample may draw random numbers, which must not shift those of training.
     with preserve_global_generators():
-        return [parse_pair(dataset[i], where)[1] for i in range(len(dataset))]
+        return [parse_pair(dataset[i], where)[1] for i in range(count)]
 
 
-def _probe_samples(dataset: Any, where: str, *, skip_bad: bool) -> list[Tensor | None]:
+def _probe_samples(dataset: Dataset[Any], where: str, *, skip_bad: bool) -> list[Tensor | None]:
     """Return x of some samples, evenly spread; None for one that cannot be loaded.
 
     Raises:
@@ -303,7 +304,8 @@ def _probe_samples(dataset: Any, where: str, *, skip_bad: bool) -> list[Tensor |
     failure: Exception | None = None
     with preserve_global_generators():
         # Small datasets give a number more than once.
-        for i in np.unique(np.linspace(0, len(dataset) - 1, _PROBE_COUNT).astype(int)).tolist():
+        last = len(dataset) - 1  # type: ignore[arg-type]  # asked in _read
+        for i in np.unique(np.linspace(0, last, _PROBE_COUNT).astype(int)).tolist():
             # A fixed seed, so that random transforms inside the dataset give the same version in every run.
             seed_generators(0)
             try:

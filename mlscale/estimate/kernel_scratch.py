@@ -25,7 +25,7 @@ _MAX_GROUPED_MULTIPLICATIONS = 2e7  # of one with groups, whose kernels are slow
 Layout = tuple[torch.Size, tuple[int, ...], torch.dtype]
 
 
-def estimate_cpu_scratch(func: Any, args: tuple[Any, ...], result: Any) -> int:
+def estimate_cpu_scratch(func: object, args: tuple[Any, ...], result: object) -> int:
     """Return the largest number of bytes that a CPU kernel holds in addition to its arguments and its results.
 
     Args:

@@ -34,7 +34,7 @@ class LiveTensorMode(TorchDispatchMode):
         self._numbers = 0
         self._kinds: dict[int, str] = {}
 
-    def add_tensors(self, value: Any) -> None:
+    def add_tensors(self, value: object) -> None:
         """Count the tensors in `value`, a tensor or any nesting of lists, tuples and dictionaries."""
         for tensor in iterate_tensors(value):
             storage = tensor.untyped_storage()
@@ -48,7 +48,7 @@ class LiveTensorMode(TorchDispatchMode):
                 # Python frees a tensor's storage without an operation that this mode could see.
                 weakref.finalize(storage, self._drop_storage, key)
 
-    def set_purpose(self, kind: str, value: Any) -> None:
+    def set_purpose(self, kind: str, value: object) -> None:
         """Name the purpose of the tensors in `value`; the first name of a storage stays."""
         self.add_tensors(value)
         for tensor in iterate_tensors(value):
@@ -63,7 +63,9 @@ class LiveTensorMode(TorchDispatchMode):
             sums[kind] = sums.get(kind, 0) + change
         return sums | {"scratch": self._scratch_at_peak}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         result = func(*args, **(kwargs or {}))
         self.add_tensors(result)
         if self._scratch is not None:
@@ -86,7 +88,7 @@ class LiveTensorMode(TorchDispatchMode):
             self._change_current_bytes(number, -size)
 
 
-def iterate_tensors(value: Any) -> Iterable[torch.Tensor]:
+def iterate_tensors(value: object) -> Iterable[torch.Tensor]:
     """Yield every tensor in any nesting of lists, tuples and dictionaries."""
     if isinstance(value, torch.Tensor):
         yield value

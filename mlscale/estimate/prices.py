@@ -117,7 +117,7 @@ def compute_cost_usd(seconds: float, usd_per_hour: float | None) -> float:
     return math.nan if usd_per_hour is None else seconds / 3600 * usd_per_hour
 
 
-def _parse_price_file(document: Any, label: str) -> PriceFile:
+def _parse_price_file(document: Mapping[str, Any], label: str) -> PriceFile:
     snapshot = document["snapshot"]
     # YAML reads an unquoted date as one, and a quoted date as text.
     if not isinstance(snapshot, date):
@@ -138,7 +138,7 @@ def _parse_price_file(document: Any, label: str) -> PriceFile:
     return PriceFile(snapshot, document.get("verified") is True, instances, label)
 
 
-def _parse_price(value: Any, name: str) -> float | None:
+def _parse_price(value: float | str | None, name: str) -> float | None:
     if value is None:
         return None
     price = float(value)

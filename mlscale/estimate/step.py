@@ -38,7 +38,7 @@ class StepSettings:
     cpu_kernels: bool = True
 
 
-def run_two_steps(task: LightningModule, batch: Any, loop: StepSettings, live: LiveTensorMode) -> None:
+def run_two_steps(task: LightningModule, batch: object, loop: StepSettings, live: LiveTensorMode) -> None:
     """Take two optimizer steps of `task` on `batch`, and name the tensors that they hold in `live`.
 
     Two, since the optimizer's state and, in the next forward pass, the old gradients exist only after the first. As in
@@ -97,7 +97,7 @@ def _free_gradients(optimizers: list[torch.optim.Optimizer]) -> None:
         optimizer.zero_grad(set_to_none=True)
 
 
-def find_optimizers(configured: Any) -> list[torch.optim.Optimizer]:
+def find_optimizers(configured: object) -> list[torch.optim.Optimizer]:
     """Return the optimizers in any result that `configure_optimizers` may have."""
     if isinstance(configured, torch.optim.Optimizer):
         return [configured]
@@ -109,13 +109,13 @@ def find_optimizers(configured: Any) -> list[torch.optim.Optimizer]:
     return []
 
 
-def _find_entry_optimizers(item: Any) -> list[torch.optim.Optimizer]:
+def _find_entry_optimizers(item: object) -> list[torch.optim.Optimizer]:
     """Return the optimizers of an entry; lists of schedulers have none."""
     # A scheduler's dictionary ({"scheduler", "interval"}) has no optimizer.
     return [] if isinstance(item, Mapping) and "optimizer" not in item else find_optimizers(item)
 
 
-def extract_loss(output: Any) -> Tensor:
+def extract_loss(output: object) -> Tensor:
     loss = output["loss"] if isinstance(output, Mapping) else output
     if not isinstance(loss, Tensor):
         raise MLScaleError(
@@ -134,7 +134,7 @@ def _enable_autocast(precision: str) -> Iterator[None]:
         yield
 
 
-def _cast_floats(value: Any, dtype: torch.dtype) -> Any:
+def _cast_floats(value: object, dtype: torch.dtype) -> Any:
     if isinstance(value, Tensor):
         return value.to(dtype) if value.is_floating_point() else value
     if isinstance(value, Mapping):

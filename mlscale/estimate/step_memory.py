@@ -55,7 +55,7 @@ class StepMemory:
 
 
 def estimate_peak_memory(
-    build: Callable[[], LightningModule], batch: Any, loop: StepSettings, available_bytes: int = 0
+    build: Callable[[], LightningModule], batch: object, loop: StepSettings, available_bytes: int = 0
 ) -> StepMemory:
     """Return the peak memory of a training step on `batch`.
 
@@ -86,7 +86,7 @@ def estimate_peak_memory(
     return _build_memory(extrapolate_split(splits, whole), PROBE_ERROR, how)
 
 
-def trace_two_steps(build: Callable[[], LightningModule], batch: Any, loop: StepSettings) -> LiveTensorMode:
+def trace_two_steps(build: Callable[[], LightningModule], batch: object, loop: StepSettings) -> LiveTensorMode:
     """Trace two steps with fake tensors on the CPU. A model that can't be built with them is built first, then
     converted.
 
@@ -115,7 +115,7 @@ def trace_two_steps(build: Callable[[], LightningModule], batch: Any, loop: Step
     return live
 
 
-def probe_two_steps(build: Callable[[], LightningModule], batch: Any, loop: StepSettings) -> LiveTensorMode:
+def probe_two_steps(build: Callable[[], LightningModule], batch: object, loop: StepSettings) -> LiveTensorMode:
     """Take two real steps on the CPU."""
     with _force_eager(), _preserve_random_state():
         task = build()
@@ -137,12 +137,12 @@ def extrapolate_split(splits: list[tuple[int, dict[str, int]]], samples: int) ->
     return {kind: max(0, round(second.get(kind, 0) + slopes[kind] * (samples - large))) for kind in kinds}
 
 
-def count_samples(batch: Any) -> int:
+def count_samples(batch: object) -> int:
     """Return the length of the first tensor in a batch; 1 if there is none."""
     return next((tensor.shape[0] for tensor in iterate_tensors(batch) if tensor.ndim), 1)
 
 
-def cut_batch(batch: Any, samples: int) -> Any:
+def cut_batch(batch: object, samples: int) -> Any:
     """Return the first `samples` of a batch."""
     whole = count_samples(batch)
     # Tensors of another length, such as class weights, do not belong to the samples.
@@ -155,7 +155,7 @@ def _build_memory(split: dict[str, int], error: float, how: str) -> StepMemory:
     return StepMemory(peak=peak, activations=peak - sum(named.values()), error=error, how=how, **named)
 
 
-def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def _map_tensors(value: object, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, dict):
@@ -165,7 +165,7 @@ def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
-def initialize_lazy_layers(task: LightningModule, batch: Any) -> None:
+def initialize_lazy_layers(task: LightningModule, batch: object) -> None:
     """Run one sample through the task if it has lazy layers, which get their shapes from it."""
     if not any(is_lazy(parameter) for parameter in task.parameters()):
         return

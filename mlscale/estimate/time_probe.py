@@ -65,11 +65,11 @@ class Clock(Callback):
             self._epochs[-1].end = now
         self._epochs.append(EpochMoments(now))
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
         # Without waiting for the device, which would slow the run: only means over many passes are used.
         self._epochs[-1].passes.append(time.perf_counter())
 
-    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_validation_batch_end(self, trainer: Trainer, *_: object) -> None:
         if self._epochs:  # Lightning's sanity check before a fit is not in an epoch
             self._epochs[-1].validation.append(time.perf_counter())
 
@@ -217,11 +217,11 @@ def _read_synchronized_time(trainer: Trainer) -> float:
     return time.perf_counter()
 
 
-def _count_loader_batches(loaders: Any) -> int | None:
+def _count_loader_batches(loaders: object) -> int | None:
     """Return the number of batches of a loader, or of several together; None if one has no length."""
-    loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
+    every: Sequence[Any] = loaders if isinstance(loaders, list | tuple) else [loaders]
     try:
-        lengths = [len(loader) for loader in loaders if loader is not None]
+        lengths = [len(loader) for loader in every if loader is not None]
     except (TypeError, NotImplementedError):
         return None
     return sum(lengths) if lengths and all(math.isfinite(length) for length in lengths) else None

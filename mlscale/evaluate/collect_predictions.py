@@ -42,8 +42,8 @@ class PredictionCollector(pl.Callback):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: object,
+        batch: object,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -58,9 +58,11 @@ class _CachedForward:
     """A forward pass that returns its last result again for the same tensor."""
 
     def __init__(self, forward: Callable[..., Any]) -> None:
-        self._forward, self._x, self._output = forward, None, None
+        self._forward = forward
+        self._x: object = None
+        self._output: Any = None
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> Any:
         if len(args) == 1 and not kwargs:
             # By identity: comparing the values would cost a pass over the batch. `_x` keeps the tensor alive, so
             # that another one can't get its address.
@@ -70,7 +72,7 @@ class _CachedForward:
         return self._forward(*args, **kwargs)
 
 
-def find_task_kind(task: Any) -> str | None:
+def find_task_kind(task: pl.LightningModule) -> str | None:
     """Return the task's `kind` if it can be evaluated by sample, that is with its own `predict_step`; else None."""
     # Lightning's default `predict_step` returns `forward`'s result, not the dictionary of named outputs.
     kind = getattr(task, "kind", None)

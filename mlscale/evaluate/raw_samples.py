@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,14 @@ from mlscale.errors import MLScaleError
 from mlscale.export.validation_samples import iterate_loader_batches
 from mlscale.tasks.batch import unpack_batch
 
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningDataModule
+
 Raw = tuple[NDArray[Any], NDArray[np.int64], list[str] | None]
 """Samples (n, …), their class numbers (n,), their keys."""
 
 
-def iterate_raw_samples(data: Any, split: str) -> Iterator[Raw]:
+def iterate_raw_samples(data: LightningDataModule, split: str) -> Iterator[Raw]:
     """Yield the batches of a split; samples that could not be read are left out.
 
     Args:
@@ -42,7 +45,7 @@ def iterate_raw_samples(data: Any, split: str) -> Iterator[Raw]:
             yield raw, y.numpy()[is_readable], decoded.list_keys(rows[is_readable].tolist())
 
 
-def map_class_numbers(data: Any, labels: Sequence[str]) -> NDArray[np.int64]:
+def map_class_numbers(data: LightningDataModule, labels: Sequence[str]) -> NDArray[np.int64]:
     """Return the model's number for each class of the data, int64 (classes,): both may be numbered differently.
 
     Raises:

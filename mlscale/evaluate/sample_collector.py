@@ -121,7 +121,7 @@ class SampleCollector:
         self._logits: NDArray[np.float32] | None = None
         self._logit_rows = np.zeros(_MAX_LOGITS, np.int64)
 
-    def collect_batch(self, outputs: Mapping[str, Tensor], batch: Any) -> None:
+    def collect_batch(self, outputs: Mapping[str, Tensor], batch: object) -> None:
         """Add a batch and the model's outputs for it. Samples of weight 0 do not count.
 
         Args:

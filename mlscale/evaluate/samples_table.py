@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from mlscale.atomic_files import ASIDE, PRIVATE_FILE, create_write_error, make_f
 from mlscale.contracts import expect_format, get_format_tag
 from mlscale.errors import MLScaleError
 from mlscale.evaluate.sample_rows import Columns
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _METADATA_KEY = b"mlscale"  # key of the JSON document in the file's metadata
 _ROW_GROUP = 65_536  # rows that are buffered and written as one row group: small ones compress badly and read slowly
@@ -134,7 +137,7 @@ def read_table_document(path: Path) -> dict[str, Any]:
     return {**about, "columns": {field.name: _format_type(field.type) for field in schema}}
 
 
-def _format_type(kind: Any) -> str:
+def _format_type(kind: pa.DataType) -> str:
     import pyarrow as pa
 
     return f"list<{kind.value_type}>" if pa.types.is_list(kind) else str(kind)

@@ -115,7 +115,7 @@ class Events:
         """Return the events that were answered with a prediction."""
         return self.where(self.outcome == "ok")
 
-    def _get_column(self, name: str, column: Any = None) -> NDArray[Any]:
+    def _get_column(self, name: str, column: pa.ChunkedArray | None = None) -> NDArray[Any]:
         values: NDArray[Any] = (self.table[name] if column is None else column).to_numpy()
         return values
 

@@ -78,7 +78,7 @@ class SegmentAppender:
         self._count += 1
         return written
 
-    def write_segment(self, table: Any, count: int) -> int:
+    def write_segment(self, table: pa.Table, count: int) -> int:
         """Write a table (pyarrow) as a segment with this count, replacing an earlier one; return its bytes."""
         first = _EPOCH + timedelta(microseconds=table["time"].cast(pa.int64())[0].as_py())
         sink = pa.BufferOutputStream()
@@ -177,7 +177,7 @@ def remove_unfinished_segments(folder: Path) -> None:
                     path.unlink()
 
 
-def _find_latest_time(file: Any) -> datetime:
+def _find_latest_time(file: pq.ParquetFile) -> datetime:
     """Return the latest time of a file, by its statistics; `datetime.max` where it has none."""
     latest = datetime.max.replace(tzinfo=UTC)
     column_index = file.schema_arrow.get_field_index("time")

@@ -182,7 +182,7 @@ def _try_read_segment(
         return None
 
 
-def _filter_rows(table: Any, since: datetime | None, until: datetime | None, version: str | None) -> Any:
+def _filter_rows(table: pa.Table, since: datetime | None, until: datetime | None, version: str | None) -> Any:
     if since is not None:
         table = table.filter(pc.greater_equal(table["time"], pa.scalar(since, table["time"].type)))
     if until is not None:
@@ -192,7 +192,7 @@ def _filter_rows(table: Any, since: datetime | None, until: datetime | None, ver
     return table
 
 
-def _take_latest_rows(table: Any, count: int) -> Any:
+def _take_latest_rows(table: pa.Table, count: int) -> Any:
     """Return the latest `count` rows, sorted by time; rows with equal times stay in the order of their segments."""
     order = np.argsort(table["time"].to_numpy(), kind="stable")
     return table.take(order[max(0, len(order) - count) :])

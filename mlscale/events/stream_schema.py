@@ -47,7 +47,7 @@ def build_file_schema(name: str) -> Any:
     return SCHEMAS[name].with_metadata({_METADATA_KEY: json.dumps({"format": get_format_tag(name)})})
 
 
-def describe_schema(schema: Any) -> dict[str, Any]:
+def describe_schema(schema: pa.Schema) -> dict[str, Any]:
     """Return the document that the contract's JSON schema describes: format and columns of a file with this schema."""
     about = json.loads((schema.metadata or {}).get(_METADATA_KEY, b"{}"))
     return {
@@ -56,12 +56,12 @@ def describe_schema(schema: Any) -> dict[str, Any]:
     }
 
 
-def _format_type(arrow: Any) -> str:
+def _format_type(arrow: pa.DataType) -> str:
     """Return the name of a type, without the name of list elements, on which Parquet and Arrow disagree."""
     return f"list<{arrow.value_type}>" if pa.types.is_list(arrow) else str(arrow)
 
 
-def convert_to_contract(name: str, table: Any, where: str) -> Any:
+def convert_to_contract(name: str, table: pa.Table, where: str) -> Any:
     """Return a table with the columns of the contract `name` only, in its types.
 
     Raises:

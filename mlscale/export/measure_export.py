@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pytorch_lightning import LightningModule
+from pytorch_lightning import LightningDataModule, LightningModule
 
 from mlscale.export.latency import limit_torch_threads
 from mlscale.export.onnx_engine import OnnxEngine
@@ -49,7 +49,7 @@ class ExportMeasurement:
 
 
 def export_and_measure(
-    task: LightningModule, data: Any, *, samples: int | None = None, model: bytes | None = None
+    task: LightningModule, data: LightningDataModule, *, samples: int | None = None, model: bytes | None = None
 ) -> ExportMeasurement:
     """Export `task` and measure the result; or measure `model`, a compressed version of it.
 

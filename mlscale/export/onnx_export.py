@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import warnings
 from textwrap import shorten
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from mlscale.errors import MLScaleError
 from mlscale.export.validation_samples import SampleFormat
+
+if TYPE_CHECKING:
+    import onnx
 
 INPUT, OUTPUT = "input", "logits"
 _EXAMPLES = 2
@@ -112,7 +115,7 @@ def _make_example(given: SampleFormat) -> Tensor:
     return torch.zeros(_EXAMPLES, *given.shape, dtype=getattr(torch, given.dtype))
 
 
-def _forget_sources(proto: Any) -> None:
+def _forget_sources(proto: onnx.ModelProto) -> None:
     """Remove the source location of each node: it makes the file larger, and has paths of the exporting machine."""
     graph = proto.graph
     for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):

@@ -173,7 +173,7 @@ class ProfileBuilder:
                 return
             self._stride *= 2
 
-    def finish(self, **about: Any) -> ReferenceProfile:
+    def finish(self, **about: object) -> ReferenceProfile:
         """Return the profile, with the caller's metadata."""
         samples = sorted(self._kept_samples, key=lambda entry: entry[0])
         means, stds, confidence = (np.stack([entry[column] for entry in samples]) for column in (1, 2, 3))

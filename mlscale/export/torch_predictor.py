@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from mlscale.export.onnx_export import INPUT, NormalisedTask, build_normalised_task
 from mlscale.export.servable import Port, Prediction, cast_input, compute_softmax
 from mlscale.export.validation_samples import describe_sample_format
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningDataModule
 
 _BATCH = 256  # samples that are computed at once: bounds the memory of activations
 
@@ -30,7 +33,7 @@ class TorchModel:
     model: NormalisedTask = field(repr=False)
 
     @classmethod
-    def wrap_task(cls, task: torch.nn.Module, data: Any) -> TorchModel:
+    def wrap_task(cls, task: torch.nn.Module, data: LightningDataModule) -> TorchModel:
         """Return the model of a task with its weights, and of its training data, prepared and set up for validation.
 
         Raises:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from torch import Tensor
 from mlscale.data.images.labelled_images import ImageData
 from mlscale.errors import MLScaleError
 from mlscale.tasks.batch import unpack_batch
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningDataModule
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class ValidationBatch(NamedTuple):
     y: NDArray[np.int64]
 
 
-def describe_sample_format(data: Any) -> SampleFormat:
+def describe_sample_format(data: LightningDataModule) -> SampleFormat:
     """Return the format of a data module's samples; `data` has been prepared and set up for validation."""
     if isinstance(data, ImageData):
         facts, shape = data.facts(), data.get_decoded_split("val").shape
@@ -74,7 +77,7 @@ def describe_sample_format(data: Any) -> SampleFormat:
     return SampleFormat(first.raw.dtype.name, first.raw.shape[1:])
 
 
-def iterate_validation_batches(data: Any, *, limit: int | None = None) -> Iterator[ValidationBatch]:
+def iterate_validation_batches(data: LightningDataModule, *, limit: int | None = None) -> Iterator[ValidationBatch]:
     """Yield the validation samples in their own order, each once; those that could not be read are left out.
 
     Args:
@@ -120,7 +123,9 @@ def _iterate_image_batches(data: ImageData) -> Iterator[ValidationBatch]:
             yield ValidationBatch(raw, x[is_readable], y.numpy()[is_readable])
 
 
-def restore_raw_samples(data: Any, x: Tensor, rows: NDArray[np.int64], is_selected: NDArray[np.bool_]) -> NDArray[Any]:
+def restore_raw_samples(
+    data: LightningDataModule | None, x: Tensor, rows: NDArray[np.int64], is_selected: NDArray[np.bool_]
+) -> NDArray[Any]:
     """Return the samples of a validation batch that are `kept`, as a client sends them.
 
     Pixels are taken from memory if they are cached there; else the normalisation is reversed, which is exact for bytes
@@ -146,7 +151,7 @@ def restore_raw_samples(data: Any, x: Tensor, rows: NDArray[np.int64], is_select
     return pixels
 
 
-def iterate_loader_batches(loader: Any, split: str) -> Iterator[ValidationBatch]:
+def iterate_loader_batches(loader: Iterable[Any], split: str) -> Iterator[ValidationBatch]:
     """Yield the samples of a user's loader, where a client sends the same that the model takes.
 
     Raises:

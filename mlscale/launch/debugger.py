@@ -71,7 +71,7 @@ def listen_for_debugger(port: int, rank: int, *, wait: bool) -> None:
         debugpy.wait_for_client()
 
 
-def _open_prompt(*_: Any, **__: Any) -> None:
+def _open_prompt(*_: object, **__: object) -> None:
     """Open pdb on the terminal of the launcher, for the standard input of a rank is closed."""
     terminal = _open_terminal()
     if terminal is None:
@@ -85,7 +85,7 @@ def _open_prompt(*_: Any, **__: Any) -> None:
     pdb.Pdb(stdin=terminal, stdout=sys.stdout).set_trace(sys._getframe(1))
 
 
-def _ignore_breakpoint(*_: Any, **__: Any) -> None:
+def _ignore_breakpoint(*_: object, **__: object) -> None:
     """Ignore `breakpoint()`: other ranks wait for rank 0 at the next collective."""
 
 

@@ -25,7 +25,7 @@ PRELOAD = "mlscale.assembly.preload"  # by name: the fork server imports it
 _SAVE_SECONDS = 600  # the time that ranks have after a stop signal for their last step and checkpoint
 
 
-def start_fork_server(devices: Any) -> None:
+def start_fork_server(devices: object) -> None:
     """Start the fork server for more than one process now, so that it imports torch while this process does."""
     if isinstance(devices, int) and devices > 1:
         multiprocessing.set_forkserver_preload([PRELOAD])

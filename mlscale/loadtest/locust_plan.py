@@ -159,7 +159,7 @@ def _watch_lag() -> None:
         SERVER.outcome.client.lag.add_latency(max(0.0, 1000 * (time.perf_counter() - began - _TICK_S)))
 
 
-def _schedule_phases(environment: Any, **_: Any) -> None:
+def _schedule_phases(environment: Any, **_: object) -> None:
     def run_and_quit() -> None:
         _run_phases()
         environment.runner.quit()
@@ -168,7 +168,7 @@ def _schedule_phases(environment: Any, **_: Any) -> None:
     environment.events.spawning_complete.add_listener(lambda **_: gevent.spawn(run_and_quit))
 
 
-def _write_outcome(**_: Any) -> None:
+def _write_outcome(**_: object) -> None:
     if STARTED:
         STARTED[0].kill()
     outcome = SERVER.outcome

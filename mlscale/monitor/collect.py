@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch.distributed as dist
 from numpy.typing import NDArray
-from pytorch_lightning import Callback, LightningModule, Trainer
-from torch import Tensor
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from torch import Tensor, nn
 
 from mlscale.data.images.labelled_images import ImageData
 from mlscale.data.order.loader import EvalLoader
@@ -27,6 +27,7 @@ from mlscale.export.validation_samples import iterate_validation_batches, restor
 from mlscale.runs.checkpoint_files.checkpoint_digest import read_checkpoint_metadata, read_content_digest
 from mlscale.tasks.batch import Batch, unpack_batch
 from mlscale.train.after_fit import AfterFitResult, hide_trainer, load_best_checkpoint, locate_best_checkpoint
+from mlscale.train.lightning.trainer_parts import get_data_module
 
 
 class CollectReference(Callback):
@@ -61,8 +62,8 @@ class CollectReference(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: object,
+        batch: object,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -92,16 +93,16 @@ class CollectReference(Callback):
             self._hook.remove()
         self._hook = self._logits = None
 
-    def _record_logits(self, module: Any, arguments: Any, output: Any) -> None:
+    def _record_logits(self, module: nn.Module, arguments: object, output: object) -> None:
         self._logits = output if isinstance(output, Tensor) else None
 
-    def _add_batch(self, trainer: Any, module: LightningModule, batch: Batch, number: int) -> None:
+    def _add_batch(self, trainer: Trainer, module: LightningModule, batch: Batch, number: int) -> None:
         rows = self._compute_indices(trainer, number, len(batch.y))
         self._seen += len(batch.y)
         # Samples of weight 0 are padding, which gives all ranks as many batches.
         is_counted = np.ones(len(batch.y), np.bool_) if batch.weight is None else (batch.weight > 0).cpu().numpy()
         logits = self._compute_logits(trainer, module, batch)[is_counted]
-        raw = restore_raw_samples(trainer.datamodule, batch.x, rows, is_counted)
+        raw = restore_raw_samples(get_data_module(trainer), batch.x, rows, is_counted)
         if self._profile is None:
             self._profile = ProfileBuilder(logits.shape[1], _share_bin_edges(trainer, batch.x))
         if is_counted.any():
@@ -109,7 +110,7 @@ class CollectReference(Callback):
                 raw, compute_softmax(logits), batch.y.cpu().numpy()[is_counted].astype(np.int64), rows[is_counted]
             )
 
-    def _compute_logits(self, trainer: Any, module: LightningModule, batch: Batch) -> NDArray[np.float32]:
+    def _compute_logits(self, trainer: Trainer, module: LightningModule, batch: Batch) -> NDArray[np.float32]:
         """Return the logits of a batch, float32 (n, classes)."""
         logits, self._logits = self._logits, None
         if logits is None or logits.ndim != 2 or len(logits) != len(batch.y):
@@ -124,7 +125,7 @@ class CollectReference(Callback):
         values: NDArray[np.float32] = logits.detach().float().cpu().numpy()
         return values
 
-    def _compute_indices(self, trainer: Any, number: int, count: int) -> NDArray[np.int64]:
+    def _compute_indices(self, trainer: Trainer, number: int, count: int) -> NDArray[np.int64]:
         """Return the indices of a batch's samples among those of all ranks, int64 (n,)."""
         loader = trainer.val_dataloaders
         if isinstance(loader, EvalLoader):
@@ -145,7 +146,7 @@ class CollectReference(Callback):
         self._write_pending(trainer)
         self._pending = None
 
-    def _write_pending(self, trainer: Any) -> None:
+    def _write_pending(self, trainer: Trainer) -> None:
         """Write the pending profile if the best checkpoint is of the same validation. All ranks must call this."""
         # Broadcast: all ranks must take the same branch, since the gather below is collective.
         if self._pending is None or not trainer.strategy.broadcast(self._has_matching_checkpoint(trainer)):
@@ -158,7 +159,7 @@ class CollectReference(Callback):
         if trainer.is_global_zero and (whole := _merge_profiles(parts)) is not None:
             _write_profile(trainer, whole, trainer.precision)
 
-    def _has_matching_checkpoint(self, trainer: Any) -> bool:
+    def _has_matching_checkpoint(self, trainer: Trainer) -> bool:
         """Return whether the best checkpoint was saved at the step of the pending profile; the first rank decides."""
         path = locate_best_checkpoint(trainer) if trainer.is_global_zero else None
         if path is None or self._pending is None:
@@ -172,7 +173,7 @@ class CollectReference(Callback):
 
     # After the fit.
 
-    def after_fit(self, trainer: Any, pl_module: LightningModule) -> AfterFitResult:
+    def after_fit(self, trainer: Trainer, pl_module: LightningModule) -> AfterFitResult:
         """Make sure that the best checkpoint has its profile, and report the number of its samples."""
         try:
             path = locate_best_checkpoint(trainer)
@@ -189,9 +190,9 @@ class CollectReference(Callback):
             return AfterFitResult({}, f"no reference profile: {error.what}")
         return AfterFitResult({"reference_samples": reference.about["samples"]})
 
-    def _collect_profile(self, trainer: Any, module: LightningModule) -> None:
+    def _collect_profile(self, trainer: Trainer, module: LightningModule) -> None:
         load_best_checkpoint(trainer, module)
-        logits, data, profile = build_logits_function(module.cpu().float().eval()), trainer.datamodule, None
+        logits, data, profile = build_logits_function(module.cpu().float().eval()), get_data_module(trainer), None
         if data is None:
             raise MLScaleError(
                 "the run has no data module to collect it from again",
@@ -206,11 +207,11 @@ class CollectReference(Callback):
         _write_profile(trainer, profile, "32-true")
 
 
-def _is_counted_pass(trainer: Any) -> bool:
+def _is_counted_pass(trainer: Trainer) -> bool:
     return trainer.state.fn == "fit" and not trainer.sanity_checking
 
 
-def _get_run_folder(trainer: Any) -> Path:
+def _get_run_folder(trainer: Trainer) -> Path:
     return Path(trainer.default_root_dir)
 
 
@@ -224,9 +225,9 @@ def _merge_profiles(parts: list[ProfileBuilder | None]) -> ProfileBuilder | None
     return first if first is not None and first.samples else None
 
 
-def _share_bin_edges(trainer: Any, x: Tensor) -> NDArray[np.float64] | None:
+def _share_bin_edges(trainer: Trainer, x: Tensor) -> NDArray[np.float64] | None:
     """Return the same bins on every rank: those of the data, or of the first rank's first batch."""
-    data = trainer.datamodule
+    data = get_data_module(trainer)
     if isinstance(data, ImageData):
         return _derive_bin_edges(data)
     # Bins must be equal on all ranks before profiles can be merged.
@@ -234,7 +235,7 @@ def _share_bin_edges(trainer: Any, x: Tensor) -> NDArray[np.float64] | None:
     return edges
 
 
-def _derive_bin_edges(data: Any) -> NDArray[np.float64] | None:
+def _derive_bin_edges(data: LightningDataModule) -> NDArray[np.float64] | None:
     """Return bins over four deviations around the mean of the training data; None for bytes, whose bins are fixed."""
     shape = data.get_decoded_split("val").shape if isinstance(data, ImageData) else None
     if shape is None or shape.dtype == np.uint8:
@@ -242,10 +243,11 @@ def _derive_bin_edges(data: Any) -> NDArray[np.float64] | None:
     return compute_spread_edges(np.array(shape.mean), np.array(shape.std))
 
 
-def _write_profile(trainer: Any, profile: Any, precision: str) -> None:
+def _write_profile(trainer: Trainer, profile: ProfileBuilder, precision: str) -> None:
     path = locate_best_checkpoint(trainer)
     assert path is not None
-    facts = trainer.datamodule.facts() if isinstance(trainer.datamodule, ImageData) else None
+    data = get_data_module(trainer)
+    facts = data.facts() if isinstance(data, ImageData) else None
     record = read_checkpoint_metadata(path).record
     collected.write_collected_profile(
         _get_run_folder(trainer),

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from mlscale.events.event_table import Events
     from mlscale.events.store import EventStore
 
 
@@ -100,7 +101,7 @@ def read_event_window(store: EventStore, model: str, version: str, span: WindowS
     )
 
 
-def _match_labels(events: Any, labels: dict[str, str]) -> NDArray[np.bool_]:
+def _match_labels(events: Events, labels: dict[str, str]) -> NDArray[np.bool_]:
     """Return for each event with a label whether its prediction is correct, bool (l,)."""
     if not labels:
         return np.zeros(0, bool)

@@ -95,7 +95,7 @@ def encode_document(document: Mapping[str, Any]) -> bytes:
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """A handler that reports a redirect as a failure: urllib would follow it by a GET without the document."""
 
-    def redirect_request(self, *_: Any, **__: Any) -> None:
+    def redirect_request(self, *_: object, **__: object) -> None:
         return None
 
 

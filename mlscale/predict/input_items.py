@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,7 @@ class Inputs(Protocol):
         """Return the inputs of these rows. May be called by several threads."""
 
 
-def compute_files_digest(paths: Sequence[str], extra: Any) -> str:
+def compute_files_digest(paths: Sequence[str], extra: object) -> str:
     """Return the digest of files by their content, and of `extra`."""
     # With names, as keys contain them; without folders, so that files may be moved together.
     total = hashlib.sha256(repr(extra).encode())

@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import require_extra
 from mlscale.predict.input_items import IMAGES, InputItem, compute_files_digest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _NAMES = ("image", "img", "text", "bytes", "path", "file", "filename")  # usual names of a column of text to score
 
@@ -148,7 +151,7 @@ class TableInputs:
         matrix = np.stack([_convert_to_float(table[name]) for name in self._features], 1)
         return [InputItem(key, values) for key, values in zip(keys, matrix, strict=True)]
 
-    def _build_item(self, key: str, value: Any, number: int) -> InputItem:
+    def _build_item(self, key: str, value: object, number: int) -> InputItem:
         if isinstance(value, dict):  # Hugging Face's images
             value = value.get("bytes") or value.get("path")
         if value is None:
@@ -216,7 +219,7 @@ class _Csv:
         return self._table.select(columns).slice(first, count)
 
 
-def _convert_values(column: Any) -> Any:
+def _convert_values(column: pa.ChunkedArray) -> Any:
     """Return a column as numbers, float64 (n,), or as texts."""
     import pyarrow as pa
 
@@ -246,7 +249,7 @@ def _open_table(path: str, texts: bool = False) -> Any:
         ) from error
 
 
-def _find_scored_column(schema: Any, key: str | None) -> str | None:
+def _find_scored_column(schema: pa.Schema, key: str | None) -> str | None:
     """Return the column to score: the one of bytes, else the text column with a usual name, else the only text column;
     None if there is none.
 
@@ -272,14 +275,14 @@ def _find_scored_column(schema: Any, key: str | None) -> str | None:
     return None
 
 
-def _list_number_columns(schema: Any) -> list[str]:
+def _list_number_columns(schema: pa.Schema) -> list[str]:
     import pyarrow as pa
 
     kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
     return [field.name for field in schema if any(kind(field.type) for kind in kinds)]
 
 
-def _convert_to_float(column: Any) -> Any:
+def _convert_to_float(column: pa.ChunkedArray) -> Any:
     """Return a column as float64 (n,), NaN where it is empty."""
     import pyarrow as pa
 

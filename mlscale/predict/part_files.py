@@ -17,13 +17,16 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlscale.atomic_files import ASIDE, make_folders, read_json, write_bytes, write_json
 from mlscale.contracts import expect_format, get_format_tag
 from mlscale.errors import MLScaleError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MANIFEST = "_predictions.json"
 _NAME = re.compile(r"part-(\d{8})\.parquet")
@@ -84,7 +87,7 @@ class PredictionParts:
                 path.unlink(missing_ok=True)
         return complete
 
-    def write_part(self, part: int, table: Any) -> None:
+    def write_part(self, part: int, table: pa.Table) -> None:
         """Write a part (pyarrow); it survives a power failure after this returns.
 
         Raises:
@@ -98,7 +101,7 @@ class PredictionParts:
         pq.write_table(table.replace_schema_metadata({_ABOUT: json.dumps(about)}), sink, compression="zstd")
         write_bytes(self.get_part_path(part), sink.getvalue().to_pybytes())
 
-    def mark_complete(self, **totals: Any) -> None:
+    def mark_complete(self, **totals: object) -> None:
         """Mark the predictions as complete in the manifest, and add a summary to it."""
         write_json(self.folder / MANIFEST, {**self.document, "complete": True, **totals})
 
@@ -246,7 +249,7 @@ def summarize_parts(parts: PredictionParts) -> dict[str, Any]:
     return {"rows": rows, "errors": errors, "first_errors": first[:3], "predicted": counts}
 
 
-def _is_different(before: Any, now: Mapping[str, Any]) -> bool:
+def _is_different(before: object, now: Mapping[str, Any]) -> bool:
     """Return whether two entries differ: by digest if they have one, else by all values."""
     # With a digest, the rest may differ, such as another path to the same inputs.
     if not isinstance(before, Mapping):

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from mlscale.predict.input_tables import TableInputs
 from mlscale.predict.part_files import PredictionParts
 from mlscale.predict.prepare_input import InputFormat, prepare_sample
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 Progress = Callable[[int, int], None]
 """Called with the number of rows that are done, and of those that could not be read."""
 
@@ -27,7 +30,7 @@ Progress = Callable[[int, int], None]
 class PredictionEventWriter(Protocol):
     """A writer of the events of a part; see `predicted_events`."""
 
-    def record_batch(self, loaded: LoadedBatch, predictions: Any, seconds: float) -> None: ...
+    def record_batch(self, loaded: LoadedBatch, predictions: dict[str, Any], seconds: float) -> None: ...
     def write_part_events(self, part: int) -> None: ...
 
 
@@ -198,7 +201,7 @@ def build_column_types(kind: str, probabilities: bool) -> dict[str, Any]:
     return types_by_kind[kind]
 
 
-def _build_column(values: Any, type_: Any) -> Any:
+def _build_column(values: object, type_: pa.DataType) -> Any:
     import pyarrow as pa
 
     if isinstance(values, np.ndarray) and values.ndim == 2:

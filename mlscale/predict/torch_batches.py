@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from numpy.typing import NDArray
 
 from mlscale.predict.prepare_input import InputFormat
+
+if TYPE_CHECKING:
+    from mlscale.data.data_facts import DataFacts
+    from mlscale.data.tables.features import FeatureEncoder
+    from mlscale.tasks.base import Task
 
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -29,7 +34,7 @@ class TaskModel:
 
     def __init__(
         self,
-        task: Any,
+        task: Task,
         *,
         takes: InputFormat,
         labels: Sequence[str],
@@ -68,14 +73,14 @@ class TaskModel:
         return {"x": x, "y": torch.zeros(len(x), dtype=torch.int64, device=x.device)}
 
 
-def infer_input_format(facts: Any, resize: bool) -> InputFormat:
+def infer_input_format(facts: DataFacts, resize: bool) -> InputFormat:
     """Return the input format of a model trained on data with these facts: images raw, all else as in training."""
     image = facts.height is not None and len(facts.sample) == 3
     dtype = "uint8" if image and facts.mean else str(facts.dtype)
     return InputFormat(tuple(facts.sample), dtype, resize and image, getattr(facts, "max_pixels", None))
 
 
-def add_table_encoding(takes: InputFormat, features: Any) -> InputFormat:
+def add_table_encoding(takes: InputFormat, features: FeatureEncoder) -> InputFormat:
     """Return the format for rows of a table, which `features` (`mlscale.data.tables.features.FeatureEncoder`)
     encodes."""
     from mlscale.data.tables.columns import DataTable

@@ -269,7 +269,7 @@ def _compute_loss_difference(side: _CandidateTrial, base: _CandidateTrial) -> fl
     return fmean(side.losses[:count]) / mean - 1 if mean else math.nan
 
 
-def _move_to_device(value: Any, device: str) -> Any:
+def _move_to_device(value: object, device: str) -> Any:
     from lightning_fabric.utilities import move_data_to_device
 
     return move_data_to_device(value, torch.device(device))

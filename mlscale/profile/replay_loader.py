@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import count, repeat
 from typing import Any
 
@@ -36,14 +36,14 @@ class RepeatedBatch:
         ValueError: the loader has no batch.
     """
 
-    def __init__(self, loader: Any) -> None:
+    def __init__(self, loader: Iterable[Any]) -> None:
         batches = iter(loader)
         self._batch = next(batches, None)
         del batches  # ends its workers, which would take cores from the replayed steps
         if self._batch is None:
             raise ValueError("the training data has no batch")
         try:
-            self._length: int | None = len(loader)
+            self._length: int | None = len(loader)  # type: ignore[arg-type]  # caught where it has none
         except TypeError:
             self._length = None
 

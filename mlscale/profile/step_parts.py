@@ -17,6 +17,8 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.profilers import Profiler
 
+from mlscale.train.lightning.trainer_parts import get_callbacks
+
 COMPUTE, WAIT, TRANSFER, LOOP = "computing", "wait for data", "transfer to the device", "Lightning's loop"
 CHECKPOINT, VALIDATION = "checkpoints", "validation"
 
@@ -194,7 +196,7 @@ class NamedParts(Callback):
         for logger in trainer.loggers:
             for method in ("log_metrics", "save"):
                 _time_method(profiler, logger, method, f"[Logger]{type(logger).__name__}.{method}")
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector
+        for callback in get_callbacks(trainer):
             for method in ("on_step_boundary", "on_epoch_boundary"):
                 if hasattr(callback, method):
                     _time_method(profiler, callback, method, f"[Callback]{type(callback).__name__}.{method}")
@@ -206,11 +208,11 @@ class NamedParts(Callback):
         trainer.profiler.stop(VALIDATION)  # type: ignore[attr-defined]  # set by a connector
 
 
-def _time_method(profiler: Any, owner: Any, method: str, action: str) -> None:
+def _time_method(profiler: Profiler, owner: object, method: str, action: str) -> None:
     original = getattr(owner, method)
 
     # An attribute of the instance hides the class's method.
-    def run_timed(*arguments: Any, **named: Any) -> Any:
+    def run_timed(*arguments: object, **named: object) -> Any:
         with profiler.profile(action):
             return original(*arguments, **named)
 

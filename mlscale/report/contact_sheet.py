@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL import ImageDraw, ImageFont
 
 _TILE, _GAP, _TEXT, _ACROSS = 116, 10, 34, 7
 _PAPER, _INK, _QUIET, _BAD = (255, 255, 255), (27, 31, 36), (86, 94, 104), (171, 31, 31)
@@ -107,7 +110,9 @@ def _is_grey(tiles: Sequence[Tile]) -> bool:
     return all(image.ndim == 2 for tile in tiles for image in tile.images)
 
 
-def _cut_line(draw: Any, text: str, font: Any, max_width: float) -> str:
+def _cut_line(
+    draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, max_width: float
+) -> str:
     """Return a line, cut to the width `room`, in pixels."""
     clean = "".join(character if character.isprintable() else " " for character in text)
     if draw.textlength(clean, font) <= max_width:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, SupportsFloat, TextIO
 
 from mlscale.atomic_files import convert_to_json
 from mlscale.contracts import expect_format, get_format_tag
@@ -92,7 +92,7 @@ class Result:
                 )
         return "\n\n".join(blocks)
 
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+    def _repr_pretty_(self, printer: PrettyPrinter, cycle: bool) -> None:
         """Print the text of the command line in IPython on a terminal."""
         printer.text(self.format_text())
 
@@ -109,6 +109,13 @@ class Result:
         figures = [figure.mask_texts(masker.mask_text) for figure in self.figures]
         steps = [step.mask_texts(masker.mask_text) for step in self.steps]
         return extract_cell_html(render_page(self.command, **parts, figures=figures, steps=steps))
+
+
+class PrettyPrinter(Protocol):
+    """IPython's printer of a cell's value."""
+
+    def text(self, obj: str) -> None:
+        """Add a text."""
 
 
 class ResultFolder(Protocol):
@@ -142,7 +149,7 @@ def print_result(result: Result, output: str = "table", stream: TextIO | None = 
     print(text, file=stream or sys.stdout)
 
 
-def _replace_nonfinite(value: Any) -> float | int | None:
+def _replace_nonfinite(value: SupportsFloat) -> float | int | None:
     # Scalars of numpy and torch, which JSON does not accept.
-    value = value.item() if hasattr(value, "item") else value
-    return value if math.isfinite(value) else None
+    number: Any = value.item() if hasattr(value, "item") else value
+    return number if math.isfinite(number) else None

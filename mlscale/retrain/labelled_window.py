@@ -9,13 +9,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
 from mlscale.export.servable import Port, cast_input
+
+if TYPE_CHECKING:
+    from mlscale.events.event_table import Events
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +60,7 @@ class LabelledWindow:
 
 
 def select_labelled_window(
-    events: Any, port: Port, labels: Sequence[str], *, model: str, held_out: float, most: int
+    events: Events, port: Port, labels: Sequence[str], *, model: str, held_out: float, most: int
 ) -> LabelledWindow:
     """Return the latest samples that can be used for training.
 

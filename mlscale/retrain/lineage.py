@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,11 @@ from mlscale.runs.folder import RunFolder
 from mlscale.versions import LocalRegistry, Version
 from mlscale.versions.version_reference import CHAMPION
 from mlscale.versions.version_weights import find_version_run
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningDataModule
+
+    from mlscale.data.images.labelled_images import ImageData
 
 RETRAINED = "retrain"
 """The tag of a run that a turn has trained: its validation data are a window, the earlier ones are its test data."""
@@ -87,7 +92,7 @@ class ChampionData:
     label_key: str
 
 
-def collect_champion_data(data: Any, tags: Sequence[str]) -> ChampionData:
+def collect_champion_data(data: LightningDataModule | None, tags: Sequence[str]) -> ChampionData:
     """Return the shards of the champion's data module.
 
     A run that a turn has trained was validated on that turn's window; the earlier validation data are its test data. A
@@ -119,7 +124,7 @@ def collect_champion_data(data: Any, tags: Sequence[str]) -> ChampionData:
 
 
 def iterate_labelled_samples(
-    data: Any, splits: Sequence[str], labels: Sequence[str]
+    data: ImageData, splits: Sequence[str], labels: Sequence[str]
 ) -> Iterator[tuple[NDArray[Any], list[str]]]:
     """Yield the stored samples of splits in batches, raw, with the names of their classes.
 

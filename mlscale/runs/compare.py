@@ -59,7 +59,7 @@ def compare_runs(first: RunFolder, second: RunFolder) -> RunComparison:
     )
 
 
-def flatten_mapping(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def flatten_mapping(node: object, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield key paths and values of nested mappings; lists and empty mappings are values."""
     if isinstance(node, Mapping) and node:
         for key, child in node.items():

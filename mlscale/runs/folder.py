@@ -212,7 +212,7 @@ class RunFolder(RunReader):
         write_text(written.with_suffix(".html"), text)
         return written
 
-    def update_document(self, **changes: Any) -> None:
+    def update_document(self, **changes: object) -> None:
         """Change keys of run.json, such as `loggers` and `data_version`. Only the launching process may call this."""
         write_json(self.path / RUN, {**self.run, **changes})
 

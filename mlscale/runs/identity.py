@@ -113,12 +113,12 @@ def find_differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> lis
     return sorted(key for key in {*first, *second} if first.get(key) != second.get(key))
 
 
-def _hash_value(value: Any) -> str:
+def _hash_value(value: object) -> str:
     # `default=str`: YAML reads dates as `datetime.date`, which JSON does not have.
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _flatten_leaves(value: Any, path: str = "") -> dict[str, Any]:
+def _flatten_leaves(value: object, path: str = "") -> dict[str, Any]:
     if isinstance(value, Mapping) and value:
         return {
             key: leaf for name, part in value.items() for key, leaf in _flatten_leaves(part, f"{path}.{name}").items()

@@ -167,7 +167,7 @@ def _read_checked_run(path: Path) -> dict[str, Any]:
     return document
 
 
-def _is_attempt(value: Any) -> bool:
+def _is_attempt(value: object) -> bool:
     return (
         isinstance(value, dict)
         and _is_time(value.get("started"))
@@ -176,10 +176,10 @@ def _is_attempt(value: Any) -> bool:
     )
 
 
-def _is_time(value: Any) -> bool:
+def _is_time(value: object) -> bool:
     try:
-        return datetime.fromisoformat(value).tzinfo is not None
-    except (TypeError, ValueError):
+        return isinstance(value, str) and datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
         return False
 
 

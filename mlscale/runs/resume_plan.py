@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -160,5 +159,5 @@ def _format_resume_line(run: RunFolder, checkpoint: Path | None, step: int) -> s
     return f"resume    {run.path.name}, attempt {number}: from {checkpoint.name}, step {step:,}"
 
 
-def _get_plural_suffix(count: Any) -> str:
+def _get_plural_suffix(count: int) -> str:
     return "" if count == 1 else "es"

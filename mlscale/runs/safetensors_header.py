@@ -130,7 +130,7 @@ def list_shard_files(index: Path) -> tuple[Path, ...]:
     return tuple(index.parent / name for name in names)
 
 
-def _parse_tensor_entry(entry: Any, begin: int) -> TensorLocation:
+def _parse_tensor_entry(entry: Mapping[str, Any], begin: int) -> TensorLocation:
     """Return the position of a tensor from its entry in the header.
 
     Raises:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mlscale.secrets.secret_patterns import (
@@ -55,7 +55,7 @@ def protect_config(
     environment = os.environ if environ is None else environ
     moved: dict[str, str] = {}
 
-    def replace_secret(path: str, key: str, value: Any) -> Any:
+    def replace_secret(path: str, key: str, value: object) -> Any:
         if not _is_secret(key, value):
             return value
         if not isinstance(value, str):
@@ -106,7 +106,7 @@ def find_missing_secrets(config: Mapping[str, Any], environ: Mapping[str, str] |
     return sorted(name for name in names if name.startswith(PREFIX) and name not in environment)
 
 
-def _is_secret(key: str, value: Any) -> bool:
+def _is_secret(key: str, value: object) -> bool:
     if isinstance(value, str):
         default = _ENV_DEFAULT.match(value)
         if default:
@@ -119,7 +119,7 @@ def _is_secret(key: str, value: Any) -> bool:
     return is_secret_key(key) and not is_harmless_value(key, value)
 
 
-def _iterate_leaves(node: Any, path: str, key: str) -> Iterator[tuple[str, str, Any]]:
+def _iterate_leaves(node: object, path: str, key: str) -> Iterator[tuple[str, str, Any]]:
     """Yield (key path, deciding key, value) of every leaf; below a secret-like key, that key decides for all leaves."""
     if isinstance(node, Mapping):
         for name, child in node.items():
@@ -131,7 +131,7 @@ def _iterate_leaves(node: Any, path: str, key: str) -> Iterator[tuple[str, str, 
         yield path, key, node
 
 
-def _map_leaves(node: Any, path: str, key: str, replace: Any) -> Any:
+def _map_leaves(node: object, path: str, key: str, replace: Callable[[str, str, object], object]) -> Any:
     if isinstance(node, Mapping):
         return {
             name: _map_leaves(child, f"{path}.{name}" if path else str(name), _choose_key(key, str(name)), replace)

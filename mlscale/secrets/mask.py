@@ -85,7 +85,7 @@ class Masker:
         text = _OVERRIDE.sub(lambda typed: mask_overrides([typed[0]])[0], text)
         return mask_spans(text, find_secret_spans(text, bare=False))
 
-    def mask_tree(self, value: Any) -> Any:
+    def mask_tree(self, value: object) -> Any:
         """Return containers with masked secrets, for trackers and JSON: *** under secret-like keys, texts masked."""
         if isinstance(value, Mapping):
             return {key: self._mask_item(str(key), item) for key, item in value.items()}
@@ -103,7 +103,7 @@ class Masker:
         starts += range(max(0, len(tail) - SHORTEST + 1), len(tail))
         return next((len(tail) - at for at in starts if any(f.startswith(tail[at:]) for f in self._forms)), 0)
 
-    def _mask_item(self, key: str, item: Any) -> Any:
+    def _mask_item(self, key: str, item: object) -> Any:
         if is_secret_key(key) and not isinstance(item, Mapping | list | tuple) and not is_harmless_value(key, item):
             # An interpolation is shown: it names a variable, not its value.
             return item if isinstance(item, str) and re.fullmatch(r"\$\{[^{}]*\}", item) else MASK

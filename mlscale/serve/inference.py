@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count, pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,20 @@ _WRITTEN_BYTES = 256
 """Bytes of memory that a number takes while it is written as text."""
 
 
+class ParsedRequest(Protocol):
+    """A parsed request of any route: a named tuple; `ids` are there where the route takes one for each sample."""
+
+    @property
+    def raw(self) -> NDArray[Any]:
+        """The n samples, as the model takes them."""
+
+    @property
+    def id(self) -> str:
+        """The client's; '' where it gave none."""
+
+    def _replace(self, *, raw: NDArray[Any]) -> ParsedRequest: ...
+
+
 class InferenceProtocol(NamedTuple):
     """The functions that parse the requests of a route and encode its responses.
 
@@ -39,8 +53,7 @@ class InferenceProtocol(NamedTuple):
         route: its name in metrics.
         limit: from a model, headers and the most rows to the most bytes of a body; None where that is not known.
         json_bytes: from headers and a body to the number of bytes of JSON in it.
-        read: from a model, headers and a body to a request, a named tuple with `raw`, `id` and perhaps `ids`; raises
-            Refused.
+        read: from a model, headers and a body to a request; raises Refused.
         numbers: from such a request and outputs to the count of numbers that the response will hold as text.
         write: from a model, that request, ids and outputs to the response; raises Refused.
     """
@@ -48,7 +61,7 @@ class InferenceProtocol(NamedTuple):
     route: str
     limit: Callable[[ServedModel, Mapping[bytes, bytes], int], int | None]
     json_bytes: Callable[[Mapping[bytes, bytes], bytes | bytearray], int]
-    read: Callable[[ServedModel, Mapping[bytes, bytes], bytes | bytearray], Any]
+    read: Callable[[ServedModel, Mapping[bytes, bytes], bytes | bytearray], ParsedRequest]
     numbers: Callable[[Any, Outputs], int]
     write: Callable[[ServedModel, Any, Sequence[str], Outputs], Written]
 
@@ -140,7 +153,7 @@ class Inference:
             reject(refused)
 
     def _submit_request(
-        self, exchange: Exchange, model: ServedModel, protocol: InferenceProtocol, request: Any
+        self, exchange: Exchange, model: ServedModel, protocol: InferenceProtocol, request: ParsedRequest
     ) -> None:
         self.batcher.check_capacity(model, len(request.raw))  # before there is an id for each of a million rows
         ids = self._build_ids(request.id, getattr(request, "ids", ()), len(request.raw))
@@ -152,7 +165,7 @@ class Inference:
         exchange: Exchange,
         model: ServedModel,
         protocol: InferenceProtocol,
-        request: Any,
+        request: ParsedRequest,
         ids: Sequence[str],
         result: Outputs | Exception,
         began: float,

@@ -41,7 +41,7 @@ class JsonProcess:
         self._calls: Connection | None = None
         self._answers: Connection | None = None
 
-    def call_function(self, function: Callable[..., Any], *arguments: Any, memory_bytes: int) -> Any:
+    def call_function(self, function: Callable[..., Any], *arguments: object, memory_bytes: int) -> Any:
         """Call `function` (of a module) in the process and return its result; a body as last argument is sent uncopied.
 
         Args:
@@ -163,7 +163,7 @@ def _limit_memory(most: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-def _wrap_long_bytes(value: Any) -> Any:
+def _wrap_long_bytes(value: object) -> Any:
     """Return a tuple with its long bytes wrapped so that they are sent without a copy; anything else unchanged."""
     # A named tuple is a parsed request: rebuilding it as a tuple would lose its fields.
     if not isinstance(value, tuple) or hasattr(value, "_fields"):
@@ -173,7 +173,7 @@ def _wrap_long_bytes(value: Any) -> Any:
     )
 
 
-def _send_value(pipe: Connection, value: Any) -> None:
+def _send_value(pipe: Connection, value: object) -> None:
     """Send a value by pickle protocol 5; its arrays follow out of band, as they are in memory."""
     buffers: list[pickle.PickleBuffer] = []
     pickled = pickle.dumps(value, 5, buffer_callback=buffers.append)

@@ -120,7 +120,7 @@ class Workers:
                 # Counted in the event loop alone, where `go_on` reads it: no lock is needed.
                 self._loop.call_soon_threadsafe(self._decrease_large)
 
-        def handle_decoded(value: Any) -> None:
+        def handle_decoded(value: object) -> None:
             if value is not _LARGE:
                 then(value)
                 return

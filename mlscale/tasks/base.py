@@ -186,7 +186,7 @@ class Task(LightningModule):
         return total
 
 
-def select_rows(outputs: Any, mask: Tensor) -> Any:
+def select_rows(outputs: Tensor | Mapping[str, Tensor], mask: Tensor) -> Any:
     """Return the chosen samples of a model's outputs: a tensor (n, …), or tensors by name."""
     if isinstance(outputs, Mapping):
         return {name: value[mask] for name, value in outputs.items()}

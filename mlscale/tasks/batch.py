@@ -1,7 +1,7 @@
 """Batches: the dict of the built-in data modules, or the pair that most other loaders yield."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -23,7 +23,7 @@ class Batch(NamedTuple):
     weight: Tensor | None
 
 
-def unpack_batch(batch: Any) -> Batch:
+def unpack_batch(batch: object) -> Batch:
     """Return a batch of ``{"x", "y", "weight"?}`` or ``(x, y)`` as a `Batch`.
 
     Raises:
@@ -40,7 +40,7 @@ def unpack_batch(batch: Any) -> Batch:
     )
 
 
-def get_batch_size(batch: Any) -> int:
+def get_batch_size(batch: object) -> int:
     """Return the samples in any batch: the length of the first tensor or list in it; 0 where it has none."""
     if isinstance(batch, Tensor):
         return batch.shape[0] if batch.ndim else 1

@@ -10,20 +10,20 @@ from torch import Tensor
 from mlscale.errors import MLScaleError
 
 
-def split_auxiliary(outputs: Any) -> tuple[Any, tuple[Any, ...]]:
+def split_auxiliary(outputs: object) -> tuple[Any, tuple[Any, ...]]:
     """Return the main output and the auxiliary ones: of a named tuple such as torchvision's `InceptionOutputs` and
     `GoogLeNetOutputs` give in training, the fields that begin with "aux"; any other output has none.
     """
     # By the fields' names: a named tuple of torchvision's is of another class for each model.
     names = getattr(outputs, "_fields", ())
-    if not names or not any(name.startswith("aux") for name in names[1:]):
+    if not isinstance(outputs, tuple) or not any(name.startswith("aux") for name in names[1:]):
         return outputs, ()
     return outputs[0], tuple(
         value for name, value in zip(names, outputs, strict=True) if name.startswith("aux") and value is not None
     )
 
 
-def check_tensor(outputs: Any, kind: str) -> None:
+def check_tensor(outputs: object, kind: str) -> None:
     """Check that the output is a tensor.
 
     Raises:

@@ -111,7 +111,7 @@ class Segmentation(Task):
         return losses.sum((1, 2)) / labelled.sum((1, 2)).clamp(min=1)
 
 
-def extract_logits(outputs: Any) -> Tensor:
+def extract_logits(outputs: object) -> Tensor:
     """Return the logits in a model's outputs, (n, classes, h, w).
 
     Raises:

@@ -10,13 +10,13 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from pytorch_lightning import LightningModule
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 
 from mlscale.errors import MLScaleError
 from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
 from mlscale.train.graceful_stop import raise_if_stop_requested
+from mlscale.train.lightning.trainer_parts import get_callbacks
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class AfterFitResult:
     ok: bool = True
 
 
-def run_after_fit_hooks(trainer: Any, module: LightningModule) -> list[AfterFitResult]:
+def run_after_fit_hooks(trainer: Trainer, module: LightningModule) -> list[AfterFitResult]:
     """Call every callback that has `after_fit`, in their order; returns their results.
 
     Raises:
@@ -43,14 +43,14 @@ def run_after_fit_hooks(trainer: Any, module: LightningModule) -> list[AfterFitR
     if not trainer.is_global_zero:
         return []
     results = []
-    for callback in trainer.callbacks:
+    for callback in get_callbacks(trainer):
         if hasattr(callback, "after_fit"):
             raise_if_stop_requested(type(callback).__name__)
             results.append(callback.after_fit(trainer, module))
     return [result for result in results if result is not None]
 
 
-def locate_best_checkpoint(trainer: Any) -> Path | None:
+def locate_best_checkpoint(trainer: Trainer) -> Path | None:
     """Return the run's best checkpoint, the last one where none is the best; None where none is saved."""
     callback = trainer.checkpoint_callback
     folder = getattr(callback, "dirpath", None)
@@ -58,7 +58,7 @@ def locate_best_checkpoint(trainer: Any) -> Path | None:
     return next((Path(path) for path in paths if path and Path(path).is_file()), None)
 
 
-def load_best_checkpoint(trainer: Any, module: LightningModule) -> Path:
+def load_best_checkpoint(trainer: Trainer, module: LightningModule) -> Path:
     """Load the weights of the best checkpoint into the module; returns its path.
 
     Raises:
@@ -76,7 +76,7 @@ def load_best_checkpoint(trainer: Any, module: LightningModule) -> Path:
 
 
 @contextlib.contextmanager
-def hide_trainer(data: Any) -> Iterator[None]:
+def hide_trainer(data: LightningDataModule) -> Iterator[None]:
     """Hide the trainer from a built-in data module in this block: its loaders give one process every sample."""
     # A third-party one may need its trainer, and Lightning splits its samples between ranks later.
     if not hasattr(type(data), "promises"):

@@ -23,7 +23,7 @@ def use_uncompiled_names(module: nn.Module) -> None:
     module.register_load_state_dict_pre_hook(_match_wrapper_names)  # type: ignore[no-untyped-call]
 
 
-def _strip_wrapper_names(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+def _strip_wrapper_names(module: nn.Module, state: dict[str, Any], prefix: str, _: object) -> None:
     if any(_WORD in name for name in state):
         _rename_keys(state, prefix, get_uncompiled_name)
         if (metadata := getattr(state, "_metadata", None)) is not None:  # the versions of the modules' formats
@@ -31,7 +31,7 @@ def _strip_wrapper_names(module: nn.Module, state: dict[str, Any], prefix: str, 
                 metadata[get_uncompiled_name(name + ".").removesuffix(".")] = metadata.pop(name)
 
 
-def _match_wrapper_names(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _match_wrapper_names(module: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
     # Outer ones come first: named_modules goes from the root.
     wrapped = [name for name, _ in module.named_modules() if name.rpartition(".")[2] == _WRAPPED]
     if wrapped or any(_WORD in name for name in state):

@@ -6,10 +6,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from types import FrameType
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -162,7 +161,7 @@ class StopOnSignal(Checkpoint):
         )
 
 
-def parse_max_time(limit: Any) -> float | None:
+def parse_max_time(limit: str | Mapping[str, float] | None) -> float | None:
     """Return `trainer.max_time` in seconds, given as `DD:HH:MM:SS` or a mapping of `timedelta`'s arguments.
 
     Raises:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from pytorch_lightning import LightningModule
 from torch import nn
@@ -18,7 +16,7 @@ _SHAPE_ERRORS = (RuntimeError, ValueError, AssertionError, IndexError)
 
 
 def explain_unsuited_input(
-    error: BaseException, task: LightningModule, data: Any, *, per_device_batch: int | None, ranks: int
+    error: BaseException, task: LightningModule, data: object, *, per_device_batch: int | None, ranks: int
 ) -> MLScaleError | None:
     """Return the error to report when `error` means that the model can't take images of the data's size, else None.
 

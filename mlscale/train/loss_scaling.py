@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -17,6 +17,10 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.train.lightning import patches as lightning_patches
+from mlscale.train.lightning.trainer_parts import get_log_interval
+
+if TYPE_CHECKING:
+    from lightning_fabric.utilities.types import Optimizable
 
 
 class Mixed(MixedPrecision):
@@ -51,7 +55,7 @@ class Mixed(MixedPrecision):
         return float(self.scaler.get_scale())
 
     def optimizer_step(  # type: ignore[override]  # as Lightning's own
-        self, optimizer: Any, model: Any, closure: Callable[[], Any], **kwargs: Any
+        self, optimizer: Optimizable, model: LightningModule, closure: Callable[[], Any], **kwargs: Any
     ) -> Any:
         """Take the step, or skip it.
 
@@ -63,7 +67,8 @@ class Mixed(MixedPrecision):
         if self.scale < before:  # the scaler halves it where it skips, and there alone
             self.skipped += 1
             self.in_a_row += 1
-            optimizer._opt_called = True  # counts as a step: otherwise torch warns of schedules that go by epochs
+            # It counts as a step: otherwise torch warns of schedules that go by epochs.
+            optimizer._opt_called = True  # type: ignore[attr-defined]
             if self.in_a_row >= self.max_skipped:
                 raise _build_divergence_error(self, model.trainer)
         else:
@@ -106,9 +111,9 @@ class LossScale(Callback):
         self._logged = trainer.global_step
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
+        every: int = get_log_interval(trainer)
         step = trainer.global_step
         if every and step != self._logged and step % every == 0:
             self._logged = step
@@ -117,7 +122,7 @@ class LossScale(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         several = trainer.world_size > 1  # all ranks have the same: gradients are summed up before they are checked
-        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
+        every: int = get_log_interval(trainer)
         logged_already = bool(every) and trainer.global_step % every == 0  # the trackers have this step's already
         pl_module.log_dict(self._collect_metrics(), logger=not logged_already, sync_dist=several, reduce_fx="max")
 
@@ -125,8 +130,8 @@ class LossScale(Callback):
         return {"train/loss_scale": self.plugin.scale, "train/skipped_steps": float(self.plugin.skipped)}
 
 
-def _build_divergence_error(plugin: Mixed, trainer: Any) -> MLScaleError:
-    folders = {str(callback.dirpath) for callback in trainer.checkpoint_callbacks if getattr(callback, "dirpath", None)}
+def _build_divergence_error(plugin: Mixed, trainer: Trainer) -> MLScaleError:
+    folders = {str(folder) for each in trainer.checkpoint_callbacks if (folder := getattr(each, "dirpath", None))}
     checkpoints = sorted({path.name for folder in folders for path in Path(folder).glob("*.ckpt")})
     why = f"the loss scale has come down to {plugin.scale:g}, and gradients still overflow; "
     return MLScaleError(

@@ -1,10 +1,12 @@
 """Strategies by which the processes of a run train together: factories behind the group `strategy`."""
 
+from __future__ import annotations
+
 from datetime import timedelta
-from typing import Any
 
 import torch
 from pytorch_lightning.strategies import DDPStrategy, Strategy
+from torch.nn.parallel import DistributedDataParallel
 
 from mlscale.config.checks.bounds import create_single_process_error
 
@@ -64,6 +66,7 @@ class SettledDDP(DDPStrategy):
     def configure_ddp(self) -> None:
         super().configure_ddp()
         # DDP has wrapped the model now, and no step has been taken.
+        assert isinstance(self.model, DistributedDataParallel)
         settle_buckets(self.model)
 
 
@@ -78,7 +81,7 @@ def has_stable_sum_order(strategy: Strategy, world_size: int) -> bool:
     return bool(strategy._ddp_kwargs.get("find_unused_parameters"))
 
 
-def settle_buckets(ddp: Any) -> None:
+def settle_buckets(ddp: DistributedDataParallel) -> None:
     """Put the buckets of a DistributedDataParallel in their final order now, by a backward pass of zeros.
 
     Models with `find_unused_parameters` or sparse gradients keep their initial buckets.

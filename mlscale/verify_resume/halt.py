@@ -9,12 +9,15 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mlscale.runs.checkpoint_files.checkpoint_commit import Writer
 from mlscale.runs.host import processes as process
 from mlscale.train.checkpoint import lightning_io
 from mlscale.verify_resume.stop_request import ORDER, get_stopped_path
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
 
 _POLL_SECONDS = 0.5
 
@@ -39,7 +42,7 @@ class KillPointHalt:
             self._phase, self._step = order["place"], order["step"]
             _end_with_process(order["pid"], order["pid_start"])
 
-    def stop_at_phase(self, phase: str, trainer: Any) -> None:
+    def stop_at_phase(self, phase: str, trainer: Trainer) -> None:
         """Stop if this is the ordered place: step (before a forward pass), validation (after its first batch), save, or
         between (the second save of a boundary)."""
         if phase != self._phase or trainer.global_step < self._step:

@@ -11,13 +11,17 @@ import dis
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytorch_lightning as pl
 from torch import nn
 from torch.utils.data import DataLoader
 
 from mlscale.train.checkpoint import tensor_digests as digests
+from mlscale.train.lightning.trainer_parts import get_callbacks, get_data_module
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
 
 _OWN_STATE = ("pytorch_lightning", "lightning", "lightning_fabric", "lightning_utilities", "torchmetrics", "mlscale")
 _LOADING = ("torch.utils.data",)  # its objects contain objects of the user
@@ -43,7 +47,7 @@ class StateOwner(NamedTuple):
     def __str__(self) -> str:
         return f"{self.role} {_format_class_name(self.value)}" + (f" at {self.path}" if self.path else "")
 
-    def get_nested_owner(self, attribute: str, value: Any) -> StateOwner:
+    def get_nested_owner(self, attribute: str, value: object) -> StateOwner:
         """Return the owner for an object in an attribute of this one."""
         return StateOwner(self.role, f"{self.path}.{attribute}" if self.path else attribute, value)
 
@@ -52,7 +56,7 @@ AttributeDigests = dict[str, dict[str, list[Any]]]
 """By owner (`<role> <class> at <place>`) and attribute: its kind (value, tensor or generator), and its digest."""
 
 
-def hash_object_attributes(trainer: Any, module: pl.LightningModule) -> AttributeDigests:
+def hash_object_attributes(trainer: Trainer, module: pl.LightningModule) -> AttributeDigests:
     """Return the digests of the current attributes and generators of a run's objects."""
     traversal = _ObjectTraversal()
     for owner in _iterate_owners(trainer, module):
@@ -60,17 +64,17 @@ def hash_object_attributes(trainer: Any, module: pl.LightningModule) -> Attribut
     return traversal.digests
 
 
-def _iterate_owners(trainer: Any, module: pl.LightningModule) -> Iterator[StateOwner]:
+def _iterate_owners(trainer: Trainer, module: pl.LightningModule) -> Iterator[StateOwner]:
     for path, part in module.named_modules():
         yield StateOwner("module", path, part)
     kinds: list[type] = []
-    for callback in trainer.callbacks:
+    for callback in get_callbacks(trainer):
         if not _is_in_packages(type(callback), ("mlscale",)):
             kinds.append(type(callback))
             count = kinds.count(type(callback))
             yield StateOwner("callback", f"number {count}" if count > 1 else "", callback)
-    if trainer.datamodule is not None:
-        yield StateOwner("data", "", trainer.datamodule)
+    if get_data_module(trainer) is not None:
+        yield StateOwner("data", "", get_data_module(trainer))
     if trainer.fit_loop._combined_loader is not None:
         for number, loader in enumerate(trainer.fit_loop._combined_loader.flattened):
             yield StateOwner("loader", f"number {number + 1}" if number else "", loader)
@@ -100,7 +104,7 @@ class _ObjectTraversal:
                 owner, name, part, depth
             )  # an attribute of Lightning's may contain an object of the user
 
-    def _visit_nested(self, owner: StateOwner, path: str, part: Any, depth: int) -> None:
+    def _visit_nested(self, owner: StateOwner, path: str, part: object, depth: int) -> None:
         """Visit an object, or the objects in a list or dictionary."""
         if depth >= _MAX_DEPTH:
             return
@@ -120,11 +124,11 @@ class _ObjectTraversal:
             else:
                 self._visit_nested(owner, inner, entry, depth + 1)
 
-    def _record_digest(self, owner: StateOwner, path: str, kind: str, digest: Any) -> None:
+    def _record_digest(self, owner: StateOwner, path: str, kind: str, digest: object) -> None:
         self.digests.setdefault(str(owner), {})[path] = [kind, digest]
 
 
-def _collect_attributes(value: Any) -> dict[str, Any]:
+def _collect_attributes(value: object) -> dict[str, Any]:
     """Return the attributes of an object, without methods, hooks and internals of its base class."""
     members = dict(vars(value)) if hasattr(value, "__dict__") else {}
     kind = type(value)
@@ -142,7 +146,7 @@ def _collect_attributes(value: Any) -> dict[str, Any]:
     }
 
 
-def _is_visited(value: Any) -> bool:
+def _is_visited(value: object) -> bool:
     """Return True if the attributes of an object are visited: for classes of the run's own code, and loaders."""
     if isinstance(value, nn.Module | pl.LightningDataModule | pl.Trainer | type) or not hasattr(value, "__dict__"):
         return isinstance(value, DataLoader)
@@ -178,7 +182,7 @@ def _find_assigned_attributes(kind: type) -> Iterator[str]:
                 yield from (step.argval for step in dis.get_instructions(code) if step.opname == "STORE_ATTR")
 
 
-def _unwrap_function(function: Any) -> Any:
+def _unwrap_function(function: object) -> Any:
     while hasattr(function, "__wrapped__"):
         function = function.__wrapped__
     return getattr(function, "__func__", function)
@@ -194,5 +198,5 @@ def _is_in_packages(kind: type, roots: Sequence[str]) -> bool:
     return any(kind.__module__ == root or kind.__module__.startswith(root + ".") for root in roots)
 
 
-def _format_class_name(value: Any) -> str:
+def _format_class_name(value: object) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}"

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
@@ -16,6 +16,9 @@ from mlscale.train.checkpoint.step_boundary import is_accumulating
 from mlscale.train.step_loss import get_detached_loss
 from mlscale.verify_resume import object_attributes as attributes
 from mlscale.verify_resume.halt import KillPointHalt
+
+if TYPE_CHECKING:
+    from pytorch_lightning.loops.fetchers import _DataFetcher
 
 _MAX_SAMPLE_KEYS = 64  # sample keys of a batch that are kept
 _MACHINE_METRIC_SUFFIXES = ("_s", "_bytes", "_gib", "time", "memory")  # endings of metrics that depend on the machine
@@ -48,7 +51,7 @@ class Trace(Callback):
 
     # Hooks that write a line
 
-    def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -58,28 +61,28 @@ class Trace(Callback):
         epoch_loop = trainer.fit_loop.epoch_loop
         start = epoch_loop.on_run_start  # that of ExactResume, which loads batches again, and restores the generators
 
-        def on_run_start(fetcher: Any) -> None:
+        def on_run_start(fetcher: _DataFetcher) -> None:
             began = time.perf_counter()
             kind = "resumed" if epoch_loop.batch_progress.current.ready else "begin"
             start(fetcher)
             self._write_state_line(kind, trainer, pl_module, seconds=time.perf_counter() - began)
 
-        epoch_loop.on_run_start = on_run_start
+        epoch_loop.on_run_start = on_run_start  # type: ignore[method-assign,assignment]  # for this trainer alone
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         self._halt.stop_at_phase("step", trainer)
         self._batches.append(str(digests.hash_value(_flatten_batch(batch))))
         keys = batch.get("key") if isinstance(batch, Mapping) else None
         self._keys += [str(key) for key in keys][:_MAX_SAMPLE_KEYS] if isinstance(keys, list | tuple) else []
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         loss = get_detached_loss(outputs)
         # Hexadecimal: exact, which a rounded decimal number is not.
         self._losses.append("none" if loss is None else float(loss).hex())
 
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
         if not trainer.sanity_checking:
             self._halt.stop_at_phase("validation", trainer)
 
@@ -89,7 +92,7 @@ class Trace(Callback):
                 {"kind": "validation", "step": trainer.global_step, "metrics": _collect_logged_metrics(trainer)}
             )
 
-    def on_save_checkpoint(self, trainer: Any, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Write the line of a boundary before its checkpoint, if due: a checkpoint must not be ahead of the trace."""
         at_epoch = getattr(trainer.fit_loop, "_at_epoch_boundary", False)
         if self._losses or at_epoch:
@@ -116,7 +119,7 @@ class Trace(Callback):
 
     # Content of a line
 
-    def _write_state_line(self, kind: str, trainer: Any, module: LightningModule, **more: Any) -> None:
+    def _write_state_line(self, kind: str, trainer: Trainer, module: LightningModule, **more: object) -> None:
         # A save and the boundary's own hook may both write the line of a boundary.
         if self._written == (kind, trainer.global_step):
             return
@@ -149,7 +152,7 @@ def _hash_tensors(module: LightningModule) -> dict[str, str]:
     return parameters | {f"buffer {name}": digests.hash_tensor(value) for name, value in module.named_buffers()}
 
 
-def _hash_optimizers(trainer: Any, module: LightningModule) -> dict[str, Any]:
+def _hash_optimizers(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
     """Return digests of the state and settings of optimizers, schedulers and the loss scaler, by name."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     entries: dict[str, Any] = {}
@@ -177,7 +180,7 @@ def _add_digests(entries: dict[str, Any], values: dict[str, Any]) -> None:
             entries[name] = digest
 
 
-def _hash_generators(trainer: Any) -> dict[str, str]:
+def _hash_generators(trainer: Trainer) -> dict[str, str]:
     return {
         name: str(digests.hash_value(state))
         for name, state in generators.collect_generator_states(trainer.strategy.root_device).items()
@@ -193,6 +196,6 @@ def _collect_logged_metrics(trainer: Trainer) -> dict[str, str]:
     }
 
 
-def _flatten_batch(batch: Any) -> Any:
+def _flatten_batch(batch: object) -> Any:
     """Return a batch as containers of tensors; for a batch of another class, its attributes."""
     return batch if digests.hash_value(batch) is not digests.NOTHING else getattr(batch, "__dict__", None)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from mlscale.evaluate.report_wording import EvaluationReport
+    from mlscale.versions import LocalRegistry
 
 _MODEL_KEYS = ("ref", "checkpoint", "against", "to", "slices", "worst")
 
@@ -154,7 +155,7 @@ def evaluate_model(
     return replace(measured, checkpoint=path)
 
 
-def _evaluate_other_model(cfg: DictConfig, registry: Any, masker: Masker) -> EvaluationPass:
+def _evaluate_other_model(cfg: DictConfig, registry: LocalRegistry | None, masker: Masker) -> EvaluationPass:
     """Return the pass of the model that the first is compared with, on its own config and any data that was typed."""
     from mlscale.assembly.ready import compose_from_overrides
 

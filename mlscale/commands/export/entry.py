@@ -21,6 +21,7 @@ from mlscale.versions.model_reference import resolve_reference
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+    from pytorch_lightning import LightningDataModule
 
     from mlscale.compress.stored_model import StoredInt8Model
     from mlscale.export.measure_export import ExportMeasurement
@@ -127,7 +128,7 @@ def _write_servable(
     folder: RunFolder,
     checkpoint: Path,
     target: Path,
-    data: Any,
+    data: LightningDataModule,
     measured: ExportMeasurement,
     compressed: StoredInt8Model | None,
     masker: Masker,

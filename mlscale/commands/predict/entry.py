@@ -188,13 +188,14 @@ def _resolve_process_count(cfg: DictConfig) -> int:
     return _parse_positive(cfg.trainer.devices, "trainer.devices") if typed else 1
 
 
-def _parse_positive(value: Any, key: str) -> int:
-    if isinstance(value, bool) or not str(value).isdigit() or int(value) < 1:
+def _parse_positive(value: object, key: str) -> int:
+    text = str(value)
+    if isinstance(value, bool) or not text.isdigit() or int(text) < 1:
         raise MLScaleError(f"{key} is {value!r}", where=key, why="it is a whole number from 1", fix=f"{key}=1")
-    return int(value)
+    return int(text)
 
 
-def _resolve_reader_count(value: Any, cores: int, world_size: int) -> int:
+def _resolve_reader_count(value: int | str, cores: int, world_size: int) -> int:
     if value == "auto":
         return max(1, min(8, cores // world_size))
     return 0 if str(value) == "0" else _parse_positive(value, "readers")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from mlscale.errors import MLScaleError
 
 if TYPE_CHECKING:
+    from multiprocessing.queues import Queue
+
     from mlscale.predict.batch_models import BatchModel
     from mlscale.predict.input_items import Inputs
     from mlscale.predict.part_files import PredictionParts
@@ -156,7 +158,7 @@ def build_model(work: PredictWork, rank: int = 0) -> BatchModel:
 
 
 def rank_main(
-    work: PredictWork, rank: int, world_size: int, launcher: int, environment: Mapping[str, str], messages: Any
+    work: PredictWork, rank: int, world_size: int, launcher: int, environment: Mapping[str, str], messages: Queue[Any]
 ) -> None:
     """Run a process that the command started; its progress and its error go into `told`, a queue."""
     from mlscale.assembly.worker import end_with

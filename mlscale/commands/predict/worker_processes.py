@@ -6,10 +6,13 @@ import multiprocessing
 import os
 import queue
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlscale.commands.predict.rank_worker import PredictWork, rank_main
 from mlscale.errors import Exit, MLScaleError
+
+if TYPE_CHECKING:
+    from multiprocessing.queues import Queue
 
 _LISTEN_SECONDS = 0.5
 
@@ -48,7 +51,7 @@ def score_in_processes(work: PredictWork, world_size: int, progress: Callable[[i
             rank.join()
 
 
-def _receive_messages(ranks: list[Any], messages: Any, progress: Callable[[int, int], None]) -> None:
+def _receive_messages(ranks: list[Any], messages: Queue[Any], progress: Callable[[int, int], None]) -> None:
     running = set(range(len(ranks)))
     while running:
         try:

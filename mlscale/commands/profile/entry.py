@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +100,9 @@ class RunProfile:
         return self.slowest if self.is_of_step else self.verdict.bound
 
 
-def measure_bound(cfg: DictConfig, facts: Any, machine_load: MachineLoad, masker: Masker) -> RunProfile:
+def measure_bound(
+    cfg: DictConfig, facts: Mapping[str, Any] | None, machine_load: MachineLoad, masker: Masker
+) -> RunProfile:
     """Return the verdict, and the results of the remedies."""
     from mlscale.commands.profile import timed_fits as profile_probe
     from mlscale.profile.bound_verdict import evaluate_rounds

@@ -20,6 +20,7 @@ from mlscale.secrets.mask import Masker
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from mlscale.export.servable import Servable
     from mlscale.retrain.gate import GateDecision
     from mlscale.retrain.journal import RetrainingCycle, RetrainingJournal
     from mlscale.retrain.labelled_window import LabelledWindow
@@ -178,7 +179,7 @@ def _decide_promotion(registry: LocalRegistry, champion: Version, judged: GateDe
     running.end_cycle(PROMOTED, "all gates held")
 
 
-def _take_window(cfg: DictConfig, model: str, servable: Any) -> LabelledWindow:
+def _take_window(cfg: DictConfig, model: str, servable: Servable) -> LabelledWindow:
     from mlscale.events.store import EventStore
     from mlscale.retrain.labelled_window import select_labelled_window
 

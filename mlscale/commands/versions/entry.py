@@ -24,6 +24,7 @@ from mlscale.versions.wandb_send import NO_KEY_WHY
 
 if TYPE_CHECKING:
     from mlscale.export.servable import Servable
+    from mlscale.versions.aliases import AliasMove
 
 
 def main(argv: Sequence[str]) -> int:
@@ -288,7 +289,7 @@ def _trace_lineage(registry: LocalRegistry, version: Version) -> list[str]:
     return ancestors
 
 
-def _format_alias_move(move: Any) -> str:
+def _format_alias_move(move: AliasMove) -> str:
     before, after = (f"v{at}" if at else "none" for at in (move.before, move.after))
     return f"{_format_date(move.time)}  {move.act}: {move.alias} {before} → {after}"
 

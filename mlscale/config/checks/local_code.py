@@ -6,7 +6,6 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -45,7 +44,7 @@ def list_targets(cfg: DictConfig) -> list[str]:
     return list(_iterate_targets(OmegaConf.to_container(cfg)))
 
 
-def _iterate_targets(tree: Any) -> Iterator[str]:
+def _iterate_targets(tree: object) -> Iterator[str]:
     if isinstance(tree, dict):
         if isinstance(tree.get("_target_"), str):
             yield tree["_target_"]

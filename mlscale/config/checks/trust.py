@@ -29,7 +29,7 @@ _REFERENCE = re.compile(r"\$\{oc\.env:\w+\}|\$\{oc\.decode:\$\{oc\.env:MLSCALE_S
 _SECRET = re.compile(r"\$\{oc\.decode:\$\{oc\.env:MLSCALE_SECRET_\w+\}\}")  # a number that was moved out
 
 
-def find_distrusted(config: Any, run: Path, typed: Collection[str] = (), *, doubt: str = "") -> list[MLScaleError]:
+def find_distrusted(config: object, run: Path, typed: Collection[str] = (), *, doubt: str = "") -> list[MLScaleError]:
     """Return the problems that forbid using the frozen `config` of the folder `run` unread, all at once.
 
     Args:
@@ -53,7 +53,7 @@ def find_distrusted(config: Any, run: Path, typed: Collection[str] = (), *, doub
     return problems
 
 
-def _iterate_recipients(config: Any) -> Iterator[tuple[str, str]]:
+def _iterate_recipients(config: object) -> Iterator[tuple[str, str]]:
     """Yield the recipients of notices, by key path: an address may carry any secret of the environment away."""
     nodes = config.get("callbacks") if isinstance(config, dict) else None
     for name, node in (nodes or {}).items():
@@ -128,7 +128,7 @@ def _is_session_class(target: str) -> bool:
     return isinstance(member, type) and (member.__module__, member.__qualname__) == ("__main__", name)
 
 
-def _iterate_config_leaves(node: Any, path: str, key: str = "") -> Iterator[tuple[str, str, Any]]:
+def _iterate_config_leaves(node: object, path: str, key: str = "") -> Iterator[tuple[str, str, Any]]:
     """Yield (key path, nearest key, value) of every leaf."""
     if isinstance(node, dict):
         for name, child in node.items():

@@ -147,7 +147,7 @@ def _record_origin(labels: dict[str, str], tree: object, path: str, label: str) 
     labels[path] = label
 
 
-def _convert_to_plain(config: Any) -> object:
+def _convert_to_plain(config: object) -> object:
     """Return plain containers without the defaults lists, which Hydra removes when all files are merged."""
     if not isinstance(config, DictConfig):
         return OmegaConf.to_container(config, resolve=False) if OmegaConf.is_config(config) else config

@@ -10,10 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import yaml
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, ValueNode
 
 from mlscale.errors import MLScaleError, raise_all
 
@@ -77,7 +76,7 @@ def check_text(file: Path, shown: str) -> None:
         raise create_yaml_error(error, shown) from None
 
 
-def check_content(config: Any, shown: str) -> None:
+def check_content(config: object, shown: str) -> None:
     """Check what a config file holds: keys, and a defaults list that Hydra can read.
 
     Raises:
@@ -137,16 +136,16 @@ def create_yaml_error(error: yaml.YAMLError, shown: str = "") -> MLScaleError:
     return MLScaleError("a config file is not valid YAML", where=where, why=why, fix="correct the line")
 
 
-def _is_default(node: Any) -> bool:
+def _is_default(node: object) -> bool:
     if isinstance(node, DictConfig):
         return len(node) == 1 and _has_option_names(next(iter(node._content.values())))  # type: ignore[union-attr]
-    return not isinstance(node, ListConfig) and isinstance(node._value(), str)
+    return isinstance(node, ValueNode) and isinstance(node._value(), str)
 
 
-def _has_option_names(node: Any) -> bool:
+def _has_option_names(node: object) -> bool:
     if isinstance(node, ListConfig):
         return all(isinstance(node._get_node(index)._value(), str) for index in range(len(node)))  # type: ignore[union-attr]
-    return not isinstance(node, DictConfig) and isinstance(node._value(), (str, type(None)))
+    return isinstance(node, ValueNode) and isinstance(node._value(), (str, type(None)))
 
 
 def _scan_events(text: str, shown: str) -> Iterator[MLScaleError]:

@@ -75,7 +75,7 @@ def _import_dotted_path(target: str) -> Any:
     return current
 
 
-def _get_attribute(holder: Any, path: str, name: str) -> Any:
+def _get_attribute(holder: object, path: str, name: str) -> Any:
     try:
         # Attributes before submodules, as Hydra does: a package may bind a class of its submodule's name.
         return getattr(holder, name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -188,7 +188,7 @@ class PerSampleAugment:
         seed_generators(seed)
         return self._check_result(self._transform(sample), sample)
 
-    def _check_result(self, result: Any, sample: Tensor) -> Tensor:
+    def _check_result(self, result: object, sample: Tensor) -> Tensor:
         if not isinstance(result, Tensor) or result.dtype != sample.dtype:
             got = f"a tensor of {result.dtype}" if isinstance(result, Tensor) else type(result).__name__
             raise MLScaleError(

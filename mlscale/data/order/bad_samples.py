@@ -131,7 +131,7 @@ def describe_tolerated(warnings: Mapping[str, str]) -> str:
     )
 
 
-def _gather_objects(own: Any) -> list[Any]:
+def _gather_objects(own: object) -> list[Any]:
     """Return the objects of all ranks, by rank."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return [own]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -11,6 +11,10 @@ from mlscale.data.order.policy import Policy
 from mlscale.data.tables.columns import Column, DataTable
 from mlscale.data.tables.table_files import read_table
 from mlscale.data.tables.table_rows import TabularData, hold_out_rows
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from sklearn.utils import Bunch
 
 
 class TableFiles(TabularData):
@@ -165,7 +169,7 @@ class Diabetes(BundledTable):
         return given, given.target.astype(np.float64)
 
 
-def _build_table(given: Any, target: Column, rows: Any) -> DataTable:
+def _build_table(given: Bunch, target: Column, rows: NDArray[np.int64]) -> DataTable:
     columns: dict[str, Column] = {str(name): given.data[rows, i] for i, name in enumerate(given.feature_names)}
     columns["target"] = target[rows] if isinstance(target, np.ndarray) else [target[row] for row in rows.tolist()]
     # Keys are the row numbers of scikit-learn's table.

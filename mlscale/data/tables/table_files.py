@@ -9,13 +9,16 @@ import glob
 from collections.abc import Callable, Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlscale.data.shards.system_files import drop_system_files
 from mlscale.data.tables.columns import Column, DataTable, Numbers, parse_numbers
 from mlscale.errors import Exit, MLScaleError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MOST_BYTES = 2 << 30
 """Of a split's files, and of what they hold once it is unpacked: tables are kept in memory."""
@@ -202,7 +205,7 @@ def _convert_column(name: str, parts: Sequence[Any], where: str, as_written: boo
     )
 
 
-def _convert_numbers(part: Any) -> Numbers:
+def _convert_numbers(part: pa.ChunkedArray) -> Numbers:
     import pyarrow as pa
 
     given = part.cast(pa.int8()) if pa.types.is_boolean(part.type) else part

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from mlscale.contracts import expect_format
 from mlscale.errors import MLScaleError
@@ -115,7 +115,7 @@ def _find_end_records(tail: bytes) -> Iterator[int]:
         start = tail.rfind(_END, 0, start)
 
 
-def _parse_record(document: Any, where: str) -> CheckpointRecord:
+def _parse_record(document: object, where: str) -> CheckpointRecord:
     if not isinstance(document, dict):
         raise TypeError
     expect_format("checkpoint", document, where)

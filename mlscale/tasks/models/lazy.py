@@ -1,6 +1,8 @@
 """Layers that learn their input size from the first batch."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,14 @@ from torch.nn.parameter import is_lazy
 from mlscale.tasks.batch import unpack_batch
 
 
-def materialize_layers(model: nn.Module, data: Any) -> None:
+class ExampleSource(Protocol):
+    """What gives an example of the input: a data module, or a task with loaders of its own."""
+
+    def train_dataloader(self) -> Any:
+        """Return the training loader."""
+
+
+def materialize_layers(model: nn.Module, data: ExampleSource) -> None:
     """Run one sample through `model`, without learning from it, when some of its layers have no shape yet.
 
     Optimizers, DDP and checkpoints all need the parameters to exist.
@@ -29,7 +38,7 @@ def materialize_layers(model: nn.Module, data: Any) -> None:
     model.train(training)
 
 
-def _create_example(data: Any) -> Tensor:
+def _create_example(data: ExampleSource) -> Tensor:
     if hasattr(data, "facts"):
         facts = data.facts()
         return torch.zeros(1, *facts.sample, dtype=getattr(torch, facts.dtype))

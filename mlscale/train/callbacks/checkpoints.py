@@ -194,7 +194,7 @@ class _SharedClock:
     def restart_clock(self) -> None:
         self._started = time.monotonic()
 
-    def get_minutes(self, trainer: Any) -> float:
+    def get_minutes(self, trainer: Trainer) -> float:
         """Return the minutes since the restart; 0 at steps at which the clock is not read."""
         if trainer.world_size == 1:
             return (time.monotonic() - self._started) / 60

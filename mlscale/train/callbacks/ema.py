@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
@@ -21,6 +21,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from mlscale.errors import MLScaleError
 from mlscale.train.checkpoint import rank_buffers
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Warmup = Literal["none", "timm", "tensorflow", "karras", "polyak"]
 _AVERAGING, _CURRENT = "averaging_state", "current_model_state"  # Lightning's keys of a checkpoint
@@ -90,12 +93,12 @@ class EMA(WeightAveraging):
             self._loaded = None
         self._save_average_alone(trainer, pl_module)
 
-    def _save_average_alone(self, trainer: Any, module: LightningModule) -> None:
+    def _save_average_alone(self, trainer: Trainer, module: LightningModule) -> None:
         """Let weights-only saves hold the average: Lightning calls no callback for them, and would save weights that
         were not validated."""
         save = trainer.save_checkpoint
 
-        def save_checkpoint(path: Any, weights_only: bool | None = None, *more: Any, **options: Any) -> None:
+        def save_checkpoint(path: str | Path, weights_only: bool | None = None, *more: Any, **options: Any) -> None:
             # One function for both directions: swapping again puts the trained weights back.
             swap = partial(self._call_if_begun, self._swap_models, module) if weights_only else bool
             swap()
@@ -104,7 +107,7 @@ class EMA(WeightAveraging):
             finally:
                 swap()
 
-        trainer.save_checkpoint = save_checkpoint
+        trainer.save_checkpoint = save_checkpoint  # type: ignore[method-assign,assignment]  # for this trainer alone
 
     # Each step.
 
@@ -139,7 +142,7 @@ class EMA(WeightAveraging):
         """Copy the average into the module where a resumed run has no step left: `on_train_end` is not called then."""
         self._call_if_begun(self._copy_average_to_current, pl_module)
 
-    def _call_if_begun(self, hook: Callable[..., None], *arguments: Any) -> None:
+    def _call_if_begun(self, hook: Callable[..., None], *arguments: object) -> None:
         if self._average_model is not None and self._average_model.n_averaged > 0:
             hook(*arguments)
 
@@ -201,6 +204,6 @@ class WeightAverage(AveragedModel):
         self.n_averaged += 1
 
 
-def _build_setting_error(name: str, value: Any, why: str, instead: str) -> MLScaleError:
+def _build_setting_error(name: str, value: object, why: str, instead: str) -> MLScaleError:
     where = f"callbacks.ema.{name}"
     return MLScaleError(f"{where} is {value}", where=where, why=why, fix=f"{where}={instead}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import nn
@@ -105,7 +104,7 @@ class Freeze(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._apply_freeze(trainer, pl_module)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         if self.by_step and self._unfrozen < len(self._layers):
             self._apply_freeze(trainer, pl_module)
 
@@ -121,7 +120,7 @@ class Freeze(Callback):
             return 0
         return len(self._layers) if not self.every else min(len(self._layers), 1 + (now - self.until) // self.every)
 
-    def _apply_freeze(self, trainer: Any, module: LightningModule) -> None:
+    def _apply_freeze(self, trainer: Trainer, module: LightningModule) -> None:
         count = self.count_unfrozen_layers(trainer.global_step if self.by_step else trainer.current_epoch)
         if count == self._unfrozen:
             return

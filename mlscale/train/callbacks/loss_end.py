@@ -46,15 +46,15 @@ class LossEnd(Callback):
             self.start = float(trainer.callback_metrics[self.name])
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         if self.start is None and (loss := get_detached_loss(outputs)) is not None:
             # Lightning has divided the loss by the accumulation.
             self.name, self.start = "train/loss", float(loss) * trainer.accumulate_grad_batches
 
-    def after_fit(self, trainer: Any, module: LightningModule) -> AfterFitResult | None:
+    def after_fit(self, trainer: Trainer, module: LightningModule) -> AfterFitResult | None:
         """Return a remark, and print it, where the loss ended far above its start; None otherwise."""
-        end = trainer.callback_metrics.get(self.name)
+        end = trainer.callback_metrics.get(self.name) if self.name is not None else None
         if end is None or self.start is None or trainer.global_step < _MIN_STEPS:
             return None
         if not self._is_far(float(end)):

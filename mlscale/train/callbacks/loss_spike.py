@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.train.callbacks.train_metrics import find_train_metrics
+from mlscale.train.lightning.trainer_parts import get_log_interval
 from mlscale.train.step_loss import get_detached_loss
 
 _MAD_TO_SIGMA = 1.4826  # of a normal distribution
@@ -72,7 +73,7 @@ class LossSpike(Callback):
         self._trainer = trainer
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         if (loss := get_detached_loss(outputs)) is None:
             return
@@ -81,7 +82,7 @@ class LossSpike(Callback):
                 self._report_spike(_create_pending(loss, trainer, batch, batch_idx), value)
             return
         self._pending.append(_create_pending(loss, trainer, batch, batch_idx))
-        if len(self._pending) >= max(trainer.log_every_n_steps, 1):  # type: ignore[attr-defined]  # set by a connector
+        if len(self._pending) >= max(get_log_interval(trainer), 1):
             self._check_pending()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -171,6 +172,6 @@ def _compare_with_median(value: float, median: float, passes: int) -> str:
     return f"{value / median:.3g}× the median" if median > 0 else f"beside a median of {median * passes:.4g}"
 
 
-def _create_pending(loss: Tensor, trainer: Trainer, batch: Any, batch_idx: int) -> PendingLoss:
+def _create_pending(loss: Tensor, trainer: Trainer, batch: object, batch_idx: int) -> PendingLoss:
     keys = batch.get("key") if isinstance(batch, Mapping) else None
     return PendingLoss(loss, trainer.global_step, trainer.current_epoch, batch_idx, keys)

@@ -1,6 +1,6 @@
 """The check for losses and weights that are not finite: ends a run before it saves them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from mlscale.errors import Exit, MLScaleError
+from mlscale.train.lightning.trainer_parts import get_log_interval
 from mlscale.train.step_loss import get_detached_loss
 
 _SHOWN = 8  # sample keys in the message
@@ -39,7 +40,7 @@ class NonFinite(Callback):
         self._pending: list[_Step] = []
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         if (loss := get_detached_loss(outputs)) is None or (loss.is_cpu and isfinite(loss.item())):
             return
@@ -48,7 +49,7 @@ class NonFinite(Callback):
         keys = batch.get("key") if isinstance(batch, Mapping) else None
         # The step and the batch are noted now: when the loss is checked the trainer has moved on.
         self._pending.append(_Step(loss, trainer.global_step, trainer.current_epoch, batch_idx, keys))
-        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
+        every: int = get_log_interval(trainer)
         if loss.is_cpu or len(self._pending) >= max(every, 1):
             self._check_losses(trainer)
 
@@ -89,9 +90,9 @@ class NonFinite(Callback):
         )
 
 
-def _list_checkpoints(trainer: Any) -> list[str]:
+def _list_checkpoints(trainer: Trainer) -> list[str]:
     """Return the names of the checkpoints that exist; callbacks may save to several folders."""
-    folders = {str(callback.dirpath) for callback in trainer.checkpoint_callbacks if getattr(callback, "dirpath", None)}
+    folders = {str(folder) for each in trainer.checkpoint_callbacks if (folder := getattr(each, "dirpath", None))}
     return sorted({path.name for folder in folders for path in Path(folder).glob("*.ckpt")})
 
 
@@ -99,7 +100,9 @@ def _are_all_finite(tensors: list[Tensor]) -> bool:
     return not tensors or bool(torch.stack([torch.isfinite(t).all() for t in tensors]).all())
 
 
-def _build_nonfinite_error(what: str, keys: Any = None, *, checkpoints: Sequence[str] = ()) -> MLScaleError:
+def _build_nonfinite_error(
+    what: str, keys: Iterable[object] | None = None, *, checkpoints: Sequence[str] = ()
+) -> MLScaleError:
     names = [] if keys is None else [str(key) for key in keys]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     samples = f"its samples: {', '.join(names[:_SHOWN])}{more}; " if names else ""

@@ -9,7 +9,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pytorch_lightning import Callback, LightningModule
+from pytorch_lightning import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
 from mlscale.contracts import get_format_tag
@@ -73,7 +73,7 @@ class Notify(Callback):
         self._mail = _create_mail(mail, timeout_s, f"{where}.mail") if mail else None
         self._folder: Path | None = None
 
-    def on_train_start(self, trainer: Any, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._folder = Path(trainer.default_root_dir)
 
     def on_stall(self, report: StallReport) -> None:
@@ -130,7 +130,7 @@ def _format_mail_text(document: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     # A bool is an int in Python, and JSON has neither NaN nor infinity.
     return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 

@@ -79,7 +79,7 @@ class Progress(ProgressBar):
             )
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         self._samples += get_batch_size(batch)
         self._loss = get_detached_loss(outputs)
@@ -116,7 +116,7 @@ class Progress(ProgressBar):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._close_bar()
 
-    def print(self, *args: Any, sep: str = " ", **kwargs: Any) -> None:
+    def print(self, *args: object, sep: str = " ", **kwargs: object) -> None:
         """Print above the bar."""
         tqdm.write(sep.join(str(arg) for arg in args), file=self._out)
 

@@ -19,6 +19,7 @@ from mlscale.train.callbacks.progress import Progress
 from mlscale.train.callbacks.train_metrics import TrainMetrics
 from mlscale.train.lightning.missing_metric import build_unlogged_error
 from mlscale.train.lightning.partial_results import get_training_metric_names
+from mlscale.train.lightning.trainer_parts import get_callbacks
 
 UNCHOSEN = "the run's metric"
 """The name that callbacks monitor which follow the run's metric, until it is chosen."""
@@ -82,7 +83,7 @@ class RunMetric(Callback):
                 self._awaited.append((name, where))
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         if not self._awaited:
             return
@@ -106,7 +107,7 @@ class RunMetric(Callback):
         if self._open and not trainer.enable_validation:
             self._choose_metric(trainer, [])
 
-    def _choose_metric(self, trainer: Any, validated: list[str]) -> None:
+    def _choose_metric(self, trainer: Trainer, validated: list[str]) -> None:
         before, mode = self.metric or UNCHOSEN, self.mode if self.given_mode else None
         self.metric, source = choose_metric(validated, mode), "chosen from what the validation logs"
         if self.metric is None:
@@ -129,10 +130,10 @@ class RunMetric(Callback):
         more = f"; metric={others[0]} takes another" if others else ""
         return f"metric    {self.metric}, {'less' if self.mode == 'min' else 'more'} is better: {source}{more}"
 
-    def _list_monitored(self, trainer: Any) -> list[tuple[str, str]]:
+    def _list_monitored(self, trainer: Trainer) -> list[tuple[str, str]]:
         """Return the names of the metrics that something monitors, each with the key or class that does."""
         monitored = [(self.metric, f"metric={self.metric}")] if self.metric and self.given else []
-        for callback in trainer.callbacks:
+        for callback in get_callbacks(trainer):
             monitor = getattr(callback, "monitor", None)
             strict = isinstance(callback, ModelCheckpoint) or getattr(callback, "strict", False)
             if isinstance(monitor, str) and strict and monitor not in (self.metric, UNCHOSEN):
@@ -143,9 +144,9 @@ class RunMetric(Callback):
         return monitored
 
 
-def _choose_training_metric(trainer: Any, validated: Iterable[str], mode: str | None) -> str | None:
+def _choose_training_metric(trainer: Trainer, validated: Iterable[str], mode: str | None) -> str | None:
     logged = set(trainer.callback_metrics) - set(validated)
-    if any(isinstance(callback, TrainMetrics) and callback.has_loss for callback in trainer.callbacks):
+    if any(isinstance(callback, TrainMetrics) and callback.has_loss for callback in get_callbacks(trainer)):
         logged.add(_TRAIN_LOSS)  # which it logs later in this hook
     trained = _find_shared_names(logged)
     if _TRAIN_LOSS in trained and mode != "max":
@@ -156,7 +157,7 @@ def _choose_training_metric(trainer: Any, validated: Iterable[str], mode: str | 
     return choose_metric(trained, mode)
 
 
-def _explain_no_choice(trainer: Any, validated: list[str]) -> str:
+def _explain_no_choice(trainer: Trainer, validated: list[str]) -> str:
     """Return why no metric of the validation was chosen, as a phrase."""
     if validated:
         return f"the validation logs {', '.join(validated[:_SHOWN])}, and not which way it gets better"
@@ -173,7 +174,7 @@ def _find_shared_names(names: Iterable[str]) -> list[str]:
     return sorted(set(mine).intersection(*map(set, of_ranks)))
 
 
-def _has_reference(module: LightningModule, trainer: Any, name: str) -> bool:
+def _has_reference(module: LightningModule, trainer: Trainer, name: str) -> bool:
     """Return whether code of the module or of a user's callback reads an attribute of this name."""
     return any(
         # `co_names` lists the attributes and globals that the compiled function reads.
@@ -184,9 +185,9 @@ def _has_reference(module: LightningModule, trainer: Any, name: str) -> bool:
     )
 
 
-def _find_user_callbacks(trainer: Any) -> list[Callback]:
+def _find_user_callbacks(trainer: Trainer) -> list[Callback]:
     """Return the third-party callbacks, those of neither mlscale nor Lightning."""
-    return [one for one in trainer.callbacks if not type(one).__module__.startswith(_LIBRARY_PREFIXES)]
+    return [one for one in get_callbacks(trainer) if not type(one).__module__.startswith(_LIBRARY_PREFIXES)]
 
 
 def _mark_unbuilt(error: MLScaleError) -> MLScaleError:
@@ -194,11 +195,11 @@ def _mark_unbuilt(error: MLScaleError) -> MLScaleError:
     return error
 
 
-def _update_monitors(trainer: Any, before: str, metric: str | None, mode: str | None) -> None:
+def _update_monitors(trainer: Trainer, before: str, metric: str | None, mode: str | None) -> None:
     """Let callbacks and schedulers that monitored `before` monitor the metric that was chosen."""
-    for callback in trainer.callbacks:
+    for callback in get_callbacks(trainer):
         if getattr(callback, "monitor", None) == before:
-            callback.monitor = metric
+            callback.monitor = metric  # type: ignore[attr-defined]  # it has one
             _set_direction(callback, mode or "min")
     _set_progress_metric(trainer, metric)
     for config in trainer.lr_scheduler_configs:
@@ -207,13 +208,13 @@ def _update_monitors(trainer: Any, before: str, metric: str | None, mode: str | 
             _set_plateau_direction(config.scheduler, mode or "min")
 
 
-def _set_progress_metric(trainer: Any, metric: str | None) -> None:
-    for callback in trainer.callbacks:
+def _set_progress_metric(trainer: Trainer, metric: str | None) -> None:
+    for callback in get_callbacks(trainer):
         if isinstance(callback, Progress) and callback.metric is None:
             callback.metric = metric
 
 
-def _set_direction(callback: Any, mode: str) -> None:
+def _set_direction(callback: Callback, mode: str) -> None:
     """Set the direction of a callback that has seen no value yet."""
     worst = torch.tensor(math.inf if mode == "min" else -math.inf)
     if hasattr(callback, "mode"):

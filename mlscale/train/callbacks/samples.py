@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, SupportsInt
 
 import numpy as np
 import torch
@@ -53,8 +53,8 @@ class Samples(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: object,
+        batch: object,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -76,7 +76,7 @@ class Samples(Callback):
         self._show_samples(trainer, kind, batch, few, predictions)
 
     def _show_samples(
-        self, trainer: Any, kind: str, batch: Any, few: Mapping[str, Tensor], predictions: Mapping[str, Tensor]
+        self, trainer: Trainer, kind: str, batch: object, few: Mapping[str, Tensor], predictions: Mapping[str, Tensor]
     ) -> None:
         x, y = few["x"].float().cpu().numpy(), few["y"].cpu().numpy()
         keys = batch.get("key") if isinstance(batch, Mapping) else None
@@ -103,7 +103,7 @@ class Samples(Callback):
 
 
 def _describe_class(
-    names: list[str] | None, truth: Any, values: Mapping[str, NDArray[Any]], row: int
+    names: list[str] | None, truth: SupportsInt, values: Mapping[str, NDArray[Any]], row: int
 ) -> tuple[str, str]:
     shares = _compute_softmax(values["logits"][row])
     index = int(shares.argmax())
@@ -111,7 +111,7 @@ def _describe_class(
 
 
 def _describe_labels(
-    names: list[str] | None, truth: Any, values: Mapping[str, NDArray[Any]], row: int
+    names: list[str] | None, truth: NDArray[Any], values: Mapping[str, NDArray[Any]], row: int
 ) -> tuple[str, str]:
     def format_labels(indices: NDArray[Any]) -> str:
         shown = [_get_class_name(names, int(index)) for index in indices[:_MAX_SHOWN_LABELS]]
@@ -122,13 +122,13 @@ def _describe_labels(
 
 
 def _describe_numbers(
-    names: list[str] | None, truth: Any, values: Mapping[str, NDArray[Any]], row: int
+    names: list[str] | None, truth: NDArray[Any], values: Mapping[str, NDArray[Any]], row: int
 ) -> tuple[str, str]:
     return _format_values(truth), _format_values(values["value"][row])
 
 
 def _describe_mask(
-    names: list[str] | None, truth: Any, values: Mapping[str, NDArray[Any]], row: int
+    names: list[str] | None, truth: NDArray[Any], values: Mapping[str, NDArray[Any]], row: int
 ) -> tuple[str, str]:
     # 255 is the label of ignored pixels in masks.
     counted = truth != 255
@@ -169,7 +169,7 @@ def _render_sheet(tiles: list[Tile]) -> NDArray[np.uint8]:
         return np.asarray(picture.convert("RGB"))
 
 
-def _get_class_names(trainer: Any) -> list[str] | None:
+def _get_class_names(trainer: Trainer) -> list[str] | None:
     data: Any = getattr(trainer, "datamodule", None)
     names = getattr(data.facts(), "class_names", None) if hasattr(data, "facts") else None
     return list(names) if names else None
@@ -179,7 +179,7 @@ def _get_class_name(names: list[str] | None, index: int) -> str:
     return names[index] if names is not None and index < len(names) else str(index)
 
 
-def _format_values(values: Any) -> str:
+def _format_values(values: NDArray[Any]) -> str:
     return ", ".join(f"{value:.4g}" for value in np.atleast_1d(values)[:_MAX_SHOWN_LABELS])
 
 

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch.distributed as dist
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -19,6 +19,7 @@ from pytorch_lightning.trainer.states import RunningStage
 from mlscale.errors import MLScaleError
 from mlscale.train import thread_stacks as stacks
 from mlscale.train.callbacks.stall_report import Rank, RankProgress, StallReport, report_stall, withdraw_request
+from mlscale.train.lightning.trainer_parts import get_callbacks
 
 _LONGEST_POLL_SECONDS = 1.0  # between two checks of the counters
 _STEPS_AT_LEAST = 5  # a run whose steps take minutes gets that many of them
@@ -69,7 +70,7 @@ class Stall(Callback):
         self.factor, self.least_s, self.after_s, self.stop = factor, least_s, after_s, stop
         self._watch: _StallWatch | None = None
 
-    def on_train_start(self, trainer: Any, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._end_watch()
         self._watch = _StallWatch(self, trainer)
         # Wrapped, since Lightning has no state for saving: a slow disk is not a stall.
@@ -86,7 +87,7 @@ class Stall(Callback):
                 if watch is not None:
                     watch.saving = False
 
-        trainer.save_checkpoint = save_checkpoint
+        trainer.save_checkpoint = save_checkpoint  # type: ignore[method-assign]  # for this trainer alone
         self._watch.start()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -104,7 +105,7 @@ class Stall(Callback):
 class _StallWatch(threading.Thread):
     """A thread that reads the trainer's counters, which costs the training nothing."""
 
-    def __init__(self, settings: Stall, trainer: Any) -> None:
+    def __init__(self, settings: Stall, trainer: Trainer) -> None:
         super().__init__(name="mlscale-stall", daemon=True)
         self.saving = False
         self._settings, self._trainer = settings, trainer
@@ -181,7 +182,7 @@ class _StallWatch(threading.Thread):
         if stall is None:  # another rank reports it, or a debugger is active
             return
         stall.print_report()
-        for callback in self._trainer.callbacks:
+        for callback in get_callbacks(self._trainer):
             if hasattr(callback, "on_stall"):
                 callback.on_stall(stall)
         if self._settings.stop and _end is not None:
@@ -193,14 +194,14 @@ class _StallWatch(threading.Thread):
         self._reported_s = 0.0
 
 
-def _has_file(stream: Any) -> bool:
+def _has_file(stream: TextIO | None) -> bool:
     try:
         return stream is not None and stream.fileno() >= 0
     except (OSError, ValueError):
         return False
 
 
-def _gather_ranks(trainer: Any, backstop: str) -> Rank:
+def _gather_ranks(trainer: Trainer, backstop: str) -> Rank:
     """Return this rank with the facts about all others. A collective: every rank must call it."""
     own = Rank.create_local(trainer.global_rank, backstop)
     if trainer.world_size == 1:

@@ -1,7 +1,5 @@
 """Seeds of the randomness inside a model: a function of the position in the run, whether or not it was resumed."""
 
-from typing import Any
-
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
@@ -29,7 +27,7 @@ class StepSeed(Callback):
             # Dropout on CUDA draws from the device's own generator.
             self._generators.append(torch.cuda.default_generators[device.index or 0])
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         value = mix_seeds(self.seed, trainer.current_epoch, batch_idx, trainer.global_rank)
         for generator in self._generators:
             generator.manual_seed(value)

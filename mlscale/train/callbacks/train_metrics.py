@@ -13,6 +13,7 @@ from torch import Tensor
 from mlscale.errors import MLScaleError
 from mlscale.tasks.batch import get_batch_size
 from mlscale.train.checkpoint.step_boundary import is_in_epoch
+from mlscale.train.lightning.trainer_parts import get_callbacks, get_log_interval
 from mlscale.train.process_memory import measure_peak_bytes
 from mlscale.train.step_loss import get_detached_loss
 
@@ -94,7 +95,7 @@ class TrainMetrics(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         _shorten_log_interval(trainer)
-        self._contributors = [callback for callback in trainer.callbacks if hasattr(callback, "entry")]  # type: ignore[attr-defined]
+        self._contributors = [callback for callback in get_callbacks(trainer) if hasattr(callback, "entry")]
         self._reset_sums(trainer)
         restored, self._restored = self._restored, None
         if restored is not None and is_in_epoch(trainer):
@@ -114,7 +115,7 @@ class TrainMetrics(Callback):
         self._reset_sums(trainer)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Any, batch_idx: int
     ) -> None:
         # Kept on the device: reading a loss here would make the host wait for the step.
         if (loss := get_detached_loss(outputs)) is not None:
@@ -126,7 +127,7 @@ class TrainMetrics(Callback):
             self._reads_tokens = _is_tokens(batch)
         if self._reads_tokens:
             self._tokens += batch["x"].numel()
-        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
+        every: int = get_log_interval(trainer)
         # `global_step` is read through several properties: only when an entry can be due.
         if 0 < every <= self._batches and trainer.global_step - self._logged_step >= every:
             self._log_entry(trainer, pl_module)
@@ -135,7 +136,7 @@ class TrainMetrics(Callback):
 
     def is_entry_next(self, trainer: Trainer) -> bool:
         """Return whether an entry will be written once the optimizer step in progress is taken."""
-        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
+        every: int = get_log_interval(trainer)
         return 0 < every <= self._batches + 1 and trainer.global_step + 1 - self._logged_step >= every
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -207,15 +208,15 @@ class TrainMetrics(Callback):
             logger.log_metrics(metrics, self._logged_step - 1)
 
 
-def _shorten_log_interval(trainer: Any) -> None:
+def _shorten_log_interval(trainer: Trainer) -> None:
     """Shorten the interval between entries, so that an epoch with fewer steps has an entry at its end."""
-    steps = [trainer.log_every_n_steps]
+    steps = [get_log_interval(trainer)]
     if isfinite(trainer.num_training_batches):
         # Rounded up: the last batches of an epoch are a step even where they do not fill an accumulation.
         steps.append(-(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches))
     if trainer.max_steps > 0:
         steps.append(trainer.max_steps)
-    trainer.log_every_n_steps = min(steps) if trainer.log_every_n_steps else 0
+    trainer.log_every_n_steps = min(steps) if get_log_interval(trainer) else 0  # type: ignore[attr-defined]
 
 
 def _count_losses(state: Mapping[str, Any]) -> int:
@@ -223,7 +224,7 @@ def _count_losses(state: Mapping[str, Any]) -> int:
     return int(state.get("counted", state["losses"] is not None))
 
 
-def _is_tokens(batch: Any) -> bool:
+def _is_tokens(batch: object) -> bool:
     x = batch.get("x") if isinstance(batch, Mapping) else None
     return isinstance(x, Tensor) and x.ndim == 2 and not x.is_floating_point()
 
@@ -234,7 +235,7 @@ def find_train_metrics(callback: str, trainer: Trainer) -> TrainMetrics:
     Raises:
         MLScaleError: the trainer has none.
     """
-    train_metrics = next((other for other in trainer.callbacks if isinstance(other, TrainMetrics)), None)  # type: ignore[attr-defined]
+    train_metrics = next((other for other in get_callbacks(trainer) if isinstance(other, TrainMetrics)), None)
     if train_metrics is None:
         refused = MLScaleError(
             f"callbacks.{callback} writes into the entries of callbacks.metrics, which is off",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 from mlscale.runs.checkpoint_files.checkpoint_record import PERIODIC, CheckpointKind, CheckpointRecord
 
@@ -43,6 +43,6 @@ def _resolve_folder(path: str | Path) -> Path:
     return Path(path).parent.resolve() / Path(path).name
 
 
-def _parse_finite(value: Any) -> float | None:
+def _parse_finite(value: SupportsFloat | None) -> float | None:
     number = float(value) if value is not None else float("nan")
     return number if abs(number) < float("inf") else None

@@ -9,8 +9,9 @@ boundaries here (see `step_boundary.py`), where nothing is outstanding, so a res
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -21,6 +22,10 @@ from mlscale.train.checkpoint import arithmetic, rank_buffers
 from mlscale.train.checkpoint import random_states as generators
 from mlscale.train.checkpoint import step_boundary as boundary
 from mlscale.train.lightning import partial_results as lightning_results
+from mlscale.train.lightning.trainer_parts import get_callbacks, get_data_module
+
+if TYPE_CHECKING:
+    from pytorch_lightning.loops.fetchers import _DataFetcher
 
 KEY = "mlscale_resume"
 _FORMAT = 1
@@ -74,19 +79,19 @@ class ExactResume(Callback):
         logs = {str(number): log.state_dict() for number, log in enumerate(_find_stateful_loggers(trainer))}
         checkpoint[KEY] = {"format": _FORMAT, "ranks": ranks, "loggers": logs}
 
-    def _collect_rank_state(self, trainer: Any, module: LightningModule) -> dict[str, Any]:
+    def _collect_rank_state(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
         loader = trainer.fit_loop._combined_loader
         return {
             "arithmetic": arithmetic.collect_arithmetic_facts(trainer.strategy.root_device),
             "generators": generators.collect_generator_states(trainer.strategy.root_device),
             "results": lightning_results.collect_partial_results(trainer, module),
-            "callbacks": {c.state_key: c.rank_state() for c in trainer.callbacks if hasattr(c, "rank_state")},
+            "callbacks": {c.state_key: c.rank_state() for c in get_callbacks(trainer) if hasattr(c, "rank_state")},
             "loaders": loader._state_dicts() if loader is not None else [],
         }
 
     # Resuming.
 
-    def on_load_checkpoint(self, trainer: Any, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.resumed_step = checkpoint["global_step"]
         trainer.num_sanity_val_steps = 0  # it would forget the metrics and change what the module has counted
         saved = checkpoint.get(KEY)
@@ -96,14 +101,14 @@ class ExactResume(Callback):
             return
         ranks = saved["ranks"]
         self.same_layout = len(ranks) == trainer.world_size
-        for callback in _find_monitoring_callbacks(trainer):
-            of_ranks = [rank.get("best", {}).get(callback.state_key) for rank in ranks]
-            _rewrite_paths(callback, checkpoint["callbacks"].get(callback.state_key), of_ranks)
+        for keeper in _find_monitoring_callbacks(trainer):
+            of_ranks = [rank.get("best", {}).get(keeper.state_key) for rank in ranks]
+            _rewrite_paths(keeper, checkpoint["callbacks"].get(keeper.state_key), of_ranks)
         self.inexact = self._compare_arithmetic(ranks, trainer)
         for number, log in enumerate(_find_stateful_loggers(trainer)):
             if saved["loggers"].get(str(number)) is not None:
                 log.load_state_dict(saved["loggers"][str(number)])
-        for callback in trainer.callbacks:
+        for callback in get_callbacks(trainer):
             if isinstance(callback, ModelCheckpoint):  # which saves its current score, and never loads it
                 callback.current_score = checkpoint["callbacks"].get(callback.state_key, {}).get("current_score")
             if hasattr(callback, "load_rank_states"):
@@ -111,7 +116,7 @@ class ExactResume(Callback):
         if self.same_layout:
             self._own = ranks[trainer.global_rank]
 
-    def _compare_arithmetic(self, ranks: list[Any], trainer: Any) -> list[str]:
+    def _compare_arithmetic(self, ranks: list[Any], trainer: Trainer) -> list[str]:
         """Return the facts about the computation that have changed on any rank, as phrases."""
         if not self.same_layout:
             return [f"processes {len(ranks)} before, {trainer.world_size} now"]
@@ -123,20 +128,20 @@ class ExactResume(Callback):
             changes = list(dict.fromkeys(phrase for of_rank in of_all for phrase in of_rank))
         return changes
 
-    def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self._seed_loaders(trainer)
             self._begin_epochs(trainer)
             self._end_the_last_epoch(trainer)
 
-    def on_fit_start(self, trainer: Any, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the averages: a run without a step left reports them, too."""
         if self._own is not None:
             lightning_results.restore_partial_results(self._own["results"], trainer, pl_module)
         if self.inexact and self.same_layout and trainer.is_global_zero:  # of another layout the launcher reports
             print(f"machine   {'; '.join(self.inexact)}: not the same bits", file=sys.stderr, flush=True)
 
-    def on_train_start(self, trainer: Any, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the loops take the next step, in place of what Lightning concludes from its counters."""
         if self.resumed_step is None:
             return
@@ -159,7 +164,7 @@ class ExactResume(Callback):
                     setattr(callback, name, value)
             generators.restore_generator_states(self._own["generators"], trainer.strategy.root_device)
 
-    def _seed_loaders(self, trainer: Any) -> None:
+    def _seed_loaders(self, trainer: Trainer) -> None:
         """Make the order of a loader that does not save its position a function of (seed, epoch)."""
         fit_loop = trainer.fit_loop
         source = fit_loop._data_source
@@ -167,7 +172,7 @@ class ExactResume(Callback):
         ask = type(source).dataloader
 
         def build_seeded_dataloader() -> Any:
-            promises = getattr(trainer.datamodule, "promises", None)
+            promises = getattr(get_data_module(trainer), "promises", None)
             self._placed = promises is not None and promises.resume
             if self._own is not None:  # Lightning saves the first rank's alone
                 fit_loop._combined_loader_states_to_load = self._own["loaders"]
@@ -178,15 +183,15 @@ class ExactResume(Callback):
             generators.seed_global_generators(self.seed, trainer.current_epoch, _ORDER)
             return loader
 
-        source.dataloader = build_seeded_dataloader
+        source.dataloader = build_seeded_dataloader  # type: ignore[method-assign]  # for this trainer alone
 
-    def _begin_epochs(self, trainer: Any) -> None:
+    def _begin_epochs(self, trainer: Trainer) -> None:
         """Put the generators where they were, or would have been, before an epoch's first batch is loaded, or the next
         one after a resume."""
         epoch_loop = trainer.fit_loop.epoch_loop
         start = type(epoch_loop).on_run_start
 
-        def on_run_start(fetcher: Any) -> None:
+        def on_run_start(fetcher: _DataFetcher) -> None:
             done = epoch_loop.batch_progress.current.ready
             if not self._placed and trainer.current_epoch > 0:
                 renews = not trainer.fit_loop.is_resuming and not epoch_loop.restarting  # Lightning makes an iterator
@@ -203,9 +208,9 @@ class ExactResume(Callback):
                 generators.restore_generator_states(self._own["generators"], trainer.strategy.root_device)
             self._own = None
 
-        epoch_loop.on_run_start = on_run_start
+        epoch_loop.on_run_start = on_run_start  # type: ignore[method-assign,assignment]  # for this trainer alone
 
-    def _end_the_last_epoch(self, trainer: Any) -> None:
+    def _end_the_last_epoch(self, trainer: Trainer) -> None:
         """Run the epoch's end for a run that was saved inside an epoch after its last step of `max_steps`; Lightning
         would do nothing at all."""
         fit_loop = trainer.fit_loop
@@ -222,25 +227,27 @@ class ExactResume(Callback):
             for part in (fit_loop.on_advance_end, fit_loop.on_iteration_done, fit_loop.on_run_end):
                 part()
 
-        fit_loop.run = run_or_end
+        fit_loop.run = run_or_end  # type: ignore[method-assign]  # for this trainer alone
 
-    def _replay_batches(self, fetcher: Any, batches: int) -> None:
+    def _replay_batches(self, fetcher: _DataFetcher, batches: int) -> None:
         """Load again the batches that this epoch was trained on; nothing where the epoch is at its end."""
         if fetcher.length is not None and batches >= fetcher.length:
             return
+        # A sized loader's batches are counted already; one without a size is read a batch ahead by the fetcher.
+        source = fetcher.iterator if fetcher.length is not None else fetcher
+        assert source is not None  # the epoch has begun
         for _ in range(batches):
-            # A sized loader's batches are counted already; one without a size is read a batch ahead by the fetcher.
-            next(fetcher.iterator if fetcher.length is not None else fetcher)
+            next(source)
         self.replayed = batches
 
 
-def _is_stateful(fetcher: Any) -> bool:
+def _is_stateful(fetcher: _DataFetcher) -> bool:
     return all(hasattr(loader, "load_state_dict") for loader in fetcher.combined_loader.flattened)
 
 
-def _find_monitoring_callbacks(trainer: Any) -> list[ModelCheckpoint]:
+def _find_monitoring_callbacks(trainer: Trainer) -> list[ModelCheckpoint]:
     """Return the callbacks that monitor a metric: ranks must agree even where it differs between them."""
-    return [callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)]
+    return [callback for callback in get_callbacks(trainer) if isinstance(callback, ModelCheckpoint)]
 
 
 def _rewrite_paths(
@@ -271,12 +278,12 @@ def _rewrite_paths(
                 state[name] = {move_path(path): score for path, score in value.items()}  # type: ignore[index]
 
 
-def _find_stateful_loggers(trainer: Any) -> list[Any]:
+def _find_stateful_loggers(trainer: Trainer) -> list[Any]:
     return [logger for logger in trainer.loggers if hasattr(logger, "load_state_dict")]
 
 
-def _replace_once(owner: Any, name: str, instead: Any) -> None:
-    def call_replacement(*_: Any) -> None:
+def _replace_once(owner: object, name: str, instead: Callable[[], object]) -> None:
+    def call_replacement(*_: object) -> None:
         # The instance's attribute hides the class's method: without it the method is back.
         delattr(owner, name)
         instead()

@@ -7,11 +7,15 @@ save failed (see `lightning_io.py`) none of this must happen: the old one is sti
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
+from mlscale.train.lightning.trainer_parts import get_callbacks
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
 
 # Methods of ModelCheckpoint that save, and below the attributes that they change, all private.
 _SAVE_METHODS = ("_save_topk_checkpoint", "_save_last_checkpoint", "on_exception")
@@ -32,32 +36,32 @@ class _NotSavedError(Exception):
     """The error for a full disk: the code that saves must not continue as if it had saved."""
 
 
-def guard_checkpoint_callbacks(trainer: Any) -> None:
+def guard_checkpoint_callbacks(trainer: Trainer) -> None:
     """Let a trainer's checkpoint callbacks undo their records of saves that failed; call before fit."""
     guard = _SaveGuard(trainer)
-    for callback in trainer.callbacks:
+    for callback in get_callbacks(trainer):
         if isinstance(callback, ModelCheckpoint):
             for name in _SAVE_METHODS:
                 setattr(callback, name, guard.wrap_save(callback, getattr(callback, name)))
 
 
-def has_last_save_failed(trainer: Any) -> bool:
+def has_last_save_failed(trainer: Trainer) -> bool:
     """Return whether the trainer's last save failed on a full disk. A collective: the first rank broadcasts it."""
     io = trainer.strategy.checkpoint_io
     return isinstance(io, VerifiedCheckpointIO) and bool(trainer.strategy.broadcast(io.unsaved))
 
 
 class _SaveGuard:
-    def __init__(self, trainer: Any) -> None:
+    def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
         self._is_in_callback = False
         self._save = trainer.save_checkpoint
-        trainer.save_checkpoint = self._save_checkpoint
+        trainer.save_checkpoint = self._save_checkpoint  # type: ignore[method-assign]  # for this trainer alone
 
     def wrap_save(self, callback: ModelCheckpoint, save: Callable[..., None]) -> Callable[..., None]:
         """Return `save`, wrapped so that `callback` is as it was before if the disk is full."""
 
-        def save_or_restore(*arguments: Any) -> None:
+        def save_or_restore(*arguments: object) -> None:
             before = {name: getattr(callback, name) for name in _SAVED_ATTRIBUTES if hasattr(callback, name)}
             # Copied: the callback changes this dictionary in place.
             before["best_k_models"] = dict(callback.best_k_models)

@@ -71,7 +71,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         self._warned: set[str] = set()
         self._has_checked_classes = False
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
         """Write `checkpoint`, whole or not at all.
 
         Args:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 
-def convert_to_plain(value: Any) -> Any:
+def convert_to_plain(value: object) -> Any:
     """Return `value` made of what a weights-only load reads; OmegaConf's containers become dicts and lists.
 
     Raises:

@@ -15,15 +15,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
+from mlscale.train.lightning.trainer_parts import get_callbacks
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
+
 _STEP, _EPOCH = "on_step_boundary", "on_epoch_boundary"
 
 
-def install_boundaries(trainer: Any) -> None:
+def install_boundaries(trainer: Trainer) -> None:
     """Call a trainer's callbacks at boundaries, and defer its checkpoints to them; call before fit."""
     deferred = _DeferredSaves(trainer)
     # Saves that are due come before the callbacks' hooks: one of these may stop the run by an error.
@@ -31,12 +36,12 @@ def install_boundaries(trainer: Any) -> None:
     _append_actions(trainer.fit_loop, deferred.run_epoch_saves, partial(_call_hook, trainer, _EPOCH))
 
 
-def is_accumulating(trainer: Any) -> bool:
+def is_accumulating(trainer: Trainer) -> bool:
     """Return whether gradients of an unfinished optimizer step have accumulated: a checkpoint does not hold them."""
     return bool(trainer.fit_loop.epoch_loop._should_accumulate())
 
 
-def is_in_epoch(trainer: Any) -> bool:
+def is_in_epoch(trainer: Trainer) -> bool:
     """Return whether an epoch has begun and not ended, which includes the boundary of its last step."""
     progress = trainer.fit_loop.epoch_progress.current
     return bool(progress.completed < progress.ready)
@@ -45,7 +50,7 @@ def is_in_epoch(trainer: Any) -> bool:
 def _append_actions(loop: Any, *actions: Callable[[], None]) -> None:
     before = loop.on_advance_end
 
-    def on_advance_end(*arguments: Any) -> None:
+    def on_advance_end(*arguments: object) -> None:
         # Lightning's own method first: it runs the validation that is due and steps the plateau schedulers.
         before(*arguments)
         for action in actions:
@@ -54,8 +59,8 @@ def _append_actions(loop: Any, *actions: Callable[[], None]) -> None:
     loop.on_advance_end = on_advance_end
 
 
-def _call_hook(trainer: Any, hook: str) -> None:
-    for callback in trainer.callbacks:
+def _call_hook(trainer: Trainer, hook: str) -> None:
+    for callback in get_callbacks(trainer):
         if (method := getattr(callback, hook, None)) is not None:
             method(trainer, trainer.lightning_module)
 
@@ -63,11 +68,11 @@ def _call_hook(trainer: Any, hook: str) -> None:
 class _DeferredSaves:
     """The calls of the trainer's checkpoint callbacks that wait for the next boundary."""
 
-    def __init__(self, trainer: Any) -> None:
+    def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
         self._of_step: list[Callable[[], None]] = []
         self._of_epoch: list[Callable[[], None]] = []
-        for callback in trainer.callbacks:
+        for callback in get_callbacks(trainer):
             if isinstance(callback, ModelCheckpoint):
                 # Without either it does nothing after a batch, and deferring it would only cost time at every step.
                 if callback._every_n_train_steps >= 1 or callback._train_time_interval is not None:
@@ -95,7 +100,7 @@ class _DeferredSaves:
     def _defer_hook(self, callback: ModelCheckpoint, hook: str, calls: list[Callable[[], None]]) -> None:
         original = getattr(callback, hook)
 
-        def defer_call(*arguments: Any) -> None:
+        def defer_call(*arguments: object) -> None:
             # Outside a fit boundaries do not occur: the call is made at once.
             if self._trainer.state.fn == TrainerFn.FITTING and not self._trainer.sanity_checking:
                 calls.append(lambda: original(*arguments))
@@ -106,22 +111,23 @@ class _DeferredSaves:
 
 
 @contextlib.contextmanager
-def _reopen_epoch(trainer: Any) -> Iterator[None]:
+def _reopen_epoch(trainer: Trainer) -> Iterator[None]:
     """Count the ended epoch as the current one, as checkpoint callbacks do; `mark_epoch_ended` corrects what
     they save."""
-    progress = trainer.fit_loop.epoch_progress
+    loop: Any = trainer.fit_loop  # mlscale adds an attribute
+    progress = loop.epoch_progress
     for counter in (progress.current, progress.total):
         counter.completed -= 1
-    trainer.fit_loop._at_epoch_boundary = True
+    loop._at_epoch_boundary = True
     try:
         yield
     finally:
         for counter in (progress.current, progress.total):
             counter.completed += 1
-        del trainer.fit_loop._at_epoch_boundary
+        del loop._at_epoch_boundary
 
 
-def mark_epoch_ended(trainer: Any, checkpoint: dict[str, Any]) -> None:
+def mark_epoch_ended(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     """Count the epoch as ended in a checkpoint that is saved at its boundary."""
     if getattr(trainer.fit_loop, "_at_epoch_boundary", False):
         progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]

@@ -7,10 +7,13 @@ import random
 from collections.abc import Iterable, Mapping, Sequence, Set
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 BYTES = 8
 WHOLE_BYTES = 1 << 20  # of a tensor or an array in an attribute: a larger one is a data set, and digested by a sample
@@ -31,7 +34,7 @@ def hash_tensor(tensor: torch.Tensor) -> str:
     return _hash_bytes(f"{tensor.dtype}{tuple(tensor.shape)}", flat.view(torch.uint8).numpy().data)
 
 
-def hash_generator(value: Any) -> str | None:
+def hash_generator(value: object) -> str | None:
     """Return the digest of a random generator's state: Python's, numpy's or torch's; None for anything else."""
     if isinstance(value, random.Random):
         return _hash_bytes(repr(value.getstate()))
@@ -42,7 +45,7 @@ def hash_generator(value: Any) -> str | None:
     return hash_tensor(value.get_state()) if isinstance(value, torch.Generator) else None
 
 
-def hash_value(value: Any, depth: int = 0) -> Any:
+def hash_value(value: object, depth: int = 0) -> Any:
     """Return a plain value as a trace holds it: a number itself, the digest of text, tensors and containers.
 
     Lists longer than 2,048 entries and tensors of more than a MiB are distinguished by length and ends alone. Entries
@@ -75,7 +78,7 @@ def hash_value(value: Any, depth: int = 0) -> Any:
     if isinstance(value, Set):
         # Sorted: the order of a set of strings differs between processes.
         return _hash_bytes(str(sorted(str(_hash_part(part, depth)) for part in value)))
-    if isinstance(value, Sequence) or type(value).__name__ == "deque":
+    if isinstance(value, Sequence):
         return _hash_parts(f"{len(value)}", _select_ends(value), depth)
     return NOTHING
 
@@ -84,19 +87,19 @@ def _hash_parts(head: str, parts: Iterable[Any], depth: int) -> str:
     return _hash_bytes(head + "".join(f",{_hash_part(part, depth)}" for part in parts))
 
 
-def _hash_part(part: Any, depth: int) -> Any:
+def _hash_part(part: object, depth: int) -> Any:
     value = hash_value(part, depth + 1)
     return f"<{type(part).__name__}>" if value is NOTHING else value
 
 
-def _select_ends(values: Any) -> list[Any]:
+def _select_ends(values: Sequence[Any]) -> list[Any]:
     count = len(values)
     if count <= 2 * _ENDS:
         return list(values)
     return [values[index] for index in (*range(_ENDS), *range(count - _ENDS, count))]
 
 
-def _hash_array(flat: Any, head: str) -> str:
+def _hash_array(flat: torch.Tensor | NDArray[Any], head: str) -> str:
     """Return the digest of a tensor or an array in one dimension."""
     if flat.nbytes > WHOLE_BYTES:
         count = max(1, _SAMPLE // max(1, flat.itemsize))
@@ -104,7 +107,7 @@ def _hash_array(flat: Any, head: str) -> str:
     return _hash_bytes(head, _get_bytes(flat))
 
 
-def _get_bytes(flat: Any) -> bytes:
+def _get_bytes(flat: torch.Tensor | NDArray[Any]) -> bytes:
     if isinstance(flat, torch.Tensor):
         return flat.to("cpu").contiguous().view(torch.uint8).numpy().tobytes()
     return bytes(np.ascontiguousarray(flat).tobytes())
@@ -114,7 +117,7 @@ def _is_dense(tensor: torch.Tensor) -> bool:
     return tensor.layout == torch.strided and not tensor.is_meta and not torch.nn.parameter.is_lazy(tensor)
 
 
-def _format_generator_state(value: Any) -> str:
+def _format_generator_state(value: object) -> str:
     """Return the state of a numpy generator, a dictionary of dictionaries, numbers and arrays, as text."""
     if isinstance(value, Mapping):
         return ",".join(f"{key}={_format_generator_state(part)}" for key, part in value.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -12,8 +12,11 @@ from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
 from mlscale.runs.checkpoint_files.checkpoint_record import describe_checkpoint_state
 from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid
 
+if TYPE_CHECKING:
+    from torch.serialization import MAP_LOCATION
 
-def load_checkpoint_file(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+
+def load_checkpoint_file(path: str | Path, map_location: MAP_LOCATION = "cpu") -> dict[str, Any]:
     """Return the content of a checkpoint after verifying its digest; other programs' files, without one, are read too.
 
     Raises:

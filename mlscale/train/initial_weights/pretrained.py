@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -22,6 +22,9 @@ from torch import Tensor
 from mlscale.atomic_files import compute_sha256
 from mlscale.errors import Exit, MLScaleError
 from mlscale.runs.initial_source import InitialWeights
+
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
 
 TORCHVISION, TIMM = "torchvision", "timm"
 _SWITCHES = {TORCHVISION: "weights", TIMM: "pretrained"}
@@ -159,17 +162,18 @@ def _fetch_timm_weights(node: Mapping[str, Any], target: Callable[..., Any]) -> 
     return InitialWeights(path, compute_sha256(path), None, TIMM, full, about.license)
 
 
-def _fetch_timm_file(about: Any) -> Path:
+def _fetch_timm_file(about: PretrainedCfg) -> Path:
     """Return the file of timm's own weights in the cache, fetched where it is missing."""
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError
 
     if not about.hf_hub_id:
-        path = Path(torch.hub.get_dir(), "checkpoints", str(about.url).rpartition("/")[2])
+        url = str(about.url)
+        path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
         if not path.is_file():
-            with _report_unreachable_server(about.url):
+            with _report_unreachable_server(url):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                torch.hub.download_url_to_file(about.url, str(path), progress=False)
+                torch.hub.download_url_to_file(url, str(path), progress=False)
         return path
     files = (about.hf_hub_filename,) if about.hf_hub_filename else _FILES
     for file in files:

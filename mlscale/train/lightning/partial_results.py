@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.trainer.connectors.logger_connector.result import _Metadata, _ResultMetric, _Sync
 from torch import Tensor
 from torchmetrics import Metric
@@ -21,7 +21,7 @@ _META = (*_FLAGS, "dataloader_idx", "metric_attribute")
 _TENSORS = ("value", "cumulated_batch_size", "_forward_cache")
 
 
-def collect_partial_results(trainer: Any, module: LightningModule) -> dict[str, Any]:
+def collect_partial_results(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
     """Return this rank's partial sums, as plain containers and tensors on the CPU."""
     connector = trainer._logger_connector
     return {
@@ -37,7 +37,7 @@ def collect_partial_results(trainer: Any, module: LightningModule) -> dict[str, 
     }
 
 
-def restore_partial_results(state: Mapping[str, Any], trainer: Any, module: LightningModule) -> None:
+def restore_partial_results(state: Mapping[str, Any], trainer: Trainer, module: LightningModule) -> None:
     """Restore the partial sums that `state` returned."""
     connector, device = trainer._logger_connector, trainer.strategy.root_device
     metrics = dict(_find_metrics(module))
@@ -52,7 +52,7 @@ def restore_partial_results(state: Mapping[str, Any], trainer: Any, module: Ligh
     connector._first_loop_iter, connector._current_fx = state["first_loop_iter"], state["current_fx"]
 
 
-def get_training_metric_names(trainer: Any) -> set[str]:
+def get_training_metric_names(trainer: Trainer) -> set[str]:
     """Return the names that this epoch's training steps have logged, those of averages not computed yet included."""
     return {entry.meta.name for entry in trainer.fit_loop.epoch_loop._results.values()}
 
@@ -75,7 +75,7 @@ def _encode_result(metric: _ResultMetric) -> dict[str, Any]:
     }
 
 
-def _decode_result(entry: Mapping[str, Any], trainer: Any, module: LightningModule) -> _ResultMetric:
+def _decode_result(entry: Mapping[str, Any], trainer: Trainer, module: LightningModule) -> _ResultMetric:
     meta = _Metadata(**entry["meta"], reduce_fx=getattr(torch, entry["reduce"]))
     meta.sync = _Sync(
         fn=trainer.strategy.reduce, _should=entry["sync"]["should"], rank_zero_only=entry["sync"]["rank_zero_only"]
@@ -108,11 +108,11 @@ def _restore_metric(metric: Metric, saved: Mapping[str, Any], device: torch.devi
     metric._update_count, metric._computed = saved["updates"], None
 
 
-def _copy_to_cpu(value: Any) -> Any:
+def _copy_to_cpu(value: object) -> Any:
     return _copy_to_device(value, torch.device("cpu"))
 
 
-def _copy_to_device(value: Any, device: torch.device) -> Any:
+def _copy_to_device(value: object, device: torch.device) -> Any:
     if isinstance(value, Tensor):
         # Copied, also on the same device: the sums are updated in place as training continues.
         return value.detach().to(device, copy=True)

@@ -17,6 +17,7 @@ from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signatu
 
 from mlscale.train.checkpoint import failed_saves as unsaved
 from mlscale.train.checkpoint import step_boundary as boundary
+from mlscale.train.lightning.trainer_parts import get_callbacks, get_data_module
 
 _STEP_HOOKS = (  # of callbacks and of modules, called at every training step
     "on_train_batch_start",
@@ -30,30 +31,30 @@ _TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_a
 _NOTHING = nullcontext()
 
 
-def apply_trainer_patches(trainer: Any) -> None:
-    """Prepare a trainer; call before fit. It is typed Any because Lightning sets most of its attributes elsewhere."""
+def apply_trainer_patches(trainer: Trainer) -> None:
+    """Prepare a trainer; call before fit."""
     disable_signal_handling(trainer)
     skip_profiler(trainer)
     unsaved.guard_checkpoint_callbacks(trainer)
     boundary.install_boundaries(trainer)
-    trainer.callbacks.insert(0, ShortSteps())
+    get_callbacks(trainer).insert(0, ShortSteps())
 
 
-def disable_signal_handling(trainer: Any) -> None:
+def disable_signal_handling(trainer: Trainer) -> None:
     """Switch off Lightning's handling of SIGTERM, which `graceful_stop.py` replaces: its handler runs a collective,
     which can hang, and its epoch loop broadcasts at every step to inform the ranks."""
-    trainer._signal_connector.register_signal_handlers = lambda: None
-    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]  # for this trainer alone
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]  # for this trainer alone
 
 
-def skip_profiler(trainer: Any) -> None:
+def skip_profiler(trainer: Trainer) -> None:
     """Replace the profiler where nothing is profiled: Lightning enters its context manager some sixty times a step."""
     # The exact class: a user's subclass may measure something.
-    if type(trainer.profiler) is PassThroughProfiler:
-        trainer.profiler = _NoProfiler()
+    if type(trainer.profiler) is PassThroughProfiler:  # type: ignore[attr-defined]  # set by a connector
+        trainer.profiler = _NoProfiler()  # type: ignore[attr-defined]
 
 
-def hold_schedule(trainer: Any, held: Callable[[], bool]) -> None:
+def hold_schedule(trainer: Trainer, held: Callable[[], bool]) -> None:
     """Hold the schedules that go by steps while `held` returns True.
 
     Lightning steps them even where a loss scaler has skipped the optimizer's step: the rate falls while nothing is
@@ -67,7 +68,7 @@ def hold_schedule(trainer: Any, held: Callable[[], bool]) -> None:
         if interval != "step" or not held():
             update(loop, interval, update_plateau_schedulers)
 
-    loop.update_lr_schedulers = update_lr_schedulers
+    loop.update_lr_schedulers = update_lr_schedulers  # type: ignore[method-assign]  # for this trainer alone
 
 
 class _NoProfiler(PassThroughProfiler):
@@ -94,10 +95,10 @@ class ShortSteps(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._restore_attributes()
 
-    def _skip_empty_hooks(self, trainer: Any, module: LightningModule) -> None:
+    def _skip_empty_hooks(self, trainer: Trainer, module: LightningModule) -> None:
         """Set hooks that are not overridden to None: Lightning calls every hook of the module and of each callback, but
         skips what is not callable."""
-        owners = [(module, LightningModule), *((callback, Callback) for callback in trainer.callbacks)]
+        owners = [(module, LightningModule), *((callback, Callback) for callback in get_callbacks(trainer))]
         for owner, base in owners:
             for hook in _STEP_HOOKS:
                 if not is_overridden(hook, owner, base):
@@ -107,7 +108,7 @@ class ShortSteps(Callback):
         """Check once whether `training_step` takes a batch index: Lightning inspects its signature at every step."""
         takes_index = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
 
-        def build_kwargs(kwargs: OrderedDict[str, Any], batch: Any, batch_idx: int) -> OrderedDict[str, Any]:
+        def build_kwargs(kwargs: OrderedDict[str, Any], batch: object, batch_idx: int) -> OrderedDict[str, Any]:
             kwargs["batch"] = batch
             if takes_index:
                 kwargs["batch_idx"] = batch_idx
@@ -115,23 +116,23 @@ class ShortSteps(Callback):
 
         self._set_attribute(trainer.fit_loop.epoch_loop, "_build_kwargs", build_kwargs)
 
-    def _move_batches_directly(self, trainer: Any, module: LightningModule) -> None:
+    def _move_batches_directly(self, trainer: Trainer, module: LightningModule) -> None:
         """Move batches without Lightning's search for three hooks in two objects at every step, and without a pass over
         the list of sample keys."""
         owners: list[tuple[Any, type]] = [(module, LightningModule)]
-        if trainer.datamodule is not None:
-            owners.append((trainer.datamodule, LightningDataModule))
+        if get_data_module(trainer) is not None:
+            owners.append((get_data_module(trainer), LightningDataModule))
         # A hook of the user's must be called, so nothing is changed then.
         if any(is_overridden(hook, owner, base) for owner, base in owners for hook in _TRANSFER_HOOKS):
             return
 
-        def transfer_batch(batch: Any, device: torch.device | None = None, dataloader_idx: int = 0) -> Any:
+        def transfer_batch(batch: object, device: torch.device | None = None, dataloader_idx: int = 0) -> Any:
             return _move_batch(batch, device or module.device)
 
         self._set_attribute(module, "_on_before_batch_transfer", lambda batch, dataloader_idx=0: batch)
         self._set_attribute(module, "_apply_batch_transfer_handler", transfer_batch)
 
-    def _set_attribute(self, owner: Any, name: str, value: Any) -> None:
+    def _set_attribute(self, owner: object, name: str, value: object) -> None:
         if name not in vars(owner):  # an attribute that the user has set stays
             object.__setattr__(owner, name, value)  # not nn.Module's, which checks for parameters
             self._set.append((owner, name))
@@ -142,18 +143,18 @@ class ShortSteps(Callback):
         self._set.clear()
 
 
-def _move_batch(batch: Any, device: torch.device) -> Any:
+def _move_batch(batch: object, device: torch.device) -> Any:
     """Return `batch` on `device`; lists of names are left as they are."""
     if type(batch) is not dict:
         return move_data_to_device(batch, device)
     return {name: value if _is_names(value) else _move_value(value, device) for name, value in batch.items()}
 
 
-def _move_value(value: Any, device: torch.device) -> Any:
+def _move_value(value: object, device: torch.device) -> Any:
     if isinstance(value, torch.Tensor) and value.device == device:
         return value
     return move_data_to_device(value, device)
 
 
-def _is_names(value: Any) -> bool:
+def _is_names(value: object) -> bool:
     return type(value) is list and bool(value) and type(value[0]) is str

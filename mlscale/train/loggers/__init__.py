@@ -112,7 +112,7 @@ def log_table(
     _show_in_trackers(loggers, "show_table", name, columns, rows, step)
 
 
-def _show_in_trackers(loggers: Iterable[Any], how: str, name: str, *content: Any) -> None:
+def _show_in_trackers(loggers: Iterable[Any], how: str, name: str, *content: object) -> None:
     """Call the method `how` of each tracker that has it. On a full disk the content is left out: training continues."""
     for logger in loggers:
         # A third-party logger need not keep media.

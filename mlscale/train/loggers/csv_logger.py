@@ -68,7 +68,7 @@ class CSV(Logger):
         )
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: object, **kwargs: object) -> None:
         """Do nothing: the run folder holds the whole configuration."""
 
     @rank_zero_only

@@ -6,7 +6,10 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 _RUN = "mlscale.run"  # the tag by which a resumed run is found
 _NOTES = "mlflow.note.content"
@@ -110,7 +113,7 @@ class MLflowEntrySender:
             tags = {**self._target.tags, _RUN: quoted} | ({_NOTES: self._target.notes} if self._target.notes else {})
             self._run = client.create_run(experiment, tags=tags, run_name=self._target.name).info.run_id
 
-    def _log_params(self, entities: Any, params: Mapping[str, str]) -> None:
+    def _log_params(self, entities: ModuleType, params: Mapping[str, str]) -> None:
         """Log parameters that the run lacks: MLflow's can't change, so a run resumed elsewhere keeps its first ones."""
         known = self._mlflow.get_run(self._run).data.params
         new = [entities.Param(name, value) for name, value in params.items() if name not in known]

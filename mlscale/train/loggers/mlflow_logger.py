@@ -81,7 +81,7 @@ class MLflow(Logger):
         return self._started
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: object, **kwargs: object) -> None:
         flat = _flatten_parameters(vars(params) if isinstance(params, Namespace) else params)
         self._outbox.add_entry({"params": {name: str(value)[:_MAX_VALUE_LENGTH] for name, value in flat.items()}})
 
