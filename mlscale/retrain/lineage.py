@@ -18,7 +18,7 @@ from mlscale.versions.version_reference import CHAMPION
 from mlscale.versions.version_weights import find_version_run
 
 RETRAINED = "retrain"
-"""The tag of a run that a turn has trained: its validation data are a window, the earlier ones are its test data."""
+"""The tag of a run that a cycle has trained: its validation data are a window, the earlier ones are its test data."""
 _BATCH = 256
 
 
@@ -90,8 +90,8 @@ class ChampionData:
 def collect_champion_data(data: Any, tags: Sequence[str]) -> ChampionData:
     """Return the shards of the champion's data module.
 
-    A run that a turn has trained was validated on that turn's window; the earlier validation data are its test data. A
-    challenger is compared on both.
+    A run that a cycle has trained was validated on that cycle's window; the earlier validation data are its test data.
+    A challenger is compared on both.
 
     Args:
         data: prepared.
