@@ -27,7 +27,7 @@ class Batches(Protocol):
     def __call__(
         self, plans: Iterable[BatchPlan], list_global_batch: Callable[[BatchPlan], NDArray[np.int64]]
     ) -> Iterator[Batch]:
-        """Yield a batch for each plan; `list_global_batch` returns the samples of the global batch that a plan is part of."""
+        """Yield a batch for each plan; `list_global_batch` returns the samples of a plan's global batch."""
 
 
 @dataclass

@@ -29,7 +29,7 @@ CASES = [
         """
 'scheduler.max_lr' can't be resolved: ${optimizer.lr}
   where: conf/scheduler/one_cycle.yaml: scheduler.max_lr
-  why:   there is no key 'optimizer.lr'
+  why:   unknown key 'optimizer.lr'
   fix:   optimizer.lr=<value>
 """,
     ),
@@ -459,7 +459,7 @@ unknown key 'optmizer'
         """
 'name' can't be resolved: ${optimizr.lr}
   where: command line: name=${optimizr.lr}
-  why:   there is no key 'optimizr.lr'
+  why:   unknown key 'optimizr.lr'
   fix:   'name=${optimizer.lr}'
 """,
     ),
@@ -468,7 +468,7 @@ unknown key 'optmizer'
         """
 'name' can't be resolved: ${oc.evn:HOME}
   where: command line: name=${oc.evn:HOME}
-  why:   there is no resolver 'oc.evn'
+  why:   unknown resolver 'oc.evn'
   fix:   'name=${oc.env:HOME}'
 """,
     ),
@@ -597,8 +597,8 @@ unknown key 'model.hiden'
         """
 the _target_ of 'model' does not exist: shpo.Net
   where: ./conf/model/nowhere.yaml: model._target_
-  why:   there is no package or module 'shpo' in this folder or this environment
-  fix:   stand in the folder that holds shpo, or install shpo
+  why:   no package or module 'shpo' in this folder or this environment
+  fix:   change to the folder that holds shpo, or install shpo
 """,
     ),
     (

@@ -212,7 +212,11 @@ def _weights(data: OrderedData, path: Path) -> Path:
 
 def _keys(data: Any, samples: int) -> list[str]:
     rows = data._splits["train"]
-    return [rows.get_key(i) for i in range(samples)] if isinstance(data, MemoryData) else list(rows.list_keys(range(samples)))
+    return (
+        [rows.get_key(i) for i in range(samples)]
+        if isinstance(data, MemoryData)
+        else list(rows.list_keys(range(samples)))
+    )
 
 
 def on(data: OrderedData, layout: BatchLayout, monkeypatch: pytest.MonkeyPatch) -> OrderedData:

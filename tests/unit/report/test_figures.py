@@ -40,9 +40,7 @@ def test_a_plot_of_little(y: list[float]) -> None:
 
 def test_bars_begin_at_zero_and_two_series_share_a_scale() -> None:
     svg = str(
-        draw_plot(
-            BarPlot("x", ["a", "b"], [Series("reference", [1.0, 2.0]), Series("now", [4.0, -2.0])], "class", "n")
-        )
+        draw_plot(BarPlot("x", ["a", "b"], [Series("reference", [1.0, 2.0]), Series("now", [4.0, -2.0])], "class", "n"))
     )
     heights = {
         (kind, index): float(height)

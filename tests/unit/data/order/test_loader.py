@@ -199,7 +199,9 @@ def test_pad_is_resumed_from_any_batch(stop: int) -> None:
 def test_a_bad_sample_of_the_batch_across_the_end_is_replaced_out_of_the_same_global_batch() -> None:
     told: list[list[int]] = []
 
-    def asking(plans: Iterable[BatchPlan], list_global_batch: Callable[[BatchPlan], NDArray[np.int64]]) -> Iterator[Batch]:
+    def asking(
+        plans: Iterable[BatchPlan], list_global_batch: Callable[[BatchPlan], NDArray[np.int64]]
+    ) -> Iterator[Batch]:
         for plan in plans:
             told.append(list_global_batch(plan).tolist())
             yield {}
