@@ -25,12 +25,12 @@ def wrap_unforeseen_error(error: BaseException, where: str = "") -> MLScaleError
     """
     what, prefix = summarize_error(error), f"{where}: " if where else ""
     if own := find_user_line(error):
-        why, fix = "code of yours raised it", "MLSCALE_TRACEBACK=1 shows how it came there"
+        why, fix = "your code raised it", "MLSCALE_TRACEBACK=1 shows how it came there"
         return MLScaleError(what, where=prefix + own, why=why, fix=fix, exit=Exit.BUG)
     return MLScaleError(
         what,
         where=prefix + (next(_iterate_lines(error), "") or "mlscale, or a library that it called"),
-        why="no code of yours raised it, and it has no message of its own: a setting that does not fit the data, or a "
+        why="your code did not raise it, and it has no message of its own: a setting that does not fit the data, or a "
         "bug of mlscale",
         fix="MLSCALE_TRACEBACK=1 shows how it came there; `mlscale config show` what was set",
         exit=Exit.BUG,

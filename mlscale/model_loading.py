@@ -92,7 +92,7 @@ def _load_checkpoint_model(model: TrainedModel, *, trust: bool) -> Predictor:
         raise MLScaleError(
             f"mlscale.load answers with labels, and this run's task is {kind}",
             where=str(model.path),
-            why="its outputs are no probabilities of one class each",
+            why="its outputs are not probabilities of one class each",
             fix=f'mlscale.run("predict", ["{model.path}", "input=…", "to=…"])',
         )
     from mlscale.export.torch_predictor import TorchModel

@@ -151,7 +151,7 @@ def _plan_sweep_dir(runs_dir: str, name: str) -> str:
 
 
 def register_sweep_dir() -> None:
-    """Register `${mlscale.sweep_dir:runs,name}` of conf/<verb>.yaml: the one folder of this command's sweep."""
+    """Register `${mlscale.sweep_dir:runs,name}` of conf/<command>.yaml: the one folder of this command's sweep."""
     _plan_sweep_dir.cache_clear()
     _planned.clear()
     OmegaConf.register_new_resolver("mlscale.sweep_dir", _plan_sweep_dir, replace=True)

@@ -20,8 +20,15 @@ EXCEPTIONS = (
     ("mlscale/report/", "Figure", "a plot"),
     ("CONTRIBUTING.md", "verb", "the part of speech"),
     ("mlscale/commands/env/environment_checks.py", "says", "a key of `mlscale env output=json`"),
+    ("mlscale/contracts/compressed.json", "figures", "a stored key"),
+    ("mlscale/contracts/result.json", "verb", "a stored key"),
+    ("mlscale/contracts/run.json", "verb", "a stored key"),
+    ("mlscale/contracts/turn.json", "figures", "a stored key"),
     ("mlscale/retrain/journal.py", "figures", "a key of the journal of retraining"),
     ("mlscale/runs/overview.py", "verb", "a key of `mlscale runs ls output=json`"),
+    ("conf/command/monitor.yaml", "damage", "the name of a rule, which alerts and their receivers have stored"),
+    ("conf/data/webdataset.yaml", "beside", "a value of `data.index`"),
+    ("docs/data.md", "beside", "a value of `data.index`"),
 )
 """At most 20: the folder or file, the name or the words of a text that may stay there, and why."""
 

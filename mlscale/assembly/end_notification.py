@@ -27,4 +27,4 @@ def notify_run_end(cfg: DictConfig, run: RunFolder) -> None:
     except Exception as error:
         with contextlib.suppress(OSError):
             message = Masker.create_for_process().mask_text(summarize_error(error))
-            print(f"warning   callbacks.notify told nobody: {message}", file=sys.stderr, flush=True)
+            print(f"warning   callbacks.notify sent nothing:  {message}", file=sys.stderr, flush=True)

@@ -80,6 +80,6 @@ def _check_columns(cfg: DictConfig, home: Path, facts: Mapping[str, Any], traine
         raise MLScaleError(
             "the model's columns would be encoded by another training table",
             where="data.train",
-            why="it says how numbers are scaled and categories numbered",
+            why="it determines how numbers are scaled and categories numbered",
             fix="split=test data.test=<a table>, and data.train and data.val as the run has them",
         )

@@ -149,7 +149,7 @@ def evaluate_checkpoint(cfg: DictConfig, path: Path, label: str, table: SampleTa
     metrics = collect_metrics(parts.trainer)
     if gather is None:
         return EvaluationPass(
-            label, metrics, reason="the task says nothing of single samples: it has no kind and predict_step"
+            label, metrics, reason="the task reports nothing of single samples: it has no kind and predict_step"
         )
     gathered = gather.collect_samples()
     return EvaluationPass(
@@ -220,7 +220,7 @@ def read_slice_columns(cfg: DictConfig, data: LightningDataModule | None, gather
         if word == "brightness":
             values = gathered.columns.get("brightness")
             if values is None:
-                raise MLScaleError("samples that are no images have no brightness", where="slices", fix="slices=[]")
+                raise MLScaleError("only images have a brightness", where="slices", fix="slices=[]")
             columns[word] = values.tolist()
         elif word == "size":
             columns[word] = _measure_image_sizes(cfg, data, gathered)
@@ -260,7 +260,7 @@ def _measure_image_sizes(
     from mlscale.data.images.labelled_images import ImageData
 
     if not isinstance(data, ImageData):
-        raise MLScaleError("samples that are no stored images have no size", where="slices", fix="slices=[]")
+        raise MLScaleError("only stored images have a size", where="slices", fix="slices=[]")
     source = data.get_decoded_split(cfg.split).source
     # By key: unreadable samples are left out of a pass, so the n-th gathered sample need not be the n-th stored one.
     rows = {source.get_key(row): row for row in range(len(source))}

@@ -201,5 +201,5 @@ def _format_probe_line(comparison: PrecisionComparison, best: CandidateMeasureme
         parts.append(
             word + ("" if measured.has_agreeing_loss(tolerance) else f", loss off by {measured.difference:+.1%}")
         )
-    compared = f"beside fp32, {'; '.join(parts)}; " if parts else ""
+    compared = f"compared with fp32, {'; '.join(parts)}; " if parts else ""
     return f"precision {best.candidate.name}: {compared}{comparison.steps} steps in {comparison.seconds:.1f} s"

@@ -102,8 +102,8 @@ def _make_no_values_error(typed: str, request: Request) -> MLScaleError:
     key = typed.partition("=")[0]
     options = request.roots.groups.get(key, ())
     return MLScaleError(
-        f"{typed} matches nothing, so there is no job",
+        f"{typed} matches nothing, so no job is started",
         where=f"command line: {typed}",
-        why=f"options: {', '.join(options)}" if options else f"'{key}' is no group, and only a group has options",
+        why=f"options: {', '.join(options)}" if options else f"'{key}' is not a group, and only a group has options",
         fix=f"{key}={','.join(options[:2])}" if options else f"{key}=<value>,<value>",
     )

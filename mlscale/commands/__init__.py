@@ -104,7 +104,7 @@ def start_in_background(
     """Run a command that keeps running (a server, load, a monitor) as a process, which ends with the `with` block.
 
     Args:
-        folder: gets its output, `<verb>.out` and `<verb>.log`.
+        folder: gets its output, `<command>.out` and `<command>.log`.
     """
     from mlscale.launch.background_command import start_background_command as started
 

@@ -32,7 +32,7 @@ def read_calibration_samples(data: LightningDataModule, count: int) -> NDArray[A
     raw = _read_image_samples(data, count) if isinstance(data, ImageData) else _read_loader_samples(data, count)
     if not raw:
         raise MLScaleError(
-            "there are no training samples",
+            "no training samples found",
             where="data.train",
             why="int8 is calibrated on them",
             fix="data.train=<samples that can be read>",

@@ -1,4 +1,4 @@
-"""Quantise to int8 after training, kept only if faster and accurate enough: a step of a run, or of `compress_task`."""
+"""Quantise to int8 after training, if faster and accurate enough: a step of a run, or of `mlscale compress`."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class Int8(Callback):
             )
         if get_data_module(trainer) is None:
             raise MLScaleError(
-                "there is no data to calibrate and judge int8 on",
+                "no data to calibrate and judge int8 on",
                 where="compress",
                 why="the run has no data module",
                 fix="data._target_=<your LightningDataModule>, or compress=none",

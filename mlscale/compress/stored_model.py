@@ -115,7 +115,7 @@ def find_compressed_model(run: Path, checkpoint: Path) -> tuple[StoredInt8Model 
         )
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise MLScaleError(
-            "the compressed model is damaged or altered",
+            "the compressed model is corrupt or altered",
             where=str(path),
             why=f"{type(error).__name__}: {error}",
             fix="mlscale compress <run> compress=int8 makes it again; compressed=false exports fp32",

@@ -117,7 +117,7 @@ def _derive_layout(cfg: DictConfig, machine: Devices, problems: list[MLScaleErro
             MLScaleError(
                 f"this machine has no {accelerator} device",
                 where=f"trainer.accelerator={requested}",
-                why="torch finds none; `mlscale env` says what it finds",
+                why="torch finds none; `mlscale env` prints what it finds",
                 fix="trainer.accelerator=cpu",
             )
         )

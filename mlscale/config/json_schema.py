@@ -22,7 +22,7 @@ _LATER: dict[str, Any] = {"type": "string", "pattern": r"\$\{|^\?\?\?$"}
 
 
 def build_json_schema(roots: Roots, command: str = "train") -> dict[str, Any]:
-    """Return the schema of a config that `verb` composes from these folders.
+    """Return the schema of a config that `command` composes from these folders.
 
     Every group's node is described by its options: the keys that it may have depend on its `_target_`.
     """

@@ -82,7 +82,7 @@ def _create_direction_error(metric: str, where: str, key: str) -> MLScaleError:
     return MLScaleError(
         f"it is not known whether more or less of '{metric}' is better",
         where=where,
-        why="its name does not tell, and the best checkpoint would be picked by it",
+        why="its name does not show it, and the best checkpoint would be picked by it",
         fix=f"{key}=max or {key}=min",
     )
 

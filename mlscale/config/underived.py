@@ -30,5 +30,5 @@ def _create_underived_problem(path: str, name: str) -> MLScaleError:
     if name in ("total_steps", "steps_per_epoch"):
         why, fix = "the run's length is not known", "trainer.max_epochs=10, trainer.max_steps=1000, or scheduler=none"
     else:
-        why, fix = "it is taken from the data, which does not tell it", f"{path}=<int>"
+        why, fix = "it is taken from the data, which does not report it", f"{path}=<int>"
     return MLScaleError(f"'{path}' is not known", where=path, why=why, fix=fix)

@@ -26,7 +26,7 @@ def read_document(folder: str | Path) -> dict[str, Any]:
     path = Path(folder, DOCUMENT)
     if not path.is_file():
         raise MLScaleError(
-            f"this is no servable: it has no {DOCUMENT}", where=str(folder), fix="mlscale export last makes one"
+            f"not a servable: it has no {DOCUMENT}", where=str(folder), fix="mlscale export last makes one"
         )
     try:
         # Both checks come before the YAML document is built.

@@ -190,7 +190,7 @@ def refuse_bad_samples(rows: SplitRows, policy: Policy, *, where: str) -> None:
             f"none of the {len(rows)} samples can be used",
             where=where,
             why=f"the first: {first.key} {first.what}, {first.why}",
-            fix="write the data anew; if it is whole, look at the columns that are named",
+            fix="write the data again; if it is complete, look at the columns that are named",
         )
 
 

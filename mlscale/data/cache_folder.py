@@ -32,7 +32,7 @@ def write_aside(target: Path) -> Iterator[Path]:
             f"the folder {str(target.parent)!r} cannot be written to",
             where="data.root" if "MLSCALE_CACHE" not in os.environ else "MLSCALE_CACHE",
             why=error.strerror or str(error),
-            fix="export MLSCALE_CACHE=<a folder with room>",
+            fix="export MLSCALE_CACHE=<a folder with free space>",
             exit=Exit.ENVIRONMENT,
         ) from error
     try:

@@ -112,7 +112,7 @@ def encode_multi_hot(split: SplitLabels, classes: Classes, *, where: str) -> NDA
 def _parse_label_list(value: object) -> Labels:
     # bool is a subclass of int: [true, false] would be read as the classes 1 and 0.
     if not isinstance(value, list) or not all(isinstance(v, int | str) and not isinstance(v, bool) for v in value):
-        raise ValueError("it is no list of class numbers or names")
+        raise ValueError("it is not a list of class numbers or names")
     # A label that is written twice counts once.
     return list(dict.fromkeys(value))
 
@@ -120,7 +120,7 @@ def _parse_label_list(value: object) -> Labels:
 def _parse_label_vector(value: object, lengths: set[int]) -> Labels:
     vector = np.asarray(value)
     if vector.ndim != 1 or not np.isin(vector, (0, 1)).all():
-        raise ValueError(f"it is no vector of 0 and 1, but {vector.dtype} {vector.shape}")
+        raise ValueError(f"it is not a vector of 0 and 1, but {vector.dtype} {vector.shape}")
     lengths.add(len(vector))
     if len(lengths) > 1:
         raise ValueError(f"vectors have {' and '.join(map(str, sorted(lengths)))} entries")

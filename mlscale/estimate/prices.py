@@ -105,7 +105,7 @@ def load_price_file(path: str | None = None) -> PriceFile:
         return _parse_price_file(document, label)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MLScaleError(
-            "this is no price file",
+            "not a price file",
             where=label,
             why=f"{type(error).__name__}: {error}",
             fix="snapshot: 2026-11-24\ninstances:\n  my/machine: {usd_per_hour: 1.5, gpus: 1, gpu_memory_gib: 24}",

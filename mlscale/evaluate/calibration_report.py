@@ -46,9 +46,9 @@ def build_calibration_report(gathered: CollectedSamples, seed: int = 0) -> Evalu
             remarks = [
                 f"the model is {side}: dividing logits by {power:.2f} brings the ECE from {before:.3f} to {after:.3f}"
             ]
-            note = f" Logits divided by {power:.2f} would mend it: ECE {after:.3f}, on samples it was not fitted on."
+            note = f" Logits divided by {power:.2f} would correct it: ECE {after:.3f}, on samples it was not fitted on."
         else:
-            note = " No temperature would mend it noticeably."
+            note = " No temperature would improve it noticeably."
     counts = np.histogram(confidence, np.linspace(0, 1, 11))[0]
     # The diagonal of perfect calibration starts at the lowest confidence or accuracy, whichever is lower.
     ends = [float(diagram.confidence.min(initial=0)), 1.0]
@@ -70,7 +70,7 @@ def build_calibration_report(gathered: CollectedSamples, seed: int = 0) -> Evalu
                 "Reliability",
                 [
                     Series("accuracy of a bin", diagram.accuracy.tolist(), diagram.confidence.tolist()),
-                    Series("as sure as right", ends, ends),
+                    Series("perfectly calibrated", ends, ends),
                 ],
                 "confidence",
                 "accuracy",

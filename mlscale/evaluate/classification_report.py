@@ -185,7 +185,7 @@ def _write_remarks(classes: Sequence[ClassMetrics], errors: int) -> list[str]:
     worst = known[0]
     remark = f"the worst class is {worst.name}, F1 {format_share(worst.f1.value)}"
     if worst.confused_with:
-        remark += f", most often taken for {worst.confused_with[0]} ({worst.confused_with[1]} of {worst.support})"
+        remark += f", most often predicted as {worst.confused_with[0]} ({worst.confused_with[1]} of {worst.support})"
     return [remark]
 
 
@@ -210,12 +210,14 @@ def _build_class_blocks(
     left_out = f"The worst {len(shown)} of {len(classes)}; all of them are in the result's details. " * (
         len(classes) > len(shown)
     )
-    note = left_out + (f"In red: fewer than {MIN_RELIABLE_SAMPLES} samples, whose figures say little." if small else "")
-    names = ("class", "samples", "precision", "recall", "F1", "most often taken for")
+    note = left_out + (
+        f"In red: fewer than {MIN_RELIABLE_SAMPLES} samples, so their metrics are imprecise." if small else ""
+    )
+    names = ("class", "samples", "precision", "recall", "F1", "most often predicted as")
     return [
         Heading("Classes", "Worst first, by F1; in brackets, where the truth lies with 95 % confidence."),
         TableBlock(f"{len(classes)} classes", names, rows, note, small),
-        Heading("Confusion", "Rows are what samples are, columns what they were taken for."),
+        Heading("Confusion", "Rows are true classes, columns predicted ones."),
         _build_confusion_matrix(confusion, labels),
         _build_confusion_table(confusion, labels),
     ]
@@ -225,13 +227,13 @@ def _build_confusion_matrix(confusion: NDArray[np.int64], labels: Sequence[str])
     """Return the matrix of all classes, or of those that are confused most."""
     k = len(confusion)
     if k <= _MAX_MATRIX_CLASSES:
-        return ConfusionMatrixPlot("Confusion matrix", labels, confusion.tolist(), "taken for", "is")
+        return ConfusionMatrixPlot("Confusion matrix", labels, confusion.tolist(), "predicted as", "is")
     wrong = confusion * ~np.eye(k, dtype=bool)
     # Errors in both directions count; the outer sort restores the order of the class numbers.
     picked = np.sort(np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")[:_MAX_MATRIX_CLASSES])
     part = confusion[np.ix_(picked, picked)]
     title = f"The {_MAX_MATRIX_CLASSES} classes that are confused most"
-    return ConfusionMatrixPlot(title, [labels[number] for number in picked], part.tolist(), "taken for", "is")
+    return ConfusionMatrixPlot(title, [labels[number] for number in picked], part.tolist(), "predicted as", "is")
 
 
 def _build_confusion_table(confusion: NDArray[np.int64], labels: Sequence[str]) -> TableBlock:
@@ -250,4 +252,4 @@ def _build_confusion_table(confusion: NDArray[np.int64], labels: Sequence[str]) 
         for actual, predicted in pairs
         if wrong[actual, predicted]
     ]
-    return TableBlock("What is taken for what", ("is", "taken for", "samples", "of the class"), rows, narrow=True)
+    return TableBlock("Most confused classes", ("is", "predicted as", "samples", "of the class"), rows, narrow=True)

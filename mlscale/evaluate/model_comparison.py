@@ -268,7 +268,7 @@ def _build_comparison_blocks(
         for difference in differences
     ]
     parts: list[Figure] = [
-        Heading("Beside the other model", f"This one: {names[0]}; the other: {names[1]}; on the same samples."),
+        Heading("Compared with the other model", f"This one: {names[0]}; the other: {names[1]}; on the same samples."),
         TableBlock("Both models", ("figure", "this one", "the other", "difference", "p", "better"), rows),
     ]
     if classes:

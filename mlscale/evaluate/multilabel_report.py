@@ -136,7 +136,7 @@ def _build_label_table(
         )
     names = ("label", "samples", "precision", "recall", "F1", "AUC", "threshold")
     note = "Threshold: the probability of the best F1." + (
-        f" In red: fewer than {MIN_RELIABLE_SAMPLES} samples, whose figures say little." if small else ""
+        f" In red: fewer than {MIN_RELIABLE_SAMPLES} samples, so their metrics are imprecise." if small else ""
     )
     return TableBlock(f"{len(order)} labels", names, rows, note, small)
 

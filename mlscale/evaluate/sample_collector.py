@@ -226,7 +226,7 @@ def _check_numbers(kind: str, keys: Sequence[str], loss: NDArray[Any]) -> None:
     bad = ~np.isfinite(loss) if kind == "regression" else np.isnan(loss)
     if bad.any():
         raise MLScaleError(
-            f"what the model says of sample {keys[int(bad.argmax())]!r} is no number",
+            f"the model's output for sample {keys[int(bad.argmax())]!r} is not a finite number",
             where="task.predict_step",
             why="its weights have diverged, a 16-bit precision overflows, or the sample itself holds NaN",
             fix="checkpoint=<an earlier one>, or precision=fp32",

@@ -127,10 +127,10 @@ def compute_sample_columns(kind: str, outputs: Mapping[str, Tensor], y: Tensor) 
     except (KeyError, RuntimeError, IndexError) as error:
         shapes = {name: tuple(value.shape) for name, value in outputs.items() if isinstance(value, Tensor)}
         raise MLScaleError(
-            f"what the model says can't be measured as {kind}",
+            f"the model's output can't be measured as {kind}",
             where="task.predict_step",
             why=f"it gives {shapes} for targets of {tuple(y.shape)}: {' '.join(str(error).split())[:200]}",
-            fix="let predict_step and kind agree: docs/evaluate.md says what each kind gives",
+            fix="let predict_step and kind agree: docs/evaluate.md lists what each kind gives",
         ) from error
 
 

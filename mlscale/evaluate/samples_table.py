@@ -128,7 +128,7 @@ def read_table_document(path: Path) -> dict[str, Any]:
         about = json.loads((schema.metadata or {}).get(_METADATA_KEY, b"{}"))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise MLScaleError(
-            "this is no table of samples",
+            "not a table of samples",
             where=str(path),
             why=str(error)[:200],
             fix="name the evaluate-samples.parquet that mlscale evaluate has written",

@@ -48,7 +48,7 @@ class Slice:
     Attributes:
         column, value: the value that its samples share.
         samples: their number.
-        metric: their metric; a share where `share`, else a mean of the loss.
+        metric: their metric; a share where `is_share`, else a mean of the loss.
         rest: the same metric of all other samples.
         q: the false-discovery rate at which it counts as different from the rest; NaN where it was not tested.
     """
@@ -289,7 +289,7 @@ def parse_member_columns(extension: str, contents: Iterable[bytes]) -> dict[str,
             value = json.loads(text) if extension.rsplit(".", 1)[-1] == "json" else text.strip()
         except ValueError as error:
             raise MLScaleError(
-                f"member .{extension} of sample {number} is no text",
+                f"member .{extension} of sample {number} is not text",
                 where=f"slices={extension}",
                 why=str(error)[:200],
                 fix="slices=brightness, or the extension of a member that is a text or JSON",

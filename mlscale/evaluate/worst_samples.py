@@ -28,7 +28,7 @@ def build_worst_blocks(gathered: CollectedSamples) -> list[Figure]:
     ]
     if worst[0].x.ndim == 3:
         png, width = draw_contact_sheet([_build_tile(gathered, sample) for sample in worst])
-        title = "Image, truth, prediction" if kind == "segmentation" else "What it is, and what it was taken for"
+        title = "Image, truth, prediction" if kind == "segmentation" else "True class, and predicted class"
         shown.append(
             ImageBlock(
                 title, png, width, "; ".join(" ".join(_describe_outcome(gathered, sample)) for sample in worst[:8])
@@ -38,7 +38,7 @@ def build_worst_blocks(gathered: CollectedSamples) -> list[Figure]:
         (sample.key, *_describe_outcome(gathered, sample), format_number(sample.loss, 3), *_decode_text(sample))
         for sample in worst[:_MAX_TABLE_ROWS]
     ]
-    headings = ("truth", "prediction") if kind == "regression" else ("is", "taken for")
+    headings = ("truth", "prediction") if kind == "regression" else ("is", "predicted as")
     text = ("sample", *headings, "loss", *(("text",) if _decode_text(worst[0]) else ()))
     return [
         *shown,
@@ -58,7 +58,7 @@ def _build_tile(gathered: CollectedSamples, sample: WorstSample) -> Tile:
     return Tile(
         [convert_to_image(sample.x), *masks],
         f"is {truth}" if has_names else truth,
-        f"said {prediction}" if has_names else prediction,
+        f"predicted {prediction}" if has_names else prediction,
     )
 
 

@@ -144,7 +144,7 @@ def read_segment(contract: str, segment: Segment, *, columns: list[str], since: 
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise MLScaleError(
-            "a segment is damaged",
+            "a segment is corrupt",
             where=where,
             why=" ".join(str(error).split())[:300],
             fix=f"restore it from a copy, or move it out of the folder: mv {where} ~",

@@ -158,7 +158,7 @@ class EventStore:
         return dict(zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True))
 
     def joined(self, model: str, **which: Any) -> Events:
-        """Return the events that have a prediction and a label, with `truth`; `which` as in `read_segment`."""
+        """Return the events that have a prediction and a label, with `truth`; `which` as in `read`."""
         events, labels = self.read(model, **which).select_answered(), self.read_labels_by_id(model)
         known = np.array([id_ in labels for id_ in events.id], bool)
         labelled = events.where(known)

@@ -85,7 +85,7 @@ class OnnxEngine:
         # Without the first dimension: the batch has a symbolic size in the graph and -1 in the document.
         actual = (self._input.name, self._input.type, tuple(self._input.shape[1:]), self._output.name)
         if actual != (name, _TYPES[dtype], shape[1:], output):
-            raise self._build_engine_error(f"it is not what its document says: {actual}")
+            raise self._build_engine_error(f"it does not match its document: {actual}")
 
     def _build_engine_error(self, why: str) -> MLScaleError:
         return MLScaleError(

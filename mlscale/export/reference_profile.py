@@ -35,7 +35,7 @@ class ReferenceProfile:
         arrays: by name,
             `sample_mean`, `sample_std` float32 (m, c): of each channel of a kept sample, in the units of the raw input;
             `sample_confidence` float32 (m,): the largest probability;
-            `compute_value_edges` float64 (c, 33), `value_counts` int64 (c, 32): histogram of all values of a channel;
+            `value_edges` float64 (c, 33), `value_counts` int64 (c, 32): histogram of all values of a channel;
             `class_counts` int64 (k,): how often each class was predicted; `label_counts` int64 (k,): how often it was
             the true class;
             `probability_mean` float64 (k,): mean probability of each class;

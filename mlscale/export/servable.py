@@ -122,7 +122,7 @@ def load(folder: str | Path, *, threads: int = 1) -> Servable:
             raise ValueError(f"no digest of {MODEL}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MLScaleError(
-            f"{DOCUMENT} is damaged",
+            f"{DOCUMENT} is corrupt",
             where=where,
             why=f"{type(error).__name__}: {error}",
             fix="mlscale export makes the servable again",
@@ -227,7 +227,7 @@ def _read_verified(folder: Path, name: str, digest: str, size: int, *, keep: boo
 
 def _build_altered_error(path: Path, why: str) -> MLScaleError:
     return MLScaleError(
-        "the servable is damaged or altered",
+        "the servable is corrupt or altered",
         where=str(path),
         why=f"{why}: it is not what was exported",
         fix="export it again: mlscale export <run>",

@@ -103,7 +103,7 @@ def iterate_validation_batches(data: LightningDataModule, *, limit: int | None =
             break  # before the next batch is loaded
     if not count:
         raise MLScaleError(
-            "there are no validation samples",
+            "no validation samples found",
             where="data",
             why="an export is compared on them",
             fix="data.val=<samples that can be read>",

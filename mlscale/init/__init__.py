@@ -34,7 +34,7 @@ def derive_package_name(name: str) -> str:
     if _is_taken(near.lower().replace("-", "_")):
         near = f"my-{near}"[:40]
     raise MLScaleError(
-        f"'{name}' is no name for a project",
+        f"'{name}' is not a valid name of a project",
         where="mlscale init",
         why="letters, digits, '-' and '_', a letter first, at most 40, and no other package's name",
         fix=f"mlscale init {near}",
@@ -87,7 +87,7 @@ def write_project(folder: Path, name: str) -> list[Path]:
             f"can't write {folder}",
             where=str(folder.absolute().parent),
             why=error.strerror or str(error),
-            fix="stand in a folder that you may write to",
+            fix="change to a folder that you may write to",
             exit=Exit.ENVIRONMENT,
         ) from error
     return sorted(_build_target_path(source, package) for source in _list_templates())

@@ -76,7 +76,7 @@ def _open_prompt(*_: object, **__: object) -> None:
     terminal = _open_terminal()
     if terminal is None:
         print(
-            "breakpoint() is passed over: there is no terminal to ask on; debugger.port=5678 lets a debugger attach",
+            "breakpoint() is skipped, for lack of a terminal; debugger.port=5678 lets a debugger attach",
             file=sys.stderr,
             flush=True,
         )

@@ -129,7 +129,7 @@ def _explain_unwritten_failure(folder: Path, rank: int) -> MLScaleError:
     return MLScaleError(
         f"rank {rank} could not write to the run folder, not even why it ended",
         where=str(folder),
-        why="there was no room, or it was read-only, and no longer is",
+        why="the disk was full or read-only, and no longer is",
         fix="mlscale runs resume last",
         exit=Exit.ENVIRONMENT,
     )

@@ -66,12 +66,12 @@ class LoadOutcome:
     ) -> None:
         """Count a request with a valid answer.
 
-        Args:
-            ms: its latency.
-            version: the version that computed it.
-            count: the number of its samples.
-            said, right: predicted and correct class names of the samples; None where they are not known.
-            server: the part of `ms` in the server; None where it does not send it.
+                Args:
+                    ms: its latency.
+                    version: the version that computed it.
+                    count: the number of its samples.
+        predicted, right: predicted and correct class names of the samples; None where they are not known.
+                    server: the part of `ms` in the server; None where it does not send it.
         """
         self.requests += 1
         self.versions[version] += 1

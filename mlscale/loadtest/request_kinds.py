@@ -105,7 +105,7 @@ def parse_response(
         )
     # Whatever a server sends is data: each of these can be raised by a document of another form.
     except (AttributeError, IndexError, KeyError, TypeError, UnicodeDecodeError, ValueError) as error:
-        raise InvalidResponse(f"the body is no answer: {type(error).__name__} {error}"[:200]) from error
+        raise InvalidResponse(f"the body is not a response: {type(error).__name__} {error}"[:200]) from error
     if not answer.version:
         raise InvalidResponse("the answer names no version")
     return answer
@@ -138,7 +138,7 @@ def _parse_v2_response(headers: Mapping[str, str], body: bytes, count: int, clas
         elif tensor["name"] == "label":
             labels = tuple(_decode_texts(data) if size else map(str, data))
     if not numbers:
-        raise InvalidResponse("there is no output of FP32")
+        raise InvalidResponse("no output of FP32")
     # Other servers have no `probabilities`: then the first output is taken, and logits are converted.
     name = "probabilities" if "probabilities" in numbers else next(iter(numbers))
     _check_probabilities(

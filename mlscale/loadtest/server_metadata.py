@@ -96,7 +96,7 @@ def request_model_metadata(url: str, name: str | None = None, credentials: Crede
         return ServerModel(name, str(input_entry["name"]), np.dtype(dtype).name, shape, max(sizes, default=0))
     except (AttributeError, KeyError, TypeError, ValueError, StopIteration) as error:
         raise MLScaleError(
-            f"{name} is no model that can be asked",
+            f"{name} can't be load-tested",
             where=f"{url}/v2/models/{name}",
             why=f"it is to have one input of a fixed shape, of {', '.join(DATATYPES)}: {type(error).__name__} {error}",
             fix="name another model of this server, with one input of a fixed shape",
@@ -146,7 +146,7 @@ def _request_json(url: str, method: str, path: str, credentials: Credentials) ->
         body = response.read(_LARGEST)
     except (OSError, http.client.HTTPException) as error:
         raise MLScaleError(
-            f"nobody answers at {url}",
+            f"no server answers at {url}",
             where=url,
             why=" ".join(str(error).split()) or type(error).__name__,
             fix="start the server: mlscale serve resnet@champion; or name the right one: mlscale loadtest http://host:port",
@@ -161,7 +161,7 @@ def _request_json(url: str, method: str, path: str, credentials: Credentials) ->
     if response.status != 200 or document is None:
         reason = document.get("error") if isinstance(document, dict) else None
         raise MLScaleError(
-            f"the server does not tell what its model takes: {method} {path} is {response.status}",
+            f"the server does not report what its model takes: {method} {path} is {response.status}",
             where=url,
             why=" ".join(str(reason).split())[:300] if reason else "",
             fix="api_key='${oc.env:SERVE_KEY}'"
@@ -184,5 +184,5 @@ def _create_connection(url: str, credentials: Credentials) -> http.client.HTTPCo
         return http.client.HTTPConnection(parts.hostname, parts.port, timeout=_CONNECT_SECONDS)
     except (KeyError, ValueError, http.client.InvalidURL) as error:
         raise MLScaleError(
-            f"'{url}' is no address of a server", where=f"ref={url}", fix="mlscale loadtest http://127.0.0.1:8000"
+            f"'{url}' is not the address of a server", where=f"ref={url}", fix="mlscale loadtest http://127.0.0.1:8000"
         ) from error

@@ -88,7 +88,9 @@ class AlertDispatcher:
             memory_file.save_state(self.path, after, time)
             waiting, problem = self._send_alerts(after, time)
         if before.corruption:
-            problem = "; ".join(filter(None, (f"the state was damaged and begins anew ({before.corruption})", problem)))
+            problem = "; ".join(
+                filter(None, (f"the state was corrupt and is re-initialised ({before.corruption})", problem))
+            )
         return AlertReport(
             firing=tuple(name for name, state in rules.items() if state.phase == "firing"),
             pending=tuple(name for name, state in rules.items() if state.phase == "pending"),

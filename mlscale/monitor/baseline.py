@@ -61,7 +61,7 @@ def read_baseline(folder: Path, *, model: str, version: str) -> Baseline:
         shape, dtype = list(document["inputs"][0]["shape"]), document["inputs"][0]["dtype"]
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise MLScaleError(
-            f"{DOCUMENT} is damaged",
+            f"{DOCUMENT} is corrupt",
             where=str(folder / DOCUMENT),
             why=repr(error),
             fix="mlscale export makes the servable again",
@@ -97,7 +97,7 @@ def _check_as_exported(folder: Path, files: Mapping[str, str]) -> None:
         inside = path.resolve().is_relative_to(folder.resolve())
         if not (inside and path.is_file() and compute_sha256(path) == files.get(name)):
             raise MLScaleError(
-                "the reference profile is damaged or altered",
+                "the reference profile is corrupt or altered",
                 where=str(path),
                 why=f"it is not what {DOCUMENT} has the digest of",
                 fix="export it again: mlscale export <run>",

@@ -39,7 +39,7 @@ class ColumnDrift:
             classes the share of predictions that went elsewhere (total variation).
         p: of that distance, or a larger one, by chance.
         q: the smallest false-discovery rate, over all columns, at which it is a find.
-        is_significant: True if it is a find at the requested rate.
+        is_significant: True if it is significant at the requested rate.
         reference, sample: the values that were compared; of classes, their counts.
     """
 

@@ -15,11 +15,11 @@ from mlscale.report import format_number, text
 from mlscale.stats.intervals import Interval, compute_quantile_interval, compute_wilson_interval
 
 RULES = {
-    "drift": "inputs or predictions are not what they were; that alone is no damage",
+    "drift": "inputs or predictions have changed; that alone is not a degradation",
     "damage": "by its labels, the model is less accurate than it was",
     "latency": "answers are slow",
     "failures": "requests are rejected or fail",
-    "no_data": "too few events to say anything",
+    "no_data": "too few events for a conclusion",
 }
 
 
@@ -111,7 +111,7 @@ class WindowCheck:
             phrases = [result.sentence for result in self.results if result.sentence]
         drifted, degradation = self.find_result("drift"), self.find_result("damage")
         if drifted and drifted.is_over and degradation and degradation.level is None:
-            phrases.append("labels would tell whether that is damage")
+            phrases.append("labels would show whether accuracy degraded")
         return f"{self.version}: {', '.join(phrases)}"
 
 
@@ -174,7 +174,7 @@ def _check_degradation(baseline: Baseline, window: EventWindow, limits: MonitorL
         f"accuracy {format_rounded_percent(accuracy.value)} of {n:,} labelled, "
         f"reference {format_rounded_percent(baseline.accuracy)}"
     )
-    return RuleResult("damage", level, sentence + (": damage" if level >= 1 else ""), metrics)
+    return RuleResult("damage", level, sentence + (": degradation" if level >= 1 else ""), metrics)
 
 
 def _check_latency(window: EventWindow, limits: MonitorLimits) -> RuleResult | None:

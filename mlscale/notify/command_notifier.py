@@ -32,7 +32,7 @@ class CommandNotifier:
     def __post_init__(self) -> None:
         if isinstance(self.words, str) or not self.words or not all(isinstance(word, str) for word in self.words):
             raise MLScaleError(
-                "the command is no list of words",
+                "the command is not a list of words",
                 where=self.where,
                 why="it is a program and its arguments; no shell reads them",
                 fix=f"{self.where}=[notify-send,mlscale]",

@@ -52,7 +52,7 @@ class MailNotifier:
         ]
         if wrong or not self.to:
             raise MLScaleError(
-                f"a mail needs addresses, and {wrong[0]!r} is none" if wrong else "a mail goes to nobody",
+                f"a mail needs addresses, and {wrong[0]!r} is none" if wrong else "a mail needs a recipient",
                 where=f"{self.where}.to, {self.where}.sender",
                 fix=f"{self.where}.to=[me@example.org] {self.where}.sender=runs@example.org",
             )

@@ -41,7 +41,7 @@ class Webhook:
             whole = False
         if not whole or any(character.isspace() for character in self.url):
             raise MLScaleError(
-                "the webhook is no address of a web server",
+                "the webhook is not the address of a web server",
                 where=self.where,
                 fix="name it as https://<host>/<path>, or http://<host>:<port>/<path>",
             )

@@ -137,7 +137,7 @@ class TableInputs:
             table = self._files[number].take(first, count, [*wanted, *([self._key] if self._key else [])])
         except Exception as error:  # pyarrow's errors share no base; a corrupt row group concerns its own rows only
             why = " ".join(str(error).split())[:200]
-            return [InputItem(key, b"", error=f"the table is damaged here: {why}") for key in keys]
+            return [InputItem(key, b"", error=f"the table is corrupt here: {why}") for key in keys]
         if self._key:
             keys = [
                 str(value) if value is not None else key

@@ -105,7 +105,7 @@ class FolderInputs:
         self._root, self._names = root, list_images(root)
         if not self._names:
             raise MLScaleError(
-                "there is no image to score",
+                "no image to score",
                 where=f"input={root}",
                 why=f"images end in {', '.join(sorted(IMAGES))}; others are not looked at",
                 fix="input=<a folder of images, tar shards, or a table>",
@@ -192,6 +192,6 @@ def _expand_paths(words: Sequence[str]) -> list[str]:
         # An existing path is taken literally, though its name may contain [ or *. Sorted, as the order gives the rows.
         matched = [text] if os.path.exists(text) else sorted(glob.glob(text))
         if not matched:
-            raise MLScaleError("there is no such table", where=f"input={word}", fix="input=<a .parquet or .csv file>")
+            raise MLScaleError("table not found", where=f"input={word}", fix="input=<a .parquet or .csv file>")
         paths += matched
     return paths

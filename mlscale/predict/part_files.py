@@ -153,7 +153,7 @@ def start_predictions(
         raise MLScaleError(
             "the folder for predictions holds something else",
             where=f"to={folder}",
-            why=f"there is no {MANIFEST} in it, and it is not empty",
+            why=f"it has no {MANIFEST}, and is not empty",
             fix=f"to={folder}-2",
         )
     # Small enough that a kill costs little and each process has several parts, large enough to compress well.
@@ -281,7 +281,7 @@ def _build_mismatch_error(
         ),
         where=f"to={folder}",
         why=why,
-        fix=f"to={folder}-2 begins anew; overwrite=true takes away what is there",
+        fix=f"to={folder}-2 starts a new folder; overwrite=true replaces this one",
     )
 
 

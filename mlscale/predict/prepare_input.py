@@ -77,7 +77,7 @@ def _prepare_numbers(values: NDArray[np.float64], takes: InputFormat) -> NDArray
     if values.shape != takes.shape:
         raise ValueError(f"it has {len(values)} columns of numbers, the model takes {takes.shape}")
     if not np.isfinite(values).all():
-        raise ValueError(f"column {int(np.flatnonzero(~np.isfinite(values))[0]) + 1} is no finite number")
+        raise ValueError(f"column {int(np.flatnonzero(~np.isfinite(values))[0]) + 1} is not a finite number")
     return values.astype(takes.dtype)
 
 

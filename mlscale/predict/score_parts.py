@@ -116,7 +116,7 @@ def load_batch(inputs: Inputs, rows: range, takes: InputFormat) -> LoadedBatch:
             return LoadedBatch(
                 rows,
                 inputs.format_row_keys(rows),
-                [f"the table is damaged here: {_format_read_error(error)}"] * len(rows),
+                [f"the table is corrupt here: {_format_read_error(error)}"] * len(rows),
                 None,
             )
         x, bad = takes.encode(names, columns)
@@ -150,7 +150,7 @@ def predict_batch(model: BatchModel, batch: LoadedBatch) -> tuple[LoadedBatch, M
     errors = list(batch.errors)
     # `bad` counts the inputs that were read; their rows are those without an error.
     for index in np.flatnonzero([not error for error in errors])[bad].tolist():
-        errors[index] = "the model's answer is no number"
+        errors[index] = "the model's output is not a finite number"
     if bad.all():
         return replace(batch, errors=errors, raw=None), None
     finite_outputs = {name: value[~bad] for name, value in outputs.items()}

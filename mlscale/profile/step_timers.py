@@ -20,9 +20,9 @@ _EPOCH, _NEXT, _BATCH = "run_training_epoch", "train_dataloader_next", "run_trai
 class EpochTimes:
     """The moments of one epoch, seconds of the clock.
 
-    Attributes:
-        asked, given: request of a batch from the loader, and its return, or the end of the loader.
-        done: end of the training on a batch; on a CUDA device, the end of the device's work.
+        Attributes:
+    requested, given: request of a batch from the loader, and its return, or the end of the loader.
+            done: end of the training on a batch; on a CUDA device, the end of the device's work.
     """
 
     requested: list[float] = field(default_factory=list)

@@ -95,7 +95,7 @@ class ConfusionMatrixPlot:
         ]
         mistakes = sorted(off, key=lambda cell: -cell[0])[:_MOST_MISTAKES]
         return (
-            "; ".join(f"{format_number(value)} of {row} taken for {column}" for value, row, column in mistakes)
+            "; ".join(f"{format_number(value)} of {row} predicted as {column}" for value, row, column in mistakes)
             or "no confusion"
         )
 

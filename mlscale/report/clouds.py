@@ -51,7 +51,7 @@ def draw_confusion_matrix(figure: ConfusionMatrixPlot) -> Markup:
         for column in range(count):
             value, share = cells[column], cells[column] / whole
             tooltip = (
-                f"{figure.labels[row]}, taken for {figure.labels[column]}: "
+                f"{figure.labels[row]}, predicted as {figure.labels[column]}: "
                 f"{format_number(value)} ({format_percent(share, 1)})"
             )
             colour = ("s0" if row == column else "s1") if value else "track"

@@ -132,7 +132,7 @@ class ResultFolder(Protocol):
 
 
 def save_result(result: Result, folder: ResultFolder) -> Result:
-    """Write a result into a run folder, as `results/<verb>.json` and a page next to it; return it with the page's path.
+    """Write a result to `results/<command>.json` of a run folder and a page next to it; return it with the page's path.
 
     Raises:
         MLScaleError: the folder can't be written to (exit code 5).

@@ -11,7 +11,7 @@ from mlscale.report.result import Result
 
 
 def save_result_in(result: Result, folder: Path, title: str) -> Result:
-    """Write a result into `folder`, as `<verb>.json` and a page next to it; return it with the page's path.
+    """Write a result into `folder`, as `<command>.json` and a page next to it; return it with the page's path.
 
     Raises:
         MLScaleError: the folder can't be written to (exit code 5).

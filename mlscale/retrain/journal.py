@@ -1,10 +1,10 @@
 """The journal of a model's retraining cycles ('turns'): one line each, appended at the end. The contract 'turn'.
 
-    <root>/retrain/resnet.jsonl              the decision of every turn, with its metrics
-    <root>/retrain/resnet/1s3397h09a01/      a turn: turn.json with its progress, and the shards of its window
+    <root>/retrain/resnet.jsonl              the decision of every cycle, with its metrics
+    <root>/retrain/resnet/1s3397h09a01/      a cycle: turn.json with its progress, and the shards of its window
 
-A turn that was killed has a folder and no line. The next turn writes its line; the registry shows if its challenger was
-promoted.
+A cycle that was killed has a folder and no line. The next cycle writes its line; the registry shows if its challenger
+was promoted.
 """
 
 from __future__ import annotations
@@ -72,13 +72,13 @@ class RetrainingCycle:
     figures: Mapping[str, float] = field(default_factory=dict)
 
     def build_journal_record(self) -> dict[str, Any]:
-        """Return the turn as a line of the journal."""
+        """Return the cycle as a line of the journal."""
         written: dict[str, Any] = convert_to_json({"format": get_format_tag("turn"), **asdict(self)})
         return written
 
     @classmethod
     def parse_record(cls, document: Mapping[str, Any], where: str) -> RetrainingCycle:
-        """Return the turn that `document` has written.
+        """Return the cycle that was saved as `document`.
 
         Raises:
             MLScaleError: it is corrupt, or of a later format.
@@ -88,7 +88,7 @@ class RetrainingCycle:
             return cls(**{name: document[name] for name in cls.__dataclass_fields__})
         except KeyError as error:
             raise MLScaleError(
-                "the record of a turn is damaged",
+                "the record of a retraining cycle is corrupt",
                 where=where,
                 why=f"it has no {error}",
                 fix=f"restore it from a copy of {where}",
@@ -96,7 +96,7 @@ class RetrainingCycle:
 
 
 class RetrainingJournal:
-    """The turns of one model.
+    """The retraining cycles of one model.
 
     Args:
         root: of the registry.
@@ -110,7 +110,7 @@ class RetrainingJournal:
 
     @contextmanager
     def lock_journal(self) -> Iterator[None]:
-        """Lock the journal inside the block: one turn of a model at a time.
+        """Lock the journal inside the block: one cycle of a model at a time.
 
         Raises:
             MLScaleError: another process holds the lock.
@@ -118,19 +118,19 @@ class RetrainingJournal:
         make_folders(self.folder)
         with ExitStack() as stack:
             try:
-                # No waiting: a second turn would train against a champion that the first one may replace.
+                # No waiting: a second cycle would train against a champion that the first one may replace.
                 stack.enter_context(hold_folder_lock(self.folder, seconds=0))
             except LockHeldError as error:
                 raise MLScaleError(
                     f"another process is retraining {self._model}",
                     where=str(self.folder),
-                    why="two turns at once would compare with the same champion, and one would be for nothing",
+                    why="two cycles at once would compare with the same champion, and one would be for nothing",
                     fix="wait until it has ended",
                 ) from error
             yield
 
     def read_cycles(self) -> list[RetrainingCycle]:
-        """Return the turns that have ended, oldest first; lines that are cut short are skipped.
+        """Return the cycles that have ended, oldest first; lines that are cut short are skipped.
 
         Raises:
             MLScaleError: a line is corrupt in another way, or of a later format.
@@ -147,22 +147,22 @@ class RetrainingJournal:
         return cycles
 
     def begin_cycle(self, champion: str) -> RetrainingCycle:
-        """Create a new turn and its folder."""
+        """Create a new cycle and its folder."""
         cycle = RetrainingCycle(generate_id(), self._model, champion, get_current_time())
         make_folders(self.get_cycle_folder(cycle))
         self.save_progress(cycle)
         return cycle
 
     def get_cycle_folder(self, cycle: RetrainingCycle) -> Path:
-        """Return the folder of a turn."""
+        """Return the folder of a cycle."""
         return self.folder / cycle.id
 
     def save_progress(self, cycle: RetrainingCycle) -> None:
-        """Save the progress of a turn in its folder."""
+        """Save the progress of a cycle in its folder."""
         write_json(self.get_cycle_folder(cycle) / _RECORD, cycle.build_journal_record())
 
     def record_cycle(self, cycle: RetrainingCycle, *, keep: bool) -> None:
-        """Append a turn that has ended; it is on disk when this returns.
+        """Append a cycle that has ended; it is on disk when this returns.
 
         Args:
             cycle: with its decision.
@@ -176,10 +176,10 @@ class RetrainingJournal:
             remove_tree(self.get_cycle_folder(cycle))
 
     def recover_cycles(self, is_promoted: Callable[[RetrainingCycle], bool]) -> list[RetrainingCycle]:
-        """Write the lines of turns that were killed, clean up, and return these turns. Only inside `lock_journal`.
+        """Write the lines of cycles that were killed, clean up, and return these cycles. Only inside `lock_journal`.
 
         Args:
-            is_promoted: returns whether the challenger of a turn was promoted in it.
+            is_promoted: returns whether the challenger of a cycle was promoted in it.
         """
         known = {cycle.id: cycle for cycle in self.read_cycles()}
         recovered = []
@@ -205,7 +205,7 @@ class RetrainingJournal:
                 cycle,
                 ended=get_current_time(),
                 decision=PROMOTED if done else INTERRUPTED,
-                reason="all gates held" if done else "the process was killed",
+                reason="all gates passed" if done else "the process was killed",
             )
         self.record_cycle(cycle, keep=cycle.run is not None)
         return [cycle]

@@ -65,7 +65,7 @@ def select_labelled_window(
     """Return the latest samples that can be used for training.
 
     The same input counts once, with its latest label: a copy adds no information, and must not be on both sides of the
-    split. The side follows from the bytes of the input and the model's name only, so it never changes in later turns.
+    split. The side follows from the bytes of the input and the model's name only, so it never changes in later cycles.
 
     Args:
         events: with labels and samples (`EventStore.joined(…, samples=True)`), oldest first.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlscale.data.images.labelled_images import ImageData
 
 RETRAINED = "retrain"
-"""The tag of a run that a turn has trained: its validation data are a window, the earlier ones are its test data."""
+"""The tag of a run that a cycle has trained: its validation data are a window, the earlier ones are its test data."""
 _BATCH = 256
 
 
@@ -95,8 +95,8 @@ class ChampionData:
 def collect_champion_data(data: LightningDataModule | None, tags: Sequence[str]) -> ChampionData:
     """Return the shards of the champion's data module.
 
-    A run that a turn has trained was validated on that turn's window; the earlier validation data are its test data. A
-    challenger is compared on both.
+    A run that a cycle has trained was validated on that cycle's window; the earlier validation data are its test data.
+    A challenger is compared on both.
 
     Args:
         data: prepared.

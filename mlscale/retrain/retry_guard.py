@@ -1,4 +1,4 @@
-"""Decides when the next turn may run: after a pause, which grows with each rejection (exponential backoff).
+"""Decides when the next cycle may run: after a pause, which grows with each rejection (exponential backoff).
 
 A sensor that is broken for weeks causes drift every day, and no retraining gives a better model. In a simulated year
 with 80 days of that, a pause and a gate left 14.0 of 81.9 retrainings, and a pause that doubles after each rejection
@@ -22,7 +22,7 @@ def compute_earliest_start(
 
     Args:
         cycles: of one model, oldest first.
-        cooldown_hours: the pause after a turn that ended with a comparison.
+        cooldown_hours: the pause after a cycle that ended with a comparison.
         factor: multiplies the pause for each rejection since the last promotion.
         longest_hours: the longest pause.
     """

@@ -34,11 +34,11 @@ def check_images(dtype: str, shape: Sequence[int], label_key: str = "cls") -> No
             f"the model takes {dtype} {tuple(shape)}, no images",
             where="servable",
             why="retraining writes uint8 (1 or 3 channels, height, width) as PNG",
-            fix="train it anew on data of yours: mlscale like=<its run> init_from=<its run> data=…",
+            fix="train it again on your own data: mlscale like=<its run> init_from=<its run> data=…",
         )
     if label_key not in _TEXTS:
         raise MLScaleError(
-            f"labels of the champion's data stand in .{label_key} members",
+            f"labels of the champion's data are .{label_key} members",
             where="data.label_key",
             why=f"retraining writes text: {', '.join(_TEXTS)}",
             fix="write the data again with labels as text in .cls members, and train on it with data.label_key=cls",

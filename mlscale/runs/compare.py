@@ -111,5 +111,5 @@ def _hash_archived_files(archive: Path) -> dict[str, str]:
                 if content is not None:
                     hashes[entry.name] = hashlib.sha256(content.read()).hexdigest()
     except (tarfile.TarError, OSError, EOFError, zlib.error, UnicodeError, ValueError) as error:
-        warn_once(f"{archive} is damaged ({error}): what differs in the code is not known wholly")
+        warn_once(f"{archive} is corrupt ({error}): not every difference of the code is known")
     return hashes

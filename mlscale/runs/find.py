@@ -60,7 +60,7 @@ def build_run_not_found(text: str, root: str | Path = "runs") -> MLScaleError:
         )
     if not runs:
         return MLScaleError(
-            "there are no runs here",
+            "no runs found",
             where=str(root),
             fix="mlscale +recipe=resnet makes one; runs_dir=<folder> names another folder",
         )

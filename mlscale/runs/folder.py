@@ -182,7 +182,7 @@ class RunFolder(RunReader):
         """
         folder = Path(path).absolute()
         if not recover.is_run_folder(folder):
-            raise MLScaleError("this is no run folder: it has no run.json", where=str(path), fix="mlscale runs ls")
+            raise MLScaleError("not a run folder: it has no run.json", where=str(path), fix="mlscale runs ls")
         return cls(folder, str(recover.read_run_document(folder)["id"]), masker or Masker())
 
     def write_json(self, name: str, value: object) -> Path:
@@ -195,8 +195,8 @@ class RunFolder(RunReader):
     def write_result(
         self, command: str, result: Mapping[str, Any], plots: Sequence[Figure] = (), steps: Sequence[ReportStep] = ()
     ) -> Path:
-        """Write a command's result (`Result.as_dict()`) to `results/<verb>.json`, and a page with its plots to
-        `results/<verb>.html`; return the path of the JSON file."""
+        """Write a command's result (`Result.as_dict()`) to `results/<command>.json`, and a page with its plots to
+        `results/<command>.html`; return the path of the JSON file."""
         # Imported here: most uses of a run folder render no page.
         from mlscale.report.html import render_page
 

@@ -99,7 +99,7 @@ def compute_config_hash(config_yaml: str) -> str:
 
 
 def compute_key_digests(config_yaml: str) -> dict[str, str]:
-    """Return a short digest of each key that counts for `compute_config_hash`, by its path, to find the keys
+    """Return a short digest of each key that `compute_config_hash` covers, by its path, to find the keys
     that differ."""
     import yaml
 

@@ -63,7 +63,7 @@ class InitialWeights:
             return cls(Path(document["checkpoint"]), document["sha256"], document["run"], **rest)
         except (KeyError, TypeError) as error:
             raise MLScaleError(
-                "run.json is damaged",
+                "run.json is corrupt",
                 where="run.json: init",
                 why=repr(error),
                 fix="restore run.json from a copy; its checkpoints can still be used: init_from=<a checkpoint of it>",
@@ -102,9 +102,7 @@ def find_initial_weights(text: str, root: str | Path = "runs") -> InitialWeights
         path = _find_weights_in_folder(path)
     elif not path.is_file() or path.name == RUN:
         if is_weights_file_name(text):
-            raise MLScaleError(
-                "there is no such checkpoint", where=f"init_from={text}", fix="mlscale runs checkpoints last"
-            )
+            raise MLScaleError("checkpoint not found", where=f"init_from={text}", fix="mlscale runs checkpoints last")
         path = find_start_checkpoint(find_run(text, root))
     return resolve_weights_file(path.absolute())
 
@@ -187,7 +185,7 @@ def _find_weights_in_folder(folder: Path) -> Path:
     if len(files) == 1:
         return files[0]
     raise MLScaleError(
-        "this folder is no run, and holds no weights" if not files else "this folder holds several files of weights",
+        "this folder is not a run, and holds no weights" if not files else "this folder holds several files of weights",
         where=str(folder),
         why=", ".join(path.name for path in files[:5]),
         fix=f"init_from={files[0]}" if files else "init_from=<a run, a checkpoint or a file of weights>",

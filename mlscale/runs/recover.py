@@ -45,7 +45,7 @@ def read_run_document(folder: Path) -> dict[str, Any]:
         document = _rebuild_document(folder)
         if document is None:
             raise _make_unrecoverable_error(folder) from error
-        state = f"is damaged ({error})" if (folder / RUN).exists() else "is lost"
+        state = f"is corrupt ({error})" if (folder / RUN).exists() else "is lost"
         warn_once(f"{folder / RUN} {state}: rebuilt from the run's other files; lost: {_LOST}")
         return document
 
@@ -70,7 +70,7 @@ def read_run_manifest(folder: Path) -> dict[str, Any] | None:
         return document
     except MLScaleError as error:
         warn_once(
-            f"{folder / MANIFEST} is damaged ({error.why or error.what}): the run counts as not sealed; "
+            f"{folder / MANIFEST} is corrupt ({error.why or error.what}): the run counts as not sealed; "
             "mlscale runs resume seals it again"
         )
         return None
@@ -83,7 +83,7 @@ def read_run_results(folder: Path) -> dict[str, dict[str, Any]]:
         try:
             document = read_json(path)
         except MLScaleError as error:
-            warn_once(f"{path} is damaged ({error.why or error.what})")
+            warn_once(f"{path} is corrupt ({error.why or error.what})")
             continue
         whole = isinstance(document.get("metrics"), dict) and isinstance(document.get("sentence"), str)
         if str(document.get("format")).startswith("mlscale/result/") and whole:
@@ -122,7 +122,7 @@ class _CorruptedError(Exception):
 
 def _make_unrecoverable_error(folder: Path) -> MLScaleError:
     """Return the error for a run without run.json and config.yaml: what is lost, and what can still be used."""
-    states = {name: "damaged" if (folder / name).exists() else "lost" for name in (RUN, CONFIG)}
+    states = {name: "corrupt" if (folder / name).exists() else "lost" for name in (RUN, CONFIG)}
     weights = sorted((folder / "checkpoints").glob("[!.]*.ckpt"))
     use = f"; or use its weights: init_from={weights[0]}" if weights else ""
     return MLScaleError(
@@ -138,7 +138,7 @@ def _make_unreadable_error(path: Path, why: str) -> MLScaleError:
     fix = "restore it, from a copy or a version of the run: mlscale versions ls"
     if path.name == DERIVED:
         fix = f"mlscale runs resume {path.parent.name.rsplit('-', 1)[-1]} derives it again; or restore it from a copy"
-    return MLScaleError(f"the run's {path.name} is damaged", where=str(path), why=why, fix=fix)
+    return MLScaleError(f"the run's {path.name} is corrupt", where=str(path), why=why, fix=fix)
 
 
 def _read_checked_run(path: Path) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def _make_running_error(run: RunFolder) -> MLScaleError:
         if run.status == "running"
         else f"run {run.id} was started on {host}, and never ended",
         where=str(run.path),
-        why="a run that goes on would write into nothing",
+        why="a run that is still running would lose its folder",
         fix="stop it first" if run.status == "running" else f"remove it on {host}",
     )
 

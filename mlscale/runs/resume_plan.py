@@ -57,7 +57,7 @@ def find_run_to_resume(resume: str, config_yaml: str, code: str | None, root: Pa
         raise MLScaleError(
             f"with other settings this would be another run than {run.path.name}",
             where=", ".join(keys[:5]),
-            why="a run goes on as it began; only devices, trackers, names and places may change",
+            why="a run resumes with its settings; only devices, trackers, names and paths may change",
             fix="leave them out, or start a new run",
         )
     if is_edited(run):
@@ -65,7 +65,7 @@ def find_run_to_resume(resume: str, config_yaml: str, code: str | None, root: Pa
         raise MLScaleError(
             f"the config.yaml of {run.path.name} is not the one that it began with",
             where=str(run.path / "config.yaml"),
-            why=f"it was edited or damaged{edited and ': '}{edited}; its checkpoints are of what it was",
+            why=f"it was edited or corrupted{edited and ': '}{edited}; its checkpoints are of what it was",
             fix="restore it from a copy; or a new run, of the config as it is now: "
             f"mlscale like={run.id} init_from={run.id}",
         )
@@ -113,7 +113,7 @@ def _read_last_world_size(run: RunFolder) -> int | None:
     try:
         return run.derived.get("world_size")
     except MLScaleError as error:
-        warn_once(f"{error.where} is damaged ({error.why}): derived again")
+        warn_once(f"{error.where} is corrupt ({error.why}): derived again")
         return None
 
 
@@ -149,13 +149,13 @@ def format_unfinished_line(run: RunFolder) -> str:
     """Return a line that names an unfinished run, and the command to resume it."""
     records = [checkpoint.record for checkpoint in list_checkpoint_files(run.path / "checkpoints") if checkpoint.record]
     step = f", saved at step {max(record.step for record in records):,}" if records else ""
-    return f"unfinished {run.path.name} has the same config{step}; go on with it: mlscale runs resume {run.id}"
+    return f"unfinished {run.path.name} has the same config{step}; resume it with mlscale runs resume {run.id}"
 
 
 def _format_resume_line(run: RunFolder, checkpoint: Path | None, step: int) -> str:
     number = len(run.run["attempts"]) + 1
     if checkpoint is None:
-        return f"resume    {run.path.name}, attempt {number}: nothing was saved, so from the beginning"
+        return f"resume    {run.path.name}, attempt {number}: nothing was saved, so it restarts"
     return f"resume    {run.path.name}, attempt {number}: from {checkpoint.name}, step {step:,}"
 
 

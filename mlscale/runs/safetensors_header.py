@@ -78,7 +78,7 @@ def read_safetensors_header(path: Path) -> SafetensorsHeader:
         metadata = document.pop(_METADATA, None) or {}
         tensors = {name: _parse_tensor_entry(entry, _LENGTH_BYTES + length) for name, entry in document.items()}
         if not all(isinstance(value, str) for value in metadata.values()):
-            raise ValueError("metadata that is no text")
+            raise ValueError("metadata that is not text")
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         _refuse_file(path, f"its header can't be read: {str(error) or type(error).__name__}")
     end = _LENGTH_BYTES + length
@@ -141,7 +141,7 @@ def _parse_tensor_entry(entry: Mapping[str, Any], begin: int) -> TensorLocation:
         raise ValueError(f"tensors of type {dtype!r} are not read")
     # Not isinstance: `True` is an int for Python.
     if any(type(number) is not int or number < 0 for number in (*shape, start, end)):
-        raise ValueError("a size or a place that is no whole number")
+        raise ValueError("a size or an offset that is not a whole number")
     if end - start != prod(shape) * SIZES[dtype]:
         raise ValueError("a tensor whose shape does not fit its bytes")
     return TensorLocation(dtype, tuple(shape), begin + start, begin + end)

@@ -212,7 +212,7 @@ class Reloader:
             raise self._build_version_error(ref or self._source.text)
 
     def _build_version_error(self, text: str) -> MLScaleError:
-        return MLScaleError(f"'{text}' is no version of {self._located.name}", fix=f"{self._located.name}:v<number>")
+        return MLScaleError(f"'{text}' is not a version of {self._located.name}", fix=f"{self._located.name}:v<number>")
 
     def _raise_if_schema_changed(self, model: ServedModel) -> None:
         if change := describe_schema_change(self._model.servable, model.servable):

@@ -132,7 +132,7 @@ def _execute_call(function: Callable[..., Any], arguments: tuple[Any, ...], most
         # A library reports the system's ENOMEM as OSError, when it can't map memory.
         if isinstance(error, OSError) and error.errno == errno.ENOMEM:
             return "out of memory", (_TOO_MUCH, 413)
-        print(f"a bug of ours: {function.__name__}: {error!r}", file=sys.stderr, flush=True)
+        print(f"a bug in mlscale: {function.__name__}: {error!r}", file=sys.stderr, flush=True)
         return "refused", ("internal error", 500)
 
 

@@ -48,7 +48,7 @@ _UNREADY_S = 5.0
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """The settings of `mlscale serve`; conf/verb/serve.yaml explains each."""
+    """The settings of `mlscale serve`; conf/command/serve.yaml explains each."""
 
     host: str
     port: int
@@ -246,7 +246,7 @@ class _Server:
             except MLScaleError as error:
                 done(error)
             except Exception as error:
-                self._log(f"a bug of ours: load: {error!r}")
+                self._log(f"a bug in mlscale: load: {error!r}")
                 done(MLScaleError("internal error"))
             else:
                 done(None)

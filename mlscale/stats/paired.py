@@ -102,7 +102,7 @@ def compute_score_interval(gained: int, lost: int, n: int, confidence: float = 0
 
     _check_pairs(gained, lost)
     if not (n >= 1 and gained + lost <= n):
-        raise ValueError(f"{gained} and {lost} are no pairs of {n}")
+        raise ValueError(f"{gained} and {lost} are not pairs of {n}")
     if not 0.5 < confidence < 1:
         raise ValueError(f"confidence of one end must be between 0.5 and 1, and is {confidence}")
     bound, middle = float(norm.ppf(confidence)), (gained - lost) / n

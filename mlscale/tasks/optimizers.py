@@ -56,7 +56,7 @@ def _create_optimizer(module: nn.Module, optimizer: Partial, rules: Rules, layer
             "the optimizer can't be built with these settings",
             where="optimizer",
             why=str(error),
-            fix="mlscale config show origin=true says where each setting comes from",
+            fix="mlscale config show origin=true prints where each setting comes from",
         )
         refused.unbuilt = True
         raise refused from error

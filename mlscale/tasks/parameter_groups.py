@@ -97,7 +97,7 @@ def _check_rules(rules: Rules, layer_decay: float) -> None:
     for rule in rules:
         if not isinstance(rule, Mapping) or not isinstance(rule.get("match"), str) or len(rule) < 2:
             raise _make_rule_error(
-                f"this is no rule for parameters: {rule}",
+                f"not a rule for parameters: {rule}",
                 why="a rule has a pattern and what is set for the parameters that match it",
                 fix="param_groups=[{match:model.head.*,lr_scale:10}]",
             )

@@ -131,7 +131,9 @@ class LossScale(Callback):
 
 
 def _build_divergence_error(plugin: Mixed, trainer: Trainer) -> MLScaleError:
-    folders = {str(folder) for each in trainer.checkpoint_callbacks if (folder := getattr(each, "dirpath", None))}
+    folders = {
+        str(folder) for callback in trainer.checkpoint_callbacks if (folder := getattr(callback, "dirpath", None))
+    }
     checkpoints = sorted({path.name for folder in folders for path in Path(folder).glob("*.ckpt")})
     why = f"the loss scale has come down to {plugin.scale:g}, and gradients still overflow; "
     return MLScaleError(

@@ -87,7 +87,7 @@ def _print_once(name: str, error: Exception) -> None:
     if isinstance(error, ModuleNotFoundError):
         line = "GPU use, power and temperature need NVML's bindings: pip install nvidia-ml-py"
     else:
-        line = f"{name} is not told by this device: {(str(error) or type(error).__name__).splitlines()[0]}"
+        line = f"{name} is not reported by this device: {(str(error) or type(error).__name__).splitlines()[0]}"
     if line not in _printed:
         _printed.add(line)
         tqdm.write(f"device    {line}", file=sys.stderr)

@@ -51,7 +51,7 @@ def describe_identical_runs(trials: Sequence[KillTrial]) -> str:
     text = (
         f"bit-identical: {len(trials)} kill{plural} at step{plural} "
         f"{_join_with_and([f'{trial.kill.step:,}' for trial in trials])} "
-        "went on to the same weights, losses and validations"
+        "resumed to the same weights, losses and validations"
     )
     if not any(trial.resumed_from for trial in trials):
         text += (
@@ -73,7 +73,7 @@ def describe_different_run(trial: KillTrial) -> str:
     difference = trial.comparison.difference
     assert difference is not None
     text = (
-        f"not bit-identical: killed at {trial.kill}, the run went on from step {trial.resumed_from or 0:,} and first "
+        f"not bit-identical: killed at {trial.kill}, the run resumed from step {trial.resumed_from or 0:,} and first "
         f"differs at {words.describe_location(difference)}"
     )
     parts = words.find_possible_causes(trial.comparison)
@@ -100,7 +100,7 @@ def describe_unrepeatable_run(comparison: TraceComparison) -> str:
 
 def describe_failed_run(trial: KillTrial) -> str:
     """Return the text for a run that ended with an error, after the kill or before."""
-    how = "could not go on" if trial.resumed else "failed before it came there, where the same run had not failed"
+    how = "could not resume" if trial.resumed else "failed before it came there, where the same run had not failed"
     return _append_lines(f"the run killed at {trial.kill} {how}:", trial.failed.splitlines())
 
 

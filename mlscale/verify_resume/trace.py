@@ -159,7 +159,7 @@ def _hash_optimizers(trainer: Trainer, module: LightningModule) -> dict[str, Any
     for number, optimizer in enumerate(trainer.optimizers):
         which = f"optimizer {number}" if len(trainer.optimizers) > 1 else "optimizer"
         for parameter, state in optimizer.state.items():
-            target = f"of {names.get(id(parameter), 'a tensor that is no parameter')}"
+            target = f"of {names.get(id(parameter), 'a tensor that is not a parameter')}"
             _add_digests(entries, {f"{which}: {key} {target}": value for key, value in state.items()})
         for index, group in enumerate(optimizer.param_groups):
             _add_digests(

@@ -18,8 +18,8 @@ _SAVING_ADVICE = {
 }
 _STATES = "the state of {name} (getstate, get_state or bit_generator.state)"
 NO_ATTRIBUTE = (
-    "look for what decides a step and is no attribute: a global variable, a file, a closure, a callback that replaces "
-    "a scheduler, or processes that load data and outlive an epoch (persistent_workers)"
+    "look for what decides a step and is not an attribute: a global variable, a file, a closure, a callback that "
+    "replaces a scheduler, or processes that load data and outlive an epoch (persistent_workers)"
 )
 """The advice where no attribute is the cause."""
 
@@ -102,7 +102,7 @@ def _advise_saving_attribute(part: DifferingValue) -> str:
 def _format_line_location(line: TraceLine) -> str:
     after = {
         "begin": "the beginning of the epoch after step",
-        "resumed": "the moment of going on from step",
+        "resumed": "the moment of resuming from step",
         "epoch": "the end of the epoch after step",
         "end": "the end, after step",
         "validation": "the validation after step",

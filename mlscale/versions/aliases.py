@@ -65,7 +65,7 @@ class Aliases:
             moves = tuple(AliasMove(**{key: move[key] for key in _FIELDS}) for move in document["moves"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise MLScaleError(
-                "the aliases of a model are damaged",
+                "the aliases of a model are corrupt",
                 where=str(path),
                 why=repr(error),
                 fix=f"restore it from a copy; or rm {path}, and mlscale versions promote {folder.name}:v1",
@@ -106,7 +106,7 @@ class Aliases:
         """
         if CHAMPION not in self.of or PREVIOUS not in self.of:
             raise MLScaleError(
-                "there is no champion before this one to go back to",
+                "no earlier champion to go back to",
                 where=where,
                 why="the second promotion of a model makes the first one 'previous'",
                 fix="mlscale versions promote <version>",

@@ -86,7 +86,9 @@ def collect_sources(files: Path | Mapping[str, Path]) -> dict[str, Path]:
     for name, path in sources.items():
         if not is_payload_path(name):
             raise MLScaleError(
-                f"'{name}' is no place in a version", where=str(path), fix="name files by a relative path without '..'"
+                f"'{name}' is not a path inside a version",
+                where=str(path),
+                fix="name files by a relative path without '..'",
             )
         if not path.is_file():
             raise MLScaleError(

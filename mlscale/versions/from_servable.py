@@ -89,9 +89,9 @@ def read_servable(folder: Path) -> dict[str, Any]:
     wrong += sorted(present - set(files) - {DOCUMENT})
     if wrong:
         raise MLScaleError(
-            "the servable is damaged",
+            "the servable is corrupt",
             where=str(folder),
-            why=f"not what its document says: {', '.join(wrong)}",
+            why=f"files that do not match its document: {', '.join(wrong)}",
             fix="mlscale export makes it again",
         )
     return document

@@ -132,10 +132,10 @@ class LocalRegistry:
         wrong = self.find_changed_files(version)
         if wrong:
             raise MLScaleError(
-                f"{version.ref} is damaged: it does not hold what was published",
+                f"{version.ref} is corrupt: it does not hold what was published",
                 where=str(version.payload),
                 why="; ".join(wrong),
-                fix="publish the same content again, which mends it, or use another version: mlscale versions ls",
+                fix="publish the same content again, which repairs it, or use another version: mlscale versions ls",
             )
         return version
 
@@ -239,7 +239,7 @@ class LocalRegistry:
         check_alias(alias)
         if parse_reference(ref).is_bare:
             raise MLScaleError(
-                f"'{ref}' does not say which version to promote",
+                f"'{ref}' does not name the version to promote",
                 where="command line",
                 fix=f"{ref}:v<number>, {ref}:latest or {ref}@challenger",
             )
@@ -254,7 +254,7 @@ class LocalRegistry:
                 raise MLScaleError(
                     f"{version.name}@{alias} is not {replacing} any more",
                     where=str(self._get_model_folder(version.name)),
-                    why=f"somebody moved it to v{holder}" if holder else "somebody took it away",
+                    why=f"it was moved to v{holder} meanwhile" if holder else "it was removed meanwhile",
                     fix=f"compare {version.ref} with {version.name}@{alias}, and promote it then",
                 )
             self._write_aliases(version.name, aliases.assign_alias(alias, version.number, "promote"))
@@ -277,7 +277,7 @@ class LocalRegistry:
             swapped = self.get_aliases(name).swap_champion(where)
             if swapped.of[CHAMPION] != version.number:
                 raise MLScaleError(
-                    f"somebody moved {name}@champion meanwhile", where=where, fix=f"mlscale versions ls {name}"
+                    f"{name}@champion was moved meanwhile", where=where, fix=f"mlscale versions ls {name}"
                 )
             self._write_aliases(name, swapped)
         self._mirror_change()
@@ -323,7 +323,7 @@ class LocalRegistry:
         known = self.list_model_names()
         if not known:
             return MLScaleError(
-                "there are no versions here",
+                "no versions found",
                 where=str(self.root),
                 fix="mlscale versions add last, or name the folder: registry.root=<folder>",
             )

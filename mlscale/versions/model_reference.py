@@ -140,11 +140,11 @@ def _resolve_path(text: str, path: Path, runs_dir: str | Path) -> TrainedModel:
     if path.is_file():
         return get_checkpoint_model(path)
     if text.endswith(SUFFIX):
-        raise MLScaleError("there is no such checkpoint", where=f"ref={text}", fix="mlscale runs checkpoints last")
+        raise MLScaleError("checkpoint not found", where=f"ref={text}", fix="mlscale runs checkpoints last")
     raise MLScaleError(
         f"no trained model in '{text}'",
         where=str(path.absolute()),
-        why=f"it has no {RUN}, {DOCUMENT} or {RECORD}" if path.is_dir() else "there is no such file or folder",
+        why=f"it has no {RUN}, {DOCUMENT} or {RECORD}" if path.is_dir() else "no such file or folder",
         fix="mlscale runs ls shows runs, mlscale versions ls versions",
     )
 
@@ -170,7 +170,7 @@ def _find_version(text: str, registry: LocalRegistry | None, *, alone: bool) -> 
     if registry is None:
         if is_marked and alone:
             raise MLScaleError(
-                f"'{text}' is a version, and there is no registry",
+                f"'{text}' is a version, and no registry is set",
                 where=f"ref={text}",
                 fix="registry=local registry.root=<its folder>, or ref=<a run, a checkpoint or a servable's folder>",
             )

@@ -101,7 +101,7 @@ def get_checkpoint_model(path: Path) -> TrainedModel:
         if (folder / CONFIG).is_file():
             return TrainedModel("checkpoint", path, path.name, folder, None, str(path), None, path.stem, path.name)
     raise MLScaleError(
-        "nothing says what model this checkpoint is of",
+        "the model of this checkpoint is not known",
         where=str(path),
         why="it is neither in a run's folder nor next to a config.yaml",
         fix=f"ref=<the run that it is of> checkpoint={path}",

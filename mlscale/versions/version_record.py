@@ -134,7 +134,7 @@ def read_version(folder: Path) -> Version:
         version = _parse_version(folder, document)
     except (AttributeError, KeyError, TypeError) as error:
         raise MLScaleError(
-            "the record of a version is damaged",
+            "the record of a version is corrupt",
             where=str(where),
             why=repr(error),
             fix="restore the version's folder from a copy, or add its run again: mlscale versions add <run>",

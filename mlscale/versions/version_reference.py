@@ -71,7 +71,7 @@ def check_model_name(name: str) -> str:
         return name
     near = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-._")[:80]
     raise MLScaleError(
-        f"'{name}' is no name for a model",
+        f"'{name}' is not a valid name of a model",
         why="letters, digits, '_', '-' and '.', at most 80, a letter or a digit first",
         fix=f"name={near}" if near else "name=resnet",
     )
@@ -89,10 +89,10 @@ def check_alias(alias: str) -> str:
         )
     # As an alias it would be ambiguous: `resnet@v7` means the version 7.
     if alias == LATEST or _NUMBER.fullmatch(alias):
-        raise MLScaleError(f"'{alias}' can't be moved", why="it says which version it is", fix="alias=champion")
+        raise MLScaleError(f"'{alias}' can't be moved", why="it names a version itself", fix="alias=champion")
     if not _ALIAS.fullmatch(alias):
         raise MLScaleError(
-            f"'{alias}' is no alias",
+            f"'{alias}' is not a valid alias",
             why="small letters, digits, '_' and '-', at most 40, a letter first",
             fix="alias=champion, alias=challenger, or one of your own",
         )

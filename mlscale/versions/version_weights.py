@@ -31,7 +31,7 @@ def resolve_initial_weights(text: str, registry: LocalRegistry | None, root: str
     if not is_path and any(mark in text for mark in ":@"):
         if registry is None:
             raise MLScaleError(
-                f"'{text}' is a version, and there is no registry",
+                f"'{text}' is a version, and no registry is set",
                 where=f"init_from={text}",
                 fix="registry=local registry.root=<its folder>, or init_from=<a run or a file of weights>",
             )

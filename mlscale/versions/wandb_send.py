@@ -59,7 +59,7 @@ def _send_outbox(outbox: MirrorOutbox, scratch: str) -> int:
         # No progress: only corrupted versions are left, which would be tried forever.
         if waiting == before:
             raise MLScaleError(
-                f"damaged versions are not sent: {', '.join(map(str, waiting))}",
+                f"corrupt versions are not sent: {', '.join(map(str, waiting))}",
                 fix="mlscale versions show <version> lists the files that differ; restore them from a copy",
             )
     if run is not None:

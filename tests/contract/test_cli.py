@@ -95,7 +95,7 @@ def test_a_typo_needs_no_torch_and_leaves_nothing(folder: Path) -> None:
         (["data=webdataset", "data.val=b.tar"], 2, "data.train"),
         (["+recipe=resnet", "data.batch_size=60", "trainer.devices=8"], 2, "does not divide by 8"),
         (["+recipe=resnet", "optimizer.lr=0.1,0.01"], 2, "-m optimizer.lr=0.1,0.01"),
-        (["evaluate", "nowhere"], 2, "there are no runs here"),
+        (["evaluate", "nowhere"], 2, "no runs found"),
         (["+recipe=resnet", "trainer.accelerator=mps"], 2, "this machine has no mps device"),
     ],
 )

@@ -94,7 +94,7 @@ def test_without_a_terminal_a_breakpoint_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "stops_in_debugging.py").write_text(STOPS)
     done = mlscale(tmp_path, *WORDS, *SHORT, HERE, "trainer.devices=2", env=environment(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("breakpoint() is passed over") == 1
+    assert done.stderr.count("breakpoint() is skipped") == 1
 
 
 @pytest.mark.slow

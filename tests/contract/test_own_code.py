@@ -100,7 +100,7 @@ def test_a_network_and_one_file(folder: Path) -> None:
 def test_a_lightning_module_and_data_module_unchanged(folder: Path) -> None:
     said = mlscale("task=own", "data=own", *FAST)
     assert said.code == 0, said.err
-    idle = "model, optimizer have no effect: my_pkg.parts.OwnModule takes none; model=none optimizer=none says so"
+    idle = "model, optimizer have no effect: my_pkg.parts.OwnModule takes none; model=none optimizer=none silences this"
     assert idle in said.err.splitlines()
     lost = [line for line in said.err.splitlines() if "OwnData" in line and "not promised" in line]
     assert len(lost) == 1
@@ -363,7 +363,7 @@ def test_colour_networks_and_grey_images(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("metric", "told", "kept"),
     [
-        ((), "metric    train/loss, less is better: there is no validation", ["best.ckpt", "last.ckpt"]),
+        ((), "metric    train/loss, less is better: no validation runs", ["best.ckpt", "last.ckpt"]),
         (("metric=val/accuracy",), "no validation, so no val/accuracy to pick a best checkpoint by", ["last.ckpt"]),
     ],
 )

@@ -207,7 +207,7 @@ def test_damage_is_not_sent(tmp_path: Path, publish: Callable[..., str], monkeyp
     with FakeArtifacts() as server, env(monkeypatch, server.url):
         done = registry.sync_mirror(60)
         assert (done.sent, done.waiting) == (("digits:v2",), ("digits:v1",))
-        assert "damaged" in done.why
+        assert "corrupt" in done.why
         assert [each["metadata"]["version"] for each in server.held("digits")] == ["digits:v2"]
 
 

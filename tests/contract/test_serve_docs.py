@@ -36,6 +36,6 @@ def test_the_commands_are_answered(tmp_path: Path) -> None:
 
 def test_the_settings_it_names_are_there() -> None:
     named = set(re.findall(r"`(\w+?)(?:=[\w.]+)?` ?\(", PAGE)) - {"logits", "label"}
-    settings = (ROOT / "conf" / "verb" / "serve.yaml").read_text()
+    settings = (ROOT / "conf" / "command" / "serve.yaml").read_text()
     assert len(named) > 4
     assert [name for name in named if f"\n{name}:" not in settings] == []

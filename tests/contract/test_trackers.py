@@ -163,7 +163,7 @@ def test_a_server_that_is_away_ends_no_run_and_gets_it_all_later(tmp_path: Path,
     assert done.returncode == 0, done.stderr
     said = [line for line in done.stderr.splitlines() if "MLflow" in line]
     assert len(said) == 2, done.stderr
-    assert "not reached, training goes on" in said[0]
+    assert "not reached, training continues" in said[0]
     assert "to send them: mlscale runs send" in said[1]
     refused = mlscale(tmp_path, "runs", "send", "last", env=env)
     assert refused.returncode == 5

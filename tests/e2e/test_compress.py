@@ -95,7 +95,7 @@ def test_what_was_kept_is_exported(compressed: tuple[Path, Result], wide: Path, 
 
 def test_an_int8_model_that_is_not_what_it_was_is_not_exported(wide: Path, tmp_path: Path) -> None:
     (wide / "compressed" / "model.onnx").write_bytes(b"another")
-    with pytest.raises(MLScaleError, match="the compressed model is damaged or altered"):
+    with pytest.raises(MLScaleError, match="the compressed model is corrupt or altered"):
         commands.run_command("export", of(wide, f"to={tmp_path}/new"))
 
 
@@ -109,7 +109,7 @@ def test_fp32_is_exported_on_request_and_from_another_checkpoint(
     commands.run_command("export", of(wide, f"to={tmp_path}/last", "checkpoint=last"))
     assert "no compressed model: the run's is of another checkpoint than last.ckpt" in capsys.readouterr().err
     assert load(tmp_path / "last").document["precision"] == "fp32"
-    with pytest.raises(MLScaleError, match=r"there is no compressed model of last\.ckpt") as told:
+    with pytest.raises(MLScaleError, match=r"no compressed model of last\.ckpt") as told:
         commands.run_command("export", of(wide, f"to={tmp_path}/none", "checkpoint=last", "compressed=true"))
     assert told.value.exit == Exit.GATE
 

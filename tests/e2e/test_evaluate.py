@@ -217,7 +217,7 @@ def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
         ([], "no model is named", "mlscale evaluate last"),
         (["long", "ref={run}"], "2 models are named", "mlscale evaluate long"),
         (["ref=long", "checkpoint=/some/best.ckpt"], "long is one model", "leave checkpoint out, or name the run"),
-        (["ref=/nowhere.ckpt"], "there is no such checkpoint", "mlscale runs checkpoints last"),
+        (["ref=/nowhere.ckpt"], "checkpoint not found", "mlscale runs checkpoints last"),
         (["ref=nobody"], "no run or model 'nobody'", "mlscale versions ls"),
         (["ref={run}", "against=nobody"], "no run or model 'nobody'", "mlscale runs ls"),
         (["ref={run}", "trainer.devices=2"], "a model is measured in one process", "leave trainer.devices out"),
@@ -265,4 +265,4 @@ def test_a_task_that_says_nothing_of_samples_has_its_own_metrics(
     result = json.loads(said.out)
     assert result["metrics"]["val/accuracy"] > 0.5
     assert "val/accuracy_low" not in result["metrics"]
-    assert "the task's own metrics alone: the task says nothing of single samples" in said.err
+    assert "the task's own metrics alone: the task reports nothing of single samples" in said.err

@@ -112,7 +112,7 @@ def test_drift_that_is_no_damage_is_told_as_such_once_and_then_over(house: House
         first = commands.run_command("monitor", words)
         assert not first.ok
         assert "inputs drifted (brightness " in first.sentence
-        assert "labels would tell whether that is damage" in first.sentence
+        assert "labels would show whether accuracy degraded" in first.sentence
         for _ in range(3):
             assert not commands.run_command("monitor", words).ok
         assert [alert["status"] for alert in receiver.alerts] == ["firing"]
@@ -132,7 +132,7 @@ def test_damage_needs_labels(house: House, capsys: pytest.CaptureFixture[str]) -
         assert main(["monitor", *words]) == 4
     said = json.loads(capsys.readouterr().out)
     assert {alert["rule"] for alert in receiver.alerts} == {"drift", "damage"}
-    assert ": damage; alerting: drift, damage" in said["sentence"]
+    assert ": degradation; alerting: drift, damage" in said["sentence"]
     assert said["metrics"]["accuracy_high"] < said["metrics"]["reference_accuracy"] - 0.05
     assert receiver.url not in json.dumps(said)
     page = (house.events / "out/page.html").read_text()
@@ -180,7 +180,7 @@ def test_neither_the_model_nor_torch_is_loaded(house: House) -> None:
         ("drift.fdr=1", "drift.fdr is 1"),
         ("window.hours=abc", "window.hours"),
         ("window.min_events=0", "window.min_events is 0"),
-        ("alert.webhook=nowhere", "no address of a web server"),
+        ("alert.webhook=nowhere", "not the address of a web server"),
         ("alert.rules=[drfit]", "unknown rule 'drfit'"),
         ("ref=resnt", "no run or model 'resnt'"),
         ("model=mlp", "model"),

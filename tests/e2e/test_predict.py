@@ -245,7 +245,7 @@ def test_rows_of_a_table_are_encoded_as_in_training(tmp_path: Path) -> None:
     assert (result.metrics["rows"], result.metrics["errors"]) == (99, 64)
     damaged = rows(tmp_path / "torn")
     assert damaged["key"] == [f"torn.parquet:{n + 1}" for n in range(99)]
-    assert all("the table is damaged here" in error for error in damaged["error"][:64])
+    assert all("the table is corrupt here" in error for error in damaged["error"][:64])
     (tmp_path / "short.csv").write_text("a,b\n1,2\n")
     with pytest.raises(MLScaleError, match="the table has no column 'colour'"):
         commands.run_command("predict", [*words, f"input={tmp_path}/short.csv", f"to={tmp_path}/other"])

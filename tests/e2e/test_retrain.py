@@ -235,7 +235,10 @@ def test_a_champion_that_somebody_else_moved_stays(place: Place, monkeypatch: py
     finally:
         shutil.rmtree(place.folder / "other")
     assert not result.ok
-    assert "digits:v2 overtaken: digits@champion is not digits:v1 any more: somebody moved it to v3" in result.sentence
+    assert (
+        "digits:v2 overtaken: digits@champion is not digits:v1 any more: it was moved to v3 meanwhile"
+        in result.sentence
+    )
     assert place.champion == "digits:v3"
     (line,) = place.journal
     assert line["decision"] == "overtaken"
@@ -246,9 +249,9 @@ def test_a_champion_that_somebody_else_moved_stays(place: Place, monkeypatch: py
     [
         (["ref=digits:v9"], "digits has no version v9", "mlscale versions ls digits"),
         (["ref=./registry/versions/digits/v1/files"], "has no champion to replace", "mlscale retrain <model>"),
-        (["data=fashion_mnist"], "a turn decides 'data' itself", "leave data=fashion_mnist out"),
+        (["data=fashion_mnist"], "retraining sets 'data' itself", "leave data=fashion_mnist out"),
         (["replay=1.5"], "replay is 1.5", "replay=0.7"),
-        (["registry=none"], "there is no registry", "registry=local"),
+        (["registry=none"], "no registry is set", "registry=local"),
         (["window.min_sample=3"], "unknown key 'window.min_sample'", "window.min_samples=3"),
     ],
 )

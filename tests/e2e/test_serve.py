@@ -151,10 +151,10 @@ def test_a_version_that_does_not_load_changes_nothing(tmp_path: Path, registry: 
         wait_for(lambda: server.metric('mlscale_swaps_total{result="failed"}') == 1)
         assert server.metric("mlscale_stale") == 1
         assert server.ask("/predict", pixels(1).tobytes(), RAW).json["model_version"] == "digits:v2"
-        assert "digits@champion could not be loaded (digits:v1 is damaged" in server.said
+        assert "digits@champion could not be loaded (digits:v1 is corrupt" in server.said
         assert "digits:v2 serves on" in server.said
         reply = server.ask("/v2/repository/models/digits/load", {"parameters": {"version": "digits:v1"}})
-        assert (reply.status, "digits:v1 is damaged" in reply.json["error"]) == (400, True)
+        assert (reply.status, "digits:v1 is corrupt" in reply.json["error"]) == (400, True)
         write_text(aliases, text)
         wait_for(lambda: server.metric("mlscale_stale") == 0)
         assert server.stop() == 0

@@ -79,7 +79,7 @@ def test_the_shipped_recipe_is_identical(folder: Path, scratch: Path) -> None:
     }  # fmt: skip
     assert result["sentence"].startswith("bit-identical: 1 kill at step ")
     assert "(kill_seed=3)" in done.stderr
-    assert "went on from step " in done.stderr
+    assert "resumed from step " in done.stderr
     assert list(scratch.glob("mlscale-*")) == []
 
 
@@ -88,7 +88,7 @@ def test_the_means_of_batch_norm_are_each_ranks_own(folder: Path, scratch: Path)
     words = ["+recipe=resnet", "model.widths=[8]", "trainer.max_epochs=1", "trainer.limit_train_batches=6"]
     done = verify(folder, *words, "trainer.devices=2", "callbacks.checkpoint.every_n_steps=2", "kills=1", "kill_seed=2")
     assert done.returncode == 0, done.stderr
-    assert "went on from step " in done.stderr
+    assert "resumed from step " in done.stderr
 
 
 @pytest.mark.timeout(900)

@@ -23,7 +23,7 @@ def test_the_line_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     line = _fail.__code__.co_firstlineno + 1
     assert (told.what, told.where) == ("ValueError: odd", f"rank 1: test_culprit.py:{line}, in _fail")
     assert told.exit == Exit.BUG
-    assert "code of yours" in told.why
+    assert "your code" in told.why
 
 
 def test_a_library_called_by_the_user_is_not_the_culprit() -> None:

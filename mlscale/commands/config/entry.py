@@ -99,7 +99,7 @@ def _select_parts(cfg: DictConfig, parts: Sequence[str]) -> DictConfig:
         if value is None:
             best = find_nearest(part, map(str, cfg))
             raise MLScaleError(
-                f"there is no '{part}' in this config",
+                f"'{part}' not found in this config",
                 where="command line",
                 fix=f"mlscale config show {best}" if best else "mlscale config show prints all of it",
             )

@@ -185,7 +185,7 @@ def _check_disks(runs: Disk, cache: Disk) -> Iterator[EnvironmentCheck]:
             yield EnvironmentCheck(option, False, f"{disk.path} can't be written to", fix)
         elif disk.free_bytes < _LEAST_FREE_BYTES:
             yield EnvironmentCheck(
-                option, False, f"{disk.path} has {format_size(disk.free_bytes)} left", f"make room, or {fix}"
+                option, False, f"{disk.path} has {format_size(disk.free_bytes)} left", f"free some space, or {fix}"
             )
         else:
             yield EnvironmentCheck(option, True, f"{disk.path}, {format_size(disk.free_bytes)} free")

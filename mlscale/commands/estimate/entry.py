@@ -75,7 +75,7 @@ def run(cfg: DictConfig) -> Result:
 
 @dataclass(frozen=True)
 class EstimateSettings:
-    """The settings of the command; see conf/verb/estimate.yaml."""
+    """The settings of the command; see conf/command/estimate.yaml."""
 
     probe_seconds: float
     accelerator: str | None
@@ -268,7 +268,7 @@ def parse_bytes(text: str) -> int:
     unit = _UNITS.get(match[2].upper()) if match else None
     if match is None or unit is None:
         raise MLScaleError(
-            f"'{text}' is no amount of memory", where="estimate.memory_limit", fix="estimate.memory_limit=24GiB"
+            f"'{text}' is not an amount of memory", where="estimate.memory_limit", fix="estimate.memory_limit=24GiB"
         )
     return int(float(match[1]) * unit)
 

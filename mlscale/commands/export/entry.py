@@ -83,7 +83,7 @@ def _find_compressed_model(
     stored, why = find_compressed_model(folder.path, checkpoint)
     if stored is None and choice is True:
         raise MLScaleError(
-            f"there is no compressed model of {checkpoint.name} to export",
+            f"no compressed model of {checkpoint.name} to export",
             where="compressed=true",
             why=why,
             fix=f"mlscale compress {folder.path} compress=int8, or compressed=auto",

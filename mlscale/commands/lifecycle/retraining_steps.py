@@ -85,7 +85,7 @@ def check_swap(state: LifecycleState) -> StepOutcome:
     )
     phrases = (
         f"{state.first.ref} → {champion.ref}" if swapped else f"{champion.ref} does not answer",
-        f"{shifted.before:.2%} → {shifted.after:.2%} on shifted validation images nobody had sent "
+        f"{shifted.before:.2%} → {shifted.after:.2%} on shifted validation images not sent before "
         f"(p {shifted.now.p_better:.1g}), {original.before:.2%} → {original.after:.2%} on the original ones",
         *(observations.dropped[:1] + observations.wrong[:1]),
     )

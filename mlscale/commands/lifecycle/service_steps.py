@@ -41,7 +41,7 @@ def serve_champion(state: LifecycleState) -> StepOutcome:
         f"{answer.version}, accuracy {accuracy:.2%}",
         f"over HTTP, of {len(held_out.raw):,} validation images; "
         + (
-            (f"no probability off by more than {off:.0e}" if off else "every probability right to the bit")
+            (f"no probability off by more than {off:.0e}" if off else "every probability bitwise identical")
             if same
             else f"a probability is off by {off:.2g}"
         ),

@@ -77,7 +77,7 @@ class LifecycleState:
 
     @property
     def settings(self) -> Any:
-        """The settings of conf/verb/lifecycle.yaml."""
+        """The settings of conf/command/lifecycle.yaml."""
         return self.cfg.lifecycle
 
     @property

@@ -7,8 +7,8 @@ COMMAND = Command(
     "operate",
     (
         ("mlscale monitor resnet@champion", "one look at the last day; exit code 4 while alerting"),
-        ("mlscale monitor resnet@champion alert.webhook=http://127.0.0.1:9000/", "and tell a webhook"),
+        ("mlscale monitor resnet@champion alert.webhook=http://127.0.0.1:9000/", "and notify a webhook"),
         ("mlscale monitor resnet@champion watch=true every_s=60", "look each minute, until SIGTERM"),
-        ("mlscale monitor resnet@champion page=monitor.html", "with figures, as a page"),
+        ("mlscale monitor resnet@champion page=monitor.html", "with plots, as a page"),
     ),
 )

@@ -49,7 +49,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
 
 @dataclass(frozen=True)
 class MonitorSettings:
-    """The settings of conf/verb/monitor.yaml."""
+    """The settings of conf/command/monitor.yaml."""
 
     ref: str
     events: Path
@@ -155,6 +155,6 @@ def _parse_time(text: object) -> datetime | None:
         time = datetime.fromisoformat(str(text))
     except ValueError as error:
         raise MLScaleError(
-            f"'{text}' is no time", where="window.since", why="ISO 8601", fix="window.since=2026-01-05T10:00:00Z"
+            f"'{text}' is not a time", where="window.since", why="ISO 8601", fix="window.since=2026-01-05T10:00:00Z"
         ) from error
     return time if time.tzinfo else time.replace(tzinfo=UTC)

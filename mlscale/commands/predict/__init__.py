@@ -15,7 +15,7 @@ COMMAND = Command(
             "mlscale predict models/digits input=day.parquet key=id to=preds",
             "a table, rows named by a column",
         ),
-        ("mlscale predict last input=photos to=preds trainer.devices=4", "four processes; killed, it goes on"),
+        ("mlscale predict last input=photos to=preds trainer.devices=4", "four processes; killed, it resumes"),
         ("mlscale predict resnet@champion input=photos to=preds events=events", "with events for monitor"),
     ),
 )

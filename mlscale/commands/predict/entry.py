@@ -210,7 +210,7 @@ def _format_predict_start(
         f"{len(parts):,} parts of {parts.part_rows:,}"
     ]
     if before:
-        lines.append(f"predict   goes on: {before:,} of them are there")
+        lines.append(f"predict   resumes: {before:,} of them exist")
     return lines
 
 

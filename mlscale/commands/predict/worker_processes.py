@@ -76,7 +76,7 @@ def _raise_if_died(ranks: list[Any], running: set[int]) -> None:
             by = f"signal {-code}" if code < 0 else f"exit code {code}"
             raise MLScaleError(
                 f"process {number} of {len(ranks)} died: {by}",
-                why="out of memory, perhaps, or somebody stopped it" if code < 0 else "",
-                fix="the same command goes on with what is missing; batch=16 takes less memory",
+                why="out of memory, perhaps, or it was killed" if code < 0 else "",
+                fix="the same command resumes with what is missing; batch=16 takes less memory",
                 exit=Exit.ENVIRONMENT,
             )

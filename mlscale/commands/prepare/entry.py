@@ -26,7 +26,7 @@ def run(cfg: DictConfig) -> Result:
     data = prepare_data_module(cfg)
     if data is None:
         raise MLScaleError(
-            "there is nothing to prepare", where="data", why="this data says nothing of itself", fix="data=digits"
+            "nothing to prepare", where="data", why="this data reports nothing of itself", fix="data=digits"
         )
     # Only shards can be recorded: other data has no members.
     recorded = data.record_digests() if hasattr(data, "record_digests") else None

@@ -135,7 +135,7 @@ def build_profile_result(profile: RunProfile, seconds: float) -> Result:
             f"{verdict.between:.0%} of the time lies between epochs, where loaders start and epochs' callbacks run"
         )
     if busy := profile.load.describe_oversubscription():
-        sentence.append(f"{busy}: these are its figures as it is now")
+        sentence.append(f"{busy}: these metrics are of the machine as it is now")
     metrics: dict[str, float] = {
         "step_ms": 1e3 * verdict.real,
         "step_spread_percent": 100 * verdict.spread,

@@ -38,7 +38,7 @@ def copy_recipe(roots: Roots, name: str, to: str) -> Path:
     source = _find_recipe(roots, name)
     if not re.fullmatch(r"[\w.-]+", to):
         raise MLScaleError(
-            f"'{to}' is no name for a recipe",
+            f"'{to}' is not a valid name of a recipe",
             where="command line",
             why="letters, digits, '_', '-' and '.'",
             fix=f"mlscale recipes cp {name} {re.sub(r'[^A-Za-z0-9_.-]', '_', to)}",
@@ -58,7 +58,7 @@ def copy_recipe(roots: Roots, name: str, to: str) -> Path:
             f"can't write {target}",
             where=str(Path.cwd()),
             why=error.strerror or str(error),
-            fix="stand in a folder that you may write to",
+            fix="change to a folder that you may write to",
             exit=Exit.ENVIRONMENT,
         ) from error
     return target

@@ -201,7 +201,7 @@ def _compose_overrides(cfg: DictConfig, champion: Champion, folder: Path, count:
         *(["compress=none"] if set(config.get("compress") or {}) == {_INT8} else []),  # it would be of the best one
         *(["~callbacks.early_stopping"] if (config.get("callbacks") or {}).get("early_stopping") else []),
         *_filter_typed_overrides(cfg),
-        f"tags=[{RETRAINED}]",  # by which the next turn knows what its data are
+        f"tags=[{RETRAINED}]",  # by which the next cycle knows what its data are
     ]
 
 
@@ -235,7 +235,7 @@ def _filter_typed_overrides(cfg: DictConfig) -> list[str]:
         group = key.partition(".")[0].partition("@")[0]
         if group in _DECIDED_KEYS and (group != "data" or key == "data"):
             raise MLScaleError(
-                f"a turn decides '{key}' itself",
+                f"retraining sets '{key}' itself",
                 where=f"command line: {word}",
                 why="a challenger has its champion's config and weights, and is trained on its data and the window",
                 fix=f"leave {word} out",

@@ -59,7 +59,7 @@ def run(cfg: DictConfig) -> Result:
     with journal.lock_journal():
         for lost in journal.recover_cycles(lambda cycle: _was_promoted(registry, cycle)):
             print_masked_lines(
-                [f"retrain   the turn {lost.id} was killed: {lost.decision}"], Masker.create_for_run(cfg)
+                [f"retrain   the cycle {lost.id} was killed: {lost.decision}"], Masker.create_for_run(cfg)
             )
         if (refusal := _refuse_if_early(cfg, journal, champion)) is not None:
             return refusal
@@ -176,7 +176,7 @@ def _decide_promotion(registry: LocalRegistry, champion: Version, judged: GateDe
             raise
         running.end_cycle(OVERTAKEN, f"{error.what}: {error.why}")
         return
-    running.end_cycle(PROMOTED, "all gates held")
+    running.end_cycle(PROMOTED, "all gates passed")
 
 
 def _take_window(cfg: DictConfig, model: str, servable: Servable) -> LabelledWindow:
@@ -222,7 +222,7 @@ def _refuse_if_early(cfg: DictConfig, journal: RetrainingJournal, champion: Vers
         return None
     rejected = sum(cycle.decision == REJECTED for cycle in cycles)
     sentence = (
-        f"{champion.ref} is not retrained before {earliest.astimezone():%Y-%m-%d %H:%M %Z}: a turn ended on "
+        f"{champion.ref} is not retrained before {earliest.astimezone():%Y-%m-%d %H:%M %Z}: a cycle ended on "
         f"{cycles[-1].ended[:16]} ({cycles[-1].decision}), and {rejected} of {len(cycles)} were rejected; "
         "force=true does it now"
     )

@@ -67,7 +67,7 @@ COMMAND = Command(
             (
                 Key(
                     "yes",
-                    "don't ask; needed where there is no terminal to ask on",
+                    "don't ask; needed without a terminal to ask on",
                     default=False,
                     example="true",
                     type=bool,

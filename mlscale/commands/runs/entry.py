@@ -80,7 +80,7 @@ def _list_runs(options: Options) -> int:
         # Without a terminal (a pipe, a file) nothing is shortened.
         print(_fit_columns(rows, _COLUMNS, shutil.get_terminal_size(fallback=(10_000, 24)).columns))
     for path, why in broken.items():
-        print(f"damaged: {path} ({why})", file=sys.stderr)
+        print(f"corrupt: {path} ({why})", file=sys.stderr)
     return int(Exit.DONE)
 
 
@@ -240,7 +240,7 @@ def _remove_runs(options: Options) -> int:
 def _confirm_removal(runs: Sequence[RunFolder]) -> bool:
     # A script must not wait forever for an answer.
     if not sys.stdin.isatty():
-        raise MLScaleError("removing runs can't be undone", why="there is no terminal to ask on", fix="add yes=true")
+        raise MLScaleError("removing runs can't be undone", why="no terminal to ask on", fix="add yes=true")
     print("\n".join(str(run.path) for run in runs), file=sys.stderr)
     print(
         f"remove {'this run' if len(runs) == 1 else 'these runs'} for good? [y/N] ", end="", file=sys.stderr, flush=True

@@ -142,7 +142,7 @@ class _ResumeVerification:
         tried = KillTrial(point, step, traces.compare_traces(reference, lines), failed, resumed)
         self.differs = not tried.is_identical
         how = "identical" if tried.is_identical else "an error" if failed else "different"
-        begun = "" if step is None else f"went on from step {step:,}: " if step else "nothing was saved, started over: "
+        begun = "" if step is None else f"resumed from step {step:,}: " if step else "nothing was saved, started over: "
         self.print_lines(f"killed    at {point}; {begun}{how}", *_describe_replay(made, lines))
         return tried
 
@@ -181,7 +181,7 @@ def _compose_traced_config(cfg: DictConfig, folder: Path, masker: Masker) -> str
     if away:
         retained = {name: node for name, node in trackers.items() if name not in away}
         plain.logger = retained or {"csv": {"_target_": _CSV_LOGGER, "save_dir": "${derived.run_dir}/logs"}}
-        print_masked_lines([f"trackers  {', '.join(away)} left out: these runs are no results"], masker)
+        print_masked_lines([f"trackers  {', '.join(away)} left out: these runs are not results"], masker)
     trace = {"_target_": "mlscale.verify_resume.trace.Trace", "folder": "${derived.run_dir}/trace"}
     plain.callbacks = {**(plain.get("callbacks") or {}), "trace_of_verify_resume": trace}
     protected, environment = protect_config(plain)

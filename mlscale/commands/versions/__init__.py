@@ -58,7 +58,7 @@ COMMAND = Command(
             (("mlscale versions add last name=resnet alias=challenger", "named, and a challenger"),),
         ),
         "promote": Action(
-            "give a version an alias, champion by default; damaged versions are refused",
+            "give a version an alias, champion by default; corrupt versions are refused",
             (_VERSION,),
             (Key("alias", "which alias", "champion"), _ROOT, OUTPUT),
             (("mlscale versions promote resnet@challenger", "the challenger becomes the champion"),),

@@ -66,7 +66,7 @@ def _list_versions(options: Options) -> int:
     if rows:
         print(format_table(rows, ("version", "aliases", "metric", "kind", "run", "data", "size", "created")))
     for path, why in broken.items():
-        print(f"damaged: {path} ({why})", file=sys.stderr)
+        print(f"corrupt: {path} ({why})", file=sys.stderr)
     if isinstance(registry, WandbRegistry) and (waiting := registry.list_pending_names()):
         print(f"W&B has not got: {', '.join(waiting)}; to send: mlscale versions sync", file=sys.stderr)
     return int(Exit.DONE)
@@ -120,7 +120,7 @@ def _show_version(options: Options) -> int:
         "files", format_key_values([(name, format_size(file.bytes)) for name, file in sorted(version.files.items())])
     )
     _print_section("aliases moved", "\n".join(_format_alias_move(move) for move in moves))
-    _print_section("damaged" if changed else "digest", "\n".join(changed) or "every file is as it was published")
+    _print_section("corrupt" if changed else "digest", "\n".join(changed) or "every file is as it was published")
     return int(Exit.USER if changed else Exit.DONE)
 
 

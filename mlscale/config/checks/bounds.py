@@ -21,7 +21,7 @@ def check_bounds(cfg: DictConfig) -> Iterator[MLScaleError]:
     seed = cfg.get("seed", 0)
     if not 0 <= seed < _SEEDS:
         why = f"a seed is a whole number from 0 to {_SEEDS - 1}"
-        yield MLScaleError(f"seed={seed} is no seed", where="seed", why=why, fix="seed=0")
+        yield MLScaleError(f"seed={seed} is not a seed", where="seed", why=why, fix="seed=0")
     if cfg.get("metric") == "":
         yield MLScaleError("the metric has no name", where="metric", fix="leave it out: the task has its own")
     for key, (least, itself, usual) in _OF_PRECISION.items():

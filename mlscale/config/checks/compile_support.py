@@ -32,10 +32,10 @@ def check_compile_support(cfg: DictConfig) -> Iterator[MLScaleError]:
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     if shutil.which(compiler.split()[0]) is None:
         yield _create_missing_tool_error(
-            f"a C++ compiler, and there is no {compiler}", "apt-get install g++, or CXX=<yours> in front"
+            f"a C++ compiler, and {compiler} was not found", "apt-get install g++, or CXX=<yours> in front"
         )
     elif not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
-        yield _create_missing_tool_error("Python's headers, and there is no Python.h", "apt-get install python3-dev")
+        yield _create_missing_tool_error("Python's headers, and Python.h was not found", "apt-get install python3-dev")
 
 
 def _create_missing_tool_error(what: str, remedy: str) -> MLScaleError:

@@ -13,7 +13,7 @@ BUILDS_ONE = frozenset(
 """Groups whose node is one object, so it has a `_target_` or is empty."""
 BUILDS_SEVERAL = frozenset({"callbacks", "logger", "monitor", "compress"})
 """Groups whose node holds several, by name."""
-GLOBAL = frozenset({"base", "recipe", "tuned", "debug", "sweep", "verb", "hydra"})
+GLOBAL = frozenset({"base", "recipe", "tuned", "debug", "sweep", "command", "hydra"})
 """Groups that write at the top: no node has their name."""
 CHECK = "_check_"
 """`_check_: false` in a node: its target and its keys are not checked before the object is built."""
@@ -57,7 +57,7 @@ OWNED: Mapping[str, KeyOwner] = {
     "trainer.strategy": _create_group_owner("strategy"),
     "trainer.logger": _create_group_owner("logger"),
     "trainer.callbacks": _create_group_owner("callbacks"),
-    "trainer.default_root_dir": KeyOwner("everything of a run lies in its run folder", Alias(to=("runs_dir={value}",))),
+    "trainer.default_root_dir": KeyOwner("everything of a run is in its run folder", Alias(to=("runs_dir={value}",))),
     "trainer.num_nodes": KeyOwner(
         "mlscale starts its processes on this machine; several machines are not supported yet", Alias()
     ),

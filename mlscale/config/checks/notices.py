@@ -57,21 +57,23 @@ def _collect_group_notices(cfg: DictConfig) -> list[str]:
     if idle:
         none = " ".join(f"{name}=none" for name in idle)
         has_or_have = "has" if len(idle) == 1 else "have"
-        lines.append(f"{', '.join(idle)} {has_or_have} no effect: {cfg.task['_target_']} takes none; {none} says so")
+        lines.append(
+            f"{', '.join(idle)} {has_or_have} no effect: {cfg.task['_target_']} takes none; {none} silences this"
+        )
     grouped = [key for key, none in (("param_groups", []), ("layer_decay", 1.0)) if cfg.get(key, none) != none]
     if grouped and not hasattr(import_target(cfg.task), "group_parameters"):
         lines.append(f"{', '.join(grouped)}: no effect, {cfg.task['_target_']} makes its optimizer itself")
     if cfg.get("compile") and not has_argument(cfg.task, "model"):
         lines.append(
             f"compile has no effect: {cfg.task['_target_']} takes no 'model'; torch.compile it there, "
-            "compile=false says so"
+            "compile=false silences this"
         )
     if has_precision_plugin(cfg):
         lines.append("precision has no effect: trainer.plugins brings its own")
     else:
         lines += _collect_precision_notices(cfg)
     if cfg.get("augment") and cfg.get("data") and not has_argument(cfg.data, "augment"):
-        lines.append(f"augment has no effect: {cfg.data['_target_']} takes no 'augment'; augment=none says so")
+        lines.append(f"augment has no effect: {cfg.data['_target_']} takes no 'augment'; augment=none silences this")
     return lines
 
 

@@ -110,7 +110,7 @@ class Node:
             why=self.signature.why,
             fix=f"{path}={fix or '<package.module.Class>'}"
             if fix or self.signature.missing != head
-            else f"stand in the folder that holds {head}, or install {head}",
+            else f"change to the folder that holds {head}, or install {head}",
         )
 
 

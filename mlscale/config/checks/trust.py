@@ -42,7 +42,7 @@ def find_distrusted(config: object, run: Path, typed: Collection[str] = (), *, d
     _problem = partial(_create_trust_error, doubt)
     for path, text in _iterate_recipients(config):
         if not _REFERENCE.fullmatch(text) and path not in typed:
-            problems.append(_problem("the run's config may not tell others, or start programs", f"{at}: {path}"))
+            problems.append(_problem("the run's config may not notify others, or start programs", f"{at}: {path}"))
     for path, key, value in _iterate_config_leaves(config, ""):
         if key == "_target_" and not _is_allowed(str(value), run):
             problems.append(_problem(f"the run's config may not build {value}", f"{at}: {path}"))

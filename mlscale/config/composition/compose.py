@@ -49,7 +49,7 @@ class OwnFolder(FileConfigSource):
         return "own"
 
     def is_config(self, config_path: str) -> bool:
-        # A user's train.yaml or verb/train.yaml would replace the base that every check relies on.
+        # A user's train.yaml or command/train.yaml would replace the base that every check relies on.
         name = config_path.removesuffix(".yaml")
         return name not in COMMAND_BASES and not name.startswith(f"{COMMAND_GROUP}/") and super().is_config(config_path)
 

@@ -67,7 +67,7 @@ def _rename_targets(node: DictConfig | ListConfig) -> None:
 def create_corrupt_error(path: Path, why: str) -> MLScaleError:
     """Return the error for a file of a run folder that can't be used."""
     return MLScaleError(
-        f"the run's {path.name} is damaged", where=str(path), why=why, fix="restore it from a copy of the run"
+        f"the run's {path.name} is corrupt", where=str(path), why=why, fix="restore it from a copy of the run"
     )
 
 

@@ -20,7 +20,7 @@ from mlscale.config.composition.option_files import (
     format_config_path,
     get_expected_path,
 )
-from mlscale.config.composition.roots import Roots
+from mlscale.config.composition.roots import COMMAND_BASES, COMMAND_GROUP, Roots
 from mlscale.config.composition.user_files import create_yaml_error
 from mlscale.config.suggestions import not_yet
 from mlscale.config.suggestions.foreign_names import Alias, load_foreign_names
@@ -37,6 +37,7 @@ _GROUP = re.compile(r"Could not override '(?P<key>[^']*)'")
 _TWICE = re.compile(r"Multiple values for (?P<group>\S+?)\. To override a value use 'override \S+: (?P<option>.*)'")
 _MORE_THAN_ONCE = re.compile(r"(?P<group>\S+) appears more than once in the final defaults list")
 _IN = re.compile(r"In '(?P<group>.+)/(?P<option>[^/']+)': ")
+_FORCED = re.compile(rf"force-add of config groups is not supported: '\+\+{COMMAND_GROUP}=(?P<value>[^']*)'")
 _COMMON = frozenset({"auto", "default", "none"})  # names of options of several groups
 _MISSING_PRIMARY = re.compile(r"Cannot find primary config '(?P<name>[^']*)'")
 
@@ -112,9 +113,17 @@ def _explain_error(error: Exception, overrides: Sequence[str], roots: Roots) -> 
     if isinstance(error, ConfigCompositionException) and "delete" in text and (match := _DELETE.search(text)):
         culprit = next((item for item in overrides if item.startswith("~" + match["key"])), None)
         return MLScaleError(
-            f"there is no '{match['key']}' to take away",
+            f"no '{match['key']}' to remove",
             where=_describe_culprit(culprit, match["key"]),
             fix="mlscale config show prints what there is",
+        ), culprit
+    if match := _FORCED.search(text):  # a folder of settings, not a group to select from
+        culprit = _find_override(overrides, COMMAND_GROUP)
+        return MLScaleError(
+            f"unknown key '{COMMAND_GROUP}'",
+            where=_describe_culprit(culprit, COMMAND_GROUP),
+            why="the command is the first word",
+            fix=f"mlscale {match['value'] if match['value'] in COMMAND_BASES else 'train'}",
         ), culprit
     if match := _GROUP.search(text):
         # The text begins with the file where the defaults list of a file is wrong, not the command line.
@@ -122,7 +131,7 @@ def _explain_error(error: Exception, overrides: Sequence[str], roots: Roots) -> 
             file = roots.files.get(option_match["group"], {}).get(option_match["option"])
             fix = f"write '/{close}' in place of '{match['key']}'"
             where = f"{format_config_path(file) if file else option_match['option']}: defaults"
-            return MLScaleError(f"there is no group '{match['key']}'", where=where, fix=fix), None
+            return MLScaleError(f"unknown group '{match['key']}'", where=where, fix=fix), None
         culprit = _find_override(overrides, match["key"])
         return MLScaleError(
             f"'{match['key']}' can't be set this way",

@@ -93,7 +93,7 @@ def _explain_failure(
             other = key.partition(".")[0]
             why = f"{other}=none has no '{key.rpartition('.')[2]}'"
             return MLScaleError(what, where=where(path), why=why, fix=f"{group}=none, or choose an option of {other}")
-        why = f"there is no key '{key}'"
+        why = f"unknown key '{key}'"
         close = find_nearest(key, paths)
         if key in paths:  # an option of its group has it, and this one has not
             fix = f"{key}=<value>"
@@ -101,7 +101,7 @@ def _explain_failure(
             fix = format_override(path, "${" + close + "}")
     elif isinstance(error, UnsupportedInterpolationType):
         name = raw.partition("${")[2].partition(":")[0]
-        why = f"there is no resolver '{name}'"
+        why = f"unknown resolver '{name}'"
         close = find_nearest(name, _RESOLVERS)
         fix = format_override(path, raw.replace(name, close, 1)) if close else fix
     elif isinstance(error, GrammarParseError):

@@ -18,7 +18,7 @@ COMMAND_BASES = {
     "profile": "run", "serve": "service", "loadtest": "service", "monitor": "service", "retrain": "run",
     "compress": "run", "lifecycle": "run", "predict": "run",
 }  # fmt: skip
-COMMAND_GROUP = "verb"  # conf/verb/<verb>.yaml: a command's own settings; not an option that users choose
+COMMAND_GROUP = "command"  # conf/command/<command>.yaml: a command's own settings; not an option that users choose
 # The groups that conf/base/run.yaml selects an option of; any other group is added to them.
 BASE_GROUPS = (
     "data", "augment", "model", "task", "optimizer", "scheduler", "precision", "strategy", "compress", "callbacks",
@@ -85,7 +85,7 @@ class Roots:
                 if not root.shipped and (root.path / f"{command}.yaml").is_file():
                     lines.append(
                         f"{_format_relative(root.path / f'{command}.yaml')} is not read: the primary configuration "
-                        "of a verb is mlscale's; put settings into a group or a recipe"
+                        "of a command is mlscale's; put settings into a group or a recipe"
                     )
         return lines
 

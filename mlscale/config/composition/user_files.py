@@ -91,7 +91,7 @@ def check_content(config: object, shown: str) -> None:
         return
     if not isinstance(node, ListConfig):
         fix = "write `defaults:` and below it a line for each option: `  - override /optimizer: sgd`"
-        raise MLScaleError("'defaults' is no list", where=f"{shown}: defaults", fix=fix)
+        raise MLScaleError("'defaults' is not a list", where=f"{shown}: defaults", fix=fix)
     for index in range(len(node)):
         if not _is_default(node._get_node(index)):
             fix = "write `- override /group: option`, `- option` for one of the same group, or `- _self_`"
@@ -205,7 +205,7 @@ def _check_key(text: str, where: str) -> Iterator[MLScaleError]:
     tag = yaml.resolver.Resolver().resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
     kind = str(tag).rpartition(":")[2]
     if kind not in ("str", "merge", "timestamp"):
-        what = f"the key {text or 'without a name'} is no name"
+        what = f"the key {text or 'without a name'} is not a name"
         yield MLScaleError(what, where=where, why=f"YAML reads it as {kind}", fix=f"write '{text}': in quotes")
 
 
@@ -216,10 +216,10 @@ def _check_number(text: str, where: str) -> Iterator[MLScaleError]:
         octal = not set(digits) & {"8", "9"}
         why = f"YAML reads it as octal: {int(digits, 8)}" if octal else "YAML reads it as text: a leading zero is octal"
         fix = f"write {digits.lstrip('0') or '0'}, or '{text}' in quotes for a text"
-        yield MLScaleError(f"{text} is no decimal number", where=where, why=why, fix=fix)
+        yield MLScaleError(f"{text} is not a decimal number", where=where, why=why, fix=fix)
     elif _BASE_60.fullmatch(text):
         value: float = 0
         for part in text.lstrip("+-").replace("_", "").split(":"):
             value = value * 60 + float(part)
         why = f"YAML reads digits with colons in base 60: {value:g}"
-        yield MLScaleError(f"{text} is no time", where=where, why=why, fix=f"write '{text}' in quotes")
+        yield MLScaleError(f"{text} is not a time", where=where, why=why, fix=f"write '{text}' in quotes")

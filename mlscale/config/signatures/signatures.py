@@ -108,7 +108,7 @@ def read_signature(target: str) -> Signature | Unknown:
 def _report_missing_module(target: str, error: NoModuleError) -> Unknown:
     parent, _, last = error.missing.rpartition(".")
     if not parent:
-        return Unknown(target, last, f"there is no package or module '{last}' in this folder or this environment")
+        return Unknown(target, last, f"no package or module '{last}' in this folder or this environment")
     why = f"the package '{parent}' has no module '{last}'"
     return Unknown(target, last, why, _replace_part(target, last, find_nearest(last, error.siblings)))
 

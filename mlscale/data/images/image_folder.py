@@ -192,7 +192,7 @@ def _list_class_images(root: Path) -> list[tuple[str, str]]:
         raise MLScaleError(
             f"the folder {str(root)!r} has no class folders",
             where="data.root",
-            why=f"{loose} images lie in it directly" if loose else "it is empty",
+            why=f"{loose} images are in it directly" if loose else "it is empty",
             fix=f"put the images of each class into a folder of its own: {root}/<class>/*.jpg",
         )
     skipped: dict[str, SkippedFiles] = {}
@@ -207,7 +207,7 @@ def _list_class_images(root: Path) -> list[tuple[str, str]]:
             where="data.root",
             why=f"without: {', '.join(empty[:5])}{', …' if len(empty) > 5 else ''}; "
             f"images end in {' '.join(_EXTENSIONS)}",
-            fix="remove the folders that are no classes, or point data.root at the folder above the classes",
+            fix="remove the folders that are not classes, or point data.root at the folder above the classes",
         )
     return [(name, path) for name in classes for path in files[name]]
 

@@ -216,7 +216,7 @@ def _check_class_count(count: int, where: str, fix: str) -> None:
         raise MLScaleError(
             f"the masks have {count} class{'es' * (count != 1)}",
             where=where,
-            why=f"2 to {_MAX_CLASSES} can be told",
+            why=f"2 to {_MAX_CLASSES} are possible",
             fix=fix,
         )
 

@@ -37,7 +37,7 @@ def open_image(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Iterator[Imag
             image = Image.open(io.BytesIO(content), formats=FORMATS)
         except UnidentifiedImageError:
             raise ValueError(
-                f"it is no image of a known format ({', '.join(FORMATS)}), or its header is corrupt; "
+                f"it is not an image of a known format ({', '.join(FORMATS)}), or its header is corrupt; "
                 f"it begins {content[:8]!r}"
             ) from None
         with image:

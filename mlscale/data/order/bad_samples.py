@@ -41,7 +41,7 @@ class BadSample(MLScaleError):  # noqa: N818 - a sample, in the place of its bat
     def __init__(
         self, sample: int, key: str, what: str = "cannot be decoded", *, where: str = "", why: str = ""
     ) -> None:
-        fix = "data.on_bad_sample=skip replaces it and goes on; or write this sample anew"
+        fix = "data.on_bad_sample=skip replaces it and continues; or write this sample again"
         # PIL names the file it was given, which is bytes in memory here, at an address that changes.
         why = re.sub(r" <_io\.BytesIO object at \w+>", "", why)
         super().__init__(f"the sample {key} {what}", where=where, why=why, fix=fix)
@@ -159,7 +159,7 @@ class SkippingBatches:
 
         Args:
             plans: the batches to be made.
-            list_global_batch: the samples of the global batch that a plan is part of, in order, int64.
+            list_global_batch: returns the samples of the global batch that a plan is part of, in order, int64.
 
         Raises:
             MLScaleError: no sample of a global batch can be read.
@@ -209,7 +209,7 @@ class SkippingBatches:
             f"none of the {len(candidates)} samples of a global batch can be read",
             where=f"data.{self._split}",
             why=f"the first: {first.what}: {first.why}",
-            fix="write the data anew; if it is whole, something is wrong with how it is read",
+            fix="write the data again; if it is complete, something is wrong with how it is read",
         )
 
     def _is_bad(self, sample: int) -> bool:

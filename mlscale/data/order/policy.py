@@ -54,7 +54,7 @@ class Policy:
             raise MLScaleError(
                 "weighted sampling has no weights",
                 where="data.weights",
-                why="each sample is drawn as often as its weight says",
+                why="each sample is drawn in proportion to its weight",
                 fix="data.weights=weights.csv   (lines of key,weight), or a member's extension: data.weights=weight",
             )
         # A setting without effect is an error: else a forgotten `sampling=weighted` would go unnoticed.

@@ -101,7 +101,7 @@ def check_weights(weights: NDArray[np.float64], key: Callable[[int], str]) -> ND
             if not len(wrong)
             else f"the weight of sample {key(int(wrong[0]))} is {weights[wrong[0]]:g}",
             where="data.weights",
-            why="a weight is a number from 0, and says how often a sample is drawn relative to the others",
+            why="a weight is a number from 0, and sets how often a sample is drawn relative to the others",
             fix="give samples that are to be drawn a weight above 0",
         )
     # `Weighted` cumulates the weights, and a sum of finite numbers can overflow.

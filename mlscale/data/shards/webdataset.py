@@ -132,7 +132,7 @@ class WebDataset(ImageData):
         if mix is None:
             even = ",".join(f"{name}: 1" for name in self._sources)
             raise MLScaleError(
-                "data.train names several sources, and nothing says their shares",
+                "data.train names several sources without their shares",
                 where="data.mix",
                 fix=f"'data.mix={{{even}}}'; or a list in data.train, to have them one after the other as one set",
             )

@@ -90,7 +90,7 @@ def _find_table_files(patterns: Sequence[str], where: str) -> list[Path]:
         matches = sorted(Path(name) for name in drop_system_files(names, where=where))
         if not (matches := [path for path in matches if path.is_file()]):
             raise MLScaleError(
-                f"there is no table {pattern!r}",
+                f"table not found: {pattern!r}",
                 where=where,
                 why=f"looked for {Path(pattern).expanduser().absolute()}",
                 fix=f"{where}=train.csv, a .csv, .parquet or .jsonl file, or a glob of such",
@@ -99,7 +99,7 @@ def _find_table_files(patterns: Sequence[str], where: str) -> list[Path]:
     for path in paths:
         if path.suffix.lower() not in _FORMATS_BY_EXTENSION:
             raise MLScaleError(
-                f"{path.name} is no kind of table that can be read",
+                f"{path.name} is not a kind of table that can be read",
                 where=where,
                 why=f"it ends in {path.suffix or 'nothing'}; tables end in {', '.join(_FORMATS_BY_EXTENSION)}",
                 fix="write it as one of these",
@@ -124,7 +124,7 @@ def _read_arrow(path: Path, where: str) -> Any:
             f"{path.name} cannot be read as {_FORMATS_BY_EXTENSION[ending]}",
             where=where,
             why=" ".join(str(error).split())[:300],
-            fix="write it anew, or take the lines out that are named",
+            fix="write it again, or remove the lines that are named",
         ) from error
     if table.num_columns > MOST_COLUMNS:
         raise MLScaleError(
@@ -153,7 +153,7 @@ def _read_csv(path: Path, where: str) -> Any:
             f"{path.name} divides its columns by {other!r}",
             where=where,
             why="columns of a .csv file are divided by commas, those of a .tsv file by tabs",
-            fix="write it anew with commas, or as Parquet; a file with tabs is called .tsv",
+            fix="write it again with commas, or as Parquet; a file with tabs is called .tsv",
         )
     # As text: pyarrow infers types from the first block, and a later one may hold other values.
     convert = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True)

@@ -154,7 +154,7 @@ class TabularData(MemoryData):
             raise MLScaleError(
                 f"the column {target!r} has {len(present):,} class{'es' * (len(present) != 1)}",
                 where="data.target",
-                why=f"a classifier tells 2 to {_MAX_CLASSES:,} apart",
+                why=f"a classifier has 2 to {_MAX_CLASSES:,} classes",
                 fix="data.target_type=number task=regression, if it is a number to predict",
             )
         numbered = are_numbers(present)

@@ -102,7 +102,7 @@ def _find_text_files(pattern: str, where: str) -> Iterator[Path]:
         paths = [candidate for name in glob.glob(str(path), recursive=True) if (candidate := Path(name)).is_file()]
     if not paths:
         raise MLScaleError(
-            f"there is no text file {pattern!r}",
+            f"text file not found: {pattern!r}",
             where=where,
             why="the folder holds no .txt file" if path.is_dir() else f"looked for {path.absolute()}",
             fix=f"{where}='{path / '**/*' if path.is_dir() else 'texts/*.txt'}'",
@@ -123,7 +123,7 @@ def _read_text(path: Path, where: str) -> bytes:
         ) from error
     if b"\0" in text:
         raise MLScaleError(
-            f"the file {str(path)!r} is no text",
+            f"the file {str(path)!r} is not text",
             where=where,
             why="it holds zero bytes, which end a document here",
             fix=f"a glob that leaves it out, such as {where}='texts/*.txt'",

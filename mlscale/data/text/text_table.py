@@ -136,7 +136,7 @@ class Fortunes(TextData):
                 labelled_texts.add_text(fortune, path.name, f"{path.name}/{number}")
         if len(set(labelled_texts.labels)) < 2:
             raise MLScaleError(
-                "there are no fortunes to tell apart",
+                "no fortunes to classify",
                 where="data=fortunes",
                 why=f"{self.root} has fewer than two files of {self.least} sayings or more",
                 fix="apt install fortunes   (Debian, Ubuntu)\nor data.root=<a folder of files, % between texts>",

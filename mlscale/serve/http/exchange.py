@@ -248,12 +248,12 @@ def decompress_body(headers: Mapping[bytes, bytes], body: bytes | bytearray, lim
                     raise build_size_refusal(limit)
                 piece = unpacker.unconsumed_tail
     except zlib.error as error:
-        raise Refused("the body is damaged: it can't be decompressed") from error
+        raise Refused("the body is corrupt: it can't be decompressed") from error
     content += unpacker.flush()
     if len(content) > limit:
         raise build_size_refusal(limit)
     if not unpacker.eof:
-        raise Refused("the body is damaged: it can't be decompressed")
+        raise Refused("the body is corrupt: it can't be decompressed")
     return content
 
 

@@ -119,7 +119,7 @@ class RequestParser(ConnectionState):
             if not self._deaf:
                 self._ignore_upgrade(piece[upgrade.args[0] :])
         except httptools.HttpParserError:
-            self._refuse_request(Refused("this is no HTTP/1.1 request"))
+            self._refuse_request(Refused("not an HTTP/1.1 request"))
         # A header, trailer or chunk extension without an end is not seen by the callbacks.
         if self._receiving and self._overhead > _MAX_HEAD_BYTES + PIECE_BYTES + 16 * len(self._body):
             self._refuse_request(_build_head_refusal())

@@ -48,7 +48,7 @@ class ResponseSender:
     def send_internal_error(self, exchange: Exchange, error: Exception) -> None:
         """Log an unexpected error and answer with status 500, without its details."""
         # A bug must cost one request, not the server; its text may hold paths or data that are not for clients.
-        self.log(f"a bug of ours: {exchange.route}: {error!r}")
+        self.log(f"a bug in mlscale: {exchange.route}: {error!r}")
         self.send_refusal(exchange, Refused("internal error", 500))
 
     def count_early_response(self, status: int) -> None:

@@ -18,7 +18,7 @@ def render_home_page(model: ServedModel) -> str:
 <style>body{{font:16px/1.5 system-ui;max-width:44rem;margin:3rem auto;padding:0 1rem}}
 pre{{background:#f3f3f3;padding:1rem}}</style>
 <h1>{version}</h1>
-<p>Takes {escape(input_port.dtype)} samples of {shape}, and tells one of {len(model.servable.labels)} classes.</p>
+<p>Takes {escape(input_port.dtype)} samples of {shape}, and predicts one of {len(model.servable.labels)} classes.</p>
 <pre>curl --data-binary @samples.raw -H 'Content-Type: application/octet-stream' http://…/predict
 curl -d '{{"inputs": [ … ]}}' http://…/predict
 curl -H 'Content-Type: application/json' -d '[{{"id": " … ", "label": "{escape(model.servable.labels[0])}"}}]' http://…/labels</pre>

@@ -127,7 +127,7 @@ def parse_labels(names: Sequence[str], body: bytes | bytearray) -> Labels:
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise Refused(f"this is no JSON: {error}") from error
+        raise Refused(f"the body is not JSON: {error}") from error
     entries = [document] if isinstance(document, dict) else document
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise Refused('send [{"id": "…", "label": "…"}, …]')

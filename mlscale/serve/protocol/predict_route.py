@@ -79,15 +79,15 @@ def _parse_json_request(model: ServedModel, body: bytes | bytearray, named: str)
         json_numbers.check_expansion(model, body)
         document = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise Refused(f"this is no JSON: {error}") from error
+        raise Refused(f"the body is not JSON: {error}") from error
     if not isinstance(document, dict) or "inputs" not in document:
-        raise Refused('send {"inputs": [sample, …]}, with "id" beside it if you like')
+        raise Refused('send {"inputs": [sample, …]}, with an optional "id" next to it')
     unknown = sorted(set(document) - {"inputs", "id"})
     if unknown:
         raise Refused(f"unknown key '{unknown[0][:200]}'; known are inputs and id")
     raw, id_ = json_numbers.parse_samples(model, document["inputs"]), document.get("id")
     if not len(raw):
-        raise Refused("there are no samples")
+        raise Refused("no samples in the request")
     if not isinstance(id_, list):
         return PredictRequest(raw, (), v2.validate_id(id_) or named)
     ids = [v2.validate_id(item) for item in id_]

@@ -99,7 +99,7 @@ def parse_raw_samples(model: ServedModel, body: bytes | bytearray | memoryview) 
     count, rest = divmod(len(body), model.sample_bytes)
     if rest or not count:
         raise Refused(
-            f"{len(body)} bytes are no whole number of samples: one has {model.sample_bytes} bytes, "
+            f"{len(body)} bytes are not a whole number of samples: one has {model.sample_bytes} bytes, "
             f"{model.servable.input.dtype} of {list(model.sample_shape)}"
         )
     return np.frombuffer(body, model.servable.input.dtype).reshape(count, *model.sample_shape)
@@ -245,7 +245,7 @@ def _get_entries(document: Mapping[str, Any], name: str) -> list[dict[str, Any]]
     if len(entries) > _MOST_TENSORS:
         raise Refused(f"there are {len(entries)} '{name}' in the request JSON, over {_MOST_TENSORS}")
     if not all(isinstance(entry, dict) for entry in entries):
-        raise Refused(f"'{name}' in the request JSON is no list of objects")
+        raise Refused(f"'{name}' in the request JSON is not a list of objects")
     return entries
 
 
@@ -270,7 +270,7 @@ def _parse_outputs(model: ServedModel, document: dict[str, Any], binary: bool) -
             raise Refused(f"output '{name}' already exists in request")
         top = parameters.get("classification", 0)
         if type(top) is not int or top < 0 or (top and name == LABEL):
-            raise Refused(f"'classification' of output '{name}' is no number of classes")
+            raise Refused(f"'classification' of output '{name}' is not a number of classes")
         requested.append(
             RequestedOutput(name, bool(parameters.get("binary_data", binary)), min(top, len(model.servable.labels)))
         )
@@ -285,5 +285,5 @@ def list_output_names(model: ServedModel) -> tuple[str, ...]:
 def _get_parameters(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     parameters = entry.get("parameters") or {}
     if not isinstance(parameters, dict):
-        raise Refused("'parameters' in the request JSON is no object")
+        raise Refused("'parameters' in the request JSON is not an object")
     return parameters

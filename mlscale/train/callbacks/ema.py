@@ -82,7 +82,7 @@ class EMA(WeightAveraging):
         low = [name for name, value in pl_module.named_parameters() if value.dtype in (torch.bfloat16, torch.float16)]
         if low:
             raise MLScaleError(
-                f"weights in 16 bits can't hold an average: 1 - {self.decay:g} of a difference is below what they tell",
+                f"weights in 16 bits can't hold an average: 1 - {self.decay:g} of a difference is lost in rounding",
                 where=f"callbacks.ema, {low[0]}",
                 fix="precision=bf16, which keeps weights in 32 bits; or ~callbacks.ema",
             )

@@ -169,7 +169,7 @@ class LossSpike(Callback):
 
 def _compare_with_median(value: float, median: float, passes: int) -> str:
     """Return the loss compared with the median, as text; a ratio only where the median is above 0."""
-    return f"{value / median:.3g}× the median" if median > 0 else f"beside a median of {median * passes:.4g}"
+    return f"{value / median:.3g}× the median" if median > 0 else f"compared with a median of {median * passes:.4g}"
 
 
 def _create_pending(loss: Tensor, trainer: Trainer, batch: object, batch_idx: int) -> PendingLoss:

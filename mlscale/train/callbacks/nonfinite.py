@@ -92,7 +92,9 @@ class NonFinite(Callback):
 
 def _list_checkpoints(trainer: Trainer) -> list[str]:
     """Return the names of the checkpoints that exist; callbacks may save to several folders."""
-    folders = {str(folder) for each in trainer.checkpoint_callbacks if (folder := getattr(each, "dirpath", None))}
+    folders = {
+        str(folder) for callback in trainer.checkpoint_callbacks if (folder := getattr(callback, "dirpath", None))
+    }
     return sorted({path.name for folder in folders for path in Path(folder).glob("*.ckpt")})
 
 

@@ -65,7 +65,7 @@ class Notify(Callback):
         # The configuration always has the node `mail`; it is off without a host.
         mail = mail if mail and mail.get("host") is not None else None
         if webhook is None and command is None and mail is None:
-            raise _build_notify_error("it tells nobody", "webhook", "webhook='${oc.env:MY_WEBHOOK}'")
+            raise _build_notify_error("it has no recipient", "webhook", "webhook='${oc.env:MY_WEBHOOK}'")
         self.when = tuple(when)
         where = "callbacks.notify"
         self._webhook = Webhook(webhook, timeout_s, tries, f"{where}.webhook") if webhook is not None else None

@@ -161,7 +161,7 @@ def _explain_no_choice(trainer: Trainer, validated: list[str]) -> str:
     """Return why no metric of the validation was chosen, as a phrase."""
     if validated:
         return f"the validation logs {', '.join(validated[:_SHOWN])}, and not which way it gets better"
-    return "the validation logs nothing of its whole epoch" if trainer.enable_validation else "there is no validation"
+    return "the validation logs nothing of its whole epoch" if trainer.enable_validation else "no validation runs"
 
 
 def _find_shared_names(names: Iterable[str]) -> list[str]:

@@ -47,7 +47,7 @@ class Samples(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and (kind := getattr(pl_module, "kind", None)) not in _DESCRIBERS:
             task = f"a {kind} task" if kind else type(pl_module).__name__
-            tqdm.write(f"callbacks.samples has no effect: {task} says nothing of single samples", file=sys.stderr)
+            tqdm.write(f"callbacks.samples has no effect: {task} reports nothing of single samples", file=sys.stderr)
 
     def on_validation_batch_end(
         self,

@@ -190,7 +190,7 @@ class _StallWatch(threading.Thread):
 
     def _note_progress(self, seconds: float) -> None:
         if self._reported_s and self._trainer.is_global_zero:
-            StallReport.print_stall_warning(f"the run goes on after {seconds:,.0f} s")
+            StallReport.print_stall_warning(f"the run continues after {seconds:,.0f} s")
         self._reported_s = 0.0
 
 

@@ -134,7 +134,7 @@ class StallReport:
             self.sentence,
             where=str(self.path or ""),
             why="\n         ".join(self.ranks),
-            fix="mlscale runs resume last goes on from the last checkpoint; callbacks.stall.stop=false only tells",
+            fix="mlscale runs resume last resumes from the last checkpoint; callbacks.stall.stop=false only warns",
             exit=Exit.ENVIRONMENT,
         )
 

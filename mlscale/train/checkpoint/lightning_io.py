@@ -162,7 +162,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
             checkpoint.pop("hparams_type", None)  # a class of OmegaConf's
             if left:
                 self._warn_once(
-                    f"hyper-parameters that are no plain values are left out of checkpoints: {', '.join(sorted(left))}"
+                    f"hyper-parameters that are not plain values are left out of checkpoints: {', '.join(sorted(left))}"
                 )
 
     def _warn_unloadable(self, target: Path) -> None:
@@ -173,7 +173,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         if foreign := find_unsafe_globals(target):
             self._warn_once(
                 f"{target.name} can't be loaded again, for it holds more than tensors and plain values: "
-                f"{', '.join(foreign)}. To mend it, {SAVE_PLAIN_VALUES}."
+                f"{', '.join(foreign)}. To fix it, {SAVE_PLAIN_VALUES}."
             )
 
     def _warn_once(self, message: str) -> None:
@@ -210,7 +210,7 @@ def _format_disk_full(target: Path, record: CheckpointRecord, error: OSError) ->
     names = [checkpoint.path.name for checkpoint in list_checkpoint_files(target.parent) if checkpoint.record]
     return (
         f"disk full: {target} was not saved at step {record.step}: {explain_os_error(error, target)} "
-        f"({shutil.disk_usage(target.parent).free:,} bytes free). The training goes on; "
+        f"({shutil.disk_usage(target.parent).free:,} bytes free). The training continues; "
         f"{'what was saved before stays: ' + ', '.join(names) if names else 'nothing is saved yet'}."
     )
 

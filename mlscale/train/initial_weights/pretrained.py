@@ -127,7 +127,7 @@ def _fetch_torchvision_weights(node: Mapping[str, Any], target: Callable[..., An
     # Checked here, since a file that was cut off earlier is in the cache as well.
     if named and not digest.startswith(named[1]):
         raise MLScaleError(
-            "the file of weights is not what its name says: it is torn, or another one",
+            "the file of weights does not match its name: it is torn, or another one",
             where=str(path),
             why=f"its SHA-256 begins with {digest[: len(named[1])]}",
             fix=f"rm {path}",
@@ -152,7 +152,7 @@ def _fetch_timm_weights(node: Mapping[str, Any], target: Callable[..., Any]) -> 
         path = Path(str(own)).expanduser().absolute()
         if not path.is_file():
             raise MLScaleError(
-                "there is no such file",
+                "file not found",
                 where=f"model.pretrained_cfg_overlay.file={own}",
                 fix="model.pretrained_cfg_overlay.file=<a file that exists>",
             )

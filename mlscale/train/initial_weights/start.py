@@ -101,8 +101,8 @@ def _format_match_lines(weight_match: WeightMatch) -> list[str]:
     ]
     if weight_match.classes:
         lines.append(
-            f"head      {summarise_names(weight_match.head)}: {weight_match.classes[0]} outputs there, "
-            f"{weight_match.classes[1]} here, so it begins anew"
+            f"head      {summarise_names(weight_match.head)}: {weight_match.classes[0]} outputs in the source, "
+            f"{weight_match.classes[1]} here, so it is re-initialised"
         )
     if not weight_match.is_complete:
         lines += [f"weights   {line}" for line in weight_match.list_differences()] + [f"weights   all names: {REPORT}"]

@@ -123,7 +123,7 @@ def _show_in_trackers(loggers: Iterable[Any], how: str, name: str, *content: obj
                 if error.errno not in DISK_FULL_ERRORS:
                     raise
                 with contextlib.suppress(OSError):  # standard error may be a file on the same disk
-                    line = f"warning   no room for {name}, which {logger.name} lacks now: {error.strerror}"
+                    line = f"warning   disk full: {name} is missing in {logger.name}: {error.strerror}"
                     tqdm.write(line, file=sys.stderr)
 
 

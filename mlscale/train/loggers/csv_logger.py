@@ -157,7 +157,7 @@ class CSV(Logger):
         if not self._warned:
             self._warned = True
             with contextlib.suppress(OSError):  # standard error may be a file on the same disk
-                tqdm.write(f"warning   no room for {self.path}: {error.strerror}; it waits in memory", file=sys.stderr)
+                tqdm.write(f"warning   disk full: {self.path} waits in memory: {error.strerror}", file=sys.stderr)
 
     def _read_rows(self) -> tuple[list[str], list[dict[str, str]]]:
         """Return the columns and the rows of the file; an unfinished row of a run that was killed is left out."""
@@ -169,7 +169,7 @@ class CSV(Logger):
             return [], []
         header = _parse_fields(lines[0])
         if header is None or header[:1] != ["step"]:
-            self._keep_corrupt_copy("its header can't be read, so it is begun anew")
+            self._keep_corrupt_copy("its header can't be read, so it is restarted")
             self.path.unlink()
             return [], []
         read = [_parse_fields(line) for line in lines[1:]]
@@ -184,7 +184,7 @@ class CSV(Logger):
         backup = self.path.with_name(f"{self.path.name}.damaged")
         if not backup.exists():
             shutil.copyfile(self.path, backup)
-            tqdm.write(f"warning   {self.path} is damaged: {what}; as it was: {backup.name}", file=sys.stderr)
+            tqdm.write(f"warning   {self.path} is corrupt: {what}; a copy: {backup.name}", file=sys.stderr)
 
     def _write_rows(self, rows: list[dict[str, str]]) -> None:
         """Replace the file: written aside, then renamed."""

@@ -115,7 +115,7 @@ class TrackerOutbox:
         if not self._reported:
             self._reported = True
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            _print_notice(f"{self._client.where}: not reached, training goes on and its entries wait ({reason})")
+            _print_notice(f"{self._client.where}: not reached, training continues and its entries wait ({reason})")
 
 
 def read_outbox(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -52,7 +52,7 @@ WORDS = ["task._target_=short_fits_own.Quadratic", "data=none", "model=none", "o
     ("words", "told"),
     [
         ([], "metric    held_mse, less is better: chosen from what the validation logs"),
-        (["trainer.limit_val_batches=0"], "metric    train/loss, less is better: there is no validation"),
+        (["trainer.limit_val_batches=0"], "metric    train/loss, less is better: no validation runs"),
         (["metric=train/loss"], None),
     ],
 )

@@ -19,8 +19,8 @@ from mlscale.errors import MLScaleError
         ("trainer.max_epochs=ten seed=1,2", "'trainer.max_epochs' must be int or null, not the text 'ten'"),
         ("data=digitz seed=1,2", "unknown option 'digitz' of the group 'data'"),
         ("optimizer.lrr=1,2", "unknown key 'optimizer.lrr'"),
-        ("optimizer=glob(x*)", "optimizer=glob(x*) matches nothing, so there is no job"),
-        ("seed=1,2 model=glob(nope*)", "model=glob(nope*) matches nothing, so there is no job"),
+        ("optimizer=glob(x*)", "optimizer=glob(x*) matches nothing, so no job is started"),
+        ("seed=1,2 model=glob(nope*)", "model=glob(nope*) matches nothing, so no job is started"),
     ],
 )
 def test_a_mistake_of_all_jobs(words: str, what: str) -> None:

@@ -48,5 +48,5 @@ def test_no_samples_is_an_error() -> None:
         def train_dataloader(self) -> list[object]:  # type: ignore[override]
             return [[]]
 
-    with pytest.raises(MLScaleError, match="there are no training samples"):
+    with pytest.raises(MLScaleError, match="no training samples found"):
         read_calibration_samples(Empty(), 20)

@@ -78,13 +78,13 @@ def test_a_new_one_takes_the_place_of_the_old(tmp_path: Path, best: Path) -> Non
 @pytest.mark.parametrize(
     ("damage", "what"),
     [
-        (lambda folder: (folder / "model.onnx").write_bytes(b"another model"), "damaged or altered"),
-        (lambda folder: (folder / "model.onnx").unlink(), "damaged or altered"),
+        (lambda folder: (folder / "model.onnx").write_bytes(b"another model"), "corrupt or altered"),
+        (lambda folder: (folder / "model.onnx").unlink(), "corrupt or altered"),
         (lambda folder: (folder / "compressed.json").write_text("{"), "can't read compressed.json"),
         (lambda folder: (folder / "compressed.json").write_text("[]"), "does not hold a JSON object"),
-        (lambda folder: alter(folder, "checkpoint", None), "damaged or altered"),
-        (lambda folder: alter(folder, "bounds", {}), "damaged or altered"),
-        (lambda folder: alter(folder, "files", []), "damaged or altered"),
+        (lambda folder: alter(folder, "checkpoint", None), "corrupt or altered"),
+        (lambda folder: alter(folder, "bounds", {}), "corrupt or altered"),
+        (lambda folder: alter(folder, "files", []), "corrupt or altered"),
         (lambda folder: alter(folder, "format", "mlscale/compressed/99"), "later mlscale"),
     ],
 )

@@ -95,7 +95,7 @@ MESSAGES = {
         LAPTOP,
         "this machine has no cuda device\n"
         "  where: trainer.accelerator=gpu\n"
-        "  why:   torch finds none; `mlscale env` says what it finds\n"
+        "  why:   torch finds none; `mlscale env` prints what it finds\n"
         "  fix:   trainer.accelerator=cpu",
     ),
     "fp16 on a CPU": (
@@ -158,7 +158,11 @@ def test_what_an_epoch_holds(choices: dict[str, Any], steps: int) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value", "what"),
-    [("seed", -1, "seed=-1 is no seed"), ("seed", 1 << 32, "is no seed"), ("metric", "", "the metric has no name")],
+    [
+        ("seed", -1, "seed=-1 is not a seed"),
+        ("seed", 1 << 32, "is not a seed"),
+        ("metric", "", "the metric has no name"),
+    ],
 )
 def test_keys_at_the_top(key: str, value: Any, what: str) -> None:
     cfg = config()

@@ -58,6 +58,7 @@ PIECES = [
     "hydra.job.name=${x}",
     "~hydra",
     "base=x",
+    "command=train",
     "verb=train",
     "x=" + "[" * 300,
     "x=" + "[" * 300 + "]" * 300,

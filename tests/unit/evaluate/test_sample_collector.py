@@ -64,7 +64,7 @@ def test_the_worst_are_those_of_the_largest_losses_in_the_units_of_the_image(mon
     ],
 )
 def test_an_answer_that_is_no_number_is_no_class(kind: str, said: dict[str, Tensor], y: Tensor) -> None:
-    with pytest.raises(MLScaleError, match="says of sample '#1' is no number"):
+    with pytest.raises(MLScaleError, match="the model's output for sample '#1' is not a finite number"):
         SampleCollector(TaskInfo(kind, ("a", "b"))).collect_batch(said, (torch.zeros(2, 3), y))
 
 

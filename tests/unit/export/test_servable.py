@@ -131,7 +131,7 @@ def test_a_file_that_is_not_what_was_exported_is_refused(servable: Servable, nam
         middle = len(content) // 2
         altered = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
         path.write_bytes(content[:-1] if damage == "torn" else altered)
-    with pytest.raises(MLScaleError, match="the servable is damaged or altered") as caught:
+    with pytest.raises(MLScaleError, match="the servable is corrupt or altered") as caught:
         load(servable.folder)
     assert caught.value.where == str(path)
 
@@ -139,17 +139,17 @@ def test_a_file_that_is_not_what_was_exported_is_refused(servable: Servable, nam
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (lambda d: d.pop("inputs"), "servable.yaml is damaged"),
-        (lambda d: d["inputs"].append(dict(d["inputs"][0], shape=[-1, 1])), "servable.yaml is damaged"),
-        (lambda d: d.update(labels=["one"]), "servable.yaml is damaged"),
-        (lambda d: d.update(files=[]), "servable.yaml is damaged"),
-        (lambda d: d["files"].pop(MODEL), "servable.yaml is damaged"),
-        (lambda d: d["inputs"][0].update(dtype="float16"), "servable.yaml is damaged"),
+        (lambda d: d.pop("inputs"), "servable.yaml is corrupt"),
+        (lambda d: d["inputs"].append(dict(d["inputs"][0], shape=[-1, 1])), "servable.yaml is corrupt"),
+        (lambda d: d.update(labels=["one"]), "servable.yaml is corrupt"),
+        (lambda d: d.update(files=[]), "servable.yaml is corrupt"),
+        (lambda d: d["files"].pop(MODEL), "servable.yaml is corrupt"),
+        (lambda d: d["inputs"][0].update(dtype="float16"), "servable.yaml is corrupt"),
         (lambda d: d["inputs"][0].update(dtype="float32"), "the ONNX model can't be used"),
         (lambda d: d["inputs"][0].update(shape=[-1, 1, 8, 9]), "the ONNX model can't be used"),
         (lambda d: d["inputs"][0].update(name="pixels"), "the ONNX model can't be used"),
         (lambda d: d.update(format="mlscale/servable/2"), "later mlscale"),
-        (lambda d: d.update(format="mlscale/run/1"), "no servable document"),
+        (lambda d: d.update(format="mlscale/run/1"), "not a servable document"),
     ],
 )
 def test_a_document_that_is_wrong_is_refused(servable: Servable, change: Change, what: str) -> None:
@@ -182,7 +182,7 @@ def test_what_is_no_document_is_refused(servable: Servable, content: bytes) -> N
 
 
 def test_a_folder_without_a_document_is_none(tmp_path: Path) -> None:
-    with pytest.raises(MLScaleError, match="this is no servable") as caught:
+    with pytest.raises(MLScaleError, match="not a servable") as caught:
         load(tmp_path)
     assert caught.value.fix.startswith("mlscale export")
 

@@ -57,7 +57,7 @@ def test_an_empty_folder_is_taken_and_a_full_one_refused(tmp_path: Path) -> None
     ],
 )
 def test_a_name_that_no_package_can_have(name: str, fix: str) -> None:
-    with pytest.raises(MLScaleError, match="is no name for a project") as caught:
+    with pytest.raises(MLScaleError, match="is not a valid name of a project") as caught:
         derive_package_name(name)
     assert caught.value.fix == f"mlscale init {fix}"
     assert derive_package_name(fix)

@@ -70,7 +70,7 @@ def test_a_binary_inference_of_several_tensors() -> None:
     body = b"".join([header, *map(bytes, tensors)])
     headers = {"inference-header-content-length": str(len(header))}
     assert parse_response("v2", ask("v2"), 200, headers, body, 2) == ParsedResponse("m:v1", ("b", "a"))
-    with pytest.raises(InvalidResponse, match="the body is no answer"):
+    with pytest.raises(InvalidResponse, match="the body is not a response"):
         parse_response("v2", ask("v2"), 200, headers, body[:-1], 2)
 
 
@@ -79,8 +79,8 @@ def test_a_binary_inference_of_several_tensors() -> None:
     [
         (0, b"", "no answer"),
         (503, predicted([0.1, 0.9], [0.5, 0.5]), "status 503"),
-        (200, b"{", "the body is no answer"),
-        (200, b"[1]", "the body is no answer"),
+        (200, b"{", "the body is not a response"),
+        (200, b"[1]", "the body is not a response"),
         (200, b'{"predictions": []}', "0 predictions for 2 samples"),
         (200, predicted([0.1, 0.9]), "1 predictions for 2 samples"),
         (200, predicted([0.1, 0.8, 0.1], [0.1, 0.8, 0.1]), "3 probabilities for 2 classes"),

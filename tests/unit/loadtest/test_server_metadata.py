@@ -29,7 +29,7 @@ def test_nobody_there_is_told_at_once() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # taken, and nobody listens
         began = time.monotonic()
-        with pytest.raises(MLScaleError, match="nobody answers") as caught:
+        with pytest.raises(MLScaleError, match="no server answers") as caught:
             request_model_metadata(f"http://127.0.0.1:{free.getsockname()[1]}")
     assert time.monotonic() - began < 1
     assert (caught.value.exit, "mlscale serve" in caught.value.fix) == (Exit.ENVIRONMENT, True)
@@ -37,5 +37,5 @@ def test_nobody_there_is_told_at_once() -> None:
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://x", "http://", "http://x:port"])
 def test_what_is_no_address(url: str) -> None:
-    with pytest.raises(MLScaleError, match="no address"):
+    with pytest.raises(MLScaleError, match="not the address"):
         request_model_metadata(url)

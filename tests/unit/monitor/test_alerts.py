@@ -124,7 +124,7 @@ def test_a_damaged_state_begins_anew_and_says_so(tmp_path: Path, content: str) -
     path.parent.mkdir()
     path.write_text(content)
     (told,) = looks(desk(tmp_path), 2)
-    assert "the state was damaged and begins anew" in told.problem
+    assert "the state was corrupt and is re-initialised" in told.problem
     assert told.firing == ("drift",)
     assert looks(desk(tmp_path), 2, start=1)[0].problem == ""
 

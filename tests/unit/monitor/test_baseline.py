@@ -41,7 +41,7 @@ def test_the_stored_servable_still_has_one(folder: Path) -> None:
 def test_an_altered_profile_is_refused(folder: Path) -> None:
     path = folder / "reference" / ARRAYS
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(MLScaleError, match="damaged or altered"):
+    with pytest.raises(MLScaleError, match="corrupt or altered"):
         baseline(folder)
 
 
@@ -49,13 +49,13 @@ def test_a_profile_from_elsewhere_is_refused(folder: Path, tmp_path: Path) -> No
     path = folder / "reference" / ARRAYS
     path.rename(tmp_path / "elsewhere.npz")
     path.symlink_to(tmp_path / "elsewhere.npz")
-    with pytest.raises(MLScaleError, match="damaged or altered"):
+    with pytest.raises(MLScaleError, match="corrupt or altered"):
         baseline(folder)
 
 
 def test_an_absent_profile_is_told(folder: Path) -> None:
     shutil.rmtree(folder / "reference")
-    with pytest.raises(MLScaleError, match="damaged or altered"):
+    with pytest.raises(MLScaleError, match="corrupt or altered"):
         baseline(folder)
 
 

@@ -37,14 +37,14 @@ def test_drift_is_not_damage() -> None:
 def test_drift_and_damage() -> None:
     seen = check_rules(baseline(), window(1000, seed=1, shift=1, labelled=300, right=0.7), MonitorLimits())
     assert signal(seen, "damage").is_over
-    assert ", reference 99 %: damage" in seen.sentence
+    assert ", reference 99 %: degradation" in seen.sentence
     assert seen.metrics["accuracy_high"] < 0.94
 
 
 def test_drift_without_labels_asks_for_them() -> None:
     seen = check_rules(baseline(), window(1000, seed=1, shift=1), MonitorLimits())
     assert signal(seen, "damage").level is None
-    assert seen.sentence.endswith("labels would tell whether that is damage")
+    assert seen.sentence.endswith("labels would show whether accuracy degraded")
 
 
 def test_damage_is_what_surely_exceeds_the_tolerance() -> None:
@@ -81,7 +81,7 @@ def test_too_little_is_a_state_of_its_own() -> None:
 def test_no_data_does_not_hide_damage() -> None:
     seen = check_rules(baseline(), window(20, seed=1, labelled=300, right=0.5), MonitorLimits())
     assert "no data" in seen.sentence
-    assert ": damage" in seen.sentence
+    assert ": degradation" in seen.sentence
 
 
 @pytest.mark.parametrize(("limit", "over"), [(5.0, True), (20.0, False), (None, False)])

@@ -39,5 +39,5 @@ def test_what_does_not_end_is_killed_with_its_children(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", ["rm -rf /", [], [1]])
 def test_what_is_no_list_of_words(words: list[str]) -> None:
-    with pytest.raises(MLScaleError, match="no list of words"):
+    with pytest.raises(MLScaleError, match="not a list of words"):
         CommandNotifier(words)

@@ -84,7 +84,7 @@ def test_a_server_that_never_answers_is_left() -> None:
     [
         ({"to": ["nobody"]}, "'nobody' is none"),
         ({"sender": "a b@c"}, "'a b@c' is none"),
-        ({"to": []}, "goes to nobody"),
+        ({"to": []}, "needs a recipient"),
         ({"security": "ssl"}, "is 'ssl'"),
         ({"host": "mail.example.org", "user": "me", "password": "word"}, "as plain text"),
     ],

@@ -69,7 +69,7 @@ def test_nobody_there() -> None:
     ],
 )
 def test_what_is_no_address_is_refused_and_not_repeated(url: str) -> None:
-    with pytest.raises(MLScaleError, match="no address of a web server") as caught:
+    with pytest.raises(MLScaleError, match="not the address of a web server") as caught:
         Webhook(url)
     assert not url or url not in str(caught.value)
 

@@ -31,8 +31,8 @@ def png(value: int = 7, size: tuple[int, int] = (8, 8)) -> bytes:
 
 _CUT = "the JPEG is cut short in its header, or of a kind that is not decoded"
 _UNKNOWN = (
-    "it is no image of a known format (BMP, DIB, GIF, JPEG, JPEG2000, PNG, PPM, TIFF, WEBP), or its header is corrupt; "
-    "it begins b'no'"
+    "it is not an image of a known format (BMP, DIB, GIF, JPEG, JPEG2000, PNG, PPM, TIFF, WEBP), or its header is "
+    "corrupt; it begins b'no'"
 )
 
 
@@ -141,7 +141,7 @@ def test_tables_of_images(tmp_path: Path) -> None:
 def test_tables_of_numbers_and_of_texts(tmp_path: Path) -> None:
     (tmp_path / "n.csv").write_text("id,x,y\n5,1.5,2\n6,,4\n")
     rows = InputFormat((2,), "float32")
-    assert told(opened(tmp_path / "n.csv", key="id"), rows) == [("5", 1.5), ("6", "column 1 is no finite number")]
+    assert told(opened(tmp_path / "n.csv", key="id"), rows) == [("5", 1.5), ("6", "column 1 is not a finite number")]
     assert told(opened(tmp_path / "n.csv", columns=("y", "x")), rows)[0] == ("n.csv:1", 2.0)
     assert told(opened(tmp_path / "n.csv"), rows)[0][1] == "it has 3 columns of numbers, the model takes (2,)"
     (tmp_path / "t.tsv").write_text("text\tn\nhé\t1\n")
@@ -164,7 +164,7 @@ def test_what_is_no_input_is_told(tmp_path: Path, name: str, content: bytes, wha
 
 
 def test_an_empty_folder_and_a_place_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(MLScaleError, match="there is no image to score"):
+    with pytest.raises(MLScaleError, match="no image to score"):
         opened(tmp_path)
     for spec in (tmp_path / "no.csv", tmp_path / "no.tar", ""):
         with pytest.raises(MLScaleError):

@@ -62,7 +62,7 @@ def test_a_line_that_was_cut_short_harms_no_other(journal: RetrainingJournal) ->
 def test_a_damaged_or_later_line_is_told(journal: RetrainingJournal) -> None:
     journal.path.parent.mkdir(parents=True)
     journal.path.write_text('{"format": "mlscale/turn/1"}\n')
-    with pytest.raises(MLScaleError, match="damaged") as caught:
+    with pytest.raises(MLScaleError, match="corrupt") as caught:
         journal.read_cycles()
     assert caught.value.where == f"{journal.path}, line 1"
     journal.path.write_text('{"format": "mlscale/turn/2"}\n')

@@ -41,7 +41,7 @@ def test_names_and_other_members(tmp_path: Path) -> None:
         ("float32", (1, 8, 8), "cls", "no images"),
         ("uint8", (64,), "cls", "no images"),
         ("uint8", (2, 8, 8), "cls", "no images"),
-        ("uint8", (3, 8, 8), "json", r"stand in \.json members"),
+        ("uint8", (3, 8, 8), "json", r"are \.json members"),
     ],
 )
 def test_what_can_not_be_written_is_told(dtype: str, shape: tuple[int, ...], key: str, what: str) -> None:

@@ -43,7 +43,7 @@ def test_find(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         find_run("zzz", root)
     with pytest.raises(MLScaleError, match="no run ''"):
         find_run("", root)
-    with pytest.raises(MLScaleError, match="there are no runs"):
+    with pytest.raises(MLScaleError, match="no runs found"):
         find_run("last", tmp_path / "absent")
 
 

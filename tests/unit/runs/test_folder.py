@@ -159,7 +159,7 @@ def test_config_with_a_literal_secret_is_protected(start: Start) -> None:
 
 
 def test_open_refuses_what_is_no_run(tmp_path: Path, start: Start) -> None:
-    with pytest.raises(MLScaleError, match="no run folder"):
+    with pytest.raises(MLScaleError, match="not a run folder"):
         RunFolder.open(tmp_path)
     run = start()
     run.update_document(format="mlscale/run/99")

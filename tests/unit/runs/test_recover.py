@@ -85,7 +85,7 @@ def test_a_run_json_that_is_cut_is_rebuilt(
     }
     assert found.run["created"][:19] == before["created"][:19]
     told = capsys.readouterr().err
-    assert told.count("run.json is damaged") == 1
+    assert told.count("run.json is corrupt") == 1
     assert "lost: overrides, attempts" in told
     assert found.status == "done"
     (run.path / "manifest.json").unlink()
@@ -113,7 +113,7 @@ def test_what_can_not_be_rebuilt_is_named(start: Start, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("in_sweep", [False, True])
-@pytest.mark.parametrize("how", ["lost", "damaged"])
+@pytest.mark.parametrize("how", ["lost", "corrupt"])
 def test_a_run_that_lost_both_documents_is_listed(start: Start, tmp_path: Path, how: str, in_sweep: bool) -> None:
     sweep = tmp_path / "runs" / "2026-01-01" / "grid-1n8q4kx0a2cd" if in_sweep else None
     other, run = start(name="other", sweep=sweep), start(sweep=sweep)
@@ -124,7 +124,7 @@ def test_a_run_that_lost_both_documents_is_listed(start: Start, tmp_path: Path, 
     code, said = said_by("runs", "ls", *root)
     assert code == 0
     assert other.id in said
-    assert f"damaged: {run.path} (run.json is {how} and config.yaml is {how}" in said
+    assert f"corrupt: {run.path} (run.json is {how} and config.yaml is {how}" in said
     assert "its config, overrides, attempts" in said
     assert json.loads(said_by("runs", "ls", "output=json", *root)[1])["damaged"].keys() == {str(run.path)}
     for ref in (run.id, "resn", run.path.name, str(run.path)):
@@ -140,7 +140,7 @@ def test_a_run_that_lost_one_document_is_found(start: Start, tmp_path: Path, nam
     (run.path / name).unlink()
     recover.warn_once.cache_clear()
     code, said = said_by("runs", "ls", f"runs_dir={tmp_path / 'runs'}")
-    assert (code, run.id in said, "damaged: " in said) == (0, True, False)
+    assert (code, run.id in said, "corrupt: " in said) == (0, True, False)
     assert find_run(run.id, tmp_path / "runs").path == run.path
     assert ("run.json is lost: rebuilt" in said) is (name == "run.json")
 

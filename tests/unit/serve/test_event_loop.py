@@ -65,7 +65,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     servable = made(folder / "made", _SIDE, _CLASSES)
     with serving(folder, servable, path=modules, environ={"LOOP_WATCH": str(notes)}) as server:
         yield Watched(server, notes)
-        assert "bug of ours" not in server.said
+        assert "bug in mlscale" not in server.said
 
 
 def v2_json(rows: int, number: str = "7", outputs: tuple[str, ...] = ()) -> Body:

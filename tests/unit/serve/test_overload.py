@@ -69,7 +69,7 @@ def test_clients_that_go_away_hold_nothing(tmp_path: Path) -> None:
         begin = time.monotonic()
         assert server.stop() == 0
         assert time.monotonic() - begin < 10  # nothing is waited for
-        assert "bug of ours" not in server.said
+        assert "bug in mlscale" not in server.said
 
 
 @pytest.fixture

@@ -98,9 +98,9 @@ def test_without_rules_it_is_what_it_was() -> None:
     [
         ([{"match": "haed.*", "lr_scale": 2}], 1.0, r"no parameter is called 'haed\.\*'"),
         ([{"match": "head.*", "weigth_decay": 0}], 1.0, "SGD has no setting 'weigth_decay'"),
-        ([{"match": "head.*"}], 1.0, "no rule for parameters"),
-        ([{"lr_scale": 2}], 1.0, "no rule for parameters"),
-        (["head"], 1.0, "no rule for parameters"),
+        ([{"match": "head.*"}], 1.0, "not a rule for parameters"),
+        ([{"lr_scale": 2}], 1.0, "not a rule for parameters"),
+        (["head"], 1.0, "not a rule for parameters"),
         ([{"match": "head.*", "lr_scale": 0}], 1.0, "lr_scale is 0"),
         ([{"match": "head.*", "lr_scale": True}], 1.0, "lr_scale is True"),
         ([], 0.0, "layer_decay is 0"),

@@ -78,7 +78,7 @@ def test_a_damaged_row_keeps_its_place_and_the_file_is_kept(
     )
     assert len(kept) == 6
     assert (tmp_path / "metrics.csv.damaged").read_bytes() == before
-    assert capsys.readouterr().err.count("is damaged") == 1
+    assert capsys.readouterr().err.count("is corrupt") == 1
 
 
 def test_a_damaged_header_begins_the_file_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,7 +89,7 @@ def test_a_damaged_header_begins_the_file_anew(tmp_path: Path, capsys: pytest.Ca
     logger.finalize("success")
     assert rows(tmp_path) == [{"step": "1", "train/loss": "2.0"}]
     assert (tmp_path / "metrics.csv.damaged").exists()
-    assert "begun anew" in capsys.readouterr().err
+    assert "is restarted" in capsys.readouterr().err
 
 
 def test_rows_that_the_disk_never_took_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,7 +142,7 @@ def test_without_room_entries_wait(tmp_path: Path, capsys: pytest.CaptureFixture
     logger.finalize("success")
     assert [row["step"] for row in rows(tmp_path)] == [str(step) for step in range(50)]
     assert rows(tmp_path)[49]["b" if wider else "a"] == "2.0"
-    assert capsys.readouterr().err.count("no room for") == 1
+    assert capsys.readouterr().err.count("disk full: ") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
 
 
@@ -155,8 +155,8 @@ def test_pictures_and_tables_without_room_are_left_out_and_end_no_run(
         loggers.log_image([logger], "val/sheet", pixels, 3)
         loggers.log_table([logger], "val/worst", ("key",), [["a" * 1000]], 3)
     told = capsys.readouterr().err
-    assert "no room for val/sheet, which csv lacks now" in told
-    assert "no room for val/worst" in told
+    assert "disk full: val/sheet is missing in csv" in told
+    assert "disk full: val/worst" in told
     loggers.log_image([logger], "val/sheet", pixels, 4)
     assert [path.name for path in tmp_path.rglob("*.png")] == ["4.png"]
 

@@ -75,7 +75,7 @@ def test_what_compiling_needs_is_told_before(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.delenv("CXX", raising=False)
     (missing,) = told(compile=True)
     assert missing.exit == Exit.ENVIRONMENT
-    assert missing.what == f"torch.compile needs a C++ compiler, and there is no {_compiler()}"
+    assert missing.what == f"torch.compile needs a C++ compiler, and {_compiler()} was not found"
     assert missing.fix.endswith("compile=false")
     (tmp_path / "my-c++").write_text("#!/bin/sh\n")
     (tmp_path / "my-c++").chmod(0o755)
@@ -83,7 +83,7 @@ def test_what_compiling_needs_is_told_before(monkeypatch: pytest.MonkeyPatch, tm
     assert [problem.what for problem in told(compile="default")] in ([], [_NO_HEADERS])
 
 
-_NO_HEADERS = "torch.compile needs Python's headers, and there is no Python.h"
+_NO_HEADERS = "torch.compile needs Python's headers, and Python.h was not found"
 
 
 def _compiler() -> str:

@@ -184,7 +184,7 @@ def test_what_is_in_no_checkpoint_is_named(tmp_path: Path, make: Any, owner: str
     assert (found.difference.line.kind, found.difference.line.step, found.difference.line.attempt) == ("step", 7, 2)
     told = verdict.describe_different_run(verdict.KillTrial(KillPoint("step", STOP), 6, found))
     assert told.startswith(
-        "not bit-identical: killed at step 8, the run went on from step 6 and first differs at step 7"
+        "not bit-identical: killed at step 8, the run resumed from step 6 and first differs at step 7"
     )
     assert f"not saved: {owner}" in told
     assert fix in told.split("fix: ")[1]
@@ -196,7 +196,7 @@ def test_an_attribute_without_a_consequence_is_a_warning(tmp_path: Path) -> None
     assert found.difference is None
     assert {describe_attribute(part) for _, part in found.lost} == {f"attribute `seen` of {HERE}.Module differs"}
     told = verdict.describe_identical_runs([verdict.KillTrial(KillPoint("step", STOP), 6, found)])
-    assert told.startswith("bit-identical: 1 kill at step 8 went on to the same weights, losses and validations\n")
+    assert told.startswith("bit-identical: 1 kill at step 8 resumed to the same weights, losses and validations\n")
     assert "without a consequence so far: attribute `seen`" in told
 
 

@@ -31,7 +31,7 @@ for turn in range(count):
         try:
             registry.rollback("resnet")
         except MLScaleError as error:  # a promotion between looking and swapping: nobody asked to go back from that one
-            assert "moved resnet@champion meanwhile" in error.what, error
+            assert "resnet@champion was moved meanwhile" in error.what, error
 """
 
 

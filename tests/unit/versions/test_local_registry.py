@@ -147,16 +147,16 @@ def test_what_is_not_there(registry: LocalRegistry, publish: Publish, ref: str, 
 def test_nothing_is_made_by_looking(registry: LocalRegistry) -> None:
     assert registry.list_model_names() == []
     assert registry.list_versions("resnet") == []
-    with pytest.raises(MLScaleError, match="there are no versions here"):
+    with pytest.raises(MLScaleError, match="no versions found"):
         registry.resolve_version("resnet")
-    with pytest.raises(MLScaleError, match="there are no versions here"):
+    with pytest.raises(MLScaleError, match="no versions found"):
         registry.rollback("resnet")
     assert not registry.root.exists()
 
 
 def test_a_champion_has_one_before_it(registry: LocalRegistry, publish: Publish) -> None:
     publish("a", aliases=["champion"])
-    with pytest.raises(MLScaleError, match="no champion before"):
+    with pytest.raises(MLScaleError, match="no earlier champion"):
         registry.rollback("resnet")
     publish("b", aliases=["challenger"])
     assert registry.promote("resnet@challenger").number == 2
@@ -213,7 +213,7 @@ def test_damage_is_found_by_digest(registry: LocalRegistry, publish: Publish, da
         (version.payload / "more").write_text("x")
     assert registry.resolve_version("resnet:v1") == version  # its record is whole
     for act in (registry.fetch, registry.promote):
-        with pytest.raises(MLScaleError, match="resnet:v1 is damaged") as caught:
+        with pytest.raises(MLScaleError, match="resnet:v1 is corrupt") as caught:
             act("resnet:v1")
         assert caught.value.why.split()[0] == ("more" if damage == "added" else "model.ckpt")
     assert registry.get_aliases("resnet").of == {}
@@ -235,7 +235,7 @@ def test_no_rollback_to_a_damaged_version(registry: LocalRegistry, publish: Publ
     first = publish("a", aliases=["champion"])
     publish("b", aliases=["champion"])
     alter(first.payload / "model.ckpt", b"z")
-    with pytest.raises(MLScaleError, match="resnet:v1 is damaged"):
+    with pytest.raises(MLScaleError, match="resnet:v1 is corrupt"):
         registry.rollback("resnet")
     assert registry.get_aliases("resnet").of == {"champion": 2, "previous": 1}
 
@@ -261,14 +261,14 @@ def test_a_record_that_leads_out_of_its_folder_is_refused(registry: LocalRegistr
         (version.path / RECORD).write_text(json.dumps(forged.build_version_record()))
         with pytest.raises(MLScaleError, match="does not fit its place"):
             read_version(version.path)
-        with pytest.raises(MLScaleError, match="no place in a version"):
+        with pytest.raises(MLScaleError, match="not a path inside a version"):
             registry.publish("resnet", {name: version.payload / "model.ckpt"}, kind="checkpoint")
 
 
 def test_damaged_aliases_are_told(registry: LocalRegistry, publish: Publish) -> None:
     version = publish("a", aliases=["champion"])
     (version.path.parent / "aliases.json").write_text('{"format": "mlscale/aliases/1", "aliases": []}')
-    with pytest.raises(MLScaleError, match="aliases of a model are damaged"):
+    with pytest.raises(MLScaleError, match="aliases of a model are corrupt"):
         registry.resolve_version("resnet@champion")
     assert registry.resolve_version("resnet:v1").number == 1
 

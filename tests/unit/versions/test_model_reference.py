@@ -96,7 +96,7 @@ def test_the_files_of_a_version_are_compared_with_their_digests_on_demand(run: R
     file.write_text("seed: 9\n")
     assert resolve("resnet:v1").version == "resnet:v1"
     for text in ("resnet:v1", version.path):
-        with pytest.raises(MLScaleError, match="resnet:v1 is damaged"):
+        with pytest.raises(MLScaleError, match="resnet:v1 is corrupt"):
             resolve_reference(text, registry=LocalRegistry("registry"), verify=True)
 
 
@@ -189,7 +189,7 @@ def test_a_file_or_folder_that_is_no_model_does_not_count(run: RunFolder) -> Non
         ("net:v9", "net has no version v9", "mlscale versions ls net"),
         ("net:9", "'net:9' names no version", "net:v9"),
         ("./empty", "no trained model in './empty'", "mlscale runs ls shows runs, mlscale versions ls versions"),
-        ("a/b.ckpt", "there is no such checkpoint", "mlscale runs checkpoints last"),
+        ("a/b.ckpt", "checkpoint not found", "mlscale runs checkpoints last"),
         ("~nobody/x", "no trained model in '~nobody/x'", "mlscale runs ls shows runs, mlscale versions ls versions"),
     ],
 )
@@ -204,13 +204,13 @@ def test_what_names_nothing(run: RunFolder, text: str, what: str, fix: str) -> N
 def test_nothing_here_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.chdir(tmp_path)
     error = refused(text)
-    assert (error.what, error.where) == ("there are no runs here", "runs")
+    assert (error.what, error.where) == ("no runs found", "runs")
 
 
 def test_the_last_run_where_only_versions_are(run: RunFolder) -> None:
     publish_run(LocalRegistry("registry"), run)
     run.discard_run()
-    assert refused("last").what == "there are no runs here"
+    assert refused("last").what == "no runs found"
     assert resolve("resnet").version == "resnet:v1"
 
 

@@ -72,7 +72,7 @@ def test_what_is_not_a_servable_is_reported(registry: LocalRegistry, publish: Pu
 
 
 def test_without_a_registry_there_are_folders_only() -> None:
-    with pytest.raises(MLScaleError, match="there is no registry"):
+    with pytest.raises(MLScaleError, match="no registry is set"):
         servable("resnet@champion", None)
 
 

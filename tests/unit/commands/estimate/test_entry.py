@@ -141,7 +141,7 @@ def test_amounts_of_memory(text: str, count: int) -> None:
 
 @pytest.mark.parametrize("text", ["much", "24 gigs", "-1GiB", ""])
 def test_no_amounts_of_memory(text: str) -> None:
-    with pytest.raises(MLScaleError, match="is no amount of memory"):
+    with pytest.raises(MLScaleError, match="is not an amount of memory"):
         parse_bytes(text)
 
 

@@ -67,7 +67,9 @@ def test_more_than_a_perfect_loader_is_no_gain_to_believe() -> None:
 def test_epochs_and_others() -> None:
     found = concluded(0.02, 1.0, between=0.3, load=MachineLoad(7.1, 2))
     assert "30% of the time lies between epochs" in found.sentence
-    assert found.sentence.endswith("oversubscribed (load 7.1 on 2 cores): these are its figures as it is now")
+    assert found.sentence.endswith(
+        "oversubscribed (load 7.1 on 2 cores): these metrics are of the machine as it is now"
+    )
     assert found.metrics["between_epochs_percent"] == pytest.approx(30)
 
 

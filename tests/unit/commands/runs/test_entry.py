@@ -61,7 +61,7 @@ def test_ls(root: Path, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[5].startswith(alone.id)
     assert "val/accuracy 0.98" in lines[5]
     assert "optimizer.lr=0.1" in lines[5]
-    assert "damaged" in told.err
+    assert "corrupt" in told.err
     assert runs("ls", "output=json") == 0
     document = json.loads(capsys.readouterr().out)
     assert [run["id"] for run in document["runs"]] == [jobs[1].id, jobs[0].id, alone.id]

@@ -65,7 +65,7 @@ def test_show(versions: Versions, tmp_path: Path, capsys: pytest.CaptureFixture[
     file.chmod(0o600)
     file.write_text("seed: 7\n")
     assert versions("show", "resnet:v2") == 2
-    assert "damaged\n  config.yaml was altered" in capsys.readouterr().out
+    assert "corrupt\n  config.yaml was altered" in capsys.readouterr().out
     assert versions("show", "resnet:v2", "output=json") == 2
     document = json.loads(capsys.readouterr().out)
     assert (document["changed"], document["lineage"]) == (["config.yaml was altered"], ["resnet:v2", "resnet:v1"])
@@ -95,9 +95,9 @@ def test_nothing_there(versions: Versions, tmp_path: Path, capsys: pytest.Captur
     assert versions("ls") == 0
     assert "mlscale versions add last" in capsys.readouterr().out
     for words in (("ls", "resnet"), ("show", "resnet"), ("promote", "resnet:v1"), ("rollback", "resnet")):
-        with pytest.raises(MLScaleError, match="there are no versions here"):
+        with pytest.raises(MLScaleError, match="no versions found"):
             versions(*words)
-    with pytest.raises(MLScaleError, match="there are no runs here"):
+    with pytest.raises(MLScaleError, match="no runs found"):
         versions("add", "last")
     assert list(tmp_path.iterdir()) == []
 
@@ -113,7 +113,7 @@ def test_a_damaged_record_is_told_beside_the_others(
     out, err = capsys.readouterr()
     assert "resnet:v2" in out
     assert "resnet:v1" not in out
-    assert err.startswith("damaged: ")
+    assert err.startswith("corrupt: ")
 
 
 def test_completion(versions: Versions, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_servable_by_its_folder_or_its_run(
     assert versions("show", "digits", "output=json") == 0
     document = json.loads(capsys.readouterr().out.partition("\n")[2])
     assert (document["kind"], document["run"]["id"]) == ("servable", "1s2w1ygw9f2a")
-    with pytest.raises(MLScaleError, match="this is no servable"):
+    with pytest.raises(MLScaleError, match="not a servable"):
         versions("add", trained(tmp_path, "best").id, "servable=true")
 
 

@@ -83,7 +83,8 @@ def test_settings_of_other_devices_and_of_tasks_without_a_model() -> None:
     cfg = on_a_cpu(f"{HERE}.Elsewhere", compile=True, tf32=False)
     assert collect_notices(cfg, LAPTOP) == [
         "tf32 has no effect on cpu: it is a way of CUDA devices to multiply",
-        f"compile has no effect: {HERE}.Elsewhere takes no 'model'; torch.compile it there, compile=false says so",
+        f"compile has no effect: {HERE}.Elsewhere takes no 'model'; torch.compile it there, "
+        "compile=false silences this",
     ]
 
 

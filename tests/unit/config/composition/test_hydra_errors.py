@@ -102,6 +102,13 @@ CASES = {
         f"  why:   options: {options('model')}\n"
         "  fix:   model=resnet18 model._target_=torchvision.models.resnet50",
     ),
+    "a command as a key": (
+        ["command=monitor"],
+        "unknown key 'command'\n"
+        "  where: command line: command=monitor\n"
+        "  why:   the command is the first word\n"
+        "  fix:   mlscale monitor",
+    ),
     "null, beside a switch": (
         ["snapshot=false", "precision=null"],
         "'precision=null' does not name an option of the group 'precision'\n"
@@ -123,7 +130,7 @@ CASES = {
     ),
     "nothing to delete": (
         ["~callbacks.progres"],
-        "there is no 'callbacks.progres' to take away\n"
+        "no 'callbacks.progres' to remove\n"
         "  where: command line: ~callbacks.progres\n"
         "  fix:   mlscale config show prints what there is",
     ),
@@ -175,7 +182,7 @@ def test_deletions_beside_a_mistake() -> None:
     with pytest.raises(MLScaleError) as caught:
         compose_config(parse_request("train", ["~model.in_channels", "~model.filters", "recipe=resnt"]))
     told = [line for line in str(caught.value).splitlines() if not line.startswith(" ") and line]
-    assert told == ["unknown option 'resnt' of the group 'recipe'", "there is no 'model.filters' to take away"]
+    assert told == ["unknown option 'resnt' of the group 'recipe'", "no 'model.filters' to remove"]
 
 
 def test_all_at_once() -> None:

@@ -27,9 +27,11 @@ def test_service_groups_are_those_of_their_base() -> None:
 
 def test_verb_configs_are_all_named_each_with_its_base_and_settings() -> None:
     primaries = {path.stem: yaml.safe_load(path.read_text())["defaults"] for path in (REPO / "conf").glob("*.yaml")}
-    assert {verb: defaults[0]["base"] for verb, defaults in primaries.items()} == COMMAND_BASES
-    assert {verb: defaults[1] for verb, defaults in primaries.items()} == {v: {"verb": v} for v in COMMAND_BASES}
-    assert {path.stem for path in (REPO / "conf/verb").glob("*.yaml")} == set(COMMAND_BASES)
+    assert {command: defaults[0]["base"] for command, defaults in primaries.items()} == COMMAND_BASES
+    assert {command: defaults[1] for command, defaults in primaries.items()} == {
+        v: {"command": v} for v in COMMAND_BASES
+    }
+    assert {path.stem for path in (REPO / "conf/command").glob("*.yaml")} == set(COMMAND_BASES)
 
 
 def test_every_optional_group_has_none() -> None:

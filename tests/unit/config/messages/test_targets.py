@@ -82,8 +82,8 @@ unknown key 'model.hiden'
         """
 the _target_ of 'model' does not exist: shpo.Net
   where: ./conf/model/nowhere.yaml: model._target_
-  why:   there is no package or module 'shpo' in this folder or this environment
-  fix:   stand in the folder that holds shpo, or install shpo
+  why:   no package or module 'shpo' in this folder or this environment
+  fix:   change to the folder that holds shpo, or install shpo
 """,
     ),
     (

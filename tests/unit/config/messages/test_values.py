@@ -14,7 +14,7 @@ CASES = [
         """
 'scheduler.max_lr' can't be resolved: ${optimizer.lr}
   where: conf/scheduler/one_cycle.yaml: scheduler.max_lr
-  why:   there is no key 'optimizer.lr'
+  why:   unknown key 'optimizer.lr'
   fix:   optimizer.lr=<value>
 """,
     ),
@@ -157,7 +157,7 @@ CASES = [
         """
 'name' can't be resolved: ${optimizr.lr}
   where: command line: name=${optimizr.lr}
-  why:   there is no key 'optimizr.lr'
+  why:   unknown key 'optimizr.lr'
   fix:   'name=${optimizer.lr}'
 """,
     ),
@@ -166,7 +166,7 @@ CASES = [
         """
 'name' can't be resolved: ${oc.evn:HOME}
   where: command line: name=${oc.evn:HOME}
-  why:   there is no resolver 'oc.evn'
+  why:   unknown resolver 'oc.evn'
   fix:   'name=${oc.env:HOME}'
 """,
     ),

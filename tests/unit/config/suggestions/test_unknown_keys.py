@@ -38,7 +38,7 @@ def chosen(option: Option) -> tuple[str, ...]:
 def keys() -> Iterator[tuple[str, object, tuple[str, ...]]]:
     """Every key of every group and option: its path, a value that it takes, and what chooses the option."""
     for option in get_shipped_fields().options:
-        if option.target and option.group != "verb":
+        if option.target and option.group != "command":
             for path in dict.fromkeys(field.path for field in option.fields):
                 types = get_option_types(option.group, option.name)[path]
                 default = next(field.default for field in option.fields if field.path == path)

@@ -88,7 +88,7 @@ def test_what_is_told_when_it_is_wrong(tmp_path: Path) -> None:
     assert "does not exist" in failure(tmp_path / "nowhere").what
     assert failure(tmp_path).why == "it is empty"
     (tmp_path / "x.png").write_bytes(picture(0))
-    assert failure(tmp_path).why == "1 images lie in it directly"
+    assert failure(tmp_path).why == "1 images are in it directly"
     write_folder(tmp_path / "one", 3, classes=3)
     assert failure(tmp_path / "one").what == "the class 'class0' has a single image"
     (tmp_path / "one" / "empty").mkdir()

@@ -111,7 +111,7 @@ def test_masks_come_in_several_kinds(tmp_path: Path) -> None:
         (picture(0), "png", "Pillow's type 'RGB'"),
         (picture(0, mode="L", kind="JPEG"), "jpg", "does not keep class numbers"),
         (encoded(np.full((4, 4), 300, np.uint16)), "png", "300"),
-        (b"no picture", "png", "no image of a known format"),
+        (b"no picture", "png", "not an image of a known format"),
     ],
 )
 def test_what_is_no_mask(content: bytes, extension: str, why: str) -> None:

@@ -39,7 +39,7 @@ def test_ghostscript_is_never_started(tmp_path: Path, monkeypatch: pytest.Monkey
         image.load()
     assert started.exists()
     started.unlink()
-    with pytest.raises(ValueError, match="no image of a known format"):
+    with pytest.raises(ValueError, match="not an image of a known format"):
         decode_image(EPS, None)
     assert not started.exists()
 

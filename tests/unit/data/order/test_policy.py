@@ -66,7 +66,7 @@ def test_shares_that_are_wrong(mix: dict[str, float], what: str, fix: str) -> No
     ("kwargs", "what", "where"),
     [
         ({"mix": {"a": 1}}, "data.train names no sources", "data.mix"),
-        ({"train": {"a": "t", "b": "t"}}, "nothing says their shares", "data.mix"),
+        ({"train": {"a": "t", "b": "t"}}, "without their shares", "data.mix"),
         ({"train": {"a": "t"}, "mix": {"a": 1}, "sampling": "balanced"}, "by share and not by", "data.sampling"),
         ({"train": {"a": "t", "b": "gone"}, "mix": {"a": 1, "b": 1}}, "does not exist", "data.train.b"),
     ],

@@ -84,7 +84,7 @@ def test_clients_name_no_file_and_write_no_line_of_the_log(server: Server, ref: 
     asked = {"parameters": {"version": ref.format(stored=STORED)}}
     reply = server.ask(LOAD, asked, JSON)
     assert reply.status == 400
-    assert "names no version" in reply.json["error"] or "is no version of digits" in reply.json["error"]
+    assert "names no version" in reply.json["error"] or "is not a version of digits" in reply.json["error"]
     assert server.said == before
     assert server.metric("mlscale_stale") == 0
 
@@ -205,7 +205,7 @@ def test_tls_on_every_address(tmp_path: Path, certificate: tuple[Path, Path]) ->
         secure.close()
         assert server.stop() == 0
         assert KEY not in server.said + (tmp_path / "server.out").read_text()
-        assert "bug of ours" not in server.said
+        assert "bug in mlscale" not in server.said
 
 
 def test_what_does_not_start(tmp_path: Path, certificate: tuple[Path, Path]) -> None:

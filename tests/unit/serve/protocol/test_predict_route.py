@@ -70,7 +70,7 @@ def test_ids(server: Server) -> None:
 @pytest.mark.parametrize(
     ("body", "headers", "status", "told"),
     [
-        (b"{", {}, 400, "this is no JSON"),
+        (b"{", {}, 400, "the body is not JSON"),
         ({}, {}, 400, "send {"),
         ([1], {}, 400, "send {"),
         ({"inputs": [], "x": 1}, {}, 400, "unknown key 'x'"),
@@ -78,11 +78,11 @@ def test_ids(server: Server) -> None:
         ({"inputs": [[[[1] * 8] * 7]]}, {}, 400, "the batch is (1, 1, 7, 8)"),
         ({"inputs": np.zeros((1, 8, 8, 1)).tolist()}, {}, 400, "channels come first"),
         ({"inputs": [[[[300] * 8] * 8]]}, {}, 400, "do not fit uint8"),
-        (b"12345", RAW, 400, "5 bytes are no whole number of samples"),
-        (b"", RAW, 400, "0 bytes are no whole number of samples"),
+        (b"12345", RAW, 400, "5 bytes are not a whole number of samples"),
+        (b"", RAW, 400, "0 bytes are not a whole number of samples"),
         (b"x", {"Content-Type": "text/html"}, 415, "can't read text/html"),
         (b"x", {"Content-Type": "image/svg+xml"}, 415, "can't read image/svg+xml"),
-        (b"x", {"Content-Type": "image/png"}, 400, "it is no image of a known format"),
+        (b"x", {"Content-Type": "image/png"}, 400, "it is not an image of a known format"),
         (b"\xff\xd8\xff", {"Content-Type": "image/jpeg"}, 400, "the JPEG is cut short in its header"),
     ],
 )
@@ -200,7 +200,7 @@ def test_what_is_no_image_for_this_model() -> None:
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        (b"{", "this is no JSON"),
+        (b"{", "the body is not JSON"),
         ([], "send ["),
         ([1], "send ["),
         ({"label": "7"}, "each label has the id"),

@@ -132,7 +132,7 @@ GOLDEN: list[tuple[Any, int, str]] = [
     ({}, 500, "Unable to parse 'inputs': attempt to access non-existing object member 'inputs'"),
     ({"inputs": None}, 500, "Unable to parse 'inputs': attempt to access JSON non-array as array"),
     ({"inputs": 5}, 500, "Unable to parse 'inputs': attempt to access JSON non-array as array"),
-    ({"inputs": [1]}, 400, "'inputs' in the request JSON is no list of objects"),
+    ({"inputs": [1]}, 400, "'inputs' in the request JSON is not a list of objects"),
     ({"inputs": []}, 400, "expected 1 inputs but got 0 inputs for model 'digits'. Got input(s) [], but missing required input(s) ['input']. Please provide all required input(s)."),
     (without(name=5), 500, "Unable to parse 'name': attempt to access JSON non-string as string"),
     (without(datatype=None), 500, "Unable to parse 'datatype': attempt to access non-existing object member 'datatype'"),
@@ -165,7 +165,7 @@ GOLDEN: list[tuple[Any, int, str]] = [
     (without(data=[float("nan")] * 128), 400, "the values do not fit uint8; they run from nan to nan, and are not all whole numbers of uint8; send pixels as they are decoded, 0 to 255: the model normalises them itself"),
     (without(data=[10**30] * 128), 400, "the data of input 'input' has numbers that are too large"),
     (without(data=[0.5, 10**400] * 64), 400, "the data of input 'input' has numbers that are too large"),
-    (without(parameters=[1]), 400, "'parameters' in the request JSON is no object"),
+    (without(parameters=[1]), 400, "'parameters' in the request JSON is not an object"),
     (without(parameters={"binary_data_size": 128}, data=None), 400, "unexpected size for input 'input', expecting 128 additional bytes for model 'digits'"),
     (without(parameters={"binary_data_size": 10**30}, data=None), 400, f"unexpected size for input 'input', expecting {2**63} additional bytes for model 'digits'"),
     (without(parameters={"binary_data_size": 128}), 400, "Input must set only one of the following fields: 'data', 'binary_data_size' in 'parameters', 'shared_memory_region' in 'parameters'. But set 'data' 'binary_data_size'"),
@@ -175,7 +175,7 @@ GOLDEN: list[tuple[Any, int, str]] = [
     ({**without(), "outputs": [{"name": "x"}]}, 400, "unexpected inference output 'x' for model 'digits'"),
     ({**without(), "outputs": {"name": "x"}}, 500, "Unable to parse 'outputs': attempt to access JSON non-array as array"),
     ({**without(), "outputs": [{}]}, 500, "Unable to parse 'name': attempt to access non-existing object member 'name'"),
-    ({**without(), "outputs": [{"name": "logits", "parameters": {"classification": -1}}]}, 400, "'classification' of output 'logits' is no number of classes"),
+    ({**without(), "outputs": [{"name": "logits", "parameters": {"classification": -1}}]}, 400, "'classification' of output 'logits' is not a number of classes"),
 ]  # fmt: skip
 
 

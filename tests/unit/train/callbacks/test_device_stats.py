@@ -82,7 +82,7 @@ def test_a_card_that_tells_little(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
     assert "pip install nvidia-ml-py" in said[0]
-    assert "device/gpu_temperature_c is not told by this device: NVML_ERROR_NOT_SUPPORTED" in said[1]
+    assert "device/gpu_temperature_c is not reported by this device: NVML_ERROR_NOT_SUPPORTED" in said[1]
 
 
 def test_an_interval_that_is_none() -> None:

@@ -101,7 +101,7 @@ def test_a_median_that_is_nought_or_below_has_no_ratio(
     data[40]["x"] += 7
     fit(trainer(callbacks=[TrainMetrics(), LossSpike()]), Level(2, model=nn.Linear(3, 2), optimizer=SGD), data)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
-    assert f"the loss is {usual + 7:g}, beside {said}" in line
+    assert f"the loss is {usual + 7:g}, compared with {said}" in line
 
 
 def test_on_an_accelerator_losses_are_read_together(monkeypatch: pytest.MonkeyPatch) -> None:

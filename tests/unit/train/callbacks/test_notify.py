@@ -76,9 +76,9 @@ def test_who_is_not_there_is_a_line(run: RunFolder, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("settings", "what"),
     [
-        ({}, "it tells nobody"),
-        ({"mail": {"host": None, "to": None}}, "it tells nobody"),
-        ({"webhook": "ftp://x"}, "no address of a web server"),
+        ({}, "it has no recipient"),
+        ({"mail": {"host": None, "to": None}}, "it has no recipient"),
+        ({"webhook": "ftp://x"}, "not the address of a web server"),
         ({"webhook": "http://x", "when": ["exploded"]}, "'exploded' is none of finished"),
         ({"mail": {"host": "x.org", "to": ["a@x.org"]}}, "a mail has no sender"),
     ],

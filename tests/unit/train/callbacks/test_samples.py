@@ -72,7 +72,9 @@ def test_they_stand_at_the_step_of_the_metrics_of_their_validation(tmp_path: Pat
     assert sorted(path.stem for path in tmp_path.rglob("samples_table/*.csv")) == steps
 
 
-@pytest.mark.parametrize(("kind", "said"), [("language", "a language task says nothing"), (None, "Other says nothing")])
+@pytest.mark.parametrize(
+    ("kind", "said"), [("language", "a language task reports nothing"), (None, "Other says nothing")]
+)
 def test_a_task_that_says_nothing_of_samples_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: Any, said: str
 ) -> None:

@@ -47,7 +47,7 @@ def test_a_stall_is_told_once_with_place_and_stacks(tmp_path: Path, capsys: pyte
     assert "in sleep_here\n" in said
     assert "MainThread:" in said
     assert "time.sleep(seconds)" in said
-    assert "warning   the run goes on after " in said
+    assert "warning   the run continues after " in said
     assert report.path == tmp_path / "logs" / "stall-1.txt"
     assert report.path.read_text().startswith(report.sentence)
     assert not (tmp_path / "logs" / "stall").exists()

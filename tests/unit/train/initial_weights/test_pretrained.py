@@ -68,7 +68,10 @@ def test_it_is_fetched_once_and_the_head_begins_anew(server: str, file: Path, mo
     task = Classification(3, model=NET(num_classes=3))
     found, lines = load_initial_weights(task, initial, classes=3)
     assert found.share == 1
-    assert lines[1] == "head      model.fc.weight, model.fc.bias: 1000 outputs there, 3 here, so it begins anew"
+    assert (
+        lines[1]
+        == "head      model.fc.weight, model.fc.bias: 1000 outputs in the source, 3 here, so it is re-initialised"
+    )
 
 
 def test_a_run_begins_with_them_and_its_other_verbs_need_no_network(

@@ -92,11 +92,11 @@ def test_weights_of_a_version(first: RunFolder, tmp_path: Path) -> None:
     assert made.run["weights"] == {
         "source": "version", "name": "digits:v1", "run": first.id, "sha256": found.sha256, "licence": None,
     }  # fmt: skip
-    with pytest.raises(MLScaleError, match="there is no registry"):
+    with pytest.raises(MLScaleError, match="no registry is set"):
         resolve_initial_weights("digits:v1", None)
     with pytest.raises(MLScaleError, match="no version v9"):
         resolve_initial_weights("digits:v9", registry)
-    with pytest.raises(MLScaleError, match="there are no runs here"):
+    with pytest.raises(MLScaleError, match="no runs found"):
         resolve_initial_weights("digit", registry, tmp_path / "none")
 
 
@@ -137,8 +137,8 @@ def test_weights_that_do_not_fit_are_named(first: RunFolder, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("word", "what"),
     [
-        ("init_from=nowhere.ckpt", "there is no such checkpoint"),
-        ("init_from=nowhere", "there are no runs here"),
+        ("init_from=nowhere.ckpt", "checkpoint not found"),
+        ("init_from=nowhere", "no runs found"),
         ("init_from={torn}", "a run can't start from this checkpoint"),
         ("init_from={plain}", "the checkpoint holds no weights"),
         ("init_from={code}", "the checkpoint holds more than tensors and plain values"),
@@ -176,7 +176,7 @@ def test_weights_that_changed_since_the_run_began_are_refused(first: RunFolder, 
         initial.check_unchanged()
     assert InitialWeights.parse_document(None) is None
     broken: dict[str, Any] = {"checkpoint": "x"}
-    with pytest.raises(MLScaleError, match=r"run\.json is damaged"):
+    with pytest.raises(MLScaleError, match=r"run\.json is corrupt"):
         InitialWeights.parse_document(broken)
 
 

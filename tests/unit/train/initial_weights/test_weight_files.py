@@ -123,7 +123,10 @@ def test_a_task_starts_from_a_file_and_keeps_its_new_head(tmp_path: Path) -> Non
     before = torch.get_rng_state()
     found, lines = load_initial_weights(task, find_initial_weights(str(tmp_path / "x.safetensors")), classes=10)
     assert torch.equal(torch.get_rng_state(), before), "a random number was drawn"
-    assert lines[1] == "head      model.head.weight, model.head.bias: 9 outputs there, 10 here, so it begins anew"
+    assert (
+        lines[1]
+        == "head      model.head.weight, model.head.bias: 9 outputs in the source, 10 here, so it is re-initialised"
+    )
     has, anew = task.state_dict(), untouched.state_dict()
     assert torch.equal(has["model.head.weight"], anew["model.head.weight"])
     assert torch.equal(has["model.stem.0.weight"], there.state_dict()["stem.0.weight"])
