@@ -21,6 +21,7 @@ from typing import Any
 from mlscale.atomic_files import PRIVATE_FILE, create_write_error, make_folders, read_json, wait_for_lock, write_json
 from mlscale.contracts import expect_format, get_format_tag
 from mlscale.errors import MLScaleError
+from mlscale.secrets.mask import Masker
 
 _SUFFIX = ".json"
 _LOCK = ".lock"
@@ -142,10 +143,12 @@ class Outbox:
         return len(_list_json_files(self.folder / _FAILED))
 
     def get_first_item(self) -> OutboxItem | None:
-        """Return the item that is sent next; None where none waits, or it can't be read."""
-        for path in self._list_paths()[:1]:
+        """Return the first item that was not refused and can be read; None without one."""
+        for path in self._list_paths():
             with contextlib.suppress(MLScaleError):
-                return _read_item(path)
+                item = _read_item(path)
+                if not item.refusals:
+                    return item
         return None
 
     def get_delay(self) -> float:
@@ -326,4 +329,5 @@ def _write_item(item: OutboxItem) -> None:
 
 
 def _shorten(error: Exception) -> str:
-    return " ".join(str(error).split())[:_WHY_LENGTH] or type(error).__name__
+    # Of a client library: its text may quote a password of an address, and it is written to the disk.
+    return Masker.create_for_process().mask_text(" ".join(str(error).split()))[:_WHY_LENGTH] or type(error).__name__

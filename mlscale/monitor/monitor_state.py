@@ -6,21 +6,18 @@ The contract 'monitor_state'. One process at a time uses it; a process that is k
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from mlscale.atomic_files import PRIVATE_FILE, make_folders, read_json, write_json
+from mlscale.atomic_files import PRIVATE_FILE, make_folders, read_json, wait_for_lock, write_json
 from mlscale.contracts import expect_format, get_format_tag
 from mlscale.errors import Exit, MLScaleError
 from mlscale.monitor.alert_rule import Phase, RuleState
 
 _WAIT_SECONDS = 60.0  # a look with a webhook that does not answer takes less
-_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -107,22 +104,16 @@ def lock_state(path: Path) -> Iterator[None]:
 
 
 def _acquire_state_lock(handle: int, path: Path) -> None:
-    # Polled without blocking: `flock` has no timeout.
-    end = time.monotonic() + _WAIT_SECONDS
-    while True:
-        try:
-            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() >= end:
-                raise MLScaleError(
-                    "another monitor with the same state is looking",
-                    where=str(path),
-                    fix="end it, or give this one a state of its own: alert.state=<file>",
-                    exit=Exit.ENVIRONMENT,
-                ) from error
-        except OSError:  # a file system without locks: two monitors may report the same incident
-            return None
-        time.sleep(_POLL_SECONDS)
+    is_held = True
+    with contextlib.suppress(OSError):  # a file system without locks: two monitors may report the same incident
+        is_held = wait_for_lock(handle, _WAIT_SECONDS)
+    if not is_held:
+        raise MLScaleError(
+            "another monitor with the same state is looking",
+            where=str(path),
+            fix="end it, or give this one a state of its own: alert.state=<file>",
+            exit=Exit.ENVIRONMENT,
+        )
 
 
 def _parse_rule_state(entry: Mapping[str, Any]) -> RuleState:
