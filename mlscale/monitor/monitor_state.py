@@ -28,7 +28,8 @@ class MonitorState:
         version: the version of the last look; '' before the first one.
         looks: the number of looks.
         rules: the state of each rule.
-        outbox: alerts that have not arrived yet, oldest first: documents of the contract 'alert'.
+        outbox: alerts that the folders of the recipients do not hold yet, oldest first: documents of the contract
+            'alert'. An earlier version kept all here that had not arrived.
         corruption: the reason why the file could not be read; '' if it could.
     """
 
@@ -70,7 +71,7 @@ def save_state(path: Path, memory: MonitorState, now: str) -> None:
     Raises:
         MLScaleError: the disk is full, or the folder can't be written to (exit code 5).
     """
-    with _translate_disk_errors():
+    with translate_state_errors():
         write_json(
             path,
             {
@@ -91,7 +92,7 @@ def lock_state(path: Path) -> Iterator[None]:
     Raises:
         MLScaleError: another process holds the lock for too long, or the folder can't be written to (exit code 5).
     """
-    with _translate_disk_errors():
+    with translate_state_errors():
         make_folders(path.parent)
         # A file of its own: the state file is replaced at each save, and a lock on it would be on the old inode.
         handle = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
@@ -124,7 +125,7 @@ def _parse_rule_state(entry: Mapping[str, Any]) -> RuleState:
 
 
 @contextlib.contextmanager
-def _translate_disk_errors() -> Iterator[None]:
+def translate_state_errors() -> Iterator[None]:
     """Turn disk errors inside the block into one that names the setting for another path."""
     try:
         yield

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from mlscale import outbox as module
 from mlscale.errors import MLScaleError
 from mlscale.outbox import ItemRefusedError, Outbox, OutboxReport, RetryPolicy
 from tests.contract.test_documents import validate
@@ -46,7 +45,7 @@ def fill(box: Outbox, *numbers: int) -> Outbox:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, in its only element."""
     time = [1_000_000.0]
-    monkeypatch.setattr(module.time, "time", lambda: time[0])
+    monkeypatch.setattr("mlscale.outbox.time.time", lambda: time[0])
     return time
 
 

@@ -152,7 +152,7 @@ def test_a_corrupt_file_of_an_earlier_version_is_kept_and_reported(
 ) -> None:
     path = write_earlier_file(tmp_path, *lines)
     tracker = Tracker()
-    open_tracker_outbox(path.parent).send_items(lambda bodies: [tracker.send(body["entries"]) for body in bodies][:0])
+    open_tracker_outbox(path.parent).send_items(lambda bodies: tracker.send(bodies[0]["entries"]))
     assert tracker.steps == sent
     assert f"{unread} can't be read and are not sent" in capsys.readouterr().err
     assert path.with_name("mlflow-unsent.jsonl.corrupt").read_text().splitlines() == list(lines)
