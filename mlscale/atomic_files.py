@@ -11,6 +11,7 @@ import os
 import secrets
 import shlex
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from mlscale.errors import Exit, MLScaleError
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
 ASIDE = ".aside-"  # how the name of a file or folder starts that is not there yet; whatever reads a folder skips these
+_LOCK_POLL_SECONDS = 0.02
 _ELSEWHERE = "{}=<a folder you may write to, with free space>"
 
 
@@ -136,6 +138,26 @@ def lock_file(handle: int) -> None:
         return
     # Without waiting: a lock that is held means that the file is in use.
     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def wait_for_lock(handle: int, seconds: float) -> bool:
+    """Lock an open file as `lock_file` does, but wait for another process for at most `seconds`; return True if locked.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            lock_file(handle)
+            return True
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+        # Polled: `flock` has no timeout.
+        if time.monotonic() >= end:
+            return False
+        time.sleep(_LOCK_POLL_SECONDS)
 
 
 def sync_folder(folder: Path) -> None:

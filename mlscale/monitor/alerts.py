@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,11 @@ from mlscale.monitor import monitor_state as memory_file
 from mlscale.monitor.alert_rule import AlertPolicy, Change, RuleState, advance_rule
 from mlscale.monitor.monitor_state import MonitorState
 from mlscale.monitor.window_check import WindowCheck
-from mlscale.notify.webhook import Webhook
+from mlscale.notify.delivery import DocumentRecipient
+from mlscale.outbox import ItemRefusedError, Outbox, OutboxReport, RetryPolicy
+
+# The looks are the pace, and each recipient has retries of its own in a look.
+_POLICY = RetryPolicy(backoff_s=(), max_refusals=100, max_age_s=7 * 86_400)
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class AlertReport:
         firing: rules with an incident.
         pending: rules that are over their limit, and may become an incident.
         changes: alerts of this look, documents of the contract 'alert'.
-        sent: the number of alerts that arrived, older ones included.
+        sent: the number of alerts that arrived, older ones included; of each recipient.
         waiting: the number of alerts that did not; they are sent at the next look.
         problem: the reason why an alert did not arrive, or another problem; '' if none.
     """
@@ -58,14 +64,14 @@ class AlertDispatcher:
         watched: the reference as the user named it, `resnet@champion`; a part of each alert's id.
         rules: the rules that may become incidents.
         patience: the number of looks that this takes.
-        webhook: receives the alerts; None: they are not sent.
+        recipients: get the alerts; by the names of folders of their own, so that one who is away holds up no other.
     """
 
     path: Path
     watched: str
     rules: Collection[str]
     patience: AlertPolicy
-    webhook: Webhook | None = None
+    recipients: Mapping[str, DocumentRecipient] = field(default_factory=dict)
 
     def process_check(self, check: WindowCheck, model: str, now: datetime) -> AlertReport:
         """Process one look, and send the alerts.
@@ -82,11 +88,16 @@ class AlertDispatcher:
             before = memory_file.load_state(self.path)
             rules, changes = self._advance_rules(before, check, time)
             alerts = tuple(self._build_alert(change, check, model, time) for change in changes)
-            outbox = before.outbox + (alerts if self.webhook else ())
+            outbox = before.outbox + (alerts if self.recipients else ())
             after = MonitorState(check.version, before.looks + 1, rules, outbox)
-            # Before anything is sent: see above.
+            # With the rules in one file first: a process that is killed here neither loses nor repeats an alert.
             memory_file.save_state(self.path, after, time)
-            waiting, problem = self._send_alerts(after, time)
+            if outbox and self.recipients:
+                self._enqueue_alerts(outbox)
+                after = replace(after, outbox=())
+                memory_file.save_state(self.path, after, time)
+            sent, problem = self._send_alerts()
+            waiting = len(after.outbox) + sum(Outbox(path).count_items() for path in self._list_outboxes())
         if before.corruption:
             problem = "; ".join(
                 filter(None, (f"the state was corrupt and is re-initialised ({before.corruption})", problem))
@@ -95,8 +106,8 @@ class AlertDispatcher:
             firing=tuple(name for name, state in rules.items() if state.phase == "firing"),
             pending=tuple(name for name, state in rules.items() if state.phase == "pending"),
             changes=alerts,
-            sent=len(outbox) - len(waiting),
-            waiting=len(waiting),
+            sent=sent,
+            waiting=waiting,
             problem=problem,
         )
 
@@ -142,19 +153,45 @@ class AlertDispatcher:
             "metrics": convert_to_json({"events": check.events, **result.metrics}) if result else {},
         }
 
-    def _send_alerts(self, memory: MonitorState, time: str) -> tuple[tuple[Mapping[str, Any], ...], str]:
-        """Send the waiting alerts, oldest first; return the ones that are left, and why. After one failure that a retry
-        may fix, no more are tried."""
-        left, problem, dead = list(memory.outbox), "", False
-        for alert in memory.outbox:
-            if self.webhook is None or dead:
-                break
-            sent = self.webhook.send_document(alert)
-            if sent.arrived:
-                left.remove(alert)
-                # Saved after each: a process that is killed here sends at most one alert twice.
-                memory_file.save_state(self.path, replace(memory, outbox=tuple(left)), time)
-            else:
-                # An alert that is refused for good (not `again`) waits as well, but does not hold up those behind it.
-                dead, problem = sent.can_retry, f"the webhook at {self.webhook.host} took no alert: {sent.why}"
-        return tuple(left), problem
+    @property
+    def outboxes(self) -> Path:
+        """The folder with a folder of waiting alerts for each recipient."""
+        return self.path.with_name(f"{self.path.stem}-outbox")
+
+    def _list_outboxes(self) -> list[Path]:
+        # Of recipients that are set no more, too: what waits for them is counted, and sent once they are set again.
+        return sorted(self.outboxes.iterdir()) if self.outboxes.is_dir() else []
+
+    def _enqueue_alerts(self, alerts: Collection[Mapping[str, Any]]) -> None:
+        with memory_file.translate_state_errors():
+            for name in self.recipients:
+                outbox = Outbox(self.outboxes / name, _POLICY)
+                for alert in alerts:
+                    outbox.add_item(alert, f"{alert['id']} {alert['status']}")
+
+    def _send_alerts(self) -> tuple[int, str]:
+        """Send the waiting alerts to each recipient, oldest first; return how many arrived, and what went wrong."""
+        sent, problems = 0, []
+        for name, recipient in self.recipients.items():
+            outbox = Outbox(self.outboxes / name, _POLICY)
+            with memory_file.translate_state_errors():
+                report = outbox.send_items(partial(_send_to_recipient, recipient))
+                outbox.remove_if_empty()
+            sent += report.sent
+            problems += _describe_problems(recipient.label, report)
+        # Fails while a recipient's folder is in it.
+        with contextlib.suppress(OSError):
+            self.outboxes.rmdir()
+        return sent, "; ".join(problems)
+
+
+def _send_to_recipient(recipient: DocumentRecipient, alerts: Sequence[Mapping[str, Any]]) -> None:
+    for alert in alerts:
+        result = recipient.send_document(alert)
+        if not result.arrived:
+            raise (ConnectionError if result.can_retry else ItemRefusedError)(result.why)
+
+
+def _describe_problems(label: str, report: OutboxReport) -> list[str]:
+    problems = [f"{label} took no alert: {report.why}"] if report.why else []
+    return problems + [f"{label}: an alert is not sent any more: {line}" for line in report.failed]

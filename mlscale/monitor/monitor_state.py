@@ -6,21 +6,18 @@ The contract 'monitor_state'. One process at a time uses it; a process that is k
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from mlscale.atomic_files import PRIVATE_FILE, make_folders, read_json, write_json
+from mlscale.atomic_files import PRIVATE_FILE, make_folders, read_json, wait_for_lock, write_json
 from mlscale.contracts import expect_format, get_format_tag
 from mlscale.errors import Exit, MLScaleError
 from mlscale.monitor.alert_rule import Phase, RuleState
 
 _WAIT_SECONDS = 60.0  # a look with a webhook that does not answer takes less
-_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,8 @@ class MonitorState:
         version: the version of the last look; '' before the first one.
         looks: the number of looks.
         rules: the state of each rule.
-        outbox: alerts that have not arrived yet, oldest first: documents of the contract 'alert'.
+        outbox: alerts that the folders of the recipients do not hold yet, oldest first: documents of the contract
+            'alert'. An earlier version kept all here that had not arrived.
         corruption: the reason why the file could not be read; '' if it could.
     """
 
@@ -73,7 +71,7 @@ def save_state(path: Path, memory: MonitorState, now: str) -> None:
     Raises:
         MLScaleError: the disk is full, or the folder can't be written to (exit code 5).
     """
-    with _translate_disk_errors():
+    with translate_state_errors():
         write_json(
             path,
             {
@@ -94,7 +92,7 @@ def lock_state(path: Path) -> Iterator[None]:
     Raises:
         MLScaleError: another process holds the lock for too long, or the folder can't be written to (exit code 5).
     """
-    with _translate_disk_errors():
+    with translate_state_errors():
         make_folders(path.parent)
         # A file of its own: the state file is replaced at each save, and a lock on it would be on the old inode.
         handle = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
@@ -107,22 +105,16 @@ def lock_state(path: Path) -> Iterator[None]:
 
 
 def _acquire_state_lock(handle: int, path: Path) -> None:
-    # Polled without blocking: `flock` has no timeout.
-    end = time.monotonic() + _WAIT_SECONDS
-    while True:
-        try:
-            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() >= end:
-                raise MLScaleError(
-                    "another monitor with the same state is looking",
-                    where=str(path),
-                    fix="end it, or give this one a state of its own: alert.state=<file>",
-                    exit=Exit.ENVIRONMENT,
-                ) from error
-        except OSError:  # a file system without locks: two monitors may report the same incident
-            return None
-        time.sleep(_POLL_SECONDS)
+    is_held = True
+    with contextlib.suppress(OSError):  # a file system without locks: two monitors may report the same incident
+        is_held = wait_for_lock(handle, _WAIT_SECONDS)
+    if not is_held:
+        raise MLScaleError(
+            "another monitor with the same state is looking",
+            where=str(path),
+            fix="end it, or give this one a state of its own: alert.state=<file>",
+            exit=Exit.ENVIRONMENT,
+        )
 
 
 def _parse_rule_state(entry: Mapping[str, Any]) -> RuleState:
@@ -133,7 +125,7 @@ def _parse_rule_state(entry: Mapping[str, Any]) -> RuleState:
 
 
 @contextlib.contextmanager
-def _translate_disk_errors() -> Iterator[None]:
+def translate_state_errors() -> Iterator[None]:
     """Turn disk errors inside the block into one that names the setting for another path."""
     try:
         yield

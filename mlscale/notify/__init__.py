@@ -1,1 +1,1 @@
-"""Notifies people and machines: by a webhook, a command, or a mail, each within a time limit."""
+"""Notifies people and machines: by a webhook, a command, a mail, or a service of apprise, each within a time limit."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,17 @@ class DeliveryResult:
     arrived: bool
     can_retry: bool
     why: str = ""
+
+
+class DocumentRecipient(Protocol):
+    """Somebody who is sent documents: a webhook, a service of apprise."""
+
+    @property
+    def label(self) -> str:
+        """The recipient, for messages; without any secret."""
+
+    def send_document(self, document: Mapping[str, Any]) -> DeliveryResult:
+        """Send a document, in bounded time."""
 
 
 def run_with_timeout(seconds: float, send: Callable[[], DeliveryResult], name: str) -> DeliveryResult:

@@ -55,6 +55,11 @@ class Webhook:
         """The host, the part of the address that may be printed."""
         return str(urlsplit(self.url).hostname)
 
+    @property
+    def label(self) -> str:
+        """The recipient, for messages."""
+        return f"the webhook at {self.host}"
+
     def send_document(self, document: Mapping[str, Any]) -> DeliveryResult:
         """POST `document` as JSON; it has arrived if the answer is 2xx. Redirects are not followed."""
         sent = DeliveryResult(False, True, "not tried")

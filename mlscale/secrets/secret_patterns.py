@@ -21,7 +21,7 @@ def split_words(text: str) -> frozenset[str]:
 # Words of a key that mean a secret at any position, unless the last word is in `_ABOUT`.
 _SECRET_WORDS = split_words(
     "password passwords passwd pwd passphrase secret secrets credential credentials apikey apikeys accesskey secretkey "
-    "privatekey authtoken accesstoken bearer authorization dsn connectionstring webhook cookie cookies htpasswd"
+    "privatekey authtoken accesstoken bearer authorization dsn connectionstring webhook apprise cookie cookies htpasswd"
 )
 _LAST_WORDS = split_words("auth pass token")  # a secret as the last word: `db_pass`, `hf_token`
 _PHRASES = re.compile(
@@ -69,7 +69,9 @@ _ASSIGNED = re.compile(
         | (?P<bare>[^\s'"#,;(){}\[\]]+) )""",
     re.VERBOSE,
 )
-_KEY_HINTS = re.compile(r"(?i)pass|pwd|secret|credential|token|auth|api|key|bearer|dsn|webhook|cookie|connection")
+_KEY_HINTS = re.compile(
+    r"(?i)pass|pwd|secret|credential|token|auth|api|key|bearer|dsn|webhook|apprise|cookie|connection"
+)
 # A key of W&B is 40 hex digits, as a git commit is: it counts only near one of these words.
 _WANDB_NEAR = re.compile(r"(?i)(?:wandb|api.?key|token)[^\n]{0,80}?(?<![0-9a-f])(?P<value>[0-9a-f]{40})(?![0-9a-f])")
 _PLACEHOLDER = re.compile(

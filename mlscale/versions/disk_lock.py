@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlscale.atomic_files import PRIVATE_FILE
+from mlscale.atomic_files import PRIVATE_FILE, wait_for_lock
 from mlscale.errors import Exit, MLScaleError
 
 LOCK = ".lock"
 _WAIT_SECONDS = 60.0  # a lock is held while a few small files are written; a minute means that something hangs
-_POLL_SECONDS = 0.01
 
 
 @contextlib.contextmanager
@@ -32,34 +28,30 @@ def hold_folder_lock(folder: Path, seconds: float = _WAIT_SECONDS) -> Iterator[N
     # The lock file stays: were it removed, two processes could each lock a different file of this name.
     handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
     try:
-        _acquire_lock(handle, folder, time.monotonic() + seconds)
+        _acquire_lock(handle, folder, seconds)
         yield
     finally:
         os.close(handle)
 
 
-def _acquire_lock(handle: int, folder: Path, end: float) -> None:
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise MLScaleError(
-                    "the registry's file system has no locks",
-                    where=str(folder),
-                    why=error.strerror or str(error),
-                    fix="keep the registry on a local disk, or on NFS with locks: registry.root=<folder>",
-                    exit=Exit.ENVIRONMENT,
-                ) from error
-            if time.monotonic() >= end:
-                raise LockHeldError(
-                    "another process is writing to the registry",
-                    where=str(folder / LOCK),
-                    fix="try again when it has ended",
-                    exit=Exit.ENVIRONMENT,
-                ) from error
-        time.sleep(_POLL_SECONDS)
+def _acquire_lock(handle: int, folder: Path, seconds: float) -> None:
+    try:
+        is_held = wait_for_lock(handle, seconds)
+    except OSError as error:
+        raise MLScaleError(
+            "the registry's file system has no locks",
+            where=str(folder),
+            why=error.strerror or str(error),
+            fix="keep the registry on a local disk, or on NFS with locks: registry.root=<folder>",
+            exit=Exit.ENVIRONMENT,
+        ) from error
+    if not is_held:
+        raise LockHeldError(
+            "another process is writing to the registry",
+            where=str(folder / LOCK),
+            fix="try again when it has ended",
+            exit=Exit.ENVIRONMENT,
+        )
 
 
 class LockHeldError(MLScaleError):

@@ -1,8 +1,8 @@
 """The outbox of a mirror: the difference between the registry and the receipts of what was sent.
 
-`<root>/outbox/wandb/` holds the mirror's project, and for each model a receipt of what arrived there. There is no list
-of what to send: it is all that the registry holds and no receipt lists. So nothing is lost when a process is killed
-right after a change, and sending twice changes nothing.
+`<root>/outbox/wandb/` holds the mirror's project, and for each model a receipt of what arrived there. What is to be
+sent is all that the registry holds and no receipt lists; `enqueue_pending` puts it into `items/`, where attempts are
+counted. So nothing is lost when a process is killed right after a change, and sending twice changes nothing.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from typing import Any
 
 from mlscale.atomic_files import make_folders, read_json, write_json
 from mlscale.errors import MLScaleError
+from mlscale.outbox import Outbox, RetryPolicy
 from mlscale.runs.identity import generate_id
 from mlscale.versions.local_registry import LocalRegistry
 from mlscale.versions.version_record import Version
 
 _PROJECT_FILE = "mirror.json"
+# Nothing is given up: what the registry holds and no receipt lists would be added again.
+_POLICY = RetryPolicy(backoff_s=(300.0,))  # every promotion would wait for the timeout of a dead server
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class MirrorOutbox:
     def __init__(self, root: Path) -> None:
         self.registry = LocalRegistry(root)
         self.folder = self.registry.root / "outbox" / "wandb"
+        self.queue = Outbox(self.folder / "items", _POLICY)
 
     @property
     def mirror_project(self) -> MirrorProject | None:
@@ -142,6 +146,15 @@ class MirrorOutbox:
             if versions or moved:
                 pending.append(PendingDelivery(name, versions, moved))
         return pending
+
+    def enqueue_pending(self) -> None:
+        """Add what has not arrived yet to the queue, unless it waits there already."""
+        for model in self.list_pending():
+            for version in model.versions:
+                self.queue.add_item({"kind": "version", "ref": version.ref}, version.ref)
+            # Behind the versions: an alias can't be sent before its version.
+            if model.aliases:
+                self.queue.add_item({"kind": "aliases", "ref": model.name}, f"aliases of {model.name}")
 
     def _get_receipt_path(self, name: str) -> Path:
         return self.folder / "sent" / f"{name}.json"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -12,14 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
 
-from mlscale.atomic_files import write_text
 from mlscale.errors import MLScaleError
 from mlscale.versions.disk_lock import translate_disk_errors
 from mlscale.versions.local_registry import LocalRegistry
 from mlscale.versions.mirror_outbox import MirrorOutbox
 from mlscale.versions.wandb_send import FAILED, NO_KEY, NO_KEY_WHY, SENT
 
-_PAUSE_SECONDS = 300.0  # no automatic sending after a failure: every promotion would wait for the server's timeout
 _SEND = "import sys; from mlscale.versions.wandb_send import main; sys.exit(main(sys.argv[1:]))"
 _WHY = 200  # characters of a reason
 # These are for the user's own W&B run; the mirror has a run of its own.
@@ -80,11 +77,14 @@ class WandbRegistry(LocalRegistry):
         """
         with translate_disk_errors(self.root):
             self.outbox.start_mirroring(self._project, self._entity)
-        before = self.list_pending_names()
-        if not before:
-            return Delivery((), ())
+            before = self.list_pending_names()
+            if not before:
+                return Delivery((), ())
+            self.outbox.enqueue_pending()
         code, why = _send_in_subprocess(self.root, timeout_s)
-        self._record_failure(code == FAILED, why)
+        # A process that was killed could not count its attempt. Without a key none was made.
+        if code == FAILED and not self.outbox.queue.get_delay():
+            self.outbox.queue.record_failure(why)
         # Computed from the receipts, not from the exit code: a process that failed may have sent some of it.
         after = self.list_pending_names()
         return Delivery(tuple(item for item in before if item not in after), tuple(after), why if after else "")
@@ -116,22 +116,10 @@ class WandbRegistry(LocalRegistry):
             return "offline"
         if not _has_key_source():
             return NO_KEY_WHY
-        with contextlib.suppress(OSError):
-            failed = self._failure_path.stat().st_mtime
-            if time.time() - failed < _PAUSE_SECONDS:
-                return f"{self._failure_path.read_text(encoding='utf-8')}, {time.time() - failed:.0f} s ago"
+        first = self.outbox.queue.get_first_item()
+        if first and self.outbox.queue.get_delay():
+            return f"{first.why}, {time.time() - first.tried:.0f} s ago"
         return ""
-
-    def _record_failure(self, failed: bool, why: str) -> None:
-        # Only failures: a missing key is noticed at once, without waiting for a server.
-        if failed:
-            write_text(self._failure_path, why)
-        else:
-            self._failure_path.unlink(missing_ok=True)
-
-    @property
-    def _failure_path(self) -> Path:
-        return self.outbox.folder / "failed"
 
 
 def open_registry(root: str | Path) -> LocalRegistry:

@@ -1,4 +1,4 @@
-"""Send the outbox to W&B: a separate process, which can be killed if the server hangs, and affects no other W&B run.
+"""Send what W&B has not got: a separate process, which can be killed if the server hangs, and affects no other W&B run.
 
 `wandb_mirror` starts it; the last line on stderr is the reason if it did not send all.
 """
@@ -8,15 +8,15 @@ from __future__ import annotations
 import math
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlscale.atomic_files import make_folders
 from mlscale.errors import MLScaleError
+from mlscale.outbox import ItemRefusedError
 from mlscale.secrets.mask import Masker
 from mlscale.versions.aliases import Aliases
-from mlscale.versions.disk_lock import hold_folder_lock
 from mlscale.versions.mirror_outbox import MirrorOutbox, MirrorProject, MirrorReceipt, PendingDelivery
 from mlscale.versions.version_record import Version
 
@@ -28,43 +28,79 @@ _KNOWN_BY = "mlscale-v"  # W&B numbers artifacts v0, v1, … itself; this alias 
 
 
 def main(argv: list[str]) -> int:
-    """Send the outbox, one version at a time; the receipt is written after each; return the exit code."""
+    """Send what has not arrived, one version at a time; the receipt is written after each; return the exit code."""
     outbox = MirrorOutbox(Path(argv[0]))
     make_folders(outbox.folder / "sent")
     try:
-        # One process at a time. The wait has no limit here: the parent kills this process after its timeout.
-        with hold_folder_lock(outbox.folder, math.inf), tempfile.TemporaryDirectory() as scratch:
-            return _send_outbox(outbox, scratch)
+        with tempfile.TemporaryDirectory() as scratch:
+            return _send_pending(outbox, scratch)
     except Exception as error:  # any error of the client: the registry is not affected, and the reason is printed
         line = error.what if isinstance(error, MLScaleError) else f"{type(error).__name__}: {error}"
         print(Masker.create_for_process().mask_text(" ".join(line.split())), file=sys.stderr)
         return FAILED
 
 
-def _send_outbox(outbox: MirrorOutbox, scratch: str) -> int:
+def _send_pending(outbox: MirrorOutbox, scratch: str) -> int:
     import wandb
 
-    waiting, run = outbox.list_pending(), None
+    waiting = outbox.list_pending()
     if waiting and not wandb.login(prompt=False, verify=False):
         print(NO_KEY_WHY, file=sys.stderr)
         return NO_KEY
+    sender = _WandbSender(outbox, scratch)
     while waiting:  # other processes may publish meanwhile
-        if run is None and any(model.versions for model in waiting):
-            run = _start_wandb_run(outbox.mirror_project, scratch)
-        for model in waiting:
-            for version in model.versions:
-                _send_version(outbox, run, version)
-            _send_aliases(outbox, model)
+        outbox.enqueue_pending()
+        # One process at a time. The wait has no limit here: the parent kills this process after its timeout.
+        report = outbox.queue.send_items(sender.send, ignore_backoff=True, lock_s=math.inf)
         before, waiting = waiting, outbox.list_pending()
+        if report.retry_in_s:
+            raise MLScaleError(report.why, fix="mlscale versions sync, once W&B answers")
         # No progress: only corrupted versions are left, which would be tried forever.
         if waiting == before:
             raise MLScaleError(
                 f"corrupt versions are not sent: {', '.join(map(str, waiting))}",
                 fix="mlscale versions show <version> lists the files that differ; restore them from a copy",
             )
-    if run is not None:
-        run.finish()
+    # What waits there was sent by a process that was killed before it could remove it, or is gone from the registry.
+    outbox.queue.send_items(sender.send, ignore_backoff=True)
+    outbox.queue.remove_if_empty()
+    sender.finish()
     return SENT
+
+
+class _WandbSender:
+    """Sends items of the queue; the W&B run is started by the first version."""
+
+    def __init__(self, outbox: MirrorOutbox, scratch: str) -> None:
+        self._outbox, self._scratch = outbox, scratch
+        self._run: Any = None
+
+    def send(self, bodies: Sequence[Mapping[str, Any]]) -> None:
+        """Send versions and aliases, as they are now.
+
+        Raises:
+            ItemRefusedError: the files of a version are corrupted.
+            Exception: of W&B's client.
+        """
+        pending = {model.name: model for model in self._outbox.list_pending()}
+        for body in bodies:
+            if body["kind"] == "aliases" and body["ref"] in pending:
+                _send_aliases(self._outbox, pending[body["ref"]])
+            for version in (version for model in pending.values() for version in model.versions):
+                if body["kind"] == "version" and version.ref == body["ref"]:
+                    self._send_version(version)
+
+    def _send_version(self, version: Version) -> None:
+        if self._outbox.registry.find_changed_files(version):
+            raise ItemRefusedError(f"{version.ref} is corrupt")
+        if self._run is None:
+            self._run = _start_wandb_run(self._outbox.mirror_project, self._scratch)
+        _send_version(self._outbox, self._run, version)
+
+    def finish(self) -> None:
+        """End the W&B run."""
+        if self._run is not None:
+            self._run.finish()
 
 
 def _start_wandb_run(mirror: MirrorProject | None, scratch: str) -> Any:
@@ -100,8 +136,6 @@ def _start_wandb_run(mirror: MirrorProject | None, scratch: str) -> Any:
 def _send_version(outbox: MirrorOutbox, run: Any, version: Version) -> None:
     import wandb
 
-    if outbox.registry.find_changed_files(version):  # corrupted files are not sent
-        return
     artifact = wandb.Artifact(
         version.name, type="model", description=version.notes or None, metadata=_build_metadata(version)
     )

@@ -107,8 +107,9 @@ def test_clean_traffic_is_quiet(house: House) -> None:
 
 def test_drift_that_is_no_damage_is_told_as_such_once_and_then_over(house: House) -> None:
     house.ask(brighter(house.pixels), seed=2)
-    with Receiver() as receiver:
-        words = house.words(f"alert.webhook={receiver.url}")
+    with Receiver() as receiver, Receiver() as service:
+        url = service.url.replace("http://", "json://")
+        words = house.words(f"alert.webhook={receiver.url}", f"alert.apprise=['{url}']")
         first = commands.run_command("monitor", words)
         assert not first.ok
         assert "inputs drifted (brightness " in first.sentence
@@ -123,6 +124,7 @@ def test_drift_that_is_no_damage_is_told_as_such_once_and_then_over(house: House
         ("drift", "firing"),
         ("drift", "resolved"),
     ]
+    assert [message["type"] for message in service.alerts] == ["failure", "success"]
 
 
 def test_damage_needs_labels(house: House, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,6 +183,7 @@ def test_neither_the_model_nor_torch_is_loaded(house: House) -> None:
         ("window.hours=abc", "window.hours"),
         ("window.min_events=0", "window.min_events is 0"),
         ("alert.webhook=nowhere", "not the address of a web server"),
+        ("alert.apprise=[nowhere]", "not an address of an apprise service"),
         ("alert.rules=[drfit]", "unknown rule 'drfit'"),
         ("ref=resnt", "no run or model 'resnt'"),
         ("model=mlp", "model"),

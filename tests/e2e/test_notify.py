@@ -29,6 +29,16 @@ def test_a_rank_that_was_killed_is_told_and_the_address_stands_nowhere(
     assert "a-secret-of-the-address" not in "".join(capfd.readouterr())
 
 
+def test_a_typed_address_of_apprise_stands_nowhere(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with Receiver() as receiver:
+        url = receiver.url.replace("http://", "json://")
+        assert main([*WORDS, f"callbacks.notify.apprise=['{url}']", "debug=fast"]) == 0
+    assert [message["type"] for message in receiver.alerts] == ["success"]
+    kept = [path.read_bytes() for path in (folder / "runs").rglob("*") if path.is_file()]
+    assert not any(b"a-secret-of-the-address" in content for content in kept)
+    assert "a-secret-of-the-address" not in "".join(capfd.readouterr())
+
+
 def test_a_run_that_is_done_and_nobody_who_listens(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with Receiver() as receiver:
         assert main([*WORDS, f"callbacks.notify.webhook={receiver.url}", "debug=fast"]) == 0
@@ -46,5 +56,8 @@ def test_somebody_elses_run_tells_nobody(tmp_path: Path) -> None:
     assert problems(webhook=None, command=None, mail={"host": None}) == 0
     assert problems(webhook="${oc.env:HOOK}") == 0
     assert problems(webhook="https://x.org/${oc.env:AWS_SECRET_ACCESS_KEY}") == 1
+    assert problems(apprise=["${oc.env:A}", "${oc.env:B}"]) == 0
+    assert problems(apprise=["${oc.env:A}", "slack://${oc.env:AWS_SECRET_ACCESS_KEY}/x/y"]) == 1
+    assert problems(apprise="json://x.org/${oc.env:AWS_SECRET_ACCESS_KEY}") == 1
     assert problems(command=["sh", "-c", "…"], mail={"host": "x.org"}) == 2
     assert problems(("callbacks.mine.command",), command=["notify-send"]) == 0

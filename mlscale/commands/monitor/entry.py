@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def run(cfg: DictConfig) -> Result:
-    """Check once, or with `watch=true` until SIGTERM; alerts go to the webhook.
+    """Check once, or with `watch=true` until SIGTERM; alerts go to the webhook and the services of apprise.
 
     Not ok while a rule has an incident, or without data: exit code 4. A watch that is ended by a signal is ok.
 
@@ -114,7 +114,7 @@ class Monitor:
         outcome = window_check.check_rules(reference, events, settings.limits)
         state = settings.resolve_state_file(self.state, settings.events, located)
         watched = settings.ref if located.is_registered else located.name
-        desk = AlertDispatcher(state, watched, settings.rules, settings.patience, settings.webhook)
+        desk = AlertDispatcher(state, watched, settings.rules, settings.patience, settings.recipients)
         # The state is saved by this call, before the page is written: an error there repeats no alert.
         alerts = desk.process_check(outcome, located.name, now)
         check = MonitorCheck(reference, outcome, alerts, state, events.newest, events.skipped)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from mlscale.config.suggestions.suggest import find_nearest
 from mlscale.errors import MLScaleError, raise_all
+from mlscale.export.required_extras import require_extra
 from mlscale.monitor.alert_rule import AlertPolicy
 from mlscale.monitor.event_window import WindowSpan
 from mlscale.monitor.window_check import RULES, MonitorLimits
+from mlscale.notify.apprise_notifier import AppriseNotifier
+from mlscale.notify.delivery import DocumentRecipient
 from mlscale.notify.webhook import Webhook
 from mlscale.runs.identity import make_folder_name
 
@@ -57,7 +60,7 @@ class MonitorSettings:
     limits: MonitorLimits
     rules: tuple[str, ...]
     patience: AlertPolicy
-    webhook: Webhook | None
+    recipients: Mapping[str, DocumentRecipient]
     page: Path | None
     every_s: float
 
@@ -70,14 +73,14 @@ class MonitorSettings:
         """
         problems = list(_find_setting_problems(cfg))
         window, drift, accuracy, alert = cfg.window, cfg.drift, cfg.accuracy, cfg.alert
-        # Both constructors refuse bad values: their errors join the others instead of hiding them.
-        span = webhook = None
+        # The constructors refuse bad values: their errors join the others instead of hiding them.
+        span, recipients = None, {}
         try:
             span = WindowSpan(window.hours, _parse_time(window.since), window.max_events, accuracy.hours)
         except MLScaleError as error:
             problems.append(error)
         try:
-            webhook = None if alert.webhook is None else Webhook(str(alert.webhook), alert.timeout_s, alert.tries)
+            recipients = _create_recipients(alert)
         except MLScaleError as error:
             problems.append(error)
         # From here on `span` is set, because its error would have been raised.
@@ -100,7 +103,7 @@ class MonitorSettings:
             # Each rule once, in the typed order.
             rules=tuple(dict.fromkeys(alert.rules)),
             patience=AlertPolicy(alert.looks, alert.hysteresis, alert.keep, alert.cooldown),
-            webhook=webhook,
+            recipients=recipients,
             page=Path(cfg.page).expanduser().absolute() if cfg.page else None,
             every_s=cfg.every_s,
         )
@@ -117,6 +120,20 @@ class MonitorSettings:
             digest = hashlib.sha256(str(model.servable).encode()).hexdigest()[:8]
             watched = f"{model.name}-{digest}"
         return events / make_folder_name(model.name) / "monitor" / f"{make_folder_name(watched)}.json"
+
+
+def _create_recipients(alert: DictConfig) -> dict[str, DocumentRecipient]:
+    """Return those who are sent alerts, by the names of their folders of the outbox."""
+    recipients: dict[str, DocumentRecipient] = {}
+    if alert.webhook is not None:
+        recipients["webhook"] = Webhook(str(alert.webhook), alert.timeout_s, alert.tries)
+    urls = [alert.apprise] if isinstance(alert.apprise, str) else alert.apprise or []
+    if urls:
+        require_extra("notify", "apprise")
+    for number, url in enumerate(urls, 1):
+        # By number: any part of the address may be secret.
+        recipients[f"apprise-{number}"] = AppriseNotifier(str(url), alert.timeout_s, "alert.apprise")
+    return recipients
 
 
 def _find_setting_problems(cfg: DictConfig) -> Iterator[MLScaleError]:

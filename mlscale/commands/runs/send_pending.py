@@ -2,45 +2,70 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.runs.folder import RunFolder
 
-UNSENT = "logs/mlflow-unsent.jsonl"
-_ENTRIES_PER_REQUEST = 500
+if TYPE_CHECKING:
+    from mlscale.train.loggers.mlflow_client import MLflowEntrySender
+
+_ITEMS_PER_REQUEST = 20  # MLflow's server limits what it takes in one request
+_LOCK_SECONDS = 10.0
 
 
 def send_pending_entries(run: RunFolder) -> int:
-    """Send the waiting entries of a run folder to the MLflow server that they were meant for; none is sent twice.
+    """Send the waiting entries of a run folder to the MLflow server that they were meant for, those that were given up
+    included; none is sent twice.
 
     Raises:
         MLScaleError: the server does not take it (exit code 5).
     """
     from mlscale.export.required_extras import require_extra
-    from mlscale.train.loggers.mlflow_client import MLflowEntrySender, MLflowTarget
-    from mlscale.train.loggers.outbox import read_outbox, write_outbox
+    from mlscale.train.loggers.tracker_outbox import open_tracker_outbox
 
-    path = run.path / UNSENT
-    address, entries = read_outbox(path)
-    if not entries:
+    outbox = open_tracker_outbox(run.path / "logs")
+    outbox.restore_failed()
+    if not outbox.count_items() and not outbox.count_failed():
         print(f"nothing of {run.path.name} waits to be sent", file=sys.stderr)
         return int(Exit.DONE)
     require_extra("mlflow", "mlflow")
-    client = MLflowEntrySender(MLflowTarget(**address))
-    try:
-        # In pieces: MLflow's server limits what it takes in one request.
-        for at in range(0, len(entries), _ENTRIES_PER_REQUEST):
-            client.send(entries[at : at + _ENTRIES_PER_REQUEST])
-    except Exception as error:
+    senders = _SendersByAddress()
+    report = outbox.send_items(
+        senders.send_bodies, max_batch=_ITEMS_PER_REQUEST, ignore_backoff=True, lock_s=_LOCK_SECONDS
+    )
+    outbox.remove_if_empty()
+    if report.waiting or outbox.count_failed():
         raise MLScaleError(
-            f"{client.where} does not take the entries",
-            where=str(path),
-            why=" ".join(str(error).split())[:300],
+            f"{senders.where} does not take the entries",
+            where=str(outbox.folder),
+            why="; ".join([*filter(None, [report.why]), *report.failed])[:300],
             fix=f"start the server, then: mlscale runs send {run.id}",
             exit=Exit.ENVIRONMENT,
-        ) from error
-    # Emptied only after all of them were taken.
-    write_outbox(path, address, ())
-    print(f"{client.where}: {len(entries):,} entries of {run.path.name} sent")
+        )
+    print(f"{senders.where}: {senders.sent:,} entries of {run.path.name} sent")
     return int(Exit.DONE)
+
+
+class _SendersByAddress:
+    """The clients of the servers that a run's entries are for; usually one."""
+
+    def __init__(self) -> None:
+        self._clients: dict[str, MLflowEntrySender] = {}
+        self.sent, self.where = 0, "MLflow"
+
+    def send_bodies(self, bodies: Sequence[Mapping[str, Any]]) -> None:
+        """Send entries in order, each to its own server."""
+        from mlscale.train.loggers.mlflow_client import MLflowEntrySender, MLflowTarget
+
+        for name, group in groupby(bodies, lambda body: json.dumps(body["address"], sort_keys=True)):
+            entries = [entry for body in group for entry in body["entries"]]
+            if name not in self._clients:
+                self._clients[name] = MLflowEntrySender(MLflowTarget(**json.loads(name)))
+            self.where = self._clients[name].where
+            self._clients[name].send(entries)
+            self.sent += len(entries)

@@ -63,6 +63,10 @@ def _iterate_recipients(config: object) -> Iterator[tuple[str, str]]:
                 value = (node.get(first) or {}).get(second) if second else node.get(first)
                 if value is not None:
                     yield f"callbacks.{name}.{key}", str(value)
+            # One by one: each may be wholly a variable of the environment.
+            services = node.get("apprise") or []
+            for url in services if isinstance(services, list) else [services]:
+                yield f"callbacks.{name}.apprise", str(url)
 
 
 _ALLOWS = {"pickle": "unpickle members of shards", "pipe": "run shell commands"}

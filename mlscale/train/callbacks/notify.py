@@ -14,6 +14,8 @@ from tqdm import tqdm
 
 from mlscale.contracts import get_format_tag
 from mlscale.errors import MLScaleError
+from mlscale.export.required_extras import require_extra
+from mlscale.notify.apprise_notifier import AppriseNotifier
 from mlscale.notify.command_notifier import CommandNotifier
 from mlscale.notify.delivery import DeliveryResult
 from mlscale.notify.mail_notifier import MailNotifier
@@ -31,7 +33,7 @@ _EVENTS: Mapping[str, Event] = {
 
 
 class Notify(Callback):
-    """A callback that sends notices by webhook, command and mail, all with one document (`contracts/notice.json`).
+    """A callback that sends notices by webhook, command, mail and apprise, of one document: `contracts/notice.json`.
 
     The process that launched a run reports its end, so that a killed rank is reported, too: it calls `run_ended` once
     the run folder is sealed. `callbacks.stall` detects a run that hangs. A notice that does not arrive is a line on
@@ -42,11 +44,12 @@ class Notify(Callback):
         webhook: gets a JSON POST; http or https.
         command: a program and its arguments, which gets the JSON on its standard input.
         mail: arguments of `mlscale.notify.mail_notifier.MailNotifier`: host, to, sender, and how to log in.
+        apprise: addresses of services of the library apprise, such as `slack://…`; it comes with the extra 'notify'.
         timeout_s: seconds that each of them may take for one try.
         tries: of a webhook.
 
     Raises:
-        MLScaleError: a recipient is missing, or a setting is not valid.
+        MLScaleError: a recipient is missing, a setting is not valid, or apprise is not installed (exit code 5).
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Notify(Callback):
         mail: Mapping[str, Any] | None = None,
         timeout_s: float = 10.0,
         tries: int = 3,
+        apprise: Sequence[str] | None = None,
     ) -> None:
         if unknown := [event for event in when if event not in get_args(Event)]:
             raise _build_notify_error(
@@ -64,13 +68,17 @@ class Notify(Callback):
             )
         # The configuration always has the node `mail`; it is off without a host.
         mail = mail if mail and mail.get("host") is not None else None
-        if webhook is None and command is None and mail is None:
+        urls = [apprise] if isinstance(apprise, str) else apprise or []
+        if webhook is None and command is None and mail is None and not urls:
             raise _build_notify_error("it has no recipient", "webhook", "webhook='${oc.env:MY_WEBHOOK}'")
         self.when = tuple(when)
         where = "callbacks.notify"
         self._webhook = Webhook(webhook, timeout_s, tries, f"{where}.webhook") if webhook is not None else None
         self._command = CommandNotifier(command, timeout_s, f"{where}.command") if command is not None else None
         self._mail = _create_mail(mail, timeout_s, f"{where}.mail") if mail else None
+        if urls:
+            require_extra("notify", "apprise")
+        self._services = [AppriseNotifier(url, timeout_s, f"{where}.apprise") for url in urls]
         self._folder: Path | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -110,7 +118,7 @@ class Notify(Callback):
     def _send_to_recipients(self, document: Mapping[str, Any]) -> list[tuple[str, DeliveryResult]]:
         deliveries = []
         if self._webhook is not None:
-            deliveries.append((f"the webhook at {self._webhook.host}", self._webhook.send_document(document)))
+            deliveries.append((self._webhook.label, self._webhook.send_document(document)))
         if self._command is not None:
             deliveries.append(("the command", self._command.send_document(document)))
         if self._mail is not None:
@@ -119,6 +127,7 @@ class Notify(Callback):
             deliveries.append(
                 (f"the mail server {self._mail.host}", self._mail.send_mail(subject, _format_mail_text(document)))
             )
+        deliveries += [(service.label, service.send_document(document)) for service in self._services]
         return deliveries
 
 

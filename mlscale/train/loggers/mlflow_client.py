@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from types import ModuleType
 
+from mlscale.outbox import ItemRefusedError
+
 _RUN = "mlscale.run"  # the tag by which a resumed run is found
 _NOTES = "mlflow.note.content"
 _PARAMS, _METRICS = 100, 1000  # that MLflow takes in one request
@@ -18,6 +20,7 @@ _INVALID_CHARACTERS = re.compile(
     r"[^\w/.:\- ]"
 )  # in the name of a parameter or metric; with one of these no entry is taken
 _MAX_NAME_LENGTH = 250  # characters of a name
+_REFUSED = (400, 413, 422)  # statuses: the entries are invalid; others may be fixed on the server
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class MLflowTarget:
 
 
 class MLflowEntrySender:
-    """The sender of entries of `mlscale.train.loggers.outbox`; it connects when the first one is sent."""
+    """The sender of entries of `mlscale.train.loggers.tracker_outbox`; it connects when the first one is sent."""
 
     def __init__(self, target: MLflowTarget) -> None:
         self._target = target
@@ -62,8 +65,19 @@ class MLflowEntrySender:
         """Send entries in order; those that the server has already are left out.
 
         Raises:
+            ItemRefusedError: the server finds something invalid in them.
             Exception: of MLflow or requests: the server is not reached, or does not accept them.
         """
+        try:
+            self._send_entries(entries)
+        except Exception as error:
+            # By the method, not the class: importing MLflow's takes seconds.
+            get_status = getattr(error, "get_http_status_code", None)
+            if callable(get_status) and get_status() in _REFUSED:
+                raise ItemRefusedError(str(error)) from error
+            raise
+
+    def _send_entries(self, entries: Sequence[Mapping[str, Any]]) -> None:
         if not self._run:
             self._connect_to_server()
         entities: Any = _import_entities()
@@ -75,7 +89,8 @@ class MLflowEntrySender:
                 name = _sanitize_metric_name(given)
                 if entry["step"] > seen.get(name, -1):
                     seen[name] = entry["step"]
-                    metrics.append(entities.Metric(name, value, entry["time_ms"], entry["step"]))
+                    # A text where it is NaN or infinite: entries are kept as JSON.
+                    metrics.append(entities.Metric(name, float(value), entry["time_ms"], entry["step"]))
             params |= {_sanitize_metric_name(given): value for given, value in entry.get("params", {}).items()}
         if params:
             self._log_params(entities, params)

@@ -15,7 +15,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from mlscale.export.required_extras import require_extra
 from mlscale.train.loggers.media import write_png, write_table_csv
 from mlscale.train.loggers.mlflow_client import MLflowEntrySender, MLflowTarget
-from mlscale.train.loggers.outbox import TrackerOutbox
+from mlscale.train.loggers.tracker_outbox import TrackerOutbox
 
 _MAX_VALUE_LENGTH = 6000  # characters of a parameter that MLflow accepts
 
@@ -25,7 +25,7 @@ class MLflow(Logger):
     has is not sent again.
 
     Args:
-        save_dir: where entries that could not be sent are kept, as ``mlflow-unsent.jsonl``.
+        save_dir: where entries are kept until they are sent, in ``mlflow-outbox``.
         tracking_uri: the server, as MLflow has it.
         experiment: created where it does not exist.
         name: of the run; no other run of the experiment has it.
@@ -74,9 +74,7 @@ class MLflow(Logger):
         """The outbox, started by the first entry, on rank 0: a process that logs nothing has no thread."""
         if self._started is None:
             self._started = TrackerOutbox(
-                self._folder / "mlflow-unsent.jsonl",
-                MLflowEntrySender(self._target),
-                self._target.build_target_document(),
+                self._folder, MLflowEntrySender(self._target), self._target.build_target_document()
             )
         return self._started
 

@@ -22,7 +22,8 @@ BEGIN = datetime(2026, 1, 5, 10, tzinfo=UTC)
 
 def desk(folder: Path, webhook: Webhook | None = None, patience: AlertPolicy | None = None) -> AlertDispatcher:
     patience = patience or AlertPolicy(keep=1, cooldown=0)
-    return AlertDispatcher(folder / "monitor" / "m_champion.json", "m@champion", tuple(RULES), patience, webhook)
+    recipients = {"webhook": webhook} if webhook else {}
+    return AlertDispatcher(folder / "monitor" / "m_champion.json", "m@champion", tuple(RULES), patience, recipients)
 
 
 def looks(at: AlertDispatcher, *levels: float | None, version: str = "m:v1", start: int = 0) -> list[AlertReport]:
@@ -65,14 +66,78 @@ def test_a_dead_webhook_loses_nothing(tmp_path: Path, status: int) -> None:
         assert [each.waiting for each in told] == [1, 1, 2, 2]
         assert "the webhook at 127.0.0.1 took no alert" in told[0].problem
         assert not receiver.alerts
-    document = (tmp_path / "monitor/m_champion.json").read_text()
-    assert "a-secret-of-the-address" not in document
-    validate("monitor_state", json.loads(document))
+    documents = [path.read_text() for path in (tmp_path / "monitor").rglob("*.json")]
+    assert "a-secret-of-the-address" not in "".join(documents)
+    validate("monitor_state", json.loads((tmp_path / "monitor/m_champion.json").read_text()))
+    waiting = sorted((tmp_path / "monitor/m_champion-outbox/webhook").glob("*.json"))
+    assert [json.loads(path.read_text())["body"]["status"] for path in waiting] == ["firing", "resolved"]
     with Receiver() as receiver:
-        (told_now,) = looks(replace(at, webhook=Webhook(receiver.url)), 0, start=10)
+        (told_now,) = looks(replace(at, recipients={"webhook": Webhook(receiver.url)}), 0, start=10)
         assert (told_now.sent, told_now.waiting, told_now.problem) == (2, 0, "")
-        looks(replace(at, webhook=Webhook(receiver.url)), 0, start=11)
+        looks(replace(at, recipients={"webhook": Webhook(receiver.url)}), 0, start=11)
     assert statuses(receiver) == ["firing", "resolved"]
+    assert not (tmp_path / "monitor/m_champion-outbox").exists()
+
+
+def test_a_recipient_who_is_away_holds_up_no_other(tmp_path: Path) -> None:
+    with Receiver() as receiver, Receiver(500) as away:
+        recipients = {"webhook": Webhook(away.url, tries=1), "apprise-1": Webhook(receiver.url)}
+        told = looks(replace(desk(tmp_path), recipients=recipients), 2, 0, 0)
+        assert [(each.sent, each.waiting) for each in told] == [(1, 1), (1, 2), (0, 2)]
+        assert statuses(receiver) == ["firing", "resolved"]
+        # It is set no more: what waits for it is still counted.
+        (told_now,) = looks(replace(desk(tmp_path), recipients={"apprise-1": Webhook(receiver.url)}), 0, start=9)
+        assert (told_now.sent, told_now.waiting) == (0, 2)
+
+
+EXAMPLE = Path(__file__).parents[2] / "contract/examples/monitor_state-1.json"
+
+
+def test_alerts_that_an_earlier_version_kept_in_the_state_are_sent(tmp_path: Path) -> None:
+    at = desk(tmp_path)
+    at.path.parent.mkdir()
+    at.path.write_text(EXAMPLE.read_text())
+    kept = json.loads(EXAMPLE.read_text())["outbox"]
+    assert kept
+    (told,) = looks(at, None, version="resnet:v7")
+    assert (told.sent, told.waiting) == (0, len(kept))  # nobody is set
+    with Receiver() as receiver:
+        (told,) = looks(replace(at, recipients={"webhook": Webhook(receiver.url)}), None, version="resnet:v7", start=1)
+    assert receiver.alerts[: len(kept)] == kept
+    assert told.waiting == 0
+    assert json.loads(at.path.read_text())["outbox"] == []
+
+
+def test_a_monitor_that_is_killed_before_an_alert_is_in_its_folder_sends_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Receiver() as receiver:
+        at = desk(tmp_path, Webhook(receiver.url))
+        with monkeypatch.context() as patch:
+            patch.setattr(AlertDispatcher, "_enqueue_alerts", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                looks(at, 2)
+        assert not receiver.alerts
+        assert [each.sent for each in looks(at, 2, 2, start=1)] == [1, 0]
+    assert statuses(receiver) == ["firing"]
+
+
+def test_an_alert_that_is_a_week_old_or_corrupt_is_kept_and_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Receiver(500) as receiver:
+        at = desk(tmp_path, Webhook(receiver.url, tries=1))
+        looks(at, 2, 0)
+        first, second = sorted((tmp_path / "monitor/m_champion-outbox/webhook").glob("*.json"))
+        first.write_text("{")
+        document = json.loads(second.read_text())
+        second.write_text(json.dumps({**document, "created": document["created"] - 8 * 86_400}))
+        (told,) = looks(at, 0, start=5)
+    assert told.waiting == 0
+    assert "an alert is not sent any more" in told.problem
+    assert "can't be read" in told.problem
+    assert "given up: it answered 500" in told.problem
+    assert len(list((tmp_path / "monitor/m_champion-outbox/webhook/failed").glob("*.json"))) == 2
 
 
 def test_a_webhook_that_is_dead_is_asked_for_one_alert_a_look(tmp_path: Path) -> None:

@@ -68,7 +68,8 @@ def test_after_a_failure_nothing_is_sent_unasked_for_a_while(
     monkeypatch.delenv("WANDB_MODE", raising=False)
     mirrored = WandbRegistry(registry.root, project="p")
     mirrored.outbox.start_mirroring("p", None)
-    (mirrored.outbox.folder / "failed").write_text("it was down")
+    mirrored.outbox.enqueue_pending()
+    mirrored.outbox.queue.record_failure("it was down")
     mirrored.promote("resnet:v1")
     told = capsys.readouterr().err
     assert "W&B: resnet:v1, aliases of resnet wait (it was down, 0 s ago); to send: mlscale versions sync" in told

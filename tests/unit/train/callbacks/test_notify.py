@@ -29,11 +29,12 @@ def run(tmp_path: Path) -> RunFolder:
 )
 def test_each_end_is_told_to_all(tmp_path: Path, run: RunFolder, status: str, event: str) -> None:
     copy = "import sys, pathlib; pathlib.Path(sys.argv[1]).write_bytes(sys.stdin.buffer.read())"
-    with Receiver() as receiver, Sink() as sink:
+    with Receiver() as receiver, Receiver() as service, Sink() as sink:
         mail = {"host": "127.0.0.1", "port": sink.port, "to": ["me@x.org"], "sender": "me@x.org", "security": "none"}
         command = [sys.executable, "-c", copy, str(tmp_path / "told")]
         run.seal_run(status, metrics={"val/accuracy": 0.5, "x": float("nan")}, sentence="resnet: as it went")
-        Notify(webhook=receiver.url, command=command, mail=mail).run_ended(run)
+        apprise = [service.url.replace("http://", "json://")]
+        Notify(webhook=receiver.url, command=command, mail=mail, apprise=apprise).run_ended(run)
     (document,) = receiver.alerts
     validate("notice", document)
     assert (document["event"], document["run"], document["metrics"]) == (event, run.id, {"val/accuracy": 0.5})
@@ -41,6 +42,8 @@ def test_each_end_is_told_to_all(tmp_path: Path, run: RunFolder, status: str, ev
     (message,) = sink.mails
     assert message["Subject"] == f"resnet {event}: resnet: as it went"
     assert "val/accuracy: 0.5" in message.get_content()
+    assert service.alerts[0]["title"] == "resnet: as it went"
+    assert f"run: {run.id}" in service.alerts[0]["message"]
 
 
 def test_only_what_is_asked_for(run: RunFolder) -> None:
@@ -62,6 +65,22 @@ def test_a_run_that_hangs(run: RunFolder) -> None:
     validate("notice", document)
     assert document["event"] == "hung"
     assert document["sentence"].endswith("rank 1: net.py:3, in f")
+
+
+def test_a_service_of_apprise_that_is_not_there_is_a_line(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    run.seal_run("done")
+    with Receiver(500) as receiver:
+        Notify(apprise=receiver.url.replace("http://", "json://")).run_ended(run)
+    said = capsys.readouterr().err
+    assert said == "warning   callbacks.notify: the json service of apprise: it did not take the message\n"
+
+
+def test_apprise_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlscale.export.required_extras.find_spec", lambda name: None)
+    with pytest.raises(MLScaleError, match="apprise is not installed") as caught:
+        Notify(apprise=["json://127.0.0.1"])
+    assert caught.value.exit == 5
+    assert caught.value.fix == "pip install 'mlscale[notify]'"
 
 
 def test_who_is_not_there_is_a_line(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
