@@ -43,7 +43,7 @@ def expect_format(name: str, document: Mapping[str, Any], where: str) -> None:
     family, _, number = str(document.get("format", "")).rpartition("/")
     if family != f"mlscale/{name}" or not number.isdigit():
         raise MLScaleError(
-            f"not a {name} document of mlscale",
+            f"not a document of the format mlscale/{name}",
             where=where,
             fix="name the file that mlscale has written, or restore it from a copy",
         )

@@ -43,7 +43,7 @@ def test_example(path: Path) -> None:
     contracts.expect_format(name, document, str(path))
     with pytest.raises(MLScaleError, match="later mlscale"):
         contracts.expect_format(name, {**document, "format": f"mlscale/{name}/{contracts.FORMATS[name] + 1}"}, "x")
-    with pytest.raises(MLScaleError, match=f"no {name} document"):
+    with pytest.raises(MLScaleError, match=f"not a document of the format mlscale/{name}"):
         contracts.expect_format(name, {}, "x")
 
 
