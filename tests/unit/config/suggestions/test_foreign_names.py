@@ -83,6 +83,7 @@ def packed(fixes: list[str]) -> Iterator[list[str]]:
     for fix in fixes:
         keys = {word.split("=")[0].lstrip("~") for word in stand_in(fix)}
         groups = {key.split(".")[0] for key in keys if key in find_roots().groups or key.endswith("_target_")}
+        groups |= {word[1:].split(".")[0] for word in stand_in(fix) if word.startswith("~")}
         heads = {key.split(".")[0] for key in keys}
         for taken_keys, taken_groups, members in packs:
             taken_heads = {key.split(".")[0] for key in taken_keys}
