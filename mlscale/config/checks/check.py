@@ -16,7 +16,7 @@ from mlscale.config.checks import group_nodes, moved_nodes
 from mlscale.config.checks import key_owners as rules
 from mlscale.config.checks.group_nodes import COMMAND_LINE
 from mlscale.config.checks.target_nodes import Node, iterate_nodes, iterate_outermost_nodes, join_path
-from mlscale.config.checks.templates import Advice, Names
+from mlscale.config.checks.templates import Advice, Names, find_chosen
 from mlscale.config.checks.value_types import BOOL, Type
 from mlscale.config.checks.values import check_resolved_value, check_value_type, create_missing_error
 from mlscale.config.composition.interpolations import check_interpolations, resolve_value
@@ -27,6 +27,7 @@ from mlscale.config.signatures.signatures import Kind, Parameter, Signature, Unk
 from mlscale.config.suggestions import not_yet
 from mlscale.config.suggestions.foreign_names import Alias, load_foreign_names
 from mlscale.config.suggestions.near_keys import format_with_value
+from mlscale.config.suggestions.near_nodes import correct_first_part
 from mlscale.config.suggestions.suggest import find_nearest, format_override
 from mlscale.config.suggestions.unknown_keys import render_alias, suggest_key, takes
 from mlscale.errors import MLScaleError
@@ -58,6 +59,11 @@ def check_config(
     return problems
 
 
+def collect_names(cfg: DictConfig, *, groups: Mapping[str, Sequence[str]], command: str = "train") -> Names:
+    """Return the keys and options that may be set in a composed config."""
+    return _ConfigCheck(cfg, groups, None, command).names
+
+
 class _ConfigCheck:
     """One config under check; each method yields the problems of what it is named for."""
 
@@ -74,18 +80,18 @@ class _ConfigCheck:
         self.wrong: set[str] = set()  # `${key}` of the keys that were reported
         self.interpolated: list[tuple[str, str, Sequence[Type], Field | None, Parameter | None]] = []
         self.top = self.fields.get_command_fields(command)
+        first = {group.partition("/")[0] for group in groups}
+        first |= set(BASE_GROUPS if COMMAND_BASES[command] == "run" else SERVICE_GROUPS)
+        self._groups = first - rules.GLOBAL
+        self._top = {path.partition(".")[0] for path in self.top}
 
     def iterate_problems(self) -> Iterator[MLScaleError]:
-        first = {group.partition("/")[0] for group in self.groups}
-        first |= set(BASE_GROUPS if COMMAND_BASES[self.command] == "run" else SERVICE_GROUPS)
-        groups = first - rules.GLOBAL
-        top = {path.partition(".")[0] for path in self.top}
         for key, value in self.tree.items():
             if key == "derived" and isinstance(value, dict):
                 yield from self._check_derived(value)
-            elif key in groups:
+            elif key in self._groups:
                 yield from self._check_group(key, value)
-            elif key in top:
+            elif key in self._top and not self._is_misspelt_group(key, value):
                 yield from self._check_plain_key(key, value)
             else:
                 yield from self._check_unknown_key(key, value)
@@ -109,11 +115,23 @@ class _ConfigCheck:
         given = trainer if isinstance(trainer, dict) else {}
         counts = [given.get(key) for key in ("devices", "accumulate_grad_batches")]
         batches = prod(count for count in counts if isinstance(count, int) and count > 0)
-        return Names(dict.fromkeys(paths), self.groups, batches, self._get_types)
+        nodes_and_groups = self._groups | set(self._nodes)
+        epochs = given.get("max_epochs")
+        return Names(
+            dict.fromkeys(paths),
+            self.groups,
+            batches,
+            self._get_types,
+            nodes_and_groups,
+            find_chosen(self.tree),
+            epochs if isinstance(epochs, int) and epochs > 0 else None,
+        )
 
     @cached_property
     def _nodes(self) -> dict[str, Node]:
-        return {node.path: node for node in iterate_nodes(self.tree, "", self.fields)}
+        # What is below an unknown key is reported, and never suggested.
+        tree = {key: value for key, value in self.tree.items() if key in self._groups or key in self._top}
+        return {node.path: node for node in iterate_nodes(tree, "", self.fields)}
 
     def _get_types(self, path: str) -> Sequence[Type]:
         """Return the types that the value of a key must have, where they are known."""
@@ -138,7 +156,7 @@ class _ConfigCheck:
         """Yield the problem of a key that nothing takes; of a dictionary, one for each of its leaves."""
         # By its leaves: each of them may be a misspelt key of its own.
         alias = load_foreign_names().find_alias(path)
-        if isinstance(value, dict) and value and "_target_" not in value and not self._is_value(alias, value):
+        if isinstance(value, dict) and value and self._holds_keys(path, alias, value):
             for key, item in value.items():
                 yield from self._check_unknown_key(join_path(path, str(key)), item, why)
             return
@@ -168,6 +186,23 @@ class _ConfigCheck:
             fix = _suggest_in_file(path, fix)
         why = (advice.why if advice else "") or why
         yield MLScaleError(what, where=self.describe_origin(path), why=why, fix=fix or self._list_sibling_keys(path))
+
+    def _is_misspelt_group(self, key: str, value: object) -> bool:
+        """Return whether a key that takes no dictionary is a typo of a group: `mode.widths=[8]`."""
+        kind = self.top[key].type if key in self.top else None
+        takes_none = isinstance(value, dict) and kind is not None and not kind.accepts(value)
+        if not takes_none or not correct_first_part(key, self.names):
+            return False
+        self.wrong.add("${" + key + "}")
+        return True
+
+    def _holds_keys(self, path: str, alias: Alias | None, value: dict[str, object]) -> bool:
+        """Return whether each key of an unknown dictionary is reported by itself: it is not the value of a key."""
+        if corrected := correct_first_part(path, self.names):
+            # `optimzer={_target_: …, lr: 1}` is the group, misspelt: each of its keys has one that is meant.
+            moved = "_target_" in value and alias is not None and alias.group == corrected
+            return corrected not in self.names.paths and not moved
+        return "_target_" not in value and not self._is_value(alias, value)
 
     def _is_value(self, alias: Alias | None, value: dict[str, object]) -> bool:
         """Return whether a dictionary is the value of a foreign name, not settings below it: `max_time={hours:1}`."""
@@ -432,13 +467,31 @@ class _ConfigCheck:
     def _check_missing_arguments(
         self, node: Node, signature: Signature, supplied: frozenset[str]
     ) -> Iterator[MLScaleError]:
-        for name in self._find_missing_arguments(node, signature, supplied):
+        missing = self._find_missing_arguments(node, signature, supplied)
+        if missing and (twin := self._find_twin(node)):
+            path = join_path(node.path, "_target_")
+            yield MLScaleError(
+                f"'{node.path}' lacks {', '.join(missing)}",
+                where=self.describe_origin(path),
+                why=f"'{twin}' builds the same",
+                fix=format_override(join_path(twin, "_target_"), node.target),
+            )
+            return
+        for name in missing:
             yield MLScaleError(
                 f"'{join_path(node.path, name)}' is missing",
                 where=self.describe_origin(join_path(node.path, "_target_")),
                 why=f"{node.target} requires '{name}'",
                 fix=_suggest_argument(node, name),
             )
+
+    def _find_twin(self, node: Node) -> str:
+        """Return the entry that a misspelt one was meant to be: `logger.csvv._target_=…` next to `logger.csv`."""
+        group, _, entry = node.path.rpartition(".")
+        alike = [path for path, other in self._nodes.items() if other.target == node.target and path != node.path]
+        names = [path.rpartition(".")[2] for path in alike if path.rpartition(".")[0] == group in rules.BUILDS_SEVERAL]
+        near = find_nearest(entry, names)
+        return join_path(group, near) if near else ""
 
     def _suggest_missing_arguments(self, node: Node) -> Iterator[str]:
         """Yield the overrides for the required arguments that a node does not have."""

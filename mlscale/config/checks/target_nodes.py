@@ -51,9 +51,11 @@ class Node:
     @property
     def paths(self) -> list[str]:
         """The key paths that may be set in this node: those it has, then its other parameters."""
-        taken = self.signature.named if isinstance(self.signature, Signature) else {}
+        signature = self.signature
+        taken = signature.named if isinstance(signature, Signature) else {}
         # Without a signature every key of the node may be right; with one only those that it names.
-        own = [key for key in self.value if not key.startswith("_") and (key in taken or not taken)]
+        unknown = not taken and not (isinstance(signature, Signature) and not signature.open)
+        own = [key for key in self.value if not key.startswith("_") and (key in taken or unknown)]
         documented = [path.removeprefix(f"{self.path}.") for path in self.documented]
         return [join_path(self.path, name) for name in dict.fromkeys([*own, *documented, *taken])]
 

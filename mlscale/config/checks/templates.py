@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import yaml
@@ -37,12 +37,18 @@ class Names:
         groups: the groups with their options.
         batches: processes × accumulation.
         types: the types that the value of a key must have.
+        nodes: the paths of groups and of objects inside them, in front of keys.
+        chosen: of data and task, what another choice than the default is: `task=language`, or a class.
+        epochs: the length of the run, where it is known.
     """
 
     paths: Collection[str]
     groups: Mapping[str, Sequence[str]]
     batches: int = 1
     types: Callable[[str], Sequence[Type]] = lambda path: ()
+    nodes: Collection[str] = ()
+    chosen: Mapping[str, str] = field(default_factory=dict)
+    epochs: int | None = None
 
 
 def fill_template(template: str, value: object, names: Names, *, exactly: bool = True) -> str:
@@ -63,7 +69,7 @@ def fill_template(template: str, value: object, names: Names, *, exactly: bool =
         if key in names.groups:
             picked = right.strip("[]").split(",")
             # An option that this installation does not have makes the whole template unusable.
-            if not set(picked) <= set(names.groups[key]):
+            if not set(picked) <= set(names.groups[key]) or not can_choose(key, right, names):
                 return ""
             for option in picked:
                 # Later words of the template may set keys that only this option has.
@@ -108,6 +114,8 @@ def _fill_value(right: str, value: object) -> _Filled | None:
     """Return the value that a template's right side stands for; None where the value is not of its kind."""
     if right == "{value}":
         return _Filled(text=value) if isinstance(value, str) and value.startswith("<") else _Filled(value)
+    if right == "{run}":
+        return _Filled(value) if _is_run(value) else None
     if right in ("{name}", "{path}"):
         dotted = isinstance(value, str) and bool(re.fullmatch(r"[\w./~-]*[./][\w./~-]*", value))
         plain = isinstance(value, str) and bool(re.fullmatch(r"[A-Za-z][\w-]*", value))
@@ -117,6 +125,13 @@ def _fill_value(right: str, value: object) -> _Filled | None:
     if "{value}" in right:
         right = right.replace("{value}", format_hydra_value(value))
     return _Filled(yaml.safe_load(re.sub(r"(?<=[{,]\w{5}):", ": ", right) if right.startswith("{") else right))
+
+
+def _is_run(value: object) -> bool:
+    """Return whether a value names a run for certain: the newest one, or an id with a digit in it."""
+    if value in ("last", "auto"):
+        return True
+    return isinstance(value, str) and bool(re.fullmatch(r"(?=.*\d)[0-9a-z]{12}", value))
 
 
 def _is_class(path: str) -> bool:
@@ -143,6 +158,33 @@ def get_option_types(group: str, name: str) -> dict[str, Sequence[Type]]:
         return {item.path: [item.type] if item.type else [] for item in option.fields}
     node = Node(option.package, {"_target_": option.target}, get_shipped_fields())
     return {path: node.get_types(path.removeprefix(f"{node.path}.")) for path in node.paths}
+
+
+def can_choose(group: str, option: str, names: Names) -> bool:
+    """Return whether an option may be suggested in place of the chosen one: another task, or data of another kind, is
+    another job than the one that was chosen.
+    """
+    if group not in names.chosen:
+        return True
+    return group != "task" and _find_kind(get_option_types(group, option)) == _find_kind(names.paths)
+
+
+def _find_kind(paths: Collection[str]) -> str:
+    """Return the kind of data that has these keys."""
+    return "images" if "data.image_size" in paths else "texts" if "data.length" in paths else "tables"
+
+
+def find_chosen(tree: Mapping[str, object]) -> dict[str, str]:
+    """Return what is chosen for data and task in a composed config, where it is not the default."""
+    chosen: dict[str, str] = {}
+    defaults = dict(_list_default_options())
+    for group in ("data", "task"):
+        node = tree.get(group)
+        target = node.get("_target_") if isinstance(node, dict) else None
+        known = [item for item in get_shipped_fields().list_group_options(group) if item.target == target]
+        if target is not None and defaults.get(group) not in [item.name for item in known]:
+            chosen[group] = f"{group}={known[0].name}" if known else str(target)
+    return chosen
 
 
 def get_default_names(groups: Mapping[str, Sequence[str]]) -> Names:

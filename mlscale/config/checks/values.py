@@ -118,12 +118,21 @@ def _describe_value(value: object) -> str:
 
 def convert_value(value: object, types: Sequence[Type]) -> tuple[bool, object]:
     """Return whether a value is of all `types`, as it is or in another form of the same meaning; and that form."""
-    if _is_deferred(value) or all(kind.accepts(value) for kind in types):
+    if _can_become(value, types):
         return True, value
     for form in _generate_value_forms(value, types[0]):
         if all(kind.accepts(form) for kind in types):
             return True, form
     return False, value
+
+
+def _can_become(value: object, types: Sequence[Type]) -> bool:
+    """Return whether a value is of all `types`, or may be once it is resolved: a text may become anything, but a list
+    or a dictionary stays one.
+    """
+    if isinstance(value, list) and _is_deferred(value):
+        return all(kind.accepts(value) or kind.accepts([]) for kind in types)
+    return (isinstance(value, str) and _is_deferred(value)) or all(kind.accepts(value) for kind in types)
 
 
 _QUOTES = "\"'“”„‘’«»`"

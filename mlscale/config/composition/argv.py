@@ -84,6 +84,16 @@ def parse_request(command: str, argv: Sequence[str]) -> Request:
     )
 
 
+def build_request(command: str, words: Sequence[str], roots: Roots) -> Request:
+    """Return the request for overrides alone, without flags.
+
+    Raises:
+        MLScaleError: one of them can't be read.
+    """
+    overrides = _normalise_overrides(command, words, roots, multirun=False)
+    return Request(command, tuple(words), tuple(overrides), roots)
+
+
 def _parse_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     # No abbreviations: `--mult` would be accepted now, and break as soon as Hydra has a second flag with that start.
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -164,11 +174,11 @@ def _check_words(command: str, words: Sequence[str], roots: Roots) -> Iterator[M
                 while _NUMBER.fullmatch(value) and rest and _NUMBER.fullmatch(rest[0]):
                     numbers.append(rest.pop(0))
                 value = value if len(numbers) == 1 else f"[{','.join(numbers)}]"
-            advice = _suggest_setting(command, key, value, roots)
+            advice = _suggest_setting(command, key, value, roots, words)
             what, why = f"unknown flag '{word}'", advice.why or why
             fix = advice.fix or f"mlscale {command} --help"
         elif _is_bare_word(word) and 0 in bare and ("." in word or word in roots.groups or _is_foreign(word)):
-            advice = _suggest_setting(command, word, rest.pop(0), roots)
+            advice = _suggest_setting(command, word, rest.pop(0), roots, words)
             what, why = f"unknown word '{word}'", advice.why or why
             fix = advice.fix or f"mlscale {command} --help"
         elif is_first and word == reference:
@@ -187,10 +197,10 @@ def _check_words(command: str, words: Sequence[str], roots: Roots) -> Iterator[M
         yield MLScaleError(what, where="command line", why=why, fix=fix)
 
 
-def _suggest_setting(command: str, key: str, value: str, roots: Roots) -> Advice:
+def _suggest_setting(command: str, key: str, value: str, roots: Roots, words: Sequence[str] = ()) -> Advice:
     from mlscale.config.composition.foreign_words import suggest_setting  # only where something is wrong
 
-    return suggest_setting(command, key, value, roots.groups)
+    return suggest_setting(command, key, value, roots, words)
 
 
 def _is_foreign(word: str) -> bool:
@@ -230,7 +240,7 @@ def _normalise_overrides(command: str, words: Sequence[str], roots: Roots, *, mu
             plain.append(word)
         else:
             try:
-                elsewhere = partial(_list_elsewhere, command, key, value or "", roots)
+                elsewhere = partial(_list_elsewhere, command, key, value or "", roots, words)
                 plain.append(f"++{key}={_quote_if_needed(key, value or '', elsewhere, multirun=multirun)}")
             except MLScaleError as problem:
                 problems.append(problem)
@@ -245,15 +255,23 @@ def _check_readable(command: str, words: Sequence[str], roots: Roots) -> Iterato
 
         for word in words:
             if problem := explain_unreadable(
-                word, roots.groups, lambda key, value: _suggest_setting(command, key, value, roots).fix
+                word, roots.groups, lambda key, value: _suggest_setting(command, key, value, roots, words).fix
             ):
                 yield problem
 
 
-def _list_elsewhere(command: str, key: str, value: str, roots: Roots) -> str:
-    """Return the override that a list without brackets is in another program: `device=0,1`; "" where it is none."""
-    advice = _suggest_setting(command, key, f"[{value}]", roots) if _is_foreign(key) else None
-    return "" if advice is None or "<" in advice.fix or advice.fix.startswith(f"{key}=[") else advice.fix
+def _list_elsewhere(command: str, key: str, value: str, roots: Roots, words: Sequence[str]) -> str:
+    """Return the override that several values are for a name from elsewhere: a list (`device=0,1`), or a sweep over a
+    key (`lr=0.1,0.01`); "" where they are none.
+    """
+    from mlscale.config.composition.foreign_words import suggest_sweep  # only where something is wrong
+
+    if not _is_foreign(key):
+        return ""
+    others = [word for word in words if word.lstrip("+").partition("=")[0] != key]
+    advice = _suggest_setting(command, key, f"[{value}]", roots, others)
+    is_list = "<" not in advice.fix and not advice.fix.startswith(f"{key}=[")
+    return advice.fix if advice.fix and is_list else suggest_sweep(command, key, value, roots, others)
 
 
 def _quote_if_needed(key: str, value: str, elsewhere: Callable[[], str], *, multirun: bool) -> str:

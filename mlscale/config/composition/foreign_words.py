@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
-from mlscale.config.checks.templates import Advice, get_default_names, parse_yaml_word
+from mlscale.config.checks.templates import Advice, Names, get_default_names, parse_yaml_word
 from mlscale.config.checks.values import meant_here
+from mlscale.config.composition.roots import COMMAND_BASES, Roots
 from mlscale.config.documented_fields import get_shipped_fields
 from mlscale.config.suggestions import not_yet
 from mlscale.config.suggestions.foreign_names import load_foreign_names
 from mlscale.config.suggestions.near_keys import format_with_value
 from mlscale.config.suggestions.unknown_keys import find_group_option, render_alias, suggest_key, takes
+from mlscale.errors import MLScaleError
 
 NO_ADVICE = Advice("")
+_SELECTION = re.compile(r"\+{0,2}[A-Za-z][\w./]*=[^,]+$|\+{0,2}\w+=\[.*\]$")
+_LENGTH = ("trainer.max_epochs", "trainer.devices", "trainer.accumulate_grad_batches")
 
 
 def is_foreign(word: str) -> bool:
@@ -20,19 +25,21 @@ def is_foreign(word: str) -> bool:
     return load_foreign_names().find_alias(word) is not None
 
 
-def suggest_setting(command: str, key: str, value: str, groups: Mapping[str, Sequence[str]]) -> Advice:
+def suggest_setting(command: str, key: str, value: str, roots: Roots, words: Sequence[str] = ()) -> Advice:
     """Return the override to type, and why it differs; an empty fix where none is certain.
 
     Args:
         value: "" where a flag was typed alone.
+        words: the whole command line, whose recipe and options decide which keys exist.
     """
+    groups = roots.groups
     # First: a feature that does not exist must not be answered with the nearest key that does.
     if feature := not_yet.find_feature_of_key(key):
         error = feature.create_error(key, "")
         return Advice(error.fix, error.why)
     if key in groups:
         return Advice(_suggest_option(key, value, groups))
-    names = get_default_names(groups)
+    names = _collect_names(command, words, roots)
     read = parse_yaml_word(value or "true")
     alias = load_foreign_names().find_alias(key)
     if alias is not None and (feature := not_yet.of_value(read, alias.group)) and not takes(alias, read, names):
@@ -49,6 +56,39 @@ def suggest_setting(command: str, key: str, value: str, groups: Mapping[str, Seq
     if not value and not is_foreign(key):
         return NO_ADVICE  # a flag without a value is not a typo of a key that needs one
     return suggest_key(key, read, names) or NO_ADVICE
+
+
+def suggest_sweep(command: str, key: str, value: str, roots: Roots, words: Sequence[str] = ()) -> str:
+    """Return the sweep over several values of the key that is meant: `lr=0.1,0.01`; "" where no single key is."""
+    fixes = [suggest_setting(command, key, item.strip(), roots, words).fix for item in value.split(",")]
+    parts = [fix.partition("=") for fix in fixes]
+    meant = {name for name, _, _ in parts}
+    plain = all(re.fullmatch(r"[\w.]+=[^\s<>'\"]+", fix) for fix in fixes)
+    if not plain or len(meant) != 1 or meant == {key}:
+        return ""
+    return f"-m {meant.pop()}={','.join(item for _, _, item in parts)} to run one job for each"
+
+
+def _collect_names(command: str, words: Sequence[str], roots: Roots) -> Names:
+    """Return the keys of the config that the valid words of a command line compose; the default ones where they compose
+    none.
+    """
+    from mlscale.config.checks.check import collect_names
+    from mlscale.config.composition.argv import build_request
+    from mlscale.config.composition.compose import compose_config
+
+    valid = [word for word in words if _SELECTION.match(word) and _get_key(word) in (*roots.groups, *_LENGTH)]
+    if not valid or COMMAND_BASES[command] != "run":
+        return get_default_names(roots.groups)
+    try:
+        request = build_request(command, valid, roots)
+        return collect_names(compose_config(request), groups=roots.groups, command=command)
+    except MLScaleError:  # reported when it is composed without the word that is wrong here
+        return get_default_names(roots.groups)
+
+
+def _get_key(word: str) -> str:
+    return word.lstrip("+").partition("=")[0]
 
 
 def _suggest_option(group: str, value: str, groups: Mapping[str, Sequence[str]]) -> str:

@@ -27,7 +27,7 @@ class Alias:
         to: overrides with `{value}` in them, of which the first that suits the config and the value is suggested.
         values: whole overrides for certain values, "" for 'leave it out'.
         group: a config group whose option the value names.
-        convert: how `{value}` is made of what was typed: `list`, `global_batch`, `count`, `indices` or `part`.
+        convert: how `{value}` is made of what was typed: `list`, `global_batch`, `count`, `indices`, `epochs`, `part`.
         why: the difference from the program that the name comes from.
         reasons: the same for certain values.
         unsupported: why the setting does not exist, and the alternative.

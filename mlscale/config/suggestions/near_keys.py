@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from mlscale.config.checks.templates import Advice, Names, get_option_types
+from mlscale.config.checks.templates import Advice, Names, can_choose, get_option_types
 from mlscale.config.checks.values import convert_value
 from mlscale.config.documented_fields import MISSING, Option, get_shipped_fields
 from mlscale.config.suggestions.name_distance import compute_distance, fold_name
@@ -118,7 +118,8 @@ def _build_option_fix(option: Option, path: str, value: object, typed: str) -> s
 def _iterate_options(names: Names) -> Iterator[Option]:
     """Yield the options that may be chosen in addition to those that are."""
     for option in get_shipped_fields().options:
-        if option.target is not None and option.name in names.groups.get(option.group, ()):
+        available = option.target is not None and option.name in names.groups.get(option.group, ())
+        if available and can_choose(option.group, option.name, names):
             yield option
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from mlscale.config.checks.key_owners import BUILDS_SEVERAL
 from mlscale.config.checks.target_nodes import join_path
@@ -24,6 +25,7 @@ from mlscale.config.suggestions.near_keys import (
     generate_candidates,
     is_documented,
 )
+from mlscale.config.suggestions.near_nodes import correct_first_part, find_node_key
 from mlscale.config.suggestions.suggest import find_nearest, format_hydra_value
 
 _FOREIGN = 0.4  # a typo of a name from elsewhere
@@ -38,6 +40,12 @@ def suggest_key(path: str, value: object, names: Names) -> Advice | None:
     here = find_same_key(path, value, names, anywhere=False)
     if here is not None and extract_key(here.fix) in names.paths:
         return here
+    if node_key := find_node_key(path, value, names):
+        return node_key
+    if (corrected := correct_first_part(path, names)) and (
+        advice := _suggest_in_group(corrected, value, names, typed=path)
+    ):
+        return advice
     whole = load_foreign_names().find_path_alias(path)
     if whole is not None and (advice := render_alias(whole, path, value, names)):
         return advice
@@ -45,6 +53,9 @@ def suggest_key(path: str, value: object, names: Names) -> Advice | None:
         return render_alias(named, path, value, names)
     alias = load_foreign_names().find_alias(path)
     meant = render_alias(alias, path, value, names) if alias is not None else None
+    if sibling := _find_sibling(path, value, names):
+        kept = meant is not None and alias is not None and _keeps_value(alias, meant, value)
+        return _join_alternatives(sibling, here or (meant if kept else None))
     same = find_same_key(path, value, names, anywhere=True)
     if here is not None:  # a key of another option: unless the foreign name means another one of the same group
         of_group = (
@@ -55,7 +66,57 @@ def suggest_key(path: str, value: object, names: Names) -> Advice | None:
         return meant
     if option := _suggest_misspelt_group(path, value, names.groups):
         return Advice(option)
-    return same or meant or _explain_refused(path) or _find_nearest_key(path, value, names)
+    lacking = _explain_lacking(alias, path, names) if alias is not None else None
+    return same or meant or lacking or _explain_refused(path) or _find_nearest_key(path, value, names)
+
+
+def _suggest_in_group(path: str, value: object, names: Names, *, typed: str) -> Advice | None:
+    """Return the advice for a key whose first part was corrected; of a group alone, for the empty value of one."""
+    if "." not in path:
+        options = names.groups.get(path, ())
+        choice = "none" if "none" in options else f"<{'|'.join(options)}>"
+        return Advice(f"{path}={choice}") if value == {} and options else None
+    if path in names.paths:
+        return Advice(format_with_value(path, value, names))
+    group, _, entry = path.partition(".")
+    if value == {} and group in BUILDS_SEVERAL and (option := find_group_option(group, entry, names)):
+        return Advice(option)
+    advice = suggest_key(path, value, names)
+    return (
+        replace(advice, fix=advice.fix.replace(path, typed)) if advice and advice.fix.startswith("leave ") else advice
+    )
+
+
+def _find_sibling(path: str, value: object, names: Names) -> Advice | None:
+    """Return the key next to the typed one that is one edit away and takes the value; None in a group that does not
+    exist.
+    """
+    head, _, last = path.rpartition(".")
+    typed, candidates = fold_name(last), []
+    for item in names.paths if head else ():
+        front, _, name = item.rpartition(".")
+        cost = compute_distance(typed, fold_name(name), 1.0)
+        # One letter is one edit away from every other: it is what is left of a name of two.
+        near = cost <= 1 if len(typed) > 1 else typed in name and len(name) == 2
+        if front == head and near and "<" not in (fix := format_with_value(item, value, names)):
+            candidates.append(KeyCandidate(cost, fix))
+    return choose_best(candidates)
+
+
+def _keeps_value(alias: Alias, meant: Advice, value: object) -> bool:
+    """Return whether a foreign name's meaning holds what was typed: `device=4` as `accelerator=gpu` loses the count."""
+    if "<" in meant.fix or _is_refused(alias, meant):
+        return False
+    return alias.fix_of(value) is not None or format_hydra_value(value) in meant.fix
+
+
+def _join_alternatives(sibling: Advice, other: Advice | None) -> Advice:
+    """Return the key next to the typed one, and the other meaning as an alternative where it is about another key."""
+    if other is None or "<" in other.fix:
+        return sibling
+    if extract_key(other.fix) == extract_key(sibling.fix):
+        return other
+    return Advice(f"{sibling.fix} or {other.fix}", "several names are equally near")
 
 
 def _explain_refused(path: str) -> Advice | None:
@@ -65,6 +126,17 @@ def _explain_refused(path: str) -> Advice | None:
     if alias is None or alias.to or not alias.unsupported:
         return None
     return Advice(f"leave {head} out", f"not supported: {alias.unsupported}")
+
+
+def _explain_lacking(alias: Alias, path: str, names: Names) -> Advice | None:
+    """Return the advice for a setting that the chosen task or data does not have: `label_smoothing` of a language."""
+    for template in alias.to[:1]:
+        key = template.partition("=")[0]
+        chosen = names.chosen.get(key.partition(".")[0])
+        if chosen is not None and key not in names.paths:
+            setting = key.rpartition(".")[2].replace("_", " ")
+            return Advice(f"leave {path} out", f"{chosen} has no {setting}")
+    return None
 
 
 def _is_refused(alias: Alias | None, meant: Advice) -> bool:
@@ -151,6 +223,9 @@ def _adapt_value(alias: Alias, value: object, names: Names) -> object:
     if alias.convert in ("count", "indices"):
         count = count_devices(value)
         return None if alias.convert == "indices" and count == value else count
+    if alias.convert == "epochs":
+        part = value / names.epochs if names.epochs and isinstance(value, int | float) else 0
+        return round(part, 6) if 0 < part < 1 and not isinstance(value, bool) else "<part>"
     # `fraction=1` is all of it; here the int would be one batch.
     return 1.0 if alias.convert == "part" and value == 1 and not isinstance(value, bool) else value
 

@@ -59,7 +59,16 @@ def answers() -> dict[str, str]:
 def stand_in(fix: str) -> list[str]:
     """The words of a suggestion, placeholders filled in as a user would."""
     kinds = {"int": "1", "float": "1", "bool": "true", "str": "x", "list[str]": "[x]", "list[int]": "[1]", "dict": "{}"}
-    kinds |= {"list[float]": "[0.9,0.99]", "steps": "3", "n": "2", "pixels": "8", "list": "[]", "part": "0.5"}
+    kinds |= {
+        "seconds": "0.5",
+        "list[float]": "[0.9,0.99]",
+        "steps": "3",
+        "n": "2",
+        "pixels": "8",
+        "list": "[]",
+        "part": "0.5",
+        "object": "{}",
+    }
 
     def filled(match: re.Match[str]) -> str:
         text = match[1].partition(" or ")[0]
@@ -74,6 +83,7 @@ def packed(fixes: list[str]) -> Iterator[list[str]]:
     for fix in fixes:
         keys = {word.split("=")[0].lstrip("~") for word in stand_in(fix)}
         groups = {key.split(".")[0] for key in keys if key in find_roots().groups or key.endswith("_target_")}
+        groups |= {word[1:].split(".")[0] for word in stand_in(fix) if word.startswith("~")}
         heads = {key.split(".")[0] for key in keys}
         for taken_keys, taken_groups, members in packs:
             taken_heads = {key.split(".")[0] for key in taken_keys}
@@ -193,7 +203,21 @@ def test_what_does_it_meanwhile_composes() -> None:
         ("report_to", "wandb", "logger=wandb"),
         ("distributed_backend", "nccl", "strategy=ddp"),
         ("greater_is_better", False, "mode=min"),
-        ("warmup_epochs", 5, "scheduler=warmup_cosine scheduler.warmup=<part>"),
+        ("warmup_epochs", 500, "scheduler=warmup_cosine scheduler.warmup=<part>"),
+        ("trainer.weights_summary", "full", "trainer.enable_model_summary=true"),
+        ("weights_summary", "top", "trainer.enable_model_summary=true"),
+        ("weights_summary", None, "trainer.enable_model_summary=false"),
+        ("progress_bar_refresh_rate", 20, "callbacks.progress.refresh=<seconds>"),
+        ("progress_bar_refresh_rate", 0, "~callbacks.progress"),
+        ("logger.mlflow.run_name", "exp1", "logger=mlflow logger.mlflow.name=exp1"),
+        ("logger.wandb.run_name", "exp1", "logger=wandb logger.wandb.name=exp1"),
+        ("save_strategy", "no", "trainer.enable_checkpointing=false"),
+        ("save_strategy", False, "trainer.enable_checkpointing=false"),
+        ("resume_from_checkpoint", "last", "resume=last"),
+        ("resume_from_checkpoint", "01jd9x7k2m4p", "resume=01jd9x7k2m4p"),
+        ("resume_from_checkpoint", "runs/a/checkpoints/last.ckpt", "init_from=runs/a/checkpoints/last.ckpt"),
+        ("ckpt_path", "mobilenetlarge", "init_from=mobilenetlarge"),
+        ("log_images", True, "callbacks=[default,samples]"),
         ("min_lr", 1e-6, "scheduler=warmup_cosine scheduler.final=<part>"),
         ("max_duration", "10ep", "trainer.max_epochs=<int>"),
         ("val_split", 0.2, "data=imagefolder data.root=<folder> data.val_fraction=0.2"),
@@ -264,6 +288,71 @@ def test_words_of_other_command_lines(words: list[str], fix: str) -> None:
     with pytest.raises(MLScaleError) as error:
         parse_request("train", words)
     assert error.value.fix == fix
+
+
+@pytest.mark.parametrize(
+    ("words", "fix", "why"),
+    [
+        (["recipe=gpt", "--label-smoothing", "1"], "leave label_smoothing out", "task=language has no label smoothing"),
+        (["recipe=tabular", "--img-size", "32"], "leave img_size out", "data=breast_cancer has no image size"),
+        (["recipe=gpt", "--n-heads", "8"], "model.heads=8", ""),
+        (["recipe=gpt", "--max-seq-length", "64"], "data.length=64", ""),
+        (["trainer.max_epochs=30", "--warmup-epochs", "3"], "scheduler=warmup_cosine scheduler.warmup=0.1", "epochs"),
+        (["model=gone", "--lr", "0.1"], "optimizer.lr=0.1", ""),
+        (["--label-smoothing", "0.1"], "task.label_smoothing=0.1", ""),
+        (["lr=0.1,0.01"], "-m optimizer.lr=0.1,0.01 to run one job for each", ""),
+        (["device=0,1"], "trainer.devices=2 trainer.accelerator=gpu", ""),
+    ],
+)  # fmt: skip
+def test_flags_are_answered_from_the_recipe_that_is_chosen(words: list[str], fix: str, why: str) -> None:
+    with pytest.raises(MLScaleError) as error:
+        parse_request("train", words)
+    assert error.value.fix == fix
+    assert why in error.value.why
+
+
+@pytest.mark.parametrize(
+    ("recipe", "typed", "value", "why"),
+    [
+        ("gpt", "label_smoothing", 0.1, "task=language has no label smoothing"),
+        ("gpt", "task.label_smoothing", 0.1, "task=language has no label smoothing"),
+        ("tabular", "img_size", 32, "data=breast_cancer has no image size"),
+        ("gpt", "class_weights", "balanced", "task=language has no class weights"),
+    ],
+)
+def test_what_the_chosen_task_or_data_does_not_have(recipe: str, typed: str, value: object, why: str) -> None:
+    advice = suggest_key(typed, value, names(f"recipe={recipe}"))
+    assert advice is not None
+    assert (advice.fix, advice.why) == (f"leave {typed} out", why)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("move_metrics_to_cpu", "metrics"), ("torch_empty_cache_steps", "memory"), ("save_on_each_node", "checkpoints"),
+        ("process_position", "progress bar"), ("extras.ignore_warnings", "warnings"), ("print_config", "config"),
+        ("logging_nan_inf_filter", "finite"), ("log_file", "log"), ("skip_memory_metrics", "memory"),
+        ("split_batches", "batch"), ("automatic_optimization", "LightningModule"),
+    ],
+)  # fmt: skip
+def test_a_reason_is_about_the_setting_that_it_is_given_for(name: str, reason: str) -> None:
+    advice = suggest_key(name, True, names())
+    assert advice is not None
+    assert advice.why.startswith("not supported: ")
+    assert reason in advice.why
+
+
+def test_the_keys_that_a_reason_names_exist() -> None:
+    known = set(names().paths)
+    for option in get_shipped_fields().options:
+        known |= {*get_option_types(option.group, option.name), option.package}
+    for entry in load_foreign_names().keys.values():
+        for text in (entry.unsupported, entry.why, *entry.reasons.values()):
+            for key in re.findall(r"(?<![\w/.{])([a-z]+\.[a-z_.]+[a-z])(?![\w(/])", text):
+                is_key = key.partition(".")[0] in {path.partition(".")[0] for path in known}
+                assert not is_key or "_target_" in key or key in known or any(k.startswith(f"{key}.") for k in known), (
+                    text
+                )
 
 
 @pytest.mark.parametrize("value", ["yolov8n.pt", "/data/model", "model.yaml"])
