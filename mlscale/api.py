@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mlscale import commands
-from mlscale.config.composition.argv import Request, parse_request
+from mlscale.config.composition.argv import Request, parse_command_line
 from mlscale.errors import MLScaleError
 from mlscale.launch.external_launcher import refuse_external_rank
 from mlscale.launch.garbage_collection import defer_garbage_collection
@@ -43,7 +43,7 @@ def compose(overrides: Sequence[str] = (), *, command: str = "train") -> DictCon
     make_user_code_importable()
     wait_passively()
     with defer_garbage_collection():
-        return compose_command_config(_parse_request(command, overrides))
+        return compose_command_config(_parse_overrides(command, overrides))
 
 
 def run(command: str, config: DictConfig | Sequence[str] = ()) -> Result:
@@ -79,7 +79,7 @@ def run(command: str, config: DictConfig | Sequence[str] = ()) -> Result:
             fix='mlscale.run("train", mlscale.compose(["+recipe=resnet"]))',
         )
     cfg = config.copy()
-    request = resolve_base_config(_parse_request(command, cfg.derived.overrides or ()))
+    request = resolve_base_config(_parse_overrides(command, cfg.derived.overrides or ()))
     # Emptied, because the check takes derived values that are filled in for typed ones.
     cfg.derived = dict.fromkeys(cfg.derived)
     return run_on_config(command, _ensure_shareable(check_again(cfg, request, request.overrides)))
@@ -126,7 +126,7 @@ def make_user_code_importable() -> None:
         sys.path.insert(0, os.getcwd())
 
 
-def _parse_request(command: str, overrides: Sequence[str]) -> Request:
+def _parse_overrides(command: str, overrides: Sequence[str]) -> Request:
     entry = commands.find_command(command)
     if entry is None or not entry.has_config:
         working = ", ".join(name for name, other in commands.COMMANDS.items() if other.has_config)
@@ -141,7 +141,7 @@ def _parse_request(command: str, overrides: Sequence[str]) -> Request:
         raise MLScaleError(
             "overrides are a list of texts", where=f"mlscale: {overrides!r}", fix=repr(overrides.split())
         )
-    request = parse_request(command, list(overrides))
+    request = parse_command_line(command, list(overrides))
     if request.multirun or request.flags or request.help:
         raise MLScaleError(
             "flags are for the command line",

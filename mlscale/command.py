@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from mlscale import api
-from mlscale.config.composition.argv import Request, parse_request
+from mlscale.config.composition.argv import Request, parse_command_line
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.external_launcher import refuse_external_rank
 from mlscale.launch.garbage_collection import defer_garbage_collection
@@ -23,7 +23,7 @@ def run_config_command(command: str, argv: Sequence[str]) -> int:
     wait_passively()
     # Composing makes many objects that stay: no garbage collection until it is done.
     with defer_garbage_collection():
-        request = parse_request(command, argv)
+        request = parse_command_line(command, argv)
     if request.help:
         from mlscale.help import format_config_command_help
 

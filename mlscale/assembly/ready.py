@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.config.composition.argv import Request, parse_request, replace_reference
+from mlscale.config.composition.argv import Request, parse_command_line, replace_reference
 from mlscale.config.composition.reference_argument import REF, REFERENCES, TAKE_SERVABLES, create_no_reference_error
 from mlscale.config.composition.roots import COMMAND_BASES
 from mlscale.errors import MLScaleError, raise_all
@@ -35,7 +35,7 @@ def compose_from_overrides(command: str, overrides: Sequence[str]) -> DictConfig
         MLScaleError: all the problems of tier 1.
     """
     # First the reference, then the check: the frozen config of the run is the base that overrides apply to.
-    request = resolve_base_config(parse_request(command, overrides))
+    request = resolve_base_config(parse_command_line(command, overrides))
     return compose_checked(request)
 
 

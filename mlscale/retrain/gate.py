@@ -45,7 +45,7 @@ class GateDecision:
     objections: tuple[str, ...]
 
 
-def compare_with_champion(
+def decide_promotion(
     champion: Servable, challenger: Servable, held_out: Labelled, original: Labelled, limits: GateLimits
 ) -> GateDecision:
     """Compare two models.

@@ -80,14 +80,14 @@ class Batcher:
             Refused: the queue is full (503, with the seconds after which to try again), or the job exceeds it (400).
         """
         rows = len(job.raw)
-        self.check_capacity(job.model, rows)
+        self.refuse_if_overloaded(job.model, rows)
         self._waiting.append(job)
         self.rows += rows
         if not self._busy:
             self._busy = True
             self.loop.call_soon(self._start_batch)  # after all sockets that can be read now: they make one batch
 
-    def check_capacity(self, model: ServedModel, rows: int) -> None:
+    def refuse_if_overloaded(self, model: ServedModel, rows: int) -> None:
         """Raise unless as many rows may be submitted.
 
         Raises:

@@ -155,7 +155,7 @@ class Inference:
     def _submit_request(
         self, exchange: Exchange, model: ServedModel, protocol: InferenceProtocol, request: ParsedRequest
     ) -> None:
-        self.batcher.check_capacity(model, len(request.raw))  # before there is an id for each of a million rows
+        self.batcher.refuse_if_overloaded(model, len(request.raw))  # before there is an id for each of a million rows
         ids = self._build_ids(request.id, getattr(request, "ids", ()), len(request.raw))
         done = partial(self._send_result, exchange, model, protocol, request, ids)
         self.batcher.submit_job(InferenceJob(model, request.raw, ids, exchange.arrived, done))

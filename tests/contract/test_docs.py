@@ -15,7 +15,7 @@ from mlscale.cli import main
 from mlscale.commands import COMMANDS
 from mlscale.commands.command import STAGES
 from mlscale.commands.options import read_options
-from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.argv import parse_command_line
 from scripts.docs_commands import ROOT, Command, commands, files, overlooked, pages
 from scripts.docs_site import navigation
 
@@ -79,7 +79,7 @@ def test_every_command_parses(page: str, folder: Path) -> None:
         if command.page != page:
             continue
         if COMMANDS[verb].has_config:
-            parse_request(verb, rest)
+            parse_command_line(verb, rest)
         else:
             read_options(verb, COMMANDS[verb].actions, rest)
 

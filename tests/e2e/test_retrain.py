@@ -218,7 +218,7 @@ def test_a_champion_that_somebody_else_moved_stays(place: Place, monkeypatch: py
 
     raw, truth = digits(500)
     place.serve(turned(raw), truth)
-    judge = gate.compare_with_champion
+    judge = gate.decide_promotion
 
     def while_it_is_compared(*arguments: Any) -> gate.GateDecision:
         other = place.registry.publish("digits", place.folder / "other", kind="servable").version
@@ -229,7 +229,7 @@ def test_a_champion_that_somebody_else_moved_stays(place: Place, monkeypatch: py
         place.registry.resolve_version("digits:v1").payload, place.folder / "other", copy_function=shutil.copyfile
     )
     (place.folder / "other" / "NOTE").write_text("another one")
-    monkeypatch.setattr(gate, "compare_with_champion", while_it_is_compared)
+    monkeypatch.setattr(gate, "decide_promotion", while_it_is_compared)
     try:
         result = place.turn()
     finally:

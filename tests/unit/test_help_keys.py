@@ -7,7 +7,7 @@ import re
 import pytest
 
 from mlscale.config.checks.check import check_config
-from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
 from mlscale.config.composition.roots import COMMAND_BASES, find_roots
 from mlscale.help import format_config_command_help
@@ -26,7 +26,7 @@ def printed(verb: str) -> list[str]:
 @pytest.mark.parametrize("verb", COMMAND_BASES)
 def test_the_settings_of_the_help_can_be_typed(verb: str) -> None:
     words = printed(verb)
-    request = parse_request(verb, words)
+    request = parse_command_line(verb, words)
     problems = check_config(compose_config(request), groups=request.roots.get_command_groups(verb), command=verb)
     assert [str(problem) for problem in problems] == []
     assert len(words) == len({word.partition("=")[0] for word in words})

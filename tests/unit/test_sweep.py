@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.argv import parse_command_line
 from mlscale.report import Result
 from mlscale.runs.folder import RunFolder
 from mlscale.sweep import Sweep, SweepJob
@@ -27,7 +27,7 @@ def test_a_metric_that_is_no_number_is_after_all_that_are(
 def test_without_a_metric_the_table_goes_by_that_of_the_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sweep = Sweep(parse_request("train", ["-m", "seed=1,2"]), folder=tmp_path)
+    sweep = Sweep(parse_command_line("train", ["-m", "seed=1,2"]), folder=tmp_path)
     for value in (0.5, 0.2):
         run = RunFolder.create(tmp_path, "a", command="train", config_yaml="{}", metric="val_loss", mode="min")
         result = Result("train", True, "", {"best_val_loss": value}, artifacts={"run": str(run.path)})
@@ -40,6 +40,6 @@ def test_without_a_metric_the_table_goes_by_that_of_the_runs(
 
 
 def test_a_metric_that_was_set_stays(tmp_path: Path) -> None:
-    sweep = Sweep(parse_request("train", ["-m", "seed=1,2"]), folder=tmp_path, metric="val_acc")
+    sweep = Sweep(parse_command_line("train", ["-m", "seed=1,2"]), folder=tmp_path, metric="val_acc")
     sweep._adopt_metric(Result("train", True, "", {}))
     assert sweep.metric == "val_acc"

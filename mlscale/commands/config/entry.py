@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mlscale.commands import COMMANDS
 from mlscale.commands.config import COMMAND
 from mlscale.commands.options import read_options
-from mlscale.config.composition.argv import Request, parse_request
+from mlscale.config.composition.argv import Request, parse_command_line
 from mlscale.config.suggestions.suggest import find_nearest
 from mlscale.errors import Exit, MLScaleError
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
         return int(Exit.DONE)
     # Passed on: the parser of configs reads the flag itself.
     folders = [word for folder in options.config_dir for word in ("--config-dir", folder)]
-    request = parse_request(command, [*options.overrides, *folders])
+    request = parse_command_line(command, [*options.overrides, *folders])
     if options.action == "check":
         return _check_request(request)
     if request.multirun:

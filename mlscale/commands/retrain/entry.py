@@ -121,7 +121,7 @@ class _RunningCycle:
 def _run_cycle(cfg: DictConfig, registry: LocalRegistry, version: Version, running: _RunningCycle) -> None:
     """Run the cycle, from the window to the decision."""
     from mlscale.export.servable import load
-    from mlscale.retrain.gate import GateLimits, compare_with_champion
+    from mlscale.retrain.gate import GateLimits, decide_promotion
     from mlscale.retrain.journal import REJECTED, TOO_FEW
 
     masker = Masker.create_for_run(cfg)
@@ -148,7 +148,7 @@ def _run_cycle(cfg: DictConfig, registry: LocalRegistry, version: Version, runni
     bounds = GateLimits(**cfg.gate)
     names = [servable.labels[number] for number in window.classes[window.held_out].tolist()]
     print_masked_lines([f"retrain   {running.cycle.challenger} against {version.ref}, on the same samples"], masker)
-    judged = compare_with_champion(
+    judged = decide_promotion(
         servable,
         load(challenger.servable),
         [(window.raw[window.held_out], names)],
@@ -156,10 +156,12 @@ def _run_cycle(cfg: DictConfig, registry: LocalRegistry, version: Version, runni
         bounds,
     )
     running.note_progress(figures=judged.metrics)
-    _decide_promotion(registry, version, judged, running)
+    _apply_gate_decision(registry, version, judged, running)
 
 
-def _decide_promotion(registry: LocalRegistry, champion: Version, judged: GateDecision, running: _RunningCycle) -> None:
+def _apply_gate_decision(
+    registry: LocalRegistry, champion: Version, judged: GateDecision, running: _RunningCycle
+) -> None:
     """Promote the challenger if it passes every gate and the champion was not changed meanwhile."""
     from mlscale.retrain.journal import OVERTAKEN, PROMOTED, REJECTED
     from mlscale.versions.version_reference import CHAMPION

@@ -58,7 +58,7 @@ class Request:
     values: dict[str, str] = field(default_factory=dict)
 
 
-def parse_request(command: str, argv: Sequence[str]) -> Request:
+def parse_command_line(command: str, argv: Sequence[str]) -> Request:
     """Split flags from overrides and put the overrides into Hydra's form.
 
     Raises:

@@ -48,15 +48,15 @@ def correct_front(head: str, names: Names) -> str:
     fronts = _collect_fronts(names)
     if head in fronts:
         return head
-    found = ""
+    corrected = ""
     for part in head.split("."):
-        below = f"{found}." if found else ""
+        below = f"{corrected}." if corrected else ""
         siblings = [item.removeprefix(below) for item in fronts if item.startswith(below)]
         near = find_nearest(part, [item for item in siblings if "." not in item])
         if near is None:
             return ""
-        found = f"{below}{near}"
-    return found
+        corrected = f"{below}{near}"
+    return corrected
 
 
 def correct_first_part(path: str, names: Names) -> str:

@@ -54,8 +54,8 @@ def suggest_key(path: str, value: object, names: Names) -> Advice | None:
     alias = load_foreign_names().find_alias(path)
     meant = render_alias(alias, path, value, names) if alias is not None else None
     if sibling := _find_sibling(path, value, names):
-        kept = meant is not None and alias is not None and _keeps_value(alias, meant, value)
-        return _join_alternatives(sibling, here or (meant if kept else None))
+        agrees = meant is not None and alias is not None and _keeps_value(alias, meant, value)
+        return _join_alternatives(sibling, here or (meant if agrees else None))
     same = find_same_key(path, value, names, anywhere=True)
     if here is not None:  # a key of another option: unless the foreign name means another one of the same group
         of_group = (

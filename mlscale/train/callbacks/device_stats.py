@@ -9,7 +9,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from mlscale.errors import MLScaleError
 from mlscale.train.callbacks.train_metrics import find_train_metrics
-from mlscale.train.machine_samplers import GpuSampler, HostSampler, Sampler
+from mlscale.train.machine_sensors import GpuSensor, HostSensor, MachineSensor
 
 _TABLE_METRICS = ("device/cpu_percent", "device/gpu_percent", "device/gpu_power_w")
 
@@ -48,9 +48,9 @@ class DeviceStats(Callback):
         find_train_metrics("device_stats", trainer)
         if not trainer.is_global_zero:
             return
-        samplers: list[Sampler] = [HostSampler()]
+        samplers: list[MachineSensor] = [HostSensor()]
         if trainer.strategy.root_device.type == "cuda":
-            samplers.append(GpuSampler(trainer.strategy.root_device))
+            samplers.append(GpuSensor(trainer.strategy.root_device))
         # Cleared, since one callback may serve several fits.
         self._stopped.clear()
         self._thread = threading.Thread(
@@ -83,7 +83,7 @@ class DeviceStats(Callback):
             self._thread.join()
             self._thread = None
 
-    def _sample_until_stopped(self, samplers: list[Sampler]) -> None:
+    def _sample_until_stopped(self, samplers: list[MachineSensor]) -> None:
         for sampler in samplers:
             sampler.sample_metrics()  # rates are over the time since the sample before
         pause = min(self.every_s, 0.25)  # a run of seconds shall have some, too

@@ -8,7 +8,7 @@ import pytest
 
 from mlscale.assembly.sweep_check import check_sweep
 from mlscale.cli import main
-from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.argv import parse_command_line
 from mlscale.errors import MLScaleError
 
 
@@ -25,7 +25,7 @@ from mlscale.errors import MLScaleError
 )
 def test_a_mistake_of_all_jobs(words: str, what: str) -> None:
     with pytest.raises(MLScaleError) as caught:
-        check_sweep(parse_request("train", ["-m", *words.split()]))
+        check_sweep(parse_command_line("train", ["-m", *words.split()]))
     assert caught.value.what == what
 
 
@@ -39,7 +39,7 @@ def test_a_mistake_of_all_jobs(words: str, what: str) -> None:
     ],
 )
 def test_a_job_that_is_right_runs(words: str) -> None:
-    check_sweep(parse_request("train", ["-m", *words.split()]))
+    check_sweep(parse_command_line("train", ["-m", *words.split()]))
 
 
 def test_it_leaves_nothing_behind(

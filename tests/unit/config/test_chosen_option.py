@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from mlscale.config.checks.check import check_config
-from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
 from mlscale.config.composition.origin import create_origin_lookup
 from mlscale.errors import MLScaleError
@@ -18,7 +18,7 @@ PLATEAU = "torch.optim.lr_scheduler.ReduceLROnPlateau"
 
 
 def problems(words: list[str]) -> list[MLScaleError]:
-    request = parse_request("train", words)
+    request = parse_command_line("train", words)
     origin = create_origin_lookup("train", request.overrides, request.roots)
     return check_config(compose_config(request), groups=request.roots.groups, origin=origin)
 

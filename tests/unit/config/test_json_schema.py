@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
 from mlscale.config.composition.roots import find_roots
 from mlscale.config.json_schema import DRAFT, build_json_schema, dump_schema
@@ -21,7 +21,7 @@ def schema() -> dict[str, Any]:
 
 def problems(*overrides: str) -> list[str]:
     jsonschema = pytest.importorskip("jsonschema")
-    tree = OmegaConf.to_container(compose_config(parse_request("train", overrides)))
+    tree = OmegaConf.to_container(compose_config(parse_command_line("train", overrides)))
     validator = jsonschema.Draft202012Validator(schema())
     return sorted(".".join(map(str, error.path)) or "(top)" for error in validator.iter_errors(tree))
 

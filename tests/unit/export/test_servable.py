@@ -149,7 +149,7 @@ def test_a_file_that_is_not_what_was_exported_is_refused(servable: Servable, nam
         (lambda d: d["inputs"][0].update(shape=[-1, 1, 8, 9]), "the ONNX model can't be used"),
         (lambda d: d["inputs"][0].update(name="pixels"), "the ONNX model can't be used"),
         (lambda d: d.update(format="mlscale/servable/2"), "later mlscale"),
-        (lambda d: d.update(format="mlscale/run/1"), "not a servable document"),
+        (lambda d: d.update(format="mlscale/run/1"), "not a document of the format mlscale/servable"),
     ],
 )
 def test_a_document_that_is_wrong_is_refused(servable: Servable, change: Change, what: str) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mlscale.export.onnx_engine import OnnxEngine
 from mlscale.export.servable import Port, Servable
-from mlscale.retrain.gate import GateLimits, compare_with_champion
+from mlscale.retrain.gate import GateLimits, decide_promotion
 from mlscale.stats.intervals import Interval
 from mlscale.stats.paired import compute_mcnemar_mid_p, compute_score_interval
 from mlscale.stats.timing import CallTime, TimesCompared
@@ -50,7 +50,7 @@ def samples(count: int, threshold: float, seed: int = 0) -> list[tuple[NDArray[A
 
 def test_better_and_not_worse(model: Callable[[float], Servable]) -> None:
     # What is right has moved from 0.5 to 0.7, and on the old data the two hardly differ.
-    judged = compare_with_champion(model(0.5), model(0.7), samples(100, 0.7), samples(300, 0.6, seed=1), BOUNDS)
+    judged = decide_promotion(model(0.5), model(0.7), samples(100, 0.7), samples(300, 0.6, seed=1), BOUNDS)
     assert judged.metrics["challenger_window_accuracy"] == 1
     assert judged.metrics["champion_window_accuracy"] == pytest.approx(0.8, abs=0.1)
     assert judged.metrics["original_samples"] == 300
@@ -58,13 +58,13 @@ def test_better_and_not_worse(model: Callable[[float], Servable]) -> None:
 
 
 def test_all_gates_hold(model: Callable[[float], Servable]) -> None:
-    judged = compare_with_champion(model(0.5), model(0.7), samples(100, 0.7), samples(300, 0.7, seed=1), BOUNDS)
+    judged = decide_promotion(model(0.5), model(0.7), samples(100, 0.7), samples(300, 0.7, seed=1), BOUNDS)
     assert judged.objections == ()
     assert judged.metrics["original_difference_low"] > 0
 
 
 def test_forgetting_is_held_against_it(model: Callable[[float], Servable]) -> None:
-    judged = compare_with_champion(model(0.5), model(0.7), samples(100, 0.7), samples(300, 0.5, seed=1), BOUNDS)
+    judged = decide_promotion(model(0.5), model(0.7), samples(100, 0.7), samples(300, 0.5, seed=1), BOUNDS)
     (reason,) = judged.objections
     assert reason.startswith("on the 300 original samples it may be worse by ")
     assert "gate.max_drop 3.00%" in reason
@@ -72,20 +72,20 @@ def test_forgetting_is_held_against_it(model: Callable[[float], Servable]) -> No
 
 def test_a_little_better_is_not_surely_better(model: Callable[[float], Servable]) -> None:
     one_more = [(np.array([[0.6], [0.9], [0.1]], np.float32), ["0", "1", "0"])]
-    judged = compare_with_champion(model(0.5), model(0.7), one_more, samples(300, 0.7), BOUNDS)
+    judged = decide_promotion(model(0.5), model(0.7), one_more, samples(300, 0.7), BOUNDS)
     assert judged.objections == (
         "it is not surely better on the 3 held-out samples: 1 more right, 0 more wrong (p 0.25, gate.alpha 0.05)",
     )
 
 
 def test_the_same_model_is_not_better(model: Callable[[float], Servable]) -> None:
-    (reason,) = compare_with_champion(model(0.5), model(0.5), samples(100, 0.7), samples(100, 0.5), BOUNDS).objections
+    (reason,) = decide_promotion(model(0.5), model(0.5), samples(100, 0.7), samples(100, 0.5), BOUNDS).objections
     assert "(p 1, gate.alpha 0.05)" in reason
 
 
 def test_a_slow_one_is_refused(model: Callable[[float], Servable]) -> None:
     bounds = replace(BOUNDS, max_latency_ratio=1e-3)
-    judged = compare_with_champion(model(0.5), model(0.7), samples(100, 0.7), samples(100, 0.7), bounds)
+    judged = decide_promotion(model(0.5), model(0.7), samples(100, 0.7), samples(100, 0.7), bounds)
     (reason,) = judged.objections
     assert reason.startswith("one sample takes ")
     assert "× as long (" in reason
@@ -109,7 +109,7 @@ def test_undecided_speed_keeps_the_champion(
     times = TimesCompared(CallTime(1, 1), CallTime(1, 1), Interval(1.25, low, high), 16)
     monkeypatch.setattr("mlscale.retrain.gate.compare_times", lambda *_, **__: times)
     bounds = replace(BOUNDS, max_latency_ratio=1.3)
-    against = compare_with_champion(model(0.5), model(0.7), samples(100, 0.7), samples(300, 0.7), bounds).objections
+    against = decide_promotion(model(0.5), model(0.7), samples(100, 0.7), samples(300, 0.7), bounds).objections
     assert len(against) == reasons
     assert any("undecided" in each for each in against) == (low <= 1.3 < high)
 
@@ -125,7 +125,7 @@ def test_the_challenger_is_timed_against_the_champion_until_the_bound_is_decided
 
     monkeypatch.setattr("mlscale.retrain.gate.compare_times", compare_times)
     bounds = replace(BOUNDS, max_latency_ratio=1.3)
-    figures = compare_with_champion(model(0.5), model(0.7), samples(20, 0.7), samples(20, 0.7), bounds).metrics
+    figures = decide_promotion(model(0.5), model(0.7), samples(20, 0.7), samples(20, 0.7), bounds).metrics
     assert seen == pytest.approx([0.7, 0.5, 1.3])
     assert [figures[f"{who}_{clock}_ms"] for who in ("challenger", "champion") for clock in ("cpu", "latency")] == [
         3, 4, 1, 2,
@@ -151,7 +151,7 @@ def test_alpha_is_of_one_side(
     model: Callable[[float], Servable], gained: int, lost: int, alpha: float, better: bool
 ) -> None:
     bounds = replace(BOUNDS, alpha=alpha, max_drop=1)
-    judged = compare_with_champion(model(0.5), model(0.7), differing(gained, lost, 20), samples(50, 0.7), bounds)
+    judged = decide_promotion(model(0.5), model(0.7), differing(gained, lost, 20), samples(50, 0.7), bounds)
     assert judged.metrics["window_p_better"] == compute_mcnemar_mid_p(gained, lost)[1]
     assert (judged.objections == ()) == better
 
@@ -164,7 +164,7 @@ def test_the_lower_end_of_the_difference_decides(model: Callable[[float], Servab
     assert low < -2 / 300
     for max_drop, holds in ((-low + 1e-6, True), (-low - 1e-6, False), (2 / 300 + 1e-6, False)):
         bounds = replace(BOUNDS, alpha=alpha, max_drop=max_drop)
-        judged = compare_with_champion(model(0.5), model(0.7), differing(30, 0, 0), original, bounds)
+        judged = decide_promotion(model(0.5), model(0.7), differing(30, 0, 0), original, bounds)
         assert judged.metrics["original_difference"] == pytest.approx(-2 / 300)
         assert judged.metrics["original_difference_low"] == pytest.approx(low)
         assert (judged.objections == ()) == holds

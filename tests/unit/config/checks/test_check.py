@@ -11,7 +11,7 @@ import pytest
 from omegaconf import DictConfig
 
 from mlscale.config.checks.check import check_config
-from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
 from mlscale.config.composition.roots import find_roots
 
@@ -19,7 +19,7 @@ LATER = {"recipe", "tuned", "debug", "sweep", "base"}
 
 
 def problems(*overrides: str, verb: str = "train") -> list[str]:
-    request = parse_request(verb, overrides)
+    request = parse_command_line(verb, overrides)
     return [
         problem.what for problem in check_config(compose_config(request), groups=request.roots.groups, command=verb)
     ]
@@ -90,7 +90,7 @@ def test_nested_objects_are_checked() -> None:
 
 
 def test_where_without_an_origin_is_the_key() -> None:
-    request = parse_request("train", ["trainer.devcies=8"])
+    request = parse_command_line("train", ["trainer.devcies=8"])
     (problem,) = check_config(compose_config(request), groups=request.roots.groups)
     assert problem.where == "trainer.devcies"
 
@@ -103,7 +103,7 @@ def test_the_origin_is_asked_only_where_there_is_a_problem() -> None:
         return "somewhere"
 
     def run(*overrides: str) -> None:
-        request = parse_request("train", overrides)
+        request = parse_command_line("train", overrides)
         check_config(compose_config(request), groups=request.roots.groups, origin=origin)
 
     run("recipe=resnet")
@@ -114,7 +114,7 @@ def test_the_origin_is_asked_only_where_there_is_a_problem() -> None:
 
 def test_values_of_the_environment_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLANTED", "hunter2-hunter2")
-    request = parse_request(
+    request = parse_command_line(
         "train",
         ["data.batch_size=${oc.env:PLANTED}", "seed=${oc.decode:${oc.env:PLANTED}}.x.y", "nme=${oc.env:PLANTED}"],
     )
@@ -124,7 +124,7 @@ def test_values_of_the_environment_are_never_shown(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_config_is_not_changed() -> None:
-    request = parse_request("train", ["recipe=resnet", "trainer.devcies=8"])
+    request = parse_command_line("train", ["recipe=resnet", "trainer.devcies=8"])
     cfg = compose_config(request)
     before: DictConfig = cfg.copy()
     check_config(cfg, groups=request.roots.groups)
@@ -134,9 +134,9 @@ def test_the_config_is_not_changed() -> None:
 def test_quick_and_without_torch(tmp_path: Path) -> None:
     code = dedent("""
         import sys, time
-        from mlscale.config.composition.argv import parse_request
+        from mlscale.config.composition.argv import parse_command_line
         from mlscale.config.composition.compose import compose_config
-        request = parse_request("train", ["recipe=resnet"])
+        request = parse_command_line("train", ["recipe=resnet"])
         cfg = compose_config(request)
         begin = time.process_time()
         from mlscale.config.checks.check import check_config
@@ -161,7 +161,7 @@ def test_quick_and_without_torch(tmp_path: Path) -> None:
     [("0,01", "0.01"), ("“0.01”", "0.01"), ("5%", "0.05"), ("1,000", "1000"), ("«3e-4»", "0.0003"), ("0.1s", "0.1")],
 )
 def test_a_number_that_is_written_otherwise_is_suggested_as_meant(typed: str, meant: str) -> None:
-    request = parse_request("train", ["+recipe=resnet"])
+    request = parse_command_line("train", ["+recipe=resnet"])
     cfg = compose_config(request)
     cfg.optimizer.lr = typed
     assert [problem.fix for problem in check_config(cfg, groups=request.roots.groups)] == [f"optimizer.lr={meant}"]

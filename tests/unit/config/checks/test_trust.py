@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mlscale.config.checks.trust import find_distrusted
-from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
 from mlscale.config.signatures import source_names as source
 
@@ -88,7 +88,7 @@ def test_what_shards_may_do_must_be_typed(run: Path) -> None:
 def test_every_shipped_target_is_known(run: Path, extra: list[str]) -> None:
     from omegaconf import OmegaConf
 
-    assert refused(OmegaConf.to_container(compose_config(parse_request("train", extra))), run) == []
+    assert refused(OmegaConf.to_container(compose_config(parse_command_line("train", extra))), run) == []
 
 
 def test_every_target_of_a_shipped_file_is_known_and_a_users_file_makes_none_known(run: Path) -> None:

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.argv import parse_command_line
 from mlscale.errors import MLScaleError
 
 
 def overrides(*words: str) -> tuple[str, ...]:
-    return parse_request("train", words).overrides
+    return parse_command_line("train", words).overrides
 
 
 @pytest.mark.parametrize("word", ["recipe=resnet", "+recipe=resnet"])
@@ -34,7 +34,7 @@ def test_every_key_meets_the_checker(word: str) -> None:
 
 def test_hydra_and_deletions_are_left_alone() -> None:
     words = ("hydra/launcher=basic", "~callbacks.progress")
-    assert parse_request("train", ["-m", *words]).overrides == words
+    assert parse_command_line("train", ["-m", *words]).overrides == words
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,13 @@ def test_sweep_without_multirun_is_explained() -> None:
 def test_flags_anywhere_and_several_config_dirs(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    request = parse_request(
+    request = parse_command_line(
         "train", ["-m", "seed=1,2", "--config-dir", str(tmp_path / "a"), "-cd", str(tmp_path / "b")]
     )
     assert request.multirun
     assert [root.path.name for root in request.roots.roots][:2] == ["a", "b"]
-    assert parse_request("train", ["--info", "seed=1"]).flags == ("--info", "all")
-    assert parse_request("train", ["seed=1", "--cfg", "job", "--resolve"]).flags == ("--resolve", "--cfg", "job")
+    assert parse_command_line("train", ["--info", "seed=1"]).flags == ("--info", "all")
+    assert parse_command_line("train", ["seed=1", "--cfg", "job", "--resolve"]).flags == ("--resolve", "--cfg", "job")
 
 
 def test_all_unknown_words_at_once() -> None:
@@ -106,7 +106,7 @@ def test_all_unknown_words_at_once() -> None:
 )
 def test_what_was_meant_by_words_of_other_command_lines(verb: str, words: str, fix: str) -> None:
     with pytest.raises(MLScaleError) as caught:
-        parse_request(verb, words.split())
+        parse_command_line(verb, words.split())
     assert str(caught.value).count("fix:") == 1
     assert str(caught.value).endswith(f"fix:   {fix}")
 
@@ -114,5 +114,5 @@ def test_what_was_meant_by_words_of_other_command_lines(verb: str, words: str, f
 @pytest.mark.parametrize("words", [["optimizer.lr=", "0.1"], ["optimizer.lr = 0.1"], ["optimizer.lr", "=", "0.1"]])
 def test_spaces_around_the_sign_are_told_with_what_was_meant(words: list[str]) -> None:
     with pytest.raises(MLScaleError, match="space") as caught:
-        parse_request("train", ["+recipe=resnet", *words])
+        parse_command_line("train", ["+recipe=resnet", *words])
     assert caught.value.fix == "optimizer.lr=0.1"

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import DictConfig
 
 from mlscale.config.checks.check import check_config
-from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config, run_by_hydra
 from mlscale.config.composition.origin import create_origin_lookup
 from mlscale.errors import MLScaleError
@@ -141,12 +141,12 @@ CASES = {
 def test_message(name: str) -> None:
     words, message = CASES[name]
     with pytest.raises(MLScaleError) as caught:
-        compose_config(parse_request("train", words))
+        compose_config(parse_command_line("train", words))
     assert str(caught.value) == message
 
 
 def test_a_key_that_is_filled_in_later_can_be_taken_away(capsys: pytest.CaptureFixture[str]) -> None:
-    request = parse_request("train", ["~model.in_channels", "~trainer.devices", "optimizer=adamw"])
+    request = parse_command_line("train", ["~model.in_channels", "~trainer.devices", "optimizer=adamw"])
     cfg = compose_config(request)
     assert "in_channels" not in cfg.model
     assert "num_classes" in cfg.model
@@ -157,7 +157,8 @@ def test_a_key_that_is_filled_in_later_can_be_taken_away(capsys: pytest.CaptureF
     assert problem.what == "'model.in_channels' is missing"
     assert problem.fix == "'model.in_channels=${derived.channels}'"
     run_by_hydra(
-        parse_request("train", ["~model.in_channels", "--cfg", "job", "--package", "model"]), lambda cfg, words: None
+        parse_command_line("train", ["~model.in_channels", "--cfg", "job", "--package", "model"]),
+        lambda cfg, words: None,
     )
     told = capsys.readouterr().out
     assert "num_classes" in told
@@ -173,21 +174,21 @@ def test_deletions_in_a_sweep(tmp_path: Path) -> None:
         jobs.append(overrides)
 
     register_sweep_dir()
-    run_by_hydra(parse_request("train", ["-m", *words]), job)
+    run_by_hydra(parse_command_line("train", ["-m", *words]), job)
     assert len(jobs) == 4
     assert not any("deleted" in word for overrides in jobs for word in overrides)
 
 
 def test_deletions_beside_a_mistake() -> None:
     with pytest.raises(MLScaleError) as caught:
-        compose_config(parse_request("train", ["~model.in_channels", "~model.filters", "recipe=resnt"]))
+        compose_config(parse_command_line("train", ["~model.in_channels", "~model.filters", "recipe=resnt"]))
     told = [line for line in str(caught.value).splitlines() if not line.startswith(" ") and line]
     assert told == ["unknown option 'resnt' of the group 'recipe'", "no 'model.filters' to remove"]
 
 
 def test_all_at_once() -> None:
     with pytest.raises(MLScaleError) as caught:
-        compose_config(parse_request("train", ["recipe=resnt", "optimizer=adam", "logger=csvv"]))
+        compose_config(parse_command_line("train", ["recipe=resnt", "optimizer=adam", "logger=csvv"]))
     assert sorted(line for line in str(caught.value).splitlines() if "unknown" in line) == [
         "unknown option 'adam' of the group 'optimizer'",
         "unknown option 'csvv' of the group 'logger'",
@@ -200,5 +201,5 @@ def test_broken_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "conf/model").mkdir(parents=True)
     (tmp_path / "conf/model/mine.yaml").write_text("a: [1\nb: 2\n")
     with pytest.raises(MLScaleError, match="not valid YAML") as caught:
-        compose_config(parse_request("train", ["model=mine"]))
+        compose_config(parse_command_line("train", ["model=mine"]))
     assert "mine.yaml: line 2" in caught.value.where

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
 from mlscale.errors import MLScaleError
 
@@ -33,13 +33,13 @@ WITHOUT_EFFECT = {
 @pytest.mark.parametrize("typed", WITHOUT_EFFECT)
 def test_on_the_command_line(typed: str) -> None:
     with pytest.raises(MLScaleError) as caught:
-        parse_request("train", ["recipe=resnet", typed])
+        parse_command_line("train", ["recipe=resnet", typed])
     assert caught.value.what.endswith("has no effect")
     assert caught.value.fix == WITHOUT_EFFECT[typed]
 
 
 def test_a_sweep_has_a_folder_a_sweeper_and_a_launcher() -> None:
-    assert parse_request("train", ["-m", "seed=1,2", "hydra.sweep.dir=out", "hydra/launcher=basic"]).multirun
+    assert parse_command_line("train", ["-m", "seed=1,2", "hydra.sweep.dir=out", "hydra/launcher=basic"]).multirun
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_in_a_file(text: str, key: str, tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "conf" / "recipe").mkdir(parents=True)
     (tmp_path / "conf" / "recipe" / "mine.yaml").write_text(f"# @package _global_\n{text}\n")
     with pytest.raises(MLScaleError) as caught:
-        compose_config(parse_request("train", ["recipe=mine"]))
+        compose_config(parse_command_line("train", ["recipe=mine"]))
     assert caught.value.what == f"'{key}' has no effect"
     assert caught.value.where.startswith("conf/recipe/mine.yaml: ")
 
@@ -73,6 +73,6 @@ def test_in_a_file(text: str, key: str, tmp_path: Path, monkeypatch: pytest.Monk
 )
 def test_flags_that_exclude_or_need_each_other(words: str, what: str) -> None:
     with pytest.raises(MLScaleError) as caught:
-        parse_request("train", words.split())
+        parse_command_line("train", words.split())
     assert caught.value.what == what
     assert caught.value.fix

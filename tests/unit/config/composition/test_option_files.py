@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
 from mlscale.config.composition.roots import find_roots
 from mlscale.errors import MLScaleError
@@ -17,7 +17,7 @@ OPTIMIZER = "_target_: torch.optim.SGD\n_partial_: true\nlr: 0.1\n"
 
 def problem(*words: str) -> MLScaleError:
     with pytest.raises(MLScaleError) as caught:
-        compose_config(parse_request("train", words))
+        compose_config(parse_command_line("train", words))
     return caught.value
 
 
@@ -42,21 +42,21 @@ def test_a_file_in_the_wrong_place_is_named_and_moved_by_the_fix(file: str) -> N
     assert found.what == "unknown option 'mine' of the group 'optimizer'"
     assert found.why == f"{file} is not read: an option of this group is in conf/optimizer/mine.yaml"
     subprocess.run(found.fix, shell=True, check=True)
-    assert compose_config(parse_request("train", ["optimizer=mine"])).optimizer.lr == 0.1
+    assert compose_config(parse_command_line("train", ["optimizer=mine"])).optimizer.lr == 0.1
 
 
 @pytest.mark.parametrize("file", ["mine.yaml", "recipes/mine.yaml", "conf/mine.yml", "mine.yml"])
 def test_a_recipe_in_the_wrong_place(file: str) -> None:
     write(file, "# @package _global_\nname: here\n")
     subprocess.run(problem("recipe=mine").fix, shell=True, check=True)
-    assert compose_config(parse_request("train", ["recipe=mine"])).name == "here"
+    assert compose_config(parse_command_line("train", ["recipe=mine"])).name == "here"
 
 
 @pytest.mark.parametrize("typed", ["optimizer=mine.yaml", "optimizer=./mine.yaml", "optimizer=elsewhere/mine.yaml"])
 def test_a_path_in_place_of_a_name(typed: str) -> None:
     write(typed.partition("=")[2], OPTIMIZER)
     subprocess.run(problem(typed).fix, shell=True, check=True)
-    assert compose_config(parse_request("train", ["optimizer=mine"])).optimizer.lr == 0.1
+    assert compose_config(parse_command_line("train", ["optimizer=mine"])).optimizer.lr == 0.1
 
 
 def test_a_file_that_is_read_is_told_as_what() -> None:

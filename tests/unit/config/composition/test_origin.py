@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
 from mlscale.config.composition.origin import annotate_config, create_origin_lookup, locate_key
 
 
 def found(*overrides: str) -> tuple[DictConfig, Callable[[str], str]]:
-    request = parse_request("train", overrides)
+    request = parse_command_line("train", overrides)
     return compose_config(request), create_origin_lookup("train", request.overrides, request.roots)
 
 

@@ -7,14 +7,14 @@ import pytest
 
 from mlscale.assembly.ready import resolve_base_config
 from mlscale.commands import COMMANDS
-from mlscale.config.composition.argv import Request, parse_request, replace_reference
+from mlscale.config.composition.argv import Request, parse_command_line, replace_reference
 from mlscale.config.composition.reference_argument import REFERENCES
 from mlscale.errors import MLScaleError
 
 
 def request(line: str) -> Request:
     command, *words = shlex.split(line)
-    return parse_request(command, words)
+    return parse_command_line(command, words)
 
 
 def refused(line: str) -> MLScaleError:
@@ -46,7 +46,7 @@ def test_the_first_word_is_the_reference(command: str) -> None:
     ],
 )
 def test_any_word_is_a_text(word: str, override: str) -> None:
-    assert parse_request("evaluate", [word]).overrides == (override,)
+    assert parse_command_line("evaluate", [word]).overrides == (override,)
 
 
 def test_a_path_that_exists_is_one_whatever_its_name(tmp_path: Path) -> None:

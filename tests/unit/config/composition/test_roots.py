@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
 from mlscale.config.composition.roots import BASE_GROUPS, COMMAND_BASES, SERVICE_GROUPS, find_roots
 from mlscale.errors import MLScaleError
@@ -51,7 +51,7 @@ def test_own_folder_shadows_and_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     (tmp_path / "conf/optimizer").mkdir(parents=True)
     (tmp_path / "conf/optimizer/sgd.yaml").write_text("_target_: torch.optim.SGD\n_partial_: true\nlr: 0.5\n")
-    request = parse_request("train", [])
+    request = parse_command_line("train", [])
     assert request.roots.list_shadowed() == ["conf/optimizer/sgd.yaml replaces the shipped optimizer=sgd"]
     assert compose_config(request).optimizer.lr == 0.5
 
@@ -60,7 +60,7 @@ def test_primary_config_cannot_be_shadowed(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf/train.yaml").write_text("seed: 999\n")
-    request = parse_request("train", [])
+    request = parse_command_line("train", [])
     assert request.roots.list_shadowed()[0].startswith("conf/train.yaml is not read")
     assert compose_config(request).seed == 0
 
@@ -73,7 +73,7 @@ def test_own_group_and_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "# @package _global_\ndefaults:\n  - override /optimizer: mine\n  - _self_\nname: mine\n"
     )
     (tmp_path / "recipes/optimizer/mine.yaml").write_text("defaults: [adamw]\nlr: 0.25\n")
-    cfg = compose_config(parse_request("train", ["recipe=mine"]))
+    cfg = compose_config(parse_command_line("train", ["recipe=mine"]))
     assert (cfg.name, cfg.optimizer.lr, cfg.optimizer._target_) == ("mine", 0.25, "torch.optim.AdamW")
 
 

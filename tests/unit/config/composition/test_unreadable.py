@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
 from mlscale.errors import MLScaleError
 
@@ -16,7 +16,7 @@ PARSER = ("token", "viable", "mismatched", "extraneous", "expecting", "LexerNo",
 
 def problem(*words: str) -> MLScaleError:
     with pytest.raises(MLScaleError) as caught:
-        compose_config(parse_request("train", words))
+        compose_config(parse_command_line("train", words))
     return caught.value
 
 
@@ -43,7 +43,7 @@ def test_what_was_meant(typed: str, fix: str) -> None:
     assert found.what == f"'{typed}' can't be read"
     assert found.fix == fix
     assert not any(word in str(found) for word in PARSER)
-    compose_config(parse_request("train", shlex.split(fix)))
+    compose_config(parse_command_line("train", shlex.split(fix)))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_nothing_wrong_is_suggested(typed: str) -> None:
 
 def test_all_at_once_and_in_a_sweep() -> None:
     with pytest.raises(MLScaleError) as caught:
-        parse_request("train", ["-m", "optimizer=sgd!,adamw", "debug=fast!"])
+        parse_command_line("train", ["-m", "optimizer=sgd!,adamw", "debug=fast!"])
     assert "fix:   optimizer=sgd,adamw" in str(caught.value)
     assert "fix:   debug=fast" in str(caught.value)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import OwnFolder, compose_config
 from mlscale.errors import MLScaleError, Problems
 
@@ -90,7 +90,7 @@ def test_what_is_wrong_with_a_file_is_said_with_the_file_and_the_fix(name: str, 
 def test_a_recipe_is_told_how_to_select_an_option(entry: str, what: str, recipes: Path) -> None:
     (recipes / "mine.yaml").write_text(f"# @package _global_\ndefaults:\n  - {entry}\n")
     with pytest.raises(MLScaleError) as caught:
-        compose_config(parse_request("train", ["recipe=mine"]))
+        compose_config(parse_command_line("train", ["recipe=mine"]))
     assert caught.value.what == what
     assert caught.value.fix == "write `- override /model: mlp`"
 
@@ -98,7 +98,7 @@ def test_a_recipe_is_told_how_to_select_an_option(entry: str, what: str, recipes
 def test_such_a_file_keeps_the_config_from_composing(recipes: Path) -> None:
     (recipes / "mine.yaml").write_text("# @package _global_\ntrainer:\n  max_epochs: 010\n")
     with pytest.raises(MLScaleError, match="010 is not a decimal number"):
-        compose_config(parse_request("train", ["recipe=mine"]))
+        compose_config(parse_command_line("train", ["recipe=mine"]))
 
 
 def test_what_yaml_reads_as_it_looks_is_taken(recipes: Path) -> None:
@@ -107,14 +107,14 @@ def test_what_yaml_reads_as_it_looks_is_taken(recipes: Path) -> None:
         "optimizer: {lr: 1e-3, weight_decay: .5, momentum: 0}\ntrainer: {max_time: 00:00:30:00}\n"
     )
     (recipes / "mine.yaml").write_text(text)
-    cfg = compose_config(parse_request("train", ["recipe=mine"]))
+    cfg = compose_config(parse_command_line("train", ["recipe=mine"]))
     assert (cfg.seed, cfg.name, cfg.notes, list(cfg.tags)) == (1000, "on", "010", ["12:30:00", "a0", "1e-3x"])
     assert (cfg.optimizer.lr, cfg.optimizer.weight_decay, cfg.trainer.max_time) == (0.001, 0.5, "00:00:30:00")
 
 
 def test_aliases_are_fine_as_long_as_they_are_few(recipes: Path) -> None:
     (recipes / "mine.yaml").write_text("# @package _global_\ntags: &t [a, b]\nderived:\n  overrides: *t\n")
-    assert list(compose_config(parse_request("train", ["recipe=mine"])).tags) == ["a", "b"]
+    assert list(compose_config(parse_command_line("train", ["recipe=mine"])).tags) == ["a", "b"]
 
 
 PLAIN = (

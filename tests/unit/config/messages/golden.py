@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlscale.config.checks.check import check_config
-from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
 from mlscale.config.composition.origin import create_origin_lookup
 
@@ -21,7 +21,7 @@ def check_message(folder: Path, monkeypatch: pytest.MonkeyPatch, typed: str, mes
     monkeypatch.setenv("TEXT", "ten")
     monkeypatch.setenv("NUMBER", "5")
     monkeypatch.setenv("LONG", "hunter2-hunter2")
-    request = parse_request("train", shlex.split(typed))
+    request = parse_command_line("train", shlex.split(typed))
     origin = create_origin_lookup("train", request.overrides, request.roots)
     problems = check_config(compose_config(request), groups=request.roots.groups, origin=origin)
     assert "\n\n".join(map(str, problems)) == message.strip("\n")

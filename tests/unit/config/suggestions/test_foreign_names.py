@@ -13,7 +13,7 @@ import pytest
 from mlscale.commands import COMMANDS
 from mlscale.config.checks.check import _ConfigCheck, check_config
 from mlscale.config.checks.templates import Names, get_option_types
-from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
 from mlscale.config.composition.origin import create_origin_lookup
 from mlscale.config.composition.roots import COMMAND_BASES, find_roots
@@ -29,7 +29,7 @@ SAMPLES = (2, "some", "torch.nn.Identity", 0.5, True, ["a"], [1], {"a": 1}, None
 
 @cache
 def names(*overrides: str) -> Names:
-    request = parse_request("train", overrides)
+    request = parse_command_line("train", overrides)
     return _ConfigCheck(compose_config(request), request.roots.groups, None, "train").names
 
 
@@ -99,7 +99,7 @@ def packed(fixes: list[str]) -> Iterator[list[str]]:
 
 
 def problems(words: list[str]) -> list[str]:
-    request = parse_request("train", words)
+    request = parse_command_line("train", words)
     origin = create_origin_lookup("train", request.overrides, request.roots)
     return [
         str(problem) for problem in check_config(compose_config(request), groups=request.roots.groups, origin=origin)
@@ -286,7 +286,7 @@ def test_the_first_key_that_the_config_has() -> None:
 )
 def test_words_of_other_command_lines(words: list[str], fix: str) -> None:
     with pytest.raises(MLScaleError) as error:
-        parse_request("train", words)
+        parse_command_line("train", words)
     assert error.value.fix == fix
 
 
@@ -306,7 +306,7 @@ def test_words_of_other_command_lines(words: list[str], fix: str) -> None:
 )  # fmt: skip
 def test_flags_are_answered_from_the_recipe_that_is_chosen(words: list[str], fix: str, why: str) -> None:
     with pytest.raises(MLScaleError) as error:
-        parse_request("train", words)
+        parse_command_line("train", words)
     assert error.value.fix == fix
     assert why in error.value.why
 
@@ -381,7 +381,7 @@ def test_keys_of_an_entry_by_their_names_elsewhere() -> None:
     ],
 )
 def test_the_value_of_a_choice_is_never_the_opposite(typed: str, fix: str) -> None:
-    (problem,) = check_config(compose_config(parse_request("train", [typed])), groups={})
+    (problem,) = check_config(compose_config(parse_command_line("train", [typed])), groups={})
     assert problem.fix == (f"'{fix}'" if "<" in fix else fix)
 
 
@@ -409,4 +409,4 @@ def test_values_are_shown_in_hydras_grammar(value: object, text: str) -> None:
 def test_an_override_survives_the_shell_and_hydra(value: str) -> None:
     command = ["sh", "-c", f"printf %s {format_override('name', value)}"]
     word = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert compose_config(parse_request("train", [word])).name == value
+    assert compose_config(parse_command_line("train", [word])).name == value

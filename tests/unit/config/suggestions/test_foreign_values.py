@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 
 from mlscale.config.checks.check import check_config
-from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
 from mlscale.config.suggestions.foreign_names import count_devices
 from mlscale.errors import MLScaleError
@@ -21,7 +21,7 @@ GPUS = "CUDA_VISIBLE_DEVICES picks them"
 def problem(typed: str) -> MLScaleError | None:
     """The first problem of the words, or None where they are accepted."""
     try:
-        request = parse_request("train", shlex.split(typed))
+        request = parse_command_line("train", shlex.split(typed))
         found = check_config(compose_config(request), groups=request.roots.groups)
     except MLScaleError as error:
         return error

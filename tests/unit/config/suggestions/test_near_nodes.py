@@ -18,7 +18,7 @@ from mlscale.config.checks.check import check_config, collect_names
 from mlscale.config.checks.templates import Names
 from mlscale.config.checks.value_types import DICT, FLOAT, INT, STR, make_list_type
 from mlscale.config.checks.values import convert_value
-from mlscale.config.composition.argv import Request, parse_request
+from mlscale.config.composition.argv import Request, parse_command_line
 from mlscale.config.composition.compose import compose_config
 from mlscale.config.suggestions.unknown_keys import suggest_key
 from mlscale.errors import MLScaleError
@@ -30,7 +30,7 @@ NODES = ("data", "optimizer", "callbacks.nonfinite")
 
 @cache
 def composed(*overrides: str) -> tuple[Request, DictConfig]:
-    request = parse_request("train", overrides)
+    request = parse_command_line("train", overrides)
     return request, compose_config(request)
 
 

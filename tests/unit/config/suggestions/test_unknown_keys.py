@@ -11,7 +11,7 @@ import pytest
 
 from mlscale.config.checks.check import _ConfigCheck
 from mlscale.config.checks.templates import Names, get_option_types
-from mlscale.config.composition.argv import parse_request
+from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
 from mlscale.config.documented_fields import Option, get_shipped_fields
 from mlscale.config.suggestions import not_yet
@@ -25,7 +25,7 @@ USUAL = ("checkpoint", "progress", "metrics", "nonfinite", "stall")
 
 @cache
 def names(*overrides: str) -> Names:
-    request = parse_request("train", overrides)
+    request = parse_command_line("train", overrides)
     return _ConfigCheck(compose_config(request), request.roots.groups, None, "train").names
 
 

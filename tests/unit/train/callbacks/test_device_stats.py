@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from mlscale.errors import MLScaleError
-from mlscale.train import machine_samplers as samplers
+from mlscale.train import machine_sensors as samplers
 from mlscale.train.callbacks import DeviceStats, TrainMetrics
-from mlscale.train.machine_samplers import GpuSampler, HostSampler
+from mlscale.train.machine_sensors import GpuSensor, HostSensor
 from tests.unit.fitting import At, batches, classifier, fit, trainer
 from tests.unit.train.callbacks.test_train_metrics import Recorder
 
 
 def test_a_busy_process_is_seen() -> None:
-    host, block = HostSampler(), bytearray(200 * 2**20)
+    host, block = HostSensor(), bytearray(200 * 2**20)
     first = host.sample_metrics()
     until = time.process_time() + 0.3
     while time.process_time() < until:
@@ -77,7 +77,7 @@ def test_a_card_that_tells_little(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.setattr(torch.cuda, "power_draw", lambda _: 250_000)
     monkeypatch.setattr(torch.cuda, "utilization", unbound)
     monkeypatch.setattr(torch.cuda, "temperature", no_sensor)
-    gpu = GpuSampler(torch.device("cuda", 0))
+    gpu = GpuSensor(torch.device("cuda", 0))
     assert gpu.sample_metrics() == {"device/gpu_memory_gib": 2.0, "device/gpu_power_w": 250.0} == gpu.sample_metrics()
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2

@@ -1,4 +1,4 @@
-"""Samplers of a machine's CPU, memory and GPU use, in well under a millisecond: /proc on Linux, NVML on CUDA."""
+"""Sensors of a machine's CPU, memory and GPU use, in well under a millisecond: /proc on Linux, NVML on CUDA."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tqdm import tqdm
 _GIB = 2**30
 
 
-class Sampler(Protocol):
+class MachineSensor(Protocol):
     """A source of values that is sampled repeatedly."""
 
     def sample_metrics(self) -> dict[str, float]:
@@ -24,7 +24,7 @@ class Sampler(Protocol):
         ...
 
 
-class HostSampler:
+class HostSensor:
     """This process with its workers, and the machine: from /proc, or without it the process's own CPU time."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class HostSampler:
         return values | {"device/machine_memory_percent": 100 * (1 - available / total)}
 
 
-class GpuSampler:
+class GpuSensor:
     """One CUDA device, by NVML through torch, which knows which card CUDA_VISIBLE_DEVICES makes it."""
 
     def __init__(self, device: torch.device) -> None:
