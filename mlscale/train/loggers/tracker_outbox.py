@@ -184,10 +184,10 @@ def _adopt_earlier_file(path: Path, outbox: Outbox, address: Mapping[str, Any] |
             # With a key: a process that is killed here adds nothing twice.
             outbox.add_item(_build_item(known, entries[at : at + _MAX_ITEM_ENTRIES]), f"{path.name}-{at}")
     if known is None or None in lines:
-        kept = path.with_name(f"{path.name}.corrupt")
-        path.rename(kept)
+        corrupt_path = path.with_name(f"{path.name}.corrupt")
+        path.rename(corrupt_path)
         unread = len(lines) if known is None else lines.count(None)
-        _print_notice(f"{kept}: {unread} of {len(lines)} lines can't be read and are not sent")
+        _print_notice(f"{corrupt_path}: {unread} of {len(lines)} lines can't be read and are not sent")
     else:
         path.unlink()
 
