@@ -80,12 +80,12 @@ def fill_derived(cfg: DictConfig) -> DictConfig:
     Raises:
         MLScaleError: the data does not exist, is empty or corrupt, or does not fit the config.
     """
-    from mlscale.assembly.facts import collect_data_facts
+    from mlscale.assembly.run_data import RunData
     from mlscale.config.composition.frozen import add_derived
     from mlscale.config.derive import derive_values
     from mlscale.launch.local_devices import detect_local_devices
 
-    return add_derived(cfg, derive_values(cfg, collect_data_facts(cfg), detect_local_devices()))
+    return add_derived(cfg, derive_values(cfg, RunData().collect_facts(cfg), detect_local_devices()))
 
 
 def _leave_out(cfg: DictConfig, path: str, keys: Sequence[str]) -> None:

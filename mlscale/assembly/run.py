@@ -18,6 +18,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from mlscale.assembly.build import build, build_each
+from mlscale.assembly.run_data import RunData
 from mlscale.atomic_files import read_json
 from mlscale.config.derive import count_epoch_steps
 from mlscale.config.metric_choice import follow_own_metrics, is_set
@@ -104,15 +105,18 @@ class FitOutcome:
     met: bool = True
 
 
-def assemble_parts(cfg: DictConfig) -> Assembly:
-    """Build everything that the config names, in the order in which one part needs another."""
+def assemble_parts(cfg: DictConfig, run_data: RunData | None = None) -> Assembly:
+    """Build everything that the config names, in the order in which one part needs another.
+
+    Args:
+        run_data: has the data module, if this process has built it before.
+    """
     suppress_library_messages()
     torch.set_num_threads(cfg.derived.threads)
     if cfg.derived.accelerator == "cuda":
         set_tf32(cfg.get("tf32"))
-    # Before anything random: the weights of the task are drawn in `build_task`.
-    pl.seed_everything(cfg.seed, verbose=False)
-    data = build_data(cfg)
+    # Seeds, before anything random: the weights of the task are drawn in `build_task`.
+    data = (run_data or RunData()).build_for_fit(cfg)
     task = build_task(cfg)
     if isinstance(task, Task) and hasattr(data, "facts"):
         # Not in `setup`: DDP has seeded again by then, and weights to start from have been compared with shapes.
@@ -164,9 +168,14 @@ def build_loss_end(cfg: DictConfig, task: pl.LightningModule) -> LossEnd:
     return LossEnd(compute_constant_loss(facts.get("class_counts"), facts.get("num_classes")) if plain else None)
 
 
-def assemble_and_fit(cfg: DictConfig, resume: str | None = None, initial: InitialWeights | None = None) -> FitOutcome:
+def assemble_and_fit(
+    cfg: DictConfig,
+    resume: str | None = None,
+    initial: InitialWeights | None = None,
+    run_data: RunData | None = None,
+) -> FitOutcome:
     """Assemble and train: from the start, with the weights `initial` if given, or from the checkpoint `resume`."""
-    parts = assemble_parts(cfg)
+    parts = assemble_parts(cfg, run_data)
     trainer = parts.trainer
     if initial is not None:
         _load_first_weights(parts.task, initial, cfg)
@@ -253,8 +262,7 @@ def build_data(cfg: DictConfig) -> pl.LightningDataModule | None:
     supplied: dict[str, Any] = {}
     if has_argument(node, "augment"):
         supplied["augment"] = build(cfg.get("augment"), "augment")
-    # Built-in data modules divide the global batch themselves, so that other device counts see the same batches.
-    if not hasattr(import_target(node), "promises") and has_argument(node, "batch_size"):
+    if takes_device_batch(node):
         supplied["batch_size"] = cfg.derived.per_device_batch
     data = build(node, "data", **supplied)
     if not isinstance(data, pl.LightningDataModule):
@@ -265,6 +273,14 @@ def build_data(cfg: DictConfig) -> pl.LightningDataModule | None:
             fix="a Dataset goes into data._target_=mlscale.data.DatasetData as data.train and data.val",
         )
     return data
+
+
+def takes_device_batch(node: DictConfig | None) -> bool:
+    """Return whether the data module of `node` takes the batch size of one device."""
+    # Built-in data modules divide the global batch themselves, so that other device counts see the same batches.
+    if not node:
+        return False
+    return has_argument(node, "batch_size") and not hasattr(import_target(node), "promises")
 
 
 def is_plain(node: DictConfig | None) -> bool:

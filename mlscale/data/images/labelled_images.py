@@ -83,8 +83,10 @@ class ImageData(OrderedData):
         self._scale: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     def normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Set the mean and std of a model's training data, to normalise by; only before anything is read."""
+        """Set the mean and std of a model's training data, to normalise by; what was read by others is read again."""
         self._scale = tuple(mean), tuple(std)
+        if self._facts is not None and (self._facts.mean, self._facts.std) != self._scale:
+            self._facts, self._splits = None, {}
 
     def facts(self) -> DataFacts:
         """Return class count and balance, image shape, samples, version, normalisation; read at the first call.
