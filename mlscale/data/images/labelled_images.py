@@ -48,18 +48,15 @@ class ImageData(OrderedData):
 
     def __init__(
         self,
+        policy: Policy,
         *,
-        batch_size: int,
         image_size: int | None,
         workers: int | str,
-        seed: int,
-        augment: object,
-        policy: Policy | None = None,
         labels: str = "one",
         classes: int | Sequence[str] | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        super().__init__(batch_size=batch_size, workers=workers, seed=seed, augment=augment, policy=policy)
+        super().__init__(policy, workers=workers)
         label_kinds.check_label_kind(labels, self.augment, self.policy)
         self.labels, self._given_classes = labels, classes
         if image_size is not None and image_size < 1:

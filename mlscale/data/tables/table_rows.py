@@ -76,12 +76,9 @@ class TabularData(MemoryData):
         target_type: str,
         ignore: Sequence[str],
         categorical: Sequence[str],
-        batch_size: int,
-        seed: int,
-        augment: object,
         policy: Policy,
     ) -> None:
-        super().__init__(batch_size=batch_size, seed=seed, augment=augment, policy=policy)
+        super().__init__(policy)
         self.targets = (target,) if isinstance(target, str) else tuple(target)
         if target_type not in ("auto", "class", "number") or (target_type == "class" and len(self.targets) > 1):
             raise MLScaleError(
