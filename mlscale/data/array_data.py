@@ -55,7 +55,7 @@ class MemoryData(OrderedData):
     There are no workers: to take rows out of an array costs less than to hand the work over.
 
     Args:
-        others: see `OrderedData`.
+        policy: batches, order and augmentation.
 
     Raises:
         MLScaleError: an augmentation of images.

@@ -1,4 +1,4 @@
-"""Keyword arguments that a function takes as a TypedDict (`**options: Unpack[Options]`): each is an argument by name."""
+"""Keyword arguments that a function takes as a TypedDict (`**options: Unpack[Options]`), each an argument by name."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ class TableFiles(TabularData):
         target_type: see `TabularData`.
         ignore: see `TabularData`.
         categorical: see `TabularData`.
-        policy: see `Policy`; `augment` gets one row, float32 (features,). A bad sample is a row without a target, or with
-            text in a column of numbers.
+        policy: see `Policy`; `augment` gets one row, float32 (features,). A bad sample is a row without a target, or
+            with text in a column of numbers.
     """
 
     def __init__(

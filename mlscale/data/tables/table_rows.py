@@ -62,7 +62,7 @@ class TabularData(MemoryData):
         target_type: 'class', 'number', or 'auto': texts, truth values and whole numbers from 0 to n-1 are classes.
         ignore: columns to leave out.
         categorical: columns of numbers that are names of categories.
-        others: see `OrderedData`.
+        policy: batches, order and augmentation.
 
     Attributes:
         features: how columns are encoded, once the data is read.

@@ -68,7 +68,7 @@ class LanguageData(MemoryData):
     Args:
         length: bytes of a block: the context that a model is trained with.
         stride: bytes between the starts of two training blocks; None for `length`. Half of it gives twice the blocks.
-        others: see `OrderedData`.
+        policy: batches, order and augmentation.
     """
 
     def __init__(self, *, length: int, stride: int | None, policy: Policy) -> None:

@@ -94,7 +94,7 @@ class TextData(MemoryData):
 
     Args:
         length: bytes of a text that count; the rest is cut off.
-        others: see `OrderedData`.
+        policy: batches, order and augmentation.
     """
 
     def __init__(self, *, length: int, policy: Policy) -> None:
