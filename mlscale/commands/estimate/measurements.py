@@ -139,6 +139,8 @@ def measure_time(
             where="data.batch_size",
             fix="estimate.probe_seconds=0, for memory alone",
         )
+    # The fits read the data themselves, and what this process occupies is measured.
+    run_data.release_module()
     probes = [_probe_time(_set_batch(cfg, size), facts, seconds / len(fitting)) for size in fitting]
     timing, startup, resident = probes[-1]
     how = ""

@@ -112,7 +112,8 @@ def measure_bound(
     from mlscale.profile.bound_verdict import evaluate_rounds
 
     seconds = cfg.profile.seconds
-    probe = profile_probe.build_profile_probe(cfg, facts)
+    probe, workers = profile_probe.build_profile_probe(cfg, facts), profile_probe.count_workers(cfg, run_data)
+    run_data.release_module()  # each fit has its own, and they share this process
     print_masked_lines(
         [f"profile  {ROUNDS} rounds of real and of replayed steps, about {format_duration(seconds)}"], masker
     )
@@ -123,7 +124,7 @@ def measure_bound(
     profile = RunProfile(verdict, machine_load, [], batch / accumulate if batch else None, probe.measure_shares(steps))
     print_masked_lines([f"profile  {_describe_bound(profile)}"], masker)
     slowest = profile.slowest if profile.shares.get(profile.slowest, 0.0) >= _MIN_NAMED_SHARE else None
-    setup = probe.collect_setup(run_data, busy=machine_load.busy, slowest=slowest)
+    setup = probe.collect_setup(workers=workers, busy=machine_load.busy, slowest=slowest)
     for remedy in propose_remedies(profile.bound, setup, profile.tried) if cfg.profile.remedies else ():
         print_masked_lines([f"profile  trying {remedy.typed}"], masker)
         profile.tried.append(probe.try_remedy(remedy, steps))

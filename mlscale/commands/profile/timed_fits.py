@@ -183,18 +183,17 @@ class ProfileProbe:
         # Two of the same class have one time together: neither can be named as the cause.
         return (group, named[0]) if len(named) == 1 else None
 
-    def collect_setup(self, run_data: RunData, *, busy: bool, slowest: str | None = None) -> RunSetup:
+    def collect_setup(self, *, workers: int | None, busy: bool, slowest: str | None = None) -> RunSetup:
         """Return the run's settings that remedies change.
 
         Args:
-            run_data: whose data module knows its workers.
+            workers: of the loader; None if the data takes no such number.
             busy: True if other processes take time from the cores.
             slowest: the part that takes most of the time, where it is not computing.
         """
-        key = _find_workers_key(self.cfg)
         return RunSetup(
-            workers=_count_workers(self.cfg, key, run_data),
-            workers_key=f"data.{key}",
+            workers=workers,
+            workers_key=f"data.{_find_workers_key(self.cfg)}",
             precision=str(self.cfg.precision.value),
             bf16=self.cfg.derived.accelerator == "cpu" or _has_cuda_bf16(),
             threads=self.cfg.derived.threads,
@@ -221,8 +220,9 @@ def _find_workers_key(cfg: DictConfig) -> str:
     return next((name for name in ("workers", "num_workers") if node and has_argument(node, name)), "")
 
 
-def _count_workers(cfg: DictConfig, key: str, run_data: RunData) -> int | None:
+def count_workers(cfg: DictConfig, run_data: RunData) -> int | None:
     """Return the number of loading workers of the run; None if the data takes no such number."""
+    key = _find_workers_key(cfg)
     if not key:
         return None
     data: Any = run_data.build_module(cfg)
