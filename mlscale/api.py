@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mlscale import commands
-from mlscale.config.composition.argv import Request, parse_command_line
+from mlscale.config.composition.argv import parse_command_line
+from mlscale.config.composition.request import Request
 from mlscale.errors import MLScaleError
 from mlscale.launch.external_launcher import refuse_external_rank
 from mlscale.launch.garbage_collection import defer_garbage_collection

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from mlscale import api
-from mlscale.config.composition.argv import Request, parse_command_line
+from mlscale.config.composition.argv import parse_command_line
+from mlscale.config.composition.request import Request
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.external_launcher import refuse_external_rank
 from mlscale.launch.garbage_collection import defer_garbage_collection

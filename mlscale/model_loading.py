@@ -78,6 +78,7 @@ def _load_checkpoint_model(model: TrainedModel, *, trust: bool) -> Predictor:
     """Return a model with a checkpoint's weights, in this process."""
     from mlscale.assembly.evaluation_pass import choose_checkpoint
     from mlscale.assembly.rebuild import Home, rebuild_data_and_task, restore_training_config
+    from mlscale.assembly.run_data import RunData
     from mlscale.launch.socket_paths import shorten_socket_paths
 
     # Loaders of the run's data may start worker processes, whose sockets fail in a long temporary path.
@@ -87,7 +88,9 @@ def _load_checkpoint_model(model: TrainedModel, *, trust: bool) -> Predictor:
     cfg = compose([f"ref={model.path}", *(["trust=true"] if trust else [])], command="evaluate")
     path, _ = choose_checkpoint(model, cfg)
     derived = read_yaml_values(model.home / DERIVED)
-    data, task = rebuild_data_and_task(restore_training_config(cfg, Home(model.home, derived)), path, "validate")
+    run_data = RunData()
+    restored = restore_training_config(cfg, Home(model.home, derived), run_data)
+    data, task = rebuild_data_and_task(restored, path, "validate", run_data)
     if (kind := getattr(task, "kind", "classification")) != "classification":
         raise MLScaleError(
             f"mlscale.load answers with labels, and this run's task is {kind}",

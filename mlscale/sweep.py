@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from mlscale import commands
 from mlscale.assembly.ready import raise_if_invalid
 from mlscale.atomic_files import write_json
-from mlscale.config.composition.argv import Request
+from mlscale.config.composition.request import Request
 from mlscale.config.metric_direction import infer_direction
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import Result, format_number, format_table

@@ -106,10 +106,12 @@ def run(folder: Path, words: list[str]) -> Any:
 def answers(run: RunFolder) -> NDArray[Any]:
     """Whether each validation image is right after the last epoch, bool (n,)."""
     from mlscale.assembly.rebuild import rebuild_data_and_task, restore_training_config
+    from mlscale.assembly.run_data import RunData
 
     def ask() -> NDArray[Any]:
-        cfg = restore_training_config(compose_from_overrides("evaluate", [str(run.path)]), run)
-        data, task = rebuild_data_and_task(cfg, run.path / "checkpoints/last.ckpt", "validate")
+        run_data = RunData()
+        cfg = restore_training_config(compose_from_overrides("evaluate", [str(run.path)]), run, run_data)
+        data, task = rebuild_data_and_task(cfg, run.path / "checkpoints/last.ckpt", "validate", run_data)
         task.eval()
         with torch.no_grad():
             right = [(task(batch["x"]).argmax(-1) == batch["y"]) for batch in data.val_dataloader()]

@@ -92,9 +92,11 @@ def trained(recipe: str, precision: str, seed: int) -> tuple[NDArray[Any], dict[
 
 def _right(run: RunFolder) -> NDArray[Any]:
     from mlscale.assembly.rebuild import rebuild_data_and_task, restore_training_config
+    from mlscale.assembly.run_data import RunData
 
-    cfg = restore_training_config(compose_from_overrides("evaluate", [str(run.path), "precision=fp32"]), run)
-    data, task = rebuild_data_and_task(cfg, run.path / "checkpoints/last.ckpt", "validate")
+    run_data = RunData()
+    cfg = restore_training_config(compose_from_overrides("evaluate", [str(run.path), "precision=fp32"]), run, run_data)
+    data, task = rebuild_data_and_task(cfg, run.path / "checkpoints/last.ckpt", "validate", run_data)
     task.eval()
     found = []
     with torch.no_grad():

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from pytorch_lightning import LightningDataModule
 
+    from mlscale.assembly.run_data import RunData
     from mlscale.evaluate.sample_collector import CollectedSamples, TaskInfo
     from mlscale.evaluate.samples_table import SampleTable
     from mlscale.evaluate.slices import SliceColumns
@@ -58,15 +59,17 @@ class EvaluationPass:
     checkpoint: Path | None = None
 
 
-def prepare_evaluation_config(cfg: DictConfig, subject: TrainedModel) -> tuple[DictConfig, int]:
+def prepare_evaluation_config(cfg: DictConfig, subject: TrainedModel, run_data: RunData) -> tuple[DictConfig, int]:
     """Return the config on one device, with the facts of its data and the model's own shape; and the number of devices
     that trained the model.
+
+    Args:
+        run_data: whose facts they are, and which the pass then takes.
 
     Raises:
         MLScaleError: several devices are asked for; the data does not fit the model.
     """
 
-    from mlscale.assembly.facts import collect_data_facts
     from mlscale.assembly.precision_probe import restore_probe_outcome
     from mlscale.launch.local_devices import detect_local_devices
     from mlscale.runs.recover import DERIVED, read_yaml_values
@@ -91,7 +94,7 @@ def prepare_evaluation_config(cfg: DictConfig, subject: TrainedModel) -> tuple[D
     # Trackers of the training run must not get rows of an evaluation, and its callbacks (checkpoints, early stopping)
     # act on a fit.
     cfg.logger, cfg.callbacks = {}, {}
-    facts = collect_data_facts(cfg)
+    facts = run_data.collect_facts(cfg)
     trained: dict[str, Any] = {}
     if subject.home is not None:
         trained = read_yaml_values(subject.home / DERIVED)
@@ -120,7 +123,9 @@ def choose_checkpoint(subject: TrainedModel, cfg: DictConfig) -> tuple[Path, boo
     return find_checkpoint_file(subject.run, "last" if instead else chosen, cfg.metric, cfg.mode), instead
 
 
-def evaluate_checkpoint(cfg: DictConfig, path: Path, label: str, table: SampleTable | None) -> EvaluationPass:
+def evaluate_checkpoint(
+    cfg: DictConfig, path: Path, label: str, table: SampleTable | None, run_data: RunData
+) -> EvaluationPass:
     """Validate or test once, and gather what the task reports about each sample.
 
     Args:
@@ -134,7 +139,7 @@ def evaluate_checkpoint(cfg: DictConfig, path: Path, label: str, table: SampleTa
     from mlscale.evaluate.collect_predictions import PredictionCollector, find_task_kind
     from mlscale.evaluate.sample_collector import SampleCollector
 
-    parts = assemble_parts(cfg)
+    parts = assemble_parts(cfg, run_data)
     # Before the loaders start: mean and deviation of this data would give the model other inputs than it was trained
     # on.
     normalise_as_trained(parts.data, cfg)
@@ -157,7 +162,9 @@ def evaluate_checkpoint(cfg: DictConfig, path: Path, label: str, table: SampleTa
     )
 
 
-def evaluate_servable(cfg: DictConfig, folder: Path, label: str, table: SampleTable | None) -> EvaluationPass:
+def evaluate_servable(
+    cfg: DictConfig, folder: Path, label: str, table: SampleTable | None, run_data: RunData
+) -> EvaluationPass:
     """Send each raw sample of a split to a servable, as a client would.
 
     Args:
@@ -168,13 +175,12 @@ def evaluate_servable(cfg: DictConfig, folder: Path, label: str, table: SampleTa
     """
     import torch
 
-    from mlscale.assembly.run import build_data
     from mlscale.evaluate.raw_samples import iterate_raw_samples, map_class_numbers
     from mlscale.evaluate.sample_collector import SampleCollector, TaskInfo
     from mlscale.export.servable import load
 
     servable = load(folder, threads=cfg.derived.threads)
-    data: Any = build_data(cfg)
+    data: Any = run_data.build_module(cfg)
     if data is None:
         raise MLScaleError("no data is configured", where="data", fix="data=webdataset data.val=…")
     data.prepare_data()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mlscale.config.composition.frozen import add_derived
@@ -17,6 +16,7 @@ from mlscale.secrets.mask import Masker
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from mlscale.assembly.run_data import RunData
     from mlscale.config.derive import Devices
     from mlscale.profile.precision_trial import CandidateMeasurement, PrecisionCandidate, PrecisionComparison
 
@@ -56,24 +56,27 @@ def restore_probe_outcome(cfg: DictConfig, before: Mapping[str, Any]) -> dict[st
     return {"precision": before.get("precision") or "32-true", "memory_format": before.get("memory_format")}
 
 
-def probe_precision(cfg: DictConfig, derived: Mapping[str, Any], machine: Devices) -> dict[str, Any]:
+def probe_precision(cfg: DictConfig, derived: Mapping[str, Any], machine: Devices, run_data: RunData) -> dict[str, Any]:
     """Return the outcome of `precision=auto`, for commands that measure a run before there is one; print a line about
     it.
     """
-    probed = settle_precision(cfg, derived, machine) if is_auto(cfg) else None
+    probed = settle_precision(cfg, derived, machine, run_data) if is_auto(cfg) else None
     if probed is None:
         return {}
     print_masked_lines([probed.line], Masker.create_for_run(cfg))
     return dict(probed.outcome)
 
 
-def settle_precision(cfg: DictConfig, derived: Mapping[str, Any], machine: Devices) -> PrecisionProbeResult | None:
+def settle_precision(
+    cfg: DictConfig, derived: Mapping[str, Any], machine: Devices, run_data: RunData
+) -> PrecisionProbeResult | None:
     """Return the result of `precision=auto` or `precision.compare=true` on this machine; None for neither.
 
     Args:
         cfg: of a run; its precision may not be known yet.
         derived: its other derived values.
         machine: that may support bf16.
+        run_data: whose first batches the probe takes.
     """
     if not is_auto(cfg) and not cfg.precision.get("compare"):
         return None
@@ -93,14 +96,14 @@ def settle_precision(cfg: DictConfig, derived: Mapping[str, Any], machine: Devic
         chosen, seconds, tolerance = [precisions.PrecisionCandidate(), requested], 5.0, float("inf")
         far = float("inf")  # a requested comparison is made, of a slow precision too
     try:
-        comparison = _compare_candidates(cfg, derived, chosen, seconds, far)
+        comparison = _compare_candidates(cfg, derived, run_data, chosen, seconds, far)
     except Exception as error:  # whatever a user's module needs that no trainer gives it here
         fallback = {"precision": precisions.FP32, "memory_format": None} if is_auto(cfg) else {}
         word = "fp32, for " if is_auto(cfg) else ""
         why = error.what if isinstance(error, MLScaleError) else summarize_error(error).splitlines()[0]
         return PrecisionProbeResult(fallback, f"precision {word}the probe was not possible: {why}", {})
     best = comparison.select_best(tolerance) if is_auto(cfg) else comparison.measured[1]
-    metrics = _compare_with_fp32(cfg, derived, best, comparison)
+    metrics = _compare_with_fp32(cfg, derived, run_data, best, comparison)
     outcome = {"precision": best.candidate.precision, "memory_format": best.candidate.memory_format}
     return PrecisionProbeResult(
         outcome if is_auto(cfg) else {}, _format_probe_line(comparison, best, tolerance), metrics
@@ -108,12 +111,17 @@ def settle_precision(cfg: DictConfig, derived: Mapping[str, Any], machine: Devic
 
 
 def _compare_candidates(
-    cfg: DictConfig, derived: Mapping[str, Any], chosen: Sequence[PrecisionCandidate], seconds: float, far: float
+    cfg: DictConfig,
+    derived: Mapping[str, Any],
+    run_data: RunData,
+    chosen: Sequence[PrecisionCandidate],
+    seconds: float,
+    far: float,
 ) -> PrecisionComparison:
     import pytorch_lightning as pl
     import torch
 
-    from mlscale.assembly.run import build_task
+    from mlscale.assembly.run_parts import build_task
     from mlscale.estimate.step_memory import initialize_lazy_layers
     from mlscale.profile.precision_trial import compare_candidates
     from mlscale.train.lightning.quiet import suppress_library_messages
@@ -124,7 +132,7 @@ def _compare_candidates(
     torch.set_num_threads(derived["threads"])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=_NO_TRAINER)
-        batches = _load_first_batches(resolved_cfg)
+        batches = run_data.load_first_batches(resolved_cfg, _PROBE_BATCHES)
 
         def build_candidate_task() -> pl.LightningModule:
             # Each candidate starts from the same weights, so that losses can be compared.
@@ -139,24 +147,12 @@ def _compare_candidates(
         return compare_candidates(build_candidate_task, batches, chosen, derived["accelerator"], seconds, far)
 
 
-def _load_first_batches(cfg: DictConfig) -> list[Any]:
-    """Return the first training batches of one process."""
-    from mlscale.assembly.run import build_data, build_task
-
-    process_cfg = cfg.copy()
-    if cfg.get("data") and cfg.derived.per_device_batch:
-        # Without a Trainer the data module does not know that the global batch is shared by several devices.
-        process_cfg.data.batch_size = cfg.derived.per_device_batch
-    data = build_data(process_cfg)
-    if data is not None:
-        data.prepare_data()
-        data.setup("fit")
-    source: Any = data if data is not None else build_task(cfg)
-    return list(islice(iter(source.train_dataloader()), _PROBE_BATCHES))
-
-
 def _compare_with_fp32(
-    cfg: DictConfig, derived: Mapping[str, Any], best: CandidateMeasurement, comparison: PrecisionComparison
+    cfg: DictConfig,
+    derived: Mapping[str, Any],
+    run_data: RunData,
+    best: CandidateMeasurement,
+    comparison: PrecisionComparison,
 ) -> dict[str, float]:
     """Return time and memory of the chosen precision, as shares of fp32's."""
     base = comparison.measured[0]
@@ -166,16 +162,17 @@ def _compare_with_fp32(
     if best.peak_bytes is not None and base.peak_bytes:
         return metrics | {"memory_of_fp32": best.peak_bytes / base.peak_bytes}
     try:
-        return metrics | {
-            "memory_of_fp32": _trace_peak_bytes(cfg, derived, best) / _trace_peak_bytes(cfg, derived, base)
-        }
+        chosen_bytes, base_bytes = (_trace_peak_bytes(cfg, derived, run_data, measured) for measured in (best, base))
+        return metrics | {"memory_of_fp32": chosen_bytes / base_bytes}
     except Exception:  # a model that can't be traced: then this metric is left out
         return metrics
 
 
-def _trace_peak_bytes(cfg: DictConfig, derived: Mapping[str, Any], measured: CandidateMeasurement) -> int:
+def _trace_peak_bytes(
+    cfg: DictConfig, derived: Mapping[str, Any], run_data: RunData, measured: CandidateMeasurement
+) -> int:
     """Return the peak of a step's tensors on a CPU, bytes, traced with fake tensors."""
-    from mlscale.assembly.run import build_task
+    from mlscale.assembly.run_parts import build_task
     from mlscale.estimate.step import StepSettings
     from mlscale.estimate.step_memory import trace_two_steps
 
@@ -184,7 +181,7 @@ def _trace_peak_bytes(cfg: DictConfig, derived: Mapping[str, Any], measured: Can
         warnings.filterwarnings("ignore", message=_NO_TRAINER)
         live = trace_two_steps(
             lambda: build_task(resolved_cfg),
-            _load_first_batches(resolved_cfg)[0],
+            run_data.load_first_batches(resolved_cfg, 1)[0],
             StepSettings(measured.candidate.precision),
         )
     return sum(live.split_peak().values())

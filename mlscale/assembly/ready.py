@@ -8,8 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.config.composition.argv import Request, parse_command_line, replace_reference
+from mlscale.config.composition.argv import parse_command_line, replace_reference
 from mlscale.config.composition.reference_argument import REF, REFERENCES, TAKE_SERVABLES, create_no_reference_error
+from mlscale.config.composition.request import Request
 from mlscale.config.composition.roots import COMMAND_BASES
 from mlscale.errors import MLScaleError, raise_all
 from mlscale.lightning_names import raise_if_imported_before
@@ -80,12 +81,12 @@ def fill_derived(cfg: DictConfig) -> DictConfig:
     Raises:
         MLScaleError: the data does not exist, is empty or corrupt, or does not fit the config.
     """
-    from mlscale.assembly.facts import collect_data_facts
+    from mlscale.assembly.run_data import RunData
     from mlscale.config.composition.frozen import add_derived
     from mlscale.config.derive import derive_values
     from mlscale.launch.local_devices import detect_local_devices
 
-    return add_derived(cfg, derive_values(cfg, collect_data_facts(cfg), detect_local_devices()))
+    return add_derived(cfg, derive_values(cfg, RunData().collect_facts(cfg), detect_local_devices()))
 
 
 def _leave_out(cfg: DictConfig, path: str, keys: Sequence[str]) -> None:

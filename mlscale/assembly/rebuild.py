@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
     from omegaconf import DictConfig
 
+    from mlscale.assembly.run_data import RunData
     from mlscale.runs.folder import RunFolder
 
 
@@ -33,20 +34,22 @@ class Home(NamedTuple):
     derived: dict[str, Any]
 
 
-def restore_training_config(cfg: DictConfig, folder: RunFolder | Home) -> DictConfig:
+def restore_training_config(cfg: DictConfig, folder: RunFolder | Home, run_data: RunData) -> DictConfig:
     """Return the run's config on one device, with the facts of its data.
+
+    Args:
+        run_data: whose facts they are, and which `rebuild_data_and_task` then returns.
 
     Raises:
         MLScaleError: the data is not what the run was trained on; its mean and deviation go into the model.
     """
-    from mlscale.assembly.facts import collect_data_facts
     from mlscale.launch.local_devices import detect_local_devices
 
     cfg = cfg.copy()
     cfg.trainer.devices, cfg.trainer.accumulate_grad_batches = 1, 1
     # Nothing of this run may be logged or saved again.
     cfg.logger, cfg.callbacks = {}, {}
-    facts, trained = collect_data_facts(cfg), folder.derived
+    facts, trained = run_data.collect_facts(cfg), folder.derived
     # Each fact with its name in derived.yaml: the digest of the data, and what decoding depends on.
     names = {
         "version": "data_version",
@@ -66,7 +69,7 @@ def restore_training_config(cfg: DictConfig, folder: RunFolder | Home) -> DictCo
     return add_derived(cfg, {**values, "run_dir": str(folder.path), "name": folder.path.name})
 
 
-def rebuild_data_and_task(cfg: DictConfig, checkpoint: Path, stage: str) -> tuple[Any, Any]:
+def rebuild_data_and_task(cfg: DictConfig, checkpoint: Path, stage: str, run_data: RunData) -> tuple[Any, Any]:
     """Return the data module, set up for `stage`, and the task with the checkpoint's weights, in this process.
 
     Args:
@@ -77,12 +80,12 @@ def rebuild_data_and_task(cfg: DictConfig, checkpoint: Path, stage: str) -> tupl
     """
     import torch
 
-    from mlscale.assembly.run import build_data, build_task
+    from mlscale.assembly.run_parts import build_task
     from mlscale.train.lightning.quiet import suppress_library_messages
 
     suppress_library_messages()
     torch.set_num_threads(cfg.derived.threads)
-    data, task = build_data(cfg), build_task(cfg)
+    data, task = run_data.build_module(cfg), build_task(cfg)
     if data is None:
         raise MLScaleError(
             "no data is configured",

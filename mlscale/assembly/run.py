@@ -19,9 +19,10 @@ from torch import Tensor
 from mlscale.assembly.build import build, build_each
 from mlscale.assembly.fit_outcome import FitOutcome, build_fit_outcome, find_callback, find_lost_state
 from mlscale.assembly.lightning_trainer import build_loggers, build_trainer, set_checkpoint_folder
+from mlscale.assembly.run_data import RunData
+from mlscale.assembly.run_parts import build_task
 from mlscale.config.metric_choice import follow_own_metrics, is_set
-from mlscale.config.targets import has_argument, import_target
-from mlscale.errors import MLScaleError
+from mlscale.config.targets import has_argument
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.initial_source import InitialWeights
 from mlscale.secrets.mask import Masker
@@ -33,7 +34,6 @@ from mlscale.train.callbacks.loss_end import LossEnd, compute_constant_loss
 from mlscale.train.callbacks.run_metric import UNCHOSEN, RunMetric
 from mlscale.train.callbacks.stopwatch import Stopwatch
 from mlscale.train.checkpoint.exact_resume import ExactResume
-from mlscale.train.compiled_names import use_uncompiled_names
 from mlscale.train.graceful_stop import StopOnSignal, parse_max_time
 from mlscale.train.initial_weights import pretrained
 from mlscale.train.initial_weights.start import load_initial_weights, write_match_report
@@ -57,15 +57,18 @@ class Assembly:
     data: pl.LightningDataModule | None
 
 
-def assemble_parts(cfg: DictConfig) -> Assembly:
-    """Build everything that the config names, in the order in which one part needs another."""
+def assemble_parts(cfg: DictConfig, run_data: RunData | None = None) -> Assembly:
+    """Build everything that the config names, in the order in which one part needs another.
+
+    Args:
+        run_data: has the data module, if this process has built it before.
+    """
     suppress_library_messages()
     torch.set_num_threads(cfg.derived.threads)
     if cfg.derived.accelerator == "cuda":
         set_tf32(cfg.get("tf32"))
-    # Before anything random: the weights of the task are drawn in `build_task`.
-    pl.seed_everything(cfg.seed, verbose=False)
-    data = build_data(cfg)
+    # Seeds, before anything random: the weights of the task are drawn in `build_task`.
+    data = (run_data or RunData()).build_for_fit(cfg)
     task = build_task(cfg)
     if isinstance(task, Task) and data is not None and hasattr(data, "facts"):
         # Not in `setup`: DDP has seeded again by then, and weights to start from have been compared with shapes.
@@ -117,9 +120,14 @@ def build_loss_end(cfg: DictConfig, task: pl.LightningModule) -> LossEnd:
     return LossEnd(compute_constant_loss(facts.get("class_counts"), facts.get("num_classes")) if plain else None)
 
 
-def assemble_and_fit(cfg: DictConfig, resume: str | None = None, initial: InitialWeights | None = None) -> FitOutcome:
+def assemble_and_fit(
+    cfg: DictConfig,
+    resume: str | None = None,
+    initial: InitialWeights | None = None,
+    run_data: RunData | None = None,
+) -> FitOutcome:
     """Assemble and train: from the start, with the weights `initial` if given, or from the checkpoint `resume`."""
-    parts = assemble_parts(cfg)
+    parts = assemble_parts(cfg, run_data)
     if initial is not None:
         _load_first_weights(parts.task, initial, cfg)
         find_callback(parts.trainer, LossEnd).pretrained = True
@@ -187,58 +195,6 @@ def _load_first_weights(task: pl.LightningModule, initial: InitialWeights, cfg: 
     if int(os.environ.get("RANK", "0")) == 0:
         write_match_report(matched, Path(cfg.derived.run_dir))
         print(*lines, sep="\n", file=sys.stderr, flush=True)
-
-
-def build_data(cfg: DictConfig) -> pl.LightningDataModule | None:
-    """Return the data module. A built-in one gets the global batch size; a third-party one gets the per-device batch
-    size.
-    """
-    node = cfg.get("data")
-    if not node:
-        return None
-    supplied: dict[str, Any] = {}
-    if has_argument(node, "augment"):
-        supplied["augment"] = build(cfg.get("augment"), "augment")
-    # Built-in data modules divide the global batch themselves, so that other device counts see the same batches.
-    if not hasattr(import_target(node), "promises") and has_argument(node, "batch_size"):
-        supplied["batch_size"] = cfg.derived.per_device_batch
-    data = build(node, "data", **supplied)
-    if not isinstance(data, pl.LightningDataModule):
-        raise MLScaleError(
-            f"{node['_target_']} is not a LightningDataModule",
-            where="data._target_",
-            why=f"it is a {type(data).__name__}",
-            fix="a Dataset goes into data._target_=mlscale.data.DatasetData as data.train and data.val",
-        )
-    return data
-
-
-def is_plain(node: DictConfig | None) -> bool:
-    """Return whether `node` names a LightningDataModule that reports no facts, which need not be built to find out."""
-    kind = import_target(node) if node else None
-    return isinstance(kind, type) and issubclass(kind, pl.LightningDataModule) and not hasattr(kind, "facts")
-
-
-def build_task(cfg: DictConfig) -> pl.LightningModule:
-    """Return the LightningModule, with the model, optimizer and scheduler that it takes."""
-    nodes = {name: cfg.get(name) for name in ("model", "optimizer", "scheduler") if has_argument(cfg.task, name)}
-    if "model" in nodes:
-        nodes["model"] = pretrained.remove_weights_request(nodes["model"])  # they are only loaded before a new fit
-    parts = {name: build(node, name) for name, node in nodes.items()}
-    task = build(cfg.task, "task", **parts)
-    if not isinstance(task, pl.LightningModule):
-        raise MLScaleError(
-            f"{cfg.task['_target_']} is not a LightningModule",
-            where="task._target_",
-            why=f"it is a {type(task).__name__}",
-            fix=f"model._target_={cfg.task['_target_']} if it is a network: task=classification trains it",
-        )
-    # A module that torch.compile wraps has other names for its weights: checkpoints must not depend on `compile`.
-    use_uncompiled_names(task)
-    if isinstance(task, Task):
-        rules: Any = OmegaConf.to_container(cfg.get("param_groups") or OmegaConf.create([]), resolve=True)
-        task.group_parameters(rules, cfg.get("layer_decay", 1.0))
-    return task
 
 
 def _collect_hyperparameters(cfg: DictConfig) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice, product
 
-from mlscale.config.composition.argv import Request
+from mlscale.config.composition.request import Request
 from mlscale.errors import MLScaleError, Problems, raise_all
 
 _MAX_CHECKED_JOBS = 100  # that are looked at: with as many the mistake is not that of one job

@@ -30,6 +30,7 @@ from mlscale.runs.initial_source import InitialWeights
 from mlscale.secrets.mask import Masker, mask_output
 
 if TYPE_CHECKING:
+    from mlscale.assembly.run_data import RunData
     from mlscale.train.callbacks.stall_report import StallReport
 
 # A checkpoint or a log that could not be written: the disk, a quota or a limit of the process is full.
@@ -72,8 +73,11 @@ def rank_main(folder: str, environment: Mapping[str, str], checkpoint: str, laun
         raise
 
 
-def train_run_folder(folder: Path, checkpoint: Path | None = None) -> None:
+def train_run_folder(folder: Path, checkpoint: Path | None = None, run_data: RunData | None = None) -> None:
     """Train what `folder` describes, from the start or from `checkpoint`; rank 0 writes `results/fit.json`.
+
+    Args:
+        run_data: has the data module, if this process has built it before.
 
     Raises:
         MLScaleError: what went wrong, such as out of memory; or the signal that stopped the run.
@@ -108,7 +112,7 @@ def train_run_folder(folder: Path, checkpoint: Path | None = None) -> None:
         stall.set_stall_handler(end_hung if can_end_process else None),
     ):
         try:
-            outcome = assemble_and_fit(cfg, str(checkpoint) if checkpoint else None, initial)
+            outcome = assemble_and_fit(cfg, str(checkpoint) if checkpoint else None, initial, run_data)
         except MLScaleError:
             raise
         except Exception as error:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 
+from mlscale.config.signatures.unpacked_keywords import inspect_signature
 from mlscale.culprit import find_user_line, summarize_error
 from mlscale.errors import MLScaleError
 
@@ -16,7 +16,7 @@ def has_argument(node: DictConfig | None, name: str) -> bool:
     if not node or "_target_" not in node:
         return False
     # By name only: an argument that would go into `**kwargs` does not count.
-    parameters = inspect.signature(import_target(node)).parameters
+    parameters = inspect_signature(import_target(node)).parameters
     return name in parameters
 
 

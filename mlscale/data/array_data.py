@@ -55,20 +55,20 @@ class MemoryData(OrderedData):
     There are no workers: to take rows out of an array costs less than to hand the work over.
 
     Args:
-        others: see `OrderedData`.
+        policy: batches, order and augmentation.
 
     Raises:
         MLScaleError: an augmentation of images.
     """
 
-    def __init__(self, *, batch_size: int, seed: int, augment: object, policy: Policy) -> None:
-        if isinstance(augment, Augment | RandomCrop):
+    def __init__(self, policy: Policy) -> None:
+        if isinstance(policy.augment, Augment | RandomCrop):
             raise MLScaleError(
                 "this augmentation is one of images, and the data is none",
                 where="augment",
                 fix="augment=none",
             )
-        super().__init__(batch_size=batch_size, workers=0, seed=seed, augment=augment, policy=policy)
+        super().__init__(policy, workers=0)
         self._facts: DataFacts | None = None
         self._splits: dict[str, SplitRows] = {}
         self._digests_of_labels: dict[str, str] = {}

@@ -54,11 +54,8 @@ class OrderedData(LightningDataModule):
     The trainer has the number of ranks and of forward passes a step; without a trainer there is one of each.
 
     Args:
-        batch_size: samples of one optimizer step, over all ranks and forward passes.
+        policy: batches, order and augmentation; see `Policy`.
         workers: what decodes, per process; 'auto' is the subclass's choice.
-        seed: of order and augmentation.
-        augment: `Augment`, or a callable on one sample; training only.
-        policy: how training draws its samples; see `Policy`.
 
     Attributes:
         counted: what a fit reports of its data when it is over, by the name of a metric.
@@ -66,9 +63,7 @@ class OrderedData(LightningDataModule):
 
     promises: ClassVar[Promises] = Promises(order=True, resume=True, elastic=True)
 
-    def __init__(
-        self, *, batch_size: int, workers: int | str, seed: int, augment: object, policy: Policy | None = None
-    ) -> None:
+    def __init__(self, policy: Policy, *, workers: int | str) -> None:
         super().__init__()
         # bool is a subclass of int, so `true` would count as 1.
         if workers != "auto" and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 0):
@@ -78,8 +73,9 @@ class OrderedData(LightningDataModule):
                 why="it is a number from 0, or auto",
                 fix="data.workers=auto",
             )
-        self.batch_size, self.workers, self.seed = batch_size, workers, seed
-        self.augment, self.policy = wrap_augment(augment), policy or Policy()
+        self.policy, self.workers = policy, workers
+        # The batch size is that of one process where a probe loads without a trainer.
+        self.batch_size, self.seed, self.augment = policy.batch_size, policy.seed, wrap_augment(policy.augment)
         self.counted: dict[str, float] = {}
         self._skipped = SkippedSamples()
         self._chosen_sampling: Sampling | None = None

@@ -6,7 +6,7 @@ import hashlib
 import signal
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from mlscale.data.order import sample_weights as weights_of
 from mlscale.data.order.bad_samples import BadSample, Stream
 from mlscale.data.order.batch_plan import Batch, BatchPlan
 from mlscale.data.order.keyed_permutation import derive_sample_seeds
-from mlscale.data.order.policy import Policy
+from mlscale.data.order.policy import Policy, TolerantPolicyArguments
 from mlscale.errors import MLScaleError
 
 # Samples whose values are part of the data version: to load all of a dataset could take as long as an epoch.
@@ -41,15 +41,8 @@ class DatasetData(OrderedData):
         train: the training dataset.
         val: the validation dataset.
         test: the test dataset; None for none.
-        batch_size: samples of one optimizer step, over all ranks and forward passes.
         workers: processes that load, per rank; auto is 0, in the training process itself. The batches are the same.
-        seed: of order, augmentation and the dataset's own random numbers.
-        augment: `Augment`, or a callable on one x; training only.
-        sampling: 'shuffle', 'balanced' by class, or 'weighted'; see `Policy`.
-        weights: see `Policy`.
-        epoch_samples: see `Policy`.
-        last: 'drop' or 'pad'; see `Policy`.
-        on_bad_sample: 'fail' or 'skip'; see `Policy`.
+        policy: see `Policy`; `augment` gets one x. The seed is also that of the dataset's own random numbers.
     """
 
     def __init__(
@@ -57,22 +50,12 @@ class DatasetData(OrderedData):
         train: Dataset[Any],
         val: Dataset[Any],
         test: Dataset[Any] | None = None,
-        batch_size: int = 64,
         workers: int | str = "auto",
-        seed: int = 0,
-        augment: object = None,
-        sampling: str = "shuffle",
-        weights: str | None = None,
-        epoch_samples: int | None = None,
-        last: str = "drop",
-        on_bad_sample: str = "fail",
+        **policy: Unpack[TolerantPolicyArguments],
     ) -> None:
         super().__init__(
-            batch_size=batch_size,
             workers=workers,
-            seed=seed,
-            augment=augment,
-            policy=Policy(sampling, weights, epoch_samples, last, on_bad_sample),
+            policy=Policy(**policy),
         )
         self._datasets = {"train": train, "val": val, **({} if test is None else {"test": test})}
         self._facts: DataFacts | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlscale.assembly.rebuild import find_checkpoint_file, rebuild_data_and_task, restore_training_config
+from mlscale.assembly.run_data import RunData
 from mlscale.config.checks.data_model_fit import check_classifies
 from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import require_extra
@@ -33,13 +34,14 @@ def run(cfg: DictConfig) -> Result:
     checkpoint = find_checkpoint_file(folder.path, str(model.checkpoint), cfg.metric, cfg.mode)
     name, method = _choose_compression(cfg)
     with mask_output(masker):
-        resolved_cfg = restore_training_config(cfg, folder)
+        run_data = RunData()
+        resolved_cfg = restore_training_config(cfg, folder, run_data)
         print_masked_lines(
             [f"compress  {folder.path.name}: {checkpoint.name} to {name}, judged on validation samples"], masker
         )
         # "fit" sets up the training split, too: static quantization is calibrated on it, and judged on validation
         # samples.
-        data, task = rebuild_data_and_task(resolved_cfg, checkpoint, "fit")
+        data, task = rebuild_data_and_task(resolved_cfg, checkpoint, "fit", run_data)
         result: Result = method.carry_out(task, data, folder, checkpoint)
     return result
 

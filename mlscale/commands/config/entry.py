@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from mlscale.commands import COMMANDS
 from mlscale.commands.config import COMMAND
 from mlscale.commands.options import read_options
-from mlscale.config.composition.argv import Request, parse_command_line
+from mlscale.config.composition.argv import parse_command_line
+from mlscale.config.composition.request import Request
 from mlscale.config.suggestions.suggest import find_nearest
 from mlscale.errors import Exit, MLScaleError
 

@@ -34,8 +34,8 @@ def run(cfg: DictConfig) -> Result:
     Raises:
         MLScaleError: what the data, the machine or the price file lacks.
     """
-    from mlscale.assembly.facts import collect_data_facts
     from mlscale.assembly.precision_probe import probe_precision
+    from mlscale.assembly.run_data import RunData
     from mlscale.estimate.prices import load_price_file
     from mlscale.launch.local_devices import detect_local_devices
     from mlscale.launch.local_launch import start_fork_server
@@ -46,9 +46,10 @@ def run(cfg: DictConfig) -> Result:
     instance = prices.find_instance(settings.instance) if settings.instance else None
     start_fork_server(cfg.trainer.devices)
     masker = Masker.create_for_run(cfg)
-    facts = collect_data_facts(cfg)
+    run_data = RunData()
+    facts = run_data.collect_facts(cfg)
     derived = derive_values(cfg, facts, detect_local_devices())
-    derived |= probe_precision(cfg, derived, detect_local_devices())
+    derived |= probe_precision(cfg, derived, detect_local_devices(), run_data)
     resolved_cfg = add_derived(cfg, {**derived, "run_dir": "estimate", "name": "estimate"})
     # An instance with GPUs is estimated as CUDA even where this machine has none: memory is traced, not measured.
     accelerator = settings.accelerator or ("cuda" if instance and instance.gpus else resolved_cfg.derived.accelerator)
@@ -57,7 +58,7 @@ def run(cfg: DictConfig) -> Result:
 
     with mask_output(masker):
         print_masked_lines([f"estimate  memory: two steps of {_format_batch(resolved_cfg)}"], masker)
-        memory = measure_memory(resolved_cfg, accelerator)
+        memory = measure_memory(resolved_cfg, accelerator, run_data)
         # On a device only tensors count; on a CPU the process has Python, torch and the data besides.
         occupied = estimate_occupied_bytes(memory.peak) if accelerator == "cpu" else memory.peak
         terms = _estimate_cuda_terms(memory, accelerator, resolved_cfg)
@@ -67,7 +68,7 @@ def run(cfg: DictConfig) -> Result:
             print_masked_lines(
                 [f"estimate  time: a probe of about {format_duration(settings.probe_seconds)} on this machine"], masker
             )
-            time = measure_time(resolved_cfg, facts, settings.probe_seconds, memory)
+            time = measure_time(resolved_cfg, facts, settings.probe_seconds, memory, run_data)
     return build_estimate_result(
         EstimateMeasurements(memory, terms, accelerator, limit, time, occupied), settings, prices, instance
     )

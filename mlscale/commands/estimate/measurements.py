@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 
 from mlscale.assembly import short_fits as short_fit
-from mlscale.assembly.run import build_data, build_task
+from mlscale.assembly.run_parts import build_task
 from mlscale.errors import MLScaleError
 from mlscale.estimate import time_probe as probe
 from mlscale.estimate.run_length import RunLength, compute_run_length, limit_batches
@@ -26,6 +26,8 @@ from mlscale.train.lightning.quiet import suppress_library_messages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from mlscale.assembly.run_data import RunData
 
 # A process takes 1.1 to 1.8 times what its tensors do (allocator, scratch memory of kernels), and Python and torch.
 _RESIDENT_FACTOR, _BASE_BYTES = 1.8, 700 * 2**20
@@ -69,7 +71,7 @@ class TimeEstimate:
         return metrics | ({"resident_memory_bytes": self.resident_bytes} if self.resident_bytes else {})
 
 
-def measure_memory(cfg: DictConfig, accelerator: str) -> StepMemory:
+def measure_memory(cfg: DictConfig, accelerator: str, run_data: RunData) -> StepMemory:
     """Return the peak memory of one process's training step, from one real batch of the data."""
     loop = StepSettings(
         precision=str(cfg.precision.value),
@@ -84,48 +86,42 @@ def measure_memory(cfg: DictConfig, accelerator: str) -> StepMemory:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*self\.log\(\).*trainer.*")  # there is none here
         try:
-            return estimate_peak_memory(lambda: build_task(cfg), load_first_batch(cfg), loop, get_free_memory())
+            batch = _load_first_batch(cfg, run_data)
+            return estimate_peak_memory(lambda: build_task(cfg), batch, loop, get_free_memory())
         except Exception as error:
             # torch's message about shapes names neither the data nor the model.
-            if problem := _explain_unsuited_input(cfg, error):
+            if problem := _explain_unsuited_input(cfg, error, run_data):
                 raise problem from error
             raise
 
 
-def _explain_unsuited_input(cfg: DictConfig, error: Exception) -> MLScaleError | None:
+def _explain_unsuited_input(cfg: DictConfig, error: Exception, run_data: RunData) -> MLScaleError | None:
     """Return the error to report if the model can't take the images of the data; None for another error."""
     ranks = cfg.derived.world_size * (cfg.trainer.get("accumulate_grad_batches", 1) or 1)
     batch = cfg.derived.per_device_batch
-    return explain_unsuited_input(error, build_task(cfg), build_data(cfg), per_device_batch=batch, ranks=ranks)
+    data = run_data.build_module(cfg)
+    return explain_unsuited_input(error, build_task(cfg), data, per_device_batch=batch, ranks=ranks)
 
 
-def load_first_batch(cfg: DictConfig) -> Any:
+def _load_first_batch(cfg: DictConfig, run_data: RunData) -> Any:
     """Return the first training batch of one process, as the loader gives it, on the CPU.
 
     Raises:
         MLScaleError: neither the data nor the task has a training loader, or it is empty.
     """
-    process_cfg = cfg.copy()
-    if cfg.get("data") and cfg.derived.per_device_batch:
-        process_cfg.data.batch_size = (
-            cfg.derived.per_device_batch
-        )  # without a trainer the data knows of no other processes
-    data = build_data(process_cfg)
-    if data is not None:
-        data.prepare_data()
-        data.setup("fit")
-    source: Any = data if data is not None else build_task(cfg)
-    batch = next(iter(source.train_dataloader()), None)
-    if batch is None:
+    batches = run_data.load_first_batches(cfg, 1)
+    if not batches:
         raise MLScaleError(
             "the training data has no batch",
             where="data",
             fix="data.batch_size=1; if there is still none, the training loader of your data yields nothing",
         )
-    return batch
+    return batches[0]
 
 
-def measure_time(cfg: DictConfig, facts: Mapping[str, Any] | None, seconds: float, memory: StepMemory) -> TimeEstimate:
+def measure_time(
+    cfg: DictConfig, facts: Mapping[str, Any] | None, seconds: float, memory: StepMemory, run_data: RunData
+) -> TimeEstimate:
     """Return the time of the whole run, from short ones with its own loop, data pipeline and callbacks.
 
     A batch that would not fit into what memory is free is extrapolated from the two largest of its halves that do.
@@ -135,7 +131,7 @@ def measure_time(cfg: DictConfig, facts: Mapping[str, Any] | None, seconds: floa
     fitting = (
         [batch]
         if batch is None
-        else probe.choose_probe_batches(batch, lambda size: _is_batch_fitting(cfg, size, memory))
+        else probe.choose_probe_batches(batch, lambda size: _is_batch_fitting(cfg, size, memory, run_data))
     )
     if not fitting:
         raise MLScaleError(
@@ -143,6 +139,8 @@ def measure_time(cfg: DictConfig, facts: Mapping[str, Any] | None, seconds: floa
             where="data.batch_size",
             fix="estimate.probe_seconds=0, for memory alone",
         )
+    # The fits read the data themselves, and what this process occupies is measured.
+    run_data.release_module()
     probes = [_probe_time(_set_batch(cfg, size), facts, seconds / len(fitting)) for size in fitting]
     timing, startup, resident = probes[-1]
     how = ""
@@ -179,23 +177,22 @@ def estimate_occupied_bytes(peak: int) -> int:
     return round(_RESIDENT_FACTOR * peak + max(get_resident_bytes(), _BASE_BYTES))
 
 
-def _is_batch_fitting(cfg: DictConfig, samples: int, memory: StepMemory) -> bool:
+def _is_batch_fitting(cfg: DictConfig, samples: int, memory: StepMemory, run_data: RunData) -> bool:
     """Return whether every process's tensors at that batch, as a process holds them, fit into the free memory."""
     if cfg.derived.accelerator != "cpu":
         return True
     # Another batch is traced again: activations grow with it, weights do not.
     if samples != cfg.derived.per_device_batch:
-        memory = _trace_smaller_batch(cfg, samples)
+        memory = _trace_smaller_batch(cfg, samples, run_data)
     free = get_free_memory()
     # `free` is 0 where the system does not report it: then the batch is tried.
     return not free or cfg.derived.world_size * (_RESIDENT_FACTOR * memory.peak + _BASE_BYTES) < free
 
 
-def _trace_smaller_batch(cfg: DictConfig, samples: int) -> StepMemory:
+def _trace_smaller_batch(cfg: DictConfig, samples: int, run_data: RunData) -> StepMemory:
     loop = StepSettings(str(cfg.precision.value), cfg.trainer.get("accumulate_grad_batches", 1) or 1)
-    return estimate_peak_memory(
-        lambda: build_task(cfg), cut_batch(load_first_batch(_set_batch(cfg, samples)), samples), loop
-    )
+    batch = cut_batch(_load_first_batch(cfg, run_data), samples)
+    return estimate_peak_memory(lambda: build_task(cfg), batch, loop)
 
 
 def _set_batch(cfg: DictConfig, samples: int | None) -> DictConfig:

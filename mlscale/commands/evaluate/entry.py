@@ -18,6 +18,7 @@ from mlscale.assembly.evaluation_pass import (
     evaluate_servable,
     prepare_evaluation_config,
 )
+from mlscale.assembly.run_data import RunData
 from mlscale.atomic_files import report_path_setting
 from mlscale.errors import MLScaleError
 from mlscale.launch.start_notices import print_masked_lines
@@ -118,7 +119,8 @@ def evaluate_model(
     from mlscale.evaluate import samples_table as table
     from mlscale.evaluate.samples_table import SampleTable
 
-    resolved_cfg, trained_on = prepare_evaluation_config(cfg, subject)
+    run_data = RunData()
+    resolved_cfg, trained_on = prepare_evaluation_config(cfg, subject, run_data)
     devices = "one device" + (f", of the {trained_on} it was trained on" if trained_on > 1 else "")
     # The run may have been trained on a part of its data (debug=limit): an evaluation measures all of it, and reports
     # that.
@@ -140,7 +142,7 @@ def evaluate_model(
             [f"evaluate  {subject.label}: its servable on {cfg.split}, cpu × 1, by ONNX Runtime"], masker
         )
         with open_table as rows:
-            return evaluate_servable(resolved_cfg, subject.servable, subject.label, rows)
+            return evaluate_servable(resolved_cfg, subject.servable, subject.label, rows, run_data)
     path, is_fallback = choose_checkpoint(subject, cfg)
     if is_fallback:
         print_masked_lines(
@@ -149,7 +151,7 @@ def evaluate_model(
     print_masked_lines([f"evaluate  {subject.label}: {path.name} on {cfg.split}, {where}"], masker)
     label = subject.label if subject.run is None else f"{path.name} of {subject.label}"
     with open_table as rows:
-        measured = evaluate_checkpoint(resolved_cfg, path, label, rows)
+        measured = evaluate_checkpoint(resolved_cfg, path, label, rows, run_data)
     if measured.reason:
         print_masked_lines([f"evaluate  the task's own metrics alone: {measured.reason}"], masker)
     return replace(measured, checkpoint=path)

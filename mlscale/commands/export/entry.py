@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlscale.assembly.rebuild import find_checkpoint_file, rebuild_data_and_task, restore_training_config
+from mlscale.assembly.run_data import RunData
 from mlscale.config.checks.data_model_fit import check_classifies
 from mlscale.errors import Exit, MLScaleError
 from mlscale.export.required_extras import require_extra
@@ -53,10 +54,11 @@ def run(cfg: DictConfig) -> Result:
     check_free(target, replace=not cfg.to)
     with mask_output(masker):
         start = time.perf_counter()
-        resolved_cfg = restore_training_config(cfg, folder)
+        run_data = RunData()
+        resolved_cfg = restore_training_config(cfg, folder, run_data)
         compressed, why = _find_compressed_model(cfg.compressed, folder, checkpoint)
         print_masked_lines(_format_start_lines(folder, checkpoint, compressed, why), masker)
-        data, measured = _measure_export(resolved_cfg, checkpoint, compressed)
+        data, measured = _measure_export(resolved_cfg, checkpoint, compressed, run_data)
         problems = _list_parity_problems(cfg, measured.parity, compressed)
         # A servable whose parity is not proven must not exist: something would serve it.
         if not problems:
@@ -114,12 +116,12 @@ def _list_parity_problems(cfg: DictConfig, parity: Parity, compressed: StoredInt
 
 
 def _measure_export(
-    cfg: DictConfig, checkpoint: Path, compressed: StoredInt8Model | None
+    cfg: DictConfig, checkpoint: Path, compressed: StoredInt8Model | None, run_data: RunData
 ) -> tuple[Any, ExportMeasurement]:
     """Return the data module, and the exported model with its measurements."""
     from mlscale.export.measure_export import export_and_measure
 
-    data, task = rebuild_data_and_task(cfg, checkpoint, "validate")
+    data, task = rebuild_data_and_task(cfg, checkpoint, "validate", run_data)
     return data, export_and_measure(task, data, samples=cfg.samples, model=compressed.model if compressed else None)
 
 

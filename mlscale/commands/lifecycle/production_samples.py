@@ -107,7 +107,7 @@ def load_lifecycle_samples(cfg: DictConfig, labels: tuple[str, ...], traffic: in
     Raises:
         MLScaleError: the data has no images, or the images are not of one size and square (for a turn).
     """
-    from mlscale.assembly.run import build_data
+    from mlscale.assembly.run_parts import build_data
     from mlscale.config.composition.frozen import add_derived
     from mlscale.data.images.labelled_images import ImageData
 

@@ -155,13 +155,14 @@ def _locate_checkpoint(cfg: DictConfig, subject: TrainedModel) -> _ModelSource:
 
     from mlscale.assembly.evaluation_pass import choose_checkpoint
     from mlscale.assembly.rebuild import Home, restore_training_config
+    from mlscale.assembly.run_data import RunData
     from mlscale.atomic_files import compute_sha256
     from mlscale.runs.recover import DERIVED, read_yaml_values
 
     assert subject.home is not None
     path, _ = choose_checkpoint(subject, cfg)
     derived = read_yaml_values(subject.home / DERIVED)
-    resolved_cfg = restore_training_config(cfg, Home(subject.home, derived))
+    resolved_cfg = restore_training_config(cfg, Home(subject.home, derived), RunData())
     # The content names the version: `best` may mean another file after the run is resumed.
     digest = compute_sha256(path)
     version = subject.version if subject.run is None else f"{subject.name}:{digest[:12]}"

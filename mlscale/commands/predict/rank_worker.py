@@ -114,6 +114,7 @@ def build_model(work: PredictWork, rank: int = 0) -> BatchModel:
     from omegaconf import OmegaConf
 
     from mlscale.assembly.rebuild import rebuild_data_and_task
+    from mlscale.assembly.run_data import RunData
     from mlscale.data.images.labelled_images import ImageData
     from mlscale.evaluate.collect_predictions import find_task_kind
     from mlscale.predict.torch_batches import TaskModel, add_table_encoding, infer_input_format
@@ -122,7 +123,7 @@ def build_model(work: PredictWork, rank: int = 0) -> BatchModel:
     assert work.checkpoint is not None
     cfg: Any = OmegaConf.create(work.config)
     cfg.derived.threads = work.threads
-    data, task = rebuild_data_and_task(cfg, Path(work.checkpoint), "validate")
+    data, task = rebuild_data_and_task(cfg, Path(work.checkpoint), "validate", RunData())
     torch.set_num_threads(work.threads)
     kind = find_task_kind(task)
     facts = data.facts() if hasattr(data, "facts") else None

@@ -19,11 +19,11 @@ def run(cfg: DictConfig) -> Result:
     Raises:
         MLScaleError: the data is missing, not available, or has changed since it was prepared.
     """
-    from mlscale.assembly.facts import prepare_data_module
+    from mlscale.assembly.run_data import RunData
     from mlscale.data.data_facts import describe_facts
 
     start = time.perf_counter()
-    data = prepare_data_module(cfg)
+    data = RunData().prepare_module(cfg)
     if data is None:
         raise MLScaleError(
             "nothing to prepare", where="data", why="this data reports nothing of itself", fix="data=digits"

@@ -22,6 +22,8 @@ from mlscale.versions.model_reference import resolve_reference
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from mlscale.assembly.run_data import RunData
+
 _MIN_BETWEEN_SHARE = 0.2  # of the time: so much is worth a word
 _MIN_NAMED_SHARE = 0.1  # of the time: a part that takes so much is named, though another one takes more
 _MIN_SHOWN_SHARE = 0.005  # of the time: a smaller part is left out of table and picture
@@ -38,8 +40,8 @@ def run(cfg: DictConfig) -> Result:
     """
     # First: from here on this process itself is a load on the machine.
     began, machine_load = time.perf_counter(), load.measure_load()
-    from mlscale.assembly.facts import collect_data_facts
     from mlscale.assembly.precision_probe import probe_precision, restore_probe_outcome
+    from mlscale.assembly.run_data import RunData
     from mlscale.launch.local_devices import detect_local_devices
     from mlscale.launch.local_launch import start_fork_server
 
@@ -51,15 +53,18 @@ def run(cfg: DictConfig) -> Result:
     # The fork server imports torch meanwhile, so that the first fit does not wait for it.
     start_fork_server(cfg.trainer.devices)
     masker = Masker.create_for_run(cfg)
-    facts = collect_data_facts(cfg)
+    run_data = RunData()
+    facts = run_data.collect_facts(cfg)
     derived = derive_values(cfg, facts, detect_local_devices())
     # A run that was made keeps its precision: only a new config needs the probe.
     derived |= (
-        restore_probe_outcome(cfg, folder.derived) if folder else probe_precision(cfg, derived, detect_local_devices())
+        restore_probe_outcome(cfg, folder.derived)
+        if folder
+        else probe_precision(cfg, derived, detect_local_devices(), run_data)
     )
     resolved_cfg = add_derived(cfg, {**derived, "run_dir": "profile", "name": "profile"})
     with mask_output(masker):
-        profile = measure_bound(resolved_cfg, facts, machine_load, masker)
+        profile = measure_bound(resolved_cfg, facts, run_data, machine_load, masker)
     result = build_profile_result(profile, time.perf_counter() - began)
     return save_result(result, folder) if folder else result
 
@@ -101,14 +106,19 @@ class RunProfile:
 
 
 def measure_bound(
-    cfg: DictConfig, facts: Mapping[str, Any] | None, machine_load: MachineLoad, masker: Masker
+    cfg: DictConfig,
+    facts: Mapping[str, Any] | None,
+    run_data: RunData,
+    machine_load: MachineLoad,
+    masker: Masker,
 ) -> RunProfile:
     """Return the verdict, and the results of the remedies."""
     from mlscale.commands.profile import timed_fits as profile_probe
     from mlscale.profile.bound_verdict import evaluate_rounds
 
     seconds = cfg.profile.seconds
-    probe = profile_probe.build_profile_probe(cfg, facts)
+    probe, workers = profile_probe.build_profile_probe(cfg, facts), profile_probe.count_workers(cfg, run_data)
+    run_data.release_module()  # each fit has its own, and they share this process
     print_masked_lines(
         [f"profile  {ROUNDS} rounds of real and of replayed steps, about {format_duration(seconds)}"], masker
     )
@@ -119,7 +129,7 @@ def measure_bound(
     profile = RunProfile(verdict, machine_load, [], batch / accumulate if batch else None, probe.measure_shares(steps))
     print_masked_lines([f"profile  {_describe_bound(profile)}"], masker)
     slowest = profile.slowest if profile.shares.get(profile.slowest, 0.0) >= _MIN_NAMED_SHARE else None
-    setup = probe.collect_setup(busy=machine_load.busy, slowest=slowest)
+    setup = probe.collect_setup(workers=workers, busy=machine_load.busy, slowest=slowest)
     for remedy in propose_remedies(profile.bound, setup, profile.tried) if cfg.profile.remedies else ():
         print_masked_lines([f"profile  trying {remedy.typed}"], masker)
         profile.tried.append(probe.try_remedy(remedy, steps))

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, open_dict
 
 from mlscale.assembly import short_fits as short_fit
-from mlscale.assembly.run import build_data
+from mlscale.assembly.run_data import RunData
 from mlscale.config.targets import has_argument
 from mlscale.culprit import summarize_error
 from mlscale.errors import MLScaleError
@@ -183,17 +183,17 @@ class ProfileProbe:
         # Two of the same class have one time together: neither can be named as the cause.
         return (group, named[0]) if len(named) == 1 else None
 
-    def collect_setup(self, *, busy: bool, slowest: str | None = None) -> RunSetup:
+    def collect_setup(self, *, workers: int | None, busy: bool, slowest: str | None = None) -> RunSetup:
         """Return the run's settings that remedies change.
 
         Args:
+            workers: of the loader; None if the data takes no such number.
             busy: True if other processes take time from the cores.
             slowest: the part that takes most of the time, where it is not computing.
         """
-        key = _find_workers_key(self.cfg)
         return RunSetup(
-            workers=_count_workers(self.cfg, key),
-            workers_key=f"data.{key}",
+            workers=workers,
+            workers_key=f"data.{_find_workers_key(self.cfg)}",
             precision=str(self.cfg.precision.value),
             bf16=self.cfg.derived.accelerator == "cpu" or _has_cuda_bf16(),
             threads=self.cfg.derived.threads,
@@ -220,11 +220,12 @@ def _find_workers_key(cfg: DictConfig) -> str:
     return next((name for name in ("workers", "num_workers") if node and has_argument(node, name)), "")
 
 
-def _count_workers(cfg: DictConfig, key: str) -> int | None:
+def count_workers(cfg: DictConfig, run_data: RunData) -> int | None:
     """Return the number of loading workers of the run; None if the data takes no such number."""
+    key = _find_workers_key(cfg)
     if not key:
         return None
-    data: Any = build_data(cfg)
+    data: Any = run_data.build_module(cfg)
     if hasattr(data, "loading_workers"):
         return int(data.loading_workers())
     set_to = cfg.data.get(key)

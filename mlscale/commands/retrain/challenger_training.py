@@ -103,7 +103,7 @@ class Champion:
         Raises:
             MLScaleError: the run or the data are gone, or are not such as a challenger can be trained on.
         """
-        from mlscale.assembly.run import build_data
+        from mlscale.assembly.run_parts import build_data
         from mlscale.retrain.lineage import collect_champion_data, find_origin
         from mlscale.retrain.window_shards import check_images
 

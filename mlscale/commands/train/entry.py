@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from mlscale.assembly.end_notification import notify_run_end
 from mlscale.assembly.first_weights import resolve_first_weights
 from mlscale.assembly.precision_probe import is_auto, restore_probe_outcome, settle_precision
+from mlscale.assembly.run_data import RunData
 from mlscale.atomic_files import check_writable, remove_empty_folders
 from mlscale.config.checks.notices import collect_notices, get_unpromised_source
 from mlscale.config.checks.trust import find_distrusted
@@ -61,12 +62,12 @@ def run(cfg: DictConfig) -> Result:
     start_fork_server(cfg.trainer.devices)
     masker = Masker.create_for_run(cfg)
     with defer_garbage_collection():
-        from mlscale.assembly.facts import collect_data_facts
         from mlscale.launch.local_devices import detect_local_devices
 
         machine = detect_local_devices()
         import_module("mlscale.assembly.run")
-    facts = collect_data_facts(cfg)
+    run_data = RunData()
+    facts = run_data.collect_facts(cfg)
     derived = derive_values(cfg, facts, machine)
     start = RunStart.prepare_start(cfg, masker)
     # The run's lock is taken inside the lock of the runs folder, and held until the end of the run.
@@ -80,7 +81,7 @@ def run(cfg: DictConfig) -> Result:
             )
             origin = RunOrigin() if earlier else RunOrigin.resolve_origin(cfg)
             # A resumed run keeps the precision that its first attempt has chosen: another one would give other numbers.
-            probed = None if earlier else settle_precision(cfg, derived, machine)
+            probed = None if earlier else settle_precision(cfg, derived, machine, run_data)
             derived |= _restore_choices(cfg, earlier) if earlier else probed.outcome if probed else {}
             folder = earlier or create_run_folder(cfg, start, derived, masker, origin)
             locks.enter_context(hold_run_lock(folder))
@@ -102,7 +103,7 @@ def run(cfg: DictConfig) -> Result:
             (*format_start_lines(resolved_cfg, facts), *lines, *collect_notices(resolved_cfg, machine)), masker
         )
         try:
-            launch_training(folder.path, derived["world_size"], checkpoint)
+            launch_training(folder.path, derived["world_size"], checkpoint, run_data)
         # Also Ctrl-C and signals: every run that has started is sealed.
         except BaseException as error:
             if earlier is None and isinstance(error, MLScaleError) and error.unbuilt and error.exit == Exit.USER:

@@ -11,7 +11,7 @@ import argparse
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,39 +23,17 @@ from mlscale.config.composition.reference_argument import (
     check_single_reference,
     is_reference,
 )
+from mlscale.config.composition.request import APPENDED, Request
 from mlscale.config.composition.roots import BASE_GROUPS, Roots, find_roots
 from mlscale.errors import MLScaleError, raise_all
 
 if TYPE_CHECKING:
     from mlscale.config.checks.templates import Advice
 
-# Hydra applies appended groups in their order on the command line; a fixed order makes it irrelevant there: a debug
-# level overrides every recipe.
-APPENDED = ("recipe", "tuned", "debug", "sweep")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _OVERRIDE = re.compile(r"^(?P<sign>\+\+|\+|~)?(?P<key>[^=\s]+?)(?:=(?P<value>.*))?$", re.DOTALL)
 _SPACED = re.compile(r"\s*([+~]*[A-Za-z_][\w.@/]*)\s*=\s*(\S+)\s*")  # which `_OVERRIDE` takes for no override
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-
-
-@dataclass(frozen=True)
-class Request:
-    """One command that composes a config, ready for Hydra.
-
-    Attributes:
-        typed: the overrides as they were typed, for run.json and messages.
-        overrides: the same for Hydra.
-        flags: Hydra's own flags (`--cfg job`, `--info`, …), untouched.
-    """
-
-    command: str
-    typed: tuple[str, ...]
-    overrides: tuple[str, ...]
-    roots: Roots
-    flags: tuple[str, ...] = ()
-    multirun: bool = False
-    help: bool = False
-    values: dict[str, str] = field(default_factory=dict)
 
 
 def parse_command_line(command: str, argv: Sequence[str]) -> Request:
@@ -200,7 +178,7 @@ def _check_words(command: str, words: Sequence[str], roots: Roots) -> Iterator[M
 def _suggest_setting(command: str, key: str, value: str, roots: Roots, words: Sequence[str] = ()) -> Advice:
     from mlscale.config.composition.foreign_words import suggest_setting  # only where something is wrong
 
-    return suggest_setting(command, key, value, roots, words)
+    return suggest_setting(command, key, value, roots, words, partial(build_request, command, roots=roots))
 
 
 def _is_foreign(word: str) -> bool:
@@ -271,7 +249,11 @@ def _list_elsewhere(command: str, key: str, value: str, roots: Roots, words: Seq
     others = [word for word in words if word.lstrip("+").partition("=")[0] != key]
     advice = _suggest_setting(command, key, f"[{value}]", roots, others)
     is_list = "<" not in advice.fix and not advice.fix.startswith(f"{key}=[")
-    return advice.fix if advice.fix and is_list else suggest_sweep(command, key, value, roots, others)
+    return (
+        advice.fix
+        if advice.fix and is_list
+        else suggest_sweep(partial(_suggest_setting, command, key, roots=roots, words=others), key, value)
+    )
 
 
 def _quote_if_needed(key: str, value: str, elsewhere: Callable[[], str], *, multirun: bool) -> str:

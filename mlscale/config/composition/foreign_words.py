@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from mlscale.config.checks.templates import Advice, Names, get_default_names, parse_yaml_word
 from mlscale.config.checks.values import meant_here
+from mlscale.config.composition.request import Request
 from mlscale.config.composition.roots import COMMAND_BASES, Roots
 from mlscale.config.documented_fields import get_shipped_fields
 from mlscale.config.suggestions import not_yet
@@ -25,12 +26,20 @@ def is_foreign(word: str) -> bool:
     return load_foreign_names().find_alias(word) is not None
 
 
-def suggest_setting(command: str, key: str, value: str, roots: Roots, words: Sequence[str] = ()) -> Advice:
+def suggest_setting(
+    command: str,
+    key: str,
+    value: str,
+    roots: Roots,
+    words: Sequence[str],
+    build_request: Callable[[Sequence[str]], Request],
+) -> Advice:
     """Return the override to type, and why it differs; an empty fix where none is certain.
 
     Args:
         value: "" where a flag was typed alone.
         words: the whole command line, whose recipe and options decide which keys exist.
+        build_request: brings overrides into Hydra's form.
     """
     groups = roots.groups
     # First: a feature that does not exist must not be answered with the nearest key that does.
@@ -39,7 +48,7 @@ def suggest_setting(command: str, key: str, value: str, roots: Roots, words: Seq
         return Advice(error.fix, error.why)
     if key in groups:
         return Advice(_suggest_option(key, value, groups))
-    names = _collect_names(command, words, roots)
+    names = _collect_names(command, words, roots, build_request)
     read = parse_yaml_word(value or "true")
     alias = load_foreign_names().find_alias(key)
     if alias is not None and (feature := not_yet.of_value(read, alias.group)) and not takes(alias, read, names):
@@ -58,9 +67,13 @@ def suggest_setting(command: str, key: str, value: str, roots: Roots, words: Seq
     return suggest_key(key, read, names) or NO_ADVICE
 
 
-def suggest_sweep(command: str, key: str, value: str, roots: Roots, words: Sequence[str] = ()) -> str:
-    """Return the sweep over several values of the key that is meant: `lr=0.1,0.01`; "" where no single key is."""
-    fixes = [suggest_setting(command, key, item.strip(), roots, words).fix for item in value.split(",")]
+def suggest_sweep(suggest_value: Callable[[str], Advice], key: str, value: str) -> str:
+    """Return the sweep over several values of the key that is meant: `lr=0.1,0.01`; "" where no single key is.
+
+    Args:
+        suggest_value: returns the override that is meant by a single value.
+    """
+    fixes = [suggest_value(item.strip()).fix for item in value.split(",")]
     parts = [fix.partition("=") for fix in fixes]
     meant = {name for name, _, _ in parts}
     plain = all(re.fullmatch(r"[\w.]+=[^\s<>'\"]+", fix) for fix in fixes)
@@ -69,20 +82,20 @@ def suggest_sweep(command: str, key: str, value: str, roots: Roots, words: Seque
     return f"-m {meant.pop()}={','.join(item for _, _, item in parts)} to run one job for each"
 
 
-def _collect_names(command: str, words: Sequence[str], roots: Roots) -> Names:
+def _collect_names(
+    command: str, words: Sequence[str], roots: Roots, build_request: Callable[[Sequence[str]], Request]
+) -> Names:
     """Return the keys of the config that the valid words of a command line compose; the default ones where they compose
     none.
     """
     from mlscale.config.checks.check import collect_names
-    from mlscale.config.composition.argv import build_request
     from mlscale.config.composition.compose import compose_config
 
     valid = [word for word in words if _SELECTION.match(word) and _get_key(word) in (*roots.groups, *_LENGTH)]
     if not valid or COMMAND_BASES[command] != "run":
         return get_default_names(roots.groups)
     try:
-        request = build_request(command, valid, roots)
-        return collect_names(compose_config(request), groups=roots.groups, command=command)
+        return collect_names(compose_config(build_request(valid)), groups=roots.groups, command=command)
     except MLScaleError:  # reported when it is composed without the word that is wrong here
         return get_default_names(roots.groups)
 

@@ -11,6 +11,7 @@ from typing import Any
 from mlscale.config.signatures import source_names as source
 from mlscale.config.signatures.signatures import NO_LITERAL, Parameter, Signature, Unknown
 from mlscale.config.signatures.source_names import Class, NoModuleError, NoNameError, UnreadableError
+from mlscale.config.signatures.unpacked_keywords import inspect_signature
 from mlscale.config.suggestions.suggest import find_nearest
 
 _PLAIN = (bool, int, float, str, type(None), list, tuple, dict)
@@ -51,7 +52,7 @@ def inspect_imported_target(target: str) -> Signature | Unknown | None:
     if isinstance(imported_object, ModuleType) or not callable(imported_object):
         return None
     try:
-        parameters = inspect.signature(imported_object).parameters.values()
+        parameters = inspect_signature(imported_object).parameters.values()
     except (TypeError, ValueError):  # compiled
         return Signature(target, (), open=True)
     is_open = any(item.kind is item.VAR_KEYWORD for item in parameters)

@@ -17,6 +17,7 @@ from mlscale.config.signatures import source_names as source
 from mlscale.config.signatures.decorators import is_constructor_changed, is_signature_changed
 from mlscale.config.signatures.source_names import Class, Function, NoModuleError, NoNameError, UnreadableError
 from mlscale.config.signatures.source_scope import get_last_name
+from mlscale.config.signatures.unpacked_keywords import read_unpacked_keywords
 from mlscale.config.suggestions.suggest import find_nearest
 
 __all__ = ["NO_LITERAL", "Kind", "Parameter", "Signature", "Unknown", "read_signature"]
@@ -180,6 +181,9 @@ def _read_function_parameters(function: Function) -> tuple[list[Parameter], bool
     # `self` or `cls` is not an argument of the call.
     if function.owner is not None and (constructor or "classmethod" in names) and "staticmethod" not in names:
         parameters = parameters[1:]
+    variadic = node.args.kwarg.annotation if node.args.kwarg else None
+    if (items := read_unpacked_keywords(function.module, variadic)) is not None:
+        parameters[-1:] = [Parameter(item.name, Kind.KEYWORD_ONLY, item.required, item.annotation) for item in items]
     is_open = any(item.kind is Kind.VAR_KEYWORD for item in parameters)
     return parameters, is_open or is_signature_changed(function.module, node.decorator_list)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.builtin.image_sets import BundledImages, Samples, encode_png, split_digits
 from mlscale.data.order.keyed_permutation import derive_sample_seeds, draw_uniform
+from mlscale.data.order.policy import TolerantPolicyArguments
 
 SIDE = 40
 _COUNTS = {"train": 2000, "val": 500}
@@ -30,18 +31,11 @@ class DigitsScenes(BundledImages):
     the faint rim of a stroke), and `json`, the digits of the scene.
 
     Args:
-        batch_size: samples of one optimizer step, over all ranks and forward passes.
         root: the folder to keep the set in; None for the cache.
         labels: 'mask', or 'several' for the digits of a scene.
         image_size: see `ImageData`.
         workers: threads that decode, per process.
-        seed: of order and augmentation; not of the scenes.
-        augment: `Augment`, or a callable on one image; training only.
-        sampling: 'shuffle', or 'weighted'; see `Policy`.
-        weights: see `Policy`.
-        epoch_samples: see `Policy`.
-        last: 'drop' or 'pad'; see `Policy`.
-        on_bad_sample: 'fail' or 'skip'; see `Policy`.
+        policy: see `Policy`.
     """
 
     set_name = "digits-scenes-1"
@@ -51,34 +45,16 @@ class DigitsScenes(BundledImages):
 
     def __init__(
         self,
-        batch_size: int = 32,
         root: str | os.PathLike[str] | None = None,
         labels: str = "mask",
         image_size: int | None = None,
         workers: int | str = "auto",
-        seed: int = 0,
-        augment: object = None,
-        sampling: str = "shuffle",
-        weights: str | None = None,
-        epoch_samples: int | None = None,
-        last: str = "drop",
-        on_bad_sample: str = "fail",
+        **policy: Unpack[TolerantPolicyArguments],
     ) -> None:
         classes = ["background", *map(str, range(10))] if labels == "mask" else None
         self.shard_options = {"image_key": "png", "labels": labels, "classes": classes}
-        super().__init__(
-            batch_size,
-            root,
-            image_size,
-            workers,
-            seed,
-            augment,
-            sampling,
-            weights,
-            epoch_samples,
-            last,
-            on_bad_sample,
-        )
+        policy.setdefault("batch_size", 32)
+        super().__init__(root, image_size, workers, **policy)
 
     def _load_samples(self) -> Iterator[tuple[str, Samples]]:
         for split, images, labels in split_digits():

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from mlscale.data.cache_folder import get_cache_dir, write_aside
 from mlscale.data.data_facts import DataFacts
+from mlscale.data.order.policy import TolerantPolicyArguments
 from mlscale.data.shards.secure_webdataset import TarWriter
 from mlscale.data.shards.webdataset import WebDataset
 from mlscale.errors import Exit, MLScaleError
@@ -37,17 +38,10 @@ class BundledImages(WebDataset):
     version, whatever its compression library.
 
     Args:
-        batch_size: samples of one optimizer step, over all ranks and forward passes.
         root: the folder to keep the set in; None for the cache.
         image_size: see `ImageData`.
         workers: threads that decode, per process.
-        seed: of order and augmentation; not of the split.
-        augment: `Augment`, or a callable on one image; training only.
-        sampling: 'shuffle', 'balanced' by class, or 'weighted'; see `Policy`.
-        weights: see `Policy`.
-        epoch_samples: see `Policy`.
-        last: 'drop' or 'pad'; see `Policy`.
-        on_bad_sample: 'fail' or 'skip'; see `Policy`.
+        policy: see `Policy`.
     """
 
     set_name: ClassVar[str]
@@ -63,33 +57,19 @@ class BundledImages(WebDataset):
 
     def __init__(
         self,
-        batch_size: int = 64,
         root: str | os.PathLike[str] | None = None,
         image_size: int | None = None,
         workers: int | str = "auto",
-        seed: int = 0,
-        augment: object = None,
-        sampling: str = "shuffle",
-        weights: str | None = None,
-        epoch_samples: int | None = None,
-        last: str = "drop",
-        on_bad_sample: str = "fail",
+        **policy: Unpack[TolerantPolicyArguments],
     ) -> None:
         self.folder = (get_cache_dir() if root is None else Path(root).expanduser()) / self.set_name
         super().__init__(
             train=self.folder / "train",
             val=self.folder / "val",
-            batch_size=batch_size,
             image_size=image_size,
             workers=workers,
-            seed=seed,
-            augment=augment,
-            sampling=sampling,
-            weights=weights,
-            epoch_samples=epoch_samples,
-            last=last,
-            on_bad_sample=on_bad_sample,
             **self.shard_options,
+            **policy,
         )
 
     def prepare_data(self) -> None:

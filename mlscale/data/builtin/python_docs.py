@@ -11,10 +11,10 @@ import re
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 from mlscale.data.cache_folder import get_cache_dir, write_aside
-from mlscale.data.order.policy import Policy
+from mlscale.data.order.policy import Policy, PolicyArguments
 from mlscale.data.text.documents import Document, hold_out_documents
 from mlscale.data.text.text_blocks import LanguageData
 from mlscale.errors import Exit, MLScaleError
@@ -41,6 +41,7 @@ class PythonDocs(LanguageData):
         root: the folder to keep the text in; None for the cache.
         val_fraction: part of all bytes that is held out, in whole documents.
         others: see `TextFiles`.
+        policy: see `Policy`.
     """
 
     licence: ClassVar[str] = "PSF-2.0"
@@ -51,16 +52,10 @@ class PythonDocs(LanguageData):
         val_fraction: float = 0.1,
         length: int = 256,
         stride: int | None = None,
-        batch_size: int = 16,
-        seed: int = 0,
-        augment: object = None,
-        sampling: str = "shuffle",
-        weights: str | None = None,
-        epoch_samples: int | None = None,
-        last: str = "drop",
+        **policy: Unpack[PolicyArguments],
     ) -> None:
-        policy = Policy(sampling, weights, epoch_samples, last)
-        super().__init__(length=length, stride=stride, batch_size=batch_size, seed=seed, augment=augment, policy=policy)
+        policy.setdefault("batch_size", 16)
+        super().__init__(length=length, stride=stride, policy=Policy(**policy))
         self.val_fraction = val_fraction
         self.folder = (
             get_cache_dir() if root is None else Path(root).expanduser()

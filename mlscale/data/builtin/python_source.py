@@ -6,9 +6,9 @@ import hashlib
 import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
-from mlscale.data.order.policy import Policy
+from mlscale.data.order.policy import Policy, PolicyArguments
 from mlscale.data.text.text_rows import LabelledTexts, TextData
 from mlscale.errors import Exit, MLScaleError, raise_all
 
@@ -32,13 +32,7 @@ class PythonSource(TextData):
         packages: of the standard library: the classes.
         val_fraction: part of each package that is held out, in whole files.
         length: bytes of a piece.
-        batch_size: samples of one optimizer step, over all ranks and forward passes.
-        seed: of the order; not of the split.
-        augment: None; or a callable on one piece, int64 (length,), training only.
-        sampling: 'shuffle', 'balanced' by class, or 'weighted'; see `Policy`.
-        weights: see `Policy`.
-        epoch_samples: see `Policy`.
-        last: 'drop' or 'pad'; see `Policy`.
+        policy: see `Policy`; `augment` gets one piece, int64 (length,).
     """
 
     licence: ClassVar[str] = "PSF-2.0"
@@ -48,16 +42,9 @@ class PythonSource(TextData):
         packages: Sequence[str] = PACKAGES,
         val_fraction: float = 0.25,
         length: int = 512,
-        batch_size: int = 64,
-        seed: int = 0,
-        augment: object = None,
-        sampling: str = "shuffle",
-        weights: str | None = None,
-        epoch_samples: int | None = None,
-        last: str = "drop",
+        **policy: Unpack[PolicyArguments],
     ) -> None:
-        policy = Policy(sampling, weights, epoch_samples, last)
-        super().__init__(length=length, batch_size=batch_size, seed=seed, augment=augment, policy=policy)
+        super().__init__(length=length, policy=Policy(**policy))
         if not 0 < val_fraction < 1:
             raise MLScaleError(
                 f"data.val_fraction is {val_fraction}",

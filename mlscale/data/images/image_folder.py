@@ -8,11 +8,12 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Unpack
 
 from mlscale.atomic_files import suggest_restore
 from mlscale.data.images.labelled_images import ImageData
 from mlscale.data.images.pil import MAX_PIXELS
-from mlscale.data.order.policy import Policy
+from mlscale.data.order.policy import Policy, TolerantPolicyArguments
 from mlscale.data.shards.sample_source import Label, SampleSource
 from mlscale.data.shards.system_files import (
     KIND,
@@ -84,42 +85,25 @@ class ImageFolder(ImageData):
     Args:
         root: the folder.
         val_fraction: part of each class that is held out where `root` has no val folder.
-        batch_size: samples of one optimizer step, over all ranks and forward passes.
         image_size: see `ImageData`.
         workers: threads that decode, per process.
-        seed: of order and augmentation.
-        augment: `Augment`, or a callable on one image; training only.
-        sampling: 'shuffle', 'balanced' by class, or 'weighted'; see `Policy`.
-        weights: see `Policy`.
-        epoch_samples: see `Policy`.
-        last: 'drop' or 'pad'; see `Policy`.
-        on_bad_sample: 'fail' or 'skip'; see `Policy`.
         max_pixels: see `ImageData`.
+        policy: see `Policy`; `augment` gets one image.
     """
 
     def __init__(
         self,
         root: str | os.PathLike[str],
         val_fraction: float = 0.1,
-        batch_size: int = 64,
         image_size: int | None = 224,
         workers: int | str = "auto",
-        seed: int = 0,
-        augment: object = None,
-        sampling: str = "shuffle",
-        weights: str | None = None,
-        epoch_samples: int | None = None,
-        last: str = "drop",
-        on_bad_sample: str = "fail",
         max_pixels: int = MAX_PIXELS,
+        **policy: Unpack[TolerantPolicyArguments],
     ) -> None:
         super().__init__(
-            batch_size=batch_size,
             image_size=image_size,
             workers=workers,
-            seed=seed,
-            augment=augment,
-            policy=Policy(sampling, weights, epoch_samples, last, on_bad_sample),
+            policy=Policy(**policy),
             max_pixels=max_pixels,
         )
         if not 0 < val_fraction < 1:

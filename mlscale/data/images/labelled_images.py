@@ -48,18 +48,15 @@ class ImageData(OrderedData):
 
     def __init__(
         self,
+        policy: Policy,
         *,
-        batch_size: int,
         image_size: int | None,
         workers: int | str,
-        seed: int,
-        augment: object,
-        policy: Policy | None = None,
         labels: str = "one",
         classes: int | Sequence[str] | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        super().__init__(batch_size=batch_size, workers=workers, seed=seed, augment=augment, policy=policy)
+        super().__init__(policy, workers=workers)
         label_kinds.check_label_kind(labels, self.augment, self.policy)
         self.labels, self._given_classes = labels, classes
         if image_size is not None and image_size < 1:
@@ -83,8 +80,10 @@ class ImageData(OrderedData):
         self._scale: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     def normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Set the mean and std of a model's training data, to normalise by; only before anything is read."""
+        """Set the mean and std of a model's training data, to normalise by; what was read by others is read again."""
         self._scale = tuple(mean), tuple(std)
+        if self._facts is not None and (self._facts.mean, self._facts.std) != self._scale:
+            self._facts, self._splits = None, {}
 
     def facts(self) -> DataFacts:
         """Return class count and balance, image shape, samples, version, normalisation; read at the first call.

@@ -1,4 +1,4 @@
-"""The user's choices about the samples of training, apart from where they come from."""
+"""The user's choices about the samples of training, apart from where they come from, in one object."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +17,32 @@ _MAX_SHARE_PARTS = 10_000
 """Parts that shares may be of: 0.0001 is the smallest step between them."""
 
 
+class PolicyArguments(TypedDict, total=False):
+    """The fields of `Policy` as arguments of a data class: `**policy: Unpack[PolicyArguments]`."""
+
+    batch_size: int
+    seed: int
+    augment: object
+    sampling: str
+    weights: str | None
+    epoch_samples: int | None
+    last: str
+
+
+class TolerantPolicyArguments(PolicyArguments, total=False):
+    """The same for data that may have samples which can't be used."""
+
+    on_bad_sample: str
+
+
 @dataclass(frozen=True)
 class Policy:
     """Choices that every kind of data offers.
 
     Args:
+        batch_size: samples of one optimizer step, over all ranks and forward passes.
+        seed: of order and augmentation; not of a split.
+        augment: `Augment`, or a callable on one sample; training only.
         sampling: 'shuffle' gives each sample once an epoch; 'balanced' every class equally often; 'weighted' each
             sample in proportion to its weight.
         weights: for 'weighted': a CSV file of key,weight lines, or the extension of a member that holds a number.
@@ -33,6 +55,9 @@ class Policy:
         MLScaleError: an unknown value, a number out of range, or a choice that contradicts another.
     """
 
+    batch_size: int = 64
+    seed: int = 0
+    augment: object = None
     sampling: str = "shuffle"
     weights: str | None = None
     epoch_samples: int | None = None

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from mlscale.data.images.labelled_images import ImageData
 from mlscale.data.images.pil import MAX_PIXELS
 from mlscale.data.label_kinds import LABELS
-from mlscale.data.order.policy import Policy, normalise_shares
+from mlscale.data.order.policy import Policy, TolerantPolicyArguments, normalise_shares
 from mlscale.data.shards.index_builder import INDEX_LOCATIONS, build_index
 from mlscale.data.shards.member_digests import RecordedDigests, record_digests
 from mlscale.data.shards.sample_source import SampleSource, TarSource
@@ -38,7 +39,6 @@ class WebDataset(ImageData):
         label_key: extension of the label member; None for cls, json or mask.png. One: a whole number from 0, or a class
             name, which are numbered in sorted order. Several: see `several.read_labels`; masks: `masks.decode_mask`.
         classes: see `ImageData`.
-        batch_size: samples of one optimizer step, over all ranks and forward passes.
         image_size: see `ImageData`.
         workers: threads that decode, per process.
         allow: 'pickle' decodes pickled members, 'pipe' runs `pipe:` commands.
@@ -46,15 +46,9 @@ class WebDataset(ImageData):
             'cache'; 'auto' reads an index next to the shards and writes to the cache.
         incomplete: samples that lack their image or label are an 'error', or 'skip' leaves them out and counts them.
         verify: compare what is read with the digests that `mlscale prepare` has recorded, where it has.
-        seed: of order and augmentation.
-        augment: `Augment`, or a callable on one image; training only.
-        sampling: 'shuffle', 'balanced' by class, or 'weighted'; see `Policy`.
-        weights: see `Policy`.
-        epoch_samples: see `Policy`.
-        last: 'drop' or 'pad'; see `Policy`.
-        on_bad_sample: 'fail' or 'skip'; see `Policy`.
         mix: the share of each source in training, by name; shares count relative to each other.
         max_pixels: see `ImageData`.
+        policy: see `Policy`; `augment` gets one image.
     """
 
     def __init__(
@@ -64,32 +58,22 @@ class WebDataset(ImageData):
         test: Spec | None = None,
         image_key: str | None = None,
         label_key: str | None = None,
-        batch_size: int = 64,
         image_size: int | None = None,
         workers: int | str = "auto",
         allow: Sequence[str] = (),
         index: str = "auto",
-        seed: int = 0,
-        augment: object = None,
-        sampling: str = "shuffle",
-        weights: str | None = None,
-        epoch_samples: int | None = None,
-        last: str = "drop",
-        on_bad_sample: str = "fail",
         mix: Mapping[str, float] | None = None,
         labels: str = "one",
         classes: int | Sequence[str] | None = None,
         max_pixels: int = MAX_PIXELS,
         incomplete: str = "error",
         verify: bool = True,
+        **policy: Unpack[TolerantPolicyArguments],
     ) -> None:
         super().__init__(
-            batch_size=batch_size,
             image_size=image_size,
             workers=workers,
-            seed=seed,
-            augment=augment,
-            policy=Policy(sampling, weights, epoch_samples, last, on_bad_sample),
+            policy=Policy(**policy),
             labels=labels,
             classes=classes,
             max_pixels=max_pixels,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
 
-from mlscale.data.order.policy import Policy
+from mlscale.data.order.policy import Policy, PolicyArguments, TolerantPolicyArguments
 from mlscale.data.tables.columns import Column, DataTable
 from mlscale.data.tables.table_files import read_table
 from mlscale.data.tables.table_rows import TabularData, hold_out_rows
@@ -29,14 +29,8 @@ class TableFiles(TabularData):
         target_type: see `TabularData`.
         ignore: see `TabularData`.
         categorical: see `TabularData`.
-        batch_size: samples of one optimizer step, over all ranks and forward passes.
-        seed: of the order; not of the split.
-        augment: None; or a callable on one row, float32 (features,), training only.
-        sampling: 'shuffle', 'balanced' by class, or 'weighted'; see `Policy`.
-        weights: see `Policy`.
-        epoch_samples: see `Policy`.
-        last: 'drop' or 'pad'; see `Policy`.
-        on_bad_sample: 'fail' or 'skip': for rows without a target, or with text in a column of numbers.
+        policy: see `Policy`; `augment` gets one row, float32 (features,). A bad sample is a row without a target, or
+            with text in a column of numbers.
     """
 
     def __init__(
@@ -49,24 +43,14 @@ class TableFiles(TabularData):
         target_type: str = "auto",
         ignore: Sequence[str] = (),
         categorical: Sequence[str] = (),
-        batch_size: int = 64,
-        seed: int = 0,
-        augment: object = None,
-        sampling: str = "shuffle",
-        weights: str | None = None,
-        epoch_samples: int | None = None,
-        last: str = "drop",
-        on_bad_sample: str = "fail",
+        **policy: Unpack[TolerantPolicyArguments],
     ) -> None:
         super().__init__(
             target=target,
             target_type=target_type,
             ignore=ignore,
             categorical=categorical,
-            batch_size=batch_size,
-            seed=seed,
-            augment=augment,
-            policy=Policy(sampling, weights, epoch_samples, last, on_bad_sample),
+            policy=Policy(**policy),
         )
         self._train, self._val, self._test, self.val_fraction = train, val, test, val_fraction
 
@@ -89,13 +73,7 @@ class BundledTable(TabularData):
     """A table of scikit-learn's, with a split that is always the same: a fifth to validate.
 
     Args:
-        batch_size: samples of one optimizer step, over all ranks and forward passes.
-        seed: of the order; not of the split.
-        augment: None; or a callable on one row, float32 (features,), training only.
-        sampling: 'shuffle', 'balanced' by class, or 'weighted'; see `Policy`.
-        weights: see `Policy`.
-        epoch_samples: see `Policy`.
-        last: 'drop' or 'pad'; see `Policy`.
+        policy: see `Policy`; `augment` gets one row, float32 (features,).
     """
 
     licence: ClassVar[str]
@@ -105,24 +83,10 @@ class BundledTable(TabularData):
 
     def __init__(
         self,
-        batch_size: int = 32,
-        seed: int = 0,
-        augment: object = None,
-        sampling: str = "shuffle",
-        weights: str | None = None,
-        epoch_samples: int | None = None,
-        last: str = "drop",
+        **policy: Unpack[PolicyArguments],
     ) -> None:
-        super().__init__(
-            target="target",
-            target_type=self.kind,
-            ignore=(),
-            categorical=(),
-            batch_size=batch_size,
-            seed=seed,
-            augment=augment,
-            policy=Policy(sampling, weights, epoch_samples, last),
-        )
+        policy.setdefault("batch_size", 32)
+        super().__init__(target="target", target_type=self.kind, ignore=(), categorical=(), policy=Policy(**policy))
 
     def _load_bundle(self) -> tuple[Any, Column]:
         """Return scikit-learn's data set, and the target of each row."""

@@ -62,7 +62,7 @@ class TabularData(MemoryData):
         target_type: 'class', 'number', or 'auto': texts, truth values and whole numbers from 0 to n-1 are classes.
         ignore: columns to leave out.
         categorical: columns of numbers that are names of categories.
-        others: see `OrderedData`.
+        policy: batches, order and augmentation.
 
     Attributes:
         features: how columns are encoded, once the data is read.
@@ -76,12 +76,9 @@ class TabularData(MemoryData):
         target_type: str,
         ignore: Sequence[str],
         categorical: Sequence[str],
-        batch_size: int,
-        seed: int,
-        augment: object,
         policy: Policy,
     ) -> None:
-        super().__init__(batch_size=batch_size, seed=seed, augment=augment, policy=policy)
+        super().__init__(policy)
         self.targets = (target,) if isinstance(target, str) else tuple(target)
         if target_type not in ("auto", "class", "number") or (target_type == "class" and len(self.targets) > 1):
             raise MLScaleError(

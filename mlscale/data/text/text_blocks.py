@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.array_data import Array, MemoryData, SplitRows, compute_split_version
 from mlscale.data.data_facts import DataFacts
-from mlscale.data.order.policy import Policy
+from mlscale.data.order.policy import Policy, PolicyArguments
 from mlscale.data.text.documents import Document, compute_documents_digest, hold_out_documents, read_text_files
 from mlscale.errors import MLScaleError
 
@@ -67,13 +68,11 @@ class LanguageData(MemoryData):
     Args:
         length: bytes of a block: the context that a model is trained with.
         stride: bytes between the starts of two training blocks; None for `length`. Half of it gives twice the blocks.
-        others: see `OrderedData`.
+        policy: batches, order and augmentation.
     """
 
-    def __init__(
-        self, *, length: int, stride: int | None, batch_size: int, seed: int, augment: object, policy: Policy
-    ) -> None:
-        super().__init__(batch_size=batch_size, seed=seed, augment=augment, policy=policy)
+    def __init__(self, *, length: int, stride: int | None, policy: Policy) -> None:
+        super().__init__(policy)
         stride = length if stride is None else stride
         for name, value, most in (("length", length, 1 << 20), ("stride", stride, length)):
             if not 1 <= value <= most:
@@ -123,13 +122,7 @@ class TextFiles(LanguageData):
         val_fraction: part of all bytes that is held out where `val` is None.
         length: see `LanguageData`.
         stride: see `LanguageData`.
-        batch_size: samples of one optimizer step, over all ranks and forward passes.
-        seed: of the order.
-        augment: None; or a callable on one block, int64 (length,), training only.
-        sampling: 'shuffle' or 'weighted'; see `Policy`.
-        weights: see `Policy`.
-        epoch_samples: see `Policy`.
-        last: 'drop' or 'pad'; see `Policy`.
+        policy: see `Policy`; `augment` gets one block, int64 (length,).
     """
 
     def __init__(
@@ -139,16 +132,10 @@ class TextFiles(LanguageData):
         val_fraction: float = 0.1,
         length: int = 256,
         stride: int | None = None,
-        batch_size: int = 16,
-        seed: int = 0,
-        augment: object = None,
-        sampling: str = "shuffle",
-        weights: str | None = None,
-        epoch_samples: int | None = None,
-        last: str = "drop",
+        **policy: Unpack[PolicyArguments],
     ) -> None:
-        policy = Policy(sampling, weights, epoch_samples, last)
-        super().__init__(length=length, stride=stride, batch_size=batch_size, seed=seed, augment=augment, policy=policy)
+        policy.setdefault("batch_size", 16)
+        super().__init__(length=length, stride=stride, policy=Policy(**policy))
         self._train, self._val, self.val_fraction = train, val, val_fraction
 
     def _read_documents(self) -> dict[str, list[Document]]:

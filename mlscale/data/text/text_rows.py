@@ -94,11 +94,11 @@ class TextData(MemoryData):
 
     Args:
         length: bytes of a text that count; the rest is cut off.
-        others: see `OrderedData`.
+        policy: batches, order and augmentation.
     """
 
-    def __init__(self, *, length: int, batch_size: int, seed: int, augment: object, policy: Policy) -> None:
-        super().__init__(batch_size=batch_size, seed=seed, augment=augment, policy=policy)
+    def __init__(self, *, length: int, policy: Policy) -> None:
+        super().__init__(policy)
         if not 1 <= length <= 1 << 20:
             raise MLScaleError(
                 f"data.length is {length}",

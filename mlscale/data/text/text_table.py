@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Unpack
 
 from mlscale.data.class_labels import are_numbers, parse_label
-from mlscale.data.order.policy import Policy
+from mlscale.data.order.policy import Policy, PolicyArguments, TolerantPolicyArguments
 from mlscale.data.tables.columns import DataTable, Texts
 from mlscale.data.tables.features import format_texts
 from mlscale.data.tables.table_files import read_table
@@ -27,14 +28,7 @@ class TextTable(TextData):
         test: the same; None for none.
         val_fraction: part of the rows that is held out where `val` is None.
         length: bytes of a text that count, as UTF-8; the rest is cut off.
-        batch_size: samples of one optimizer step, over all ranks and forward passes.
-        seed: of the order; not of the split.
-        augment: None; or a callable on one text, int64 (length,), training only.
-        sampling: 'shuffle', 'balanced' by class, or 'weighted'; see `Policy`.
-        weights: see `Policy`.
-        epoch_samples: see `Policy`.
-        last: 'drop' or 'pad'; see `Policy`.
-        on_bad_sample: 'fail' or 'skip': for rows without a text or a label.
+        policy: see `Policy`; `augment` gets one text, int64 (length,). A bad sample is a row without a text or a label.
     """
 
     def __init__(
@@ -46,17 +40,9 @@ class TextTable(TextData):
         test: str | Sequence[str] | None = None,
         val_fraction: float = 0.2,
         length: int = 512,
-        batch_size: int = 64,
-        seed: int = 0,
-        augment: object = None,
-        sampling: str = "shuffle",
-        weights: str | None = None,
-        epoch_samples: int | None = None,
-        last: str = "drop",
-        on_bad_sample: str = "fail",
+        **policy: Unpack[TolerantPolicyArguments],
     ) -> None:
-        policy = Policy(sampling, weights, epoch_samples, last, on_bad_sample)
-        super().__init__(length=length, batch_size=batch_size, seed=seed, augment=augment, policy=policy)
+        super().__init__(length=length, policy=Policy(**policy))
         self._columns, self._train, self._others = (text, label), train, {"val": val, "test": test}
         self.val_fraction = _check_fraction(val_fraction)
 
@@ -101,6 +87,7 @@ class Fortunes(TextData):
         least: texts that a file must have to be a class.
         val_fraction: part that is held out.
         others: see `TextTable`.
+        policy: see `Policy`.
     """
 
     def __init__(
@@ -109,16 +96,9 @@ class Fortunes(TextData):
         least: int = 50,
         val_fraction: float = 0.2,
         length: int = 512,
-        batch_size: int = 64,
-        seed: int = 0,
-        augment: object = None,
-        sampling: str = "shuffle",
-        weights: str | None = None,
-        epoch_samples: int | None = None,
-        last: str = "drop",
+        **policy: Unpack[PolicyArguments],
     ) -> None:
-        policy = Policy(sampling, weights, epoch_samples, last)
-        super().__init__(length=length, batch_size=batch_size, seed=seed, augment=augment, policy=policy)
+        super().__init__(length=length, policy=Policy(**policy))
         self.root, self.least, self.val_fraction = Path(root).expanduser(), least, _check_fraction(val_fraction)
 
     def _get_key_path(self, split: str) -> str:

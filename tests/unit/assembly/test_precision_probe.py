@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from mlscale.assembly import precision_probe
+from mlscale.assembly.run_data import RunData
 from mlscale.errors import MLScaleError
 from mlscale.launch.local_devices import LocalDevices
 from mlscale.profile.precision_trial import MAX_SLOWDOWN, CandidateMeasurement, PrecisionCandidate
@@ -50,7 +51,7 @@ def test_a_probe_that_is_not_possible_is_told_in_one_line(
         raise error
 
     monkeypatch.setattr(precision_probe, "_compare_candidates", fail)
-    probed = precision_probe.settle_precision(CONFIG, DERIVED, LAPTOP)
+    probed = precision_probe.settle_precision(CONFIG, DERIVED, LAPTOP, RunData())
     assert probed is not None
     assert probed.outcome == {"precision": "32-true", "memory_format": None}
     assert probed.line.startswith(f"precision fp32, for the probe was not possible: {why}")
@@ -60,7 +61,7 @@ def test_a_probe_that_is_not_possible_is_told_in_one_line(
 def test_a_setting_of_the_probe_beside_a_precision_that_was_named_starts_none() -> None:
     cfg = OmegaConf.create({"precision": {"value": "bf16-mixed", "probe_seconds": 5.0}})
     assert not precision_probe.is_auto(cfg)
-    assert precision_probe.settle_precision(cfg, DERIVED, LAPTOP) is None
+    assert precision_probe.settle_precision(cfg, DERIVED, LAPTOP, RunData()) is None
 
 
 @pytest.mark.parametrize("asked", [True, False])
@@ -75,13 +76,13 @@ def test_figures_that_are_asked_for_are_taken_of_a_slow_precision_too(
 
     monkeypatch.setattr(precision_probe, "_compare_candidates", note)
     cfg = OmegaConf.create({"precision": {"value": "bf16-mixed", "compare": True}}) if asked else CONFIG
-    precision_probe.settle_precision(cfg, DERIVED, LAPTOP)
+    precision_probe.settle_precision(cfg, DERIVED, LAPTOP, RunData())
     assert seen == [math.inf if asked else MAX_SLOWDOWN]
 
 
 def test_a_module_that_logs_is_traced_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     """Warnings are errors in tests."""
-    monkeypatch.setattr("mlscale.assembly.run.build_task", lambda cfg: Logs())
-    monkeypatch.setattr(precision_probe, "_load_first_batches", lambda cfg: [{"x": torch.zeros(4, 3)}])
+    monkeypatch.setattr("mlscale.assembly.run_parts.build_task", lambda cfg: Logs())
+    monkeypatch.setattr(RunData, "load_first_batches", lambda *_: [{"x": torch.zeros(4, 3)}])
     measured = CandidateMeasurement(PrecisionCandidate(), math.nan, None, math.nan, math.nan)
-    assert precision_probe._trace_peak_bytes(CONFIG, DERIVED, measured) > 0
+    assert precision_probe._trace_peak_bytes(CONFIG, DERIVED, RunData(), measured) > 0

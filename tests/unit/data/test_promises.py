@@ -81,13 +81,13 @@ def imagefolder(folder: Path, **policy: Any) -> ImageFolder:
 
 
 def digits(_: Path, **policy: Any) -> Digits:
-    data = Digits(BATCH, **{"epoch_samples": 100, **policy})
+    data = Digits(**{"batch_size": BATCH, "epoch_samples": 100, **policy})
     data.prepare_data()
     return data
 
 
 def fashion_mnist(_: Path, **policy: Any) -> FashionMNIST:
-    data = FashionMNIST(BATCH, **{"epoch_samples": 100, **policy})
+    data = FashionMNIST(**{"batch_size": BATCH, "epoch_samples": 100, **policy})
     data.prepare_data()
     return data
 

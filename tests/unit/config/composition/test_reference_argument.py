@@ -7,8 +7,9 @@ import pytest
 
 from mlscale.assembly.ready import resolve_base_config
 from mlscale.commands import COMMANDS
-from mlscale.config.composition.argv import Request, parse_command_line, replace_reference
+from mlscale.config.composition.argv import parse_command_line, replace_reference
 from mlscale.config.composition.reference_argument import REFERENCES
+from mlscale.config.composition.request import Request
 from mlscale.errors import MLScaleError
 
 

@@ -11,7 +11,9 @@ from textwrap import dedent
 
 import pytest
 
+from mlscale.config.signatures.imported_targets import inspect_imported_target
 from mlscale.config.signatures.signatures import NO_LITERAL, Kind, Signature, Unknown, read_signature
+from mlscale.config.signatures.unpacked_keywords import inspect_signature
 
 TARGETS = [
     "torch.optim.SGD",
@@ -62,12 +64,16 @@ TARGETS = [
     "mlscale.train.loggers.csv",
     "mlscale.train.strategies.ddp",
 ]
+UNPACKED = ("mlscale.data.Digits", "mlscale.data.WebDataset")
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_equal_to_inspect(target: str) -> None:
     module, _, name = target.rpartition(".")
-    expected = inspect.signature(getattr(importlib.import_module(module), name)).parameters.values()
+    imported = getattr(importlib.import_module(module), name)
+    expected = inspect_signature(imported).parameters.values()
+    unpacked = "Unpack" in str(inspect.signature(imported))
+    assert unpacked == (target in UNPACKED)  # of all others it is `inspect.signature` itself
     found = read_signature(target)
     assert isinstance(found, Signature), found
     assert [(item.name, item.kind) for item in found.parameters] == [(item.name, item.kind) for item in expected]
@@ -116,7 +122,7 @@ def test_says_nothing_of_what_source_cannot_tell(target: str) -> None:
 OWN = """
 import functools
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Unpack
 
 from shopware.base import *
 from shopware import base as renamed
@@ -170,6 +176,8 @@ class Settings:
 class More(Settings):
     d: str
 
+def lost(**order: Unpack[Missing]): ...
+
 Alias = Own
 def __getattr__(name): ...
 __all__ = ["Late", "Own"]
@@ -212,6 +220,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("FromC", " ..."),
         ("Settings", "a, b, c"),
         ("More", "a, b, c, d"),
+        ("lost", "order ..."),
         ("renamed.Parent", "inherited"),
         ("base.starred", "z"),
     ],
@@ -221,6 +230,34 @@ def test_own_code(own: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: s
     found = read_signature(f"shopware.{name}")
     assert isinstance(found, Signature), found
     assert ", ".join(item.name for item in found.parameters) + (" ..." if found.open else "") == text
+
+
+POSTAL = """
+from typing import NotRequired, Required, TypedDict, Unpack
+
+class Order(TypedDict):
+    item: str
+    amount: NotRequired[int]
+
+class Express(Order, total=False):
+    hours: Required[float]
+    note: "str | None"
+
+def send(shop: str, **order: Unpack[Express]): ...
+"""
+
+
+def test_keywords_of_a_typed_dict_are_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "postal.py").write_text(POSTAL)
+    monkeypatch.syspath_prepend(tmp_path)
+    found, imported = read_signature("postal.send"), inspect_imported_target("postal.send")
+    assert isinstance(found, Signature)
+    assert isinstance(imported, Signature)
+    required = {"shop": True, "item": True, "amount": False, "hours": True, "note": False}
+    for signature in (found, imported):
+        assert {item.name: item.required for item in signature.parameters} == required
+        assert not signature.open
+    assert [item.annotation for item in found.parameters] == ["str", "str", "int", "float", "'str | None'"]
 
 
 def test_a_lazy_package_that_lists_its_names_has_no_others(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,9 @@ from mlscale.config.checks.check import check_config, collect_names
 from mlscale.config.checks.templates import Names
 from mlscale.config.checks.value_types import DICT, FLOAT, INT, STR, make_list_type
 from mlscale.config.checks.values import convert_value
-from mlscale.config.composition.argv import Request, parse_command_line
+from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
+from mlscale.config.composition.request import Request
 from mlscale.config.suggestions.unknown_keys import suggest_key
 from mlscale.errors import MLScaleError
 

@@ -19,7 +19,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_masks_and_lists_agree(root: Path) -> None:
-    masks, lists = (DigitsScenes(100, root, labels) for labels in ("mask", "several"))
+    masks, lists = (DigitsScenes(root, labels, batch_size=100) for labels in ("mask", "several"))
     facts = masks.facts()
     assert (facts.sample, facts.num_classes, facts.train_samples, facts.val_samples) == ((1, 40, 40), 11, 2000, 500)
     assert facts.class_names == ("background", *"0123456789")

@@ -120,3 +120,19 @@ def test_values_are_those_of_pils_own_resizing_and_cutting(tmp_path: Path) -> No
     mean, std = torch.tensor(data.facts().mean)[:, None, None], torch.tensor(data.facts().std)[:, None, None]
     expected = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
     assert (batch["x"][0] * std + mean - expected).abs().max() < 1.01
+
+
+def test_a_models_normalisation_counts_for_data_that_was_read_before(tmp_path: Path) -> None:
+    write_folder(tmp_path / "train", 14)
+    write_folder(tmp_path / "val", 7)
+    read, unread = (ImageFolder(tmp_path, image_size=8, batch_size=7) for _ in range(2))
+    own = read.facts()
+    first = next(iter(read.val_dataloader()))["x"]
+    for data in (read, unread):
+        data.normalise_by((0.1, 0.2, 0.3), (2.0, 2.0, 2.0))
+    after, expected = (next(iter(data.val_dataloader()))["x"] for data in (read, unread))
+    assert torch.equal(after, expected)
+    assert not torch.equal(after, first)
+    assert read.facts().mean == (0.1, 0.2, 0.3)
+    read.normalise_by(own.mean, own.std)
+    assert torch.equal(next(iter(read.val_dataloader()))["x"], first)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
 
+import mlscale.data
+from mlscale.config.signatures.unpacked_keywords import inspect_signature
 from mlscale.data import WebDataset
+from mlscale.data.data_module import OrderedData
 from mlscale.data.order import sample_weights as weights
-from mlscale.data.order.policy import Policy, normalise_shares
+from mlscale.data.order.policy import Policy, PolicyArguments, TolerantPolicyArguments, normalise_shares
 from mlscale.errors import MLScaleError
 from tests.unit.data.conftest import write_shards
 
@@ -133,3 +137,19 @@ def test_members_that_are_no_weights(tmp_path: Path) -> None:
         with pytest.raises(MLScaleError) as caught:
             data.train_dataloader()
         assert what in caught.value.what
+
+
+def test_the_arguments_of_a_data_class_are_the_fields_of_the_policy() -> None:
+    """Both are listed: a type checker takes no keywords from a dataclass."""
+    fields = get_type_hints(Policy)
+    assert get_type_hints(TolerantPolicyArguments) == fields
+    assert get_type_hints(PolicyArguments) == {name: kind for name, kind in fields.items() if name != "on_bad_sample"}
+
+
+def test_no_data_class_lists_them() -> None:
+    """Each key can be set all the same, and none of another name."""
+    for name in mlscale.data.__all__:
+        kind = getattr(mlscale.data, name)
+        if isinstance(kind, type) and issubclass(kind, OrderedData):
+            assert not set(inspect.signature(kind).parameters) & set(get_type_hints(Policy)), name
+            assert set(get_type_hints(PolicyArguments)) <= set(inspect_signature(kind).parameters), name

@@ -1,0 +1,74 @@
+"""Build the data module and the task that a config names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf
+
+from mlscale.assembly.build import build
+from mlscale.config.targets import has_argument, import_target
+from mlscale.errors import MLScaleError
+from mlscale.tasks.base import Task
+from mlscale.train.compiled_names import use_uncompiled_names
+from mlscale.train.initial_weights import pretrained
+
+
+def build_data(cfg: DictConfig) -> pl.LightningDataModule | None:
+    """Return the data module. A built-in one gets the global batch size; a third-party one gets the per-device batch
+    size.
+    """
+    node = cfg.get("data")
+    if not node:
+        return None
+    supplied: dict[str, Any] = {}
+    if has_argument(node, "augment"):
+        supplied["augment"] = build(cfg.get("augment"), "augment")
+    if takes_device_batch(node):
+        supplied["batch_size"] = cfg.derived.per_device_batch
+    data = build(node, "data", **supplied)
+    if not isinstance(data, pl.LightningDataModule):
+        raise MLScaleError(
+            f"{node['_target_']} is not a LightningDataModule",
+            where="data._target_",
+            why=f"it is a {type(data).__name__}",
+            fix="a Dataset goes into data._target_=mlscale.data.DatasetData as data.train and data.val",
+        )
+    return data
+
+
+def takes_device_batch(node: DictConfig | None) -> bool:
+    """Return whether the data module of `node` takes the batch size of one device."""
+    # Built-in data modules divide the global batch themselves, so that other device counts see the same batches.
+    if not node:
+        return False
+    return has_argument(node, "batch_size") and not hasattr(import_target(node), "promises")
+
+
+def is_plain(node: DictConfig | None) -> bool:
+    """Return whether `node` names a LightningDataModule that reports no facts, which need not be built to find out."""
+    kind = import_target(node) if node else None
+    return isinstance(kind, type) and issubclass(kind, pl.LightningDataModule) and not hasattr(kind, "facts")
+
+
+def build_task(cfg: DictConfig) -> pl.LightningModule:
+    """Return the LightningModule, with the model, optimizer and scheduler that it takes."""
+    nodes = {name: cfg.get(name) for name in ("model", "optimizer", "scheduler") if has_argument(cfg.task, name)}
+    if "model" in nodes:
+        nodes["model"] = pretrained.remove_weights_request(nodes["model"])  # they are only loaded before a new fit
+    parts = {name: build(node, name) for name, node in nodes.items()}
+    task = build(cfg.task, "task", **parts)
+    if not isinstance(task, pl.LightningModule):
+        raise MLScaleError(
+            f"{cfg.task['_target_']} is not a LightningModule",
+            where="task._target_",
+            why=f"it is a {type(task).__name__}",
+            fix=f"model._target_={cfg.task['_target_']} if it is a network: task=classification trains it",
+        )
+    # A module that torch.compile wraps has other names for its weights: checkpoints must not depend on `compile`.
+    use_uncompiled_names(task)
+    if isinstance(task, Task):
+        rules: Any = OmegaConf.to_container(cfg.get("param_groups") or OmegaConf.create([]), resolve=True)
+        task.group_parameters(rules, cfg.get("layer_decay", 1.0))
+    return task
