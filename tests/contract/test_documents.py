@@ -26,7 +26,7 @@ def validate(name: str, document: Any) -> None:
 
 
 @functools.cache  # a schema is checked once, and then against many documents
-def _load_validator(name: str) -> jsonschema.Draft202012Validator:
+def _load_validator(name: str) -> Any:
     schema = contracts.load_schema(name)
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
