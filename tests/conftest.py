@@ -27,6 +27,10 @@ os.environ["XDG_STATE_HOME"] = _STATE
 atexit.register(shutil.rmtree, _STATE, ignore_errors=True)
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)
+# Where the environment turns bytecode off, as images of containers do, what collection imports is compiled and its
+# asserts rewritten once all the same, and not by each test process and each command. What tests write is not: a module
+# that changes within a second would be taken for the one before.
+_NO_BYTECODE, sys.dont_write_bytecode = sys.dont_write_bytecode, False
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -47,6 +51,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish() -> None:
     """Leave what imports and collection made out of later searches for garbage: each run in this process starts one."""
+    sys.dont_write_bytecode = _NO_BYTECODE
     gc.collect()
     gc.freeze()
 

@@ -2,8 +2,8 @@
 
 A fresh interpreter spends 3 s of CPU on imports before it does what a test is about. The server, one per pytest process
 and environment of the libraries, has imported them and computed nothing; a command forked from it has its own id,
-streams, folder, environment and signals, and ends like any other interpreter. What imports cost, what is not imported,
-and what a terminal sees is tested with fresh interpreters.
+streams, folder, environment and signals, and ends like any other interpreter. So is the server that it forks its ranks
+from. What imports cost, what is not imported, and what a terminal sees is tested with fresh interpreters.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from multiprocessing import forkserver, util
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -171,6 +172,30 @@ def _report_ends(running: dict[int, int]) -> None:
             status.write(_STATUS.pack(ended))
 
 
+_spawn_process = util.spawnv_passfds
+
+
+def _fork_server_of_ranks(path: bytes, args: Sequence[Any], passfds: Sequence[int]) -> int:
+    """Start what `multiprocessing` asks for; its fork server is forked, before the command has computed anything."""
+    program = str(args[-1])
+    if not program.startswith("from multiprocessing.forkserver import main"):
+        return _spawn_process(path, args, passfds)
+    if pid := os.fork():
+        return pid
+    try:
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for fd in [int(name) for name in os.listdir("/proc/self/fd")]:
+            if fd > 2 and fd not in passfds:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+        forkserver._forkserver.__init__()  # type: ignore[misc]  # its lock is held, for this very start
+        exec(program, {})
+    finally:
+        os._exit(0)
+
+
 def _main() -> NoReturn:
     """Import, fork, and in the child be what `python -m mlscale` would be."""
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -185,6 +210,7 @@ def _main() -> NoReturn:
     os.environ.clear()
     os.environ.update(request["env"])
     tempfile.tempdir = None
+    util.spawnv_passfds = _fork_server_of_ranks
     found = [*filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     sys.path[:] = [os.getcwd(), *found, *base]
     importlib.invalidate_caches()

@@ -1,5 +1,6 @@
 """The documents of the contracts: what is written validates, what was written by earlier versions still loads."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,14 @@ EXAMPLES = sorted((Path(__file__).parent / "examples").glob("*.json"))
 
 def validate(name: str, document: Any) -> None:
     """Raise where `document` breaks its contract."""
+    _load_validator(name).validate(document)
+
+
+@functools.cache  # a schema is checked once, and then against many documents
+def _load_validator(name: str) -> Any:
     schema = contracts.load_schema(name)
     jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.Draft202012Validator(schema).validate(document)
+    return jsonschema.Draft202012Validator(schema)
 
 
 def read(path: Path) -> Any:

@@ -108,22 +108,27 @@ class Saves(pl.Callback):
 
 
 Case = dict[str, Any]
-CASES: dict[str, Case] = {
+CASES: dict[str, Case] = {  # of three epochs where something happens in the third, and of more batches to a step
     "plain": {},
-    "validation twice an epoch": {"val_check_interval": 0.5, "plateau": "step"},
-    "validation every four batches": {"val_check_interval": 4, "check_val_every_n_epoch": None, "plateau": "epoch"},
+    "validation twice an epoch": {"val_check_interval": 0.5, "plateau": "step", "max_epochs": 2},
+    "validation every four batches": {
+        "val_check_interval": 4,
+        "check_val_every_n_epoch": None,
+        "plateau": "epoch",
+        "max_epochs": 2,
+    },
     "plateau by epoch": {"plateau": "epoch"},
-    "accumulation": {"accumulate_grad_batches": 2},
+    "accumulation": {"accumulate_grad_batches": 2, "max_epochs": 2},
     "accumulation that does not divide": {"accumulate_grad_batches": 4, "val_check_interval": 0.5},
     "max_steps": {"max_steps": 14, "max_epochs": -1},
     "workers": {"workers": 2},
     "validation every second epoch": {"check_val_every_n_epoch": 2},
     "early stopping": {"early": True, "max_epochs": 5},
-    "few batches": {"limit_train_batches": 4},
-    "frozen until a step": {"freeze": {"modules": ["first"], "until_epoch": None, "until_step": 8}},
+    "few batches": {"limit_train_batches": 4, "max_epochs": 2},
+    "frozen until a step": {"freeze": {"modules": ["first"], "until_epoch": None, "until_step": 8}, "max_epochs": 2},
     "frozen layer by layer": {"freeze": {"until_epoch": 1, "every": 1}, "val_check_interval": 0.5},
     "a loss scale": {"scale": 2.0**18, "val_check_interval": 0.5},
-    "sanity check": {"num_sanity_val_steps": 2, "val_check_interval": 0.5, "plateau": "step"},
+    "sanity check": {"num_sanity_val_steps": 2, "val_check_interval": 0.5, "plateau": "step", "max_epochs": 2},
 }
 
 

@@ -249,11 +249,9 @@ def _list_elsewhere(command: str, key: str, value: str, roots: Roots, words: Seq
     others = [word for word in words if word.lstrip("+").partition("=")[0] != key]
     advice = _suggest_setting(command, key, f"[{value}]", roots, others)
     is_list = "<" not in advice.fix and not advice.fix.startswith(f"{key}=[")
-    return (
-        advice.fix
-        if advice.fix and is_list
-        else suggest_sweep(partial(_suggest_setting, command, key, roots=roots, words=others), key, value)
-    )
+    if advice.fix and is_list:
+        return advice.fix
+    return suggest_sweep(partial(_suggest_setting, command, key, roots=roots, words=others), key, value)
 
 
 def _quote_if_needed(key: str, value: str, elsewhere: Callable[[], str], *, multirun: bool) -> str:

@@ -25,21 +25,26 @@ def problems(*overrides: str, verb: str = "train") -> list[str]:
     ]
 
 
-OPTIONS = [
-    f"{group}={option}" for group, options in find_roots().groups.items() for option in options if group not in LATER
+GROUPS = {group: [*options] for group, options in find_roots().groups.items() if group not in LATER}
+# To compose takes most of the time, so each composition has an option of every group that has as many.
+SELECTIONS = [
+    tuple(f"{group}={options[number]}" for group, options in GROUPS.items() if number < len(options))
+    for number in range(max(map(len, GROUPS.values())))
 ]
+MISSING = {
+    "data=imagefolder": ["'data.root' is not set"],
+    "data=table": ["'data.train' is not set", "'data.target' is not set"],
+    "data=text_files": ["'data.train' is not set"],
+    "data=text_table": ["'data.train' is not set"],
+    "data=webdataset": ["'data.train' is not set", "'data.val' is not set"],
+}
 
 
-@pytest.mark.parametrize("choice", [*OPTIONS, "recipe=resnet", "debug=fast", "debug=limit", "debug=overfit"])
-def test_every_shipped_option_passes(choice: str) -> None:
-    expected = {
-        "data=imagefolder": ["'data.root' is not set"],
-        "data=table": ["'data.train' is not set", "'data.target' is not set"],
-        "data=text_files": ["'data.train' is not set"],
-        "data=text_table": ["'data.train' is not set"],
-        "data=webdataset": ["'data.train' is not set", "'data.val' is not set"],
-    }
-    assert problems(choice) == expected.get(choice, [])
+@pytest.mark.parametrize(
+    "choices", [*SELECTIONS, ("recipe=resnet",), ("debug=fast",), ("debug=limit",), ("debug=overfit",)]
+)
+def test_every_shipped_option_passes(choices: tuple[str, ...]) -> None:
+    assert problems(*choices) == [problem for choice in choices for problem in MISSING.get(choice, [])]
 
 
 @pytest.mark.parametrize(
