@@ -35,7 +35,7 @@ OPTIONS = [
 # groups each composition has an option of every group that has as many.
 FITTING = ("data", "model", "task")
 OTHERS = [[o for o in OPTIONS if o.startswith(f"{group}=")] for group in BASE_GROUPS if group not in FITTING]
-SELECTIONS = [(option,) for option in OPTIONS if option.split("=")[0] in FITTING]
+SELECTIONS: list[tuple[str, ...]] = [(option,) for option in OPTIONS if option.split("=")[0] in FITTING]
 SELECTIONS += [
     tuple(group[number] for group in OTHERS if number < len(group)) for number in range(max(map(len, OTHERS)))
 ]
