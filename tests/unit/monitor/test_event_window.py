@@ -2,10 +2,12 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from mlscale.events.event_writer import EventWriter
 from mlscale.events.store import EventStore
 from mlscale.monitor.event_window import EventWindow, WindowSpan, read_event_window
 
@@ -26,9 +28,9 @@ def store(tmp_path: Path) -> EventStore:
     return store
 
 
-def add(writer: object, id_: str, version: str, when: datetime, rejected: bool = False) -> None:
-    answer = {} if rejected else {"labels": ["a"], "probabilities": np.array([[0.9, 0.1]], np.float32)}
-    writer.add(  # type: ignore[attr-defined]
+def add(writer: EventWriter, id_: str, version: str, when: datetime, rejected: bool = False) -> None:
+    answer: dict[str, Any] = {} if rejected else {"labels": ["a"], "probabilities": np.array([[0.9, 0.1]], np.float32)}
+    writer.add_events(
         [id_],
         version=version,
         raw=np.full((1, 2, 2, 2), 7, np.uint8),
