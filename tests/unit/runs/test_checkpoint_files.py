@@ -215,7 +215,7 @@ print("ready", flush=True)
 for step in range(1, 10_000):
     writer = Writer(Path(sys.argv[1]))
     torch.save({"step": step, "weights": weights}, writer)
-    writer.commit(CheckpointRecord("last", step, 0))
+    writer.commit_checkpoint(CheckpointRecord("last", step, 0))
 """
 
 
