@@ -53,7 +53,7 @@ def save(folder: RunFolder, name: str, step: int, **of: str | bool | None) -> Pa
     writer = Writer(path)
     torch.save({"step": step}, writer)  # type: ignore[arg-type]  # a file is what writes
     identity = {"run": folder.id, "config_hash": folder.run["config_hash"], **of}
-    writer.commit_checkpoint(CheckpointRecord("last", step, 0, **identity))  # type: ignore[arg-type]
+    writer.commit_checkpoint(CheckpointRecord("last", step, 0, **identity))
     return path
 
 
