@@ -22,7 +22,6 @@ from mlscale.config.checks.value_types import (
     parse_type_word,
 )
 
-
 STRATEGIES = "mlscale.train.strategies"
 
 
