@@ -50,16 +50,24 @@ _PRELOAD = (
     "onnxruntime",
     "pyarrow.parquet",
 )
-_SLOWEST = 3.0  # CPU seconds of a test that can be run for each fault
+_SLOWEST = 3.0
 
 
 @dataclass(frozen=True)
 class Target:
-    """A file, the test files that are about it, and the faults in it that change nothing, with the reason."""
+    """A file and what notices its faults.
+
+    Attributes:
+        path: the file.
+        tests: the test files that are about it.
+        equivalent: the faults that change nothing, with the reason.
+        slowest: the CPU seconds that a test may take, which runs for each fault.
+    """
 
     path: str
     tests: tuple[str, ...]
     equivalent: dict[str, str]
+    slowest: float
 
 
 @dataclass
@@ -92,7 +100,7 @@ class Score:
 def load_targets(path: Path = TARGETS) -> list[Target]:
     """Return the files to mutate, with their tests."""
     return [
-        Target(name, tuple(entry["tests"]), entry.get("equivalent", {}))
+        Target(name, tuple(entry["tests"]), entry.get("equivalent", {}), entry.get("slowest", _SLOWEST))
         for name, entry in yaml.safe_load(path.read_text()).items()
     ]
 
@@ -133,7 +141,7 @@ class MutationRun:
         random.Random(f"{_SEED} {target.path}").shuffle(chosen)
         score.left_out = len(chosen[self.sample :]) if self.sample else 0
         chosen = chosen[: self.sample]
-        reached = _measure_tests(items, str(path))
+        reached = _measure_tests(items, str(path), target.slowest)
         start = time.monotonic()
         self.broken += [f"{target.path}: {name} fails without a fault" for name in reached.failed]
         for index, mutant in enumerate(chosen):
@@ -183,7 +191,7 @@ class _Reached:
         return sorted(near, key=lambda item: self.seconds[item.nodeid])
 
 
-def _measure_tests(items: list[pytest.Item], path: str) -> _Reached:
+def _measure_tests(items: list[pytest.Item], path: str, slowest: float) -> _Reached:
     """Run tests in a child without a fault."""
 
     def measure() -> bytes:
@@ -206,7 +214,7 @@ def _measure_tests(items: list[pytest.Item], path: str) -> _Reached:
             seconds[item.nodeid] = time.process_time() - start
             if not passed:
                 failed.append(item.nodeid)
-            elif seconds[item.nodeid] <= _SLOWEST:
+            elif seconds[item.nodeid] <= slowest:
                 reached[item.nodeid] = sorted(seen)
         return json.dumps([seconds, reached, failed]).encode()
 
