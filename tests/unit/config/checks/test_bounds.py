@@ -50,8 +50,7 @@ def test_a_metric_has_a_name_or_is_left_out() -> None:
 )  # fmt: skip
 def test_the_least_of_a_precision_setting(key: str, value: float | None, fix: str) -> None:
     assert fixes({"precision": {key: value}}) == ([f"precision.{key}={fix}"] if fix else [])
-    (problem,) = [*check_bounds(OmegaConf.create({"precision": {key: value}}))] or [None]
-    if problem:
+    for problem in check_bounds(OmegaConf.create({"precision": {key: value}})):
         assert problem.why.startswith("it is more than" if key in ("loss_scale", "probe_seconds") else "it is ")
 
 
@@ -105,10 +104,10 @@ def test_types_have_names_and_schemas() -> None:
 
 
 def test_numbers_that_are_not_finite() -> None:
-    for value in (1.5, "nan", [1, {"a": 2.0}], None, True):
-        assert is_finite(value)
-    for value in (math.inf, [1, math.nan], {"a": [{"b": -math.inf}]}):
-        assert not is_finite(value)
+    finite: list[object] = [1.5, "nan", [1, {"a": 2.0}], None, True]
+    assert all(is_finite(value) for value in finite)
+    other: list[object] = [math.inf, [1, math.nan], {"a": [{"b": -math.inf}]}]
+    assert not any(is_finite(value) for value in other)
     assert not FLOAT.accepts(math.inf)
     assert allow_nonfinite(FLOAT).accepts(math.nan)
     assert not allow_nonfinite(INT).accepts(math.inf)
@@ -137,4 +136,5 @@ def test_words_of_comments() -> None:
     assert (choice.text, choice.accepts("max"), choice.accepts("one of max")) == ("max or min", True, False)
     kind = parse_type_word("float or null or auto")
     assert kind is not None
-    assert [value for value in (None, 1.5, "auto", "null", []) if kind.accepts(value)] == [None, 1.5, "auto"]
+    values: list[object] = [None, 1.5, "auto", "null", []]
+    assert [value for value in values if kind.accepts(value)] == [None, 1.5, "auto"]

@@ -165,9 +165,11 @@ def test_fewer_samples_than_parts_can_only_be_padded() -> None:
 def test_the_global_batch_of_an_evaluation_is_one_pass_of_all_ranks(rank: int) -> None:
     passes: list[list[int]] = []
 
-    def batches(plans: Iterable[BatchPlan], of: Callable[[BatchPlan], NDArray[np.int64]]) -> Iterator[Batch]:
+    def batches(
+        plans: Iterable[BatchPlan], list_global_batch: Callable[[BatchPlan], NDArray[np.int64]]
+    ) -> Iterator[Batch]:
         for plan in plans:
-            passes.append(of(plan).tolist())
+            passes.append(list_global_batch(plan).tolist())
             yield {"samples": plan.samples.tolist(), "weight": plan.weight}
 
     seen = list(EvalLoader(batches, 9, BatchLayout(8, 2, rank, 2)))
