@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 _COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.GtE),
@@ -76,6 +76,29 @@ class Mutant:
 
     def format_diff(self, path: str) -> str:
         return f"{path}:{self.line} in {self.function}\n  - {self.before}\n  + {self.after}"
+
+
+REACHED: set[tuple[str, int]] = set()
+"""The functions that were called with the code of `mark_functions`, by qualified name and first line."""
+
+
+def mark_functions(path: Path) -> dict[tuple[str, int], types.CodeType]:
+    """Return the code of each outermost function of a file, with a first statement that adds it to `REACHED`; without
+    lambdas, which have no statements. Unlike a trace this costs nothing elsewhere."""
+    tree = ast.parse(path.read_text())
+    places = {(name, line): f"({name!r}, {line})" for name, line in _read_functions(compile(tree, str(path), "exec"))}
+    lines = {line: place for (_, line), place in places.items()}
+    for node in ast.walk(tree):
+        first = min([node.lineno, *(each.lineno for each in node.decorator_list)]) if _is_function(node) else 0
+        if first in lines:
+            mark = ast.parse(f"__import__({__name__!r}, fromlist=['REACHED']).REACHED.add({lines[first]})").body[0]
+            node.body.insert(0, ast.copy_location(mark, node.body[0]))
+    marked = _read_functions(compile(ast.fix_missing_locations(tree), str(path), "exec"))
+    return {place: code for place, code in marked.items() if not place[0].endswith("<lambda>")}
+
+
+def _is_function(node: ast.AST) -> TypeGuard[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
 
 
 def list_mutants(path: Path) -> list[Mutant]:

@@ -9,7 +9,7 @@ Printed for each file: faults that a test noticed (killed), that none noticed (s
 change nothing, with the reason. `--check` fails where the share of noticed faults is below the floor.
 
 One process imports everything and collects the tests. Each fault is put into the functions of a child that is forked
-from it, which runs the tests that reached the function, the quickest first, until one fails or its time is over.
+from it, which runs the tests that call the function, the quickest first, until one fails or its time is over.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import json
 import os
 import random
 import sys
-import threading
 import time
 import types
 from collections.abc import Sequence
@@ -33,7 +32,7 @@ import pytest
 import yaml
 
 from scripts.limited_child import limit_cpu_seconds, run_child
-from scripts.mutants import Mutant, list_mutants
+from scripts.mutants import REACHED, Mutant, list_mutants, mark_functions
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = ROOT / "scripts" / "mutation_targets.yaml"
@@ -50,7 +49,7 @@ _PRELOAD = (
     "onnxruntime",
     "pyarrow.parquet",
 )
-_SLOWEST = 3.0
+_SLOWEST = 2.0
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ class MutationRun:
         random.Random(f"{_SEED} {target.path}").shuffle(chosen)
         score.left_out = len(chosen[self.sample :]) if self.sample else 0
         chosen = chosen[: self.sample]
-        reached = _measure_tests(items, str(path), target.slowest)
+        reached = _measure_tests(items, path, target.slowest, functions)
         start = time.monotonic()
         self.broken += [f"{target.path}: {name} fails without a fault" for name in reached.failed]
         for index, mutant in enumerate(chosen):
@@ -178,47 +177,47 @@ def _find_functions(files: set[str]) -> _Functions:
 
 @dataclass(frozen=True)
 class _Reached:
-    """What the tests of one file did without a fault: CPU seconds of each, functions that it reached, and failures."""
+    """What tests did without a fault: CPU seconds of each, the functions of the file that it called, and failures."""
 
     seconds: dict[str, float]
-    functions: dict[str, list[str]]
+    functions: dict[str, list[list[object]]]
     failed: list[str]
+    marked: list[list[object]]
 
     def list_tests(self, items: Sequence[pytest.Item], mutant: Mutant) -> list[pytest.Item]:
-        """Return the tests that reach the function of a fault, the quickest first."""
-        place = f"{mutant.function}:{mutant.first_line}"
-        near = [item for item in items if place in self.functions.get(item.nodeid, ())]
+        """Return the tests that call the function of a fault, the quickest first; all where calls of it are unknown."""
+        place: list[object] = [mutant.function, mutant.first_line]
+        near = [
+            item
+            for item in items
+            if (calls := self.functions.get(item.nodeid)) is not None and (place in calls or place not in self.marked)
+        ]
         return sorted(near, key=lambda item: self.seconds[item.nodeid])
 
 
-def _measure_tests(items: list[pytest.Item], path: str, slowest: float) -> _Reached:
+def _measure_tests(items: list[pytest.Item], path: Path, slowest: float, functions: _Functions) -> _Reached:
     """Run tests in a child without a fault."""
 
     def measure() -> bytes:
-        reached: dict[str, list[str]] = {}
+        marked = mark_functions(path)
+        for place, code in marked.items():
+            for function in functions.get((str(path), *place), []):
+                function.__code__ = code
+        calls: dict[str, list[tuple[str, int]]] = {}
         seconds: dict[str, float] = {}
         failed = []
         for item, following in zip(items, [*items[1:], None], strict=True):
-            seen: set[str] = set()
-
-            def note(frame: types.FrameType, event: str, argument: object, seen: set[str] = seen) -> None:
-                if frame.f_code.co_filename == path:
-                    seen.add(f"{frame.f_code.co_qualname}:{frame.f_code.co_firstlineno}")
-
+            REACHED.clear()
             start = time.process_time()
-            threading.settrace(note)
-            sys.settrace(note)
             passed = _run_test(item, following)
-            sys.settrace(None)
-            threading.settrace(None)
             seconds[item.nodeid] = time.process_time() - start
             if not passed:
                 failed.append(item.nodeid)
             elif seconds[item.nodeid] <= slowest:
-                reached[item.nodeid] = sorted(seen)
-        return json.dumps([seconds, reached, failed]).encode()
+                calls[item.nodeid] = sorted(REACHED)
+        return json.dumps([seconds, calls, failed, sorted(marked)]).encode()
 
-    return _Reached(*json.loads(run_child(measure, 600) or b"[{}, {}, []]"))
+    return _Reached(*json.loads(run_child(measure, 600) or b"[{}, {}, [], []]"))
 
 
 def _run_test(item: pytest.Item, following: pytest.Item | None) -> bool:
