@@ -70,3 +70,7 @@ def test_samples_are_lists_of_numbers() -> None:
     for reference, sample in ((np.ones((2, 2)), np.ones(2)), (np.ones(2), np.ones((2, 2))), (np.ones(0), np.ones(2))):
         with pytest.raises(ValueError, match="numbers on both sides"):
             run_ks_test(reference, sample)
+
+
+def test_the_effective_size_is_one_at_least() -> None:
+    assert run_ks_test(np.array([0.0, np.nan]), np.array([0.0])).p == kstwo.sf(0.5, 1) == 1
