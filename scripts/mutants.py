@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 _COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.GtE),
@@ -89,16 +89,14 @@ def mark_functions(path: Path) -> dict[tuple[str, int], types.CodeType]:
     places = {(name, line): f"({name!r}, {line})" for name, line in _read_functions(compile(tree, str(path), "exec"))}
     lines = {line: place for (_, line), place in places.items()}
     for node in ast.walk(tree):
-        first = min([node.lineno, *(each.lineno for each in node.decorator_list)]) if _is_function(node) else 0
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
         if first in lines:
-            mark = ast.parse(f"__import__({__name__!r}, fromlist=['REACHED']).REACHED.add({lines[first]})").body[0]
+            (mark,) = ast.parse(f"__import__({__name__!r}, fromlist=['REACHED']).REACHED.add({lines[first]})").body
             node.body.insert(0, ast.copy_location(mark, node.body[0]))
     marked = _read_functions(compile(ast.fix_missing_locations(tree), str(path), "exec"))
     return {place: code for place, code in marked.items() if not place[0].endswith("<lambda>")}
-
-
-def _is_function(node: ast.AST) -> TypeGuard[ast.FunctionDef | ast.AsyncFunctionDef]:
-    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
 
 
 def list_mutants(path: Path) -> list[Mutant]:

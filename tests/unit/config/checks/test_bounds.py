@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mlscale.config.checks.bounds import check_bounds, check_single_process
-from mlscale.config.checks.value_ranges import RANGES, at_least
+from mlscale.config.checks.value_ranges import RANGES, _part, at_least
 from mlscale.config.checks.value_types import (
     FLOAT,
     INT,
@@ -31,6 +31,7 @@ def fixes(values: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize(("seed", "valid"), [(0, True), (2**32 - 1, True), (2**32, False), (-1, False)])
 def test_a_seed_has_32_bits(seed: int, valid: bool) -> None:
+    assert all("from 0 to 4294967295" in problem.why for problem in check_bounds(OmegaConf.create({"seed": seed})))
     assert fixes({"seed": seed}) == ([] if valid else ["seed=0"])
 
 
@@ -60,7 +61,8 @@ def test_the_least_of_a_precision_setting(key: str, value: float | None, fix: st
 )
 def test_a_single_process_has_one_device(target: str | None, devices: int, problems: int) -> None:
     cfg = OmegaConf.create({"strategy": {"_target_": target} if target else None})
-    assert len(list(check_single_process(cfg, devices))) == problems
+    found = list(check_single_process(cfg, devices))
+    assert [problem.fix for problem in found] == ["trainer.devices=1, or strategy=ddp"] * problems
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,7 @@ def test_a_single_process_has_one_device(target: str | None, devices: int, probl
         ("data.batch_size", [1, 64, None], [0, -1, 1.0, True, "auto"]),
         ("data.workers", [0, 3, "auto"], [-1, 0.5, None, "many"]),
         ("trainer.accumulate_grad_batches", [1], [0, None, True]),
-        ("trainer.devices", [1, 8, -1, "auto", "2"], [0, -2, "0", "two", "-1", [0], 1.0]),
+        ("trainer.devices", [1, 8, -1, "auto", "1", "2"], [0, -2, "0", "two", "-1", [0], 1.0]),
         ("trainer.limit_train_batches", [0, 10, 0.0, 0.1, 1.0, None], [-1, 1.5, 2.0, -0.1, True, "all"]),
         ("trainer.overfit_batches", [0, 1, 0.5, 1.0, 0.0], [-1, 1.1, None]),
         ("trainer.val_check_interval", [1, 100, 0.25, 1.0, "00:01:00:00", {"hours": 1}, None], [0, 0.0, 1.5, "1:00"]),
@@ -81,6 +83,22 @@ def test_a_single_process_has_one_device(target: str | None, devices: int, probl
 def test_ranges_of_well_known_keys(key: str, good: list[object], bad: list[object]) -> None:
     assert [value for value in good if not RANGES[key].accepts(value)] == []
     assert [value for value in bad if RANGES[key].accepts(value)] == []
+
+
+@pytest.mark.parametrize("least", [-1, 0, 3])
+def test_whole_numbers_from_a_least_one(least: int) -> None:
+    kind = at_least(least)
+    assert [kind.accepts(value) for value in (least - 1, least, least + 1)] == [False, True, True]
+    assert not any(kind.accepts(value) for value in (True, 5.0, "5", None))
+
+
+@pytest.mark.parametrize("zero", [True, False])
+def test_parts_of_a_whole(zero: bool) -> None:
+    kind = _part(zero=zero)
+    values: list[object] = [-0.1, 0.0, 1e-9, 0.5, 1.0, 1.1, 0, 1, "0.5", math.nan, None]
+    assert [value for value in values if kind.accepts(value)] == [0.0] * zero + [1e-9, 0.5, 1.0]
+    assert kind.schema == {"type": "number", "maximum": 1, ("minimum" if zero else "exclusiveMinimum"): 0}
+    assert kind.text == "float ≤ 1"
 
 
 def test_types_have_names_and_schemas() -> None:

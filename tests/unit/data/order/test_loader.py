@@ -170,6 +170,8 @@ def test_the_global_batch_of_an_evaluation_is_one_pass_of_all_ranks(rank: int) -
     ) -> Iterator[Batch]:
         for plan in plans:
             passes.append(list_global_batch(plan).tolist())
+            assert plan.epoch == 0
+            assert plan.positions.tolist() == plan.samples.tolist()
             yield {"samples": plan.samples.tolist(), "weight": plan.weight}
 
     seen = list(EvalLoader(batches, 9, BatchLayout(8, 2, rank, 2)))

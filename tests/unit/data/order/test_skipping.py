@@ -52,7 +52,7 @@ def run(stream: Stream, skipped: SkippedSamples, *plans: BatchPlan, split: str =
         start = int(of.samples[0]) // 4 * 4
         return np.arange(start, start + 4)
 
-    batches = SkippingBatches(stream, split, skipped)(plans, list_global_batch)  # type: ignore[arg-type]
+    batches = SkippingBatches(stream, split, skipped)(plans, list_global_batch)
     return [(batch["samples"], batch["weight"].tolist()) for batch in batches]
 
 

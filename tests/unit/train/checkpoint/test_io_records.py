@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -199,3 +200,14 @@ def test_objects_that_only_code_can_build_are_named(tmp_path: Path, capsys: pyte
         load_checkpoint_file(tmp_path / "a.ckpt")
     assert "Path" in caught.value.why
     assert caught.value.where == str(tmp_path / "a.ckpt")
+
+
+def test_hyper_parameters_of_the_data_alone_are_made_plain_too(tmp_path: Path) -> None:
+    VerifiedCheckpointIO().save_checkpoint({"datamodule_hyper_parameters": {"a": 1, "g": print}}, tmp_path / "a.ckpt")
+    assert load_checkpoint_file(tmp_path / "a.ckpt")["datamodule_hyper_parameters"] == {"a": 1}
+
+
+def test_one_number_of_numpy_among_others_is_made_plain(tmp_path: Path) -> None:
+    content = {"a": [1, np.float64(2.5)], "b": {"x": 1, "y": np.int64(3)}, "c": (np.bool_(True), "d")}
+    VerifiedCheckpointIO().save_checkpoint(dict(content), tmp_path / "a.ckpt")
+    assert load_checkpoint_file(tmp_path / "a.ckpt") == {"a": [1, 2.5], "b": {"x": 1, "y": 3}, "c": (True, "d")}
