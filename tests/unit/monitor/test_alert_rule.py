@@ -64,3 +64,12 @@ def test_noise_makes_few_incidents_and_a_step_makes_one() -> None:
     assert np.mean(firing["raw"]) > 30
     assert np.mean(firing["patient"]) < 0.6
     assert 0.9 <= np.mean(firing["step"]) <= 1.05
+
+
+def test_a_cooldown_goes_by_looks_below_the_limit_too() -> None:
+    state, patience = RuleState(quiet=3), AlertPolicy(cooldown=3)
+    seen = []
+    for level in (0.0, 0.0, 2.0, 0.0, 0.0):
+        state, _ = advance_rule(state, level, patience, "now")
+        seen.append((state.phase, state.quiet))
+    assert seen == [("clear", 2), ("clear", 1), ("pending", 0), ("clear", 0), ("clear", 0)]

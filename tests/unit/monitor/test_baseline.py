@@ -85,3 +85,111 @@ def test_a_profile_of_another_model_is_refused(folder: Path, change: dict[str, N
 def test_a_folder_without_a_servable_is_told(tmp_path: Path) -> None:
     with pytest.raises(MLScaleError, match="no servable"):
         baseline(tmp_path)
+
+
+def rewrite(folder: Path, arrays: dict[str, NDArray[Any]], document: dict[str, Any], **about: object) -> None:
+    """Store another profile and what else is changed in the document, with the digests that belong to it."""
+    profile = ReferenceProfile.load_profile(folder / "reference")
+    about = {name: value for name, value in {**profile.about, **about}.items() if value is not None}
+    ReferenceProfile(about, {**profile.arrays, **arrays}).save_profile(folder / "reference")
+    content = yaml.safe_load((folder / "servable.yaml").read_text()) | document
+    for name in content["files"]:
+        content["files"][name] = {"sha256": compute_sha256(folder / name), "bytes": (folder / name).stat().st_size}
+    (folder / "servable.yaml").write_text(json.dumps(content))
+
+
+ARRAYS_OF_TWO = {
+    "sample_mean": np.array([[3, 10], [1, 30], [2, 20]]),
+    "sample_std": np.array([[0.5, 5.0], [0.25, 4.0], [1.0, 6.0]]),
+    "sample_confidence": np.array([0.9, 0.5, 0.7], np.float64),
+}
+
+
+def test_columns_are_sorted_each_by_itself(folder: Path) -> None:
+    rewrite(folder, ARRAYS_OF_TWO, {}, accuracy=0.75, samples=12)
+    found = baseline(folder)
+    assert found.input_mean.tolist() == [[1, 2, 3], [10, 20, 30]]
+    assert found.input_std.tolist() == [[0.25, 0.5, 1], [4, 5, 6]]
+    assert found.confidence.tolist() == pytest.approx([0.5, 0.7, 0.9])
+    assert {found.input_mean.dtype, found.input_std.dtype, found.confidence.dtype} == {np.dtype(np.float32)}
+    assert (found.channels, found.accuracy, found.samples) == (2, 0.75, 12)
+    stored = ReferenceProfile.load_profile(folder / "reference").arrays["class_counts"]
+    assert found.class_counts.tolist() == stored.tolist()
+    assert found.labels == tuple(yaml.safe_load((folder / "servable.yaml").read_text())["labels"])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "picture"),
+    [
+        ("uint8", [-1, 3, 8, 8], True),
+        ("uint8", [-1, 8], False),
+        ("float32", [-1, 3, 8, 8], False),
+        ("uint8", [1] * 5, False),
+    ],
+)
+def test_pixels_alone_have_brightness(folder: Path, dtype: str, shape: list[int], picture: bool) -> None:
+    document = yaml.safe_load((folder / "servable.yaml").read_text())
+    first = {**document["inputs"][0], "dtype": dtype, "shape": shape}
+    rewrite(folder, {}, {"inputs": [first, {**first, "dtype": "other", "shape": []}]})
+    assert baseline(folder).picture is picture
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"sample_std": np.zeros((3, 3))}, {"sample_confidence": np.zeros(4)}, {"sample_confidence": np.zeros((3, 1))},
+        {"sample_mean": np.zeros(3), "sample_std": np.zeros(3)}, {"sample_confidence": np.array(1.0)},
+        {"sample_mean": np.zeros((3, 2), bool)}, {"sample_mean": np.zeros((3, 2), complex)},
+        {"sample_mean": np.zeros((0, 2)), "sample_std": np.zeros((0, 2)), "sample_confidence": np.zeros(0)},
+    ],
+)  # fmt: skip
+def test_columns_that_do_not_belong_together_are_refused(folder: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    rewrite(folder, {**ARRAYS_OF_TWO, **arrays}, {})
+    with pytest.raises(MLScaleError, match="not one of this model") as caught:
+        baseline(folder)
+    assert caught.value.where == str(folder / "reference")
+
+
+@pytest.mark.parametrize("kind", ["negative", "none", "floats", "unsigned"])
+def test_class_counts_are_whole_numbers_of_which_one_is_positive(folder: Path, kind: str) -> None:
+    counts = ReferenceProfile.load_profile(folder / "reference").arrays["class_counts"]
+    one = np.eye(1, len(counts), dtype=np.int64)[0]
+    changed = {"negative": 3 * one - 1, "none": 0 * one, "floats": one.astype(float), "unsigned": one.astype(np.uint32)}
+    rewrite(folder, {"class_counts": changed[kind]}, {})
+    if kind == "unsigned":
+        assert baseline(folder).class_counts.tolist() == one.tolist()
+    else:
+        with pytest.raises(MLScaleError, match="not one of this model"):
+            baseline(folder)
+
+
+@pytest.mark.parametrize("about", [{"accuracy": None}, {"samples": None}, {"accuracy": "high"}, {"samples": [1]}])
+def test_a_profile_without_its_accuracy_is_refused(folder: Path, about: dict[str, object]) -> None:
+    rewrite(folder, {}, {}, **about)
+    with pytest.raises(MLScaleError, match="not one of this model"):
+        baseline(folder)
+
+
+@pytest.mark.parametrize(
+    "change", [{"files": None}, {"files": {"a": {}}}, {"files": {"a": 1}}, {"inputs": []}, {"inputs": [{"shape": [1]}]}]
+)
+def test_a_document_that_lacks_a_part_is_damaged(folder: Path, change: dict[str, Any]) -> None:
+    document = yaml.safe_load((folder / "servable.yaml").read_text()) | change
+    (folder / "servable.yaml").write_text(json.dumps(document))
+    with pytest.raises(MLScaleError, match=r"servable.yaml is corrupt") as caught:
+        baseline(folder)
+    assert caught.value.where == str(folder / "servable.yaml")
+
+
+def test_a_document_without_a_profile_is_refused(folder: Path) -> None:
+    document = yaml.safe_load((folder / "servable.yaml").read_text())
+    document["files"] = {name: entry for name, entry in document["files"].items() if not name.startswith("reference/")}
+    (folder / "servable.yaml").write_text(json.dumps(document))
+    with pytest.raises(MLScaleError, match="corrupt or altered") as caught:
+        baseline(folder)
+    assert caught.value.where == f"{folder}/reference"
+
+
+def test_other_files_of_the_servable_are_not_read(folder: Path) -> None:
+    (folder / "model.onnx").write_bytes(b"")
+    assert baseline(folder).samples > 0

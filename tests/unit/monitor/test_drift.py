@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import false_discovery_control
 
 from mlscale.errors import MLScaleError
 from mlscale.monitor.drift import ColumnDrift, detect_drift
@@ -105,3 +106,76 @@ def test_figures_show_then_and_now() -> None:
             assert sum(series.y) == pytest.approx(1)
     classes = next(figure for figure in plot_drifted_columns(columns[-1:], tuple("abcdef")))
     assert list(classes.labels) == list("abcdef")
+
+
+def test_columns_are_named_by_what_the_input_is() -> None:
+    one = [column.label for column in detect_drift(baseline(channels=1), window(50, seed=1, channels=1), 0.01)]
+    assert one[:3] == ["brightness", "contrast", "confidence"]
+    table = replace(baseline(channels=2), picture=False)
+    columns = detect_drift(table, window(50, seed=1, channels=2), 0.01)
+    assert [column.label for column in columns][:4] == [
+        "mean of channel 0", "mean of channel 1", "deviation of channel 0", "deviation of channel 1",
+    ]  # fmt: skip
+    assert [column.group for column in columns] == ["inputs"] * 4 + ["predictions"] * 2
+
+
+def test_each_column_keeps_both_sides_and_their_medians() -> None:
+    reference, seen = baseline(), window(101, seed=1)
+    seen.input_mean[0, 1] = np.nan
+    columns = by_name(detect_drift(reference, seen, 0.01))
+    for channel in range(3):
+        mean, std = columns[f"input_mean_{channel}"], columns[f"input_std_{channel}"]
+        assert mean.now == pytest.approx(np.nanmedian(seen.input_mean[:, channel]))
+        assert std.before == pytest.approx(np.median(reference.input_std[channel]))
+        assert np.array_equal(mean.sample, seen.input_mean[:, channel], equal_nan=True)
+        assert np.array_equal(std.reference, reference.input_std[channel])
+    confidence = columns["confidence"]
+    assert confidence.sample == pytest.approx(seen.confidence, abs=6e-5)
+    assert len(np.unique(np.round(confidence.sample * 1e4, 6) % 1)) == 1  # on the grid
+    assert columns["classes"].sample.tolist() == [*np.bincount(seen.predicted, minlength=6), 0]
+    assert columns["classes"].reference.tolist() == [*reference.class_counts, 0]
+
+
+def test_significance_is_by_the_rate_over_all_columns() -> None:
+    reference, seen = baseline(), window(200, seed=3, shift=0.2)
+    p = [column.p for column in detect_drift(reference, seen, 0.01)]
+    for fdr in (0.001, 0.05, 0.5):
+        columns = detect_drift(reference, seen, fdr)
+        expected = false_discovery_control(p)
+        assert [column.q for column in columns] == pytest.approx(expected)
+        assert [column.is_significant for column in columns] == (expected <= fdr).tolist()
+
+
+@pytest.mark.parametrize(
+    ("predicted", "label"), [(-1, "unknown classes"), (6, "unknown classes"), (5, "'f'"), (0, "'a'")]
+)
+def test_the_class_that_changed_most_stands_for_all(predicted: int, label: str) -> None:
+    seen = window(300, seed=1)
+    seen.predicted[:] = predicted
+    classes = by_name(detect_drift(baseline(), seen, 0.01))["classes"]
+    counts = baseline().class_counts
+    before = counts[predicted] / counts.sum() if 0 <= predicted < 6 else 0
+    assert (classes.label, classes.now) == (f"share of {label}", 1)
+    assert classes.before == pytest.approx(before)
+    assert classes.distance == pytest.approx(1 - before)
+
+
+@pytest.mark.parametrize(("q", "text"), [(0.0, "< 1e-9"), (9e-10, "< 1e-9"), (1e-9, "= 1e-09"), (0.0123, "= 0.012")])
+def test_the_q_value_in_words(q: float, text: str) -> None:
+    column = detect_drift(baseline(), window(100, seed=1), 0.01)[0]
+    shown = replace(column, q=q, before=78.24, now=140.4).format_change()
+    assert shown == f"brightness of channel 0 78.2 → 140, q {text}"
+    assert replace(column, name="classes", q=q, before=0.25, now=0.5).format_change().endswith(f"25 % → 50 %, q {text}")
+
+
+def test_deviations_of_other_channels_are_refused_too() -> None:
+    seen = window(300, seed=1)
+    with pytest.raises(MLScaleError, match=r"its reference profile 3") as caught:
+        detect_drift(baseline(), replace(seen, input_std=seen.input_std[:, :2]), 0.01)
+    assert caught.value.where == "events"
+
+
+def test_a_column_without_a_number_has_no_median() -> None:
+    broken = window(20, seed=1)
+    broken.input_mean[:, 0] = np.inf
+    assert np.isnan(by_name(detect_drift(baseline(), broken, 0.01))["input_mean_0"].now)

@@ -1,11 +1,14 @@
 """Which events a look takes in, from a real store."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from mlscale.events.event_writer import EventWriter
 from mlscale.events.store import EventStore
 from mlscale.monitor.event_window import EventWindow, WindowSpan, read_event_window
 
@@ -26,9 +29,9 @@ def store(tmp_path: Path) -> EventStore:
     return store
 
 
-def add(writer: object, id_: str, version: str, when: datetime, rejected: bool = False) -> None:
-    answer = {} if rejected else {"labels": ["a"], "probabilities": np.array([[0.9, 0.1]], np.float32)}
-    writer.add_events(  # type: ignore[attr-defined]
+def add(writer: EventWriter, id_: str, version: str, when: datetime, rejected: bool = False) -> None:
+    answer: dict[str, Any] = {} if rejected else {"labels": ["a"], "probabilities": np.array([[0.9, 0.1]], np.float32)}
+    writer.add_events(
         [id_],
         version=version,
         raw=np.full((1, 2, 2, 2), 7, np.uint8),
@@ -86,3 +89,17 @@ def test_files_that_can_not_be_read_are_counted(store: EventStore) -> None:
     torn.write_bytes(torn.read_bytes()[:100])
     seen = window(store, EVERYTHING)
     assert seen.skipped == 1
+
+
+def test_labels_are_of_the_version_and_of_their_own_span(store: EventStore) -> None:
+    store.add_labels("m", ["e0", "e44", "e46", "other"], ["b", "b", "a", "a"])
+    assert window(store, WindowSpan(label_hours=5.0)).is_correct.tolist() == [False, True]
+    assert window(store, WindowSpan(hours=2.0, label_hours=5.0)).is_correct.tolist() == [False, True]
+    assert window(store, WindowSpan(hours=5.0, label_hours=5.0)).is_correct.tolist() == [False, True]
+    assert window(store, WindowSpan(hours=5.0, label_hours=2.0)).is_correct.tolist() == [True]
+    assert window(store, WindowSpan(hours=None, label_hours=100.0, max_events=2)).is_correct.tolist() == [True]
+
+
+def test_events_are_all_that_were_asked_for(store: EventStore) -> None:
+    seen = replace(window(store, WindowSpan(hours=4.0)), failed=5)
+    assert (seen.answered, seen.rejected, seen.events) == (3, 1, 9)

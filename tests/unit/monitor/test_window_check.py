@@ -1,12 +1,14 @@
 """What one look says, of whatever it sees and of what it can not know."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from mlscale.monitor.window_check import MonitorLimits, RuleResult, WindowCheck, check_rules
+from mlscale.monitor.window_check import MonitorLimits, RuleResult, WindowCheck, check_rules, format_rounded_percent
+from mlscale.stats.intervals import compute_quantile_interval, compute_wilson_interval
 from tests.unit.monitor.conftest import baseline, window
 
 
@@ -103,3 +105,154 @@ def test_a_server_that_only_fails_is_not_without_data() -> None:
     assert not signal(
         check_rules(baseline(), window(9, seed=1, rejected=900), MonitorLimits(max_failures=None)), "failures"
     ).is_over
+
+
+def test_the_metrics_of_all_rules_by_name_and_value() -> None:
+    latency = np.arange(1, 101, dtype=np.float32)
+    seen = replace(window(100, seed=1, labelled=50, rejected=3), latency_ms=latency, failed=2)
+    seen.is_correct[:] = np.arange(50) < 45
+    checked = check_rules(baseline(), seen, MonitorLimits(p99_ms=1000))
+    accuracy = binomtest(45, 50).proportion_ci(method="wilson")
+    distances = [column.distance for column in checked.columns]
+    expected: dict[str, float] = {"events": 105, "drift": 0, "damage": 0, "latency": 0, "failures": 0, "no_data": 0}
+    expected |= {"drifted_columns": 0, "columns": 8, "largest_distance": max(distances)}
+    expected |= {"smallest_q": min(column.q for column in checked.columns)}
+    for column in checked.columns:
+        expected |= {f"{column.name}_distance": column.distance, f"{column.name}_q": column.q}
+    expected |= {"labelled_events": 50, "reference_accuracy": 0.99, "accuracy": 0.9}
+    expected |= {"accuracy_low": accuracy.low, "accuracy_high": accuracy.high}
+    expected |= {"p50_latency_ms": compute_quantile_interval(latency, 0.5).value}
+    expected |= {"p99_latency_ms": compute_quantile_interval(latency, 0.99).value}
+    expected |= {"rejected_share": 3 / 105, "failed_share": 2 / 105}
+    assert checked.metrics == pytest.approx(expected)
+    assert signal(checked, "failures").level == pytest.approx(
+        binomtest(5, 105).proportion_ci(method="wilson").low / 0.05
+    )
+    assert checked.sentence == (
+        "m:v1: no drift in 100 events, accuracy 90 % of 50 labelled, reference 99 %, p99 "
+        f"{checked.metrics['p99_latency_ms']:.3g} ms, 4.76 % of 105 requests rejected or failed"
+    )
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.999])
+def test_confidence_is_of_every_interval(confidence: float) -> None:
+    latency = np.arange(1, 401, dtype=np.float32)
+    seen = replace(window(400, seed=1, labelled=50, rejected=20), latency_ms=latency)
+    seen.is_correct[:] = np.arange(50) < 40
+    checked = check_rules(baseline(), seen, MonitorLimits(p99_ms=100, confidence=confidence))
+    accuracy = compute_wilson_interval(40, 50, confidence)
+    assert checked.metrics["accuracy_low"] == accuracy.low
+    assert checked.metrics["accuracy_high"] == accuracy.high
+    assert signal(checked, "latency").level == compute_quantile_interval(latency, 0.99, confidence).low / 100
+    assert signal(checked, "failures").level == compute_wilson_interval(20, 420, confidence).low / 0.05
+
+
+@pytest.mark.parametrize(("events", "labels"), [(99, 49), (100, 50)])
+def test_each_rule_decides_from_its_number_of_events_on(events: int, labels: int) -> None:
+    seen = window(events, seed=1, labelled=labels)
+    checked = check_rules(baseline(), seen, MonitorLimits(p99_ms=50))
+    decided = events == 100
+    assert [result.level is not None for result in checked.results] == [decided] * 4 + [True]
+    assert signal(checked, "no_data").is_over != decided
+    nan = [name for name, value in checked.metrics.items() if math.isnan(value)]
+    absent = ["drift", "damage", "latency", "failures", "largest_distance", "smallest_q", "accuracy"]
+    assert nan == ([] if decided else [*absent, "p50_latency_ms", "p99_latency_ms"])
+
+
+def test_events_without_an_answer_do_not_count_for_drift_and_latency() -> None:
+    seen = window(99, seed=1, rejected=500)
+    checked = check_rules(baseline(), seen, MonitorLimits(p99_ms=50))
+    assert [signal(checked, rule).level for rule in ("drift", "latency")] == [None, None]
+    assert "too few events for drift (99 of 100)" in checked.sentence
+    assert "accuracy unknown (0 labelled events of 50)" in checked.sentence
+    unknown = window(100, seed=1)
+    unknown.latency_ms[0] = np.nan
+    assert signal(check_rules(baseline(), unknown, MonitorLimits(p99_ms=50)), "latency").level is None
+
+
+def test_the_farthest_significant_column_gives_the_level() -> None:
+    seen = window(1000, seed=1, shift=1)
+    columns = check_rules(baseline(), seen, MonitorLimits()).columns
+    shifted = sorted((column for column in columns if column.is_significant), key=lambda column: column.distance)
+    assert len(shifted) == 3
+    farthest = shifted[-1].distance
+    for limit, over in ((farthest, True), (np.nextafter(farthest, 1), False)):
+        checked = check_rules(baseline(), seen, MonitorLimits(min_distance=limit))
+        drift = signal(checked, "drift")
+        assert drift.level == farthest / limit
+        assert (drift.is_over, drift.metrics["drifted_columns"]) == (over, over)
+    for limit, more in ((shifted[1].distance, "; and 1 more)"), (shifted[0].distance, "; and 2 more)")):
+        drift = signal(check_rules(baseline(), seen, MonitorLimits(min_distance=limit)), "drift")
+        assert drift.sentence == f"inputs drifted ({shifted[-1].format_change()}{more}"
+
+
+def test_drift_of_predictions_is_told_apart() -> None:
+    seen = window(1000, seed=1)
+    seen.predicted[:500] = 5
+    drift = signal(check_rules(baseline(), seen, MonitorLimits()), "drift")
+    assert drift.sentence.startswith("predictions drifted (share of 'f' ")
+    assert "more" not in drift.sentence
+    seen.input_mean[:] += 40
+    both = signal(check_rules(baseline(), seen, MonitorLimits()), "drift").sentence
+    assert both.startswith("inputs drifted (brightness of channel ")
+    assert f", {drift.sentence.partition(', q')[0]}" in both
+
+
+@pytest.mark.parametrize(("channels", "reported"), [(9, 20), (12, 10)])
+def test_a_model_of_many_channels_reports_the_ten_that_drifted_most(channels: int, reported: int) -> None:
+    checked = check_rules(baseline(channels=channels), window(500, seed=1, shift=1, channels=channels), MonitorLimits())
+    names = [name.removesuffix("_distance") for name in checked.metrics if name.endswith("_distance")]
+    names.remove("largest")
+    farthest = sorted(checked.columns, key=lambda column: -column.distance)[:10]
+    assert names == ([column.name for column in (farthest if channels == 12 else checked.columns)])
+    assert len(names) == reported
+
+
+def test_a_limit_that_is_reached_is_over_it() -> None:
+    seen = window(1000, seed=1, labelled=100, rejected=100)
+    low = compute_quantile_interval(seen.latency_ms, 0.99).low
+    for limit, over in ((low, True), (np.nextafter(low, np.inf), False)):
+        latency = signal(check_rules(baseline(), seen, MonitorLimits(p99_ms=limit)), "latency")
+        assert (latency.is_over, ", over the " in latency.sentence) == (over, over)
+        assert latency.level == low / limit
+    assert RuleResult("latency", 1.0, "").is_over
+    assert not RuleResult("latency", None, "").is_over
+
+
+def test_rules_without_a_limit() -> None:
+    known = check_rules(baseline(), window(1000, seed=1, rejected=900), MonitorLimits(max_failures=None))
+    assert (signal(known, "latency").level, signal(known, "latency").sentence) == (0, "")
+    assert (signal(known, "failures").level, signal(known, "failures").sentence) == (0, "")
+    assert known.metrics["rejected_share"] == 900 / 1900
+    assert known.metrics["p50_latency_ms"] < known.metrics["p99_latency_ms"]
+    nothing = check_rules(baseline(), window(0, seed=1), MonitorLimits(max_failures=None))
+    assert nothing.find_result("latency") is None
+    assert signal(nothing, "failures").level is None
+    assert math.isnan(nothing.metrics["rejected_share"])
+    assert math.isnan(nothing.metrics["failed_share"])
+
+
+def test_too_few_events_leave_failures_undecided() -> None:
+    few = check_rules(baseline(), window(9, seed=1, rejected=90), MonitorLimits())
+    assert (few.events, signal(few, "failures").level) == (99, None)
+    assert few.sentence == "m:v1: no data (99 events in the window, 100 are needed)"
+    none_failed = signal(check_rules(baseline(), window(100, seed=1), MonitorLimits()), "failures")
+    assert (none_failed.level, none_failed.sentence) == (0, "")
+    one = signal(check_rules(baseline(), window(99, seed=1, rejected=1), MonitorLimits()), "failures")
+    assert one.sentence == "1 % of 100 requests rejected or failed"
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.9876, "98.8 %"),
+        (0.99, "99 %"),
+        (0.9999, "99.99 %"),
+        (0.9912, "99.1 %"),
+        (1, "100 %"),
+        (0.5, "50 %"),
+        (0.0123, "1.23 %"),
+    ],
+)
+def test_a_share_is_rounded_but_never_up_to_all(share: float, text: str) -> None:
+    assert format_rounded_percent(share) == text

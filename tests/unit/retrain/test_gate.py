@@ -112,6 +112,8 @@ def test_undecided_speed_keeps_the_champion(
     against = decide_promotion(model(0.5), model(0.7), samples(100, 0.7), samples(300, 0.7), bounds).objections
     assert len(against) == reasons
     assert any("undecided" in each for each in against) == (low <= 1.3 < high)
+    for each in against:
+        assert f"one sample takes 1.25× as long ({low:.2f} to {high:.2f}, gate.max_latency_ratio 1.3)" in each
 
 
 def test_the_challenger_is_timed_against_the_champion_until_the_bound_is_decided(
@@ -121,6 +123,7 @@ def test_the_challenger_is_timed_against_the_champion_until_the_bound_is_decided
 
     def compare_times(first: Callable[[], Any], second: Callable[[], Any], *, bound: float) -> TimesCompared:
         seen.extend((-float(first()[0, 1]), -float(second()[0, 1]), bound))
+        assert first().shape == second().shape == (1, 2)  # the time of one sample
         return TimesCompared(CallTime(3, 4), CallTime(1, 2), Interval(1.2, 1.1, 1.25), 16)
 
     monkeypatch.setattr("mlscale.retrain.gate.compare_times", compare_times)
@@ -130,6 +133,7 @@ def test_the_challenger_is_timed_against_the_champion_until_the_bound_is_decided
     assert [figures[f"{who}_{clock}_ms"] for who in ("challenger", "champion") for clock in ("cpu", "latency")] == [
         3, 4, 1, 2,
     ]  # fmt: skip
+    assert [figures[f"latency_ratio{end}"] for end in ("", "_low", "_high")] == [1.2, 1.1, 1.25]
 
 
 def differing(gained: int, lost: int, same: int) -> list[tuple[NDArray[Any], list[str]]]:
@@ -162,9 +166,14 @@ def test_the_lower_end_of_the_difference_decides(model: Callable[[float], Servab
     original = differing(3, 5, 292)
     low = compute_score_interval(3, 5, 300, 1 - alpha)[0]
     assert low < -2 / 300
-    for max_drop, holds in ((-low + 1e-6, True), (-low - 1e-6, False), (2 / 300 + 1e-6, False)):
+    for max_drop, holds in ((-low + 1e-6, True), (-low, True), (-low - 1e-6, False), (2 / 300 + 1e-6, False)):
         bounds = replace(BOUNDS, alpha=alpha, max_drop=max_drop)
         judged = decide_promotion(model(0.5), model(0.7), differing(30, 0, 0), original, bounds)
         assert judged.metrics["original_difference"] == pytest.approx(-2 / 300)
         assert judged.metrics["original_difference_low"] == pytest.approx(low)
+        assert judged.metrics["champion_original_accuracy"] == pytest.approx(297 / 300)
+        assert judged.metrics["challenger_original_accuracy"] == pytest.approx(295 / 300)
         assert (judged.objections == ()) == holds
+        if not holds:
+            (reason,) = judged.objections
+            assert f"may be worse by {-low:.2%} (measured -0.67%, gate.max_drop {max_drop:.2%})" in reason

@@ -48,3 +48,16 @@ def test_false_alarms_are_as_frequent_as_stated(window: int) -> None:
     pairs = [(generator.multinomial(360, truth), generator.multinomial(window, truth)) for _ in range(1_000)]
     rate = np.mean([run_chi2_test(*pair).p <= 0.05 for pair in pairs])
     assert rate == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / 1_000))
+
+
+@pytest.mark.parametrize(("rare", "cells"), [(5, 2), (4, 1)])
+def test_five_are_enough_for_a_cell(rare: int, cells: int) -> None:
+    sides = np.array([50 - rare, rare])
+    assert run_chi2_test(sides, sides).cells == cells
+
+
+@pytest.mark.parametrize("wrong", [-0.5, -1.0, np.nan, np.inf])
+def test_counts_are_not_negative_and_finite(wrong: float) -> None:
+    for sides in (([1.0, wrong], [1.0, 2.0]), ([1.0, 2.0], [1.0, wrong])):
+        with pytest.raises(ValueError, match="none of them negative, infinite or NaN"):
+            run_chi2_test(*map(np.array, sides))

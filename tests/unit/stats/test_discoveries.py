@@ -36,3 +36,27 @@ def test_false_finds_are_as_few_as_stated() -> None:
     false = found[:, 5:].sum(1) / np.maximum(1, found.sum(1))
     assert false.mean() <= 0.2 * 15 / 20 + 0.01
     assert found[:, :5].mean() > 0.95
+
+
+@pytest.mark.parametrize(
+    ("p", "fdr", "found"), [(0.05, 0.05, True), (0.0, 0.0, True), (1.0, 1.0, True), (0.1, 0, False)]
+)
+def test_the_rate_itself_and_its_ends_count(p: float, fdr: float, found: bool) -> None:
+    assert apply_benjamini_hochberg([p], fdr).is_significant == (found,)
+
+
+def test_tests_are_a_list() -> None:
+    for p in (0.5, [[0.5, 0.1]]):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            apply_benjamini_hochberg(p, 0.05)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        apply_benjamini_hochberg([0.5], -0.1)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        apply_benjamini_hochberg([0.5], 1.01)
+    assert apply_benjamini_hochberg([], 0.05).q == ()
+
+
+@pytest.mark.parametrize("p", [-0.5, 1.5])
+def test_what_is_not_a_p_value_is_told(p: float) -> None:
+    with pytest.raises(ValueError, match="p-values and their rate of false discoveries"):
+        apply_benjamini_hochberg([0.1, p], 0.05)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import ks_2samp
+from scipy.stats import ks_2samp, kstwo
 
 from mlscale.stats.ks import run_ks_test
 
@@ -41,3 +41,36 @@ def test_false_alarms_are_as_frequent_as_stated() -> None:
     p = np.array([run_ks_test(reference, generator.normal(size=200)).p for _ in range(2_000)])
     for level in (0.01, 0.05, 0.2):
         assert (p <= level).mean() == pytest.approx(level, abs=4 * np.sqrt(level / 2_000))
+
+
+@pytest.mark.parametrize(("m", "n", "exact"), [(100, 100, True), (100, 101, False), (10_000, 1, True)])
+def test_few_pairs_have_the_exact_p_value(m: int, n: int, exact: bool) -> None:
+    generator = np.random.default_rng(m + n)
+    reference, sample = np.sort(generator.normal(size=m)), 0.3 + generator.normal(size=n)
+    methods = {name: ks_2samp(reference, sample, method=name).pvalue for name in ("exact", "asymp")}
+    found = run_ks_test(reference, sample).p
+    assert found == pytest.approx(methods["exact" if exact else "asymp"], rel=1e-9)
+    assert methods["exact"] != pytest.approx(methods["asymp"], rel=1e-6)
+
+
+@pytest.mark.parametrize("lost", [1, 2, 4])
+def test_what_is_no_number_is_larger_than_all(lost: int) -> None:
+    """Few pairs, which the exact test would answer by NaN."""
+    numbers = np.arange(4.0)
+    sample = np.array([0.0, 1, 2, 3])
+    sample[:lost] = np.nan
+    assert run_ks_test(numbers, sample).distance == lost / 4
+    found = run_ks_test(np.sort(sample), numbers)
+    assert found.distance == lost / 4
+    assert found.p == pytest.approx(kstwo.sf(lost / 4, 2))
+    assert run_ks_test(numbers, sample).p == found.p
+
+
+def test_samples_are_lists_of_numbers() -> None:
+    for reference, sample in ((np.ones((2, 2)), np.ones(2)), (np.ones(2), np.ones((2, 2))), (np.ones(0), np.ones(2))):
+        with pytest.raises(ValueError, match="numbers on both sides"):
+            run_ks_test(reference, sample)
+
+
+def test_the_effective_size_is_one_at_least() -> None:
+    assert run_ks_test(np.array([0.0, np.nan]), np.array([0.0])).p == kstwo.sf(0.5, 1) == 1

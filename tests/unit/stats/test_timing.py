@@ -15,6 +15,7 @@ from mlscale.stats.intervals import Interval
 from mlscale.stats.timing import (
     DECISION_ROUNDS,
     TimesCompared,
+    _is_clear,
     compare_times,
     is_interval_at_least,
     is_interval_at_most,
@@ -150,3 +151,15 @@ def test_only_an_interval_beside_the_bound_decides(
 ) -> None:
     assert is_interval_at_least(Interval(1, low, high), 1) is least
     assert is_interval_at_most(Interval(1, low, high), 1) is most
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "bound", "clear"),
+    [
+        (0.985, 1.02, None, True), (0.981, 1.0205, None, True), (0.98, 1.021, None, False), (1.1, 1.2, 1.1, True),
+        (1.1, 1.2, 1.15, False), (1.1, 1.2, 1.2, False), (1.1, 1.2, 1.21, True), (1.1, 1.2, 1.0, True),
+    ],
+)  # fmt: skip
+def test_an_interval_is_clear(low: float, high: float, bound: float | None, clear: bool) -> None:
+    """Without a bound: within two percent of the estimate, which is 1 here, on either side."""
+    assert _is_clear(Interval(1.0, low, high), bound) is clear

@@ -142,6 +142,45 @@ def test_a_batch_that_cannot_be_laid_out(layout: BatchLayout, what: str, fix: st
     assert caught.value.where == "data.batch_size"
 
 
+@pytest.mark.parametrize(("size", "samples"), [(1, 1), (2, 2), (101, 101), (1, None)])
+def test_a_batch_may_be_as_small_as_one_and_as_large_as_the_data(size: int, samples: int | None) -> None:
+    BatchLayout(size).check_batch_size(samples)
+    BatchLayout(2 * size, 2).check_batch_size(samples and 2 * samples)
+
+
+@pytest.mark.parametrize(("size", "parts", "fix"), [(0, 1, "1"), (0, 2, "2"), (1, 2, "2")])
+def test_a_batch_of_nothing_is_refused(size: int, parts: int, fix: str) -> None:
+    with pytest.raises(MLScaleError) as caught:
+        BatchLayout(size, parts).check_batch_size()
+    assert caught.value.fix == f"data.batch_size={fix}"
+
+
+def test_fewer_samples_than_parts_can_only_be_padded() -> None:
+    with pytest.raises(MLScaleError) as caught:
+        BatchLayout(8, 8).check_batch_size(7)
+    assert caught.value.fix == "data.last=pad, or fewer processes"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_global_batch_of_an_evaluation_is_one_pass_of_all_ranks(rank: int) -> None:
+    passes: list[list[int]] = []
+
+    def batches(
+        plans: Iterable[BatchPlan], list_global_batch: Callable[[BatchPlan], NDArray[np.int64]]
+    ) -> Iterator[Batch]:
+        for plan in plans:
+            passes.append(list_global_batch(plan).tolist())
+            assert plan.epoch == 0
+            assert plan.positions.tolist() == plan.samples.tolist()
+            yield {"samples": plan.samples.tolist(), "weight": plan.weight}
+
+    seen = list(EvalLoader(batches, 9, BatchLayout(8, 2, rank, 2)))
+    assert passes == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
+    of_rank = [[0, 1], [4, 5], [8]] if rank == 0 else [[2, 3], [6, 7], [8]]
+    assert [batch["samples"] for batch in seen] == of_rank
+    assert [batch["weight"].tolist() for batch in seen] == [[1, 1], [1, 1], [1 - rank]]
+
+
 ORDER = ShuffledSampling(N, seed=0, version="v")
 
 

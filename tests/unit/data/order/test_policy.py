@@ -153,3 +153,92 @@ def test_no_data_class_lists_them() -> None:
         if isinstance(kind, type) and issubclass(kind, OrderedData):
             assert not set(inspect.signature(kind).parameters) & set(get_type_hints(Policy)), name
             assert set(get_type_hints(PolicyArguments)) <= set(inspect_signature(kind).parameters), name
+
+
+def test_a_policy_answers_what_loaders_ask() -> None:
+    default = Policy()
+    assert (default.pad, default.skip) == (False, False)
+    assert (Policy(last="pad").pad, Policy(on_bad_sample="skip").skip) == (True, True)
+    assert Policy(epoch_samples=1).epoch_samples == 1
+    assert Policy(sampling="weighted", weights="w.csv").weights == "w.csv"
+    assert Policy(sampling="balanced").sampling == "balanced"
+    with pytest.raises(MLScaleError) as caught:
+        Policy(on_bad_sample="ignore")
+    assert caught.value.fix == "data.on_bad_sample=fail"
+
+
+@pytest.mark.parametrize("share", [True, "1", float("inf"), float("nan"), -1])
+def test_a_share_is_a_finite_number_above_0(share: Any) -> None:
+    with pytest.raises(MLScaleError) as caught:
+        normalise_shares({"a": share, "b": 1}, {"a": None, "b": None})
+    assert caught.value.where == "data.mix.a"
+
+
+def test_shares_have_ten_thousand_parts_at_most() -> None:
+    assert normalise_shares({"a": 0.9999, "b": 0.0001}, {"a": None, "b": None}).tolist() == [9999, 1]
+    with pytest.raises(MLScaleError) as caught:
+        normalise_shares({"a": 1, "b": 10_000}, {"a": None, "b": None})
+    assert "parts of 10,001" in caught.value.what
+    assert caught.value.fix == "'data.mix={a: 1,b: 100}'"
+    assert normalise_shares({"a": 2, "b": 19_998}, {"a": None, "b": None}).tolist() == [1, 9999]
+    assert normalise_shares({"a": 5}, {"a": None}).tolist() == [1]
+
+
+def test_sources_without_a_share_and_shares_without_a_source_are_both_named() -> None:
+    with pytest.raises(MLScaleError) as caught:
+        normalise_shares({"a": 3, "c": 1, "d": 1}, {"a": None, "b": None})
+    assert caught.value.why == "without a share: b; no source of that name: c, d"
+    assert caught.value.fix == "'data.mix={a: 3,b: 1}'"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_file"),
+    [("w.csv", True), ("folder/w", True), ("there", True), ("weight", False), ("csv", False)],
+)
+def test_a_weights_file_is_told_from_a_member(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, is_file: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").touch()
+    assert weights.is_weights_file(text) is is_file
+
+
+def test_what_is_wrong_with_a_weights_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "w.csv").write_text('"0.tar/0",1\n 0.tar/1 ,2\n0.tar/2, 3\n', newline="")
+    assert weights.read_weights_file("~/w.csv", KEYS).tolist() == [1, 2, 3]
+    why = {"": "holds no weight at all", "x,1\ny,2\n": "its first key is 'x'"}
+    for text, part in why.items():
+        (tmp_path / "w.csv").write_text(text)
+        with pytest.raises(MLScaleError) as caught:
+            weights.read_weights_file("~/w.csv", KEYS)
+        assert part in caught.value.why
+        assert "no line for '0.tar/0'" in caught.value.why
+    for text, line in (("heading\n0.tar/0,one\n", 2), ("0.tar/0,1\n\n0.tar/1,1,1\n", 3)):
+        (tmp_path / "w.csv").write_text(text)
+        with pytest.raises(MLScaleError, match=f"line {line} of") as caught:
+            weights.read_weights_file("~/w.csv", KEYS)
+        assert caught.value.fix == "write it as 0.tar/0,1.0"
+    (tmp_path / "w.csv").write_bytes(b"\xff\xfe")
+    with pytest.raises(MLScaleError, match="cannot be read") as caught:
+        weights.read_weights_file("~/w.csv", KEYS)
+    assert "decode" in caught.value.why
+    with pytest.raises(MLScaleError, match="cannot be read") as caught:
+        weights.read_weights_file("gone.csv", KEYS)
+    assert caught.value.why == "No such file or directory"
+
+
+def test_weights_of_members() -> None:
+    assert weights.parse_weight_members([b"1", b" 2.5\n", b"0"], "weight", str).tolist() == [1, 2.5, 0]
+    with pytest.raises(MLScaleError) as caught:
+        weights.parse_weight_members([b"1", b"x" * 50], "weight", lambda sample: f"key {sample}")
+    assert caught.value.what == "the weight of sample key 1 is not a number"
+    assert caught.value.why == f"its .weight member begins {b'x' * 40!r}"
+    with pytest.raises(MLScaleError, match="the weight of sample 1 is -2"):
+        weights.parse_weight_members([b"1", b"-2", b"-3"], "weight", str)
+    with pytest.raises(MLScaleError, match="the weight of sample 0 is inf"):
+        weights.parse_weight_members([b"inf", b"1"], "weight", str)
+    with pytest.raises(MLScaleError, match="add up to infinity"), np.errstate(over="ignore"):
+        weights.check_weights(np.array([1e308, 1e308]), str)
+    with pytest.raises(MLScaleError, match="no sample has a weight above 0"):
+        weights.check_weights(np.zeros(2), str)

@@ -89,6 +89,7 @@ def test_the_name_of_a_policy_changes_with_all_that_its_order_depends_on() -> No
     names += [BalancedSampling(*each, **KEY).policy for each in balanced]
     names += [*(mixed(*each).policy for each in mixes), ShuffledSampling(400, **KEY).policy]
     assert len(set(names)) == len(names)
+    assert [names[0], names[3], names[-1]] == [GOLDEN_NAMES[name] for name in ("weighted", "balanced", "shuffle")]
     assert [name.split()[0] for name in names] == ["weighted"] * 3 + ["balanced"] * 3 + ["mix"] * 4 + ["shuffle"]
     assert WeightedSampling(WEIGHTS.astype(">f8"), 400, **KEY).policy == names[0]  # whatever the machine's byte order
 

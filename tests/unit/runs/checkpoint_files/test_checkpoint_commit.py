@@ -1,6 +1,7 @@
 """Checkpoints are committed: whole, private, readable by torch, whenever the process is killed."""
 
 import errno
+import hashlib
 import resource
 import shutil
 import signal
@@ -113,3 +114,35 @@ def test_tidying_up_leaves_what_is_being_written(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
     writer.commit_checkpoint(CheckpointRecord("last", 1, 0))
     assert verify_checkpoint(tmp_path / "last.ckpt").state == "ok"
+
+
+def test_an_empty_archive_is_unsigned_and_what_is_no_archive_torn(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    for content, state in ((b"PK\5\6" + bytes(18), "unsigned"), (b"PK\5\6" + bytes(17), "torn"), (b"", "torn")):
+        path.write_bytes(content)
+        assert verify_checkpoint(path).state == state
+    path.write_bytes(b"PK\5\6" + bytes(16) + (4).to_bytes(2, "little") + b"PK\5\6")  # a comment like a beginning
+    assert verify_checkpoint(path).state == "unsigned"
+
+
+def test_a_value_that_is_no_number_of_json_is_refused(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match="JSON"):
+        writer.commit_checkpoint(CheckpointRecord("best", 1, 0, value=float("nan")))
+    writer.discard_partial()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "parts", [[b"a"], [b"ab", b"c"], [b"a", b"b", b"c", b"d"], [b"", b"abcdef", b""], [b"abc"] * 9]
+)
+def test_whatever_the_parts_all_is_written_but_the_length(tmp_path: Path, parts: list[bytes]) -> None:
+    whole = b"".join(parts)
+    writer = Writer(tmp_path / "a.ckpt")
+    assert [writer.write(part) for part in parts] == [len(part) for part in parts]
+    record = writer.commit_checkpoint(CheckpointRecord("other", 1, 0))
+    content = (tmp_path / "a.ckpt").read_bytes()
+    assert record.bytes == len(whole)
+    assert content[: max(0, len(whole) - 2)] == whole[:-2]
+    digest = hashlib.sha256(content[:-64]).hexdigest()
+    assert content[-64:].decode() == digest

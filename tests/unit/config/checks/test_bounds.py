@@ -1,0 +1,158 @@
+"""Bounds of single values, at their ends, and of what other programs mean by the same key."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from mlscale.config.checks.bounds import check_bounds, check_single_process
+from mlscale.config.checks.value_ranges import RANGES, _part, at_least
+from mlscale.config.checks.value_types import (
+    FLOAT,
+    INT,
+    allow_nonfinite,
+    is_finite,
+    make_literal,
+    make_tuple_type,
+    make_union,
+    parse_annotation,
+    parse_type_word,
+)
+
+STRATEGIES = "mlscale.train.strategies"
+
+
+def fixes(values: dict[str, Any]) -> list[str]:
+    return [problem.fix for problem in check_bounds(OmegaConf.create(values))]
+
+
+@pytest.mark.parametrize(("seed", "valid"), [(0, True), (2**32 - 1, True), (2**32, False), (-1, False)])
+def test_a_seed_has_32_bits(seed: int, valid: bool) -> None:
+    assert all("from 0 to 4294967295" in problem.why for problem in check_bounds(OmegaConf.create({"seed": seed})))
+    assert fixes({"seed": seed}) == ([] if valid else ["seed=0"])
+
+
+def test_a_metric_has_a_name_or_is_left_out() -> None:
+    assert fixes({"metric": "val/loss"}) == fixes({"metric": None}) == fixes({}) == []
+    assert fixes({"metric": ""}) == ["leave it out: the task has its own"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "fix"),
+    [
+        ("loss_scale", 0, "65536"), ("loss_scale", 1, ""), ("loss_scale", 0.5, ""), ("growth_interval", 1, ""),
+        ("growth_interval", 0, "2000"), ("max_skipped", 1, ""), ("max_skipped", 0, "20"), ("probe_seconds", 0, "10"),
+        ("probe_seconds", 0.1, ""), ("tolerance", 0, ""), ("tolerance", -0.1, "0.05"), ("tolerance", math.nan, "0.05"),
+        ("loss_scale", None, ""), ("other", -1, ""),
+    ],
+)  # fmt: skip
+def test_the_least_of_a_precision_setting(key: str, value: float | None, fix: str) -> None:
+    assert fixes({"precision": {key: value}}) == ([f"precision.{key}={fix}"] if fix else [])
+    for problem in check_bounds(OmegaConf.create({"precision": {key: value}})):
+        assert problem.why.startswith("it is more than" if key in ("loss_scale", "probe_seconds") else "it is ")
+
+
+@pytest.mark.parametrize(
+    ("target", "devices", "problems"),
+    [(f"{STRATEGIES}.single", 2, 1), (f"{STRATEGIES}.single", 1, 0), (f"{STRATEGIES}.ddp", 2, 0), (None, 2, 0)],
+)
+def test_a_single_process_has_one_device(target: str | None, devices: int, problems: int) -> None:
+    cfg = OmegaConf.create({"strategy": {"_target_": target} if target else None})
+    found = list(check_single_process(cfg, devices))
+    assert [problem.fix for problem in found] == ["trainer.devices=1, or strategy=ddp"] * problems
+
+
+@pytest.mark.parametrize(
+    ("key", "good", "bad"),
+    [
+        ("data.batch_size", [1, 64, None], [0, -1, 1.0, True, "auto"]),
+        ("data.workers", [0, 3, "auto"], [-1, 0.5, None, "many"]),
+        ("trainer.accumulate_grad_batches", [1], [0, None, True]),
+        ("trainer.devices", [1, 8, -1, "auto", "1", "2"], [0, -2, "0", "two", "-1", [0], 1.0]),
+        ("trainer.limit_train_batches", [0, 10, 0.0, 0.1, 1.0, None], [-1, 1.5, 2.0, -0.1, True, "all"]),
+        ("trainer.overfit_batches", [0, 1, 0.5, 1.0, 0.0], [-1, 1.1, None]),
+        ("trainer.val_check_interval", [1, 100, 0.25, 1.0, "00:01:00:00", {"hours": 1}, None], [0, 0.0, 1.5, "1:00"]),
+        ("trainer.check_val_every_n_epoch", [1, None], [0, 0.5]),
+        ("trainer.max_steps", [-1, 0, 5], [-2, None]),
+        ("trainer.plugins", [{"a": 1}, [{"a": 1}], [], None], ["name", ["name"], 1]),
+    ],
+)
+def test_ranges_of_well_known_keys(key: str, good: list[object], bad: list[object]) -> None:
+    assert [value for value in good if not RANGES[key].accepts(value)] == []
+    assert [value for value in bad if RANGES[key].accepts(value)] == []
+
+
+@pytest.mark.parametrize("least", [-1, 0, 3])
+def test_whole_numbers_from_a_least_one(least: int) -> None:
+    kind = at_least(least)
+    assert [kind.accepts(value) for value in (least - 1, least, least + 1)] == [False, True, True]
+    assert not any(kind.accepts(value) for value in (True, 5.0, "5", None))
+
+
+@pytest.mark.parametrize("zero", [True, False])
+def test_parts_of_a_whole(zero: bool) -> None:
+    kind = _part(zero=zero)
+    values: list[object] = [-0.1, 0.0, 1e-9, 0.5, 1.0, 1.1, 0, 1, "0.5", math.nan, None]
+    assert [value for value in values if kind.accepts(value)] == [0.0] * zero + [1e-9, 0.5, 1.0]
+    assert kind.schema == {"type": "number", "maximum": 1, ("minimum" if zero else "exclusiveMinimum"): 0}
+    assert kind.text == "float ≤ 1"
+
+
+def test_types_have_names_and_schemas() -> None:
+    assert (at_least(3).text, at_least(3).schema) == ("int ≥ 3", {"type": "integer", "minimum": 3})
+    part = RANGES["trainer.overfit_batches"].schema["anyOf"][1]  # type: ignore[index]
+    assert part == {"type": "number", "maximum": 1, "minimum": 0}
+    part = RANGES["trainer.val_check_interval"].schema["anyOf"][1]  # type: ignore[index]
+    assert part == {"type": "number", "maximum": 1, "exclusiveMinimum": 0}
+    assert make_union(INT) is INT
+    both = make_union(INT, FLOAT, INT)
+    assert (both.text, both.schema) == ("int or float", {"anyOf": [INT.schema, FLOAT.schema, INT.schema]})
+    words = make_literal(None, 1, "a")
+    assert (words.text, words.schema) == ("null or 1 or a", {"enum": [None, 1, "a"]})
+    assert not words.accepts(True)
+    pair = make_tuple_type(INT, None)
+    assert (pair.text, pair.accepts([1, object()]), pair.accepts([1])) == ("list[int, any]", True, False)
+    assert pair.schema == {"type": "array", "prefixItems": [INT.schema, {}], "minItems": 2}
+    numbers = parse_annotation("list[int]")
+    assert numbers is not None
+    assert (numbers.text, numbers.schema) == ("list[int]", {"type": "array", "items": INT.schema})
+
+
+def test_numbers_that_are_not_finite() -> None:
+    finite: list[object] = [1.5, "nan", [1, {"a": 2.0}], None, True]
+    assert all(is_finite(value) for value in finite)
+    other: list[object] = [math.inf, [1, math.nan], {"a": [{"b": -math.inf}]}]
+    assert not any(is_finite(value) for value in other)
+    assert not FLOAT.accepts(math.inf)
+    assert allow_nonfinite(FLOAT).accepts(math.nan)
+    assert not allow_nonfinite(INT).accepts(math.inf)
+    floats = parse_annotation("dict")
+    assert floats is not None
+    assert allow_nonfinite(floats).accepts({"a": math.inf})
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text"),
+    [
+        ("Optional[Tensor]", None), ("Literal[a.b]", None), ("Literal['a', X]", None), ("list[Tensor]", "list"),
+        ("tuple[int]", "list[int]"), ("tuple[Tensor, int]", "list[any, int]"), ("Final[int]", "int"),
+        ("tuple[int, ...]", "list[int]"), ("dict[str, int]", "dict"), ("1", None), ("int & str", None),
+        ("a.b.int", "int"),
+    ],
+)  # fmt: skip
+def test_what_annotations_stand_for(annotation: str, text: str | None) -> None:
+    kind = parse_annotation(annotation)
+    assert (kind.text if kind else None) == text
+
+
+def test_words_of_comments() -> None:
+    choice = parse_type_word("one of max, min")
+    assert choice is not None
+    assert (choice.text, choice.accepts("max"), choice.accepts("one of max")) == ("max or min", True, False)
+    kind = parse_type_word("float or null or auto")
+    assert kind is not None
+    values: list[object] = [None, 1.5, "auto", "null", []]
+    assert [value for value in values if kind.accepts(value)] == [None, 1.5, "auto"]
