@@ -38,7 +38,7 @@ def problems(words: list[str]) -> list[MLScaleError]:
         ("", "callbacks.model_checkpoint.save_top_k=2", "callbacks.checkpoint.save_top_k=2"),
         ("", "logger.wandb.projct=x", "logger=[csv,wandb] logger.wandb.project=x"),
         ("", "logger.wandb.job_type=x", "leave logger.wandb.job_type out"),
-        ("", "callbacks.model_summary.max_depth=1", "leave callbacks.model_summary out"),
+        ("", "callbacks.model_summary.max_depth=1", "trainer.enable_model_summary=true"),
         ("", "logger.comet.workspace=x", "logger=csv"),
     ],
 )

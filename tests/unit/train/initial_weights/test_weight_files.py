@@ -106,7 +106,7 @@ def test_a_folder_without_weights_says_what_to_type(tmp_path: Path) -> None:
     with pytest.raises(MLScaleError, match="several files") as caught:
         find_initial_weights(str(tmp_path))
     assert caught.value.fix == f"init_from={tmp_path}/a.safetensors"
-    with pytest.raises(MLScaleError, match="no such checkpoint"):
+    with pytest.raises(MLScaleError, match="checkpoint not found"):
         find_initial_weights(str(tmp_path / "c.safetensors"))
 
 
