@@ -102,7 +102,7 @@ def test_in_the_middle_of_accumulation_saves_wait() -> None:
     saving = Noting(log, every_n_train_steps=1)
     fake = trainer(log, saving, accumulating=True)
     assert is_accumulating(fake)
-    saving.on_train_batch_end(fake)
+    saving.on_train_batch_end(fake)  # type: ignore[call-arg]
     fake.fit_loop.epoch_loop.on_advance_end()
     assert log == [("lightning step",)]
     fake.fit_loop.epoch_loop._should_accumulate = lambda: False
@@ -121,7 +121,7 @@ def test_a_callback_without_steps_is_left_alone_after_batches(arguments: dict[st
     log: list[Any] = []
     saving = Noting(log, **arguments)
     fake = trainer(log, saving)
-    saving.on_train_batch_end(fake)
+    saving.on_train_batch_end(fake)  # type: ignore[call-arg]
     assert (log == []) == deferred
 
 
