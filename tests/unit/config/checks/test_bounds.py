@@ -118,6 +118,7 @@ def test_types_have_names_and_schemas() -> None:
     assert pair.schema == {"type": "array", "prefixItems": [INT.schema, {}], "minItems": 2}
     numbers = parse_annotation("list[int]")
     assert numbers is not None
+    assert not numbers.accepts([1, "x"])
     assert (numbers.text, numbers.schema) == ("list[int]", {"type": "array", "items": INT.schema})
 
 

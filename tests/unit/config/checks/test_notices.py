@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from mlscale.config.checks.notices import collect_notices
+from mlscale.config.checks.notices import collect_notices, get_unpromised_source
 from mlscale.data import Promises
 from mlscale.launch.local_devices import LocalDevices
 
@@ -118,3 +118,88 @@ def test_a_run_that_is_too_short_for_an_average(settings: dict[str, Any], steps:
     assert len(lines) == bool(said)
     assert said in "".join(lines)
     assert told({"_target_": "mlscale.data.Digits"}, callbacks={"ema": {"_target_": "my.EMA"}}, derived=total) == []
+
+
+class Plain:
+    """A task, and data, that take nothing."""
+
+
+def told_of(machine: LocalDevices = LAPTOP, **nodes: Any) -> list[str]:
+    usual = {
+        "data": {"_target_": "mlscale.data.Digits"}, "derived": {"world_size": 1, "accelerator": "cpu"}, "trainer": {},
+        "strategy": {}, "metric": "val/loss", "task": {"_target_": "mlscale.tasks.Classification"},
+    }  # fmt: skip
+    return collect_notices(OmegaConf.create({**usual, **nodes}), machine)
+
+
+GPUS = LocalDevices(cuda=4, mps=False, cores=4, cuda_bf16=True)
+
+
+@pytest.mark.parametrize(
+    ("world", "accelerator", "lines"),
+    [
+        (4, "cuda", []), (1, "cuda", ["1 of 4 cuda devices are used: trainer.devices=4 uses all"]), (4, "cpu", []),
+        (5, "cpu", ["5 processes share 4 cores: right, but slow"]), (5, "cuda", []),
+    ],
+)  # fmt: skip
+def test_devices_that_idle_or_are_shared(world: int, accelerator: str, lines: list[str]) -> None:
+    assert told_of(GPUS, derived={"world_size": world, "accelerator": accelerator}) == lines
+
+
+def test_settings_without_effect_on_a_device() -> None:
+    ddp = {"_target_": "mlscale.train.strategies.ddp"}
+    assert told_of(strategy=ddp) == ["strategy=ddp has no effect with one device"]
+    assert told_of(strategy=ddp, derived={"world_size": 2, "accelerator": "cpu"}) == []
+    cpu = ["tf32 has no effect on cpu: it is a way of CUDA devices to multiply"]
+    assert told_of(tf32=True) == told_of(tf32=False) == cpu
+    assert told_of(GPUS, tf32=True, derived={"world_size": 4, "accelerator": "cuda"}) == []
+    assert told_of(trainer={"benchmark": True, "deterministic": True}) == [
+        "trainer.benchmark has no effect on a CPU", "trainer.deterministic has no effect on a CPU",
+    ]  # fmt: skip
+    assert told_of(GPUS, trainer={"benchmark": True}, derived={"world_size": 4, "accelerator": "cuda"}) == []
+    assert told_of(debugger={"wait": True}) == ["debugger.wait has no effect without a port: debugger.port=5678"]
+    assert told_of(debugger={"wait": True, "port": 1}) == told_of(debugger={"wait": False}) == []
+    (line,) = told_of(trainer={"limit_val_batches": 0})
+    assert line.startswith("no validation, so no val/loss to pick")
+    assert told_of(trainer={"limit_val_batches": 0}, metric="train/loss") == []
+    assert told_of(trainer={"limit_val_batches": 1}) == []
+
+
+def test_objects_that_the_task_does_not_take() -> None:
+    task, plain = {"_target_": f"{HERE}.Plain"}, f"{HERE}.Plain"
+    assert told_of(task=task, model={"a": 1}) == [f"model has no effect: {plain} takes none; model=none says so"]
+    (line,) = told_of(task=task, model={"a": 1}, scheduler={"a": 1})
+    assert line == f"model, scheduler have no effect: {plain} takes none; model=none scheduler=none says so"
+    assert told_of(model={"a": 1}, compile=True, param_groups=[{"lr": 1}], layer_decay=0.5) == []
+    assert told_of(task=task, param_groups=[], layer_decay=1.0) == []
+    assert told_of(task=task, layer_decay=0.5) == [f"layer_decay: no effect, {plain} makes its optimizer itself"]
+    (line,) = told_of(task=task, compile=True)
+    assert line.startswith(f"compile has no effect: {plain} takes no 'model'")
+    lines = told_of(data={"_target_": plain}, augment={"a": 1})
+    assert lines[0] == f"augment has no effect: {plain} takes no 'augment'; augment=none says so"
+    assert told_of(augment={"a": 1}) == []
+
+
+@pytest.mark.parametrize(
+    ("precision", "idle"),
+    [
+        ({"value": "16-mixed", "loss_scale": 1, "growth_interval": 1, "max_skipped": 1, "on_cpu": True}, []),
+        ({"value": "${derived.precision}", "loss_scale": 1, "probe_seconds": 1, "tolerance": 0.1}, []),
+        ({"value": "32-true", "loss_scale": 1, "on_cpu": True}, ["loss_scale", "on_cpu"]),
+        ({"value": "32-true", "loss_scale": None, "on_cpu": False}, []),
+        ({"value": "16-mixed", "probe_seconds": 1, "tolerance": 0.1}, ["probe_seconds", "tolerance"]),
+    ],
+)
+def test_settings_of_another_precision(precision: dict[str, Any], idle: list[str]) -> None:
+    lines = told_of(precision=precision, derived={"world_size": 1, "accelerator": "cpu", "precision": "32-true"})
+    assert [line.partition(" ")[0] for line in lines] == [f"precision.{key}" for key in idle]
+
+
+def test_the_source_that_promises_no_resume() -> None:
+    def source_of(data: dict[str, Any] | None) -> str:
+        return get_unpromised_source(OmegaConf.create({"data": data}))
+
+    assert source_of({"_target_": "mlscale.data.Digits"}) == ""
+    assert source_of({"_target_": f"{HERE}.Forgetful"}) == f"{HERE}.Forgetful"
+    assert source_of({"_target_": f"{HERE}.Elsewhere"}) == f"{HERE}.Elsewhere"
+    assert source_of(None) == "the task's own loader"

@@ -118,3 +118,43 @@ def test_a_class_of_the_session_is_the_users_own(tmp_path: Path, monkeypatch: py
     assert find_distrusted({"model": {"_target_": "__main__.Mine"}}, tmp_path) == []
     for target in ("__main__.theirs", "__main__.Path", "__main__.os.system", "__main__.absent"):
         assert len(find_distrusted({"model": {"_target_": target}}, tmp_path)) == 1, target
+
+
+NOTIFY = "mlscale.train.callbacks.Notify"
+
+
+@pytest.mark.parametrize("key", ["webhook", "command", "mail.host"])
+def test_recipients_are_typed_or_of_the_environment(run: Path, key: str) -> None:
+    def config(text: str | None) -> dict[str, Any]:
+        first, _, second = key.partition(".")
+        return {"callbacks": {"mine": {"_target_": NOTIFY, first: {second: text} if second else text}, "off": None}}
+
+    sentence = "the run's config may not tell others, or start programs"
+    assert refused(config("http://evil.example"), run) == [sentence]
+    assert refused(config("http://evil.example"), run, f"callbacks.mine.{key}") == []
+    assert refused(config("http://evil.example"), run, "callbacks.other.webhook") == [sentence]
+    assert refused(config("${oc.env:MINE}"), run) == []
+    assert refused(config(None), run) == []
+    assert refused({"callbacks": None}, run) == refused([], run) == []
+
+
+def test_the_doubt_is_told(run: Path) -> None:
+    (problem,) = find_distrusted({"_target_": "os.system"}, run, doubt="it was copied")
+    assert problem.why.startswith("it was copied; of such a run only ")
+    assert problem.where == f"{run / 'config.yaml'}: _target_"
+    (problem,) = find_distrusted({"_target_": "os.system"}, run)
+    assert problem.why.startswith("the run may not be yours; of such a run only ")
+
+
+def test_installed_code_below_the_working_folder_is_not_the_users(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = tmp_path / "venv" / "site-packages"
+    (packages / "installed_pkg").mkdir(parents=True)
+    (packages / "installed_pkg/__init__.py").write_text("class Model: ...\n")
+    (packages / "own_pkg").mkdir()
+    (packages / "own_pkg/mlscale.py").write_text("class Model: ...\n")
+    monkeypatch.syspath_prepend(str(packages))
+    source.find_module.cache_clear()
+    assert len(refused({"_target_": "installed_pkg.Model"}, run)) == 1
+    assert refused({"_target_": "trusted_pkg.Model"}, run) == []

@@ -42,7 +42,7 @@ def test_what_a_value_may_mean(value: object, word: str, form: object) -> None:
     assert convert_value(value, [kind(word)]) == ((True, form) if form is not None else (False, value))
 
 
-@pytest.mark.parametrize("value", ["${x}", "???", {"_target_": "a.B"}, ["${x}"], {"a": {"b": "${x}"}}])
+@pytest.mark.parametrize("value", ["${x}", "???", {"_target_": "a.B"}, ["${x}", 1], {"a": {"b": "${x}"}, "c": 1}])
 def test_what_is_known_later_is_left_alone(value: object) -> None:
     """A text may become a number; a list or a dictionary is never suggested for one."""
     assert convert_value(value, [INT]) == (isinstance(value, str), value)

@@ -80,3 +80,31 @@ def test_generators(make: Any, draw: Any) -> None:
 def test_other_objects_are_no_generators() -> None:
     assert digests.hash_generator(1) is None
     assert digests.hash_generator("random") is None
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_of_a_large_array_both_ends_count(dtype: Any) -> None:
+    """64 KiB at each; one of a MiB is digested whole."""
+    size = np.dtype(dtype).itemsize
+    edge, count = (1 << 16) // size, (1 << 20) // size
+    for length, seen in ((count, True), (count + 2, False)):
+        array = np.zeros(length, dtype)
+        before = digests.hash_value(array)
+        for place, counts in (
+            (0, True),
+            (edge - 1, True),
+            (edge, seen),
+            (length - edge - 1, seen),
+            (length - edge, True),
+        ):
+            other = array.copy()
+            other[place] = 1
+            assert (digests.hash_value(other) != before) == counts, place
+
+
+def test_what_is_nested_too_deeply_is_known_by_its_type_alone() -> None:
+    def nest(value: Any, depth: int) -> Any:
+        return nest([value], depth - 1) if depth else value
+
+    assert digests.hash_value(nest([1], 6)) != digests.hash_value(nest([2], 6))
+    assert digests.hash_value(nest([1], 7)) == digests.hash_value(nest([2], 7)) != digests.hash_value(nest((1,), 7))
