@@ -73,7 +73,7 @@ def _collect_names(command: str, words: Sequence[str], roots: Roots) -> Names:
     """Return the keys of the config that the valid words of a command line compose; the default ones where they compose
     none.
     """
-    from mlscale.config.checks.check import collect_names
+    from mlscale.config.checks.checked_config import collect_names
     from mlscale.config.composition.argv import build_request
     from mlscale.config.composition.compose import compose_config
 
