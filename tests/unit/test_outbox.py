@@ -45,7 +45,7 @@ def fill(box: Outbox, *numbers: int) -> Outbox:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, in its only element."""
     time = [1_000_000.0]
-    monkeypatch.setattr("mlscale.outbox.time.time", lambda: time[0])
+    monkeypatch.setattr("mlscale.outbox.item_queue.time.time", lambda: time[0])
     return time
 
 

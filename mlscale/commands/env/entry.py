@@ -35,7 +35,8 @@ _ONNX = ("onnx", "onnxruntime", "onnxscript")
 # The packages of each extra in pyproject.toml, with which an extra counts as installed.
 _EXTRAS = {
     "compress": _ONNX, "debug": ("debugpy",), "evaluate": ("pyarrow",), "export": _ONNX, "loadtest": ("locust",),
-    "mlflow": ("mlflow-skinny",), "monitor": ("pyarrow",), "predict": ("onnxruntime", "pyarrow"),
+    "mlflow": ("mlflow-skinny",), "monitor": ("pyarrow",), "notify": ("apprise",),
+    "predict": ("onnxruntime", "pyarrow"),
     "retrain": (*_ONNX, "pyarrow"), "serve": ("onnxruntime", "httptools", "pyarrow", "uvloop"), "table": ("pyarrow",),
     "tensorboard": ("tensorboard",), "timm": ("timm",),
 }  # fmt: skip

@@ -88,7 +88,7 @@ def _collect_names(
     """Return the keys of the config that the valid words of a command line compose; the default ones where they compose
     none.
     """
-    from mlscale.config.checks.check import collect_names
+    from mlscale.config.checks.checked_config import collect_names
     from mlscale.config.composition.compose import compose_config
 
     valid = [word for word in words if _SELECTION.match(word) and _get_key(word) in (*roots.groups, *_LENGTH)]

@@ -61,7 +61,13 @@ def test_a_vector_has_a_place_for_classes_that_no_sample_has(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("content", "why"),
-    [(b"{}", "not a list"), (b'"cat"', "not a list"), (b"[true]", "not a list"), (b"[1.5]", "not a list"), (b"[1", "Expecting")],
+    [
+        (b"{}", "not a list"),
+        (b'"cat"', "not a list"),
+        (b"[true]", "not a list"),
+        (b"[1.5]", "not a list"),
+        (b"[1", "Expecting"),
+    ],
 )
 def test_what_is_no_list(tmp_path: Path, content: bytes, why: str) -> None:
     with pytest.raises(MLScaleError, match=r"labels of sample 0\.tar/1 cannot be read") as caught:

@@ -11,7 +11,8 @@ from functools import cache
 import pytest
 
 from mlscale.commands import COMMANDS
-from mlscale.config.checks.check import _ConfigCheck, check_config
+from mlscale.config.checks.check import check_config
+from mlscale.config.checks.checked_config import collect_names
 from mlscale.config.checks.templates import Names, get_option_types
 from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
@@ -30,7 +31,7 @@ SAMPLES = (2, "some", "torch.nn.Identity", 0.5, True, ["a"], [1], {"a": 1}, None
 @cache
 def names(*overrides: str) -> Names:
     request = parse_command_line("train", overrides)
-    return _ConfigCheck(compose_config(request), request.roots.groups, None, "train").names
+    return collect_names(compose_config(request), groups=request.roots.groups)
 
 
 def alias(name: str) -> Alias:

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from mlscale.config.checks.check import check_config, collect_names
+from mlscale.config.checks.check import check_config
+from mlscale.config.checks.checked_config import collect_names
 from mlscale.config.checks.templates import Names
 from mlscale.config.checks.value_types import DICT, FLOAT, INT, STR, make_list_type
 from mlscale.config.checks.values import convert_value

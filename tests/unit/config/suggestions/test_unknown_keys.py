@@ -9,7 +9,7 @@ from functools import cache
 
 import pytest
 
-from mlscale.config.checks.check import _ConfigCheck
+from mlscale.config.checks.checked_config import collect_names
 from mlscale.config.checks.templates import Names, get_option_types
 from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
@@ -26,7 +26,7 @@ USUAL = ("checkpoint", "progress", "metrics", "nonfinite", "stall")
 @cache
 def names(*overrides: str) -> Names:
     request = parse_command_line("train", overrides)
-    return _ConfigCheck(compose_config(request), request.roots.groups, None, "train").names
+    return collect_names(compose_config(request), groups=request.roots.groups)
 
 
 def chosen(option: Option) -> tuple[str, ...]:

@@ -1,0 +1,107 @@
+"""A config under check: its keys and objects, the names that may be set in it, and where each key was set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from math import prod
+
+from omegaconf import DictConfig, OmegaConf
+
+from mlscale.config.checks import key_owners as rules
+from mlscale.config.checks.group_nodes import COMMAND_LINE
+from mlscale.config.checks.target_nodes import Node, iterate_nodes
+from mlscale.config.checks.templates import Names, find_chosen
+from mlscale.config.checks.value_types import Type
+from mlscale.config.composition.roots import BASE_GROUPS, COMMAND_BASES, SERVICE_GROUPS
+from mlscale.config.documented_fields import get_shipped_fields
+
+
+def collect_names(cfg: DictConfig, *, groups: Mapping[str, Sequence[str]], command: str = "train") -> Names:
+    """Return the keys and options that may be set in a composed config."""
+    return CheckedConfig(cfg, groups, None, command).names
+
+
+class CheckedConfig:
+    """What every check of one config reads.
+
+    Attributes:
+        cfg, tree: the composed config, and its keys with unresolved values.
+        groups: every config group with its options.
+        origin: returns the file or override that set a key path; called only where there is a problem.
+        command: the command, whose own keys are allowed at the top.
+        fields, top_fields: what the shipped YAML documents, and of it the keys of the command by path.
+        top_groups, top_keys: the first parts of the key paths that may be set.
+        known: the objects that were checked, by key path, with the signatures of imported targets.
+    """
+
+    def __init__(
+        self, cfg: DictConfig, groups: Mapping[str, Sequence[str]], origin: Callable[[str], str] | None, command: str
+    ) -> None:
+        self.cfg, self.groups, self.origin, self.command = cfg, groups, origin, command
+        tree = OmegaConf.to_container(cfg, resolve=False)
+        assert isinstance(tree, dict)
+        self.tree: dict[str, object] = {str(key): value for key, value in tree.items() if key != "hydra"}
+        self.fields = get_shipped_fields()
+        self.top_fields = self.fields.get_command_fields(command)
+        self.known: dict[str, Node] = {}
+        first = {group.partition("/")[0] for group in groups}
+        first |= set(BASE_GROUPS if COMMAND_BASES[command] == "run" else SERVICE_GROUPS)
+        self.top_groups = first - rules.GLOBAL
+        self.top_keys = {path.partition(".")[0] for path in self.top_fields}
+
+    @cached_property
+    def names(self) -> Names:
+        """The keys and options of this config, to suggest from."""
+        nodes = [self.known.get(path, node) for path, node in self.nodes.items()]
+        paths = [path for path in self.top_fields if not path.startswith("derived.")]
+        paths += [path for node in nodes for path in node.paths if path not in rules.OWNED]
+        # What is documented of a group that builds nothing; a recipe's own option of one that does may set any key.
+        paths += [
+            path
+            for group, node in self.tree.items()
+            if not (isinstance(node, dict) and "_target_" in node)
+            for path in self.fields.get_node_fields(group)
+        ]
+        trainer = self.tree.get("trainer")
+        given = trainer if isinstance(trainer, dict) else {}
+        counts = [given.get(key) for key in ("devices", "accumulate_grad_batches")]
+        batches = prod(count for count in counts if isinstance(count, int) and count > 0)
+        nodes_and_groups = self.top_groups | set(self.nodes)
+        epochs = given.get("max_epochs")
+        return Names(
+            dict.fromkeys(paths),
+            self.groups,
+            batches,
+            self._get_types,
+            nodes_and_groups,
+            find_chosen(self.tree),
+            epochs if isinstance(epochs, int) and epochs > 0 else None,
+        )
+
+    @cached_property
+    def nodes(self) -> dict[str, Node]:
+        """The objects of this config by key path."""
+        # What is below an unknown key is reported, and never suggested.
+        tree = {key: value for key, value in self.tree.items() if key in self.top_groups or key in self.top_keys}
+        return {node.path: node for node in iterate_nodes(tree, "", self.fields)}
+
+    def describe_origin(self, path: str) -> str:
+        """Return the override or the file that set a key, and the key."""
+        source = self.origin(path) if self.origin else ""
+        if not source or source.startswith(COMMAND_LINE):
+            return source or path
+        return f"{source}: {path}"
+
+    def is_in_file(self, path: str) -> bool:
+        """Return whether a file set a key, not the command line."""
+        return self.origin is not None and not self.origin(path).startswith(COMMAND_LINE)
+
+    def _get_types(self, path: str) -> Sequence[Type]:
+        """Return the types that the value of a key must have, where they are known."""
+        head = path
+        while head := head.rpartition(".")[0]:
+            if node := self.nodes.get(head):
+                return node.get_types(path.removeprefix(f"{head}."))
+        field = self.top_fields.get(path) or self.fields.find_field(path)
+        return [field.type] if field is not None and field.type is not None else []

@@ -1,0 +1,196 @@
+"""The items for one recipient: added behind all others, sent oldest first, and tried again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mlscale.atomic_files import make_folders
+from mlscale.errors import MLScaleError
+from mlscale.outbox.item_folder import SUFFIX, ItemFolder
+from mlscale.outbox.outbox_item import OutboxItem, read_item, write_item
+from mlscale.outbox.retry_policy import ItemRefusedError, RetryPolicy
+from mlscale.secrets.mask import Masker
+
+_WHY_LENGTH = 300  # characters of a reason
+
+
+@dataclass(frozen=True)
+class OutboxReport:
+    """The result of sending.
+
+    Attributes:
+        sent: the number of items that arrived.
+        waiting: the number of items that did not, without those that failed for good.
+        why: the reason, if some wait or have failed.
+        failed: a line for each item that was given up or can't be read now.
+        retry_in_s: seconds until the next attempt is due.
+    """
+
+    sent: int = 0
+    waiting: int = 0
+    why: str = ""
+    failed: tuple[str, ...] = ()
+    retry_in_s: float = 0.0
+
+
+class Outbox:
+    """The items for one recipient.
+
+    Args:
+        folder: made for the first item; `remove_if_empty` removes it.
+        policy: of retries.
+    """
+
+    def __init__(self, folder: Path, policy: RetryPolicy | None = None) -> None:
+        self.folder, self._policy = folder, policy or RetryPolicy()
+        self._files = ItemFolder(folder)
+
+    def add_item(self, body: Mapping[str, Any], key: str | None = None) -> None:
+        """Add an item behind all others; it is on the disk when this returns.
+
+        Args:
+            body: the document to send.
+            key: an item of the same key that still waits is this one: nothing is added.
+
+        Raises:
+            MLScaleError: the disk is full, or the folder can't be written to (exit code 5).
+        """
+        make_folders(self.folder)
+        names = [path.name for path in self._files.list_waiting()]
+        end = f"-{hashlib.sha256(key.encode()).hexdigest()[:16] if key else secrets.token_hex(8)}{SUFFIX}"
+        if any(name.endswith(end) for name in names):
+            return
+        # Of those that were given up as well: they may wait again, before this one.
+        names += [path.name for path in self._files.list_failed()]
+        number = max((int(name.partition("-")[0]) for name in names), default=0) + 1
+        # Two processes may take the same number: their ends differ, and the order between them does not matter.
+        write_item(OutboxItem(body, created=time.time(), path=self.folder / f"{number:010d}{end}"))
+
+    def count_items(self) -> int:
+        """Return the number of items that wait."""
+        return len(self._files.list_waiting())
+
+    def count_failed(self) -> int:
+        """Return the number of items that were given up or can't be read."""
+        return len(self._files.list_failed())
+
+    def get_first_item(self) -> OutboxItem | None:
+        """Return the first item that was not refused and can be read; None without one."""
+        for path in self._files.list_waiting():
+            with contextlib.suppress(MLScaleError):
+                item = read_item(path)
+                if not item.refusals:
+                    return item
+        return None
+
+    def get_delay(self) -> float:
+        """Return the seconds until the first item may be tried again; 0 without items."""
+        first = self.get_first_item()
+        return self._policy.get_delay(first, time.time()) if first else 0.0
+
+    def send_items(
+        self,
+        send: Callable[[Sequence[Mapping[str, Any]]], None],
+        *,
+        max_batch: int = 1,
+        seconds: float = math.inf,
+        ignore_backoff: bool = False,
+        lock_s: float = 0.0,
+    ) -> OutboxReport:
+        """Send the items that wait, oldest first, until one fails.
+
+        Args:
+            send: sends documents, all or none. It raises `ItemRefusedError` for those that a retry does not help, any
+                other exception where the recipient is away; what is sent twice must do no harm.
+            max_batch: the most documents of one call.
+            seconds: no call begins later.
+            ignore_backoff: True tries an item that has failed a moment ago: somebody asks for it.
+            lock_s: seconds to wait for another process that sends.
+        """
+        if not self._files.list_waiting():  # the usual case: no lock, no folder
+            return OutboxReport()
+        end = time.monotonic() + seconds
+        with self._files.hold_lock(lock_s) as is_held:
+            if not is_held:
+                return OutboxReport(waiting=self.count_items(), why="another process is sending", retry_in_s=1.0)
+            return self._send_queue(send, max_batch, end, ignore_backoff)
+
+    def record_failure(self, why: str) -> None:
+        """Count an attempt of the first item, for a sender that could not do so itself: it was killed."""
+        if first := self.get_first_item():
+            self._record_attempt(first, why, is_refused=False)
+
+    def restore_failed(self) -> int:
+        """Let all items that were given up wait again, and return their number; those that can't be read stay."""
+        restored = 0
+        for path in self._files.list_failed():
+            with contextlib.suppress(MLScaleError):
+                item = read_item(path)
+                # Its own number: it is older than all that waits.
+                write_item(OutboxItem(item.body, item.created, path=self.folder / path.name))
+                path.unlink(missing_ok=True)
+                restored += 1
+        return restored
+
+    def remove_if_empty(self) -> None:
+        """Remove the folder if nothing is in it."""
+        if self.folder.is_dir() and not self.count_items():
+            self._files.remove()
+
+    def _send_queue(
+        self, send: Callable[[Sequence[Mapping[str, Any]]], None], max_batch: int, end: float, ignore_backoff: bool
+    ) -> OutboxReport:
+        queue, failed = self._files.read_items()
+        sent, alone, why, retry_in = 0, 0, "", 0.0
+        while queue and time.monotonic() < end:
+            delay = 0.0 if ignore_backoff else self._policy.get_delay(queue[0], time.time())
+            if delay and queue[0].refusals:  # refused items hold up none behind them
+                why, alone = queue.pop(0).why, max(0, alone - 1)
+                continue
+            if delay:
+                why, retry_in = queue[0].why, delay
+                break
+            # After a failure one by one, to find the item that is refused.
+            size = 1 if alone or queue[0].attempts else max_batch
+            batch, queue = queue[:size], queue[size:]
+            alone = max(0, alone - 1)
+            try:
+                send([item.body for item in batch])
+            except ItemRefusedError as error:
+                why = _shorten(error)
+                if len(batch) > 1:
+                    queue, alone = [*batch, *queue], len(batch)
+                else:
+                    failed += self._record_attempt(batch[0], why, is_refused=True)
+            except Exception as error:  # of any class: it is a client library's
+                why = _shorten(error)
+                failed += self._record_attempt(batch[0], why, is_refused=False)
+                retry_in = self.get_delay()
+                break
+            else:
+                for item in batch:
+                    item.path.unlink(missing_ok=True)
+                sent += len(batch)
+        waiting = self.count_items()
+        return OutboxReport(sent, waiting, why or ("out of time" if queue else ""), tuple(failed), retry_in)
+
+    def _record_attempt(self, item: OutboxItem, why: str, *, is_refused: bool) -> list[str]:
+        """Write the failure of an item; return a line if it is given up."""
+        now = time.time()
+        tried = replace(item, attempts=item.attempts + 1, refusals=item.refusals + is_refused, tried=now, why=why)
+        with contextlib.suppress(MLScaleError):  # a full disk: the attempt is not counted, and the item is not lost
+            write_item(tried)
+        return [self._files.set_aside(item.path, f"given up: {why}")] if self._policy.gives_up(tried, now) else []
+
+
+def _shorten(error: Exception) -> str:
+    # Of a client library: its text may quote a password of an address, and it is written to the disk.
+    return Masker.create_for_process().mask_text(" ".join(str(error).split()))[:_WHY_LENGTH] or type(error).__name__
