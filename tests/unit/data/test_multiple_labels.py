@@ -62,10 +62,7 @@ def test_a_vector_has_a_place_for_classes_that_no_sample_has(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"{}", "not a list"),
-        (b'"cat"', "not a list"),
-        (b"[true]", "not a list"),
-        (b"[1.5]", "not a list"),
+        *((content, "not a list") for content in (b"{}", b'"cat"', b"[true]", b"[1.5]")),
         (b"[1", "Expecting"),
     ],
 )

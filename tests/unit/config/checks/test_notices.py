@@ -167,7 +167,7 @@ def test_settings_without_effect_on_a_device() -> None:
 
 def test_objects_that_the_task_does_not_take() -> None:
     task, plain = {"_target_": f"{HERE}.Plain"}, f"{HERE}.Plain"
-    assert told_of(task=task, model={"a": 1}) == [f"model has no effect: {plain} takes none; model=none says so"]
+    assert told_of(task=task, model={"a": 1}) == [f"model has no effect: {plain} takes none; model=none silences this"]
     (line,) = told_of(task=task, model={"a": 1}, scheduler={"a": 1})
     assert line == f"model, scheduler have no effect: {plain} takes none; model=none scheduler=none says so"
     assert told_of(model={"a": 1}, compile=True, param_groups=[{"lr": 1}], layer_decay=0.5) == []

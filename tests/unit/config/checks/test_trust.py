@@ -129,7 +129,7 @@ def test_recipients_are_typed_or_of_the_environment(run: Path, key: str) -> None
         first, _, second = key.partition(".")
         return {"callbacks": {"mine": {"_target_": NOTIFY, first: {second: text} if second else text}, "off": None}}
 
-    sentence = "the run's config may not tell others, or start programs"
+    sentence = "the run's config may not notify others, or start programs"
     assert refused(config("http://evil.example"), run) == [sentence]
     assert refused(config("http://evil.example"), run, f"callbacks.mine.{key}") == []
     assert refused(config("http://evil.example"), run, "callbacks.other.webhook") == [sentence]
