@@ -28,7 +28,9 @@ SUPPLIED: Mapping[str, frozenset[str]] = {
     "optimizer": frozenset({"params", "optimizer"}),
     "scheduler": frozenset({"params", "optimizer"}),
     "strategy": frozenset({"world_size"}),
-    "trainer": frozenset({"precision", "strategy", "logger", "callbacks", "default_root_dir", "num_nodes"}),
+    "trainer": frozenset(
+        {"precision", "strategy", "logger", "callbacks", "default_root_dir", "num_nodes", "enable_checkpointing"}
+    ),
 }
 """Arguments that the code gives when it builds a group's object."""
 
@@ -58,6 +60,10 @@ OWNED: Mapping[str, KeyOwner] = {
     "trainer.logger": _create_group_owner("logger"),
     "trainer.callbacks": _create_group_owner("callbacks"),
     "trainer.default_root_dir": KeyOwner("everything of a run is in its run folder", Alias(to=("runs_dir={value}",))),
+    "trainer.enable_checkpointing": KeyOwner(
+        "the group 'callbacks' has what writes checkpoints",
+        Alias(values={"true": "callbacks=default", "false": "~callbacks.checkpoint"}),
+    ),
     "trainer.num_nodes": KeyOwner(
         "mlscale starts its processes on this machine; several machines are not supported yet", Alias()
     ),
