@@ -176,7 +176,7 @@ def test_objects_that_the_task_does_not_take() -> None:
     (line,) = told_of(task=task, compile=True)
     assert line.startswith(f"compile has no effect: {plain} takes no 'model'")
     lines = told_of(data={"_target_": plain}, augment={"a": 1})
-    assert lines[0] == f"augment has no effect: {plain} takes no 'augment'; augment=none says so"
+    assert lines[0] == f"augment has no effect: {plain} takes no 'augment'; augment=none silences this"
     assert told_of(augment={"a": 1}) == []
 
 
