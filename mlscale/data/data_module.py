@@ -28,11 +28,11 @@ from mlscale.data.order.keyed_permutation import ORDER_VERSION
 from mlscale.data.order.loader import Batches, EvalLoader, Finish, LoaderProgress, TrainLoader
 from mlscale.data.order.policy import Policy
 from mlscale.data.order.sample_order import (
-    BalancedSampling,
-    MixedSampling,
-    Sampling,
-    ShuffledSampling,
-    WeightedSampling,
+    BalancedSampler,
+    MixedSampler,
+    SampleOrder,
+    ShuffledSampler,
+    WeightedSampler,
 )
 from mlscale.errors import MLScaleError
 
@@ -78,7 +78,7 @@ class OrderedData(LightningDataModule):
         self.batch_size, self.seed, self.augment = policy.batch_size, policy.seed, wrap_augment(policy.augment)
         self.counted: dict[str, float] = {}
         self._skipped = SkippedSamples()
-        self._chosen_sampling: Sampling | None = None
+        self._chosen_sampling: SampleOrder | None = None
         self._progress = LoaderProgress()
         self._restored: Mapping[str, Any] | None = None
 
@@ -200,25 +200,25 @@ class OrderedData(LightningDataModule):
         # Not os.cpu_count(): a container or a scheduler may grant fewer cores than the machine has.
         return max(1, min(4, len(os.sched_getaffinity(0)) // count_local_ranks(self.trainer)))
 
-    def _get_sampling(self) -> Sampling:
+    def _get_sampling(self) -> SampleOrder:
         """Return the order of training samples."""
         if self._chosen_sampling is None:
             _, samples, version = self._open_stream("train")
             self._chosen_sampling = self._choose_sampling(samples, version)
         return self._chosen_sampling
 
-    def _choose_sampling(self, samples: int, version: str) -> Sampling:
+    def _choose_sampling(self, samples: int, version: str) -> SampleOrder:
         length, seed = self.policy.epoch_samples or samples, self.seed
         if (mix := self._get_source_mix()) is not None:
-            return MixedSampling(*mix, length, seed=seed, version=version)
+            return MixedSampler(*mix, length, seed=seed, version=version)
         if self.policy.sampling == "balanced":
-            return BalancedSampling(self._read_class_numbers(), length, seed=seed, version=version)
+            return BalancedSampler(self._read_class_numbers(), length, seed=seed, version=version)
         if self.policy.weights is not None:
-            return WeightedSampling(self._read_weights(self.policy.weights), length, seed=seed, version=version)
+            return WeightedSampler(self._read_weights(self.policy.weights), length, seed=seed, version=version)
         # An epoch of another length: a single source, whose passes over the data continue from epoch to epoch.
         if length != samples:
-            return MixedSampling(np.array([samples]), np.array([1]), length, seed=seed, version=version)
-        return ShuffledSampling(samples, seed=seed, version=version)
+            return MixedSampler(np.array([samples]), np.array([1]), length, seed=seed, version=version)
+        return ShuffledSampler(samples, seed=seed, version=version)
 
     def _wrap_stream(self, stream: Stream, split: str) -> Batches:
         return SkippingBatches(stream, split, self._skipped) if self.policy.skip else FailingBatches(stream)

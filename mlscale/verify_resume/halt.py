@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlscale.runs.checkpoint_files.checkpoint_commit import Writer
+from mlscale.runs.checkpoint_files.checkpoint_commit import AtomicCheckpointWriter
 from mlscale.runs.host import processes as process
 from mlscale.train.checkpoint import lightning_io
 from mlscale.verify_resume.stop_request import ORDER, get_stopped_path
@@ -75,10 +75,12 @@ def _end_with_process(pid: int, started: int | None) -> None:
 def _interrupt_next_checkpoint(then: Callable[[], None]) -> None:
     """Make the next checkpoint stop after its first block, and call `then`."""
 
-    class HalfWriter(Writer):
+    class HalfWriter(AtomicCheckpointWriter):
         def write(self, data: bytes | memoryview) -> int:
             super().write(data)
             then()
             raise AssertionError("unreachable")
 
-    vars(lightning_io)["Writer"] = HalfWriter  # never restored: the process is killed before it writes another
+    vars(lightning_io)["AtomicCheckpointWriter"] = (
+        HalfWriter  # never restored: the process is killed before it writes another
+    )

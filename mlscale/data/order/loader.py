@@ -1,6 +1,6 @@
 """Loaders: sized iterables of batches whose whole state is a place in an order.
 
-A `Stream` makes batches from plans, and a `Sampling` decides which sample comes at which position, so that the
+A `Stream` makes batches from plans, and a `SampleOrder` decides which sample comes at which position, so that the
 guarantees of this module (which rank gets which batch, how often, and how a run resumes) hold for every kind of data
 and every policy.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.order.batch_plan import Batch, BatchLayout, BatchPlan
-from mlscale.data.order.sample_order import Sampling, Span
+from mlscale.data.order.sample_order import SampleOrder, Span
 
 Finish = Callable[[Batch, int, NDArray[np.int64]], Batch]
 """A function that is applied to a whole batch, given its epoch and its positions in the epoch: mixup and cutmix."""
@@ -63,7 +63,7 @@ class TrainLoader:
     def __init__(
         self,
         batches: Batches,
-        sampling: Sampling,
+        sampling: SampleOrder,
         layout: BatchLayout,
         *,
         progress: LoaderProgress,

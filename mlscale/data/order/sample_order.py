@@ -19,7 +19,7 @@ Span = Callable[[int, int], NDArray[np.int64]]
 """The samples at places [start, stop) of an epoch, int64."""
 
 
-class Sampling(Protocol):
+class SampleOrder(Protocol):
     """A policy of drawing training samples."""
 
     policy: str
@@ -31,7 +31,7 @@ class Sampling(Protocol):
         """Return the order of an epoch, counted from 0."""
 
 
-class ShuffledSampling:
+class ShuffledSampler:
     """Each sample once an epoch, in an order of the epoch's own.
 
     Args:
@@ -50,7 +50,7 @@ class ShuffledSampling:
         return Permutation(self.length, seed=self._seed, epoch=number, version=self._version).compute_span
 
 
-class WeightedSampling:
+class WeightedSampler:
     """Each sample in proportion to its weight: n·w/Σw times an epoch, rounded up or down.
 
     Systematic sampling (Madow and Madow, 1944): an epoch's places are the strata of one evenly spaced grid over the
@@ -73,7 +73,7 @@ class WeightedSampling:
         self._last = int(np.flatnonzero(weights)[-1])
 
     def get_epoch_order(self, number: int) -> Span:
-        # A version of its own, so that the order is independent of that of `ShuffledSampling`.
+        # A version of its own, so that the order is independent of that of `ShuffledSampler`.
         strata = Permutation(self.length, seed=self._seed, epoch=number, version=f"weighted {self._version}")
         # One shift an epoch, hashed and not drawn, so that all ranks have the same.
         shift = float(draw_uniform(hash_numbers(np.array([number]), "weighted", self._seed, self._version), 1)[0, 0])
@@ -87,7 +87,7 @@ class WeightedSampling:
         return compute_span
 
 
-class BalancedSampling:
+class BalancedSampler:
     """Every class equally often, however many samples it has.
 
     Places come in cycles of one sample of each class, in an order of the cycle's own: a global batch that is a multiple
@@ -135,7 +135,7 @@ class BalancedSampling:
         return chosen
 
 
-class MixedSampling:
+class MixedSampler:
     """Several sources in given shares: in every stretch from a run's start each has its share to within one sample.
 
     Each source is gone through in passes of its own: all its samples once, then all again in another order, whatever

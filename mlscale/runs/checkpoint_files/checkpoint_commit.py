@@ -20,7 +20,7 @@ DISK_FULL_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """The errors of a write that fails because of a full disk, a quota or the maximum size of a file."""
 
 
-class Writer:
+class AtomicCheckpointWriter:
     """A file object for `torch.save` that hashes what is written and is renamed to `path` once it is complete.
 
     A failed write is not raised at once, for torch would end the process: `commit_checkpoint` raises it.

@@ -141,7 +141,7 @@ class HttpConnection(RequestParser):
             self._handled += 1
             self.shared.handle(self._unhandled.popleft())
         while self._unfed and not self._deaf and len(self._waiting) < MAX_PIPELINED and self._can_handle():
-            self._parse_piece(self._unfed[:PIECE_BYTES])
+            self._parse_request_piece(self._unfed[:PIECE_BYTES])
             if time.perf_counter() > end:
                 break
         if self._deaf:

@@ -75,7 +75,7 @@ class RequestParser(ConnectionState):
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
-        # Bytes of a body are not overhead, which `_parse_piece` limits.
+        # Bytes of a body are not overhead, which `_parse_request_piece` limits.
         self._overhead -= len(body)
         if self._deaf:
             return
@@ -110,7 +110,7 @@ class RequestParser(ConnectionState):
             self._handled += 1
             self.shared.handle(exchange)
 
-    def _parse_piece(self, piece: bytes) -> None:
+    def _parse_request_piece(self, piece: bytes) -> None:
         self._unfed = self._unfed[len(piece) :]
         self._overhead += len(piece)
         try:

@@ -21,7 +21,11 @@ from tqdm import tqdm
 
 from mlscale.atomic_files import explain_os_error
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs.checkpoint_files.checkpoint_commit import DISK_FULL_ERRORS, Writer, remove_incomplete_checkpoints
+from mlscale.runs.checkpoint_files.checkpoint_commit import (
+    DISK_FULL_ERRORS,
+    AtomicCheckpointWriter,
+    remove_incomplete_checkpoints,
+)
 from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid, list_checkpoint_files
 from mlscale.train.checkpoint.checkpoint_kind import build_checkpoint_record
@@ -190,7 +194,7 @@ def _commit_checkpoint(
         # Once per folder and process: it removes the unfinished files of saves that were killed.
         remove_incomplete_checkpoints(target.parent)
         tidied.add(target.parent)
-    writer = Writer(target)
+    writer = AtomicCheckpointWriter(target)
     try:
         torch.save(checkpoint, cast(Any, writer))
     except BaseException:

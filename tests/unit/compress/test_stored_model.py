@@ -9,7 +9,7 @@ import torch
 from mlscale.compress import stored_model as stored
 from mlscale.compress.compressed_model import CompressedModel
 from mlscale.errors import MLScaleError
-from mlscale.runs.checkpoint_files.checkpoint_commit import Writer
+from mlscale.runs.checkpoint_files.checkpoint_commit import AtomicCheckpointWriter
 from mlscale.runs.checkpoint_files.checkpoint_digest import read_content_digest
 from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from tests.contract.test_documents import validate
@@ -20,7 +20,7 @@ MODEL = CompressedModel(b"a model", "static", 256, False, GOOD, BOUNDS, ())
 
 def checkpoint(path: Path, value: float = 0.0) -> Path:
     path.parent.mkdir(exist_ok=True)
-    writer = Writer(path)
+    writer = AtomicCheckpointWriter(path)
     torch.save({"state_dict": {"a": torch.tensor(value)}}, writer)  # type: ignore[arg-type]
     writer.commit_checkpoint(CheckpointRecord("best", step=7, epoch=1))
     return path

@@ -8,7 +8,7 @@ import torch
 
 from mlscale.atomic_files import read_json
 from mlscale.errors import MLScaleError
-from mlscale.runs.checkpoint_files.checkpoint_commit import Writer
+from mlscale.runs.checkpoint_files.checkpoint_commit import AtomicCheckpointWriter
 from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.resume_plan import find_run_to_resume, format_unfinished_line, open_attempt
@@ -51,7 +51,7 @@ def test_a_run_that_an_earlier_mlscale_hashed_otherwise_goes_on(start: Start, tm
 def save(folder: RunFolder, name: str, step: int, **of: str | bool | None) -> Path:
     """A checkpoint of that run, but for what is said of it."""
     path = folder.path / "checkpoints" / name
-    writer = Writer(path)
+    writer = AtomicCheckpointWriter(path)
     torch.save({"step": step}, writer)  # type: ignore[arg-type]  # a file is what writes
     identity = {"run": folder.id, "config_hash": folder.run["config_hash"], **of}
     writer.commit_checkpoint(CheckpointRecord("last", step, 0, **identity))

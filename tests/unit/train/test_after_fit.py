@@ -10,7 +10,7 @@ import torch
 
 from mlscale.data import Digits
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs.checkpoint_files.checkpoint_commit import Writer
+from mlscale.runs.checkpoint_files.checkpoint_commit import AtomicCheckpointWriter
 from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from mlscale.train import graceful_stop as signals
 from mlscale.train.after_fit import (
@@ -83,7 +83,7 @@ def test_the_best_checkpoint_and_where_there_is_none_the_last(tmp_path: Path) ->
 
 
 def save(path: Path, task: torch.nn.Module) -> None:
-    writer = Writer(path)
+    writer = AtomicCheckpointWriter(path)
     torch.save({"state_dict": task.state_dict()}, writer)  # type: ignore[arg-type]
     writer.commit_checkpoint(CheckpointRecord("other", step=1, epoch=1))
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mlscale.errors import MLScaleError
-from mlscale.runs.checkpoint_files.checkpoint_commit import Writer
+from mlscale.runs.checkpoint_files.checkpoint_commit import AtomicCheckpointWriter
 from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from mlscale.runs.folder import RunFolder
 from mlscale.versions import LocalRegistry
@@ -21,7 +21,7 @@ def trained(folder: Path, *names: str, weight: float = 1.0, status: str | None =
         metric="val/accuracy", mode="max", **known,
     )  # fmt: skip
     for name in names:
-        writer = Writer(run.path / "checkpoints" / f"{name}.ckpt")
+        writer = AtomicCheckpointWriter(run.path / "checkpoints" / f"{name}.ckpt")
         torch.save({"state_dict": {"w": torch.full((3,), weight)}}, cast(IO[bytes], writer))
         writer.commit_checkpoint(CheckpointRecord("best", 3, 1))
     if status:

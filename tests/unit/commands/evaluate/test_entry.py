@@ -10,7 +10,7 @@ from mlscale import commands
 from mlscale.assembly.rebuild import apply_training_facts, find_checkpoint_file
 from mlscale.errors import MLScaleError
 from mlscale.report import Result
-from mlscale.runs.checkpoint_files.checkpoint_commit import Writer
+from mlscale.runs.checkpoint_files.checkpoint_commit import AtomicCheckpointWriter
 from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from mlscale.runs.folder import RunFolder
 
@@ -149,7 +149,7 @@ def test_a_checkpoint_of_another_run_is_reported(tmp_path: Path, capsys: pytest.
     )
     for run in (first, second):
         record = CheckpointRecord("best", 5, 1, run=run.id, config_hash=run.run["config_hash"])
-        writer = Writer(run.path / "checkpoints/best.ckpt")
+        writer = AtomicCheckpointWriter(run.path / "checkpoints/best.ckpt")
         torch.save({"weights": torch.arange(9)}, writer)  # type: ignore[arg-type]  # a file is what writes
         writer.commit_checkpoint(record)
     assert find_checkpoint_file(first.path, "best", None, None).is_file()

@@ -12,7 +12,7 @@ from mlscale.cli import main as cli
 from mlscale.commands.completion.entry import complete_words
 from mlscale.commands.runs.entry import main
 from mlscale.config.composition.roots import find_roots
-from mlscale.runs.checkpoint_files.checkpoint_commit import Writer
+from mlscale.runs.checkpoint_files.checkpoint_commit import AtomicCheckpointWriter
 from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from mlscale.runs.folder import RunFolder
 
@@ -32,7 +32,7 @@ def run(tmp_path: Path) -> RunFolder:
     for name, record in saved.items():
         path = made.path / f"{name}.ckpt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        writer = Writer(path)
+        writer = AtomicCheckpointWriter(path)
         torch.save({"weights": torch.arange(1000)}, writer)  # type: ignore[arg-type]  # a file is what writes
         writer.commit_checkpoint(record)
     return made

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mlscale.data.order.batch_plan import Batch, BatchLayout, BatchPlan
 from mlscale.data.order.loader import EvalLoader, LoaderProgress, TrainLoader
-from mlscale.data.order.sample_order import ShuffledSampling
+from mlscale.data.order.sample_order import ShuffledSampler
 from mlscale.errors import MLScaleError
 
 N = 101
@@ -26,7 +26,7 @@ def echo(plans: Iterable[BatchPlan], list_global_batch: object = None) -> Iterat
 
 def train(layout: BatchLayout, progress: LoaderProgress | None = None, **kwargs: object) -> TrainLoader:
     start = progress or LoaderProgress()
-    return TrainLoader(echo, ShuffledSampling(N, seed=0, version="v"), layout, progress=start, **kwargs)  # type: ignore[arg-type]
+    return TrainLoader(echo, ShuffledSampler(N, seed=0, version="v"), layout, progress=start, **kwargs)  # type: ignore[arg-type]
 
 
 def global_batches(world: int, accumulate: int, epochs: int = 2) -> list[set[int]]:
@@ -181,12 +181,12 @@ def test_the_global_batch_of_an_evaluation_is_one_pass_of_all_ranks(rank: int) -
     assert [batch["weight"].tolist() for batch in seen] == [[1, 1], [1, 1], [1 - rank]]
 
 
-ORDER = ShuffledSampling(N, seed=0, version="v")
+ORDER = ShuffledSampler(N, seed=0, version="v")
 
 
 def padded(epoch: int, size: int, samples: int = N) -> list[tuple[int, int, float]]:
     """What `last=pad` is defined as: each place, its sample (from the epoch's start again past its end), its weight."""
-    order = ShuffledSampling(samples, seed=0, version="v").get_epoch_order(epoch)(0, samples).tolist()
+    order = ShuffledSampler(samples, seed=0, version="v").get_epoch_order(epoch)(0, samples).tolist()
     places = range(-(-samples // size) * size)
     return [(place, order[place % samples], 1.0 if place < samples else 0.0) for place in places]
 
@@ -211,7 +211,7 @@ def test_pad_fills_the_batch_across_the_epochs_end_up_by_its_first_samples(world
 
 @pytest.mark.parametrize("samples", [1, 5, 23, 24, 25, 47, 48])
 def test_pad_of_data_that_fills_less_than_a_batch_goes_round_more_than_once(samples: int) -> None:
-    sampling = ShuffledSampling(samples, seed=0, version="v")
+    sampling = ShuffledSampler(samples, seed=0, version="v")
     loader = TrainLoader(echo, sampling, BatchLayout(24), progress=LoaderProgress(), pad=True)
     for epoch in range(2):
         assert [row for batch in seen(loader) for row in batch] == padded(epoch, 24, samples)

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from mlscale.data.order.keyed_permutation import ORDER_VERSION, GroupPermutations, Permutation
 from mlscale.data.order.sample_order import (
-    BalancedSampling,
-    MixedSampling,
-    Sampling,
-    ShuffledSampling,
-    WeightedSampling,
+    BalancedSampler,
+    MixedSampler,
+    SampleOrder,
+    ShuffledSampler,
+    WeightedSampler,
     spread_evenly,
 )
 
@@ -26,14 +26,14 @@ LABELS = np.random.RandomState(0).choice(5, 400, p=[0.6, 0.2, 0.1, 0.07, 0.03]).
 WEIGHTS = np.array([1.0, 0.5, 0.0, 2.5, 1.0, 0.25] * 10)
 
 
-def mixed(sizes: list[int], shares: list[int], length: int) -> MixedSampling:
-    return MixedSampling(np.array(sizes), np.array(shares), length, seed=0, version="v")
+def mixed(sizes: list[int], shares: list[int], length: int) -> MixedSampler:
+    return MixedSampler(np.array(sizes), np.array(shares), length, seed=0, version="v")
 
 
-POLICIES: dict[str, Sampling] = {
-    "shuffle": ShuffledSampling(400, seed=0, version="v"),
-    "balanced": BalancedSampling(LABELS, 400, seed=0, version="v"),
-    "weighted": WeightedSampling(WEIGHTS, 400, seed=0, version="v"),
+POLICIES: dict[str, SampleOrder] = {
+    "shuffle": ShuffledSampler(400, seed=0, version="v"),
+    "balanced": BalancedSampler(LABELS, 400, seed=0, version="v"),
+    "weighted": WeightedSampler(WEIGHTS, 400, seed=0, version="v"),
     "mixed": mixed([100, 30, 270], [5, 3, 2], 400),
     "stretches": mixed([1000], [1], 400),
 }
@@ -48,7 +48,7 @@ GOLDEN = {
 GOLDEN_PASSES = [1, 0, 1, 791463557, 467181098]
 
 
-def epoch(sampling: Sampling, number: int = 0) -> NDArray[np.int64]:
+def epoch(sampling: SampleOrder, number: int = 0) -> NDArray[np.int64]:
     return sampling.get_epoch_order(number)(0, sampling.length)
 
 
@@ -85,13 +85,13 @@ def test_the_name_of_a_policy_changes_with_all_that_its_order_depends_on() -> No
     weighted = [(WEIGHTS, 400), (heavier, 400), (WEIGHTS, 401)]
     balanced = [(LABELS, 400), (other, 400), (LABELS, 401)]
     mixes = [([100, 30], [1, 2], 400), ([100, 31], [1, 2], 400), ([100, 30], [1, 3], 400), ([100, 30], [1, 2], 401)]
-    names = [WeightedSampling(*each, **KEY).policy for each in weighted]
-    names += [BalancedSampling(*each, **KEY).policy for each in balanced]
-    names += [*(mixed(*each).policy for each in mixes), ShuffledSampling(400, **KEY).policy]
+    names = [WeightedSampler(*each, **KEY).policy for each in weighted]
+    names += [BalancedSampler(*each, **KEY).policy for each in balanced]
+    names += [*(mixed(*each).policy for each in mixes), ShuffledSampler(400, **KEY).policy]
     assert len(set(names)) == len(names)
     assert [names[0], names[3], names[-1]] == [GOLDEN_NAMES[name] for name in ("weighted", "balanced", "shuffle")]
     assert [name.split()[0] for name in names] == ["weighted"] * 3 + ["balanced"] * 3 + ["mix"] * 4 + ["shuffle"]
-    assert WeightedSampling(WEIGHTS.astype(">f8"), 400, **KEY).policy == names[0]  # whatever the machine's byte order
+    assert WeightedSampler(WEIGHTS.astype(">f8"), 400, **KEY).policy == names[0]  # whatever the machine's byte order
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -105,12 +105,12 @@ def test_any_place_is_answered_alone(name: str) -> None:
 @pytest.mark.parametrize("name", POLICIES)
 def test_epochs_and_seeds_differ(name: str) -> None:
     assert epoch(POLICIES[name]).tolist() != epoch(POLICIES[name], 1).tolist()
-    other: dict[str, Sampling] = {
-        "shuffle": ShuffledSampling(400, seed=1, version="v"),
-        "balanced": BalancedSampling(LABELS, 400, seed=1, version="v"),
-        "weighted": WeightedSampling(WEIGHTS, 400, seed=1, version="v"),
-        "mixed": MixedSampling(np.array([100, 30, 270]), np.array([5, 3, 2]), 400, seed=1, version="v"),
-        "stretches": MixedSampling(np.array([1000]), np.array([1]), 400, seed=1, version="v"),
+    other: dict[str, SampleOrder] = {
+        "shuffle": ShuffledSampler(400, seed=1, version="v"),
+        "balanced": BalancedSampler(LABELS, 400, seed=1, version="v"),
+        "weighted": WeightedSampler(WEIGHTS, 400, seed=1, version="v"),
+        "mixed": MixedSampler(np.array([100, 30, 270]), np.array([5, 3, 2]), 400, seed=1, version="v"),
+        "stretches": MixedSampler(np.array([1000]), np.array([1]), 400, seed=1, version="v"),
     }
     assert epoch(POLICIES[name]).tolist() != epoch(other[name]).tolist()
 
@@ -118,9 +118,9 @@ def test_epochs_and_seeds_differ(name: str) -> None:
 def test_what_an_order_depends_on_is_in_its_policy() -> None:
     policies = [sampling.policy for sampling in POLICIES.values()]
     policies += [
-        BalancedSampling(LABELS, 401, **KEY).policy,
-        BalancedSampling(np.roll(LABELS, 1), 400, **KEY).policy,
-        WeightedSampling(WEIGHTS * np.arange(60), 400, **KEY).policy,
+        BalancedSampler(LABELS, 401, **KEY).policy,
+        BalancedSampler(np.roll(LABELS, 1), 400, **KEY).policy,
+        WeightedSampler(WEIGHTS * np.arange(60), 400, **KEY).policy,
         mixed([100, 30, 270], [5, 2, 3], 400).policy,
         mixed([100, 31, 269], [5, 3, 2], 400).policy,
     ]
@@ -130,7 +130,7 @@ def test_what_an_order_depends_on_is_in_its_policy() -> None:
 
 class TestBalanced:
     def test_batches_of_a_multiple_of_the_classes_have_exactly_as_many_of_each(self) -> None:
-        labels = LABELS[epoch(BalancedSampling(LABELS, 390, seed=0, version="v"), 2)]
+        labels = LABELS[epoch(BalancedSampler(LABELS, 390, seed=0, version="v"), 2)]
         for start in range(0, 390, 10):
             assert sorted(labels[start : start + 10].tolist()) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
@@ -154,7 +154,7 @@ class TestBalanced:
                 assert len(set(of_class[first : first + size].tolist())) == size
 
     def test_passes_over_a_class_have_orders_of_their_own(self) -> None:
-        drawn = epoch(BalancedSampling(np.array([0, 0, 0, 0, 1]), 4000, seed=0, version="v"))
+        drawn = epoch(BalancedSampler(np.array([0, 0, 0, 0, 1]), 4000, seed=0, version="v"))
         of_class = drawn[drawn < 4][:2000].reshape(-1, 4)
         assert len({tuple(order) for order in of_class.tolist()}) == 24
 
@@ -170,15 +170,15 @@ class TestWeighted:
         """A sample that is due a quarter of a draw an epoch comes in a quarter of the epochs."""
         weights = np.array([0.25, 0.75, 1.0, 1.0])
         total = sum(
-            np.bincount(epoch(WeightedSampling(weights, 3, seed=0, version="v"), e), minlength=4) for e in range(2000)
+            np.bincount(epoch(WeightedSampler(weights, 3, seed=0, version="v"), e), minlength=4) for e in range(2000)
         )
         assert np.abs(np.asarray(total) / 2000 - weights).max() < 0.03
 
     def test_equal_weights_give_each_once(self) -> None:
-        assert sorted(epoch(WeightedSampling(np.full(997, 0.1), 997, seed=0, version="v")).tolist()) == list(range(997))
+        assert sorted(epoch(WeightedSampler(np.full(997, 0.1), 997, seed=0, version="v")).tolist()) == list(range(997))
 
     def test_a_last_weight_of_zero(self) -> None:
-        assert set(epoch(WeightedSampling(np.array([1.0, 1.0, 0.0]), 300, seed=0, version="v")).tolist()) == {0, 1}
+        assert set(epoch(WeightedSampler(np.array([1.0, 1.0, 0.0]), 300, seed=0, version="v")).tolist()) == {0, 1}
 
 
 class TestMixed:
@@ -217,13 +217,13 @@ BILLION = 10**9
 @pytest.mark.parametrize(
     "sampling",
     [
-        ShuffledSampling(BILLION, seed=0, version="v"),
+        ShuffledSampler(BILLION, seed=0, version="v"),
         mixed([BILLION, 10**6], [7, 3], BILLION),
         mixed([BILLION], [1], 10**6),
     ],
     ids=["shuffle", "mixed", "stretches"],
 )
-def test_a_billion_samples_need_neither_memory_nor_time(sampling: Sampling) -> None:
+def test_a_billion_samples_need_neither_memory_nor_time(sampling: SampleOrder) -> None:
     tracemalloc.start()
     try:
         start = time.process_time()

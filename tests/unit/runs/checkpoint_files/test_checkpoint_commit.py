@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mlscale.runs.checkpoint_files.checkpoint_commit import Writer, remove_incomplete_checkpoints
+from mlscale.runs.checkpoint_files.checkpoint_commit import AtomicCheckpointWriter, remove_incomplete_checkpoints
 from mlscale.runs.checkpoint_files.checkpoint_digest import (
     verify_checkpoint,
 )
@@ -42,7 +42,7 @@ def test_every_reader_reads_it(tmp_path: Path) -> None:
 def test_the_archive_is_what_torch_writes(tmp_path: Path) -> None:
     value = {"weights": torch.arange(5000), "step": 7}
     torch.save(value, tmp_path / "theirs.pt")
-    writer = Writer(tmp_path / "ours.ckpt")
+    writer = AtomicCheckpointWriter(tmp_path / "ours.ckpt")
     torch.save(value, writer)  # type: ignore[arg-type]
     record = writer.commit_checkpoint(CheckpointRecord("other", 7, 0))
     ours = (tmp_path / "ours.ckpt").read_bytes()[: record.bytes]
@@ -72,11 +72,11 @@ def test_a_write_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
 WRITE = """
 import sys, torch
 from pathlib import Path
-from mlscale.runs.checkpoint_files.checkpoint_commit import Writer
+from mlscale.runs.checkpoint_files.checkpoint_commit import AtomicCheckpointWriter
 from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 weights = torch.randn(2_000_000)
 for step in range(1, 10_000):
-    writer = Writer(Path(sys.argv[1]))
+    writer = AtomicCheckpointWriter(Path(sys.argv[1]))
     torch.save({"step": step, "weights": weights}, writer)
     writer.commit_checkpoint(CheckpointRecord("last", step, 0))
     print(step, flush=True)  # the first line is awaited before the kill
@@ -107,7 +107,7 @@ def test_killed_at_any_moment_a_name_holds_a_whole_checkpoint(tmp_path: Path) ->
 
 
 def test_tidying_up_leaves_what_is_being_written(tmp_path: Path) -> None:
-    writer = Writer(tmp_path / "last.ckpt")
+    writer = AtomicCheckpointWriter(tmp_path / "last.ckpt")
     torch.save({"step": 1}, writer)  # type: ignore[arg-type]
     shutil.copy(next(tmp_path.glob(".aside-*")), tmp_path / ".aside-best.ckpt-0123")
     remove_incomplete_checkpoints(tmp_path)
@@ -126,7 +126,7 @@ def test_an_empty_archive_is_unsigned_and_what_is_no_archive_torn(tmp_path: Path
 
 
 def test_a_value_that_is_no_number_of_json_is_refused(tmp_path: Path) -> None:
-    writer = Writer(tmp_path / "a.ckpt")
+    writer = AtomicCheckpointWriter(tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match="JSON"):
         writer.commit_checkpoint(CheckpointRecord("best", 1, 0, value=float("nan")))
     writer.discard_partial()
@@ -138,7 +138,7 @@ def test_a_value_that_is_no_number_of_json_is_refused(tmp_path: Path) -> None:
 )
 def test_whatever_the_parts_all_is_written_but_the_length(tmp_path: Path, parts: list[bytes]) -> None:
     whole = b"".join(parts)
-    writer = Writer(tmp_path / "a.ckpt")
+    writer = AtomicCheckpointWriter(tmp_path / "a.ckpt")
     assert [writer.write(part) for part in parts] == [len(part) for part in parts]
     record = writer.commit_checkpoint(CheckpointRecord("other", 1, 0))
     content = (tmp_path / "a.ckpt").read_bytes()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from mlscale.runs.checkpoint_files.checkpoint_commit import Writer
+from mlscale.runs.checkpoint_files.checkpoint_commit import AtomicCheckpointWriter
 from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from mlscale.runs.checkpoint_files.checkpoint_search import (
     find_best_checkpoint_file,
@@ -48,7 +48,7 @@ def test_weights_alone_are_nothing_to_go_on_from(tmp_path: Path) -> None:
 
 def test_the_best_by_whatever_name(tmp_path: Path) -> None:
     for name, metric, value in (("a", "loss", 0.5), ("b", "loss", 0.2), ("c", "loss", 0.3), ("d", "other", 0.1)):
-        writer = Writer(tmp_path / f"{name}.ckpt")
+        writer = AtomicCheckpointWriter(tmp_path / f"{name}.ckpt")
         torch.save({}, writer)  # type: ignore[arg-type]
         writer.commit_checkpoint(CheckpointRecord("best", 1, 0, metric=metric, value=value))
     save(tmp_path / "last.ckpt", 1)
@@ -61,7 +61,7 @@ def test_the_best_by_whatever_name(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_run_is_left_out(tmp_path: Path) -> None:
     def of(name: str, step: int, run: str | None, config_hash: str | None = "abc") -> None:
-        writer = Writer(tmp_path / f"{name}.ckpt")
+        writer = AtomicCheckpointWriter(tmp_path / f"{name}.ckpt")
         torch.save({"step": step}, writer)  # type: ignore[arg-type]
         writer.commit_checkpoint(CheckpointRecord("last", step, 0, run=run, config_hash=config_hash))
 

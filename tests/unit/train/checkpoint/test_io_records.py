@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs.checkpoint_files.checkpoint_commit import Writer
+from mlscale.runs.checkpoint_files.checkpoint_commit import AtomicCheckpointWriter
 from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
 from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from mlscale.train.checkpoint.checkpoint_kind import build_checkpoint_record
@@ -20,7 +20,7 @@ from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
 
 
 def save(path: Path, content: object, **of: Any) -> Path:
-    writer = Writer(path)
+    writer = AtomicCheckpointWriter(path)
     torch.save(content, writer)  # type: ignore[arg-type]  # a file is what writes
     writer.commit_checkpoint(CheckpointRecord(**{"kind": "last", "step": 1, "epoch": 0, **of}))
     return path
