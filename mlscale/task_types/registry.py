@@ -68,6 +68,11 @@ def list_task_types() -> list[TaskType]:
     return [get_task_type(name) for name in list_type_names()]
 
 
+def find_label_type(form: str) -> TaskType | None:
+    """Return the built-in type of labels of this form, a word of `data.labels`; None if there is none."""
+    return next((item for item in map(_load_builtin_type, _CLASSES) if item.label_form == form), None)
+
+
 def resolve_task_type(task: object) -> TaskType | None:
     """Return the type of a task, or of a class of tasks: its attribute `task_type`, else the one that `kind` names;
     None for a task without one.
