@@ -39,7 +39,7 @@ class MetricDefinition:
 
 @dataclass(frozen=True)
 class PairedStatistics:
-    """What a paired test of two models takes.
+    """The input of a paired test of two models.
 
     Attributes:
         rows: values to sum, of each sample, (n, 2c): those of the first model first, so that a draw takes both.

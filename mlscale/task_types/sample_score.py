@@ -14,7 +14,7 @@ from mlscale.stats.intervals import Interval, compute_wilson_interval
 
 @dataclass(frozen=True)
 class SampleScore:
-    """What the score of a sample is.
+    """The definition of the score of a sample.
 
     Attributes:
         name: of its mean over samples.

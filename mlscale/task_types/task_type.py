@@ -22,7 +22,7 @@ PredictionColumns = dict[str, list[Any] | NDArray[Any]]
 
 
 class TaskType:
-    """What the predictions of a kind of work are; stateless, one object serves all.
+    """A kind of work: how its predictions are measured, compared, shown and written. Stateless: one object serves all.
 
     A subclass sets `name`, `default_metric`, `score` and `table_columns`, and defines `compute_columns`,
     `score_samples`, `build_predictions` and `list_prediction_types`. The rest has a default that follows from the

@@ -73,7 +73,7 @@ def test_they_stand_at_the_step_of_the_metrics_of_their_validation(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [("language", "a language task reports nothing"), (None, "Other says nothing")]
+    ("kind", "said"), [("language", "a language task reports nothing"), (None, "Other reports nothing")]
 )
 def test_a_task_that_says_nothing_of_samples_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: Any, said: str
