@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from mlscale.config.metric_direction import choose_metric, infer_direction
 from mlscale.config.targets import import_target
 from mlscale.errors import MLScaleError
-from mlscale.task_types.registry import resolve_task_type
+from mlscale.task_types.registry import get_task_type, resolve_task_type
 from mlscale.task_types.task_type import TaskType
 
 KEYS = ("metric", "mode")
@@ -82,5 +82,15 @@ def _create_direction_error(metric: str, where: str, key: str) -> MLScaleError:
 
 
 def resolve_configured_type(cfg: DictConfig) -> TaskType | None:
-    """Return the type of the task; None if there is no task, or it has none."""
-    return resolve_task_type(import_target(cfg.task)) if cfg.get("task") else None
+    """Return the type of the task; None if there is no task, or it has none.
+
+    Raises:
+        MLScaleError: it names one that is not installed.
+    """
+    if not cfg.get("task"):
+        return None
+    target = import_target(cfg.task)
+    # The type of `mlscale.tasks.TypedTask` is an argument: the class alone does not show it.
+    if getattr(target, "has_named_type", False):
+        return get_task_type(str(cfg.task.get("task_type")))
+    return resolve_task_type(target)

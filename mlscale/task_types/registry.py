@@ -48,9 +48,9 @@ def get_task_type(name: str) -> TaskType:
         return task_type
     raise MLScaleError(
         f"unknown task type '{name}'",
-        where="task",
+        where="task.task_type",
         why=f"known are {', '.join(list_type_names())}",
-        fix=f"install the package whose entry point {ENTRY_POINT_GROUP} has it",
+        fix=f"task.task_type=<one of these>, or pip install the package with this entry point of {ENTRY_POINT_GROUP}",
     )
 
 

@@ -25,9 +25,10 @@ class TaskType:
     """A kind of work: how its predictions are measured, compared, shown and written. Stateless: one object serves all.
 
     A subclass sets `name`, `default_metric`, `score` and `table_columns`, and defines `compute_columns`,
-    `score_samples`, `build_predictions` and `list_prediction_types`. The rest has a default that follows from the
-    score and the loss of each sample. Data arrives as arguments: numpy arrays, and tensors in `compute_columns` and
-    `extract_masks`. torch, pyarrow and the reports are imported inside functions.
+    `score_samples`, `build_predictions` and `list_prediction_types`; and `compute_losses` and `convert_outputs`, where
+    it has no LightningModule of its own. The rest has a default that follows from the score and the loss of each
+    sample. Data arrives as arguments: numpy arrays, and tensors where the signature has them. torch, pyarrow and the
+    reports are imported inside functions.
 
     Attributes:
         name: by which the registry finds it; `Task.kind`.
@@ -75,6 +76,21 @@ class TaskType:
     is_outcome_named: ClassVar[bool] = False
     sheet_title: ClassVar[str] = "True class, and predicted class"
     shows_predictions: ClassVar[bool] = False
+
+    # Training, by `mlscale.tasks.TypedTask`.
+
+    def compute_losses(self, outputs: Any, y: Tensor) -> Tensor:
+        """Return the loss of each sample, float (n,).
+
+        Args:
+            outputs: of the model.
+            y: the truth, as the data gives it.
+        """
+        raise NotImplementedError
+
+    def convert_outputs(self, outputs: Any) -> dict[str, Tensor]:
+        """Return the outputs of `predict_step` by name, n first, from those of the model."""
+        raise NotImplementedError
 
     # Samples: their columns, and what follows from these.
 

@@ -41,6 +41,7 @@ class Task(LightningModule):
         kind: the name of the task's type: classification, multilabel, segmentation, regression, language, or that of an
             installed package. Commands check whether they support it.
         task_type: a type of the task's own, in place of the one that `kind` names.
+        has_named_type: the argument `task_type` names the type.
         aux_weight: of the loss of each auxiliary output that a model has in training, as GoogLeNet (Szegedy et al.
             2015) and Inception v3.
         mean_names: the metrics that `means` returns.
@@ -50,7 +51,8 @@ class Task(LightningModule):
     """
 
     kind: ClassVar[str]
-    task_type: ClassVar[TaskType | None] = None
+    task_type: TaskType | None = None
+    has_named_type: ClassVar[bool] = False
     mean_names: ClassVar[tuple[str, ...]] = ("loss",)
     aux_weight: float = 0.3
 

@@ -59,8 +59,8 @@ def check_classifies(cfg: DictConfig, command: str) -> None:
 def _get_other_kind(cfg: DictConfig) -> str | None:
     """Return the kind of the task if it is known to have no single class for each sample."""
     task_type = resolve_configured_type(cfg)
-    if task_type is not None and task_type.is_one_class:
-        return None
+    if task_type is not None:
+        return None if task_type.is_one_class else task_type.name
     return get_task_kind(import_target(cfg.task)) if cfg.get("task") else None
 
 
