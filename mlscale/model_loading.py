@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mlscale.api import compose
 from mlscale.errors import MLScaleError
 from mlscale.runs.recover import DERIVED, read_yaml_values
+from mlscale.task_types.registry import get_task_kind, resolve_task_type
 from mlscale.versions.local_registry import LocalRegistry
 from mlscale.versions.model_reference import resolve_reference
 
@@ -91,7 +92,8 @@ def _load_checkpoint_model(model: TrainedModel, *, trust: bool) -> Predictor:
     run_data = RunData()
     restored = restore_training_config(cfg, Home(model.home, derived), run_data)
     data, task = rebuild_data_and_task(restored, path, "validate", run_data)
-    if (kind := getattr(task, "kind", "classification")) != "classification":
+    # A user's task that states no kind may be a classification.
+    if (kind := get_task_kind(task)) and not ((known := resolve_task_type(task)) and known.is_one_class):
         raise MLScaleError(
             f"mlscale.load answers with labels, and this run's task is {kind}",
             where=str(model.path),

@@ -116,12 +116,13 @@ def ours(network: Any, folder: Path, to: Path) -> Any:
     from mlscale.predict.prepare_input import InputFormat
     from mlscale.predict.score_parts import score_parts
     from mlscale.predict.torch_batches import TaskModel
+    from mlscale.task_types.registry import get_task_type
     from mlscale.tasks import Classification
 
     task = Classification(CLASSES, model=network)
     labels = [str(number) for number in range(CLASSES)]
     takes = InputFormat((3, SIZE, SIZE), "uint8", resize=True)
-    model = TaskModel(task, takes=takes, labels=labels, mean=MEAN, std=STD)
+    model = TaskModel(task, get_task_type("classification"), takes=takes, labels=labels, mean=MEAN, std=STD)
 
     def run() -> list[str]:
         inputs = open_inputs(str(folder / "photos"), member=None, key=None, columns=())

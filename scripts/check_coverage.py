@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from mlscale.evaluate.classification_report import compute_class_averages
-from mlscale.evaluate.regression_report import compute_regression_metrics as of_regression
-from mlscale.evaluate.segmentation_report import compute_segmentation_metrics as of_segmentation
 from mlscale.stats.bootstrap import bootstrap_intervals
 from mlscale.stats.calibration_error import estimate_calibration_error
 from mlscale.stats.intervals import Interval, compute_wilson_interval
 from mlscale.stats.ranking import compute_ranking
+from mlscale.task_types.reports.classification_report import compute_class_averages
+from mlscale.task_types.reports.regression_report import compute_regression_metrics as of_regression
+from mlscale.task_types.reports.segmentation_report import compute_segmentation_metrics as of_segmentation
 
 Case = tuple[str, float, Callable[[np.random.Generator, int], Interval]]
 Floats = NDArray[np.float64]

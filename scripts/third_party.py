@@ -1,4 +1,5 @@
-"""Install the package of docs/extending.md into a folder of its own, and use its command, callback, logger and recipe.
+"""Install the package of docs/extending.md into a folder of its own, and use its command, callback, logger,
+recipe and task type.
 
     python -m scripts.third_party
 
@@ -19,7 +20,7 @@ from scripts.docs_commands import files
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/extending.md"
-LIMIT = 60  # lines of Python and YAML for a command, a callback, a logger, a recipe
+LIMIT = 60  # lines of Python and YAML for a command, a callback, a logger, a recipe, a task type
 SMALL = ("++trainer.limit_train_batches=4", "++trainer.limit_val_batches=1", "snapshot=false")
 
 
@@ -29,7 +30,7 @@ def main() -> None:
         site = install_package(folder)
         for line in use_package(folder / "elsewhere", site):
             print(line)
-    print("a third-party package adds a command, a callback, a logger and a recipe")
+    print("a third-party package adds a command, a callback, a logger, a recipe and a task type")
 
 
 def install_package(folder: Path) -> Path:
@@ -62,6 +63,11 @@ def use_package(folder: Path, site: Path) -> Iterator[str]:
     run_mlscale(folder, site, "recipe=hello", "callbacks=[default,batches]", "logger=[csv,lines]", *SMALL)
     (run,) = folder.glob("runs/*/hello-*")
     yield (run / "logs/metrics.jsonl").read_text().splitlines()[-1]
+    counts = ("data=diabetes", "augment=none", "model=tabular_regression", "optimizer=adamw", "task=counts")
+    run_mlscale(folder, site, *counts, "trainer.max_epochs=2", "snapshot=false")
+    measured = json.loads(run_mlscale(folder, site, "evaluate", "last", "output=json").stdout)
+    assert measured["metrics"]["val/absolute_error_low"] < measured["metrics"]["val/absolute_error_high"]
+    yield measured["sentence"]
 
 
 def run_mlscale(folder: Path, site: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule
 
     from mlscale.assembly.run_data import RunData
-    from mlscale.evaluate.sample_collector import CollectedSamples, TaskInfo
     from mlscale.evaluate.samples_table import SampleTable
     from mlscale.evaluate.slices import SliceColumns
+    from mlscale.task_types.collected_samples import CollectedSamples, TaskInfo
+    from mlscale.task_types.task_type import TaskType
     from mlscale.versions.trained_model import TrainedModel
 
 _BUILTIN_SLICES = ("brightness", "size")
@@ -136,7 +137,7 @@ def evaluate_checkpoint(
     """
     from mlscale.assembly.fit_outcome import collect_metrics
     from mlscale.assembly.run import assemble_parts
-    from mlscale.evaluate.collect_predictions import PredictionCollector, find_task_kind
+    from mlscale.evaluate.collect_predictions import PredictionCollector, find_measured_type
     from mlscale.evaluate.sample_collector import SampleCollector
 
     parts = assemble_parts(cfg, run_data)
@@ -144,9 +145,9 @@ def evaluate_checkpoint(
     # on.
     normalise_as_trained(parts.data, cfg)
     load_weights(parts.task, path)
-    kind, gather = find_task_kind(parts.task), None
-    if kind is not None:
-        about, bright = describe_evaluated_data(kind, parts.data, cfg.derived), "brightness" in _list_slices(cfg)
+    task_type, gather = find_measured_type(parts.task), None
+    if task_type is not None:
+        about, bright = describe_evaluated_data(task_type, parts.data, cfg.derived), "brightness" in _list_slices(cfg)
         gather = SampleCollector(about, table, worst=cfg.worst, brightness=bright, seed=cfg.seed)
         get_callbacks(parts.trainer).append(PredictionCollector(gather))
     passes: Any = parts.trainer.validate if cfg.split == "val" else parts.trainer.test
@@ -176,8 +177,10 @@ def evaluate_servable(
     import torch
 
     from mlscale.evaluate.raw_samples import iterate_raw_samples, map_class_numbers
-    from mlscale.evaluate.sample_collector import SampleCollector, TaskInfo
+    from mlscale.evaluate.sample_collector import SampleCollector
     from mlscale.export.servable import load
+    from mlscale.task_types.collected_samples import TaskInfo
+    from mlscale.task_types.registry import get_task_type
 
     servable = load(folder, threads=cfg.derived.threads)
     data: Any = run_data.build_module(cfg)
@@ -187,7 +190,8 @@ def evaluate_servable(
     # No Trainer here: the data module's hooks are called by hand, in Lightning's order.
     data.setup("validate" if cfg.split == "val" else "test")
     # Classes are matched by name: this data may number them differently than the servable.
-    about, numbers = TaskInfo("classification", labels=servable.labels), map_class_numbers(data, servable.labels)
+    about = TaskInfo(get_task_type("classification"), labels=servable.labels)
+    numbers = map_class_numbers(data, servable.labels)
     gather = SampleCollector(about, table, worst=cfg.worst, brightness="brightness" in _list_slices(cfg), seed=cfg.seed)
     for raw, y, keys in iterate_raw_samples(data, cfg.split):
         logits = torch.from_numpy(servable.logits(raw))
@@ -197,20 +201,22 @@ def evaluate_servable(
     return EvaluationPass(label, dict(getattr(data, "counted", {})), gathered, read_slice_columns(cfg, data, gathered))
 
 
-def describe_evaluated_data(kind: str, data: LightningDataModule | None, derived: Mapping[str, Any]) -> TaskInfo:
-    """Return the facts of the data that a task of this kind is measured on, and the classes of the model."""
+def describe_evaluated_data(
+    task_type: TaskType, data: LightningDataModule | None, derived: Mapping[str, Any]
+) -> TaskInfo:
+    """Return the facts of the data that a task of this type is measured on, and the classes of the model."""
     from mlscale.data.tables.table_rows import TabularData
-    from mlscale.evaluate.sample_collector import TaskInfo
+    from mlscale.task_types.collected_samples import TaskInfo
 
     facts = data.facts() if data is not None and hasattr(data, "facts") else None
     if facts is None:
-        return TaskInfo(kind)
+        return TaskInfo(task_type)
     names = derived.get("class_names") or facts.class_names or ()
     count = derived.get("num_classes") or facts.num_classes or 0
     # Classes without a name are called by their number.
     labels = tuple(map(str, [*names, *range(len(names), count)]))
     targets = data.targets if isinstance(data, TabularData) else ()
-    return TaskInfo(kind, labels, tuple(facts.mean), tuple(facts.std), targets)
+    return TaskInfo(task_type, labels, tuple(facts.mean), tuple(facts.std), targets)
 
 
 def read_slice_columns(cfg: DictConfig, data: LightningDataModule | None, gathered: CollectedSamples) -> SliceColumns:

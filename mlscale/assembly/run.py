@@ -26,6 +26,7 @@ from mlscale.config.targets import has_argument
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.initial_source import InitialWeights
 from mlscale.secrets.mask import Masker
+from mlscale.task_types.registry import resolve_task_type
 from mlscale.tasks.base import Task
 from mlscale.tasks.models import lazy
 from mlscale.train.after_fit import run_after_fit_hooks
@@ -116,8 +117,11 @@ def build_run_metric(cfg: DictConfig) -> RunMetric:
 def build_loss_end(cfg: DictConfig, task: pl.LightningModule) -> LossEnd:
     """Return the callback that reports a loss which ends far above its start."""
     facts = cfg.derived
-    plain = getattr(task, "kind", None) == "classification"  # whose loss is the cross-entropy
-    return LossEnd(compute_constant_loss(facts.get("class_counts"), facts.get("num_classes")) if plain else None)
+    task_type = resolve_task_type(task)
+    is_comparable = task_type is not None and task_type.loss_is_cross_entropy
+    return LossEnd(
+        compute_constant_loss(facts.get("class_counts"), facts.get("num_classes")) if is_comparable else None
+    )
 
 
 def assemble_and_fit(

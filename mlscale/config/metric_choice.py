@@ -10,15 +10,9 @@ from omegaconf import DictConfig
 from mlscale.config.metric_direction import choose_metric, infer_direction
 from mlscale.config.targets import import_target
 from mlscale.errors import MLScaleError
+from mlscale.task_types.registry import get_task_type, resolve_task_type
+from mlscale.task_types.task_type import TaskType
 
-BEST_OF_KIND = {
-    "classification": "val/accuracy",
-    "multilabel": "val/map",
-    "segmentation": "val/miou",
-    "regression": "val/rmse",
-    "language": "val/bits_per_byte",
-}
-"""The metric that judges a run of each kind of task, unless another one is set."""
 KEYS = ("metric", "mode")
 _ITS = {key: f"${{derived.{key}}}" for key in KEYS}  # the shipped value: the key is not set
 _RUNS = {"monitor": "${metric}", "mode": "${mode}"}  # of a callback that follows the run's metric
@@ -39,10 +33,10 @@ def derive_metric(cfg: DictConfig) -> dict[str, str | None]:
     metric = str(cfg.metric) if is_set(cfg, "metric") else None
     mode = str(cfg.mode) if is_set(cfg, "mode") else None
     if metric is None and cfg.trainer.get("limit_val_batches") != 0:
-        best = BEST_OF_KIND.get(_get_task_kind(cfg) or "")
+        task_type = resolve_configured_type(cfg)
         # With a typed `mode=min` an accuracy can't be meant: the loss is the other metric that every built-in task
         # logs.
-        metric = choose_metric([best, "val/loss"], mode) if best else None
+        metric = choose_metric([task_type.default_metric, "val/loss"], mode) if task_type else None
     return {"metric": metric, "mode": mode or (infer_direction(metric) if metric else None)}
 
 
@@ -87,5 +81,16 @@ def _create_direction_error(metric: str, where: str, key: str) -> MLScaleError:
     )
 
 
-def _get_task_kind(cfg: DictConfig) -> str | None:
-    return getattr(import_target(cfg.task), "kind", None) if cfg.get("task") else None
+def resolve_configured_type(cfg: DictConfig) -> TaskType | None:
+    """Return the type of the task; None if there is no task, or it has none.
+
+    Raises:
+        MLScaleError: it names one that is not installed.
+    """
+    if not cfg.get("task"):
+        return None
+    target = import_target(cfg.task)
+    # The type of `mlscale.tasks.TypedTask` is an argument: the class alone does not show it.
+    if getattr(target, "has_named_type", False):
+        return get_task_type(str(cfg.task.get("task_type")))
+    return resolve_task_type(target)

@@ -9,7 +9,8 @@ import pytorch_lightning as pl
 import torch
 
 from mlscale.evaluate.sample_collector import SampleCollector
-from mlscale.evaluate.sample_rows import KINDS
+from mlscale.task_types.registry import resolve_task_type
+from mlscale.task_types.task_type import TaskType
 
 
 class PredictionCollector(pl.Callback):
@@ -72,9 +73,8 @@ class _CachedForward:
         return self._forward(*args, **kwargs)
 
 
-def find_task_kind(task: pl.LightningModule) -> str | None:
-    """Return the task's `kind` if it can be evaluated by sample, that is with its own `predict_step`; else None."""
+def find_measured_type(task: pl.LightningModule) -> TaskType | None:
+    """Return the task's type if it can be evaluated by sample, that is with its own `predict_step`; else None."""
     # Lightning's default `predict_step` returns `forward`'s result, not the dictionary of named outputs.
-    kind = getattr(task, "kind", None)
-    own = type(task).predict_step is not pl.LightningModule.predict_step
-    return kind if isinstance(kind, str) and kind in KINDS and own else None
+    has_own_step = type(task).predict_step is not pl.LightningModule.predict_step
+    return resolve_task_type(task) if has_own_step else None

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
-from mlscale.evaluate.metric_statistics import MetricDefinition, build_paired_statistics
-from mlscale.evaluate.report_wording import (
+from mlscale.report import Figure, Heading, TableBlock
+from mlscale.report.text import format_percent
+from mlscale.stats.bootstrap import bootstrap_intervals
+from mlscale.stats.discoveries import apply_benjamini_hochberg
+from mlscale.stats.intervals import Interval, compute_wilson_interval
+from mlscale.stats.paired import compute_mcnemar_exact_p, compute_score_interval
+from mlscale.stats.permutation_test import run_permutation_test
+from mlscale.task_types.collected_samples import CollectedSamples, Columns
+from mlscale.task_types.paired_metrics import MetricDefinition
+from mlscale.task_types.reports.report_wording import (
     EvaluationReport,
     expand_interval,
     format_number_interval,
@@ -20,14 +27,7 @@ from mlscale.evaluate.report_wording import (
     format_share_interval,
     serialize_interval,
 )
-from mlscale.evaluate.sample_collector import CollectedSamples
-from mlscale.report import Figure, Heading, TableBlock
-from mlscale.report.text import format_percent
-from mlscale.stats.bootstrap import bootstrap_intervals
-from mlscale.stats.discoveries import apply_benjamini_hochberg
-from mlscale.stats.intervals import Interval, compute_wilson_interval
-from mlscale.stats.paired import compute_mcnemar_exact_p, compute_score_interval
-from mlscale.stats.permutation_test import run_permutation_test
+from mlscale.task_types.task_type import TaskType
 
 ALPHA = 0.05  # level of the test, and false-discovery rate over classes
 _MAX_TABLE_ROWS = 50  # rows of the table of classes; the JSON result has all
@@ -72,21 +72,18 @@ def compare_models(
     of a paired bootstrap.
 
     Raises:
-        MLScaleError: they are of different kinds, share no sample, or differ on the truth.
+        MLScaleError: they are of different types, share no sample, or differ on the truth.
     """
     first_columns, second_columns = _align_columns(first, second, names)
-    differences = _compute_differences(first_columns, second_columns, first.task_info.kind, seed)
+    task_type = first.task_info.task_type
+    differences = _compute_differences(first_columns, second_columns, task_type, seed)
     head = differences[0]
     n = len(next(iter(first_columns.values())))
     # One model may have been measured on more samples than the other; only the shared ones are paired.
     unpaired = max(len(first), len(second)) - n
-    verdict = _format_verdict(head, names, n)
+    verdict = _format_verdict(head, names, n, is_exact=task_type.exact_metric is not None)
     # Only a classifier's samples have one class each, and so a recall by class.
-    classes = (
-        _compare_class_recalls(first, first_columns, second_columns)
-        if first.task_info.kind == "classification"
-        else None
-    )
+    classes = _compare_class_recalls(first, first_columns, second_columns) if task_type.is_one_class else None
     worse = [row for row in classes or () if row["q"] <= ALPHA]
     remarks = [verdict]
     if worse:
@@ -120,16 +117,14 @@ def compare_models(
     )  # fmt: skip
 
 
-Columns = Mapping[str, NDArray[Any]]
-
-
 def _align_columns(
     first: CollectedSamples, second: CollectedSamples, names: tuple[str, str]
 ) -> tuple[Columns, Columns]:
     """Return the columns of the samples that both models have, in the same order."""
-    if first.task_info.kind != second.task_info.kind:
+    kinds = [gathered.task_info.task_type.name for gathered in (first, second)]
+    if kinds[0] != kinds[1]:
         raise MLScaleError(
-            f"{names[0]} is a model of {first.task_info.kind}, {names[1]} one of {second.task_info.kind}",
+            f"{names[0]} is a model of {kinds[0]}, {names[1]} one of {kinds[1]}",
             where="against",
             fix="against=<a model of the same task>",
         )
@@ -148,58 +143,51 @@ def _align_columns(
     first_columns, second_columns = (
         {k: v[r] for k, v in g.columns.items()} for g, r in zip((first, second), rows, strict=True)
     )
-    # The column of the truth depends on the kind: masks have pixel counts ('true'), sequences their length ('tokens').
-    for name in ("truth", "true", "tokens"):
-        if name in first_columns and (
-            first_columns[name].shape != second_columns[name].shape
-            or not np.array_equal(first_columns[name], second_columns[name])
-        ):
-            raise MLScaleError(
-                "the two models disagree on what is right",
-                where="against",
-                why="the same samples have other targets: classes are numbered differently, or labels have changed",
-                fix="type the data for both: data=… with data.train=… and data.val=…",
-            )
+    # The column of the truth depends on the type: masks have pixel counts ('true'), sequences their length ('tokens').
+    truths = [columns.get(first.task_info.task_type.truth_column) for columns in (first_columns, second_columns)]
+    if truths[0] is not None and (truths[1] is None or not np.array_equal(truths[0], truths[1])):
+        raise MLScaleError(
+            "the two models disagree on what is right",
+            where="against",
+            why="the same samples have other targets: classes are numbered differently, or labels have changed",
+            fix="type the data for both: data=… with data.train=… and data.val=…",
+        )
     return first_columns, second_columns
 
 
-def _compute_differences(first: Columns, second: Columns, kind: str, seed: int) -> list[MetricDifference]:
+def _compute_differences(first: Columns, second: Columns, task_type: TaskType, seed: int) -> list[MetricDifference]:
     """Return the differences of all metrics; the first one decides."""
     differences = []
-    if kind in ("classification", "multilabel"):
-        first_correct, second_correct = _mark_correct(first, kind), _mark_correct(second, kind)
+    if task_type.exact_metric is not None:
+        first_correct, second_correct = task_type.mark_correct(first), task_type.mark_correct(second)
         gained, lost, n = (
             int((first_correct & ~second_correct).sum()),
             int((second_correct & ~first_correct).sum()),
             len(first_correct),
         )
         low, high = compute_score_interval(gained, lost, n, 0.975)  # one-sided ends: together 95 %
-        metric = MetricDefinition("accuracy" if kind == "classification" else "exact_match", True, True)
         difference = Interval((gained - lost) / n, low, high)
         p = compute_mcnemar_exact_p(gained, lost)
         differences.append(
-            MetricDifference(metric, float(first_correct.mean()), float(second_correct.mean()), difference, p)
+            MetricDifference(
+                task_type.exact_metric, float(first_correct.mean()), float(second_correct.mean()), difference, p
+            )
         )
-    rows, statistic, metrics = build_paired_statistics(first, second, kind)
+    paired = task_type.build_paired_statistics(first, second)
+    rows, statistic = paired.rows, paired.statistic
     # Rows have both models side by side, so that a draw takes both results of a sample: a paired bootstrap.
     width = rows.shape[1] // 2
     both = bootstrap_intervals(rows, lambda s: statistic(s[:, :width]) - statistic(s[:, width:]), seed=seed)
     p_values = run_permutation_test(rows[:, :width], rows[:, width:], statistic, seed=seed)
     sums = rows.sum(0)[None]
     each_side = statistic(sums[:, :width])[0], statistic(sums[:, width:])[0]
-    for index, metric in enumerate(metrics):
+    for index, metric in enumerate(paired.metrics):
         values = float(each_side[0][index]), float(each_side[1][index])
         differences.append(MetricDifference(metric, *values, both[index], float(p_values[index])))
     return differences
 
 
-def _mark_correct(columns: Columns, kind: str) -> NDArray[np.bool_]:
-    """Return whether each sample is predicted correctly, with all of its labels, bool (n,)."""
-    same: NDArray[np.bool_] = columns["truth"] == columns["predicted"]
-    return same if kind == "classification" else np.asarray(same.all(1))
-
-
-def _format_verdict(head: MetricDifference, names: tuple[str, str], n: int) -> str:
+def _format_verdict(head: MetricDifference, names: tuple[str, str], n: int, *, is_exact: bool) -> str:
     metric = head.metric
     values = [
         format_share_interval(Interval(v, float("nan"), float("nan"))) if metric.is_share else f"{v:.4g}"
@@ -210,7 +198,7 @@ def _format_verdict(head: MetricDifference, names: tuple[str, str], n: int) -> s
         if metric.is_share
         else format_number_interval(head.difference)
     )
-    test = "McNemar, exact" if metric.name in ("accuracy", "exact_match") else "paired permutation"
+    test = "McNemar, exact" if is_exact else "paired permutation"
     comparison = (
         f"{metric.display_name} {values[0]} against {values[1]}, difference {gap}, "
         f"p {format_p_value(head.p)} ({test}, {n:,} samples)"

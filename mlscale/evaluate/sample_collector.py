@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,79 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlscale.errors import MLScaleError
-from mlscale.evaluate.sample_rows import TABLE_COLUMNS, Columns, compute_sample_columns
+from mlscale.evaluate.sample_rows import compute_sample_columns
+from mlscale.task_types.collected_samples import CollectedSamples, Columns, TaskInfo, WorstSample
 
 _MAX_LOGITS = 20_000  # bounds the memory: 80 MB with 1,000 classes; far more than fitting a temperature needs
-_TABLE_ONLY_COLUMNS = {"classification": ("probabilities", "logits")}
-
-
-@dataclass(frozen=True)
-class TaskInfo:
-    """The task and its classes, as far as reports need them.
-
-    Attributes:
-        kind: of the task.
-        labels: names of the classes by number; '0', '1', … where they have none.
-        mean, std: of each channel, that images were normalised by; empty where they were not.
-        targets: names of what is predicted, in regression.
-    """
-
-    kind: str
-    labels: tuple[str, ...] = ()
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    targets: tuple[str, ...] = ()
-
-    def get_class_name(self, number: int) -> str:
-        """Return the name of a class."""
-        return self.labels[number] if 0 <= number < len(self.labels) else str(number)
-
-
-class WorstSample(NamedTuple):
-    """A sample that the model predicts wrongly.
-
-    Attributes:
-        loss: of it.
-        row: its index among the samples.
-        key: its name.
-        x: as the model was given it, (…).
-        masks: images of more than one channel each: truth and prediction masks in segmentation, uint8 (h, w).
-    """
-
-    loss: float
-    row: int
-    key: str
-    x: NDArray[Any]
-    masks: tuple[NDArray[Any], ...] = ()
 
 
 class RowWriter(Protocol):
     """A writer that takes the rows of each batch: the table of samples."""
 
     def add_samples(self, keys: Sequence[str], columns: Columns) -> None: ...
-
-
-@dataclass(eq=False)
-class CollectedSamples:
-    """All samples of one evaluation pass.
-
-    Attributes:
-        task_info: the task and its classes.
-        keys: names of the samples, in order.
-        columns: of each sample, n first.
-        worst: the samples of the largest losses, largest first; of a classifier, wrongly predicted ones only.
-        logits: of some samples, (m, k); `logit_rows` has their indices.
-    """
-
-    task_info: TaskInfo
-    keys: list[str]
-    columns: Columns
-    worst: list[WorstSample]
-    logits: NDArray[np.float32] | None = None
-    logit_rows: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-
-    def __len__(self) -> int:
-        return len(self.keys)
 
 
 class SampleCollector:
@@ -129,7 +65,7 @@ class SampleCollector:
             batch: {"x", "y", "weight"?, "key"?} or (x, y).
 
         Raises:
-            MLScaleError: the outputs are not those of the task's kind, or not numbers.
+            MLScaleError: the outputs are not those of the task type, or not numbers.
         """
         from mlscale.tasks.batch import unpack_batch
 
@@ -143,27 +79,21 @@ class SampleCollector:
             keys = [key for key, keep in zip(keys, mask.tolist(), strict=True) if keep]
         if not keys:
             return
-        columns = compute_sample_columns(self.task_info.kind, outputs, y)
-        _check_numbers(self.task_info.kind, keys, columns["loss"])
+        task_type = self.task_info.task_type
+        columns = compute_sample_columns(task_type, outputs, y)
+        _check_numbers(keys, columns["loss"], may_be_infinite=task_type.may_have_infinite_loss)
         if self._brightness and x.ndim == 4:
             columns["brightness"] = self._restore_pixels(x).mean((1, 2, 3)).float().cpu().numpy()
         start = len(self._keys)
         self._keys += keys
         self._keep_logits(columns, start)
-        loss = columns["loss"]
-        # A correct prediction is not a worst error, however large its loss; -inf is never above the heap's floor.
-        if self.task_info.kind == "classification":
-            loss = np.where(columns["truth"] == columns["predicted"], -np.inf, loss)
-        self._keep_worst(loss, keys, start, x, outputs, y)
-        alone = _TABLE_ONLY_COLUMNS.get(self.task_info.kind, ())
+        # -inf, of what is not an error, is never above the heap's floor.
+        self._keep_worst(task_type.rank_errors(columns), keys, start, x, outputs, y)
         for name, values in columns.items():
-            if name not in alone:
+            if name not in task_type.passing_columns:
                 self._parts.setdefault(name, []).append(values)
-        # Probabilities are not kept, but of two classes the score of class 1 is: ROC curves need all samples.
-        if self.task_info.kind == "classification" and columns["probabilities"].shape[1] == 2:
-            self._parts.setdefault("score", []).append(columns["probabilities"][:, 1])
         if self._table is not None:
-            self._table.add_samples(keys, {name: columns[name] for name in TABLE_COLUMNS[self.task_info.kind]})
+            self._table.add_samples(keys, {name: columns[name] for name in task_type.table_columns})
 
     def collect_samples(self) -> CollectedSamples:
         """Return all samples that were added."""
@@ -208,11 +138,11 @@ class SampleCollector:
             if not loss[index] > floor:
                 break  # losses fall from here on
             pixels = self._restore_pixels(x[index][None])[0] if x.ndim == 4 else x[index]
-            masks: tuple[NDArray[Any], ...] = ()
-            if self.task_info.kind == "segmentation":
-                predicted = outputs["logits"][index].argmax(0)
-                masks = tuple(mask.to(torch.uint8).cpu().numpy() for mask in (y[index], predicted))
-            sample = WorstSample(float(loss[index]), start + index, keys[index], pixels.cpu().numpy(), masks)
+            masks = self.task_info.task_type.extract_masks(
+                {name: value[index] for name, value in outputs.items()}, y[index]
+            )
+            shown = tuple(mask.to(torch.uint8).cpu().numpy() for mask in masks)
+            sample = WorstSample(float(loss[index]), start + index, keys[index], pixels.cpu().numpy(), shown)
             if len(self._worst) < self._max_worst:
                 heapq.heappush(self._worst, sample)
             else:
@@ -220,10 +150,9 @@ class SampleCollector:
             floor = self._worst[0].loss if len(self._worst) == self._max_worst else -np.inf
 
 
-def _check_numbers(kind: str, keys: Sequence[str], loss: NDArray[Any]) -> None:
-    """Raise an error if a loss is NaN, which would count as class 0; in regression, also if it is infinite."""
-    # In the other kinds an infinite loss is legitimate: logits of -inf exclude a class.
-    bad = ~np.isfinite(loss) if kind == "regression" else np.isnan(loss)
+def _check_numbers(keys: Sequence[str], loss: NDArray[Any], *, may_be_infinite: bool) -> None:
+    """Raise an error if a loss is NaN, which would count as class 0, or infinite where it may not be."""
+    bad = np.isnan(loss) if may_be_infinite else ~np.isfinite(loss)
     if bad.any():
         raise MLScaleError(
             f"the model's output for sample {keys[int(bad.argmax())]!r} is not a finite number",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mlscale.atomic_files import ASIDE, PRIVATE_FILE, create_write_error, make_folders, sync_folder
 from mlscale.contracts import expect_format, get_format_tag
 from mlscale.errors import MLScaleError
-from mlscale.evaluate.sample_rows import Columns
+from mlscale.task_types.collected_samples import Columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -94,7 +94,7 @@ class SampleTable:
         table = pa.concat_tables(self._waiting)
         self._waiting, self._rows = [], 0
         try:
-            # The schema is known with the first rows only: columns depend on the kind of the task.
+            # The schema is known with the first rows only: columns depend on the task type.
             if self._writer is None:
                 schema = table.schema.with_metadata({_METADATA_KEY: self._about.encode()})
                 self._writer = pq.ParquetWriter(self._aside, schema, compression="zstd")

@@ -18,7 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
-from mlscale.evaluate.report_wording import (
+from mlscale.report import Heading, TableBlock
+from mlscale.report.text import format_percent
+from mlscale.stats.bootstrap import bootstrap_intervals
+from mlscale.stats.discoveries import apply_benjamini_hochberg
+from mlscale.stats.intervals import Interval, compute_wilson_interval
+from mlscale.task_types.reports.report_wording import (
     MIN_RELIABLE_SAMPLES,
     EvaluationReport,
     format_number_interval,
@@ -26,11 +31,6 @@ from mlscale.evaluate.report_wording import (
     format_share_interval,
     serialize_interval,
 )
-from mlscale.report import Heading, TableBlock
-from mlscale.report.text import format_percent
-from mlscale.stats.bootstrap import bootstrap_intervals
-from mlscale.stats.discoveries import apply_benjamini_hochberg
-from mlscale.stats.intervals import Interval, compute_wilson_interval
 
 SliceColumns = Mapping[str, Sequence[str | float | None]]
 """Column to the value of each sample, None where it has none."""

@@ -1,30 +1,11 @@
-"""Create the report for a task's kind, with slices and the worst errors."""
+"""Create the report of a task type, with slices and the worst errors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-
-from mlscale.evaluate import classification_report as classification
-from mlscale.evaluate import language_report as language
-from mlscale.evaluate import multilabel_report as multilabel
-from mlscale.evaluate import regression_report as regression
-from mlscale.evaluate import segmentation_report as segmentation
 from mlscale.evaluate import slices
 from mlscale.evaluate import worst_samples as worst
-from mlscale.evaluate.report_wording import EvaluationReport
-from mlscale.evaluate.sample_collector import CollectedSamples
-
-REPORT_BUILDERS: Mapping[str, Callable[[CollectedSamples, int], EvaluationReport]] = {
-    "classification": classification.build_classification_report,
-    "multilabel": multilabel.build_multilabel_report,
-    "segmentation": segmentation.build_segmentation_report,
-    "regression": regression.build_regression_report,
-    "language": language.build_language_report,
-}
+from mlscale.task_types.collected_samples import CollectedSamples
+from mlscale.task_types.reports.report_wording import EvaluationReport
 
 
 def build_task_report(
@@ -37,10 +18,11 @@ def build_task_report(
         columns: columns to slice by.
         seed: of the bootstrap and of other random draws.
     """
-    report = REPORT_BUILDERS[gathered.task_info.kind](gathered, seed)
+    task_type = gathered.task_info.task_type
+    report = task_type.build_report(gathered, seed)
     parts = [report]
     if columns:
-        good, share, metric_name = select_slice_metric(gathered)
+        good, share, metric_name = task_type.select_slice_metric(gathered.columns)
         parts.append(slices.build_slice_report(columns, good, share=share, metric_name=metric_name, seed=seed))
     # The headline is that of the task's own report; slices have none.
     return EvaluationReport(
@@ -54,17 +36,3 @@ def build_task_report(
         ],
         details={name: value for part in parts for name, value in part.details.items()},
     )
-
-
-def select_slice_metric(gathered: CollectedSamples) -> tuple[NDArray[Any], bool, str]:
-    """Return the values by sample that slices are compared by, correct (bool) or the loss; true for the former; the
-    metric's name."""
-    columns, kind = gathered.columns, gathered.task_info.kind
-    # Slices are compared by one number for each sample. Where a prediction is right or wrong that is easier to read
-    # than a loss, and has an exact test.
-    if kind == "classification":
-        return columns["truth"] == columns["predicted"], True, "accuracy"
-    if kind == "multilabel":
-        return (columns["truth"] == columns["predicted"]).all(1), True, "exact_match"
-    name = {"regression": "squared_error", "language": "nats_per_token"}.get(kind, "loss")
-    return np.asarray(columns["loss"], np.float64), False, name

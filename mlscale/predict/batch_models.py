@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.predict.prepare_input import InputFormat
-
-PredictionColumns = dict[str, list[Any] | NDArray[Any]]
-"""Columns of a batch, n each."""
+from mlscale.task_types.registry import get_task_type
+from mlscale.task_types.task_type import TaskType
 
 
 class BatchModel(Protocol):
     """A model that predicts batches.
 
     Attributes:
-        kind: of its task.
+        task_type: of its task.
         labels: names of the classes by number.
         takes: the format of its input.
     """
 
     @property
-    def kind(self) -> str: ...
+    def task_type(self) -> TaskType: ...
     @property
     def labels(self) -> Sequence[str]: ...
     @property
@@ -42,7 +39,7 @@ class ServableModel:
     """A servable as a model: needs onnxruntime and numpy alone."""
 
     servable: Any
-    kind: str = "classification"
+    task_type: TaskType = field(default_factory=lambda: get_task_type("classification"))
 
     @classmethod
     def load(cls, folder: Path, threads: int) -> ServableModel:
@@ -69,45 +66,3 @@ class ServableModel:
 
     def __call__(self, raw: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
         return {"logits": self.servable.logits(raw)}
-
-
-def build_prediction_columns(
-    kind: str, outputs: Mapping[str, NDArray[Any]], labels: Sequence[str]
-) -> PredictionColumns:
-    """Return the columns of a kind, from a model's outputs for n samples.
-
-    classification: `predicted` (a name), `class`, `confidence`, `probabilities`; multilabel: `predicted` (names),
-    `probabilities`; regression: `value`; segmentation: `mask` (a PNG of class numbers); language: `nats`, `tokens`.
-    """
-    if kind == "language":
-        return {"nats": outputs["nats"].astype(np.float32), "tokens": outputs["tokens"].astype(np.int64)}
-    if kind == "regression":
-        return {"value": outputs["value"].astype(np.float32)}
-    logits = np.asarray(outputs["logits"], np.float32)
-    # PNG of class numbers: lossless, compressed well where neighbours are equal, read by any image library. One byte
-    # for a class, as in training data.
-    if kind == "segmentation":
-        return {"mask": [_encode_png(row) for row in logits.argmax(1).astype(np.uint8)]}
-    if kind == "multilabel":
-        # In float64, where the exponential overflows only beyond logits of -709; in float32 beyond -88.
-        shares = 1 / (1 + np.exp(-logits.astype(np.float64)))
-        predicted_names = [[labels[index] for index in np.flatnonzero(row).tolist()] for row in logits > 0]
-        return {"predicted": predicted_names, "probabilities": shares.astype(np.float32)}
-    # The same arithmetic as `export.servable.softmax`: a served model and batch scoring agree.
-    shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    probabilities = shifted / shifted.sum(-1, keepdims=True)
-    classes = probabilities.argmax(-1)
-    return {
-        "predicted": [labels[number] for number in classes.tolist()],
-        "class": classes.astype(np.int32),
-        "confidence": probabilities.max(-1),
-        "probabilities": probabilities,
-    }
-
-
-def _encode_png(classes: NDArray[np.uint8]) -> bytes:
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(classes).save(file, "PNG")
-    return file.getvalue()

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
-from mlscale.predict.batch_models import BatchModel, build_prediction_columns
+from mlscale.predict.batch_models import BatchModel
 from mlscale.predict.input_items import Inputs
 from mlscale.predict.input_tables import TableInputs
 from mlscale.predict.part_files import PredictionParts
 from mlscale.predict.prepare_input import InputFormat, prepare_sample
+from mlscale.task_types.task_type import TaskType
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -87,12 +88,12 @@ def score_parts(
     for (part, rows), batch in zip(batches, loaded, strict=True):
         start = time.perf_counter()
         batch, outputs = predict_batch(model, batch)
-        predictions = build_prediction_columns(model.kind, outputs, model.labels) if outputs is not None else {}
+        predictions = model.task_type.build_predictions(outputs, model.labels) if outputs is not None else {}
         if not probabilities:
             predictions.pop("probabilities", None)
         if events is not None:
             events.record_batch(batch, predictions, time.perf_counter() - start)
-        waiting.append(build_prediction_table(batch, predictions, model.kind, probabilities))
+        waiting.append(build_prediction_table(batch, predictions, model.task_type, probabilities))
         if rows.stop == parts.get_row_range(part).stop:
             import pyarrow as pa
 
@@ -163,8 +164,10 @@ def _format_read_error(error: Exception) -> str:
     return " ".join(text.split())[:300]
 
 
-def build_prediction_table(batch: LoadedBatch, predictions: dict[str, Any], kind: str, probabilities: bool) -> Any:
-    """Return the rows of a batch (pyarrow); those that could not be read have null in the columns of the kind."""
+def build_prediction_table(
+    batch: LoadedBatch, predictions: dict[str, Any], task_type: TaskType, probabilities: bool
+) -> Any:
+    """Return the rows of a batch (pyarrow); those that could not be read have null in the columns of the prediction."""
     import pyarrow as pa
 
     is_predicted = np.array([not error for error in batch.errors])
@@ -174,7 +177,7 @@ def build_prediction_table(batch: LoadedBatch, predictions: dict[str, Any], kind
         "row": pa.array(np.arange(batch.rows.start, batch.rows.stop, dtype=np.int64)),
         "key": pa.array(batch.keys, pa.string()),
     }
-    for name, type_ in build_column_types(kind, probabilities).items():
+    for name, type_ in task_type.list_prediction_types(probabilities).items():
         values = predictions.get(name)
         if values is None:
             columns[name] = pa.nulls(len(is_predicted), type_)  # typed: all parts must have one schema
@@ -184,21 +187,6 @@ def build_prediction_table(batch: LoadedBatch, predictions: dict[str, Any], kind
             columns[name] = _build_column(values, type_).take(pa.array(prediction_index, mask=~is_predicted))
     columns["error"] = pa.array([error or None for error in batch.errors], pa.string())
     return pa.table(columns)
-
-
-def build_column_types(kind: str, probabilities: bool) -> dict[str, Any]:
-    """Return the columns of a kind with their types (pyarrow), those between `key` and `error`."""
-    import pyarrow as pa
-
-    floats = {"probabilities": pa.list_(pa.float32())} if probabilities else {}
-    types_by_kind: dict[str, dict[str, Any]] = {
-        "classification": {"predicted": pa.string(), "class": pa.int32(), "confidence": pa.float32(), **floats},
-        "multilabel": {"predicted": pa.list_(pa.string()), **floats},
-        "regression": {"value": pa.list_(pa.float32())},
-        "segmentation": {"mask": pa.binary()},
-        "language": {"nats": pa.float32(), "tokens": pa.int64()},
-    }
-    return types_by_kind[kind]
 
 
 def _build_column(values: object, type_: pa.DataType) -> Any:

@@ -15,6 +15,7 @@ from mlscale.predict.prepare_input import InputFormat
 if TYPE_CHECKING:
     from mlscale.data.data_facts import DataFacts
     from mlscale.data.tables.features import FeatureEncoder
+    from mlscale.task_types.task_type import TaskType
     from mlscale.tasks.base import Task
 
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -24,7 +25,8 @@ class TaskModel:
     """A task with its weights, as a model.
 
     Args:
-        task: with `kind` and `predict_step`.
+        task: with `predict_step`.
+        task_type: of it.
         takes: the format of its raw input.
         labels: names of the classes by number.
         mean, std: of each channel, that images are normalised by; empty for none.
@@ -35,6 +37,7 @@ class TaskModel:
     def __init__(
         self,
         task: Task,
+        task_type: TaskType,
         *,
         takes: InputFormat,
         labels: Sequence[str],
@@ -43,7 +46,7 @@ class TaskModel:
         device: str = "cpu",
         precision: str = "32-true",
     ) -> None:
-        self.kind, self.labels, self.takes = str(task.kind), tuple(labels), takes
+        self.task_type, self.labels, self.takes = task_type, tuple(labels), takes
         self._device = torch.device(device)
         self._task = task.to(self._device).eval()
         self._mean, self._std = (

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mlscale.tasks.schedules import OneCycle as OneCycle
     from mlscale.tasks.schedules import Warmup as Warmup
     from mlscale.tasks.segmentation import Segmentation as Segmentation
+    from mlscale.tasks.typed import TypedTask as TypedTask
 
 _HOMES = {
     "Classification": "classification",
@@ -36,6 +37,7 @@ _HOMES = {
     "TabularNet": "models.tabular",
     "Task": "base",
     "TextCNN": "models.text_cnn",
+    "TypedTask": "typed",
     "UNet": "models.unet",
     "ViT": "models.vit",
     "Warmup": "schedules",
@@ -55,6 +57,7 @@ __all__ = [
     "TabularNet",
     "Task",
     "TextCNN",
+    "TypedTask",
     "UNet",
     "ViT",
     "Warmup",

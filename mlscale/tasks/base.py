@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from mlscale.errors import MLScaleError
+from mlscale.task_types.task_type import TaskType
 from mlscale.tasks.batch import Batch, unpack_batch
 from mlscale.tasks.model_outputs import split_auxiliary
 from mlscale.tasks.models import lazy
@@ -37,7 +38,10 @@ class Task(LightningModule):
             dictionary with such a callable under "scheduler" and with "interval", "monitor" and the like.
 
     Attributes:
-        kind: classification, multilabel, segmentation, regression or language: commands check whether they support it.
+        kind: the name of the task's type: classification, multilabel, segmentation, regression, language, or that of an
+            installed package. Commands check whether they support it.
+        task_type: a type of the task's own, in place of the one that `kind` names.
+        has_named_type: the argument `task_type` names the type.
         aux_weight: of the loss of each auxiliary output that a model has in training, as GoogLeNet (Szegedy et al.
             2015) and Inception v3.
         mean_names: the metrics that `means` returns.
@@ -47,6 +51,8 @@ class Task(LightningModule):
     """
 
     kind: ClassVar[str]
+    task_type: TaskType | None = None
+    has_named_type: ClassVar[bool] = False
     mean_names: ClassVar[tuple[str, ...]] = ("loss",)
     aux_weight: float = 0.3
 

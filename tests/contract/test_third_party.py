@@ -171,6 +171,7 @@ def test_each_part_of_the_documented_package_is_short() -> None:
         "callback": ("callbacks.py", "callbacks/batches.yaml"),
         "logger": ("loggers.py", "logger/lines.yaml"),
         "recipe": ("recipe/hello.yaml",),
+        "task type": ("counts.py", "task/counts.yaml"),
     }
     for part, endings in parts.items():
         found = [length for name, length in lengths.items() if name.endswith(tuple(f"/{end}" for end in endings))]
@@ -181,4 +182,4 @@ def test_each_part_of_the_documented_package_is_short() -> None:
 @pytest.mark.slow
 def test_the_documented_package_is_installed_and_used(tmp_path: Path) -> None:
     site = install_package(tmp_path)
-    assert len(list(use_package(tmp_path / "elsewhere", site))) == 4
+    assert len(list(use_package(tmp_path / "elsewhere", site))) == 5

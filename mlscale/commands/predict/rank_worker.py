@@ -78,9 +78,9 @@ def score_rank_parts(
     model = build_model(work, rank)
     events = None
     if work.events is not None:
-        if model.kind != "classification":
+        if not model.task_type.is_one_class:
             raise MLScaleError(
-                f"events are predictions of classes, and this is a model of {model.kind}",
+                f"events are predictions of classes, and this is a model of {model.task_type.name}",
                 where="events",
                 fix="leave events out",
             )
@@ -116,7 +116,7 @@ def build_model(work: PredictWork, rank: int = 0) -> BatchModel:
     from mlscale.assembly.rebuild import rebuild_data_and_task
     from mlscale.assembly.run_data import RunData
     from mlscale.data.images.labelled_images import ImageData
-    from mlscale.evaluate.collect_predictions import find_task_kind
+    from mlscale.evaluate.collect_predictions import find_measured_type
     from mlscale.predict.torch_batches import TaskModel, add_table_encoding, infer_input_format
 
     assert work.config is not None
@@ -125,17 +125,19 @@ def build_model(work: PredictWork, rank: int = 0) -> BatchModel:
     cfg.derived.threads = work.threads
     data, task = rebuild_data_and_task(cfg, Path(work.checkpoint), "validate", RunData())
     torch.set_num_threads(work.threads)
-    kind = find_task_kind(task)
+    task_type = find_measured_type(task)
     facts = data.facts() if hasattr(data, "facts") else None
     image = facts is not None and facts.height is not None and len(facts.sample) == 3
-    if kind is None or facts is None or (image and not isinstance(data, ImageData)):
+    if task_type is None or facts is None or (image and not isinstance(data, ImageData)):
         raise MLScaleError(
             "how a file becomes an input of this model is its own code's business",
             where="task, data",
-            why="the task has no kind and predict_step" if kind is None else "the data module prepares samples itself",
+            why="the task has no kind and predict_step"
+            if task_type is None
+            else "the data module prepares samples itself",
             fix="mlscale export makes a servable of it: mlscale predict <its folder> takes what that takes",
         )
-    if kind == "language":
+    if task_type.needs_truth:
         raise MLScaleError(
             "texts are not scored by a language model yet",
             where="input",
@@ -149,6 +151,7 @@ def build_model(work: PredictWork, rank: int = 0) -> BatchModel:
         takes = add_table_encoding(takes, data.features)
     return TaskModel(
         task,
+        task_type,
         takes=takes,
         labels=tuple(map(str, names)),
         mean=facts.mean if image else (),

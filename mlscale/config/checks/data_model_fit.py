@@ -7,20 +7,23 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from mlscale.config.metric_choice import BEST_OF_KIND, is_set
+from mlscale.config.metric_choice import is_set, resolve_configured_type
 from mlscale.config.targets import import_target
 from mlscale.errors import MLScaleError
+from mlscale.task_types.registry import find_label_type, get_task_kind
 
-_KINDS = {"one": "classification", "several": "multilabel", "mask": "segmentation"}
-"""The kind of task for each word of `data.labels`."""
-_HELD = {"classes": "classes", "regression": "numbers", "language": "texts without labels"}
-_FACT_OF_CONTENT = {"regression": "targets", "classes": "num_classes", "language": "vocab_size"}
-"""The fact of the data that shows what it holds. The order matters: texts with classes have tokens, too."""
-_FOR = {
-    "classes": "task=classification with a model of classes",
-    "regression": "task=regression model=tabular_regression",
-    "language": "task=language model=gpt; labelled texts are data=text_table",
+_CONTENTS = {
+    "targets": ("numbers", "task=regression model=tabular_regression"),
+    "num_classes": ("classes", "task=classification with a model of classes"),
+    "vocab_size": ("texts without labels", "task=language model=gpt; labelled texts are data=text_table"),
 }
+"""What data holds, by the fact that shows it, and what to train on it. The order matters: texts with classes have
+tokens, too."""
+_TARGET_TYPES = {
+    "num_classes": "class where its values name classes",
+    "targets": "number where its values are numbers",
+}
+"""How a table is read so that it has the fact: a table's target can be read either way."""
 
 
 def check_data_fit(cfg: DictConfig, facts: Mapping[str, Any] | None) -> Iterator[MLScaleError]:
@@ -54,9 +57,11 @@ def check_classifies(cfg: DictConfig, command: str) -> None:
 
 
 def _get_other_kind(cfg: DictConfig) -> str | None:
-    """Return the kind of the task if it is not classification."""
-    kind = getattr(import_target(cfg.task), "kind", None) if cfg.get("task") else None
-    return None if kind == "classification" else kind
+    """Return the kind of the task if it is known to have no single class for each sample."""
+    task_type = resolve_configured_type(cfg)
+    if task_type is not None:
+        return None if task_type.is_one_class else task_type.name
+    return get_task_kind(import_target(cfg.task)) if cfg.get("task") else None
 
 
 def _create_kind_error(who: str, kind: str, fix: str) -> MLScaleError:
@@ -90,12 +95,13 @@ def _check_channels(cfg: DictConfig, channels: int | None) -> Iterator[MLScaleEr
 def _check_metric(cfg: DictConfig) -> Iterator[MLScaleError]:
     """Yield the problem of an accuracy for a built-in task other than classification: these log none."""
     kind, metric = _get_other_kind(cfg), str(cfg.metric) if is_set(cfg, "metric") else ""
+    task_type = resolve_configured_type(cfg)
     if kind and metric.endswith("/accuracy") and str(cfg.task["_target_"]).startswith("mlscale."):
         yield MLScaleError(
             f"a {kind} task logs no {metric}",
             where="metric",
             why="the best checkpoint is picked by it",
-            fix=f"metric={BEST_OF_KIND.get(kind, 'val/loss')}",
+            fix=f"metric={task_type.default_metric if task_type else 'val/loss'}",
         )
 
 
@@ -103,29 +109,31 @@ def _check_labels(cfg: DictConfig) -> Iterator[MLScaleError]:
     """Yield the problem of labels of another kind than the task's: one class for each sample, several, or one per
     pixel.
     """
-    labels = str((cfg.get("data") or {}).get("labels"))
-    kind = getattr(import_target(cfg.task), "kind", None) if cfg.get("task") else None
-    wanted = next((word for word, task_kind in _KINDS.items() if task_kind == kind), None)
-    if labels in _KINDS and wanted is not None and wanted != labels:
-        yield MLScaleError(
-            f"a {kind} task takes data.labels={wanted}, and this data has {labels}",
-            where="task, data.labels",
-            why=f"labels={labels} is for task={_KINDS[labels]}",
-            fix=f"task={_KINDS[labels]}, or data.labels={wanted} where the samples have that",
-        )
+    labels, task_type = str((cfg.get("data") or {}).get("labels")), resolve_configured_type(cfg)
+    wanted = task_type.label_form if task_type else None
+    if task_type is None or wanted in (None, labels) or (fitting := find_label_type(labels)) is None:
+        return
+    yield MLScaleError(
+        f"a {task_type.name} task takes data.labels={wanted}, and this data has {labels}",
+        where="task, data.labels",
+        why=f"labels={labels} is for task={fitting.name}",
+        fix=f"task={fitting.name}, or data.labels={wanted} where the samples have that",
+    )
 
 
 def _check_task_target(cfg: DictConfig, facts: Mapping[str, Any]) -> Iterator[MLScaleError]:
     """Yield the problem of data without what the task predicts: classes, numbers, or the next byte."""
-    kind: str | None = getattr(import_target(cfg.task), "kind", None) if cfg.get("task") else None
-    wanted = "classes" if kind in _KINDS.values() else kind
-    held = next((held for held, key in _FACT_OF_CONTENT.items() if facts.get(key)), None)
-    if held is None or wanted not in _HELD or held == wanted:
+    task_type = resolve_configured_type(cfg)
+    wanted = task_type.target_fact if task_type else None
+    fact = next((key for key in _CONTENTS if facts.get(key)), None)
+    if task_type is None or fact is None or wanted in (None, fact):
         return
-    fix = _FOR[held]
+    content, fix = _CONTENTS[fact]
     # A table can be read either way: its target column as classes or as numbers.
-    if "target_type" in (cfg.get("data") or {}) and wanted != "language":
-        word = "class where its values name classes" if wanted == "classes" else "number where its values are numbers"
-        fix = f"data.target_type={word}; or {fix}"
-    what = "the next byte of a text" if wanted == "language" else _HELD[wanted]
-    yield MLScaleError(f"a {kind} task predicts {what}, and this data has {_HELD[held]}", where="task, data", fix=fix)
+    if "target_type" in (cfg.get("data") or {}) and wanted in _TARGET_TYPES:
+        fix = f"data.target_type={_TARGET_TYPES[wanted]}; or {fix}"
+    yield MLScaleError(
+        f"a {task_type.name} task predicts {task_type.predicts}, and this data has {content}",
+        where="task, data",
+        fix=fix,
+    )

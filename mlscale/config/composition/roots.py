@@ -9,7 +9,7 @@ from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
-from mlscale.config.composition.entry_points import get_package_name, read_entry_points
+from mlscale.entry_points import get_package_name, read_entry_points
 from mlscale.errors import MLScaleError
 
 # The primary configurations, and the base of each: `run` for what trains or starts from a run, `service` for the rest.

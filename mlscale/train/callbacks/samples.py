@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any, SupportsInt
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +15,10 @@ from tqdm import tqdm
 
 from mlscale.errors import MLScaleError
 from mlscale.report.contact_sheet import Tile, convert_to_image, draw_contact_sheet, render_class_mask
-from mlscale.report.text import format_percent
+from mlscale.task_types.registry import get_task_kind, resolve_task_type
+from mlscale.task_types.task_type import TaskType
 from mlscale.tasks.batch import unpack_batch
 from mlscale.train.loggers import log_image, log_table
-
-_MAX_SHOWN_LABELS = 5
 
 
 class Samples(Callback):
@@ -45,7 +44,8 @@ class Samples(Callback):
         self.count = count
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and (kind := getattr(pl_module, "kind", None)) not in _DESCRIBERS:
+        if trainer.is_global_zero and _find_shown_type(pl_module) is None:
+            kind = get_task_kind(pl_module)
             task = f"a {kind} task" if kind else type(pl_module).__name__
             tqdm.write(f"callbacks.samples has no effect: {task} reports nothing of single samples", file=sys.stderr)
 
@@ -58,14 +58,10 @@ class Samples(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        kind = getattr(pl_module, "kind", None)
-        if (
-            batch_idx
-            or dataloader_idx
-            or trainer.sanity_checking
-            or not trainer.is_global_zero
-            or kind not in _DESCRIBERS
-        ):
+        if batch_idx or dataloader_idx or trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        task_type = _find_shown_type(pl_module)
+        if task_type is None:
             return
         # One small forward pass per validation, on the first batch alone: the others are not delayed.
         given = unpack_batch(batch)
@@ -73,10 +69,15 @@ class Samples(Callback):
         few = {"x": given.x[: self.count], "y": given.y[: self.count]}
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             predictions = pl_module.predict_step(few, 0)
-        self._show_samples(trainer, kind, batch, few, predictions)
+        self._show_samples(trainer, task_type, batch, few, predictions)
 
     def _show_samples(
-        self, trainer: Trainer, kind: str, batch: object, few: Mapping[str, Tensor], predictions: Mapping[str, Tensor]
+        self,
+        trainer: Trainer,
+        task_type: TaskType,
+        batch: object,
+        few: Mapping[str, Tensor],
+        predictions: Mapping[str, Tensor],
     ) -> None:
         x, y = few["x"].float().cpu().numpy(), few["y"].cpu().numpy()
         keys = batch.get("key") if isinstance(batch, Mapping) else None
@@ -86,15 +87,23 @@ class Samples(Callback):
         step = (
             trainer.fit_loop.epoch_loop._batches_that_stepped
         )  # as Lightning's own entries of this validation have it
-        rows = [(key, *_DESCRIBERS[kind](names, y[row], values, row)) for row, key in enumerate(keys)]
+        outputs = [{name: value[row] for name, value in values.items()} for row in range(len(keys))]
+        rows = [(key, *task_type.describe_prediction(names, y[row], outputs[row])) for row, key in enumerate(keys)]
         # (n, channels, height, width): other inputs have a table, and no images.
         if x.ndim == 4:
             tiles = [
                 Tile(
-                    _build_images(kind, x[row], y[row], values, row),
+                    [
+                        convert_to_image(x[row]),
+                        *(
+                            render_class_mask(mask.astype(np.uint8))
+                            for mask in task_type.extract_masks(outputs[row], y[row])
+                        ),
+                    ],
                     truth,
                     predicted,
-                    _is_wrong(kind, truth, predicted),
+                    # Numbers and masks are hardly ever exact: nothing is marked as wrong.
+                    task_type.exact_metric is not None and predicted.split(" (")[0] != truth,
                 )
                 for row, (_, truth, predicted) in enumerate(rows)
             ]
@@ -102,64 +111,10 @@ class Samples(Callback):
         log_table(trainer.loggers, "val/samples_table", ("key", "truth", "prediction"), rows, step)
 
 
-def _describe_class(
-    names: list[str] | None, truth: SupportsInt, values: Mapping[str, NDArray[Any]], row: int
-) -> tuple[str, str]:
-    shares = _compute_softmax(values["logits"][row])
-    index = int(shares.argmax())
-    return _get_class_name(names, int(truth)), f"{_get_class_name(names, index)} ({format_percent(shares[index], 0)})"
-
-
-def _describe_labels(
-    names: list[str] | None, truth: NDArray[Any], values: Mapping[str, NDArray[Any]], row: int
-) -> tuple[str, str]:
-    def format_labels(indices: NDArray[Any]) -> str:
-        shown = [_get_class_name(names, int(index)) for index in indices[:_MAX_SHOWN_LABELS]]
-        return ", ".join(shown) + (", …" if len(indices) > _MAX_SHOWN_LABELS else "") or "none"
-
-    # A logit above 0 is a probability above one half.
-    return format_labels(np.flatnonzero(truth > 0.5)), format_labels(np.flatnonzero(values["logits"][row] > 0))
-
-
-def _describe_numbers(
-    names: list[str] | None, truth: NDArray[Any], values: Mapping[str, NDArray[Any]], row: int
-) -> tuple[str, str]:
-    return _format_values(truth), _format_values(values["value"][row])
-
-
-def _describe_mask(
-    names: list[str] | None, truth: NDArray[Any], values: Mapping[str, NDArray[Any]], row: int
-) -> tuple[str, str]:
-    # 255 is the label of ignored pixels in masks.
-    counted = truth != 255
-    right = (values["logits"][row].argmax(0) == truth)[counted].mean() if counted.any() else 1.0
-    return f"{len(np.unique(truth[counted]))} classes", f"{format_percent(right, 1)} of the pixels"
-
-
-_DESCRIBERS = {
-    "classification": _describe_class,
-    "multilabel": _describe_labels,
-    "regression": _describe_numbers,
-    "segmentation": _describe_mask,
-}
-
-
-def _is_wrong(kind: str, truth: str, predicted: str) -> bool:
-    """Return whether the predicted labels are wrong; False for numbers and masks, which are hardly ever exact."""
-    return kind in ("classification", "multilabel") and predicted.split(" (")[0] != truth
-
-
-def _build_images(
-    kind: str, x: NDArray[Any], truth: NDArray[Any], values: Mapping[str, NDArray[Any]], row: int
-) -> list[NDArray[np.uint8]]:
-    """Return the image; for masks also the true and the predicted mask."""
-    if kind != "segmentation":
-        return [convert_to_image(x)]
-    return [
-        convert_to_image(x),
-        render_class_mask(truth.astype(np.uint8)),
-        render_class_mask(values["logits"][row].argmax(0).astype(np.uint8)),
-    ]
+def _find_shown_type(task: LightningModule) -> TaskType | None:
+    """Return the type of the task; None if it has none, or describes no samples."""
+    task_type = resolve_task_type(task)
+    return task_type if task_type is not None and task_type.shows_predictions else None
 
 
 def _render_sheet(tiles: list[Tile]) -> NDArray[np.uint8]:
@@ -173,18 +128,3 @@ def _get_class_names(trainer: Trainer) -> list[str] | None:
     data: Any = getattr(trainer, "datamodule", None)
     names = getattr(data.facts(), "class_names", None) if hasattr(data, "facts") else None
     return list(names) if names else None
-
-
-def _get_class_name(names: list[str] | None, index: int) -> str:
-    return names[index] if names is not None and index < len(names) else str(index)
-
-
-def _format_values(values: NDArray[Any]) -> str:
-    return ", ".join(f"{value:.4g}" for value in np.atleast_1d(values)[:_MAX_SHOWN_LABELS])
-
-
-def _compute_softmax(logits: NDArray[Any]) -> NDArray[Any]:
-    # The largest is subtracted so that `exp` does not overflow.
-    shares: NDArray[Any] = np.exp(logits - logits.max())
-    shares /= shares.sum()
-    return shares

@@ -9,13 +9,13 @@ from mlscale import api
 from mlscale.assembly.build import build
 from mlscale.config.composition.roots import find_roots
 from mlscale.config.metric_choice import (
-    BEST_OF_KIND,
     check_metric_direction,
     derive_metric,
     follow_own_metrics,
     is_set,
     reuse_choice,
 )
+from mlscale.task_types.registry import get_task_type
 
 _THEIRS = [
     "task._target_=pytorch_lightning.demos.boring_classes.BoringModel",
@@ -61,7 +61,8 @@ def test_what_judges_a_run(words: list[str], metric: str | None, mode: str | Non
 @pytest.mark.parametrize("recipe", sorted(find_roots().files["recipe"]))
 def test_every_recipe_is_judged_by_something_and_leaves_the_mode_to_it(recipe: str) -> None:
     cfg = config(f"recipe={recipe}")
-    assert derive_metric(cfg)["metric"] == BEST_OF_KIND[build(cfg.task, "task", _partial_=True).func.kind]
+    kind = build(cfg.task, "task", _partial_=True).func.kind
+    assert derive_metric(cfg)["metric"] == get_task_type(kind).default_metric
     assert not is_set(cfg, "mode")
 
 

@@ -16,11 +16,13 @@ from mlscale.atomic_files import convert_to_json
 from mlscale.errors import MLScaleError
 from mlscale.evaluate import slices
 from mlscale.evaluate.model_comparison import compare_models
-from mlscale.evaluate.multilabel_report import compute_micro_f1
-from mlscale.evaluate.sample_collector import CollectedSamples, SampleCollector, TaskInfo
+from mlscale.evaluate.sample_collector import SampleCollector
 from mlscale.evaluate.task_report import build_task_report
 from mlscale.report import Figure, ImageBlock, TableBlock
 from mlscale.report.html import render_page
+from mlscale.task_types.collected_samples import CollectedSamples, TaskInfo
+from mlscale.task_types.registry import get_task_type
+from mlscale.task_types.reports.multilabel_report import compute_micro_f1
 
 NAMES = ("ant", "bee", "cat", "dog")
 
@@ -31,7 +33,7 @@ def classified(seed: int = 0, n: int = 400, k: int = 4, noise: float = 1.5) -> C
     y = rng.integers(0, k, n)
     strength = np.where(y == k - 1, 1.0, 3.0)
     logits = np.eye(k)[y] * strength[:, None] + np.random.default_rng(seed + 1).normal(size=(n, k)) * noise
-    gather = SampleCollector(TaskInfo("classification", NAMES[:k]), brightness=True)
+    gather = SampleCollector(TaskInfo(get_task_type("classification"), NAMES[:k]), brightness=True)
     x = torch.from_numpy(rng.random((n, 3, 5, 5)).astype(np.float32))
     gather.collect_batch(
         {"logits": torch.from_numpy(logits)}, {"x": x, "y": torch.from_numpy(y), "key": [f"s{i}" for i in range(n)]}
@@ -86,7 +88,7 @@ def test_two_classes_have_a_threshold_and_one_class_has_not() -> None:
     truth, score = gathered.columns["truth"], gathered.columns["score"]
     assert figures["auc"] == pytest.approx(sk.roc_auc_score(truth, score))
     assert figures["average_precision"] == pytest.approx(sk.average_precision_score(truth, score))
-    gather = SampleCollector(TaskInfo("classification", ("no", "yes")))
+    gather = SampleCollector(TaskInfo(get_task_type("classification"), ("no", "yes")))
     gather.collect_batch(
         {"logits": torch.tensor([[2.0, 0.0]] * 5)}, (torch.zeros(5, 2), torch.zeros(5, dtype=torch.long))
     )
@@ -100,7 +102,7 @@ def test_labels() -> None:
     rng = np.random.default_rng(0)
     y = (rng.random((300, 3)) < [0.5, 0.3, 0.02]).astype(np.float32)
     logits = (y * 2 - 1) * 1.0 + rng.normal(size=y.shape)
-    gather = SampleCollector(TaskInfo("multilabel", ("sun", "sea", "snow")))
+    gather = SampleCollector(TaskInfo(get_task_type("multilabel"), ("sun", "sea", "snow")))
     gather.collect_batch({"logits": torch.from_numpy(logits)}, (torch.zeros(300, 4), torch.from_numpy(y)))
     told = build_task_report(gather.collect_samples())
     assert told.metrics["f1_macro"] == pytest.approx(sk.f1_score(y, logits > 0, average="macro"))
@@ -117,7 +119,7 @@ def test_a_rare_label_without_errors_has_an_interval_as_a_class_has() -> None:
     y[:4, 0], y[::2, 1] = 1, 1
     logits = np.where(y > 0, 2.0, -2.0)
     logits[5:8, 1] *= -1
-    gather = SampleCollector(TaskInfo("multilabel", ("rare", "often")))
+    gather = SampleCollector(TaskInfo(get_task_type("multilabel"), ("rare", "often")))
     gather.collect_batch({"logits": torch.from_numpy(logits)}, (torch.zeros(60, 4), torch.from_numpy(y)))
     rare = next(
         each for each in build_task_report(gather.collect_samples()).details["labels"] if each["label"] == "rare"
@@ -141,7 +143,7 @@ def regressed(noise: float, seed: int = 0, shift: float = 0.0) -> CollectedSampl
     rng = np.random.default_rng(0)
     y = rng.normal(size=(250, 1)) * 10 + 1e4
     told = y + np.random.default_rng(seed).normal(size=y.shape) * noise + shift
-    gather = SampleCollector(TaskInfo("regression"))
+    gather = SampleCollector(TaskInfo(get_task_type("regression")))
     gather.collect_batch({"value": torch.from_numpy(told - 1e4)}, (torch.zeros(250, 4), torch.from_numpy(y - 1e4)))
     return gather.collect_samples()
 
@@ -161,7 +163,7 @@ def test_masks() -> None:
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, (12, 8, 8))
     logits = np.moveaxis(np.eye(3)[y], 3, 1) * 2 + rng.normal(size=(12, 3, 8, 8))
-    gather = SampleCollector(TaskInfo("segmentation", ("sky", "sea", "sand")), worst=4)
+    gather = SampleCollector(TaskInfo(get_task_type("segmentation"), ("sky", "sea", "sand")), worst=4)
     gather.collect_batch(
         {"logits": torch.from_numpy(logits)}, (torch.rand(12, 3, 8, 8), torch.from_numpy(y.astype(np.uint8)))
     )
@@ -177,7 +179,7 @@ def spoken(scale: float) -> CollectedSamples:
     rng = np.random.default_rng(0)
     tokens = torch.from_numpy(rng.integers(20, 60, 80))
     nats = torch.from_numpy(rng.gamma(4, 0.5, 80)) * tokens * scale
-    gather = SampleCollector(TaskInfo("language"))
+    gather = SampleCollector(TaskInfo(get_task_type("language")))
     x = torch.zeros(80, 5, dtype=torch.long)
     gather.collect_batch({"nats": nats, "tokens": tokens}, {"x": x, "y": x, "key": [f"#{i}" for i in range(80)]})
     return gather.collect_samples()
@@ -264,9 +266,7 @@ def test_losses_that_show_nothing(ours: NDArray[Any], others: NDArray[Any], test
 
 
 def judge_slices(gathered: CollectedSamples, named: Any) -> float:
-    from mlscale.evaluate.task_report import select_slice_metric
-
-    good, share, figure = select_slice_metric(gathered)
+    good, share, figure = gathered.task_info.task_type.select_slice_metric(gathered.columns)
     return slices.build_slice_report(named, good, share=share, metric_name=figure).metrics["worse_slices"]
 
 

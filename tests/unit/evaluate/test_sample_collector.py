@@ -7,9 +7,11 @@ from torch import Tensor
 
 from mlscale.errors import MLScaleError
 from mlscale.evaluate import sample_collector as module
-from mlscale.evaluate.sample_collector import SampleCollector, TaskInfo
+from mlscale.evaluate.sample_collector import SampleCollector
 from mlscale.evaluate.sample_rows import compute_sample_columns
 from mlscale.evaluate.worst_samples import build_worst_blocks
+from mlscale.task_types.collected_samples import TaskInfo
+from mlscale.task_types.registry import get_task_type
 
 
 def logits_for(predicted: Tensor, k: int = 3, sure: float = 4.0) -> Tensor:
@@ -17,7 +19,7 @@ def logits_for(predicted: Tensor, k: int = 3, sure: float = 4.0) -> Tensor:
 
 
 def test_samples_of_weight_0_do_not_count_and_keys_are_theirs() -> None:
-    gather = SampleCollector(TaskInfo("classification", ("a", "b", "c")))
+    gather = SampleCollector(TaskInfo(get_task_type("classification"), ("a", "b", "c")))
     y = torch.tensor([0, 1, 2, 1])
     batch = {"x": torch.rand(4, 1, 2, 2), "y": y, "weight": torch.tensor([1.0, 0, 1, 1]), "key": list("wxyz")}
     gather.collect_batch({"logits": logits_for(torch.tensor([0, 1, 1, 1]))}, batch)
@@ -32,7 +34,7 @@ def test_samples_of_weight_0_do_not_count_and_keys_are_theirs() -> None:
 
 
 def test_samples_without_keys_are_called_by_their_place_whatever_was_left_out() -> None:
-    gather = SampleCollector(TaskInfo("classification", ("a", "b", "c")))
+    gather = SampleCollector(TaskInfo(get_task_type("classification"), ("a", "b", "c")))
     y = torch.tensor([0, 1, 2])
     for weight in ([1.0, 0, 1], [1.0, 1, 0]):
         batch = {"x": torch.rand(3, 1, 2, 2), "y": y, "weight": torch.tensor(weight)}
@@ -41,7 +43,7 @@ def test_samples_without_keys_are_called_by_their_place_whatever_was_left_out() 
 
 
 def test_the_worst_are_those_of_the_largest_losses_in_the_units_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    about = TaskInfo("classification", ("a", "b", "c"), mean=(100.0,), std=(50.0,))
+    about = TaskInfo(get_task_type("classification"), ("a", "b", "c"), mean=(100.0,), std=(50.0,))
     gather, losses = SampleCollector(about, worst=5, brightness=True), []
     generator = torch.Generator().manual_seed(0)
     for _ in range(10):
@@ -65,17 +67,17 @@ def test_the_worst_are_those_of_the_largest_losses_in_the_units_of_the_image(mon
 )
 def test_an_answer_that_is_no_number_is_no_class(kind: str, said: dict[str, Tensor], y: Tensor) -> None:
     with pytest.raises(MLScaleError, match="the model's output for sample '#1' is not a finite number"):
-        SampleCollector(TaskInfo(kind, ("a", "b"))).collect_batch(said, (torch.zeros(2, 3), y))
+        SampleCollector(TaskInfo(get_task_type(kind), ("a", "b"))).collect_batch(said, (torch.zeros(2, 3), y))
 
 
 def test_a_class_that_a_model_rules_out_may_be_the_truth() -> None:
-    gather = SampleCollector(TaskInfo("classification", ("a", "b")))
+    gather = SampleCollector(TaskInfo(get_task_type("classification"), ("a", "b")))
     gather.collect_batch({"logits": torch.tensor([[0.0, -torch.inf]])}, (torch.zeros(1, 3), torch.tensor([1])))
     assert gather.collect_samples().columns["loss"].tolist() == [np.inf]
 
 
 def test_no_worst_are_kept_where_none_are_asked_for() -> None:
-    gather = SampleCollector(TaskInfo("classification", ("a", "b")), worst=0)
+    gather = SampleCollector(TaskInfo(get_task_type("classification"), ("a", "b")), worst=0)
     gather.collect_batch({"logits": torch.tensor([[1.0, 0.0], [0.0, 1.0]])}, (torch.zeros(2, 3), torch.tensor([1, 1])))
     found = gather.collect_samples()
     assert found.worst == []
@@ -86,7 +88,7 @@ def test_logits_are_kept_of_some_only_each_with_the_same_chance(monkeypatch: pyt
     monkeypatch.setattr(module, "_MAX_LOGITS", 50)
     counts = np.zeros(400)
     for seed in range(60):
-        gather = SampleCollector(TaskInfo("classification"), seed=seed)
+        gather = SampleCollector(TaskInfo(get_task_type("classification")), seed=seed)
         for start in range(0, 400, 40):
             x = torch.arange(start, start + 40).float()[:, None]
             gather.collect_batch({"logits": torch.cat([x, -x], 1)}, (x, torch.zeros(40, dtype=torch.long)))
@@ -103,7 +105,7 @@ def test_rows_of_masks_count_pixels_and_leave_ignored_ones_out() -> None:
     logits = torch.zeros(1, 3, 2, 2)
     logits[0, 1] = 1.0  # all pixels are taken for class 1
     found = compute_sample_columns(
-        "segmentation", {"logits": logits}, torch.tensor([[[1, 1], [0, 255]]], dtype=torch.uint8)
+        get_task_type("segmentation"), {"logits": logits}, torch.tensor([[[1, 1], [0, 255]]], dtype=torch.uint8)
     )
     assert found["hit"].tolist() == [[0, 2, 0]]
     assert found["predicted"].tolist() == [[0, 3, 0]]
@@ -113,5 +115,7 @@ def test_rows_of_masks_count_pixels_and_leave_ignored_ones_out() -> None:
 
 def test_what_does_not_fit_its_kind_is_told() -> None:
     with pytest.raises(MLScaleError, match="can't be measured as classification") as caught:
-        compute_sample_columns("classification", {"value": torch.zeros(2, 3)}, torch.zeros(2, dtype=torch.long))
+        compute_sample_columns(
+            get_task_type("classification"), {"value": torch.zeros(2, 3)}, torch.zeros(2, dtype=torch.long)
+        )
     assert "{'value': (2, 3)}" in caught.value.why

@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from mlscale.predict.part_files import PredictionParts, start_predictions
 from mlscale.predict.predicted_events import PartEvents
 from mlscale.predict.prepare_input import InputFormat
 from mlscale.predict.score_parts import score_parts
+from mlscale.task_types.registry import get_task_type
+from mlscale.task_types.task_type import TaskType
 
 TAKES = InputFormat((4,), "float32")
 
@@ -27,7 +29,7 @@ class Linear:
     """Three classes of rows of four numbers."""
 
     seconds: float = 0.0
-    kind: str = "classification"
+    task_type: TaskType = field(default_factory=lambda: get_task_type("classification"))
     labels: Sequence[str] = ("a", "b", "c")
     takes: InputFormat = TAKES
 

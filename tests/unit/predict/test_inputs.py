@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from mlscale.errors import MLScaleError
-from mlscale.predict.batch_models import build_prediction_columns
 from mlscale.predict.input_items import Inputs
 from mlscale.predict.inputs import open_inputs
 from mlscale.predict.prepare_input import InputFormat, prepare_sample
+from mlscale.task_types.registry import get_task_type
 
 IMAGE = InputFormat((1, 8, 8), "uint8")
 
@@ -182,10 +182,10 @@ def test_what_is_prepared_has_the_shape_that_the_model_takes(tmp_path: Path) -> 
 def test_answers_of_each_kind() -> None:
     logits = np.array([[2.0, 0.0, -1.0]], np.float32)
     labels = ("a", "b", "c")
-    assert build_prediction_columns("classification", {"logits": logits}, labels)["predicted"] == ["a"]
-    assert build_prediction_columns("multilabel", {"logits": logits - 0.5}, labels)["predicted"] == [["a"]]
-    assert build_prediction_columns("regression", {"value": logits}, ())["value"].tolist() == [[2.0, 0.0, -1.0]]  # type: ignore[union-attr]
+    assert get_task_type("classification").build_predictions({"logits": logits}, labels)["predicted"] == ["a"]
+    assert get_task_type("multilabel").build_predictions({"logits": logits - 0.5}, labels)["predicted"] == [["a"]]
+    assert get_task_type("regression").build_predictions({"value": logits}, ())["value"].tolist() == [[2.0, 0.0, -1.0]]  # type: ignore[union-attr]
     masks = np.zeros((1, 3, 4, 5), np.float32)
     masks[:, 2, 1] = 1
-    (content,) = build_prediction_columns("segmentation", {"logits": masks}, labels)["mask"]
+    (content,) = get_task_type("segmentation").build_predictions({"logits": masks}, labels)["mask"]
     assert np.asarray(Image.open(io.BytesIO(content)))[1].tolist() == [2] * 5

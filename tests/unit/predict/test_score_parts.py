@@ -22,6 +22,7 @@ from mlscale.errors import MLScaleError
 from mlscale.events.store import EventStore
 from mlscale.predict.part_files import MANIFEST, PredictionParts, lock_predictions, summarize_parts
 from mlscale.predict.score_parts import LoadedBatch, predict_batch
+from mlscale.task_types.registry import get_task_type
 from tests.contract.test_documents import validate
 from tests.unit.predict import scorer
 
@@ -70,7 +71,7 @@ def test_each_input_has_one_row_and_what_can_not_be_read_has_its_reason(to: Path
 @pytest.mark.parametrize("name", ["logits", "value"])
 def test_an_answer_that_is_no_number_is_an_error_and_no_class(name: str) -> None:
     class Told:
-        kind, labels, takes = "classification", ("a", "b", "c"), scorer.TAKES
+        task_type, labels, takes = get_task_type("classification"), ("a", "b", "c"), scorer.TAKES
 
         def __call__(self, raw: NDArray[Any]) -> dict[str, NDArray[Any]]:
             return {name: raw[:, :3]}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.evaluate.report_wording import EvaluationReport, expand_interval, format_number_interval
-from mlscale.evaluate.sample_collector import CollectedSamples
 from mlscale.report import BarPlot, Heading, Series
 from mlscale.stats.bootstrap import Bootstrap, bootstrap_intervals
+from mlscale.task_types.collected_samples import CollectedSamples
+from mlscale.task_types.reports.report_wording import EvaluationReport, expand_interval, format_number_interval
 
 Floats = NDArray[np.float64]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.evaluate.report_wording import EvaluationReport, expand_interval
-from mlscale.evaluate.sample_collector import CollectedSamples
 from mlscale.report import BarPlot, Heading, LinePlot, Series
 from mlscale.stats.bootstrap import bootstrap_intervals
 from mlscale.stats.calibration_error import estimate_calibration_error
 from mlscale.stats.intervals import Interval
 from mlscale.stats.reliability import compute_nll, compute_reliability, fit_temperature
+from mlscale.task_types.collected_samples import CollectedSamples
+from mlscale.task_types.reports.report_wording import EvaluationReport, expand_interval
 
 Floats = NDArray[np.float64]
 _MIN_LOGITS = 100  # kept logits below which no temperature is fitted: each half would have fewer than 50

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.evaluate.report_wording import (
+from mlscale.report import BarPlot, Heading, HorizontalBarPlot, Series, TableBlock
+from mlscale.stats.bootstrap import Bootstrap, bootstrap_intervals
+from mlscale.task_types.collected_samples import CollectedSamples
+from mlscale.task_types.reports.report_wording import (
     EvaluationReport,
     expand_interval,
     format_share,
     format_share_interval,
     serialize_interval,
 )
-from mlscale.evaluate.sample_collector import CollectedSamples
-from mlscale.report import BarPlot, Heading, HorizontalBarPlot, Series, TableBlock
-from mlscale.stats.bootstrap import Bootstrap, bootstrap_intervals
 
 Floats = NDArray[np.float64]
 _MAX_TABLE_ROWS = 50  # rows of the table of classes; the JSON result has all

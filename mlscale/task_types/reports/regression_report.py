@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.evaluate.report_wording import (
+from mlscale.report import BarPlot, Figure, Heading, ScatterPlot, Series, TableBlock
+from mlscale.stats.bootstrap import Bootstrap, bootstrap_intervals
+from mlscale.task_types.collected_samples import CollectedSamples
+from mlscale.task_types.reports.report_wording import (
     EvaluationReport,
     expand_interval,
     format_number_interval,
     serialize_interval,
 )
-from mlscale.evaluate.sample_collector import CollectedSamples
-from mlscale.report import BarPlot, Figure, Heading, ScatterPlot, Series, TableBlock
-from mlscale.stats.bootstrap import Bootstrap, bootstrap_intervals
 
 Floats = NDArray[np.float64]
 _MAX_PLOT_POINTS = 2000  # points of a scatter plot: the page stays small

@@ -1,0 +1,183 @@
+"""One class for each sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.task_types.collected_samples import CollectedSamples, Columns, WorstSample, convert_to_columns
+from mlscale.task_types.paired_metrics import (
+    Floats,
+    MetricDefinition,
+    PairedStatistics,
+    assign_groups,
+    compute_macro_f1,
+    count_by_class,
+)
+from mlscale.task_types.sample_score import SampleScore
+from mlscale.task_types.task_type import PredictionColumns, TaskType
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mlscale.task_types.reports.report_wording import EvaluationReport
+
+
+class ClassificationType(TaskType):
+    """One class for each sample; `predict_step` gives `logits` (n, k)."""
+
+    name = "classification"
+    default_metric = "val/accuracy"
+    target_fact = "num_classes"
+    predicts = "classes"
+    label_form = "one"
+    is_one_class = True
+    loss_is_cross_entropy = True
+    score = SampleScore("accuracy", higher_is_better=True, is_share=True, is_binary=True)
+    exact_metric = MetricDefinition("accuracy", True, True)
+    table_columns = ("truth", "predicted", "confidence", "probabilities", "loss")
+    passing_columns = ("probabilities", "logits")
+    is_outcome_named = True
+    shows_predictions = True
+
+    def compute_columns(self, outputs: Mapping[str, Tensor], y: Tensor) -> dict[str, NDArray[Any]]:
+        """Return `truth`, `predicted`, `confidence`, `probabilities` (n, k), `loss`, `brier`, and `rank` of the true
+        class (0: predicted correctly); of two classes also `score`, the probability of class 1."""
+        from torch.nn import functional as F
+
+        logits = outputs["logits"].float()  # 16-bit precision would round small probabilities to 0
+        probabilities = logits.softmax(-1)
+        confidence, predicted = probabilities.max(-1)
+        of_truth = logits.gather(-1, y[:, None])
+        # The Brier score Σ(p − onehot)², expanded: it needs no one-hot matrix (n, k).
+        brier = (probabilities**2).sum(-1) + 1 - 2 * probabilities.gather(-1, y[:, None])[:, 0]
+        columns = convert_to_columns(
+            truth=y.int(),
+            predicted=predicted.int(),
+            confidence=confidence,
+            probabilities=probabilities,
+            loss=F.cross_entropy(logits, y, reduction="none"),
+            brier=brier,
+            rank=(logits > of_truth).sum(-1).int(),
+            logits=logits,
+        )
+        # Probabilities are not kept, but of two classes the score of class 1 is: ROC curves need all samples.
+        if columns["probabilities"].shape[1] == 2:
+            columns["score"] = columns["probabilities"][:, 1]
+        return columns
+
+    def score_samples(self, columns: Columns) -> NDArray[np.float64]:
+        """Return 1 for each sample that is predicted correctly, else 0."""
+        return self.mark_correct(columns).astype(np.float64)
+
+    def mark_correct(self, columns: Columns) -> NDArray[np.bool_]:
+        """Return whether the true class of each sample is predicted."""
+        correct: NDArray[np.bool_] = columns["truth"] == columns["predicted"]
+        return correct
+
+    def rank_errors(self, columns: Columns) -> NDArray[Any]:
+        """Return the loss of each sample; a correct prediction is not a worst error, however large its loss."""
+        return np.where(self.mark_correct(columns), -np.inf, columns["loss"])
+
+    def build_report(self, gathered: CollectedSamples, seed: int) -> EvaluationReport:
+        """Return accuracy, classes, confusion, calibration; with two classes, the threshold."""
+        from mlscale.task_types.reports.classification_report import build_classification_report
+
+        return build_classification_report(gathered, seed)
+
+    def build_paired_statistics(self, first: Columns, second: Columns) -> PairedStatistics:
+        """Return macro F1, Brier score and loss."""
+        truth = np.asarray(first["truth"], np.int64)
+        # Classes of either model's predictions count, too: both sides need the same columns.
+        k = int(max(truth.max(), first["predicted"].max(), second["predicted"].max())) + 1
+        group, groups = assign_groups(len(truth))
+
+        def build_side_rows(columns: Columns) -> Floats:
+            losses = [np.bincount(group, columns[name], groups)[:, None] for name in ("brier", "loss")]
+            size = np.bincount(group, minlength=groups)[:, None]
+            counts = count_by_class(truth, np.asarray(columns["predicted"], np.int64), k)
+            return np.concatenate([counts, *losses, size], 1)
+
+        def compute_f1_and_losses(sums: Floats) -> Floats:
+            f1 = compute_macro_f1(sums[:, :k], sums[:, k : 2 * k], sums[:, 2 * k : 3 * k])
+            return np.stack([f1, sums[:, 3 * k] / sums[:, -1], sums[:, 3 * k + 1] / sums[:, -1]], 1)
+
+        metrics = [
+            MetricDefinition("macro_f1", True, True),
+            MetricDefinition("brier", False),
+            MetricDefinition("loss", False),
+        ]
+        rows = np.concatenate([build_side_rows(first), build_side_rows(second)], 1)
+        return PairedStatistics(rows, compute_f1_and_losses, metrics)
+
+    def describe_outcome(self, gathered: CollectedSamples, sample: WorstSample) -> tuple[str, str]:
+        """Return the true class, and the predicted one with its probability."""
+        from mlscale.task_types.reports.report_wording import format_share
+
+        columns, get_class_name = gathered.columns, gathered.task_info.get_class_name
+        confidence = format_share(float(columns["confidence"][sample.row]))
+        prediction = f"{get_class_name(int(columns['predicted'][sample.row]))} ({confidence})"
+        return get_class_name(int(columns["truth"][sample.row])), prediction
+
+    def describe_prediction(
+        self, names: Sequence[str] | None, truth: NDArray[Any], outputs: Mapping[str, NDArray[Any]]
+    ) -> tuple[str, str]:
+        """Return the true class, and the predicted one with its probability."""
+        from mlscale.report.text import format_percent
+
+        shares = compute_softmax(outputs["logits"])
+        index = int(shares.argmax())
+        return get_label(names, int(truth)), f"{get_label(names, index)} ({format_percent(shares[index], 0)})"
+
+    def build_predictions(self, outputs: Mapping[str, NDArray[Any]], labels: Sequence[str]) -> PredictionColumns:
+        """Return `predicted` (a name), `class`, `confidence`, `probabilities`."""
+        probabilities = compute_softmax(np.asarray(outputs["logits"], np.float32))
+        classes = probabilities.argmax(-1)
+        return {
+            "predicted": [labels[number] for number in classes.tolist()],
+            "class": classes.astype(np.int32),
+            "confidence": probabilities.max(-1),
+            "probabilities": probabilities,
+        }
+
+    def list_prediction_types(self, probabilities: bool = True) -> dict[str, Any]:
+        """Return the columns of `build_predictions` with their types (pyarrow)."""
+        import pyarrow as pa
+
+        floats = {"probabilities": pa.list_(pa.float32())} if probabilities else {}
+        return {"predicted": pa.string(), "class": pa.int32(), "confidence": pa.float32(), **floats}
+
+    def build_answers(self, predictions: PredictionColumns) -> list[dict[str, Any]]:
+        """Return `label`, `class`, `confidence` and `probabilities` of each prediction."""
+        return [{"label": row.pop("predicted"), **row} for row in super().build_answers(predictions)]
+
+    def describe_answer(self) -> dict[str, Any]:
+        """Return the JSON schema of an item of `build_answers`."""
+        share = {"type": "number", "minimum": 0, "maximum": 1}
+        return {
+            "type": "object",
+            "properties": {
+                "label": {"type": "string"},
+                "class": {"type": "integer", "minimum": 0},
+                "confidence": share,
+                "probabilities": {"type": "array", "items": share},
+            },
+            "required": ["label", "class", "confidence"],
+        }
+
+
+def compute_softmax(logits: NDArray[Any]) -> NDArray[Any]:
+    """Return the probabilities of logits, the classes last."""
+    # The same arithmetic as `export.servable.softmax`: a served model and batch scoring agree. The largest is
+    # subtracted so that `exp` does not overflow.
+    shifted: NDArray[Any] = np.exp(logits - logits.max(-1, keepdims=True))
+    shares: NDArray[Any] = shifted / shifted.sum(-1, keepdims=True)
+    return shares
+
+
+def get_label(names: Sequence[str] | None, number: int) -> str:
+    """Return the name of a class; its number where it has none."""
+    return names[number] if names is not None and number < len(names) else str(number)

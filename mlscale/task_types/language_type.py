@@ -1,0 +1,90 @@
+"""The next token of a sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.task_types.collected_samples import CollectedSamples, Columns, WorstSample, convert_to_columns
+from mlscale.task_types.paired_metrics import Floats, MetricDefinition, PairedStatistics
+from mlscale.task_types.sample_score import SampleScore
+from mlscale.task_types.task_type import PredictionColumns, TaskType
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mlscale.task_types.reports.report_wording import EvaluationReport
+
+
+class LanguageType(TaskType):
+    """The next token of a sequence; `predict_step` gives `nats` and `tokens` of each sequence, (n,)."""
+
+    name = "language"
+    default_metric = "val/bits_per_byte"
+    target_fact = "vocab_size"
+    predicts = "the next byte of a text"
+    needs_truth = True
+    score = SampleScore("nats_per_token", higher_is_better=False, unit="nats")
+    loss_name = "nats_per_token"
+    truth_column = "tokens"
+    table_columns = ("nats", "tokens", "loss")
+
+    def compute_columns(self, outputs: Mapping[str, Tensor], y: Tensor) -> dict[str, NDArray[Any]]:
+        """Return `nats` and `tokens` of each sequence; `loss`, nats a token."""
+        nats, tokens = outputs["nats"].float(), outputs["tokens"]
+        return convert_to_columns(nats=nats, tokens=tokens.long(), loss=nats / tokens.clamp(min=1))
+
+    def score_samples(self, columns: Columns) -> NDArray[np.float64]:
+        """Return the nats per token of each sequence."""
+        return np.asarray(columns["nats"], np.float64) / np.maximum(columns["tokens"], 1)
+
+    def build_report(self, gathered: CollectedSamples, seed: int) -> EvaluationReport:
+        """Return bits per byte and perplexity."""
+        from mlscale.task_types.reports.language_report import build_language_report
+
+        return build_language_report(gathered, seed)
+
+    def build_paired_statistics(self, first: Columns, second: Columns) -> PairedStatistics:
+        """Return bits per byte."""
+        sides = [
+            np.stack([np.asarray(columns[name], np.float64) for name in ("nats", "tokens")], 1)
+            for columns in (first, second)
+        ]
+        metrics = [MetricDefinition("bits_per_byte", False)]
+        return PairedStatistics(np.concatenate(sides, 1), _compute_bits_per_byte, metrics)
+
+    def describe_outcome(self, gathered: CollectedSamples, sample: WorstSample) -> tuple[str, str]:
+        """Return the key, and the bits per token: sequences have no short text for truth and prediction."""
+        return sample.key, f"{gathered.columns['loss'][sample.row] / np.log(2):.2f} bits a token"
+
+    def build_predictions(self, outputs: Mapping[str, NDArray[Any]], labels: Sequence[str]) -> PredictionColumns:
+        """Return `nats` and `tokens` of each sequence."""
+        return {"nats": outputs["nats"].astype(np.float32), "tokens": outputs["tokens"].astype(np.int64)}
+
+    def list_prediction_types(self, probabilities: bool = True) -> dict[str, Any]:
+        """Return the columns of `build_predictions` with their types (pyarrow)."""
+        import pyarrow as pa
+
+        return {"nats": pa.float32(), "tokens": pa.int64()}
+
+    def build_answers(self, predictions: PredictionColumns) -> list[dict[str, Any]]:
+        """Return `nats`, `tokens` and `nats_per_token` of each sequence."""
+        rows = super().build_answers(predictions)
+        return [{**row, "nats_per_token": row["nats"] / max(row["tokens"], 1)} for row in rows]
+
+    def describe_answer(self) -> dict[str, Any]:
+        """Return the JSON schema of an item of `build_answers`."""
+        number = {"type": "number", "minimum": 0}
+        return {
+            "type": "object",
+            "properties": {"nats": number, "tokens": {"type": "integer", "minimum": 0}, "nats_per_token": number},
+            "required": ["nats", "tokens", "nats_per_token"],
+        }
+
+
+def _compute_bits_per_byte(sums: Floats) -> Floats:
+    bits: Floats = sums[:, :1] / np.maximum(sums[:, 1:2], 1) / np.log(2)
+    return bits

@@ -1,0 +1,104 @@
+"""Numbers for each sample, in their own units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.task_types.collected_samples import CollectedSamples, Columns, WorstSample, convert_to_columns
+from mlscale.task_types.paired_metrics import Floats, MetricDefinition, PairedStatistics
+from mlscale.task_types.sample_score import SampleScore
+from mlscale.task_types.task_type import PredictionColumns, TaskType
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mlscale.task_types.reports.report_wording import EvaluationReport
+
+_MAX_SHOWN_VALUES = 5
+
+
+class RegressionType(TaskType):
+    """Numbers for each sample; `predict_step` gives `value` (n, targets)."""
+
+    name = "regression"
+    default_metric = "val/rmse"
+    target_fact = "targets"
+    predicts = "numbers"
+    score = SampleScore("absolute_error", higher_is_better=False, unit="target")
+    loss_name = "squared_error"
+    may_have_infinite_loss = False
+    table_columns = ("truth", "predicted", "loss")
+    outcome_headings = ("truth", "prediction")
+    is_outcome_named = True
+    shows_predictions = True
+
+    def compute_columns(self, outputs: Mapping[str, Tensor], y: Tensor) -> dict[str, NDArray[Any]]:
+        """Return `truth` and `predicted`, float32 (n, targets); `loss`, the squared error, mean over targets."""
+        value = outputs["value"].float()
+        # Targets may be (n,) and values (n, 1): broadcasting them would give (n, n) differences.
+        truth = y.float().reshape(value.shape)
+        return convert_to_columns(truth=truth, predicted=value, loss=((value - truth) ** 2).mean(-1))
+
+    def score_samples(self, columns: Columns) -> NDArray[np.float64]:
+        """Return the absolute error of each sample, the mean over targets."""
+        error: NDArray[np.float64] = abs(np.asarray(columns["predicted"], np.float64) - columns["truth"])
+        return np.asarray(error.mean(1), np.float64)
+
+    def build_report(self, gathered: CollectedSamples, seed: int) -> EvaluationReport:
+        """Return MAE, RMSE, R² and bias, of each target, with residuals."""
+        from mlscale.task_types.reports.regression_report import build_regression_report
+
+        return build_regression_report(gathered, seed)
+
+    def build_paired_statistics(self, first: Columns, second: Columns) -> PairedStatistics:
+        """Return RMSE and MAE."""
+        sides = []
+        for columns in (first, second):
+            error = np.asarray(columns["predicted"], np.float64) - columns["truth"]
+            sides.append(np.stack([abs(error).mean(1), (error**2).mean(1), np.ones(len(error))], 1))
+        metrics = [MetricDefinition("rmse", False), MetricDefinition("mae", False)]
+        return PairedStatistics(np.concatenate(sides, 1), _compute_error_metrics, metrics)
+
+    def describe_outcome(self, gathered: CollectedSamples, sample: WorstSample) -> tuple[str, str]:
+        """Return the true and the predicted numbers."""
+        from mlscale.report.text import format_number
+
+        truth, predicted = (
+            ", ".join(format_number(float(value), 4) for value in gathered.columns[name][sample.row])
+            for name in ("truth", "predicted")
+        )
+        return truth, predicted
+
+    def describe_prediction(
+        self, names: Sequence[str] | None, truth: NDArray[Any], outputs: Mapping[str, NDArray[Any]]
+    ) -> tuple[str, str]:
+        """Return the first true and the first predicted numbers."""
+        return _format_values(truth), _format_values(outputs["value"])
+
+    def build_predictions(self, outputs: Mapping[str, NDArray[Any]], labels: Sequence[str]) -> PredictionColumns:
+        """Return `value`, (n, targets)."""
+        return {"value": outputs["value"].astype(np.float32)}
+
+    def list_prediction_types(self, probabilities: bool = True) -> dict[str, Any]:
+        """Return the columns of `build_predictions` with their types (pyarrow)."""
+        import pyarrow as pa
+
+        return {"value": pa.list_(pa.float32())}
+
+    def describe_answer(self) -> dict[str, Any]:
+        """Return the JSON schema of an item of `build_answers`."""
+        value = {"type": "array", "items": {"type": "number"}}
+        return {"type": "object", "properties": {"value": value}, "required": ["value"]}
+
+
+def _compute_error_metrics(sums: Floats) -> Floats:
+    # The root is taken after the mean over all samples: a mean of roots would be another metric.
+    return np.stack([np.sqrt(sums[:, 1] / sums[:, 2]), sums[:, 0] / sums[:, 2]], 1)
+
+
+def _format_values(values: NDArray[Any]) -> str:
+    return ", ".join(f"{value:.4g}" for value in np.atleast_1d(values)[:_MAX_SHOWN_VALUES])

@@ -1,0 +1,167 @@
+"""A class for each pixel."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.task_types.collected_samples import CollectedSamples, Columns, WorstSample, convert_to_columns
+from mlscale.task_types.paired_metrics import Floats, MetricDefinition, PairedStatistics, stack_loss
+from mlscale.task_types.sample_score import SampleScore
+from mlscale.task_types.task_type import PredictionColumns, TaskType
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mlscale.task_types.reports.report_wording import EvaluationReport
+
+IGNORED = 255  # a pixel that belongs to no class
+
+
+class SegmentationType(TaskType):
+    """A class for each pixel; `predict_step` gives `logits` (n, k, h, w)."""
+
+    name = "segmentation"
+    default_metric = "val/miou"
+    target_fact = "num_classes"
+    predicts = "classes"
+    label_form = "mask"
+    score = SampleScore("iou", higher_is_better=True, is_share=True)
+    truth_column = "true"
+    table_columns = ("hit", "predicted", "true", "iou", "loss")
+    sheet_title = "Image, truth, prediction"
+    shows_predictions = True
+
+    def compute_columns(self, outputs: Mapping[str, Tensor], y: Tensor) -> dict[str, NDArray[Any]]:
+        """Return the pixels of each class that are `hit`, `predicted` and `true`, int64 (n, k) each; `iou`, the mean
+        over classes that are in the image or predicted there; `loss`, mean over pixels. Ignored pixels count nowhere.
+        """
+        import torch
+        from torch.nn import functional as F
+
+        logits = outputs["logits"].float()
+        n, k = logits.shape[:2]
+        truth, predicted = y.long(), logits.argmax(1)
+        valid = truth != IGNORED
+        losses = F.cross_entropy(logits, truth, ignore_index=IGNORED, reduction="none").sum((1, 2))
+        # One bincount over (image, class) cells counts all images of the batch at once.
+        number = torch.arange(n, device=y.device)[:, None, None] * k
+
+        def count_class_pixels(classes: Tensor, where: Tensor) -> Tensor:
+            return torch.bincount((number + classes)[where], minlength=n * k).reshape(n, k)
+
+        hit, predicted_pixels, true = (
+            count_class_pixels(predicted, valid & (predicted == truth)),
+            count_class_pixels(predicted, valid),
+            count_class_pixels(truth.clamp(max=k - 1), valid),
+        )
+        union = predicted_pixels + true - hit
+        # NaN in an image that has only ignored pixels.
+        iou = torch.where(union > 0, hit / union.clamp(min=1), torch.nan).nanmean(-1)
+        return convert_to_columns(
+            hit=hit, predicted=predicted_pixels, true=true, iou=iou, loss=losses / valid.sum((1, 2)).clamp(min=1)
+        )
+
+    def score_samples(self, columns: Columns) -> NDArray[np.float64]:
+        """Return the intersection over union of each image, the mean over its classes."""
+        return np.asarray(columns["iou"], np.float64)
+
+    def build_report(self, gathered: CollectedSamples, seed: int) -> EvaluationReport:
+        """Return mean IoU and pixel accuracy, and the metrics of each class."""
+        from mlscale.task_types.reports.segmentation_report import build_segmentation_report
+
+        return build_segmentation_report(gathered, seed)
+
+    def build_paired_statistics(self, first: Columns, second: Columns) -> PairedStatistics:
+        """Return mean IoU, pixel accuracy and loss."""
+        k = first["hit"].shape[1]
+
+        def compute_iou_and_loss(sums: Floats) -> Floats:
+            # The same formulas as in segmentation_report.py; classes that are nowhere in a draw do not count.
+            hits, predicted, truth = sums[:, :k], sums[:, k : 2 * k], sums[:, 2 * k : 3 * k]
+            union = predicted + truth - hits
+            mean = np.where(union > 0, hits / np.maximum(union, 1), 0).sum(1) / np.maximum((union > 0).sum(1), 1)
+            accuracy = hits.sum(1) / np.maximum(truth.sum(1), 1)
+            return np.stack([mean, accuracy, sums[:, 3 * k] / sums[:, -1]], 1)
+
+        names = ("hit", "predicted", "true")
+        sides = [
+            np.concatenate([*(np.asarray(columns[name], float) for name in names), stack_loss(columns)], 1)
+            for columns in (first, second)
+        ]
+        metrics = [
+            MetricDefinition("miou", True, True),
+            MetricDefinition("pixel_accuracy", True, True),
+            MetricDefinition("loss", False),
+        ]
+        return PairedStatistics(np.concatenate(sides, 1), compute_iou_and_loss, metrics)
+
+    def describe_outcome(self, gathered: CollectedSamples, sample: WorstSample) -> tuple[str, str]:
+        """Return the file name in the key, and the IoU: masks have no short text."""
+        from mlscale.task_types.reports.report_wording import format_share
+
+        return sample.key.rsplit("/", 1)[-1], f"IoU {format_share(float(gathered.columns['iou'][sample.row]))}"
+
+    def describe_prediction(
+        self, names: Sequence[str] | None, truth: NDArray[Any], outputs: Mapping[str, NDArray[Any]]
+    ) -> tuple[str, str]:
+        """Return the number of classes of the true mask, and the share of pixels that are predicted correctly."""
+        from mlscale.report.text import format_percent
+
+        counted = truth != IGNORED
+        right = (outputs["logits"].argmax(0) == truth)[counted].mean() if counted.any() else 1.0
+        return f"{len(np.unique(truth[counted]))} classes", f"{format_percent(right, 1)} of the pixels"
+
+    def extract_masks(self, outputs: Mapping[str, Any], truth: Any) -> tuple[Any, ...]:
+        """Return the true and the predicted mask."""
+        return truth, outputs["logits"].argmax(0)
+
+    def build_predictions(self, outputs: Mapping[str, NDArray[Any]], labels: Sequence[str]) -> PredictionColumns:
+        """Return `mask`, a PNG of class numbers."""
+        # PNG: lossless, compressed well where neighbours are equal, read by any image library. One byte for a class,
+        # as in training data.
+        classes = np.asarray(outputs["logits"], np.float32).argmax(1).astype(np.uint8)
+        return {"mask": [encode_mask(mask) for mask in classes]}
+
+    def list_prediction_types(self, probabilities: bool = True) -> dict[str, Any]:
+        """Return the columns of `build_predictions` with their types (pyarrow)."""
+        import pyarrow as pa
+
+        return {"mask": pa.binary()}
+
+    def build_answers(self, predictions: PredictionColumns) -> list[dict[str, Any]]:
+        """Return `mask`, the PNG in base64, and `shares`, the share of pixels of each class number that occurs."""
+        return [_build_mask_answer(content) for content in predictions["mask"]]
+
+    def describe_answer(self) -> dict[str, Any]:
+        """Return the JSON schema of an item of `build_answers`."""
+        return {
+            "type": "object",
+            "properties": {
+                "mask": {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/png"},
+                "shares": {"type": "object", "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1}},
+            },
+            "required": ["mask", "shares"],
+        }
+
+
+def encode_mask(classes: NDArray[np.uint8]) -> bytes:
+    """Return a mask of class numbers (h, w) as a PNG."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(classes).save(file, "PNG")
+    return file.getvalue()
+
+
+def _build_mask_answer(content: bytes) -> dict[str, Any]:
+    from PIL import Image
+
+    classes, counts = np.unique(np.asarray(Image.open(io.BytesIO(content))), return_counts=True)
+    shares = dict(zip(map(str, classes.tolist()), (counts / counts.sum()).tolist(), strict=True))
+    return {"mask": base64.b64encode(content).decode(), "shares": shares}

@@ -1,0 +1,201 @@
+"""The interface of a task type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.task_types.collected_samples import CollectedSamples, Columns, WorstSample
+from mlscale.task_types.paired_metrics import MetricDefinition, PairedStatistics
+from mlscale.task_types.sample_score import SampleScore
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mlscale.task_types.reports.report_wording import EvaluationReport
+
+PredictionColumns = dict[str, list[Any] | NDArray[Any]]
+"""Columns of predictions, n each."""
+
+
+class TaskType:
+    """A kind of work: how its predictions are measured, compared, shown and written. Stateless: one object serves all.
+
+    A subclass sets `name`, `default_metric`, `score` and `table_columns`, and defines `compute_columns`,
+    `score_samples`, `build_predictions` and `list_prediction_types`; and `compute_losses` and `convert_outputs`, where
+    it has no LightningModule of its own. The rest has a default that follows from the score and the loss of each
+    sample. Data arrives as arguments: numpy arrays, and tensors where the signature has them. torch, pyarrow and the
+    reports are imported inside functions.
+
+    Attributes:
+        name: by which the registry finds it; `Task.kind`.
+        default_metric: judges a run, unless another metric is set.
+        target_fact: the fact of the data (`DataFacts`) that shows that it holds what is predicted; None for any data.
+        predicts: what is predicted, as a message has it: 'classes', 'numbers'.
+        label_form: the form of the labels that it takes, a word of `data.labels`; None where there is no such word.
+        is_one_class: each sample has one class, with a probability for each: what events hold, and what `export`,
+            `compress` and `monitor` take.
+        needs_truth: `predict_step` measures the truth, so that an input without one can't be predicted.
+        loss_is_cross_entropy: a constant prediction then has the entropy of the classes as its loss.
+        score: of a sample.
+        exact_metric: the share of samples that are predicted correctly, where a prediction is right or wrong.
+        loss_name: what the column `loss` is called in slices.
+        may_have_infinite_loss: a loss may be infinite: logits of -inf exclude a class.
+        truth_column: the column of which two models must agree.
+        table_columns: the columns of the table of samples, next to the keys.
+        passing_columns: columns that are not kept in memory.
+        outcome_headings: of `describe_outcome`, in the table of the worst samples.
+        is_outcome_named: the outcome is a truth and a prediction, not the sample's key and its metric.
+        sheet_title: of the contact sheet of the worst samples.
+        shows_predictions: `describe_prediction` describes a sample.
+    """
+
+    name: ClassVar[str]
+    default_metric: ClassVar[str]
+    score: ClassVar[SampleScore]
+    table_columns: ClassVar[tuple[str, ...]]
+
+    # Of the data and of other commands.
+    target_fact: ClassVar[str | None] = None
+    predicts: ClassVar[str] = ""
+    label_form: ClassVar[str | None] = None
+    is_one_class: ClassVar[bool] = False
+    needs_truth: ClassVar[bool] = False
+    loss_is_cross_entropy: ClassVar[bool] = False
+
+    # Of samples.
+    exact_metric: ClassVar[MetricDefinition | None] = None
+    loss_name: ClassVar[str] = "loss"
+    may_have_infinite_loss: ClassVar[bool] = True
+    truth_column: ClassVar[str] = "truth"
+    passing_columns: ClassVar[tuple[str, ...]] = ()
+    outcome_headings: ClassVar[tuple[str, str]] = ("is", "predicted as")
+    is_outcome_named: ClassVar[bool] = False
+    sheet_title: ClassVar[str] = "True class, and predicted class"
+    shows_predictions: ClassVar[bool] = False
+
+    # Training, by `mlscale.tasks.TypedTask`.
+
+    def compute_losses(self, outputs: Any, y: Tensor) -> Tensor:
+        """Return the loss of each sample, float (n,).
+
+        Args:
+            outputs: of the model.
+            y: the truth, as the data gives it.
+        """
+        raise NotImplementedError
+
+    def convert_outputs(self, outputs: Any) -> dict[str, Tensor]:
+        """Return the outputs of `predict_step` by name, n first, from those of the model."""
+        raise NotImplementedError
+
+    # Samples: their columns, and what follows from these.
+
+    def compute_columns(self, outputs: Mapping[str, Tensor], y: Tensor) -> dict[str, NDArray[Any]]:
+        """Return the columns of a batch, one row for each sample; `loss` is one of them.
+
+        Args:
+            outputs: of `predict_step`, n first.
+            y: the truth, as the data gives it, on the same device.
+        """
+        raise NotImplementedError
+
+    def score_samples(self, columns: Columns) -> NDArray[np.float64]:
+        """Return the score of each sample, (n,); NaN where it has none."""
+        raise NotImplementedError
+
+    def mark_correct(self, columns: Columns) -> NDArray[np.bool_]:
+        """Return whether each sample is predicted correctly, bool (n,); only with `exact_metric`."""
+        raise NotImplementedError
+
+    def rank_errors(self, columns: Columns) -> NDArray[Any]:
+        """Return the number by which the worst samples are found, the largest first, (n,); -inf for no error."""
+        return columns["loss"]
+
+    def select_slice_metric(self, columns: Columns) -> tuple[NDArray[Any], bool, str]:
+        """Return the values by sample that slices are compared by, correct (bool) or the loss; true for the former; the
+        metric's name."""
+        # Where a prediction is right or wrong that is easier to read than a loss, and has an exact test.
+        if self.exact_metric is not None:
+            return self.mark_correct(columns), True, self.exact_metric.name
+        return np.asarray(columns["loss"], np.float64), False, self.loss_name
+
+    # Reports.
+
+    def build_report(self, gathered: CollectedSamples, seed: int) -> EvaluationReport:
+        """Return metrics with intervals, tables and plots of an evaluation pass: by default, of the score alone.
+
+        Args:
+            gathered: the samples, at least one.
+            seed: of the bootstrap and of other random draws.
+        """
+        from mlscale.task_types.reports.score_report import build_score_report
+
+        return build_score_report(gathered, seed)
+
+    def build_paired_statistics(self, first: Columns, second: Columns) -> PairedStatistics:
+        """Return the metrics that two models are compared by on the same samples: by default, the mean score."""
+        sides = [self.score_samples(columns) for columns in (first, second)]
+        # A sample without a score in either model counts in neither: they are compared on the same samples.
+        known = ~np.isnan(sides[0] + sides[1])
+        rows = np.concatenate([np.stack([np.where(known, values, 0), known], 1) for values in sides], 1)
+        metric = MetricDefinition(self.score.name, self.score.higher_is_better, self.score.is_share)
+        return PairedStatistics(rows, lambda sums: sums[:, :1] / np.maximum(sums[:, 1:], 1), [metric])
+
+    def describe_outcome(self, gathered: CollectedSamples, sample: WorstSample) -> tuple[str, str]:
+        """Return the truth and the prediction of a sample as text; where they have none, its key and its score."""
+        from mlscale.report.text import format_number
+
+        columns = {name: values[sample.row][None] for name, values in gathered.columns.items()}
+        value = float(self.score_samples(columns)[0])
+        return sample.key, f"{self.score.name.replace('_', ' ')} {format_number(value, 3)}"
+
+    def describe_prediction(
+        self, names: Sequence[str] | None, truth: NDArray[Any], outputs: Mapping[str, NDArray[Any]]
+    ) -> tuple[str, str]:
+        """Return the truth and the prediction of one sample of a batch as text; only with `shows_predictions`.
+
+        Args:
+            names: of the classes by number; None where they have none.
+            truth: of the sample.
+            outputs: of `predict_step`, of this sample.
+        """
+        raise NotImplementedError
+
+    def extract_masks(self, outputs: Mapping[str, Any], truth: Any) -> tuple[Any, ...]:
+        """Return the masks of one sample that its image is shown with, class numbers (h, w): the truth first."""
+        return ()
+
+    # Predictions.
+
+    def build_predictions(self, outputs: Mapping[str, NDArray[Any]], labels: Sequence[str]) -> PredictionColumns:
+        """Return the columns of predictions, from a model's outputs for n samples.
+
+        Args:
+            outputs: as of `predict_step`.
+            labels: names of the classes by number.
+        """
+        raise NotImplementedError
+
+    def list_prediction_types(self, probabilities: bool = True) -> dict[str, Any]:
+        """Return the columns of `build_predictions` with their types (pyarrow), those between `key` and `error`.
+
+        Args:
+            probabilities: with those of every class.
+        """
+        raise NotImplementedError
+
+    def build_answers(self, predictions: PredictionColumns) -> list[dict[str, Any]]:
+        """Return the JSON form of each prediction: by default, its columns."""
+        size = len(next(iter(predictions.values()), ()))
+        columns = {
+            name: values.tolist() if isinstance(values, np.ndarray) else values for name, values in predictions.items()
+        }
+        return [{name: values[row] for name, values in columns.items()} for row in range(size)]
+
+    def describe_answer(self) -> dict[str, Any]:
+        """Return the JSON schema of an item of `build_answers`."""
+        return {"type": "object"}
