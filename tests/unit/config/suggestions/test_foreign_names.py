@@ -237,7 +237,7 @@ def test_what_does_it_meanwhile_composes() -> None:
         ("b", 64, "data.batch_size=64"),
         ("batch", -1, "data.batch_size=<int>"),
         ("batch", 1, "data.batch_size=1"),
-        ("hflip", 0.0, "augment.flip=false"),
+        ("hflip", 0.0, "leave hflip out"),
         ("eval_batch_size", 64, "leave eval_batch_size out"),
         ("scale", 0.5, "augment.scale=0.5"),
         ("scale", [0.08, 1.0], "augment=crop augment.area=[0.08,1.0]"),
