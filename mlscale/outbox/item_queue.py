@@ -112,7 +112,7 @@ class Outbox:
                 other exception where the recipient is away; what is sent twice must do no harm.
             max_batch: the most documents of one call.
             seconds: no call begins later.
-            ignore_backoff: True tries an item that has failed a moment ago: somebody asks for it.
+            ignore_backoff: True tries an item that has failed a moment ago: a user asks for it.
             lock_s: seconds to wait for another process that sends.
         """
         if not self._files.list_waiting():  # the usual case: no lock, no folder
