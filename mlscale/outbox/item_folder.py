@@ -76,7 +76,7 @@ class ItemFolder:
                 os.close(handle)
 
     def remove(self) -> None:
-        """Remove the folder if nothing but the lock is in it, and nobody sends."""
+        """Remove the folder if nothing but the lock is in it, and nothing is being sent."""
         with self.hold_lock(0.0) as is_held, contextlib.suppress(OSError):
             if is_held and not {path.name for path in self.path.iterdir()} - {_LOCK}:
                 (self.path / _LOCK).unlink(missing_ok=True)

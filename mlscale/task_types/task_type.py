@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.errors import MLScaleError
 from mlscale.task_types.collected_samples import CollectedSamples, Columns, WorstSample
 from mlscale.task_types.paired_metrics import MetricDefinition, PairedStatistics
 from mlscale.task_types.sample_score import SampleScore
@@ -86,11 +87,11 @@ class TaskType:
             outputs: of the model.
             y: the truth, as the data gives it.
         """
-        raise NotImplementedError
+        raise self._create_missing_error("compute_losses")
 
     def convert_outputs(self, outputs: Any) -> dict[str, Tensor]:
         """Return the outputs of `predict_step` by name, n first, from those of the model."""
-        raise NotImplementedError
+        raise self._create_missing_error("convert_outputs")
 
     # Samples: their columns, and what follows from these.
 
@@ -101,15 +102,15 @@ class TaskType:
             outputs: of `predict_step`, n first.
             y: the truth, as the data gives it, on the same device.
         """
-        raise NotImplementedError
+        raise self._create_missing_error("compute_columns")
 
     def score_samples(self, columns: Columns) -> NDArray[np.float64]:
         """Return the score of each sample, (n,); NaN where it has none."""
-        raise NotImplementedError
+        raise self._create_missing_error("score_samples")
 
     def mark_correct(self, columns: Columns) -> NDArray[np.bool_]:
         """Return whether each sample is predicted correctly, bool (n,); only with `exact_metric`."""
-        raise NotImplementedError
+        raise self._create_missing_error("mark_correct")
 
     def rank_errors(self, columns: Columns) -> NDArray[Any]:
         """Return the number by which the worst samples are found, the largest first, (n,); -inf for no error."""
@@ -163,7 +164,7 @@ class TaskType:
             truth: of the sample.
             outputs: of `predict_step`, of this sample.
         """
-        raise NotImplementedError
+        raise self._create_missing_error("describe_prediction")
 
     def extract_masks(self, outputs: Mapping[str, Any], truth: Any) -> tuple[Any, ...]:
         """Return the masks of one sample that its image is shown with, class numbers (h, w): the truth first."""
@@ -178,7 +179,7 @@ class TaskType:
             outputs: as of `predict_step`.
             labels: names of the classes by number.
         """
-        raise NotImplementedError
+        raise self._create_missing_error("build_predictions")
 
     def list_prediction_types(self, probabilities: bool = True) -> dict[str, Any]:
         """Return the columns of `build_predictions` with their types (pyarrow), those between `key` and `error`.
@@ -186,7 +187,7 @@ class TaskType:
         Args:
             probabilities: with those of every class.
         """
-        raise NotImplementedError
+        raise self._create_missing_error("list_prediction_types")
 
     def build_answers(self, predictions: PredictionColumns) -> list[dict[str, Any]]:
         """Return the JSON form of each prediction: by default, its columns."""
@@ -199,3 +200,12 @@ class TaskType:
     def describe_answer(self) -> dict[str, Any]:
         """Return the JSON schema of an item of `build_answers`."""
         return {"type": "object"}
+
+    def _create_missing_error(self, method: str) -> MLScaleError:
+        kind = type(self)
+        return MLScaleError(
+            f"the task type '{self.name}' has no {method}",
+            where=f"{kind.__module__}.{kind.__qualname__}",
+            why="it does not follow from the rest of the type",
+            fix=f"define {method}: docs/extending.md, 'A task type', shows one",
+        )

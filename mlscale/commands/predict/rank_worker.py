@@ -164,7 +164,7 @@ def build_model(work: PredictWork, rank: int = 0) -> BatchModel:
 def rank_main(
     work: PredictWork, rank: int, world_size: int, launcher: int, environment: Mapping[str, str], messages: Queue[Any]
 ) -> None:
-    """Run a process that the command started; its progress and its error go into `told`, a queue."""
+    """Run a process that the command started; its progress and its error go into a queue."""
     from mlscale.assembly.worker import end_with
     from mlscale.predict.inputs import open_inputs
     from mlscale.predict.part_files import resume_predictions

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from mlscale.errors import MLScaleError
 from mlscale.evaluate.model_comparison import compare_models
 from mlscale.evaluate.sample_collector import SampleCollector
 from mlscale.evaluate.task_report import build_task_report
@@ -149,3 +150,16 @@ def test_a_type_that_defines_the_score_alone_has_report_slices_worst_samples_and
     assert "Angular error of the samples" in page
     assert good.worst[0].key in page
     assert compare_models(good, bad, ("a", "b")).headline.startswith("a is better than b: angular error ")
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [("score_samples", ({},)), ("build_predictions", ({}, ())), ("list_prediction_types", ()), ("mark_correct", ({},))],
+)
+def test_a_type_that_lacks_a_method_names_it(method: str, arguments: tuple[object, ...]) -> None:
+    class Bare(TaskType):
+        name = "bare"
+
+    with pytest.raises(MLScaleError, match=f"the task type 'bare' has no {method}") as caught:
+        getattr(Bare(), method)(*arguments)
+    assert f"define {method}" in caught.value.fix
