@@ -34,6 +34,8 @@ from mlscale.data.order.sample_order import (
     ShuffledSampling,
     WeightedSampling,
 )
+from mlscale.encoders.encoder import Encoder
+from mlscale.encoders.tensor_encoder import TensorEncoder
 from mlscale.errors import MLScaleError
 
 _RESTART_COMMAND = "mlscale like=<id of the run> init_from=<id of the run>, a new run from its weights"
@@ -95,6 +97,11 @@ class OrderedData(LightningDataModule):
             MLScaleError: the data is missing or not what it should be; all problems at once.
         """
         raise NotImplementedError
+
+    def encoder(self) -> Encoder:
+        """Return the encoder from raw samples to what the model takes; by default they are tensors already."""
+        facts = self.facts()
+        return TensorEncoder.from_shape(facts.sample, facts.dtype)
 
     def _open_stream(self, split: str) -> tuple[Stream, int, str]:
         """Return the stream of a split ('train', 'val' or 'test'), its number of samples, and its version."""

@@ -11,7 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.predict.prepare_input import InputFormat
+from mlscale.encoders.encoder import Encoder
+from mlscale.encoders.image_encoder import ImageEncoder
+from mlscale.encoders.tensor_encoder import TensorEncoder
+from mlscale.encoders.text_encoder import TextEncoder
 
 PredictionColumns = dict[str, list[Any] | NDArray[Any]]
 """Columns of a batch, n each."""
@@ -23,7 +26,7 @@ class BatchModel(Protocol):
     Attributes:
         kind: of its task.
         labels: names of the classes by number.
-        takes: the format of its input.
+        encoder: of its raw input.
     """
 
     @property
@@ -31,7 +34,7 @@ class BatchModel(Protocol):
     @property
     def labels(self) -> Sequence[str]: ...
     @property
-    def takes(self) -> InputFormat: ...
+    def encoder(self) -> Encoder: ...
 
     def __call__(self, raw: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
         """Return the outputs for n samples, named as by `predict_step`."""
@@ -61,14 +64,33 @@ class ServableModel:
         return tuple(self.servable.labels)
 
     @property
-    def takes(self) -> InputFormat:
+    def encoder(self) -> Encoder:
         given = self.servable.input
-        preprocessing = self.servable.document.get("preprocessing") or {}
-        resized, max_pixels = preprocessing.get("resize"), preprocessing.get("max_pixels")
-        return InputFormat(given.shape[1:], given.dtype, bool(resized), max_pixels)
+        return build_format1_encoder(given.shape[1:], given.dtype, self.servable.document.get("preprocessing") or {})
 
     def __call__(self, raw: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
         return {"logits": self.servable.logits(raw)}
+
+
+def build_format1_encoder(shape: tuple[int, ...], dtype: str, preprocessing: Mapping[str, Any]) -> Encoder:
+    """Return the encoder of a servable of format 1, whose kind of input follows from its shape and dtype."""
+    if len(shape) == 1 and dtype == "int64":
+        return TextEncoder(shape[0])
+    if len(shape) != 3:
+        return TensorEncoder.from_shape(shape, dtype)
+    from mlscale.data.images.fast_decoder import DECODE_VERSION
+    from mlscale.data.images.pil import MAX_PIXELS
+
+    return ImageEncoder(
+        shape=(shape[0], shape[1], shape[2]),
+        dtype=dtype,
+        is_resized=bool(preprocessing.get("resize")),
+        max_pixels=preprocessing.get("max_pixels") or MAX_PIXELS,
+        # The graph normalises.
+        mean=(),
+        std=(),
+        decode_version=DECODE_VERSION,
+    )
 
 
 def build_prediction_columns(

@@ -15,11 +15,13 @@ import pytest
 from numpy.typing import NDArray
 
 from mlscale.data.images.decoded_cache import decode_from_source
+from mlscale.data.images.fast_decoder import DECODE_VERSION
 from mlscale.data.images.image_folder import FolderSource
 from mlscale.data.order.bad_samples import BadSample
+from mlscale.encoders.image_encoder import ImageEncoder
 from mlscale.export.servable import Port, Servable, load
 from mlscale.predict.inputs import FolderInputs
-from mlscale.predict.prepare_input import InputFormat, prepare_sample
+from mlscale.predict.prepare_input import prepare_sample
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.protocol import image_input as images
 from mlscale.serve.served_model import ServedModel
@@ -49,7 +51,7 @@ def predicted(folder: Path, channels: int) -> Verdict:
     """What `predict` sees of the only file of a folder."""
     (item,) = FolderInputs(folder).read_items(range(1))
     try:
-        return prepare_sample(item, InputFormat((channels, SIDE, SIDE), "uint8", resize=True, max_pixels=LIMIT))
+        return prepare_sample(item, ImageEncoder((channels, SIDE, SIDE), "uint8", True, LIMIT, (), (), DECODE_VERSION))
     except Exception as error:
         return str(error)
 

@@ -115,8 +115,9 @@ def build_model(work: PredictWork, rank: int = 0) -> BatchModel:
 
     from mlscale.assembly.rebuild import rebuild_data_and_task
     from mlscale.data.images.labelled_images import ImageData
+    from mlscale.encoders.tensor_encoder import TensorEncoder
     from mlscale.evaluate.collect_predictions import find_task_kind
-    from mlscale.predict.torch_batches import TaskModel, add_table_encoding, infer_input_format
+    from mlscale.predict.torch_batches import TaskModel
 
     assert work.config is not None
     assert work.checkpoint is not None
@@ -143,15 +144,11 @@ def build_model(work: PredictWork, rank: int = 0) -> BatchModel:
         )
     names = facts.class_names or tuple(map(str, range(facts.num_classes or 0)))
     device = work.accelerator if work.accelerator != "cuda" else f"cuda:{rank}"
-    takes = infer_input_format(facts, image and getattr(data, "image_size", None) is not None)
-    if getattr(data, "features", None) is not None:
-        takes = add_table_encoding(takes, data.features)
     return TaskModel(
         task,
-        takes=takes,
+        # A data module with facts of its own may have samples that are tensors already.
+        encoder=data.encoder() if hasattr(data, "encoder") else TensorEncoder.from_shape(facts.sample, facts.dtype),
         labels=tuple(map(str, names)),
-        mean=facts.mean if image else (),
-        std=facts.std if image else (),
         device=device,
         precision=str(cfg.precision.value),
     )

@@ -24,6 +24,7 @@ from mlscale.data.order import sample_weights as weights
 from mlscale.data.order.bad_samples import Stream, describe_tolerated, gather_tolerated
 from mlscale.data.order.policy import Policy
 from mlscale.data.shards.sample_source import SampleSource, TarSource
+from mlscale.encoders.image_encoder import ImageEncoder
 from mlscale.errors import MLScaleError, call_all
 
 KEPT_BYTES = 1 << 30
@@ -95,6 +96,19 @@ class ImageData(OrderedData):
         if self._facts is None:
             self._splits, self._facts = self._read_decoded_splits()
         return self._facts
+
+    def encoder(self) -> ImageEncoder:
+        """Return the encoder of stored images, as the training split has them."""
+        facts, shape = self.facts(), self._splits["train"].shape
+        return ImageEncoder(
+            shape=(shape.channels, shape.height, shape.width),
+            dtype=shape.dtype.name,
+            is_resized=self.image_size is not None,
+            max_pixels=self.max_pixels,
+            mean=facts.mean,
+            std=facts.std,
+            decode_version=DECODE_VERSION,
+        )
 
     def get_decoded_split(self, split: str) -> DecodedSamples:
         """Return the samples of a split ('train', 'val' or 'test') as stored: neither augmented nor normalised.

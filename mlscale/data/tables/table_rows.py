@@ -13,9 +13,9 @@ from mlscale.data.class_labels import Classes, are_numbers, encode_labels, find_
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.order.policy import Policy
 from mlscale.data.shards.sample_source import Label
-from mlscale.data.tables.columns import Column, DataTable, format_values
-from mlscale.data.tables.features import EncodedFeatures, FeatureEncoder, format_texts, separate_numbers
+from mlscale.data.tables.columns import Column, DataTable, format_texts, format_values, separate_numbers
 from mlscale.data.text.text_rows import is_held_out
+from mlscale.encoders.table_encoder import EncodedTable, TableEncoder
 from mlscale.errors import MLScaleError
 
 _MAX_CLASSES = 1000
@@ -65,7 +65,6 @@ class TabularData(MemoryData):
         others: see `OrderedData`.
 
     Attributes:
-        features: how columns are encoded, once the data is read.
         feature_names: of each feature, once the data is read.
     """
 
@@ -91,13 +90,19 @@ class TabularData(MemoryData):
                 fix="data.target_type=auto",
             )
         self.target_type, self.ignore, self.categorical = target_type, tuple(ignore), tuple(categorical)
-        self.features: FeatureEncoder | None = None
+        self._encoder: TableEncoder | None = None
         self.feature_names: tuple[str, ...] = ()
         self._unknown: dict[str, dict[str, int]] = {}
 
     def _read_tables(self) -> dict[str, DataTable]:
         """Return the tables of train and val, and of test if there is one."""
         raise NotImplementedError
+
+    def encoder(self) -> TableEncoder:
+        """Return the encoder of the training split's columns."""
+        self.facts()
+        assert self._encoder is not None  # set as the facts are read
+        return self._encoder
 
     def teardown(self, stage: str) -> None:
         """Report what was left out, and count the values that training does not have."""
@@ -114,9 +119,9 @@ class TabularData(MemoryData):
                 train.get_column(name, where=f"data.{key}")
         columns = [train.get_column(name, where="data.target") for name in self.targets]
         names = [name for name in train.columns if name not in (*self.targets, *self.ignore)]
-        features = FeatureEncoder(train, names, self.categorical, where="data.train")
-        self.features, self.feature_names = features, features.names
-        encoded = {split: features.encode_table(table, where=f"data.{split}") for split, table in tables.items()}
+        encoder = TableEncoder.fit(train, names, self.categorical, where="data.train")
+        self._encoder, self.feature_names = encoder, encoder.feature_names
+        encoded = {split: encoder.encode_table(table, where=f"data.{split}") for split, table in tables.items()}
         self._unknown = {split: dict(rows.unknown) for split, rows in encoded.items() if rows.unknown}
         if self.target_type == "class" or (self.target_type == "auto" and _are_classes(columns)):
             splits, classes = self._encode_classes(tables, encoded)
@@ -124,7 +129,7 @@ class TabularData(MemoryData):
             splits, classes = self._encode_numbers(tables, encoded), None
         for split, rows in splits.items():
             refuse_bad_samples(rows, self.policy, where=f"data.{split}")
-        width = len(features.names)
+        width = len(encoder.feature_names)
         mean, std = ((), ()) if classes else _compute_target_scale(splits["train"])
         facts = DataFacts(
             sample=(width,),
@@ -142,7 +147,7 @@ class TabularData(MemoryData):
         return splits, facts
 
     def _encode_classes(
-        self, tables: Mapping[str, DataTable], encoded: Mapping[str, EncodedFeatures]
+        self, tables: Mapping[str, DataTable], encoded: Mapping[str, EncodedTable]
     ) -> tuple[dict[str, SplitRows], Classes]:
         (target,) = self.targets
         texts = {
@@ -175,7 +180,7 @@ class TabularData(MemoryData):
         return splits, classes
 
     def _encode_numbers(
-        self, tables: Mapping[str, DataTable], encoded: Mapping[str, EncodedFeatures]
+        self, tables: Mapping[str, DataTable], encoded: Mapping[str, EncodedTable]
     ) -> dict[str, SplitRows]:
         splits: dict[str, SplitRows] = {}
         for split, table in tables.items():

@@ -11,10 +11,8 @@ from mlscale.data.array_data import Array, MemoryData, SplitRows, compute_split_
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.order.policy import Policy
 from mlscale.data.text.documents import Document, compute_documents_digest, hold_out_documents, read_text_files
+from mlscale.encoders.text_encoder import TextEncoder
 from mlscale.errors import MLScaleError
-
-VOCABULARY = 256
-"""Tokens are bytes; 0 ends a document."""
 
 
 class TextBlocks:
@@ -85,6 +83,10 @@ class LanguageData(MemoryData):
                 )
         self.length, self.stride = length, stride
 
+    def encoder(self) -> TextEncoder:
+        """Return the encoder of a document's first block: tokens are bytes; 0 ends a document."""
+        return TextEncoder(self.length, offset=0)
+
     def _read_documents(self) -> dict[str, list[Document]]:
         """Return training and held-out documents, and test ones if there are any."""
         raise NotImplementedError
@@ -106,7 +108,7 @@ class LanguageData(MemoryData):
             sample=(self.length,),
             dtype="int64",
             length=self.length,
-            vocab_size=VOCABULARY,
+            vocab_size=self.encoder().vocabulary,
             train_samples=len(splits["train"]),
             val_samples=len(splits["val"]),
             version=compute_split_version(splits),

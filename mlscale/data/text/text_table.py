@@ -7,8 +7,7 @@ from pathlib import Path
 
 from mlscale.data.class_labels import are_numbers, parse_label
 from mlscale.data.order.policy import Policy
-from mlscale.data.tables.columns import DataTable, Texts
-from mlscale.data.tables.features import format_texts
+from mlscale.data.tables.columns import DataTable, Texts, format_texts
 from mlscale.data.tables.table_files import read_table
 from mlscale.data.text.text_rows import LabelledTexts, TextData, is_held_out
 from mlscale.errors import Exit, MLScaleError
