@@ -3,12 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlscale.config.composition.frozen import add_derived
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+
+class DataDescription(NamedTuple):
+    """What is known of the data before a run, as plain values: the data itself is not kept in memory.
+
+    Args:
+        facts: `DataFacts` as a mapping; None for data modules that report no facts.
+        encoder: its document (contract `encoder`); None for data modules that have no encoder.
+    """
+
+    facts: dict[str, Any] | None
+    encoder: dict[str, Any] | None
+
+
+def describe_data(cfg: DictConfig) -> DataDescription:
+    """Return facts and encoder of the data, once it is prepared.
+
+    Raises:
+        MLScaleError: data that does not exist, is empty or corrupt, all of it at once.
+    """
+    data = prepare_data_module(cfg)
+    if data is None:
+        return DataDescription(None, None)
+    # After this import of a data module it costs nothing.
+    from mlscale.data.data_module import OrderedData
+
+    encoder = data.encoder().to_document() if isinstance(data, OrderedData) else None
+    return DataDescription(asdict(data.facts()), encoder)
 
 
 def collect_data_facts(cfg: DictConfig) -> dict[str, Any] | None:

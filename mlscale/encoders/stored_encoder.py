@@ -15,8 +15,6 @@ from mlscale.encoders.tensor_encoder import TensorEncoder
 from mlscale.encoders.text_encoder import TextEncoder
 from mlscale.errors import MLScaleError
 
-ENCODER = "encoder.json"
-"""The file of a run folder."""
 _CLASSES: Mapping[str, type[Encoder]] = {c.kind: c for c in (TableEncoder, ImageEncoder, TextEncoder, TensorEncoder)}
 
 

@@ -149,6 +149,14 @@ class CategoryColumn:
         """The position of each category among them."""
         return {value: position for position, value in enumerate(self.values)}
 
+    @cached_property
+    def unknown_text(self) -> str:
+        """A text that is not a category."""
+        text = "\ufffd"
+        while text in self.positions:
+            text += "\ufffd"
+        return text
+
     def describe_schema(self) -> dict[str, Any]:
         """Return what a client has to know of the column."""
         categories = [value for value in self.values if value]

@@ -196,7 +196,12 @@ class TableEncoder(Encoder):
     def _read_column(self, row: Mapping[str, object], column: TableColumn) -> float | str:
         if column.name not in row:
             raise ValueError(_describe_absent_column(row, column.name))
-        return column.read_value(row[column.name])
+        value = row[column.name]
+        if isinstance(column, NumberColumn):
+            return column.read_value(value)
+        text = column.read_value(value)
+        # ONNX Runtime takes UTF-8 alone, and JSON can hold half of a surrogate pair, which is no category.
+        return text if _is_utf8(text) else column.unknown_text
 
 
 class PackedRows(NamedTuple):
@@ -232,6 +237,13 @@ class _RowStep(NamedTuple):
     std: float
     fill: array[float]
     positions: Mapping[str, int] | None
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _describe_absent_column(row: Mapping[str, object], name: str) -> str:

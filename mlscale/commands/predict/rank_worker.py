@@ -114,7 +114,9 @@ def build_model(work: PredictWork, rank: int = 0) -> BatchModel:
     from omegaconf import OmegaConf
 
     from mlscale.assembly.rebuild import rebuild_data_and_task
+    from mlscale.data.data_module import OrderedData
     from mlscale.data.images.labelled_images import ImageData
+    from mlscale.encoders.encoder import Encoder
     from mlscale.encoders.tensor_encoder import TensorEncoder
     from mlscale.evaluate.collect_predictions import find_task_kind
     from mlscale.predict.torch_batches import TaskModel
@@ -144,10 +146,12 @@ def build_model(work: PredictWork, rank: int = 0) -> BatchModel:
         )
     names = facts.class_names or tuple(map(str, range(facts.num_classes or 0)))
     device = work.accelerator if work.accelerator != "cuda" else f"cuda:{rank}"
+    # The samples of a third-party data module are tensors already.
+    tensors = TensorEncoder.from_shape(facts.sample, facts.dtype)
+    encoder: Encoder = data.encoder() if isinstance(data, OrderedData) else tensors
     return TaskModel(
         task,
-        # A data module with facts of its own may have samples that are tensors already.
-        encoder=data.encoder() if hasattr(data, "encoder") else TensorEncoder.from_shape(facts.sample, facts.dtype),
+        encoder=encoder,
         labels=tuple(map(str, names)),
         device=device,
         precision=str(cfg.precision.value),

@@ -9,7 +9,7 @@ import numpy as np
 from mlscale.data.tables.columns import Column, DataTable
 from mlscale.encoders.table_encoder import TableEncoder
 
-WORDS = ["Dream", "Biscoe", "Ægir 🐧", "ß", "日本", "", "07", "nan", "True", "a,b\n", "e\u0301", "é"]
+WORDS = ["Dream", "Biscoe", "Ægir 🐧", "ß", "日本", "", "07", "nan", "True", "a,b\n", "e\u0301", "é", "a\0b", "\ud800"]
 NUMBERS = [0, -1, 7, 2**60, 10**400, True, False, 3.25, 1e-300, -0.0, 0.1, float("inf"), float("nan"), None]
 NUMBER_TEXTS = ["7", " 07 ", "7.0", "1e5", "true", "nan", "inf", "1_000", "no", "", "٣"]
 
