@@ -17,7 +17,7 @@ Column = Numbers | Texts
 """Numbers, float64 (n,) with NaN where one is missing; or texts, with None where one is."""
 
 _LIST_KEYS = ("data.ignore", "data.categorical")
-_COLUMN_KEYS = (*_LIST_KEYS, "data.target", "data.text", "data.label")
+_COLUMN_KEYS = (*_LIST_KEYS, "data.units", "data.target", "data.text", "data.label")
 """Keys that name columns; a split may lack one, too."""
 
 
@@ -64,6 +64,8 @@ def _suggest_override(where: str, near: str | None) -> str | None:
     """Return the override that names the nearest column, if the key names columns; else None."""
     if near is None or where not in _COLUMN_KEYS:
         return None
+    if where == "data.units":
+        return f"'{where}={{{near}: <its unit>}}'"
     return f"{where}=[{near}]" if where in _LIST_KEYS else f"{where}={near}"
 
 

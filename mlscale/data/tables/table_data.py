@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -29,6 +29,7 @@ class TableFiles(TabularData):
         target_type: see `TabularData`.
         ignore: see `TabularData`.
         categorical: see `TabularData`.
+        units: see `TabularData`.
         batch_size: samples of one optimizer step, over all ranks and forward passes.
         seed: of the order; not of the split.
         augment: None; or a callable on one row, float32 (features,), training only.
@@ -49,6 +50,7 @@ class TableFiles(TabularData):
         target_type: str = "auto",
         ignore: Sequence[str] = (),
         categorical: Sequence[str] = (),
+        units: Mapping[str, str] | None = None,
         batch_size: int = 64,
         seed: int = 0,
         augment: object = None,
@@ -63,6 +65,7 @@ class TableFiles(TabularData):
             target_type=target_type,
             ignore=ignore,
             categorical=categorical,
+            units=units,
             batch_size=batch_size,
             seed=seed,
             augment=augment,

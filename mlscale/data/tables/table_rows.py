@@ -62,6 +62,7 @@ class TabularData(MemoryData):
         target_type: 'class', 'number', or 'auto': texts, truth values and whole numbers from 0 to n-1 are classes.
         ignore: columns to leave out.
         categorical: columns of numbers that are names of categories.
+        units: of columns of numbers, by name, features or targets; nothing is computed with them.
         others: see `OrderedData`.
 
     Attributes:
@@ -79,6 +80,7 @@ class TabularData(MemoryData):
         seed: int,
         augment: object,
         policy: Policy,
+        units: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(batch_size=batch_size, seed=seed, augment=augment, policy=policy)
         self.targets = (target,) if isinstance(target, str) else tuple(target)
@@ -90,6 +92,7 @@ class TabularData(MemoryData):
                 fix="data.target_type=auto",
             )
         self.target_type, self.ignore, self.categorical = target_type, tuple(ignore), tuple(categorical)
+        self.units = {name: str(unit) for name, unit in (units or {}).items()}
         self._encoder: TableEncoder | None = None
         self.feature_names: tuple[str, ...] = ()
         self._unknown: dict[str, dict[str, int]] = {}
@@ -113,13 +116,13 @@ class TabularData(MemoryData):
     def _read_splits(self) -> tuple[Mapping[str, SplitRows], DataFacts]:
         tables = self._read_tables()
         train = tables["train"]
-        for given, key in ((self.ignore, "ignore"), (self.categorical, "categorical")):
+        for given, key in ((self.ignore, "ignore"), (self.categorical, "categorical"), (self.units, "units")):
             for name in given:
                 # To raise: a mistyped name would have no effect.
                 train.get_column(name, where=f"data.{key}")
         columns = [train.get_column(name, where="data.target") for name in self.targets]
         names = [name for name in train.columns if name not in (*self.targets, *self.ignore)]
-        encoder = TableEncoder.fit(train, names, self.categorical, where="data.train")
+        encoder = TableEncoder.fit(train, names, self.categorical, self.units, where="data.train")
         self._encoder, self.feature_names = encoder, encoder.feature_names
         encoded = {split: encoder.encode_table(table, where=f"data.{split}") for split, table in tables.items()}
         self._unknown = {split: dict(rows.unknown) for split, rows in encoded.items() if rows.unknown}

@@ -81,6 +81,14 @@ def test_numbers_that_name_categories_are_the_same_however_they_are_written(tmp_
     assert data.encoder().encode_table(table, where="input").x.tolist() == [[0, 1, 0], [0, 0, 1], [1, 0, 0], [0, 0, 0]]
 
 
+def test_units_are_kept_with_the_columns(tmp_path: Path) -> None:
+    data = TableFiles(csv(tmp_path), "target", val_fraction=0.5, units={"a": "mm"})
+    assert [column.get("unit") for column in data.encoder().describe_raw_input()["columns"]] == ["mm", None, None]
+    with pytest.raises(MLScaleError, match="no column 'aa'") as caught:
+        TableFiles(csv(tmp_path), "target", units={"aa": "mm"}).facts()
+    assert (caught.value.where, caught.value.fix) == ("data.units", "'data.units={a: <its unit>}'")
+
+
 def test_numbers_to_predict(tmp_path: Path) -> None:
     text = "a,u,v\n" + "".join(f"{i},{i * 2},{7}\n" for i in range(40))
     data = TableFiles(csv(tmp_path, text), ["u", "v"], target_type="number", val_fraction=0.3)
