@@ -32,7 +32,7 @@ def describe_data(cfg: DictConfig) -> DataDescription:
     data = prepare_data_module(cfg)
     if data is None:
         return DataDescription(None, None)
-    # After this import of a data module it costs nothing.
+    # Costs little: building a data module has imported torch and Lightning already.
     from mlscale.data.data_module import OrderedData
 
     encoder = data.encoder().to_document() if isinstance(data, OrderedData) else None
