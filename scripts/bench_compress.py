@@ -24,10 +24,14 @@ import torchvision
 from numpy.typing import NDArray
 
 from mlscale.compress.quantize import quantize_model
+from mlscale.data.images.fast_decoder import DECODE_VERSION
+from mlscale.data.images.pil import MAX_PIXELS
+from mlscale.encoders.image_encoder import ImageEncoder
 from mlscale.export.onnx_engine import OnnxEngine, import_onnx_runtime
-from mlscale.export.onnx_export import build_normalised_task, export_onnx
-from mlscale.export.validation_samples import SampleFormat
+from mlscale.export.onnx_export import export_onnx
+from mlscale.export.served_module import build_served_module
 from mlscale.stats.timing import compare_times
+from mlscale.task_types.tensor_type import TensorType
 
 
 def defaults(model: bytes, samples: NDArray[Any], *, per_channel: bool = False) -> bytes:
@@ -55,9 +59,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30, help="at most, of each comparison")
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    given = SampleFormat("uint8", (3, arguments.size, arguments.size), (124.0, 116.0, 104.0), (58.0, 57.0, 57.0))
-    fp32 = export_onnx(build_normalised_task(torchvision.models.resnet18(), given), given)
-    samples = np.random.default_rng(0).integers(0, 256, (32, *given.shape), dtype=np.uint8)
+    shape = (3, arguments.size, arguments.size)
+    encoder = ImageEncoder(shape, "uint8", True, MAX_PIXELS, (124.0, 116.0, 104.0), (58.0, 57.0, 57.0), DECODE_VERSION)
+    fp32 = export_onnx(build_served_module(torchvision.models.resnet18(), TensorType(), encoder))
+    samples = np.random.default_rng(0).integers(0, 256, (32, *shape), dtype=np.uint8)
     models = {
         "fp32, ONNX Runtime": fp32,
         "int8, quantize_static as it is": defaults(fp32, samples),

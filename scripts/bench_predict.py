@@ -111,9 +111,11 @@ def ours(network: Any, folder: Path, to: Path) -> Any:
     """mlscale predict's loop, without its command line."""
     import pyarrow.dataset as ds
 
+    from mlscale.data.images.fast_decoder import DECODE_VERSION
+    from mlscale.data.images.pil import MAX_PIXELS
+    from mlscale.encoders.image_encoder import ImageEncoder
     from mlscale.predict.inputs import open_inputs
     from mlscale.predict.part_files import start_predictions
-    from mlscale.predict.prepare_input import InputFormat
     from mlscale.predict.score_parts import score_parts
     from mlscale.predict.torch_batches import TaskModel
     from mlscale.task_types.registry import get_task_type
@@ -121,8 +123,8 @@ def ours(network: Any, folder: Path, to: Path) -> Any:
 
     task = Classification(CLASSES, model=network)
     labels = [str(number) for number in range(CLASSES)]
-    takes = InputFormat((3, SIZE, SIZE), "uint8", resize=True)
-    model = TaskModel(task, get_task_type("classification"), takes=takes, labels=labels, mean=MEAN, std=STD)
+    encoder = ImageEncoder((3, SIZE, SIZE), "uint8", True, MAX_PIXELS, MEAN, STD, DECODE_VERSION)
+    model = TaskModel(task, get_task_type("classification"), encoder=encoder, labels=labels)
 
     def run() -> list[str]:
         inputs = open_inputs(str(folder / "photos"), member=None, key=None, columns=())

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import OmegaConf
 
@@ -33,6 +33,18 @@ class _BuiltModule:
     arguments: dict[str, Any]
     module: pl.LightningDataModule | None
     random_states: dict[str, Any]
+
+
+class DataDescription(NamedTuple):
+    """What is known of the data before a run, as plain values: the data itself is not kept in memory.
+
+    Attributes:
+        facts: `DataFacts` as a mapping; None for data modules that report no facts.
+        encoder: its document (contract `encoder`); None for data modules that have no encoder.
+    """
+
+    facts: dict[str, Any] | None
+    encoder: dict[str, Any] | None
 
 
 class RunData:
@@ -87,8 +99,22 @@ class RunData:
         Raises:
             MLScaleError: data that does not exist, is empty or corrupt, all of it at once.
         """
+        return self.describe_data(cfg).facts
+
+    def describe_data(self, cfg: DictConfig) -> DataDescription:
+        """Return facts and encoder of the data, once it is prepared.
+
+        Raises:
+            MLScaleError: data that does not exist, is empty or corrupt, all of it at once.
+        """
         module = self.prepare_module(cfg)
-        return None if module is None else asdict(module.facts())
+        if module is None:
+            return DataDescription(None, None)
+        # Costs little: building a data module has imported torch and Lightning already.
+        from mlscale.data.data_module import OrderedData
+
+        encoder = module.encoder().to_document() if isinstance(module, OrderedData) else None
+        return DataDescription(asdict(module.facts()), encoder)
 
     def load_first_batches(self, cfg: DictConfig, count: int) -> list[Any]:
         """Return the first training batches of one process, as the loader yields them, on the CPU."""

@@ -17,12 +17,14 @@ from mlscale.compress.compressed_model import CompressedModel
 from mlscale.compress.int8_verdict import Int8Bounds, compare_int8
 from mlscale.compress.quantize import Method, can_int8_overflow, choose_method, quantize_model
 from mlscale.errors import MLScaleError
-from mlscale.export.onnx_export import build_normalised_task, export_onnx
+from mlscale.export.onnx_export import export_onnx
 from mlscale.export.required_extras import require_extra
+from mlscale.export.served_module import build_served_module
 from mlscale.export.validation_samples import describe_sample_format, iterate_validation_batches
 from mlscale.report import Result, save_result
 from mlscale.runs.amend import update_manifest
 from mlscale.runs.folder import RunFolder
+from mlscale.task_types.registry import get_task_type
 from mlscale.train.after_fit import AfterFitResult, hide_trainer, load_best_checkpoint
 from mlscale.train.lightning.trainer_parts import get_callbacks, get_data_module
 
@@ -79,8 +81,8 @@ class Int8(Callback):
         Raises:
             MLScaleError: the task gives no logits, or ONNX or ONNX Runtime can't express it.
         """
-        input_format = describe_sample_format(data)
-        fp32 = export_onnx(build_normalised_task(task, input_format), input_format)
+        encoder = describe_sample_format(data).encoder
+        fp32 = export_onnx(build_served_module(task, get_task_type("classification"), encoder))
         method: Method = choose_method(fp32) if self.method == "auto" else self.method
         # A dynamic model computes the ranges of activations as it runs.
         samples = read_calibration_samples(data, self.calibration_samples) if method == "static" else None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mlscale.export.onnx_engine import OnnxEngine
-from mlscale.export.validation_samples import ValidationBatch
+from mlscale.export.validation_samples import SampleBatch
 from mlscale.report.text import format_percent
 from mlscale.stats.intervals import Interval
 from mlscale.stats.timing import TimesCompared, compare_times, is_interval_at_least, is_interval_at_most
@@ -165,7 +165,7 @@ def _describe_accuracy_drop(drop: Interval, bounds: Int8Bounds, samples: int) ->
 
 
 def compare_int8(
-    fp32: bytes, int8: bytes, batches: Iterable[ValidationBatch], min_speedup: float | None = None
+    fp32: bytes, int8: bytes, batches: Iterable[SampleBatch], min_speedup: float | None = None
 ) -> Int8Metrics:
     """Compare both models on the same samples, then time them in turns.
 

@@ -17,9 +17,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.encoders.encoder import INPUT
 from mlscale.errors import MLScaleError
 from mlscale.export.onnx_engine import import_onnx_runtime
-from mlscale.export.onnx_export import INPUT
 
 Method = Literal["static", "dynamic"]
 METHODS = {

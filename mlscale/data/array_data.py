@@ -102,6 +102,11 @@ class MemoryData(OrderedData):
             raise MLScaleError(f"this data has no {split} split", where=f"data.{split}", fix="split=val")
         return self._splits[split]
 
+    def list_keys(self, split: str, rows: NDArray[np.int64]) -> list[str]:
+        """Return the names of samples."""
+        split_rows = self.get_rows(split)
+        return [split_rows.get_key(row) for row in rows.tolist()]
+
     def _read_splits(self) -> tuple[Mapping[str, SplitRows], DataFacts]:
         """Return the splits, train and val at least, and the facts of the data."""
         raise NotImplementedError

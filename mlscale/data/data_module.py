@@ -34,7 +34,10 @@ from mlscale.data.order.sample_order import (
     ShuffledSampler,
     WeightedSampler,
 )
+from mlscale.encoders.encoder import Encoder
+from mlscale.encoders.tensor_encoder import TensorEncoder
 from mlscale.errors import MLScaleError
+from mlscale.task_types.task_type import TargetColumn
 
 _RESTART_COMMAND = "mlscale like=<id of the run> init_from=<id of the run>, a new run from its weights"
 _KEY_PATHS = {
@@ -91,6 +94,28 @@ class OrderedData(LightningDataModule):
             MLScaleError: the data is missing or not what it should be; all problems at once.
         """
         raise NotImplementedError
+
+    def encoder(self) -> Encoder:
+        """Return the encoder from raw samples to what the model takes; by default they are tensors already."""
+        facts = self.facts()
+        return TensorEncoder.from_shape(facts.sample, facts.dtype)
+
+    def describe_targets(self) -> tuple[TargetColumn, ...]:
+        """Return the numbers that are predicted, by column, with their units; empty where they have no names."""
+        return ()
+
+    def read_raw_samples(self, split: str, rows: NDArray[np.int64]) -> list[Any] | None:
+        """Return samples as a client sends them, by the kind of `encoder`; None where they are tensors already.
+
+        Args:
+            split: 'train', 'val' or 'test'.
+            rows: their numbers in it, (n,).
+        """
+        return None
+
+    def list_keys(self, split: str, rows: NDArray[np.int64]) -> list[str] | None:
+        """Return the names of samples; None where they have none."""
+        return None
 
     def _open_stream(self, split: str) -> tuple[Stream, int, str]:
         """Return the stream of a split ('train', 'val' or 'test'), its number of samples, and its version."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,19 +11,29 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule, LightningModule
 
+from mlscale.export.encoder_graph import prepend_encoder_graph
 from mlscale.export.latency import limit_torch_threads
-from mlscale.export.onnx_engine import OnnxEngine
-from mlscale.export.onnx_export import build_normalised_task, export_onnx
-from mlscale.export.parity import Logits, Parity, build_logits_function, compare_logits
+from mlscale.export.onnx_engine import OnnxEngine, Port
+from mlscale.export.onnx_export import export_onnx
+from mlscale.export.parity import Outputs, Parity, compare_outputs
 from mlscale.export.reference_profile import ProfileBuilder
 from mlscale.export.servable import compute_softmax
+from mlscale.export.served_module import (
+    ServedModule,
+    build_example_tensors,
+    build_served_module,
+    compute_torch_outputs,
+)
 from mlscale.export.validation_samples import (
+    SampleBatch,
     SampleFormat,
-    ValidationBatch,
     describe_sample_format,
     iterate_validation_batches,
 )
 from mlscale.stats.timing import TimesCompared, compare_times
+from mlscale.task_types.registry import get_task_type, resolve_task_type
+from mlscale.task_types.task_type import TaskType
+from mlscale.task_types.tensor_type import OUTPUT, TensorType
 
 _BUDGET_S = 3.0  # short, as no decision depends on it: the ratio is reported with its interval
 
@@ -33,18 +44,21 @@ class ExportMeasurement:
 
     Attributes:
         model: the ONNX model, serialised.
-        given: the format of one raw sample.
-        classes: the number of logits.
+        given: the format of its samples.
+        task_type: says what its outputs mean.
+        inputs, outputs: of the model.
         parity: the comparison with the trained model.
-        profile: statistics of its inputs and predictions.
+        profile: statistics of its inputs and predictions; None where a reference profile can't express them.
         times: of one sample on one thread: the trained model in eager mode, normalisation included, then the exported.
     """
 
     model: bytes
     given: SampleFormat
-    classes: int
+    task_type: TaskType
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
     parity: Parity
-    profile: ProfileBuilder
+    profile: ProfileBuilder | None
     times: TimesCompared
 
 
@@ -57,27 +71,80 @@ def export_and_measure(
         task: with its weights; it stays on the CPU, in evaluation mode.
         data: the data module it was trained with, set up for validation.
         samples: number of validation samples to use; None for all.
-        model: a serialised ONNX model, made of the same weights; None exports them.
+        model: a serialised ONNX model that takes `encoder.inputs`, made of the same weights; None exports them.
 
     Raises:
-        MLScaleError: the task gives no logits, or ONNX can't express it.
+        MLScaleError: the task gives no row for each sample, or ONNX can't express it.
+    """
+    first = next(iterate_validation_batches(data, limit=1))
+    task_type, given, trained = describe_served_model(task, data)
+    content = prepend_encoder_graph(given.encoder, export_onnx(trained) if model is None else model)
+    engine = OnnxEngine(content)
+    # A reference profile has one class for each sample, and one tensor of numbers.
+    profile = ProfileBuilder(len(given.names.labels)) if task_type.is_one_class and len(first.tensors) == 1 else None
+
+    def add_to_profile(batch: SampleBatch, outputs: Outputs) -> None:
+        if profile is not None:
+            profile.add_batch(batch.raw, compute_softmax(outputs["logits"]), batch.y)
+
+    def compute_trained(tensors: Mapping[str, NDArray[Any]]) -> Outputs:
+        return compute_torch_outputs(trained, tensors)
+
+    parity = compare_outputs(
+        compute_trained,
+        engine.compute,
+        iterate_validation_batches(data, limit=samples),
+        task_type=task_type,
+        encoder=given.encoder,
+        on_batch=add_to_profile,
+    )
+    packed = first.pack(given.encoder).tensors
+    # Torch is limited to the one thread that the engine has by default; else the two times would not be comparable.
+    with limit_torch_threads():
+        times = compare_times(
+            lambda: compute_trained(first.tensors), lambda: engine.compute(packed), budget_s=_BUDGET_S
+        )
+    return ExportMeasurement(content, given, task_type, engine.inputs, engine.outputs, parity, profile, times)
+
+
+def describe_served_model(
+    task: LightningModule, data: LightningDataModule
+) -> tuple[TaskType, SampleFormat, ServedModule]:
+    """Return the type of a task, the format of its samples with the names of its classes, and the task as it is served.
+
+    Args:
+        task: with its weights.
+        data: prepared and set up for validation.
+
+    Raises:
+        MLScaleError: the task gives no row for each sample.
     """
     given = describe_sample_format(data)
-    trained = build_normalised_task(task, given)
-    content = export_onnx(trained, given) if model is None else model
-    engine = OnnxEngine(content)
-    # From the graph itself: data may not know the number of classes.
-    classes = engine.run(np.zeros((1, *given.shape), given.dtype)).shape[1]
-    profile = ProfileBuilder(classes)
+    task_type = find_served_type(task, next(iterate_validation_batches(data, limit=1)))
+    trained = build_served_module(task, task_type, given.encoder)
+    with torch.no_grad():
+        logits = trained(*build_example_tensors(trained.specs)).get("logits")
+    if logits is not None and not given.names.labels:
+        # From the outputs themselves: data may not know the number of classes.
+        labels = tuple(map(str, range(logits.shape[1])))
+        given = replace(given, names=replace(given.names, labels=labels))
+    return task_type, given, trained
 
-    def add_to_profile(batch: ValidationBatch, logits: Logits) -> None:
-        profile.add_batch(batch.raw, compute_softmax(logits), batch.y)
 
-    parity = compare_logits(
-        build_logits_function(task), engine.run, iterate_validation_batches(data, limit=samples), add_to_profile
+def find_served_type(task: LightningModule, sample: SampleBatch) -> TaskType:
+    """Return the type of a task's outputs.
+
+    A task that states none classifies where it gives a row of numbers for a whole number as truth; what else it gives
+    is served as it is.
+    """
+    if (stated := resolve_task_type(task)) is not None:
+        return stated
+    plain = TensorType()
+    x = sample.x if isinstance(sample.x, Mapping) else {"input": sample.x}
+    with torch.no_grad():
+        outputs = plain.compute_outputs(task.cpu().float().eval(), x)
+    output = outputs.get(OUTPUT)
+    classifies = len(outputs) == 1 and output is not None and output.ndim == 2 and output.shape[1] > 1
+    return (
+        get_task_type("classification") if classifies and sample.y.ndim == 1 and sample.y.dtype == np.int64 else plain
     )
-    first: NDArray[Any] = next(iterate_validation_batches(data, limit=1)).raw
-    # Torch is limited to the one thread that the engine has by default; else the two times would not be comparable.
-    with limit_torch_threads(), torch.no_grad():
-        times = compare_times(lambda: trained(torch.from_numpy(first)), lambda: engine.run(first), budget_s=_BUDGET_S)
-    return ExportMeasurement(content, given, classes, parity, profile, times)

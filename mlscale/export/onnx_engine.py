@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,17 @@ from numpy.typing import NDArray
 from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import require_extra
 
-_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)", "int64": "tensor(int64)"}
+_TYPES = {
+    "uint8": "tensor(uint8)",
+    "int32": "tensor(int32)",
+    "int64": "tensor(int64)",
+    "float32": "tensor(float)",
+    "float64": "tensor(double)",
+    "bool": "tensor(bool)",
+    "string": "tensor(string)",
+}
+PORT_DTYPES = tuple(_TYPES)
+_DTYPES = {kind: name for name, kind in _TYPES.items()}
 _NOTHING = 4  # severity 'fatal': everything below it is not logged
 
 
@@ -30,8 +42,23 @@ def import_onnx_runtime() -> Any:
     return onnxruntime
 
 
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a graph.
+
+    Attributes:
+        name: in the ONNX graph, and in requests.
+        dtype: uint8, int32, int64, float32, float64, bool or string.
+        shape: -1 first, for the batch, and where a size varies.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
 class OnnxEngine:
-    """A session of an ONNX model with one input and one output.
+    """A session of an ONNX model.
 
     Args:
         model: the serialised ONNX model; from memory, so that the verified bytes are those that run, and no other file
@@ -54,38 +81,55 @@ class OnnxEngine:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors share no base
             raise self._build_engine_error(" ".join(str(error).split())) from error
-        if (counts := (len(self._session.get_inputs()), len(self._session.get_outputs()))) != (1, 1):
-            raise self._build_engine_error(f"it has {counts[0]} inputs and {counts[1]} outputs, not one of each")
-        self._input, self._output = self._session.get_inputs()[0], self._session.get_outputs()[0]
+        self.inputs = tuple(map(self._read_port, self._session.get_inputs()))
+        self.outputs = tuple(map(self._read_port, self._session.get_outputs()))
+        self._names = [port.name for port in self.outputs]
 
-    def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the output for a batch, (n, …); of no rows for an empty batch.
+    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """Return the first output for a batch (n, …) of the first input, of a model with one of each."""
+        return self.compute({self.inputs[0].name: batch})[self._names[0]]
+
+    def compute(self, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the outputs for a batch, (n, …) each; of no rows for an empty batch.
+
+        Args:
+            tensors: the inputs by name, (n, …) each.
 
         Raises:
-            MLScaleError: the graph fails for this batch, or its output has another number of rows.
+            MLScaleError: the graph fails for this batch, or an output has another number of rows.
         """
+        rows = len(next(iter(tensors.values())))
         # A graph need not accept a batch of size 0.
-        if not len(batch):
-            return np.zeros((0, *self._output.shape[1:]), np.float32)
+        if not rows:
+            return {
+                port.name: np.zeros((0, *(max(size, 0) for size in port.shape[1:])), port.dtype)
+                for port in self.outputs
+            }
         try:
-            output: NDArray[np.float32] = self._session.run([self._output.name], {self._input.name: batch})[0]
+            outputs: list[NDArray[Any]] = self._session.run(self._names, dict(tensors))
         except Exception as error:
             raise self._build_engine_error(" ".join(str(error).split())) from error
         # A batch size that is built into a reshape changes the number of rows without an error.
-        if len(output) != len(batch):
-            raise self._build_engine_error(f"it gives {len(output)} rows for {len(batch)} samples")
-        return output
+        for output in outputs:
+            if len(output) != rows:
+                raise self._build_engine_error(f"it gives {len(output)} rows for {rows} samples")
+        return dict(zip(self._names, outputs, strict=True))
 
-    def check_ports(self, name: str, dtype: str, shape: tuple[int, ...], output: str) -> None:
-        """Raise an error if the graph's input or output differ from its document.
+    def check_ports(self, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
+        """Raise an error if the graph's inputs or outputs differ from its document.
 
         Raises:
             MLScaleError: they differ.
         """
-        # Without the first dimension: the batch has a symbolic size in the graph and -1 in the document.
-        actual = (self._input.name, self._input.type, tuple(self._input.shape[1:]), self._output.name)
-        if actual != (name, _TYPES[dtype], shape[1:], output):
-            raise self._build_engine_error(f"it does not match its document: {actual}")
+        if self.inputs != tuple(inputs) or self.outputs != tuple(outputs):
+            raise self._build_engine_error(f"it does not match its document: {[*self.inputs, *self.outputs]}")
+
+    def _read_port(self, node: Any) -> Port:
+        # A size that is not fixed has a name in the graph, and is -1 in a document; the first is that of the batch.
+        shape = (-1, *(size if isinstance(size, int) else -1 for size in node.shape[1:]))
+        if node.type not in _DTYPES or not node.shape:
+            raise self._build_engine_error(f"{node.name} is {node.type} {node.shape}")
+        return Port(node.name, _DTYPES[node.type], shape)
 
     def _build_engine_error(self, why: str) -> MLScaleError:
         return MLScaleError(

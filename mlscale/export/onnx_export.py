@@ -1,4 +1,4 @@
-"""Export a trained task as an ONNX graph that takes raw samples: it includes the normalisation, for all clients."""
+"""Export a trained task as an ONNX graph that takes encoded samples: it includes the normalisation, for all clients."""
 
 from __future__ import annotations
 
@@ -7,85 +7,42 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
 
 from mlscale.errors import MLScaleError
-from mlscale.export.validation_samples import SampleFormat
+from mlscale.export.served_module import ServedModule, build_example_tensors
 
 if TYPE_CHECKING:
     import onnx
 
-INPUT, OUTPUT = "input", "logits"
-_EXAMPLES = 2
-"""Samples of the example batch: torch.export treats a size of 1 as a constant."""
+OPSET = 20  # that of the encoders' graphs, which are joined to it
 _LIMIT = 2**31 - 1
 """Largest size of a protobuf message, bytes."""
 
 
-class NormalisedTask(nn.Module):
-    """A task behind its normalisation, (raw - mean) / std, computed as in `data.images.image_stream`, in float32.
-
-    Args:
-        task: maps samples, as in training, to logits: (n, …) to (n, classes).
-        mean: of each channel, in the units of the raw sample; empty for none.
-        std: of each channel.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, task: nn.Module, mean: tuple[float, ...] = (), std: tuple[float, ...] = ()) -> None:
-        super().__init__()
-        self.task = task
-        self.normalises = bool(mean)
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[:, None, None])
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None, None])
-
-    def forward(self, raw: Tensor) -> Tensor:
-        """Return logits, float32 (n, classes), for raw samples (n, …)."""
-        x = (raw.float() - self.mean) / self.std if self.normalises else raw
-        logits: Tensor = self.task(x)
-        return logits.float()
-
-
-def build_normalised_task(task: nn.Module, given: SampleFormat) -> NormalisedTask:
-    """Return the task behind its preprocessing, on the CPU, for inference, its lazy layers initialised.
-
-    Raises:
-        MLScaleError: its output is not logits.
-    """
-    model = NormalisedTask(task, given.mean, given.std).cpu().float().eval()
-    # The pass also gives lazy layers their shapes, which tracing needs.
-    with torch.no_grad():
-        logits: Any = model(_make_example(given))
-    if logits.ndim != 2:
-        raise MLScaleError(
-            f"the task gives {tuple(logits.shape)} for {_EXAMPLES} samples",
-            where="task",
-            why="a servable classifies: its model gives (n, classes)",
-            fix="return logits (n, classes) from the forward of the task",
-        )
-    return model
-
-
-def export_onnx(model: NormalisedTask, given: SampleFormat) -> bytes:
-    """Return the serialised ONNX model: input `input`, output `logits`, any batch size. Equal models give equal bytes.
+def export_onnx(model: ServedModule) -> bytes:
+    """Return the serialised ONNX model: inputs and outputs as the module's, any batch size. Equal models give equal
+    bytes.
 
     Raises:
         MLScaleError: torch can't express the model in ONNX, its batch size is built in, or it is over 2 GiB.
     """
-    dynamic = ({0: torch.export.Dim("batch")},)
+    batch, example = torch.export.Dim("batch"), build_example_tensors(model.specs)
+    with torch.no_grad():
+        names = list(model(*example))
     try:
         with warnings.catch_warnings():
             # torch's exporter itself uses the class that it deprecates.
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+            # All inputs share the one name of the batch.
+            warnings.filterwarnings("ignore", message=".*shares the same shape constraints.*", category=UserWarning)
             program = torch.onnx.export(
                 model,
-                (_make_example(given),),
+                example,
                 dynamo=True,
-                dynamic_shapes=dynamic,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
+                dynamic_shapes=(tuple({0: batch} for _ in example),),
+                opset_version=OPSET,
+                input_names=[spec.name for spec in model.specs],
+                output_names=names,
                 # Weights within the file: an engine that loads from memory opens no other one.
                 external_data=False,
                 verbose=False,
@@ -95,9 +52,10 @@ def export_onnx(model: NormalisedTask, given: SampleFormat) -> bytes:
     assert program is not None
     proto: Any = program.model_proto
     # Where a batch of any size can't be traced, torch exports the example's size without a warning.
-    sizes = [port.type.tensor_type.shape.dim[0] for port in (proto.graph.input[0], proto.graph.output[0])]
+    sizes = [port.type.tensor_type.shape.dim[0] for port in (*proto.graph.input, *proto.graph.output)]
     if not all(size.dim_param for size in sizes):
-        raise _build_export_error(f"batches are of {sizes[0].dim_value or sizes[1].dim_value} samples only")
+        fixed = next(size.dim_value for size in sizes if not size.dim_param)
+        raise _build_export_error(f"batches are of {fixed} samples only")
     _forget_sources(proto)
     if proto.ByteSize() > _LIMIT:
         raise MLScaleError(
@@ -108,11 +66,6 @@ def export_onnx(model: NormalisedTask, given: SampleFormat) -> bytes:
         )
     content: bytes = proto.SerializeToString(deterministic=True)
     return content
-
-
-def _make_example(given: SampleFormat) -> Tensor:
-    # Zeros are valid values of every dtype; for token numbers, of every vocabulary.
-    return torch.zeros(_EXAMPLES, *given.shape, dtype=getattr(torch, given.dtype))
 
 
 def _forget_sources(proto: onnx.ModelProto) -> None:

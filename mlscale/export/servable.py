@@ -7,7 +7,7 @@ file names must stay inside it, digests are verified before anything is used, no
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,27 +17,16 @@ from numpy.typing import NDArray
 
 from mlscale.contracts.servable_yaml import DOCUMENT as DOCUMENT
 from mlscale.contracts.servable_yaml import read_document as read_document
+from mlscale.encoders.encoder import EncodedSamples, Encoder
+from mlscale.encoders.stored_encoder import parse_encoder
 from mlscale.errors import MLScaleError
-from mlscale.export.onnx_engine import OnnxEngine
+from mlscale.export.onnx_engine import PORT_DTYPES, OnnxEngine, Port
 from mlscale.export.reference_profile import ReferenceProfile
+from mlscale.task_types.registry import get_task_type
+from mlscale.task_types.task_type import AnswerNames, PredictionColumns, TaskType
+from mlscale.task_types.tensor_type import TensorType
 
 MODEL, PARITY, REFERENCE = "model.onnx", "parity.json", "reference"
-_DTYPES = ("uint8", "float32", "int64")
-
-
-@dataclass(frozen=True)
-class Port:
-    """An input or output of the model.
-
-    Attributes:
-        name: in the ONNX graph, and in requests.
-        dtype: uint8, float32 or int64.
-        shape: -1 first, for the batch.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
 
 
 class Prediction(NamedTuple):
@@ -54,6 +43,18 @@ class Prediction(NamedTuple):
     classes: NDArray[np.int64]
 
 
+class RawPredictions(NamedTuple):
+    """Predictions for raw samples.
+
+    Attributes:
+        columns: as of the task type's `build_predictions`, a row for each sample that is not bad, in their order.
+        bad: the reason of each sample that could not be encoded, by its number.
+    """
+
+    columns: PredictionColumns
+    bad: Mapping[int, str]
+
+
 @dataclass(frozen=True)
 class Servable:
     """A model that is ready for predictions; created by `load`.
@@ -61,20 +62,70 @@ class Servable:
     Attributes:
         folder: the folder that it was read from.
         document: servable.yaml.
-        input: the raw input: pixels as they are decoded, without any normalisation.
-        output: the output of the graph: logits.
-        labels: names of the classes by number.
+        task_type: says what the outputs mean.
+        encoder: from a raw sample to tensors.
+        inputs: what the graph takes: samples from `encoder.graph_start` on.
+        outputs: what the graph gives, as the task's `predict_step`.
+        names: of classes and targets.
     """
 
     folder: Path
     document: Mapping[str, Any] = field(repr=False)
-    input: Port
-    output: Port
-    labels: tuple[str, ...] = field(repr=False)
+    task_type: TaskType = field(repr=False)
+    encoder: Encoder = field(repr=False)
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    names: AnswerNames = field(repr=False)
     engine: OnnxEngine = field(repr=False)
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes by number."""
+        return self.names.labels
+
+    @property
+    def format(self) -> int:
+        """The format of the document."""
+        return int(str(self.document["format"]).rpartition("/")[2])
+
+    @property
+    def input(self) -> Port:
+        """The first tensor of an encoded sample, before the graph's part of the encoder: what events hold."""
+        first = self.encoder.inputs[0]
+        return Port(first.name, first.dtype, (-1, *first.shape))
+
+    @property
+    def output(self) -> Port:
+        """The first output of the graph."""
+        return self.outputs[0]
+
+    def pack_samples(self, raw: Sequence[Any]) -> EncodedSamples:
+        """Return raw samples as the graph takes them."""
+        # The graph of format 1 begins with the model's own tensors.
+        return self.encoder.pack_samples(raw) if self.format > 1 else self.encoder.encode_samples(raw)
+
+    def compute(self, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the graph's outputs by name, (n, …) each, for `inputs` by name."""
+        return self.engine.compute(tensors)
+
+    def compute_samples(self, packed: EncodedSamples) -> Mapping[str, NDArray[Any]]:
+        """Return the outputs of the samples that are not bad, a row for each."""
+        if packed.counts is not None:
+            return self.task_type.merge_rows(self.compute(packed.tensors), packed.counts[packed.counts > 0])
+        return self.compute(drop_bad_rows(packed))
+
+    def predict_samples(self, raw: Sequence[Any]) -> RawPredictions:
+        """Return predictions for raw samples: files' bytes, rows by column name, texts, arrays, by the kind of encoder.
+
+        Raises:
+            MLScaleError: the graph fails.
+        """
+        packed = self.pack_samples(raw)
+        outputs = self.compute_samples(packed)
+        return RawPredictions(self.task_type.build_predictions(outputs, self.labels), packed.bad)
+
     def predict(self, raw: NDArray[Any]) -> Prediction:
-        """Return labels and probabilities of a batch.
+        """Return labels and probabilities of a batch, of a model with one input, that gives one class for each sample.
 
         Args:
             raw: samples as they are decoded, (n, channels, height, width) for images; of the input's dtype, or of
@@ -89,7 +140,7 @@ class Servable:
 
     def logits(self, raw: NDArray[Any]) -> NDArray[np.float32]:
         """Return the graph's logits, float32 (n, classes); see `predict`."""
-        return self.engine.run(cast_input(raw, self.input))
+        return self.engine.run(cast_input(raw, self.inputs[0]))
 
     def reference(self) -> ReferenceProfile:
         """Return the reference profile that monitoring compares with."""
@@ -111,16 +162,15 @@ def load(folder: str | Path, *, threads: int = 1) -> Servable:
     document = read_document(folder)
     where = str(folder / DOCUMENT)
     try:
-        (input_port,), (output_port,) = (
-            [_parse_port(entry) for entry in document[key]] for key in ("inputs", "outputs")
-        )
-        labels = tuple(str(label) for label in document["labels"])
+        inputs, outputs = (tuple(map(_parse_port, document[key])) for key in ("inputs", "outputs"))
+        names = AnswerNames.parse_document(document)
+        task_type, encoder = _parse_kind(document, inputs[0], where)
         files = {str(name): (str(entry["sha256"]), int(entry["bytes"])) for name, entry in document["files"].items()}
-        if output_port.shape[1:] != (len(labels),):
-            raise ValueError(f"{len(labels)} labels for outputs of {output_port.shape}")
+        if task_type.is_one_class and outputs[0].shape[1:] != (len(names.labels),):
+            raise ValueError(f"{len(names.labels)} labels for outputs of {outputs[0].shape}")
         if MODEL not in files:
             raise ValueError(f"no digest of {MODEL}")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise MLScaleError(
             f"{DOCUMENT} is corrupt",
             where=where,
@@ -130,8 +180,29 @@ def load(folder: str | Path, *, threads: int = 1) -> Servable:
     # Only the model's bytes are kept; other files are read later, by those that need them.
     contents = {name: _read_verified(folder, name, *entry, keep=name == MODEL) for name, entry in files.items()}
     engine = OnnxEngine(contents[MODEL], threads=threads, where=str(folder / MODEL))
-    engine.check_ports(input_port.name, input_port.dtype, input_port.shape, output_port.name)
-    return Servable(folder, document, input_port, output_port, labels, engine)
+    engine.check_ports(inputs, outputs)
+    return Servable(folder, document, task_type, encoder, inputs, outputs, names, engine)
+
+
+def drop_bad_rows(packed: EncodedSamples) -> Mapping[str, NDArray[Any]]:
+    """Return the tensors without the rows of bad samples, of which each sample has one."""
+    if not packed.bad:
+        return packed.tensors
+    is_good = np.ones(len(next(iter(packed.tensors.values()))), np.bool_)
+    is_good[list(packed.bad)] = False
+    return {name: rows[is_good] for name, rows in packed.tensors.items()}
+
+
+def _parse_kind(document: Mapping[str, Any], first: Port, where: str) -> tuple[TaskType, Encoder]:
+    """Return the task type and the encoder of a servable of any format."""
+    if "encoder" not in document:
+        from mlscale.export.format1 import build_format1_encoder
+
+        encoder = build_format1_encoder(first.shape[1:], first.dtype, document["preprocessing"])
+        return get_task_type("classification"), encoder
+    name = document["task_type"]
+    task_type = TensorType() if name is None else get_task_type(str(name))
+    return task_type, parse_encoder(document["encoder"], where=f"{where}: encoder")
 
 
 def cast_input(raw: NDArray[Any], port: Port) -> NDArray[Any]:
@@ -190,7 +261,8 @@ def _build_shape_error(raw: NDArray[Any], port: Port) -> MLScaleError:
 
 def _parse_port(entry: Mapping[str, Any]) -> Port:
     port = Port(str(entry["name"]), str(entry["dtype"]), tuple(int(size) for size in entry["shape"]))
-    if port.dtype not in _DTYPES or len(port.shape) < 2 or port.shape[0] != -1 or min(port.shape[1:]) < 1:
+    sizes = port.shape[1:]
+    if port.dtype not in PORT_DTYPES or port.shape[:1] != (-1,) or any(size == 0 or size < -1 for size in sizes):
         raise ValueError(f"{port}")
     return port
 

@@ -7,10 +7,9 @@ from importlib.metadata import version
 from typing import Any
 
 from mlscale.export.measure_export import ExportMeasurement
-from mlscale.export.onnx_export import INPUT, OUTPUT
-from mlscale.export.validation_samples import SampleFormat
+from mlscale.export.onnx_engine import Port
+from mlscale.task_types.tensor_type import TensorType
 
-_COLOURS = {1: "grey", 3: "RGB"}
 # Versions that the graph's bytes depend on, and the runtime that it was compared with.
 _PACKAGES = ("mlscale", "torch", "onnx", "onnxscript", "onnxruntime")
 
@@ -36,14 +35,18 @@ def build_servable_document(
         licences: by part; None where unknown.
         compression: its precision and the method that gave it; None for fp32.
     """
-    given, parity = measured.given, measured.parity
+    parity, encoder = measured.parity, measured.given.encoder
+    names = measured.given.names
     return {
         "name": name,
-        "inputs": [{"name": INPUT, "dtype": given.dtype, "shape": [-1, *given.shape]}],
-        "outputs": [{"name": OUTPUT, "dtype": "float32", "shape": [-1, measured.classes]}],
-        "labels": list(given.labels or map(str, range(measured.classes))),
-        "preprocessing": _describe_preprocessing(given),
-        "postprocessing": {"probabilities": "softmax", "label": "argmax"},
+        # Null for a task that states no type.
+        "task_type": None if isinstance(measured.task_type, TensorType) else measured.task_type.name,
+        "raw_input": encoder.describe_raw_input(),
+        "graph_start": encoder.graph_start,
+        "inputs": list(map(_describe_port, measured.inputs)),
+        "outputs": list(map(_describe_port, measured.outputs)),
+        "labels": list(names.labels),
+        "targets": [{"name": target.name, "unit": target.unit} for target in names.targets],
         "run": dict(run),
         "checkpoint": dict(checkpoint),
         "data_version": data_version,
@@ -52,24 +55,15 @@ def build_servable_document(
         if compression
         else None,
         # Of the exported model, not of the trained one: it is what will serve.
-        "metrics": {"val/accuracy": parity.onnx_accuracy, "val/samples": parity.samples},
+        "metrics": {
+            **({f"val/{parity.metric}": parity.onnx_metric} if parity.metric else {}),
+            "val/samples": parity.samples,
+        },
         "licences": dict(licences),
         "packages": {package: version(package) for package in _PACKAGES},
+        "encoder": encoder.to_document(),
     }
 
 
-def _describe_preprocessing(given: SampleFormat) -> dict[str, Any]:
-    """Return the steps of the client (resize an image) and those of the graph (normalise)."""
-    # Three dimensions are an image: channels, height, width.
-    image = len(given.shape) == 3
-    return {
-        "layout": "NCHW" if image else None,
-        "channels": _COLOURS.get(given.shape[0]) if image else None,
-        "resize": {"short_side": given.image_size, "crop": "centre"} if given.image_size else None,
-        # Keys that are optional in the contract are left out, not null, where images are not decoded.
-        **({"decode_version": given.decode_version} if given.decode_version else {}),
-        **({"max_pixels": given.max_pixels} if given.max_pixels else {}),
-        "normalised_in_graph": bool(given.mean),
-        "mean": list(given.mean),
-        "std": list(given.std),
-    }
+def _describe_port(port: Port) -> dict[str, Any]:
+    return {"name": port.name, "dtype": port.dtype, "shape": list(port.shape)}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.encoders.document_encoder import DocumentEncoder
 from mlscale.errors import MLScaleError
-from mlscale.export.servable import DOCUMENT, Port, Servable, load
+from mlscale.export.onnx_engine import Port
+from mlscale.export.servable import DOCUMENT, Servable, load
 
 _ROWS = (1, 3)  # two sizes: a graph that was exported for one batch size fails for others
 
@@ -33,28 +37,42 @@ def raise_unless_it_computes(servable: Servable) -> None:
         MLScaleError: the graph fails, gives other shapes than servable.yaml states, or numbers that are not finite.
     """
     for rows in _ROWS:
-        for raw, typical in ((_generate_noise(servable.input, rows), True), (_make_zeros(servable.input, rows), False)):
-            outputs = servable.engine.run(raw)
-            wanted = (rows, *servable.output.shape[1:])
-            if outputs.shape != wanted or outputs.dtype != np.dtype(servable.output.dtype):
-                raise _build_unfit_error(
-                    servable,
-                    f"it gives {outputs.dtype} {outputs.shape} for {rows} samples",
-                    f"{DOCUMENT} states {servable.output.dtype} {wanted}",
-                )
-            if typical and not np.isfinite(outputs).all():
-                count = int((~np.isfinite(outputs)).any(axis=tuple(range(1, outputs.ndim))).sum())
-                raise _build_unfit_error(
-                    servable, "its answers are not finite", f"{count} of {rows} samples of noise gave NaN or inf"
-                )
+        for is_typical in (True, False):
+            outputs = servable.compute(_build_trial_batch(servable, rows, is_typical=is_typical))
+            for port in servable.outputs:
+                _check_output(servable, port, outputs[port.name], rows, is_typical=is_typical)
+
+
+def _check_output(servable: Servable, port: Port, output: NDArray[Any], rows: int, *, is_typical: bool) -> None:
+    wanted = (rows, *port.shape[1:])
+    fits = output.ndim == len(wanted) and all(
+        size in (-1, given) for size, given in zip(wanted, output.shape, strict=True)
+    )
+    if not fits or output.dtype != np.dtype(port.dtype):
+        raise _build_unfit_error(
+            servable,
+            f"it gives {output.dtype} {output.shape} for {rows} samples",
+            f"{DOCUMENT} states {port.dtype} {wanted}",
+        )
+    if is_typical and output.dtype.kind == "f" and not np.isfinite(output).all():
+        count = int((~np.isfinite(output)).any(axis=tuple(range(1, output.ndim))).sum())
+        raise _build_unfit_error(
+            servable, "its answers are not finite", f"{count} of {rows} samples of noise gave NaN or inf"
+        )
 
 
 def describe_schema_change(served: Servable, new: Servable) -> str:
     """Return in words what clients of `served` would have to change for `new`; '' where nothing."""
     changes = []
-    for what, before, after in (("input", served.input, new.input), ("output", served.output, new.output)):
+    for what, before, after in (("input", served.inputs, new.inputs), ("output", served.outputs, new.outputs)):
         if before != after:
-            changes.append(f"{what} {_format_port(before)} becomes {_format_port(after)}")
+            shown = (", ".join(map(_format_port, ports)) for ports in (before, after))
+            changes.append(f"{what} {' becomes '.join(shown)}")
+    if served.task_type.name != new.task_type.name:
+        changes.append(f"task type {served.task_type.name} becomes {new.task_type.name}")
+    changes += _describe_raw_changes(served.encoder.describe_raw_input(), new.encoder.describe_raw_input())
+    if served.names.targets != new.names.targets:
+        changes.append("what is predicted is named in another way")
     if served.labels != new.labels:
         gone, added = _list_missing(served.labels, new.labels), _list_missing(new.labels, served.labels)
         # Another order alone is a change, too: clients that use class numbers would read other classes.
@@ -79,19 +97,48 @@ def _format_port(port: Port) -> str:
     return f"{port.name} {port.dtype} ({', '.join(map(str, port.shape))})"
 
 
-def _generate_noise(port: Port, rows: int) -> NDArray[np.generic]:
-    """Return random samples of valid values; token numbers are all 1, which every vocabulary has."""
+def _describe_raw_changes(served: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return in words what changes in a raw sample: its kind, or the columns of a row."""
+    if served["type"] != new["type"]:
+        return [f"{served['type']} becomes {new['type']}"]
+    if served["type"] != "table":
+        return []
+    before, after = ({column["name"]: column["type"] for column in schema["columns"]} for schema in (served, new))
+    gone, added = _list_missing(tuple(before), tuple(after)), _list_missing(tuple(after), tuple(before))
+    other = [name for name in before if name in after and before[name] != after[name]]
+    return (
+        [f"columns without {_format_some_names(gone)}"] * bool(gone)
+        + [f"columns with {_format_some_names(added)}"] * bool(added)
+        + [f"columns of another type: {_format_some_names(other)}"] * bool(other)
+    )
+
+
+def _build_trial_batch(servable: Servable, rows: int, *, is_typical: bool) -> dict[str, NDArray[Any]]:
+    """Return random samples of valid values; or zeros, empty texts and missing numbers."""
+    if isinstance(servable.encoder, DocumentEncoder) and servable.format > 1:
+        return dict(servable.pack_samples([b"a" * (is_typical * 2 + 1)] * rows).tensors)
     random = np.random.default_rng(0)  # seeded: a servable passes or fails always
-    shape = (rows, *port.shape[1:])
+    return {
+        port.name: _generate_noise(port, rows, random) if is_typical else _make_zeros(port, rows)
+        for port in servable.inputs
+    }
+
+
+def _generate_noise(port: Port, rows: int, random: np.random.Generator) -> NDArray[Any]:
+    """Return random values; token numbers are all 1, which every vocabulary has."""
+    shape = (rows, *(max(size, 1) for size in port.shape[1:]))
     if port.dtype == "uint8":
         return random.integers(0, 256, shape, np.uint8)
-    if port.dtype == "int64":
-        return np.ones(shape, np.int64)
-    return random.standard_normal(shape).astype(np.float32)
+    if port.dtype == "string":
+        return np.full(shape, "", object)
+    if port.dtype in ("int32", "int64", "bool"):
+        return np.ones(shape, port.dtype)
+    return random.standard_normal(shape).astype(port.dtype)
 
 
-def _make_zeros(port: Port, rows: int) -> NDArray[np.generic]:
-    return np.zeros((rows, *port.shape[1:]), port.dtype)
+def _make_zeros(port: Port, rows: int) -> NDArray[Any]:
+    shape = (rows, *(max(size, 1) for size in port.shape[1:]))
+    return np.full(shape, "", object) if port.dtype == "string" else np.zeros(shape, port.dtype)
 
 
 def _build_unfit_error(servable: Servable, what: str, why: str) -> MLScaleError:

@@ -1,9 +1,9 @@
-"""Read validation samples in two forms: raw, as a client sends them, and preprocessed, as in training."""
+"""Read samples of a split in three forms: raw, as a client sends them; encoded; and as training has them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -11,8 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mlscale.data.data_module import OrderedData
 from mlscale.data.images.labelled_images import ImageData
+from mlscale.encoders.document_encoder import BYTES, SCORED, DocumentEncoder
+from mlscale.encoders.encoder import INPUT, EncodedSamples, Encoder, TensorSpec
+from mlscale.encoders.tensor_encoder import TensorEncoder
 from mlscale.errors import MLScaleError
+from mlscale.task_types.task_type import AnswerNames
 from mlscale.tasks.batch import unpack_batch
 
 if TYPE_CHECKING:
@@ -21,63 +26,65 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SampleFormat:
-    """The format of one sample before any preprocessing.
+    """What a data module says of its samples.
 
     Attributes:
-        dtype: uint8 or float32.
-        shape: of one sample; (channels, height, width) for images.
-        mean: of each channel, float64, subtracted before the model sees it; empty where nothing is normalised.
-        std: of each channel, divided by after that.
-        image_size: side of the square, pixels, that stored images were resized to; None where they were not.
-        labels: the classes' names by number; None where they have none.
-        decode_version: of the decoder of stored images; None where there are none.
-        max_pixels: largest number of pixels of a stored image.
+        encoder: from a raw sample to tensors.
+        names: of classes and targets; empty where the data has none.
     """
 
-    dtype: str
-    shape: tuple[int, ...]
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    image_size: int | None = None
-    labels: tuple[str, ...] | None = None
-    decode_version: int | None = None
-    max_pixels: int | None = None
+    encoder: Encoder
+    names: AnswerNames = field(default_factory=AnswerNames)
 
 
-class ValidationBatch(NamedTuple):
-    """A batch of n validation samples.
+class SampleBatch(NamedTuple):
+    """A batch of n samples that could be read.
 
     Attributes:
-        raw: as a client sends them, (n, …) of the input's dtype.
-        x: the same samples as training and evaluation pass them to the model, (n, …).
-        y: class numbers, int64 (n,).
+        samples: as a client sends them, by the kind of encoder.
+        tensors: encoded (`encoder.inputs`) by the data module that training reads from; images are not normalised.
+        x: what training and evaluation pass to the model, (n, …).
+        y: the truth, n first.
+        keys: the samples' names; None where they have none.
     """
 
-    raw: NDArray[Any]
-    x: Tensor
-    y: NDArray[np.int64]
+    samples: Sequence[Any]
+    tensors: Mapping[str, NDArray[Any]]
+    x: Any
+    y: NDArray[Any]
+    keys: list[str] | None = None
+
+    @property
+    def raw(self) -> NDArray[Any]:
+        """The first tensor, (n, …)."""
+        return next(iter(self.tensors.values()))
+
+    def take_first(self, count: int) -> SampleBatch:
+        """Return the first samples."""
+        tensors = {name: rows[:count] for name, rows in self.tensors.items()}
+        x = {name: rows[:count] for name, rows in self.x.items()} if isinstance(self.x, Mapping) else self.x[:count]
+        return SampleBatch(self.samples[:count], tensors, x, self.y[:count], self.keys and self.keys[:count])
+
+    def pack(self, encoder: Encoder) -> EncodedSamples:
+        """Return the samples as an exported graph takes them, encoded from their raw form."""
+        if isinstance(encoder, DocumentEncoder):
+            # A block of training text is no document, but has parts of several: the graph gets the same block.
+            return EncodedSamples({BYTES: self.tensors[INPUT].astype(np.uint8), SCORED: self.tensors[SCORED]}, {})
+        return encoder.pack_samples(self.samples)
 
 
 def describe_sample_format(data: LightningDataModule) -> SampleFormat:
     """Return the format of a data module's samples; `data` has been prepared and set up for validation."""
-    if isinstance(data, ImageData):
-        facts, shape = data.facts(), data.get_decoded_split("val").shape
-        return SampleFormat(
-            shape.dtype.name,
-            (shape.channels, shape.height, shape.width),
-            facts.mean,
-            facts.std,
-            data.image_size,
-            facts.class_names,
-            facts.decode_version,
-            facts.max_pixels,
-        )
+    if isinstance(data, OrderedData):
+        labels = tuple(map(str, data.facts().class_names or ()))
+        return SampleFormat(data.encoder(), AnswerNames(labels, data.describe_targets()))
     # A user's data module normalises by itself: the samples of its loader are what the model takes and a client sends.
     first = next(iterate_validation_batches(data, limit=1))
-    return SampleFormat(first.raw.dtype.name, first.raw.shape[1:])
+    specs = (TensorSpec(name, rows.dtype.name, rows.shape[1:]) for name, rows in first.tensors.items())
+    return SampleFormat(TensorEncoder(tuple(specs)))
 
 
-def iterate_validation_batches(data: LightningDataModule, *, limit: int | None = None) -> Iterator[ValidationBatch]:
+def iterate_validation_batches(data: LightningDataModule, *, limit: int | None = None) -> Iterator[SampleBatch]:
     """Yield the validation samples in their own order, each once; those that could not be read are left out.
 
     Args:
@@ -88,17 +95,12 @@ def iterate_validation_batches(data: LightningDataModule, *, limit: int | None =
         MLScaleError: there is none, or there are several validation loaders.
     """
     count = 0
-    for samples in (
-        _iterate_image_batches(data)
-        if isinstance(data, ImageData)
-        else iterate_loader_batches(data.val_dataloader(), "validation")
-    ):
-        remaining = len(samples.y) if limit is None else limit - count
-        if len(samples.y) > remaining:
-            samples = ValidationBatch(samples.raw[:remaining], samples.x[:remaining], samples.y[:remaining])
-        count += len(samples.y)
-        if len(samples.y):
-            yield samples
+    for batch in iterate_split_batches(data, "val"):
+        if limit is not None:
+            batch = batch.take_first(limit - count)
+        count += len(batch.y)
+        if len(batch.y):
+            yield batch
         if count == limit:
             break  # before the next batch is loaded
     if not count:
@@ -110,23 +112,55 @@ def iterate_validation_batches(data: LightningDataModule, *, limit: int | None =
         )
 
 
-def _iterate_image_batches(data: ImageData) -> Iterator[ValidationBatch]:
-    decoded, start = data.get_decoded_split("val"), 0
-    for batch in data.val_dataloader():
+def iterate_split_batches(data: LightningDataModule, split: str) -> Iterator[SampleBatch]:
+    """Yield the samples of a split, 'val' or 'test', in their own order; those that could not be read are left out.
+
+    Raises:
+        MLScaleError: there are several loaders.
+    """
+    loader = data.val_dataloader() if split == "val" else data.test_dataloader()
+    return (
+        _iterate_ordered_batches(data, split, loader)
+        if isinstance(data, OrderedData)
+        else iterate_loader_batches(loader, "validation" if split == "val" else split)
+    )
+
+
+def _iterate_ordered_batches(data: OrderedData, split: str, loader: Iterable[Any]) -> Iterator[SampleBatch]:
+    start = 0
+    for batch in loader:
         x, y, weight = unpack_batch(batch)
         rows = np.arange(start, start + len(y))
         start += len(y)
-        # A sample that could not be read has weight 0 and the pixels of another one.
+        # Weight 0: it fills up the batch, or takes the place of a sample that could not be read.
         is_readable = np.ones(len(y), np.bool_) if weight is None else weight.numpy() > 0
-        if is_readable.any():
-            raw = np.stack([decoded.get_sample(row) for row in rows[is_readable].tolist()])
-            yield ValidationBatch(raw, x[is_readable], y.numpy()[is_readable])
+        if not is_readable.any():
+            continue
+        x, labels, rows = x[is_readable], y.numpy()[is_readable], rows[is_readable]
+        tensors = _encode_as_trained(data, split, rows, x, labels)
+        # Where samples are tensors already a client sends the same.
+        samples = data.read_raw_samples(split, rows) or list(tensors[INPUT])
+        yield SampleBatch(samples, tensors, x, labels, data.list_keys(split, rows))
+
+
+def _encode_as_trained(
+    data: OrderedData, split: str, rows: NDArray[np.int64], x: Tensor, y: NDArray[Any]
+) -> dict[str, NDArray[Any]]:
+    """Return the tensors that the data module has encoded."""
+    if isinstance(data, ImageData):
+        # The graph normalises: it takes the pixels as they are decoded.
+        decoded = data.get_decoded_split(split)
+        return {INPUT: np.stack([decoded.get_sample(row) for row in rows.tolist()])}
+    if isinstance(data.encoder(), DocumentEncoder):
+        scored = np.tile(np.array([0, y.shape[1]], np.int64), (len(y), 1))
+        return {INPUT: np.concatenate([x.numpy()[:, :1], y], 1), SCORED: scored}
+    return {INPUT: (x.float() if x.is_floating_point() else x).numpy()}
 
 
 def restore_raw_samples(
     data: LightningDataModule | None, x: Tensor, rows: NDArray[np.int64], is_selected: NDArray[np.bool_]
 ) -> NDArray[Any]:
-    """Return the samples of a validation batch that are `kept`, as a client sends them.
+    """Return the encoded samples of a validation batch that are `selected`; images are not normalised.
 
     Pixels are taken from memory if they are cached there; else the normalisation is reversed, which is exact for bytes
     in float32: the error is about 1e-4 of the distance between two of them, before rounding.
@@ -151,7 +185,7 @@ def restore_raw_samples(
     return pixels
 
 
-def iterate_loader_batches(loader: Iterable[Any], split: str) -> Iterator[ValidationBatch]:
+def iterate_loader_batches(loader: Iterable[Any], split: str) -> Iterator[SampleBatch]:
     """Yield the samples of a user's loader, where a client sends the same that the model takes.
 
     Raises:
@@ -166,6 +200,20 @@ def iterate_loader_batches(loader: Iterable[Any], split: str) -> Iterator[Valida
     for batch in loader:
         x, y, weight = unpack_batch(batch)
         is_readable = np.ones(len(y), np.bool_) if weight is None else weight.numpy() > 0
-        # A servable takes float32 also where the data is in another floating-point type.
-        x = x[is_readable].float() if x.is_floating_point() else x[is_readable]
-        yield ValidationBatch(x.numpy(), x, y.numpy()[is_readable].astype(np.int64))
+        # Several inputs are a mapping by name. A servable takes float32 also where the data has another float.
+        named = x if isinstance(x, Mapping) else {INPUT: x}
+        taken = {
+            str(name): value[is_readable].float() if value.is_floating_point() else value[is_readable]
+            for name, value in named.items()
+        }
+        labels = y.numpy()[is_readable]
+        tensors = {name: value.numpy() for name, value in taken.items()}
+        samples: Any = tensors[INPUT]
+        if isinstance(x, Mapping):
+            samples = [dict(zip(tensors, row, strict=True)) for row in zip(*tensors.values(), strict=True)]
+        yield SampleBatch(
+            samples,
+            tensors,
+            taken if isinstance(x, Mapping) else taken[INPUT],
+            labels.astype(np.int64) if labels.dtype.kind in "iub" else labels,
+        )

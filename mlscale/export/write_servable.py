@@ -29,7 +29,7 @@ def write_servable(
     *,
     model: bytes,
     parity: Mapping[str, Any],
-    reference: ReferenceProfile,
+    reference: ReferenceProfile | None,
     document: Mapping[str, Any],
     replace: bool = False,
 ) -> Servable:
@@ -39,7 +39,7 @@ def write_servable(
         folder: its path.
         model: the serialised ONNX model.
         parity: the content of parity.json.
-        reference: the reference profile.
+        reference: the reference profile; None where there is none.
         document: servable.yaml, without its format and the digests.
         replace: replace an existing servable.
 
@@ -49,10 +49,11 @@ def write_servable(
     """
     check_free(folder, replace=replace)
     with replace_folder(folder) as aside:
-        (aside / REFERENCE).mkdir(mode=PRIVATE_FOLDER)
         write_bytes(aside / MODEL, model)
         write_json(aside / PARITY, parity)
-        reference.save_profile(aside / REFERENCE)
+        if reference is not None:
+            (aside / REFERENCE).mkdir(mode=PRIVATE_FOLDER)
+            reference.save_profile(aside / REFERENCE)
         # The digests of all files, taken after the last one is written; the document itself can't list its own.
         files = {
             path.relative_to(aside).as_posix(): {"sha256": compute_sha256(path), "bytes": path.stat().st_size}

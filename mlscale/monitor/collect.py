@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
@@ -20,7 +21,6 @@ from mlscale.data.images.labelled_images import ImageData
 from mlscale.data.order.loader import EvalLoader
 from mlscale.errors import MLScaleError
 from mlscale.export import collected_profile as collected
-from mlscale.export.parity import build_logits_function
 from mlscale.export.reference_profile import ProfileBuilder, compute_spread_edges, compute_value_edges
 from mlscale.export.servable import compute_softmax
 from mlscale.export.validation_samples import iterate_validation_batches, restore_raw_samples
@@ -192,7 +192,7 @@ class CollectReference(Callback):
 
     def _collect_profile(self, trainer: Trainer, module: LightningModule) -> None:
         load_best_checkpoint(trainer, module)
-        logits, data, profile = build_logits_function(module.cpu().float().eval()), get_data_module(trainer), None
+        task, data, profile = module.cpu().float().eval(), get_data_module(trainer), None
         if data is None:
             raise MLScaleError(
                 "the run has no data module to collect it from again",
@@ -200,7 +200,8 @@ class CollectReference(Callback):
             )
         with hide_trainer(data):
             for samples in iterate_validation_batches(data):
-                probabilities = compute_softmax(logits(samples.x))
+                with torch.no_grad():
+                    probabilities = compute_softmax(task(samples.x).float().numpy())
                 profile = profile or ProfileBuilder(probabilities.shape[1], _derive_bin_edges(data))
                 profile.add_batch(samples.raw, probabilities, samples.y)
         assert profile is not None  # `iterate_validation_batches` raises if there are no samples

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from mlscale.predict.prepare_input import InputFormat
+from mlscale.encoders.encoder import Encoder
 from mlscale.task_types.registry import get_task_type
 from mlscale.task_types.task_type import TaskType
 
@@ -20,7 +20,7 @@ class BatchModel(Protocol):
     Attributes:
         task_type: of its task.
         labels: names of the classes by number.
-        takes: the format of its input.
+        encoder: of its raw input.
     """
 
     @property
@@ -28,7 +28,7 @@ class BatchModel(Protocol):
     @property
     def labels(self) -> Sequence[str]: ...
     @property
-    def takes(self) -> InputFormat: ...
+    def encoder(self) -> Encoder: ...
 
     def __call__(self, raw: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
         """Return the outputs for n samples, named as by `predict_step`."""
@@ -58,11 +58,9 @@ class ServableModel:
         return tuple(self.servable.labels)
 
     @property
-    def takes(self) -> InputFormat:
-        given = self.servable.input
-        preprocessing = self.servable.document.get("preprocessing") or {}
-        resized, max_pixels = preprocessing.get("resize"), preprocessing.get("max_pixels")
-        return InputFormat(given.shape[1:], given.dtype, bool(resized), max_pixels)
+    def encoder(self) -> Encoder:
+        encoder: Encoder = self.servable.encoder
+        return encoder
 
     def __call__(self, raw: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
         return {"logits": self.servable.logits(raw)}

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.data.tables.columns import DataTable
+from mlscale.encoders.encoder import Encoder
+from mlscale.encoders.table_encoder import TableEncoder
 from mlscale.errors import MLScaleError
 from mlscale.predict.batch_models import BatchModel
 from mlscale.predict.input_items import Inputs
 from mlscale.predict.input_tables import TableInputs
 from mlscale.predict.part_files import PredictionParts
-from mlscale.predict.prepare_input import InputFormat, prepare_sample
+from mlscale.predict.prepare_input import prepare_sample
 from mlscale.task_types.task_type import TaskType
 
 if TYPE_CHECKING:
@@ -84,7 +87,7 @@ def score_parts(
         for start in range(parts.get_row_range(part).start, parts.get_row_range(part).stop, batch_size)
     ]
     waiting: list[Any] = []
-    loaded = _read_ahead(lambda rows: load_batch(inputs, rows, model.takes), [rows for _, rows in batches], workers)
+    loaded = _read_ahead(lambda rows: load_batch(inputs, rows, model.encoder), [rows for _, rows in batches], workers)
     for (part, rows), batch in zip(batches, loaded, strict=True):
         start = time.perf_counter()
         batch, outputs = predict_batch(model, batch)
@@ -106,11 +109,11 @@ def score_parts(
         progress(len(rows), sum(map(bool, batch.errors)))
 
 
-def load_batch(inputs: Inputs, rows: range, takes: InputFormat) -> LoadedBatch:
+def load_batch(inputs: Inputs, rows: range, encoder: Encoder) -> LoadedBatch:
     """Read and prepare a batch; an input that can't be read is an error in its row."""
-    if takes.encode is not None and isinstance(inputs, TableInputs):
+    if isinstance(encoder, TableEncoder) and isinstance(inputs, TableInputs):
         try:
-            names, columns = inputs.read_columns(rows, takes.names)
+            names, columns = inputs.read_columns(rows, [column.name for column in encoder.columns])
         except MLScaleError:
             raise
         except Exception as error:  # pyarrow's errors share no base
@@ -120,15 +123,15 @@ def load_batch(inputs: Inputs, rows: range, takes: InputFormat) -> LoadedBatch:
                 [f"the table is corrupt here: {_format_read_error(error)}"] * len(rows),
                 None,
             )
-        x, bad = takes.encode(names, columns)
-        wrong = [bad.get(index, "") for index in range(len(names))]
+        encoded = encoder.encode_table(DataTable(columns, names), where="input")
+        wrong = [encoded.bad.get(index, "") for index in range(len(names))]
         readable = np.array([not problem for problem in wrong])
-        return LoadedBatch(rows, names, wrong, x[readable] if readable.any() else None)
+        return LoadedBatch(rows, names, wrong, encoded.x[readable] if readable.any() else None)
     keys, errors, good = [], [], []
     for item in inputs.read_items(rows):
         keys.append(item.key)
         try:
-            good.append(prepare_sample(item, takes))
+            good.append(prepare_sample(item, encoder))
             errors.append("")
         except Exception as error:  # any error of a decoder: files may be from anyone
             errors.append(_format_read_error(error))

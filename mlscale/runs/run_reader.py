@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 
 RUN, MANIFEST, CONFIG, DERIVED = recover.RUN, recover.MANIFEST, recover.CONFIG, recover.DERIVED
+ENCODER = "encoder.json"
+"""How a raw sample becomes what the model takes (contract `encoder`); runs on data without an encoder have none."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from mlscale.task_types.paired_metrics import (
     count_by_class,
 )
 from mlscale.task_types.sample_score import SampleScore
-from mlscale.task_types.task_type import PredictionColumns, TaskType
+from mlscale.task_types.task_type import AnswerNames, PredictionColumns, TaskType
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +42,13 @@ class ClassificationType(TaskType):
     passing_columns = ("probabilities", "logits")
     is_outcome_named = True
     shows_predictions = True
+
+    def compare_predictions(
+        self, first: Mapping[str, NDArray[Any]], second: Mapping[str, NDArray[Any]]
+    ) -> NDArray[np.float64]:
+        """Return 1 for each sample of which both predict the same class, else 0."""
+        same: NDArray[np.bool_] = first["logits"].argmax(-1) == second["logits"].argmax(-1)
+        return same.astype(np.float64)
 
     def compute_columns(self, outputs: Mapping[str, Tensor], y: Tensor) -> dict[str, NDArray[Any]]:
         """Return `truth`, `predicted`, `confidence`, `probabilities` (n, k), `loss`, `brier`, and `rank` of the true
@@ -150,11 +157,11 @@ class ClassificationType(TaskType):
         floats = {"probabilities": pa.list_(pa.float32())} if probabilities else {}
         return {"predicted": pa.string(), "class": pa.int32(), "confidence": pa.float32(), **floats}
 
-    def build_answers(self, predictions: PredictionColumns) -> list[dict[str, Any]]:
+    def build_answers(self, predictions: PredictionColumns, names: AnswerNames) -> list[dict[str, Any]]:
         """Return `label`, `class`, `confidence` and `probabilities` of each prediction."""
-        return [{"label": row.pop("predicted"), **row} for row in super().build_answers(predictions)]
+        return [{"label": row.pop("predicted"), **row} for row in super().build_answers(predictions, names)]
 
-    def describe_answer(self) -> dict[str, Any]:
+    def describe_answer(self, names: AnswerNames) -> dict[str, Any]:
         """Return the JSON schema of an item of `build_answers`."""
         share = {"type": "number", "minimum": 0, "maximum": 1}
         return {

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mlscale.task_types.collected_samples import CollectedSamples, Columns, WorstSample, convert_to_columns
 from mlscale.task_types.paired_metrics import Floats, MetricDefinition, PairedStatistics
 from mlscale.task_types.sample_score import SampleScore
-from mlscale.task_types.task_type import PredictionColumns, TaskType
+from mlscale.task_types.task_type import AnswerNames, PredictionColumns, TaskType
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +31,26 @@ class LanguageType(TaskType):
     loss_name = "nats_per_token"
     truth_column = "tokens"
     table_columns = ("nats", "tokens", "loss")
+
+    def compute_outputs(self, task: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return `nats` and `tokens` of each row, from windows of tokens and the positions that count in them."""
+        import torch
+        from torch.nn import functional as F
+
+        tokens, scored = tensors["input"], tensors["scored"]
+        logits, y = task(tokens[:, :-1]).float(), tokens[:, 1:]
+        nats = F.cross_entropy(logits.transpose(1, 2), y, reduction="none")
+        positions = torch.arange(y.shape[1], device=y.device)
+        counts = (positions >= scored[:, :1]) & (positions < scored[:, 1:])
+        # Not a product: the loss of a position that does not count may be infinite.
+        return {"nats": torch.where(counts, nats, torch.zeros_like(nats)).sum(1), "tokens": counts.sum(1)}
+
+    def merge_rows(self, outputs: Mapping[str, NDArray[Any]], counts: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Return the sums over the windows of each document."""
+        starts = np.cumsum(counts) - counts
+        nats = np.add.reduceat(outputs["nats"].astype(np.float64), starts) if len(counts) else np.zeros(0)
+        tokens = np.add.reduceat(outputs["tokens"], starts) if len(counts) else np.zeros(0, np.int64)
+        return {"nats": nats.astype(np.float32), "tokens": tokens}
 
     def compute_columns(self, outputs: Mapping[str, Tensor], y: Tensor) -> dict[str, NDArray[Any]]:
         """Return `nats` and `tokens` of each sequence; `loss`, nats a token."""
@@ -70,12 +90,12 @@ class LanguageType(TaskType):
 
         return {"nats": pa.float32(), "tokens": pa.int64()}
 
-    def build_answers(self, predictions: PredictionColumns) -> list[dict[str, Any]]:
+    def build_answers(self, predictions: PredictionColumns, names: AnswerNames) -> list[dict[str, Any]]:
         """Return `nats`, `tokens` and `nats_per_token` of each sequence."""
-        rows = super().build_answers(predictions)
+        rows = super().build_answers(predictions, names)
         return [{**row, "nats_per_token": row["nats"] / max(row["tokens"], 1)} for row in rows]
 
-    def describe_answer(self) -> dict[str, Any]:
+    def describe_answer(self, names: AnswerNames) -> dict[str, Any]:
         """Return the JSON schema of an item of `build_answers`."""
         number = {"type": "number", "minimum": 0}
         return {

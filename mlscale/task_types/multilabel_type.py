@@ -12,7 +12,7 @@ from mlscale.task_types.classification_type import get_label
 from mlscale.task_types.collected_samples import CollectedSamples, Columns, WorstSample, convert_to_columns
 from mlscale.task_types.paired_metrics import Floats, MetricDefinition, PairedStatistics, stack_loss
 from mlscale.task_types.sample_score import SampleScore
-from mlscale.task_types.task_type import PredictionColumns, TaskType
+from mlscale.task_types.task_type import AnswerNames, PredictionColumns, TaskType
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +35,13 @@ class MultilabelType(TaskType):
     table_columns = ("truth", "predicted", "probabilities", "loss")
     is_outcome_named = True
     shows_predictions = True
+
+    def compare_predictions(
+        self, first: Mapping[str, NDArray[Any]], second: Mapping[str, NDArray[Any]]
+    ) -> NDArray[np.float64]:
+        """Return 1 for each sample of which both predict the same labels, else 0."""
+        same: NDArray[np.bool_] = ((first["logits"] > 0) == (second["logits"] > 0)).all(-1)
+        return same.astype(np.float64)
 
     def compute_columns(self, outputs: Mapping[str, Tensor], y: Tensor) -> dict[str, NDArray[Any]]:
         """Return `truth`, `predicted` (uint8) and `probabilities`, (n, k) each; `loss`, the mean over labels."""
@@ -112,11 +119,11 @@ class MultilabelType(TaskType):
         floats = {"probabilities": pa.list_(pa.float32())} if probabilities else {}
         return {"predicted": pa.list_(pa.string()), **floats}
 
-    def build_answers(self, predictions: PredictionColumns) -> list[dict[str, Any]]:
+    def build_answers(self, predictions: PredictionColumns, names: AnswerNames) -> list[dict[str, Any]]:
         """Return `labels` and `probabilities` of each prediction."""
-        return [{"labels": row.pop("predicted"), **row} for row in super().build_answers(predictions)]
+        return [{"labels": row.pop("predicted"), **row} for row in super().build_answers(predictions, names)]
 
-    def describe_answer(self) -> dict[str, Any]:
+    def describe_answer(self, names: AnswerNames) -> dict[str, Any]:
         """Return the JSON schema of an item of `build_answers`."""
         return {
             "type": "object",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mlscale.task_types.collected_samples import CollectedSamples, Columns, WorstSample, convert_to_columns
 from mlscale.task_types.paired_metrics import Floats, MetricDefinition, PairedStatistics
 from mlscale.task_types.sample_score import SampleScore
-from mlscale.task_types.task_type import PredictionColumns, TaskType
+from mlscale.task_types.task_type import AnswerNames, PredictionColumns, TaskType
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,10 +89,30 @@ class RegressionType(TaskType):
 
         return {"value": pa.list_(pa.float32())}
 
-    def describe_answer(self) -> dict[str, Any]:
+    def build_answers(self, predictions: PredictionColumns, names: AnswerNames) -> list[dict[str, Any]]:
+        """Return `value`, and `unit` where it is known; of several targets both by name."""
+        targets = names.targets
+        units = {target.name: target.unit for target in targets if target.unit}
+        answers: list[dict[str, Any]] = []
+        for row in np.asarray(predictions["value"]).tolist():
+            if len(row) == 1:
+                answers.append({"value": row[0], **({"unit": targets[0].unit} if units else {})})
+            else:
+                columns = [target.name for target in targets] or list(map(str, range(len(row))))
+                answers.append({"value": dict(zip(columns, row, strict=True)), **({"unit": units} if units else {})})
+        return answers
+
+    def describe_answer(self, names: AnswerNames) -> dict[str, Any]:
         """Return the JSON schema of an item of `build_answers`."""
-        value = {"type": "array", "items": {"type": "number"}}
-        return {"type": "object", "properties": {"value": value}, "required": ["value"]}
+        number, text = {"type": "number"}, {"type": "string"}
+        if len(names.targets) == 1:
+            properties: dict[str, Any] = {"value": number, "unit": text}
+        else:
+            properties = {
+                "value": {"type": "object", "additionalProperties": number},
+                "unit": {"type": "object", "additionalProperties": text},
+            }
+        return {"type": "object", "properties": properties, "required": ["value"]}
 
 
 def _compute_error_metrics(sums: Floats) -> Floats:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mlscale.task_types.collected_samples import CollectedSamples, Columns, WorstSample, convert_to_columns
 from mlscale.task_types.paired_metrics import Floats, MetricDefinition, PairedStatistics, stack_loss
 from mlscale.task_types.sample_score import SampleScore
-from mlscale.task_types.task_type import PredictionColumns, TaskType
+from mlscale.task_types.task_type import AnswerNames, PredictionColumns, TaskType
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +36,13 @@ class SegmentationType(TaskType):
     table_columns = ("hit", "predicted", "true", "iou", "loss")
     sheet_title = "Image, truth, prediction"
     shows_predictions = True
+
+    def compare_predictions(
+        self, first: Mapping[str, NDArray[Any]], second: Mapping[str, NDArray[Any]]
+    ) -> NDArray[np.float64]:
+        """Return the share of the pixels of each sample that have the same class."""
+        same: NDArray[np.bool_] = first["logits"].argmax(1) == second["logits"].argmax(1)
+        return np.asarray(same.mean((1, 2)), np.float64)
 
     def compute_columns(self, outputs: Mapping[str, Tensor], y: Tensor) -> dict[str, NDArray[Any]]:
         """Return the pixels of each class that are `hit`, `predicted` and `true`, int64 (n, k) each; `iou`, the mean
@@ -134,11 +141,11 @@ class SegmentationType(TaskType):
 
         return {"mask": pa.binary()}
 
-    def build_answers(self, predictions: PredictionColumns) -> list[dict[str, Any]]:
-        """Return `mask`, the PNG in base64, and `shares`, the share of pixels of each class number that occurs."""
-        return [_build_mask_answer(content) for content in predictions["mask"]]
+    def build_answers(self, predictions: PredictionColumns, names: AnswerNames) -> list[dict[str, Any]]:
+        """Return `mask`, the PNG in base64, and `shares`, the share of pixels of each class that occurs."""
+        return [_build_mask_answer(content, names.labels) for content in predictions["mask"]]
 
-    def describe_answer(self) -> dict[str, Any]:
+    def describe_answer(self, names: AnswerNames) -> dict[str, Any]:
         """Return the JSON schema of an item of `build_answers`."""
         return {
             "type": "object",
@@ -159,9 +166,10 @@ def encode_mask(classes: NDArray[np.uint8]) -> bytes:
     return file.getvalue()
 
 
-def _build_mask_answer(content: bytes) -> dict[str, Any]:
+def _build_mask_answer(content: bytes, labels: Sequence[str]) -> dict[str, Any]:
     from PIL import Image
 
     classes, counts = np.unique(np.asarray(Image.open(io.BytesIO(content))), return_counts=True)
-    shares = dict(zip(map(str, classes.tolist()), (counts / counts.sum()).tolist(), strict=True))
+    names = (labels[number] if number < len(labels) else str(number) for number in classes.tolist())
+    shares = dict(zip(names, (counts / counts.sum()).tolist(), strict=True))
     return {"mask": base64.b64encode(content).decode(), "shares": shares}

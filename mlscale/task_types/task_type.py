@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -18,8 +19,42 @@ if TYPE_CHECKING:
 
     from mlscale.task_types.reports.report_wording import EvaluationReport
 
+INPUT = "input"
+"""The name of the tensor, where a model takes a single one (`mlscale.encoders.encoder`)."""
 PredictionColumns = dict[str, list[Any] | NDArray[Any]]
 """Columns of predictions, n each."""
+
+
+@dataclass(frozen=True)
+class TargetColumn:
+    """A number that is predicted.
+
+    Attributes:
+        name: of its column.
+        unit: of its values; '' where it is not known.
+    """
+
+    name: str
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class AnswerNames:
+    """The names that predictions are written with.
+
+    Attributes:
+        labels: of the classes by number.
+        targets: of the numbers that are predicted, by column.
+    """
+
+    labels: tuple[str, ...] = ()
+    targets: tuple[TargetColumn, ...] = ()
+
+    @classmethod
+    def parse_document(cls, document: Mapping[str, Any]) -> AnswerNames:
+        """Return the names of a servable's document."""
+        targets = tuple(TargetColumn(str(item["name"]), str(item["unit"])) for item in document.get("targets", ()))
+        return cls(tuple(map(str, document["labels"])), targets)
 
 
 class TaskType:
@@ -92,6 +127,41 @@ class TaskType:
     def convert_outputs(self, outputs: Any) -> dict[str, Tensor]:
         """Return the outputs of `predict_step` by name, n first, from those of the model."""
         raise self._create_missing_error("convert_outputs")
+
+    # Inference: what an exported graph computes.
+
+    def compute_outputs(self, task: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the outputs of `predict_step` for encoded samples, in a form that can be traced.
+
+        Args:
+            task: a LightningModule with its weights, for inference.
+            tensors: by the names of the encoder's `inputs`, n first.
+        """
+        from torch import zeros
+
+        x = tensors[INPUT] if len(tensors) == 1 and INPUT in tensors else dict(tensors)
+        # `predict_step` takes a batch as training has it; the truth is unknown and only fills its place.
+        # Not `len`, which would be traced as the number of the example's samples.
+        size = next(iter(tensors.values())).shape[0]
+        outputs: dict[str, Tensor] = task.predict_step({"x": x, "y": zeros(size).long()}, 0)
+        return outputs
+
+    def merge_rows(self, outputs: Mapping[str, NDArray[Any]], counts: NDArray[np.int64]) -> Mapping[str, NDArray[Any]]:
+        """Return the outputs of samples from those of their rows, where a sample may have several.
+
+        Args:
+            outputs: of all rows.
+            counts: the rows of each sample, at least one.
+        """
+        raise self._create_missing_error("merge_rows")
+
+    def compare_predictions(
+        self, first: Mapping[str, NDArray[Any]], second: Mapping[str, NDArray[Any]]
+    ) -> NDArray[np.float64] | None:
+        """Return how far two models predict the same for each sample, a share (n,); None where predictions are numbers,
+        which are compared by their difference.
+        """
+        return None
 
     # Samples: their columns, and what follows from these.
 
@@ -189,15 +259,20 @@ class TaskType:
         """
         raise self._create_missing_error("list_prediction_types")
 
-    def build_answers(self, predictions: PredictionColumns) -> list[dict[str, Any]]:
-        """Return the JSON form of each prediction: by default, its columns."""
+    def build_answers(self, predictions: PredictionColumns, names: AnswerNames) -> list[dict[str, Any]]:
+        """Return the JSON form of each prediction: by default, its columns.
+
+        Args:
+            predictions: as of `build_predictions`.
+            names: of classes and targets.
+        """
         size = len(next(iter(predictions.values()), ()))
         columns = {
             name: values.tolist() if isinstance(values, np.ndarray) else values for name, values in predictions.items()
         }
         return [{name: values[row] for name, values in columns.items()} for row in range(size)]
 
-    def describe_answer(self) -> dict[str, Any]:
+    def describe_answer(self, names: AnswerNames) -> dict[str, Any]:
         """Return the JSON schema of an item of `build_answers`."""
         return {"type": "object"}
 

@@ -10,7 +10,7 @@ from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX, describe_checkpoint_state
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.run_reader import CONFIG, DERIVED
+from mlscale.runs.run_reader import CONFIG, DERIVED, ENCODER
 from mlscale.versions.local_registry import LocalRegistry, Published
 
 WEIGHTS = "model.ckpt"
@@ -27,7 +27,8 @@ def publish_run(
     notes: str = "",
     aliases: tuple[str, ...] = (),
 ) -> Published:
-    """Publish a checkpoint of a run with the config it was trained with: `model.ckpt`, `config.yaml`, `derived.yaml`.
+    """Publish a checkpoint of a run with the config it was trained with: `model.ckpt`, `config.yaml`, `derived.yaml`,
+    and the encoder of its data, `encoder.json`.
 
     Args:
         registry: the registry to publish to.
@@ -50,6 +51,8 @@ def publish_run(
         )
     path = _find_valid_checkpoint(run, checkpoint)
     files = {WEIGHTS: path, CONFIG: run.path / CONFIG, DERIVED: run.path / DERIVED}
+    if (run.path / ENCODER).exists():
+        files[ENCODER] = run.path / ENCODER
     _check_as_sealed(run, files, manifest["artefacts"])
     return registry.publish(
         name or document["name"],

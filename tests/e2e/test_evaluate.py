@@ -15,6 +15,7 @@ from PIL import Image
 
 from mlscale import commands
 from mlscale.cli import main
+from mlscale.encoders.stored_encoder import read_encoder
 from mlscale.errors import MLScaleError
 from mlscale.evaluate.samples_table import read_table_document
 from mlscale.runs.folder import RunFolder
@@ -197,6 +198,8 @@ def test_rows_of_another_training_table_are_refused(tmp_path: Path) -> None:
     common = [f"runs_dir={tmp_path}/runs", "snapshot=false", "logger=none", "data.batch_size=8"]
     table = ["data=table", f"data.train={tmp_path}/train.csv", "data.target=y"]
     commands.run_command("train", ["+recipe=tabular", *table, *common, "trainer.max_epochs=1"])
+    (stored,) = tmp_path.glob("runs/*/*/encoder.json")
+    assert read_encoder(stored).describe_raw_input()["columns"][0]["name"] == "x"
     words = ["ref=last", f"runs_dir={tmp_path}/runs"]
     with pytest.raises(MLScaleError, match="encoded by another training table") as caught:
         commands.run_command("evaluate", [*words, f"data.train={tmp_path}/other.csv"])

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from mlscale.assembly.rebuild import find_checkpoint_file, rebuild_data_and_task, restore_training_config
 from mlscale.assembly.run_data import RunData
-from mlscale.config.checks.data_model_fit import check_classifies
 from mlscale.errors import Exit, MLScaleError
 from mlscale.export.required_extras import require_extra
 from mlscale.launch.start_notices import print_masked_lines
@@ -46,7 +45,6 @@ def run(cfg: DictConfig) -> Result:
 
     model = resolve_reference(cfg.ref, runs_dir=cfg.runs_dir, checkpoint=cfg.checkpoint, quiet=True)
     folder = model.open_run()
-    check_classifies(cfg, "export")
     masker = Masker.create_for_run(cfg)
     checkpoint = find_checkpoint_file(folder.path, str(model.checkpoint), cfg.metric, cfg.mode)
     target = Path(cfg.to).expanduser().absolute() if cfg.to else folder.path / "servable"
@@ -111,7 +109,7 @@ def _list_parity_problems(cfg: DictConfig, parity: Parity, compressed: StoredInt
         # No bound on the logits: eight bits change them, and classes are what is served.
         tolerance=None,
         min_agreement=compressed.min_agreement,
-        max_accuracy_drop=compressed.max_accuracy_drop,
+        max_metric_drop=compressed.max_accuracy_drop,
     )
 
 
@@ -155,7 +153,8 @@ def _write_servable(
         compression=compressed.about if compressed else None,
     )
     reference, whose = _choose_reference_profile(cfg, folder, checkpoint, measured, compressed)
-    print_masked_lines([f"export  reference profile: {whose}, {reference.about['samples']:,} samples"], masker)
+    shown = f"{whose}, {reference.about['samples']:,} samples" if reference else whose
+    print_masked_lines([f"export  reference profile: {shown}"], masker)
     write_servable(
         target,
         model=measured.model,
@@ -173,10 +172,12 @@ def _choose_reference_profile(
     checkpoint: Path,
     measured: ExportMeasurement,
     compressed: StoredInt8Model | None,
-) -> tuple[ReferenceProfile, str]:
+) -> tuple[ReferenceProfile | None, str]:
     """Return the reference profile and its source: the run's own if it is of this checkpoint, of as many samples, and
-    of fp32; else that of the comparison.
+    of fp32; else that of the comparison. None and the reason where a profile can't express the model.
     """
+    if measured.profile is None:
+        return None, f"none, as it holds predictions of one class each, and these are of {measured.task_type.name}"
     from mlscale.export import collected_profile as collected
 
     if compressed is None and collected.has_collected_profile(folder.path, checkpoint):
@@ -208,24 +209,30 @@ def _build_export_result(
         sentence += "; compressed=false exports fp32" if compressed else ""
     else:
         near = (
-            f"{format_percent(parity.agreement, 2)} of the classes the same"
-            if compressed
+            f"{format_percent(parity.agreement, 2)} of the predictions the same"
+            if compressed and parity.agreement is not None
             else f"largest difference {parity.max_abs_error:.1e}"
         )
         sentence = (
-            f"{checkpoint.name} of {folder.path.name} as ONNX in {precision}: accuracy {parity.onnx_accuracy:.4f}, "
-            f"torch {parity.torch_accuracy:.4f}, {near}; one sample on one thread takes "
-            f"{onnx.cpu_ms:.3g} ms of CPU time, torch {ratio.value:.1f}× as long ({ratio.low:.1f} to {ratio.high:.1f})"
+            f"{checkpoint.name} of {folder.path.name} as ONNX in {precision}: {_format_metric(parity)}{near}; one "
+            f"sample on one thread takes {onnx.cpu_ms:.3g} ms of CPU time, torch {ratio.value:.1f}× as long "
+            f"({ratio.low:.1f} to {ratio.high:.1f})"
         )
     return Result(
         command="export",
         ok=not problems,
         sentence=sentence,
         metrics={
-            "onnx_val/accuracy": parity.onnx_accuracy,
-            "torch_val/accuracy": parity.torch_accuracy,
-            "accuracy_drop": parity.accuracy_drop,
-            "agreement": parity.agreement,
+            **(
+                {
+                    f"onnx_val/{parity.metric}": parity.onnx_metric,
+                    f"torch_val/{parity.metric}": parity.torch_metric,
+                    f"{parity.metric}_drop": parity.metric_drop,
+                }
+                if parity.metric and parity.onnx_metric is not None and parity.torch_metric is not None
+                else {}
+            ),
+            **({} if parity.agreement is None else {"agreement": parity.agreement}),
             "max_abs_error": parity.max_abs_error,
             "relative_error": parity.relative_error,
             **{f"batch_{size}_max_abs_error": error for size, error in parity.batches.items()},
@@ -242,3 +249,9 @@ def _build_export_result(
         },
         artifacts={"run": str(folder.path), "checkpoint": str(checkpoint), **made},
     )
+
+
+def _format_metric(parity: Parity) -> str:
+    if parity.onnx_metric is None or parity.metric is None:
+        return "no task type is stated, so only outputs are compared; "
+    return f"{parity.metric.replace('_', ' ')} {parity.onnx_metric:.4f}, torch {parity.torch_metric:.4f}, "

@@ -115,9 +115,12 @@ def build_model(work: PredictWork, rank: int = 0) -> BatchModel:
 
     from mlscale.assembly.rebuild import rebuild_data_and_task
     from mlscale.assembly.run_data import RunData
+    from mlscale.data.data_module import OrderedData
     from mlscale.data.images.labelled_images import ImageData
+    from mlscale.encoders.encoder import Encoder
+    from mlscale.encoders.tensor_encoder import TensorEncoder
     from mlscale.evaluate.collect_predictions import find_measured_type
-    from mlscale.predict.torch_batches import TaskModel, add_table_encoding, infer_input_format
+    from mlscale.predict.torch_batches import TaskModel
 
     assert work.config is not None
     assert work.checkpoint is not None
@@ -146,16 +149,14 @@ def build_model(work: PredictWork, rank: int = 0) -> BatchModel:
         )
     names = facts.class_names or tuple(map(str, range(facts.num_classes or 0)))
     device = work.accelerator if work.accelerator != "cuda" else f"cuda:{rank}"
-    takes = infer_input_format(facts, image and getattr(data, "image_size", None) is not None)
-    if getattr(data, "features", None) is not None:
-        takes = add_table_encoding(takes, data.features)
+    # The samples of a third-party data module are tensors already.
+    tensors = TensorEncoder.from_shape(facts.sample, facts.dtype)
+    encoder: Encoder = data.encoder() if isinstance(data, OrderedData) else tensors
     return TaskModel(
         task,
         task_type,
-        takes=takes,
+        encoder=encoder,
         labels=tuple(map(str, names)),
-        mean=facts.mean if image else (),
-        std=facts.std if image else (),
         device=device,
         precision=str(cfg.precision.value),
     )

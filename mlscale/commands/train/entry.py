@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -38,6 +39,7 @@ from mlscale.runs.identity import compute_config_hash
 from mlscale.runs.initial_source import InitialWeights
 from mlscale.runs.lock import hold_run_lock, lock_runs_root
 from mlscale.runs.resume_plan import AUTO, find_run_to_resume, format_unfinished_line, open_attempt
+from mlscale.runs.run_reader import ENCODER
 from mlscale.secrets.config_secrets import protect_config
 from mlscale.secrets.mask import Masker
 
@@ -67,7 +69,7 @@ def run(cfg: DictConfig) -> Result:
         machine = detect_local_devices()
         import_module("mlscale.assembly.run")
     run_data = RunData()
-    facts = run_data.collect_facts(cfg)
+    facts, encoder = run_data.describe_data(cfg)
     derived = derive_values(cfg, facts, machine)
     start = RunStart.prepare_start(cfg, masker)
     # The run's lock is taken inside the lock of the runs folder, and held until the end of the run.
@@ -84,6 +86,7 @@ def run(cfg: DictConfig) -> Result:
             probed = None if earlier else settle_precision(cfg, derived, machine, run_data)
             derived |= _restore_choices(cfg, earlier) if earlier else probed.outcome if probed else {}
             folder = earlier or create_run_folder(cfg, start, derived, masker, origin)
+            _store_encoder(folder, encoder)
             locks.enter_context(hold_run_lock(folder))
         inexact: tuple[str, ...] = ()
         checkpoint, lines = (
@@ -220,6 +223,12 @@ def create_run_folder(
         sweep=cfg.derived.sweep_dir,
         masker=masker,
     )
+
+
+def _store_encoder(folder: RunFolder, document: Mapping[str, Any] | None) -> None:
+    """Write the encoder of a new run; that of a resumed one stays, unless it was lost."""
+    if document is not None and not (folder.path / ENCODER).exists():
+        folder.write_json(ENCODER, document)
 
 
 def _restore_choices(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:

@@ -23,7 +23,9 @@ from mlscale.data.images.pil import MAX_PIXELS
 from mlscale.data.order import sample_weights as weights
 from mlscale.data.order.bad_samples import Stream, describe_tolerated, gather_tolerated
 from mlscale.data.order.policy import Policy
+from mlscale.data.shards.member_decoder import decode_sample, is_image
 from mlscale.data.shards.sample_source import SampleSource, TarSource
+from mlscale.encoders.image_encoder import ImageEncoder
 from mlscale.errors import MLScaleError, call_all
 
 KEPT_BYTES = 1 << 30
@@ -94,6 +96,28 @@ class ImageData(OrderedData):
         if self._facts is None:
             self._splits, self._facts = self._read_decoded_splits()
         return self._facts
+
+    def encoder(self) -> ImageEncoder:
+        """Return the encoder of stored images, as the training split has them."""
+        facts, shape = self.facts(), self._splits["train"].shape
+        return ImageEncoder(
+            shape=(shape.channels, shape.height, shape.width),
+            dtype=shape.dtype.name,
+            is_resized=self.image_size is not None,
+            max_pixels=self.max_pixels,
+            mean=facts.mean,
+            std=facts.std,
+            decode_version=DECODE_VERSION,
+        )
+
+    def read_raw_samples(self, split: str, rows: NDArray[np.int64]) -> list[bytes | NDArray[Any]]:
+        """Return stored images, undecoded; arrays of a format that has no mark of its own are decoded."""
+        stored = map(self.get_decoded_split(split).source.read_image, rows.tolist())
+        return [content if is_image(name) else decode_sample(content, name, None) for name, content in stored]
+
+    def list_keys(self, split: str, rows: NDArray[np.int64]) -> list[str]:
+        """Return the names of samples."""
+        return self.get_decoded_split(split).list_keys(rows.tolist())
 
     def get_decoded_split(self, split: str) -> DecodedSamples:
         """Return the samples of a split ('train', 'val' or 'test') as stored: neither augmented nor normalised.

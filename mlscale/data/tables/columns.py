@@ -17,7 +17,7 @@ Column = Numbers | Texts
 """Numbers, float64 (n,) with NaN where one is missing; or texts, with None where one is."""
 
 _LIST_KEYS = ("data.ignore", "data.categorical")
-_COLUMN_KEYS = (*_LIST_KEYS, "data.target", "data.text", "data.label")
+_COLUMN_KEYS = (*_LIST_KEYS, "data.units", "data.target", "data.text", "data.label")
 """Keys that name columns; a split may lack one, too."""
 
 
@@ -64,6 +64,8 @@ def _suggest_override(where: str, near: str | None) -> str | None:
     """Return the override that names the nearest column, if the key names columns; else None."""
     if near is None or where not in _COLUMN_KEYS:
         return None
+    if where == "data.units":
+        return f"'{where}={{{near}: <its unit>}}'"
     return f"{where}=[{near}]" if where in _LIST_KEYS else f"{where}={near}"
 
 
@@ -101,3 +103,34 @@ def format_values(column: Column) -> Iterator[str]:
         yield from ("" if value != value else repr(value) for value in column.tolist())
     else:
         yield from ("" if value is None else value for value in column)
+
+
+def separate_numbers(values: Column) -> tuple[Numbers, dict[int, str]]:
+    """Return numbers, float64 (n,) with NaN for other values, and these values, by row."""
+    if isinstance(values, np.ndarray):
+        # An infinite value would make the mean infinite, and the deviation NaN.
+        numbers, bad = values.copy(), dict.fromkeys(np.flatnonzero(np.isinf(values)).tolist(), "infinite")
+        numbers[list(bad)] = np.nan
+        return numbers, bad
+    numbers, bad = np.full(len(values), np.nan), {}
+    for row, text in enumerate(values):
+        number = None if text is None else parse_number(text)
+        if number is not None and not np.isinf(number):
+            numbers[row] = number
+        elif text is not None:
+            bad[row] = text
+    return numbers, bad
+
+
+def format_texts(values: Column) -> Texts:
+    """Return texts; whole numbers are written without a point, NaN is a missing one."""
+    if not isinstance(values, np.ndarray):
+        return values
+    return [format_number_text(value) for value in values.tolist()]
+
+
+def format_number_text(value: float) -> str | None:
+    """Return a number as text, a whole one without a point; None for NaN, a missing one."""
+    if value != value:
+        return None
+    return str(int(value)) if value.is_integer() else repr(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
@@ -29,6 +29,7 @@ class TableFiles(TabularData):
         target_type: see `TabularData`.
         ignore: see `TabularData`.
         categorical: see `TabularData`.
+        units: see `TabularData`.
         policy: see `Policy`; `augment` gets one row, float32 (features,). A bad sample is a row without a target, or
             with text in a column of numbers.
     """
@@ -43,6 +44,7 @@ class TableFiles(TabularData):
         target_type: str = "auto",
         ignore: Sequence[str] = (),
         categorical: Sequence[str] = (),
+        units: Mapping[str, str] | None = None,
         **policy: Unpack[TolerantPolicyArguments],
     ) -> None:
         super().__init__(
@@ -50,6 +52,7 @@ class TableFiles(TabularData):
             target_type=target_type,
             ignore=ignore,
             categorical=categorical,
+            units=units,
             policy=Policy(**policy),
         )
         self._train, self._val, self._test, self.val_fraction = train, val, test, val_fraction

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +14,11 @@ from mlscale.data.class_labels import Classes, are_numbers, encode_labels, find_
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.order.policy import Policy
 from mlscale.data.shards.sample_source import Label
-from mlscale.data.tables.columns import Column, DataTable, format_values
-from mlscale.data.tables.features import EncodedFeatures, FeatureEncoder, format_texts, separate_numbers
+from mlscale.data.tables.columns import Column, DataTable, format_texts, format_values, separate_numbers
 from mlscale.data.text.text_rows import is_held_out
+from mlscale.encoders.table_encoder import EncodedTable, TableEncoder
 from mlscale.errors import MLScaleError
+from mlscale.task_types.task_type import TargetColumn
 
 _MAX_CLASSES = 1000
 
@@ -32,7 +34,7 @@ class TableRows:
     """
 
     def __init__(self, table: DataTable, x: NDArray[np.float32], y: Array, bad: Mapping[int, str]) -> None:
-        self.bad, self._keys, self.x, self.labels = bad, table.keys, x, y
+        self.bad, self._keys, self.x, self.labels, self.table = bad, table.keys, x, y, table
         total = hashlib.sha256(b"table 1")
         for name, column in table.columns.items():
             total.update(f"{name}\0{len(table)}\0".encode("utf-8", "surrogateescape"))
@@ -63,9 +65,9 @@ class TabularData(MemoryData):
         ignore: columns to leave out.
         categorical: columns of numbers that are names of categories.
         policy: batches, order and augmentation.
+        units: of columns of numbers, by name, features or targets; nothing is computed with them.
 
     Attributes:
-        features: how columns are encoded, once the data is read.
         feature_names: of each feature, once the data is read.
     """
 
@@ -77,6 +79,7 @@ class TabularData(MemoryData):
         ignore: Sequence[str],
         categorical: Sequence[str],
         policy: Policy,
+        units: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(policy)
         self.targets = (target,) if isinstance(target, str) else tuple(target)
@@ -88,13 +91,35 @@ class TabularData(MemoryData):
                 fix="data.target_type=auto",
             )
         self.target_type, self.ignore, self.categorical = target_type, tuple(ignore), tuple(categorical)
-        self.features: FeatureEncoder | None = None
+        self.units = {name: str(unit) for name, unit in (units or {}).items()}
+        self._encoder: TableEncoder | None = None
         self.feature_names: tuple[str, ...] = ()
         self._unknown: dict[str, dict[str, int]] = {}
 
     def _read_tables(self) -> dict[str, DataTable]:
         """Return the tables of train and val, and of test if there is one."""
         raise NotImplementedError
+
+    def encoder(self) -> TableEncoder:
+        """Return the encoder of the training split's columns."""
+        self.facts()
+        assert self._encoder is not None  # set as the facts are read
+        return self._encoder
+
+    def describe_targets(self) -> tuple[TargetColumn, ...]:
+        """Return the columns that are predicted, with their units."""
+        return tuple(TargetColumn(name, self.units.get(name, "")) for name in self.targets)
+
+    def read_raw_samples(self, split: str, rows: NDArray[np.int64]) -> list[dict[str, float | str | None]]:
+        """Return rows with the columns that the encoder takes, None where a value is missing."""
+        split_rows = self.get_rows(split)
+        assert isinstance(split_rows, TableRows)
+        names = [column.name for column in self.encoder().columns]
+        columns = [split_rows.table.get_column(name, where=f"data.{split}") for name in names]
+        return [
+            {name: _read_value(column[row]) for name, column in zip(names, columns, strict=True)}
+            for row in rows.tolist()
+        ]
 
     def teardown(self, stage: str) -> None:
         """Report what was left out, and count the values that training does not have."""
@@ -105,15 +130,15 @@ class TabularData(MemoryData):
     def _read_splits(self) -> tuple[Mapping[str, SplitRows], DataFacts]:
         tables = self._read_tables()
         train = tables["train"]
-        for given, key in ((self.ignore, "ignore"), (self.categorical, "categorical")):
+        for given, key in ((self.ignore, "ignore"), (self.categorical, "categorical"), (self.units, "units")):
             for name in given:
                 # To raise: a mistyped name would have no effect.
                 train.get_column(name, where=f"data.{key}")
         columns = [train.get_column(name, where="data.target") for name in self.targets]
         names = [name for name in train.columns if name not in (*self.targets, *self.ignore)]
-        features = FeatureEncoder(train, names, self.categorical, where="data.train")
-        self.features, self.feature_names = features, features.names
-        encoded = {split: features.encode_table(table, where=f"data.{split}") for split, table in tables.items()}
+        encoder = TableEncoder.fit(train, names, self.categorical, self.units, where="data.train")
+        self._encoder, self.feature_names = encoder, encoder.feature_names
+        encoded = {split: encoder.encode_table(table, where=f"data.{split}") for split, table in tables.items()}
         self._unknown = {split: dict(rows.unknown) for split, rows in encoded.items() if rows.unknown}
         if self.target_type == "class" or (self.target_type == "auto" and _are_classes(columns)):
             splits, classes = self._encode_classes(tables, encoded)
@@ -121,7 +146,7 @@ class TabularData(MemoryData):
             splits, classes = self._encode_numbers(tables, encoded), None
         for split, rows in splits.items():
             refuse_bad_samples(rows, self.policy, where=f"data.{split}")
-        width = len(features.names)
+        width = len(encoder.feature_names)
         mean, std = ((), ()) if classes else _compute_target_scale(splits["train"])
         facts = DataFacts(
             sample=(width,),
@@ -139,7 +164,7 @@ class TabularData(MemoryData):
         return splits, facts
 
     def _encode_classes(
-        self, tables: Mapping[str, DataTable], encoded: Mapping[str, EncodedFeatures]
+        self, tables: Mapping[str, DataTable], encoded: Mapping[str, EncodedTable]
     ) -> tuple[dict[str, SplitRows], Classes]:
         (target,) = self.targets
         texts = {
@@ -172,7 +197,7 @@ class TabularData(MemoryData):
         return splits, classes
 
     def _encode_numbers(
-        self, tables: Mapping[str, DataTable], encoded: Mapping[str, EncodedFeatures]
+        self, tables: Mapping[str, DataTable], encoded: Mapping[str, EncodedTable]
     ) -> dict[str, SplitRows]:
         splits: dict[str, SplitRows] = {}
         for split, table in tables.items():
@@ -251,3 +276,10 @@ def _are_classes(columns: Sequence[Column]) -> bool:
 def _is_mostly_numeric(values: Column) -> bool:
     numbers, bad = separate_numbers(values)
     return len(bad) <= 0.05 * max(1, int((~np.isnan(numbers)).sum()))
+
+
+def _read_value(value: Any) -> float | str | None:
+    """Return a value of a column as JSON has it."""
+    if value is None or isinstance(value, str):
+        return value
+    return None if np.isnan(value) else float(value)

@@ -12,10 +12,8 @@ from mlscale.data.array_data import Array, MemoryData, SplitRows, compute_split_
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.order.policy import Policy, PolicyArguments
 from mlscale.data.text.documents import Document, compute_documents_digest, hold_out_documents, read_text_files
+from mlscale.encoders.document_encoder import DocumentEncoder
 from mlscale.errors import MLScaleError
-
-VOCABULARY = 256
-"""Tokens are bytes; 0 ends a document."""
 
 
 class TextBlocks:
@@ -84,6 +82,17 @@ class LanguageData(MemoryData):
                 )
         self.length, self.stride = length, stride
 
+    def encoder(self) -> DocumentEncoder:
+        """Return the encoder of documents: tokens are bytes; 0 ends a document."""
+        return DocumentEncoder(self.length)
+
+    def read_raw_samples(self, split: str, rows: NDArray[np.int64]) -> list[bytes]:
+        """Return of each block the longest piece of a document: a block may begin and end within documents."""
+        blocks = self.get_rows(split)
+        assert isinstance(blocks, TextBlocks)
+        x, _ = blocks.take_samples(rows)
+        return [max(row.astype(np.uint8).tobytes().split(b"\0"), key=len) for row in x]
+
     def _read_documents(self) -> dict[str, list[Document]]:
         """Return training and held-out documents, and test ones if there are any."""
         raise NotImplementedError
@@ -105,7 +114,7 @@ class LanguageData(MemoryData):
             sample=(self.length,),
             dtype="int64",
             length=self.length,
-            vocab_size=VOCABULARY,
+            vocab_size=self.encoder().vocabulary,
             train_samples=len(splits["train"]),
             val_samples=len(splits["val"]),
             version=compute_split_version(splits),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,10 +14,8 @@ from mlscale.data.class_labels import encode_labels, find_classes
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.order.policy import Policy
 from mlscale.data.shards.sample_source import Label
+from mlscale.encoders.text_encoder import MOST_TOKENS, TextEncoder
 from mlscale.errors import MLScaleError
-
-PADDING, VOCABULARY = 0, 257
-"""Tokens are bytes plus one; what is shorter than a row is filled up by 0."""
 
 
 @dataclass
@@ -49,17 +47,18 @@ class TextRows:
     Args:
         given: the texts.
         labels: the class number of each, int64 (n,).
-        length: tokens of a row.
+        encoder: of the texts.
 
     Attributes:
         texts: the part of each that fits into a row.
         labels: as given.
     """
 
-    def __init__(self, given: LabelledTexts, labels: NDArray[np.int64], length: int) -> None:
+    def __init__(self, given: LabelledTexts, labels: NDArray[np.int64], encoder: TextEncoder) -> None:
+        length = encoder.length
         self.bad: Mapping[int, str] = given.bad
         self.texts, self._keys = [text[:length] for text in given.texts], given.keys
-        self.labels, self._length = labels, length
+        self.labels, self._encoder = labels, encoder
         total = hashlib.sha256(b"texts 1" + labels.astype("<i8").tobytes())
         for text, key in zip(given.texts, given.keys, strict=True):
             total.update(f"{key}\0{len(text)}\0".encode("utf-8", "surrogateescape") + text)
@@ -73,20 +72,7 @@ class TextRows:
 
     def take_samples(self, samples: NDArray[np.int64]) -> tuple[Array, Array]:
         """Return x, int64 (n, length), bytes plus one and then 0, and y, int64 (n,)."""
-        x = np.full((len(samples), self._length), PADDING, np.int64)
-        for row, sample in enumerate(samples.tolist()):
-            text = self.texts[sample]
-            x[row, : len(text)] = np.frombuffer(text, np.uint8)
-            # After the copy to int64: in uint8 the byte 255 would wrap around to padding.
-            x[row, : len(text)] += 1
-        return x, self.labels[samples]
-
-
-def as_tokens(texts: Sequence[str | bytes], length: int) -> NDArray[np.int64]:
-    """Return texts as a model takes them, int64 (n, length): UTF-8 bytes plus one, cut or padded by 0 to `length`."""
-    given = [text.encode() if isinstance(text, str) else bytes(text) for text in texts]
-    rows = TextRows(LabelledTexts(given, [0] * len(given), [""] * len(given)), np.zeros(len(given), np.int64), length)
-    return rows.take_samples(np.arange(len(given), dtype=np.int64))[0]
+        return self._encoder.encode_texts([self.texts[sample] for sample in samples.tolist()]), self.labels[samples]
 
 
 class TextData(MemoryData):
@@ -99,7 +85,7 @@ class TextData(MemoryData):
 
     def __init__(self, *, length: int, policy: Policy) -> None:
         super().__init__(policy)
-        if not 1 <= length <= 1 << 20:
+        if not 1 <= length <= MOST_TOKENS:
             raise MLScaleError(
                 f"data.length is {length}",
                 where="data.length",
@@ -107,6 +93,16 @@ class TextData(MemoryData):
                 fix="data.length=512",
             )
         self.length = length
+
+    def encoder(self) -> TextEncoder:
+        """Return the encoder of the texts."""
+        return TextEncoder(self.length)
+
+    def read_raw_samples(self, split: str, rows: NDArray[np.int64]) -> list[bytes]:
+        """Return texts, as far as they count."""
+        split_rows = self.get_rows(split)
+        assert isinstance(split_rows, TextRows)
+        return [split_rows.texts[row] for row in rows.tolist()]
 
     def _load_texts(self) -> dict[str, LabelledTexts]:
         """Return the texts of train and val, and of test if there is one."""
@@ -134,7 +130,7 @@ class TextData(MemoryData):
                 if classes is None
                 else encode_labels(labels, classes, where=self._get_key_path(split))
             )
-            splits[split] = TextRows(texts, encoded, self.length)
+            splits[split] = TextRows(texts, encoded, self.encoder())
             refuse_bad_samples(splits[split], self.policy, where=self._get_key_path(split))
         assert classes is not None  # else all were bad
         facts = DataFacts(
@@ -142,7 +138,7 @@ class TextData(MemoryData):
             dtype="int64",
             num_classes=classes.count,
             length=self.length,
-            vocab_size=VOCABULARY,
+            vocab_size=self.encoder().vocabulary,
             train_samples=len(splits["train"]),
             val_samples=len(splits["val"]),
             version=compute_split_version(splits),

@@ -5,8 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from mlscale.data import Digits
-from mlscale.export.onnx_export import build_normalised_task, export_onnx
+from mlscale.export.onnx_export import export_onnx
+from mlscale.export.served_module import build_served_module
 from mlscale.export.validation_samples import describe_sample_format
+from mlscale.task_types.registry import get_task_type
 from mlscale.tasks import Classification, ResNet
 from tests.operators import operators_parsed_once
 
@@ -38,6 +40,11 @@ def classifier(model: nn.Module) -> Classification:
     return Classification(10, model=model).eval()
 
 
+def export_classifier(task: Classification, digits: Digits) -> bytes:
+    encoder = describe_sample_format(digits).encoder
+    return export_onnx(build_served_module(task, get_task_type("classification"), encoder))
+
+
 @pytest.fixture(scope="session")
 def digits(bundled: object) -> Digits:
     data = Digits(batch_size=50, root=bundled, workers=0)  # type: ignore[arg-type]
@@ -49,15 +56,10 @@ def digits(bundled: object) -> Digits:
 @pytest.fixture(scope="session")
 def convolutions(digits: Digits) -> bytes:
     torch.manual_seed(0)
-    return export_onnx(
-        build_normalised_task(classifier(ResNet(1, 10, widths=(8, 16))), describe_sample_format(digits)),
-        describe_sample_format(digits),
-    )
+    return export_classifier(classifier(ResNet(1, 10, widths=(8, 16))), digits)
 
 
 @pytest.fixture(scope="session")
 def attention(digits: Digits) -> bytes:
     torch.manual_seed(0)
-    return export_onnx(
-        build_normalised_task(classifier(Attention()), describe_sample_format(digits)), describe_sample_format(digits)
-    )
+    return export_classifier(classifier(Attention()), digits)

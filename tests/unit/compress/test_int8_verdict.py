@@ -10,13 +10,12 @@ import torch
 from mlscale.compress.int8_verdict import Int8Bounds, Int8Metrics, compare_int8
 from mlscale.data import Digits
 from mlscale.export.onnx_engine import OnnxEngine
-from mlscale.export.onnx_export import build_normalised_task, export_onnx
-from mlscale.export.validation_samples import describe_sample_format, iterate_validation_batches
+from mlscale.export.validation_samples import iterate_validation_batches
 from mlscale.stats.intervals import Interval
 from mlscale.stats.paired import compute_score_interval
 from mlscale.stats.timing import CallTime, TimesCompared
 from mlscale.tasks import ResNet
-from tests.unit.compress.conftest import classifier
+from tests.unit.compress.conftest import classifier, export_classifier
 
 BOUNDS = Int8Bounds(max_accuracy_drop=0.01, min_agreement=0.95, min_speedup=1.05)
 
@@ -102,10 +101,7 @@ def test_a_better_int8_has_a_negative_drop() -> None:
 
 def test_both_models_get_the_same_samples(digits: Digits, convolutions: bytes) -> None:
     torch.manual_seed(1)
-    other = export_onnx(
-        build_normalised_task(classifier(ResNet(1, 10, widths=(8, 16))), describe_sample_format(digits)),
-        describe_sample_format(digits),
-    )
+    other = export_classifier(classifier(ResNet(1, 10, widths=(8, 16))), digits)
     figures = compare_int8(convolutions, other, iterate_validation_batches(digits), min_speedup=0)
     decoded = digits.get_decoded_split("val")
     raw, y = np.stack([decoded.get_sample(row) for row in range(len(decoded))]), decoded.labels
@@ -126,10 +122,7 @@ def test_fp32_is_timed_against_int8_until_the_bound_is_decided(
     digits: Digits, convolutions: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(2)
-    other = export_onnx(
-        build_normalised_task(classifier(ResNet(1, 10, widths=(8, 16))), describe_sample_format(digits)),
-        describe_sample_format(digits),
-    )
+    other = export_classifier(classifier(ResNet(1, 10, widths=(8, 16))), digits)
     answers: list[Any] = []
     bounds: list[float | None] = []
 

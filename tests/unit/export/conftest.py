@@ -59,7 +59,7 @@ def save(measured: ExportMeasurement, folder: Path, *, replace: bool = False) ->
         folder,
         model=measured.model,
         parity=measured.parity.as_dict(),
-        reference=measured.profile.finish(split="val", data_version="v"),
+        reference=measured.profile.finish(split="val", data_version="v") if measured.profile else None,
         document=about,
         replace=replace,
     )

@@ -10,20 +10,28 @@ import torch
 from torch import Tensor, nn
 
 from mlscale.data import Digits
+from mlscale.encoders.encoder import TensorSpec
+from mlscale.encoders.tensor_encoder import TensorEncoder
 from mlscale.errors import MLScaleError
 from mlscale.export.measure_export import ExportMeasurement
 from mlscale.export.onnx_engine import OnnxEngine
-from mlscale.export.onnx_export import NormalisedTask, build_normalised_task, export_onnx
-from mlscale.export.validation_samples import SampleFormat, describe_sample_format, iterate_validation_batches
+from mlscale.export.onnx_export import export_onnx
+from mlscale.export.served_module import ServedModule, build_served_module
+from mlscale.export.validation_samples import describe_sample_format, iterate_validation_batches
+from mlscale.task_types.registry import get_task_type
+from mlscale.task_types.tensor_type import TensorType
 from mlscale.tasks import MLP, Classification
 from tests.unit.export.conftest import network
 
 
+def build_module(model: nn.Module, shape: tuple[int, ...]) -> ServedModule:
+    return build_served_module(model, TensorType(), TensorEncoder.from_shape(shape, "float32"))
+
+
 def test_normalisation_is_that_of_the_data_to_the_bit(digits: Digits) -> None:
-    given = describe_sample_format(digits)
-    normalise = NormalisedTask(nn.Flatten(), given.mean, given.std)
+    normalise = ServedModule(nn.Flatten(), TensorType(), digits.encoder())
     for samples in iterate_validation_batches(digits):
-        assert torch.equal(normalise(torch.from_numpy(samples.raw)), samples.x.flatten(1))
+        assert torch.equal(normalise(torch.from_numpy(samples.raw))["output"], samples.x.flatten(1))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 32, 50])
@@ -49,17 +57,19 @@ def test_the_graph_takes_bytes_in_batches_of_any_size_and_tells_nothing_of_where
 
 
 def test_the_same_weights_give_the_same_bytes(measured: ExportMeasurement, digits: Digits) -> None:
-    given = describe_sample_format(digits)
-    assert export_onnx(build_normalised_task(network(), given), given) == measured.model
+    encoder = describe_sample_format(digits).encoder
+    served = build_served_module(network(), get_task_type("classification"), encoder)
+    assert export_onnx(served) == measured.model
 
 
 def test_layers_without_a_shape_get_one() -> None:
-    given = SampleFormat("float32", (3, 4, 4))
-    model = build_normalised_task(Classification(5, model=MLP(None, 5, hidden=(7,))), given)
+    encoder = TensorEncoder.from_shape((3, 4, 4), "float32")
+    task = Classification(5, model=MLP(None, 5, hidden=(7,)))
+    model = build_served_module(task, get_task_type("classification"), encoder)
     x = torch.randn(3, 3, 4, 4)
     with torch.no_grad():
-        expected = model(x).numpy()
-    np.testing.assert_allclose(OnnxEngine(export_onnx(model, given)).run(x.numpy()), expected, rtol=0, atol=1e-6)
+        expected = model(x)["logits"].numpy()
+    np.testing.assert_allclose(OnnxEngine(export_onnx(model)).run(x.numpy()), expected, rtol=0, atol=1e-6)
 
 
 class Branching(nn.Module):
@@ -78,13 +88,37 @@ class BuiltIn(nn.Module):
 
 @pytest.mark.parametrize("model", [Branching, BuiltIn])
 def test_what_a_graph_cannot_hold_is_told(model: Callable[[], Any]) -> None:
-    given = SampleFormat("float32", (1, 2, 2))
     with pytest.raises(MLScaleError, match="can't be exported to ONNX") as caught:
-        export_onnx(build_normalised_task(model(), given), given)
+        export_onnx(build_module(model(), (1, 2, 2)))
     assert "torch.export can trace" in caught.value.fix
     assert "\n" not in caught.value.why
 
 
-def test_a_model_that_gives_no_logits_is_told() -> None:
-    with pytest.raises(MLScaleError, match=r"gives \(2, 1, 2, 2\) for 2 samples"):
-        build_normalised_task(nn.Identity(), SampleFormat("float32", (1, 2, 2)))
+class Several(nn.Module):
+    """Two inputs by name, and two outputs."""
+
+    def forward(self, left: Tensor, right: Tensor) -> dict[str, Tensor]:
+        return {"sum": left + right, "largest": torch.maximum(left, right).amax(1)}
+
+
+def test_several_inputs_and_outputs() -> None:
+    specs = (TensorSpec("left", "float32", (3,)), TensorSpec("right", "float32", (3,)))
+    served = build_served_module(Several(), TensorType(), TensorEncoder(specs))
+    engine = OnnxEngine(export_onnx(served))
+    assert [port.name for port in (*engine.inputs, *engine.outputs)] == ["left", "right", "sum", "largest"]
+    left, right = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
+    outputs = engine.compute({"right": right, "left": left})
+    np.testing.assert_array_equal(outputs["sum"], left + right)
+    np.testing.assert_array_equal(outputs["largest"], np.maximum(left, right).max(1))
+
+
+class Whole(nn.Module):
+    """One number for the whole batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean()
+
+
+def test_a_model_that_answers_no_single_sample_is_refused() -> None:
+    with pytest.raises(MLScaleError, match=r"the output 'output' is \(\) for 2 samples"):
+        build_module(Whole(), (1, 2, 2))

@@ -45,7 +45,7 @@ def test_it_predicts_what_the_trained_model_does(
         assert said.labels == [str(number) for number in said.classes.tolist()]
         np.testing.assert_allclose(said.probabilities.sum(1), 1, rtol=1e-6)
         right += int((said.classes == samples.y).sum())
-    assert right / 360 == measured.parity.torch_accuracy
+    assert right / 360 == measured.parity.torch_metric
 
 
 def test_it_is_read_and_asked_without_torch(servable: Servable, tmp_path: Path) -> None:
@@ -140,7 +140,11 @@ def test_a_file_that_is_not_what_was_exported_is_refused(servable: Servable, nam
     ("change", "what"),
     [
         (lambda d: d.pop("inputs"), "servable.yaml is corrupt"),
-        (lambda d: d["inputs"].append(dict(d["inputs"][0], shape=[-1, 1])), "servable.yaml is corrupt"),
+        (lambda d: d["inputs"].append(dict(d["inputs"][0], shape=[-1, 1])), "the ONNX model can't be used"),
+        (lambda d: d["inputs"][0].update(shape=[]), "servable.yaml is corrupt"),
+        (lambda d: d.update(task_type="no such"), "unknown task type 'no such'"),
+        (lambda d: d["encoder"]["settings"].update(max_pixels=1), "the encoder is not the one that was written"),
+        (lambda d: d["encoder"].update(kind="other"), "the encoder"),
         (lambda d: d.update(labels=["one"]), "servable.yaml is corrupt"),
         (lambda d: d.update(files=[]), "servable.yaml is corrupt"),
         (lambda d: d["files"].pop(MODEL), "servable.yaml is corrupt"),
@@ -148,7 +152,7 @@ def test_a_file_that_is_not_what_was_exported_is_refused(servable: Servable, nam
         (lambda d: d["inputs"][0].update(dtype="float32"), "the ONNX model can't be used"),
         (lambda d: d["inputs"][0].update(shape=[-1, 1, 8, 9]), "the ONNX model can't be used"),
         (lambda d: d["inputs"][0].update(name="pixels"), "the ONNX model can't be used"),
-        (lambda d: d.update(format="mlscale/servable/2"), "later mlscale"),
+        (lambda d: d.update(format="mlscale/servable/3"), "later mlscale"),
         (lambda d: d.update(format="mlscale/run/1"), "not a document of the format mlscale/servable"),
     ],
 )

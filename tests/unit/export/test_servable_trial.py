@@ -31,8 +31,8 @@ def overflowing(model: Any) -> None:
         (not_a_number, "not finite"),
         (nan_of_one_class, "not finite"),
         (overflowing, "not finite"),
-        (ending_in("Gather", np.arange(9), axis=1), "(1, 9)"),  # a class less than the document states
-        (ending_in("Unsqueeze", np.array([2])), "(1, 10, 1)"),
+        (ending_in("Gather", np.arange(9), axis=1), "does not match"),  # a class less than the document states
+        (ending_in("Unsqueeze", np.array([2])), "does not match"),
         (ending_in("Gather", np.array([0, 0]), axis=0), "rows for"),  # two answers, whatever is asked
         (ending_in("Cast", to=11), "logits"),  # double
         (ending_in("Reshape", np.array([1, 10])), "can't be used"),  # works for one sample alone

@@ -13,17 +13,21 @@ from torch.utils.data import DataLoader, TensorDataset
 from mlscale.data import Digits, WebDataset
 from mlscale.data.images.decoded_cache import SampleShape
 from mlscale.data.images.labelled_images import ImageData
+from mlscale.encoders.encoder import INPUT, TensorSpec
 from mlscale.errors import MLScaleError
 from mlscale.export.validation_samples import describe_sample_format, iterate_validation_batches, restore_raw_samples
+from mlscale.task_types.task_type import AnswerNames
 
 
 def test_each_validation_image_once_beside_what_the_model_sees(digits: Digits) -> None:
     given = describe_sample_format(digits)
-    assert (given.dtype, given.shape, given.labels) == ("uint8", (1, 8, 8), None)
+    assert (given.encoder.inputs, given.names) == ((TensorSpec(INPUT, "uint8", (1, 8, 8)),), AnswerNames())
+    encoder = digits.encoder()
     batches = list(iterate_validation_batches(digits))
     raw, x = np.concatenate([each.raw for each in batches]), torch.cat([each.x for each in batches])
     assert (raw.shape, raw.dtype.name, raw.max()) == ((360, 1, 8, 8), "uint8", 255)
-    np.testing.assert_allclose((raw - np.array(given.mean)) / np.array(given.std), x.numpy(), atol=1e-6)
+    assert all(np.array_equal(each.pack(encoder).tensors[INPUT], each.raw) for each in batches)  # from stored files
+    np.testing.assert_allclose((raw - np.array(encoder.mean)) / np.array(encoder.std), x.numpy(), atol=1e-6)
     labels = np.concatenate([each.y for each in batches])
     assert np.bincount(labels).tolist() == np.bincount(digits.get_decoded_split("val").labels).tolist()
 
@@ -67,7 +71,7 @@ class Theirs(LightningDataModule):
 def test_anybodys_data_module_gives_what_its_model_takes() -> None:
     data = Theirs()
     given = describe_sample_format(data)
-    assert (given.dtype, given.shape, given.mean) == ("float32", (3,), ())
+    assert given.encoder.inputs == (TensorSpec(INPUT, "float32", (3,)),)
     batches = list(iterate_validation_batches(data))
     assert [each.y.tolist() for each in batches] == [[0, 1, 0, 1], [0, 1, 0]]
     assert all(np.array_equal(each.raw, each.x.numpy()) and each.raw.dtype == np.float32 for each in batches)

@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.encoders.encoder import Encoder
+from mlscale.encoders.tensor_encoder import TensorEncoder
 from mlscale.predict.inputs import open_inputs
 from mlscale.predict.part_files import PredictionParts, start_predictions
 from mlscale.predict.predicted_events import PartEvents
-from mlscale.predict.prepare_input import InputFormat
 from mlscale.predict.score_parts import score_parts
 from mlscale.task_types.registry import get_task_type
 from mlscale.task_types.task_type import TaskType
 
-TAKES = InputFormat((4,), "float32")
+ENCODER = TensorEncoder.from_shape((4,), "float32")
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Linear:
     seconds: float = 0.0
     task_type: TaskType = field(default_factory=lambda: get_task_type("classification"))
     labels: Sequence[str] = ("a", "b", "c")
-    takes: InputFormat = TAKES
+    encoder: Encoder = ENCODER
 
     def __call__(self, raw: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
         time.sleep(self.seconds)

@@ -14,13 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from mlscale.encoders.encoder import Encoder
 from mlscale.errors import MLScaleError
+from mlscale.export.format1 import build_format1_encoder
 from mlscale.predict.input_items import Inputs
 from mlscale.predict.inputs import open_inputs
-from mlscale.predict.prepare_input import InputFormat, prepare_sample
+from mlscale.predict.prepare_input import prepare_sample
 from mlscale.task_types.registry import get_task_type
 
-IMAGE = InputFormat((1, 8, 8), "uint8")
+IMAGE = build_format1_encoder((1, 8, 8), "uint8", {})
 
 
 def png(value: int = 7, size: tuple[int, int] = (8, 8)) -> bytes:
@@ -42,12 +44,12 @@ def opened(spec: Any, **changes: Any) -> Inputs:
     )
 
 
-def told(inputs: Inputs, takes: InputFormat = IMAGE) -> list[tuple[str, Any]]:
+def told(inputs: Inputs, encoder: Encoder = IMAGE) -> list[tuple[str, Any]]:
     """Keys with the first value of each sample, or why there is none."""
     found = []
     for item in inputs.read_items(range(len(inputs))):
         try:
-            found.append((item.key, prepare_sample(item, takes).ravel()[0].item()))
+            found.append((item.key, prepare_sample(item, encoder).ravel()[0].item()))
         except Exception as error:
             found.append((item.key, str(error).split(" <")[0]))
     return found
@@ -140,13 +142,13 @@ def test_tables_of_images(tmp_path: Path) -> None:
 
 def test_tables_of_numbers_and_of_texts(tmp_path: Path) -> None:
     (tmp_path / "n.csv").write_text("id,x,y\n5,1.5,2\n6,,4\n")
-    rows = InputFormat((2,), "float32")
-    assert told(opened(tmp_path / "n.csv", key="id"), rows) == [("5", 1.5), ("6", "column 1 is not a finite number")]
+    rows = build_format1_encoder((2,), "float32", {})
+    assert told(opened(tmp_path / "n.csv", key="id"), rows) == [("5", 1.5), ("6", "value 1 is not a finite number")]
     assert told(opened(tmp_path / "n.csv", columns=("y", "x")), rows)[0] == ("n.csv:1", 2.0)
-    assert told(opened(tmp_path / "n.csv"), rows)[0][1] == "it has 3 columns of numbers, the model takes (2,)"
+    assert told(opened(tmp_path / "n.csv"), rows)[0][1] == "it has the shape (3,), and the model takes (2,)"
     (tmp_path / "t.tsv").write_text("text\tn\nhé\t1\n")
     (item,) = opened(tmp_path / "t.tsv").read_items(range(1))
-    assert prepare_sample(item, InputFormat((5,), "int64")).tolist() == [105, 196, 170, 0, 0]
+    assert prepare_sample(item, build_format1_encoder((5,), "int64", {})).tolist() == [105, 196, 170, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +178,7 @@ def test_what_is_prepared_has_the_shape_that_the_model_takes(tmp_path: Path) -> 
     (item,) = opened(tmp_path).read_items(range(1))
     with pytest.raises(ValueError, match="it has 20×10 pixels, the model takes 8×8"):
         prepare_sample(item, IMAGE)
-    assert prepare_sample(item, InputFormat((3, 8, 8), "uint8", resize=True)).shape == (3, 8, 8)
+    assert prepare_sample(item, build_format1_encoder((3, 8, 8), "uint8", {"resize": "x"})).shape == (3, 8, 8)
 
 
 def test_answers_of_each_kind() -> None:

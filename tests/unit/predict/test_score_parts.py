@@ -51,14 +51,14 @@ def test_each_input_has_one_row_and_what_can_not_be_read_has_its_reason(to: Path
     assert found["row"] == list(range(ROWS))
     assert found["key"] == [f"k{row}" for row in range(ROWS)]
     assert {row: error for row, error in enumerate(found["error"]) if error} == {
-        7: "column 2 is not a finite number",
-        100: "column 4 is not a finite number",
+        7: "value 2 is not a finite number",
+        100: "value 4 is not a finite number",
     }
     assert found["predicted"][7] is found["probabilities"][7] is found["class"][100] is None
     told = summarize_parts(parts)
     assert (told["rows"], told["errors"]) == (ROWS, 2)
     assert sum(told["predicted"].values()) == ROWS - 2
-    assert told["first_errors"][0] == "k7: column 2 is not a finite number"
+    assert told["first_errors"][0] == "k7: value 2 is not a finite number"
     for row in (0, 55, 209):
         assert sum(found["probabilities"][row]) == pytest.approx(1, abs=1e-5)
         assert found["confidence"][row] == pytest.approx(max(found["probabilities"][row]))
@@ -71,7 +71,7 @@ def test_each_input_has_one_row_and_what_can_not_be_read_has_its_reason(to: Path
 @pytest.mark.parametrize("name", ["logits", "value"])
 def test_an_answer_that_is_no_number_is_an_error_and_no_class(name: str) -> None:
     class Told:
-        task_type, labels, takes = get_task_type("classification"), ("a", "b", "c"), scorer.TAKES
+        task_type, labels, encoder = get_task_type("classification"), ("a", "b", "c"), scorer.ENCODER
 
         def __call__(self, raw: NDArray[Any]) -> dict[str, NDArray[Any]]:
             return {name: raw[:, :3]}

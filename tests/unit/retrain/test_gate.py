@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mlscale.encoders.encoder import TensorSpec
+from mlscale.encoders.tensor_encoder import TensorEncoder
 from mlscale.export.onnx_engine import OnnxEngine
-from mlscale.export.servable import Port, Servable
+from mlscale.export.servable import Servable
 from mlscale.retrain.gate import GateLimits, decide_promotion
 from mlscale.stats.intervals import Interval
 from mlscale.stats.paired import compute_mcnemar_mid_p, compute_score_interval
 from mlscale.stats.timing import CallTime, TimesCompared
+from mlscale.task_types.registry import get_task_type
+from mlscale.task_types.task_type import AnswerNames
 
 BOUNDS = GateLimits(alpha=0.05, max_drop=0.03, max_latency_ratio=50)  # two models of one operator: the clock decides
 LABELS = ("0", "1")
@@ -34,8 +38,12 @@ def model() -> Callable[[float], Servable]:
         graph = helper.make_graph([node], "g", [given], [gives], [weights, bias])
         opset = [helper.make_opsetid("", 17)]
         content = helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
-        ports = Port("x", "float32", (-1, 1)), Port("y", "float32", (-1, 2))
-        return Servable(Path(), {}, *ports, LABELS, OnnxEngine(content))
+        engine = OnnxEngine(content)
+        encoder = TensorEncoder((TensorSpec("x", "float32", (1,)),))
+        task_type, document = get_task_type("classification"), {"format": "mlscale/servable/2"}
+        return Servable(
+            Path(), document, task_type, encoder, engine.inputs, engine.outputs, AnswerNames(LABELS), engine
+        )
 
     return make
 

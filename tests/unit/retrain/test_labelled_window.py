@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mlscale.events.store import EventStore
-from mlscale.export.servable import Port
+from mlscale.export.onnx_engine import Port
 from mlscale.retrain.labelled_window import LabelledWindow, select_labelled_window
 
 PORT = Port("input", "uint8", (-1, 1, 2, 2))

@@ -25,7 +25,7 @@ from mlscale.report.html import render_page
 from mlscale.task_types.collected_samples import CollectedSamples, Columns, TaskInfo, convert_to_columns
 from mlscale.task_types.registry import get_task_type, list_type_names
 from mlscale.task_types.sample_score import SampleScore
-from mlscale.task_types.task_type import PredictionColumns, TaskType
+from mlscale.task_types.task_type import AnswerNames, PredictionColumns, TargetColumn, TaskType
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
 SAMPLES: Mapping[str, tuple[dict[str, Tensor], Tensor, list[float]]] = {
@@ -40,6 +40,7 @@ SAMPLES: Mapping[str, tuple[dict[str, Tensor], Tensor, list[float]]] = {
     "language": ({"nats": torch.tensor([6.0, 3.0]), "tokens": torch.tensor([3, 2])}, torch.zeros(2, 3), [2, 1.5]),
 }
 LABELS = ("ant", "bee", "cat")
+NAMES = AnswerNames(LABELS, (TargetColumn("depth", "mm"), TargetColumn("width")))
 
 
 def predict(name: str) -> tuple[TaskType, PredictionColumns]:
@@ -92,9 +93,9 @@ def test_predictions_have_the_types_of_their_columns(name: str) -> None:
 @pytest.mark.parametrize("name", SAMPLES)
 def test_the_json_form_of_a_prediction_fits_its_schema(name: str) -> None:
     task_type, predictions = predict(name)
-    answers = json.loads(json.dumps(task_type.build_answers(predictions)))
+    answers = json.loads(json.dumps(task_type.build_answers(predictions, NAMES)))
     assert len(answers) == 2
-    schema = {**task_type.describe_answer(), "additionalProperties": False}
+    schema = {**task_type.describe_answer(NAMES), "additionalProperties": False}
     for answer in answers:
         jsonschema.validate(answer, schema)
 
@@ -102,16 +103,16 @@ def test_the_json_form_of_a_prediction_fits_its_schema(name: str) -> None:
 def test_answers_are_in_the_terms_of_the_task() -> None:
     def build_answer(name: str) -> dict[str, Any]:
         task_type, predictions = predict(name)
-        return task_type.build_answers(predictions)[0]
+        return task_type.build_answers(predictions, NAMES)[0]
 
     answer = build_answer("classification")
     assert (answer["label"], answer["class"]) == ("ant", 0)
     assert answer["confidence"] == max(answer["probabilities"])
     assert build_answer("multilabel")["labels"] == ["ant"]
-    assert build_answer("regression") == {"value": [1, 2]}
+    assert build_answer("regression") == {"value": {"depth": 1, "width": 2}, "unit": {"depth": "mm"}}
     assert build_answer("language") == {"nats": 6, "tokens": 3, "nats_per_token": 2}
     mask = build_answer("segmentation")
-    assert mask["shares"] == {"0": 1}
+    assert mask["shares"] == {"ant": 1}
     assert np.asarray(Image.open(io.BytesIO(base64.b64decode(mask["mask"])))).tolist() == [[0, 0], [0, 0]]
 
 

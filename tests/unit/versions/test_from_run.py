@@ -86,3 +86,13 @@ def test_a_run_that_was_changed(registry: LocalRegistry, tmp_path: Path, damage:
     with pytest.raises(MLScaleError, match=what):
         publish_run(registry, run)
     assert not registry.root.exists()
+
+
+def test_the_encoder_of_its_data_comes_with_it(registry: LocalRegistry, tmp_path: Path) -> None:
+    run = trained(tmp_path, "best", status=None)
+    run.write_json("encoder.json", {"kind": "text"})
+    run.seal_run("done", metrics={"best_val/accuracy": 0.9})
+    assert sorted(publish_run(registry, run).version.files)[2:] == ["encoder.json", "model.ckpt"]
+    (run.path / "encoder.json").write_text("{}")
+    with pytest.raises(MLScaleError, match=r"encoder\.json is not what the run was sealed with"):
+        publish_run(registry, run)

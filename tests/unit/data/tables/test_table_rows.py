@@ -75,12 +75,18 @@ def test_other_splits_are_read_as_training_is(tmp_path: Path) -> None:
 def test_numbers_that_name_categories_are_the_same_however_they_are_written(tmp_path: Path) -> None:
     text = "zip,y\n01234,a\n777.0,b\n,a\n"
     data = TableFiles(csv(tmp_path, text), "y", val=csv(tmp_path, text, "b.csv"), categorical=["zip"])
-    data.facts()
-    assert data.features is not None
     table = DataTable(
         {"zip": ["1234", "0777", None, "x"]}, ["a", "b", "c", "d"]
     )  # as `mlscale predict` reads a CSV file
-    assert data.features.encode_table(table, where="input").x.tolist() == [[0, 1, 0], [0, 0, 1], [1, 0, 0], [0, 0, 0]]
+    assert data.encoder().encode_table(table, where="input").x.tolist() == [[0, 1, 0], [0, 0, 1], [1, 0, 0], [0, 0, 0]]
+
+
+def test_units_are_kept_with_the_columns(tmp_path: Path) -> None:
+    data = TableFiles(csv(tmp_path), "target", val_fraction=0.5, units={"a": "mm"})
+    assert [column.get("unit") for column in data.encoder().describe_raw_input()["columns"]] == ["mm", None, None]
+    with pytest.raises(MLScaleError, match="no column 'aa'") as caught:
+        TableFiles(csv(tmp_path), "target", units={"aa": "mm"}).facts()
+    assert (caught.value.where, caught.value.fix) == ("data.units", "'data.units={a: <its unit>}'")
 
 
 def test_numbers_to_predict(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -15,7 +16,9 @@ from PIL import Image
 from mlscale.data.images.fast_decoder import open_picture
 from mlscale.data.images.resample import decode_region, find_middle_box
 from mlscale.events.store import EventStore
-from mlscale.export.servable import Port, Servable, load
+from mlscale.export.format1 import build_format1_encoder
+from mlscale.export.onnx_engine import Port
+from mlscale.export.servable import load
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.protocol import image_input as images
 from mlscale.serve.protocol import predict_route as predict
@@ -136,14 +139,9 @@ def model_of(
         "resize": resize,
         "max_pixels": max_pixels,
     }
-    servable = Servable(
-        Path(),
-        {"preprocessing": preprocessing},
-        Port("input", dtype, (-1, *shape)),
-        SERVABLE.output,
-        (),
-        SERVABLE.engine,
-    )
+    encoder = build_format1_encoder(shape, dtype, preprocessing)
+    document = {**SERVABLE.document, "preprocessing": preprocessing}
+    servable = replace(SERVABLE, document=document, encoder=encoder, inputs=(Port("input", dtype, (-1, *shape)),))
     return ServedModel(servable, "m", "m:v1", 0.0, 0.0, 8)
 
 

@@ -1,0 +1,160 @@
+"""The base of all encoders: the document that keeps one, its digest, and how samples are encoded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.contracts import get_format_tag
+
+INPUT = "input"
+"""The name of the tensor, where a model takes a single one."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor that a model takes.
+
+    Args:
+        name: of the model's input.
+        dtype: numpy's name of it.
+        shape: of one sample.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @classmethod
+    def parse_document(cls, document: Mapping[str, Any]) -> TensorSpec:
+        """Return the tensor that a document describes."""
+        dtype = np.dtype(document["dtype"]).name
+        return cls(str(document["name"]), dtype, tuple(int(size) for size in document["shape"]))
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the tensor as JSON values."""
+        return {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
+
+
+class EncodedSamples(NamedTuple):
+    """Encoded samples.
+
+    Args:
+        tensors: by name, (n, …): a row for each sample, zeros for one that is bad.
+        bad: the reason of each sample that could not be encoded, by its number.
+        counts: the rows of each sample, int64 (n,), none for a bad one; None where each has one.
+    """
+
+    tensors: Mapping[str, NDArray[Any]]
+    bad: Mapping[int, str]
+    counts: NDArray[np.int64] | None = None
+
+
+class Encoder(ABC):
+    """From raw samples to the tensors that a model takes.
+
+    Attributes:
+        kind: table, image, text or tensor.
+        graph_start: what an exported graph takes: the packed 'rows' of a table, the 'pixels' of an image of the final
+            size, the 'bytes' of a text, or 'tensors' as they are. What comes before is computed outside the graph.
+    """
+
+    kind: ClassVar[str]
+    graph_start: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The tensors that `encode_samples` returns."""
+
+    @property
+    def graph_inputs(self) -> tuple[TensorSpec, ...]:
+        """The tensors that an exported graph takes, which `pack_samples` returns."""
+        return self.inputs
+
+    @abstractmethod
+    def describe_raw_input(self) -> dict[str, Any]:
+        """Return the schema of the raw input as JSON values: `type`, and what belongs to it."""
+
+    @abstractmethod
+    def encode_sample(self, raw: Any) -> Mapping[str, NDArray[Any]]:
+        """Return the tensors of one sample, by name.
+
+        Raises:
+            ValueError: it can't be encoded; the message has the reason.
+        """
+
+    @abstractmethod
+    def describe_settings(self) -> dict[str, Any]:
+        """Return all that defines the encoder, as JSON values."""
+
+    @classmethod
+    @abstractmethod
+    def parse_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """Return the encoder of `describe_settings`."""
+
+    def encode_samples(self, raw: Sequence[Any]) -> EncodedSamples:
+        """Return the tensors of samples, and the reason of each bad one."""
+        tensors = {spec.name: np.zeros((len(raw), *spec.shape), spec.dtype) for spec in self.inputs}
+        bad: dict[int, str] = {}
+        for number, sample in enumerate(raw):
+            try:
+                encoded = self.encode_sample(sample)
+            except ValueError as error:
+                bad[number] = str(error)
+                continue
+            for name, values in encoded.items():
+                tensors[name][number] = values
+        return EncodedSamples(tensors, bad)
+
+    def pack_samples(self, raw: Sequence[Any]) -> EncodedSamples:
+        """Return the tensors of samples as an exported graph takes them, and the reason of each bad sample."""
+        return self.encode_samples(raw)
+
+    @property
+    def digest(self) -> str:
+        """The digest of the definition: equal digests encode equally."""
+        return compute_definition_digest(self.kind, self.describe_settings())
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the encoder as a document of the contract `encoder`; `stored_encoder.parse_encoder` reads it."""
+        return {
+            "format": get_format_tag("encoder"),
+            "kind": self.kind,
+            "digest": self.digest,
+            "settings": self.describe_settings(),
+        }
+
+
+def compute_definition_digest(kind: str, settings: Mapping[str, Any]) -> str:
+    """Return the digest of a kind and its settings; JSON keeps every float64 exactly."""
+    text = json.dumps({"kind": kind, "settings": settings}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def convert_values(array: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """Return numbers as the dtype of a tensor. Floats may be rounded; whole numbers stay what they are.
+
+    Raises:
+        ValueError: a value is no finite number, or the dtype does not have it.
+    """
+    if array.dtype == dtype and array.dtype.kind != "f":
+        return array
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"its values are of the type {array.dtype}, no numbers")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        first = int(np.flatnonzero(~np.isfinite(array))[0])
+        raise ValueError(f"value {first + 1} is not a finite number")
+    # What does not fit is found below, without a warning.
+    with np.errstate(all="ignore"):
+        converted: NDArray[Any] = array.astype(dtype, copy=False)
+    if converted.dtype.kind in "biu" and not np.array_equal(converted, array):
+        raise ValueError(f"it has values that {dtype} does not have")
+    return converted

@@ -1,0 +1,117 @@
+"""The encoder of images: decoding, orientation, resize and crop to the pixels that a graph takes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.encoders.encoder import INPUT, Encoder, TensorSpec, convert_values
+
+_NPY = b"\x93NUMPY"
+
+
+@dataclass(frozen=True)
+class ImageEncoder(Encoder):
+    """An image as its upright pixels, (channels, height, width); the graph normalises them.
+
+    Args:
+        shape: channels, height and width of a sample.
+        dtype: uint8; float32 of arrays that were stored as such.
+        is_resized: the short side is resized and the middle cut out (bilinear, antialiased); else images must have
+            the shape.
+        max_pixels: of a stored image; larger ones are refused before they are decoded.
+        mean: of each channel, subtracted inside the graph; empty for none.
+        std: of each channel, divided by after that.
+        decode_version: of the decoder.
+    """
+
+    kind: ClassVar[str] = "image"
+    graph_start: ClassVar[str] = "pixels"
+    shape: tuple[int, int, int]
+    dtype: str
+    is_resized: bool
+    max_pixels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    decode_version: int
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return (TensorSpec(INPUT, self.dtype, self.shape),)
+
+    def describe_raw_input(self) -> dict[str, Any]:
+        channels, height, width = self.shape
+        colours = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
+        size: dict[str, Any] = {"height": height, "width": width, "any_size": self.is_resized}
+        return {"type": "image", "colours": colours, **size, "max_pixels": self.max_pixels}
+
+    def describe_settings(self) -> dict[str, Any]:
+        return {
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "resize": "short side, centre crop" if self.is_resized else None,
+            "max_pixels": self.max_pixels,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "decode_version": self.decode_version,
+        }
+
+    @classmethod
+    def parse_settings(cls, settings: Mapping[str, Any]) -> Self:
+        from mlscale.data.images.fast_decoder import DECODE_VERSION
+
+        if settings["decode_version"] != DECODE_VERSION:
+            raise ValueError(f"decoder version {settings['decode_version']}, and this mlscale has {DECODE_VERSION}")
+        channels, height, width = (int(size) for size in settings["shape"])
+        return cls(
+            shape=(channels, height, width),
+            dtype=np.dtype(settings["dtype"]).name,
+            is_resized=settings["resize"] is not None,
+            max_pixels=int(settings["max_pixels"]),
+            mean=tuple(map(float, settings["mean"])),
+            std=tuple(map(float, settings["std"])),
+            decode_version=int(settings["decode_version"]),
+        )
+
+    def encode_sample(self, raw: bytes | NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Return the pixels of an image file, of a file of numpy's (.npy), or of an array of the shape."""
+        try:
+            pixels = self._decode_pixels(raw)
+        except ValueError:
+            raise
+        except Exception as error:  # Pillow raises what its decoders raise
+            raise ValueError(" ".join(str(error).split())[:300] or type(error).__name__) from error
+        if pixels.shape != self.shape:
+            raise ValueError(_describe_other_shape(pixels.shape, self.shape))
+        return {INPUT: pixels}
+
+    def _decode_pixels(self, raw: bytes | NDArray[Any]) -> NDArray[Any]:
+        from mlscale.data.images.image_decoder import decode_image
+
+        if isinstance(raw, np.ndarray):
+            return self._convert_array(raw)
+        if not isinstance(raw, bytes):
+            kind = "text" if isinstance(raw, str) else type(raw).__name__
+            raise ValueError(f"it is a {kind}, and the model takes images")
+        if raw.startswith(_NPY):
+            return self._convert_array(np.load(io.BytesIO(raw), allow_pickle=False))
+        channels, height, width = self.shape
+        pixels = decode_image(raw, (height, width) if self.is_resized else None, channels, max_pixels=self.max_pixels)
+        return pixels.astype(self.dtype, copy=False)
+
+    def _convert_array(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return an array as it is: it can't be resized without knowing what its values mean."""
+        return convert_values(array[None] if array.ndim == 2 else array, self.dtype)
+
+
+def _describe_other_shape(given: tuple[int, ...], taken: tuple[int, int, int]) -> str:
+    if len(given) != 3:
+        return f"it has the shape {given}, and the model takes {taken}"
+    if given[0] != taken[0]:
+        return f"it has {given[0]} channels, the model takes {taken[0]}"
+    return f"it has {given[2]}×{given[1]} pixels, the model takes {taken[2]}×{taken[1]}"

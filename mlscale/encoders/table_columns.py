@@ -1,0 +1,228 @@
+"""The columns of a table: numbers, standardised, and texts, a feature for each category."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from numbers import Real
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.data.tables.columns import Column, Numbers, Texts, format_number_text, format_texts, parse_number
+
+
+@dataclass(frozen=True)
+class NumberColumn:
+    """A column of numbers: (value - mean) / std; a missing value becomes the training median.
+
+    Args:
+        name: of the column.
+        median: of the training values, in the column's own units, as are the next four.
+        mean: of the training values, once missing ones are filled in.
+        std: their standard deviation, 1 where they are all the same.
+        minimum: of the training values.
+        maximum: of the training values.
+        indicator: a second feature is 1 where a value was missing: in training some were.
+        unit: of the values, such as mm; empty where none is stated.
+    """
+
+    type: ClassVar[str] = "number"
+    name: str
+    median: float
+    mean: float
+    std: float
+    minimum: float
+    maximum: float
+    indicator: bool
+    unit: str = ""
+
+    @classmethod
+    def fit(cls, name: str, values: Numbers, unit: str = "") -> NumberColumn:
+        """Return the column of training values, float64 (n,), NaN where one is missing; not all are."""
+        missing = np.isnan(values)
+        present = values[~missing]
+        median = float(np.median(present))
+        filled = np.where(missing, median, values)
+        std = float(filled.std())
+        # A constant's deviation may come out as rounding noise instead of 0.
+        flat = std <= 1e-12 * max(1.0, float(np.abs(filled).max()))
+        return cls(
+            name,
+            median,
+            float(filled.mean()),
+            1.0 if flat else std,
+            float(present.min()),
+            float(present.max()),
+            bool(missing.any()),
+            unit,
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the features."""
+        return (self.name, f"{self.name} is missing") if self.indicator else (self.name,)
+
+    def describe_schema(self) -> dict[str, Any]:
+        """Return what a client has to know of the column."""
+        ranges = {"minimum": self.minimum, "maximum": self.maximum, "median": self.median}
+        return {
+            "name": self.name,
+            "type": "number",
+            "may_be_missing": self.indicator,
+            **ranges,
+            **({"unit": self.unit} if self.unit else {}),
+        }
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the column as JSON values."""
+        return {"type": self.type, **asdict(self)}
+
+    @classmethod
+    def parse_document(cls, document: Mapping[str, Any]) -> NumberColumn:
+        """Return the column of a document."""
+        numbers = {name: float(document[name]) for name in ("median", "mean", "std", "minimum", "maximum")}
+        if not all(map(math.isfinite, numbers.values())) or numbers["std"] <= 0:
+            raise ValueError(f"the column {document['name']!r} has the statistics {numbers}")
+        name, unit = str(document["name"]), str(document.get("unit", ""))
+        return cls(name=name, indicator=bool(document["indicator"]), unit=unit, **numbers)
+
+    def encode_values(self, values: Numbers) -> NDArray[np.float64]:
+        """Return the features of values, float64 (n, 1 or 2)."""
+        missing = np.isnan(values)
+        scaled = (np.where(missing, self.median, values) - self.mean) / self.std
+        features: NDArray[np.float64] = np.stack([scaled, missing.astype(np.float64)], axis=1)
+        return features[:, : 1 + self.indicator]
+
+    def read_value(self, value: object) -> float:
+        """Return a value of a row, a number or a text, as a number; NaN for a missing one.
+
+        Raises:
+            ValueError: it is not a finite number.
+        """
+        if value is None:
+            return math.nan
+        if isinstance(value, str):
+            number = parse_number(value)
+            if number is None or math.isinf(number):
+                raise ValueError(describe_no_number(self.name, value))
+            return number
+        number = convert_number(value)
+        if number is None:
+            raise ValueError(describe_no_number(self.name, type(value).__name__))
+        if math.isinf(number):
+            raise ValueError(describe_no_number(self.name, "infinite"))
+        return number
+
+
+@dataclass(frozen=True)
+class CategoryColumn:
+    """A column of texts: a feature for each text that training has, 1 where a row has it. Others are all zeros.
+
+    Args:
+        name: of the column.
+        values: the texts, sorted; a missing value is one of them, the empty text, where training has it.
+        of_numbers: training has numbers that name categories, such as postcodes: 07 and 7.0 are the same one.
+    """
+
+    type: ClassVar[str] = "category"
+    name: str
+    values: tuple[str, ...]
+    of_numbers: bool
+
+    @classmethod
+    def fit(cls, name: str, values: Column) -> CategoryColumn:
+        """Return the column of training values, None or NaN where one is missing."""
+        texts = format_texts(values)
+        return cls(name, tuple(sorted({text or "" for text in texts})), isinstance(values, np.ndarray))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the features."""
+        return tuple(f"{self.name} = {value}" if value else f"{self.name} is missing" for value in self.values)
+
+    @cached_property
+    def positions(self) -> Mapping[str, int]:
+        """The position of each category among them."""
+        return {value: position for position, value in enumerate(self.values)}
+
+    @cached_property
+    def unknown_text(self) -> str:
+        """A text that is not a category."""
+        text = "\ufffd"
+        while text in self.positions:
+            text += "\ufffd"
+        return text
+
+    def describe_schema(self) -> dict[str, Any]:
+        """Return what a client has to know of the column."""
+        categories = [value for value in self.values if value]
+        may_be_missing = len(categories) < len(self.values)
+        return {"name": self.name, "type": "category", "may_be_missing": may_be_missing, "categories": categories}
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the column as JSON values."""
+        return {"type": self.type, "name": self.name, "values": list(self.values), "of_numbers": self.of_numbers}
+
+    @classmethod
+    def parse_document(cls, document: Mapping[str, Any]) -> CategoryColumn:
+        """Return the column of a document."""
+        values = tuple(map(str, document["values"]))
+        if len(set(values)) < len(values):
+            raise ValueError(f"the column {document['name']!r} has a category twice")
+        return cls(str(document["name"]), values, bool(document["of_numbers"]))
+
+    def normalise_texts(self, values: Column) -> Texts:
+        """Return values of any split or file, written as training has them."""
+        if isinstance(values, np.ndarray) or not self.of_numbers:
+            return format_texts(values)
+        return [None if value is None else self.read_value(value) for value in values]
+
+    def encode_values(self, texts: Texts) -> NDArray[np.float64]:
+        """Return the features of values, float64 (n, len(self.values))."""
+        indices = np.array([self.positions.get(text or "", -1) for text in texts], np.int64)
+        # -1 equals none of them: an unknown value is zeros alone.
+        features: NDArray[np.float64] = (indices[:, None] == np.arange(len(self.values))).astype(np.float64)
+        return features
+
+    def count_unknown(self, texts: Texts) -> int:
+        """Return the number of values that training does not have; a missing one counts as well."""
+        return sum((text or "") not in self.positions for text in texts)
+
+    def read_value(self, value: object) -> str:
+        """Return a value of a row as training would have written it; the empty text for a missing one.
+
+        Raises:
+            ValueError: it is neither a text nor a number.
+        """
+        if value is None:
+            return ""
+        if isinstance(value, str):
+            # 07 and 7.0 become 7 where training has numbers.
+            number = parse_number(value) if self.of_numbers else None
+            return value if number is None else format_number_text(number) or ""
+        number = convert_number(value)
+        if number is None:
+            raise ValueError(f"{self.name} is a {type(value).__name__}, neither text nor number")
+        return format_number_text(number) or ""
+
+
+TableColumn = NumberColumn | CategoryColumn
+
+
+def convert_number(value: object) -> float | None:
+    """Return a value of JSON or numpy as float, infinite where it is too large for one; None if it is not a number."""
+    if not isinstance(value, Real | np.bool_):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def describe_no_number(name: str, value: str) -> str:
+    """Return the reason of a bad sample."""
+    return f"{name} is {value!r}, no number"

@@ -1,0 +1,289 @@
+"""The encoder of tables: rows of named columns as float32 features, fitted to the training split."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.data.tables.columns import Column, DataTable, Texts, parse_number, separate_numbers
+from mlscale.encoders.encoder import INPUT, EncodedSamples, Encoder, TensorSpec
+from mlscale.encoders.table_columns import CategoryColumn, NumberColumn, TableColumn, describe_no_number
+from mlscale.errors import MLScaleError, raise_all
+
+NUMBERS, TEXTS = "numbers", "texts"
+"""The tensors of packed rows: float64 (n, columns of numbers), and texts (n, columns of categories)."""
+_MIN_NUMERIC_SHARE = 0.95
+"""Part of a column's texts that must read as numbers for the others to be mistakes, and not categories."""
+_MAX_CATEGORIES = 256
+_LARGEST = sys.float_info.max
+
+
+class EncodedTable(NamedTuple):
+    """The features of a table.
+
+    Args:
+        x: float32 (n, features).
+        bad: what is wrong with a row that cannot be used, by its number.
+        unknown: values of rows that are categories which the training split does not have, by column.
+    """
+
+    x: NDArray[np.float32]
+    bad: Mapping[int, str]
+    unknown: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class TableEncoder(Encoder):
+    """The columns of a table, in the order of their features.
+
+    Args:
+        columns: each with its training statistics or categories.
+    """
+
+    kind: ClassVar[str] = "table"
+    graph_start: ClassVar[str] = "rows"
+    columns: tuple[TableColumn, ...]
+
+    @classmethod
+    def fit(
+        cls,
+        train: DataTable,
+        names: Sequence[str],
+        categorical: Sequence[str] = (),
+        units: Mapping[str, str] | None = None,
+        *,
+        where: str,
+    ) -> TableEncoder:
+        """Return the encoder of training rows.
+
+        Args:
+            train: the rows.
+            names: the columns to take, in this order.
+            categorical: columns to treat as categories although they hold numbers.
+            units: of columns of numbers, by name.
+            where: the key path of the training split, for errors.
+
+        Raises:
+            MLScaleError: a column holds nothing, or nearly as many texts as rows; all such columns together.
+        """
+        columns: list[TableColumn] = []
+        problems: list[MLScaleError] = []
+        for name in names:
+            unit = (units or {}).get(name, "")
+            try:
+                columns.append(_fit_column(name, train.get_column(name, where=where), name in categorical, unit, where))
+            except MLScaleError as problem:
+                problems.append(problem)
+        raise_all(problems)
+        if not columns:
+            raise MLScaleError("the table has no column but those that are ignored", where=where, fix="data.ignore=[]")
+        return cls(tuple(columns))
+
+    @cached_property
+    def feature_names(self) -> tuple[str, ...]:
+        """The names of the features."""
+        return tuple(feature for column in self.columns for feature in column.names)
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return (TensorSpec(INPUT, "float32", (len(self.feature_names),)),)
+
+    @property
+    def graph_inputs(self) -> tuple[TensorSpec, ...]:
+        numbers = sum(isinstance(column, NumberColumn) for column in self.columns)
+        texts = len(self.columns) - numbers
+        # A graph without columns of one kind has no input for them.
+        return tuple(
+            spec
+            for spec in (TensorSpec(NUMBERS, "float64", (numbers,)), TensorSpec(TEXTS, "string", (texts,)))
+            if spec.shape[0]
+        )
+
+    def describe_raw_input(self) -> dict[str, Any]:
+        return {"type": "table", "columns": [column.describe_schema() for column in self.columns]}
+
+    def describe_settings(self) -> dict[str, Any]:
+        return {"columns": [column.to_document() for column in self.columns]}
+
+    @classmethod
+    def parse_settings(cls, settings: Mapping[str, Any]) -> Self:
+        classes: Mapping[str, type[TableColumn]] = {"number": NumberColumn, "category": CategoryColumn}
+        return cls(tuple(classes[column["type"]].parse_document(column) for column in settings["columns"]))
+
+    def encode_table(self, table: DataTable, *, where: str) -> EncodedTable:
+        """Return the features of a table's rows.
+
+        Raises:
+            MLScaleError: a column is missing.
+        """
+        parts, bad, unknown = [], dict[int, str](), dict[str, int]()
+        for column in self.columns:
+            values = table.get_column(column.name, where=where)
+            if isinstance(column, NumberColumn):
+                numbers, wrong = separate_numbers(values)
+                # The first problem of a row stays: it is the one that is reported.
+                bad |= {row: describe_no_number(column.name, text) for row, text in wrong.items()} | bad
+                parts.append(column.encode_values(numbers))
+            else:
+                texts = column.normalise_texts(values)
+                parts.append(column.encode_values(texts))
+                if count := column.count_unknown(texts):
+                    unknown[column.name] = count
+        x = np.concatenate(parts, axis=1).astype(np.float32)
+        return EncodedTable(x, bad, unknown)
+
+    def encode_sample(self, raw: Mapping[str, object]) -> dict[str, NDArray[Any]]:
+        if not isinstance(raw, Mapping):
+            raise _build_no_row_error(raw)
+        return {INPUT: self.encode_row(raw)}
+
+    def encode_row(self, row: Mapping[str, object]) -> NDArray[np.float32]:
+        """Return the features of one row, float32 (features,): bitwise those of `encode_table`, without its arrays.
+
+        Args:
+            row: values by column: numbers, truth values, texts, or None where one is missing. Other keys are ignored.
+
+        Raises:
+            ValueError: a column is absent, or its value is of another kind; the message names it.
+        """
+        template, steps = self._row_plan
+        features = template[:]
+        for column, name, at, mean, std, fill, positions in steps:
+            try:
+                value: Any = row[name]
+            except KeyError:
+                raise ValueError(_describe_absent_column(row, name)) from None
+            kind = value.__class__
+            if positions is not None:
+                text = value if kind is str and not column.of_numbers else column.read_value(value)
+                position = positions.get(text)
+                if position is not None:
+                    features[position] = 1.0
+            # NaN and infinity are not in the range, nor is a whole number that no float is near.
+            elif (kind is float or kind is int) and -_LARGEST <= value <= _LARGEST:
+                features[at] = (value - mean) / std
+            elif (number := column.read_value(value)) == number:
+                features[at] = (number - mean) / std
+            else:
+                features[at : at + len(fill)] = fill
+        return np.frombuffer(features, np.float32)
+
+    @cached_property
+    def _row_plan(self) -> tuple[array[float], list[_RowStep]]:
+        """The features of a row without any value, and how each column changes them."""
+        steps, at = [], 0
+        for column in self.columns:
+            if isinstance(column, NumberColumn):
+                # The same operations on float64, in the same order, as on arrays.
+                fill = array("f", [(column.median - column.mean) / column.std, 1.0][: len(column.names)])
+                steps.append(_RowStep(column, column.name, at, column.mean, column.std, fill, None))
+            else:
+                positions = {text: at + position for text, position in column.positions.items()}
+                steps.append(_RowStep(column, column.name, at, 0.0, 1.0, array("f"), positions))
+            at += len(column.names)
+        return array("f", bytes(4 * at)), steps
+
+    def pack_samples(self, raw: Sequence[Mapping[str, object]]) -> EncodedSamples:
+        """Return rows as the graph takes them (`mlscale.export.table_graph`): all numbers in one tensor, NaN where one
+        is missing; all texts in another, written as training has them."""
+        width = sum(isinstance(column, NumberColumn) for column in self.columns)
+        numbers = np.zeros((len(raw), width))
+        texts = np.full((len(raw), len(self.columns) - width), "", object)
+        bad: dict[int, str] = {}
+        for number, row in enumerate(raw):
+            try:
+                if not isinstance(row, Mapping):
+                    raise _build_no_row_error(row)
+                values = [self._read_column(row, column) for column in self.columns]
+            except ValueError as error:
+                bad[number] = str(error)
+                continue
+            numbers[number] = [value for value in values if not isinstance(value, str)]
+            texts[number] = [value for value in values if isinstance(value, str)]
+        parts = {NUMBERS: numbers, TEXTS: texts}
+        return EncodedSamples({spec.name: parts[spec.name] for spec in self.graph_inputs}, bad)
+
+    def _read_column(self, row: Mapping[str, object], column: TableColumn) -> float | str:
+        if column.name not in row:
+            raise ValueError(_describe_absent_column(row, column.name))
+        value = row[column.name]
+        if isinstance(column, NumberColumn):
+            return column.read_value(value)
+        text = column.read_value(value)
+        # ONNX Runtime takes UTF-8 alone, and JSON can hold half of a surrogate pair, which is no category.
+        return text if _is_utf8(text) else column.unknown_text
+
+
+class _RowStep(NamedTuple):
+    """What a column does to the features of a row.
+
+    Args:
+        column: for values that are not as usual.
+        name: of the column.
+        at: its first feature.
+        mean, std: of numbers.
+        fill: the features of a missing number.
+        positions: the feature of each category; None for numbers.
+    """
+
+    column: Any
+    name: str
+    at: int
+    mean: float
+    std: float
+    fill: array[float]
+    positions: Mapping[str, int] | None
+
+
+def _build_no_row_error(raw: object) -> ValueError:
+    return ValueError(f"it is a {type(raw).__name__}, and the model takes rows with named columns")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _describe_absent_column(row: Mapping[str, object], name: str) -> str:
+    near = get_close_matches(name, map(str, row), 1)
+    hint = f"; is {near[0]!r} the same?" if near else ""
+    return f"it lacks the column {name!r} (null for a missing value){hint}"
+
+
+def _fit_column(name: str, values: Column, categorical: bool, unit: str, where: str) -> TableColumn:
+    if not categorical and (isinstance(values, np.ndarray) or _are_mostly_numbers(values)):
+        numbers, _ = separate_numbers(values)
+        if np.isnan(numbers).all():
+            raise MLScaleError(
+                f"the column {name!r} holds no value", where=where, fix=f"data.ignore=[{name}] leaves it out"
+            )
+        return NumberColumn.fit(name, numbers, unit)
+    category = CategoryColumn.fit(name, values)
+    if not any(category.values):
+        raise MLScaleError(
+            f"the column {name!r} holds no value", where=where, fix=f"data.ignore=[{name}] leaves it out"
+        )
+    # Of fewer than 20 rows most values may differ by chance.
+    if len(category.values) > _MAX_CATEGORIES or (len(values) >= 20 and len(category.values) > len(values) / 2):
+        raise MLScaleError(
+            f"the column {name!r} has {len(category.values):,} different texts in {len(values):,} rows",
+            where=where,
+            why=f"each would be a feature, {_MAX_CATEGORIES} at most; it looks like names or numbers of rows",
+            fix=f"data.ignore=[{name}] leaves it out; or write it as numbers, or as fewer categories",
+        )
+    return category
+
+
+def _are_mostly_numbers(texts: Texts) -> bool:
+    given = [text for text in texts if text is not None]
+    return bool(given) and sum(parse_number(text) is not None for text in given) >= _MIN_NUMERIC_SHARE * len(given)

@@ -1,0 +1,48 @@
+"""The part of an encoder that is inside the exported graph, before the model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlscale.encoders.document_encoder import DocumentEncoder
+from mlscale.encoders.encoder import INPUT, Encoder
+from mlscale.encoders.table_encoder import TableEncoder
+from mlscale.encoders.text_encoder import TextEncoder
+from mlscale.export.table_graph import FEATURES, build_table_graph
+from mlscale.export.text_graph import TOKENS, build_document_graph, build_text_graph
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def build_encoder_graph(encoder: Encoder) -> tuple[onnx.ModelProto, str] | None:
+    """Return the graph from `graph_inputs` to the model's input, and the name of its output; None where the graph
+    begins with the model's own tensors.
+    """
+    if isinstance(encoder, TableEncoder):
+        return build_table_graph(encoder), FEATURES
+    if isinstance(encoder, TextEncoder):
+        return build_text_graph(encoder), TOKENS
+    if isinstance(encoder, DocumentEncoder):
+        return build_document_graph(encoder), TOKENS
+    return None
+
+
+def prepend_encoder_graph(encoder: Encoder, content: bytes) -> bytes:
+    """Return an exported model that takes `encoder.graph_inputs` in place of `encoder.inputs`.
+
+    Raises:
+        ValueError: the model has another input, or another opset.
+    """
+    built = build_encoder_graph(encoder)
+    if built is None:
+        return content
+    import onnx
+    from onnx import compose
+
+    graph, output = built
+    joined = compose.merge_models(graph, onnx.load_from_string(content), io_map=[(output, INPUT)])
+    # Where it begins, the name of the part is of no use; those of the model's nodes are.
+    joined.graph.name = "main_graph"
+    serialised: bytes = joined.SerializeToString(deterministic=True)
+    return serialised

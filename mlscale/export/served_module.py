@@ -1,0 +1,82 @@
+"""A trained task as the function that is exported: tensors of encoded samples in, named outputs out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlscale.encoders.encoder import Encoder, TensorSpec
+from mlscale.encoders.image_encoder import ImageEncoder
+from mlscale.errors import MLScaleError
+from mlscale.task_types.task_type import TaskType
+
+EXAMPLES = 2
+"""Samples of the example batch: torch.export treats a size of 1 as a constant."""
+
+
+class ServedModule(nn.Module):
+    """A task behind its normalisation, (raw - mean) / std, computed as in `data.images.image_stream`, in float32.
+
+    Args:
+        task: with its weights.
+        task_type: says what its outputs are.
+        encoder: of its samples: the module takes `encoder.inputs`, in their order.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, task: nn.Module, task_type: TaskType, encoder: Encoder) -> None:
+        super().__init__()
+        self.task, self.task_type = task, task_type
+        self.specs: tuple[TensorSpec, ...] = encoder.inputs
+        scale = (encoder.mean, encoder.std) if isinstance(encoder, ImageEncoder) else ((), ())
+        self.normalises = bool(scale[0])
+        for name, values in zip(("mean", "std"), scale, strict=True):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32)[:, None, None])
+
+    def forward(self, *tensors: Tensor) -> dict[str, Tensor]:
+        """Return the outputs by name, n first; floating-point ones are float32."""
+        named = dict(zip((spec.name for spec in self.specs), map(self._normalise, tensors), strict=True))
+        outputs = self.task_type.compute_outputs(self.task, named)
+        return {name: value.float() if value.is_floating_point() else value for name, value in outputs.items()}
+
+    def _normalise(self, tensor: Tensor) -> Tensor:
+        return (tensor.float() - self.mean) / self.std if self.normalises else tensor
+
+
+def build_served_module(task: nn.Module, task_type: TaskType, encoder: Encoder) -> ServedModule:
+    """Return the task as it is exported, on the CPU, for inference, its lazy layers initialised.
+
+    Raises:
+        MLScaleError: its outputs have no row for each sample.
+    """
+    model = ServedModule(task, task_type, encoder).cpu().float().eval()
+    # The pass also gives lazy layers their shapes, which tracing needs.
+    with torch.no_grad():
+        outputs = model(*build_example_tensors(encoder.inputs))
+    for name, value in outputs.items():
+        if not isinstance(value, Tensor) or value.ndim < 1 or len(value) != EXAMPLES:
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise MLScaleError(
+                f"the output {name!r} is {shape} for {EXAMPLES} samples",
+                where="task",
+                why="a servable answers each sample: the first dimension of an output is that of the batch",
+                fix="return tensors (n, …) from predict_step, or from the forward of the task",
+            )
+    return model
+
+
+def build_example_tensors(specs: Sequence[TensorSpec]) -> tuple[Tensor, ...]:
+    """Return a batch of zeros: valid values of every dtype, and for token numbers of every vocabulary."""
+    return tuple(torch.zeros(EXAMPLES, *spec.shape, dtype=getattr(torch, spec.dtype)) for spec in specs)
+
+
+def compute_torch_outputs(model: ServedModule, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the outputs as numpy arrays, from numpy arrays by name."""
+    with torch.inference_mode():
+        outputs = model(*(torch.from_numpy(tensors[spec.name]) for spec in model.specs))
+    return {name: value.numpy() for name, value in outputs.items()}

@@ -1,0 +1,44 @@
+"""The type of a task that states none: what its forward gives, as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.task_types.task_type import INPUT, PredictionColumns, TaskType
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+OUTPUT = "output"
+"""The name of a single tensor that is returned."""
+
+
+class TensorType(TaskType):
+    """Tensors without a meaning that mlscale knows: a plain LightningModule's. It is not in the registry."""
+
+    name = "tensors"
+    predicts = "tensors"
+
+    def compute_outputs(self, task: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what `forward` gives: `output`, or `output_0` and so on, or a mapping's own names.
+
+        A model with one input is called with it, one with several by their names.
+        """
+        outputs = task(tensors[INPUT]) if list(tensors) == [INPUT] else task(**tensors)
+        if isinstance(outputs, Mapping):
+            return {str(name): value for name, value in outputs.items()}
+        if isinstance(outputs, tuple | list):
+            return {f"{OUTPUT}_{number}": value for number, value in enumerate(outputs)}
+        return {OUTPUT: outputs}
+
+    def build_predictions(self, outputs: Mapping[str, NDArray[Any]], labels: Sequence[str]) -> PredictionColumns:
+        """Return the outputs, (n, …) each, as lists."""
+        return {name: list(np.asarray(value)) for name, value in outputs.items()}
+
+    def list_prediction_types(self, probabilities: bool = True) -> dict[str, Any]:
+        """Return no columns: which ones there are is known by the model's outputs alone."""
+        return {}

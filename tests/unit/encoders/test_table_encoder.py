@@ -1,0 +1,116 @@
+"""Rows of tables: one at a time as all at once, bit by bit; ranges, units, and the reason of each bad row."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from mlscale.data.tables.columns import Column, DataTable
+from mlscale.encoders.encoder import INPUT
+from mlscale.encoders.stored_encoder import parse_encoder
+from mlscale.encoders.table_columns import CategoryColumn, NumberColumn
+from mlscale.encoders.table_encoder import TableEncoder
+from tests.unit.encoders.random_tables import build_table, draw_row, fit_random
+
+
+@pytest.fixture
+def penguins() -> TableEncoder:
+    columns: dict[str, Column] = {"mm": np.array([1.0, np.nan, 3, 8]), "island": ["b", "a", None, "b"]}
+    return TableEncoder.fit(DataTable(columns, list("0123")), ["mm", "island"], units={"mm": "mm"}, where="data.train")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_one_row_is_bitwise_the_same_row_of_a_table(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    encoder = fit_random(rng)
+    rows = [draw_row(rng, encoder) for _ in range(250)]
+    compared = 0
+    # One row at a time, too: a column of numbers alone is read as an array, one with a text as texts.
+    for part in ([row] for row in rows):
+        table = encoder.encode_table(build_table(part, encoder), where="input")
+        one = encoder.encode_samples(part)
+        assert one.bad.keys() == table.bad.keys()
+        if not table.bad and _are_plain(part[0], encoder):
+            assert one.tensors[INPUT].tobytes() == table.x.tobytes(), part
+            compared += 1
+    good = [row for row in rows if not encoder.encode_samples([row]).bad and _are_plain(row, encoder)]
+    table = encoder.encode_table(build_table(good, encoder), where="input")
+    # A number in a column of categories is written in another way among texts: those rows are compared one by one.
+    numbers = np.array([column.type == "number" for column in encoder.columns for _ in column.names])
+    together = encoder.encode_samples(good).tensors[INPUT]
+    assert together[:, numbers].tobytes() == table.x[:, numbers].tobytes()
+    assert compared > 60
+
+
+def _are_plain(row: dict[str, object], encoder: TableEncoder) -> bool:
+    """Whether no value is so far out that float32 has only infinity for it."""
+    scaled = [
+        (encoder_column.read_value(row[encoder_column.name]) - encoder_column.mean) / encoder_column.std
+        for encoder_column in encoder.columns
+        if isinstance(encoder_column, NumberColumn)
+    ]
+    return not any(abs(value) > 3e38 for value in scaled)
+
+
+def test_values_far_out_become_infinite_as_float32_has_them(penguins: TableEncoder) -> None:
+    assert penguins.encode_row({"mm": 1e300, "island": "a"})[0] == np.inf
+
+
+def test_ranges_units_and_missing_values_are_part_of_the_schema(penguins: TableEncoder) -> None:
+    assert penguins.describe_raw_input() == {
+        "type": "table",
+        "columns": [
+            {
+                "name": "mm",
+                "type": "number",
+                "may_be_missing": True,
+                "minimum": 1.0,
+                "maximum": 8.0,
+                "median": 3.0,
+                "unit": "mm",
+            },
+            {"name": "island", "type": "category", "may_be_missing": True, "categories": ["a", "b"]},
+        ],
+    }
+    assert penguins.inputs[0].to_document() == {"name": "input", "dtype": "float32", "shape": [5]}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"island": "a"}, "it lacks the column 'mm' (null for a missing value)"),
+        ({"MM": 1, "mm.": 2, "island": "a"}, "is 'mm.' the same?"),
+        ({"mm": "wide", "island": "a"}, "mm is 'wide', no number"),
+        ({"mm": float("inf"), "island": "a"}, "mm is 'infinite', no number"),
+        ({"mm": [1], "island": "a"}, "mm is 'list', no number"),
+        ({"mm": 1, "island": {}}, "island is a dict, neither text nor number"),
+        ({"mm": "wide", "island": {}}, "mm is"),
+    ],
+)
+def test_the_reason_of_a_bad_row_names_its_column(penguins: TableEncoder, row: dict[str, object], reason: str) -> None:
+    encoded = penguins.encode_samples([{"mm": 1, "island": "a"}, row])
+    assert list(encoded.bad) == [1]
+    assert reason in encoded.bad[1]
+    assert encoded.tensors[INPUT][0].any()
+    assert not encoded.tensors[INPUT][1].any()
+
+
+def test_a_row_is_new_memory(penguins: TableEncoder) -> None:
+    first = penguins.encode_row({"mm": None, "island": None})
+    first[:] = 9
+    assert penguins.encode_row({"mm": None, "island": None}).tolist() != first.tolist()
+
+
+def test_numbers_that_name_categories_are_the_same_however_they_are_written() -> None:
+    column = CategoryColumn.fit("zip", np.array([1234.0, 777.0, np.nan]))
+    encoder = TableEncoder((column,))
+    for value in ("01234", 1234, 1234.0, "1234.0", np.float32(1234), np.int64(1234)):
+        assert encoder.encode_row({"zip": value}).tolist() == [0, 1, 0]
+
+
+def test_the_same_rows_give_the_same_digest_and_other_rows_another() -> None:
+    first, again, other = (fit_random(np.random.default_rng(seed)) for seed in (3, 3, 4))
+    assert first.digest == again.digest != other.digest
+    assert parse_encoder(json.loads(json.dumps(first.to_document())), where="x").digest == first.digest
