@@ -86,7 +86,7 @@ def test_a_document_that_says_nothing(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_folder_of_a_later_format(tmp_path: Path) -> None:
-    (tmp_path / "servable.yaml").write_text("format: mlscale/servable/2\nname: x\n")
+    (tmp_path / "servable.yaml").write_text("format: mlscale/servable/3\nname: x\n")
     with pytest.raises(MLScaleError, match="later mlscale"):
         servable(tmp_path, None)
 
