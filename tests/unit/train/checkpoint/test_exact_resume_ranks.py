@@ -72,6 +72,16 @@ def test_each_rank_saves_its_buffers_and_what_its_callbacks_have_seen(tmp_path: 
     assert second["loaders"] == []
 
 
+def test_a_checkpoint_at_the_end_of_an_epoch_counts_it_as_ended(gathered: list[Any]) -> None:
+    progress = {"current": {"completed": 1}, "total": {"completed": 7}}
+    checkpoint: dict[str, Any] = {"epoch": 1, "loops": {"fit_loop": {"epoch_progress": progress}}}
+    fitting = build_trainer()
+    fitting.fit_loop._at_epoch_boundary = True  # type: ignore[attr-defined]
+    gathered.append(None)
+    ExactResume(0).on_save_checkpoint(fitting, Module(), checkpoint)
+    assert (checkpoint["epoch"], progress["total"]["completed"]) == (2, 8)
+
+
 @pytest.fixture
 def saved(gathered: list[Any]) -> dict[str, Any]:
     """A checkpoint of two ranks."""
