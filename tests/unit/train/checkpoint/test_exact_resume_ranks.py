@@ -97,6 +97,7 @@ def saved(gathered: list[Any]) -> dict[str, Any]:
 def test_each_rank_gets_its_own_back(saved: dict[str, Any], gathered: list[Any]) -> None:
     module, exact, keeper = Module(), ExactResume(0), monitor(best_model_score=9.0, current_score=9.0)
     fitting = build_trainer(keeper)
+    saved[KEY]["ranks"][1]["buffers"]["removed.since"] = torch.ones(1)
     gathered.append([])
     exact.on_load_checkpoint(fitting, module, saved)
     assert (exact.resumed_step, exact.same_layout, exact.inexact) == (7, True, [])
