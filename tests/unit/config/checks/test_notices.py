@@ -106,6 +106,7 @@ def test_a_debugger_that_is_waited_for_on_no_port() -> None:
         ({"every": 1}, 3, ""),
         ({"every": 2}, 19, "renews the average 9 times in 19 steps with callbacks.ema.every=2: callbacks.ema.every=1"),
         ({"every": 1, "start": 3}, 3, "every=1 and callbacks.ema.start=3: callbacks.ema.start=0"),
+        ({"every": 1, "start": 5}, 3, "has no effect in 3 steps"),
         ({"start": 95}, 104, "renews the average once"),
         ({"start": 95}, 1000, ""),
         ({}, None, ""),
