@@ -35,7 +35,8 @@ def _find_origin(module: str) -> Path | None:
         return None
     if spec is None:
         return None
-    places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or [])
+    # A module that is built in has an origin that is not a path: "built-in" or "frozen".
+    places = [spec.origin] if spec.origin and spec.has_location else list(spec.submodule_search_locations or [])
     return Path(places[0]).resolve() if places else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -42,8 +43,10 @@ def load_checkpoint_file(path: str | Path, map_location: MAP_LOCATION = "cpu") -
     except Exception as error:
         if isinstance(error, MLScaleError):
             raise
-        # A torn file can't be searched for the classes that it names.
-        foreign = find_unsafe_globals(file) if checked.state != "torn" else []
+        foreign: list[str] = []
+        # What another program wrote may be no pickle that can be searched for the classes that it names.
+        with contextlib.suppress(Exception):
+            foreign = find_unsafe_globals(file)
         if not foreign:
             raise MLScaleError(
                 "the checkpoint can't be read",

@@ -28,6 +28,7 @@ BASIC = AlertPolicy(looks=1, hysteresis=0.8, keep=2, cooldown=0)
         ([2, 0, 0, 0], BASIC, [(0, "firing"), (2, "resolved")]),
         ([2, 0, 2, 0, 0], BASIC, [(0, "firing"), (4, "resolved")]),
         ([2, 0.9, 0.9, 0.9, 0.79, 0.79], BASIC, [(0, "firing"), (5, "resolved")]),  # hysteresis
+        ([2, 0.8, 0.8, 0.8], BASIC, [(0, "firing")]),
         ([2, 2, 0, 2, 2, 2], AlertPolicy(looks=3), [(5, "firing")]),  # in a row
         ([2, 0, 2, 2, 2, 2], AlertPolicy(keep=1, cooldown=3), [(0, "firing"), (1, "resolved"), (5, "firing")]),
         ([2, 0, 0, 0, 0, 2], AlertPolicy(keep=1, cooldown=3), [(0, "firing"), (1, "resolved"), (5, "firing")]),

@@ -209,6 +209,16 @@ def test_a_state_that_can_not_be_written_is_told_with_its_setting(tmp_path: Path
         looks(desk(tmp_path), 2)
     assert caught.value.exit == 5
     assert "alert.state=" in caught.value.fix
+    assert caught.value.where.startswith(str(tmp_path / "monitor"))
+    assert caught.value.why == "Not a directory"
+
+
+def test_only_errors_of_the_disk_are_about_the_state() -> None:
+    with pytest.raises(MLScaleError, match="of its own"), state.translate_state_errors():
+        raise MLScaleError("of its own")
+    with pytest.raises(MLScaleError, match="can't write") as caught, state.translate_state_errors():
+        raise MLScaleError("wrapped", where="the folder") from OSError("a cause without a number")
+    assert (caught.value.where, caught.value.why) == ("the folder", "a cause without a number")
 
 
 def test_two_monitors_tell_an_incident_once(tmp_path: Path) -> None:
@@ -224,5 +234,6 @@ def test_two_monitors_tell_an_incident_once(tmp_path: Path) -> None:
 def test_a_monitor_that_holds_the_state_for_good_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state, "_WAIT_SECONDS", 0.2)
     at = desk(tmp_path)
-    with state.lock_state(at.path), pytest.raises(MLScaleError, match="another monitor with the same state"):
+    with state.lock_state(at.path), pytest.raises(MLScaleError, match="another monitor with the same state") as caught:
         looks(at, 2)
+    assert (caught.value.where, caught.value.exit) == (str(at.path), 5)

@@ -29,14 +29,19 @@ def store(tmp_path: Path) -> EventStore:
     return store
 
 
-def add(writer: EventWriter, id_: str, version: str, when: datetime, rejected: bool = False) -> None:
-    answer: dict[str, Any] = {} if rejected else {"labels": ["a"], "probabilities": np.array([[0.9, 0.1]], np.float32)}
+def add(
+    writer: EventWriter, id_: str, version: str, when: datetime, rejected: bool = False, failed: bool = False
+) -> None:
+    unanswered = rejected or failed
+    answer: dict[str, Any] = (
+        {} if unanswered else {"labels": ["a"], "probabilities": np.array([[0.9, 0.1]], np.float32)}
+    )
     writer.add_events(
         [id_],
         version=version,
         raw=np.full((1, 2, 2, 2), 7, np.uint8),
         latency_ms=3.0,
-        outcome="rejected" if rejected else "ok",
+        outcome="failed" if failed else "rejected" if rejected else "ok",
         time_us=int(when.timestamp() * 1e6),
         **answer,
     )
@@ -53,6 +58,15 @@ def test_of_one_version_alone(store: EventStore) -> None:
     assert set(seen.input_mean.ravel().tolist()) == {7.0}
     assert seen.newest == NOW - timedelta(minutes=1)
     assert window(store, EVERYTHING, "m:v2").events == 1
+
+
+def test_failed_requests_are_counted_apart_from_rejected_ones(store: EventStore) -> None:
+    writer = store.open_writer("m")
+    for number, failed in enumerate((True, False, True)):
+        add(writer, f"f{number}", "m:v3", NOW - timedelta(minutes=1), rejected=not failed, failed=failed)
+    writer.close()
+    seen = window(store, EVERYTHING, "m:v3")
+    assert (seen.events, seen.answered, seen.rejected, seen.failed) == (3, 0, 1, 2)
 
 
 @pytest.mark.parametrize(

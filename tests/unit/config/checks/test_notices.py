@@ -104,7 +104,9 @@ def test_a_debugger_that_is_waited_for_on_no_port() -> None:
         ({}, 9, "has no effect in 9 steps with callbacks.ema.every=10: callbacks.ema.every=1"),
         ({}, 1, "has no effect in 1 step with"),
         ({"every": 1}, 3, ""),
+        ({"every": 2}, 19, "renews the average 9 times in 19 steps with callbacks.ema.every=2: callbacks.ema.every=1"),
         ({"every": 1, "start": 3}, 3, "every=1 and callbacks.ema.start=3: callbacks.ema.start=0"),
+        ({"every": 1, "start": 5}, 3, "has no effect in 3 steps"),
         ({"start": 95}, 104, "renews the average once"),
         ({"start": 95}, 1000, ""),
         ({}, None, ""),
@@ -193,6 +195,8 @@ def test_objects_that_the_task_does_not_take() -> None:
 def test_settings_of_another_precision(precision: dict[str, Any], idle: list[str]) -> None:
     lines = told_of(precision=precision, derived={"world_size": 1, "accelerator": "cpu", "precision": "32-true"})
     assert [line.partition(" ")[0] for line in lines] == [f"precision.{key}" for key in idle]
+    options = {key: "auto" if key in ("probe_seconds", "tolerance") else "fp16" for key in idle}
+    assert [line.rpartition("=")[2] for line in lines] == list(options.values())
 
 
 def test_the_source_that_promises_no_resume() -> None:

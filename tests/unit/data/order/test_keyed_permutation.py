@@ -5,9 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlscale.data.order.keyed_permutation import ORDER_VERSION, Permutation, derive_sample_seeds, draw_uniform, mix_bits
+from mlscale.data.order.keyed_permutation import (
+    _BLOCK,
+    ORDER_VERSION,
+    Permutation,
+    derive_sample_seeds,
+    draw_uniform,
+    mix_bits,
+)
 
 GOLDEN_10 = [1, 6, 0, 4, 2, 8, 3, 9, 7, 5]
+GOLDEN_3, GOLDEN_4 = [[0, 2, 1], [1, 0, 2], [0, 2, 1]], [[0, 3, 1, 2], [1, 0, 2, 3], [3, 2, 1, 0]]  # of three epochs
 GOLDEN_BILLION = [426434997, 436314745, 553696985, 531086698]
 GOLDEN_SEEDS = [14089200834327611282, 4781663126936234985, 2166026527150670857]
 
@@ -20,8 +28,16 @@ def test_golden_values() -> None:
     """If this fails the order has changed: raise ORDER_VERSION, never the values alone."""
     assert ORDER_VERSION == 1
     assert order(10)(np.arange(10)).tolist() == GOLDEN_10
+    for n, golden in ((3, GOLDEN_3), (4, GOLDEN_4)):
+        assert [order(n, epoch=epoch)(np.arange(n)).tolist() for epoch in range(3)] == golden
     assert order(10**9)(np.array([0, 1, 2, 10**9 - 1])).tolist() == GOLDEN_BILLION
     assert derive_sample_seeds(np.arange(3), seed=1, epoch=2, stream="augment").tolist() == GOLDEN_SEEDS
+
+
+def test_a_span_over_two_blocks_has_all_its_samples() -> None:
+    one = order(3 * _BLOCK)
+    for start, stop in ((_BLOCK - 1, _BLOCK + 1), (_BLOCK - 2, _BLOCK), (_BLOCK, _BLOCK + 2), (1, 3 * _BLOCK)):
+        assert one.compute_span(start, stop).tolist() == one(np.arange(start, stop)).tolist()
 
 
 def test_the_finalizer_is_splitmix64() -> None:

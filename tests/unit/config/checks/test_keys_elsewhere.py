@@ -1,0 +1,210 @@
+"""Messages for keys in a file, where an override alone would leave them, and for keys of other commands."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.config.checks.small_configs import find_problems
+
+IN_FILE = [
+    (
+        "gpus: 8",
+        ("gpus",),
+        """
+unknown key 'gpus'
+  where: my.yaml: gpus
+  fix:   take 'gpus' out of the file
+""",
+    ),
+    (
+        "xyz: 8\ntrainer: {_target_: pytorch_lightning.Trainer, devcies: 8, lr: 2, amp: true, xyz: 1}",
+        ("xyz", "trainer"),
+        """
+unknown key 'xyz'
+  where: my.yaml: xyz
+  fix:   take 'xyz' out of the file
+unknown key 'trainer.devcies'
+  where: my.yaml: trainer.devcies
+  why:   pytorch_lightning.Trainer takes no 'devcies'
+  fix:   write 'devices' in place of 'devcies'
+unknown key 'trainer.lr'
+  where: my.yaml: trainer.lr
+  why:   options that have it: optimizer=adamw, optimizer=sgd
+  fix:   optimizer=adamw optimizer.lr=2, and take 'trainer.lr' out of the file
+unknown key 'trainer.amp'
+  where: my.yaml: trainer.amp
+  why:   precision=fp16 on GPUs without bfloat16
+  fix:   precision=bf16, and take 'trainer.amp' out of the file
+unknown key 'trainer.xyz'
+  where: my.yaml: trainer.xyz
+  why:   pytorch_lightning.Trainer takes no 'xyz'
+  fix:   take 'trainer.xyz' out of the file
+""",
+    ),
+    (
+        "trainer: {_target_: pytorch_lightning.Trainer, precision: bf16-mixed, num_nodes: 2, logger: false}",
+        ("trainer",),
+        """
+'trainer.precision' is not set here
+  where: my.yaml: trainer.precision
+  why:   the group 'precision' owns it
+  fix:   precision=bf16, and take 'trainer.precision' out of the file
+'trainer.num_nodes' is not set here
+  where: my.yaml: trainer.num_nodes
+  why:   mlscale starts its processes on this machine; several machines are not supported yet
+  fix:   leave trainer.num_nodes out
+'trainer.logger' is not set here
+  where: my.yaml: trainer.logger
+  why:   the group 'logger' owns it
+  fix:   logger=none, and take 'trainer.logger' out of the file
+""",
+    ),
+    (
+        "trainer: {_target_: pytorch_lightning.Trainer, precision: bf16-mixed}",
+        (),
+        """
+'trainer.precision' is not set here
+  where: command line: trainer.precision
+  why:   the group 'precision' owns it
+  fix:   precision=bf16
+""",
+    ),
+    (
+        "optimiser: {lr: 0.2}\nseed: x",
+        ("optimiser", "seed"),
+        """
+unknown key 'optimiser.lr'
+  where: my.yaml: optimiser.lr
+  why:   options that have it: optimizer=adamw, optimizer=sgd
+  fix:   optimizer=adamw optimizer.lr=0.2, and take 'optimiser.lr' out of the file
+'seed' must be int, not the text 'x'
+  where: my.yaml: seed
+  why:   weights, order and augmentation; the same seed gives a bitwise identical run
+  fix:   seed=0
+""",
+    ),
+    (
+        "mode: {widths: [8]}",
+        ("mode",),
+        """
+unknown key 'mode.widths'
+  where: my.yaml: mode.widths
+  why:   options that have it: model=resnet, model=unet
+  fix:   model=resnet model.widths=[8], and take 'mode.widths' out of the file
+""",
+    ),
+    (
+        "derived: {width: 3}",
+        ("derived",),
+        """
+'derived.width' is filled in at start, never set by hand
+  where: my.yaml: derived.width
+  why:   it comes from the data and the machine
+  fix:   leave derived.width out
+""",
+    ),
+]
+
+COMMANDS = [
+    (
+        "evaluate",
+        "ref: last\nsplit: test",
+        "",
+    ),
+    (
+        "evaluate",
+        "ref: last\nsplt: test\nmodel: resnet",
+        """
+unknown key 'splt'
+  where: command line: splt
+  fix:   split=test
+'model' is a group of settings, not the value resnet
+  where: command line: model
+  why:   options are chosen on the command line, or in a file's defaults list
+  fix:   under `defaults:` in the file, the line `- override /model: resnet` instead
+""",
+    ),
+    (
+        "loadtest",
+        "ref: last\nbatch: 2\nurl: 3",
+        """
+unknown key 'url'
+  where: command line: url
+  fix:   mlscale config show prints every key there is
+""",
+    ),
+    (
+        "lifecycle",
+        "lifecycle: {slo: {p99_ms: fast, p98_ms: 1}, foo: {a: 1}}",
+        """
+'lifecycle.slo.p99_ms' must be float, not the text 'fast'
+  where: command line: lifecycle.slo.p99_ms
+  why:   what 99 % of the answers may take, ms
+  fix:   lifecycle.slo.p99_ms=250.0
+unknown key 'lifecycle.slo.p98_ms'
+  where: command line: lifecycle.slo.p98_ms
+  why:   several names are equally near
+  fix:   lifecycle.slo.p95_ms=1 or lifecycle.slo.p99_ms=1
+unknown key 'lifecycle.foo.a'
+  where: command line: lifecycle.foo.a
+  fix:   mlscale config show prints every key there is
+""",
+    ),
+    (
+        "lifecycle",
+        "lifecycle: {slo: 3}",
+        "",
+    ),
+    (
+        "export",
+        "ref: last\nfmt: onnx\ntrainer: {a: 1}",
+        """
+unknown key 'fmt'
+  where: command line: fmt
+  fix:   mlscale config show prints every key there is
+'trainer.a' has no effect: 'trainer' has no _target_, so it builds nothing
+  where: command line: trainer.a
+  fix:   trainer._target_=<package.module.Class>
+""",
+    ),
+    (
+        "serve",
+        "port: x\nmodel: {a: 1}\ndata: {b: 2}",
+        """
+'port' must be int, not the text 'x'
+  where: command line: port
+  why:   the port; 0 for a free one
+  fix:   port=8000
+'model.a' has no effect: 'model' has no _target_, so it builds nothing
+  where: command line: model.a
+  fix:   model._target_=<package.module.Class>
+'data.b' has no effect: 'data' has no _target_, so it builds nothing
+  where: command line: data.b
+  fix:   data._target_=<package.module.Class>
+""",
+    ),
+    (
+        "estimate",
+        "estimate: {instance: 3}\nseed: x",
+        """
+'estimate.instance' must be str or null, not 3
+  where: command line: estimate.instance
+  why:   a machine of the price file, such as aws/g5.xlarge
+  fix:   "estimate.instance='3'"
+'seed' must be int, not the text 'x'
+  where: command line: seed
+  why:   weights, order and augmentation; the same seed gives a bitwise identical run
+  fix:   seed=0
+""",
+    ),
+]
+
+
+@pytest.mark.parametrize(("config", "in_file", "messages"), IN_FILE, ids=[case[0] for case in IN_FILE])
+def test_messages_for_keys_of_a_file(config: str, in_file: tuple[str, ...], messages: str) -> None:
+    assert find_problems(config, in_file) == messages.strip("\n")
+
+
+@pytest.mark.parametrize(("command", "config", "messages"), COMMANDS, ids=[case[1] for case in COMMANDS])
+def test_messages_of_other_commands(command: str, config: str, messages: str) -> None:
+    assert find_problems(config, command=command) == messages.strip("\n")

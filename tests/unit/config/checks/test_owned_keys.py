@@ -1,0 +1,258 @@
+"""Messages for arguments that other keys own, and for keys at the top, in configs of a few keys."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.config.checks.small_configs import find_problems
+
+CASES = [
+    (
+        "derived: {width: 3, name: null, run_dir: x, world_size: 3}",
+        """
+'derived.width' is filled in at start, never set by hand
+  where: command line: derived.width
+  why:   it comes from the data and the machine
+  fix:   leave derived.width out
+'derived.run_dir' is filled in at start, never set by hand
+  where: command line: derived.run_dir
+  why:   runs_dir decides it
+  fix:   runs_dir=<value>
+'derived.world_size' is filled in at start, never set by hand
+  where: command line: derived.world_size
+  why:   trainer.devices decides it
+  fix:   trainer.devices=<value>
+""",
+    ),
+    (
+        "derived: 3",
+        "",
+    ),
+    (
+        "seed: [1]\nfoo: {a: 1, b: {}}\nname: '???'",
+        """
+'seed' must be int, not [1]
+  where: command line: seed
+  why:   weights, order and augmentation; the same seed gives a bitwise identical run
+  fix:   seed=1
+unknown key 'foo.a'
+  where: command line: foo.a
+  fix:   mlscale config show prints every key there is
+unknown key 'foo.b'
+  where: command line: foo.b
+  fix:   mlscale config show prints every key there is
+'name' is not set
+  where: command line: name
+  why:   names the run folder, and the run in every tracker
+  fix:   name=<str>
+""",
+    ),
+    (
+        "tags: x\nmode: 3\nmodl: 3",
+        """
+'tags' must be list[str], not the text 'x'
+  where: command line: tags
+  why:   free words, kept in run.json and given to trackers
+  fix:   tags=[x]
+'mode' must be max or min, not 3
+  where: command line: mode
+  why:   whichever of the metric is better; by default what its name implies
+  fix:   'mode=<max or min>'
+unknown key 'modl'
+  where: command line: modl
+  fix:   mode=<max or min>
+""",
+    ),
+    (
+        "mode: {widths: [8]}",
+        """
+unknown key 'mode.widths'
+  where: command line: mode.widths
+  why:   options that have it: model=resnet, model=unet
+  fix:   model=resnet model.widths=[8]
+""",
+    ),
+    (
+        "mode: {widths: [8]}\nmetric: ${mode}\nname: ${mode}",
+        """
+unknown key 'mode.widths'
+  where: command line: mode.widths
+  why:   options that have it: model=resnet, model=unet
+  fix:   model=resnet model.widths=[8]
+""",
+    ),
+    (
+        "mode: {}",
+        """
+unknown key 'mode'
+  where: command line: mode
+  fix:   mode=<max or min>
+""",
+    ),
+    (
+        "metric: {a: 1}",
+        """
+'metric' must be str, not {a:1}
+  where: command line: metric
+  why:   picks the best checkpoint and sorts a sweep; by default what the task is judged by, or what its validation logs
+  fix:   'metric=<str>'
+""",
+    ),
+    (
+        "model: {_target_: torch.nn.Linear, in_features: 1, out_features: 2, xyz: {_target_: a.b}, bia: {a: 1, b: 2}}",
+        """
+unknown key 'model.xyz'
+  where: command line: model.xyz
+  why:   torch.nn.Linear takes no 'xyz'
+  fix:   there are: model.in_features, model.out_features, model.bias, model.device, model.dtype
+unknown key 'model.bia.a'
+  where: command line: model.bia.a
+  why:   torch.nn.Linear takes no 'bia'
+  fix:   mlscale config show prints every key there is
+unknown key 'model.bia.b'
+  where: command line: model.bia.b
+  why:   torch.nn.Linear takes no 'bia'
+  fix:   mlscale config show prints every key there is
+""",
+    ),
+    (
+        "trainer: {_target_: pytorch_lightning.Trainer, precision: bf16-mixed, strategy: ddp, logger: "
+        "false, callbacks: early_stopping, num_nodes: 2, default_root_dir: x}",
+        """
+'trainer.precision' is not set here
+  where: command line: trainer.precision
+  why:   the group 'precision' owns it
+  fix:   precision=bf16
+'trainer.strategy' is not set here
+  where: command line: trainer.strategy
+  why:   the group 'strategy' owns it
+  fix:   strategy=ddp
+'trainer.logger' is not set here
+  where: command line: trainer.logger
+  why:   the group 'logger' owns it
+  fix:   logger=none
+'trainer.callbacks' is not set here
+  where: command line: trainer.callbacks
+  why:   the group 'callbacks' owns it
+  fix:   callbacks=[default,early_stopping]
+'trainer.num_nodes' is not set here
+  where: command line: trainer.num_nodes
+  why:   mlscale starts its processes on this machine; several machines are not supported yet
+  fix:   leave trainer.num_nodes out
+'trainer.default_root_dir' is not set here
+  where: command line: trainer.default_root_dir
+  why:   everything of a run is in its run folder
+  fix:   runs_dir=x
+""",
+    ),
+    (
+        "trainer: {_target_: pytorch_lightning.Trainer, precision: 7, strategy: deepspeed_stage_2, "
+        "enable_checkpointing: false}",
+        """
+'trainer.precision' is not set here
+  where: command line: trainer.precision
+  why:   the group 'precision' owns it
+  fix:   precision=<auto|bf16|bf16_true|fp16|fp16_true|fp32>
+'trainer.strategy=deepspeed_stage_2' is not supported yet
+  where: command line: trainer.strategy
+  why:   not part of mlscale yet: DeepSpeed, and other launchers' sharding
+  fix:   strategy=ddp
+'trainer.enable_checkpointing' is not set here
+  where: command line: trainer.enable_checkpointing
+  why:   the group 'callbacks' has what writes checkpoints
+  fix:   ~callbacks.checkpoint
+""",
+    ),
+    (
+        "trainer: {_target_: pytorch_lightning.Trainer, precision: fp8}",
+        """
+'trainer.precision=fp8' is not supported yet
+  where: command line: trainer.precision
+  why:   not part of mlscale yet: training in 8 bits and less
+  fix:   precision=bf16
+""",
+    ),
+    (
+        "trainer: {_target_: pytorch_lightning.Trainer, strategy: {find_unused_parameters: true}, logger: "
+        "{xyz: 1}, callbacks: {}}",
+        """
+'trainer.strategy' is not set here
+  where: command line: trainer.strategy
+  why:   the group 'strategy' owns it
+  fix:   strategy=ddp strategy.find_unused_parameters=true
+'trainer.logger' is not set here
+  where: command line: trainer.logger
+  why:   the group 'logger' owns it
+  fix:   leave trainer.logger out
+'trainer.callbacks' is not set here
+  where: command line: trainer.callbacks
+  why:   the group 'callbacks' owns it
+  fix:   leave trainer.callbacks out
+""",
+    ),
+    (
+        "strategy: {_target_: mlscale.train.strategies.ddp, world_size: 2}",
+        """
+'strategy.world_size' is not set here
+  where: command line: strategy.world_size
+  why:   it is the number of processes
+  fix:   leave strategy.world_size out
+""",
+    ),
+    (
+        "optimizer: {_target_: torch.optim.SGD, params: 3, lrr: x}",
+        """
+'optimizer.params' is not set here
+  where: command line: optimizer.params
+  why:   the task gives its own parameters
+  fix:   leave optimizer.params out
+unknown key 'optimizer.lrr'
+  where: command line: optimizer.lrr
+  why:   torch.optim.SGD takes no 'lrr'
+  fix:   optimizer.lr=<float>
+""",
+    ),
+    (
+        "task: {_target_: mlscale.tasks.Classification, num_classes: 2, optimizer: adamw, scheduler: "
+        "cosine, model: gpt3}",
+        """
+'task.optimizer' is not set here
+  where: command line: task.optimizer
+  why:   the group 'optimizer' owns it
+  fix:   optimizer=adamw
+'task.scheduler' is not set here
+  where: command line: task.scheduler
+  why:   the group 'scheduler' owns it
+  fix:   scheduler=cosine
+'task.model' is not set here
+  where: command line: task.model
+  why:   the group 'model' owns it
+  fix:   model=gpt
+""",
+    ),
+    (
+        "task: {_target_: mlscale.tasks.Classification, num_classes: 2, optimizer: {lr: 0.3}}\noptimizer: "
+        "{_target_: torch.optim.SGD, lr: 1}",
+        """
+'task.optimizer' is not set here
+  where: command line: task.optimizer
+  why:   the group 'optimizer' owns it
+  fix:   optimizer.lr=0.3
+""",
+    ),
+    (
+        "task: {_target_: mlscale.tasks.Classification, num_classes: 2, optimizer: {lr: 0.3, xyz: "
+        "1}}\noptimizer: {_target_: torch.optim.SGD, lr: 1}",
+        """
+'task.optimizer' is not set here
+  where: command line: task.optimizer
+  why:   the group 'optimizer' owns it
+  fix:   leave task.optimizer out
+""",
+    ),
+]
+
+
+@pytest.mark.parametrize(("config", "messages"), CASES, ids=[case[0] for case in CASES])
+def test_messages_for_what_was_typed(config: str, messages: str) -> None:
+    assert find_problems(config) == messages.strip("\n")

@@ -1,0 +1,201 @@
+"""Overrides that a template stands for, in a config that has their keys and options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from mlscale.config.checks.templates import (
+    Names,
+    can_choose,
+    fill_template,
+    find_chosen,
+    get_default_names,
+    get_option_types,
+    parse_yaml_word,
+)
+from mlscale.config.checks.value_types import FLOAT, INT, STR, Type, make_list_type
+from mlscale.config.documented_fields import get_shipped_fields
+from tests.unit.config.checks.small_configs import get_groups
+
+TYPES: dict[str, Sequence[Type]] = {
+    "a.int": [INT], "a.float": [FLOAT], "a.any": [], "a.list": [make_list_type(INT)], "a.two": [STR, INT],
+    "name": [STR],
+}  # fmt: skip
+NAMES = Names(list(TYPES), get_groups(), types=lambda path: TYPES.get(path, ()))
+
+
+def fill(template: str, value: object, names: Names = NAMES, *, exactly: bool = True) -> str:
+    return fill_template(template, value, names, exactly=exactly)
+
+
+@pytest.mark.parametrize(
+    ("template", "value", "filled"),
+    [
+        ("mlscale export", 3, "mlscale export"),
+        ("a.int={value}", 3, "a.int=3"),
+        ("a.int={value}", "3", "a.int=3"),
+        ("a.int={value}", 3.5, ""),
+        ("a.int={value}", "x", ""),
+        ("b.int={value}", 3, ""),
+        ("a.any={value}", "x", "a.any=x"),
+        ("a.int=<steps>", 3, "a.int=<steps>"),
+        ("a.int={value}", "<int>", "a.int=<int>"),
+        ("a.int=7", 3, "a.int=7"),
+        ("a.list=[{value}]", 3, "a.list=[3]"),
+        ("a.any=x-{value}", 3, "a.any=x-3"),
+        ("a.any={hours:{value}}", 3, "'a.any={hours:3}'"),
+        ("~callbacks.ema", 3, "~callbacks.ema"),
+        ("~callbacks.ema a.int={value}", 3, "~callbacks.ema a.int=3"),
+        ("a.int=1 b.int=2", 3, ""),
+        ("a.int=1 a.float={value}", 3, "a.int=1 a.float=3"),
+        ("name={name}", "res-net_5", "name=res-net_5"),
+        ("name={name}", "a.b", ""),
+        ("name={name}", "a/b", ""),
+        ("name={name}", 3, ""),
+        ("name={name}", "5a", ""),
+        ("name={path}", "a/b.c", "name=a/b.c"),
+        ("name={path}", "~/x-1", "\"name='~/x-1'\""),
+        ("name={path}", "ab", ""),
+        ("name={path}", "a b/c", ""),
+        ("name={path}", None, ""),
+        ("name={run}", "last", "name=last"),
+        ("name={run}", "auto", "name=auto"),
+        ("name={run}", "k3x9q2m4p7zt", "name=k3x9q2m4p7zt"),
+        ("name={run}", "abcdefghijkl", ""),
+        ("name={run}", "k3x9q2m4p7z", ""),
+        ("name={run}", 123456789012, ""),
+        ("name={run}", "k3x9q2m4p7ztt", ""),
+        ("name={run}", "K3x9q2m4p7zt", ""),
+    ],
+)
+def test_a_template_is_filled_where_the_config_has_its_key_and_the_value_fits(
+    template: str, value: object, filled: str
+) -> None:
+    assert fill(template, value) == filled
+
+
+def test_without_a_fitting_value_the_last_type_is_a_placeholder() -> None:
+    assert fill("a.int={value}", "x", exactly=False) == "a.int=<int>"
+    assert fill("a.two={value}", "x", exactly=False) == "a.two=<int>"
+    assert fill("a.int={value}", "3", exactly=False) == "a.int=3"
+    assert fill("b.int={value}", "x", exactly=False) == ""
+
+
+@pytest.mark.parametrize(
+    ("template", "value", "filled"),
+    [
+        ("model=resnet", 3, "model=resnet"),
+        ("model=no_such", 3, ""),
+        ("callbacks=[default,ema]", 3, "callbacks=[default,ema]"),
+        ("callbacks=[default,no_such]", 3, ""),
+        ("callbacks=ema callbacks.ema.every={value}", 3, "callbacks=ema callbacks.ema.every=3"),
+        ("callbacks=[default,ema] callbacks.ema.every={value}", "x", ""),
+        ("callbacks.ema.every={value}", 3, ""),
+        ("model=resnet model.widths=[{value}]", 3, "model=resnet model.widths=[3]"),
+        ("precision=fp16 precision.loss_scale={value}", 3, "precision=fp16 precision.loss_scale=3"),
+        ("model=mlp model.widths=[{value}]", 3, ""),
+    ],
+)
+def test_an_option_brings_the_keys_that_later_words_set(template: str, value: object, filled: str) -> None:
+    assert fill(template, value) == filled
+
+
+@pytest.mark.parametrize(
+    ("template", "value", "filled"),
+    [
+        ("model._target_={path}", "torch.nn.Linear", "model._target_=torch.nn.Linear"),
+        ("model._target_={path}", "yolo.pt", ""),
+        ("model._target_={path}", "nets/yolo", ""),
+        ("model._target_={path}", "5.x", ""),
+        ("name={path}", "yolo.pt", "name=yolo.pt"),
+        (
+            "model._target_=torch.nn.Linear model.in_features={value}",
+            3,
+            "model._target_=torch.nn.Linear model.in_features=3",
+        ),
+        ("model._target_=torch.nn.Linear model.in_features={value}", "x", ""),
+        ("model._target_=torch.nn.Linear a.int={value}", 3, "model._target_=torch.nn.Linear a.int=3"),
+        ("s.scheduler._target_=a.B s.interval={value}", "epoch", "s.scheduler._target_=a.B s.interval=epoch"),
+        ("s.scheduler._target_=a.B z.interval={value}", "epoch", ""),
+        (
+            "s.a._target_=a.B z._target_=a.C s.interval={value}",
+            "epoch",
+            "s.a._target_=a.B z._target_=a.C s.interval=epoch",
+        ),
+        ("a._target_={value} a.int={value}", "torch.nn.Linear", "a._target_=torch.nn.Linear a.int=torch.nn.Linear"),
+    ],
+)
+def test_a_target_in_a_template_is_a_class_and_brings_its_keys(template: str, value: object, filled: str) -> None:
+    assert fill(template, value) == filled
+
+
+def test_the_only_option_of_a_group_can_be_chosen() -> None:
+    assert fill("logger=csv", 3, Names([], {"logger": ["csv"]})) == "logger=csv"
+
+
+def test_the_keys_of_an_option_and_their_types() -> None:
+    assert get_option_types("callbacks", "no_such") == {}
+    ema = get_option_types("callbacks", "ema")
+    assert [kind.text for kind in ema["callbacks.ema.every"]] == ["int"]
+    assert "callbacks.ema._target_" not in ema
+    loss_scale = get_option_types("precision", "fp16")["precision.loss_scale"]
+    assert [kind.text for kind in loss_scale] == ["float"]
+    plain = next(
+        item for option in get_shipped_fields().options if option.target is None and option.name == "fp16"
+        for item in option.fields if item.path == "precision.loss_scale"
+    )  # fmt: skip
+    assert loss_scale == [plain.type]
+    untyped = get_option_types("precision", "fp16")["precision.value"]
+    assert all(kind.text for kind in untyped)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "paths", "group", "option", "allowed"),
+    [
+        ({}, [], "task", "language", True),
+        ({"task": "my.Task"}, [], "task", "classification", False),
+        ({"data": "my.Data"}, [], "task", "language", True),
+        ({"data": "my.Data"}, [], "data", "table", True),
+        ({"data": "my.Data"}, [], "data", "imagefolder", False),
+        ({"data": "my.Data"}, [], "data", "text_files", False),
+        ({"data": "my.Data"}, ["data.image_size"], "data", "imagefolder", True),
+        ({"data": "my.Data"}, ["data.image_size"], "data", "table", False),
+        ({"data": "my.Data"}, ["data.length"], "data", "text_files", True),
+        ({"data": "my.Data"}, ["data.length"], "data", "table", False),
+    ],
+)
+def test_another_task_or_kind_of_data_is_not_suggested(
+    chosen: dict[str, str], paths: list[str], group: str, option: str, allowed: bool
+) -> None:
+    names = Names(paths, get_groups(), chosen=chosen)
+    assert can_choose(group, option, names) is allowed
+    assert (fill(f"{group}={option}", 3, names) != "") is allowed
+
+
+def test_what_is_chosen_in_place_of_the_default() -> None:
+    default = {
+        name: [o.target for o in get_shipped_fields().list_group_options("data") if o.name == name]
+        for name in ("digits", "table")
+    }
+    assert find_chosen({}) == find_chosen({"data": None, "task": 3, "model": {"_target_": "a.B"}}) == {}
+    assert find_chosen({"data": {"_target_": "my.Data"}}) == {"data": "my.Data"}
+    assert find_chosen({"data": {"_target_": default["table"][0]}, "task": {"x": 1}}) == {"data": "data=table"}
+    assert find_chosen({"data": {"_target_": default["digits"][0]}}) == {}
+    language = next(o for o in get_shipped_fields().list_group_options("task") if o.name == "language")
+    assert find_chosen({"task": {"_target_": language.target}}) == {"task": "task=language"}
+
+
+def test_the_names_of_a_run_as_shipped() -> None:
+    names = get_default_names(get_groups())
+    assert names.groups == get_groups()
+    assert {"seed", "name", "trainer.devices", "optimizer.lr", "callbacks.checkpoint.monitor"} <= set(names.paths)
+    assert not [path for path in names.paths if path.startswith("derived.")]
+    assert [kind.text for kind in names.types("seed")] == ["int"]
+    assert [kind.text for kind in names.types("optimizer.lr")] == ["float"]
+    assert names.types("no.such") == ()
+
+
+def test_a_word_is_read_as_yaml_or_as_text() -> None:
+    assert [parse_yaml_word(text) for text in ("3", "a", "[1, b]", "{a: [")] == [3, "a", [1, "b"], "{a: ["]
