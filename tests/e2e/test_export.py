@@ -94,7 +94,7 @@ def test_a_bound_that_does_not_hold_writes_nothing_and_ends_with_4(
     code = main(["export", *of(trained, f"to={tmp_path}/new", "tolerance=1e-12", "output=json")])
     said = json.loads(capsys.readouterr().out)
     assert (code, said["ok"]) == (4, False)
-    assert "is not exported: the logits differ by" in said["sentence"]
+    assert "is not exported: the outputs differ by" in said["sentence"]
     assert said["metrics"]["max_abs_error"] > 0
     assert "servable" not in said["artifacts"]
     assert list(tmp_path.iterdir()) == []
@@ -178,4 +178,4 @@ def test_a_data_module_of_ones_own(folder: Path) -> None:
     servable = load(runs_in(folder)[0] / "servable")
     assert (servable.input.dtype, servable.input.shape) == ("float32", (-1, 5))
     assert servable.predict(np.full((1, 5), 6.0)).labels == ["2"]
-    assert servable.document["preprocessing"]["normalised_in_graph"] is False
+    assert servable.document["graph_start"] == "tensors"
