@@ -99,6 +99,7 @@ def test_an_int8_model_that_is_not_what_it_was_is_not_exported(wide: Path, tmp_p
         commands.run_command("export", of(wide, f"to={tmp_path}/new"))
 
 
+@pytest.mark.slow
 def test_fp32_is_exported_on_request_and_from_another_checkpoint(
     wide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

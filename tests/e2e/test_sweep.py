@@ -19,7 +19,7 @@ def table(folder: Path) -> list[dict[str, str]]:
     return rows
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_every_combination_has_a_run_and_a_row(folder: Path, capfd: pytest.CaptureFixture[str], devices: int) -> None:
     assert main([*WORDS, "optimizer.lr=0.1,0.01", "seed=1,2", f"trainer.devices={devices}"]) == 0
     rows = table(folder)
