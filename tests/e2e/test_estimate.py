@@ -15,6 +15,7 @@ SHORT = ["recipe=resnet", "trainer.max_epochs=3", "estimate.probe_seconds=1"]
 BRIEF = [*SHORT[:2], "estimate.probe_seconds=0.2"]  # where only that it is timed matters
 
 
+@pytest.mark.slow
 def test_what_a_run_will_take(folder: Path) -> None:
     found = commands.run_command("estimate", SHORT)
     metrics = found.metrics

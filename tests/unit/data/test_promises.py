@@ -164,7 +164,7 @@ ONLY = {  # of the policies above, where not all
     "language": ("plain", "weighted"),
 }
 
-# Digits and masks are decoded anew by each process, which takes most of the time; others have these policies, too.
+# Each process reads its data anew, which takes most of the time; others have these policies, too.
 SLOW = {
     ("digits", "augmented"), ("digits", "weighted"), ("digits", "short epochs, padded"), ("digits", "skip"),
     ("masks", "augmented"), ("masks", "short epochs, padded"),
