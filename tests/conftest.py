@@ -40,6 +40,12 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(count_usable_cores(), max(1, memory >> 31)) if memory else count_usable_cores()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let xdist hand out files in order, not those of many tests first: drills, which take long, come before units."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave the nightly drills out unless `-m` speaks of them."""
     if "nightly" in config.option.markexpr:

@@ -2,7 +2,8 @@
 
 A fresh interpreter spends 3 s of CPU on imports before it does what a test is about. The server, one per pytest process
 and environment of the libraries, has imported them and computed nothing; a command forked from it has its own id,
-streams, folder, environment and signals, and ends like any other interpreter. So is the server that it forks its ranks
+streams, folder, environment and signals, and ends like an interpreter until all that was registered with `atexit` has
+been called: to take its modules apart then would cost half a second of CPU. So is the server that it forks its ranks
 from. What imports cost, what is not imported, and what a terminal sees is tested with fresh interpreters.
 """
 
@@ -198,6 +199,15 @@ def _fork_server_of_ranks(path: bytes, args: Sequence[Any], passfds: Sequence[in
 
 def _main() -> NoReturn:
     """Import, fork, and in the child be what `python -m mlscale` would be."""
+    ended: list[int] = []
+
+    def end_at_once() -> None:
+        if ended:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(ended[0])
+
+    atexit.register(end_at_once)  # before any other: it is called last
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     found = [*filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     base = sys.path[1 + len(found) :]
@@ -218,8 +228,13 @@ def _main() -> NoReturn:
         stream.reconfigure(line_buffering=stream is sys.stderr or stream.isatty())  # type: ignore[union-attr]
     sys.orig_argv = [sys.executable, "-m", "mlscale", *request["words"]]
     sys.argv = ["mlscale", *request["words"]]
-    runpy.run_module("mlscale", run_name="__main__", alter_sys=True)
-    sys.exit()
+    try:
+        runpy.run_module("mlscale", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if not isinstance(end.code, int | None):
+            raise  # it is printed
+        ended.append(end.code or 0)
+    sys.exit(*ended)
 
 
 if __name__ == "__main__":

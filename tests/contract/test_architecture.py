@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -15,10 +14,15 @@ ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "pytorch_lightning", "torchvision", "torchmetrics", "webdataset", "wandb", "sklearn", "numpy")
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted((ROOT / "mlscale").rglob("*.py")):
-        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        yield name, ast.parse(path.read_text())
+Modules = list[tuple[str, ast.Module]]
+
+
+@pytest.fixture(scope="module")
+def modules() -> Modules:
+    """The name and the code of every module."""
+    paths = sorted((ROOT / "mlscale").rglob("*.py"))
+    names = (".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths)
+    return [(name, ast.parse(path.read_text())) for name, path in zip(names, paths, strict=True)]
 
 
 def imported_names(tree: ast.Module) -> set[str]:
@@ -53,10 +57,10 @@ def test_importing_it_imports_nothing_heavy(module: str) -> None:
     assert run.stdout.strip() == "[]"
 
 
-def test_only_build_calls_instantiate() -> None:
+def test_only_build_calls_instantiate(modules: Modules) -> None:
     callers = [
         name
-        for name, tree in modules()
+        for name, tree in modules
         if any(
             imported.startswith(("hydra.utils.instantiate", "hydra._internal.instantiate"))
             or imported.endswith("hydra.utils")
@@ -66,9 +70,9 @@ def test_only_build_calls_instantiate() -> None:
     assert callers == ["mlscale.assembly.build"]
 
 
-def test_only_the_command_line_ends_the_process() -> None:
+def test_only_the_command_line_ends_the_process(modules: Modules) -> None:
     culprits = []
-    for name, tree in modules():
+    for name, tree in modules:
         calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
         exits = [call for call in calls if ast.unparse(call) in ("sys.exit", "os._exit", "exit", "quit")]
         raises = [node for node in ast.walk(tree) if isinstance(node, ast.Raise) and "SystemExit" in ast.unparse(node)]
@@ -78,17 +82,17 @@ def test_only_the_command_line_ends_the_process() -> None:
     assert set(culprits) <= {"mlscale.cli", "mlscale.__main__", "mlscale.launch.hung_process"}
 
 
-def test_only_removal_asks_on_standard_input() -> None:
+def test_only_removal_asks_on_standard_input(modules: Modules) -> None:
     asking = [
         name
-        for name, tree in modules()
+        for name, tree in modules
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("input", "getpass.getpass", "sys.stdin.readline")
     ]
     assert set(asking) <= {"mlscale.commands.runs.entry"}, "`runs rm` asks, on a terminal only"
 
 
-def test_only_what_a_user_allows_by_word_unpickles_or_runs_text() -> None:
+def test_only_what_a_user_allows_by_word_unpickles_or_runs_text(modules: Modules) -> None:
     forbidden = {"pickle.load", "pickle.loads", "eval", "exec", "os.system", "yaml.load", "yaml.unsafe_load"}
     allowed = {
         "mlscale.data.shards.member_decoder": {"pickle.loads", "torch.load"},
@@ -96,7 +100,7 @@ def test_only_what_a_user_allows_by_word_unpickles_or_runs_text() -> None:
     }
     allowed["mlscale.serve.json_process"] = {"pickle.loads"}  # between a server and a process that it has started
     culprits = []
-    for name, tree in modules():
+    for name, tree in modules:
         for node in ast.walk(tree):
             if not isinstance(node, ast.Call):
                 continue
@@ -130,11 +134,11 @@ def test_no_public_name_is_that_of_a_module_beside_it() -> None:
     assert not clashes
 
 
-def test_training_imports_neither_compression_nor_monitoring() -> None:
+def test_training_imports_neither_compression_nor_monitoring(modules: Modules) -> None:
     """They join a run by `_target_`: import-linter lets rooms of one floor import each other."""
     found = {
         f"{name} imports {imported}"
-        for name, tree in modules()
+        for name, tree in modules
         for imported in imported_names(tree)
         if name.startswith("mlscale.train") and imported.startswith(("mlscale.compress", "mlscale.monitor"))
     }

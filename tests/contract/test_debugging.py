@@ -46,6 +46,7 @@ def test_limit_takes_a_tenth_for_two_epochs(folder: Path) -> None:
     assert steps("debug=limit") == 2 * 2  # of 22 batches
 
 
+@pytest.mark.slow
 def test_overfit_learns_one_batch_by_heart(folder: Path) -> None:
     result = commands.run_command("train", [*WORDS, "debug=overfit"])
     assert result.metrics["steps"] == 100

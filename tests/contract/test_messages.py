@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 ERRORS = {"MLScaleError", "Busy", "CorruptMemberError", "NoExperiment"}  # BadSample has a fix of its own
 NAMES = {"Fashion-MNIST", "Lightning"}  # besides what is written in capitals throughout
@@ -87,10 +89,14 @@ def _assigned(scope: ast.AST) -> Iterator[tuple[str, ast.AST]]:
                     yield from ((name.id, value) for name, value in pairs if isinstance(name, ast.Name))
 
 
-def errors() -> Iterator[Error]:
+@pytest.fixture(scope="module")
+def errors() -> list[Error]:
+    """Every error that is made somewhere."""
+    found: list[Error] = []
     for path in sorted((ROOT / "mlscale").rglob("*.py")):
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        yield from _errors_of(module, "", ast.parse(path.read_text()), None)
+        found += _errors_of(module, "", ast.parse(path.read_text()), None)
+    return found
 
 
 def _errors_of(module: str, function: str, tree: ast.AST, scope: ast.AST | None) -> Iterator[Error]:
@@ -103,18 +109,17 @@ def _errors_of(module: str, function: str, tree: ast.AST, scope: ast.AST | None)
         yield from _errors_of(module, function, node, scope)
 
 
-def test_every_error_has_a_fix() -> None:
-    found = list(errors())
-    assert len(found) > 500
-    missing = [error for error in found if not error.texts("fix") or "" in error.texts("fix")]
+def test_every_error_has_a_fix(errors: list[Error]) -> None:
+    assert len(errors) > 500
+    missing = [error for error in errors if not error.texts("fix") or "" in error.texts("fix")]
     without = {f"{error.module}.{error.function}" for error in missing}
     assert [error.place for error in missing if f"{error.module}.{error.function}" not in WITHOUT_FIX] == []
     assert set(WITHOUT_FIX) - without == set(), "these have a fix by now"
 
 
-def test_messages_begin_in_lower_case_and_end_without_a_full_stop() -> None:
+def test_messages_begin_in_lower_case_and_end_without_a_full_stop(errors: list[Error]) -> None:
     wrong = []
-    for error in errors():
+    for error in errors:
         for argument in ("what", "why", "fix"):
             for text in error.texts(argument):
                 first = re.match(r"[A-Z][\w&-]*", text)

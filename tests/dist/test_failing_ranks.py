@@ -17,7 +17,7 @@ SECONDS = 60  # far below the minutes of a hang; a busy machine takes ten
 @pytest.mark.parametrize(
     ("how", "said", "code"),
     [
-        ("sleep", "a collective timed out: rank 1 did not take part", 5),
+        pytest.param("sleep", "a collective timed out: rank 1 did not take part", 5, marks=pytest.mark.slow),
         ("kill", "rank 1 was killed by SIGKILL", 5),
         ("tell", "the disk is full", 5),
         ("bug", "KeyError: 'a bug'", 1),
@@ -43,6 +43,7 @@ def test_the_cause_is_told_once(
     assert said in manifest["sentence"]
 
 
+@pytest.mark.slow
 def test_a_killed_fork_server_is_the_cause_and_the_run_is_resumed(folder: Path) -> None:
     words = ("+recipe=resnet", "model=mlp", "snapshot=false", "trainer.devices=2", "trainer.max_epochs=3")
     code, said = ended(folder, *words, FAIL % "fork server")

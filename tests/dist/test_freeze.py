@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from mlscale.cli import main
@@ -20,6 +21,7 @@ def weights(folder: Path, name: str, *words: str) -> dict[str, torch.Tensor]:
     return state
 
 
+@pytest.mark.slow
 def test_two_ranks_train_what_one_process_does(folder: Path) -> None:
     frozen = [weights(folder, f"still-{n}", f"trainer.devices={n}", "callbacks.freeze.until_epoch=null") for n in (1, 2)]
     moved = [weights(folder, f"moved-{n}", f"trainer.devices={n}") for n in (1, 2)]

@@ -44,6 +44,7 @@ def check_counts(folder: Path, ranks: int) -> None:
         assert len(evaluated) == evaluated.total() == VAL
 
 
+@pytest.mark.slow
 def test_two_ranks_and_accumulation_see_the_global_batches_of_one(folder: Path) -> None:
     layouts = {
         "one": ("trainer.devices=1",),

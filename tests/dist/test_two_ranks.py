@@ -87,6 +87,7 @@ def test_the_average_of_the_weights_is_the_same_on_both_ranks() -> None:
     torch.testing.assert_close(first["average"], first["mean"])
 
 
+@pytest.mark.slow
 def test_pixel_by_pixel_without_a_word_of_strides(tmp_path: Path) -> None:
     """In a process of its own: ranks print where the fork server did, which another test may have started."""
     words = ["+recipe=resnet", "model.widths=[4,8]", "precision=bf16", "precision.memory_format=channels_last"]

@@ -22,6 +22,7 @@ def train(bundled: Path, *overrides: str) -> RunFolder:
     return RunFolder.open(result.artifacts["run"])
 
 
+@pytest.mark.slow
 def test_a_run_collects_what_export_would(folder: Path, bundled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain, run = train(bundled), train(bundled, "monitor=default")
     ours, theirs = (load_checkpoint(each.path / "checkpoints/last.ckpt")["state_dict"] for each in (run, plain))

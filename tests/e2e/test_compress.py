@@ -99,6 +99,7 @@ def test_an_int8_model_that_is_not_what_it_was_is_not_exported(wide: Path, tmp_p
         commands.run_command("export", of(wide, f"to={tmp_path}/new"))
 
 
+@pytest.mark.slow
 def test_fp32_is_exported_on_request_and_from_another_checkpoint(
     wide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,7 +140,8 @@ def test_too_great_a_loss_of_accuracy_is_not_kept(wide: Path) -> None:
     assert "accuracy falls by" in result.sentence
 
 
-@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
 def test_in_a_run_it_changes_nothing_and_is_told(folder: Path, bundled: Path, devices: int) -> None:
     words = [*TINY, "trainer.max_epochs=1", f"trainer.devices={devices}", f"data.root={bundled}"]
     plain = commands.run_command("train", words)

@@ -15,6 +15,7 @@ SHORT = ["recipe=resnet", "trainer.max_epochs=3", "estimate.probe_seconds=1"]
 BRIEF = [*SHORT[:2], "estimate.probe_seconds=0.2"]  # where only that it is timed matters
 
 
+@pytest.mark.slow
 def test_what_a_run_will_take(folder: Path) -> None:
     found = commands.run_command("estimate", SHORT)
     metrics = found.metrics
@@ -85,6 +86,7 @@ def test_an_instance_has_a_price_and_a_gpu(folder: Path) -> None:
     assert found.metrics["unverified_context_bytes"] > 0
 
 
+@pytest.mark.slow
 def test_a_batch_without_room_for_it_is_extrapolated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = commands.run_command("estimate", [*SHORT[:2], "data.batch_size=256", "estimate.probe_seconds=0"])
     # Free memory is set, not taken: so much that a process whose tensors take half of the peak fits, and no larger one.
@@ -142,15 +144,17 @@ class Data(LightningDataModule):
 """
 
 
-def test_ones_own_task_that_looks_at_values_and_data_that_says_nothing(folder: Path) -> None:
+def test_ones_own_task_that_looks_at_values_and_data_that_says_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (folder / "own_parts.py").write_text(OWN)
     (folder / "conf/task").mkdir(parents=True)
     (folder / "conf/task/own.yaml").write_text("_target_: own_parts.Task\n")
     words = ["task=own", "model=none", "optimizer=none", "data=none", "data._target_=own_parts.Data"]
     words += ["metric=train/loss", "mode=min"]
-    assert main(["estimate", *words, "trainer.max_epochs=4", "estimate.probe_seconds=0.2"]) == 0
-    found = commands.run_command("estimate", [*words, "trainer.max_epochs=4", "estimate.probe_seconds=0.2"])
-    assert "a trace was not possible" in found.artifacts["memory_by"]
-    assert found.metrics["steps"] == 4 * 12
-    assert 0 < found.metrics["time_s"] < 60
+    assert main(["estimate", *words, "trainer.max_epochs=4", "estimate.probe_seconds=0.2", "output=json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "a trace was not possible" in found["artifacts"]["memory_by"]
+    assert found["metrics"]["steps"] == 4 * 12
+    assert 0 < found["metrics"]["time_s"] < 60
     assert not runs_in(folder)

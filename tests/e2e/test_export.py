@@ -101,6 +101,7 @@ def test_a_bound_that_does_not_hold_writes_nothing_and_ends_with_4(
     assert RunFolder.open(trained).results["export"]["ok"] is False
 
 
+@pytest.mark.slow
 def test_into_a_folder_of_its_own_once(trained: Path, tmp_path: Path) -> None:
     place = tmp_path / "models" / "digits"
     overrides = of(trained, f"to={place}", "checkpoint=last", "samples=40", "licences={model: Apache-2.0}")
@@ -112,6 +113,7 @@ def test_into_a_folder_of_its_own_once(trained: Path, tmp_path: Path) -> None:
         commands.run_command("export", overrides)
 
 
+@pytest.mark.slow
 def test_the_licence_of_the_weights_it_started_from_goes_along(trained: Path, tmp_path: Path) -> None:
     copy = tmp_path / "runs" / "2026-01-01" / trained.name
     shutil.copytree(trained, copy, ignore=shutil.ignore_patterns("servable*"))

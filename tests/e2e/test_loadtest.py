@@ -70,6 +70,7 @@ def test_a_slow_server_misses_its_objective(folder: Path, capsys: pytest.Capture
     assert 0 < said["metrics"]["network_and_client_p50_ms"] < said["metrics"]["p50_ms"]
 
 
+@pytest.mark.slow
 def test_a_client_at_its_limit_leaves_it_undecided_and_its_advice_decides_it(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ import json
 import signal
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 
@@ -39,6 +40,7 @@ def test_what_the_probe_finds_is_in_derived_and_used_from_then_on(folder: Path) 
     assert commands.run_command("evaluate", [str(run.path)]).ok
 
 
+@pytest.mark.slow
 def test_a_comparison_on_request_stands_in_the_final_table(folder: Path) -> None:
     words = ["precision=bf16", "precision.compare=true", "precision.memory_format=channels_last"]
     result = commands.run_command("train", [*WORDS, *NET, *words])

@@ -109,7 +109,7 @@ def test_a_callback_that_takes_the_time_is_named_and_left_out_in_a_trial(parts: 
 
 def test_of_a_run_that_was_made(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With one step an epoch, too: every wait is at the start of one."""
-    made = commands.run_command("train", ["recipe=resnet", "debug=fast", "snapshot=false"])
+    made = commands.run_command("train", ["recipe=resnet", "model=mlp", "debug=fast", "snapshot=false"])
     words = ["profile", "last", "profile.seconds=0.2", "profile.remedies=false"]
     assert main(words) == 0
     said = capsys.readouterr()

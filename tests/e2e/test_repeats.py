@@ -18,7 +18,7 @@ def weights(*words: str) -> dict[str, torch.Tensor]:
     return state
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_seed_repeats_to_the_bit(folder: Path, devices: int) -> None:
     first, second, other = (weights(f"trainer.devices={devices}", f"seed={seed}") for seed in (5, 5, 6))
     assert len(first) > 20

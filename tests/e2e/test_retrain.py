@@ -165,6 +165,7 @@ def test_a_shift_is_learned_and_the_challenger_promoted(place: Place) -> None:
     assert [turn["decision"] for turn in place.journal] == ["promoted"]
 
 
+@pytest.mark.slow
 def test_random_labels_are_rejected_and_the_champion_stays(place: Place) -> None:
     raw, truth = digits(400)
     place.serve(raw, list(np.random.default_rng(0).permutation(truth)))
@@ -213,6 +214,7 @@ def test_the_next_turn_forgets_neither_what_was_before_nor_the_last_window(place
     assert [turn["champion"] for turn in place.journal] == ["digits:v1", "digits:v2"]
 
 
+@pytest.mark.slow
 def test_a_champion_that_somebody_else_moved_stays(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlscale.retrain import gate
 

@@ -108,6 +108,7 @@ class Saves(pl.Callback):
 
 
 Case = dict[str, Any]
+QUICK = ("plain", "validation twice an epoch", "accumulation that does not divide", "a loss scale", "sanity check")
 CASES: dict[str, Case] = {  # of three epochs where something happens in the third, and of more batches to a step
     "plain": {},
     "validation twice an epoch": {"val_check_interval": 0.5, "plateau": "step", "max_epochs": 2},
@@ -187,7 +188,7 @@ def run(folder: Path, resume: Path | None, case: Case, saves: Path | None = None
 @pytest.mark.filterwarnings("ignore:.*val_loss which is not available")  # before the first validation
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow) if name in ("workers", "early stopping") else name for name in CASES],
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
 )
 def test_a_run_goes_on_from_every_boundary(tmp_path: Path, name: str) -> None:
     saves, folder = tmp_path / "saves", tmp_path / "run"

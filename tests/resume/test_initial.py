@@ -22,7 +22,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Path:
     return Path(made.artifacts["run"]) / "checkpoints/last.ckpt"
 
 
-@pytest.mark.parametrize("moment", ["start-up", "step"])
+@pytest.mark.parametrize("moment", [pytest.param("start-up", marks=pytest.mark.slow), "step"])
 def test_it_goes_on_to_the_bit(folder: Path, weights: Path, moment: str) -> None:
     words = (*WORDS, f"init_from={weights}")
     assert main([*words, "runs_dir=undisturbed"]) == 0

@@ -16,9 +16,7 @@ from tests.resume.commands import ROOT, WORDS, end, ended
 
 SLOW = pytest.mark.slow
 LAST_STEP = 22  # of `WORDS`
-QUICK = ("resnet",)  # the others are drilled, too, and take a minute and a half
-NAMES = sorted(path.stem for path in ROOT.glob("recipes/recipe/*.yaml"))
-RECIPES = [pytest.param(name, marks=() if name in QUICK else SLOW) for name in NAMES]
+RECIPES = sorted(path.stem for path in ROOT.glob("recipes/recipe/*.yaml"))
 SMALLER = {  # what takes a minute otherwise
     "gpt": ["data.length=32", "model.width=32", "model.buckets=512", "++trainer.limit_val_batches=4"],
 }
@@ -28,15 +26,15 @@ SMALLER = {  # what takes a minute otherwise
     ("moment", "whom", "devices"),
     [
         pytest.param("start-up", "group", 1, marks=SLOW),
-        ("step", "group", 1),
+        pytest.param("step", "group", 1, marks=SLOW),
         pytest.param("validation", "group", 1, marks=SLOW),
         ("writing", "group", 1),
         pytest.param("between", "group", 1, marks=SLOW),
         pytest.param("last between", "group", 1, marks=SLOW),
         pytest.param("exit", "group", 1, marks=SLOW),
-        ("unsealed", "group", 1),
+        pytest.param("unsealed", "group", 1, marks=SLOW),
         pytest.param("start-up", "launcher", 2, marks=SLOW),
-        ("step", "launcher", 2),
+        pytest.param("step", "launcher", 2, marks=SLOW),
         pytest.param("validation", "rank", 2, marks=SLOW),
         pytest.param("writing", "group", 2, marks=SLOW),
         pytest.param("exit", "group", 2, marks=SLOW),
@@ -61,6 +59,7 @@ def test_it_goes_on_to_the_bit(
     assert not list(run.glob("checkpoints/.aside-*"))
 
 
+@SLOW
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_goes_on_to_the_bit(folder: Path, recipe: str) -> None:
     short = ["++trainer.limit_train_batches=8", "trainer.max_epochs=2", "callbacks.checkpoint.every_n_steps=3"]

@@ -76,6 +76,7 @@ def write(folder: Path) -> None:
         option.write_text(f"_target_: mine.{target}\n")
 
 
+@SLOW
 def test_ctrl_c_on_a_terminal_of_two_processes(folder: Path) -> None:
     """It reaches the launcher, the ranks and the workers of their loaders alike."""
     write(folder)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from mlscale.cli import main
@@ -12,6 +13,7 @@ WORDS = ("+recipe=resnet", *WIDE, "snapshot=false", "trainer.devices=3", "data.b
 SAVES = ("++trainer.max_steps=6", "callbacks.checkpoint.every_n_steps=3", "callbacks.checkpoint.keep=-1")
 
 
+@pytest.mark.slow
 def test_three_ranks_go_on_to_the_bit(folder: Path) -> None:
     assert main([*WORDS, *SAVES]) == 0
     (run,) = runs_in(folder)

@@ -63,6 +63,7 @@ def test_both_names_are_one_package() -> None:
     assert python(SAME) == "No module named 'lightning.pytorch.missing'\n"
 
 
+@pytest.mark.slow
 def test_also_where_lightning_is_installed(installed: Path) -> None:
     assert python(SAME, installed) == "No module named 'lightning.pytorch.missing'\n"
 

@@ -1,26 +1,38 @@
 """A rank tells what ended it."""
 
 import resource
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from mlscale import commands
+from mlscale.cli import main
 
 ROOM = 500 << 10  # bytes of one file: enough for a log, too few for a checkpoint
 
 
-def limited() -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, ROOM))
+@pytest.fixture
+def prepared(folder: Path) -> None:
+    """Data that needs no room any more."""
+    commands.run_command("prepare", ["data=digits"])
 
 
-def test_a_run_that_could_save_nothing_is_told_as_the_disk_s(tmp_path: Path) -> None:
-    commands.run_command("prepare", ["data=digits", f"data.root={tmp_path}/digits"])
-    words = ["+recipe=resnet", "debug=fast", "snapshot=false", f"data.root={tmp_path}/digits"]
-    command = [sys.executable, "-m", "mlscale", *words]
-    done = subprocess.run(command, cwd=tmp_path, preexec_fn=limited, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 5, done.stderr
-    assert "warning   disk full: " in done.stderr
-    assert "error: the final state of the run could not be saved: 2 saves failed" in done.stderr
-    assert "why:   File too large" in done.stderr
-    assert "fix:   free space there, then mlscale runs resume last, which starts it over" in done.stderr
+@pytest.fixture
+def no_room(prepared: None) -> Iterator[None]:
+    """As though the disk were full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("no_room")
+def test_a_run_that_could_save_nothing_is_told_as_the_disk_s(capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["+recipe=resnet", "debug=fast", "snapshot=false"])
+    said = capsys.readouterr().err
+    assert code == 5, said
+    assert "warning   disk full: " in said
+    assert "error: the final state of the run could not be saved: 2 saves failed" in said
+    assert "why:   File too large" in said
+    assert "fix:   free space there, then mlscale runs resume last, which starts it over" in said

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import os
 import resource
 import shutil
 import signal
@@ -70,40 +71,55 @@ def test_a_write_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
 
 
 WRITE = """
-import sys, torch
+import os, sys, torch
 from pathlib import Path
 from mlscale.runs.checkpoint_files.checkpoint_commit import AtomicCheckpointWriter
 from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
+while sys.stdin.readline():  # a process for each kill, and torch is imported once
+    if not (pid := os.fork()):
+        break
+    os.waitpid(pid, 0)
+    print("ended", flush=True)
+else:
+    sys.exit()
 weights = torch.randn(2_000_000)
 for step in range(1, 10_000):
     writer = AtomicCheckpointWriter(Path(sys.argv[1]))
     torch.save({"step": step, "weights": weights}, writer)
     writer.commit_checkpoint(CheckpointRecord("last", step, 0))
-    print(step, flush=True)  # the first line is awaited before the kill
+    print(os.getpid(), flush=True)  # the first line is awaited before the kill
 """
 
 
 def test_killed_at_any_moment_a_name_holds_a_whole_checkpoint(tmp_path: Path) -> None:
     path = save(tmp_path / "last.ckpt", 0)
     aside = 0
-    for kill in range(6):
-        child = subprocess.Popen([sys.executable, "-c", WRITE, str(path)], stdout=subprocess.PIPE)
-        assert child.stdout is not None
-        child.stdout.readline()
-        time.sleep(0.02 + kill * 0.013)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        child.stdout.close()
-        checked = verify_checkpoint(path)
-        assert checked.state == "ok"
-        assert checked.record is not None
-        assert checked.record.step > 0  # the child commits
-        assert torch.load(path, weights_only=True)["step"] == checked.record.step
-        assert find_latest_valid(tmp_path) == (path, [])
-        aside += len(list(tmp_path.glob(".aside-*")))
-        remove_incomplete_checkpoints(tmp_path)
-        assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]
+    command = [sys.executable, "-c", WRITE, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as writing:
+        assert writing.stdin is not None
+        assert writing.stdout is not None
+        for kill in range(6):
+            writing.stdin.write("\n")
+            child = int(writing.stdout.readline())
+            time.sleep(0.02 + kill * 0.013)
+            os.kill(child, signal.SIGKILL)
+            assert "ended\n" in iter(writing.stdout.readline, "")
+            aside += check_killed(path)
     assert aside > 0  # at least one was killed while it wrote
+
+
+def check_killed(path: Path) -> int:
+    """A checkpoint is there, whole; how many half-written ones were beside it."""
+    checked = verify_checkpoint(path)
+    assert checked.state == "ok"
+    assert checked.record is not None
+    assert checked.record.step > 0  # the child commits
+    assert torch.load(path, weights_only=True)["step"] == checked.record.step
+    assert find_latest_valid(path.parent) == (path, [])
+    aside = len(list(path.parent.glob(".aside-*")))
+    remove_incomplete_checkpoints(path.parent)
+    assert [entry.name for entry in path.parent.iterdir()] == ["last.ckpt"]
+    return aside
 
 
 def test_tidying_up_leaves_what_is_being_written(tmp_path: Path) -> None:
