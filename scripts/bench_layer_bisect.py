@@ -38,8 +38,8 @@ from mlscale.tasks import GPT, ResNet, TabularNet, TextCNN, UNet, ViT
 _SAMPLES = 32
 _VISIBLE = 2e-4
 """Of the largest output: a fault below it is none that `export` finds."""
-_VISIBLE_INT8 = 0.02
-"""The same beyond what int8 itself changes."""
+_VISIBLE_INT8 = 2.0
+"""The same for int8, in units of what eight bits change without a fault."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Fault:
-    """A faulty file: the nodes and modules that name the fault, and its cause."""
+    """A faulty file: the nodes and modules that name the fault, its cause, and the file without it if that is int8."""
 
     content: bytes
     nodes: frozenset[str]
     cause: str
     what: str
     modules: frozenset[str] = frozenset()
+    clean: bytes | None = None
 
 
 def draw_images(size: int, channels: int = 3) -> NDArray[Any]:
@@ -300,25 +301,29 @@ def plant_resize(case: Case, draw: random.Random) -> Fault | None:
 
 
 def plant_activation_scale(case: Case, draw: random.Random) -> Fault | None:
-    editor = Editor(case.quantize("static"))
+    clean = case.quantize("static")
+    editor = Editor(clean)
     node = draw.choice(editor.find_nodes("QuantizeLinear"))
     factor = draw.choice([0.25, 0.5, 2.0, 4.0])
     editor.write(node.input[1], (editor.read(node.input[1]) * factor).astype(np.float32))
     nodes = editor.find_readers(node.input[1])
-    return Fault(editor.finish(), nodes, "calibration", f"{node.input[1]} × {factor}")
+    return Fault(editor.finish(), nodes, "calibration", f"{node.input[1]} × {factor}", clean=clean)
 
 
 def plant_zero_point(case: Case, draw: random.Random) -> Fault | None:
-    editor = Editor(case.quantize("static"))
+    clean = case.quantize("static")
+    editor = Editor(clean)
     node = draw.choice(editor.find_nodes("QuantizeLinear"))
     zero = editor.read(node.input[2])
     editor.write(node.input[2], ((zero.astype(np.int64) + 90) % 256).astype(zero.dtype).reshape(zero.shape))
-    return Fault(editor.finish(), editor.find_readers(node.input[2]), "calibration", f"{node.input[2]} + 90")
+    nodes = editor.find_readers(node.input[2])
+    return Fault(editor.finish(), nodes, "calibration", f"{node.input[2]} + 90", clean=clean)
 
 
 def plant_weight_scale(method: str) -> Plant:
     def plant(case: Case, draw: random.Random) -> Fault | None:
-        editor = Editor(case.quantize(method))
+        clean = case.quantize(method)
+        editor = Editor(clean)
         names = [name for name in editor.constants if name.endswith("_scale") and editor.constants[name].dims]
         names = [name for name in names if f"{name.removesuffix('_scale')}_quantized" in editor.constants]
         name, factor = draw.choice(names), draw.choice([0.5, 1.5, 3.0])
@@ -327,7 +332,8 @@ def plant_weight_scale(method: str) -> Plant:
         scales[which] *= factor
         editor.write(name, scales)
         nodes = editor.find_readers(name) | editor.find_readers(f"{name.removesuffix('_scale')}_quantized")
-        return Fault(editor.finish(), nodes, "calibration", f"channel {which} of {name} × {factor}")
+        what = f"channel {which} of {name} × {factor}"
+        return Fault(editor.finish(), nodes, "calibration", what, clean=clean)
 
     return plant
 
@@ -385,7 +391,9 @@ def plant_fault(kinds: tuple[list[str], Plant], draw: random.Random) -> tuple[st
         logits = run_model(fault.content, case.samples)
         with torch.no_grad():
             expected = case.model(torch.from_numpy(case.samples)).numpy()
-        limit = _VISIBLE_INT8 if fault.cause == "calibration" else _VISIBLE
+        limit = _VISIBLE
+        if fault.clean is not None:
+            limit = _VISIBLE_INT8 * measure_error(expected, run_model(fault.clean, case.samples))
         if logits is not None and measure_error(expected, logits) > limit:
             return name, fault
     return None

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 Cause = Literal["precision", "operator", "calibration"]
 _SAMPLES, _INT8_SAMPLES = 8, 32
 """Samples that are compared; ranges of activations need more of them than a layer that computes something else."""
+_MOST_BYTES = 2**28
+"""Of all values of the samples; of a large model fewer are compared, as passes over it take time."""
 _ROUNDING, _OPERATOR, _OUTPUT = 1e-5, 1e-3, 1e-4
 """Relative errors: above the first a part differs; up to the second, one that is as torch exports it rounds otherwise;
 outputs that differ by less than the third are equal."""
@@ -83,8 +85,8 @@ def find_first_difference(
     is_int8 = any(is_integer_node(node) for node in stored.graph.node)
     count = _INT8_SAMPLES if is_int8 else _SAMPLES
     given = {name: array[:count] for name, array in samples.items()}
-    ports = [port.name for port in stored.graph.input]
-    inputs = {name: array[:count] for name, array in (tensors or {name: samples[name] for name in ports}).items()}
+    ports = {port.name: samples[port.name] for port in stored.graph.input} if tensors is None else tensors
+    inputs = {name: array[:count] for name, array in ports.items()}
     search = _Search(model, stored, given, inputs)
     return search.find_difference(is_int8, reference)
 
@@ -105,7 +107,7 @@ class _Search:
         inputs: Mapping[str, NDArray[Any]],
     ) -> None:
         self._model, self._stored = model, stored
-        self._traced = TracedModel(model, inputs, stored.graph)
+        self._traced = TracedModel(model, inputs, stored.graph, _MOST_BYTES)
         self._values = MatchedValues(stored.graph, self._traced, samples, inputs)
         self._graph = CutGraph(stored, self._values.list_names())
 
@@ -163,8 +165,13 @@ class _Search:
             error = float(np.linalg.norm(actual - expected) / max(float(np.linalg.norm(expected)), 1e-30))
         if error <= (_INT8 if change is None else _INT8_CHANGED):
             return None
-        why = f"{_OFF} {error:.1g} of its size; {change.sentence if change else 'eight bits do not explain it'}"
-        return self._build_difference(part, change.node if change else None, "operator", why)
+        how_far = f"{_OFF} {error:.1g} of its size"
+        if change is not None:
+            return self._build_difference(part, change.node, "operator", f"{how_far}; {change.sentence}")
+        # Constants and attributes are right: what is left is the range of an activation.
+        quantizers = [node for node in nodes if node.op_type == "QuantizeLinear"]
+        node = quantizers[-1] if quantizers else None
+        return self._build_difference(part, node, "calibration", f"{how_far}, which eight bits do not explain")
 
     def _find_growth(self, error: float, part: GraphPart | None) -> LayerDifference | None:
         """Return where rounding is too large, if the outputs of the whole graph differ although each part agrees."""

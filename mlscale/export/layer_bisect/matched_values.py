@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import onnx
 
 _CHUNK = 2**28
-"""Bytes of the values that are in memory at once, about."""
+"""Bytes of the values that are in memory at once, about: torch's, and as many of ONNX Runtime's."""
 _MASKED = np.float32(1e37)
 """What torch masks by minus infinity, ONNX may mask by the least number."""
 
@@ -42,7 +42,8 @@ class MatchedValues:
         inputs: Mapping[str, NDArray[Any]],
     ) -> None:
         self._traced = traced
-        self.given: dict[str, NDArray[Any]] = {**samples, **_match_inputs(graph, traced.graph, inputs)}
+        given = {**samples, **_match_inputs(graph, traced.graph, inputs)}
+        self.given: dict[str, NDArray[Any]] = {name: array[: traced.count] for name, array in given.items()}
         self.sources = _match_sources(graph, traced)
 
     def list_names(self) -> set[str]:

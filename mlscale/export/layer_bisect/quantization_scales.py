@@ -19,6 +19,8 @@ _QUANTIZED, _TRANSPOSED = "_quantized", "_Transposed"
 _WORSE, _HARM = 3.0, 0.005
 """A scale is wrong if it rounds and clips to an error so many times that of the values' own range, and to this share of
 the values at least. Ranges of other samples, as in a calibration, give up to twice the error."""
+_FEW = 64
+"""Numbers whose range says too little of that of others."""
 _HALF_STEP = 0.51
 """Of a scale: the largest error of a rounded constant, with the rounding of float32."""
 _SCALE_ERROR = 0.01
@@ -151,7 +153,7 @@ class ScaleCheck:
             sentence = f"the scale of {tensor} is {scale:.3g}, and the bias after it was quantised for {implied:.3g}"
             return WrongScale(quantize, tensor, sentence)
         size = float(np.sqrt(np.mean(values * values)))
-        if error <= _WORSE * least or error <= _HARM * size:
+        if values.size < _FEW or error <= _WORSE * least or error <= _HARM * size:
             return None
         sentence = f"the scale of {tensor} is {scale:.3g}, {scale / needed:.3g} times what its values need"
         if abs(scale / needed - 1) <= _SCALE_ERROR * 50:

@@ -44,6 +44,7 @@ class TracedModel:
         model: in evaluation mode, on the CPU.
         tensors: its inputs by name, in the order of its forward, (n, …).
         graph: the stored ONNX graph, which says which dimensions are of any size.
+        most_bytes: of all values of the samples that are used; two are, in any case.
 
     Attributes:
         graph: the ONNX graph as torch exports it now.
@@ -51,16 +52,24 @@ class TracedModel:
         sources: the FX node of each value of the graph that has one.
         output_names: the FX node of each output; '' for one that is an input or a constant.
         last_nodes: the last FX node of each module, by its path.
-        inputs: the tensors.
+        count: of the samples that are used.
+        inputs: the tensors of these.
     """
 
-    def __init__(self, model: nn.Module, tensors: Mapping[str, NDArray[Any]], graph: onnx.GraphProto) -> None:
+    def __init__(
+        self, model: nn.Module, tensors: Mapping[str, NDArray[Any]], graph: onnx.GraphProto, most_bytes: int
+    ) -> None:
         self.inputs = [torch.from_numpy(np.ascontiguousarray(array)) for array in tensors.values()]
         ports = list(tensors), [port.name for port in graph.output]
         program = _export_program(model, self.inputs, ports, _find_dynamic_axes(tensors, graph))
         self.graph: onnx.GraphProto = program.model_proto.graph
         self._module = program.exported_program.module(check_guards=False)
         self.sizes, self.output_names = self._measure_values()
+        # By bytes and not by time, so that the same samples are used in each run.
+        fitting = _EXAMPLES * most_bytes // max(sum(self.sizes.values()), 1)
+        self.count = min(max(_EXAMPLES, fitting), *map(len, self.inputs))
+        self.sizes = {name: size * self.count // _EXAMPLES for name, size in self.sizes.items()}
+        self.inputs = [tensor[: self.count] for tensor in self.inputs]
         self.sources: dict[str, str] = {}
         self._origins: dict[str, NodeOrigin] = {}
         traced = {node.name: node for node in program.exported_program.graph.nodes}
@@ -96,23 +105,25 @@ class TracedModel:
             if node.name in names:
                 values[node.name] = value.detach().numpy()
 
-        self._run_interpreter(save)
+        self._run_interpreter(save, self.inputs)
         return values
 
     def _measure_values(self) -> tuple[dict[str, int], list[str]]:
-        """Return the bytes of the value of each FX node that is a tensor, and the names of those that are outputs."""
+        """Return the bytes of the value of each FX node that is a tensor, for the example batch, and the names of those
+        that are outputs.
+        """
         sizes: dict[str, int] = {}
 
         def add(node: torch.fx.Node, value: Tensor) -> None:
             sizes[node.name] = value.nbytes
 
-        self._run_interpreter(add)
+        self._run_interpreter(add, [_take_examples(tensor) for tensor in self.inputs])
         (output,) = (node for node in self._module.graph.nodes if node.op == "output")
         leaves = torch.utils._pytree.tree_leaves(output.args)
         names = [leaf.name if isinstance(leaf, torch.fx.Node) else "" for leaf in leaves]
         return sizes, [name if name in sizes else "" for name in names]
 
-    def _run_interpreter(self, on_value: Callable[[torch.fx.Node, Tensor], None]) -> None:
+    def _run_interpreter(self, on_value: Callable[[torch.fx.Node, Tensor], None], inputs: list[Tensor]) -> None:
         class Recorder(torch.fx.Interpreter):
             def run_node(self, n: torch.fx.Node) -> Any:
                 value = super().run_node(n)
@@ -122,7 +133,7 @@ class TracedModel:
                 return value
 
         with torch.no_grad():
-            Recorder(self._module).run(*self.inputs)
+            Recorder(self._module).run(*inputs)
 
 
 def _find_origin(node: onnx.NodeProto, path: str, source: torch.fx.Node | None) -> NodeOrigin:
@@ -140,6 +151,11 @@ def _find_dynamic_axes(tensors: Mapping[str, NDArray[Any]], graph: onnx.GraphPro
     return [{0, *(axis for axis, size in enumerate(ports.get(name, ())) if size.dim_param)} for name in tensors]
 
 
+def _take_examples(tensor: Tensor) -> Tensor:
+    """Return a batch of two, if need be of one sample: torch.export treats a size of 1 as a constant."""
+    return tensor[torch.arange(_EXAMPLES) % len(tensor)]
+
+
 def _export_program(
     model: nn.Module, inputs: list[Tensor], ports: tuple[list[str], list[str]], axes: list[set[int]]
 ) -> Any:
@@ -148,8 +164,7 @@ def _export_program(
     parameters = inspect.signature(model.forward).parameters.values()
     if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
         shapes = (shapes,)
-    # A batch of two: torch.export treats a size of 1 as a constant.
-    example = tuple(tensor[torch.arange(_EXAMPLES) % len(tensor)] for tensor in inputs)
+    example = tuple(map(_take_examples, inputs))
     with warnings.catch_warnings():
         # torch's exporter itself uses the class that it deprecates.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)

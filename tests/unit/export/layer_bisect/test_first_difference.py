@@ -137,10 +137,12 @@ def traced() -> dict[tuple[int, int], TracedModel]:
 def trace_once(traced: dict[tuple[int, int], TracedModel], monkeypatch: pytest.MonkeyPatch) -> None:
     """Trace each model once for all tests: that is what takes the time."""
 
-    def trace(model: nn.Module, tensors: Mapping[str, NDArray[Any]], graph: onnx.GraphProto) -> TracedModel:
+    def trace(
+        model: nn.Module, tensors: Mapping[str, NDArray[Any]], graph: onnx.GraphProto, most_bytes: int
+    ) -> TracedModel:
         key = id(model), len(next(iter(tensors.values())))
         if key not in traced:
-            traced[key] = TracedModel(model, tensors, graph)
+            traced[key] = TracedModel(model, tensors, graph, most_bytes)
         return traced[key]
 
     monkeypatch.setattr(first_difference, "TracedModel", trace)
@@ -156,7 +158,7 @@ def find(model: nn.Module, samples: NDArray[np.float32], trace_once: None) -> Ca
     ("edit", "operator", "module", "cause", "why"),
     [
         (change_constant("conv.weight", lambda a: a * [[[[1]]], [[[1]]], [[[1.2]]], [[[1]]]]), "Conv", "conv",
-         "operator", "its constant conv.weight differs from the trained model's in 0.25 of its values"),
+         "operator", "its constant conv.weight differs from the trained model's in 18 of 72 numbers"),
         (change_attribute("LayerNormalization", "epsilon", 1e-3), "LayerNormalization", "tokens_norm",
          "operator", "epsilon is 0.001, 1e-05 in the trained model"),
         (change_attribute("Resize", "nearest_mode", "ceil"), "Resize", "",
@@ -240,6 +242,15 @@ def test_memory_is_bounded_by_several_passes(
     found = find(edit_model(content, change_attribute("LayerNormalization", "epsilon", 1e-3)))
     assert found is not None
     assert found.module_path == "tokens_norm"
+
+
+def test_of_a_large_model_fewer_samples_are_compared() -> None:
+    x, port = np.ones((8, 4), np.float32), helper.make_tensor_value_info("out", TensorProto.FLOAT, ["batch", 2])
+    graph = helper.make_graph([], "stored", [], [port])
+    # Of a sample, the value of the layer has eight bytes.
+    traced = TracedModel(nn.Linear(4, 2).eval(), {"x": x}, graph, most_bytes=4 * 8)
+    assert traced.sizes == {"linear": 4 * 8}
+    assert len(traced.compute_values({"linear"})["linear"]) == traced.count == 4
 
 
 class Sensitive(nn.Module):
