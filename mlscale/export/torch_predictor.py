@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.encoders.encoder import INPUT, Encoder
+from mlscale.encoders.encoder import INPUT, EncodedSamples, Encoder
 from mlscale.export.measure_export import describe_served_model
 from mlscale.export.onnx_engine import Port
 from mlscale.export.servable import Prediction, RawPredictions, cast_input, compute_softmax, drop_bad_rows
@@ -58,13 +58,21 @@ class TorchModel:
         """Names of the classes by number."""
         return self.names.labels
 
+    def pack_samples(self, raw: Sequence[Any]) -> EncodedSamples:
+        """Return raw samples as the trained model takes them."""
+        return self.encoder.encode_samples(raw)
+
+    def compute_samples(self, packed: EncodedSamples) -> Mapping[str, NDArray[Any]]:
+        """Return the outputs of the samples that are not bad, a row for each."""
+        if packed.counts is not None:
+            return self.task_type.merge_rows(self._compute(packed.tensors), packed.counts[packed.counts > 0])
+        return self._compute(drop_bad_rows(packed))
+
     def predict_samples(self, raw: Sequence[Any]) -> RawPredictions:
         """Return predictions for raw samples; see `Servable.predict_samples`."""
-        encoded = self.encoder.encode_samples(raw)
-        outputs = self._compute(drop_bad_rows(encoded) if encoded.counts is None else encoded.tensors)
-        if encoded.counts is not None:
-            outputs = dict(self.task_type.merge_rows(outputs, encoded.counts[encoded.counts > 0]))
-        return RawPredictions(self.task_type.build_predictions(outputs, self.labels), encoded.bad)
+        packed = self.pack_samples(raw)
+        outputs = self.compute_samples(packed)
+        return RawPredictions(self.task_type.build_predictions(outputs, self.labels), packed.bad)
 
     def predict(self, raw: NDArray[Any]) -> Prediction:
         """Return labels and probabilities of n encoded samples; see `Servable.predict`.
