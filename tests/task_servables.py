@@ -31,7 +31,6 @@ from mlscale.export.onnx_export import export_onnx
 from mlscale.export.parity import Parity
 from mlscale.export.servable import Servable, load
 from mlscale.export.servable_document import build_servable_document
-from mlscale.export.served_module import build_served_module
 from mlscale.export.torch_predictor import TorchModel
 from mlscale.export.validation_samples import SampleFormat
 from mlscale.export.write_servable import write_servable
@@ -175,8 +174,7 @@ EXAMPLES = ("image", "table", "text", "multilabel", "segmentation", "regression"
 def build_torch_model(example: TaskExample) -> TorchModel:
     """The example by torch."""
     task_type = resolve_task_type(example.task) or TensorType()
-    model = build_served_module(example.task, task_type, example.encoder)
-    return TorchModel(task_type, example.encoder, example.names, model)
+    return TorchModel.build(example.task, task_type, example.encoder, example.names)
 
 
 def write_example(example: TaskExample, folder: Path, *, name: str = "example") -> Servable:
