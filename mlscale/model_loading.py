@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from mlscale.api import compose
-from mlscale.errors import MLScaleError
-from mlscale.runs.recover import DERIVED, read_yaml_values
-from mlscale.task_types.registry import get_task_kind, resolve_task_type
+from mlscale.predict.loaded_model import LoadedModel
 from mlscale.versions.local_registry import LocalRegistry
 from mlscale.versions.model_reference import resolve_reference
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from mlscale.export.servable import Prediction
+    from mlscale.predict.batch_models import BatchModel
     from mlscale.versions.trained_model import TrainedModel
-
-
-class Predictor(Protocol):
-    """A model that predicts."""
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The names of the classes by number."""
-
-    def predict(self, raw: NDArray[Any]) -> Prediction:
-        """Return labels, probabilities and class numbers of n samples.
-
-        Args:
-            raw: samples as they are decoded, (n, channels, height, width) uint8 for images, without any normalisation;
-                what an own data module gives to the model, for one of those.
-
-        Raises:
-            MLScaleError: another shape, or values that the input's dtype can't hold.
-        """
 
 
 def load(
@@ -46,12 +23,12 @@ def load(
     checkpoint: str = "best",
     threads: int = 1,
     trust: bool = False,
-) -> Predictor:
-    """Return a model that predicts from numpy arrays: `load("resnet@champion").predict(images).labels`.
+) -> LoadedModel:
+    """Return a model that predicts samples of any form: `load("resnet@champion").predict("cat.jpg").labels`.
 
-    A servable, or a version of one, is computed by onnxruntime, without torch and without the data; a run, or a
-    checkpoint, a version of one among them, by torch, in this process, built from the run's configuration and its data,
-    whose mean and deviation it needs.
+    A servable, or a version of one, is computed by onnxruntime, without torch; a run, or a checkpoint, a version of one
+    among them, by torch, in this process, built from the run's configuration and the encoder that it has stored. A
+    run's data is read only where it has none: where its data module is a user's own.
 
     Args:
         what: a reference, as commands take it: a run (`last`, its id, its folder), a version (`resnet@champion`,
@@ -69,17 +46,16 @@ def load(
     versions = LocalRegistry(registry)
     model = resolve_reference(what, runs_dir=runs_dir, registry=versions, checkpoint=checkpoint, quiet=True)
     if model.servable is None:
-        return _load_checkpoint_model(model, trust=trust)
+        return LoadedModel(_load_checkpoint_model(model, trust=trust))
     from mlscale.export.servable import load as load_servable
 
-    return load_servable(model.servable, threads=threads)
+    return LoadedModel(load_servable(model.servable, threads=threads))
 
 
-def _load_checkpoint_model(model: TrainedModel, *, trust: bool) -> Predictor:
+def _load_checkpoint_model(model: TrainedModel, *, trust: bool) -> BatchModel:
     """Return a model with a checkpoint's weights, in this process."""
     from mlscale.assembly.evaluation_pass import choose_checkpoint
-    from mlscale.assembly.rebuild import Home, rebuild_data_and_task, restore_training_config
-    from mlscale.assembly.run_data import RunData
+    from mlscale.assembly.prediction_model import build_prediction_model, restore_prediction_config
     from mlscale.launch.socket_paths import shorten_socket_paths
 
     # Loaders of the run's data may start worker processes, whose sockets fail in a long temporary path.
@@ -88,18 +64,5 @@ def _load_checkpoint_model(model: TrainedModel, *, trust: bool) -> Predictor:
     # With `evaluate`'s config: it has the run's frozen config as its base, and the checks of trust.
     cfg = compose([f"ref={model.path}", *(["trust=true"] if trust else [])], command="evaluate")
     path, _ = choose_checkpoint(model, cfg)
-    derived = read_yaml_values(model.home / DERIVED)
-    run_data = RunData()
-    restored = restore_training_config(cfg, Home(model.home, derived), run_data)
-    data, task = rebuild_data_and_task(restored, path, "validate", run_data)
-    # A user's task that states no kind may be a classification.
-    if (kind := get_task_kind(task)) and not ((known := resolve_task_type(task)) and known.is_one_class):
-        raise MLScaleError(
-            f"mlscale.load answers with labels, and this run's task is {kind}",
-            where=str(model.path),
-            why="its outputs are not probabilities of one class each",
-            fix=f'mlscale.run("predict", ["{model.path}", "input=…", "to=…"])',
-        )
-    from mlscale.export.torch_predictor import TorchModel
-
-    return TorchModel.wrap_task(task, data)
+    restored = restore_prediction_config(cfg, model.home)
+    return build_prediction_model(restored.cfg, path, restored.encoder, where=str(model.home))

@@ -114,17 +114,18 @@ def ours(network: Any, folder: Path, to: Path) -> Any:
     from mlscale.data.images.fast_decoder import DECODE_VERSION
     from mlscale.data.images.pil import MAX_PIXELS
     from mlscale.encoders.image_encoder import ImageEncoder
+    from mlscale.export.torch_predictor import TorchModel
     from mlscale.predict.inputs import open_inputs
     from mlscale.predict.part_files import start_predictions
     from mlscale.predict.score_parts import score_parts
-    from mlscale.predict.torch_batches import TaskModel
     from mlscale.task_types.registry import get_task_type
+    from mlscale.task_types.task_type import AnswerNames
     from mlscale.tasks import Classification
 
     task = Classification(CLASSES, model=network)
-    labels = [str(number) for number in range(CLASSES)]
     encoder = ImageEncoder((3, SIZE, SIZE), "uint8", True, MAX_PIXELS, MEAN, STD, DECODE_VERSION)
-    model = TaskModel(task, get_task_type("classification"), encoder=encoder, labels=labels)
+    names = AnswerNames(tuple(map(str, range(CLASSES))))
+    model = TorchModel.build(task, get_task_type("classification"), encoder, names)
 
     def run() -> list[str]:
         inputs = open_inputs(str(folder / "photos"), member=None, key=None, columns=())

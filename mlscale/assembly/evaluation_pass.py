@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from mlscale.assembly.evaluation_data import check_encoded_alike, normalise_as_trained
 from mlscale.assembly.rebuild import apply_training_facts, find_checkpoint_file, load_weights
 from mlscale.config.composition.frozen import add_derived
@@ -174,31 +172,26 @@ def evaluate_servable(
         label: what the model is called.
         table: gets every sample; None for none.
     """
-    import torch
-
-    from mlscale.evaluate.raw_samples import iterate_raw_samples, map_class_numbers
     from mlscale.evaluate.sample_collector import SampleCollector
+    from mlscale.evaluate.servable_pass import check_servable_measurable, collect_servable_samples
     from mlscale.export.servable import load
     from mlscale.task_types.collected_samples import TaskInfo
-    from mlscale.task_types.registry import get_task_type
 
     servable = load(folder, threads=cfg.derived.threads)
+    check_servable_measurable(servable)
     data: Any = run_data.build_module(cfg)
     if data is None:
         raise MLScaleError("no data is configured", where="data", fix="data=webdataset data.val=…")
     data.prepare_data()
     # No Trainer here: the data module's hooks are called by hand, in Lightning's order.
     data.setup("validate" if cfg.split == "val" else "test")
-    # Classes are matched by name: this data may number them differently than the servable.
-    about = TaskInfo(get_task_type("classification"), labels=servable.labels)
-    numbers = map_class_numbers(data, servable.labels)
+    targets = tuple(target.name for target in servable.names.targets)
+    about = TaskInfo(servable.task_type, labels=servable.labels, targets=targets)
     gather = SampleCollector(about, table, worst=cfg.worst, brightness="brightness" in _list_slices(cfg), seed=cfg.seed)
-    for raw, y, keys in iterate_raw_samples(data, cfg.split):
-        logits = torch.from_numpy(servable.logits(raw))
-        batch = {"x": torch.from_numpy(np.ascontiguousarray(raw)), "y": torch.from_numpy(numbers[y])}
-        gather.collect_batch({"logits": logits}, {**batch, **({"key": keys} if keys is not None else {})})
+    collect_servable_samples(servable, data, cfg.split, gather)
     gathered = gather.collect_samples()
-    return EvaluationPass(label, dict(getattr(data, "counted", {})), gathered, read_slice_columns(cfg, data, gathered))
+    columns = read_slice_columns(cfg, data, gathered) if len(gathered) else None
+    return EvaluationPass(label, dict(getattr(data, "counted", {})), gathered, columns)
 
 
 def describe_evaluated_data(

@@ -27,6 +27,7 @@ from mlscale.task_types.task_type import AnswerNames, PredictionColumns, TaskTyp
 from mlscale.task_types.tensor_type import TensorType
 
 MODEL, PARITY, REFERENCE = "model.onnx", "parity.json", "reference"
+_WINDOWS = 256  # of documents, that are computed at once
 
 
 class Prediction(NamedTuple):
@@ -110,9 +111,16 @@ class Servable:
 
     def compute_samples(self, packed: EncodedSamples) -> Mapping[str, NDArray[Any]]:
         """Return the outputs of the samples that are not bad, a row for each."""
-        if packed.counts is not None:
-            return self.task_type.merge_rows(self.compute(packed.tensors), packed.counts[packed.counts > 0])
-        return self.compute(drop_bad_rows(packed))
+        if packed.counts is None:
+            return self.compute(drop_bad_rows(packed))
+        # A document may have thousands of windows, of which all together would not fit into memory.
+        rows = len(next(iter(packed.tensors.values())))
+        parts = [
+            self.compute({name: values[at : at + _WINDOWS] for name, values in packed.tensors.items()})
+            for at in range(0, max(rows, 1), _WINDOWS)
+        ]
+        outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return self.task_type.merge_rows(outputs, packed.counts[packed.counts > 0])
 
     def predict_samples(self, raw: Sequence[Any]) -> RawPredictions:
         """Return predictions for raw samples: files' bytes, rows by column name, texts, arrays, by the kind of encoder.

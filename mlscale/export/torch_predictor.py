@@ -3,87 +3,139 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from mlscale.encoders.encoder import INPUT, Encoder
+from mlscale.encoders.encoder import EncodedSamples, Encoder
 from mlscale.export.measure_export import describe_served_model
 from mlscale.export.onnx_engine import Port
-from mlscale.export.servable import Prediction, RawPredictions, cast_input, compute_softmax, drop_bad_rows
-from mlscale.export.served_module import ServedModule, compute_torch_outputs
+from mlscale.export.servable import RawPredictions, drop_bad_rows
+from mlscale.export.served_module import ServedModule, build_example_tensors, build_served_module
 from mlscale.task_types.task_type import AnswerNames, TaskType
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule, LightningModule
 
-_BATCH = 256  # samples that are computed at once: bounds the memory of activations
+BATCH = 256
+"""Rows that are computed at once by default: bounds the memory of activations."""
+_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 @dataclass(frozen=True)
 class TorchModel:
-    """The task behind its preprocessing, on the CPU; see `Servable`.
+    """The task behind its preprocessing; see `Servable`.
 
     Attributes:
         task_type: says what its outputs mean.
         encoder: of its raw input.
         names: of classes and targets.
+        model: on its device.
+        outputs: what it gives, as the task's `predict_step`.
+        device: such as cpu or cuda:1.
+        precision: of the run; mixed ones are used, others are float32.
+        batch: rows that are computed at once.
     """
 
     task_type: TaskType = field(repr=False)
     encoder: Encoder
     names: AnswerNames = field(repr=False)
     model: ServedModule = field(repr=False)
+    outputs: tuple[Port, ...]
+    device: str = "cpu"
+    precision: str = "32-true"
+    batch: int = BATCH
 
     @classmethod
-    def wrap_task(cls, task: LightningModule, data: LightningDataModule) -> TorchModel:
-        """Return the model of a task with its weights, and of its training data, prepared and set up for validation.
+    def build(
+        cls,
+        task: LightningModule,
+        task_type: TaskType,
+        encoder: Encoder,
+        names: AnswerNames,
+        *,
+        device: str = "cpu",
+        precision: str = "32-true",
+        batch: int = BATCH,
+    ) -> TorchModel:
+        """Return the model of a task with its weights.
 
         Raises:
             MLScaleError: the task gives no row for each sample.
         """
-        task_type, given, model = describe_served_model(task, data)
-        return cls(task_type, given.encoder, given.names, model)
+        model = build_served_module(task, task_type, encoder)
+        with torch.no_grad():
+            example = model(*build_example_tensors(encoder.inputs))
+        outputs = tuple(
+            Port(name, str(value.dtype).removeprefix("torch."), (-1, *value.shape[1:]))
+            for name, value in example.items()
+        )
+        return cls(task_type, encoder, names, model.to(device), outputs, device, precision, batch)
 
-    @property
-    def input(self) -> Port:
-        """The first tensor of an encoded sample."""
-        first = self.encoder.inputs[0]
-        return Port(first.name, first.dtype, (-1, *first.shape))
+    @classmethod
+    def wrap_task(
+        cls,
+        task: LightningModule,
+        data: LightningDataModule,
+        *,
+        device: str = "cpu",
+        precision: str = "32-true",
+        batch: int = BATCH,
+    ) -> TorchModel:
+        """Return the model of a task with its weights, and of its training data, prepared and set up for validation.
+
+        Args:
+            task: with its weights.
+            data: of its training.
+            device: see `TorchModel`.
+            precision: of the run.
+            batch: rows that are computed at once.
+
+        Raises:
+            MLScaleError: the task gives no row for each sample.
+        """
+        task_type, given, _ = describe_served_model(task, data)
+        return cls.build(task, task_type, given.encoder, given.names, device=device, precision=precision, batch=batch)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the classes by number."""
         return self.names.labels
 
+    def pack_samples(self, raw: Sequence[Any]) -> EncodedSamples:
+        """Return raw samples as the trained model takes them."""
+        return self.encoder.encode_samples(raw)
+
+    def compute_samples(self, packed: EncodedSamples) -> Mapping[str, NDArray[Any]]:
+        """Return the outputs of the samples that are not bad, a row for each."""
+        if packed.counts is not None:
+            return self.task_type.merge_rows(self._compute(packed.tensors), packed.counts[packed.counts > 0])
+        return self._compute(drop_bad_rows(packed))
+
     def predict_samples(self, raw: Sequence[Any]) -> RawPredictions:
         """Return predictions for raw samples; see `Servable.predict_samples`."""
-        encoded = self.encoder.encode_samples(raw)
-        outputs = self._compute(drop_bad_rows(encoded) if encoded.counts is None else encoded.tensors)
-        if encoded.counts is not None:
-            outputs = dict(self.task_type.merge_rows(outputs, encoded.counts[encoded.counts > 0]))
-        return RawPredictions(self.task_type.build_predictions(outputs, self.labels), encoded.bad)
-
-    def predict(self, raw: NDArray[Any]) -> Prediction:
-        """Return labels and probabilities of n encoded samples; see `Servable.predict`.
-
-        Raises:
-            MLScaleError: another shape, or values that the input's dtype can't hold.
-        """
-        probabilities = compute_softmax(self._compute({INPUT: cast_input(raw, self.input)})["logits"])
-        classes = probabilities.argmax(-1)
-        return Prediction([self.labels[number] for number in classes.tolist()], probabilities, classes)
+        packed = self.pack_samples(raw)
+        outputs = self.compute_samples(packed)
+        return RawPredictions(self.task_type.build_predictions(outputs, self.labels), packed.bad)
 
     def _compute(self, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         rows = len(next(iter(tensors.values())))
-        # Of an empty batch, the outputs of one sample show names and shapes.
         if not rows:
-            one = {spec.name: np.zeros((1, *spec.shape), spec.dtype) for spec in self.encoder.inputs}
-            return {name: values[:0] for name, values in compute_torch_outputs(self.model, one).items()}
+            return {port.name: np.zeros((0, *port.shape[1:]), port.dtype) for port in self.outputs}
         parts = [
-            compute_torch_outputs(self.model, {name: values[at : at + _BATCH] for name, values in tensors.items()})
-            for at in range(0, rows, _BATCH)
+            self._compute_batch({name: values[at : at + self.batch] for name, values in tensors.items()})
+            for at in range(0, rows, self.batch)
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _compute_batch(self, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        dtype = _AUTOCAST.get(self.precision)
+        mixed: Any = torch.autocast(torch.device(self.device).type, dtype) if dtype else nullcontext()
+        with torch.inference_mode(), mixed:
+            # Converted by the module, on its device: a byte a pixel is copied to it, not four.
+            given = (torch.from_numpy(tensors[spec.name]).to(self.device) for spec in self.model.specs)
+            return {name: value.cpu().numpy() for name, value in self.model(*given).items()}

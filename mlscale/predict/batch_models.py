@@ -1,66 +1,41 @@
-"""Models that predict a batch: a servable by ONNX Runtime, without torch; a trained task by torch."""
+"""The interface of models that predict raw samples: a servable by ONNX Runtime; a trained task by torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from mlscale.encoders.encoder import Encoder
-from mlscale.task_types.registry import get_task_type
-from mlscale.task_types.task_type import TaskType
+from mlscale.encoders.encoder import EncodedSamples, Encoder
+from mlscale.export.onnx_engine import Port
+from mlscale.task_types.task_type import AnswerNames, TaskType
 
 
 class BatchModel(Protocol):
-    """A model that predicts batches.
+    """A model of raw samples: `export.servable.Servable` and `export.torch_predictor.TorchModel`.
 
     Attributes:
-        task_type: of its task.
-        labels: names of the classes by number.
+        task_type: says what its outputs mean.
         encoder: of its raw input.
+        outputs: what it gives, as the task's `predict_step`.
+        names: of classes and targets.
+        labels: names of the classes by number.
     """
 
     @property
     def task_type(self) -> TaskType: ...
     @property
-    def labels(self) -> Sequence[str]: ...
-    @property
     def encoder(self) -> Encoder: ...
-
-    def __call__(self, raw: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
-        """Return the outputs for n samples, named as by `predict_step`."""
-
-
-@dataclass(frozen=True)
-class ServableModel:
-    """A servable as a model: needs onnxruntime and numpy alone."""
-
-    servable: Any
-    task_type: TaskType = field(default_factory=lambda: get_task_type("classification"))
-
-    @classmethod
-    def load(cls, folder: Path, threads: int) -> ServableModel:
-        """Read and verify a servable.
-
-        Raises:
-            MLScaleError: it is corrupt, or onnxruntime is not installed (exit code 5).
-        """
-        # Imported on use: runs are predicted by torch, where onnxruntime need not be installed.
-        from mlscale.export.servable import load
-
-        return cls(load(folder, threads=threads))
-
     @property
-    def labels(self) -> Sequence[str]:
-        return tuple(self.servable.labels)
-
+    def outputs(self) -> tuple[Port, ...]: ...
     @property
-    def encoder(self) -> Encoder:
-        encoder: Encoder = self.servable.encoder
-        return encoder
+    def names(self) -> AnswerNames: ...
+    @property
+    def labels(self) -> Sequence[str]: ...
 
-    def __call__(self, raw: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
-        return {"logits": self.servable.logits(raw)}
+    def pack_samples(self, raw: Sequence[Any]) -> EncodedSamples:
+        """Return raw samples as the model takes them. May be called by several threads."""
+
+    def compute_samples(self, packed: EncodedSamples) -> Mapping[str, NDArray[Any]]:
+        """Return the outputs of the samples that are not bad, a row for each, named as by `predict_step`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +11,12 @@ import numpy as np
 from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import require_extra
 from mlscale.predict.input_items import IMAGES, InputItem, compute_files_digest
+from mlscale.predict.table_readers import open_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+TEXT_KINDS = ("text", "document")
 _NAMES = ("image", "img", "text", "bytes", "path", "file", "filename")  # usual names of a column of text to score
 
 
@@ -30,7 +31,8 @@ class TableInputs:
             file's folder, or a text. None finds it by its type and name; a table of numbers alone has none.
         key: the column that names rows.
         columns: the features, of a table of numbers; empty for all columns of numbers except the key.
-        encoded: the model encodes columns itself: they are read by `read_columns`, those of a CSV file as texts.
+        kind: of the model's encoder. The columns that a 'table' takes are read by `read_rows`, those of a CSV file as
+            texts; the texts of a 'text' or 'document' are read as bytes.
 
     Raises:
         MLScaleError: pyarrow is not installed (exit code 5); a file can't be read, or lacks a column.
@@ -42,11 +44,12 @@ class TableInputs:
         member: str | None,
         key: str | None,
         columns: Sequence[str],
-        encoded: bool = False,
+        kind: str = "",
     ) -> None:
         require_extra("predict", "pyarrow")
+        encoded, self._takes_texts = kind == "table", kind in TEXT_KINDS
         self._paths, self._key = list(paths), key
-        self._files = [_open_table(path, encoded) for path in self._paths]
+        self._files = [open_table(path, kind == "table") for path in self._paths]
         # The first file's columns apply to all; a column that another file lacks is an error before the first row.
         schema = self._files[0].schema
         for path, file in zip(self._paths, self._files, strict=True):
@@ -59,6 +62,9 @@ class TableInputs:
                     fix="member=<the column that is scored>, key=<the column of names>, columns=[<features>]",
                 )
         self._member = member or (None if columns or encoded else _find_scored_column(schema, key))
+        if self._takes_texts and self._member is not None:
+            for file in self._files:
+                file.read_as_bytes(self._member)
         self._features = list(columns) or [name for name in _list_number_columns(schema) if name != key]
         if self._member is None and not self._features and not encoded:
             raise MLScaleError(
@@ -88,8 +94,18 @@ class TableInputs:
             row += count
         return items
 
-    def read_columns(self, rows: range, names: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-        """Return keys and columns of rows: numbers, float64 with NaN where one is missing, or texts, with None.
+    def read_rows(self, rows: range, names: Sequence[str]) -> tuple[list[str], list[dict[str, Any]]]:
+        """Return keys and rows with these columns: numbers, NaN where one is missing, or texts, None where one is.
+
+        Raises:
+            MLScaleError: a column does not exist.
+        """
+        keys, columns = self._read_columns(rows, names)
+        values = [columns[name].tolist() if isinstance(columns[name], np.ndarray) else columns[name] for name in names]
+        return keys, [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+
+    def _read_columns(self, rows: range, names: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+        """Return keys and columns: numbers, float64 with NaN where one is missing, or texts, with None.
 
         Raises:
             MLScaleError: a column does not exist.
@@ -157,66 +173,13 @@ class TableInputs:
         if value is None:
             return InputItem(key, b"", error="the column is empty here")
         # A text that ends like an image file is a path, relative to the table: both can be moved together.
-        if isinstance(value, str) and value.rpartition(".")[2].lower() in IMAGES:
+        if isinstance(value, str) and not self._takes_texts and value.rpartition(".")[2].lower() in IMAGES:
             path = Path(self._paths[number]).parent / value
             try:
                 return InputItem(key, path.read_bytes(), value.rpartition(".")[2].lower())
             except OSError as error:
                 return InputItem(key, b"", error=f"{value}: {error.strerror}")
         return InputItem(key, value) if isinstance(value, bytes | str) else InputItem(key, str(value))
-
-
-class _Parquet:
-    """A Parquet file; the row group that was read last is cached."""
-
-    def __init__(self, path: str) -> None:
-        import pyarrow.parquet as pq
-
-        self._file = pq.ParquetFile(path)
-        self.schema, self.rows = self._file.schema_arrow, self._file.metadata.num_rows
-        sizes = [self._file.metadata.row_group(group).num_rows for group in range(self._file.metadata.num_row_groups)]
-        self._starts = np.cumsum([0, *sizes])
-        self._lock, self._cached_group = threading.Lock(), (-1, ("",), None)
-
-    def take(self, first: int, count: int, columns: list[str]) -> Any:
-        """Return rows of some columns (pyarrow)."""
-        import pyarrow as pa
-
-        parts, row = [], first
-        while row < first + count:
-            group = int(np.searchsorted(self._starts, row, "right")) - 1
-            until = min(first + count, int(self._starts[group + 1]))
-            # A row group usually has many batches, which threads read about in order: without the cache each batch
-            # would read its group again. The lock also covers the file, which threads must not share.
-            with self._lock:
-                if self._cached_group[:2] != (group, tuple(columns)):
-                    self._cached_group = (group, tuple(columns), self._file.read_row_group(group, columns))  # type: ignore[assignment]
-                table: Any = self._cached_group[2]
-            parts.append(table.slice(row - int(self._starts[group]), until - row))
-            row = until
-        return pa.concat_tables(parts)
-
-
-class _Csv:
-    """A CSV or TSV file, in memory."""
-
-    def __init__(self, path: str, texts: bool) -> None:
-        import pyarrow as pa
-        from pyarrow import csv
-
-        delimiter = "\t" if path.lower().endswith(".tsv") else ","
-        parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-        convert = csv.ConvertOptions()
-        if texts:
-            with csv.open_csv(path, parse_options=parse) as heading:
-                names = heading.schema.names
-            convert = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True)
-        self._table = csv.read_csv(path, parse_options=parse, convert_options=convert)
-        self.schema, self.rows = self._table.schema, self._table.num_rows
-
-    def take(self, first: int, count: int, columns: list[str]) -> Any:
-        """Return rows of some columns (pyarrow)."""
-        return self._table.select(columns).slice(first, count)
 
 
 def _convert_values(column: pa.ChunkedArray) -> Any:
@@ -235,18 +198,6 @@ def _join_parts(parts: Sequence[Any]) -> Any:
     if all(isinstance(part, np.ndarray) for part in parts):
         return np.concatenate(parts)
     return [value for part in parts for value in part]
-
-
-def _open_table(path: str, texts: bool = False) -> Any:
-    import pyarrow as pa
-
-    try:
-        return _Parquet(path) if path.lower().endswith(".parquet") else _Csv(path, texts)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        why = " ".join(str(error).split())[:300]
-        raise MLScaleError(
-            "the table can't be read", where=f"input={path}", why=why, fix="input=<another file>"
-        ) from error
 
 
 def _find_scored_column(schema: pa.Schema, key: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Open the inputs to score: a folder of images, tar shards, or tables; in a fixed order, each with a key and a row."""
+"""Open the inputs to score: files, a folder, tar shards, or tables; in a fixed order, each with a key and a row."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ from mlscale.data.shards.system_files import (
 )
 from mlscale.errors import MLScaleError
 from mlscale.predict.input_items import IMAGES, InputItem, Inputs
+from mlscale.predict.input_tables import TEXT_KINDS
 
 TABLES = (".parquet", ".csv", ".tsv")
+_TEXTS, _ARRAYS = frozenset({"txt", "text", "md"}), frozenset({"npy"})
+_FILES = {"text": ("text", _TEXTS), "document": ("text", _TEXTS), "tensor": ("array", _ARRAYS)}
+"""What a file is called, and how its name ends, by the kind of encoder that takes it; images for all others."""
 
 
 def open_inputs(
@@ -28,16 +32,17 @@ def open_inputs(
     member: str | None,
     key: str | None,
     columns: Sequence[str],
-    encoded: bool = False,
+    kind: str = "",
 ) -> Inputs:
-    """Return the inputs of `spec`: a folder of images, tar shards (path, brace pattern, glob, folder), or tables.
+    """Return the inputs of `spec`: a folder of files, files, tar shards (path, brace pattern, glob, folder), or tables.
 
     Args:
         spec: as typed, or a list of such.
         member: extension of the member of shards, or the column of a table, that is scored; None finds it.
         key: the column of a table that names its rows; None for file and number.
         columns: the features of a table, in the model's order; empty for all columns of numbers.
-        encoded: the model encodes the columns of a table itself, numbers and categories.
+        kind: of the model's encoder, which decides what is looked for: 'text' and 'document' take texts, 'tensor' takes
+            arrays, 'table' takes columns by name, and the others images.
 
     Raises:
         MLScaleError: nothing exists there, or it is not an input.
@@ -51,18 +56,26 @@ def open_inputs(
         names = os.listdir(folder)
         # Shards come first: a folder of them may also have tables, such as one of their labels.
         if any(name.endswith(".tar") for name in names):
-            return TarInputs(words, member)
+            return TarInputs(words, member, kind)
         tables = [name for name in sorted(names) if name.lower().endswith(TABLES) and not is_system_file(name)]
-        if tables and not list_images(folder):  # which reports what is skipped
-            return TableInputs([str(folder / name) for name in tables], member, key, columns, encoded)
-        return FolderInputs(folder)
+        # Which reports what is skipped.
+        if tables and (kind == "table" or not list_files(folder, _get_file_kind(kind)[1])):
+            return TableInputs([str(folder / name) for name in tables], member, key, columns, kind)
+        return FolderInputs(folder, kind)
     if all(word.lower().endswith(TABLES) for word in words):
-        return TableInputs(_expand_paths(words), member, key, columns, encoded)
-    return TarInputs(words, member)
+        return TableInputs(_expand_paths(words), member, key, columns, kind)
+    if all(word.rpartition(".")[2].lower() in _get_file_kind(kind)[1] for word in words):
+        return FileInputs(_expand_paths(words))
+    return TarInputs(words, member, kind)
 
 
-def list_images(folder: Path) -> list[str]:
-    """Return the images below a folder, sorted; links are followed, except into a cycle; hidden files are left out."""
+def _get_file_kind(kind: str) -> tuple[str, frozenset[str]]:
+    return _FILES.get(kind, ("image", IMAGES))
+
+
+def list_files(folder: Path, extensions: frozenset[str] = IMAGES) -> list[str]:
+    """Return the files below a folder that end so, sorted; links are followed, except into a cycle; hidden files are
+    left out."""
     paths = []
     skipped: dict[str, SkippedFiles] = {}
     for parent, folders, names in os.walk(folder, followlinks=True):
@@ -80,7 +93,7 @@ def list_images(folder: Path) -> list[str]:
         paths += [
             Path(parent, name).relative_to(folder).as_posix()
             for name in names
-            if not name.startswith(".") and name.rpartition(".")[2].lower() in IMAGES
+            if not name.startswith(".") and name.rpartition(".")[2].lower() in extensions
         ]
     report_skipped(skipped, where=f"input={folder}")
     return sorted(paths)
@@ -94,44 +107,75 @@ def _is_link_cycle(path: Path, root: Path) -> bool:
     return any(parent.is_relative_to(path.resolve()) for parent in through)
 
 
+class FileInputs:
+    """Files that are named; their keys are their names, or their paths where two have the same name.
+
+    Args:
+        paths: of the files, in order.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        names = [Path(path).name for path in paths]
+        self._paths, self._keys = list(paths), names if len(set(names)) == len(names) else list(paths)
+        self.digest = _compute_status_digest(list(map(Path, paths)), self._keys)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def read_items(self, rows: range) -> list[InputItem]:
+        return [_read_file(Path(self._paths[row]), self._keys[row]) for row in rows]
+
+
 class FolderInputs:
-    """The images in a folder and the folders below it; their keys are their paths relative to it.
+    """The files in a folder and the folders below it; their keys are their paths relative to it.
 
     Args:
         root: the folder.
+        kind: of the encoder; images by default.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root, self._names = root, list_images(root)
+    def __init__(self, root: Path, kind: str = "") -> None:
+        what, extensions = _get_file_kind(kind)
+        self._root, self._names = root, list_files(root, extensions)
         if not self._names:
-            raise MLScaleError(
-                "no image to score",
-                where=f"input={root}",
-                why=f"images end in {', '.join(sorted(IMAGES))}; others are not looked at",
-                fix="input=<a folder of images, tar shards, or a table>",
+            taken = (
+                "the columns of tables" if kind == "table" else f"{what}s, which end in {', '.join(sorted(extensions))}"
             )
-        # By size and time: a digest of the content would read every image twice.
-        total = hashlib.sha256(b"folder 1")
-        for name in self._names:
-            try:
-                status = os.stat(root / name)
-                about = f"{status.st_size}\0{status.st_mtime_ns}"
-            except OSError as error:  # a broken link: its row has the error
-                about = error.strerror or ""
-            total.update(f"{name}\0{about}\n".encode("utf-8", "surrogateescape"))
-        self.digest = total.hexdigest()
+            raise MLScaleError(
+                f"no {'table' if kind == 'table' else what} to score",
+                where=f"input={root}",
+                why=f"the model takes {taken}; others are not looked at",
+                fix=f"input=<a folder of {what}s, tar shards, or a table>"
+                if kind != "table"
+                else "input=<.csv or .parquet files>",
+            )
+        self.digest = _compute_status_digest([root / name for name in self._names], self._names)
 
     def __len__(self) -> int:
         return len(self._names)
 
     def read_items(self, rows: range) -> list[InputItem]:
-        return [self._read_item(self._names[row]) for row in rows]
+        return [_read_file(self._root / self._names[row], self._names[row]) for row in rows]
 
-    def _read_item(self, name: str) -> InputItem:
+
+def _compute_status_digest(paths: Sequence[Path], names: Sequence[str]) -> str:
+    """Return the digest of files by name, size and time: one of the content would read every file twice."""
+    total = hashlib.sha256(b"folder 1")
+    for path, name in zip(paths, names, strict=True):
         try:
-            return InputItem(name, (self._root / name).read_bytes(), name.rpartition(".")[2].lower())
-        except OSError as error:
-            return InputItem(name, b"", error=error.strerror or str(error))
+            status = os.stat(path)
+            about = f"{status.st_size}\0{status.st_mtime_ns}"
+        except OSError as error:  # a broken link: its row has the error
+            about = error.strerror or ""
+        total.update(f"{name}\0{about}\n".encode("utf-8", "surrogateescape"))
+    return total.hexdigest()
+
+
+def _read_file(path: Path, key: str) -> InputItem:
+    try:
+        return InputItem(key, path.read_bytes(), key.rpartition(".")[2].lower())
+    except OSError as error:
+        return InputItem(key, b"", error=error.strerror or str(error))
 
 
 class TarInputs:
@@ -140,17 +184,21 @@ class TarInputs:
     Args:
         spec: paths, brace patterns, globs, folders.
         member: extension of the member that is scored; None for the image, or else an array or text.
+        kind: of the encoder: None finds a text for one of texts, an array for one of tensors.
     """
 
-    def __init__(self, spec: Sequence[str], member: str | None) -> None:
+    def __init__(self, spec: Sequence[str], member: str | None, kind: str = "") -> None:
         from mlscale.data.shards.index_builder import build_index
         from mlscale.data.shards.member_decoder import check_extension
         from mlscale.data.shards.shard_paths import find_shards
 
         self._index = build_index(find_shards(list(spec), where="input"), where="input")
         extensions = self._index.extensions
-        wanted = [e for e in extensions if e.rsplit(".", 1)[-1] in IMAGES]
-        wanted = wanted or [e for e in extensions if e in ("npy", "txt", "text")]
+        images = [e for e in extensions if e.rsplit(".", 1)[-1] in IMAGES]
+        texts, arrays = ([e for e in extensions if e in taken] for taken in (("txt", "text"), ("npy",)))
+        wanted = images or [*arrays, *texts]
+        if kind in TEXT_KINDS or kind == "tensor":
+            wanted = arrays if kind == "tensor" else texts
         if member is not None:
             wanted = [member.lower()] if member.lower() in extensions else []
         if not wanted:

@@ -44,7 +44,7 @@ class PartEvents:
         if good:
             labels, probabilities = predictions["predicted"], predictions["probabilities"]
             self._append_batch(
-                EventBatch(good, self._time_us, self._version, loaded.raw, labels, probabilities, latency, "ok")
+                EventBatch(good, self._time_us, self._version, loaded.x, labels, probabilities, latency, "ok")
             )
         if bad:
             nothing = np.zeros(len(bad), np.float32)

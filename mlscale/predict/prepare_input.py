@@ -1,29 +1,25 @@
-"""Convert a stored input to the model's input."""
+"""Convert a stored input to a raw sample, as the encoder of a model takes it."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from numpy.typing import NDArray
-
-from mlscale.encoders.encoder import INPUT, Encoder
 from mlscale.predict.input_items import InputItem
 
 _ARRAYS = ("npy", "ten", "tb")
 
 
-def prepare_sample(item: InputItem, encoder: Encoder) -> NDArray[Any]:
-    """Return one sample of the model's shape and dtype.
+def prepare_sample(item: InputItem) -> Any:
+    """Return the raw sample: the array of a file of arrays, else the content as it is stored.
 
     Raises:
-        ValueError: the input does not fit; the message has the reason.
+        ValueError: the input could not be read; the message has the reason.
         Exception: any error of the decoder of an array.
     """
     if item.error:
         raise ValueError(item.error)
-    content = item.content
-    if item.extension in _ARRAYS and isinstance(content, bytes):
+    if item.extension in _ARRAYS and isinstance(item.content, bytes):
         from mlscale.data.shards.member_decoder import decode_sample
 
-        content = decode_sample(content, item.extension, None)
-    return encoder.encode_sample(content)[INPUT]
+        return decode_sample(item.content, item.extension, None)
+    return item.content

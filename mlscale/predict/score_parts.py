@@ -8,24 +8,20 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.tables.columns import DataTable
-from mlscale.encoders.encoder import Encoder
+from mlscale.encoders.encoder import EncodedSamples, Encoder
 from mlscale.encoders.table_encoder import TableEncoder
 from mlscale.errors import MLScaleError
 from mlscale.predict.batch_models import BatchModel
 from mlscale.predict.input_items import Inputs
 from mlscale.predict.input_tables import TableInputs
 from mlscale.predict.part_files import PredictionParts
+from mlscale.predict.prediction_columns import build_column, list_column_types
 from mlscale.predict.prepare_input import prepare_sample
-from mlscale.task_types.task_type import TaskType
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 Progress = Callable[[int, int], None]
 """Called with the number of rows that are done, and of those that could not be read."""
@@ -46,13 +42,15 @@ class LoadedBatch:
         rows: of the inputs.
         keys: their names.
         errors: the error of each input; '' if it was read.
-        raw: the m inputs that were read, (m, …), in order; None if m is 0.
+        packed: the m inputs that were read, in order, as the model takes them; None if m is 0.
+        x: their first tensor, encoded, (m, …), of which events hold a summary; None where there are no events.
     """
 
     rows: range
     keys: list[str]
     errors: list[str]
-    raw: NDArray[Any] | None
+    packed: EncodedSamples | None
+    x: NDArray[Any] | None = None
 
 
 def score_parts(
@@ -87,7 +85,10 @@ def score_parts(
         for start in range(parts.get_row_range(part).start, parts.get_row_range(part).stop, batch_size)
     ]
     waiting: list[Any] = []
-    loaded = _read_ahead(lambda rows: load_batch(inputs, rows, model.encoder), [rows for _, rows in batches], workers)
+    types = list_column_types(model.task_type, model.outputs, probabilities)
+    loaded = _read_ahead(
+        lambda rows: load_batch(inputs, rows, model, with_x=events is not None), [rows for _, rows in batches], workers
+    )
     for (part, rows), batch in zip(batches, loaded, strict=True):
         start = time.perf_counter()
         batch, outputs = predict_batch(model, batch)
@@ -96,7 +97,7 @@ def score_parts(
             predictions.pop("probabilities", None)
         if events is not None:
             events.record_batch(batch, predictions, time.perf_counter() - start)
-        waiting.append(build_prediction_table(batch, predictions, model.task_type, probabilities))
+        waiting.append(build_prediction_table(batch, predictions, types))
         if rows.stop == parts.get_row_range(part).stop:
             import pyarrow as pa
 
@@ -109,42 +110,82 @@ def score_parts(
         progress(len(rows), sum(map(bool, batch.errors)))
 
 
-def load_batch(inputs: Inputs, rows: range, encoder: Encoder) -> LoadedBatch:
-    """Read and prepare a batch; an input that can't be read is an error in its row."""
+def load_batch(inputs: Inputs, rows: range, model: BatchModel, *, with_x: bool = False) -> LoadedBatch:
+    """Read and prepare a batch; an input that can't be read or encoded is an error in its row.
+
+    Args:
+        inputs: all of them.
+        rows: of the batch.
+        model: that takes them.
+        with_x: encode the first tensor, for events.
+    """
+    encoder = model.encoder
+    keys, samples, errors = read_raw_samples(inputs, rows, encoder)
+    readable = [row for row, error in enumerate(errors) if not error]
+    packed = model.pack_samples([samples[row] for row in readable])
+    for number, reason in packed.bad.items():
+        errors[readable[number]] = reason
+    readable = [row for row in readable if not errors[row]]
+    if not readable:
+        return LoadedBatch(rows, keys, errors, None)
+    packed = remove_bad_samples(packed)
+    if not with_x:
+        return LoadedBatch(rows, keys, errors, packed)
+    is_encoded = encoder.graph_inputs == encoder.inputs
+    encoded = packed if is_encoded else encoder.encode_samples([samples[row] for row in readable])
+    return LoadedBatch(rows, keys, errors, packed, next(iter(encoded.tensors.values())))
+
+
+def read_raw_samples(inputs: Inputs, rows: range, encoder: Encoder) -> tuple[list[str], list[Any], list[str]]:
+    """Return keys, raw samples by the kind of encoder, and the error of each that can't be read ('' for none)."""
     if isinstance(encoder, TableEncoder) and isinstance(inputs, TableInputs):
         try:
-            names, columns = inputs.read_columns(rows, [column.name for column in encoder.columns])
+            keys, samples = inputs.read_rows(rows, [column.name for column in encoder.columns])
         except MLScaleError:
             raise
         except Exception as error:  # pyarrow's errors share no base
-            return LoadedBatch(
-                rows,
-                inputs.format_row_keys(rows),
-                [f"the table is corrupt here: {_format_read_error(error)}"] * len(rows),
-                None,
-            )
-        encoded = encoder.encode_table(DataTable(columns, names), where="input")
-        wrong = [encoded.bad.get(index, "") for index in range(len(names))]
-        readable = np.array([not problem for problem in wrong])
-        return LoadedBatch(rows, names, wrong, encoded.x[readable] if readable.any() else None)
-    keys, errors, good = [], [], []
-    for item in inputs.read_items(rows):
-        keys.append(item.key)
+            problem = f"the table is corrupt here: {_format_read_error(error)}"
+            return inputs.format_row_keys(rows), [None] * len(rows), [problem] * len(rows)
+        return keys, samples, [""] * len(keys)
+    items = inputs.read_items(rows)
+    contents: list[Any] = []
+    errors: list[str] = []
+    for item in items:
         try:
-            good.append(prepare_sample(item, encoder))
+            contents.append(prepare_sample(item))
             errors.append("")
         except Exception as error:  # any error of a decoder: files may be from anyone
+            contents.append(None)
             errors.append(_format_read_error(error))
-    return LoadedBatch(rows, keys, errors, np.stack(good) if good else None)
+    return [item.key for item in items], contents, errors
+
+
+def remove_bad_samples(packed: EncodedSamples, is_bad: NDArray[np.bool_] | None = None) -> EncodedSamples:
+    """Return the samples that are not bad.
+
+    Args:
+        packed: the samples.
+        is_bad: bool (n,); those that are bad already by default.
+    """
+    total = len(packed.counts) if packed.counts is not None else len(next(iter(packed.tensors.values())))
+    if is_bad is None:
+        is_bad = np.zeros(total, np.bool_)
+        is_bad[list(packed.bad)] = True
+    if not is_bad.any():
+        return packed
+    # A document has a row for each of its windows, and none if it is bad.
+    is_good = ~(is_bad if packed.counts is None else np.repeat(is_bad, packed.counts))
+    tensors = {name: values[is_good] for name, values in packed.tensors.items()}
+    return EncodedSamples(tensors, {}, None if packed.counts is None else packed.counts[~is_bad])
 
 
 def predict_batch(model: BatchModel, batch: LoadedBatch) -> tuple[LoadedBatch, Mapping[str, NDArray[Any]] | None]:
     """Return the batch and the model's outputs for it; a row whose output is not finite gets an error instead: argmax
     would still choose a class."""
-    if batch.raw is None:
+    if batch.packed is None:
         return batch, None
-    outputs = model(batch.raw)
-    bad = np.zeros(len(batch.raw), bool)
+    outputs = model.compute_samples(batch.packed)
+    bad = np.zeros(len(next(iter(outputs.values()))), bool)
     for name, value in outputs.items():
         if value.dtype.kind == "f":  # a logit of -inf rules a class out
             wrong = np.isnan(value) | np.isposinf(value) if name == "logits" else ~np.isfinite(value)
@@ -156,9 +197,10 @@ def predict_batch(model: BatchModel, batch: LoadedBatch) -> tuple[LoadedBatch, M
     for index in np.flatnonzero([not error for error in errors])[bad].tolist():
         errors[index] = "the model's output is not a finite number"
     if bad.all():
-        return replace(batch, errors=errors, raw=None), None
+        return replace(batch, errors=errors, packed=None, x=None), None
     finite_outputs = {name: value[~bad] for name, value in outputs.items()}
-    return replace(batch, errors=errors, raw=batch.raw[~bad]), finite_outputs
+    x = None if batch.x is None else batch.x[~bad]
+    return replace(batch, errors=errors, packed=remove_bad_samples(batch.packed, bad), x=x), finite_outputs
 
 
 def _format_read_error(error: Exception) -> str:
@@ -167,10 +209,14 @@ def _format_read_error(error: Exception) -> str:
     return " ".join(text.split())[:300]
 
 
-def build_prediction_table(
-    batch: LoadedBatch, predictions: dict[str, Any], task_type: TaskType, probabilities: bool
-) -> Any:
-    """Return the rows of a batch (pyarrow); those that could not be read have null in the columns of the prediction."""
+def build_prediction_table(batch: LoadedBatch, predictions: Mapping[str, Any], types: Mapping[str, Any]) -> Any:
+    """Return the rows of a batch (pyarrow); those that could not be read have null in the columns of the prediction.
+
+    Args:
+        batch: its keys and errors.
+        predictions: columns, of the rows without an error.
+        types: of all columns of predictions, by name.
+    """
     import pyarrow as pa
 
     is_predicted = np.array([not error for error in batch.errors])
@@ -180,25 +226,16 @@ def build_prediction_table(
         "row": pa.array(np.arange(batch.rows.start, batch.rows.stop, dtype=np.int64)),
         "key": pa.array(batch.keys, pa.string()),
     }
-    for name, type_ in task_type.list_prediction_types(probabilities).items():
+    for name, type_ in types.items():
         values = predictions.get(name)
         if values is None:
             columns[name] = pa.nulls(len(is_predicted), type_)  # typed: all parts must have one schema
         elif is_predicted.all():
-            columns[name] = _build_column(values, type_)
+            columns[name] = build_column(values, type_)
         else:
-            columns[name] = _build_column(values, type_).take(pa.array(prediction_index, mask=~is_predicted))
+            columns[name] = build_column(values, type_).take(pa.array(prediction_index, mask=~is_predicted))
     columns["error"] = pa.array([error or None for error in batch.errors], pa.string())
     return pa.table(columns)
-
-
-def _build_column(values: object, type_: pa.DataType) -> Any:
-    import pyarrow as pa
-
-    if isinstance(values, np.ndarray) and values.ndim == 2:
-        offsets = pa.array(np.arange(len(values) + 1, dtype=np.int32) * values.shape[1])
-        return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(values).ravel())).cast(type_)
-    return pa.array(values, type_)
 
 
 def _read_ahead(read: Callable[[range], LoadedBatch], batches: list[range], workers: int) -> Iterator[LoadedBatch]:

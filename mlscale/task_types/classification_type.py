@@ -18,7 +18,7 @@ from mlscale.task_types.paired_metrics import (
     count_by_class,
 )
 from mlscale.task_types.sample_score import SampleScore
-from mlscale.task_types.task_type import AnswerNames, PredictionColumns, TaskType
+from mlscale.task_types.task_type import INPUT, AnswerNames, PredictionColumns, TaskType
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,12 +43,26 @@ class ClassificationType(TaskType):
     is_outcome_named = True
     shows_predictions = True
 
+    def compute_outputs(self, task: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return `logits`, also of a module that has a `forward` alone."""
+        from pytorch_lightning import LightningModule
+
+        # Lightning's own `predict_step` passes the whole batch to `forward`.
+        if getattr(type(task), "predict_step", None) is LightningModule.predict_step and list(tensors) == [INPUT]:
+            return {"logits": task(tensors[INPUT])}
+        return super().compute_outputs(task, tensors)
+
     def compare_predictions(
         self, first: Mapping[str, NDArray[Any]], second: Mapping[str, NDArray[Any]]
     ) -> NDArray[np.float64]:
         """Return 1 for each sample of which both predict the same class, else 0."""
         same: NDArray[np.bool_] = first["logits"].argmax(-1) == second["logits"].argmax(-1)
         return same.astype(np.float64)
+
+    def renumber_truth(self, y: NDArray[Any], numbers: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the class numbers of the model."""
+        renumbered: NDArray[Any] = numbers[y]
+        return renumbered
 
     def compute_columns(self, outputs: Mapping[str, Tensor], y: Tensor) -> dict[str, NDArray[Any]]:
         """Return `truth`, `predicted`, `confidence`, `probabilities` (n, k), `loss`, `brier`, and `rank` of the true
@@ -160,6 +174,14 @@ class ClassificationType(TaskType):
     def build_answers(self, predictions: PredictionColumns, names: AnswerNames) -> list[dict[str, Any]]:
         """Return `label`, `class`, `confidence` and `probabilities` of each prediction."""
         return [{"label": row.pop("predicted"), **row} for row in super().build_answers(predictions, names)]
+
+    def build_attributes(self, predictions: PredictionColumns, names: AnswerNames) -> dict[str, Any]:
+        """Return `labels` (names), `probabilities` (n, k) and `classes` (numbers)."""
+        return {
+            "labels": predictions["predicted"],
+            "probabilities": predictions["probabilities"],
+            "classes": np.asarray(predictions["class"], np.int64),
+        }
 
     def describe_answer(self, names: AnswerNames) -> dict[str, Any]:
         """Return the JSON schema of an item of `build_answers`."""

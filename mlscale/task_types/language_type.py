@@ -95,6 +95,11 @@ class LanguageType(TaskType):
         rows = super().build_answers(predictions, names)
         return [{**row, "nats_per_token": row["nats"] / max(row["tokens"], 1)} for row in rows]
 
+    def build_attributes(self, predictions: PredictionColumns, names: AnswerNames) -> dict[str, Any]:
+        """Return `nats`, `tokens` and `nats_per_token`, (n,)."""
+        nats, tokens = np.asarray(predictions["nats"]), np.asarray(predictions["tokens"])
+        return {"nats": nats, "tokens": tokens, "nats_per_token": nats.astype(np.float64) / np.maximum(tokens, 1)}
+
     def describe_answer(self, names: AnswerNames) -> dict[str, Any]:
         """Return the JSON schema of an item of `build_answers`."""
         number = {"type": "number", "minimum": 0}

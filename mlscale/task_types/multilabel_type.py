@@ -30,6 +30,7 @@ class MultilabelType(TaskType):
     target_fact = "num_classes"
     predicts = "classes"
     label_form = "several"
+    needs_every_label = True
     score = SampleScore("label_accuracy", higher_is_better=True, is_share=True)
     exact_metric = MetricDefinition("exact_match", True, True)
     table_columns = ("truth", "predicted", "probabilities", "loss")
@@ -42,6 +43,12 @@ class MultilabelType(TaskType):
         """Return 1 for each sample of which both predict the same labels, else 0."""
         same: NDArray[np.bool_] = ((first["logits"] > 0) == (second["logits"] > 0)).all(-1)
         return same.astype(np.float64)
+
+    def renumber_truth(self, y: NDArray[Any], numbers: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the labels in the order of the model, (n, labels)."""
+        ordered = np.empty_like(y)
+        ordered[:, numbers] = y
+        return ordered
 
     def compute_columns(self, outputs: Mapping[str, Tensor], y: Tensor) -> dict[str, NDArray[Any]]:
         """Return `truth`, `predicted` (uint8) and `probabilities`, (n, k) each; `loss`, the mean over labels."""
@@ -122,6 +129,10 @@ class MultilabelType(TaskType):
     def build_answers(self, predictions: PredictionColumns, names: AnswerNames) -> list[dict[str, Any]]:
         """Return `labels` and `probabilities` of each prediction."""
         return [{"labels": row.pop("predicted"), **row} for row in super().build_answers(predictions, names)]
+
+    def build_attributes(self, predictions: PredictionColumns, names: AnswerNames) -> dict[str, Any]:
+        """Return `labels`, a set of names for each sample, and `probabilities` (n, labels)."""
+        return {"labels": list(map(set, predictions["predicted"])), "probabilities": predictions["probabilities"]}
 
     def describe_answer(self, names: AnswerNames) -> dict[str, Any]:
         """Return the JSON schema of an item of `build_answers`."""

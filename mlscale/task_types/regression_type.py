@@ -36,6 +36,14 @@ class RegressionType(TaskType):
     is_outcome_named = True
     shows_predictions = True
 
+    def renumber_truth(self, y: NDArray[Any], numbers: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the targets in the order of the model, (n, targets)."""
+        if not len(numbers):  # they have no names
+            return y
+        ordered = np.empty_like(y)
+        ordered[:, numbers] = y
+        return ordered
+
     def compute_columns(self, outputs: Mapping[str, Tensor], y: Tensor) -> dict[str, NDArray[Any]]:
         """Return `truth` and `predicted`, float32 (n, targets); `loss`, the squared error, mean over targets."""
         value = outputs["value"].float()
@@ -101,6 +109,16 @@ class RegressionType(TaskType):
                 columns = [target.name for target in targets] or list(map(str, range(len(row))))
                 answers.append({"value": dict(zip(columns, row, strict=True)), **({"unit": units} if units else {})})
         return answers
+
+    def build_attributes(self, predictions: PredictionColumns, names: AnswerNames) -> dict[str, Any]:
+        """Return `values`, (n,) of one target, (n, targets) of several; `targets` and `units`, their columns' names and
+        units."""
+        values = np.asarray(predictions["value"])
+        return {
+            "values": values[:, 0] if values.shape[1] == 1 else values,
+            "targets": tuple(target.name for target in names.targets),
+            "units": tuple(target.unit for target in names.targets),
+        }
 
     def describe_answer(self, names: AnswerNames) -> dict[str, Any]:
         """Return the JSON schema of an item of `build_answers`."""

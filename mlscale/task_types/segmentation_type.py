@@ -44,6 +44,13 @@ class SegmentationType(TaskType):
         same: NDArray[np.bool_] = first["logits"].argmax(1) == second["logits"].argmax(1)
         return np.asarray(same.mean((1, 2)), np.float64)
 
+    def renumber_truth(self, y: NDArray[Any], numbers: NDArray[np.int64]) -> NDArray[Any]:
+        """Return masks with the class numbers of the model; pixels that are ignored stay so."""
+        table = np.arange(256, dtype=np.uint8)
+        table[: len(numbers)] = numbers
+        renumbered: NDArray[Any] = table[y]
+        return renumbered
+
     def compute_columns(self, outputs: Mapping[str, Tensor], y: Tensor) -> dict[str, NDArray[Any]]:
         """Return the pixels of each class that are `hit`, `predicted` and `true`, int64 (n, k) each; `iou`, the mean
         over classes that are in the image or predicted there; `loss`, mean over pixels. Ignored pixels count nowhere.
@@ -145,6 +152,11 @@ class SegmentationType(TaskType):
         """Return `mask`, the PNG in base64, and `shares`, the share of pixels of each class that occurs."""
         return [_build_mask_answer(content, names.labels) for content in predictions["mask"]]
 
+    def build_attributes(self, predictions: PredictionColumns, names: AnswerNames) -> dict[str, Any]:
+        """Return `masks`, class numbers, uint8 (n, h, w)."""
+        masks = [decode_mask(content) for content in predictions["mask"]]
+        return {"masks": np.stack(masks) if masks else np.zeros((0, 0, 0), np.uint8)}
+
     def describe_answer(self, names: AnswerNames) -> dict[str, Any]:
         """Return the JSON schema of an item of `build_answers`."""
         return {
@@ -166,10 +178,15 @@ def encode_mask(classes: NDArray[np.uint8]) -> bytes:
     return file.getvalue()
 
 
-def _build_mask_answer(content: bytes, labels: Sequence[str]) -> dict[str, Any]:
+def decode_mask(content: bytes) -> NDArray[np.uint8]:
+    """Return the class numbers (h, w) of a mask's PNG."""
     from PIL import Image
 
-    classes, counts = np.unique(np.asarray(Image.open(io.BytesIO(content))), return_counts=True)
+    return np.asarray(Image.open(io.BytesIO(content)), np.uint8)
+
+
+def _build_mask_answer(content: bytes, labels: Sequence[str]) -> dict[str, Any]:
+    classes, counts = np.unique(decode_mask(content), return_counts=True)
     names = (labels[number] if number < len(labels) else str(number) for number in classes.tolist())
     shares = dict(zip(names, (counts / counts.sum()).tolist(), strict=True))
     return {"mask": base64.b64encode(content).decode(), "shares": shares}

@@ -75,6 +75,7 @@ class TaskType:
         is_one_class: each sample has one class, with a probability for each: what events hold, and what `export`,
             `compress` and `monitor` take.
         needs_truth: `predict_step` measures the truth, so that an input without one can't be predicted.
+        needs_every_label: each class is measured on every sample: the data must have all of a model's.
         loss_is_cross_entropy: a constant prediction then has the entropy of the classes as its loss.
         score: of a sample.
         exact_metric: the share of samples that are predicted correctly, where a prediction is right or wrong.
@@ -100,6 +101,7 @@ class TaskType:
     label_form: ClassVar[str | None] = None
     is_one_class: ClassVar[bool] = False
     needs_truth: ClassVar[bool] = False
+    needs_every_label: ClassVar[bool] = False
     loss_is_cross_entropy: ClassVar[bool] = False
 
     # Of samples.
@@ -137,14 +139,15 @@ class TaskType:
             task: a LightningModule with its weights, for inference.
             tensors: by the names of the encoder's `inputs`, n first.
         """
-        from torch import zeros
+        from torch import int64, zeros
 
         x = tensors[INPUT] if len(tensors) == 1 and INPUT in tensors else dict(tensors)
         # `predict_step` takes a batch as training has it; the truth is unknown and only fills its place.
         # Not `len`, which would be traced as the number of the example's samples.
-        size = next(iter(tensors.values())).shape[0]
+        first = next(iter(tensors.values()))
+        y = zeros(first.shape[0], dtype=int64, device=first.device)
         predict_step: Any = task.predict_step
-        outputs: dict[str, Tensor] = predict_step({"x": x, "y": zeros(size).long()}, 0)
+        outputs: dict[str, Tensor] = predict_step({"x": x, "y": y}, 0)
         return outputs
 
     def merge_rows(self, outputs: Mapping[str, NDArray[Any]], counts: NDArray[np.int64]) -> Mapping[str, NDArray[Any]]:
@@ -165,6 +168,15 @@ class TaskType:
         return None
 
     # Samples: their columns, and what follows from these.
+
+    def renumber_truth(self, y: NDArray[Any], numbers: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the truth as a model numbers it: by default it has no classes, and is as it was.
+
+        Args:
+            y: the truth, as the data gives it.
+            numbers: the model's number of each class of the data, or of each target.
+        """
+        return y
 
     def compute_columns(self, outputs: Mapping[str, Tensor], y: Tensor) -> dict[str, NDArray[Any]]:
         """Return the columns of a batch, one row for each sample; `loss` is one of them.
@@ -272,6 +284,15 @@ class TaskType:
             name: values.tolist() if isinstance(values, np.ndarray) else values for name, values in predictions.items()
         }
         return [{name: values[row] for name, values in columns.items()} for row in range(size)]
+
+    def build_attributes(self, predictions: PredictionColumns, names: AnswerNames) -> dict[str, Any]:
+        """Return what the predictions of n samples are in Python, by name, n first: by default, their columns.
+
+        Args:
+            predictions: as of `build_predictions`.
+            names: of classes and targets.
+        """
+        return dict(predictions)
 
     def describe_answer(self, names: AnswerNames) -> dict[str, Any]:
         """Return the JSON schema of an item of `build_answers`."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.task_types.task_type import INPUT, PredictionColumns, TaskType
+from mlscale.task_types.task_type import INPUT, AnswerNames, PredictionColumns, TaskType
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,6 +38,15 @@ class TensorType(TaskType):
     def build_predictions(self, outputs: Mapping[str, NDArray[Any]], labels: Sequence[str]) -> PredictionColumns:
         """Return the outputs, (n, …) each, as lists."""
         return {name: list(np.asarray(value)) for name, value in outputs.items()}
+
+    def build_attributes(self, predictions: PredictionColumns, names: AnswerNames) -> dict[str, Any]:
+        """Return the outputs by name, (n, …) each."""
+        return {name: np.stack(list(values)) if len(values) else np.zeros(0) for name, values in predictions.items()}
+
+    def build_answers(self, predictions: PredictionColumns, names: AnswerNames) -> list[dict[str, Any]]:
+        """Return the outputs of each sample by name, as nested lists."""
+        rows = super().build_answers(predictions, names)
+        return [{name: np.asarray(value).tolist() for name, value in row.items()} for row in rows]
 
     def list_prediction_types(self, probabilities: bool = True) -> dict[str, Any]:
         """Return no columns: which ones there are is known by the model's outputs alone."""

@@ -19,6 +19,7 @@ from mlscale.data.images.decoded_cache import decode_from_source
 from mlscale.data.images.fast_decoder import DECODE_VERSION
 from mlscale.data.images.image_folder import FolderSource
 from mlscale.data.order.bad_samples import BadSample
+from mlscale.encoders.encoder import INPUT
 from mlscale.encoders.image_encoder import ImageEncoder
 from mlscale.export.format1 import build_format1_encoder
 from mlscale.export.servable import Servable, load
@@ -53,7 +54,8 @@ def predicted(folder: Path, channels: int) -> Verdict:
     """What `predict` sees of the only file of a folder."""
     (item,) = FolderInputs(folder).read_items(range(1))
     try:
-        return prepare_sample(item, ImageEncoder((channels, SIDE, SIDE), "uint8", True, LIMIT, (), (), DECODE_VERSION))
+        encoder = ImageEncoder((channels, SIDE, SIDE), "uint8", True, LIMIT, (), (), DECODE_VERSION)
+        return encoder.encode_sample(prepare_sample(item))[INPUT]
     except Exception as error:
         return str(error)
 

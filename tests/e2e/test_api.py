@@ -134,7 +134,18 @@ def test_a_script_needs_no_guard_for_several_devices(folder: Path) -> None:
     assert done.stdout.splitlines() == ["ran True"]
 
 
-def test_a_task_that_has_no_labels_is_not_given_any(folder: Path) -> None:
-    trained = mlscale.run("train", ["+recipe=regression", "debug=fast", "snapshot=false"])
-    with pytest.raises(MLScaleError, match="this run's task is regression"):
-        mlscale.load(trained.artifacts["run"])
+def test_a_run_of_numbers_answers_rows_by_their_columns_also_without_its_data(folder: Path) -> None:
+    lines = ["island,mm,mass", *(f"{('Dream', 'Biscoe')[n % 2]},{n},{n * 2.5}" for n in range(80))]
+    (folder / "train.csv").write_text("\n".join(lines) + "\n")
+    table = ["data=table", "data.train=train.csv", "data.target=mass", "data.units={mass: g}", "data.batch_size=8"]
+    trained = mlscale.run("train", ["+recipe=regression", *table, "debug=fast", "snapshot=false"])
+    rows = [{"island": "Dream", "mm": 3}, {"island": "unseen", "mm": None}]
+    expected = mlscale.load(trained.artifacts["run"], checkpoint="last").predict(rows)
+    assert (expected.targets, expected.units, expected.values.shape) == (("mass",), ("g",), (2,))
+    assert expected[0] == {"value": float(expected.values[0]), "unit": "g"}
+    (folder / "train.csv").unlink()
+    model = mlscale.load(trained.artifacts["run"], checkpoint="last")
+    assert model.predict(rows).values.tobytes() == expected.values.tobytes()
+    with pytest.raises(MLScaleError, match="the sample can't be predicted") as caught:
+        model.predict({"island": "Dream", "nm": 3})
+    assert caught.value.why.startswith("it lacks the column 'mm'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -74,13 +75,14 @@ def prepare_work(cfg: DictConfig, subject: TrainedModel) -> tuple[PredictWork, d
     """Return the work of the processes, the manifest's entry about the model, and the number of processes."""
     # The cores that this process may use, which a scheduler or a container may have limited.
     world_size, cores = _resolve_process_count(cfg), len(os.sched_getaffinity(0))
+    source = _locate_servable(subject) if subject.servable is not None else _locate_checkpoint(cfg, subject)
     common: dict[str, Any] = {
         "inputs": {
             "spec": cfg.input if isinstance(cfg.input, str) else [str(word) for word in cfg.input],
             "member": cfg.member,
             "key": cfg.key,
             "columns": tuple(cfg.columns),
-            "encoded": subject.servable is None and _is_table_data(cfg),
+            "kind": source.kind,
         },
         "folder": str(Path(cfg.to).expanduser().absolute()),
         "threads": max(1, int(os.environ.get("OMP_NUM_THREADS") or cores // world_size)),
@@ -92,7 +94,6 @@ def prepare_work(cfg: DictConfig, subject: TrainedModel) -> tuple[PredictWork, d
         "model": subject.name,
         "version": subject.version,
     }
-    source = _locate_servable(subject) if subject.servable is not None else _locate_checkpoint(cfg, subject)
     # Each process takes one device. A CPU is shared by any number of processes.
     if source.accelerator != "cpu" and (available := _count_available_devices(source.accelerator)) < world_size:
         raise MLScaleError(
@@ -101,7 +102,12 @@ def prepare_work(cfg: DictConfig, subject: TrainedModel) -> tuple[PredictWork, d
             fix=f"trainer.devices={available}, or trainer.accelerator=cpu",
         )
     work = PredictWork(
-        servable=source.servable, config=source.config, checkpoint=source.file, accelerator=source.accelerator, **common
+        servable=source.servable,
+        config=source.config,
+        encoder=source.encoder,
+        checkpoint=source.file,
+        accelerator=source.accelerator,
+        **common,
     )
     version = replace(work, version=source.version or subject.version)
     return version, {"version": version.version, "digest": source.digest}, world_size
@@ -115,15 +121,6 @@ def _collect_row_settings(cfg: DictConfig) -> dict[str, Any]:
     return {**settings, "events": True} if cfg.events else settings
 
 
-def _is_table_data(cfg: DictConfig) -> bool:
-    """Return whether the run's data module encodes the columns of tables."""
-    from mlscale.config.targets import import_target
-    from mlscale.data.tables.table_rows import TabularData
-
-    kind = import_target(cfg.data) if cfg.get("data") else None
-    return isinstance(kind, type) and issubclass(kind, TabularData)
-
-
 def _count_available_devices(accelerator: str) -> int:
     from mlscale.launch.local_devices import detect_local_devices
 
@@ -134,19 +131,24 @@ class _ModelSource(NamedTuple):
     """A reference to a model by which processes find it again."""
 
     digest: str
+    kind: str
     accelerator: str = "cpu"
     servable: str | None = None
     config: str | None = None
+    encoder: Mapping[str, Any] | None = None
     file: str | None = None
     version: str | None = None
 
 
 def _locate_servable(subject: TrainedModel) -> _ModelSource:
     from mlscale.atomic_files import compute_sha256
-    from mlscale.contracts.servable_yaml import DOCUMENT
+    from mlscale.contracts.servable_yaml import DOCUMENT, read_document
 
     assert subject.servable is not None
-    return _ModelSource(compute_sha256(subject.servable / DOCUMENT), servable=str(subject.servable))
+    encoder = read_document(subject.servable).get("encoder")
+    # Format 1 has none.
+    kind = str(encoder.get("kind", "")) if isinstance(encoder, Mapping) else ""
+    return _ModelSource(compute_sha256(subject.servable / DOCUMENT), kind, servable=str(subject.servable))
 
 
 def _locate_checkpoint(cfg: DictConfig, subject: TrainedModel) -> _ModelSource:
@@ -154,20 +156,23 @@ def _locate_checkpoint(cfg: DictConfig, subject: TrainedModel) -> _ModelSource:
     from omegaconf import OmegaConf
 
     from mlscale.assembly.evaluation_pass import choose_checkpoint
-    from mlscale.assembly.rebuild import Home, restore_training_config
-    from mlscale.assembly.run_data import RunData
+    from mlscale.assembly.prediction_model import restore_prediction_config
     from mlscale.atomic_files import compute_sha256
-    from mlscale.runs.recover import DERIVED, read_yaml_values
 
     assert subject.home is not None
     path, _ = choose_checkpoint(subject, cfg)
-    derived = read_yaml_values(subject.home / DERIVED)
-    resolved_cfg = restore_training_config(cfg, Home(subject.home, derived), RunData())
+    restored = restore_prediction_config(cfg, subject.home)
     # The content names the version: `best` may mean another file after the run is resumed.
     digest = compute_sha256(path)
     version = subject.version if subject.run is None else f"{subject.name}:{digest[:12]}"
     return _ModelSource(
-        digest, str(resolved_cfg.derived.accelerator), None, OmegaConf.to_yaml(resolved_cfg), str(path), version
+        digest,
+        restored.kind,
+        str(restored.cfg.derived.accelerator),
+        config=OmegaConf.to_yaml(restored.cfg),
+        encoder=restored.encoder,
+        file=str(path),
+        version=version,
     )
 
 

@@ -13,6 +13,7 @@ from mlscale.errors import MLScaleError
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue
 
+    from mlscale.encoders.encoder import Encoder
     from mlscale.predict.batch_models import BatchModel
     from mlscale.predict.input_items import Inputs
     from mlscale.predict.part_files import PredictionParts
@@ -28,6 +29,7 @@ class PredictWork:
         folder: of the predictions.
         servable: its folder; None for a checkpoint.
         config: of the model's run as YAML, with what was derived; None for a servable.
+        encoder: the document of the run's encoder; None for a servable, and where the run's data brings it.
         checkpoint: the file; None for a servable.
         accelerator: cpu, cuda or mps.
         threads: CPU threads of one process that compute.
@@ -42,6 +44,7 @@ class PredictWork:
     folder: str
     servable: str | None
     config: str | None
+    encoder: Mapping[str, Any] | None
     checkpoint: str | None
     accelerator: str
     threads: int
@@ -76,9 +79,10 @@ def score_rank_parts(
     if not todo:
         return
     model = build_model(work, rank)
+    _check_inputs(model.encoder)
     events = None
     if work.events is not None:
-        if not model.task_type.is_one_class:
+        if not model.task_type.is_one_class or len(model.encoder.inputs) > 1:
             raise MLScaleError(
                 f"events are predictions of classes, and this is a model of {model.task_type.name}",
                 where="events",
@@ -104,61 +108,44 @@ def score_rank_parts(
     )
 
 
+def _check_inputs(encoder: Encoder) -> None:
+    """Check that a stored input can be a sample of the model.
+
+    Raises:
+        MLScaleError: the model takes several tensors, which no file or row holds.
+    """
+    if encoder.kind == "tensor" and len(encoder.inputs) > 1:
+        shapes = ", ".join(f"{spec.name} {spec.shape}" for spec in encoder.inputs)
+        raise MLScaleError(
+            "the model takes several tensors",
+            where="input",
+            why=f"a file or a row holds one; these are: {shapes}",
+            fix="mlscale.load(REF).predict([{name: array, …}, …]) in Python",
+        )
+
+
 def build_model(work: PredictWork, rank: int = 0) -> BatchModel:
     """Return the servable, or the trained task on the rank's device."""
-    from mlscale.predict.batch_models import ServableModel
-
     if work.servable is not None:
-        return ServableModel.load(Path(work.servable), work.threads)
-    import torch
+        from mlscale.export.servable import load
+
+        return load(Path(work.servable), threads=work.threads)
     from omegaconf import OmegaConf
 
-    from mlscale.assembly.rebuild import rebuild_data_and_task
-    from mlscale.assembly.run_data import RunData
-    from mlscale.data.data_module import OrderedData
-    from mlscale.data.images.labelled_images import ImageData
-    from mlscale.encoders.encoder import Encoder
-    from mlscale.encoders.tensor_encoder import TensorEncoder
-    from mlscale.evaluate.collect_predictions import find_measured_type
-    from mlscale.predict.torch_batches import TaskModel
+    from mlscale.assembly.prediction_model import build_prediction_model
 
     assert work.config is not None
     assert work.checkpoint is not None
     cfg: Any = OmegaConf.create(work.config)
     cfg.derived.threads = work.threads
-    data, task = rebuild_data_and_task(cfg, Path(work.checkpoint), "validate", RunData())
-    torch.set_num_threads(work.threads)
-    task_type = find_measured_type(task)
-    facts = data.facts() if hasattr(data, "facts") else None
-    image = facts is not None and facts.height is not None and len(facts.sample) == 3
-    if task_type is None or facts is None or (image and not isinstance(data, ImageData)):
-        raise MLScaleError(
-            "how a file becomes an input of this model is its own code's business",
-            where="task, data",
-            why="the task has no kind and predict_step"
-            if task_type is None
-            else "the data module prepares samples itself",
-            fix="mlscale export makes a servable of it: mlscale predict <its folder> takes what that takes",
-        )
-    if task_type.needs_truth:
-        raise MLScaleError(
-            "texts are not scored by a language model yet",
-            where="input",
-            why="how a text becomes tokens is its data module's own",
-            fix="mlscale evaluate <the run> measures it on its own data, with a row for each sequence",
-        )
-    names = facts.class_names or tuple(map(str, range(facts.num_classes or 0)))
-    device = work.accelerator if work.accelerator != "cuda" else f"cuda:{rank}"
-    # The samples of a third-party data module are tensors already.
-    tensors = TensorEncoder.from_shape(facts.sample, facts.dtype)
-    encoder: Encoder = data.encoder() if isinstance(data, OrderedData) else tensors
-    return TaskModel(
-        task,
-        task_type,
-        encoder=encoder,
-        labels=tuple(map(str, names)),
-        device=device,
+    return build_prediction_model(
+        cfg,
+        Path(work.checkpoint),
+        work.encoder,
+        where=work.model,
+        device=work.accelerator if work.accelerator != "cuda" else f"cuda:{rank}",
         precision=str(cfg.precision.value),
+        batch=work.batch,
     )
 
 

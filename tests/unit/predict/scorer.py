@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.encoders.encoder import Encoder
+from mlscale.encoders.encoder import EncodedSamples, Encoder
 from mlscale.encoders.tensor_encoder import TensorEncoder
+from mlscale.export.onnx_engine import Port
 from mlscale.predict.inputs import open_inputs
 from mlscale.predict.part_files import PredictionParts, start_predictions
 from mlscale.predict.predicted_events import PartEvents
 from mlscale.predict.score_parts import score_parts
 from mlscale.task_types.registry import get_task_type
-from mlscale.task_types.task_type import TaskType
+from mlscale.task_types.task_type import AnswerNames, TaskType
 
 ENCODER = TensorEncoder.from_shape((4,), "float32")
 
@@ -31,12 +32,20 @@ class Linear:
 
     seconds: float = 0.0
     task_type: TaskType = field(default_factory=lambda: get_task_type("classification"))
-    labels: Sequence[str] = ("a", "b", "c")
+    names: AnswerNames = field(default_factory=lambda: AnswerNames(("a", "b", "c")))
+    outputs: tuple[Port, ...] = (Port("logits", "float32", (-1, 3)),)
     encoder: Encoder = ENCODER
 
-    def __call__(self, raw: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
+    @property
+    def labels(self) -> Sequence[str]:
+        return self.names.labels
+
+    def pack_samples(self, raw: Sequence[Any]) -> EncodedSamples:
+        return self.encoder.encode_samples(raw)
+
+    def compute_samples(self, packed: EncodedSamples) -> Mapping[str, NDArray[Any]]:
         time.sleep(self.seconds)
-        return {"logits": raw @ np.arange(12, dtype=np.float32).reshape(4, 3)}
+        return {"logits": packed.tensors["input"] @ np.arange(12, dtype=np.float32).reshape(4, 3)}
 
 
 def opened(to: Path, **changes: Any) -> tuple[Any, PredictionParts]:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mlscale.encoders.encoder import Encoder
+from mlscale.encoders.encoder import INPUT, Encoder
 from mlscale.errors import MLScaleError
 from mlscale.export.format1 import build_format1_encoder
 from mlscale.predict.input_items import Inputs
@@ -49,7 +49,7 @@ def told(inputs: Inputs, encoder: Encoder = IMAGE) -> list[tuple[str, Any]]:
     found = []
     for item in inputs.read_items(range(len(inputs))):
         try:
-            found.append((item.key, prepare_sample(item, encoder).ravel()[0].item()))
+            found.append((item.key, encoder.encode_sample(prepare_sample(item))[INPUT].ravel()[0].item()))
         except Exception as error:
             found.append((item.key, str(error).split(" <")[0]))
     return found
@@ -148,7 +148,8 @@ def test_tables_of_numbers_and_of_texts(tmp_path: Path) -> None:
     assert told(opened(tmp_path / "n.csv"), rows)[0][1] == "it has the shape (3,), and the model takes (2,)"
     (tmp_path / "t.tsv").write_text("text\tn\nhé\t1\n")
     (item,) = opened(tmp_path / "t.tsv").read_items(range(1))
-    assert prepare_sample(item, build_format1_encoder((5,), "int64", {})).tolist() == [105, 196, 170, 0, 0]
+    text = build_format1_encoder((5,), "int64", {}).encode_sample(prepare_sample(item))[INPUT]
+    assert text.tolist() == [105, 196, 170, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -177,8 +178,9 @@ def test_what_is_prepared_has_the_shape_that_the_model_takes(tmp_path: Path) -> 
     (tmp_path / "wide.png").write_bytes(png(7, (20, 10)))
     (item,) = opened(tmp_path).read_items(range(1))
     with pytest.raises(ValueError, match="it has 20×10 pixels, the model takes 8×8"):
-        prepare_sample(item, IMAGE)
-    assert prepare_sample(item, build_format1_encoder((3, 8, 8), "uint8", {"resize": "x"})).shape == (3, 8, 8)
+        IMAGE.encode_sample(prepare_sample(item))
+    resized = build_format1_encoder((3, 8, 8), "uint8", {"resize": "x"}).encode_sample(prepare_sample(item))
+    assert resized[INPUT].shape == (3, 8, 8)
 
 
 def test_answers_of_each_kind() -> None:

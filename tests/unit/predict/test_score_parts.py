@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,11 @@ import pyarrow.dataset as ds
 import pytest
 from numpy.typing import NDArray
 
+from mlscale.encoders.encoder import EncodedSamples
 from mlscale.errors import MLScaleError
 from mlscale.events.store import EventStore
 from mlscale.predict.part_files import MANIFEST, PredictionParts, lock_predictions, summarize_parts
 from mlscale.predict.score_parts import LoadedBatch, predict_batch
-from mlscale.task_types.registry import get_task_type
 from tests.contract.test_documents import validate
 from tests.unit.predict import scorer
 
@@ -70,22 +69,22 @@ def test_each_input_has_one_row_and_what_can_not_be_read_has_its_reason(to: Path
 
 @pytest.mark.parametrize("name", ["logits", "value"])
 def test_an_answer_that_is_no_number_is_an_error_and_no_class(name: str) -> None:
-    class Told:
-        task_type, labels, encoder = get_task_type("classification"), ("a", "b", "c"), scorer.ENCODER
+    class Told(scorer.Linear):
+        def compute_samples(self, packed: EncodedSamples) -> dict[str, NDArray[Any]]:
+            return {name: packed.tensors["input"][:, :3]}
 
-        def __call__(self, raw: NDArray[Any]) -> dict[str, NDArray[Any]]:
-            return {name: raw[:, :3]}
-
-    raw = np.array([[0, 1, 2, 3], [np.nan, 1, 2, 3], [0, np.inf, 2, 3], [-np.inf, 1, 2, 3]], np.float32)
-    batch = LoadedBatch(range(5), list("vwxyz"), ["", "torn", "", "", ""], raw)
+    x = np.array([[0, 1, 2, 3], [np.nan, 1, 2, 3], [0, np.inf, 2, 3], [-np.inf, 1, 2, 3]], np.float32)
+    batch = LoadedBatch(range(5), list("vwxyz"), ["", "torn", "", "", ""], EncodedSamples({"input": x}, {}), x)
     found, said = predict_batch(Told(), batch)
     wrong = "the model's output is not a finite number"
     assert found.errors == ["", "torn", wrong, wrong, "" if name == "logits" else wrong]
     assert said is not None
-    assert found.raw is not None
-    assert len(said[name]) == len(found.raw) == found.errors.count("")
-    alone_, nothing = predict_batch(Told(), replace(batch, rows=range(1), keys=["w"], errors=[""], raw=raw[1:2]))
-    assert (alone_.raw, alone_.errors, nothing) == (None, [wrong], None)
+    assert found.x is not None
+    assert found.packed is not None
+    assert len(said[name]) == len(found.x) == len(found.packed.tensors["input"]) == found.errors.count("")
+    one = LoadedBatch(range(1), ["w"], [""], EncodedSamples({"input": x[1:2]}, {}))
+    alone_, nothing = predict_batch(Told(), one)
+    assert (alone_.packed, alone_.errors, nothing) == (None, [wrong], None)
 
 
 def test_ranks_share_the_parts_and_make_what_one_makes(to: Path) -> None:

@@ -1,0 +1,183 @@
+"""Samples as Python has them: paths, images, arrays, rows, data frames and texts, as raw samples of an encoder."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlscale.encoders.encoder import Encoder
+from mlscale.errors import MLScaleError
+from mlscale.export.onnx_engine import Port
+from mlscale.export.servable import cast_input
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_ORIENTATION = 0x0112  # the tag of Exif
+_MOST_COLUMNS, _MOST_REASONS = 30, 3
+
+
+@dataclass
+class GivenSamples:
+    """Raw samples, and what they are called.
+
+    Attributes:
+        samples: by the kind of encoder.
+        names: of each: its path, or its place in what was given.
+        bad: the reason of each that could not be read, by its number.
+    """
+
+    samples: list[Any] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    bad: dict[int, str] = field(default_factory=dict)
+
+
+def collect_samples(x: object, encoder: Encoder) -> GivenSamples:
+    """Return the samples of `x`, one or many.
+
+    Args:
+        x: a path, an image, an array of a batch, a row, a data frame, a text, or a list of such; by the encoder's kind.
+        encoder: of the model.
+
+    Raises:
+        MLScaleError: an array of another shape, or of values that the model does not take.
+    """
+    given = GivenSamples()
+    # All are read before the first is encoded: every problem is reported at once.
+    for number, item in enumerate(_iterate_items(x, encoder)):
+        given.names.append(str(item) if _is_path(item, encoder) else f"x[{number}]")
+        try:
+            given.samples.append(_convert_item(item, encoder))
+        except (OSError, ValueError) as error:
+            given.samples.append(None)
+            given.bad[number] = getattr(error, "strerror", None) or str(error)
+    return given
+
+
+def raise_bad_samples(given: GivenSamples, bad: Mapping[int, str], encoder: Encoder) -> None:
+    """Raise an error if there are bad samples, which names the first of them.
+
+    Raises:
+        MLScaleError: there are some.
+    """
+    if not bad:
+        return
+    first = sorted(bad)[:_MOST_REASONS]
+    total = len(given.samples)
+    reasons = [f"{given.names[number]}: {bad[number]}" for number in first]
+    if len(bad) > len(first):
+        reasons.append(f"and {len(bad) - len(first)} more")
+    raise MLScaleError(
+        "the sample can't be predicted" if total == 1 else f"{len(bad)} of {total} samples can't be predicted",
+        where=given.names[first[0]],
+        why=bad[first[0]] if len(bad) == 1 else "; ".join(reasons),
+        fix=describe_taken_samples(encoder),
+    )
+
+
+def describe_taken_samples(encoder: Encoder) -> str:
+    """Return what `predict` takes, in one sentence."""
+    schema = encoder.describe_raw_input()
+    if encoder.kind == "table":
+        columns = [_describe_column(column) for column in schema["columns"]]
+        more = f" and {len(columns) - _MOST_COLUMNS} more" if len(columns) > _MOST_COLUMNS else ""
+        return f"the model takes rows with the columns {', '.join(columns[:_MOST_COLUMNS])}{more}"
+    if encoder.kind in ("text", "document"):
+        return "the model takes texts: a str, bytes, a pathlib.Path of a file, or a list of them"
+    first = encoder.inputs[0]
+    shape = ", ".join(map(str, ("n", *first.shape)))
+    if encoder.kind == "image":
+        return (
+            f"the model takes images: a path, the bytes of a file, a PIL image, or an array ({shape}) of {first.dtype}"
+        )
+    if len(encoder.inputs) == 1:
+        return f"the model takes an array ({shape}) of {first.dtype}, a path of a .npy file, or a list of samples"
+    tensors = ", ".join(f"{spec.name!r}: {spec.dtype} {spec.shape}" for spec in encoder.inputs)
+    return f"the model takes mappings of arrays: {tensors}"
+
+
+def _describe_column(column: Mapping[str, Any]) -> str:
+    about = column.get("unit") or ("text" if column["type"] == "category" else "number")
+    return f"{column['name']} ({about})"
+
+
+def _iterate_items(x: object, encoder: Encoder) -> Iterable[Any]:
+    """Return the samples in `x`; what is no collection is one sample."""
+    if isinstance(x, str | bytes | Path | Mapping) or _is_picture(x):
+        return [x]
+    if encoder.kind == "table":
+        return _list_rows(x)
+    if encoder.kind in ("text", "document"):
+        for method in ("to_pylist", "to_list", "tolist"):
+            if hasattr(x, method) and not hasattr(x, "columns"):
+                listed = getattr(x, method)()
+                return listed if isinstance(listed, list) else [listed]
+    elif hasattr(x, "__array__") and len(encoder.inputs) == 1:
+        first = encoder.inputs[0]
+        return list(cast_input(np.asarray(x), Port(first.name, first.dtype, (-1, *first.shape))))
+    return x if isinstance(x, list | tuple | Iterator) else [x]
+
+
+def _list_rows(x: object) -> Iterable[Any]:
+    """Return the rows of a data frame of pandas, polars or pyarrow, none of which is imported; or a list as it is."""
+    for method in ("to_pylist", "to_dicts"):
+        if hasattr(x, method):
+            rows: list[Any] = getattr(x, method)()
+            return rows
+    if hasattr(x, "to_dict") and hasattr(x, "notna"):
+        frame: Any = x
+        # As objects, since only those can be None: a missing value of pandas is one of several of its own.
+        plain = frame.astype(object).where(frame.notna(), None)
+        return plain.to_dict("records") if hasattr(x, "columns") else [plain.to_dict()]
+    return x if isinstance(x, list | tuple | Iterator) else [x]
+
+
+def _is_path(item: object, encoder: Encoder) -> bool:
+    """Return whether an item names a file: a text itself is no path for a model of texts."""
+    return isinstance(item, Path) or (isinstance(item, str) and encoder.kind in ("image", "tensor"))
+
+
+def _is_picture(item: object) -> bool:
+    # By name: PIL is imported where an image of it was given, and then it is imported already.
+    return any(base.__module__ == "PIL.Image" for base in type(item).__mro__)
+
+
+def _convert_item(item: object, encoder: Encoder) -> Any:
+    """Return one item as a raw sample.
+
+    Raises:
+        OSError, ValueError: its file can't be read.
+    """
+    if isinstance(item, Path | str) and _is_path(item, encoder):
+        if encoder.kind == "table":
+            raise ValueError("it is a path, and the model takes rows; mlscale predict reads tables")
+        if encoder.kind == "tensor":
+            return np.load(item, allow_pickle=False)
+        return Path(item).expanduser().read_bytes()
+    if _is_picture(item):
+        if encoder.kind != "image":
+            raise ValueError("it is an image")
+        picture: Any = item
+        return _encode_picture(picture)
+    # A tensor of torch, jax and the like.
+    is_array = hasattr(item, "__array__") and not isinstance(item, np.generic)
+    return np.asarray(item) if is_array and encoder.kind in ("image", "tensor") else item
+
+
+def _encode_picture(picture: Image.Image) -> bytes:
+    """Return the pixels of a PIL image as a PNG, which the one decoder of images then reads: with its orientation."""
+    from PIL import Image
+
+    # Only the orientation: other entries of a camera's may be ones that Pillow can't write.
+    exif, file = Image.Exif(), io.BytesIO()
+    if (orientation := picture.getexif().get(_ORIENTATION)) is not None:
+        exif[_ORIENTATION] = orientation
+    if picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+        picture = picture.convert("RGB")
+    picture.save(file, "PNG", compress_level=1, exif=exif)
+    return file.getvalue()

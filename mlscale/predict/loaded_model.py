@@ -1,0 +1,74 @@
+"""A loaded model, which predicts whatever form its samples have in Python."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.encoders.encoder import Encoder
+from mlscale.predict.batch_models import BatchModel
+from mlscale.predict.given_samples import collect_samples, describe_taken_samples, raise_bad_samples
+from mlscale.predict.predictions import Predictions
+from mlscale.task_types.task_type import TaskType
+
+_BATCH = 256  # samples that are computed at once: bounds the memory of pixels and activations
+
+
+class LoadedModel:
+    """A trained model; `mlscale.load` returns it.
+
+    Args:
+        model: a servable, or a trained task.
+    """
+
+    def __init__(self, model: BatchModel) -> None:
+        self._model = model
+
+    @property
+    def task_type(self) -> TaskType:
+        """The type of its task, which says what a prediction is."""
+        return self._model.task_type
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder of its samples."""
+        return self._model.encoder
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes by number; empty where there are none."""
+        return tuple(self._model.labels)
+
+    def predict(self, x: object) -> Predictions:
+        """Return the predictions for one sample or many.
+
+        Args:
+            x: by what the model takes. Images: a path, the bytes of a file, a PIL image, a list of such, or an array of
+                decoded ones, (n, channels, height, width), without any normalisation. Rows of a table: a mapping by
+                column, a list of them, or a data frame of pandas, polars or pyarrow. Texts: a str, bytes, a
+                `pathlib.Path` of a file, a list of such, or a column of a data frame. What a user's own data module
+                gives to the model: an array (n, …), a path of a .npy file, a list of samples; a mapping of arrays where
+                it takes several.
+
+        Raises:
+            MLScaleError: a sample can't be read or encoded; the first of them is named with the reason.
+        """
+        given = collect_samples(x, self.encoder)
+        raise_bad_samples(given, given.bad, self.encoder)
+        parts: list[dict[str, NDArray[Any]]] = []
+        bad: dict[int, str] = {}
+        # At least one batch: the outputs of no samples have their shapes, too.
+        for start in range(0, max(1, len(given.samples)), _BATCH):
+            packed = self._model.pack_samples(given.samples[start : start + _BATCH])
+            bad |= {start + number: reason for number, reason in packed.bad.items()}
+            if not bad:
+                parts.append(dict(self._model.compute_samples(packed)))
+        raise_bad_samples(given, bad, self.encoder)
+        outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        columns = self.task_type.build_predictions(outputs, self.labels)
+        return Predictions(self.task_type, columns, self._model.names)
+
+    def __repr__(self) -> str:
+        return f"<model of {self.task_type.name}: {describe_taken_samples(self.encoder).removeprefix('the model ')}>"
