@@ -29,17 +29,21 @@ Load = Callable[[str | None, bool, Callable[[MLScaleError | None], None]], None]
 _V2 = InferenceProtocol(
     "infer",
     v2.compute_body_limit,
-    v2.count_json_bytes,
+    v2.count_text_bytes,
     v2.parse_infer_request,
     tensors.count_numbers,
+    lambda outputs: False,
+    tensors.select_outputs,
     tensors.encode_infer_response,
 )
 _PREDICT = InferenceProtocol(
     "predict",
     predict.compute_body_limit,
-    predict.count_json_bytes,
+    predict.count_text_bytes,
     predict.parse_predict_request,
     predict.count_numbers,
+    predict.has_files,
+    predict.select_outputs,
     predict.encode_predict_response,
 )
 _READ = (b"GET", b"HEAD")
@@ -242,7 +246,7 @@ class App:
 
     def _store_labels(self, exchange: Exchange) -> None:
         if self._sink is None:
-            raise Refused("this server keeps no labels: it was started with events=null", 404)
+            raise Refused("this server keeps no labels, since it records no events", 404)
         sink, model, refuse = self._sink, self._inference.model, partial(self._answers.send_refusal, exchange)
 
         def queue_labels(new_labels: labels.Labels) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.task_types.task_type import INPUT, PredictionColumns, TaskType
+from mlscale.task_types.task_type import INPUT, AnswerNames, PredictionColumns, TaskType
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +38,13 @@ class TensorType(TaskType):
     def build_predictions(self, outputs: Mapping[str, NDArray[Any]], labels: Sequence[str]) -> PredictionColumns:
         """Return the outputs, (n, …) each, as lists."""
         return {name: list(np.asarray(value)) for name, value in outputs.items()}
+
+    def build_answers(self, predictions: PredictionColumns, names: AnswerNames) -> list[dict[str, Any]]:
+        """Return the outputs of each sample as nested lists."""
+        lists: PredictionColumns = {
+            name: [np.asarray(value).tolist() for value in values] for name, values in predictions.items()
+        }
+        return super().build_answers(lists, names)
 
     def list_prediction_types(self, probabilities: bool = True) -> dict[str, Any]:
         """Return no columns: which ones there are is known by the model's outputs alone."""

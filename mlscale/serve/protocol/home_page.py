@@ -11,7 +11,7 @@ def render_home_page(model: ServedModel) -> str:
     """Return a page that names the model and shows example requests."""
     # Names come from users, and go into HTML.
     input_port, version = model.servable.input, escape(model.version)
-    shape = " × ".join(map(str, model.sample_shape))
+    shape = " × ".join(map(str, input_port.shape[1:]))
     links = (f"/v2/models/{model.name}", "/v2/health/ready", "/metrics")
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{version}</title>
