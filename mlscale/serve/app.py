@@ -16,7 +16,7 @@ from mlscale.serve.http.request_error import Refused
 from mlscale.serve.http.responses import ResponseSender, check_method
 from mlscale.serve.inference import Inference, InferenceProtocol
 from mlscale.serve.protocol import home_page as page
-from mlscale.serve.protocol import json_numbers, v2
+from mlscale.serve.protocol import json_numbers, openapi, v2
 from mlscale.serve.protocol import labels_route as labels
 from mlscale.serve.protocol import predict_route as predict
 from mlscale.serve.protocol import v2_metadata as v2_model
@@ -140,7 +140,13 @@ class App:
             case ():
                 exchange.route = "page"
                 check_method(exchange, *_READ)
-                self._answers.send_body(exchange, page.render_home_page(model).encode(), HTML)
+                headers = page.build_security_headers()
+                self._answers.send_body(exchange, page.render_home_page(model), HTML, headers)
+            case ["openapi.json"]:
+                exchange.route = "openapi"
+                check_method(exchange, *_READ)
+                document = openapi.build_openapi_document(model, needs_key=bool(self._access.key))
+                self._answers.send_json(exchange, document)
             case ["metrics"]:
                 exchange.route = "metrics"
                 check_method(exchange, *_READ)

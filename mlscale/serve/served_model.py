@@ -113,6 +113,10 @@ class ServedModel:
         return "text" if isinstance(encoder, TextEncoder | DocumentEncoder) else ""
 
     @cached_property
+    def _is_format1(self) -> bool:
+        return self.servable.format == 1
+
+    @cached_property
     def has_one_class(self) -> bool:
         """True if each sample has one class, with a probability for each."""
         return self.servable.task_type.is_one_class
@@ -145,13 +149,17 @@ class ServedModel:
         # A model may return NaN or infinity, which the client is sent, or told about.
         with np.errstate(invalid="ignore", over="ignore"):
             columns = servable.task_type.build_predictions(tensors, servable.names.labels)
-        return Outputs(tensors, columns, _mark_finite(tensors, columns, samples.size))
+            if self.has_one_class:
+                finite = np.asarray(np.isfinite(columns["probabilities"]).all(axis=-1))
+            else:
+                finite = _mark_finite(tensors, columns, samples.size)
+        return Outputs(tensors, columns, finite)
 
     def get_event_inputs(self, samples: PackedSamples) -> NDArray[Any]:
         """Return the tensor of numbers that events hold, (n, …); only if `records_events`."""
         encoder = self.servable.encoder
         # The graph of format 1 begins with the model's own tensors.
-        tensors = samples.tensors if self.servable.format == 1 else encoder.unpack_samples(samples.tensors)
+        tensors = samples.tensors if self._is_format1 else encoder.unpack_samples(samples.tensors)
         return tensors[encoder.inputs[0].name]
 
     def _compute_rows(self, samples: PackedSamples) -> Mapping[str, NDArray[Any]]:
@@ -192,8 +200,8 @@ def _count_bytes(port: Port) -> int:
 def _mark_finite(tensors: Mapping[str, NDArray[Any]], columns: PredictionColumns, size: int) -> NDArray[np.bool_]:
     """Return whether the numbers of each prediction are finite; of one without numbers, such as a mask, whether those
     of the graph's outputs are no NaN."""
-    finite = np.ones(size, np.bool_)
     predicted = [values for values in columns.values() if isinstance(values, np.ndarray) and values.dtype.kind == "f"]
+    finite = np.ones(size, np.bool_)
     for values in predicted:
         finite &= np.isfinite(values).reshape(size, -1).all(axis=1)
     if not predicted:

@@ -266,11 +266,8 @@ class TaskType:
             predictions: as of `build_predictions`.
             names: of classes and targets.
         """
-        size = len(next(iter(predictions.values()), ()))
-        columns = {
-            name: values.tolist() if isinstance(values, np.ndarray) else values for name, values in predictions.items()
-        }
-        return [{name: values[row] for name, values in columns.items()} for row in range(size)]
+        columns = [values.tolist() if isinstance(values, np.ndarray) else values for values in predictions.values()]
+        return [dict(zip(predictions, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def describe_answer(self, names: AnswerNames) -> dict[str, Any]:
         """Return the JSON schema of an item of `build_answers`."""

@@ -63,9 +63,7 @@ def count_numbers(request: PredictRequest, outputs: Outputs) -> int:
 
 def has_files(outputs: Outputs) -> bool:
     """Return whether predictions are files, such as masks, of which the response states what is in them."""
-    return any(
-        isinstance(values, list) and isinstance(values[0], bytes) for values in outputs.columns.values() if len(values)
-    )
+    return any(type(values) is list and values and type(values[0]) is bytes for values in outputs.columns.values())
 
 
 def select_outputs(request: PredictRequest, outputs: Outputs) -> Outputs:
@@ -124,7 +122,7 @@ def encode_predict_response(
     Raises:
         Refused: the model returns NaN or infinity, which JSON does not have.
     """
-    if not outputs.finite.all():
+    if False in outputs.finite.tolist():
         raise Refused("the model gives no finite numbers for these inputs")
     servable = model.servable
     answers = servable.task_type.build_answers(outputs.columns, servable.names)
