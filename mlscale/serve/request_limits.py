@@ -50,16 +50,18 @@ def compute_request_limits(servable: Servable, max_batch: int) -> RequestLimits:
     encoder = servable.encoder
     if isinstance(encoder, TableEncoder):
         cells = len(encoder.columns)
+        # More rows than a batch where they are short: they are read in the event loop up to 64 KiB.
         samples = max(max_batch, _FEW_CELLS // cells)
         json_bytes = samples * _count_row_bytes(encoder) + _MORE_BYTES
         return RequestLimits(samples, samples * cells, json_bytes, 2 * json_bytes + samples * cells * _READ_BYTES)
+    # Signs can't be counted in texts before they are parsed, so the bytes alone are limited.
     if servable.format > 1 and isinstance(encoder, TextEncoder | DocumentEncoder):
         json_bytes = max_batch * max(encoder.length, 1024) * _ESCAPED_BYTES + _MORE_BYTES
         return RequestLimits(max(max_batch, _FEW_TEXTS), 0, json_bytes, 4 * json_bytes)
     numbers = sum(math.prod(spec.shape) for spec in encoder.inputs)
     values = max(max_batch * numbers, _FEW_VALUES)
-    each = max(_NUMBER_BYTES.get(spec.dtype, _LONG_NUMBER_BYTES) for spec in encoder.inputs)
-    return RequestLimits(max(1, values // numbers), values, values * each + _MORE_BYTES, values * _READ_BYTES)
+    number_bytes = max(_NUMBER_BYTES.get(spec.dtype, _LONG_NUMBER_BYTES) for spec in encoder.inputs)
+    return RequestLimits(max(1, values // numbers), values, values * number_bytes + _MORE_BYTES, values * _READ_BYTES)
 
 
 def compute_text_limit(encoder: Encoder, max_rows: int) -> int:

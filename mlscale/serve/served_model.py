@@ -105,6 +105,7 @@ class ServedModel:
     @cached_property
     def file_input(self) -> str:
         """The name by which V2 takes raw samples as BYTES: image or text; '' where it takes none."""
+        # Of format 1 the first input may have that name already.
         if self.servable.format == 1:
             return ""
         encoder = self.servable.encoder
@@ -131,8 +132,8 @@ class ServedModel:
     def portable(self) -> ServedModel:
         """The same model without its engine: for parsing and encoding requests in another process."""
         # Little of the document is read there, and it is pickled with each call.
-        kept = ("format", "preprocessing")
-        document = {key: self.servable.document[key] for key in kept if key in self.servable.document}
+        read_keys = ("format", "preprocessing")
+        document = {key: self.servable.document[key] for key in read_keys if key in self.servable.document}
         servable = replace(self.servable, document=document, engine=None)  # type: ignore[arg-type]
         return replace(self, servable=servable)
 
@@ -144,12 +145,14 @@ class ServedModel:
         """
         servable = self.servable
         tensors = self._compute_rows(samples)
+        # After all rows: those of a long sample may be in several batches.
         if samples.counts is not None:
             tensors = servable.task_type.merge_rows(tensors, samples.counts)
         # A model may return NaN or infinity, which the client is sent, or told about.
         with np.errstate(invalid="ignore", over="ignore"):
             columns = servable.task_type.build_predictions(tensors, servable.names.labels)
             if self.has_one_class:
+                # Its other numbers follow from the probabilities.
                 finite = np.asarray(np.isfinite(columns["probabilities"]).all(axis=-1))
             else:
                 finite = _mark_finite(tensors, columns, samples.size)

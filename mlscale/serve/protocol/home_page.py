@@ -41,7 +41,7 @@ def build_security_headers() -> bytes:
     policy = "; ".join(
         [
             "default-src 'none'",
-            *(f"{kind}-src {' '.join(found)}" for kind, found in digests.items()),
+            *(f"{kind}-src {' '.join(listed)}" for kind, listed in digests.items()),
             "connect-src 'self'",
             "img-src data:",
             "base-uri 'none'",
@@ -80,8 +80,10 @@ def _describe_task(model: ServedModel) -> str:
     servable = model.servable
     labels, targets = servable.labels, servable.names.targets
     if labels:
-        count = f"{len(labels):,} {'labels' if servable.task_type.label_form == 'several' else 'classes'}"
-        return f"{servable.task_type.name.capitalize()} of {count}"
+        form = servable.task_type.label_form
+        # Of a third-party type the form of labels may not be known.
+        what = {"several": "any number of {} labels", "mask": "one of {} classes for each pixel"}
+        return f"Predicts {what.get(form or '', 'one of {} classes').format(f'{len(labels):,}')}"
     shown = ", ".join(f"{target.name} in {target.unit}" if target.unit else target.name for target in targets)
     return f"Predicts {shown or servable.task_type.predicts or servable.task_type.name}"
 

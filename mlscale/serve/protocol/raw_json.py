@@ -32,6 +32,7 @@ def parse_samples(model: ServedModel, document: object) -> tuple[PackedSamples, 
     """
     encoder = model.servable.encoder
     kind = encoder.kind
+    # First: a table with a column of this name has its rows in a list.
     if isinstance(document, dict) and INPUTS in document:
         unknown = sorted(set(document) - {INPUTS, ID})
         if unknown:

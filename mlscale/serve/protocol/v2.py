@@ -167,6 +167,7 @@ def _parse_infer_document(model: ServedModel, document: dict[str, Any], tail: me
     if not model.file_input or ports[0].name != model.file_input:
         return InferRequest(create_packed_samples(tensors), id_, outputs)
     files = tensors[model.file_input].ravel().tolist()
+    # An image takes milliseconds to decode, so a batch is the most.
     if len(files) > model.limits.samples or (model.file_input == "image" and len(files) > model.max_batch):
         most = min(model.limits.samples, model.max_batch)
         raise Refused(f"a request has at most {most} inputs of the type BYTES for '{model.name}'", 413)

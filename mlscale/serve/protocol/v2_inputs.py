@@ -51,6 +51,7 @@ def read_tensors(
         Refused: an entry is not as its port states, or its bytes are more or fewer.
     """
     shapes = [_read_shape(model, port, entry) for port, entry in zip(ports, entries, strict=True)]
+    # All sizes before any tensor is read: what is left over is the first thing to report, as in Triton.
     contents: list[memoryview | None] = []
     for port, entry in zip(ports, entries, strict=True):
         content, tail = _split_tail(model, port, entry, tail)
@@ -133,6 +134,7 @@ def _read_numbers(model: str, port: Port, content: memoryview, shape: tuple[int,
 def _read_texts(model: str, port: Port, content: memoryview, shape: tuple[int, ...]) -> NDArray[Any]:
     """Return a BYTES tensor: of each element its length (4 bytes, little endian) and its content."""
     count, at, texts = math.prod(shape), 0, []
+    # Before the loop: a shape may state more elements than there are bytes.
     if len(content) < 4 * count:
         raise _build_mismatch(model, port, 4 * count, len(content))
     for _ in range(count):
@@ -176,6 +178,7 @@ def _read_json_texts(port: Port, data: object, shape: tuple[int, ...]) -> NDArra
 
 
 def _create_objects(texts: Sequence[str | bytes], shape: tuple[int, ...]) -> NDArray[Any]:
+    # Not np.array(texts), which would turn equally long bytes into one array of characters.
     array = np.empty(len(texts), object)
     array[:] = texts
     return array.reshape(shape)

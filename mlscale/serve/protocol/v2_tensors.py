@@ -53,16 +53,16 @@ def select_outputs(request: InferRequest, results: Outputs) -> Outputs:
 
 def _encode_output(model: ServedModel, wanted: RequestedOutput, results: Outputs, tails: list[bytes]) -> dict[str, Any]:
     """Return the JSON entry of an output; if it is binary, append its bytes to `tails`."""
-    found = _get_values(wanted, results)
+    array = _get_values(wanted, results)
     values: NDArray[Any] | list[str]
     if wanted.name == LABEL:
-        values, datatype, shape = found, "BYTES", [len(found)]
-    elif found.dtype.kind not in "biuf":
-        values, datatype, shape = list(map(str, found.ravel().tolist())), "BYTES", list(found.shape)
+        values, datatype, shape = array, "BYTES", [len(array)]
+    elif array.dtype.kind not in "biuf":
+        values, datatype, shape = list(map(str, array.ravel().tolist())), "BYTES", list(array.shape)
     else:
-        values, datatype, shape = found, DATATYPES[found.dtype.name], list(found.shape)
+        values, datatype, shape = array, DATATYPES[array.dtype.name], list(array.shape)
         if wanted.top:
-            values, datatype, shape = _format_top_classes(model, found, wanted.top), "BYTES", [len(found), wanted.top]
+            values, datatype, shape = _format_top_classes(model, array, wanted.top), "BYTES", [len(array), wanted.top]
     entry: dict[str, Any] = {"name": wanted.name, "datatype": datatype, "shape": shape}
     if wanted.binary:
         tails.append(_encode_texts(values) if isinstance(values, list) else np.ascontiguousarray(values).tobytes())
