@@ -50,7 +50,7 @@ class TensorEncoder(Encoder):
         return {spec.name: _convert_tensor(given[spec.name], spec) for spec in self.specs}
 
 
-def _convert_tensor(value: Any, spec: TensorSpec) -> NDArray[Any]:
+def _convert_tensor(value: object, spec: TensorSpec) -> NDArray[Any]:
     """Return a value as the tensor that is taken.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from mlscale.export.validation_samples import (
     describe_sample_format,
     iterate_validation_batches,
 )
+from mlscale.export.warmup.warmup_samples import WarmupSampler
 from mlscale.stats.timing import TimesCompared, compare_times
 from mlscale.task_types.registry import get_task_type, resolve_task_type
 from mlscale.task_types.task_type import TaskType
@@ -50,6 +51,7 @@ class ExportMeasurement:
         parity: the comparison with the trained model.
         profile: statistics of its inputs and predictions; None where a reference profile can't express them.
         times: of one sample on one thread: the trained model in eager mode, normalisation included, then the exported.
+        warmup: names and raw samples that warm-up requests are made of.
     """
 
     model: bytes
@@ -60,6 +62,7 @@ class ExportMeasurement:
     parity: Parity
     profile: ProfileBuilder | None
     times: TimesCompared
+    warmup: list[tuple[str, Any]] = field(default_factory=list, repr=False)
 
 
 def export_and_measure(
@@ -83,7 +86,10 @@ def export_and_measure(
     # A reference profile has one class for each sample, and one tensor of numbers.
     profile = ProfileBuilder(len(given.names.labels)) if task_type.is_one_class and len(first.tensors) == 1 else None
 
-    def add_to_profile(batch: SampleBatch, outputs: Outputs) -> None:
+    sampler = WarmupSampler(given.encoder)
+
+    def collect_batch(batch: SampleBatch, outputs: Outputs) -> None:
+        sampler.add_batch(batch)
         if profile is not None:
             profile.add_batch(batch.raw, compute_softmax(outputs["logits"]), batch.y)
 
@@ -96,7 +102,7 @@ def export_and_measure(
         iterate_validation_batches(data, limit=samples),
         task_type=task_type,
         encoder=given.encoder,
-        on_batch=add_to_profile,
+        on_batch=collect_batch,
     )
     packed = first.pack(given.encoder).tensors
     # Torch is limited to the one thread that the engine has by default; else the two times would not be comparable.
@@ -104,7 +110,9 @@ def export_and_measure(
         times = compare_times(
             lambda: compute_trained(first.tensors), lambda: engine.compute(packed), budget_s=_BUDGET_S
         )
-    return ExportMeasurement(content, given, task_type, engine.inputs, engine.outputs, parity, profile, times)
+    return ExportMeasurement(
+        content, given, task_type, engine.inputs, engine.outputs, parity, profile, times, sampler.samples
+    )
 
 
 def describe_served_model(

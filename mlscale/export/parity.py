@@ -186,8 +186,10 @@ def _drop_refused(
     keys = batch.keys or [f"sample {parity.samples + row + 1}" for row in range(len(batch.y))]
     parity.refused |= {keys[row]: why for row, why in packed.bad.items()}
     rows = np.setdiff1d(np.arange(len(batch.y)), list(packed.bad))
-    kept = SampleBatch([batch.samples[row] for row in rows], _take_rows(batch.tensors, rows), batch.x, batch.y[rows])
-    return kept, _take_rows(packed.tensors, rows)
+    samples = [batch.samples[row] for row in rows]
+    return SampleBatch(samples, _take_rows(batch.tensors, rows), batch.x, batch.y[rows]), _take_rows(
+        packed.tensors, rows
+    )
 
 
 def _score_outputs(task_type: TaskType, outputs: Outputs, y: NDArray[Any]) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlscale.encoders.table_columns import CategoryColumn, NumberColumn
 from mlscale.encoders.table_encoder import NUMBERS, TEXTS, TableEncoder
@@ -67,7 +68,7 @@ class _GraphParts:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
-    def add_constant(self, name: str, value: Any) -> str:
+    def add_constant(self, name: str, value: NDArray[Any]) -> str:
         from onnx import numpy_helper
 
         self.constants.append(numpy_helper.from_array(value, f"encoder/{name}"))

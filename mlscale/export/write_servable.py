@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from mlscale.contracts import get_format_tag
 from mlscale.errors import MLScaleError
 from mlscale.export.reference_profile import ReferenceProfile
 from mlscale.export.servable import DOCUMENT, MODEL, PARITY, REFERENCE, Servable, load
+from mlscale.export.warmup import WARMUP, write_warmup
+from mlscale.export.warmup.write_warmup import INT8_TOLERANCE, TOLERANCE
 
 
 def write_servable(
@@ -31,6 +33,7 @@ def write_servable(
     parity: Mapping[str, Any],
     reference: ReferenceProfile | None,
     document: Mapping[str, Any],
+    warmup: Sequence[tuple[str, Any]] = (),
     replace: bool = False,
 ) -> Servable:
     """Write the folder, completely or not at all, private to its owner; return it as a reader loads it.
@@ -41,6 +44,7 @@ def write_servable(
         parity: the content of parity.json.
         reference: the reference profile; None where there is none.
         document: servable.yaml, without its format and the digests.
+        warmup: names and raw samples, which the servable answers once it is complete; none for no `warmup/`.
         replace: replace an existing servable.
 
     Raises:
@@ -54,21 +58,30 @@ def write_servable(
         if reference is not None:
             (aside / REFERENCE).mkdir(mode=PRIVATE_FOLDER)
             reference.save_profile(aside / REFERENCE)
-        # The digests of all files, taken after the last one is written; the document itself can't list its own.
-        files = {
-            path.relative_to(aside).as_posix(): {"sha256": compute_sha256(path), "bytes": path.stat().st_size}
-            for path in iterate_regular_files(aside)
-        }
-        stamped = {"format": get_format_tag("servable"), **document, "files": files}
-        write_text(
-            aside / DOCUMENT,
-            yaml.safe_dump(
-                convert_to_json(stamped), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120
-            ),
-        )
+        _write_document(aside, document)
         # A servable that can't be loaded fails here, before the rename: nothing appears at `folder`.
-        load(aside)
+        servable = load(aside)
+        if warmup:
+            tolerance = TOLERANCE if document["compression"] is None else INT8_TOLERANCE
+            write_warmup(aside / WARMUP, servable, warmup, tolerance=tolerance)
+            _write_document(aside, document)
     return load(folder)
+
+
+def _write_document(folder: Path, document: Mapping[str, Any]) -> None:
+    """Write servable.yaml with the digests of all other files; its own it can't list."""
+    files = {
+        path.relative_to(folder).as_posix(): {"sha256": compute_sha256(path), "bytes": path.stat().st_size}
+        for path in iterate_regular_files(folder)
+        if path != folder / DOCUMENT
+    }
+    stamped = {"format": get_format_tag("servable"), **document, "files": files}
+    write_text(
+        folder / DOCUMENT,
+        yaml.safe_dump(
+            convert_to_json(stamped), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120
+        ),
+    )
 
 
 def check_free(folder: Path, *, replace: bool = False) -> None:

@@ -14,7 +14,7 @@ from mlscale.task_types.sample_score import SampleScore
 from mlscale.task_types.task_type import AnswerNames, PredictionColumns, TaskType
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from mlscale.task_types.reports.report_wording import EvaluationReport
 
@@ -32,7 +32,7 @@ class LanguageType(TaskType):
     truth_column = "tokens"
     table_columns = ("nats", "tokens", "loss")
 
-    def compute_outputs(self, task: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def compute_outputs(self, task: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return `nats` and `tokens` of each row, from windows of tokens and the positions that count in them."""
         import torch
         from torch.nn import functional as F

@@ -15,7 +15,7 @@ from mlscale.task_types.paired_metrics import MetricDefinition, PairedStatistics
 from mlscale.task_types.sample_score import SampleScore
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from mlscale.task_types.reports.report_wording import EvaluationReport
 
@@ -130,7 +130,7 @@ class TaskType:
 
     # Inference: what an exported graph computes.
 
-    def compute_outputs(self, task: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def compute_outputs(self, task: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the outputs of `predict_step` for encoded samples, in a form that can be traced.
 
         Args:
@@ -143,7 +143,8 @@ class TaskType:
         # `predict_step` takes a batch as training has it; the truth is unknown and only fills its place.
         # Not `len`, which would be traced as the number of the example's samples.
         size = next(iter(tensors.values())).shape[0]
-        outputs: dict[str, Tensor] = task.predict_step({"x": x, "y": zeros(size).long()}, 0)
+        predict_step: Any = task.predict_step
+        outputs: dict[str, Tensor] = predict_step({"x": x, "y": zeros(size).long()}, 0)
         return outputs
 
     def merge_rows(self, outputs: Mapping[str, NDArray[Any]], counts: NDArray[np.int64]) -> Mapping[str, NDArray[Any]]:

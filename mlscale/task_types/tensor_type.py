@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mlscale.task_types.task_type import INPUT, AnswerNames, PredictionColumns, TaskType
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 OUTPUT = "output"
 """The name of a single tensor that is returned."""
@@ -23,7 +23,7 @@ class TensorType(TaskType):
     name = "tensors"
     predicts = "tensors"
 
-    def compute_outputs(self, task: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def compute_outputs(self, task: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return what `forward` gives: `output`, or `output_0` and so on, or a mapping's own names.
 
         A model with one input is called with it, one with several by their names.

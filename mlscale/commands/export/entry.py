@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mlscale.export.measure_export import ExportMeasurement
     from mlscale.export.parity import Parity
     from mlscale.export.reference_profile import ReferenceProfile
+    from mlscale.export.servable import Servable
     from mlscale.runs.folder import RunFolder
 
 
@@ -155,15 +156,27 @@ def _write_servable(
     reference, whose = _choose_reference_profile(cfg, folder, checkpoint, measured, compressed)
     shown = f"{whose}, {reference.about['samples']:,} samples" if reference else whose
     print_masked_lines([f"export  reference profile: {shown}"], masker)
-    write_servable(
+    servable = write_servable(
         target,
         model=measured.model,
         parity=measured.parity.as_dict(),
         reference=reference,
         # The servable is copied to other machines: names and notes in it must hold no secret.
         document=masker.mask_tree(about),
+        warmup=measured.warmup if cfg.warmup else (),
         replace=not cfg.to,
     )
+    print_masked_lines([f"export  warm-up requests: {_describe_warmup(servable, is_wanted=cfg.warmup)}"], masker)
+
+
+def _describe_warmup(servable: Servable, *, is_wanted: bool) -> str:
+    from mlscale.export.warmup import WARMUP, read_warmup
+
+    if not is_wanted:
+        return "none, as warmup=false leaves the data's samples out; a server that switches to it can't compare answers"
+    if (warmup := read_warmup(servable.folder / WARMUP)) is None:
+        return "none, as no sample has a finite answer that a rounding error would not change"
+    return f"{len(warmup.requests)} validation samples go along, with their answers; warmup=false leaves them out"
 
 
 def _choose_reference_profile(

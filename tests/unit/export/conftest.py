@@ -45,7 +45,7 @@ def measured(task: Classification, digits: Digits) -> ExportMeasurement:
     return export_and_measure(task, digits)
 
 
-def save(measured: ExportMeasurement, folder: Path, *, replace: bool = False) -> Servable:
+def save(measured: ExportMeasurement, folder: Path, *, replace: bool = False, warmup: bool = True) -> Servable:
     """Write the servable of an exported model."""
     about = build_servable_document(
         measured,
@@ -61,6 +61,7 @@ def save(measured: ExportMeasurement, folder: Path, *, replace: bool = False) ->
         parity=measured.parity.as_dict(),
         reference=measured.profile.finish(split="val", data_version="v") if measured.profile else None,
         document=about,
+        warmup=measured.warmup if warmup else (),
         replace=replace,
     )
 
