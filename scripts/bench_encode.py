@@ -72,8 +72,10 @@ def build_contenders() -> dict[str, Callable[[], Any]]:
     assert table.encode_row(row).tobytes() == table.encode_table(one, where="input").x.tobytes()
     return {
         f"row of {len(row)} columns, encode_row": lambda: table.encode_row(row),
+        f"row of {len(row)} columns, pack_samples": lambda: table.pack_samples([row]),
         f"row of {len(row)} columns, encode_table": lambda: table.encode_table(one, where="input"),
         "text of 200 bytes, encode_sample": lambda: texts.encode_sample(text),
+        "text of 200 bytes, pack_samples": lambda: texts.pack_samples([text]),
         f"tensor of {TOKENS} tokens, encode_sample": lambda: tensors.encode_sample(tokens),
     }
 

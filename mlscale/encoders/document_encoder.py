@@ -73,8 +73,10 @@ class DocumentEncoder(Encoder):
 
     def encode_samples(self, raw: Sequence[str | bytes]) -> EncodedSamples:
         packed = self.pack_samples(raw)
-        tokens = packed.tensors[BYTES].astype(np.int64)
-        return packed._replace(tensors={INPUT: tokens, SCORED: packed.tensors[SCORED]})
+        return packed._replace(tensors=self.unpack_samples(packed.tensors))
+
+    def unpack_samples(self, packed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return {INPUT: packed[BYTES].astype(np.int64), SCORED: packed[SCORED]}
 
     def pack_samples(self, raw: Sequence[str | bytes]) -> EncodedSamples:
         counts = np.zeros(len(raw), np.int64)

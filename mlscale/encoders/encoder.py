@@ -118,6 +118,10 @@ class Encoder(ABC):
         """Return the tensors of samples as an exported graph takes them, and the reason of each bad sample."""
         return self.encode_samples(raw)
 
+    def unpack_samples(self, packed: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        """Return the tensors of `encode_samples` from those of `pack_samples`."""
+        return packed
+
     @property
     def digest(self) -> str:
         """The digest of the definition: equal digests encode equally."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
+from itertools import islice
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -24,6 +25,9 @@ _MIN_NUMERIC_SHARE = 0.95
 """Part of a column's texts that must read as numbers for the others to be mistakes, and not categories."""
 _MAX_CATEGORIES = 256
 _LARGEST = sys.float_info.max
+_FEW_ROWS = 16
+_MAX_COMPARED = 200
+"""Keys of a row that are compared with the name of an absent column."""
 
 
 class EncodedTable(NamedTuple):
@@ -98,8 +102,11 @@ class TableEncoder(Encoder):
 
     @property
     def graph_inputs(self) -> tuple[TensorSpec, ...]:
-        numbers = sum(isinstance(column, NumberColumn) for column in self.columns)
-        texts = len(self.columns) - numbers
+        return self._packed_tensors
+
+    @cached_property
+    def _packed_tensors(self) -> tuple[TensorSpec, ...]:
+        numbers, texts = len(self._number_columns), len(self._category_columns)
         # A graph without columns of one kind has no input for them.
         return tuple(
             spec
@@ -194,32 +201,88 @@ class TableEncoder(Encoder):
     def pack_samples(self, raw: Sequence[Mapping[str, object]]) -> EncodedSamples:
         """Return rows as the graph takes them (`mlscale.export.table_graph`): all numbers in one tensor, NaN where one
         is missing; all texts in another, written as training has them."""
-        width = sum(isinstance(column, NumberColumn) for column in self.columns)
-        numbers = np.zeros((len(raw), width))
-        texts = np.full((len(raw), len(self.columns) - width), "", object)
+        numbers: list[list[float]] = []
+        texts: list[list[str]] = []
         bad: dict[int, str] = {}
         for number, row in enumerate(raw):
             try:
-                if not isinstance(row, Mapping):
-                    raise _build_no_row_error(row)
-                values = [self._read_column(row, column) for column in self.columns]
-            except ValueError as error:
-                bad[number] = str(error)
-                continue
-            numbers[number] = [value for value in values if not isinstance(value, str)]
-            texts[number] = [value for value in values if isinstance(value, str)]
-        parts = {NUMBERS: numbers, TEXTS: texts}
-        return EncodedSamples({spec.name: parts[spec.name] for spec in self.graph_inputs}, bad)
+                row_numbers, row_texts = self._pack_row(row)
+            except ValueError:
+                bad[number] = self._describe_bad_row(row)
+                row_numbers, row_texts = [0.0] * len(self._number_columns), [""] * len(self._category_columns)
+            numbers.append(row_numbers)
+            texts.append(row_texts)
+        return EncodedSamples({spec.name: self._join_rows(spec, numbers, texts) for spec in self.graph_inputs}, bad)
 
-    def _read_column(self, row: Mapping[str, object], column: TableColumn) -> float | str:
-        if column.name not in row:
-            raise ValueError(_describe_absent_column(row, column.name))
-        value = row[column.name]
-        if isinstance(column, NumberColumn):
-            return column.read_value(value)
-        text = column.read_value(value)
-        # ONNX Runtime takes UTF-8 alone, and JSON can hold half of a surrogate pair, which is no category.
-        return text if _is_utf8(text) else column.unknown_text
+    def unpack_samples(self, packed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the features of packed rows: by a row where they are few, which is faster, else by a column."""
+        numbers = {column.name: packed[NUMBERS][:, at] for at, column in enumerate(self._number_columns)}
+        texts = {column.name: packed[TEXTS][:, at].tolist() for at, column in enumerate(self._category_columns)}
+        if len(next(iter(packed.values()))) <= _FEW_ROWS:
+            values = {name: column.tolist() for name, column in numbers.items()} | texts
+            rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+            features = [self.encode_row(row) for row in rows]
+            return {INPUT: np.array(features, np.float32).reshape(-1, len(self.feature_names))}
+        parts = [
+            column.encode_values(numbers[column.name])
+            if isinstance(column, NumberColumn)
+            else column.encode_values(texts[column.name])
+            for column in self.columns
+        ]
+        # A number that float32 does not have becomes infinite, as in a row.
+        with np.errstate(over="ignore"):
+            return {INPUT: np.concatenate(parts, axis=1).astype(np.float32)}
+
+    def _pack_row(self, row: Mapping[str, object]) -> tuple[list[float], list[str]]:
+        """Return the numbers and the texts of a row.
+
+        Raises:
+            ValueError: it is no row, lacks a column, or has a value of another kind.
+        """
+        if not isinstance(row, Mapping):
+            raise _build_no_row_error(row)
+        name = ""
+        try:
+            numbers: list[float] = []
+            for number_column in self._number_columns:
+                name = number_column.name
+                value: Any = row[name]
+                # NaN and infinity are not in the range, nor is a whole number that no float is near.
+                if (value.__class__ is float or value.__class__ is int) and -_LARGEST <= value <= _LARGEST:
+                    numbers.append(value)
+                else:
+                    numbers.append(number_column.read_value(value))
+            texts: list[str] = []
+            for column in self._category_columns:
+                name = column.name
+                value = row[name]
+                text = value if value.__class__ is str and not column.of_numbers else column.read_value(value)
+                # ONNX Runtime takes UTF-8 alone, and JSON can hold half of a surrogate pair, which is no category.
+                texts.append(text if text.isascii() or _is_utf8(text) else column.unknown_text)
+        except KeyError:
+            raise ValueError(_describe_absent_column(row, name)) from None
+        return numbers, texts
+
+    def _describe_bad_row(self, row: Mapping[str, object]) -> str:
+        """Return the first problem of a row, in the order of its columns."""
+        try:
+            self.encode_sample(row)
+        except ValueError as error:
+            return str(error)
+        raise AssertionError("unreachable")
+
+    def _join_rows(self, spec: TensorSpec, numbers: list[list[float]], texts: list[list[str]]) -> NDArray[Any]:
+        if spec.name == NUMBERS:
+            return np.array(numbers, np.float64).reshape(-1, *spec.shape)
+        return np.array(texts, object).reshape(-1, *spec.shape)
+
+    @cached_property
+    def _number_columns(self) -> tuple[NumberColumn, ...]:
+        return tuple(column for column in self.columns if isinstance(column, NumberColumn))
+
+    @cached_property
+    def _category_columns(self) -> tuple[CategoryColumn, ...]:
+        return tuple(column for column in self.columns if isinstance(column, CategoryColumn))
 
 
 class _RowStep(NamedTuple):
@@ -255,7 +318,8 @@ def _is_utf8(text: str) -> bool:
 
 
 def _describe_absent_column(row: Mapping[str, object], name: str) -> str:
-    near = get_close_matches(name, map(str, row), 1)
+    # Of the first keys alone: a comparison takes microseconds, and a request may have thousands of keys.
+    near = get_close_matches(name, map(str, islice(row, _MAX_COMPARED)), 1)
     hint = f"; is {near[0]!r} the same?" if near else ""
     return f"it lacks the column {name!r} (null for a missing value){hint}"
 

@@ -83,6 +83,12 @@ class TextEncoder(Encoder):
             lengths[number] = len(given)
         return EncodedSamples({BYTES: content, LENGTHS: lengths}, bad)
 
+    def unpack_samples(self, packed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the tokens of texts from their bytes."""
+        tokens = packed[BYTES].astype(np.int64) + OFFSET
+        tokens[np.arange(self.length) >= packed[LENGTHS][:, None]] = PADDING
+        return {INPUT: tokens}
+
     def encode_texts(self, texts: Sequence[bytes]) -> NDArray[np.int64]:
         """Return the tokens of texts, int64 (n, length); an empty one is padding alone."""
         tokens = np.full((len(texts), self.length), PADDING, np.int64)

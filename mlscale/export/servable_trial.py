@@ -38,9 +38,20 @@ def raise_unless_it_computes(servable: Servable) -> None:
     """
     for rows in _ROWS:
         for is_typical in (True, False):
-            outputs = servable.compute(_build_trial_batch(servable, rows, is_typical=is_typical))
+            outputs = servable.compute(build_trial_batch(servable, rows, is_typical=is_typical))
             for port in servable.outputs:
                 _check_output(servable, port, outputs[port.name], rows, is_typical=is_typical)
+
+
+def build_trial_batch(servable: Servable, rows: int, *, is_typical: bool) -> dict[str, NDArray[Any]]:
+    """Return random samples of valid values; or zeros, empty texts and missing numbers."""
+    if isinstance(servable.encoder, DocumentEncoder) and servable.format > 1:
+        return dict(servable.pack_samples([b"a" * (is_typical * 2 + 1)] * rows).tensors)
+    random = np.random.default_rng(0)  # seeded: a servable passes or fails always
+    return {
+        port.name: _generate_noise(port, rows, random) if is_typical else _make_zeros(port, rows)
+        for port in servable.inputs
+    }
 
 
 def _check_output(servable: Servable, port: Port, output: NDArray[Any], rows: int, *, is_typical: bool) -> None:
@@ -111,17 +122,6 @@ def _describe_raw_changes(served: Mapping[str, Any], new: Mapping[str, Any]) -> 
         + [f"columns with {_format_some_names(added)}"] * bool(added)
         + [f"columns of another type: {_format_some_names(other)}"] * bool(other)
     )
-
-
-def _build_trial_batch(servable: Servable, rows: int, *, is_typical: bool) -> dict[str, NDArray[Any]]:
-    """Return random samples of valid values; or zeros, empty texts and missing numbers."""
-    if isinstance(servable.encoder, DocumentEncoder) and servable.format > 1:
-        return dict(servable.pack_samples([b"a" * (is_typical * 2 + 1)] * rows).tensors)
-    random = np.random.default_rng(0)  # seeded: a servable passes or fails always
-    return {
-        port.name: _generate_noise(port, rows, random) if is_typical else _make_zeros(port, rows)
-        for port in servable.inputs
-    }
 
 
 def _generate_noise(port: Port, rows: int, random: np.random.Generator) -> NDArray[Any]:

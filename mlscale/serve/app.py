@@ -16,7 +16,7 @@ from mlscale.serve.http.request_error import Refused
 from mlscale.serve.http.responses import ResponseSender, check_method
 from mlscale.serve.inference import Inference, InferenceProtocol
 from mlscale.serve.protocol import home_page as page
-from mlscale.serve.protocol import json_numbers, v2
+from mlscale.serve.protocol import json_numbers, openapi, v2
 from mlscale.serve.protocol import labels_route as labels
 from mlscale.serve.protocol import predict_route as predict
 from mlscale.serve.protocol import v2_metadata as v2_model
@@ -29,17 +29,21 @@ Load = Callable[[str | None, bool, Callable[[MLScaleError | None], None]], None]
 _V2 = InferenceProtocol(
     "infer",
     v2.compute_body_limit,
-    v2.count_json_bytes,
+    v2.count_text_bytes,
     v2.parse_infer_request,
     tensors.count_numbers,
+    lambda outputs: False,
+    tensors.select_outputs,
     tensors.encode_infer_response,
 )
 _PREDICT = InferenceProtocol(
     "predict",
     predict.compute_body_limit,
-    predict.count_json_bytes,
+    predict.count_text_bytes,
     predict.parse_predict_request,
     predict.count_numbers,
+    predict.has_files,
+    predict.select_outputs,
     predict.encode_predict_response,
 )
 _READ = (b"GET", b"HEAD")
@@ -136,7 +140,13 @@ class App:
             case ():
                 exchange.route = "page"
                 check_method(exchange, *_READ)
-                self._answers.send_body(exchange, page.render_home_page(model).encode(), HTML)
+                headers = page.build_security_headers()
+                self._answers.send_body(exchange, page.render_home_page(model), HTML, headers)
+            case ["openapi.json"]:
+                exchange.route = "openapi"
+                check_method(exchange, *_READ)
+                document = openapi.build_openapi_document(model, needs_key=bool(self._access.key))
+                self._answers.send_json(exchange, document)
             case ["metrics"]:
                 exchange.route = "metrics"
                 check_method(exchange, *_READ)
@@ -242,7 +252,7 @@ class App:
 
     def _store_labels(self, exchange: Exchange) -> None:
         if self._sink is None:
-            raise Refused("this server keeps no labels: it was started with events=null", 404)
+            raise Refused("this server keeps no labels, since it records no events", 404)
         sink, model, refuse = self._sink, self._inference.model, partial(self._answers.send_refusal, exchange)
 
         def queue_labels(new_labels: labels.Labels) -> None:

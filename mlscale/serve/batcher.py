@@ -12,12 +12,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import NamedTuple
 
 from mlscale.serve.http.request_error import Refused
+from mlscale.serve.packed_samples import PackedSamples, join_samples
 from mlscale.serve.served_model import Outputs, ServedModel
 
 
@@ -27,14 +25,14 @@ class InferenceJob:
 
     Attributes:
         model: the version that answers it.
-        raw: the checked input, (n, …).
+        samples: as the graph takes them.
         ids: one for each sample.
         arrived: `time.perf_counter` at the last byte of the request.
         done: called with the outputs or the error, the start of its batch (`time.perf_counter`) and its seconds.
     """
 
     model: ServedModel
-    raw: NDArray[Any]
+    samples: PackedSamples
     ids: Sequence[str]
     arrived: float
     done: Callable[[Outputs | Exception, float, float], None]
@@ -44,22 +42,22 @@ class _Part(NamedTuple):
     """Jobs that were computed together, their samples, and the outputs or the error."""
 
     jobs: list[InferenceJob]
-    raw: NDArray[Any]
+    samples: PackedSamples
     result: Outputs | Exception
 
 
-Computed = Callable[[ServedModel, Sequence[InferenceJob], NDArray[Any], Outputs, float], None]
+Computed = Callable[[ServedModel, Sequence[InferenceJob], PackedSamples, Outputs, float], None]
 
 
 @dataclass(eq=False)
 class Batcher:
-    """A queue that computes jobs in order of arrival, up to `max_batch` samples of their model at once; a larger job is
+    """A queue that computes jobs in order of arrival, up to `max_batch` rows of their model at once; a larger job is
     computed by itself. To be used in the thread of the event loop only.
 
     Attributes:
         loop: the event loop.
         max_queue: the most rows that may wait.
-        computed: called after each batch, before its jobs are answered: model, jobs, inputs, outputs, seconds.
+        computed: called after each batch, before its jobs are answered: model, jobs, samples, outputs, seconds.
         rows: rows that wait.
     """
 
@@ -79,7 +77,7 @@ class Batcher:
         Raises:
             Refused: the queue is full (503, with the seconds after which to try again), or the job exceeds it (400).
         """
-        rows = len(job.raw)
+        rows = job.samples.rows
         self.refuse_if_overloaded(job.model, rows)
         self._waiting.append(job)
         self.rows += rows
@@ -117,7 +115,7 @@ class Batcher:
         model = jobs[0].model
         begin = time.perf_counter()
         # No thread: it would cost more than a small model takes. Sockets have their turn before the next batch.
-        if model.inline and sum(len(job.raw) for job in jobs) <= model.max_batch:
+        if model.inline and sum(job.samples.rows for job in jobs) <= model.max_batch:
             part = _compute_together(jobs)
             # Otherwise the batch is computed again in the thread, each job by itself.
             if len(jobs) == 1 or not isinstance(part.result, Exception):
@@ -140,31 +138,31 @@ class Batcher:
     def _take_jobs(self) -> list[InferenceJob]:
         """Return the first job, and those behind it of the same version that fit into the batch."""
         first = self._waiting.popleft()
-        jobs, rows = [first], len(first.raw)
+        jobs, rows = [first], first.samples.rows
         # A batch never mixes versions, and never overtakes: it ends at the first job of another version.
         while self._waiting and self._waiting[0].model is first.model:
-            if rows + len(self._waiting[0].raw) > first.model.max_batch:
+            if rows + self._waiting[0].samples.rows > first.model.max_batch:
                 break
             jobs.append(self._waiting.popleft())
-            rows += len(jobs[-1].raw)
+            rows += jobs[-1].samples.rows
         self.rows -= rows
         return jobs
 
     def _finish_part(self, part: _Part, begin: float, seconds: float) -> None:
-        jobs, raw, result = part
+        jobs, samples, result = part
         if isinstance(result, Exception):
             jobs[0].done(result, begin, seconds)
             return
         # Exponential moving average of the seconds per row.
-        self._row_s += 0.1 * (seconds / max(1, len(raw)) - self._row_s)
-        self.computed(jobs[0].model, jobs, raw, result, seconds)
+        self._row_s += 0.1 * (seconds / max(1, samples.rows) - self._row_s)
+        self.computed(jobs[0].model, jobs, samples, result, seconds)
         if len(jobs) == 1:
             jobs[0].done(result, begin, seconds)
             return
         at = 0
         for job in jobs:
-            job.done(result[at : at + len(job.raw)], begin, seconds)
-            at += len(job.raw)
+            job.done(result[at : at + job.samples.size], begin, seconds)
+            at += job.samples.size
 
 
 def _compute_parts(jobs: list[InferenceJob]) -> list[_Part]:
@@ -176,8 +174,8 @@ def _compute_parts(jobs: list[InferenceJob]) -> list[_Part]:
 
 
 def _compute_together(jobs: list[InferenceJob]) -> _Part:
-    raw = jobs[0].raw if len(jobs) == 1 else np.concatenate([job.raw for job in jobs])
+    samples = join_samples([job.samples for job in jobs])
     try:
-        return _Part(jobs, raw, jobs[0].model.compute(raw))
+        return _Part(jobs, samples, jobs[0].model.compute(samples))
     except Exception as error:  # whatever a graph does: it must not end the server
-        return _Part(jobs, raw, error.with_traceback(None))  # the traceback would keep the inputs in memory
+        return _Part(jobs, samples, error.with_traceback(None))  # the traceback would keep the inputs in memory

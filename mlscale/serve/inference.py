@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count, pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from mlscale.serve.batcher import Batcher, InferenceJob
 from mlscale.serve.http.exchange import COMPRESSED_TO, Exchange, compress_body
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.http.responses import ResponseSender, check_method
+from mlscale.serve.packed_samples import NO_SAMPLES, PackedSamples
 from mlscale.serve.protocol import image_input as images
 from mlscale.serve.protocol.v2_metadata import ServingStatistics
 from mlscale.serve.served_model import Outputs, ServedModel
@@ -33,17 +34,18 @@ _WRITTEN_BYTES = 256
 
 
 class ParsedRequest(Protocol):
-    """A parsed request of any route: a named tuple; `ids` are there where the route takes one for each sample."""
+    """A parsed request of any route: a named tuple; `ids` are there where the route takes one for each sample, `files`
+    where it takes images that are not decoded yet."""
 
     @property
-    def raw(self) -> NDArray[Any]:
-        """The n samples, as the model takes them."""
+    def samples(self) -> PackedSamples:
+        """The n samples, as the graph takes them."""
 
     @property
     def id(self) -> str:
         """The client's; '' where it gave none."""
 
-    def _replace(self, *, raw: NDArray[Any]) -> ParsedRequest: ...
+    def _replace(self, *, samples: PackedSamples) -> ParsedRequest: ...
 
 
 class InferenceProtocol(NamedTuple):
@@ -52,17 +54,21 @@ class InferenceProtocol(NamedTuple):
     Attributes:
         route: its name in metrics.
         limit: from a model, headers and the most rows to the most bytes of a body; None where that is not known.
-        json_bytes: from headers and a body to the number of bytes of JSON in it.
+        text_bytes: from a model, headers and a body to the number of bytes of JSON and texts in it.
         read: from a model, headers and a body to a request; raises Refused.
         numbers: from such a request and outputs to the count of numbers that the response will hold as text.
+        has_files: from outputs to whether the response holds files that are read for it.
+        select: from such a request and outputs to those that the response is written from.
         write: from a model, that request, ids and outputs to the response; raises Refused.
     """
 
     route: str
     limit: Callable[[ServedModel, Mapping[bytes, bytes], int], int | None]
-    json_bytes: Callable[[Mapping[bytes, bytes], bytes | bytearray], int]
+    text_bytes: Callable[[ServedModel, Mapping[bytes, bytes], bytes | bytearray], int]
     read: Callable[[ServedModel, Mapping[bytes, bytes], bytes | bytearray], ParsedRequest]
     numbers: Callable[[Any, Outputs], int]
+    has_files: Callable[[Outputs], bool]
+    select: Callable[[Any, Outputs], Outputs]
     write: Callable[[ServedModel, Any, Sequence[str], Outputs], Written]
 
 
@@ -137,16 +143,15 @@ class Inference:
             partial(self._reject_request, exchange),
             partial(self._submit_request, exchange, model, protocol),
         )
+        # The process gets `model.portable`: an engine can't be pickled.
+        call = (protocol.read, model.portable, headers, body)
         try:
-            # The process gets `model.portable`: an engine can't be pickled.
-            if len(body) > INLINE_BYTES and protocol.json_bytes(headers, body) > INLINE_BYTES:
-                call = (protocol.read, model.portable, headers, body)
-                self._workers.run_in_process(exchange, call, submit, reject, memory_bytes=model.json_memory_bytes)
+            if len(body) > INLINE_BYTES and protocol.text_bytes(model, headers, body) > INLINE_BYTES:
+                memory_bytes = model.limits.json_memory_bytes
+                self._workers.run_in_process(exchange, call, submit, reject, memory_bytes=memory_bytes)
             elif images.parse_content_type(headers) in images.KINDS:
-                call = (protocol.read, model.portable, headers, body)
-                self._workers.run_image_decoding(
-                    exchange, call, submit, reject, memory_bytes=images.estimate_memory_bytes(model)
-                )
+                memory_bytes = images.estimate_memory_bytes(model)
+                self._workers.run_image_decoding(exchange, call, submit, reject, memory_bytes=memory_bytes)
             else:
                 submit(protocol.read(model, headers, body))
         except Refused as refused:
@@ -155,10 +160,37 @@ class Inference:
     def _submit_request(
         self, exchange: Exchange, model: ServedModel, protocol: InferenceProtocol, request: ParsedRequest
     ) -> None:
-        self.batcher.refuse_if_overloaded(model, len(request.raw))  # before there is an id for each of a million rows
-        ids = self._build_ids(request.id, getattr(request, "ids", ()), len(request.raw))
+        if files := getattr(request, "files", ()):
+            self._decode_files(exchange, model, protocol, request, files)
+            return
+        samples = request.samples
+        self.batcher.refuse_if_overloaded(model, samples.rows)  # before there is an id for each of a million rows
+        ids = self._build_ids(request.id, getattr(request, "ids", ()), samples.size)
         done = partial(self._send_result, exchange, model, protocol, request, ids)
-        self.batcher.submit_job(InferenceJob(model, request.raw, ids, exchange.arrived, done))
+        self.batcher.submit_job(InferenceJob(model, samples, ids, exchange.arrived, done))
+
+    def _decode_files(
+        self,
+        exchange: Exchange,
+        model: ServedModel,
+        protocol: InferenceProtocol,
+        request: ParsedRequest,
+        files: Sequence[bytes],
+    ) -> None:
+        """Decode the images of a request, then submit it."""
+        self.batcher.refuse_if_overloaded(model, len(files))
+
+        def submit_decoded(samples: PackedSamples) -> None:
+            decoded = cast(Any, request)._replace(samples=samples, files=())
+            self._submit_request(exchange, model, protocol, decoded)
+
+        self._workers.run_image_decoding(
+            exchange,
+            (images.decode_image_samples, model.portable, list(files)),
+            submit_decoded,
+            partial(self._reject_request, exchange),
+            memory_bytes=images.estimate_memory_bytes(model) + len(files) * model.tensor_bytes,
+        )
 
     def _send_result(
         self,
@@ -174,7 +206,7 @@ class Inference:
         exchange.began, exchange.compute_s = began, seconds
         if isinstance(result, Exception):
             self._answers.log(f"{model.version} failed: {' '.join(str(result).split())[:500]}")
-            self._record_unpredicted(ids, model, exchange, "failed", request.raw)
+            self._record_unpredicted(ids, model, exchange, "failed", request.samples)
             self._answers.send_refusal(exchange, Refused(f"the model '{model.name}' failed on these inputs", 500))
             return
         named = b"mlscale-version: %b\r\nmlscale-id: %b\r\n" % (model.version.encode(), ids[0].encode())
@@ -190,11 +222,19 @@ class Inference:
 
         try:
             if (numbers := protocol.numbers(request, result)) > INLINE_NUMBERS:
-                # Without the samples, which the encoder does not need: they would be copied to the process.
-                call = (protocol.write, model.portable, request._replace(raw=request.raw[:0]), ids, result)
+                # Without the samples and other outputs, which are not needed: they would be copied to the process.
+                slim, selected = request._replace(samples=NO_SAMPLES), protocol.select(request, result)
+                call = (protocol.write, model.portable, slim, ids, selected)
                 self._workers.run_in_process(
                     exchange, call, send_encoded, refuse, compress_response, memory_bytes=numbers * _WRITTEN_BYTES
                 )
+                return
+            if protocol.has_files(result):  # to read them takes milliseconds, in which others are not stopped
+
+                def write_response() -> Written:
+                    return compress_response(protocol.write(model, request, ids, result))
+
+                self._workers.run_in_thread(exchange, write_response, send_encoded, refuse)
                 return
             written = protocol.write(model, request, ids, result)
         except Refused as refused:
@@ -215,31 +255,36 @@ class Inference:
     # Events
 
     def _record_batch(
-        self, model: ServedModel, jobs: Sequence[InferenceJob], raw: NDArray[Any], outputs: Outputs, seconds: float
+        self,
+        model: ServedModel,
+        jobs: Sequence[InferenceJob],
+        samples: PackedSamples,
+        outputs: Outputs,
+        seconds: float,
     ) -> None:
         """Count a batch, and record its events."""
         metrics = self._answers.metrics
-        metrics.batches.add_value(len(raw))
+        metrics.batches.add_value(samples.rows)
         metrics.compute_s += seconds
-        metrics.predictions[model.version] += len(raw)
+        metrics.predictions[model.version] += samples.size
         now = time.perf_counter()
         if model is self.model:
             # The sum of `now - arrived` over the jobs.
             total = len(jobs) * now - sum(job.arrived for job in jobs)
-            self.statistics.count_batch(len(jobs), len(raw), total, seconds)
-        if self.events is None:
+            self.statistics.count_batch(len(jobs), samples.rows, total, seconds)
+        if self.events is None or not model.records_events:
             return
         spent = np.array([1000 * (now - job.arrived) for job in jobs], np.float32)
-        latency = np.repeat(spent, [len(job.raw) for job in jobs])
+        latency = np.repeat(spent, [job.samples.size for job in jobs])
         ids = [id_ for job in jobs for id_ in job.ids]
+        raw = model.get_event_inputs(samples)
         for rows, finite in _split_into_runs(outputs.finite):  # slices, since copies would take long
-            part = outputs[rows]
             self.events.add_events(
                 ids[rows],
                 version=model.version,
                 raw=raw[rows],
-                labels=part.labels if finite else None,
-                probabilities=part.probabilities if finite else None,
+                labels=outputs.labels[rows] if finite else None,
+                probabilities=outputs.probabilities[rows] if finite else None,
                 latency_ms=latency[rows],
                 outcome="ok" if finite else "failed",
             )
@@ -252,13 +297,14 @@ class Inference:
         self._answers.send_refusal(exchange, refused)
 
     def _record_unpredicted(
-        self, ids: Sequence[str], model: ServedModel, exchange: Exchange, outcome: str, raw: NDArray[Any] | None
+        self, ids: Sequence[str], model: ServedModel, exchange: Exchange, outcome: str, samples: PackedSamples | None
     ) -> None:
         """Record an event for a request without a prediction."""
         if model is self.model:
             self.statistics.add_failure(time.perf_counter() - exchange.arrived)
-        if self.events is not None:
+        if self.events is not None and model.records_events:
             spent = 1000 * (time.perf_counter() - exchange.arrived)
+            raw = None if samples is None else model.get_event_inputs(samples)
             self.events.add_events(ids, version=model.version, raw=raw, latency_ms=spent, outcome=outcome)
 
 

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.export.servable import Servable, compute_softmax, load
-from mlscale.export.servable_trial import raise_unless_it_computes
+from mlscale.encoders.document_encoder import DocumentEncoder
+from mlscale.encoders.image_encoder import ImageEncoder
+from mlscale.encoders.text_encoder import TextEncoder
+from mlscale.export.onnx_engine import Port
+from mlscale.export.servable import Servable, load
+from mlscale.export.servable_trial import build_trial_batch, raise_unless_it_computes
+from mlscale.serve.packed_samples import PackedSamples, create_packed_samples
+from mlscale.serve.request_limits import RequestLimits, compute_request_limits
+from mlscale.task_types.task_type import PredictionColumns
 
 _INLINE_ONE_S, _INLINE_BATCH_S = 0.001, 0.005
 """Seconds of one sample and of a full batch up to which a model runs in the event loop: a thread costs 0.1 ms a sample,
 a model in the loop delays all others by its own time."""
 _ROUNDS, _ENOUGH_S = 5, 0.5
-_JSON_BYTES, _JSON_MORE, _FEW_VALUES = {"uint8": 8}, 64 << 10, 16 << 10
-"""Bytes of a number in JSON by the input's dtype, bytes of the rest of a request, numbers that every model accepts."""
-_READ_BYTES = 128
-"""Bytes of memory that a number takes while it is parsed: an object, and its slots in lists and arrays."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,21 +35,30 @@ class Outputs:
     """The outputs of a version for n samples.
 
     Attributes:
-        logits, probabilities: float32 (n, classes).
-        classes: index of the likeliest class, int64 (n,).
-        labels: names of these classes, (n,).
-        finite: True where all probabilities of a sample are finite, bool (n,).
+        tensors: the graph's outputs by name, (n, …) each.
+        columns: as of the task type's `build_predictions`.
+        finite: True where all numbers of a sample are finite, bool (n,).
     """
 
-    logits: NDArray[np.float32]
-    probabilities: NDArray[np.float32]
-    classes: NDArray[np.int64]
-    labels: list[str]
+    tensors: Mapping[str, NDArray[Any]]
+    columns: PredictionColumns
     finite: NDArray[np.bool_]
+
+    @property
+    def labels(self) -> list[str]:
+        """The name of each sample's class, of a model that predicts one."""
+        return cast("list[str]", self.columns["predicted"])
+
+    @property
+    def probabilities(self) -> NDArray[np.float32]:
+        """The probabilities of all classes, (n, classes), of a model that predicts one."""
+        return cast("NDArray[np.float32]", self.columns["probabilities"])
 
     def __getitem__(self, rows: slice) -> Outputs:
         return Outputs(
-            self.logits[rows], self.probabilities[rows], self.classes[rows], self.labels[rows], self.finite[rows]
+            {name: values[rows] for name, values in self.tensors.items()},
+            {name: values[rows] for name, values in self.columns.items()},
+            self.finite[rows],
         )
 
 
@@ -54,10 +67,10 @@ class ServedModel:
     """A loaded version.
 
     Attributes:
-        servable: computes the logits.
+        servable: computes the outputs.
         name: the name of the model.
         version: its name in responses, such as `resnet:v7`.
-        one_s, batch_s: seconds that one sample and the largest batch take.
+        one_s, batch_s: seconds that one row and the largest batch take.
         max_batch: the most rows that are computed at once.
     """
 
@@ -74,54 +87,92 @@ class ServedModel:
         return self.one_s <= _INLINE_ONE_S and self.batch_s <= _INLINE_BATCH_S
 
     @cached_property
-    def sample_shape(self) -> tuple[int, ...]:
-        """The shape of one sample."""
-        return self.servable.input.shape[1:]
+    def limits(self) -> RequestLimits:
+        """The most that a request may hold."""
+        return compute_request_limits(self.servable, self.max_batch)
 
     @cached_property
-    def sample_bytes(self) -> int:
-        """The bytes of one raw sample."""
-        return int(np.prod(self.sample_shape)) * np.dtype(self.servable.input.dtype).itemsize
+    def tensor(self) -> Port | None:
+        """The input of a graph that takes one tensor of numbers, which may be sent as bytes; None of others."""
+        first, *others = self.servable.inputs
+        return first if not others and first.dtype != "string" and min(first.shape[1:], default=1) > 0 else None
 
     @cached_property
-    def json_values(self) -> int:
-        """The most numbers that a long JSON request may hold: those of a full batch."""
-        return max(self.max_batch * int(np.prod(self.sample_shape)), _FEW_VALUES)
+    def tensor_bytes(self) -> int:
+        """The bytes of one sample of `tensor`."""
+        return 0 if self.tensor is None else _count_bytes(self.tensor)
 
     @cached_property
-    def json_bytes(self) -> int:
-        """The most bytes of a JSON request: a full batch, its numbers written with all their digits."""
-        return self.json_values * _JSON_BYTES.get(self.servable.input.dtype, 24) + _JSON_MORE
+    def file_input(self) -> str:
+        """The name by which V2 takes raw samples as BYTES: image or text; '' where it takes none."""
+        # Of format 1 the first input may have that name already.
+        if self.servable.format == 1:
+            return ""
+        encoder = self.servable.encoder
+        if isinstance(encoder, ImageEncoder):
+            return "image"
+        return "text" if isinstance(encoder, TextEncoder | DocumentEncoder) else ""
 
     @cached_property
-    def json_memory_bytes(self) -> int:
-        """The most bytes of memory that parsing a JSON request may take, without copies of its text."""
-        return self.json_values * _READ_BYTES
+    def _is_format1(self) -> bool:
+        return self.servable.format == 1
+
+    @cached_property
+    def has_one_class(self) -> bool:
+        """True if each sample has one class, with a probability for each."""
+        return self.servable.task_type.is_one_class
+
+    @cached_property
+    def records_events(self) -> bool:
+        """True if events can hold its predictions: one class, and one tensor of numbers as input."""
+        inputs = self.servable.encoder.inputs
+        return self.has_one_class and len(inputs) == 1 and inputs[0].dtype != "string"
 
     @cached_property
     def portable(self) -> ServedModel:
         """The same model without its engine: for parsing and encoding requests in another process."""
-        # Only `preprocessing` is read there, and the document is pickled with each call.
-        document = {"preprocessing": self.servable.document["preprocessing"]}
+        # Little of the document is read there, and it is pickled with each call.
+        read_keys = ("format", "preprocessing")
+        document = {key: self.servable.document[key] for key in read_keys if key in self.servable.document}
         servable = replace(self.servable, document=document, engine=None)  # type: ignore[arg-type]
         return replace(self, servable=servable)
 
-    def compute(self, raw: NDArray[Any]) -> Outputs:
-        """Compute n samples, (n, …), at most `max_batch` at once.
+    def compute(self, samples: PackedSamples) -> Outputs:
+        """Compute n samples, at most `max_batch` rows at once.
 
         Raises:
             MLScaleError: the graph fails on them.
         """
-        parts = [self.servable.engine.run(raw[at : at + self.max_batch]) for at in range(0, len(raw), self.max_batch)]
-        logits = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        with np.errstate(invalid="ignore"):  # a model may return NaN, which the client is sent
-            probabilities = compute_softmax(logits)
-        classes = probabilities.argmax(-1)
-        # The name of the likeliest class is looked up here once; both protocols and the events need it.
-        names = self.servable.labels
-        labels = [names[number] for number in classes.tolist()]
-        finite = np.asarray(np.isfinite(probabilities).all(axis=-1))
-        return Outputs(logits, probabilities, classes, labels, finite)
+        servable = self.servable
+        tensors = self._compute_rows(samples)
+        # After all rows: those of a long sample may be in several batches.
+        if samples.counts is not None:
+            tensors = servable.task_type.merge_rows(tensors, samples.counts)
+        # A model may return NaN or infinity, which the client is sent, or told about.
+        with np.errstate(invalid="ignore", over="ignore"):
+            columns = servable.task_type.build_predictions(tensors, servable.names.labels)
+            if self.has_one_class:
+                # Its other numbers follow from the probabilities.
+                finite = np.asarray(np.isfinite(columns["probabilities"]).all(axis=-1))
+            else:
+                finite = _mark_finite(tensors, columns, samples.size)
+        return Outputs(tensors, columns, finite)
+
+    def get_event_inputs(self, samples: PackedSamples) -> NDArray[Any]:
+        """Return the tensor of numbers that events hold, (n, …); only if `records_events`."""
+        encoder = self.servable.encoder
+        # The graph of format 1 begins with the model's own tensors.
+        tensors = samples.tensors if self._is_format1 else encoder.unpack_samples(samples.tensors)
+        return tensors[encoder.inputs[0].name]
+
+    def _compute_rows(self, samples: PackedSamples) -> Mapping[str, NDArray[Any]]:
+        if samples.rows <= self.max_batch:
+            return self.servable.compute(samples.tensors)
+        parts = [
+            self.servable.compute({name: rows[at : at + self.max_batch] for name, rows in samples.tensors.items()})
+            for at in range(0, samples.rows, self.max_batch)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def load_model(folder: Path, *, name: str, version: str, threads: int, max_batch: int) -> ServedModel:
@@ -134,7 +185,7 @@ def load_model(folder: Path, *, name: str, version: str, threads: int, max_batch
     raise_unless_it_computes(servable)
     # Without its times, which are not known yet: `compute` does not use them.
     draft = ServedModel(servable, name, version, 0.0, 0.0, max_batch)
-    one, many = (np.zeros((rows, *draft.sample_shape), servable.input.dtype) for rows in (1, max_batch))
+    one, many = (create_packed_samples(build_trial_batch(servable, rows, is_typical=False)) for rows in (1, max_batch))
     return ServedModel(
         servable,
         name,
@@ -143,6 +194,24 @@ def load_model(folder: Path, *, name: str, version: str, threads: int, max_batch
         _measure_seconds(lambda: draft.compute(many)),
         max_batch,
     )
+
+
+def _count_bytes(port: Port) -> int:
+    return math.prod(port.shape[1:]) * np.dtype(port.dtype).itemsize
+
+
+def _mark_finite(tensors: Mapping[str, NDArray[Any]], columns: PredictionColumns, size: int) -> NDArray[np.bool_]:
+    """Return whether the numbers of each prediction are finite; of one without numbers, such as a mask, whether those
+    of the graph's outputs are no NaN."""
+    predicted = [values for values in columns.values() if isinstance(values, np.ndarray) and values.dtype.kind == "f"]
+    finite = np.ones(size, np.bool_)
+    for values in predicted:
+        finite &= np.isfinite(values).reshape(size, -1).all(axis=1)
+    if not predicted:
+        for values in tensors.values():
+            if values.dtype.kind == "f":
+                finite &= ~np.isnan(values).reshape(size, -1).any(axis=1)
+    return finite
 
 
 def _measure_seconds(call: Callable[[], object]) -> float:

@@ -134,7 +134,7 @@ class _Server:
         stop = install_stop_signal(loop)
         self._metrics = ServerMetrics()
         answers = ResponseSender(self._metrics, self._log)
-        store = settings.events
+        store = settings.events if self._first.records_events else None
         events = self._create_event_writer(store) if store else None
         sink = LabelSink(store, loop) if store else None
         self._workers = Workers(loop, answers)
@@ -172,6 +172,10 @@ class _Server:
         tasks = [asyncio.create_task(self._run_each_second(connections, events))]
         if settings.follow:
             tasks.append(asyncio.create_task(reloader.follow_alias(settings.poll_s)))
+        if settings.events and store is None:
+            kind = self._first.servable.task_type.name
+            reason = f"they hold one class and one tensor of numbers, and {self._first.name} is of the type {kind}"
+            self._log(f"events are not recorded: {reason}")
         if self._instead:
             self._app.stale = self._instead
             self._log(self._instead)

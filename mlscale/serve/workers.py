@@ -106,7 +106,7 @@ class Workers:
         *,
         memory_bytes: int,
     ) -> None:
-        """Decode an image, the last argument of the call: small ones in threads, large ones in turn in a process.
+        """Decode images, the last argument of the call: a small one in a thread, others in turn in a process.
         Results and errors are handled as in `run_in_thread`."""
         function, *arguments = call
 

@@ -173,7 +173,8 @@ class ClassificationType(TaskType):
 
     def build_answers(self, predictions: PredictionColumns, names: AnswerNames) -> list[dict[str, Any]]:
         """Return `label`, `class`, `confidence` and `probabilities` of each prediction."""
-        return [{"label": row.pop("predicted"), **row} for row in super().build_answers(predictions, names)]
+        renamed = {"label" if name == "predicted" else name: values for name, values in predictions.items()}
+        return super().build_answers(renamed, names)
 
     def build_attributes(self, predictions: PredictionColumns, names: AnswerNames) -> dict[str, Any]:
         """Return `labels` (names), `probabilities` (n, k) and `classes` (numbers)."""

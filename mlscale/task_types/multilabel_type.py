@@ -128,7 +128,8 @@ class MultilabelType(TaskType):
 
     def build_answers(self, predictions: PredictionColumns, names: AnswerNames) -> list[dict[str, Any]]:
         """Return `labels` and `probabilities` of each prediction."""
-        return [{"labels": row.pop("predicted"), **row} for row in super().build_answers(predictions, names)]
+        renamed = {"labels" if name == "predicted" else name: values for name, values in predictions.items()}
+        return super().build_answers(renamed, names)
 
     def build_attributes(self, predictions: PredictionColumns, names: AnswerNames) -> dict[str, Any]:
         """Return `labels`, a set of names for each sample, and `probabilities` (n, labels)."""

@@ -279,11 +279,8 @@ class TaskType:
             predictions: as of `build_predictions`.
             names: of classes and targets.
         """
-        size = len(next(iter(predictions.values()), ()))
-        columns = {
-            name: values.tolist() if isinstance(values, np.ndarray) else values for name, values in predictions.items()
-        }
-        return [{name: values[row] for name, values in columns.items()} for row in range(size)]
+        columns = [values.tolist() if isinstance(values, np.ndarray) else values for values in predictions.values()]
+        return [dict(zip(predictions, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def build_attributes(self, predictions: PredictionColumns, names: AnswerNames) -> dict[str, Any]:
         """Return what the predictions of n samples are in Python, by name, n first: by default, their columns.

@@ -63,7 +63,7 @@ def predicted(folder: Path, channels: int) -> Verdict:
 def served(content: bytes, channels: int) -> Verdict:
     """What a server sees of a request."""
     try:
-        return np.asarray(images.decode_image_sample(model(channels), content, b"image/jpeg")[0])
+        return np.asarray(images.decode_image_sample(model(channels), content)[0])
     except Refused as refused:
         return refused.message
 

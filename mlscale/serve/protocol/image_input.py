@@ -8,20 +8,30 @@ that the size of the body does not show, so an image of many pixels is decoded i
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.images.fast_decoder import open_picture
 from mlscale.data.images.image_decoder import decode_image
-from mlscale.data.images.pil import MAX_PIXELS, TooLarge
+from mlscale.data.images.pil import TooLarge
+from mlscale.encoders.image_encoder import ImageEncoder
 from mlscale.serve.http.request_error import Refused
+from mlscale.serve.packed_samples import PackedSamples, create_packed_samples
 from mlscale.serve.served_model import ServedModel
 
 KINDS = (b"image/jpeg", b"image/png", b"image/webp", b"image/bmp", b"image/gif", b"image/tiff")
 """Content types of images; the decoder goes by the content of the body, whichever of them is stated."""
+RAW_FORMS = {
+    "table": 'rows, such as {"<column>": <value>, …}',
+    "image": "images, such as image/jpeg",
+    "text": "texts, such as text/plain",
+    "document": "texts, such as text/plain",
+    "tensor": 'numbers, such as {"inputs": [sample, …]}',
+}
+"""What a model takes, by the kind of its encoder."""
 _FEW_PIXELS, _FEW_BYTES = 1 << 19, 4 << 20
 """The largest image that is decoded in a thread: the event loop waits for some milliseconds of it."""
 _PIXEL_BYTES = 24
@@ -33,8 +43,13 @@ def parse_content_type(headers: Mapping[bytes, bytes]) -> bytes:
     return headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
 
 
-def is_large(content: bytes | bytearray) -> bool:
-    """Return whether an image has many bytes, or many pixels by its header; False if its header can't be read."""
+def is_large(content: bytes | bytearray | Sequence[bytes]) -> bool:
+    """Return whether an image has many bytes, or many pixels by its header; False if its header can't be read.
+
+    Of a list of images: whether there are several, or a large one.
+    """
+    if not isinstance(content, bytes | bytearray):
+        return len(content) > 1 or is_large(content[0])
     if len(content) > _FEW_BYTES:  # to copy it takes long, and so may what follows its header
         return True
     try:
@@ -48,39 +63,70 @@ def is_large(content: bytes | bytearray) -> bool:
 
 def estimate_memory_bytes(model: ServedModel) -> int:
     """Return the bytes of memory that decoding may take, for the largest image that the model accepts."""
-    return _get_max_pixels(model) * _PIXEL_BYTES
+    encoder = model.servable.encoder
+    return (encoder.max_pixels if isinstance(encoder, ImageEncoder) else 0) * _PIXEL_BYTES
 
 
-def _get_max_pixels(model: ServedModel) -> int:
-    return int(model.servable.document["preprocessing"].get("max_pixels") or MAX_PIXELS)
+def decode_image_samples(model: ServedModel, contents: Sequence[bytes]) -> PackedSamples:
+    """Decode image files into samples.
+
+    Raises:
+        Refused: see `decode_image_sample`; the reason of the first of them.
+    """
+    parts = []
+    for number, content in enumerate(contents):
+        try:
+            parts.append(decode_image_sample(model, content))
+        except Refused as refused:
+            if len(contents) == 1:
+                raise
+            raise Refused(f"sample {number}: {refused.message}", refused.status) from refused
+    return create_packed_samples({model.servable.inputs[0].name: np.concatenate(parts)})
 
 
-def decode_image_sample(model: ServedModel, content: bytes, kind: bytes) -> NDArray[Any]:
-    """Decode an image file into one sample, uint8 (1, channels, height, width).
+def decode_image_sample(model: ServedModel, content: bytes) -> NDArray[Any]:
+    """Decode an image file into one sample, (1, channels, height, width).
 
     Raises:
         Refused: the model does not take images, or this one is corrupt, too large, or has another size.
     """
-    preprocessing = model.servable.document["preprocessing"]
-    channels = {"grey": 1, "RGB": 3}.get(preprocessing["channels"])
-    # The decoder returns uint8 (channels, height, width); for any other input no conversion is defined.
-    if preprocessing["layout"] != "NCHW" or channels is None or model.servable.input.dtype != "uint8":
-        raise Refused(
-            f"{model.name} takes no image files, but {model.servable.input.dtype} {list(model.sample_shape)}", 415
-        )
-    size = (model.sample_shape[1], model.sample_shape[2])
+    encoder = _get_image_encoder(model)
+    channels, *size = encoder.shape
     try:
         decoded = decode_image(
-            content, size if preprocessing["resize"] else None, channels, max_pixels=_get_max_pixels(model)
+            content, (size[0], size[1]) if encoder.is_resized else None, channels, max_pixels=encoder.max_pixels
         )
     except TooLarge as error:
         raise Refused(f"the image is too large: {error}", 413) from error
     except Exception as error:  # Pillow raises what its decoders raise
         raise Refused(f"this image can't be decoded: {' '.join(str(error).split())[:300]}") from error
-    # Without `resize` the model was trained on images of exactly this size, so another size is not guessed.
-    if decoded.shape[1:] != size:
+    # Without a resize the model was trained on images of exactly this size, so another size is not guessed.
+    if decoded.shape[1:] != tuple(size):
         raise Refused(
             f"the image has {decoded.shape[1]}×{decoded.shape[2]} pixels (height × width), the model takes "
             f"{size[0]}×{size[1]}, and its servable.yaml names no way to resize"
         )
-    return np.ascontiguousarray(decoded)[None]
+    return np.ascontiguousarray(decoded.astype(encoder.dtype, copy=False))[None]
+
+
+def _get_image_encoder(model: ServedModel) -> ImageEncoder:
+    """Return the encoder of a model of images.
+
+    Raises:
+        Refused: the model takes something else (415).
+    """
+    servable = model.servable
+    encoder = servable.encoder
+    known = isinstance(encoder, ImageEncoder) and encoder.shape[0] in (1, 3)
+    if known and servable.format == 1:
+        # Its encoder follows from the shape of the input alone.
+        preprocessing = servable.document["preprocessing"]
+        stated = preprocessing["layout"] == "NCHW" and preprocessing["channels"] in ("grey", "RGB")
+        known = stated and servable.input.dtype == "uint8"
+    if known:
+        return cast(ImageEncoder, encoder)
+    if servable.format > 1 and encoder.kind != "tensor":
+        raise Refused(f"{model.name} takes no image files, but {RAW_FORMS[encoder.kind]}", 415)
+    raise Refused(
+        f"{model.name} takes no image files, but {servable.input.dtype} {list(servable.input.shape[1:])}", 415
+    )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.encoders.table_encoder import TableEncoder
 from mlscale.errors import MLScaleError
+from mlscale.export.onnx_engine import Port
 from mlscale.export.servable import cast_input
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.served_model import ServedModel
@@ -24,33 +27,46 @@ def check_expansion(model: ServedModel, text: bytes | bytearray) -> None:
     Raises:
         Refused: it holds more (413).
     """
-    if len(text) <= _SHORT:
+    limits, encoder = model.limits, model.servable.encoder
+    if len(text) <= _SHORT or not limits.values:
         return
-    lists = sum(int(np.prod(model.sample_shape[:depth])) for depth in range(len(model.sample_shape)))
-    samples = max(1, model.json_values // int(np.prod(model.sample_shape)))
+    if isinstance(encoder, TableEncoder):
+        # A name and a text for each cell, in quotes.
+        counts = {b",": limits.values, b"[": 0, b"{": limits.samples, b'"': 4 * limits.values}
+    else:
+        shapes = [spec.shape for spec in encoder.inputs]
+        lists = sum(math.prod(shape[:depth]) for shape in shapes for depth in range(len(shape)))
+        named = 0 if len(shapes) == 1 else limits.samples
+        quotes = 4 * limits.samples + 2 * named * len(shapes)
+        counts = {b",": limits.values, b"[": limits.samples * lists, b"{": named, b'"': quotes}
     # Counted in the text, before parsing: afterwards the memory is already taken.
-    for sign, most in ((b",", model.json_values), (b"[", samples * lists), (b"{", 0), (b'"', 4 * samples)):
-        if text.count(sign) > most + _SOME:
-            raise Refused(f"a request in JSON has at most {samples} samples: send more as bytes", 413)
+    if any(text.count(sign) > most + _SOME for sign, most in counts.items()):
+        raise build_count_refusal(model)
 
 
-def parse_samples(model: ServedModel, data: object) -> NDArray[Any]:
+def build_count_refusal(model: ServedModel) -> Refused:
+    """Return the refusal of a request in JSON with too many samples."""
+    more = "send more as bytes" if model.tensor is not None else "send others in a request of their own"
+    return Refused(f"a request in JSON has at most {model.limits.samples} samples: {more}", 413)
+
+
+def parse_samples(port: Port, data: object) -> NDArray[Any]:
     """Return samples from nested lists, of a batch or of one sample.
 
     Raises:
-        Refused: they are ragged, not numbers, of another shape, or do not fit the model's dtype.
+        Refused: they are ragged, not numbers, of another shape, or do not fit the dtype.
     """
-    array = parse_array(model, data)
-    return cast_samples(model, array[None] if array.shape == model.sample_shape else array)
+    array = parse_array(port, data)
+    return cast_samples(port, array[None] if array.shape == port.shape[1:] else array)
 
 
-def parse_array(model: ServedModel, data: object) -> NDArray[Any]:
-    """Return nested lists of numbers as an array, int64 or float64.
+def parse_array(port: Port, data: object) -> NDArray[Any]:
+    """Return nested lists of numbers as an array, int64 or float64; of truth values where the port takes those.
 
     Raises:
         Refused: they are ragged, not numbers, or too large.
     """
-    name = model.servable.input.name
+    name = port.name
     # numpy alone would accept strings as numbers, and allocate for each element the size of the longest string.
     level: list[Any] = data if isinstance(data, list) else [data]
     shape: list[int] = []
@@ -64,6 +80,8 @@ def parse_array(model: ServedModel, data: object) -> NDArray[Any]:
         level = list(chain.from_iterable(level))
     # `type`, since bool is a subclass of int, and true is not a number.
     kinds = set(map(type, level))
+    if kinds == {bool} and port.dtype == "bool":
+        return np.array(level, np.bool_).reshape(shape)
     if not kinds <= {int, float}:
         raise Refused(f"the data of input '{name}' is ragged, or no list of numbers")
     try:
@@ -73,14 +91,14 @@ def parse_array(model: ServedModel, data: object) -> NDArray[Any]:
         raise Refused(f"the data of input '{name}' has numbers that are too large") from error
 
 
-def cast_samples(model: ServedModel, array: NDArray[Any]) -> NDArray[Any]:
-    """Return numbers in the model's dtype and shape.
+def cast_samples(port: Port, array: NDArray[Any]) -> NDArray[Any]:
+    """Return numbers in the dtype and shape of an input.
 
     Raises:
         Refused: they are of another shape, or do not fit its dtype.
     """
     try:
-        return cast_input(array, model.servable.input)
+        return cast_input(array, port)
     except MLScaleError as error:
         raise Refused(format_client_error(error)) from error
 

@@ -1,33 +1,40 @@
-"""`POST /predict`, the simple protocol: takes JSON, raw bytes or an image file, returns labels and probabilities."""
+"""`POST /predict`, the simple protocol: takes raw samples (a row, a text, an image file) or tensors as JSON or bytes,
+and answers in the task's own terms."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from math import isnan
 from typing import Any, NamedTuple
 
-from numpy.typing import NDArray
+import numpy as np
 
-from mlscale.serve.http.exchange import COMPACT, JSON
+from mlscale.serve.http.exchange import JSON
 from mlscale.serve.http.request_error import Refused
+from mlscale.serve.packed_samples import PackedSamples, create_packed_samples
 from mlscale.serve.protocol import image_input as images
-from mlscale.serve.protocol import json_numbers, v2
+from mlscale.serve.protocol import json_numbers, raw_json, v2
+from mlscale.serve.request_limits import compute_text_limit
 from mlscale.serve.served_model import Outputs, ServedModel
 
 _JSON_KINDS = (b"application/json", b"text/json", b"application/x-www-form-urlencoded")  # the last: curl -d
+_TEXT, _BYTES = b"text/plain", b"application/octet-stream"
+_UTF8 = (b"utf-8", b"utf8", b"us-ascii")
+_TEXT_BYTES_PER_NUMBER = 16
+# JSON has no NaN and no infinity: what reads the response would fail.
+_COMPACT = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 class PredictRequest(NamedTuple):
     """A parsed request.
 
     Attributes:
-        raw: n samples as the model takes them.
+        samples: as the graph takes them.
         ids: one for each sample, where the client gave a list of them; else empty.
         id: one for all samples, where the client gave one; else ''.
     """
 
-    raw: NDArray[Any]
+    samples: PackedSamples
     ids: Sequence[str]
     id: str
 
@@ -35,20 +42,33 @@ class PredictRequest(NamedTuple):
 def compute_body_limit(model: ServedModel, headers: Mapping[bytes, bytes], max_rows: int) -> int | None:
     """Return the most bytes of a request; None for images, whose size is not known."""
     kind = images.parse_content_type(headers)
-    if kind == b"application/octet-stream":
-        return max_rows * model.sample_bytes
-    return None if kind in images.KINDS else model.json_bytes
+    if kind == _BYTES and model.tensor is not None:
+        return max_rows * model.tensor_bytes
+    if kind == _TEXT:
+        return compute_text_limit(model.servable.encoder, max_rows)
+    return None if kind in images.KINDS else model.limits.json_bytes
 
 
-def count_json_bytes(headers: Mapping[bytes, bytes], body: bytes | bytearray) -> int:
-    """Return the number of bytes of JSON in a request."""
-    return len(body) if images.parse_content_type(headers) in _JSON_KINDS else 0
+def count_text_bytes(model: ServedModel, headers: Mapping[bytes, bytes], body: bytes | bytearray) -> int:
+    """Return the bytes of JSON or text in a request, which take the time of the interpreter."""
+    kind = images.parse_content_type(headers)
+    return len(body) if kind in _JSON_KINDS or kind == _TEXT else 0
 
 
 def count_numbers(request: PredictRequest, outputs: Outputs) -> int:
     """Return the count of numbers that the response holds, texts included."""
-    # Per row: id, label, class, confidence and their keys, as long as some numbers.
-    return outputs.probabilities.size + 8 * len(outputs.labels)
+    # Per row: id, label and their keys, as long as some numbers.
+    return 8 * len(outputs.finite) + sum(map(_count_column_numbers, outputs.columns.values()))
+
+
+def has_files(outputs: Outputs) -> bool:
+    """Return whether predictions are files, such as masks, of which the response states what is in them."""
+    return any(type(values) is list and values and type(values[0]) is bytes for values in outputs.columns.values())
+
+
+def select_outputs(request: PredictRequest, outputs: Outputs) -> Outputs:
+    """Return what the response is written from."""
+    return Outputs({}, outputs.columns, outputs.finite)
 
 
 def parse_predict_request(
@@ -61,17 +81,19 @@ def parse_predict_request(
     """
     kind = images.parse_content_type(headers)
     named = v2.validate_id(headers.get(b"mlscale-id", b"").decode("latin-1"))
-    if kind == b"application/octet-stream":
-        return PredictRequest(v2.parse_raw_samples(model, body), (), named)
+    if kind == _BYTES:
+        if model.tensor is None:
+            raise _build_type_refusal(model, kind)
+        tensors = {model.tensor.name: v2.parse_raw_samples(model, body)}
+        return PredictRequest(create_packed_samples(tensors), (), named)
     if kind in images.KINDS:
-        return PredictRequest(images.decode_image_sample(model, bytes(body), kind), (), named)
+        return PredictRequest(images.decode_image_samples(model, [bytes(body)]), (), named)
     if kind in _JSON_KINDS:
         return _parse_json_request(model, body, named)
-    raise Refused(
-        f"can't read {kind.decode('latin-1')[:200]}: send application/json, application/octet-stream, image/jpeg, "
-        "image/png",
-        415,
-    )
+    if kind == _TEXT and model.servable.encoder.kind in ("text", "document"):
+        _check_charset(headers)
+        return PredictRequest(raw_json.pack_raw(model, [bytes(body)], is_alone=True), (), named)
+    raise _build_type_refusal(model, kind)
 
 
 def _parse_json_request(model: ServedModel, body: bytes | bytearray, named: str) -> PredictRequest:
@@ -79,22 +101,17 @@ def _parse_json_request(model: ServedModel, body: bytes | bytearray, named: str)
         json_numbers.check_expansion(model, body)
         document = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise Refused(f"the body is not JSON: {error}") from error
-    if not isinstance(document, dict) or "inputs" not in document:
-        raise Refused('send {"inputs": [sample, …]}, with an optional "id" next to it')
-    unknown = sorted(set(document) - {"inputs", "id"})
-    if unknown:
-        raise Refused(f"unknown key '{unknown[0][:200]}'; known are inputs and id")
-    raw, id_ = json_numbers.parse_samples(model, document["inputs"]), document.get("id")
-    if not len(raw):
-        raise Refused("no samples in the request")
+        texts = model.servable.encoder.kind in ("text", "document")
+        hint = "; a text by itself is sent with 'Content-Type: text/plain'" if texts else ""
+        raise Refused(f"the body is not JSON: {error}{hint}") from error
+    samples, id_ = raw_json.parse_samples(model, document)
     if not isinstance(id_, list):
-        return PredictRequest(raw, (), v2.validate_id(id_) or named)
+        return PredictRequest(samples, (), v2.validate_id(id_) or named)
     ids = [v2.validate_id(item) for item in id_]
     # An event is found by its id, so two samples of a request can't share one.
-    if len(ids) != len(raw) or not all(ids) or len(set(ids)) != len(ids):
-        raise Refused(f"{len(raw)} samples need as many ids, each another text, or one id for all")
-    return PredictRequest(raw, ids, "")
+    if len(ids) != samples.size or not all(ids) or len(set(ids)) != len(ids):
+        raise Refused(f"{samples.size} samples need as many ids, each another text, or one id for all")
+    return PredictRequest(samples, ids, "")
 
 
 def encode_predict_response(
@@ -103,14 +120,38 @@ def encode_predict_response(
     """Return the response with a prediction for each sample: its body, content type, and more header lines.
 
     Raises:
-        Refused: the model returns NaN, which JSON does not have.
+        Refused: the model returns NaN or infinity, which JSON does not have.
     """
-    rows = zip(ids, outputs.labels, outputs.classes.tolist(), outputs.probabilities.tolist(), strict=True)
-    predictions: list[dict[str, Any]] = [
-        {"id": id_, "label": label, "class": number, "confidence": row[number], "probabilities": row}
-        for id_, label, number, row in rows
-    ]
-    if any(isnan(row["confidence"]) for row in predictions):  # one NaN among the logits makes all of them so
+    if False in outputs.finite.tolist():
         raise Refused("the model gives no finite numbers for these inputs")
+    servable = model.servable
+    answers = servable.task_type.build_answers(outputs.columns, servable.names)
+    predictions = [{"id": id_, **answer} for id_, answer in zip(ids, answers, strict=True)]
     document = {"model_name": model.name, "model_version": model.version, "predictions": predictions}
-    return COMPACT(document).encode(), JSON, b""
+    try:
+        return _COMPACT(document).encode(), JSON, b""
+    except ValueError as error:
+        raise Refused("the model gives no finite numbers for these inputs") from error
+
+
+def _count_column_numbers(values: Any) -> int:
+    if isinstance(values, np.ndarray):
+        return values.size
+    if values and isinstance(values[0], np.ndarray):
+        return sum(item.size for item in values)
+    if values and isinstance(values[0], bytes):
+        return sum(map(len, values)) // _TEXT_BYTES_PER_NUMBER
+    return sum(map(len, values)) if values and isinstance(values[0], list) else len(values)
+
+
+def _check_charset(headers: Mapping[bytes, bytes]) -> None:
+    """Raise unless a text is sent as UTF-8."""
+    _, is_stated, charset = headers[b"content-type"].lower().partition(b"charset=")
+    charset = charset.partition(b";")[0].strip().strip(b'"')
+    if is_stated and charset not in _UTF8:
+        raise Refused(f"can't read the charset {charset.decode('latin-1')[:200]}: send UTF-8", 415)
+
+
+def _build_type_refusal(model: ServedModel, kind: bytes) -> Refused:
+    form = images.RAW_FORMS[model.servable.encoder.kind]
+    return Refused(f"can't read {kind.decode('latin-1')[:200]}: {model.name} takes {form}", 415)

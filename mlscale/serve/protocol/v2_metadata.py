@@ -4,41 +4,54 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlscale.serve.protocol.v2 import DATATYPES, LABEL, PROBABILITIES
+from mlscale.encoders.table_encoder import NUMBERS, TEXTS, TableEncoder
+from mlscale.serve.protocol.v2 import LABEL, PROBABILITIES
+from mlscale.serve.protocol.v2_inputs import DATATYPES
 from mlscale.serve.served_model import ServedModel
 
 EXTENSIONS = ["classification", "model_repository", "model_configuration", "binary_tensor_data", "statistics"]
 
 
 def build_model_metadata(model: ServedModel) -> dict[str, Any]:
-    """Return the response of `GET /v2/models/M`."""
-    given, outputs = model.servable.input, _list_outputs(model)
+    """Return the response of `GET /v2/models/M`.
+
+    Its parameters state the raw sample, with the columns of a table in the order of each tensor, and the name by which
+    raw samples are taken as BYTES in place of the tensors.
+    """
     return {
         "name": model.name,
         "versions": [model.version],
         "platform": "onnxruntime_onnx",
-        "inputs": [{"name": given.name, "datatype": DATATYPES[given.dtype], "shape": list(given.shape)}],
-        "outputs": [{"name": name, "datatype": kind, "shape": [-1, *dims]} for name, kind, dims in outputs],
+        "inputs": [_describe_tensor(port.name, DATATYPES[port.dtype], port.shape) for port in model.servable.inputs],
+        "outputs": [_describe_tensor(name, kind, [-1, *dims]) for name, kind, dims in _list_outputs(model)],
+        **({"parameters": parameters} if (parameters := _build_parameters(model)) else {}),
     }
 
 
 def build_model_configuration(model: ServedModel) -> dict[str, Any]:
     """Return the response of `GET /v2/models/M/config`; its shapes lack the batch, as in Triton."""
-    given = model.servable.input
-    data_type = f"TYPE_{DATATYPES[given.dtype]}"
     return {
         "name": model.name,
         "platform": "onnxruntime_onnx",
         "backend": "onnxruntime",
         "version_policy": {"latest": {"num_versions": 1}},
         "max_batch_size": model.max_batch,
-        "input": [{"name": given.name, "data_type": data_type, "format": "FORMAT_NONE", "dims": list(given.shape[1:])}],
+        "input": [
+            {
+                "name": port.name,
+                "data_type": _format_type(DATATYPES[port.dtype]),
+                "format": "FORMAT_NONE",
+                "dims": list(port.shape[1:]) or [1],
+            }
+            for port in model.servable.inputs
+        ],
         "output": [
-            {"name": name, "data_type": "TYPE_STRING" if kind == "BYTES" else f"TYPE_{kind}", "dims": dims or [1]}
             # Triton's configuration does not allow empty dims: a scalar is [1].
+            {"name": name, "data_type": _format_type(kind), "dims": dims or [1]}
             for name, kind, dims in _list_outputs(model)
         ],
         "instance_group": [{"name": model.name, "kind": "KIND_CPU", "count": 1, "gpus": []}],
@@ -120,11 +133,38 @@ def build_model_statistics(model: ServedModel, counts: ServingStatistics) -> dic
     }
 
 
+def _build_parameters(model: ServedModel) -> dict[str, Any]:
+    encoder = model.servable.encoder
+    if model.servable.format == 1:  # whose graph begins with the model's own tensors
+        return {}
+    parameters: dict[str, Any] = {"raw_input": encoder.describe_raw_input()}
+    if isinstance(encoder, TableEncoder):
+        columns = parameters["raw_input"]["columns"]
+        kinds = {NUMBERS: "number", TEXTS: "category"}
+        parameters["columns"] = {
+            port.name: [column["name"] for column in columns if column["type"] == kinds[port.name]]
+            for port in model.servable.inputs
+        }
+    if model.file_input:
+        parameters["raw_tensor"] = _describe_tensor(model.file_input, "BYTES", [-1])
+    return parameters
+
+
 def _list_outputs(model: ServedModel) -> list[tuple[str, str, list[int]]]:
     """Return name, datatype and shape without the batch of each output."""
-    gives = model.servable.output
-    dims = list(gives.shape[1:])
-    return [(gives.name, "FP32", dims), (PROBABILITIES, "FP32", dims), (LABEL, "BYTES", [])]
+    outputs = model.servable.outputs
+    own = [(port.name, DATATYPES[port.dtype], list(port.shape[1:])) for port in outputs]
+    if not model.has_one_class:
+        return own
+    return [*own, (PROBABILITIES, "FP32", list(outputs[0].shape[1:])), (LABEL, "BYTES", [])]
+
+
+def _describe_tensor(name: str, datatype: str, shape: Sequence[int]) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": list(shape)}
+
+
+def _format_type(datatype: str) -> str:
+    return "TYPE_STRING" if datatype == "BYTES" else f"TYPE_{datatype}"
 
 
 def _build_duration(count: float, seconds: float) -> dict[str, int]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mlscale.serve.http.exchange import BINARY, COMPACT, JSON
 from mlscale.serve.protocol.v2 import LABEL, PROBABILITIES, InferRequest, RequestedOutput
+from mlscale.serve.protocol.v2_inputs import DATATYPES
 from mlscale.serve.served_model import Outputs, ServedModel
 
 _BYTES_PER_TEXT = 256
@@ -32,30 +33,48 @@ def encode_infer_response(
 
 def count_numbers(request: InferRequest, results: Outputs) -> int:
     """Return the count of numbers that the response holds as text; of those sent as bytes, a fraction is counted."""
-    rows, classes = results.probabilities.shape
-    sizes = (
-        wanted.top or (classes // _BYTES_PER_TEXT if wanted.binary else classes)
-        for wanted in request.outputs
-        if wanted.name != LABEL
+    rows, count = len(results.finite), 0
+    for wanted in request.outputs:
+        size = 0 if wanted.name == LABEL else _get_values(wanted, results).size
+        count += rows * wanted.top if wanted.top else size // (_BYTES_PER_TEXT if wanted.binary else 1)
+    return rows * len(request.outputs) + count
+
+
+def select_outputs(request: InferRequest, results: Outputs) -> Outputs:
+    """Return what the response is written from."""
+    names = {wanted.name for wanted in request.outputs}
+    columns = {"predicted": LABEL, "probabilities": PROBABILITIES}
+    return Outputs(
+        {name: values for name, values in results.tensors.items() if name in names},
+        {name: values for name, values in results.columns.items() if columns.get(name) in names},
+        results.finite,
     )
-    return int(rows) * (len(request.outputs) + sum(sizes))
 
 
 def _encode_output(model: ServedModel, wanted: RequestedOutput, results: Outputs, tails: list[bytes]) -> dict[str, Any]:
     """Return the JSON entry of an output; if it is binary, append its bytes to `tails`."""
+    array = _get_values(wanted, results)
     values: NDArray[Any] | list[str]
     if wanted.name == LABEL:
-        values, datatype, shape = results.labels, "BYTES", [len(results.labels)]
+        values, datatype, shape = array, "BYTES", [len(array)]
+    elif array.dtype.kind not in "biuf":
+        values, datatype, shape = list(map(str, array.ravel().tolist())), "BYTES", list(array.shape)
     else:
-        values, datatype = results.probabilities if wanted.name == PROBABILITIES else results.logits, "FP32"
-        shape = list(values.shape)
+        values, datatype, shape = array, DATATYPES[array.dtype.name], list(array.shape)
         if wanted.top:
-            values, datatype, shape = _format_top_classes(model, values, wanted.top), "BYTES", [len(values), wanted.top]
+            values, datatype, shape = _format_top_classes(model, array, wanted.top), "BYTES", [len(array), wanted.top]
     entry: dict[str, Any] = {"name": wanted.name, "datatype": datatype, "shape": shape}
     if wanted.binary:
         tails.append(_encode_texts(values) if isinstance(values, list) else np.ascontiguousarray(values).tobytes())
         return {**entry, "parameters": {"binary_data_size": len(tails[-1])}}
     return {**entry, "data": values if isinstance(values, list) else values.ravel().tolist()}
+
+
+def _get_values(wanted: RequestedOutput, results: Outputs) -> Any:
+    """Return the values of an output: an array; a list of names for the label."""
+    if wanted.name in results.tensors:
+        return results.tensors[wanted.name]
+    return results.labels if wanted.name == LABEL else results.probabilities
 
 
 def _format_top_classes(model: ServedModel, values: NDArray[np.float32], count: int) -> list[str]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mlscale.errors import MLScaleError
 from mlscale.serve.batcher import Batcher, InferenceJob
 from mlscale.serve.http.request_error import Refused
+from mlscale.serve.packed_samples import PackedSamples, create_packed_samples
 from mlscale.serve.protocol.prometheus import Histogram
 from mlscale.serve.served_model import Outputs, ServedModel, load_model
 from tests.serving import STORED, pixels
@@ -32,16 +33,22 @@ class Run:
         self.answers: list[asyncio.Future[Outputs | Exception]] = []
 
     def _computed(
-        self, model: ServedModel, jobs: Sequence[InferenceJob], raw: NDArray[Any], said: Outputs, seconds: float
+        self, model: ServedModel, jobs: Sequence[InferenceJob], samples: PackedSamples, said: Outputs, seconds: float
     ) -> None:
-        self.batches.append([len(job.raw) for job in jobs])
-        assert len(said.labels) == len(raw) == sum(self.batches[-1])
+        self.batches.append([job.samples.size for job in jobs])
+        assert len(said.labels) == samples.size == sum(self.batches[-1])
 
     def ask(self, raw: NDArray[Any], model: ServedModel = INLINE) -> None:
         """Submit a job."""
         answer: asyncio.Future[Outputs | Exception] = asyncio.get_running_loop().create_future()
         self.batcher.submit_job(
-            InferenceJob(model, raw, ["x"] * len(raw), 0.0, lambda said, *_: answer.set_result(said))
+            InferenceJob(
+                model,
+                create_packed_samples({"input": raw}),
+                ["x"] * len(raw),
+                0.0,
+                lambda said, *_: answer.set_result(said),
+            )
         )
         self.answers.append(answer)
 
@@ -57,7 +64,7 @@ def test_rows_are_counted_not_requests(model: ServedModel) -> None:
         answers = await asyncio.gather(*run.answers)
         for n, (size, answer) in enumerate(zip(sizes, answers, strict=True)):
             assert isinstance(answer, Outputs)
-            np.testing.assert_allclose(answer.logits, MODEL.servable.logits(pixels(size, n)), atol=1e-5)
+            np.testing.assert_allclose(answer.tensors["logits"], MODEL.servable.logits(pixels(size, n)), atol=1e-5)
         await asyncio.sleep(0)
         assert run.batcher.rows == 0
         return run
@@ -82,9 +89,9 @@ def test_what_arrives_while_a_batch_is_computed_is_the_next_batch() -> None:
     held = threading.Event()
 
     class Slow(ServedModel):
-        def compute(self, raw: NDArray[Any]) -> Outputs:
+        def compute(self, samples: PackedSamples) -> Outputs:
             held.wait(10)
-            return super().compute(raw)
+            return super().compute(samples)
 
     slow = Slow(MODEL.servable, "digits", "digits:v1", 1.0, 1.0, 4)
 
@@ -125,11 +132,11 @@ def test_none_fails_for_another(one_s: float) -> None:
     threads: list[tuple[str, int]] = []
 
     class Picky(ServedModel):
-        def compute(self, raw: NDArray[Any]) -> Outputs:
-            threads.append((threading.current_thread().name, len(raw)))
-            if (raw[:, 0, 0, 0] == 0).any():
+        def compute(self, samples: PackedSamples) -> Outputs:
+            threads.append((threading.current_thread().name, samples.rows))
+            if (samples.tensors["input"][:, 0, 0, 0] == 0).any():
                 raise MLScaleError("this one it does not like")
-            return super().compute(raw)
+            return super().compute(samples)
 
     picky = Picky(MODEL.servable, "digits", "digits:v1", one_s, one_s, 4)
     raw = np.maximum(pixels(4), 1)

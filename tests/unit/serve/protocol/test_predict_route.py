@@ -20,6 +20,7 @@ from mlscale.export.format1 import build_format1_encoder
 from mlscale.export.onnx_engine import Port
 from mlscale.export.servable import load
 from mlscale.serve.http.request_error import Refused
+from mlscale.serve.packed_samples import NO_SAMPLES
 from mlscale.serve.protocol import image_input as images
 from mlscale.serve.protocol import predict_route as predict
 from mlscale.serve.served_model import Outputs, ServedModel
@@ -162,7 +163,7 @@ def test_images_come_to_size_as_in_training(size: tuple[int, int], kind: str, ch
     colours = {"colorspace": "GRAY", "colorsubsampling": "Gray"} if count == 1 else {}
     content = simplejpeg.encode_jpeg(picture, 95, **colours) if kind == "image/jpeg" else _png(picture)
     model = model_of(channels, {"short_side": 32, "crop": "centre"}, (count, 32, 32))
-    found = images.decode_image_sample(model, content, kind.encode())
+    found = images.decode_image_sample(model, content)
     assert (found.dtype, found.shape) == (np.dtype(np.uint8), (1, count, 32, 32))
     opened = open_picture(content)
     expected = decode_region(opened, count, find_middle_box(opened.height, opened.width, (32, 32)), (32, 32)).transpose(
@@ -181,7 +182,7 @@ def test_what_is_no_image_for_this_model() -> None:
     content = _png(photograph(32, 32))
     for model in (model_of(None, None, (5,)), model_of("RGB", None, (3, 32, 32), "float32")):
         with pytest.raises(Refused, match="takes no image files") as raised:
-            images.decode_image_sample(model, content, b"image/png")
+            images.decode_image_sample(model, content)
         assert raised.value.status == 415
     png, jpeg = bytearray(_png(photograph(9, 9))), bytearray(simplejpeg.encode_jpeg(photograph(9, 9)))
     png[16:24] = (9000).to_bytes(4, "big") * 2
@@ -189,9 +190,9 @@ def test_what_is_no_image_for_this_model() -> None:
     at = jpeg.index(b"\xff\xc0")
     jpeg[at + 5 : at + 9] = (9000).to_bytes(2, "big") * 2
     model = model_of("RGB", None, (3, 32, 32), max_pixels=64_000_000)
-    for kind, sent in ((b"image/png", png), (b"image/jpeg", jpeg)):
+    for sent in (png, jpeg):
         with pytest.raises(Refused, match="9000×9000 pixels are more than 64,000,000, the limit"):
-            images.decode_image_sample(model, bytes(sent), kind)
+            images.decode_image_sample(model, bytes(sent))
 
 
 @pytest.mark.parametrize(
@@ -246,9 +247,10 @@ def test_what_is_no_number_is_not_sent_as_json() -> None:
     probabilities = said.probabilities.copy()
     probabilities[1] = np.nan
     finite = np.array([True, False])
-    outputs = Outputs(probabilities, probabilities, said.classes, said.labels, finite)
+    columns = {"predicted": said.labels, "class": said.classes, "confidence": probabilities.max(1)}
+    outputs = Outputs({}, {**columns, "probabilities": probabilities}, finite)
     model = model_of("grey", None, (1, 8, 8))
-    asked = predict.PredictRequest(pixels(2), (), "")
+    asked = predict.PredictRequest(NO_SAMPLES, (), "")
     with pytest.raises(Refused, match="no finite numbers"):
         predict.encode_predict_response(model, asked, ["a", "b"], outputs)
     assert predict.encode_predict_response(model, asked, ["a"], outputs[0:1])[1] == b"application/json"

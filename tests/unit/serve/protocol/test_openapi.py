@@ -1,0 +1,119 @@
+"""/openapi.json and the page: a valid document, whose schemas describe what is taken and answered; nothing from
+elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from mlscale.serve.protocol import home_page, openapi
+from mlscale.serve.protocol import predict_route as predict
+from mlscale.serve.served_model import ServedModel, load_model
+from tests.made_servables import PENGUIN, make_servables
+from tests.serving import STORED, Server, pixels
+
+SAMPLES: dict[str, Any] = {
+    "penguins": {**PENGUIN, "bill_length_mm": None},
+    "mass": PENGUIN,
+    "reviews": "a text",
+    "photos": [[[0] * 8] * 8] * 3,
+    "tags": [[[9] * 8] * 8] * 3,
+    "masks": [[[255] * 8] * 8] * 3,
+    "tales": "a document of some windows",
+    "sums": {"left": [1, 2], "right": [3, 4.5]},
+    "digits": pixels(1)[0].tolist(),
+}
+TAKEN_ALONE = ("penguins", "mass", "reviews", "tales")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ServedModel]:
+    folders = {**make_servables(tmp_path_factory.mktemp("made")), "digits": STORED}
+    return {
+        name: load_model(folder, name=name, version=f"{name}:v1", threads=1, max_batch=4)
+        for name, folder in folders.items()
+    }
+
+
+def create_validator(document: dict[str, Any], schema: dict[str, Any]) -> Any:
+    """Return a validator of a schema, with the document's components."""
+    whole = {**schema, "components": document["components"]}
+    Draft202012Validator.check_schema(whole)
+    return Draft202012Validator(whole)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_what_is_described_is_taken_and_answered(models: dict[str, ServedModel], name: str) -> None:
+    model, sample = models[name], SAMPLES[name]
+    document = json.loads(json.dumps(openapi.build_openapi_document(model, needs_key=False)))
+    post = document["paths"]["/predict"]["post"]
+    body = create_validator(document, post["requestBody"]["content"]["application/json"]["schema"])
+    response = create_validator(document, post["responses"]["200"]["content"]["application/json"]["schema"])
+    bodies = [{"inputs": [sample]}, {"inputs": [sample, sample], "id": ["a", "b"]}]
+    for given in [*bodies, sample] if name in TAKEN_ALONE else bodies:
+        body.validate(given)
+        request = predict.parse_predict_request(model, {}, json.dumps(given).encode())
+        outputs = model.compute(request.samples)
+        answer = predict.encode_predict_response(model, request, ["x"] * request.samples.size, outputs)[0]
+        response.validate(json.loads(answer))
+    assert not body.is_valid({"inputs": [sample], "more": 1})
+    example = post["requestBody"]["content"]["application/json"].get("example")
+    if example is not None:
+        body.validate(example)
+        assert predict.parse_predict_request(model, {}, json.dumps(example).encode()).samples.size == 1
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_it_is_valid_openapi(models: dict[str, ServedModel], name: str) -> None:
+    validator = pytest.importorskip("openapi_spec_validator")
+    for needs_key in (False, True):
+        validator.validate(json.loads(json.dumps(openapi.build_openapi_document(models[name], needs_key=needs_key))))
+
+
+def test_the_key_is_named(models: dict[str, ServedModel]) -> None:
+    document = openapi.build_openapi_document(models["penguins"], needs_key=True)
+    assert document["security"] == [{"bearer": []}, {"key": []}]
+    assert set(document["components"]["securitySchemes"]) == {"bearer", "key"}
+
+
+def test_the_server_answers_it(server: Server) -> None:
+    document = server.ask("/openapi.json").json
+    assert document["openapi"].startswith("3.1")
+    assert document["info"]["version"] == server.version
+    assert set(document["paths"]["/predict"]["post"]["requestBody"]["content"]) >= {
+        "application/json",
+        "application/octet-stream",
+        "image/png",
+    }
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_the_page_has_what_its_script_reads(models: dict[str, ServedModel], name: str) -> None:
+    page = home_page.render_home_page(models[name]).decode()
+    found = re.search(r'<script type="application/json" id="model">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    data = json.loads(found[1])
+    assert data["raw"] == models[name].servable.encoder.describe_raw_input()
+    assert data["form"] == {"sums": "json", "penguins": "table", "mass": "table", "reviews": "text"}.get(
+        name, "text" if name == "tales" else "image"
+    )
+
+
+def test_the_page_runs_its_own_script_alone(server: Server) -> None:
+    reply = server.ask("/")
+    page, policy = reply.body.decode(), reply.headers["Content-Security-Policy"]
+    assert "unsafe" not in policy
+    for kind in ("script", "style"):
+        (text,) = re.findall(rf"<{kind}>(.*?)</{kind}>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in policy
+    assert re.findall(r"(?:src|href)=\"?(?:https?:)?//", page) == []
+    assert not re.search(r"\son\w+=|style=|innerHTML|eval\(", page)
+    assert Path(home_page.__file__).with_name("try_page.html").is_file()

@@ -1,0 +1,405 @@
+"""What a server answers to a raw sample is what `predict_samples` of the same servable gives, bitwise: every task type,
+awkward samples, and the bad ones refused for the encoder's reason."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlscale.serve.http.request_error import Refused
+from mlscale.serve.protocol import predict_route as predict
+from mlscale.serve.protocol import v2, v2_metadata, v2_tensors
+from mlscale.serve.served_model import ServedModel, load_model
+from tests.made_servables import PENGUIN, make_servables
+from tests.serving import RAW, serving
+
+JSON, TEXT = {b"content-type": b"application/json"}, {b"content-type": b"text/plain"}
+TEXTS: list[Any] = [
+    "good",
+    "Größe 🐧 and 👩‍👩‍👧",
+    "zero\0in it",
+    b"\xff\xfe not UTF-8 \x80",
+    "a text that is longer than all of the tokens",
+]
+ROWS = [
+    PENGUIN,
+    {**PENGUIN, "bill_length_mm": None, "island": None},
+    {**PENGUIN, "island": "Atlantis", "sex": "unknown 🐧"},
+    {**PENGUIN, "bill_length_mm": "41.25", "body_mass_g": float("nan"), "more": [1]},
+    {**PENGUIN, "bill_length_mm": -0.0, "body_mass_g": 10**20, "sex": "\ud800"},
+]
+DOCUMENTS = ["one", "a document that has several windows, since it is longer", "é🐧"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return make_servables(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture(scope="module")
+def models(folders: dict[str, Path]) -> dict[str, ServedModel]:
+    return {
+        name: load_model(folder, name=name, version=f"{name}:v1", threads=1, max_batch=4)
+        for name, folder in folders.items()
+    }
+
+
+def photographs() -> list[tuple[bytes, bytes]]:
+    """Content types and images: six formats, odd sizes, colours and grey."""
+    made = []
+    for number, kind in enumerate(("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")):
+        height, width = 9 + 7 * number, 61 - 9 * number
+        y, x = np.mgrid[:height, :width]
+        pixels = np.stack([4 * x, 255 - 3 * y, x * y % 256], -1).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(file := io.BytesIO(), kind)
+        made.append((f"image/{kind.lower()}".encode(), file.getvalue()))
+    Image.fromarray(np.full((1, 300, 3), 90, np.uint8)).save(file := io.BytesIO(), "PNG")
+    return [*made, (b"image/png", file.getvalue())]
+
+
+def ask(model: ServedModel, headers: dict[bytes, bytes], body: bytes) -> list[dict[str, Any]]:
+    """Parse a request, compute it, and return the predictions of the response, without their ids."""
+    request = predict.parse_predict_request(model, headers, body)
+    outputs = model.compute(request.samples)
+    ids = request.ids or [request.id] * request.samples.size
+    # As in another process: without the engine, the samples, and what is not needed.
+    selected = predict.select_outputs(request, outputs)
+    content, _, _ = predict.encode_predict_response(model.portable, request, ids, selected)
+    answers: list[dict[str, Any]] = json.loads(content)["predictions"]
+    assert [answer.pop("id") for answer in answers] == list(ids)
+    return answers
+
+
+def expect(model: ServedModel, raw: list[Any]) -> list[dict[str, Any]]:
+    """Return the answers that the servable itself gives, one sample after the other, as JSON."""
+    servable, answers = model.servable, []
+    for sample in raw:
+        predictions = servable.predict_samples([sample])
+        assert not predictions.bad
+        answers += servable.task_type.build_answers(predictions.columns, servable.names)
+    again: list[dict[str, Any]] = json.loads(json.dumps(answers))
+    return again
+
+
+@pytest.mark.parametrize("name", ["penguins", "mass"])
+def test_rows(models: dict[str, ServedModel], name: str) -> None:
+    model = models[name]
+    for row in ROWS:
+        assert ask(model, JSON, json.dumps(row).encode()) == expect(model, [row])
+        assert ask(model, {}, json.dumps({"inputs": row}).encode()) == expect(model, [row])
+    body = json.dumps({"inputs": ROWS[:3], "id": ["a", "b", "c"]}).encode()
+    assert [list(answer) for answer in ask(model, JSON, body)] == [list(answer) for answer in expect(model, ROWS[:3])]
+
+
+@pytest.mark.parametrize("name", ["reviews"])
+def test_texts(models: dict[str, ServedModel], name: str) -> None:
+    model = models[name]
+    for text in TEXTS:
+        content = text.encode() if isinstance(text, str) else text
+        assert ask(model, TEXT, content) == expect(model, [text])
+        if isinstance(text, str):
+            assert ask(model, JSON, json.dumps(text).encode()) == expect(model, [text])
+            assert ask(model, JSON, json.dumps({"inputs": text}).encode()) == expect(model, [text])
+    # Bytes that were not UTF-8 when a file was read by Python, as JSON has them.
+    assert ask(model, JSON, json.dumps(b"\xff\x80".decode("utf-8", "surrogateescape")).encode()) == expect(
+        model, [b"\xff\x80"]
+    )
+
+
+def test_documents(models: dict[str, ServedModel]) -> None:
+    model = models["tales"]
+    for document in DOCUMENTS:
+        assert ask(model, TEXT, document.encode()) == expect(model, [document])
+    assert ask(model, JSON, json.dumps({"inputs": DOCUMENTS}).encode()) == expect(model, DOCUMENTS)
+    (answer,) = ask(model, TEXT, DOCUMENTS[1].encode())
+    assert answer["tokens"] == len(DOCUMENTS[1]) + 1
+
+
+@pytest.mark.parametrize("name", ["photos", "tags", "masks"])
+def test_images(models: dict[str, ServedModel], name: str) -> None:
+    model = models[name]
+    for kind, content in photographs():
+        assert ask(model, {b"content-type": kind}, content) == expect(model, [content])
+
+
+def test_tensors(models: dict[str, ServedModel]) -> None:
+    model = models["sums"]
+    sample = {"left": [1, 2.5], "right": [0.1, -3]}
+    assert ask(model, JSON, json.dumps({"inputs": sample}).encode()) == expect(model, [sample])
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8), np.uint8)
+    octets = {b"content-type": b"application/octet-stream"}
+    for name in ("photos", "masks"):
+        expected = expect(models[name], [pixels])
+        assert ask(models[name], octets, pixels.tobytes()) == expected
+        assert ask(models[name], JSON, json.dumps({"inputs": [pixels.tolist()]}).encode()) == expected
+
+
+def test_the_id_of_a_row(models: dict[str, ServedModel]) -> None:
+    model = models["penguins"]
+    for given, expected in (("order-17", "order-17"), (17, "17"), (None, "")):
+        body = json.dumps({**PENGUIN, "id": given}).encode()
+        assert predict.parse_predict_request(model, JSON, body).id == expected
+    request = predict.parse_predict_request(model, {**JSON, b"mlscale-id": b"h"}, json.dumps(PENGUIN).encode())
+    assert request.id == "h"
+
+
+@pytest.mark.parametrize(
+    ("name", "headers", "body", "status", "reason"),
+    [
+        ("penguins", JSON, {"island": "Dream"}, 400, "the row can't be used: it lacks the column 'bill_length_mm'"),
+        (
+            "penguins",
+            JSON,
+            {"inputs": [PENGUIN, {**PENGUIN, "body_mass_g": "heavy"}]},
+            400,
+            "inputs[1] can't be used: body_mass_g is 'heavy', no number",
+        ),
+        ("penguins", JSON, {"inputs": [PENGUIN, {"Island": "Dream"}]}, 400, "inputs[1] can't be used: it lacks the"),
+        ("penguins", JSON, {"inputs": [PENGUIN, 3]}, 400, "inputs[1] can't be used: it is a int"),
+        ("penguins", JSON, {"inputs": [PENGUIN], "sex": "male"}, 400, "a row with a column of the name inputs is sent"),
+        ("penguins", JSON, {"inputs": []}, 400, "no samples in the request"),
+        ("penguins", JSON, [PENGUIN], 400, 'send {"<column>": <value>, …} or {"inputs": [row, …]}'),
+        ("penguins", JSON, {"inputs": [PENGUIN] * 1025}, 413, "at most 1024 samples"),
+        ("penguins", TEXT, b"Dream", 415, "can't read text/plain: penguins takes rows"),
+        ("penguins", {b"content-type": b"image/png"}, b"x", 415, "penguins takes no image files, but rows"),
+        ("penguins", {b"content-type": b"application/octet-stream"}, b"x", 415, "penguins takes rows"),
+        ("reviews", TEXT, b"", 400, "the text can't be used: it is empty"),
+        ("reviews", JSON, {"inputs": ["a", ""]}, 400, "inputs[1] can't be used: it is empty"),
+        ("reviews", JSON, "\ud800", 400, "character 1 is half of a surrogate pair"),
+        ("reviews", JSON, {"inputs": [[1, 2]]}, 400, "inputs[0] can't be used: it is a list, no text"),
+        ("reviews", JSON, b"great", 400, "a text by itself is sent with 'Content-Type: text/plain'"),
+        ("reviews", {b"content-type": b"text/plain; charset=latin-1"}, b"x", 415, "send UTF-8"),
+        ("tales", TEXT, b"a\0b", 400, "the text can't be used: byte 2 is zero, which ends a document"),
+        ("photos", {b"content-type": b"image/png"}, b"x", 400, "this image can't be decoded"),
+        ("photos", TEXT, b"x", 415, "can't read text/plain: photos takes images"),
+        ("sums", JSON, {"inputs": [{"left": [1, 2]}]}, 400, "inputs[0] lacks the tensor 'right'"),
+        ("sums", JSON, {"inputs": [{"left": [1], "right": [1, 2]}]}, 400, "the batch is (1, 1)"),
+        ("sums", JSON, {"inputs": [{"left": ["1", "2"], "right": [1, 2]}]}, 400, "no list of numbers"),
+        ("sums", {b"content-type": b"image/png"}, b"x", 415, "sums takes no image files"),
+    ],
+)
+def test_what_can_not_be_used(
+    models: dict[str, ServedModel], name: str, headers: dict[bytes, bytes], body: Any, status: int, reason: str
+) -> None:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    with pytest.raises(Refused) as refused:
+        predict.parse_predict_request(models[name], headers, content)
+    assert (refused.value.status, reason in refused.value.message) == (status, True), refused.value.message
+
+
+def test_a_column_may_be_called_inputs_or_id(tmp_path: Path) -> None:
+    from tests.made_servables import make_table_servable
+
+    rows = {"inputs": np.array([1.0, 2.0, 3.0]), "id": ["a", "b", "a"]}
+    model = load_model(make_table_servable(tmp_path / "odd", rows), name="odd", version="v", threads=1, max_batch=4)
+    row = {"inputs": 2.5, "id": "b"}
+    request = predict.parse_predict_request(model, JSON, json.dumps({"inputs": [row], "id": "mine"}).encode())
+    assert request.id == "mine"
+    assert ask(model, JSON, json.dumps({"inputs": [row]}).encode()) == expect(model, [row])
+
+
+def infer(model: ServedModel, inputs: list[dict[str, Any]], tail: bytes = b"", **more: Any) -> dict[str, Any]:
+    """Send a V2 request; the outputs by name."""
+    head = json.dumps({"inputs": inputs, **more}).encode()
+    headers = {b"inference-header-content-length": b"%d" % len(head)}
+    request = v2.parse_infer_request(model, headers, head + tail)
+    if request.files:
+        from mlscale.serve.protocol import image_input
+
+        request = request._replace(samples=image_input.decode_image_samples(model, request.files), files=())
+    outputs = v2_tensors.select_outputs(request, model.compute(request.samples))
+    document = json.loads(v2_tensors.encode_infer_response(model, request, ["x"], outputs)[0])
+    assert v2_tensors.count_numbers(request, outputs) > 0
+    return {entry["name"]: np.array(entry["data"]).reshape(entry["shape"]) for entry in document["outputs"]}
+
+
+def encode_texts(texts: list[bytes]) -> bytes:
+    return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+
+
+def test_v2_takes_what_a_client_has_packed(models: dict[str, ServedModel]) -> None:
+    model = models["penguins"]
+    packed = model.servable.pack_samples(ROWS[:3]).tensors
+    numbers = {"name": "numbers", "datatype": "FP64", "shape": [3, 2], "data": packed["numbers"].tolist()}
+    texts = {"name": "texts", "datatype": "BYTES", "shape": [3, 2], "data": packed["texts"].tolist()}
+    found = infer(model, [numbers, texts])
+    logits = model.servable.compute(packed)["logits"]
+    assert np.array_equal(found["logits"].astype(np.float32), logits)
+    assert list(found) == ["logits", "probabilities", "label"]
+    assert found["label"].tolist() == model.servable.predict_samples(ROWS[:3]).columns["predicted"]
+    content = [packed["numbers"].tobytes(), encode_texts([text.encode() for text in packed["texts"].ravel()])]
+    for entry, part in ((numbers, content[0]), (texts, content[1])):
+        entry["parameters"] = {"binary_data_size": len(part)}
+        del entry["data"]
+    for order in ((0, 1), (1, 0)):
+        again = infer(model, [(numbers, texts)[n] for n in order], b"".join(content[n] for n in order))
+        assert np.array_equal(again["logits"], found["logits"])
+
+
+def test_v2_takes_images_and_texts_as_they_are(models: dict[str, ServedModel]) -> None:
+    files = [content for _, content in photographs()][:4]
+    tail = encode_texts(files)
+    for name, output in (("photos", "logits"), ("tags", "logits"), ("masks", "logits")):
+        entry = {
+            "name": "image",
+            "datatype": "BYTES",
+            "shape": [4, 1],
+            "parameters": {"binary_data_size": len(tail)},
+        }
+        found = infer(models[name], [entry], tail)
+        packed = models[name].servable.pack_samples(files)
+        assert np.array_equal(found[output].astype(np.float32), models[name].servable.compute(packed.tensors)[output])
+    raw = [text if isinstance(text, bytes) else text.encode() for text in TEXTS[:4]]
+    entry = {
+        "name": "text",
+        "datatype": "BYTES",
+        "shape": [4],
+        "parameters": {"binary_data_size": len(encode_texts(raw))},
+    }
+    found = infer(models["reviews"], [entry], encode_texts(raw))
+    assert found["label"].tolist() == models["reviews"].servable.predict_samples(raw).columns["predicted"]
+    entry = {"name": "text", "datatype": "BYTES", "shape": [3], "data": DOCUMENTS}
+    found = infer(models["tales"], [entry])
+    assert found["tokens"].tolist() == [len(document.encode()) + 1 for document in DOCUMENTS]
+
+
+NUMBERS = {"name": "numbers", "datatype": "FP64", "shape": [1, 2], "data": [1, 2]}
+NAMES = {"name": "texts", "datatype": "BYTES", "shape": [1, 2], "data": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "tail", "reason"),
+    [
+        (
+            "penguins",
+            [NUMBERS],
+            b"",
+            "expected 2 inputs but got 1 inputs for model 'penguins'. Got input(s) ['numbers'], but missing required "
+            "input(s) ['texts']. Please provide all required input(s).",
+        ),
+        ("penguins", [NUMBERS, NAMES, NAMES], b"", "input 'texts' already exists in request"),
+        (
+            "penguins",
+            [NUMBERS, {**NAMES, "shape": [2, 2], "data": ["a"] * 4}],
+            b"",
+            "input 'texts' batch size does not match other inputs for 'penguins'",
+        ),
+        ("penguins", [NUMBERS, {**NAMES, "data": [1, 2]}], b"", "the data of input 'texts' is ragged, or no list"),
+        ("penguins", [NUMBERS, {**NAMES, "data": ["a", "\ud800"]}], b"", "the data of input 'texts' is not UTF-8"),
+        ("penguins", [NUMBERS, {**NAMES, "data": ["a"]}], b"", "Unable to parse 'data': Shape does not match"),
+        ("reviews", [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["x"]}], b"", "unexpected inference"),
+        ("photos", [{"name": "image", "datatype": "UINT8", "shape": [1], "data": [1]}], b"", "expects 'BYTES'"),
+        (
+            "photos",
+            [{"name": "image", "datatype": "BYTES", "shape": [2], "parameters": {"binary_data_size": 9}}],
+            b"\5\0\0\0abcde",
+            "the 2 elements of input 'image' for model 'photos' do not end with its data",
+        ),
+        (
+            "photos",
+            [{"name": "image", "datatype": "BYTES", "shape": [9], "parameters": {"binary_data_size": 36}}],
+            bytes(36),
+            "a request has at most 4 inputs of the type BYTES for 'photos'",
+        ),
+        (
+            "photos",
+            [{"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 5}}],
+            b"\1\0\0\0x",
+            "this image can't be decoded",
+        ),
+    ],
+)
+def test_v2_refuses(
+    models: dict[str, ServedModel], name: str, inputs: list[dict[str, Any]], tail: bytes, reason: str
+) -> None:
+    with pytest.raises(Refused) as refused:
+        infer(models[name], inputs, tail)
+    assert reason in refused.value.message
+
+
+def test_v2_metadata_names_the_columns(models: dict[str, ServedModel]) -> None:
+    document = v2_metadata.build_model_metadata(models["penguins"])
+    assert document["inputs"] == [
+        {"name": "numbers", "datatype": "FP64", "shape": [-1, 2]},
+        {"name": "texts", "datatype": "BYTES", "shape": [-1, 2]},
+    ]
+    assert document["parameters"]["columns"] == {
+        "numbers": ["bill_length_mm", "body_mass_g"],
+        "texts": ["island", "sex"],
+    }
+    assert [column["name"] for column in document["parameters"]["raw_input"]["columns"]] == list(PENGUIN)
+    assert v2_metadata.build_model_metadata(models["tales"])["parameters"]["raw_tensor"] == {
+        "name": "text",
+        "datatype": "BYTES",
+        "shape": [-1],
+    }
+    config = v2_metadata.build_model_configuration(models["penguins"])
+    assert [entry["data_type"] for entry in config["input"]] == ["TYPE_FP64", "TYPE_STRING"]
+    assert [entry["dims"] for entry in v2_metadata.build_model_configuration(models["tales"])["output"]] == [[1], [1]]
+
+
+def test_what_is_not_finite_is_not_answered(models: dict[str, ServedModel]) -> None:
+    body = json.dumps({"inputs": {"left": [1e38, 1], "right": [3e38, 1]}}).encode()
+    request = predict.parse_predict_request(models["sums"], JSON, body)
+    outputs = models["sums"].compute(request.samples)
+    with pytest.raises(Refused, match="no finite numbers"):
+        predict.encode_predict_response(models["sums"], request, ["a"], outputs)
+
+
+def test_events_hold_the_tensors_of_full_encoding(models: dict[str, ServedModel]) -> None:
+    for name, raw in (("penguins", ROWS), ("reviews", TEXTS)):
+        model = models[name]
+        assert model.records_events
+        request = predict.parse_predict_request(
+            model, JSON, json.dumps({"inputs": [item for item in raw if not isinstance(item, bytes)]}).encode()
+        )
+        kept = [item for item in raw if not isinstance(item, bytes)]
+        expected = model.servable.encoder.encode_samples(kept).tensors["input"]
+        assert model.get_event_inputs(request.samples).tobytes() == expected.tobytes()
+    assert [name for name, model in models.items() if model.records_events] == ["penguins", "reviews", "photos"]
+
+
+def test_over_http_with_events_where_they_can_be(
+    folders: dict[str, Path], models: dict[str, ServedModel], tmp_path: Path
+) -> None:
+    with serving(tmp_path, folders["penguins"], "sample_share=1") as server:
+        reply = server.ask("/predict", {**PENGUIN, "id": "order-17"})
+        assert (reply.status, reply.json["predictions"][0]["id"]) == (200, "order-17")
+        assert server.ask("/labels", {"id": "order-17", "label": "Gentoo"}).json == {"accepted": 1}
+        assert server.ask("/predict", {"inputs": [PENGUIN] * 900}).status == 200  # in the process
+        assert server.stop() == 0
+        assert "events are not recorded" not in server.said
+    from mlscale.events.store import EventStore
+
+    events = EventStore(tmp_path / "events").read("penguins", samples=True)
+    assert len(events.id) == 901
+    encoded = models["penguins"].servable.encoder.encode_sample(PENGUIN)["input"]
+    assert (events.samples() == encoded).all()
+
+
+def test_over_http_masks_and_files(folders: dict[str, Path], models: dict[str, ServedModel], tmp_path: Path) -> None:
+    with serving(tmp_path, folders["masks"]) as server:
+        assert "events are not recorded" in server.said
+        assert server.ask("/predict", b"x", {"Content-Type": "text/plain"}).status == 415
+        assert server.ask("/predict", b"x", RAW).status == 400
+        for kind, content in photographs():
+            reply = server.ask("/predict", content, {"Content-Type": kind.decode()})
+            (answer,) = reply.json["predictions"]
+            del answer["id"]
+            assert [answer] == expect(models["masks"], [content])
+        files = encode_texts([content for _, content in photographs()[:3]])
+        entry = {"name": "image", "datatype": "BYTES", "shape": [3], "parameters": {"binary_data_size": len(files)}}
+        head = json.dumps({"inputs": [entry]}).encode()
+        headers = {"Inference-Header-Content-Length": str(len(head))}
+        reply = server.ask("/v2/models/masks/infer", head + files, headers)
+        assert reply.json["outputs"][0]["shape"] == [3, 3, 8, 8]
+        reply = server.ask("/labels", {"id": "a", "label": "b"})
+        assert (reply.status, reply.json["error"]) == (404, "this server keeps no labels, since it records no events")
+        assert server.stop() == 0
+        assert "bug in mlscale" not in server.said
