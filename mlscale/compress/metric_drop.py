@@ -184,6 +184,7 @@ class PairedScores:
         fp32, int8 = map(np.concatenate, self._scores)
         if (exact := self._task_type.exact_metric) is not None:
             return CorrectnessDrop.count_pairs(exact.name, fp32, int8)
+        # They are compared on the same samples: one without a score in either model counts in neither.
         is_known = ~np.isnan(fp32 + int8)
         fp32, int8, score = fp32[is_known], int8[is_known], self._task_type.score
         if not len(fp32):
@@ -193,6 +194,7 @@ class PairedScores:
                 why="int8 is judged by it",
                 fix="data.val=<samples with a truth>",
             )
+        # Worse is positive, as in `CorrectnessDrop`.
         sign = -1 if score.higher_is_better else 1
         gain = compute_paired_difference(
             sign * fp32, sign * int8, is_relative=not score.is_share, confidence=CONFIDENCE

@@ -126,4 +126,5 @@ def _read_max_drop(document: Mapping[str, Any]) -> float:
     bounds, metric = document["bounds"], document["figures"].get("metric")
     if metric is None or not metric["is_relative"]:
         return float(bounds["max_accuracy_drop"])
+    # An export compares the metric itself, in its own unit.
     return float(bounds["max_relative_drop"]) * abs(float(metric["fp32"]))

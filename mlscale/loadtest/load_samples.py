@@ -62,10 +62,12 @@ def read_request_samples(path: Path, model: ServerModel) -> RequestSamples:
     except (OSError, EOFError, TypeError, ValueError, AttributeError, KeyError, zipfile.BadZipFile) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise _build_samples_error(path, why) from error
+    # Of a model without raw form, such as one of a user's own data module.
     if form == "array":
         return _check_tensors(path, RequestSamples(name, _stack_arrays(path, raw, model)), model)
     if model.raw_type and model.raw_type != _FORMS[form]:
         raise _build_samples_error(path, f"they are of the form {form}, and {model.name} takes {model.raw_type}")
+    # Servers of images take files also where they do not state it; of rows and texts nothing is known then.
     if not model.raw_type and form != "image":
         raise _build_samples_error(
             path, f"the server does not state that {model.name} takes samples of the form {form}"
@@ -84,6 +86,7 @@ def _read_arrays(path: Path, model: ServerModel) -> RequestSamples:
             wanted = "no array 'raw'" if len(names) == 1 else f"not each of the arrays {', '.join(names)}"
             raise ValueError(f"it holds {wanted} but {', '.join(stored.files) or 'nothing'}")
         labels = stored["labels"] if "labels" in stored.files else None
+    # numpy stores texts with a fixed width; BYTES tensors have elements of any.
     tensors = {name: values.astype(object) if values.dtype.kind in "SU" else values for name, values in tensors.items()}
     count = len(next(iter(tensors.values())))
     if labels is not None and labels.shape != (count,):

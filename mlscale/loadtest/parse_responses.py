@@ -117,6 +117,7 @@ def _check_count(given: int, count: int) -> None:
 
 
 def _check_numbers(outputs: Mapping[str, NDArray[Any]], classes: int) -> None:
+    # Other outputs of numbers may be anything: values, logits of several labels, losses.
     if "probabilities" in outputs:
         _check_probabilities(outputs["probabilities"].tolist(), classes)
     elif (logits := outputs.get("logits")) is not None and logits.ndim == 2 and classes not in (0, logits.shape[1]):

@@ -52,9 +52,11 @@ def generate_samples(model: ServerModel, protocol: str = "auto", seed: int = 0) 
 def _generate_tensor(tensor: InputTensor, count: int, generator: np.random.Generator) -> NDArray[Any]:
     shape, dtype = (count, *tensor.shape), np.dtype(tensor.dtype)
     if dtype == np.object_:
+        # No text is known to be valid, but every encoder has a meaning for the empty one: a missing value.
         return np.full(shape, "", object)
     if dtype.kind == "f":
         return generator.random(shape).astype(dtype)
+    # Below 100, so that token numbers are in every vocabulary of bytes.
     return generator.integers(0, {"uint8": 256, "bool": 2}.get(tensor.dtype, 100), shape).astype(dtype)
 
 
@@ -62,6 +64,7 @@ def _generate_rows(model: ServerModel, generator: np.random.Generator) -> list[d
     columns: dict[str, list[Any]] = {}
     for column in model.columns:
         if column["type"] == "number":
+            # A column without values in training has no range.
             low, high = (float(column.get(name) or 0) for name in ("minimum", "maximum"))
             values: list[Any] = generator.uniform(low, max(low, high), _COUNT).tolist()
         else:

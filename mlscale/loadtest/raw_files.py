@@ -97,6 +97,7 @@ def _read_warmup(path: Path) -> tuple[RawForm, list[Any]]:
 
 
 def _read_csv(path: Path, columns: Sequence[Mapping[str, Any]], most_bytes: int) -> list[dict[str, Any]]:
+    # Spreadsheets write a byte order mark, which would be a part of the first column's name.
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
         rows = (
@@ -134,6 +135,7 @@ def _select_columns(
         if missing := [str(column["name"]) for column in columns if column["name"] not in row]:
             raise ValueError(f"it lacks the column '{missing[0]}'")
         chosen = {str(column["name"]): _convert_value(row[column["name"]], column) for column in columns} or row
+        # As long as in a request.
         size += len(json.dumps(chosen))
         if size > most_bytes:
             break
