@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from mlscale.compress.quantize import quantize_model
 from mlscale.data.images.fast_decoder import DECODE_VERSION
 from mlscale.data.images.pil import MAX_PIXELS
+from mlscale.encoders.encoder import INPUT
 from mlscale.encoders.image_encoder import ImageEncoder
 from mlscale.export.onnx_engine import OnnxEngine, import_onnx_runtime
 from mlscale.export.onnx_export import export_onnx
@@ -66,7 +67,7 @@ def main() -> None:
     models = {
         "fp32, ONNX Runtime": fp32,
         "int8, quantize_static as it is": defaults(fp32, samples),
-        "int8, mlscale": quantize_model(fp32, "static", samples),
+        "int8, mlscale": quantize_model(fp32, "static", {INPUT: samples}),
     }
     engines = {name: OnnxEngine(model) for name, model in models.items()}
     for count in (1, 32):

@@ -13,7 +13,7 @@ class CompressedModel:
     """A model in int8 with its measurements.
 
     Attributes:
-        model: serialised ONNX, raw samples to logits as in fp32.
+        model: serialised ONNX, encoded samples to the task's outputs as in fp32.
         method: static or dynamic.
         calibrated: number of training samples that the ranges of activations are from; 0 for dynamic.
         reduced_range: true if weights have 7 bits, because this machine's products would overflow.

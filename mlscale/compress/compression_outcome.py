@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlscale.compress.metric_drop import CorrectnessDrop, MetricDrop, format_metric
 from mlscale.compress.quantize import METHODS
 from mlscale.report import Result
 from mlscale.stats.intervals import Interval
@@ -12,8 +13,7 @@ from mlscale.stats.intervals import Interval
 if TYPE_CHECKING:
     from mlscale.compress.compressed_model import CompressedModel
 
-# The few that fit the table of a training run; all are in results/compress.json.
-_SHOWN = ("kept", "speedup", "int8_val/accuracy", "accuracy_drop")
+_PREFIX = "int8_val/"
 
 
 def build_compression_result(
@@ -22,10 +22,13 @@ def build_compression_result(
     """Return the result of the command; not ok if int8 is required and not kept."""
     metrics, source = compressed.metrics, f"{checkpoint.name} of {run.name}"
     before, after, speedup = metrics.single.first, metrics.single.second, metrics.speedup
+    metric = metrics.metric
+    name = metric.metric.replace("_", " ")
     measured = (
         f"{speedup.value:.2f}× as fast as fp32 ({speedup.low:.2f} to {speedup.high:.2f}; one sample on one thread "
         f"takes {after.cpu_ms:.3g} ms of CPU time, fp32 {before.cpu_ms:.3g}), {metrics.size_ratio:.1f}× smaller, "
-        f"accuracy {metrics.int8_accuracy:.4f}, fp32 {metrics.fp32_accuracy:.4f}: {metrics.discordance}"
+        f"{name} {format_metric(metric, metric.int8)}, fp32 {format_metric(metric, metric.fp32)}: "
+        f"{metric.describe_change()}"
     )
     # Both sentences have all measurements: those of a rejected model show how far it is from its bounds.
     if compressed.is_kept:
@@ -42,13 +45,8 @@ def build_compression_result(
             "kept": int(compressed.is_kept),
             **_flatten_interval("speedup", metrics.speedup),
             **_flatten_interval("batch_32_speedup", metrics.batch_speedup),
-            "int8_val/accuracy": metrics.int8_accuracy,
-            "fp32_val/accuracy": metrics.fp32_accuracy,
-            "accuracy_drop": metrics.accuracy_drop,
-            "accuracy_drop_at_most": metrics.accuracy_drop_at_most,
-            "right_in_fp32_alone": metrics.fp32_only,
-            "right_in_int8_alone": metrics.int8_only,
-            "agreement": metrics.agreement,
+            **_flatten_metric(metric),
+            **({} if metrics.agreement is None else {"agreement": metrics.agreement}),
             "samples": metrics.samples,
             "calibration_samples": compressed.calibrated,
             "int8_cpu_ms": after.cpu_ms,
@@ -72,14 +70,37 @@ def _flatten_interval(name: str, interval: Interval) -> dict[str, float]:
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
+def _flatten_metric(metric: MetricDrop) -> dict[str, float]:
+    name, drop = metric.metric, metric.drop
+    sign = 1 if metric.higher_is_better else -1
+    known = {
+        f"{_PREFIX}{name}": metric.int8,
+        f"fp32_val/{name}": metric.fp32,
+        f"{name}_drop": sign * (metric.fp32 - metric.int8),
+    }
+    if metric.is_relative:
+        return known | {f"{name}_relative_drop": drop.value, f"{name}_relative_drop_at_most": drop.high}
+    known |= {f"{name}_drop": drop.value, f"{name}_drop_at_most": drop.high}
+    if isinstance(metric, CorrectnessDrop):
+        known |= {"right_in_fp32_alone": metric.fp32_only, "right_in_int8_alone": metric.int8_only}
+    return known
+
+
+def get_metric_name(result: Result) -> str:
+    """Return the name of the metric that a compression was judged by."""
+    return next(key for key in result.metrics if key.startswith(_PREFIX)).removeprefix(_PREFIX)
+
+
 def select_shown_metrics(result: Result) -> dict[str, float]:
     """Return the metrics that the table of a training run shows, too."""
-    # Every name has the prefix once, 'int8_val/accuracy' included.
-    return {f"int8_{name.removeprefix('int8_')}": result.metrics[name] for name in _SHOWN}
+    name = get_metric_name(result)
+    # The few that fit; all are in results/compress.json. Every name has the prefix once, 'int8_val/accuracy' included.
+    shown = ("kept", "speedup", f"{_PREFIX}{name}", f"{name}_drop")
+    return {f"int8_{key.removeprefix('int8_')}": result.metrics[key] for key in shown}
 
 
 def format_compression(result: Result) -> str:
     """Return the part of a training run's sentence about the compression."""
-    metrics = result.metrics
+    metrics, name = result.metrics, get_metric_name(result)
     status = "int8 kept" if metrics["kept"] else "int8 not kept"
-    return f"{status}: {metrics['speedup']:.2f}× as fast, accuracy {metrics['int8_val/accuracy']:.4f}"
+    return f"{status}: {metrics['speedup']:.2f}× as fast, {name.replace('_', ' ')} {metrics[_PREFIX + name]:.4f}"

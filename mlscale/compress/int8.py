@@ -15,16 +15,16 @@ from mlscale.compress import stored_model as stored
 from mlscale.compress.calibration_samples import read_calibration_samples
 from mlscale.compress.compressed_model import CompressedModel
 from mlscale.compress.int8_verdict import Int8Bounds, compare_int8
+from mlscale.compress.metric_drop import check_judgeable
 from mlscale.compress.quantize import Method, can_int8_overflow, choose_method, quantize_model
 from mlscale.errors import MLScaleError
+from mlscale.export.measure_export import describe_served_model
 from mlscale.export.onnx_export import export_onnx
 from mlscale.export.required_extras import require_extra
-from mlscale.export.served_module import build_served_module
-from mlscale.export.validation_samples import describe_sample_format, iterate_validation_batches
+from mlscale.export.validation_samples import iterate_validation_batches
 from mlscale.report import Result, save_result
 from mlscale.runs.amend import update_manifest
 from mlscale.runs.folder import RunFolder
-from mlscale.task_types.registry import get_task_type
 from mlscale.train.after_fit import AfterFitResult, hide_trainer, load_best_checkpoint
 from mlscale.train.lightning.trainer_parts import get_callbacks, get_data_module
 
@@ -32,7 +32,7 @@ _NAME = "int8"
 
 
 class Int8(Callback):
-    """A callback that quantises a trained classifier to int8 by ONNX Runtime, and compares it with fp32.
+    """A callback that quantises a trained model to int8 by ONNX Runtime, and compares it with fp32.
 
     In a run it starts after the fit, with the best checkpoint, on the first rank alone. It does not change training. A
     model that can't be compressed does not fail the run; the result reports it.
@@ -40,9 +40,11 @@ class Int8(Callback):
     Args:
         method: static (convolutions), dynamic (attention, plain matrices), or auto, which chooses by the graph.
         calibration_samples: number of training samples that the ranges of activations are computed from.
-        samples: number of validation samples that accuracy is measured on; None for all.
-        max_accuracy_drop: of the validation accuracy, as a share of the samples; must hold with 95 % confidence.
-        min_agreement: share of the samples that must get the same class.
+        samples: number of validation samples that the task's metric is measured on; None for all.
+        max_accuracy_drop: of a metric that is a share, such as the accuracy or an IoU; must hold with 95 % confidence.
+        max_relative_drop: of a metric that is a number, such as an absolute error or nats per token: how much worse it
+            may get, as a share of the fp32 metric; must hold with 95 % confidence.
+        min_agreement: mean share of equal predictions, where predictions are not numbers.
         min_speedup: CPU time of fp32 over that of int8, of one sample on one thread; must hold with 95 % confidence.
         required: true if a model that is not kept fails the gate: exit code 4.
 
@@ -56,6 +58,7 @@ class Int8(Callback):
         calibration_samples: int = 256,
         samples: int | None = None,
         max_accuracy_drop: float = 0.02,
+        max_relative_drop: float = 0.02,
         min_agreement: float = 0.95,
         min_speedup: float = 1.05,
         required: bool = False,
@@ -68,7 +71,7 @@ class Int8(Callback):
                     f"{name} is {count}", where=f"compress.int8.{name}", fix=f"compress.int8.{name}=1 or more"
                 )
         self.method, self.calibration_samples, self.samples = method, calibration_samples, samples
-        self.bounds = Int8Bounds(max_accuracy_drop, min_agreement, min_speedup)
+        self.bounds = Int8Bounds(max_accuracy_drop, max_relative_drop, min_agreement, min_speedup)
         self.required = required
 
     def compress_task(self, task: LightningModule, data: LightningDataModule) -> CompressedModel:
@@ -79,21 +82,22 @@ class Int8(Callback):
             data: its data module, set up for a fit.
 
         Raises:
-            MLScaleError: the task gives no logits, or ONNX or ONNX Runtime can't express it.
+            MLScaleError: no metric of the task is known, it has nothing to quantise, or ONNX or ONNX Runtime can't
+                express it.
         """
-        encoder = describe_sample_format(data).encoder
-        fp32 = export_onnx(build_served_module(task, get_task_type("classification"), encoder))
+        task_type, _, served = describe_served_model(task, data)
+        check_judgeable(task_type)
+        fp32 = export_onnx(served)
         method: Method = choose_method(fp32) if self.method == "auto" else self.method
         # A dynamic model computes the ranges of activations as it runs.
         samples = read_calibration_samples(data, self.calibration_samples) if method == "static" else None
         int8 = quantize_model(fp32, method, samples)
-        metrics = compare_int8(
-            fp32, int8, iterate_validation_batches(data, limit=self.samples), self.bounds.min_speedup
-        )
+        batches = iterate_validation_batches(data, limit=self.samples)
+        metrics = compare_int8(fp32, int8, batches, task_type, self.bounds.min_speedup)
         return CompressedModel(
             model=int8,
             method=method,
-            calibrated=0 if samples is None else len(samples),
+            calibrated=0 if samples is None else len(next(iter(samples.values()))),
             reduced_range=can_int8_overflow(),
             metrics=metrics,
             bounds=self.bounds,

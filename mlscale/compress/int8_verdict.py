@@ -1,23 +1,24 @@
-"""Compare an int8 model with fp32: accuracy on the same samples, speed in turns on one thread."""
+"""Compare an int8 model with fp32: the task's metric on the same samples, speed in turns on one thread."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from mlscale.compress.metric_drop import CorrectnessDrop, MetricDrop, PairedScores, format_drop
 from mlscale.export.onnx_engine import OnnxEngine
 from mlscale.export.validation_samples import SampleBatch
 from mlscale.report.text import format_percent
 from mlscale.stats.intervals import Interval
 from mlscale.stats.timing import TimesCompared, compare_times, is_interval_at_least, is_interval_at_most
+from mlscale.task_types.task_type import TaskType
 
 BATCH = 32
 """Samples of the larger batch that is timed in addition to a single sample."""
-CONFIDENCE = 0.95
-"""Confidence of the end of the interval that the accuracy drop is compared by."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,21 @@ class Int8Bounds:
     """The bounds that int8 must meet to be kept.
 
     Attributes:
-        max_accuracy_drop: of the validation accuracy, as a share of the samples; with 95 % confidence.
-        min_agreement: share of the samples that get the same class.
+        max_accuracy_drop: of a metric that is a share, such as the accuracy or an IoU; with 95 % confidence.
+        max_relative_drop: of a metric that is a number, such as an absolute error or nats per token: how much worse it
+            may get, as a share of the fp32 metric; with 95 % confidence.
+        min_agreement: mean share of equal predictions, where predictions are not numbers.
         min_speedup: CPU time of fp32 over that of int8, of one sample on one thread; with 95 % confidence.
     """
 
     max_accuracy_drop: float
+    max_relative_drop: float
     min_agreement: float
     min_speedup: float
+
+    def get_max_drop(self, metric: MetricDrop) -> float:
+        """Return the bound of this metric's drop."""
+        return self.max_relative_drop if metric.is_relative else self.max_accuracy_drop
 
 
 @dataclass(frozen=True)
@@ -41,54 +49,20 @@ class Int8Metrics:
 
     Attributes:
         samples: n.
-        fp32_right, int8_right: samples that each predicts correctly.
-        fp32_only, int8_only: correct in one and wrong in the other, the discordant pairs (McNemar 1947).
-        agree: samples that get the same class, correct or not.
+        metric: the task's metric of both.
+        agreement: mean share of equal predictions, correct or not; None where predictions are numbers.
         single: time of one sample on one thread, fp32 and int8.
         batch: the same, of a batch of 32.
         fp32_bytes, int8_bytes: of the serialised model.
     """
 
     samples: int
-    fp32_right: int
-    int8_right: int
-    fp32_only: int
-    int8_only: int
-    agree: int
+    metric: MetricDrop
+    agreement: float | None
     single: TimesCompared
     batch: TimesCompared
     fp32_bytes: int
     int8_bytes: int
-
-    @property
-    def fp32_accuracy(self) -> float:
-        return self.fp32_right / self.samples
-
-    @property
-    def int8_accuracy(self) -> float:
-        return self.int8_right / self.samples
-
-    @property
-    def accuracy_drop(self) -> float:
-        """The paired difference of accuracy; negative if int8 is better."""
-        return (self.fp32_only - self.int8_only) / self.samples
-
-    @property
-    def accuracy_drop_range(self) -> Interval:
-        """The accuracy drop with Tango's interval for other samples like these, each end with 95 % confidence."""
-        from mlscale.stats.paired import compute_score_interval
-
-        # The interval is of int8 − fp32, a gain; a drop is its negative, so the ends swap.
-        low, high = compute_score_interval(self.int8_only, self.fp32_only, self.samples, CONFIDENCE)
-        return Interval(self.accuracy_drop, -high, -low)
-
-    @property
-    def accuracy_drop_at_most(self) -> float:
-        return self.accuracy_drop_range.high
-
-    @property
-    def agreement(self) -> float:
-        return self.agree / self.samples
 
     @property
     def speedup(self) -> Interval:
@@ -103,31 +77,42 @@ class Int8Metrics:
         """The size of fp32 divided by the size of int8."""
         return self.fp32_bytes / self.int8_bytes
 
-    @property
-    def discordance(self) -> str:
-        """The discordant pairs, in words."""
-        return (
-            f"of {self.samples:,} samples {self.fp32_only} are right in fp32 alone and {self.int8_only} in int8 alone"
-        )
-
     def list_unmet_bounds(self, bounds: Int8Bounds) -> list[str]:
         """Return each bound that is not met, or not shown to be met, with its value: fp32 is the safe choice."""
         unmet = [
             _describe_slowness(self.speedup, bounds.min_speedup),
-            _describe_accuracy_drop(self.accuracy_drop_range, bounds, self.samples),
+            _describe_metric_drop(self.metric, bounds.get_max_drop(self.metric)),
         ]
-        if not self.agreement >= bounds.min_agreement:
+        # `not >=`: NaN does not meet it either.
+        if self.agreement is not None and not self.agreement >= bounds.min_agreement:
             unmet.append(
-                f"{format_percent(self.agreement, 2)} of the classes agree, "
+                f"{format_percent(self.agreement, 2)} of the predictions agree, "
                 f"fewer than {format_percent(bounds.min_agreement, 2)}"
             )
         return [problem for problem in unmet if problem]
 
     def build_document(self) -> dict[str, Any]:
         """Return the metrics as `compressed.json` has them, flat."""
-        # The contract's keys are flat; both timings, which are nested here, are written below.
-        counts = {name: value for name, value in asdict(self).items() if name not in ("single", "batch")}
+        metric = self.metric
+        counts: dict[str, Any] = {"samples": self.samples, "fp32_bytes": self.fp32_bytes, "int8_bytes": self.int8_bytes}
+        # The contract's keys are flat; the pairs, and both timings, are nested here.
+        if isinstance(metric, CorrectnessDrop):
+            counts |= {name: count for name, count in asdict(metric).items() if name != "metric"}
+            counts["samples"] = self.samples
+            if self.agreement is not None:
+                counts["agree"] = round(self.agreement * self.samples)
+        if self.agreement is not None:
+            counts["agreement"] = self.agreement
         return counts | {
+            "metric": {
+                "name": metric.metric,
+                "higher_is_better": metric.higher_is_better,
+                "is_relative": metric.is_relative,
+                "samples": metric.samples,
+                "fp32": metric.fp32,
+                "int8": metric.int8,
+                "drop": asdict(metric.drop),
+            },
             "fp32_latency_ms": self.single.first.wall_ms,
             "int8_latency_ms": self.single.second.wall_ms,
             "fp32_batch_ms": self.batch.first.wall_ms,
@@ -151,58 +136,69 @@ def _describe_slowness(speedup: Interval, bound: float) -> str:
     return f"{'slower' if speedup.high < 1 else 'hardly faster'}, {measured}, where {bound:g}× is wanted"
 
 
-def _describe_accuracy_drop(drop: Interval, bounds: Int8Bounds, samples: int) -> str:
-    most = bounds.max_accuracy_drop
+def _describe_metric_drop(metric: MetricDrop, most: float) -> str:
+    drop = metric.drop
     # By the upper end: few samples show little, and a drop that is not excluded counts as one.
     if is_interval_at_most(drop, most):
         return ""
+    name, moves, move = metric.metric.replace("_", " "), *_choose_words(metric.higher_is_better)
+    limit = format_percent(most, 2) if metric.is_relative else f"{most:g}"
     if drop.value > most:
-        return f"accuracy falls by {drop.value:.4f}, more than {most:g}"
+        return f"{name} {moves} by {format_drop(metric, drop.value)}, more than {limit}"
     return (
-        f"undecided whether it is accurate enough: accuracy falls by {drop.value:.4f} on {samples:,} samples, and may "
-        f"fall by {drop.high:.4f} (95 % confidence), more than {most:g}"
+        f"undecided whether it is accurate enough: {name} {moves} by {format_drop(metric, drop.value)} on "
+        f"{metric.samples:,} samples, and may {move} by {format_drop(metric, drop.high)} (95 % confidence), more than "
+        f"{limit}"
     )
 
 
+def _choose_words(higher_is_better: bool) -> tuple[str, str]:
+    return ("falls", "fall") if higher_is_better else ("rises", "rise")
+
+
 def compare_int8(
-    fp32: bytes, int8: bytes, batches: Iterable[SampleBatch], min_speedup: float | None = None
+    fp32: bytes,
+    int8: bytes,
+    batches: Iterable[SampleBatch],
+    task_type: TaskType,
+    min_speedup: float | None = None,
 ) -> Int8Metrics:
     """Compare both models on the same samples, then time them in turns.
 
     Args:
-        fp32, int8: serialised models.
+        fp32, int8: serialised models, from the tensors of `encoder.inputs` to the outputs of the task.
         batches: at least one.
+        task_type: says what the outputs mean, and how they are scored.
         min_speedup: the bound for the speed of one sample: it is timed until the bound is decided, at most ten
             seconds.
+
+    Raises:
+        MLScaleError: the task type has no score, or no sample has one.
     """
     # One thread each, by default: `compare_times` counts the CPU time of the calling thread alone.
-    engines = OnnxEngine(fp32), OnnxEngine(int8)
-    counts = dict.fromkeys(("samples", "fp32_right", "int8_right", "fp32_only", "int8_only", "agree"), 0)
-    first = None
-    for samples in batches:
-        first = samples.raw if first is None else first
-        classes = [engine.run(samples.raw).argmax(-1) for engine in engines]
-        right = [chosen == samples.y for chosen in classes]
-        for name, picked in (
-            ("samples", np.ones_like(right[0])),
-            ("fp32_right", right[0]),
-            ("int8_right", right[1]),
-            ("fp32_only", right[0] & ~right[1]),
-            ("int8_only", right[1] & ~right[0]),
-            ("agree", classes[0] == classes[1]),
-        ):
-            counts[name] += int(picked.sum())
+    before, after = OnnxEngine(fp32), OnnxEngine(int8)
+    scores, count = PairedScores(task_type), 0
+    first: Mapping[str, NDArray[Any]] | None = None
+    for batch in batches:
+        first = batch.tensors if first is None else first
+        count += len(batch.y)
+        scores.add_batch(before.compute(batch.tensors), after.compute(batch.tensors), batch.y)
     assert first is not None
-    # Samples are repeated if the first batch is smaller than the one to time.
-    one, many = first[:1], first[np.arange(BATCH) % len(first)]
-    before, after = engines
-    single = compare_times(lambda: before.run(one), lambda: after.run(one), bound=min_speedup)
+    one, many = _take_rows(first, 1), _take_rows(first, BATCH)
+    single = compare_times(lambda: before.compute(one), lambda: after.compute(one), bound=min_speedup)
     # Only reported, so its budget is shorter.
-    batch = compare_times(lambda: before.run(many), lambda: after.run(many), budget_s=3)
+    times = compare_times(lambda: before.compute(many), lambda: after.compute(many), budget_s=3)
     return Int8Metrics(
-        **counts,
+        samples=count,
+        metric=scores.compare_metric(),
+        agreement=scores.agreement,
         single=single,
-        batch=batch,
+        batch=times,
         fp32_bytes=len(fp32),
         int8_bytes=len(int8),
     )
+
+
+def _take_rows(tensors: Mapping[str, NDArray[Any]], count: int) -> dict[str, NDArray[Any]]:
+    """Return so many rows; they are repeated where there are fewer."""
+    return {name: rows[np.arange(count) % len(rows)] for name, rows in tensors.items()}

@@ -9,19 +9,18 @@ from __future__ import annotations
 import logging
 import platform
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.encoders.encoder import INPUT
 from mlscale.errors import MLScaleError
 from mlscale.export.onnx_engine import import_onnx_runtime
 
 Method = Literal["static", "dynamic"]
+Tensors = Mapping[str, NDArray[Any]]
 METHODS = {
     "static": "static QDQ, U8 activations, S8 weights per channel",
     "dynamic": "dynamic, S8 weights per channel",
@@ -58,13 +57,13 @@ def choose_method(model: bytes) -> Method:
     return "dynamic"
 
 
-def quantize_model(model: bytes, method: Method, samples: NDArray[Any] | None = None) -> bytes:
+def quantize_model(model: bytes, method: Method, samples: Tensors | None = None) -> bytes:
     """Return the model in int8; equal models and samples give equal bytes.
 
     Args:
         model: serialised, fp32.
         method: static or dynamic; see `METHODS`.
-        samples: raw, (n, …), for the ranges of activations; static needs them.
+        samples: the model's inputs by name, (n, …) each, for the ranges of activations; static needs them.
 
     Raises:
         MLScaleError: ONNX Runtime can't.
@@ -124,18 +123,20 @@ def _prepare_model(model: bytes, path: Path) -> None:
         quant_pre_process(onnx.load_from_string(model), path, skip_symbolic_shape=True)
 
 
-def _build_calibration_reader(samples: NDArray[Any]) -> Any:
+def _build_calibration_reader(samples: Tensors) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # it has no types
         """The calibration batches, one after the other, then None."""
 
         def __init__(self) -> None:
-            self._batches = iter(np.split(samples, range(_BATCH, len(samples), _BATCH)))
+            self._starts = iter(range(0, len(next(iter(samples.values()))), _BATCH))
 
         def get_next(self) -> dict[str, NDArray[Any]] | None:
-            batch = next(self._batches, None)
-            return None if batch is None else {INPUT: batch}
+            start = next(self._starts, None)
+            if start is None:
+                return None
+            return {name: rows[start : start + _BATCH] for name, rows in samples.items()}
 
     return Reader()
 

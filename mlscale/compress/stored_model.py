@@ -30,13 +30,13 @@ class StoredInt8Model:
 
     Attributes:
         model: serialised ONNX.
-        max_accuracy_drop: the bound that it was kept under.
+        max_metric_drop: the bound that it was kept under, in the unit of the task's metric.
         min_agreement: the bound that it was kept under.
         about: the entry for a servable's document.
     """
 
     model: bytes
-    max_accuracy_drop: float
+    max_metric_drop: float
     min_agreement: float
     about: Mapping[str, Any]
 
@@ -107,12 +107,10 @@ def find_compressed_model(run: Path, checkpoint: Path) -> tuple[StoredInt8Model 
         content = (folder / MODEL).read_bytes()
         if hashlib.sha256(content).hexdigest() != document["files"][MODEL]["sha256"]:
             raise ValueError("the SHA-256 of its model is another")
-        bounds = document["bounds"]
         about = {name: document[name] for name in ("precision", "method", "description", "reduced_range")}
         about["calibration"] = document["calibration"]
-        stored_model = StoredInt8Model(
-            content, float(bounds["max_accuracy_drop"]), float(bounds["min_agreement"]), about
-        )
+        min_agreement = float(document["bounds"]["min_agreement"])
+        stored_model = StoredInt8Model(content, _read_max_drop(document), min_agreement, about)
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise MLScaleError(
             "the compressed model is corrupt or altered",
@@ -121,3 +119,12 @@ def find_compressed_model(run: Path, checkpoint: Path) -> tuple[StoredInt8Model 
             fix="mlscale compress <run> compress=int8 makes it again; compressed=false exports fp32",
         ) from error
     return stored_model, ""
+
+
+def _read_max_drop(document: Mapping[str, Any]) -> float:
+    """Return how much worse the metric may get; documents without one are of accuracy."""
+    bounds, metric = document["bounds"], document["figures"].get("metric")
+    if metric is None or not metric["is_relative"]:
+        return float(bounds["max_accuracy_drop"])
+    # An export compares the metric itself, in its own unit.
+    return float(bounds["max_relative_drop"]) * abs(float(metric["fp32"]))

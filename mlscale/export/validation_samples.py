@@ -137,13 +137,13 @@ def _iterate_ordered_batches(data: OrderedData, split: str, loader: Iterable[Any
         if not is_readable.any():
             continue
         x, labels, rows = x[is_readable], y.numpy()[is_readable], rows[is_readable]
-        tensors = _encode_as_trained(data, split, rows, x, labels)
+        tensors = encode_as_trained(data, split, rows, x, labels)
         # Where samples are tensors already a client sends the same.
         samples = data.read_raw_samples(split, rows) or list(tensors[INPUT])
         yield SampleBatch(samples, tensors, x, labels, data.list_keys(split, rows))
 
 
-def _encode_as_trained(
+def encode_as_trained(
     data: OrderedData, split: str, rows: NDArray[np.int64], x: Tensor, y: NDArray[Any]
 ) -> dict[str, NDArray[Any]]:
     """Return the tensors that the data module has encoded."""
@@ -208,9 +208,11 @@ def iterate_loader_batches(loader: Iterable[Any], split: str) -> Iterator[Sample
         }
         labels = y.numpy()[is_readable]
         tensors = {name: value.numpy() for name, value in taken.items()}
-        samples: Any = tensors[INPUT]
-        if isinstance(x, Mapping):
-            samples = [dict(zip(tensors, row, strict=True)) for row in zip(*tensors.values(), strict=True)]
+        samples: Any = (
+            [dict(zip(tensors, row, strict=True)) for row in zip(*tensors.values(), strict=True)]
+            if isinstance(x, Mapping)
+            else tensors[INPUT]
+        )
         yield SampleBatch(
             samples,
             tensors,

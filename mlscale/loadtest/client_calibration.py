@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from mlscale.loadtest.request_kinds import LoadRequest
+from mlscale.loadtest.build_requests import LoadRequest
 from mlscale.loadtest.server_metadata import Credentials, send_once
 
 # These headers describe the connection to the real server, not this one.

@@ -18,38 +18,28 @@ import gevent
 from locust import FastHttpUser, constant, constant_throughput, events, task
 
 from mlscale.atomic_files import write_json
+from mlscale.loadtest.build_requests import LoadRequest, build_requests
 from mlscale.loadtest.client_calibration import start_empty_server
 from mlscale.loadtest.client_load import read_usage
 from mlscale.loadtest.load_outcome import LoadOutcome
-from mlscale.loadtest.load_samples import RequestSamples, generate_samples
-from mlscale.loadtest.load_samples import read_request_samples as read_samples
-from mlscale.loadtest.request_kinds import InvalidResponse, LoadRequest, build_load_request, parse_response
-from mlscale.loadtest.server_metadata import Credentials, ServerModel
+from mlscale.loadtest.load_samples import read_request_samples
+from mlscale.loadtest.parse_responses import InvalidResponse, parse_response
+from mlscale.loadtest.random_samples import generate_samples
+from mlscale.loadtest.server_metadata import Credentials
+from mlscale.loadtest.server_model import ServerModel
 from mlscale.loadtest.server_timing import read_server_time
 
 SETTINGS: dict[str, Any] = json.loads(Path(os.environ["MLSCALE_LOADTEST"]).read_text(encoding="utf-8"))
-MODEL = ServerModel(**{**SETTINGS["model"], "shape": tuple(SETTINGS["model"]["shape"])})
+MODEL = ServerModel.from_document(SETTINGS["model"])
 CREDENTIALS = Credentials(os.environ.get("MLSCALE_LOADTEST_KEY"), SETTINGS["ca_file"])
 _TICK_S = 0.01
 """Seconds between two measurements of the event loop's lag."""
 
 
-def _build_requests() -> list[LoadRequest]:
-    """Return all requests in order: batches of the samples, the last one filled up from the first samples."""
-    path = SETTINGS["samples"]
-    samples: RequestSamples = read_samples(Path(path), MODEL) if path else generate_samples(MODEL)
-    size, count = SETTINGS["batch"], len(samples.raw)
-    batches = [[(start + i) % count for i in range(size)] for start in range(0, count, size)]
-    return [
-        build_load_request(
-            SETTINGS["protocol"],
-            samples.raw[batch],
-            model=MODEL.name,
-            input=MODEL.input,
-            labels=tuple(samples.labels[i] for i in batch) if samples.labels else None,
-        )
-        for batch in batches
-    ]
+def _build_all_requests() -> list[LoadRequest]:
+    path, protocol = SETTINGS["samples"], SETTINGS["protocol"]
+    samples = read_request_samples(Path(path), MODEL) if path else generate_samples(MODEL, protocol)
+    return build_requests(protocol, samples, MODEL, SETTINGS["batch"])
 
 
 @dataclass
@@ -86,7 +76,7 @@ class Phase:
 
 
 # Encoded before the test: the time would count as the client's.
-ALL_REQUESTS = _build_requests()
+ALL_REQUESTS = _build_all_requests()
 REQUESTS = itertools.cycle(ALL_REQUESTS)
 # Started here, before Locust spawns users: the calibration is the first phase.
 STARTED = start_empty_server(

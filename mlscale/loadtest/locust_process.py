@@ -16,9 +16,10 @@ from pathlib import Path
 
 from mlscale.atomic_files import read_json, write_json
 from mlscale.errors import Exit, MLScaleError
+from mlscale.loadtest.build_requests import PROTOCOLS
 from mlscale.loadtest.load_outcome import LoadOutcome
-from mlscale.loadtest.request_kinds import PROTOCOLS
-from mlscale.loadtest.server_metadata import Credentials, ServerModel
+from mlscale.loadtest.server_metadata import Credentials
+from mlscale.loadtest.server_model import ServerModel
 from mlscale.runs.host.processes import end_session
 
 _START_SECONDS, _GRACE_SECONDS = 60.0, 5.0
@@ -39,9 +40,9 @@ class LoadPlan:
         seconds: the measured time.
         warmup_s: seconds before that, which do not count.
         timeout_s: the longest time of an answer, in seconds.
-        protocol: see `request_kinds.question`.
+        protocol: see `build_requests.build_requests`.
         batch: samples in a request.
-        samples: an .npz file, see `load_samples.read`; None for random ones.
+        samples: a file or folder, see `load_samples.read_request_samples`; None for random ones.
         credentials: for the server.
 
     Raises:
@@ -73,7 +74,9 @@ class LoadPlan:
             raise MLScaleError(f"{name} is {getattr(self, name)}", where=name, fix=f"{name}=1")
         if self.protocol not in PROTOCOLS:
             raise MLScaleError(
-                f"unknown protocol '{self.protocol}'", where="protocol", fix="protocol=" + ", ".join(PROTOCOLS)
+                f"unknown protocol '{self.protocol}'",
+                where="protocol",
+                fix="protocol=" + ", ".join(("auto", *PROTOCOLS)),
             )
 
 

@@ -9,33 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-import numpy as np
-
 from mlscale.errors import Exit, MLScaleError
-from mlscale.loadtest.request_kinds import DATATYPES, LoadRequest
+from mlscale.loadtest.build_requests import LoadRequest
+from mlscale.loadtest.server_model import ServerModel
 
 _CONNECT_SECONDS, _ANSWER_SECONDS = 0.8, 5.0
 _LARGEST = 16 << 20
 """The most bytes of an answer that are read."""
-
-
-@dataclass(frozen=True)
-class ServerModel:
-    """A model as the V2 protocol describes it.
-
-    Attributes:
-        name: its name in URLs.
-        input: the name of its input.
-        dtype: the numpy dtype of the input.
-        shape: the shape of one sample.
-        classes: the number of its probabilities; 0 where the server does not state it.
-    """
-
-    name: str
-    input: str
-    dtype: str
-    shape: tuple[int, ...]
-    classes: int
 
 
 @dataclass(frozen=True)
@@ -86,20 +66,13 @@ def request_model_metadata(url: str, name: str | None = None, credentials: Crede
     name = name or _find_only_model(url, credentials)
     document = _request_json(url, "GET", f"/v2/models/{quote(name, safe='')}", credentials)
     try:
-        (input_entry,) = document["inputs"]
-        shape = tuple(int(size) for size in input_entry["shape"][1:])
-        dtype = next(dtype for dtype, datatype in DATATYPES.items() if datatype == input_entry["datatype"])
-        # Outputs with one dimension, such as labels, have no classes.
-        sizes = [int(output["shape"][-1]) for output in document["outputs"] if len(output["shape"]) > 1]
-        if not shape or min(shape) < 1:
-            raise ValueError(f"its input is {input_entry['shape']}")
-        return ServerModel(name, str(input_entry["name"]), np.dtype(dtype).name, shape, max(sizes, default=0))
-    except (AttributeError, KeyError, TypeError, ValueError, StopIteration) as error:
+        return ServerModel.parse_metadata(name, document)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise MLScaleError(
             f"{name} can't be load-tested",
             where=f"{url}/v2/models/{name}",
-            why=f"it is to have one input of a fixed shape, of {', '.join(DATATYPES)}: {type(error).__name__} {error}",
-            fix="name another model of this server, with one input of a fixed shape",
+            why=f"its metadata is not that of the V2 protocol: {type(error).__name__} {error}",
+            fix="name another model of this server: model_name=<its name>",
         ) from error
 
 

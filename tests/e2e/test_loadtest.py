@@ -14,7 +14,7 @@ import pytest
 
 from mlscale.cli import main
 from tests.contract.test_documents import validate
-from tests.unit.loadtest.servers import Answer, fast_server, label, serving
+from tests.unit.loadtest.servers import Answer, fast_server, label, serving, serving_rows
 
 SHORT = ("users=2", "seconds=0.8", "warmup_s=0.2")
 
@@ -28,7 +28,7 @@ def test_an_objective_that_is_met(folder: Path, capsys: pytest.CaptureFixture[st
     said = json.loads(out)
     validate("result", said)
     assert (code, said["ok"]) == (0, True)
-    assert "sums, 5 samples of s.npz, 2 users without a pause" in err
+    assert "sums, 5 samples of s.npz by bytes, 2 users without a pause" in err
     metrics = said["metrics"]
     assert metrics["requests"] > 10
     assert metrics["failures"] == 0
@@ -172,3 +172,38 @@ def _locusts(url: str) -> list[int]:
         if b"locust" in words and url.encode() in words:
             found.append(int(path.parent.name))
     return found
+
+
+def test_rows_of_a_csv_and_random_ones_are_sent_to_a_model_of_a_table(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "rows.csv").write_text("a,target,c\n1.5,yes,x\n,no,\n")
+    with serving_rows() as server:
+        code = main(["loadtest", server.url, *SHORT, "samples=rows.csv", "batch=2", "output=json"])
+        out, err = capsys.readouterr()
+        metrics = json.loads(out)["metrics"]
+        assert (code, metrics["failures"]) == (0, 0)
+        assert metrics["requests"] > 10
+        assert metrics["throughput_samples_per_s"] == pytest.approx(2 * metrics["requests_per_s"])
+        assert "accuracy" not in metrics
+        assert "2 samples of rows.csv by raw" in err
+        assert server.received[-1] == {"inputs": [{"a": 1.5, "c": "x"}, {"a": None, "c": None}]}
+        asked = server.asked
+        assert main(["loadtest", server.url, *SHORT, "protocol=v2", "output=json"]) == 0
+        assert "random rows by v2" in capsys.readouterr().err
+        assert server.asked > asked
+
+
+def test_what_can_not_be_sent_is_refused_before_the_first_request(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "lines.txt").write_text("a line")
+    with serving_rows() as server:
+        for words, why in (
+            (["samples=lines.txt"], "they are of the form text, and rows takes table"),
+            (["protocol=bytes"], "it takes one tensor of a fixed size"),
+            (["protocol=carrier"], "unknown protocol 'carrier'"),
+        ):
+            assert main(["loadtest", server.url, *words]) == 2
+            assert why in capsys.readouterr().err
+        assert server.asked == 0

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from mlscale.assembly.rebuild import find_checkpoint_file, rebuild_data_and_task, restore_training_config
 from mlscale.assembly.run_data import RunData
-from mlscale.config.checks.data_model_fit import check_classifies
 from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import require_extra
 from mlscale.launch.start_notices import print_masked_lines
@@ -29,7 +28,6 @@ def run(cfg: DictConfig) -> Result:
     require_extra("compress", "onnx", "onnxscript", "onnxruntime")
     model = resolve_reference(cfg.ref, runs_dir=cfg.runs_dir, checkpoint=cfg.checkpoint, quiet=True)
     folder = model.open_run()
-    check_classifies(cfg, "compress")
     masker = Masker.create_for_run(cfg)
     checkpoint = find_checkpoint_file(folder.path, str(model.checkpoint), cfg.metric, cfg.mode)
     name, method = _choose_compression(cfg)

@@ -101,16 +101,16 @@ def _format_start_lines(folder: RunFolder, checkpoint: Path, compressed: StoredI
 
 
 def _list_parity_problems(cfg: DictConfig, parity: Parity, compressed: StoredInt8Model | None) -> list[str]:
-    """Return the bounds that are not met. Eight bits give other logits: for them classes and accuracy are checked, by
-    the bounds that the model was compressed under.
+    """Return the bounds that are not met. Eight bits give other outputs: for them predictions and the task's metric are
+    checked, by the bounds that the model was compressed under.
     """
     if compressed is None:
         return parity.find_problems(tolerance=cfg.tolerance, min_agreement=cfg.min_agreement)
     return parity.find_problems(
-        # No bound on the logits: eight bits change them, and classes are what is served.
+        # No bound on the outputs: eight bits change them, and predictions are what is served.
         tolerance=None,
         min_agreement=compressed.min_agreement,
-        max_metric_drop=compressed.max_accuracy_drop,
+        max_metric_drop=compressed.max_metric_drop,
     )
 
 

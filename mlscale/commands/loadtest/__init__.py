@@ -15,8 +15,8 @@ COMMAND = Command(
             "200 requests a second, whether or not answers come",
         ),
         (
-            "mlscale loadtest http://127.0.0.1:8000 samples=digits.npz",
-            "real samples; their labels give the accuracy",
+            "mlscale loadtest http://127.0.0.1:8000 samples=penguins.csv",
+            "rows of a table; also a folder of images, a text file, or a servable",
         ),
     ),
 )

@@ -28,9 +28,11 @@ def run(cfg: DictConfig) -> Result:
             or the extra 'loadtest' is not installed.
     """
     require_extra("loadtest", "locust")
+    from mlscale.loadtest.build_requests import PROTOCOLS, choose_protocol
     from mlscale.loadtest.load_outcome import Objective
-    from mlscale.loadtest.load_samples import generate_samples, read_request_samples
+    from mlscale.loadtest.load_samples import read_request_samples
     from mlscale.loadtest.locust_process import LoadPlan, run_locust
+    from mlscale.loadtest.random_samples import generate_samples
     from mlscale.loadtest.server_metadata import Credentials, request_model_metadata
     from mlscale.loadtest.slo_verdict import evaluate_objective
 
@@ -43,12 +45,22 @@ def run(cfg: DictConfig) -> Result:
     model = request_model_metadata(cfg.ref, cfg.model_name, credentials)
     path = Path(cfg.samples).expanduser().absolute() if cfg.samples else None
     # Latency can be measured with random samples; accuracy needs real ones.
-    samples = read_request_samples(path, model) if path else generate_samples(model)
-    keys = ("users", "rate", "seconds", "warmup_s", "timeout_s", "protocol", "batch")
-    settings = {key: cfg[key] for key in keys}
-    plan = LoadPlan(url=cfg.ref, model=model, samples=str(path) if path else None, credentials=credentials, **settings)
+    samples = read_request_samples(path, model) if path else generate_samples(model, cfg.protocol)
+    settings = {key: cfg[key] for key in ("users", "rate", "seconds", "warmup_s", "timeout_s", "batch")}
+    # An unknown protocol, or a batch of none, is reported by the plan.
+    is_valid = cfg.protocol in ("auto", *PROTOCOLS) and cfg.batch > 0
+    protocol = choose_protocol(cfg.protocol, samples, model, cfg.batch) if is_valid else cfg.protocol
+    plan = LoadPlan(
+        url=cfg.ref,
+        model=model,
+        samples=str(path) if path else None,
+        credentials=credentials,
+        protocol=protocol,
+        **settings,
+    )
     print_masked_lines(
-        [f"loadtest  {cfg.ref}: {model.name}, {samples.name}, {_format_load(plan)}"], Masker.create_for_run(cfg)
+        [f"loadtest  {cfg.ref}: {model.name}, {samples.name} by {protocol}, {_format_load(plan)}"],
+        Masker.create_for_run(cfg),
     )
     # SIGTERM raises, so that Locust's process does not outlive this one.
     with raise_on_terminate():

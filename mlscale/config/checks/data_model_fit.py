@@ -36,11 +36,10 @@ def check_data_fit(cfg: DictConfig, facts: Mapping[str, Any] | None) -> Iterator
     yield from _check_labels(cfg)
     yield from _check_task_target(cfg, facts or {})
     yield from _check_metric(cfg)
-    for group in ("compress", "monitor"):
-        for name, node in (cfg.get(group) or {}).items():
-            # A user's own class may take other tasks; only the built-in ones are known to need classes.
-            if node and str(node.get("_target_", "")).startswith("mlscale.") and (kind := _get_other_kind(cfg)):
-                yield _create_kind_error(f"{group}={name}", kind, f"{group}=none")
+    yield from _check_compression(cfg)
+    for name in _list_builtin_options(cfg, "monitor"):
+        if kind := _get_other_kind(cfg):
+            yield _create_kind_error(f"monitor={name}", kind, "monitor=none")
 
 
 def check_classifies(cfg: DictConfig, command: str) -> None:
@@ -68,9 +67,31 @@ def _create_kind_error(who: str, kind: str, fix: str) -> MLScaleError:
     return MLScaleError(
         f"{who} takes classification, and this task is {kind}",
         where="task",
-        why="a servable answers with one class for each sample, and is compared, compressed and watched by that",
+        why="production is watched by one class for each sample",
         fix=fix,
     )
+
+
+def _list_builtin_options(cfg: DictConfig, group: str) -> list[str]:
+    """Return the names of the built-in options of a group that are chosen: a user's own class may take other tasks."""
+    chosen = (cfg.get(group) or {}).items()
+    return [str(name) for name, node in chosen if node and str(node.get("_target_", "")).startswith("mlscale.")]
+
+
+def _check_compression(cfg: DictConfig) -> Iterator[MLScaleError]:
+    """Yield the problem of a task of an unknown type: a compressed model is kept by the metric of its type. A task that
+    states no type may be a classification.
+    """
+    if not (cfg.get("compress") and cfg.get("task")) or resolve_configured_type(cfg) is not None:
+        return
+    kind = get_task_kind(import_target(cfg.task))
+    for name in _list_builtin_options(cfg, "compress") if kind else ():
+        yield MLScaleError(
+            f"compress={name} takes a task of a known type, and this task is {kind}",
+            where="task",
+            why="the compressed model is kept only where the metric of its task type holds",
+            fix="compress=none, or define the task type: docs/extending.md",
+        )
 
 
 def _check_channels(cfg: DictConfig, channels: int | None) -> Iterator[MLScaleError]:

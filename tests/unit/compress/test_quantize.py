@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from mlscale.compress import quantize
 from mlscale.compress.calibration_samples import read_calibration_samples
-from mlscale.compress.quantize import Method, choose_method, quantize_model
+from mlscale.compress.quantize import Method, Tensors, choose_method, quantize_model
 from mlscale.data import Digits
 from mlscale.errors import MLScaleError
 from mlscale.export.onnx_engine import OnnxEngine
@@ -20,7 +19,7 @@ U8, S8 = TensorProto.UINT8, TensorProto.INT8
 
 
 @pytest.fixture(scope="module")
-def samples(digits: Digits) -> NDArray[np.uint8]:
+def samples(digits: Digits) -> Tensors:
     return read_calibration_samples(digits, 64)
 
 
@@ -40,9 +39,7 @@ def test_a_graph_without_weights_has_nothing_to_quantise() -> None:
         choose_method(helper.make_model(graph).SerializeToString())
 
 
-def test_convolutions_have_u8_activations_and_s8_weights_per_channel(
-    convolutions: bytes, samples: NDArray[np.uint8]
-) -> None:
+def test_convolutions_have_u8_activations_and_s8_weights_per_channel(convolutions: bytes, samples: Tensors) -> None:
     model = onnx.load_from_string(quantize_model(convolutions, "static", samples))
     tensors = {item.name: item for item in model.graph.initializer}
     made_by = {node.output[0]: node for node in model.graph.node}
@@ -71,19 +68,19 @@ def test_products_with_weights_become_integer_and_products_of_activations_stay(a
 
 @pytest.mark.parametrize("method", ["static", "dynamic"])
 def test_nearly_the_same_logits_from_a_smaller_file_and_the_same_bytes_twice(
-    method: Method, convolutions: bytes, attention: bytes, samples: NDArray[np.uint8]
+    method: Method, convolutions: bytes, attention: bytes, samples: Tensors
 ) -> None:
     model = convolutions if method == "static" else attention
     int8 = quantize_model(model, method, samples)
     assert quantize_model(model, method, samples) == int8
     assert len(int8) < len(model) * 0.7
-    fp32_logits, int8_logits = OnnxEngine(model).run(samples), OnnxEngine(int8).run(samples)
+    fp32_logits, int8_logits = (OnnxEngine(content).compute(samples)["logits"] for content in (model, int8))
     error = np.abs(fp32_logits - int8_logits).max() / np.abs(fp32_logits).max()
     assert 0 < error < 0.1
 
 
 def test_what_the_quantiser_says_stays_inside(
-    convolutions: bytes, samples: NDArray[np.uint8], capfd: pytest.CaptureFixture[str]
+    convolutions: bytes, samples: Tensors, capfd: pytest.CaptureFixture[str]
 ) -> None:
     quantize_model(convolutions, "static", samples)
     assert capfd.readouterr() == ("", "")
@@ -91,7 +88,7 @@ def test_what_the_quantiser_says_stays_inside(
 
 def test_samples_of_another_shape_are_an_error_with_a_way_out(convolutions: bytes) -> None:
     with pytest.raises(MLScaleError, match="ONNX Runtime can't quantise the model") as told:
-        quantize_model(convolutions, "static", np.zeros((4, 3, 9, 9), np.uint8))
+        quantize_model(convolutions, "static", {"input": np.zeros((4, 3, 9, 9), np.uint8)})
     assert told.value.fix == "compress=none"
 
 
@@ -113,7 +110,7 @@ def test_weights_have_7_bits_where_products_may_overflow(
     assert quantize.can_int8_overflow() is expected
 
 
-def test_7_bits_are_7_bits(convolutions: bytes, samples: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_7_bits_are_7_bits(convolutions: bytes, samples: Tensors, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantize, "can_int8_overflow", lambda: True)
     model = onnx.load_from_string(quantize_model(convolutions, "static", samples))
     largest = [np.abs(numpy_helper.to_array(item)).max() for item in model.graph.initializer if len(item.dims) == 4]

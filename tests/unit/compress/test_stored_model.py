@@ -1,6 +1,7 @@
 """The folder of a compressed model: a contract, of one checkpoint, whole, and believed only where its digests hold."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from mlscale.runs.checkpoint_files.checkpoint_commit import AtomicCheckpointWrit
 from mlscale.runs.checkpoint_files.checkpoint_digest import read_content_digest
 from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from tests.contract.test_documents import validate
-from tests.unit.compress.test_int8_verdict import BOUNDS, GOOD
+from tests.unit.compress.test_int8_verdict import BOUNDS, ERROR, GOOD
 
 MODEL = CompressedModel(b"a model", "static", 256, False, GOOD, BOUNDS, ())
 
@@ -39,10 +40,27 @@ def test_what_is_written_is_found_again_for_its_checkpoint(tmp_path: Path, best:
     assert document["figures"]["fp32_only"] == 150
     found, why = stored.find_compressed_model(tmp_path, best)
     assert found is not None
-    assert (found.model, found.max_accuracy_drop, found.min_agreement, why) == (b"a model", 0.01, 0.95, "")
+    assert (found.model, found.max_metric_drop, found.min_agreement, why) == (b"a model", 0.01, 0.95, "")
     assert (found.precision, found.about["method"]) == ("int8", "static")
     assert found.about["calibration"] == {"split": "train", "samples": 256}
     assert not list(tmp_path.rglob(".aside*"))
+
+
+def test_the_bound_of_a_number_is_a_share_of_its_own_fp32_metric(tmp_path: Path, best: Path) -> None:
+    number = replace(MODEL, metrics=replace(GOOD, metric=ERROR, agreement=None))
+    stored.write_compressed_model(tmp_path / "compressed", number, name="regression", checkpoint=best)
+    path = tmp_path / "compressed" / "compressed.json"
+    document = json.loads(path.read_text())
+    validate("compressed", document)
+    found, _ = stored.find_compressed_model(tmp_path, best)
+    assert found is not None
+    assert found.max_metric_drop == pytest.approx(0.02 * 40)
+    # Earlier documents have no metric: theirs is the accuracy.
+    del document["figures"]["metric"]
+    path.write_text(json.dumps(document))
+    found, _ = stored.find_compressed_model(tmp_path, best)
+    assert found is not None
+    assert found.max_metric_drop == 0.01
 
 
 def test_a_copy_of_the_checkpoint_is_the_same_and_another_is_not(tmp_path: Path, best: Path) -> None:

@@ -124,16 +124,77 @@ def _probabilities(raw: NDArray[Any]) -> list[list[float]]:
     return [[0.8 if label(sample) == name else 0.1 for name in "abc"] for sample in raw]
 
 
+class RowServer(Server):
+    """A server of a model of rows, which answers with a number each; `received` has the JSON documents."""
+
+    received: list[Any]
+
+
+class _RowHandler(_Handler):
+    server: RowServer
+
+    def do_GET(self) -> None:
+        columns = [
+            {"name": "a", "type": "number", "minimum": 0.0, "maximum": 1.0},
+            {"name": "c", "type": "category", "categories": ["x", "y"]},
+        ]
+        self._json(
+            {
+                "name": "rows",
+                "versions": ["rows:v1"],
+                "inputs": [
+                    {"name": "numbers", "datatype": "FP64", "shape": [-1, 1]},
+                    {"name": "texts", "datatype": "BYTES", "shape": [-1, 1]},
+                ],
+                "outputs": [{"name": "value", "datatype": "FP32", "shape": [-1, 1]}],
+                "parameters": {
+                    "raw_input": {"type": "table", "columns": columns},
+                    "columns": {"numbers": ["a"], "texts": ["c"]},
+                },
+            }
+        )
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        if self.path == "/v2/repository/index":
+            return self._json([{"name": "rows", "version": "rows:v1", "state": "READY"}])
+        self.server.asked += 1
+        length = int(self.headers["Inference-Header-Content-Length"] or len(body))
+        document = json.loads(body[:length])
+        self.server.received.append(document)
+        if self.path == "/predict":
+            values = [{"value": 1.5, "unit": "mm"} for _ in document["inputs"]]
+            return self._json({"model": "rows", "model_version": "rows:v1", "predictions": values})
+        count = document["inputs"][0]["shape"][0]
+        out = {"name": "value", "datatype": "FP32", "shape": [count, 1], "data": [1.5] * count}
+        return self._json({"model_name": "rows", "model_version": "rows:v1", "outputs": [out]})
+
+
+@contextlib.contextmanager
+def serving_rows() -> Iterator[RowServer]:
+    """A server of a model of rows on a free port."""
+    server = RowServer(("127.0.0.1", 0), _RowHandler)
+    server.received = []
+    with _running(server):
+        yield server
+
+
 @contextlib.contextmanager
 def serving(spoil: Callable[[Answer, int], Answer | None] | None = None) -> Iterator[Server]:
     """A server on a free port, which answers until the block ends."""
     server = Server(("127.0.0.1", 0), _Handler)
     if spoil is not None:
         server.spoil = spoil
+    with _running(server):
+        yield server
+
+
+@contextlib.contextmanager
+def _running(server: Server) -> Iterator[None]:
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
-        yield server
+        yield
     finally:
         server.shutdown()
         server.server_close()

@@ -1,5 +1,6 @@
-"""Samples out of a file, and random ones."""
+"""Samples out of files and folders."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,10 @@ import numpy as np
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.loadtest.load_samples import generate_samples, read_request_samples
-from mlscale.loadtest.server_metadata import ServerModel
+from mlscale.loadtest.load_samples import read_request_samples
+from mlscale.loadtest.server_model import InputTensor, ServerModel
 
-MODEL = ServerModel("m", "input", "uint8", (1, 4, 4), 3)
+MODEL = ServerModel("m", (InputTensor("input", "uint8", (1, 4, 4)),), 3)
 RAW = np.arange(48, dtype=np.uint8).reshape(3, 1, 4, 4)
 
 
@@ -21,7 +22,7 @@ def written(folder: Path, **arrays: Any) -> Path:
 
 def test_samples_and_labels(tmp_path: Path) -> None:
     samples = read_request_samples(written(tmp_path, raw=RAW, labels=np.array(["a", "b", "a"])), MODEL)
-    assert (samples.raw == RAW).all()
+    assert (samples.tensors["input"] == RAW).all()
     assert samples.labels == ("a", "b", "a")
     assert read_request_samples(written(tmp_path, raw=RAW), MODEL).labels is None
 
@@ -31,7 +32,7 @@ def test_samples_and_labels(tmp_path: Path) -> None:
     [
         ({"x": RAW}, "no array 'raw' but x"),
         ({"raw": RAW[:, 0]}, r"takes \(n, 1, 4, 4\)"),
-        ({"raw": RAW[:0]}, "raw is"),
+        ({"raw": RAW[:0]}, "not equally many"),
         ({"raw": RAW.astype(np.float32)}, "takes uint8"),
         ({"raw": RAW, "labels": np.array(["a"])}, "for 3 samples"),
         ({"raw": RAW.astype(object)}, "pickle|Object"),
@@ -54,10 +55,101 @@ def test_a_file_that_is_none(tmp_path: Path, content: bytes | None) -> None:
         read_request_samples(tmp_path / "s.npz", MODEL)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "float32", "int64"])
-def test_random_samples_fit_the_model(dtype: str) -> None:
-    samples = generate_samples(ServerModel("m", "input", dtype, (3, 5), 0))
-    assert samples.raw.dtype == dtype
-    assert samples.raw.shape == (256, 3, 5)
-    assert len(np.unique(samples.raw)) > 50
-    assert (generate_samples(ServerModel("m", "input", dtype, (3, 5), 0)).raw == samples.raw).all()
+COLUMNS = [
+    {"name": "b", "type": "number"},
+    {"name": "c", "type": "category"},
+    {"name": "a", "type": "number"},
+]
+TABLE = ServerModel("t", (), raw_input={"type": "table", "columns": COLUMNS})
+TEXTS = ServerModel("s", (), raw_input={"type": "text"})
+PHOTOS = ServerModel("p", (), raw_input={"type": "image"})
+
+
+def test_arrays_of_several_inputs(tmp_path: Path) -> None:
+    model = ServerModel("m", (InputTensor("x", "float32", (2,)), InputTensor("words", "object", ())))
+    path = written(tmp_path, x=np.zeros((3, 2), np.float32), words=np.array(["a", "b", "c"]))
+    samples = read_request_samples(path, model)
+    assert samples.tensors["words"].tolist() == ["a", "b", "c"]
+    assert len(samples) == 3
+    with pytest.raises(MLScaleError, match="can't be sent") as told:
+        read_request_samples(written(tmp_path, x=np.zeros((3, 2), np.float32)), model)
+    assert "not each of the arrays x, words but x" in told.value.why
+
+
+def test_rows_of_a_csv_have_the_columns_of_the_model(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("a,target,c,b\n1.5,yes,007,2\n,no,,nan\n1e3,yes,3,abc\n")
+    samples = read_request_samples(tmp_path / "rows.csv", TABLE)
+    assert samples.form == "row"
+    assert list(samples.raw) == [
+        {"b": 2.0, "c": "007", "a": 1.5},
+        {"b": None, "c": None, "a": None},
+        {"b": "abc", "c": "3", "a": 1000.0},
+    ]
+    (tmp_path / "short.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(MLScaleError, match="can't be sent") as told:
+        read_request_samples(tmp_path / "short.csv", TABLE)
+    assert told.value.why == "it lacks the column 'c'"
+
+
+def test_lines_of_json_are_rows_or_texts(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"a": 1, "b": null, "c": "x", "z": 0}\n\n{"a": 2, "b": 3, "c": "y"}\n')
+    samples = read_request_samples(tmp_path / "rows.jsonl", TABLE)
+    assert list(samples.raw) == [{"b": None, "c": "x", "a": 1}, {"b": 3, "c": "y", "a": 2}]
+    (tmp_path / "texts.jsonl").write_text('"one"\n"zwei ü"\n')
+    assert list(read_request_samples(tmp_path / "texts.jsonl", TEXTS).raw) == [b"one", "zwei ü".encode()]
+
+
+def test_texts_are_lines_of_a_file_or_files_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_bytes(b"one\n\n\xff two\n")
+    assert list(read_request_samples(tmp_path / "lines.txt", TEXTS).raw) == [b"one", b"\xff two"]
+    assert list(read_request_samples(tmp_path, TEXTS).raw) == [b"one\n\n\xff two\n"]
+
+
+def test_images_of_a_folder_are_files(tmp_path: Path) -> None:
+    (tmp_path / "cats").mkdir()
+    for name in ("b.png", "cats/a.JPG", "notes.txt"):
+        (tmp_path / name).write_bytes(name.encode())
+    samples = read_request_samples(tmp_path, PHOTOS)
+    assert (samples.form, list(samples.raw)) == ("image", [b"b.png", b"cats/a.JPG"])
+    assert list(read_request_samples(tmp_path / "b.png", PHOTOS).raw) == [b"b.png"]
+
+
+def write_warmup(folder: Path, *requests: dict[str, Any]) -> Path:
+    (folder / "warmup").mkdir(exist_ok=True)
+    (folder / "warmup" / "warmup.json").write_text(json.dumps({"format": "mlscale/warmup/1", "requests": requests}))
+    return folder
+
+
+def test_a_servable_is_sent_its_warmup_requests(tmp_path: Path) -> None:
+    row = {"a": 1, "b": None, "c": "x"}
+    refused = {"key": "empty", "form": "row", "sample": {}, "error": "it lacks the column"}
+    answered = {"key": "1", "form": "row", "sample": row, "answer": {"value": 1}}
+    assert list(read_request_samples(write_warmup(tmp_path, refused, answered), TABLE).raw) == [row]
+    text = {"key": "1", "form": "text", "sample": "é", "answer": {}}
+    (tmp_path / "warmup" / "1.txt").write_bytes(b"\xff")
+    file = {"key": "2", "form": "file", "file": "1.txt", "answer": {}}
+    assert list(read_request_samples(write_warmup(tmp_path, text, file), TEXTS).raw) == ["é".encode(), b"\xff"]
+    np.save(tmp_path / "warmup" / "0.npy", RAW[0])
+    array = {"key": "1", "form": "array", "file": "0.npy", "answer": {}}
+    samples = read_request_samples(write_warmup(tmp_path, array, array), MODEL)
+    assert (samples.tensors["input"] == RAW[[0, 0]]).all()
+    with pytest.raises(MLScaleError, match="can't be sent"):
+        read_request_samples(write_warmup(tmp_path, refused), TABLE)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "model", "why"),
+    [
+        ("a.csv", "a\n1\n", TEXTS, "of the form row, and s takes text"),
+        ("a.csv", "a\n1\n", MODEL, "the server does not state that m takes samples of the form row"),
+        ("a.txt", "\n \n", TEXTS, "it holds no samples"),
+        ("a.jsonl", "[1]\n", TABLE, "each line is to be an object"),
+        ("a.jsonl", "{", TABLE, "Expecting property name"),
+        ("a.parquet", "", TABLE, "the type .parquet is not known"),
+    ],
+)
+def test_other_files_are_told(tmp_path: Path, name: str, content: str, model: ServerModel, why: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(MLScaleError, match="can't be sent") as told:
+        read_request_samples(tmp_path / name, model)
+    assert why in told.value.why

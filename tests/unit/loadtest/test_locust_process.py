@@ -11,10 +11,10 @@ import pytest
 from mlscale.errors import Exit, MLScaleError
 from mlscale.loadtest import locust_process as module
 from mlscale.loadtest.locust_process import LoadPlan, run_locust
-from mlscale.loadtest.server_metadata import ServerModel
+from mlscale.loadtest.server_model import InputTensor, ServerModel
 from tests.unit.loadtest.servers import Answer, label, serving
 
-MODEL = ServerModel("sums", "input", "uint8", (1, 4, 4), 3)
+MODEL = ServerModel("sums", (InputTensor("input", "uint8", (1, 4, 4)),), 3)
 
 
 def plan(url: str, **changes: object) -> LoadPlan:

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.loadtest.server_metadata import ServerModel, request_model_metadata
+from mlscale.loadtest.server_metadata import request_model_metadata
+from mlscale.loadtest.server_model import InputTensor, ServerModel
 from tests.unit.loadtest.servers import serving
 
 
@@ -15,7 +16,7 @@ def test_the_only_model_is_found() -> None:
         assert (
             request_model_metadata(server.url)
             == request_model_metadata(server.url + "/", "sums")
-            == ServerModel("sums", "input", "uint8", (1, 4, 4), 3)
+            == ServerModel("sums", (InputTensor("input", "uint8", (1, 4, 4)),), 3)
         )
 
 

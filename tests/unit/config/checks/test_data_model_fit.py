@@ -1,5 +1,6 @@
 """Data, model and task that do not go together are told before anything is built."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,7 +83,7 @@ def test_the_metric_is_one_that_the_task_logs(labels: str, fix: str | None) -> N
 
 
 @pytest.mark.parametrize("labels", TASKS)
-def test_compression_and_the_profile_are_of_classes(labels: str) -> None:
+def test_the_profile_is_of_classes_and_compression_of_any_type(labels: str) -> None:
     chosen = {
         "compress": {"int8": {"_target_": "mlscale.compress.Int8"}},
         "monitor": {
@@ -91,8 +92,17 @@ def test_compression_and_the_profile_are_of_classes(labels: str) -> None:
         },
     }
     problems = told(task=task(labels), **chosen)
-    wanted = [] if labels == "one" else ["compress=none", "monitor=none"]
-    assert [problem.fix for problem in problems] == wanted
+    assert [problem.fix for problem in problems] == ([] if labels == "one" else ["monitor=none"])
+
+
+def test_compression_needs_a_type_that_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ranker_task.py").write_text("class Ranker:\n    kind = 'ranking'\nclass Plain:\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    chosen = {"int8": {"_target_": "mlscale.compress.Int8"}, "mine": {"_target_": "my.Own"}}
+    (problem,) = told(task={"_target_": "ranker_task.Ranker"}, compress=chosen)
+    assert problem.what == "compress=int8 takes a task of a known type, and this task is ranking"
+    assert told(task={"_target_": "ranker_task.Plain"}, compress=chosen) == []
+    assert told(task={"_target_": "ranker_task.Ranker"}, compress={"mine": chosen["mine"]}) == []
 
 
 def test_servables_are_of_classes() -> None:
