@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlscale.compress.quantize import quantize_model
+from mlscale.encoders.encoder import INPUT
 from mlscale.export.layer_bisect import LayerDifference, find_first_difference, first_difference
 from mlscale.export.layer_bisect.traced_model import TracedModel
 
@@ -125,7 +126,7 @@ def content(model: nn.Module, samples: NDArray[np.float32]) -> bytes:
 
 @pytest.fixture(scope="module")
 def int8(content: bytes, samples: NDArray[np.float32]) -> bytes:
-    return quantize_model(content, "static", samples)
+    return quantize_model(content, "static", {INPUT: samples})
 
 
 @pytest.fixture(scope="module")
