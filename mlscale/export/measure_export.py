@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule, LightningModule
 
 from mlscale.export.encoder_graph import prepend_encoder_graph
+from mlscale.export.encoder_parity import EncoderComparison
 from mlscale.export.latency import limit_torch_threads
 from mlscale.export.onnx_engine import OnnxEngine, Port
 from mlscale.export.onnx_export import export_onnx
@@ -86,7 +87,7 @@ def export_and_measure(
     # A reference profile has one class for each sample, and one tensor of numbers.
     profile = ProfileBuilder(len(given.names.labels)) if task_type.is_one_class and len(first.tensors) == 1 else None
 
-    sampler = WarmupSampler(given.encoder)
+    sampler, encoders = WarmupSampler(given.encoder), EncoderComparison(given.encoder, content)
 
     def collect_batch(batch: SampleBatch, outputs: Outputs) -> None:
         sampler.add_batch(batch)
@@ -102,8 +103,10 @@ def export_and_measure(
         iterate_validation_batches(data, limit=samples),
         task_type=task_type,
         encoder=given.encoder,
+        on_encoded=encoders.add_batch,
         on_batch=collect_batch,
     )
+    parity.encoder = encoders.find_difference()
     packed = first.pack(given.encoder).tensors
     # Torch is limited to the one thread that the engine has by default; else the two times would not be comparable.
     with limit_torch_threads():

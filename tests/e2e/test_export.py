@@ -12,6 +12,7 @@ from mlscale import commands
 from mlscale.cli import main
 from mlscale.errors import MLScaleError
 from mlscale.export.servable import PARITY, load
+from mlscale.export.warmup import WARMUP, check_warmup, read_warmup
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.initial_source import InitialWeights
 from tests.conftest import runs_in
@@ -56,6 +57,8 @@ def test_a_run_becomes_a_servable(trained: Path, bundled: Path) -> None:
     assert servable.document["data_version"] == run.derived["data_version"]
     assert servable.document["licences"] == {"data": "CC-BY-4.0"}
     assert json.loads((servable.folder / PARITY).read_text())["samples"] == 360
+    assert json.loads((servable.folder / PARITY).read_text())["encoder_difference"] is None
+    assert check_warmup(servable, servable.folder / WARMUP) == []
     assert servable.reference().about["accuracy"] == pytest.approx(evaluated)
 
     # A client that knows nothing but PNGs.
@@ -94,7 +97,7 @@ def test_a_bound_that_does_not_hold_writes_nothing_and_ends_with_4(
     code = main(["export", *of(trained, f"to={tmp_path}/new", "tolerance=1e-12", "output=json")])
     said = json.loads(capsys.readouterr().out)
     assert (code, said["ok"]) == (4, False)
-    assert "is not exported: the logits differ by" in said["sentence"]
+    assert "is not exported: the outputs differ by" in said["sentence"]
     assert said["metrics"]["max_abs_error"] > 0
     assert "servable" not in said["artifacts"]
     assert list(tmp_path.iterdir()) == []
@@ -104,10 +107,12 @@ def test_a_bound_that_does_not_hold_writes_nothing_and_ends_with_4(
 def test_into_a_folder_of_its_own_once(trained: Path, tmp_path: Path) -> None:
     place = tmp_path / "models" / "digits"
     overrides = of(trained, f"to={place}", "checkpoint=last", "samples=40", "licences={model: Apache-2.0}")
+    overrides.append("warmup=false")
     assert commands.run_command("export", overrides).metrics["samples"] == 40
     servable = load(place)
     assert servable.document["licences"] == {"data": "CC-BY-4.0", "model": "Apache-2.0"}
     assert servable.document["checkpoint"]["name"] == "last.ckpt"
+    assert read_warmup(place / WARMUP) is None
     with pytest.raises(MLScaleError, match="there is something at digits already"):
         commands.run_command("export", overrides)
 
@@ -178,4 +183,4 @@ def test_a_data_module_of_ones_own(folder: Path) -> None:
     servable = load(runs_in(folder)[0] / "servable")
     assert (servable.input.dtype, servable.input.shape) == ("float32", (-1, 5))
     assert servable.predict(np.full((1, 5), 6.0)).labels == ["2"]
-    assert servable.document["preprocessing"]["normalised_in_graph"] is False
+    assert servable.document["raw_input"]["type"] == "tensor"
