@@ -1,0 +1,353 @@
+"""A fault in an exported file is found where it was put, with its cause; nothing is found where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, compose, helper, numpy_helper
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mlscale.compress.quantize import quantize_model
+from mlscale.export.layer_bisect import LayerDifference, find_first_difference, first_difference
+from mlscale.export.layer_bisect.traced_model import TracedModel
+
+Edit = Callable[[onnx.GraphProto], None]
+
+
+class Small(nn.Module):
+    """A convolution with its normalisation, a resize, attention, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.tokens_norm, self.head = nn.LayerNorm(4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.interpolate(F.relu(self.norm(self.conv(x))), scale_factor=2, mode="nearest")
+        tokens = h.flatten(2).transpose(1, 2).unsqueeze(1)  # one head
+        tokens = F.scaled_dot_product_attention(tokens, tokens, tokens)
+        logits: Tensor = self.head(F.gelu(self.tokens_norm(tokens).mean((1, 2))))
+        return logits
+
+
+def export_model(model: nn.Module, **arrays: NDArray[Any]) -> bytes:
+    """Return a model as it is stored: a batch of any size, and no metadata."""
+    program = torch.onnx.export(
+        model,
+        tuple(torch.from_numpy(array[:2]) for array in arrays.values()),
+        dynamo=True,
+        dynamic_shapes=tuple({0: torch.export.Dim("batch")} for _ in arrays),
+        input_names=list(arrays),
+        external_data=False,
+        verbose=False,
+    )
+    assert program is not None
+    proto: Any = program.model_proto
+    for node in proto.graph.node:
+        node.ClearField("metadata_props")
+    content: bytes = proto.SerializeToString()
+    return content
+
+
+def edit_model(content: bytes, edit: Edit) -> bytes:
+    proto = onnx.load_from_string(content)
+    edit(proto.graph)
+    edited: bytes = proto.SerializeToString()
+    return edited
+
+
+def find_node(graph: onnx.GraphProto, operator: str, position: int = 0) -> onnx.NodeProto:
+    nodes: list[onnx.NodeProto] = [node for node in graph.node if node.op_type == operator]
+    return nodes[position]
+
+
+def change_constant(name: str, change: Callable[[NDArray[Any]], Any]) -> Edit:
+    def edit(graph: onnx.GraphProto) -> None:
+        (item,) = (item for item in graph.initializer if item.name == name)
+        array = numpy_helper.to_array(item)
+        item.CopyFrom(numpy_helper.from_array(np.asarray(change(array.copy()), array.dtype), name))
+
+    return edit
+
+
+def change_attribute(operator: str, name: str, value: Any) -> Edit:
+    def edit(graph: onnx.GraphProto) -> None:
+        node = find_node(graph, operator)
+        others = [item for item in node.attribute if item.name != name]
+        del node.attribute[:]
+        node.attribute.extend([*others, helper.make_attribute(name, value)])
+
+    return edit
+
+
+def change_attention_scale(graph: onnx.GraphProto) -> None:
+    change_constant(find_node(graph, "Mul").input[1], lambda array: array * 1.1)(graph)
+
+
+def cast_to_half(graph: onnx.GraphProto) -> None:
+    """Round the output of the layer normalisation to half precision and back."""
+    node = find_node(graph, "LayerNormalization")
+    name = node.output[0]
+    node.output[0] = "full"
+    at = list(graph.node).index(node) + 1
+    graph.node.insert(at, helper.make_node("Cast", ["full"], ["half"], "down", to=TensorProto.FLOAT16))
+    graph.node.insert(at + 1, helper.make_node("Cast", ["half"], [name], "up", to=TensorProto.FLOAT))
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    model = Small()
+    with torch.no_grad():
+        for _ in range(3):
+            model(2 * torch.randn(8, 2, 4, 4) + 1)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def samples() -> NDArray[np.float32]:
+    return np.random.default_rng(0).standard_normal((32, 2, 4, 4), np.float32)
+
+
+@pytest.fixture(scope="module")
+def content(model: nn.Module, samples: NDArray[np.float32]) -> bytes:
+    return export_model(model, input=samples)
+
+
+@pytest.fixture(scope="module")
+def int8(content: bytes, samples: NDArray[np.float32]) -> bytes:
+    return quantize_model(content, "static", samples)
+
+
+@pytest.fixture(scope="module")
+def traced() -> dict[tuple[int, int], TracedModel]:
+    return {}
+
+
+@pytest.fixture
+def trace_once(traced: dict[tuple[int, int], TracedModel], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trace each model once for all tests: that is what takes the time."""
+
+    def trace(
+        model: nn.Module, tensors: Mapping[str, NDArray[Any]], graph: onnx.GraphProto, most_bytes: int
+    ) -> TracedModel:
+        key = id(model), len(next(iter(tensors.values())))
+        if key not in traced:
+            traced[key] = TracedModel(model, tensors, graph, most_bytes)
+        return traced[key]
+
+    monkeypatch.setattr(first_difference, "TracedModel", trace)
+
+
+@pytest.fixture
+def find(model: nn.Module, samples: NDArray[np.float32], trace_once: None) -> Callable[[bytes], LayerDifference | None]:
+    """The search in an export of `model`."""
+    return lambda content: find_first_difference(model, content, {"input": samples})
+
+
+@pytest.mark.parametrize(
+    ("edit", "operator", "module", "cause", "why"),
+    [
+        (change_constant("conv.weight", lambda a: a * [[[[1]]], [[[1]]], [[[1.2]]], [[[1]]]]), "Conv", "conv",
+         "operator", "its constant conv.weight differs from the trained model's in 18 of 72 numbers"),
+        (change_attribute("LayerNormalization", "epsilon", 1e-3), "LayerNormalization", "tokens_norm",
+         "operator", "epsilon is 0.001, 1e-05 in the trained model"),
+        (change_attribute("Resize", "nearest_mode", "ceil"), "Resize", "",
+         "operator", "nearest_mode is ceil, floor in the trained model"),
+        (change_attention_scale, "Mul", "", "operator", "in the trained model"),
+        (change_attribute("Softmax", "axis", 1), "Softmax", "", "operator", "axis is 1, -1 in the trained model"),
+        (change_attribute("Gelu", "approximate", "tanh"), "Gelu", "", "operator", "approximate is tanh, none in"),
+        (change_attribute("Gemm", "transB", 0), "Gemm", "head", "operator", "ONNX Runtime can't compute it: transB is"),
+        (change_constant("head.weight", lambda a: a.astype(ml_dtypes.bfloat16)), "Gemm", "head",
+         "precision", "its constant head.weight is rounded to bfloat16"),
+        (cast_to_half, "Cast", "tokens_norm", "precision", "it rounds to float16, the trained model does not"),
+    ],
+)  # fmt: skip
+def test_a_fault_is_named_with_its_node_module_and_cause(
+    content: bytes,
+    find: Callable[[bytes], LayerDifference | None],
+    edit: Edit,
+    operator: str,
+    module: str,
+    cause: str,
+    why: str,
+) -> None:
+    found = find(edit_model(content, edit))
+    assert found is not None
+    assert (found.operator, found.module_path, found.cause) == (operator, module, cause)
+    assert found.sentence.startswith(f"the first value that differs is that of {module or 'the model'} ({operator}, ")
+    assert why in found.sentence
+    assert found.node in found.sentence
+
+
+def test_nothing_is_named_in_a_clean_model(
+    content: bytes, int8: bytes, find: Callable[[bytes], LayerDifference | None]
+) -> None:
+    assert find(content) is None
+    assert find(int8) is None
+
+
+def test_the_scale_of_an_activation_is_named(int8: bytes, find: Callable[[bytes], LayerDifference | None]) -> None:
+    graph = onnx.load_from_string(int8).graph
+    # That of a softmax is fixed, and harmless where the shares are small.
+    shares = find_node(graph, "Softmax").output[0]
+    names = [node.input[1] for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] != shares]
+    for name in dict.fromkeys(names):
+        for factor in (0.3, 4.0):
+            found = find(edit_model(int8, change_constant(name, partial(np.multiply, factor))))
+            assert found is not None, name
+            assert (found.operator, found.cause) == ("QuantizeLinear", "calibration")
+            assert f"the scale of {name.removesuffix('_scale')}" in found.sentence
+
+
+def test_the_scale_of_a_weight_is_named(int8: bytes, find: Callable[[bytes], LayerDifference | None]) -> None:
+    found = find(edit_model(int8, change_constant("conv.weight_scale", lambda a: a * [1, 1.1, 1, 1])))
+    assert found is not None
+    assert (found.operator, found.module_path, found.cause) == ("DequantizeLinear", "conv", "calibration")
+    assert "the scale of conv.weight, channel 1, is" in found.sentence
+    assert "1.1 times what it needs" in found.sentence
+
+
+def test_integers_of_other_weights_are_no_fault_of_a_scale(
+    int8: bytes, find: Callable[[bytes], LayerDifference | None]
+) -> None:
+    found = find(edit_model(int8, change_constant("conv.weight_quantized", lambda a: a[..., ::-1])))
+    assert found is not None
+    assert (found.module_path, found.cause) == ("conv", "operator")
+    assert "is not that of the trained model" in found.sentence
+
+
+def test_a_zero_point_that_clips_is_named(int8: bytes, find: Callable[[bytes], LayerDifference | None]) -> None:
+    zero = next(node.input[2] for node in onnx.load_from_string(int8).graph.node if node.op_type == "QuantizeLinear")
+    found = find(edit_model(int8, change_constant(zero, lambda a: a // 2)))
+    assert found is not None
+    assert found.cause == "calibration"
+    assert "the zero point of input is" in found.sentence
+
+
+def test_memory_is_bounded_by_several_passes(
+    content: bytes, find: Callable[[bytes], LayerDifference | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlscale.export.layer_bisect.matched_values._CHUNK", 2**12)
+    assert find(content) is None
+    found = find(edit_model(content, change_attribute("LayerNormalization", "epsilon", 1e-3)))
+    assert found is not None
+    assert found.module_path == "tokens_norm"
+
+
+def test_of_a_large_model_fewer_samples_are_compared() -> None:
+    x, port = np.ones((8, 4), np.float32), helper.make_tensor_value_info("out", TensorProto.FLOAT, ["batch", 2])
+    graph = helper.make_graph([], "stored", [], [port])
+    # Of a sample, the value of the layer has eight bytes.
+    traced = TracedModel(nn.Linear(4, 2).eval(), {"x": x}, graph, most_bytes=4 * 8)
+    assert traced.sizes == {"linear": 4 * 8}
+    assert len(traced.compute_values({"linear"})["linear"]) == traced.count == 4
+
+
+class Sensitive(nn.Module):
+    """Rounding of the first layer is 10,000 times as large after the second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(64, 64), nn.Linear(64, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.last(torch.sin(self.first(x).tanh() * 1e5))
+        return logits
+
+
+def test_rounding_that_grows_is_a_matter_of_precision() -> None:
+    torch.manual_seed(0)
+    model, x = Sensitive().eval(), np.random.default_rng(0).standard_normal((8, 64), np.float32)
+    found = find_first_difference(model, export_model(model, input=x), {"input": x})
+    assert found is not None
+    assert (found.operator, found.cause) == ("Sin", "precision")
+
+
+class Inconsistent(nn.Module):
+    """Computes something else when it is exported."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), Halving()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.second(self.first(x))
+        return logits
+
+
+class Halving(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if torch.compiler.is_exporting() else x / 2
+
+
+def test_a_module_that_is_traced_as_another_computation_is_named() -> None:
+    model, x = Inconsistent().eval(), np.ones((4, 4), np.float32)
+    found = find_first_difference(model, export_model(model, input=x), {"input": x})
+    assert found is not None
+    assert (found.module_path, found.operator, found.cause) == ("second", "Mul", "operator")
+    assert "torch.export traces another computation" in found.sentence
+
+
+class Several(nn.Module):
+    """Takes any number of inputs and gives outputs by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers, self.tokens = nn.Linear(3, 2), nn.Embedding(5, 2)
+
+    def forward(self, *tensors: Tensor) -> dict[str, Tensor]:
+        numbers, tokens = tensors
+        return {"sum": self.numbers(numbers) + self.tokens(tokens).sum(1), "count": (tokens > 0).sum(1)}
+
+
+def test_several_inputs_and_outputs_behind_an_encoder(trace_once: None) -> None:
+    torch.manual_seed(0)
+    model, draw = Several().eval(), np.random.default_rng(0)
+    tensors: dict[str, NDArray[Any]] = {
+        "numbers": draw.standard_normal((8, 3), np.float32),
+        "tokens": draw.integers(0, 5, (8, 4)),
+    }
+    program = torch.onnx.export(
+        model,
+        tuple(torch.from_numpy(array[:2]) for array in tensors.values()),
+        dynamo=True,
+        dynamic_shapes=(({0: torch.export.Dim.AUTO}, {0: torch.export.Dim.AUTO}),),
+        input_names=list(tensors),
+        output_names=["sum", "count"],
+        external_data=False,
+        verbose=False,
+    )
+    assert program is not None
+    proto: Any = program.model_proto
+    encoder = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("Cast", ["bytes"], ["encoder/tokens"], "encode", to=TensorProto.INT64)],
+            "encoder",
+            [helper.make_tensor_value_info("bytes", TensorProto.UINT8, ["batch", 4])],
+            [helper.make_tensor_value_info("encoder/tokens", TensorProto.INT64, ["batch", 4])],
+        ),
+        opset_imports=proto.opset_import,
+        ir_version=proto.ir_version,
+    )
+    joined = compose.merge_models(encoder, proto, io_map=[("encoder/tokens", "tokens")])
+    content = joined.SerializeToString()
+    samples = {"bytes": tensors["tokens"].astype(np.uint8), "numbers": tensors["numbers"]}
+    assert find_first_difference(model, content, samples, tensors=tensors) is None
+    faulty = edit_model(content, change_constant("tokens.weight", lambda a: a + 0.1))
+    found = find_first_difference(model, faulty, samples, tensors=tensors)
+    assert found is not None
+    assert (found.operator, found.module_path, found.cause) == ("Gather", "tokens", "operator")
+    shifted = {**samples, "bytes": samples["bytes"] + np.uint8(1)}
+    found = find_first_difference(model, content, shifted, tensors=tensors)
+    assert found is not None
+    assert found.node == "encode"
