@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule, LightningModule
 
+from mlscale.encoders.encoder import Encoder
 from mlscale.export.encoder_graph import prepend_encoder_graph
 from mlscale.export.encoder_parity import EncoderComparison
 from mlscale.export.latency import limit_torch_threads
@@ -37,6 +39,7 @@ from mlscale.task_types.registry import get_task_type, resolve_task_type
 from mlscale.task_types.task_type import TaskType
 from mlscale.task_types.tensor_type import OUTPUT, TensorType
 
+_BISECTED = 32  # samples
 _BUDGET_S = 3.0  # short, as no decision depends on it: the ratio is reported with its interval
 
 
@@ -53,6 +56,7 @@ class ExportMeasurement:
         profile: statistics of its inputs and predictions; None where a reference profile can't express them.
         times: of one sample on one thread: the trained model in eager mode, normalisation included, then the exported.
         warmup: names and raw samples that warm-up requests are made of.
+        find_layer: returns in words which layer differs first, '' for none; it takes about as long as the export.
     """
 
     model: bytes
@@ -63,7 +67,8 @@ class ExportMeasurement:
     parity: Parity
     profile: ProfileBuilder | None
     times: TimesCompared
-    warmup: list[tuple[str, Any]] = field(default_factory=list, repr=False)
+    warmup: list[tuple[str, Any]] = field(repr=False)
+    find_layer: Callable[[], str] = field(repr=False)
 
 
 def export_and_measure(
@@ -114,8 +119,29 @@ def export_and_measure(
             lambda: compute_trained(first.tensors), lambda: engine.compute(packed), budget_s=_BUDGET_S
         )
     return ExportMeasurement(
-        content, given, task_type, engine.inputs, engine.outputs, parity, profile, times, sampler.samples
+        content,
+        given,
+        task_type,
+        engine.inputs,
+        engine.outputs,
+        parity,
+        profile,
+        times,
+        sampler.samples,
+        partial(_find_layer, trained, content, data, given.encoder),
     )
+
+
+def _find_layer(trained: ServedModule, content: bytes, data: LightningDataModule, encoder: Encoder) -> str:
+    from mlscale.export.layer_bisect import find_first_difference
+
+    batch = next(iterate_validation_batches(data, limit=_BISECTED))
+    packed = batch.pack(encoder).tensors
+    try:
+        found = find_first_difference(trained, content, packed, tensors=batch.tensors)
+    except Exception as error:  # whatever stops the search, what it was to explain is reported
+        return f"the layer was not found: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return "" if found is None else found.sentence
 
 
 def describe_served_model(

@@ -59,6 +59,10 @@ def run(cfg: DictConfig) -> Result:
         print_masked_lines(_format_start_lines(folder, checkpoint, compressed, why), masker)
         data, measured = _measure_export(resolved_cfg, checkpoint, compressed, run_data)
         problems = _list_parity_problems(cfg, measured.parity, compressed)
+        # Where samples are encoded otherwise, layers are not what differs.
+        if problems and not measured.parity.refused and measured.parity.encoder is None:
+            print_masked_lines(["export  the outputs differ: looking for the first layer that does"], masker)
+            problems += filter(None, [measured.find_layer()])
         # A servable whose parity is not proven must not exist: something would serve it.
         if not problems:
             _write_servable(resolved_cfg, folder, checkpoint, target, data, measured, compressed, masker)
