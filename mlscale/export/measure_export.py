@@ -35,9 +35,9 @@ from mlscale.export.validation_samples import (
 )
 from mlscale.export.warmup.warmup_samples import WarmupSampler
 from mlscale.stats.timing import TimesCompared, compare_times
-from mlscale.task_types.registry import get_task_type, resolve_task_type
+from mlscale.task_types.registry import resolve_task_type
 from mlscale.task_types.task_type import TaskType
-from mlscale.task_types.tensor_type import OUTPUT, TensorType
+from mlscale.task_types.tensor_type import OUTPUT, PlainClassification, TensorType
 
 _BISECTED = 32  # samples
 _BUDGET_S = 3.0  # short, as no decision depends on it: the ratio is reported with its interval
@@ -56,6 +56,7 @@ class ExportMeasurement:
         profile: statistics of its inputs and predictions; None where a reference profile can't express them.
         times: of one sample on one thread: the trained model in eager mode, normalisation included, then the exported.
         warmup: names and raw samples that warm-up requests are made of.
+        is_type_stated: the task states its type; else it was inferred, or is that of plain tensors.
         find_layer: returns in words which layer differs first, '' for none; it takes about as long as the export.
     """
 
@@ -68,6 +69,7 @@ class ExportMeasurement:
     profile: ProfileBuilder | None
     times: TimesCompared
     warmup: list[tuple[str, Any]] = field(repr=False)
+    is_type_stated: bool
     find_layer: Callable[[], str] = field(repr=False)
 
 
@@ -128,6 +130,7 @@ def export_and_measure(
         profile,
         times,
         sampler.samples,
+        resolve_task_type(task) is not None,
         partial(_find_layer, trained, content, data, given.encoder),
     )
 
@@ -182,6 +185,4 @@ def find_served_type(task: LightningModule, sample: SampleBatch) -> TaskType:
         outputs = plain.compute_outputs(task.cpu().float().eval(), x)
     output = outputs.get(OUTPUT)
     classifies = len(outputs) == 1 and output is not None and output.ndim == 2 and output.shape[1] > 1
-    return (
-        get_task_type("classification") if classifies and sample.y.ndim == 1 and sample.y.dtype == np.int64 else plain
-    )
+    return PlainClassification() if classifies and sample.y.ndim == 1 and sample.y.dtype == np.int64 else plain

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.task_types.task_type import INPUT, PredictionColumns, TaskType
+from mlscale.task_types.classification_type import ClassificationType
+from mlscale.task_types.task_type import INPUT, AnswerNames, PredictionColumns, TaskType
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,6 +40,19 @@ class TensorType(TaskType):
         """Return the outputs, (n, …) each, as lists."""
         return {name: list(np.asarray(value)) for name, value in outputs.items()}
 
+    def build_answers(self, predictions: PredictionColumns, names: AnswerNames) -> list[dict[str, Any]]:
+        """Return the tensors of each sample by name, as nested lists."""
+        rows = super().build_answers(predictions, names)
+        return [{name: np.asarray(value).tolist() for name, value in row.items()} for row in rows]
+
     def list_prediction_types(self, probabilities: bool = True) -> dict[str, Any]:
         """Return no columns: which ones there are is known by the model's outputs alone."""
         return {}
+
+
+class PlainClassification(ClassificationType):
+    """Classification by a plain LightningModule, whose forward gives the logits."""
+
+    def compute_outputs(self, task: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what `forward` gives as `logits`: Lightning's own `predict_step` takes no batch by name."""
+        return {"logits": TensorType().compute_outputs(task, tensors)[OUTPUT]}
