@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule, LightningModule
 
+from mlscale.encoders.encoder import Encoder
 from mlscale.export.encoder_graph import prepend_encoder_graph
+from mlscale.export.encoder_parity import EncoderComparison
 from mlscale.export.latency import limit_torch_threads
 from mlscale.export.onnx_engine import OnnxEngine, Port
 from mlscale.export.onnx_export import export_onnx
@@ -32,10 +35,11 @@ from mlscale.export.validation_samples import (
 )
 from mlscale.export.warmup.warmup_samples import WarmupSampler
 from mlscale.stats.timing import TimesCompared, compare_times
-from mlscale.task_types.registry import get_task_type, resolve_task_type
+from mlscale.task_types.registry import resolve_task_type
 from mlscale.task_types.task_type import TaskType
-from mlscale.task_types.tensor_type import OUTPUT, TensorType
+from mlscale.task_types.tensor_type import OUTPUT, PlainClassification, TensorType
 
+_BISECTED = 32  # samples
 _BUDGET_S = 3.0  # short, as no decision depends on it: the ratio is reported with its interval
 
 
@@ -52,6 +56,8 @@ class ExportMeasurement:
         profile: statistics of its inputs and predictions; None where a reference profile can't express them.
         times: of one sample on one thread: the trained model in eager mode, normalisation included, then the exported.
         warmup: names and raw samples that warm-up requests are made of.
+        is_type_stated: the task states its type; else it was inferred, or is that of plain tensors.
+        find_layer: returns in words which layer differs first, '' for none; it takes about as long as the export.
     """
 
     model: bytes
@@ -62,7 +68,9 @@ class ExportMeasurement:
     parity: Parity
     profile: ProfileBuilder | None
     times: TimesCompared
-    warmup: list[tuple[str, Any]] = field(default_factory=list, repr=False)
+    warmup: list[tuple[str, Any]] = field(repr=False)
+    is_type_stated: bool
+    find_layer: Callable[[], str] = field(repr=False)
 
 
 def export_and_measure(
@@ -86,7 +94,7 @@ def export_and_measure(
     # A reference profile has one class for each sample, and one tensor of numbers.
     profile = ProfileBuilder(len(given.names.labels)) if task_type.is_one_class and len(first.tensors) == 1 else None
 
-    sampler = WarmupSampler(given.encoder)
+    sampler, encoders = WarmupSampler(given.encoder), EncoderComparison(given.encoder, content)
 
     def collect_batch(batch: SampleBatch, outputs: Outputs) -> None:
         sampler.add_batch(batch)
@@ -102,8 +110,10 @@ def export_and_measure(
         iterate_validation_batches(data, limit=samples),
         task_type=task_type,
         encoder=given.encoder,
+        on_encoded=encoders.add_batch,
         on_batch=collect_batch,
     )
+    parity.encoder = encoders.find_difference()
     packed = first.pack(given.encoder).tensors
     # Torch is limited to the one thread that the engine has by default; else the two times would not be comparable.
     with limit_torch_threads():
@@ -111,8 +121,30 @@ def export_and_measure(
             lambda: compute_trained(first.tensors), lambda: engine.compute(packed), budget_s=_BUDGET_S
         )
     return ExportMeasurement(
-        content, given, task_type, engine.inputs, engine.outputs, parity, profile, times, sampler.samples
+        content,
+        given,
+        task_type,
+        engine.inputs,
+        engine.outputs,
+        parity,
+        profile,
+        times,
+        sampler.samples,
+        resolve_task_type(task) is not None,
+        partial(_find_layer, trained, content, data, given.encoder),
     )
+
+
+def _find_layer(trained: ServedModule, content: bytes, data: LightningDataModule, encoder: Encoder) -> str:
+    from mlscale.export.layer_bisect import find_first_difference
+
+    batch = next(iterate_validation_batches(data, limit=_BISECTED))
+    packed = batch.pack(encoder).tensors
+    try:
+        found = find_first_difference(trained, content, packed, tensors=batch.tensors)
+    except Exception as error:  # whatever stops the search, what it was to explain is reported
+        return f"the layer was not found: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return "" if found is None else found.sentence
 
 
 def describe_served_model(
@@ -153,6 +185,4 @@ def find_served_type(task: LightningModule, sample: SampleBatch) -> TaskType:
         outputs = plain.compute_outputs(task.cpu().float().eval(), x)
     output = outputs.get(OUTPUT)
     classifies = len(outputs) == 1 and output is not None and output.ndim == 2 and output.shape[1] > 1
-    return (
-        get_task_type("classification") if classifies and sample.y.ndim == 1 and sample.y.dtype == np.int64 else plain
-    )
+    return PlainClassification() if classifies and sample.y.ndim == 1 and sample.y.dtype == np.int64 else plain

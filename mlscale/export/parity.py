@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from mlscale.encoders.encoder import EncodedSamples, Encoder
+from mlscale.export.encoder_parity.difference import EncoderDifference
 from mlscale.export.validation_samples import SampleBatch
 from mlscale.report.text import format_percent
 from mlscale.task_types.task_type import TaskType
@@ -30,6 +31,7 @@ class Parity:
         metric: the name of the metric of the task; None where the task states no type.
         samples: validation samples compared.
         refused: samples that the servable's encoder refuses, and training takes: the reason by the sample's name.
+        encoder: where the servable encodes a sample otherwise than training; None where it does not.
         largest_output: the largest absolute value of the trained model's outputs; errors are relative to it.
         max_abs_error: the largest absolute difference of an output over all samples.
         agreement: the mean share of equal predictions of a sample; None where predictions are numbers.
@@ -42,6 +44,7 @@ class Parity:
     metric: str | None = None
     samples: int = 0
     refused: dict[str, str] = field(default_factory=dict)
+    encoder: EncoderDifference | None = None
     largest_output: float = 0.0
     max_abs_error: float = 0.0
     agreement: float | None = None
@@ -72,6 +75,8 @@ class Parity:
         if self.refused:
             key, why = next(iter(self.refused.items()))
             problems.append(f"{len(self.refused)} of the validation samples can't be encoded, such as {key}: {why}")
+        if self.encoder is not None:
+            problems.append(str(self.encoder))
         # `not x <= bound`, as every comparison with NaN is false: a diverged model must not pass.
         if tolerance is not None and not self.relative_error <= tolerance:
             problems.append(f"the outputs differ by {self.relative_error:.1e} of the largest, more than {tolerance:g}")
@@ -88,6 +93,7 @@ class Parity:
         """Return the content of parity.json."""
         return {
             "samples": self.samples,
+            "encoder_difference": None if self.encoder is None else self.encoder.as_dict(),
             "largest_output": self.largest_output,
             "max_abs_error": self.max_abs_error,
             "relative_error": self.relative_error,
@@ -113,6 +119,7 @@ def compare_outputs(
     *,
     task_type: TaskType,
     encoder: Encoder,
+    on_encoded: Callable[[SampleBatch, EncodedSamples], None] = lambda batch, packed: None,
     on_batch: Callable[[SampleBatch, Outputs], None] = lambda batch, outputs: None,
 ) -> Parity:
     """Compare both models on the same raw samples: the trained one gets them as its data module encodes them, the
@@ -124,6 +131,7 @@ def compare_outputs(
         batches: the samples, at least one.
         task_type: of both.
         encoder: of the exported model.
+        on_encoded: called with every batch before it is computed, and with what the exported model gets of it.
         on_batch: called with every batch and the exported model's outputs, which saves a second pass.
     """
     parity = Parity(get_metric_name(task_type))
@@ -132,9 +140,12 @@ def compare_outputs(
     first: list[tuple[Mapping[str, NDArray[Any]], Mapping[str, NDArray[Any]]]] = []
     for batch in batches:
         packed = batch.pack(encoder)
-        batch, given = _drop_refused(batch, packed, parity)
+        batch, packed = _drop_refused(batch, packed, parity)
         if not len(batch.y):
             continue
+        # Tensors before outputs: a difference there explains all that follows.
+        on_encoded(batch, packed)
+        given = packed.tensors
         sides = trained(batch.tensors), exported(given)
         on_batch(batch, sides[1])
         # Enough samples are kept for the batch sizes below.
@@ -177,19 +188,18 @@ class _ShareMean:
         return self._sum / self._count if self._count else None
 
 
-def _drop_refused(
-    batch: SampleBatch, packed: EncodedSamples, parity: Parity
-) -> tuple[SampleBatch, Mapping[str, NDArray[Any]]]:
+def _drop_refused(batch: SampleBatch, packed: EncodedSamples, parity: Parity) -> tuple[SampleBatch, EncodedSamples]:
     """Return the batch and the packed tensors of the samples that can be encoded, and note the others."""
     if not packed.bad:
-        return batch, packed.tensors
+        return batch, packed
     keys = batch.keys or [f"sample {parity.samples + row + 1}" for row in range(len(batch.y))]
     parity.refused |= {keys[row]: why for row, why in packed.bad.items()}
     rows = np.setdiff1d(np.arange(len(batch.y)), list(packed.bad))
     samples = [batch.samples[row] for row in rows]
-    return SampleBatch(samples, _take_rows(batch.tensors, rows), batch.x, batch.y[rows]), _take_rows(
-        packed.tensors, rows
-    )
+    x = _take_rows(batch.x, rows) if isinstance(batch.x, Mapping) else batch.x[rows]
+    tensors = _take_rows(batch.tensors, rows)
+    remaining = SampleBatch(samples, tensors, x, batch.y[rows], [keys[row] for row in rows])
+    return remaining, EncodedSamples(_take_rows(packed.tensors, rows), {})
 
 
 def _score_outputs(task_type: TaskType, outputs: Outputs, y: NDArray[Any]) -> NDArray[np.float64]:

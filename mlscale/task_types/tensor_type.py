@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.task_types.classification_type import ClassificationType
 from mlscale.task_types.task_type import INPUT, AnswerNames, PredictionColumns, TaskType
 
 if TYPE_CHECKING:
@@ -51,3 +52,11 @@ class TensorType(TaskType):
     def list_prediction_types(self, probabilities: bool = True) -> dict[str, Any]:
         """Return no columns: which ones there are is known by the model's outputs alone."""
         return {}
+
+
+class PlainClassification(ClassificationType):
+    """Classification by a plain LightningModule, whose forward gives the logits."""
+
+    def compute_outputs(self, task: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what `forward` gives as `logits`: Lightning's own `predict_step` takes no batch by name."""
+        return {"logits": TensorType().compute_outputs(task, tensors)[OUTPUT]}

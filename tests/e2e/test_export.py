@@ -12,6 +12,7 @@ from mlscale import commands
 from mlscale.cli import main
 from mlscale.errors import MLScaleError
 from mlscale.export.servable import PARITY, load
+from mlscale.export.warmup import WARMUP, check_warmup, read_warmup
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.initial_source import InitialWeights
 from tests.conftest import runs_in
@@ -56,6 +57,8 @@ def test_a_run_becomes_a_servable(trained: Path, bundled: Path) -> None:
     assert servable.document["data_version"] == run.derived["data_version"]
     assert servable.document["licences"] == {"data": "CC-BY-4.0"}
     assert json.loads((servable.folder / PARITY).read_text())["samples"] == 360
+    assert json.loads((servable.folder / PARITY).read_text())["encoder_difference"] is None
+    assert check_warmup(servable, servable.folder / WARMUP) == []
     assert servable.reference().about["accuracy"] == pytest.approx(evaluated)
 
     # A client that knows nothing but PNGs.
@@ -105,10 +108,12 @@ def test_a_bound_that_does_not_hold_writes_nothing_and_ends_with_4(
 def test_into_a_folder_of_its_own_once(trained: Path, tmp_path: Path) -> None:
     place = tmp_path / "models" / "digits"
     overrides = of(trained, f"to={place}", "checkpoint=last", "samples=40", "licences={model: Apache-2.0}")
+    overrides.append("warmup=false")
     assert commands.run_command("export", overrides).metrics["samples"] == 40
     servable = load(place)
     assert servable.document["licences"] == {"data": "CC-BY-4.0", "model": "Apache-2.0"}
     assert servable.document["checkpoint"]["name"] == "last.ckpt"
+    assert read_warmup(place / WARMUP) is None
     with pytest.raises(MLScaleError, match="there is something at digits already"):
         commands.run_command("export", overrides)
 
@@ -180,4 +185,78 @@ def test_a_data_module_of_ones_own(folder: Path) -> None:
     servable = load(runs_in(folder)[0] / "servable")
     assert (servable.input.dtype, servable.input.shape) == ("float32", (-1, 5))
     assert servable.predict(np.full((1, 5), 6.0)).labels == ["2"]
-    assert servable.document["graph_start"] == "tensors"
+    assert servable.document["raw_input"]["type"] == "tensor"
+
+
+PLAIN = """
+import torch
+from pytorch_lightning import LightningDataModule, LightningModule
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+class LitAutoEncoder(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+        self.decoder = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 8))
+    def forward(self, x):
+        return self.encoder(x)
+    def training_step(self, batch, batch_idx):
+        x, _ = batch
+        loss = nn.functional.mse_loss(self.decoder(self.encoder(x)), x)
+        return loss
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", self.training_step(batch, batch_idx))
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=1e-3)
+
+class LitClassifier(LitAutoEncoder):
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return nn.functional.cross_entropy(self(x), y)
+
+class Points(LightningDataModule):
+    def __init__(self, classes=False):
+        super().__init__()
+        self.classes = classes
+    def loader(self, seed):
+        x = torch.randn(40, 8, generator=torch.Generator().manual_seed(seed))
+        return DataLoader(TensorDataset(x, torch.arange(40) % 3 if self.classes else x[:, 0]), batch_size=10)
+    def train_dataloader(self):
+        return self.loader(0)
+    def val_dataloader(self):
+        return self.loader(1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "classes", "kind", "line"),
+    [
+        (
+            "LitAutoEncoder",
+            "false",
+            None,
+            "answers are the tensors of forward; kind = 'regression', or another type, in",
+        ),
+        ("LitClassifier", "true", "classification", "answers are of classification, as forward gives a row of numbers"),
+    ],
+)
+def test_a_plain_module_is_served_and_what_is_missing_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str], module: str, classes: str, kind: str | None, line: str
+) -> None:
+    (folder / "plain_of_export.py").write_text(PLAIN)
+    words = [f"task._target_=plain_of_export.{module}", "data=none", "data._target_=plain_of_export.Points"]
+    words += [f"data.classes={classes}", "model=none", "optimizer=none", "scheduler=none", "trainer.max_epochs=1"]
+    assert main(["train", *words, "snapshot=false", "logger=none"]) == 0
+    capsys.readouterr()
+    assert main(["export", "last", "checkpoint=last"]) == 0
+    printed = capsys.readouterr()
+    assert f"the task states no type: {line}" in printed.out + printed.err
+    servable = load(runs_in(folder)[0] / "servable")
+    assert servable.document["task_type"] == kind
+    assert check_warmup(servable, servable.folder / WARMUP) == []
+    (answer,) = servable.task_type.build_answers(
+        servable.predict_samples([np.zeros(8, np.float32)]).columns, servable.names
+    )
+    assert list(answer) == (["output"] if kind is None else ["label", "class", "confidence", "probabilities"])
+    json.dumps(answer)

@@ -58,7 +58,12 @@ def run(cfg: DictConfig) -> Result:
         compressed, why = _find_compressed_model(cfg.compressed, folder, checkpoint)
         print_masked_lines(_format_start_lines(folder, checkpoint, compressed, why), masker)
         data, measured = _measure_export(resolved_cfg, checkpoint, compressed, run_data)
+        print_masked_lines(_format_type_lines(measured), masker)
         problems = _list_parity_problems(cfg, measured.parity, compressed)
+        # Where samples are encoded otherwise, layers are not what differs.
+        if problems and not measured.parity.refused and measured.parity.encoder is None:
+            print_masked_lines(["export  the outputs differ: looking for the first layer that does"], masker)
+            problems += filter(None, [measured.find_layer()])
         # A servable whose parity is not proven must not exist: something would serve it.
         if not problems:
             _write_servable(resolved_cfg, folder, checkpoint, target, data, measured, compressed, masker)
@@ -98,6 +103,22 @@ def _format_start_lines(folder: RunFolder, checkpoint: Path, compressed: StoredI
     lines = [f"export  {folder.path.name}: {checkpoint.name} to ONNX in {what}, compared on validation samples"]
     has_compressed = (folder.path / "compressed").is_dir()
     return [*lines, *([f"export  no compressed model: {why}"] if has_compressed and compressed is None else [])]
+
+
+def _format_type_lines(measured: ExportMeasurement) -> list[str]:
+    """Return a line where the task states no type: what is served, and what would state it."""
+    if measured.is_type_stated:
+        return []
+    from mlscale.task_types.tensor_type import TensorType
+
+    if isinstance(measured.task_type, TensorType):
+        served = "answers are the tensors of forward; kind = 'regression', or another type, in the class names them"
+    else:
+        served = (
+            f"answers are of {measured.task_type.name}, as forward gives a row of numbers for each sample and the "
+            f"truth is a whole number; kind = '{measured.task_type.name}' in the class states it"
+        )
+    return [f"export  the task states no type: {served}"]
 
 
 def _list_parity_problems(cfg: DictConfig, parity: Parity, compressed: StoredInt8Model | None) -> list[str]:
