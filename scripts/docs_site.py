@@ -66,7 +66,7 @@ NAV: dict[str, tuple[tuple[str, str], ...]] = {
 REFERENCE = {
     "mlscale": (
         "mlscale.api.compose", "mlscale.api.run", "mlscale.model_loading.load",
-        "mlscale.model_loading.Predictor",
+        "mlscale.predict.loaded_model.LoadedModel", "mlscale.predict.predictions.Predictions",
     ),
     "results": ("mlscale.report.Result", "mlscale.errors.MLScaleError", "mlscale.errors.Exit"),
     "data": ("mlscale.data",),

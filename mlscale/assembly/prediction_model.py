@@ -11,6 +11,7 @@ from mlscale.assembly.rebuild import Home, load_weights, rebuild_data_and_task, 
 from mlscale.config.composition.frozen import add_derived
 from mlscale.config.derive import LISTS_OF_THE_DATA, OF_THE_DATA, derive_values
 from mlscale.encoders.stored_encoder import parse_encoder, read_encoder
+from mlscale.encoders.tensor_encoder import TensorEncoder
 from mlscale.runs.recover import DERIVED, read_yaml_values
 from mlscale.runs.run_reader import ENCODER
 from mlscale.task_types.task_type import AnswerNames, TargetColumn
@@ -30,7 +31,7 @@ class PredictionConfig:
     Attributes:
         cfg: on one device, with what was derived.
         encoder: the document of the encoder, as the run has stored it; None where the data brings it.
-        kind: of the encoder; '' where it is known only once the data has been read.
+        kind: of the encoder.
     """
 
     cfg: DictConfig
@@ -60,7 +61,8 @@ def restore_prediction_config(cfg: DictConfig, home: Path) -> PredictionConfig:
         run_data = RunData()
         restored = restore_training_config(cfg, Home(home, trained), run_data)
         document = run_data.describe_data(cfg).encoder
-        return PredictionConfig(restored, None, str(document["kind"]) if document else "")
+        # A user's own data module prepares samples by itself: they are tensors already.
+        return PredictionConfig(restored, None, str(document["kind"]) if document else TensorEncoder.kind)
     cfg = cfg.copy()
     cfg.trainer.devices, cfg.trainer.accumulate_grad_batches = 1, 1
     # Nothing of this run may be logged or saved again.

@@ -22,7 +22,12 @@ from mlscale.predict.input_tables import TEXT_KINDS
 
 TABLES = (".parquet", ".csv", ".tsv")
 _TEXTS, _ARRAYS = frozenset({"txt", "text", "md"}), frozenset({"npy"})
-_FILES = {"text": ("text", _TEXTS), "document": ("text", _TEXTS), "tensor": ("array", _ARRAYS)}
+_FILES = {
+    "text": ("text", _TEXTS),
+    "document": ("text", _TEXTS),
+    "tensor": ("array", _ARRAYS),
+    "table": ("table", frozenset[str]()),  # which has inputs of its own
+}
 """What a file is called, and how its name ends, by the kind of encoder that takes it; images for all others."""
 
 
@@ -59,7 +64,7 @@ def open_inputs(
             return TarInputs(words, member, kind)
         tables = [name for name in sorted(names) if name.lower().endswith(TABLES) and not is_system_file(name)]
         # Which reports what is skipped.
-        if tables and (kind == "table" or not list_files(folder, _get_file_kind(kind)[1])):
+        if tables and not list_files(folder, _get_file_kind(kind)[1]):
             return TableInputs([str(folder / name) for name in tables], member, key, columns, kind)
         return FolderInputs(folder, kind)
     if all(word.lower().endswith(TABLES) for word in words):
@@ -138,16 +143,14 @@ class FolderInputs:
         what, extensions = _get_file_kind(kind)
         self._root, self._names = root, list_files(root, extensions)
         if not self._names:
-            taken = (
-                "the columns of tables" if kind == "table" else f"{what}s, which end in {', '.join(sorted(extensions))}"
-            )
+            taken, fix = f"{what}s, which end in {', '.join(sorted(extensions))}", f"a folder of {what}s, tar shards"
+            if kind == "table":
+                taken, fix = "the columns of tables, .csv or .parquet", "a folder of tables"
             raise MLScaleError(
-                f"no {'table' if kind == 'table' else what} to score",
+                f"no {what} to score",
                 where=f"input={root}",
                 why=f"the model takes {taken}; others are not looked at",
-                fix=f"input=<a folder of {what}s, tar shards, or a table>"
-                if kind != "table"
-                else "input=<.csv or .parquet files>",
+                fix=f"input=<{fix}, or a table>",
             )
         self.digest = _compute_status_digest([root / name for name in self._names], self._names)
 

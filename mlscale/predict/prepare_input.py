@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from mlscale.predict.input_items import InputItem
 
 _ARRAYS = ("npy", "ten", "tb")
@@ -19,7 +21,8 @@ def prepare_sample(item: InputItem) -> Any:
     if item.error:
         raise ValueError(item.error)
     if item.extension in _ARRAYS and isinstance(item.content, bytes):
-        from mlscale.data.shards.member_decoder import decode_sample
+        from mlscale.data.shards.member_decoder import decode_value
 
-        return decode_sample(item.content, item.extension, None)
+        # Of any shape: the encoder knows which one the model takes.
+        return np.asarray(decode_value(item.content, item.extension))
     return item.content

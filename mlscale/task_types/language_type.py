@@ -26,7 +26,6 @@ class LanguageType(TaskType):
     default_metric = "val/bits_per_byte"
     target_fact = "vocab_size"
     predicts = "the next byte of a text"
-    needs_truth = True
     score = SampleScore("nats_per_token", higher_is_better=False, unit="nats")
     loss_name = "nats_per_token"
     truth_column = "tokens"

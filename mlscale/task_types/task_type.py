@@ -74,7 +74,6 @@ class TaskType:
         label_form: the form of the labels that it takes, a word of `data.labels`; None where there is no such word.
         is_one_class: each sample has one class, with a probability for each: what events hold, and what `export`,
             `compress` and `monitor` take.
-        needs_truth: `predict_step` measures the truth, so that an input without one can't be predicted.
         needs_every_label: each class is measured on every sample: the data must have all of a model's.
         loss_is_cross_entropy: a constant prediction then has the entropy of the classes as its loss.
         score: of a sample.
@@ -100,7 +99,6 @@ class TaskType:
     predicts: ClassVar[str] = ""
     label_form: ClassVar[str | None] = None
     is_one_class: ClassVar[bool] = False
-    needs_truth: ClassVar[bool] = False
     needs_every_label: ClassVar[bool] = False
     loss_is_cross_entropy: ClassVar[bool] = False
 

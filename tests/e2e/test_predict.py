@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+import mlscale
 from mlscale import commands
 from mlscale.cli import main
 from mlscale.errors import MLScaleError
@@ -249,3 +250,86 @@ def test_rows_of_a_table_are_encoded_as_in_training(tmp_path: Path) -> None:
     (tmp_path / "short.csv").write_text("a,b\n1,2\n")
     with pytest.raises(MLScaleError, match="the table has no column 'colour'"):
         commands.run_command("predict", [*words, f"input={tmp_path}/short.csv", f"to={tmp_path}/other"])
+
+
+OWN_DATA = """
+import torch
+from pytorch_lightning import LightningDataModule, LightningModule
+from torch.utils.data import DataLoader, TensorDataset
+
+class OwnImages(LightningDataModule):
+    # It normalises by itself: its samples are what the model takes.
+    def _load(self):
+        generator = torch.Generator().manual_seed(0)
+        return DataLoader(TensorDataset(torch.randn(32, 3, 8, 8, generator=generator), torch.arange(32) % 4), 8)
+
+    def train_dataloader(self):
+        return self._load()
+
+    def val_dataloader(self):
+        return self._load()
+
+class OwnModule(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(3 * 8 * 8, 4)
+
+    def forward(self, x):
+        return self.layer(x.flatten(1))
+
+    def training_step(self, batch, index):
+        return torch.nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch, index):
+        self.log("val/loss", self.training_step(batch, index))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+"""
+
+
+def test_arrays_of_a_users_own_data_module(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "own_images.py").write_text(OWN_DATA)
+    monkeypatch.syspath_prepend(folder)
+    parts = ["data=none", "data._target_=own_images.OwnImages", "task._target_=own_images.OwnModule", "model=none"]
+    run = commands.run_command("train", [*parts, "debug=fast", "snapshot=false"]).artifacts["run"]
+    samples = np.random.default_rng(0).normal(size=(5, 3, 8, 8)).astype(np.float32)
+    for number, sample in enumerate(samples):
+        (folder / "arrays").mkdir(exist_ok=True)
+        np.save(folder / "arrays" / f"{number}.npy", sample if number != 3 else sample[:1])
+    words = [f"ref={run}", "checkpoint=last"]
+    result = commands.run_command("predict", [*words, "input=arrays", "to=preds"])
+    assert (result.metrics["rows"], result.metrics["errors"]) == (5, 1)
+    found = rows(folder / "preds")
+    assert found["error"][3] == "it has the shape (1, 8, 8), and the model takes (3, 8, 8)"
+    expected = mlscale.load(run, checkpoint="last").predict(samples)
+    assert [name for name in found["predicted"] if name] == [name for n, name in enumerate(expected.labels) if n != 3]
+    with pytest.raises(MLScaleError, match="the batch is"):
+        mlscale.load(run, checkpoint="last").predict(samples[0])
+    (folder / "photos").mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "photos" / "a.png")
+    with pytest.raises(MLScaleError, match="no array to score") as caught:
+        commands.run_command("predict", [*words, "input=photos", "to=other"])
+    assert caught.value.why == "the model takes arrays, which end in npy; others are not looked at"
+
+
+def test_documents_are_scored_by_a_language_model(folder: Path) -> None:
+    (folder / "corpus.txt").write_text("some text of any kind, as a book has it. " * 90)
+    small = ["model.layers=1", "model.width=16", "model.heads=2"]
+    data = ["data=text_files", "data.train=corpus.txt", "data.length=16", "data.batch_size=8"]
+    run = commands.run_command("train", ["+recipe=gpt", *data, *small, "debug=fast", "snapshot=false"]).artifacts["run"]
+    (folder / "docs").mkdir()
+    texts = {"a.txt": b"of several windows " * 9, "b.md": "🐧".encode() + b"\xff", "c.txt": b"a\0b", "d.txt": b""}
+    for name, content in texts.items():
+        (folder / "docs" / name).write_bytes(content)
+    (folder / "corpus.txt").unlink()  # a run's encoder and facts are its own
+    words = [f"ref={run}", "checkpoint=last"]
+    commands.run_command("predict", [*words, "input=docs", "to=preds"])
+    found = rows(folder / "preds")
+    assert (found["key"], found["tokens"]) == (list(texts), [19 * 9 + 1, 6, None, None])
+    assert found["error"] == [None, None, "byte 2 is zero, which ends a document", "it is empty"]
+    pq.write_table(pa.table({"id": ["p", "q"], "text": [texts["a.txt"], texts["b.md"]]}), folder / "texts.parquet")
+    for spec in ("texts.parquet", "docs/*.txt"):
+        commands.run_command("predict", [*words, f"input={spec}", f"to={spec[0]}", "batch=2"])
+        assert rows(folder / spec[0])["nats"][0] == pytest.approx(found["nats"][0], rel=1e-5)
+    assert rows(folder / "t")["nats"][1] == pytest.approx(found["nats"][1], rel=1e-5)

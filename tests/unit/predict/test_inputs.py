@@ -193,3 +193,34 @@ def test_answers_of_each_kind() -> None:
     masks[:, 2, 1] = 1
     (content,) = get_task_type("segmentation").build_predictions({"logits": masks}, labels)["mask"]
     assert np.asarray(Image.open(io.BytesIO(content)))[1].tolist() == [2] * 5
+
+
+def test_texts_of_a_table_are_bytes_whatever_they_hold(tmp_path: Path) -> None:
+    texts = [b"a cat.jpg", b"NA", b"007", b"\xff\xfe", "🐧".encode(), b'two\nlines, "quoted"', b""]
+    quoted = [b'"' + text.replace(b'"', b'""') + b'"' for text in texts]
+    lines = [b"n,text", *(b"%d,%s" % (number, text) for number, text in enumerate(quoted))]
+    (tmp_path / "a.csv").write_bytes(b"\n".join(lines) + b"\n")
+    column = pa.array([*texts[:6], None], pa.binary()).view(pa.string())  # as a careless writer has it
+    pq.write_table(pa.table({"text": column}), tmp_path / "b.parquet", row_group_size=3)
+    for name, key in (("a.csv", "n"), ("b.parquet", None)):
+        items = opened(tmp_path / name, kind="text", key=key).read_items(range(7))
+        assert [item.content for item in items] == texts
+        assert [item.error for item in items] == [""] * 6 + ["the column is empty here"]
+    assert [item.key for item in opened(tmp_path / "a.csv", kind="text", key="n").read_items(range(2))] == ["0", "1"]
+
+
+def test_what_is_looked_for_follows_from_the_kind_of_the_model(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(3.0))
+    (tmp_path / "b.txt").write_text("b")
+    (tmp_path / "c.md").write_text("c")
+    (tmp_path / "d.png").write_bytes(png())
+    for kind, keys in (("tensor", ["a.npy"]), ("text", ["b.txt", "c.md"]), ("document", ["b.txt", "c.md"])):
+        assert [item.key for item in opened(tmp_path, kind=kind).read_items(range(len(keys)))] == keys
+    assert [item.key for item in opened(tmp_path, kind="image").read_items(range(1))] == ["d.png"]
+    (item,) = opened(tmp_path, kind="tensor").read_items(range(1))
+    assert prepare_sample(item).tolist() == [0, 1, 2]
+    named = opened([str(tmp_path / "c.md"), str(tmp_path / "*.txt")], kind="text")
+    assert [(item.key, item.content) for item in named.read_items(range(2))] == [("c.md", b"c"), ("b.txt", b"b")]
+    with pytest.raises(MLScaleError, match="no table to score") as caught:
+        opened(tmp_path, kind="table")
+    assert caught.value.fix == "input=<a folder of tables, or a table>"

@@ -23,7 +23,7 @@ from mlscale.predict.inputs import open_inputs
 from mlscale.predict.loaded_model import LoadedModel
 from mlscale.predict.part_files import start_predictions
 from mlscale.predict.prediction_columns import build_column, list_column_types
-from mlscale.predict.score_parts import score_parts
+from mlscale.predict.score_parts import load_batch, score_parts
 from tests.task_servables import EXAMPLES, build_examples, build_torch_model, get_task_servable, operators_parsed_once
 
 __all__ = ["get_task_servable", "operators_parsed_once"]
@@ -109,6 +109,18 @@ def test_the_three_ways_agree_bitwise_and_torch_within_tolerance(
     for column, type_ in types.items():
         if pa.types.is_floating(type_) or (pa.types.is_list(type_) and pa.types.is_floating(type_.value_type)):
             np.testing.assert_allclose(np.array(trained[column]), np.array(found[column]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["image", "table"])
+def test_events_hold_the_encoded_sample(name: str, get_task_servable: GetServable, tmp_path: Path) -> None:
+    servable, rng = get_task_servable(name), np.random.default_rng(2)
+    samples = draw_plain_rows(servable, rng) if name == "table" else build_examples()[name].draw(rng, COUNT)
+    spec = write_inputs(servable, samples, tmp_path / "in")["spec"]
+    inputs = open_inputs(spec, member=None, key=None, columns=(), kind=servable.encoder.kind)
+    batch = load_batch(inputs, range(3, 9), servable, with_x=True)
+    assert batch.x is not None
+    assert batch.x.tobytes() == servable.encoder.encode_samples(samples[3:9]).tensors["input"].tobytes()
+    assert load_batch(inputs, range(3, 9), servable).x is None
 
 
 def test_several_tensors_by_name(get_task_servable: GetServable) -> None:
