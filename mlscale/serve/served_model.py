@@ -30,6 +30,8 @@ _INLINE_ONE_S, _INLINE_BATCH_S = 0.001, 0.005
 """Seconds of one sample and of a full batch up to which a model runs in the event loop: a thread costs 0.1 ms a sample,
 a model in the loop delays all others by its own time."""
 _ROUNDS, _ENOUGH_S = 5, 0.5
+_WINDOW_BYTES = 64
+"""Bytes of JSON that are read in the time of one window of a document."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +116,12 @@ class ServedModel:
         if isinstance(encoder, ImageEncoder):
             return "image"
         return "text" if isinstance(encoder, TextEncoder | DocumentEncoder) else ""
+
+    @cached_property
+    def byte_cost(self) -> int:
+        """How many times longer a byte of a request takes to read than one of JSON: a document has windows."""
+        encoder = self.servable.encoder
+        return max(1, _WINDOW_BYTES // max(1, encoder.length // 2)) if isinstance(encoder, DocumentEncoder) else 1
 
     @cached_property
     def _is_format1(self) -> bool:
