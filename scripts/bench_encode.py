@@ -3,10 +3,11 @@
     python scripts/bench_encode.py
 
 The row has 20 columns of numbers, half of them with an indicator, and 10 of categories, as `json.loads` returns it. It
-is encoded by `TableEncoder.encode_row`, and, to compare, by `encode_table` as a table of one row. The text is encoded
-by `TextEncoder` into 512 tokens; its peer is the tensor path, a check of int64 tokens that a client has sent. Each is
-called in blocks whose times are divided by the calls; contenders take turns. Printed are the median of the blocks, the
-quartiles, and the fastest, in microseconds of CPU time of this thread, which other jobs on the machine disturb less
+is encoded by `TableEncoder.encode_row`, by `pack_samples`, which is what a server does before the exported graph, and,
+to compare, by `encode_table` as a table of one row. The text is encoded by `TextEncoder` into 512 tokens, and packed;
+its peer is the tensor path, a check of int64 tokens that a client has sent. Each is called in blocks whose times are
+divided by the calls; contenders take turns. Printed are the median of the blocks, the quartiles, and the fastest, in
+microseconds of CPU time of this thread, which other jobs on the machine disturb less
 than wall time.
 """
 

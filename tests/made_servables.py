@@ -81,12 +81,12 @@ def make_servables(folder: Path) -> dict[str, Path]:
     }
 
 
-def make_table_servable(folder: Path, rows: Mapping[str, Any]) -> Path:
-    """Write a classifier of three classes for a table of these columns."""
+def make_table_servable(folder: Path, rows: Mapping[str, Any], warmup: Sequence[tuple[str, Any]] = ()) -> Path:
+    """Write a classifier of three classes for a table of these columns, with warm-up requests."""
     keys = [str(row) for row in range(len(next(iter(rows.values()))))]
     encoder = TableEncoder.fit(DataTable(dict(rows), keys), list(rows), where="data.train")
     nodes = _multiply("input", encoder.inputs[0].shape[0], 3)
-    return _write(folder, "classification", encoder, {"logits": (3,)}, nodes, SPECIES)
+    return _write(folder, "classification", encoder, {"logits": (3,)}, nodes, SPECIES, warmup=warmup)
 
 
 Nodes = Sequence[Any]
@@ -102,6 +102,7 @@ def _write(
     nodes: Nodes,
     labels: Sequence[str] = (),
     targets: Sequence[Mapping[str, str]] = (),
+    warmup: Sequence[tuple[str, Any]] = (),
 ) -> Path:
     used = {name for node in nodes for name in node.input}
     inputs = [
@@ -135,7 +136,7 @@ def _write(
         "packages": {},
         "encoder": encoder.to_document(),
     }
-    write_servable(folder, model=content, parity={}, reference=None, document=document)
+    write_servable(folder, model=content, parity={}, reference=None, document=document, warmup=warmup)
     return folder
 
 

@@ -146,7 +146,8 @@ class Inference:
         # The process gets `model.portable`: an engine can't be pickled.
         call = (protocol.read, model.portable, headers, body)
         try:
-            if len(body) > INLINE_BYTES and protocol.text_bytes(model, headers, body) > INLINE_BYTES:
+            most = INLINE_BYTES // model.byte_cost
+            if len(body) > most and protocol.text_bytes(model, headers, body) > most:
                 memory_bytes = model.limits.json_memory_bytes
                 self._workers.run_in_process(exchange, call, submit, reject, memory_bytes=memory_bytes)
             elif images.parse_content_type(headers) in images.KINDS:

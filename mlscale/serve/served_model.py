@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from mlscale.encoders.document_encoder import DocumentEncoder
 from mlscale.encoders.image_encoder import ImageEncoder
 from mlscale.encoders.text_encoder import TextEncoder
+from mlscale.errors import MLScaleError
 from mlscale.export.onnx_engine import Port
 from mlscale.export.servable import Servable, load
 from mlscale.export.servable_trial import build_trial_batch, raise_unless_it_computes
+from mlscale.export.warmup import WARMUP, check_warmup
 from mlscale.serve.packed_samples import PackedSamples, create_packed_samples
 from mlscale.serve.request_limits import RequestLimits, compute_request_limits
 from mlscale.task_types.task_type import PredictionColumns
@@ -28,6 +30,8 @@ _INLINE_ONE_S, _INLINE_BATCH_S = 0.001, 0.005
 """Seconds of one sample and of a full batch up to which a model runs in the event loop: a thread costs 0.1 ms a sample,
 a model in the loop delays all others by its own time."""
 _ROUNDS, _ENOUGH_S = 5, 0.5
+_WINDOW_BYTES = 64
+"""Bytes of JSON that are read in the time of one window of a document."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +118,12 @@ class ServedModel:
         return "text" if isinstance(encoder, TextEncoder | DocumentEncoder) else ""
 
     @cached_property
+    def byte_cost(self) -> int:
+        """How many times longer a byte of a request takes to read than one of JSON: a document has windows."""
+        encoder = self.servable.encoder
+        return max(1, _WINDOW_BYTES // max(1, encoder.length // 2)) if isinstance(encoder, DocumentEncoder) else 1
+
+    @cached_property
     def _is_format1(self) -> bool:
         return self.servable.format == 1
 
@@ -179,10 +189,12 @@ def load_model(folder: Path, *, name: str, version: str, threads: int, max_batch
     """Read, verify, try out, warm up and measure a servable.
 
     Raises:
-        MLScaleError: it is not a servable, is corrupt, does not compute, or does not match its document.
+        MLScaleError: it is not a servable, is corrupt, does not compute, does not match its document, or answers its
+            warm-up requests in another way than when it was exported.
     """
     servable = load(folder, threads=threads)
     raise_unless_it_computes(servable)
+    _raise_unless_it_repeats(servable)
     # Without its times, which are not known yet: `compute` does not use them.
     draft = ServedModel(servable, name, version, 0.0, 0.0, max_batch)
     one, many = (create_packed_samples(build_trial_batch(servable, rows, is_typical=False)) for rows in (1, max_batch))
@@ -194,6 +206,19 @@ def load_model(folder: Path, *, name: str, version: str, threads: int, max_batch
         _measure_seconds(lambda: draft.compute(many)),
         max_batch,
     )
+
+
+def _raise_unless_it_repeats(servable: Servable) -> None:
+    """Raise an error unless a servable answers its recorded raw requests as it did when it was exported."""
+    problems = check_warmup(servable, servable.folder / WARMUP)
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise MLScaleError(
+            "the servable does not answer its warm-up requests as when it was exported",
+            where=str(servable.folder / WARMUP),
+            why=f"{problems[0]}{more}",
+            fix="export it again with the packages of this machine: mlscale export <run>",
+        )
 
 
 def _count_bytes(port: Port) -> int:

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import shutil
 import signal
 import socket
@@ -19,6 +20,7 @@ from mlscale.export.servable import Servable, load
 from mlscale.versions import LocalRegistry
 from mlscale.versions.from_servable import publish_servable
 from tests.contract.commands import environment, mlscale
+from tests.made_servables import make_table_servable
 from tests.servables import altered, not_a_number, renamed_classes
 from tests.serving import RAW, STORED, Server, ask, pixels, serving, wait_for
 
@@ -182,6 +184,34 @@ def test_a_version_that_can_not_serve_or_serves_other_clients_changes_nothing(tm
     with serving(tmp_path, "digits@champion", "poll_s=0.02", "accept_change=true") as server:
         registry.promote("digits:v1")
         wait_for(lambda: server.ask("/v2/models/digits").json["versions"] == ["digits:v1"])
+        assert server.stop() == 0
+
+
+def test_a_version_that_does_not_repeat_its_recorded_answers_changes_nothing(tmp_path: Path) -> None:
+    """Its raw requests are answered by the new version before it serves: here what was recorded is another class."""
+    rows, samples = {"size": np.array([1.0, 2.0, 30.0]), "kind": ["a", "b", "a"]}, [{"size": 3, "kind": "a"}]
+    warmup = [("first", samples[0]), ("missing", {"size": None, "kind": "new"})]
+    good = make_table_servable(tmp_path / "tables", rows, warmup)
+    bad = tmp_path / "bad" / "tables"
+    shutil.copytree(good, bad)
+    recorded = json.loads((bad / "warmup" / "warmup.json").read_text())
+    assert [request["key"] for request in recorded["requests"]] == ["first", "missing"]
+    recorded["requests"][0]["answer"]["label"] = "Dodo"
+    (bad / "warmup" / "warmup.json").write_text(json.dumps(recorded))
+    document = yaml.safe_load((bad / "servable.yaml").read_text())
+    path = bad / "warmup" / "warmup.json"
+    document["files"]["warmup/warmup.json"] = {"sha256": compute_sha256(path), "bytes": path.stat().st_size}
+    (bad / "servable.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    registry = LocalRegistry(tmp_path / "registry")
+    publish_servable(registry, good, aliases=("champion",))
+    publish_servable(registry, bad)
+    with serving(tmp_path, "tables@champion", "poll_s=0.02") as server:
+        registry.promote("tables:v2")
+        wait_for(lambda: server.metric("mlscale_stale") == 1)
+        assert (
+            "the servable does not answer its warm-up requests as when it was exported; first: label is" in server.said
+        )
+        assert server.ask("/predict", samples[0]).json["model_version"] == "tables:v1"
         assert server.stop() == 0
 
 

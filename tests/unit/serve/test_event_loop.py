@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
@@ -18,6 +19,7 @@ from PIL import Image
 from mlscale.serve.workers import INLINE_BYTES
 from scripts.attack_serve import made
 from tests import loop_watch
+from tests.made_servables import PENGUIN, make_servables
 from tests.serving import RAW, Reply, Server, serving
 
 _MOST_MS = 20.0
@@ -58,11 +60,16 @@ class Watched:
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     folder = tmp_path_factory.mktemp("watched")
-    modules = folder / "modules"
+    with watching(folder, made(folder / "made", _SIDE, _CLASSES)) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def watching(folder: Path, servable: Path) -> Iterator[Watched]:
+    """A server whose event loop is watched."""
+    modules, notes = folder / "modules", folder / "notes"
     modules.mkdir()
     shutil.copy(loop_watch.__file__, modules / "uvloop.py")
-    notes = folder / "notes"
-    servable = made(folder / "made", _SIDE, _CLASSES)
     with serving(folder, servable, path=modules, environ={"LOOP_WATCH": str(notes)}) as server:
         yield Watched(server, notes)
         assert "bug in mlscale" not in server.said
@@ -170,3 +177,30 @@ def test_json_that_is_hard_to_read(watched: Watched, kind: str) -> None:
             reply, most = watched.send(Body(path, AWKWARD[kind], _JSON))
             assert reply.status < 504
             spent.append(most)
+
+
+LONG_ROW = json.dumps(PENGUIN, separators=(",", ":")).encode()
+RAW_SAMPLES = {
+    "rows": filled(LONG_ROW, b'{"inputs":[', b"]}"),
+    "bad rows": filled(LONG_ROW.replace(b'"Dream"', b"[]"), b'{"inputs":[', b"]}"),
+    "rows without a column": filled(b'{"islan":1,"bill_length":2}', b'{"inputs":[', b"]}"),
+    "near keys": b"{" + b",".join(b'"islan%x":1' % n for n in range(4500)) + b"}",
+    "a long text": json.dumps("a" * (INLINE_BYTES - 2)).encode(),
+    "an escaped text": b'"' + b"\\u00e9" * (INLINE_BYTES // 6 - 2) + b'"',
+    "short texts": filled(b'"a"', b'{"inputs":[', b"]}"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["penguins", "reviews", "tales", "masks"])
+def test_raw_samples_that_are_hard_to_read(tmp_path: Path, name: str) -> None:
+    with watching(tmp_path, make_servables(tmp_path / "made")[name]) as watched:
+        bodies = [Body("/predict", content, _JSON) for content in RAW_SAMPLES.values()]
+        bodies += [Body("/predict", b"a" * 4000, {"Content-Type": "text/plain"}), image(700, "PNG")]
+        for body in bodies:
+            spent = list[float]()
+            while min(spent, default=_MOST_MS + 1) > _MOST_MS:
+                assert len(spent) < _TRIES, f"{body.content[:40]!r}: {min(spent)} ms: {watched.notes.read_text()}"
+                reply, most = watched.send(body)
+                assert reply.status < 500, reply.body
+                spent.append(most)
