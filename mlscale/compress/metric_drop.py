@@ -124,10 +124,10 @@ class ScoreDrop:
         drop = self.drop
         direction = "falls" if self.higher_is_better == (drop.value >= 0) else "rises"
         # On other samples like these: with 95 % confidence.
-        at_most = f"by at most {format_drop(self, drop.high)}" if drop.high > 0 else "not"
+        worst = f"gets worse by at most {format_drop(self, drop.high)}" if drop.high > 0 else "does not get worse"
         return (
-            f"on {self.samples:,} samples it {direction} by {format_drop(self, abs(drop.value))}, and gets worse "
-            f"{at_most} (95 % confidence)"
+            f"on {self.samples:,} samples it {direction} by {format_drop(self, abs(drop.value))}, and {worst} (95 % "
+            f"confidence)"
         )
 
 

@@ -26,6 +26,8 @@ METHODS = {
     "dynamic": "dynamic, S8 weights per channel",
 }
 """Description of each method."""
+_DYNAMIC_OPERATORS = ["MatMul", "Gemm", "Gather"]
+"""Products with weights, and tables of embeddings: these are no faster in 8 bits, but most of a small token model."""
 _BATCH = 16
 """Samples of one calibration batch: all of its intermediate values are in memory at once."""
 _CPUINFO = Path("/proc/cpuinfo")
@@ -83,7 +85,7 @@ def quantize_model(model: bytes, method: Method, samples: Tensors | None = None)
             ready, done = Path(folder, "ready.onnx"), Path(folder, "int8.onnx")
             _prepare_model(model, ready)
             if method == "dynamic":
-                quantization.quantize_dynamic(ready, done, op_types_to_quantize=["MatMul", "Gemm"], **weights)
+                quantization.quantize_dynamic(ready, done, op_types_to_quantize=_DYNAMIC_OPERATORS, **weights)
             else:
                 assert samples is not None
                 quantization.quantize_static(

@@ -72,8 +72,8 @@ class TaskType:
         target_fact: the fact of the data (`DataFacts`) that shows that it holds what is predicted; None for any data.
         predicts: what is predicted, as a message has it: 'classes', 'numbers'.
         label_form: the form of the labels that it takes, a word of `data.labels`; None where there is no such word.
-        is_one_class: each sample has one class, with a probability for each: what events hold, and what `export`,
-            `compress` and `monitor` take.
+        is_one_class: each sample has one class, with a probability for each: what events hold, and what `monitor`
+            takes.
         needs_every_label: each class is measured on every sample: the data must have all of a model's.
         loss_is_cross_entropy: a constant prediction then has the entropy of the classes as its loss.
         score: of a sample.

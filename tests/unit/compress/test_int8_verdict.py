@@ -135,6 +135,16 @@ def test_what_is_decided_is_decided_at_the_bound_itself() -> None:
     assert number.list_unmet_bounds(replace(BOUNDS, max_relative_drop=0.0089)) != []
 
 
+def test_a_change_is_described_in_the_direction_that_it_has() -> None:
+    assert ERROR.describe_change() == (
+        "on 500 samples it rises by 0.50% of fp32, and gets worse by at most 0.90% of fp32 (95 % confidence)"
+    )
+    better = replace(ERROR, drop=Interval(-0.005, -0.009, -0.001))
+    assert (
+        better.describe_change() == "on 500 samples it falls by 0.50% of fp32, and does not get worse (95 % confidence)"
+    )
+
+
 def test_few_samples_do_not_show_that_accuracy_holds() -> None:
     few = replace(GOOD, samples=100, metric=CorrectnessDrop("accuracy", 100, 90, 90, 0, 0), agreement=1.0)
     (problem,) = few.list_unmet_bounds(BOUNDS)

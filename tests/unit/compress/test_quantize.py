@@ -79,6 +79,38 @@ def test_nearly_the_same_logits_from_a_smaller_file_and_the_same_bytes_twice(
     assert 0 < error < 0.1
 
 
+def test_tables_of_embeddings_are_stored_in_8_bits() -> None:
+    weights = np.random.default_rng(0).normal(size=(500, 16)).astype(np.float32), np.eye(16, dtype=np.float32)
+    nodes = [
+        helper.make_node("Gather", ["table", "input"], ["embedded"]),
+        helper.make_node("ReduceMean", ["embedded", "axes"], ["mean"], keepdims=0),
+        helper.make_node("MatMul", ["mean", "head"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tokens",
+        [helper.make_tensor_value_info("input", TensorProto.INT64, ["batch", 9])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 16])],
+        [
+            numpy_helper.from_array(weights[0], "table"),
+            numpy_helper.from_array(weights[1], "head"),
+            numpy_helper.from_array(np.array([1]), "axes"),
+        ],
+    )
+    fp32 = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString()
+    assert choose_method(fp32) == "dynamic"
+    int8 = quantize_model(fp32, "dynamic")
+    assert not [
+        item.name
+        for item in onnx.load_from_string(int8).graph.initializer
+        if item.dims == [500, 16] and item.data_type == TensorProto.FLOAT
+    ]
+    assert len(int8) < len(fp32) / 3
+    tokens = {"input": np.arange(90).reshape(10, 9)}
+    before, after = (OnnxEngine(model).compute(tokens)["logits"] for model in (fp32, int8))
+    assert 0 < abs(before - after).max() < 0.05
+
+
 def test_what_the_quantiser_says_stays_inside(
     convolutions: bytes, samples: Tensors, capfd: pytest.CaptureFixture[str]
 ) -> None:

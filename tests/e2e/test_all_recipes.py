@@ -1,0 +1,43 @@
+"""The script that takes every recipe from training to a load-tested server, for three kinds of work."""
+
+from pathlib import Path
+
+import pytest
+
+from scripts.all_recipes import STEPS, RecipeOutcome, describe_compression, format_table, list_recipes, take_recipe
+
+
+def test_every_recipe_with_a_model_of_its_own_is_taken() -> None:
+    wanted = ["gpt", "multilabel", "regression", "resnet", "segmentation", "tabular", "text", "vit"]
+    assert list_recipes() == wanted
+
+
+def test_the_table_shows_how_far_each_came() -> None:
+    table = format_table([RecipeOutcome("gpt", {"train": "9 steps"}, "export: exit code 4: no parity")])
+    assert table.splitlines()[2:] == [
+        "| gpt | 9 steps | - | - | - | - | - | - |",
+        "gpt: export: exit code 4: no parity",
+    ]
+
+
+def test_a_drop_is_in_the_unit_that_decides() -> None:
+    metrics = {"kept": 1, "speedup": 1.5, "size_ratio": 3.0, "int8_val/iou": 0.5, "iou_drop": 0.01}
+    assert describe_compression(metrics) == "kept, 1.50×, 3.0× smaller, iou 0.5, drop +0.0100"
+    metrics = {
+        "kept": 0,
+        "speedup": 0.5,
+        "size_ratio": 1.0,
+        "int8_val/absolute_error": 40.2,
+        "absolute_error_drop": 0.2,
+        "absolute_error_relative_drop": 0.005,
+    }
+    assert describe_compression(metrics).endswith("absolute_error 40.2, drop +0.0050 of fp32")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["resnet", "tabular", "regression"])
+def test_a_recipe_is_trained_compressed_served_and_load_tested(recipe: str, tmp_path: Path) -> None:
+    outcome = take_recipe(recipe, tmp_path / recipe, 20, [])
+    assert outcome.error == ""
+    assert list(outcome.steps) == list(STEPS)
+    assert outcome.steps["loadtest"].endswith(" 0 failed")
