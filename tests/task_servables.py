@@ -191,6 +191,9 @@ def write_example(example: TaskExample, folder: Path, *, name: str = "example") 
         parity,
         None,
         None,  # type: ignore[arg-type]  # nothing is timed
+        warmup=[],
+        is_type_stated=True,
+        find_layer=str,
     )
     document = build_servable_document(
         measured,
