@@ -82,7 +82,7 @@ def main() -> None:
         fault = plant(draw, encoder, export_encoder(encoder))
         found = compare(data, fault.stored, fault.content)
         is_right = found is not None and found.cause in fault.causes
-        is_right &= not fault.places or any(place in str(found and found.place) for place in fault.places)
+        is_right &= not fault.places or any(place in str(found and found.position) for place in fault.places)
         right += is_right
         print(
             f"{'right' if is_right else 'WRONG':5}  {name:22} {fault.what}\n       {found or 'nothing found'}",

@@ -141,10 +141,10 @@ def _find_layer(trained: ServedModule, content: bytes, data: LightningDataModule
     batch = next(iterate_validation_batches(data, limit=_BISECTED))
     packed = batch.pack(encoder).tensors
     try:
-        found = find_first_difference(trained, content, packed, tensors=batch.tensors)
+        difference = find_first_difference(trained, content, packed, tensors=batch.tensors)
     except Exception as error:  # whatever stops the search, what it was to explain is reported
         return f"the layer was not found: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    return "" if found is None else found.sentence
+    return "" if difference is None else difference.sentence
 
 
 def describe_served_model(

@@ -28,7 +28,7 @@ class Cause(StrEnum):
     CROP = "another part of the image is taken, or it is brought to another size"
     ORIENTATION = "the image is turned or mirrored: its stated orientation"
     DECODER = "another decoder, or other rounding, of a few levels"
-    BYTE_OR_CHARACTER = "characters are taken for bytes"
+    BYTE_OR_CHARACTER = "characters are read as bytes"
     OFFSET = "another number is added to each byte"
     PADDING = "another padding, or on the other side"
     LENGTH = "texts are cut at another length"
@@ -36,17 +36,17 @@ class Cause(StrEnum):
 
 
 class Finding(NamedTuple):
-    """The first place that differs.
+    """The first position that differs.
 
     Args:
-        place: the column, channel or token, in words.
+        position: the column, channel or token, in words.
         row: of the sample.
         values: those there, as text: training's, then the servable's.
         cause: the most likely one.
         detail: of the cause, in words; '' for none.
     """
 
-    place: str
+    position: str
     row: int
     values: tuple[str, str]
     cause: Cause
@@ -58,7 +58,7 @@ class EncoderDifference:
     """How a servable encodes a sample otherwise than training.
 
     Attributes:
-        place: the first column, channel or token that differs.
+        position: the first column, channel or token that differs.
         key: the sample's name.
         trained: what training has there.
         exported: what the servable has.
@@ -67,7 +67,7 @@ class EncoderDifference:
         in_graph: the part of the encoder that is inside the graph differs; else the one before it.
     """
 
-    place: str
+    position: str
     key: str
     trained: str
     exported: str
@@ -79,13 +79,13 @@ class EncoderDifference:
         where = "the graph encodes" if self.in_graph else "the servable encodes"
         detail = f" ({self.detail})" if self.detail else ""
         return (
-            f"{where} {self.place} of {self.key} as {self.exported}, and training as {self.trained}: "
+            f"{where} {self.position} of {self.key} as {self.exported}, and training as {self.trained}: "
             f"likely {self.cause}{detail}"
         )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the difference for parity.json."""
-        names = ("place", "key", "trained", "exported", "detail", "in_graph")
+        names = ("position", "key", "trained", "exported", "detail", "in_graph")
         return {**{name: getattr(self, name) for name in names}, "cause": self.cause.name.lower()}
 
 

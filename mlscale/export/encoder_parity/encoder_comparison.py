@@ -26,8 +26,8 @@ from mlscale.export.validation_samples import SampleBatch
 _SHARE = 1e-5
 """Of normalised pixels: a division may be rounded in another way. All else is computed bitwise equally."""
 _MOST = 512
-"""Samples that a cause is found by: from the first batch that differs on."""
-_NOTHING = -1  # in place of a token, where a row ends
+"""Samples that a cause is finding by: from the first batch that differs on."""
+_NOTHING = -1  # in position of a token, where a row ends
 
 
 class EncoderComparison:
@@ -44,7 +44,7 @@ class EncoderComparison:
         self._stored = stored or parse_encoder(json.loads(json.dumps(encoder.to_document())), where="servable.yaml")
         part = cut_encoder_part(content, encoder)
         self._part = OnnxEngine(part, where="the encoder's part of model.onnx") if part else None
-        self._kept: dict[bool, list[SampleBatch]] = {False: [], True: []}
+        self._batches: dict[bool, list[SampleBatch]] = {False: [], True: []}
         self._sides: dict[bool, list[tuple[NDArray[Any], NDArray[Any]]]] = {False: [], True: []}
         self._counts = {False: 0, True: 0}
         self._seen = 0
@@ -60,22 +60,24 @@ class EncoderComparison:
         self._seen += len(batch.y)
         self._compare(batch._replace(keys=keys), *self._encode_outside(batch), in_graph=False)
         # What the servable encodes otherwise before the graph may not fit into it.
-        if self._part is not None and not self._kept[False]:
+        if self._part is not None and not self._batches[False]:
             self._compare(batch._replace(keys=keys), *self._encode_inside(batch, packed), in_graph=True)
 
     def find_difference(self) -> EncoderDifference | None:
         """Return the first difference and its likely cause: outside the graph, else inside; None without one."""
         for in_graph in (False, True):
-            if self._kept[in_graph]:
+            if self._batches[in_graph]:
                 return self._explain(in_graph)
         return None
 
     def _compare(self, batch: SampleBatch, trained: NDArray[Any], exported: NDArray[Any], *, in_graph: bool) -> None:
-        kept = self._kept[in_graph]
-        if not kept and trained.shape == exported.shape and are_close(trained, exported, _SHARE / 10).all():
+        differing = self._batches[in_graph]
+        if not differing and trained.shape == exported.shape and are_close(trained, exported, _SHARE / 10).all():
             return
-        if self._counts[in_graph] < _MOST and (not kept or self._sides[in_graph][0][0].shape[1:] == trained.shape[1:]):
-            kept.append(batch)
+        if self._counts[in_graph] < _MOST and (
+            not differing or self._sides[in_graph][0][0].shape[1:] == trained.shape[1:]
+        ):
+            differing.append(batch)
             self._sides[in_graph].append((trained, exported))
             self._counts[in_graph] += len(batch.y)
 
@@ -104,10 +106,12 @@ class EncoderComparison:
 
     def _explain(self, in_graph: bool) -> EncoderDifference:
         trained, exported = (np.concatenate(parts) for parts in zip(*self._sides[in_graph], strict=True))
-        samples = [sample for batch in self._kept[in_graph] for sample in batch.samples]
-        keys = [key for batch in self._kept[in_graph] for key in batch.keys or ()]
-        found = self._find(trained, exported, samples, in_graph=in_graph) or _find_anything(trained, exported)
-        return EncoderDifference(found.place, keys[found.row], *found.values, found.cause, found.detail, in_graph)
+        samples = [sample for batch in self._batches[in_graph] for sample in batch.samples]
+        keys = [key for batch in self._batches[in_graph] for key in batch.keys or ()]
+        finding = self._find(trained, exported, samples, in_graph=in_graph) or _find_anything(trained, exported)
+        return EncoderDifference(
+            finding.position, keys[finding.row], *finding.values, finding.cause, finding.detail, in_graph
+        )
 
     def _find(
         self, trained: NDArray[Any], exported: NDArray[Any], samples: list[Any], *, in_graph: bool
@@ -130,9 +134,9 @@ def _find_anything(trained: NDArray[Any], exported: NDArray[Any]) -> Finding:
     """Return the first value that differs, of tensors without a known structure."""
     if trained.shape != exported.shape:
         return Finding("the shape", 0, (str(trained.shape[1:]), str(exported.shape[1:])), Cause.UNKNOWN)
-    row, *place = (int(index[0]) for index in np.nonzero(~are_close(trained, exported, 0.0)))
-    first, second = (format_values(side[row][tuple(place)]) for side in (trained, exported))
-    return Finding(f"value {place}", row, (first, second), Cause.UNKNOWN)
+    row, *position = (int(index[0]) for index in np.nonzero(~are_close(trained, exported, 0.0)))
+    first, second = (format_values(side[row][tuple(position)]) for side in (trained, exported))
+    return Finding(f"value {position}", row, (first, second), Cause.UNKNOWN)
 
 
 def _align_documents(encoder: DocumentEncoder, batch: SampleBatch) -> tuple[NDArray[Any], NDArray[Any]]:

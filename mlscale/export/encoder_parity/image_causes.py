@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.encoders.image_encoder import ImageEncoder
 from mlscale.export.encoder_parity.difference import Cause, Finding, are_close, fit_line
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Pixels = NDArray[Any]
 Hypothesis = tuple[tuple[Cause, str], Pixels]
@@ -71,11 +74,11 @@ def _explain_values(encoder: ImageEncoder, trained: Pixels, exported: Pixels) ->
     """Return the cause of other normalised values of equal pixels."""
     channels = trained.shape[1]
     lines = [fit_line(trained[:, c].ravel(), exported[:, c].ravel()) for c in range(channels)]
-    found = [line for line in lines if line is not None and abs(line[0]) > 1e-12]
-    if len(found) == channels:
+    fitted = [line for line in lines if line is not None and abs(line[0]) > 1e-12]
+    if len(fitted) == channels:
         # (x - mean) / std again, from slope and offset.
-        stds = [std / slope for std, (slope, _) in zip(encoder.std, found, strict=True)]
-        means = [mean - offset * std for mean, (_, offset), std in zip(encoder.mean, found, stds, strict=True)]
+        stds = [std / slope for std, (slope, _) in zip(encoder.std, fitted, strict=True)]
+        means = [mean - offset * std for mean, (_, offset), std in zip(encoder.mean, fitted, stds, strict=True)]
         shown = ", ".join(f"{mean:.4g}/{std:.4g}" for mean, std in zip(means, stds, strict=True))
         reverse = channels > 1 and np.allclose(means + stds, [*encoder.mean[::-1], *encoder.std[::-1]], rtol=1e-3)
         return Cause.NORMALISATION, "those of the channels in reverse order" if reverse else f"mean/deviation {shown}"
@@ -114,8 +117,8 @@ def _list_hypotheses(encoder: ImageEncoder, pixels: Pixels, image: object) -> It
         yield (Cause.CHANNEL_ORDER, ""), pixels[::-1]
     yield (Cause.ORIENTATION, "mirrored"), pixels[:, :, ::-1]
     yield (Cause.ORIENTATION, "upside down"), pixels[:, ::-1]
-    for turns in (1, 2, 3):
-        yield (Cause.ORIENTATION, f"turned by {90 * turns}°"), np.rot90(pixels, turns, (1, 2))
+    for quarters in (1, 2, 3):
+        yield (Cause.ORIENTATION, f"turned by {90 * quarters}°"), np.rot90(pixels, quarters, (1, 2))
     if isinstance(image, bytes) and encoder.is_resized:
         yield from _list_decoded(encoder, image)
 
@@ -170,7 +173,7 @@ def _list_decoded(encoder: ImageEncoder, image: bytes) -> Iterator[Hypothesis]:
     yield (Cause.RESIZE_FILTER, "bilinear, not antialiased"), _resize_without_antialias(part, (height, width))
 
 
-def _resize_by_pillow(part: Pixels, size: tuple[int, int], resample: Any) -> Pixels:
+def _resize_by_pillow(part: Pixels, size: tuple[int, int], resample: Image.Resampling) -> Pixels:
     from PIL import Image
 
     planes = [np.asarray(Image.fromarray(part[..., c].copy()).resize(size, resample)) for c in range(part.shape[2])]

@@ -54,7 +54,7 @@ def _explain(trained: Tokens, exported: Tokens, texts: Sequence[str | bytes], pa
     if (exported[wrong & is_text] == padding).all() and (trained[wrong & is_text] == trained[is_text].min()).all():
         zeros = [position for content in contents for position in [content.find(b"\0")] if position >= 0]
         if zeros and not wrong[~is_text].any():
-            return Cause.PADDING, "a zero byte is taken for padding"
+            return Cause.PADDING, "a zero byte becomes padding"
     if all(np.array_equal(np.roll(row, width - size), other) for row, other, size in _zip(trained, exported, lengths)):
         return Cause.PADDING, "in front of the text"
     if cut := _find_cut(trained, exported):

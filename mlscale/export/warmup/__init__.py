@@ -5,7 +5,7 @@ numpy alone, as the rest of the folder, whose digests `servable.load` has verifi
 """
 
 from mlscale.export.warmup.answer_comparison import check_warmup
-from mlscale.export.warmup.warmup_requests import WARMUP, Warmup, WarmupRequest, read_warmup
+from mlscale.export.warmup.warmup_requests import WARMUP, WarmupRequest, WarmupRequests, read_warmup
 from mlscale.export.warmup.write_warmup import write_warmup
 
-__all__ = ["WARMUP", "Warmup", "WarmupRequest", "check_warmup", "read_warmup", "write_warmup"]
+__all__ = ["WARMUP", "WarmupRequest", "WarmupRequests", "check_warmup", "read_warmup", "write_warmup"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlscale.errors import MLScaleError
-from mlscale.export.warmup.warmup_requests import Warmup, WarmupRequest, read_warmup
+from mlscale.export.warmup.warmup_requests import WarmupRequest, WarmupRequests, read_warmup
 
 if TYPE_CHECKING:
     from mlscale.export.servable import Servable
@@ -58,14 +58,14 @@ class AnswerComparison:
         warmup: the recorded ones.
     """
 
-    def __init__(self, servable: Servable, warmup: Warmup) -> None:
+    def __init__(self, servable: Servable, warmup: WarmupRequests) -> None:
         self._servable, self._tolerance = servable, warmup.tolerance
         schema = servable.task_type.describe_answer(servable.names).get("properties", {})
         self._pictures = {name for name, entry in schema.items() if entry.get("contentMediaType") == "image/png"}
         self._largest: dict[str, float] = {}
         for request in warmup.requests:
-            for place, number in iterate_numbers(request.answer or {}):
-                self._largest[place] = max(self._largest.get(place, 0.0), abs(number))
+            for path, number in iterate_numbers(request.answer or {}):
+                self._largest[path] = max(self._largest.get(path, 0.0), abs(number))
 
     def find_problem(self, request: WarmupRequest) -> str:
         """Return the first problem of an answer, with the sample's name; '' where there is none."""
@@ -80,34 +80,34 @@ class AnswerComparison:
         problem = next(self._compare_values(answer, request.answer, "", ""), "")
         return f"{request.key}: {problem}" if problem else ""
 
-    def _compare_values(self, given: object, recorded: object, place: str, kind: str) -> Iterator[str]:
+    def _compare_values(self, given: object, recorded: object, path: str, kind: str) -> Iterator[str]:
         """Yield what differs.
 
         Args:
             given, recorded: JSON values.
-            place: where they are in the answer.
-            kind: as `place`, without positions in lists: numbers of one kind have a common scale.
+            path: where they are in the answer.
+            kind: as `path`, without positions in lists: numbers of one kind have a common scale.
         """
-        name = place or "the answer"
+        name = path or "the answer"
         if isinstance(recorded, Mapping) and isinstance(given, Mapping):
             if list(given) != list(recorded):
                 yield f"{name} has the fields {', '.join(given)}, not {', '.join(recorded)}"
                 return
             for key in recorded:
-                below = f"{place}.{key}" if place else str(key)
+                below = f"{path}.{key}" if path else str(key)
                 yield from self._compare_values(given[key], recorded[key], below, f"{kind}.{key}" if kind else key)
         elif isinstance(recorded, list) and isinstance(given, list):
             if len(given) != len(recorded):
                 yield f"{name} has {len(given)} values, not {len(recorded)}"
                 return
             for number, pair in enumerate(zip(given, recorded, strict=True)):
-                yield from self._compare_values(*pair, f"{place}[{number}]", kind)
+                yield from self._compare_values(*pair, f"{path}[{number}]", kind)
         elif isinstance(recorded, float) and isinstance(given, float):
             if not math.isfinite(given):
                 yield f"{name} is {given}, which is not finite"
             elif not abs(given - recorded) <= self._tolerance * self._largest[kind]:
                 yield f"{name} is {given:.6g}, not {recorded:.6g} within {self._tolerance:g}"
-        elif place in self._pictures and isinstance(given, str) and isinstance(recorded, str):
+        elif path in self._pictures and isinstance(given, str) and isinstance(recorded, str):
             share = _compare_pictures(given, recorded)
             if share < SAME_PIXELS:
                 yield f"{share:.1%} of the pixels of {name} are as recorded, fewer than {SAME_PIXELS:.0%}"
@@ -126,7 +126,7 @@ def _compare_pictures(first: str, second: str) -> float:
 
 
 def iterate_numbers(value: object, kind: str = "") -> Iterator[tuple[str, float]]:
-    """Yield each real number of JSON values with its place, positions in lists left out."""
+    """Yield each real number of JSON values with its path, positions in lists left out."""
     if isinstance(value, float):
         yield kind, value
     elif isinstance(value, Mapping):

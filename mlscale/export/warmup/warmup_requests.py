@@ -46,7 +46,7 @@ class WarmupRequest:
 
 
 @dataclass(frozen=True)
-class Warmup:
+class WarmupRequests:
     """The warm-up requests of a servable.
 
     Attributes:
@@ -58,7 +58,7 @@ class Warmup:
     tolerance: float
 
 
-def read_warmup(folder: Path) -> Warmup | None:
+def read_warmup(folder: Path) -> WarmupRequests | None:
     """Return the requests of a folder that `write_warmup` has written; None where it is absent: a servable of format 1
     has none, nor one that was exported with warmup=false.
 
@@ -72,7 +72,7 @@ def read_warmup(folder: Path) -> Warmup | None:
     expect_format("warmup", document, str(path))
     try:
         requests = tuple(_parse_request(folder, entry) for entry in document["requests"])
-        return Warmup(requests, float(document["tolerance"]))
+        return WarmupRequests(requests, float(document["tolerance"]))
     except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
         raise MLScaleError(
             f"{REQUESTS} is corrupt",

@@ -58,7 +58,7 @@ class WarmupSampler:
             elif len(self._ordinary) < _ORDINARY or (number is not None and number not in self._classes):
                 self._add_ordinary(key, sample, number)
 
-    def _add_ordinary(self, key: str, sample: Any, number: int | None) -> None:
+    def _add_ordinary(self, key: str, sample: object, number: int | None) -> None:
         is_new = number is not None and number not in self._classes
         # Of many classes, as many as there is room for.
         if is_new and len(self._classes) >= _ORDINARY:

@@ -35,7 +35,7 @@ def write_warmup(
         folder: it is created.
         servable: with a model and an encoder; its own folder may be elsewhere.
         samples: names and raw samples; the first that suit are taken.
-        tolerance: see `Warmup`.
+        tolerance: see `WarmupRequests`.
 
     Raises:
         MLScaleError: the graph fails, or the folder can't be written to (exit code 5).

@@ -27,7 +27,7 @@ def test_a_planted_fault_is_named(name: str, make: Make, plant: Plant, tmp_path:
     found = compare(data, fault.stored, fault.content)
     assert found is not None
     assert found.cause in fault.causes, found
-    assert any(place in found.place for place in fault.places), found
+    assert any(place in found.position for place in fault.places), found
     assert found.in_graph == fault.what.startswith("graph")
     assert found.key
 
