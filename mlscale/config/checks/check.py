@@ -14,12 +14,13 @@ from mlscale.config.checks import group_nodes
 from mlscale.config.checks import key_owners as rules
 from mlscale.config.checks.checked_config import CheckedConfig
 from mlscale.config.checks.node_check import NodeCheck
-from mlscale.config.checks.refused_keys import check_unknown_key, suggest_override
+from mlscale.config.checks.refused_keys import check_unknown_key
 from mlscale.config.checks.target_nodes import Node, iterate_outermost_nodes, join_path
 from mlscale.config.checks.value_check import ValueCheck
 from mlscale.config.checks.values import create_missing_error
 from mlscale.config.composition.interpolations import check_interpolations
 from mlscale.config.documented_fields import MISSING
+from mlscale.config.suggestions.joined_fixes import find_choices, join_fixes
 from mlscale.config.suggestions.near_nodes import correct_first_part
 from mlscale.config.suggestions.unknown_keys import suggest_key
 from mlscale.errors import MLScaleError
@@ -42,11 +43,25 @@ def check_config(
         left_over: filled with the keys, by the path of their object, that an option's file sets and that the target
             which was typed instead of the file's does not take: they are not a problem, but must be left out.
     """
-    checking = _ConfigCheck(CheckedConfig(cfg, groups, origin, command))
+    config = CheckedConfig(cfg, groups, origin, command)
+    checking = _ConfigCheck(config)
     problems = list(checking.iterate_problems())
+    if len(problems) > 1:
+        _join_fixes(config, problems)
     if left_over is not None:
         left_over.update(checking.left_over)
     return problems
+
+
+def _join_fixes(config: CheckedConfig, problems: list[MLScaleError]) -> None:
+    """Make the fixes of several problems one where they set the same key."""
+    if choices := find_choices(problems):
+        # What was asked for by name is chosen: the other fixes are those that suit it.
+        again = list(_ConfigCheck(config.choose(choices)).iterate_problems())
+        for problem, other in zip(problems, again, strict=True):
+            if not find_choices([problem]):
+                problem.fix, problem.why = other.fix, other.why
+    join_fixes(problems, config.names)
 
 
 class _ConfigCheck:
@@ -134,7 +149,11 @@ class _ConfigCheck:
                 yield from self._nodes.check_node(Node(path, item, self._config.fields), supplied)
         elif name in rules.BUILDS_ONE:
             yield from group_nodes.check_empty_node(
-                name, value, self._config.fields, self._config.describe_origin, partial(suggest_override, self._config)
+                name,
+                value,
+                self._config.names,
+                self._config.describe_origin,
+                partial(suggest_key, names=self._config.names),
             )
         elif known := self._config.fields.get_node_fields(name):
             for key, item in value.items():

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, reduce
 from math import prod
 
 from omegaconf import DictConfig, OmegaConf
 
 from mlscale.config.checks import key_owners as rules
 from mlscale.config.checks.group_nodes import COMMAND_LINE
-from mlscale.config.checks.target_nodes import Node, iterate_nodes
-from mlscale.config.checks.templates import Names, find_chosen
+from mlscale.config.checks.job_facts import collect_facts
+from mlscale.config.checks.target_nodes import Node, iterate_nodes, join_path
+from mlscale.config.checks.templates import Names, choose_option
 from mlscale.config.checks.value_types import Type
 from mlscale.config.composition.roots import BASE_GROUPS, COMMAND_BASES, SERVICE_GROUPS
 from mlscale.config.documented_fields import get_shipped_fields
@@ -56,6 +57,7 @@ class CheckedConfig:
         nodes = [self.known.get(path, node) for path, node in self.nodes.items()]
         paths = [path for path in self.top_fields if not path.startswith("derived.")]
         paths += [path for node in nodes for path in node.paths if path not in rules.OWNED]
+        paths += [join_path(node.path, name) for node in nodes for name in rules.PASSED_ON.get(node.target, ())]
         # What is documented of a group that builds nothing; a recipe's own option of one that does may set any key.
         paths += [
             path
@@ -75,8 +77,9 @@ class CheckedConfig:
             batches,
             self._get_types,
             nodes_and_groups,
-            find_chosen(self.tree),
             epochs if isinstance(epochs, int) and epochs > 0 else None,
+            collect_facts(self.tree),
+            self._get_value,
         )
 
     @cached_property
@@ -85,6 +88,12 @@ class CheckedConfig:
         # What is below an unknown key is reported, and never suggested.
         tree = {key: value for key, value in self.tree.items() if key in self.top_groups or key in self.top_keys}
         return {node.path: node for node in iterate_nodes(tree, "", self.fields)}
+
+    def choose(self, options: Mapping[str, str]) -> CheckedConfig:
+        """Return the same config with suggestions as if these options were chosen, by group."""
+        other = CheckedConfig(self.cfg, self.groups, self.origin, self.command)
+        other.names = reduce(lambda names, item: choose_option(names, *item), options.items(), self.names)
+        return other
 
     def describe_origin(self, path: str) -> str:
         """Return the override or the file that set a key, and the key."""
@@ -96,6 +105,13 @@ class CheckedConfig:
     def is_in_file(self, path: str) -> bool:
         """Return whether a file set a key, not the command line."""
         return self.origin is not None and not self.origin(path).startswith(COMMAND_LINE)
+
+    def _get_value(self, path: str) -> object:
+        """Return the value of a key as it is written; None where it is not set."""
+        value: object = self.tree
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
 
     def _get_types(self, path: str) -> Sequence[Type]:
         """Return the types that the value of a key must have, where they are known."""

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from mlscale.config.checks import key_owners as rules
 from mlscale.config.checks.target_nodes import join_path
-from mlscale.config.checks.templates import Advice, get_option_types
+from mlscale.config.checks.templates import Advice, Names, get_option_types
 from mlscale.config.checks.values import convert_value
-from mlscale.config.documented_fields import Fields
+from mlscale.config.documented_fields import get_shipped_fields
 from mlscale.config.suggestions import not_yet
 from mlscale.config.suggestions.foreign_names import load_foreign_names
 from mlscale.config.suggestions.suggest import find_nearest, format_hydra_value, format_override
@@ -41,29 +41,31 @@ def create_not_a_node_error(
 def check_empty_node(
     name: str,
     node: Mapping[str, object],
-    fields: Fields,
+    names: Names,
     where: Callable[[str], str],
-    advised: Callable[[str, object], str],
+    advised: Callable[[str, object], Advice | None],
 ) -> Iterator[MLScaleError]:
     """Yield a problem for each key in a node that builds nothing: `model=none model.blocks=2`, or no `_target_` in a
     file.
 
     Args:
-        advised: the override that was meant by a key and its value, "" for none.
+        advised: what is meant by a key and its value.
     """
     for key, value in node.items():
         path = join_path(name, str(key))
-        fix = f"{name}._target_=<package.module.Class>"
+        advice = Advice(f"{name}._target_=<package.module.Class>")
         # A key without an origin is reported by its path alone, which counts as typed.
         if where(path).startswith((COMMAND_LINE, path)):  # in a file of the user's the target is what is forgotten
-            takers = [
+            options = [
                 item.name
-                for item in fields.list_group_options(name)
-                if path in fields.get_node_fields(name, item.target or "")
+                for item in get_shipped_fields().list_group_options(name)
+                if any(field.path == path for field in item.fields) and names.facts.fits(name, item.name)
             ]
-            fix = f"{name}={takers[0]} {format_override(path, value)}" if takers else advised(path, value) or fix
+            option = key if key in options else next(iter(options), None)  # `augment.mixup` is of augment=mixup first
+            fix = Advice(f"{name}={option} {format_override(path, value)}") if option else advised(path, value)
+            advice = fix or advice
         what = f"'{path}' has no effect: '{name}' has no _target_, so it builds nothing"
-        yield MLScaleError(what, where=where(path), fix=fix)
+        yield MLScaleError(what, where=where(path), why=advice.why, fix=advice.fix)
 
 
 def check_entries(

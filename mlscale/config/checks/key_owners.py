@@ -82,6 +82,9 @@ KEEP_THEIR_DEFAULTS: Mapping[str, frozenset[str]] = {
 own defaults, if it has some: its `root` or `workers` mean something else.
 """
 
+PASSED_ON: Mapping[str, tuple[str, ...]] = {"timm.create_model": ("drop_rate", "drop_path_rate")}
+"""Arguments that a function passes on to what it builds, and that its own signature does not name."""
+
 FACTS: Mapping[str, str] = {
     "num_classes": "num_classes",
     "n_classes": "num_classes",

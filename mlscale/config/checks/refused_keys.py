@@ -12,11 +12,12 @@ from mlscale.config.checks.target_nodes import join_path
 from mlscale.config.checks.templates import Advice
 from mlscale.config.composition.roots import COMMAND_BASES
 from mlscale.config.suggestions import not_yet
+from mlscale.config.suggestions.alias_meanings import render_alias, takes
 from mlscale.config.suggestions.foreign_names import Alias, load_foreign_names
-from mlscale.config.suggestions.near_keys import format_with_value
+from mlscale.config.suggestions.near_keys import advise_value
 from mlscale.config.suggestions.near_nodes import correct_first_part
 from mlscale.config.suggestions.suggest import format_override
-from mlscale.config.suggestions.unknown_keys import render_alias, suggest_key, takes
+from mlscale.config.suggestions.unknown_keys import suggest_key
 from mlscale.errors import MLScaleError
 
 _FEW = 12  # names that a message can hold
@@ -76,7 +77,7 @@ def suggest_override(config: CheckedConfig, path: str, value: object, *, exists:
         exists: the key may be one of this config: then it is the override.
     """
     if exists and path in config.names.paths:
-        return format_with_value(path, value, config.names)
+        return advise_value(path, value, config.names).fix
     advice = suggest_key(path, value, config.names)
     return advice.fix if advice else ""
 

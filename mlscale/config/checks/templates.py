@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import yaml
 
+from mlscale.config.checks.job_facts import JobFacts, create_facts
 from mlscale.config.checks.target_nodes import Node
 from mlscale.config.checks.value_types import Type
 from mlscale.config.checks.values import convert_value
 from mlscale.config.composition.roots import get_shipped_folder
-from mlscale.config.documented_fields import get_shipped_fields
+from mlscale.config.documented_fields import MISSING, get_shipped_fields
 from mlscale.config.suggestions.suggest import format_hydra_value, format_override
+from mlscale.config.suggestions.value_forms import compute_form, is_form
 
+# What a model or a task is built from, which the data decides.
+_FACTS = frozenset(
+    f"${{derived.{name}}}"
+    for name in ("num_classes", "channels", "height", "width", "features", "length", "vocab_size", "targets")
+)
 # What a file is called that people type where a class is named.
 _FILES = ("pt", "pth", "ckpt", "onnx", "safetensors", "bin", "yaml", "yml", "json", "py")
 
 
 @dataclass(frozen=True)
 class Advice:
-    """The override to type, and the reason why it differs from what was typed; either may be empty."""
+    """The override to type, and the reason why it differs from what was typed; either may be empty.
+
+    Attributes:
+        exact: the override has the value that was typed; otherwise an example, or a sentence in place of an override.
+    """
 
     fix: str
     why: str = ""
+    exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -38,8 +50,9 @@ class Names:
         batches: processes × accumulation.
         types: the types that the value of a key must have.
         nodes: the paths of groups and of objects inside them, in front of keys.
-        chosen: of data and task, what another choice than the default is: `task=language`, or a class.
         epochs: the length of the run, where it is known.
+        facts: the data and the task.
+        values: returns the value that a key has, None for none; interpolations as they are written.
     """
 
     paths: Collection[str]
@@ -47,8 +60,9 @@ class Names:
     batches: int = 1
     types: Callable[[str], Sequence[Type]] = lambda path: ()
     nodes: Collection[str] = ()
-    chosen: Mapping[str, str] = field(default_factory=dict)
     epochs: int | None = None
+    facts: JobFacts = field(default_factory=JobFacts)
+    values: Callable[[str], object] = lambda path: None
 
 
 def fill_template(template: str, value: object, names: Names, *, exactly: bool = True) -> str:
@@ -56,7 +70,7 @@ def fill_template(template: str, value: object, names: Names, *, exactly: bool =
     value.
 
     Args:
-        exactly: only with a value that fits; otherwise with a placeholder where it does not.
+        exactly: only with a value that fits; otherwise with an example where it does not.
     """
     # A whole command, such as `mlscale export`: nothing to fill in.
     if template.startswith("mlscale "):
@@ -69,7 +83,8 @@ def fill_template(template: str, value: object, names: Names, *, exactly: bool =
         if key in names.groups:
             picked = right.strip("[]").split(",")
             # An option that this installation does not have makes the whole template unusable.
-            if not set(picked) <= set(names.groups[key]) or not can_choose(key, right, names):
+            available = set(picked) <= set(names.groups[key])
+            if not available or not all(names.facts.fits(key, option) for option in picked):
                 return ""
             for option in picked:
                 # Later words of the template may set keys that only this option has.
@@ -79,7 +94,7 @@ def fill_template(template: str, value: object, names: Names, *, exactly: bool =
         if key.startswith("~"):
             words.append(word)
             continue
-        filled = _fill_value(right, value)
+        filled = _fill_value(right, value, names)
         if filled is None or (key.endswith("_target_") and right == "{path}" and not _is_class(str(value))):
             return ""
         node = key.rpartition(".")[0]
@@ -90,38 +105,60 @@ def fill_template(template: str, value: object, names: Names, *, exactly: bool =
         elif not any(item.startswith(f"{node}.") for item in built):
             types = chosen[key] if key in chosen else names.types(key) if key in names.paths else None
             types = built[node].get_types(key.removeprefix(f"{node}.")) if node in built else types
-            if types is None:
+            fact = key not in chosen and is_fact_of_data(key, names)
+            if types is None or fact or not names.facts.fits_key(key):
                 return ""
-            filled = _convert_to_types(filled, types, exactly=exactly)
-            if filled is None:
-                return ""
-        words.append(filled.format_word(key))
+            kinds = types if isinstance(types, Sequence) else ()
+            fits, form = convert_value(filled.value, kinds) if kinds else (True, filled.value)
+            if not fits:
+                form = None if exactly or "{" not in right else find_example(key, kinds, names)
+                if form is None:
+                    return ""
+            filled = _Filled(form)
+        words.append(format_override(key, filled.value))
     return " ".join(words)
 
 
 @dataclass(frozen=True)
 class _Filled:
-    """The right side of an override: a value, or the text of a placeholder."""
+    """The right side of an override."""
 
     value: object = None
-    text: str = ""
-
-    def format_word(self, key: str) -> str:
-        return f"{key}={self.text}" if self.text else format_override(key, self.value)
 
 
-def _fill_value(right: str, value: object) -> _Filled | None:
+def is_fact_of_data(path: str, names: Names) -> bool:
+    """Return whether the data decides the value of a key: `model.num_classes` of a built-in model."""
+    value = names.values(path)
+    return isinstance(value, str) and value in _FACTS
+
+
+def find_example(path: str, types: Sequence[Type], names: Names) -> object:
+    """Return a value that a key takes, in place of one that it does not: the one that it has, else the documented one.
+    None where there is none, or where it is a choice: any option may be the opposite of what was meant.
+    """
+    documented = (
+        item.default for option in get_shipped_fields().options for item in option.fields if item.path == path
+    )
+    for value in (names.values(path), *documented):
+        known = value is not None and value != MISSING and not (isinstance(value, str) and "${" in value)
+        if known and all(kind.accepts(value) and "enum" not in kind.schema for kind in types):
+            return value
+    return None
+
+
+def _fill_value(right: str, value: object, names: Names) -> _Filled | None:
     """Return the value that a template's right side stands for; None where the value is not of its kind."""
     if right == "{value}":
-        return _Filled(text=value) if isinstance(value, str) and value.startswith("<") else _Filled(value)
+        return _Filled(value)
+    if is_form(form := right.strip("{}")):
+        computed = compute_form(form, value, names)
+        return None if computed is None else _Filled(computed)
     if right == "{run}":
         return _Filled(value) if _is_run(value) else None
     if right in ("{name}", "{path}"):
         dotted = isinstance(value, str) and bool(re.fullmatch(r"[\w./~-]*[./][\w./~-]*", value))
         plain = isinstance(value, str) and bool(re.fullmatch(r"[A-Za-z][\w-]*", value))
         return _Filled(value) if (plain if right == "{name}" else dotted) else None
-    if "<" in right:
-        return _Filled(text=right)
     if "{value}" in right:
         right = right.replace("{value}", format_hydra_value(value))
     return _Filled(yaml.safe_load(re.sub(r"(?<=[{,]\w{5}):", ": ", right) if right.startswith("{") else right))
@@ -139,15 +176,6 @@ def _is_class(path: str) -> bool:
     return bool(re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", path)) and path.rpartition(".")[2] not in _FILES
 
 
-def _convert_to_types(filled: _Filled, types: object, *, exactly: bool) -> _Filled | None:
-    if filled.text or not isinstance(types, Sequence):
-        return filled
-    fits, form = convert_value(filled.value, types)
-    if fits:
-        return _Filled(form)
-    return None if exactly else _Filled(text=f"<{types[-1].text}>")
-
-
 @cache
 def get_option_types(group: str, name: str) -> dict[str, Sequence[Type]]:
     """Return the keys that a shipped option brings, and the types of their values."""
@@ -160,31 +188,20 @@ def get_option_types(group: str, name: str) -> dict[str, Sequence[Type]]:
     return {path: node.get_types(path.removeprefix(f"{node.path}.")) for path in node.paths}
 
 
-def can_choose(group: str, option: str, names: Names) -> bool:
-    """Return whether an option may be suggested in place of the chosen one: another task, or data of another kind, is
-    another job than the one that was chosen.
-    """
-    if group not in names.chosen:
-        return True
-    return group != "task" and _find_kind(get_option_types(group, option)) == _find_kind(names.paths)
-
-
-def _find_kind(paths: Collection[str]) -> str:
-    """Return the kind of data that has these keys."""
-    return "images" if "data.image_size" in paths else "texts" if "data.length" in paths else "tables"
-
-
-def find_chosen(tree: Mapping[str, object]) -> dict[str, str]:
-    """Return what is chosen for data and task in a composed config, where it is not the default."""
-    chosen: dict[str, str] = {}
-    defaults = dict(_list_default_options())
-    for group in ("data", "task"):
-        node = tree.get(group)
-        target = node.get("_target_") if isinstance(node, dict) else None
-        known = [item for item in get_shipped_fields().list_group_options(group) if item.target == target]
-        if target is not None and defaults.get(group) not in [item.name for item in known]:
-            chosen[group] = f"{group}={known[0].name}" if known else str(target)
-    return chosen
+def choose_option(names: Names, group: str, option: str) -> Names:
+    """Return the keys and values of the same config with another option of a group."""
+    shipped = next((item for item in get_shipped_fields().list_group_options(group) if item.name == option), None)
+    if shipped is None:
+        return names
+    front, types = f"{group}.", get_option_types(group, option)
+    # Without its class: that an option takes the place of this one is of no use to anybody.
+    defaults = {item.path: item.default for item in shipped.fields}
+    return replace(
+        names,
+        paths=dict.fromkeys([*(path for path in names.paths if not path.startswith(front)), *types]),
+        types=lambda path: types[path] if path in types else names.types(path),
+        values=lambda path: defaults.get(path) if path.startswith(front) else names.values(path),
+    )
 
 
 def get_default_names(groups: Mapping[str, Sequence[str]]) -> Names:
@@ -194,13 +211,22 @@ def get_default_names(groups: Mapping[str, Sequence[str]]) -> Names:
         for path, field in get_shipped_fields().top.items()
         if "derived." not in path
     }
-    for group, option in _list_default_options():
+    for group, option in list_default_options():
         types |= get_option_types(group, option)
-    return Names(types, groups, types=lambda path: types.get(path, ()))
+    defaults = {
+        item.path: item.default
+        for group, name in (("base", "run"), *list_default_options())
+        for item in get_shipped_fields().get_option_fields(group, name).values()
+    }
+    options = {group: option for group, name in list_default_options() for option in [name] if group != "callbacks"}
+    return Names(
+        types, groups, types=lambda path: types.get(path, ()), facts=create_facts(options), values=defaults.get
+    )
 
 
 @cache
-def _list_default_options() -> tuple[tuple[str, str], ...]:
+def list_default_options() -> tuple[tuple[str, str], ...]:
+    """Return the options of a run where nothing is chosen, each with its group."""
     base = yaml.safe_load((get_shipped_folder("conf") / "base" / "run.yaml").read_text(encoding="utf-8"))
     chosen = [
         (key.strip("/"), name) for item in base["defaults"] if isinstance(item, dict) for key, name in item.items()

@@ -248,7 +248,7 @@ def _list_elsewhere(command: str, key: str, value: str, roots: Roots, words: Seq
         return ""
     others = [word for word in words if word.lstrip("+").partition("=")[0] != key]
     advice = _suggest_setting(command, key, f"[{value}]", roots, others)
-    is_list = "<" not in advice.fix and not advice.fix.startswith(f"{key}=[")
+    is_list = advice.exact and not advice.fix.startswith(f"{key}=[")
     if advice.fix and is_list:
         return advice.fix
     return suggest_sweep(partial(_suggest_setting, command, key, roots=roots, words=others), key, value)

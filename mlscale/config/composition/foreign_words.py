@@ -11,9 +11,10 @@ from mlscale.config.composition.request import Request
 from mlscale.config.composition.roots import COMMAND_BASES, Roots
 from mlscale.config.documented_fields import get_shipped_fields
 from mlscale.config.suggestions import not_yet
+from mlscale.config.suggestions.alias_meanings import find_group_option, render_alias, takes
 from mlscale.config.suggestions.foreign_names import load_foreign_names
-from mlscale.config.suggestions.near_keys import format_with_value
-from mlscale.config.suggestions.unknown_keys import find_group_option, render_alias, suggest_key, takes
+from mlscale.config.suggestions.near_keys import advise_value
+from mlscale.config.suggestions.unknown_keys import suggest_key
 from mlscale.errors import MLScaleError
 
 NO_ADVICE = Advice("")
@@ -54,14 +55,14 @@ def suggest_setting(
     if alias is not None and (feature := not_yet.of_value(read, alias.group)) and not takes(alias, read, names):
         error = feature.create_error(key, "")
         return Advice(error.fix, error.why)
-    if alias is not None and alias.first and key in names.paths and "<" in format_with_value(key, read, names):
+    if alias is not None and alias.first and key in names.paths and not advise_value(key, read, names).exact:
         return render_alias(alias, key, read, names) or NO_ADVICE  # `--output out` is no format of the output
     if key in get_shipped_fields().get_command_fields(command):
         return Advice(f"{key}={value or 'true'}")
     if key in names.paths:
-        fix = format_with_value(key, read, names)
-        elsewhere = meant_here(key, read) if "<" in fix else None
-        return Advice(*elsewhere) if elsewhere else Advice(fix)
+        advice = advise_value(key, read, names)
+        elsewhere = None if advice.exact else meant_here(key, read)
+        return Advice(*elsewhere) if elsewhere else advice
     if not value and not is_foreign(key):
         return NO_ADVICE  # a flag without a value is not a typo of a key that needs one
     return suggest_key(key, read, names) or NO_ADVICE

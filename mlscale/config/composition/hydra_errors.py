@@ -23,10 +23,10 @@ from mlscale.config.composition.option_files import (
 from mlscale.config.composition.roots import COMMAND_BASES, COMMAND_GROUP, Roots
 from mlscale.config.composition.user_files import create_yaml_error
 from mlscale.config.suggestions import not_yet
+from mlscale.config.suggestions.alias_meanings import find_group_option
 from mlscale.config.suggestions.foreign_names import Alias, load_foreign_names
 from mlscale.config.suggestions.name_distance import fold_name
 from mlscale.config.suggestions.suggest import find_nearest
-from mlscale.config.suggestions.unknown_keys import find_group_option
 from mlscale.errors import MLScaleError
 
 # Hydra's errors hold texts, not data: these patterns match the messages of Hydra 1.3.

@@ -27,10 +27,11 @@ class Alias:
         to: overrides with `{value}` in them, of which the first that suits the config and the value is suggested.
         values: whole overrides for certain values, "" for 'leave it out'.
         group: a config group whose option the value names.
-        convert: how `{value}` is made of what was typed: `list`, `global_batch`, `count`, `indices`, `epochs`, `part`.
+        convert: how `{value}` is made of what was typed: `list`, `global_batch`, `count`, `indices`, `part`.
         why: the difference from the program that the name comes from.
         reasons: the same for certain values.
         unsupported: why the setting does not exist, and the alternative.
+        words: what to do where nothing can be typed as it is: a file or a column is missing.
         entries: of a group that builds several, the option that an entry of this name is.
         first: it goes before a key of the same name.
     """
@@ -42,6 +43,7 @@ class Alias:
     why: str = ""
     reasons: Mapping[str, str] = field(default_factory=dict)
     unsupported: str = ""
+    words: str = ""
     entries: Mapping[str, str] = field(default_factory=dict)
     first: bool = False
 
@@ -156,5 +158,5 @@ def _parse_alias(entry: Mapping[str, Any]) -> Alias:
         reasons={normalise_value(name): why for name, why in entry.get("reasons", {}).items()},
         entries={fold_name(name): option for name, option in entry.get("entries", {}).items()},
         first=bool(entry.get("first")),
-        **{name: entry.get(name, "") for name in ("group", "convert", "why", "unsupported")},
+        **{name: entry.get(name, "") for name in ("group", "convert", "why", "unsupported", "words")},
     )

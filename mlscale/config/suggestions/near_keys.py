@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
-from mlscale.config.checks.templates import Advice, Names, can_choose, get_option_types
+from mlscale.config.checks.templates import Advice, Names, find_example, get_option_types, is_fact_of_data
 from mlscale.config.checks.values import convert_value
 from mlscale.config.documented_fields import MISSING, Option, get_shipped_fields
 from mlscale.config.suggestions.name_distance import compute_distance, fold_name
-from mlscale.config.suggestions.suggest import format_override
+from mlscale.config.suggestions.suggest import format_override, is_override
 
 _MISSING_PREFIX = 0.5  # `lr` for optimizer.lr
 _PART_OF_PREFIX = 0.3  # `checkpoint.keep` for callbacks.checkpoint.keep
 _OTHER_OPTION = 0.6  # a key that another option of its group has
+_NOT_COMPLETE = 0.05  # an option that needs a file, too
+_OTHER_JOB = 0.1  # an option for other data, or for another task
 _WRONG_VALUE = 0.7  # a key that does not take the value
 _FAR = 9.0  # another front part
 _MARGIN = 0.4  # by which the best must be better than the next, or both are listed
@@ -24,7 +26,7 @@ _FEW = 3  # candidates that are listed
 @dataclass(frozen=True)
 class KeyCandidate:
     cost: float
-    fix: str
+    advice: Advice
 
 
 def find_same_key(path: str, value: object, names: Names, *, anywhere: bool) -> Advice | None:
@@ -32,33 +34,36 @@ def find_same_key(path: str, value: object, names: Names, *, anywhere: bool) -> 
     head, _, last = path.rpartition(".")
     here = [item for item in names.paths if fold_name(item.rpartition(".")[2]) == fold_name(last)]
     if anywhere:
+        here = [item for item in here if not is_fact_of_data(item, names) and names.facts.fits_key(item)]
         documented = [item for item in here if is_documented(item)]
-        matches = [KeyCandidate(0, format_with_value(item, value, names)) for item in documented or here]
-        matches = matches or [KeyCandidate(0, fix) for fix, _ in _iterate_option_keys(path, value, names)]
+        matches = [KeyCandidate(0, advise_value(item, value, names)) for item in documented or here]
+        matches = matches or [candidate for candidate, _ in _iterate_option_keys(path, value, names)]
     else:
         joined = [item for item in names.paths if "." in item and fold_name(item) == fold_name(path)]
         if joined:
-            return Advice(format_with_value(joined[0], value, names))
+            return advise_value(joined[0], value, names)
         front = _create_front_cost(head, names)
-        matches = [KeyCandidate(front(item.rpartition(".")[0]), format_with_value(item, value, names)) for item in here]
+        matches = [KeyCandidate(front(item.rpartition(".")[0]), advise_value(item, value, names)) for item in here]
         if head:
             others = _iterate_option_keys(path, value, names)
-            matches += [KeyCandidate(front(key.rpartition(".")[0]) + _OTHER_OPTION, fix) for fix, key in others]
+            matches += [
+                replace(item, cost=item.cost + front(key.rpartition(".")[0]) + _OTHER_OPTION) for item, key in others
+            ]
         # A bare name (`lr`) matches a key at the top only; the same key elsewhere is searched with `anywhere`, after
         # foreign names.
         matches = [item for item in matches if item.cost < (_FAR if head else _MISSING_PREFIX)]
     return choose_best(matches)
 
 
-def _iterate_option_keys(path: str, value: object, names: Names) -> Iterator[tuple[str, str]]:
-    """Yield the keys of this name in options that are not chosen: the override to type, and the key."""
+def _iterate_option_keys(path: str, value: object, names: Names) -> Iterator[tuple[KeyCandidate, str]]:
+    """Yield the keys of this name in options that are not chosen: the candidate, and the key."""
     head, _, last = path.rpartition(".")
     for option in _iterate_options(names):
         documented = [field.path for field in option.fields]
         for key in get_option_types(option.group, option.name) if option.package == head else documented:
             same = key not in names.paths and fold_name(key.rpartition(".")[2]) == fold_name(last)
-            if same and (fix := _build_option_fix(option, key, value, path)):
-                yield fix, key
+            if same and (candidate := _advise_option(option, key, value, names)):
+                yield candidate, key
 
 
 @cache
@@ -73,21 +78,24 @@ def is_documented(path: str) -> bool:
 def choose_best(candidates: Sequence[KeyCandidate]) -> Advice | None:
     """Return the cheapest candidate, with those that are as good as it."""
     ranked = sorted(candidates, key=lambda item: item.cost)
-    return _combine_fixes([item.fix for item in ranked if item.cost - ranked[0].cost < _MARGIN])
+    return _combine([item.advice for item in ranked if item.cost - ranked[0].cost < _MARGIN])
 
 
-def _combine_fixes(fixes: Sequence[str]) -> Advice | None:
+def _combine(advices: Sequence[Advice]) -> Advice | None:
     """Return one suggestion, or a few candidates; of options of one group that have the same key, the first."""
-    keys: dict[str, str] = {}
-    for fix in fixes:
-        keys.setdefault(extract_key(fix), fix)
+    keys: dict[str, Advice] = {}
+    for advice in advices:
+        keys.setdefault(extract_key(advice.fix), advice)
     if not 0 < len(keys) <= _FEW:
         return None
-    first, *others = keys.values()
+    # A sentence is of use only where nothing can be typed.
+    first, *others = [item for item in keys.values() if is_override(item.fix)] or [*keys.values()][:1]
     if others:
-        return Advice(" or ".join(keys.values()), "several names are equally near")
+        exact = all(item.exact for item in (first, *others))
+        return Advice(" or ".join(item.fix for item in (first, *others)), "several names are equally near", exact)
+    fixes = [item.fix for item in advices if is_override(item.fix)]
     options = [fix.partition(" ")[0] for fix in fixes if extract_key(fix) != fix.partition("=")[0]]
-    return Advice(first, f"options that have it: {', '.join(options)}" if len(options) > 1 else "")
+    return replace(first, why=f"options that have it: {', '.join(options)}") if len(options) > 1 else first
 
 
 def extract_key(fix: str) -> str:
@@ -96,30 +104,40 @@ def extract_key(fix: str) -> str:
     return next((word for word in words if "." in word), words[0])
 
 
-def format_with_value(path: str, value: object, names: Names) -> str:
+def advise_value(path: str, value: object, names: Names) -> Advice:
+    """Return the override of a key; where it does not take the value, an example, or else what it takes."""
     types = names.types(path)
     fits, form = convert_value(value, types)
-    return format_override(path, form) if fits else f"{path}=<{types[-1].text}>"
+    if fits:
+        return Advice(format_override(path, form))
+    what = f"{path} takes {types[-1].text}"
+    example = find_example(path, types, names)
+    if example is None:
+        return Advice(what, exact=False)
+    return Advice(format_override(path, example), f"{what}, such as this value", exact=False)
 
 
-def _build_option_fix(option: Option, path: str, value: object, typed: str) -> str:
-    """Return the option that brings a key, the key, and what else the option needs; "" where it takes no such value."""
-    types = get_option_types(option.group, option.name).get(path, ())
-    fits, form = convert_value(value, types)
-    if not fits and typed.rpartition(".")[0] != path.rpartition(".")[0]:
-        return ""
-    chosen = f"[default,{option.name}]" if option.group == "callbacks" else option.name
-    needed = [item for item in option.fields if item.default == MISSING and item.path != path]
-    others = [f"{item.path}=<{item.type.text if item.type else 'value'}>" for item in needed]
-    setting = format_override(path, form) if fits else f"{path}=<{types[-1].text}>"
-    return " ".join([f"{option.group}={chosen}", setting, *others])
+def _advise_option(option: Option, path: str, value: object, names: Names) -> KeyCandidate | None:
+    """Return the option that brings a key, and the key; in words where it is not for this job, or needs more than the
+    key. None where it takes no such value.
+    """
+    fits, form = convert_value(value, get_option_types(option.group, option.name).get(path, ()))
+    if not fits:
+        return None
+    suits = names.facts.fits(option.group, option.name)
+    if not suits or any(item.default == MISSING and item.path != path for item in option.fields):
+        chosen = names.facts.chosen.get(option.group)
+        what = f"{path} is a key of {option.group}={option.name}"
+        advice = Advice(what, f"this run has {chosen}" if chosen else "", exact=False)
+        return KeyCandidate(_NOT_COMPLETE if suits else _OTHER_JOB, advice)
+    name = f"[default,{option.name}]" if option.group == "callbacks" else option.name
+    return KeyCandidate(0, Advice(f"{option.group}={name} {format_override(path, form)}"))
 
 
 def _iterate_options(names: Names) -> Iterator[Option]:
-    """Yield the options that may be chosen in addition to those that are."""
+    """Yield the options that are there to be chosen."""
     for option in get_shipped_fields().options:
-        available = option.target is not None and option.name in names.groups.get(option.group, ())
-        if available and can_choose(option.group, option.name, names):
+        if option.target is not None and option.name in names.groups.get(option.group, ()):
             yield option
 
 
@@ -131,12 +149,12 @@ def generate_candidates(path: str, value: object, names: Names) -> Iterator[KeyC
         if cost is not None:
             fits, _ = convert_value(value, names.types(name))
             if fits or front(name.rpartition(".")[0]) == 0:
-                yield KeyCandidate(cost + (0 if fits else _WRONG_VALUE), format_with_value(name, value, names))
+                yield KeyCandidate(cost + (0 if fits else _WRONG_VALUE), advise_value(name, value, names))
     for option in _iterate_options(names):
         for field in option.fields:
             far = None if field.path in names.paths else _compute_cost(path, field.path, front)
-            if far is not None and (fix := _build_option_fix(option, field.path, value, path)):
-                yield KeyCandidate(far + _OTHER_OPTION, fix)
+            if far is not None and (candidate := _advise_option(option, field.path, value, names)):
+                yield replace(candidate, cost=candidate.cost + far + _OTHER_OPTION)
 
 
 def _compute_cost(path: str, name: str, front_of: Callable[[str], float]) -> float | None:

@@ -10,6 +10,7 @@ from mlscale.config.suggestions.name_distance import compute_distance, fold_name
 _PLAIN = re.compile(r"[\w./:@+*?\-%]+(?: [\w./:@+*?\-%]+)*")
 _SHELL = re.compile(r"[\s$&;|<>()#*?`{}!\\]")
 _SPECIAL = re.compile(r"(?i)true|false|null|none|nan|inf|[+-]?[\d._]+(?:e[+-]?\d+)?|.*: .*")
+_OVERRIDE = re.compile(r"['\"]?~|['\"]?[\w./@-]+=")
 _MARGIN = 0.3  # by which the nearest name must be nearer than the next, or neither is suggested
 
 
@@ -43,6 +44,11 @@ def format_override(path: str, value: object) -> str:
     if "'" in text:
         return '"' + re.sub(r'([$`"\\])', r"\\\1", text) + '"'
     return f"'{text}'" if _SHELL.search(text) else text
+
+
+def is_override(fix: str) -> bool:
+    """Return whether a fix is made of overrides, and is not a command or a sentence."""
+    return bool(_OVERRIDE.match(fix))
 
 
 def format_hydra_value(value: object) -> str:

@@ -84,8 +84,26 @@ def test_the_batches_of_a_step_and_the_epochs_of_the_run(trainer: str, batches: 
 
 
 def test_what_is_chosen_of_data_and_task() -> None:
-    assert names("task: {_target_: my.Task}").chosen == {"task": "my.Task"}
-    assert names(LINEAR).chosen == {}
+    assert names("task: {_target_: my.Task}").facts.chosen == {"task": "my.Task"}
+    assert names(LINEAR).facts.chosen == {"model": "torch.nn.Linear"}
+
+
+def test_the_value_of_a_key_as_it_is_written() -> None:
+    found = names("{model: {_target_: a.B, width: '${seed}'}, seed: 3}")
+    assert [found.values(path) for path in ("model.width", "seed", "model.depth", "seed.x")] == [
+        "${seed}",
+        3,
+        None,
+        None,
+    ]
+
+
+def test_the_same_config_with_another_option_chosen() -> None:
+    config = check("optimizer: {_target_: torch.optim.SGD, lr: 0.3}")
+    other = config.choose({"optimizer": "adamw"})
+    assert "optimizer.betas" not in config.names.paths or config.names.values("optimizer.lr") == 0.3
+    assert {"optimizer.betas", "optimizer.lr"} <= set(other.names.paths)
+    assert other.names.values("optimizer.lr") != 0.3
 
 
 @pytest.mark.parametrize(

@@ -159,11 +159,11 @@ unknown key 'callbacks.ema.foo'
 'callbacks.ema' has no _target_
   where: command line: callbacks.ema
   why:   every entry of 'callbacks' is an object to build
-  fix:   callbacks=[default,ema]
+  fix:   callbacks=[default,ema,lr_monitor]
 'callbacks.lr_monitr' has no _target_
   where: command line: callbacks.lr_monitr
   why:   every entry of 'callbacks' is an object to build
-  fix:   callbacks=[default,lr_monitor]
+  fix:   callbacks=[default,ema,lr_monitor]
 """,
     ),
     (
@@ -184,8 +184,8 @@ unknown key 'callbacks.ema.foo'
   fix:   callbacks=[default,early_stopping] callbacks.early_stopping.patience=3
 'callbacks.mixup' has no _target_
   where: command line: callbacks.mixup
-  why:   the α of a Beta distribution; 0 for none
-  fix:   augment=mixup augment.mixup=<float>
+  why:   the α of a Beta distribution; 0 for none; the value is an example
+  fix:   augment=mixup augment.mixup=0.0
 """,
     ),
     (
@@ -194,7 +194,7 @@ unknown key 'callbacks.ema.foo'
 unknown key 'callbacks.ema.ema_decay'
   where: command line: callbacks.ema.ema_decay
   why:   what one optimizer step keeps of the average
-  fix:   callbacks=[default,ema] callbacks.ema.decay=0.9
+  fix:   callbacks=[default,ema,freeze] callbacks.ema.decay=0.9
 unknown key 'callbacks.ema.update_after'
   where: command line: callbacks.ema.update_after
   why:   not supported: the option callbacks=ema takes decay, warmup, every, start, gamma
@@ -275,7 +275,7 @@ the _target_ of 'compress.prune' does not exist: torch.nn.Nope
         """
 'model.scheduler' has no effect: 'model' has no _target_, so it builds nothing
   where: command line: model.scheduler
-  fix:   model._target_=<package.module.Class>
+  fix:   scheduler is one of cosine, none, one_cycle, warmup_cosine, warmup_linear
 'scheduler.intervall' has no effect: 'scheduler' has no _target_, so it builds nothing
   where: command line: scheduler.intervall
   fix:   scheduler._target_=<package.module.Class>

@@ -13,6 +13,7 @@ CASES = [
         """
 'task.model' has no effect: 'task' has no _target_, so it builds nothing
   where: command line: task.model
+  why:   options that have it: task=classification, task=language, task=multilabel, task=regression, task=segmentation
   fix:   task=classification 'task.model={_target_:torch.nn.Linear}'
 """,
     ),
@@ -118,7 +119,7 @@ unknown key 'model.scheduler'
 'trainer.precision' is not set here
   where: command line: trainer.precision
   why:   the group 'precision' owns it
-  fix:   precision=<auto|bf16|bf16_true|fp16|fp16_true|fp32>
+  fix:   precision is one of auto, bf16, bf16_true, fp16, fp16_true, fp32
 """,
     ),
     (
@@ -128,7 +129,7 @@ unknown key 'model.scheduler'
 'trainer.strategy' is not set here
   where: command line: trainer.strategy
   why:   the group 'strategy' owns it
-  fix:   strategy=<auto|ddp|single>
+  fix:   strategy is one of auto, ddp, single
 """,
     ),
     (
@@ -160,7 +161,7 @@ unknown key 'model.scheduler'
 'trainer.strategy' is not set here
   where: command line: trainer.strategy
   why:   the group 'strategy' owns it
-  fix:   strategy=<auto|ddp|single>
+  fix:   strategy is one of auto, ddp, single
 """,
     ),
     (
@@ -169,7 +170,7 @@ unknown key 'model.scheduler'
 'trainer.strategy' is not set here
   where: command line: trainer.strategy
   why:   the group 'strategy' owns it
-  fix:   strategy=<auto|ddp|single>
+  fix:   strategy is one of auto, ddp, single
 """,
     ),
     (

@@ -60,7 +60,7 @@ unknown key 'foo.b'
   fix:   'mode=<max or min>'
 unknown key 'modl'
   where: command line: modl
-  fix:   mode=<max or min>
+  fix:   mode takes max or min
 """,
     ),
     (
@@ -86,7 +86,7 @@ unknown key 'mode.widths'
         """
 unknown key 'mode'
   where: command line: mode
-  fix:   mode=<max or min>
+  fix:   mode takes max or min
 """,
     ),
     (
@@ -152,7 +152,7 @@ unknown key 'model.bia.b'
 'trainer.precision' is not set here
   where: command line: trainer.precision
   why:   the group 'precision' owns it
-  fix:   precision=<auto|bf16|bf16_true|fp16|fp16_true|fp32>
+  fix:   precision is one of auto, bf16, bf16_true, fp16, fp16_true, fp32
 'trainer.strategy=deepspeed_stage_2' is not supported yet
   where: command line: trainer.strategy
   why:   not part of mlscale yet: DeepSpeed, and other launchers' sharding
@@ -208,8 +208,8 @@ unknown key 'model.bia.b'
   fix:   leave optimizer.params out
 unknown key 'optimizer.lrr'
   where: command line: optimizer.lrr
-  why:   torch.optim.SGD takes no 'lrr'
-  fix:   optimizer.lr=<float>
+  why:   optimizer.lr takes float, such as this value
+  fix:   optimizer.lr=0.001
 """,
     ),
     (
@@ -227,7 +227,7 @@ unknown key 'optimizer.lrr'
 'task.model' is not set here
   where: command line: task.model
   why:   the group 'model' owns it
-  fix:   model=gpt
+  fix:   leave task.model out
 """,
     ),
     (

@@ -232,7 +232,7 @@ unknown key 'tpu'
 'nodes=2' is not supported yet
   where: command line: nodes
   why:   not part of mlscale yet: training on several machines
-  fix:   trainer.devices=<devices of this machine>
+  fix:   trainer.devices=auto
 unknown key 'sync_batchnorm'
   where: command line: sync_batchnorm
   fix:   mlscale config show prints every key there is

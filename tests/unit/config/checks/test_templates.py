@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
+from mlscale.config.checks.job_facts import ANY, JobFacts
 from mlscale.config.checks.templates import (
     Names,
-    can_choose,
+    choose_option,
     fill_template,
-    find_chosen,
     get_default_names,
     get_option_types,
     parse_yaml_word,
@@ -23,7 +24,7 @@ TYPES: dict[str, Sequence[Type]] = {
     "a.int": [INT], "a.float": [FLOAT], "a.any": [], "a.list": [make_list_type(INT)], "a.two": [STR, INT],
     "name": [STR],
 }  # fmt: skip
-NAMES = Names(list(TYPES), get_groups(), types=lambda path: TYPES.get(path, ()))
+NAMES = Names(list(TYPES), get_groups(), types=lambda path: TYPES.get(path, ()), facts=JobFacts(kind=ANY))
 
 
 def fill(template: str, value: object, names: Names = NAMES, *, exactly: bool = True) -> str:
@@ -40,8 +41,8 @@ def fill(template: str, value: object, names: Names = NAMES, *, exactly: bool = 
         ("a.int={value}", "x", ""),
         ("b.int={value}", 3, ""),
         ("a.any={value}", "x", "a.any=x"),
-        ("a.int=<steps>", 3, "a.int=<steps>"),
-        ("a.int={value}", "<int>", "a.int=<int>"),
+        ("a.float={part}", 0.25, "a.float=0.25"),
+        ("a.float={part}", 3, ""),
         ("a.int=7", 3, "a.int=7"),
         ("a.list=[{value}]", 3, "a.list=[3]"),
         ("a.any=x-{value}", 3, "a.any=x-3"),
@@ -74,13 +75,6 @@ def test_a_template_is_filled_where_the_config_has_its_key_and_the_value_fits(
     template: str, value: object, filled: str
 ) -> None:
     assert fill(template, value) == filled
-
-
-def test_without_a_fitting_value_the_last_type_is_a_placeholder() -> None:
-    assert fill("a.int={value}", "x", exactly=False) == "a.int=<int>"
-    assert fill("a.two={value}", "x", exactly=False) == "a.two=<int>"
-    assert fill("a.int={value}", "3", exactly=False) == "a.int=3"
-    assert fill("b.int={value}", "x", exactly=False) == ""
 
 
 @pytest.mark.parametrize(
@@ -152,39 +146,46 @@ def test_the_keys_of_an_option_and_their_types() -> None:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "paths", "group", "option", "allowed"),
+    ("facts", "group", "option", "allowed"),
     [
-        ({}, [], "task", "language", True),
-        ({"task": "my.Task"}, [], "task", "classification", False),
-        ({"data": "my.Data"}, [], "task", "language", True),
-        ({"data": "my.Data"}, [], "data", "table", True),
-        ({"data": "my.Data"}, [], "data", "imagefolder", False),
-        ({"data": "my.Data"}, [], "data", "text_files", False),
-        ({"data": "my.Data"}, ["data.image_size"], "data", "imagefolder", True),
-        ({"data": "my.Data"}, ["data.image_size"], "data", "table", False),
-        ({"data": "my.Data"}, ["data.length"], "data", "text_files", True),
-        ({"data": "my.Data"}, ["data.length"], "data", "table", False),
+        (JobFacts(kind="texts", task="language"), "task", "language", True),
+        (JobFacts(kind="texts", task="language"), "task", "classification", False),
+        (JobFacts(kind="texts", task="language"), "data", "text_files", True),
+        (JobFacts(kind="texts", task="language"), "data", "imagefolder", False),
+        (JobFacts(kind="tables"), "augment", "mixup", False),
+        (JobFacts(kind="images", task="segmentation"), "augment", "mixup", False),
+        (JobFacts(kind="images", task="classification"), "augment", "mixup", True),
+        (JobFacts(chosen={"data": "my.Data"}), "data", "table", False),
+        (JobFacts(kind=ANY), "data", "table", True),
     ],
 )
-def test_another_task_or_kind_of_data_is_not_suggested(
-    chosen: dict[str, str], paths: list[str], group: str, option: str, allowed: bool
-) -> None:
-    names = Names(paths, get_groups(), chosen=chosen)
-    assert can_choose(group, option, names) is allowed
+def test_another_task_or_kind_of_data_is_not_suggested(facts: JobFacts, group: str, option: str, allowed: bool) -> None:
+    names = Names([], get_groups(), facts=facts)
     assert (fill(f"{group}={option}", 3, names) != "") is allowed
 
 
-def test_what_is_chosen_in_place_of_the_default() -> None:
-    default = {
-        name: [o.target for o in get_shipped_fields().list_group_options("data") if o.name == name]
-        for name in ("digits", "table")
-    }
-    assert find_chosen({}) == find_chosen({"data": None, "task": 3, "model": {"_target_": "a.B"}}) == {}
-    assert find_chosen({"data": {"_target_": "my.Data"}}) == {"data": "my.Data"}
-    assert find_chosen({"data": {"_target_": default["table"][0]}, "task": {"x": 1}}) == {"data": "data=table"}
-    assert find_chosen({"data": {"_target_": default["digits"][0]}}) == {}
-    language = next(o for o in get_shipped_fields().list_group_options("task") if o.name == "language")
-    assert find_chosen({"task": {"_target_": language.target}}) == {"task": "task=language"}
+def test_what_the_data_decides_is_not_suggested() -> None:
+    names = replace(NAMES, values={"a.int": "${derived.num_classes}", "a.any": "${derived.run_dir}"}.get)
+    assert fill("a.int={value}", 3, names) == ""
+    assert fill("a.any={value}", 3, names) == "a.any=3"
+
+
+def test_an_example_in_place_of_a_value_that_does_not_fit() -> None:
+    names = replace(NAMES, values={"a.int": 4, "a.float": "${seed}"}.get)
+    assert fill("a.int={value}", "x", names) == ""
+    assert fill("a.int={value}", "x", names, exactly=False) == "a.int=4"
+    assert fill("a.int={value}", "3", names, exactly=False) == "a.int=3"
+    assert fill("a.float={value}", "x", names, exactly=False) == ""  # nothing is known that it takes
+    assert fill("b.int={value}", "x", names, exactly=False) == ""
+
+
+def test_the_keys_and_values_of_another_option() -> None:
+    names = choose_option(get_default_names(get_groups()), "optimizer", "sgd")
+    assert "optimizer.momentum" in names.paths
+    assert "optimizer.betas" not in names.paths
+    assert names.values("optimizer.momentum") == 0.9
+    assert "seed" in names.paths
+    assert choose_option(names, "optimizer", "no_such") is names
 
 
 def test_the_names_of_a_run_as_shipped() -> None:

@@ -84,7 +84,12 @@ def test_all_unknown_words_at_once() -> None:
     ("verb", "words", "fix"),
     [
         ("train", "--gpus 2 seed=1", "trainer.devices=2 trainer.accelerator=gpu"),
-        ("train", "--dataset mnist", "data=imagefolder data.root=<folder>"),
+        (
+            "train",
+            "--dataset mnist",
+            "images of your own are data=imagefolder with data.root, "
+            "a table is data=table with data.train and data.target",
+        ),
         ("train", "--opt adam", "optimizer=adamw"),
         ("train", "--devices=8", "trainer.devices=8"),
         ("train", "--lr 0.1 seed=1", "optimizer.lr=0.1"),
@@ -98,7 +103,7 @@ def test_all_unknown_words_at_once() -> None:
         ("train", "-x", "mlscale train --help"),
         ("train", "optimizer.lr", "mlscale train --help"),
         ("train", "--trainer gpu", "trainer.accelerator=gpu"),
-        ("train", "--trainer.max_epochs many", "trainer.max_epochs=<int or null>"),
+        ("train", "--trainer.max_epochs many", "trainer.max_epochs=10"),
         ("train", "--kd-loss-type kl", "compress=int8"),
         ("train", "--qwerty 3", "mlscale train --help"),
         ("loadtest", "--users 3", "users=3"),

@@ -51,7 +51,8 @@ CASES = {
         "unknown option 'mnist' of the group 'data'\n"
         "  where: command line: data=mnist\n"
         f"  why:   options: {options('data')}\n"
-        "  fix:   data=imagefolder data.root=<folder>",
+        "  fix:   images of your own are data=imagefolder with data.root, "
+        "a table is data=table with data.train and data.target",
     ),
     "a model that is timm's": (
         ["model=efficientnet_b0"],

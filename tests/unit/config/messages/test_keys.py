@@ -126,6 +126,7 @@ unknown key 'patience'
         """
 unknown key 'arch'
   where: command line: arch=resnet50
+  why:   torchvision.models.resnet50 takes the place of mlscale.tasks.ResNet
   fix:   model=resnet18 model._target_=torchvision.models.resnet50
 """,
     ),
@@ -167,7 +168,7 @@ unknown key 'zzz'
         """
 unknown key 'model.hidden'
   where: command line: model.hidden=64
-  why:   the width of each hidden layer of the mlp, a list
+  why:   model=mlp takes the place of mlscale.tasks.ResNet
   fix:   model=mlp model.hidden=[64]
 """,
     ),
@@ -176,7 +177,8 @@ unknown key 'model.hidden'
         """
 unknown key 'optimizer.betas'
   where: command line: optimizer.betas=[0.9,0.95]
-  why:   torch.optim.SGD takes no 'betas'
+  why:   optimizer=adamw takes the place of torch.optim.SGD: optimizer.lr 0.1 becomes 0.001, \
+optimizer.weight_decay 0.0005 becomes 0.01
   fix:   optimizer=adamw optimizer.betas=[0.9,0.95]
 """,
     ),
@@ -203,7 +205,7 @@ the _target_ of 'optimizer' does not exist: Lion
         """
 unknown key 'model.depth'
   where: command line: model.depth=18
-  why:   model.widths and model.blocks make the small ResNet's depth; model=resnet18 is torchvision's
+  why:   model=resnet18 takes the place of mlscale.tasks.ResNet
   fix:   model=resnet18
 """,
     ),
@@ -212,8 +214,8 @@ unknown key 'model.depth'
         """
 unknown key 'model.filters'
   where: command line: model.filters=9
-  why:   mlscale.tasks.ResNet takes no 'filters'
-  fix:   model=text_cnn model.filters=9
+  why:   this run has model=resnet
+  fix:   model.filters is a key of model=text_cnn
 """,
     ),
     (
@@ -221,6 +223,8 @@ unknown key 'model.filters'
         """
 unknown key 'optmizer'
   where: command line: optmizer=adamw
+  why:   optimizer=adamw takes the place of torch.optim.SGD: optimizer.lr 0.1 becomes 0.001, \
+optimizer.weight_decay 0.0005 becomes 0.01
   fix:   optimizer=adamw
 """,
     ),

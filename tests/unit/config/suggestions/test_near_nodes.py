@@ -97,7 +97,7 @@ def test_a_misspelt_group_in_front_of_a_node_key(group: str) -> None:
         ("optimzer.name", "adamw", "optimizer=adamw"),
         ("logger.ccsv._target_", "mlscale.train.loggers.csv", "logger.csv._target_=mlscale.train.loggers.csv"),
         ("callbacks.metrics.target_", "my.Metrics", "callbacks.metrics._target_=my.Metrics"),
-        ("data._atrget_", "X", "data._target_=<package.module.Class>"),
+        ("data._atrget_", "X", "data._target_ takes package.module.Class"),
         ("model.block", 1, "model.blocks=1"),
         ("optimizer.l", 0.1, "optimizer.lr=0.1"),
     ],

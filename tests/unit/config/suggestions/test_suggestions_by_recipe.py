@@ -1,0 +1,344 @@
+"""Every suggestion of the table, in recipes of images, tables, language and text: it passes the check, and is for the
+recipe's data and task. And the fixes of several keys, which must not contradict each other.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from mlscale.config.checks.check import check_config
+from mlscale.config.checks.checked_config import collect_names
+from mlscale.config.checks.job_facts import DATA_KINDS, MODEL_USES, TASK_METRICS
+from mlscale.config.checks.templates import Advice, Names
+from mlscale.config.composition.argv import parse_command_line
+from mlscale.config.composition.compose import compose_config
+from mlscale.config.composition.roots import find_roots
+from mlscale.config.documented_fields import get_shipped_fields
+from mlscale.config.suggestions.alias_meanings import render_alias
+from mlscale.config.suggestions.foreign_names import Alias, load_foreign_names
+from mlscale.config.suggestions.suggest import is_override
+from mlscale.config.suggestions.unknown_keys import suggest_key
+from mlscale.errors import MLScaleError
+
+RECIPES = {"resnet": "images", "tabular": "tables", "gpt": "texts", "text": "texts"}
+TASKS = {"resnet": "classification", "tabular": "classification", "text": "classification", "gpt": "language"}
+SAMPLES = (2, 0.5, "some", "torch.nn.Identity", True, ["a"], [1], {"a": 1}, None, "accuracy")
+
+
+@cache
+def composed(recipe: str) -> DictConfig:
+    return compose_config(parse_command_line("train", [f"recipe={recipe}"]))
+
+
+@cache
+def names(recipe: str) -> Names:
+    return collect_names(composed(recipe), groups=find_roots().groups)
+
+
+@cache
+def suggestions(recipe: str) -> dict[str, tuple[str, object, Advice]]:
+    """Every suggestion that the table gives in a recipe by its fix, with a name and a value that it is given for."""
+    found: dict[str, tuple[str, object, Advice]] = {}
+    table, entries = load_foreign_names(), set()
+    for name, entry in table.keys.items():
+        if id(entry) in entries:  # another name of the same meaning
+            continue
+        entries.add(id(entry))
+        for value in (*entry.values, *SAMPLES):
+            typed = 0.5 if value in ("{}", "[]", "<1") else yaml.safe_load(value) if isinstance(value, str) else value
+            advice = render_alias(entry, table_spelling(name), typed, names(recipe))
+            if advice is not None:
+                found.setdefault(advice.fix, (name, typed, advice))
+            if value in SAMPLES and advice is not None and advice.exact:
+                break  # one value that fits
+    for group, entry in table.options.items():
+        for value in entry.values:
+            if advice := render_alias(Alias(group=group), group, value, names(recipe)):
+                found.setdefault(advice.fix, (group, value, advice))
+    return found
+
+
+def table_spelling(name: str) -> str:
+    return load_foreign_names().spelled.get(name, name)
+
+
+@cache
+def option_node(group: str, option: str) -> tuple[str, Any]:
+    shipped = next(item for item in get_shipped_fields().list_group_options(group) if item.name == option)
+    files = [root.path / group / f"{option}.yaml" for root in find_roots().roots]
+    return shipped.package, OmegaConf.load(next(file for file in files if Path(file).is_file()))
+
+
+def apply(cfg: DictConfig, words: list[str]) -> None:
+    """Do what the words of a fix do on the command line, without composing all again; options first, as Hydra does."""
+    groups = find_roots().groups
+    for word in sorted(words, key=lambda word: word.partition("=")[0] not in groups):
+        key, _, right = word.partition("=")
+        if key.startswith("~"):
+            OmegaConf.update(cfg, key[1:], None)
+        elif key in groups:
+            for option in right.strip("[]").split(","):
+                package, node = option_node(key, option)
+                if "defaults" not in node:
+                    OmegaConf.update(cfg, package, node, force_add=True, merge=False) if package else cfg.merge_with(
+                        node
+                    )
+        else:
+            OmegaConf.update(cfg, key, yaml.safe_load(right), force_add=True)
+
+
+def check_words(recipe: str, words: list[str]) -> list[str]:
+    cfg = copy.deepcopy(composed(recipe))
+    apply(cfg, words)
+    keys = {word.partition("=")[0] for word in words}
+
+    def origin(path: str) -> str:  # a key that a file sets and a typed class does not take is left out
+        return "command line: it" if path in keys else "recipes"
+
+    return [str(problem) for problem in check_config(cfg, groups=find_roots().groups, origin=origin)]
+
+
+def packed(fixes: list[str]) -> Iterator[list[str]]:
+    """Fixes that say nothing about the same group, together: a check of each alone takes minutes."""
+    packs: list[tuple[set[str], list[str]]] = []
+    for fix in fixes:
+        topics = {topic(word) for word in shlex.split(fix)}
+        pack = next((pack for pack in packs if not pack[0] & topics), None)
+        if pack is None:
+            packs.append(pack := (set(), []))
+        pack[0].update(topics)
+        pack[1].append(fix)
+    for _, members in packs:
+        yield members
+
+
+def topic(word: str) -> str:
+    """What a word is about: the key, or the group where options take the place of each other."""
+    key = word.partition("=")[0].lstrip("~")
+    head = key.partition(".")[0]
+    return head if head in find_roots().groups and head not in ("trainer", "data") else key
+
+
+@pytest.mark.parametrize(
+    "recipe", ["resnet", "gpt", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tabular", "text"))]
+)
+def test_every_suggestion_passes_the_check_of_the_recipe(recipe: str) -> None:
+    fixes = [fix for fix in suggestions(recipe) if is_override(fix)]
+    assert len(fixes) > 120
+    wrong = []
+    for members in packed(fixes):
+        if problems := check_words(recipe, [word for fix in members for word in shlex.split(fix)]):
+            wrong += problems
+    assert wrong == []
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_suggestion_is_for_the_data_and_the_task(recipe: str) -> None:
+    kind, task = RECIPES[recipe], TASKS.get(recipe, "segmentation")
+    for fix, (name, value, advice) in suggestions(recipe).items():
+        for word in shlex.split(fix) if is_override(fix) else ():
+            key, _, right = word.partition("=")
+            said = (name, value, advice)
+            if key == "data":
+                assert DATA_KINDS[right] == kind, said
+            elif key == "task":
+                assert right == task, said
+            elif key == "model":
+                assert kind in MODEL_USES[right][0], said
+                assert task in MODEL_USES[right][1], said
+            elif key.partition(".")[0] == "augment" and word != "augment=none":
+                assert kind == "images", said
+                assert task == "classification" or not {"mixup", "cutmix"} & {key.partition(".")[2], right}, said
+            elif key == "metric":
+                assert right.startswith("val/") or right == value, said
+                assert right == value or right.removeprefix("val/") in TASK_METRICS[task], said
+            assert names(recipe).values(key) not in ("${derived.num_classes}", "${derived.channels}"), said
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_an_option_is_replaced_only_where_the_one_in_use_lacks_the_key(recipe: str) -> None:
+    for fix, (name, value, advice) in suggestions(recipe).items():
+        words = [word.partition("=") for word in shlex.split(fix)] if is_override(fix) else []
+        for group, _, option in words:
+            if group not in ("optimizer", "scheduler", "model", "data", "augment", "task"):
+                continue
+            if "optimizer.fused" not in fix:  # adamw_torch_fused is the optimizer that was asked for by name
+                settings = {key for key, _, _ in words if key.startswith(f"{group}.") and not key.endswith("_target_")}
+                present = bool(settings) and settings <= set(names(recipe).paths)
+                assert not present or "takes the place" not in advice.why, (name, value, advice)
+            target = names(recipe).values(f"{group}._target_")
+            new = next(item.target for item in get_shipped_fields().list_group_options(group) if item.name == option)
+            if target and new and target != new:
+                assert f"{group}={option} takes the place of {target}" in advice.why, (name, value, advice)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_nothing_that_is_printed_is_a_placeholder(recipe: str) -> None:
+    for fix, (name, value, _) in suggestions(recipe).items():
+        assert not set("<>") & set(fix), (name, value, fix)
+
+
+def test_each_reason_is_about_what_the_recipe_has() -> None:
+    for recipe in RECIPES:
+        for fix, (name, value, advice) in suggestions(recipe).items():
+            if is_override(fix):
+                for other in ("model=", "ResNet", "the mlp"):
+                    assert other not in advice.why or "takes the place" in advice.why, (recipe, name, value, advice)
+
+
+def test_every_option_of_data_and_model_has_its_kind() -> None:
+    for group, known in (("data", DATA_KINDS), ("model", MODEL_USES)):
+        options = {item.name for item in get_shipped_fields().list_group_options(group) if item.target}
+        assert options == set(known)
+
+
+def typed(recipe: str, *items: tuple[str, object]) -> list[MLScaleError]:
+    cfg = copy.deepcopy(composed(recipe))
+    for name, value in items:
+        OmegaConf.update(cfg, name, value, force_add=True)
+    return check_config(cfg, groups=find_roots().groups)
+
+
+def of_same_key(recipe: str, count: int) -> list[tuple[tuple[str, object], tuple[str, object]]]:
+    """Pairs of foreign names whose fixes set the same key, or an option and one of its keys, to different values."""
+    by_topic: dict[str, list[tuple[str, object]]] = {}
+    for fix, (name, value, advice) in suggestions(recipe).items():
+        if is_override(fix) and advice.exact and name in load_foreign_names().spelled and not isinstance(value, dict):
+            for item in {topic(word) for word in shlex.split(fix)}:
+                by_topic.setdefault(item, []).append((table_spelling(name), value))
+    pairs = [pair for members in by_topic.values() for pair in combinations(members, 2) if pair[0][0] != pair[1][0]]
+    return random.Random(0).sample(pairs, min(len(pairs), count))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "count"),
+    [("resnet", 6), ("gpt", 6), *(pytest.param(name, 60, marks=pytest.mark.slow) for name in RECIPES)],
+)
+def test_fixes_of_the_same_key_are_one_fix(recipe: str, count: int) -> None:
+    for first, second in of_same_key(recipe, count):
+        fixes = [problem.fix for problem in typed(recipe, first, second)]
+        words = [shlex.split(fix) if is_override(fix) else [] for fix in fixes]
+        said = (first, second, fixes)
+        settings: dict[str, set[str]] = {}
+        for word in [word for item in words for word in item]:
+            settings.setdefault(word.partition("=")[0], set()).add(word.partition("=")[2])
+        twice = {key for key, values in settings.items() if len(values) > 1}
+        # The same setting under two names, with two values, is the user's contradiction.
+        assert all("[" not in value for key in twice for value in settings[key]), said
+        if not twice:
+            assert check_words(recipe, list(dict.fromkeys(word for item in words for word in item))) == [], said
+
+
+@pytest.mark.parametrize(
+    ("recipe", "items", "fixes"),
+    [
+        ("gpt", {"adam_beta1": 0.8, "adam_beta2": 0.99}, {"optimizer.betas=[0.8,0.99]"}),
+        (
+            "resnet",
+            {"model_ema": True, "track_grad_norm": 2, "early_stopping_patience": 5},
+            {"callbacks=[default,ema,grad_norm,early_stopping] callbacks.early_stopping.patience=5"},
+        ),
+        ("gpt", {"warmup_ratio": 0.1, "lr_scheduler_type": "linear"}, {"scheduler=warmup_linear scheduler.warmup=0.1"}),
+        ("gpt", {"lr_scheduler_type": "cosine", "warmup_ratio": 0.1}, {"scheduler=warmup_cosine scheduler.warmup=0.1"}),
+        ("gpt", {"optim": "sgd", "adam_beta1": 0.8}, {"optimizer=sgd", "leave adam_beta1 out"}),
+        ("gpt", {"optim": "adamw_torch", "adam_beta1": 0.8}, {"leave optim out", "optimizer.betas=[0.8,0.95]"}),
+        ("tabular", {"wandb": True, "tensorboard": True}, {"logger=[wandb,tensorboard]"}),
+        ("tabular", {"lr": 0.1, "epochs": 3}, {"optimizer.lr=0.1", "trainer.max_epochs=3"}),
+    ],
+)
+def test_several_keys_get_one_fix(recipe: str, items: dict[str, object], fixes: set[str]) -> None:
+    assert {problem.fix for problem in typed(recipe, *items.items())} == fixes
+
+
+def test_keys_of_two_options_keep_their_own_fixes() -> None:
+    fixes = [problem.fix for problem in typed("resnet", ("adam_beta1", 0.8), ("asgd_lambd", 0.1))]
+    assert fixes[0] == "optimizer=adamw optimizer.betas=[0.8,0.999]"
+
+
+def test_no_callbacks_and_another_one_are_that_one() -> None:
+    assert {problem.fix for problem in typed("gpt", ("callback", "none"), ("device_stats", True))} == {
+        "callbacks=[default,device_stats]"
+    }
+
+
+def test_callbacks_that_were_added_stay() -> None:
+    cfg = copy.deepcopy(composed("resnet"))
+    apply(cfg, ["callbacks=[early_stopping]"])
+    advice = suggest_key("ema", True, collect_names(cfg, groups=find_roots().groups))
+    assert advice is not None
+    assert advice.fix == "callbacks=[default,early_stopping,ema]"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name", "value", "fix", "why"),
+    [
+        ("gpt", "adam_beta2", 0.99, "optimizer.betas=[0.9,0.99]", ""),
+        ("gpt", "optimizer.beta2", 0.99, "optimizer.betas=[0.9,0.99]", ""),
+        ("gpt", "momentum", 0.8, "optimizer.betas=[0.8,0.95]", "cycle_momentum=false"),
+        ("resnet", "adam_beta1", 0.8, "optimizer=adamw optimizer.betas=[0.8,0.999]", "lr 0.1 becomes 0.001"),
+        ("tabular", "hidden_dim", 128, "model.width=128", ""),
+        ("gpt", "hidden_size", [64], "model.width=64", ""),
+        ("resnet", "val_fraction", 0.2, "data.val_fraction is a key of data=imagefolder", "this run has data=digits"),
+        ("tabular", "mixup", 0.2, "leave mixup out", "is for images"),
+        ("segmentation", "mixup", 0.2, "leave mixup out", "task=segmentation"),
+        ("gpt", "hflip", 0.5, "leave hflip out", "which has texts"),
+        ("tabular", "loss", "mse", "leave loss out", "task=regression"),
+        ("resnet", "num_classes", 5, "leave num_classes out", "counted in the data"),
+        ("tabular", "metrics", ["accuracy"], "metric=val/accuracy", ""),
+        ("gpt", "metric_for_best_model", "eval_perplexity", "metric=val/perplexity", ""),
+        (
+            "gpt", "optim", "adafactor",
+            "optimizer._target_=torch.optim.Adafactor scheduler.cycle_momentum=false", "takes the place",
+        ),
+        ("gpt", "min_lr", 1e-5, "scheduler.final_div_factor=8.0", "OneCycle"),
+        ("gpt", "warmup_ratio", 0.1, "scheduler.pct_start=0.1", ""),
+        ("gpt", "warmup_steps", 100, "scheduler=warmup_cosine scheduler.warmup=100", "takes the place"),
+        ("gpt", "n_layer", 6, "model.layers=6", ""),
+        ("resnet", "save_freq", "epoch", "leave save_freq out", "after each epoch"),
+        ("resnet", "default_hooks.checkpoint.interval", 5, "callbacks.checkpoint.every_n_epochs=5", ""),
+        ("resnet", "default_hooks.logger.interval", 50, "trainer.log_every_n_steps=50", ""),
+        ("resnet", "checkpoint.max_keep_ckpts", 3, "callbacks.checkpoint.save_top_k=3", ""),
+        ("resnet", "restore_best_weights", True, "leave restore_best_weights out", "best.ckpt"),
+        ("resnet", "auto_scale_lr.enable", True, "leave auto_scale_lr.enable out", "any number of devices"),
+        ("resnet", "param_scheduler.T_max", 30, "leave param_scheduler.T_max out", "optimizer steps"),
+    ],
+)  # fmt: skip
+def test_the_fix_in_a_recipe(recipe: str, name: str, value: object, fix: str, why: str) -> None:
+    advice = suggest_key(name, value, names(recipe))
+    assert advice is not None
+    assert advice.fix == fix
+    assert why in advice.why
+
+
+def test_arguments_that_timm_passes_on() -> None:
+    cfg = compose_config(parse_command_line("train", ["model=timm"]))
+    for name, fix in {"drop_path": "model.drop_path_rate=0.1", "dropout": "model.drop_rate=0.1"}.items():
+        (problem,) = check_with(cfg, name)
+        assert problem.fix == fix
+
+
+def check_with(cfg: DictConfig, name: str) -> list[MLScaleError]:
+    cfg = copy.deepcopy(cfg)
+    OmegaConf.update(cfg, name, 0.1, force_add=True)
+    return check_config(cfg, groups=find_roots().groups)
+
+
+def test_no_option_is_suggested_for_data_of_the_users_own() -> None:
+    cfg = copy.deepcopy(composed("resnet"))
+    cfg.data = {"_target_": "torch.nn.Identity"}
+    cfg.augment = {}
+    advice = suggest_key("mixup", 0.2, collect_names(cfg, groups=find_roots().groups))
+    assert advice is not None
+    assert advice.fix == "leave mixup out"
+    assert "torch.nn.Identity" in advice.why
