@@ -121,7 +121,7 @@ def _build_sample_schema(model: ServedModel, raw: Mapping[str, Any]) -> dict[str
 
 
 def _build_column_schema(column: Mapping[str, Any]) -> dict[str, Any]:
-    missing = "null for a missing value" + ("" if column["may_be_missing"] else ", which training has not")
+    missing = "null for a missing value" + ("" if column["may_be_missing"] else ", which was never so in training")
     if column["type"] == "category":
         values = column["categories"][:_MOST_EXAMPLES]
         return {
