@@ -58,6 +58,10 @@ class EvaluationPass:
     checkpoint: Path | None = None
 
 
+def _names_data(typed: set[str]) -> bool:
+    return any(key in ("data", "recipe", "like") or key.startswith("data.") for key in typed)
+
+
 def prepare_evaluation_config(cfg: DictConfig, subject: TrainedModel, run_data: RunData) -> tuple[DictConfig, int]:
     """Return the config on one device, with the facts of its data and the model's own shape; and the number of devices
     that trained the model.
@@ -81,6 +85,14 @@ def prepare_evaluation_config(cfg: DictConfig, subject: TrainedModel, run_data: 
             where=f"trainer.devices={cfg.trainer.devices}",
             why="so each sample counts exactly once",
             fix="leave trainer.devices out; mlscale predict spreads samples over devices",
+        )
+    if subject.servable is not None and subject.home is None and not _names_data(typed):
+        # The default data is another one, whose classes may even have the same names.
+        raise MLScaleError(
+            "the data of this servable is not known",
+            where=str(subject.servable),
+            why="the run that it was exported from is not in this folder's runs, and no data is named",
+            fix="name data as it was trained on, with its recipe: +recipe=text data=text_table data.train=reviews.csv",
         )
     cfg = cfg.copy()
     cfg.trainer.devices, cfg.trainer.accumulate_grad_batches = 1, 1

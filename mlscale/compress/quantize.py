@@ -138,6 +138,7 @@ def _build_calibration_reader(samples: Tensors) -> Any:
             start = next(self._starts, None)
             if start is None:
                 return None
+            # In small batches: the calibrator keeps the activations of a batch in memory, all layers at once.
             return {name: rows[start : start + _BATCH] for name, rows in samples.items()}
 
     return Reader()
@@ -146,6 +147,7 @@ def _build_calibration_reader(samples: Tensors) -> Any:
 @contextmanager
 def _suppress_logging() -> Iterator[None]:
     """Silence the root logger, to which the quantiser logs steps and warnings; its result is measured here instead."""
+    # The quantiser calls the root logger itself, so that no logger of its own could be silenced.
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -57,6 +57,7 @@ def write_compressed_model(folder: Path, compressed: CompressedModel, *, name: s
     Raises:
         MLScaleError: it can't be written (exit code 5).
     """
+    # The record may be absent, and then the digest alone identifies the checkpoint.
     record = read_checkpoint_metadata(checkpoint).record
     with replace_folder(folder) as aside:
         write_bytes(aside / MODEL, compressed.model)
@@ -98,6 +99,7 @@ def find_compressed_model(run: Path, checkpoint: Path) -> tuple[StoredInt8Model 
     document = read_json(path)
     expect_format("compressed", document, str(path))
     try:
+        # By content and not by name: training that goes on replaces best.ckpt under the same name.
         if document["checkpoint"]["sha256"] != read_content_digest(checkpoint):
             return None, f"the run's is of another checkpoint than {checkpoint.name}"
         # A model that was not kept is stored, too, with its measurements.

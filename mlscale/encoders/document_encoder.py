@@ -60,6 +60,7 @@ class DocumentEncoder(Encoder):
 
     @classmethod
     def parse_settings(cls, settings: Mapping[str, Any]) -> Self:
+        # A later version may have other tokens: to read those as bytes would give wrong losses without an error.
         if settings["unit"] != "byte" or settings["end"] != END:
             raise ValueError(f"tokens of the unit {settings['unit']!r}, ended by {settings['end']!r}")
         return cls(int(settings["length"]))
@@ -67,6 +68,7 @@ class DocumentEncoder(Encoder):
     def encode_sample(self, raw: str | bytes) -> dict[str, NDArray[Any]]:
         """Return the first window of a document."""
         windows = self.encode_samples([raw])
+        # The exception of one sample has the reason alone, as in the other encoders.
         if windows.bad:
             raise ValueError(windows.bad[0])
         return {name: rows[0] for name, rows in windows.tensors.items()}
@@ -97,6 +99,7 @@ class DocumentEncoder(Encoder):
         return EncodedSamples(tensors, bad, counts)
 
     def _cut_windows(self, content: bytes, rows: list[NDArray[np.uint8]], scored: list[tuple[int, int]]) -> None:
+        # An end stands before it, too: the first byte is predicted from something, and so is counted.
         tokens = np.frombuffer(bytes([END]) + content + bytes([END]), np.uint8)
         last, step, done, start = len(tokens) - 1, max(1, self.length // 2), 0, 0
         while done < last:
@@ -104,6 +107,7 @@ class DocumentEncoder(Encoder):
             part = tokens[start : start + self.length + 1]
             row[: len(part)] = part
             rows.append(row)
+            # What an earlier window has scored already is context here, and does not count again.
             scored.append((done - start, min(self.length, last - start)))
             done, start = min(start + self.length, last), start + step
 

@@ -102,6 +102,7 @@ class Encoder(ABC):
 
     def encode_samples(self, raw: Sequence[Any]) -> EncodedSamples:
         """Return the tensors of samples, and the reason of each bad one."""
+        # A row also for a bad sample, so that rows and samples have the same numbers.
         tensors = {spec.name: np.zeros((len(raw), *spec.shape), spec.dtype) for spec in self.inputs}
         bad: dict[int, str] = {}
         for number, sample in enumerate(raw):
@@ -139,6 +140,7 @@ class Encoder(ABC):
 
 def compute_definition_digest(kind: str, settings: Mapping[str, Any]) -> str:
     """Return the digest of a kind and its settings; JSON keeps every float64 exactly."""
+    # Sorted and without spaces: the digest must not depend on the order in which a document was read.
     text = json.dumps({"kind": kind, "settings": settings}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -151,6 +153,7 @@ def convert_values(array: NDArray[Any], dtype: str) -> NDArray[Any]:
     """
     if array.dtype == dtype and array.dtype.kind != "f":
         return array
+    # numpy would parse texts as numbers, and cut off the imaginary part of complex ones.
     if array.dtype.kind not in "biuf":
         raise ValueError(f"its values are of the type {array.dtype}, no numbers")
     if array.dtype.kind == "f" and not np.isfinite(array).all():

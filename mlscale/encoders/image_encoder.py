@@ -63,8 +63,10 @@ class ImageEncoder(Encoder):
 
     @classmethod
     def parse_settings(cls, settings: Mapping[str, Any]) -> Self:
+        # Imported late: encoders need numpy alone, and the decoder more.
         from mlscale.data.images.fast_decoder import DECODE_VERSION
 
+        # Another version gives other pixels: answers would change without a sign of it.
         if settings["decode_version"] != DECODE_VERSION:
             raise ValueError(f"decoder version {settings['decode_version']}, and this mlscale has {DECODE_VERSION}")
         channels, height, width = (int(size) for size in settings["shape"])

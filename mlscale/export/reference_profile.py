@@ -67,6 +67,7 @@ class ReferenceProfile:
             # Without pickle: the folder may be from anyone, and a pickle executes code.
             with np.load(folder / ARRAYS, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
+        # numpy raises any of these for a file that is cut off, depending on where it ends.
         except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
             raise MLScaleError(
                 f"can't read {ARRAYS}",
@@ -145,6 +146,7 @@ class ProfileBuilder:
             self._edges, self._values = other._edges, np.zeros_like(other._values)
         if not np.array_equal(self._edges, other._edges) or len(self._labels) != len(other._labels):
             raise ValueError("the profiles have other bins or classes")
+        # Integer counts add up to the same in any order, so that ranks may merge as they finish.
         self._values = self._values + other._values
         for name in ("_predicted", "_labels", "_probability", "_confident", "_right"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -175,6 +177,7 @@ class ProfileBuilder:
 
     def finish(self, **about: object) -> ReferenceProfile:
         """Return the profile, with the caller's metadata."""
+        # Parts are merged in any order: sorted, equal samples give equal bytes.
         samples = sorted(self._kept_samples, key=lambda entry: entry[0])
         means, stds, confidence = (np.stack([entry[column] for entry in samples]) for column in (1, 2, 3))
         right, total = int(self._right.sum()), self.samples

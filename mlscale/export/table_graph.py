@@ -77,6 +77,7 @@ class _GraphParts:
     def add_node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
         from onnx import helper
 
+        # The prefix keeps the names apart from those of the model, with which the graph is merged.
         name = f"encoder/{output}"
         self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
         return name

@@ -152,6 +152,7 @@ def encode_as_trained(
         decoded = data.get_decoded_split(split)
         return {INPUT: np.stack([decoded.get_sample(row) for row in rows.tolist()])}
     if isinstance(data.encoder(), DocumentEncoder):
+        # A block of training text is scored at all of its positions, unlike the overlapping windows of a document.
         scored = np.tile(np.array([0, y.shape[1]], np.int64), (len(y), 1))
         return {INPUT: np.concatenate([x.numpy()[:, :1], y], 1), SCORED: scored}
     return {INPUT: (x.float() if x.is_floating_point() else x).numpy()}
@@ -171,6 +172,7 @@ def restore_raw_samples(
         rows: the indices of its samples in the split, int64 (n,).
         is_selected: bool (n,).
     """
+    # bfloat16 is unknown to numpy; float32 holds each of its values.
     if not isinstance(data, ImageData):
         return (x.float() if x.is_floating_point() else x).cpu().numpy()[is_selected]
     decoded, rows = data.get_decoded_split("val"), rows[is_selected]
@@ -191,6 +193,7 @@ def iterate_loader_batches(loader: Iterable[Any], split: str) -> Iterator[Sample
     Raises:
         MLScaleError: there are several loaders.
     """
+    # Lightning lets several loaders be given in any collection; one in a collection is as good as one alone.
     if isinstance(loader, list | tuple | dict):
         if len(loader) != 1:
             raise MLScaleError(

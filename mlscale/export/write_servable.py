@@ -62,6 +62,7 @@ def write_servable(
         # A servable that can't be loaded fails here, before the rename: nothing appears at `folder`.
         servable = load(aside)
         if warmup:
+            # A rounding error may move an int8 value by a whole step, which depends on the processor.
             tolerance = TOLERANCE if document["compression"] is None else INT8_TOLERANCE
             write_warmup(aside / WARMUP, servable, warmup, tolerance=tolerance)
             _write_document(aside, document)
@@ -73,13 +74,19 @@ def _write_document(folder: Path, document: Mapping[str, Any]) -> None:
     files = {
         path.relative_to(folder).as_posix(): {"sha256": compute_sha256(path), "bytes": path.stat().st_size}
         for path in iterate_regular_files(folder)
+        # The document would have to contain its own digest.
         if path != folder / DOCUMENT
     }
     stamped = {"format": get_format_tag("servable"), **document, "files": files}
     write_text(
         folder / DOCUMENT,
         yaml.safe_dump(
-            convert_to_json(stamped), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120
+            # Unsorted: people read this file, and its fields are in the order of their importance.
+            convert_to_json(stamped),
+            sort_keys=False,
+            allow_unicode=True,
+            default_flow_style=None,
+            width=120,
         ),
     )
 

@@ -31,6 +31,7 @@ class LatencyHistogram:
         """Count one latency of `ms` milliseconds."""
         self.count += 1
         self.total += ms
+        # Apart from the buckets: an objective for the longest latency must not be off by their width.
         self.highest = max(self.highest, ms)
         self._buckets[_find_bucket(ms)] += 1
 
@@ -57,6 +58,7 @@ class LatencyHistogram:
         """Return at most `bins` + 1 edges in ms, of equal ratio, and the counts between them; empty lists if empty."""
         if not self.count:
             return [], []
+        # From the lowest that was seen: edges from 1 µs on would leave most bins of a picture empty.
         lowest, highest = min(self._buckets), max(self._buckets) + 1
         step = max(1, math.ceil((highest - lowest) / bins))
         counts = [0] * math.ceil((highest - lowest) / step)

@@ -86,6 +86,7 @@ class LoadOutcome:
                 self.service.add_latency(server.service_ms)
             if server.compute_ms is not None:
                 self.compute.add_latency(server.compute_ms)
+        # Answers without class names are valid, but would lower the accuracy as if they were wrong.
         if predicted is not None and right is not None:
             self.labelled += count
             self.correct += sum(a == b for a, b in zip(predicted, right, strict=True))

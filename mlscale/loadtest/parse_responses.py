@@ -81,6 +81,7 @@ def _parse_v2_response(headers: Mapping[str, str], body: bytes, count: int, clas
     """Parse an answer of the V2 protocol, JSON or binary."""
     # Servers send headers in any case.
     lengths = {name.lower(): value for name, value in headers.items()}
+    # Without the header there are no binary tensors, and the whole body is JSON.
     end = int(lengths.get(BINARY_HEADER.lower(), len(body)))
     document = json.loads(body[:end])
     numbers: dict[str, NDArray[Any]] = {}

@@ -82,6 +82,7 @@ def _generate_texts(model: ServerModel, generator: np.random.Generator) -> list[
 def _generate_images(model: ServerModel, generator: np.random.Generator) -> list[bytes]:
     from PIL import Image
 
+    # Pillow writes a grey image from two dimensions only: an axis of size 1 is an error.
     channels = {"grey": (), "RGB": (3,)}.get(str(model.raw_input.get("colours")))
     if channels is None:
         raise MLScaleError(

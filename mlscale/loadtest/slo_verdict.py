@@ -63,6 +63,7 @@ def evaluate_objective(
     # In an open loop all requests were sent at their rate, so a met latency needs no extrapolation: one user.
     terms = [*_check_latencies(objective, outcome, users if rate is None else 1, bool(limits))]
     terms += [*_check_failures(objective, outcome, bool(limits)), *_check_rate(objective, outcome, rate, bool(limits))]
+    # Every quantile is NaN then, and a comparison with NaN decides nothing.
     if not outcome.requests:
         terms = [("undecided" if limits else "missed", "no request came to an end")]
     missed = tuple(phrase for decision, phrase in terms if decision == "missed")

@@ -54,7 +54,9 @@ def collect_samples(x: object, encoder: Encoder) -> GivenSamples:
         try:
             given.samples.append(_convert_item(item, encoder))
         except (OSError, ValueError) as error:
+            # Something must stand in its place, so that later samples keep their numbers.
             given.samples.append(None)
+            # The text of an OSError repeats the path, which the message names already.
             given.bad[number] = getattr(error, "strerror", None) or str(error)
     return given
 
@@ -108,11 +110,13 @@ def _describe_column(column: Mapping[str, Any]) -> str:
 
 def _iterate_items(x: object, encoder: Encoder) -> Iterable[Any]:
     """Return the samples in `x`; what is no collection is one sample."""
+    # Before all else: a str and a mapping can be iterated, and a picture converted to an array.
     if isinstance(x, str | bytes | Path | Mapping) or _is_picture(x):
         return [x]
     if encoder.kind == "table":
         return _list_rows(x)
     if encoder.kind in ("text", "document"):
+        # A pandas series has several of them: any gives Python values, of which arrays of numpy would be made else.
         for method in ("to_pylist", "to_list", "tolist"):
             if hasattr(x, method) and not hasattr(x, "columns"):
                 listed = getattr(x, method)()
@@ -177,7 +181,9 @@ def _encode_picture(picture: Image.Image) -> bytes:
     exif, file = Image.Exif(), io.BytesIO()
     if (orientation := picture.getexif().get(_ORIENTATION)) is not None:
         exif[_ORIENTATION] = orientation
+    # PNG has no other modes: CMYK and YCbCr of a JPEG are converted as the decoder would.
     if picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
         picture = picture.convert("RGB")
+    # The file is read again at once, so that fast is better than small.
     picture.save(file, "PNG", compress_level=1, exif=exif)
     return file.getvalue()

@@ -50,6 +50,7 @@ def compute_files_digest(paths: Sequence[str], extra: object) -> str:
     total = hashlib.sha256(repr(extra).encode())
     for path in paths:
         with open(path, "rb") as file:
+            # A zero byte ends the name, which can't hold one: no two lists of files give the same bytes.
             total.update(Path(path).name.encode("utf-8", "surrogateescape") + b"\0")
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()

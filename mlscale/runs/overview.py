@@ -42,9 +42,11 @@ def summarize_run(run: RunFolder) -> RunOverview:
     """Return the overview of a run."""
     document, manifest, status = run.run, run.manifest, run.status
     metrics, metric = (manifest or {}).get("metrics", {}), document.get("metric")
+    # A crash leaves no manifest, and so no end from which a duration could be computed.
     took = manifest["duration_s"] if manifest else None
     if status == "running":
         began = datetime.fromisoformat(document["attempts"][-1]["started"])
+        # With a time zone: run.json states one, and Python refuses to subtract a time that has none.
         took = (datetime.now().astimezone() - began).total_seconds()
     return RunOverview(
         id=run.id,
@@ -65,6 +67,7 @@ def group_by_sweep(runs: Iterable[RunOverview]) -> list[tuple[str | None, list[R
     """Return runs grouped by sweep, in the order of each group's first; a run outside of sweeps is its own group."""
     groups: dict[str, tuple[str | None, list[RunOverview]]] = {}
     for run in runs:
+        # A path is unique and never that of a sweep, so that it can stand for a group of one.
         groups.setdefault(run.sweep or run.path, (run.sweep, []))[1].append(run)
     return list(groups.values())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -269,3 +270,12 @@ def test_a_task_that_says_nothing_of_samples_has_its_own_metrics(
     assert result["metrics"]["val/accuracy"] > 0.5
     assert "val/accuracy_low" not in result["metrics"]
     assert "the task's own metrics alone: the task reports nothing of single samples" in said.err
+
+
+def test_a_servable_without_its_run_is_not_measured_on_the_default_data(place: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copied"
+    shutil.copytree(run_of(place, "long") / "servable", copy)
+    words = [f"ref={copy}", f"runs_dir={tmp_path}/none", f"registry.root={tmp_path}/registry", f"to={tmp_path}/out"]
+    with pytest.raises(MLScaleError, match="the data of this servable is not known"):
+        commands.run_command("evaluate", words)
+    assert commands.run_command("evaluate", [*words, "data=digits"]).metrics["val/samples"] == 360

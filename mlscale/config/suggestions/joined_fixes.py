@@ -96,12 +96,12 @@ def _pick_options(fixes: Sequence[Mapping[str, str]]) -> dict[str, str] | None:
     for group in {key for fix in fixes for key in fix if key in REPLACED_GROUPS}:
         choosing = [fix for fix in fixes if group in fix]
         options = dict.fromkeys(fix[group].partition("=")[2] for fix in choosing)
-        asked = dict.fromkeys(fix[group].partition("=")[2] for fix in choosing if len(fix) == 1)
+        named = dict.fromkeys(fix[group].partition("=")[2] for fix in choosing if len(fix) == 1)
         keys = {key for fix in fixes for key in fix if key.startswith(f"{group}.")}
         fitting = [option for option in options if keys <= set(get_option_types(group, option))]
         # A schedule with a warm-up is the same schedule; another optimizer is another one.
-        wanted = fitting if fitting and (group == "scheduler" or not asked) else list(asked)
-        if not wanted or (len(asked) > 1 and group != "scheduler"):
+        wanted = fitting if fitting and (group == "scheduler" or not named) else list(named)
+        if not wanted or (len(named) > 1 and group != "scheduler"):
             return None
         picked[group] = wanted[0]
     return picked
@@ -111,6 +111,7 @@ def _join_values(key: str, first: str, second: str, names: Names) -> str | None:
     """Return an override with the values of two; None where they contradict each other."""
     if first == second:
         return first
+    # The values that are joined are short lists, numbers and names, which YAML reads as Hydra does.
     one, other = (yaml.safe_load(word.strip("'\"").partition("=")[2]) for word in (first, second))
     if key in BUILDS_SEVERAL:
         entries = [*([one] if isinstance(one, str) else one), *([other] if isinstance(other, str) else other)]

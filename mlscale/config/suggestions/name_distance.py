@@ -34,6 +34,7 @@ def compute_distance(typed: str, name: str, limit: float = 4.0) -> float:
     if typed == name:
         return 0.0
     letters, others = _compute_letter_mask(typed), _compute_letter_mask(name)
+    # A bound that is cheap: most names are ruled out by it, without a table of edits.
     if max((letters & ~others).bit_count(), (others & ~letters).bit_count()) > limit:
         return far  # each letter that only one of them has costs an edit
     before: list[float] = []
@@ -44,6 +45,7 @@ def compute_distance(typed: str, name: str, limit: float = 4.0) -> float:
             extra = _DOUBLED if i > 1 and typed[i - 2] == letter else 1.0
             absent = _DOUBLED if j > 1 and name[j - 2] == other else 1.0
             cost = min(last[j - 1] + (letter != other), last[j] + extra, row[j - 1] + absent)
+            # Only neighbours can be swapped, and no letter is edited twice: this is what typing errors are.
             if i > 1 and j > 1 and letter == name[j - 2] and typed[i - 2] == other:
                 cost = min(cost, before[j - 2] + _SWAPPED)
             row.append(cost)

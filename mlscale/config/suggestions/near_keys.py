@@ -40,6 +40,7 @@ def find_same_key(path: str, value: object, names: Names, *, anywhere: bool) -> 
         matches = matches or [candidate for candidate, _ in _iterate_option_keys(path, value, names)]
     else:
         joined = [item for item in names.paths if "." in item and fold_name(item) == fold_name(path)]
+        # A dot too many or too few is a sure match: no other key may compete with it.
         if joined:
             return advise_value(joined[0], value, names)
         front = _create_front_cost(head, names)
@@ -86,6 +87,7 @@ def _combine(advices: Sequence[Advice]) -> Advice | None:
     keys: dict[str, Advice] = {}
     for advice in advices:
         keys.setdefault(extract_key(advice.fix), advice)
+    # A long list of candidates is no help: then none of them is really near.
     if not 0 < len(keys) <= _FEW:
         return None
     # A sentence is of use only where nothing can be typed.
@@ -148,6 +150,7 @@ def generate_candidates(path: str, value: object, names: Names) -> Iterator[KeyC
         cost = _compute_cost(path, name, front)
         if cost is not None:
             fits, _ = convert_value(value, names.types(name))
+            # A value that does not fit rules a key out, unless its group was typed: then the value is the mistake.
             if fits or front(name.rpartition(".")[0]) == 0:
                 yield KeyCandidate(cost + (0 if fits else _WRONG_VALUE), advise_value(name, value, names))
     for option in _iterate_options(names):
@@ -196,6 +199,7 @@ def _compute_front_cost(typed: str, front: str) -> float:
         return _MISSING_PREFIX
     if front.endswith(f".{typed}") or front.startswith(f"{typed}."):
         return _PART_OF_PREFIX
+    # Two edits turn one short group name into another.
     limit = 1.0 if len(typed) < 5 else 2.0
     cost = compute_distance(fold_name(typed), fold_name(front), limit)
     if cost <= limit:

@@ -85,6 +85,7 @@ class EncoderDifference:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the difference for parity.json."""
+        # The cause is stored by its name: its words may be improved, and a stored parity.json must stay readable.
         names = ("position", "key", "trained", "exported", "detail", "in_graph")
         return {**{name: getattr(self, name) for name in names}, "cause": self.cause.name.lower()}
 
@@ -93,6 +94,7 @@ def are_close(first: NDArray[Any], second: NDArray[Any], share: float) -> NDArra
     """Return which values agree: floats within a share of the first, at least of 1; others are equal."""
     if first.dtype.kind != "f" and second.dtype.kind != "f":
         return np.asarray(first == second)
+    # The difference of two infinities is NaN, of which numpy would warn.
     with np.errstate(invalid="ignore"):
         close = np.abs(first - second) <= share * np.maximum(1.0, np.abs(first))
     return np.asarray(close | (np.isnan(first) & np.isnan(second)))
@@ -100,9 +102,11 @@ def are_close(first: NDArray[Any], second: NDArray[Any], share: float) -> NDArra
 
 def fit_line(x: Numbers, y: Numbers) -> tuple[float, float] | None:
     """Return slope and offset of y as a function of x; None where it is not a line, or x has one value alone."""
+    # A line through points of one x has any slope: it would explain every difference.
     if len(x) < 2 or np.ptp(x) <= 1e-9 * max(1.0, float(np.abs(x).max())):
         return None
     slope, offset = np.polyfit(x, y, 1)
+    # A bound relative to y: the tensors are float32, whose rounding grows with the values.
     if not np.allclose(slope * x + offset, y, rtol=0, atol=2e-5 * max(1.0, float(np.abs(y).max()))):
         return None
     return float(slope), float(offset)

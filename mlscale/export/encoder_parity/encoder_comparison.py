@@ -41,6 +41,7 @@ class EncoderComparison:
 
     def __init__(self, encoder: Encoder, content: bytes, stored: Encoder | None = None) -> None:
         self._encoder = encoder
+        # Through JSON, so that what the document loses (a type, an order) is found here and not by a client.
         self._stored = stored or parse_encoder(json.loads(json.dumps(encoder.to_document())), where="servable.yaml")
         part = cut_encoder_part(content, encoder)
         self._part = OnnxEngine(part, where="the encoder's part of model.onnx") if part else None
@@ -65,6 +66,7 @@ class EncoderComparison:
 
     def find_difference(self) -> EncoderDifference | None:
         """Return the first difference and its likely cause: outside the graph, else inside; None without one."""
+        # The one outside comes first: what differs there explains what would differ inside.
         for in_graph in (False, True):
             if self._batches[in_graph]:
                 return self._explain(in_graph)
@@ -74,6 +76,7 @@ class EncoderComparison:
         differing = self._batches[in_graph]
         if not differing and trained.shape == exported.shape and are_close(trained, exported, _SHARE / 10).all():
             return
+        # Batches of another width (texts padded to their longest) can't be put under one another.
         if self._counts[in_graph] < _MOST and (
             not differing or self._sides[in_graph][0][0].shape[1:] == trained.shape[1:]
         ):
@@ -108,6 +111,7 @@ class EncoderComparison:
         trained, exported = (np.concatenate(parts) for parts in zip(*self._sides[in_graph], strict=True))
         samples = [sample for batch in self._batches[in_graph] for sample in batch.samples]
         keys = [key for batch in self._batches[in_graph] for key in batch.keys or ()]
+        # A cause may find nothing where the sides differ in a way that it does not predict.
         finding = self._find(trained, exported, samples, in_graph=in_graph) or _find_anything(trained, exported)
         return EncoderDifference(
             finding.position, keys[finding.row], *finding.values, finding.cause, finding.detail, in_graph
@@ -151,6 +155,7 @@ def _align_documents(encoder: DocumentEncoder, batch: SampleBatch) -> tuple[NDAr
         if not piece:
             continue
         block = tensors[INPUT][row]
+        # As bytes, since numpy has no search for a sequence; a piece has no end token, which is byte 0.
         at = block.astype(np.uint8).tobytes().find(piece)
         size = min(len(piece), width - max(at, 0), encoder.length)
         # One token stands before a document.

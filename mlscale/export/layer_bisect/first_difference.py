@@ -132,7 +132,7 @@ class _Search:
         difference = None if is_int8 else self._find_growth(*worst)
         return difference or self._find_untraceable()
 
-    def _judge_part(self, part: GraphPart, error: float, actual: Any) -> LayerDifference | None:
+    def _judge_part(self, part: GraphPart, error: float, actual: NDArray[Any] | Exception) -> LayerDifference | None:
         change = find_part_change(
             [self._graph.nodes[index] for index in part.nodes], self._graph.constants, self._traced.graph
         )
@@ -141,6 +141,7 @@ class _Search:
             why = change.sentence if change else " ".join(str(actual).split())[:200]
             return self._build_difference(part, node, "operator", f"ONNX Runtime can't compute it: {why}")
         how_far = f"{_OFF} {error:.1g} of its largest value"
+        # Before any change of the node: a conversion to float16 changes many nodes, and is itself the cause.
         if getattr(actual, "dtype", None) == np.float16:
             return self._build_difference(part, node, "precision", f"{how_far}; it is computed in float16")
         if change is not None:
@@ -153,7 +154,7 @@ class _Search:
         return self._build_difference(part, node, "operator", f"{how_far}; {why}")
 
     def _judge_integer_part(
-        self, part: GraphPart, expected: NDArray[Any], actual: Any, wrong: WrongScale | None
+        self, part: GraphPart, expected: NDArray[Any], actual: NDArray[Any] | Exception, wrong: WrongScale | None
     ) -> LayerDifference | None:
         if wrong is not None:
             cause: Cause = "calibration" if wrong.is_scale else "operator"

@@ -112,11 +112,14 @@ def measure_error(expected: NDArray[Any], actual: Any) -> float:
         return np.inf
     if expected.dtype.kind != "f":
         return float(not np.array_equal(expected, actual))
+    # The difference of two float16 values can overflow, and its steps are coarse.
     wanted, got = expected.astype(np.float32), actual.astype(np.float32)
     is_finite = np.abs(wanted) < _MASKED
+    # A mask of -inf and one of the lowest number are both right, as long as they mask the same places.
     if not np.array_equal(is_finite, np.abs(got) < _MASKED):
         return np.inf
     if not is_finite.any():
         return 0.0
+    # A value that is 0 throughout must not be divided by.
     largest = max(float(np.abs(wanted[is_finite]).max()), float(np.finfo(np.float32).tiny))
     return float(np.abs(got[is_finite] - wanted[is_finite]).max()) / largest

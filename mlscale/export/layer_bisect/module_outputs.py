@@ -49,7 +49,7 @@ def _record_outputs(model: nn.Module, traced: TracedModel) -> list[tuple[str, ND
     outputs: list[tuple[str, NDArray[Any]]] = []
 
     def register(path: str, module: nn.Module) -> Any:
-        def keep(_: nn.Module, __: Any, output: Any) -> None:
+        def keep(_: nn.Module, __: object, output: object) -> None:
             if isinstance(output, Tensor):
                 # A copy, as the next module may compute in place.
                 outputs.append((path, output.detach().clone().numpy()))
@@ -61,6 +61,7 @@ def _record_outputs(model: nn.Module, traced: TracedModel) -> list[tuple[str, ND
         with torch.no_grad():
             model(*traced.inputs)
     finally:
+        # A hook that stays would record every later call, and the model is the caller's.
         for handle in handles:
             handle.remove()
     return outputs

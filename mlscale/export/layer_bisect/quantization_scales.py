@@ -102,6 +102,7 @@ class ScaleCheck:
     ) -> WrongScale | None:
         integers, scale = self._read_constant(name), self._read_constant(scale_name)
         zero_name = scale_name.removesuffix("scale") + "zero_point"
+        # The format lets a symmetric quantisation leave its zero point out.
         zero = self._read_constant(zero_name) if zero_name in self._graph.constants else np.zeros_like(scale)
         if integers.shape != expected.shape:
             return None
@@ -138,12 +139,14 @@ class ScaleCheck:
         if zero == limits.min:
             # A quantiser lets the zero point clip in place of a ReLU.
             values = values.clip(0)
+        # The range has to include 0, which padding needs to be exact.
         low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
         maker = self._get_maker(tensor)
         if maker is not None and maker.op_type == "Softmax":
             # Its scale is that of all that it could give, whatever the calibration has seen.
             high = 1.0
         needed = (high - low) / (limits.max - limits.min)
+        # All values are 0: any scale is right.
         if not needed:
             return None
         error = _compute_error(values, scale, zero, limits)
@@ -153,6 +156,7 @@ class ScaleCheck:
             sentence = f"the scale of {tensor} is {scale:.3g}, and the bias after it was quantised for {implied:.3g}"
             return WrongScale(quantize, tensor, sentence)
         size = float(np.sqrt(np.mean(values * values)))
+        # Calibration may cut off rare values on purpose: only what is much worse, and does harm, is a fault.
         if values.size < _FEW or error <= _WORSE * least or error <= _HARM * size:
             return None
         sentence = f"the scale of {tensor} is {scale:.3g}, {scale / needed:.3g} times what its values need"
@@ -177,6 +181,7 @@ class ScaleCheck:
             activation, *constants = dequantizers
             if not any(self._check_constants(maker) for maker in constants):
                 weight_scale, bias_scale = (self._read_constant(maker.input[1]) for maker in constants)
+                # The median, since float32 rounds the quotient of each channel in another way.
                 implied[activation.input[1]] = float(np.median(bias_scale / weight_scale))
         return implied
 

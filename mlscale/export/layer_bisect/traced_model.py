@@ -63,6 +63,7 @@ class TracedModel:
         ports = list(tensors), [port.name for port in graph.output]
         program = _export_program(model, self.inputs, ports, _find_dynamic_axes(tensors, graph))
         self.graph: onnx.GraphProto = program.model_proto.graph
+        # Without guards: they refuse a batch of another size than the example where torch specialised on it.
         self._module = program.exported_program.module(check_guards=False)
         self.sizes, self.output_names = self._measure_values()
         # By bytes and not by time, so that the same samples are used in each run.
@@ -119,6 +120,7 @@ class TracedModel:
 
         self._run_interpreter(add, [_take_examples(tensor) for tensor in self.inputs])
         (output,) = (node for node in self._module.graph.nodes if node.op == "output")
+        # Outputs may be nested in dicts and tuples; the ONNX graph lists them flat, in this order.
         leaves = torch.utils._pytree.tree_leaves(output.args)
         names = [leaf.name if isinstance(leaf, torch.fx.Node) else "" for leaf in leaves]
         return sizes, [name if name in sizes else "" for name in names]
@@ -132,6 +134,7 @@ class TracedModel:
                     on_value(n, value)
                 return value
 
+        # The interpreter keeps each value until its last use; with gradients, it would keep all of them to the end.
         with torch.no_grad():
             Recorder(self._module).run(*inputs)
 
@@ -162,6 +165,7 @@ def _export_program(
     # AUTO: the stored file proves that these sizes can be dynamic, and their bounds need not be known.
     shapes: tuple[Any, ...] = tuple(dict.fromkeys(sorted(which), torch.export.Dim.AUTO) for which in axes)
     parameters = inspect.signature(model.forward).parameters.values()
+    # torch.export takes the shapes of *args as one entry, a tuple.
     if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
         shapes = (shapes,)
     example = tuple(map(_take_examples, inputs))

@@ -61,6 +61,7 @@ class AnswerComparison:
     def __init__(self, servable: Servable, warmup: WarmupRequests) -> None:
         self._servable, self._tolerance = servable, warmup.tolerance
         schema = servable.task_type.describe_answer(servable.names).get("properties", {})
+        # By the schema and not by the content: a text that looks like base64 is compared exactly.
         self._pictures = {name for name, entry in schema.items() if entry.get("contentMediaType") == "image/png"}
         self._largest: dict[str, float] = {}
         for request in warmup.requests:
@@ -71,8 +72,10 @@ class AnswerComparison:
         """Return the first problem of an answer, with the sample's name; '' where there is none."""
         try:
             answer = answer_sample(self._servable, request.sample)
+        # One that fails does not keep the others from being checked: all problems are reported at once.
         except MLScaleError as error:
             return f"{request.key}: {error.what}"
+        # Reasons are not compared: their words may change with the version of mlscale.
         if isinstance(answer, str):
             return "" if request.answer is None else f"{request.key} is refused: {answer}"
         if request.answer is None:
@@ -90,6 +93,7 @@ class AnswerComparison:
         """
         name = path or "the answer"
         if isinstance(recorded, Mapping) and isinstance(given, Mapping):
+            # In order, too: the fields come from the task type, so that another order means another build of it.
             if list(given) != list(recorded):
                 yield f"{name} has the fields {', '.join(given)}, not {', '.join(recorded)}"
                 return
@@ -105,6 +109,7 @@ class AnswerComparison:
         elif isinstance(recorded, float) and isinstance(given, float):
             if not math.isfinite(given):
                 yield f"{name} is {given}, which is not finite"
+            # Not as `>`: a recorded NaN makes each comparison false, and must not pass.
             elif not abs(given - recorded) <= self._tolerance * self._largest[kind]:
                 yield f"{name} is {given:.6g}, not {recorded:.6g} within {self._tolerance:g}"
         elif path in self._pictures and isinstance(given, str) and isinstance(recorded, str):
@@ -119,6 +124,7 @@ def _compare_pictures(first: str, second: str) -> float:
     """Return the share of equal pixels of two PNGs in base64; 0 where their sizes differ."""
     import base64
 
+    # Here, since most servables give no masks, and are checked without Pillow.
     from PIL import Image
 
     pixels = [np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))) for text in (first, second)]

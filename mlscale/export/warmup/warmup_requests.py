@@ -66,6 +66,7 @@ def read_warmup(folder: Path) -> WarmupRequests | None:
         MLScaleError: it is corrupt, or of a later format.
     """
     path = folder / REQUESTS
+    # Whether it had to be there is known by the digests of servable.yaml, which have been verified.
     if not path.exists():
         return None
     document = read_json(path)
@@ -82,7 +83,9 @@ def read_warmup(folder: Path) -> WarmupRequests | None:
         ) from error
 
 
-def store_sample(sample: Any, number: int, *, is_text: bool) -> tuple[dict[str, Any], bytes | None]:
+def store_sample(
+    sample: str | bytes | NDArray[Any] | Mapping[str, Any], number: int, *, is_text: bool
+) -> tuple[dict[str, Any], bytes | None]:
     """Return the entry of a sample in the document, and the content of its file where it has one.
 
     Args:
@@ -99,6 +102,7 @@ def store_sample(sample: Any, number: int, *, is_text: bool) -> tuple[dict[str, 
         return {"form": "file", "file": f"{number}{'.txt' if is_text else find_suffix(sample)}"}, sample
     if isinstance(sample, np.ndarray):
         return {"form": "array", "file": f"{number}.npy"}, _save_arrays(sample)
+    # A row of a table has no arrays; a sample of several tensors has nothing else.
     if any(isinstance(value, np.ndarray) for value in sample.values()):
         return {"form": "arrays", "file": f"{number}.npz"}, _save_arrays(sample)
     return {"form": "row", "sample": convert_to_json(sample)}, None
@@ -119,6 +123,7 @@ def _decode_text(content: bytes) -> str | None:
 def _save_arrays(arrays: NDArray[Any] | Mapping[str, NDArray[Any]]) -> bytes:
     file = io.BytesIO()
     if isinstance(arrays, np.ndarray):
+        # Pickles run code when they are read: none may get into a servable.
         np.save(file, arrays, allow_pickle=False)
     else:
         named: dict[str, Any] = dict(arrays)
@@ -135,6 +140,7 @@ def _parse_request(folder: Path, entry: Mapping[str, Any]) -> WarmupRequest:
         sample = entry["sample"]
     else:
         file = folder / str(entry["file"])
+        # A servable may come from elsewhere: a path out of its folder would read files of this machine.
         if Path(str(entry["file"])).name != str(entry["file"]):
             raise ValueError(f"{entry['file']} is not a file of this folder")
         sample = _read_file(file, form)
@@ -147,5 +153,6 @@ def _read_file(file: Path, form: str) -> bytes | NDArray[Any] | dict[str, NDArra
         return content
     if form not in ("array", "arrays"):
         raise ValueError(f"a sample of the form {form!r}")
+    # From memory: an archive of numpy's keeps its file open, which Windows then can't rename.
     loaded = np.load(io.BytesIO(content), allow_pickle=False)
     return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}

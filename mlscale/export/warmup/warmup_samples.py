@@ -76,12 +76,13 @@ def _is_small(sample: object) -> bool:
     return sum(value.nbytes for value in arrays if isinstance(value, np.ndarray)) <= _MOST_BYTES
 
 
-def _spoil_sample(sample: Any, encoder: Encoder) -> tuple[str, Any] | None:
+def _spoil_sample(sample: object, encoder: Encoder) -> tuple[str, Any] | None:
     """Return a sample that the encoder refuses, with its name; None where none is common."""
     if isinstance(encoder, TableEncoder):
         return "a row without columns", {}
     if isinstance(encoder, TextEncoder | DocumentEncoder):
         return "an empty text", ""
+    # Arrays are stored images, too, and half of one has another shape: no fault that clients make.
     if isinstance(encoder, ImageEncoder) and isinstance(sample, bytes):
         return "half of an image", sample[: len(sample) // 2]
     return None
@@ -97,6 +98,7 @@ def _list_traits(sample: Any, encoder: Encoder) -> Iterator[str]:
             elif isinstance(column, CategoryColumn) and column.read_value(value) not in column.positions:
                 yield f"with an unseen {column.name}"
     elif isinstance(encoder, TextEncoder | DocumentEncoder):
+        # The length counts in bytes, and a letter may be several of them.
         content = convert_to_bytes(sample)
         if len(content) > encoder.length:
             yield "longer than the model reads" if isinstance(encoder, TextEncoder) else "of several windows"

@@ -72,6 +72,7 @@ def parse_array(port: Port, data: object) -> NDArray[Any]:
     shape: list[int] = []
     if isinstance(data, list):
         shape.append(len(data))
+    # Level by level and not recursively: a client decides how deep it goes.
     while level and type(level[0]) is list:
         sizes = set(map(len, level)) if set(map(type, level)) == {list} else set()
         if len(sizes) != 1 or len(shape) >= _DEEPEST:

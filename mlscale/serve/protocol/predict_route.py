@@ -46,12 +46,14 @@ def compute_body_limit(model: ServedModel, headers: Mapping[bytes, bytes], max_r
         return max_rows * model.tensor_bytes
     if kind == _TEXT:
         return compute_text_limit(model.servable.encoder, max_rows)
+    # A file's size says little of its pixels: images are limited by those, before they are decoded.
     return None if kind in images.KINDS else model.limits.json_bytes
 
 
 def count_text_bytes(model: ServedModel, headers: Mapping[bytes, bytes], body: bytes | bytearray) -> int:
     """Return the bytes of JSON or text in a request, which take the time of the interpreter."""
     kind = images.parse_content_type(headers)
+    # numpy and the image decoder release the interpreter's lock; JSON and texts hold it.
     return len(body) if kind in _JSON_KINDS or kind == _TEXT else 0
 
 
@@ -80,6 +82,7 @@ def parse_predict_request(
         Refused: it is not what the model takes.
     """
     kind = images.parse_content_type(headers)
+    # latin-1 decodes any byte: what is no valid id is refused by the check, and not by an exception.
     named = v2.validate_id(headers.get(b"mlscale-id", b"").decode("latin-1"))
     if kind == _BYTES:
         if model.tensor is None:
@@ -90,6 +93,7 @@ def parse_predict_request(
         return PredictRequest(images.decode_image_samples(model, [bytes(body)]), (), named)
     if kind in _JSON_KINDS:
         return _parse_json_request(model, body, named)
+    # For other models a text is no sample, and a wrong content type should not be guessed around.
     if kind == _TEXT and model.servable.encoder.kind in ("text", "document"):
         _check_charset(headers)
         return PredictRequest(raw_json.pack_raw(model, [bytes(body)], is_alone=True), (), named)
@@ -122,6 +126,7 @@ def encode_predict_response(
     Raises:
         Refused: the model returns NaN or infinity, which JSON does not have.
     """
+    # Before the response is built: its answers would be computed for nothing.
     if False in outputs.finite.tolist():
         raise Refused("the model gives no finite numbers for these inputs")
     servable = model.servable
