@@ -204,6 +204,11 @@ class CategoryColumn:
             # 07 and 7.0 become 7 where training has numbers.
             number = parse_number(value) if self.of_numbers else None
             return value if number is None else format_number_text(number) or ""
+        if isinstance(value, bool | np.bool_) and not self.of_numbers:
+            # A CSV of training may have true, True or TRUE, and JSON has but one truth value.
+            for form in (text := str(bool(value)), text.lower(), text.upper()):
+                if form in self.positions:
+                    return form
         number = convert_number(value)
         if number is None:
             raise ValueError(f"{self.name} is a {type(value).__name__}, neither text nor number")

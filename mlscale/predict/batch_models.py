@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.encoders.encoder import EncodedSamples, Encoder
 from mlscale.export.onnx_engine import Port
 from mlscale.task_types.task_type import AnswerNames, TaskType
+
+NOT_FINITE = "the model's output is not a finite number"
 
 
 class BatchModel(Protocol):
@@ -39,3 +42,13 @@ class BatchModel(Protocol):
 
     def compute_samples(self, packed: EncodedSamples) -> Mapping[str, NDArray[Any]]:
         """Return the outputs of the samples that are not bad, a row for each, named as by `predict_step`."""
+
+
+def mark_infinite_outputs(outputs: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+    """Return which samples have an output that is not finite, (n,)."""
+    bad = np.zeros(len(next(iter(outputs.values()))), np.bool_)
+    for name, value in outputs.items():
+        if value.dtype.kind == "f":  # a logit of -inf rules a class out
+            wrong = np.isnan(value) | np.isposinf(value) if name == "logits" else ~np.isfinite(value)
+            bad |= wrong.any(axis=tuple(range(1, wrong.ndim)))
+    return bad

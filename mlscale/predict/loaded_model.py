@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.encoders.encoder import Encoder
-from mlscale.predict.batch_models import BatchModel
+from mlscale.predict.batch_models import NOT_FINITE, BatchModel, mark_infinite_outputs
 from mlscale.predict.given_samples import collect_samples, describe_taken_samples, raise_bad_samples
 from mlscale.predict.predictions import Predictions
 from mlscale.task_types.task_type import TaskType
@@ -53,7 +53,8 @@ class LoadedModel:
                 it takes several.
 
         Raises:
-            MLScaleError: a sample can't be read or encoded; the first of them is named with the reason.
+            MLScaleError: a sample can't be read or encoded, or the model's output for it is not finite; the first of
+                them is named with the reason.
         """
         given = collect_samples(x, self.encoder)
         raise_bad_samples(given, given.bad, self.encoder)
@@ -67,6 +68,9 @@ class LoadedModel:
                 parts.append(dict(self._model.compute_samples(packed)))
         raise_bad_samples(given, bad, self.encoder)
         outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        # argmax would still choose a class, the first one.
+        wrong = np.flatnonzero(mark_infinite_outputs(outputs)).tolist()
+        raise_bad_samples(given, dict.fromkeys(wrong, NOT_FINITE), self.encoder)
         columns = self.task_type.build_predictions(outputs, self.labels)
         return Predictions(self.task_type, columns, self._model.names)
 

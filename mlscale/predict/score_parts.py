@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mlscale.encoders.encoder import EncodedSamples, Encoder
 from mlscale.encoders.table_encoder import TableEncoder
 from mlscale.errors import MLScaleError
-from mlscale.predict.batch_models import BatchModel
+from mlscale.predict.batch_models import NOT_FINITE, BatchModel, mark_infinite_outputs
 from mlscale.predict.input_items import Inputs
 from mlscale.predict.input_tables import TableInputs
 from mlscale.predict.part_files import PredictionParts
@@ -185,17 +185,13 @@ def predict_batch(model: BatchModel, batch: LoadedBatch) -> tuple[LoadedBatch, M
     if batch.packed is None:
         return batch, None
     outputs = model.compute_samples(batch.packed)
-    bad = np.zeros(len(next(iter(outputs.values()))), bool)
-    for name, value in outputs.items():
-        if value.dtype.kind == "f":  # a logit of -inf rules a class out
-            wrong = np.isnan(value) | np.isposinf(value) if name == "logits" else ~np.isfinite(value)
-            bad |= wrong.reshape(len(bad), -1).any(1)
+    bad = mark_infinite_outputs(outputs)
     if not bad.any():
         return batch, outputs
     errors = list(batch.errors)
     # `bad` counts the inputs that were read; their rows are those without an error.
     for index in np.flatnonzero([not error for error in errors])[bad].tolist():
-        errors[index] = "the model's output is not a finite number"
+        errors[index] = NOT_FINITE
     if bad.all():
         return replace(batch, errors=errors, packed=None, x=None), None
     finite_outputs = {name: value[~bad] for name, value in outputs.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -128,13 +127,14 @@ def _list_decoded(encoder: ImageEncoder, image: bytes) -> Iterator[Hypothesis]:
     from PIL import Image
 
     from mlscale.data.images.image_decoder import decode_image
+    from mlscale.data.images.pil import open_image
     from mlscale.data.images.resample import Box, find_middle_box, resize_region
 
     channels, *size = encoder.shape
     height, width = size
     try:
         whole = decode_image(image, None, channels, max_pixels=encoder.max_pixels).transpose(1, 2, 0)
-        with Image.open(io.BytesIO(image)) as stored:
+        with open_image(image, max_pixels=encoder.max_pixels) as stored:
             as_stored = np.asarray(stored.convert("L" if channels == 1 else "RGB")).reshape(
                 stored.height, stored.width, channels
             )

@@ -38,16 +38,32 @@ def parse_samples(model: ServedModel, document: object) -> tuple[PackedSamples, 
         if unknown:
             hint = '; a row with a column of the name inputs is sent as {"inputs": [row]}' if kind == "table" else ""
             raise Refused(f"unknown key '{unknown[0][:200]}'; known are inputs and id{hint}")
-        return _pack_inputs(model, document[INPUTS]), document.get(ID)
+        return _pack_inputs(model, document[INPUTS]), document[ID] if ID in document else _read_row_ids(model, document)
     if isinstance(document, dict) and isinstance(encoder, TableEncoder):
-        is_column = any(column.name == ID for column in encoder.columns)
-        id_ = None if is_column else document.get(ID)
-        # Of a table with numbered rows.
-        return pack_raw(model, [document], is_alone=True), str(id_) if type(id_) is int else id_
+        return pack_raw(model, [document], is_alone=True), _read_row_id(encoder, document)
     if isinstance(document, str) and kind in ("text", "document"):
         return pack_raw(model, [document], is_alone=True), None
     example = _EXAMPLES.get(kind, '{"inputs": [sample, …]}')
     raise Refused(f'send {example}, with an optional "id" next to it')
+
+
+def _read_row_ids(model: ServedModel, document: Mapping[str, Any]) -> list[object] | None:
+    """Return the ids of the rows of a request; None where no row has one."""
+    encoder, rows = model.servable.encoder, document[INPUTS]
+    if not isinstance(encoder, TableEncoder) or not isinstance(rows, list):
+        return None
+    ids = [_read_row_id(encoder, row) for row in rows if isinstance(row, dict)]
+    # Where some have one, the others lack it, which the caller reports.
+    return ids if any(id_ is not None for id_ in ids) else None
+
+
+def _read_row_id(encoder: TableEncoder, row: Mapping[str, Any]) -> object:
+    """Return the key `id` of a row, unless it is a column."""
+    if any(column.name == ID for column in encoder.columns):
+        return None
+    id_ = row.get(ID)
+    # A table may number its rows.
+    return str(id_) if type(id_) is int else id_
 
 
 def pack_raw(model: ServedModel, raw: Sequence[Any], *, is_alone: bool = False) -> PackedSamples:

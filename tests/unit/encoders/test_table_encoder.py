@@ -114,3 +114,9 @@ def test_the_same_rows_give_the_same_digest_and_other_rows_another() -> None:
     first, again, other = (fit_random(np.random.default_rng(seed)) for seed in (3, 3, 4))
     assert first.digest == again.digest != other.digest
     assert parse_encoder(json.loads(json.dumps(first.to_document())), where="x").digest == first.digest
+
+
+@pytest.mark.parametrize(("values", "text"), [(("true", "x"), "true"), (("TRUE",), "TRUE"), (("True", "true"), "True")])
+def test_a_truth_value_is_the_category_that_training_has(values: tuple[str, ...], text: str) -> None:
+    column = CategoryColumn("flag", values, False)
+    assert column.read_value(True) == column.read_value(np.True_) == text

@@ -147,6 +147,12 @@ def test_the_id_of_a_row(models: dict[str, ServedModel]) -> None:
         assert predict.parse_predict_request(model, JSON, body).id == expected
     request = predict.parse_predict_request(model, {**JSON, b"mlscale-id": b"h"}, json.dumps(PENGUIN).encode())
     assert request.id == "h"
+    both = json.dumps({"inputs": [{**PENGUIN, "id": "p"}, {**PENGUIN, "id": 7}]}).encode()
+    assert list(predict.parse_predict_request(model, JSON, both).ids) == ["p", "7"]
+    for ids in (("p", "p"), ("p", None)):
+        body = json.dumps({"inputs": [{**PENGUIN, "id": id_} for id_ in ids]}).encode()
+        with pytest.raises(Refused, match="2 samples need as many ids"):
+            predict.parse_predict_request(model, JSON, body)
 
 
 @pytest.mark.parametrize(
