@@ -223,7 +223,7 @@ def of_same_key(recipe: str, count: int) -> list[tuple[tuple[str, object], tuple
 
 @pytest.mark.parametrize(
     ("recipe", "count"),
-    [("resnet", 6), ("gpt", 6), *(pytest.param(name, 60, marks=pytest.mark.slow) for name in RECIPES)],
+    [("resnet", 6), ("gpt", 6)],
 )
 def test_fixes_of_the_same_key_are_one_fix(recipe: str, count: int) -> None:
     for first, second in of_same_key(recipe, count):
