@@ -99,7 +99,7 @@ def find_compressed_model(run: Path, checkpoint: Path) -> tuple[StoredInt8Model 
     document = read_json(path)
     expect_format("compressed", document, str(path))
     try:
-        # By content and not by name: training that goes on replaces best.ckpt under the same name.
+        # By content and not by name: later training replaces best.ckpt under the same name.
         if document["checkpoint"]["sha256"] != read_content_digest(checkpoint):
             return None, f"the run's is of another checkpoint than {checkpoint.name}"
         # A model that was not kept is stored, too, with its measurements.

@@ -237,7 +237,7 @@ class TableEncoder(Encoder):
         """Return the numbers and the texts of a row.
 
         Raises:
-            ValueError: it is no row, lacks a column, or has a value of another kind.
+            ValueError: it is not a row, lacks a column, or has a value of another kind.
         """
         if not isinstance(row, Mapping):
             raise _build_no_row_error(row)

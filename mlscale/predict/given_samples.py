@@ -109,7 +109,7 @@ def _describe_column(column: Mapping[str, Any]) -> str:
 
 
 def _iterate_items(x: object, encoder: Encoder) -> Iterable[Any]:
-    """Return the samples in `x`; what is no collection is one sample."""
+    """Return the samples in `x`; what is not a collection is one sample."""
     # Before all else: a str and a mapping can be iterated, and a picture converted to an array.
     if isinstance(x, str | bytes | Path | Mapping) or _is_picture(x):
         return [x]
