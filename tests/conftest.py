@@ -103,6 +103,11 @@ def runs_in(folder: Path) -> list[Path]:
     return sorted((path.parent for path in folder.rglob("run.json")), key=lambda path: path.name.rsplit("-", 1)[-1])
 
 
+def find_files(folder: Path, name: str) -> set[Path]:
+    """The files of this name below `folder`, also while a process makes and removes folders: `rglob` raises then."""
+    return {Path(base, name) for base, _, names in os.walk(folder) if name in names}
+
+
 NoPrivileges = Callable[..., AbstractContextManager[None]]
 _NOBODY = 65534
 

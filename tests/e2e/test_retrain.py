@@ -23,6 +23,7 @@ from mlscale.report import Result
 from mlscale.runs.folder import RunFolder
 from mlscale.versions import LocalRegistry
 from mlscale.versions.from_servable import publish_servable
+from tests.conftest import find_files
 from tests.contract.test_documents import validate
 from tests.forked import Command
 
@@ -296,7 +297,7 @@ def test_a_champion_whose_run_is_gone(place: Place) -> None:
 def test_killed_in_the_middle_the_next_turn_begins_anew(place: Place) -> None:
     raw, truth = digits(500)
     place.serve(turned(raw), truth)
-    runs = set((place.folder / "runs").rglob("run.json"))
+    runs = find_files(place.folder / "runs", "run.json")
     process = Command(
         "retrain",
         *place.words,
@@ -307,8 +308,8 @@ def test_killed_in_the_middle_the_next_turn_begins_anew(place: Place) -> None:
     )
     try:
         end = time.monotonic() + 100
-        while not list((place.folder / "runs").rglob("best.ckpt")) or runs == set(
-            (place.folder / "runs").rglob("run.json")
+        while not find_files(place.folder / "runs", "best.ckpt") or runs == find_files(
+            place.folder / "runs", "run.json"
         ):
             assert process.poll() is None, process.stderr.read() if process.stderr else ""
             assert time.monotonic() < end
