@@ -164,6 +164,10 @@ def _read_checked_run(path: Path) -> dict[str, Any]:
         raise _CorruptedError(f"it has no {lacking[0]}" if lacking else "its attempts or times can't be read")
     if not isinstance(document["code"], dict | None):
         raise _CorruptedError("it has no code")
+    named = path.parent.name.rpartition("-")[2]
+    # A flipped bit leaves a document that can be read; a folder that a user renamed has no id in its name.
+    if parse_start_time(named) is not None and document["id"] != named:
+        raise _CorruptedError(f"its id is {document['id']!r}, and its folder's {named!r}")
     return document
 
 

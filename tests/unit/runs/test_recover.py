@@ -161,6 +161,17 @@ def test_a_later_format_is_not_damage(start: Start, tmp_path: Path) -> None:
     assert "later mlscale" in said_by("runs", "ls", f"runs_dir={tmp_path / 'runs'}")[1]
 
 
+def test_an_altered_id_is_that_of_the_folder(start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = made(start, tmp_path)
+    document = json.loads((run.path / "run.json").read_text())
+    other = f"{'0' if run.id[0] != '0' else '1'}{run.id[1:]}"
+    (run.path / "run.json").write_text(json.dumps(document | {"id": other}))
+    assert recover.read_run_document(run.path)["id"] == run.id
+    assert f"its id is '{other}', and its folder's '{run.id}'" in capsys.readouterr().err
+    renamed = run.path.rename(run.path.with_name("the-best"))
+    assert recover.read_run_document(renamed)["id"] == other  # there is nothing to compare it with
+
+
 @pytest.mark.parametrize(
     "number", [0, *(pytest.param(n, marks=pytest.mark.nightly if n > 3 else pytest.mark.slow) for n in range(1, 12))]
 )
