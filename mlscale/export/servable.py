@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from mlscale.contracts.servable_yaml import DOCUMENT as DOCUMENT
 from mlscale.contracts.servable_yaml import read_document as read_document
-from mlscale.encoders.encoder import EncodedSamples, Encoder
-from mlscale.encoders.stored_encoder import parse_encoder
+from mlscale.data.encoders.encoder import EncodedSamples, Encoder
+from mlscale.data.encoders.stored_encoder import parse_encoder
 from mlscale.errors import MLScaleError
 from mlscale.export.onnx_engine import PORT_DTYPES, OnnxEngine, Port
 from mlscale.export.reference_profile import ReferenceProfile

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlscale.task_types.reports.report_wording import EvaluationReport
 
 INPUT = "input"
-"""The name of the tensor, where a model takes a single one (`mlscale.encoders.encoder`)."""
+"""The name of the tensor, where a model takes a single one (`mlscale.data.encoders.encoder`)."""
 PredictionColumns = dict[str, list[Any] | NDArray[Any]]
 """Columns of predictions, n each."""
 

@@ -14,9 +14,9 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder, TensorSpec
+from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn, TableColumn, describe_no_number
 from mlscale.data.tables.columns import Column, DataTable, Texts, parse_number, separate_numbers
-from mlscale.encoders.encoder import INPUT, EncodedSamples, Encoder, TensorSpec
-from mlscale.encoders.table_columns import CategoryColumn, NumberColumn, TableColumn, describe_no_number
 from mlscale.errors import MLScaleError, raise_all
 
 NUMBERS, TEXTS = "numbers", "texts"
