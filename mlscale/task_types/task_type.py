@@ -23,6 +23,8 @@ INPUT = "input"
 """The name of the tensor, where a model takes a single one (`mlscale.data.encoders.encoder`)."""
 PredictionColumns = dict[str, list[Any] | NDArray[Any]]
 """Columns of predictions, n each."""
+MOST_LISTED_LABELS = 10_000
+"""The most class names that a schema or a server's metadata lists: documents of megabytes are read by nobody."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,20 @@ class AnswerNames:
         return cls(tuple(map(str, document["labels"])), targets)
 
 
+def build_label_schema(labels: Sequence[str]) -> dict[str, Any]:
+    """Return the JSON schema of a class name: one of them, where they are known and not too many to list."""
+    # An empty enum would allow no name at all.
+    return {"type": "string", **({"enum": list(labels)} if 0 < len(labels) <= MOST_LISTED_LABELS else {})}
+
+
+def build_shares_schema(labels: Sequence[str]) -> dict[str, Any]:
+    """Return the JSON schema of a list with a probability for each class."""
+    # Labels may be unknown, of a format that has none.
+    size = {"minItems": len(labels), "maxItems": len(labels)} if labels else {}
+    share = {"type": "number", "minimum": 0, "maximum": 1}
+    return {"type": "array", "items": share, **size, "description": "of each class, in the order of the labels"}
+
+
 class TaskType:
     """A kind of work: how its predictions are measured, compared, shown and written. Stateless: one object serves all.
 
@@ -87,6 +103,7 @@ class TaskType:
         is_outcome_named: the outcome is a truth and a prediction, not the sample's key and its metric.
         sheet_title: of the contact sheet of the worst samples.
         shows_predictions: `describe_prediction` describes a sample.
+        output_meanings: what each output of `predict_step` is, for clients that read tensors, by its name.
     """
 
     name: ClassVar[str]
@@ -112,6 +129,7 @@ class TaskType:
     is_outcome_named: ClassVar[bool] = False
     sheet_title: ClassVar[str] = "True class, and predicted class"
     shows_predictions: ClassVar[bool] = False
+    output_meanings: ClassVar[Mapping[str, str]] = {}
 
     # Training, by `mlscale.tasks.TypedTask`.
 

@@ -26,6 +26,8 @@ _MIN_NUMERIC_SHARE = 0.95
 _MAX_CATEGORIES = 256
 _LARGEST = sys.float_info.max
 _FEW_ROWS = 16
+_FAR = 1e6
+"""Standard deviations from the mean from which a number is named as the cause of an answer that is not finite."""
 _MAX_COMPARED = 200
 """Keys of a row that are compared with the name of an absent column."""
 
@@ -232,6 +234,18 @@ class TableEncoder(Encoder):
         # A number that float32 does not have becomes infinite, as in a row.
         with np.errstate(over="ignore"):
             return {INPUT: np.concatenate(parts, axis=1).astype(np.float32)}
+
+    def find_farthest_number(self, packed: Mapping[str, NDArray[Any]]) -> tuple[str, float] | None:
+        """Return the column of numbers whose value in a packed row is farthest from those of training, and the value;
+        None where all are near."""
+        columns = self._number_columns
+        if not columns:
+            return None
+        # By the distance in deviations: columns have units of their own.
+        values = packed[NUMBERS][0]
+        distances = [abs((value - column.mean) / column.std) for value, column in zip(values, columns, strict=True)]
+        at = int(np.argmax(np.nan_to_num(distances, posinf=np.inf)))
+        return (columns[at].name, float(values[at])) if distances[at] > _FAR else None
 
     def _pack_row(self, row: Mapping[str, object]) -> tuple[list[float], list[str]]:
         """Return the numbers and the texts of a row.

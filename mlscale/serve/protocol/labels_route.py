@@ -7,6 +7,7 @@ import json
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, NamedTuple
 
 from mlscale.errors import MLScaleError
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 MAX_BYTES = 2 << 20
 _AT_ONCE, _MAX_WAITING = 10_000, 100_000
 """The most labels of a request, and of one write; the most labels that may wait."""
-_MAX_LABEL = 1000
+_MOST_SHOWN = 20
+_MOST_COMPARED, _LONGEST_SHOWN = 1000, 200
+"""The most class names in a message; those that are compared with an unknown one, and its characters that are shown."""
 MEMORY_BYTES = _AT_ONCE * 1024
 """The most bytes of memory that parsing a request may take."""
 
@@ -120,7 +123,7 @@ def parse_labels(names: Sequence[str], body: bytes | bytearray) -> Labels:
     """Read `[{"id": …, "label": …}, …]`, or one such object. A label is the name of a class, or its number in `names`.
 
     Raises:
-        Refused: it is something else.
+        Refused: it is something else, or a class that the model does not have.
     """
     if body.count(b"{") > _AT_ONCE:  # before they are objects
         raise Refused(f"at most {_AT_ONCE:,} labels at once", 413)
@@ -134,12 +137,18 @@ def parse_labels(names: Sequence[str], body: bytes | bytearray) -> Labels:
     ids = [validate_id(entry.get("id")) for entry in entries]
     if not all(ids):
         raise Refused('each label has the id of its event: send [{"id": "…", "label": "…"}, …]')
-    return Labels(ids, [_resolve_label(names, entry.get("label")) for entry in entries])
+    known = frozenset(names)
+    return Labels(ids, [_resolve_label(names, known, entry.get("label")) for entry in entries])
 
 
-def _resolve_label(names: Sequence[str], label: object) -> str:
-    if isinstance(label, str) and 0 < len(label) <= _MAX_LABEL and label.isprintable():
+def _resolve_label(names: Sequence[str], known: frozenset[str], label: object) -> str:
+    if isinstance(label, str) and label in known:
         return label
     if type(label) is int and 0 <= label < len(names):
         return names[label]
-    raise Refused(f"a label is the name of a class, or its number from 0 to {len(names) - 1}")
+    form = f"a label is the name of a class, or its number from 0 to {len(names) - 1}"
+    # A name that no model has would count as a wrong prediction for ever.
+    near = get_close_matches(label[:_LONGEST_SHOWN], names[:_MOST_COMPARED], 1) if isinstance(label, str) else []
+    shown = ", ".join(names[:_MOST_SHOWN]) + (", …" if len(names) > _MOST_SHOWN else "")
+    given = f"'{label[:_LONGEST_SHOWN]}'" if isinstance(label, str) and label.isprintable() else "this label"
+    raise Refused(f"{given} is not a class: {form}; {f'is {near[0]} meant? ' if near else ''}the classes are {shown}")
