@@ -16,6 +16,7 @@ import pytest
 
 from mlscale.launch.threads import wait_passively
 from mlscale.runs.host.machine import count_usable_cores, get_memory_bytes
+from tests import composed_once
 
 wait_passively()  # said before anything imports torch
 os.environ.pop("COLUMNS", None)  # of somebody's terminal, or xdist's: tables are as wide as they are
@@ -58,8 +59,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish() -> None:
     """Leave what imports and collection made out of later searches for garbage: each run in this process starts one."""
     sys.dont_write_bytecode = _NO_BYTECODE
+    _leave_out_of_searches()
+
+
+@pytest.hookimpl(trylast=True)  # when what the file's fixtures made is gone
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Leave what a file imported and keeps out of them, too: two million objects by the end, a second per search."""
+    if nextitem is None or nextitem.path != item.path:
+        _leave_out_of_searches()
+
+
+def _leave_out_of_searches() -> None:
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def selections_composed_once() -> None:
+    """What this process composes of shipped options alone, it merges once."""
+    composed_once.install()
 
 
 @pytest.fixture(autouse=True)

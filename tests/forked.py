@@ -1,10 +1,10 @@
 """`python -m mlscale …` in a process of its own that need not import torch again: it is forked from a server.
 
-A fresh interpreter spends 3 s of CPU on imports before it does what a test is about. The server, one per pytest process
-and environment of the libraries, has imported them and computed nothing; a command forked from it has its own id,
-streams, folder, environment and signals, and ends like an interpreter until all that was registered with `atexit` has
-been called: to take its modules apart then would cost half a second of CPU. So is the server that it forks its ranks
-from. What imports cost, what is not imported, and what a terminal sees is tested with fresh interpreters.
+A fresh interpreter spends 3 s of CPU on imports before it does what a test is about, `serve` 0.7 s. The server, one per
+pytest process, set of libraries and their environment, has imported them and computed nothing; a command forked from it
+has its own id, streams, folder, environment and signals, and ends like an interpreter until all that was registered
+with `atexit` has been called: to take its modules apart then would cost half a second of CPU. So is the server that it
+forks its ranks from. What imports cost, what is not imported and what a terminal sees is tested with new interpreters.
 """
 
 from __future__ import annotations
@@ -28,6 +28,15 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 PRELOAD = ("mlscale.assembly.preload", "mlscale.commands.train.entry")
+# `serve` does without torch, and so does the server that it is forked from.
+PRELOAD_OF_SERVE = (
+    "mlscale.command",
+    "mlscale.commands.serve.entry",
+    "mlscale.config.checks.check",
+    "mlscale.serve.server",
+    "onnxruntime",
+    "pyarrow.compute",
+)
 _READ_AT_IMPORT = ("OMP_", "MKL_", "OPENBLAS_", "KMP_", "TORCH", "PYTHONHASHSEED", "PYTHONUTF8", "CUDA_")
 _LARGEST = 1 << 20  # bytes of a request, most of which is the environment
 _STATUS = struct.Struct("i")  # a process id, and at its end what `waitpid` said
@@ -67,7 +76,8 @@ class Command(subprocess.Popen[str]):
         self._status, theirs = os.pipe()
         streams = [inherited if fd == -1 else fd for inherited, fd in enumerate(theirs_of)]
         try:
-            socket.send_fds(_server(env), [json.dumps(request).encode()], [*streams, theirs])
+            preload = PRELOAD_OF_SERVE if args[1:2] == ["serve"] else PRELOAD
+            socket.send_fds(_server(env, preload), [json.dumps(request).encode()], [*streams, theirs])
         finally:
             os.close(theirs)
             self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]  # no public name
@@ -102,27 +112,27 @@ def run(
     return subprocess.CompletedProcess(command.args, command.returncode, out, err)
 
 
-_servers: dict[frozenset[tuple[str, str]], socket.socket] = {}
+_servers: dict[tuple[tuple[str, ...], frozenset[tuple[str, str]]], socket.socket] = {}
 
 
-def _server(env: Mapping[str, str]) -> socket.socket:
-    """Return the connection to the server that imported libraries with the settings of `env`, started on first use."""
+def _server(env: Mapping[str, str], preload: tuple[str, ...]) -> socket.socket:
+    """Return the connection to the server that imported `preload` with the settings of `env`, started on first use."""
     settings = frozenset(item for item in env.items() if item[0].startswith(_READ_AT_IMPORT))
-    if settings not in _servers:
+    if (preload, settings) not in _servers:
         others = {name: value for name, value in os.environ.items() if not name.startswith(_READ_AT_IMPORT)}
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LARGEST)
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())],
+                [sys.executable, __file__, str(theirs.fileno()), *preload],
                 env=others | dict(settings),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )
         atexit.register(process.wait)
         atexit.register(ours.close)  # before it is waited for: a server whose client is gone ends
-        _servers[settings] = ours
-    return _servers[settings]
+        _servers[preload, settings] = ours
+    return _servers[preload, settings]
 
 
 def _serve(requests: socket.socket) -> dict[str, Any]:
@@ -211,7 +221,7 @@ def _main() -> NoReturn:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     found = [*filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     base = sys.path[1 + len(found) :]
-    for name in PRELOAD:
+    for name in sys.argv[2:]:
         importlib.import_module(name)
     request = _serve(socket.socket(fileno=int(sys.argv[1])))
     if request["new_session"]:

@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tests.forked import Command
 
 ROOT = Path(__file__).resolve().parents[1]
 STORED = ROOT / "tests" / "contract" / "examples" / "servable-1"
@@ -116,16 +117,7 @@ def serving(
     modules; `environ` is added to its environment."""
     log, ready = folder / "server.log", folder / "ready.json"
     ready.unlink(missing_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        "mlscale",
-        "serve",
-        f"ref={servable}",
-        "port=0",
-        f"ready_file={ready}",
-        *words,
-    ]
+    command = ["serve", f"ref={servable}", "port=0", f"ready_file={ready}", *words]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(map(str, filter(None, (path, ROOT)))),
@@ -133,7 +125,7 @@ def serving(
         **(environ or {}),
     }
     with log.open("w") as stderr, (folder / "server.out").open("w") as stdout:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=stdout, stderr=stderr, text=True)
+        process = Command(*command, cwd=folder, env=environment, stdout=stdout, stderr=stderr)
         try:
             end = time.monotonic() + _SECONDS
             while not ready.exists():

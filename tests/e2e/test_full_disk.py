@@ -31,6 +31,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_the_training_goes_on_and_ends_resumable(small_disk: Path, tmp_path: Path) -> None:
     commands.run_command("prepare", ["data=digits", f"data.root={tmp_path}/digits"])
     words = [
