@@ -12,8 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mlscale.data.images.image_files import is_image_file
+from mlscale.data.shards.system_files import SkippedFiles, count_skipped, report_skipped
+
 RawForm = Literal["row", "text", "image", "array"]
-_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _WARMUP = ("warmup", "warmup.json")
 
 
@@ -37,7 +39,7 @@ def read_raw_files(
         form, raw = "row", _read_csv(path, columns, most_bytes)
     elif path.suffix.lower() in (".jsonl", ".ndjson"):
         form, raw = _read_json_lines(path, columns, most_bytes)
-    elif path.suffix.lower() in _IMAGES:
+    elif is_image_file(path.name):
         form, raw = "image", [path.read_bytes()]
     elif path.suffix.lower() == ".txt":
         lines = path.read_bytes()[:most_bytes].splitlines()
@@ -53,10 +55,14 @@ def read_raw_files(
 def _read_folder(path: Path, most_bytes: int) -> tuple[RawForm, list[bytes]]:
     files = sorted(file for file in path.rglob("*") if file.is_file())
     form: RawForm = "image"
-    chosen = [file for file in files if file.suffix.lower() in _IMAGES]
+    chosen = [file for file in files if is_image_file(file.name)]
     # A folder of images may have notes or licences next to them.
     if not chosen:
         form, chosen = "text", [file for file in files if file.suffix.lower() == ".txt"]
+    skipped: dict[str, SkippedFiles] = {}
+    for file in sorted({*files} - {*chosen}):
+        count_skipped(skipped, f"skipped files that do not end as {form}s do", file.relative_to(path).as_posix())
+    report_skipped(skipped, where=str(path))
     raw: list[bytes] = []
     size = 0
     for file in chosen:

@@ -11,8 +11,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-IMAGES = frozenset({"jpg", "jpeg", "png", "ppm", "pgm", "bmp", "tif", "tiff", "webp"})
-
 
 @dataclass(frozen=True, eq=False)
 class InputItem:

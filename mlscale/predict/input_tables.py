@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlscale.data.images.image_files import is_image_file
 from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import require_extra
-from mlscale.predict.input_items import IMAGES, InputItem, compute_files_digest
+from mlscale.predict.input_items import InputItem, compute_files_digest
 from mlscale.predict.table_readers import open_table
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ class TableInputs:
         if value is None:
             return InputItem(key, b"", error="the column is empty here")
         # A text that ends like an image file is a path, relative to the table: both can be moved together.
-        if isinstance(value, str) and not self._takes_texts and value.rpartition(".")[2].lower() in IMAGES:
+        if isinstance(value, str) and not self._takes_texts and is_image_file(value):
             path = Path(self._paths[number]).parent / value
             try:
                 return InputItem(key, path.read_bytes(), value.rpartition(".")[2].lower())

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from mlscale.data.images.image_files import IMAGE_EXTENSIONS, is_image_file
 from mlscale.data.shards.system_files import (
     KIND,
     SkippedFiles,
@@ -17,7 +18,7 @@ from mlscale.data.shards.system_files import (
     report_skipped,
 )
 from mlscale.errors import MLScaleError
-from mlscale.predict.input_items import IMAGES, InputItem, Inputs
+from mlscale.predict.input_items import InputItem, Inputs
 from mlscale.predict.input_tables import TEXT_KINDS
 
 TABLES = (".parquet", ".csv", ".tsv")
@@ -75,12 +76,18 @@ def open_inputs(
 
 
 def _get_file_kind(kind: str) -> tuple[str, frozenset[str]]:
-    return _FILES.get(kind, ("image", IMAGES))
+    return _FILES.get(kind, ("image", IMAGE_EXTENSIONS))
 
 
-def list_files(folder: Path, extensions: frozenset[str] = IMAGES) -> list[str]:
+def list_files(folder: Path, extensions: frozenset[str] = IMAGE_EXTENSIONS, what: str = "") -> list[str]:
     """Return the files below a folder that end so, sorted; links are followed, except into a cycle; hidden files are
-    left out."""
+    left out.
+
+    Args:
+        folder: the folder.
+        extensions: in lower case, without the dot.
+        what: the files are, such as images, to report how many others were skipped; empty to report none.
+    """
     paths = []
     skipped: dict[str, SkippedFiles] = {}
     for parent, folders, names in os.walk(folder, followlinks=True):
@@ -95,11 +102,14 @@ def list_files(folder: Path, extensions: frozenset[str] = IMAGES) -> list[str]:
             and not is_system_folder(name)
             and not _is_link_cycle(Path(parent, name), folder)
         )
-        paths += [
-            Path(parent, name).relative_to(folder).as_posix()
-            for name in names
-            if not name.startswith(".") and name.rpartition(".")[2].lower() in extensions
-        ]
+        for name in names:
+            path = Path(parent, name).relative_to(folder).as_posix()
+            if name.startswith(".") or is_system_file(name):
+                continue
+            if name.rpartition(".")[2].lower() in extensions:
+                paths.append(path)
+            elif what:
+                count_skipped(skipped, f"skipped files that do not end as {what} do", path)
     report_skipped(skipped, where=f"input={folder}")
     return sorted(paths)
 
@@ -141,7 +151,7 @@ class FolderInputs:
 
     def __init__(self, root: Path, kind: str = "") -> None:
         what, extensions = _get_file_kind(kind)
-        self._root, self._names = root, list_files(root, extensions)
+        self._root, self._names = root, list_files(root, extensions, f"{what}s")
         if not self._names:
             taken, fix = f"{what}s, which end in {', '.join(sorted(extensions))}", f"a folder of {what}s, tar shards"
             if kind == "table":
@@ -197,7 +207,7 @@ class TarInputs:
 
         self._index = build_index(find_shards(list(spec), where="input"), where="input")
         extensions = self._index.extensions
-        images = [e for e in extensions if e.rsplit(".", 1)[-1] in IMAGES]
+        images = [e for e in extensions if is_image_file(e)]
         texts, arrays = ([e for e in extensions if e in taken] for taken in (("txt", "text"), ("npy",)))
         wanted = images or [*arrays, *texts]
         if kind in TEXT_KINDS or kind == "tensor":

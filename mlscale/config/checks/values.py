@@ -187,6 +187,9 @@ def _generate_value_forms(value: object, kind: Type) -> Iterator[object]:
         ]
         if close := find_nearest(value, words):
             yield close
+        if text.startswith("[") and text.endswith("]"):
+            # Hydra's grammar could not read it, for a name in it that is not in quotes: `[Temp (°C)]`.
+            yield [item.strip().strip(_QUOTES) for item in value.strip()[1:-1].split(",")]
     elif isinstance(value, float) and value.is_integer():
         yield int(value)
     elif isinstance(value, int) and not isinstance(value, bool):
@@ -198,7 +201,15 @@ def _generate_value_forms(value: object, kind: Type) -> Iterator[object]:
         if len(value) == 1:
             yield value[0]
         yield [
-            next((form for form in _generate_value_forms(item, kind) if kind.accepts([form])), item) for item in value
+            next((form for form in _generate_item_forms(item, kind) if kind.accepts([form])), item) for item in value
         ]
     else:
         yield [value]
+        if isinstance(value, bool | int | float):
+            yield [format_hydra_value(value)]
+
+
+def _generate_item_forms(item: object, kind: Type) -> Iterator[object]:
+    yield from _generate_value_forms(item, kind)
+    if isinstance(item, bool | float):
+        yield format_hydra_value(item)  # a name that Hydra reads as another type

@@ -25,6 +25,7 @@ from mlscale.config.composition.reference_argument import (
 )
 from mlscale.config.composition.request import APPENDED, Request
 from mlscale.config.composition.roots import BASE_GROUPS, Roots, find_roots
+from mlscale.config.suggestions.suggest import quote_hydra_text
 from mlscale.errors import MLScaleError, raise_all
 
 if TYPE_CHECKING:
@@ -268,7 +269,7 @@ def _quote_if_needed(key: str, value: str, elsewhere: Callable[[], str], *, mult
         parsed = OverridesParser.create().parse_override(f"{key}={value}")
     except HydraException:
         # What Hydra can't parse is taken as a text; `_check_readable` then reports what no quoting makes readable.
-        return _quote_value(value)
+        return quote_hydra_text(value)
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in thousands of brackets
         shown = f"{key}={value[:40]}…"
         why = str(error).partition(";")[0] or "it is nested too deeply"
@@ -276,7 +277,7 @@ def _quote_if_needed(key: str, value: str, elsewhere: Callable[[], str], *, mult
     if parsed.is_sweep_override() and not multirun:
         # A path may contain commas, which Hydra reads as a sweep.
         if "/" in value:
-            return _quote_value(value)
+            return quote_hydra_text(value)
         raise MLScaleError(
             f"{key}={value} is a sweep over several values",
             where=f"command line: {key}={value}",
@@ -284,21 +285,14 @@ def _quote_if_needed(key: str, value: str, elsewhere: Callable[[], str], *, mult
         )
     # A run's id may look like a number (`1e5`): unquoted, Hydra would change its digits.
     is_text = multirun or isinstance(parsed.value(), str | type(None))
-    return value if key != REF or is_text else _quote_value(value)
+    return value if key != REF or is_text else quote_hydra_text(value)
 
 
 def replace_reference(request: Request, ref: str) -> Request:
     """Return the request with another reference in place of the one that was typed."""
     overrides = [word for word in request.overrides if not word.startswith(f"++{REF}=")]
     values = {**request.values, REF: ref}
-    return replace(request, overrides=(*overrides, f"++{REF}={_quote_value(ref)}"), values=values)
-
-
-def _quote_value(value: str) -> str:
-    # Hydra's quoted strings know two escapes: the quote, and backslashes before a quote.
-    escaped = re.sub(r"(\\*)'", lambda m: m[1] * 2 + "\\'", value)
-    trailing = len(escaped) - len(escaped.rstrip("\\"))
-    return "'" + escaped + "\\" * trailing + "'"
+    return replace(request, overrides=(*overrides, f"++{REF}={quote_hydra_text(ref)}"), values=values)
 
 
 def _collect_values(words: Sequence[str]) -> dict[str, str]:

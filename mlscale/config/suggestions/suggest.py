@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from mlscale.config.suggestions.name_distance import compute_distance, fold_name, get_edit_limit
 
-_PLAIN = re.compile(r"[\w./:@+*?\-%]+(?: [\w./:@+*?\-%]+)*")
+_PLAIN = re.compile(r"[\w./:@+*?\-%]+(?: [\w./:@+*?\-%]+)*", re.ASCII)  # Hydra reads no other letters
 _SHELL = re.compile(r"[\s$&;|<>()#*?`{}!\\]")
 _SPECIAL = re.compile(r"(?i)true|false|null|none|nan|inf|[+-]?[\d._]+(?:e[+-]?\d+)?|.*: .*")
 _OVERRIDE = re.compile(r"['\"]?~|['\"]?[\w./@-]+=")
@@ -63,5 +63,13 @@ def format_hydra_value(value: object) -> str:
         return "{" + ",".join(f"{key}:{format_hydra_value(item)}" for key, item in value.items()) + "}"
     if isinstance(value, str) and not value.startswith("${"):
         quoted = not _PLAIN.fullmatch(value) or bool(_SPECIAL.fullmatch(value))
-        return "'" + value.replace("'", "\\'") + "'" if quoted else value
+        return quote_hydra_text(value) if quoted else value
     return str(value)
+
+
+def quote_hydra_text(text: str) -> str:
+    """Return a text in the quotes of Hydra's grammar."""
+    # It knows two escapes: the quote, and backslashes before a quote.
+    escaped = re.sub(r"(\\*)'", lambda match: match[1] * 2 + "\\'", text)
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return "'" + escaped + "\\" * trailing + "'"

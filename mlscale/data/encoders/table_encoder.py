@@ -14,9 +14,11 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.config.suggestions.suggest import format_override
 from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder, TensorSpec
 from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn, TableColumn, describe_no_number
 from mlscale.data.tables.columns import Column, DataTable, Texts, parse_number, separate_numbers
+from mlscale.data.tables.date_texts import are_mostly_dates
 from mlscale.errors import MLScaleError, raise_all
 
 NUMBERS, TEXTS = "numbers", "texts"
@@ -342,24 +344,33 @@ def _fit_column(name: str, values: Column, categorical: bool, unit: str, where: 
     if not categorical and (isinstance(values, np.ndarray) or _are_mostly_numbers(values)):
         numbers, _ = separate_numbers(values)
         if np.isnan(numbers).all():
-            raise MLScaleError(
-                f"the column {name!r} holds no value", where=where, fix=f"data.ignore=[{name}] leaves it out"
-            )
+            raise _build_empty_column_error(name, where)
         return NumberColumn.fit(name, numbers, unit)
+    if not categorical and not isinstance(values, np.ndarray) and are_mostly_dates(values):
+        raise MLScaleError(
+            f"the column {name!r} holds dates or times",
+            where=where,
+            why=f"each would be a category of its own, such as {next(filter(None, values))!r}, and a later one unknown",
+            fix=f"{format_override('data.ignore', [name])} leaves it out; or write it as a number, such as days; "
+            f"{format_override('data.categorical', [name])} takes categories all the same",
+        )
     category = CategoryColumn.fit(name, values)
     if not any(category.values):
-        raise MLScaleError(
-            f"the column {name!r} holds no value", where=where, fix=f"data.ignore=[{name}] leaves it out"
-        )
+        raise _build_empty_column_error(name, where)
     # Of fewer than 20 rows most values may differ by chance.
     if len(category.values) > _MAX_CATEGORIES or (len(values) >= 20 and len(category.values) > len(values) / 2):
         raise MLScaleError(
             f"the column {name!r} has {len(category.values):,} different texts in {len(values):,} rows",
             where=where,
             why=f"each would be a feature, {_MAX_CATEGORIES} at most; it looks like names or numbers of rows",
-            fix=f"data.ignore=[{name}] leaves it out; or write it as numbers, or as fewer categories",
+            fix=f"{format_override('data.ignore', [name])} leaves it out; or write it as numbers or fewer categories",
         )
     return category
+
+
+def _build_empty_column_error(name: str, where: str) -> MLScaleError:
+    fix = f"{format_override('data.ignore', [name])} leaves it out"
+    return MLScaleError(f"the column {name!r} holds no value", where=where, fix=fix)
 
 
 def _are_mostly_numbers(texts: Texts) -> bool:

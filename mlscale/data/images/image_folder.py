@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Unpack
 
 from mlscale.atomic_files import suggest_restore
+from mlscale.data.images.image_files import IMAGE_EXTENSIONS, is_image_file
 from mlscale.data.images.labelled_images import ImageData
 from mlscale.data.images.pil import MAX_PIXELS
 from mlscale.data.order.policy import Policy, TolerantPolicyArguments
@@ -25,7 +26,7 @@ from mlscale.data.shards.system_files import (
 )
 from mlscale.errors import MLScaleError
 
-_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+_NOT_IMAGES = "skipped files that do not end as images do"
 # Files of which the data version covers the first block: to read all would take as long as an epoch.
 _PROBE_COUNT = 256
 _BLOCK = 4096
@@ -172,7 +173,7 @@ def _list_class_images(root: Path) -> list[tuple[str, str]]:
     # Hidden folders, such as .git, are not classes.
     classes = sorted(name for name in folders if not name.startswith(".") and not is_system_folder(name))
     if not classes:
-        loose = sum(entry.name.lower().endswith(_EXTENSIONS) for entry in os.scandir(root))
+        loose = sum(is_image_file(entry.name) for entry in os.scandir(root))
         raise MLScaleError(
             f"the folder {str(root)!r} has no class folders",
             where="data.root",
@@ -190,7 +191,7 @@ def _list_class_images(root: Path) -> list[tuple[str, str]]:
             f"no image in {len(empty)} of the {len(classes)} class folders of {str(root)!r}",
             where="data.root",
             why=f"without: {', '.join(empty[:5])}{', …' if len(empty) > 5 else ''}; "
-            f"images end in {' '.join(_EXTENSIONS)}",
+            f"images end in {' '.join(f'.{ending}' for ending in sorted(IMAGE_EXTENSIONS))}",
             fix="remove the folders that are not classes, or point data.root at the folder above the classes",
         )
     return [(name, path) for name in classes for path in files[name]]
@@ -206,9 +207,10 @@ def _find_image_files(root: Path, name: str, skipped: dict[str, SkippedFiles]) -
                 count_skipped(skipped, KIND, Path(folder, member).relative_to(root).as_posix())
         # In place: os.walk enters only the folders that are left in this list.
         folders[:] = [inside for inside in folders if not is_system_folder(inside)]
-        images += [
-            Path(folder, member).relative_to(root).as_posix()
-            for member in members
-            if member.lower().endswith(_EXTENSIONS) and not member.startswith(".")
-        ]
+        for member in members:
+            path = Path(folder, member).relative_to(root).as_posix()
+            if is_image_file(member) and not member.startswith("."):
+                images.append(path)
+            elif not member.startswith(".") and not is_system_file(member):
+                count_skipped(skipped, _NOT_IMAGES, path)
     return sorted(images)

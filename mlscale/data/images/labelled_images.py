@@ -18,13 +18,14 @@ from mlscale.data.data_module import OrderedData, count_local_ranks
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.images.decoded_cache import DecodedSamples, SampleShape, probe_shape
 from mlscale.data.images.fast_decoder import DECODE_VERSION
+from mlscale.data.images.image_files import is_image_file
 from mlscale.data.images.image_stream import ImageStream
 from mlscale.data.images.masks import DecodedMasks, find_mask_classes
 from mlscale.data.images.pil import MAX_PIXELS
 from mlscale.data.order import sample_weights as weights
 from mlscale.data.order.bad_samples import Stream, describe_tolerated, gather_tolerated
 from mlscale.data.order.policy import Policy
-from mlscale.data.shards.member_decoder import decode_sample, is_image
+from mlscale.data.shards.member_decoder import decode_sample
 from mlscale.data.shards.sample_source import SampleSource, TarSource
 from mlscale.errors import MLScaleError, call_all
 
@@ -113,7 +114,7 @@ class ImageData(OrderedData):
     def read_raw_samples(self, split: str, rows: NDArray[np.int64]) -> list[bytes | NDArray[Any]]:
         """Return stored images, undecoded; arrays of a format that has no mark of its own are decoded."""
         stored = map(self.get_decoded_split(split).source.read_image, rows.tolist())
-        return [content if is_image(name) else decode_sample(content, name, None) for name, content in stored]
+        return [content if is_image_file(name) else decode_sample(content, name, None) for name, content in stored]
 
     def list_keys(self, split: str, rows: NDArray[np.int64]) -> list[str]:
         """Return the names of samples."""

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from mlscale.data.class_labels import Classes
 from mlscale.data.images.fast_decoder import open_picture, read_indices
+from mlscale.data.images.image_files import is_image_file
 from mlscale.data.images.pil import MAX_PIXELS
 from mlscale.data.images.resample import Box, ChooseBox, find_middle_box
 from mlscale.data.order.bad_samples import BadSample
-from mlscale.data.shards.member_decoder import decode_value, is_image
+from mlscale.data.shards.member_decoder import decode_value
 from mlscale.data.shards.sample_source import SampleSource
 from mlscale.errors import MLScaleError
 
@@ -181,7 +182,7 @@ def decode_mask(content: bytes, extension: str, *, max_pixels: int = MAX_PIXELS)
     last = extension.rsplit(".", 1)[-1]
     if last in _LOSSY:
         raise ValueError(f"a .{last} does not keep class numbers as they are: a PNG does")
-    if is_image(extension):
+    if is_image_file(extension):
         array: NDArray[Any] = read_indices(content, max_pixels=max_pixels)
     else:
         array = np.asarray(decode_value(content, extension))
@@ -203,7 +204,7 @@ def resize_nearest(mask: Mask, box: Box, size: tuple[int, int]) -> Mask:
 
 def _read_image_size(source: SampleSource, sample: int, max_pixels: int) -> tuple[int, int]:
     extension, content = source.read_image(sample)
-    if not is_image(extension):
+    if not is_image_file(extension):
         height, width = np.asarray(decode_value(content, extension)).shape[-2:]
         return int(height), int(width)
     # Reads the header alone.

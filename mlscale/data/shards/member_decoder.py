@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.images.image_decoder import Report, decode_image
+from mlscale.data.images.image_files import is_image_file
 from mlscale.data.images.pil import MAX_PIXELS
 from mlscale.data.images.resample import ChooseBox, find_middle_box, resize_region
-from mlscale.data.shards.secure_webdataset import IMAGE_EXTENSIONS, Decoder
+from mlscale.data.shards.secure_webdataset import Decoder
 from mlscale.errors import MLScaleError
 
 Array = NDArray[Any]
@@ -25,15 +26,6 @@ Array = NDArray[Any]
 PICKLED = frozenset({"pyd", "pkl", "pickle", "pth"})
 # No handlers besides those that webdataset adds itself.
 _BASIC = Decoder([])
-
-
-def is_image(extension: str) -> bool:
-    """Return True if members of this extension are images."""
-    # An extension may have several parts, as in `key.left.jpg`; the last one is the format.
-    return extension.rsplit(".", 1)[-1] in _IMAGES
-
-
-_IMAGES = frozenset(IMAGE_EXTENSIONS)
 
 
 def check_extension(extension: str, *, allow: Collection[str], where: str) -> None:
@@ -91,7 +83,7 @@ def decode_sample(
     Raises:
         Exception: whatever a decoder raises; the caller adds shard and key.
     """
-    if is_image(extension):
+    if is_image_file(extension):
         return decode_image(content, size, channels, choose or find_middle_box, max_pixels=max_pixels, report=report)
     value = decode_value(content, extension)
     array = np.asarray(value)

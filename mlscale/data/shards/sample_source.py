@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.shards.member_decoder import PICKLED, check_extension, decode_value, is_image
+from mlscale.data.images.image_files import is_image_file
+from mlscale.data.shards.member_decoder import PICKLED, check_extension, decode_value
 from mlscale.data.shards.shard_index import CorruptMemberError, Index
 from mlscale.data.shards.system_files import report_once
 from mlscale.errors import MLScaleError
@@ -112,7 +113,7 @@ class TarSource:
     def _find_image_columns(self, image_key: str | None, label_key: str, where: str) -> list[int]:
         extensions = self._index.extensions
         if image_key is None:
-            wanted = [extension for extension in extensions if is_image(extension) and extension != label_key]
+            wanted = [extension for extension in extensions if is_image_file(extension) and extension != label_key]
             # Arrays are used where there is no image; pickles too, to be refused with the reason.
             arrays = ("npy", "ten", "tb", *PICKLED)
             wanted = wanted or [extension for extension in extensions if extension in arrays and extension != label_key]

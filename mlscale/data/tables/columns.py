@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.config.suggestions.suggest import format_override
+from mlscale.data.tables.column_units import format_units_override
 from mlscale.errors import MLScaleError
 
 Numbers = NDArray[np.float64]
@@ -28,10 +30,12 @@ class DataTable:
     Args:
         columns: by name, each as long as the others.
         keys: the name of each row: its file, and its number from 1 without the heading.
+        unreadable: of columns that hold neither numbers nor texts, such as dates and lists, what they hold.
     """
 
     columns: Mapping[str, Column]
     keys: Sequence[str]
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -45,10 +49,12 @@ class DataTable:
         """Return a column.
 
         Raises:
-            MLScaleError: the table has no column of that name.
+            MLScaleError: the table has no column of that name, or it holds neither numbers nor texts.
         """
         if name in self.columns:
             return self.columns[name]
+        if name in self.unreadable:
+            raise _build_unreadable_error(name, self.unreadable[name], where)
         # A cutoff of 0: the nearest name, however different.
         near = next(iter(get_close_matches(name, self.columns, 1, 0.0)), None)
         shown = ", ".join(list(self.columns)[:20]) + (", …" if len(self.columns) > 20 else "")
@@ -60,13 +66,23 @@ class DataTable:
         )
 
 
+def _build_unreadable_error(name: str, holds: str, where: str) -> MLScaleError:
+    numbers = f"write a list as a column each: {name}_1, {name}_2, …" if "list" in holds else "write it as a number"
+    return MLScaleError(
+        f"the column {name!r} holds {holds}",
+        where=where,
+        why="a column holds numbers, truth values or texts",
+        fix=f"{format_override('data.ignore', [name])} leaves it out; or {numbers}",
+    )
+
+
 def _suggest_override(where: str, near: str | None) -> str | None:
     """Return the override that names the nearest column, if the key names columns; else None."""
     if near is None or where not in _COLUMN_KEYS:
         return None
     if where == "data.units":
-        return f"'{where}={{{near}: <its unit>}}'"
-    return f"{where}=[{near}]" if where in _LIST_KEYS else f"{where}={near}"
+        return format_units_override(near, "<its unit>")
+    return format_override(where, [near] if where in _LIST_KEYS else near)
 
 
 def parse_numbers(texts: Texts) -> Numbers | None:

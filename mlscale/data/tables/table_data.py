@@ -44,7 +44,7 @@ class TableFiles(TabularData):
         target_type: str = "auto",
         ignore: Sequence[str] = (),
         categorical: Sequence[str] = (),
-        units: Mapping[str, str] | None = None,
+        units: Mapping[str, str] | str | None = None,
         **policy: Unpack[TolerantPolicyArguments],
     ) -> None:
         super().__init__(

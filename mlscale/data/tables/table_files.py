@@ -45,7 +45,7 @@ def read_table(paths: str | Sequence[str], *, where: str, texts: Collection[str]
 
     Raises:
         MLScaleError: pyarrow is not installed (exit code 5); a file is missing, malformed, too large, of another kind
-            or with other columns than the first; a column holds neither numbers nor texts.
+            or with other columns than the first.
     """
     if find_spec("pyarrow") is None:
         raise MLScaleError(
@@ -76,10 +76,15 @@ def read_table(paths: str | Sequence[str], *, where: str, texts: Collection[str]
             why=", ".join(path.name for path in files[:5]),
             fix=f"{where}=<a file with a row for each sample>",
         )
-    columns = {
-        name: _convert_column(name, [table.column(name) for table in tables], where, name in texts) for name in first
-    }
-    return DataTable(columns, _make_unique(keys, files))
+    columns, unreadable = dict[str, Column](), dict[str, str]()
+    for name in first:
+        column = _convert_column([table.column(name) for table in tables], name in texts)
+        # Reported where the column is used: it may be left out.
+        if isinstance(column, str):
+            unreadable[name] = column
+        else:
+            columns[name] = column
+    return DataTable(columns, _make_unique(keys, files), unreadable)
 
 
 def _find_table_files(patterns: Sequence[str], where: str) -> list[Path]:
@@ -181,8 +186,8 @@ def _read_json_lines(path: Path, _where: str) -> Any:
     return json.read_json(path)
 
 
-def _convert_column(name: str, parts: Sequence[Any], where: str, as_written: bool) -> Column:
-    """Return numbers or texts, from the same column of several pyarrow tables."""
+def _convert_column(parts: Sequence[Any], as_written: bool) -> Column | str:
+    """Return numbers or texts, from the same column of several pyarrow tables; of others the names of their types."""
     import pyarrow as pa
 
     # Dictionaries, such as pandas' categories, hold values of another type.
@@ -196,13 +201,7 @@ def _convert_column(name: str, parts: Sequence[Any], where: str, as_written: boo
         texts = [value for part in parts for value in part.to_pylist()]
         numbers = None if as_written else parse_numbers(texts)
         return texts if numbers is None else numbers
-    type_names = ", ".join(sorted({str(kind) for kind in kinds}))
-    raise MLScaleError(
-        f"the column {name!r} holds {type_names}",
-        where=where,
-        why="a column holds numbers, truth values or texts",
-        fix=f"write it as one of these; a date as a number of days, a list as a column each: {name}_1, {name}_2, …",
-    )
+    return ", ".join(sorted({str(kind) for kind in kinds}))
 
 
 def _convert_numbers(part: pa.ChunkedArray) -> Numbers:

@@ -15,6 +15,7 @@ from mlscale.data.data_facts import DataFacts
 from mlscale.data.encoders.table_encoder import EncodedTable, TableEncoder
 from mlscale.data.order.policy import Policy
 from mlscale.data.shards.sample_source import Label
+from mlscale.data.tables.column_units import read_column_units
 from mlscale.data.tables.columns import Column, DataTable, format_texts, format_values, separate_numbers
 from mlscale.data.text.text_rows import is_held_out
 from mlscale.errors import MLScaleError
@@ -65,7 +66,7 @@ class TabularData(MemoryData):
         ignore: columns to leave out.
         categorical: columns of numbers that are names of categories.
         policy: batches, order and augmentation.
-        units: of columns of numbers, by name, features or targets; nothing is computed with them.
+        units: of columns of numbers, features or targets, see `read_column_units`; nothing is computed with them.
 
     Attributes:
         feature_names: of each feature, once the data is read.
@@ -79,7 +80,7 @@ class TabularData(MemoryData):
         ignore: Sequence[str],
         categorical: Sequence[str],
         policy: Policy,
-        units: Mapping[str, str] | None = None,
+        units: Mapping[str, str] | str | None = None,
     ) -> None:
         super().__init__(policy)
         self.targets = (target,) if isinstance(target, str) else tuple(target)
@@ -91,7 +92,7 @@ class TabularData(MemoryData):
                 fix="data.target_type=auto",
             )
         self.target_type, self.ignore, self.categorical = target_type, tuple(ignore), tuple(categorical)
-        self.units = {name: str(unit) for name, unit in (units or {}).items()}
+        self.units = read_column_units(units)
         self._encoder: TableEncoder | None = None
         self.feature_names: tuple[str, ...] = ()
         self._unknown: dict[str, dict[str, int]] = {}
@@ -132,10 +133,11 @@ class TabularData(MemoryData):
         train = tables["train"]
         for given, key in ((self.ignore, "ignore"), (self.categorical, "categorical"), (self.units, "units")):
             for name in given:
-                # To raise: a mistyped name would have no effect.
-                train.get_column(name, where=f"data.{key}")
+                # To raise: a mistyped name would have no effect. What can't be read may be left out.
+                if key != "ignore" or name not in train.unreadable:
+                    train.get_column(name, where=f"data.{key}")
         columns = [train.get_column(name, where="data.target") for name in self.targets]
-        names = [name for name in train.columns if name not in (*self.targets, *self.ignore)]
+        names = [name for name in (*train.columns, *train.unreadable) if name not in (*self.targets, *self.ignore)]
         encoder = TableEncoder.fit(train, names, self.categorical, self.units, where="data.train")
         self._encoder, self.feature_names = encoder, encoder.feature_names
         encoded = {split: encoder.encode_table(table, where=f"data.{split}") for split, table in tables.items()}
@@ -249,7 +251,7 @@ def _select_rows(table: DataTable, mask: NDArray[np.bool_]) -> DataTable:
         name: column[mask] if isinstance(column, np.ndarray) else [column[row] for row in rows]
         for name, column in table.columns.items()
     }
-    return DataTable(columns, [table.keys[row] for row in rows])
+    return DataTable(columns, [table.keys[row] for row in rows], table.unreadable)
 
 
 def _compute_target_scale(train: SplitRows) -> tuple[tuple[float, ...], tuple[float, ...]]:

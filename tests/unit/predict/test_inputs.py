@@ -224,3 +224,14 @@ def test_what_is_looked_for_follows_from_the_kind_of_the_model(tmp_path: Path) -
     with pytest.raises(MLScaleError, match="no table to score") as caught:
         opened(tmp_path, kind="table")
     assert caught.value.fix == "input=<a folder of tables, or a table>"
+
+
+def test_folders_have_images_of_every_format_and_report_what_is_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.gif", "b.jp2", "c.png", "d.bmp"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "e.heic").write_bytes(b"x")
+    assert len(opened(str(tmp_path))) == 4
+    assert "skipped files that do not end as images do: 1, the first: e.heic" in capsys.readouterr().err
+    assert len(opened(str(tmp_path / "b.jp2"))) == 1

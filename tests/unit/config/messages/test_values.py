@@ -54,6 +54,24 @@ CASES = [
 """,
     ),
     (
+        "tags=[Temp°C,plain]",
+        """
+'tags' must be list[str], not '[Temp°C,plain]'
+  where: command line: tags='[Temp°C,plain]'
+  why:   free words, kept in run.json and given to trackers
+  fix:   "tags=['Temp°C',plain]"
+""",
+    ),
+    (
+        "tags=[true,5]",
+        """
+'tags' must be list[str], not [true,5]
+  where: command line: tags=[true,5]
+  why:   free words, kept in run.json and given to trackers
+  fix:   "tags=['true','5']"
+""",
+    ),
+    (
         "tags=cat",
         """
 'tags' must be list[str], not the text 'cat'

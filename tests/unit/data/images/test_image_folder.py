@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 
 from mlscale.data import ImageFolder
+from mlscale.data.images import pil
+from mlscale.data.images.image_files import IMAGE_EXTENSIONS
 from mlscale.errors import MLScaleError
 from tests.unit.data.conftest import picture
 
@@ -136,3 +138,39 @@ def test_a_models_normalisation_counts_for_data_that_was_read_before(tmp_path: P
     assert read.facts().mean == (0.1, 0.2, 0.3)
     read.normalise_by(own.mean, own.std)
     assert torch.equal(next(iter(read.val_dataloader()))["x"], first)
+
+
+FORMATS = {
+    "jpg": "JPEG", "jpe": "JPEG", "jfif": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF", "bmp": "BMP",
+    "dib": "DIB", "tif": "TIFF", "TIFF": "TIFF", "ppm": "PPM", "pnm": "PPM", "jp2": "JPEG2000", "j2k": "JPEG2000",
+    "jpx": "JPEG2000",
+}  # fmt: skip
+
+
+def write_formats(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for number, (ending, form) in enumerate(FORMATS.items()):
+        Image.new("RGB", (12, 9), (number, 2, 3)).save(folder / f"{number}.{ending}", form)
+
+
+def test_every_format_of_the_decoder_is_read(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        write_formats(tmp_path / "train" / name)
+        write_formats(tmp_path / "val" / name)
+    data = ImageFolder(tmp_path, image_size=8, batch_size=8)
+    assert data.facts().train_samples == 2 * len(FORMATS)
+    assert sum(len(batch["x"]) for batch in data.val_dataloader()) == 2 * len(FORMATS)
+
+
+def test_every_format_of_the_decoder_has_an_ending() -> None:
+    Image.init()
+    endings = {ending[1:] for ending, form in Image.registered_extensions().items() if form in pil.FORMATS}
+    assert endings - IMAGE_EXTENSIONS <= {"mpo", "rgba", "pfm"}  # of SGI's raw images, and of floats
+
+
+def test_skipped_files_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_folder(tmp_path, 8, classes=2)
+    for name in ("a.heic", "b.txt", ".hidden"):
+        (tmp_path / "class0" / name).write_text("")
+    ImageFolder(tmp_path, image_size=8).facts()
+    assert "skipped files that do not end as images do: 2, the first: class0/a.heic" in capsys.readouterr().err

@@ -181,8 +181,48 @@ def test_columns_that_are_no_features(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("".join(f'{{"a":{i},"b":[{i}],"target":0}}\n' for i in range(5)))
     with pytest.raises(MLScaleError, match="the column 'b' holds list") as caught:
-        read_table(str(path), where="data.train")
+        TableFiles(str(path), "target", val=str(path)).facts()
     assert "b_1, b_2" in caught.value.fix
+    assert "data.ignore=[b]" in caught.value.fix
+
+
+def test_a_column_that_cannot_be_read_can_be_left_out(tmp_path: Path) -> None:
+    """Dates of Parquet and JSON Lines, which have a type of their own."""
+    days = pa.array([i * 86_400 for i in range(30)], pa.timestamp("s"))
+    table = pa.table({"when": days, "a": np.arange(30.0), "target": np.arange(30) % 2})
+    pa.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(MLScaleError, match=r"the column 'when' holds timestamp") as caught:
+        TableFiles(str(tmp_path / "a.parquet"), "target").facts()
+    assert caught.value.fix.startswith("data.ignore=[when] leaves it out")
+    data = TableFiles(str(tmp_path / "a.parquet"), "target", ignore=["when"])
+    assert data.facts().features == 1
+
+
+DATES = [
+    "2024-03-0{}", "2024-03-0{}T12:30:00Z", "2024-03-0{} 12:30:00.250", "2024-0{}", "2024/03/0{}", "3/0{}/2024",
+    "0{}.03.24", "0{}-03-2024", "12:3{}", "12:3{}:59 PM", "Mar {}, 2024", "{} March 2024", "2024-W0{}",
+    "Fri, 0{} Mar 2024 10:00:00 GMT", "2024-03-0{}T12:30:00+01:00",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", DATES)
+def test_dates_are_refused_unless_they_are_named_as_categories(tmp_path: Path, form: str) -> None:
+    lines = [f'{i},"{form.format(i % 3 + 1)}",{i % 2}\n' for i in range(40)]
+    path = csv(tmp_path, "a,when,target\n" + "".join(lines))
+    with pytest.raises(MLScaleError, match="the column 'when' holds dates or times") as caught:
+        TableFiles(path, "target").facts()
+    assert "data.ignore=[when]" in caught.value.fix
+    assert "data.categorical=[when]" in caught.value.fix
+    assert TableFiles(path, "target", ignore=["when"]).facts().features == 1
+    assert TableFiles(path, "target", categorical=["when"]).facts().features == 4
+
+
+@pytest.mark.parametrize(
+    "form", ["v1.{}", "12{}", "1.2.{}", "route 1/{}", "5-{}", "may{}", "A-2024-0{}", "10:{}0 to 11:00"]
+)
+def test_what_only_looks_like_a_date_is_a_category(tmp_path: Path, form: str) -> None:
+    lines = [f"{i},{form.format(i % 3 + 1)},{i % 2}\n" for i in range(40)]
+    assert TableFiles(csv(tmp_path, "a,b,target\n" + "".join(lines)), "target").facts().features in (2, 4)
 
 
 def test_mistakes_in_columns_are_told_together(tmp_path: Path) -> None:
