@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mlscale.encoders.document_encoder import DocumentEncoder
+from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.packed_samples import NO_SAMPLES, PackedSamples, join_samples
 from mlscale.serve.protocol.refused_bodies import describe_long_document

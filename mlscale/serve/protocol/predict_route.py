@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlscale.encoders.table_encoder import TableEncoder
+from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.serve.http.exchange import JSON
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.packed_samples import PackedSamples, create_packed_samples

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlscale.encoders.document_encoder import DocumentEncoder
+from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.export.warmup.warmup_requests import find_suffix
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.protocol.image_input import RAW_FORMS

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlscale.encoders.document_encoder import DocumentEncoder
+from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.protocol import predict_route as predict
 from mlscale.serve.protocol import v2, v2_metadata, v2_tensors
