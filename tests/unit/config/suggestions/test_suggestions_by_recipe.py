@@ -249,6 +249,23 @@ def test_fixes_of_the_same_key_are_one_fix(recipe: str, count: int) -> None:
             {"model_ema": True, "track_grad_norm": 2, "early_stopping_patience": 5},
             {"callbacks=[default,ema,grad_norm,early_stopping] callbacks.early_stopping.patience=5"},
         ),
+        (
+            "resnet",
+            {"adam_beta1": 0.8, "adam_beta2": 0.99, "adam_epsilon": 1e-6},
+            {"optimizer=adamw optimizer.betas=[0.8,0.99] optimizer.eps=1e-06"},
+        ),
+        (
+            "resnet",
+            {"batch_size": 32, "accumulate_grad_batches": 2},
+            {"data.batch_size=64 trainer.accumulate_grad_batches=2"},
+        ),
+        (
+            "resnet",
+            {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 4},
+            {"data.batch_size=64 trainer.accumulate_grad_batches=4"},
+        ),
+        ("gpt", {"max_epochs": 3, "max_steps": 500}, {"trainer.max_epochs=3", "trainer.max_steps=500"}),
+        ("gpt", {"num_train_epochs": 3, "max_steps": 500}, {"trainer.max_epochs=-1", "trainer.max_steps=500"}),
         ("gpt", {"warmup_ratio": 0.1, "lr_scheduler_type": "linear"}, {"scheduler=warmup_linear scheduler.warmup=0.1"}),
         ("gpt", {"lr_scheduler_type": "cosine", "warmup_ratio": 0.1}, {"scheduler=warmup_cosine scheduler.warmup=0.1"}),
         ("gpt", {"optim": "sgd", "adam_beta1": 0.8}, {"optimizer=sgd", "leave adam_beta1 out"}),
