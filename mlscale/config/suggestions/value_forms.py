@@ -167,6 +167,13 @@ def _nominal_batch(value: object, names: Names) -> int | None:
     return passes and _accumulate_batch(passes, names)
 
 
+def _choose_period(value: object, names: Names) -> int | None:
+    """Return an example of the steps between two checkpoints; None where the config has periodic ones already."""
+    periods = [names.values(f"callbacks.checkpoint.{key}") for key in ("every_n_steps", "every_n_minutes")]
+    # Hugging Face's default, for a limit alone has nothing to limit.
+    return 500 if not any(periods) else None
+
+
 def _get_count(value: object, names: Names) -> int | None:
     whole = isinstance(value, int | float) and not isinstance(value, bool) and value >= 1 and value == int(value)
     return int(value) if isinstance(value, int | float) and whole else None
@@ -239,6 +246,7 @@ _FORMS: Mapping[str, Callable[[object, Names], object]] = {
     "accumulated_batch": _accumulate_batch,
     "nominal_passes": _count_nominal_passes,
     "nominal_batch": _nominal_batch,
+    "periodic": _choose_period,
     "count": _get_count,
     "run_of_path": lambda value, names: find_run_of_path(Path(value)) if isinstance(value, str) else None,
 }

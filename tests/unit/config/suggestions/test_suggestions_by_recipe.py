@@ -264,6 +264,12 @@ def test_fixes_of_the_same_key_are_one_fix(recipe: str, count: int) -> None:
             {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 4},
             {"data.batch_size=64 trainer.accumulate_grad_batches=4"},
         ),
+        ("gpt", {"save_total_limit": 2}, {"callbacks.checkpoint.every_n_steps=500 callbacks.checkpoint.keep=2"}),
+        (
+            "gpt",
+            {"save_steps": 100, "save_total_limit": 2},
+            {"callbacks.checkpoint.every_n_steps=100", "callbacks.checkpoint.keep=2"},
+        ),
         ("gpt", {"max_epochs": 3, "max_steps": 500}, {"trainer.max_epochs=3", "trainer.max_steps=500"}),
         ("gpt", {"num_train_epochs": 3, "max_steps": 500}, {"trainer.max_epochs=-1", "trainer.max_steps=500"}),
         ("gpt", {"warmup_ratio": 0.1, "lr_scheduler_type": "linear"}, {"scheduler=warmup_linear scheduler.warmup=0.1"}),
