@@ -26,6 +26,7 @@ _REQUIRED_KEYS = (
     "metric",
     "derived",
 )  # keys of a frozen config, the last ones among them
+_WEIGHTS = (".ckpt", ".pt", ".pth", ".safetensors", ".bin")
 _COMMAND_KEYS = ("like", "resume", "trust", "debugger")  # settings of the command that made a run, not of the run
 
 
@@ -125,7 +126,11 @@ def _use_run_config(request: Request) -> Request:
     from mlscale.runs.initial_source import InitialWeights
 
     root = request.values.get("runs_dir", "runs")
-    run = find_run(ref, Path(root))
+    try:
+        run = find_run(ref, Path(root))
+    except MLScaleError as error:
+        _suggest_for_checkpoint(error, ref)
+        raise
     frozen = _read_saved_config(run.path)
     if request.values.get("like") == ref:
         # A new run: where it lies and how it is shown are its own affair, and what 'last' meant was another run.
@@ -133,6 +138,19 @@ def _use_run_config(request: Request) -> Request:
         if frozen.get("init_from") is not None and (initial := InitialWeights.parse_document(run.run.get("init"))):
             frozen.init_from = str(initial.checkpoint)
     return _use_trusted_config(frozen, run.path, request)
+
+
+def _suggest_for_checkpoint(error: MLScaleError, ref: str) -> None:
+    """Give the error for a run that was not found the fix where a checkpoint was typed: its run, or its weights."""
+    from mlscale.config.suggestions.suggest import format_override
+    from mlscale.config.suggestions.value_forms import find_run_of_path
+
+    path = Path(ref)
+    if folder := find_run_of_path(path):
+        error.fix, error.why = format_override("resume", folder), "a run is resumed by its id or folder, not by a file"
+    elif path.suffix in _WEIGHTS or path.is_file():
+        error.fix = format_override("init_from", ref)
+        error.why = "the file is in no run folder of mlscale: a new run may start from its weights"
 
 
 def _use_model_config(request: Request, ref: str) -> Request:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from mlscale.config.checks.bounds import check_bounds, check_single_process
 from mlscale.config.checks.compile_support import check_compile_support
 from mlscale.config.checks.data_model_fit import check_data_fit
+from mlscale.config.checks.validation_interval import check_validation_interval
 from mlscale.config.metric_choice import check_metric_direction, derive_metric
 from mlscale.config.underived import check_underived
 from mlscale.errors import MLScaleError, raise_all
@@ -66,7 +67,9 @@ def derive_values(cfg: DictConfig, facts: Mapping[str, Any] | None, machine: Dev
     _check_precision(cfg, layout, machine, problems)
     per_device = _derive_per_device_batch(cfg, layout, problems)
     steps = _derive_steps_per_epoch(cfg, facts, problems)
+    batches = steps * (cfg.trainer.get("accumulate_grad_batches", 1) or 1) if steps else None
     problems += [
+        *check_validation_interval(cfg, batches),
         *check_data_fit(cfg, facts),
         *check_bounds(cfg),
         *check_compile_support(cfg),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mlscale.config.metric_direction import choose_metric, infer_direction
 from mlscale.config.targets import import_target
@@ -30,14 +30,27 @@ def derive_metric(cfg: DictConfig) -> dict[str, str | None]:
     """Return the derived values `metric` and `mode`. A metric that is neither set nor implied by the task is None: it
     is chosen once something has been logged.
     """
-    metric = str(cfg.metric) if is_set(cfg, "metric") else None
-    mode = str(cfg.mode) if is_set(cfg, "mode") else None
+    metric, picked_mode = (str(cfg.metric), None) if is_set(cfg, "metric") else _read_checkpoint_metric(cfg)
+    mode = str(cfg.mode) if is_set(cfg, "mode") else picked_mode
     if metric is None and cfg.trainer.get("limit_val_batches") != 0:
         task_type = resolve_configured_type(cfg)
         # With a typed `mode=min` an accuracy can't be meant: the loss is the other metric that every built-in task
         # logs.
         metric = choose_metric([task_type.default_metric, "val/loss"], mode) if task_type else None
     return {"metric": metric, "mode": mode or (infer_direction(metric) if metric else None)}
+
+
+def _read_checkpoint_metric(cfg: DictConfig) -> tuple[str | None, str | None]:
+    """Return the metric that best.ckpt is picked by, where the callback names one of its own, and its direction: then
+    it judges the run.
+    """
+    node = (cfg.get("callbacks") or {}).get("checkpoint")
+    plain: Any = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else {}
+    # Unresolved: the shipped callback follows the run's metric by an interpolation.
+    monitor, mode = plain.get("monitor"), plain.get("mode")
+    if not isinstance(monitor, str) or "${" in monitor:
+        return None, None
+    return monitor, mode if mode in ("min", "max") else None
 
 
 def reuse_choice(cfg: DictConfig, before: Mapping[str, Any]) -> dict[str, Any]:

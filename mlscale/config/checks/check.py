@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from mlscale.config.checks import group_nodes
 from mlscale.config.checks import key_owners as rules
 from mlscale.config.checks.checked_config import CheckedConfig
+from mlscale.config.checks.metric_names import check_metric_names
 from mlscale.config.checks.node_check import NodeCheck
 from mlscale.config.checks.refused_keys import check_unknown_key
 from mlscale.config.checks.target_nodes import Node, iterate_outermost_nodes, join_path
@@ -20,7 +21,7 @@ from mlscale.config.checks.value_check import ValueCheck
 from mlscale.config.checks.values import create_missing_error
 from mlscale.config.composition.interpolations import check_interpolations
 from mlscale.config.documented_fields import MISSING
-from mlscale.config.suggestions.joined_fixes import find_choices, join_fixes
+from mlscale.config.suggestions.joined_fixes import find_choices, find_settings, join_fixes
 from mlscale.config.suggestions.near_nodes import correct_first_part
 from mlscale.config.suggestions.unknown_keys import suggest_key
 from mlscale.errors import MLScaleError
@@ -55,9 +56,10 @@ def check_config(
 
 def _join_fixes(config: CheckedConfig, problems: list[MLScaleError]) -> None:
     """Make the fixes of several problems one where they set the same key."""
-    if choices := find_choices(problems):
+    choices, settings = find_choices(problems), find_settings(problems)
+    if choices or settings:
         # What was asked for by name is chosen: the other fixes are those that suit it.
-        again = list(_ConfigCheck(config.choose(choices)).iterate_problems())
+        again = list(_ConfigCheck(config.choose(choices, settings)).iterate_problems())
         for problem, other in zip(problems, again, strict=True):
             if not find_choices([problem]):
                 problem.fix, problem.why = other.fix, other.why
@@ -86,6 +88,7 @@ class _ConfigCheck:
                 yield from self._check_plain_key(key, value)
             else:
                 yield from check_unknown_key(self._config, key, value)
+        yield from check_metric_names(self._config)
         yield from self._values.check_interpolated_values()
         yield from check_interpolations(self._config.cfg, list(self._config.names.paths), self._config.describe_origin)
 
@@ -139,7 +142,7 @@ class _ConfigCheck:
         elif name in rules.BUILDS_SEVERAL:
             advised = partial(suggest_key, names=self._config.names)
             yield from group_nodes.check_entries(
-                name, value, self._config.groups, self._config.describe_origin, advised
+                name, value, self._config.groups, self._config.describe_origin, advised, self._config.names.facts.task
             )
             yield from self._nodes.check_objects_inside(name, value)
         # Lightning's lr_scheduler dictionary, for schedulers that do not step by optimizer steps.

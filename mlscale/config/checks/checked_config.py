@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, reduce
-from math import prod
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,7 +15,7 @@ from mlscale.config.checks.value_types import Type
 from mlscale.config.composition.roots import BASE_GROUPS, COMMAND_BASES, SERVICE_GROUPS
 from mlscale.config.documented_fields import get_shipped_fields
 from mlscale.config.suggestions.config_names import Names
-from mlscale.config.suggestions.templates import choose_option
+from mlscale.config.suggestions.templates import choose_option, count_batches, settle_settings
 
 
 def collect_names(cfg: DictConfig, *, groups: Mapping[str, Sequence[str]], command: str = "train") -> Names:
@@ -68,19 +67,18 @@ class CheckedConfig:
         ]
         trainer = self.tree.get("trainer")
         given = trainer if isinstance(trainer, dict) else {}
-        counts = [given.get(key) for key in ("devices", "accumulate_grad_batches")]
-        batches = prod(count for count in counts if isinstance(count, int) and count > 0)
         nodes_and_groups = self.top_groups | set(self.nodes)
         epochs = given.get("max_epochs")
         return Names(
             dict.fromkeys(paths),
             self.groups,
-            batches,
+            count_batches(self._get_value),
             self._get_types,
             nodes_and_groups,
             epochs if isinstance(epochs, int) and epochs > 0 else None,
             collect_facts(self.tree),
             self._get_value,
+            self._is_typed,
         )
 
     @cached_property
@@ -90,10 +88,11 @@ class CheckedConfig:
         tree = {key: value for key, value in self.tree.items() if key in self.top_groups or key in self.top_keys}
         return {node.path: node for node in iterate_nodes(tree, "", self.fields)}
 
-    def choose(self, options: Mapping[str, str]) -> CheckedConfig:
-        """Return the same config with suggestions as if these options were chosen, by group."""
+    def choose(self, options: Mapping[str, str], settings: Mapping[str, object]) -> CheckedConfig:
+        """Return the same config with suggestions as if these options, by group, and settings were typed."""
         other = CheckedConfig(self.cfg, self.groups, self.origin, self.command)
-        other.names = reduce(lambda names, item: choose_option(names, *item), options.items(), self.names)
+        chosen = reduce(lambda names, item: choose_option(names, *item), options.items(), self.names)
+        other.names = settle_settings(chosen, settings)
         return other
 
     def describe_origin(self, path: str) -> str:
@@ -106,6 +105,10 @@ class CheckedConfig:
     def is_in_file(self, path: str) -> bool:
         """Return whether a file set a key, not the command line."""
         return self.origin is not None and not self.origin(path).startswith(COMMAND_LINE)
+
+    def _is_typed(self, path: str) -> bool:
+        """Return whether the command line sets a key."""
+        return self.origin is not None and self.origin(path).startswith(COMMAND_LINE)
 
     def _get_value(self, path: str) -> object:
         """Return the value of a key as it is written; None where it is not set."""

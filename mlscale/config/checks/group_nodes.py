@@ -13,6 +13,7 @@ from mlscale.config.suggestions.config_names import Advice, Names
 from mlscale.config.suggestions.foreign_names import load_foreign_names
 from mlscale.config.suggestions.suggest import find_nearest, format_hydra_value, format_override
 from mlscale.config.suggestions.templates import get_option_types
+from mlscale.config.suggestions.value_forms import translate_metric
 from mlscale.errors import MLScaleError
 
 COMMAND_LINE = "command line: "
@@ -75,19 +76,34 @@ def check_entries(
     groups: Mapping[str, Sequence[str]],
     where: Callable[[str], str],
     advised: Callable[[str, object], Advice | None],
+    task: str,
 ) -> Iterator[MLScaleError]:
     """Yield a problem for each entry of callbacks, logger, monitor and compress that can't be built.
 
     Args:
         advised: what is meant by a key and its value.
+        task: the built-in task, whose metrics are monitored.
     """
     options = [option for option in groups.get(group, ()) if option not in ("none", "default")]
     # The suggestion must repeat what is chosen already, for a typed list replaces the group's.
     present = ["default"] if "default" in groups.get(group, ()) else [key for key in node if key in options]
     for key, value in node.items():
-        if not value or (isinstance(value, dict) and "_target_" in value):
-            continue
         path = join_path(group, str(key))
+        if isinstance(value, dict) and "_target_" in value:
+            if (meant := _find_misspelt_entry(group, str(key), value)) and where(path).startswith((COMMAND_LINE, path)):
+                settings = {name: item for name, item in value.items() if name not in rules.NODE_KEYS}
+                known, _ = _match_settings(group, meant, settings, task)
+                chosen = ",".join(dict.fromkeys([*present, meant]))
+                words = [] if meant in node else [f"{group}=[{chosen}]"]
+                yield MLScaleError(
+                    f"'{path}' is a second {value['_target_']}",
+                    where=where(path),
+                    why=f"the option {group}={meant} builds this class; an entry with another name is another object",
+                    fix=" ".join([*words, *known]) or f"leave {path} out",
+                )
+            continue
+        if not value:
+            continue
         if feature := not_yet.find_feature_of_option(group, str(key)):
             yield feature.create_error(path, where(path))
             continue
@@ -99,7 +115,7 @@ def check_entries(
             fix = advice.fix if advice else f"{path}._target_=<package.module.Class>"
             yield MLScaleError(f"'{path}' has no _target_", where=where(path), why=why, fix=fix)
             continue
-        known, unknown = _match_settings(group, option, value)
+        known, unknown = _match_settings(group, option, value, task)
         for name in unknown:
             item = value.get(name) if isinstance(value, dict) else None
             advice = advised(f"{path}.{name}", item) if load_foreign_names().find_alias(f"{key}.{name}") else None
@@ -127,7 +143,15 @@ def check_entries(
             )
 
 
-def _match_settings(group: str, option: str, value: object) -> tuple[list[str], list[str]]:
+def _find_misspelt_entry(group: str, name: str, node: Mapping[str, object]) -> str | None:
+    """Return the option that an entry with a class is a misspelt name of: a near name, and the same class."""
+    options = {item.name: item.target for item in get_shipped_fields().list_group_options(group) if item.target}
+    near = None if name in options else find_nearest(name, options)
+    target = str(node.get("_target_")).replace("lightning.pytorch.", "pytorch_lightning.", 1)
+    return near if near is not None and options[near] == target else None
+
+
+def _match_settings(group: str, option: str, value: object, task: str) -> tuple[list[str], list[str]]:
     """Return the typed settings of the option that was meant, with misspelt keys corrected; and the keys that it does
     not have.
     """
@@ -140,6 +164,9 @@ def _match_settings(group: str, option: str, value: object) -> tuple[list[str], 
         if name is None:
             unknown.append(str(key))
             continue
+        # What is monitored has the name that the task logs, not that of another program.
+        if name == "monitor":
+            item = translate_metric(item, task) or item
         fits, form = convert_value(item, types[join_path(path, name)])
         known.append(
             format_override(join_path(path, name), form)

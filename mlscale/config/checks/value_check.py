@@ -11,6 +11,8 @@ from mlscale.config.composition.interpolations import resolve_value
 from mlscale.config.documented_fields import Field
 from mlscale.config.signatures.signatures import Parameter
 from mlscale.config.suggestions import not_yet
+from mlscale.config.suggestions.completed_advice import complete_advice
+from mlscale.config.suggestions.config_names import Advice
 from mlscale.config.suggestions.suggest import format_override
 from mlscale.errors import MLScaleError
 
@@ -41,6 +43,9 @@ class ValueCheck:
         for problem in check_value_type(path, value, types, field, parameter, self._config.describe_origin):
             self.mark_wrong(path)
             feature = not_yet.of_value(value)
+            if problem.fix.startswith("strategy=ddp"):  # of another program: `trainer.accelerator=ddp`
+                advice = complete_advice(Advice(problem.fix, problem.why or ""), path, self._config.names)
+                problem.fix, problem.why = advice.fix, advice.why
             yield (
                 feature.create_error(format_override(path, value), self._config.describe_origin(path))
                 if feature

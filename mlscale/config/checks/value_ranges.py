@@ -51,6 +51,11 @@ RANGES: Mapping[str, Type] = {
     "trainer.val_check_interval": make_union(at_least(1), _part(zero=False), _TIME, DICT, NONE),
     "trainer.check_val_every_n_epoch": make_union(at_least(1), NONE),
     "trainer.max_steps": at_least(-1),
+    "trainer.max_epochs": make_union(at_least(-1), NONE),
+    "trainer.min_epochs": make_union(at_least(0), NONE),
+    "trainer.reload_dataloaders_every_n_epochs": at_least(0),
+    "trainer.log_every_n_steps": make_union(at_least(0), NONE),
+    "trainer.profiler": make_union(make_literal("simple", "advanced", "pytorch"), _OBJECT, NONE),
     "trainer.num_sanity_val_steps": at_least(-1),
     "trainer.plugins": make_union(_OBJECT, make_list_type(_OBJECT), NONE),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from mlscale.config.checks.values import meant_here
 from mlscale.config.composition.request import Request
@@ -14,13 +15,16 @@ from mlscale.config.suggestions.alias_meanings import find_group_option, render_
 from mlscale.config.suggestions.config_names import Advice, Names
 from mlscale.config.suggestions.foreign_names import load_foreign_names
 from mlscale.config.suggestions.near_keys import advise_value
-from mlscale.config.suggestions.templates import get_default_names, parse_yaml_word
+from mlscale.config.suggestions.templates import get_default_names, parse_yaml_word, settle_settings
 from mlscale.config.suggestions.unknown_keys import suggest_key
 from mlscale.errors import MLScaleError
 
 NO_ADVICE = Advice("")
 _SELECTION = re.compile(r"\+{0,2}[A-Za-z][\w./]*=[^,]+$|\+{0,2}\w+=\[.*\]$")
-_LENGTH = ("trainer.max_epochs", "trainer.devices", "trainer.accumulate_grad_batches")
+_COUNTED = (
+    "trainer.max_epochs", "trainer.max_steps", "trainer.devices", "trainer.accumulate_grad_batches", "data.batch_size",
+)  # fmt: skip
+"""Keys that the fixes of other words count with."""
 
 
 def is_foreign(word: str) -> bool:
@@ -58,6 +62,12 @@ def suggest_setting(
         return Advice(error.fix, error.why)
     if alias is not None and alias.first and key in names.paths and not advise_value(key, read, names).exact:
         return render_alias(alias, key, read, names) or NO_ADVICE  # `--output out` is no format of the output
+    own = get_shipped_fields().get_own_fields(command)
+    if key in own and alias is not None:
+        # `--resume last.ckpt` of another program: what it means is among the command's own keys.
+        advice = render_alias(alias, key, read, replace(names, paths=dict.fromkeys([*names.paths, *own])))
+        if advice is not None:
+            return advice
     if key in get_shipped_fields().get_command_fields(command):
         return Advice(f"{key}={value or 'true'}")
     if key in names.paths:
@@ -93,11 +103,13 @@ def _collect_names(
     from mlscale.config.checks.checked_config import collect_names
     from mlscale.config.composition.compose import compose_config
 
-    valid = [word for word in words if _SELECTION.match(word) and _get_key(word) in (*roots.groups, *_LENGTH)]
+    valid = [word for word in words if _SELECTION.match(word) and _get_key(word) in (*roots.groups, *_COUNTED)]
     if not valid or COMMAND_BASES[command] != "run":
         return get_default_names(roots.groups)
+    typed = {key: parse_yaml_word(word.partition("=")[2]) for word in valid if (key := _get_key(word)) in _COUNTED}
     try:
-        return collect_names(compose_config(build_request(valid)), groups=roots.groups, command=command)
+        names = collect_names(compose_config(build_request(valid)), groups=roots.groups, command=command)
+        return settle_settings(names, typed)
     except MLScaleError:  # reported when it is composed without the word that is wrong here
         return get_default_names(roots.groups)
 

@@ -23,11 +23,12 @@ from mlscale.config.composition.roots import COMMAND_BASES, COMMAND_GROUP, Roots
 from mlscale.config.composition.user_files import create_yaml_error
 from mlscale.config.suggestions import not_yet
 from mlscale.config.suggestions.alias_meanings import find_group_option
-from mlscale.config.suggestions.config_names import Advice
+from mlscale.config.suggestions.completed_advice import complete_advice
+from mlscale.config.suggestions.config_names import Advice, Names
 from mlscale.config.suggestions.foreign_names import Alias, load_foreign_names
 from mlscale.config.suggestions.name_distance import fold_name
 from mlscale.config.suggestions.suggest import find_nearest
-from mlscale.config.suggestions.templates import get_default_names
+from mlscale.config.suggestions.templates import get_default_names, parse_yaml_word, settle_settings
 from mlscale.errors import MLScaleError
 
 # Hydra's errors hold texts, not data: these patterns match the messages of Hydra 1.3.
@@ -181,7 +182,10 @@ def _report_unknown_option(
     if feature := not_yet.find_feature_of_option(group, option):
         return feature.create_error(f"{group}={option}", where), culprit
     # A known name of another program first: the nearest option by letters may mean something else.
-    fix = _translate_option(group, option) or _suggest_nearest_option(spelled, option, culprit, roots)
+    fix = _translate_option(group, option)
+    if fix and group in ("strategy", "trainer"):
+        fix = complete_advice(Advice(fix), f"{group}={option}", _collect_typed_names(overrides, roots)).fix
+    fix = fix or _suggest_nearest_option(spelled, option, culprit, roots)
     return MLScaleError(
         what, where=where, why=known, fix=_suggest_in_defaults(fix, option) if selected_by else fix
     ), culprit
@@ -235,6 +239,13 @@ def _suggest_nearest_option(group: str, option: str, culprit: str | None, roots:
     return find_group_option(group, option, get_default_names(roots.groups)) or (
         f"{group}=<{'|'.join(options)}>" if options else f"{group}={option}"
     )
+
+
+def _collect_typed_names(overrides: Sequence[str], roots: Roots) -> Names:
+    """Return the default names with the number and kind of devices that were typed."""
+    pairs = (item.lstrip("+").partition("=") for item in overrides)
+    typed = {key: parse_yaml_word(value) for key, _, value in pairs if key.startswith("trainer.")}
+    return settle_settings(get_default_names(roots.groups), typed)
 
 
 def _translate_option(group: str, option: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from mlscale.config.documented_fields import Option, get_shipped_fields
 from mlscale.config.signatures.signatures import Signature, read_signature
 from mlscale.config.suggestions.config_names import Advice, Names
-from mlscale.config.suggestions.suggest import format_hydra_value, is_override
+from mlscale.config.suggestions.suggest import format_hydra_value, format_override, is_override
 from mlscale.config.suggestions.templates import list_default_options
 
 REPLACED_GROUPS = ("data", "augment", "model", "task", "optimizer", "scheduler")
@@ -18,6 +18,7 @@ REPLACED_GROUPS = ("data", "augment", "model", "task", "optimizer", "scheduler")
 _ONE_CLASS_EACH = ("optimizer", "task")
 """Of these the groups whose options differ by their class: the one in use is not chosen again."""
 _CYCLED = {"momentum", "betas"}  # what OneCycleLR moves, unless it is told not to
+_OF_DEVICES = ("trainer.devices", "trainer.accelerator")
 _FEW = 3  # settings that a reason can hold
 
 
@@ -38,8 +39,32 @@ def complete_advice(advice: Advice, path: str, names: Names) -> Advice:
     )
     if any(_stops_cycling(word, names) for word in needed):
         fix += " scheduler.cycle_momentum=false"
+    fix, needs = _add_processes(fix, names)
     swaps = [text for word in needed if (text := _describe_swap(word, needed, names))]
-    return replace(advice, fix=fix, why=join_reasons(advice.why, *swaps, *_describe_cycle(needed, names)))
+    why = join_reasons(advice.why, needs, *swaps, *_describe_cycle(needed, names))
+    return replace(advice, fix=leave_typed_out(fix, names), why=why)
+
+
+def leave_typed_out(fix: str, names: Names) -> str:
+    """Return a fix without the number and kind of devices that the command line sets already."""
+    words = fix.split(" ")
+    return " ".join([word for word in words if not _contradicts_typed(word, names)] or words)
+
+
+def _contradicts_typed(word: str, names: Names) -> bool:
+    """Return whether a word sets what the command line sets to something else: what was typed is meant."""
+    key = word.partition("=")[0]
+    is_typed = key in _OF_DEVICES and names.is_typed(key)
+    return is_typed and word != format_override(key, names.values(key))
+
+
+def _add_processes(fix: str, names: Names) -> tuple[str, str]:
+    """Return a fix that chooses DDP with more than one process, and the reason: with one it has no effect."""
+    # With its default of one process DDP has no effect.
+    several = names.is_typed("trainer.devices") or names.values("trainer.devices") not in (None, 1)
+    if "strategy=ddp" not in fix.split(" ") or "trainer.devices" in fix or several:
+        return fix, ""
+    return f"{fix} trainer.devices=2", "one process unless trainer.devices is set: 2 is an example"
 
 
 def join_reasons(*reasons: str) -> str:

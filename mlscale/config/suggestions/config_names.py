@@ -35,6 +35,7 @@ class Names:
         epochs: the length of the run, where it is known.
         facts: the data and the task.
         values: returns the value that a key has, None for none; interpolations as they are written.
+        is_typed: returns whether the command line sets a key: then it is meant as it is.
     """
 
     paths: Collection[str]
@@ -45,3 +46,4 @@ class Names:
     epochs: int | None = None
     facts: JobFacts = field(default_factory=JobFacts)
     values: Callable[[str], object] = lambda path: None
+    is_typed: Callable[[str], bool] = lambda path: False

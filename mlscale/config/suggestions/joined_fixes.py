@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 
 import yaml
 
@@ -14,11 +15,14 @@ from mlscale.config.checks.key_owners import BUILDS_SEVERAL
 from mlscale.config.suggestions.completed_advice import REPLACED_GROUPS
 from mlscale.config.suggestions.config_names import Names
 from mlscale.config.suggestions.suggest import format_override, is_override
-from mlscale.config.suggestions.templates import get_option_types
+from mlscale.config.suggestions.templates import choose_option, get_option_types
+from mlscale.config.suggestions.value_forms import ADAM_BETAS
 from mlscale.errors import MLScaleError
 
 _WORD = re.compile(r"(?:'[^']*'|\"[^\"]*\"|[^\s'\"])+")
 _OF_A_FILE = re.compile(r"(.*)(, and take '.*' out of the file)")
+_COMPUTED = ("data.batch_size",)
+_COUNTED = ("trainer.devices", "trainer.max_steps")  # other settings depend on them, next to which words ever they are
 _KEY = re.compile(r"unknown key '([^']*)'")
 
 
@@ -27,6 +31,19 @@ def find_choices(problems: Sequence[MLScaleError]) -> dict[str, str]:
     words = [_parse(problem.fix) for problem in problems]
     single = [next(iter(fix.items())) for fix in words if len(fix) == 1]
     return {key: word.partition("=")[2] for key, word in single if key in REPLACED_GROUPS}
+
+
+def find_settings(problems: Sequence[MLScaleError]) -> dict[str, object]:
+    """Return by key what a fix sets and does nothing else, and the number of devices and steps: what other fixes count
+    with.
+    """
+    settings: dict[str, object] = {}
+    # Not what a longer fix computes: a batch that was computed from a batch must not be counted with again.
+    for fix in (_parse(problem.fix) for problem in problems):
+        for key, word in fix.items():
+            if "." in key and (len(fix) == 1 or key in _COUNTED) and not key.startswith("~"):
+                settings.setdefault(key, yaml.safe_load(word.strip("'\"").partition("=")[2]))
+    return settings
 
 
 def join_fixes(problems: Sequence[MLScaleError], names: Names) -> None:
@@ -63,7 +80,10 @@ def _join(problems: Sequence[MLScaleError], fixes: Sequence[Mapping[str, str]], 
     options = _pick_options(fixes)
     if options is None:
         return
+    chosen = reduce(lambda names, item: choose_option(names, *item), options.items(), names)
     joined: dict[str, str] = {}
+    # A setting that a fix has computed from another one, which was typed: `batch_size=32 accumulate_grad_batches=2`.
+    alone = {word for fix in fixes if len(fix) == 1 for key, word in fix.items() if key in _COMPUTED}
     left_out: set[str] = set()
     for fix in fixes:
         for key, word in fix.items():
@@ -72,9 +92,12 @@ def _join(problems: Sequence[MLScaleError], fixes: Sequence[Mapping[str, str]], 
                 joined[key] = f"{key}={options[key]}"
             elif group in options and key not in get_option_types(group, options[group]):
                 left_out.add(key)
-            elif key not in joined:
+            elif key not in joined or joined[key] in alone:
                 joined[key] = word
-            elif (both := _join_values(key, joined[key], word, names)) is not None:
+            # The fix that was computed has counted with this one.
+            elif word in alone:
+                continue
+            elif (both := _join_values(key, joined[key], word, chosen)) is not None:
                 joined[key] = both
             else:
                 return  # the same setting was typed twice: which one is meant is not known
@@ -118,7 +141,7 @@ def _join_values(key: str, first: str, second: str, names: Names) -> str | None:
         entries = [*([one] if isinstance(one, str) else one), *([other] if isinstance(other, str) else other)]
         several = [entry for entry in dict.fromkeys(entries) if entry != "none"]  # of none and another one the other
         return format_override(key, several)
-    before = names.values(key)
+    before = names.values(key) or (ADAM_BETAS if key == "optimizer.betas" else None)
     if not isinstance(one, list) or not isinstance(other, list) or not isinstance(before, list):
         return None
     if not len(one) == len(other) == len(before):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from math import prod
 
 import yaml
 
@@ -165,6 +166,29 @@ def choose_option(names: Names, group: str, option: str) -> Names:
         types=lambda path: types[path] if path in types else names.types(path),
         values=lambda path: defaults.get(path) if path.startswith(front) else names.values(path),
     )
+
+
+def settle_settings(names: Names, settings: Mapping[str, object]) -> Names:
+    """Return the same names as if these settings were typed."""
+
+    def get_value(path: str) -> object:
+        return settings[path] if path in settings else names.values(path)
+
+    # The counts follow from the settings, and would be those of the config before them.
+    epochs = get_value("trainer.max_epochs")
+    return replace(
+        names,
+        batches=count_batches(get_value),
+        epochs=epochs if isinstance(epochs, int) and epochs > 0 else None,
+        values=get_value,
+        is_typed=lambda path: path in settings or names.is_typed(path),
+    )
+
+
+def count_batches(get_value: Callable[[str], object]) -> int:
+    """Return the passes of one device that are one optimizer step: devices × accumulation."""
+    counts = [get_value(f"trainer.{key}") for key in ("devices", "accumulate_grad_batches")]
+    return prod(count for count in counts if isinstance(count, int) and count > 0)
 
 
 def get_default_names(groups: Mapping[str, Sequence[str]]) -> Names:

@@ -167,7 +167,8 @@ def _is_preferred(same: Advice | None, meant: Advice, alias: Alias, names: Names
         return key in names.paths
     if same.why or alias.first:
         return False
-    return key != extract_key(meant.fix) and key in names.paths and is_documented(key)
+    meant_keys = [word.partition("=")[0] for word in meant.fix.split(" ")]
+    return key not in meant_keys and key in names.paths and is_documented(key)
 
 
 def _find_named_group(path: str, names: Names) -> Alias | None:

@@ -8,17 +8,34 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 
 from mlscale.config.checks.job_facts import TASK_METRICS
 from mlscale.config.suggestions.config_names import Names
 from mlscale.config.suggestions.foreign_names import count_devices
 from mlscale.config.suggestions.name_distance import fold_name
 
-_BETAS = [0.9, 0.999]  # of torch's Adam, where the config sets none
+ADAM_BETAS = [0.9, 0.999]  # of torch's Adam, where the config sets none
 _DIV_FACTOR = 25.0  # of torch's OneCycleLR: its first rate is max_lr by this
 _DIGITS = 6
-_STAGE = re.compile(r"^(eval|val|valid|validation|test)[_/]|/best$|_best$")
-_OTHER_NAMES = {"acc": "accuracy", "top1": "accuracy", "crossentropy": "loss", "ppl": "perplexity", "iou": "miou"}
+_STAGE = re.compile(r"^(metrics|eval|val|valid|validation|test|best)[_/. ]|^(val|valid)(?=(acc|loss))|[/_. ]best$")
+# By folded name the metrics of built-in tasks that it may be, of which a task has one.
+_ACCURACY = ("accuracy", "pixelaccuracy", "exactmatch")
+_OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        ("acc", "accuracy", "top1", "acc1", "accuracytop1", "accuracy_top1", "prec1", "top1acc", "top1accuracy",
+         "categoricalaccuracy", "sparsecategoricalaccuracy", "multiclassaccuracy", "binaryaccuracy"), _ACCURACY
+    ),
+    **dict.fromkeys(("crossentropy", "nll", "ce", "nllloss", "crossentropyloss", "celoss"), ("loss",)),
+    **dict.fromkeys(("map", "map50", "map5095", "map50b", "map5095b", "meanaverageprecision"), ("map",)),
+    **dict.fromkeys(("iou", "meaniou", "jaccard", "jaccardindex"), ("miou",)),
+    **dict.fromkeys(("dicescore", "dicecoefficient", "f1dice"), ("dice",)),
+    **dict.fromkeys(("mse", "meansquarederror"), ("rmse", "loss")),
+    **dict.fromkeys(("meanabsoluteerror", "l1"), ("mae",)),
+    **dict.fromkeys(("ppl",), ("perplexity",)),
+    **dict.fromkeys(("bpb", "bpc"), ("bits_per_byte",)),
+    **dict.fromkeys(("r2score",), ("r2",)),
+}  # fmt: skip
 _DURATION = re.compile(r"(\d+) ?(?:ep|epochs?)")
 
 
@@ -59,7 +76,7 @@ def _read_number(path: str, names: Names) -> float | None:
 def _replace_beta(index: int) -> Callable[[object, Names], object]:
     def replace_beta(value: object, names: Names) -> object:
         current = names.values("optimizer.betas")
-        betas = list(current) if isinstance(current, list) and len(current) == len(_BETAS) else list(_BETAS)
+        betas = list(current) if isinstance(current, list) and len(current) == len(ADAM_BETAS) else list(ADAM_BETAS)
         betas[index] = value
         return betas if _is_number(value) else None
 
@@ -114,6 +131,56 @@ def _count_part_epochs(value: object, names: Names) -> float | None:
     return round(count, _DIGITS) if 0 < count < 1 else None
 
 
+def _lift_epochs(value: object, names: Names) -> int | None:
+    """Return the number of epochs next to one of steps, no limit: where one was typed, the shorter run is meant."""
+    is_limit = isinstance(value, int | float) and value > 0
+    return -1 if is_limit and not names.is_typed("trainer.max_epochs") else None
+
+
+def _yield_to_steps(value: object, names: Names) -> int | None:
+    """Return no limit for a number of epochs that a number of steps takes the place of, as Hugging Face's does."""
+    steps = names.values("trainer.max_steps") if names.is_typed("trainer.max_steps") else None
+    return -1 if isinstance(steps, int) and steps > 0 else None
+
+
+def _accumulate_batch(value: object, names: Names) -> int | None:
+    """Return the batch of so many passes, each as large as one is now."""
+    batch, passes = names.values("data.batch_size"), names.values("trainer.accumulate_grad_batches")
+    if not isinstance(value, int | float) or isinstance(value, bool) or value < 1 or not isinstance(batch, int):
+        return None
+    return batch // (passes if isinstance(passes, int) and passes > 0 else 1) * int(value)
+
+
+def _count_nominal_passes(value: object, names: Names) -> int | None:
+    """Return the passes that make a nominal batch (Ultralytics' nbs), rounded; None where one is as large."""
+    batch = _accumulate_batch(1, names)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not batch or value < 1.5 * batch:
+        return None
+    return round(value / batch)
+
+
+def _nominal_batch(value: object, names: Names) -> int | None:
+    passes = _count_nominal_passes(value, names)
+    return passes and _accumulate_batch(passes, names)
+
+
+def _choose_period(value: object, names: Names) -> int | None:
+    """Return an example of the steps between two checkpoints; None where the config has periodic ones already."""
+    periods = [names.values(f"callbacks.checkpoint.{key}") for key in ("every_n_steps", "every_n_minutes")]
+    # Hugging Face's default, for a limit alone has nothing to limit.
+    return 500 if not any(periods) else None
+
+
+def _get_count(value: object, names: Names) -> int | None:
+    whole = isinstance(value, int | float) and not isinstance(value, bool) and value >= 1 and value == int(value)
+    return int(value) if isinstance(value, int | float) and whole else None
+
+
+def find_run_of_path(path: Path) -> str | None:
+    """Return the run folder that a file or folder is in; None outside of one."""
+    return next((str(folder) for folder in (path, *path.parents) if (folder / "run.json").is_file()), None)
+
+
 def _unwrap_single(value: object, names: Names) -> object:
     """Return the only value of a list, or a single value."""
     single = value[0] if isinstance(value, list) and len(value) == 1 else value
@@ -128,11 +195,22 @@ def _get_side(value: object, names: Names) -> object:
 
 def _find_metric(value: object, names: Names) -> str | None:
     """Return the metric of the task that a name is one of: `eval_accuracy` is val/accuracy."""
-    name = _unwrap_single(value, names)
-    logged = TASK_METRICS.get(names.facts.task, ("loss",))
+    return translate_metric(_unwrap_single(value, names), names.facts.task)
+
+
+def translate_metric(name: object, task: str) -> str | None:
+    """Return the metric that a built-in task logs at validation for the name that another program has for it."""
+    logged = TASK_METRICS.get(task, ("loss",))
     folded = fold_name(_STAGE.sub("", _STAGE.sub("", str(name).lower())))
-    folded = fold_name(_OTHER_NAMES.get(folded, folded))
-    return next((f"val/{metric}" for metric in logged if fold_name(metric) == folded), None)
+    return next(
+        (
+            f"val/{metric}"
+            for meant in (folded, *_OTHER_NAMES.get(folded, ()))
+            for metric in logged
+            if fold_name(metric) == fold_name(meant)
+        ),
+        None,
+    )
 
 
 def _read_duration(value: object, names: Names) -> int | None:
@@ -160,4 +238,12 @@ _FORMS: Mapping[str, Callable[[object, Names], object]] = {
     "side": _get_side,
     "metric": _find_metric,
     "duration": _read_duration,
+    "unlimited": _lift_epochs,
+    "epochs_before_steps": _yield_to_steps,
+    "accumulated_batch": _accumulate_batch,
+    "nominal_passes": _count_nominal_passes,
+    "nominal_batch": _nominal_batch,
+    "periodic": _choose_period,
+    "count": _get_count,
+    "run_of_path": lambda value, names: find_run_of_path(Path(value)) if isinstance(value, str) else None,
 }

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from mlscale.config.checks.validation_interval import check_validation_interval
 from mlscale.config.derive import derive_values
 from mlscale.errors import MLScaleError
 from mlscale.launch.local_devices import LocalDevices
@@ -206,3 +207,18 @@ def test_an_epoch_that_makes_no_batch() -> None:
     with pytest.raises(MLScaleError, match="an epoch of 50 samples makes no batch of 64") as caught:
         derive_values(cfg, FACTS, LAPTOP)
     assert caught.value.where == "data.epoch_samples"
+
+
+@pytest.mark.parametrize(
+    ("trainer", "fix"),
+    [
+        ({"val_check_interval": 500, "max_epochs": 10}, "trainer.val_check_interval=1.0"),
+        ({"val_check_interval": 500, "max_epochs": 100}, "trainer.check_val_every_n_epoch=null"),
+    ],
+)
+def test_an_interval_that_no_epoch_reaches(trainer: dict[str, Any], fix: str) -> None:
+    cfg = OmegaConf.create({"trainer": trainer})
+    assert isinstance(cfg, DictConfig)
+    (problem,) = check_validation_interval(cfg, 22)
+    assert problem.fix == fix
+    assert not list(check_validation_interval(cfg, 500))

@@ -37,10 +37,10 @@ def config(*words: str) -> DictConfig:
         (["task=segmentation"], "val/miou", "max"),
         (["task=regression"], "val/rmse", "min"),
         (["task=language"], "val/bits_per_byte", "min"),
-        (["metric=val_loss"], "val_loss", "min"),
+        (["metric=val_bce"], "val_bce", "min"),
         (["metric=val/r2"], "val/r2", "max"),
         (["metric=val/foo", "mode=min"], "val/foo", "min"),
-        (["metric=val_loss", "mode=max"], "val_loss", "max"),
+        (["metric=val_bce", "mode=max"], "val_bce", "max"),
         (["mode=min"], "val/loss", "min"),
         (["trainer.limit_val_batches=0"], None, None),
         (["debug=overfit"], "train/loss", "min"),
@@ -105,3 +105,9 @@ def test_an_earlier_choice_is_kept_where_the_config_leaves_it_open() -> None:
     assert reuse_choice(config(*_THEIRS), before) == {"metric": "val_f1", "mode": "max"}
     assert reuse_choice(config(*_THEIRS, "metric=val_f1"), before) == {"mode": "max"}
     assert reuse_choice(config(*_THEIRS), {"metric": None}) == {}
+
+
+def test_the_checkpoints_own_metric_judges_the_run() -> None:
+    assert derive_metric(config("callbacks.checkpoint.monitor=val/loss")) == {"metric": "val/loss", "mode": "min"}
+    typed = config("callbacks.checkpoint.monitor=val/loss", "metric=val/accuracy")
+    assert derive_metric(typed) == {"metric": "val/accuracy", "mode": "max"}

@@ -82,8 +82,8 @@ unknown key 'per_device_train_batch_size'
         """
 unknown key 'grad_accum'
   where: command line: grad_accum=4
-  why:   data.batch_size stays what it is: accumulation divides it
-  fix:   trainer.accumulate_grad_batches=4
+  why:   accumulation divides data.batch_size: so many passes of the size that one has now
+  fix:   data.batch_size=256 trainer.accumulate_grad_batches=4
 """,
     ),
     (

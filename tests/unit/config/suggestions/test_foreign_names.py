@@ -182,7 +182,7 @@ def test_what_does_it_meanwhile_composes() -> None:
         ("experiment", "study-7", "name=study-7"),
         ("dataset", "fashion-mnist", "data=fashion_mnist"),
         ("report_to", "wandb", "logger=wandb"),
-        ("distributed_backend", "nccl", "strategy=ddp"),
+        ("distributed_backend", "nccl", "strategy=ddp trainer.devices=2"),
         ("greater_is_better", False, "mode=min"),
         (
             "warmup_epochs",
@@ -228,7 +228,7 @@ def test_what_does_it_meanwhile_composes() -> None:
         ("scale", [0.08, 1.0], "augment=crop augment.area=[0.08,1.0]"),
         ("pretrained", "w.pt", "init_from=w.pt"),
         ("project", "runs/p", "runs_dir=runs/p"),
-        ("accelerator", "ddp", "strategy=ddp"),
+        ("accelerator", "ddp", "strategy=ddp trainer.devices=2"),
         ("verbose", True, "leave verbose out"),
         ("dr", 0.1, "leave dr out"),
         ("model_dtype", "bfloat16", "precision=bf16_true"),

@@ -117,7 +117,7 @@ def test_typos_are_answered_with_the_key_that_was_meant() -> None:
         ("cllbacks.checkpoint.keep", 3, "callbacks.checkpoint.keep=3"),
         ("stratgy.timeout", 3, "strategy.timeout=3"),
         ("dtaa.batch_szie", 3, "data.batch_size=3"),
-        ("strategy.name", "ddp", "strategy=ddp"),
+        ("strategy.name", "ddp", "strategy=ddp trainer.devices=2"),
         ("optimizer.amsgrad", True, "optimizer=adamw optimizer.amsgrad=true"),
         ("save_dir", "out", "runs_dir=out"),
         ("trainer.max_epoch", "ten", "trainer.max_epochs=10"),
