@@ -196,11 +196,13 @@ class ClassificationType(TaskType):
 
     def describe_answer(self, names: AnswerNames) -> dict[str, Any]:
         """Return the JSON schema of an item of `build_answers`."""
+        # Of a table the target is a column; of images and texts it has no name.
+        title = {"title": names.targets[0].name} if names.targets else {}
         last = {"maximum": len(names.labels) - 1} if names.labels else {}
         return {
             "type": "object",
             "properties": {
-                "label": build_label_schema(names.labels),
+                "label": {**build_label_schema(names.labels), **title},
                 "class": {"type": "integer", "minimum": 0, **last, "description": "the label's number"},
                 "confidence": {"type": "number", "minimum": 0, "maximum": 1},
                 "probabilities": build_shares_schema(names.labels),

@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 from mlscale.config.suggestions.suggest import format_override
 from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder, TensorSpec
 from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn, TableColumn, describe_no_number
-from mlscale.data.tables.columns import Column, DataTable, Texts, parse_number, separate_numbers
+from mlscale.data.tables.columns import (
+    MISSING_TEXTS,
+    Column,
+    DataTable,
+    Texts,
+    mark_missing,
+    parse_number,
+    separate_numbers,
+)
 from mlscale.data.tables.date_texts import are_mostly_dates
 from mlscale.errors import MLScaleError, raise_all
 
@@ -139,7 +147,7 @@ class TableEncoder(Encoder):
         for column in self.columns:
             values = table.get_column(column.name, where=where)
             if isinstance(column, NumberColumn):
-                numbers, wrong = separate_numbers(values)
+                numbers, wrong = separate_numbers(mark_missing(values))
                 # The first problem of a row stays: it is the one that is reported.
                 bad |= {row: describe_no_number(column.name, text) for row, text in wrong.items()} | bad
                 parts.append(column.encode_values(numbers))
@@ -176,6 +184,9 @@ class TableEncoder(Encoder):
             if positions is not None:
                 text = value if kind is str and not column.of_numbers else column.read_value(value)
                 position = positions.get(text)
+                # A text of a missing value is not a category itself.
+                if position is None and text in MISSING_TEXTS:
+                    position = positions.get(column.read_value(text))
                 if position is not None:
                     features[position] = 1.0
             # NaN and infinity are not in the range, nor is a whole number that no float is near.
@@ -272,7 +283,8 @@ class TableEncoder(Encoder):
             for column in self._category_columns:
                 name = column.name
                 value = row[name]
-                text = value if value.__class__ is str and not column.of_numbers else column.read_value(value)
+                is_plain = value.__class__ is str and not column.of_numbers and value not in MISSING_TEXTS
+                text = value if is_plain else column.read_value(value)
                 # ONNX Runtime takes UTF-8 alone, and JSON can hold half of a surrogate pair, which is no category.
                 texts.append(text if text.isascii() or _is_utf8(text) else column.unknown_text)
         except KeyError:
@@ -340,7 +352,8 @@ def _describe_absent_column(row: Mapping[str, object], name: str) -> str:
     return f"it lacks the column {name!r} (null for a missing value){hint}"
 
 
-def _fit_column(name: str, values: Column, categorical: bool, unit: str, where: str) -> TableColumn:
+def _fit_column(name: str, given: Column, categorical: bool, unit: str, where: str) -> TableColumn:
+    values = mark_missing(given)
     if not categorical and (isinstance(values, np.ndarray) or _are_mostly_numbers(values)):
         numbers, _ = separate_numbers(values)
         if np.isnan(numbers).all():

@@ -15,7 +15,7 @@ from mlscale.serve.http.request_error import Refused
 from mlscale.serve.packed_samples import PackedSamples, create_packed_samples
 from mlscale.serve.protocol import image_input as images
 from mlscale.serve.protocol import json_numbers, raw_json, v2
-from mlscale.serve.protocol.refused_bodies import describe_untyped_image, find_image_type
+from mlscale.serve.protocol.refused_bodies import describe_sent_form, describe_untyped_image, find_image_type
 from mlscale.serve.request_limits import compute_text_limit
 from mlscale.serve.served_model import Outputs, ServedModel
 
@@ -102,6 +102,8 @@ def parse_predict_request(
     if kind == _TEXT and model.servable.encoder.kind in ("text", "document"):
         _check_charset(headers)
         return PredictRequest(raw_json.pack_raw(model, [bytes(body)], is_alone=True), (), named)
+    if model.servable.encoder.kind == "image" and kind.startswith((b"image/", b"multipart/form-data")):
+        raise describe_sent_form(kind.decode("latin-1"))
     raise _build_type_refusal(model, kind)
 
 

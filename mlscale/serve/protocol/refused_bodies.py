@@ -38,6 +38,13 @@ def describe_untyped_image(model: ServedModel, sent_type: str, image_type: str) 
     return Refused(f"{what}: send its type, {_IMAGE_ADVICE.format(image_type, file)}", 415)
 
 
+def describe_sent_form(kind: str) -> Refused:
+    """Return the refusal of an image in a form (curl -F), or of a type that images do not have."""
+    known = ", ".join(sorted(_IMAGE_TYPES.values()))
+    line = _IMAGE_ADVICE.format("image/jpeg", "photo.jpeg")
+    return Refused(f"can't read {kind[:200]}: an image is the body itself, {line}; types are {known}", 415)
+
+
 def describe_large_body(model: ServedModel, kind: bytes, size: int, limit: int, max_queue: int) -> Refused:
     """Return the refusal of a body of `size` bytes, over `limit`, with what to send in its place.
 

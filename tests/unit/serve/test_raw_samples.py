@@ -374,6 +374,13 @@ def test_what_is_not_finite_is_not_answered(models: dict[str, ServedModel]) -> N
         predict.encode_predict_response(models["sums"], request, ["a"], outputs)
 
 
+@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=x", "image/jpg"])
+def test_an_image_in_a_form_is_told_how_to_be_sent(models: dict[str, ServedModel], kind: str) -> None:
+    with pytest.raises(Refused, match="an image is the body itself, curl -H 'Content-Type: image/jpeg'") as refused:
+        predict.parse_predict_request(models["photos"], {b"content-type": kind.encode()}, b"--x")
+    assert refused.value.status == 415
+
+
 def test_the_row_and_the_column_of_a_huge_number_are_named(models: dict[str, ServedModel]) -> None:
     model = models["penguins"]
 
