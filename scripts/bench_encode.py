@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
+from mlscale.data.encoders.table_encoder import TableEncoder
+from mlscale.data.encoders.tensor_encoder import TensorEncoder
+from mlscale.data.encoders.text_encoder import TextEncoder
 from mlscale.data.tables.columns import Column, DataTable
-from mlscale.encoders.table_encoder import TableEncoder
-from mlscale.encoders.tensor_encoder import TensorEncoder
-from mlscale.encoders.text_encoder import TextEncoder
 
 NUMBERS, CATEGORIES, TOKENS = 20, 10, 512
 

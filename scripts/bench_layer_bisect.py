@@ -30,7 +30,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from mlscale.compress.quantize import quantize_model
-from mlscale.encoders.encoder import INPUT
+from mlscale.data.encoders.encoder import INPUT
 from mlscale.export.layer_bisect import LayerDifference, find_first_difference
 from mlscale.export.layer_bisect.matched_values import measure_error
 from mlscale.export.onnx_engine import import_onnx_runtime

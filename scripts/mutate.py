@@ -37,7 +37,6 @@ from scripts.mutants import REACHED, Mutant, list_mutants, mark_functions
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = ROOT / "scripts" / "mutation_targets.yaml"
 FLOOR = 0.85
-_SEED = 0
 # Imported before the fork, or each child would; nothing of it has computed anything then.
 _PRELOAD = (
     "scipy.stats",
@@ -107,8 +106,8 @@ def load_targets(path: Path = TARGETS) -> list[Target]:
 class MutationRun:
     """A pytest plugin: in place of running the collected tests once, runs them for each fault."""
 
-    def __init__(self, targets: Sequence[Target], sample: int | None, seconds: float) -> None:
-        self.targets, self.sample, self.seconds = targets, sample, seconds
+    def __init__(self, targets: Sequence[Target], sample: int | None, seconds: float, seed: int) -> None:
+        self.targets, self.sample, self.seconds, self.seed = targets, sample, seconds, seed
         self.scores: list[Score] = []
         self.broken: list[str] = []
 
@@ -137,7 +136,7 @@ class MutationRun:
             f"{target.path}: not a fault any more: {key}" for key in target.equivalent.keys() - {m.key for m in mutants}
         ]
         chosen = [mutant for mutant in mutants if mutant.key not in target.equivalent]
-        random.Random(f"{_SEED} {target.path}").shuffle(chosen)
+        random.Random(f"{self.seed} {target.path}").shuffle(chosen)
         score.left_out = len(chosen[self.sample :]) if self.sample else 0
         chosen = chosen[: self.sample]
         reached = _measure_tests(items, path, target.slowest, functions)
@@ -241,7 +240,8 @@ def _run_with_fault(mutant: Mutant, tests: list[pytest.Item], seconds: list[floa
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", help="files of the targets' file, or folders; all if none is given")
-    parser.add_argument("--sample", type=int, help="faults of each file, drawn by a fixed seed; all if not given")
+    parser.add_argument("--sample", type=int, help="faults of each file, drawn by the seed; all if not given")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample: others find other survivors")
     parser.add_argument("--seconds", type=float, default=600, help="for each file, without its last fault")
     parser.add_argument("--check", action="store_true", help=f"exit code 1 where a file is below {FLOOR:.0%}")
     options = parser.parse_args(arguments)
@@ -250,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"none of these is in {TARGETS.relative_to(ROOT)}: {' '.join(options.files)}")
     os.chdir(ROOT)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of small computations cost more than they save
-    run = MutationRun(targets, options.sample, options.seconds)
+    run = MutationRun(targets, options.sample, options.seconds, options.seed)
     tests = sorted({test for target in targets for test in target.tests})
     code = pytest.main(["-q", "-p", "no:cacheprovider", "-m", "not slow", *tests], plugins=[run])
     if code not in (0, pytest.ExitCode.NO_TESTS_COLLECTED):

@@ -19,11 +19,11 @@ from PIL import Image
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
-from mlscale.encoders.document_encoder import DocumentEncoder
-from mlscale.encoders.encoder import Encoder, TensorSpec
-from mlscale.encoders.image_encoder import ImageEncoder
-from mlscale.encoders.tensor_encoder import TensorEncoder
-from mlscale.encoders.text_encoder import TextEncoder
+from mlscale.data.encoders.document_encoder import DocumentEncoder
+from mlscale.data.encoders.encoder import Encoder, TensorSpec
+from mlscale.data.encoders.image_encoder import ImageEncoder
+from mlscale.data.encoders.tensor_encoder import TensorEncoder
+from mlscale.data.encoders.text_encoder import TextEncoder
 from mlscale.export.encoder_graph import prepend_encoder_graph
 from mlscale.export.measure_export import ExportMeasurement
 from mlscale.export.onnx_engine import OnnxEngine
@@ -40,7 +40,7 @@ from mlscale.task_types.tensor_type import TensorType
 from mlscale.tasks import Classification, Language, Multilabel, Regression, Segmentation
 from tests.conftest import made_once
 from tests.operators import operators_parsed_once
-from tests.unit.encoders.random_tables import draw_row, fit_random
+from tests.unit.data.encoders.random_tables import draw_row, fit_random
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 __all__ = ["get_task_servable", "operators_parsed_once"]

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule
 
     from mlscale.assembly.run_data import RunData
+    from mlscale.evaluate.evaluated_samples import EvaluatedSamples
     from mlscale.evaluate.samples_table import SampleTable
     from mlscale.evaluate.slices import SliceColumns
-    from mlscale.task_types.collected_samples import CollectedSamples, TaskInfo
-    from mlscale.task_types.task_type import TaskType
+    from mlscale.task_types.collected_samples import TaskInfo
     from mlscale.versions.trained_model import TrainedModel
 
 _BUILTIN_SLICES = ("brightness", "size")
@@ -53,7 +53,7 @@ class EvaluationPass:
 
     label: str
     metrics: dict[str, float]
-    gathered: CollectedSamples | None = None
+    gathered: EvaluatedSamples | None = None
     slice_columns: SliceColumns | None = None
     reason: str = ""
     checkpoint: Path | None = None
@@ -165,8 +165,8 @@ def evaluate_checkpoint(
     load_weights(parts.task, path)
     task_type, gather = find_measured_type(parts.task), None
     if task_type is not None:
-        about, bright = describe_evaluated_data(task_type, parts.data, cfg.derived), "brightness" in _list_slices(cfg)
-        gather = SampleCollector(about, table, worst=cfg.worst, brightness=bright, seed=cfg.seed)
+        about, bright = describe_evaluated_data(parts.data, cfg.derived), "brightness" in _list_slices(cfg)
+        gather = SampleCollector(task_type, about, table, worst=cfg.worst, brightness=bright, seed=cfg.seed)
         get_callbacks(parts.trainer).append(PredictionCollector(gather))
     passes: Any = parts.trainer.validate if cfg.split == "val" else parts.trainer.test
     passes(parts.task, datamodule=parts.data, verbose=False)
@@ -206,33 +206,33 @@ def evaluate_servable(
     # No Trainer here: the data module's hooks are called by hand, in Lightning's order.
     data.setup("validate" if cfg.split == "val" else "test")
     targets = tuple(target.name for target in servable.names.targets)
-    about = TaskInfo(servable.task_type, labels=servable.labels, targets=targets)
-    gather = SampleCollector(about, table, worst=cfg.worst, brightness="brightness" in _list_slices(cfg), seed=cfg.seed)
+    about = TaskInfo(labels=servable.labels, targets=targets)
+    gather = SampleCollector(
+        servable.task_type, about, table, worst=cfg.worst, brightness="brightness" in _list_slices(cfg), seed=cfg.seed
+    )
     collect_servable_samples(servable, data, cfg.split, gather)
     gathered = gather.collect_samples()
     columns = read_slice_columns(cfg, data, gathered) if len(gathered) else None
     return EvaluationPass(label, dict(getattr(data, "counted", {})), gathered, columns)
 
 
-def describe_evaluated_data(
-    task_type: TaskType, data: LightningDataModule | None, derived: Mapping[str, Any]
-) -> TaskInfo:
-    """Return the facts of the data that a task of this type is measured on, and the classes of the model."""
+def describe_evaluated_data(data: LightningDataModule | None, derived: Mapping[str, Any]) -> TaskInfo:
+    """Return the facts of the data that a model is measured on, and the classes or targets of the model."""
     from mlscale.data.tables.table_rows import TabularData
     from mlscale.task_types.collected_samples import TaskInfo
 
     facts = data.facts() if data is not None and hasattr(data, "facts") else None
     if facts is None:
-        return TaskInfo(task_type)
+        return TaskInfo()
     names = derived.get("class_names") or facts.class_names or ()
     count = derived.get("num_classes") or facts.num_classes or 0
     # Classes without a name are called by their number.
     labels = tuple(map(str, [*names, *range(len(names), count)]))
     targets = data.targets if isinstance(data, TabularData) else ()
-    return TaskInfo(task_type, labels, tuple(facts.mean), tuple(facts.std), targets)
+    return TaskInfo(labels, tuple(facts.mean), tuple(facts.std), targets)
 
 
-def read_slice_columns(cfg: DictConfig, data: LightningDataModule | None, gathered: CollectedSamples) -> SliceColumns:
+def read_slice_columns(cfg: DictConfig, data: LightningDataModule | None, gathered: EvaluatedSamples) -> SliceColumns:
     """Return the columns that `slices` names.
 
     Raises:
@@ -278,7 +278,7 @@ def _list_slices(cfg: DictConfig) -> list[str]:
 
 
 def _measure_image_sizes(
-    cfg: DictConfig, data: LightningDataModule | None, gathered: CollectedSamples
+    cfg: DictConfig, data: LightningDataModule | None, gathered: EvaluatedSamples
 ) -> list[float | None]:
     """Return the size of each image as stored, pixels: the square root of its area, so that numbers are sides."""
     from mlscale.data.images.fast_decoder import open_picture
@@ -297,7 +297,7 @@ def _measure_image_sizes(
 
 
 def _read_member_columns(
-    cfg: DictConfig, data: LightningDataModule | None, gathered: CollectedSamples, extension: str
+    cfg: DictConfig, data: LightningDataModule | None, gathered: EvaluatedSamples, extension: str
 ) -> dict[str, Any]:
     """Return columns from a member of each sample of shards."""
     from mlscale.data.shards.webdataset import WebDataset

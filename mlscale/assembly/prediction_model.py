@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from mlscale.assembly.rebuild import Home, load_weights, rebuild_data_and_task, restore_training_config
 from mlscale.config.composition.frozen import add_derived
 from mlscale.config.derive import LISTS_OF_THE_DATA, OF_THE_DATA, derive_values
-from mlscale.encoders.stored_encoder import parse_encoder, read_encoder
-from mlscale.encoders.tensor_encoder import TensorEncoder
+from mlscale.data.encoders.stored_encoder import parse_encoder, read_encoder
+from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.runs.recover import DERIVED, read_yaml_values
 from mlscale.runs.run_reader import ENCODER
 from mlscale.task_types.task_type import AnswerNames, TargetColumn

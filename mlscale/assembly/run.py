@@ -40,13 +40,13 @@ from mlscale.train.initial_weights import pretrained
 from mlscale.train.initial_weights.start import load_initial_weights, write_match_report
 from mlscale.train.initial_weights.weight_files import read_weight_file
 from mlscale.train.input_size import explain_unsuited_input
-from mlscale.train.lightning import patches as lightning_patches
 from mlscale.train.lightning.missing_metric import explain_unlogged_metric
 from mlscale.train.lightning.quiet import suppress_library_messages
 from mlscale.train.loggers import finish_loggers
 from mlscale.train.precision import set_memory_layout
 from mlscale.train.process_memory import reset_peak_memory
 from mlscale.train.torch_compile import Compile, set_tf32
+from mlscale.train.trainer_patches import apply_trainer_patches
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def assemble_parts(cfg: DictConfig, run_data: RunData | None = None) -> Assembly
     callbacks += [Stopwatch(), StopOnSignal(stop_checkpoint, parse_max_time(cfg.trainer.get("max_time")))]
     loggers = build_loggers(cfg)
     trainer = build_trainer(cfg, callbacks, loggers)
-    lightning_patches.apply_trainer_patches(trainer)
+    apply_trainer_patches(trainer)
     return Assembly(trainer, task, data)
 
 

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule, Trainer
 
 from mlscale.data.data_facts import DataFacts, Promises
+from mlscale.data.encoders.encoder import Encoder
+from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.data.images.augmentation import Augment, wrap_augment
 from mlscale.data.images.random_crop import RandomCrop
 from mlscale.data.order.bad_samples import (
@@ -34,8 +36,6 @@ from mlscale.data.order.sample_order import (
     ShuffledSampler,
     WeightedSampler,
 )
-from mlscale.encoders.encoder import Encoder
-from mlscale.encoders.tensor_encoder import TensorEncoder
 from mlscale.errors import MLScaleError
 from mlscale.task_types.task_type import TargetColumn
 

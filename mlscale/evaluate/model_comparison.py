@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mlscale.errors import MLScaleError
+from mlscale.evaluate.evaluated_samples import EvaluatedSamples
 from mlscale.report import Figure, Heading, TableBlock
 from mlscale.report.text import format_percent
 from mlscale.stats.bootstrap import bootstrap_intervals
@@ -16,9 +17,9 @@ from mlscale.stats.discoveries import apply_benjamini_hochberg
 from mlscale.stats.intervals import Interval, compute_wilson_interval
 from mlscale.stats.paired import compute_mcnemar_exact_p, compute_score_interval
 from mlscale.stats.permutation_test import run_permutation_test
-from mlscale.task_types.collected_samples import CollectedSamples, Columns
+from mlscale.task_types.collected_samples import Columns
 from mlscale.task_types.paired_metrics import MetricDefinition
-from mlscale.task_types.reports.report_wording import (
+from mlscale.task_types.report_wording import (
     EvaluationReport,
     expand_interval,
     format_number_interval,
@@ -65,7 +66,7 @@ class MetricDifference:
 
 
 def compare_models(
-    first: CollectedSamples, second: CollectedSamples, names: tuple[str, str], seed: int = 0
+    first: EvaluatedSamples, second: EvaluatedSamples, names: tuple[str, str], seed: int = 0
 ) -> EvaluationReport:
     """Compare two models on the samples that both have, by key. Right and wrong predictions are compared by McNemar's
     exact test and Tango's interval; all other metrics by a permutation test, exact for few samples, and the interval
@@ -75,7 +76,7 @@ def compare_models(
         MLScaleError: they are of different types, share no sample, or differ on the truth.
     """
     first_columns, second_columns = _align_columns(first, second, names)
-    task_type = first.task_info.task_type
+    task_type = first.task_type
     differences = _compute_differences(first_columns, second_columns, task_type, seed)
     head = differences[0]
     n = len(next(iter(first_columns.values())))
@@ -118,10 +119,10 @@ def compare_models(
 
 
 def _align_columns(
-    first: CollectedSamples, second: CollectedSamples, names: tuple[str, str]
+    first: EvaluatedSamples, second: EvaluatedSamples, names: tuple[str, str]
 ) -> tuple[Columns, Columns]:
     """Return the columns of the samples that both models have, in the same order."""
-    kinds = [gathered.task_info.task_type.name for gathered in (first, second)]
+    kinds = [gathered.task_type.name for gathered in (first, second)]
     if kinds[0] != kinds[1]:
         raise MLScaleError(
             f"{names[0]} is a model of {kinds[0]}, {names[1]} one of {kinds[1]}",
@@ -144,7 +145,7 @@ def _align_columns(
         {k: v[r] for k, v in g.columns.items()} for g, r in zip((first, second), rows, strict=True)
     )
     # The column of the truth depends on the type: masks have pixel counts ('true'), sequences their length ('tokens').
-    truths = [columns.get(first.task_info.task_type.truth_column) for columns in (first_columns, second_columns)]
+    truths = [columns.get(first.task_type.truth_column) for columns in (first_columns, second_columns)]
     if truths[0] is not None and (truths[1] is None or not np.array_equal(truths[0], truths[1])):
         raise MLScaleError(
             "the two models disagree on what is right",
@@ -210,7 +211,7 @@ def _format_verdict(head: MetricDifference, names: tuple[str, str], n: int, *, i
 
 
 def _compare_class_recalls(
-    first: CollectedSamples, first_columns: Columns, second_columns: Columns
+    first: EvaluatedSamples, first_columns: Columns, second_columns: Columns
 ) -> list[dict[str, Any]]:
     """Return the recall of each class in both models, the largest loss first."""
     rows: list[dict[str, Any]] = []

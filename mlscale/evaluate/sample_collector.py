@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlscale.errors import MLScaleError
+from mlscale.evaluate.evaluated_samples import EvaluatedSamples
 from mlscale.evaluate.sample_rows import compute_sample_columns
-from mlscale.task_types.collected_samples import CollectedSamples, Columns, TaskInfo, WorstSample
+from mlscale.task_types.collected_samples import Columns, TaskInfo, WorstSample
+from mlscale.task_types.task_type import TaskType
 
 _MAX_LOGITS = 20_000  # bounds the memory: 80 MB with 1,000 classes; far more than fitting a temperature needs
 
@@ -32,7 +34,8 @@ class SampleCollector:
     """A collector of the samples of one evaluation pass.
 
     Args:
-        task_info: the task and its classes.
+        task_type: of the model.
+        task_info: its classes or targets.
         table: gets every row; None for none.
         worst: number of worst samples whose input is kept.
         brightness: keep the mean pixel of each image.
@@ -41,6 +44,7 @@ class SampleCollector:
 
     def __init__(
         self,
+        task_type: TaskType,
         task_info: TaskInfo,
         table: RowWriter | None = None,
         *,
@@ -48,7 +52,8 @@ class SampleCollector:
         brightness: bool = False,
         seed: int = 0,
     ) -> None:
-        self.task_info, self._table, self._max_worst, self._brightness = task_info, table, worst, brightness
+        self.task_type, self.task_info = task_type, task_info
+        self._table, self._max_worst, self._brightness = table, worst, brightness
         self._keys: list[str] = []
         self._seen = 0
         self._parts: dict[str, list[NDArray[Any]]] = {}
@@ -79,7 +84,7 @@ class SampleCollector:
             keys = [key for key, keep in zip(keys, mask.tolist(), strict=True) if keep]
         if not keys:
             return
-        task_type = self.task_info.task_type
+        task_type = self.task_type
         columns = compute_sample_columns(task_type, outputs, y)
         _check_numbers(keys, columns["loss"], may_be_infinite=task_type.may_have_infinite_loss)
         if self._brightness and x.ndim == 4:
@@ -95,13 +100,14 @@ class SampleCollector:
         if self._table is not None:
             self._table.add_samples(keys, {name: columns[name] for name in task_type.table_columns})
 
-    def collect_samples(self) -> CollectedSamples:
+    def collect_samples(self) -> EvaluatedSamples:
         """Return all samples that were added."""
         columns = {name: np.concatenate(parts) for name, parts in self._parts.items()}
         worst = sorted(self._worst, key=lambda sample: (-sample.loss, sample.row))
         some = min(_MAX_LOGITS, len(self._keys))
         logits = None if self._logits is None else self._logits[:some]
-        return CollectedSamples(self.task_info, self._keys, columns, worst, logits, self._logit_rows[:some])
+        rows = self._logit_rows[:some]
+        return EvaluatedSamples(self.task_info, self._keys, columns, worst, logits, rows, task_type=self.task_type)
 
     def _restore_pixels(self, x: Tensor) -> Tensor:
         """Return images in the units they were stored in, the normalisation reversed."""
@@ -138,9 +144,7 @@ class SampleCollector:
             if not loss[index] > floor:
                 break  # losses fall from here on
             pixels = self._restore_pixels(x[index][None])[0] if x.ndim == 4 else x[index]
-            masks = self.task_info.task_type.extract_masks(
-                {name: value[index] for name, value in outputs.items()}, y[index]
-            )
+            masks = self.task_type.extract_masks({name: value[index] for name, value in outputs.items()}, y[index])
             shown = tuple(mask.to(torch.uint8).cpu().numpy() for mask in masks)
             sample = WorstSample(float(loss[index]), start + index, keys[index], pixels.cpu().numpy(), shown)
             if len(self._worst) < self._max_worst:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlscale.encoders.document_encoder import DocumentEncoder
-from mlscale.encoders.encoder import EncodedSamples
+from mlscale.data.encoders.document_encoder import DocumentEncoder
+from mlscale.data.encoders.encoder import EncodedSamples
 from mlscale.errors import MLScaleError
 from mlscale.evaluate.sample_collector import SampleCollector
 from mlscale.export.servable import Servable, cast_input

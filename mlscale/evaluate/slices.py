@@ -23,7 +23,7 @@ from mlscale.report.text import format_percent
 from mlscale.stats.bootstrap import bootstrap_intervals
 from mlscale.stats.discoveries import apply_benjamini_hochberg
 from mlscale.stats.intervals import Interval, compute_wilson_interval
-from mlscale.task_types.reports.report_wording import (
+from mlscale.task_types.report_wording import (
     MIN_RELIABLE_SAMPLES,
     EvaluationReport,
     format_number_interval,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from mlscale.evaluate import slices
 from mlscale.evaluate import worst_samples as worst
-from mlscale.task_types.collected_samples import CollectedSamples
-from mlscale.task_types.reports.report_wording import EvaluationReport
+from mlscale.evaluate.evaluated_samples import EvaluatedSamples
+from mlscale.task_types.report_wording import EvaluationReport
 
 
 def build_task_report(
-    gathered: CollectedSamples, columns: slices.SliceColumns | None = None, seed: int = 0
+    gathered: EvaluatedSamples, columns: slices.SliceColumns | None = None, seed: int = 0
 ) -> EvaluationReport:
     """Return the complete report of an evaluation pass.
 
@@ -18,7 +18,7 @@ def build_task_report(
         columns: columns to slice by.
         seed: of the bootstrap and of other random draws.
     """
-    task_type = gathered.task_info.task_type
+    task_type = gathered.task_type
     report = task_type.build_report(gathered, seed)
     parts = [report]
     if columns:

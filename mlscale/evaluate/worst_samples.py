@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
+from mlscale.evaluate.evaluated_samples import EvaluatedSamples
 from mlscale.report import Figure, Heading, ImageBlock, TableBlock
 from mlscale.report.contact_sheet import Tile, convert_to_image, draw_contact_sheet, render_class_mask
 from mlscale.report.text import format_number
-from mlscale.task_types.collected_samples import CollectedSamples, WorstSample
+from mlscale.task_types.collected_samples import WorstSample
 
 _MAX_TEXT_LENGTH, _MAX_TABLE_ROWS = 160, 12
 
 
-def build_worst_blocks(gathered: CollectedSamples) -> list[Figure]:
+def build_worst_blocks(gathered: EvaluatedSamples) -> list[Figure]:
     """Return a heading, the contact sheet where samples are images, and the table of the samples."""
     # A sample of segmentation takes three pictures (image, truth, prediction): half as many of them are shown.
     worst = gathered.worst[: len(gathered.worst) // (1 + bool(gathered.worst and gathered.worst[0].masks))]
     # Without worst samples the section is left out, except where it means that no error was made.
     if not worst:
         return [Heading("Worst errors", "There are none.")] if _is_all_correct(gathered) else []
-    task_type = gathered.task_info.task_type
+    task_type = gathered.task_type
     shown: list[Figure] = [
         Heading("Worst errors", f"{len(worst)} sample{'s' * (len(worst) != 1)}, largest loss first.")
     ]
@@ -43,14 +44,14 @@ def build_worst_blocks(gathered: CollectedSamples) -> list[Figure]:
     ]
 
 
-def _is_all_correct(gathered: CollectedSamples) -> bool:
+def _is_all_correct(gathered: EvaluatedSamples) -> bool:
     # Of a type whose correct predictions are not errors; with others, only an empty pass has no worst samples.
-    return bool(np.isneginf(gathered.task_info.task_type.rank_errors(gathered.columns)).all())
+    return bool(np.isneginf(gathered.task_type.rank_errors(gathered.columns)).all())
 
 
-def _build_tile(gathered: CollectedSamples, sample: WorstSample) -> Tile:
+def _build_tile(gathered: EvaluatedSamples, sample: WorstSample) -> Tile:
     masks = [render_class_mask(mask) for mask in sample.masks]
-    task_type = gathered.task_info.task_type
+    task_type = gathered.task_type
     truth, prediction = task_type.describe_outcome(gathered, sample)
     return Tile(
         [convert_to_image(sample.x), *masks],

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mlscale.encoders.encoder import Encoder
-from mlscale.encoders.image_encoder import ImageEncoder
-from mlscale.encoders.tensor_encoder import TensorEncoder
-from mlscale.encoders.text_encoder import TextEncoder
+from mlscale.data.encoders.encoder import Encoder
+from mlscale.data.encoders.image_encoder import ImageEncoder
+from mlscale.data.encoders.tensor_encoder import TensorEncoder
+from mlscale.data.encoders.text_encoder import TextEncoder
 
 
 def build_format1_encoder(shape: tuple[int, ...], dtype: str, preprocessing: Mapping[str, Any]) -> Encoder:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule, LightningModule
 
-from mlscale.encoders.encoder import Encoder
+from mlscale.data.encoders.encoder import Encoder
 from mlscale.export.encoder_graph import prepend_encoder_graph
 from mlscale.export.encoder_parity import EncoderComparison
 from mlscale.export.latency import limit_torch_threads

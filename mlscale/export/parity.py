@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlscale.encoders.encoder import EncodedSamples, Encoder
+from mlscale.data.encoders.encoder import EncodedSamples, Encoder
 from mlscale.export.encoder_parity.difference import EncoderDifference
 from mlscale.export.validation_samples import SampleBatch
 from mlscale.report.text import format_percent

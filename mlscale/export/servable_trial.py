@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.encoders.document_encoder import DocumentEncoder
+from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.errors import MLScaleError
 from mlscale.export.onnx_engine import Port
 from mlscale.export.servable import DOCUMENT, Servable, load

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlscale.encoders.encoder import Encoder, TensorSpec
-from mlscale.encoders.image_encoder import ImageEncoder
+from mlscale.data.encoders.encoder import Encoder, TensorSpec
+from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.errors import MLScaleError
 from mlscale.task_types.task_type import TaskType
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.encoders.table_columns import CategoryColumn, NumberColumn
-from mlscale.encoders.table_encoder import NUMBERS, TEXTS, TableEncoder
+from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn
+from mlscale.data.encoders.table_encoder import NUMBERS, TEXTS, TableEncoder
 
 if TYPE_CHECKING:
     import onnx

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlscale.encoders.document_encoder import DocumentEncoder
-from mlscale.encoders.text_encoder import BYTES, LENGTHS, OFFSET, PADDING, TextEncoder
+from mlscale.data.encoders.document_encoder import DocumentEncoder
+from mlscale.data.encoders.text_encoder import BYTES, LENGTHS, OFFSET, PADDING, TextEncoder
 from mlscale.export.table_graph import IR_VERSION, OPSET
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlscale.encoders.encoder import EncodedSamples, Encoder
+from mlscale.data.encoders.encoder import EncodedSamples, Encoder
 from mlscale.export.measure_export import describe_served_model
 from mlscale.export.onnx_engine import Port
 from mlscale.export.servable import RawPredictions, drop_bad_rows

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlscale.data.data_module import OrderedData
+from mlscale.data.encoders.document_encoder import BYTES, SCORED, DocumentEncoder
+from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder, TensorSpec
+from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.data.images.labelled_images import ImageData
-from mlscale.encoders.document_encoder import BYTES, SCORED, DocumentEncoder
-from mlscale.encoders.encoder import INPUT, EncodedSamples, Encoder, TensorSpec
-from mlscale.encoders.tensor_encoder import TensorEncoder
 from mlscale.errors import MLScaleError
 from mlscale.task_types.task_type import AnswerNames
 from mlscale.tasks.batch import unpack_batch

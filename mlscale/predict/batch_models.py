@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.encoders.encoder import EncodedSamples, Encoder
+from mlscale.data.encoders.encoder import EncodedSamples, Encoder
 from mlscale.export.onnx_engine import Port
 from mlscale.task_types.task_type import AnswerNames, TaskType
 

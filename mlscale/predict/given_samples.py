@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlscale.encoders.encoder import Encoder
+from mlscale.data.encoders.encoder import Encoder
 from mlscale.errors import MLScaleError
 from mlscale.export.onnx_engine import Port
 from mlscale.export.servable import cast_input

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.encoders.encoder import Encoder
+from mlscale.data.encoders.encoder import Encoder
 from mlscale.predict.batch_models import NOT_FINITE, BatchModel, mark_infinite_outputs
 from mlscale.predict.given_samples import collect_samples, describe_taken_samples, raise_bad_samples
 from mlscale.predict.predictions import Predictions

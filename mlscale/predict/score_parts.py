@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.encoders.encoder import EncodedSamples, Encoder
-from mlscale.encoders.table_encoder import TableEncoder
+from mlscale.data.encoders.encoder import EncodedSamples, Encoder
+from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.errors import MLScaleError
 from mlscale.predict.batch_models import NOT_FINITE, BatchModel, mark_infinite_outputs
 from mlscale.predict.input_items import Inputs

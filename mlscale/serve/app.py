@@ -15,6 +15,7 @@ from mlscale.serve.http.exchange import HTML, Exchange, Head
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.http.responses import ResponseSender, check_method
 from mlscale.serve.inference import Inference, InferenceProtocol
+from mlscale.serve.prometheus import KIND
 from mlscale.serve.protocol import home_page as page
 from mlscale.serve.protocol import json_numbers, openapi, v2
 from mlscale.serve.protocol import labels_route as labels
@@ -22,7 +23,6 @@ from mlscale.serve.protocol import predict_route as predict
 from mlscale.serve.protocol import v2_metadata as v2_model
 from mlscale.serve.protocol import v2_tensors as tensors
 from mlscale.serve.protocol.labels_route import LabelSink
-from mlscale.serve.protocol.prometheus import KIND
 from mlscale.serve.workers import INLINE_BYTES, Workers
 
 Load = Callable[[str | None, bool, Callable[[MLScaleError | None], None]], None]

@@ -7,13 +7,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlscale.encoders.document_encoder import DocumentEncoder
-from mlscale.encoders.table_columns import CategoryColumn
-from mlscale.encoders.table_encoder import TableEncoder
-from mlscale.encoders.text_encoder import TextEncoder
+from mlscale.data.encoders.document_encoder import DocumentEncoder
+from mlscale.data.encoders.table_columns import CategoryColumn
+from mlscale.data.encoders.table_encoder import TableEncoder
+from mlscale.data.encoders.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
-    from mlscale.encoders.encoder import Encoder
+    from mlscale.data.encoders.encoder import Encoder
     from mlscale.export.servable import Servable
 
 _NUMBER_BYTES, _LONG_NUMBER_BYTES, _MORE_BYTES = {"uint8": 8}, 24, 64 << 10

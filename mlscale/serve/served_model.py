@@ -14,9 +14,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.encoders.document_encoder import DocumentEncoder
-from mlscale.encoders.image_encoder import ImageEncoder
-from mlscale.encoders.text_encoder import TextEncoder
+from mlscale.data.encoders.document_encoder import DocumentEncoder
+from mlscale.data.encoders.image_encoder import ImageEncoder
+from mlscale.data.encoders.text_encoder import TextEncoder
 from mlscale.errors import MLScaleError
 from mlscale.export.onnx_engine import Port
 from mlscale.export.servable import Servable, load

@@ -34,8 +34,8 @@ from mlscale.serve.http.sockets import (
     set_mmap_threshold,
 )
 from mlscale.serve.inference import Inference
+from mlscale.serve.prometheus import ServerMetrics
 from mlscale.serve.protocol.labels_route import LabelSink
-from mlscale.serve.protocol.prometheus import ServerMetrics
 from mlscale.serve.served_model import ServedModel
 from mlscale.serve.workers import Workers
 from mlscale.versions.trained_model import TrainedModel

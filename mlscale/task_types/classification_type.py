@@ -23,7 +23,7 @@ from mlscale.task_types.task_type import INPUT, AnswerNames, PredictionColumns, 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mlscale.task_types.reports.report_wording import EvaluationReport
+    from mlscale.task_types.report_wording import EvaluationReport
 
 
 class ClassificationType(TaskType):
@@ -136,7 +136,7 @@ class ClassificationType(TaskType):
 
     def describe_outcome(self, gathered: CollectedSamples, sample: WorstSample) -> tuple[str, str]:
         """Return the true class, and the predicted one with its probability."""
-        from mlscale.task_types.reports.report_wording import format_share
+        from mlscale.task_types.report_wording import format_share
 
         columns, get_class_name = gathered.columns, gathered.task_info.get_class_name
         confidence = format_share(float(columns["confidence"][sample.row]))

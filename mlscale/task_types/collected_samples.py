@@ -12,24 +12,20 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mlscale.task_types.task_type import TaskType
-
 Columns = Mapping[str, NDArray[Any]]
 """Columns of n samples, n first."""
 
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """The task and its classes, as far as reports need them.
+    """The classes or targets of a task, as far as reports need them.
 
     Attributes:
-        task_type: of the task.
         labels: names of the classes by number; '0', '1', … where they have none.
         mean, std: of each channel, that images were normalised by; empty where they were not.
         targets: names of what is predicted, in regression.
     """
 
-    task_type: TaskType
     labels: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -63,7 +59,7 @@ class CollectedSamples:
     """All samples of one evaluation pass.
 
     Attributes:
-        task_info: the task and its classes.
+        task_info: the classes or targets.
         keys: names of the samples, in order.
         columns: of each sample, n first.
         worst: the samples of the largest losses, largest first; of a classifier, wrongly predicted ones only.

@@ -16,7 +16,7 @@ from mlscale.task_types.task_type import AnswerNames, PredictionColumns, TaskTyp
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mlscale.task_types.reports.report_wording import EvaluationReport
+    from mlscale.task_types.report_wording import EvaluationReport
 
 
 class LanguageType(TaskType):

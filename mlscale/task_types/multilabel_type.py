@@ -17,7 +17,7 @@ from mlscale.task_types.task_type import AnswerNames, PredictionColumns, TaskTyp
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mlscale.task_types.reports.report_wording import EvaluationReport
+    from mlscale.task_types.report_wording import EvaluationReport
 
 _MAX_SHOWN_LABELS = 5
 

@@ -49,7 +49,7 @@ class SampleScore:
 
     def format_mean(self, mean: Interval) -> str:
         """Return the mean with its interval as text, such as 'accuracy 98.3 % [95.1, 99.4]'."""
-        from mlscale.task_types.reports.report_wording import format_number_interval, format_share_interval
+        from mlscale.task_types.report_wording import format_number_interval, format_share_interval
 
         shown = format_share_interval(mean) if self.is_share else format_number_interval(mean)
         return f"{self.name.replace('_', ' ')} {shown}"

@@ -18,7 +18,7 @@ from mlscale.task_types.task_type import AnswerNames, PredictionColumns, TaskTyp
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mlscale.task_types.reports.report_wording import EvaluationReport
+    from mlscale.task_types.report_wording import EvaluationReport
 
 IGNORED = 255  # a pixel that belongs to no class
 
@@ -117,7 +117,7 @@ class SegmentationType(TaskType):
 
     def describe_outcome(self, gathered: CollectedSamples, sample: WorstSample) -> tuple[str, str]:
         """Return the file name in the key, and the IoU: masks have no short text."""
-        from mlscale.task_types.reports.report_wording import format_share
+        from mlscale.task_types.report_wording import format_share
 
         return sample.key.rsplit("/", 1)[-1], f"IoU {format_share(float(gathered.columns['iou'][sample.row]))}"
 

@@ -17,10 +17,10 @@ from mlscale.task_types.sample_score import SampleScore
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mlscale.task_types.reports.report_wording import EvaluationReport
+    from mlscale.task_types.report_wording import EvaluationReport
 
 INPUT = "input"
-"""The name of the tensor, where a model takes a single one (`mlscale.encoders.encoder`)."""
+"""The name of the tensor, where a model takes a single one (`mlscale.data.encoders.encoder`)."""
 PredictionColumns = dict[str, list[Any] | NDArray[Any]]
 """Columns of predictions, n each."""
 
@@ -216,7 +216,7 @@ class TaskType:
         """
         from mlscale.task_types.reports.score_report import build_score_report
 
-        return build_score_report(gathered, seed)
+        return build_score_report(self.score, self.score_samples(gathered.columns), seed)
 
     def build_paired_statistics(self, first: Columns, second: Columns) -> PairedStatistics:
         """Return the metrics that two models are compared by on the same samples: by default, the mean score."""

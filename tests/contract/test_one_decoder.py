@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mlscale.data.encoders.encoder import INPUT
+from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.images.decoded_cache import decode_from_source
 from mlscale.data.images.fast_decoder import DECODE_VERSION
 from mlscale.data.images.image_folder import FolderSource
 from mlscale.data.order.bad_samples import BadSample
-from mlscale.encoders.encoder import INPUT
-from mlscale.encoders.image_encoder import ImageEncoder
 from mlscale.export.format1 import build_format1_encoder
 from mlscale.export.servable import Servable, load
 from mlscale.predict.inputs import FolderInputs

@@ -11,7 +11,7 @@ import torch
 
 from mlscale.errors import MLScaleError
 from mlscale.tasks import Multilabel
-from mlscale.train.lightning import patches as lightning_patches
+from mlscale.train.trainer_patches import apply_trainer_patches
 from mlscale.train import graceful_stop as signals
 from mlscale.train import strategies
 from mlscale.train.callbacks import EMA, Checkpoints, NonFinite, TrainMetrics
@@ -25,7 +25,7 @@ def _of_rank(data: list[dict[str, Any]], rank: int) -> list[dict[str, Any]]:
 
 def _ddp(**arguments: Any) -> pl.Trainer:
     run = trainer(devices=2, strategy=strategies.ddp(world_size=2, timeout=60), **arguments)
-    lightning_patches.apply_trainer_patches(run)
+    apply_trainer_patches(run)
     return run
 
 

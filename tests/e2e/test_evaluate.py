@@ -16,7 +16,7 @@ from PIL import Image
 
 from mlscale import commands
 from mlscale.cli import main
-from mlscale.encoders.stored_encoder import read_encoder
+from mlscale.data.encoders.stored_encoder import read_encoder
 from mlscale.errors import MLScaleError
 from mlscale.evaluate.samples_table import read_table_document
 from mlscale.runs.folder import RunFolder

@@ -21,9 +21,9 @@ from mlscale.train.callbacks import Freeze, StepSeed, TrainMetrics
 from mlscale.train.checkpoint import step_boundary as boundary
 from mlscale.train.checkpoint.exact_resume import ExactResume
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
-from mlscale.train.lightning import patches as lightning_patches
 from mlscale.train.loggers.csv_logger import CSV
 from mlscale.train.loss_scaling import LossScale, Mixed
+from mlscale.train.trainer_patches import apply_trainer_patches
 from tests.unit.fitting import trainer
 
 SAMPLES, BATCH = 24, 4  # six batches an epoch
@@ -154,7 +154,7 @@ def run(folder: Path, resume: Path | None, case: Case, saves: Path | None = None
     fitting.strategy.checkpoint_io = VerifiedCheckpointIO()
     if plugin:
         fitting.strategy.precision_plugin = plugin
-    lightning_patches.apply_trainer_patches(fitting)
+    apply_trainer_patches(fitting)
     train = DataLoader(Points(), BATCH, shuffle=True, num_workers=workers)
     fitting.fit(module, train, DataLoader(Points(), BATCH), ckpt_path=resume, weights_only=True)
     logger.flush()

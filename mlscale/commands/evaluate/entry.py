@@ -32,7 +32,7 @@ from mlscale.versions.trained_model import TrainedModel
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mlscale.task_types.reports.report_wording import EvaluationReport
+    from mlscale.task_types.report_wording import EvaluationReport
     from mlscale.versions import LocalRegistry
 
 _MODEL_KEYS = ("ref", "checkpoint", "against", "to", "slices", "worst")
@@ -175,7 +175,7 @@ def _evaluate_samples(
     """Return the report on the samples, and on the comparison of two models; None if nothing was gathered."""
     from mlscale.evaluate.model_comparison import compare_models
     from mlscale.evaluate.task_report import build_task_report
-    from mlscale.task_types.reports.report_wording import merge_reports
+    from mlscale.task_types.report_wording import merge_reports
 
     # The comparison is paired: it needs both answers for each sample.
     if other is not None and (measured.gathered is None or other.gathered is None):

@@ -13,7 +13,7 @@ from mlscale.errors import MLScaleError
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue
 
-    from mlscale.encoders.encoder import Encoder
+    from mlscale.data.encoders.encoder import Encoder
     from mlscale.predict.batch_models import BatchModel
     from mlscale.predict.input_items import Inputs
     from mlscale.predict.part_files import PredictionParts

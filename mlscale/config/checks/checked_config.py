@@ -12,10 +12,11 @@ from mlscale.config.checks import key_owners as rules
 from mlscale.config.checks.group_nodes import COMMAND_LINE
 from mlscale.config.checks.job_facts import collect_facts
 from mlscale.config.checks.target_nodes import Node, iterate_nodes, join_path
-from mlscale.config.checks.templates import Names, choose_option
 from mlscale.config.checks.value_types import Type
 from mlscale.config.composition.roots import BASE_GROUPS, COMMAND_BASES, SERVICE_GROUPS
 from mlscale.config.documented_fields import get_shipped_fields
+from mlscale.config.suggestions.config_names import Names
+from mlscale.config.suggestions.templates import choose_option
 
 
 def collect_names(cfg: DictConfig, *, groups: Mapping[str, Sequence[str]], command: str = "train") -> Names:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from mlscale.config.checks import key_owners as rules
 from mlscale.config.checks.target_nodes import join_path
-from mlscale.config.checks.templates import Advice, Names, get_option_types
 from mlscale.config.checks.values import convert_value
 from mlscale.config.documented_fields import get_shipped_fields
 from mlscale.config.suggestions import not_yet
+from mlscale.config.suggestions.config_names import Advice, Names
 from mlscale.config.suggestions.foreign_names import load_foreign_names
 from mlscale.config.suggestions.suggest import find_nearest, format_hydra_value, format_override
+from mlscale.config.suggestions.templates import get_option_types
 from mlscale.errors import MLScaleError
 
 COMMAND_LINE = "command line: "

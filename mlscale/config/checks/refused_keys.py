@@ -9,10 +9,10 @@ from mlscale.config.checks import moved_nodes
 from mlscale.config.checks.checked_config import CheckedConfig
 from mlscale.config.checks.missing_arguments import suggest_missing_arguments
 from mlscale.config.checks.target_nodes import join_path
-from mlscale.config.checks.templates import Advice
 from mlscale.config.composition.roots import COMMAND_BASES
 from mlscale.config.suggestions import not_yet
 from mlscale.config.suggestions.alias_meanings import render_alias, takes
+from mlscale.config.suggestions.config_names import Advice
 from mlscale.config.suggestions.foreign_names import Alias, load_foreign_names
 from mlscale.config.suggestions.near_keys import advise_value
 from mlscale.config.suggestions.near_nodes import correct_first_part

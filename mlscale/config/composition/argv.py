@@ -29,7 +29,7 @@ from mlscale.config.suggestions.suggest import quote_hydra_text
 from mlscale.errors import MLScaleError, raise_all
 
 if TYPE_CHECKING:
-    from mlscale.config.checks.templates import Advice
+    from mlscale.config.suggestions.config_names import Advice
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _OVERRIDE = re.compile(r"^(?P<sign>\+\+|\+|~)?(?P<key>[^=\s]+?)(?:=(?P<value>.*))?$", re.DOTALL)

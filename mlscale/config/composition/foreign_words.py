@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from mlscale.config.checks.templates import Advice, Names, get_default_names, parse_yaml_word
 from mlscale.config.checks.values import meant_here
 from mlscale.config.composition.request import Request
 from mlscale.config.composition.roots import COMMAND_BASES, Roots
 from mlscale.config.documented_fields import get_shipped_fields
 from mlscale.config.suggestions import not_yet
 from mlscale.config.suggestions.alias_meanings import find_group_option, render_alias, takes
+from mlscale.config.suggestions.config_names import Advice, Names
 from mlscale.config.suggestions.foreign_names import load_foreign_names
 from mlscale.config.suggestions.near_keys import advise_value
+from mlscale.config.suggestions.templates import get_default_names, parse_yaml_word
 from mlscale.config.suggestions.unknown_keys import suggest_key
 from mlscale.errors import MLScaleError
 

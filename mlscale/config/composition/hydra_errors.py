@@ -12,7 +12,6 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mlscale.config.checks.key_owners import BUILDS_SEVERAL
-from mlscale.config.checks.templates import Advice, get_default_names
 from mlscale.config.composition.option_files import (
     find_misplaced_file,
     find_selecting_file,
@@ -24,9 +23,11 @@ from mlscale.config.composition.roots import COMMAND_BASES, COMMAND_GROUP, Roots
 from mlscale.config.composition.user_files import create_yaml_error
 from mlscale.config.suggestions import not_yet
 from mlscale.config.suggestions.alias_meanings import find_group_option
+from mlscale.config.suggestions.config_names import Advice
 from mlscale.config.suggestions.foreign_names import Alias, load_foreign_names
 from mlscale.config.suggestions.name_distance import fold_name
 from mlscale.config.suggestions.suggest import find_nearest
+from mlscale.config.suggestions.templates import get_default_names
 from mlscale.errors import MLScaleError
 
 # Hydra's errors hold texts, not data: these patterns match the messages of Hydra 1.3.

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlscale.config.checks.key_owners import BUILDS_SEVERAL
-from mlscale.config.checks.templates import Advice, Names, fill_template
 from mlscale.config.suggestions import not_yet
 from mlscale.config.suggestions.completed_advice import complete_advice, join_reasons
+from mlscale.config.suggestions.config_names import Advice, Names
 from mlscale.config.suggestions.foreign_names import Alias, load_foreign_names
 from mlscale.config.suggestions.name_distance import fold_name
 from mlscale.config.suggestions.suggest import find_nearest, is_override
+from mlscale.config.suggestions.templates import fill_template
 from mlscale.config.suggestions.value_forms import convert_typed
 
 

@@ -7,10 +7,11 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 
-from mlscale.config.checks.templates import Advice, Names, list_default_options
 from mlscale.config.documented_fields import Option, get_shipped_fields
 from mlscale.config.signatures.signatures import Signature, read_signature
+from mlscale.config.suggestions.config_names import Advice, Names
 from mlscale.config.suggestions.suggest import format_hydra_value, is_override
+from mlscale.config.suggestions.templates import list_default_options
 
 REPLACED_GROUPS = ("data", "augment", "model", "task", "optimizer", "scheduler")
 """Groups of which one option takes the place of another, with all of its settings."""

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import yaml
 
 from mlscale.config.checks.key_owners import BUILDS_SEVERAL
-from mlscale.config.checks.templates import Names, get_option_types
 from mlscale.config.suggestions.completed_advice import REPLACED_GROUPS
+from mlscale.config.suggestions.config_names import Names
 from mlscale.config.suggestions.suggest import format_override, is_override
+from mlscale.config.suggestions.templates import get_option_types
 from mlscale.errors import MLScaleError
 
 _WORD = re.compile(r"(?:'[^']*'|\"[^\"]*\"|[^\s'\"])+")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mlscale.config.checks.key_owners import CHECK, GLOBAL
-from mlscale.config.checks.templates import Advice, Names
 from mlscale.config.checks.value_types import BOOL, LIST, STR, Type, make_literal
 from mlscale.config.checks.values import convert_value
+from mlscale.config.suggestions.config_names import Advice, Names
 from mlscale.config.suggestions.name_distance import compute_distance
 from mlscale.config.suggestions.suggest import find_nearest, format_override
 

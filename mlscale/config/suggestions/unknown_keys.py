@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mlscale.config.checks.key_owners import BUILDS_SEVERAL
-from mlscale.config.checks.templates import Advice, Names
 from mlscale.config.suggestions.alias_meanings import find_group_option, translate_alias
 from mlscale.config.suggestions.completed_advice import complete_advice
+from mlscale.config.suggestions.config_names import Advice, Names
 from mlscale.config.suggestions.foreign_names import Alias, load_foreign_names
 from mlscale.config.suggestions.name_distance import compute_distance, fold_name
 from mlscale.config.suggestions.near_keys import (

@@ -15,6 +15,7 @@ from mlscale.data import label_kinds as label_kinds
 from mlscale.data.class_labels import Classes, compute_label_digest, join_label_digests
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.data_module import OrderedData, count_local_ranks
+from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.images.decoded_cache import DecodedSamples, SampleShape, probe_shape
 from mlscale.data.images.fast_decoder import DECODE_VERSION
 from mlscale.data.images.image_files import is_image_file
@@ -26,7 +27,6 @@ from mlscale.data.order.bad_samples import Stream, describe_tolerated, gather_to
 from mlscale.data.order.policy import Policy
 from mlscale.data.shards.member_decoder import decode_sample
 from mlscale.data.shards.sample_source import SampleSource, TarSource
-from mlscale.encoders.image_encoder import ImageEncoder
 from mlscale.errors import MLScaleError, call_all
 
 KEPT_BYTES = 1 << 30

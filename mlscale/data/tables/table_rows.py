@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from mlscale.data.array_data import Array, MemoryData, SplitRows, compute_split_version, refuse_bad_samples
 from mlscale.data.class_labels import Classes, are_numbers, encode_labels, find_classes, parse_label
 from mlscale.data.data_facts import DataFacts
+from mlscale.data.encoders.table_encoder import EncodedTable, TableEncoder
 from mlscale.data.order.policy import Policy
 from mlscale.data.shards.sample_source import Label
 from mlscale.data.tables.column_units import read_column_units
 from mlscale.data.tables.columns import Column, DataTable, format_texts, format_values, separate_numbers
 from mlscale.data.text.text_rows import is_held_out
-from mlscale.encoders.table_encoder import EncodedTable, TableEncoder
 from mlscale.errors import MLScaleError
 from mlscale.task_types.task_type import TargetColumn
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from mlscale.data.array_data import Array, MemoryData, SplitRows, compute_split_version
 from mlscale.data.data_facts import DataFacts
+from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.order.policy import Policy, PolicyArguments
 from mlscale.data.text.documents import Document, compute_documents_digest, hold_out_documents, read_text_files
-from mlscale.encoders.document_encoder import DocumentEncoder
 from mlscale.errors import MLScaleError
 
 

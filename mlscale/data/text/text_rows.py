@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from mlscale.data.array_data import Array, MemoryData, SplitRows, compute_split_version, refuse_bad_samples
 from mlscale.data.class_labels import encode_labels, find_classes
 from mlscale.data.data_facts import DataFacts
+from mlscale.data.encoders.text_encoder import MOST_TOKENS, TextEncoder
 from mlscale.data.order.policy import Policy
 from mlscale.data.shards.sample_source import Label
-from mlscale.encoders.text_encoder import MOST_TOKENS, TextEncoder
 from mlscale.errors import MLScaleError
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.encoders.document_encoder import DocumentEncoder
-from mlscale.encoders.encoder import INPUT, EncodedSamples, Encoder
-from mlscale.encoders.image_encoder import ImageEncoder
-from mlscale.encoders.stored_encoder import parse_encoder
-from mlscale.encoders.table_encoder import TableEncoder
-from mlscale.encoders.text_encoder import PADDING, TextEncoder
+from mlscale.data.encoders.document_encoder import DocumentEncoder
+from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder
+from mlscale.data.encoders.image_encoder import ImageEncoder
+from mlscale.data.encoders.stored_encoder import parse_encoder
+from mlscale.data.encoders.table_encoder import TableEncoder
+from mlscale.data.encoders.text_encoder import PADDING, TextEncoder
 from mlscale.export.encoder_parity.difference import Cause, EncoderDifference, Finding, are_close, format_values
 from mlscale.export.encoder_parity.graph_part import cut_encoder_part
 from mlscale.export.encoder_parity.image_causes import find_normalised_difference, find_pixel_difference

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlscale.encoders.document_encoder import DocumentEncoder
-from mlscale.encoders.encoder import INPUT, Encoder
-from mlscale.encoders.image_encoder import ImageEncoder
-from mlscale.encoders.table_encoder import TableEncoder
-from mlscale.encoders.text_encoder import TextEncoder
+from mlscale.data.encoders.document_encoder import DocumentEncoder
+from mlscale.data.encoders.encoder import INPUT, Encoder
+from mlscale.data.encoders.image_encoder import ImageEncoder
+from mlscale.data.encoders.table_encoder import TableEncoder
+from mlscale.data.encoders.text_encoder import TextEncoder
 from mlscale.export.table_graph import FEATURES
 from mlscale.export.text_graph import TOKENS
 

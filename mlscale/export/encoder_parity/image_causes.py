@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.encoders.image_encoder import ImageEncoder
+from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.export.encoder_parity.difference import Cause, Finding, are_close, fit_line
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.encoders.table_columns import CategoryColumn, NumberColumn, TableColumn
-from mlscale.encoders.table_encoder import TableEncoder
+from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn, TableColumn
+from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.export.encoder_parity.difference import Cause, Finding, are_close, fit_line, format_values
 
 SHARE = 1e-6

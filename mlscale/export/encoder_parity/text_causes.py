@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.encoders.text_encoder import convert_to_bytes
+from mlscale.data.encoders.text_encoder import convert_to_bytes
 from mlscale.export.encoder_parity.difference import Cause, Finding
 
 Tokens = NDArray[np.int64]

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from mlscale.encoders.document_encoder import DocumentEncoder
-from mlscale.encoders.encoder import Encoder
-from mlscale.encoders.image_encoder import ImageEncoder
-from mlscale.encoders.table_columns import CategoryColumn
-from mlscale.encoders.table_encoder import TableEncoder
-from mlscale.encoders.text_encoder import TextEncoder, convert_to_bytes
+from mlscale.data.encoders.document_encoder import DocumentEncoder
+from mlscale.data.encoders.encoder import Encoder
+from mlscale.data.encoders.image_encoder import ImageEncoder
+from mlscale.data.encoders.table_columns import CategoryColumn
+from mlscale.data.encoders.table_encoder import TableEncoder
+from mlscale.data.encoders.text_encoder import TextEncoder, convert_to_bytes
 from mlscale.export.validation_samples import SampleBatch
 from mlscale.export.warmup.warmup_requests import find_suffix
 

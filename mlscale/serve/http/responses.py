@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from mlscale.serve.http.exchange import COMPACT, JSON, Exchange
 from mlscale.serve.http.request_error import Refused
-from mlscale.serve.protocol.prometheus import ServerMetrics
+from mlscale.serve.prometheus import ServerMetrics
 
 INFERENCE = ("infer", "predict")
 """Routes whose latency is measured."""

@@ -14,7 +14,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from mlscale.encoders.image_encoder import ImageEncoder
+from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.serve.served_model import ServedModel
 
 _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)

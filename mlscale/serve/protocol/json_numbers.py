@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.encoders.table_encoder import TableEncoder
+from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.errors import MLScaleError
 from mlscale.export.onnx_engine import Port
 from mlscale.export.servable import cast_input

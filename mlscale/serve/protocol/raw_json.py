@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlscale.encoders.table_encoder import TableEncoder
+from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.export.onnx_engine import Port
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.packed_samples import PackedSamples, create_packed_samples

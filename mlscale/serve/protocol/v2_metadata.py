@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlscale.encoders.table_encoder import NUMBERS, TEXTS, TableEncoder
+from mlscale.data.encoders.table_encoder import NUMBERS, TEXTS, TableEncoder
 from mlscale.serve.protocol.v2 import LABEL, PROBABILITIES
 from mlscale.serve.protocol.v2_inputs import DATATYPES
 from mlscale.serve.served_model import ServedModel

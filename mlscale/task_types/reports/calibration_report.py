@@ -11,7 +11,7 @@ from mlscale.stats.calibration_error import estimate_calibration_error
 from mlscale.stats.intervals import Interval
 from mlscale.stats.reliability import compute_nll, compute_reliability, fit_temperature
 from mlscale.task_types.collected_samples import CollectedSamples
-from mlscale.task_types.reports.report_wording import EvaluationReport, expand_interval
+from mlscale.task_types.report_wording import EvaluationReport, expand_interval
 
 Floats = NDArray[np.float64]
 _MIN_LOGITS = 100  # kept logits below which no temperature is fitted: each half would have fewer than 50

@@ -14,9 +14,7 @@ from mlscale.stats.bootstrap import Bootstrap, bootstrap_intervals
 from mlscale.stats.intervals import Interval, compute_wilson_interval
 from mlscale.task_types.collected_samples import CollectedSamples
 from mlscale.task_types.paired_metrics import compute_macro_f1, count_by_class
-from mlscale.task_types.reports import calibration_report as calibration
-from mlscale.task_types.reports import thresholds
-from mlscale.task_types.reports.report_wording import (
+from mlscale.task_types.report_wording import (
     MIN_RELIABLE_SAMPLES,
     EvaluationReport,
     expand_interval,
@@ -24,6 +22,8 @@ from mlscale.task_types.reports.report_wording import (
     format_share_interval,
     serialize_interval,
 )
+from mlscale.task_types.reports import calibration_report as calibration
+from mlscale.task_types.reports import thresholds
 
 Floats = NDArray[np.float64]
 _MAX_TABLE_ROWS = 50  # rows of the table of classes; the JSON result has all

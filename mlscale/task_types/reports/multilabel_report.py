@@ -11,9 +11,7 @@ from mlscale.stats.bootstrap import bootstrap_intervals
 from mlscale.stats.intervals import Interval, compute_share_interval, compute_wilson_interval
 from mlscale.stats.ranking import Ranking, compute_ranking
 from mlscale.task_types.collected_samples import CollectedSamples
-from mlscale.task_types.reports import thresholds
-from mlscale.task_types.reports.classification_report import compute_f1, convert_share_to_f1
-from mlscale.task_types.reports.report_wording import (
+from mlscale.task_types.report_wording import (
     MIN_RELIABLE_SAMPLES,
     EvaluationReport,
     expand_interval,
@@ -22,6 +20,8 @@ from mlscale.task_types.reports.report_wording import (
     format_share_interval,
     serialize_interval,
 )
+from mlscale.task_types.reports import thresholds
+from mlscale.task_types.reports.classification_report import compute_f1, convert_share_to_f1
 
 Floats = NDArray[np.float64]
 _MAX_TABLE_ROWS = 50  # rows of the table of labels; the JSON result has all

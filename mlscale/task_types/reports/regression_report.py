@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from mlscale.report import BarPlot, Figure, Heading, ScatterPlot, Series, TableBlock
 from mlscale.stats.bootstrap import Bootstrap, bootstrap_intervals
 from mlscale.task_types.collected_samples import CollectedSamples
-from mlscale.task_types.reports.report_wording import (
+from mlscale.task_types.report_wording import (
     EvaluationReport,
     expand_interval,
     format_number_interval,

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlscale.report import BarPlot, Heading, Series
-from mlscale.task_types.collected_samples import CollectedSamples
-from mlscale.task_types.reports.report_wording import EvaluationReport, expand_interval
+from mlscale.task_types.report_wording import EvaluationReport, expand_interval
+from mlscale.task_types.sample_score import SampleScore
 
 
-def build_score_report(gathered: CollectedSamples, seed: int = 0) -> EvaluationReport:
-    """Return the mean score with its interval, and a histogram of the scores."""
-    task_type = gathered.task_info.task_type
-    score, values = task_type.score, task_type.score_samples(gathered.columns)
+def build_score_report(score: SampleScore, values: NDArray[np.float64], seed: int = 0) -> EvaluationReport:
+    """Return the mean score with its interval, and a histogram of the scores.
+
+    Args:
+        score: its name and direction.
+        values: of the samples, (n,).
+        seed: of the bootstrap.
+    """
     mean, title = score.estimate_mean(values, seed), score.name.replace("_", " ").capitalize()
     counts, edges = np.histogram(values[np.isfinite(values)], 20)
     return EvaluationReport(
-        metrics={**expand_interval(score.name, mean), "samples": len(gathered)},
-        headline=f"{score.format_mean(mean)}, of {len(gathered):,} samples",
+        metrics={**expand_interval(score.name, mean), "samples": len(values)},
+        headline=f"{score.format_mean(mean)}, of {len(values):,} samples",
         blocks=[
             Heading(title, f"The mean is {score.format_mean(mean)}."),
             BarPlot(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mlscale.report import Figure, Heading, LinePlot, Series
 from mlscale.stats.ranking import Ranking, compute_ranking
 from mlscale.task_types.collected_samples import CollectedSamples
-from mlscale.task_types.reports.report_wording import EvaluationReport, expand_interval
+from mlscale.task_types.report_wording import EvaluationReport, expand_interval
 
 
 def build_threshold_report(gathered: CollectedSamples, seed: int = 0) -> EvaluationReport | None:

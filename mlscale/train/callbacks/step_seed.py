@@ -3,7 +3,7 @@
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-_MASK = (1 << 64) - 1
+from mlscale.train.mixed_seeds import mix_seeds
 
 
 class StepSeed(Callback):
@@ -31,16 +31,3 @@ class StepSeed(Callback):
         value = mix_seeds(self.seed, trainer.current_epoch, batch_idx, trainer.global_rank)
         for generator in self._generators:
             generator.manual_seed(value)
-
-
-def mix_seeds(*values: int) -> int:
-    """Return a 63-bit number in which every bit depends on all of `values`: the finalizer of SplitMix64 (Steele et al.
-    2014) over each in turn."""
-    state = 0
-    for value in values:
-        # The increment, factors and shifts are SplitMix64's; the mask is its arithmetic modulo 2^64.
-        state = (state + value + 0x9E3779B97F4A7C15) & _MASK
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
-        state ^= state >> 31
-    return state >> 1

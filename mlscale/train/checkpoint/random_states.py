@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlscale.train.callbacks.step_seed import mix_seeds
+from mlscale.train.mixed_seeds import mix_seeds
 
 
 def collect_generator_states(device: torch.device) -> dict[str, Any]:

@@ -15,8 +15,6 @@ from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 
-from mlscale.train.checkpoint import failed_saves as unsaved
-from mlscale.train.checkpoint import step_boundary as boundary
 from mlscale.train.lightning.trainer_parts import get_callbacks, get_data_module
 
 _STEP_HOOKS = (  # of callbacks and of modules, called at every training step
@@ -29,15 +27,6 @@ _STEP_HOOKS = (  # of callbacks and of modules, called at every training step
 )
 _TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 _NOTHING = nullcontext()
-
-
-def apply_trainer_patches(trainer: Trainer) -> None:
-    """Prepare a trainer; call before fit."""
-    disable_signal_handling(trainer)
-    skip_profiler(trainer)
-    unsaved.guard_checkpoint_callbacks(trainer)
-    boundary.install_boundaries(trainer)
-    get_callbacks(trainer).insert(0, ShortSteps())
 
 
 def disable_signal_handling(trainer: Trainer) -> None:

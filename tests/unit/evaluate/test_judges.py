@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,25 +16,26 @@ from numpy.typing import NDArray
 from mlscale.atomic_files import convert_to_json
 from mlscale.errors import MLScaleError
 from mlscale.evaluate import slices
+from mlscale.evaluate.evaluated_samples import EvaluatedSamples
 from mlscale.evaluate.model_comparison import compare_models
 from mlscale.evaluate.sample_collector import SampleCollector
 from mlscale.evaluate.task_report import build_task_report
 from mlscale.report import Figure, ImageBlock, TableBlock
 from mlscale.report.html import render_page
-from mlscale.task_types.collected_samples import CollectedSamples, TaskInfo
+from mlscale.task_types.collected_samples import TaskInfo
 from mlscale.task_types.registry import get_task_type
 from mlscale.task_types.reports.multilabel_report import compute_micro_f1
 
 NAMES = ("ant", "bee", "cat", "dog")
 
 
-def classified(seed: int = 0, n: int = 400, k: int = 4, noise: float = 1.5) -> CollectedSamples:
+def classified(seed: int = 0, n: int = 400, k: int = 4, noise: float = 1.5) -> EvaluatedSamples:
     """Samples of k classes; the last class is the hardest."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, k, n)
     strength = np.where(y == k - 1, 1.0, 3.0)
     logits = np.eye(k)[y] * strength[:, None] + np.random.default_rng(seed + 1).normal(size=(n, k)) * noise
-    gather = SampleCollector(TaskInfo(get_task_type("classification"), NAMES[:k]), brightness=True)
+    gather = SampleCollector(get_task_type("classification"), TaskInfo(NAMES[:k]), brightness=True)
     x = torch.from_numpy(rng.random((n, 3, 5, 5)).astype(np.float32))
     gather.collect_batch(
         {"logits": torch.from_numpy(logits)}, {"x": x, "y": torch.from_numpy(y), "key": [f"s{i}" for i in range(n)]}
@@ -88,7 +90,7 @@ def test_two_classes_have_a_threshold_and_one_class_has_not() -> None:
     truth, score = gathered.columns["truth"], gathered.columns["score"]
     assert figures["auc"] == pytest.approx(sk.roc_auc_score(truth, score))
     assert figures["average_precision"] == pytest.approx(sk.average_precision_score(truth, score))
-    gather = SampleCollector(TaskInfo(get_task_type("classification"), ("no", "yes")))
+    gather = SampleCollector(get_task_type("classification"), TaskInfo(("no", "yes")))
     gather.collect_batch(
         {"logits": torch.tensor([[2.0, 0.0]] * 5)}, (torch.zeros(5, 2), torch.zeros(5, dtype=torch.long))
     )
@@ -102,7 +104,7 @@ def test_labels() -> None:
     rng = np.random.default_rng(0)
     y = (rng.random((300, 3)) < [0.5, 0.3, 0.02]).astype(np.float32)
     logits = (y * 2 - 1) * 1.0 + rng.normal(size=y.shape)
-    gather = SampleCollector(TaskInfo(get_task_type("multilabel"), ("sun", "sea", "snow")))
+    gather = SampleCollector(get_task_type("multilabel"), TaskInfo(("sun", "sea", "snow")))
     gather.collect_batch({"logits": torch.from_numpy(logits)}, (torch.zeros(300, 4), torch.from_numpy(y)))
     told = build_task_report(gather.collect_samples())
     assert told.metrics["f1_macro"] == pytest.approx(sk.f1_score(y, logits > 0, average="macro"))
@@ -119,7 +121,7 @@ def test_a_rare_label_without_errors_has_an_interval_as_a_class_has() -> None:
     y[:4, 0], y[::2, 1] = 1, 1
     logits = np.where(y > 0, 2.0, -2.0)
     logits[5:8, 1] *= -1
-    gather = SampleCollector(TaskInfo(get_task_type("multilabel"), ("rare", "often")))
+    gather = SampleCollector(get_task_type("multilabel"), TaskInfo(("rare", "often")))
     gather.collect_batch({"logits": torch.from_numpy(logits)}, (torch.zeros(60, 4), torch.from_numpy(y)))
     rare = next(
         each for each in build_task_report(gather.collect_samples()).details["labels"] if each["label"] == "rare"
@@ -139,11 +141,11 @@ def test_the_interval_of_micro_f1_holds_near_one(together: bool) -> None:
     assert held / 400 >= 0.9
 
 
-def regressed(noise: float, seed: int = 0, shift: float = 0.0) -> CollectedSamples:
+def regressed(noise: float, seed: int = 0, shift: float = 0.0) -> EvaluatedSamples:
     rng = np.random.default_rng(0)
     y = rng.normal(size=(250, 1)) * 10 + 1e4
     told = y + np.random.default_rng(seed).normal(size=y.shape) * noise + shift
-    gather = SampleCollector(TaskInfo(get_task_type("regression")))
+    gather = SampleCollector(get_task_type("regression"), TaskInfo())
     gather.collect_batch({"value": torch.from_numpy(told - 1e4)}, (torch.zeros(250, 4), torch.from_numpy(y - 1e4)))
     return gather.collect_samples()
 
@@ -163,7 +165,7 @@ def test_masks() -> None:
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, (12, 8, 8))
     logits = np.moveaxis(np.eye(3)[y], 3, 1) * 2 + rng.normal(size=(12, 3, 8, 8))
-    gather = SampleCollector(TaskInfo(get_task_type("segmentation"), ("sky", "sea", "sand")), worst=4)
+    gather = SampleCollector(get_task_type("segmentation"), TaskInfo(("sky", "sea", "sand")), worst=4)
     gather.collect_batch(
         {"logits": torch.from_numpy(logits)}, (torch.rand(12, 3, 8, 8), torch.from_numpy(y.astype(np.uint8)))
     )
@@ -175,11 +177,11 @@ def test_masks() -> None:
     assert "data:image/png" in shown(told.blocks)
 
 
-def spoken(scale: float) -> CollectedSamples:
+def spoken(scale: float) -> EvaluatedSamples:
     rng = np.random.default_rng(0)
     tokens = torch.from_numpy(rng.integers(20, 60, 80))
     nats = torch.from_numpy(rng.gamma(4, 0.5, 80)) * tokens * scale
-    gather = SampleCollector(TaskInfo(get_task_type("language")))
+    gather = SampleCollector(get_task_type("language"), TaskInfo())
     x = torch.zeros(80, 5, dtype=torch.long)
     gather.collect_batch({"nats": nats, "tokens": tokens}, {"x": x, "y": x, "key": [f"#{i}" for i in range(80)]})
     return gather.collect_samples()
@@ -265,8 +267,8 @@ def test_losses_that_show_nothing(ours: NDArray[Any], others: NDArray[Any], test
     assert found["q"] == 1 if tested else np.isnan(found["q"])
 
 
-def judge_slices(gathered: CollectedSamples, named: Any) -> float:
-    good, share, figure = gathered.task_info.task_type.select_slice_metric(gathered.columns)
+def judge_slices(gathered: EvaluatedSamples, named: Any) -> float:
+    good, share, figure = gathered.task_type.select_slice_metric(gathered.columns)
     return slices.build_slice_report(named, good, share=share, metric_name=figure).metrics["worse_slices"]
 
 
@@ -292,10 +294,12 @@ def test_no_difference_is_said_to_be_none_shown() -> None:
     assert alike.headline.startswith("no difference is shown")
 
 
-def rows(gathered: CollectedSamples, chosen: NDArray[np.int64]) -> CollectedSamples:
+def rows(gathered: EvaluatedSamples, chosen: NDArray[np.int64]) -> EvaluatedSamples:
     """Some of the samples, in another order."""
     columns = {name: values[chosen] for name, values in gathered.columns.items()}
-    return CollectedSamples(gathered.task_info, [gathered.keys[row] for row in chosen], columns, [])
+    return EvaluatedSamples(
+        gathered.task_info, [gathered.keys[row] for row in chosen], columns, [], task_type=gathered.task_type
+    )
 
 
 def test_samples_are_paired_by_key_in_whatever_order() -> None:
@@ -316,7 +320,7 @@ def test_samples_are_paired_by_key_in_whatever_order() -> None:
     ],
 )
 def test_other_kinds_are_tested_by_swapping(
-    first: CollectedSamples, second: CollectedSamples, measure: str, better: str
+    first: EvaluatedSamples, second: EvaluatedSamples, measure: str, better: str
 ) -> None:
     told = compare_models(first, second, ("a", "b"))
     assert told.headline.startswith(better)
@@ -328,11 +332,13 @@ def test_what_can_not_be_compared_is_told() -> None:
     first = classified()
     with pytest.raises(MLScaleError, match="is a model of classification, b one of regression"):
         compare_models(first, regressed(1.0), ("a", "b"))
-    foreign = CollectedSamples(first.task_info, [f"other {key}" for key in first.keys], first.columns, [])
+    foreign = EvaluatedSamples(
+        first.task_info, [f"other {key}" for key in first.keys], first.columns, [], task_type=first.task_type
+    )
     with pytest.raises(MLScaleError, match="measured on different samples"):
         compare_models(first, foreign, ("a", "b"))
     turned: dict[str, NDArray[Any]] = {**first.columns, "truth": first.columns["truth"][::-1]}
     with pytest.raises(MLScaleError, match="disagree on what is right"):
-        compare_models(first, CollectedSamples(first.task_info, first.keys, turned, []), ("a", "b"))
+        compare_models(first, replace(first, columns=turned), ("a", "b"))
     figures: list[Figure] = []
     shown(figures)

@@ -19,7 +19,7 @@ def logits_for(predicted: Tensor, k: int = 3, sure: float = 4.0) -> Tensor:
 
 
 def test_samples_of_weight_0_do_not_count_and_keys_are_theirs() -> None:
-    gather = SampleCollector(TaskInfo(get_task_type("classification"), ("a", "b", "c")))
+    gather = SampleCollector(get_task_type("classification"), TaskInfo(("a", "b", "c")))
     y = torch.tensor([0, 1, 2, 1])
     batch = {"x": torch.rand(4, 1, 2, 2), "y": y, "weight": torch.tensor([1.0, 0, 1, 1]), "key": list("wxyz")}
     gather.collect_batch({"logits": logits_for(torch.tensor([0, 1, 1, 1]))}, batch)
@@ -34,7 +34,7 @@ def test_samples_of_weight_0_do_not_count_and_keys_are_theirs() -> None:
 
 
 def test_samples_without_keys_are_called_by_their_place_whatever_was_left_out() -> None:
-    gather = SampleCollector(TaskInfo(get_task_type("classification"), ("a", "b", "c")))
+    gather = SampleCollector(get_task_type("classification"), TaskInfo(("a", "b", "c")))
     y = torch.tensor([0, 1, 2])
     for weight in ([1.0, 0, 1], [1.0, 1, 0]):
         batch = {"x": torch.rand(3, 1, 2, 2), "y": y, "weight": torch.tensor(weight)}
@@ -43,8 +43,8 @@ def test_samples_without_keys_are_called_by_their_place_whatever_was_left_out() 
 
 
 def test_the_worst_are_those_of_the_largest_losses_in_the_units_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    about = TaskInfo(get_task_type("classification"), ("a", "b", "c"), mean=(100.0,), std=(50.0,))
-    gather, losses = SampleCollector(about, worst=5, brightness=True), []
+    info = TaskInfo(("a", "b", "c"), mean=(100.0,), std=(50.0,))
+    gather, losses = SampleCollector(get_task_type("classification"), info, worst=5, brightness=True), []
     generator = torch.Generator().manual_seed(0)
     for _ in range(10):
         logits, y = torch.randn(20, 3, generator=generator), torch.randint(0, 3, (20,), generator=generator)
@@ -67,17 +67,17 @@ def test_the_worst_are_those_of_the_largest_losses_in_the_units_of_the_image(mon
 )
 def test_an_answer_that_is_no_number_is_no_class(kind: str, said: dict[str, Tensor], y: Tensor) -> None:
     with pytest.raises(MLScaleError, match="the model's output for sample '#1' is not a finite number"):
-        SampleCollector(TaskInfo(get_task_type(kind), ("a", "b"))).collect_batch(said, (torch.zeros(2, 3), y))
+        SampleCollector(get_task_type(kind), TaskInfo(("a", "b"))).collect_batch(said, (torch.zeros(2, 3), y))
 
 
 def test_a_class_that_a_model_rules_out_may_be_the_truth() -> None:
-    gather = SampleCollector(TaskInfo(get_task_type("classification"), ("a", "b")))
+    gather = SampleCollector(get_task_type("classification"), TaskInfo(("a", "b")))
     gather.collect_batch({"logits": torch.tensor([[0.0, -torch.inf]])}, (torch.zeros(1, 3), torch.tensor([1])))
     assert gather.collect_samples().columns["loss"].tolist() == [np.inf]
 
 
 def test_no_worst_are_kept_where_none_are_asked_for() -> None:
-    gather = SampleCollector(TaskInfo(get_task_type("classification"), ("a", "b")), worst=0)
+    gather = SampleCollector(get_task_type("classification"), TaskInfo(("a", "b")), worst=0)
     gather.collect_batch({"logits": torch.tensor([[1.0, 0.0], [0.0, 1.0]])}, (torch.zeros(2, 3), torch.tensor([1, 1])))
     found = gather.collect_samples()
     assert found.worst == []
@@ -88,7 +88,7 @@ def test_logits_are_kept_of_some_only_each_with_the_same_chance(monkeypatch: pyt
     monkeypatch.setattr(module, "_MAX_LOGITS", 50)
     counts = np.zeros(400)
     for seed in range(60):
-        gather = SampleCollector(TaskInfo(get_task_type("classification")), seed=seed)
+        gather = SampleCollector(get_task_type("classification"), TaskInfo(), seed=seed)
         for start in range(0, 400, 40):
             x = torch.arange(start, start + 40).float()[:, None]
             gather.collect_batch({"logits": torch.cat([x, -x], 1)}, (x, torch.zeros(40, dtype=torch.long)))

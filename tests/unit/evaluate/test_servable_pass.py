@@ -14,6 +14,7 @@ from torch import nn
 
 from mlscale.data import DigitsScenes, TableFiles, TextFiles, TextTable
 from mlscale.errors import MLScaleError
+from mlscale.evaluate.evaluated_samples import EvaluatedSamples
 from mlscale.evaluate.sample_collector import SampleCollector
 from mlscale.evaluate.servable_pass import (
     check_servable_measurable,
@@ -22,9 +23,9 @@ from mlscale.evaluate.servable_pass import (
 )
 from mlscale.export.measure_export import describe_served_model
 from mlscale.export.servable import Servable
-from mlscale.task_types.collected_samples import CollectedSamples, TaskInfo
+from mlscale.task_types.collected_samples import TaskInfo
 from mlscale.task_types.registry import get_task_type
-from mlscale.task_types.task_type import AnswerNames, TargetColumn
+from mlscale.task_types.task_type import AnswerNames, TargetColumn, TaskType
 from mlscale.tasks import Classification, Language, Multilabel, Regression, Segmentation
 from tests.task_servables import (
     MeanOfTokens,
@@ -86,8 +87,8 @@ def build_measured(kind: str, folder: Path, bundled: Path) -> Measured:
     )
 
 
-def collect_trained(given: Measured, info: TaskInfo) -> CollectedSamples:
-    collector = SampleCollector(info, worst=3)
+def collect_trained(given: Measured, task_type: TaskType, info: TaskInfo) -> EvaluatedSamples:
+    collector = SampleCollector(task_type, info, worst=3)
     with torch.no_grad():
         for batch in given.data.val_dataloader():
             collector.collect_batch(given.task.eval().predict_step(batch, 0), batch)
@@ -103,10 +104,10 @@ def test_the_rows_are_those_of_the_trained_model(kind: str, tmp_path: Path, bund
     example = TaskExample(given.task, sample_format.encoder, sample_format.names, lambda rng, count: [])
     servable = write_example(example, tmp_path / "servable")
     targets = tuple(target.name for target in servable.names.targets)
-    info = TaskInfo(servable.task_type, servable.labels, targets=targets)
-    collector = SampleCollector(info, worst=3)
+    info = TaskInfo(servable.labels, targets=targets)
+    collector = SampleCollector(servable.task_type, info, worst=3)
     collect_servable_samples(servable, given.data, "val", collector)
-    found, expected = collector.collect_samples(), collect_trained(given, info)
+    found, expected = collector.collect_samples(), collect_trained(given, servable.task_type, info)
     assert found.keys == expected.keys
     assert len(found) > 15
     assert set(found.columns) == set(expected.columns)
@@ -164,14 +165,14 @@ def test_what_can_not_be_measured_is_refused(
     data = build_measured("text", tmp_path, bundled).data
     data.setup("validate")
     servable = get_task_servable("image")
-    info = TaskInfo(servable.task_type, servable.labels)
+    info = TaskInfo(servable.labels)
     # Of other classes, and, where these are the same, of another kind.
     with pytest.raises(MLScaleError, match="the model does not know the class 'a'"):
-        collect_servable_samples(servable, data, "val", SampleCollector(info))
+        collect_servable_samples(servable, data, "val", SampleCollector(servable.task_type, info))
     longer = TextFiles(str(tmp_path / "b.txt"), length=32)
     (tmp_path / "b.txt").write_bytes(b"a text of some length; " * 90)
     longer.setup("validate")
     language = get_task_servable("language")
     with pytest.raises(MLScaleError, match="the model takes blocks of 16 bytes") as caught:
-        collect_servable_samples(language, longer, "val", SampleCollector(TaskInfo(language.task_type)))
+        collect_servable_samples(language, longer, "val", SampleCollector(language.task_type, TaskInfo()))
     assert caught.value.fix == "data.length=16"

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from mlscale.data.encoders.document_encoder import DocumentEncoder
+from mlscale.data.encoders.encoder import INPUT, EncodedSamples
+from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.data.text.text_blocks import TextFiles
-from mlscale.encoders.document_encoder import DocumentEncoder
-from mlscale.encoders.encoder import INPUT, EncodedSamples
-from mlscale.encoders.tensor_encoder import TensorEncoder
 from mlscale.export.encoder_parity import Cause, EncoderComparison, EncoderDifference
 from mlscale.export.measure_export import ExportMeasurement
 from mlscale.export.parity import Parity

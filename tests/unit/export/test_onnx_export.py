@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from mlscale.data import Digits
-from mlscale.encoders.encoder import TensorSpec
-from mlscale.encoders.tensor_encoder import TensorEncoder
+from mlscale.data.encoders.encoder import TensorSpec
+from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.errors import MLScaleError
 from mlscale.export.measure_export import ExportMeasurement
 from mlscale.export.onnx_engine import OnnxEngine

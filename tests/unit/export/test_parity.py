@@ -8,8 +8,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from mlscale.encoders.encoder import INPUT
-from mlscale.encoders.tensor_encoder import TensorEncoder
+from mlscale.data.encoders.encoder import INPUT
+from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.export.parity import Outputs, Parity, compare_outputs
 from mlscale.export.validation_samples import SampleBatch
 from mlscale.task_types.registry import get_task_type

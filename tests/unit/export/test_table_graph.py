@@ -10,16 +10,16 @@ import onnxruntime
 import pytest
 import torch
 
-from mlscale.encoders.encoder import INPUT
-from mlscale.encoders.table_columns import CategoryColumn, NumberColumn
-from mlscale.encoders.table_encoder import TableEncoder
+from mlscale.data.encoders.encoder import INPUT
+from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn
+from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.export.encoder_graph import prepend_encoder_graph
 from mlscale.export.onnx_export import export_onnx
 from mlscale.export.served_module import build_served_module
 from mlscale.export.table_graph import build_table_graph
 from mlscale.task_types.tensor_type import TensorType
 from mlscale.tasks.models.tabular import TabularNet
-from tests.unit.encoders.random_tables import draw_row, fit_random
+from tests.unit.data.encoders.random_tables import draw_row, fit_random
 
 
 def run_graph(model: onnx.ModelProto, encoder: TableEncoder, rows: list[dict[str, Any]]) -> Any:

@@ -11,9 +11,9 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, TensorDataset
 
 from mlscale.data import Digits, WebDataset
+from mlscale.data.encoders.encoder import INPUT, TensorSpec
 from mlscale.data.images.decoded_cache import SampleShape
 from mlscale.data.images.labelled_images import ImageData
-from mlscale.encoders.encoder import INPUT, TensorSpec
 from mlscale.errors import MLScaleError
 from mlscale.export.validation_samples import describe_sample_format, iterate_validation_batches, restore_raw_samples
 from mlscale.task_types.task_type import AnswerNames

@@ -11,12 +11,12 @@ import pytest
 from numpy.typing import NDArray
 
 from mlscale.atomic_files import read_json
-from mlscale.encoders.encoder import Encoder, TensorSpec
-from mlscale.encoders.image_encoder import ImageEncoder
-from mlscale.encoders.table_columns import CategoryColumn, NumberColumn
-from mlscale.encoders.table_encoder import TableEncoder
-from mlscale.encoders.tensor_encoder import TensorEncoder
-from mlscale.encoders.text_encoder import TextEncoder
+from mlscale.data.encoders.encoder import Encoder, TensorSpec
+from mlscale.data.encoders.image_encoder import ImageEncoder
+from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn
+from mlscale.data.encoders.table_encoder import TableEncoder
+from mlscale.data.encoders.tensor_encoder import TensorEncoder
+from mlscale.data.encoders.text_encoder import TextEncoder
 from mlscale.errors import MLScaleError
 from mlscale.export.measure_export import ExportMeasurement
 from mlscale.export.onnx_engine import OnnxEngine

@@ -19,7 +19,7 @@ from mlscale.train.after_fit import run_after_fit_hooks
 from mlscale.train.callbacks import Checkpoints
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
 from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file as load_checkpoint
-from mlscale.train.lightning import patches as lightning_patches
+from mlscale.train.trainer_patches import apply_trainer_patches
 from tests.contract.test_documents import validate
 from tests.unit.fitting import Loader, batches, classifier, trainer
 
@@ -72,7 +72,7 @@ def run(folder: Path, task: pl.LightningModule, *extra: pl.Callback, epochs: int
         log_every_n_steps=1,
     )
     fit.strategy.checkpoint_io = VerifiedCheckpointIO()
-    lightning_patches.apply_trainer_patches(fit)
+    apply_trainer_patches(fit)
     fit.fit(task, datamodule=Data())
     return fit
 

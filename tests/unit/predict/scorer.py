@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.encoders.encoder import EncodedSamples, Encoder
-from mlscale.encoders.tensor_encoder import TensorEncoder
+from mlscale.data.encoders.encoder import EncodedSamples, Encoder
+from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.export.onnx_engine import Port
 from mlscale.predict.inputs import open_inputs
 from mlscale.predict.part_files import PredictionParts, start_predictions

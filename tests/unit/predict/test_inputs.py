@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mlscale.encoders.encoder import INPUT, Encoder
+from mlscale.data.encoders.encoder import INPUT, Encoder
 from mlscale.errors import MLScaleError
 from mlscale.export.format1 import build_format1_encoder
 from mlscale.predict.input_items import Inputs

@@ -17,7 +17,7 @@ import pyarrow.dataset as ds
 import pytest
 from numpy.typing import NDArray
 
-from mlscale.encoders.encoder import EncodedSamples
+from mlscale.data.encoders.encoder import EncodedSamples
 from mlscale.errors import MLScaleError
 from mlscale.events.store import EventStore
 from mlscale.predict.part_files import MANIFEST, PredictionParts, lock_predictions, summarize_parts

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mlscale.encoders.encoder import TensorSpec
-from mlscale.encoders.tensor_encoder import TensorEncoder
+from mlscale.data.encoders.encoder import TensorSpec
+from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.export.onnx_engine import OnnxEngine
 from mlscale.export.servable import Servable
 from mlscale.retrain.gate import GateLimits, decide_promotion

@@ -14,7 +14,7 @@ from mlscale.errors import MLScaleError
 from mlscale.serve.batcher import Batcher, InferenceJob
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.packed_samples import PackedSamples, create_packed_samples
-from mlscale.serve.protocol.prometheus import Histogram
+from mlscale.serve.prometheus import Histogram
 from mlscale.serve.served_model import Outputs, ServedModel, load_model
 from tests.serving import STORED, pixels
 

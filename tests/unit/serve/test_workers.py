@@ -8,7 +8,7 @@ from typing import Any, NoReturn, cast
 
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.http.responses import ResponseSender
-from mlscale.serve.protocol.prometheus import ServerMetrics
+from mlscale.serve.prometheus import ServerMetrics
 from mlscale.serve.workers import Workers
 
 

@@ -18,11 +18,12 @@ from PIL import Image
 from torch import Tensor
 
 from mlscale.errors import MLScaleError
+from mlscale.evaluate.evaluated_samples import EvaluatedSamples
 from mlscale.evaluate.model_comparison import compare_models
 from mlscale.evaluate.sample_collector import SampleCollector
 from mlscale.evaluate.task_report import build_task_report
 from mlscale.report.html import render_page
-from mlscale.task_types.collected_samples import CollectedSamples, Columns, TaskInfo, convert_to_columns
+from mlscale.task_types.collected_samples import Columns, TaskInfo, convert_to_columns
 from mlscale.task_types.registry import get_task_type, list_type_names
 from mlscale.task_types.sample_score import SampleScore
 from mlscale.task_types.task_type import AnswerNames, PredictionColumns, TargetColumn, TaskType
@@ -132,10 +133,10 @@ class Angles(TaskType):
         return np.asarray(columns["loss"], np.float64)
 
 
-def measure_angles(spread: float) -> CollectedSamples:
+def measure_angles(spread: float) -> EvaluatedSamples:
     truth = torch.linspace(0, 359, 80)
     noise = torch.from_numpy(np.random.default_rng(3).normal(0, spread, 80).astype(np.float32))
-    gather = SampleCollector(TaskInfo(Angles()), worst=3)
+    gather = SampleCollector(Angles(), TaskInfo(), worst=3)
     gather.collect_batch({"angle": (truth + noise) % 360}, (torch.zeros(80, 4), truth))
     return gather.collect_samples()
 

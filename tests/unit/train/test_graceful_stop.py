@@ -16,7 +16,7 @@ import torch
 from mlscale.errors import Exit, MLScaleError
 from mlscale.train import graceful_stop as signals
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
-from mlscale.train.lightning import patches as lightning_patches
+from mlscale.train.trainer_patches import apply_trainer_patches
 from tests.unit.fitting import At, batches, classifier, fit, trainer
 
 
@@ -32,7 +32,7 @@ def stopped(path: Path, signum: int, at: int, **arguments: Any) -> MLScaleError:
             os.kill(os.getpid(), signum)
 
     run = trainer(callbacks=[At(kill), signals.StopOnSignal(str(path))], enable_checkpointing=True, **arguments)
-    lightning_patches.apply_trainer_patches(run)
+    apply_trainer_patches(run)
     with pytest.raises(MLScaleError) as caught:
         fit(run, classifier(), batches(6))
     return caught.value
@@ -58,7 +58,7 @@ def test_what_found_no_room_is_not_called_saved(tmp_path: Path) -> None:
 
     stop = signals.StopOnSignal(str(tmp_path / "last.ckpt"))
     run = trainer(callbacks=[At(kill), stop], enable_checkpointing=True, plugins=[VerifiedCheckpointIO()])
-    lightning_patches.apply_trainer_patches(run)
+    apply_trainer_patches(run)
     try:
         with pytest.raises(MLScaleError) as caught:
             fit(run, classifier(), batches(6))
@@ -92,7 +92,7 @@ def test_a_validation_that_is_due_is_not_lost(tmp_path: Path, interval: float, a
         val_check_interval=interval,
         max_epochs=2,
     )
-    lightning_patches.apply_trainer_patches(run)
+    apply_trainer_patches(run)
     with pytest.raises(MLScaleError, match=f"optimizer step {at + 1}"):
         fit(run, classifier(), batches(6))
     assert ran == [at + 1]
@@ -107,7 +107,7 @@ def test_the_time_of_an_attempt_is_limited(tmp_path: Path, monkeypatch: pytest.M
         clock[0] += 0.15
 
     run = trainer(callbacks=[At(pass_time), stop], enable_checkpointing=True)
-    lightning_patches.apply_trainer_patches(run)
+    apply_trainer_patches(run)
     with pytest.raises(MLScaleError, match=r"stopped by trainer\.max_time after optimizer step 2, saved to") as caught:
         fit(run, classifier(), batches(6))
     assert caught.value.exit is Exit.SAVED

@@ -13,10 +13,10 @@ from torch import nn
 from mlscale.errors import Exit, MLScaleError
 from mlscale.tasks import Classification
 from mlscale.train.callbacks import NonFinite
-from mlscale.train.lightning import patches as lightning_patches
 from mlscale.train.loggers.csv_logger import CSV
 from mlscale.train.loss_scaling import LossScale, Mixed
 from mlscale.train.precision import create_precision_plugin, set_memory_layout
+from mlscale.train.trainer_patches import apply_trainer_patches
 from tests.unit.fitting import At, batches, classifier, fit, trainer
 
 HUGE = 2.0**24  # the scaled gradients overflow in float16, until it was halved some times
@@ -42,7 +42,7 @@ def run(plugin: Mixed, steps: int = 12, *more: pl.Callback, **arguments: Any) ->
     task = classifier(model=Dtypes(), scheduler=RATE)
     made = trainer(callbacks=[LossScale(plugin), NonFinite(), *more], **arguments)
     made.strategy.precision_plugin = plugin
-    lightning_patches.apply_trainer_patches(made)
+    apply_trainer_patches(made)
     fit(made, task, batches(steps))
     return made, task
 
@@ -90,7 +90,7 @@ def test_twenty_in_a_row_have_diverged(tmp_path: Path) -> None:
     plugin = Mixed("cpu")
     made = trainer(callbacks=[LossScale(plugin), NonFinite()])
     made.strategy.precision_plugin = plugin
-    lightning_patches.apply_trainer_patches(made)
+    apply_trainer_patches(made)
     task = classifier(model=Dtypes())
     with pytest.raises(MLScaleError, match="20 optimizer steps in a row were skipped, up to step 24") as caught:
         fit(made, task, data)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from mlscale.train.callbacks import Checkpoints, StepSeed
 from mlscale.train.checkpoint.exact_resume import ExactResume
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
-from mlscale.train.lightning import patches as lightning_patches
+from mlscale.train.trainer_patches import apply_trainer_patches
 from mlscale.verify_resume import resume_verdict as verdict
 from mlscale.verify_resume import traces
 from mlscale.verify_resume.kill_points import KillPoint
@@ -104,7 +104,7 @@ def train(
     callbacks.append(Checkpoints(folder / "checkpoints", every_n_steps=3))
     fitting = trainer(max_epochs=2, max_steps=steps, callbacks=callbacks, enable_checkpointing=True)
     fitting.strategy.checkpoint_io = VerifiedCheckpointIO()
-    lightning_patches.apply_trainer_patches(fitting)
+    apply_trainer_patches(fitting)
     loader = DataLoader(parts["data"](), 4, shuffle=True)
     fitting.fit(module, loader, DataLoader(Points(), 12), ckpt_path=resume, weights_only=True)
     return traces.read_traces(folder / "trace")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mlscale.config.checks.checked_config import CheckedConfig, collect_names
-from mlscale.config.checks.templates import Names
+from mlscale.config.suggestions.config_names import Names
 from tests.unit.config.checks.small_configs import get_groups, parse_config
 
 LINEAR = "model: {_target_: torch.nn.Linear, in_features: 1, out_features: '${seed}'}"

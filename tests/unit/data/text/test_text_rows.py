@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mlscale.data import Fortunes, TextTable
-from mlscale.encoders.text_encoder import as_tokens
+from mlscale.data.encoders.text_encoder import as_tokens
 from mlscale.errors import Exit, MLScaleError
 
 

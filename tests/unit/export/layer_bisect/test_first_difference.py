@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlscale.compress.quantize import quantize_model
-from mlscale.encoders.encoder import INPUT
+from mlscale.data.encoders.encoder import INPUT
 from mlscale.export.layer_bisect import LayerDifference, find_first_difference, first_difference
 from mlscale.export.layer_bisect.traced_model import TracedModel
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from mlscale.train.callbacks.step_seed import mix_seeds
 from mlscale.train.checkpoint.random_states import (
     collect_generator_states,
     restore_generator_states,
     seed_global_generators,
 )
+from mlscale.train.mixed_seeds import mix_seeds
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 1)
 

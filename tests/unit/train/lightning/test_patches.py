@@ -14,6 +14,7 @@ from pytorch_lightning.trainer.connectors.signal_connector import _SignalConnect
 
 from mlscale.train.lightning import patches as lightning_patches
 from mlscale.train.lightning.patches import ShortSteps, _move_batch
+from mlscale.train.trainer_patches import apply_trainer_patches
 from tests.unit.fitting import At, Loader, batches, classifier, fit, trainer
 
 
@@ -35,7 +36,7 @@ def test_our_signal_handlers_stay_during_a_fit() -> None:
     try:
         seen: list[Any] = []
         run = trainer(callbacks=[At(lambda *_: seen.append(signal.getsignal(signal.SIGTERM)))])
-        lightning_patches.apply_trainer_patches(run)
+        apply_trainer_patches(run)
         fit(run, classifier(), batches(1))
         assert seen == [ours]
         assert signal.getsignal(signal.SIGTERM) is ours
@@ -45,7 +46,7 @@ def test_our_signal_handlers_stay_during_a_fit() -> None:
 
 def test_a_profiler_that_was_asked_for_stays() -> None:
     asked = trainer(profiler=SimpleProfiler())
-    lightning_patches.apply_trainer_patches(asked)
+    apply_trainer_patches(asked)
     assert isinstance(asked.profiler, SimpleProfiler)  # type: ignore[attr-defined]
 
 
@@ -79,7 +80,7 @@ def test_overridden_hooks_are_still_called_and_the_rest_comes_back() -> None:
         held.append((callback.on_after_backward, "_apply_batch_transfer_handler" in vars(module)))
 
     run = trainer(callbacks=[callback, At(look)])
-    lightning_patches.apply_trainer_patches(run)
+    apply_trainer_patches(run)
     fit(run, task, batches(2))
     assert callback.calls == ["on_before_zero_grad"] * 2
     assert held == [(None, True)] * 2
@@ -93,7 +94,7 @@ def test_everything_comes_back_after_an_error() -> None:
 
     task = classifier()
     run = trainer(callbacks=[At(fail)])
-    lightning_patches.apply_trainer_patches(run)
+    apply_trainer_patches(run)
     with pytest.raises(ZeroDivisionError):
         fit(run, task, batches(1))
     assert "_apply_batch_transfer_handler" not in vars(task)
@@ -120,7 +121,7 @@ class NoIndex(pl.LightningModule):
 
 def test_a_users_signature_and_transfer_hooks_are_kept() -> None:
     module, run = NoIndex(), trainer()
-    lightning_patches.apply_trainer_patches(run)
+    apply_trainer_patches(run)
     run.fit(module, Loader(batches(2)))
     assert module.moved == 2
 
@@ -129,7 +130,7 @@ def test_weights_are_the_same_with_and_without_the_patches() -> None:
     def weights(patched: bool) -> torch.Tensor:
         task, run = classifier(), trainer(max_epochs=2, gradient_clip_val=0.1)
         if patched:
-            lightning_patches.apply_trainer_patches(run)
+            apply_trainer_patches(run)
         fit(run, task, batches(4))
         return task.model.get_parameter("weight")
 
@@ -147,5 +148,5 @@ def test_batches_of_every_shape_are_moved() -> None:
 
 def test_short_steps_come_first_so_that_it_sees_all_callbacks() -> None:
     run = trainer(callbacks=[Overrides()])
-    lightning_patches.apply_trainer_patches(run)
+    apply_trainer_patches(run)
     assert isinstance(run.callbacks[0], ShortSteps)  # type: ignore[attr-defined]

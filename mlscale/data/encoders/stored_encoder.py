@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.contracts import expect_format
-from mlscale.encoders.document_encoder import DocumentEncoder
-from mlscale.encoders.encoder import Encoder, compute_definition_digest
-from mlscale.encoders.image_encoder import ImageEncoder
-from mlscale.encoders.table_encoder import TableEncoder
-from mlscale.encoders.tensor_encoder import TensorEncoder
-from mlscale.encoders.text_encoder import TextEncoder
+from mlscale.data.encoders.document_encoder import DocumentEncoder
+from mlscale.data.encoders.encoder import Encoder, compute_definition_digest
+from mlscale.data.encoders.image_encoder import ImageEncoder
+from mlscale.data.encoders.table_encoder import TableEncoder
+from mlscale.data.encoders.tensor_encoder import TensorEncoder
+from mlscale.data.encoders.text_encoder import TextEncoder
 from mlscale.errors import MLScaleError
 
 _CLASSES: Mapping[str, type[Encoder]] = {

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlscale.data.encoders.document_encoder import DocumentEncoder
+from mlscale.data.encoders.encoder import Encoder
+from mlscale.data.encoders.table_encoder import TableEncoder
+from mlscale.data.encoders.tensor_encoder import TensorEncoder
+from mlscale.data.encoders.text_encoder import TextEncoder
 from mlscale.data.tables.columns import DataTable
-from mlscale.encoders.document_encoder import DocumentEncoder
-from mlscale.encoders.encoder import Encoder
-from mlscale.encoders.table_encoder import TableEncoder
-from mlscale.encoders.tensor_encoder import TensorEncoder
-from mlscale.encoders.text_encoder import TextEncoder
 
 COLUMNS = {
     "size": np.array([1.5, np.nan, 40.25, 7.0]),

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from mlscale.contracts import load_schema
-from mlscale.encoders.document_encoder import DocumentEncoder
-from mlscale.encoders.encoder import Encoder, TensorSpec, compute_definition_digest
-from mlscale.encoders.image_encoder import ImageEncoder
-from mlscale.encoders.stored_encoder import parse_encoder, read_encoder
-from mlscale.encoders.tensor_encoder import TensorEncoder
-from mlscale.encoders.text_encoder import TextEncoder
+from mlscale.data.encoders.document_encoder import DocumentEncoder
+from mlscale.data.encoders.encoder import Encoder, TensorSpec, compute_definition_digest
+from mlscale.data.encoders.image_encoder import ImageEncoder
+from mlscale.data.encoders.stored_encoder import parse_encoder, read_encoder
+from mlscale.data.encoders.tensor_encoder import TensorEncoder
+from mlscale.data.encoders.text_encoder import TextEncoder
 from mlscale.errors import MLScaleError
-from tests.unit.encoders.random_tables import fit_random
+from tests.unit.data.encoders.random_tables import fit_random
 
 IMAGE = ImageEncoder((3, 8, 6), "uint8", True, 10_000, (1.5, 2.0, 0.1), (1.0, 2.0, 3.0), 2)
 TENSORS = TensorEncoder((TensorSpec("x", "float32", (2,)), TensorSpec("ids", "int64", (3,))))
@@ -76,7 +76,7 @@ def test_a_file_that_is_no_document_is_refused(tmp_path: Path) -> None:
 
 def test_reading_one_imports_neither_torch_nor_pyarrow() -> None:
     code = (
-        "import sys; from mlscale.encoders.stored_encoder import parse_encoder; "
+        "import sys; from mlscale.data.encoders.stored_encoder import parse_encoder; "
         "heavy = ('torch', 'pyarrow', 'PIL', 'pytorch_lightning', 'webdataset'); "
         "print([name for name in heavy if name in sys.modules])"
     )

@@ -8,16 +8,16 @@ from dataclasses import replace
 import pytest
 
 from mlscale.config.checks.job_facts import ANY, JobFacts
-from mlscale.config.checks.templates import (
-    Names,
+from mlscale.config.checks.value_types import FLOAT, INT, STR, Type, make_list_type
+from mlscale.config.documented_fields import get_shipped_fields
+from mlscale.config.suggestions.config_names import Names
+from mlscale.config.suggestions.templates import (
     choose_option,
     fill_template,
     get_default_names,
     get_option_types,
     parse_yaml_word,
 )
-from mlscale.config.checks.value_types import FLOAT, INT, STR, Type, make_list_type
-from mlscale.config.documented_fields import get_shipped_fields
 from tests.unit.config.checks.small_configs import get_groups
 
 TYPES: dict[str, Sequence[Type]] = {

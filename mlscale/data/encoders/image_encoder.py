@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.encoders.encoder import INPUT, Encoder, TensorSpec, convert_values
+from mlscale.data.encoders.encoder import INPUT, Encoder, TensorSpec, convert_values
 
 _NPY = b"\x93NUMPY"
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.encoders.encoder import INPUT, Encoder, TensorSpec, convert_values
+from mlscale.data.encoders.encoder import INPUT, Encoder, TensorSpec, convert_values
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from torch.utils.data import TensorDataset
 from mlscale.assembly.ready import compose_from_overrides
 from mlscale.assembly.run_data import RunData
 from mlscale.data import DatasetData, ImageFolder, TableFiles, TextFiles, TextTable
-from mlscale.encoders.document_encoder import DocumentEncoder
-from mlscale.encoders.encoder import INPUT, TensorSpec
-from mlscale.encoders.stored_encoder import parse_encoder
+from mlscale.data.encoders.document_encoder import DocumentEncoder
+from mlscale.data.encoders.encoder import INPUT, TensorSpec
+from mlscale.data.encoders.stored_encoder import parse_encoder
 
 LINES = ["island,mm,zip,y"] + [
     f"{('Dream', 'Ægir 🐧', '')[i % 3]},{'' if i % 7 == 0 else i / 3},{i % 4},{'ab'[i % 2]}" for i in range(60)

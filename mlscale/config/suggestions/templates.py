@@ -1,20 +1,21 @@
-"""The keys and options of a config, and the overrides of a template that suit it."""
+"""The overrides of a template that suit a config."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 
 import yaml
 
-from mlscale.config.checks.job_facts import JobFacts, create_facts
+from mlscale.config.checks.job_facts import create_facts
 from mlscale.config.checks.target_nodes import Node
 from mlscale.config.checks.value_types import Type
 from mlscale.config.checks.values import convert_value
 from mlscale.config.composition.roots import get_shipped_folder
 from mlscale.config.documented_fields import MISSING, get_shipped_fields
+from mlscale.config.suggestions.config_names import Names
 from mlscale.config.suggestions.suggest import format_hydra_value, format_override
 from mlscale.config.suggestions.value_forms import compute_form, is_form
 
@@ -25,44 +26,6 @@ _FACTS = frozenset(
 )
 # What a file is called that people type where a class is named.
 _FILES = ("pt", "pth", "ckpt", "onnx", "safetensors", "bin", "yaml", "yml", "json", "py")
-
-
-@dataclass(frozen=True)
-class Advice:
-    """The override to type, and the reason why it differs from what was typed; either may be empty.
-
-    Attributes:
-        exact: the override has the value that was typed; otherwise an example, or a sentence in place of an override.
-    """
-
-    fix: str
-    why: str = ""
-    exact: bool = True
-
-
-@dataclass(frozen=True)
-class Names:
-    """The keys and options that may be set in this config.
-
-    Attributes:
-        paths: full key paths.
-        groups: the groups with their options.
-        batches: processes × accumulation.
-        types: the types that the value of a key must have.
-        nodes: the paths of groups and of objects inside them, in front of keys.
-        epochs: the length of the run, where it is known.
-        facts: the data and the task.
-        values: returns the value that a key has, None for none; interpolations as they are written.
-    """
-
-    paths: Collection[str]
-    groups: Mapping[str, Sequence[str]]
-    batches: int = 1
-    types: Callable[[str], Sequence[Type]] = lambda path: ()
-    nodes: Collection[str] = ()
-    epochs: int | None = None
-    facts: JobFacts = field(default_factory=JobFacts)
-    values: Callable[[str], object] = lambda path: None
 
 
 def fill_template(template: str, value: object, names: Names, *, exactly: bool = True) -> str:

@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 
+from mlscale.data.encoders.encoder import INPUT
+from mlscale.data.encoders.stored_encoder import parse_encoder
+from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn
+from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.tables.columns import Column, DataTable
-from mlscale.encoders.encoder import INPUT
-from mlscale.encoders.stored_encoder import parse_encoder
-from mlscale.encoders.table_columns import CategoryColumn, NumberColumn
-from mlscale.encoders.table_encoder import TableEncoder
-from tests.unit.encoders.random_tables import build_table, draw_row, fit_random
+from tests.unit.data.encoders.random_tables import build_table, draw_row, fit_random
 
 
 @pytest.fixture
