@@ -9,6 +9,7 @@ import pytest
 
 from mlscale.errors import MLScaleError
 from mlscale.loadtest.load_samples import read_request_samples
+from mlscale.loadtest.raw_files import read_raw_files
 from mlscale.loadtest.server_model import InputTensor, ServerModel
 
 MODEL = ServerModel("m", (InputTensor("input", "uint8", (1, 4, 4)),), 3)
@@ -153,3 +154,13 @@ def test_other_files_are_told(tmp_path: Path, name: str, content: str, model: Se
     with pytest.raises(MLScaleError, match="can't be sent") as told:
         read_request_samples(tmp_path / name, model)
     assert why in told.value.why
+
+
+def test_folders_have_images_of_every_format_and_report_what_is_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.gif", "b.jp2", "c.pgm", "d.heic"):
+        (tmp_path / name).write_bytes(b"x")
+    _, form, raw = read_raw_files(tmp_path, (), 1000)
+    assert (form, len(raw)) == ("image", 3)
+    assert "skipped files that do not end as images do: 1, the first: d.heic" in capsys.readouterr().err
