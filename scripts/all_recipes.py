@@ -25,6 +25,7 @@ from typing import Any
 from mlscale.loadtest.build_requests import build_requests, choose_protocol
 from mlscale.loadtest.random_samples import generate_samples
 from mlscale.loadtest.server_metadata import Credentials, request_model_metadata, send_once
+from mlscale.report.text import format_size_change
 
 ROOT = Path(__file__).resolve().parent.parent
 SAME_MODEL = {"finetune"}
@@ -159,7 +160,7 @@ def describe_compression(metrics: dict[str, Any]) -> str:
     unit = " of fp32" if f"{name}_relative_drop" in metrics else ""
     kept = "kept" if metrics["kept"] else "not kept"
     return (
-        f"{kept}, {metrics['speedup']:.2f}×, {metrics['size_ratio']:.1f}× smaller, "
+        f"{kept}, {metrics['speedup']:.2f}×, {format_size_change(metrics['size_ratio'])}, "
         f"{name} {metrics[f'int8_val/{name}']:.4g}, drop {drop:+.4f}{unit}"
     )
 

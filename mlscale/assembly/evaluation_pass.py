@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,13 @@ def _names_data(typed: set[str]) -> bool:
     return any(key in ("data", "recipe", "like") or key.startswith("data.") for key in typed)
 
 
+def _suggest_data(servable: Path) -> str:
+    from mlscale.assembly.servable_settings import read_servable_task
+
+    task = read_servable_task(servable)
+    return task.suggest_command(shlex.quote(str(servable))) if task else "data=<option>, and its data"
+
+
 def prepare_evaluation_config(cfg: DictConfig, subject: TrainedModel, run_data: RunData) -> tuple[DictConfig, int]:
     """Return the config on one device, with the facts of its data and the model's own shape; and the number of devices
     that trained the model.
@@ -92,7 +100,7 @@ def prepare_evaluation_config(cfg: DictConfig, subject: TrainedModel, run_data: 
             "the data of this servable is not known",
             where=str(subject.servable),
             why="the run that it was exported from is not in this folder's runs, and no data is named",
-            fix="name data as it was trained on, with its recipe: +recipe=text data=text_table data.train=reviews.csv",
+            fix=_suggest_data(subject.servable),
         )
     cfg = cfg.copy()
     cfg.trainer.devices, cfg.trainer.accumulate_grad_batches = 1, 1

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mlscale.compress.metric_drop import CorrectnessDrop, MetricDrop, format_metric
 from mlscale.compress.quantize import METHODS
 from mlscale.report import Result
+from mlscale.report.text import format_size_change
 from mlscale.stats.intervals import Interval
 
 if TYPE_CHECKING:
@@ -23,10 +24,10 @@ def build_compression_result(
     metrics, source = compressed.metrics, f"{checkpoint.name} of {run.name}"
     before, after, speedup = metrics.single.first, metrics.single.second, metrics.speedup
     metric = metrics.metric
-    name = metric.metric.replace("_", " ")
+    name, size = metric.metric.replace("_", " "), format_size_change(metrics.size_ratio)
     measured = (
         f"{speedup.value:.2f}× as fast as fp32 ({speedup.low:.2f} to {speedup.high:.2f}; one sample on one thread "
-        f"takes {after.cpu_ms:.3g} ms of CPU time, fp32 {before.cpu_ms:.3g}), {metrics.size_ratio:.1f}× smaller, "
+        f"takes {after.cpu_ms:.3g} ms of CPU time, fp32 {before.cpu_ms:.3g}), {size}, "
         f"{name} {format_metric(metric, metric.int8)}, fp32 {format_metric(metric, metric.fp32)}: "
         f"{metric.describe_change()}"
     )

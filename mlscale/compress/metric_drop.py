@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
+from mlscale.export.parity import Outputs, score_outputs
 from mlscale.report.text import format_number, format_percent
 from mlscale.stats.intervals import Interval
 from mlscale.task_types.task_type import TaskType
 
 CONFIDENCE = 0.95
 """Confidence of the end of the interval that the drop is compared by."""
-Outputs = Mapping[str, NDArray[Any]]
 
 
 class MetricDrop(Protocol):
@@ -155,16 +153,13 @@ class PairedScores:
 
     def __init__(self, task_type: TaskType) -> None:
         self._task_type = task_type
-        self._scores: tuple[list[NDArray[Any]], list[NDArray[Any]]] = [], []
+        self._scores: tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]] = [], []
         self._agreement: list[NDArray[np.float64]] = []
 
     def add_batch(self, fp32: Outputs, int8: Outputs, y: NDArray[Any]) -> None:
         """Add the outputs of a batch, and its truth."""
         for scores, outputs in zip(self._scores, (fp32, int8), strict=True):
-            tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in outputs.items()}
-            columns = self._task_type.compute_columns(tensors, torch.from_numpy(y))
-            is_exact = self._task_type.exact_metric is not None
-            scores.append((self._task_type.mark_correct if is_exact else self._task_type.score_samples)(columns))
+            scores.append(score_outputs(self._task_type, outputs, y))
         if (same := self._task_type.compare_predictions(fp32, int8)) is not None:
             self._agreement.append(same)
 
@@ -183,7 +178,7 @@ class PairedScores:
 
         fp32, int8 = map(np.concatenate, self._scores)
         if (exact := self._task_type.exact_metric) is not None:
-            return CorrectnessDrop.count_pairs(exact.name, fp32, int8)
+            return CorrectnessDrop.count_pairs(exact.name, fp32.astype(np.bool_), int8.astype(np.bool_))
         # They are compared on the same samples: one without a score in either model counts in neither.
         is_known = ~np.isnan(fp32 + int8)
         fp32, int8, score = fp32[is_known], int8[is_known], self._task_type.score

@@ -158,7 +158,7 @@ def compare_outputs(
             agreement.add_values(same)
         if parity.metric is not None:
             for score, outputs in zip(scores, sides, strict=True):
-                score.add_values(_score_outputs(task_type, outputs, batch.y))
+                score.add_values(score_outputs(task_type, outputs, batch.y))
     parity.agreement = agreement.mean
     parity.torch_metric, parity.onnx_metric = (score.mean for score in scores)
     if not first:  # all were refused
@@ -202,8 +202,8 @@ def _drop_refused(batch: SampleBatch, packed: EncodedSamples, parity: Parity) ->
     return remaining, EncodedSamples(_take_rows(packed.tensors, rows), {})
 
 
-def _score_outputs(task_type: TaskType, outputs: Outputs, y: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the score of each sample, by the same code as `evaluate`."""
+def score_outputs(task_type: TaskType, outputs: Outputs, y: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the score of each sample, by the same code as `evaluate`; 0 or 1 where samples are right or wrong."""
     tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in outputs.items()}
     columns: Columns = task_type.compute_columns(tensors, torch.from_numpy(y))
     if task_type.exact_metric is not None:

@@ -196,3 +196,10 @@ def _replace_control_characters(text: str) -> str:
 
 def _align_continuation(text: str, indent: int) -> str:
     return text.replace("\n", "\n" + " " * indent)
+
+
+def format_size_change(ratio: float) -> str:
+    """Return how much smaller or larger something has become, from the size before divided by the size after."""
+    if f"{max(ratio, 1 / ratio):.1f}" == "1.0":
+        return "of the same size"
+    return f"{ratio:.1f}× smaller" if ratio > 1 else f"{1 / ratio:.1f}× larger"

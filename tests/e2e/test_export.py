@@ -5,13 +5,17 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 from PIL import Image
 
 from mlscale import commands
 from mlscale.cli import main
-from mlscale.errors import MLScaleError
+from mlscale.errors import Exit, MLScaleError
+from mlscale.export import measure_export, onnx_export
 from mlscale.export.servable import PARITY, load
+from mlscale.export.served_module import ServedModule
 from mlscale.export.warmup import WARMUP, check_warmup, read_warmup
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.initial_source import InitialWeights
@@ -260,3 +264,31 @@ def test_a_plain_module_is_served_and_what_is_missing_is_named(
     )
     assert list(answer) == (["output"] if kind is None else ["label", "class", "confidence", "probabilities"])
     json.dumps(answer)
+
+
+def plant_weight_fault(content: bytes) -> tuple[bytes, str]:
+    """Return the model with a convolution's weight doubled, and the name of the weight."""
+    model = onnx.load_from_string(content)
+    weights = {node.input[1] for node in model.graph.node if node.op_type == "Conv"}
+    weight = [item for item in model.graph.initializer if item.name in weights][1]
+    weight.CopyFrom(numpy_helper.from_array(2 * numpy_helper.to_array(weight), weight.name))
+    return model.SerializeToString(), weight.name
+
+
+def test_a_layer_that_differs_is_named_and_ends_with_exit_code_4(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    names: list[str] = []
+
+    def export_with_a_fault(model: ServedModule) -> bytes:
+        content, name = plant_weight_fault(onnx_export.export_onnx(model))
+        names.append(name)
+        return content
+
+    monkeypatch.setattr(measure_export, "export_onnx", export_with_a_fault)
+    assert main(["export", str(trained), f"runs_dir={trained.parents[1]}", f"to={tmp_path}/s"]) == Exit.GATE
+    printed = capsys.readouterr()
+    assert "looking for the first layer" in printed.err
+    assert f"the first value that differs is that of {names[0].removesuffix('.weight')}" in printed.out + printed.err
+    assert f"its constant {names[0]} differs" in printed.out + printed.err
+    assert not (tmp_path / "s").exists()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder, TensorSpec
-from mlscale.data.encoders.text_encoder import MOST_TOKENS, convert_to_bytes
+from mlscale.data.encoders.text_encoder import check_length, convert_to_bytes
 
 SCORED = "scored"
 """The tensor of the first position of a window whose loss counts, and of the one after the last."""
@@ -35,8 +35,7 @@ class DocumentEncoder(Encoder):
     length: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.length <= MOST_TOKENS:
-            raise ValueError(f"a length of {self.length}")
+        check_length(self.length)
 
     @property
     def vocabulary(self) -> int:

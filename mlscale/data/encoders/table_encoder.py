@@ -6,40 +6,25 @@ import sys
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
-from itertools import islice
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.config.suggestions.suggest import format_override
 from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder, TensorSpec
+from mlscale.data.encoders.fit_column import fit_column
+from mlscale.data.encoders.row_values import RowStep, build_no_row_error, describe_absent_column, is_utf8
 from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn, TableColumn, describe_no_number
-from mlscale.data.tables.columns import (
-    MISSING_TEXTS,
-    Column,
-    DataTable,
-    Texts,
-    mark_missing,
-    parse_number,
-    separate_numbers,
-)
-from mlscale.data.tables.date_texts import are_mostly_dates
+from mlscale.data.tables.columns import MISSING_TEXTS, DataTable, mark_missing, separate_numbers
 from mlscale.errors import MLScaleError, raise_all
 
 NUMBERS, TEXTS = "numbers", "texts"
 """The tensors of packed rows: float64 (n, columns of numbers), and texts (n, columns of categories)."""
-_MIN_NUMERIC_SHARE = 0.95
-"""Part of a column's texts that must read as numbers for the others to be mistakes, and not categories."""
-_MAX_CATEGORIES = 256
 _LARGEST = sys.float_info.max
 _FEW_ROWS = 16
 _FAR = 1e6
 """Standard deviations from the mean from which a number is named as the cause of an answer that is not finite."""
-_MAX_COMPARED = 200
-"""Keys of a row that are compared with the name of an absent column."""
 
 
 class EncodedTable(NamedTuple):
@@ -95,7 +80,7 @@ class TableEncoder(Encoder):
         for name in names:
             unit = (units or {}).get(name, "")
             try:
-                columns.append(_fit_column(name, train.get_column(name, where=where), name in categorical, unit, where))
+                columns.append(fit_column(name, train.get_column(name, where=where), name in categorical, unit, where))
             except MLScaleError as problem:
                 problems.append(problem)
         raise_all(problems)
@@ -161,7 +146,7 @@ class TableEncoder(Encoder):
 
     def encode_sample(self, raw: Mapping[str, object]) -> dict[str, NDArray[Any]]:
         if not isinstance(raw, Mapping):
-            raise _build_no_row_error(raw)
+            raise build_no_row_error(raw)
         return {INPUT: self.encode_row(raw)}
 
     def encode_row(self, row: Mapping[str, object]) -> NDArray[np.float32]:
@@ -179,7 +164,7 @@ class TableEncoder(Encoder):
             try:
                 value: Any = row[name]
             except KeyError:
-                raise ValueError(_describe_absent_column(row, name)) from None
+                raise ValueError(describe_absent_column(row, name)) from None
             kind = value.__class__
             if positions is not None:
                 text = value if kind is str and not column.of_numbers else column.read_value(value)
@@ -199,17 +184,17 @@ class TableEncoder(Encoder):
         return np.frombuffer(features, np.float32)
 
     @cached_property
-    def _row_plan(self) -> tuple[array[float], list[_RowStep]]:
+    def _row_plan(self) -> tuple[array[float], list[RowStep]]:
         """The features of a row without any value, and how each column changes them."""
         steps, at = [], 0
         for column in self.columns:
             if isinstance(column, NumberColumn):
                 # The same operations on float64, in the same order, as on arrays.
                 fill = array("f", [(column.median - column.mean) / column.std, 1.0][: len(column.names)])
-                steps.append(_RowStep(column, column.name, at, column.mean, column.std, fill, None))
+                steps.append(RowStep(column, column.name, at, column.mean, column.std, fill, None))
             else:
                 positions = {text: at + position for text, position in column.positions.items()}
-                steps.append(_RowStep(column, column.name, at, 0.0, 1.0, array("f"), positions))
+                steps.append(RowStep(column, column.name, at, 0.0, 1.0, array("f"), positions))
             at += len(column.names)
         return array("f", bytes(4 * at)), steps
 
@@ -267,7 +252,7 @@ class TableEncoder(Encoder):
             ValueError: it is not a row, lacks a column, or has a value of another kind.
         """
         if not isinstance(row, Mapping):
-            raise _build_no_row_error(row)
+            raise build_no_row_error(row)
         name = ""
         try:
             numbers: list[float] = []
@@ -286,9 +271,9 @@ class TableEncoder(Encoder):
                 is_plain = value.__class__ is str and not column.of_numbers and value not in MISSING_TEXTS
                 text = value if is_plain else column.read_value(value)
                 # ONNX Runtime takes UTF-8 alone, and JSON can hold half of a surrogate pair, which is no category.
-                texts.append(text if text.isascii() or _is_utf8(text) else column.unknown_text)
+                texts.append(text if text.isascii() or is_utf8(text) else column.unknown_text)
         except KeyError:
-            raise ValueError(_describe_absent_column(row, name)) from None
+            raise ValueError(describe_absent_column(row, name)) from None
         return numbers, texts
 
     def _describe_bad_row(self, row: Mapping[str, object]) -> str:
@@ -311,81 +296,3 @@ class TableEncoder(Encoder):
     @cached_property
     def _category_columns(self) -> tuple[CategoryColumn, ...]:
         return tuple(column for column in self.columns if isinstance(column, CategoryColumn))
-
-
-class _RowStep(NamedTuple):
-    """What a column does to the features of a row.
-
-    Args:
-        column: for values that are not as usual.
-        name: of the column.
-        at: its first feature.
-        mean, std: of numbers.
-        fill: the features of a missing number.
-        positions: the feature of each category; None for numbers.
-    """
-
-    column: Any
-    name: str
-    at: int
-    mean: float
-    std: float
-    fill: array[float]
-    positions: Mapping[str, int] | None
-
-
-def _build_no_row_error(raw: object) -> ValueError:
-    return ValueError(f"it is a {type(raw).__name__}, and the model takes rows with named columns")
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        return text.isascii() or bool(text.encode())
-    except UnicodeEncodeError:
-        return False
-
-
-def _describe_absent_column(row: Mapping[str, object], name: str) -> str:
-    # Of the first keys alone: a comparison takes microseconds, and a request may have thousands of keys.
-    near = get_close_matches(name, map(str, islice(row, _MAX_COMPARED)), 1)
-    hint = f"; is {near[0]!r} the same?" if near else ""
-    return f"it lacks the column {name!r} (null for a missing value){hint}"
-
-
-def _fit_column(name: str, given: Column, categorical: bool, unit: str, where: str) -> TableColumn:
-    values = mark_missing(given)
-    if not categorical and (isinstance(values, np.ndarray) or _are_mostly_numbers(values)):
-        numbers, _ = separate_numbers(values)
-        if np.isnan(numbers).all():
-            raise _build_empty_column_error(name, where)
-        return NumberColumn.fit(name, numbers, unit)
-    if not categorical and not isinstance(values, np.ndarray) and are_mostly_dates(values):
-        raise MLScaleError(
-            f"the column {name!r} holds dates or times",
-            where=where,
-            why=f"each would be a category of its own, such as {next(filter(None, values))!r}, and a later one unknown",
-            fix=f"{format_override('data.ignore', [name])} leaves it out; or write it as a number, such as days; "
-            f"{format_override('data.categorical', [name])} takes categories all the same",
-        )
-    category = CategoryColumn.fit(name, values)
-    if not any(category.values):
-        raise _build_empty_column_error(name, where)
-    # Of fewer than 20 rows most values may differ by chance.
-    if len(category.values) > _MAX_CATEGORIES or (len(values) >= 20 and len(category.values) > len(values) / 2):
-        raise MLScaleError(
-            f"the column {name!r} has {len(category.values):,} different texts in {len(values):,} rows",
-            where=where,
-            why=f"each would be a feature, {_MAX_CATEGORIES} at most; it looks like names or numbers of rows",
-            fix=f"{format_override('data.ignore', [name])} leaves it out; or write it as numbers or fewer categories",
-        )
-    return category
-
-
-def _build_empty_column_error(name: str, where: str) -> MLScaleError:
-    fix = f"{format_override('data.ignore', [name])} leaves it out"
-    return MLScaleError(f"the column {name!r} holds no value", where=where, fix=fix)
-
-
-def _are_mostly_numbers(texts: Texts) -> bool:
-    given = [text for text in texts if text is not None]
-    return bool(given) and sum(parse_number(text) is not None for text in given) >= _MIN_NUMERIC_SHARE * len(given)

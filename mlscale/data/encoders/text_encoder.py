@@ -31,8 +31,7 @@ class TextEncoder(Encoder):
     length: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.length <= MOST_TOKENS:
-            raise ValueError(f"a length of {self.length}")
+        check_length(self.length)
 
     @property
     def vocabulary(self) -> int:
@@ -101,6 +100,16 @@ class TextEncoder(Encoder):
         values = np.frombuffer(text[: self.length], np.uint8)
         # In int64: in uint8 the byte 255 would wrap around to padding.
         np.add(values, OFFSET, out=tokens[: len(values)], dtype=np.int64)
+
+
+def check_length(length: int) -> None:
+    """Raise an error unless a model can take so many tokens.
+
+    Raises:
+        ValueError: they are none, or too many.
+    """
+    if not 1 <= length <= MOST_TOKENS:
+        raise ValueError(f"a length of {length}")
 
 
 def convert_to_bytes(text: str | bytes) -> bytes:

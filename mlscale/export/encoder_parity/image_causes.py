@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +20,8 @@ Pixels = NDArray[Any]
 Hypothesis = tuple[tuple[Cause, str], Pixels]
 _EXAMPLES = 8
 _FEW_LEVELS = 1.0
+_ROUNDINGS: Mapping[str, Callable[[float], int]] = {"nearest": round, "floor": math.floor, "ceil": math.ceil}
+"""Of the edges of a crop: a pixel is much where noise is fine, and programs differ."""
 
 
 def find_pixel_difference(
@@ -152,14 +156,16 @@ def _list_decoded(encoder: ImageEncoder, image: bytes) -> Iterator[Hypothesis]:
     )
     yield (Cause.CROP, "the whole image is squeezed"), resize(whole, Box(0, 0, tall, wide))
     yield (Cause.CROP, "the upper left part"), resize(whole, Box(0, 0, middle.height, middle.width))
-    for share in (0.875, 0.95):
+    for share, first, second in product((0.875, 0.95), _ROUNDINGS, _ROUNDINGS):
+        start, extent = _ROUNDINGS[first], _ROUNDINGS[second]
         inner = Box(
-            middle.top + round(middle.height * (1 - share) / 2),
-            middle.left + round(middle.width * (1 - share) / 2),
-            max(1, round(middle.height * share)),
-            max(1, round(middle.width * share)),
+            middle.top + start(middle.height * (1 - share) / 2),
+            middle.left + start(middle.width * (1 - share) / 2),
+            max(1, extent(middle.height * share)),
+            max(1, extent(middle.width * share)),
         )
-        yield (Cause.CROP, f"{share:.1%} of the middle"), resize(whole, inner)
+        edges = "" if first == second == "nearest" else f" (edges rounded by {first}, {second})"
+        yield (Cause.CROP, f"{share:.1%} of the middle{edges}"), resize(whole, inner)
     part = whole[middle.top : middle.top + middle.height, middle.left : middle.left + middle.width]
     if part.shape[:2] == (height, width):
         return

@@ -9,6 +9,7 @@ import pytest
 
 from mlscale.errors import MLScaleError
 from mlscale.loadtest.load_samples import read_request_samples
+from mlscale.loadtest.raw_files import read_raw_files
 from mlscale.loadtest.server_model import InputTensor, ServerModel
 
 MODEL = ServerModel("m", (InputTensor("input", "uint8", (1, 4, 4)),), 3)
@@ -178,3 +179,13 @@ def test_only_the_first_samples_of_large_files_are_read_which_is_reported(
     assert read_request_samples(tmp_path, PHOTOS).name.startswith("the first 2 samples of")
     found = read_request_samples(written(tmp_path, raw=np.zeros((1 << 16, 1, 4, 4), np.uint8)), MODEL)
     assert (found.name, len(found)) == ("the first 32,768 samples of s.npz, which are 0.5 MiB,", 1 << 15)
+
+
+def test_folders_have_images_of_every_format_and_report_what_is_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.gif", "b.jp2", "c.pgm", "d.heic"):
+        (tmp_path / name).write_bytes(b"x")
+    _, form, raw = read_raw_files(tmp_path, (), 1000)
+    assert (form, len(raw)) == ("image", 3)
+    assert "skipped files that do not end as images do: 1, the first: d.heic" in capsys.readouterr().err

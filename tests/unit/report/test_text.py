@@ -3,7 +3,7 @@
 import pytest
 
 from mlscale.report import format_duration, format_key_values, format_number, format_size, format_table
-from mlscale.report.text import format_metric, format_metric_name, format_percent, measure_width
+from mlscale.report.text import format_metric, format_metric_name, format_percent, format_size_change, measure_width
 
 
 def test_table() -> None:
@@ -118,3 +118,17 @@ def test_what_is_not_all_never_reads_as_all(share: float, decimals: int, told: s
 def test_a_percentage_with_a_sign_and_another_unit() -> None:
     assert format_percent(0.0123, 2, sign="+") == "+1.23%"
     assert format_percent(0.5, unit=" %") == "50.0 %"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "words"),
+    [
+        (3.04, "3.0× smaller"),
+        (0.9, "1.1× larger"),
+        (0.25, "4.0× larger"),
+        (1.02, "of the same size"),
+        (0.98, "of the same size"),
+    ],
+)
+def test_a_change_of_size_has_its_direction(ratio: float, words: str) -> None:
+    assert format_size_change(ratio) == words

@@ -1,0 +1,66 @@
+"""Fit a column of a table to its training values: as numbers or as categories, or refuse it with the reason."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlscale.config.suggestions.suggest import format_override
+from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn, TableColumn
+from mlscale.data.tables.columns import Column, Texts, mark_missing, parse_number, separate_numbers
+from mlscale.data.tables.date_texts import are_mostly_dates
+from mlscale.errors import MLScaleError
+
+_MIN_NUMERIC_SHARE = 0.95
+"""Part of a column's texts that must read as numbers for the others to be mistakes, and not categories."""
+_MAX_CATEGORIES = 256
+
+
+def fit_column(name: str, given: Column, categorical: bool, unit: str, where: str) -> TableColumn:
+    """Return the column of training values.
+
+    Args:
+        name: of the column.
+        given: its values; None, NaN or a text of a missing value where one is missing.
+        categorical: they are categories although they may be numbers or dates.
+        unit: of numbers.
+        where: the key path of the training split, for errors.
+
+    Raises:
+        MLScaleError: it holds nothing, dates, or nearly as many texts as rows.
+    """
+    values = mark_missing(given)
+    if not categorical and (isinstance(values, np.ndarray) or _are_mostly_numbers(values)):
+        numbers, _ = separate_numbers(values)
+        if np.isnan(numbers).all():
+            raise _build_empty_column_error(name, where)
+        return NumberColumn.fit(name, numbers, unit)
+    if not categorical and not isinstance(values, np.ndarray) and are_mostly_dates(values):
+        raise MLScaleError(
+            f"the column {name!r} holds dates or times",
+            where=where,
+            why=f"each would be a category of its own, such as {next(filter(None, values))!r}, and a later one unknown",
+            fix=f"{format_override('data.ignore', [name])} leaves it out; or write it as a number, such as days; "
+            f"{format_override('data.categorical', [name])} takes categories all the same",
+        )
+    category = CategoryColumn.fit(name, values)
+    if not any(category.values):
+        raise _build_empty_column_error(name, where)
+    # Of fewer than 20 rows most values may differ by chance.
+    if len(category.values) > _MAX_CATEGORIES or (len(values) >= 20 and len(category.values) > len(values) / 2):
+        raise MLScaleError(
+            f"the column {name!r} has {len(category.values):,} different texts in {len(values):,} rows",
+            where=where,
+            why=f"each would be a feature, {_MAX_CATEGORIES} at most; it looks like names or numbers of rows",
+            fix=f"{format_override('data.ignore', [name])} leaves it out; or write it as numbers or fewer categories",
+        )
+    return category
+
+
+def _build_empty_column_error(name: str, where: str) -> MLScaleError:
+    fix = f"{format_override('data.ignore', [name])} leaves it out"
+    return MLScaleError(f"the column {name!r} holds no value", where=where, fix=fix)
+
+
+def _are_mostly_numbers(texts: Texts) -> bool:
+    given = [text for text in texts if text is not None]
+    return bool(given) and sum(parse_number(text) is not None for text in given) >= _MIN_NUMERIC_SHARE * len(given)
