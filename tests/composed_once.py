@@ -79,12 +79,13 @@ def _describe_sources(repo: IConfigRepository) -> Hashable | None:
     shipped = {str(get_shipped_folder(name)) for name in ("conf", "recipes")}
     described: list[Hashable] = []
     for source in repo.get_sources():
-        described.append((source.scheme(), source.path))
-        if source.scheme() not in ("pkg", "structured") and source.path not in shipped:
-            content = _read_folder(Path(source.path))
-            if content is None:
-                return None
-            described.append(content)
+        if source.scheme() in ("pkg", "structured") or source.path in shipped:
+            described.append((source.scheme(), source.path))
+            continue
+        content = _read_folder(Path(source.path))  # wherever it is: each test copies it to a folder of its own
+        if content is None:
+            return None
+        described.append((source.scheme(), content))
     return tuple(described)
 
 
@@ -94,9 +95,9 @@ def _read_folder(folder: Path) -> Hashable | None:
         for path in folder.rglob("*"):
             found = path.lstat()
             if stat.S_ISDIR(found.st_mode):
-                files.append((str(path), b""))
+                files.append((str(path.relative_to(folder)), b""))
             elif stat.S_ISREG(found.st_mode) and found.st_size <= _LARGEST:
-                files.append((str(path), path.read_bytes()))
+                files.append((str(path.relative_to(folder)), path.read_bytes()))
             else:  # a link, a pipe, a flood of text
                 return None
     except OSError:

@@ -17,7 +17,7 @@ SLOW = pytest.mark.slow
     ("signum", "expected", "devices"),
     [
         (signal.SIGTERM, 143, 1),
-        (signal.SIGUSR1, 75, 2),
+        pytest.param(signal.SIGUSR1, 75, 2, marks=SLOW),
         pytest.param(signal.SIGINT, 130, 1, marks=SLOW),
         pytest.param(signal.SIGUSR1, 75, 1, marks=SLOW),
         pytest.param(signal.SIGTERM, 143, 2, marks=SLOW),
