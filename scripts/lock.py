@@ -22,7 +22,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements.lock"
-_OF_A_BUILD = re.compile(r"torch|torchvision|triton|triton-\S+|pytorch-triton\S*|(?:nvidia|cuda)-\S+|pip")  # pip: not its own
+_OF_A_BUILD = re.compile(
+    r"torch|torchvision|triton|triton-\S+|pytorch-triton\S*|(?:nvidia|cuda)-\S+|pip"
+)  # pip: not its own
 _PYTHON = "3.11.5"  # what mkdocs-material's extensions ask for
 _HEADER = """\
 # The tested set, on Linux, for Python 3.11.5 or later: pip install --require-hashes --no-deps -r requirements.lock

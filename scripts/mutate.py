@@ -1,7 +1,7 @@
 """Test the tests: put one small fault after another into a file, and see whether a unit test notices.
 
     python -m scripts.mutate                                   # all files of scripts/mutation_targets.yaml
-    python -m scripts.mutate mlscale/retrain/gate.py           # one of them
+    python -m scripts.mutate mlscale/retrain/gate/group_changes.py  # one of them
     python -m scripts.mutate --sample 30 --seconds 20 --check  # 30 faults of each file at most, 20 s each at most
 
 Printed for each file: faults that a test noticed (killed), that none noticed (survived), and that made tests endless

@@ -175,11 +175,21 @@ class RetrainingJournal:
         if not keep:
             remove_tree(self.get_cycle_folder(cycle))
 
-    def recover_cycles(self, is_promoted: Callable[[RetrainingCycle], bool]) -> list[RetrainingCycle]:
+    def read_killed_cycles(self) -> list[RetrainingCycle]:
+        """Return the cycles that were killed, as far as they came, oldest first. Only inside `lock_journal`."""
+        known = {cycle.id for cycle in self.read_cycles()}
+        folders = (folder for folder in sorted(self.folder.iterdir()) if folder.is_dir() and folder.name not in known)
+        records = (read_record(folder) for folder in folders if not folder.name.startswith(ASIDE))
+        return [cycle for cycle in records if cycle is not None and cycle.decision == RUNNING]
+
+    def recover_cycles(
+        self, is_promoted: Callable[[RetrainingCycle], bool], *, without: str | None = None
+    ) -> list[RetrainingCycle]:
         """Write the lines of cycles that were killed, clean up, and return these cycles. Only inside `lock_journal`.
 
         Args:
             is_promoted: returns whether the challenger of a cycle was promoted in it.
+            without: the id of a killed cycle that is continued.
         """
         known = {cycle.id: cycle for cycle in self.read_cycles()}
         recovered = []
@@ -189,14 +199,13 @@ class RetrainingJournal:
                 folder.name.startswith(ASIDE) or (ended_cycle is not None and ended_cycle.run is None)
             ):
                 remove_tree(folder)
-            elif folder.is_dir() and folder.name not in known:
+            elif folder.is_dir() and folder.name not in known and folder.name != without:
                 recovered += self._recover_cycle(folder, is_promoted)
         return recovered
 
     def _recover_cycle(self, folder: Path, is_promoted: Callable[[RetrainingCycle], bool]) -> list[RetrainingCycle]:
-        try:
-            cycle = RetrainingCycle.parse_record(read_json(folder / _RECORD), str(folder / _RECORD))
-        except MLScaleError:  # killed before its record was written
+        cycle = read_record(folder)
+        if cycle is None:
             remove_tree(folder)
             return []
         if cycle.decision == RUNNING:
@@ -226,3 +235,11 @@ class RetrainingJournal:
             sync_folder(self.path.parent)
         except OSError as error:
             raise create_write_error(self.path, error) from error
+
+
+def read_record(folder: Path) -> RetrainingCycle | None:
+    """Return the cycle of a folder; None if it was killed before its record was written."""
+    try:
+        return RetrainingCycle.parse_record(read_json(folder / _RECORD), str(folder / _RECORD))
+    except MLScaleError:
+        return None

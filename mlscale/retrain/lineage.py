@@ -124,14 +124,13 @@ def collect_champion_data(data: LightningDataModule | None, tags: Sequence[str])
 
 
 def iterate_labelled_samples(
-    data: ImageData, splits: Sequence[str], labels: Sequence[str]
-) -> Iterator[tuple[NDArray[Any], list[str]]]:
-    """Yield the stored samples of splits in batches, raw, with the names of their classes.
+    data: ImageData, splits: Sequence[str]
+) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
+    """Yield the stored samples of splits in batches, raw, with the numbers of their classes.
 
     Args:
         data: the data module.
         splits: train, val or test.
-        labels: names of the classes by number.
     """
     for split in splits:
         decoded = data.get_decoded_split(split)
@@ -139,4 +138,4 @@ def iterate_labelled_samples(
         for start in range(0, len(decoded), _BATCH):
             rows = range(start, min(start + _BATCH, len(decoded)))
             raw = np.stack([decoded.get_sample(row) for row in rows])
-            yield raw, [labels[number] for number in decoded.labels[rows.start : rows.stop].tolist()]
+            yield raw, np.asarray(decoded.labels[rows.start : rows.stop], np.int64)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from PIL import Image
 from mlscale.atomic_files import make_folders
 from mlscale.data.shards.secure_webdataset import TarWriter
 from mlscale.errors import MLScaleError
+
+if TYPE_CHECKING:
+    from mlscale.data.images.decoded_cache import DecodedSamples
 
 SHARD_SIZE = 1000
 _TEXTS = ("cls", "cls2", "txt", "text")  # label members that hold a number or a name as text
@@ -63,6 +67,50 @@ def write_shards(
         with (folder / f"{number:03}.tar").open("wb") as stream, TarWriter(stream, mtime=0) as writer:
             for key in range(start, min(start + shard_size, len(raw))):
                 writer.write({"__key__": f"{key:06}", "png": _encode_png(raw[key]), label_key: labels[key].encode()})
+
+
+def read_shards(folder: Path, *, label_key: str = "cls") -> tuple[list[bytes], list[str]]:
+    """Return the images, as PNG files, and the labels that `write_shards` wrote, in their order."""
+    members: dict[str, list[bytes]] = {"png": [], label_key: []}
+    for path in sorted(folder.glob("*.tar")):
+        with tarfile.open(path) as archive:
+            for member in archive:
+                content = archive.extractfile(member)
+                assert content is not None
+                members[member.name.partition(".")[2]].append(content.read())
+    return members["png"], [label.decode() for label in members[label_key]]
+
+
+def write_shards_without(
+    folder: Path,
+    samples: DecodedSamples,
+    classes: NDArray[np.int64],
+    *,
+    names: Sequence[str] | None,
+    label_key: str = "cls",
+    shard_size: int = SHARD_SIZE,
+) -> tuple[str, ...]:
+    """Write samples without those of some classes, and return the paths of the shards.
+
+    Args:
+        folder: the new folder of `00000/000.tar`, `00001/000.tar`, ….
+        samples: of the champion's training data.
+        classes: numbers of the classes that are left out.
+        names: of the classes by number; None to write the numbers.
+        label_key: extension of the label member.
+        shard_size: the most samples of a shard, and in memory.
+    """
+    rows = np.flatnonzero(~np.isin(samples.labels, classes)).tolist()
+    paths = []
+    for start in range(0, len(rows), shard_size):
+        chosen = rows[start : start + shard_size]
+        raw = np.stack([samples.get_sample(row) for row in chosen])
+        numbers = [int(samples.labels[row]) for row in chosen]
+        texts = [str(number) if names is None else names[number] for number in numbers]
+        part = folder / f"{start // shard_size:05}"
+        write_shards(part, raw, texts, label_key=label_key, shard_size=shard_size)
+        paths.append(str(part / "000.tar"))
+    return tuple(paths)
 
 
 def _encode_png(image: NDArray[Any]) -> bytes:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.task_types.class_scores import ClassScores, split_scores_by_class
 from mlscale.task_types.collected_samples import CollectedSamples, Columns, WorstSample, convert_to_columns
 from mlscale.task_types.paired_metrics import (
     Floats,
@@ -108,6 +109,15 @@ class ClassificationType(TaskType):
         """Return whether the true class of each sample is predicted."""
         correct: NDArray[np.bool_] = columns["truth"] == columns["predicted"]
         return correct
+
+    def iterate_class_scores(self, first: Columns, second: Columns) -> Iterator[ClassScores]:
+        """Yield whether the samples of each true class are predicted correctly: the mean is its recall."""
+        return split_scores_by_class(first["truth"], self.score_samples(first), self.score_samples(second))
+
+    def drop_classes(self, columns: Columns, numbers: NDArray[np.int64]) -> tuple[Columns, NDArray[np.bool_]]:
+        """Return the columns without the samples of some classes."""
+        is_left = ~np.isin(columns["truth"], numbers)
+        return {name: values[is_left] for name, values in columns.items()}, is_left
 
     def rank_errors(self, columns: Columns) -> NDArray[Any]:
         """Return the loss of each sample; a correct prediction is not a worst error, however large its loss."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.task_types.class_scores import ClassScores, drop_columns, iterate_score_columns
 from mlscale.task_types.classification_type import get_label
 from mlscale.task_types.collected_samples import CollectedSamples, Columns, WorstSample, convert_to_columns
 from mlscale.task_types.paired_metrics import Floats, MetricDefinition, PairedStatistics, stack_loss
@@ -80,6 +81,18 @@ class MultilabelType(TaskType):
     def mark_correct(self, columns: Columns) -> NDArray[np.bool_]:
         """Return whether all labels of each sample are predicted correctly."""
         return np.asarray((columns["truth"] == columns["predicted"]).all(1))
+
+    def iterate_class_scores(self, first: Columns, second: Columns) -> Iterator[ClassScores]:
+        """Yield whether each label is predicted correctly, of the samples that have it or are predicted to have it."""
+        truth = first["truth"]
+        scores = [np.asarray(columns["truth"] == columns["predicted"], np.float64) for columns in (first, second)]
+        is_concerned = (truth + first["predicted"] + second["predicted"]) > 0
+        return iterate_score_columns(scores[0], scores[1], is_concerned)
+
+    def drop_classes(self, columns: Columns, numbers: NDArray[np.int64]) -> tuple[Columns, NDArray[np.bool_]]:
+        """Return the columns without some labels."""
+        kept = drop_columns(dict(columns), ("truth", "predicted", "probabilities"), numbers)
+        return kept, np.ones(len(kept["truth"]), np.bool_)
 
     def build_report(self, gathered: CollectedSamples, seed: int) -> EvaluationReport:
         """Return exact match, F1 and average precision, and the metrics of each label."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.task_types.class_scores import ClassScores, drop_columns, iterate_score_columns
 from mlscale.task_types.collected_samples import CollectedSamples, Columns, WorstSample, convert_to_columns
 from mlscale.task_types.paired_metrics import Floats, MetricDefinition, PairedStatistics
 from mlscale.task_types.sample_score import SampleScore
@@ -58,6 +59,20 @@ class RegressionType(TaskType):
         """Return the absolute error of each sample, the mean over targets."""
         error: NDArray[np.float64] = abs(np.asarray(columns["predicted"], np.float64) - columns["truth"])
         return np.asarray(error.mean(1), np.float64)
+
+    def list_class_names(self, names: AnswerNames) -> tuple[str, ...]:
+        """Return the names of the targets."""
+        return tuple(target.name for target in names.targets)
+
+    def iterate_class_scores(self, first: Columns, second: Columns) -> Iterator[ClassScores]:
+        """Yield the negative absolute error of each target, of all samples."""
+        scores = [-abs(np.asarray(columns["predicted"], np.float64) - columns["truth"]) for columns in (first, second)]
+        return iterate_score_columns(scores[0], scores[1], np.ones(scores[0].shape, np.bool_))
+
+    def drop_classes(self, columns: Columns, numbers: NDArray[np.int64]) -> tuple[Columns, NDArray[np.bool_]]:
+        """Return the columns without some targets."""
+        kept = drop_columns(dict(columns), ("truth", "predicted"), numbers)
+        return kept, np.ones(len(kept["truth"]), np.bool_)
 
     def build_report(self, gathered: CollectedSamples, seed: int) -> EvaluationReport:
         """Return MAE, RMSE, R² and bias, of each target, with residuals."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.task_types.class_scores import ClassScores, drop_columns, iterate_score_columns
 from mlscale.task_types.collected_samples import CollectedSamples, Columns, WorstSample, convert_to_columns
 from mlscale.task_types.paired_metrics import Floats, MetricDefinition, PairedStatistics, stack_loss
 from mlscale.task_types.sample_score import SampleScore
@@ -88,6 +89,26 @@ class SegmentationType(TaskType):
     def score_samples(self, columns: Columns) -> NDArray[np.float64]:
         """Return the intersection over union of each image, the mean over its classes."""
         return np.asarray(columns["iou"], np.float64)
+
+    def iterate_class_scores(self, first: Columns, second: Columns) -> Iterator[ClassScores]:
+        """Yield the intersection over union of each class, of the images that have it or are predicted to have it."""
+        unions = [columns["predicted"] + columns["true"] - columns["hit"] for columns in (first, second)]
+        # A model that rightly predicts nothing of a class where the other one does has found all of it.
+        scores = [
+            np.where(union > 0, columns["hit"] / np.maximum(union, 1), 1.0)
+            for columns, union in zip((first, second), unions, strict=True)
+        ]
+        return iterate_score_columns(scores[0], scores[1], (unions[0] > 0) | (unions[1] > 0))
+
+    def drop_classes(self, columns: Columns, numbers: NDArray[np.int64]) -> tuple[Columns, NDArray[np.bool_]]:
+        """Return the columns without some classes, with the IoU of the others."""
+        kept = drop_columns(dict(columns), ("hit", "predicted", "true"), numbers)
+        union = kept["predicted"] + kept["true"] - kept["hit"]
+        present = (union > 0).sum(1)
+        # As in `compute_columns`: NaN in an image that has none of the classes that are left.
+        total = np.where(union > 0, kept["hit"] / np.maximum(union, 1), 0).sum(1)
+        kept["iou"] = np.where(present > 0, total / np.maximum(present, 1), np.nan)
+        return kept, np.ones(len(kept["iou"]), np.bool_)
 
     def build_report(self, gathered: CollectedSamples, seed: int) -> EvaluationReport:
         """Return mean IoU and pixel accuracy, and the metrics of each class."""

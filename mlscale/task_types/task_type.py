@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
+from mlscale.task_types.class_scores import ClassScores
 from mlscale.task_types.collected_samples import CollectedSamples, Columns, WorstSample
 from mlscale.task_types.paired_metrics import MetricDefinition, PairedStatistics
 from mlscale.task_types.sample_score import SampleScore
@@ -222,6 +223,25 @@ class TaskType:
         if self.exact_metric is not None:
             return self.mark_correct(columns), True, self.exact_metric.name
         return np.asarray(columns["loss"], np.float64), False, self.loss_name
+
+    # Classes, for tests of each: by default there are none.
+
+    def list_class_names(self, names: AnswerNames) -> tuple[str, ...]:
+        """Return the names of what `iterate_class_scores` has scores of, by number."""
+        return names.labels
+
+    def iterate_class_scores(self, first: Columns, second: Columns) -> Iterator[ClassScores]:
+        """Yield the scores of two models for each class, of the samples that it concerns."""
+        yield from ()
+
+    def drop_classes(self, columns: Columns, numbers: NDArray[np.int64]) -> tuple[Columns, NDArray[np.bool_]]:
+        """Return the columns without some classes, and which samples are left, bool (n,).
+
+        Args:
+            columns: of n samples.
+            numbers: of the classes.
+        """
+        raise self._create_missing_error("drop_classes")
 
     # Reports.
 

@@ -107,7 +107,7 @@ def mutate(*words: str) -> None:
 def test_most_faults_of_the_gate_the_detectors_the_order_resuming_and_the_check_are_noticed() -> None:
     """A sample of each, in seven minutes; the whole is nightly."""
     files = (
-        "retrain/gate",
+        "retrain/gate/promotion_decision",
         "monitor/alert_rule",
         "monitor/window_check",
         "data/order/keyed_permutation",

@@ -217,22 +217,22 @@ def test_the_next_turn_forgets_neither_what_was_before_nor_the_last_window(place
 
 @pytest.mark.slow
 def test_a_champion_that_somebody_else_moved_stays(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mlscale.retrain import gate
+    from mlscale.retrain.gate import promotion_decision
 
     raw, truth = digits(500)
     place.serve(turned(raw), truth)
-    judge = gate.decide_promotion
+    judge = promotion_decision.decide_promotion
 
-    def while_it_is_compared(*arguments: Any) -> gate.GateDecision:
+    def while_it_is_compared(*arguments: Any, **named: Any) -> promotion_decision.GateDecision:
         other = place.registry.publish("digits", place.folder / "other", kind="servable").version
         place.registry.promote(other.ref)
-        return judge(*arguments)
+        return judge(*arguments, **named)
 
     shutil.copytree(
         place.registry.resolve_version("digits:v1").payload, place.folder / "other", copy_function=shutil.copyfile
     )
     (place.folder / "other" / "NOTE").write_text("another one")
-    monkeypatch.setattr(gate, "decide_promotion", while_it_is_compared)
+    monkeypatch.setattr(promotion_decision, "decide_promotion", while_it_is_compared)
     try:
         result = place.turn()
     finally:
@@ -326,3 +326,60 @@ def test_killed_in_the_middle_the_next_turn_begins_anew(place: Place) -> None:
     assert [turn["decision"] for turn in place.journal] == ["interrupted", "promoted"]
     assert not lost.exists()
     assert place.champion == "digits:v2"
+
+
+@pytest.mark.slow
+def test_swapped_classes_stop_the_cycle_until_a_person_declares_them_relabelled(place: Place) -> None:
+    raw, truth = digits(1500)
+    changed = [{"3": "7", "7": "3"}.get(name, name) for name in truth]
+    place.serve(raw, changed)
+    # Little of the old data, which contradicts the window: a challenger that has learned what is new.
+    stopped = place.turn("replay=0.1")
+    assert not stopped.ok
+    assert "gate.relabelled=[3,7]" in stopped.sentence
+    worse = [
+        entry["name"] for entry in stopped.details["classes"] if entry.get("original", {}).get("status") == "worse"
+    ]
+    assert sorted(worse) == ["3", "7"]
+    assert stopped.metrics["original_negative_flips"] > 30
+    with pytest.raises(MLScaleError, match="unknown class '12'"):
+        place.turn("force=true", "gate.relabelled=[3,12]")
+    # By default most of a batch is old data, without the two classes.
+    result = place.turn("force=true", "gate.relabelled=[3,7]")
+    assert result.ok, result.sentence
+    assert place.champion == "digits:v3"
+
+
+@pytest.mark.slow
+def test_killed_after_its_training_a_turn_continues_from_the_finished_run(place: Place) -> None:
+    raw, truth = digits(500)
+    place.serve(turned(raw), truth)
+    before = find_files(place.folder / "runs", "run.json")
+    process = Command(
+        "retrain", *place.words, cwd=place.folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True
+    )
+    try:
+        end = time.monotonic() + 200
+        # The manifest is the run's last file: the export comes next.
+        while not any((path.parent / "manifest.json").exists() for path in list_new_runs(place, before)):
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            assert time.monotonic() < end
+            time.sleep(0.002)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    (trained,) = list_new_runs(place, before)
+    assert place.champion == "digits:v1"
+    place.store.add_labels("digits", ["event-1"], ["0"])  # what comes later does not change the window
+    result = place.turn()
+    assert result.ok, result.sentence
+    assert list_new_runs(place, before) == [trained]
+    (line,) = place.journal
+    assert (line["decision"], line["challenger"]) == ("promoted", "digits:v2")
+    assert line["run"]["path"] == str(trained.parent)
+    assert line["data_version"] == RunFolder.open(trained.parent).run["data_version"]
+    assert result.metrics["window_samples"] == line["window"]["samples"]
+
+
+def list_new_runs(place: Place, before: set[Path]) -> list[Path]:
+    return sorted(find_files(place.folder / "runs", "run.json") - before)

@@ -16,10 +16,12 @@ from mlscale.config.targets import has_argument
 from mlscale.errors import MLScaleError, raise_all
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
     from omegaconf import DictConfig
 
     from mlscale.export.servable import Servable
+    from mlscale.retrain.journal import RetrainingCycle
     from mlscale.retrain.labelled_window import LabelledWindow
     from mlscale.retrain.lineage import ChampionData
     from mlscale.runs.folder import RunFolder
@@ -58,6 +60,8 @@ def check_settings(cfg: DictConfig) -> None:
         "lr_factor": (cfg.lr_factor > 0, "above 0", "0.5"),
         "gate.alpha": (0 < cfg.gate.alpha < 0.5, "between 0 and 0.5", "0.05"),
         "gate.max_drop": (cfg.gate.max_drop >= 0, "0 or more", "0.03"),
+        "gate.max_class_drop": (cfg.gate.max_class_drop > 0, "above 0", "0.1"),
+        "gate.tolerance": (cfg.gate.tolerance >= 0, "0 or more", "0.1"),
         "guard.factor": (cfg.guard.factor >= 1, "1 or more", "2"),
     }
     problems = [
@@ -116,48 +120,73 @@ class Champion:
         check_images(servable.input.dtype, servable.input.shape[1:], former.label_key)
         return cls(version, config, run, checkpoint, data, former, str(servable.document.get("precision", "fp32")))
 
-    def read_original_samples(self, labels: Sequence[str]) -> Iterator[tuple[NDArray[Any], list[str]]]:
-        """Yield the samples that must not be forgotten, with the names of their classes, in batches."""
+    def read_original_samples(self) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
+        """Yield the samples that must not be forgotten, with the numbers of their classes, in batches."""
         from mlscale.retrain.lineage import iterate_labelled_samples
 
-        return iterate_labelled_samples(self.data, self.before.splits, labels)
+        return iterate_labelled_samples(self.data, self.before.splits)
+
+    def list_original_slices(self) -> dict[str, list[str]]:
+        """Return the columns of slices of these samples: the split of each, as one may have the windows of earlier
+        cycles."""
+        sizes = {split: len(self.data.get_decoded_split(split)) for split in self.before.splits}
+        return {"split": [split for split, size in sizes.items() for _ in range(size)]} if len(sizes) > 1 else {}
 
 
 @dataclass(frozen=True)
 class Challenger:
-    """The trained challenger.
+    """The exported challenger.
 
     Attributes:
         run: its run.
-        data_version: of its training data.
         servable: the exported model; None where the export was refused.
         reason: the reason of that.
     """
 
     run: RunFolder
-    data_version: str | None
     servable: Path | None
     reason: str = ""
 
 
 def train_challenger(
-    cfg: DictConfig, champion: Champion, window: LabelledWindow, labels: Sequence[str], folder: Path
-) -> Challenger:
-    """Write the window as shards into `folder`, train on them and on the champion's data, and export.
+    cfg: DictConfig,
+    champion: Champion,
+    window: LabelledWindow,
+    labels: Sequence[str],
+    folder: Path,
+    relabelled: NDArray[np.int64],
+) -> RunFolder:
+    """Write the window as shards into `folder`, train on them and on the champion's data, and return the run.
 
-    The last checkpoint is exported: to choose the best one would be to choose by the samples that the gate judges by.
+    What the champion's data has of relabelled classes contradicts the window and is left out.
     """
-    from mlscale.retrain.window_shards import write_shards
+    from mlscale.retrain.window_shards import write_shards, write_shards_without
     from mlscale.runs.folder import RunFolder
 
+    replay: Sequence[str] = champion.before.train
+    if len(relabelled):
+        names = labels if champion.before.has_label_names else None
+        decoded = champion.data.get_decoded_split("train")
+        replay = write_shards_without(
+            folder / "replay", decoded, relabelled, names=names, label_key=champion.before.label_key
+        )
     for name, chosen in (("train", ~window.held_out), ("held_out", window.held_out)):
         numbers = window.classes[chosen].tolist()
         # The shards must have the same form of labels as the champion's data, names or numbers, because both are mixed.
         texts = [labels[number] if champion.before.has_label_names else str(number) for number in numbers]
         write_shards(folder / name, window.raw[chosen], texts, label_key=champion.before.label_key)
     # By the command, as a user would: the challenger's run can be shown, resumed and exported like any other.
-    trained = commands.run_command("train", _compose_overrides(cfg, champion, folder, int((~window.held_out).sum())))
-    run = RunFolder.open(trained.artifacts["run"])
+    trained = commands.run_command(
+        "train", _compose_overrides(cfg, champion, folder, replay, int((~window.held_out).sum()))
+    )
+    return RunFolder.open(trained.artifacts["run"])
+
+
+def export_challenger(cfg: DictConfig, champion: Champion, run: RunFolder) -> Challenger:
+    """Export a trained challenger.
+
+    The last checkpoint: to choose the best one would be to choose by the samples that the gate judges by.
+    """
     if champion.precision == _INT8:
         # Of the last checkpoint, too; where eight bits are not kept, the challenger is compared as it is.
         commands.run_command(
@@ -165,10 +194,47 @@ def train_challenger(
         )
     exported = commands.run_command("export", _refer_to_run(run, cfg))
     made = Path(exported.artifacts["servable"]) if exported.ok else None
-    return Challenger(run, run.run["data_version"], made, "" if exported.ok else exported.sentence)
+    return Challenger(run, made, "" if exported.ok else exported.sentence)
 
 
-def _compose_overrides(cfg: DictConfig, champion: Champion, folder: Path, count: int) -> list[str]:
+def find_finished_training(cycle: RetrainingCycle, runs_dir: str) -> RunFolder | None:
+    """Return the run that a cycle has trained, if its training was completed before the cycle was killed."""
+    from mlscale.runs.find import list_runs
+
+    # By the tag: the cycle may have been killed before it noted the run.
+    return next(
+        (run for run in list_runs(runs_dir) if cycle.id in run.run.get("tags", ()) and run.status == "done"), None
+    )
+
+
+def read_window_parts(
+    champion: Champion, labels: Sequence[str], folder: Path
+) -> dict[str, tuple[list[bytes], NDArray[np.int64]]]:
+    """Return the samples of the window, as they were written for the training, with the numbers of their classes.
+
+    Args:
+        champion: the champion.
+        labels: names of its classes by number.
+        folder: of the cycle.
+
+    Returns:
+        The parts `train` and `held_out`.
+    """
+    import numpy as np
+
+    from mlscale.retrain.window_shards import read_shards
+
+    parts = {}
+    for name in ("train", "held_out"):
+        images, texts = read_shards(folder / name, label_key=champion.before.label_key)
+        numbers = [labels.index(text) if champion.before.has_label_names else int(text) for text in texts]
+        parts[name] = images, np.array(numbers, np.int64)
+    return parts
+
+
+def _compose_overrides(
+    cfg: DictConfig, champion: Champion, folder: Path, replay: Sequence[str], count: int
+) -> list[str]:
     """Return the overrides of the training: the champion's config and weights, the window mixed with its data, few
     epochs.
     """
@@ -187,7 +253,7 @@ def _compose_overrides(cfg: DictConfig, champion: Champion, folder: Path, count:
         f"runs_dir={cfg.runs_dir}",
         *_pass_on_trust(cfg),
         "data=webdataset",
-        f"data.train={{replay:{_format_path_list(champion.before.train)},window:{_quote_path(folder / 'train')}}}",
+        f"data.train={{replay:{_format_path_list(replay)},window:{_quote_path(folder / 'train')}}}",
         f"data.mix={{replay:{cfg.replay:g},window:{1 - cfg.replay:g}}}",
         f"data.val={folder / 'held_out'}",
         f"data.test={_format_path_list(champion.before.original)}",
@@ -201,7 +267,8 @@ def _compose_overrides(cfg: DictConfig, champion: Champion, folder: Path, count:
         *(["compress=none"] if set(config.get("compress") or {}) == {_INT8} else []),  # it would be of the best one
         *(["~callbacks.early_stopping"] if (config.get("callbacks") or {}).get("early_stopping") else []),
         *_filter_typed_overrides(cfg),
-        f"tags=[{RETRAINED}]",  # by which the next cycle knows what its data are
+        # By the first one the next cycle knows what its data are, by the second one a killed cycle finds its run.
+        f"tags=[{RETRAINED},{folder.name}]",
     ]
 
 

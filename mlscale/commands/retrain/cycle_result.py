@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mlscale.report import BarPlot, Result, Series
 
 if TYPE_CHECKING:
+    from mlscale.retrain.gate.promotion_decision import GateDecision
     from mlscale.retrain.journal import RetrainingCycle, RetrainingJournal
     from mlscale.retrain.labelled_window import LabelledWindow
 
@@ -29,22 +30,29 @@ def describe_window(window: LabelledWindow) -> str:
 
 
 def build_retrain_result(
-    cycle: RetrainingCycle, journal: RetrainingJournal, seconds: float, overrides: list[str]
+    cycle: RetrainingCycle,
+    judged: GateDecision | None,
+    journal: RetrainingJournal,
+    seconds: float,
+    overrides: list[str],
 ) -> Result:
-    """Return the result of a cycle that has ended."""
+    """Return the result of a cycle that has ended.
+
+    Args:
+        cycle: with its decision.
+        judged: the comparison; None where it came to none.
+        journal: that it is recorded in.
+        seconds: of the cycle.
+        overrides: as typed.
+    """
+    from mlscale.retrain.gate.gate_tables import build_class_blocks, build_class_entries
     from mlscale.retrain.journal import PROMOTED
 
     metrics = cycle.figures
     sentence = f"{cycle.challenger or cycle.champion} {cycle.decision}: {cycle.reason}"
     # A cycle without a comparison (too few samples, a refused export) has no metrics.
-    if metrics:
-        sentence += (
-            f". Held-out accuracy {metrics['challenger_window_accuracy']:.2%} against "
-            f"{metrics['champion_window_accuracy']:.2%} of {cycle.champion} (p {metrics['window_p_better']:.2g}); on "
-            f"the original data {metrics['original_difference']:+.2%}, at worst "
-            f"{metrics['original_difference_low']:+.2%}; "
-            f"CPU time {metrics['latency_ratio']:.2f}×"
-        )
+    if judged is not None:
+        sentence += f". {_describe_comparison(cycle, judged)}"
     counts = {f"window_{name}": cycle.window[name] for name in ("labelled", "samples", "train", "held_out")}
     made = {"run": cycle.run["path"]} if cycle.run else {}
     return Result(
@@ -55,18 +63,39 @@ def build_retrain_result(
         metrics={**metrics, **counts, "time_s": seconds},
         artifacts={**made, "journal": str(journal.path)},
         overrides=overrides,
-        figures=_plot_accuracy(cycle),
+        figures=(*_plot_metric(cycle, judged), *build_class_blocks(judged.classes, is_share=judged.metric.is_share))
+        if judged is not None
+        else (),
+        details={"classes": entries} if judged is not None and (entries := build_class_entries(judged.classes)) else {},
     )
 
 
-def _plot_accuracy(cycle: RetrainingCycle) -> tuple[BarPlot, ...]:
-    """Return the plot of both models on both sets of samples; empty without a comparison."""
-    if not cycle.figures:
-        return ()
-    models = (("champion", cycle.champion), ("challenger", str(cycle.challenger)))
-    series = [
-        Series(name, [cycle.figures[f"{who}_{samples}_accuracy"] for samples in ("window", "original")])
-        for who, name in models
+def _describe_comparison(cycle: RetrainingCycle, judged: GateDecision) -> str:
+    metrics, name = judged.metrics, judged.metric.name
+    values = [
+        f"{metrics[f'{who}_window_{name}']:.2%}" if judged.metric.is_share else f"{metrics[f'{who}_window_{name}']:.4g}"
+        for who in ("challenger", "champion")
     ]
-    labels = ["held-out window", "original data"]
-    return (BarPlot("Accuracy of champion and challenger, on the same samples", labels, series, "samples", "accuracy"),)
+    parts = [
+        f"Held-out {judged.metric.display_name} {values[0]} against {values[1]} of {cycle.champion} "
+        f"(p {metrics['window_p_better']:.2g})"
+    ]
+    if "original_difference" in metrics:
+        low = metrics.get("original_difference_low")
+        parts.append(
+            f"on the original data {metrics['original_difference']:+.2%}"
+            + (f", at worst {low:+.2%}" if low is not None else "")
+            + f", {metrics['original_negative_flips']:,} negative flips"
+        )
+    return "; ".join([*parts, f"CPU time {metrics['latency_ratio']:.2f}×"])
+
+
+def _plot_metric(cycle: RetrainingCycle, judged: GateDecision) -> tuple[BarPlot, ...]:
+    """Return the plot of both models on the sets of samples that they were compared on."""
+    models = (("champion", cycle.champion), ("challenger", str(cycle.challenger)))
+    name, shown = judged.metric.name, judged.metric.display_name
+    parts = [part for part in ("window", "original") if f"champion_{part}_{name}" in judged.metrics]
+    series = [Series(model, [judged.metrics[f"{who}_{part}_{name}"] for part in parts]) for who, model in models]
+    labels = [{"window": "held-out window", "original": "original data"}[part] for part in parts]
+    title = f"{shown[0].upper()}{shown[1:]} of champion and challenger, on the same samples"
+    return (BarPlot(title, labels, series, "samples", shown),)

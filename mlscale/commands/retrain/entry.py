@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlscale.assembly.build import build
-from mlscale.commands.retrain.challenger_training import Challenger, Champion, check_settings, train_challenger
+from mlscale.commands.retrain.challenger_training import (
+    Challenger,
+    Champion,
+    check_settings,
+    export_challenger,
+    find_finished_training,
+    read_window_parts,
+    train_challenger,
+)
 from mlscale.commands.retrain.cycle_result import build_retrain_result, describe_window, explain_too_few
 from mlscale.errors import Exit, MLScaleError
 from mlscale.export.required_extras import require_extra
@@ -21,7 +29,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from mlscale.export.servable import Servable
-    from mlscale.retrain.gate import GateDecision
+    from mlscale.retrain.gate.gate_limits import GateLimits
+    from mlscale.retrain.gate.promotion_decision import GateDecision
     from mlscale.retrain.journal import RetrainingCycle, RetrainingJournal
     from mlscale.retrain.labelled_window import LabelledWindow
     from mlscale.versions import LocalRegistry, Version
@@ -57,13 +66,18 @@ def run(cfg: DictConfig) -> Result:
     journal = RetrainingJournal(registry.root, champion.name)
     # One cycle at a time per model: two would both replace the same champion.
     with journal.lock_journal():
-        for lost in journal.recover_cycles(lambda cycle: _was_promoted(registry, cycle)):
+        masker = Masker.create_for_run(cfg)
+        continued = _find_continued_cycle(cfg, registry, journal, champion)
+        without = continued.id if continued is not None else None
+        for lost in journal.recover_cycles(lambda cycle: _was_promoted(registry, cycle), without=without):
+            print_masked_lines([f"retrain   the cycle {lost.id} was killed: {lost.decision}"], masker)
+        if continued is not None:
             print_masked_lines(
-                [f"retrain   the cycle {lost.id} was killed: {lost.decision}"], Masker.create_for_run(cfg)
+                [f"retrain   the cycle {continued.id} was killed after its training: it continues"], masker
             )
-        if (refusal := _refuse_if_early(cfg, journal, champion)) is not None:
+        elif (refusal := _refuse_if_early(cfg, journal, champion)) is not None:
             return refusal
-        running = _RunningCycle(journal, journal.begin_cycle(champion.ref))
+        running = _RunningCycle(journal, continued or journal.begin_cycle(champion.ref))
         try:
             _run_cycle(cfg, registry, champion, running)
         # Also for Ctrl-C and signals: the journal must record how each cycle ended.
@@ -73,7 +87,7 @@ def run(cfg: DictConfig) -> Result:
             running.end_cycle(PROMOTED if promoted else INTERRUPTED if _was_stopped(error) else FAILED, why)
             raise
     result = build_retrain_result(
-        running.cycle, journal, time.perf_counter() - start, list(cfg.derived.overrides or [])
+        running.cycle, running.judged, journal, time.perf_counter() - start, list(cfg.derived.overrides or [])
     )
     if running.cycle.run is not None:
         from mlscale.runs.folder import RunFolder
@@ -101,11 +115,29 @@ def _was_promoted(registry: LocalRegistry, cycle: RetrainingCycle) -> bool:
     )
 
 
+def _find_continued_cycle(
+    cfg: DictConfig, registry: LocalRegistry, journal: RetrainingJournal, champion: Version
+) -> RetrainingCycle | None:
+    """Return the latest killed cycle whose training is complete, with its run; None where there is none.
+
+    Its champion must still be the champion: another one has learned from other data, or was chosen by a person.
+    """
+    for cycle in reversed(journal.read_killed_cycles()):
+        if cycle.champion != champion.ref or _was_promoted(registry, cycle):
+            continue
+        run = find_finished_training(cycle, str(cfg.runs_dir))
+        if run is not None:
+            known = {"id": run.id, "path": str(run.path)}
+            return replace(cycle, run=known, data_version=run.run["data_version"])
+    return None
+
+
 class _RunningCycle:
     """The running cycle: its state is on the disk at every moment."""
 
     def __init__(self, journal: RetrainingJournal, cycle: RetrainingCycle) -> None:
         self.journal, self.cycle = journal, cycle
+        self.judged: GateDecision | None = None
 
     def note_progress(self, **known: Any) -> None:
         self.cycle = replace(self.cycle, **known)
@@ -121,42 +153,89 @@ class _RunningCycle:
 def _run_cycle(cfg: DictConfig, registry: LocalRegistry, version: Version, running: _RunningCycle) -> None:
     """Run the cycle, from the window to the decision."""
     from mlscale.export.servable import load
-    from mlscale.retrain.gate import GateLimits, decide_promotion
-    from mlscale.retrain.journal import REJECTED, TOO_FEW
+    from mlscale.retrain.journal import REJECTED
+    from mlscale.runs.folder import RunFolder
 
-    masker = Masker.create_for_run(cfg)
     servable = load(version.payload)
+    limits = _parse_gate_limits(cfg, servable)
     champion = Champion.prepare_champion(cfg, version, servable)
-    window = _take_window(cfg, version.name, servable)
-    # Noted at once: a cycle that is killed later still shows what it had.
-    running.note_progress(window=window.summarize_window())
-    enough = len(window) >= cfg.window.min_samples and window.held_out.any() and not window.held_out.all()
-    if not enough:
-        running.end_cycle(TOO_FEW, explain_too_few(cfg.window.min_samples, version.name, window))
+    if running.cycle.run is None and not _train_on_window(cfg, champion, servable, limits, running):
         return
-    print_masked_lines([f"retrain   {version.ref}: {describe_window(window)}"], masker)
-    challenger = train_challenger(
-        cfg, champion, window, servable.labels, running.journal.get_cycle_folder(running.cycle)
-    )
-    running.note_progress(
-        run={"id": challenger.run.id, "path": str(challenger.run.path)}, data_version=challenger.data_version
-    )
+    run = RunFolder.open(running.cycle.run["path"]) if running.cycle.run is not None else None
+    assert run is not None
+    challenger = export_challenger(cfg, champion, run)
     if challenger.servable is None:
         running.end_cycle(REJECTED, f"the challenger is not exported: {challenger.reason}")
         return
     running.note_progress(challenger=_publish_challenger(registry, version, challenger).ref)
-    bounds = GateLimits(**cfg.gate)
-    names = [servable.labels[number] for number in window.classes[window.held_out].tolist()]
-    print_masked_lines([f"retrain   {running.cycle.challenger} against {version.ref}, on the same samples"], masker)
-    judged = decide_promotion(
-        servable,
-        load(challenger.servable),
-        [(window.raw[window.held_out], names)],
-        champion.read_original_samples(servable.labels),
-        bounds,
+    print_masked_lines(
+        [f"retrain   {running.cycle.challenger} against {version.ref}, on the same samples"], Masker.create_for_run(cfg)
     )
-    running.note_progress(figures=judged.metrics)
-    _apply_gate_decision(registry, version, judged, running)
+    folder = running.journal.get_cycle_folder(running.cycle)
+    running.judged = _compare_with_champion(servable, load(challenger.servable), champion, folder, limits)
+    running.note_progress(figures=running.judged.metrics)
+    _apply_gate_decision(registry, version, running.judged, running)
+
+
+def _train_on_window(
+    cfg: DictConfig, champion: Champion, servable: Servable, limits: GateLimits, running: _RunningCycle
+) -> bool:
+    """Take the window and train the challenger on it; False with the cycle ended where there are too few labels."""
+    from mlscale.retrain.gate.gate_limits import find_relabelled_numbers
+    from mlscale.retrain.journal import TOO_FEW
+
+    name = champion.version.name
+    window = _take_window(cfg, name, servable)
+    # Noted at once: a cycle that is killed later still shows what it had.
+    running.note_progress(window=window.summarize_window())
+    enough = len(window) >= cfg.window.min_samples and window.held_out.any() and not window.held_out.all()
+    if not enough:
+        running.end_cycle(TOO_FEW, explain_too_few(cfg.window.min_samples, name, window))
+        return False
+    print_masked_lines([f"retrain   {champion.version.ref}: {describe_window(window)}"], Masker.create_for_run(cfg))
+    run = train_challenger(
+        cfg,
+        champion,
+        window,
+        servable.labels,
+        running.journal.get_cycle_folder(running.cycle),
+        find_relabelled_numbers(servable.task_type, servable.names, limits.relabelled),
+    )
+    running.note_progress(run={"id": run.id, "path": str(run.path)}, data_version=run.run["data_version"])
+    return True
+
+
+def _compare_with_champion(
+    servable: Servable, challenger: Servable, champion: Champion, folder: Path, limits: GateLimits
+) -> GateDecision:
+    from mlscale.retrain.gate import promotion_decision
+
+    # As they were written, not as the events are now: a cycle may be continued later.
+    parts = read_window_parts(champion, servable.labels, folder)
+    return promotion_decision.decide_promotion(
+        servable,
+        challenger,
+        [parts["held_out"]],
+        champion.read_original_samples(),
+        limits,
+        trained=[parts["train"]],
+        slices=champion.list_original_slices(),
+    )
+
+
+def _parse_gate_limits(cfg: DictConfig, servable: Servable) -> GateLimits:
+    """Return the limits of the gate.
+
+    Raises:
+        MLScaleError: a class is declared relabelled that the model does not have.
+    """
+    from mlscale.retrain.gate.gate_limits import GateLimits, find_relabelled_numbers
+
+    # A name like 7 is read as a number.
+    limits = GateLimits(**{**cfg.gate, "relabelled": tuple(map(str, cfg.gate.relabelled))})
+    # Before the training: it would take hours until the gate finds a mistyped name.
+    find_relabelled_numbers(servable.task_type, servable.names, limits.relabelled)
+    return limits
 
 
 def _apply_gate_decision(

@@ -116,3 +116,18 @@ def test_what_was_left_of_a_turn_that_made_nothing_goes(journal: RetrainingJourn
         journal.record_cycle(ended(turn, "failed"), keep=True)  # killed before the folder was removed
         assert journal.recover_cycles(lambda turn: False) == []
     assert not journal.get_cycle_folder(turn).exists()
+
+
+def test_a_killed_turn_may_be_continued(journal: RetrainingJournal) -> None:
+    with journal.lock_journal():
+        first, second = journal.begin_cycle("resnet:v1"), journal.begin_cycle("resnet:v1")
+        journal.record_cycle(ended(journal.begin_cycle("resnet:v1"), "too few"), keep=False)
+        (journal.folder / "0broken00000").mkdir()
+        assert [turn.id for turn in journal.read_killed_cycles()] == [first.id, second.id]
+        recovered = journal.recover_cycles(lambda _: False, without=second.id)
+        assert [turn.id for turn in recovered] == [first.id]
+        assert journal.get_cycle_folder(second).is_dir()
+        assert not (journal.folder / "0broken00000").exists()
+        assert [turn.id for turn in journal.read_killed_cycles()] == [second.id]
+        journal.record_cycle(ended(second), keep=False)
+    assert [turn.decision for turn in journal.read_cycles()] == ["too few", "interrupted", "rejected"]

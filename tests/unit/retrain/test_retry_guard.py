@@ -13,7 +13,15 @@ START = datetime.fromisoformat("2026-01-05T12:00:00+00:00")
 def turns(*decisions: str) -> list[RetrainingCycle]:
     """One a day."""
     return [
-        RetrainingCycle("0" * 12, "m", "m:v1", "", (START + timedelta(days=day)).isoformat(), decision)
+        RetrainingCycle(
+            "0" * 12,
+            "m",
+            "m:v1",
+            "",
+            (START + timedelta(days=day)).isoformat(),
+            decision.removesuffix(" early"),
+            window={} if decision in ("too few", "failed early") else {"samples": 300},
+        )
         for day, decision in enumerate(decisions)
     ]
 
@@ -27,7 +35,11 @@ def turns(*decisions: str) -> list[RetrainingCycle]:
         (["rejected"] * 9, 8, 720),
         (["rejected"] * 2000, 1999, 720),
         (["rejected", "rejected", "promoted"], 2, 24),
-        (["promoted", "rejected", "too few", "failed", "interrupted", "overtaken"], 1, 48),
+        (["promoted", "rejected", "too few", "failed early", "interrupted"], 1, 48),
+        (["promoted", "failed"], 1, 48),
+        (["promoted", "overtaken"], 1, 48),
+        (["promoted", "rejected", "failed", "overtaken", "interrupted"], 3, 24 * 8),
+        (["rejected", "failed", "promoted"], 2, 24),
     ],
 )
 def test_pauses(decisions: list[str], day: int, hours: float) -> None:
@@ -36,7 +48,7 @@ def test_pauses(decisions: list[str], day: int, hours: float) -> None:
 
 
 def test_nothing_stands_against_it_before_there_was_a_comparison() -> None:
-    for before in ([], ["too few"], ["failed", "interrupted"]):
+    for before in ([], ["too few"], ["failed early", "interrupted"]):
         assert compute_earliest_start(turns(*before), cooldown_hours=24, factor=2, longest_hours=720) is None
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlscale.stats.discoveries import apply_benjamini_hochberg
+from mlscale.stats.discoveries import apply_benjamini_hochberg, reject_holm
 
 # The fifteen p-values of the paper's example, section 3.2.
 PUBLISHED = [
@@ -60,3 +60,17 @@ def test_tests_are_a_list() -> None:
 def test_what_is_not_a_p_value_is_told(p: float) -> None:
     with pytest.raises(ValueError, match="p-values and their rate of false discoveries"):
         apply_benjamini_hochberg([0.1, p], 0.05)
+
+
+def test_holm_by_hand() -> None:
+    # 0.01 ≤ 0.05 / 4, 0.015 ≤ 0.05 / 3, 0.03 > 0.05 / 2: the first that fails ends it, also for 0.04 ≤ 0.05.
+    assert reject_holm([0.03, 0.01, 0.04, 0.015], 0.05).tolist() == [False, True, False, True]
+    assert reject_holm([0.0125, 0.5, 0.5, 0.5], 0.05).tolist() == [True, False, False, False]
+    assert reject_holm([0.0126, 0.5, 0.5, 0.5], 0.05).tolist() == [False] * 4
+    assert reject_holm([], 0.05).tolist() == []
+
+
+@pytest.mark.parametrize(("p", "alpha"), [([float("nan")], 0.05), ([1.1], 0.05), ([-0.1], 0.05), ([0.5], 1.5)])
+def test_holm_takes_shares_only(p: list[float], alpha: float) -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        reject_holm(p, alpha)

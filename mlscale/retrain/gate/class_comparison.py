@@ -1,0 +1,201 @@
+"""Compare two models class by class and slice by slice, on the original data and on the window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.evaluate.slices import SliceColumns, split_by_value
+from mlscale.export.servable import Servable
+from mlscale.retrain.gate.gate_limits import GateLimits
+from mlscale.retrain.gate.group_changes import (
+    CLASS,
+    WORSE,
+    GroupChange,
+    GroupLimits,
+    SampleGroup,
+    compare_groups,
+)
+from mlscale.retrain.gate.overall_change import compute_flip_tolerance, compute_scores
+from mlscale.retrain.gate.paired_columns import PairedColumns
+from mlscale.retrain.gate.relabelled_classes import RelabelledClass, find_relabelled_classes
+
+_COLLAPSE = 1 / 3
+"""The share of what the champion had right whose loss is a collapse. One half missed one of 40 poisoned classes of five
+samples. A good challenger is compared by it only where the window contradicts a class."""
+
+
+@dataclass(frozen=True)
+class RelabelledName:
+    """A class that most of the window's labels contradict.
+
+    Attributes:
+        label: the most frequent other label.
+        count: labels that contradict it.
+        samples: that the champion predicts as this class.
+    """
+
+    label: str
+    count: int
+    samples: int
+
+
+@dataclass(frozen=True)
+class ClassComparison:
+    """The comparison of all classes and slices.
+
+    Attributes:
+        original: of each class and slice on the original data; empty where they are not tested.
+        window: of each class on the held-out window, without a decision.
+        relabelled: classes that most of the window's labels contradict, by name.
+        undecided: of them, those of which the original data can't show that the challenger still knows them.
+    """
+
+    original: tuple[GroupChange, ...] = ()
+    window: tuple[GroupChange, ...] = ()
+    relabelled: Mapping[str, RelabelledName] = field(default_factory=dict)
+    undecided: tuple[str, ...] = ()
+
+    def list_worse_classes(self) -> list[GroupChange]:
+        """Return the classes that got worse on the original data, the largest loss first."""
+        return _sort_worst(change for change in self.original if change.family == CLASS)
+
+    def list_worse_slices(self) -> list[GroupChange]:
+        """Return the slices that got worse on the original data, the largest loss first."""
+        return _sort_worst(change for change in self.original if change.family != CLASS)
+
+
+def _sort_worst(changes: Iterable[GroupChange]) -> list[GroupChange]:
+    return sorted(
+        (change for change in changes if change.status == WORSE), key=lambda change: change.second - change.first
+    )
+
+
+def compare_classes(
+    champion: Servable,
+    window: PairedColumns,
+    trained: PairedColumns | None,
+    original: PairedColumns | None,
+    limits: GateLimits,
+    slices: SliceColumns | None,
+    ignored: NDArray[np.int64],
+) -> ClassComparison:
+    """Compare two models class by class.
+
+    Args:
+        champion: the champion.
+        window: the held-out part of the window.
+        trained: the part that the challenger was trained on; the champion was not.
+        original: the original data, without the classes that are declared relabelled; None if it does not count.
+        limits: of the gate.
+        slices: columns of the original data, a value for each sample that was given.
+        ignored: numbers of the classes that are declared relabelled.
+    """
+    task_type = champion.task_type
+    names = task_type.list_class_names(champion.names)
+    seen = [_measure_group(group, limits, champion) for group in _list_class_groups(champion, window, names)]
+    if original is None:
+        return ClassComparison(window=tuple(seen))
+    groups = _list_class_groups(champion, original, names, np.delete(np.arange(len(names)), ignored))
+    groups = groups if len(groups) > 1 else []
+    groups += _list_slice_groups(champion, original, slices)
+    changes = compare_groups(groups, _build_group_limits(groups, limits, champion, original))
+    found: tuple[RelabelledClass, ...] = ()
+    if task_type.is_one_class:
+        found = _find_relabelled(window, trained, limits.alpha)
+    relabelled = {
+        _get_name(names, item.number): RelabelledName(_get_name(names, item.label), item.relabelled, item.samples)
+        for item in found
+        if item.number not in ignored
+    }
+    known = {change.name: change for change in changes if change.family == CLASS}
+    undecided = tuple(name for name in relabelled if not _is_retained(known.get(name)))
+    return ClassComparison(changes, tuple(seen), relabelled, undecided)
+
+
+def _is_retained(change: GroupChange | None) -> bool:
+    """Return whether the challenger still knows most of what the champion did of a class."""
+    if change is None:
+        return False
+    right = change.first * change.samples
+    # A class that the window has relabelled collapses or it does not: a third of a few samples tells which. A test of
+    # its level would need more samples than a rare class has.
+    return right >= 1 and (change.lost - change.gained) / right < _COLLAPSE
+
+
+def _find_relabelled(window: PairedColumns, trained: PairedColumns | None, alpha: float) -> tuple[RelabelledClass, ...]:
+    parts = [window] if trained is None else [window, trained]
+    truth, first, second = (
+        np.concatenate([np.asarray(getattr(part, side)[name], np.int64) for part in parts])
+        for side, name in (("first", "truth"), ("first", "predicted"), ("second", "predicted"))
+    )
+    return find_relabelled_classes(truth, first, second, alpha)
+
+
+def _list_class_groups(
+    servable: Servable, columns: PairedColumns, names: Sequence[str], numbers: NDArray[np.int64] | None = None
+) -> list[SampleGroup]:
+    """Return the samples of each class.
+
+    Args:
+        servable: the champion.
+        columns: of both models.
+        names: of all classes by number.
+        numbers: of the classes that the columns have; by default, of all.
+    """
+    groups = []
+    for scores in servable.task_type.iterate_class_scores(columns.first, columns.second):
+        number = scores.number
+        # Samples of one class each keep their numbers where others are left out; columns of classes move up.
+        if numbers is not None and not servable.task_type.is_one_class and number < len(numbers):
+            number = int(numbers[number])
+        groups.append(SampleGroup(CLASS, _get_name(names, number), scores.first, scores.second))
+    return groups
+
+
+def _list_slice_groups(servable: Servable, columns: PairedColumns, slices: SliceColumns | None) -> list[SampleGroup]:
+    first, second = compute_scores(servable.task_type, columns)
+    is_known = ~np.isnan(first + second)
+    groups = []
+    for column, values in (slices or {}).items():
+        parts = split_by_value([values[row] for row in columns.rows.tolist()])
+        # A single value is all samples.
+        for value, mask in parts if len(parts) > 1 else ():
+            if (mask & is_known).any():
+                groups.append(SampleGroup(column, value, first[mask & is_known], second[mask & is_known]))
+    return groups
+
+
+def _build_group_limits(
+    groups: Sequence[SampleGroup], limits: GateLimits, servable: Servable, columns: PairedColumns
+) -> GroupLimits:
+    is_binary = all(np.isin(side, (0, 1)).all() for group in groups for side in (group.first, group.second))
+    first, _ = compute_scores(servable.task_type, columns)
+    tolerance = 0.0 if is_binary else compute_flip_tolerance(servable.task_type, first, limits.tolerance)
+    return GroupLimits(
+        limits.alpha,
+        limits.max_drop,
+        # A class need not be better than all of them together.
+        max(limits.max_class_drop, limits.max_drop),
+        tolerance,
+        servable.task_type.score.is_share,
+        is_binary,
+    )
+
+
+def _measure_group(group: SampleGroup, limits: GateLimits, servable: Servable) -> GroupChange:
+    """Return a group's scores without a test."""
+    tolerance = 0.0
+    if not (np.isin(group.first, (0, 1)).all() and np.isin(group.second, (0, 1)).all()):
+        tolerance = limits.tolerance * (1 if servable.task_type.score.is_share else float(abs(group.first).mean()))
+    change = group.second - group.first
+    gained, lost = int((change > tolerance).sum()), int((change < -tolerance).sum())
+    mean = float(group.first.mean()), float(group.second.mean())
+    return GroupChange(group.family, group.name, len(group), *mean, gained, lost, np.nan, np.nan, False, "")
+
+
+def _get_name(names: Sequence[str], number: int) -> str:
+    return names[number] if number < len(names) else str(number)

@@ -1,0 +1,109 @@
+"""The classes and slices of a comparison, as a table of the page and as entries of the JSON result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from mlscale.report import Figure, Heading, TableBlock
+from mlscale.report.text import format_percent
+from mlscale.retrain.gate.class_comparison import ClassComparison
+from mlscale.retrain.gate.group_changes import CLASS, WORSE, GroupChange
+
+_MAX_TABLE_ROWS = 50  # the JSON result has all
+
+
+def build_class_entries(classes: ClassComparison) -> list[dict[str, Any]]:
+    """Return the entry of each class and slice in the JSON result, in the order of the original data."""
+    names = {change.name for change in classes.original if change.family == CLASS}
+    window = {change.name: change for change in classes.window}
+    # A class that the original data lacks, or that is declared relabelled, is seen in the window alone.
+    alone = [(None, change) for change in classes.window if change.name not in names]
+    pairs = [(change, window.get(change.name) if change.family == CLASS else None) for change in classes.original]
+    entries = []
+    for original, seen in (*pairs, *alone):
+        change = original or seen
+        assert change is not None
+        entry: dict[str, Any] = {"family": change.family, "name": change.name}
+        if original is not None:
+            low = original.low if math.isfinite(original.low) else None
+            tested = {"low": low, "p": original.p, "needs_proof": original.is_proved, "status": original.status}
+            entry["original"] = {**_build_sides(original), **tested}
+        if seen is not None:
+            entry["window"] = _build_sides(seen)
+        if change.family == CLASS and (labels := classes.relabelled.get(change.name)) is not None:
+            entry["relabelled"] = {"label": labels.label, "count": labels.count, "samples": labels.samples}
+        entries.append(entry)
+    return entries
+
+
+def build_class_blocks(classes: ClassComparison, *, is_share: bool) -> list[Figure]:
+    """Return the tables of classes and of slices; empty where there are none.
+
+    Args:
+        classes: the comparison.
+        is_share: scores are shares, shown in percent.
+    """
+    entries = build_class_entries(classes)
+    if not entries:
+        return []
+    entries.sort(key=_measure_loss)
+    shown = entries[:_MAX_TABLE_ROWS]
+    note = (
+        "The largest loss first. Negative flips were predicted correctly by the champion, not by the challenger. "
+        "A class with enough samples must be proved not worse; a smaller one is worse where it is shown to be."
+    )
+    if len(entries) > len(shown):
+        note += f" {len(entries) - len(shown):,} more are in the JSON result."
+    columns = ("class", "samples", "champion", "challenger", "negative flips", "at worst", "original data",
+               "in the window", "champion", "challenger", "labelled as")  # fmt: skip
+    rows = [_format_row(entry, is_share) for entry in shown]
+    marked = [
+        row
+        for row, entry in enumerate(shown)
+        if entry.get("original", {}).get("status") == WORSE or "relabelled" in entry
+    ]
+    return [Heading("Class by class"), TableBlock("Classes and slices", columns, rows, note, marked)]
+
+
+def _build_sides(change: GroupChange) -> dict[str, Any]:
+    return {
+        "samples": change.samples,
+        "champion": change.first,
+        "challenger": change.second,
+        "negative_flips": change.lost,
+        "positive_flips": change.gained,
+    }
+
+
+def _measure_loss(entry: dict[str, Any]) -> float:
+    part = entry.get("original") or entry["window"]
+    return float(part["challenger"] - part["champion"])
+
+
+def _format_row(entry: dict[str, Any], is_share: bool) -> Sequence[str]:
+    name = entry["name"] if entry["family"] == CLASS else f"{entry['family']}: {entry['name']}"
+    original, window = entry.get("original"), entry.get("window")
+    before = ["–"] * 6
+    if original is not None:
+        low = original["low"]
+        before = [
+            f"{original['samples']:,}",
+            *(_format_score(original[side], is_share) for side in ("champion", "challenger")),
+            f"{original['negative_flips']:,}",
+            "–" if low is None else f"{100 * low:+.1f} %",
+            original["status"],
+        ]
+    now = ["–"] * 3
+    if window is not None:
+        scores = (_format_score(window[side], is_share) for side in ("champion", "challenger"))
+        now = [f"{window['samples']:,}", *scores]
+    labels = entry.get("relabelled")
+    other = f"{labels['label']} ({labels['count']:,} of {labels['samples']:,})" if labels else ""
+    return (name, *before, *now, other)
+
+
+def _format_score(value: float, is_share: bool) -> str:
+    # Scores are higher where they are better: an error has a minus, which is not shown.
+    return format_percent(value, 1, unit=" %") if is_share else f"{abs(value):.4g}"

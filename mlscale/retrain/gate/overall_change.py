@@ -1,0 +1,131 @@
+"""Compare two models on all samples: the task type's own metric, the test of it, and the samples that changed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.retrain.gate.paired_columns import PairedColumns
+from mlscale.stats.bootstrap import MIN_SAMPLES, bootstrap_intervals
+from mlscale.stats.paired import compare_paired
+from mlscale.stats.permutation_test import run_permutation_test
+from mlscale.task_types.paired_metrics import MetricDefinition
+from mlscale.task_types.task_type import TaskType
+
+
+@dataclass(frozen=True)
+class OverallChange:
+    """The change from champion to challenger on the same samples.
+
+    Attributes:
+        metric: that the task type compares by.
+        samples: their number.
+        first, second: the metric of each model.
+        difference: positive where the challenger is better; a share of the champion's metric where that is no share.
+        low: its lower end, one-sided; NaN with too few samples.
+        p_better: the probability of such a difference, or a larger one, where the challenger is not better.
+        gained, lost: samples that became better, and worse: negative flips.
+        needed: the fewest samples with which anything can be decided.
+    """
+
+    metric: MetricDefinition
+    samples: int
+    first: float
+    second: float
+    difference: float
+    low: float
+    p_better: float
+    gained: int
+    lost: int
+    needed: int
+
+
+def compare_overall(
+    task_type: TaskType, columns: PairedColumns, *, alpha: float, tolerance: float, seed: int = 0
+) -> OverallChange:
+    """Compare two models on all samples. Right and wrong predictions by McNemar's mid-p test and Tango's interval; any
+    other metric by a permutation test and a paired bootstrap.
+
+    Args:
+        task_type: of both models.
+        columns: of both models.
+        alpha: 1 - confidence of the lower end.
+        tolerance: scores that differ by no more are no flip; see `compute_flip_tolerance`.
+        seed: of the draws.
+    """
+    first, second = compute_scores(task_type, columns)
+    gained, lost = (
+        int((sign * (second - first) > compute_flip_tolerance(task_type, first, tolerance)).sum()) for sign in (1, -1)
+    )
+    if task_type.exact_metric is not None:
+        before, after = (task_type.mark_correct(side) for side in (columns.first, columns.second))
+        pairs = compare_paired(before, after, confidence=1 - alpha)
+        return OverallChange(
+            task_type.exact_metric,
+            pairs.samples,
+            float(before.mean()),
+            float(after.mean()),
+            pairs.difference,
+            pairs.low,
+            pairs.p_better,
+            pairs.gained,
+            pairs.lost,
+            # So many gained, and none lost, have a mid-p value of 0.5 ** (n + 1).
+            max(1, math.ceil(-math.log2(alpha) - 1 - 1e-9)),
+        )
+    return _compare_metrics(task_type, columns, (gained, lost), alpha, seed)
+
+
+def compute_scores(task_type: TaskType, columns: PairedColumns) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the scores of both models, (n,) each; a higher one is better."""
+    sign = 1 if task_type.score.higher_is_better else -1
+    first, second = (sign * task_type.score_samples(side) for side in (columns.first, columns.second))
+    return first, second
+
+
+def compute_flip_tolerance(task_type: TaskType, first: NDArray[Any], tolerance: float) -> float:
+    """Return the change of a score that is no flip: `tolerance` for shares, else so many times the champion's mean."""
+    if task_type.score.is_binary:
+        return 0.0
+    known = abs(first[~np.isnan(first)])
+    return tolerance if task_type.score.is_share else tolerance * float(known.mean()) if len(known) else 0.0
+
+
+def _compare_metrics(
+    task_type: TaskType, columns: PairedColumns, flips: tuple[int, int], alpha: float, seed: int
+) -> OverallChange:
+    paired = task_type.build_paired_statistics(columns.first, columns.second)
+    metric, width = paired.metrics[0], paired.rows.shape[1] // 2
+    sign = 1 if metric.higher_is_better else -1
+
+    def compute_gain(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        first, second = (paired.statistic(sums[:, side])[:, :1] for side in (slice(width), slice(width, None)))
+        gain: NDArray[np.float64] = sign * (second - first)
+        # Numbers have units: a limit for all models is a share of what the champion has.
+        return gain if metric.is_share else gain / np.maximum(abs(first), 1e-300)
+
+    # One-sided: each end of the interval is exceeded with `alpha`.
+    found = bootstrap_intervals(paired.rows, compute_gain, confidence=1 - 2 * alpha, seed=seed)
+    p = float(run_permutation_test(paired.rows[:, :width], paired.rows[:, width:], paired.statistic, seed=seed)[0])
+    sums = paired.rows.sum(0)[None]
+    before, after = (float(paired.statistic(sums[:, side])[0, 0]) for side in (slice(width), slice(width, None)))
+    difference = float(found.value[0])
+    is_unchanged = bool((paired.rows[:, :width] == paired.rows[:, width:]).all())
+    is_certain = len(columns) >= MIN_SAMPLES and (is_unchanged or bool((paired.rows == paired.rows[0]).all()))
+    return OverallChange(
+        metric,
+        len(columns),
+        before,
+        after,
+        difference,
+        # Where all draws are equal they have no interval.
+        difference if is_certain else float(found.low[0]),
+        p / 2 if difference > 0 else 1 - p / 2 if p == p else 1.0,
+        flips[0],
+        flips[1],
+        MIN_SAMPLES,
+    )

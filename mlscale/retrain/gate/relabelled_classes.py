@@ -1,0 +1,71 @@
+"""Find classes whose meaning has changed in the window: what the champion predicts as one class is labelled as another.
+
+Changed labels and poisoned ones look the same. The champion was trained on nothing of the window: all of it counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.stats.discoveries import reject_holm
+
+_MAJORITY = 0.5
+
+
+@dataclass(frozen=True)
+class RelabelledClass:
+    """A class that most labels of the window contradict.
+
+    Attributes:
+        number: that the champion predicts.
+        label: the most frequent other label of these samples.
+        samples: that the champion predicts as this class.
+        relabelled: of them, those with another label, which the challenger has learned.
+    """
+
+    number: int
+    label: int
+    samples: int
+    relabelled: int
+
+
+def find_relabelled_classes(
+    truth: NDArray[Any], first: NDArray[Any], second: NDArray[Any], alpha: float
+) -> tuple[RelabelledClass, ...]:
+    """Return the classes of which most samples have another label, far more of them than of the other classes: drifted
+    inputs change the labels of many predicted classes, and are no reason to suspect one.
+
+    Args:
+        truth: class numbers of the window, (n,).
+        first, second: class numbers that champion and challenger predict, (n,).
+        alpha: the probability of finding any where the shares do not differ.
+    """
+    from scipy.stats import binom
+
+    if not len(truth):
+        return ()
+    # What the challenger has not learned can't have harmed it.
+    learned = (first != truth) & (second == truth)
+    samples = np.bincount(first)
+    relabelled = np.bincount(first, learned).astype(np.int64)
+    others, total = relabelled.sum() - relabelled, samples.sum() - samples
+    # One and two are added, as of an earlier sample of each kind: no relabelled one of few does not prove a share of 0.
+    share = (others + 1) / (total + 2)
+    p = np.where(relabelled > 0, binom.sf(relabelled - 1, samples, share), 1.0)
+    found = np.zeros(len(samples), np.bool_)
+    tested = np.flatnonzero(samples)
+    found[tested] = reject_holm(p[tested], alpha)
+    found &= relabelled > _MAJORITY * samples
+    return tuple(
+        RelabelledClass(
+            number,
+            int(np.bincount(truth[learned & (first == number)]).argmax()),
+            int(samples[number]),
+            int(relabelled[number]),
+        )
+        for number in np.flatnonzero(found).tolist()
+    )
