@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
-from mlscale.events.input_summary import EventBatch, build_event_columns
+from mlscale.events.event_rows import EventBatch, build_event_columns
 from mlscale.events.segments import SegmentAppender, prune_segments, remove_unfinished_segments
 
 MAX_ROWS, FLUSH_S, MAX_BYTES = 100_000, 1.0, 1 << 30

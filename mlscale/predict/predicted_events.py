@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mlscale.events.input_summary import EventBatch, build_event_columns
+from mlscale.events.event_rows import EventBatch, build_event_columns
 from mlscale.events.segments import SegmentAppender
 from mlscale.events.stream_schema import build_file_schema
 from mlscale.predict.score_parts import LoadedBatch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
 from mlscale.task_types.collected_samples import CollectedSamples, Columns, WorstSample
+from mlscale.task_types.event_forms import AnswerNames, EventForms, PredictionColumns, TargetColumn
 from mlscale.task_types.paired_metrics import MetricDefinition, PairedStatistics
 from mlscale.task_types.sample_score import SampleScore
 
@@ -19,45 +19,12 @@ if TYPE_CHECKING:
 
     from mlscale.task_types.reports.report_wording import EvaluationReport
 
+__all__ = ["INPUT", "AnswerNames", "PredictionColumns", "TargetColumn", "TaskType"]
 INPUT = "input"
 """The name of the tensor, where a model takes a single one (`mlscale.encoders.encoder`)."""
-PredictionColumns = dict[str, list[Any] | NDArray[Any]]
-"""Columns of predictions, n each."""
 
 
-@dataclass(frozen=True)
-class TargetColumn:
-    """A number that is predicted.
-
-    Attributes:
-        name: of its column.
-        unit: of its values; '' where it is not known.
-    """
-
-    name: str
-    unit: str = ""
-
-
-@dataclass(frozen=True)
-class AnswerNames:
-    """The names that predictions are written with.
-
-    Attributes:
-        labels: of the classes by number.
-        targets: of the numbers that are predicted, by column.
-    """
-
-    labels: tuple[str, ...] = ()
-    targets: tuple[TargetColumn, ...] = ()
-
-    @classmethod
-    def parse_document(cls, document: Mapping[str, Any]) -> AnswerNames:
-        """Return the names of a servable's document."""
-        targets = tuple(TargetColumn(str(item["name"]), str(item["unit"])) for item in document.get("targets", ()))
-        return cls(tuple(map(str, document["labels"])), targets)
-
-
-class TaskType:
+class TaskType(EventForms):
     """A kind of work: how its predictions are measured, compared, shown and written. Stateless: one object serves all.
 
     A subclass sets `name`, `default_metric`, `score` and `table_columns`, and defines `compute_columns`,
@@ -269,16 +236,6 @@ class TaskType:
             probabilities: with those of every class.
         """
         raise self._create_missing_error("list_prediction_types")
-
-    def build_answers(self, predictions: PredictionColumns, names: AnswerNames) -> list[dict[str, Any]]:
-        """Return the JSON form of each prediction: by default, its columns.
-
-        Args:
-            predictions: as of `build_predictions`.
-            names: of classes and targets.
-        """
-        columns = [values.tolist() if isinstance(values, np.ndarray) else values for values in predictions.values()]
-        return [dict(zip(predictions, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def build_attributes(self, predictions: PredictionColumns, names: AnswerNames) -> dict[str, Any]:
         """Return what the predictions of n samples are in Python, by name, n first: by default, their columns.
