@@ -98,10 +98,28 @@ class DocumentEncoder(Encoder):
         tensors: dict[str, NDArray[Any]] = {BYTES: windows, SCORED: np.array(scored, np.int64).reshape(-1, 2)}
         return EncodedSamples(tensors, bad, counts)
 
+    def count_windows(self, size: int) -> int:
+        """Return the number of windows of a document of `size` bytes."""
+        # Of its bytes and its end the first window predicts `length`, each later one half as many.
+        return 1 + max(0, -(-(size + 1 - self.length) // self._step))
+
+    def compute_longest(self, windows: int) -> int:
+        """Return the most bytes of a document that is read in so many windows."""
+        return self.length + (windows - 1) * self._step - 1
+
+    def count_bytes(self, packed: Mapping[str, NDArray[Any]], size: int) -> int:
+        """Return the bytes of `size` packed documents, without their ends."""
+        scored = packed[SCORED]
+        return int((scored[:, 1] - scored[:, 0]).sum()) - size
+
+    @property
+    def _step(self) -> int:
+        return max(1, self.length // 2)
+
     def _cut_windows(self, content: bytes, rows: list[NDArray[np.uint8]], scored: list[tuple[int, int]]) -> None:
         # An end stands before it, too: the first byte is predicted from something, and so is counted.
         tokens = np.frombuffer(bytes([END]) + content + bytes([END]), np.uint8)
-        last, step, done, start = len(tokens) - 1, max(1, self.length // 2), 0, 0
+        last, step, done, start = len(tokens) - 1, self._step, 0, 0
         while done < last:
             row = np.full(self.length + 1, END, np.uint8)
             part = tokens[start : start + self.length + 1]

@@ -12,7 +12,16 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.tables.columns import Column, Numbers, Texts, format_number_text, format_texts, parse_number
+from mlscale.data.tables.columns import (
+    MISSING_TEXTS,
+    Column,
+    Numbers,
+    Texts,
+    format_number_text,
+    format_texts,
+    mark_missing,
+    parse_number,
+)
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,8 @@ class NumberColumn:
         if value is None:
             return math.nan
         if isinstance(value, str):
+            if value in MISSING_TEXTS:
+                return math.nan
             number = parse_number(value)
             if number is None or math.isinf(number):
                 raise ValueError(describe_no_number(self.name, value))
@@ -136,7 +147,7 @@ class CategoryColumn:
     @classmethod
     def fit(cls, name: str, values: Column) -> CategoryColumn:
         """Return the column of training values, None or NaN where one is missing."""
-        texts = format_texts(values)
+        texts = format_texts(mark_missing(values))
         return cls(name, tuple(sorted({text or "" for text in texts})), isinstance(values, np.ndarray))
 
     @property
@@ -177,8 +188,12 @@ class CategoryColumn:
 
     def normalise_texts(self, values: Column) -> Texts:
         """Return values of any split or file, written as training has them."""
-        if isinstance(values, np.ndarray) or not self.of_numbers:
+        if isinstance(values, np.ndarray):
             return format_texts(values)
+        if not self.of_numbers:
+            # As `read_value` does, without a call for each cell.
+            missing = MISSING_TEXTS - self.positions.keys()
+            return [None if value in missing else value for value in values]
         return [None if value is None else self.read_value(value) for value in values]
 
     def encode_values(self, texts: Texts) -> NDArray[np.float64]:
@@ -201,6 +216,9 @@ class CategoryColumn:
         if value is None:
             return ""
         if isinstance(value, str):
+            # First: an encoder of an earlier version may have a category of this name.
+            if value in MISSING_TEXTS and value not in self.positions:
+                return ""
             # 07 and 7.0 become 7 where training has numbers.
             number = parse_number(value) if self.of_numbers else None
             return value if number is None else format_number_text(number) or ""

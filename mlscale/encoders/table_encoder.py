@@ -14,7 +14,15 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.tables.columns import Column, DataTable, Texts, parse_number, separate_numbers
+from mlscale.data.tables.columns import (
+    MISSING_TEXTS,
+    Column,
+    DataTable,
+    Texts,
+    mark_missing,
+    parse_number,
+    separate_numbers,
+)
 from mlscale.encoders.encoder import INPUT, EncodedSamples, Encoder, TensorSpec
 from mlscale.encoders.table_columns import CategoryColumn, NumberColumn, TableColumn, describe_no_number
 from mlscale.errors import MLScaleError, raise_all
@@ -26,6 +34,8 @@ _MIN_NUMERIC_SHARE = 0.95
 _MAX_CATEGORIES = 256
 _LARGEST = sys.float_info.max
 _FEW_ROWS = 16
+_FAR = 1e6
+"""Standard deviations from the mean from which a number is named as the cause of an answer that is not finite."""
 _MAX_COMPARED = 200
 """Keys of a row that are compared with the name of an absent column."""
 
@@ -135,7 +145,7 @@ class TableEncoder(Encoder):
         for column in self.columns:
             values = table.get_column(column.name, where=where)
             if isinstance(column, NumberColumn):
-                numbers, wrong = separate_numbers(values)
+                numbers, wrong = separate_numbers(mark_missing(values))
                 # The first problem of a row stays: it is the one that is reported.
                 bad |= {row: describe_no_number(column.name, text) for row, text in wrong.items()} | bad
                 parts.append(column.encode_values(numbers))
@@ -172,6 +182,9 @@ class TableEncoder(Encoder):
             if positions is not None:
                 text = value if kind is str and not column.of_numbers else column.read_value(value)
                 position = positions.get(text)
+                # A text of a missing value is not a category itself.
+                if position is None and text in MISSING_TEXTS:
+                    position = positions.get(column.read_value(text))
                 if position is not None:
                     features[position] = 1.0
             # NaN and infinity are not in the range, nor is a whole number that no float is near.
@@ -233,6 +246,18 @@ class TableEncoder(Encoder):
         with np.errstate(over="ignore"):
             return {INPUT: np.concatenate(parts, axis=1).astype(np.float32)}
 
+    def find_farthest_number(self, packed: Mapping[str, NDArray[Any]]) -> tuple[str, float] | None:
+        """Return the column of numbers whose value in a packed row is farthest from those of training, and the value;
+        None where all are near."""
+        columns = self._number_columns
+        if not columns:
+            return None
+        # By the distance in deviations: columns have units of their own.
+        values = packed[NUMBERS][0]
+        distances = [abs((value - column.mean) / column.std) for value, column in zip(values, columns, strict=True)]
+        at = int(np.argmax(np.nan_to_num(distances, posinf=np.inf)))
+        return (columns[at].name, float(values[at])) if distances[at] > _FAR else None
+
     def _pack_row(self, row: Mapping[str, object]) -> tuple[list[float], list[str]]:
         """Return the numbers and the texts of a row.
 
@@ -256,7 +281,8 @@ class TableEncoder(Encoder):
             for column in self._category_columns:
                 name = column.name
                 value = row[name]
-                text = value if value.__class__ is str and not column.of_numbers else column.read_value(value)
+                is_plain = value.__class__ is str and not column.of_numbers and value not in MISSING_TEXTS
+                text = value if is_plain else column.read_value(value)
                 # ONNX Runtime takes UTF-8 alone, and JSON can hold half of a surrogate pair, which is no category.
                 texts.append(text if text.isascii() or _is_utf8(text) else column.unknown_text)
         except KeyError:
@@ -324,7 +350,8 @@ def _describe_absent_column(row: Mapping[str, object], name: str) -> str:
     return f"it lacks the column {name!r} (null for a missing value){hint}"
 
 
-def _fit_column(name: str, values: Column, categorical: bool, unit: str, where: str) -> TableColumn:
+def _fit_column(name: str, given: Column, categorical: bool, unit: str, where: str) -> TableColumn:
+    values = mark_missing(given)
     if not categorical and (isinstance(values, np.ndarray) or _are_mostly_numbers(values)):
         numbers, _ = separate_numbers(values)
         if np.isnan(numbers).all():

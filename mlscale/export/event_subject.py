@@ -8,9 +8,11 @@ from mlscale.atomic_files import read_json
 from mlscale.encoders.summaries.create_summary import create_summary
 from mlscale.encoders.summaries.input_summary import InputSummary
 from mlscale.encoders.summaries.tensor_summary import ChannelSummary
+from mlscale.encoders.summaries.word_table import WordTable
 from mlscale.events.event_rows import EventSubject
 from mlscale.export.reference_profile import ABOUT
 from mlscale.export.servable import REFERENCE, Servable
+from mlscale.reference.stored_reference import StoredReference
 
 if TYPE_CHECKING:
     from mlscale.export.torch_predictor import TorchModel
@@ -34,4 +36,5 @@ def _choose_summary(servable: Servable) -> InputSummary:
     if servable.format == 1 or (about.is_file() and str(read_json(about).get("format", "")).endswith("/1")):
         # Of format 1 the profile has the moments of encoded channels, and the graph no part of the encoder.
         return ChannelSummary(encoder, is_encoded=servable.format == 1)
-    return create_summary(encoder)
+    words = StoredReference.load_profile(about.parent).words if about.is_file() else ()
+    return create_summary(encoder, WordTable(words) if words else None)

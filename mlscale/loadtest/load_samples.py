@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
-from mlscale.loadtest.raw_files import read_raw_files
+from mlscale.loadtest.raw_files import describe_samples, read_raw_files
 from mlscale.loadtest.server_model import ServerModel
 
 MOST_BYTES = 64 << 20
@@ -94,7 +94,7 @@ def _read_arrays(path: Path, model: ServerModel) -> RequestSamples:
     whole = _check_tensors(path, RequestSamples("", tensors), model)
     most = max(1, MOST_BYTES // max(1, sum(values[:1].nbytes for values in tensors.values())))
     return RequestSamples(
-        f"{min(count, most):,} samples of {path.name}",
+        describe_samples(min(count, most), path, None if count <= most else MOST_BYTES),
         {name: np.ascontiguousarray(values[:most]) for name, values in whole.tensors.items()},
         labels=None if labels is None else tuple(map(str, labels[:most].tolist())),
     )

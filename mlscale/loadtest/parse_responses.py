@@ -15,6 +15,8 @@ from mlscale.loadtest.build_requests import BINARY_HEADER, LoadRequest
 
 _SUM = 1e-3
 """The largest difference between the sum of a sample's probabilities and 1; float32 in JSON keeps seven digits."""
+_LONGEST_ERROR, _LONGEST_REASON = 16 << 10, 160
+"""Bytes of an error that are read, and characters of its reason that are reported."""
 _BINARY = {"UINT8": "u1", "INT32": "<i4", "INT64": "<i8", "FP32": "<f4", "FP64": "<f8", "BOOL": "u1"}
 
 
@@ -50,7 +52,7 @@ def parse_response(
             names no version.
     """
     if status != 200:
-        raise InvalidResponse(f"status {status}" if status else "no answer")
+        raise InvalidResponse(f"status {status}{_read_reason(body)}" if status else "no answer")
     try:
         answer = (_parse_v2_response if protocol in ("v2", "v2_json") else _parse_predict_response)(
             headers, body, request.count, classes
@@ -61,6 +63,16 @@ def parse_response(
     if not answer.version:
         raise InvalidResponse("the answer names no version")
     return answer
+
+
+def _read_reason(body: bytes) -> str:
+    """Return the reason in the body of an error, after a colon; '' where it has none."""
+    try:
+        reason = json.loads(body[:_LONGEST_ERROR])["error"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return ""
+    text = " ".join(str(reason).split())
+    return f": {text[:_LONGEST_REASON]}" if text.isprintable() and text else ""
 
 
 def _parse_predict_response(headers: Mapping[str, str], body: bytes, count: int, classes: int) -> ParsedResponse:

@@ -1,20 +1,26 @@
-"""Reads raw samples from files: rows of a table, texts, images, and the warm-up requests of a servable."""
+"""Reads raw samples from files: rows of a table, texts, images, and the warm-up requests of a servable.
+
+Samples are kept in memory, so that of large files the first ones are read, which the description states.
+"""
 
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from mlscale.errors import MLScaleError
+from mlscale.export.warmup import WARMUP, WarmupRequest, read_warmup
+from mlscale.export.warmup.warmup_requests import REQUESTS
+
 RawForm = Literal["row", "text", "image", "array"]
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-_WARMUP = ("warmup", "warmup.json")
 
 
 def read_raw_files(
@@ -30,73 +36,95 @@ def read_raw_files(
     Raises:
         OSError, KeyError, TypeError, ValueError: it can't be read, or holds no sample.
     """
+    given: Iterable[Any]
     if path.is_dir():
-        warmup = next((file for file in (path.joinpath(*_WARMUP), path / _WARMUP[1]) if file.is_file()), None)
-        form, raw = _read_warmup(warmup) if warmup else _read_folder(path, most_bytes)
+        warmup = next((folder for folder in (path / WARMUP, path) if (folder / REQUESTS).is_file()), None)
+        form, given = _read_warmup_samples(warmup) if warmup else _read_folder(path)
     elif path.suffix.lower() in (".csv", ".tsv"):
-        form, raw = "row", _read_csv(path, columns, most_bytes)
+        form, given = "row", _read_csv(path, columns)
     elif path.suffix.lower() in (".jsonl", ".ndjson"):
-        form, raw = _read_json_lines(path, columns, most_bytes)
+        form, given = _read_json_lines(path, columns)
     elif path.suffix.lower() in _IMAGES:
-        form, raw = "image", [path.read_bytes()]
+        form, given = "image", [path.read_bytes()]
     elif path.suffix.lower() == ".txt":
-        lines = path.read_bytes()[:most_bytes].splitlines()
-        form, raw = "text", [line for line in lines if line.strip()]
+        form, given = "text", _read_lines(path)
     else:
         path.stat()  # an absent file is reported as such
         raise ValueError(f"the type {path.suffix or 'of its name'} is not known")
+    raw, is_whole = _take_first(given, most_bytes)
     if not raw:
         raise ValueError("it holds no samples")
-    return f"{len(raw):,} samples of {path.name}", form, raw
+    return describe_samples(len(raw), path, None if is_whole else most_bytes), form, raw
 
 
-def _read_folder(path: Path, most_bytes: int) -> tuple[RawForm, list[bytes]]:
+def describe_samples(count: int, path: Path, most_bytes: int | None) -> str:
+    """Return a description of samples; `most_bytes`: the limit, where they are the first ones of a larger file."""
+    if most_bytes is None:
+        return f"{count:,} samples of {path.name}"
+    return f"the first {count:,} samples of {path.name}, which are {most_bytes / (1 << 20):g} MiB,"
+
+
+def _take_first(given: Iterable[Any], most_bytes: int) -> tuple[list[Any], bool]:
+    """Return the first samples of at most so many bytes, at least one, and whether these are all."""
+    raw: list[Any] = []
+    size = 0
+    for sample in given:
+        # Rows are as long as in a request.
+        size += len(sample) if isinstance(sample, bytes) else 0 if _is_array(sample) else len(json.dumps(sample))
+        if raw and size > most_bytes:
+            return raw, False
+        raw.append(sample)
+    return raw, True
+
+
+def _is_array(sample: object) -> bool:
+    values = sample.values() if isinstance(sample, Mapping) else [sample]
+    return any(isinstance(value, np.ndarray) for value in values)
+
+
+def _read_lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        for line in file:
+            # A file of another system, and of an old Macintosh.
+            yield from (part for part in line.splitlines() if part.strip())
+
+
+def _read_folder(path: Path) -> tuple[RawForm, Iterator[bytes]]:
     files = sorted(file for file in path.rglob("*") if file.is_file())
     form: RawForm = "image"
     chosen = [file for file in files if file.suffix.lower() in _IMAGES]
     # A folder of images may have notes or licences next to them.
     if not chosen:
         form, chosen = "text", [file for file in files if file.suffix.lower() == ".txt"]
-    raw: list[bytes] = []
-    size = 0
-    for file in chosen:
-        size += file.stat().st_size
-        if raw and size > most_bytes:
-            break
-        if content := file.read_bytes():
-            raw.append(content)
-    return form, raw
+    return form, (content for file in chosen if (content := file.read_bytes()))
 
 
-def _read_warmup(path: Path) -> tuple[RawForm, list[Any]]:
+def _read_warmup_samples(folder: Path) -> tuple[RawForm, list[Any]]:
     """Return the samples of a servable's warm-up requests that were answered."""
-    requests = json.loads(path.read_text(encoding="utf-8"))["requests"]
-    forms, raw = set[RawForm](), []
-    for request in requests:
-        if "answer" not in request:  # it was refused
-            continue
-        stated = str(request["form"])
-        if stated in ("row", "text"):
-            sample = request["sample"]
-            forms.add("row" if stated == "row" else "text")
-            raw.append(sample.encode() if isinstance(sample, str) else sample)
-            continue
-        file = path.parent / Path(str(request["file"])).name
-        content = file.read_bytes()
-        if stated == "file":
-            forms.add("text" if file.suffix == ".txt" else "image")
-            raw.append(content)
-            continue
-        loaded = np.load(io.BytesIO(content), allow_pickle=False)
-        forms.add("array")
-        raw.append(loaded if isinstance(loaded, np.ndarray) else dict(loaded))
+    try:
+        warmup = read_warmup(folder)
+    except MLScaleError as error:
+        raise ValueError(": ".join(filter(None, (error.what, error.why)))) from error
+    answered = [request for request in (warmup.requests if warmup else ()) if request.answer is not None]
+    forms = {_get_form(request) for request in answered}
     # A model takes one form of samples, so several are not the requests of one servable.
     if len(forms) != 1:
         raise ValueError("no warm-up request was answered" if not forms else f"several forms of samples: {forms}")
-    return forms.pop(), raw
+    samples = [request.sample for request in answered]
+    return forms.pop(), [sample.encode() if isinstance(sample, str) else sample for sample in samples]
 
 
-def _read_csv(path: Path, columns: Sequence[Mapping[str, Any]], most_bytes: int) -> list[dict[str, Any]]:
+def _get_form(request: WarmupRequest) -> RawForm:
+    if _is_array(request.sample):
+        return "array"
+    if isinstance(request.sample, Mapping):
+        return "row"
+    if request.file is not None and request.file.suffix != ".txt":
+        return "image"
+    return "text"
+
+
+def _read_csv(path: Path, columns: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     # Spreadsheets write a byte order mark, which would be a part of the first column's name.
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
@@ -108,38 +136,39 @@ def _read_csv(path: Path, columns: Sequence[Mapping[str, Any]], most_bytes: int)
             }
             for row in reader
         )
-        return list(_select_columns(rows, columns, most_bytes))
+        yield from _select_columns(rows, columns)
 
 
-def _read_json_lines(path: Path, columns: Sequence[Mapping[str, Any]], most_bytes: int) -> tuple[RawForm, list[Any]]:
+def _read_json_lines(path: Path, columns: Sequence[Mapping[str, Any]]) -> tuple[RawForm, Iterator[Any]]:
     """Return rows, or texts where each line is one."""
-    with path.open(encoding="utf-8") as file:
-        documents = [json.loads(line) for line in file.read(most_bytes).splitlines() if line.strip()]
-    if documents and all(isinstance(document, str) for document in documents):
-        return "text", [document.encode() for document in documents if document]
-    if not all(isinstance(document, dict) for document in documents):
+    documents = (json.loads(line) for line in _read_lines(path))
+    first = next(documents, None)
+    kind: type = type(first)
+    if kind not in (str, dict, type(None)):
         raise ValueError("each line is to be an object, or each a text")
-    return "row", list(_select_columns(iter(documents), columns, most_bytes))
+    same = _require_type(chain([] if first is None else [first], documents), kind)
+    if kind is str:
+        return "text", (document.encode() for document in same if document)
+    return "row", _select_columns(same, columns)
 
 
-def _select_columns(
-    rows: Iterator[dict[str, Any]], columns: Sequence[Mapping[str, Any]], most_bytes: int
-) -> Iterator[dict[str, Any]]:
+def _require_type(documents: Iterable[Any], kind: type) -> Iterator[Any]:
+    for document in documents:
+        if type(document) is not kind:
+            raise ValueError("each line is to be an object, or each a text")
+        yield document
+
+
+def _select_columns(rows: Iterable[dict[str, Any]], columns: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield rows with the columns of the model alone.
 
     Raises:
         ValueError: a column is missing.
     """
-    size = 0
     for row in rows:
         if missing := [str(column["name"]) for column in columns if column["name"] not in row]:
             raise ValueError(f"it lacks the column '{missing[0]}'")
-        chosen = {str(column["name"]): _convert_value(row[column["name"]], column) for column in columns} or row
-        # As long as in a request.
-        size += len(json.dumps(chosen))
-        if size > most_bytes:
-            break
-        yield chosen
+        yield {str(column["name"]): _convert_value(row[column["name"]], column) for column in columns} or row
 
 
 def _parse_cell(text: str | None) -> str | float | None:

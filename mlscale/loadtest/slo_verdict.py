@@ -59,13 +59,16 @@ def evaluate_objective(
         users: the number of concurrent clients.
         rate: the planned requests/s (open loop); None for a closed loop.
     """
-    limits = tuple(_find_client_limits(outcome, rate))
+    # Where no answer was valid there is no time to explain by the client: the reason is the server's, or the samples'.
+    limits = tuple(_find_client_limits(outcome, rate)) if outcome.latencies.count else ()
     # In an open loop all requests were sent at their rate, so a met latency needs no extrapolation: one user.
     terms = [*_check_latencies(objective, outcome, users if rate is None else 1, bool(limits))]
     terms += [*_check_failures(objective, outcome, bool(limits)), *_check_rate(objective, outcome, rate, bool(limits))]
     # Every quantile is NaN then, and a comparison with NaN decides nothing.
     if not outcome.requests:
-        terms = [("undecided" if limits else "missed", "no request came to an end")]
+        terms = [("missed", "no request came to an end")]
+    elif not outcome.latencies.count:
+        terms = [("missed", f"no request had a valid answer: {_format_failures(outcome)}")]
     missed = tuple(phrase for decision, phrase in terms if decision == "missed")
     return SloVerdict(missed, tuple(phrase for decision, phrase in terms if decision == "undecided"), limits)
 
@@ -128,11 +131,14 @@ def _check_failures(objective: Objective, outcome: LoadOutcome, limited: bool) -
     failed, most = outcome.failed_requests, objective.max_failures
     if most is None or failed <= most:
         return
-    kinds = ", ".join(f"{count:,} × {why}" for why, count in outcome.failures.most_common(3))
     # A client at its limit causes timeouts, but no other failures.
     late = sum(count for why, count in outcome.failures.items() if "timeout" in why.lower() or "timed out" in why)
     decision: Decision = "undecided" if limited and failed - late <= most else "missed"
-    yield decision, f"{failed:,} of {outcome.requests:,} requests failed ({kinds})"
+    yield decision, f"{failed:,} of {outcome.requests:,} requests failed ({_format_failures(outcome)})"
+
+
+def _format_failures(outcome: LoadOutcome) -> str:
+    return ", ".join(f"{count:,} × {why}" for why, count in outcome.failures.most_common(3))
 
 
 def _check_rate(objective: Objective, outcome: LoadOutcome, rate: float | None, limited: bool) -> Iterator[Term]:

@@ -115,7 +115,9 @@ class App:
             _require_json(head)
         match kind:
             case "predict":
-                return self._inference.get_body_limit(_PREDICT, head.headers)
+                limit = self._inference.get_body_limit(_PREDICT, head.headers)
+                self._inference.refuse_large_body(head.headers, limit)
+                return limit
             case "infer":
                 return self._inference.get_body_limit(_V2, head.headers)
             case "labels":
@@ -282,7 +284,12 @@ class App:
     def _format_metrics(self) -> bytes:
         inference, events, model = self._inference, self._inference.events, self._inference.model
         others = [
-            ("mlscale_queue_rows", "gauge", "Samples that wait.", inference.batcher.rows),
+            (
+                "mlscale_queue_rows",
+                "gauge",
+                "Rows that wait: a sample each, of a document a window.",
+                inference.batcher.rows,
+            ),
             ("mlscale_ready", "gauge", "Whether it takes requests.", self.ready),
             ("mlscale_stale", "gauge", "Whether the version to serve could not be loaded.", bool(self.stale)),
             ("mlscale_events_written_total", "counter", "Events on the disk.", events.written if events else 0),

@@ -14,8 +14,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from mlscale.encoders.document_encoder import DocumentEncoder
 from mlscale.serve.http.request_error import Refused
-from mlscale.serve.packed_samples import PackedSamples, join_samples
+from mlscale.serve.packed_samples import NO_SAMPLES, PackedSamples, join_samples
+from mlscale.serve.protocol.refused_bodies import describe_long_document
 from mlscale.serve.served_model import Outputs, ServedModel
 
 
@@ -78,25 +80,32 @@ class Batcher:
             Refused: the queue is full (503, with the seconds after which to try again), or the job exceeds it (400).
         """
         rows = job.samples.rows
-        self.refuse_if_overloaded(job.model, rows)
+        self.refuse_if_overloaded(job.model, rows, job.samples)
         self._waiting.append(job)
         self.rows += rows
         if not self._busy:
             self._busy = True
             self.loop.call_soon(self._start_batch)  # after all sockets that can be read now: they make one batch
 
-    def refuse_if_overloaded(self, model: ServedModel, rows: int) -> None:
+    def refuse_if_overloaded(self, model: ServedModel, rows: int, samples: PackedSamples = NO_SAMPLES) -> None:
         """Raise unless as many rows may be submitted.
+
+        Args:
+            samples: of these rows, where they are known already.
 
         Raises:
             Refused: see `submit_job`.
         """
+        encoder = model.servable.encoder
+        if rows > self.max_queue and isinstance(encoder, DocumentEncoder) and samples.size:
+            size = encoder.count_bytes(samples.tensors, samples.size)
+            raise describe_long_document(encoder, size, rows, self.max_queue)
         if rows > self.max_queue:
             raise Refused(f"inference request batch-size must be <= {self.max_queue} for '{model.name}'")
         if self.rows + rows > self.max_queue:
             # A hint for Retry-After: the time that the samples in the queue take at the recent speed.
             seconds = max(1, math.ceil(self.rows * self._row_s))
-            raise Refused(f"{self.rows} samples wait already; try again", 503, b"Retry-After: %d\r\n" % seconds)
+            raise Refused(f"{self.rows} rows wait already; try again", 503, b"Retry-After: %d\r\n" % seconds)
 
     @property
     def idle(self) -> bool:

@@ -21,6 +21,7 @@ from mlscale.serve.http.request_error import Refused
 from mlscale.serve.http.responses import ResponseSender, check_method
 from mlscale.serve.packed_samples import NO_SAMPLES, PackedSamples
 from mlscale.serve.protocol import image_input as images
+from mlscale.serve.protocol.refused_bodies import describe_large_body
 from mlscale.serve.protocol.v2_metadata import ServingStatistics
 from mlscale.serve.served_model import Outputs, ServedModel
 from mlscale.serve.workers import INLINE_BYTES, INLINE_NUMBERS, Workers
@@ -121,6 +122,18 @@ class Inference:
         own = protocol.limit(self.model, headers, self.batcher.max_queue)
         return self._body_bytes if own is None else min(own, self._body_bytes)
 
+    def refuse_large_body(self, headers: Mapping[bytes, bytes], limit: int) -> None:
+        """Raise if a raw sample states a length over the limit.
+
+        Raises:
+            Refused: it does (413); the message has what to send in its place.
+        """
+        # Longer numbers are refused as such; a body without a length is limited as it arrives.
+        stated = headers.get(b"content-length", b"0")[:20]
+        if stated.isdigit() and int(stated) > limit:
+            kind = images.parse_content_type(headers)
+            raise describe_large_body(self.model, kind, int(stated), limit, self.batcher.max_queue)
+
     def start_inference(self, exchange: Exchange, protocol: InferenceProtocol) -> None:
         """Start an inference request; the response is sent when its batch was computed."""
         exchange.route = protocol.route
@@ -161,7 +174,9 @@ class Inference:
             self._decode_files(exchange, model, protocol, request, files)
             return
         samples = request.samples
-        self.batcher.refuse_if_overloaded(model, samples.rows)  # before there is an id for each of a million rows
+        self.batcher.refuse_if_overloaded(
+            model, samples.rows, samples
+        )  # before there is an id for each of a million rows
         ids = self._build_ids(request.id, getattr(request, "ids", ()), samples.size)
         done = partial(self._send_result, exchange, model, protocol, request, ids)
         self.batcher.submit_job(InferenceJob(model, samples, ids, exchange.arrived, done))

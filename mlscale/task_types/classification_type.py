@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,14 @@ from mlscale.task_types.paired_metrics import (
     count_by_class,
 )
 from mlscale.task_types.sample_score import SampleScore
-from mlscale.task_types.task_type import INPUT, AnswerNames, PredictionColumns, TaskType
+from mlscale.task_types.task_type import (
+    INPUT,
+    AnswerNames,
+    PredictionColumns,
+    TaskType,
+    build_label_schema,
+    build_shares_schema,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +47,9 @@ class ClassificationType(TaskType):
     score = SampleScore("accuracy", higher_is_better=True, is_share=True, is_binary=True)
     exact_metric = MetricDefinition("accuracy", True, True)
     table_columns = ("truth", "predicted", "confidence", "probabilities", "loss")
+    output_meanings: ClassVar[Mapping[str, str]] = {
+        "logits": "the scores of the classes, (n, classes), in the order of the labels; softmax gives the probabilities"
+    }
     passing_columns = ("probabilities", "logits")
     is_outcome_named = True
     shows_predictions = True
@@ -204,14 +214,16 @@ class ClassificationType(TaskType):
 
     def describe_answer(self, names: AnswerNames) -> dict[str, Any]:
         """Return the JSON schema of an item of `build_answers`."""
-        share = {"type": "number", "minimum": 0, "maximum": 1}
+        # Of a table the target is a column; of images and texts it has no name.
+        title = {"title": names.targets[0].name} if names.targets else {}
+        last = {"maximum": len(names.labels) - 1} if names.labels else {}
         return {
             "type": "object",
             "properties": {
-                "label": {"type": "string"},
-                "class": {"type": "integer", "minimum": 0},
-                "confidence": share,
-                "probabilities": {"type": "array", "items": share},
+                "label": {**build_label_schema(names.labels), **title},
+                "class": {"type": "integer", "minimum": 0, **last, "description": "the label's number"},
+                "confidence": {"type": "number", "minimum": 0, "maximum": 1},
+                "probabilities": build_shares_schema(names.labels),
             },
             "required": ["label", "class", "confidence"],
         }

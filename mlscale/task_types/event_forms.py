@@ -15,6 +15,9 @@ PredictionColumns = dict[str, list[Any] | NDArray[Any]]
 """Columns of predictions, n each."""
 SummaryColumns = dict[str, NDArray[np.float64] | list[str | None]]
 """Columns of n predictions by name: numbers, NaN where one is missing, or categories, None where one is missing."""
+_MOST_SHOWN = 20
+_MOST_COMPARED, _LONGEST_SHOWN = 1000, 200
+"""The most class names in a message; those that are compared with an unknown one, and its characters that are shown."""
 JsonValue = Any
 """A value of JSON."""
 _MAX_COLUMNS = 20
@@ -137,10 +140,14 @@ def parse_class_name(value: object, labels: Sequence[str]) -> str:
     # Imported late: a right label needs no suggestion.
     from difflib import get_close_matches
 
-    near = get_close_matches(value[:200], labels, 1) if isinstance(value, str) else []
-    given = json.dumps(value, default=str)[:200]
-    hint = f"; is {near[0]!r} meant?" if near else f"; classes are {', '.join(labels[:5])}{', …' * (len(labels) > 5)}"
-    raise ValueError(f"{given} is not a class of the model, nor its number from 0 to {len(labels) - 1}{hint}")
+    form = f"a label is the name of a class, or its number from 0 to {len(labels) - 1}"
+    # A name that no model has would count as a wrong prediction for ever.
+    near = get_close_matches(value[:_LONGEST_SHOWN], labels[:_MOST_COMPARED], 1) if isinstance(value, str) else []
+    shown = ", ".join(labels[:_MOST_SHOWN]) + (", …" if len(labels) > _MOST_SHOWN else "")
+    given = f"'{value[:_LONGEST_SHOWN]}'" if isinstance(value, str) and value.isprintable() else "this label"
+    raise ValueError(
+        f"{given} is not a class: {form}; {f'is {near[0]} meant? ' if near else ''}the classes are {shown}"
+    )
 
 
 def parse_json_text(value: object) -> JsonValue:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,10 @@ class LanguageType(TaskType):
     needs_label = False
     truth_column = "tokens"
     table_columns = ("nats", "tokens", "loss")
+    output_meanings: ClassVar[Mapping[str, str]] = {
+        "nats": "the loss of a document, the sum over its tokens",
+        "tokens": "the number of tokens that it sums",
+    }
 
     def compute_outputs(self, task: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return `nats` and `tokens` of each row, from windows of tokens and the positions that count in them."""

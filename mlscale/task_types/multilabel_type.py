@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,13 @@ from mlscale.task_types.collected_samples import CollectedSamples, Columns, Wors
 from mlscale.task_types.event_forms import JsonValue, SummaryColumns, parse_class_name, parse_json_text
 from mlscale.task_types.paired_metrics import Floats, MetricDefinition, PairedStatistics, stack_loss
 from mlscale.task_types.sample_score import SampleScore
-from mlscale.task_types.task_type import AnswerNames, PredictionColumns, TaskType
+from mlscale.task_types.task_type import (
+    AnswerNames,
+    PredictionColumns,
+    TaskType,
+    build_label_schema,
+    build_shares_schema,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +42,9 @@ class MultilabelType(TaskType):
     score = SampleScore("label_accuracy", higher_is_better=True, is_share=True)
     exact_metric = MetricDefinition("exact_match", True, True)
     table_columns = ("truth", "predicted", "probabilities", "loss")
+    output_meanings: ClassVar[Mapping[str, str]] = {
+        "logits": "the scores of the labels, (n, labels), in their order; a label is predicted above 0"
+    }
     is_outcome_named = True
     shows_predictions = True
 
@@ -166,8 +175,8 @@ class MultilabelType(TaskType):
         return {
             "type": "object",
             "properties": {
-                "labels": {"type": "array", "items": {"type": "string"}},
-                "probabilities": {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1}},
+                "labels": {"type": "array", "items": build_label_schema(names.labels)},
+                "probabilities": build_shares_schema(names.labels),
             },
             "required": ["labels"],
         }

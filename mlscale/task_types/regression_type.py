@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from mlscale.task_types.collected_samples import CollectedSamples, Columns, Wors
 from mlscale.task_types.event_forms import JsonValue, SummaryColumns, parse_json_text
 from mlscale.task_types.paired_metrics import Floats, MetricDefinition, PairedStatistics
 from mlscale.task_types.sample_score import SampleScore
-from mlscale.task_types.task_type import AnswerNames, PredictionColumns, TaskType
+from mlscale.task_types.task_type import AnswerNames, PredictionColumns, TargetColumn, TaskType
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +35,9 @@ class RegressionType(TaskType):
     loss_name = "squared_error"
     may_have_infinite_loss = False
     table_columns = ("truth", "predicted", "loss")
+    output_meanings: ClassVar[Mapping[str, str]] = {
+        "value": "the predicted numbers, (n, targets), in the order and the units of the targets"
+    }
     outcome_headings = ("truth", "prediction")
     is_outcome_named = True
     shows_predictions = True
@@ -151,15 +154,27 @@ class RegressionType(TaskType):
 
     def describe_answer(self, names: AnswerNames) -> dict[str, Any]:
         """Return the JSON schema of an item of `build_answers`."""
-        number, text = {"type": "number"}, {"type": "string"}
-        if len(names.targets) == 1:
-            properties: dict[str, Any] = {"value": number, "unit": text}
+        numbers = {target.name: _describe_number(target) for target in names.targets}
+        units = {target.name: {"const": target.unit} for target in names.targets if target.unit}
+        if len(numbers) == 1:
+            properties: dict[str, Any] = {"value": next(iter(numbers.values()))}
+            properties |= {"unit": next(iter(units.values()))} if units else {}
+        elif numbers:
+            properties = {"value": _describe_object(numbers)}
+            properties |= {"unit": _describe_object(units)} if units else {}
         else:
-            properties = {
-                "value": {"type": "object", "additionalProperties": number},
-                "unit": {"type": "object", "additionalProperties": text},
-            }
-        return {"type": "object", "properties": properties, "required": ["value"]}
+            # Neither names nor their number are known: of one target it is a number, of several an object.
+            properties = {"value": {"type": ["number", "object"], "additionalProperties": {"type": "number"}}}
+        return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _describe_number(target: TargetColumn) -> dict[str, Any]:
+    unit = {"description": f"{target.name} in {target.unit}", "x-unit": target.unit} if target.unit else {}
+    return {"type": "number", "title": target.name, **unit}
+
+
+def _describe_object(properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": dict(properties), "required": list(properties)}
 
 
 def _list_targets(names: AnswerNames, count: int) -> list[str]:

@@ -6,7 +6,7 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from mlscale.task_types.collected_samples import CollectedSamples, Columns, Wors
 from mlscale.task_types.event_forms import JsonValue, SummaryColumns
 from mlscale.task_types.paired_metrics import Floats, MetricDefinition, PairedStatistics, stack_loss
 from mlscale.task_types.sample_score import SampleScore
-from mlscale.task_types.task_type import AnswerNames, PredictionColumns, TaskType
+from mlscale.task_types.task_type import AnswerNames, PredictionColumns, TaskType, build_label_schema
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +38,10 @@ class SegmentationType(TaskType):
     score = SampleScore("iou", higher_is_better=True, is_share=True)
     truth_column = "true"
     table_columns = ("hit", "predicted", "true", "iou", "loss")
+    output_meanings: ClassVar[Mapping[str, str]] = {
+        "logits": "the scores of the classes for each pixel, (n, classes, height, width), in the order of the labels; "
+        "the largest along axis 1 is the mask, which POST /predict answers as a PNG"
+    }
     sheet_title = "Image, truth, prediction"
     shows_predictions = True
 
@@ -202,12 +206,22 @@ class SegmentationType(TaskType):
 
     def describe_answer(self, names: AnswerNames) -> dict[str, Any]:
         """Return the JSON schema of an item of `build_answers`."""
+        share = {"type": "number", "minimum": 0, "maximum": 1}
+        mask = {
+            "type": "string",
+            "contentEncoding": "base64",
+            "contentMediaType": "image/png",
+            "description": "a grey PNG, as large as the model's input; the value of a pixel is the number of its label",
+        }
+        shares = {
+            "type": "object",
+            "additionalProperties": share,
+            "propertyNames": build_label_schema(names.labels),
+            "description": "the share of pixels of each label that occurs",
+        }
         return {
             "type": "object",
-            "properties": {
-                "mask": {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/png"},
-                "shares": {"type": "object", "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1}},
-            },
+            "properties": {"mask": mask, "shares": shares},
             "required": ["mask", "shares"],
         }
 

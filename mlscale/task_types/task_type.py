@@ -22,6 +22,22 @@ if TYPE_CHECKING:
 __all__ = ["INPUT", "AnswerNames", "PredictionColumns", "TargetColumn", "TaskType"]
 INPUT = "input"
 """The name of the tensor, where a model takes a single one (`mlscale.encoders.encoder`)."""
+MOST_LISTED_LABELS = 10_000
+"""The most class names that a schema or a server's metadata lists: documents of megabytes are read by nobody."""
+
+
+def build_label_schema(labels: Sequence[str]) -> dict[str, Any]:
+    """Return the JSON schema of a class name: one of them, where they are known and not too many to list."""
+    # An empty enum would allow no name at all.
+    return {"type": "string", **({"enum": list(labels)} if 0 < len(labels) <= MOST_LISTED_LABELS else {})}
+
+
+def build_shares_schema(labels: Sequence[str]) -> dict[str, Any]:
+    """Return the JSON schema of a list with a probability for each class."""
+    # Labels may be unknown, of a format that has none.
+    size = {"minItems": len(labels), "maxItems": len(labels)} if labels else {}
+    share = {"type": "number", "minimum": 0, "maximum": 1}
+    return {"type": "array", "items": share, **size, "description": "of each class, in the order of the labels"}
 
 
 class TaskType(EventForms):
@@ -39,8 +55,8 @@ class TaskType(EventForms):
         target_fact: the fact of the data (`DataFacts`) that shows that it holds what is predicted; None for any data.
         predicts: what is predicted, as a message has it: 'classes', 'numbers'.
         label_form: the form of the labels that it takes, a word of `data.labels`; None where there is no such word.
-        is_one_class: each sample has one class, with a probability for each: what events hold, and what `monitor`
-            takes.
+        is_one_class: each sample has one class, with a probability for each: what `monitor` takes, and profiles of
+            format 1 hold.
         needs_every_label: each class is measured on every sample: the data must have all of a model's.
         loss_is_cross_entropy: a constant prediction then has the entropy of the classes as its loss.
         score: of a sample.
@@ -54,6 +70,7 @@ class TaskType(EventForms):
         is_outcome_named: the outcome is a truth and a prediction, not the sample's key and its metric.
         sheet_title: of the contact sheet of the worst samples.
         shows_predictions: `describe_prediction` describes a sample.
+        output_meanings: what each output of `predict_step` is, for clients that read tensors, by its name.
     """
 
     name: ClassVar[str]
@@ -79,6 +96,7 @@ class TaskType(EventForms):
     is_outcome_named: ClassVar[bool] = False
     sheet_title: ClassVar[str] = "True class, and predicted class"
     shows_predictions: ClassVar[bool] = False
+    output_meanings: ClassVar[Mapping[str, str]] = {}
 
     # Training, by `mlscale.tasks.TypedTask`.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from mlscale.atomic_files import read_json
 from mlscale.contracts.servable_yaml import DOCUMENT, read_document
 from mlscale.errors import MLScaleError
 from mlscale.runs.find import find_run_folders
@@ -188,6 +189,13 @@ def require_servable(model: TrainedModel, runs_dir: str | Path) -> TrainedModel:
         return model
     if model.kind == "run" and (model.path / SERVABLE / DOCUMENT).is_file():
         return get_servable_model(model.path / SERVABLE, runs_dir)
+    if elsewhere := _find_exported_folder(model):
+        raise MLScaleError(
+            f"{model.label} has its servable elsewhere",
+            where=shorten_path(elsewhere),
+            why="it was exported with to=, and the folder of the run holds none",
+            fix=f"mlscale serve {shorten_path(elsewhere)}; of another command ref={shorten_path(elsewhere)}",
+        )
     run = str((read_version(model.path).run or {}).get("id", "last")) if model.is_registered else ""
     run = run or (model.run.name if model.run else "last")
     add = f"\nmlscale versions add {run} servable=true" if model.is_registered else ""
@@ -199,6 +207,19 @@ def require_servable(model: TrainedModel, runs_dir: str | Path) -> TrainedModel:
         why="a servable is what mlscale export makes of a run",
         fix=f"mlscale export {run}{add}",
     )
+
+
+def _find_exported_folder(model: TrainedModel) -> Path | None:
+    """Return the folder that a run was last exported to with `to=`, where it is still a servable of this run."""
+    if model.kind != "run":
+        return None
+    try:
+        folder = Path(str(read_json(model.path / "results" / "export.json")["artifacts"]["servable"]))
+        run = read_document(folder).get("run")
+    # A result that was cut short, or a folder that was moved or taken by another servable: as if it had none.
+    except (KeyError, TypeError, MLScaleError):
+        return None
+    return folder if isinstance(run, dict) and run.get("folder") == model.path.name else None
 
 
 def _find_run_by_id(identity: str, path: object, runs_dir: str | Path) -> Path | None:

@@ -207,3 +207,27 @@ def test_what_can_not_be_sent_is_refused_before_the_first_request(
             assert main(["loadtest", server.url, *words]) == 2
             assert why in capsys.readouterr().err
         assert server.asked == 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "fix"), [("warmup=1", "warmup_s=1"), ("duration=3", "seconds=3"), ("timeout=2", "timeout_s=2")]
+)
+def test_names_of_other_tools_are_told_as_keys(typed: str, fix: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["loadtest", "http://127.0.0.1:1", typed]) == 2
+    assert f"fix:   {fix}\n" in capsys.readouterr().err
+
+
+def test_refused_samples_are_reported_with_the_reason_and_without_latencies(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(answer: Answer, number: int) -> Answer:
+        return 400, {}, json.dumps({"error": "inputs[0] can't be used: a is 'x', no number"}).encode()
+
+    with serving(refuse) as server:
+        assert main(["loadtest", server.url, *SHORT, "output=json"]) == 4
+        result = json.loads(capsys.readouterr().out)
+    assert "p50_ms" not in result["metrics"]
+    assert "nan" not in result["sentence"]
+    assert "the client was the limit" not in result["sentence"]
+    told = "no request had a valid answer: {:,} × status 400: inputs[0] can't be used: a is 'x', no number"
+    assert told.format(result["metrics"]["failures"]) in result["sentence"]

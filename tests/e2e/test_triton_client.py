@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tritonclient import http
 
 from mlscale.export.servable import load
 from tests.made_servables import PENGUIN, make_servables
@@ -24,7 +25,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def infer(server: Server, name: str, tensors: dict[str, tuple[np.ndarray[Any, Any], str]], *, binary: bool) -> Any:
     """Send tensors by their names with their datatypes; the result."""
-    http = pytest.importorskip("tritonclient.http")
     client = http.InferenceServerClient(server.url.removeprefix("http://"))
     assert client.is_model_ready(name)
     inputs = []

@@ -77,10 +77,11 @@ def _format_load(plan: LoadPlan) -> str:
 
 def _build_loadtest_result(plan: LoadPlan, outcome: LoadOutcome, verdict: SloVerdict, seconds: float) -> Result:
     latencies, failed = outcome.latencies, outcome.failed_requests
-    p50, p95, p99 = (latencies.compute_quantile(share) for share in (0.5, 0.95, 0.99))
+    quantiles = {f"p{100 * share:g}_ms": latencies.compute_quantile(share) for share in (0.5, 0.95, 0.99)}
     accuracy = outcome.correct / outcome.labelled if outcome.labelled else None
+    times = f", p50 {quantiles['p50_ms']:.3g} ms, p99 {quantiles['p99_ms']:.3g} ms" if latencies.count else ""
     parts = [
-        f"{format_number(outcome.requests_per_s)} requests/s, p50 {p50:.3g} ms, p99 {p99:.3g} ms",
+        f"{format_number(outcome.requests_per_s)} requests/s{times}",
         f"{failed:,} of {outcome.requests:,} failed",
         *([f"accuracy {accuracy:.4f}"] if accuracy is not None else []),
     ]
@@ -94,11 +95,8 @@ def _build_loadtest_result(plan: LoadPlan, outcome: LoadOutcome, verdict: SloVer
             "failures": failed,
             "requests_per_s": outcome.requests_per_s,
             "throughput_samples_per_s": outcome.samples / outcome.seconds if outcome.seconds else 0.0,
-            "p50_ms": p50,
-            "p95_ms": p95,
-            "p99_ms": p99,
-            "mean_ms": latencies.mean,
-            "longest_ms": latencies.highest,
+            # Without a valid answer there is no latency.
+            **({**quantiles, "mean_ms": latencies.mean, "longest_ms": latencies.highest} if latencies.count else {}),
             **({"rate_requests_per_s": plan.rate} if plan.rate else {}),
             **({"accuracy": accuracy} if accuracy is not None else {}),
             **_collect_known_metrics(outcome),

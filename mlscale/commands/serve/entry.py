@@ -158,7 +158,7 @@ def _build_serve_result(served: ServerSummary) -> Result:
             "failed_requests": metrics.failed,
             **{f"{name}_latency_at_most_ms": 1000 * latency.compute_quantile(share) for name, share in within.items()},
             # 1 instead of 0: without a batch the mean is 0, not an error.
-            "samples_per_batch": metrics.batches.total / max(1, metrics.batches.count),
+            "rows_per_batch": metrics.batches.total / max(1, metrics.batches.count),
             "swaps": metrics.swaps["ok"],
             "failed_swaps": metrics.swaps["failed"],
             "events": served.events,

@@ -34,9 +34,11 @@ def check_unknown_key(config: CheckedConfig, path: str, value: object, why: str 
     what = f"unknown key '{path}'"
     # `batch=32` of a training run is what it is elsewhere, though `mlscale loadtest` has a key of this name.
     brought = config.command == "train" and alias is not None and not alias.unsupported
+    # `warmup=1` of a load test is its warmup_s, though `mlscale export` has a key of this name.
+    timed = f"{path}_s" in config.fields.get_own_fields(config.command) if config.command in COMMAND_BASES else False
     # A key of another command is valid, only in the wrong place: a near name would be a wrong suggestion.
     for command in COMMAND_BASES:
-        if command != config.command and path in config.fields.get_own_fields(command) and not brought:
+        if command != config.command and path in config.fields.get_own_fields(command) and not (brought or timed):
             why = f"it is a key of `mlscale {command}`"
             yield MLScaleError(
                 what,

@@ -16,6 +16,14 @@ Texts = list[str | None]
 Column = Numbers | Texts
 """Numbers, float64 (n,) with NaN where one is missing; or texts, with None where one is."""
 
+MISSING_TEXTS = frozenset(
+    {
+        *("", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "null", "NULL"),
+        *("#N/A", "#N/A N/A", "#NA", "1.#IND", "1.#QNAN", "-1.#IND", "-1.#QNAN"),
+    }
+)
+"""Texts of a feature that stand for a missing value, in files of any format and in rows of a request."""
+
 _LIST_KEYS = ("data.ignore", "data.categorical")
 _COLUMN_KEYS = (*_LIST_KEYS, "data.units", "data.target", "data.text", "data.label")
 """Keys that name columns; a split may lack one, too."""
@@ -67,6 +75,13 @@ def _suggest_override(where: str, near: str | None) -> str | None:
     if where == "data.units":
         return f"'{where}={{{near}: <its unit>}}'"
     return f"{where}=[{near}]" if where in _LIST_KEYS else f"{where}={near}"
+
+
+def mark_missing(values: Column) -> Column:
+    """Return values with None for each text that stands for a missing one."""
+    if isinstance(values, np.ndarray):
+        return values
+    return [None if text in MISSING_TEXTS else text for text in values]
 
 
 def parse_numbers(texts: Texts) -> Numbers | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlscale.data.shards.system_files import drop_system_files
-from mlscale.data.tables.columns import Column, DataTable, Numbers, parse_numbers
+from mlscale.data.tables.columns import MISSING_TEXTS, Column, DataTable, Numbers, parse_numbers
 from mlscale.errors import Exit, MLScaleError
 
 if TYPE_CHECKING:
@@ -156,7 +156,9 @@ def _read_csv(path: Path, where: str) -> Any:
             fix="write it again with commas, or as Parquet; a file with tabs is called .tsv",
         )
     # As text: pyarrow infers types from the first block, and a later one may hold other values.
-    convert = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True)
+    convert = csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()), null_values=sorted(MISSING_TEXTS), strings_can_be_null=True
+    )
     return csv.read_csv(path, parse_options=parse, convert_options=convert)
 
 

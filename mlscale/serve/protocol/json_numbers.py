@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from itertools import chain
 from typing import Any
@@ -17,8 +18,28 @@ from mlscale.serve.http.request_error import Refused
 from mlscale.serve.served_model import ServedModel
 
 _DEEPEST = 16
+_MOST_DIGITS = 400
 _SHORT, _SOME = 16 << 10, 1024
 """Bytes of JSON that can't take much memory; delimiters that are allowed in addition to those of samples."""
+
+
+def parse_document(body: bytes | bytearray) -> Any:
+    """Return a document; a whole number of too many digits is infinite, which whoever reads it refuses by its place.
+
+    Raises:
+        ValueError, RecursionError: it is not JSON.
+    """
+    try:
+        return json.loads(body)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        # Python converts at most 4,300 digits, and names no place; the other reader is slower.
+        return json.loads(body, parse_int=_parse_whole_number)
+
+
+def _parse_whole_number(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _MOST_DIGITS else math.inf
 
 
 def check_expansion(model: ServedModel, text: bytes | bytearray) -> None:

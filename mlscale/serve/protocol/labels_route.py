@@ -182,7 +182,7 @@ def parse_labels(task_type: TaskType, names: AnswerNames, body: bytes | bytearra
     """Read `[{"id": …, "label": …}, …]`, or one such object. A label has the form that the task type states.
 
     Raises:
-        Refused: it is something else.
+        Refused: it is something else, or a class that the model does not have.
     """
     if body.count(b"{") > _AT_ONCE:  # before they are objects
         raise Refused(f"at most {_AT_ONCE:,} labels at once", 413)

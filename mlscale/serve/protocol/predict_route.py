@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mlscale.encoders.table_encoder import TableEncoder
 from mlscale.serve.http.exchange import JSON
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.packed_samples import PackedSamples, create_packed_samples
 from mlscale.serve.protocol import image_input as images
 from mlscale.serve.protocol import json_numbers, raw_json, v2
+from mlscale.serve.protocol.refused_bodies import describe_sent_form, describe_untyped_image, find_image_type
 from mlscale.serve.request_limits import compute_text_limit
 from mlscale.serve.served_model import Outputs, ServedModel
 
@@ -59,6 +61,9 @@ def count_text_bytes(model: ServedModel, headers: Mapping[bytes, bytes], body: b
 
 def count_numbers(request: PredictRequest, outputs: Outputs) -> int:
     """Return the count of numbers that the response holds, texts included."""
+    # The refusal of what is not finite is short, and names the place by the samples, which other processes lack.
+    if False in outputs.finite.tolist():
+        return 0
     # Per row: id, label and their keys, as long as some numbers.
     return 8 * len(outputs.finite) + sum(map(_count_column_numbers, outputs.columns.values()))
 
@@ -92,19 +97,23 @@ def parse_predict_request(
     if kind in images.KINDS:
         return PredictRequest(images.decode_image_samples(model, [bytes(body)]), (), named)
     if kind in _JSON_KINDS:
-        return _parse_json_request(model, body, named)
+        return _parse_json_request(model, kind.decode() if b"content-type" in headers else "", body, named)
     # For other models a text is no sample, and a wrong content type should not be guessed around.
     if kind == _TEXT and model.servable.encoder.kind in ("text", "document"):
         _check_charset(headers)
         return PredictRequest(raw_json.pack_raw(model, [bytes(body)], is_alone=True), (), named)
+    if model.servable.encoder.kind == "image" and kind.startswith((b"image/", b"multipart/form-data")):
+        raise describe_sent_form(kind.decode("latin-1"))
     raise _build_type_refusal(model, kind)
 
 
-def _parse_json_request(model: ServedModel, body: bytes | bytearray, named: str) -> PredictRequest:
+def _parse_json_request(model: ServedModel, sent_type: str, body: bytes | bytearray, named: str) -> PredictRequest:
     try:
         json_numbers.check_expansion(model, body)
-        document = json.loads(body)
+        document = json_numbers.parse_document(body)
     except (ValueError, RecursionError) as error:
+        if image_type := find_image_type(body):
+            raise describe_untyped_image(model, sent_type, image_type) from error
         texts = model.servable.encoder.kind in ("text", "document")
         hint = "; a text by itself is sent with 'Content-Type: text/plain'" if texts else ""
         raise Refused(f"the body is not JSON: {error}{hint}") from error
@@ -127,8 +136,8 @@ def encode_predict_response(
         Refused: the model returns NaN or infinity, which JSON does not have.
     """
     # Before the response is built: its answers would be computed for nothing.
-    if False in outputs.finite.tolist():
-        raise Refused("the model gives no finite numbers for these inputs")
+    if False in (finite := outputs.finite.tolist()):
+        raise Refused(f"the model gives no finite numbers for {_name_sample(model, request, finite.index(False))}")
     servable = model.servable
     answers = servable.task_type.build_answers(outputs.columns, servable.names)
     predictions = [{"id": id_, **answer} for id_, answer in zip(ids, answers, strict=True)]
@@ -137,6 +146,19 @@ def encode_predict_response(
         return _COMPACT(document).encode(), JSON, b""
     except ValueError as error:
         raise Refused("the model gives no finite numbers for these inputs") from error
+
+
+def _name_sample(model: ServedModel, request: PredictRequest, number: int) -> str:
+    """Return a sample in words; of a row also its column with the value that is farthest from those of training."""
+    encoder, samples = model.servable.encoder, request.samples
+    sample = "these inputs" if samples.size <= 1 else f"inputs[{number}]"
+    if not isinstance(encoder, TableEncoder) or not samples.size:
+        return sample
+    row = {name: values[number : number + 1] for name, values in samples.tensors.items()}
+    farthest = encoder.find_farthest_number(row)
+    # Rounding in float32 turns it into infinity, or a layer does.
+    # Rounding to float32 makes it infinite, or a layer of the model does.
+    return f"{sample}: {farthest[0]} is {farthest[1]:g}, far outside of what training had" if farthest else sample
 
 
 def _count_column_numbers(values: Any) -> int:

@@ -103,7 +103,10 @@ class ServerMetrics:
         help_text = "From the last byte of a request for inference to its answer."
         lines += [f"# HELP mlscale_request_seconds {help_text}", "# TYPE mlscale_request_seconds histogram"]
         lines += self.latency.format_histogram("mlscale_request_seconds")
-        lines += ["# HELP mlscale_batch_rows Samples computed at once.", "# TYPE mlscale_batch_rows histogram"]
+        lines += [
+            "# HELP mlscale_batch_rows Rows computed at once: a sample each, of a document a window.",
+            "# TYPE mlscale_batch_rows histogram",
+        ]
         lines += self.batches.format_histogram("mlscale_batch_rows")
         computed = ("mlscale_compute_seconds_total", "counter", "Time in the model.", self.compute_s)
         for series, kind, help_, value in (computed, *others):

@@ -12,6 +12,7 @@ from mlscale.encoders.table_encoder import NUMBERS, TEXTS, TableEncoder
 from mlscale.serve.protocol.v2 import LABEL, PROBABILITIES
 from mlscale.serve.protocol.v2_inputs import DATATYPES
 from mlscale.serve.served_model import ServedModel
+from mlscale.task_types.task_type import MOST_LISTED_LABELS
 
 EXTENSIONS = ["classification", "model_repository", "model_configuration", "binary_tensor_data", "statistics"]
 
@@ -19,8 +20,8 @@ EXTENSIONS = ["classification", "model_repository", "model_configuration", "bina
 def build_model_metadata(model: ServedModel) -> dict[str, Any]:
     """Return the response of `GET /v2/models/M`.
 
-    Its parameters state the raw sample, with the columns of a table in the order of each tensor, and the name by which
-    raw samples are taken as BYTES in place of the tensors.
+    Its parameters state the classes, the targets with their units, and what each output is; of the raw sample also the
+    columns of a table in the order of each tensor, and the name by which raw samples are taken as BYTES.
     """
     return {
         "name": model.name,
@@ -134,19 +135,38 @@ def build_model_statistics(model: ServedModel, counts: ServingStatistics) -> dic
 
 
 def _build_parameters(model: ServedModel) -> dict[str, Any]:
-    encoder = model.servable.encoder
-    if model.servable.format == 1:  # whose graph begins with the model's own tensors
-        return {}
-    parameters: dict[str, Any] = {"raw_input": encoder.describe_raw_input()}
+    servable, encoder = model.servable, model.servable.encoder
+    parameters = _build_answer_parameters(model)
+    if servable.format == 1:  # whose graph begins with the model's own tensors
+        return parameters
+    parameters["raw_input"] = encoder.describe_raw_input()
     if isinstance(encoder, TableEncoder):
         columns = parameters["raw_input"]["columns"]
         kinds = {NUMBERS: "number", TEXTS: "category"}
         parameters["columns"] = {
             port.name: [column["name"] for column in columns if column["type"] == kinds[port.name]]
-            for port in model.servable.inputs
+            for port in servable.inputs
         }
     if model.file_input:
         parameters["raw_tensor"] = _describe_tensor(model.file_input, "BYTES", [-1])
+    return parameters
+
+
+def _build_answer_parameters(model: ServedModel) -> dict[str, Any]:
+    """Return what the outputs mean: names of the classes, targets with their units, and a sentence for each tensor."""
+    servable, parameters = model.servable, dict[str, Any]()
+    # Metadata is built in the event loop, where a list of a million names would delay all requests.
+    if 0 < len(servable.labels) <= MOST_LISTED_LABELS:
+        parameters["labels"] = list(servable.labels)
+    if targets := servable.names.targets:
+        parameters["targets"] = [{"name": target.name, "unit": target.unit} for target in targets]
+    meanings = dict(servable.task_type.output_meanings)
+    if model.has_one_class:
+        meanings |= {PROBABILITIES: "of the classes, in the order of the labels", LABEL: "the likeliest class"}
+    names = [name for name, _, _ in _list_outputs(model)]
+    # A third-party type may have outputs of which nothing is known.
+    if known := {name: meanings[name] for name in names if name in meanings}:
+        parameters["outputs"] = known
     return parameters
 
 

@@ -72,8 +72,12 @@ def test_no_requests_hold_nothing() -> None:
 
 
 def test_only_failures_hold_no_latency() -> None:
-    found = missed(Objective(p99_ms=50, max_failures=None), outcome(failures=("no answer",)))
-    assert found == ["p99 is nan ms, more than slo.p99_ms=50"]
+    failed = outcome(failures=("status 400: no", "status 400: no", "no answer"))
+    # A client that is refused at once is busy, and that is no excuse.
+    failed.client.cpu_s = 0.99 * failed.seconds
+    verdict = evaluate_objective(Objective(p99_ms=50, max_failures=None), failed, users=1)
+    assert verdict.missed == ("no request had a valid answer: 2 × status 400: no, 1 × no answer",)
+    assert (verdict.limits, verdict.decision) == ((), "missed")
 
 
 def test_a_term_below_zero_is_none() -> None:

@@ -116,7 +116,9 @@ def test_images_of_a_folder_are_files(tmp_path: Path) -> None:
 
 def write_warmup(folder: Path, *requests: dict[str, Any]) -> Path:
     (folder / "warmup").mkdir(exist_ok=True)
-    (folder / "warmup" / "warmup.json").write_text(json.dumps({"format": "mlscale/warmup/1", "requests": requests}))
+    (folder / "warmup" / "warmup.json").write_text(
+        json.dumps({"format": "mlscale/warmup/1", "tolerance": 1e-3, "requests": requests})
+    )
     return folder
 
 
@@ -153,3 +155,26 @@ def test_other_files_are_told(tmp_path: Path, name: str, content: str, model: Se
     with pytest.raises(MLScaleError, match="can't be sent") as told:
         read_request_samples(tmp_path / name, model)
     assert why in told.value.why
+
+
+def test_only_the_first_samples_of_large_files_are_read_which_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlscale.loadtest.load_samples.MOST_BYTES", 1 << 19)
+    # Half a MiB ends within a line, which is not sent, and not read as broken JSON.
+    (tmp_path / "lines.txt").write_text("x" * 999 + "\n", encoding="utf-8")
+    samples = read_request_samples(tmp_path / "lines.txt", TEXTS)
+    assert samples.name == "1 samples of lines.txt"
+    (tmp_path / "lines.txt").write_text(("x" * 999 + "\n") * 1000, encoding="utf-8")
+    samples = read_request_samples(tmp_path / "lines.txt", TEXTS)
+    assert {len(line) for line in samples.raw} == {999}
+    assert samples.name == f"the first {len(samples):,} samples of lines.txt, which are 0.5 MiB,"
+    (tmp_path / "texts.jsonl").write_text(('"' + "é" * 400 + '"\n') * 1000, encoding="utf-8")
+    assert read_request_samples(tmp_path / "texts.jsonl", TEXTS).name.startswith("the first 655 samples")
+    (tmp_path / "rows.csv").write_text("a,b,c\n" + f"1,2,{'y' * 1000}\n" * 1000)
+    assert read_request_samples(tmp_path / "rows.csv", TABLE).name.startswith("the first 5")
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(bytes(1 << 18))
+    assert read_request_samples(tmp_path, PHOTOS).name.startswith("the first 2 samples of")
+    found = read_request_samples(written(tmp_path, raw=np.zeros((1 << 16, 1, 4, 4), np.uint8)), MODEL)
+    assert (found.name, len(found)) == ("the first 32,768 samples of s.npz, which are 0.5 MiB,", 1 << 15)

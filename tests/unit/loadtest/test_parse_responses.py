@@ -71,6 +71,27 @@ def test_what_is_no_right_answer(status: int, body: bytes, why: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (
+            b'{"error": "inputs[0] can\'t be used:\\n it lacks the column \'a\'"}',
+            ": inputs[0] can't be used: it lacks the column 'a'",
+        ),
+        (json.dumps({"error": "x" * 999}).encode(), ": " + "x" * 160),
+        (b'{"error": "\\u001b[2J"}', ""),
+        (b'{"error": ""}', ""),
+        (b'["no object"]', ""),
+        (b"<html>", ""),
+        (b"[" * 10_000, ""),
+    ],
+)
+def test_the_reason_of_a_refusal_is_read(body: bytes, told: str) -> None:
+    with pytest.raises(InvalidResponse) as caught:
+        parse_response("bytes", ASKED, 400, {}, body, 2)
+    assert str(caught.value) == f"status 400{told}"
+
+
+@pytest.mark.parametrize(
     "body",
     [
         inferred([0.1, 0.9]),

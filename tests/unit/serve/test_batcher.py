@@ -113,7 +113,7 @@ def test_too_much_is_refused_with_a_time_to_come_back() -> None:
         run = Run(max_queue=5)
         run.ask(pixels(3))
         run.ask(pixels(2))
-        with pytest.raises(Refused, match="5 samples wait already") as raised:
+        with pytest.raises(Refused, match="5 rows wait already") as raised:
             run.ask(pixels(1))
         assert (raised.value.status, raised.value.headers) == (503, b"Retry-After: 1\r\n")
         with pytest.raises(Refused, match="batch-size must be <= 5") as never:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mlscale.encoders.document_encoder import DocumentEncoder
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.protocol import predict_route as predict
 from mlscale.serve.protocol import v2, v2_metadata, v2_tensors
@@ -350,12 +351,86 @@ def test_v2_metadata_names_the_columns(models: dict[str, ServedModel]) -> None:
     assert [entry["dims"] for entry in v2_metadata.build_model_configuration(models["tales"])["output"]] == [[1], [1]]
 
 
+def test_v2_metadata_names_classes_targets_and_what_a_tensor_is(models: dict[str, ServedModel]) -> None:
+    def describe(name: str) -> dict[str, Any]:
+        parameters: dict[str, Any] = v2_metadata.build_model_metadata(models[name])["parameters"]
+        return parameters
+
+    assert describe("penguins")["labels"] == ["Adelie", "Chinstrap", "Gentoo"]
+    assert list(describe("penguins")["outputs"]) == ["logits", "probabilities", "label"]
+    assert describe("tags")["labels"] == ["sea", "sky", "sand"]
+    assert describe("mass")["targets"] == [{"name": "body_mass_g", "unit": "g"}]
+    assert "for each pixel" in describe("masks")["outputs"]["logits"]
+    assert "POST /predict" in describe("masks")["outputs"]["logits"]
+    assert list(describe("tales")["outputs"]) == ["nats", "tokens"]
+    assert "outputs" not in describe("sums")
+
+
 def test_what_is_not_finite_is_not_answered(models: dict[str, ServedModel]) -> None:
     body = json.dumps({"inputs": {"left": [1e38, 1], "right": [3e38, 1]}}).encode()
     request = predict.parse_predict_request(models["sums"], JSON, body)
     outputs = models["sums"].compute(request.samples)
     with pytest.raises(Refused, match="no finite numbers"):
         predict.encode_predict_response(models["sums"], request, ["a"], outputs)
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=x", "image/jpg"])
+def test_an_image_in_a_form_is_told_how_to_be_sent(models: dict[str, ServedModel], kind: str) -> None:
+    with pytest.raises(Refused, match="an image is the body itself, curl -H 'Content-Type: image/jpeg'") as refused:
+        predict.parse_predict_request(models["photos"], {b"content-type": kind.encode()}, b"--x")
+    assert refused.value.status == 415
+
+
+def test_the_row_and_the_column_of_a_huge_number_are_named(models: dict[str, ServedModel]) -> None:
+    model = models["penguins"]
+
+    def answer(body: bytes) -> None:
+        request = predict.parse_predict_request(model, JSON, body)
+        outputs = model.compute(request.samples)
+        assert predict.count_numbers(request, outputs) == 0
+        predict.encode_predict_response(model, request, ["a", "b"], outputs)
+
+    def refuse(number: str, *, alone: bool = False) -> str:
+        row = json.dumps(PENGUIN)
+        huge = row.replace(str(PENGUIN["bill_length_mm"]), number)
+        assert huge != row
+        body = huge if alone else f'{{"inputs": [{row}, {huge}]}}'
+        with pytest.raises(Refused) as refused:
+            answer(body.encode())
+        return refused.value.message
+
+    found = refuse("1e300")
+    assert found == (
+        "the model gives no finite numbers for inputs[1]: bill_length_mm is 1e+300, far outside of what training had"
+    )
+    assert "for these inputs: bill_length_mm is 1e+300" in refuse("1e300", alone=True)
+    for number in ("1e999", "9" * 5000, "1" + "0" * 4400):
+        assert refuse(number) == "inputs[1] can't be used: bill_length_mm is 'infinite', no number"
+
+
+def test_a_document_that_is_too_long_states_its_length_and_the_limit(
+    folders: dict[str, Path], tmp_path: Path, models: dict[str, ServedModel]
+) -> None:
+    encoder = models["tales"].servable.encoder
+    assert isinstance(encoder, DocumentEncoder)
+    for size in range(1, 60):
+        packed = encoder.pack_samples(["x" * size])
+        windows = len(packed.tensors["bytes"])
+        assert (encoder.count_windows(size), encoder.count_bytes(packed.tensors, 1)) == (windows, size)
+        assert encoder.compute_longest(windows) >= size > (encoder.compute_longest(windows - 1) if windows > 1 else 0)
+    with serving(tmp_path, folders["tales"], "max_batch=4", "max_queue=10") as server:
+        most = encoder.compute_longest(10)
+        assert server.ask("/predict", b"x" * most, {"Content-Type": "text/plain"}).status == 200
+        reply = server.ask("/predict", json.dumps("x" * (most + 1)).encode())
+        assert (reply.status, reply.json["error"]) == (
+            400,
+            f"the text has {most + 1} bytes, which are read in 11 windows of 8; this server takes 10 windows in a "
+            f"request, {most} bytes of one document: send it in parts, or start the server with max_queue=11",
+        )
+        reply = server.ask("/predict", b"x" * 1000, {"Content-Type": "text/plain"})
+        assert reply.status == 413
+        assert "it has 1000: send the document in parts, or start the server with max_queue=250" in reply.json["error"]
+        assert server.stop() == 0
 
 
 def test_over_http_with_events(folders: dict[str, Path], models: dict[str, ServedModel], tmp_path: Path) -> None:

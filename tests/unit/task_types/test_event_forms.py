@@ -37,7 +37,7 @@ def test_of_classes() -> None:
     task_type = get_task_type("classification")
     assert [task_type.parse_label(value, NAMES) for value in ("dog", 1)] == ["dog", "dog"]
     assert [task_type.score_prediction(prediction, label, NAMES) for label in ("dog", "owl")] == [1, 0]
-    for value, why in (("dgo", "is 'dog' meant"), (3, "from 0 to 2"), (True, "not a class"), (None, "not a class")):
+    for value, why in (("dgo", "is dog meant"), (3, "from 0 to 2"), (True, "not a class"), (None, "not a class")):
         with pytest.raises(ValueError, match=why):
             task_type.parse_label(value, NAMES)
 

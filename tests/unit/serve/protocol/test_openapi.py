@@ -10,12 +10,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import openapi_spec_validator
 import pytest
 from jsonschema import Draft202012Validator
 
 from mlscale.serve.protocol import home_page, openapi
 from mlscale.serve.protocol import predict_route as predict
 from mlscale.serve.served_model import ServedModel, load_model
+from mlscale.task_types.regression_type import RegressionType
+from mlscale.task_types.task_type import AnswerNames, TargetColumn
 from tests.made_servables import PENGUIN, make_servables
 from tests.serving import STORED, Server, pixels
 
@@ -72,9 +76,37 @@ def test_what_is_described_is_taken_and_answered(models: dict[str, ServedModel],
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_it_is_valid_openapi(models: dict[str, ServedModel], name: str) -> None:
-    validator = pytest.importorskip("openapi_spec_validator")
     for needs_key in (False, True):
-        validator.validate(json.loads(json.dumps(openapi.build_openapi_document(models[name], needs_key=needs_key))))
+        document = openapi.build_openapi_document(models[name], needs_key=needs_key)
+        openapi_spec_validator.validate(json.loads(json.dumps(document)))
+
+
+def test_the_answer_names_classes_targets_and_units(models: dict[str, ServedModel]) -> None:
+    def describe(name: str) -> dict[str, Any]:
+        document = openapi.build_openapi_document(models[name], needs_key=False)
+        properties: dict[str, Any] = document["components"]["schemas"]["Prediction"]["properties"]
+        return properties
+
+    assert describe("penguins")["label"]["enum"] == ["Adelie", "Chinstrap", "Gentoo"]
+    assert describe("penguins")["class"]["maximum"] == 2
+    assert describe("penguins")["probabilities"]["minItems"] == 3
+    assert describe("digits")["label"]["enum"] == list("0123456789")
+    assert describe("tags")["labels"]["items"]["enum"] == ["sea", "sky", "sand"]
+    assert describe("masks")["shares"]["propertyNames"]["enum"] == ["ground", "cat", "dog"]
+    value, unit = describe("mass")["value"], describe("mass")["unit"]
+    assert (value["title"], value["x-unit"], unit) == ("body_mass_g", "g", {"const": "g"})
+
+
+def test_several_targets_are_named_each() -> None:
+    targets = (TargetColumn("rent", "EUR"), TargetColumn("rooms"))
+    schema = RegressionType().describe_answer(AnswerNames(targets=targets))
+    (answer,) = RegressionType().build_answers({"value": np.array([[1.0, 2.0]])}, AnswerNames(targets=targets))
+    Draft202012Validator(schema).validate(answer)
+    assert list(schema["properties"]["value"]["properties"]) == ["rent", "rooms"]
+    assert schema["properties"]["unit"]["properties"] == {"rent": {"const": "EUR"}}
+    for row in ([1.0], [1.0, 2.0]):
+        (answer,) = RegressionType().build_answers({"value": np.array([row])}, AnswerNames())
+        Draft202012Validator(RegressionType().describe_answer(AnswerNames())).validate(answer)
 
 
 def test_the_key_is_named(models: dict[str, ServedModel]) -> None:

@@ -61,6 +61,15 @@ def test_what_the_server_and_the_model_are(server: Server) -> None:
                 {"name": "probabilities", "datatype": "FP32", "shape": [-1, 10]},
                 {"name": "label", "datatype": "BYTES", "shape": [-1]},
             ],
+            "parameters": {
+                "labels": list("0123456789"),
+                "outputs": {
+                    "logits": "the scores of the classes, (n, classes), in the order of the labels; softmax gives the "
+                    "probabilities",
+                    "probabilities": "of the classes, in the order of the labels",
+                    "label": "the likeliest class",
+                },
+            },
         }
     index = server.ask("/v2/repository/index", b"")
     assert index.json == [{"name": "digits", "version": server.version, "state": "READY"}]
