@@ -77,6 +77,7 @@ def write(folder: Path) -> None:
     import pyarrow.parquet as pq
 
     from mlscale.events.store import EventStore
+    from tests.event_writing import add_classified
 
     generator = np.random.default_rng(0)
 
@@ -104,7 +105,8 @@ def write(folder: Path) -> None:
     probabilities[np.arange(EVENTS), current["classes"]] = current["confidence"]
     for start in range(0, EVENTS, 100):
         rows = slice(start, start + 100)
-        writer.add_events(
+        add_classified(
+            writer,
             [f"{index:032x}" for index in range(start, start + 100)],
             version="m:v1",
             raw=raw[rows],

@@ -16,7 +16,7 @@ from mlscale.errors import MLScaleError
 # The current format of each contract; its schema is <name>.json in this folder.
 FORMATS = {
     "run": 1, "manifest": 1, "result": 1, "code": 1, "sweep": 1, "checkpoint": 1, "index": 2,
-    "version": 1, "aliases": 1, "servable": 2, "reference": 1, "event": 1, "label": 1,
+    "version": 1, "aliases": 1, "servable": 2, "reference": 2, "event": 2, "label": 2,
     "alert": 1, "monitor_state": 1, "turn": 1, "notice": 1, "outbox_item": 1,
     "compressed": 1, "samples": 1, "predictions": 1, "encoder": 1, "warmup": 1,
 }  # fmt: skip

@@ -9,14 +9,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.data.encoders.encoder import EncodedSamples
 from mlscale.errors import MLScaleError
-from mlscale.events.input_summary import EventBatch, build_event_columns
+from mlscale.events.compaction import SETTLED_SECONDS, compact_segments
+from mlscale.events.event_rows import EventBatch, EventSubject, build_event_tables
 from mlscale.events.segments import SegmentAppender, prune_segments, remove_unfinished_segments
+from mlscale.task_types.event_forms import PredictionColumns
 
 MAX_ROWS, FLUSH_S, MAX_BYTES = 100_000, 1.0, 1 << 30
 _MAX_WAITING_BYTES = 64 << 20
@@ -53,6 +55,7 @@ class EventWriter:
         self._writing = threading.Lock()
         # Negative: the first flush prunes, since an earlier process may have left more than `max_bytes`.
         self._since_pruned, self._pruned = 0, -_PRUNE_SECONDS
+        self._compacted = -SETTLED_SECONDS
         self._thread = threading.Thread(target=self._run_thread, name="events", daemon=True)
         self._thread.start()
 
@@ -60,30 +63,31 @@ class EventWriter:
         self,
         ids: Sequence[str],
         *,
-        version: str,
-        raw: NDArray[Any] | None = None,
-        labels: Sequence[str] | None = None,
-        probabilities: NDArray[np.float32] | None = None,
+        subject: EventSubject,
+        samples: EncodedSamples | None = None,
+        predictions: PredictionColumns | None = None,
+        is_finite: NDArray[np.bool_] | None = None,
         latency_ms: NDArray[np.float32] | float = 0.0,
         outcome: str = "ok",
         time_us: int | None = None,
     ) -> bool:
         """Queue n events of one version, without waiting; return False if they are dropped, since the queue is full.
 
-        The arrays are not copied: don't change them.
+        The arrays are not copied: don't change them. They are summarised when they are written, in another thread.
 
         Args:
             ids: one for each event.
-            version: the version that answered.
-            raw: inputs, (n, c, …); None where they could not be read.
-            labels, probabilities: of each prediction, (n,) and float32 (n, k); None where there is none.
+            subject: the version that answered.
+            samples: as its graph takes them; None where they could not be read.
+            predictions: as of the task type's `build_predictions`; None where there are none.
+            is_finite: False for predictions that are not finite, which failed, bool (n,); None where all are.
             latency_ms: of each event, or one for all.
             outcome: ok, rejected or failed.
             time_us: time of the answers, microseconds since 1970 UTC; now by default.
         """
         latency = np.broadcast_to(np.asarray(latency_ms, np.float32), (len(ids),))
         when = time.time_ns() // 1000 if time_us is None else time_us
-        batch = EventBatch(ids, when, version, raw, labels, probabilities, latency, outcome)
+        batch = EventBatch(ids, when, subject, samples, predictions, is_finite, latency, outcome)
         # The lock is held only for the exchange of the list: `add_events` must not wait for the disk.
         with self._change:
             # Two limits: a few large inputs can take more memory than many small ones.
@@ -112,8 +116,10 @@ class EventWriter:
                 return
             rows = sum(len(batch.ids) for batch in batches)
             try:
-                self._since_pruned += self._appender.append_rows(build_event_columns(self._model, batches, self._share))
-                self.written += rows
+                for table in build_event_tables(self._model, batches, self._share):
+                    self._since_pruned += self._appender.append_table(table)
+                    self.written += len(table)
+                    rows -= len(table)
                 self.problem = ""
                 self._prune_if_due()
             except Exception as error:  # any error: the thread must write later events
@@ -142,8 +148,11 @@ class EventWriter:
         self._change.notify()
 
     def _prune_if_due(self) -> None:
-        """Remove the oldest segments; checked every minute, and after each hundredth of `max_bytes`."""
+        """Remove the oldest segments, each minute and after each hundredth of `max_bytes`; join small ones."""
         now = time.monotonic()
         if now - self._pruned > _PRUNE_SECONDS or self._since_pruned > self._max_bytes // 100:
             prune_segments(self._appender.folder, self._max_bytes)
+            if now - self._compacted > SETTLED_SECONDS:
+                compact_segments(self._appender.folder, "event")
+                self._compacted = now
             self._since_pruned, self._pruned = 0, now

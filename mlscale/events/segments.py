@@ -13,18 +13,19 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlscale.atomic_files import ASIDE, make_folders, write_bytes
 from mlscale.errors import Exit, MLScaleError
-from mlscale.events.stream_schema import build_file_schema, convert_to_contract
+from mlscale.events.stream_schema import convert_to_contract, list_read_columns, read_replaced_names, stamp_schema
 
 _NAME = re.compile(r"(\d{8}T\d{12})-(\d+\.[0-9a-f]+)-(\d+)\.parquet")
 _MAX_SEGMENT_BYTES = 1 << 30
@@ -46,6 +47,16 @@ class Segment:
     time: datetime
 
     @property
+    def is_compacted(self) -> bool:
+        """True if it was joined from others, and may replace some that are still there."""
+        return self.path.name.split("-")[1].startswith("00.")
+
+    @property
+    def is_repeatable(self) -> bool:
+        """True if its name follows from what it holds, so that its writer may replace it."""
+        return self.path.name.split("-")[1].startswith("0.")
+
+    @property
     def bytes(self) -> int:
         """The size of the file; 0 if it was removed meanwhile."""
         try:
@@ -64,27 +75,37 @@ class SegmentAppender:
     """
 
     def __init__(self, folder: Path, contract: str, writer: str | None = None) -> None:
-        self.folder, self._schema = folder, build_file_schema(contract)
+        self.folder, self._contract = folder, contract
         self._writer = writer or f"{os.getpid()}.{secrets.token_hex(3)}"
         self._count = 0
 
-    def append_rows(self, columns: dict[str, Any]) -> int:
-        """Write columns of at least one row as a segment, synced to disk; return its bytes.
+    def append_table(self, table: pa.Table) -> int:
+        """Write a table of at least one row as a segment, synced to disk; return its bytes.
 
         Raises:
             MLScaleError: the disk is full, or the folder can't be written to (exit code 5).
         """
-        written = self.write_segment(pa.table(columns, schema=self._schema), self._count)
+        written = self.write_segment(table, self._count)
         self._count += 1
         return written
 
-    def write_segment(self, table: pa.Table, count: int) -> int:
-        """Write a table (pyarrow) as a segment with this count, replacing an earlier one; return its bytes."""
+    def write_segment(
+        self, table: pa.Table, count: int, *, day: Path | None = None, replaces: Sequence[str] = ()
+    ) -> int:
+        """Write a table (pyarrow) as a segment; return its bytes.
+
+        Args:
+            table: at least one row.
+            count: the last part of the name; a segment of the same name is replaced.
+            day: the folder to write into; that of the first row by default.
+            replaces: names of segments in the folder that are invalid from then on.
+        """
         first = _EPOCH + timedelta(microseconds=table["time"].cast(pa.int64())[0].as_py())
         sink = pa.BufferOutputStream()
+        table = table.replace_schema_metadata(stamp_schema(self._contract, table.schema, replaces).metadata)
         pq.write_table(table, sink, compression="zstd")
         content = sink.getvalue().to_pybytes()
-        day = self.folder / first.strftime("%Y-%m-%d")
+        day = day or self.folder / first.strftime("%Y-%m-%d")
         try:
             make_folders(day)
             write_bytes(day / f"{first.strftime('%Y%m%dT%H%M%S%f')}-{self._writer}-{count}.parquet", content)
@@ -113,8 +134,34 @@ def list_segments(folder: Path) -> list[Segment]:
     return [Segment(path, time_) for time_, _, _, path in sorted(entries)]
 
 
-def read_segment(contract: str, segment: Segment, *, columns: list[str], since: datetime | None) -> Any:
-    """Return a segment's table (pyarrow) with the contract's columns, null where they are not in `columns`; None if all
+class SegmentFacts(NamedTuple):
+    """The facts in the footer of a segment: the latest time of its rows, and the names of those that it replaces."""
+
+    latest: datetime
+    replaces: tuple[str, ...]
+
+
+@lru_cache(4096)  # a segment never changes, and each read of the stream needs the facts
+def read_segment_facts(path: Path) -> SegmentFacts:
+    """Return the facts of a segment; of one that can't be read, that it replaces none."""
+    try:
+        with pq.ParquetFile(path) as file:
+            return SegmentFacts(_find_latest_time(file), read_replaced_names(file.schema_arrow))
+    except (pa.ArrowException, OSError, ValueError, TypeError):
+        return SegmentFacts(datetime.max.replace(tzinfo=UTC), ())
+
+
+def select_current_segments(segments: Sequence[Segment]) -> list[Segment]:
+    """Return the segments that no compacted one replaces."""
+    replaced: set[Path] = set()
+    for segment in segments:
+        if segment.is_compacted:
+            replaced |= {segment.path.parent / name for name in read_segment_facts(segment.path).replaces}
+    return [segment for segment in segments if segment.path not in replaced]
+
+
+def read_segment(contract: str, segment: Segment, *, samples: bool, since: datetime | None) -> Any:
+    """Return a segment's table (pyarrow) with the contract's columns, the raw inputs only with `samples`; None if all
     rows are before `since`.
 
     Raises:
@@ -135,11 +182,7 @@ def read_segment(contract: str, segment: Segment, *, columns: list[str], since: 
                     why=f"over {_MAX_SEGMENT_BYTES:,} bytes unpacked",
                     fix=f"move it out of the folder: mv {where} ~",
                 )
-            table = file.read(columns=columns)
-            for absent in [name for name in build_file_schema(contract).names if name not in columns]:
-                table = table.append_column(
-                    absent, pa.nulls(len(table), build_file_schema(contract).field(absent).type)
-                )
+            table = file.read(columns=list_read_columns(file.schema_arrow, samples=samples))
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -150,6 +193,24 @@ def read_segment(contract: str, segment: Segment, *, columns: list[str], since: 
             fix=f"restore it from a copy, or move it out of the folder: mv {where} ~",
         ) from error
     return convert_to_contract(contract, table, where)
+
+
+def read_ids(segment: Segment) -> Any:
+    """Return the ids of a segment (pyarrow); None if it can't be read, or is not there any more."""
+    try:
+        with pq.ParquetFile(segment.path) as file:
+            return file.read(columns=["id"])["id"].cast(pa.string()).combine_chunks()
+    except (pa.ArrowException, OSError, ValueError, KeyError):
+        return None
+
+
+def count_rows(segment: Segment) -> int:
+    """Return the number of rows of a segment; 0 if it can't be read."""
+    try:
+        with pq.ParquetFile(segment.path) as file:
+            return int(file.metadata.num_rows)
+    except (pa.ArrowException, OSError):
+        return 0
 
 
 def prune_segments(folder: Path, max_bytes: int) -> int:

@@ -12,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule, LightningModule
 
-from mlscale.data.encoders.encoder import Encoder
+from mlscale.data.encoders.encoder import EncodedSamples, Encoder
 from mlscale.export.encoder_graph import prepend_encoder_graph
 from mlscale.export.encoder_parity import EncoderComparison
 from mlscale.export.latency import limit_torch_threads
 from mlscale.export.onnx_engine import OnnxEngine, Port
 from mlscale.export.onnx_export import export_onnx
-from mlscale.export.parity import Outputs, Parity, compare_outputs
+from mlscale.export.parity import Outputs, Parity, compare_outputs, compute_task_scores
+from mlscale.export.reference_builder import ReferenceBuilder
 from mlscale.export.reference_profile import ProfileBuilder
 from mlscale.export.servable import compute_softmax
 from mlscale.export.served_module import (
@@ -53,7 +54,8 @@ class ExportMeasurement:
         task_type: says what its outputs mean.
         inputs, outputs: of the model.
         parity: the comparison with the trained model.
-        profile: statistics of its inputs and predictions; None where a reference profile can't express them.
+        profile: statistics of its inputs and predictions, of format 1: of one class and one tensor of numbers.
+        reference: the same of all others, of format 2.
         times: of one sample on one thread: the trained model in eager mode, normalisation included, then the exported.
         warmup: names and raw samples that warm-up requests are made of.
         is_type_stated: the task states its type; else it was inferred, or is that of plain tensors.
@@ -67,6 +69,7 @@ class ExportMeasurement:
     outputs: tuple[Port, ...]
     parity: Parity
     profile: ProfileBuilder | None
+    reference: ReferenceBuilder
     times: TimesCompared
     warmup: list[tuple[str, Any]] = field(repr=False)
     is_type_stated: bool
@@ -91,15 +94,25 @@ def export_and_measure(
     task_type, given, trained = describe_served_model(task, data)
     content = prepend_encoder_graph(given.encoder, export_onnx(trained) if model is None else model)
     engine = OnnxEngine(content)
-    # A reference profile has one class for each sample, and one tensor of numbers.
+    # Of format 1, which monitoring reads: one class for each sample, and one tensor of numbers.
     profile = ProfileBuilder(len(given.names.labels)) if task_type.is_one_class and len(first.tensors) == 1 else None
 
     sampler, encoders = WarmupSampler(given.encoder), EncoderComparison(given.encoder, content)
+
+    reference = ReferenceBuilder(given.encoder, task_type, given.names)
+    given_samples: list[EncodedSamples] = []
+
+    def note_batch(batch: SampleBatch, packed: EncodedSamples) -> None:
+        encoders.add_batch(batch, packed)
+        given_samples[:] = [packed]
 
     def collect_batch(batch: SampleBatch, outputs: Outputs) -> None:
         sampler.add_batch(batch)
         if profile is not None:
             profile.add_batch(batch.raw, compute_softmax(outputs["logits"]), batch.y)
+            return
+        predictions = task_type.build_predictions(outputs, given.names.labels)
+        reference.add_batch(given_samples[0], predictions, compute_task_scores(task_type, outputs, batch.y))
 
     def compute_trained(tensors: Mapping[str, NDArray[Any]]) -> Outputs:
         return compute_torch_outputs(trained, tensors)
@@ -110,7 +123,7 @@ def export_and_measure(
         iterate_validation_batches(data, limit=samples),
         task_type=task_type,
         encoder=given.encoder,
-        on_encoded=encoders.add_batch,
+        on_encoded=note_batch,
         on_batch=collect_batch,
     )
     parity.encoder = encoders.find_difference()
@@ -128,6 +141,7 @@ def export_and_measure(
         engine.outputs,
         parity,
         profile,
+        reference,
         times,
         sampler.samples,
         resolve_task_type(task) is not None,

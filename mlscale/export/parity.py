@@ -199,13 +199,23 @@ def _drop_refused(batch: SampleBatch, packed: EncodedSamples, parity: Parity) ->
     x = _take_rows(batch.x, rows) if isinstance(batch.x, Mapping) else batch.x[rows]
     tensors = _take_rows(batch.tensors, rows)
     remaining = SampleBatch(samples, tensors, x, batch.y[rows], [keys[row] for row in rows])
-    return remaining, EncodedSamples(_take_rows(packed.tensors, rows), {})
+    facts = packed.facts and _take_rows(packed.facts, rows)
+    return remaining, EncodedSamples(_take_rows(packed.tensors, rows), {}, facts=facts)
+
+
+def compute_task_scores(task_type: TaskType, outputs: Outputs, y: NDArray[Any]) -> NDArray[np.float64] | None:
+    """Return the score of each sample; None of a task type without one."""
+    return task_type.score_samples(_compute_columns(task_type, outputs, y)) if hasattr(task_type, "score") else None
+
+
+def _compute_columns(task_type: TaskType, outputs: Outputs, y: NDArray[Any]) -> Columns:
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in outputs.items()}
+    return task_type.compute_columns(tensors, torch.from_numpy(y))
 
 
 def score_outputs(task_type: TaskType, outputs: Outputs, y: NDArray[Any]) -> NDArray[np.float64]:
     """Return the score of each sample, by the same code as `evaluate`; 0 or 1 where samples are right or wrong."""
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in outputs.items()}
-    columns: Columns = task_type.compute_columns(tensors, torch.from_numpy(y))
+    columns = _compute_columns(task_type, outputs, y)
     if task_type.exact_metric is not None:
         return task_type.mark_correct(columns).astype(np.float64)
     return task_type.score_samples(columns)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.atomic_files import read_json, write_bytes, write_json
-from mlscale.contracts import expect_format, get_format_tag
+from mlscale.contracts import expect_format
 from mlscale.errors import MLScaleError
 
 ARRAYS, ABOUT = "profile.npz", "profile.json"
@@ -52,7 +52,7 @@ class ReferenceProfile:
         np.savez(buffer, **dict(self.arrays))  # type: ignore[arg-type]  # numpy's stub takes allow_pickle for one
         # The JSON file comes last: if it exists, so do the arrays.
         write_bytes(folder / ARRAYS, buffer.getvalue())
-        write_json(folder / ABOUT, {"format": get_format_tag("reference"), **self.about})
+        write_json(folder / ABOUT, {"format": "mlscale/reference/1", **self.about})
 
     @classmethod
     def load_profile(cls, folder: Path) -> ReferenceProfile:

@@ -91,7 +91,7 @@ class Servable:
 
     @property
     def input(self) -> Port:
-        """The first tensor of an encoded sample, before the graph's part of the encoder: what events hold."""
+        """The first tensor of an encoded sample, before the graph's part of the encoder."""
         first = self.encoder.inputs[0]
         return Port(first.name, first.dtype, (-1, *first.shape))
 

@@ -24,6 +24,7 @@ from mlscale.export.reference_profile import ReferenceProfile
 from mlscale.export.servable import DOCUMENT, MODEL, PARITY, REFERENCE, Servable, load
 from mlscale.export.warmup import WARMUP, write_warmup
 from mlscale.export.warmup.write_warmup import INT8_TOLERANCE, TOLERANCE
+from mlscale.reference.stored_reference import StoredReference
 
 
 def write_servable(
@@ -31,7 +32,7 @@ def write_servable(
     *,
     model: bytes,
     parity: Mapping[str, Any],
-    reference: ReferenceProfile | None,
+    reference: ReferenceProfile | StoredReference | None,
     document: Mapping[str, Any],
     warmup: Sequence[tuple[str, Any]] = (),
     replace: bool = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -74,7 +75,9 @@ class EventWindow:
         return self.answered + self.rejected + self.failed
 
 
-def read_event_window(store: EventStore, model: str, version: str, span: WindowSpan, now: datetime) -> EventWindow:
+def read_event_window(
+    store: EventStore, model: str, version: str, span: WindowSpan, now: datetime, classes: Sequence[str] = ()
+) -> EventWindow:
     """Return the window of one version of a model that ends `now`."""
     start = span.compute_start(now, span.hours)
     events = store.read(model, since=start, version=version, last=span.max_events)
@@ -88,10 +91,10 @@ def read_event_window(store: EventStore, model: str, version: str, span: WindowS
             model, since=span.compute_start(now, span.label_hours), version=version, last=span.max_events
         ).select_answered()
     return EventWindow(
-        input_mean=ok.input_mean,
-        input_std=ok.input_std,
-        confidence=ok.confidence,
-        predicted=ok.predicted,
+        input_mean=_stack_channels(ok, "mean"),
+        input_std=_stack_channels(ok, "std"),
+        confidence=ok.outputs.get("confidence", np.full(len(ok), np.nan)).astype(np.float32),
+        predicted=_number_classes(ok, classes),
         latency_ms=ok.latency_ms,
         is_correct=_match_labels(labelled, labels),
         rejected=int((outcome == "rejected").sum()),
@@ -101,13 +104,28 @@ def read_event_window(store: EventStore, model: str, version: str, span: WindowS
     )
 
 
-def _match_labels(events: Events, labels: dict[str, str]) -> NDArray[np.bool_]:
+def _number_classes(events: Events, classes: Sequence[str]) -> NDArray[np.int32]:
+    """Return the numbers of the predicted classes, int32 (n,); one more than there are for others."""
+    numbers = {name: number for number, name in enumerate(classes)}
+    labels = events.outputs.get("label", ())
+    return np.array([numbers.get(label, len(numbers)) for label in labels], np.int32)
+
+
+def _stack_channels(events: Events, moment: str) -> NDArray[np.float32]:
+    """Return a moment of each channel, float32 (n, c)."""
+    columns: list[NDArray[np.float64]] = []
+    while (values := events.inputs.get(f"{moment}_{len(columns)}")) is not None:
+        columns.append(values)
+    return np.stack(columns, 1).astype(np.float32) if columns else np.zeros((len(events), 0), np.float32)
+
+
+def _match_labels(events: Events, labels: dict[str, Any]) -> NDArray[np.bool_]:
     """Return for each event with a label whether its prediction is correct, bool (l,)."""
     if not labels:
         return np.zeros(0, bool)
     # By name, not by number: labels are texts, and may name a class that the model does not have.
     pairs = [
-        (labels.get(id_), predicted) for id_, predicted in zip(events.id.tolist(), events.label.tolist(), strict=True)
+        (labels.get(id_), predicted) for id_, predicted in zip(events.id.tolist(), events.predictions, strict=True)
     ]
     return np.array([truth == predicted for truth, predicted in pairs if truth is not None], bool)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from mlscale.events.input_summary import EventBatch, build_event_columns
+from mlscale.events.event_rows import EventBatch, EventSubject, build_event_tables
 from mlscale.events.segments import SegmentAppender
-from mlscale.events.stream_schema import build_file_schema
+from mlscale.events.stream_schema import join_tables
 from mlscale.predict.score_parts import LoadedBatch
 from mlscale.runs.identity import make_folder_name
 
@@ -24,14 +24,14 @@ class PartEvents:
     Args:
         root: the folder of events.
         model: its name.
-        version: the model's version in the events.
+        subject: the version that predicts.
         created: start of the predictions, ISO 8601.
         token: identifies these predictions; hexadecimal.
     """
 
-    def __init__(self, root: Path, model: str, version: str, created: str, token: str) -> None:
+    def __init__(self, root: Path, model: str, subject: EventSubject, created: str, token: str) -> None:
         self._appender = SegmentAppender(root / make_folder_name(model) / "events", "event", writer=f"0.{token}")
-        self._model, self._version = model, version
+        self._model, self._subject = model, subject
         self._time_us = int(datetime.fromisoformat(created).timestamp() * 1e6)
         self._tables: list[Any] = []
 
@@ -42,13 +42,12 @@ class PartEvents:
         # A batch is computed at once: each of its inputs gets an equal share of the time.
         latency = np.full(len(good), 1000 * seconds / max(1, len(good)), np.float32)
         if good:
-            labels, probabilities = predictions["predicted"], predictions["probabilities"]
             self._append_batch(
-                EventBatch(good, self._time_us, self._version, loaded.x, labels, probabilities, latency, "ok")
+                EventBatch(good, self._time_us, self._subject, loaded.packed, predictions, None, latency, "ok")
             )
         if bad:
             nothing = np.zeros(len(bad), np.float32)
-            self._append_batch(EventBatch(bad, self._time_us, self._version, None, None, None, nothing, "rejected"))
+            self._append_batch(EventBatch(bad, self._time_us, self._subject, None, None, None, nothing, "rejected"))
 
     def write_part_events(self, part: int) -> None:
         """Write the events of a part; they are on disk when this returns.
@@ -56,12 +55,8 @@ class PartEvents:
         Raises:
             MLScaleError: the folder can't be written to (exit code 5).
         """
-        import pyarrow as pa
-
-        self._appender.write_segment(pa.concat_tables(self._tables), part)
+        self._appender.write_segment(join_tables(self._tables), part)
         self._tables = []
 
     def _append_batch(self, batch: EventBatch) -> None:
-        import pyarrow as pa
-
-        self._tables.append(pa.table(build_event_columns(self._model, [batch], 0.0), schema=build_file_schema("event")))
+        self._tables += build_event_tables(self._model, [batch], 0.0)

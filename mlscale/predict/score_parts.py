@@ -43,14 +43,12 @@ class LoadedBatch:
         keys: their names.
         errors: the error of each input; '' if it was read.
         packed: the m inputs that were read, in order, as the model takes them; None if m is 0.
-        x: their first tensor, encoded, (m, …), of which events hold a summary; None where there are no events.
     """
 
     rows: range
     keys: list[str]
     errors: list[str]
     packed: EncodedSamples | None
-    x: NDArray[Any] | None = None
 
 
 def score_parts(
@@ -86,17 +84,15 @@ def score_parts(
     ]
     waiting: list[Any] = []
     types = list_column_types(model.task_type, model.outputs, probabilities)
-    loaded = _read_ahead(
-        lambda rows: load_batch(inputs, rows, model, with_x=events is not None), [rows for _, rows in batches], workers
-    )
+    loaded = _read_ahead(lambda rows: load_batch(inputs, rows, model), [rows for _, rows in batches], workers)
     for (part, rows), batch in zip(batches, loaded, strict=True):
         start = time.perf_counter()
         batch, outputs = predict_batch(model, batch)
         predictions = model.task_type.build_predictions(outputs, model.labels) if outputs is not None else {}
-        if not probabilities:
-            predictions.pop("probabilities", None)
         if events is not None:
             events.record_batch(batch, predictions, time.perf_counter() - start)
+        if not probabilities:
+            predictions.pop("probabilities", None)
         waiting.append(build_prediction_table(batch, predictions, types))
         if rows.stop == parts.get_row_range(part).stop:
             import pyarrow as pa
@@ -110,14 +106,13 @@ def score_parts(
         progress(len(rows), sum(map(bool, batch.errors)))
 
 
-def load_batch(inputs: Inputs, rows: range, model: BatchModel, *, with_x: bool = False) -> LoadedBatch:
+def load_batch(inputs: Inputs, rows: range, model: BatchModel) -> LoadedBatch:
     """Read and prepare a batch; an input that can't be read or encoded is an error in its row.
 
     Args:
         inputs: all of them.
         rows: of the batch.
         model: that takes them.
-        with_x: encode the first tensor, for events.
     """
     encoder = model.encoder
     keys, samples, errors = read_raw_samples(inputs, rows, encoder)
@@ -128,12 +123,7 @@ def load_batch(inputs: Inputs, rows: range, model: BatchModel, *, with_x: bool =
     readable = [row for row in readable if not errors[row]]
     if not readable:
         return LoadedBatch(rows, keys, errors, None)
-    packed = remove_bad_samples(packed)
-    if not with_x:
-        return LoadedBatch(rows, keys, errors, packed)
-    is_encoded = encoder.graph_inputs == encoder.inputs
-    encoded = packed if is_encoded else encoder.encode_samples([samples[row] for row in readable])
-    return LoadedBatch(rows, keys, errors, packed, next(iter(encoded.tensors.values())))
+    return LoadedBatch(rows, keys, errors, remove_bad_samples(packed))
 
 
 def read_raw_samples(inputs: Inputs, rows: range, encoder: Encoder) -> tuple[list[str], list[Any], list[str]]:
@@ -176,7 +166,8 @@ def remove_bad_samples(packed: EncodedSamples, is_bad: NDArray[np.bool_] | None 
     # A document has a row for each of its windows, and none if it is bad.
     is_good = ~(is_bad if packed.counts is None else np.repeat(is_bad, packed.counts))
     tensors = {name: values[is_good] for name, values in packed.tensors.items()}
-    return EncodedSamples(tensors, {}, None if packed.counts is None else packed.counts[~is_bad])
+    facts = packed.facts and {name: values[~is_bad] for name, values in packed.facts.items()}
+    return EncodedSamples(tensors, {}, None if packed.counts is None else packed.counts[~is_bad], facts)
 
 
 def predict_batch(model: BatchModel, batch: LoadedBatch) -> tuple[LoadedBatch, Mapping[str, NDArray[Any]] | None]:
@@ -193,10 +184,9 @@ def predict_batch(model: BatchModel, batch: LoadedBatch) -> tuple[LoadedBatch, M
     for index in np.flatnonzero([not error for error in errors])[bad].tolist():
         errors[index] = NOT_FINITE
     if bad.all():
-        return replace(batch, errors=errors, packed=None, x=None), None
+        return replace(batch, errors=errors, packed=None), None
     finite_outputs = {name: value[~bad] for name, value in outputs.items()}
-    x = None if batch.x is None else batch.x[~bad]
-    return replace(batch, errors=errors, packed=remove_bad_samples(batch.packed, bad), x=x), finite_outputs
+    return replace(batch, errors=errors, packed=remove_bad_samples(batch.packed, bad)), finite_outputs
 
 
 def _format_read_error(error: Exception) -> str:

@@ -77,16 +77,16 @@ def select_labelled_window(
         most: the most samples.
     """
     numbers = {label: number for number, label in enumerate(labels)}
-    columns = [events.table[name].to_pylist() for name in ("sample", "dtype", "shape", "truth")]
+    columns = [events.table["sample"].to_pylist(), events.table["sample_kind"].to_pylist(), events.truth.tolist()]
     taken: dict[bytes, tuple[int, NDArray[Any], int]] = {}
     left_out: Counter[str] = Counter()
     # From the newest: the latest label of an input wins, and older events are left out beyond `most`.
     for row in reversed(range(len(events))):
-        sample, dtype, shape, truth = (column[row] for column in columns)
-        raw = None if sample is None else _decode_input(sample, dtype, shape, port)
+        sample, kind, truth = (column[row] for column in columns)
+        raw = None if sample is None else _decode_input(sample, kind, port)
         if raw is None:
             left_out["without a sample" if sample is None else "another shape or dtype"] += 1
-        elif truth not in numbers:
+        elif not isinstance(truth, str) or truth not in numbers:
             left_out["a label that the model does not have"] += 1
         elif (digest := _compute_input_digest(raw, model)) in taken:
             left_out["seen before"] += 1
@@ -109,11 +109,13 @@ def select_labelled_window(
     )
 
 
-def _decode_input(sample: bytes, dtype: str, shape: Sequence[int], port: Port) -> NDArray[Any] | None:
+def _decode_input(sample: bytes, kind: str, port: Port) -> NDArray[Any] | None:
     """Return one input in the dtype of the model; None where it does not fit."""
+    from mlscale.events.event_table import read_sample
+
     try:
-        # dtype and shape come from an event: numpy raises on those that do not exist or do not fit the bytes.
-        raw: NDArray[Any] = cast_input(np.frombuffer(sample, np.dtype(dtype)).reshape(1, *shape), port)
+        # Events may come from anybody: what is not an array of the shape is left out.
+        raw: NDArray[Any] = cast_input(np.asarray(read_sample(kind, sample))[None], port)
     except (MLScaleError, TypeError, ValueError):
         return None
     one: NDArray[Any] = raw[0]

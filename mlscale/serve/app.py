@@ -73,6 +73,7 @@ class App:
         workers: run slow reads outside the event loop.
         access: checks keys, hosts and origins.
         sink: where labels are written; None: labels are refused.
+        quota: of the labels of one address.
         load: loads a version and calls back; None where clients may not load versions.
 
     Attributes:
@@ -87,11 +88,12 @@ class App:
         workers: Workers,
         access: Access,
         sink: LabelSink | None,
+        quota: labels.LabelQuota,
         load: Load | None,
     ) -> None:
         self.ready, self.stale = True, ""
         self._inference, self._answers, self._workers, self._access = inference, answers, workers, access
-        self._sink, self._load = sink, load
+        self._sink, self._quota, self._load = sink, quota, load
 
     def screen_request(self, head: Head, health_only: bool) -> int:
         """Return the largest number of bytes that the body of a request may have; called before it is read.
@@ -258,10 +260,12 @@ class App:
         sink, model, refuse = self._sink, self._inference.model, partial(self._answers.send_refusal, exchange)
 
         def queue_labels(new_labels: labels.Labels) -> None:
-            sink.submit_labels(model.name, new_labels, partial(self._send_labels_result, exchange, len(new_labels.ids)))
+            self._quota.count_labels(exchange.peer, len(new_labels.ids))
+            done = partial(self._send_labels_result, exchange, len(new_labels.ids))
+            sink.submit_labels(model.name, new_labels, exchange.peer, done)
 
         def read_body() -> None:
-            call = (labels.parse_labels, model.servable.labels, exchange.body)
+            call = (labels.parse_labels, model.servable.task_type, model.servable.names, exchange.body)
             if len(exchange.body) > INLINE_BYTES:
                 self._workers.run_in_process(exchange, call, queue_labels, refuse, memory_bytes=labels.MEMORY_BYTES)
             else:
@@ -291,6 +295,12 @@ class App:
             ("mlscale_events_written_total", "counter", "Events on the disk.", events.written if events else 0),
             ("mlscale_events_dropped_total", "counter", "Events that are lost.", events.dropped if events else 0),
             ("mlscale_labels_written_total", "counter", "Labels on the disk.", self._sink.written if self._sink else 0),
+            (
+                "mlscale_labels_unknown",
+                "gauge",
+                "Labels of unknown ids.",
+                self._sink.unknown if self._sink else 0,
+            ),
         ]
         return self._answers.metrics.render_metrics(model=model.name, version=model.version, others=others)
 

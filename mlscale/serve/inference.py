@@ -8,13 +8,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import count, pairwise
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mlscale.events.event_writer import EventWriter
 from mlscale.serve.batcher import Batcher, InferenceJob
@@ -100,8 +98,6 @@ class Inference:
         self.model, self.events = model, events
         self.batcher = Batcher(loop, max_queue, self._record_batch)
         self._answers, self._workers, self._body_bytes = answers, workers, body_bytes
-        # A random prefix: ids of a server that restarts, or of several servers, must not repeat.
-        self._token, self._count = secrets.token_hex(6), count()
         self._counted, self._statistics = model, ServingStatistics()
 
     @property
@@ -265,7 +261,7 @@ class Inference:
         """Return an id for each sample: the client's, or a generated one."""
         if client_ids:
             return client_ids
-        named = named or f"{self._token}-{next(self._count):x}"
+        named = named or _draw_id()
         return [named] if rows == 1 else [f"{named}-{row}" for row in range(rows)]
 
     # Events
@@ -288,28 +284,25 @@ class Inference:
             # The sum of `now - arrived` over the jobs.
             total = len(jobs) * now - sum(job.arrived for job in jobs)
             self.statistics.count_batch(len(jobs), samples.rows, total, seconds)
-        if self.events is None or not model.records_events:
+        if self.events is None:
             return
         spent = np.array([1000 * (now - job.arrived) for job in jobs], np.float32)
         latency = np.repeat(spent, [job.samples.size for job in jobs])
         ids = [id_ for job in jobs for id_ in job.ids]
-        raw = model.get_event_inputs(samples)
-        for rows, finite in _split_into_runs(outputs.finite):  # slices, since copies would take long
-            self.events.add_events(
-                ids[rows],
-                version=model.version,
-                raw=raw[rows],
-                labels=outputs.labels[rows] if finite else None,
-                probabilities=outputs.probabilities[rows] if finite else None,
-                latency_ms=latency[rows],
-                outcome="ok" if finite else "failed",
-            )
+        self.events.add_events(
+            ids,
+            subject=model.event_subject,
+            samples=samples.as_encoded(),
+            predictions=outputs.columns,
+            is_finite=outputs.finite,
+            latency_ms=latency,
+        )
 
     def _reject_request(self, exchange: Exchange, refused: Refused) -> None:
         """Refuse a request and record an event for it, except where the server is overloaded (503)."""
         # Recording an event for each refusal would add load when there is too much already.
         if refused.status != 503:
-            self._record_unpredicted([f"{self._token}-{next(self._count):x}"], self.model, exchange, "rejected", None)
+            self._record_unpredicted([_draw_id()], self.model, exchange, "rejected", None)
         self._answers.send_refusal(exchange, refused)
 
     def _record_unpredicted(
@@ -318,13 +311,12 @@ class Inference:
         """Record an event for a request without a prediction."""
         if model is self.model:
             self.statistics.add_failure(time.perf_counter() - exchange.arrived)
-        if self.events is not None and model.records_events:
+        if self.events is not None:
             spent = 1000 * (time.perf_counter() - exchange.arrived)
-            raw = None if samples is None else model.get_event_inputs(samples)
-            self.events.add_events(ids, version=model.version, raw=raw, latency_ms=spent, outcome=outcome)
+            given = None if samples is None else samples.as_encoded()
+            self.events.add_events(ids, subject=model.event_subject, samples=given, latency_ms=spent, outcome=outcome)
 
 
-def _split_into_runs(flags: NDArray[np.bool_]) -> Iterator[tuple[slice, bool]]:
-    """Yield each run of equal flags as a slice, with its flag."""
-    edges = [0, *(np.flatnonzero(flags[1:] != flags[:-1]) + 1).tolist(), len(flags)]
-    return ((slice(begin, end), bool(flags[begin])) for begin, end in pairwise(edges) if end > begin)
+def _draw_id() -> str:
+    """Return an id of 96 random bits: nobody can guess that of another client's prediction, and label it."""
+    return secrets.token_hex(12)

@@ -18,6 +18,8 @@ from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
 from mlscale.errors import MLScaleError
+from mlscale.events.event_rows import EventSubject
+from mlscale.export.event_subject import build_event_subject
 from mlscale.export.onnx_engine import Port
 from mlscale.export.servable import Servable, load
 from mlscale.export.servable_trial import build_trial_batch, raise_unless_it_computes
@@ -124,19 +126,14 @@ class ServedModel:
         return max(1, _WINDOW_BYTES // max(1, encoder.length // 2)) if isinstance(encoder, DocumentEncoder) else 1
 
     @cached_property
-    def _is_format1(self) -> bool:
-        return self.servable.format == 1
-
-    @cached_property
     def has_one_class(self) -> bool:
         """True if each sample has one class, with a probability for each."""
         return self.servable.task_type.is_one_class
 
     @cached_property
-    def records_events(self) -> bool:
-        """True if events can hold its predictions: one class, and one tensor of numbers as input."""
-        inputs = self.servable.encoder.inputs
-        return self.has_one_class and len(inputs) == 1 and inputs[0].dtype != "string"
+    def event_subject(self) -> EventSubject:
+        """How its events are summarised."""
+        return build_event_subject(self.servable, self.version, "serve")
 
     @cached_property
     def portable(self) -> ServedModel:
@@ -168,13 +165,6 @@ class ServedModel:
                 finite = _mark_finite(tensors, columns, samples.size)
         return Outputs(tensors, columns, finite)
 
-    def get_event_inputs(self, samples: PackedSamples) -> NDArray[Any]:
-        """Return the tensor of numbers that events hold, (n, …); only if `records_events`."""
-        encoder = self.servable.encoder
-        # The graph of format 1 begins with the model's own tensors.
-        tensors = samples.tensors if self._is_format1 else encoder.unpack_samples(samples.tensors)
-        return tensors[encoder.inputs[0].name]
-
     def _compute_rows(self, samples: PackedSamples) -> Mapping[str, NDArray[Any]]:
         if samples.rows <= self.max_batch:
             return self.servable.compute(samples.tensors)
@@ -197,6 +187,7 @@ def load_model(folder: Path, *, name: str, version: str, threads: int, max_batch
     _raise_unless_it_repeats(servable)
     # Without its times, which are not known yet: `compute` does not use them.
     draft = ServedModel(servable, name, version, 0.0, 0.0, max_batch)
+    _ = draft.event_subject  # a reference profile that can't be read is reported now, and not at the first request
     one, many = (create_packed_samples(build_trial_batch(servable, rows, is_typical=False)) for rows in (1, max_batch))
     return ServedModel(
         servable,

@@ -35,7 +35,7 @@ from mlscale.serve.http.sockets import (
 )
 from mlscale.serve.inference import Inference
 from mlscale.serve.prometheus import ServerMetrics
-from mlscale.serve.protocol.labels_route import LabelSink
+from mlscale.serve.protocol.labels_route import LabelQuota, LabelSink
 from mlscale.serve.served_model import ServedModel
 from mlscale.serve.workers import Workers
 from mlscale.versions.trained_model import TrainedModel
@@ -65,6 +65,8 @@ class ServerSettings:
     sample_share: float
     flush_s: float
     events_bytes: int
+    labels_bytes: int
+    labels_per_hour: int | None
     access: Access
     tls: ssl.SSLContext | None
     behind_proxy: bool
@@ -134,9 +136,9 @@ class _Server:
         stop = install_stop_signal(loop)
         self._metrics = ServerMetrics()
         answers = ResponseSender(self._metrics, self._log)
-        store = settings.events if self._first.records_events else None
+        store = settings.events
         events = self._create_event_writer(store) if store else None
-        sink = LabelSink(store, loop) if store else None
+        sink = LabelSink(store, loop, self._settings.labels_bytes) if store else None
         self._workers = Workers(loop, answers)
         self._inference = Inference(
             loop,
@@ -159,7 +161,8 @@ class _Server:
         local = is_loopback(listening) and not settings.behind_proxy
         control = local if settings.control is None else settings.control
         load = self._create_loader(reloader) if control else None
-        self._app = App(self._inference, answers, self._workers, self._build_access(local), sink, load)
+        quota = LabelQuota(settings.labels_per_hour)
+        self._app = App(self._inference, answers, self._workers, self._build_access(local), sink, quota, load)
         connections = Connections(
             settings.limits, self._app.screen_request, self._app.handle_exchange, answers.count_early_response
         )
@@ -172,10 +175,6 @@ class _Server:
         tasks = [asyncio.create_task(self._run_each_second(connections, events))]
         if settings.follow:
             tasks.append(asyncio.create_task(reloader.follow_alias(settings.poll_s)))
-        if settings.events and store is None:
-            kind = self._first.servable.task_type.name
-            reason = f"they hold one class and one tensor of numbers, and {self._first.name} is of the type {kind}"
-            self._log(f"events are not recorded: {reason}")
         if self._instead:
             self._app.stale = self._instead
             self._log(self._instead)

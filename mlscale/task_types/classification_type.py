@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mlscale.task_types.class_scores import ClassScores, split_scores_by_class
 from mlscale.task_types.collected_samples import CollectedSamples, Columns, WorstSample, convert_to_columns
+from mlscale.task_types.event_forms import JsonValue, SummaryColumns, parse_class_name
 from mlscale.task_types.paired_metrics import (
     Floats,
     MetricDefinition,
@@ -190,6 +191,23 @@ class ClassificationType(TaskType):
 
         floats = {"probabilities": pa.list_(pa.float32())} if probabilities else {}
         return {"predicted": pa.string(), "class": pa.int32(), "confidence": pa.float32(), **floats}
+
+    def summarize_outputs(self, predictions: PredictionColumns, names: AnswerNames) -> SummaryColumns:
+        """Return `label`, the predicted class, and `confidence`, its probability."""
+        confidence = np.asarray(predictions["confidence"], np.float64)
+        return {"label": [str(name) for name in predictions["predicted"]], "confidence": confidence}
+
+    def express_as_labels(self, predictions: PredictionColumns, names: AnswerNames) -> list[Any]:
+        """Return the name of the class of each prediction."""
+        return list(predictions["predicted"])
+
+    def parse_label(self, value: object, names: AnswerNames) -> str:
+        """Return the name of a class, which may be given by its number."""
+        return parse_class_name(value, names.labels)
+
+    def score_prediction(self, prediction: JsonValue, label: JsonValue, names: AnswerNames) -> float:
+        """Return 1 for the right class, else 0."""
+        return float(prediction == label)
 
     def build_answers(self, predictions: PredictionColumns, names: AnswerNames) -> list[dict[str, Any]]:
         """Return `label`, `class`, `confidence` and `probabilities` of each prediction."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.task_types.collected_samples import CollectedSamples, Columns, WorstSample, convert_to_columns
+from mlscale.task_types.event_forms import EventForms, JsonValue, SummaryColumns
 from mlscale.task_types.paired_metrics import Floats, MetricDefinition, PairedStatistics
 from mlscale.task_types.sample_score import SampleScore
 from mlscale.task_types.task_type import AnswerNames, PredictionColumns, TaskType
@@ -28,6 +29,7 @@ class LanguageType(TaskType):
     predicts = "the next byte of a text"
     score = SampleScore("nats_per_token", higher_is_better=False, unit="nats")
     loss_name = "nats_per_token"
+    needs_label = False
     truth_column = "tokens"
     table_columns = ("nats", "tokens", "loss")
     output_meanings: ClassVar[Mapping[str, str]] = {
@@ -92,6 +94,23 @@ class LanguageType(TaskType):
         import pyarrow as pa
 
         return {"nats": pa.float32(), "tokens": pa.int64()}
+
+    def summarize_outputs(self, predictions: PredictionColumns, names: AnswerNames) -> SummaryColumns:
+        """Return `loss`, the nats per token of each sequence."""
+        nats, tokens = (np.asarray(predictions[name], np.float64) for name in ("nats", "tokens"))
+        return {"loss": nats / np.maximum(tokens, 1)}
+
+    def express_as_labels(self, predictions: PredictionColumns, names: AnswerNames) -> list[Any]:
+        """Return `nats` and `tokens` of each sequence."""
+        return EventForms.build_answers(self, predictions, names)
+
+    def parse_label(self, value: object, names: AnswerNames) -> Any:
+        """Refuse every label: the text itself shows how well it was predicted."""
+        raise ValueError("a language model takes no labels: each text is scored by its own bytes")
+
+    def score_prediction(self, prediction: JsonValue, label: JsonValue, names: AnswerNames) -> float:
+        """Return the nats per token."""
+        return float(prediction["nats"]) / max(int(prediction["tokens"]), 1)
 
     def build_answers(self, predictions: PredictionColumns, names: AnswerNames) -> list[dict[str, Any]]:
         """Return `nats`, `tokens` and `nats_per_token` of each sequence."""

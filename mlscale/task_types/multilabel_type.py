@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from mlscale.task_types.class_scores import ClassScores, drop_columns, iterate_score_columns
 from mlscale.task_types.classification_type import get_label
 from mlscale.task_types.collected_samples import CollectedSamples, Columns, WorstSample, convert_to_columns
+from mlscale.task_types.event_forms import JsonValue, SummaryColumns, parse_class_name, parse_json_text
 from mlscale.task_types.paired_metrics import Floats, MetricDefinition, PairedStatistics, stack_loss
 from mlscale.task_types.sample_score import SampleScore
 from mlscale.task_types.task_type import (
@@ -147,6 +149,30 @@ class MultilabelType(TaskType):
 
         floats = {"probabilities": pa.list_(pa.float32())} if probabilities else {}
         return {"predicted": pa.list_(pa.string()), **floats}
+
+    def summarize_outputs(self, predictions: PredictionColumns, names: AnswerNames) -> SummaryColumns:
+        """Return `label_count`, and `confidence`, the mean probability of what is predicted of each label."""
+        shares = np.asarray(predictions["probabilities"], np.float64)
+        return {
+            "label_count": np.array([len(chosen) for chosen in predictions["predicted"]], np.float64),
+            "confidence": np.maximum(shares, 1 - shares).mean(-1),
+        }
+
+    def express_as_labels(self, predictions: PredictionColumns, names: AnswerNames) -> list[Any]:
+        """Return the names of the labels of each prediction."""
+        return [list(chosen) for chosen in predictions["predicted"]]
+
+    def parse_label(self, value: object, names: AnswerNames) -> list[str]:
+        """Return the names of labels, in the order of the model."""
+        given = parse_json_text(value)
+        if not isinstance(given, list):
+            raise ValueError(f"a label is a list of names, such as {json.dumps(list(names.labels[:2]))}, or []")
+        chosen = {parse_class_name(item, names.labels) for item in given}
+        return [name for name in names.labels if name in chosen]
+
+    def score_prediction(self, prediction: JsonValue, label: JsonValue, names: AnswerNames) -> float:
+        """Return the share of the labels that are predicted correctly."""
+        return 1 - len(set(prediction) ^ set(label)) / len(names.labels)
 
     def build_answers(self, predictions: PredictionColumns, names: AnswerNames) -> list[dict[str, Any]]:
         """Return `labels` and `probabilities` of each prediction."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 
 from mlscale.task_types.class_scores import ClassScores, drop_columns, iterate_score_columns
 from mlscale.task_types.collected_samples import CollectedSamples, Columns, WorstSample, convert_to_columns
+from mlscale.task_types.event_forms import JsonValue, SummaryColumns, parse_json_text
 from mlscale.task_types.paired_metrics import Floats, MetricDefinition, PairedStatistics
 from mlscale.task_types.sample_score import SampleScore
 from mlscale.task_types.task_type import AnswerNames, PredictionColumns, TargetColumn, TaskType
@@ -115,6 +118,32 @@ class RegressionType(TaskType):
 
         return {"value": pa.list_(pa.float32())}
 
+    def summarize_outputs(self, predictions: PredictionColumns, names: AnswerNames) -> SummaryColumns:
+        """Return `value`, or of several targets a column for each."""
+        values = np.asarray(predictions["value"], np.float64).reshape(len(predictions["value"]), -1)
+        return {name: values[:, number] for number, name in enumerate(_list_targets(names, values.shape[1]))}
+
+    def express_as_labels(self, predictions: PredictionColumns, names: AnswerNames) -> list[Any]:
+        """Return the number of each prediction; of several targets all by name."""
+        return [answer["value"] for answer in self.build_answers(predictions, names)]
+
+    def parse_label(self, value: object, names: AnswerNames) -> float | dict[str, float]:
+        """Return a number; of several targets all by name."""
+        given = parse_json_text(value)
+        targets = [target.name for target in names.targets]
+        if len(targets) <= 1 and not isinstance(given, Mapping):
+            return _parse_number(given)
+        if isinstance(given, Mapping) and (not targets or set(given) == set(targets)):
+            return {str(name): _parse_number(given[name]) for name in targets or given}
+        example = json.dumps(dict.fromkeys(targets or ["a"], 0.5))
+        raise ValueError(f"a label has a number for each target, such as {example}")
+
+    def score_prediction(self, prediction: JsonValue, label: JsonValue, names: AnswerNames) -> float:
+        """Return the absolute error, the mean over targets."""
+        if not isinstance(label, Mapping):
+            return abs(float(prediction) - float(label))
+        return float(np.mean([abs(float(prediction[name]) - value) for name, value in label.items()]))
+
     def build_answers(self, predictions: PredictionColumns, names: AnswerNames) -> list[dict[str, Any]]:
         """Return `value`, and `unit` where it is known; of several targets both by name."""
         targets = names.targets
@@ -161,6 +190,31 @@ def _describe_number(target: TargetColumn) -> dict[str, Any]:
 
 def _describe_object(properties: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": dict(properties), "required": list(properties)}
+
+
+def _list_targets(names: AnswerNames, count: int) -> list[str]:
+    """Return the names of the columns of predicted numbers."""
+    if count == 1:
+        return ["value"]
+    return [target.name for target in names.targets] or list(map(str, range(count)))
+
+
+def _parse_number(value: object) -> float:
+    """Return a finite number, which may be given as text.
+
+    Raises:
+        ValueError: it is none.
+    """
+    # `bool` is an int in Python, and no measurement.
+    number = math.nan
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"a label is a finite number, and {json.dumps(value, default=str)[:200]} is none")
+    return number
 
 
 def _compute_error_metrics(sums: Floats) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from mlscale.task_types.class_scores import ClassScores, drop_columns, iterate_score_columns
 from mlscale.task_types.collected_samples import CollectedSamples, Columns, WorstSample, convert_to_columns
+from mlscale.task_types.event_forms import JsonValue, SummaryColumns
 from mlscale.task_types.paired_metrics import Floats, MetricDefinition, PairedStatistics, stack_loss
 from mlscale.task_types.sample_score import SampleScore
 from mlscale.task_types.task_type import AnswerNames, PredictionColumns, TaskType, build_label_schema
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
     from mlscale.task_types.report_wording import EvaluationReport
 
+_MAX_SHARES = 20
+_MAX_MASK_PIXELS = 1 << 24
 IGNORED = 255  # a pixel that belongs to no class
 
 
@@ -173,6 +177,45 @@ class SegmentationType(TaskType):
 
         return {"mask": pa.binary()}
 
+    def summarize_outputs(self, predictions: PredictionColumns, names: AnswerNames) -> SummaryColumns:
+        """Return `share_<class>`, the share of the pixels of each class; of more than 20, `share_other` of the rest."""
+        shown = min(len(names.labels), _MAX_SHARES)
+        shares = np.stack([_count_shares(decode_mask(content), shown) for content in predictions["mask"]])
+        columns = [f"share_{name}" for name in names.labels[:shown]]
+        columns += ["share_other"] * (len(names.labels) > shown)
+        return dict(zip(columns, shares.T, strict=False))
+
+    def express_as_labels(self, predictions: PredictionColumns, names: AnswerNames) -> list[Any]:
+        """Return the mask of each prediction, a PNG in base64."""
+        return [base64.b64encode(content).decode() for content in predictions["mask"]]
+
+    def parse_label(self, value: object, names: AnswerNames) -> str:
+        """Return a mask of class numbers, a PNG in base64; 255 is a pixel that belongs to no class."""
+        example = "a label is a PNG of class numbers in base64, 255 for pixels without a class"
+        if not isinstance(value, str):
+            raise ValueError(example)
+        try:
+            content = base64.b64decode(value, validate=True)
+            classes = read_untrusted_mask(content)
+        except Exception as error:  # Pillow raises what its decoders raise
+            raise ValueError(f"{example}: {' '.join(str(error).split())[:200]}") from error
+        wrong = np.setdiff1d(classes, [*range(len(names.labels)), IGNORED])
+        if len(wrong):
+            raise ValueError(f"the mask has the class {wrong[0]}, and the model has 0 to {len(names.labels) - 1}")
+        return value
+
+    def score_prediction(self, prediction: JsonValue, label: JsonValue, names: AnswerNames) -> float:
+        """Return the intersection over union, the mean over classes; NaN for masks of different sizes."""
+        sides = [decode_mask(base64.b64decode(mask)) for mask in (prediction, label)]
+        if sides[0].shape != sides[1].shape:
+            return math.nan
+        # As `compute_columns`: ignored pixels count nowhere, and so does a class that is in neither mask.
+        is_counted = sides[1] != IGNORED
+        predicted, truth = (side[is_counted] for side in sides)
+        counts = [np.bincount(classes, minlength=256) for classes in (predicted[predicted == truth], predicted, truth)]
+        union = counts[1] + counts[2] - counts[0]
+        return float((counts[0][union > 0] / union[union > 0]).mean()) if union.any() else math.nan
+
     def build_answers(self, predictions: PredictionColumns, names: AnswerNames) -> list[dict[str, Any]]:
         """Return `mask`, the PNG in base64, and `shares`, the share of pixels of each class that occurs."""
         return [_build_mask_answer(content, names.labels) for content in predictions["mask"]]
@@ -218,6 +261,31 @@ def decode_mask(content: bytes) -> NDArray[np.uint8]:
     from PIL import Image
 
     return np.asarray(Image.open(io.BytesIO(content)), np.uint8)
+
+
+def read_untrusted_mask(content: bytes) -> NDArray[np.uint8]:
+    """Return the class numbers (h, w) of a mask that a client has sent.
+
+    Raises:
+        ValueError: it is not a PNG of one byte for each pixel, or too large.
+        OSError: it is cut short, or corrupt.
+    """
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+        if image.mode not in ("L", "P"):
+            raise ValueError(f"its pixels are of the mode {image.mode}, and not of one byte")
+        # By the header, before the pixels take memory.
+        if image.width * image.height > _MAX_MASK_PIXELS:
+            raise ValueError(f"it has {image.width}×{image.height} pixels, and {_MAX_MASK_PIXELS:,} are the most")
+        return np.asarray(image, np.uint8)
+
+
+def _count_shares(classes: NDArray[np.uint8], shown: int) -> NDArray[np.float64]:
+    """Return the share of the pixels of each of the first classes, and of all others."""
+    counts = np.bincount(np.minimum(classes.ravel(), shown), minlength=shown + 1)
+    shares: NDArray[np.float64] = counts / max(classes.size, 1)
+    return shares
 
 
 def _build_mask_answer(content: bytes, labels: Sequence[str]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from mlscale.errors import MLScaleError
 from mlscale.task_types.class_scores import ClassScores
 from mlscale.task_types.collected_samples import CollectedSamples, Columns, WorstSample
+from mlscale.task_types.event_forms import AnswerNames, EventForms, PredictionColumns, TargetColumn
 from mlscale.task_types.paired_metrics import MetricDefinition, PairedStatistics
 from mlscale.task_types.sample_score import SampleScore
 
@@ -20,44 +20,11 @@ if TYPE_CHECKING:
 
     from mlscale.task_types.report_wording import EvaluationReport
 
+__all__ = ["INPUT", "AnswerNames", "PredictionColumns", "TargetColumn", "TaskType"]
 INPUT = "input"
 """The name of the tensor, where a model takes a single one (`mlscale.data.encoders.encoder`)."""
-PredictionColumns = dict[str, list[Any] | NDArray[Any]]
-"""Columns of predictions, n each."""
 MOST_LISTED_LABELS = 10_000
 """The most class names that a schema or a server's metadata lists: documents of megabytes are read by nobody."""
-
-
-@dataclass(frozen=True)
-class TargetColumn:
-    """A number that is predicted.
-
-    Attributes:
-        name: of its column.
-        unit: of its values; '' where it is not known.
-    """
-
-    name: str
-    unit: str = ""
-
-
-@dataclass(frozen=True)
-class AnswerNames:
-    """The names that predictions are written with.
-
-    Attributes:
-        labels: of the classes by number.
-        targets: of the numbers that are predicted, by column.
-    """
-
-    labels: tuple[str, ...] = ()
-    targets: tuple[TargetColumn, ...] = ()
-
-    @classmethod
-    def parse_document(cls, document: Mapping[str, Any]) -> AnswerNames:
-        """Return the names of a servable's document."""
-        targets = tuple(TargetColumn(str(item["name"]), str(item["unit"])) for item in document.get("targets", ()))
-        return cls(tuple(map(str, document["labels"])), targets)
 
 
 def build_label_schema(labels: Sequence[str]) -> dict[str, Any]:
@@ -74,7 +41,7 @@ def build_shares_schema(labels: Sequence[str]) -> dict[str, Any]:
     return {"type": "array", "items": share, **size, "description": "of each class, in the order of the labels"}
 
 
-class TaskType:
+class TaskType(EventForms):
     """A kind of work: how its predictions are measured, compared, shown and written. Stateless: one object serves all.
 
     A subclass sets `name`, `default_metric`, `score` and `table_columns`, and defines `compute_columns`,
@@ -89,8 +56,8 @@ class TaskType:
         target_fact: the fact of the data (`DataFacts`) that shows that it holds what is predicted; None for any data.
         predicts: what is predicted, as a message has it: 'classes', 'numbers'.
         label_form: the form of the labels that it takes, a word of `data.labels`; None where there is no such word.
-        is_one_class: each sample has one class, with a probability for each: what events hold, and what `monitor`
-            takes.
+        is_one_class: each sample has one class, with a probability for each: what `monitor` takes, and profiles of
+            format 1 hold.
         needs_every_label: each class is measured on every sample: the data must have all of a model's.
         loss_is_cross_entropy: a constant prediction then has the entropy of the classes as its loss.
         score: of a sample.
@@ -307,16 +274,6 @@ class TaskType:
             probabilities: with those of every class.
         """
         raise self._create_missing_error("list_prediction_types")
-
-    def build_answers(self, predictions: PredictionColumns, names: AnswerNames) -> list[dict[str, Any]]:
-        """Return the JSON form of each prediction: by default, its columns.
-
-        Args:
-            predictions: as of `build_predictions`.
-            names: of classes and targets.
-        """
-        columns = [values.tolist() if isinstance(values, np.ndarray) else values for values in predictions.values()]
-        return [dict(zip(predictions, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def build_attributes(self, predictions: PredictionColumns, names: AnswerNames) -> dict[str, Any]:
         """Return what the predictions of n samples are in Python, by name, n first: by default, their columns.

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.task_types.classification_type import ClassificationType
+from mlscale.task_types.event_forms import SummaryColumns
 from mlscale.task_types.task_type import INPUT, AnswerNames, PredictionColumns, TaskType
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ class TensorType(TaskType):
     def build_attributes(self, predictions: PredictionColumns, names: AnswerNames) -> dict[str, Any]:
         """Return the outputs by name, (n, …) each."""
         return {name: np.stack(list(values)) if len(values) else np.zeros(0) for name, values in predictions.items()}
+
+    def summarize_outputs(self, predictions: PredictionColumns, names: AnswerNames) -> SummaryColumns:
+        """Return each number of small outputs, mean and standard deviation of large ones."""
+        arrays = {name: np.stack(list(values)) for name, values in predictions.items() if len(values)}
+        return super().summarize_outputs(dict(arrays), names)
 
     def build_answers(self, predictions: PredictionColumns, names: AnswerNames) -> list[dict[str, Any]]:
         """Return the outputs of each sample by name, as nested lists."""

@@ -22,6 +22,7 @@ from mlscale.export.servable import load
 from mlscale.versions.from_servable import publish_servable
 from mlscale.versions.local_registry import LocalRegistry
 from tests.e2e.test_export import images
+from tests.event_writing import add_classified
 from tests.forked import Command
 from tests.receiver import Receiver
 
@@ -59,7 +60,8 @@ class House:
         said = load(version.payload).predict(pixels[chosen])
         ids, store = [f"{seed}-{index}" for index in range(n)], EventStore(self.events)
         writer = store.open_writer("resnet")
-        writer.add_events(
+        add_classified(
+            writer,
             ids,
             version=version.ref,
             raw=pixels[chosen],

@@ -25,6 +25,7 @@ from mlscale.versions import LocalRegistry
 from mlscale.versions.from_servable import publish_servable
 from tests.conftest import find_files
 from tests.contract.test_documents import validate
+from tests.event_writing import add_classified
 from tests.forked import Command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,7 +74,7 @@ class Place:
         said = servable.predict(raw)
         ids = [f"event-{number}" for number in range(len(raw))]
         writer = self.store.open_writer("digits", sample_share=1.0)
-        writer.add_events(ids, version="digits:v1", raw=raw, labels=said.labels, probabilities=said.probabilities)
+        add_classified(writer, ids, version="digits:v1", raw=raw, labels=said.labels, probabilities=said.probabilities)
         writer.close()
         self.store.add_labels("digits", ids, truth)
 

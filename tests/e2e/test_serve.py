@@ -72,8 +72,9 @@ def test_from_the_first_line_to_the_last(tmp_path: Path) -> None:
         assert server.stop() == 0
     events = EventStore(tmp_path / "events").read("digits", samples=True)
     assert events.id.tolist() == ["mine-0", "mine-1", "mine-2"]
-    np.testing.assert_array_equal(events.samples(), raw)
-    np.testing.assert_allclose(events.probabilities, said.probabilities, rtol=1e-5)
+    np.testing.assert_array_equal(np.asarray(events.samples()), raw)
+    np.testing.assert_allclose(events.confidence, said.probabilities.max(-1), rtol=1e-5)
+    assert events.predictions == said.labels
     assert (events.latency_ms > 0).all()
     assert EventStore(tmp_path / "events").joined("digits").truth.tolist() == ["3", "4"]
     assert "2 requests, 3 samples, 0 failed" in (tmp_path / "server.out").read_text()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mlscale.export.parity import Parity
     from mlscale.export.reference_profile import ReferenceProfile
     from mlscale.export.servable import Servable
+    from mlscale.reference.stored_reference import StoredReference
     from mlscale.runs.folder import RunFolder
 
 
@@ -175,7 +176,7 @@ def _write_servable(
         compression=compressed.about if compressed else None,
     )
     reference, whose = _choose_reference_profile(cfg, folder, checkpoint, measured, compressed)
-    shown = f"{whose}, {reference.about['samples']:,} samples" if reference else whose
+    shown = f"{whose}, {reference.about['samples']:,} samples"
     print_masked_lines([f"export  reference profile: {shown}"], masker)
     servable = write_servable(
         target,
@@ -206,12 +207,13 @@ def _choose_reference_profile(
     checkpoint: Path,
     measured: ExportMeasurement,
     compressed: StoredInt8Model | None,
-) -> tuple[ReferenceProfile | None, str]:
+) -> tuple[ReferenceProfile | StoredReference, str]:
     """Return the reference profile and its source: the run's own if it is of this checkpoint, of as many samples, and
-    of fp32; else that of the comparison. None and the reason where a profile can't express the model.
+    of fp32; else that of the comparison.
     """
     if measured.profile is None:
-        return None, f"none, as it holds predictions of one class each, and these are of {measured.task_type.name}"
+        reference = measured.reference.finish(split="val", data_version=cfg.derived.data_version)
+        return reference, f"of the comparison, {len(reference.columns)} columns"
     from mlscale.export import collected_profile as collected
 
     if compressed is None and collected.has_collected_profile(folder.path, checkpoint):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mlscale.errors import MLScaleError
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from multiprocessing.queues import Queue
 
     from mlscale.data.encoders.encoder import Encoder
+    from mlscale.export.servable import Servable
+    from mlscale.export.torch_predictor import TorchModel
     from mlscale.predict.batch_models import BatchModel
     from mlscale.predict.input_items import Inputs
     from mlscale.predict.part_files import PredictionParts
@@ -64,6 +66,7 @@ def score_rank_parts(
     Raises:
         MLScaleError: the model can't be built, or rows can't be written.
     """
+    from mlscale.export.event_subject import build_event_subject
     from mlscale.predict.predicted_events import PartEvents
     from mlscale.predict.score_parts import score_parts
 
@@ -82,19 +85,10 @@ def score_rank_parts(
     _check_inputs(model.encoder)
     events = None
     if work.events is not None:
-        if not model.task_type.is_one_class or len(model.encoder.inputs) > 1:
-            raise MLScaleError(
-                f"events are predictions of classes, and this is a model of {model.task_type.name}",
-                where="events",
-                fix="leave events out",
-            )
-        if not work.probabilities:
-            raise MLScaleError(
-                "events hold the probabilities of every class", where="probabilities=false", fix="probabilities=true"
-            )
+        subject = build_event_subject(cast("Servable | TorchModel", model), work.version, "predict")
         created = str(parts.document["created"])
         token = str(parts.document["inputs"]["digest"])[:6]
-        events = PartEvents(Path(work.events), work.model, work.version, created, token)
+        events = PartEvents(Path(work.events), work.model, subject, created, token)
     score_parts(
         inputs,
         model,

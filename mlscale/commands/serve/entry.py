@@ -76,6 +76,8 @@ def _read_serve_settings(cfg: DictConfig) -> ServerSettings:
         sample_share=float(cfg.sample_share),
         flush_s=float(cfg.flush_s),
         events_bytes=int(cfg.max_events_bytes),
+        labels_bytes=int(cfg.max_labels_bytes),
+        labels_per_hour=cfg.max_labels_per_hour,
         access=Access(encode_key(cfg.api_key), frozenset(str(host).lower() for host in cfg.hosts)),
         tls=load_tls_context(Path(cfg.tls_cert), Path(cfg.tls_key)) if cfg.tls_cert else None,
         behind_proxy=bool(cfg.behind_proxy),
@@ -85,7 +87,8 @@ def _read_serve_settings(cfg: DictConfig) -> ServerSettings:
 _MINIMUMS: dict[str, Any] = {
     "port": 0, "threads": 1, "max_batch": 1, "max_queue": 1, "poll_s": 0.01, "sample_share": 0,
     "flush_s": 0.01,
-    "max_events_bytes": 1 << 20, "max_body_bytes": 1024, "max_connections": 1, "max_connections_per_address": 1,
+    "max_events_bytes": 1 << 20, "max_labels_bytes": 1 << 20, "max_labels_per_hour": 1,
+    "max_body_bytes": 1024, "max_connections": 1, "max_connections_per_address": 1,
     "head_timeout_s": 0.1, "timeout_s": 0.1, "idle_s": 0.1, "drain_s": 0, "unready_s": 0,
 }  # fmt: skip
 _MAXIMUMS: dict[str, Any] = {"port": 65535, "sample_share": 1}

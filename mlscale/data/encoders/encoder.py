@@ -50,11 +50,14 @@ class EncodedSamples(NamedTuple):
         tensors: by name, (n, …): a row for each sample, zeros for one that is bad.
         bad: the reason of each sample that could not be encoded, by its number.
         counts: the rows of each sample, int64 (n,), none for a bad one; None where each has one.
+        facts: what the tensors do not show of the raw samples, such as the width of an image, float64 (n,) by name,
+            NaN where it is not known; None where there are none.
     """
 
     tensors: Mapping[str, NDArray[Any]]
     bad: Mapping[int, str]
     counts: NDArray[np.int64] | None = None
+    facts: Mapping[str, NDArray[np.float64]] | None = None
 
 
 class Encoder(ABC):

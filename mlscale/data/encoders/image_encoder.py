@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import math
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.encoders.encoder import INPUT, Encoder, TensorSpec, convert_values
+from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder, TensorSpec, convert_values
 
 _NPY = b"\x93NUMPY"
 
@@ -92,6 +94,10 @@ class ImageEncoder(Encoder):
             raise ValueError(_describe_other_shape(pixels.shape, self.shape))
         return {INPUT: pixels}
 
+    def pack_samples(self, raw: Sequence[bytes | NDArray[Any]]) -> EncodedSamples:
+        """Return the pixels of images, and the width and height that each was sent with."""
+        return self.encode_samples(raw)._replace(facts=measure_image_sizes(raw))
+
     def _decode_pixels(self, raw: bytes | NDArray[Any]) -> NDArray[Any]:
         from mlscale.data.images.image_decoder import decode_image
 
@@ -109,6 +115,26 @@ class ImageEncoder(Encoder):
     def _convert_array(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return an array as it is: it can't be resized without knowing what its values mean."""
         return convert_values(array[None] if array.ndim == 2 else array, self.dtype)
+
+
+def measure_image_sizes(raw: Sequence[object]) -> dict[str, NDArray[np.float64]]:
+    """Return `width` and `height` of images by their headers, float64 (n,); NaN of one that can't be read."""
+    sizes = np.array([_measure_image(image) for image in raw], np.float64).reshape(-1, 2)
+    return {"width": sizes[:, 0], "height": sizes[:, 1]}
+
+
+def _measure_image(raw: object) -> tuple[float, float]:
+    from mlscale.data.images.fast_decoder import open_picture
+
+    if isinstance(raw, np.ndarray) and raw.ndim >= 2:
+        return raw.shape[-1], raw.shape[-2]
+    if not isinstance(raw, bytes) or raw.startswith(_NPY):  # arrays have the size that the model takes
+        return math.nan, math.nan
+    try:
+        picture = open_picture(raw, max_pixels=sys.maxsize)
+    except Exception:  # Pillow raises what its decoders raise, and decoding reports it
+        return math.nan, math.nan
+    return picture.width, picture.height
 
 
 def _describe_other_shape(given: tuple[int, ...], taken: tuple[int, int, int]) -> str:

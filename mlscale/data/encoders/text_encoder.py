@@ -69,10 +69,13 @@ class TextEncoder(Encoder):
     def pack_samples(self, raw: Sequence[str | bytes]) -> EncodedSamples:
         """Return texts as the graph takes them: their bytes, and how many there are."""
         content, lengths = np.zeros((len(raw), self.length), np.uint8), np.zeros(len(raw), np.int64)
+        whole = np.zeros(len(raw))
         bad: dict[int, str] = {}
         for number, text in enumerate(raw):
             try:
-                given = convert_to_bytes(text)[: self.length]
+                given = convert_to_bytes(text)
+                whole[number] = len(given)
+                given = given[: self.length]
                 if not given:
                     raise ValueError("it is empty")
             except ValueError as error:
@@ -80,7 +83,7 @@ class TextEncoder(Encoder):
                 continue
             content[number, : len(given)] = np.frombuffer(given, np.uint8)
             lengths[number] = len(given)
-        return EncodedSamples({BYTES: content, LENGTHS: lengths}, bad)
+        return EncodedSamples({BYTES: content, LENGTHS: lengths}, bad, facts={"length": whole})
 
     def unpack_samples(self, packed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return the tokens of texts from their bytes."""

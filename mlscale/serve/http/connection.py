@@ -33,6 +33,7 @@ class HttpConnection(RequestParser):
     def register_peer(self, peer: object, abort: Callable[[], object]) -> None:
         """Count as a connection from `peer`; `abort` closes it until `connection_made`, while TLS is negotiated."""
         self._entered, self._abort = True, abort
+        self.peer = str(peer[0]) if isinstance(peer, tuple) and peer else ""
         self.shared.all.add(self)
         self._health_only = not self.shared.admission.accept_connection(self, peer)
         self._wait_until(self.shared.limits.head_s)

@@ -24,7 +24,7 @@ class ConnectionState(asyncio.Protocol, ConnectionInterface):
     """The state of the connection of one client, and what is counted of it."""
 
     def __init__(self, shared: Connections) -> None:
-        self.shared, self.deadline = shared, NEVER
+        self.shared, self.deadline, self.peer = shared, NEVER, ""
         self._parser: Any = httptools.HttpRequestParser(self)
         self._waiting: deque[Exchange] = deque()
         self._unhandled: deque[Exchange] = deque()

@@ -67,6 +67,7 @@ class ConnectionInterface(Closable, Protocol):
     """The interface of a client's connection; `http.connection` implements it."""
 
     deadline: float
+    peer: str
 
     def flush_responses(self, exchange: Exchange) -> None:
         """Send the responses whose turn has come."""
@@ -195,6 +196,11 @@ class Exchange:
             return self._status + b"Connection: close\r\n\r\n", self._answer
         # HTTP/1.0 closes by default, so staying open must be stated.
         return self._status + (b"Connection: keep-alive\r\n\r\n" if self.old else b"\r\n"), self._answer
+
+    @property
+    def peer(self) -> str:
+        """The address that sent the request; '' where it is not known."""
+        return self._connection.peer
 
     @property
     def answer_bytes(self) -> int:

@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.encoders.image_encoder import ImageEncoder
+from mlscale.data.encoders.image_encoder import ImageEncoder, measure_image_sizes
 from mlscale.data.images.fast_decoder import open_picture
 from mlscale.data.images.image_decoder import decode_image
 from mlscale.data.images.pil import TooLarge
@@ -81,7 +81,8 @@ def decode_image_samples(model: ServedModel, contents: Sequence[bytes]) -> Packe
             if len(contents) == 1:
                 raise
             raise Refused(f"sample {number}: {refused.message}", refused.status) from refused
-    return create_packed_samples({model.servable.inputs[0].name: np.concatenate(parts)})
+    pixels = {model.servable.inputs[0].name: np.concatenate(parts)}
+    return create_packed_samples(pixels, facts=measure_image_sizes(contents))
 
 
 def decode_image_sample(model: ServedModel, content: bytes) -> NDArray[Any]:

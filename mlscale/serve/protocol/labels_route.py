@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import math
 import threading
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlscale.errors import MLScaleError
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.protocol.v2 import validate_id
+from mlscale.task_types.task_type import AnswerNames, TaskType
 
 if TYPE_CHECKING:
     from mlscale.events.store import EventStore
@@ -20,23 +23,23 @@ if TYPE_CHECKING:
 MAX_BYTES = 2 << 20
 _AT_ONCE, _MAX_WAITING = 10_000, 100_000
 """The most labels of a request, and of one write; the most labels that may wait."""
-_MOST_SHOWN = 20
-_MOST_COMPARED, _LONGEST_SHOWN = 1000, 200
-"""The most class names in a message; those that are compared with an unknown one, and its characters that are shown."""
+_MAINTAIN_SECONDS, _HOUR_SECONDS = 600.0, 3600.0
+_MAX_SOURCES = 100_000
 MEMORY_BYTES = _AT_ONCE * 1024
 """The most bytes of memory that parsing a request may take."""
 
 
 class Labels(NamedTuple):
-    """Labels of events: their ids, and the names of the correct classes."""
+    """Labels of events: their ids, and each label in the form of the task type."""
 
     ids: Sequence[str]
-    names: Sequence[str]
+    values: Sequence[Any]
 
 
 class _Item(NamedTuple):
     model: str
     labels: Labels
+    source: str
     done: Callable[[MLScaleError | None], None]
 
 
@@ -46,10 +49,12 @@ class LabelSink:
     Args:
         store: receives the labels.
         loop: the event loop in which `done` is called.
+        max_bytes: of all labels of a model on disk; the oldest are removed first.
     """
 
-    def __init__(self, store: EventStore, loop: asyncio.AbstractEventLoop) -> None:
-        self.written = 0
+    def __init__(self, store: EventStore, loop: asyncio.AbstractEventLoop, max_bytes: int) -> None:
+        self.written = self.unknown = 0
+        self._max_bytes, self._maintained = max_bytes, -_MAINTAIN_SECONDS
         self._store, self._loop = store, loop
         self._waiting: deque[_Item] = deque()
         self._rows, self._closed = 0, False
@@ -57,8 +62,11 @@ class LabelSink:
         self._thread = threading.Thread(target=self._run_writer, name="labels", daemon=True)
         self._thread.start()
 
-    def submit_labels(self, model: str, labels: Labels, done: Callable[[MLScaleError | None], None]) -> None:
-        """Queue labels of a model's events; `done` is called when they are on disk, or could not be written.
+    def submit_labels(
+        self, model: str, labels: Labels, source: str, done: Callable[[MLScaleError | None], None]
+    ) -> None:
+        """Queue labels of a model's events that `source` gave; `done` is called when they are on disk, or could not be
+        written.
 
         Raises:
             Refused: too many wait (503).
@@ -66,7 +74,7 @@ class LabelSink:
         with self._change:
             if self._rows + len(labels.ids) > _MAX_WAITING or self._closed:
                 raise Refused("too many labels wait already; try again", 503, b"Retry-After: 1\r\n")
-            self._waiting.append(_Item(model, labels, done))
+            self._waiting.append(_Item(model, labels, source, done))
             self._rows += len(labels.ids)
             self._change.notify()
 
@@ -104,7 +112,10 @@ class LabelSink:
         problem = None
         try:
             ids = [id_ for item in items for id_ in item.labels.ids]
-            self._store.add_labels(model, ids, [name for item in items for name in item.labels.names])
+            sources = [item.source for item in items for _ in item.labels.ids]
+            self._store.add_labels(
+                model, ids, [value for item in items for value in item.labels.values], source=sources
+            )
             self.written += len(ids)
         except MLScaleError as error:
             problem = error
@@ -117,10 +128,58 @@ class LabelSink:
         for item in items:
             # `done` answers the exchange, which belongs to the event loop.
             self._loop.call_soon_threadsafe(item.done, problem)
+        self._maintain_if_due(model)
+
+    def _maintain_if_due(self, model: str) -> None:
+        """Compact and bound the labels on disk; at most once in ten minutes, after the responses."""
+        if time.monotonic() - self._maintained > _MAINTAIN_SECONDS:
+            # Labels are safe without: what fails now is tried again later.
+            with contextlib.suppress(MLScaleError, OSError):
+                self._store.maintain_labels(model, self._max_bytes)
+                self.unknown = self._store.count_unknown_labels(model)
+            self._maintained = time.monotonic()
 
 
-def parse_labels(names: Sequence[str], body: bytes | bytearray) -> Labels:
-    """Read `[{"id": …, "label": …}, …]`, or one such object. A label is the name of a class, or its number in `names`.
+class LabelQuota:
+    """Counts the labels of each source in an hour; to be used in the thread of the event loop.
+
+    Args:
+        per_hour: the most labels of one source; None: no limit.
+    """
+
+    def __init__(self, per_hour: int | None) -> None:
+        self._per_hour = per_hour
+        self._counts: Counter[str] = Counter()
+        self._begin = time.monotonic()
+
+    def count_labels(self, source: str, count: int) -> None:
+        """Count labels of a source.
+
+        Raises:
+            Refused: they are more than it may send (429, with the seconds after which to try again).
+        """
+        if self._per_hour is None:
+            return
+        # The addresses of one client may be many: those beyond a number share one quota, so that memory is bounded.
+        if source not in self._counts and len(self._counts) >= _MAX_SOURCES:
+            source = "others"
+        now = time.monotonic()
+        if now - self._begin >= _HOUR_SECONDS:
+            self._begin = now
+            self._counts.clear()
+        if self._counts[source] + count > self._per_hour:
+            seconds = max(1, math.ceil(_HOUR_SECONDS - (now - self._begin)))
+            raise Refused(
+                f"more than {self._per_hour:,} labels of one address in an hour; max_labels_per_hour=… of the server "
+                "allows more",
+                429,
+                b"Retry-After: %d\r\n" % seconds,
+            )
+        self._counts[source] += count
+
+
+def parse_labels(task_type: TaskType, names: AnswerNames, body: bytes | bytearray) -> Labels:
+    """Read `[{"id": …, "label": …}, …]`, or one such object. A label has the form that the task type states.
 
     Raises:
         Refused: it is something else, or a class that the model does not have.
@@ -137,18 +196,12 @@ def parse_labels(names: Sequence[str], body: bytes | bytearray) -> Labels:
     ids = [validate_id(entry.get("id")) for entry in entries]
     if not all(ids):
         raise Refused('each label has the id of its event: send [{"id": "…", "label": "…"}, …]')
-    known = frozenset(names)
-    return Labels(ids, [_resolve_label(names, known, entry.get("label")) for entry in entries])
+    return Labels(ids, [_parse_label(task_type, names, entry.get("label")) for entry in entries])
 
 
-def _resolve_label(names: Sequence[str], known: frozenset[str], label: object) -> str:
-    if isinstance(label, str) and label in known:
-        return label
-    if type(label) is int and 0 <= label < len(names):
-        return names[label]
-    form = f"a label is the name of a class, or its number from 0 to {len(names) - 1}"
-    # A name that no model has would count as a wrong prediction for ever.
-    near = get_close_matches(label[:_LONGEST_SHOWN], names[:_MOST_COMPARED], 1) if isinstance(label, str) else []
-    shown = ", ".join(names[:_MOST_SHOWN]) + (", …" if len(names) > _MOST_SHOWN else "")
-    given = f"'{label[:_LONGEST_SHOWN]}'" if isinstance(label, str) and label.isprintable() else "this label"
-    raise Refused(f"{given} is not a class: {form}; {f'is {near[0]} meant? ' if near else ''}the classes are {shown}")
+def _parse_label(task_type: TaskType, names: AnswerNames, value: object) -> object:
+    try:
+        label: object = task_type.parse_label(value, names)
+    except (ValueError, TypeError, KeyError) as error:  # whatever a third-party type raises for a client's value
+        raise Refused(str(error)) from error
+    return label

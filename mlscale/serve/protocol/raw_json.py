@@ -87,7 +87,7 @@ def pack_raw(model: ServedModel, raw: Sequence[Any], *, is_alone: bool = False) 
     if packed.bad:
         number = min(packed.bad)
         raise _build_sample_refusal(model, number, packed.bad[number], is_alone)
-    return create_packed_samples(packed.tensors, packed.counts)
+    return create_packed_samples(packed.tensors, packed.counts, packed.facts)
 
 
 def _pack_inputs(model: ServedModel, inputs: object) -> PackedSamples:

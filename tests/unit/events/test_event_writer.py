@@ -13,6 +13,7 @@ import pytest
 from mlscale.atomic_files import ASIDE
 from mlscale.events.segments import list_segments
 from mlscale.events.store import EventStore
+from tests.event_writing import add_classified
 
 FOREVER = 3600.0
 
@@ -20,18 +21,18 @@ FOREVER = 3600.0
 def test_what_does_not_fit_is_dropped_and_counted(tmp_path: Path) -> None:
     writer = EventStore(tmp_path).open_writer("m", max_rows=10, flush_s=FOREVER)
     with writer._writing:  # the disk hangs
-        said = [writer.add_events([f"{n}"], version="v") for n in range(15)]
+        said = [add_classified(writer, [f"{n}"], version="v") for n in range(15)]
     writer.close()
     assert said == [True] * 10 + [False] * 5
     assert (writer.written, writer.dropped) == (10, 5)
-    assert writer.add_events(["late"], version="v") is False
+    assert add_classified(writer, ["late"], version="v") is False
     assert len(EventStore(tmp_path).read("m")) == 10
 
 
 def test_memory_is_bounded_too(tmp_path: Path) -> None:
     writer = EventStore(tmp_path).open_writer("m", flush_s=FOREVER)
     with writer._writing:
-        said = [writer.add_events(["x"], version="v", raw=np.zeros((1, 1, 16 << 20), np.uint8)) for _ in range(6)]
+        said = [add_classified(writer, ["x"], version="v", raw=np.zeros((1, 1, 16 << 20), np.uint8)) for _ in range(6)]
     writer.close()
     assert said.count(True) == 3
 
@@ -39,7 +40,7 @@ def test_memory_is_bounded_too(tmp_path: Path) -> None:
 def test_it_flushes_by_itself_in_time(tmp_path: Path) -> None:
     store = EventStore(tmp_path)
     writer = store.open_writer("m", flush_s=0.02)
-    writer.add_events(["a"], version="v")
+    add_classified(writer, ["a"], version="v")
     there = threading.Event()
     for _ in range(500):
         if writer.written:
@@ -53,12 +54,12 @@ def test_a_full_disk_costs_its_events_alone(tmp_path: Path) -> None:
     blocked = tmp_path / "m"
     blocked.touch()  # a file where the folder should be
     writer = EventStore(tmp_path).open_writer("m", flush_s=FOREVER)
-    writer.add_events(["a", "b"], version="v")
+    add_classified(writer, ["a", "b"], version="v")
     writer.flush()
     assert (writer.written, writer.dropped) == (0, 2)
     assert "can't write events" in writer.problem
     blocked.unlink()
-    writer.add_events(["c"], version="v")
+    add_classified(writer, ["c"], version="v")
     writer.close()
     assert (writer.written, writer.dropped, writer.problem) == (1, 2, "")
 
@@ -67,7 +68,7 @@ def test_the_oldest_go_when_there_are_too_many(tmp_path: Path) -> None:
     store = EventStore(tmp_path)
     writer = store.open_writer("m", flush_s=FOREVER, max_bytes=60_000)
     for n in range(60):
-        writer.add_events([f"{n}"], version="v", time_us=n * 3_600_000_000)
+        add_classified(writer, [f"{n}"], version="v", time_us=n * 3_600_000_000)
         writer.flush()
     writer.close()
     folder = tmp_path / "m" / "events"
@@ -83,7 +84,7 @@ def test_many_writers_at_once_lose_nothing(tmp_path: Path) -> None:
     def write(name: int) -> None:
         writer = store.open_writer("m", flush_s=0.001)
         for n in range(50):
-            writer.add_events([f"{name}-{n}-{k}" for k in range(3)], version="v")
+            add_classified(writer, [f"{name}-{n}-{k}" for k in range(3)], version="v")
             store.add_labels("m", [f"{name}-{n}-0"], ["a"])
         writer.close()
 
@@ -101,11 +102,12 @@ def test_many_writers_at_once_lose_nothing(tmp_path: Path) -> None:
 KILLED = """
 import sys
 from mlscale.events.store import EventStore
+from tests.event_writing import add_classified
 
 writer = EventStore(sys.argv[1]).open_writer("m", flush_s=0.005)
 n = 0
 while True:
-    writer.add_events([f"{sys.argv[2]}-{n}"], version="v")
+    add_classified(writer, [f"{sys.argv[2]}-{n}"], version="v")
     n += 1
     if n % 100 == 0:
         writer.flush()

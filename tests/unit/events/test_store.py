@@ -11,6 +11,7 @@ import pytest
 from mlscale.errors import MLScaleError
 from mlscale.events.segments import list_segments
 from mlscale.events.store import EventStore
+from tests.event_writing import add_classified
 
 START = datetime(2026, 1, 5, 23, 59, 59, tzinfo=UTC)
 MICROSECONDS = int(START.timestamp()) * 1_000_000
@@ -22,7 +23,8 @@ def fill(store: EventStore, count: int, *, version: str = "resnet:v7", first: in
     rng = np.random.default_rng(first)
     for n in range(first, first + count):
         probabilities = rng.dirichlet(np.ones(3), 1).astype(np.float32)
-        writer.add_events(
+        add_classified(
+            writer,
             [f"id-{n}"],
             version=version,
             raw=np.full((1, 2, 4, 4), [[[n]], [[2 * n]]], np.uint8),
@@ -44,11 +46,12 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     assert events.id.tolist() == [f"id-{n}" for n in range(5)]
     assert events.time[1] == np.datetime64("2026-01-06T00:00:00")
     assert set(events.version) == {"resnet:v7"}
-    np.testing.assert_array_equal(events.input_mean, [[n, 2 * n] for n in range(5)])
-    np.testing.assert_array_equal(events.input_std, np.zeros((5, 2)))
-    np.testing.assert_array_equal(events.predicted, events.probabilities.argmax(-1))
-    np.testing.assert_array_equal(events.confidence, events.probabilities.max(-1))
-    assert events.label.tolist() == ["abc"[number] for number in events.predicted]
+    np.testing.assert_array_equal(events.inputs["mean_0"], np.arange(5))
+    np.testing.assert_array_equal(events.inputs["mean_1"], 2 * np.arange(5))
+    np.testing.assert_array_equal(events.inputs["std_1"], np.zeros(5))
+    assert set(events.outputs) == {"label", "confidence"}
+    assert events.label.tolist() == events.predictions
+    assert set(events.source) == {"test"}
     np.testing.assert_allclose(events.latency_ms, np.arange(5) / 10)
     assert events.outcome.tolist() == ["ok"] * 5
     assert not events.has_sample.any()
@@ -61,7 +64,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
 def test_a_store_that_is_not_there_is_empty(tmp_path: Path) -> None:
     store = EventStore(tmp_path / "none")
     assert len(store.read("resnet")) == len(store.joined("resnet")) == 0
-    assert store.read("resnet").input_mean.shape == (0, 0)
+    assert store.read("resnet").inputs == {}
     assert store.read_labels_by_id("resnet") == {}
     assert list(tmp_path.iterdir()) == []
 
@@ -83,7 +86,7 @@ def test_the_latest_of_several_writers_that_overlap(tmp_path: Path) -> None:
     store = EventStore(tmp_path)
     writers = [store.open_writer("resnet") for _ in range(3)]
     for n in range(60):
-        writers[n % 3].add_events([f"id-{n}"], version="v", outcome="failed", time_us=MICROSECONDS + n * 1_000)
+        add_classified(writers[n % 3], [f"id-{n}"], version="v", outcome="failed", time_us=MICROSECONDS + n * 1_000)
         if n % 7 == 0:
             writers[n % 2].flush()
     for writer in writers:
@@ -99,7 +102,7 @@ def test_samples_are_kept_by_share_and_only_read_when_asked_for(tmp_path: Path) 
     events = store.read("resnet", samples=True)
     kept = events.where(events.has_sample)
     assert 25 < len(kept) < 75
-    samples = kept.samples()
+    samples = np.asarray(kept.samples())
     assert samples.dtype == np.uint8
     assert samples.shape[1:] == (2, 4, 4)
     np.testing.assert_array_equal(samples[:, 0, 0, 0], [int(id_[3:]) for id_ in kept.id])
@@ -111,18 +114,22 @@ def test_rejected_and_failed_have_no_prediction(tmp_path: Path) -> None:
     store = EventStore(tmp_path)
     fill(store, 2)
     writer = store.open_writer("resnet")
-    writer.add_events(["a"], version="resnet:v7", outcome="rejected", time_us=MICROSECONDS + 10**7)
-    writer.add_events(
-        ["b"], version="resnet:v7", outcome="failed", raw=np.ones((1, 3), np.float32), time_us=MICROSECONDS + 10**8
+    add_classified(writer, ["a"], version="resnet:v7", outcome="rejected", time_us=MICROSECONDS + 10**7)
+    add_classified(
+        writer,
+        ["b"],
+        version="resnet:v7",
+        outcome="failed",
+        raw=np.ones((1, 3), np.float32),
+        time_us=MICROSECONDS + 10**8,
     )
     writer.close()
     events = store.read("resnet")
     assert events.outcome.tolist() == ["ok", "ok", "rejected", "failed"]
-    assert events.predicted[2:].tolist() == [-1, -1]
+    assert events.label[2:].tolist() == events.predictions[2:] == [None, None]
     assert np.isnan(events.confidence[2:]).all()
-    assert events.probabilities.shape == (4, 3)
-    assert np.isnan(events.probabilities[2:]).all()
-    assert np.isnan(events.input_mean[2]).all()
+    assert np.isnan(events.inputs["mean_1"][2])
+    assert np.isfinite(events.inputs["mean_1"][3])
     assert len(events.select_answered()) == 2
     assert len(events.where(events.outcome == "ok").table) == 2
 
@@ -156,7 +163,7 @@ def test_torn_and_foreign_files_are_skipped_and_counted(tmp_path: Path) -> None:
         assert events.skipped == len(events.problems) == 1
     pq.write_table(pa.table({"id": ["x"]}), torn)
     assert store.read("resnet").skipped == 1
-    later = pq.read_table(whole).replace_schema_metadata({"mlscale": '{"format": "mlscale/event/2"}'})
+    later = pq.read_table(whole).replace_schema_metadata({"mlscale": '{"format": "mlscale/event/3"}'})
     pq.write_table(later, torn)
     assert "later mlscale" in store.read("resnet").problems[0]
     torn.unlink()

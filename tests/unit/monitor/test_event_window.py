@@ -11,6 +11,7 @@ import pytest
 from mlscale.events.event_writer import EventWriter
 from mlscale.events.store import EventStore
 from mlscale.monitor.event_window import EventWindow, WindowSpan, read_event_window
+from tests.event_writing import add_classified
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
 EVERYTHING = WindowSpan(hours=None)
@@ -36,7 +37,8 @@ def add(
     answer: dict[str, Any] = (
         {} if unanswered else {"labels": ["a"], "probabilities": np.array([[0.9, 0.1]], np.float32)}
     )
-    writer.add_events(
+    add_classified(
+        writer,
         [id_],
         version=version,
         raw=np.full((1, 2, 2, 2), 7, np.uint8),

@@ -22,6 +22,7 @@ from mlscale.predict.predicted_events import PartEvents
 from mlscale.predict.score_parts import score_parts
 from mlscale.task_types.registry import get_task_type
 from mlscale.task_types.task_type import AnswerNames, TaskType
+from tests.event_writing import build_subject
 
 ENCODER = TensorEncoder.from_shape((4,), "float32")
 
@@ -67,7 +68,11 @@ def run(
 ) -> PredictionParts:
     """Score what one rank is to do and has not done."""
     inputs, parts = opened(to)
-    keeps = PartEvents(events, "linear", "linear:v1", parts.document["created"], "abc123") if events else None
+    keeps = (
+        PartEvents(events, "linear", build_subject("linear:v1"), parts.document["created"], "abc123")
+        if events
+        else None
+    )
     todo = [part for part in parts.list_rank_parts(rank, world_size) if part not in parts.find_complete_parts()]
     score_parts(inputs, Linear(seconds), parts, todo, batch_size=5, workers=2, events=keeps)
     return parts

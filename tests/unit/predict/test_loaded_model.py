@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from mlscale.errors import MLScaleError
+from mlscale.events.store import EventStore
+from mlscale.export.event_subject import build_event_subject
 from mlscale.export.servable import Servable
 from mlscale.predict.inputs import open_inputs
 from mlscale.predict.loaded_model import LoadedModel
 from mlscale.predict.part_files import start_predictions
+from mlscale.predict.predicted_events import PartEvents
 from mlscale.predict.prediction_columns import build_column, list_column_types
-from mlscale.predict.score_parts import load_batch, score_parts
+from mlscale.predict.score_parts import load_batch, predict_batch, score_parts
 from tests.task_servables import EXAMPLES, build_examples, build_torch_model, get_task_servable, operators_parsed_once
 
 __all__ = ["get_task_servable", "operators_parsed_once"]
@@ -111,16 +114,23 @@ def test_the_three_ways_agree_bitwise_and_torch_within_tolerance(
             np.testing.assert_allclose(np.array(trained[column]), np.array(found[column]), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["image", "table"])
-def test_events_hold_the_encoded_sample(name: str, get_task_servable: GetServable, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["image", "table", "text", "language", "segmentation"])
+def test_events_hold_the_columns_of_raw_samples(name: str, get_task_servable: GetServable, tmp_path: Path) -> None:
     servable, rng = get_task_servable(name), np.random.default_rng(2)
     samples = draw_plain_rows(servable, rng) if name == "table" else build_examples()[name].draw(rng, COUNT)
     spec = write_inputs(servable, samples, tmp_path / "in")["spec"]
     inputs = open_inputs(spec, member=None, key=None, columns=(), kind=servable.encoder.kind)
-    batch = load_batch(inputs, range(3, 9), servable, with_x=True)
-    assert batch.x is not None
-    assert batch.x.tobytes() == servable.encoder.encode_samples(samples[3:9]).tensors["input"].tobytes()
-    assert load_batch(inputs, range(3, 9), servable).x is None
+    batch, outputs = predict_batch(servable, load_batch(inputs, range(3, 9), servable))
+    assert outputs is not None
+    subject = build_event_subject(servable, "m:v1", "predict")
+    events = PartEvents(tmp_path / "events", "m", subject, "2026-01-05T10:00:00+00:00", "abc")
+    events.record_batch(batch, servable.task_type.build_predictions(outputs, servable.labels), 0.1)
+    events.write_part_events(0)
+    read = EventStore(tmp_path / "events").read("m")
+    assert read.id.tolist() == batch.keys
+    assert list(read.inputs) == list(subject.summary.summarize_samples(servable.pack_samples(samples[3:9])))
+    assert read.outputs
+    assert None not in read.predictions
 
 
 def test_several_tensors_by_name(get_task_servable: GetServable) -> None:

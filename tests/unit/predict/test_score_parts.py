@@ -74,14 +74,13 @@ def test_an_answer_that_is_no_number_is_an_error_and_no_class(name: str) -> None
             return {name: packed.tensors["input"][:, :3]}
 
     x = np.array([[0, 1, 2, 3], [np.nan, 1, 2, 3], [0, np.inf, 2, 3], [-np.inf, 1, 2, 3]], np.float32)
-    batch = LoadedBatch(range(5), list("vwxyz"), ["", "torn", "", "", ""], EncodedSamples({"input": x}, {}), x)
+    batch = LoadedBatch(range(5), list("vwxyz"), ["", "torn", "", "", ""], EncodedSamples({"input": x}, {}))
     found, said = predict_batch(Told(), batch)
     wrong = "the model's output is not a finite number"
     assert found.errors == ["", "torn", wrong, wrong, "" if name == "logits" else wrong]
     assert said is not None
-    assert found.x is not None
     assert found.packed is not None
-    assert len(said[name]) == len(found.x) == len(found.packed.tensors["input"]) == found.errors.count("")
+    assert len(said[name]) == len(found.packed.tensors["input"]) == found.errors.count("")
     one = LoadedBatch(range(1), ["w"], [""], EncodedSamples({"input": x[1:2]}, {}))
     alone_, nothing = predict_batch(Told(), one)
     assert (alone_.packed, alone_.errors, nothing) == (None, [wrong], None)

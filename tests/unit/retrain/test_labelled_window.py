@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mlscale.events.store import EventStore
 from mlscale.export.onnx_engine import Port
 from mlscale.retrain.labelled_window import LabelledWindow, select_labelled_window
+from tests.event_writing import add_classified
 
 PORT = Port("input", "uint8", (-1, 1, 2, 2))
 LABELS = ("cat", "dog")
@@ -30,7 +31,8 @@ class Filled:
         ids = [f"{self.count + number}" for number in range(len(raw))]
         writer = self.store.open_writer("pets", sample_share=share)
         probabilities = np.full((len(raw), 2), 0.5, np.float32)
-        writer.add_events(
+        add_classified(
+            writer,
             ids,
             version="pets:v1",
             raw=raw,

@@ -1,0 +1,162 @@
+"""The summary of a text: its length, its alphabet, and the words that the reference does not have."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.data.encoders import document_encoder, text_encoder
+from mlscale.data.encoders.encoder import EncodedSamples
+from mlscale.data.encoders.summaries.input_summary import MAX_NUMBERS, InputSummary, SummaryColumns, get_fact
+from mlscale.data.encoders.summaries.word_table import WordTable
+
+_ALPHABETS = ("letters", "digits", "spaces", "punctuation", "non_ascii")
+_OTHER = len(_ALPHABETS)
+_SURROGATES = range(0xDC80, 0xDD00)
+
+
+def _build_alphabet_table() -> NDArray[np.uint8]:
+    """Return the number of the alphabet of each byte."""
+    table = np.full(256, _OTHER, np.uint8)
+    for byte in range(256):
+        character = chr(byte)
+        if byte >= 0x80:
+            table[byte] = 4
+        elif character.isalpha():
+            table[byte] = 0
+        elif character.isdigit():
+            table[byte] = 1
+        elif character.isspace():
+            table[byte] = 2
+        elif character.isprintable():
+            table[byte] = 3
+    return table
+
+
+_TABLE = _build_alphabet_table()
+
+
+class _Texts(NamedTuple):
+    """The bytes of texts one after the other, their lengths, and which of them were cut."""
+
+    content: NDArray[np.uint8]
+    lengths: NDArray[np.int64]
+    is_cut: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class TextSummary(InputSummary):
+    """`length` in bytes, `words`, and shares of the bytes: `letters`, `digits`, `spaces`, `punctuation`, `non_ascii`,
+    `invalid` (not UTF-8); `unknown_words`, the share of words that the reference does not have.
+
+    All but the length are of the part that the model reads.
+
+    Args:
+        words: of the reference; None: the share of other words is not known.
+    """
+
+    sample_kind: ClassVar[str] = "text"
+    words: WordTable | None = field(default=None)
+
+    def summarize_samples(self, packed: EncodedSamples) -> SummaryColumns:
+        parts = [self._summarize_texts(texts) for texts in _split_texts(self._join_texts(packed))]
+        columns: SummaryColumns = {
+            name: np.concatenate([part[name] for part in parts]) if parts else np.zeros(0)
+            for name in ("length", "words", *_ALPHABETS, "invalid", *(("unknown_words",) if self.words else ()))
+        }
+        columns["length"] = get_fact(packed, "length", np.asarray(columns["length"], np.float64))
+        return columns
+
+    def write_samples(self, packed: EncodedSamples, numbers: Sequence[int]) -> list[bytes]:
+        contents = self.list_texts(packed)
+        return [contents[number] for number in numbers]
+
+    def list_texts(self, packed: EncodedSamples) -> list[bytes]:
+        """Return the bytes of each text, as far as the model reads them."""
+        texts = self._join_texts(packed)
+        # One copy of all bytes, and slices of it.
+        ends = np.cumsum(texts.lengths)
+        content = texts.content.tobytes()
+        return [content[end - length : end] for end, length in zip(ends.tolist(), texts.lengths.tolist(), strict=True)]
+
+    def _join_texts(self, packed: EncodedSamples) -> _Texts:
+        content, lengths = packed.tensors[text_encoder.BYTES], packed.tensors[text_encoder.LENGTHS]
+        lengths = np.clip(lengths, 0, content.shape[1])  # a client may send any number
+        # A text that fills all places may be longer: its last character or word may be cut.
+        return _Texts(content[np.arange(content.shape[1]) < lengths[:, None]], lengths, lengths == content.shape[1])
+
+    def _summarize_texts(self, texts: _Texts) -> dict[str, NDArray[np.float64]]:
+        size, length = len(texts.lengths), texts.lengths.astype(np.float64)
+        # One bincount over (text, alphabet) cells counts all texts at once.
+        rows = np.repeat(np.arange(size), texts.lengths)
+        cells = np.bincount(rows * (_OTHER + 1) + _TABLE[texts.content], minlength=size * (_OTHER + 1))
+        counts = cells.reshape(size, -1).T
+        with np.errstate(invalid="ignore"):  # of an empty text there is no share
+            columns = {name: counts[number] / length for number, name in enumerate(_ALPHABETS)}
+            columns["invalid"] = _count_invalid_bytes(texts, counts[4] > 0) / length
+            words, unknown = _count_words(self.words or WordTable(()), texts, rows)
+            columns |= {"length": length, "words": words.astype(np.float64), "unknown_words": unknown / words}
+        return columns
+
+
+@dataclass(frozen=True)
+class DocumentSummary(TextSummary):
+    """As of a text, of all windows of a document. Validation samples are blocks of equal length, which say nothing of
+    the length of documents."""
+
+    unmeasured: ClassVar[frozenset[str]] = frozenset({"length", "words"})
+
+    def _join_texts(self, packed: EncodedSamples) -> _Texts:
+        windows, scored = packed.tensors[document_encoder.BYTES], packed.tensors[document_encoder.SCORED]
+        positions = np.arange(windows.shape[1])
+        # Windows overlap: each byte is in the one that scores it. An end of a document is no byte of it.
+        is_own = (positions > scored[:, :1]) & (positions <= scored[:, 1:]) & (windows != document_encoder.END)
+        by_window = is_own.sum(1)
+        if packed.counts is None:
+            return _Texts(windows[is_own], by_window, np.ones(len(windows), np.bool_))
+        starts = np.cumsum(packed.counts) - packed.counts
+        lengths = np.add.reduceat(by_window, starts) if len(starts) else by_window
+        return _Texts(windows[is_own], lengths, np.zeros(len(lengths), np.bool_))
+
+
+def _split_texts(texts: _Texts) -> Iterator[_Texts]:
+    """Yield groups of texts with a bounded number of bytes each, or of one text."""
+    ends, start = np.cumsum(texts.lengths), 0
+    while start < len(ends):
+        before = int(ends[start] - texts.lengths[start])
+        stop = max(start + 1, int(np.searchsorted(ends, before + MAX_NUMBERS, side="right")))
+        yield _Texts(texts.content[before : ends[stop - 1]], texts.lengths[start:stop], texts.is_cut[start:stop])
+        start = stop
+
+
+def _count_words(
+    known: WordTable, texts: _Texts, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the words of each text, and those that are not known."""
+    size = len(texts.lengths)
+    # A zero after each text, so that words of two texts do not join.
+    places = np.arange(len(rows)) + rows
+    content, owners = np.zeros(len(rows) + size, np.uint8), np.zeros(len(rows) + size, np.int64)
+    content[places], owners[places] = texts.content, rows
+    return known.count_words(content, owners, size)
+
+
+def _count_invalid_bytes(texts: _Texts, is_candidate: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the bytes of each text that are not UTF-8."""
+    counts, ends = np.zeros(len(texts.lengths), np.int64), np.cumsum(texts.lengths)
+    for row in np.flatnonzero(is_candidate).tolist():  # ASCII alone is UTF-8
+        content = texts.content[ends[row] - texts.lengths[row] : ends[row]].tobytes()
+        # `final` is false where the text was cut: half of a character at its end is no mistake.
+        text, _ = codecs.utf_8_decode(content, "surrogateescape", not texts.is_cut[row])
+        # Most texts with other characters are valid: each search runs in C, and the loop is for those that are not.
+        if any(character in text for character in _FIRST_SURROGATES):
+            counts[row] = sum(ord(character) in _SURROGATES for character in text)
+    return counts
+
+
+_FIRST_SURROGATES = tuple(map(chr, _SURROGATES))

@@ -1,0 +1,139 @@
+"""Collects the reference profile of any task type, from packed validation samples and their predictions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.data.encoders.encoder import EncodedSamples, Encoder
+from mlscale.data.encoders.summaries.create_summary import create_summary
+from mlscale.data.encoders.summaries.text_summary import TextSummary
+from mlscale.data.encoders.summaries.word_table import WordTable
+from mlscale.data.encoders.table_columns import NumberColumn
+from mlscale.data.encoders.table_encoder import TableEncoder
+from mlscale.reference.column_sketch import (
+    ColumnSketch,
+    Group,
+    build_category_sketch,
+    build_number_sketch,
+)
+from mlscale.reference.score_reference import MAX_SCORES, ScoreReference
+from mlscale.reference.stored_reference import StoredReference
+from mlscale.task_types.event_forms import AnswerNames, PredictionColumns, SummaryColumns
+from mlscale.task_types.sample_score import SampleScore
+from mlscale.task_types.task_type import TaskType
+
+_MAX_TEXTS = 20_000
+"""The most texts that words are counted in."""
+_UNKNOWN = "unknown_words"
+
+
+class ReferenceBuilder:
+    """A reference profile that is collected batch by batch, by the summaries that events are made by.
+
+    Args:
+        encoder: of the samples.
+        task_type: of the predictions.
+        names: of classes and targets.
+    """
+
+    def __init__(self, encoder: Encoder, task_type: TaskType, names: AnswerNames) -> None:
+        self.samples = 0
+        self._encoder, self._task_type, self._names = encoder, task_type, names
+        self._summary = create_summary(encoder)
+        self._inputs: list[SummaryColumns] = []
+        self._outputs: list[SummaryColumns] = []
+        self._scores: list[NDArray[np.float64]] = []
+        self._texts: list[bytes] = []
+
+    def add_batch(
+        self, packed: EncodedSamples, predictions: PredictionColumns, scores: NDArray[np.float64] | None
+    ) -> None:
+        """Add a batch.
+
+        Args:
+            packed: n samples, none of them bad.
+            predictions: as of `build_predictions`.
+            scores: of each sample, (n,); None where the task type has none.
+        """
+        columns = self._summary.summarize_samples(packed)
+        kept = {name: values for name, values in columns.items() if name not in self._summary.unmeasured}
+        self._inputs.append(kept)
+        self._outputs.append(self._task_type.summarize_outputs(predictions, self._names))
+        if scores is not None:
+            self._scores.append(np.asarray(scores, np.float64))
+        if isinstance(self._summary, TextSummary) and len(self._texts) < _MAX_TEXTS:
+            self._texts += self._summary.list_texts(packed)
+        self.samples += len(next(iter(columns.values())))
+
+    def finish(self, **about: object) -> StoredReference:
+        """Return the reference, with the caller's metadata."""
+        words, unknown = self._measure_words()
+        inputs = _join_columns(self._inputs) | unknown
+        units = {}
+        if isinstance(self._encoder, TableEncoder):
+            units = {column.name: column.unit for column in self._encoder.columns if isinstance(column, NumberColumn)}
+        outputs = _join_columns(self._outputs)
+        columns = [
+            *(_build_sketch("inputs", f"input.{name}", values, units.get(name, "")) for name, values in inputs.items()),
+            *(_build_sketch("outputs", f"output.{name}", values, "") for name, values in outputs.items()),
+        ]
+        return StoredReference({"samples": self.samples, **about}, tuple(columns), self._build_score(), words)
+
+    def _measure_words(self) -> tuple[tuple[bytes, ...], SummaryColumns]:
+        """Return the words of every second text, and the share of other words in the texts between.
+
+        Not of the same texts: none of their words would be unknown, and production would look drifted.
+        """
+        if not self._texts:
+            return (), {}
+        table = WordTable.collect_words(self._texts[::2])
+        shares = [_measure_unknown_words(table, text) for text in self._texts[1::2]]
+        return table.words, {_UNKNOWN: np.array(shares, np.float64)} if shares else {}
+
+    def _build_score(self) -> ScoreReference | None:
+        if not self._scores:
+            return None
+        score: SampleScore = self._task_type.score
+        values = np.concatenate(self._scores)
+        values = values[~np.isnan(values)]
+        if not len(values):
+            return None
+        unit = score.unit
+        if unit == "target":
+            units = {target.unit for target in self._names.targets}
+            unit = units.pop() if len(units) == 1 else ""
+        kept = values[np.linspace(0, len(values) - 1, min(MAX_SCORES, len(values))).round().astype(np.int64)]
+        return ScoreReference(
+            score.name,
+            score.higher_is_better,
+            unit,
+            score.is_share,
+            score.is_binary,
+            float(values.mean()),
+            len(values),
+            kept,
+        )
+
+
+def _measure_unknown_words(table: WordTable, text: bytes) -> float:
+    content = np.frombuffer(text, np.uint8)
+    words, unknown = table.count_words(content, np.zeros(len(content), np.int64), 1)
+    return float(unknown[0] / words[0]) if words[0] else float("nan")
+
+
+def _join_columns(parts: list[SummaryColumns]) -> SummaryColumns:
+    joined: SummaryColumns = {}
+    for name, first in parts[0].items() if parts else ():
+        values: list[Any] = [part[name] for part in parts]
+        joined[name] = [item for part in values for item in part] if isinstance(first, list) else np.concatenate(values)
+    return joined
+
+
+def _build_sketch(group: Group, name: str, values: NDArray[np.float64] | list[str | None], unit: str) -> ColumnSketch:
+    # Files are often in the order of their classes, which says nothing of time.
+    if isinstance(values, list):
+        return build_category_sketch(name, group, values, is_ordered=False)
+    return build_number_sketch(name, group, values, unit, is_ordered=False)
