@@ -59,8 +59,8 @@ class ReferenceBuilder:
             scores: of each sample, (n,); None where the task type has none.
         """
         columns = self._summary.summarize_samples(packed)
-        kept = {name: values for name, values in columns.items() if name not in self._summary.unmeasured}
-        self._inputs.append(kept)
+        selected = {name: values for name, values in columns.items() if name not in self._summary.unmeasured}
+        self._inputs.append(selected)
         self._outputs.append(self._task_type.summarize_outputs(predictions, self._names))
         if scores is not None:
             self._scores.append(np.asarray(scores, np.float64))
@@ -105,7 +105,7 @@ class ReferenceBuilder:
         if unit == "target":
             units = {target.unit for target in self._names.targets}
             unit = units.pop() if len(units) == 1 else ""
-        kept = values[np.linspace(0, len(values) - 1, min(MAX_SCORES, len(values))).round().astype(np.int64)]
+        selected = values[np.linspace(0, len(values) - 1, min(MAX_SCORES, len(values))).round().astype(np.int64)]
         return ScoreReference(
             score.name,
             score.higher_is_better,
@@ -114,7 +114,7 @@ class ReferenceBuilder:
             score.is_binary,
             float(values.mean()),
             len(values),
-            kept,
+            selected,
         )
 
 

@@ -93,8 +93,8 @@ class MultilabelType(TaskType):
 
     def drop_classes(self, columns: Columns, numbers: NDArray[np.int64]) -> tuple[Columns, NDArray[np.bool_]]:
         """Return the columns without some labels."""
-        kept = drop_columns(dict(columns), ("truth", "predicted", "probabilities"), numbers)
-        return kept, np.ones(len(kept["truth"]), np.bool_)
+        remaining = drop_columns(dict(columns), ("truth", "predicted", "probabilities"), numbers)
+        return remaining, np.ones(len(remaining["truth"]), np.bool_)
 
     def build_report(self, gathered: CollectedSamples, seed: int) -> EvaluationReport:
         """Return exact match, F1 and average precision, and the metrics of each label."""

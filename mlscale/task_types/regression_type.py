@@ -74,8 +74,8 @@ class RegressionType(TaskType):
 
     def drop_classes(self, columns: Columns, numbers: NDArray[np.int64]) -> tuple[Columns, NDArray[np.bool_]]:
         """Return the columns without some targets."""
-        kept = drop_columns(dict(columns), ("truth", "predicted"), numbers)
-        return kept, np.ones(len(kept["truth"]), np.bool_)
+        remaining = drop_columns(dict(columns), ("truth", "predicted"), numbers)
+        return remaining, np.ones(len(remaining["truth"]), np.bool_)
 
     def build_report(self, gathered: CollectedSamples, seed: int) -> EvaluationReport:
         """Return MAE, RMSE, R² and bias, of each target, with residuals."""

@@ -106,13 +106,13 @@ class SegmentationType(TaskType):
 
     def drop_classes(self, columns: Columns, numbers: NDArray[np.int64]) -> tuple[Columns, NDArray[np.bool_]]:
         """Return the columns without some classes, with the IoU of the others."""
-        kept = drop_columns(dict(columns), ("hit", "predicted", "true"), numbers)
-        union = kept["predicted"] + kept["true"] - kept["hit"]
+        remaining = drop_columns(dict(columns), ("hit", "predicted", "true"), numbers)
+        union = remaining["predicted"] + remaining["true"] - remaining["hit"]
         present = (union > 0).sum(1)
         # As in `compute_columns`: NaN in an image that has none of the classes that are left.
-        total = np.where(union > 0, kept["hit"] / np.maximum(union, 1), 0).sum(1)
-        kept["iou"] = np.where(present > 0, total / np.maximum(present, 1), np.nan)
-        return kept, np.ones(len(kept["iou"]), np.bool_)
+        total = np.where(union > 0, remaining["hit"] / np.maximum(union, 1), 0).sum(1)
+        remaining["iou"] = np.where(present > 0, total / np.maximum(present, 1), np.nan)
+        return remaining, np.ones(len(remaining["iou"]), np.bool_)
 
     def build_report(self, gathered: CollectedSamples, seed: int) -> EvaluationReport:
         """Return mean IoU and pixel accuracy, and the metrics of each class."""

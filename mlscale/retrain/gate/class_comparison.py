@@ -103,12 +103,12 @@ def compare_classes(
     groups = groups if len(groups) > 1 else []
     groups += _list_slice_groups(champion, original, slices)
     changes = compare_groups(groups, _build_group_limits(groups, limits, champion, original))
-    found: tuple[RelabelledClass, ...] = ()
+    classes: tuple[RelabelledClass, ...] = ()
     if task_type.is_one_class:
-        found = _find_relabelled(window, trained, limits.alpha)
+        classes = _find_relabelled(window, trained, limits.alpha)
     relabelled = {
         _get_name(names, item.number): RelabelledName(_get_name(names, item.label), item.relabelled, item.samples)
-        for item in found
+        for item in classes
         if item.number not in ignored
     }
     known = {change.name: change for change in changes if change.family == CLASS}

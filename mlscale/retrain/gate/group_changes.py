@@ -19,7 +19,7 @@ from mlscale.stats.discoveries import reject_holm
 from mlscale.stats.paired import compute_score_interval
 from mlscale.stats.paired_means import MIN_SAMPLES, compute_paired_difference
 
-KEPT, WORSE, UNDECIDED = "kept", "worse", "undecided"
+HELD, WORSE, UNDECIDED = "kept", "worse", "undecided"
 CLASS, SLICE = "class", "slice"
 RARE = "rare classes together"
 _PRIOR_SAMPLES = 5  # by which the champion's error of a class is drawn to that of the others
@@ -213,7 +213,7 @@ def _describe_change(
     lost, gained = int(counts.lost[row]), int(counts.gained[row])
     low = compute_difference_low(group.first, group.second, limits, gained, lost)
     is_kept = low >= -limits.max_class_drop
-    status = KEPT if is_kept else WORSE if is_proved else UNDECIDED
+    status = HELD if is_kept else WORSE if is_proved else UNDECIDED
     return GroupChange(
         "class" if group.family == RARE else group.family,
         group.name,

@@ -109,11 +109,11 @@ def _compare_metrics(
         return gain if metric.is_share else gain / np.maximum(abs(first), 1e-300)
 
     # One-sided: each end of the interval is exceeded with `alpha`.
-    found = bootstrap_intervals(paired.rows, compute_gain, confidence=1 - 2 * alpha, seed=seed)
+    interval = bootstrap_intervals(paired.rows, compute_gain, confidence=1 - 2 * alpha, seed=seed)
     p = float(run_permutation_test(paired.rows[:, :width], paired.rows[:, width:], paired.statistic, seed=seed)[0])
     sums = paired.rows.sum(0)[None]
     before, after = (float(paired.statistic(sums[:, side])[0, 0]) for side in (slice(width), slice(width, None)))
-    difference = float(found.value[0])
+    difference = float(interval.value[0])
     is_unchanged = bool((paired.rows[:, :width] == paired.rows[:, width:]).all())
     is_certain = len(columns) >= MIN_SAMPLES and (is_unchanged or bool((paired.rows == paired.rows[0]).all()))
     return OverallChange(
@@ -123,7 +123,7 @@ def _compare_metrics(
         after,
         difference,
         # Where all draws are equal they have no interval.
-        difference if is_certain else float(found.low[0]),
+        difference if is_certain else float(interval.low[0]),
         p / 2 if difference > 0 else 1 - p / 2 if p == p else 1.0,
         flips[0],
         flips[1],

@@ -121,8 +121,8 @@ def _build_columns(
 ) -> dict[str, NDArray[Any]]:
     import torch
 
-    kept = is_kept[outputs.is_taken]
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(values[kept])) for name, values in outputs.values.items()}
+    mask = is_kept[outputs.is_taken]
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(values[mask])) for name, values in outputs.values.items()}
     columns = servable.task_type.compute_columns(tensors, torch.from_numpy(np.ascontiguousarray(truth)))
     return {name: values for name, values in columns.items() if name not in servable.task_type.passing_columns}
 

@@ -56,10 +56,10 @@ def find_relabelled_classes(
     # One and two are added, as of an earlier sample of each kind: no relabelled one of few does not prove a share of 0.
     share = (others + 1) / (total + 2)
     p = np.where(relabelled > 0, binom.sf(relabelled - 1, samples, share), 1.0)
-    found = np.zeros(len(samples), np.bool_)
+    is_relabelled = np.zeros(len(samples), np.bool_)
     tested = np.flatnonzero(samples)
-    found[tested] = reject_holm(p[tested], alpha)
-    found &= relabelled > _MAJORITY * samples
+    is_relabelled[tested] = reject_holm(p[tested], alpha)
+    is_relabelled &= relabelled > _MAJORITY * samples
     return tuple(
         RelabelledClass(
             number,
@@ -67,5 +67,5 @@ def find_relabelled_classes(
             int(samples[number]),
             int(relabelled[number]),
         )
-        for number in np.flatnonzero(found).tolist()
+        for number in np.flatnonzero(is_relabelled).tolist()
     )

@@ -9,7 +9,7 @@ from scipy.stats import binom, norm
 
 from mlscale.retrain.gate.group_changes import (
     CLASS,
-    KEPT,
+    HELD,
     RARE,
     UNDECIDED,
     WORSE,
@@ -142,7 +142,7 @@ def test_numbers_are_compared_relative_to_their_size() -> None:
     changes = compare_groups([numbers("x", 300, 0.5, 9), *good], limits)
     assert [change.name for change in changes if change.status == WORSE] == ["x"]
     assert all(change.is_proved for change in changes)
-    assert {change.status for change in changes[1:]} == {KEPT}
+    assert {change.status for change in changes[1:]} == {HELD}
     assert changes[0].lost > 290
     assert changes[0].low == pytest.approx(-0.25, abs=0.03)  # of a mean of 2
     small = compare_groups([numbers("x", 8, 0.5, 9), *good], limits)[0]
