@@ -65,7 +65,7 @@ class ReferenceProfile:
         expect_format("reference", about, str(folder / ABOUT))
         try:
             # Without pickle: the folder may be from anyone, and a pickle executes code.
-            with np.load(folder / ARRAYS, allow_pickle=False) as stored:
+            with (folder / ARRAYS).open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
         # numpy raises any of these for a file that is cut off, depending on where it ends.
         except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:

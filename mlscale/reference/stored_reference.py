@@ -81,7 +81,7 @@ class StoredReference:
         expect_format("reference", about, str(folder / ABOUT))
         try:
             # Without pickle: the folder may be from anyone, and a pickle executes code.
-            with np.load(folder / ARRAYS, allow_pickle=False) as stored:
+            with (folder / ARRAYS).open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             if str(about["format"]).endswith("/1"):
                 rest = {name: value for name, value in about.items() if name not in ("format", "accuracy")}
