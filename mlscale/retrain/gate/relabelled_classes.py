@@ -55,7 +55,7 @@ def find_relabelled_classes(
     others, total = relabelled.sum() - relabelled, samples.sum() - samples
     # One and two are added, as of an earlier sample of each kind: no relabelled one of few does not prove a share of 0.
     share = (others + 1) / (total + 2)
-    p = np.where(relabelled > 0, binom.sf(relabelled - 1, samples, share), 1.0)
+    p = np.asarray(binom.sf(relabelled - 1, samples, share), np.float64)
     is_relabelled = np.zeros(len(samples), np.bool_)
     tested = np.flatnonzero(samples)
     is_relabelled[tested] = reject_holm(p[tested], alpha)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from mlscale.retrain.gate.relabelled_classes import RelabelledClass, find_relabelled_classes
 
@@ -44,6 +45,16 @@ def test_drifted_inputs_suspect_no_class() -> None:
         first = np.where(rng.random(600) < 0.6, rng.integers(0, 20, 600), truth)
         found += len(find_relabelled_classes(truth, first, truth, 0.05))
     assert found <= 2
+
+
+def test_the_level_is_of_all_classes_together() -> None:
+    first = np.repeat(np.arange(4), 6)
+    truth = np.where(first == 3, 0, first)
+    truth[0] = 1
+    # One of the 18 samples of the other classes is relabelled, too; one and two are added.
+    level = 4 * binom.sf(5, 6, 2 / 20)
+    assert find_relabelled_classes(truth, first, truth, 0.999 * level) == ()
+    assert find_relabelled_classes(truth, first, truth, 1.001 * level) == (RelabelledClass(3, 0, 6, 6),)
 
 
 def test_no_samples() -> None:
