@@ -29,6 +29,7 @@ from mlscale.export.measure_export import ExportMeasurement
 from mlscale.export.onnx_engine import OnnxEngine
 from mlscale.export.onnx_export import export_onnx
 from mlscale.export.parity import Parity
+from mlscale.export.reference_builder import ReferenceBuilder
 from mlscale.export.servable import Servable, load
 from mlscale.export.servable_document import build_servable_document
 from mlscale.export.torch_predictor import TorchModel
@@ -190,6 +191,7 @@ def write_example(example: TaskExample, folder: Path, *, name: str = "example") 
         engine.outputs,
         parity,
         None,
+        ReferenceBuilder(example.encoder, trained.task_type, example.names),
         None,  # type: ignore[arg-type]  # nothing is timed
         warmup=[],
         is_type_stated=True,

@@ -11,6 +11,7 @@ from mlscale.encoders.encoder import EncodedSamples, Encoder
 from mlscale.encoders.summaries.create_summary import create_summary
 from mlscale.encoders.summaries.text_summary import TextSummary
 from mlscale.encoders.summaries.word_table import WordTable
+from mlscale.encoders.table_columns import NumberColumn
 from mlscale.encoders.table_encoder import TableEncoder
 from mlscale.reference.column_sketch import (
     ColumnSketch,
@@ -73,7 +74,7 @@ class ReferenceBuilder:
         inputs = _join_columns(self._inputs) | unknown
         units = {}
         if isinstance(self._encoder, TableEncoder):
-            units = {column.name: column.unit for column in self._encoder.columns if column.type == "number"}
+            units = {column.name: column.unit for column in self._encoder.columns if isinstance(column, NumberColumn)}
         outputs = _join_columns(self._outputs)
         columns = [
             *(_build_sketch("inputs", f"input.{name}", values, units.get(name, "")) for name, values in inputs.items()),

@@ -43,7 +43,7 @@ def test_others_are_refused_with_the_form(kind: str, label: Any, why: str) -> No
 
 def test_one_source_can_not_send_all_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     quota, now = LabelQuota(10), [time.monotonic()]
-    monkeypatch.setattr(labels_route.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     quota.count_labels("10.0.0.7", 8)
     quota.count_labels("10.0.0.8", 10)
     with pytest.raises(Refused, match="more than 10 labels of one address in an hour") as refused:
