@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mlscale.monitor.earlier_events import ReadEvents, read_earlier_events
 
 if TYPE_CHECKING:
     from mlscale.events.event_table import Events
@@ -49,6 +52,8 @@ class EventWindow:
         is_correct: True where the predicted class is the label, bool (l,); these events may be older than the n.
         rejected, failed: events that were not answered with a prediction.
         newest: the time of the latest event; None without any.
+        times: of the n events, datetime64[us], UTC.
+        earlier: events of the same hours of earlier weeks, and of the week before; None where there is no week of them.
         skipped: the number of files that could not be read.
     """
 
@@ -62,6 +67,8 @@ class EventWindow:
     failed: int = 0
     newest: datetime | None = None
     skipped: int = 0
+    times: NDArray[np.datetime64] = field(default_factory=lambda: np.zeros(0, "datetime64[us]"), repr=False)
+    earlier: tuple[EventWindow, EventWindow] | None = field(default=None, repr=False)
 
     @property
     def answered(self) -> int:
@@ -76,6 +83,10 @@ class EventWindow:
 
 def read_event_window(store: EventStore, model: str, version: str, span: WindowSpan, now: datetime) -> EventWindow:
     """Return the window of one version of a model that ends `now`."""
+
+    def read_answered(since: datetime, until: datetime, last: int) -> Events:
+        return store.read(model, since=since, until=until, version=version, last=last).select_answered()
+
     start = span.compute_start(now, span.hours)
     events = store.read(model, since=start, version=version, last=span.max_events)
     outcome = events.outcome
@@ -98,6 +109,26 @@ def read_event_window(store: EventStore, model: str, version: str, span: WindowS
         failed=int((outcome == "failed").sum()),
         newest=_convert_to_utc(events.time[-1]) if len(events) else None,
         skipped=events.skipped,
+        times=ok.time,
+        earlier=_collect_earlier_windows(ok, read_answered),
+    )
+
+
+def _collect_earlier_windows(events: Events, read: ReadEvents) -> tuple[EventWindow, EventWindow] | None:
+    earlier = read_earlier_events(events.time, read) if len(events) else None
+    return None if earlier is None else (_join_blocks(earlier[0]), _join_blocks(earlier[1]))
+
+
+def _join_blocks(blocks: Sequence[Events]) -> EventWindow:
+    # A block without events has no channels.
+    known = [block for block in blocks if len(block)]
+    return EventWindow(
+        input_mean=np.concatenate([block.input_mean for block in known]),
+        input_std=np.concatenate([block.input_std for block in known]),
+        confidence=np.concatenate([block.confidence for block in known]),
+        predicted=np.concatenate([block.predicted for block in known]),
+        latency_ms=np.concatenate([block.latency_ms for block in known]),
+        is_correct=np.zeros(0, bool),
     )
 
 

@@ -1,0 +1,1 @@
+"""References that production is compared with: a bounded sketch for each column. Needs numpy only."""
