@@ -149,14 +149,18 @@ def ours(folder: Path) -> Callable[[], list[str]]:
     def one() -> list[str]:
         now = datetime.now(UTC)
         with np.load(folder / "reference.npz") as kept:
-            sides = np.sort(kept["means"].T, 1), np.sort(kept["stds"].T, 1), np.sort(kept["confidence"])
+            sides = kept["means"].T, kept["stds"].T, kept["confidence"]
             counts = np.bincount(kept["classes"], minlength=10)
         baseline = Baseline("m", "m:v1", tuple("0123456789"), True, *sides, counts, 0.99, EVENTS)
-        window = read_event_window(EventStore(folder / "events"), "m", "m:v1", WindowSpan(), now)
+        window = read_event_window(EventStore(folder / "events"), "m", "m:v1", WindowSpan(), now, baseline.labels)
         assert window.answered == EVENTS
         seen = check_rules(baseline, window, MonitorLimits())
         AlertDispatcher(folder / "state.json", "m", tuple(RULES), AlertPolicy()).process_check(seen, "m", now)
-        return [column.name for column in seen.columns if column.is_significant and column.distance >= 0.1]
+        names = dict.fromkeys(
+            column.name for column in seen.columns if column.is_significant and column.distance >= 0.1
+        )
+        short = {"output.confidence": "confidence", "output.label": "classes"}
+        return [short.get(name, name.replace(".", "_")) for name in names]
 
     return one
 

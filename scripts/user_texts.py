@@ -26,7 +26,6 @@ EXCEPTIONS = (
     ("mlscale/contracts/turn.json", "figures", "a stored key"),
     ("mlscale/retrain/journal.py", "figures", "a key of the journal of retraining"),
     ("mlscale/runs/overview.py", "verb", "a key of `mlscale runs ls output=json`"),
-    ("conf/command/monitor.yaml", "damage", "the name of a rule, which alerts and their receivers have stored"),
     ("conf/data/webdataset.yaml", "beside", "a value of `data.index`"),
     ("docs/data.md", "beside", "a value of `data.index`"),
 )

@@ -59,10 +59,17 @@ class ReferenceProfile:
         """Return the profile that `save_profile` wrote.
 
         Raises:
-            MLScaleError: a file is absent or corrupt, or of a later format.
+            MLScaleError: a file is absent or corrupt, or of another format.
         """
         about = read_json(folder / ABOUT)
         expect_format("reference", about, str(folder / ABOUT))
+        if not str(about["format"]).endswith("/1"):
+            raise MLScaleError(
+                "this reference profile is of format 2, which `mlscale monitor` does not compare yet",
+                where=str(folder / ABOUT),
+                why="it has a sketch of each column, and no statistics of channels",
+                fix="mlscale evaluate <ref> shows how good the model is on labelled data",
+            )
         try:
             # Without pickle: the folder may be from anyone, and a pickle executes code.
             with (folder / ARRAYS).open("rb") as file, np.load(file, allow_pickle=False) as stored:

@@ -22,6 +22,7 @@ from mlscale.errors import MLScaleError
 from mlscale.export.onnx_engine import PORT_DTYPES, OnnxEngine, Port
 from mlscale.export.reference_profile import ReferenceProfile
 from mlscale.export.servable_files import read_verified
+from mlscale.reference.stored_reference import StoredReference
 from mlscale.task_types.registry import get_task_type
 from mlscale.task_types.task_type import AnswerNames, PredictionColumns, TaskType
 from mlscale.task_types.tensor_type import TensorType
@@ -150,8 +151,12 @@ class Servable:
         """Return the graph's logits, float32 (n, classes); see `predict`."""
         return self.engine.run(cast_input(raw, self.inputs[0]))
 
+    def read_reference(self) -> StoredReference:
+        """Return the reference profile of any format: a sketch of each column, the score, and the words of texts."""
+        return StoredReference.load_profile(self.folder / REFERENCE, self.labels)
+
     def reference(self) -> ReferenceProfile:
-        """Return the reference profile that monitoring compares with."""
+        """Return the reference profile of format 1 that monitoring compares with."""
         return ReferenceProfile.load_profile(self.folder / REFERENCE)
 
 

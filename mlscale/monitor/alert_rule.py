@@ -41,12 +41,14 @@ class RuleState:
         count: consecutive looks over the limit, or below `hysteresis` while firing.
         quiet: the remaining looks of the cooldown.
         since: the time at which the incident began, or the first look over the limit while pending; '' while clear.
+        began_as: the name of the rule when the incident began, where that was another one; '' otherwise.
     """
 
     phase: Phase = "clear"
     count: int = 0
     quiet: int = 0
     since: str = ""
+    began_as: str = ""
 
 
 def advance_rule(

@@ -53,6 +53,7 @@ class _Change:
     version: str
     since: str
     sentence: str
+    began_as: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,10 @@ class AlertDispatcher:
         # The lock spans the sending, too: another process would send the same alerts.
         with memory_file.lock_state(self.path):
             before = memory_file.load_state(self.path)
-            rules, changes = self._advance_rules(before, check, time)
+            rules, changes, counted = self._advance_rules(before, check, time)
             alerts = tuple(self._build_alert(change, check, model, time) for change in changes)
             outbox = before.outbox + (alerts if self.recipients else ())
-            after = MonitorState(check.version, before.looks + 1, rules, outbox)
+            after = MonitorState(check.version, before.looks + 1, rules, outbox, counted)
             # With the rules in one file first: a process that is killed here neither loses nor repeats an alert.
             memory_file.save_state(self.path, after, time)
             if outbox and self.recipients:
@@ -113,8 +114,8 @@ class AlertDispatcher:
 
     def _advance_rules(
         self, before: MonitorState, check: WindowCheck, time: str
-    ) -> tuple[dict[str, RuleState], list[_Change]]:
-        """Return the states of the rules after the look, and the changes."""
+    ) -> tuple[dict[str, RuleState], list[_Change], str]:
+        """Return the states of the rules after the look, the changes, and the time up to which drift has counted."""
         rules: dict[str, RuleState] = {}
         changes = []
         # Incidents belong to a version: those of a replaced one end, since no more events of it are examined.
@@ -123,25 +124,34 @@ class AlertDispatcher:
             if old.phase == "firing" and (replaced or name not in self.rules):
                 why = f"{check.version} took its place" if replaced else "the rule is watched no more"
                 sentence = f"{before.version}: {name} is over: {why}"
-                changes.append(_Change(name, "resolved", before.version, old.since, sentence))
+                changes.append(_Change(name, "resolved", before.version, old.since, sentence, old.began_as))
+        counted = "" if replaced else before.counted
         for name in self.rules:
             old = RuleState() if replaced else before.rules.get(name, RuleState())
             result = check.find_result(name)
-            rules[name], status = advance_rule(old, result.level if result else None, self.patience, time)
+            level = result.level if result else None
+            if name == "drift" and level is not None:
+                # A window that is mostly the one that has counted holds no new evidence: neither for an incident that
+                # is pending, nor against one. The first look over the limit counts at once.
+                if old.phase != "clear" and not check.is_new_since(counted):
+                    level = None
+                elif old.phase != "clear" or level >= 1:
+                    counted = check.newest
+            rules[name], status = advance_rule(old, level, self.patience, time)
             if result and status:
                 # The id of the end is that of the beginning, so the time of the beginning is taken from the old state.
                 since = rules[name].since if status == "firing" else old.since
                 over = f"{name} is over: " if status == "resolved" else ""
                 sentence = f"{check.version}: {over}{result.sentence or 'within its limit'}"
-                changes.append(_Change(name, status, check.version, since, sentence))
-        return rules, changes
+                changes.append(_Change(name, status, check.version, since, sentence, old.began_as))
+        return rules, changes, counted
 
     def _build_alert(self, change: _Change, check: WindowCheck, model: str, time: str) -> dict[str, Any]:
         # Of a replaced version there are no metrics at this look.
         result = check.find_result(change.rule) if change.version == check.version else None
         return {
             "format": get_format_tag("alert"),
-            "id": f"{self.watched}/{change.rule}/{change.since}",
+            "id": f"{self.watched}/{change.began_as or change.rule}/{change.since}",
             "status": change.status,
             "rule": change.rule,
             "watched": self.watched,

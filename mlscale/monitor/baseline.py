@@ -1,9 +1,10 @@
-"""The baseline that production is compared with: a servable's reference profile, its columns sorted once."""
+"""The baseline that production is compared with: a servable's reference profile, a sketch of each column."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from mlscale.atomic_files import compute_sha256
 from mlscale.errors import MLScaleError
 from mlscale.export.reference_profile import ReferenceProfile
 from mlscale.export.servable import DOCUMENT, REFERENCE, read_document
+from mlscale.monitor.format1_columns import build_baseline_sketches
+from mlscale.reference.column_sketch import ColumnSketch
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +28,9 @@ class Baseline:
         version: of the events that are compared with it, such as `resnet:v7`.
         labels: names of the classes by number.
         picture: True if inputs are pixels: then a channel's mean is its brightness.
-        input_mean, input_std: of each channel of m samples, in the units of the raw input, float32 (c, m), sorted.
-        confidence: the largest probability, float32 (m,), sorted.
+        input_mean, input_std: of each channel of m samples, in the units of the raw input, float32 (c, m), in the
+            order of the data.
+        confidence: the largest probability, float32 (m,).
         class_counts: the number of predictions of each class, int64 (k,).
         accuracy: on `samples` samples.
     """
@@ -45,6 +49,11 @@ class Baseline:
     @property
     def channels(self) -> int:
         return len(self.input_mean)
+
+    @cached_property
+    def sketches(self) -> tuple[ColumnSketch, ...]:
+        """The sketches of the columns."""
+        return build_baseline_sketches(self)
 
 
 def read_baseline(folder: Path, *, model: str, version: str) -> Baseline:
@@ -105,7 +114,7 @@ def _check_as_exported(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def _extract_columns(arrays: Mapping[str, NDArray[Any]], classes: int) -> tuple[NDArray[Any], ...]:
-    """Return means and deviations (c, m), confidence (m,), all sorted, and class counts (k,).
+    """Return means and deviations (c, m), confidence (m,), and class counts (k,).
 
     Raises:
         KeyError, TypeError, ValueError: an array is absent, or has another shape or type than a profile.
@@ -116,8 +125,7 @@ def _extract_columns(arrays: Mapping[str, NDArray[Any]], classes: int) -> tuple[
         raise ValueError(f"{means.shape} means, {stds.shape} deviations, {confidence.shape} confidences")
     if counts.shape != (classes,) or counts.dtype.kind not in "iu" or counts.min() < 0 or not counts.sum():
         raise ValueError(f"{counts.dtype} {counts.shape} class counts of {classes} classes")
-    # The Kolmogorov-Smirnov test expects a sorted reference.
-    return np.sort(means, 1), np.sort(stds, 1), np.sort(confidence), counts
+    return means, stds, confidence, counts
 
 
 def _convert_to_floats(array: NDArray[Any]) -> NDArray[np.float32]:

@@ -2,60 +2,77 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.monitor.drift import ColumnDrift
+from mlscale.monitor.drift.column_drift import QUALITY
+from mlscale.reference.column_sketch import CategorySketch, NumberSketch
 from mlscale.report import BarPlot, Series, format_number
 
-_BINS, _PLOTS, _CLASSES = 16, 4, 20
+_BINS, _PLOTS, _CATEGORIES = 16, 4, 20
 
 
-def plot_drifted_columns(columns: Sequence[ColumnDrift], labels: Sequence[str]) -> tuple[BarPlot, ...]:
+def plot_drifted_columns(columns: Sequence[ColumnDrift]) -> tuple[BarPlot, ...]:
     """Return histograms of the columns with the largest distance: shares of the reference next to those of the window.
 
     Args:
         columns: of one look.
-        labels: names of the classes by number.
     """
-    # Finds first: a large distance of few values may be chance.
-    farthest = sorted(columns, key=lambda column: (not column.is_significant, -column.distance))[:_PLOTS]
-    return tuple(
-        _plot_classes(column, labels) if column.name == "classes" else _plot_numbers(column) for column in farthest
-    )
+    # One plot for a column; finds first: a large distance of few values may be chance.
+    shown = [column for column in columns if column.kind not in QUALITY]
+    farthest = sorted(shown, key=lambda column: (not column.is_detected, not column.is_significant, -column.distance))
+    return tuple(map(_plot_column, farthest[:_PLOTS]))
 
 
-def _plot_numbers(column: ColumnDrift) -> BarPlot:
-    edges = _compute_bin_edges(column.reference, column.sample)
+def _plot_column(column: ColumnDrift) -> BarPlot:
+    sketch = column.reference
+    if isinstance(sketch, CategorySketch):
+        return _plot_categories(column, sketch)
+    return _plot_numbers(column, sketch, np.asarray(column.sample, np.float64))
+
+
+def _plot_numbers(column: ColumnDrift, sketch: NumberSketch, sample: NDArray[np.float64]) -> BarPlot:
+    edges = _compute_bin_edges(sketch.values, sample)
     return BarPlot(
         title=f"{column.label}, distance {column.distance:.2f}",
         labels=[format_number(float(edge), 3) for edge in edges[:-1]],
         series=[
-            Series("reference", _compute_bin_shares(column.reference, edges)),
-            Series("now", _compute_bin_shares(column.sample, edges)),
+            Series("reference", _compute_bin_shares(sketch.values, edges)),
+            Series("now", _compute_bin_shares(sample, edges)),
+        ],
+        x=f"{column.label}, {sketch.unit}" if sketch.unit else column.label,
+        y="share of events",
+    )
+
+
+def _plot_categories(column: ColumnDrift, sketch: CategorySketch) -> BarPlot:
+    """Plot the categories whose share changed most."""
+    counts = Counter([] if column.sample is None else column.sample.tolist())
+    # A pair for each category: its share before, and now.
+    shares = {
+        category: (sketch.counts.get(category, 0) / sketch.known, counts[category] / max(1, counts.total()))
+        for category in dict.fromkeys([*sketch.counts, *counts])
+    }
+    shown = sorted(shares, key=lambda category: -abs(shares[category][1] - shares[category][0]))[:_CATEGORIES]
+    # In the order of the reference, so that two pages can be compared.
+    shown.sort(key=list(shares).index)
+    return BarPlot(
+        title=f"{column.label}, distance {column.distance:.2f}",
+        labels=shown,
+        series=[
+            Series(name, [shares[category][side] for category in shown])
+            for side, name in enumerate(("reference", "now"))
         ],
         x=column.label,
         y="share of events",
     )
 
 
-def _plot_classes(column: ColumnDrift, labels: Sequence[str]) -> BarPlot:
-    """Plot the classes whose share changed most, in the order of their numbers."""
-    both = column.reference / column.reference.sum(), column.sample / column.sample.sum()
-    shown = np.sort(np.argsort(-abs(both[0] - both[1])[: len(labels)], kind="stable")[:_CLASSES])
-    return BarPlot(
-        title=f"predicted classes, distance {column.distance:.2f}",
-        labels=[labels[index] for index in shown],
-        series=[Series(name, side[shown].tolist()) for name, side in zip(("reference", "now"), both, strict=True)],
-        x="class",
-        y="share of predictions",
-    )
-
-
-def _compute_bin_edges(reference: NDArray[Any], sample: NDArray[Any]) -> NDArray[np.float64]:
+def _compute_bin_edges(reference: NDArray[np.float64], sample: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return edges of bins over both samples, without a few far outliers, which would leave one bar."""
     values = [side[np.isfinite(side)].astype(np.float64) for side in (reference, sample)]
     ends = [np.quantile(side, (0.005, 0.995)) for side in values if len(side)]
@@ -63,7 +80,7 @@ def _compute_bin_edges(reference: NDArray[Any], sample: NDArray[Any]) -> NDArray
     return np.linspace(low, high if high > low else low + 1, _BINS + 1)
 
 
-def _compute_bin_shares(values: NDArray[Any], edges: NDArray[np.float64]) -> list[float]:
+def _compute_bin_shares(values: NDArray[np.float64], edges: NDArray[np.float64]) -> list[float]:
     """Return the share of each bin; values outside count in the outermost bins, NaN in the last one."""
     bins = np.clip(np.searchsorted(edges, values, "right") - 1, 0, len(edges) - 2)
     shares: list[float] = (np.bincount(bins, minlength=len(edges) - 1) / len(values)).tolist()

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.monitor.earlier_events import ReadEvents, read_earlier_events
+
 if TYPE_CHECKING:
     from mlscale.events.event_table import Events
     from mlscale.events.store import EventStore
@@ -50,6 +52,8 @@ class EventWindow:
         is_correct: True where the predicted class is the label, bool (l,); these events may be older than the n.
         rejected, failed: events that were not answered with a prediction.
         newest: the time of the latest event; None without any.
+        times: of the n events, datetime64[us], UTC.
+        earlier: events of the same hours of earlier weeks, and of the week before; None where there is no week of them.
         skipped: the number of files that could not be read.
     """
 
@@ -63,6 +67,8 @@ class EventWindow:
     failed: int = 0
     newest: datetime | None = None
     skipped: int = 0
+    times: NDArray[np.datetime64] = field(default_factory=lambda: np.zeros(0, "datetime64[us]"), repr=False)
+    earlier: tuple[EventWindow, EventWindow] | None = field(default=None, repr=False)
 
     @property
     def answered(self) -> int:
@@ -79,6 +85,10 @@ def read_event_window(
     store: EventStore, model: str, version: str, span: WindowSpan, now: datetime, classes: Sequence[str] = ()
 ) -> EventWindow:
     """Return the window of one version of a model that ends `now`."""
+
+    def read_answered(since: datetime, until: datetime, last: int) -> Events:
+        return store.read(model, since=since, until=until, version=version, last=last).select_answered()
+
     start = span.compute_start(now, span.hours)
     events = store.read(model, since=start, version=version, last=span.max_events)
     outcome = events.outcome
@@ -93,7 +103,7 @@ def read_event_window(
     return EventWindow(
         input_mean=_stack_channels(ok, "mean"),
         input_std=_stack_channels(ok, "std"),
-        confidence=ok.outputs.get("confidence", np.full(len(ok), np.nan)).astype(np.float32),
+        confidence=_get_confidence(ok),
         predicted=_number_classes(ok, classes),
         latency_ms=ok.latency_ms,
         is_correct=_match_labels(labelled, labels),
@@ -101,7 +111,33 @@ def read_event_window(
         failed=int((outcome == "failed").sum()),
         newest=_convert_to_utc(events.time[-1]) if len(events) else None,
         skipped=events.skipped,
+        times=ok.time,
+        earlier=_collect_earlier_windows(ok, read_answered, classes),
     )
+
+
+def _collect_earlier_windows(
+    events: Events, read: ReadEvents, classes: Sequence[str]
+) -> tuple[EventWindow, EventWindow] | None:
+    earlier = read_earlier_events(events.time, read) if len(events) else None
+    return None if earlier is None else (_join_blocks(earlier[0], classes), _join_blocks(earlier[1], classes))
+
+
+def _join_blocks(blocks: Sequence[Events], classes: Sequence[str]) -> EventWindow:
+    # A block without events has no channels.
+    known = [block for block in blocks if len(block)]
+    return EventWindow(
+        input_mean=np.concatenate([_stack_channels(block, "mean") for block in known]),
+        input_std=np.concatenate([_stack_channels(block, "std") for block in known]),
+        confidence=np.concatenate([_get_confidence(block) for block in known]),
+        predicted=np.concatenate([_number_classes(block, classes) for block in known]),
+        latency_ms=np.concatenate([block.latency_ms for block in known]),
+        is_correct=np.zeros(0, bool),
+    )
+
+
+def _get_confidence(events: Events) -> NDArray[np.float32]:
+    return events.outputs.get("confidence", np.full(len(events), np.nan)).astype(np.float32)
 
 
 def _number_classes(events: Events, classes: Sequence[str]) -> NDArray[np.int32]:

@@ -17,6 +17,8 @@ from mlscale.contracts import expect_format, get_format_tag
 from mlscale.errors import Exit, MLScaleError
 from mlscale.monitor.alert_rule import Phase, RuleState
 
+FORMER_RULES = {"damage": "degradation"}
+"""Names of rules in state files and settings of earlier versions, and those of today."""
 _WAIT_SECONDS = 60.0  # a look with a webhook that does not answer takes less
 
 
@@ -30,6 +32,7 @@ class MonitorState:
         rules: the state of each rule.
         outbox: alerts that the folders of the recipients do not hold yet, oldest first: documents of the contract
             'alert'. An earlier version kept all here that had not arrived.
+        counted: the latest event's time in the last window that counted as evidence of drift, ISO 8601; '' if none.
         corruption: the reason why the file could not be read; '' if it could.
     """
 
@@ -37,6 +40,7 @@ class MonitorState:
     looks: int = 0
     rules: Mapping[str, RuleState] = field(default_factory=dict)
     outbox: tuple[Mapping[str, Any], ...] = ()
+    counted: str = ""
     corruption: str = ""
 
 
@@ -58,8 +62,9 @@ def load_state(path: Path) -> MonitorState:
         return MonitorState(
             str(document["version"]),
             int(document["looks"]),
-            {str(name): _parse_rule_state(entry) for name, entry in document["rules"].items()},
+            dict(_parse_rule_state(str(name), entry) for name, entry in document["rules"].items()),
             tuple(dict(alert) for alert in document["outbox"]),
+            str(document.get("counted", "")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return MonitorState(corruption=f"{type(error).__name__}: {error}")
@@ -81,6 +86,7 @@ def save_state(path: Path, memory: MonitorState, now: str) -> None:
                 "looks": memory.looks,
                 "rules": {name: asdict(state) for name, state in memory.rules.items()},
                 "outbox": list(memory.outbox),
+                "counted": memory.counted,
             },
         )
 
@@ -117,11 +123,16 @@ def _acquire_state_lock(handle: int, path: Path) -> None:
         )
 
 
-def _parse_rule_state(entry: Mapping[str, Any]) -> RuleState:
-    state = RuleState(entry["phase"], int(entry["count"]), int(entry["quiet"]), str(entry["since"]))
+def _parse_rule_state(name: str, entry: Mapping[str, Any]) -> tuple[str, RuleState]:
+    """Return the rule's name of today, and its state."""
+    current = FORMER_RULES.get(name, name)
+    # The end of an incident has the id of its beginning, which holds the name of that time.
+    former = name if name != current and entry["phase"] == "firing" else ""
+    began_as = str(entry.get("began_as", "")) or former
+    state = RuleState(entry["phase"], int(entry["count"]), int(entry["quiet"]), str(entry["since"]), began_as)
     if state.phase not in get_args(Phase):
         raise ValueError(f"a rule is {state.phase!r}")
-    return state
+    return current, state
 
 
 @contextlib.contextmanager

@@ -7,16 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlscale.monitor.baseline import Baseline
-from mlscale.monitor.drift import ColumnDrift, detect_drift
+from mlscale.monitor.drift import ColumnDrift, DriftLimits, SeasonalReference, compare_columns
+from mlscale.monitor.drift.column_drift import QUALITY
 from mlscale.monitor.event_window import EventWindow
+from mlscale.monitor.format1_columns import build_event_columns, name_columns
 from mlscale.report import format_number, text
 from mlscale.stats.intervals import Interval, compute_quantile_interval, compute_wilson_interval
 
 RULES = {
     "drift": "inputs or predictions have changed; that alone is not a degradation",
-    "damage": "by its labels, the model is less accurate than it was",
+    "degradation": "by its labels, the model is less accurate than it was",
     "latency": "answers are slow",
     "failures": "requests are rejected or fail",
     "no_data": "too few events for a conclusion",
@@ -28,8 +31,9 @@ class MonitorLimits:
     """The limits of the rules, and the data that they need.
 
     Attributes:
-        fdr: of drift: the highest chance that a look finds drift where there is none.
-        min_distance: of drift: smallest distance of a column that counts, 0 to 1; see `ColumnDrift.distance`.
+        fdr: of drift: the highest chance that a look detects drift where there is none.
+        min_distance: of drift: smallest distance of a column that is worth an alert, 0 to 1; see
+            `ColumnDrift.distance`. What is detected is reported, however small.
         min_events, min_labels: with fewer, the rules are undecided.
         tolerance: the accuracy that may be lost, 0 to 1.
         confidence: of the intervals of accuracy, latency and failures, two-sided.
@@ -77,12 +81,25 @@ class WindowCheck:
         results: of each rule that has a limit.
         columns: of drift; empty where there are too few events.
         events: the number of events in the window.
+        times: of the answered events, datetime64[us], UTC; empty if not known.
     """
 
     version: str
     results: tuple[RuleResult, ...]
     columns: tuple[ColumnDrift, ...] = field(repr=False)
     events: int
+    times: NDArray[np.datetime64] = field(default_factory=lambda: np.zeros(0, "datetime64[us]"), repr=False)
+
+    @property
+    def newest(self) -> str:
+        """The time of the latest answered event, ISO 8601, UTC without a zone; '' if not known."""
+        return str(self.times[-1]) if len(self.times) else ""
+
+    def is_new_since(self, time: str) -> bool:
+        """Return True if at least half of the events came after a time of `newest`, or the times are not known."""
+        if not time or not len(self.times):
+            return True
+        return 2 * int((self.times > np.datetime64(time)).sum()) >= len(self.times)
 
     def find_result(self, rule: str) -> RuleResult | None:
         return next((result for result in self.results if result.rule == rule), None)
@@ -109,7 +126,7 @@ class WindowCheck:
             ]
         else:
             phrases = [result.sentence for result in self.results if result.sentence]
-        drifted, degradation = self.find_result("drift"), self.find_result("damage")
+        drifted, degradation = self.find_result("drift"), self.find_result("degradation")
         if drifted and drifted.is_over and degradation and degradation.level is None:
             phrases.append("labels would show whether accuracy degraded")
         return f"{self.version}: {', '.join(phrases)}"
@@ -122,7 +139,7 @@ def check_rules(baseline: Baseline, window: EventWindow, limits: MonitorLimits) 
         MLScaleError: the events have other channels than the baseline.
     """
     enough = window.answered >= limits.min_events
-    columns = detect_drift(baseline, window, limits.fdr) if enough else ()
+    columns = _compare_window(baseline, window, limits) if enough else ()
     results = [
         _check_drift(columns, window, limits),
         _check_degradation(baseline, window, limits),
@@ -130,34 +147,69 @@ def check_rules(baseline: Baseline, window: EventWindow, limits: MonitorLimits) 
         _check_failure_share(window, limits),
         _check_event_count(window, limits),
     ]
-    return WindowCheck(baseline.version, tuple(filter(None, results)), columns, window.events)
+    return WindowCheck(baseline.version, tuple(filter(None, results)), columns, window.events, window.times)
+
+
+def _compare_window(baseline: Baseline, window: EventWindow, limits: MonitorLimits) -> tuple[ColumnDrift, ...]:
+    seasonal = None
+    if window.earlier is not None:
+        seasonal = SeasonalReference(*(build_event_columns(baseline, earlier) for earlier in window.earlier))
+    return compare_columns(
+        baseline.sketches,
+        build_event_columns(baseline, window),
+        window.times,
+        DriftLimits(limits.fdr, limits.min_distance),
+        seasonal,
+        name_columns(baseline),
+    )
 
 
 def _check_drift(columns: tuple[ColumnDrift, ...], window: EventWindow, limits: MonitorLimits) -> RuleResult:
     if not columns:
         few = f"too few events for drift ({window.answered:,} of {limits.min_events:,})"
         return RuleResult("drift", None, few, {"largest_distance": math.nan, "smallest_q": math.nan})
-    significant = sorted((column for column in columns if column.is_significant), key=lambda column: -column.distance)
-    drifted = [column for column in significant if column.distance >= limits.min_distance]
+    detected = [column for column in columns if column.is_detected]
+    over = [column for column in detected if column.distance >= limits.min_distance]
+    held = [column for column in columns if column.may_be_cycle]
     metrics = {
-        "drifted_columns": float(len(drifted)),
-        "columns": float(len(columns)),
+        "drifted_columns": float(len({column.name for column in over})),
+        "detected_columns": float(len({column.name for column in detected})),
+        "cycle_or_drift_columns": float(len({column.name for column in held})),
+        "columns": float(len({column.name for column in columns})),
         "largest_distance": max(column.distance for column in columns),
         "smallest_q": min(column.q for column in columns),
     }
     # With few columns all are reported; a model of many channels would have hundreds of metrics.
-    for column in columns if len(columns) <= 20 else drifted[:10]:
-        metrics |= {f"{column.name}_distance": column.distance, f"{column.name}_q": column.q}
-    phrases = [phrase for group in ("inputs", "predictions") if (phrase := _describe_drift(group, drifted))]
-    # The farthest find: where the level is 1 or more, it is in `drifted`.
-    level = significant[0].distance / limits.min_distance if significant else 0.0
-    return RuleResult("drift", level, ", ".join(phrases) or f"no drift in {window.answered:,} events", metrics)
+    are_all_listed = metrics["columns"] <= 20
+    for column in columns if are_all_listed else sorted(over, key=lambda column: -column.distance)[:10]:
+        # The quality of a column comes first: its distribution must not take the place of that.
+        metrics.setdefault(f"{column.metric_name}_distance", column.distance)
+        metrics.setdefault(f"{column.metric_name}_q", column.q)
+    level = max((column.distance for column in detected), default=0.0) / limits.min_distance
+    return RuleResult("drift", level, _describe_drift(over, detected, held, window.answered), metrics)
 
 
-def _describe_drift(group: str, drifted: list[ColumnDrift]) -> str:
-    columns = [column for column in drifted if column.group == group]
+def _describe_drift(over: list[ColumnDrift], detected: list[ColumnDrift], held: list[ColumnDrift], events: int) -> str:
+    """Return what an alert is worth, what was detected besides, and what may be a cycle, in words."""
+    phrases = [_list_changes("data quality", [column for column in over if column.kind in QUALITY])]
+    changed = [column for column in over if column.kind not in QUALITY]
+    phrases += [
+        _list_changes(f"{group} drifted", [column for column in changed if column.group == group])
+        for group in ("inputs", "outputs")
+    ]
+    phrases = list(filter(None, phrases)) or [f"no drift in {events:,} events"]
+    small = [column for column in detected if column not in over]
+    if small:
+        phrases.append(_list_changes("detected, too small for an alert", small))
+    if held:
+        phrases.append(_list_changes("drift or a phase of a cycle, unknown before a week of events", held))
+    return ", ".join(phrases)
+
+
+def _list_changes(what: str, columns: list[ColumnDrift]) -> str:
+    ordered = sorted(columns, key=lambda column: -column.distance)
     more = f"; and {len(columns) - 1} more" if len(columns) > 1 else ""
-    return f"{group} drifted ({columns[0].format_change()}{more})" if columns else ""
+    return f"{what} ({ordered[0].format_change()}{more})" if columns else ""
 
 
 def _check_degradation(baseline: Baseline, window: EventWindow, limits: MonitorLimits) -> RuleResult:
@@ -165,7 +217,7 @@ def _check_degradation(baseline: Baseline, window: EventWindow, limits: MonitorL
     metrics = {"labelled_events": float(n), "reference_accuracy": baseline.accuracy}
     if n < limits.min_labels:
         few = f"accuracy unknown ({n:,} labelled events of {limits.min_labels:,})"
-        return RuleResult("damage", None, few, {**metrics, "accuracy": math.nan})
+        return RuleResult("degradation", None, few, {**metrics, "accuracy": math.nan})
     accuracy = compute_wilson_interval(int(window.is_correct.sum()), n, limits.confidence)
     metrics |= {"accuracy": accuracy.value, "accuracy_low": accuracy.low, "accuracy_high": accuracy.high}
     # The upper end of the interval: the loss is at least that, at this confidence, so chance raises no alert.
@@ -174,7 +226,7 @@ def _check_degradation(baseline: Baseline, window: EventWindow, limits: MonitorL
         f"accuracy {format_rounded_percent(accuracy.value)} of {n:,} labelled, "
         f"reference {format_rounded_percent(baseline.accuracy)}"
     )
-    return RuleResult("damage", level, sentence + (": degradation" if level >= 1 else ""), metrics)
+    return RuleResult("degradation", level, sentence + (": degradation" if level >= 1 else ""), metrics)
 
 
 def _check_latency(window: EventWindow, limits: MonitorLimits) -> RuleResult | None:

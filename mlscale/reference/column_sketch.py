@@ -127,8 +127,8 @@ def build_number_sketch(
     if is_ordered and len(known):
         # Ranks, so that a few outliers do not hide the autocorrelation of all others.
         time = estimate_correlation_time(np.searchsorted(ordered, known).astype(np.float64))
-    chosen = ordered[select_even_ranks(len(ordered), min(MAX_VALUES, len(ordered)))]
-    return NumberSketch(name, group, unit, len(values), len(values) - len(known), chosen, len(known) / time)
+    selected = ordered[select_even_ranks(len(ordered), min(MAX_VALUES, len(ordered)))]
+    return NumberSketch(name, group, unit, len(values), len(values) - len(known), selected, len(known) / time)
 
 
 def build_category_sketch(
@@ -137,15 +137,15 @@ def build_category_sketch(
     """Return the sketch of a column of categories; arguments as of `build_number_sketch`, None where missing."""
     known = [value for value in values if value is not None]
     counts = Counter(known)
-    # Equal counts by name: the order of the samples must not decide which category is kept.
+    # Equal counts by name: the order of the samples must not decide which category is selected.
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     time = 1.0
     if is_ordered and known:
         index = {category: number for number, (category, _) in enumerate(ranked)}
         time = estimate_correlation_time(np.array([index[value] for value in known], np.float64))
-    largest = dict(ranked[:MAX_CATEGORIES])
-    other = len(known) - sum(largest.values())
-    return CategorySketch(name, group, len(values), len(values) - len(known), largest, other, len(known) / time)
+    selected = dict(ranked[:MAX_CATEGORIES])
+    other = len(known) - sum(selected.values())
+    return CategorySketch(name, group, len(values), len(values) - len(known), selected, other, len(known) / time)
 
 
 def merge_number_sketches(parts: Iterable[NumberSketch]) -> NumberSketch:
@@ -159,7 +159,7 @@ def merge_number_sketches(parts: Iterable[NumberSketch]) -> NumberSketch:
     first = sketches[0]
     values = np.concatenate([part.values for part in sketches])
     order = np.argsort(values, kind="stable")
-    # Each kept value stands for an equal share of its part.
+    # Each selected value stands for an equal share of its part.
     weights = np.concatenate([np.full(len(part.values), part.known / max(1, len(part.values))) for part in sketches])
     known = sum(part.known for part in sketches)
     count = min(MAX_VALUES, known)
@@ -185,11 +185,11 @@ def merge_category_sketches(parts: Iterable[CategorySketch]) -> CategorySketch:
     counts: Counter[str] = Counter()
     for part in sketches:
         counts.update(part.counts)
-    largest = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_CATEGORIES])
+    selected = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_CATEGORIES])
     samples, missing = sum(part.samples for part in sketches), sum(part.missing for part in sketches)
-    other = samples - missing - sum(largest.values())
+    other = samples - missing - sum(selected.values())
     effective = sum(part.effective for part in sketches)
-    return CategorySketch(first.name, first.group, samples, missing, largest, other, effective)
+    return CategorySketch(first.name, first.group, samples, missing, selected, other, effective)
 
 
 def select_even_ranks(known: int, count: int) -> NDArray[np.int64]:

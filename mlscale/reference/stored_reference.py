@@ -81,7 +81,8 @@ class StoredReference:
         expect_format("reference", about, str(folder / ABOUT))
         try:
             # Without pickle: the folder may be from anyone, and a pickle executes code.
-            with (folder / ARRAYS).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            # From bytes: of a file that is cut short numpy would leave it open.
+            with np.load(io.BytesIO((folder / ARRAYS).read_bytes()), allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             if str(about["format"]).endswith("/1"):
                 rest = {name: value for name, value in about.items() if name not in ("format", "accuracy")}

@@ -23,7 +23,7 @@ def estimate_correlation_time(scores: NDArray[np.float64]) -> float:
     about √(τ/n) each (Sokal, Monte Carlo methods in statistical mechanics, 1997), and none where τ is 1.
 
     The series is centred by quarters: a step in the middle of it, which is what drift looks like, is not taken for
-    a long memory. A memory longer than that can't be told from drift.
+    a long memory. A memory longer than that can't be distinguished from drift.
 
     Args:
         scores: in the order of time, (n,); ranks rather than values, so that outliers do not count more than others.

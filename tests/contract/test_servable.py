@@ -20,6 +20,7 @@ def test_the_stored_servable_still_answers() -> None:
         said = servable.predict(expected["pixels"])
         np.testing.assert_allclose(servable.logits(expected["pixels"]), expected["logits"], rtol=0, atol=1e-4)
     assert said.labels == ["7", "6"]
+    assert {column.name for column in servable.read_reference().columns} >= {"input.mean_0", "output.label"}
     profile = servable.reference()
     assert profile.about["samples"] == 360
     assert profile.arrays["class_counts"].sum() == profile.arrays["label_counts"].sum() == 360

@@ -103,11 +103,11 @@ def test_clean_traffic_is_quiet(house: House) -> None:
         for _ in range(3):
             result = commands.run_command("monitor", house.words(f"alert.webhook={receiver.url}", "latency.p99_ms=50"))
     assert result.ok
-    assert (receiver.asked, result.metrics["drift"], result.metrics["damage"]) == (0, 0, 0)
+    assert (receiver.asked, result.metrics["drift"], result.metrics["degradation"]) == (0, 0, 0)
     assert result.sentence.startswith("resnet:v1: no drift in 400 events, accuracy 9")
 
 
-def test_drift_that_is_no_damage_is_told_as_such_once_and_then_over(house: House) -> None:
+def test_drift_that_is_no_degradation_is_told_as_such_once_and_then_over(house: House) -> None:
     house.ask(brighter(house.pixels), seed=2)
     with Receiver() as receiver, Receiver() as service:
         url = service.url.replace("http://", "json://")
@@ -129,14 +129,14 @@ def test_drift_that_is_no_damage_is_told_as_such_once_and_then_over(house: House
     assert [message["type"] for message in service.alerts] == ["failure", "success"]
 
 
-def test_damage_needs_labels(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+def test_degradation_needs_labels(house: House, capsys: pytest.CaptureFixture[str]) -> None:
     house.ask(turned(house.pixels), seed=4, labelled=200)
     with Receiver() as receiver:
         words = house.words(f"alert.webhook={receiver.url}", "output=json", f"page={house.events}/out/page.html")
         assert main(["monitor", *words]) == 4
     said = json.loads(capsys.readouterr().out)
-    assert {alert["rule"] for alert in receiver.alerts} == {"drift", "damage"}
-    assert ": degradation; alerting: drift, damage" in said["sentence"]
+    assert {alert["rule"] for alert in receiver.alerts} == {"drift", "degradation"}
+    assert ": degradation; alerting: drift, degradation" in said["sentence"]
     assert said["metrics"]["accuracy_high"] < said["metrics"]["reference_accuracy"] - 0.05
     assert receiver.url not in json.dumps(said)
     page = (house.events / "out/page.html").read_text()

@@ -103,7 +103,7 @@ def check_alert(state: LifecycleState) -> StepOutcome:
         f"ref={state.first.ref}",
         f"events={state.resolve_path('events')}",
         f"window.since={state.sent_since}",
-        "alert.rules=[damage]",
+        "alert.rules=[degradation]",
         f"alert.webhook={receiver.url}",
     )
     # The server writes events with a delay (flush_s): monitoring reads files, not the server.

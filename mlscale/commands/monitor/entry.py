@@ -142,7 +142,7 @@ class Monitor:
                 "waiting_alerts": alerts.waiting,
             },
             artifacts={"state": str(check.state), **page},
-            figures=plot_drifted_columns(check.window_check.columns, check.baseline.labels),
+            figures=plot_drifted_columns(check.window_check.columns),
         )
 
     def _write_page(self, check: MonitorCheck) -> None:

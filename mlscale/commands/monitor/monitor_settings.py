@@ -15,6 +15,7 @@ from mlscale.errors import MLScaleError, raise_all
 from mlscale.export.required_extras import require_extra
 from mlscale.monitor.alert_rule import AlertPolicy
 from mlscale.monitor.event_window import WindowSpan
+from mlscale.monitor.monitor_state import FORMER_RULES
 from mlscale.monitor.window_check import RULES, MonitorLimits
 from mlscale.notify.apprise_notifier import AppriseNotifier
 from mlscale.notify.delivery import DocumentRecipient
@@ -101,7 +102,7 @@ class MonitorSettings:
                 max_failures=cfg.failures.max_share,
             ),
             # Each rule once, in the typed order.
-            rules=tuple(dict.fromkeys(alert.rules)),
+            rules=tuple(dict.fromkeys(_list_rules(cfg))),
             patience=AlertPolicy(alert.looks, alert.hysteresis, alert.keep, alert.cooldown),
             recipients=recipients,
             page=Path(cfg.page).expanduser().absolute() if cfg.page else None,
@@ -148,13 +149,18 @@ def _find_setting_problems(cfg: DictConfig) -> Iterator[MLScaleError]:
             ends += "" if high == _INFINITY else f", {'below' if open_ else 'at most'} {high:g}"
             yield MLScaleError(f"{path} is {value:g}", where=path, why=f"it is {ends}", fix=f"{path}=<{ends}>")
     # A misspelt rule would never send an alert, without any sign of it.
-    for rule in cfg.alert.rules:
+    for rule in _list_rules(cfg):
         if rule not in RULES:
             best = find_nearest(str(rule), RULES)
             why = f"rules: {', '.join(RULES)}"
             yield MLScaleError(
                 f"unknown rule '{rule}'", where="alert.rules", why=why, fix=f"alert.rules=[{best or 'drift'}]"
             )
+
+
+def _list_rules(cfg: DictConfig) -> list[str]:
+    """Return the rules of the settings, by their names of today."""
+    return [FORMER_RULES.get(str(rule), str(rule)) for rule in cfg.alert.rules]
 
 
 def _get_setting(cfg: DictConfig, path: str) -> Any:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mlscale.errors import MLScaleError
@@ -32,7 +33,7 @@ def looks(at: AlertDispatcher, *levels: float | None, version: str = "m:v1", sta
     for index, level in enumerate(levels):
         signals = (
             RuleResult("drift", level, f"level {level}", {"largest_distance": float("nan")}),
-            RuleResult("damage", 0.0, "fine"),
+            RuleResult("degradation", 0.0, "fine"),
         )
         now = BEGIN + timedelta(minutes=start + index)
         told.append(at.process_check(WindowCheck(version, signals, (), 500), "m", now))
@@ -169,7 +170,7 @@ def test_another_version_ends_the_incidents_of_the_one_before(tmp_path: Path) ->
 
 def test_a_rule_that_is_watched_no_more_is_over(tmp_path: Path) -> None:
     looks(desk(tmp_path), 2)
-    (told,) = looks(replace(desk(tmp_path), rules=("damage",)), 2, start=1)
+    (told,) = looks(replace(desk(tmp_path), rules=("degradation",)), 2, start=1)
     assert [alert["sentence"] for alert in told.changes] == ["m:v1: drift is over: the rule is watched no more"]
     assert told.firing == ()
 
@@ -237,3 +238,46 @@ def test_a_monitor_that_holds_the_state_for_good_is_told(tmp_path: Path, monkeyp
     with state.lock_state(at.path), pytest.raises(MLScaleError, match="another monitor with the same state") as caught:
         looks(at, 2)
     assert (caught.value.where, caught.value.exit) == (str(at.path), 5)
+
+
+def look_at(at: AlertDispatcher, level: float, begin: int, minute: int) -> AlertReport:
+    """A look at 100 events, one each minute from `begin` on."""
+    times = np.datetime64("2026-01-05T00:00", "us") + np.arange(begin, begin + 100).astype("timedelta64[m]")
+    results = (RuleResult("drift", level, "changed"),)
+    return at.process_check(WindowCheck("m:v1", results, (), 100, times), "m", BEGIN + timedelta(minutes=minute))
+
+
+def test_a_window_that_is_mostly_the_last_one_is_no_second_piece_of_evidence(tmp_path: Path) -> None:
+    at = desk(tmp_path, patience=AlertPolicy(looks=2, keep=1, cooldown=0))
+    # Windows that move by 10 of 100 events: the third look over the limit is at the same evidence as the first.
+    overlapping = [look_at(at, 2, begin, begin) for begin in (0, 10, 20, 40)]
+    assert [(report.pending, report.firing) for report in overlapping] == [(("drift",), ())] * 4
+    assert look_at(at, 2, 50, 50).firing == ("drift",)
+    # Nor is a look below the limit at what was over it before.
+    assert look_at(at, 0, 90, 90).firing == ("drift",)
+    assert look_at(at, 0, 100, 100).firing == ()
+
+
+def test_the_first_look_over_the_limit_counts_at_once(tmp_path: Path) -> None:
+    at = desk(tmp_path)
+    assert look_at(at, 0, 0, 0).firing == ()
+    assert look_at(at, 2, 1, 1).firing == ("drift",)
+    document = json.loads((tmp_path / "monitor/m_champion.json").read_text())
+    validate("monitor_state", document)
+    assert document["counted"] == "2026-01-05T01:40:00.000000"
+
+
+def test_an_incident_that_began_under_the_former_name_of_its_rule_ends_with_the_same_id(tmp_path: Path) -> None:
+    since = "2026-01-05T09:00:00.000+00:00"
+    rule = {"phase": "firing", "count": 0, "quiet": 0, "since": since}
+    document = {
+        "format": "mlscale/monitor_state/1", "version": "m:v1", "looked": since, "looks": 1, "rules": {"damage": rule},
+        "outbox": [],
+    }  # fmt: skip
+    (tmp_path / "monitor").mkdir()
+    (tmp_path / "monitor/m_champion.json").write_text(json.dumps(document))
+    first, second = looks(desk(tmp_path, patience=AlertPolicy(keep=2)), 0, 0)
+    assert first.firing == ("degradation",)
+    (alert,) = second.changes
+    assert (alert["rule"], alert["status"]) == ("degradation", "resolved")
+    assert alert["id"] == f"m@champion/damage/{since}"

@@ -13,7 +13,6 @@ from scipy import stats
 from mlscale.stats.chi2 import run_chi2_test
 from mlscale.stats.discoveries import apply_benjamini_hochberg
 from mlscale.stats.intervals import compute_quantile_interval, compute_share_interval, compute_wilson_interval
-from mlscale.stats.ks import run_ks_test
 from mlscale.stats.paired import compare_paired, compute_mcnemar_exact_p, compute_mcnemar_mid_p, compute_score_interval
 from mlscale.stats.ranking import compute_ranking
 from mlscale.stats.ratios import compute_ratio_interval
@@ -45,8 +44,6 @@ def array(*values: float) -> Any:
         lambda: apply_benjamini_hochberg([0.1, NAN], 0.05), lambda: apply_benjamini_hochberg([1.1], 0.05),
         lambda: apply_benjamini_hochberg([-0.1], 0.05), lambda: apply_benjamini_hochberg([0.1], NAN),
         lambda: apply_benjamini_hochberg([0.1], 5),
-        lambda: run_ks_test(array(), array(1)), lambda: run_ks_test(array(1), array()),
-        lambda: run_ks_test(np.ones((2, 2)), array(1)),
         lambda: compute_mcnemar_mid_p(-1, 2), lambda: compute_mcnemar_mid_p(1, -2),
         lambda: compute_mcnemar_exact_p(-1, 2), lambda: compute_mcnemar_exact_p(2, -1),
         lambda: compute_score_interval(-1, 0, 3), lambda: compute_score_interval(0, 0, 0),
@@ -90,7 +87,6 @@ def test_the_smallest_samples() -> None:
     one = compute_quantile_interval(array(3), 0.5)
     assert (one.value, one.low, one.high) == (3, -INF, INF)
     assert compute_quantile_interval(array(-INF, 0, INF), 0.5).value == 0
-    assert run_ks_test(array(1), array(1)).p == run_ks_test(array(1), array(5)).p == 1
     assert run_chi2_test(array(1), array(2)).p == 1
     assert run_chi2_test(array(1, 0, 0), array(0, 0, 1)).distance == 1
     assert compare_paired(array(0), array(1)).p == pytest.approx(0.5)  # mid-p
@@ -104,7 +100,6 @@ def test_the_smallest_samples() -> None:
 def test_ties() -> None:
     tied = compute_quantile_interval(np.ones(100), 0.5)
     assert (tied.low, tied.value, tied.high) == (1, 1, 1)
-    assert run_ks_test(np.ones(50), np.ones(30)).distance == 0
     assert assign_bins(np.full(100, 0.5)).tolist() == [0] * 100
     assert compute_ratio_interval([2, 2], [1, 1]).low == 2
 
@@ -119,10 +114,6 @@ def test_random_cases_as_scipy_has_them(seed: int) -> None:
     assert (compute_wilson_interval(k, n, level).low, compute_wilson_interval(k, n, level).high) == pytest.approx(
         (interval.low, interval.high)
     )
-    values = np.round(rng.normal(size=n), int(rng.integers(0, 3)))
-    other = np.round(rng.normal(size=int(rng.integers(1, 60))), 1)
-    found, theirs = run_ks_test(np.sort(values), other), stats.ks_2samp(values, other, method="exact")
-    assert (found.distance, found.p) == pytest.approx((theirs.statistic, theirs.pvalue))
     counts = rng.integers(20, 90, (2, int(rng.integers(2, 8))))
     assert run_chi2_test(*counts).p == pytest.approx(stats.chi2_contingency(counts, correction=False).pvalue)
     p = rng.random(n).tolist()

@@ -1,0 +1,7 @@
+"""Drift: columns of a window of events, compared with their sketches; data quality first."""
+
+from mlscale.monitor.drift.column_drift import ColumnDrift
+from mlscale.monitor.drift.compare_columns import DriftLimits, compare_columns
+from mlscale.monitor.drift.seasonal_reference import SeasonalReference
+
+__all__ = ["ColumnDrift", "DriftLimits", "SeasonalReference", "compare_columns"]

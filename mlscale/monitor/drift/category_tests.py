@@ -1,0 +1,134 @@
+"""Tests of a column of categories against its sketch: shares, new categories, and missing values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.monitor.drift.column_drift import ColumnDrift
+from mlscale.monitor.drift.missing_share import compare_missing_share
+from mlscale.reference.column_sketch import CategorySketch
+from mlscale.stats.autocorrelation import estimate_correlation_time
+from mlscale.stats.chi2 import run_chi2_test
+from mlscale.stats.exceedances import compute_exceedance_p
+
+_SHARES = {"shares": 0.85, "new category": 0.1, "missing": 0.05}  # as in `number_tests`
+
+
+@dataclass(frozen=True, eq=False)
+class CategoryWindow:
+    """The known values of a column in a window, n ≥ 1, next to its sketch.
+
+    Attributes:
+        sketch: of the reference, with at least one value.
+        values: in the order of time, strings (n,).
+        counts: of each category.
+    """
+
+    sketch: CategorySketch
+    values: NDArray[np.object_]
+    counts: Counter[str]
+
+    @cached_property
+    def correlation_time(self) -> float:
+        """The number of values that are worth an independent one."""
+        index = {category: number for number, (category, _) in enumerate(self.counts.most_common())}
+        return estimate_correlation_time(np.fromiter(map(index.__getitem__, self.values), np.float64, len(self.values)))
+
+    @cached_property
+    def effective(self) -> float:
+        """The effective sample size of the window."""
+        return len(self.values) / self.correlation_time
+
+    @cached_property
+    def new(self) -> list[tuple[str, int]]:
+        """Categories that the sketch does not name, and their counts, the most frequent one first."""
+        return [item for item in self.counts.most_common() if item[0] not in self.sketch.counts]
+
+    @cached_property
+    def table(self) -> NDArray[np.float64]:
+        """Counts of the reference and of the window, (2, k + 1): of the sketch's categories, and of all others."""
+        now = [self.counts.get(category, 0) for category in self.sketch.counts]
+        other = sum(count for _, count in self.new)
+        return np.array([[*self.sketch.counts.values(), self.sketch.other], [*now, other]], np.float64)
+
+
+def compare_category_column(
+    sketch: CategorySketch, sample: NDArray[np.object_], label: str
+) -> tuple[CategoryWindow | None, list[ColumnDrift]]:
+    """Return the results of all tests of a column, and what they were computed from; see `compare_number_column`.
+
+    Args:
+        sketch: of the reference.
+        sample: in the order of time, strings (n,); None where missing.
+        label: of the column, for sentences.
+    """
+    is_missing = np.array([value is None for value in sample.tolist()], bool)
+    values = sample[~is_missing] if is_missing.any() else sample
+    window = CategoryWindow(sketch, values, Counter(values.tolist())) if len(values) and sketch.known else None
+    results = list(compare_missing_share(sketch, sample, is_missing, label, _SHARES["missing"]))
+    if window is not None:
+        results += _find_new_category(window, label)
+        results.append(_compare_shares(window, label))
+    return window, results
+
+
+def _compute_shares_p(window: CategoryWindow) -> float:
+    """Return the chance of such a difference of the shares where nothing has changed: Pearson's χ² of effective
+    counts."""
+    scales = np.array([[window.sketch.effective / window.sketch.known], [1 / window.correlation_time]])
+    scaled = window.table * scales
+    return min(1.0, run_chi2_test(scaled[0], scaled[1]).p / _SHARES["shares"])
+
+
+def _compare_shares(window: CategoryWindow, label: str) -> ColumnDrift:
+    sketch = window.sketch
+    shares = window.table / window.table.sum(1, keepdims=True)
+    # The category that changed most stands for the column in the sentence.
+    most = int(abs(shares[1] - shares[0]).argmax())
+    names = [*sketch.counts, window.new[0][0] if len(window.new) == 1 else "other"]
+    return ColumnDrift(
+        sketch.name,
+        label,
+        "distribution",
+        float(shares[0, most]),
+        float(shares[1, most]),
+        float(abs(shares[1] - shares[0]).sum() / 2),
+        _compute_shares_p(window),
+        sketch,
+        window.values,
+        window.effective,
+        category=names[most],
+    )
+
+
+def _find_new_category(window: CategoryWindow, label: str) -> Iterator[ColumnDrift]:
+    sketch = window.sketch
+    if not window.new:
+        return
+    category, count = window.new[0]
+    # A sketch that left categories out has them all more rarely than the rarest one that it names.
+    known = min(sketch.counts.values(), default=0) if sketch.other else 0
+    # Every event counts: a category that begins in the middle of the window looks persistent.
+    scale, n = sketch.effective / sketch.known, len(window.values)
+    p = float(compute_exceedance_p(count, n, known * scale, sketch.effective))
+    share = count / len(window.values)
+    yield ColumnDrift(
+        sketch.name,
+        label,
+        "new category",
+        0.0,
+        share,
+        share,
+        # The most frequent one of several: the chance that any of them would be.
+        min(1.0, p * len(window.new) / _SHARES["new category"]),
+        sketch,
+        window.values,
+        window.effective,
+        category=category,
+    )

@@ -1,0 +1,148 @@
+"""Compares every column of a window with its sketch, at one false-discovery rate over all columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.monitor.drift.category_tests import CategoryWindow, compare_category_column
+from mlscale.monitor.drift.column_drift import QUALITY, Column, ColumnDrift
+from mlscale.monitor.drift.number_tests import NumberWindow, compare_number_column
+from mlscale.monitor.drift.seasonal_reference import SeasonalReference, compute_cycle_ratio, exceeds_any_cycle
+from mlscale.reference.column_sketch import (
+    CategorySketch,
+    ColumnSketch,
+    NumberSketch,
+    build_category_sketch,
+    build_number_sketch,
+)
+from mlscale.stats.discoveries import apply_benjamini_hochberg
+
+_SIMILAR = 0.05
+_WEEK_SHARE = 0.2  # of a column's false-discovery budget: the week before, compared with the reference
+
+
+@dataclass(frozen=True)
+class DriftLimits:
+    """The limits of drift.
+
+    Attributes:
+        fdr: the highest chance that a look detects drift where there is none.
+        min_distance: the smallest distance of a column that is worth an alert, 0 to 1.
+    """
+
+    fdr: float = 0.01
+    min_distance: float = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class _Comparison:
+    """The results of one column, and what they were computed from; None where a side has no values."""
+
+    sketch: ColumnSketch
+    window: NumberWindow | CategoryWindow | None
+    results: Sequence[ColumnDrift] = field(repr=False)
+
+
+def compare_columns(
+    sketches: Sequence[ColumnSketch],
+    columns: Mapping[str, Column],
+    times: NDArray[np.datetime64],
+    limits: DriftLimits,
+    seasonal: SeasonalReference | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> tuple[ColumnDrift, ...]:
+    """Compare the columns of a window with the reference: findings about the quality of the data, then each column.
+
+    Each column has several tests, which share its budget; over the columns, Benjamini and Hochberg's procedure
+    controls false discoveries. All sizes are effective ones, so dependent events are no false evidence. With a seasonal
+    reference, a column has changed where it differs from earlier events of the same hours, or the whole week before
+    differs from the reference. Without one, a window of less than a week is held back where a cycle
+    could explain it.
+
+    Args:
+        sketches: of the reference.
+        columns: of the window by name, in the order of time, (n,) each.
+        times: of the events, datetime64[us] (n,); empty if not known.
+        limits: of drift.
+        seasonal: earlier events, once there is a week of them.
+        labels: names of the columns in sentences; by default without the group.
+    """
+    labels = labels or {}
+    comparisons = [
+        _compare_column(sketch, columns.get(sketch.name), labels.get(sketch.name, sketch.name.partition(".")[2]))
+        for sketch in sketches
+    ]
+    if seasonal is not None:
+        comparisons = [_consider_season(comparison, seasonal) for comparison in comparisons]
+    results = _judge_results([comparison.results for comparison in comparisons], limits.fdr)
+    ratio = compute_cycle_ratio(times) if seasonal is None else 1.0
+    if ratio > 1:
+        results = [
+            [_hold_back(result, comparison, ratio, limits.fdr / len(comparisons)) for result in column]
+            for column, comparison in zip(results, comparisons, strict=True)
+        ]
+    every = [result for column in results for result in column]
+    # Where data is broken, what its values say comes second.
+    broken = [result for result in every if result.kind in QUALITY and result.is_significant]
+    broken.sort(key=lambda result: (QUALITY.index(result.kind), -result.distance))
+    return (*broken, *(result for result in every if result.kind not in QUALITY))
+
+
+def _compare_column(sketch: ColumnSketch, sample: Column | None, label: str) -> _Comparison:
+    is_number = isinstance(sketch, NumberSketch)
+    if sample is None or is_number != (sample.dtype.kind in "fiu"):
+        broken = ColumnDrift(sketch.name, label, "type", 0.0, 1.0, 1.0, 0.0, sketch, None, 0.0)
+        return _Comparison(sketch, None, [broken])
+    if isinstance(sketch, CategorySketch):
+        return _Comparison(sketch, *compare_category_column(sketch, sample.astype(object, copy=False), label))
+    return _Comparison(sketch, *compare_number_column(sketch, sample.astype(np.float64, copy=False), label))
+
+
+def _consider_season(comparison: _Comparison, seasonal: SeasonalReference) -> _Comparison:
+    """Compare the distribution with earlier events of the same hours, and their week with the reference."""
+    window, sketch = comparison.window, comparison.sketch
+    hours, week = seasonal.same_hours.get(sketch.name), seasonal.week.get(sketch.name)
+    if window is None or hours is None or week is None:
+        return comparison
+    *quality, now = comparison.results
+    earlier = _compare_column(_sketch_like(sketch, hours), window.values, now.label).results[-1]
+    lasting = _compare_column(sketch, week, now.label).results[-1]
+    if earlier.kind in QUALITY or lasting.kind in QUALITY:  # no values on one side
+        return comparison
+    # A window that is like the reference has not drifted, even where an incident of last week makes the difference.
+    p = min(1.0, earlier.p / (1 - _WEEK_SHARE)) if now.p <= _SIMILAR else 1.0
+    p_lasting = min(1.0, lasting.p / _WEEK_SHARE)
+    result = replace(lasting, p=p_lasting) if p_lasting < p else replace(earlier, p=p)
+    return replace(comparison, results=[*quality, result])
+
+
+def _sketch_like(sketch: ColumnSketch, values: Column) -> ColumnSketch:
+    if isinstance(sketch, NumberSketch):
+        return build_number_sketch(sketch.name, sketch.group, values.astype(np.float64, copy=False), sketch.unit)
+    return build_category_sketch(sketch.name, sketch.group, values.tolist())
+
+
+def _judge_results(results: Sequence[Sequence[ColumnDrift]], fdr: float) -> list[list[ColumnDrift]]:
+    """Return the results of each column with their q-values, by one procedure over the smallest p-value of each."""
+    smallest = np.array([min((result.p for result in column), default=1.0) for column in results])
+    q_of_smallest = np.array(apply_benjamini_hochberg(smallest.tolist(), fdr).q)
+    judged = []
+    for column in results:
+        row = []
+        for result in column:
+            # The q-value that the column would have by this result alone: that of its rank, or of a larger p-value.
+            own = len(smallest) * result.p / max(1, int((smallest <= result.p).sum()))
+            q = min(1.0, own, q_of_smallest[smallest >= result.p].min(initial=1.0))
+            row.append(replace(result, q=float(q), is_significant=bool(q <= fdr)))
+        judged.append(row)
+    return judged
+
+
+def _hold_back(result: ColumnDrift, comparison: _Comparison, ratio: float, p: float) -> ColumnDrift:
+    if not result.is_significant or result.kind in QUALITY or comparison.window is None:
+        return result
+    return replace(result, may_be_cycle=not exceeds_any_cycle(comparison.window, ratio, p))

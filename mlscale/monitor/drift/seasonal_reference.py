@@ -1,0 +1,74 @@
+"""Cycles: earlier events of the same hours, and what a daily cycle could explain where there are none yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.monitor.drift.category_tests import CategoryWindow
+from mlscale.monitor.drift.column_drift import Column
+from mlscale.monitor.drift.number_tests import NumberWindow
+from mlscale.stats.exceedances import compute_exceedance_p
+
+_DAY, _WEEK = np.timedelta64(22, "h"), np.timedelta64(7 * 24 - 2, "h")  # events rarely span all of it
+_PART_OF_DAY, _PART_OF_WEEK = 8.0, 4.0  # by simulation; a weekend is 1 / 3.5 of a week
+_TAILS = (0.05, 0.01)
+
+
+@dataclass(frozen=True, eq=False)
+class SeasonalReference:
+    """Earlier events, at least a week of them, of the version that is monitored.
+
+    Attributes:
+        same_hours: columns of the same hours of the same weekday in earlier weeks, in the order of time.
+        week: columns of the week before the window, in blocks that are evenly spread over it.
+    """
+
+    same_hours: Mapping[str, Column] = field(repr=False)
+    week: Mapping[str, Column] = field(repr=False)
+
+
+def compute_cycle_ratio(times: NDArray[np.datetime64]) -> float:
+    """Return how many times as frequent a value may be in a window as in the reference by a cycle alone.
+
+    1 if the window covers a week, or the times of its events are not known.
+    """
+    span = times.max() - times.min() if len(times) else _WEEK
+    return 1.0 if span >= _WEEK else _PART_OF_WEEK if span >= _DAY else _PART_OF_DAY
+
+
+def exceeds_any_cycle(window: NumberWindow | CategoryWindow, ratio: float, p: float) -> bool:
+    """Return True if a cycle can't explain the window.
+
+    By a cycle, the window is a part of what the reference is the whole of: some hours of the day, or days of the week.
+    A value can then be as many times as frequent as in the reference as these hours are rarer than all.
+
+    Args:
+        window: of a column.
+        ratio: the largest one that a cycle explains, see `compute_cycle_ratio`.
+        p: the chance of a result of True where a cycle explains all.
+    """
+    if isinstance(window, CategoryWindow):
+        before, now = window.table
+    else:
+        before, now = _count_tails(window)
+    sketch = window.sketch
+    scale = sketch.effective / sketch.known
+    many = np.minimum(ratio * (before + 1), sketch.known) * scale
+    chances = compute_exceedance_p(now / window.correlation_time, window.effective, many, sketch.effective)
+    return bool(chances.min() * len(chances) <= p)
+
+
+def _count_tails(window: NumberWindow) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the number of values beyond some thresholds, of the reference and of the window."""
+    sketch, last = window.sketch, len(window.sketch.values) - 1
+    before: list[int] = []
+    now: list[int] = []
+    for tail in (*_TAILS, 0.0):
+        index = round(tail * last)
+        now += window.count_outside(index)
+        before += [int(sketch.ranks[index])] * 2
+    return np.array(before, np.float64), np.array(now, np.float64)

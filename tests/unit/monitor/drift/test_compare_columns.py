@@ -1,0 +1,222 @@
+"""Drift of columns: false alarms, power, cycles, the quality of data, and the words for them."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.signal import lfilter
+from scipy.stats import false_discovery_control, ks_2samp
+
+from mlscale.monitor.drift import ColumnDrift, DriftLimits, SeasonalReference, compare_columns
+from mlscale.monitor.drift.number_tests import compare_number_column
+from mlscale.reference.column_sketch import ColumnSketch, build_category_sketch, build_number_sketch
+
+UNKNOWN = np.zeros(0, "datetime64[us]")
+MINUTES = np.datetime64("2026-01-05", "us") + np.arange(10_000).astype("timedelta64[s]")
+Table = NDArray[np.float64]
+
+
+def draw(random: np.random.Generator, n: int, rho: float = 0.0, columns: int = 10) -> Table:
+    noise = random.normal(size=(n, columns))
+    noise[1:] *= np.sqrt(1 - rho**2)
+    return np.asarray(lfilter([1], [1, -rho], noise, axis=0))
+
+
+def sketch(table: Table) -> list[ColumnSketch]:
+    return [build_number_sketch(f"input.c{c}", "inputs", table[:, c], "°C") for c in range(table.shape[1])]
+
+
+def columns(table: Table) -> dict[str, Any]:
+    return {f"input.c{c}": table[:, c] for c in range(table.shape[1])}
+
+
+def compare(sketches: list[ColumnSketch], table: Table, **more: Any) -> tuple[ColumnDrift, ...]:
+    return compare_columns(sketches, columns(table), more.pop("times", UNKNOWN), DriftLimits(), **more)
+
+
+def detected(results: tuple[ColumnDrift, ...]) -> list[str]:
+    return [result.name for result in results if result.is_detected]
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.8, 0.95])
+@pytest.mark.parametrize("n", [100, 1000])
+def test_clean_windows_are_quiet(n: int, rho: float) -> None:
+    """One percent of the looks is allowed; 5 of 40 have a chance of less than 1 in 10,000 then."""
+    random = np.random.default_rng(n)
+    reference = sketch(draw(random, 3000))
+    assert sum(bool(detected(compare(reference, draw(random, n, rho)))) for _ in range(40)) < 5
+
+
+def test_an_autocorrelated_reference_is_less_certain() -> None:
+    random = np.random.default_rng(0)
+    false = [bool(detected(compare(sketch(draw(random, 2000, 0.8)), draw(random, 1000, 0.8)))) for _ in range(25)]
+    assert sum(false) < 4
+
+
+@pytest.mark.parametrize("n", [1000, 10_000])
+def test_a_small_shift_is_detected_and_is_no_alert(n: int) -> None:
+    random = np.random.default_rng(n)
+    reference, table = sketch(draw(random, 10_000)), draw(random, n)
+    table[:, 3] += 0.2
+    results = compare(reference, table)
+    assert detected(results) == ["input.c3"]
+    (found,) = (result for result in results if result.is_detected)
+    assert found.shift == pytest.approx(0.2, abs=0.1)
+    assert 0.05 < found.distance < 0.13
+
+
+def test_more_extreme_values_are_detected_and_named() -> None:
+    random = np.random.default_rng(0)
+    reference, table = sketch(draw(random, 10_000)), draw(random, 10_000)
+    table[random.permutation(10_000)[:100], 2] = 3.3  # 1 % of the values, inside the range
+    results = compare(reference, table)
+    assert detected(results) == ["input.c2"]
+    (found,) = (result for result in results if result.is_detected)
+    assert found.kind == "tails"
+    assert found.format_change().startswith("c2 has more extreme values (2.0 % → 2.")
+    table[:, 2] = np.where(table[:, 2] == 3.3, 9, table[:, 2])
+    assert compare(reference, table)[0].format_change() == "c2 is out of the reference's range in 1.0 %, q < 1e-9"
+
+
+def test_a_shift_is_one_finding_with_direction_and_size() -> None:
+    random = np.random.default_rng(1)
+    reference, table = sketch(draw(random, 2000) * 2 + 20), draw(random, 1000) * 2 + 20
+    table[:, 0] -= 2
+    results = [result for result in compare(reference, table) if result.is_detected]
+    assert [result.kind for result in results] == ["distribution"]
+    words = results[0].format_change()
+    assert words.startswith(f"c0 lower by {abs(results[0].shift):.2g} σ (19.9 → 17.")
+    assert words.endswith(" °C), q < 1e-9")
+
+
+def test_distances_are_those_of_scipy() -> None:
+    random = np.random.default_rng(np.random.SeedSequence().entropy)
+    for _ in range(50):
+        m, n = random.integers(2, 400, 2)
+        digits = int(random.integers(0, 8))
+        reference = random.normal(size=m).round(digits)
+        sample = (random.normal(size=n) * random.uniform(0.5, 2) + random.normal()).round(digits)
+        window, _ = compare_number_column(build_number_sketch("input.a", "inputs", reference), sample, "a")
+        assert window is not None
+        assert window.distance == pytest.approx(ks_2samp(reference, sample).statistic, abs=1e-12)
+
+
+def test_the_false_discovery_rate_is_over_all_columns() -> None:
+    random = np.random.default_rng(3)
+    reference, table = sketch(draw(random, 2000)), draw(random, 500) + 0.1
+    results = [result for result in compare(reference, table) if result.kind == "distribution"]
+    assert [result.q for result in results] == pytest.approx(
+        false_discovery_control([result.p for result in results]), rel=1e-9
+    )
+
+
+def test_a_stuck_column_comes_first() -> None:
+    random = np.random.default_rng(0)
+    reference, table = sketch(draw(random, 1000)), draw(random, 300)
+    table[:, 5], table[:, 0] = 0.3, table[:, 0] + 3
+    results = compare(reference, table)
+    assert results[0].format_change() == "c5 is constant (0.3), q < 1e-9"
+    constant = np.random.default_rng(0).normal(size=(1000, 1)) * 0
+    assert not detected(compare(sketch(constant), constant[:100]))
+
+
+def test_missing_values() -> None:
+    random = np.random.default_rng(0)
+    table = draw(random, 1000)
+    table[::20, 1] = np.nan  # 5 % are missing as ever
+    reference = sketch(table)
+    later = draw(random, 500)
+    later[::20, 1] = np.nan
+    assert not detected(compare(reference, later))
+    later[::5, 1] = np.nan
+    assert compare(reference, later)[0].format_change().startswith("c1 is missing in 20 %, 5.0 % before, q ")
+    later[:, 1] = np.nan
+    assert [(result.kind, result.now) for result in compare(reference, later) if result.is_detected] == [("missing", 1)]
+
+
+def test_absent_columns_and_other_types() -> None:
+    random = np.random.default_rng(0)
+    reference, table = sketch(draw(random, 1000, columns=3)), columns(draw(random, 300, columns=3))
+    table["input.c1"] = np.array(["text"] * 300, object)
+    del table["input.c2"]
+    results = compare_columns(reference, table, UNKNOWN, DriftLimits())
+    assert [result.kind for result in results] == ["type", "type", "distribution"]
+    assert results[0].format_change() == "c1 is absent or of another type, q < 1e-9"
+
+
+def city(random: np.random.Generator, n: int, shares: tuple[float, ...] = (0.5, 0.3, 0.2)) -> NDArray[np.object_]:
+    return random.choice(np.array(["Rome", "Oslo", "Bern", "Kyiv"][: len(shares)], object), n, p=shares)
+
+
+def test_categories() -> None:
+    random = np.random.default_rng(0)
+    reference: list[ColumnSketch] = [build_category_sketch("input.city", "inputs", city(random, 2000).tolist())]
+
+    def look(values: NDArray[np.object_]) -> list[str]:
+        results = compare_columns(reference, {"input.city": values}, UNKNOWN, DriftLimits())
+        return [result.format_change().partition(", q")[0] for result in results if result.is_detected]
+
+    assert sum(bool(look(city(random, 500))) for _ in range(40)) < 4
+    assert look(city(random, 500, (0.3, 0.5, 0.2)))[0].startswith("city share of 'Oslo' higher (29 % → ")
+    found = look(city(random, 500, (0.49, 0.29, 0.19, 0.03)))
+    assert found[0].startswith("city has the new category 'Kyiv' (")
+    missing = city(random, 500)
+    missing[:100] = None
+    assert look(missing) == ["city is missing in 20 %, 0 % before"]
+    # Persistent: half of the events of one source, but only 25 changes.
+    assert sum(bool(look(np.repeat(city(random, 25), 20))) for _ in range(20)) < 3
+
+
+def cycle(random: np.random.Generator, hours: Table) -> Table:
+    phase = np.arange(10) * 2
+    daily = np.sin(2 * np.pi * hours[:, None] / 24 + phase)
+    return np.asarray(daily + 0.7 * (hours[:, None] % 168 >= 120) + random.normal(size=(len(hours), 10)))
+
+
+def draw_hours(random: np.random.Generator, end: float, span: float, n: int = 500) -> Table:
+    return cycle(random, np.sort(random.uniform(end - span, end, n)))
+
+
+def test_before_a_week_a_cycle_is_not_told_from_drift() -> None:
+    random = np.random.default_rng(0)
+    reference = sketch(cycle(random, random.uniform(0, 168 * 4, 5000)))
+    results = [compare(reference, draw_hours(random, end, 3), times=MINUTES[:500]) for end in range(800, 900, 7)]
+    assert not any(map(detected, results))
+    assert all(any(result.may_be_cycle for result in look) for look in results)
+    gross = draw_hours(random, 800, 3)
+    gross[:, 2] += 4
+    assert "input.c2" in detected(compare(reference, gross, times=MINUTES[:500]))
+
+
+def test_with_a_week_of_events_windows_are_compared_with_the_same_hours() -> None:
+    random = np.random.default_rng(0)
+    reference = sketch(cycle(random, random.uniform(0, 168 * 4, 5000)))
+
+    def look(end: float, shift: float) -> list[str]:
+        earlier = np.concatenate([draw_hours(random, end - 168 * week, 3) for week in (2, 1)])
+        week = np.concatenate([draw_hours(random, end - 6 * block, 3, 100) for block in range(28, 0, -1)])
+        table = draw_hours(random, end, 3)
+        table[:, 7] += shift
+        season = SeasonalReference(columns(earlier), columns(week))
+        return detected(compare(reference, table, times=MINUTES[:500], seasonal=season))
+
+    assert sum(bool(look(end, 0)) for end in range(800, 900, 10)) < 3
+    assert sum("input.c7" in look(end, 1) for end in range(800, 900, 10)) > 4
+
+
+def test_a_lasting_shift_is_detected_by_its_week() -> None:
+    random = np.random.default_rng(0)
+    reference, shifted = sketch(draw(random, 5000)), draw(random, 4000)
+    shifted[:, 4] += 0.3
+    season = SeasonalReference(columns(shifted[:1000]), columns(shifted[1000:3500]))
+    results = compare(reference, shifted[3500:], times=MINUTES[:500], seasonal=season)
+    assert detected(results) == ["input.c4"]
+
+
+@pytest.mark.parametrize(("q", "text"), [(0.0, "< 1e-9"), (9e-10, "< 1e-9"), (1e-9, "= 1e-09"), (0.0123, "= 0.012")])
+def test_the_q_value_in_words(q: float, text: str) -> None:
+    from dataclasses import replace
+
+    result = compare(sketch(draw(np.random.default_rng(0), 300)), draw(np.random.default_rng(1), 100))[0]
+    assert replace(result, q=q).format_change().endswith(f", q {text}")

@@ -1,0 +1,69 @@
+"""Which earlier events show what a cycle looks like."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlscale.events.event_table import Events
+from mlscale.events.store import EventStore
+from mlscale.monitor.earlier_events import read_earlier_events
+from mlscale.monitor.event_window import WindowSpan, read_event_window
+from tests.unit.monitor.test_event_window import NOW, add
+
+HOUR = timedelta(hours=1)
+
+
+class Reader:
+    """Events of an hour each, of the last `days`; the number of those in a span, and the spans that were read."""
+
+    def __init__(self, days: float) -> None:
+        self.begin = datetime(2026, 3, 1) - timedelta(days=days)
+        self.spans: list[tuple[datetime, datetime, int]] = []
+
+    def read(self, since: datetime, until: datetime, last: int) -> Events:
+        self.spans.append((since, until, last))
+        hours = max(0, int((until - max(since, self.begin)) / HOUR))
+        return Events(np.zeros(min(hours, last)))  # only its length counts
+
+
+def times(hours: int) -> np.ndarray:
+    return np.datetime64("2026-03-01", "us") - np.arange(hours)[::-1].astype("timedelta64[h]")
+
+
+@pytest.mark.parametrize(("days", "weeks"), [(6, 0), (8.5, 1), (15.5, 2), (60, 4)])
+def test_the_same_hours_of_earlier_weeks(monkeypatch: pytest.MonkeyPatch, days: float, weeks: int) -> None:
+    monkeypatch.setattr(Events, "__len__", lambda events: len(events.table))
+    reader = Reader(days)
+    found = read_earlier_events(times(24), reader.read)
+    assert (0 if found is None else len(found[0])) == weeks
+    if found:
+        since, until, last = reader.spans[0]
+        assert (since, last) == (datetime(2026, 3, 1) - 23 * HOUR - timedelta(days=7), 24)
+        assert until == datetime(2026, 3, 1) - timedelta(days=7) + timedelta(microseconds=1)
+        assert len(found[1]) == 28
+        assert all(block[1] - block[0] == 6 * HOUR for block in reader.spans[-28:])
+        assert reader.spans[-28][1] == datetime(2026, 3, 1) - timedelta(days=7) + timedelta(microseconds=1)
+
+
+def test_a_window_over_weeks_holds_its_cycles_itself() -> None:
+    reader = Reader(100)
+    assert read_earlier_events(times(24 * 8), reader.read) is None
+    assert not reader.spans
+
+
+def test_they_are_read_from_the_store(tmp_path: Path) -> None:
+    store = EventStore(tmp_path / "events")
+    writer = store.open_writer("m")
+    for hour in reversed(range(24 * 8)):  # a segment is found by the time of its first event
+        add(writer, f"e{hour}", "m:v1", NOW - hour * HOUR - timedelta(minutes=1), rejected=hour % 12 == 3)
+    writer.close()
+    seen = read_event_window(store, "m", "m:v1", WindowSpan(hours=6), NOW)
+    assert seen.earlier is not None
+    same_hours, week = seen.earlier
+    assert (seen.answered, same_hours.answered) == (5, 4)  # as many events, rejected ones included
+    assert len(seen.times) == 5
+    assert 20 <= week.answered <= 28 * 6
+    assert week.input_mean.shape[1] == seen.input_mean.shape[1]
+    assert read_event_window(store, "m", "m:v2", WindowSpan(hours=6), NOW).earlier is None

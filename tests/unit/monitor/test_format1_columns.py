@@ -1,0 +1,113 @@
+"""Columns of format-1 events and baselines, as looks compare them, and their plots."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mlscale.errors import MLScaleError
+from mlscale.monitor.drift import ColumnDrift
+from mlscale.monitor.drift_plots import plot_drifted_columns
+from mlscale.monitor.event_window import EventWindow
+from mlscale.monitor.format1_columns import name_columns
+from mlscale.monitor.window_check import MonitorLimits, RuleResult, check_rules
+from tests.unit.monitor.conftest import baseline, window
+
+
+def compare(seen: EventWindow) -> dict[str, ColumnDrift]:
+    columns = check_rules(baseline(), seen, MonitorLimits()).columns
+    return {column.name: column for column in reversed(columns)}
+
+
+def get_drift(seen: EventWindow, samples: int = 10_000) -> RuleResult:
+    found = check_rules(baseline(samples), seen, MonitorLimits()).find_result("drift")
+    assert found is not None
+    return found
+
+
+def test_every_column_is_compared() -> None:
+    columns = compare(window(500, seed=1, shift=1))
+    assert {name for name, column in columns.items() if column.is_detected} == {f"input.mean_{c}" for c in range(3)}
+    first = columns["input.mean_0"]
+    assert (first.before, first.now) == pytest.approx((100, 120), abs=3)
+    assert first.distance == pytest.approx(0.38, abs=0.06)  # 2 Φ(½) − 1
+    assert first.format_change().startswith("brightness of channel 0 higher by ")
+    assert set(columns) >= {"input.std_2", "output.confidence", "output.label"}
+
+
+def test_what_is_detected_below_the_distance_is_reported_and_no_alert() -> None:
+    quiet = get_drift(window(20_000, seed=1, shift=0.12))
+    assert 0 < (quiet.level or 0) < 1
+    assert quiet.sentence.startswith("no drift in 20,000 events, detected, too small for an alert (brightness of ")
+    assert quiet.metrics["detected_columns"] == 3
+    loud = get_drift(window(5_000, seed=1, shift=0.4))
+    assert loud.is_over
+
+
+def test_a_phase_of_a_cycle_is_reported_as_such() -> None:
+    seen = window(1000, seed=1, shift=0.4)
+    times = np.datetime64("2026-01-05", "us") + np.arange(1000).astype("timedelta64[s]")
+    held = get_drift(replace(seen, times=times))
+    assert held.level == 0
+    assert "drift or a phase of a cycle, unknown before a week of events (brightness of channel " in held.sentence
+    assert get_drift(seen).is_over
+
+
+def test_earlier_events_are_compared_by_the_same_columns() -> None:
+    earlier = window(1000, seed=2, shift=0.4), window(3000, seed=3)
+    seen = replace(window(1000, seed=1, shift=0.4), earlier=earlier)
+    assert get_drift(seen).level == 0  # at these hours it is always so
+
+
+def test_a_confidence_that_differs_in_its_last_digits_is_the_same() -> None:
+    same = window(1000, seed=0)
+    other = replace(same, confidence=same.confidence * np.float32(1 - 1e-6))
+    assert compare(other)["output.confidence"].distance < 0.01
+
+
+def test_inputs_that_are_no_numbers_are_missing() -> None:
+    broken = window(300, seed=1)
+    broken.input_mean[:, 1] = np.nan
+    broken.input_std[:100, 2] = np.inf
+    drift = get_drift(broken)
+    assert drift.sentence.startswith("data quality (brightness of channel 1 is missing in 100 %, 0 % before, q < 1e-9")
+    assert len(plot_drifted_columns(check_rules(baseline(), broken, MonitorLimits()).columns)) == 4
+
+
+def test_classes_that_the_model_does_not_have_are_named() -> None:
+    odd = window(300, seed=1)
+    odd.predicted[:150] = 17
+    odd.predicted[:20] = -3
+    first = check_rules(baseline(), odd, MonitorLimits()).columns[0]
+    assert first.format_change() == "predicted class has the new category 'an unknown class' (50 %), q < 1e-9"
+
+
+def test_events_of_another_model_are_refused() -> None:
+    with pytest.raises(MLScaleError, match=r"have 1 channel\(s\), its reference profile 3") as caught:
+        compare(window(300, seed=1, channels=1))
+    assert caught.value.where == "events"
+    seen = window(300, seed=1)
+    with pytest.raises(MLScaleError, match=r"its reference profile 3"):
+        compare(replace(seen, input_std=seen.input_std[:, :2]))
+
+
+def test_plots_show_then_and_now() -> None:
+    columns = check_rules(baseline(), window(500, seed=1, shift=1), MonitorLimits()).columns
+    shown = plot_drifted_columns(columns)
+    assert all(figure.title.startswith("brightness of channel") for figure in shown[:3])
+    for figure in shown:
+        for series in figure.series:
+            assert len(series.y) == len(figure.labels)
+            assert sum(series.y) == pytest.approx(1)
+    (classes,) = plot_drifted_columns([column for column in columns if column.name == "output.label"])
+    assert sorted(classes.labels) == list("abcdef")
+
+
+def test_columns_are_named_by_what_the_input_is() -> None:
+    one = name_columns(baseline(channels=1))
+    assert one == {
+        "input.mean_0": "brightness", "input.std_0": "contrast",
+        "output.confidence": "confidence", "output.label": "predicted class",
+    }  # fmt: skip
+    table = name_columns(replace(baseline(channels=2), picture=False))
+    assert (table["input.mean_1"], table["input.std_0"]) == ("mean of channel 1", "deviation of channel 0")

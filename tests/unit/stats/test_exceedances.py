@@ -1,0 +1,46 @@
+"""The test of exceedances against scipy's hypergeometric distribution, and its false alarms."""
+
+import numpy as np
+import pytest
+from scipy.stats import fisher_exact, hypergeom
+
+from mlscale.stats.exceedances import compute_exceedance_p
+
+
+def test_random_cases_are_as_scipy_computes_them() -> None:
+    random = np.random.default_rng(np.random.SeedSequence().entropy)
+    seen = 0
+    for _ in range(300):
+        n, m = (int(10 ** random.uniform(1, 4)) for _ in range(2))
+        k = int(random.integers(0, max(1, m // 20) + 1))
+        j = int(min(n, (k + 1) * n / m * random.uniform(1, 4) + random.integers(0, 20)))
+        expected = hypergeom.sf(j - 1, m + n, n, k + j)
+        found = float(compute_exceedance_p(j, n, k, m))
+        if expected < 0.01:
+            seen += 1
+            assert found == pytest.approx(expected, rel=1e-6, abs=1e-300), (j, n, k, m)
+        else:
+            assert found >= expected * 0.98, (j, n, k, m)
+    assert seen > 50
+
+
+def test_it_is_fishers_test() -> None:
+    expected = fisher_exact([[30, 70], [10, 190]], alternative="greater").pvalue
+    assert float(compute_exceedance_p(30, 100, 10, 200)) == pytest.approx(expected)
+
+
+def test_many_at_once_and_fractions() -> None:
+    p = compute_exceedance_p(np.array([0.0, 5.0, 40.5]), 100.5, 3.3, 200.0)
+    assert p.shape == (3,)
+    assert p[0] == 1
+    assert p[2] < 1e-9
+
+
+@pytest.mark.parametrize(("m", "k"), [(30, 0), (300, 2)])
+def test_false_alarms_of_small_references(m: int, k: int) -> None:
+    random = np.random.default_rng(0)
+    reference = np.sort(random.normal(size=(3000, m)), 1)[:, m - 1 - k]
+    counts = (random.normal(size=(3000, 200)) > reference[:, None]).sum(1)
+    p = compute_exceedance_p(counts, 200, k, m)
+    for level in (0.01, 0.001):
+        assert (p <= level).mean() <= level + 3 * np.sqrt(level / 3000)
