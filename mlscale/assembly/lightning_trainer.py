@@ -91,8 +91,10 @@ def _resolve_batch_limits(cfg: DictConfig) -> dict[str, int]:
     derived, accumulate = cfg.derived, cfg.trainer.get("accumulate_grad_batches", 1)
     if not derived.per_device_batch or derived.train_samples is None:
         return {}
+    training = count_epoch_steps(cfg.data, derived.train_samples)[0] * accumulate
     batches = {
-        "limit_train_batches": count_epoch_steps(cfg.data, derived.train_samples)[0] * accumulate,
+        "limit_train_batches": training,
+        "overfit_batches": training,
         # Rounded up: a validation takes its last, incomplete batch, too.
         "limit_val_batches": -(-derived.val_samples // (derived.per_device_batch * derived.world_size)),
     }

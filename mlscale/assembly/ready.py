@@ -26,7 +26,7 @@ _REQUIRED_KEYS = (
     "metric",
     "derived",
 )  # keys of a frozen config, the last ones among them
-_WEIGHTS = (".ckpt", ".pt", ".pth", ".safetensors", ".bin")
+_WEIGHTS = (".ckpt", ".pt", ".pth", ".tar", ".safetensors", ".bin")
 _COMMAND_KEYS = ("like", "resume", "trust", "debugger")  # settings of the command that made a run, not of the run
 
 

@@ -26,6 +26,8 @@ from mlscale.config.suggestions.near_nodes import correct_first_part
 from mlscale.config.suggestions.unknown_keys import suggest_key
 from mlscale.errors import MLScaleError
 
+_ROUNDS = 3  # in which the fixes of several problems settle
+
 
 def check_config(
     cfg: DictConfig,
@@ -56,8 +58,13 @@ def check_config(
 
 def _join_fixes(config: CheckedConfig, problems: list[MLScaleError]) -> None:
     """Make the fixes of several problems one where they set the same key."""
-    choices, settings = find_choices(problems), find_settings(problems)
-    if choices or settings:
+    known: tuple[object, object] = ({}, {})
+    # Until nothing changes: the batch of one device needs their number, and accumulation the batch of all of them.
+    for _ in range(_ROUNDS):
+        choices, settings = find_choices(problems), find_settings(problems)
+        if (choices, settings) == known:
+            break
+        known = (choices, settings)
         # What was asked for by name is chosen: the other fixes are those that suit it.
         again = list(_ConfigCheck(config.choose(choices, settings)).iterate_problems())
         for problem, other in zip(problems, again, strict=True):

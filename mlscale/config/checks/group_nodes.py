@@ -147,8 +147,11 @@ def _find_misspelt_entry(group: str, name: str, node: Mapping[str, object]) -> s
     """Return the option that an entry with a class is a misspelt name of: a near name, and the same class."""
     options = {item.name: item.target for item in get_shipped_fields().list_group_options(group) if item.target}
     near = None if name in options else find_nearest(name, options)
+    # An entry of its own may well be called `early`; one without settings lacks its arguments, which is reported.
+    if near is None or near.startswith(name) or len(node) == 1:
+        return None
     target = str(node.get("_target_")).replace("lightning.pytorch.", "pytorch_lightning.", 1)
-    return near if near is not None and options[near] == target else None
+    return near if options[near] == target else None
 
 
 def _match_settings(group: str, option: str, value: object, task: str) -> tuple[list[str], list[str]]:

@@ -64,6 +64,10 @@ OWNED: Mapping[str, KeyOwner] = {
         "the group 'callbacks' has what writes checkpoints",
         Alias(values={"true": "callbacks=default", "false": "~callbacks.checkpoint"}),
     ),
+    "trainer.barebones": KeyOwner(
+        "Lightning's barebones mode excludes the callbacks and loggers of a run",
+        Alias(values={"true": "callbacks=none logger=none", "false": ""}),
+    ),
     "trainer.num_nodes": KeyOwner(
         "mlscale starts its processes on this machine; several machines are not supported yet", Alias()
     ),

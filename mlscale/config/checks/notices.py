@@ -45,9 +45,22 @@ def _collect_device_notices(cfg: DictConfig, machine: Devices) -> list[str]:
         for key in ("benchmark", "deterministic"):
             if cfg.trainer.get(key):
                 lines.append(f"trainer.{key} has no effect on a CPU")
+    lines += _collect_length_notices(cfg)
     if cfg.trainer.get("limit_val_batches") == 0 and str(cfg.metric).startswith("val/"):
         lines.append(f"no validation, so no {cfg.metric} to pick a best checkpoint by: metric=train/loss picks by loss")
     return lines
+
+
+def _collect_length_notices(cfg: DictConfig) -> list[str]:
+    """Return a line where a number of steps is out of reach: epochs end the run before."""
+    steps, total = cfg.trainer.get("max_steps", -1), cfg.derived.get("total_steps")
+    if not steps or steps < 0 or total is None or total >= steps:
+        return []
+    epochs = cfg.trainer.max_epochs
+    return [
+        f"trainer.max_steps={steps} has no effect: trainer.max_epochs={epochs} ends the run after {total} steps; "
+        "trainer.max_epochs=-1 leaves it to the steps"
+    ]
 
 
 def _collect_group_notices(cfg: DictConfig) -> list[str]:

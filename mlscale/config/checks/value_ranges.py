@@ -36,6 +36,7 @@ _DIGITS = Type(
 _TIME = Type("time", lambda value: isinstance(value, str) and value.count(":") == 3, {"type": "string"})
 # Lightning decides by the type: an int is a number of batches, a float a part of them.
 _BATCHES = make_union(at_least(0), _part(zero=True), NONE)
+_SOME_BATCHES = make_union(at_least(1), _part(zero=False), NONE)
 _OBJECT = Type("object", DICT.accepts, DICT.schema)
 
 RANGES: Mapping[str, Type] = {
@@ -43,7 +44,7 @@ RANGES: Mapping[str, Type] = {
     "data.workers": make_union(at_least(0), make_literal("auto")),
     "trainer.accumulate_grad_batches": at_least(1),
     "trainer.devices": make_union(at_least(1), make_literal(-1, "auto"), _DIGITS),
-    "trainer.limit_train_batches": _BATCHES,
+    "trainer.limit_train_batches": _SOME_BATCHES,
     "trainer.limit_val_batches": _BATCHES,
     "trainer.limit_test_batches": _BATCHES,
     "trainer.limit_predict_batches": _BATCHES,

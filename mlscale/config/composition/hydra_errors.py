@@ -27,7 +27,7 @@ from mlscale.config.suggestions.completed_advice import complete_advice
 from mlscale.config.suggestions.config_names import Advice, Names
 from mlscale.config.suggestions.foreign_names import Alias, load_foreign_names
 from mlscale.config.suggestions.name_distance import fold_name
-from mlscale.config.suggestions.suggest import find_nearest
+from mlscale.config.suggestions.suggest import find_nearest, format_override
 from mlscale.config.suggestions.templates import get_default_names, parse_yaml_word, settle_settings
 from mlscale.errors import MLScaleError
 
@@ -96,7 +96,7 @@ def _explain_error(error: Exception, overrides: Sequence[str], roots: Roots) -> 
             (
                 item
                 for item in overrides
-                if re.search(r"=(null|true|false|[\d.]+|\{.*)?$", item)
+                if re.search(r"=(null|true|false|[+-]?[\d.]+(e[+-]?\d+)?|\{.*)?$", item, re.IGNORECASE)
                 and item.lstrip("+").partition("=")[0].partition("@")[0] in roots.groups
             ),
             None,
@@ -248,11 +248,18 @@ def _collect_typed_names(overrides: Sequence[str], roots: Roots) -> Names:
     return settle_settings(get_default_names(roots.groups), typed)
 
 
+_WEIGHTS = (".pt", ".pth", ".ckpt", ".tar", ".safetensors")
+
+
 def _translate_option(group: str, option: str) -> str:
     """Return the override for another program's option name: `precision=16-mixed`, `model=resnet50`; "" if it is not
     one.
     """
     values = load_foreign_names().options.get(group, Alias()).values
+    if group == "model" and option.endswith(_WEIGHTS):  # Ultralytics' `model=best.pt`
+        return format_override("init_from", option)
+    if group == "data" and "/" in option and not option.endswith((".yaml", ".yml")):
+        return f"data=imagefolder {format_override('data.root', option)}"
     return values.get(option.lower()) or values.get(fold_name(option), "")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mlscale.config.checks.job_facts import TASK_METRICS
 from mlscale.config.checks.key_owners import BUILDS_SEVERAL
 from mlscale.config.suggestions import not_yet
 from mlscale.config.suggestions.completed_advice import complete_advice, join_reasons
@@ -40,6 +41,9 @@ def translate_alias(alias: Alias, path: str, value: object, names: Names) -> Adv
     texts = [meant or "", *alias.to, *_list_meant_options(alias.group, value, names)]
     if reason := explain_misfit(texts, names):
         return Advice(f"leave {path} out", reason)
+    if "metric={metric}" in alias.to and (logged := TASK_METRICS.get(names.facts.task)):
+        metrics = ", ".join(f"val/{metric}" for metric in logged)
+        return Advice(f"leave {path} out", f"task={names.facts.task} logs {metrics}: metric takes one of these")
     if alias.words:
         return Advice(alias.words, why, exact=False)
     if alias.unsupported:

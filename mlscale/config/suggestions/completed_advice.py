@@ -42,13 +42,18 @@ def complete_advice(advice: Advice, path: str, names: Names) -> Advice:
     fix, needs = _add_processes(fix, names)
     swaps = [text for word in needed if (text := _describe_swap(word, needed, names))]
     why = join_reasons(advice.why, needs, *swaps, *_describe_cycle(needed, names))
-    return replace(advice, fix=leave_typed_out(fix, names), why=why)
+    return replace(advice, fix=leave_typed_out(fix, names, path), why=why)
 
 
-def leave_typed_out(fix: str, names: Names) -> str:
-    """Return a fix without the number and kind of devices that the command line sets already."""
+def leave_typed_out(fix: str, names: Names, path: str = "") -> str:
+    """Return a fix without the number and kind of devices that the command line sets already.
+
+    Args:
+        path: the key that is fixed: what was typed for it is wrong.
+    """
     words = fix.split(" ")
-    return " ".join([word for word in words if not _contradicts_typed(word, names)] or words)
+    suiting = [word for word in words if word.startswith(f"{path}=") or not _contradicts_typed(word, names)]
+    return " ".join(suiting or words)
 
 
 def _contradicts_typed(word: str, names: Names) -> bool:
@@ -116,6 +121,8 @@ def _describe_swap(word: str, words: list[str], names: Names) -> str:
         return ""
     changes = list(_iterate_changes(option, words, names)) if option is not None else []
     if option is not None and option.target == current and not changes:
+        return ""
+    if option is None and word.partition("=")[2] == current:
         return ""
     same = option is not None and option.target == current
     chosen = word if option is not None else word.partition("=")[2]

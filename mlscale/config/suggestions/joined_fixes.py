@@ -6,16 +6,16 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
-
-import yaml
+from typing import Any
 
 from mlscale.config.checks.key_owners import BUILDS_SEVERAL
 from mlscale.config.suggestions.completed_advice import REPLACED_GROUPS
 from mlscale.config.suggestions.config_names import Names
 from mlscale.config.suggestions.suggest import format_override, is_override
-from mlscale.config.suggestions.templates import choose_option, get_option_types
+from mlscale.config.suggestions.templates import choose_option, get_option_types, parse_yaml_word
 from mlscale.config.suggestions.value_forms import ADAM_BETAS
 from mlscale.errors import MLScaleError
 
@@ -41,9 +41,15 @@ def find_settings(problems: Sequence[MLScaleError]) -> dict[str, object]:
     # Not what a longer fix computes: a batch that was computed from a batch must not be counted with again.
     for fix in (_parse(problem.fix) for problem in problems):
         for key, word in fix.items():
-            if "." in key and (len(fix) == 1 or key in _COUNTED) and not key.startswith("~"):
-                settings.setdefault(key, yaml.safe_load(word.strip("'\"").partition("=")[2]))
+            is_plain = "." in key and not key.startswith("~") and not key.endswith("_target_")
+            if is_plain and (len(fix) == 1 or key in _COUNTED):
+                settings.setdefault(key, _read_value(word))
     return settings
+
+
+def _read_value(word: str) -> Any:
+    """Return the value of an override as it is typed in a shell: `"mail.host='3'"` is the text 3."""
+    return parse_yaml_word("".join(shlex.split(word)).partition("=")[2])
 
 
 def join_fixes(problems: Sequence[MLScaleError], names: Names) -> None:
@@ -136,7 +142,7 @@ def _join_values(key: str, first: str, second: str, names: Names) -> str | None:
     if first == second:
         return first
     # The values that are joined are short lists, numbers and names, which YAML reads as Hydra does.
-    one, other = (yaml.safe_load(word.strip("'\"").partition("=")[2]) for word in (first, second))
+    one, other = _read_value(first), _read_value(second)
     if key in BUILDS_SEVERAL:
         entries = [*([one] if isinstance(one, str) else one), *([other] if isinstance(other, str) else other)]
         several = [entry for entry in dict.fromkeys(entries) if entry != "none"]  # of none and another one the other

@@ -25,7 +25,7 @@ from mlscale.config.suggestions.near_keys import (
 )
 from mlscale.config.suggestions.near_nodes import correct_first_part, find_node_key
 from mlscale.config.suggestions.nearest_key import find_nearest_key
-from mlscale.config.suggestions.suggest import find_nearest, format_hydra_value
+from mlscale.config.suggestions.suggest import find_nearest, format_hydra_value, is_override
 
 
 def suggest_key(path: str, value: object, names: Names) -> Advice | None:
@@ -60,11 +60,11 @@ def _suggest(path: str, value: object, names: Names) -> Advice | None:
     same = find_same_key(path, value, names, anywhere=True)
     lacking = _explain_lacking(alias, path, names) if alias is not None else None
     # A key of another option: unless the foreign name means another one of the same group.
-    if here is not None and (here.exact or not (meant or lacking)):
-        of_group = (
-            meant is not None and not _is_refused(alias, meant) and _extract_group(meant.fix) == _extract_group(path)
-        )
-        return meant if of_group else here
+    if here is not None and (here.exact or not (_is_typable(alias, meant) or (lacking and meant is None))):
+        if meant is None or _is_refused(alias, meant) or _extract_group(meant.fix) != _extract_group(path):
+            return here
+        # `model.model_name=resnet18` is the option of that name; misspelt, it may be the key as well.
+        return meant if path == extract_key(here.fix) else _join_alternatives(meant, here)
     if alias is not None and meant is not None and not _is_preferred(same, meant, alias, names):
         return meant
     if option := _suggest_misspelt_group(path, value, names.groups):
@@ -145,6 +145,11 @@ def _explain_lacking(alias: Alias, path: str, names: Names) -> Advice | None:
             setting = key.rpartition(".")[2].replace("_", " ")
             return Advice(f"leave {path} out", f"{chosen} has no {setting}")
     return None
+
+
+def _is_typable(alias: Alias | None, meant: Advice | None) -> bool:
+    """Return whether a foreign name's meaning is an override: neither a sentence, nor that there is no such setting."""
+    return meant is not None and is_override(meant.fix) and not _is_refused(alias, meant)
 
 
 def _is_refused(alias: Alias | None, meant: Advice) -> bool:

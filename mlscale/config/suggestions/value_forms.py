@@ -198,6 +198,21 @@ def _find_metric(value: object, names: Names) -> str | None:
     return translate_metric(_unwrap_single(value, names), names.facts.task)
 
 
+def _find_own_root(value: object, names: Names) -> object:
+    """Return a folder of the user's data; None where `data.root` is where a bundled data set is kept."""
+    target = str(names.values("data._target_") or "")
+    bundled = target.startswith("mlscale.") and target != "mlscale.data.ImageFolder"
+    return None if bundled else value
+
+
+def _find_own_metric(value: object, names: Names) -> object:
+    """Return a metric that a task of the user's logs under this name; None for a built-in task, whose metrics are
+    known.
+    """
+    single = _unwrap_single(value, names)
+    return single if isinstance(single, str) and names.facts.task not in TASK_METRICS and "/" in single else None
+
+
 def translate_metric(name: object, task: str) -> str | None:
     """Return the metric that a built-in task logs at validation for the name that another program has for it."""
     logged = TASK_METRICS.get(task, ("loss",))
@@ -237,6 +252,10 @@ _FORMS: Mapping[str, Callable[[object, Names], object]] = {
     "single": _unwrap_single,
     "side": _get_side,
     "metric": _find_metric,
+    "own_metric": _find_own_metric,
+    "own_root": _find_own_root,
+    "of_language": lambda value, names: value if names.facts.task == "language" else None,
+    "of_classes": lambda value, names: value if names.facts.task == "classification" else None,
     "duration": _read_duration,
     "unlimited": _lift_epochs,
     "epochs_before_steps": _yield_to_steps,

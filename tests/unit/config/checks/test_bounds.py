@@ -72,7 +72,7 @@ def test_a_single_process_has_one_device(target: str | None, devices: int, probl
         ("data.workers", [0, 3, "auto"], [-1, 0.5, None, "many"]),
         ("trainer.accumulate_grad_batches", [1], [0, None, True]),
         ("trainer.devices", [1, 8, -1, "auto", "1", "2"], [0, -2, "0", "two", "-1", [0], 1.0]),
-        ("trainer.limit_train_batches", [0, 10, 0.0, 0.1, 1.0, None], [-1, 1.5, 2.0, -0.1, True, "all"]),
+        ("trainer.limit_train_batches", [10, 0.1, 1.0, None], [0, 0.0, -1, 1.5, 2.0, -0.1, True, "all"]),
         ("trainer.overfit_batches", [0, 1, 0.5, 1.0, 0.0], [-1, 1.1, None]),
         ("trainer.val_check_interval", [1, 100, 0.25, 1.0, "00:01:00:00", {"hours": 1}, None], [0, 0.0, 1.5, "1:00"]),
         ("trainer.check_val_every_n_epoch", [1, None], [0, 0.5]),

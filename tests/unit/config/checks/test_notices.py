@@ -207,3 +207,12 @@ def test_the_source_that_promises_no_resume() -> None:
     assert source_of({"_target_": f"{HERE}.Forgetful"}) == f"{HERE}.Forgetful"
     assert source_of({"_target_": f"{HERE}.Elsewhere"}) == f"{HERE}.Elsewhere"
     assert source_of(None) == "the task's own loader"
+
+
+def test_a_number_of_steps_that_is_out_of_reach() -> None:
+    data = {"_target_": "mlscale.data.Digits"}
+    lines = told(data, derived={"total_steps": 220}, max_epochs=10, max_steps=5000)
+    assert any("trainer.max_steps=5000 has no effect" in line and "after 220 steps" in line for line in lines)
+    for steps, total in [(100, 100), (-1, 220), (5000, None)]:
+        lines = told(data, derived={"total_steps": total}, max_epochs=10, max_steps=steps)
+        assert not any("max_steps" in line for line in lines)

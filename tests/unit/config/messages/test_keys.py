@@ -135,7 +135,8 @@ unknown key 'arch'
         """
 unknown key 'data_dir'
   where: command line: data_dir=/data
-  fix:   data.root=/data
+  why:   data=imagefolder takes the place of mlscale.data.Digits
+  fix:   data=imagefolder data.root=/data
 """,
     ),
     (

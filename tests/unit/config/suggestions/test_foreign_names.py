@@ -236,7 +236,7 @@ def test_what_does_it_meanwhile_composes() -> None:
         (
             "metric_for_best_model",
             "f1",
-            "metric takes a name that the task logs, such as val/loss",
+            "leave metric_for_best_model out",
         ),
         ("model.net.input_size", 784, "leave model.net.input_size out"),
         ("lr_scheduler_kwargs.num_cycles", 2, "leave lr_scheduler_kwargs out"),
@@ -256,7 +256,7 @@ def test_values_translate(typed: str, value: object, fix: str) -> None:
 
 def test_the_first_key_that_the_config_has() -> None:
     for overrides, fix in [
-        ((), "data.root=/d"),
+        ((), "data=imagefolder data.root=/d"),
         (("data=webdataset",), "data.train=/d"),
         (("data=none",), "data=imagefolder data.root=/d"),
     ]:
@@ -320,7 +320,7 @@ def test_what_the_chosen_task_or_data_does_not_have(recipe: str, typed: str, val
     ("name", "reason"),
     [
         ("move_metrics_to_cpu", "metrics"), ("torch_empty_cache_steps", "memory"), ("save_on_each_node", "checkpoints"),
-        ("process_position", "progress bar"), ("extras.ignore_warnings", "warnings"), ("print_config", "config"),
+        ("process_position", "progress bar"), ("extras.ignore_warnings", "warnings"), ("enforce_tags", "tags"),
         ("logging_nan_inf_filter", "finite"), ("log_file", "log"), ("skip_memory_metrics", "memory"),
         ("split_batches", "batch"), ("automatic_optimization", "LightningModule"),
     ],

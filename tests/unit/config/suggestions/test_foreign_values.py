@@ -10,6 +10,7 @@ import pytest
 from mlscale.config.checks.check import check_config
 from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
+from mlscale.config.composition.origin import create_origin_lookup
 from mlscale.config.suggestions.foreign_names import count_devices
 from mlscale.errors import MLScaleError
 
@@ -22,7 +23,8 @@ def problem(typed: str) -> MLScaleError | None:
     """The first problem of the words, or None where they are accepted."""
     try:
         request = parse_command_line("train", shlex.split(typed))
-        found = check_config(compose_config(request), groups=request.roots.groups)
+        origin = create_origin_lookup(request.command, list(request.overrides), request.roots)
+        found = check_config(compose_config(request), groups=request.roots.groups, origin=origin)
     except MLScaleError as error:
         return error
     return found[0] if found else None
@@ -30,7 +32,7 @@ def problem(typed: str) -> MLScaleError | None:
 
 @cache
 def passes(fix: str) -> bool:
-    return fix.startswith("leave ") or problem(fix) is None
+    return fix.startswith(("leave ", "mlscale ")) or problem(fix) is None
 
 
 @pytest.mark.parametrize(
@@ -117,6 +119,30 @@ def passes(fix: str) -> bool:
         ("max_steps=5000", "trainer.max_epochs=-1 trainer.max_steps=5000", "whichever comes first"),
         ("trainer.max_epochs=3 max_steps=5000", "trainer.max_steps=5000", ""),
         ("accumulate_grad_batches=4", "data.batch_size=256 trainer.accumulate_grad_batches=4", "divides"),
+        ("barebones=true", "callbacks=none logger=none", ""),
+        ("trainer.barebones=true", "callbacks=none logger=none", "barebones"),
+        ("trainer.limit_train_batches=0", "mlscale evaluate last", "trains on nothing"),
+        ("limit_train_batches=0", "mlscale evaluate last", "trains on nothing"),
+        ("save_period=10", "callbacks.checkpoint.every_n_epochs=10", "in epochs"),
+        ("save_period=-1", "leave save_period out", ""),
+        ("save_strategy=steps", "callbacks.checkpoint.every_n_steps=500", "500"),
+        ("val=false", "trainer.limit_val_batches=0", ""),
+        ("train=false", "mlscale evaluate last", ""),
+        ("data_dir=/d", "data=imagefolder data.root=/d", ""),
+        ("data.data_dir=/d", "data.root=/d", ""),
+        ("sched=tanh", "leave sched out", "warmup_cosine"),
+        ("metric_for_best_model=metrics/mAP50", "leave metric_for_best_model out", "val/accuracy"),
+        # truth values of any case, which Hydra reads as such
+        ("logger=False", "logger=none", ""),
+        ("logger=True", "logger=csv", ""),
+        ("augment=False", "augment=none", ""),
+        # files where an option is chosen
+        ("model=best.pt", "init_from=best.pt", ""),
+        ("data=/my/images", "data=imagefolder data.root=/my/images", ""),
+        ("output=./out", "runs_dir=./out", "folder"),
+        # of one device elsewhere, of all of them here
+        ("batch_size=32 trainer.devices=2", "data.batch_size=64", "global"),
+        ("batch=32 trainer.devices=2", "data.batch_size=32", "global"),
         ("nbs=256", "data.batch_size=256 trainer.accumulate_grad_batches=4", "nominal"),
         ("val_check_interval=20", "trainer.val_check_interval=20 trainer.check_val_every_n_epoch=null", "across"),
         ("--resume", "resume=auto", "a run of mlscale"),
