@@ -37,6 +37,7 @@ def read_earlier_events(times: NDArray[np.datetime64], read: ReadEvents) -> tupl
     # Of a window that is longer, the same hours of a week ago would be in it.
     if span > timedelta(days=7):
         return None
+    # Weekdays and weekends differ: only whole weeks back are the same hours.
     same_hours: list[Events] = []
     for week in range(1, _WEEKS + 1):
         back = timedelta(days=7 * week)
@@ -46,6 +47,7 @@ def read_earlier_events(times: NDArray[np.datetime64], read: ReadEvents) -> tupl
         same_hours.append(block)
     if not same_hours:
         return None
+    # Evenly spread over the hours of the week, so that cycles cancel out.
     length = min(span, timedelta(hours=_BLOCK_HOURS))
     blocks = []
     for number in range(_BLOCKS, 0, -1):

@@ -151,6 +151,7 @@ def check_rules(baseline: Baseline, window: EventWindow, limits: MonitorLimits) 
 
 
 def _compare_window(baseline: Baseline, window: EventWindow, limits: MonitorLimits) -> tuple[ColumnDrift, ...]:
+    # Without a week of events there is nothing to show cycles by.
     seasonal = None
     if window.earlier is not None:
         seasonal = SeasonalReference(*(build_event_columns(baseline, earlier) for earlier in window.earlier))

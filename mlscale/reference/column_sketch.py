@@ -161,11 +161,13 @@ def merge_number_sketches(parts: Iterable[NumberSketch]) -> NumberSketch:
     order = np.argsort(values, kind="stable")
     # Each selected value stands for an equal share of its part.
     weights = np.concatenate([np.full(len(part.values), part.known / max(1, len(part.values))) for part in sketches])
+    # Missing values have no rank.
     known = sum(part.known for part in sketches)
     count = min(MAX_VALUES, known)
     ends = np.cumsum(weights[order])
     chosen = np.searchsorted(ends, select_even_ranks(known, count) + 0.5)
     selected = values[order][np.minimum(chosen, max(0, len(values) - 1))]
+    # The ends are exact: the range of a column is tested by them.
     if count:
         selected[0], selected[-1] = values[order[0]], values[order[-1]]
     samples, missing = sum(part.samples for part in sketches), sum(part.missing for part in sketches)
@@ -182,6 +184,7 @@ def merge_category_sketches(parts: Iterable[CategorySketch]) -> CategorySketch:
     sketches = list(parts)
     _check_same_column(sketches)
     first = sketches[0]
+    # What a part has left out counts as other, even where another part names it.
     counts: Counter[str] = Counter()
     for part in sketches:
         counts.update(part.counts)

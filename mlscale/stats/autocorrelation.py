@@ -60,6 +60,7 @@ def _sum_initial_sequence(centred: NDArray[np.float64], variance: float) -> floa
     # Longer than the lags that were looked at. Means of blocks have the same variance of their mean with an eighth
     # of the lags (Flyvbjerg and Petersen, Error estimates on averages of correlated data, 1989).
     blocks = centred[: n // _BLOCK * _BLOCK].reshape(-1, _BLOCK).mean(1)
+    # The last values are left out where the blocks do not hold them all.
     blocks -= blocks.mean()
     between = float(blocks @ blocks) / len(blocks)
     return _BLOCK * between / variance * _sum_initial_sequence(blocks, between) if between > 0 else 1.0

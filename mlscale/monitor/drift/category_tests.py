@@ -89,6 +89,7 @@ def _compute_shares_p(window: CategoryWindow) -> float:
 def _compare_shares(window: CategoryWindow, label: str) -> ColumnDrift:
     sketch = window.sketch
     shares = window.table / window.table.sum(1, keepdims=True)
+    # Effective sizes concern the test only: shares are those that were seen.
     # The category that changed most stands for the column in the sentence.
     most = int(abs(shares[1] - shares[0]).argmax())
     names = [*sketch.counts, window.new[0][0] if len(window.new) == 1 else "other"]

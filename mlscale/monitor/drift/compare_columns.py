@@ -76,10 +76,12 @@ def compare_columns(
         _compare_column(sketch, columns.get(sketch.name), labels.get(sketch.name, sketch.name.partition(".")[2]))
         for sketch in sketches
     ]
+    # Before the procedure below: it must see the p-values that decide.
     if seasonal is not None:
         comparisons = [_consider_season(comparison, seasonal) for comparison in comparisons]
     results = _judge_results([comparison.results for comparison in comparisons], limits.fdr)
     ratio = compute_cycle_ratio(times) if seasonal is None else 1.0
+    # After it: a column that is held back still counts among those that were tested.
     if ratio > 1:
         results = [
             [_hold_back(result, comparison, ratio, limits.fdr / len(comparisons)) for result in column]
@@ -128,6 +130,7 @@ def _sketch_like(sketch: ColumnSketch, values: Column) -> ColumnSketch:
 
 def _judge_results(results: Sequence[Sequence[ColumnDrift]], fdr: float) -> list[list[ColumnDrift]]:
     """Return the results of each column with their q-values, by one procedure over the smallest p-value of each."""
+    # The tests of a column share its budget already, so its smallest p-value stands for it.
     smallest = np.array([min((result.p for result in column), default=1.0) for column in results])
     q_of_smallest = np.array(apply_benjamini_hochberg(smallest.tolist(), fdr).q)
     judged = []

@@ -137,7 +137,9 @@ def _compute_function_p(window: NumberWindow) -> float:
 def _compute_location_p(window: NumberWindow) -> float:
     below, up_to = window.counts
     m, n = window.sketch.effective, window.effective
+    # Of effective sizes, and smaller where values are tied.
     variance = window.sketch.tie_factor * (1 / m + 1 / n + 1 / (m * n)) / 12
+    # A constant reference has no ranks to compare: the distribution function decides alone.
     if variance <= 0:
         return 1.0
     # The share of pairs in which the window's value is the larger one, ties half; 1/2 where nothing has changed.

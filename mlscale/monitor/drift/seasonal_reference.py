@@ -51,10 +51,12 @@ def exceeds_any_cycle(window: NumberWindow | CategoryWindow, ratio: float, p: fl
         ratio: the largest one that a cycle explains, see `compute_cycle_ratio`.
         p: the chance of a result of True where a cycle explains all.
     """
+    # A category is rarer or more frequent as a whole; of numbers the tails show it.
     if isinstance(window, CategoryWindow):
         before, now = window.table
     else:
         before, now = _count_tails(window)
+    # The reference is a sample: its counts, times the ratio, are what a cycle could show.
     sketch = window.sketch
     scale = sketch.effective / sketch.known
     many = np.minimum(ratio * (before + 1), sketch.known) * scale
