@@ -58,8 +58,8 @@ def _collect_length_notices(cfg: DictConfig) -> list[str]:
         return []
     epochs = cfg.trainer.max_epochs
     return [
-        f"trainer.max_steps={steps} has no effect: trainer.max_epochs={epochs} ends the run after {total} steps; "
-        "trainer.max_epochs=-1 leaves it to the steps"
+        f"trainer.max_steps={steps} has no effect: trainer.max_epochs={epochs} ends the run "
+        f"after {total} step{'s' * (total != 1)}; trainer.max_epochs=-1 leaves it to the steps"
     ]
 
 

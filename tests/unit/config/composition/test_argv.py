@@ -86,10 +86,11 @@ def test_all_unknown_words_at_once() -> None:
         ("train", "--gpus 2 seed=1", "trainer.devices=2 trainer.accelerator=gpu"),
         (
             "train",
-            "--dataset mnist",
+            "--dataset svhn",
             "images of your own are data=imagefolder with data.root, "
             "a table is data=table with data.train and data.target",
         ),
+        ("train", "--dataset mnist", "data=digits"),
         ("train", "--opt adam", "optimizer=adamw"),
         ("train", "--devices=8", "trainer.devices=8"),
         ("train", "--lr 0.1 seed=1", "optimizer.lr=0.1"),

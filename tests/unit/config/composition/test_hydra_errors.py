@@ -43,13 +43,13 @@ CASES = {
         "  fix:   callbacks=[default,early_stopping]",
     ),
     "an option that none is near": (
-        ["data=mnist", "precision=fp7"],
+        ["data=svhn", "precision=fp7"],
         "unknown option 'fp7' of the group 'precision'\n"
         "  where: command line: precision=fp7\n"
         f"  why:   options: {options('precision')}\n"
         "  fix:   precision=<auto|bf16|bf16_true|fp16|fp16_true|fp32>\n\n"
-        "unknown option 'mnist' of the group 'data'\n"
-        "  where: command line: data=mnist\n"
+        "unknown option 'svhn' of the group 'data'\n"
+        "  where: command line: data=svhn\n"
         f"  why:   options: {options('data')}\n"
         "  fix:   images of your own are data=imagefolder with data.root, "
         "a table is data=table with data.train and data.target",
