@@ -220,6 +220,9 @@ def test_watching_until_told_to_end(house: House) -> None:
     said: dict[str, Any] = json.loads(out)
     assert said["ok"]
     assert said["metrics"]["looks"] >= 4
-    assert " looks, 1 alerts; at last resnet:v1: data quality (brightness is out of the reference's range" in said["sentence"]
+    assert (
+        " looks, 1 alerts; at last resnet:v1: data quality (brightness is out of the reference's range"
+        in said["sentence"]
+    )
     assert [alert["status"] for alert in receiver.alerts] == ["firing"]
     assert "Traceback" not in "".join(looked) + err
