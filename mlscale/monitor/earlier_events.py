@@ -46,6 +46,7 @@ def read_earlier_events(times: NDArray[np.datetime64], read: ReadEvents) -> tupl
         same_hours.append(block)
     if not same_hours:
         return None
+    # At most the distance between two blocks, so that no event is read twice.
     length = min(span, timedelta(hours=_BLOCK_HOURS))
     blocks = []
     for number in range(_BLOCKS, 0, -1):

@@ -137,6 +137,7 @@ def _compute_function_p(window: NumberWindow) -> float:
 def _compute_location_p(window: NumberWindow) -> float:
     below, up_to = window.counts
     m, n = window.sketch.effective, window.effective
+    # The variance of the rank-sum statistic as a share of pairs, which ties make smaller.
     variance = window.sketch.tie_factor * (1 / m + 1 / n + 1 / (m * n)) / 12
     if variance <= 0:
         return 1.0
@@ -216,6 +217,7 @@ def _find_constant(window: NumberWindow, label: str) -> Iterator[ColumnDrift]:
     sketch, value = window.sketch, float(window.ordered[0])
     if value != window.ordered[-1] or sketch.values[0] == sketch.values[-1] or len(window.values) < 2:
         return
+    # One more than was seen: a value that the reference lacks may still have a small share.
     share = float(np.mean(sketch.values == value)) + 1 / (sketch.effective + 1)
     # The window itself does not show its autocorrelation: the reference's is taken.
     effective = len(window.values) * sketch.effective / sketch.known
