@@ -84,6 +84,7 @@ def _group_segments(folder: Path, contract: str, settled_s: float) -> list[tuple
         # Those of `mlscale predict` have a name that follows from the part, which a repeated part replaces.
         if segment.is_repeatable or not 0 < size < _SMALL_BYTES or _compute_age(segment) < settled_s:
             continue
+        # Bounds the memory of one step; what is left is joined by the next compaction.
         if total + size > _MOST_BYTES:
             break
         try:

@@ -106,6 +106,7 @@ def _get_merge_key(batch: EventBatch) -> tuple[Any, ...]:
     )
     facts = None if samples is None or samples.facts is None else tuple(samples.facts)
     has_counts = samples is not None and samples.counts is not None
+    # By identity, since subjects are not compared by value.
     return id(batch.subject), batch.outcome, batch.predictions is None, shapes, facts, has_counts
 
 

@@ -93,6 +93,7 @@ class Events:
     @property
     def truth(self) -> Strings:
         """The label of events that labels were joined to, in the form of the task type; objects (n,)."""
+        # Filled afterwards: of lists of equal length `np.array` would make a matrix.
         values = np.empty(len(self), object)
         values[:] = _parse_values(self.table["truth"])
         return values

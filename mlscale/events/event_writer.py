@@ -119,6 +119,7 @@ class EventWriter:
                 for table in build_event_tables(self._model, batches, self._share):
                     self._since_pruned += self._appender.append_table(table)
                     self.written += len(table)
+                    # What is on disk is not lost where the table of another version fails.
                     rows -= len(table)
                 self.problem = ""
                 self._prune_if_due()
@@ -149,6 +150,7 @@ class EventWriter:
 
     def _prune_if_due(self) -> None:
         """Remove the oldest segments, each minute and after each hundredth of `max_bytes`; join small ones."""
+        # Monotonic: a wall clock that is set back would delay the pruning.
         now = time.monotonic()
         if now - self._pruned > _PRUNE_SECONDS or self._since_pruned > self._max_bytes // 100:
             prune_segments(self._appender.folder, self._max_bytes)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mlscale.data.encoders.summaries.tensor_summary import write_arrays
 
+# A file may come from anybody, and each channel becomes two columns.
 _MAX_CHANNELS = 4096
 
 

@@ -148,6 +148,7 @@ def read_segment_facts(path: Path) -> SegmentFacts:
         with pq.ParquetFile(path) as file:
             return SegmentFacts(_find_latest_time(file), read_replaced_names(file.schema_arrow))
     except (pa.ArrowException, OSError, ValueError, TypeError):
+        # The latest time, so that readers do not skip it as too old: they try it, and report the reason.
         return SegmentFacts(datetime.max.replace(tzinfo=UTC), ())
 
 
@@ -245,9 +246,11 @@ def _find_latest_time(file: pq.ParquetFile) -> datetime:
     times = []
     for group in range(file.metadata.num_row_groups):
         statistics = file.metadata.row_group(group).column(column_index).statistics if column_index >= 0 else None
+        # A file without statistics is read rather than left out.
         if statistics is None or not statistics.has_min_max or not isinstance(statistics.max, datetime):
             return latest
         stated = statistics.max
+        # Times of a segment are UTC, also where the statistics come without a time zone.
         times.append(stated if stated.tzinfo else stated.replace(tzinfo=UTC))
     return max(times, default=latest)
 

@@ -114,6 +114,7 @@ def _select_columns(schema: pa.Schema, table: pa.Table, *, has_quantities: bool)
     # By name: a file may have more columns, and another order.
     arrays, fields = [], []
     for field in schema:
+        # The only column that may not have been read; a file that lacks another one is not of this stream.
         absent = field.name == "sample" and field.name not in table.schema.names
         arrays.append(pa.nulls(len(table), field.type) if absent else table[field.name].cast(field.type))
         fields.append(field)

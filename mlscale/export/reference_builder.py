@@ -66,6 +66,7 @@ class ReferenceBuilder:
             self._scores.append(np.asarray(scores, np.float64))
         if isinstance(self._summary, TextSummary) and len(self._texts) < _MAX_TEXTS:
             self._texts += self._summary.list_texts(packed)
+        # By a column, not by the tensors: a document has several rows there.
         self.samples += len(next(iter(columns.values())))
 
     def finish(self, **about: object) -> StoredReference:
@@ -104,7 +105,9 @@ class ReferenceBuilder:
         unit = score.unit
         if unit == "target":
             units = {target.unit for target in self._names.targets}
+            # A mean over targets of different units has none.
             unit = units.pop() if len(units) == 1 else ""
+        # Evenly spread, not the first ones: validation files are often sorted by class.
         selected = values[np.linspace(0, len(values) - 1, min(MAX_SCORES, len(values))).round().astype(np.int64)]
         return ScoreReference(
             score.name,

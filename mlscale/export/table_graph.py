@@ -43,6 +43,7 @@ def build_table_graph(encoder: TableEncoder) -> onnx.ModelProto:
         parts.append(graph.add_node("Cast", [together], "flags_float", to=TensorProto.FLOAT))
     features = graph.add_node("Concat", parts, "joined", axis=1) if len(parts) > 1 else parts[0]
     order = graph.add_constant("order", np.array(_find_feature_order(encoder), np.int64))
+    # Features are joined by kind, which needs few nodes; the model expects the order of the columns.
     graph.add_node("Gather", [features, order], "features", axis=1)
     width = len(encoder.feature_names)
     model = helper.make_model(

@@ -64,6 +64,7 @@ def _build_model(
 ) -> onnx.ModelProto:
     from onnx import TensorProto, checker, helper
 
+    # Errors of ONNX Runtime name the node that fails.
     for node in nodes:
         node.name = node.output[0]
     tokens = helper.make_tensor_value_info(TOKENS, TensorProto.INT64, ["batch", width])

@@ -112,6 +112,7 @@ class TorchModel:
 
     def compute_samples(self, packed: EncodedSamples) -> Mapping[str, NDArray[Any]]:
         """Return the outputs of the samples that are not bad, a row for each."""
+        # A sample may have several rows, such as the windows of a document: their outputs are merged.
         if packed.counts is not None:
             return self.task_type.merge_rows(self._compute(packed.tensors), packed.counts[packed.counts > 0])
         return self._compute(drop_bad_rows(packed))
@@ -124,6 +125,7 @@ class TorchModel:
 
     def _compute(self, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         rows = len(next(iter(tensors.values())))
+        # All samples were refused: the columns still need their names, shapes and types.
         if not rows:
             return {port.name: np.zeros((0, *port.shape[1:]), port.dtype) for port in self.outputs}
         parts = [

@@ -64,6 +64,7 @@ def advance_rule(
     if level is None:
         return state, None
     if state.phase == "firing":
+        # A look above the hysteresis restarts the count: only consecutive looks below it end an incident.
         below = 0 if level >= patience.hysteresis else state.count + 1
         if below < patience.keep:
             return replace(state, count=below), None

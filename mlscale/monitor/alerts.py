@@ -89,6 +89,7 @@ class AlertDispatcher:
             before = memory_file.load_state(self.path)
             rules, changes, counted = self._advance_rules(before, check, time)
             alerts = tuple(self._build_alert(change, check, model, time) for change in changes)
+            # Without recipients nothing would ever take them out again, and the state file would grow.
             outbox = before.outbox + (alerts if self.recipients else ())
             after = MonitorState(check.version, before.looks + 1, rules, outbox, counted)
             # With the rules in one file first: a process that is killed here neither loses nor repeats an alert.

@@ -75,6 +75,7 @@ def read_baseline(folder: Path, *, model: str, version: str) -> Baseline:
             why=repr(error),
             fix="mlscale export makes the servable again",
         ) from error
+    # Before the arrays are read: an altered profile must not decide what counts as normal.
     _check_as_exported(folder, files)
     reference = ReferenceProfile.load_profile(folder / REFERENCE)
     try:
@@ -119,6 +120,7 @@ def _extract_columns(arrays: Mapping[str, NDArray[Any]], classes: int) -> tuple[
     Raises:
         KeyError, TypeError, ValueError: an array is absent, or has another shape or type than a profile.
     """
+    # Channels first: each of them is a column of its own in the comparison.
     means, stds = (_convert_to_floats(arrays[name]).T for name in ("sample_mean", "sample_std"))
     confidence, counts = _convert_to_floats(arrays["sample_confidence"]), arrays["class_counts"]
     if means.ndim != 2 or means.shape != stds.shape or confidence.shape != means.shape[1:] or not confidence.size:

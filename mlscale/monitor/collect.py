@@ -187,6 +187,7 @@ class CollectReference(Callback):
                 self._collect_profile(trainer, pl_module)
             reference = collected.read_collected_profile(_get_run_folder(trainer))
         except MLScaleError as error:
+            # A run that has trained must not fail by its profile: the reason is reported in place of it.
             return AfterFitResult({}, f"no reference profile: {error.what}")
         return AfterFitResult({"reference_samples": reference.about["samples"]})
 
@@ -220,6 +221,7 @@ def _merge_profiles(parts: list[ProfileBuilder | None]) -> ProfileBuilder | None
     """Return the merged profile of all ranks; None where one has no profile, or there are no samples."""
     first, *others = parts
     for other in others:
+        # The profile of some ranks would be that of some samples only.
         if first is None or other is None:
             return None
         first.merge_counts(other)

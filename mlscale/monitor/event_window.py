@@ -37,6 +37,7 @@ class WindowSpan:
         """Return the earliest time that counts; None: no limit."""
         # A hundred years at most: `timedelta` overflows on larger numbers.
         back = None if hours is None else now - timedelta(hours=min(hours, 24 * 365 * 100))
+        # The later of the two: a repair within the window shortens it.
         return max(filter(None, (back, self.since)), default=None)
 
 
@@ -132,6 +133,7 @@ def _join_blocks(blocks: Sequence[Events], classes: Sequence[str]) -> EventWindo
         confidence=np.concatenate([_get_confidence(block) for block in known]),
         predicted=np.concatenate([_number_classes(block, classes) for block in known]),
         latency_ms=np.concatenate([block.latency_ms for block in known]),
+        # Earlier events serve the comparison of columns, which needs no labels.
         is_correct=np.zeros(0, bool),
     )
 

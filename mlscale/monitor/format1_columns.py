@@ -32,6 +32,7 @@ def build_baseline_sketches(baseline: Baseline) -> tuple[ColumnSketch, ...]:
     ]
     confidence = _round_confidence(baseline.confidence)
     sketches.append(build_number_sketch("output.confidence", "outputs", confidence, is_ordered=is_ordered))
+    # Classes that were never predicted are left out: the first event of one shows as a new category.
     counts = {
         label: int(count) for label, count in zip(baseline.labels, baseline.class_counts, strict=True) if count > 0
     }

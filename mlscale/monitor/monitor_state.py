@@ -141,6 +141,7 @@ def translate_state_errors() -> Iterator[None]:
     try:
         yield
     except (OSError, MLScaleError) as error:
+        # An error that `atomic_files` has translated has the one of the system as its cause.
         cause = error if isinstance(error, OSError) else error.__cause__
         if not isinstance(cause, OSError):
             raise

@@ -186,6 +186,7 @@ def _check_drift(columns: tuple[ColumnDrift, ...], window: EventWindow, limits: 
         # The quality of a column comes first: its distribution must not take the place of that.
         metrics.setdefault(f"{column.metric_name}_distance", column.distance)
         metrics.setdefault(f"{column.metric_name}_q", column.q)
+    # Of detected columns alone: a large distance of few events may be chance.
     level = max((column.distance for column in detected), default=0.0) / limits.min_distance
     return RuleResult("drift", level, _describe_drift(over, detected, held, window.answered), metrics)
 
@@ -232,6 +233,7 @@ def _check_degradation(baseline: Baseline, window: EventWindow, limits: MonitorL
 
 def _check_latency(window: EventWindow, limits: MonitorLimits) -> RuleResult | None:
     known = window.latency_ms[np.isfinite(window.latency_ms)]
+    # The p99 of a few answers is the slowest of them.
     if len(known) < max(1, limits.min_events):
         absent = {"p50_latency_ms": math.nan, "p99_latency_ms": math.nan}
         return RuleResult("latency", None, "", absent) if limits.p99_ms is not None else None

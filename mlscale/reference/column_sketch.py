@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mlscale.stats.autocorrelation import estimate_correlation_time
 
 Group = Literal["inputs", "outputs"]
+# 32 KiB of numbers a column at most; a rank in 4,096 is far below the smallest distance of an alert.
 MAX_VALUES, MAX_CATEGORIES = 4096, 1000
 
 
@@ -53,6 +54,7 @@ class NumberSketch:
     @cached_property
     def below(self) -> NDArray[np.float64]:
         """The share of known samples below each of `values`, float64 (m,)."""
+        # Equal values share what is below the first of them.
         first = np.searchsorted(self.values, self.values, "left")
         shares: NDArray[np.float64] = self.ranks[first] / self.known
         return shares
@@ -169,6 +171,7 @@ def merge_number_sketches(parts: Iterable[NumberSketch]) -> NumberSketch:
     selected = values[order][np.minimum(chosen, max(0, len(values) - 1))]
     # The ends are exact: the range of a column is tested by them.
     if count:
+        # The range must stay that of all parts: values beyond it are a finding of their own.
         selected[0], selected[-1] = values[order[0]], values[order[-1]]
     samples, missing = sum(part.samples for part in sketches), sum(part.missing for part in sketches)
     effective = sum(part.effective for part in sketches)
@@ -190,6 +193,7 @@ def merge_category_sketches(parts: Iterable[CategorySketch]) -> CategorySketch:
         counts.update(part.counts)
     selected = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_CATEGORIES])
     samples, missing = sum(part.samples for part in sketches), sum(part.missing for part in sketches)
+    # By subtraction, so that it includes what the parts had left out themselves.
     other = samples - missing - sum(selected.values())
     effective = sum(part.effective for part in sketches)
     return CategorySketch(first.name, first.group, samples, missing, selected, other, effective)

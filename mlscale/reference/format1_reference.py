@@ -46,5 +46,6 @@ def convert_score(about: Mapping[str, Any]) -> ScoreReference:
         is_binary=True,
         mean=float(about["accuracy"]),
         samples=int(about["samples"]),
+        # Format 1 has stored the mean alone.
         values=np.zeros(0),
     )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# 80 kB of float64 at most: the file is copied with every servable.
 MAX_SCORES = 10_000
 
 

@@ -24,6 +24,7 @@ from mlscale.reference.format1_reference import convert_columns, convert_score
 from mlscale.reference.score_reference import ScoreReference
 
 ARRAYS, ABOUT = "profile.npz", "profile.json"
+# A profile may come from elsewhere: the number of its columns is checked before any is parsed.
 _MAX_COLUMNS = 10_000
 
 

@@ -28,6 +28,7 @@ def complete_advice(advice: Advice, path: str, names: Names) -> Advice:
     Args:
         path: the key that was typed.
     """
+    # A sentence or a choice of several is not typed as it is, so nothing can be added to it.
     if not is_override(advice.fix) or " or " in advice.fix:
         return advice
     words = shlex.split(advice.fix)
@@ -135,6 +136,7 @@ def _iterate_changes(option: Option, words: list[str], names: Names) -> Iterator
     typed = {word.partition("=")[0] for word in words}
     for item in option.fields:
         before = names.values(item.path)
+        # Interpolations are not resolved here, and a mandatory value is absent: neither can be compared.
         plain = not any("${" in str(value) or "???" in str(value) for value in (before, item.default))
         if before is not None and plain and before != item.default and item.path not in typed:
             yield f"{item.path} {format_hydra_value(before)} becomes {format_hydra_value(item.default)}"

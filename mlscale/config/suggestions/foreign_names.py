@@ -15,6 +15,7 @@ from mlscale.config.suggestions.name_distance import fold_name
 from mlscale.config.suggestions.suggest import format_hydra_value
 
 _FILE = Path(__file__).with_name("foreign_names.yaml")
+# libyaml where it is available: the pure Python loader takes several times as long for the table.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _ON, _OFF = ("true", "1", "yes", "on", "y"), ("false", "0", "no", "off", "n")
 

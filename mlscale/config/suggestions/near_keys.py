@@ -156,6 +156,7 @@ def generate_candidates(path: str, value: object, names: Names) -> Iterator[KeyC
                 yield KeyCandidate(cost + (0 if fits else _WRONG_VALUE), advise_value(name, value, names))
     for option in _iterate_options(names):
         for field in option.fields:
+            # Keys of this config were candidates above.
             far = None if field.path in names.paths else _compute_cost(path, field.path, front)
             if far is not None and (candidate := _advise_option(option, field.path, value, names)):
                 yield replace(candidate, cost=candidate.cost + far + _OTHER_OPTION)

@@ -13,6 +13,7 @@ from mlscale.config.suggestions.name_distance import compute_distance, fold_name
 from mlscale.config.suggestions.near_keys import KeyCandidate, advise_value, choose_best, generate_candidates
 
 _FOREIGN = 0.4  # a typo of a name from elsewhere
+# Words that leave the meaning of a name as it is: `num_epochs` is `epochs`.
 _FILLERS = frozenset({"", "n", "nb", "nr", "num", "no", "number", "of", "the", "value", "param"})
 
 

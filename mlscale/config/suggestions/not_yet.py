@@ -48,6 +48,7 @@ def load_features() -> Mapping[str, Feature]:
 
 def find_feature_of_key(path: str) -> Feature | None:
     """Return the feature that a key, or a part of its path, is a name of."""
+    # From the last part on, which is the setting; those before it are groups.
     matches = (load_features().get(fold_name(part)) for part in reversed(path.split(".")))
     return next((item for item in matches if item is not None), None)
 

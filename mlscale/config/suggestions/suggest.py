@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from mlscale.config.suggestions.name_distance import compute_distance, fold_name, get_edit_limit
 
 _PLAIN = re.compile(r"[\w./:@+*?\-%]+(?: [\w./:@+*?\-%]+)*", re.ASCII)  # Hydra reads no other letters
+# What a shell expands, or ends a word at.
 _SHELL = re.compile(r"[\s$&;|<>()#*?`{}!\\]")
+# Texts that would be read as another type, or as a mapping, without quotes.
 _SPECIAL = re.compile(r"(?i)true|false|null|none|nan|inf|[+-]?[\d._]+(?:e[+-]?\d+)?|.*: .*")
 _OVERRIDE = re.compile(r"['\"]?~|['\"]?[\w./@-]+=")
 _MARGIN = 0.3  # by which the nearest name must be nearer than the next, or neither is suggested

@@ -17,6 +17,7 @@ from mlscale.config.suggestions.name_distance import fold_name
 
 ADAM_BETAS = [0.9, 0.999]  # of torch's Adam, where the config sets none
 _DIV_FACTOR = 25.0  # of torch's OneCycleLR: its first rate is max_lr by this
+# Of a computed setting: more digits would be those of the division, not of what was typed.
 _DIGITS = 6
 _STAGE = re.compile(r"^(metrics|eval|val|valid|validation|test|best)[_/. ]|^(val|valid)(?=(acc|loss))|[/_. ]best$")
 # By folded name the metrics of built-in tasks that it may be, of which a task has one.

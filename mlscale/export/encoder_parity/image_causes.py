@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[Any]
 Hypothesis = tuple[tuple[Cause, str], Pixels]
+# Each image is decoded again, and resized for every hypothesis: a few are enough to choose one.
 _EXAMPLES = 8
 _FEW_LEVELS = 1.0
 _ROUNDINGS: Mapping[str, Callable[[float], int]] = {"nearest": round, "floor": math.floor, "ceil": math.ceil}
@@ -156,6 +157,7 @@ def _list_decoded(encoder: ImageEncoder, image: bytes) -> Iterator[Hypothesis]:
     )
     yield (Cause.CROP, "the whole image is squeezed"), resize(whole, Box(0, 0, tall, wide))
     yield (Cause.CROP, "the upper left part"), resize(whole, Box(0, 0, middle.height, middle.width))
+    # 0.875 is the 224 of 256 pixels that are usual for ImageNet, 0.95 a common wider crop.
     for share, first, second in product((0.875, 0.95), _ROUNDINGS, _ROUNDINGS):
         start, extent = _ROUNDINGS[first], _ROUNDINGS[second]
         inner = Box(
@@ -167,6 +169,7 @@ def _list_decoded(encoder: ImageEncoder, image: bytes) -> Iterator[Hypothesis]:
         edges = "" if first == second == "nearest" else f" (edges rounded by {first}, {second})"
         yield (Cause.CROP, f"{share:.1%} of the middle{edges}"), resize(whole, inner)
     part = whole[middle.top : middle.top + middle.height, middle.left : middle.left + middle.width]
+    # Nothing is resized, so no filter can be the cause.
     if part.shape[:2] == (height, width):
         return
     for name, resample in (

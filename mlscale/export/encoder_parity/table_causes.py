@@ -12,6 +12,7 @@ from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn, Ta
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.export.encoder_parity.difference import Cause, Finding, are_close, fit_line, format_values
 
+# About eight rounding steps of float32, each 1.2e-7 of a value.
 SHARE = 1e-6
 Rows = Sequence[Mapping[str, Any]]
 Reason = tuple[Cause, str]

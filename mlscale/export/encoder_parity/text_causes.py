@@ -44,6 +44,7 @@ def _explain(trained: Tokens, exported: Tokens, texts: Sequence[str | bytes], pa
     lengths = np.array([min(len(content), width) for content in contents])
     is_text = np.arange(width) < lengths[:, None]
     wrong = trained != exported
+    # First the causes that change all of the text, or none of it: they are the surest.
     if wrong[is_text].all():
         shifts = np.unique((exported - trained)[is_text])
         if len(shifts) == 1:

@@ -95,9 +95,11 @@ class CutGraph:
 
         runtime = import_onnx_runtime()
         options = runtime.SessionOptions()
+        # One thread: sums are computed in the same order in each run.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         # Every node by itself, as the graph has it; and a session is made sooner.
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        # Fatal messages alone: that a part fails is a result here, and is reported as one.
         options.log_severity_level = 4
         feeds = {name: self._convert_value(name, values[name]) for part in parts for name in part.feeds}
         names = list(dict.fromkeys(name for part in parts for name in (part.target, *sorted(part.quantized))))

@@ -56,6 +56,7 @@ class MatchedValues:
         names: set[str] = set()
         for part in parts:
             needed = {part.target, *part.feeds} - set(self.given)
+            # A part that is larger than the bound is a chunk by itself.
             if chunk and self._measure_bytes(names | needed) > _CHUNK:
                 yield chunk, self._compute_values(names)
                 chunk, names = [], set()

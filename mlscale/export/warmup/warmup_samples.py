@@ -39,6 +39,7 @@ class WarmupSampler:
     @property
     def samples(self) -> list[tuple[str, Any]]:
         """Names and raw samples: one that is refused, particular ones, then one of each class, then others."""
+        # A stable sort: the first of each class, then the rest, both in the order of the data.
         ordinary = sorted(self._ordinary, key=lambda item: not item[0])
         return [*self._refused, *self._particular.values(), *((key, sample) for _, key, sample in ordinary)]
 

@@ -66,6 +66,7 @@ def write_warmup(
 def _is_clear(servable: Servable, sample: object, tolerance: float) -> bool:
     """Return whether the prediction stays the same where outputs change by the tolerance."""
     outputs = servable.compute_samples(servable.pack_samples([sample]))
+    # A fixed seed, so that two exports of one model choose the same samples.
     random = np.random.default_rng(0)
     for _ in range(_NOISE_DRAWS):
         changed = {name: _add_noise(value, tolerance, random) for name, value in outputs.items()}

@@ -81,6 +81,7 @@ def compare_category_column(
 def _compute_shares_p(window: CategoryWindow) -> float:
     """Return the chance of such a difference of the shares where nothing has changed: Pearson's χ² of effective
     counts."""
+    # Of raw counts χ² would detect drift in every column that is autocorrelated.
     scales = np.array([[window.sketch.effective / window.sketch.known], [1 / window.correlation_time]])
     scaled = window.table * scales
     return min(1.0, run_chi2_test(scaled[0], scaled[1]).p / _SHARES["shares"])

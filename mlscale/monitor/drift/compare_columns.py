@@ -21,6 +21,7 @@ from mlscale.reference.column_sketch import (
 )
 from mlscale.stats.discoveries import apply_benjamini_hochberg
 
+# The p-value above which a window counts as similar to the reference, whatever earlier weeks were like.
 _SIMILAR = 0.05
 _WEEK_SHARE = 0.2  # of a column's false-discovery budget: the week before, compared with the reference
 
@@ -80,6 +81,7 @@ def compare_columns(
     if seasonal is not None:
         comparisons = [_consider_season(comparison, seasonal) for comparison in comparisons]
     results = _judge_results([comparison.results for comparison in comparisons], limits.fdr)
+    # With earlier weeks the cycle is part of what is compared with: nothing has to be held back.
     ratio = compute_cycle_ratio(times) if seasonal is None else 1.0
     # After it: a column that is held back still counts among those that were tested.
     if ratio > 1:
@@ -110,6 +112,7 @@ def _consider_season(comparison: _Comparison, seasonal: SeasonalReference) -> _C
     hours, week = seasonal.same_hours.get(sketch.name), seasonal.week.get(sketch.name)
     if window is None or hours is None or week is None:
         return comparison
+    # The distribution is the last result of a column; the quality of the data has no season.
     *quality, now = comparison.results
     earlier = _compare_column(_sketch_like(sketch, hours), window.values, now.label).results[-1]
     lasting = _compare_column(sketch, week, now.label).results[-1]

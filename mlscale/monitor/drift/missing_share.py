@@ -39,6 +39,7 @@ def compare_missing_share(
         "missing",
         before,
         now,
+        # Fewer missing values than before are not a problem of the data.
         max(0.0, now - before),
         min(1.0, p / share),
         sketch,

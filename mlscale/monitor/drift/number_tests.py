@@ -218,6 +218,7 @@ def _find_constant(window: NumberWindow, label: str) -> Iterator[ColumnDrift]:
     sketch, value = window.sketch, float(window.ordered[0])
     if value != window.ordered[-1] or sketch.values[0] == sketch.values[-1] or len(window.values) < 2:
         return
+    # One more than was seen: a value that the reference lacks may still have a small share.
     share = float(np.mean(sketch.values == value)) + 1 / (sketch.effective + 1)
     # The window itself does not show its autocorrelation: the reference's is taken.
     effective = len(window.values) * sketch.effective / sketch.known

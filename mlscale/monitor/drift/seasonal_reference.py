@@ -59,8 +59,10 @@ def exceeds_any_cycle(window: NumberWindow | CategoryWindow, ratio: float, p: fl
     # The reference is a sample: its counts, times the ratio, are what a cycle could show.
     sketch = window.sketch
     scale = sketch.effective / sketch.known
+    # One more than was seen, since a rare value may be absent by chance; and at most all samples.
     many = np.minimum(ratio * (before + 1), sketch.known) * scale
     chances = compute_exceedance_p(now / window.correlation_time, window.effective, many, sketch.effective)
+    # Bonferroni: the smallest of several chances, none of which was chosen before.
     return bool(chances.min() * len(chances) <= p)
 
 

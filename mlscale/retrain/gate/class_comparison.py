@@ -100,10 +100,12 @@ def compare_classes(
     if original is None:
         return ClassComparison(window=tuple(seen))
     groups = _list_class_groups(champion, original, names, np.delete(np.arange(len(names)), ignored))
+    # Each group is compared with the others of its family, which a single class does not have.
     groups = groups if len(groups) > 1 else []
     groups += _list_slice_groups(champion, original, slices)
     changes = compare_groups(groups, _build_group_limits(groups, limits, champion, original))
     classes: tuple[RelabelledClass, ...] = ()
+    # Only here does a sample have one class number, which the search for relabelled classes counts.
     if task_type.is_one_class:
         classes = _find_relabelled(window, trained, limits.alpha)
     relabelled = {
@@ -118,6 +120,7 @@ def compare_classes(
 
 def _is_retained(change: GroupChange | None) -> bool:
     """Return whether the challenger still knows most of what the champion did of a class."""
+    # Not tested on the original data, so nothing there shows that it is retained.
     if change is None:
         return False
     right = change.first * change.samples
@@ -172,6 +175,7 @@ def _list_slice_groups(servable: Servable, columns: PairedColumns, slices: Slice
 def _build_group_limits(
     groups: Sequence[SampleGroup], limits: GateLimits, servable: Servable, columns: PairedColumns
 ) -> GroupLimits:
+    # By the values: whatever the metric, scores of 0 and 1 alone have the interval of paired proportions.
     is_binary = all(np.isin(side, (0, 1)).all() for group in groups for side in (group.first, group.second))
     first, _ = compute_scores(servable.task_type, columns)
     tolerance = 0.0 if is_binary else compute_flip_tolerance(servable.task_type, first, limits.tolerance)

@@ -13,6 +13,7 @@ from mlscale.errors import MLScaleError
 from mlscale.task_types.task_type import AnswerNames, TaskType
 
 _MOST_NAMES = 20
+# Names that need no quotes in a list of Hydra's grammar.
 _PLAIN_NAME = re.compile(r"[A-Za-z_][\w-]*|\d+")
 
 
@@ -49,6 +50,7 @@ def find_relabelled_numbers(task_type: TaskType, names: AnswerNames, relabelled:
     """
     known = task_type.list_class_names(names)
     unknown = [name for name in relabelled if name not in known]
+    # Before the list of known classes: with fewer than two, no name in it could be the fix.
     if unknown and len(known) < 2:
         raise MLScaleError(
             f"a model of {task_type.name} has no classes to leave out",
@@ -77,9 +79,11 @@ def find_relabelled_numbers(task_type: TaskType, names: AnswerNames, relabelled:
 
 def format_name_list(names: Sequence[str]) -> str:
     """Return a list of names as it is typed on the command line."""
+    # Hydra reads true, false and null as values, in any case, although a class may be called so.
     words = (
         name if _PLAIN_NAME.fullmatch(name) and name.lower() not in ("true", "false", "null") else f'"{name}"'
         for name in names
     )
     typed = f"[{','.join(words)}]"
+    # The double quotes are Hydra's: without single ones around them the shell would remove them.
     return f"'{typed}'" if '"' in typed else typed

@@ -54,6 +54,7 @@ def list_objections(
 def _describe_not_better(change: OverallChange, limits: GateLimits) -> str:
     few = f"; at least {change.needed} are needed" if change.samples < change.needed else ""
     name = change.metric.display_name
+    # Flips are counts: they show how far a share has changed, but not an error that has a unit.
     measured = "" if change.metric.is_share else f"{name} {change.second:.4g}, the champion's {change.first:.4g}; "
     return (
         f"it is not surely better on the {change.samples:,} held-out samples: {measured}{change.gained:,} "
@@ -71,6 +72,7 @@ def _describe_forgotten(change: OverallChange, limits: GateLimits, *, has_classe
     # Without classes there is no part of the data that could be left out.
     fix = "" if has_classes else "; if what is right has changed: gate.old=false"
     unit = "" if change.metric.is_share else f" of the champion's {change.metric.display_name}"
+    # NaN: too few samples for an interval, and a percentage of it would be printed as nan.
     if change.low != change.low:
         return (
             f"{change.samples:,} original samples are too few to compare on, at least {change.needed} are needed{fix}"
@@ -90,6 +92,7 @@ def _list_class_objections(classes: ClassComparison, limits: GateLimits) -> list
             f"{len(worse)} of {total} classes are worse on the original data: {_list_changes(worse)} "
             f"(gate.max_class_drop {limits.max_class_drop:.2%})"
         )
+    # A class that is listed as worse needs no second reason.
     unshown = [name for name in classes.undecided if name not in {change.name for change in worse}]
     if unshown:
         reasons.append(f"the original data does not show that it still knows {_list_names(unshown)}")

@@ -27,6 +27,7 @@ def build_class_entries(classes: ClassComparison) -> list[dict[str, Any]]:
         assert change is not None
         entry: dict[str, Any] = {"family": change.family, "name": change.name}
         if original is not None:
+            # JSON has no NaN: null where the samples are too few for an interval.
             low = original.low if math.isfinite(original.low) else None
             tested = {"low": low, "p": original.p, "needs_proof": original.is_proved, "status": original.status}
             entry["original"] = {**_build_sides(original), **tested}
@@ -78,6 +79,7 @@ def _build_sides(change: GroupChange) -> dict[str, Any]:
 
 
 def _measure_loss(entry: dict[str, Any]) -> float:
+    # The original data first: only there is a loss tested; the window has the scores alone.
     part = entry.get("original") or entry["window"]
     return float(part["challenger"] - part["champion"])
 

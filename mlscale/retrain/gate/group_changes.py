@@ -169,6 +169,7 @@ def _compute_tolerated_losses(counts: _GroupCounts, others: _GroupCounts, limits
     n, known = np.maximum(others.samples, 1), others.errors > 0
     ratio = np.where(known, others.lost / np.where(known, others.errors, 1), others.lost / n)
     mean_error = np.where(known, others.errors / n, 1)
+    # Shrunk to the mean of the others: the error rate of a few samples is mostly chance.
     error = np.where(known, (counts.errors + _PRIOR_SAMPLES * mean_error) / (counts.samples + _PRIOR_SAMPLES), 1)
     return np.minimum(limits.max_drop + ratio * error, 1.0)
 
@@ -184,6 +185,7 @@ def _find_provable_groups(
     hardness = np.where(usual > 0, (tolerated - limits.max_drop) / np.where(usual > 0, usual, 1), 1)
     variance = others.squares / n * hardness
     margin = limits.max_class_drop * (1 if limits.is_share else others.scores / n)
+    # Both errors: a worse group passes with alpha, and any unchanged one of all groups fails with alpha.
     bound = norm.ppf(1 - limits.alpha) + norm.ppf(1 - limits.alpha / len(n))
     enough = (variance * bound**2 <= counts.samples * margin**2) & (counts.samples >= MIN_SAMPLES)
     # Where the others do not change at all the variance is not known: then the samples must suffice for one change.

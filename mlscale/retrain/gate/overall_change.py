@@ -61,6 +61,7 @@ def compare_overall(
     gained, lost = (
         int((sign * (second - first) > compute_flip_tolerance(task_type, first, tolerance)).sum()) for sign in (1, -1)
     )
+    # Right and wrong predictions have tests of their own, which need no random draws.
     if task_type.exact_metric is not None:
         before, after = (task_type.mark_correct(side) for side in (columns.first, columns.second))
         pairs = compare_paired(before, after, confidence=1 - alpha)
@@ -124,6 +125,7 @@ def _compare_metrics(
         difference,
         # Where all draws are equal they have no interval.
         difference if is_certain else float(interval.low[0]),
+        # The permutation test is two-sided: each side has half of its p-value.
         p / 2 if difference > 0 else 1 - p / 2 if p == p else 1.0,
         flips[0],
         flips[1],

@@ -74,6 +74,7 @@ def collect_paired_columns(champion: Servable, challenger: Servable, samples: La
     for raw, truth in samples:
         before, after = (_compute_all_outputs(model, raw) for model in (champion, challenger))
         is_kept = before.is_finite & after.is_finite
+        # The challenger alone is at fault here; a sample that the champion fails on as well counts against neither.
         is_broken = before.is_finite & after.is_taken & ~after.is_finite
         not_finite += int(is_broken.sum())
         left_out += int((~is_kept & ~is_broken).sum())
@@ -121,6 +122,7 @@ def _build_columns(
 ) -> dict[str, NDArray[Any]]:
     import torch
 
+    # The outputs have rows for the samples that were taken alone, and so must the mask.
     mask = is_kept[outputs.is_taken]
     tensors = {name: torch.from_numpy(np.ascontiguousarray(values[mask])) for name, values in outputs.values.items()}
     columns = servable.task_type.compute_columns(tensors, torch.from_numpy(np.ascontiguousarray(truth)))

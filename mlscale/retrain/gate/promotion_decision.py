@@ -79,6 +79,7 @@ def decide_promotion(
     # One sample is enough for the time, and any sample has the shape of all.
     batches = list(window)
     now = _require_samples(collect_paired_columns(champion, challenger, batches), "window", "held-out window")
+    # Only the search for relabelled classes reads it, and that needs one class for each sample.
     learned = collect_paired_columns(champion, challenger, trained) if champion.task_type.is_one_class else None
     before, others = None, None
     if limits.old:
@@ -128,6 +129,7 @@ def _compare_latency(
 ) -> TimesCompared:
     """Compare the CPU time of the graphs for one sample."""
     sides = []
+    # The challenger first: the ratio is its time divided by the champion's.
     for model in (challenger, champion):
         # The first sample that the model takes.
         packed = (model.pack_samples([raw[row]]) for raw, _ in batches for row in range(len(raw)))

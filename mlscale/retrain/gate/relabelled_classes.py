@@ -57,8 +57,10 @@ def find_relabelled_classes(
     share = (others + 1) / (total + 2)
     p = np.asarray(binom.sf(relabelled - 1, samples, share), np.float64)
     is_relabelled = np.zeros(len(samples), np.bool_)
+    # Classes that were never predicted would only make the correction for many tests stricter.
     tested = np.flatnonzero(samples)
     is_relabelled[tested] = reject_holm(p[tested], alpha)
+    # With many samples a small share is significant, too: the majority must have another label.
     is_relabelled &= relabelled > _MAJORITY * samples
     return tuple(
         RelabelledClass(

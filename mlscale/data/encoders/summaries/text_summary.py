@@ -17,6 +17,7 @@ from mlscale.data.encoders.summaries.word_table import WordTable
 
 _ALPHABETS = ("letters", "digits", "spaces", "punctuation", "non_ascii")
 _OTHER = len(_ALPHABETS)
+# What `surrogateescape` makes of the bytes 0x80 to 0xFF that are not UTF-8.
 _SURROGATES = range(0xDC80, 0xDD00)
 
 
@@ -25,6 +26,7 @@ def _build_alphabet_table() -> NDArray[np.uint8]:
     table = np.full(256, _OTHER, np.uint8)
     for byte in range(256):
         character = chr(byte)
+        # Part of a character of several bytes, which `chr` would read as Latin-1.
         if byte >= 0x80:
             table[byte] = 4
         elif character.isalpha():
@@ -118,6 +120,7 @@ class DocumentSummary(TextSummary):
         is_own = (positions > scored[:, :1]) & (positions <= scored[:, 1:]) & (windows != document_encoder.END)
         by_window = is_own.sum(1)
         if packed.counts is None:
+            # Without counts these are blocks of text, which may end within a character.
             return _Texts(windows[is_own], by_window, np.ones(len(windows), np.bool_))
         starts = np.cumsum(packed.counts) - packed.counts
         lengths = np.add.reduceat(by_window, starts) if len(starts) else by_window
