@@ -119,3 +119,7 @@ def test_labels_are_of_the_version_and_of_their_own_span(store: EventStore) -> N
 def test_events_are_all_that_were_asked_for(store: EventStore) -> None:
     seen = replace(window(store, WindowSpan(hours=4.0)), failed=5)
     assert (seen.answered, seen.rejected, seen.events) == (3, 1, 9)
+
+
+def test_a_span_may_be_a_year() -> None:
+    assert WindowSpan().compute_start(NOW, 24.0 * 365) == NOW - timedelta(days=365)

@@ -1,9 +1,8 @@
-"""Scores a table of numbers with a linear model, as a process of its own that tests may kill: `scorer.py <to> <rank>
-<world size> <seconds a batch>`; the table lies beside <to>."""
+"""Scores a table of numbers with a linear model, also in a process of its own that tests may kill; the table is in the
+folder of the predictions' folder."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,8 +75,3 @@ def run(
     todo = [part for part in parts.list_rank_parts(rank, world_size) if part not in parts.find_complete_parts()]
     score_parts(inputs, Linear(seconds), parts, todo, batch_size=5, workers=2, events=keeps)
     return parts
-
-
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    run(folder, int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), folder.parent / "events")

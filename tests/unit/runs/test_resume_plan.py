@@ -29,6 +29,7 @@ def test_a_run_whose_config_was_edited_does_not_go_on(edit: tuple[str, str], sta
     with pytest.raises(MLScaleError, match=r"resnet-\w+ is not the one that it began with") as caught:
         find_run_to_resume(run.id, text, None, tmp_path / "runs")
     assert f"mlscale like={run.id} init_from={run.id}" in caught.value.fix
+    assert str(caught.value.why).count(edit[0].partition(":")[0]) == 1, "a key is named once"
 
 
 def test_edits_of_what_computes_nothing_and_configs_that_were_typed_again_go_on(start: Start, tmp_path: Path) -> None:

@@ -8,14 +8,17 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 
+from mlscale.stats import timing
 from mlscale.stats.intervals import Interval
 from mlscale.stats.timing import (
     DECISION_ROUNDS,
     TimesCompared,
     _is_clear,
+    _TimedCall,
     compare_times,
     is_interval_at_least,
     is_interval_at_most,
@@ -84,6 +87,21 @@ def test_ratio_and_times_without_noise(ratio: float) -> None:
     assert (found.ratio.low, found.ratio.value, found.ratio.high) == pytest.approx((ratio, ratio, ratio))
     assert (found.first.cpu_ms, found.second.cpu_ms) == pytest.approx((10 * ratio, 10))
     assert found.rounds == DECISION_ROUNDS[0]
+
+
+def test_the_time_by_the_wall_clock_is_that_of_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine()
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: machine.now))
+    found = machine.compare(0.0125, 3e-5)
+    assert (found.first.wall_ms, found.second.wall_ms) == pytest.approx((12.5, 0.03), rel=1e-6)
+
+
+def test_what_is_measured_to_choose_the_repeats_does_not_count() -> None:
+    machine = Machine()
+    timed = _TimedCall(machine.call(3e-6), lambda: machine.now)
+    machine.noise = lambda: 7.0
+    timed.measure_block()
+    assert timed.time.cpu_ms == pytest.approx(0.021)
 
 
 def test_quick_calls_are_repeated_so_that_the_clock_is_fine_enough() -> None:

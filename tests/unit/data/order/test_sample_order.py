@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import tracemalloc
 from collections import Counter
@@ -30,13 +31,18 @@ def mixed(sizes: list[int], shares: list[int], length: int) -> MixedSampler:
     return MixedSampler(np.array(sizes), np.array(shares), length, seed=0, version="v")
 
 
-POLICIES: dict[str, SampleOrder] = {
-    "shuffle": ShuffledSampler(400, seed=0, version="v"),
-    "balanced": BalancedSampler(LABELS, 400, seed=0, version="v"),
-    "weighted": WeightedSampler(WEIGHTS, 400, seed=0, version="v"),
-    "mixed": mixed([100, 30, 270], [5, 3, 2], 400),
-    "stretches": mixed([1000], [1], 400),
-}
+def build_policies(seed: int = 0) -> dict[str, SampleOrder]:
+    key: dict[str, Any] = {"seed": seed, "version": "v"}
+    return {
+        "shuffle": ShuffledSampler(400, **key),
+        "balanced": BalancedSampler(LABELS, 400, **key),
+        "weighted": WeightedSampler(WEIGHTS, 400, **key),
+        "mixed": MixedSampler(np.array([100, 30, 270]), np.array([5, 3, 2]), 400, **key),
+        "stretches": MixedSampler(np.array([1000]), np.array([1]), 400, **key),
+    }
+
+
+POLICIES = build_policies()
 
 GOLDEN = {
     "shuffle": [100, 173, 142, 118, 145, 24],
@@ -44,6 +50,13 @@ GOLDEN = {
     "weighted": [17, 18, 18, 29, 52, 57],
     "mixed": [22, 119, 38, 375, 88, 115],
     "stretches": [424, 667, 187, 165, 654, 52],
+}
+GOLDEN_EPOCHS = {
+    "shuffle": "5e38d46bb388",
+    "balanced": "136e90255bdd",
+    "weighted": "ae225acd5791",
+    "mixed": "c221ace51d40",
+    "stretches": "e8f90ec7feca",
 }
 GOLDEN_PASSES = [1, 0, 1, 791463557, 467181098]
 
@@ -55,8 +68,14 @@ def epoch(sampling: SampleOrder, number: int = 0) -> NDArray[np.int64]:
 def test_golden_values() -> None:
     """If this fails the order has changed: raise ORDER_VERSION, never the values alone."""
     assert ORDER_VERSION == 1
-    first = {name: sampling.get_epoch_order(1)(0, 6).tolist() for name, sampling in POLICIES.items()}
+    built = build_policies()
+    first = {name: sampling.get_epoch_order(1)(0, 6).tolist() for name, sampling in built.items()}
     assert first == GOLDEN
+    whole = {
+        name: hashlib.sha256(epoch(sampling, 1).astype("<i8").tobytes()).hexdigest()[:12]
+        for name, sampling in built.items()
+    }
+    assert whole == GOLDEN_EPOCHS
     passes = GroupPermutations(np.array([3, 10**9]), "golden")
     groups, draws = np.array([0, 0, 0, 1, 1]), np.array([0, 1, 5, 0, 10**12])
     assert passes(groups, draws).tolist() == GOLDEN_PASSES
@@ -105,14 +124,7 @@ def test_any_place_is_answered_alone(name: str) -> None:
 @pytest.mark.parametrize("name", POLICIES)
 def test_epochs_and_seeds_differ(name: str) -> None:
     assert epoch(POLICIES[name]).tolist() != epoch(POLICIES[name], 1).tolist()
-    other: dict[str, SampleOrder] = {
-        "shuffle": ShuffledSampler(400, seed=1, version="v"),
-        "balanced": BalancedSampler(LABELS, 400, seed=1, version="v"),
-        "weighted": WeightedSampler(WEIGHTS, 400, seed=1, version="v"),
-        "mixed": MixedSampler(np.array([100, 30, 270]), np.array([5, 3, 2]), 400, seed=1, version="v"),
-        "stretches": MixedSampler(np.array([1000]), np.array([1]), 400, seed=1, version="v"),
-    }
-    assert epoch(POLICIES[name]).tolist() != epoch(other[name]).tolist()
+    assert epoch(POLICIES[name]).tolist() != epoch(build_policies(seed=1)[name]).tolist()
 
 
 def test_what_an_order_depends_on_is_in_its_policy() -> None:
@@ -209,6 +221,12 @@ class TestMixed:
         expected = np.arange(1, len(pattern) + 1)[:, None] * np.array(shares) / sum(shares)
         bound = 1 - 1 / (2 * len(shares) - 2) if len(shares) > 1 else 0
         assert np.abs(counts - expected).max() <= bound + 1e-9
+
+    def test_the_entry_that_is_due_first_is_taken(self) -> None:
+        """Other spreads are as even, and would be another order of the same version."""
+        assert spread_evenly(np.array([1, 1, 2])).tolist() == [2, 0, 1, 2]
+        assert spread_evenly(np.array([6, 1, 1])).tolist() == [0, 0, 0, 1, 0, 2, 0, 0]
+        assert spread_evenly(np.array([5, 2, 1])).tolist() == [0, 0, 1, 0, 2, 0, 1, 0]
 
 
 BILLION = 10**9
