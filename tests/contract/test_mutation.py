@@ -95,6 +95,14 @@ def test_targets_exist_and_each_equivalent_has_a_reason() -> None:
         assert all(target.equivalent.values())
 
 
+@pytest.mark.slow
+def test_each_equivalent_is_a_fault_that_can_be_put_in() -> None:
+    """A function that was renamed or moved leaves its entries behind."""
+    for target in load_targets():
+        known = {mutant.key for mutant in list_mutants(ROOT / target.path)} if target.equivalent else set()
+        assert target.equivalent.keys() <= known, target.path
+
+
 def mutate(*words: str) -> None:
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     command = [sys.executable, "-m", "scripts.mutate", "--check", *words]
