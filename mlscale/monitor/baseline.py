@@ -15,8 +15,9 @@ from mlscale.atomic_files import compute_sha256
 from mlscale.errors import MLScaleError
 from mlscale.export.reference_profile import ReferenceProfile
 from mlscale.export.servable import DOCUMENT, REFERENCE, read_document
-from mlscale.monitor.format1_columns import build_baseline_sketches
-from mlscale.reference.column_sketch import ColumnSketch
+from mlscale.reference.column_sketch import CategorySketch, ColumnSketch, build_number_sketch
+
+_GRID = 1e-4  # of a confidence: another CPU computes the last digits differently, and 0.9999999 is no less sure than 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,3 +135,32 @@ def _convert_to_floats(array: NDArray[Any]) -> NDArray[np.float32]:
     if array.dtype.kind not in "fiu" or not array.ndim:
         raise TypeError(f"an array of {array.dtype}, {array.ndim} axes")
     return np.asarray(array, np.float32)
+
+
+def build_baseline_sketches(baseline: Baseline) -> tuple[ColumnSketch, ...]:
+    """Return the sketches of a baseline's columns."""
+    # The order of pictures is that of files, often sorted by class: it shows no dependence in time.
+    is_ordered = not baseline.picture
+    numbers = {
+        **{f"input.mean_{channel}": values for channel, values in enumerate(baseline.input_mean)},
+        **{f"input.std_{channel}": values for channel, values in enumerate(baseline.input_std)},
+    }
+    sketches: list[ColumnSketch] = [
+        build_number_sketch(name, "inputs", values.astype(np.float64), is_ordered=is_ordered)
+        for name, values in numbers.items()
+    ]
+    confidence = round_confidence(baseline.confidence)
+    sketches.append(build_number_sketch("output.confidence", "outputs", confidence, is_ordered=is_ordered))
+    # Classes that were never predicted are left out: the first event of one shows as a new category.
+    counts = {
+        label: int(count) for label, count in zip(baseline.labels, baseline.class_counts, strict=True) if count > 0
+    }
+    total = sum(counts.values())
+    sketches.append(CategorySketch("output.label", "outputs", total, 0, counts, 0, float(total)))
+    return tuple(sketches)
+
+
+def round_confidence(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return confidences on a grid that is coarser than the differences between CPUs."""
+    rounded: NDArray[np.float64] = np.round(values.astype(np.float64) / _GRID) * _GRID
+    return rounded

@@ -5,40 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
+from mlscale.monitor.baseline import Baseline, round_confidence
 from mlscale.monitor.drift.column_drift import Column
-from mlscale.reference.column_sketch import CategorySketch, ColumnSketch, build_number_sketch
 
 if TYPE_CHECKING:
-    from mlscale.monitor.baseline import Baseline
     from mlscale.monitor.event_window import EventWindow
-
-_GRID = 1e-4  # of a confidence: another CPU computes the last digits differently, and 0.9999999 is no less sure than 1
-
-
-def build_baseline_sketches(baseline: Baseline) -> tuple[ColumnSketch, ...]:
-    """Return the sketches of a baseline's columns."""
-    # The order of pictures is that of files, often sorted by class: it shows no dependence in time.
-    is_ordered = not baseline.picture
-    numbers = {
-        **{f"input.mean_{channel}": values for channel, values in enumerate(baseline.input_mean)},
-        **{f"input.std_{channel}": values for channel, values in enumerate(baseline.input_std)},
-    }
-    sketches: list[ColumnSketch] = [
-        build_number_sketch(name, "inputs", values.astype(np.float64), is_ordered=is_ordered)
-        for name, values in numbers.items()
-    ]
-    confidence = _round_confidence(baseline.confidence)
-    sketches.append(build_number_sketch("output.confidence", "outputs", confidence, is_ordered=is_ordered))
-    # Classes that were never predicted are left out: the first event of one shows as a new category.
-    counts = {
-        label: int(count) for label, count in zip(baseline.labels, baseline.class_counts, strict=True) if count > 0
-    }
-    total = sum(counts.values())
-    sketches.append(CategorySketch("output.label", "outputs", total, 0, counts, 0, float(total)))
-    return tuple(sketches)
 
 
 def build_event_columns(baseline: Baseline, window: EventWindow) -> dict[str, Column]:
@@ -60,7 +33,7 @@ def build_event_columns(baseline: Baseline, window: EventWindow) -> dict[str, Co
         # One copy by column: each is sorted, and a column of a matrix is not contiguous.
         wide = np.ascontiguousarray(values.T, np.float64)
         columns |= {f"input.{name}_{channel}": row for channel, row in enumerate(wide)}
-    columns["output.confidence"] = _round_confidence(window.confidence)
+    columns["output.confidence"] = round_confidence(window.confidence)
     # One more name, for predictions that the model can't make: they show as a new category, not as an error.
     names = np.array([*baseline.labels, "an unknown class"], object)
     is_known = (window.predicted >= 0) & (window.predicted < len(baseline.labels))
@@ -77,8 +50,3 @@ def name_columns(baseline: Baseline) -> dict[str, str]:
             label = name if baseline.channels == 1 else f"{name} of channel {channel}"
             labels[f"input.{short}_{channel}"] = label
     return labels
-
-
-def _round_confidence(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    rounded: NDArray[np.float64] = np.round(values.astype(np.float64) / _GRID) * _GRID
-    return rounded

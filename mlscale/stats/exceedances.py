@@ -28,8 +28,10 @@ def compute_exceedance_p(
     j, n, k, m = (np.asarray(side, np.float64) for side in (exceeding, samples, reference_exceeding, reference_samples))
     draws, share = j + k, n / (m + n)
     excess = j - draws * share
+    # Without replacement: of all draws nothing is left to chance.
+    variance = draws * share * (1 - share) * (m + n - draws) / np.maximum(m + n - 1, 1)
     # The terms that are summed fall quickly from here on only, and most counts of a clean window are below.
-    is_more = (excess > 0) & (excess**2 >= 4 * draws * share * (1 - share))
+    is_more = (excess > 0) & (excess**2 >= 4 * variance)
     p = np.ones(is_more.shape)
     if is_more.any():
         sides = np.broadcast_arrays(j, n, k, m)

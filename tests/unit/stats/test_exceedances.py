@@ -24,6 +24,10 @@ def test_random_cases_are_as_scipy_computes_them() -> None:
     assert seen > 50
 
 
+def test_most_of_both_sides_may_exceed() -> None:
+    assert float(compute_exceedance_p(3110, 8670, 1, 16)) == pytest.approx(hypergeom.sf(3109, 8686, 8670, 3111))
+
+
 def test_it_is_fishers_test() -> None:
     expected = fisher_exact([[30, 70], [10, 190]], alternative="greater").pvalue
     assert float(compute_exceedance_p(30, 100, 10, 200)) == pytest.approx(expected)
