@@ -222,8 +222,12 @@ def _measure_tests(items: list[pytest.Item], path: Path, slowest: float, functio
 def _run_test(item: pytest.Item, following: pytest.Item | None) -> bool:
     """Run one test; returns whether it passed or was skipped."""
     from _pytest.runner import runtestprotocol
+    from _pytest.warnings import catch_warnings_for_item
 
-    return not any(report.failed for report in runtestprotocol(item, log=False, nextitem=following))
+    # `runtestprotocol` does not call the plugin that applies a test's own `filterwarnings`.
+    with catch_warnings_for_item(config=item.config, ihook=item.ihook, when="runtest", item=item):
+        reports = runtestprotocol(item, log=False, nextitem=following)
+    return not any(report.failed for report in reports)
 
 
 def _run_with_fault(mutant: Mutant, tests: list[pytest.Item], seconds: list[float], functions: _Functions) -> bytes:

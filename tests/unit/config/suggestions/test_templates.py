@@ -185,6 +185,8 @@ def test_the_keys_and_values_of_another_option() -> None:
     assert "optimizer.betas" not in names.paths
     assert names.values("optimizer.momentum") == 0.9
     assert "seed" in names.paths
+    assert [kind.text for kind in names.types("optimizer.momentum")] == ["float"]
+    assert [kind.text for kind in names.types("seed")] == ["int"]
     assert choose_option(names, "optimizer", "no_such") is names
 
 

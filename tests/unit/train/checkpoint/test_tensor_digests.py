@@ -108,3 +108,28 @@ def test_what_is_nested_too_deeply_is_known_by_its_type_alone() -> None:
 
     assert digests.hash_value(nest([1], 6)) != digests.hash_value(nest([2], 6))
     assert digests.hash_value(nest([1], 7)) == digests.hash_value(nest([2], 7)) != digests.hash_value(nest((1,), 7))
+
+
+def test_integers_are_numbers_as_long_as_a_float64_has_them() -> None:
+    assert [digests.hash_value(value) for value in (2**53 - 1, 1 - 2**53)] == [2**53 - 1, 1 - 2**53]
+    assert all(isinstance(digests.hash_value(value), str) for value in (2**53, -(2**53)))
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.eye(2).to_sparse(), torch.ones(2, device="meta"), torch.nn.LazyLinear(2).weight],
+    ids=["sparse", "meta", "lazy"],
+)
+def test_a_tensor_without_bytes_of_its_own_is_digested_elsewhere(tensor: torch.Tensor) -> None:
+    assert digests.hash_value(tensor) is digests.NOTHING
+
+
+def test_one_number_in_the_middle_of_the_state_of_a_generator() -> None:
+    """The text of a long array leaves its middle out."""
+    generator, other = np.random.RandomState(1), np.random.RandomState(1)
+    assert digests.hash_generator(generator) == digests.hash_generator(other)
+    name, key, *rest = other.get_state()
+    key = np.array(key)
+    key[300] ^= 1
+    other.set_state((name, key, *rest))
+    assert digests.hash_generator(generator) != digests.hash_generator(other)
