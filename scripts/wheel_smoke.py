@@ -102,8 +102,10 @@ def use(programs: Path, folder: Path) -> None:
     sealed = list(folder.glob("runs/*/*/manifest.json"))
     if len(sealed) != 6:
         sys.exit(f"six runs should have left six sealed run folders, not {len(sealed)}")
-    added = {path.relative_to(folder).parts[0] for path in folder.rglob("*") if path not in before}
-    if not added <= {"runs", "__pycache__"}:
+    # Python leaves its bytecode beside every module that is imported, in packages, too.
+    after = {path for path in folder.rglob("*") if "__pycache__" not in path.parts}
+    added = {path.relative_to(folder).parts[0] for path in after - before}
+    if not added <= {"runs"}:
         sys.exit(f"runs/ is all that may appear in the user's folder, not {sorted(added)}")
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mlscale.runs.checkpoint_files import checkpoint_commit
 from mlscale.runs.checkpoint_files.checkpoint_commit import AtomicCheckpointWriter, remove_incomplete_checkpoints
 from mlscale.runs.checkpoint_files.checkpoint_digest import (
     verify_checkpoint,
@@ -38,6 +39,23 @@ def test_every_reader_reads_it(tmp_path: Path) -> None:
     assert (checked.record.kind, checked.record.step, checked.record.resumable) == ("last", 7, True)
     assert path.stat().st_mode & 0o777 == 0o600
     assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_all_of_it_is_on_the_disk_before_it_gets_its_name_and_the_name_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, steps = tmp_path / "last.ckpt", []
+
+    def note_file(handle: int) -> None:
+        steps.append(("content", os.fstat(handle).st_size, path.exists()))
+
+    def note_folder(folder: Path) -> None:
+        steps.append(("name", path.stat().st_size, folder == tmp_path))
+
+    monkeypatch.setattr(os, "fsync", note_file)
+    monkeypatch.setattr(checkpoint_commit, "sync_folder", note_folder)
+    save(path, 7)
+    assert steps == [("content", path.stat().st_size, False), ("name", path.stat().st_size, True)]
 
 
 def test_the_archive_is_what_torch_writes(tmp_path: Path) -> None:
