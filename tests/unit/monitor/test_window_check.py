@@ -272,8 +272,8 @@ def test_an_accuracy_that_is_just_too_low_is_a_degradation_and_latencies_may_be_
     high = compute_wilson_interval(int(seen.is_correct.sum()), 500, 0.95).high
     limits = MonitorLimits(tolerance=0.01, confidence=0.95, p99_ms=5)
     for loss, named in ((0.015, True), (0.005, False)):
-        damage = signal(check_rules(replace(baseline(), accuracy=high + loss), seen, limits), "damage")
-        assert damage.level == pytest.approx(100 * loss)
-        assert damage.sentence.endswith(": degradation") is named
+        degradation = signal(check_rules(replace(baseline(), accuracy=high + loss), seen, limits), "degradation")
+        assert degradation.level == pytest.approx(100 * loss)
+        assert degradation.sentence.endswith(": degradation") is named
     quick = replace(seen, latency_ms=np.full(1000, 0.25, np.float32))
     assert signal(check_rules(baseline(), quick, limits), "latency").level == pytest.approx(0.05)
