@@ -59,9 +59,11 @@ def find_latest_valid(folder: Path, run_identity: tuple[str, str] | None = None)
 
 def find_best_checkpoint_file(folder: Path, metric: str | None, mode: str | None) -> Path | None:
     """Return `best.ckpt`; without one, the best checkpoint by the recorded value of `metric` (`mode` is min or max;
-    both are None for a run without a key metric)."""
-    if (folder / f"best{SUFFIX}").is_file():
-        return folder / f"best{SUFFIX}"
+    both are None for a run without a key metric). Where several of the best were kept at another time of the run, the
+    best of them and `best.ckpt`."""
+    best = folder / f"best{SUFFIX}"
+    if best.is_file() and not any(folder.glob(f"best-*{SUFFIX}")):
+        return best
     values = {
         checkpoint.path: checkpoint.record.value
         for checkpoint in list_checkpoint_files(folder)
@@ -69,7 +71,11 @@ def find_best_checkpoint_file(folder: Path, metric: str | None, mode: str | None
         and checkpoint.record.kind == "best"
         and checkpoint.record.metric == metric
         and checkpoint.record.value is not None
+        # Of a name of its own, where there is a `best.ckpt`: a user's callback that keeps others by the same metric.
+        and (checkpoint.path.name.startswith("best") or not best.is_file())
     }
+    if best.is_file() and best not in values:
+        return best
     return (min if mode == "min" else max)(values, key=values.__getitem__, default=None)
 
 

@@ -33,7 +33,8 @@ class Checkpoints(ModelCheckpoint):
 
     Args:
         dirpath: the folder.
-        filename: name of the best one, with Lightning's placeholders: `{epoch}`, `{step}`, or a metric.
+        filename: name of the best one, with Lightning's placeholders: `{epoch}`, `{step}`, or a metric. Where several
+            are kept, a name without one gets `-{epoch}-{step}`: under one name each would replace the one before.
         monitor: the metric; None keeps the latest epoch's under that name.
         mode: min or max, whichever of the metric is better.
         save_top_k: how many of the best to keep; -1 for all, 0 for none.
@@ -73,7 +74,7 @@ class Checkpoints(ModelCheckpoint):
     ) -> None:
         super().__init__(
             dirpath=dirpath,
-            filename=filename,
+            filename=_distinguish_files(filename, save_top_k),
             monitor=monitor,
             mode=mode,
             save_top_k=save_top_k,
@@ -177,6 +178,12 @@ class Checkpoints(ModelCheckpoint):
 
     def _build_path(self, stem: str) -> str:
         return str(Path(str(self.dirpath)) / f"{stem}{self.FILE_EXTENSION}")
+
+
+def _distinguish_files(filename: str | None, count: int) -> str | None:
+    """Return a name that is another one for each of several checkpoints."""
+    is_shared = filename is not None and "{" not in filename and count not in (0, 1)
+    return f"{filename}-{{epoch}}-{{step}}" if is_shared else filename
 
 
 def _is_same_file(one: Path, other: Path) -> bool:

@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
-from mlscale.runs.checkpoint_files.checkpoint_search import list_checkpoint_files
+from mlscale.runs.checkpoint_files.checkpoint_search import find_best_checkpoint_file, list_checkpoint_files
 from mlscale.train.callbacks.checkpoints import Checkpoints
 from mlscale.train.checkpoint import step_boundary as boundary
 from mlscale.train.checkpoint.exact_resume import ExactResume
@@ -78,6 +78,49 @@ def test_a_tie_goes_to_the_lower_loss(losses: tuple[float, ...], epoch: int, tmp
     run.fit(task, Loader(batches(2)), Loader(batches(1)))
     assert torch.load(tmp_path / "best.ckpt", weights_only=True)["global_step"] == 2 * epoch
     assert callback.state_dict()["loss_of_best"] == losses[epoch - 1]
+
+
+class Rises(pl.Callback):
+    """Logs a metric that is best in the second epoch of four."""
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        pl_module.log("score", (0.2, 0.9, 0.1, 0.5)[trainer.current_epoch])
+
+
+@pytest.mark.parametrize(("count", "epochs"), [(2, {1, 3}), (3, {0, 1, 3}), (-1, {0, 1, 2, 3})])
+def test_several_of_the_best_have_names_of_their_own(count: int, epochs: set[int], tmp_path: Path) -> None:
+    """Under one name a lesser epoch would replace the best."""
+    callback = Checkpoints(tmp_path, monitor="score", mode="max", save_top_k=count)
+    run = trainer(
+        enable_checkpointing=True, plugins=[VerifiedCheckpointIO()], callbacks=[Rises(), callback], max_epochs=4
+    )  # fmt: skip
+    run.fit(classifier(), Loader(batches(3)), Loader(batches(1)))
+    names = {path.name for path in tmp_path.glob("best*")}
+    assert names == {f"best-epoch={epoch}-step={3 * epoch + 3}.ckpt" for epoch in epochs}
+    best = tmp_path / "best-epoch=1-step=6.ckpt"
+    assert (callback.best_model_path, find_best_checkpoint_file(tmp_path, "score", "max")) == (str(best), best)
+
+
+@pytest.mark.parametrize(("before", "now", "best"), [(1, 2, "best.ckpt"), (2, 1, "best-epoch=1-step=6.ckpt")])
+def test_the_best_is_found_after_a_resume_that_keeps_another_number(
+    before: int, now: int, best: str, tmp_path: Path
+) -> None:
+    for count, epochs in ((before, 2), (now, 4)):
+        run = trainer(
+            enable_checkpointing=True, plugins=[VerifiedCheckpointIO()],
+            callbacks=[Rises(), Checkpoints(tmp_path, monitor="score", mode="max", save_top_k=count)],
+            max_epochs=epochs,
+        )  # fmt: skip
+        boundary.install_boundaries(run)
+        last = tmp_path / "last.ckpt"
+        run.fit(classifier(), Loader(batches(3)), Loader(batches(1)), ckpt_path=last if last.exists() else None)
+    found = find_best_checkpoint_file(tmp_path, "score", "max")
+    assert found is not None
+    assert (found.name, torch.load(found, weights_only=True)["epoch"]) == (best, 1)
+
+
+def test_a_name_with_a_placeholder_stays() -> None:
+    assert Checkpoints(filename="{epoch}", monitor="score", save_top_k=3).filename == "{epoch}"
 
 
 def test_without_last(tmp_path: Path) -> None:
