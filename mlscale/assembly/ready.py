@@ -62,8 +62,11 @@ def raise_if_invalid(cfg: DictConfig, request: Request, overrides: Sequence[str]
     groups = request.roots.get_command_groups(request.command)
     problems = check_config(cfg, groups=groups, origin=origin, command=request.command, left_over=left_over)
     if problems:
+        from mlscale.config.suggestions.suggest import name_recipe
         from mlscale.secrets.mask import Masker
 
+        for problem in problems:
+            problem.fix = name_recipe(problem.fix, request.typed)
         # Messages quote values and overrides, which may hold literal secrets.
         masker = Masker.create_for_run(cfg)
         raise_all([problem.mask_texts(masker.mask_text) for problem in problems])

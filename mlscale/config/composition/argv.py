@@ -180,7 +180,7 @@ def _check_words(
                     numbers.append(rest.pop(0))
                 value = value if len(numbers) == 1 else f"[{','.join(numbers)}]"
             advice = _suggest_setting(command, key, value, roots, context)
-            what, why = f"unknown flag '{word}'", advice.why or why
+            what, why = f"unknown flag '{word}'", _join_flag_reasons(why, advice)
             fix = advice.fix or f"mlscale {command} --help"
         elif _is_bare_word(word) and 0 in bare and ("." in word or word in roots.groups or _is_foreign(word)):
             advice = _suggest_setting(command, word, rest.pop(0), roots, context)
@@ -200,6 +200,13 @@ def _check_words(
         else:
             continue
         yield MLScaleError(what, where="command line", why=why, fix=fix)
+
+
+def _join_flag_reasons(why: str, advice: Advice) -> str:
+    """Return why a flag is none, and why the advice is what it is; where nothing is to be typed, the latter alone."""
+    if not advice.why or advice.fix.startswith("leave "):
+        return advice.why or why
+    return f"{why}; {advice.why}"
 
 
 def _suggest_setting(command: str, key: str, value: str, roots: Roots, words: Sequence[str] = ()) -> Advice:

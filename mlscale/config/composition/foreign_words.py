@@ -6,15 +6,18 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from mlscale.config.checks.key_owners import OWNED
 from mlscale.config.checks.values import meant_here
 from mlscale.config.composition.request import Request
 from mlscale.config.composition.roots import COMMAND_BASES, Roots
 from mlscale.config.documented_fields import get_shipped_fields
 from mlscale.config.suggestions import not_yet
 from mlscale.config.suggestions.alias_meanings import find_group_option, render_alias, takes
+from mlscale.config.suggestions.completed_advice import join_reasons
 from mlscale.config.suggestions.config_names import Advice, Names
 from mlscale.config.suggestions.foreign_names import load_foreign_names
 from mlscale.config.suggestions.near_keys import advise_value
+from mlscale.config.suggestions.suggest import name_recipe
 from mlscale.config.suggestions.templates import get_default_names, parse_yaml_word, settle_settings
 from mlscale.config.suggestions.unknown_keys import suggest_key
 from mlscale.errors import MLScaleError
@@ -55,6 +58,8 @@ def suggest_setting(
     if key in groups:
         return Advice(_suggest_option(key, value, groups))
     names = _collect_names(command, words, roots, build_request)
+    if COMMAND_BASES[command] == "run" and (owned := _suggest_owned(key, parse_yaml_word(value or "true"), names)):
+        return owned
     read = parse_yaml_word(value or "true")
     alias = load_foreign_names().find_alias(key)
     if alias is not None and (feature := not_yet.of_value(read, alias.group)) and not takes(alias, read, names):
@@ -76,7 +81,8 @@ def suggest_setting(
         return Advice(*elsewhere) if elsewhere else advice
     if not value and not is_foreign(key):
         return NO_ADVICE  # a flag without a value is not a typo of a key that needs one
-    return suggest_key(key, read, names) or NO_ADVICE
+    advice = suggest_key(key, read, names) or NO_ADVICE
+    return replace(advice, fix=name_recipe(advice.fix, words))
 
 
 def suggest_sweep(suggest_value: Callable[[str], Advice], key: str, value: str) -> str:
@@ -116,6 +122,18 @@ def _collect_names(
 
 def _get_key(word: str) -> str:
     return word.lstrip("+").partition("=")[0]
+
+
+def _suggest_owned(key: str, value: object, names: Names) -> Advice | None:
+    """Return the setting that owns what a key of Lightning sets: `trainer.logger=false` is refused, too."""
+    owner = OWNED.get(key)
+    if owner is None:
+        return None
+    if feature := not_yet.of_value(value, owner.alias.group):
+        error = feature.create_error(key, "")
+        return Advice(error.fix, error.why)
+    meant = render_alias(owner.alias, key, value, names) or Advice(f"leave {key} out")
+    return replace(meant, why=join_reasons(owner.why, meant.why))
 
 
 def _suggest_option(group: str, value: str, groups: Mapping[str, Sequence[str]]) -> str:

@@ -18,6 +18,7 @@ from mlscale.config.signatures.decorators import is_constructor_changed, is_sign
 from mlscale.config.signatures.source_names import Class, Function, NoModuleError, NoNameError, UnreadableError
 from mlscale.config.signatures.source_scope import get_last_name
 from mlscale.config.signatures.unpacked_keywords import read_unpacked_keywords
+from mlscale.config.suggestions.name_distance import compute_distance, get_edit_limit
 from mlscale.config.suggestions.suggest import find_nearest
 
 __all__ = ["NO_LITERAL", "Kind", "Parameter", "Signature", "Unknown", "read_signature"]
@@ -33,6 +34,12 @@ NO_LITERAL: Final = _NoLiteral()
 
 # Bases whose own source need not be read.
 _PLAIN_BASES = frozenset({"object", "ABC", "Generic", "Protocol"})
+
+
+# Packages whose classes configs build.
+_ROOTS = (
+    "mlscale", "torch", "torchvision", "torchmetrics", "pytorch_lightning", "lightning", "timm", "transformers",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -109,9 +116,29 @@ def read_signature(target: str) -> Signature | Unknown:
 def _report_missing_module(target: str, error: NoModuleError) -> Unknown:
     parent, _, last = error.missing.rpartition(".")
     if not parent:
-        return Unknown(target, last, f"no package or module '{last}' in this folder or this environment")
+        why = f"no package or module '{last}' in this folder or this environment"
+        return Unknown(target, last, why, _correct_root(target) if target.partition(".")[0] == last else None)
     why = f"the package '{parent}' has no module '{last}'"
     return Unknown(target, last, why, _replace_part(target, last, find_nearest(last, error.siblings)))
+
+
+def _correct_root(target: str) -> str | None:
+    """Return a target whose package is misspelt, with the nearest package that has the rest: `torcv.optim.SGD`."""
+    typed, _, rest = target.partition(".")
+    limit = get_edit_limit(typed)
+    near = sorted((cost, root) for root in _ROOTS if (cost := compute_distance(typed.lower(), root, limit)) <= limit)
+    for _, root in near:
+        if root != typed and _exists(root) and isinstance(read_signature(f"{root}.{rest}"), Signature):
+            return f"{root}.{rest}"
+    return None
+
+
+def _exists(package: str) -> bool:
+    try:
+        source.find_module(package)
+    except (NoModuleError, UnreadableError):
+        return False
+    return True
 
 
 def _replace_part(target: str, part: str, better: str | None) -> str | None:

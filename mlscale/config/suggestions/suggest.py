@@ -53,6 +53,12 @@ def is_override(fix: str) -> bool:
     return bool(_OVERRIDE.match(fix))
 
 
+def name_recipe(fix: str, words: Iterable[str]) -> str:
+    """Return the fix `mlscale profile` with the recipe that was typed: without it another run would be profiled."""
+    recipe = next((word.partition("=")[2] for word in words if word.lstrip("+").startswith("recipe=")), "")
+    return f"{fix} +recipe={recipe}" if fix == "mlscale profile" and recipe else fix
+
+
 def format_hydra_value(value: object) -> str:
     """Return a value in Hydra's grammar. A text with special characters is quoted."""
     if value is None:

@@ -33,7 +33,13 @@ def suggest_key(path: str, value: object, names: Names) -> Advice | None:
     the same key elsewhere, or the nearest one; None if none is near.
     """
     advice = _suggest(path, value, names)
-    return complete_advice(advice, path, names) if advice is not None else None
+    if advice is None:
+        return None
+    completed = complete_advice(advice, path, names)
+    if not completed.fix.startswith("leave ") or load_foreign_names().find_alias(path) is not None:
+        return completed
+    # The group alone is wrong: what was typed is right, though this run has it already.
+    return advice if advice.fix == _suggest_misspelt_group(path, value, names.groups) else completed
 
 
 def _suggest(path: str, value: object, names: Names) -> Advice | None:

@@ -108,6 +108,12 @@ def test_all_unknown_words_at_once() -> None:
         ("train", "--kd-loss-type kl", "compress=int8"),
         ("train", "--qwerty 3", "mlscale train --help"),
         ("loadtest", "--users 3", "users=3"),
+        ("train", "--trainer.logger=false", "logger=none"),
+        ("train", "+recipe=tabular --trainer.logger false", "logger=none"),
+        ("train", "--trainer.precision=16", "precision=fp16"),
+        ("train", "--trainer.strategy ddp trainer.devices=2", "strategy=ddp"),
+        ("train", "--trainer.callbacks=null", "callbacks=none"),
+        ("train", "+recipe=resnet --profile", "mlscale profile +recipe=resnet"),
     ],
 )
 def test_what_was_meant_by_words_of_other_command_lines(verb: str, words: str, fix: str) -> None:
@@ -115,6 +121,22 @@ def test_what_was_meant_by_words_of_other_command_lines(verb: str, words: str, f
         parse_command_line(verb, words.split())
     assert str(caught.value).count("fix:") == 1
     assert str(caught.value).endswith(f"fix:   {fix}")
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("--lr 0.1", "settings are typed as key=value"),
+        ("--lr-base 0.1", "settings are typed as key=value; timm multiplies it by batch / 256"),
+        ("--trainer.logger=false", "settings are typed as key=value; the group 'logger' owns it"),
+        ("--clip-mode agc", "not supported: adaptive gradient clipping (AGC)"),
+        ("--resume_from_checkpoint out/checkpoint-500", "init_from starts a new run, at step 0, from the weights"),
+    ],
+)
+def test_a_flag_has_the_reason_of_its_fix(words: str, why: str) -> None:
+    with pytest.raises(MLScaleError) as caught:
+        parse_command_line("train", words.split())
+    assert why in caught.value.why
 
 
 @pytest.mark.parametrize("words", [["optimizer.lr=", "0.1"], ["optimizer.lr = 0.1"], ["optimizer.lr", "=", "0.1"]])

@@ -28,6 +28,15 @@ the _target_ of 'optimizer' does not exist: torch.optmi.AdamW
 """,
     ),
     (
+        "optimizer._target_=torcv.optim.SGD",
+        """
+the _target_ of 'optimizer' does not exist: torcv.optim.SGD
+  where: command line: optimizer._target_=torcv.optim.SGD
+  why:   no package or module 'torcv' in this folder or this environment
+  fix:   optimizer._target_=torch.optim.SGD
+""",
+    ),
+    (
         "trainer._target_=lightning.pytorch.Trainr",
         """
 the _target_ of 'trainer' does not exist: lightning.pytorch.Trainr

@@ -97,7 +97,11 @@ def test_open_where_it_takes_anything() -> None:
     [
         ("torch.optim.AdamWW", "AdamWW", "torch.optim.AdamW"),
         ("torch.optmi.AdamW", "optmi", "torch.optim.AdamW"),
-        ("torchh.optim.AdamW", "torchh", None),
+        ("torchh.optim.AdamW", "torchh", "torch.optim.AdamW"),
+        ("lmcale.tasks.Regression", "lmcale", "mlscale.tasks.Regression"),
+        ("mlscel.train.loggers.csv", "mlscel", "mlscale.train.loggers.csv"),
+        ("torcv.optim.Nothing", "torcv", None),
+        ("nosuchthing.optim.SGD", "nosuchthing", None),
         ("torch.optim.sgd", "torch.optim.sgd", "torch.optim.sgd.SGD"),
         ("pytorch_lightning.trainer", "pytorch_lightning.trainer", None),
         ("mlscale.tasks.Clasification", "Clasification", "mlscale.tasks.Classification"),

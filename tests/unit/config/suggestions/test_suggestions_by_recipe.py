@@ -346,6 +346,14 @@ def test_callbacks_that_were_added_stay() -> None:
         ("resnet", "restore_best_weights", True, "leave restore_best_weights out", "best.ckpt"),
         ("resnet", "auto_scale_lr.enable", True, "leave auto_scale_lr.enable out", "any number of devices"),
         ("resnet", "param_scheduler.T_max", 30, "leave param_scheduler.T_max out", "optimizer steps"),
+        ("tabular", "model.net.lin1_size", 128, "model.width=128", ""),
+        ("regression", "model.net.lin2_size", 128, "model.width=128", ""),
+        ("resnet", "cls_pw", 1.0, "task.class_weights=balanced", "inverse frequency"),
+        ("resnet", "cls_pw", 0.0, "leave cls_pw out", "same weight"),
+        ("gpt", "cls_pw", 1.0, "leave cls_pw out", ""),
+        ("resnet", "datamodule", "cifar10", "data=imagefolder data.root=cifar10", "not bundled"),
+        ("text", "optimirzer", "adamw", "optimizer=adamw", ""),
+        ("text", "optim", "adamw", "leave optim out", "this run has"),
     ],
 )  # fmt: skip
 def test_the_fix_in_a_recipe(recipe: str, name: str, value: object, fix: str, why: str) -> None:
