@@ -17,7 +17,7 @@ from mlscale.export.reference_profile import ReferenceProfile
 from mlscale.export.servable import DOCUMENT, REFERENCE, read_document
 from mlscale.reference.column_sketch import CategorySketch, ColumnSketch, build_number_sketch
 
-_GRID = 1e-4  # of a confidence: another CPU computes the last digits differently, and 0.9999999 is no less sure than 1
+_GRID = 1e-4  # of a confidence: another CPU computes the last digits differently, and 0.9999999 is as sure as 1
 
 
 @dataclass(frozen=True, eq=False)

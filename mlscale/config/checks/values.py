@@ -51,7 +51,7 @@ def meant_here(path: str, value: object) -> tuple[str, str] | None:
     if alias.convert == "count" and alias.is_of(path) and (count := count_devices(value)) != value:
         return format_override(path, count), alias.why_of(value)
     if alias.first and "." not in path and isinstance(value, str) and "/" in value:
-        # `output=./out` is no format of the output, and never a typo of one.
+        # `output=./out` is a path, not a misspelt format of the output.
         return format_override(alias.to[0].partition("=")[0], value), alias.why
     fix = alias.fix_of(value)
     # The last part of the path may be another key's name, which its `values` are about.

@@ -25,7 +25,7 @@ def read_column_units(units: Mapping[Any, object] | str | None) -> dict[str, str
             in YAML, which names columns in quotes that Hydra's grammar has no way to write.
 
     Raises:
-        MLScaleError: the text is no mapping, or the file can't be read.
+        MLScaleError: the text is not a mapping, or the file can't be read.
     """
     if isinstance(units, str):
         units = _parse_mapping(units) if units.lstrip().startswith("{") else _read_units_file(units)
@@ -74,7 +74,7 @@ def _read_units_file(path: str) -> Mapping[Any, object]:
     lines = [line for line in csv.reader(text.splitlines()) if line]
     if wrong := next((line for line in lines if len(line) != 2), None):
         raise _build_unreadable_error(path, f"the line {','.join(wrong)!r} is not column,unit")
-    # A heading is told by its first word, as no other line can be: its column would need that name.
+    # A heading is recognised by its first word, as no other line can be: its column would need that name.
     return dict(lines[1:] if lines and lines[0] == ["column", "unit"] else lines)
 
 

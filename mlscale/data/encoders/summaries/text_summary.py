@@ -116,7 +116,7 @@ class DocumentSummary(TextSummary):
     def _join_texts(self, packed: EncodedSamples) -> _Texts:
         windows, scored = packed.tensors[document_encoder.BYTES], packed.tensors[document_encoder.SCORED]
         positions = np.arange(windows.shape[1])
-        # Windows overlap: each byte is in the one that scores it. An end of a document is no byte of it.
+        # Windows overlap: each byte is in the one that scores it. The end of a document is not one of its bytes.
         is_own = (positions > scored[:, :1]) & (positions <= scored[:, 1:]) & (windows != document_encoder.END)
         by_window = is_own.sum(1)
         if packed.counts is None:
@@ -154,7 +154,7 @@ def _count_invalid_bytes(texts: _Texts, is_candidate: NDArray[np.bool_]) -> NDAr
     counts, ends = np.zeros(len(texts.lengths), np.int64), np.cumsum(texts.lengths)
     for row in np.flatnonzero(is_candidate).tolist():  # ASCII alone is UTF-8
         content = texts.content[ends[row] - texts.lengths[row] : ends[row]].tobytes()
-        # `final` is false where the text was cut: half of a character at its end is no mistake.
+        # `final` is false where the text was cut: half of a character at its end is not a mistake.
         text, _ = codecs.utf_8_decode(content, "surrogateescape", not texts.is_cut[row])
         # Most texts with other characters are valid: each search runs in C, and the loop is for those that are not.
         if any(character in text for character in _FIRST_SURROGATES):
