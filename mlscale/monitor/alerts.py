@@ -14,6 +14,8 @@ from mlscale.atomic_files import convert_to_json
 from mlscale.contracts import get_format_tag
 from mlscale.monitor import monitor_state as memory_file
 from mlscale.monitor.alert_rule import AlertPolicy, Change, RuleState, advance_rule
+from mlscale.monitor.check_log import CheckLog, locate_check_log
+from mlscale.monitor.check_record import CheckRecord, build_check_record
 from mlscale.monitor.monitor_state import MonitorState
 from mlscale.monitor.window_check import WindowCheck
 from mlscale.notify.delivery import DocumentRecipient
@@ -34,6 +36,8 @@ class AlertReport:
         sent: the number of alerts that arrived, older ones included; of each recipient.
         waiting: the number of alerts that did not; they are sent at the next look.
         problem: the reason why an alert did not arrive, or another problem; '' if none.
+        record: of the check, as the history has it.
+        checks: the number of checks so far.
     """
 
     firing: tuple[str, ...] = ()
@@ -42,6 +46,8 @@ class AlertReport:
     sent: int = 0
     waiting: int = 0
     problem: str = ""
+    record: CheckRecord | None = None
+    checks: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,13 @@ class AlertDispatcher:
             after = MonitorState(check.version, before.looks + 1, rules, outbox, counted)
             # With the rules in one file first: a process that is killed here neither loses nor repeats an alert.
             memory_file.save_state(self.path, after, time)
+            firing = tuple(name for name, state in rules.items() if state.phase == "firing")
+            # Before the sending, which takes long: a process that is killed then has its check in the history.
+            record = build_check_record(
+                check, watched=self.watched, model=model, time=time, firing=firing, alerts=alerts
+            )
+            with memory_file.translate_state_errors():
+                CheckLog(locate_check_log(self.path)).append_record(record)
             if outbox and self.recipients:
                 self._enqueue_alerts(outbox)
                 after = replace(after, outbox=())
@@ -105,12 +118,14 @@ class AlertDispatcher:
                 filter(None, (f"the state was corrupt and is re-initialised ({before.corruption})", problem))
             )
         return AlertReport(
-            firing=tuple(name for name, state in rules.items() if state.phase == "firing"),
+            firing=firing,
             pending=tuple(name for name, state in rules.items() if state.phase == "pending"),
             changes=alerts,
             sent=sent,
             waiting=waiting,
             problem=problem,
+            record=record,
+            checks=after.looks,
         )
 
     def _advance_rules(
