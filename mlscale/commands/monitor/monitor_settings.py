@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlscale.commands.monitor.metric_export import MetricExport, read_metric_export
 from mlscale.config.suggestions.suggest import find_nearest
 from mlscale.errors import MLScaleError, raise_all
 from mlscale.export.required_extras import require_extra
@@ -42,6 +43,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "confidence": (0, 1, True),
     "latency.p99_ms": (0, _INFINITY, True),
     "failures.max_share": (0, 1, True),
+    "prometheus.port": (0, 65_535, False),
     "alert.timeout_s": (0, 600, True),
     "alert.tries": (1, 100, False),
     "alert.looks": (1, _INFINITY, False),
@@ -64,6 +66,7 @@ class MonitorSettings:
     recipients: Mapping[str, DocumentRecipient]
     page: Path | None
     every_s: float
+    export: MetricExport = field(default_factory=MetricExport)
 
     @classmethod
     def read_monitor_settings(cls, cfg: DictConfig) -> MonitorSettings:
@@ -82,6 +85,11 @@ class MonitorSettings:
             problems.append(error)
         try:
             recipients = _create_recipients(alert)
+        except MLScaleError as error:
+            problems.append(error)
+        export = MetricExport()
+        try:
+            export = read_metric_export(cfg)
         except MLScaleError as error:
             problems.append(error)
         # From here on `span` is set, because its error would have been raised.
@@ -107,6 +115,7 @@ class MonitorSettings:
             recipients=recipients,
             page=Path(cfg.page).expanduser().absolute() if cfg.page else None,
             every_s=cfg.every_s,
+            export=export,
         )
 
     def resolve_state_file(self, typed: str | None, events: Path, model: TrainedModel) -> Path:
