@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -21,8 +22,9 @@ from mlscale.monitor.window_check import WindowCheck
 from mlscale.notify.delivery import DocumentRecipient
 from mlscale.outbox import ItemRefusedError, Outbox, OutboxReport, RetryPolicy
 
-# The looks are the pace, and each recipient has retries of its own in a look.
-_POLICY = RetryPolicy(backoff_s=(), max_refusals=100, max_age_s=7 * 86_400)
+# Exponential, up to an hour; each look sends what is due.
+_POLICY = RetryPolicy(backoff_s=(30, 60, 120, 240, 480, 960, 1920, 3600), max_refusals=100, max_age_s=7 * 86_400)
+_SEND_SECONDS = 30.0  # of a look: no alert is sent later, so that another monitor does not wait too long for the state
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class AlertDispatcher:
         rules: the rules that may become incidents.
         patience: the number of looks that this takes.
         recipients: get the alerts; by the names of folders of their own, so that one who is away holds up no other.
+        retries: when an alert that did not arrive is sent again.
     """
 
     path: Path
@@ -79,12 +82,13 @@ class AlertDispatcher:
     rules: Collection[str]
     patience: AlertPolicy
     recipients: Mapping[str, DocumentRecipient] = field(default_factory=dict)
+    retries: RetryPolicy = _POLICY
 
     def process_check(self, check: WindowCheck, model: str, now: datetime) -> AlertReport:
         """Process one look, and send the alerts.
 
-        An alert is on disk before it is sent, and is removed after it has arrived: it is sent twice, with the same id,
-        where the process is killed in between, and is never lost.
+        An alert is on disk before it is sent, and is removed after it has arrived: it is sent twice, with the same id
+        and key, where the process is killed in between, or where it was sent and no answer came; it is never lost.
 
         Raises:
             MLScaleError: the state can't be written (exit code 5), or is of a later format.
@@ -191,24 +195,30 @@ class AlertDispatcher:
     def _enqueue_alerts(self, alerts: Collection[Mapping[str, Any]]) -> None:
         with memory_file.translate_state_errors():
             for name in self.recipients:
-                outbox = Outbox(self.outboxes / name, _POLICY)
+                outbox = Outbox(self.outboxes / name, self.retries)
                 for alert in alerts:
                     outbox.add_item(alert, f"{alert['id']} {alert['status']}")
 
     def _send_alerts(self) -> tuple[int, str]:
         """Send the waiting alerts to each recipient, oldest first; return how many arrived, and what went wrong."""
         sent, problems = 0, []
-        for name, recipient in self.recipients.items():
-            outbox = Outbox(self.outboxes / name, _POLICY)
-            with memory_file.translate_state_errors():
-                report = outbox.send_items(partial(_send_to_recipient, recipient))
-                outbox.remove_if_empty()
+        # At once: one that is slow must not delay the others.
+        with ThreadPoolExecutor(max(1, len(self.recipients))) as pool:
+            reports = dict(zip(self.recipients, pool.map(self._send_outbox, self.recipients), strict=True))
+        for name, report in reports.items():
             sent += report.sent
-            problems += _describe_problems(recipient.label, report)
+            problems += _describe_problems(self.recipients[name].label, report)
         # Fails while a recipient's folder is in it.
         with contextlib.suppress(OSError):
             self.outboxes.rmdir()
         return sent, "; ".join(problems)
+
+    def _send_outbox(self, name: str) -> OutboxReport:
+        outbox = Outbox(self.outboxes / name, self.retries)
+        with memory_file.translate_state_errors():
+            report = outbox.send_items(partial(_send_to_recipient, self.recipients[name]), seconds=_SEND_SECONDS)
+            outbox.remove_if_empty()
+        return report
 
 
 def _send_to_recipient(recipient: DocumentRecipient, alerts: Sequence[Mapping[str, Any]]) -> None:
