@@ -87,8 +87,7 @@ def parse_predict_request(
         Refused: it is not what the model takes.
     """
     kind = images.parse_content_type(headers)
-    # latin-1 decodes any byte: what is no valid id is refused by the check, and not by an exception.
-    named = v2.validate_id(headers.get(b"mlscale-id", b"").decode("latin-1"))
+    named = _read_header_id(headers)
     if kind == _BYTES:
         if model.tensor is None:
             raise _build_type_refusal(model, kind)
@@ -105,6 +104,18 @@ def parse_predict_request(
     if model.servable.encoder.kind == "image" and kind.startswith((b"image/", b"multipart/form-data")):
         raise describe_sent_form(kind.decode("latin-1"))
     raise _build_type_refusal(model, kind)
+
+
+def _read_header_id(headers: Mapping[bytes, bytes]) -> str:
+    """Return the id in the header `mlscale-id`, '' without one; of the same bytes as in JSON, so that both are one id.
+
+    Raises:
+        Refused: it is not UTF-8, or not an id.
+    """
+    try:
+        return v2.validate_id(headers.get(b"mlscale-id", b"").decode())
+    except UnicodeDecodeError as error:
+        raise Refused('the header mlscale-id is not UTF-8: send its UTF-8 bytes, or the id as "id" in JSON') from error
 
 
 def _parse_json_request(model: ServedModel, sent_type: str, body: bytes | bytearray, named: str) -> PredictRequest:
