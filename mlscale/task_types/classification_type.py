@@ -25,6 +25,7 @@ from mlscale.task_types.task_type import (
     AnswerNames,
     PredictionColumns,
     TaskType,
+    build_class_schema,
     build_label_schema,
     build_shares_schema,
 )
@@ -204,6 +205,10 @@ class ClassificationType(TaskType):
     def parse_label(self, value: object, names: AnswerNames) -> str:
         """Return the name of a class, which may be given by its number."""
         return parse_class_name(value, names.labels)
+
+    def describe_label(self, names: AnswerNames) -> dict[str, Any]:
+        """Return the JSON schema of what `parse_label` takes."""
+        return build_class_schema(names.labels)
 
     def score_prediction(self, prediction: JsonValue, label: JsonValue, names: AnswerNames) -> float:
         """Return 1 for the right class, else 0."""

@@ -33,6 +33,12 @@ def build_label_schema(labels: Sequence[str]) -> dict[str, Any]:
     return {"type": "string", **({"enum": list(labels)} if 0 < len(labels) <= MOST_LISTED_LABELS else {})}
 
 
+def build_class_schema(labels: Sequence[str]) -> dict[str, Any]:
+    """Return the JSON schema of a class that is given by its name or its number."""
+    last = {"maximum": len(labels) - 1} if labels else {}
+    return {"anyOf": [build_label_schema(labels), {"type": "integer", "minimum": 0, **last}]}
+
+
 def build_shares_schema(labels: Sequence[str]) -> dict[str, Any]:
     """Return the JSON schema of a list with a probability for each class."""
     # Labels may be unknown, of a format that has none.
