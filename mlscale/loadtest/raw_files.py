@@ -20,6 +20,7 @@ from mlscale.data.shards.system_files import SkippedFiles, count_skipped, report
 from mlscale.errors import MLScaleError
 from mlscale.export.warmup import WARMUP, WarmupRequest, read_warmup
 from mlscale.export.warmup.warmup_requests import REQUESTS
+from mlscale.report.text import format_count
 
 RawForm = Literal["row", "text", "image", "array"]
 
@@ -61,8 +62,8 @@ def read_raw_files(
 def describe_samples(count: int, path: Path, most_bytes: int | None) -> str:
     """Return a description of samples; `most_bytes`: the limit, where they are the first ones of a larger file."""
     if most_bytes is None:
-        return f"{count:,} samples of {path.name}"
-    return f"the first {count:,} samples of {path.name}, which are {most_bytes / (1 << 20):g} MiB,"
+        return f"{format_count(count, 'sample')} of {path.name}"
+    return f"the first {format_count(count, 'sample')} of {path.name}, which are {most_bytes / (1 << 20):g} MiB,"
 
 
 def _take_first(given: Iterable[Any], most_bytes: int) -> tuple[list[Any], bool]:

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
+from mlscale.export.cast_tensors import cast_input
 from mlscale.export.onnx_engine import Port
-from mlscale.export.servable import cast_input
 
 if TYPE_CHECKING:
     from mlscale.events.event_table import Events

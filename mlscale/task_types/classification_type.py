@@ -248,7 +248,9 @@ def compute_softmax(logits: NDArray[Any]) -> NDArray[Any]:
     """Return the probabilities of logits, the classes last."""
     # The same arithmetic as `export.servable.softmax`: a served model and batch scoring agree. The largest is
     # subtracted so that `exp` does not overflow.
-    shifted: NDArray[Any] = np.exp(logits - logits.max(-1, keepdims=True))
+    # A difference over the largest float32 is minus infinity, whose share is 0 as well.
+    with np.errstate(over="ignore"):
+        shifted: NDArray[Any] = np.exp(logits - logits.max(-1, keepdims=True))
     shares: NDArray[Any] = shifted / shifted.sum(-1, keepdims=True)
     return shares
 

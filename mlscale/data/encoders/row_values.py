@@ -20,6 +20,7 @@ class RowStep(NamedTuple):
         name: of the column.
         at: its first feature.
         mean, std: of numbers.
+        low, high: the limits of numbers.
         fill: the features of a missing number.
         positions: the feature of each category; None for numbers.
     """
@@ -29,12 +30,32 @@ class RowStep(NamedTuple):
     at: int
     mean: float
     std: float
+    low: float
+    high: float
     fill: array[float]
     positions: Mapping[str, int] | None
 
 
+_JSON_KINDS = {
+    "dict": "an object",
+    "list": "a list",
+    "tuple": "a list",
+    "str": "a text",
+    "int": "a number",
+    "float": "a number",
+    "bool": "a truth value",
+    "NoneType": "null",
+}
+
+
+def name_kind(value: object) -> str:
+    """Return the kind of a value in the words of JSON, such as 'a list'."""
+    name = type(value).__name__
+    return _JSON_KINDS.get(name, f"of the type {name}")
+
+
 def build_no_row_error(raw: object) -> ValueError:
-    return ValueError(f"it is a {type(raw).__name__}, and the model takes rows with named columns")
+    return ValueError(f"it is {name_kind(raw)}, and the model takes rows with named columns")
 
 
 def is_utf8(text: str) -> bool:
