@@ -184,7 +184,7 @@ def _select_columns(rows: Iterable[dict[str, Any]], columns: Sequence[Mapping[st
         yield {str(column["name"]): _convert_value(row[column["name"]], column) for column in columns} or row
 
 
-def _select_texts(rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
+def _select_texts(rows: Iterable[Any]) -> Iterator[bytes]:
     """Yield the texts of rows: of the column `text`, or of the only column of texts; empty ones are left out.
 
     Raises:
