@@ -180,7 +180,8 @@ def _select_columns(rows: Iterable[dict[str, Any]], columns: Sequence[Mapping[st
     """
     for row in rows:
         if missing := [str(column["name"]) for column in columns if column["name"] not in row]:
-            raise ValueError(f"it lacks the column '{missing[0]}'")
+            names = ", ".join(map(repr, missing))
+            raise ValueError(f"it lacks the column{'s' * (len(missing) > 1)} {names}")
         yield {str(column["name"]): _convert_value(row[column["name"]], column) for column in columns} or row
 
 

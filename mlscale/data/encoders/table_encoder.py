@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder, TensorSpec
 from mlscale.data.encoders.fit_column import fit_column
-from mlscale.data.encoders.row_values import RowStep, build_no_row_error, describe_absent_column, is_utf8
+from mlscale.data.encoders.row_values import RowStep, build_no_row_error, describe_absent_columns, is_utf8
 from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn, TableColumn
 from mlscale.data.tables.columns import MISSING_TEXTS, DataTable
 from mlscale.errors import MLScaleError, raise_all
@@ -87,6 +87,10 @@ class TableEncoder(Encoder):
         return cls(tuple(columns))
 
     @cached_property
+    def _column_names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+    @cached_property
     def feature_names(self) -> tuple[str, ...]:
         """The names of the features."""
         return tuple(feature for column in self.columns for feature in column.names)
@@ -127,6 +131,7 @@ class TableEncoder(Encoder):
             MLScaleError: a column is missing.
         """
         parts, bad, unknown = [], dict[int, str](), dict[str, int]()
+        table.check_columns(self._column_names, where=where)
         for column in self.columns:
             values = table.get_column(column.name, where=where)
             if isinstance(column, NumberColumn):
@@ -162,7 +167,7 @@ class TableEncoder(Encoder):
             try:
                 value: Any = row[name]
             except KeyError:
-                raise ValueError(describe_absent_column(row, name)) from None
+                raise ValueError(describe_absent_columns(row, self._column_names)) from None
             kind = value.__class__
             if positions is not None:
                 text = value if kind is str and not column.of_numbers else column.read_value(value)
@@ -275,7 +280,7 @@ class TableEncoder(Encoder):
                 # ONNX Runtime takes UTF-8 alone, and JSON can hold half of a surrogate pair, which is no category.
                 texts.append(text if text.isascii() or is_utf8(text) else column.unknown_text)
         except KeyError:
-            raise ValueError(describe_absent_column(row, name)) from None
+            raise ValueError(describe_absent_columns(row, self._column_names)) from None
         return numbers, texts
 
     def _describe_bad_row(self, row: Mapping[str, object]) -> str:

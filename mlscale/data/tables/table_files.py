@@ -186,7 +186,9 @@ def _read_parquet(path: Path, where: str) -> Any:
 def _read_json_lines(path: Path, _where: str) -> Any:
     from pyarrow import json
 
-    return json.read_json(path)
+    table = json.read_json(path)
+    table.validate(full=True)  # its reader takes any bytes as texts; this says which are not UTF-8
+    return table
 
 
 def _convert_column(parts: Sequence[Any], as_written: bool) -> Column | str:

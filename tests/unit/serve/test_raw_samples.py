@@ -100,6 +100,13 @@ def test_rows(models: dict[str, ServedModel], name: str) -> None:
     assert [list(answer) for answer in ask(model, JSON, body)] == [list(answer) for answer in expect(model, ROWS[:3])]
 
 
+@pytest.mark.parametrize("charset", ["latin-1", "ISO-8859-1", '"windows-1252"', "utf-16", "UTF-8"])
+def test_the_charset_of_a_text_is_honoured(models: dict[str, ServedModel], charset: str) -> None:
+    kind = {b"content-type": f"text/plain; charset={charset}; format=flowed".encode()}
+    content = "Größe".encode(charset.strip('"'))
+    assert ask(models["reviews"], kind, content) == expect(models["reviews"], ["Größe"])
+
+
 @pytest.mark.parametrize("name", ["reviews"])
 def test_texts(models: dict[str, ServedModel], name: str) -> None:
     model = models[name]
@@ -161,7 +168,13 @@ def test_the_id_of_a_row(models: dict[str, ServedModel]) -> None:
 @pytest.mark.parametrize(
     ("name", "headers", "body", "status", "reason"),
     [
-        ("penguins", JSON, {"island": "Dream"}, 400, "the row can't be used: it lacks the column 'bill_length_mm'"),
+        (
+            "penguins",
+            JSON,
+            {"island": "Dream"},
+            400,
+            "the row can't be used: it lacks the columns 'bill_length_mm', '",
+        ),
         (
             "penguins",
             JSON,
@@ -189,7 +202,24 @@ def test_the_id_of_a_row(models: dict[str, ServedModel]) -> None:
         ("reviews", JSON, "\ud800", 400, "character 1 is half of a surrogate pair"),
         ("reviews", JSON, {"inputs": [[1, 2]]}, 400, "inputs[0] can't be used: it is a list, not a text"),
         ("reviews", JSON, b"great", 400, "a text by itself is sent with 'Content-Type: text/plain'"),
-        ("reviews", {b"content-type": b"text/plain; charset=latin-1"}, b"x", 415, "send UTF-8"),
+        ("reviews", {b"content-type": b"text/plain; charset=klingon"}, b"x", 415, "send UTF-8"),
+        ("reviews", {b"content-type": b"text/plain; charset=rot13"}, b"x", 415, "send UTF-8"),
+        (
+            "reviews",
+            {b"content-type": b"text/plain; charset=utf-8"},
+            b"ab\xffc",
+            400,
+            "byte 3 of the text is not utf-8",
+        ),
+        ("photos", JSON, {"image": "photo.jpeg"}, 400, "an image file is sent as it is, curl -H 'Content-Type: image/"),
+        (
+            "photos",
+            JSON,
+            {"inputs": ["aGVsbG8="]},
+            400,
+            "an image file is sent as it is, curl -H 'Content-Type: image/",
+        ),
+        ("photos", {b"content-type": b"image/jpeg"}, b"", 400, "the image is empty: send the bytes of a file, curl"),
         ("tales", TEXT, b"a\0b", 400, "the text can't be used: byte 2 is zero, which ends a document"),
         ("photos", {b"content-type": b"image/png"}, b"x", 400, "this image can't be decoded"),
         ("photos", TEXT, b"x", 415, "can't read text/plain: photos takes images"),

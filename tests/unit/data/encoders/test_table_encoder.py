@@ -136,3 +136,22 @@ def test_a_column_whose_deviation_is_infinite_is_refused() -> None:
     table = DataTable({"far": np.array([1e308, -1e308, 0.0])}, list("012"))
     with pytest.raises(MLScaleError, match="the column 'far' holds numbers that are too large"):
         TableEncoder.fit(table, ["far"], where="data.train")
+
+
+def test_all_absent_columns_of_a_row_are_named(penguins: TableEncoder) -> None:
+    (reason,) = penguins.encode_samples([{"other": 1}]).bad.values()
+    assert reason == "it lacks the columns 'mm', 'island' (null for a missing value)"
+    assert penguins.pack_samples([{"other": 1}]).bad[0] == reason
+    table = DataTable({"other": np.array([1.0])}, ["0"])
+    with pytest.raises(MLScaleError, match="the table has no columns 'mm', 'island'"):
+        penguins.encode_table(table, where="data.val")
+
+
+def test_a_column_in_another_form_of_unicode_is_named_as_such() -> None:
+    trained, sent = "Größe", "Gro\u0308ße"
+    encoder = TableEncoder.fit(DataTable({trained: np.array([1.0, 2.0])}, list("01")), [trained], where="data.train")
+    (reason,) = encoder.pack_samples([{sent: 1}]).bad.values()
+    assert reason.endswith("'Größe' is there in another form of Unicode: write its name in NFC, not NFD")
+    with pytest.raises(MLScaleError, match="the table has no column 'Größe'") as caught:
+        encoder.encode_table(DataTable({sent: np.array([1.0])}, ["0"]), where="data.val")
+    assert "in another form of Unicode" in str(caught.value.why)

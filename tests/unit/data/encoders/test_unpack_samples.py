@@ -64,5 +64,5 @@ def test_the_first_problem_of_a_row_is_the_same() -> None:
     packed, encoded = TABLE.pack_samples(bad), TABLE.encode_samples(bad)  # type: ignore[arg-type]
     assert packed.bad == encoded.bad
     assert sorted(packed.bad) == [0, 1, 2, 3]
-    assert packed.bad[2] == "it lacks the column 'kind' (null for a missing value); is 'Kind' the same?"
+    assert packed.bad[2] == "it lacks the columns 'kind', 'weight' (null for a missing value); is 'Kind' the same?"
     assert [len(rows) for rows in packed.tensors.values()] == [4, 4]
