@@ -21,7 +21,6 @@ from mlscale.data.encoders.stored_encoder import parse_encoder
 from mlscale.errors import MLScaleError
 from mlscale.export.cast_tensors import cast_input
 from mlscale.export.onnx_engine import PORT_DTYPES, OnnxEngine, Port
-from mlscale.export.reference_profile import ReferenceProfile
 from mlscale.export.servable_files import read_verified
 from mlscale.reference.stored_reference import StoredReference
 from mlscale.task_types.registry import get_task_type
@@ -156,10 +155,6 @@ class Servable:
         """Return the reference profile of any format: a sketch of each column, the score, and the words of texts."""
         return StoredReference.load_profile(self.folder / REFERENCE, self.labels)
 
-    def reference(self) -> ReferenceProfile:
-        """Return the reference profile of format 1 that monitoring compares with."""
-        return ReferenceProfile.load_profile(self.folder / REFERENCE)
-
 
 def load(folder: str | Path, *, threads: int = 1) -> Servable:
     """Read a servable.
@@ -209,14 +204,26 @@ def drop_bad_rows(packed: EncodedSamples) -> Mapping[str, NDArray[Any]]:
 
 def _parse_kind(document: Mapping[str, Any], first: Port, where: str) -> tuple[TaskType, Encoder]:
     """Return the task type and the encoder of a servable of any format."""
+    task_type = parse_task_type(document)
     if "encoder" not in document:
         from mlscale.export.format1 import build_format1_encoder
 
-        encoder = build_format1_encoder(first.shape[1:], first.dtype, document["preprocessing"])
-        return get_task_type("classification"), encoder
-    name = document["task_type"]
-    task_type = TensorType() if name is None else get_task_type(str(name))
+        return task_type, build_format1_encoder(first.shape[1:], first.dtype, document["preprocessing"])
     return task_type, parse_encoder(document["encoder"], where=f"{where}: encoder")
+
+
+def parse_task_type(document: Mapping[str, Any]) -> TaskType:
+    """Return the task type of a servable's document of any format.
+
+    Raises:
+        KeyError: the document has none.
+        MLScaleError: it is not installed.
+    """
+    # Format 1 has classifiers alone, and no encoder.
+    if "encoder" not in document:
+        return get_task_type("classification")
+    name = document["task_type"]
+    return TensorType() if name is None else get_task_type(str(name))
 
 
 def compute_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
