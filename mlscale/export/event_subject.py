@@ -34,6 +34,7 @@ def _choose_summary(servable: Servable) -> InputSummary:
     about = servable.folder / REFERENCE / ABOUT
     if servable.format == 1 or (about.is_file() and str(read_json(about).get("format", "")).endswith("/1")):
         # Of format 1 the profile has the moments of encoded channels, and the graph no part of the encoder.
-        return ChannelSummary(encoder, is_encoded=servable.format == 1)
+        is_encoded = servable.format == 1
+        return ChannelSummary(encoder, is_encoded, stored=None if is_encoded else create_summary(encoder))
     words = StoredReference.load_profile(about.parent).words if about.is_file() else ()
     return create_summary(encoder, WordTable(words) if words else None)
