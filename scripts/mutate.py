@@ -260,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sample", type=int, help="faults of each file, drawn by the seed; all if not given")
     parser.add_argument("--seed", type=int, default=0, help="of the order of the faults: others find other survivors")
     parser.add_argument("--seconds", type=float, default=600, help="for each file, without its last fault")
-    parser.add_argument("--check", action="store_true", help=f"exit code 1 where a file is below {FLOOR:.0%}")
+    parser.add_argument("--check", action="store_true", help=f"exit code 1 where a file is below {FLOOR:.0%}%")
     options = parser.parse_args(arguments)
     targets = [t for t in load_targets() if not options.files or t.path.startswith(tuple(options.files))]
     if not targets:
