@@ -23,7 +23,7 @@ from mlscale.export.servable import load
 from mlscale.versions.from_servable import publish_servable
 from mlscale.versions.local_registry import LocalRegistry
 from tests.e2e.test_export import images
-from tests.event_writing import add_classified
+from tests.event_writing import add_answers
 from tests.forked import Command
 from tests.receiver import Receiver
 from tests.smtp_sink import Sink
@@ -59,18 +59,10 @@ class House:
         """n events of the champion: what it says of images drawn from `pixels`, the first of them labelled."""
         chosen = np.random.default_rng(seed).integers(0, len(pixels), n)
         version = self.registry.resolve_version("resnet@champion")
-        said = load(version.payload).predict(pixels[chosen])
         ids, store = [f"{seed}-{index}" for index in range(n)], EventStore(self.events)
         writer = store.open_writer("resnet")
-        add_classified(
-            writer,
-            ids,
-            version=version.ref,
-            raw=pixels[chosen],
-            labels=said.labels,
-            probabilities=said.probabilities,
-            latency_ms=np.full(n, 2.0, np.float32),
-        )
+        latency = np.full(n, 2.0, np.float32)
+        add_answers(writer, load(version.payload), ids, list(pixels[chosen]), version=version.ref, latency_ms=latency)
         writer.close()
         store.add_labels("resnet", ids[:labelled], self.labels[chosen][:labelled].tolist())
 

@@ -113,7 +113,7 @@ class Monitor:
         assert located.servable is not None
         reference = baseline.read_baseline(located.servable, model=located.name, version=located.version)
         events = window.read_event_window(
-            EventStore(settings.events), located.name, located.version, settings.span, now, reference.labels
+            EventStore(settings.events), located.name, located.version, settings.span, now, reference.scorer
         )
         outcome = window_check.check_rules(reference, events, settings.limits)
         state = settings.resolve_state_file(self.state, settings.events, located)
