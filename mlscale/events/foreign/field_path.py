@@ -26,6 +26,7 @@ def find_value(record: object, path: str) -> Any:
     if isinstance(record, Mapping):
         if path in record:
             return record[path]
+        # From the longest name to the shortest.
         end = len(path)
         while (end := path.rfind(".", 0, end)) > 0:
             if path[:end] in record:
