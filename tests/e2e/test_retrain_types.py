@@ -122,8 +122,8 @@ def test_a_folder_of_photos_on_their_side(place: RetrainPlace) -> None:
         path = place.folder / "photos" / names[number] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(images[number]).save(path)
-    source = ("data=imagefolder", f"data.root={place.folder}/photos", "data.image_size=8", "data.batch_size=32")
-    place.train_champion("model=mlp", *source, "optimizer.lr=0.05", "trainer.max_epochs=5")
+    source = ("data=imagefolder", f"data.root={place.folder}/photos", "data.image_size=8", "data.val_fraction=0.5")
+    place.train_champion("model=mlp", *source, "data.batch_size=32", "optimizer.lr=0.05", "trainer.max_epochs=5")
     sides = [np.rot90(image)[None, ::2, ::2].copy() for image in images[300:]]
     place.leave_events(sides, names[300:].tolist())
     result = place.retrain("passes=10", "window.min_samples=100")
@@ -136,7 +136,7 @@ def test_a_folder_of_photos_on_their_side(place: RetrainPlace) -> None:
 def test_scenes_with_labels_and_with_masks(place: RetrainPlace, kind: str, bundled: Path) -> None:
     model = ("model=scenes_resnet", "task=multilabel") if kind == "several" else ("model=unet", "task=segmentation")
     source = ("data=digits_scenes", f"data.root={bundled}", f"data.labels={kind}", "data.batch_size=32")
-    place.train_champion(*model, *source, "optimizer.lr=0.01", "trainer.max_steps=10")
+    place.train_champion(*model, *source, "trainer.max_epochs=1", "trainer.limit_train_batches=10")
     data = DigitsScenes(bundled, labels=kind)
     decoded = data.get_decoded_split("train")
     images = [255 - decoded.get_sample(row) for row in range(220)]
