@@ -10,9 +10,8 @@ from mlscale.data.encoders.summaries.input_summary import InputSummary
 from mlscale.data.encoders.summaries.tensor_summary import ChannelSummary
 from mlscale.data.encoders.summaries.word_table import WordTable
 from mlscale.events.event_rows import EventSubject
-from mlscale.export.reference_profile import ABOUT
 from mlscale.export.servable import REFERENCE, Servable
-from mlscale.reference.stored_reference import StoredReference
+from mlscale.reference.stored_reference import ABOUT, StoredReference
 
 if TYPE_CHECKING:
     from mlscale.export.torch_predictor import TorchModel

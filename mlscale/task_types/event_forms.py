@@ -116,6 +116,14 @@ class EventForms:
             raise ValueError("a label is a value of JSON, and not null")
         return value
 
+    def describe_label(self, names: AnswerNames) -> dict[str, Any]:
+        """Return the JSON schema of what `parse_label` takes.
+
+        Args:
+            names: of classes and targets.
+        """
+        return {"not": {"type": "null"}}
+
     def score_prediction(self, prediction: JsonValue, label: JsonValue, names: AnswerNames) -> float:
         """Return the score of one sample, as `score_samples` does; NaN where there is none.
 
