@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 def run(cfg: DictConfig) -> Result:
     """Take a window of labelled events, train a challenger from the champion's weights, compare the two, and promote it
-    only if it passes every gate. Whatever happens before that, the champion stays.
+    only if it passes every gate. Whatever happens before that, the champion stays. With `watch=true` do so whenever a
+    degradation fires, until a signal comes.
 
     Raises:
         MLScaleError: no such champion, its run is gone, another cycle is running, the training or the export fails, or
@@ -35,15 +36,25 @@ def run(cfg: DictConfig) -> Result:
     require_extra("retrain", "pyarrow", "onnx", "onnxscript", "onnxruntime")
     check_settings(cfg)
     registry: LocalRegistry = build(cfg.registry, "registry")
+    if cfg.watch:
+        from mlscale.commands.retrain.watch import watch_champion
+
+        return watch_champion(cfg, registry)
     return retrain_once(cfg, registry)
 
 
-def retrain_once(cfg: DictConfig, registry: LocalRegistry) -> Result:
-    """Run one cycle, if the guard allows one now."""
+def retrain_once(cfg: DictConfig, registry: LocalRegistry, *, quiet: bool = False) -> Result:
+    """Run one cycle, if the guard allows one now.
+
+    Args:
+        cfg: the settings.
+        registry: of the champion.
+        quiet: print nothing about the version.
+    """
     from mlscale.retrain.journal import RetrainingJournal
 
     start = time.perf_counter()
-    champion = resolve_champion(cfg, registry)
+    champion = resolve_champion(cfg, registry, quiet=quiet)
     journal = RetrainingJournal(registry.root, champion.name)
     masker = Masker.create_for_run(cfg)
     # One cycle at a time per model: two would both replace the same champion.
@@ -97,11 +108,11 @@ def _run_to_decision(cfg: DictConfig, registry: LocalRegistry, champion: Version
     except BaseException as error:
         why = error.what if isinstance(error, MLScaleError) else type(error).__name__
         promoted = is_promoted(registry, running.cycle)  # interrupted after that, it stays so
-        running.end_cycle(PROMOTED if promoted else INTERRUPTED if _was_stopped(error) else FAILED, why)
+        running.end_cycle(PROMOTED if promoted else INTERRUPTED if was_stopped(error) else FAILED, why)
         raise
 
 
-def _was_stopped(error: BaseException) -> bool:
+def was_stopped(error: BaseException) -> bool:
     """Return whether a user has ended it: by Ctrl-C, or by a signal to the training."""
     if isinstance(error, MLScaleError):
         return error.exit in (Exit.SAVED, Exit.INTERRUPTED, Exit.TERMINATED)
