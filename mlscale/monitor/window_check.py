@@ -283,5 +283,6 @@ def _check_failure_share(window: EventWindow, limits: MonitorLimits) -> RuleResu
 
 def _check_event_count(window: EventWindow, limits: MonitorLimits) -> RuleResult:
     lacking = window.events < limits.min_events
-    sentence = f"no data ({window.events:,} events in the window, {limits.min_events:,} are needed)" if lacking else ""
-    return RuleResult("no_data", float(lacking), sentence)
+    where = f"; {window.absence}" if window.absence else ""
+    sentence = f"no data ({window.events:,} events in the window, {limits.min_events:,} are needed{where})"
+    return RuleResult("no_data", float(lacking), sentence if lacking else "")

@@ -102,6 +102,7 @@ class Monitor:
         from mlscale.monitor import event_window as window
         from mlscale.monitor import window_check as window_check
         from mlscale.monitor.alerts import AlertDispatcher
+        from mlscale.monitor.event_folder import check_event_folder
         from mlscale.versions.model_reference import resolve_reference
         from mlscale.versions.trained_model import require_servable
 
@@ -112,8 +113,16 @@ class Monitor:
         located = require_servable(model, self.runs_dir)
         assert located.servable is not None
         reference = baseline.read_baseline(located.servable, model=located.name, version=located.version)
+        store = EventStore(settings.events)
+        check_event_folder(store)
         events = window.read_event_window(
-            EventStore(settings.events), located.name, located.version, settings.span, now, reference.scorer
+            store,
+            located.name,
+            located.version,
+            settings.span,
+            now,
+            reference.scorer,
+            settings.limits.min_events,
         )
         outcome = window_check.check_rules(reference, events, settings.limits)
         state = settings.resolve_state_file(self.state, settings.events, located)
