@@ -101,7 +101,7 @@ def test_what_is_written_is_answered_again(tmp_path: Path) -> None:
         (rows_servable(float("nan")), "a: confidence is nan, which is not finite"),
         (replace(rows_servable(), names=AnswerNames(("yes", "no"))), "a: label is 'yes', not 'no'"),
         (replace(rows_servable(), task_type=get_task_type("multilabel")), "a: the answer has the fields"),
-        (replace(rows_servable(), encoder=TextEncoder(4)), "a is refused: it is a dict, no text"),
+        (replace(rows_servable(), encoder=TextEncoder(4)), "a is refused: it is an object, not a text"),
     ],
 )
 def test_another_answer_is_a_problem_with_its_place(changed: Servable, problem: str, tmp_path: Path) -> None:
