@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from mlscale.assembly.ready import compose_from_overrides
 from mlscale.commands.monitor.entry import Monitor
 from mlscale.commands.monitor.monitor_settings import MonitorSettings
-from mlscale.commands.retrain.entry import resolve_champion, retrain_once, was_stopped
+from mlscale.commands.retrain.guarded_cycle import resolve_champion, retrain_once, was_stopped
 from mlscale.errors import MLScaleError
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.monitor.watch import ShutdownRequest
