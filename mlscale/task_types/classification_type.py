@@ -205,6 +205,10 @@ class ClassificationType(TaskType):
         """Return the name of a class, which may be given by its number."""
         return parse_class_name(value, names.labels)
 
+    def format_labels(self, y: NDArray[Any], names: AnswerNames) -> list[Any]:
+        """Return the name of the class of each sample."""
+        return [names.labels[number] for number in np.asarray(y).tolist()]
+
     def score_prediction(self, prediction: JsonValue, label: JsonValue, names: AnswerNames) -> float:
         """Return 1 for the right class, else 0."""
         return float(prediction == label)

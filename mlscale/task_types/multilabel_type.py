@@ -170,6 +170,10 @@ class MultilabelType(TaskType):
         chosen = {parse_class_name(item, names.labels) for item in given}
         return [name for name in names.labels if name in chosen]
 
+    def format_labels(self, y: NDArray[Any], names: AnswerNames) -> list[Any]:
+        """Return the names of the labels of each sample."""
+        return [[names.labels[number] for number in np.flatnonzero(row > 0.5).tolist()] for row in np.asarray(y)]
+
     def score_prediction(self, prediction: JsonValue, label: JsonValue, names: AnswerNames) -> float:
         """Return the share of the labels that are predicted correctly."""
         return 1 - len(set(prediction) ^ set(label)) / len(names.labels)

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from mlscale.commands.lifecycle.clients import ClientObservations, ServerClient
-    from mlscale.commands.lifecycle.production_samples import LifecycleSamples
+    from mlscale.commands.lifecycle.key_metric import KeyMetric
+    from mlscale.commands.lifecycle.lifecycle_checks import LifecycleSubject
+    from mlscale.commands.lifecycle.production_samples import LabelledSamples, LifecycleSamples
+    from mlscale.commands.lifecycle.shifts.shift import Shift
     from mlscale.commands.lifecycle.step_log import Tour
     from mlscale.export.servable import Servable
     from mlscale.launch.background_command import BackgroundCommand
@@ -49,10 +52,15 @@ class LifecycleState:
         folder: the tour's own run folder.
         tour: reports the steps.
         ends: closes what was started, in any case.
+        subject: the model, as its config shows it.
         run: the training run.
         estimated_s: its estimated time.
         first: the version that was trained; the champion until the retraining.
-        samples: to send.
+        servable: of that version.
+        metric: of all sentences.
+        samples: of the model's data.
+        shift: what changes in production.
+        shifted: the samples that production sends after the change.
         url: of the server.
         client: of the server.
         ids: of the shifted samples that were sent.
@@ -64,11 +72,16 @@ class LifecycleState:
     folder: RunFolder
     tour: Tour
     ends: ExitStack
+    subject: LifecycleSubject
     # Set by the steps in their order: reading one too early is an AttributeError, not a wrong value.
     run: Path = field(init=False)
     estimated_s: float = field(init=False)
     first: Version = field(init=False)
+    servable: Servable = field(init=False)
+    metric: KeyMetric = field(init=False)
     samples: LifecycleSamples = field(init=False)
+    shift: Shift = field(init=False)
+    shifted: LabelledSamples = field(init=False)
     url: str = field(init=False)
     client: ServerClient = field(init=False)
     load: RunningLoad = field(init=False)
