@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ ALPHA, MAX_DROP = 0.05, 0.03
 # Until Locust has its first answer: it starts slowly on a machine that is busy; of a retraining, before Locust ends.
 _START_SECONDS, _LONGEST_SECONDS = 120.0, 7200
 _USERS, _RATE = 4, 50
+_LISTED_NAME = re.compile(r'"([^"]*)"|([^,"]+)')
 
 
 def stop_poisoned_cycle(state: LifecycleState) -> StepOutcome:
@@ -31,7 +33,8 @@ def stop_poisoned_cycle(state: LifecycleState) -> StepOutcome:
     """
     state.load = start_load(state)
     result = _run_cycle(state, name="retrain-stopped")
-    named = [name for name in state.shift.relabelled if name in result.sentence]
+    suggested = read_suggested_classes(result.sentence)
+    named = [name for name in state.shift.relabelled if name in suggested]
     complete = len(named) == len(state.shift.relabelled)
     if "original_difference" not in result.metrics:
         return StepOutcome("no comparison", result.sentence, False, page="retrain-stopped.html")
@@ -43,6 +46,13 @@ def stop_poisoned_cycle(state: LifecycleState) -> StepOutcome:
         _plot_window(state, result),
         "retrain-stopped.html",
     )
+
+
+def read_suggested_classes(sentence: str) -> list[str]:
+    """Return the classes that the gate suggests to declare relabelled; empty where it suggests none."""
+    suggested = re.search(r"gate\.relabelled='?\[(.*?)\]", sentence)
+    # Not as YAML, where a class that is called no would be a truth value.
+    return [quoted or plain for quoted, plain in _LISTED_NAME.findall(suggested[1])] if suggested else []
 
 
 def retrain_champion(state: LifecycleState) -> StepOutcome:
