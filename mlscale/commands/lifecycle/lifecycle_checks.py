@@ -95,16 +95,6 @@ def _list_setting_problems(cfg: DictConfig) -> list[MLScaleError]:
         )
     if not cfg.get("registry"):
         problems.append(MLScaleError("the tour needs a registry", where="registry", fix="registry=local"))
-    samples = cfg.derived.get("train_samples")
-    if samples is not None and samples < _MIN_SAMPLES:
-        problems.append(
-            MLScaleError(
-                f"the data has {samples:,} training samples",
-                where="data",
-                why=f"they are sent as production, and a retraining needs {_MIN_SAMPLES} different ones",
-                fix=f"train on data with at least {_MIN_SAMPLES} training samples",
-            )
-        )
     return problems
 
 
@@ -122,6 +112,13 @@ def _build_data(cfg: DictConfig) -> OrderedData:
     if not (isinstance(kind, type) and issubclass(kind, OrderedData)):
         raise _build_data_error("the tour needs mlscale's own data modules", "it sends their samples in raw form")
     data: OrderedData = build_prepared_data(cfg)
+    if (samples := data.facts().train_samples) < _MIN_SAMPLES:
+        raise MLScaleError(
+            f"the data has {samples:,} training samples",
+            where="data",
+            why=f"they are sent as production, and a retraining needs {_MIN_SAMPLES} different ones",
+            fix=f"train on data with at least {_MIN_SAMPLES} training samples",
+        )
     if not list_input_shifts(data.encoder().kind):
         raise _build_data_error(
             "the tour needs images, rows of a table or texts", f"the samples of {kind.__name__} have another form"
