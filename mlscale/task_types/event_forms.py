@@ -126,6 +126,14 @@ class EventForms:
         labels: list[Any] = np.asarray(y).tolist()
         return labels
 
+    def describe_label(self, names: AnswerNames) -> dict[str, Any]:
+        """Return the JSON schema of what `parse_label` takes.
+
+        Args:
+            names: of classes and targets.
+        """
+        return {"not": {"type": "null"}}
+
     def score_prediction(self, prediction: JsonValue, label: JsonValue, names: AnswerNames) -> float:
         """Return the score of one sample, as `score_samples` does; NaN where there is none.
 

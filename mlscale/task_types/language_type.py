@@ -112,6 +112,10 @@ class LanguageType(TaskType):
         """Return None for each sample: a text is its own truth."""
         return [None] * len(y)
 
+    def describe_label(self, names: AnswerNames) -> dict[str, Any]:
+        """Return the JSON schema of what `parse_label` takes."""
+        return {"not": {}, "description": "a language model takes no labels"}
+
     def score_prediction(self, prediction: JsonValue, label: JsonValue, names: AnswerNames) -> float:
         """Return the nats per token."""
         return float(prediction["nats"]) / max(int(prediction["tokens"]), 1)

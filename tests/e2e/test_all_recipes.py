@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from scripts.all_recipes import STEPS, RecipeOutcome, describe_compression, format_table, list_recipes, take_recipe
+from scripts.all_recipes import (
+    STEPS,
+    RecipeOutcome,
+    StepError,
+    describe_compression,
+    format_table,
+    list_recipes,
+    run_command,
+    take_recipe,
+)
 
 
 def test_every_recipe_with_a_model_of_its_own_is_taken() -> None:
@@ -41,3 +50,8 @@ def test_a_recipe_is_trained_compressed_served_and_load_tested(recipe: str, tmp_
     assert outcome.error == ""
     assert list(outcome.steps) == list(STEPS)
     assert outcome.steps["loadtest"].endswith(" 0 failed")
+
+
+def test_a_command_that_takes_too_long_is_reported_with_what_allows_more(tmp_path: Path) -> None:
+    with pytest.raises(StepError, match=r"not done after 0.01 s: --limit 0.02 allows more"):
+        run_command(tmp_path, "recipes", limit_s=0.01)

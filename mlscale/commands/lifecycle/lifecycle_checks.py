@@ -111,6 +111,10 @@ def _build_data(cfg: DictConfig) -> OrderedData:
     # The class is known without its data, which may take minutes to read.
     if not (isinstance(kind, type) and issubclass(kind, OrderedData)):
         raise _build_data_error("the tour needs mlscale's own data modules", "it sends their samples in raw form")
+    if not kind.takes_windows:
+        raise _build_data_error(
+            f"the tour can't retrain on {kind.__name__}", "it can't be mixed with samples of production"
+        )
     data: OrderedData = build_prepared_data(cfg)
     if (samples := data.facts().train_samples) < _MIN_SAMPLES:
         raise MLScaleError(

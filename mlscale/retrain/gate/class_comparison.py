@@ -104,7 +104,8 @@ def compare_classes(
     if original is None:
         return ClassComparison(window=tuple(seen))
     groups = _list_class_groups(champion, original, names, np.delete(np.arange(len(names)), ignored))
-    contradicted = find_contradicted_classes(*map(_collect_champion_scores, (window_groups, groups)), limits.alpha)
+    before, now = _collect_champion_scores(groups), _collect_champion_scores(window_groups)
+    contradicted = find_contradicted_classes(now, before, limits.alpha)
     # Each group is compared with the others of its family, which a single class does not have.
     groups = groups if len(groups) > 1 else []
     groups += _list_slice_groups(champion, original, slices)

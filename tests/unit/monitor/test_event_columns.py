@@ -1,4 +1,4 @@
-"""Columns of format-1 events and baselines, as looks compare them, and their plots."""
+"""Columns of events and baselines, as looks compare them, their names, and their plots."""
 
 from dataclasses import replace
 
@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.monitor.drift import ColumnDrift
+from mlscale.monitor.drift import ColumnDrift, SeasonalReference
 from mlscale.monitor.drift_plots import plot_drifted_columns
+from mlscale.monitor.event_columns import name_columns, round_confidence
 from mlscale.monitor.event_window import EventWindow
-from mlscale.monitor.format1_columns import name_columns
 from mlscale.monitor.window_check import MonitorLimits, RuleResult, check_rules
+from mlscale.reference.column_sketch import build_number_sketch
+from mlscale.task_types.event_forms import AnswerNames, TargetColumn
 from tests.unit.monitor.conftest import baseline, window
 
 
@@ -54,21 +56,22 @@ def test_a_phase_of_a_cycle_is_reported_as_such() -> None:
 
 
 def test_earlier_events_are_compared_by_the_same_columns() -> None:
-    earlier = window(1000, seed=2, shift=0.4), window(3000, seed=3)
+    earlier = SeasonalReference(window(1000, seed=2, shift=0.4).columns, window(3000, seed=3).columns)
     seen = replace(window(1000, seed=1, shift=0.4), earlier=earlier)
     assert get_drift(seen).level == 0  # at these hours it is always so
 
 
 def test_a_confidence_that_differs_in_its_last_digits_is_the_same() -> None:
     same = window(1000, seed=0)
-    other = replace(same, confidence=same.confidence * np.float32(1 - 1e-6))
-    assert compare(other)["output.confidence"].distance < 0.01
+    confidence = same.columns["output.confidence"].astype(np.float64) * (1 - 1e-6)
+    columns = {**same.columns, "output.confidence": round_confidence(confidence)}
+    assert compare(replace(same, columns=columns))["output.confidence"].distance < 0.01
 
 
 def test_inputs_that_are_no_numbers_are_missing() -> None:
     broken = window(300, seed=1)
-    broken.input_mean[:, 1] = np.nan
-    broken.input_std[:100, 2] = np.inf
+    broken.columns["input.mean_1"][:] = np.nan
+    broken.columns["input.std_2"][:100] = np.inf
     drift = get_drift(broken)
     assert drift.sentence.startswith("data quality (brightness of channel 1 is missing in 100 %, 0 % before, q < 1e-9")
     assert len(plot_drifted_columns(check_rules(baseline(), broken, MonitorLimits()).columns)) == 4
@@ -76,19 +79,22 @@ def test_inputs_that_are_no_numbers_are_missing() -> None:
 
 def test_classes_that_the_model_does_not_have_are_named() -> None:
     odd = window(300, seed=1)
-    odd.predicted[:150] = 17
-    odd.predicted[:20] = -3
+    odd.columns["output.label"][:150] = "gibbon"
     first = check_rules(baseline(), odd, MonitorLimits()).columns[0]
-    assert first.format_change() == "predicted class has the new category 'an unknown class' (50 %), q < 1e-9"
+    assert first.format_change() == "predicted class has the new category 'gibbon' (50 %), q < 1e-9"
 
 
 def test_events_of_another_model_are_refused() -> None:
-    with pytest.raises(MLScaleError, match=r"have 1 channel\(s\), its reference profile 3") as caught:
-        compare(window(300, seed=1, channels=1))
-    assert caught.value.where == "events"
     seen = window(300, seed=1)
-    with pytest.raises(MLScaleError, match=r"its reference profile 3"):
-        compare(replace(seen, input_std=seen.input_std[:, :2]))
+    columns = {f"input.age_{name}": values for name, values in seen.columns.items()}
+    with pytest.raises(MLScaleError, match="have none of the columns of its reference profile") as caught:
+        compare(replace(seen, columns=columns))
+    assert caught.value.where == "events"
+
+
+def test_a_channel_that_is_absent_is_a_problem_of_the_data() -> None:
+    drift = get_drift(window(300, seed=1, channels=2))
+    assert drift.sentence.startswith("data quality (brightness of channel 2 is absent or of another type, q < 1e-9")
 
 
 def test_plots_show_then_and_now() -> None:
@@ -104,10 +110,26 @@ def test_plots_show_then_and_now() -> None:
 
 
 def test_columns_are_named_by_what_the_input_is() -> None:
-    one = name_columns(baseline(channels=1))
-    assert one == {
+    assert baseline(channels=1).column_names == {
         "input.mean_0": "brightness", "input.std_0": "contrast",
         "output.confidence": "confidence", "output.label": "predicted class",
     }  # fmt: skip
-    table = name_columns(replace(baseline(channels=2), picture=False))
+    table = replace(baseline(channels=2), has_pixels=False).column_names
     assert (table["input.mean_1"], table["input.std_0"]) == ("mean of channel 1", "deviation of channel 0")
+
+
+def test_columns_of_any_type_have_names() -> None:
+    columns = ("input.age", "input.mean_radius", "input.non_ascii", "output.value", "output.share_road", "output.loss")
+    sketches = [
+        build_number_sketch(name, "outputs" if name.startswith("output") else "inputs", np.zeros(1)) for name in columns
+    ]
+    names = name_columns(sketches, AnswerNames(targets=(TargetColumn("mass", "g"),)), has_pixels=False)
+    assert list(names.values()) == [
+        "age", "mean_radius", "non_ascii", "predicted mass", "share of road", "loss per token"
+    ]  # fmt: skip
+    both = name_columns(
+        [build_number_sketch("output.mass", "outputs", np.zeros(1))],
+        AnswerNames(targets=(TargetColumn("mass"), TargetColumn("age"))),
+        has_pixels=False,
+    )
+    assert both == {"output.mass": "predicted mass"}
