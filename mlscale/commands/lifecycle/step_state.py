@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _LIFECYCLE_KEYS = ("lifecycle", "runs_dir", "output", "snapshot")  # what was typed for the tour alone
 
 
+_MAX_DROP = 0.03
+
+
 @dataclass(frozen=True)
 class RunningLoad:
     """The load on the server throughout the retraining and the swap.
@@ -92,6 +95,13 @@ class LifecycleState:
     def settings(self) -> Any:
         """The settings of conf/command/lifecycle.yaml."""
         return self.cfg.lifecycle
+
+    @property
+    def max_drop(self) -> float:
+        """What a challenger may lose on the original data: 3 %, or the margin of error of a share where validation samples
+        are so few that they could not show that.
+        """
+        return max(_MAX_DROP, round(len(self.samples.held_out) ** -0.5, 3))
 
     @property
     def champion(self) -> str:

@@ -11,7 +11,7 @@ from mlscale.commands.lifecycle.clients import ClientObservations
 from mlscale.commands.lifecycle.expected_answers import ExpectedAnswers
 from mlscale.commands.lifecycle.metric_change import MetricChange, compare_models
 from mlscale.commands.lifecycle.production_samples import LabelledSamples
-from mlscale.commands.lifecycle.retraining_steps import ALPHA, MAX_DROP, end_load
+from mlscale.commands.lifecycle.retraining_steps import ALPHA, end_load
 from mlscale.commands.lifecycle.service_steps import build_sample_requests
 from mlscale.commands.lifecycle.step_log import StepOutcome
 from mlscale.commands.lifecycle.step_state import LifecycleState
@@ -44,7 +44,7 @@ def check_swap(state: LifecycleState) -> StepOutcome:
     requests = observations.requests + int(locust.metrics["requests"])
     swapped = champion.ref != state.first.ref and bool(observations.versions[champion.ref])
     answered = bool(locust.metrics["requests"]) and bool(observations.versions[state.first.ref])
-    retained = original is None or original.low >= -MAX_DROP
+    retained = original is None or original.low >= -state.max_drop
     phrases = (
         f"{state.first.ref} → {champion.ref}" if swapped else f"{champion.ref} does not answer",
         _describe_proofs(state, shifted, original),
