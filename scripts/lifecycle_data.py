@@ -124,7 +124,7 @@ def _draw_houses() -> list[dict[str, Any]]:
         rows.append(
             {"area": round(area, 1), "rooms": rooms, "age": known, "place": place, "price": price, "sold": sold}
         )
-    return rows, rng
+    return rows
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -98,10 +99,10 @@ class LifecycleState:
 
     @property
     def max_drop(self) -> float:
-        """What a challenger may lose on the original data: 3 %, or the margin of error of a share where validation samples
-        are so few that they could not show that.
+        """What a challenger may lose on the original data: 3 %, or the margin of error of a share where validation
+        samples are so few that they could not show that.
         """
-        return max(_MAX_DROP, round(len(self.samples.held_out) ** -0.5, 3))
+        return max(_MAX_DROP, round(1 / math.sqrt(len(self.samples.held_out)), 3))
 
     @property
     def champion(self) -> str:
