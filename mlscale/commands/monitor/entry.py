@@ -160,7 +160,15 @@ class Monitor:
             },
             artifacts={"state": str(check.state), **page, **self.files},
             figures=plot_drifted_columns(check.window_check.columns),
+            details={f"drifted_{group}": self._list_drifted(check, group) for group in ("inputs", "outputs")},
         )
+
+    def _list_drifted(self, check: MonitorCheck, group: str) -> list[str]:
+        """Return the columns of inputs, or of outputs, that are worth an alert."""
+        least = self.settings.limits.min_distance
+        columns = check.window_check.columns
+        over = [column for column in columns if column.is_detected and column.distance >= least]
+        return list(dict.fromkeys(column.name for column in over if column.group == group))
 
     def _write_page(self, check: MonitorCheck) -> None:
         from mlscale.atomic_files import make_folders, write_text
