@@ -35,6 +35,7 @@ def list_shift_names(kind: str, task_type: TaskType) -> tuple[str, ...]:
     from mlscale.commands.lifecycle.shifts.concept_shifts import TYPES
 
     inputs = list_input_shifts(kind)
+    # Labels that change need a type whose labels can be exchanged.
     return (*inputs, CONCEPT) if inputs and task_type.name in TYPES else inputs
 
 
@@ -51,10 +52,12 @@ def list_all_names() -> tuple[str, ...]:
 def find_obstacle(name: str, encoder: Encoder) -> str:
     """Return why a shift of the inputs can't be applied to the samples of a model; '' where it can."""
     if isinstance(encoder, TableEncoder):
+        # A shift of a column needs one of its kind.
         wanted, what = (CategoryColumn, "categories") if name == "category" else (NumberColumn, "numbers")
         if name != CONCEPT and not any(isinstance(column, wanted) for column in encoder.columns):
             return f"the table has no column of {what}"
     if isinstance(encoder, ImageEncoder) and name == "turn":
+        # Photos of any size are resized anyway; tensors have to fit as they are.
         _, height, width = encoder.shape
         if not encoder.is_resized and height != width:
             return f"the model takes images of {width}×{height} pixels, and turned ones are {height}×{width}"
