@@ -54,6 +54,7 @@ def find_obstacle(name: str, encoder: Encoder) -> str:
         wanted, what = (CategoryColumn, "categories") if name == "category" else (NumberColumn, "numbers")
         if name != CONCEPT and not any(isinstance(column, wanted) for column in encoder.columns):
             return f"the table has no column of {what}"
+    # A model that resizes takes a turned image of any size.
     if isinstance(encoder, ImageEncoder) and name == "turn":
         _, height, width = encoder.shape
         if not encoder.is_resized and height != width:
@@ -73,6 +74,7 @@ def list_candidates(
         truth: of training samples.
         names: of classes and targets.
     """
+    # First: labels change alike for every form of samples.
     if name == CONCEPT:
         from mlscale.commands.lifecycle.shifts.concept_shifts import list_concept_shifts
 
