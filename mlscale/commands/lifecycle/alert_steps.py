@@ -71,11 +71,13 @@ def _find_degradation(state: LifecycleState, overrides: Sequence[str], first: Re
         return first, 0
     labels: list[Any] = state.servable.task_type.format_labels(state.shifted.truth, state.servable.names)
     result, sent = first, 0
+    # In lots: the fewer labels are needed, the earlier an alert comes.
     while sent < min(_MOST_LABELS, len(labels)) and (result is first or result.ok):
         part = slice(sent, sent + _LABELS)
         state.client.send_labels(state.ids[part], labels[part])
         sent += len(labels[part])
         result = state.run_service_command("monitor", *overrides)
+    # The retraining learns from all of them.
     state.client.send_labels(state.ids[sent:], labels[sent:])
     return result, sent
 

@@ -71,6 +71,7 @@ def _build_shift(name: str, description: str, column: str, change: Callable[[Any
 
 
 def _change_value(row: Row, column: str, change: Callable[[Any], Any]) -> Row:
+    # A new row: the samples before the change are compared with those after it.
     return {**row, column: change(row[column])}
 
 
@@ -85,9 +86,11 @@ def _return_constant(value: object, constant: float | str) -> float | str:
 
 def _find_new_category(column: CategoryColumn) -> str | float:
     """Return a category that training did not have, of the kind that it had."""
+    # A text would be refused, or be another column's mistake, where training has numbers.
     if column.of_numbers:
         known = [float(value) for value in column.values if value]
         return max(known, default=0.0) + 1
+    # Longer until it is none: training may have a category that is called so.
     name = "new"
     while name in column.positions:
         name += " new"
