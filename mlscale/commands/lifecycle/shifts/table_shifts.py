@@ -12,10 +12,10 @@ from mlscale.data.encoders.table_encoder import TableEncoder
 
 Row = Mapping[str, Any]
 _UNITS = (
-    ("as of °C to °F: × 1.8 + 32", 1.8, 32.0),
-    ("as of kg to lb: × 2.2046", 2.2046, 0.0),
-    ("as of cm to mm: × 10", 10.0, 0.0),
-    ("as of m to mm: × 1,000", 1000.0, 0.0),
+    ("from °C to °F (× 1.8 + 32)", 1.8, 32.0),
+    ("from kg to lb (× 2.2046)", 2.2046, 0.0),
+    ("from cm to mm (× 10)", 10.0, 0.0),
+    ("from m to mm (× 1,000)", 1000.0, 0.0),
 )
 """Conversions of a unit, the mildest first: description, factor, and what is added."""
 _MOST_COLUMNS = 50
@@ -30,7 +30,7 @@ def list_table_shifts(name: str, encoder: TableEncoder) -> list[list[Shift]]:
             [
                 _build_shift(
                     name,
-                    f"the unit of {column.name} has changed, {text}",
+                    f"the unit of {column.name} has changed as {text}",
                     column.name,
                     partial(_convert_unit, factor=factor, offset=offset),
                 )
