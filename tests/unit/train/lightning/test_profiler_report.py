@@ -28,7 +28,7 @@ class Line(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(folder: Path, profiler: Profiler | str) -> None:
+def fit(folder: Path, profiler: Profiler | str | None) -> None:
     suppress_library_messages()
     trainer = Trainer(
         default_root_dir=folder, max_epochs=1, profiler=profiler, logger=False, accelerator="cpu",
