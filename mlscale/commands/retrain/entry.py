@@ -37,7 +37,7 @@ def run(cfg: DictConfig) -> Result:
     check_settings(cfg)
     registry: LocalRegistry = build(cfg.registry, "registry")
     if cfg.watch:
-        from mlscale.commands.retrain.watch import watch_champion
+        from mlscale.commands.retrain.degradation_watch import watch_champion
 
         return watch_champion(cfg, registry)
     return retrain_once(cfg, registry)

@@ -136,13 +136,13 @@ class _Watch:
 
 def _create_monitor(cfg: DictConfig, registry: LocalRegistry, model: str) -> Monitor:
     """Return the evaluation of `mlscale monitor`, with its settings, that reports a degradation alone."""
-    look = {name: cfg.look[key] for key, name in _LOOK_KEYS.items() if cfg.look[key] is not None}
+    typed = {name: cfg.look[key] for key, name in _LOOK_KEYS.items() if cfg.look[key] is not None}
     overrides = [
         f"ref={cfg.ref}",
         f"events={cfg.events}",
         f"alert.rules=[{DEGRADATION}]",
         f"every_s={cfg.every_s}",
-        *(f"{name}={value}" for name, value in look.items()),
+        *(f"{name}={value}" for name, value in typed.items()),
     ]
     settings = MonitorSettings.read_monitor_settings(compose_from_overrides("monitor", overrides))
     return Monitor(settings, registry, Path(cfg.runs_dir), str(_locate_state(registry, model)))
