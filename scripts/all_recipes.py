@@ -3,9 +3,9 @@
     python -m scripts.all_recipes [--recipes tabular text] [--steps 30] [--folder build/recipes]
 
 Each recipe is trained for a few steps, exported, compressed (`compress=int8`), exported again, in int8 where that was
-kept, served, sent one raw request, and load-tested. A step that fails is shown with its error, and ends its recipe.
-A command may take `--limit` seconds by the wall clock: int8 of the GPT takes 70 s of a free core, and many times that
-on a machine that is busy with other things.
+kept, served, sent raw requests whose answers must be those of predict (`scripts.served_answers`), and load-tested. A
+step that fails is shown with its error, and ends its recipe. A command may take `--limit` seconds by the wall clock:
+int8 of the GPT takes 70 s of a free core, and many times that on a machine that is busy with other things.
 """
 
 from __future__ import annotations
@@ -13,27 +13,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlscale.loadtest.build_requests import build_requests, choose_protocol
-from mlscale.loadtest.random_samples import generate_samples
-from mlscale.loadtest.server_metadata import Credentials, request_model_metadata, send_once
+from mlscale.export.servable import load
 from mlscale.report.text import format_size_change
+from scripts.served_answers import ServerError, compare_answers, start_server
 
 ROOT = Path(__file__).resolve().parent.parent
 SAME_MODEL = {"finetune"}
 """Recipes that train a model of another one, from its weights."""
-STEPS = ("train", "export", "compress", "export int8", "serve", "request", "loadtest")
+STEPS = ("train", "export", "compress", "export int8", "serve", "requests", "loadtest")
 LIMIT_S = 1800.0
 
 
@@ -84,48 +79,6 @@ def run_command(folder: Path, *words: str, limit_s: float = LIMIT_S) -> dict[str
     return result
 
 
-@contextmanager
-def start_server(folder: Path, servable: str) -> Iterator[str]:
-    """Serve a servable on a free port, and yield the URL; the server has ended after the block.
-
-    Raises:
-        StepError: it does not answer within a minute.
-    """
-    ready, log = folder / "ready.json", folder / "serve.log"
-    ready.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "mlscale", "serve", servable, "port=0", "events=null", f"ready_file={ready}"]
-    with log.open("wb") as output:
-        server = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-    try:
-        deadline = time.monotonic() + 60
-        while not ready.exists():
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise StepError(" | ".join(log.read_text(errors="replace").splitlines()[-4:]))
-            time.sleep(0.05)
-        yield json.loads(ready.read_text())["url"]
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(60)
-
-
-def send_raw_request(url: str) -> str:
-    """Send one random sample in its raw form, and return the start of the prediction.
-
-    Raises:
-        StepError: the answer is not a prediction.
-    """
-    model = request_model_metadata(url)
-    samples = generate_samples(model, "raw")
-    # A server that does not state a raw form is sent a tensor.
-    request = build_requests(choose_protocol("auto", samples, model, 1), samples, model, 1)[0]
-    answer = send_once(url, request, Credentials(), 30)
-    if answer is None or answer[0] != 200:
-        raise StepError("no answer" if answer is None else f"status {answer[0]}: {answer[2][:200]!r}")
-    prediction = json.loads(answer[2])["predictions"][0]
-    prediction.pop("id", None)
-    return json.dumps(prediction)[:60]
-
-
 def take_recipe(recipe: str, folder: Path, steps: int, train: list[str], limit_s: float = LIMIT_S) -> RecipeOutcome:
     """Take a recipe through all steps.
 
@@ -149,12 +102,16 @@ def take_recipe(recipe: str, folder: Path, steps: int, train: list[str], limit_s
         taken["compress"] = describe_compression(run_step("compress", *last, "compress=int8")["metrics"])
         exported = run_step("export", *last)
         taken["export int8"] = "int8" if " in int8" in exported["sentence"] else "fp32"
-        with start_server(folder, exported["artifacts"]["servable"]) as url:
+        servable = exported["artifacts"]["servable"]
+        with start_server(folder, servable) as url:
             taken["serve"] = "ready"
-            taken["request"] = send_raw_request(url)
+            equal, count = compare_answers(url, load(servable))
+            if equal < count:
+                raise StepError(f"{equal} of {count} answers are bitwise those of predict")
+            taken["requests"] = f"{equal} of {count} bitwise"
             metrics = run_step("loadtest", url, "users=2", "seconds=2", "warmup_s=0.5")["metrics"]
             taken["loadtest"] = f"{metrics['requests_per_s']:.0f}/s, {metrics['failures']} failed"
-    except StepError as error:
+    except (StepError, ServerError) as error:
         outcome.error = f"{STEPS[len(taken)]}: {error}"
     return outcome
 

@@ -235,7 +235,7 @@ class OrderedData(LightningDataModule):
             f"{type(self).__name__} can't be mixed with windows of production",
             where="data",
             why="its samples have no format to write others in",
-            fix="give the data as files: data=table, data=text_table, data=text_files, data=image_folder or "
+            fix="give the data as files: data=table, data=text_table, data=text_files, data=imagefolder or "
             "data=webdataset (docs/data.md), and train a model on them",
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from mlscale.monitor.drift import SeasonalReference
 from mlscale.monitor.drift.column_drift import Column
 from mlscale.monitor.earlier_events import ReadEvents, read_earlier_events
 from mlscale.monitor.event_columns import collect_columns
+from mlscale.monitor.event_folder import count_other_events, describe_absent_events
 from mlscale.monitor.event_scores import EventScorer
 from mlscale.task_types.event_forms import JsonValue
 
@@ -65,6 +66,8 @@ class EventWindow:
         times: of the n events, datetime64[us], UTC.
         earlier: events of the same hours of earlier weeks, and of the week before; None where there is no week of them.
         skipped: the number of files that could not be read.
+        absence: what there is in place of events, in words, where there are too few; '' otherwise.
+        others: the number of events of other versions, where there are too few; 0 otherwise.
     """
 
     columns: Mapping[str, Column] = field(repr=False)
@@ -77,6 +80,8 @@ class EventWindow:
     skipped: int = 0
     times: NDArray[np.datetime64] = field(default_factory=lambda: np.zeros(0, "datetime64[us]"), repr=False)
     earlier: SeasonalReference | None = field(default=None, repr=False)
+    absence: str = ""
+    others: int = 0
 
     @property
     def answered(self) -> int:
@@ -96,8 +101,19 @@ def read_event_window(
     span: WindowSpan,
     now: datetime,
     scorer: EventScorer | None = None,
+    min_events: int = 0,
 ) -> EventWindow:
-    """Return the window of one version of a model that ends `now`; without a scorer, no event has a score."""
+    """Return the window of one version of a model that ends `now`.
+
+    Args:
+        store: of the events.
+        model: its name.
+        version: of the events.
+        span: of the window.
+        now: the end of the window.
+        scorer: of labelled events; without it none has a score.
+        min_events: with fewer, the window describes what there is in place of them.
+    """
 
     def read_answered(since: datetime, until: datetime, last: int) -> Events:
         return store.read(model, since=since, until=until, version=version, last=last).select_answered()
@@ -111,7 +127,12 @@ def read_event_window(
         scored = store.read(
             model, since=span.compute_start(now, span.label_hours), version=version, last=span.max_events
         ).select_answered()
-    return build_event_window(events, scored, labels, scorer, _read_season(answered, read_answered))
+    window = build_event_window(events, scored, labels, scorer, _read_season(answered, read_answered))
+    if window.events >= min_events:
+        return window
+    others = count_other_events(store, model, version, start)
+    absence = describe_absent_events(store, model, version, others, now)
+    return replace(window, absence=absence, others=others.total())
 
 
 def build_event_window(

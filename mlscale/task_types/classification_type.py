@@ -206,6 +206,10 @@ class ClassificationType(TaskType):
         """Return the name of a class, which may be given by its number."""
         return parse_class_name(value, names.labels)
 
+    def format_labels(self, y: NDArray[Any], names: AnswerNames) -> list[Any]:
+        """Return the name of the class of each sample."""
+        return [names.labels[number] for number in np.asarray(y).tolist()]
+
     def describe_label(self, names: AnswerNames) -> dict[str, Any]:
         """Return the JSON schema of what `parse_label` takes."""
         return build_class_schema(names.labels)

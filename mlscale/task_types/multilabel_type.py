@@ -171,6 +171,10 @@ class MultilabelType(TaskType):
         chosen = {parse_class_name(item, names.labels) for item in given}
         return [name for name in names.labels if name in chosen]
 
+    def format_labels(self, y: NDArray[Any], names: AnswerNames) -> list[Any]:
+        """Return the names of the labels of each sample."""
+        return [[names.labels[number] for number in np.flatnonzero(row > 0.5).tolist()] for row in np.asarray(y)]
+
     def describe_label(self, names: AnswerNames) -> dict[str, Any]:
         """Return the JSON schema of what `parse_label` takes."""
         listed = {"type": "array", "items": build_class_schema(names.labels)}

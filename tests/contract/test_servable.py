@@ -44,7 +44,7 @@ def test_a_stored_servable_of_format_2_answers_rows_in_their_units() -> None:
             {"island": "Dream"},
         ]
     )
-    assert predictions.bad == {3: "it lacks the column 'sex' (null for a missing value)"}
+    assert predictions.bad == {3: "it lacks the columns 'sex', 'bill_mm', 'flipper_mm' (null for a missing value)"}
     answers = servable.task_type.build_answers(predictions.columns, servable.names)
     assert answers == [
         {"value": pytest.approx(value, rel=1e-4), "unit": "g"} for value in (3729.86328, 3568.53516, 3732.14380)

@@ -245,19 +245,35 @@ def test_degradation_needs_labels(house: House, capsys: pytest.CaptureFixture[st
     assert "reference" in page
 
 
-def test_no_data_is_no_all_clear(house: House) -> None:
+def test_a_service_without_events_is_an_alert(house: House) -> None:
+    house.events.mkdir()
     result = commands.run_command("monitor", house.words())
     assert not result.ok
-    assert result.sentence == "resnet:v1: no data (0 events in the window, 100 are needed)"
+    where = house.events / "resnet"
+    shown = f"no data (0 events in the window, 100 are needed; {where} has no event of resnet:v1)"
+    assert result.sentence == f"resnet:v1: {shown}; alerting: no_data"
     assert np.isnan(result.metrics["drift"])
-    told = commands.run_command("monitor", house.words("alert.rules=[drift,no_data]"))
-    assert "alerting: no_data" in told.sentence
+    quiet = commands.run_command("monitor", house.words("alert.rules=[drift]"))
+    assert "alerting" not in quiet.sentence
+    assert not quiet.ok
+
+
+def test_a_wrong_folder_is_an_error(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["monitor", *house.words()]) == 2
+    printed = capsys.readouterr().err
+    assert "error: no folder events" in printed
+    assert "fix:   events=<the folder that mlscale serve events=… writes to>" in printed
+    house.ask(house.pixels, seed=6)
+    assert main(["monitor", *house.words(f"events={house.events}/resnet")]) == 2
+    assert f"fix:   events={house.events}\n" in capsys.readouterr().err
 
 
 def test_events_of_other_versions_do_not_count(house: House, published: tuple[Path, Path], tmp_path: Path) -> None:
     house.ask(brighter(house.pixels), seed=5)
     by_folder = house.words(f"ref={published[1] / 'servable'}")
-    assert "no data" in commands.run_command("monitor", by_folder).sentence
+    shown = commands.run_command("monitor", by_folder).sentence
+    assert "no data" in shown
+    assert "400 are of resnet:v1" in shown
     assert len(list((house.events / "resnet" / "monitor").glob("*.json"))) == 1
 
 

@@ -107,6 +107,7 @@ class Monitor:
         from mlscale.monitor import event_window as window
         from mlscale.monitor import window_check as window_check
         from mlscale.monitor.alerts import AlertDispatcher
+        from mlscale.monitor.event_folder import check_event_folder
         from mlscale.versions.model_reference import resolve_reference
         from mlscale.versions.trained_model import require_servable
 
@@ -118,13 +119,23 @@ class Monitor:
         assert located.servable is not None
         reference = baseline.read_baseline(located.servable, model=located.name, version=located.version)
         store, log, start = EventStore(settings.events), None, settings.span.compute_start(now, settings.span.hours)
-        if settings.log is not None:
+        if settings.log is None:
+            check_event_folder(store)
+        else:
             log = settings.log.convert_events(located, settings.span.compute_earliest_start(now))
             store = log.store
             # What the log does not have can't be compared, and is not missing data.
             known = tuple(sketch for sketch in reference.sketches if log.is_mapped(sketch.name))
             reference = replace(reference, sketches=known)
-        events = window.read_event_window(store, located.name, located.version, settings.span, now, reference.scorer)
+        events = window.read_event_window(
+            store,
+            located.name,
+            located.version,
+            settings.span,
+            now,
+            reference.scorer,
+            settings.limits.min_events,
+        )
         outcome = window_check.check_rules(reference, events, settings.limits)
         state = settings.resolve_state_file(self.state, settings.events, located)
         watched = settings.ref if located.is_registered else located.name
@@ -159,7 +170,7 @@ class Monitor:
         return Result(
             command="monitor",
             # No data is a failure: a server that writes no events looks healthy otherwise.
-            ok=not alerts.firing and not (no_data and no_data.is_over),
+            ok=not alerts.firing and not (no_data and no_data.sentence),
             sentence=_summarize_check(check),
             metrics={
                 **check.window_check.metrics,
@@ -173,7 +184,15 @@ class Monitor:
             },
             artifacts={"state": str(check.state), **page, **self.files},
             figures=plot_drifted_columns(check.window_check.columns),
+            details={f"drifted_{group}": self._list_drifted(check, group) for group in ("inputs", "outputs")},
         )
+
+    def _list_drifted(self, check: MonitorCheck, group: str) -> list[str]:
+        """Return the columns of inputs, or of outputs, that are worth an alert."""
+        least = self.settings.limits.min_distance
+        columns = check.window_check.columns
+        over = [column for column in columns if column.is_detected and column.distance >= least]
+        return list(dict.fromkeys(column.name for column in over if column.group == group))
 
     def _write_page(self, check: MonitorCheck) -> None:
         from mlscale.atomic_files import make_folders, write_text

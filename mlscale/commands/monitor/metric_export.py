@@ -41,12 +41,15 @@ class MetricExport:
     @contextlib.contextmanager
     def serve_metrics(self) -> Iterator[str]:
         """Serve `/metrics` inside the block, if a port is set; yield its address, else an empty text."""
+        # A context either way, so that the caller has one path.
         if self.port is None:
             yield ""
             return
         from mlscale.monitor.exporters.metrics_server import MetricsServer
 
+        # With port 0 the system chooses: the address is known only now.
         with MetricsServer(self.host, self.port) as self._server:
+            # An IPv6 address has brackets in a URL.
             host = f"[{self.host}]" if ":" in self.host else self.host
             yield f"http://{host}:{self._server.port}/metrics"
         self._server = None
@@ -78,6 +81,7 @@ class MetricExport:
         Raises:
             MLScaleError: the file can't be written (exit code 5).
         """
+        # A check without a record has found nothing to export, such as one of a replaced version.
         if (self.textfile is None and self._server is None) or alerts.record is None:
             return
         from mlscale.monitor.exporters.metrics_text import render_check_metrics, write_textfile
@@ -101,6 +105,7 @@ def read_metric_export(cfg: DictConfig) -> MetricExport:
     textfile, rules, dashboard = (
         Path(node[name]).expanduser().absolute() if node[name] else None for name in ("textfile", "rules", "dashboard")
     )
+    # It would be ignored without a word, and the alerts with it.
     if textfile is not None and textfile.suffix != ".prom":
         raise MLScaleError(
             f"{textfile.name} does not end in .prom",
@@ -123,5 +128,6 @@ def _write_setting(name: str, path: Path, text: str) -> None:
         make_folders(path.parent)
         write_text(path, text)
     except MLScaleError as error:
+        # The file system's own advice is of disks and rights; here a setting is at hand.
         fix = f"prometheus.{name}=<a file in a folder that you may write to>"
         raise MLScaleError(error.what, where=error.where, why=error.why, fix=fix, exit=error.exit) from error

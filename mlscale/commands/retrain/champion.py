@@ -60,6 +60,7 @@ class Champion:
         from mlscale.retrain.lineage import find_origin
 
         run, checkpoint = find_origin(version, cfg.runs_dir)
+        # Composed twice: only its own config tells what an earlier cycle made of its data.
         former = list_former_splits(compose_run_config(run, cfg))
         config = compose_run_config(run, cfg, former)
         data = require_champion_data(build_prepared_data(config), servable, str(run.path))
@@ -75,6 +76,7 @@ def build_prepared_data(config: DictConfig) -> LightningDataModule | None:
     """Return the data module of a config, prepared; None where the task has loaders of its own."""
     from mlscale.assembly.run_parts import build_data
 
+    # The size of a batch has no effect on what is read sample by sample.
     data = build_data(add_derived(config, {"per_device_batch": 1}))
     if data is not None:
         data.prepare_data()
@@ -87,14 +89,17 @@ def list_former_splits(config: DictConfig) -> list[str]:
     from mlscale.retrain.lineage import RETRAINED
 
     data = config.get("data") or {}
+    # Runs with data.windows keep their splits apart by themselves.
     if RETRAINED not in (config.get("tags") or []) or data.get("windows") or not data.get("test"):
         return []
+    # The oldest first, as a later list continues it.
     paths = [path for split in ("test", "val") for path in _list_paths(data[split])]
     return [f"data.val={format_path_list(paths)}", "data.test=null"]
 
 
 def format_path_list(paths: Sequence[object]) -> str:
     """Return a list of paths, as Hydra's grammar reads it."""
+    # Quoted: a path may have commas, brackets or blanks.
     quoted = (str(path).replace("'", "\\'") for path in paths)
     return "[" + ",".join(f"'{path}'" for path in quoted) + "]"
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Keys of the cycle itself, which its training does not know.
 _CYCLE_KEYS = ("ref", "events", "window", "replay", "passes", "lr_factor", "gate", "guard", "force", "trust",
-        "registry", "runs_dir", "output", "watch", "every_s", "monitor")  # fmt: skip
+        "registry", "runs_dir", "output", "watch", "every_s", "degradation")  # fmt: skip
 # Groups and keys that the cycle sets for its training: typed ones would contradict it.
 _DECIDED_KEYS = ("data", "data.windows", "data.replay", "data.relabelled", "like", "init_from", "resume", "recipe")
 
@@ -43,6 +43,9 @@ def check_settings(cfg: DictConfig) -> None:
         "gate.max_class_drop": (cfg.gate.max_class_drop > 0, "above 0", "0.1"),
         "gate.tolerance": (cfg.gate.tolerance >= 0, "0 or more", "0.1"),
         "guard.factor": (cfg.guard.factor >= 1, "1 or more", "2"),
+        "every_s": (cfg.every_s > 0, "above 0", "60"),
+        # By force each look would start a cycle.
+        "force": (not (cfg.force and cfg.watch), "of no use with watch=true, which keeps to the pauses", "false"),
     }
     problems = [
         MLScaleError(

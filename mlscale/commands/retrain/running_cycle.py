@@ -33,6 +33,7 @@ class RunningCycle:
     def note_progress(self, **known: Any) -> None:
         """Save what is known so far."""
         self.cycle = replace(self.cycle, **known)
+        # At once: a process that is killed next has at least this.
         self.journal.save_progress(self.cycle)
 
     def end_cycle(self, decision: str, reason: str) -> None:
@@ -40,6 +41,7 @@ class RunningCycle:
         from mlscale.runs.identity import get_current_time
 
         self.cycle = replace(self.cycle, ended=get_current_time(), decision=decision, reason=reason)
+        # The folder of a cycle that trained holds its window, which its run refers to.
         self.journal.record_cycle(self.cycle, keep=self.cycle.run is not None)
 
 
@@ -48,6 +50,7 @@ def is_promoted(registry: LocalRegistry, cycle: RetrainingCycle) -> bool:
     from mlscale.versions.version_reference import CHAMPION
 
     return any(
+        # By the registry, as the process may have been killed between promoting and noting it.
         move.alias == CHAMPION
         and f"{cycle.model}:v{move.after}" == cycle.challenger
         and datetime.fromisoformat(move.time) >= datetime.fromisoformat(cycle.begun)
@@ -67,6 +70,7 @@ def resume_or_recover(
         runs_dir: the folder of the runs.
         report: is called with a line for each killed cycle.
     """
+    # Before the others are recorded: it would be ended with them.
     continued = _find_continued_cycle(registry, journal, champion, runs_dir)
     without = continued.id if continued is not None else None
     for lost in journal.recover_cycles(lambda cycle: is_promoted(registry, cycle), without=without):
@@ -83,6 +87,7 @@ def _find_continued_cycle(
 
     Its champion must still be the champion: another one has learned from other data, or was chosen by a person.
     """
+    # The latest has the newest window.
     for cycle in reversed(journal.read_killed_cycles()):
         if cycle.champion != champion.ref or is_promoted(registry, cycle):
             continue

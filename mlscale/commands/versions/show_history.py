@@ -29,11 +29,13 @@ def show_history(options: Options) -> int:
         state=_resolve_path(options.state) if options.state else None,
         watched=options.watched,
     )
+    # First, so that a page that can't be written is an error and not the end of a long table.
     page = _write_history_page(history, _resolve_path(options.page)) if options.page else None
     if options.output == "json":
         print(json.dumps(_build_document(history, page), ensure_ascii=False, indent=2))
         return int(Exit.DONE)
     versions, entries = build_version_table(history), history.list_entries()
+    # The latest are at the end, next to the prompt.
     shown = entries[-options.last :] if options.last else entries
     rows = [(entry.time[:16].replace("T", " "), entry.kind, entry.version, entry.text) for entry in shown]
     print(summarize_history(history))
@@ -48,6 +50,7 @@ def show_history(options: Options) -> int:
 
 def summarize_history(history: ModelHistory) -> str:
     """Return a model's history in one sentence."""
+    # An incident has two alerts, and is one.
     begun = sum(alert["status"] == "firing" for check in history.alerts for alert in check.alerts)
     promoted = sum(cycle.decision == "promoted" for cycle in history.cycles)
     parts = [
@@ -63,6 +66,7 @@ def summarize_history(history: ModelHistory) -> str:
 
 
 def _write_history_page(history: ModelHistory, page: Path) -> Path:
+    # As of the latest check: earlier incidents may be over.
     firing = history.checks[-1].firing if history.checks else ()
     text = render_page(
         f"history · {history.name}",

@@ -109,6 +109,8 @@ def _suggest_override(where: str, near: str | None) -> str | None:
     """Return the override that names the nearest column, if the key names columns; else None."""
     if near is None or where not in _COLUMN_KEYS:
         return None
+    if "${" in near:
+        return f"rename the column {near!r} in the file, without ${{"
     if where == "data.units":
         return format_units_override(near, "<its unit>")
     return format_override(where, [near] if where in _LIST_KEYS else near)

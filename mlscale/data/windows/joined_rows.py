@@ -43,6 +43,7 @@ class JoinedRows:
         sizes = [len(rows) for rows in self._rows]
         self._starts = np.cumsum([0, *sizes])[:-1]
         self._length = sum(sizes)
+        # With the names: the same windows in another order are other data, as a resumed run must notice.
         content = "|".join(f"{name}={rows.version}" for name, rows in self.parts.items())
         self.version = hashlib.sha256(f"joined 1 {content}".encode()).hexdigest()[:16]
         self.bad: Mapping[int, str] = {
@@ -51,6 +52,7 @@ class JoinedRows:
             for row, why in rows.bad.items()
         }
         labels = [rows.labels for rows in self._rows]
+        # Labels of some parts alone would be taken for those of the first samples.
         known = [values for values in labels if values is not None]
         self.labels: Array | None = np.concatenate(known) if len(known) == len(labels) else None
 
@@ -58,13 +60,16 @@ class JoinedRows:
         return self._length
 
     def get_key(self, sample: int) -> str:
+        # From the right: an empty part starts where the next one does.
         number = int(np.searchsorted(self._starts, sample, side="right")) - 1
+        # Original keys stay as they were, so that scores of a sample can be compared between versions.
         key = self._rows[number].get_key(sample - int(self._starts[number]))
         return key if self._names[number] == ORIGINAL else f"{self._names[number]}/{key}"
 
     def take_samples(self, samples: NDArray[np.int64]) -> tuple[Array, Array]:
         taken = [(part.indices, part.rows.take_samples(part.numbers)) for part in self.divide_request(samples)]
         first_x, first_y = taken[0][1]
+        # Written in place: a batch is in the order of its request, not of the parts.
         x = np.empty((len(samples), *first_x.shape[1:]), first_x.dtype)
         y = np.empty((len(samples), *first_y.shape[1:]), first_y.dtype)
         for indices, (part_x, part_y) in taken:
@@ -94,6 +99,7 @@ class SelectedRows:
     def __init__(self, rows: SplitRows, numbers: NDArray[np.int64]) -> None:
         self.rows, self.numbers = rows, numbers
         self.version = f"{rows.version} {hashlib.sha256(numbers.astype('<i8').tobytes()).hexdigest()[:8]}"
+        # A map, as a search for each bad row would take quadratic time.
         indices = {number: index for index, number in enumerate(numbers.tolist())}
         self.bad: Mapping[int, str] = {indices[row]: why for row, why in rows.bad.items() if row in indices}
         self.labels: Array | None = None if rows.labels is None else rows.labels[numbers]
@@ -126,10 +132,12 @@ def join_row_windows(
     names = name_windows(policy)
     trained = [read(locate_window_part(window, TRAIN)) for window in policy.windows]
     held_out = [read(locate_window_part(window, HELD_OUT)) for window in policy.windows]
+    # The latest window is not old: its share of the epoch is what replay leaves.
     old: dict[str, SplitRows] = {}
     if policy.replay_share:
         old = {ORIGINAL: splits["train"], **dict(zip(names[:-1], trained[:-1], strict=True))}
     old = {name: _drop_classes(rows, relabelled) for name, rows in old.items()}
+    # A mixture with nothing in it would be drawn from for ever.
     if old and not any(len(rows) for rows in old.values()):
         raise MLScaleError(
             "nothing of the old data is left",
@@ -139,6 +147,7 @@ def join_row_windows(
         )
     return {
         "train": JoinedRows({**old, names[-1]: trained[-1]}),
+        # Checkpoints are chosen by what production is now; the test data show what was forgotten.
         "val": held_out[-1],
         "test": JoinedRows({ORIGINAL: splits["val"], **dict(zip(names[:-1], held_out[:-1], strict=True))}),
     }
@@ -158,6 +167,7 @@ def collect_raw_rows(
         return collect_raw_rows(rows.rows, rows.numbers[numbers], read)
     if not isinstance(rows, JoinedRows):
         return read(rows, numbers)
+    # Parts are read whole and put back in the order of the request.
     collected: list[Any] = [None] * len(numbers)
     for part in rows.divide_request(numbers):
         samples = collect_raw_rows(part.rows, part.numbers, read)

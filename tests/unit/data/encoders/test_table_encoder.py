@@ -155,3 +155,9 @@ def test_a_column_in_another_form_of_unicode_is_named_as_such() -> None:
     with pytest.raises(MLScaleError, match="the table has no column 'Größe'") as caught:
         encoder.encode_table(DataTable({sent: np.array([1.0])}, ["0"]), where="data.val")
     assert "in another form of Unicode" in str(caught.value.why)
+
+
+def test_a_column_that_can_not_be_typed_is_to_be_renamed() -> None:
+    with pytest.raises(MLScaleError) as caught:
+        DataTable({"a${b}": np.array([1.0])}, ["0"]).get_column("zz", where="data.target")
+    assert caught.value.fix == "rename the column 'a${b}' in the file, without ${"

@@ -360,3 +360,19 @@ def test_no_samples() -> None:
     of_one = [(np.full((4, 1), 0.9, np.float32), np.ones(4, int))]
     with pytest.raises(MLScaleError, match="original data without the relabelled classes can be compared"):
         decide_promotion(model(0.5), model(0.7), samples(10, 0.5), of_one, replace(BOUNDS, relabelled=("1",)))
+
+
+def test_labels_that_contradict_two_classes_are_named_although_the_challenger_has_learned_neither() -> None:
+    labels = ("cat", "dog", "owl", "hen")
+    same = make_servable(classify(0, 4), labels=labels)
+    truth = np.arange(400) % 4
+    x = truth[:, None].astype(np.float32)
+    swapped = np.array([1, 0, 2, 3])[truth]
+    judged = decide_promotion(same, same, [(x, swapped)], [(x, truth)], BOUNDS)
+    (reason,) = [reason for reason in judged.objections if "contradict" in reason]
+    assert "contradict cat, dog, which the champion knows on the original data" in reason
+    assert reason.endswith("then gate.relabelled=[cat,dog]")
+    # A person has confirmed it.
+    confirmed = replace(BOUNDS, relabelled=("cat", "dog"))
+    judged = decide_promotion(same, same, [(x, swapped)], [(x, truth)], confirmed)
+    assert [reason for reason in judged.objections if "contradict" in reason] == []
