@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-_DEEPEST, _ITEMS = 6, 50  # of the paths that a message or a guess lists
+_DEEPEST, _ITEMS = 10, 50  # of the paths that a message or a guess lists
 
 
 class AbsentFieldError(KeyError):
