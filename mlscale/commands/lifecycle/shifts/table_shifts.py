@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,18 +26,7 @@ def list_table_shifts(name: str, encoder: TableEncoder) -> list[list[Shift]]:
     """Return the changes of rows of this name in groups, the mildest first; of a group one for each column."""
     numbers = [column for column in encoder.columns if isinstance(column, NumberColumn)][:_MOST_COLUMNS]
     if name == "unit":
-        return [
-            [
-                _build_shift(
-                    name,
-                    f"the unit of {column.name} has changed as {text}",
-                    column.name,
-                    partial(_convert_unit, factor=factor, offset=offset),
-                )
-                for column in numbers
-            ]
-            for text, factor, offset in _UNITS
-        ]
+        return _list_unit_shifts(numbers)
     if name == "stuck":
         ends = [(column, value) for column in numbers for value in (column.minimum, column.maximum)]
         return [
@@ -64,6 +53,25 @@ def list_table_shifts(name: str, encoder: TableEncoder) -> list[list[Shift]]:
             for new in [_find_new_category(column)]
         ]
     ]
+
+
+def _list_unit_shifts(columns: Sequence[NumberColumn]) -> list[list[Shift]]:
+    """Return the conversions of columns, first those whose values are all outside of what training had: where the two
+    overlap no model can tell in which unit a value is, and none is right for both.
+    """
+    apart: list[list[Shift]] = []
+    overlapping: list[list[Shift]] = []
+    for text, factor, offset in _UNITS:
+        convert = partial(_convert_unit, factor=factor, offset=offset)
+        groups: tuple[list[Shift], list[Shift]] = [], []
+        for column in columns:
+            ends = (factor * column.minimum + offset, factor * column.maximum + offset)
+            is_apart = min(ends) > column.maximum or max(ends) < column.minimum
+            description = f"the unit of {column.name} has changed as {text}"
+            groups[not is_apart].append(_build_shift("unit", description, column.name, convert))
+        apart.append(groups[0])
+        overlapping.append(groups[1])
+    return [group for group in [*apart, *overlapping] if group]
 
 
 def _build_shift(name: str, description: str, column: str, change: Callable[[Any], Any]) -> Shift:

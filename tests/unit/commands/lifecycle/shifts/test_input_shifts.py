@@ -82,9 +82,17 @@ def test_a_unit_changes_one_column_and_leaves_missing_values() -> None:
     assert first.change_sample is not None
     assert first.change_sample({"heat": 100.0, "size": 1, "kind": "a"}) == {"heat": 212.0, "size": 1, "kind": "a"}
     assert first.change_sample({"heat": None, "size": 1, "kind": "a"})["heat"] is None
-    (thousand,) = [shift for shift in groups[-1] if "size" in shift.description]
+    (thousand,) = [shift for shift in flatten(groups) if "size" in shift.description and "1,000" in shift.description]
     assert thousand.change_sample is not None
     assert thousand.change_sample({"size": 2})["size"] == 2000
+
+
+def test_units_come_first_whose_values_training_did_not_have() -> None:
+    descriptions = [shift.description for shift in flatten(list_table_shifts("unit", TABLE))]
+    # 22 to 66 overlaps 10 to 30.
+    assert descriptions.index("the unit of heat has changed as from m to mm (× 1,000)") < descriptions.index(
+        "the unit of heat has changed as from kg to lb (× 2.2046)"
+    )
 
 
 def test_a_sensor_is_stuck_at_an_end_of_its_range() -> None:
