@@ -20,6 +20,15 @@ def test_random_cases_are_as_scipy_computes_them() -> None:
         assert 0.9 < ratio < 1.2 - 0.04 * np.log(expected), (m, n, distance)
 
 
+@pytest.mark.parametrize("size", [8, 10])
+def test_small_sizes_are_nearly_exact(size: int) -> None:
+    for expected in (0.7, 0.3, 0.1):
+        distance = kstwo.isf(expected, size)
+        assert float(compute_ks_p(distance, size, 1e12)) == pytest.approx(expected, rel=0.0075)
+        # Two samples are worth as much as one of mn / (m + n).
+        assert float(compute_ks_p(distance, 2 * size, 2 * size)) == pytest.approx(expected, rel=0.0075)
+
+
 def test_all_at_once() -> None:
     p = compute_ks_p(np.array([0.0, 0.1, 1.0]), 1000, 1000)
     assert p[0] == 1

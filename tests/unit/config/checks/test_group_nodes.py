@@ -312,9 +312,80 @@ unknown key 'scheduler.foo'
         "interval: epoch}",
         "",
     ),
+    (
+        "callbacks: {early_stoping: {_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val_loss, "
+        "patience: 3}}",
+        """
+'callbacks.early_stoping' is a second pytorch_lightning.callbacks.EarlyStopping
+  where: command line: callbacks.early_stoping
+  why:   the option callbacks=early_stopping builds this class; an entry with another name is another object
+  fix:   callbacks=[default,early_stopping] callbacks.early_stopping.monitor=val/loss callbacks.early_stopping.patience=3
+""",
+    ),
+    (
+        "callbacks: {early_stopping: {_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: a}, "
+        "early_stoping: {_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: my_loss, _convert_: all}}",
+        """
+'callbacks.early_stoping' is a second pytorch_lightning.callbacks.EarlyStopping
+  where: command line: callbacks.early_stoping
+  why:   the option callbacks=early_stopping builds this class; an entry with another name is another object
+  fix:   callbacks.early_stopping.monitor=my_loss
+""",
+    ),
+    (
+        "callbacks: {early_stoping: {_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: accuracy, mode: max}}",
+        """
+'callbacks.early_stoping' is a second lightning.pytorch.callbacks.EarlyStopping
+  where: command line: callbacks.early_stoping
+  why:   the option callbacks=early_stopping builds this class; an entry with another name is another object
+  fix:   callbacks=[default,early_stopping] callbacks.early_stopping.monitor=accuracy callbacks.early_stopping.mode=max
+""",
+    ),
+    (
+        "callbacks: {early_stopping: {_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: a}, "
+        "early_stoping: {_target_: pytorch_lightning.callbacks.EarlyStopping, _convert_: all}}",
+        """
+'callbacks.early_stoping' is a second pytorch_lightning.callbacks.EarlyStopping
+  where: command line: callbacks.early_stoping
+  why:   the option callbacks=early_stopping builds this class; an entry with another name is another object
+  fix:   leave callbacks.early_stoping out
+'callbacks.early_stoping' lacks monitor
+  where: command line: callbacks.early_stoping._target_
+  why:   'callbacks.early_stopping' builds the same
+  fix:   callbacks.early_stopping._target_=pytorch_lightning.callbacks.EarlyStopping
+""",
+    ),
+    (
+        "callbacks: {early_stoping: {_target_: pytorch_lightning.callbacks.EarlyStopping}}",
+        """
+'callbacks.early_stoping.monitor' is missing
+  where: command line: callbacks.early_stoping._target_
+  why:   pytorch_lightning.callbacks.EarlyStopping requires 'monitor'
+  fix:   callbacks.early_stoping.monitor=<str>
+""",
+    ),
+    (
+        "callbacks: {early: {_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: a}, "
+        "early_stoping: {_target_: pytorch_lightning.callbacks.Timer, duration: null}}",
+        "",
+    ),
+    (
+        "callbacks: {early_stoping: {patience: x}}",
+        """
+'callbacks.early_stoping' has no _target_
+  where: command line: callbacks.early_stoping
+  why:   every entry of 'callbacks' is an object to build
+  fix:   callbacks=[default,early_stopping] callbacks.early_stopping.patience=<int>
+""",
+    ),
 ]
 
 IN_FILE = [
+    (
+        "callbacks: {early_stoping: {_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val_loss}}",
+        ("callbacks",),
+        "",
+    ),
     (
         "model: {blocks: 2, hidden: 3}",
         ("model",),

@@ -13,10 +13,12 @@ from mlscale.config.documented_fields import get_shipped_fields
 from mlscale.config.suggestions.config_names import Names
 from mlscale.config.suggestions.templates import (
     choose_option,
+    count_batches,
     fill_template,
     get_default_names,
     get_option_types,
     parse_yaml_word,
+    settle_settings,
 )
 from tests.unit.config.checks.small_configs import get_groups
 
@@ -190,6 +192,57 @@ def test_the_keys_and_values_of_another_option() -> None:
     assert choose_option(names, "optimizer", "no_such") is names
 
 
+def test_another_option_keeps_what_is_not_of_its_group() -> None:
+    values = {"optimizer.lr": 7.0, "optimizer.betas": [0.5], "seed": 3}
+    before = replace(get_default_names(get_groups()), values=values.get)
+    names = choose_option(before, "optimizer", "sgd")
+    assert (names.values("seed"), names.values("optimizer.betas")) == (3, None)
+    assert names.values("optimizer.lr") != 7
+    # Keys of the group that the option has, once each.
+    assert len(list(names.paths)) == len(set(names.paths))
+    assert names.types("optimizer.momentum") == get_option_types("optimizer", "sgd")["optimizer.momentum"]
+    assert names.types("seed") == before.types("seed")
+
+
+def test_settings_count_as_typed() -> None:
+    values = {"seed": 3, "trainer.devices": 4, "trainer.max_epochs": 9}
+    before = Names([], {}, batches=99, epochs=99, values=values.get, is_typed=lambda path: path == "name")
+    after = settle_settings(before, {"trainer.accumulate_grad_batches": 8, "a": None})
+    assert [after.values(path) for path in ("seed", "trainer.accumulate_grad_batches", "a", "b")] == [3, 8, None, None]
+    assert [after.is_typed(path) for path in ("name", "a", "seed")] == [True, True, False]
+    assert (after.batches, after.epochs) == (32, 9)
+    assert settle_settings(before, {"trainer.devices": 2}).batches == 2
+
+
+@pytest.mark.parametrize(
+    ("epochs", "known"), [(1, 1), (30, 30), (0, None), (-1, None), (None, None), ("x", None), ("${a}", None)]
+)
+def test_the_length_of_a_run_where_it_is_known(epochs: object, known: int | None) -> None:
+    assert settle_settings(Names([], {}, epochs=5), {"trainer.max_epochs": epochs}).epochs == known
+
+
+@pytest.mark.parametrize(
+    ("devices", "accumulated", "batches"),
+    [(1, 1, 1), (4, 8, 32), (-1, 8, 8), (0, 2, 2), ("auto", 3, 3), (2, None, 2), (None, "${a}", 1)],
+)
+def test_the_passes_of_one_optimizer_step(devices: object, accumulated: object, batches: int) -> None:
+    settings = {"trainer.devices": devices, "trainer.accumulate_grad_batches": accumulated}
+    assert count_batches(settings.get) == batches
+
+
+def test_an_example_is_the_value_of_the_key_or_the_documented_one() -> None:
+    def fill_example(path: str, value: object) -> str:
+        return fill(f"{path}={{value}}", "x", replace(names, values={path: value}.get), exactly=False)
+
+    names = get_default_names(get_groups())
+    assert fill_example("trainer.max_epochs", 4) == "trainer.max_epochs=4"
+    # Neither an interpolation nor a value that has to be given is one.
+    for value in ("${seed}", "???", None, "many"):
+        assert fill_example("trainer.accumulate_grad_batches", value) == "trainer.accumulate_grad_batches=1"
+    # Of a choice, any other option may be the opposite of what is meant.
+    assert fill_example("output", "json") == ""
+
+
 def test_the_names_of_a_run_as_shipped() -> None:
     names = get_default_names(get_groups())
     assert names.groups == get_groups()
@@ -198,6 +251,13 @@ def test_the_names_of_a_run_as_shipped() -> None:
     assert [kind.text for kind in names.types("seed")] == ["int"]
     assert [kind.text for kind in names.types("optimizer.lr")] == ["float"]
     assert names.types("no.such") == ()
+    assert (names.facts.kind, names.facts.task, names.facts.chosen["data"]) == (
+        "images",
+        "classification",
+        "data=digits",
+    )
+    assert "callbacks" not in names.facts.chosen
+    assert names.values("trainer.accumulate_grad_batches") == 1
 
 
 def test_a_word_is_read_as_yaml_or_as_text() -> None:

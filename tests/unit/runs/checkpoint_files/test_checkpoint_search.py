@@ -1,12 +1,16 @@
 """Checkpoints are found by what their records say: the latest one, the best one, those of this run."""
 
+import errno
 import os
 from pathlib import Path
 
+import pytest
 import torch
 
+from mlscale.runs.checkpoint_files import checkpoint_search
 from mlscale.runs.checkpoint_files.checkpoint_commit import AtomicCheckpointWriter
-from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
+from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
+from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointFile, CheckpointRecord
 from mlscale.runs.checkpoint_files.checkpoint_search import (
     find_best_checkpoint_file,
     find_latest_valid,
@@ -44,6 +48,53 @@ def test_weights_alone_are_nothing_to_go_on_from(tmp_path: Path) -> None:
     save(tmp_path / "full.ckpt", 1)
     save(tmp_path / "weights.ckpt", 2, resumable=False)
     assert find_latest_valid(tmp_path) == (tmp_path / "full.ckpt", [])
+
+
+def test_files_that_are_being_written_and_folders_are_none(tmp_path: Path) -> None:
+    save(tmp_path / "a.ckpt", 1)
+    save(tmp_path / ".b.ckpt", 2)
+    (tmp_path / "c.ckpt").mkdir()
+    (tmp_path / "d.ckpt").write_bytes(b"of another program")
+    assert [found.path.name for found in list_checkpoint_files(tmp_path)] == ["a.ckpt", "d.ckpt"]
+
+
+def test_a_file_that_can_not_be_read_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step, name in enumerate(("a", "b", "c")):
+        save(tmp_path / f"{name}.ckpt", step)
+
+    def verify(path: Path) -> CheckpointFile:
+        if path.name == "c.ckpt":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return verify_checkpoint(path)
+
+    monkeypatch.setattr(checkpoint_search, "verify_checkpoint", verify)
+    path, left_out = find_latest_valid(tmp_path)
+    assert path == tmp_path / "b.ckpt"
+    assert left_out == [f"{tmp_path / 'c.ckpt'} is left out: it can't be read (Input/output error)"]
+
+
+def save_best(path: Path, value: float | None, metric: str = "loss") -> None:
+    writer = AtomicCheckpointWriter(path)
+    torch.save({}, writer)  # type: ignore[arg-type]
+    writer.commit_checkpoint(CheckpointRecord("best", 1, 0, metric=metric, value=value))
+
+
+def test_the_best_of_several_that_were_kept(tmp_path: Path) -> None:
+    best, other = tmp_path / "best.ckpt", tmp_path / "best-1.ckpt"
+    save_best(best, 0.3)
+    save_best(tmp_path / "mine.ckpt", 0.1)
+    save_best(tmp_path / "yours.ckpt", 0.9)
+    # A user's callback may keep others by the same metric: alone, `best.ckpt` is what it is called.
+    for mode in ("min", "max"):
+        assert find_best_checkpoint_file(tmp_path, "loss", mode) == best
+    save_best(other, 0.2)
+    assert find_best_checkpoint_file(tmp_path, "loss", "min") == other
+    assert find_best_checkpoint_file(tmp_path, "loss", "max") == best
+    for value, metric in ((None, "loss"), (0.3, "accuracy")):
+        save_best(best, value, metric)
+        assert find_best_checkpoint_file(tmp_path, "loss", "min") == best
+    best.unlink()
+    assert find_best_checkpoint_file(tmp_path, "loss", "min") == tmp_path / "mine.ckpt"
 
 
 def test_the_best_by_whatever_name(tmp_path: Path) -> None:
