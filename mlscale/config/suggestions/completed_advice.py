@@ -147,7 +147,7 @@ def _stops_cycling(word: str, names: Names) -> bool:
     key, _, target = word.partition("=")
     if key != "optimizer._target_" or "scheduler.cycle_momentum" not in names.paths:
         return False
-    signature = read_signature(target) if target.startswith("torch.optim.") else None
+    signature = read_signature(target) if target.startswith(("torch.optim.", "timm.optim.")) else None
     return isinstance(signature, Signature) and not _CYCLED & set(signature.named)
 
 
