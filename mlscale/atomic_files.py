@@ -25,8 +25,8 @@ _LOCK_POLL_SECONDS = 0.02
 _ELSEWHERE = "{}=<a folder you may write to, with free space>"
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, whole or not at all, readable by its owner alone.
+def write_bytes(path: Path, content: bytes, *, mode: int = PRIVATE_FILE) -> None:
+    """Write `content` to `path`, whole or not at all, by default readable by its owner alone.
 
     Raises:
         MLScaleError: the disk is full, or the folder can't be written to (exit code 5).
@@ -36,7 +36,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     aside = path.with_name(f"{ASIDE}{path.name}-{secrets.token_hex(4)}")
     try:
         # The mode is given at creation: with a later chmod the content would be readable for a moment.
-        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE), "wb") as file:
+        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             with contextlib.suppress(OSError):  # some file systems have no locks; leftovers stay there
                 lock_file(file.fileno())
             file.write(content)
@@ -65,6 +65,30 @@ def encode_text(text: str) -> bytes:
 def write_json(path: Path, value: object) -> None:
     """Write JSON, by `write_text`: NaN and infinities become null, types that JSON lacks become their text."""
     write_text(path, json.dumps(convert_to_json(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line of text to a file; it is on the disk when this returns. A killed process leaves at most a last line
+    that is cut short.
+
+    Raises:
+        MLScaleError: the disk is full, or the folder can't be written to (exit code 5).
+    """
+    try:
+        # O_APPEND and one write: a line is never mixed with another one. O_RDWR, since `pread` checks the end.
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, PRIVATE_FILE)
+        try:
+            size = os.fstat(handle).st_size
+            # A power cut may leave a line without its end: the new one must not be joined to it.
+            torn = size and os.pread(handle, 1, size - 1) != b"\n"
+            os.write(handle, encode_text("\n" * bool(torn) + line + "\n"))
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        # The entry of a new file is in its folder, which has to be synced, too.
+        sync_folder(path.parent)
+    except OSError as error:
+        raise create_write_error(path, error) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

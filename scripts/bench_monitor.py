@@ -71,7 +71,7 @@ def peer(folder: Path) -> Path:
 
 
 def write(folder: Path) -> None:
-    """The same 10,000 events as an event store and as a flat file; the reference as arrays and as a flat file."""
+    """The same 10,000 events as an event store and as a flat file; the reference as a profile and as a flat file."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -93,7 +93,7 @@ def write(folder: Path) -> None:
         }
 
     reference, current = draw(0.0), draw(1.0)
-    np.savez(folder / "reference.npz", **reference)
+    write_profile(folder / "profile", reference)
     for name, drawn in (("reference", reference), ("current", current)):
         values = [*drawn["means"].T, *drawn["stds"].T, drawn["confidence"], drawn["classes"].astype(str)]
         pq.write_table(pa.table(dict(zip(COLUMNS, values, strict=True))), folder / f"{name}.parquet")
@@ -117,6 +117,26 @@ def write(folder: Path) -> None:
     writer.close()
 
 
+def write_profile(folder: Path, drawn: dict[str, Any]) -> None:
+    """The reference profile of what was drawn."""
+    import numpy as np
+
+    from mlscale.reference.column_sketch import ColumnSketch, build_category_sketch, build_number_sketch
+    from mlscale.reference.score_reference import ScoreReference
+    from mlscale.reference.stored_reference import StoredReference
+
+    sketches: list[ColumnSketch] = [
+        build_number_sketch(f"input.{name}_{channel}", "inputs", drawn[f"{name}s"][:, channel].astype(np.float64))
+        for name in ("mean", "std")
+        for channel in range(3)
+    ]
+    sketches.append(build_number_sketch("output.confidence", "outputs", drawn["confidence"].astype(np.float64)))
+    sketches.append(build_category_sketch("output.label", "outputs", drawn["classes"].astype(str).tolist()))
+    score = ScoreReference("accuracy", True, "", True, True, 0.99, EVENTS, np.zeros(0))
+    folder.mkdir()
+    StoredReference({"samples": EVENTS}, tuple(sketches), score).save_profile(folder)
+
+
 def child(name: str, folder: Path) -> None:
     """One contender in this process: a first look, further ones, and what they took; as JSON."""
     look = {"mlscale": ours, "evidently": theirs}[name](folder)
@@ -137,30 +157,33 @@ def ours(folder: Path) -> Callable[[], list[str]]:
     """A look of mlscale, from the disk to its state on the disk."""
     from datetime import UTC, datetime
 
-    import numpy as np
-
     from mlscale.events.store import EventStore
     from mlscale.monitor.alert_rule import AlertPolicy
     from mlscale.monitor.alerts import AlertDispatcher
     from mlscale.monitor.baseline import Baseline
+    from mlscale.monitor.event_columns import round_sketch
     from mlscale.monitor.event_window import WindowSpan, read_event_window
     from mlscale.monitor.window_check import RULES, MonitorLimits, check_rules
+    from mlscale.reference.stored_reference import StoredReference
+    from mlscale.task_types.event_forms import AnswerNames
+    from mlscale.task_types.registry import get_task_type
+
+    names = AnswerNames(tuple("0123456789"))
 
     def one() -> list[str]:
         now = datetime.now(UTC)
-        with np.load(folder / "reference.npz") as kept:
-            sides = kept["means"].T, kept["stds"].T, kept["confidence"]
-            counts = np.bincount(kept["classes"], minlength=10)
-        baseline = Baseline("m", "m:v1", tuple("0123456789"), True, *sides, counts, 0.99, EVENTS)
-        window = read_event_window(EventStore(folder / "events"), "m", "m:v1", WindowSpan(), now, baseline.labels)
+        reference = StoredReference.load_profile(folder / "profile")
+        sketches = tuple(map(round_sketch, reference.columns))
+        baseline = Baseline("m", "m:v1", get_task_type("classification"), names, sketches, reference.score, True)
+        window = read_event_window(EventStore(folder / "events"), "m", "m:v1", WindowSpan(), now, baseline.scorer)
         assert window.answered == EVENTS
         seen = check_rules(baseline, window, MonitorLimits())
         AlertDispatcher(folder / "state.json", "m", tuple(RULES), AlertPolicy()).process_check(seen, "m", now)
-        names = dict.fromkeys(
+        found = dict.fromkeys(
             column.name for column in seen.columns if column.is_significant and column.distance >= 0.1
         )
         short = {"output.confidence": "confidence", "output.label": "classes"}
-        return [short.get(name, name.replace(".", "_")) for name in names]
+        return [short.get(name, name.replace(".", "_")) for name in found]
 
     return one
 

@@ -1,4 +1,4 @@
-"""Events of a classifier, as a server writes them, without a server."""
+"""Events as a server writes them, without a server."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.encoders.encoder import EncodedSamples
-from mlscale.data.encoders.summaries.tensor_summary import ChannelSummary
-from mlscale.data.encoders.tensor_encoder import TensorEncoder
+from mlscale.data.encoders.summaries.tensor_summary import TensorSummary
 from mlscale.events.event_rows import EventSubject
 from mlscale.events.event_writer import EventWriter
+from mlscale.export.event_subject import build_event_subject
+from mlscale.export.servable import Servable
 from mlscale.task_types.event_forms import AnswerNames
 from mlscale.task_types.registry import get_task_type
 
@@ -21,8 +22,7 @@ from mlscale.task_types.registry import get_task_type
 @cache
 def build_subject(version: str, labels: tuple[str, ...] = ("a", "b", "c")) -> EventSubject:
     """A classifier of tensors, whose events have the moments of each channel."""
-    summary = ChannelSummary(TensorEncoder.from_shape((1,), "float32"), is_encoded=True)
-    return EventSubject(version, summary, get_task_type("classification"), AnswerNames(labels), "test")
+    return EventSubject(version, TensorSummary(), get_task_type("classification"), AnswerNames(labels), "test")
 
 
 def add_classified(
@@ -50,4 +50,23 @@ def add_classified(
         latency_ms=latency_ms,
         outcome=outcome,
         time_us=time_us,
+    )
+
+
+def add_answers(
+    writer: EventWriter,
+    servable: Servable,
+    ids: Sequence[str],
+    raw: Sequence[Any],
+    *,
+    version: str,
+    latency_ms: NDArray[np.float32] | float = 0.0,
+    time_us: int | None = None,
+) -> None:
+    """Add events of what a servable predicts of raw samples, none of which is bad."""
+    packed = servable.pack_samples(raw)
+    predictions = servable.task_type.build_predictions(servable.compute_samples(packed), servable.labels)
+    subject = build_event_subject(servable, version, "test")
+    writer.add_events(
+        ids, subject=subject, samples=packed, predictions=predictions, latency_ms=latency_ms, time_us=time_us
     )

@@ -64,7 +64,7 @@ class Server:
         return http.client.HTTPConnection(*self.place, timeout=_SECONDS)
 
     def ask(
-        self, path: str, body: bytes | object = None, headers: Mapping[str, str] | None = None, method: str = ""
+        self, path: str, body: bytes | object = None, headers: Mapping[str, str | bytes] | None = None, method: str = ""
     ) -> Reply:
         """One request on a connection of its own; see `ask`."""
         with contextlib.closing(self.connection()) as connection:
@@ -94,7 +94,7 @@ def ask(
     connection: http.client.HTTPConnection,
     path: str,
     body: bytes | object = None,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, str | bytes] | None = None,
     method: str = "",
 ) -> Reply:
     """One request on a connection that is kept: GET without a body, else POST; what is no bytes goes as JSON."""

@@ -18,12 +18,20 @@ class Sink:
         answer: to a recipient; 250 takes it, 550 refuses it, 0 never answers anything, not even a greeting.
         login: (user, password) that it asks for.
         tls: what it encrypts with after STARTTLS.
+        delay_s: seconds until it answers once it has a mail.
+        hangs_up: it closes the connection at QUIT, without an answer.
     """
 
     def __init__(
-        self, answer: int = 250, login: tuple[str, str] | None = None, tls: ssl.SSLContext | None = None
+        self,
+        answer: int = 250,
+        login: tuple[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
+        delay_s: float = 0.0,
+        hangs_up: bool = False,
     ) -> None:
         self.answer, self.login, self.tls = answer, login, tls
+        self.delay_s, self.hangs_up = delay_s, hangs_up
         self.mails: list[EmailMessage] = []
         self.recipients: list[str] = []
         self.encrypted = False
@@ -100,7 +108,10 @@ class Sink:
                 message = email.message_from_bytes(b"".join(lines), policy=email.policy.default)
                 assert isinstance(message, EmailMessage)
                 self.mails.append(message)
+                self.over.wait(self.delay_s)
                 say("250 taken")
+            elif word == "QUIT" and self.hangs_up:
+                return
             elif word == "QUIT":
                 say("221 bye")
                 return

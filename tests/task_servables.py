@@ -190,7 +190,6 @@ def write_example(example: TaskExample, folder: Path, *, name: str = "example") 
         engine.inputs,
         engine.outputs,
         parity,
-        None,
         ReferenceBuilder(example.encoder, trained.task_type, example.names),
         None,  # type: ignore[arg-type]  # nothing is timed
         warmup=[],

@@ -76,5 +76,5 @@ def _remove_check_key(tree: object) -> Any:
 
 
 def build_each(nodes: Mapping[str, Any] | None, where: str, **options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the objects of a group that holds several nodes (callbacks, logger, monitor, compress), by name."""
+    """Return the objects of a group that holds several nodes (callbacks, logger, compress), by name."""
     return {name: build(node, f"{where}.{name}", **options) for name, node in (nodes or {}).items() if node}

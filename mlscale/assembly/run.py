@@ -75,11 +75,10 @@ def assemble_parts(cfg: DictConfig, run_data: RunData | None = None) -> Assembly
         # Not in `setup`: DDP has seeded again by then, and weights to start from have been compared with shapes.
         lazy.materialize_layers(task.model, data)
     set_memory_layout(task, cfg.precision.get("memory_format"))
-    # Compression and monitoring join the run as callbacks: this module imports neither.
+    # Compression joins the run as callbacks: this module does not import it.
     callbacks = [ExactResume(cfg.seed), StepSeed(cfg.seed), build_run_metric(cfg), build_loss_end(cfg, task)]
     callbacks += build_each(cfg.get("callbacks"), "callbacks").values()
     callbacks += build_each(cfg.get("compress"), "compress").values()
-    callbacks += build_each(cfg.get("monitor"), "monitor").values()
     # After the callbacks of all groups are built: any of them may save checkpoints.
     stop_checkpoint = set_checkpoint_folder(callbacks, f"{cfg.derived.run_dir}/checkpoints")
     if (mode := cfg.get("compile")) and has_argument(cfg.task, "model"):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,32 +21,10 @@ from mlscale.data.order.bad_samples import BadSample, Stream
 from mlscale.data.order.batch_plan import Batch, BatchPlan
 from mlscale.data.order.keyed_permutation import derive_sample_seeds
 from mlscale.data.order.policy import Policy
+from mlscale.data.split_rows import SplitRows, compute_split_version
+from mlscale.data.windows.joined_rows import JoinedRows, collect_raw_rows, join_row_windows
+from mlscale.data.windows.window_folder import compute_window_mix, find_class_numbers
 from mlscale.errors import MLScaleError
-
-Array = NDArray[Any]
-
-
-class SplitRows(Protocol):
-    """A split: samples by number.
-
-    Attributes:
-        version: digest of what it holds.
-        bad: what is wrong with a sample that cannot be used, by its number.
-        labels: what is predicted of each, (n,) or (n, …); None where it follows from x.
-    """
-
-    @property
-    def version(self) -> str: ...
-    @property
-    def bad(self) -> Mapping[int, str]: ...
-    @property
-    def labels(self) -> Array | None: ...
-    def __len__(self) -> int: ...
-    def get_key(self, sample: int) -> str:
-        """Return the name of a sample, unique in its split."""
-
-    def take_samples(self, samples: NDArray[np.int64]) -> tuple[Array, Array]:
-        """Return x (n, …) and y (n,) or (n, …) of samples: new arrays, not views."""
 
 
 class MemoryData(OrderedData):
@@ -81,6 +59,8 @@ class MemoryData(OrderedData):
         """
         if self._facts is None:
             splits, facts = self._read_splits()
+            if self.policy.windows:
+                splits, facts = self._join_windows(splits, facts)
             self._splits = dict(splits)
             labels = {split: rows.labels for split, rows in splits.items()}
             self._digests_of_labels = {
@@ -106,6 +86,48 @@ class MemoryData(OrderedData):
         """Return the names of samples."""
         split_rows = self.get_rows(split)
         return [split_rows.get_key(row) for row in rows.tolist()]
+
+    def read_raw_samples(self, split: str, rows: NDArray[np.int64]) -> list[Any] | None:
+        """Return samples as a client sends them; None where they are tensors already."""
+        return collect_raw_rows(self.get_rows(split), rows, self.read_raw_rows)
+
+    def read_raw_rows(self, rows: SplitRows, numbers: NDArray[np.int64]) -> list[Any] | None:
+        """Return the raw samples of some rows of a split that `_read_splits` or `_read_window` has returned."""
+        return None
+
+    def _read_window(self, folder: Path, facts: DataFacts) -> SplitRows:
+        """Return the samples of a part of a window, encoded as the training split is.
+
+        Args:
+            folder: as `write_window` has written it.
+            facts: of the data.
+        """
+        raise self._build_no_windows_error()
+
+    def _join_windows(
+        self, splits: Mapping[str, SplitRows], facts: DataFacts
+    ) -> tuple[Mapping[str, SplitRows], DataFacts]:
+        relabelled = find_class_numbers(self.policy.relabelled, facts.class_names, facts.num_classes or 0)
+        joined = join_row_windows(self.policy, splits, lambda folder: self._read_window(folder, facts), relabelled)
+        counts = facts.class_counts
+        labels = joined["train"].labels
+        if counts and labels is not None and labels.ndim == 1:
+            counts = tuple(np.bincount(labels, minlength=len(counts)).tolist())
+        return joined, replace(
+            facts,
+            train_samples=len(joined["train"]),
+            val_samples=len(joined["val"]),
+            version=compute_split_version(joined),
+            class_counts=counts,
+        )
+
+    def _get_source_mix(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        if not self.policy.windows:
+            return None
+        train = self.get_rows("train")
+        assert isinstance(train, JoinedRows)
+        newest = len(list(train.parts.values())[-1])
+        return compute_window_mix(self.policy, len(train) - newest, newest)
 
     def _read_splits(self) -> tuple[Mapping[str, SplitRows], DataFacts]:
         """Return the splits, train and val at least, and the facts of the data."""
@@ -197,10 +219,3 @@ def refuse_bad_samples(rows: SplitRows, policy: Policy, *, where: str) -> None:
             why=f"the first: {first.key} {first.what}, {first.why}",
             fix="write the data again; if it is complete, look at the columns that are named",
         )
-
-
-def compute_split_version(splits: Mapping[str, SplitRows]) -> str:
-    """Return the digest of all splits."""
-    # With the names of the splits: train and val exchanged are other data.
-    content = "|".join(f"{split}={rows.version}" for split, rows in splits.items())
-    return hashlib.sha256(content.encode()).hexdigest()[:16]

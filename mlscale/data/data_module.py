@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -65,6 +66,8 @@ class OrderedData(LightningDataModule):
     """
 
     promises: ClassVar[Promises] = Promises(order=True, resume=True, elastic=True)
+    takes_windows: ClassVar[bool] = False
+    """It can be mixed with windows of production, so that models are retrained on it."""
 
     def __init__(self, policy: Policy, *, workers: int | str) -> None:
         super().__init__()
@@ -77,6 +80,8 @@ class OrderedData(LightningDataModule):
                 fix="data.workers=auto",
             )
         self.policy, self.workers = policy, workers
+        if policy.windows and not self.takes_windows:
+            raise self._build_no_windows_error()
         # The batch size is that of one process where a probe loads without a trainer.
         self.batch_size, self.seed, self.augment = policy.batch_size, policy.seed, wrap_augment(policy.augment)
         self.counted: dict[str, float] = {}
@@ -112,6 +117,20 @@ class OrderedData(LightningDataModule):
             rows: their numbers in it, (n,).
         """
         return None
+
+    def write_window(self, folder: Path, samples: Sequence[Any], labels: Sequence[Any]) -> None:
+        """Write samples of production in the format of this data, as a part of a window in `data.windows`.
+
+        Args:
+            folder: the new folder of the part.
+            samples: as a client sends them, by the kind of `encoder`.
+            labels: of each, in the form that labels have in events; None where samples have none.
+        """
+        raise self._build_no_windows_error()
+
+    def count_window_rows(self, samples: Sequence[Any]) -> int:
+        """Return the number of training samples that samples of production make."""
+        return len(samples)
 
     def list_keys(self, split: str, rows: NDArray[np.int64]) -> list[str] | None:
         """Return the names of samples; None where they have none."""
@@ -210,6 +229,15 @@ class OrderedData(LightningDataModule):
         }
 
     # Not part of Lightning's interface.
+
+    def _build_no_windows_error(self) -> MLScaleError:
+        return MLScaleError(
+            f"{type(self).__name__} can't be mixed with windows of production",
+            where="data",
+            why="its samples have no format to write others in",
+            fix="give the data as files: data=table, data=text_table, data=text_files, data=imagefolder or "
+            "data=webdataset (docs/data.md), and train a model on them",
+        )
 
     def _report_tolerated(self) -> None:
         """Report samples that were decoded although a decoder warned; where data is not decoded there are none."""

@@ -10,9 +10,8 @@ from mlscale.data.encoders.summaries.input_summary import InputSummary
 from mlscale.data.encoders.summaries.tensor_summary import ChannelSummary
 from mlscale.data.encoders.summaries.word_table import WordTable
 from mlscale.events.event_rows import EventSubject
-from mlscale.export.reference_profile import ABOUT
 from mlscale.export.servable import REFERENCE, Servable
-from mlscale.reference.stored_reference import StoredReference
+from mlscale.reference.stored_reference import ABOUT, StoredReference
 
 if TYPE_CHECKING:
     from mlscale.export.torch_predictor import TorchModel
@@ -35,6 +34,7 @@ def _choose_summary(servable: Servable) -> InputSummary:
     about = servable.folder / REFERENCE / ABOUT
     if servable.format == 1 or (about.is_file() and str(read_json(about).get("format", "")).endswith("/1")):
         # Of format 1 the profile has the moments of encoded channels, and the graph no part of the encoder.
-        return ChannelSummary(encoder, is_encoded=servable.format == 1)
+        is_encoded = servable.format == 1
+        return ChannelSummary(encoder, is_encoded, stored=None if is_encoded else create_summary(encoder))
     words = StoredReference.load_profile(about.parent).words if about.is_file() else ()
     return create_summary(encoder, WordTable(words) if words else None)

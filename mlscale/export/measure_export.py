@@ -20,8 +20,6 @@ from mlscale.export.onnx_engine import OnnxEngine, Port
 from mlscale.export.onnx_export import export_onnx
 from mlscale.export.parity import Outputs, Parity, compare_outputs, compute_task_scores
 from mlscale.export.reference_builder import ReferenceBuilder
-from mlscale.export.reference_profile import ProfileBuilder
-from mlscale.export.servable import compute_softmax
 from mlscale.export.served_module import (
     ServedModule,
     build_example_tensors,
@@ -54,8 +52,7 @@ class ExportMeasurement:
         task_type: says what its outputs mean.
         inputs, outputs: of the model.
         parity: the comparison with the trained model.
-        profile: statistics of its inputs and predictions, of format 1: of one class and one tensor of numbers.
-        reference: the same of all others, of format 2.
+        reference: the columns of its inputs and predictions, and their scores.
         times: of one sample on one thread: the trained model in eager mode, normalisation included, then the exported.
         warmup: names and raw samples that warm-up requests are made of.
         is_type_stated: the task states its type; else it was inferred, or is that of plain tensors.
@@ -68,7 +65,6 @@ class ExportMeasurement:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     parity: Parity
-    profile: ProfileBuilder | None
     reference: ReferenceBuilder
     times: TimesCompared
     warmup: list[tuple[str, Any]] = field(repr=False)
@@ -94,11 +90,7 @@ def export_and_measure(
     task_type, given, trained = describe_served_model(task, data)
     content = prepend_encoder_graph(given.encoder, export_onnx(trained) if model is None else model)
     engine = OnnxEngine(content)
-    # Of format 1, which monitoring reads: one class for each sample, and one tensor of numbers.
-    profile = ProfileBuilder(len(given.names.labels)) if task_type.is_one_class and len(first.tensors) == 1 else None
-
     sampler, encoders = WarmupSampler(given.encoder), EncoderComparison(given.encoder, content)
-
     reference = ReferenceBuilder(given.encoder, task_type, given.names)
     given_samples: list[EncodedSamples] = []
 
@@ -108,9 +100,6 @@ def export_and_measure(
 
     def collect_batch(batch: SampleBatch, outputs: Outputs) -> None:
         sampler.add_batch(batch)
-        if profile is not None:
-            profile.add_batch(batch.raw, compute_softmax(outputs["logits"]), batch.y)
-            return
         predictions = task_type.build_predictions(outputs, given.names.labels)
         reference.add_batch(given_samples[0], predictions, compute_task_scores(task_type, outputs, batch.y))
 
@@ -140,7 +129,6 @@ def export_and_measure(
         engine.inputs,
         engine.outputs,
         parity,
-        profile,
         reference,
         times,
         sampler.samples,

@@ -19,8 +19,8 @@ from mlscale.contracts.servable_yaml import read_document as read_document
 from mlscale.data.encoders.encoder import EncodedSamples, Encoder
 from mlscale.data.encoders.stored_encoder import parse_encoder
 from mlscale.errors import MLScaleError
+from mlscale.export.cast_tensors import cast_input
 from mlscale.export.onnx_engine import PORT_DTYPES, OnnxEngine, Port
-from mlscale.export.reference_profile import ReferenceProfile
 from mlscale.export.servable_files import read_verified
 from mlscale.reference.stored_reference import StoredReference
 from mlscale.task_types.registry import get_task_type
@@ -155,10 +155,6 @@ class Servable:
         """Return the reference profile of any format: a sketch of each column, the score, and the words of texts."""
         return StoredReference.load_profile(self.folder / REFERENCE, self.labels)
 
-    def reference(self) -> ReferenceProfile:
-        """Return the reference profile of format 1 that monitoring compares with."""
-        return ReferenceProfile.load_profile(self.folder / REFERENCE)
-
 
 def load(folder: str | Path, *, threads: int = 1) -> Servable:
     """Read a servable.
@@ -208,68 +204,36 @@ def drop_bad_rows(packed: EncodedSamples) -> Mapping[str, NDArray[Any]]:
 
 def _parse_kind(document: Mapping[str, Any], first: Port, where: str) -> tuple[TaskType, Encoder]:
     """Return the task type and the encoder of a servable of any format."""
+    task_type = parse_task_type(document)
     if "encoder" not in document:
         from mlscale.export.format1 import build_format1_encoder
 
-        encoder = build_format1_encoder(first.shape[1:], first.dtype, document["preprocessing"])
-        return get_task_type("classification"), encoder
-    name = document["task_type"]
-    task_type = TensorType() if name is None else get_task_type(str(name))
+        return task_type, build_format1_encoder(first.shape[1:], first.dtype, document["preprocessing"])
     return task_type, parse_encoder(document["encoder"], where=f"{where}: encoder")
 
 
-def cast_input(raw: NDArray[Any], port: Port) -> NDArray[Any]:
-    """Return `raw` in the dtype and memory order of `port`.
+def parse_task_type(document: Mapping[str, Any]) -> TaskType:
+    """Return the task type of a servable's document of any format.
 
     Raises:
-        MLScaleError: another shape, or values that the dtype can't hold, such as pixels from 0 to 1 for a uint8 input.
+        KeyError: the document has none.
+        MLScaleError: it is not installed.
     """
-    raw = np.asarray(raw)
-    if raw.ndim != len(port.shape) or raw.shape[1:] != port.shape[1:]:
-        raise _build_shape_error(raw, port)
-    if raw.dtype == port.dtype:
-        return np.ascontiguousarray(raw)
-    if raw.dtype.kind not in "buif":
-        raise MLScaleError(
-            f"the values are {raw.dtype}",
-            where=port.name,
-            why=f"the model takes {port.dtype}",
-            fix=f"send numbers: values.astype('{port.dtype}')",
-        )
-    # A cast wraps around or truncates without an error, so the result is compared with the original. For float32 any
-    # number is accepted: it can't hold every float64 exactly.
-    with np.errstate(invalid="ignore", over="ignore"):
-        cast = raw.astype(port.dtype)
-        exact = port.dtype == "float32" or bool((cast == raw).all())
-    if not exact:
-        raise MLScaleError(
-            f"the values do not fit {port.dtype}",
-            where=port.name,
-            why=f"they run from {raw.min():.6g} to {raw.max():.6g}, and are not all whole numbers of {port.dtype}",
-            fix="send pixels as they are decoded, 0 to 255: the model normalises them itself"
-            if port.dtype == "uint8"
-            else f"send {port.dtype}",
-        )
-    return np.ascontiguousarray(cast)
+    # Format 1 has classifiers alone, and no encoder.
+    if "encoder" not in document:
+        return get_task_type("classification")
+    name = document["task_type"]
+    return TensorType() if name is None else get_task_type(str(name))
 
 
 def compute_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return probabilities, float32 (n, classes)."""
-    # Less the maximum, which cancels out: the exponential of a large logit would overflow.
-    shifted = np.exp(logits - logits.max(-1, keepdims=True))
+    # Less the maximum, which cancels out: the exponential of a large logit would overflow. A difference beyond float32
+    # is minus infinity, whose share is 0 as well.
+    with np.errstate(over="ignore"):
+        shifted = np.exp(logits - logits.max(-1, keepdims=True))
     probabilities: NDArray[np.float32] = shifted / shifted.sum(-1, keepdims=True)
     return probabilities
-
-
-def _build_shape_error(raw: NDArray[Any], port: Port) -> MLScaleError:
-    wanted = "(n, " + ", ".join(map(str, port.shape[1:])) + ")"
-    fix = f"send {wanted}"
-    # The two frequent mistakes get their own advice.
-    if raw.shape == port.shape[1:]:
-        fix = "one sample is a batch of one: raw[None]"
-    elif raw.ndim == 4 and (raw.shape[3], *raw.shape[1:3]) == port.shape[1:]:
-        fix = "channels come first: raw.transpose(0, 3, 1, 2)"
-    return MLScaleError(f"the batch is {raw.shape}", where=port.name, why=f"the model takes {wanted}", fix=fix)
 
 
 def _parse_port(entry: Mapping[str, Any]) -> Port:

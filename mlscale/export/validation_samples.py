@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -156,35 +155,6 @@ def encode_as_trained(
         scored = np.tile(np.array([0, y.shape[1]], np.int64), (len(y), 1))
         return {INPUT: np.concatenate([x.numpy()[:, :1], y], 1), SCORED: scored}
     return {INPUT: (x.float() if x.is_floating_point() else x).numpy()}
-
-
-def restore_raw_samples(
-    data: LightningDataModule | None, x: Tensor, rows: NDArray[np.int64], is_selected: NDArray[np.bool_]
-) -> NDArray[Any]:
-    """Return the encoded samples of a validation batch that are `selected`; images are not normalised.
-
-    Pixels are taken from memory if they are cached there; else the normalisation is reversed, which is exact for bytes
-    in float32: the error is about 1e-4 of the distance between two of them, before rounding.
-
-    Args:
-        data: the data module, or None.
-        x: the batch as the model was given it, (n, …).
-        rows: the indices of its samples in the split, int64 (n,).
-        is_selected: bool (n,).
-    """
-    # bfloat16 is unknown to numpy; float32 holds each of its values.
-    if not isinstance(data, ImageData):
-        return (x.float() if x.is_floating_point() else x).cpu().numpy()[is_selected]
-    decoded, rows = data.get_decoded_split("val"), rows[is_selected]
-    if (cached := decoded.get_cached_samples(rows)) is not None:
-        return cached
-    shape = decoded.shape
-    # Other dtypes can't be restored exactly: those samples are decoded again, which is slower.
-    if shape.dtype != np.uint8 or x.dtype != torch.float32:
-        return np.stack([decoded.get_sample(row) for row in rows.tolist()])
-    mean, std = (np.array(values, np.float32)[:, None, None] for values in (shape.mean, shape.std))
-    pixels: NDArray[np.uint8] = np.rint(x.cpu().numpy()[is_selected] * std + mean).astype(np.uint8)
-    return pixels
 
 
 def iterate_loader_batches(loader: Iterable[Any], split: str) -> Iterator[SampleBatch]:

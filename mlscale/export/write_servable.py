@@ -20,7 +20,6 @@ from mlscale.atomic_files import (
 )
 from mlscale.contracts import get_format_tag
 from mlscale.errors import MLScaleError
-from mlscale.export.reference_profile import ReferenceProfile
 from mlscale.export.servable import DOCUMENT, MODEL, PARITY, REFERENCE, Servable, load
 from mlscale.export.warmup import WARMUP, write_warmup
 from mlscale.export.warmup.write_warmup import INT8_TOLERANCE, TOLERANCE
@@ -32,7 +31,7 @@ def write_servable(
     *,
     model: bytes,
     parity: Mapping[str, Any],
-    reference: ReferenceProfile | StoredReference | None,
+    reference: StoredReference | None,
     document: Mapping[str, Any],
     warmup: Sequence[tuple[str, Any]] = (),
     replace: bool = False,

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.data.tables.text_encoding import suggest_conversion
 from mlscale.errors import MLScaleError
 from mlscale.loadtest.raw_files import describe_samples, read_raw_files
 from mlscale.loadtest.server_model import ServerModel
@@ -47,8 +48,8 @@ def read_request_samples(path: Path, model: ServerModel) -> RequestSamples:
     """Read samples of a file or a folder.
 
     An .npz file has the arrays `raw` and, if present, `labels` (names of classes), or an array for each input of the
-    model. A .csv or .jsonl file has rows, a .txt file a text in each line. A folder has images or texts, or is a
-    servable, whose warm-up requests are sent.
+    model. A .csv or .jsonl file has rows, of which a model of texts gets the column `text`; a .txt file has a text in
+    each line. A folder has images or texts, or is a servable, whose warm-up requests are sent.
 
     Raises:
         MLScaleError: it is absent or corrupt, or has samples that the model does not take.
@@ -57,11 +58,11 @@ def read_request_samples(path: Path, model: ServerModel) -> RequestSamples:
         # Pickled arrays would run code from the file.
         if path.suffix.lower() == ".npz":
             return _read_arrays(path, model)
-        name, form, raw = read_raw_files(path, model.columns, MOST_BYTES)
+        name, form, raw = read_raw_files(path, model.columns, MOST_BYTES, takes_texts=model.raw_type == "text")
     # numpy has no single exception for a corrupt file: it can raise each of these.
     except (OSError, EOFError, TypeError, ValueError, AttributeError, KeyError, zipfile.BadZipFile) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise _build_samples_error(path, why) from error
+        raise _build_samples_error(path, why, suggest_conversion(path, error)) from error
     # Of a model without raw form, such as one of a user's own data module.
     if form == "array":
         return _check_tensors(path, RequestSamples(name, _stack_arrays(path, raw, model)), model)
@@ -120,10 +121,10 @@ def _check_tensors(path: Path, samples: RequestSamples, model: ServerModel) -> R
     return samples
 
 
-def _build_samples_error(path: Path, why: str) -> MLScaleError:
+def _build_samples_error(path: Path, why: str, fix: str | None = None) -> MLScaleError:
     return MLScaleError(
         "these samples can't be sent",
         where=f"samples={path}",
         why=" ".join(why.split()),
-        fix="samples=<a .csv, .jsonl, .txt or .npz file, a folder of images, or a servable>, or samples=null",
+        fix=fix or "samples=<a .csv, .jsonl, .txt or .npz file, a folder of images, or a servable>, or samples=null",
     )

@@ -44,6 +44,7 @@ class LoadPlan:
         batch: samples in a request.
         samples: a file or folder, see `load_samples.read_request_samples`; None for random ones.
         credentials: for the server.
+        ready_file: is created once the first measured request was answered; None for no file.
 
     Raises:
         MLScaleError: a number is out of its range, or the protocol is unknown.
@@ -60,6 +61,7 @@ class LoadPlan:
     batch: int = 1
     samples: str | None = None
     credentials: Credentials = field(default_factory=Credentials)
+    ready_file: str | None = None
 
     @property
     def calibration_s(self) -> float:

@@ -20,12 +20,15 @@ from mlscale.data.shards.system_files import SkippedFiles, count_skipped, report
 from mlscale.errors import MLScaleError
 from mlscale.export.warmup import WARMUP, WarmupRequest, read_warmup
 from mlscale.export.warmup.warmup_requests import REQUESTS
+from mlscale.report.text import format_count
 
+TEXT_COLUMN = "text"
+"""The column of rows that a model of texts is sent."""
 RawForm = Literal["row", "text", "image", "array"]
 
 
 def read_raw_files(
-    path: Path, columns: Sequence[Mapping[str, Any]], most_bytes: int
+    path: Path, columns: Sequence[Mapping[str, Any]], most_bytes: int, *, takes_texts: bool = False
 ) -> tuple[str, RawForm, Sequence[Any]]:
     """Return a description, the form of the samples, and the samples: rows by column, texts and images as bytes.
 
@@ -33,6 +36,7 @@ def read_raw_files(
         path: a file or a folder.
         columns: of a row, with name and type; others are left out. Empty where they are not known.
         most_bytes: of all samples; the first ones are read.
+        takes_texts: of rows the texts in one column are read; others, such as labels, are left out.
 
     Raises:
         OSError, KeyError, TypeError, ValueError: it can't be read, or holds no sample.
@@ -42,7 +46,7 @@ def read_raw_files(
         warmup = next((folder for folder in (path / WARMUP, path) if (folder / REQUESTS).is_file()), None)
         form, given = _read_warmup_samples(warmup) if warmup else _read_folder(path)
     elif path.suffix.lower() in (".csv", ".tsv"):
-        form, given = "row", _read_csv(path, columns)
+        form, given = "row", _read_csv(path, columns, takes_texts)
     elif path.suffix.lower() in (".jsonl", ".ndjson"):
         form, given = _read_json_lines(path, columns)
     elif is_image_file(path.name):
@@ -52,6 +56,8 @@ def read_raw_files(
     else:
         path.stat()  # an absent file is reported as such
         raise ValueError(f"the type {path.suffix or 'of its name'} is not known")
+    if takes_texts and form == "row":
+        form, given = "text", _select_texts(given)
     raw, is_whole = _take_first(given, most_bytes)
     if not raw:
         raise ValueError("it holds no samples")
@@ -61,8 +67,8 @@ def read_raw_files(
 def describe_samples(count: int, path: Path, most_bytes: int | None) -> str:
     """Return a description of samples; `most_bytes`: the limit, where they are the first ones of a larger file."""
     if most_bytes is None:
-        return f"{count:,} samples of {path.name}"
-    return f"the first {count:,} samples of {path.name}, which are {most_bytes / (1 << 20):g} MiB,"
+        return f"{format_count(count, 'sample')} of {path.name}"
+    return f"the first {format_count(count, 'sample')} of {path.name}, which are {most_bytes / (1 << 20):g} MiB,"
 
 
 def _take_first(given: Iterable[Any], most_bytes: int) -> tuple[list[Any], bool]:
@@ -129,13 +135,15 @@ def _get_form(request: WarmupRequest) -> RawForm:
     return "text"
 
 
-def _read_csv(path: Path, columns: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def _read_csv(path: Path, columns: Sequence[Mapping[str, Any]], takes_texts: bool) -> Iterator[dict[str, Any]]:
+    # A text is sent as it is written, its bytes too; the cells of a row may be numbers.
+    parse, errors = (str, "surrogateescape") if takes_texts else (_parse_cell, "strict")
     # Spreadsheets write a byte order mark, which would be a part of the first column's name.
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with path.open(encoding="utf-8-sig", errors=errors, newline="") as file:
         reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
         rows = (
             {
-                name: _parse_cell(value)
+                name: parse(value or "")
                 for name, value in row.items()
                 if name is not None and not isinstance(value, list)
             }
@@ -172,8 +180,32 @@ def _select_columns(rows: Iterable[dict[str, Any]], columns: Sequence[Mapping[st
     """
     for row in rows:
         if missing := [str(column["name"]) for column in columns if column["name"] not in row]:
-            raise ValueError(f"it lacks the column '{missing[0]}'")
+            names = ", ".join(map(repr, missing))
+            raise ValueError(f"it lacks the column{'s' * (len(missing) > 1)} {names}")
         yield {str(column["name"]): _convert_value(row[column["name"]], column) for column in columns} or row
+
+
+def _select_texts(rows: Iterable[Any]) -> Iterator[bytes]:
+    """Yield the texts of rows: of the column `text`, or of the only column of texts; empty ones are left out.
+
+    Raises:
+        ValueError: no column of the first row, or several, may be meant.
+    """
+    name = ""
+    for row in rows:
+        name = name or _find_text_column(row)
+        text = row.get(name)
+        if text is not None and text != "":
+            yield (text if isinstance(text, str) else str(text)).encode("utf-8", "surrogateescape")
+
+
+def _find_text_column(row: Mapping[str, Any]) -> str:
+    if TEXT_COLUMN in row:
+        return TEXT_COLUMN
+    texts = [name for name, value in row.items() if isinstance(value, str)]
+    if len(texts) == 1:
+        return texts[0]
+    raise ValueError(f"no column is called '{TEXT_COLUMN}', and the columns are {', '.join(map(repr, row))}")
 
 
 def _parse_cell(text: str | None) -> str | float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -14,13 +15,16 @@ from mlscale.atomic_files import convert_to_json
 from mlscale.contracts import get_format_tag
 from mlscale.monitor import monitor_state as memory_file
 from mlscale.monitor.alert_rule import AlertPolicy, Change, RuleState, advance_rule
+from mlscale.monitor.check_log import CheckLog, locate_check_log
+from mlscale.monitor.check_record import CheckRecord, build_check_record
 from mlscale.monitor.monitor_state import MonitorState
 from mlscale.monitor.window_check import WindowCheck
 from mlscale.notify.delivery import DocumentRecipient
 from mlscale.outbox import ItemRefusedError, Outbox, OutboxReport, RetryPolicy
 
-# The looks are the pace, and each recipient has retries of its own in a look.
-_POLICY = RetryPolicy(backoff_s=(), max_refusals=100, max_age_s=7 * 86_400)
+# Exponential, up to an hour; each look sends what is due.
+_POLICY = RetryPolicy(backoff_s=(30, 60, 120, 240, 480, 960, 1920, 3600), max_refusals=100, max_age_s=7 * 86_400)
+_SEND_SECONDS = 30.0  # of a look: no alert is sent later, so that another monitor does not wait too long for the state
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class AlertReport:
         sent: the number of alerts that arrived, older ones included; of each recipient.
         waiting: the number of alerts that did not; they are sent at the next look.
         problem: the reason why an alert did not arrive, or another problem; '' if none.
+        record: of the check, as the history has it.
+        checks: the number of checks so far.
     """
 
     firing: tuple[str, ...] = ()
@@ -42,6 +48,8 @@ class AlertReport:
     sent: int = 0
     waiting: int = 0
     problem: str = ""
+    record: CheckRecord | None = None
+    checks: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,7 @@ class AlertDispatcher:
         rules: the rules that may become incidents.
         patience: the number of looks that this takes.
         recipients: get the alerts; by the names of folders of their own, so that one who is away holds up no other.
+        retries: when an alert that did not arrive is sent again.
     """
 
     path: Path
@@ -73,12 +82,13 @@ class AlertDispatcher:
     rules: Collection[str]
     patience: AlertPolicy
     recipients: Mapping[str, DocumentRecipient] = field(default_factory=dict)
+    retries: RetryPolicy = _POLICY
 
     def process_check(self, check: WindowCheck, model: str, now: datetime) -> AlertReport:
         """Process one look, and send the alerts.
 
-        An alert is on disk before it is sent, and is removed after it has arrived: it is sent twice, with the same id,
-        where the process is killed in between, and is never lost.
+        An alert is on disk before it is sent, and is removed after it has arrived: it is sent twice, with the same id
+        and key, where the process is killed in between, or where it was sent and no answer came; it is never lost.
 
         Raises:
             MLScaleError: the state can't be written (exit code 5), or is of a later format.
@@ -94,6 +104,13 @@ class AlertDispatcher:
             after = MonitorState(check.version, before.looks + 1, rules, outbox, counted)
             # With the rules in one file first: a process that is killed here neither loses nor repeats an alert.
             memory_file.save_state(self.path, after, time)
+            firing = tuple(name for name, state in rules.items() if state.phase == "firing")
+            # Before the sending, which takes long: a process that is killed then has its check in the history.
+            record = build_check_record(
+                check, watched=self.watched, model=model, time=time, firing=firing, alerts=alerts
+            )
+            with memory_file.translate_state_errors():
+                CheckLog(locate_check_log(self.path)).append_record(record)
             if outbox and self.recipients:
                 self._enqueue_alerts(outbox)
                 after = replace(after, outbox=())
@@ -105,12 +122,14 @@ class AlertDispatcher:
                 filter(None, (f"the state was corrupt and is re-initialised ({before.corruption})", problem))
             )
         return AlertReport(
-            firing=tuple(name for name, state in rules.items() if state.phase == "firing"),
+            firing=firing,
             pending=tuple(name for name, state in rules.items() if state.phase == "pending"),
             changes=alerts,
             sent=sent,
             waiting=waiting,
             problem=problem,
+            record=record,
+            checks=after.looks,
         )
 
     def _advance_rules(
@@ -176,24 +195,30 @@ class AlertDispatcher:
     def _enqueue_alerts(self, alerts: Collection[Mapping[str, Any]]) -> None:
         with memory_file.translate_state_errors():
             for name in self.recipients:
-                outbox = Outbox(self.outboxes / name, _POLICY)
+                outbox = Outbox(self.outboxes / name, self.retries)
                 for alert in alerts:
                     outbox.add_item(alert, f"{alert['id']} {alert['status']}")
 
     def _send_alerts(self) -> tuple[int, str]:
         """Send the waiting alerts to each recipient, oldest first; return how many arrived, and what went wrong."""
         sent, problems = 0, []
-        for name, recipient in self.recipients.items():
-            outbox = Outbox(self.outboxes / name, _POLICY)
-            with memory_file.translate_state_errors():
-                report = outbox.send_items(partial(_send_to_recipient, recipient))
-                outbox.remove_if_empty()
+        # At once: one that is slow must not delay the others.
+        with ThreadPoolExecutor(max(1, len(self.recipients))) as pool:
+            reports = dict(zip(self.recipients, pool.map(self._send_outbox, self.recipients), strict=True))
+        for name, report in reports.items():
             sent += report.sent
-            problems += _describe_problems(recipient.label, report)
+            problems += _describe_problems(self.recipients[name].label, report)
         # Fails while a recipient's folder is in it.
         with contextlib.suppress(OSError):
             self.outboxes.rmdir()
         return sent, "; ".join(problems)
+
+    def _send_outbox(self, name: str) -> OutboxReport:
+        outbox = Outbox(self.outboxes / name, self.retries)
+        with memory_file.translate_state_errors():
+            report = outbox.send_items(partial(_send_to_recipient, self.recipients[name]), seconds=_SEND_SECONDS)
+            outbox.remove_if_empty()
+        return report
 
 
 def _send_to_recipient(recipient: DocumentRecipient, alerts: Sequence[Mapping[str, Any]]) -> None:

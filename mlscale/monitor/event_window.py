@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.monitor.drift import SeasonalReference
+from mlscale.monitor.drift.column_drift import Column
 from mlscale.monitor.earlier_events import ReadEvents, read_earlier_events
+from mlscale.monitor.event_columns import collect_columns
+from mlscale.monitor.event_folder import describe_absent_events
+from mlscale.monitor.event_scores import EventScorer
+from mlscale.task_types.event_forms import JsonValue
 
 if TYPE_CHECKING:
     from mlscale.events.event_table import Events
@@ -43,38 +49,37 @@ class WindowSpan:
 
 @dataclass(frozen=True, eq=False)
 class EventWindow:
-    """n answered events of one version with c channels, and l labelled ones.
+    """n answered events of one version, and l scored ones.
 
     Attributes:
-        input_mean, input_std: of each channel, in the units of the raw input, float32 (n, c).
-        confidence: the largest probability, float32 (n,).
-        predicted: numbers of classes, int32 (n,).
+        columns: of the n events by the names of a reference's sketches, in the order of time, (n,) each.
         latency_ms: of each answer, float32 (n,).
-        is_correct: True where the predicted class is the label, bool (l,); these events may be older than the n.
+        scores: of events with a label, float64 (l,), in the order of time; these events may be older than the n.
+        unscored: the number of labels that do not fit their prediction.
         rejected, failed: events that were not answered with a prediction.
         newest: the time of the latest event; None without any.
         times: of the n events, datetime64[us], UTC.
         earlier: events of the same hours of earlier weeks, and of the week before; None where there is no week of them.
         skipped: the number of files that could not be read.
+        absence: what there is in place of events, in words, where there are too few; '' otherwise.
     """
 
-    input_mean: NDArray[np.float32] = field(repr=False)
-    input_std: NDArray[np.float32] = field(repr=False)
-    confidence: NDArray[np.float32] = field(repr=False)
-    predicted: NDArray[np.int32] = field(repr=False)
+    columns: Mapping[str, Column] = field(repr=False)
     latency_ms: NDArray[np.float32] = field(repr=False)
-    is_correct: NDArray[np.bool_] = field(repr=False)
+    scores: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0), repr=False)
+    unscored: int = 0
     rejected: int = 0
     failed: int = 0
     newest: datetime | None = None
     skipped: int = 0
     times: NDArray[np.datetime64] = field(default_factory=lambda: np.zeros(0, "datetime64[us]"), repr=False)
-    earlier: tuple[EventWindow, EventWindow] | None = field(default=None, repr=False)
+    earlier: SeasonalReference | None = field(default=None, repr=False)
+    absence: str = ""
 
     @property
     def answered(self) -> int:
         """The number of events with a prediction, n."""
-        return len(self.confidence)
+        return len(self.latency_ms)
 
     @property
     def events(self) -> int:
@@ -83,93 +88,91 @@ class EventWindow:
 
 
 def read_event_window(
-    store: EventStore, model: str, version: str, span: WindowSpan, now: datetime, classes: Sequence[str] = ()
+    store: EventStore,
+    model: str,
+    version: str,
+    span: WindowSpan,
+    now: datetime,
+    scorer: EventScorer | None = None,
+    min_events: int = 0,
 ) -> EventWindow:
-    """Return the window of one version of a model that ends `now`."""
+    """Return the window of one version of a model that ends `now`.
+
+    Args:
+        store: of the events.
+        model: its name.
+        version: of the events.
+        span: of the window.
+        now: the end of the window.
+        scorer: of labelled events; without it none has a score.
+        min_events: with fewer, the window describes what there is in place of them.
+    """
 
     def read_answered(since: datetime, until: datetime, last: int) -> Events:
         return store.read(model, since=since, until=until, version=version, last=last).select_answered()
 
     start = span.compute_start(now, span.hours)
     events = store.read(model, since=start, version=version, last=span.max_events)
-    outcome = events.outcome
-    ok = events.where(outcome == "ok")
-    labels = store.read_labels_by_id(model)
-    labelled: Any = ok
+    answered = events.select_answered()
+    scored, labels = answered, store.read_labels_by_id(model) if scorer is not None else {}
     # Labels come late: with a span of their own they may belong to events that this window no longer has.
     if labels and span.label_hours is not None and span.label_hours != span.hours:
-        labelled = store.read(
+        scored = store.read(
             model, since=span.compute_start(now, span.label_hours), version=version, last=span.max_events
         ).select_answered()
+    window = build_event_window(events, scored, labels, scorer, _read_season(answered, read_answered))
+    if window.events >= min_events:
+        return window
+    return replace(window, absence=describe_absent_events(store, model, version, start, now))
+
+
+def build_event_window(
+    events: Events,
+    scored: Events,
+    labels: Mapping[str, JsonValue],
+    scorer: EventScorer | None,
+    earlier: SeasonalReference | None = None,
+) -> EventWindow:
+    """Return the window of events of one version.
+
+    Args:
+        events: of the window, of any outcome.
+        scored: that were answered, among which those with a label are scored.
+        labels: by the id of the event.
+        scorer: of events; without it none has a score.
+        earlier: events, once there is a week of them.
+    """
+    outcome, answered = events.outcome, events.select_answered()
+    scores = np.zeros(0) if scorer is None else scorer.score_events(scored, labels)
+    is_scored = ~np.isnan(scores)
     return EventWindow(
-        input_mean=_stack_channels(ok, "mean"),
-        input_std=_stack_channels(ok, "std"),
-        confidence=_get_confidence(ok),
-        predicted=_number_classes(ok, classes),
-        latency_ms=ok.latency_ms,
-        is_correct=_match_labels(labelled, labels),
+        columns=collect_columns(answered),
+        latency_ms=answered.latency_ms,
+        scores=scores[is_scored],
+        unscored=int((~is_scored).sum()),
         rejected=int((outcome == "rejected").sum()),
         failed=int((outcome == "failed").sum()),
         newest=_convert_to_utc(events.time[-1]) if len(events) else None,
         skipped=events.skipped,
-        times=ok.time,
-        earlier=_collect_earlier_windows(ok, read_answered, classes),
+        times=answered.time,
+        earlier=earlier,
     )
 
 
-def _collect_earlier_windows(
-    events: Events, read: ReadEvents, classes: Sequence[str]
-) -> tuple[EventWindow, EventWindow] | None:
+def _read_season(events: Events, read: ReadEvents) -> SeasonalReference | None:
     earlier = read_earlier_events(events.time, read) if len(events) else None
-    return None if earlier is None else (_join_blocks(earlier[0], classes), _join_blocks(earlier[1], classes))
+    return None if earlier is None else SeasonalReference(*(collect_columns(_join_blocks(part)) for part in earlier))
 
 
-def _join_blocks(blocks: Sequence[Events], classes: Sequence[str]) -> EventWindow:
-    # A block without events has no channels.
-    known = [block for block in blocks if len(block)]
-    return EventWindow(
-        input_mean=np.concatenate([_stack_channels(block, "mean") for block in known]),
-        input_std=np.concatenate([_stack_channels(block, "std") for block in known]),
-        confidence=np.concatenate([_get_confidence(block) for block in known]),
-        predicted=np.concatenate([_number_classes(block, classes) for block in known]),
-        latency_ms=np.concatenate([block.latency_ms for block in known]),
-        # Earlier events serve the comparison of columns, which needs no labels.
-        is_correct=np.zeros(0, bool),
-    )
+def _join_blocks(blocks: Sequence[Events]) -> Events:
+    # Imported late: the settings of a look are checked without pyarrow.
+    from mlscale.events.event_table import Events
+    from mlscale.events.stream_schema import join_tables
 
-
-def _get_confidence(events: Events) -> NDArray[np.float32]:
-    return events.outputs.get("confidence", np.full(len(events), np.nan)).astype(np.float32)
-
-
-def _number_classes(events: Events, classes: Sequence[str]) -> NDArray[np.int32]:
-    """Return the numbers of the predicted classes, int32 (n,); one more than there are for others."""
-    numbers = {name: number for number, name in enumerate(classes)}
-    labels = events.outputs.get("label", ())
-    return np.array([numbers.get(label, len(numbers)) for label in labels], np.int32)
-
-
-def _stack_channels(events: Events, moment: str) -> NDArray[np.float32]:
-    """Return a moment of each channel, float32 (n, c)."""
-    columns: list[NDArray[np.float64]] = []
-    while (values := events.inputs.get(f"{moment}_{len(columns)}")) is not None:
-        columns.append(values)
-    return np.stack(columns, 1).astype(np.float32) if columns else np.zeros((len(events), 0), np.float32)
-
-
-def _match_labels(events: Events, labels: dict[str, Any]) -> NDArray[np.bool_]:
-    """Return for each event with a label whether its prediction is correct, bool (l,)."""
-    if not labels:
-        return np.zeros(0, bool)
-    # By name, not by number: labels are texts, and may name a class that the model does not have.
-    pairs = [
-        (labels.get(id_), predicted) for id_, predicted in zip(events.id.tolist(), events.predictions, strict=True)
-    ]
-    return np.array([truth == predicted for truth, predicted in pairs if truth is not None], bool)
+    # A block without events has no columns of its version.
+    return Events(join_tables([block.table for block in blocks if len(block)]))
 
 
 def _convert_to_utc(time_: np.datetime64) -> datetime:
-    from datetime import UTC
-
     moment: datetime = time_.astype("datetime64[us]").item()
     return moment.replace(tzinfo=UTC)

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.errors import MLScaleError
 from mlscale.monitor.baseline import Baseline
-from mlscale.monitor.drift import ColumnDrift, DriftLimits, SeasonalReference, compare_columns
+from mlscale.monitor.drift import ColumnDrift, DriftLimits, compare_columns
 from mlscale.monitor.drift.column_drift import QUALITY
 from mlscale.monitor.event_window import EventWindow
-from mlscale.monitor.format1_columns import build_event_columns, name_columns
-from mlscale.report import format_number, text
+from mlscale.monitor.score_change import compare_scores, format_rounded_percent
+from mlscale.report import format_number
 from mlscale.stats.intervals import Interval, compute_quantile_interval, compute_wilson_interval
 
 RULES = {
     "drift": "inputs or predictions have changed; that alone is not a degradation",
-    "degradation": "by its labels, the model is less accurate than it was",
+    "degradation": "by its labels, the model is worse than it was",
     "latency": "answers are slow",
     "failures": "requests are rejected or fail",
     "no_data": "too few events for a conclusion",
@@ -35,8 +36,8 @@ class MonitorLimits:
         min_distance: of drift: smallest distance of a column that is worth an alert, 0 to 1; see
             `ColumnDrift.distance`. What is detected is reported, however small.
         min_events, min_labels: with fewer, the rules are undecided.
-        tolerance: the accuracy that may be lost, 0 to 1.
-        confidence: of the intervals of accuracy, latency and failures, two-sided.
+        tolerance: what the score may lose: of a share in points, 0 to 1; of any other score relative to its reference.
+        confidence: of the intervals of the score, latency and failures, two-sided.
         p99_ms: of latency; None: no limit.
         max_failures: share of requests that may be rejected or fail; None: no limit.
     """
@@ -82,6 +83,7 @@ class WindowCheck:
         columns: of drift; empty where there are too few events.
         events: the number of events in the window.
         times: of the answered events, datetime64[us], UTC; empty if not known.
+        labelled_score: the name of the score that labels show; '' if none.
     """
 
     version: str
@@ -89,6 +91,7 @@ class WindowCheck:
     columns: tuple[ColumnDrift, ...] = field(repr=False)
     events: int
     times: NDArray[np.datetime64] = field(default_factory=lambda: np.zeros(0, "datetime64[us]"), repr=False)
+    labelled_score: str = ""
 
     @property
     def newest(self) -> str:
@@ -127,8 +130,8 @@ class WindowCheck:
         else:
             phrases = [result.sentence for result in self.results if result.sentence]
         drifted, degradation = self.find_result("drift"), self.find_result("degradation")
-        if drifted and drifted.is_over and degradation and degradation.level is None:
-            phrases.append("labels would show whether accuracy degraded")
+        if self.labelled_score and drifted and drifted.is_over and degradation and degradation.level is None:
+            phrases.append(f"labels would show whether {self.labelled_score} degraded")
         return f"{self.version}: {', '.join(phrases)}"
 
 
@@ -136,7 +139,7 @@ def check_rules(baseline: Baseline, window: EventWindow, limits: MonitorLimits) 
     """Check one window by all rules.
 
     Raises:
-        MLScaleError: the events have other channels than the baseline.
+        MLScaleError: the events have none of the columns of the baseline.
     """
     enough = window.answered >= limits.min_events
     columns = _compare_window(baseline, window, limits) if enough else ()
@@ -147,22 +150,31 @@ def check_rules(baseline: Baseline, window: EventWindow, limits: MonitorLimits) 
         _check_failure_share(window, limits),
         _check_event_count(window, limits),
     ]
-    return WindowCheck(baseline.version, tuple(filter(None, results)), columns, window.events, window.times)
+    labelled = baseline.score.name.replace("_", " ") if baseline.score and baseline.task_type.needs_label else ""
+    return WindowCheck(baseline.version, tuple(filter(None, results)), columns, window.events, window.times, labelled)
 
 
 def _compare_window(baseline: Baseline, window: EventWindow, limits: MonitorLimits) -> tuple[ColumnDrift, ...]:
-    # Without a week of events there is nothing to show cycles by.
-    seasonal = None
-    if window.earlier is not None:
-        seasonal = SeasonalReference(*(build_event_columns(baseline, earlier) for earlier in window.earlier))
+    known = {sketch.name for sketch in baseline.sketches}
+    if not known & set(window.columns):
+        raise MLScaleError(
+            f"the events of {baseline.version} have none of the columns of its reference profile",
+            where="events",
+            why=f"they have {_list_names(window.columns)}; the profile has {_list_names(known)}",
+            fix="events=<the folder that its server writes to>",
+        )
     return compare_columns(
         baseline.sketches,
-        build_event_columns(baseline, window),
+        window.columns,
         window.times,
         DriftLimits(limits.fdr, limits.min_distance),
-        seasonal,
-        name_columns(baseline),
+        window.earlier,
+        baseline.column_names,
     )
+
+
+def _list_names(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)[:5]) or "none"
 
 
 def _check_drift(columns: tuple[ColumnDrift, ...], window: EventWindow, limits: MonitorLimits) -> RuleResult:
@@ -214,20 +226,25 @@ def _list_changes(what: str, columns: list[ColumnDrift]) -> str:
     return f"{what} ({ordered[0].format_change()}{more})" if columns else ""
 
 
-def _check_degradation(baseline: Baseline, window: EventWindow, limits: MonitorLimits) -> RuleResult:
-    n = len(window.is_correct)
-    metrics = {"labelled_events": float(n), "reference_accuracy": baseline.accuracy}
+def _check_degradation(baseline: Baseline, window: EventWindow, limits: MonitorLimits) -> RuleResult | None:
+    reference, n = baseline.score, len(window.scores)
+    if reference is None:
+        return None
+    name, needs_label = reference.name, baseline.task_type.needs_label
+    metrics = {"labelled_events": float(n), f"reference_{name}": reference.mean}
+    # Data that is left out without a word would look like too few labels.
+    other = f", {window.unscored:,} labels do not fit their predictions" if window.unscored else ""
+    shown = name.replace("_", " ")
     if n < limits.min_labels:
-        few = f"accuracy unknown ({n:,} labelled events of {limits.min_labels:,})"
-        return RuleResult("degradation", None, few, {**metrics, "accuracy": math.nan})
-    accuracy = compute_wilson_interval(int(window.is_correct.sum()), n, limits.confidence)
-    metrics |= {"accuracy": accuracy.value, "accuracy_low": accuracy.low, "accuracy_high": accuracy.high}
-    # The upper end of the interval: the loss is at least that, at this confidence, so chance raises no alert.
-    level = max(0.0, (baseline.accuracy - accuracy.high) / limits.tolerance)
-    sentence = (
-        f"accuracy {format_rounded_percent(accuracy.value)} of {n:,} labelled, "
-        f"reference {format_rounded_percent(baseline.accuracy)}"
-    )
+        few = f"{shown} unknown ({n:,} {'labelled ' * needs_label}events of {limits.min_labels:,}{other})"
+        return RuleResult("degradation", None, few, {**metrics, name: math.nan})
+    change = compare_scores(reference, window.scores, limits.confidence)
+    metrics |= {name: change.mean.value, f"{name}_low": change.mean.low, f"{name}_high": change.mean.high}
+    sentence = change.describe_change(n, "labelled" if needs_label else "events") + other
+    if math.isnan(change.loss):
+        return RuleResult("degradation", None, f"{sentence} (too few for a comparison)", metrics)
+    # What is lost at the least, at this confidence, so chance raises no alert.
+    level = max(0.0, change.loss / limits.tolerance)
     return RuleResult("degradation", level, sentence + (": degradation" if level >= 1 else ""), metrics)
 
 
@@ -266,10 +283,6 @@ def _check_failure_share(window: EventWindow, limits: MonitorLimits) -> RuleResu
 
 def _check_event_count(window: EventWindow, limits: MonitorLimits) -> RuleResult:
     lacking = window.events < limits.min_events
-    sentence = f"no data ({window.events:,} events in the window, {limits.min_events:,} are needed)" if lacking else ""
-    return RuleResult("no_data", float(lacking), sentence)
-
-
-def format_rounded_percent(share: float) -> str:
-    """Return a share in percent: 0.9876 as 98.8 %."""
-    return text.format_percent(share, 1, unit=" %") if 0.99 < share < 1 else f"{100 * share:.3g} %"
+    where = f"; {window.absence}" if window.absence else ""
+    sentence = f"no data ({window.events:,} events in the window, {limits.min_events:,} are needed{where})"
+    return RuleResult("no_data", float(lacking), sentence if lacking else "")

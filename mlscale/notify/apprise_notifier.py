@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 from mlscale.errors import MLScaleError
 from mlscale.notify.delivery import DeliveryResult, run_with_timeout
+from mlscale.notify.document_text import format_document
 
 # The colour or icon of a message, by the status of an alert or the event of a notice.
 _KINDS: Mapping[str, Literal["info", "success", "warning", "failure"]] = {
     "firing": "failure", "resolved": "success",
     "finished": "success", "failed": "failure", "diverged": "failure", "hung": "failure", "stopped": "warning",
 }  # fmt: skip
-_DETAILS = ("id", "model", "version", "run", "folder", "host", "since", "time")  # of a document, if it has them
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -40,7 +40,7 @@ class AppriseNotifier:
     _service: Any = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        service = _create_service(self.url)
+        service = _create_service(self.url, self.timeout_s)
         if service is None:
             raise MLScaleError(
                 "not an address of an apprise service",
@@ -83,15 +83,7 @@ class AppriseNotifier:
         return DeliveryResult(arrived, not arrived, "" if arrived else "it did not take the message")
 
 
-def format_document(document: Mapping[str, Any]) -> str:
-    """Return a document of the contract 'alert' or 'notice' as plain text: its sentence, metrics and origin."""
-    lines = [str(document["sentence"]), ""]
-    lines += [f"{name}: {value:.6g}" for name, value in document["metrics"].items() if value is not None]
-    lines += ["", *(f"{name}: {document[name]}" for name in _DETAILS if name in document)]
-    return "\n".join(lines) + "\n"
-
-
-def _create_service(url: str) -> Any:
+def _create_service(url: str, timeout_s: float) -> Any:
     """Return apprise's object for an address; None where it is not valid."""
     import apprise
 
@@ -102,4 +94,10 @@ def _create_service(url: str) -> Any:
     with warnings.catch_warnings():
         # The first address loads the code of all services, and some of them import what Python has deprecated.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return service if service.add(url) else None
+        if not service.add(url):
+            return None
+    for server in service:
+        # By default apprise gives up after four seconds of silence, when a slow service may have the message, and would
+        # get it again. One more second: the time limit of this module is to end first.
+        server.socket_read_timeout = max(timeout_s + 1.0, server.socket_read_timeout)
+    return service

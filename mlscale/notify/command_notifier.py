@@ -8,11 +8,12 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mlscale.errors import MLScaleError
 from mlscale.notify.delivery import DeliveryResult
-from mlscale.notify.webhook import encode_document
+from mlscale.notify.document_text import encode_document
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class CommandNotifier:
                 fix=f"{self.where}=[notify-send,mlscale]",
             )
 
+    @property
+    def label(self) -> str:
+        """The recipient, for messages. Its arguments may hold a secret."""
+        return f"the command {Path(self.words[0]).name}"
+
     def send_document(self, document: Mapping[str, Any]) -> DeliveryResult:
         """Run the program once; the document has arrived if the exit code is 0."""
         try:
@@ -58,7 +64,7 @@ class CommandNotifier:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            return DeliveryResult(False, True, f"no end within {self.timeout_s:g} s")
+            return DeliveryResult(False, True, f"no end within {self.timeout_s:g} s", True)
         # A program that has ended is not run again: it may have had its effect.
         return DeliveryResult(
             process.returncode == 0, False, f"it ended with {process.returncode}" if process.returncode else ""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import http.client
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from mlscale.errors import MLScaleError
-from mlscale.notify.delivery import DeliveryResult, run_with_timeout
+from mlscale.notify.delivery import DeliveryResult, SendProgress, run_with_timeout
+from mlscale.notify.document_text import build_idempotency_key, encode_document
 
 _FIRST_PAUSE_SECONDS = 0.2
+_GATEWAY = (502, 504)  # of a gateway, whose server may have the document all the same
 
 
 @dataclass(frozen=True)
@@ -23,15 +26,17 @@ class Webhook:
 
     Attributes:
         url: http or https; it may hold a secret, so it is never printed.
-        timeout_s: seconds that one try may take, from the name lookup to the answer.
+        timeout_s: seconds that one try may take, from the name lookup until the document is sent and answered.
         tries: the most tries of one document.
         where: the key path of the address, for messages.
+        answer_s: seconds more for the answer, once all of the document was sent.
     """
 
     url: str
     timeout_s: float = 5.0
     tries: int = 3
     where: str = "alert.webhook"
+    answer_s: float = 20.0
 
     def __post_init__(self) -> None:
         try:
@@ -61,40 +66,44 @@ class Webhook:
         return f"the webhook at {self.host}"
 
     def send_document(self, document: Mapping[str, Any]) -> DeliveryResult:
-        """POST `document` as JSON; it has arrived if the answer is 2xx. Redirects are not followed."""
+        """POST `document` as JSON; it has arrived if the answer is 2xx. Redirects are not followed.
+
+        What may have arrived is not sent again: a slow receiver would get it twice.
+        """
         sent = DeliveryResult(False, True, "not tried")
         for attempt in range(self.tries):
             if attempt:
                 # Exponential backoff: 0.2 s, 0.4 s, …
                 time.sleep(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
-            sent = run_with_timeout(self.timeout_s, lambda: self._post_content(encode_document(document)), "webhook")
-            if sent.arrived or not sent.can_retry:
+            sent = self._try_once(document)
+            if sent.arrived or not sent.can_retry or sent.may_have_arrived:
                 break
         return sent
 
-    def _post_content(self, content: bytes) -> DeliveryResult:
+    def _try_once(self, document: Mapping[str, Any]) -> DeliveryResult:
+        progress = SendProgress(self.answer_s)
         headers = {"Content-Type": "application/json", "User-Agent": "mlscale"}
-        request = urllib.request.Request(self.url, content, headers, method="POST")  # noqa: S310 - http or https, see above
+        if key := build_idempotency_key(document):
+            headers["Idempotency-Key"] = key
+        request = urllib.request.Request(self.url, encode_document(document), headers, method="POST")  # noqa: S310 - http or https, see above
+        return run_with_timeout(self.timeout_s, lambda: self._post_request(request, progress), "webhook", progress)
+
+    def _post_request(self, request: urllib.request.Request, progress: SendProgress) -> DeliveryResult:
+        opener = urllib.request.build_opener(_NoRedirects, _PlainHandler(progress), _TlsHandler(progress))
         try:
-            with _OPENER.open(request, timeout=self.timeout_s):
+            with opener.open(request, timeout=self.timeout_s):
                 return DeliveryResult(True, False)
         except urllib.error.HTTPError as error:
             error.close()
             # Worth a retry: request timeout, too early, too many requests, and errors of the server.
-            return DeliveryResult(
-                False, error.code in (408, 425, 429) or error.code >= 500, f"it answered {error.code}"
-            )
+            can_retry = error.code in (408, 425, 429) or error.code >= 500
+            return DeliveryResult(False, can_retry, f"it answered {error.code}", error.code in _GATEWAY)
         except urllib.error.URLError as error:
             reason = error.reason
             why = reason.strerror if isinstance(reason, OSError) and reason.strerror else type(reason).__name__
-            return DeliveryResult(False, True, why)
+            return DeliveryResult(False, True, why, progress.is_sent)
         except Exception as error:  # any error is a failure; its text may hold the address
-            return DeliveryResult(False, True, type(error).__name__)
-
-
-def encode_document(document: Mapping[str, Any]) -> bytes:
-    """Return a document as JSON in UTF-8; NaN and infinities raise ValueError."""
-    return json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
+            return DeliveryResult(False, True, type(error).__name__, progress.is_sent)
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -104,4 +113,44 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
-_OPENER = urllib.request.build_opener(_NoRedirects)
+class _PlainHandler(urllib.request.HTTPHandler):
+    """Opens connections that record when a request was sent."""
+
+    def __init__(self, progress: SendProgress) -> None:
+        super().__init__()
+        self._progress = progress
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(partial(_PlainConnection, progress=self._progress), req)
+
+
+class _TlsHandler(urllib.request.HTTPSHandler):
+    """The same for https; certificates are verified."""
+
+    def __init__(self, progress: SendProgress) -> None:
+        super().__init__()
+        self._progress = progress
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(partial(_TlsConnection, progress=self._progress), req)
+
+
+class _PlainConnection(http.client.HTTPConnection):
+    def __init__(self, host: str, *, progress: SendProgress, timeout: float) -> None:
+        super().__init__(host, timeout=timeout)
+        self._progress = progress
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        # urllib calls this once the whole request has been sent.
+        self._progress.await_answer(self.sock)
+        return super().getresponse()
+
+
+class _TlsConnection(http.client.HTTPSConnection):
+    def __init__(self, host: str, *, progress: SendProgress, timeout: float) -> None:
+        super().__init__(host, timeout=timeout)
+        self._progress = progress
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        self._progress.await_answer(self.sock)
+        return super().getresponse()

@@ -12,8 +12,8 @@ import numpy as np
 
 from mlscale.data.encoders.encoder import Encoder
 from mlscale.errors import MLScaleError
+from mlscale.export.cast_tensors import cast_input
 from mlscale.export.onnx_engine import Port
-from mlscale.export.servable import cast_input
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -1,4 +1,4 @@
-"""Read tables of inputs, Parquet and CSV; each row has an image, a path, a text or numbers."""
+"""Read tables of inputs, Parquet, CSV and JSON; each row has an image, a path, a text or numbers."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from mlscale.data.images.image_files import is_image_file
 from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import require_extra
 from mlscale.predict.input_items import InputItem, compute_files_digest
+from mlscale.predict.json_table import JsonTable
 from mlscale.predict.table_readers import open_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 TEXT_KINDS = ("text", "document")
+_MOST_SHOWN = 20
 _NAMES = ("image", "img", "text", "bytes", "path", "file", "filename")  # usual names of a column of text to score
 
 
 class TableInputs:
-    """The rows of Parquet or CSV files; their keys are file and number from 1, or a column's values.
+    """The rows of Parquet, CSV or JSON files; their keys are file and number from 1, or a column's values.
 
-    Parquet is read one row group at a time; a CSV file is kept in memory.
+    Parquet is read one row group at a time; a CSV or JSON file is kept in memory.
 
     Args:
         paths: of the files, in order.
@@ -56,12 +58,8 @@ class TableInputs:
         for path, file in zip(self._paths, self._files, strict=True):
             missing = [name for name in (member, key, *columns) if name and name not in file.schema.names]
             if missing:
-                raise MLScaleError(
-                    f"the table has no column '{missing[0]}'",
-                    where=f"input={path}",
-                    why=f"its columns are: {', '.join(file.schema.names[:20])}",
-                    fix="member=<the column that is scored>, key=<the column of names>, columns=[<features>]",
-                )
+                fix = "member=<the column that is scored>, key=<the column of names>, columns=[<features>]"
+                raise _build_columns_error(path, missing, file.schema.names, fix)
         self._member = member or (None if columns or encoded else _find_scored_column(schema, key))
         if self._takes_texts and self._member is not None:
             for file in self._files:
@@ -120,12 +118,8 @@ class TableInputs:
             count = min(rows.stop, int(self._starts[number + 1])) - row
             missing = [name for name in names if name not in file.schema.names]
             if missing:
-                raise MLScaleError(
-                    f"the table has no column '{missing[0]}'",
-                    where=f"input={self._paths[number]}",
-                    why=f"the model was trained on it; there are: {', '.join(file.schema.names[:20])}",
-                    fix="give a table with the columns of the training data",
-                )
+                fix = "give a table with the columns of the training data"
+                raise _build_columns_error(self._paths[number], missing, file.schema.names, fix)
             table = file.take(first, count, [*names, *([self._key] if self._key and self._key not in names else [])])
             row_keys = self.format_row_keys(range(row, row + count))
             if self._key:
@@ -134,7 +128,8 @@ class TableInputs:
                 ]
             keys += row_keys
             for name in names:
-                parts[name].append(_convert_values(table[name]))
+                is_json = isinstance(file, JsonTable)
+                parts[name].append(file.take_values(first, count, name) if is_json else _convert_values(table[name]))
             row += count
         return keys, {name: _join_parts(columns) for name, columns in parts.items()}
 
@@ -181,6 +176,22 @@ class TableInputs:
             except OSError as error:
                 return InputItem(key, b"", error=f"{value}: {error.strerror}")
         return InputItem(key, value) if isinstance(value, bytes | str) else InputItem(key, str(value))
+
+
+def _build_columns_error(path: str, missing: Sequence[str], names: Sequence[str], fix: str) -> MLScaleError:
+    """Return the error of a table that lacks columns, all of them."""
+    nouns = "column" if len(missing) == 1 else "columns"
+    return MLScaleError(
+        f"the table has no {nouns} {_list_names(missing)}",
+        where=f"input={path}",
+        why=f"its columns are: {_list_names(names)}",
+        fix=fix,
+    )
+
+
+def _list_names(names: Sequence[str]) -> str:
+    """Return names in quotes, as they may hold commas and spaces; the first ones of many."""
+    return ", ".join(map(repr, names[:_MOST_SHOWN])) + (", …" if len(names) > _MOST_SHOWN else "")
 
 
 def _convert_values(column: pa.ChunkedArray) -> Any:

@@ -21,7 +21,7 @@ from mlscale.errors import MLScaleError
 from mlscale.predict.input_items import InputItem, Inputs
 from mlscale.predict.input_tables import TEXT_KINDS
 
-TABLES = (".parquet", ".csv", ".tsv")
+TABLES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 _TEXTS, _ARRAYS = frozenset({"txt", "text", "md"}), frozenset({"npy"})
 _FILES = {
     "text": ("text", _TEXTS),
@@ -68,11 +68,36 @@ def open_inputs(
         if tables and not list_files(folder, _get_file_kind(kind)[1]):
             return TableInputs([str(folder / name) for name in tables], member, key, columns, kind)
         return FolderInputs(folder, kind)
-    if all(word.lower().endswith(TABLES) for word in words):
+    # A .json file in a folder may hold anything; one that is named is meant.
+    if all(word.lower().endswith((*TABLES, ".json")) for word in words):
         return TableInputs(_expand_paths(words), member, key, columns, kind)
     if all(word.rpartition(".")[2].lower() in _get_file_kind(kind)[1] for word in words):
         return FileInputs(_expand_paths(words))
+    _raise_if_not_shards(words, kind)
     return TarInputs(words, member, kind)
+
+
+def _raise_if_not_shards(words: Sequence[str], kind: str) -> None:
+    """Raise an error if a file is named that is not a tar shard.
+
+    Raises:
+        MLScaleError: there is one; the fix has what the model takes.
+    """
+    for word in words:
+        path = Path(word).expanduser()
+        if path.is_file() and not path.name.endswith(".tar"):
+            what, extensions = _get_file_kind(kind)
+            # There are twenty kinds of images.
+            shown = [".jpg", ".png", "…"] if what == "image" else [f".{extension}" for extension in sorted(extensions)]
+            endings = ", ".join(shown)
+            tables = "a .csv, .tsv, .parquet, .jsonl or .json file"
+            files = "" if kind == "table" else f"{what}s ({endings}), a folder or tar shards of such, or "
+            raise MLScaleError(
+                f"{path.name} is not a kind of input that the model takes",
+                where=f"input={word}",
+                why="all that are named have to be of one kind" if len(words) > 1 else f"the model takes {what}s",
+                fix=f"input=<{files}{tables}>",
+            )
 
 
 def _get_file_kind(kind: str) -> tuple[str, frozenset[str]]:
@@ -253,6 +278,8 @@ def _expand_paths(words: Sequence[str]) -> list[str]:
         # An existing path is taken literally, though its name may contain [ or *. Sorted, as the order gives the rows.
         matched = [text] if os.path.exists(text) else sorted(glob.glob(text))
         if not matched:
-            raise MLScaleError("table not found", where=f"input={word}", fix="input=<a .parquet or .csv file>")
+            raise MLScaleError(
+                "input not found", where=f"input={word}", fix="input=<an existing file, or a glob of such>"
+            )
         paths += matched
     return paths

@@ -1,13 +1,18 @@
-"""Read the rows of a Parquet or CSV file by number."""
+"""Read the rows of a Parquet, CSV or JSON file by number."""
 
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mlscale.data.tables.text_encoding import suggest_conversion
 from mlscale.errors import MLScaleError
+from mlscale.predict.json_table import JsonTable
+
+JSON_FILES = (".jsonl", ".ndjson", ".json")
 
 
 class ParquetTable:
@@ -96,9 +101,10 @@ def open_table(path: str, texts: bool = False) -> Any:
     import pyarrow as pa
 
     try:
+        if path.lower().endswith(JSON_FILES):
+            return JsonTable(path)
         return ParquetTable(path) if path.lower().endswith(".parquet") else CsvTable(path, texts)
     except (pa.ArrowException, OSError, ValueError) as error:
         why = " ".join(str(error).split())[:300]
-        raise MLScaleError(
-            "the table can't be read", where=f"input={path}", why=why, fix="input=<another file>"
-        ) from error
+        fix = suggest_conversion(Path(path), error) or "input=<another file>"
+        raise MLScaleError("the table can't be read", where=f"input={path}", why=why, fix=fix) from error

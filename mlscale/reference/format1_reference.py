@@ -16,21 +16,26 @@ def convert_columns(arrays: Mapping[str, NDArray[Any]], labels: Sequence[str]) -
     """Return `input.mean_<channel>`, `input.std_<channel>`, `output.confidence` and `output.label`.
 
     Raises:
-        KeyError, ValueError: an array is absent, or has another shape.
+        KeyError, TypeError, ValueError: an array is absent, or has another shape or type.
     """
-    means, stds = (np.asarray(arrays[name], np.float64) for name in ("sample_mean", "sample_std"))
-    if means.ndim != 2 or means.shape != stds.shape:
-        raise ValueError(f"{means.shape} means, {stds.shape} deviations")
+    means, stds, confidence = (
+        _convert_to_floats(arrays[name]) for name in ("sample_mean", "sample_std", "sample_confidence")
+    )
+    if means.ndim != 2 or means.shape != stds.shape or confidence.shape != means.shape[:1] or not confidence.size:
+        raise ValueError(f"{means.shape} means, {stds.shape} deviations, {confidence.shape} confidences")
     # Files are often in the order of their classes, which says nothing of time.
     columns: list[ColumnSketch] = [
         build_number_sketch(f"input.{name}_{channel}", "inputs", values[:, channel], is_ordered=False)
         for name, values in (("mean", means), ("std", stds))
         for channel in range(means.shape[1])
     ]
-    confidence = np.asarray(arrays["sample_confidence"], np.float64)
     columns.append(build_number_sketch("output.confidence", "outputs", confidence, is_ordered=False))
-    names = labels or [str(number) for number in range(len(arrays["class_counts"]))]
-    counts = {name: int(count) for name, count in zip(names, arrays["class_counts"], strict=True) if count > 0}
+    stored = arrays["class_counts"]
+    names = labels or [str(number) for number in range(len(stored))]
+    if stored.shape != (len(names),) or stored.dtype.kind not in "iu" or stored.min() < 0 or not stored.sum():
+        raise ValueError(f"{stored.dtype} {stored.shape} class counts of {len(names)} classes")
+    # Classes that were never predicted are left out: the first event of one shows as a new category.
+    counts = {name: int(count) for name, count in zip(names, stored, strict=True) if count > 0}
     total = sum(counts.values())
     columns.append(CategorySketch("output.label", "outputs", total, 0, counts, 0, float(total)))
     return tuple(columns)
@@ -49,3 +54,9 @@ def convert_score(about: Mapping[str, Any]) -> ScoreReference:
         # Format 1 has stored the mean alone.
         values=np.zeros(0),
     )
+
+
+def _convert_to_floats(array: NDArray[Any]) -> NDArray[np.float64]:
+    if array.dtype.kind not in "fiu" or not array.ndim:
+        raise TypeError(f"an array of {array.dtype}, {array.ndim} axes")
+    return np.asarray(array, np.float64)

@@ -1,7 +1,7 @@
 """Show results: a table and a page for users, JSON for programs."""
 
 from mlscale.report.blocks import ConfusionMatrixPlot, Heading, ImageBlock, ScatterPlot, TableBlock
-from mlscale.report.figures import BarPlot, Figure, HorizontalBarPlot, LinePlot, ReportStep, Series
+from mlscale.report.figures import BarPlot, Figure, HorizontalBarPlot, LinePlot, PlotEvent, ReportStep, Series
 from mlscale.report.result import Result, print_result, save_result
 from mlscale.report.text import format_duration, format_key_values, format_number, format_size, format_table
 
@@ -13,6 +13,7 @@ __all__ = [
     "HorizontalBarPlot",
     "ImageBlock",
     "LinePlot",
+    "PlotEvent",
     "ReportStep",
     "Result",
     "ScatterPlot",

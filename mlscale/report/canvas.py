@@ -18,6 +18,7 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 14, 24, 42  # margins around the area of the plot
 SVG = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}" xmlns="http://www.w3.org/2000/svg">{}</svg>')
 TEXT = Markup('<text x="{:.1f}" y="{:.1f}" class="{}">{}</text>')
 RULE = Markup('<line x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}" class="{}"/>')
+UPRIGHT = Markup('<line x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}" class="{}"/>')
 CURVE = Markup('<polyline points="{}" class="line s{}"/>')
 DOT = Markup('<circle cx="{}" cy="{}" r="2.4" class="s{}"/>')
 BAR = Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="{}"/>')
@@ -45,6 +46,10 @@ class Axis:
     def scale_value(self, value: float) -> float:
         """Return the position of a value."""
         return self._start + (value - self._low) / (self._high - self._low) * (self._end - self._start)
+
+    def format_tick(self, value: float) -> str:
+        """Return the label of a tick."""
+        return format_number(value)
 
     def is_in_range(self, value: float) -> bool:
         return self._low - 1e-12 <= value <= self._high + 1e-12

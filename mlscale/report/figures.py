@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
 from mlscale.report.blocks import Block
 from mlscale.report.text import format_number
@@ -34,6 +35,21 @@ class Series:
 
 
 @dataclass(frozen=True)
+class PlotEvent:
+    """A vertical line at a place of the horizontal axis, for an event such as the change of a version.
+
+    Attributes:
+        name: above the line; an alert's is in the text alternative alone.
+        x: the place.
+        is_alert: True to highlight it.
+    """
+
+    name: str
+    x: float
+    is_alert: bool = False
+
+
+@dataclass(frozen=True)
 class LinePlot:
     """A line plot, such as a loss over steps.
 
@@ -44,6 +60,8 @@ class LinePlot:
         zero: True if the y-axis includes zero.
         marks: horizontal lines with a name, such as a limit.
         alt: the text alternative; made from the numbers where empty.
+        events: vertical lines.
+        is_time: True if x is in seconds since 1970.
     """
 
     title: str
@@ -53,17 +71,22 @@ class LinePlot:
     zero: bool = False
     marks: Sequence[tuple[str, float]] = ()
     alt: str = ""
+    events: Sequence[PlotEvent] = ()
+    is_time: bool = False
 
     def get_alt_text(self) -> str:
         return self.alt or "; ".join(
-            [_describe_series(item, self.x) for item in self.series] + _describe_marks(self.marks)
+            [_describe_series(item, self.x, format_time if self.is_time else format_number) for item in self.series]
+            + _describe_marks(self.marks)
         )
 
     def mask_texts(self, mask: Mask) -> LinePlot:
         """Return a copy with masked secrets."""
         series = [Series(mask(item.name), item.y, item.x) for item in self.series]
         marks = [(mask(name), value) for name, value in self.marks]
-        return LinePlot(mask(self.title), series, mask(self.x), mask(self.y), self.zero, marks, mask(self.alt))
+        events = [replace(event, name=mask(event.name)) for event in self.events]
+        masked = replace(self, title=mask(self.title), x=mask(self.x), y=mask(self.y), alt=mask(self.alt))
+        return replace(masked, series=series, marks=marks, events=events)
 
 
 @dataclass(frozen=True)
@@ -184,7 +207,12 @@ def reduce_points(points: list[tuple[float, float]], most: int = MOST_POINTS) ->
     return reduced
 
 
-def _describe_series(series: Series, axis: str) -> str:
+def format_time(seconds: float) -> str:
+    """Return a time in seconds since 1970 as text, in UTC: 2026-01-05 10:00."""
+    return f"{datetime.fromtimestamp(0, UTC) + timedelta(seconds=seconds):%Y-%m-%d %H:%M}"
+
+
+def _describe_series(series: Series, axis: str, format_place: Callable[[float], str]) -> str:
     """Return a series in words: its first and last point, its smallest and largest value."""
     points = [point for point in series.get_points() if math.isfinite(point[1])]
     if not points:
@@ -192,8 +220,8 @@ def _describe_series(series: Series, axis: str) -> str:
     (first_x, first), (last_x, last) = points[0], points[-1]
     least, largest = min(y for _, y in points), max(y for _, y in points)
     return (
-        f"{series.name} from {format_number(first)} at {axis} {format_number(first_x)} "
-        f"to {format_number(last)} at {format_number(last_x)}, "
+        f"{series.name} from {format_number(first)} at {axis} {format_place(first_x)} "
+        f"to {format_number(last)} at {format_place(last_x)}, "
         f"between {format_number(least)} and {format_number(largest)}"
     )
 

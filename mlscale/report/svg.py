@@ -24,6 +24,7 @@ from mlscale.report.canvas import (
     RULE,
     TEXT,
     TOP,
+    UPRIGHT,
     WIDTH,
     Axis,
     draw_axis_names,
@@ -34,8 +35,8 @@ from mlscale.report.canvas import (
     wrap_svg,
 )
 from mlscale.report.clouds import draw_confusion_matrix, draw_scatter_plot
-from mlscale.report.figures import BarPlot, HorizontalBarPlot, LinePlot
-from mlscale.report.text import format_number
+from mlscale.report.figures import BarPlot, HorizontalBarPlot, LinePlot, PlotEvent
+from mlscale.report.time_axis import TimeAxis
 
 
 def draw_plot(figure: LinePlot | BarPlot | HorizontalBarPlot | ConfusionMatrixPlot | ScatterPlot) -> Markup:
@@ -56,10 +57,13 @@ def _draw_line(figure: LinePlot) -> Markup:
     if not xs:
         return draw_empty_plot(figure)
     # `zero` is a bool: it adds one 0.0, or none.
-    across, up = Axis(xs, LEFT, WIDTH - RIGHT), Axis([*ys, *[0.0] * figure.zero], HEIGHT - BOTTOM, TOP)
+    # Events outside the lines are in the plot, too: the range of the axis covers both.
+    all_xs = [*xs, *(event.x for event in figure.events)]
+    across = (TimeAxis if figure.is_time else Axis)(all_xs, LEFT, WIDTH - RIGHT)
+    up = Axis([*ys, *[0.0] * figure.zero], HEIGHT - BOTTOM, TOP)
     parts = [draw_grid(up), draw_axis_names(figure.x, figure.y)]
     parts += [
-        draw_tick(across.scale_value(value), format_number(value))
+        draw_tick(across.scale_value(value), across.format_tick(value))
         for value in across.ticks
         if across.is_in_range(value)
     ]
@@ -67,9 +71,23 @@ def _draw_line(figure: LinePlot) -> Markup:
         height = up.scale_value(value)
         parts.append(RULE.format(LEFT, WIDTH - RIGHT, height, height, "mark"))
         parts.append(TEXT.format(WIDTH - RIGHT, height - 4, "end", name))
+    parts += _draw_events(figure.events, across)
     for index, series_points in enumerate(points):
         parts += _draw_path(index, series_points, across, up)
     return wrap_svg(figure, HEIGHT, parts)
+
+
+def _draw_events(events: Sequence[PlotEvent], across: Axis) -> list[Markup]:
+    """Draw vertical lines, and the names of those that are not alerts where they do not overlap."""
+    drawn, free = [], 0.0
+    for event in sorted(events, key=lambda event: event.x):
+        x = across.scale_value(event.x)
+        drawn.append(UPRIGHT.format(x, x, TOP, HEIGHT - BOTTOM, "mark" if event.is_alert else "event"))
+        if not event.is_alert and x >= free:
+            name = shorten_label(event.name, DIGITS)
+            drawn.append(TEXT.format(min(x + 2, WIDTH - RIGHT - 7.0 * len(name)), TOP + 10, "", name))
+            free = x + 7.0 * len(name) + 4
+    return drawn
 
 
 def _draw_path(index: int, points: Sequence[tuple[float, float]], across: Axis, up: Axis) -> list[Markup]:

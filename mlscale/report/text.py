@@ -63,6 +63,11 @@ def format_number(value: float, digits: int = 4) -> str:
     return f"{value:.{digits}g}"
 
 
+def format_count(count: int, noun: str) -> str:
+    """Return a number of things: 1 row, 1,200 rows. The noun is given in the singular, and its plural ends in s."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def format_duration(seconds: float) -> str:
     """Return a time span: 12 ms, 3.4 s, 2 min 05 s, 1 h 07 min, 3 d 04 h."""
     if not math.isfinite(seconds):

@@ -10,7 +10,6 @@ was promoted.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -19,13 +18,11 @@ from typing import Any
 
 from mlscale.atomic_files import (
     ASIDE,
-    PRIVATE_FILE,
+    append_line,
     convert_to_json,
-    create_write_error,
     make_folders,
     read_json,
     remove_tree,
-    sync_folder,
     write_json,
 )
 from mlscale.contracts import expect_format, get_format_tag
@@ -171,7 +168,7 @@ class RetrainingJournal:
         # The record in the folder first: a process that is killed before the line is written is found by
         # `recover_cycles`.
         self.save_progress(cycle)
-        self._append_line(json.dumps(cycle.build_journal_record(), ensure_ascii=False, allow_nan=False))
+        append_line(self.path, json.dumps(cycle.build_journal_record(), ensure_ascii=False, allow_nan=False))
         if not keep:
             remove_tree(self.get_cycle_folder(cycle))
 
@@ -218,23 +215,6 @@ class RetrainingJournal:
             )
         self.record_cycle(cycle, keep=cycle.run is not None)
         return [cycle]
-
-    def _append_line(self, line: str) -> None:
-        try:
-            # O_APPEND and one write: a line is never mixed with another one. O_RDWR, since `pread` checks the end.
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, PRIVATE_FILE)
-            try:
-                size = os.fstat(handle).st_size
-                # A power cut may leave a line without its end: the new one must not be joined to it.
-                torn = size and os.pread(handle, 1, size - 1) != b"\n"
-                os.write(handle, ("\n" * bool(torn) + line + "\n").encode())
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-            # The entry of a new file is in its folder, which has to be synced, too.
-            sync_folder(self.path.parent)
-        except OSError as error:
-            raise create_write_error(self.path, error) from error
 
 
 def read_record(folder: Path) -> RetrainingCycle | None:

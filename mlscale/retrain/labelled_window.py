@@ -6,20 +6,24 @@ Events come from clients, so nothing of them is trusted: samples that do not fit
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.errors import MLScaleError
-from mlscale.export.onnx_engine import Port
-from mlscale.export.servable import cast_input
+from mlscale.retrain.window_samples import (
+    NewCategories,
+    check_mask_size,
+    compute_sample_digest,
+    count_new_categories,
+    decode_event_sample,
+)
 
 if TYPE_CHECKING:
     from mlscale.events.event_table import Events
+    from mlscale.export.servable import Servable
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,24 +31,31 @@ class LabelledWindow:
     """n labelled samples, oldest first.
 
     Attributes:
-        raw: in the shape and dtype of the model's input, (n, …).
-        classes: numbers of the correct classes, int64 (n,).
+        samples: as a client sends them: rows by column name, texts as bytes, pixels (channels, height, width).
+        labels: in the form of the task type (`parse_label`); None where it has no labels.
         held_out: True for samples that are not trained on, but compare champion and challenger; bool (n,).
         since, until: times of the first and the last event, ISO 8601, UTC; '' where there is none.
         labelled: the number of events with a label.
         left_out: the number of them that are not among the samples, by reason.
+        new_categories: the samples of each category that the model does not know, by column.
     """
 
-    raw: NDArray[Any]
-    classes: NDArray[np.int64]
+    samples: list[Any]
+    labels: list[Any]
     held_out: NDArray[np.bool_]
     since: str = ""
     until: str = ""
     labelled: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
+    new_categories: NewCategories = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.classes)
+        return len(self.samples)
+
+    def select_part(self, *, is_held_out: bool) -> tuple[list[Any], list[Any]]:
+        """Return the samples of one part, and their labels."""
+        numbers = np.flatnonzero(self.held_out == is_held_out).tolist()
+        return [self.samples[number] for number in numbers], [self.labels[number] for number in numbers]
 
     def summarize_window(self) -> dict[str, Any]:
         """Return the summary of the window for the journal."""
@@ -57,11 +68,19 @@ class LabelledWindow:
             "train": len(self) - held_out,
             "held_out": held_out,
             "left_out": dict(self.left_out),
+            "new_categories": {name: dict(counts) for name, counts in self.new_categories.items()},
         }
 
 
+@dataclass(frozen=True)
+class _Selected:
+    row: int
+    sample: Any
+    label: Any
+
+
 def select_labelled_window(
-    events: Events, port: Port, labels: Sequence[str], *, model: str, held_out: float, most: int
+    events: Events, servable: Servable, *, model: str, held_out: float, most: int
 ) -> LabelledWindow:
     """Return the latest samples that can be used for training.
 
@@ -69,62 +88,73 @@ def select_labelled_window(
     split. The side follows from the bytes of the input and the model's name only, so it never changes in later cycles.
 
     Args:
-        events: with labels and samples (`EventStore.joined(…, samples=True)`), oldest first.
-        port: the input of the model.
-        labels: names of its classes by number.
+        events: with samples (`samples=True`), oldest first; joined with labels, where the task type has any.
+        servable: of the model.
         model: its name.
         held_out: the share that is not trained on, between 0 and 1.
         most: the most samples.
     """
-    numbers = {label: number for number, label in enumerate(labels)}
-    columns = [events.table["sample"].to_pylist(), events.table["sample_kind"].to_pylist(), events.truth.tolist()]
-    taken: dict[bytes, tuple[int, NDArray[Any], int]] = {}
+    samples, kinds = (events.table[name].to_pylist() for name in ("sample", "sample_kind"))
+    truth = events.truth.tolist() if servable.task_type.needs_label else [None] * len(events)
+    taken: dict[bytes, _Selected] = {}
     left_out: Counter[str] = Counter()
     # From the newest: the latest label of an input wins, and older events are left out beyond `most`.
     for row in reversed(range(len(events))):
-        sample, kind, truth = (column[row] for column in columns)
-        raw = None if sample is None else _decode_input(sample, kind, port)
-        if raw is None:
-            left_out["without a sample" if sample is None else "another shape or dtype"] += 1
-        elif not isinstance(truth, str) or truth not in numbers:
-            left_out["a label that the model does not have"] += 1
-        elif (digest := _compute_input_digest(raw, model)) in taken:
+        try:
+            sample = _decode_sample(samples[row], kinds[row], servable)
+            label = _parse_label(truth[row], servable)
+        except _UnusableError as error:
+            left_out[str(error)] += 1
+            continue
+        digest = compute_sample_digest(sample, model)
+        if digest in taken:
             left_out["seen before"] += 1
         elif len(taken) == most:
             left_out["older than the latest"] += 1
         else:
-            taken[digest] = row, raw, numbers[truth]
+            taken[digest] = _Selected(row, sample, label)
     # Back to oldest first.
     selected = list(reversed(taken.items()))
     times = events.time
     return LabelledWindow(
-        raw=np.stack([raw for _, (_, raw, _) in selected]) if selected else np.zeros((0, *port.shape[1:]), port.dtype),
-        classes=np.array([number for _, (_, _, number) in selected], np.int64),
+        samples=[one.sample for _, one in selected],
+        labels=[one.label for _, one in selected],
         # The 8 bytes of a digest are uniform from 0 to 2**64 - 1.
         held_out=np.array([int.from_bytes(digest) < held_out * 2**64 for digest, _ in selected], bool),
-        since=_format_time(times[selected[0][1][0]]) if selected else "",
-        until=_format_time(times[selected[-1][1][0]]) if selected else "",
+        since=_format_time(times[selected[0][1].row]) if selected else "",
+        until=_format_time(times[selected[-1][1].row]) if selected else "",
         labelled=len(events),
         left_out=dict(left_out),
+        new_categories=count_new_categories((one.sample for _, one in selected), servable),
     )
 
 
-def _decode_input(sample: bytes, kind: str, port: Port) -> NDArray[Any] | None:
-    """Return one input in the dtype of the model; None where it does not fit."""
-    from mlscale.events.event_table import read_sample
+class _UnusableError(Exception):
+    """The reason why an event is left out."""
 
+
+def _decode_sample(content: bytes | None, kind: str, servable: Servable) -> Any:
+    if content is None:
+        raise _UnusableError("without a sample")
     try:
-        # Events may come from anybody: what is not an array of the shape is left out.
-        raw: NDArray[Any] = cast_input(np.asarray(read_sample(kind, sample))[None], port)
-    except (MLScaleError, TypeError, ValueError):
+        return decode_event_sample(content, kind, servable)
+    except ValueError:
+        raise _UnusableError("a sample that the model does not take") from None
+
+
+def _parse_label(value: Any, servable: Servable) -> Any:
+    if not servable.task_type.needs_label:
         return None
-    one: NDArray[Any] = raw[0]
-    return one
-
-
-def _compute_input_digest(raw: NDArray[Any], model: str) -> bytes:
-    # Keyed by the model's name, so that two models split the same inputs independently. A key has 64 bytes at most.
-    return blake2b(raw.tobytes(), digest_size=8, key=model.encode()[:64], person=b"mlscale retrain").digest()
+    try:
+        label = servable.task_type.parse_label(value, servable.names)
+    except ValueError:
+        raise _UnusableError("a label that the model does not have") from None
+    if servable.task_type.label_form == "mask":
+        try:
+            check_mask_size(servable, label)
+        except ValueError:
+            raise _UnusableError("a mask of another size") from None
+    return label
 
 
 def _format_time(time: np.datetime64) -> str:

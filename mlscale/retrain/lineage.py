@@ -1,30 +1,17 @@
-"""The lineage of a champion: the run and checkpoint that a challenger starts from, and the data of its training."""
+"""The lineage of a champion: the run and checkpoint that a challenger starts from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mlscale.data import WebDataset
 from mlscale.errors import MLScaleError
 from mlscale.runs.folder import RunFolder
 from mlscale.versions import LocalRegistry, Version
 from mlscale.versions.version_reference import CHAMPION
 from mlscale.versions.version_weights import find_version_run
 
-if TYPE_CHECKING:
-    from pytorch_lightning import LightningDataModule
-
-    from mlscale.data.images.labelled_images import ImageData
-
 RETRAINED = "retrain"
-"""The tag of a run that a cycle has trained: its validation data are a window, the earlier ones are its test data."""
-_BATCH = 256
+"""The tag of a run that a cycle has trained."""
 
 
 def require_champion(registry: LocalRegistry, version: Version) -> Version:
@@ -71,71 +58,3 @@ def find_origin(version: Version, runs_dir: str | Path) -> tuple[RunFolder, Path
             fix="put the file back, or train, export and promote another model",
         )
     return folder, path
-
-
-@dataclass(frozen=True)
-class ChampionData:
-    """The training and validation data of the champion.
-
-    Attributes:
-        train: paths of training shards.
-        original: paths of the shards on which a challenger must not be worse.
-        splits: the splits of these shards.
-        has_label_names: True if labels in the shards are names, False if numbers.
-        label_key: extension of the label member.
-    """
-
-    train: tuple[str, ...]
-    original: tuple[str, ...]
-    splits: tuple[str, ...]
-    has_label_names: bool
-    label_key: str
-
-
-def collect_champion_data(data: LightningDataModule | None, tags: Sequence[str]) -> ChampionData:
-    """Return the shards of the champion's data module.
-
-    A run that a cycle has trained was validated on that cycle's window; the earlier validation data are its test data.
-    A challenger is compared on both.
-
-    Args:
-        data: prepared.
-        tags: of the champion's run.
-
-    Raises:
-        MLScaleError: its data are not shards.
-    """
-    # Without its own data the challenger would forget what the champion knows: only shards can be mixed by share.
-    if not isinstance(data, WebDataset):
-        raise MLScaleError(
-            f"the champion's data are {type(data).__name__}, no shards",
-            where="data",
-            why="a challenger is trained on the window and, so that nothing is forgotten, on these, mixed by share",
-            fix="write the data as WebDataset shards, and train a champion on them: data=webdataset data.train=…",
-        )
-    splits = ("test", "val") if RETRAINED in tags else ("val",)
-    return ChampionData(
-        train=tuple(data.list_shard_paths("train")),
-        original=tuple(path for split in splits for path in data.list_shard_paths(split)),
-        splits=splits,
-        has_label_names=data.facts().class_names is not None,
-        label_key=data.label_key,
-    )
-
-
-def iterate_labelled_samples(
-    data: ImageData, splits: Sequence[str]
-) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
-    """Yield the stored samples of splits in batches, raw, with the numbers of their classes.
-
-    Args:
-        data: the data module.
-        splits: train, val or test.
-    """
-    for split in splits:
-        decoded = data.get_decoded_split(split)
-        # In batches: a validation set may be larger than memory.
-        for start in range(0, len(decoded), _BATCH):
-            rows = range(start, min(start + _BATCH, len(decoded)))
-            raw = np.stack([decoded.get_sample(row) for row in rows])
-            yield raw, np.asarray(decoded.labels[rows.start : rows.stop], np.int64)

@@ -48,6 +48,8 @@ _LATER_KEYS: Mapping[str, Any] = {
     "precision.compare": False, "precision.loss_scale": 65536.0, "precision.growth_interval": 2000,
     "precision.max_skipped": 20, "precision.on_cpu": False,
 }  # fmt: skip
+# Groups that are gone, as a config had them that chose none: they stay in the hash, for the same reason.
+_FORMER_GROUPS: Mapping[str, Any] = {"monitor": {}}
 
 
 _newest = 0  # the last id that this process made, as a number
@@ -108,9 +110,10 @@ def compute_key_digests(config_yaml: str) -> dict[str, str]:
 
 
 def find_differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Return the keys in which two configs compute something else, sorted."""
+    """Return the keys in which two configs compute something else, sorted; groups that are gone changed no weights."""
     first, second = _flatten_leaves(_select_hashed_keys(one)), _flatten_leaves(_select_hashed_keys(other))
-    return sorted(key for key in {*first, *second} if first.get(key) != second.get(key))
+    differing = (key for key in {*first, *second} if first.get(key) != second.get(key))
+    return sorted(key for key in differing if key.partition(".")[0] not in _FORMER_GROUPS)
 
 
 def _hash_value(value: object) -> str:
@@ -127,7 +130,7 @@ def _flatten_leaves(value: object, path: str = "") -> dict[str, Any]:
 
 
 def _select_hashed_keys(config: Mapping[str, Any]) -> dict[str, Any]:
-    top = {str(key): value for key, value in config.items()}
+    top = {**_FORMER_GROUPS, **{str(key): value for key, value in config.items()}}
     for path, default in _LATER_KEYS.items():  # at their defaults, these keys leave the hash as it was without them
         group, _, key = path.rpartition(".")
         if group and isinstance(top.get(group), dict):

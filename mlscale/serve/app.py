@@ -149,7 +149,9 @@ class App:
             case ["openapi.json"]:
                 exchange.route = "openapi"
                 check_method(exchange, *_READ)
-                document = openapi.build_openapi_document(model, needs_key=bool(self._access.key))
+                document = openapi.build_openapi_document(
+                    model, needs_key=bool(self._access.key), takes_labels=self._sink is not None
+                )
                 self._answers.send_json(exchange, document)
             case ["metrics"]:
                 exchange.route = "metrics"

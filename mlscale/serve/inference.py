@@ -278,7 +278,10 @@ class Inference:
         metrics = self._answers.metrics
         metrics.batches.add_value(samples.rows)
         metrics.compute_s += seconds
-        metrics.predictions[model.version] += samples.size
+        predicted = int(np.count_nonzero(outputs.finite))
+        metrics.predictions[model.version] += predicted
+        if predicted < samples.size:
+            metrics.unpredicted[model.version, "failed"] += samples.size - predicted
         now = time.perf_counter()
         if model is self.model:
             # The sum of `now - arrived` over the jobs.
@@ -309,6 +312,7 @@ class Inference:
         self, ids: Sequence[str], model: ServedModel, exchange: Exchange, outcome: str, samples: PackedSamples | None
     ) -> None:
         """Record an event for a request without a prediction."""
+        self._answers.metrics.unpredicted[model.version, outcome] += len(ids)
         if model is self.model:
             self.statistics.add_failure(time.perf_counter() - exchange.arrived)
         if self.events is not None:

@@ -57,7 +57,9 @@ class ServerMetrics:
 
     Attributes:
         requests: responses by (route, status).
-        predictions: samples by version.
+        predictions: samples that have a prediction, by version.
+        unpredicted: samples without one by (version, `failed` or `rejected`), as events count them: the model failed or
+            gave numbers that are not finite, or the request was refused, which counts once.
         latency: seconds from the last byte of an inference request to its response, for status 200.
         batches: rows of each batch.
         compute_s: seconds in the model.
@@ -67,6 +69,7 @@ class ServerMetrics:
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, int]] = Counter()
         self.predictions: Counter[str] = Counter()
+        self.unpredicted: Counter[tuple[str, str]] = Counter()
         # Zeros from the start: `rate()` needs a series before its first event.
         self.swaps: Counter[str] = Counter(ok=0, failed=0)
         self.latency, self.batches = Histogram(_SECONDS), Histogram(_ROWS)
@@ -77,8 +80,12 @@ class ServerMetrics:
         """The number of requests so far."""
         return sum(self.requests.values())
 
+    def count_outcome(self, outcome: str) -> int:
+        """Return the number of samples without a prediction of one outcome, `failed` or `rejected`."""
+        return sum(count for (_, other), count in self.unpredicted.items() if other == outcome)
+
     @property
-    def failed(self) -> int:
+    def failed_requests(self) -> int:
         """The number of requests that were answered with a status of 500 or above."""
         return sum(count for (_, status), count in self.requests.items() if status >= 500)
 
@@ -95,9 +102,19 @@ class ServerMetrics:
         # Sorted, so that two scrapes list the same series in the same order.
         for (route, status), count in sorted(self.requests.items()):
             lines.append(f'mlscale_requests_total{{route="{route}",code="{status}"}} {count}')
-        lines += ["# HELP mlscale_predictions_total Samples by version.", "# TYPE mlscale_predictions_total counter"]
+        lines += [
+            "# HELP mlscale_predictions_total Samples with a prediction, by version.",
+            "# TYPE mlscale_predictions_total counter",
+        ]
         for name, count in sorted(self.predictions.items()):
             lines.append(f'mlscale_predictions_total{{version="{_escape_label(name)}"}} {count}')
+        lines += [
+            "# HELP mlscale_unpredicted_total Samples without a prediction: failed in the model, or rejected.",
+            "# TYPE mlscale_unpredicted_total counter",
+        ]
+        for (name, outcome), count in sorted(self.unpredicted.items()):
+            label = f'version="{_escape_label(name)}",outcome="{outcome}"'
+            lines.append(f"mlscale_unpredicted_total{{{label}}} {count}")
         lines += ["# HELP mlscale_swaps_total Changes of the version.", "# TYPE mlscale_swaps_total counter"]
         lines += [f'mlscale_swaps_total{{result="{result}"}} {count}' for result, count in sorted(self.swaps.items())]
         help_text = "From the last byte of a request for inference to its answer."

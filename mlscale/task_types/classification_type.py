@@ -25,6 +25,7 @@ from mlscale.task_types.task_type import (
     AnswerNames,
     PredictionColumns,
     TaskType,
+    build_class_schema,
     build_label_schema,
     build_shares_schema,
 )
@@ -205,6 +206,14 @@ class ClassificationType(TaskType):
         """Return the name of a class, which may be given by its number."""
         return parse_class_name(value, names.labels)
 
+    def format_labels(self, y: NDArray[Any], names: AnswerNames) -> list[Any]:
+        """Return the name of the class of each sample."""
+        return [names.labels[number] for number in np.asarray(y).tolist()]
+
+    def describe_label(self, names: AnswerNames) -> dict[str, Any]:
+        """Return the JSON schema of what `parse_label` takes."""
+        return build_class_schema(names.labels)
+
     def score_prediction(self, prediction: JsonValue, label: JsonValue, names: AnswerNames) -> float:
         """Return 1 for the right class, else 0."""
         return float(prediction == label)
@@ -243,7 +252,9 @@ def compute_softmax(logits: NDArray[Any]) -> NDArray[Any]:
     """Return the probabilities of logits, the classes last."""
     # The same arithmetic as `export.servable.softmax`: a served model and batch scoring agree. The largest is
     # subtracted so that `exp` does not overflow.
-    shifted: NDArray[Any] = np.exp(logits - logits.max(-1, keepdims=True))
+    # A difference over the largest float32 is minus infinity, whose share is 0 as well.
+    with np.errstate(over="ignore"):
+        shifted: NDArray[Any] = np.exp(logits - logits.max(-1, keepdims=True))
     shares: NDArray[Any] = shifted / shifted.sum(-1, keepdims=True)
     return shares
 

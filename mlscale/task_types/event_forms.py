@@ -116,6 +116,24 @@ class EventForms:
             raise ValueError("a label is a value of JSON, and not null")
         return value
 
+    def format_labels(self, y: NDArray[Any], names: AnswerNames) -> list[Any]:
+        """Return the truth of n samples as labels, as a client sends them: by default, its numbers.
+
+        Args:
+            y: the truth as the data gives it, numbered as the model does, n first.
+            names: of classes and targets.
+        """
+        labels: list[Any] = np.asarray(y).tolist()
+        return labels
+
+    def describe_label(self, names: AnswerNames) -> dict[str, Any]:
+        """Return the JSON schema of what `parse_label` takes.
+
+        Args:
+            names: of classes and targets.
+        """
+        return {"not": {"type": "null"}}
+
     def score_prediction(self, prediction: JsonValue, label: JsonValue, names: AnswerNames) -> float:
         """Return the score of one sample, as `score_samples` does; NaN where there is none.
 

@@ -108,6 +108,14 @@ class LanguageType(TaskType):
         """Refuse every label: the text itself shows how well it was predicted."""
         raise ValueError("a language model takes no labels: each text is scored by its own bytes")
 
+    def format_labels(self, y: NDArray[Any], names: AnswerNames) -> list[Any]:
+        """Return None for each sample: a text is its own truth."""
+        return [None] * len(y)
+
+    def describe_label(self, names: AnswerNames) -> dict[str, Any]:
+        """Return the JSON schema of what `parse_label` takes."""
+        return {"not": {}, "description": "a language model takes no labels"}
+
     def score_prediction(self, prediction: JsonValue, label: JsonValue, names: AnswerNames) -> float:
         """Return the nats per token."""
         return float(prediction["nats"]) / max(int(prediction["tokens"]), 1)

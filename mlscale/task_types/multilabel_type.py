@@ -19,6 +19,7 @@ from mlscale.task_types.task_type import (
     AnswerNames,
     PredictionColumns,
     TaskType,
+    build_class_schema,
     build_label_schema,
     build_shares_schema,
 )
@@ -169,6 +170,15 @@ class MultilabelType(TaskType):
             raise ValueError(f"a label is a list of names, such as {json.dumps(list(names.labels[:2]))}, or []")
         chosen = {parse_class_name(item, names.labels) for item in given}
         return [name for name in names.labels if name in chosen]
+
+    def format_labels(self, y: NDArray[Any], names: AnswerNames) -> list[Any]:
+        """Return the names of the labels of each sample."""
+        return [[names.labels[number] for number in np.flatnonzero(row > 0.5).tolist()] for row in np.asarray(y)]
+
+    def describe_label(self, names: AnswerNames) -> dict[str, Any]:
+        """Return the JSON schema of what `parse_label` takes."""
+        listed = {"type": "array", "items": build_class_schema(names.labels)}
+        return {"anyOf": [listed, {"type": "string", "description": "the list as a text that holds its JSON"}]}
 
     def score_prediction(self, prediction: JsonValue, label: JsonValue, names: AnswerNames) -> float:
         """Return the share of the labels that are predicted correctly."""

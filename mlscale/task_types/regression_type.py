@@ -138,6 +138,21 @@ class RegressionType(TaskType):
         example = json.dumps(dict.fromkeys(targets or ["a"], 0.5))
         raise ValueError(f"a label has a number for each target, such as {example}")
 
+    def format_labels(self, y: NDArray[Any], names: AnswerNames) -> list[Any]:
+        """Return the number of each sample; of several targets all by name."""
+        return self.express_as_labels({"value": np.asarray(y, np.float64).reshape(len(y), -1)}, names)
+
+    def describe_label(self, names: AnswerNames) -> dict[str, Any]:
+        """Return the JSON schema of what `parse_label` takes."""
+        number = {"type": ["number", "string"], "description": "a finite number"}
+        targets = [target.name for target in names.targets]
+        by_name: dict[str, Any] = {"type": "object", "additionalProperties": number}
+        if targets:
+            properties = dict.fromkeys(targets, number)
+            by_name = {**_describe_object(properties), "additionalProperties": False}
+        # Of several targets a text holds the JSON of the object.
+        return {"anyOf": [by_name, number if len(targets) <= 1 else {"type": "string"}]}
+
     def score_prediction(self, prediction: JsonValue, label: JsonValue, names: AnswerNames) -> float:
         """Return the absolute error, the mean over targets."""
         if not isinstance(label, Mapping):

@@ -204,6 +204,15 @@ class SegmentationType(TaskType):
             raise ValueError(f"the mask has the class {wrong[0]}, and the model has 0 to {len(names.labels) - 1}")
         return value
 
+    def format_labels(self, y: NDArray[Any], names: AnswerNames) -> list[Any]:
+        """Return the mask of each sample, a PNG in base64."""
+        return [base64.b64encode(encode_mask(mask)).decode() for mask in np.asarray(y, np.uint8)]
+
+    def describe_label(self, names: AnswerNames) -> dict[str, Any]:
+        """Return the JSON schema of what `parse_label` takes."""
+        about = "a PNG of class numbers, 255 for pixels without a class"
+        return {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/png", "description": about}
+
     def score_prediction(self, prediction: JsonValue, label: JsonValue, names: AnswerNames) -> float:
         """Return the intersection over union, the mean over classes; NaN for masks of different sizes."""
         sides = [decode_mask(base64.b64decode(mask)) for mask in (prediction, label)]

@@ -33,6 +33,12 @@ def build_label_schema(labels: Sequence[str]) -> dict[str, Any]:
     return {"type": "string", **({"enum": list(labels)} if 0 < len(labels) <= MOST_LISTED_LABELS else {})}
 
 
+def build_class_schema(labels: Sequence[str]) -> dict[str, Any]:
+    """Return the JSON schema of a class that is given by its name or its number."""
+    last = {"maximum": len(labels) - 1} if labels else {}
+    return {"anyOf": [build_label_schema(labels), {"type": "integer", "minimum": 0, **last}]}
+
+
 def build_shares_schema(labels: Sequence[str]) -> dict[str, Any]:
     """Return the JSON schema of a list with a probability for each class."""
     # Labels may be unknown, of a format that has none.
@@ -56,7 +62,7 @@ class TaskType(EventForms):
         target_fact: the fact of the data (`DataFacts`) that shows that it holds what is predicted; None for any data.
         predicts: what is predicted, as a message has it: 'classes', 'numbers'.
         label_form: the form of the labels that it takes, a word of `data.labels`; None where there is no such word.
-        is_one_class: each sample has one class, with a probability for each: what `monitor` takes, and profiles of
+        is_one_class: each sample has one class, with a probability for each: what `lifecycle` takes, and profiles of
             format 1 hold.
         needs_every_label: each class is measured on every sample: the data must have all of a model's.
         loss_is_cross_entropy: a constant prediction then has the entropy of the classes as its loss.

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mlscale.cli import main
-from mlscale.config.composition.frozen import RENAMED_TARGETS
+from mlscale.config.composition.frozen import RENAMED_TARGETS, load_frozen
 from mlscale.config.signatures.signatures import Signature, read_signature
 from tests.serving import serving
 
@@ -20,7 +20,7 @@ TARGETS = """
     mlscale.data.Digits mlscale.data.DigitsScenes mlscale.data.FashionMNIST mlscale.data.Fortunes
     mlscale.data.ImageFolder mlscale.data.PythonDocs mlscale.data.PythonSource mlscale.data.RandomCrop
     mlscale.data.TableFiles mlscale.data.TextFiles mlscale.data.TextTable mlscale.data.WebDataset
-    mlscale.monitor.collect.CollectReference mlscale.registry.LocalRegistry mlscale.registry.WandbRegistry
+    mlscale.registry.LocalRegistry mlscale.registry.WandbRegistry
     mlscale.tasks.Classification mlscale.tasks.GPT mlscale.tasks.Language mlscale.tasks.MLP mlscale.tasks.Multilabel
     mlscale.tasks.NGrams mlscale.tasks.OneCycle mlscale.tasks.Regression mlscale.tasks.ResNet
     mlscale.tasks.Segmentation mlscale.tasks.TabularNet mlscale.tasks.TextCNN mlscale.tasks.UNet mlscale.tasks.ViT
@@ -68,6 +68,13 @@ def weights_of(run: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("target", TARGETS.split())
 def test_a_stored_target_is_found(target: str) -> None:
     assert isinstance(read_signature(RENAMED_TARGETS.get(target, target)), Signature)
+
+
+def test_a_group_that_is_gone_is_left_out_of_a_stored_config(moved: Path) -> None:
+    """The run was made with `monitor=default`, which collected its reference profile."""
+    run = run_of(moved, "small")
+    assert "mlscale.monitor.collect.CollectReference" in (run / "config.yaml").read_text()
+    assert "monitor" not in load_frozen(run)
 
 
 def test_a_run_is_resumed_to_the_weights_that_it_would_have_had(

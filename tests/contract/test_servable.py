@@ -20,11 +20,10 @@ def test_the_stored_servable_still_answers() -> None:
         said = servable.predict(expected["pixels"])
         np.testing.assert_allclose(servable.logits(expected["pixels"]), expected["logits"], rtol=0, atol=1e-4)
     assert said.labels == ["7", "6"]
-    assert {column.name for column in servable.read_reference().columns} >= {"input.mean_0", "output.label"}
-    profile = servable.reference()
-    assert profile.about["samples"] == 360
-    assert profile.arrays["class_counts"].sum() == profile.arrays["label_counts"].sum() == 360
-    assert profile.arrays["sample_mean"].shape == (360, 1)
+    reference = servable.read_reference()
+    assert {column.name for column in reference.columns} >= {"input.mean_0", "output.label"}
+    assert reference.about["samples"] == 360
+    assert {column.samples for column in reference.columns} == {360}
 
 
 def test_its_documents_are_those_of_the_contract() -> None:
@@ -45,7 +44,7 @@ def test_a_stored_servable_of_format_2_answers_rows_in_their_units() -> None:
             {"island": "Dream"},
         ]
     )
-    assert predictions.bad == {3: "it lacks the column 'sex' (null for a missing value)"}
+    assert predictions.bad == {3: "it lacks the columns 'sex', 'bill_mm', 'flipper_mm' (null for a missing value)"}
     answers = servable.task_type.build_answers(predictions.columns, servable.names)
     assert answers == [
         {"value": pytest.approx(value, rel=1e-4), "unit": "g"} for value in (3729.86328, 3568.53516, 3732.14380)

@@ -48,7 +48,7 @@ def test_an_altered_config_builds_nothing(project: Path, name: str) -> None:
     path, env = only_run(project) / name, environment(project.parent)
     before, mark = path.read_text(), project / "it-ran"
     foreign = f"{{_target_: os.system, command: touch {mark}}}"
-    place = "monitor: {}" if name == "config.yaml" else "num_classes: 10"
+    place = "compress: {}" if name == "config.yaml" else "num_classes: 10"
     path.write_text(before.replace(place, f"{place.split(':')[0]}: {foreign}"))
     try:
         assert path.read_text() != before

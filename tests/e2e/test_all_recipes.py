@@ -4,7 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from scripts.all_recipes import STEPS, RecipeOutcome, describe_compression, format_table, list_recipes, take_recipe
+from mlscale.export.servable import load
+from scripts.all_recipes import (
+    STEPS,
+    RecipeOutcome,
+    StepError,
+    describe_compression,
+    format_table,
+    list_recipes,
+    run_command,
+    take_recipe,
+)
+from scripts.served_answers import compare_answers
+from tests.made_servables import make_servables
+from tests.serving import serving
 
 
 def test_every_recipe_with_a_model_of_its_own_is_taken() -> None:
@@ -41,3 +54,18 @@ def test_a_recipe_is_trained_compressed_served_and_load_tested(recipe: str, tmp_
     assert outcome.error == ""
     assert list(outcome.steps) == list(STEPS)
     assert outcome.steps["loadtest"].endswith(" 0 failed")
+
+
+def test_a_command_that_takes_too_long_is_reported_with_what_allows_more(tmp_path: Path) -> None:
+    with pytest.raises(StepError, match=r"not done after 0.01 s: --limit 0.02 allows more"):
+        run_command(tmp_path, "recipes", limit_s=0.01)
+
+
+def test_served_answers_are_compared_with_those_of_predict(tmp_path: Path) -> None:
+    first, second = (make_servables(tmp_path / name) for name in ("first", "second"))
+    for name in ("penguins", "reviews", "photos"):
+        with serving(tmp_path, first[name], "events=null") as server:
+            equal, count = compare_answers(server.url, load(first[name]))
+            assert equal == count > 10
+            # Of other weights: what is refused is refused all the same.
+            assert compare_answers(server.url, load(second[name]))[0] < count

@@ -63,7 +63,11 @@ def test_a_run_becomes_a_servable(trained: Path, bundled: Path) -> None:
     assert json.loads((servable.folder / PARITY).read_text())["samples"] == 360
     assert json.loads((servable.folder / PARITY).read_text())["encoder_difference"] is None
     assert check_warmup(servable, servable.folder / WARMUP) == []
-    assert servable.reference().about["accuracy"] == pytest.approx(evaluated)
+    reference = servable.read_reference()
+    assert reference.score is not None
+    assert reference.score.name == "accuracy"
+    assert reference.score.mean == pytest.approx(evaluated)
+    assert {column.name for column in reference.columns} >= {"input.brightness", "input.sharpness", "output.label"}
 
     # A client that knows nothing but PNGs.
     pixels, labels = images(bundled)

@@ -50,15 +50,43 @@ def only_run(folder: Path) -> RunFolder:
     return RunFolder.open(path)
 
 
-def test_the_whole_way(folder: Path) -> None:
-    process = started("+recipe=resnet", "trainer.max_epochs=10")
+def take_tour(*words: str) -> tuple[dict[str, Any], str]:
+    """The result of a tour that passes, and what it has printed."""
+    process = started(*words)
     out, err = process.communicate()
     assert process.returncode == 0, err
     said: dict[str, Any] = json.loads(out)
     validate("result", said)
-    lines = re.findall(r"^\[ ?(\d+)/12\] (.{9})  (\S.*)  \(.*\)$", err, re.MULTILINE)
-    assert [(int(number), title.strip()) for number, title, _ in lines] == list(enumerate(TITLES, 1))
+    return said, err
 
+
+def check_end(folder: Path, said: dict[str, Any], err: str, titles: list[str]) -> RunFolder:
+    """Check what every tour leaves, and return its run."""
+    lines = re.findall(r"^\[ ?(\d+)/\d+\] (.{9})  (\S.*)  \(.*\)$", err, re.MULTILINE)
+    assert [(int(number), title.strip()) for number, title, _ in lines] == list(enumerate(titles, 1))
+    figures = said["metrics"]
+    assert figures["steps"] == len(titles)
+    assert (figures["served_wrong"], figures["alerts"]) == (0, 1)
+    assert (figures["swap_dropped"], figures["swap_wrong"]) == (0, 0)
+    assert figures["swap_requests"] > figures["swap_checked"] > 100
+    assert figures["shifted_p_better"] < 0.05
+    run = only_run(folder)
+    assert run.status == "done"
+    page = Path(said["artifacts"]["page"])
+    told = page.read_text()
+    assert page.parent == run.path / "results"
+    assert all(f">{title}<" in told for title in titles)
+    assert told.count("<svg") >= 8
+    assert all((page.parent / name).is_file() for name in re.findall(r'href="([^"#:]+\.html)"', told))
+    assert Result.from_dict(run.results["lifecycle"]).ok
+    assert sorted(path.name for path in folder.iterdir()) == ["runs"]
+    assert left_over(folder) == []
+    return run
+
+
+def test_the_whole_way(folder: Path) -> None:
+    said, err = take_tour("+recipe=resnet", "trainer.max_epochs=10")
+    run = check_end(folder, said, err, TITLES)
     figures = said["metrics"]
     assert figures["samples"] == 1797
     assert figures["estimated_peak_memory_bytes"] > 1e6
@@ -75,8 +103,8 @@ def test_the_whole_way(folder: Path) -> None:
     assert figures["p99_ms"] <= 250
     assert figures["shifted_requests"] == 700
     assert figures["shifted_traffic_accuracy"] < 0.5
-    assert figures["alerts"] == 1
     assert figures["drifted_columns"] > 0
+    assert figures["labels_to_alert"] <= 300
     assert figures["monitored_accuracy"] == pytest.approx(figures["shifted_traffic_accuracy"])
     assert figures["gate_challenger_window_accuracy"] > figures["gate_champion_window_accuracy"]
     assert figures["gate_window_p_better"] < 0.05
@@ -84,23 +112,45 @@ def test_the_whole_way(folder: Path) -> None:
     assert figures["shifted_accuracy"] > 0.85
     assert figures["shifted_p_better"] < 0.001
     assert figures["original_difference_low"] >= -0.03
-    assert (figures["swap_dropped"], figures["swap_wrong"]) == (0, 0)
-    assert figures["swap_requests"] > figures["swap_checked"] > 100
-    assert figures["steps"] == 12
-
-    run = only_run(folder)
-    assert run.status == "done"
-    page = Path(said["artifacts"]["page"])
-    told = page.read_text()
-    assert page.parent == run.path / "results"
-    assert all(f">{title}<" in told for title in TITLES)
-    assert told.count("<svg") >= 8
-    assert all((page.parent / name).is_file() for name in re.findall(r'href="([^"#:]+\.html)"', told))
-    assert Result.from_dict(run.results["lifecycle"]).ok
     swapped = Result.from_dict(run.results["loadtest-swap"])
     assert swapped.artifacts["versions"] == "resnet:v1, resnet:v2"
-    assert sorted(path.name for path in folder.iterdir()) == ["runs"]
-    assert left_over(folder) == []
+
+
+@pytest.mark.parametrize("recipe", ["tabular", "text"])
+def test_rows_and_texts(folder: Path, recipe: str) -> None:
+    said, err = take_tour(f"+recipe={recipe}", "lifecycle.probe_seconds=0.5")
+    check_end(folder, said, err, TITLES)
+    figures = said["metrics"]
+    assert figures["drifted_inputs"] > 0
+    assert figures["shifted_accuracy_before"] < figures["served_accuracy"] - 0.07
+    assert figures["shifted_accuracy"] > figures["shifted_accuracy_before"]
+
+
+def test_swapped_classes_need_a_person(folder: Path) -> None:
+    said, err = take_tour(
+        "+recipe=resnet", "trainer.max_epochs=6", "lifecycle.shift=concept", "lifecycle.probe_seconds=0.5"
+    )
+    check_end(folder, said, err, [*TITLES[:-2], "gate", *TITLES[-2:]])
+    figures = said["metrics"]
+    assert figures["drifted_inputs"] == 0
+    assert figures["labels_to_alert"] <= 300
+    (stopped,) = re.findall(r"^\[11/13\] gate .*$", err, re.MULTILINE)
+    assert "0 and 3 named" in stopped
+    assert "gate.relabelled=[0,3]" in stopped
+    (retrained,) = re.findall(r"^\[12/13\] retrain .*$", err, re.MULTILINE)
+    assert "with gate.relabelled=[0,3], as a person has confirmed the change" in retrained
+    assert figures["shifted_accuracy"] > 0.95
+    assert figures["original_difference_low"] >= -0.03
+
+
+@pytest.mark.parametrize("shift", ["unit", "encoding", "sideways"])
+def test_what_can_not_work_is_refused_before_the_first_step(folder: Path, shift: str) -> None:
+    process = started("+recipe=resnet", f"lifecycle.shift={shift}")
+    _, err = process.communicate()
+    assert process.returncode == 2
+    assert "lifecycle.shift" in err
+    assert "[ 1/12]" not in err
+    assert not list(folder.glob("runs/*"))
 
 
 def test_a_gate_that_is_not_met_stops_the_tour_with_exit_code_4(folder: Path) -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,10 @@ from mlscale.export.servable import load
 from mlscale.versions.from_servable import publish_servable
 from mlscale.versions.local_registry import LocalRegistry
 from tests.e2e.test_export import images
-from tests.event_writing import add_classified
+from tests.event_writing import add_answers
 from tests.forked import Command
 from tests.receiver import Receiver
+from tests.smtp_sink import Sink
 
 TRAINED = ("+recipe=resnet", "trainer.max_epochs=3", "snapshot=false", "logger=none")
 
@@ -57,18 +59,10 @@ class House:
         """n events of the champion: what it says of images drawn from `pixels`, the first of them labelled."""
         chosen = np.random.default_rng(seed).integers(0, len(pixels), n)
         version = self.registry.resolve_version("resnet@champion")
-        said = load(version.payload).predict(pixels[chosen])
         ids, store = [f"{seed}-{index}" for index in range(n)], EventStore(self.events)
         writer = store.open_writer("resnet")
-        add_classified(
-            writer,
-            ids,
-            version=version.ref,
-            raw=pixels[chosen],
-            labels=said.labels,
-            probabilities=said.probabilities,
-            latency_ms=np.full(n, 2.0, np.float32),
-        )
+        latency = np.full(n, 2.0, np.float32)
+        add_answers(writer, load(version.payload), ids, list(pixels[chosen]), version=version.ref, latency_ms=latency)
         writer.close()
         store.add_labels("resnet", ids[:labelled], self.labels[chosen][:labelled].tolist())
 
@@ -129,6 +123,53 @@ def test_drift_that_is_no_degradation_is_told_as_such_once_and_then_over(house: 
     assert [message["type"] for message in service.alerts] == ["failure", "success"]
 
 
+def test_a_mail_server_and_a_command_get_alerts_too(house: House) -> None:
+    house.ask(brighter(house.pixels), seed=12)
+    house.events.mkdir(exist_ok=True)
+    copy = house.events.parent / "copy.py"
+    copy.write_text("import sys; open(sys.argv[1], 'a').write(sys.stdin.read() + chr(10))")
+    told = house.events.parent / "alerts of a command"
+    with Sink() as sink:
+        words = house.words(
+            f"alert.command=\"{sys.executable} {copy} '{told}'\"",
+            "alert.mail.host=127.0.0.1",
+            f"alert.mail.port={sink.port}",
+            "alert.mail.security=none",
+            "alert.mail.to=[me@example.org]",
+            "alert.mail.sender=monitor@example.org",
+        )
+        results = [commands.run_command("monitor", words) for _ in range(2)]
+    assert [result.metrics["sent_alerts"] for result in results] == [2, 0]
+    assert [json.loads(line)["rule"] for line in told.read_text().splitlines()] == ["drift"]
+    assert len(sink.mails) == 1
+
+
+def test_what_is_found_is_exported_and_in_the_history(
+    house: House, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    house.ask(turned(house.pixels), seed=13, labelled=200)
+    files = {name: tmp_path / "out" / name for name in ("m.prom", "rules.yml", "dashboard.json")}
+    words = house.words(
+        f"prometheus.textfile={files['m.prom']}",
+        f"prometheus.rules={files['rules.yml']}",
+        f"prometheus.dashboard={files['dashboard.json']}",
+    )
+    result = commands.run_command("monitor", words)
+    text = files["m.prom"].read_text()
+    labels = 'model="resnet",watched="resnet@champion",version="resnet:v1"'
+    assert f'mlscale_monitor_rule_firing{{{labels},rule="degradation"}} 1' in text
+    assert f'mlscale_monitor_score{{{labels},metric="accuracy"}} {result.metrics["accuracy"]:.10g}' in text
+    assert 'watched="resnet@champion",rule="degradation"} >= 1' in files["rules.yml"].read_text()
+    assert json.loads(files["dashboard.json"].read_text())["title"] == "mlscale monitor"
+    assert result.artifacts["alerting_rules"] == str(files["rules.yml"])
+    root = f"registry.root={house.registry.root}"
+    assert main(["versions", "history", "resnet", root, f"events={house.events}", f"page={tmp_path}/h.html"]) == 0
+    out = capsys.readouterr().out
+    assert "2 alerts, 1 checks of resnet@champion" in out
+    assert "degradation firing: resnet:v1: accuracy" in out
+    assert "Accuracy" in (tmp_path / "h.html").read_text()
+
+
 def test_degradation_needs_labels(house: House, capsys: pytest.CaptureFixture[str]) -> None:
     house.ask(turned(house.pixels), seed=4, labelled=200)
     with Receiver() as receiver:
@@ -144,19 +185,35 @@ def test_degradation_needs_labels(house: House, capsys: pytest.CaptureFixture[st
     assert "reference" in page
 
 
-def test_no_data_is_no_all_clear(house: House) -> None:
+def test_a_service_without_events_is_an_alert(house: House) -> None:
+    house.events.mkdir()
     result = commands.run_command("monitor", house.words())
     assert not result.ok
-    assert result.sentence == "resnet:v1: no data (0 events in the window, 100 are needed)"
+    where = house.events / "resnet"
+    shown = f"no data (0 events in the window, 100 are needed; {where} has no event of resnet:v1)"
+    assert result.sentence == f"resnet:v1: {shown}; alerting: no_data"
     assert np.isnan(result.metrics["drift"])
-    told = commands.run_command("monitor", house.words("alert.rules=[drift,no_data]"))
-    assert "alerting: no_data" in told.sentence
+    quiet = commands.run_command("monitor", house.words("alert.rules=[drift]"))
+    assert "alerting" not in quiet.sentence
+    assert not quiet.ok
+
+
+def test_a_wrong_folder_is_an_error(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["monitor", *house.words()]) == 2
+    printed = capsys.readouterr().err
+    assert "error: no folder events" in printed
+    assert "fix:   events=<the folder that mlscale serve events=… writes to>" in printed
+    house.ask(house.pixels, seed=6)
+    assert main(["monitor", *house.words(f"events={house.events}/resnet")]) == 2
+    assert f"fix:   events={house.events}\n" in capsys.readouterr().err
 
 
 def test_events_of_other_versions_do_not_count(house: House, published: tuple[Path, Path], tmp_path: Path) -> None:
     house.ask(brighter(house.pixels), seed=5)
     by_folder = house.words(f"ref={published[1] / 'servable'}")
-    assert "no data" in commands.run_command("monitor", by_folder).sentence
+    shown = commands.run_command("monitor", by_folder).sentence
+    assert "no data" in shown
+    assert "400 are of resnet:v1" in shown
     assert len(list((house.events / "resnet" / "monitor").glob("*.json"))) == 1
 
 
@@ -190,6 +247,12 @@ def test_neither_the_model_nor_torch_is_loaded(house: House) -> None:
         ("alert.webhook=nowhere", "not the address of a web server"),
         ("alert.apprise=[nowhere]", "not an address of an apprise service"),
         ("alert.rules=[drfit]", "unknown rule 'drfit'"),
+        ("alert.command='a \"b'", "can't be split into words"),
+        ("alert.command=[]", "not a list of words"),
+        ("alert.mail.host=localhost", "a mail needs alert.mail.to and alert.mail.sender"),
+        ("alert.answer_s=0", "alert.answer_s is 0"),
+        ("prometheus.textfile=metrics.txt", "metrics.txt does not end in .prom"),
+        ("prometheus.port=9102", "metrics are served by a monitor that keeps running"),
         ("ref=resnt", "no run or model 'resnt'"),
         ("model=mlp", "model"),
     ],
@@ -203,11 +266,15 @@ def test_watching_until_told_to_end(house: House) -> None:
     """A process that watches, real events that turn bad, one alert, SIGTERM, exit code 0."""
     house.ask(house.pixels, seed=7)
     with Receiver() as receiver:
-        words = house.words(f"alert.webhook={receiver.url}", "watch=true", "every_s=0.2", "output=json")
+        exported = ("prometheus.port=0",)
+        words = house.words(f"alert.webhook={receiver.url}", "watch=true", "every_s=0.2", "output=json", *exported)
         process = Command("monitor", *words, cwd=house.events)
         assert process.stderr is not None
         assert "resnet@champion: the version resnet:v1, a servable" in process.stderr.readline()
-        assert "watching resnet@champion, every 0.2 s" in process.stderr.readline()
+        begun = process.stderr.readline()
+        assert "watching resnet@champion, every 0.2 s, metrics at http://127.0.0.1:" in begun
+        with urllib.request.urlopen(begun.split()[-1], timeout=10) as response:
+            assert b"mlscale_monitor_window_events" in response.read()
         assert "no drift in 400 events" in process.stderr.readline()
         house.ask(brighter(house.pixels), seed=8, n=1200)
         end = time.monotonic() + 60

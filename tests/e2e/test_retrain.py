@@ -25,7 +25,7 @@ from mlscale.versions import LocalRegistry
 from mlscale.versions.from_servable import publish_servable
 from tests.conftest import find_files
 from tests.contract.test_documents import validate
-from tests.event_writing import add_classified
+from tests.event_writing import add_answers
 from tests.forked import Command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,10 +71,9 @@ class Place:
     def serve(self, raw: NDArray[Any], truth: list[str]) -> None:
         """What a server and those who label would have left."""
         servable = load(self.registry.resolve_version("digits@champion").payload)
-        said = servable.predict(raw)
         ids = [f"event-{number}" for number in range(len(raw))]
         writer = self.store.open_writer("digits", sample_share=1.0)
-        add_classified(writer, ids, version="digits:v1", raw=raw, labels=said.labels, probabilities=said.probabilities)
+        add_answers(writer, servable, ids, list(raw), version="digits:v1")
         writer.close()
         self.store.add_labels("digits", ids, truth)
 
@@ -150,7 +149,7 @@ def test_a_shift_is_learned_and_the_challenger_promoted(place: Place) -> None:
     assert data["val_samples"] == line["window"]["held_out"]
     assert data["train_samples"] == 1437 + line["window"]["train"]
     # The new normal is what production looks like now.
-    profile = load(version.payload).reference()
+    profile = load(version.payload).read_reference()
     assert profile.about["samples"] == line["window"]["held_out"]
 
     # The next turn comes too early; and when it is forced, it starts from the new champion and its data.

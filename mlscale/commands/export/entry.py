@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from mlscale.compress.stored_model import StoredInt8Model
     from mlscale.export.measure_export import ExportMeasurement
     from mlscale.export.parity import Parity
-    from mlscale.export.reference_profile import ReferenceProfile
     from mlscale.export.servable import Servable
-    from mlscale.reference.stored_reference import StoredReference
     from mlscale.runs.folder import RunFolder
 
 
@@ -175,8 +173,8 @@ def _write_servable(
         licences={**stated, **cfg.licences},
         compression=compressed.about if compressed else None,
     )
-    reference, whose = _choose_reference_profile(cfg, folder, checkpoint, measured, compressed)
-    shown = f"{whose}, {reference.about['samples']:,} samples"
+    reference = measured.reference.finish(split="val", data_version=cfg.derived.data_version)
+    shown = f"{len(reference.columns)} columns of {reference.about['samples']:,} samples"
     print_masked_lines([f"export  reference profile: {shown}"], masker)
     servable = write_servable(
         target,
@@ -199,32 +197,6 @@ def _describe_warmup(servable: Servable, *, is_wanted: bool) -> str:
     if (warmup := read_warmup(servable.folder / WARMUP)) is None:
         return "none, as no sample has a finite answer that a rounding error would not change"
     return f"{len(warmup.requests)} validation samples go along, with their answers; warmup=false leaves them out"
-
-
-def _choose_reference_profile(
-    cfg: DictConfig,
-    folder: RunFolder,
-    checkpoint: Path,
-    measured: ExportMeasurement,
-    compressed: StoredInt8Model | None,
-) -> tuple[ReferenceProfile | StoredReference, str]:
-    """Return the reference profile and its source: the run's own if it is of this checkpoint, of as many samples, and
-    of fp32; else that of the comparison.
-    """
-    if measured.profile is None:
-        reference = measured.reference.finish(split="val", data_version=cfg.derived.data_version)
-        return reference, f"of the comparison, {len(reference.columns)} columns"
-    from mlscale.export import collected_profile as collected
-
-    if compressed is None and collected.has_collected_profile(folder.path, checkpoint):
-        profile = collected.read_collected_profile(folder.path)
-        # A profile of fewer samples, or of other data, would make monitoring compare with the wrong reference.
-        if profile.about["samples"] >= measured.parity.samples and profile.about["data_version"] in (
-            None,
-            cfg.derived.data_version,
-        ):
-            return profile, "the run's own"
-    return measured.profile.finish(split="val", data_version=cfg.derived.data_version), "of the comparison"
 
 
 def _build_export_result(

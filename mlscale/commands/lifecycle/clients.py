@@ -7,29 +7,37 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mlscale.errors import Exit, MLScaleError
+from mlscale.loadtest.build_requests import LoadRequest
 
 # Of an answer at most; without a request until a connection is opened again; between two requests of a client.
 _ANSWER_SECONDS, _IDLE_SECONDS, _PAUSE_SECONDS = 30.0, 10.0, 0.01
-_PROBABILITY_TOLERANCE = 1e-3
-"""The largest difference between a served probability and the version's own; JSON and other batches round."""
+_LABELS = 200  # labels of a request: masks are long
 
 
-class ServedPredictions(NamedTuple):
-    """The server's answer for n samples."""
+class AnswerCheck(Protocol):
+    """The check of a version's answers."""
+
+    def find_problem(self, answer: Mapping[str, Any], row: int) -> str:
+        """Return how an answer differs from that to the sample of this row; '' where it does not."""
+
+
+class ServedAnswer(NamedTuple):
+    """The server's answer for one sample.
+
+    Attributes:
+        version: that computed it.
+        answer: as `TaskType.build_answers` gives it.
+    """
 
     version: str
-    labels: tuple[str, ...]
-    probabilities: NDArray[np.float64]
+    answer: dict[str, Any]
 
 
 class ServerClient:
@@ -44,32 +52,27 @@ class ServerClient:
         self._connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=_ANSWER_SECONDS)
         self._used = time.monotonic()
 
-    def request_predictions(self, raw: NDArray[Any], id: str = "") -> ServedPredictions:
-        """Send a batch, (n, …), under `id`, if given, and return the answer.
+    def request_prediction(self, request: LoadRequest, id: str = "") -> ServedAnswer:
+        """Send a request of one sample, under `id`, if given, and return the answer.
 
         Raises:
-            MLScaleError: no answer, or none that holds a prediction for each sample.
+            MLScaleError: no answer, or none that holds a prediction.
         """
-        headers = {"Content-Type": "application/octet-stream", **({"mlscale-id": id} if id else {})}
-        document = self._send_post("/predict", np.ascontiguousarray(raw).tobytes(), headers)
+        headers = {**request.headers, **({"mlscale-id": id} if id else {})}
+        document = self._send_post(request.path, request.body, headers)
         try:
-            predictions = document["predictions"]
-            labels = tuple(str(prediction["label"]) for prediction in predictions)
-            answer = ServedPredictions(
-                str(document["model_version"]),
-                labels,
-                np.array([prediction["probabilities"] for prediction in predictions]),
-            )
-            if len(labels) != len(raw):
-                raise ValueError(f"{len(labels)} predictions for {len(raw)} samples")
-        except (KeyError, TypeError, ValueError) as error:
-            raise _make_no_answer_error("/predict", repr(error)) from error
-        return answer
+            (prediction,) = document["predictions"]
+            answer = {name: value for name, value in prediction.items() if name != "id"}
+            return ServedAnswer(str(document["model_version"]), answer)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise _make_no_answer_error(request.path, repr(error)) from error
 
-    def send_labels(self, ids: Sequence[str], labels: Sequence[str]) -> None:
-        """Send the correct classes of the samples that were sent under `ids`."""
+    def send_labels(self, ids: Sequence[str], labels: Sequence[Any]) -> None:
+        """Send the labels of the samples that were sent under `ids`."""
         pairs = [{"id": id, "label": label} for id, label in zip(ids, labels, strict=True)]
-        self._send_post("/labels", json.dumps(pairs).encode(), {"Content-Type": "application/json"})
+        for start in range(0, len(pairs), _LABELS):
+            body = json.dumps(pairs[start : start + _LABELS]).encode()
+            self._send_post("/labels", body, {"Content-Type": "application/json"})
 
     def close(self) -> None:
         """Close the connection."""
@@ -113,40 +116,38 @@ class ClientObservations:
 
 @contextmanager
 def send_checked_requests(
-    url: str, raw: NDArray[Any], expected: Callable[[str], NDArray[Any]], clients: int = 3
+    url: str, requests: Sequence[LoadRequest], expect: Callable[[str], AnswerCheck], clients: int = 3
 ) -> Iterator[ClientObservations]:
     """Run clients that send one sample after the other, until the block ends, and check each answer.
 
     Args:
         url: of the server.
-        raw: the samples, (n, …).
-        expected: from a version to the probabilities that it gives for them, (n, classes); called once a version.
+        requests: of one sample each.
+        expect: from a version to the check of its answers; called once a version.
         clients: their number, each with a connection of its own.
     """
     seen, lock, over, begin = ClientObservations(), threading.Lock(), threading.Event(), time.monotonic()
-    known: dict[str, NDArray[Any]] = {}
+    known: dict[str, AnswerCheck] = {}
 
-    def find_mismatch(answer: ServedPredictions, row: int) -> str:
+    def find_mismatch(served: ServedAnswer, row: int) -> str:
         # Under the lock: several clients see a new version at the same moment, and loading it once is enough.
         with lock:
-            if answer.version not in known:
+            if served.version not in known:
                 try:
-                    known[answer.version] = expected(answer.version)
+                    known[served.version] = expect(served.version)
                 except MLScaleError as error:
-                    return f"{answer.version}: {error.what}"
-            wanted = known[answer.version][row]
-        off = float(np.abs(answer.probabilities[0] - wanted).max())
-        # Negated, so that NaN counts as wrong.
-        return f"{answer.version}: a probability is off by {off:.2g}" if not off <= _PROBABILITY_TOLERANCE else ""
+                    return f"{served.version}: {error.what}"
+        problem = known[served.version].find_problem(served.answer, row)
+        return f"{served.version}: {problem}" if problem else ""
 
     def send_until_over(first: int) -> None:
         client, row = ServerClient(url), first
         while not over.wait(_PAUSE_SECONDS):
             # Each client starts at another row and steps by their number, so that together they send all rows.
-            row = (row + clients) % len(raw)
+            row = (row + clients) % len(requests)
             start, problem = time.monotonic(), ""
             try:
-                answer = client.request_predictions(raw[row : row + 1])
+                answer = client.request_prediction(requests[row])
             except MLScaleError as error:
                 with lock:
                     seen.requests += 1

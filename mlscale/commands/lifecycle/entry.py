@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
+from mlscale.commands.lifecycle import alert_steps, retraining_steps, swap_steps
 from mlscale.commands.lifecycle import model_steps as model
-from mlscale.commands.lifecycle import retraining_steps as loop
 from mlscale.commands.lifecycle import service_steps as service
-from mlscale.commands.lifecycle.production_samples import check_lifecycle_settings
+from mlscale.commands.lifecycle.lifecycle_checks import check_lifecycle
+from mlscale.commands.lifecycle.shifts.shift import CONCEPT
 from mlscale.commands.lifecycle.step_log import StepOutcome, Tour
 from mlscale.commands.lifecycle.step_state import LifecycleState
-from mlscale.config.checks.data_model_fit import check_classifies
-from mlscale.errors import Exit, MLScaleError
+from mlscale.errors import Exit
 from mlscale.export.required_extras import require_extra
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import Result, format_duration, save_result
@@ -29,7 +29,8 @@ from mlscale.verify_resume.killed_run import raise_on_terminate
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-STEPS: tuple[tuple[str, Callable[[LifecycleState], StepOutcome]], ...] = (
+Step = tuple[str, Callable[[LifecycleState], StepOutcome]]
+STEPS: tuple[Step, ...] = (
     ("prepare", model.prepare_shards),
     ("estimate", model.estimate_training),
     ("train", model.train_model),
@@ -39,10 +40,12 @@ STEPS: tuple[tuple[str, Callable[[LifecycleState], StepOutcome]], ...] = (
     ("serve", service.serve_champion),
     ("load test", service.run_load_test),
     ("shift", service.send_shifted_samples),
-    ("alert", service.check_alert),
-    ("retrain", loop.retrain_champion),
-    ("swap", loop.check_swap),
+    ("alert", alert_steps.check_alert),
+    ("retrain", retraining_steps.retrain_champion),
+    ("swap", swap_steps.check_swap),
 )
+GATE: Step = ("gate", retraining_steps.stop_poisoned_cycle)
+"""Before the retraining where labels have changed: nothing but a person knows that they are not poisoned."""
 
 
 def run(cfg: DictConfig) -> Result:
@@ -54,22 +57,20 @@ def run(cfg: DictConfig) -> Result:
     """
     # All extras are checked first: the last step would otherwise fail after minutes.
     require_extra("all", "onnx", "onnxscript", "onnxruntime", "pyarrow", "httptools", "locust")
-    check_classifies(cfg, "lifecycle")
-    check_lifecycle_settings(cfg.lifecycle.shift, cfg.lifecycle.traffic)
-    if not cfg.get("registry"):
-        raise MLScaleError("the tour needs a registry", where="registry", fix="registry=local")
+    subject = check_lifecycle(cfg)
     start, masker = time.perf_counter(), Masker.create_for_run(cfg)
     folder = _create_lifecycle_folder(cfg, masker)
     cfg = cfg.copy()
     # A registry of its own: a tour must not promote anything in the user's.
     cfg.registry.root = str(folder.path / "registry")
-    tour = Tour(folder, [title for title, _ in STEPS], masker)
+    steps = list_steps(str(cfg.lifecycle.shift))
+    tour, state = Tour(folder, [title for title, _ in steps], masker), None
     ending = "failed"
     try:
         # SIGTERM raises, so that the stack closes the server and the clients.
         with raise_on_terminate(), ExitStack() as ends:
-            state = LifecycleState(cfg, folder, tour, ends)
-            for _, step in STEPS:
+            state = LifecycleState(cfg, folder, tour, ends, subject)
+            for _, step in steps:
                 if not tour.take_step(partial(step, state)):
                     break
         ending = "done"
@@ -79,11 +80,16 @@ def run(cfg: DictConfig) -> Result:
         ending = "interrupted" if stopped else ending
         raise
     finally:
-        result = save_result(_build_lifecycle_result(cfg, tour, time.perf_counter() - start), folder)
+        result = save_result(_build_lifecycle_result(cfg, tour, state, time.perf_counter() - start), folder)
         # In `finally`: a tour that failed is sealed, too, with the steps that it has taken.
         folder.seal_run(ending, metrics=result.metrics, sentence=result.sentence)
         print_masked_lines([f"page    {result.artifacts['page']}"], masker)
     return result
+
+
+def list_steps(shift: str) -> tuple[Step, ...]:
+    """Return the steps of a tour: where labels change there is one more, before the retraining."""
+    return STEPS if shift != CONCEPT else (*STEPS[:-2], GATE, *STEPS[-2:])
 
 
 def _create_lifecycle_folder(cfg: DictConfig, masker: Masker) -> RunFolder:
@@ -104,11 +110,11 @@ def _create_lifecycle_folder(cfg: DictConfig, masker: Masker) -> RunFolder:
     )
 
 
-def _build_lifecycle_result(cfg: DictConfig, tour: Tour, seconds: float) -> Result:
+def _build_lifecycle_result(cfg: DictConfig, tour: Tour, state: LifecycleState | None, seconds: float) -> Result:
     return Result(
         command="lifecycle",
         ok=tour.ok,
-        sentence=_summarize_lifecycle(cfg, tour, seconds),
+        sentence=_summarize_lifecycle(cfg, tour, state, seconds),
         metrics={**tour.metrics, "steps": sum(bool(step.ok) for step in tour.steps), "time_s": seconds},
         artifacts={"run": str(tour.folder.path)},
         overrides=list(cfg.derived.overrides or []),
@@ -116,16 +122,23 @@ def _build_lifecycle_result(cfg: DictConfig, tour: Tour, seconds: float) -> Resu
     )
 
 
-def _summarize_lifecycle(cfg: DictConfig, tour: Tour, seconds: float) -> str:
-    if not tour.ok:
+def _summarize_lifecycle(cfg: DictConfig, tour: Tour, state: LifecycleState | None, seconds: float) -> str:
+    if not tour.ok or state is None:
         last = tour.steps[-1] if tour.steps else None
         where = f"[{len(tour.steps)}/{len(tour.titles)}] {last.title}: {last.sentence}" if last else "the start"
         return f"{cfg.name} stopped at {where}"
-    metrics = tour.metrics
+    metrics, metric = tour.metrics, state.metric
+    served, before, after = (
+        metric.format_value(metrics[name.format(metric.name)])
+        for name in ("served_{}", "shifted_{}_before", "shifted_{}")
+    )
+    original = metrics.get(f"original_{metric.name}")
+    others = " without the relabelled classes" if state.shift.relabelled else ""
+    retained = f" ({metric.format_value(original)} on the original data{others})" if original is not None else ""
+    stopped = "the gate stopped a retraining until a person confirmed the change; " if state.shift.is_concept else ""
     return (
-        f"{cfg.name} was trained to {metrics['served_accuracy']:.2%} and served; production changed, and accuracy was "
-        f"{metrics['shifted_accuracy_before']:.2%}; an alert came, and a retraining brought it to "
-        f"{metrics['shifted_accuracy']:.2%} ({metrics['original_accuracy']:.2%} on the original data); the swap had "
-        f"{metrics['swap_dropped']:.0f} of {metrics['swap_requests']:,.0f} requests dropped and "
-        f"{metrics['swap_wrong']:.0f} wrong: {format_duration(seconds)}"
+        f"{cfg.name} was trained to {metric.definition.display_name} {served} and served; production changed "
+        f"({state.shift.description}), which made it {before}; an alert came; {stopped}a retraining brought it to "
+        f"{after}{retained}; the swap had {metrics['swap_dropped']:.0f} of {metrics['swap_requests']:,.0f} requests "
+        f"dropped and {metrics['swap_wrong']:.0f} wrong: {format_duration(seconds)}"
     )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
+from mlscale.commands.lifecycle.key_metric import KeyMetric, describe_metric
 from mlscale.commands.lifecycle.step_log import StepOutcome
 from mlscale.commands.lifecycle.step_state import LifecycleState
-from mlscale.report import HorizontalBarPlot, format_duration, format_number, format_size
+from mlscale.report import HorizontalBarPlot, format_duration, format_size
+from mlscale.report.text import format_size_change
 from mlscale.runs.folder import RunFolder
 
 
@@ -39,7 +42,7 @@ def train_model(state: LifecycleState) -> StepOutcome:
     metric = RunFolder.open(state.run).run["metric"]
     best, seconds = result.metrics.get(f"best_{metric}", math.nan), result.metrics["time_s"]
     return StepOutcome(
-        f"{metric} {best:.2%}" if str(metric).endswith("accuracy") else f"{metric} {format_number(best)}",
+        f"{metric} {_describe_metric(state, str(metric)).format_value(best)}",
         (
             f"{int(result.metrics['steps']):,} steps in {format_duration(seconds)}, "
             f"estimated {format_duration(state.estimated_s)}"
@@ -71,13 +74,16 @@ def compress_model(state: LifecycleState) -> StepOutcome:
     # The run's config brings its own way of compression, if it has one.
     chosen = [] if state.cfg.get("compress") else ["compress=int8"]
     result = state.run_on_training_run("compress", *chosen)
-    metrics = result.metrics
+    metrics, name = result.metrics, _find_metric(result.metrics, "int8_val/")
+    metric = _describe_metric(state, name)
+    values = [metric.format_value(metrics[f"{precision}_val/{name}"]) for precision in ("int8", "fp32")]
+    shown = ("kept", "speedup", f"{name}_drop", f"{name}_relative_drop", "size_ratio")
     return StepOutcome(
         "int8 kept" if metrics["kept"] else "int8 not kept, fp32 stays",
-        f"{metrics['speedup']:.2f}× as fast as fp32, {metrics['size_ratio']:.1f}× smaller, accuracy "
-        f"{metrics['int8_val/accuracy']:.2%}, fp32 {metrics['fp32_val/accuracy']:.2%}",
+        f"{metrics['speedup']:.2f}× as fast as fp32, {format_size_change(metrics['size_ratio'])}, "
+        f"{metric.definition.display_name} {values[0]}, fp32 {values[1]}",
         result.ok,
-        {f"int8_{name}": metrics[name] for name in ("kept", "speedup", "accuracy_drop", "size_ratio")},
+        {f"int8_{key}": metrics[key] for key in shown if key in metrics},
         HorizontalBarPlot(
             "CPU time of one sample on one thread",
             [("fp32", metrics["fp32_cpu_ms"]), ("int8", metrics["int8_cpu_ms"])],
@@ -93,19 +99,22 @@ def export_champion(state: LifecycleState) -> StepOutcome:
     from mlscale.versions.from_servable import publish_servable
 
     result = state.run_on_training_run("export")
-    accuracy, latency = result.metrics["onnx_val/accuracy"], result.metrics["onnx_cpu_ms"]
+    latency = result.metrics["onnx_cpu_ms"]
     outcome = StepOutcome("", result.sentence, result.ok, page="export.html")
     if not result.ok:
         return outcome
+    name = _find_metric(result.metrics, "onnx_val/")
+    metric = _describe_metric(state, name)
+    onnx, torch = (result.metrics[f"{side}_val/{name}"] for side in ("onnx", "torch"))
     servable = Path(result.artifacts["servable"])
     run = RunFolder.open(state.run)
     state.first = publish_servable(state.build_registry(), servable, run=run, aliases=("champion",)).version
     return StepOutcome(
-        f"{state.first.ref}, accuracy {accuracy:.2%}",
-        f"as ONNX, torch {result.metrics['torch_val/accuracy']:.2%}; {latency:.3g} ms of CPU time a sample, torch "
+        f"{state.first.ref}, {metric.describe_value(onnx)}",
+        f"as ONNX, torch {metric.format_value(torch)}; {latency:.3g} ms of CPU time a sample, torch "
         f"{result.metrics['torch_latency_ratio']:.1f}× as long",
         metrics={
-            "servable_accuracy": accuracy,
+            f"servable_{name}": onnx,
             "servable_cpu_ms": latency,
             "torch_latency_ratio": result.metrics["torch_latency_ratio"],
         },
@@ -114,6 +123,15 @@ def export_champion(state: LifecycleState) -> StepOutcome:
         ),
         page="export.html",
     )
+
+
+def _find_metric(metrics: Mapping[str, float], prefix: str) -> str:
+    """Return the name of the task's metric in the result of a command, after a prefix."""
+    return next(name.removeprefix(prefix) for name in metrics if name.startswith(prefix))
+
+
+def _describe_metric(state: LifecycleState, name: str) -> KeyMetric:
+    return describe_metric(name, state.subject.task_type, state.subject.targets)
 
 
 def _format_times(onnx: float, torch: float) -> list[tuple[str, float]]:

@@ -1,119 +1,140 @@
-"""The last quarter of a tour: a retraining behind a gate, and a swap that no client notices."""
+"""The last quarter of a tour: a retraining behind a gate, while clients send requests."""
 
 from __future__ import annotations
 
 import json
+import re
 import signal
-import time
-from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-from numpy.typing import NDArray
-
-from mlscale.commands.lifecycle.clients import ClientObservations, send_checked_requests
-from mlscale.commands.lifecycle.production_samples import LabelledSamples
+from mlscale.commands.lifecycle.clients import send_checked_requests
+from mlscale.commands.lifecycle.expected_answers import ExpectedAnswers
+from mlscale.commands.lifecycle.production_samples import pack_request_samples, save_request_samples
+from mlscale.commands.lifecycle.service_steps import build_sample_requests
 from mlscale.commands.lifecycle.step_log import StepOutcome
 from mlscale.commands.lifecycle.step_state import LifecycleState, RunningLoad
-from mlscale.report import HorizontalBarPlot, LinePlot, Result, Series
-from mlscale.stats.paired import PairedComparison, compare_paired
+from mlscale.report import Result
 
-# Until the server has swapped at most; under load after that; of a retraining, before Locust ends by itself.
-_SWAP_SECONDS, _AFTER_SECONDS, _LONGEST_SECONDS = 30.0, 3.0, 7200
+if TYPE_CHECKING:
+    from mlscale.report import HorizontalBarPlot
+
+ALPHA = 0.05
+"""Of the gate, and of the proofs after the swap."""
+# Until Locust has its first answer: it starts slowly on a machine that is busy; of a retraining, before Locust ends.
+_START_SECONDS, _LONGEST_SECONDS = 120.0, 7200
 _USERS, _RATE = 4, 50
-_ALPHA, _MAX_DROP = 0.05, 0.03
-_SHOWN_SECONDS, _BIN_SECONDS = 4.0, 0.25
+_LISTED_NAME = re.compile(r'"([^"]*)"|([^,"]+)')
+
+
+def stop_poisoned_cycle(state: LifecycleState) -> StepOutcome:
+    """Run a retraining cycle on labels that contradict the earlier ones: the gate must stop it, as poisoned labels look
+    the same.
+    """
+    state.load = start_load(state)
+    result = _run_cycle(state, name="retrain-stopped")
+    suggested = read_suggested_classes(result.sentence)
+    named = [name for name in state.shift.relabelled if name in suggested]
+    complete = len(named) == len(state.shift.relabelled)
+    if "original_difference" not in result.metrics:
+        return StepOutcome("no comparison", result.sentence, False, page="retrain-stopped.html")
+    return StepOutcome(
+        "promoted" if result.ok else f"stopped, {' and '.join(named)} named" if named else "stopped",
+        result.sentence,
+        not result.ok and complete,
+        {"stopped_original_difference": result.metrics["original_difference"]},
+        _plot_window(state, result),
+        "retrain-stopped.html",
+    )
+
+
+def read_suggested_classes(sentence: str) -> list[str]:
+    """Return the classes that the gate suggests to declare relabelled; empty where it suggests none."""
+    suggested = re.search(r"gate\.relabelled='?\[(.*?)\]", sentence)
+    # Not as YAML, where a class that is called no would be a truth value.
+    return [quoted or plain for quoted, plain in _LISTED_NAME.findall(suggested[1])] if suggested else []
 
 
 def retrain_champion(state: LifecycleState) -> StepOutcome:
-    """Run one retraining cycle while clients send requests: the gate promotes the challenger, or stops the tour."""
-    state.load = _start_load(state)
-    result = state.run_service_command(
-        "retrain",
-        f"ref={state.champion}",
-        f"events={state.resolve_path('events')}",
-        f"passes={state.settings.retrain_passes}",
-        f"gate.alpha={_ALPHA}",
-        f"gate.max_drop={_MAX_DROP}",
-        "snapshot=false",
-    )
-    metrics = result.metrics
+    """Run one retraining cycle while clients send requests: the gate promotes the challenger, or stops the tour. Where
+    the meaning of labels has changed, a person has confirmed it.
+    """
+    confirmed: tuple[str, ...] = ()
+    if state.shift.is_concept:
+        # At once: the pause after a cycle would be a day.
+        confirmed = (_confirm_relabelling(state), "force=true")
+    else:
+        state.load = start_load(state)
+    result = _run_cycle(state, *confirmed)
+    metrics, metric = result.metrics, state.metric
+    names = [f"{who}_window_{metric.name}" for who in ("champion", "challenger")]
     # The cycle ended before a comparison: too few samples, or the export was refused.
-    if "challenger_window_accuracy" not in metrics:
+    if names[1] not in metrics:
         return StepOutcome("rejected", result.sentence, False, page="retrain.html")
-    before, after = metrics["champion_window_accuracy"], metrics["challenger_window_accuracy"]
+    before, after = (metrics[name] for name in names)
+    typed = f"with {confirmed[0]}, as a person has confirmed the change; " if confirmed else ""
+    shown = [*names, "window_p_better", "original_difference"]
     return StepOutcome(
-        f"{before:.2%} → {after:.2%}",
-        f"promoted: p {metrics['window_p_better']:.1g} on held-out images of the window; on the original data "
-        f"{metrics['original_difference']:+.2%}, at worst {metrics['original_difference_low']:+.2%}"
+        f"{metric.definition.display_name} {metric.format_value(before)} → {metric.format_value(after)}",
+        f"{typed}promoted: p {metrics['window_p_better']:.1g} on held-out samples of the window; "
+        f"{_describe_original(state, result)}"
         if result.ok
         else result.sentence,
         result.ok,
-        {f"gate_{name}": metrics[name] for name in _GATE_METRICS if name in metrics},
-        HorizontalBarPlot(
-            "Held-out part of the window", [("champion", 100 * before), ("challenger", 100 * after)], "%", 100.0
-        ),
+        {f"gate_{name}": metrics[name] for name in shown if name in metrics},
+        _plot_window(state, result),
         "retrain.html",
     )
 
 
-_GATE_METRICS = ("champion_window_accuracy", "challenger_window_accuracy", "window_p_better", "original_difference")
-
-
-def check_swap(state: LifecycleState) -> StepOutcome:
-    """Check that the server has followed the alias: nothing was dropped or wrong, and the new version is better."""
-    champion = state.build_registry().resolve_version(state.champion)
-    observations = state.load.observations
-    end = time.monotonic() + _SWAP_SECONDS
-    # A Counter returns 0 for a version that has not answered yet.
-    while not observations.versions[champion.ref] and time.monotonic() < end:
-        time.sleep(0.05)
-    # Errors after the swap count as well as those before it.
-    time.sleep(_AFTER_SECONDS)
-    locust = _end_load(state)
-    dropped, wrong = len(observations.dropped) + int(locust.metrics["failures"]), len(observations.wrong)
-    requests = observations.requests + int(locust.metrics["requests"])
-    shifted, original = (
-        _prove_improvement(state, state.samples.held_out.apply_shift(state.settings.shift)),
-        _prove_improvement(state, state.samples.held_out),
-    )
-    better, retained = shifted.now.p_better < _ALPHA, original.now.low >= -_MAX_DROP
-    swapped = champion.ref != state.first.ref and bool(observations.versions[champion.ref])
-    whole = (
-        not dropped and not wrong and bool(locust.metrics["requests"]) and bool(observations.versions[state.first.ref])
-    )
-    phrases = (
-        f"{state.first.ref} → {champion.ref}" if swapped else f"{champion.ref} does not answer",
-        f"{shifted.before:.2%} → {shifted.after:.2%} on shifted validation images not sent before "
-        f"(p {shifted.now.p_better:.1g}), {original.before:.2%} → {original.after:.2%} on the original ones",
-        *(observations.dropped[:1] + observations.wrong[:1]),
-    )
-    return StepOutcome(
-        f"{dropped} dropped, {wrong} wrong of {requests:,} requests",
-        "; ".join(phrases),
-        swapped and whole and better and retained,
-        {
-            "swap_requests": requests,
-            "swap_dropped": dropped,
-            "swap_wrong": wrong,
-            "swap_checked": sum(observations.versions.values()),
-            "shifted_accuracy_before": shifted.before,
-            "shifted_accuracy": shifted.after,
-            "shifted_p_better": shifted.now.p_better,
-            "original_accuracy_before": original.before,
-            "original_accuracy": original.after,
-            "original_difference_low": original.now.low,
-        },
-        _plot_answers(observations, champion.ref),
-        "loadtest-swap.html",
+def _run_cycle(state: LifecycleState, *overrides: str, name: str = "") -> Result:
+    return state.run_service_command(
+        "retrain",
+        f"ref={state.champion}",
+        f"events={state.resolve_path('events')}",
+        f"passes={state.settings.retrain_passes}",
+        f"gate.alpha={ALPHA}",
+        f"gate.max_drop={state.max_drop:g}",
+        *overrides,
+        "snapshot=false",
+        name=name,
     )
 
 
-def _start_load(state: LifecycleState) -> RunningLoad:
-    """Start Locust and clients that check each answer, all with shifted images, as production sends them now."""
-    traffic = state.samples.traffic.apply_shift(state.settings.shift)
-    samples = traffic.save_samples(state.resolve_path("shifted.npz"))
+def _confirm_relabelling(state: LifecycleState) -> str:
+    """Return what a person types who knows that the meaning of labels has changed."""
+    from mlscale.retrain.gate.gate_limits import format_name_list
+
+    relabelled = state.shift.relabelled
+    return f"gate.relabelled={format_name_list(relabelled).strip(chr(39))}" if relabelled else "gate.old=false"
+
+
+def _describe_original(state: LifecycleState, result: Result) -> str:
+    metrics = result.metrics
+    if "original_difference" not in metrics:
+        return "the original data does not count, as what is right has changed for all of it"
+    unit = "" if state.metric.definition.is_share else " of the champion's"
+    return (
+        f"on the original data {metrics['original_difference']:+.2%}{unit}, "
+        f"at worst {metrics['original_difference_low']:+.2%} (at most {-state.max_drop:.1%})"
+    )
+
+
+def _plot_window(state: LifecycleState, result: Result) -> HorizontalBarPlot:
+    name = state.metric.name
+    rows = [(who, result.metrics[f"{who}_window_{name}"]) for who in ("champion", "challenger")]
+    return state.metric.plot_values("on the held-out part of the window", rows)
+
+
+def start_load(state: LifecycleState) -> RunningLoad:
+    """Start Locust and clients that check each answer, all with samples as production sends them now; return once
+    Locust has its first answer.
+
+    Raises:
+        MLScaleError: that takes over two minutes (exit code 5).
+    """
+    packed = pack_request_samples(state.shifted.raw, state.servable)
+    samples, ready = save_request_samples(packed, state.resolve_path("shifted")), state.resolve_path("load-ready")
     locust = state.start_lifecycle_process(
         "loadtest",
         f"ref={state.url}",
@@ -122,22 +143,25 @@ def _start_load(state: LifecycleState) -> RunningLoad:
         f"rate={_RATE}",
         f"seconds={_LONGEST_SECONDS}",
         "warmup_s=0",
+        f"ready_file={ready}",
         "output=json",
     )
-
-    def predict_expected(version: str) -> NDArray[Any]:
-        probabilities: NDArray[Any] = state.load_servable(version).predict(traffic.raw).probabilities
-        return probabilities
-
     # A stack inside the tour's: `check_swap` closes it earlier, a tour that stops before closes it with
     # everything else.
     ends = state.ends.enter_context(ExitStack())
-    return RunningLoad(
-        locust, ends.enter_context(send_checked_requests(state.url, traffic.raw, predict_expected)), ends
+    observations = ends.enter_context(
+        send_checked_requests(
+            state.url,
+            build_sample_requests(state, state.shifted),
+            lambda version: ExpectedAnswers(state.load_servable(version), state.shifted.raw),
+        )
     )
+    # Without this a short retraining ends on a busy machine before Locust has sent anything.
+    locust.wait_until_ready(lambda: ready.exists() or None, _START_SECONDS, "the first answer")
+    return RunningLoad(locust, observations, ends)
 
 
-def _end_load(state: LifecycleState) -> Result:
+def end_load(state: LifecycleState) -> Result:
     """End the load; return Locust's measurements."""
     state.load.ends.close()
     # SIGUSR1 ends the measured seconds early, and Locust still reports what it has measured.
@@ -145,35 +169,3 @@ def _end_load(state: LifecycleState) -> Result:
     result = Result.from_dict(json.loads(state.load.locust.out.read_text(encoding="utf-8")))
     state.tour.write_step_result(result, "loadtest-swap")
     return result
-
-
-@dataclass(frozen=True)
-class SwapProof:
-    """Accuracy before and after the retraining, on the same images."""
-
-    before: float
-    after: float
-    now: PairedComparison
-
-
-def _prove_improvement(state: LifecycleState, samples: LabelledSamples) -> SwapProof:
-    """Compare the first version, computed here, with the answers of the server now."""
-    before = samples.compare_labels(state.load_servable(state.first.ref).predict(samples.raw).labels)
-    after = samples.compare_labels(state.client.request_predictions(samples.raw).labels)
-    return SwapProof(float(before.mean()), float(after.mean()), compare_paired(before, after))
-
-
-def _plot_answers(observations: ClientObservations, version: str) -> LinePlot:
-    """Return the plot of answers per second around the swap, by version."""
-    times = [at for at, _, answered in observations.log if answered == version]
-    begun = min(times, default=0.0)
-    counts: dict[str, Counter[int]] = {name: Counter() for name in observations.versions}
-    for at, _, answered in observations.log:
-        counts[answered][int((at - begun) // _BIN_SECONDS)] += 1
-    # Bin 0 begins with the first answer of the new version.
-    bins = range(-int(_SHOWN_SECONDS / _BIN_SECONDS), int(_AFTER_SECONDS / _BIN_SECONDS))
-    x = [bin_index * _BIN_SECONDS for bin_index in bins]
-    series = [
-        Series(name, [count[bin_index] / _BIN_SECONDS for bin_index in bins], x) for name, count in counts.items()
-    ]
-    return LinePlot("Answers by version", series, "seconds from the swap", "answers/s", zero=True)

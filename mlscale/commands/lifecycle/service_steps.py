@@ -1,21 +1,28 @@
-"""The third quarter of a tour: a server under load, production that changes, and an alert."""
+"""The third quarter of a tour: a server under load, and production that changes."""
 
 from __future__ import annotations
 
 import json
-import time
 from datetime import UTC, datetime
 
-import numpy as np
-
 from mlscale.commands.lifecycle.clients import ServerClient
-from mlscale.commands.lifecycle.production_samples import load_lifecycle_samples
+from mlscale.commands.lifecycle.expected_answers import ExpectedAnswers
+from mlscale.commands.lifecycle.metric_change import compare_sides, measure_samples
+from mlscale.commands.lifecycle.production_samples import (
+    LabelledSamples,
+    load_lifecycle_samples,
+    pack_request_samples,
+    save_request_samples,
+)
+from mlscale.commands.lifecycle.shifts.fit_shift import fit_shift
 from mlscale.commands.lifecycle.step_log import StepOutcome
 from mlscale.commands.lifecycle.step_state import LifecycleState
-from mlscale.report import HorizontalBarPlot
+from mlscale.loadtest.build_requests import LoadRequest, build_requests
+from mlscale.loadtest.server_metadata import request_model_metadata
 
-_READY_SECONDS, _FLUSH_SECONDS = 60.0, 20.0
+_READY_SECONDS = 60.0
 _ID = "tour-{}"
+_ALPHA = 0.05
 
 
 def serve_champion(state: LifecycleState) -> StepOutcome:
@@ -31,33 +38,40 @@ def serve_champion(state: LifecycleState) -> StepOutcome:
     state.client = ServerClient(state.url)
     state.ends.callback(state.client.close)
     # The same model computed here, without HTTP and batching, as the expected answer.
-    servable = state.load_servable(state.first.ref)
-    state.samples = load_lifecycle_samples(state.cfg, servable.labels, state.settings.traffic)
+    state.servable = state.load_servable(state.first.ref)
+    state.samples = load_lifecycle_samples(state.cfg, state.servable, state.settings.traffic)
     held_out = state.samples.held_out
-    answer = state.client.request_predictions(held_out.raw)
-    off = float(np.abs(answer.probabilities - servable.predict(held_out.raw).probabilities).max())
-    same, accuracy = off < 1e-3, held_out.compute_accuracy(answer.labels)
+    state.metric, value = measure_samples(state.servable, held_out)
+    expected, problems, largest = ExpectedAnswers(state.servable, held_out.raw), [], 0.0
+    for row, request in enumerate(build_sample_requests(state, held_out)):
+        version, answer = state.client.request_prediction(request)
+        if problem := expected.find_problem(answer, row) or ("" if version == state.first.ref else f"of {version}"):
+            problems.append(problem)
+        largest = max(largest, expected.measure_difference(answer, row))
+    same = f"no number off by more than {largest:.0e}" if largest else "every number bitwise identical"
     return StepOutcome(
-        f"{answer.version}, accuracy {accuracy:.2%}",
-        f"over HTTP, of {len(held_out.raw):,} validation images; "
-        + (
-            (f"no probability off by more than {off:.0e}" if off else "every probability bitwise identical")
-            if same
-            else f"a probability is off by {off:.2g}"
-        ),
-        same and answer.version == state.first.ref,
-        {"served_accuracy": accuracy, "served_max_abs_error": off},
+        f"{state.first.ref}, {state.metric.describe_value(value)}",
+        f"over HTTP, of {len(held_out):,} validation samples; "
+        + (f"{len(problems):,} answers differ from the servable's: {problems[0]}" if problems else same),
+        not problems,
+        {f"served_{state.metric.name}": value, "served_max_abs_error": largest, "served_wrong": len(problems)},
     )
+
+
+def build_sample_requests(state: LifecycleState, samples: LabelledSamples) -> list[LoadRequest]:
+    """Return a request for each sample, as the load test sends it."""
+    packed = pack_request_samples(samples.raw, state.servable)
+    protocol = "bytes" if packed.tensors else "raw"
+    return build_requests(protocol, packed, request_model_metadata(state.url), 1)
 
 
 def run_load_test(state: LifecycleState) -> StepOutcome:
     """Run Locust, closed loop, and compare with the objective."""
-    state.samples.held_out.save_samples(state.resolve_path("samples.npz"))
+    packed = pack_request_samples(state.samples.held_out.raw, state.servable)
+    samples = save_request_samples(packed, state.resolve_path("samples"))
     terms = [f"slo.{name}={'null' if value is None else value}" for name, value in state.settings.slo.items()]
     load = (f"users={state.settings.users}", f"seconds={state.settings.load_seconds}", "warmup_s=1")
-    result = state.run_service_command(
-        "loadtest", f"ref={state.url}", f"samples={state.resolve_path('samples.npz')}", *load, *terms
-    )
+    result = state.run_service_command("loadtest", f"ref={state.url}", f"samples={samples}", *load, *terms)
     metrics = result.metrics
     return StepOutcome(
         f"p99 {metrics['p99_ms']:.3g} ms, {metrics['requests_per_s']:,.0f} requests/s",
@@ -70,70 +84,25 @@ def run_load_test(state: LifecycleState) -> StepOutcome:
 
 
 def send_shifted_samples(state: LifecycleState) -> StepOutcome:
-    """Send shifted images, one request each, as if production had changed: accuracy falls without an error of the
-    server.
+    """Send samples as production has them after the change, one request each: the model gets worse without an error of
+    the server.
     """
-    shifted = state.samples.traffic.apply_shift(state.settings.shift)
-    before = shifted.compute_accuracy(state.client.request_predictions(state.samples.traffic.raw).labels)
-    # Monitoring must not see the unshifted requests before this time.
+    traffic, metric = state.samples.traffic, state.metric
+    state.shift = fit_shift(str(state.settings.shift), state.servable, traffic)
+    state.shifted = state.shift.apply_to(traffic)
+    # Monitoring must not see the requests before this time.
     state.sent_since = datetime.now(UTC).isoformat()
-    state.ids = [_ID.format(number) for number in range(len(shifted.raw))]
-    predicted = [
-        state.client.request_predictions(sample[None], id).labels[0]
-        for sample, id in zip(shifted.raw, state.ids, strict=True)
-    ]
-    after = shifted.compute_accuracy(predicted)
+    state.ids = [_ID.format(number) for number in range(len(traffic))]
+    for request, id in zip(build_sample_requests(state, state.shifted), state.ids, strict=True):
+        state.client.request_prediction(request, id)
+    # Answers equal the servable's, as step 7 has shown: both metrics are computed from its outputs.
+    change = compare_sides((state.servable, traffic), (state.servable, state.shifted), alpha=_ALPHA)
+    what = "labels after" if state.shift.is_concept else "samples after"
     return StepOutcome(
-        f"accuracy {after:.2%}",
-        f"of {len(predicted):,} images after '{state.settings.shift}', {before:.2%} before; every request was answered",
-        after < before,
-        {"shifted_traffic_accuracy": after, "shifted_requests": len(predicted)},
-        HorizontalBarPlot(
-            "Accuracy of what production sends", [("before", 100 * before), ("after", 100 * after)], "%", 100.0
-        ),
+        metric.describe_value(change.second),
+        f"of {len(traffic):,} {what} '{state.shift.name}' ({state.shift.description}), "
+        f"{metric.format_value(change.first)} before; every request was answered",
+        change.p_worse < _ALPHA,
+        {f"shifted_traffic_{metric.name}": change.second, "shifted_requests": len(traffic)},
+        metric.plot_values("of what production sends", [("before", change.first), ("after", change.second)]),
     )
-
-
-def check_alert(state: LifecycleState) -> StepOutcome:
-    """Check that drift is seen at once, and that degradation is reported once to a receiver when labels come in."""
-    from mlscale.commands.lifecycle.alert_receiver import receive_alerts
-
-    receiver = state.ends.enter_context(receive_alerts())
-    overrides = (
-        f"ref={state.first.ref}",
-        f"events={state.resolve_path('events')}",
-        f"window.since={state.sent_since}",
-        "alert.rules=[degradation]",
-        f"alert.webhook={receiver.url}",
-    )
-    # The server writes events with a delay (flush_s): monitoring reads files, not the server.
-    _wait_for_events(state)
-    # Three checks in this order: without labels only drift can be seen, with them degradation, and the third must not
-    # alert again.
-    drift = state.run_service_command("monitor", *overrides, name="monitor-unlabelled")
-    state.client.send_labels(state.ids, state.samples.traffic.labels.tolist())
-    degraded = state.run_service_command("monitor", *overrides)
-    state.run_service_command("monitor", *overrides, name="monitor-again")  # the same incident: no second alert
-    drifted, alerts = drift.metrics["drift"] == 1, list(receiver.alerts)
-    # Exactly one after three checks: an incident is reported once.
-    once = len(alerts) == 1 and alerts[0].get("status") == "firing"
-    accuracy, reference = degraded.metrics["accuracy"], degraded.metrics["reference_accuracy"]
-    return StepOutcome(
-        f"{len(alerts)} alert{'s' * (len(alerts) != 1)} received",
-        f"{'drift was seen' if drifted else 'no drift was seen'} before any label; with "
-        f"{int(degraded.metrics['labelled_events']):,} labels, accuracy {accuracy:.2%}, reference {reference:.2%}",
-        drift.ok and drifted and not degraded.ok and once,
-        {"alerts": len(alerts), "drifted_columns": drift.metrics["drifted_columns"], "monitored_accuracy": accuracy},
-        next(iter(degraded.figures), None),
-        "monitor.html",
-    )
-
-
-def _wait_for_events(state: LifecycleState) -> None:
-    """Wait until the server has written the events of all that was sent."""
-    from mlscale.events.store import EventStore
-
-    store, end = EventStore(state.resolve_path("events")), time.monotonic() + _FLUSH_SECONDS
-    since = datetime.fromisoformat(state.sent_since)
-    while len(store.read(state.first.name, since=since)) < len(state.ids) and time.monotonic() < end:
-        time.sleep(0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from mlscale.commands.lifecycle.clients import ClientObservations, ServerClient
-    from mlscale.commands.lifecycle.production_samples import LifecycleSamples
+    from mlscale.commands.lifecycle.key_metric import KeyMetric
+    from mlscale.commands.lifecycle.lifecycle_checks import LifecycleSubject
+    from mlscale.commands.lifecycle.production_samples import LabelledSamples, LifecycleSamples
+    from mlscale.commands.lifecycle.shifts.shift import Shift
     from mlscale.commands.lifecycle.step_log import Tour
     from mlscale.export.servable import Servable
     from mlscale.launch.background_command import BackgroundCommand
@@ -23,6 +27,9 @@ if TYPE_CHECKING:
     from mlscale.versions import LocalRegistry, Version
 
 _LIFECYCLE_KEYS = ("lifecycle", "runs_dir", "output", "snapshot")  # what was typed for the tour alone
+
+
+_MAX_DROP = 0.03
 
 
 @dataclass(frozen=True)
@@ -49,10 +56,15 @@ class LifecycleState:
         folder: the tour's own run folder.
         tour: reports the steps.
         ends: closes what was started, in any case.
+        subject: the model, as its config shows it.
         run: the training run.
         estimated_s: its estimated time.
         first: the version that was trained; the champion until the retraining.
-        samples: to send.
+        servable: of that version.
+        metric: of all sentences.
+        samples: of the model's data.
+        shift: what changes in production.
+        shifted: the samples that production sends after the change.
         url: of the server.
         client: of the server.
         ids: of the shifted samples that were sent.
@@ -64,11 +76,16 @@ class LifecycleState:
     folder: RunFolder
     tour: Tour
     ends: ExitStack
+    subject: LifecycleSubject
     # Set by the steps in their order: reading one too early is an AttributeError, not a wrong value.
     run: Path = field(init=False)
     estimated_s: float = field(init=False)
     first: Version = field(init=False)
+    servable: Servable = field(init=False)
+    metric: KeyMetric = field(init=False)
     samples: LifecycleSamples = field(init=False)
+    shift: Shift = field(init=False)
+    shifted: LabelledSamples = field(init=False)
     url: str = field(init=False)
     client: ServerClient = field(init=False)
     load: RunningLoad = field(init=False)
@@ -79,6 +96,13 @@ class LifecycleState:
     def settings(self) -> Any:
         """The settings of conf/command/lifecycle.yaml."""
         return self.cfg.lifecycle
+
+    @property
+    def max_drop(self) -> float:
+        """What a challenger may lose on the original data: 3 %, or the margin of error of a share where validation
+        samples are so few that they could not show that.
+        """
+        return max(_MAX_DROP, round(1 / math.sqrt(len(self.samples.held_out)), 3))
 
     @property
     def champion(self) -> str:

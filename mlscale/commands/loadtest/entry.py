@@ -56,6 +56,7 @@ def run(cfg: DictConfig) -> Result:
         samples=str(path) if path else None,
         credentials=credentials,
         protocol=protocol,
+        ready_file=str(Path(cfg.ready_file).expanduser().absolute()) if cfg.ready_file else None,
         **settings,
     )
     print_masked_lines(

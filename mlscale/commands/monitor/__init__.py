@@ -10,5 +10,9 @@ COMMAND = Command(
         ("mlscale monitor resnet@champion alert.webhook=http://127.0.0.1:9000/", "and notify a webhook"),
         ("mlscale monitor resnet@champion watch=true every_s=60", "look each minute, until SIGTERM"),
         ("mlscale monitor resnet@champion page=monitor.html", "with plots, as a page"),
+        (
+            "mlscale monitor resnet@champion prometheus.rules=rules.yml prometheus.dashboard=dashboard.json",
+            "for Prometheus and Grafana",
+        ),
     ),
 )

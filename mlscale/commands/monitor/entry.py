@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,10 +49,12 @@ def _watch_model(monitor: Monitor, masker: Masker) -> Result:
     from mlscale.monitor.watch import ShutdownRequest
 
     settings = monitor.settings
-    with ShutdownRequest() as stop:
+    with ShutdownRequest() as stop, settings.export.serve_metrics() as address:
         check = monitor.check_window()  # what is wrong with the command is wrong now
         checks, alerts = 1, len(check.alerts.changes)
-        print_masked_lines([f"watching {settings.ref}, every {settings.every_s:g} s", _format_log_line(check)], masker)
+        served = f", metrics at {address}" if address else ""
+        begun = f"watching {settings.ref}, every {settings.every_s:g} s{served}"
+        print_masked_lines([begun, _format_log_line(check)], masker)
         while not stop.wait_for_request(settings.every_s):
             try:
                 check = monitor.check_window()
@@ -90,6 +93,7 @@ class Monitor:
     runs_dir: Path
     state: str | None
     checks: int = 0
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def check_window(self) -> MonitorCheck:
         """Check the window that ends now, and send the alerts that are due."""
@@ -98,6 +102,7 @@ class Monitor:
         from mlscale.monitor import event_window as window
         from mlscale.monitor import window_check as window_check
         from mlscale.monitor.alerts import AlertDispatcher
+        from mlscale.monitor.event_folder import check_event_folder
         from mlscale.versions.model_reference import resolve_reference
         from mlscale.versions.trained_model import require_servable
 
@@ -108,8 +113,16 @@ class Monitor:
         located = require_servable(model, self.runs_dir)
         assert located.servable is not None
         reference = baseline.read_baseline(located.servable, model=located.name, version=located.version)
+        store = EventStore(settings.events)
+        check_event_folder(store)
         events = window.read_event_window(
-            EventStore(settings.events), located.name, located.version, settings.span, now, reference.labels
+            store,
+            located.name,
+            located.version,
+            settings.span,
+            now,
+            reference.scorer,
+            settings.limits.min_events,
         )
         outcome = window_check.check_rules(reference, events, settings.limits)
         state = settings.resolve_state_file(self.state, settings.events, located)
@@ -117,6 +130,10 @@ class Monitor:
         desk = AlertDispatcher(state, watched, settings.rules, settings.patience, settings.recipients)
         # The state is saved by this call, before the page is written: an error there repeats no alert.
         alerts = desk.process_check(outcome, located.name, now)
+        export = settings.export
+        if self.checks == 1:  # they depend on the settings alone
+            self.files = export.write_rule_files(watched, settings.rules, settings.patience, settings.every_s)
+        export.export_check(alerts, outcome.columns, settings.rules, events.newest)
         check = MonitorCheck(reference, outcome, alerts, state, events.newest, events.skipped)
         self._write_page(check)
         return check
@@ -141,9 +158,17 @@ class Monitor:
                 "sent_alerts": alerts.sent,
                 "waiting_alerts": alerts.waiting,
             },
-            artifacts={"state": str(check.state), **page},
+            artifacts={"state": str(check.state), **page, **self.files},
             figures=plot_drifted_columns(check.window_check.columns),
+            details={f"drifted_{group}": self._list_drifted(check, group) for group in ("inputs", "outputs")},
         )
+
+    def _list_drifted(self, check: MonitorCheck, group: str) -> list[str]:
+        """Return the columns of inputs, or of outputs, that are worth an alert."""
+        least = self.settings.limits.min_distance
+        columns = check.window_check.columns
+        over = [column for column in columns if column.is_detected and column.distance >= least]
+        return list(dict.fromkeys(column.name for column in over if column.group == group))
 
     def _write_page(self, check: MonitorCheck) -> None:
         from mlscale.atomic_files import make_folders, write_text

@@ -5,21 +5,20 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlscale.commands.monitor.alert_recipients import create_recipients
+from mlscale.commands.monitor.metric_export import MetricExport, read_metric_export
 from mlscale.config.suggestions.suggest import find_nearest
 from mlscale.errors import MLScaleError, raise_all
-from mlscale.export.required_extras import require_extra
 from mlscale.monitor.alert_rule import AlertPolicy
 from mlscale.monitor.event_window import WindowSpan
 from mlscale.monitor.monitor_state import FORMER_RULES
 from mlscale.monitor.window_check import RULES, MonitorLimits
-from mlscale.notify.apprise_notifier import AppriseNotifier
 from mlscale.notify.delivery import DocumentRecipient
-from mlscale.notify.webhook import Webhook
 from mlscale.runs.identity import make_folder_name
 
 if TYPE_CHECKING:
@@ -42,7 +41,9 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "confidence": (0, 1, True),
     "latency.p99_ms": (0, _INFINITY, True),
     "failures.max_share": (0, 1, True),
+    "prometheus.port": (0, 65_535, False),
     "alert.timeout_s": (0, 600, True),
+    "alert.answer_s": (0, 600, True),
     "alert.tries": (1, 100, False),
     "alert.looks": (1, _INFINITY, False),
     "alert.hysteresis": (0, 1, False),
@@ -64,6 +65,7 @@ class MonitorSettings:
     recipients: Mapping[str, DocumentRecipient]
     page: Path | None
     every_s: float
+    export: MetricExport = field(default_factory=MetricExport)
 
     @classmethod
     def read_monitor_settings(cls, cfg: DictConfig) -> MonitorSettings:
@@ -81,7 +83,12 @@ class MonitorSettings:
         except MLScaleError as error:
             problems.append(error)
         try:
-            recipients = _create_recipients(alert)
+            recipients = create_recipients(alert)
+        except MLScaleError as error:
+            problems.append(error)
+        export = MetricExport()
+        try:
+            export = read_metric_export(cfg)
         except MLScaleError as error:
             problems.append(error)
         # From here on `span` is set, because its error would have been raised.
@@ -107,6 +114,7 @@ class MonitorSettings:
             recipients=recipients,
             page=Path(cfg.page).expanduser().absolute() if cfg.page else None,
             every_s=cfg.every_s,
+            export=export,
         )
 
     def resolve_state_file(self, typed: str | None, events: Path, model: TrainedModel) -> Path:
@@ -121,20 +129,6 @@ class MonitorSettings:
             digest = hashlib.sha256(str(model.servable).encode()).hexdigest()[:8]
             watched = f"{model.name}-{digest}"
         return events / make_folder_name(model.name) / "monitor" / f"{make_folder_name(watched)}.json"
-
-
-def _create_recipients(alert: DictConfig) -> dict[str, DocumentRecipient]:
-    """Return those who are sent alerts, by the names of their folders of the outbox."""
-    recipients: dict[str, DocumentRecipient] = {}
-    if alert.webhook is not None:
-        recipients["webhook"] = Webhook(str(alert.webhook), alert.timeout_s, alert.tries)
-    urls = [alert.apprise] if isinstance(alert.apprise, str) else alert.apprise or []
-    if urls:
-        require_extra("notify", "apprise")
-    for number, url in enumerate(urls, 1):
-        # By number: any part of the address may be secret.
-        recipients[f"apprise-{number}"] = AppriseNotifier(str(url), alert.timeout_s, "alert.apprise")
-    return recipients
 
 
 def _find_setting_problems(cfg: DictConfig) -> Iterator[MLScaleError]:

@@ -15,7 +15,7 @@ from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import require_extra
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import Result, TableBlock
-from mlscale.report.text import format_percent
+from mlscale.report.text import format_count, format_percent
 from mlscale.secrets.mask import Masker, mask_output
 from mlscale.versions.model_reference import resolve_reference
 from mlscale.versions.trained_model import TrainedModel
@@ -212,7 +212,7 @@ def _format_predict_start(
 ) -> list[str]:
     by = "by ONNX Runtime" if work.servable else "by torch"
     lines = [
-        f"predict   {work.version} over {len(inputs):,} inputs, {by}, {work.accelerator} × {world_size}, "
+        f"predict   {work.version} over {format_count(len(inputs), 'input')}, {by}, {work.accelerator} × {world_size}, "
         f"{len(parts):,} parts of {parts.part_rows:,}"
     ]
     if before:
@@ -236,7 +236,7 @@ def _build_predict_result(
 ) -> Result:
     rows, errors = totals["rows"], totals["errors"]
     new = rows - before
-    sentence = f"{subject.label}: {rows:,} inputs, one row each"
+    sentence = f"{subject.label}: {format_count(rows, 'input')}, one row each"
     if before:
         sentence += f", {before:,} of them from before" if new else ", all of them from before"
     if errors:

@@ -15,5 +15,6 @@ COMMAND = Command(
             "what else is typed trains it",
         ),
         ("mlscale retrain resnet force=true", "in the pause after a rejection, too"),
+        ("mlscale retrain resnet watch=true", "look each minute, and start a cycle when accuracy has degraded"),
     ),
 )

@@ -1,136 +1,32 @@
-"""The challenger of a retraining cycle: the overrides of its training, and the trained model."""
+"""The challenger of a retraining cycle: the overrides of its training, and the trained and exported model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
 from mlscale import commands
-from mlscale.assembly.ready import compose_from_overrides
-from mlscale.config.composition.frozen import add_derived
+from mlscale.commands.retrain.champion import format_path_list
+from mlscale.commands.retrain.cycle_settings import list_training_overrides, pass_on_trust
 from mlscale.config.targets import has_argument
-from mlscale.errors import MLScaleError, raise_all
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from omegaconf import DictConfig
 
-    from mlscale.export.servable import Servable
+    from mlscale.commands.retrain.champion import Champion
     from mlscale.retrain.journal import RetrainingCycle
     from mlscale.retrain.labelled_window import LabelledWindow
-    from mlscale.retrain.lineage import ChampionData
     from mlscale.runs.folder import RunFolder
-    from mlscale.versions import Version
 
-# Keys of the cycle itself, which its training does not know.
-_CYCLE_KEYS = ("ref", "events", "window", "replay", "passes", "lr_factor", "gate", "guard", "force", "trust",
-        "registry", "runs_dir", "output")  # fmt: skip
 _INT8 = "int8"
-# Groups and keys that the cycle sets for its training: typed ones would contradict it.
-_DECIDED_KEYS = ("data", "like", "init_from", "resume", "recipe")
-_INHERITED_DATA_KEYS = ("image_size", "workers", "on_bad_sample")
 # Settings that shorten a run, as the champion's may have been, with the value that switches each off.
 _LIMITS_OFF = {
     "max_steps": "-1", "min_steps": "null", "min_epochs": "null", "max_time": "null", "limit_train_batches": "1.0",
     "limit_val_batches": "1.0", "overfit_batches": "0", "val_check_interval": "null", "check_val_every_n_epoch": "1",
 }  # fmt: skip
-
-
-def check_settings(cfg: DictConfig) -> None:
-    """Check all settings.
-
-    Raises:
-        MLScaleError: all that are out of range.
-    """
-    wanted = {
-        "window.held_out": (0 < cfg.window.held_out < 1, "a share between 0 and 1", "0.3"),
-        "window.min_samples": (cfg.window.min_samples >= 2, "2 at least", "200"),
-        "window.max_samples": (
-            cfg.window.max_samples >= cfg.window.min_samples,
-            "no fewer than window.min_samples",
-            "",
-        ),
-        "replay": (0 < cfg.replay < 1, "a share between 0 and 1", "0.7"),
-        "passes": (cfg.passes >= 1, "1 at least", "20"),
-        "lr_factor": (cfg.lr_factor > 0, "above 0", "0.5"),
-        "gate.alpha": (0 < cfg.gate.alpha < 0.5, "between 0 and 0.5", "0.05"),
-        "gate.max_drop": (cfg.gate.max_drop >= 0, "0 or more", "0.03"),
-        "gate.max_class_drop": (cfg.gate.max_class_drop > 0, "above 0", "0.1"),
-        "gate.tolerance": (cfg.gate.tolerance >= 0, "0 or more", "0.1"),
-        "guard.factor": (cfg.guard.factor >= 1, "1 or more", "2"),
-    }
-    problems = [
-        MLScaleError(
-            f"{key} is {OmegaConf.select(cfg, key)}",
-            where=key,
-            why=f"it is {what}",
-            fix=f"{key}={fix or cfg.window.min_samples}",
-        )
-        for key, (holds, what, fix) in wanted.items()
-        if not holds
-    ]
-    raise_all(problems)
-    _filter_typed_overrides(cfg)
-
-
-@dataclass(frozen=True)
-class Champion:
-    """The champion that a challenger starts from.
-
-    Attributes:
-        version: the champion.
-        config: of its run, checked.
-        run: that made it.
-        checkpoint: that it was made of.
-        data: its data module, prepared.
-        before: the data that it was trained on.
-        precision: of its weights, fp32 or int8.
-    """
-
-    version: Version
-    config: DictConfig
-    run: RunFolder
-    checkpoint: Path
-    data: Any
-    before: ChampionData
-    precision: str
-
-    @classmethod
-    def prepare_champion(cls, cfg: DictConfig, version: Version, servable: Servable) -> Champion:
-        """Find the champion's run, and the data that it was trained on.
-
-        Raises:
-            MLScaleError: the run or the data are gone, or are not such as a challenger can be trained on.
-        """
-        from mlscale.assembly.run_parts import build_data
-        from mlscale.retrain.lineage import collect_champion_data, find_origin
-        from mlscale.retrain.window_shards import check_images
-
-        run, checkpoint = find_origin(version, cfg.runs_dir)
-        config = compose_from_overrides("train", [f"like={run.path}", *_pass_on_trust(cfg)])
-        data = build_data(add_derived(config, {"per_device_batch": 1}))
-        if data is not None:
-            data.prepare_data()
-        former = collect_champion_data(data, config.get("tags") or [])
-        check_images(servable.input.dtype, servable.input.shape[1:], former.label_key)
-        return cls(version, config, run, checkpoint, data, former, str(servable.document.get("precision", "fp32")))
-
-    def read_original_samples(self) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
-        """Yield the samples that must not be forgotten, with the numbers of their classes, in batches."""
-        from mlscale.retrain.lineage import iterate_labelled_samples
-
-        return iterate_labelled_samples(self.data, self.before.splits)
-
-    def list_original_slices(self) -> dict[str, list[str]]:
-        """Return the columns of slices of these samples: the split of each, as one may have the windows of earlier
-        cycles."""
-        sizes = {split: len(self.data.get_decoded_split(split)) for split in self.before.splits}
-        return {"split": [split for split, size in sizes.items() for _ in range(size)]} if len(sizes) > 1 else {}
 
 
 @dataclass(frozen=True)
@@ -148,37 +44,19 @@ class Challenger:
     reason: str = ""
 
 
-def train_challenger(
-    cfg: DictConfig,
-    champion: Champion,
-    window: LabelledWindow,
-    labels: Sequence[str],
-    folder: Path,
-    relabelled: NDArray[np.int64],
-) -> RunFolder:
-    """Write the window as shards into `folder`, train on them and on the champion's data, and return the run.
+def train_challenger(cfg: DictConfig, champion: Champion, window: LabelledWindow, folder: Path) -> RunFolder:
+    """Write the window into `folder`, train on it and on the champion's data, and return the run.
 
-    What the champion's data has of relabelled classes contradicts the window and is left out.
+    What the champion's data has of relabelled classes contradicts the window and is left out; all of it, where a person
+    has decided that it no longer counts.
     """
-    from mlscale.retrain.window_shards import write_shards, write_shards_without
+    from mlscale.data.windows.window_folder import HELD_OUT, TRAIN
     from mlscale.runs.folder import RunFolder
 
-    replay: Sequence[str] = champion.before.train
-    if len(relabelled):
-        names = labels if champion.before.has_label_names else None
-        decoded = champion.data.get_decoded_split("train")
-        replay = write_shards_without(
-            folder / "replay", decoded, relabelled, names=names, label_key=champion.before.label_key
-        )
-    for name, chosen in (("train", ~window.held_out), ("held_out", window.held_out)):
-        numbers = window.classes[chosen].tolist()
-        # The shards must have the same form of labels as the champion's data, names or numbers, because both are mixed.
-        texts = [labels[number] if champion.before.has_label_names else str(number) for number in numbers]
-        write_shards(folder / name, window.raw[chosen], texts, label_key=champion.before.label_key)
+    for part in (TRAIN, HELD_OUT):
+        champion.data.write_window(folder / part, *window.select_part(is_held_out=part == HELD_OUT))
     # By the command, as a user would: the challenger's run can be shown, resumed and exported like any other.
-    trained = commands.run_command(
-        "train", _compose_overrides(cfg, champion, folder, replay, int((~window.held_out).sum()))
-    )
+    trained = commands.run_command("train", _compose_overrides(cfg, champion, window, folder))
     return RunFolder.open(trained.artifacts["run"])
 
 
@@ -207,73 +85,56 @@ def find_finished_training(cycle: RetrainingCycle, runs_dir: str) -> RunFolder |
     )
 
 
-def read_window_parts(
-    champion: Champion, labels: Sequence[str], folder: Path
-) -> dict[str, tuple[list[bytes], NDArray[np.int64]]]:
-    """Return the samples of the window, as they were written for the training, with the numbers of their classes.
-
-    Args:
-        champion: the champion.
-        labels: names of its classes by number.
-        folder: of the cycle.
-
-    Returns:
-        The parts `train` and `held_out`.
-    """
-    import numpy as np
-
-    from mlscale.retrain.window_shards import read_shards
-
-    parts = {}
-    for name in ("train", "held_out"):
-        images, texts = read_shards(folder / name, label_key=champion.before.label_key)
-        numbers = [labels.index(text) if champion.before.has_label_names else int(text) for text in texts]
-        parts[name] = images, np.array(numbers, np.int64)
-    return parts
-
-
-def _compose_overrides(
-    cfg: DictConfig, champion: Champion, folder: Path, replay: Sequence[str], count: int
-) -> list[str]:
+def _compose_overrides(cfg: DictConfig, champion: Champion, window: LabelledWindow, folder: Path) -> list[str]:
     """Return the overrides of the training: the champion's config and weights, the window mixed with its data, few
     epochs.
     """
     from mlscale.retrain.lineage import RETRAINED
 
     config = champion.config
-    # The window is a share of 1 - replay of each epoch, so that every new sample is seen about once.
-    samples = max(2, round(count / (1 - cfg.replay)))
-    parts = int(config.trainer.get("devices", 1) or 1) * int(config.trainer.get("accumulate_grad_batches", 1) or 1)
-    # At most the champion's batch, at most an epoch, and divisible by devices and accumulated passes.
-    batch = max(parts, min(int(config.data.batch_size), samples) // parts * parts)
-    carried = {key: config.data[key] for key in _INHERITED_DATA_KEYS if config.data.get(key) is not None}
     return [
         f"like={champion.run.path}",
         f"init_from={champion.checkpoint}",
         f"runs_dir={cfg.runs_dir}",
-        *_pass_on_trust(cfg),
-        "data=webdataset",
-        f"data.train={{replay:{_format_path_list(replay)},window:{_quote_path(folder / 'train')}}}",
-        f"data.mix={{replay:{cfg.replay:g},window:{1 - cfg.replay:g}}}",
-        f"data.val={folder / 'held_out'}",
-        f"data.test={_format_path_list(champion.before.original)}",
-        f"data.label_key={champion.before.label_key}",
-        f"data.batch_size={batch}",
-        f"data.epoch_samples={max(samples, batch)}",
-        *(f"data.{key}={value}" for key, value in carried.items()),
+        *pass_on_trust(cfg),
+        *champion.overrides,
+        *_mix_window(cfg, champion, window, folder),
         f"trainer.max_epochs={cfg.passes}",
         *(f"trainer.{key}={value}" for key, value in _LIMITS_OFF.items() if key in config.trainer),
         *_scale_learning_rate(cfg, config),
         *(["compress=none"] if set(config.get("compress") or {}) == {_INT8} else []),  # it would be of the best one
         *(["~callbacks.early_stopping"] if (config.get("callbacks") or {}).get("early_stopping") else []),
-        *_filter_typed_overrides(cfg),
-        # By the first one the next cycle knows what its data are, by the second one a killed cycle finds its run.
+        *list_training_overrides(cfg),
+        # By the first one the runs of cycles are found, by the second one a killed cycle finds its run.
         f"tags=[{RETRAINED},{folder.name}]",
     ]
 
 
+def _mix_window(cfg: DictConfig, champion: Champion, window: LabelledWindow, folder: Path) -> list[str]:
+    """Return the overrides of the data."""
+    config, replay = champion.config, cfg.replay if cfg.gate.old else 0
+    trained, _ = window.select_part(is_held_out=False)
+    # The window is a share of 1 - replay of each epoch, so that every new sample is seen about once.
+    samples = max(2, round(champion.data.count_window_rows(trained) / (1 - replay)))
+    parts = int(config.trainer.get("devices", 1) or 1) * int(config.trainer.get("accumulate_grad_batches", 1) or 1)
+    # At most the champion's batch, at most an epoch, and divisible by devices and accumulated passes.
+    largest = int(config.data.get("batch_size") or champion.data.policy.batch_size)
+    batch = max(parts, min(largest, samples) // parts * parts)
+    relabelled = [str(name) for name in cfg.gate.relabelled]
+    return [
+        f"data.windows={format_path_list([*champion.data.policy.windows, folder])}",
+        f"data.replay={replay:g}",
+        f"data.relabelled={format_path_list(relabelled)}",
+        # Shares of classes or of weighted samples contradict that of the window.
+        *(["data.sampling=shuffle"] if config.data.get("sampling") else []),
+        *(["data.weights=null"] if config.data.get("weights") else []),
+        f"data.batch_size={batch}",
+        f"data.epoch_samples={max(samples, batch)}",
+    ]
+
+
 def _refer_to_run(run: RunFolder, cfg: DictConfig) -> list[str]:
-    return [f"ref={run.path}", f"runs_dir={cfg.runs_dir}", "checkpoint=last", *_pass_on_trust(cfg)]
+    return [f"ref={run.path}", f"runs_dir={cfg.runs_dir}", "checkpoint=last", *pass_on_trust(cfg)]
 
 
 def _collect_int8_settings(config: DictConfig) -> list[str]:
@@ -288,39 +149,3 @@ def _scale_learning_rate(cfg: DictConfig, config: DictConfig) -> list[str]:
     rate = OmegaConf.select(config, "optimizer.lr")
     # The champion's rate, scaled: its weights are trained already.
     return [f"optimizer.lr={rate * cfg.lr_factor:.6g}"] if isinstance(rate, int | float) else []
-
-
-def _filter_typed_overrides(cfg: DictConfig) -> list[str]:
-    """Return the typed overrides that are for the training.
-
-    Raises:
-        MLScaleError: one of them is decided by the cycle itself.
-    """
-    words = []
-    for word in cfg.derived.overrides or []:
-        key = word.lstrip("+~").partition("=")[0]
-        group = key.partition(".")[0].partition("@")[0]
-        if group in _DECIDED_KEYS and (group != "data" or key == "data"):
-            raise MLScaleError(
-                f"retraining sets '{key}' itself",
-                where=f"command line: {word}",
-                why="a challenger has its champion's config and weights, and is trained on its data and the window",
-                fix=f"leave {word} out",
-            )
-        if group not in _CYCLE_KEYS:
-            words.append(word)
-    return words
-
-
-def _pass_on_trust(cfg: DictConfig) -> list[str]:
-    return ["trust=true"] if cfg.trust else []
-
-
-def _quote_path(path: object) -> str:
-    """Return a path in a list or a dictionary, as Hydra's grammar reads it."""
-    text = str(path).replace("'", "\\'")
-    return f"'{text}'"
-
-
-def _format_path_list(paths: Sequence[str]) -> str:
-    return f"[{','.join(map(_quote_path, paths))}]"

@@ -10,23 +10,39 @@ if TYPE_CHECKING:
     from mlscale.retrain.gate.promotion_decision import GateDecision
     from mlscale.retrain.journal import RetrainingCycle, RetrainingJournal
     from mlscale.retrain.labelled_window import LabelledWindow
+    from mlscale.retrain.window_samples import NewCategories
 
 
-def explain_too_few(needed: int, model: str, window: LabelledWindow) -> str:
+_SHOWN = 5
+"""New categories that a sentence names."""
+
+
+def explain_too_few(needed: int, model: str, window: LabelledWindow, *, needs_label: bool = True) -> str:
     """Return the reason why nothing is trained, and the fix."""
+    what, labels = ("labelled events", ", send labels to POST /labels") if needs_label else ("events", "")
     # Labelled events that can't be used, counted by reason: `window.labelled` alone would not explain the shortage.
     left_out = ", ".join(f"{count:,} {why}" for why, count in window.left_out.items())
     return (
-        f"{model} needs {needed:,} labelled events with samples; there are {len(window):,}"
-        + (f" ({window.labelled:,} labelled; left out: {left_out})" if left_out else "")
-        + "; serve with sample_share=1, send labels to POST /labels"
+        f"{model} needs {needed:,} {what} with samples; there are {len(window):,}"
+        + (f" ({window.labelled:,} {what}; left out: {left_out})" if left_out else "")
+        + f"; serve with sample_share=1{labels}"
     )
 
 
 def describe_window(window: LabelledWindow) -> str:
     """Return a text with the size of a window and of its two sides."""
     held_out = int(window.held_out.sum())
-    return f"{len(window):,} labelled samples, {len(window) - held_out:,} to train on, {held_out:,} held out"
+    sizes = f"{len(window):,} samples, {len(window) - held_out:,} to train on, {held_out:,} held out"
+    new = describe_new_categories(window.new_categories)
+    return f"{sizes}; {new}" if new else sizes
+
+
+def describe_new_categories(counts: NewCategories) -> str:
+    """Return a text with the categories that the model does not know, the most frequent first; '' for none."""
+    counted = sorted(((-n, name, value) for name, values in counts.items() for value, n in values.items()))
+    shown = ", ".join(f"{name} {value!r} ({-n:,} samples)" for n, name, value in counted[:_SHOWN])
+    more = f" and {len(counted) - _SHOWN} more" if len(counted) > _SHOWN else ""
+    return f"new categories, which neither model knows: {shown}{more}" if counted else ""
 
 
 def build_retrain_result(
@@ -53,6 +69,8 @@ def build_retrain_result(
     # A cycle without a comparison (too few samples, a refused export) has no metrics.
     if judged is not None:
         sentence += f". {_describe_comparison(cycle, judged)}"
+    if new := describe_new_categories(cycle.window.get("new_categories", {})):
+        sentence += f"; {new}"
     counts = {f"window_{name}": cycle.window[name] for name in ("labelled", "samples", "train", "held_out")}
     made = {"run": cycle.run["path"]} if cycle.run else {}
     return Result(

@@ -10,6 +10,7 @@ from mlscale.assembly.build import build
 from mlscale.errors import MLScaleError, raise_all
 from mlscale.export.required_extras import require_extra
 from mlscale.report import Result, format_duration
+from mlscale.report.text import format_count
 from mlscale.secrets.mask import Masker
 
 if TYPE_CHECKING:
@@ -141,11 +142,15 @@ def _list_range_problems(cfg: DictConfig) -> list[MLScaleError]:
 def _build_serve_result(served: ServerSummary) -> Result:
     metrics = served.metrics
     samples, latency = sum(metrics.predictions.values()), metrics.latency
-    lost = f", {served.dropped:,} events lost" if served.dropped else ""
-    sentence = (
-        f"{served.version} served for {format_duration(served.seconds)}: {metrics.answered:,} requests, "
-        f"{samples:,} samples, {metrics.failed:,} failed{lost}"
-    )
+    failed, rejected = metrics.count_outcome("failed"), metrics.count_outcome("rejected")
+    counts = [format_count(metrics.answered, "request"), format_count(samples, "sample"), f"{failed:,} failed"]
+    for count, what in (
+        (rejected, "rejected"),
+        (metrics.failed_requests, "answered with an error of the server (5xx)"),
+        (served.dropped, "events lost"),
+    ):
+        counts += [f"{count:,} {what}"] if count else []
+    sentence = f"{_name_versions(served)} served for {format_duration(served.seconds)}: {', '.join(counts)}"
     # A server without requests has no quantiles.
     within = {"p50": 0.5, "p99": 0.99} if latency.count else {}
     return Result(
@@ -155,7 +160,9 @@ def _build_serve_result(served: ServerSummary) -> Result:
         metrics={
             "requests": metrics.answered,
             "samples": samples,
-            "failed_requests": metrics.failed,
+            "failed_samples": failed,
+            "rejected_samples": rejected,
+            "failed_requests": metrics.failed_requests,
             **{f"{name}_latency_at_most_ms": 1000 * latency.compute_quantile(share) for name, share in within.items()},
             # 1 instead of 0: without a batch the mean is 0, not an error.
             "rows_per_batch": metrics.batches.total / max(1, metrics.batches.count),
@@ -166,3 +173,12 @@ def _build_serve_result(served: ServerSummary) -> Result:
             "time_s": served.seconds,
         },
     )
+
+
+def _name_versions(served: ServerSummary) -> str:
+    """Return the versions that have answered, in their order; of several the samples of each."""
+    # The last one may have had no request yet.
+    samples = {**served.metrics.predictions, served.version: served.metrics.predictions[served.version]}
+    if len(samples) == 1:
+        return served.version
+    return ", ".join(f"{version} ({format_count(count, 'sample')})" for version, count in samples.items())

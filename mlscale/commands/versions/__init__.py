@@ -18,6 +18,7 @@ COMMAND = Command(
         ("mlscale versions add last servable=true", "what mlscale export made of it"),
         ("mlscale versions ls", "all models and versions"),
         ("mlscale versions show resnet@champion", "its origin, and whether its files are as they were published"),
+        ("mlscale versions history resnet", "accuracy, drift, alerts and decisions over time"),
         ("mlscale versions promote resnet:v7", "make it the champion; the champion so far becomes 'previous'"),
         ("mlscale versions rollback resnet", "the previous champion again"),
         ("mlscale versions sync project=digits", "mirror the registry to W&B from now on"),
@@ -34,6 +35,28 @@ COMMAND = Command(
             (_VERSION,),
             (_ROOT, OUTPUT),
             (("mlscale versions show resnet:v7", "by number"),),
+        ),
+        "history": Action(
+            "print a model over time: versions, accuracy, drift, alerts, and decisions of retraining",
+            (Word("name", "the model", "resnet"),),
+            (
+                Key("page", "an HTML page with plots over time", example="history.html"),
+                Key(
+                    "events",
+                    "the folder that servers write events to, which has the checks of mlscale monitor",
+                    "events",
+                ),
+                Key(
+                    "watched",
+                    "whose checks: as mlscale monitor got it; the champion by default",
+                    example="resnet@challenger",
+                ),
+                Key("state", "a monitor's alert.state= file, where it is elsewhere", example="state.json"),
+                Key("last", "so many rows of what happened; 0 for all", 30, type=int),
+                _ROOT,
+                OUTPUT,
+            ),
+            (("mlscale versions history resnet page=history.html", "and as a page"),),
         ),
         "add": Action(
             "publish a run's checkpoint, or a servable, with metrics and origin as a version",

@@ -37,6 +37,7 @@ def main(argv: Sequence[str]) -> int:
     actions = {
         "ls": _list_versions,
         "show": _show_version,
+        "history": _show_history,
         "add": _add_version,
         "promote": _promote_version,
         "rollback": _roll_back_champion,
@@ -122,6 +123,13 @@ def _show_version(options: Options) -> int:
     _print_section("aliases moved", "\n".join(_format_alias_move(move) for move in moves))
     _print_section("corrupt" if changed else "digest", "\n".join(changed) or "every file is as it was published")
     return int(Exit.USER if changed else Exit.DONE)
+
+
+def _show_history(options: Options) -> int:
+    # Imported on use: the other actions need neither numpy nor pages.
+    from mlscale.commands.versions.show_history import show_history
+
+    return show_history(options)
 
 
 def _add_version(options: Options) -> int:

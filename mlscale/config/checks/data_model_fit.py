@@ -37,21 +37,20 @@ def check_data_fit(cfg: DictConfig, facts: Mapping[str, Any] | None) -> Iterator
     yield from _check_task_target(cfg, facts or {})
     yield from _check_metric(cfg)
     yield from _check_compression(cfg)
-    for name in _list_builtin_options(cfg, "monitor"):
-        if kind := _get_other_kind(cfg):
-            yield _create_kind_error(f"monitor={name}", kind, "monitor=none")
 
 
 def check_classifies(cfg: DictConfig, command: str) -> None:
-    """Check that the task is a classification, for which servables are made. A user's task that states no kind may be
-    one.
+    """Check that the task is a classification. A user's task that states no kind may be one.
 
     Raises:
         MLScaleError: it states another kind.
     """
     if kind := _get_other_kind(cfg):
-        raise _create_kind_error(
-            f"`mlscale {command}`", kind, "mlscale evaluate last and mlscale predict last take any task"
+        raise MLScaleError(
+            f"`mlscale {command}` takes classification, and this task is {kind}",
+            where="task",
+            why="its steps compare one class for each sample",
+            fix="mlscale evaluate last and mlscale predict last take any task",
         )
 
 
@@ -61,15 +60,6 @@ def _get_other_kind(cfg: DictConfig) -> str | None:
     if task_type is not None:
         return None if task_type.is_one_class else task_type.name
     return get_task_kind(import_target(cfg.task)) if cfg.get("task") else None
-
-
-def _create_kind_error(who: str, kind: str, fix: str) -> MLScaleError:
-    return MLScaleError(
-        f"{who} takes classification, and this task is {kind}",
-        where="task",
-        why="production is watched by one class for each sample",
-        fix=fix,
-    )
 
 
 def _list_builtin_options(cfg: DictConfig, group: str) -> list[str]:

@@ -78,7 +78,7 @@ def check_entries(
     advised: Callable[[str, object], Advice | None],
     task: str,
 ) -> Iterator[MLScaleError]:
-    """Yield a problem for each entry of callbacks, logger, monitor and compress that can't be built.
+    """Yield a problem for each entry of callbacks, logger and compress that can't be built.
 
     Args:
         advised: what is meant by a key and its value.

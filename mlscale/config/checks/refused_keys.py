@@ -127,7 +127,11 @@ def _list_sibling_keys(config: CheckedConfig, path: str) -> str:
     head = path.rpartition(".")[0]
     siblings = [item for item in config.names.paths if head and item.rpartition(".")[0] == head]
     few = 0 < len(siblings) <= _FEW
-    return f"there are: {', '.join(siblings)}" if few else "mlscale config show prints every key there is"
+    if few:
+        return f"there are: {', '.join(siblings)}"
+    # Those of a run are not the keys of `mlscale loadtest`.
+    command = "" if config.command == "train" else f" command={config.command}"
+    return f"mlscale config show{command} prints every key there is"
 
 
 def _suggest_in_file(path: str, fix: str) -> str:

@@ -16,7 +16,7 @@ from mlscale.errors import MLScaleError
 # Exact forms, not beginnings of names: `torch.nn.functional.torch.hub.load` begins well.
 _ALLOWED = re.compile(
     r"mlscale\.(data|tasks|train\.(callbacks|loggers|strategies))\.\w+"
-    r"|mlscale\.(registry|compress|monitor\.collect)\.[A-Z]\w*"
+    r"|mlscale\.(registry|compress)\.[A-Z]\w*"
     r"|torch\.(nn|optim|optim\.lr_scheduler)\.[A-Z]\w*"
     r"|torchvision\.models\.\w+|torchvision\.transforms\.(v2\.)?[A-Z]\w*"
     r"|torchmetrics\.(\w+\.)?[A-Z]\w*"

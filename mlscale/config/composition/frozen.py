@@ -18,6 +18,8 @@ RENAMED_TARGETS = {
     "mlscale.train.callbacks.Trace": "mlscale.verify_resume.trace.Trace",
 }
 """Target names in the configs of earlier runs, and their present names."""
+REMOVED_GROUPS = ("monitor",)
+"""Groups of earlier runs that mean nothing any more: the reference profile is collected by the export alone."""
 
 
 def load_composed(folder: Path) -> DictConfig:
@@ -47,6 +49,8 @@ def _read_config_file(path: Path) -> DictConfig:
     if not isinstance(cfg, DictConfig):
         raise create_corrupt_error(path, "it does not hold keys and values")
     _rename_targets(cfg)
+    for group in REMOVED_GROUPS:
+        cfg.pop(group, None)
     return cfg
 
 

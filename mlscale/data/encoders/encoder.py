@@ -149,7 +149,7 @@ def compute_definition_digest(kind: str, settings: Mapping[str, Any]) -> str:
 
 
 def convert_values(array: NDArray[Any], dtype: str) -> NDArray[Any]:
-    """Return numbers as the dtype of a tensor. Floats may be rounded; whole numbers stay what they are.
+    """Return numbers as the dtype of a tensor. Floats may be rounded, not to infinity; whole numbers stay as they are.
 
     Raises:
         ValueError: a value is no finite number, or the dtype does not have it.
@@ -165,6 +165,7 @@ def convert_values(array: NDArray[Any], dtype: str) -> NDArray[Any]:
     # What does not fit is found below, without a warning.
     with np.errstate(all="ignore"):
         converted: NDArray[Any] = array.astype(dtype, copy=False)
-    if converted.dtype.kind in "biu" and not np.array_equal(converted, array):
+    is_held = np.isfinite(converted).all() if converted.dtype.kind == "f" else np.array_equal(converted, array)
+    if not is_held:
         raise ValueError(f"it has values that {dtype} does not have")
     return converted

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from mlscale.config.suggestions.suggest import format_override
@@ -33,7 +35,17 @@ def fit_column(name: str, given: Column, categorical: bool, unit: str, where: st
         numbers, _ = separate_numbers(values)
         if np.isnan(numbers).all():
             raise _build_empty_column_error(name, where)
-        return NumberColumn.fit(name, numbers, unit)
+        # Squares of numbers over 1e154 overflow; a deviation of infinity would make every feature 0.
+        with np.errstate(over="ignore", invalid="ignore"):
+            column = NumberColumn.fit(name, numbers, unit)
+        if not math.isfinite(column.std):
+            raise MLScaleError(
+                f"the column {name!r} holds numbers that are too large",
+                where=where,
+                why=f"from {column.minimum:g} to {column.maximum:g}, whose deviation is over the largest float64",
+                fix=f"{format_override('data.ignore', [name])} leaves it out; or write it in a larger unit",
+            )
+        return column
     if not categorical and not isinstance(values, np.ndarray) and are_mostly_dates(values):
         raise MLScaleError(
             f"the column {name!r} holds dates or times",

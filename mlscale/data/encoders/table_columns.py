@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.data.encoders.row_values import name_kind
 from mlscale.data.tables.columns import (
     MISSING_TEXTS,
     Column,
@@ -21,7 +23,10 @@ from mlscale.data.tables.columns import (
     format_texts,
     mark_missing,
     parse_number,
+    separate_numbers,
 )
+
+_LARGEST, _LARGEST_FEATURE = sys.float_info.max, float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,27 @@ class NumberColumn:
             unit,
         )
 
+    @cached_property
+    def limits(self) -> tuple[float, float]:
+        """The lowest and the highest value of which a model can be given the feature, a float32."""
+        reach = self.std * _LARGEST_FEATURE
+        return max(self.mean - reach, -_LARGEST), min(self.mean + reach, _LARGEST)
+
+    def separate_values(self, values: Column) -> tuple[Numbers, dict[int, str]]:
+        """Return the numbers of a column of any split or file, float64 (n,), NaN for a missing or bad value; and the
+        reason of each bad one, by its row."""
+        numbers, wrong = separate_numbers(mark_missing(values))
+        reasons = {row: describe_no_number(self.name, text) for row, text in wrong.items()}
+        low, high = self.limits
+        for row in np.flatnonzero((numbers < low) | (numbers > high)).tolist():
+            reasons[row] = self._describe_out_of_range(float(numbers[row]))
+            numbers[row] = np.nan
+        return numbers, reasons
+
+    def _describe_out_of_range(self, value: float) -> str:
+        training = f"{self.minimum:g} to {self.maximum:g} in training"
+        return f"{self.name} is {value:g}, and {training}: float32, in which models compute, does not reach so far"
+
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the features."""
@@ -110,7 +136,7 @@ class NumberColumn:
         """Return a value of a row, a number or a text, as a number; NaN for a missing one.
 
         Raises:
-            ValueError: it is not a finite number.
+            ValueError: it is not a finite number, or one beyond the limits.
         """
         if value is None:
             return math.nan
@@ -120,12 +146,16 @@ class NumberColumn:
             number = parse_number(value)
             if number is None or math.isinf(number):
                 raise ValueError(describe_no_number(self.name, value))
-            return number
-        number = convert_number(value)
-        if number is None:
-            raise ValueError(describe_no_number(self.name, type(value).__name__))
-        if math.isinf(number):
-            raise ValueError(describe_no_number(self.name, "infinite"))
+        else:
+            number = convert_number(value)
+            if number is None:
+                raise ValueError(describe_kind(self.name, value, "a number"))
+            if math.isinf(number):
+                raise ValueError(f"{self.name} is infinite, not a finite number")
+        low, high = self.limits
+        # NaN is in no range, and is a missing value.
+        if number < low or number > high:
+            raise ValueError(self._describe_out_of_range(number))
         return number
 
 
@@ -229,7 +259,7 @@ class CategoryColumn:
                     return form
         number = convert_number(value)
         if number is None:
-            raise ValueError(f"{self.name} is a {type(value).__name__}, neither text nor number")
+            raise ValueError(describe_kind(self.name, value, "a text or a number"))
         return format_number_text(number) or ""
 
 
@@ -249,3 +279,8 @@ def convert_number(value: object) -> float | None:
 def describe_no_number(name: str, value: str) -> str:
     """Return the reason of a bad sample."""
     return f"{name} is {value!r}, no number"
+
+
+def describe_kind(name: str, value: object, wanted: str) -> str:
+    """Return the reason of a sample whose value is of another kind."""
+    return f"{name} is {name_kind(value)}, not {wanted}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +13,13 @@ from numpy.typing import NDArray
 
 from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder, TensorSpec
 from mlscale.data.encoders.fit_column import fit_column
-from mlscale.data.encoders.row_values import RowStep, build_no_row_error, describe_absent_column, is_utf8
-from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn, TableColumn, describe_no_number
-from mlscale.data.tables.columns import MISSING_TEXTS, DataTable, mark_missing, separate_numbers
+from mlscale.data.encoders.row_values import RowStep, build_no_row_error, describe_absent_columns, is_utf8
+from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn, TableColumn
+from mlscale.data.tables.columns import MISSING_TEXTS, DataTable
 from mlscale.errors import MLScaleError, raise_all
 
 NUMBERS, TEXTS = "numbers", "texts"
 """The tensors of packed rows: float64 (n, columns of numbers), and texts (n, columns of categories)."""
-_LARGEST = sys.float_info.max
 _FEW_ROWS = 16
 _FAR = 1e6
 """Standard deviations from the mean from which a number is named as the cause of an answer that is not finite."""
@@ -89,6 +87,10 @@ class TableEncoder(Encoder):
         return cls(tuple(columns))
 
     @cached_property
+    def _column_names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+    @cached_property
     def feature_names(self) -> tuple[str, ...]:
         """The names of the features."""
         return tuple(feature for column in self.columns for feature in column.names)
@@ -129,12 +131,13 @@ class TableEncoder(Encoder):
             MLScaleError: a column is missing.
         """
         parts, bad, unknown = [], dict[int, str](), dict[str, int]()
+        table.check_columns(self._column_names, where=where)
         for column in self.columns:
             values = table.get_column(column.name, where=where)
             if isinstance(column, NumberColumn):
-                numbers, wrong = separate_numbers(mark_missing(values))
+                numbers, wrong = column.separate_values(values)
                 # The first problem of a row stays: it is the one that is reported.
-                bad |= {row: describe_no_number(column.name, text) for row, text in wrong.items()} | bad
+                bad |= wrong | bad
                 parts.append(column.encode_values(numbers))
             else:
                 texts = column.normalise_texts(values)
@@ -160,11 +163,11 @@ class TableEncoder(Encoder):
         """
         template, steps = self._row_plan
         features = template[:]
-        for column, name, at, mean, std, fill, positions in steps:
+        for column, name, at, mean, std, low, high, fill, positions in steps:
             try:
                 value: Any = row[name]
             except KeyError:
-                raise ValueError(describe_absent_column(row, name)) from None
+                raise ValueError(describe_absent_columns(row, self._column_names)) from None
             kind = value.__class__
             if positions is not None:
                 text = value if kind is str and not column.of_numbers else column.read_value(value)
@@ -174,8 +177,8 @@ class TableEncoder(Encoder):
                     position = positions.get(column.read_value(text))
                 if position is not None:
                     features[position] = 1.0
-            # NaN and infinity are not in the range, nor is a whole number that no float is near.
-            elif (kind is float or kind is int) and -_LARGEST <= value <= _LARGEST:
+            # NaN and infinity are not in the range, nor is what float32 does not have.
+            elif (kind is float or kind is int) and low <= value <= high:
                 features[at] = (value - mean) / std
             elif (number := column.read_value(value)) == number:
                 features[at] = (number - mean) / std
@@ -191,10 +194,10 @@ class TableEncoder(Encoder):
             if isinstance(column, NumberColumn):
                 # The same operations on float64, in the same order, as on arrays.
                 fill = array("f", [(column.median - column.mean) / column.std, 1.0][: len(column.names)])
-                steps.append(RowStep(column, column.name, at, column.mean, column.std, fill, None))
+                steps.append(RowStep(column, column.name, at, column.mean, column.std, *column.limits, fill, None))
             else:
                 positions = {text: at + position for text, position in column.positions.items()}
-                steps.append(RowStep(column, column.name, at, 0.0, 1.0, array("f"), positions))
+                steps.append(RowStep(column, column.name, at, 0.0, 1.0, 0.0, 0.0, array("f"), positions))
             at += len(column.names)
         return array("f", bytes(4 * at)), steps
 
@@ -218,7 +221,7 @@ class TableEncoder(Encoder):
         """Return the features of packed rows: by a row where they are few, which is faster, else by a column."""
         numbers = {column.name: packed[NUMBERS][:, at] for at, column in enumerate(self._number_columns)}
         texts = {column.name: packed[TEXTS][:, at].tolist() for at, column in enumerate(self._category_columns)}
-        if len(next(iter(packed.values()))) <= _FEW_ROWS:
+        if len(next(iter(packed.values()))) <= _FEW_ROWS and self._are_in_range(numbers):
             values = {name: column.tolist() for name, column in numbers.items()} | texts
             rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
             features = [self.encode_row(row) for row in rows]
@@ -229,9 +232,14 @@ class TableEncoder(Encoder):
             else column.encode_values(texts[column.name])
             for column in self.columns
         ]
-        # A number that float32 does not have becomes infinite, as in a row.
+        # A client that packs by itself may send a number that float32 does not have: it becomes infinite.
         with np.errstate(over="ignore"):
             return {INPUT: np.concatenate(parts, axis=1).astype(np.float32)}
+
+    def _are_in_range(self, numbers: Mapping[str, NDArray[Any]]) -> bool:
+        return not any(
+            (numbers[name] < low).any() or (numbers[name] > high).any() for _, name, low, high in self._number_plan
+        )
 
     def find_farthest_number(self, packed: Mapping[str, NDArray[Any]]) -> tuple[str, float] | None:
         """Return the column of numbers whose value in a packed row is farthest from those of training, and the value;
@@ -256,11 +264,10 @@ class TableEncoder(Encoder):
         name = ""
         try:
             numbers: list[float] = []
-            for number_column in self._number_columns:
-                name = number_column.name
+            for number_column, name, low, high in self._number_plan:
                 value: Any = row[name]
-                # NaN and infinity are not in the range, nor is a whole number that no float is near.
-                if (value.__class__ is float or value.__class__ is int) and -_LARGEST <= value <= _LARGEST:
+                # NaN and infinity are not in the range, nor is what float32 does not have.
+                if (value.__class__ is float or value.__class__ is int) and low <= value <= high:
                     numbers.append(value)
                 else:
                     numbers.append(number_column.read_value(value))
@@ -273,7 +280,7 @@ class TableEncoder(Encoder):
                 # ONNX Runtime takes UTF-8 alone, and JSON can hold half of a surrogate pair, which is no category.
                 texts.append(text if text.isascii() or is_utf8(text) else column.unknown_text)
         except KeyError:
-            raise ValueError(describe_absent_column(row, name)) from None
+            raise ValueError(describe_absent_columns(row, self._column_names)) from None
         return numbers, texts
 
     def _describe_bad_row(self, row: Mapping[str, object]) -> str:
@@ -288,6 +295,11 @@ class TableEncoder(Encoder):
         if spec.name == NUMBERS:
             return np.array(numbers, np.float64).reshape(-1, *spec.shape)
         return np.array(texts, object).reshape(-1, *spec.shape)
+
+    @cached_property
+    def _number_plan(self) -> tuple[tuple[NumberColumn, str, float, float], ...]:
+        """The columns of numbers, with their names and limits."""
+        return tuple((column, column.name, *column.limits) for column in self._number_columns)
 
     @cached_property
     def _number_columns(self) -> tuple[NumberColumn, ...]:

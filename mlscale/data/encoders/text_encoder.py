@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder, TensorSpec
+from mlscale.data.encoders.row_values import name_kind
 
 PADDING, OFFSET = 0, 1
 """The token after the end of a text, and what is added to each byte, so that no byte is the padding."""
@@ -124,7 +125,7 @@ def convert_to_bytes(text: str | bytes) -> bytes:
     if isinstance(text, bytes):
         return text
     if not isinstance(text, str):
-        raise ValueError(f"it is a {type(text).__name__}, no text")
+        raise ValueError(f"it is {name_kind(text)}, not a text")
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:

@@ -6,7 +6,8 @@ import hashlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,9 @@ from mlscale.data.order.bad_samples import Stream, describe_tolerated, gather_to
 from mlscale.data.order.policy import Policy
 from mlscale.data.shards.member_decoder import decode_sample
 from mlscale.data.shards.sample_source import SampleSource, TarSource
+from mlscale.data.windows.image_window import write_image_window
+from mlscale.data.windows.joined_images import JoinedSource, join_image_windows
+from mlscale.data.windows.window_folder import compute_window_mix
 from mlscale.errors import MLScaleError, call_all
 
 KEPT_BYTES = 1 << 30
@@ -48,6 +52,8 @@ class ImageData(OrderedData):
         max_pixels: of a stored image or mask; larger ones are bad samples, and are not decoded.
         others: see `OrderedData`.
     """
+
+    takes_windows: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -116,6 +122,19 @@ class ImageData(OrderedData):
         stored = map(self.get_decoded_split(split).source.read_image, rows.tolist())
         return [content if is_image_file(name) else decode_sample(content, name, None) for name, content in stored]
 
+    def write_window(self, folder: Path, samples: Sequence[Any], labels: Sequence[Any]) -> None:
+        """Write images and their labels as shards; see `OrderedData.write_window`."""
+        is_named = self.facts().class_names is not None
+        write_image_window(folder, samples, labels, kind=self.labels, is_named=is_named)
+
+    def _get_source_mix(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        if not self.policy.windows:
+            return None
+        source = self.get_decoded_split("train").source
+        assert isinstance(source, JoinedSource)
+        newest = len(source.parts[-1].numbers)
+        return compute_window_mix(self.policy, len(source) - newest, newest)
+
     def list_keys(self, split: str, rows: NDArray[np.int64]) -> list[str]:
         """Return the names of samples."""
         return self.get_decoded_split(split).list_keys(rows.tolist())
@@ -156,6 +175,10 @@ class ImageData(OrderedData):
         if self._scale is not None:
             # Channels and size stay those of this data.
             shape = replace(shape, mean=self._scale[0], std=self._scale[1])
+        # After shape and scale are known: a model keeps those of the data that it was first trained on.
+        if self.policy.windows:
+            opened, labels = join_image_windows(self.policy, opened, labels, kind=self.labels, classes=classes)
+            where = {split: self._get_key_path(split) for split in opened}
         splits = {
             split: DecodedSamples(
                 source,
@@ -184,11 +207,11 @@ class ImageData(OrderedData):
             channels=shape.channels,
             height=shape.height,
             width=shape.width,
-            train_samples=len(train),
+            train_samples=len(opened["train"]),
             val_samples=len(opened["val"]),
             version=version.hexdigest()[:16],
             class_names=classes.names,
-            class_counts=classes.samples,
+            class_counts=classes.samples if self.labels == "mask" else _count_classes(labels["train"], classes),
             mean=shape.mean,
             std=shape.std,
             decode_version=DECODE_VERSION,
@@ -219,7 +242,7 @@ class ImageData(OrderedData):
     def _build_masks(self, source: SampleSource, shape: SampleShape, classes: int) -> DecodedMasks | None:
         if self.labels != "mask":
             return None
-        assert isinstance(source, TarSource)
+        assert isinstance(source, TarSource | JoinedSource)
         # They are kept where images are, in what those leave of the memory.
         memory = KEPT_BYTES // count_local_ranks(self.trainer) - len(source) * shape.nbytes
         return DecodedMasks(
@@ -283,5 +306,12 @@ class ImageData(OrderedData):
 
 
 def _read_label_checksums(source: SampleSource) -> NDArray[np.uint32]:
-    assert isinstance(source, TarSource)
+    assert isinstance(source, TarSource | JoinedSource)
     return source.compute_label_checksums()
+
+
+def _count_classes(labels: label_kinds.EncodedLabels, classes: Classes) -> tuple[int, ...]:
+    """Return the training samples of each class."""
+    if labels.ndim == 1:
+        return tuple(np.bincount(labels, minlength=classes.count).tolist())
+    return tuple(labels.sum(0, dtype=np.int64).tolist())

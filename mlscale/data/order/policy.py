@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypedDict
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
 
+_REPLAY = 0.7
 _MAX_SHARE_PARTS = 10_000
 """Parts that shares may be of: 0.0001 is the smallest step between them."""
 
@@ -27,6 +28,9 @@ class PolicyArguments(TypedDict, total=False):
     weights: str | None
     epoch_samples: int | None
     last: str
+    windows: Sequence[str]
+    replay: float | None
+    relabelled: Sequence[str]
 
 
 class TolerantPolicyArguments(PolicyArguments, total=False):
@@ -50,6 +54,10 @@ class Policy:
         last: of an epoch's last global batch that is not full: 'drop' leaves it out, 'pad' fills it up by samples of
             weight 0.
         on_bad_sample: 'fail' ends the run at a sample that cannot be read; 'skip' replaces it, with weight 0.
+        windows: folders of labelled samples of production, the latest last, that retraining cycles have written: they
+            are mixed with the data, and validate in its place. The encoder stays that of the data.
+        replay: the share of samples in training that are not of the latest window; 0.7 where it is None; 0 for none.
+        relabelled: names of classes whose meaning has changed: no sample of them is replayed.
 
     Raises:
         MLScaleError: an unknown value, a number out of range, or a choice that contradicts another.
@@ -63,6 +71,9 @@ class Policy:
     epoch_samples: int | None = None
     last: str = "drop"
     on_bad_sample: str = "fail"
+    windows: Sequence[str] = ()
+    replay: float | None = None
+    relabelled: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         _check_choice("sampling", self.sampling, ("shuffle", "balanced", "weighted"))
@@ -89,6 +100,33 @@ class Policy:
                 where="data.weights",
                 fix="data.sampling=weighted",
             )
+        self._check_windows()
+
+    def _check_windows(self) -> None:
+        if not self.windows and (self.replay is not None or self.relabelled):
+            key = "replay" if self.replay is not None else "relabelled"
+            raise MLScaleError(
+                f"data.{key} has no effect without data.windows",
+                where=f"data.{key}",
+                why="it is about the samples that are mixed with a window of production",
+                fix="data.windows=[<the folder of a retraining cycle>]",
+            )
+        if not 0 <= self.replay_share < 1:
+            raise MLScaleError(
+                f"data.replay is {self.replay}", where="data.replay", why="it is a share below 1", fix="data.replay=0.7"
+            )
+        if self.windows and self.sampling != "shuffle":
+            raise MLScaleError(
+                f"windows are mixed by share and not by data.sampling={self.sampling}",
+                where="data.sampling",
+                why="data.replay and the shares of classes or samples contradict each other",
+                fix="data.sampling=shuffle data.weights=null",
+            )
+
+    @property
+    def replay_share(self) -> float:
+        """The share of samples in training that are not of the latest window."""
+        return _REPLAY if self.replay is None else self.replay
 
     @property
     def pad(self) -> bool:

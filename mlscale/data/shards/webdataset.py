@@ -20,6 +20,7 @@ from mlscale.data.shards.member_digests import RecordedDigests, record_digests
 from mlscale.data.shards.sample_source import SampleSource, TarSource
 from mlscale.data.shards.shard_index import Index
 from mlscale.data.shards.shard_paths import Shard, Spec, find_shards
+from mlscale.data.windows.joined_images import JoinedSource
 from mlscale.errors import MLScaleError, call_all
 
 _ALLOWED_FEATURES = ("pickle", "pipe")
@@ -201,8 +202,9 @@ class WebDataset(ImageData):
         return record_digests(self._find_split_shards(split), where=self._get_key_path(split), keep=self._index)
 
     def _get_source_mix(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-        if self._sources is None or self._shares is None:
-            return None
+        # With windows their shares replace those of the sources.
+        if self.policy.windows or self._sources is None or self._shares is None:
+            return super()._get_source_mix()
         self.facts()
         index = self._indexes["train"]
         source = [shard.name.split("/", 1)[0] for shard in index.shards]
@@ -216,19 +218,16 @@ class WebDataset(ImageData):
         Raises:
             MLScaleError: none of the samples has it.
         """
-        self.facts()
-        index = self._indexes[split]
-        if extension.lower() not in index.extensions:
+        parts = _list_index_parts(self.get_decoded_split(split).source)
+        if not any(extension.lower() in index.extensions for index, _ in parts):
+            names = dict.fromkeys(name for index, _ in parts for name in index.extensions)
             raise MLScaleError(
                 f"the samples have no '.{extension}' member",
                 where=self._get_key_path(split),
-                why=f"their members are: {', '.join(f'.{name}' for name in index.extensions)}",
+                why=f"their members are: {', '.join(f'.{name}' for name in names)}",
                 fix="name one of these",
             )
-        column = index.extensions.index(extension.lower())
-        # -1 marks a member that a sample lacks.
-        has_member = index.offsets[:, column] >= 0
-        return [index.read_member(sample, column) if has_member[sample] else b"" for sample in range(len(index))]
+        return [content for index, rows in parts for content in _read_members(index, rows, extension.lower())]
 
     def _read_weight_members(self, split: str, extension: str) -> list[bytes]:
         index = self._indexes[split]
@@ -249,3 +248,20 @@ class WebDataset(ImageData):
                 fix="write a weight for every sample; 0 for one that is never drawn",
             )
         return index.read_column(column)
+
+
+def _list_index_parts(source: SampleSource) -> list[tuple[Index, NDArray[np.int64]]]:
+    """Return the indexes of a split's samples, and the rows of each that count."""
+    if isinstance(source, JoinedSource):
+        return [(part.source.index, part.numbers) for part in source.parts if isinstance(part.source, TarSource)]
+    assert isinstance(source, TarSource)
+    return [(source.index, np.arange(len(source), dtype=np.int64))]
+
+
+def _read_members(index: Index, rows: NDArray[np.int64], extension: str) -> list[bytes]:
+    if extension not in index.extensions:
+        return [b""] * len(rows)
+    column = index.extensions.index(extension)
+    # -1 marks a member that a sample lacks.
+    has_member = index.offsets[:, column] >= 0
+    return [index.read_member(sample, column) if has_member[sample] else b"" for sample in rows.tolist()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -26,6 +27,7 @@ MISSING_TEXTS = frozenset(
 )
 """Texts of a feature that stand for a missing value, in files of any format and in rows of a request."""
 
+_MOST_SHOWN = 20
 _LIST_KEYS = ("data.ignore", "data.categorical")
 _COLUMN_KEYS = (*_LIST_KEYS, "data.units", "data.target", "data.text", "data.label")
 """Keys that name columns; a split may lack one, too."""
@@ -63,15 +65,34 @@ class DataTable:
             return self.columns[name]
         if name in self.unreadable:
             raise _build_unreadable_error(name, self.unreadable[name], where)
+        raise self._build_absent_error([name], where)
+
+    def check_columns(self, names: Sequence[str], *, where: str) -> None:
+        """Raise an error if the table lacks columns, which names all of them.
+
+        Raises:
+            MLScaleError: it does.
+        """
+        if absent := [name for name in names if name not in self.columns and name not in self.unreadable]:
+            raise self._build_absent_error(absent, where)
+
+    def _build_absent_error(self, absent: Sequence[str], where: str) -> MLScaleError:
         # A cutoff of 0: the nearest name, however different.
-        near = next(iter(get_close_matches(name, self.columns, 1, 0.0)), None)
-        shown = ", ".join(list(self.columns)[:20]) + (", …" if len(self.columns) > 20 else "")
-        raise MLScaleError(
-            f"the table has no column {name!r}",
+        near = next(iter(get_close_matches(absent[0], self.columns, 1, 0.0)), None)
+        named = f"column{'s' * (len(absent) > 1)} {_quote_names(absent)}"
+        same = near is not None and unicodedata.normalize("NFC", near) == unicodedata.normalize("NFC", absent[0])
+        return MLScaleError(
+            f"the table has no {named}",
             where=where,
-            why=f"its columns are: {shown or 'none'}",
-            fix=_suggest_override(where, near) or f"add the column {name!r}, which the training rows have",
+            why=f"its columns are: {_quote_names(list(self.columns)) or 'none'}"
+            + (f"; {near!r} is there in another form of Unicode (NFC, NFD)" if same else ""),
+            fix=_suggest_override(where, near) or f"add the {named}, which the training rows have",
         )
+
+
+def _quote_names(names: Sequence[str]) -> str:
+    """Return names in quotes, as they may hold commas and spaces; the first ones of many."""
+    return ", ".join(map(repr, names[:_MOST_SHOWN])) + (", …" if len(names) > _MOST_SHOWN else "")
 
 
 def _build_unreadable_error(name: str, holds: str, where: str) -> MLScaleError:
@@ -88,6 +109,8 @@ def _suggest_override(where: str, near: str | None) -> str | None:
     """Return the override that names the nearest column, if the key names columns; else None."""
     if near is None or where not in _COLUMN_KEYS:
         return None
+    if "${" in near:
+        return f"rename the column {near!r} in the file, without ${{"
     if where == "data.units":
         return format_units_override(near, "<its unit>")
     return format_override(where, [near] if where in _LIST_KEYS else near)

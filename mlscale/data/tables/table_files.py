@@ -15,6 +15,7 @@ import numpy as np
 
 from mlscale.data.shards.system_files import drop_system_files
 from mlscale.data.tables.columns import MISSING_TEXTS, Column, DataTable, Numbers, parse_numbers
+from mlscale.data.tables.text_encoding import suggest_conversion
 from mlscale.errors import Exit, MLScaleError
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _read_arrow(path: Path, where: str) -> Any:
             f"{path.name} cannot be read as {_FORMATS_BY_EXTENSION[ending]}",
             where=where,
             why=" ".join(str(error).split())[:300],
-            fix="write it again, or remove the lines that are named",
+            fix=suggest_conversion(path, error) or "write it again, or remove the lines that are named",
         ) from error
     if table.num_columns > MOST_COLUMNS:
         raise MLScaleError(
@@ -185,7 +186,9 @@ def _read_parquet(path: Path, where: str) -> Any:
 def _read_json_lines(path: Path, _where: str) -> Any:
     from pyarrow import json
 
-    return json.read_json(path)
+    table = json.read_json(path)
+    table.validate(full=True)  # its reader takes any bytes as texts; this says which are not UTF-8
+    return table
 
 
 def _convert_column(parts: Sequence[Any], as_written: bool) -> Column | str:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.array_data import Array, MemoryData, SplitRows, compute_split_version, refuse_bad_samples
+from mlscale.data.array_data import MemoryData, refuse_bad_samples
 from mlscale.data.class_labels import Classes, are_numbers, encode_labels, find_classes, parse_label
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.encoders.table_encoder import EncodedTable, TableEncoder
 from mlscale.data.order.policy import Policy
 from mlscale.data.shards.sample_source import Label
+from mlscale.data.split_rows import Array, SplitRows, compute_split_version
 from mlscale.data.tables.column_units import read_column_units
 from mlscale.data.tables.columns import Column, DataTable, format_texts, format_values, separate_numbers
 from mlscale.data.text.text_rows import is_held_out
+from mlscale.data.windows.table_window import read_table_window, write_table_window
+from mlscale.data.windows.window_folder import WHERE as WINDOWS
 from mlscale.errors import MLScaleError
 from mlscale.task_types.task_type import TargetColumn
 
@@ -72,6 +76,8 @@ class TabularData(MemoryData):
         feature_names: of each feature, once the data is read.
     """
 
+    takes_windows: ClassVar[bool] = True
+
     def __init__(
         self,
         *,
@@ -111,15 +117,35 @@ class TabularData(MemoryData):
         """Return the columns that are predicted, with their units."""
         return tuple(TargetColumn(name, self.units.get(name, "")) for name in self.targets)
 
-    def read_raw_samples(self, split: str, rows: NDArray[np.int64]) -> list[dict[str, float | str | None]]:
+    def write_window(self, folder: Path, samples: Sequence[Any], labels: Sequence[Any]) -> None:
+        """Write rows as Parquet; see `OrderedData.write_window`."""
+        self.facts()
+        write_table_window(folder, samples, labels, self.encoder(), self.targets)
+
+    def _read_window(self, folder: Path, facts: DataFacts) -> SplitRows:
+        assert self._encoder is not None  # set as the splits are read
+        is_class = facts.num_classes is not None
+        table = read_table_window(folder, self._encoder, self.targets if is_class else ())
+        encoded = self._encoder.encode_table(table, where=WINDOWS)
+        if not is_class:
+            rows = self._encode_numbers({WINDOWS: table}, {WINDOWS: encoded})[WINDOWS]
+        else:
+            (target,) = self.targets
+            texts = format_texts(table.get_column(target, where=WINDOWS))
+            classes = Classes(facts.num_classes or 0, facts.class_names, facts.class_counts)
+            labels = [parse_label(text or "", facts.class_names is None) for text in texts]
+            rows = TableRows(table, encoded.x, encode_labels(labels, classes, where=WINDOWS), encoded.bad)
+        refuse_bad_samples(rows, self.policy, where=WINDOWS)
+        return rows
+
+    def read_raw_rows(self, rows: SplitRows, numbers: NDArray[np.int64]) -> list[dict[str, float | str | None]]:
         """Return rows with the columns that the encoder takes, None where a value is missing."""
-        split_rows = self.get_rows(split)
-        assert isinstance(split_rows, TableRows)
+        assert isinstance(rows, TableRows)
         names = [column.name for column in self.encoder().columns]
-        columns = [split_rows.table.get_column(name, where=f"data.{split}") for name in names]
+        columns = [rows.table.get_column(name, where="data") for name in names]
         return [
             {name: _read_value(column[row]) for name, column in zip(names, columns, strict=True)}
-            for row in rows.tolist()
+            for row in numbers.tolist()
         ]
 
     def teardown(self, stage: str) -> None:

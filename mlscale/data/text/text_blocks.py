@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Unpack
+from pathlib import Path
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.array_data import Array, MemoryData, SplitRows, compute_split_version
+from mlscale.data.array_data import MemoryData
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.encoders.document_encoder import DocumentEncoder
+from mlscale.data.encoders.text_encoder import convert_to_bytes
 from mlscale.data.order.policy import Policy, PolicyArguments
+from mlscale.data.split_rows import Array, SplitRows, compute_split_version
 from mlscale.data.text.documents import Document, compute_documents_digest, hold_out_documents, read_text_files
+from mlscale.data.windows.text_window import write_document_window
+from mlscale.data.windows.window_folder import TRAIN, WHERE
 from mlscale.errors import MLScaleError
 
 
@@ -26,6 +31,7 @@ class TextBlocks:
 
     Attributes:
         text: all of it.
+        documents: the texts.
     """
 
     bad: Mapping[int, str] = {}
@@ -36,6 +42,7 @@ class TextBlocks:
         self.version = compute_documents_digest(documents) + f" {length}/{stride}"
         self.text = b"".join(document.text + b"\0" for document in documents)
         self._bytes = np.frombuffer(self.text, np.uint8)
+        self.documents = [document.text for document in documents]
         self._names = [document.name for document in documents]
         self._starts = np.cumsum([0] + [len(document.text) + 1 for document in documents])[:-1]
         # One byte more than a block, for the target of its last byte.
@@ -69,6 +76,8 @@ class LanguageData(MemoryData):
         policy: batches, order and augmentation.
     """
 
+    takes_windows: ClassVar[bool] = True
+
     def __init__(self, *, length: int, stride: int | None, policy: Policy) -> None:
         super().__init__(policy)
         stride = length if stride is None else stride
@@ -86,12 +95,35 @@ class LanguageData(MemoryData):
         """Return the encoder of documents: tokens are bytes; 0 ends a document."""
         return DocumentEncoder(self.length)
 
-    def read_raw_samples(self, split: str, rows: NDArray[np.int64]) -> list[bytes]:
+    def write_window(self, folder: Path, samples: Sequence[Any], labels: Sequence[Any]) -> None:
+        """Write each document as a text file; see `OrderedData.write_window`."""
+        write_document_window(folder, samples)
+
+    def count_window_rows(self, samples: Sequence[Any]) -> int:
+        """Return the number of blocks that documents make."""
+        total = sum(len(convert_to_bytes(sample)) + 1 for sample in samples)
+        return max(0, (total - self.length - 1) // self.stride + 1)
+
+    def _read_window(self, folder: Path, facts: DataFacts) -> SplitRows:
+        documents = read_text_files(str(folder), where=WHERE)
+        blocks = TextBlocks(documents, self.length, self.stride if folder.name == TRAIN else self.length)
+        self._check_blocks(blocks, f"the window {folder}", WHERE, "window.min_samples=1000, for more texts")
+        return blocks
+
+    def read_raw_rows(self, rows: SplitRows, numbers: NDArray[np.int64]) -> list[bytes]:
         """Return of each block the longest piece of a document: a block may begin and end within documents."""
-        blocks = self.get_rows(split)
-        assert isinstance(blocks, TextBlocks)
-        x, _ = blocks.take_samples(rows)
+        assert isinstance(rows, TextBlocks)
+        x, _ = rows.take_samples(numbers)
         return [max(row.astype(np.uint8).tobytes().split(b"\0"), key=len) for row in x]
+
+    def _check_blocks(self, blocks: TextBlocks, what: str, where: str, fix: str) -> None:
+        if not len(blocks):
+            raise MLScaleError(
+                f"{len(blocks.text):,} bytes of {what} make no block of {self.length}",
+                where=where,
+                why="a block has a byte after it, and validation text is a part of all where data.val names none",
+                fix=fix,
+            )
 
     def _read_documents(self) -> dict[str, list[Document]]:
         """Return training and held-out documents, and test ones if there are any."""
@@ -103,13 +135,8 @@ class LanguageData(MemoryData):
             splits[split] = blocks = TextBlocks(
                 documents, self.length, self.stride if split == "train" else self.length
             )
-            if not len(blocks):
-                raise MLScaleError(
-                    f"{len(blocks.text):,} bytes of {split} text make no block of {self.length}",
-                    where="data.length",
-                    why="a block has a byte after it, and validation text is a part of all where data.val names none",
-                    fix=f"data.length={max(1, (len(blocks.text) - 1) // 4)}, or more text",
-                )
+            shorter = f"data.length={max(1, (len(blocks.text) - 1) // 4)}, or more text"
+            self._check_blocks(blocks, f"{split} text", "data.length", shorter)
         facts = DataFacts(
             sample=(self.length,),
             dtype="int64",

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.array_data import Array, MemoryData, SplitRows, compute_split_version, refuse_bad_samples
-from mlscale.data.class_labels import encode_labels, find_classes
+from mlscale.data.array_data import MemoryData, refuse_bad_samples
+from mlscale.data.class_labels import Classes, encode_labels, find_classes, parse_label
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.encoders.text_encoder import MOST_TOKENS, TextEncoder
 from mlscale.data.order.policy import Policy
 from mlscale.data.shards.sample_source import Label
+from mlscale.data.split_rows import Array, SplitRows, compute_split_version
+from mlscale.data.windows.text_window import read_text_window, write_text_window
+from mlscale.data.windows.window_folder import WHERE
 from mlscale.errors import MLScaleError
 
 
@@ -83,6 +88,8 @@ class TextData(MemoryData):
         policy: batches, order and augmentation.
     """
 
+    takes_windows: ClassVar[bool] = True
+
     def __init__(self, *, length: int, policy: Policy) -> None:
         super().__init__(policy)
         if not 1 <= length <= MOST_TOKENS:
@@ -98,11 +105,22 @@ class TextData(MemoryData):
         """Return the encoder of the texts."""
         return TextEncoder(self.length)
 
-    def read_raw_samples(self, split: str, rows: NDArray[np.int64]) -> list[bytes]:
+    def write_window(self, folder: Path, samples: Sequence[Any], labels: Sequence[Any]) -> None:
+        """Write texts and their classes as Parquet; see `OrderedData.write_window`."""
+        write_text_window(folder, samples, labels)
+
+    def _read_window(self, folder: Path, facts: DataFacts) -> SplitRows:
+        texts, names = read_text_window(folder)
+        labels = [parse_label(name, facts.class_names is None) for name in names]
+        classes = Classes(facts.num_classes or 0, facts.class_names, facts.class_counts)
+        keys = [f"{number:06}" for number in range(len(texts))]
+        given = LabelledTexts(texts, labels, keys)
+        return TextRows(given, encode_labels(labels, classes, where=WHERE), self.encoder())
+
+    def read_raw_rows(self, rows: SplitRows, numbers: NDArray[np.int64]) -> list[bytes]:
         """Return texts, as far as they count."""
-        split_rows = self.get_rows(split)
-        assert isinstance(split_rows, TextRows)
-        return [split_rows.texts[row] for row in rows.tolist()]
+        assert isinstance(rows, TextRows)
+        return [rows.texts[row] for row in numbers.tolist()]
 
     def _load_texts(self) -> dict[str, LabelledTexts]:
         """Return the texts of train and val, and of test if there is one."""

@@ -46,7 +46,7 @@ def answer_sample(servable: Servable, sample: object) -> dict[str, Any] | str:
         return packed.bad[0]
     columns = servable.task_type.build_predictions(servable.compute_samples(packed), servable.labels)
     (answer,) = servable.task_type.build_answers(columns, servable.names)
-    return {str(name): _convert_to_plain(value) for name, value in answer.items()}
+    return {str(name): convert_to_plain(value) for name, value in answer.items()}
 
 
 class AnswerComparison:
@@ -79,8 +79,12 @@ class AnswerComparison:
             return "" if request.answer is None else f"{request.key} is refused: {answer}"
         if request.answer is None:
             return f"{request.key} is answered, and was refused: {request.error}"
-        problem = next(self._compare_values(answer, request.answer, "", ""), "")
+        problem = self.find_difference(answer, request.answer)
         return f"{request.key}: {problem}" if problem else ""
+
+    def find_difference(self, given: Mapping[str, Any], recorded: Mapping[str, Any]) -> str:
+        """Return the first difference of an answer from a recorded one; '' where there is none."""
+        return next(self._compare_values(given, recorded, "", ""), "")
 
     def _compare_values(self, given: object, recorded: object, path: str, kind: str) -> Iterator[str]:
         """Yield what differs.
@@ -149,9 +153,10 @@ def iterate_numbers(value: object, kind: str = "") -> Iterator[tuple[str, float]
             yield from iterate_numbers(item, kind)
 
 
-def _convert_to_plain(value: object) -> Any:
+def convert_to_plain(value: object) -> Any:
+    """Return a value with lists and numbers of Python in place of numpy's."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     if isinstance(value, Mapping):
-        return {str(name): _convert_to_plain(item) for name, item in value.items()}
-    return [_convert_to_plain(item) for item in value] if isinstance(value, list | tuple) else value
+        return {str(name): convert_to_plain(item) for name, item in value.items()}
+    return [convert_to_plain(item) for item in value] if isinstance(value, list | tuple) else value

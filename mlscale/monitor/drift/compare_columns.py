@@ -114,10 +114,12 @@ def _consider_season(comparison: _Comparison, seasonal: SeasonalReference) -> _C
         return comparison
     # The distribution is the last result of a column; the quality of the data has no season.
     *quality, now = comparison.results
-    earlier = _compare_column(_sketch_like(sketch, hours), window.values, now.label).results[-1]
-    lasting = _compare_column(sketch, week, now.label).results[-1]
-    if earlier.kind in QUALITY or lasting.kind in QUALITY:  # no values on one side
+    by_hours = _compare_column(_sketch_like(sketch, hours), window.values, now.label)
+    by_week = _compare_column(sketch, week, now.label)
+    # Without values on one side there may be a result about missing ones, or none at all.
+    if by_hours.window is None or by_week.window is None:
         return comparison
+    earlier, lasting = by_hours.results[-1], by_week.results[-1]
     # A window that is like the reference has not drifted, even where an incident of last week makes the difference.
     p = min(1.0, earlier.p / (1 - _WEEK_SHARE)) if now.p <= _SIMILAR else 1.0
     p_lasting = min(1.0, lasting.p / _WEEK_SHARE)

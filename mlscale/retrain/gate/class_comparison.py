@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mlscale.evaluate.slices import SliceColumns, split_by_value
 from mlscale.export.servable import Servable
+from mlscale.retrain.gate.contradicted_classes import find_contradicted_classes
 from mlscale.retrain.gate.gate_limits import GateLimits
 from mlscale.retrain.gate.group_changes import (
     CLASS,
@@ -52,12 +53,14 @@ class ClassComparison:
         window: of each class on the held-out window, without a decision.
         relabelled: classes that most of the window's labels contradict, by name.
         undecided: of them, those of which the original data can't show that the challenger still knows them.
+        contradicted: classes that the champion knows, but for the labels of the window, by any task type.
     """
 
     original: tuple[GroupChange, ...] = ()
     window: tuple[GroupChange, ...] = ()
     relabelled: Mapping[str, RelabelledName] = field(default_factory=dict)
     undecided: tuple[str, ...] = ()
+    contradicted: tuple[str, ...] = ()
 
     def list_worse_classes(self) -> list[GroupChange]:
         """Return the classes that got worse on the original data, the largest loss first."""
@@ -96,10 +99,13 @@ def compare_classes(
     """
     task_type = champion.task_type
     names = task_type.list_class_names(champion.names)
-    seen = [_measure_group(group, limits, champion) for group in _list_class_groups(champion, window, names)]
+    window_groups = _list_class_groups(champion, window, names)
+    seen = [_measure_group(group, limits, champion) for group in window_groups]
     if original is None:
         return ClassComparison(window=tuple(seen))
     groups = _list_class_groups(champion, original, names, np.delete(np.arange(len(names)), ignored))
+    before, now = _collect_champion_scores(groups), _collect_champion_scores(window_groups)
+    contradicted = find_contradicted_classes(now, before, limits.alpha)
     # Each group is compared with the others of its family, which a single class does not have.
     groups = groups if len(groups) > 1 else []
     groups += _list_slice_groups(champion, original, slices)
@@ -115,7 +121,11 @@ def compare_classes(
     }
     known = {change.name: change for change in changes if change.family == CLASS}
     undecided = tuple(name for name in relabelled if not _is_retained(known.get(name)))
-    return ClassComparison(changes, tuple(seen), relabelled, undecided)
+    return ClassComparison(changes, tuple(seen), relabelled, undecided, contradicted)
+
+
+def _collect_champion_scores(groups: Sequence[SampleGroup]) -> dict[str, NDArray[np.float64]]:
+    return {group.name: group.first for group in groups}
 
 
 def _is_retained(change: GroupChange | None) -> bool:

@@ -41,6 +41,7 @@ def list_objections(
     if original is not None and not original.low >= -limits.max_drop:
         reasons.append(_describe_forgotten(original, limits, has_classes=bool(classes.original)))
     reasons += _list_class_objections(classes, limits)
+    reasons += _explain_contradictions(classes, limits, is_better=window.p_better <= limits.alpha)
     # `is not True`: None is undecided, which must not promote.
     if (fast := times.is_at_most(limits.max_latency_ratio)) is not True:
         ratio = times.ratio
@@ -112,6 +113,19 @@ def _list_class_objections(classes: ClassComparison, limits: GateLimits) -> list
     if slices := classes.list_worse_slices():
         reasons.append(f"slices are worse on the original data: {_list_changes(slices, with_family=True)}")
     return reasons
+
+
+def _explain_contradictions(classes: ClassComparison, limits: GateLimits, *, is_better: bool) -> list[str]:
+    """Return why a challenger is not better, or worse for some classes, where the window's labels contradict them."""
+    # Never a reason of its own: a challenger that is better, and worse for none of them, was not harmed.
+    worse = {change.name for change in classes.list_worse_classes()}
+    named = [name for name in classes.contradicted if name not in classes.relabelled]
+    if not named or (is_better and not worse & set(named)):
+        return []
+    return [
+        f"the window's labels contradict {_list_names(named)}, which the champion knows on the original data: they are "
+        f"poisoned, or their meaning has changed, then gate.relabelled={format_name_list([*limits.relabelled, *named])}"
+    ]
 
 
 def _list_changes(changes: Sequence[GroupChange], *, with_family: bool = False) -> str:

@@ -32,6 +32,9 @@ RAW_FORMS = {
     "tensor": 'numbers, such as {"inputs": [sample, …]}',
 }
 """What a model takes, by the kind of its encoder."""
+IMAGE_ADVICE = "curl -H 'Content-Type: {}' --data-binary @{} <this address>"
+FILE_ADVICE = IMAGE_ADVICE.format("image/jpeg", "photo.jpeg")
+"""The line that sends an image file."""
 _FEW_PIXELS, _FEW_BYTES = 1 << 19, 4 << 20
 """The largest image that is decoded in a thread: the event loop waits for some milliseconds of it."""
 _PIXEL_BYTES = 24
@@ -92,6 +95,8 @@ def decode_image_sample(model: ServedModel, content: bytes) -> NDArray[Any]:
         Refused: the model does not take images, or this one is corrupt, too large, or has another size.
     """
     encoder = _get_image_encoder(model)
+    if not content:
+        raise Refused(f"the image is empty: send the bytes of a file, {FILE_ADVICE}")
     channels, *size = encoder.shape
     try:
         decoded = decode_image(

@@ -196,6 +196,8 @@ def parse_labels(task_type: TaskType, names: AnswerNames, body: bytes | bytearra
     ids = [validate_id(entry.get("id")) for entry in entries]
     if not all(ids):
         raise Refused('each label has the id of its event: send [{"id": "…", "label": "…"}, …]')
+    if lacking := next((id_ for id_, entry in zip(ids, entries, strict=True) if "label" not in entry), None):
+        raise Refused(f'the entry of {lacking!r} has no "label": send [{{"id": "…", "label": "…"}}, …]')
     return Labels(ids, [_parse_label(task_type, names, entry.get("label")) for entry in entries])
 
 

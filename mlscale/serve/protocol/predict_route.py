@@ -3,7 +3,9 @@ and answers in the task's own terms."""
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,13 +17,16 @@ from mlscale.serve.http.request_error import Refused
 from mlscale.serve.packed_samples import PackedSamples, create_packed_samples
 from mlscale.serve.protocol import image_input as images
 from mlscale.serve.protocol import json_numbers, raw_json, v2
+from mlscale.serve.protocol.image_input import FILE_ADVICE
 from mlscale.serve.protocol.refused_bodies import describe_sent_form, describe_untyped_image, find_image_type
 from mlscale.serve.request_limits import compute_text_limit
 from mlscale.serve.served_model import Outputs, ServedModel
 
 _JSON_KINDS = (b"application/json", b"text/json", b"application/x-www-form-urlencoded")  # the last: curl -d
 _TEXT, _BYTES = b"text/plain", b"application/octet-stream"
-_UTF8 = (b"utf-8", b"utf8", b"us-ascii")
+_CHARSETS = re.compile(r"utf-(8|16|32)(-[lb]e)?|ascii|iso8859-\d+|cp125\d|koi8-[ru]|shift_jis|euc_(jp|kr)|gb18030|big5")
+"""Names of codecs that a charset may mean; Python has others, which no client means."""
+_MOST_CHARSET = 40
 _TEXT_BYTES_PER_NUMBER = 16
 # JSON has no NaN and no infinity: what reads the response would fail.
 _COMPACT = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -87,8 +92,7 @@ def parse_predict_request(
         Refused: it is not what the model takes.
     """
     kind = images.parse_content_type(headers)
-    # latin-1 decodes any byte: what is no valid id is refused by the check, and not by an exception.
-    named = v2.validate_id(headers.get(b"mlscale-id", b"").decode("latin-1"))
+    named = _read_header_id(headers)
     if kind == _BYTES:
         if model.tensor is None:
             raise _build_type_refusal(model, kind)
@@ -100,11 +104,22 @@ def parse_predict_request(
         return _parse_json_request(model, kind.decode() if b"content-type" in headers else "", body, named)
     # For other models a text is no sample, and a wrong content type should not be guessed around.
     if kind == _TEXT and model.servable.encoder.kind in ("text", "document"):
-        _check_charset(headers)
-        return PredictRequest(raw_json.pack_raw(model, [bytes(body)], is_alone=True), (), named)
+        return PredictRequest(raw_json.pack_raw(model, [_decode_text(headers, body)], is_alone=True), (), named)
     if model.servable.encoder.kind == "image" and kind.startswith((b"image/", b"multipart/form-data")):
         raise describe_sent_form(kind.decode("latin-1"))
     raise _build_type_refusal(model, kind)
+
+
+def _read_header_id(headers: Mapping[bytes, bytes]) -> str:
+    """Return the id in the header `mlscale-id`, '' without one; of the same bytes as in JSON, so that both are one id.
+
+    Raises:
+        Refused: it is not UTF-8, or not an id.
+    """
+    try:
+        return v2.validate_id(headers.get(b"mlscale-id", b"").decode())
+    except UnicodeDecodeError as error:
+        raise Refused('the header mlscale-id is not UTF-8: send its UTF-8 bytes, or the id as "id" in JSON') from error
 
 
 def _parse_json_request(model: ServedModel, sent_type: str, body: bytes | bytearray, named: str) -> PredictRequest:
@@ -117,7 +132,13 @@ def _parse_json_request(model: ServedModel, sent_type: str, body: bytes | bytear
         texts = model.servable.encoder.kind in ("text", "document")
         hint = "; a text by itself is sent with 'Content-Type: text/plain'" if texts else ""
         raise Refused(f"the body is not JSON: {error}{hint}") from error
-    samples, id_ = raw_json.parse_samples(model, document)
+    try:
+        samples, id_ = raw_json.parse_samples(model, document)
+    except Refused as refused:
+        # What is no nested list of pixels was meant to be a file.
+        if model.servable.encoder.kind != "image" or refused.status != 400:
+            raise
+        raise Refused(f"{refused.message}; an image file is sent as it is, {FILE_ADVICE}") from refused
     if not isinstance(id_, list):
         return PredictRequest(samples, (), v2.validate_id(id_) or named)
     ids = [v2.validate_id(item) for item in id_]
@@ -171,12 +192,27 @@ def _count_column_numbers(values: Any) -> int:
     return sum(map(len, values)) if values and isinstance(values[0], list) else len(values)
 
 
-def _check_charset(headers: Mapping[bytes, bytes]) -> None:
-    """Raise unless a text is sent as UTF-8."""
-    _, is_stated, charset = headers[b"content-type"].lower().partition(b"charset=")
-    charset = charset.partition(b";")[0].strip().strip(b'"')
-    if is_stated and charset not in _UTF8:
-        raise Refused(f"can't read the charset {charset.decode('latin-1')[:200]}: send UTF-8", 415)
+def _decode_text(headers: Mapping[bytes, bytes], body: bytes | bytearray) -> bytes:
+    """Return a text as UTF-8; without a stated charset its bytes are taken as they are, as in training.
+
+    Raises:
+        Refused: the charset is not known (415), or has no such bytes (400).
+    """
+    _, is_stated, parameter = headers[b"content-type"].lower().partition(b"charset=")
+    charset = parameter.partition(b";")[0].strip().strip(b'"').decode("latin-1")[:_MOST_CHARSET]
+    if not is_stated:
+        return bytes(body)
+    try:
+        codec = codecs.lookup(charset).name
+    except (LookupError, ValueError):
+        codec = ""
+    if not _CHARSETS.fullmatch(codec):
+        raise Refused(f"can't read the charset {charset}: send UTF-8", 415)
+    try:
+        return body.decode(codec).encode()
+    except UnicodeDecodeError as error:
+        fix = "leave the charset out to send the bytes as they are, or state that of the text, such as iso-8859-1"
+        raise Refused(f"byte {error.start + 1} of the text is not {charset}: {fix}") from error
 
 
 def _build_type_refusal(model: ServedModel, kind: bytes) -> Refused:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.export.warmup.warmup_requests import find_suffix
 from mlscale.serve.http.request_error import Refused
-from mlscale.serve.protocol.image_input import RAW_FORMS
+from mlscale.serve.protocol.image_input import FILE_ADVICE, IMAGE_ADVICE, RAW_FORMS
 from mlscale.serve.request_limits import compute_text_limit
 from mlscale.serve.served_model import ServedModel
 
@@ -17,7 +17,6 @@ _IMAGE_TYPES = {
     ".gif": "image/gif",
     ".tif": "image/tiff",
 }
-_IMAGE_ADVICE = "curl -H 'Content-Type: {}' --data-binary @{} <this address>"
 
 
 def find_image_type(body: bytes | bytearray) -> str:
@@ -35,13 +34,13 @@ def describe_untyped_image(model: ServedModel, sent_type: str, image_type: str) 
     if model.servable.encoder.kind != "image":
         return Refused(f"{what}, and {model.name} takes {RAW_FORMS[model.servable.encoder.kind]}", 415)
     file = f"photo.{image_type.partition('/')[2]}"
-    return Refused(f"{what}: send its type, {_IMAGE_ADVICE.format(image_type, file)}", 415)
+    return Refused(f"{what}: send its type, {IMAGE_ADVICE.format(image_type, file)}", 415)
 
 
 def describe_sent_form(kind: str) -> Refused:
     """Return the refusal of an image in a form (curl -F), or of a type that images do not have."""
     known = ", ".join(sorted(_IMAGE_TYPES.values()))
-    line = _IMAGE_ADVICE.format("image/jpeg", "photo.jpeg")
+    line = FILE_ADVICE
     return Refused(f"can't read {kind[:200]}: an image is the body itself, {line}; types are {known}", 415)
 
 
@@ -61,7 +60,7 @@ def describe_large_body(model: ServedModel, kind: bytes, size: int, limit: int, 
         most = compute_text_limit(encoder, max_queue)
         advice = f"a long text is sent by itself, with 'Content-Type: text/plain', up to {most} bytes"
     elif encoder.kind == "image" and kind != b"application/octet-stream":
-        advice = f"an image file is sent as it is, {_IMAGE_ADVICE.format('image/jpeg', 'photo.jpeg')}"
+        advice = f"an image file is sent as it is, {FILE_ADVICE}"
     else:
         advice = "send fewer samples in a request"
     return Refused(f"the body is over {limit} bytes, it has {size}: {advice}", 413)

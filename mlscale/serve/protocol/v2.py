@@ -30,7 +30,7 @@ from mlscale.serve.served_model import ServedModel
 
 PROBABILITIES, LABEL = "probabilities", "label"
 _LENGTH = b"inference-header-content-length"
-_MAX_ID = 200
+MAX_ID = 200
 
 
 class RequestedOutput(NamedTuple):
@@ -135,8 +135,8 @@ def validate_id(value: object) -> str:
     if value is None:
         return ""
     # `isprintable` excludes lone surrogates, which UTF-8 can't hold, and line ends, which would split a header.
-    if not isinstance(value, str) or len(value) > _MAX_ID or not value.isprintable():
-        raise Refused(f"an id is a text of at most {_MAX_ID} printable characters")
+    if not isinstance(value, str) or len(value) > MAX_ID or not value.isprintable():
+        raise Refused(f"an id is a text of at most {MAX_ID} printable characters")
     return value
 
 

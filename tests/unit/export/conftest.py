@@ -59,7 +59,7 @@ def save(measured: ExportMeasurement, folder: Path, *, replace: bool = False, wa
         folder,
         model=measured.model,
         parity=measured.parity.as_dict(),
-        reference=measured.profile.finish(split="val", data_version="v") if measured.profile else None,
+        reference=measured.reference.finish(split="val", data_version="v"),
         document=about,
         warmup=measured.warmup if warmup else (),
         replace=replace,

@@ -52,7 +52,7 @@ def test_it_is_read_and_asked_without_torch(servable: Servable, tmp_path: Path) 
     code = (
         "import sys, numpy; from mlscale.export.servable import load\n"
         f"servable = load({str(servable.folder)!r})\n"
-        "said = servable.predict(numpy.zeros((2, 1, 8, 8), numpy.uint8)); servable.reference()\n"
+        "said = servable.predict(numpy.zeros((2, 1, 8, 8), numpy.uint8)); servable.read_reference()\n"
         "heavy = ('torch', 'pytorch_lightning', 'omegaconf', 'hydra', 'onnx', 'sklearn')\n"
         "print(len(said.labels), [name for name in heavy if name in sys.modules])"
     )
@@ -248,7 +248,7 @@ def test_what_cannot_be_read_back_is_never_there(
                 folder,
                 model=b"no model",
                 parity={},
-                reference=servable.reference(),
+                reference=servable.read_reference(),
                 document={name: value for name, value in servable.document.items() if name not in ("format", "files")},
                 replace=replace,
             )

@@ -1,21 +1,17 @@
 """Validation samples, raw and as the model sees them."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, TensorDataset
 
 from mlscale.data import Digits, WebDataset
 from mlscale.data.encoders.encoder import INPUT, TensorSpec
-from mlscale.data.images.decoded_cache import SampleShape
-from mlscale.data.images.labelled_images import ImageData
 from mlscale.errors import MLScaleError
-from mlscale.export.validation_samples import describe_sample_format, iterate_validation_batches, restore_raw_samples
+from mlscale.export.validation_samples import describe_sample_format, iterate_validation_batches
 from mlscale.task_types.task_type import AnswerNames
 
 
@@ -79,36 +75,3 @@ def test_anybodys_data_module_gives_what_its_model_takes() -> None:
         list(iterate_validation_batches(Theirs(loaders=2)))
     with pytest.raises(MLScaleError, match="no validation samples"):
         list(iterate_validation_batches(Theirs(samples=0)))
-
-
-@pytest.mark.parametrize(("mean", "std"), [(0.001, 255.0), (127.3, 0.37), (254.9, 73.1), (33.3, 1e-3)])
-def test_undone_normalisation_gives_every_byte_back(mean: float, std: float) -> None:
-    pixels = np.arange(256, dtype=np.uint8).reshape(4, 1, 8, 8)
-    data = NotInMemory(pixels, mean, std)
-    x = torch.from_numpy((pixels.astype(np.float32) - np.float32(mean)) / np.float32(std))
-    kept = np.array([True, False, True, True])
-    assert (restore_raw_samples(data, x, np.arange(4), kept) == pixels[kept]).all()
-    assert data.asked == 0
-    assert (
-        restore_raw_samples(data, x.bfloat16(), np.arange(4), kept) == pixels[kept]
-    ).all()  # too coarse to undo: read again
-    assert data.asked == 3
-
-
-class NotInMemory(ImageData):
-    """Four images that are not kept in memory."""
-
-    def __init__(self, pixels: NDArray[np.uint8], mean: float, std: float) -> None:
-        self.pixels, self.asked = pixels, 0
-        self.shape = SampleShape(1, 8, 8, np.dtype(np.uint8), (mean,), (std,))
-
-    def get_decoded_split(self, split: str) -> Any:
-        return self
-
-    def get_cached_samples(self, rows: NDArray[np.int64]) -> None:
-        return None
-
-    def get_sample(self, row: int) -> NDArray[np.uint8]:
-        self.asked += 1
-        pixels: NDArray[np.uint8] = self.pixels[row]
-        return pixels

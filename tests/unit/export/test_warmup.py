@@ -88,7 +88,7 @@ def test_what_is_written_is_answered_again(tmp_path: Path) -> None:
     assert warmup is not None
     assert [(request.key, request.sample) for request in warmup.requests] == [ROWS[0], ROWS[1], ROWS[4]]
     assert [request.answer and request.answer["label"] for request in warmup.requests] == [None, "no", "yes"]
-    assert warmup.requests[0].error == "it lacks the column 'mm' (null for a missing value)"
+    assert warmup.requests[0].error == "it lacks the columns 'mm', 'island' (null for a missing value)"
     assert check_warmup(servable, tmp_path / WARMUP) == []
     assert check_warmup(rows_servable(1e-5), tmp_path / WARMUP) == []
     assert check_warmup(servable, tmp_path / "absent") == []
@@ -101,7 +101,7 @@ def test_what_is_written_is_answered_again(tmp_path: Path) -> None:
         (rows_servable(float("nan")), "a: confidence is nan, which is not finite"),
         (replace(rows_servable(), names=AnswerNames(("yes", "no"))), "a: label is 'yes', not 'no'"),
         (replace(rows_servable(), task_type=get_task_type("multilabel")), "a: the answer has the fields"),
-        (replace(rows_servable(), encoder=TextEncoder(4)), "a is refused: it is a dict, no text"),
+        (replace(rows_servable(), encoder=TextEncoder(4)), "a is refused: it is an object, not a text"),
     ],
 )
 def test_another_answer_is_a_problem_with_its_place(changed: Servable, problem: str, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_sample_that_was_refused_is_refused_again(tmp_path: Path) -> None:
     document["requests"][0]["sample"] = ROWS[1][1]
     path.write_text(json.dumps(document))
     (problem,) = check_warmup(rows_servable(), tmp_path / WARMUP)
-    assert problem.startswith("empty is answered, and was refused: it lacks the column 'mm'")
+    assert problem.startswith("empty is answered, and was refused: it lacks the columns 'mm', 'island'")
 
 
 def test_every_form_of_a_sample_is_read_as_it_was(tmp_path: Path) -> None:

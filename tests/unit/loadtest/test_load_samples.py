@@ -1,6 +1,7 @@
 """Samples out of files and folders."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def test_a_servable_is_sent_its_warmup_requests(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "model", "why"),
     [
-        ("a.csv", "a\n1\n", TEXTS, "of the form row, and s takes text"),
+        ("a.csv", "a,b\n1,2\n", TEXTS, "no column is called 'text', and the columns are 'a', 'b'"),
         ("a.csv", "a\n1\n", MODEL, "the server does not state that m takes samples of the form row"),
         ("a.txt", "\n \n", TEXTS, "it holds no samples"),
         ("a.jsonl", "[1]\n", TABLE, "each line is to be an object"),
@@ -165,7 +166,7 @@ def test_only_the_first_samples_of_large_files_are_read_which_is_reported(
     # Half a MiB ends within a line, which is not sent, and not read as broken JSON.
     (tmp_path / "lines.txt").write_text("x" * 999 + "\n", encoding="utf-8")
     samples = read_request_samples(tmp_path / "lines.txt", TEXTS)
-    assert samples.name == "1 samples of lines.txt"
+    assert samples.name == "1 sample of lines.txt"
     (tmp_path / "lines.txt").write_text(("x" * 999 + "\n") * 1000, encoding="utf-8")
     samples = read_request_samples(tmp_path / "lines.txt", TEXTS)
     assert {len(line) for line in samples.raw} == {999}
@@ -189,3 +190,39 @@ def test_folders_have_images_of_every_format_and_report_what_is_skipped(
     _, form, raw = read_raw_files(tmp_path, (), 1000)
     assert (form, len(raw)) == ("image", 3)
     assert "skipped files that do not end as images do: 1, the first: d.heic" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("mails.jsonl", '{"text": "good day", "label": "ham"}\n{"text": "3", "label": "spam"}\n{"text": null}\n'),
+        ("mails.jsonl", '{"body": "good day", "label": 1}\n{"body": "3", "label": 0}\n'),
+        ("mails.csv", "label,text\nham,good day\nspam,3\nspam,\n"),
+        ("mails.tsv", "text\ngood day\n3\n"),
+    ],
+)
+def test_texts_are_sent_without_their_labels(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    samples = read_request_samples(tmp_path / name, TEXTS)
+    assert (samples.form, list(samples.raw)) == ("text", [b"good day", b"3"])
+
+
+def test_the_bytes_of_a_text_are_sent_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "old.csv").write_bytes("text,label\nGröße,ham\n".encode("latin-1"))
+    assert list(read_request_samples(tmp_path / "old.csv", TEXTS).raw) == ["Größe".encode("latin-1")]
+
+
+def test_a_column_of_texts_that_is_not_clear_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "mails.csv").write_text("subject,body\na,b\n")
+    with pytest.raises(MLScaleError) as caught:
+        read_request_samples(tmp_path / "mails.csv", TEXTS)
+    assert caught.value.why == "no column is called 'text', and the columns are 'subject', 'body'"
+
+
+def test_a_table_in_latin1_is_converted_by_the_line_of_the_message(tmp_path: Path) -> None:
+    path = tmp_path / "old rows.csv"
+    path.write_bytes("a,c,b\n1,Größe,2\n".encode("latin-1"))
+    with pytest.raises(MLScaleError) as caught:
+        read_request_samples(path, TABLE)
+    subprocess.run(str(caught.value.fix), shell=True, check=True)
+    assert read_request_samples(tmp_path / "old rows-utf8.csv", TABLE).raw[0]["c"] == "Größe"

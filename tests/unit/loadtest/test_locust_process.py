@@ -111,3 +111,16 @@ def test_numbers_that_are_none(name: str, value: float) -> None:
 def test_an_unknown_protocol() -> None:
     with pytest.raises(MLScaleError, match="unknown protocol"):
         plan("http://127.0.0.1:1", protocol="grpc")
+
+
+def test_the_first_answer_of_the_measurement_is_shown_by_a_file(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    with serving() as server:
+        run_locust(plan(server.url, ready_file=str(ready)))
+    assert ready.is_file()
+
+
+def test_without_an_answer_there_is_no_such_file(tmp_path: Path) -> None:
+    with serving(lambda answer, number: (503, {}, b"busy")) as server:
+        run_locust(plan(server.url, ready_file=str(tmp_path / "ready")))
+    assert not (tmp_path / "ready").exists()

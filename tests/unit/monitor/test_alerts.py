@@ -15,16 +15,19 @@ from mlscale.monitor.alert_rule import AlertPolicy
 from mlscale.monitor.alerts import AlertDispatcher, AlertReport
 from mlscale.monitor.window_check import RULES, RuleResult, WindowCheck
 from mlscale.notify.webhook import Webhook
+from mlscale.outbox import RetryPolicy
 from tests.contract.test_documents import validate
 from tests.receiver import Receiver
 
+AT_EACH_LOOK = RetryPolicy(backoff_s=(), max_refusals=100, max_age_s=7 * 86_400)
 BEGIN = datetime(2026, 1, 5, 10, tzinfo=UTC)
 
 
 def desk(folder: Path, webhook: Webhook | None = None, patience: AlertPolicy | None = None) -> AlertDispatcher:
     patience = patience or AlertPolicy(keep=1, cooldown=0)
     recipients = {"webhook": webhook} if webhook else {}
-    return AlertDispatcher(folder / "monitor" / "m_champion.json", "m@champion", tuple(RULES), patience, recipients)
+    state = folder / "monitor" / "m_champion.json"
+    return AlertDispatcher(state, "m@champion", tuple(RULES), patience, recipients, retries=AT_EACH_LOOK)
 
 
 def looks(at: AlertDispatcher, *levels: float | None, version: str = "m:v1", start: int = 0) -> list[AlertReport]:
@@ -62,7 +65,7 @@ def test_one_alert_over_many_looks_and_one_when_it_is_over(tmp_path: Path) -> No
 @pytest.mark.parametrize("status", [500, 404, 0])
 def test_a_dead_webhook_loses_nothing(tmp_path: Path, status: int) -> None:
     with Receiver(status) as receiver:
-        at = desk(tmp_path, Webhook(receiver.url, timeout_s=0.2, tries=1))
+        at = desk(tmp_path, Webhook(receiver.url, timeout_s=0.1, tries=1, answer_s=0.1))
         told = looks(at, 2, 2, 0, 0)
         assert [each.waiting for each in told] == [1, 1, 2, 2]
         assert "the webhook at 127.0.0.1 took no alert" in told[0].problem

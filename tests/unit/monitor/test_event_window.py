@@ -10,11 +10,15 @@ import pytest
 
 from mlscale.events.event_writer import EventWriter
 from mlscale.events.store import EventStore
+from mlscale.monitor.event_scores import EventScorer
 from mlscale.monitor.event_window import EventWindow, WindowSpan, read_event_window
+from mlscale.task_types.event_forms import AnswerNames
+from mlscale.task_types.registry import get_task_type
 from tests.event_writing import add_classified
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
 EVERYTHING = WindowSpan(hours=None)
+SCORER = EventScorer(get_task_type("classification"), AnswerNames(("a", "b", "c")))
 
 
 @pytest.fixture
@@ -50,14 +54,16 @@ def add(
 
 
 def window(store: EventStore, span: WindowSpan, version: str = "m:v1") -> EventWindow:
-    return read_event_window(store, "m", version, span, NOW)
+    return read_event_window(store, "m", version, span, NOW, SCORER)
 
 
 def test_of_one_version_alone(store: EventStore) -> None:
     seen = window(store, EVERYTHING)
     assert (seen.events, seen.answered, seen.rejected, seen.failed) == (48, 36, 12, 0)
-    assert seen.input_mean.shape == seen.input_std.shape == (36, 2)
-    assert set(seen.input_mean.ravel().tolist()) == {7.0}
+    moments = [f"input.{name}_{channel}" for name in ("mean", "std") for channel in range(2)]
+    assert sorted(seen.columns) == [*moments, "output.confidence", "output.label"]
+    assert {len(values) for values in seen.columns.values()} == {36}
+    assert set(seen.columns["input.mean_1"].tolist()) == {7.0}
     assert seen.newest == NOW - timedelta(minutes=1)
     assert window(store, EVERYTHING, "m:v2").events == 1
 
@@ -88,16 +94,16 @@ def test_how_far_back(store: EventStore, span: WindowSpan, events: int) -> None:
 
 def test_labels_that_come_late_have_a_window_of_their_own(store: EventStore) -> None:
     store.add_labels("m", ["e0", "e1", "e2", "e46", "nobody", "e3"], ["a", "b", "a", "a", "a", "a"])
-    assert window(store, WindowSpan()).is_correct.tolist() == [True]
-    assert window(store, WindowSpan(label_hours=100.0)).is_correct.tolist() == [True, False, True, True]
+    assert window(store, WindowSpan()).scores.tolist() == [True]
+    assert window(store, WindowSpan(label_hours=100.0)).scores.tolist() == [True, False, True, True]
     assert window(store, WindowSpan(label_hours=100.0)).events == 24
     store.add_labels("m", ["e1"], ["a"])
-    assert window(store, WindowSpan(hours=None)).is_correct.all()
+    assert window(store, WindowSpan(hours=None)).scores.all()
 
 
 def test_nothing_there(tmp_path: Path) -> None:
     seen = window(EventStore(tmp_path / "none"), WindowSpan())
-    assert (seen.events, len(seen.is_correct), seen.newest) == (0, 0, None)
+    assert (seen.events, len(seen.scores), seen.newest) == (0, 0, None)
 
 
 def test_files_that_can_not_be_read_are_counted(store: EventStore) -> None:
@@ -109,11 +115,11 @@ def test_files_that_can_not_be_read_are_counted(store: EventStore) -> None:
 
 def test_labels_are_of_the_version_and_of_their_own_span(store: EventStore) -> None:
     store.add_labels("m", ["e0", "e44", "e46", "other"], ["b", "b", "a", "a"])
-    assert window(store, WindowSpan(label_hours=5.0)).is_correct.tolist() == [False, True]
-    assert window(store, WindowSpan(hours=2.0, label_hours=5.0)).is_correct.tolist() == [False, True]
-    assert window(store, WindowSpan(hours=5.0, label_hours=5.0)).is_correct.tolist() == [False, True]
-    assert window(store, WindowSpan(hours=5.0, label_hours=2.0)).is_correct.tolist() == [True]
-    assert window(store, WindowSpan(hours=None, label_hours=100.0, max_events=2)).is_correct.tolist() == [True]
+    assert window(store, WindowSpan(label_hours=5.0)).scores.tolist() == [False, True]
+    assert window(store, WindowSpan(hours=2.0, label_hours=5.0)).scores.tolist() == [False, True]
+    assert window(store, WindowSpan(hours=5.0, label_hours=5.0)).scores.tolist() == [False, True]
+    assert window(store, WindowSpan(hours=5.0, label_hours=2.0)).scores.tolist() == [True]
+    assert window(store, WindowSpan(hours=None, label_hours=100.0, max_events=2)).scores.tolist() == [True]
 
 
 def test_events_are_all_that_were_asked_for(store: EventStore) -> None:

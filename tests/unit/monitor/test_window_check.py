@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from mlscale.monitor.window_check import MonitorLimits, RuleResult, WindowCheck, check_rules, format_rounded_percent
+from mlscale.monitor.score_change import format_rounded_percent
+from mlscale.monitor.window_check import MonitorLimits, RuleResult, WindowCheck, check_rules
+from mlscale.reference.score_reference import ScoreReference
 from mlscale.stats.intervals import compute_quantile_interval, compute_wilson_interval
-from tests.unit.monitor.conftest import baseline, window
+from mlscale.task_types.registry import get_task_type
+from tests.unit.monitor.conftest import baseline, score_of, window
 
 
 def signal(seen: WindowCheck, rule: str) -> RuleResult:
@@ -64,7 +67,7 @@ def test_degradation_is_what_surely_exceeds_the_tolerance() -> None:
 def test_the_upper_end_of_the_accuracy_decides(wrong: int) -> None:
     """Of 100 labels: from 7 wrong on the accuracy is 6 points below the reference, and from 11 on surely so."""
     seen = window(1000, seed=1, labelled=100)
-    seen.is_correct[:] = np.arange(100) >= wrong
+    seen.scores[:] = np.arange(100) >= wrong
     degradation = signal(check_rules(baseline(), seen, MonitorLimits()), "degradation")
     high = binomtest(100 - wrong, 100).proportion_ci(method="wilson").high
     assert degradation.level == pytest.approx(max(0, (0.99 - high) / 0.05))
@@ -111,7 +114,7 @@ def test_a_server_that_only_fails_is_not_without_data() -> None:
 def test_the_metrics_of_all_rules_by_name_and_value() -> None:
     latency = np.arange(1, 101, dtype=np.float32)
     seen = replace(window(100, seed=1, labelled=50, rejected=3), latency_ms=latency, failed=2)
-    seen.is_correct[:] = np.arange(50) < 45
+    seen.scores[:] = np.arange(50) < 45
     checked = check_rules(baseline(), seen, MonitorLimits(p99_ms=1000))
     accuracy = binomtest(45, 50).proportion_ci(method="wilson")
     distances = [column.distance for column in checked.columns]
@@ -147,7 +150,7 @@ def test_the_metrics_of_all_rules_by_name_and_value() -> None:
 def test_confidence_is_of_every_interval(confidence: float) -> None:
     latency = np.arange(1, 401, dtype=np.float32)
     seen = replace(window(400, seed=1, labelled=50, rejected=20), latency_ms=latency)
-    seen.is_correct[:] = np.arange(50) < 40
+    seen.scores[:] = np.arange(50) < 40
     checked = check_rules(baseline(), seen, MonitorLimits(p99_ms=100, confidence=confidence))
     accuracy = compute_wilson_interval(40, 50, confidence)
     assert checked.metrics["accuracy_low"] == accuracy.low
@@ -197,11 +200,12 @@ def test_the_farthest_significant_column_gives_the_level() -> None:
 
 def test_drift_of_predictions_is_told_apart() -> None:
     seen = window(1000, seed=1)
-    seen.predicted[:500] = 5
+    seen.columns["output.label"][:500] = "f"
     drift = signal(check_rules(baseline(), seen, MonitorLimits()), "drift")
     assert drift.sentence.startswith("outputs drifted (predicted class share of 'f' higher (2.5 % → 5")
     assert "more" not in drift.sentence
-    seen.input_mean[:] += 40
+    for channel in range(3):
+        seen.columns[f"input.mean_{channel}"][:] += 40
     both = signal(check_rules(baseline(), seen, MonitorLimits()), "drift").sentence
     assert both.startswith("inputs drifted (brightness of channel ")
     assert f", {drift.sentence.partition(', q')[0]}" in both
@@ -269,11 +273,47 @@ def test_a_share_is_rounded_but_never_up_to_all(share: float, text: str) -> None
 
 def test_an_accuracy_that_is_just_too_low_is_a_degradation_and_latencies_may_be_below_a_millisecond() -> None:
     seen = window(1000, seed=1, labelled=500)
-    high = compute_wilson_interval(int(seen.is_correct.sum()), 500, 0.95).high
+    high = compute_wilson_interval(int(seen.scores.sum()), 500, 0.95).high
     limits = MonitorLimits(tolerance=0.01, confidence=0.95, p99_ms=5)
     for loss, named in ((0.015, True), (0.005, False)):
-        degradation = signal(check_rules(replace(baseline(), accuracy=high + loss), seen, limits), "degradation")
+        degradation = signal(check_rules(baseline(score=score_of(high + loss)), seen, limits), "degradation")
         assert degradation.level == pytest.approx(100 * loss)
         assert degradation.sentence.endswith(": degradation") is named
     quick = replace(seen, latency_ms=np.full(1000, 0.25, np.float32))
     assert signal(check_rules(baseline(), quick, limits), "latency").level == pytest.approx(0.05)
+
+
+def test_degradation_by_an_error_in_the_unit_of_the_target() -> None:
+    values = np.random.default_rng(0).exponential(300, 1000)
+    score = ScoreReference("absolute_error", False, "g", False, False, 300.0, 1000, values)
+    regression = replace(baseline(score=score), task_type=get_task_type("regression"))
+    for factor, named in ((1.0, False), (2.0, True)):
+        seen = replace(window(1000, seed=1), scores=factor * np.random.default_rng(1).exponential(300, 400), unscored=3)
+        checked = check_rules(regression, seen, MonitorLimits())
+        degradation = signal(checked, "degradation")
+        assert degradation.is_over is named
+        assert degradation.sentence.startswith("absolute error ")
+        end = " g of 400 labelled, reference 300 g, 3 labels do not fit their predictions"
+        assert degradation.sentence.endswith(end + ": degradation" * named)
+        names = ("labelled_events", "reference_absolute_error", "absolute_error")
+        assert list(degradation.metrics) == [*names, "absolute_error_low", "absolute_error_high"]
+
+
+def test_a_type_that_needs_no_labels_never_asks_for_them() -> None:
+    score = ScoreReference("nats_per_token", False, "nats", False, False, 2.0, 100, np.linspace(1, 3, 100))
+    language = replace(baseline(score=score), task_type=get_task_type("language"))
+    few = check_rules(language, window(1000, seed=1, shift=1), MonitorLimits())
+    assert "nats per token unknown (0 events of 50)" in few.sentence
+    assert "labels" not in few.sentence
+    seen = replace(window(1000, seed=1), scores=np.tile([2.0, 5.0], 500))
+    assert (
+        "nats per token 3.5 of 1,000 events, reference 2: degradation"
+        in check_rules(language, seen, MonitorLimits()).sentence
+    )
+
+
+def test_a_model_without_a_score_is_not_checked_for_degradation() -> None:
+    checked = check_rules(replace(baseline(), score=None), window(1000, seed=1, shift=1), MonitorLimits())
+    assert checked.find_result("degradation") is None
+    assert "labels" not in checked.sentence
+    assert "reference_accuracy" not in checked.metrics

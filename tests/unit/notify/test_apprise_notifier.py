@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.notify.apprise_notifier import AppriseNotifier, format_document
+from mlscale.notify.apprise_notifier import AppriseNotifier
+from mlscale.notify.document_text import format_document
 from tests.receiver import Receiver
 from tests.smtp_sink import Sink
 
@@ -77,6 +78,12 @@ def test_an_address_that_apprise_does_not_know_is_refused_without_showing_it(
         AppriseNotifier(url, where="alert.apprise")
     assert caught.value.where == "alert.apprise"
     assert "a-token" not in f"{caught.value}{caught.value.fix}{capfd.readouterr()}"
+
+
+def test_a_service_that_is_slow_gets_it_once() -> None:
+    with Receiver(delay_s=4.3) as receiver:  # apprise itself gives up after four seconds
+        assert service(receiver.url, timeout_s=20.0).send_document(ALERT).arrived
+    assert receiver.asked == 1
 
 
 def test_nothing_is_written_to_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

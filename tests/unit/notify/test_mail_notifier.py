@@ -74,9 +74,37 @@ def test_refused_and_unreachable() -> None:
 def test_a_server_that_never_answers_is_left() -> None:
     with Sink(answer=0) as sink:
         start = time.monotonic()
-        sent = mail(sink, timeout_s=0.3).send_mail("x", "y")
+        sent = mail(sink, timeout_s=0.3, answer_s=0.3).send_mail("x", "y")
         assert time.monotonic() - start < 3
     assert not sent.arrived
+
+
+ALERT: dict[str, Any] = {
+    "id": "m@champion/drift/t", "status": "firing", "sentence": "m:v1: drift\nmore", "metrics": {"events": 500},
+}  # fmt: skip
+
+
+def test_an_alert_is_a_mail_with_an_id_of_its_own() -> None:
+    with Sink() as sink:
+        for status in ("firing", "firing", "resolved"):
+            assert mail(sink).send_document({**ALERT, "status": status}).arrived
+    first, again, over = (message["Message-ID"] for message in sink.mails)
+    assert first == again != over
+    assert sink.mails[0]["Subject"] == "m:v1: drift"
+    assert "events: 500" in sink.mails[0].get_content()
+
+
+def test_a_server_that_is_slow_gets_a_mail_once() -> None:
+    with Sink(delay_s=0.5) as sink:
+        assert mail(sink, timeout_s=0.2).send_document(ALERT).arrived
+        assert len(sink.mails) == 1
+        sent = mail(sink, timeout_s=0.1, answer_s=0.1).send_document(ALERT)
+        assert (sent.arrived, sent.may_have_arrived) == (False, True)
+
+
+def test_a_server_that_hangs_up_after_it_took_the_mail_has_it() -> None:
+    with Sink(hangs_up=True) as sink:
+        assert mail(sink).send_document(ALERT).arrived
 
 
 @pytest.mark.parametrize(

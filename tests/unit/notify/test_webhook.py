@@ -42,10 +42,31 @@ def test_what_no_other_try_would_change_is_asked_once(status: int) -> None:
 def test_a_server_that_hangs_or_drips_is_left(status: int) -> None:
     with Receiver(status) as receiver:
         start = time.monotonic()
-        sent = Webhook(receiver.url, timeout_s=0.3, tries=2).send_document(ALERT)
+        sent = Webhook(receiver.url, timeout_s=0.2, tries=2, answer_s=0.2).send_document(ALERT)
         assert time.monotonic() - start < 5
-    assert (sent.arrived, sent.can_retry) == (False, True)
-    assert receiver.asked == 2
+    assert (sent.arrived, sent.can_retry, sent.may_have_arrived) == (False, True, True)
+    assert receiver.asked == 1  # it has the document
+
+
+def test_a_server_that_is_slow_gets_it_once() -> None:
+    with Receiver(delay_s=0.5) as receiver:
+        assert Webhook(receiver.url, timeout_s=0.1).send_document(ALERT).arrived
+    assert (receiver.asked, receiver.alerts) == (1, [ALERT])
+
+
+@pytest.mark.parametrize("status", [-2, 502, 504])
+def test_what_may_have_arrived_is_not_sent_again_at_once(status: int) -> None:
+    with Receiver(status) as receiver:
+        sent = Webhook(receiver.url).send_document(ALERT)
+    assert (sent.arrived, sent.can_retry, sent.may_have_arrived, receiver.asked) == (False, True, True, 1)
+
+
+def test_each_try_has_the_same_key() -> None:
+    document = {**ALERT, "id": "m@champion/drift/2026-01-05T10:01:00.000+00:00", "status": "firing", "ä": "ö"}
+    with Receiver(500, 200) as receiver:
+        assert Webhook(receiver.url).send_document(document).arrived
+        assert Webhook(receiver.url).send_document({**document, "id": "modèle b/drift/t"}).arrived
+    assert receiver.keys == [f"{document['id']}/firing"] * 2 + ["mod%C3%A8le%20b/drift/t/firing"]
 
 
 def test_nobody_there() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from mlscale.data.encoders.encoder import INPUT, Encoder
 from mlscale.errors import MLScaleError
 from mlscale.export.format1 import build_format1_encoder
 from mlscale.predict.input_items import Inputs
+from mlscale.predict.input_tables import TableInputs
 from mlscale.predict.inputs import open_inputs
 from mlscale.predict.prepare_input import prepare_sample
 from mlscale.task_types.registry import get_task_type
@@ -235,3 +238,95 @@ def test_folders_have_images_of_every_format_and_report_what_is_skipped(
     assert len(opened(str(tmp_path))) == 4
     assert "skipped files that do not end as images do: 1, the first: e.heic" in capsys.readouterr().err
     assert len(opened(str(tmp_path / "b.jp2"))) == 1
+
+
+ROWS: list[dict[str, Any]] = [{"a": 1, "b": "x", "c": True}, {"a": None, "b": "7", "c": False}, {"b": None, "a": 2.5}]
+
+
+def write_json_files(folder: Path, documents: list[Any]) -> list[str]:
+    """Write documents in each form of JSON; return the paths."""
+    lines = "".join(json.dumps(document) + "\n\n" for document in documents)
+    (folder / "rows.jsonl").write_text(lines)
+    (folder / "rows.ndjson").write_text("\ufeff" + lines, encoding="utf-8")
+    (folder / "rows.JSON").write_text(json.dumps(documents))
+    return [str(folder / name) for name in ("rows.jsonl", "rows.ndjson", "rows.JSON")]
+
+
+def test_json_files_are_rows_as_a_request_has_them(tmp_path: Path) -> None:
+    for path in write_json_files(tmp_path, ROWS):
+        inputs = open_inputs(path, member=None, key=None, columns=(), kind="table")
+        assert isinstance(inputs, TableInputs)
+        keys, rows = inputs.read_rows(range(3), ["a", "b", "c"])
+        assert keys == [f"{Path(path).name}:{number}" for number in (1, 2, 3)]
+        assert rows == [{"c": None, **row} for row in ROWS]
+        with pytest.raises(MLScaleError, match="the table has no columns 'd', 'e f'") as caught:
+            inputs.read_rows(range(3), ["a", "d", "e f"])
+        assert caught.value.why == "its columns are: 'a', 'b', 'c'"
+
+
+@pytest.mark.parametrize(
+    "documents",
+    [
+        ["good 🐧", "3", "\ud800"],
+        [{"text": "good 🐧", "label": "ham"}, {"text": "3"}, {"text": "\ud800", "label": "x"}],
+    ],
+)
+def test_json_files_are_texts_for_a_model_of_texts(tmp_path: Path, documents: list[Any]) -> None:
+    for path in write_json_files(tmp_path, documents):
+        items = open_inputs(path, member=None, key=None, columns=(), kind="text").read_items(range(3))
+        assert [item.content for item in items] == ["good 🐧".encode(), b"3", b"?"]
+
+
+def test_json_files_name_images_and_hold_features(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"pixels")
+    for path in write_json_files(tmp_path, [{"path": "a.png", "id": 7}]):
+        (item,) = open_inputs(path, member=None, key="id", columns=(), kind="image").read_items(range(1))
+        assert (item.key, item.content) == ("7", b"pixels")
+    for path in write_json_files(tmp_path, [{"x": 1, "y": 2.5}]):
+        (item,) = open_inputs(path, member=None, key=None, columns=("y", "x"), kind="tensor").read_items(range(1))
+        assert list(item.content) == [2.5, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("a.jsonl", b'{"a": 1}\n{"a": \n', "line 2 is not JSON"),
+        ("a.jsonl", b"[1, 2]\n", "line 1 is neither an object, a row by column, nor a text"),
+        ("a.json", b"[3]", "item 1 is neither an object"),
+        ("a.json", b"[]", "it holds no rows"),
+    ],
+)
+def test_a_json_file_that_can_not_be_read(tmp_path: Path, name: str, content: bytes, why: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(MLScaleError, match="the table can't be read") as caught:
+        open_inputs(str(tmp_path / name), member=None, key=None, columns=(), kind="table")
+    assert str(caught.value.why).startswith(why)
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl"])
+def test_a_table_in_latin1_has_the_line_that_converts_it(tmp_path: Path, name: str) -> None:
+    content = "a,b\n1,Größe\n" if name == "rows.csv" else '{"a": 1, "b": "Größe"}\n'
+    (tmp_path / name).write_bytes(content.encode("latin-1"))
+    with pytest.raises(MLScaleError, match="the table can't be read") as caught:
+        open_inputs(str(tmp_path / name), member=None, key=None, columns=(), kind="table")
+    subprocess.run(str(caught.value.fix), shell=True, check=True)
+    inputs = open_inputs(str(tmp_path / name.replace(".", "-utf8.")), member=None, key=None, columns=(), kind="table")
+    assert isinstance(inputs, TableInputs)
+    assert inputs.read_rows(range(1), ["b"])[1] == [{"b": "Größe"}]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "fix"),
+    [
+        ("table", "notes.txt", "input=<a .csv, .tsv, .parquet, .jsonl or .json file>"),
+        ("text", "a.png", "input=<texts (.md, .text, .txt), a folder or tar shards of such, or a .csv"),
+        ("image", "notes.txt", "input=<images (.jpg, .png, …), a folder or tar shards of such, or a .csv"),
+        ("tensor", "x.xlsx", "input=<arrays (.npy), a folder or tar shards of such, or a .csv"),
+        ("image", "shards.tar.gz", "input=<images"),
+    ],
+)
+def test_a_file_of_another_kind_is_told_what_is_taken(tmp_path: Path, kind: str, name: str, fix: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(MLScaleError, match=f"{name} is not a kind of input that the model takes") as caught:
+        open_inputs(str(tmp_path / name), member=None, key=None, columns=(), kind=kind)
+    assert str(caught.value.fix).startswith(fix)

@@ -8,11 +8,10 @@ import pytest
 from numpy.typing import NDArray
 
 from mlscale.events.store import EventStore
-from mlscale.export.onnx_engine import Port
 from mlscale.retrain.labelled_window import LabelledWindow, select_labelled_window
 from tests.event_writing import add_classified
+from tests.unit.retrain.raw_servables import IMAGES, make_raw_servable
 
-PORT = Port("input", "uint8", (-1, 1, 2, 2))
 LABELS = ("cat", "dog")
 _MINUTE = 60_000_000
 
@@ -46,7 +45,8 @@ class Filled:
 
     def window(self, **changes: Any) -> LabelledWindow:
         settings: dict[str, Any] = {"model": "pets", "held_out": 0.3, "most": 1000, **changes}
-        return select_labelled_window(self.store.joined("pets", samples=True), PORT, LABELS, **settings)
+        servable = make_raw_servable(IMAGES, labels=LABELS)
+        return select_labelled_window(self.store.joined("pets", samples=True), servable, **settings)
 
 
 @pytest.fixture
@@ -59,9 +59,9 @@ def test_samples_come_as_they_were_sent(events: Filled) -> None:
     events.add(raw[:2], ["cat", "dog"])
     events.add(raw[2:], ["dog", "dog"])
     found = events.window()
-    assert np.array_equal(found.raw, raw)
-    assert found.raw.dtype == np.uint8
-    assert found.classes.tolist() == [0, 1, 1, 1]
+    assert np.array_equal(found.samples, raw)
+    assert found.samples[0].dtype == np.uint8
+    assert found.labels == ["cat", "dog", "dog", "dog"]
     assert (found.since, found.until) == ("2023-11-14T22:13:20.000Z", "2023-11-14T22:15:20.000Z")
     assert found.summarize_window()["samples"] == 4
     assert events.window(model="others").labelled == 4
@@ -75,12 +75,12 @@ def test_what_can_not_be_learned_from_is_left_out_and_counted(events: Filled) ->
     events.add(np.full((1, 1, 2, 2), 0.5, np.float32), ["cat"])
     events.add(np.full((1, 1, 2, 2), 7.0, np.float32), ["dog"])  # whole numbers, though they are floats
     found = events.window()
-    assert found.classes.tolist() == [0, 1, 1]
-    assert np.array_equal(found.raw[2], np.full((1, 2, 2), 7, np.uint8))
+    assert found.labels == ["cat", "dog", "dog"]
+    assert np.array_equal(found.samples[2], np.full((1, 2, 2), 7, np.uint8))
     assert found.labelled == 8
     assert found.left_out == {
         "without a sample": 2,
-        "another shape or dtype": 2,
+        "a sample that the model does not take": 2,
         "a label that the model does not have": 1,
     }
 
@@ -92,8 +92,8 @@ def test_an_input_counts_once_with_its_latest_label(events: Filled) -> None:
     found = events.window()
     assert len(found) == 3
     assert found.left_out == {"seen before": 1}
-    assert found.classes[-1] == 1  # seen last
-    assert np.array_equal(found.raw[-1], raw[1])
+    assert found.labels[-1] == "dog"  # seen last
+    assert np.array_equal(found.samples[-1], raw[1])
 
 
 def test_the_latest_are_taken(events: Filled) -> None:
@@ -101,7 +101,7 @@ def test_the_latest_are_taken(events: Filled) -> None:
     events.add(raw, ["cat"] * 5)
     events.add(images(5, seed=2), ["dog"] * 5)
     found = events.window(most=5)
-    assert found.classes.tolist() == [1] * 5
+    assert found.labels == ["dog"] * 5
     assert found.left_out == {"older than the latest": 5}
 
 
@@ -110,11 +110,11 @@ def test_a_sample_never_changes_sides(events: Filled) -> None:
     events.add(raw, ["cat"] * 500)
     first = events.window()
     assert 0.2 < first.held_out.mean() < 0.4
-    sides = {sample.tobytes(): side for sample, side in zip(first.raw, first.held_out, strict=True)}
+    sides = {sample.tobytes(): side for sample, side in zip(first.samples, first.held_out, strict=True)}
     events.add(np.concatenate([images(300, seed=9), raw[::-1]]), ["dog"] * 800)
     later = events.window()
     assert len(later) > len(first)
-    known = [(sides[sample.tobytes()], side) for sample, side in zip(later.raw, later.held_out, strict=True)
+    known = [(sides[sample.tobytes()], side) for sample, side in zip(later.samples, later.held_out, strict=True)
              if sample.tobytes() in sides]  # fmt: skip
     assert len(known) == len(sides)
     assert all(before == now for before, now in known)
@@ -128,5 +128,5 @@ def test_a_sample_never_changes_sides(events: Filled) -> None:
 
 def test_nothing_is_a_window_too(events: Filled) -> None:
     found = events.window()
-    assert (len(found), found.raw.shape, found.since) == (0, (0, 1, 2, 2), "")
+    assert (len(found), found.samples, found.since) == (0, [], "")
     assert found.summarize_window()["held_out"] == 0

@@ -14,7 +14,7 @@ from mlscale.report import HorizontalBarPlot, LinePlot, ReportStep, Result, Seri
 from mlscale.runs import run_files
 from mlscale.runs.code.code_snapshot import CodeSnapshot
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.identity import compute_config_hash
+from mlscale.runs.identity import compute_config_hash, find_differing_keys
 from mlscale.secrets.mask import Masker
 
 Start = Callable[..., RunFolder]
@@ -198,3 +198,10 @@ def test_a_result_that_is_kept_names_its_page(start: Start) -> None:
     assert Path(kept.artifacts["page"]).read_text().startswith("<!doctype html>")
     assert "page" in kept.format_text()
     assert run.results["train"] == kept.as_dict()
+
+
+def test_a_group_that_is_gone_changes_neither_the_hash_nor_the_run() -> None:
+    assert compute_config_hash("seed: 1\nmonitor: {}\n") == compute_config_hash("seed: 1\n")
+    chosen = {"seed": 1, "monitor": {"default": {"_target_": "mlscale.monitor.collect.CollectReference"}}}
+    assert find_differing_keys(chosen, {"seed": 1}) == []
+    assert find_differing_keys(chosen, {"seed": 2}) == ["seed"]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from mlscale.serve.http.request_error import Refused
 from mlscale.serve.protocol import predict_route as predict
 from mlscale.serve.protocol import v2, v2_metadata, v2_tensors
 from mlscale.serve.served_model import ServedModel, load_model
+from tests import made_servables
 from tests.made_servables import PENGUIN, make_servables
 from tests.serving import RAW, serving
 
@@ -98,6 +100,13 @@ def test_rows(models: dict[str, ServedModel], name: str) -> None:
     assert [list(answer) for answer in ask(model, JSON, body)] == [list(answer) for answer in expect(model, ROWS[:3])]
 
 
+@pytest.mark.parametrize("charset", ["latin-1", "ISO-8859-1", '"windows-1252"', "utf-16", "UTF-8"])
+def test_the_charset_of_a_text_is_honoured(models: dict[str, ServedModel], charset: str) -> None:
+    kind = {b"content-type": f"text/plain; charset={charset}; format=flowed".encode()}
+    content = "Größe".encode(charset.strip('"'))
+    assert ask(models["reviews"], kind, content) == expect(models["reviews"], ["Größe"])
+
+
 @pytest.mark.parametrize("name", ["reviews"])
 def test_texts(models: dict[str, ServedModel], name: str) -> None:
     model = models[name]
@@ -159,7 +168,13 @@ def test_the_id_of_a_row(models: dict[str, ServedModel]) -> None:
 @pytest.mark.parametrize(
     ("name", "headers", "body", "status", "reason"),
     [
-        ("penguins", JSON, {"island": "Dream"}, 400, "the row can't be used: it lacks the column 'bill_length_mm'"),
+        (
+            "penguins",
+            JSON,
+            {"island": "Dream"},
+            400,
+            "the row can't be used: it lacks the columns 'bill_length_mm', '",
+        ),
         (
             "penguins",
             JSON,
@@ -168,7 +183,13 @@ def test_the_id_of_a_row(models: dict[str, ServedModel]) -> None:
             "inputs[1] can't be used: body_mass_g is 'heavy', no number",
         ),
         ("penguins", JSON, {"inputs": [PENGUIN, {"Island": "Dream"}]}, 400, "inputs[1] can't be used: it lacks the"),
-        ("penguins", JSON, {"inputs": [PENGUIN, 3]}, 400, "inputs[1] can't be used: it is a int"),
+        (
+            "penguins",
+            JSON,
+            {"inputs": [PENGUIN, 3]},
+            400,
+            "inputs[1] can't be used: it is a number, and the model takes rows",
+        ),
         ("penguins", JSON, {"inputs": [PENGUIN], "sex": "male"}, 400, "a row with a column of the name inputs is sent"),
         ("penguins", JSON, {"inputs": []}, 400, "no samples in the request"),
         ("penguins", JSON, [PENGUIN], 400, 'send {"<column>": <value>, …} or {"inputs": [row, …]}'),
@@ -179,9 +200,26 @@ def test_the_id_of_a_row(models: dict[str, ServedModel]) -> None:
         ("reviews", TEXT, b"", 400, "the text can't be used: it is empty"),
         ("reviews", JSON, {"inputs": ["a", ""]}, 400, "inputs[1] can't be used: it is empty"),
         ("reviews", JSON, "\ud800", 400, "character 1 is half of a surrogate pair"),
-        ("reviews", JSON, {"inputs": [[1, 2]]}, 400, "inputs[0] can't be used: it is a list, no text"),
+        ("reviews", JSON, {"inputs": [[1, 2]]}, 400, "inputs[0] can't be used: it is a list, not a text"),
         ("reviews", JSON, b"great", 400, "a text by itself is sent with 'Content-Type: text/plain'"),
-        ("reviews", {b"content-type": b"text/plain; charset=latin-1"}, b"x", 415, "send UTF-8"),
+        ("reviews", {b"content-type": b"text/plain; charset=klingon"}, b"x", 415, "send UTF-8"),
+        ("reviews", {b"content-type": b"text/plain; charset=rot13"}, b"x", 415, "send UTF-8"),
+        (
+            "reviews",
+            {b"content-type": b"text/plain; charset=utf-8"},
+            b"ab\xffc",
+            400,
+            "byte 3 of the text is not utf-8",
+        ),
+        ("photos", JSON, {"image": "photo.jpeg"}, 400, "an image file is sent as it is, curl -H 'Content-Type: image/"),
+        (
+            "photos",
+            JSON,
+            {"inputs": ["aGVsbG8="]},
+            400,
+            "an image file is sent as it is, curl -H 'Content-Type: image/",
+        ),
+        ("photos", {b"content-type": b"image/jpeg"}, b"", 400, "the image is empty: send the bytes of a file, curl"),
         ("tales", TEXT, b"a\0b", 400, "the text can't be used: byte 2 is zero, which ends a document"),
         ("photos", {b"content-type": b"image/png"}, b"x", 400, "this image can't be decoded"),
         ("photos", TEXT, b"x", 415, "can't read text/plain: photos takes images"),
@@ -381,8 +419,10 @@ def test_an_image_in_a_form_is_told_how_to_be_sent(models: dict[str, ServedModel
     assert refused.value.status == 415
 
 
-def test_the_row_and_the_column_of_a_huge_number_are_named(models: dict[str, ServedModel]) -> None:
-    model = models["penguins"]
+def test_the_row_and_the_column_of_a_huge_number_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Weights of two: they make infinity of a feature over half of float32's largest number.
+    monkeypatch.setattr(made_servables, "_rng", SimpleNamespace(normal=lambda size: np.full(size, 2.0)))
+    model = load_model(make_servables(tmp_path)["penguins"], name="penguins", version="v1", threads=1, max_batch=4)
 
     def answer(body: bytes) -> None:
         request = predict.parse_predict_request(model, JSON, body)
@@ -399,13 +439,18 @@ def test_the_row_and_the_column_of_a_huge_number_are_named(models: dict[str, Ser
             answer(body.encode())
         return refused.value.message
 
-    found = refuse("1e300")
+    # Of numbers that float32 has a layer of the model makes infinity.
+    found = refuse("1.5e39")
     assert found == (
-        "the model gives no finite numbers for inputs[1]: bill_length_mm is 1e+300, far outside of what training had"
+        "the model gives no finite numbers for inputs[1]: bill_length_mm is 1.5e+39, far outside of what training had"
     )
-    assert "for these inputs: bill_length_mm is 1e+300" in refuse("1e300", alone=True)
+    assert "for these inputs: bill_length_mm is 1.5e+39" in refuse("1.5e39", alone=True)
+    assert refuse("1e300") == (
+        "inputs[1] can't be used: bill_length_mm is 1e+300, and 36.7 to 50 in training: float32, in which models "
+        "compute, does not reach so far"
+    )
     for number in ("1e999", "9" * 5000, "1" + "0" * 4400):
-        assert refuse(number) == "inputs[1] can't be used: bill_length_mm is 'infinite', no number"
+        assert refuse(number) == "inputs[1] can't be used: bill_length_mm is infinite, not a finite number"
 
 
 def test_a_document_that_is_too_long_states_its_length_and_the_limit(

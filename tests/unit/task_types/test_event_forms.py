@@ -109,3 +109,26 @@ def test_a_type_of_another_package_works_by_the_defaults() -> None:
 def test_plain_tensors() -> None:
     columns = TensorType().summarize_outputs({"output": [np.array([1.0, 2]), np.array([3, 4.0])]}, NAMES)
     assert list(columns) == ["output_0", "output_1"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "truth", "names", "labels"),
+    [
+        ("classification", [2, 0], NAMES, ["owl", "cat"]),
+        ("multilabel", [[0, 1, 1], [0, 0, 0]], NAMES, [["dog", "owl"], []]),
+        ("regression", [1.5, 2], AnswerNames((), (TargetColumn("mass"),)), [1.5, 2.0]),
+        ("regression", [[1.5, 8]], TARGETS, [{"mass": 1.5, "length": 8.0}]),
+        ("segmentation", [[[2, 255]]], NAMES, [encode([[2, 255]])]),
+    ],
+)
+def test_the_truth_is_written_as_the_labels_that_are_parsed(
+    kind: str, truth: list[Any], names: AnswerNames, labels: list[Any]
+) -> None:
+    task_type = get_task_type(kind)
+    assert task_type.format_labels(np.array(truth), names) == labels
+    assert [task_type.parse_label(label, names) for label in labels] == labels
+
+
+def test_the_truth_of_other_types() -> None:
+    assert get_task_type("language").format_labels(np.zeros(2), NAMES) == [None, None]
+    assert TaskType().format_labels(np.array([0.5, 1]), NAMES) == [0.5, 1.0]

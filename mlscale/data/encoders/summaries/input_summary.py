@@ -21,12 +21,15 @@ class InputSummary(ABC):
     """From packed samples (`Encoder.pack_samples`) to columns by name.
 
     Attributes:
-        sample_kind: the form of `write_samples`: json (a row), text (its bytes), or npy (an array, as numpy saves it).
         unmeasured: columns that validation samples do not have, as these are cut in another way than a client's.
     """
 
-    sample_kind: ClassVar[str]
     unmeasured: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    @abstractmethod
+    def sample_kind(self) -> str:
+        """The form of `write_samples`: json (a row), text (its bytes), or npy (an array, as numpy saves it)."""
 
     @abstractmethod
     def summarize_samples(self, packed: EncodedSamples) -> SummaryColumns:

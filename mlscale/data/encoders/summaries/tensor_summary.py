@@ -51,11 +51,16 @@ class ChannelSummary(InputSummary):
     Args:
         encoder: of the samples.
         is_encoded: samples arrive as the model takes them: the graph holds no part of the encoder.
+        stored: the summary whose samples are stored, which are raw; None stores the encoded tensor.
     """
 
-    sample_kind: ClassVar[str] = "npy"
     encoder: Encoder
     is_encoded: bool
+    stored: InputSummary | None = None
+
+    @property
+    def sample_kind(self) -> str:
+        return "npy" if self.stored is None else self.stored.sample_kind
 
     def summarize_samples(self, packed: EncodedSamples) -> SummaryColumns:
         means, stds = compute_channel_moments(self._get_tensor(packed))
@@ -63,6 +68,8 @@ class ChannelSummary(InputSummary):
         return columns | {f"std_{channel}": stds[:, channel] for channel in range(means.shape[1])}
 
     def write_samples(self, packed: EncodedSamples, numbers: Sequence[int]) -> list[bytes]:
+        if self.stored is not None:
+            return self.stored.write_samples(packed, numbers)
         tensor = self._get_tensor(packed)
         return [write_arrays({"": tensor[number]}) for number in numbers]
 

@@ -2,18 +2,21 @@
 
 import json
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from mlscale.commands.lifecycle.alert_receiver import receive_alerts
 from mlscale.commands.lifecycle.clients import ServerClient, send_checked_requests
-from mlscale.commands.lifecycle.production_samples import SHIFTS, LabelledSamples, check_lifecycle_settings
+from mlscale.commands.lifecycle.entry import list_steps
 from mlscale.commands.lifecycle.step_log import StepOutcome, Tour
 from mlscale.errors import MLScaleError
+from mlscale.loadtest.build_requests import build_requests
+from mlscale.loadtest.load_samples import RequestSamples
+from mlscale.loadtest.server_model import ServerModel
 from mlscale.runs.folder import RunFolder
 from mlscale.secrets.mask import Masker
 from tests.unit.loadtest.servers import Answer, label, serving
@@ -21,39 +24,23 @@ from tests.unit.loadtest.servers import Answer, label, serving
 RAW = np.random.default_rng(0).integers(0, 256, (6, 1, 4, 4), np.uint8)
 
 
-@pytest.mark.parametrize("shift", SHIFTS)
-def test_a_shift_keeps_shape_dtype_and_labels_and_changes_every_image(shift: str, tmp_path: Path) -> None:
-    before = LabelledSamples(RAW, np.array([label(sample) for sample in RAW]))
-    after = before.apply_shift(shift)
-    assert (after.raw.shape, after.raw.dtype) == (RAW.shape, RAW.dtype)
-    assert (after.raw != RAW).any(axis=(1, 2, 3)).all()
-    assert after.labels is before.labels
-    with np.load(after.save_samples(tmp_path / "s.npz")) as stored:
-        assert (stored["raw"] == after.raw).all()
-        assert (stored["labels"] == before.labels).all()
+REQUESTS = build_requests("bytes", RequestSamples("", {"input": RAW}), ServerModel("sums", ()), 1)
 
 
-def test_accuracy_is_the_share_of_right_labels() -> None:
-    labelled = LabelledSamples(RAW[:4], np.array(["a", "b", "c", "a"]))
-    assert labelled.compute_accuracy(["a", "b", "a", "a"]) == 0.75
-
-
-@pytest.mark.parametrize(
-    ("shift", "traffic", "what"), [("sideways", 700, "unknown shift"), ("turn", 5, "traffic is 5")]
-)
-def test_settings_that_make_no_sense(shift: str, traffic: int, what: str) -> None:
-    with pytest.raises(MLScaleError, match=what):
-        check_lifecycle_settings(shift, traffic)
-
-
-def probabilities(version: str) -> NDArray[Any]:
+class Expected:
     """What the server of the tests gives for `RAW`."""
-    assert version == "sums:v1"
-    return np.array([[0.8 if label(sample) == name else 0.1 for name in "abc"] for sample in RAW])
+
+    def __init__(self, version: str) -> None:
+        assert version == "sums:v1"
+
+    def find_problem(self, answer: Mapping[str, Any], row: int) -> str:
+        wanted = label(RAW[row])
+        right = {"label": wanted, "probabilities": [0.8 if name == wanted else 0.1 for name in "abc"]}
+        return "" if answer == right else f"it is {answer['probabilities']}"
 
 
 def test_clients_count_and_check_each_answer() -> None:
-    with serving() as server, send_checked_requests(server.url, RAW, probabilities, clients=2) as asked:
+    with serving() as server, send_checked_requests(server.url, REQUESTS, Expected, clients=2) as asked:
         while server.asked < 30:
             pass
     assert asked.requests >= 29
@@ -68,20 +55,20 @@ def _spoil(answer: Answer, number: int) -> Answer | None:
 
 
 def test_answers_that_are_wrong_or_missing_are_told_apart() -> None:
-    with serving(_spoil) as server, send_checked_requests(server.url, RAW, probabilities, clients=1) as asked:
+    with serving(_spoil) as server, send_checked_requests(server.url, REQUESTS, Expected, clients=1) as asked:
         while server.asked < 12:
             pass
     assert abs(len(asked.dropped) - len(asked.wrong)) <= 1
     assert len(asked.dropped) >= 3
     assert asked.requests == len(asked.dropped) + sum(asked.versions.values())
-    assert asked.wrong[0] == "sums:v1: a probability is off by 0.1"
+    assert "0.7" in asked.wrong[0]
 
 
 def test_an_answer_of_a_version_that_is_not_there_is_wrong() -> None:
-    def unknown(version: str) -> NDArray[Any]:
+    def fail(version: str) -> Expected:
         raise MLScaleError("no such version")
 
-    with serving() as server, send_checked_requests(server.url, RAW, unknown, clients=1) as asked:
+    with serving() as server, send_checked_requests(server.url, REQUESTS, fail, clients=1) as asked:
         while server.asked < 3:
             pass
     assert asked.wrong[0] == "sums:v1: no such version"
@@ -91,9 +78,23 @@ def test_a_client_tells_an_error_of_the_server() -> None:
     with serving(lambda answer, number: (503, {}, b'{"error": "busy"}')) as server:
         client = ServerClient(server.url)
         with pytest.raises(MLScaleError, match="does not answer POST /predict") as caught:
-            client.request_predictions(RAW)
+            client.request_prediction(REQUESTS[0])
         client.close()
     assert "503" in caught.value.why
+
+
+def test_a_client_returns_the_answer_without_its_id() -> None:
+    with serving() as server:
+        client = ServerClient(server.url)
+        version, answer = client.request_prediction(REQUESTS[1], "x-1")
+        client.close()
+    assert (version, answer["label"], sorted(answer)) == ("sums:v1", label(RAW[1]), ["label", "probabilities"])
+
+
+def test_where_labels_change_the_gate_has_a_step_of_its_own() -> None:
+    titles = [title for title, _ in list_steps("concept")]
+    assert titles[-4:] == ["alert", "gate", "retrain", "swap"]
+    assert [title for title in titles if title != "gate"] == [title for title, _ in list_steps("auto")]
 
 
 def test_a_receiver_keeps_what_arrives() -> None:

@@ -83,16 +83,8 @@ def test_the_metric_is_one_that_the_task_logs(labels: str, fix: str | None) -> N
 
 
 @pytest.mark.parametrize("labels", TASKS)
-def test_the_profile_is_of_classes_and_compression_of_any_type(labels: str) -> None:
-    chosen = {
-        "compress": {"int8": {"_target_": "mlscale.compress.Int8"}},
-        "monitor": {
-            "default": {"_target_": "mlscale.monitor.collect.CollectReference"},
-            "mine": {"_target_": "my.Own"},
-        },
-    }
-    problems = told(task=task(labels), **chosen)
-    assert [problem.fix for problem in problems] == ([] if labels == "one" else ["monitor=none"])
+def test_compression_takes_any_type(labels: str) -> None:
+    assert told(task=task(labels), compress={"int8": {"_target_": "mlscale.compress.Int8"}}) == []
 
 
 def test_compression_needs_a_type_that_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,8 +97,8 @@ def test_compression_needs_a_type_that_is_known(tmp_path: Path, monkeypatch: pyt
     assert told(task={"_target_": "ranker_task.Ranker"}, compress={"mine": chosen["mine"]}) == []
 
 
-def test_servables_are_of_classes() -> None:
-    check_classifies(OmegaConf.create({"task": task("one")}), "export")
-    check_classifies(OmegaConf.create({"task": {"_target_": "pytorch_lightning.LightningModule"}}), "export")
-    with pytest.raises(MLScaleError, match="`mlscale export` takes classification, and this task is segmentation"):
-        check_classifies(OmegaConf.create({"task": task("mask")}), "export")
+def test_a_command_of_classes_takes_no_other_task() -> None:
+    check_classifies(OmegaConf.create({"task": task("one")}), "lifecycle")
+    check_classifies(OmegaConf.create({"task": {"_target_": "pytorch_lightning.LightningModule"}}), "lifecycle")
+    with pytest.raises(MLScaleError, match="`mlscale lifecycle` takes classification, and this task is segmentation"):
+        check_classifies(OmegaConf.create({"task": task("mask")}), "lifecycle")

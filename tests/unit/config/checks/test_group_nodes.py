@@ -249,12 +249,12 @@ unknown key 'logger.tensorboard.x'
 """,
     ),
     (
-        "monitor: {drft: {p_value: 0.1}}",
+        "compress: {drft: {p_value: 0.1}}",
         """
-'monitor.drft' has no _target_
-  where: command line: monitor.drft
-  why:   every entry of 'monitor' is an object to build
-  fix:   monitor.drft._target_=<package.module.Class>
+'compress.drft' has no _target_
+  where: command line: compress.drft
+  why:   every entry of 'compress' is an object to build
+  fix:   compress.drft._target_=<package.module.Class>
 """,
     ),
     (

@@ -130,7 +130,7 @@ unknown key 'splt'
         """
 unknown key 'url'
   where: command line: url
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show command=loadtest prints every key there is
 """,
     ),
     (
@@ -147,7 +147,7 @@ unknown key 'lifecycle.slo.p98_ms'
   fix:   lifecycle.slo.p95_ms=1 or lifecycle.slo.p99_ms=1
 unknown key 'lifecycle.foo.a'
   where: command line: lifecycle.foo.a
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show command=lifecycle prints every key there is
 """,
     ),
     (
@@ -161,7 +161,7 @@ unknown key 'lifecycle.foo.a'
         """
 unknown key 'fmt'
   where: command line: fmt
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show command=export prints every key there is
 'trainer.a' has no effect: 'trainer' has no _target_, so it builds nothing
   where: command line: trainer.a
   fix:   trainer._target_=<package.module.Class>

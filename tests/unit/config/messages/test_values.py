@@ -180,6 +180,15 @@ CASES = [
 """,
     ),
     (
+        "data=table data.train=t.csv data.target=a${b}",
+        """
+'data.target' can't be resolved: a${b}
+  where: command line: data.target=a${b}
+  why:   unknown key 'b'; a name with ${ in it can't be typed, since that begins an interpolation
+  fix:   rename the column in the file, without ${
+""",
+    ),
+    (
         "name=${oc.evn:HOME}",
         """
 'name' can't be resolved: ${oc.evn:HOME}

@@ -58,7 +58,7 @@ def test_orientation_is_applied() -> None:
         (build_image_encoder(), np.full((3, 8, 6), 0.5, np.float32), "it has values that uint8 does not have"),
         (TextEncoder(4), "", "it is empty"),
         (TextEncoder(4), "a\ud800", "character 2 is half of a surrogate pair"),
-        (TextEncoder(4), 7, "it is a int, no text"),
+        (TextEncoder(4), 7, "it is a number, not a text"),
         (DocumentEncoder(4), "a\0b", "byte 2 is zero, which ends a document"),
         (DocumentEncoder(4), "", "it is empty"),
         (TensorEncoder.from_shape((2,), "float32"), [1, 2, 3], "it has the shape (3,), and the model takes (2,)"),

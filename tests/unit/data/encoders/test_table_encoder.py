@@ -12,6 +12,7 @@ from mlscale.data.encoders.stored_encoder import parse_encoder
 from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.tables.columns import Column, DataTable
+from mlscale.errors import MLScaleError
 from tests.unit.data.encoders.random_tables import build_table, draw_row, fit_random
 
 
@@ -54,10 +55,6 @@ def _are_plain(row: dict[str, object], encoder: TableEncoder) -> bool:
     return not any(abs(value) > 3e38 for value in scaled)
 
 
-def test_values_far_out_become_infinite_as_float32_has_them(penguins: TableEncoder) -> None:
-    assert penguins.encode_row({"mm": 1e300, "island": "a"})[0] == np.inf
-
-
 def test_ranges_units_and_missing_values_are_part_of_the_schema(penguins: TableEncoder) -> None:
     assert penguins.describe_raw_input() == {
         "type": "table",
@@ -83,9 +80,9 @@ def test_ranges_units_and_missing_values_are_part_of_the_schema(penguins: TableE
         ({"island": "a"}, "it lacks the column 'mm' (null for a missing value)"),
         ({"MM": 1, "mm.": 2, "island": "a"}, "is 'mm.' the same?"),
         ({"mm": "wide", "island": "a"}, "mm is 'wide', no number"),
-        ({"mm": float("inf"), "island": "a"}, "mm is 'infinite', no number"),
-        ({"mm": [1], "island": "a"}, "mm is 'list', no number"),
-        ({"mm": 1, "island": {}}, "island is a dict, neither text nor number"),
+        ({"mm": float("inf"), "island": "a"}, "mm is infinite, not a finite number"),
+        ({"mm": [1], "island": "a"}, "mm is a list, not a number"),
+        ({"mm": 1, "island": {}}, "island is an object, not a text or a number"),
         ({"mm": "wide", "island": {}}, "mm is"),
     ],
 )
@@ -120,3 +117,47 @@ def test_the_same_rows_give_the_same_digest_and_other_rows_another() -> None:
 def test_a_truth_value_is_the_category_that_training_has(values: tuple[str, ...], text: str) -> None:
     column = CategoryColumn("flag", values, False)
     assert column.read_value(True) == column.read_value(np.True_) == text
+
+
+@pytest.mark.parametrize("value", [1e308, -1e300, 10**200, "1e308"])
+def test_numbers_beyond_float32_are_bad_in_rows_tables_and_packed(penguins: TableEncoder, value: object) -> None:
+    row = {"mm": value, "island": "a"}
+    reason = f"mm is {float(str(value)):g}, and 1 to 8 in training: float32, in which models compute, does not reach so"
+    for encoded in (penguins.encode_samples([row]), penguins.pack_samples([row])):
+        assert encoded.bad[0].startswith(reason)
+    table = DataTable({"mm": [str(value)], "island": ["a"]}, ["0"])
+    assert penguins.encode_table(table, where="data.val").bad[0].startswith(reason)
+    low, high = penguins._number_columns[0].limits
+    assert np.isfinite(penguins.encode_row({"mm": low, "island": "a"})).all()
+    assert np.isfinite(penguins.encode_row({"mm": high, "island": "a"})).all()
+
+
+def test_a_column_whose_deviation_is_infinite_is_refused() -> None:
+    table = DataTable({"far": np.array([1e308, -1e308, 0.0])}, list("012"))
+    with pytest.raises(MLScaleError, match="the column 'far' holds numbers that are too large"):
+        TableEncoder.fit(table, ["far"], where="data.train")
+
+
+def test_all_absent_columns_of_a_row_are_named(penguins: TableEncoder) -> None:
+    (reason,) = penguins.encode_samples([{"other": 1}]).bad.values()
+    assert reason == "it lacks the columns 'mm', 'island' (null for a missing value)"
+    assert penguins.pack_samples([{"other": 1}]).bad[0] == reason
+    table = DataTable({"other": np.array([1.0])}, ["0"])
+    with pytest.raises(MLScaleError, match="the table has no columns 'mm', 'island'"):
+        penguins.encode_table(table, where="data.val")
+
+
+def test_a_column_in_another_form_of_unicode_is_named_as_such() -> None:
+    trained, sent = "Größe", "Gro\u0308ße"
+    encoder = TableEncoder.fit(DataTable({trained: np.array([1.0, 2.0])}, list("01")), [trained], where="data.train")
+    (reason,) = encoder.pack_samples([{sent: 1}]).bad.values()
+    assert reason.endswith("'Größe' is there in another form of Unicode: write its name in NFC, not NFD")
+    with pytest.raises(MLScaleError, match="the table has no column 'Größe'") as caught:
+        encoder.encode_table(DataTable({sent: np.array([1.0])}, ["0"]), where="data.val")
+    assert "in another form of Unicode" in str(caught.value.why)
+
+
+def test_a_column_that_can_not_be_typed_is_to_be_renamed() -> None:
+    with pytest.raises(MLScaleError) as caught:
+        DataTable({"a${b}": np.array([1.0])}, ["0"]).get_column("zz", where="data.target")
+    assert caught.value.fix == "rename the column 'a${b}' in the file, without ${"

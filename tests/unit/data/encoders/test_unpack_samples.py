@@ -23,7 +23,7 @@ COLUMNS = {
 TABLE = TableEncoder.fit(DataTable(COLUMNS, list("0123")), list(COLUMNS), ["postcode"], where="data.train")  # type: ignore[arg-type]
 ROWS = [
     {"size": 3, "kind": "a", "postcode": "07", "weight": None},
-    {"size": None, "kind": "\ud800", "postcode": 70, "weight": 10**300},
+    {"size": None, "kind": "\ud800", "postcode": 70, "weight": 10**30},
     {"size": "2.5", "kind": "new", "postcode": None, "weight": float("nan")},
     {"size": -0.0, "kind": None, "postcode": 7.0, "weight": True, "more": 1},
 ]
@@ -47,6 +47,13 @@ def test_packed_samples_become_encoded_ones(encoder: Encoder, raw: list[Any]) ->
         assert unpacked[name].tobytes() == values.tobytes()
 
 
+@pytest.mark.parametrize("rows", [1, 40])
+def test_a_packed_number_beyond_float32_becomes_infinite(rows: int) -> None:
+    packed = TABLE.pack_samples([{"size": 3, "kind": "a", "postcode": "07", "weight": 1}] * rows).tensors
+    packed["numbers"][0, -1] = 1e300
+    assert np.isinf(TABLE.unpack_samples(packed)["input"]).sum() == 1
+
+
 def test_the_first_problem_of_a_row_is_the_same() -> None:
     bad = [
         {"size": 1, "kind": [], "postcode": 1, "weight": "heavy"},
@@ -57,5 +64,5 @@ def test_the_first_problem_of_a_row_is_the_same() -> None:
     packed, encoded = TABLE.pack_samples(bad), TABLE.encode_samples(bad)  # type: ignore[arg-type]
     assert packed.bad == encoded.bad
     assert sorted(packed.bad) == [0, 1, 2, 3]
-    assert packed.bad[2] == "it lacks the column 'kind' (null for a missing value); is 'Kind' the same?"
+    assert packed.bad[2] == "it lacks the columns 'kind', 'weight' (null for a missing value); is 'Kind' the same?"
     assert [len(rows) for rows in packed.tensors.values()] == [4, 4]

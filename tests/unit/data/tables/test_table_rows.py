@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -296,3 +297,13 @@ def test_bundled_tables() -> None:
     assert (facts.train_samples, facts.val_samples, facts.features, facts.targets) == (353, 89, 10, 1)
     assert facts.target_mean == pytest.approx((151.6,), abs=0.1)
     assert Diabetes(seed=3).facts() == facts
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl"])
+def test_a_file_in_latin1_has_the_line_that_converts_it(tmp_path: Path, name: str) -> None:
+    content = "a,b\nGröße,1\n" if name == "rows.csv" else '{"a": "Größe", "b": 1}\n'
+    (tmp_path / name).write_bytes(content.encode("latin-1"))
+    with pytest.raises(MLScaleError, match=f"{name} cannot be read as") as caught:
+        read_table(str(tmp_path / name), where="data.train")
+    subprocess.run(str(caught.value.fix), shell=True, check=True)
+    assert read_table(str(tmp_path / name.replace(".", "-utf8.")), where="data.train").columns["a"] == ["Größe"]

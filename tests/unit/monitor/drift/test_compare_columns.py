@@ -214,6 +214,115 @@ def test_a_lasting_shift_is_detected_by_its_week() -> None:
     assert detected(results) == ["input.c4"]
 
 
+SPREAD = [build_number_sketch("input.a", "inputs", np.random.default_rng(0).normal(size=2000), is_ordered=False)]
+
+
+def compare_in_season(now: Any, hours: Any, week: Any) -> ColumnDrift:
+    season = SeasonalReference({"input.a": np.asarray(hours)}, {"input.a": np.asarray(week)})
+    (result,) = compare_columns(SPREAD, {"input.a": np.asarray(now)}, UNKNOWN, DriftLimits(), season)
+    return result
+
+
+def get_p(reference: ColumnSketch, values: Table) -> float:
+    (result,) = compare_columns([reference], {"input.a": values}, UNKNOWN, DriftLimits())
+    return result.p
+
+
+def test_a_window_is_tested_against_its_hours_and_its_week_against_the_reference() -> None:
+    random = np.random.default_rng(1)
+    hours, week = random.normal(size=400), random.normal(size=300) + 0.15
+    like_hours = build_number_sketch("input.a", "inputs", hours)
+    # Unlike its hours: four fifths of the budget. 'Before' is the median of the hours.
+    now = random.normal(size=300) + 0.4
+    found = compare_in_season(now, hours, week)
+    assert found.p == pytest.approx(get_p(like_hours, now) / 0.8)
+    assert found.before == np.median(hours)
+    # Like its hours, and a week that is unlike the reference: a fifth.
+    later = np.random.default_rng(2).permutation(hours) + 0.5
+    found = compare_in_season(later, hours + 0.5, week + 0.3)
+    assert found.p == pytest.approx(get_p(SPREAD[0], week + 0.3) / 0.2)
+    assert found.now == np.median(week + 0.3)
+    # Like the reference: an incident of the earlier weeks makes the difference, and no drift.
+    found = compare_in_season(random.normal(size=300), hours + 3, random.normal(size=300))
+    assert (found.p, found.is_detected, found.before) == (1, False, np.median(hours + 3))
+    # Nothing has changed since: a p-value is at most 1.
+    found = compare_in_season(later, later, np.random.default_rng(0).normal(size=2000))
+    assert (found.p, found.now) == (1, np.median(later))
+
+
+@pytest.mark.parametrize("is_week", [False, True])
+@pytest.mark.parametrize("missing", [np.full(200, np.nan), np.zeros(0), np.array(["x"] * 200, object)])
+def test_without_earlier_values_a_window_is_compared_with_the_reference(is_week: bool, missing: Any) -> None:
+    if is_week or missing.dtype != object:
+        now, earlier = np.random.default_rng(1).normal(size=200) + 1, np.random.default_rng(2).normal(size=200)
+        found = compare_in_season(now, *((earlier, missing) if is_week else (missing, earlier)))
+        assert found.p == get_p(SPREAD[0], now)
+        assert found.is_detected
+
+
+def test_the_quality_of_the_data_comes_first_the_worst_of_a_kind_before_others() -> None:
+    random = np.random.default_rng(0)
+    table = draw(random, 1000, columns=6)
+    later = columns(draw(random, 300, columns=6))
+    for c, count in ((0, 30), (1, 90), (2, 60)):
+        later[f"input.c{c}"][:count] = np.nan
+    later["input.c3"] = np.full(300, 0.5)
+    later["input.c4"] = later["input.c4"].astype(np.int64)
+    del later["input.c5"]
+    labels = {"input.c5": "height"}
+    results = compare_columns(sketch(table), later, UNKNOWN, DriftLimits(), labels=labels)
+    assert [(result.kind, result.label) for result in results] == [
+        ("type", "height"),
+        ("constant", "c3"),
+        ("missing", "c1"),
+        ("missing", "c2"),
+        ("missing", "c0"),
+        *(("distribution", f"c{c}") for c in range(5)),
+    ]
+    absent = results[0]
+    assert (absent.before, absent.now, absent.distance, absent.p, absent.q, absent.effective) == (0, 1, 1, 0, 0, 0)
+
+
+def test_numbers_in_a_column_of_categories_are_another_type() -> None:
+    cities: list[ColumnSketch] = [build_category_sketch("input.a", "inputs", ["x", "y"])]
+    given: list[tuple[Any, list[str]]] = [(np.arange(3), ["type"]), (np.array(["x"], object), [])]
+    for values, kinds in given:
+        results = compare_columns(cities, {"input.a": values}, UNKNOWN, DriftLimits(fdr=0))
+        assert [result.kind for result in results if result.kind == "type"] == kinds
+
+
+def test_a_q_value_is_that_of_a_column_by_this_result_alone() -> None:
+    random = np.random.default_rng(0)
+    reference, table = sketch(draw(random, 1000, columns=5)), draw(random, 300, columns=5)
+    for c in (0, 1, 2):
+        table[: 3 + c, c] = 9  # out of range, and no other distribution
+    table[:, 3] += 0.1
+    results = [*compare_columns(reference, columns(table), UNKNOWN, DriftLimits(fdr=1))]
+    smallest = [min(result.p for result in results if result.name == f"input.c{c}") for c in range(5)]
+    assert sum(result.kind == "range" for result in results) >= 3
+    for result in results:
+        c = int(result.name[-1])
+        alone = [*smallest[:c], result.p, *smallest[c + 1 :]]
+        assert result.q == pytest.approx(false_discovery_control(alone)[c])
+        assert result.is_significant
+
+
+def test_no_events_are_no_drift() -> None:
+    assert compare(sketch(draw(np.random.default_rng(0), 100)), np.zeros((0, 10))) == ()
+
+
+@pytest.mark.parametrize(("others", "is_held_back"), [(0, False), (99, True)])
+def test_what_a_cycle_explains_is_by_the_rate_of_each_column(others: int, is_held_back: bool) -> None:
+    random = np.random.default_rng(0)
+    table, later = draw(random, 400, columns=1 + others), draw(random, 60, columns=1 + others)
+    # 44 of 60 are in the upper twentieth: by a daily cycle, eight twentieths may be.
+    later[:, 0] = random.permutation(np.append(np.linspace(1.9, 2.2, 44), np.linspace(0, 1, 16)))
+    (found,) = (result for result in compare(sketch(table), later, times=MINUTES[:60]) if result.name == "input.c0")
+    assert found.is_significant
+    assert found.may_be_cycle == is_held_back
+    assert found.is_detected != is_held_back
+
+
 @pytest.mark.parametrize(("q", "text"), [(0.0, "< 1e-9"), (9e-10, "< 1e-9"), (1e-9, "= 1e-09"), (0.0123, "= 0.012")])
 def test_the_q_value_in_words(q: float, text: str) -> None:
     from dataclasses import replace

@@ -323,8 +323,56 @@ def test_models_of_other_classes_are_not_compared() -> None:
     assert "classification of 0, 1; classification of 0, 2" in caught.value.why
 
 
+def test_what_it_was_trained_on_shows_which_labels_have_changed(drift: Drift) -> None:
+    raw, numbers = drift.window[0]
+    few = ~np.isin(numbers, (3, 7))
+    window = [(raw[few], numbers[few])]
+    for trained, is_named in (([], False), (drift.window, True)):
+        judged = decide_promotion(drift.champion, drift.challenger, window, drift.original, BOUNDS, trained=trained)
+        assert any("contradict these classes" in reason for reason in judged.objections) == is_named
+        assert set(judged.classes.relabelled) == ({"d", "h"} if is_named else set())
+        assert judged.metrics["window_samples"] == few.sum()
+
+
+def test_samples_that_are_left_out_are_counted_together() -> None:
+    def compute_logits(x: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        return {"logits": np.where(x > 0.95, np.nan, model(0.7).engine.compute({"x": x})["logits"])}
+
+    raw, numbers = samples(100, 0.7)[0]
+    broken, wrong = int((raw > 0.95).sum()), [np.zeros(2, np.float32)] * 3
+    window = [([*raw, *wrong], np.append(numbers, [0, 0, 0]))]
+    judged = decide_promotion(
+        model(0.5), make_servable(compute_logits, labels=LABELS), window, samples(300, 0.7), BOUNDS
+    )
+    assert broken > 0
+    assert judged.metrics["window_left_out"] == broken + 3
+    assert judged.metrics["window_samples"] == 50 - broken
+
+
 def test_no_samples() -> None:
-    with pytest.raises(MLScaleError, match="no sample of the held-out window can be compared"):
+    with pytest.raises(MLScaleError, match="no sample of the held-out window can be compared") as caught:
         decide_promotion(model(0.5), model(0.7), [], samples(10, 0.5), BOUNDS)
-    with pytest.raises(MLScaleError, match="no sample of the original data can be compared"):
+    assert caught.value.fix == "serve with sample_share=1, send labels to POST /labels"
+    with pytest.raises(MLScaleError, match="no sample of the original data can be compared") as caught:
         decide_promotion(model(0.5), model(0.7), samples(10, 0.5), [], BOUNDS)
+    assert caught.value.fix == "gate.old=false"
+    assert decide_promotion(model(0.5), model(0.7), samples(100, 0.7), [], replace(BOUNDS, old=False)).objections == ()
+    of_one = [(np.full((4, 1), 0.9, np.float32), np.ones(4, int))]
+    with pytest.raises(MLScaleError, match="original data without the relabelled classes can be compared"):
+        decide_promotion(model(0.5), model(0.7), samples(10, 0.5), of_one, replace(BOUNDS, relabelled=("1",)))
+
+
+def test_labels_that_contradict_two_classes_are_named_although_the_challenger_has_learned_neither() -> None:
+    labels = ("cat", "dog", "owl", "hen")
+    same = make_servable(classify(0, 4), labels=labels)
+    truth = np.arange(400) % 4
+    x = truth[:, None].astype(np.float32)
+    swapped = np.array([1, 0, 2, 3])[truth]
+    judged = decide_promotion(same, same, [(x, swapped)], [(x, truth)], BOUNDS)
+    (reason,) = [reason for reason in judged.objections if "contradict" in reason]
+    assert "contradict cat, dog, which the champion knows on the original data" in reason
+    assert reason.endswith("then gate.relabelled=[cat,dog]")
+    # A person has confirmed it.
+    confirmed = replace(BOUNDS, relabelled=("cat", "dog"))
+    judged = decide_promotion(same, same, [(x, swapped)], [(x, truth)], confirmed)
+    assert [reason for reason in judged.objections if "contradict" in reason] == []

@@ -56,7 +56,7 @@ def create_validator(document: dict[str, Any], schema: dict[str, Any]) -> Any:
 @pytest.mark.parametrize("name", SAMPLES)
 def test_what_is_described_is_taken_and_answered(models: dict[str, ServedModel], name: str) -> None:
     model, sample = models[name], SAMPLES[name]
-    document = json.loads(json.dumps(openapi.build_openapi_document(model, needs_key=False)))
+    document = json.loads(json.dumps(openapi.build_openapi_document(model, needs_key=False, takes_labels=True)))
     post = document["paths"]["/predict"]["post"]
     body = create_validator(document, post["requestBody"]["content"]["application/json"]["schema"])
     response = create_validator(document, post["responses"]["200"]["content"]["application/json"]["schema"])
@@ -77,13 +77,13 @@ def test_what_is_described_is_taken_and_answered(models: dict[str, ServedModel],
 @pytest.mark.parametrize("name", SAMPLES)
 def test_it_is_valid_openapi(models: dict[str, ServedModel], name: str) -> None:
     for needs_key in (False, True):
-        document = openapi.build_openapi_document(models[name], needs_key=needs_key)
+        document = openapi.build_openapi_document(models[name], needs_key=needs_key, takes_labels=True)
         openapi_spec_validator.validate(json.loads(json.dumps(document)))
 
 
 def test_the_answer_names_classes_targets_and_units(models: dict[str, ServedModel]) -> None:
     def describe(name: str) -> dict[str, Any]:
-        document = openapi.build_openapi_document(models[name], needs_key=False)
+        document = openapi.build_openapi_document(models[name], needs_key=False, takes_labels=True)
         properties: dict[str, Any] = document["components"]["schemas"]["Prediction"]["properties"]
         return properties
 
@@ -110,7 +110,7 @@ def test_several_targets_are_named_each() -> None:
 
 
 def test_the_key_is_named(models: dict[str, ServedModel]) -> None:
-    document = openapi.build_openapi_document(models["penguins"], needs_key=True)
+    document = openapi.build_openapi_document(models["penguins"], needs_key=True, takes_labels=True)
     assert document["security"] == [{"bearer": []}, {"key": []}]
     assert set(document["components"]["securitySchemes"]) == {"bearer", "key"}
 

@@ -24,7 +24,7 @@ from mlscale.serve.packed_samples import NO_SAMPLES
 from mlscale.serve.protocol import image_input as images
 from mlscale.serve.protocol import predict_route as predict
 from mlscale.serve.served_model import Outputs, ServedModel
-from tests.serving import RAW, STORED, Server, pixels
+from tests.serving import RAW, STORED, Server, pixels, wait_for
 
 SERVABLE = load(STORED)
 
@@ -69,6 +69,18 @@ def test_ids(server: Server) -> None:
     assert len({id_ for each in ours for id_ in each}) == 10
     for wrong in (["p"], ["p", "p"], ["p", ""], ["p", 1], "x" * 201, {"a": 1}):
         assert server.ask("/predict", {"inputs": two, "id": wrong}).status == 400
+
+
+def test_an_id_of_any_script_is_the_same_in_header_answer_event_and_label(server: Server) -> None:
+    given = "Größe-№7-🐧"
+    reply = server.ask("/predict", pixels(1).tobytes(), {**RAW, "mlscale-id": given.encode()})
+    assert reply.json["predictions"][0]["id"] == given
+    # A client that reads headers as latin-1 gets back the bytes that were sent.
+    assert reply.headers["mlscale-id"].encode("latin-1") == given.encode()
+    assert server.ask("/labels", {"id": given, "label": "3"}).json == {"accepted": 1}
+    wait_for(lambda: given in events_of(server).joined("digits").id)
+    wrong = server.ask("/predict", pixels(1).tobytes(), {**RAW, "mlscale-id": given[:5].encode("latin-1")})
+    assert (wrong.status, "the header mlscale-id is not UTF-8" in wrong.json["error"]) == (400, True)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +238,9 @@ def test_what_is_no_image_for_this_model() -> None:
         ([1], "send ["),
         ({"label": "7"}, "each label has the id"),
         ({"id": "", "label": "7"}, "each label has the id"),
-        ({"id": "a"}, "a label is the name of a class, or its number from 0 to 9"),
+        ({"id": "a", "label": None}, "a label is the name of a class, or its number from 0 to 9"),
+        ([{"id": "a"}], "the entry of 'a' has no \"label\": send [{"),
+        ([{"id": "a", "label": 1}, {"id": "b"}], "the entry of 'b' has no"),
         ({"id": "a", "label": 10}, "a label is the name of a class"),
         ({"id": "a", "label": True}, "a label is the name of a class"),
         ({"id": "a", "label": "\ud800"}, "a label is the name of a class"),

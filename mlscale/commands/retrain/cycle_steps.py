@@ -1,0 +1,145 @@
+"""The steps of a retraining cycle: window, training, export, comparison, decision."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlscale.commands.retrain.challenger_training import Challenger, export_challenger, train_challenger
+from mlscale.commands.retrain.champion import Champion, build_prepared_data, compose_run_config
+from mlscale.commands.retrain.cycle_result import describe_window, explain_too_few
+from mlscale.commands.retrain.cycle_settings import parse_gate_limits
+from mlscale.errors import MLScaleError
+from mlscale.launch.start_notices import print_masked_lines
+from mlscale.secrets.mask import Masker
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from mlscale.commands.retrain.running_cycle import RunningCycle
+    from mlscale.export.servable import Servable
+    from mlscale.retrain.gate.gate_limits import GateLimits
+    from mlscale.retrain.gate.promotion_decision import GateDecision
+    from mlscale.retrain.labelled_window import LabelledWindow
+    from mlscale.runs.folder import RunFolder
+    from mlscale.versions import LocalRegistry, Version
+
+
+def run_cycle(cfg: DictConfig, registry: LocalRegistry, version: Version, running: RunningCycle) -> None:
+    """Run the cycle, from the window to the decision."""
+    from mlscale.export.servable import load
+    from mlscale.retrain.journal import REJECTED
+    from mlscale.runs.folder import RunFolder
+
+    servable = load(version.payload)
+    limits = parse_gate_limits(cfg, servable)
+    champion = Champion.prepare_champion(cfg, version, servable)
+    if running.cycle.run is None and not _train_on_window(cfg, champion, running):
+        return
+    assert running.cycle.run is not None
+    run = RunFolder.open(running.cycle.run["path"])
+    challenger = export_challenger(cfg, champion, run)
+    if challenger.servable is None:
+        running.end_cycle(REJECTED, f"the challenger is not exported: {challenger.reason}")
+        return
+    running.note_progress(challenger=_publish_challenger(registry, version, challenger).ref)
+    print_masked_lines(
+        [f"retrain   {running.cycle.challenger} against {version.ref}, on the same samples"], Masker.create_for_run(cfg)
+    )
+    running.judged = _compare_with_champion(cfg, servable, load(challenger.servable), run, limits)
+    running.note_progress(figures=running.judged.metrics)
+    _apply_gate_decision(registry, version, running.judged, running)
+
+
+def _train_on_window(cfg: DictConfig, champion: Champion, running: RunningCycle) -> bool:
+    """Take the window and train the challenger on it; False with the cycle ended where there are too few labels."""
+    from mlscale.retrain.journal import TOO_FEW
+
+    name = champion.version.name
+    window = _take_window(cfg, name, champion.servable)
+    # Noted at once: a cycle that is killed later still shows what it had.
+    running.note_progress(window=window.summarize_window())
+    enough = len(window) >= cfg.window.min_samples and window.held_out.any() and not window.held_out.all()
+    if not enough:
+        needs_label = champion.servable.task_type.needs_label
+        running.end_cycle(TOO_FEW, explain_too_few(cfg.window.min_samples, name, window, needs_label=needs_label))
+        return False
+    print_masked_lines([f"retrain   {champion.version.ref}: {describe_window(window)}"], Masker.create_for_run(cfg))
+    run = train_challenger(cfg, champion, window, running.journal.get_cycle_folder(running.cycle))
+    running.note_progress(run={"id": run.id, "path": str(run.path)}, data_version=run.run["data_version"])
+    return True
+
+
+def _take_window(cfg: DictConfig, model: str, servable: Servable) -> LabelledWindow:
+    from mlscale.events.store import EventStore
+    from mlscale.retrain.labelled_window import select_labelled_window
+
+    since = datetime.now(UTC) - timedelta(hours=cfg.window.hours) if cfg.window.hours is not None else None
+    store = EventStore(Path(cfg.events).expanduser())
+    events = (
+        store.joined(model, since=since, samples=True)
+        if servable.task_type.needs_label
+        else store.read(model, since=since, samples=True).select_answered()
+    )
+    return select_labelled_window(
+        events, servable, model=model, held_out=cfg.window.held_out, most=cfg.window.max_samples
+    )
+
+
+def _compare_with_champion(
+    cfg: DictConfig, servable: Servable, challenger: Servable, run: RunFolder, limits: GateLimits
+) -> GateDecision:
+    from mlscale.data.data_module import OrderedData
+    from mlscale.retrain import gate_samples
+    from mlscale.retrain.gate import promotion_decision
+
+    # The samples as they were written, not as the events are now: a cycle may be continued later.
+    data = build_prepared_data(compose_run_config(run, cfg))
+    assert isinstance(data, OrderedData)
+    return promotion_decision.decide_promotion(
+        servable,
+        challenger,
+        gate_samples.iterate_held_out_samples(data),
+        gate_samples.iterate_original_samples(data),
+        limits,
+        trained=gate_samples.iterate_trained_samples(data),
+        slices=gate_samples.list_original_slices(data),
+    )
+
+
+def _publish_challenger(registry: LocalRegistry, champion: Version, challenger: Challenger) -> Version:
+    from mlscale.versions.from_servable import publish_servable
+    from mlscale.versions.version_reference import CHALLENGER
+
+    assert challenger.servable is not None
+    return publish_servable(
+        registry,
+        challenger.servable,
+        run=challenger.run,
+        name=champion.name,
+        parent=champion.ref,
+        aliases=(CHALLENGER,),
+    ).version
+
+
+def _apply_gate_decision(
+    registry: LocalRegistry, champion: Version, judged: GateDecision, running: RunningCycle
+) -> None:
+    """Promote the challenger if it passes every gate and the champion was not changed meanwhile."""
+    from mlscale.retrain.journal import OVERTAKEN, PROMOTED, REJECTED
+    from mlscale.versions.version_reference import CHAMPION
+
+    if judged.objections:
+        running.end_cycle(REJECTED, "; ".join(judged.objections))
+        return
+    try:
+        # Compare and swap: the registry refuses if the champion is no longer the one that was compared.
+        registry.promote(str(running.cycle.challenger), replacing=champion.ref)
+    except MLScaleError as error:
+        # The champion is still the same, so the promotion failed for another reason.
+        if registry.get_aliases(champion.name).of.get(CHAMPION) == champion.number:
+            raise
+        running.end_cycle(OVERTAKEN, f"{error.what}: {error.why}")
+        return
+    running.end_cycle(PROMOTED, "all gates passed")

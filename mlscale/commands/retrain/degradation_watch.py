@@ -1,0 +1,152 @@
+"""`mlscale retrain REF watch=true`: look again and again, and start a cycle when a degradation fires.
+
+Drift of the inputs alone starts none: it may cost no accuracy, and without labels nothing could be learned or compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlscale.assembly.ready import compose_from_overrides
+from mlscale.commands.monitor.entry import Monitor
+from mlscale.commands.monitor.monitor_settings import MonitorSettings
+from mlscale.commands.retrain.guarded_cycle import resolve_champion, retrain_once, was_stopped
+from mlscale.errors import MLScaleError
+from mlscale.launch.start_notices import print_masked_lines
+from mlscale.monitor.watch import ShutdownRequest
+from mlscale.report import Result
+from mlscale.secrets.mask import Masker
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from mlscale.versions import LocalRegistry
+
+DEGRADATION = "degradation"
+# Settings of a look, and those of `mlscale monitor` that they are.
+_DEGRADATION_KEYS = {
+    "hours": "window.hours",
+    "min_events": "window.min_events",
+    "min_labels": "accuracy.min_labels",
+    "tolerance": "accuracy.tolerance",
+    "looks": "alert.looks",
+}
+
+
+def watch_champion(cfg: DictConfig, registry: LocalRegistry) -> Result:
+    """Look until SIGTERM or Ctrl-C; print a line for each look.
+
+    Raises:
+        MLScaleError: the first look fails: what is wrong with the command is wrong now.
+    """
+    model = resolve_champion(cfg, registry).name
+    # A state of its own: a monitor of the same model counts its looks by itself.
+    watch = _Watch(cfg, registry, _create_monitor(cfg, registry, model), model)
+    masker = Masker.create_for_run(cfg)
+
+    def report(line: str) -> None:
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        print_masked_lines([f"{now}  {line}"], masker)
+
+    with ShutdownRequest() as stop:
+        print_masked_lines([f"watching {cfg.ref}, every {cfg.every_s:g} s"], masker)
+        last = watch.look_once(report)
+        while not watch.is_stopped and not stop.wait_for_request(cfg.every_s):
+            try:
+                last = watch.look_once(report)
+            except MLScaleError as error:  # a registry that is being moved, a full disk: the next look may do better
+                report(f"no look: {error.what}")
+    sentence = f"{watch.looks:,} looks, {watch.cycles:,} cycles, {watch.promotions:,} promoted; at last {last}"
+    metrics = {"looks": watch.looks, "cycles": watch.cycles, "promotions": watch.promotions}
+    return Result("retrain", True, sentence, metrics, {"state": str(_locate_state(registry, model))})
+
+
+@dataclass
+class _Watch:
+    """The looks at a model, and the cycles that they have started.
+
+    Attributes:
+        pause: the time before which no cycle is tried, after one that failed before it could count for the guard.
+        needed: labelled events without which a cycle would have too few samples again.
+        is_stopped: a signal has ended a training, and with it the watch.
+    """
+
+    cfg: DictConfig
+    registry: LocalRegistry
+    monitor: Monitor
+    model: str
+    looks: int = 0
+    cycles: int = 0
+    promotions: int = 0
+    pause: datetime = field(default=datetime.min.replace(tzinfo=UTC))
+    needed: int = 0
+    is_stopped: bool = False
+
+    def look_once(self, report: Callable[[str], None]) -> str:
+        """Look, and run a cycle if a degradation fires; report and return what was seen."""
+        check = self.monitor.check_window()
+        self.looks += 1
+        seen = check.window_check.sentence
+        if DEGRADATION not in check.alerts.firing:
+            report(seen)
+            return seen
+        if waits := self._describe_wait():
+            report(f"{seen}; {waits}")
+            return seen
+        report(f"{seen}; a cycle starts")
+        outcome = self._run_cycle()
+        report(outcome)
+        return outcome
+
+    def _describe_wait(self) -> str:
+        """Return the reason why no cycle is tried now; '' where one is."""
+        if datetime.now(UTC) < self.pause:
+            return f"no cycle before {self.pause.astimezone():%Y-%m-%d %H:%M %Z}: the last one failed"
+        if self.needed and (labelled := self._count_labelled()) < self.needed:
+            return f"no cycle before there are {self.needed:,} labelled events ({labelled:,} now)"
+        return ""
+
+    def _run_cycle(self) -> str:
+        try:
+            result = retrain_once(self.cfg, self.registry, quiet=True)
+        except MLScaleError as error:
+            self.is_stopped = was_stopped(error)
+            # The guard does not count what fails before its window is taken, and each look would try it again.
+            self.pause = datetime.now(UTC) + timedelta(hours=self.cfg.guard.cooldown_hours)
+            return f"no cycle: {error.what}"
+        if "wait_s" in result.metrics:  # the guard has refused it
+            return result.sentence
+        self.cycles += 1
+        self.promotions += result.ok
+        shortage = int(self.cfg.window.min_samples - result.metrics["window_samples"])
+        self.needed = self._count_labelled() + shortage if shortage > 0 else 0
+        return result.sentence
+
+    def _count_labelled(self) -> int:
+        from mlscale.events.store import EventStore
+
+        hours = self.cfg.window.hours
+        since = datetime.now(UTC) - timedelta(hours=hours) if hours is not None else None
+        return len(EventStore(Path(self.cfg.events).expanduser()).joined(self.model, since=since))
+
+
+def _create_monitor(cfg: DictConfig, registry: LocalRegistry, model: str) -> Monitor:
+    """Return the evaluation of `mlscale monitor`, with its settings, that reports a degradation alone."""
+    chosen = {name: cfg.degradation[key] for key, name in _DEGRADATION_KEYS.items() if cfg.degradation[key] is not None}
+    overrides = [
+        f"ref={cfg.ref}",
+        f"events={cfg.events}",
+        f"alert.rules=[{DEGRADATION}]",
+        f"every_s={cfg.every_s}",
+        *(f"{name}={value}" for name, value in chosen.items()),
+    ]
+    settings = MonitorSettings.read_monitor_settings(compose_from_overrides("monitor", overrides))
+    return Monitor(settings, registry, Path(cfg.runs_dir), str(_locate_state(registry, model)))
+
+
+def _locate_state(registry: LocalRegistry, model: str) -> Path:
+    return registry.root / "retrain" / f"{model}.watch.json"

@@ -1,0 +1,117 @@
+"""One retraining cycle under the guard: it runs only where the pause after the last one is over."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from mlscale.commands.retrain.cycle_result import build_retrain_result
+from mlscale.commands.retrain.cycle_steps import run_cycle
+from mlscale.commands.retrain.running_cycle import RunningCycle, is_promoted, resume_or_recover
+from mlscale.errors import Exit, MLScaleError
+from mlscale.launch.start_notices import print_masked_lines
+from mlscale.report import Result, save_result
+from mlscale.secrets.mask import Masker
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from mlscale.retrain.journal import RetrainingJournal
+    from mlscale.versions import LocalRegistry, Version
+
+
+def retrain_once(cfg: DictConfig, registry: LocalRegistry, *, quiet: bool = False) -> Result:
+    """Run one cycle, if the guard allows one now.
+
+    Args:
+        cfg: the settings.
+        registry: of the champion.
+        quiet: print nothing about the version.
+    """
+    from mlscale.retrain.journal import RetrainingJournal
+
+    start = time.perf_counter()
+    champion = resolve_champion(cfg, registry, quiet=quiet)
+    journal = RetrainingJournal(registry.root, champion.name)
+    masker = Masker.create_for_run(cfg)
+    # One cycle at a time per model: two would both replace the same champion.
+    with journal.lock_journal():
+        continued = resume_or_recover(
+            registry, journal, champion, str(cfg.runs_dir), lambda line: print_masked_lines([line], masker)
+        )
+        if continued is None and (refusal := _refuse_if_early(cfg, journal, champion)) is not None:
+            return refusal
+        running = RunningCycle(journal, continued or journal.begin_cycle(champion.ref))
+        _run_to_decision(cfg, registry, champion, running)
+    result = build_retrain_result(
+        running.cycle, running.judged, journal, time.perf_counter() - start, list(cfg.derived.overrides or [])
+    )
+    if running.cycle.run is not None:
+        from mlscale.runs.folder import RunFolder
+
+        return save_result(result, RunFolder.open(running.cycle.run["path"]))
+    return result
+
+
+def resolve_champion(cfg: DictConfig, registry: LocalRegistry, *, quiet: bool = False) -> Version:
+    """Return the champion that `ref` names.
+
+    Raises:
+        MLScaleError: it is not the champion of a model in the registry.
+    """
+    from mlscale.retrain.lineage import require_champion
+    from mlscale.versions.model_reference import resolve_reference
+    from mlscale.versions.trained_model import require_servable
+
+    model = resolve_reference(str(cfg.ref), runs_dir=cfg.runs_dir, registry=registry, quiet=quiet)
+    # A run or a folder has no alias that could be moved to the challenger.
+    if not model.is_registered:
+        raise MLScaleError(
+            f"{model.description} has no champion to replace",
+            where=f"ref={cfg.ref}",
+            why="a challenger takes the place of a version of the registry",
+            fix="mlscale retrain <model>, such as resnet or resnet@champion: mlscale versions ls",
+        )
+    return require_champion(registry, registry.fetch(require_servable(model, cfg.runs_dir).version))
+
+
+def _run_to_decision(cfg: DictConfig, registry: LocalRegistry, champion: Version, running: RunningCycle) -> None:
+    """Run a cycle; the journal has its end, whatever happens."""
+    from mlscale.retrain.journal import FAILED, INTERRUPTED, PROMOTED
+
+    try:
+        run_cycle(cfg, registry, champion, running)
+    # Also for Ctrl-C and signals: the journal must record how each cycle ended.
+    except BaseException as error:
+        why = error.what if isinstance(error, MLScaleError) else type(error).__name__
+        promoted = is_promoted(registry, running.cycle)  # interrupted after that, it stays so
+        running.end_cycle(PROMOTED if promoted else INTERRUPTED if was_stopped(error) else FAILED, why)
+        raise
+
+
+def was_stopped(error: BaseException) -> bool:
+    """Return whether a user has ended it: by Ctrl-C, or by a signal to the training."""
+    if isinstance(error, MLScaleError):
+        return error.exit in (Exit.SAVED, Exit.INTERRUPTED, Exit.TERMINATED)
+    return not isinstance(error, Exception)
+
+
+def _refuse_if_early(cfg: DictConfig, journal: RetrainingJournal, champion: Version) -> Result | None:
+    """Return the result of a cycle that is not allowed yet; None for one that is."""
+    from mlscale.retrain.journal import REJECTED
+    from mlscale.retrain.retry_guard import compute_earliest_start
+
+    cycles = journal.read_cycles()
+    # Each rejection makes the pause longer: training again on nearly the same window rarely helps.
+    earliest = None if cfg.force else compute_earliest_start(cycles, **cfg.guard)
+    if earliest is None or datetime.now(UTC) >= earliest:
+        return None
+    rejected = sum(cycle.decision == REJECTED for cycle in cycles)
+    sentence = (
+        f"{champion.ref} is not retrained before {earliest.astimezone():%Y-%m-%d %H:%M %Z}: a cycle ended on "
+        f"{cycles[-1].ended[:16]} ({cycles[-1].decision}), and {rejected} of {len(cycles)} were rejected; "
+        "force=true does it now"
+    )
+    wait = (earliest - datetime.now(UTC)).total_seconds()
+    return Result("retrain", False, sentence, {"wait_s": wait}, {"journal": str(journal.path)})

@@ -1,0 +1,105 @@
+"""`mlscale versions history`: a model over time, as a table, as JSON, and as a page."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from mlscale.atomic_files import convert_to_json, make_folders, write_text
+from mlscale.commands.options import Options
+from mlscale.commands.versions.history import ModelHistory, collect_history
+from mlscale.commands.versions.history_page import build_history_plots, build_version_table
+from mlscale.errors import Exit, MLScaleError
+from mlscale.report import format_table
+from mlscale.report.html import render_page
+from mlscale.versions import open_registry
+
+
+def show_history(options: Options) -> int:
+    """Print the history of a model; return the exit code.
+
+    Raises:
+        MLScaleError: no such model, no such checks, a corrupt file, or the page can't be written (exit code 5).
+    """
+    history = collect_history(
+        open_registry(options.registry_root),
+        options.name,
+        _resolve_path(options.events),
+        state=_resolve_path(options.state) if options.state else None,
+        watched=options.watched,
+    )
+    # First, so that a page that can't be written is an error and not the end of a long table.
+    page = _write_history_page(history, _resolve_path(options.page)) if options.page else None
+    if options.output == "json":
+        print(json.dumps(_build_document(history, page), ensure_ascii=False, indent=2))
+        return int(Exit.DONE)
+    versions, entries = build_version_table(history), history.list_entries()
+    # The latest are at the end, next to the prompt.
+    shown = entries[-options.last :] if options.last else entries
+    rows = [(entry.time[:16].replace("T", " "), entry.kind, entry.version, entry.text) for entry in shown]
+    print(summarize_history(history))
+    print("\n" + format_table(versions.rows, versions.columns))
+    print("\n" + format_table(rows, ("time", "kind", "version", "what happened")))
+    if len(shown) < len(entries):
+        print(f"\n{len(entries) - len(shown):,} earlier ones are left out: last=0 shows all")
+    if page:
+        print(f"\npage  {page}")
+    return int(Exit.DONE)
+
+
+def summarize_history(history: ModelHistory) -> str:
+    """Return a model's history in one sentence."""
+    # An incident has two alerts, and is one.
+    begun = sum(alert["status"] == "firing" for check in history.alerts for alert in check.alerts)
+    promoted = sum(cycle.decision == "promoted" for cycle in history.cycles)
+    parts = [
+        f"{len(history.versions):,} versions",
+        f"champion {history.champion or 'none'}",
+        f"{len(history.cycles):,} retraining cycles, {promoted:,} promoted",
+        f"{begun:,} alerts",
+        f"{len(history.checks):,} checks of {history.watched}" if history.watched else "no checks yet",
+    ]
+    if history.others:
+        parts.append(f"others: {', '.join(history.others)}")
+    return f"{history.name}: {', '.join(parts)}"
+
+
+def _write_history_page(history: ModelHistory, page: Path) -> Path:
+    # As of the latest check: earlier incidents may be over.
+    firing = history.checks[-1].firing if history.checks else ()
+    text = render_page(
+        f"history · {history.name}",
+        summarize_history(history) + (f"\nalerting: {', '.join(firing)}" if firing else ""),
+        not firing,
+        {},
+        {},
+        build_history_plots(history),
+    )
+    try:
+        make_folders(page.parent)
+        write_text(page, text)
+    except MLScaleError as error:
+        fix = "page=<a file in a folder that you may write to>"
+        raise MLScaleError(error.what, where=error.where, why=error.why, fix=fix, exit=error.exit) from error
+    return page
+
+
+def _build_document(history: ModelHistory, page: Path | None) -> dict[str, object]:
+    document: dict[str, object] = convert_to_json(
+        {
+            "model": history.name,
+            "champion": history.champion,
+            "watched": history.watched or None,
+            "others": history.others,
+            "entries": [asdict(entry) for entry in history.list_entries()],
+            "cycles": [cycle.build_journal_record() for cycle in history.cycles],
+            "checks": [check.build_document() for check in history.checks],
+            "page": str(page) if page else None,
+        }
+    )
+    return document
+
+
+def _resolve_path(text: str) -> Path:
+    return Path(text).expanduser().absolute()

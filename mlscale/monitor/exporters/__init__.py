@@ -1,0 +1,1 @@
+"""Exports what a monitor has found to Prometheus and Grafana."""

@@ -1,0 +1,98 @@
+"""The samples of a challenger's data that the gate compares by: raw, as a client sends them, with their truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.data.array_data import MemoryData
+from mlscale.data.data_module import OrderedData
+from mlscale.data.images.labelled_images import ImageData
+from mlscale.data.split_rows import SplitRows
+from mlscale.data.text.text_blocks import TextBlocks
+from mlscale.data.windows.joined_images import JoinedSource
+from mlscale.data.windows.joined_rows import JoinedRows, collect_raw_rows
+
+RawBatch = tuple[list[Any], NDArray[Any]]
+"""Raw samples, and the truth in the task type's form, n first."""
+_BATCH = 256
+
+
+def iterate_held_out_samples(data: OrderedData) -> Iterator[RawBatch]:
+    """Yield the held-out part of the latest window, in batches."""
+    return _iterate_split(data, "val")
+
+
+def iterate_trained_samples(data: OrderedData) -> Iterator[RawBatch]:
+    """Yield the part of the latest window that was trained on, in batches."""
+    return _iterate_split(data, "train", newest_only=True)
+
+
+def iterate_original_samples(data: OrderedData) -> Iterator[RawBatch]:
+    """Yield what must not be forgotten, in batches: the original validation data, and what earlier windows held out."""
+    return _iterate_split(data, "test")
+
+
+def list_original_slices(data: OrderedData) -> dict[str, list[str]]:
+    """Return the columns of slices of these samples: the origin of each, where there are several."""
+    origins: list[str] = []
+    if isinstance(data, ImageData):
+        source = data.get_decoded_split("test").source
+        origins = source.list_origins() if isinstance(source, JoinedSource) else []
+    elif isinstance(data, MemoryData) and isinstance(rows := data.get_rows("test"), JoinedRows):
+        parts = list(rows.parts.items())
+        origins = [name for name, part in parts for _ in range(_count_samples(part, part is not parts[0][1]))]
+    return {"origin": origins} if len(set(origins)) > 1 else {}
+
+
+def _iterate_split(data: OrderedData, split: str, *, newest_only: bool = False) -> Iterator[RawBatch]:
+    if isinstance(data, ImageData):
+        yield from _iterate_images(data, split, newest_only)
+        return
+    assert isinstance(data, MemoryData)
+    rows = data.get_rows(split)
+    parts = list(rows.parts.values()) if isinstance(rows, JoinedRows) else [rows]
+    # The latest window is the last part; and what is validated on is a window by itself.
+    for part in parts[-1:] if newest_only else parts:
+        is_window = newest_only or split == "val" or part is not parts[0]
+        yield from _iterate_rows(data, part, is_window)
+
+
+def _count_samples(rows: SplitRows, is_window: bool) -> int:
+    """Return the number of samples that `_iterate_rows` yields."""
+    return len(rows.documents) if is_window and isinstance(rows, TextBlocks) else len(rows) - len(rows.bad)
+
+
+def _iterate_rows(data: MemoryData, rows: SplitRows, is_window: bool) -> Iterator[RawBatch]:
+    if is_window and isinstance(rows, TextBlocks):
+        # Documents as they were sent: a block has parts of several.
+        for start in range(0, len(rows.documents), _BATCH):
+            documents = rows.documents[start : start + _BATCH]
+            yield list(documents), np.zeros(len(documents), np.int64)
+        return
+    numbers = np.setdiff1d(np.arange(len(rows), dtype=np.int64), list(rows.bad))
+    for start in range(0, len(numbers), _BATCH):
+        chosen = numbers[start : start + _BATCH]
+        x, y = rows.take_samples(chosen)
+        # Samples that are tensors already are sent as they are.
+        samples = collect_raw_rows(rows, chosen, data.read_raw_rows)
+        yield list(x) if samples is None else samples, y
+
+
+def _iterate_images(data: ImageData, split: str, newest_only: bool) -> Iterator[RawBatch]:
+    decoded = data.get_decoded_split(split)
+    first = 0
+    if newest_only and isinstance(decoded.source, JoinedSource):
+        first = len(decoded) - len(decoded.source.parts[-1].numbers)
+    # In batches: a validation set may be larger than memory.
+    for start in range(first, len(decoded), _BATCH):
+        rows = np.arange(start, min(start + _BATCH, len(decoded)), dtype=np.int64)
+        samples = data.read_raw_samples(split, rows)
+        if decoded.masks is not None:
+            yield samples, np.stack([decoded.masks.get_mask(row) for row in rows.tolist()])
+        else:
+            y = decoded.labels[rows]
+            yield samples, y if y.ndim == 1 else y.astype(np.float32)

@@ -1,0 +1,110 @@
+"""Shares of categories, and new ones: what is counted, how far it has changed, and with which chance."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mlscale.monitor.drift.category_tests import compare_category_column
+from mlscale.monitor.drift.column_drift import ColumnDrift
+from mlscale.reference.column_sketch import CategorySketch
+from mlscale.stats.autocorrelation import estimate_correlation_time
+from mlscale.stats.chi2 import run_chi2_test
+from mlscale.stats.exceedances import compute_exceedance_p
+
+
+def build_sketch(counts: Mapping[str, int], other: int = 0, effective: float | None = None) -> CategorySketch:
+    known = sum(counts.values()) + other
+    return CategorySketch("input.city", "inputs", known, 0, counts, other, known if effective is None else effective)
+
+
+def draw(counts: Mapping[str, int], seed: int = 0) -> NDArray[np.object_]:
+    values = np.repeat(np.array(list(counts), object), list(counts.values()))
+    return np.random.default_rng(seed).permutation(values)
+
+
+def compare(sketch: CategorySketch, sample: Sequence[str | None] | NDArray[np.object_]) -> dict[str, ColumnDrift]:
+    _, results = compare_category_column(sketch, np.array(sample, object), "city")
+    assert [result.kind for result in results][-1] == "distribution"
+    return {result.kind: result for result in results}
+
+
+def measure_time(sample: NDArray[np.object_], order: str) -> float:
+    return estimate_correlation_time(np.array([order.index(value) for value in sample], np.float64))
+
+
+def test_the_window_is_counted_next_to_its_sketch() -> None:
+    sample = np.array(["a", "x", None, "b", "y", "x", "a", "a"], object)
+    window, _ = compare_category_column(build_sketch({"b": 5, "a": 3, "c": 2}, other=4), sample, "city")
+    assert window is not None
+    assert window.values.tolist() == ["a", "x", "b", "y", "x", "a", "a"]
+    assert window.new == [("x", 2), ("y", 1)]
+    assert window.table.tolist() == [[5, 3, 2, 4], [1, 3, 0, 3]]
+    assert window.effective == 7 / window.correlation_time
+
+
+def test_the_memory_of_a_column_is_that_of_its_frequent_categories() -> None:
+    sample = np.repeat(draw({"a": 30, "b": 15, "c": 5}), 10)
+    window, _ = compare_category_column(build_sketch({"a": 9, "b": 9, "c": 9}), sample, "city")
+    assert window is not None
+    assert window.correlation_time == measure_time(sample, "abc") > 5
+    assert window.effective == pytest.approx(500 / window.correlation_time)
+
+
+def test_shares_that_have_changed() -> None:
+    sample = draw({"a": 110, "b": 70, "c": 20})
+    found = compare(build_sketch({"a": 200, "b": 120, "c": 80}, effective=300), sample)["distribution"]
+    assert (found.name, found.label, found.category) == ("input.city", "city", "c")
+    assert (found.before, found.now) == (0.2, 0.1)
+    assert found.distance == pytest.approx((0.05 + 0.05 + 0.1) / 2)
+    # Of counts that are scaled to effective ones: 400 are worth 300.
+    time = measure_time(sample, "abc")
+    scaled = np.array([200, 120, 80]) * 0.75, np.array([110, 70, 20]) / time
+    assert found.p == pytest.approx(run_chi2_test(*scaled).p / 0.85)
+    assert 0 < found.p < 0.1
+    assert found.effective == pytest.approx(200 / time)
+    assert compare(build_sketch({"a": 11, "b": 7, "c": 2}), sample)["distribution"].p == 1
+
+
+def test_what_the_sketch_does_not_name_is_one_category() -> None:
+    known = build_sketch({"a": 100, "b": 90}, other=10)
+    one = compare(known, draw({"a": 50, "b": 10, "x": 40}))["distribution"]
+    assert (one.category, one.before, one.now) == ("x", 0.05, 0.4)
+    assert one.distance == pytest.approx(0.35)
+    several = compare(known, draw({"a": 50, "b": 10, "x": 20, "y": 20}))["distribution"]
+    assert (several.category, several.before, several.now) == ("other", 0.05, 0.4)
+    fewer = compare(known, draw({"a": 100, "b": 0}))["distribution"]
+    assert (fewer.category, fewer.before, fewer.now) == ("a", 0.5, 1)
+
+
+@pytest.mark.parametrize(("other", "known"), [(0, 0), (60, 20)])
+def test_the_most_frequent_new_category(other: int, known: int) -> None:
+    # Those that were left out are rarer than the rarest that is named: 20 of so many.
+    sketch = build_sketch({"a": 200, "b": 20}, other, effective=110 + other / 2)
+    found = compare(sketch, draw({"a": 60, "y": 15, "x": 25}))["new category"]
+    assert (found.category, found.before, found.now, found.distance) == ("x", 0, 0.25, 0.25)
+    # The largest of two: the chance that any of them is so frequent. Each event counts.
+    p = float(compute_exceedance_p(25, 100, known / 2, sketch.effective))
+    assert found.p == pytest.approx(p * 2 / 0.1)
+    assert 0 < found.p < 0.1
+    assert found.effective < 100.1
+    assert "new category" not in compare(sketch, draw({"a": 60, "b": 40}))
+
+
+def test_a_new_category_that_may_have_been_left_out_is_none() -> None:
+    sketch = build_sketch({"a": 100, "b": 50}, other=50)
+    assert compare(sketch, draw({"a": 60, "b": 30, "x": 10}))["new category"].p == 1
+
+
+def test_without_values_only_their_absence_is_reported() -> None:
+    for sketch, sample in (
+        (build_sketch({"a": 5}), [None, None]),
+        (CategorySketch("input.city", "inputs", 4, 4, {}, 0, 0), ["a", None]),
+    ):
+        window, results = compare_category_column(sketch, np.array(sample, object), "city")
+        assert window is None
+        assert [result.kind for result in results] == ["missing"]
+    # A share of 0.05 of the column's budget.
+    _, results = compare_category_column(build_sketch({"a": 500}), np.array(["a"] * 48 + [None] * 2, object), "city")
+    assert results[0].p == pytest.approx(float(compute_exceedance_p(2, 50, 0, 500)) / 0.05)
