@@ -21,6 +21,7 @@ from mlscale.config.checks.value_check import ValueCheck
 from mlscale.config.checks.values import create_missing_error
 from mlscale.config.composition.interpolations import check_interpolations
 from mlscale.config.documented_fields import MISSING
+from mlscale.config.suggestions.joined_classes import join_classes
 from mlscale.config.suggestions.joined_fixes import find_choices, find_settings, join_fixes
 from mlscale.config.suggestions.near_nodes import correct_first_part
 from mlscale.config.suggestions.unknown_keys import suggest_key
@@ -70,6 +71,7 @@ def _join_fixes(config: CheckedConfig, problems: list[MLScaleError]) -> None:
         for problem, other in zip(problems, again, strict=True):
             if not find_choices([problem]):
                 problem.fix, problem.why = other.fix, other.why
+    join_classes(problems)
     join_fixes(problems, config.names)
 
 

@@ -31,7 +31,8 @@ def translate_alias(alias: Alias, path: str, value: object, names: Names) -> Adv
     if meant and (fix := _check_text(meant, value, names)):
         return Advice(fix, why, is_override(fix))
     if alias.group and (fix := _find_named_option(alias, value, names)):
-        return Advice(fix, why, is_override(fix))
+        of_option = load_foreign_names().options.get(alias.group, Alias()).why_of(value)
+        return Advice(fix, join_reasons(why, of_option), is_override(fix))
     if alias.group and (refused := explain_refused_option(alias.group, value)):
         return Advice(f"leave {path} out", refused)
     typed = convert_typed(alias.convert, value, names)
@@ -40,14 +41,14 @@ def translate_alias(alias: Alias, path: str, value: object, names: Names) -> Adv
         for template in alias.to:
             if fix := fill_template(template, typed, names, exactly=exactly):
                 return Advice(fix, why if exactly else join_reasons(why, "the value is an example"), exactly)
+    if alias.words:
+        return Advice(alias.words, why, exact=False)
     texts = [meant or "", *alias.to, *_list_meant_options(alias.group, value, names)]
     if reason := explain_misfit(texts, names):
         return Advice(f"leave {path} out", reason)
     if "metric={metric}" in alias.to and (logged := TASK_METRICS.get(names.facts.task)):
         metrics = ", ".join(f"val/{metric}" for metric in logged)
         return Advice(f"leave {path} out", f"task={names.facts.task} logs {metrics}: metric takes one of these")
-    if alias.words:
-        return Advice(alias.words, why, exact=False)
     if alias.unsupported:
         return Advice(f"leave {path} out", f"not supported: {alias.unsupported}")
     if options := names.groups.get(alias.group, ()):
@@ -117,7 +118,10 @@ def find_group_option(group: str, value: object, names: Names) -> str:
     if not_yet.find_feature_of_option(group, value):
         return ""
     option = find_nearest(value, options)
-    if option and not is_extension(value, option):
+    if option and is_extension(value, option):  # `gpt3` is another model than gpt, and of the same kind
+        if not names.facts.fits(group, option):
+            return ""
+    elif option:
         # Callbacks are added to the usual ones; of every other group one option takes the place of another.
         added = group == "callbacks" and option not in ("default", "none")
         fix = f"{group}=[default,{option}]" if added else f"{group}={option}"

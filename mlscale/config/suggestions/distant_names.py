@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from mlscale.config.suggestions.config_names import Advice, Names
@@ -13,6 +15,7 @@ _FEW = 3  # candidates that are listed
 _MARGIN = 0.5  # by which the best must be better than the next, or both are listed
 _WRONG_VALUE = 0.5
 _SHORT = 5
+_LACKING = 2.0  # swapped letters around one that is missing, which an alignment counts as three edits
 
 
 def find_group_of_value(path: str, value: object, names: Names) -> Advice | None:
@@ -61,9 +64,23 @@ def _iterate_costs(typed: str, names: Iterable[str]) -> Iterator[tuple[float, st
     limit = _get_limit(typed)
     for name in names:
         folded = fold_name(name)
+        if _strip_digits(folded) == _strip_digits(typed):  # `fp7` is another type than fp16, not a typo of it
+            continue
         cost = compute_distance(typed, folded, limit) if folded[:1] == typed[:1] else limit + 1
+        if cost > limit and folded[:1] == typed[:1] and _lacks_one_letter(typed, folded):
+            cost = _LACKING
         if cost <= min(limit, max(len(typed), len(folded)) / 2):
             yield cost, name
+
+
+def _lacks_one_letter(typed: str, name: str) -> bool:
+    """Return whether a name has the typed letters in any order, and one more: `slce` of `scale`."""
+    lacking, extra = Counter(name) - Counter(typed), Counter(typed) - Counter(name)
+    return len(typed) > 3 and not extra and lacking.total() == 1
+
+
+def _strip_digits(name: str) -> str:
+    return re.sub(r"\d", "", name)
 
 
 def _get_limit(typed: str) -> float:

@@ -272,8 +272,10 @@ def translate_metric(name: object, task: str) -> str | None:
 
 def name_nearest_metric(name: object, task: str) -> str | None:
     """Return what a built-in task logs in place of a metric of other tasks that it has not (`mAP50` of classes): its
-    loss. None for a name that nothing here knows.
+    loss. None for a name that nothing here knows, and for one in the form that modules log: one may log it.
     """
+    if str(name).partition("/")[0] in ("train", "val", "test"):
+        return translate_metric(name, task)
     folded = fold_name(_STAGE.sub("", _STAGE.sub("", str(name).lower())))
     known = {fold_name(metric) for metrics in TASK_METRICS.values() for metric in metrics} | set(_OTHER_NAMES)
     if task not in TASK_METRICS or (folded not in known and not folded.startswith("map50")):

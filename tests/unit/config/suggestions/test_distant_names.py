@@ -40,6 +40,17 @@ def test_a_short_key_two_edits_away(typed: str, fix: str | None) -> None:
     assert (advice.fix.strip('"') if advice else None) == fix
 
 
+def test_swapped_letters_around_a_missing_one() -> None:
+    names = Names(["augment.scale", "augment.shift"], {}, types=lambda path: [FLOAT])
+    advice = find_distant_keys("augment.slce", 0.1, names)
+    assert advice is not None
+    assert advice.fix == "augment.scale=0.1"
+
+
+def test_other_digits_are_another_name() -> None:
+    assert find_distant_options("fp7", ["fp16", "fp32", "bf16"]) == []
+
+
 def test_an_option_two_edits_away() -> None:
     assert find_distant_options("fsi", GROUPS["debug"]) == ["fast"]
     assert find_distant_options("zzz", GROUPS["debug"]) == []
