@@ -35,19 +35,31 @@ def check_event_folder(store: EventStore) -> None:
     raise MLScaleError(what, where=str(root), why="events are in <folder>/<model>/events/<day>/*.parquet", fix=fix)
 
 
-def describe_absent_events(store: EventStore, model: str, version: str, since: datetime | None, now: datetime) -> str:
+def count_other_events(store: EventStore, model: str, version: str, since: datetime | None) -> Counter[str]:
+    """Return the number of the latest 10,000 events of a model that are of other versions, by version.
+
+    Args:
+        store: of the events.
+        model: its name.
+        version: that is left out.
+        since: the beginning of the window; None: no limit.
+    """
+    others = Counter(store.read(model, since=since, last=10_000).version.tolist())
+    del others[version]
+    return others
+
+
+def describe_absent_events(store: EventStore, model: str, version: str, others: Counter[str], now: datetime) -> str:
     """Return what the folder of a model holds in place of the events of a version, in words.
 
     Args:
         store: of the events.
         model: its name.
         version: that has too few events.
-        since: the beginning of the window; None: no limit.
+        others: the number of events of other versions.
         now: the end of the window.
     """
     folder = store.root / make_folder_name(model)
-    others = Counter(store.read(model, since=since, last=10_000).version.tolist())
-    del others[version]
     newest = store.read(model, version=version, last=1)
     phrases = [f"{folder} has no event of {version}"]
     if len(newest):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -49,10 +49,8 @@ class EventScorer:
         scores = np.full(len(pairs), np.nan)
         for row, (prediction, truth) in enumerate(pairs):
             # A label that Python has stored was not checked, and code of a package may raise anything.
-            try:
+            with contextlib.suppress(Exception):
                 scores[row] = self.task_type.score_prediction(prediction, truth, self.names)
-            except Exception:
-                scores[row] = math.nan
         return scores
 
 

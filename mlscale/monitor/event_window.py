@@ -14,7 +14,7 @@ from mlscale.monitor.drift import SeasonalReference
 from mlscale.monitor.drift.column_drift import Column
 from mlscale.monitor.earlier_events import ReadEvents, read_earlier_events
 from mlscale.monitor.event_columns import collect_columns
-from mlscale.monitor.event_folder import describe_absent_events
+from mlscale.monitor.event_folder import count_other_events, describe_absent_events
 from mlscale.monitor.event_scores import EventScorer
 from mlscale.task_types.event_forms import JsonValue
 
@@ -62,6 +62,7 @@ class EventWindow:
         earlier: events of the same hours of earlier weeks, and of the week before; None where there is no week of them.
         skipped: the number of files that could not be read.
         absence: what there is in place of events, in words, where there are too few; '' otherwise.
+        others: the number of events of other versions, where there are too few; 0 otherwise.
     """
 
     columns: Mapping[str, Column] = field(repr=False)
@@ -75,6 +76,7 @@ class EventWindow:
     times: NDArray[np.datetime64] = field(default_factory=lambda: np.zeros(0, "datetime64[us]"), repr=False)
     earlier: SeasonalReference | None = field(default=None, repr=False)
     absence: str = ""
+    others: int = 0
 
     @property
     def answered(self) -> int:
@@ -123,7 +125,9 @@ def read_event_window(
     window = build_event_window(events, scored, labels, scorer, _read_season(answered, read_answered))
     if window.events >= min_events:
         return window
-    return replace(window, absence=describe_absent_events(store, model, version, start, now))
+    others = count_other_events(store, model, version, start)
+    absence = describe_absent_events(store, model, version, others, now)
+    return replace(window, absence=absence, others=others.total())
 
 
 def build_event_window(

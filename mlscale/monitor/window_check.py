@@ -122,7 +122,7 @@ class WindowCheck:
         """The results of all rules in one sentence."""
         no_data = self.find_result("no_data")
         # Without data the other rules are undecided, so their sentences would only repeat that.
-        if no_data and no_data.is_over:
+        if no_data and no_data.sentence:
             phrases = [
                 no_data.sentence,
                 *(other.sentence for other in self.results if other.is_over and other is not no_data),
@@ -282,7 +282,10 @@ def _check_failure_share(window: EventWindow, limits: MonitorLimits) -> RuleResu
 
 
 def _check_event_count(window: EventWindow, limits: MonitorLimits) -> RuleResult:
-    lacking = window.events < limits.min_events
+    if window.events >= limits.min_events:
+        return RuleResult("no_data", 0.0, "")
     where = f"; {window.absence}" if window.absence else ""
     sentence = f"no data ({window.events:,} events in the window, {limits.min_events:,} are needed{where})"
-    return RuleResult("no_data", float(lacking), sentence if lacking else "")
+    # Where other versions answer, the service is alive: a new champion has had no requests yet, which is no incident.
+    alive = window.events + window.others >= limits.min_events
+    return RuleResult("no_data", None if alive else 1.0, sentence)

@@ -35,7 +35,7 @@ def estimate_correlation_time(scores: NDArray[np.float64]) -> float:
     if n:
         by_segment = centred.reshape(segments, length)
         by_segment -= by_segment.mean(1, keepdims=True)
-    variance = float(centred @ centred) / max(1, n)
+    variance = float(centred @ centred) / max(1, len(centred))
     # A constant series has no autocorrelation that could be estimated.
     if n < 4 or not variance > 0 or not math.isfinite(variance):
         return 1.0

@@ -116,9 +116,9 @@ def test_the_whole_way(folder: Path) -> None:
     assert swapped.artifacts["versions"] == "resnet:v1, resnet:v2"
 
 
-@pytest.mark.parametrize("recipe", ["tabular", "text"])
-def test_rows_and_texts(folder: Path, recipe: str) -> None:
-    said, err = take_tour(f"+recipe={recipe}", "lifecycle.probe_seconds=0.5")
+@pytest.mark.parametrize("words", [("+recipe=tabular",), ("+recipe=text", "trainer.max_epochs=2")])
+def test_rows_and_texts(folder: Path, words: tuple[str, ...]) -> None:
+    said, err = take_tour(*words, "lifecycle.probe_seconds=0.5")
     check_end(folder, said, err, TITLES)
     figures = said["metrics"]
     assert figures["drifted_inputs"] > 0

@@ -157,8 +157,15 @@ def test_documents_of_another_language(place: RetrainPlace) -> None:
 
     (place.folder / "a.txt").write_text(write_text(["bread", "salt", "oven", "goal", "team"], 3000))
     source = ("data=text_files", f"data.train={place.folder}/a.txt", "data.length=32", "data.batch_size=16")
-    small = ("model.width=32", "model.layers=1", "model.heads=2", "model.buckets=1024", "trainer.max_epochs=2")
-    place.train_champion("augment=none", "task=language", "model=gpt", "metric=val/bits_per_byte", *source, *small)
+    small = (
+        "model.width=32",
+        "model.layers=1",
+        "model.heads=2",
+        "model.buckets=1024",
+        "trainer.max_epochs=2",
+        "metric=val/bits_per_byte",
+    )
+    place.train_champion("augment=none", "task=language", "model=gpt", *source, *small, "trainer.max_epochs=2")
     place.leave_events([write_text(["Brot", "Salz", "Tor", "Liga"], 12).encode() for _ in range(220)], None)
     result = place.retrain("passes=10", "optimizer.lr=0.003")
     check_cycle(place, result, "bits_per_byte")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from mlscale.commands.lifecycle.key_metric import describe_metric
 from mlscale.commands.lifecycle.step_log import StepOutcome
 from mlscale.commands.lifecycle.step_state import LifecycleState
-from mlscale.report import format_number
 
 if TYPE_CHECKING:
-    from mlscale.report import Result
+    from mlscale.report import Figure, Result
 
 _FLUSH_SECONDS = 20.0
 _LABELS, _MOST_LABELS = 100, 300
@@ -57,7 +58,7 @@ def check_alert(state: LifecycleState) -> StepOutcome:
             "labels_to_alert": sent,
             f"monitored_{score}": last.metrics[score],
         },
-        next(iter(last.figures), None),
+        _plot_alert(state, last),
         "monitor.html",
     )
 
@@ -71,11 +72,13 @@ def _find_degradation(state: LifecycleState, overrides: Sequence[str], first: Re
         return first, 0
     labels: list[Any] = state.servable.task_type.format_labels(state.shifted.truth, state.servable.names)
     result, sent = first, 0
+    # In lots: the fewer labels are needed, the earlier an alert comes.
     while sent < min(_MOST_LABELS, len(labels)) and (result is first or result.ok):
         part = slice(sent, sent + _LABELS)
         state.client.send_labels(state.ids[part], labels[part])
         sent += len(labels[part])
         result = state.run_service_command("monitor", *overrides)
+    # The retraining learns from all of them.
     state.client.send_labels(state.ids[sent:], labels[sent:])
     return result, sent
 
@@ -93,14 +96,22 @@ def _describe_drift(state: LifecycleState, drifted: bool, inputs: Sequence[str])
 
 
 def _describe_degradation(state: LifecycleState, result: Result, sent: int) -> str:
-    score = state.servable.task_type.score
-    values = [result.metrics.get(name, float("nan")) for name in (score.name, f"reference_{score.name}")]
-    now, before = (f"{value:.2%}" if score.is_share else format_number(value) for value in values)
-    name = score.name.replace("_", " ")
-    unit = score.unit if score.unit not in ("", "target") and score.unit not in name else ""
+    task_type = state.servable.task_type
+    metric = describe_metric(task_type.score.name, task_type, state.servable.names.targets)
+    now, before = (result.metrics.get(f"{part}{metric.name}", math.nan) for part in ("", "reference_"))
     labels = f"with {sent:,} labels" if sent else "without labels"
     what = "degradation was not found" if result.ok else "degradation was found"
-    return f"{what} {labels}: {name} {now}{f' {unit}' if unit else ''}, reference {before}"
+    return f"{what} {labels}: {metric.describe_value(now)}, reference {metric.format_value(before)}"
+
+
+def _plot_alert(state: LifecycleState, check: Result) -> Figure | None:
+    """Return the plot of what the alert is about: the column that drifted most, or the score where no input has."""
+    if not state.shift.is_concept:
+        return next(iter(check.figures), None)
+    score = state.servable.task_type.score.name
+    metric = describe_metric(score, state.servable.task_type, state.servable.names.targets)
+    rows = [("reference", check.metrics[f"reference_{score}"]), ("production", check.metrics[score])]
+    return metric.plot_values("by the labels", rows)
 
 
 def _wait_for_events(state: LifecycleState) -> None:

@@ -40,6 +40,7 @@ class ExpectedAnswers:
 
 
 def _compute_answers(servable: Servable, raw: Sequence[Any]) -> list[dict[str, Any]]:
+    # In parts: the outputs for masks take more memory than the samples.
     answers: list[dict[str, Any]] = []
     for start in range(0, len(raw), _BATCH):
         columns = servable.predict_samples(raw[start : start + _BATCH]).columns

@@ -82,6 +82,7 @@ def measure_key_metric(task_type: TaskType, names: AnswerNames, columns: Columns
     """
     if task_type.exact_metric is not None:
         return KeyMetric(task_type.exact_metric), float(task_type.mark_correct(columns).mean())
+    # The sums of one model; of the other side they are the same.
     paired = task_type.build_paired_statistics(columns, columns)
     sums = paired.rows.sum(0)[None, : paired.rows.shape[1] // 2]
     definition = paired.metrics[0]
@@ -109,5 +110,6 @@ def describe_metric(name: str, task_type: TaskType, targets: Sequence[TargetColu
 
 def _find_unit(name: str, targets: Sequence[TargetColumn]) -> str:
     """Return the unit of an error; of several targets only where they have the same one."""
+    # Of targets in different units an error over all of them has none.
     units = {target.unit for target in targets}
     return units.pop() if name in _IN_UNITS_OF_TARGET and len(units) == 1 else ""

@@ -64,6 +64,7 @@ def check_lifecycle(cfg: DictConfig) -> LifecycleSubject:
             else f"{task_type.name} is of another package, and the tour does not know its labels",
             fix="task=classification, or another of docs/tasks.md",
         )
+    # Last: to read the data takes longer than all other checks.
     data = _build_data(cfg)
     _check_shift(str(cfg.lifecycle.shift), data, task_type)
     return LifecycleSubject(task_type, data.describe_targets())
@@ -172,6 +173,7 @@ def _find_problem(name: str, data: OrderedData, task_type: TaskType) -> str:
 
 
 def _find_small_classes(data: OrderedData) -> str:
+    # Two of a hundred classes would change too few labels to be noticed.
     counts = sorted(data.facts().class_counts, reverse=True)
     share = sum(counts[:2]) / max(1, sum(counts))
     if counts and share < _MIN_SWAPPED:

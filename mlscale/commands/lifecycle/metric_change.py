@@ -52,6 +52,7 @@ def compare_sides(first: Side, second: Side, *, alpha: float) -> MetricChange:
         first, second: the sides.
         alpha: 1 - confidence of the lower end.
     """
+    # Each side by itself: the truth of the two differs where labels have changed.
     before, after = (_collect_columns(servable, servable, samples) for servable, samples in (first, second))
     return _compare_columns(first[0], replace(before, second=after.first), alpha)
 

@@ -127,6 +127,7 @@ def export_champion(state: LifecycleState) -> StepOutcome:
 
 def _find_metric(metrics: Mapping[str, float], prefix: str) -> str:
     """Return the name of the task's metric in the result of a command, after a prefix."""
+    # The metric is the task's, and its name a part of the key.
     return next(name.removeprefix(prefix) for name in metrics if name.startswith(prefix))
 
 

@@ -148,6 +148,7 @@ def pack_request_samples(raw: Sequence[Any], servable: Servable) -> RequestSampl
 
 def save_request_samples(samples: RequestSamples, folder: Path) -> Path:
     """Write what `mlscale loadtest samples=…` reads, in a folder that is created; return its path or that of a file."""
+    # To fail where it exists: files of an earlier call would be sent, too.
     folder.mkdir()
     if samples.form == "row":
         path = folder / "rows.jsonl"

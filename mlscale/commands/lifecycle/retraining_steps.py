@@ -34,7 +34,9 @@ def stop_poisoned_cycle(state: LifecycleState) -> StepOutcome:
     state.load = start_load(state)
     result = _run_cycle(state, name="retrain-stopped")
     suggested = read_suggested_classes(result.sentence)
+    # What the gate's message tells a person to type is what the next step types.
     named = [name for name in state.shift.relabelled if name in suggested]
+    # With two classes, and for numbers, no class is left that stays what it was: none is named.
     complete = len(named) == len(state.shift.relabelled)
     if "original_difference" not in result.metrics:
         return StepOutcome("no comparison", result.sentence, False, page="retrain-stopped.html")
@@ -133,6 +135,7 @@ def start_load(state: LifecycleState) -> RunningLoad:
     Raises:
         MLScaleError: that takes over two minutes (exit code 5).
     """
+    # What production sends now, so that the load is that of the time of the retraining.
     packed = pack_request_samples(state.shifted.raw, state.servable)
     samples, ready = save_request_samples(packed, state.resolve_path("shifted")), state.resolve_path("load-ready")
     locust = state.start_lifecycle_process(

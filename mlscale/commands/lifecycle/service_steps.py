@@ -43,6 +43,7 @@ def serve_champion(state: LifecycleState) -> StepOutcome:
     held_out = state.samples.held_out
     state.metric, value = measure_samples(state.servable, held_out)
     expected, problems, largest = ExpectedAnswers(state.servable, held_out.raw), [], 0.0
+    # One by one, as a client sends them: a request has one image file.
     for row, request in enumerate(build_sample_requests(state, held_out)):
         version, answer = state.client.request_prediction(request)
         if problem := expected.find_problem(answer, row) or ("" if version == state.first.ref else f"of {version}"):

@@ -34,6 +34,7 @@ def check_swap(state: LifecycleState) -> StepOutcome:
     # Errors after the swap count as well as those before it.
     time.sleep(_AFTER_SECONDS)
     locust = end_load(state)
+    # After the load: the requests of the proofs must not change the rate that is shown.
     now, held_out = state.load_servable(champion.ref), state.samples.held_out
     shifted_samples = state.shift.apply_to(held_out)
     wrong_now = _find_wrong_answers(state, now, shifted_samples)
@@ -44,6 +45,7 @@ def check_swap(state: LifecycleState) -> StepOutcome:
     requests = observations.requests + int(locust.metrics["requests"])
     swapped = champion.ref != state.first.ref and bool(observations.versions[champion.ref])
     answered = bool(locust.metrics["requests"]) and bool(observations.versions[state.first.ref])
+    # The end of the interval, as in the gate: the measured difference alone would prove nothing.
     retained = original is None or original.low >= -state.max_drop
     phrases = (
         f"{state.first.ref} → {champion.ref}" if swapped else f"{champion.ref} does not answer",

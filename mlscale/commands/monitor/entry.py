@@ -147,7 +147,7 @@ class Monitor:
         return Result(
             command="monitor",
             # No data is a failure: a server that writes no events looks healthy otherwise.
-            ok=not alerts.firing and not (no_data and no_data.is_over),
+            ok=not alerts.firing and not (no_data and no_data.sentence),
             sentence=_summarize_check(check),
             metrics={
                 **check.window_check.metrics,

@@ -1,13 +1,13 @@
 """A wrong folder is an error, and a dead service is not: its folder and other versions are named."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.events.store import EventStore
-from mlscale.monitor.event_folder import check_event_folder, describe_absent_events
+from mlscale.monitor.event_folder import check_event_folder, count_other_events, describe_absent_events
 from mlscale.monitor.event_window import WindowSpan, read_event_window
 from tests.unit.monitor.test_event_window import NOW, add
 
@@ -55,10 +55,15 @@ def test_another_folder_is_an_error(store: EventStore, tmp_path: Path, place: st
 
 def test_what_is_there_in_place_of_events(store: EventStore) -> None:
     since, folder = NOW - timedelta(hours=1), store.root / "m"
-    shown = describe_absent_events(store, "m", "m:v1", since, NOW)
+
+    def describe(model: str, version: str, since: datetime | None) -> str:
+        others = count_other_events(store, model, version, since)
+        return describe_absent_events(store, model, version, others, NOW)
+
+    shown = describe("m", "m:v1", since)
     assert shown == f"in {folder} the newest of m:v1 came 3 h 00 min ago, 2 are of m:v2"
-    assert describe_absent_events(store, "m", "m:v3", since, NOW) == f"{folder} has no event of m:v3, 2 are of m:v2"
-    nothing = describe_absent_events(store, "n", "n:v1", None, NOW)
+    assert describe("m", "m:v3", since) == f"{folder} has no event of m:v3, 2 are of m:v2"
+    nothing = describe("n", "n:v1", None)
     assert nothing == f"{store.root / 'n'} has no event of n:v1, there are events of m, other"
 
 

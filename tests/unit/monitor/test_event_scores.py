@@ -32,6 +32,7 @@ def answered(predictions: Sequence[Any]) -> Events:
     [
         ("classification", CLASSES, ["cat", "dog", "cat"], {"e0": "cat", "e1": "cat"}, [1, 0]),
         ("classification", CLASSES, ["cat", "dog", "dog"], {"e2": 1, "e0": "gibbon", "e9": "cat"}, [0, 1]),
+        ("classification", CLASSES, ["cat", "dog", "cat"], {"e0": "cat", "e1": "cat", "e2": "cat"}, [1, 0, 1]),
         ("multilabel", CLASSES, [["cat"], ["cat", "dog"]], {"e0": ["cat"], "e1": [0]}, [1, 0.5]),
         ("regression", TARGETS, [3.5, 7, 1], {"e0": 3, "e2": "2.5"}, [0.5, 1.5]),
         ("regression", TARGETS, [3.5, 7], {"e0": "heavy", "e1": None}, [np.nan, np.nan]),

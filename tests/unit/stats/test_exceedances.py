@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.special import binom
 from scipy.stats import fisher_exact, hypergeom
 
 from mlscale.stats.exceedances import compute_exceedance_p
@@ -26,6 +27,37 @@ def test_random_cases_are_as_scipy_computes_them() -> None:
 
 def test_most_of_both_sides_may_exceed() -> None:
     assert float(compute_exceedance_p(3110, 8670, 1, 16)) == pytest.approx(hypergeom.sf(3109, 8686, 8670, 3111))
+
+
+@pytest.mark.parametrize(("n", "k", "m"), [(100, 10, 200), (40, 0, 60), (3, 1, 4), (30, 25, 30), (1, 0, 500)])
+def test_counts_of_two_standard_errors_and_more_are_tested(n: int, k: int, m: int) -> None:
+    tested = 0
+    for j in range(n + 1):
+        # Of all that exceed, so many are expected on this side, with the variance of draws without replacement.
+        share, every = (j + k) / (m + n), m + n
+        variance = n * share * (1 - share) * (every - n) / (every - 1)
+        excess = j - n * share
+        is_tested = excess > 0 and excess**2 >= 4 * variance * (1 - 1e-12)
+        tested += is_tested
+        found = float(compute_exceedance_p(j, n, k, m))
+        expected = hypergeom.sf(j - 1, every, j + k, n) if is_tested else 1
+        assert found == pytest.approx(expected), j
+    assert tested or (n, m) == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("j", "n", "k", "m"), [(9.5, 10, 0.5, 40), (4.25, 4.5, 0, 30.5), (6.5, 20.25, 0.25, 200), (1.5, 1.75, 0, 60)]
+)
+def test_fractions_have_the_terms_that_are_possible(j: float, n: float, k: float, m: float) -> None:
+    counts = j + np.arange(int(n - j) + 1)
+    counts = counts[counts <= j + k]
+    expected = (binom(n, counts) * binom(m, j + k - counts)).sum() / binom(n + m, j + k)
+    assert float(compute_exceedance_p(j, n, k, m)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_next_to_no_samples_are_no_evidence() -> None:
+    for sides in ((0, 0, 0, 1), (0.5, 0.5, 0, 0.5), (1, 1, 0, 1), (0, 5, 0, 5), (5, 5, 5, 5), (0, 3, 5, 5)):
+        assert float(compute_exceedance_p(*sides)) == 1, sides
 
 
 def test_it_is_fishers_test() -> None:

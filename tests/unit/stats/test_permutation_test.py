@@ -44,6 +44,49 @@ def test_many_samples_as_the_t_test_has_it() -> None:
     assert run_permutation_test(rows(first), rows(first), mean) == pytest.approx([1])
 
 
+@pytest.mark.parametrize(("n", "total"), [(7, 128), (8, 201)])
+def test_more_ways_than_draws_are_drawn(n: int, total: int) -> None:
+    first = np.arange(float(n))
+    second = first + np.resize([1.0, -1.0, 0.5], n)
+    (p,) = run_permutation_test(rows(first), rows(second), mean, draws=200)
+    assert p * total == pytest.approx(round(p * total), abs=1e-9)
+    assert 0.1 < p < 1
+
+
+@pytest.mark.parametrize("n", [20, 4000])
+def test_the_draws_are_as_many_and_as_large_as_stated(n: int) -> None:
+    seen: list[tuple[int, float]] = []
+
+    def note_sums(sums: Floats) -> Floats:
+        seen.append((len(sums), float(sums[:, 1].min())))
+        return mean(sums)
+
+    first, second = np.random.default_rng(0).normal(size=(2, n))
+    (p,) = run_permutation_test(rows(first), rows(second), note_sums, draws=1200)
+    # Both sides of each draw, after the two sums that were seen.
+    assert sum(count for count, _ in seen[2:]) == 2 * 1200
+    # A matrix of draws and samples has at most two million numbers.
+    assert max(count for count, _ in seen) * n <= 2_000_000
+    assert {samples for _, samples in seen} == {n}
+    assert p * 1201 == pytest.approx(round(p * 1201), abs=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_the_unit_does_not_matter(scale: float) -> None:
+    first, second = np.random.default_rng(1).normal(size=(2, 9)).round(1)
+    p = run_permutation_test(rows(first), rows(second), mean)
+    assert run_permutation_test(rows(first * scale), rows(second * scale), mean) == p
+    assert 0.05 < p[0] < 0.95
+
+
+def test_each_metric_has_its_own_p_value() -> None:
+    def statistic(sums: Floats) -> Floats:
+        return np.stack([sums[:, 0], sums[:, 1], sums[:, 0] * 0], 1)
+
+    one, two = np.stack([np.ones(6), np.zeros(6)], 1), np.stack([np.zeros(6), np.arange(6) % 2], 1)
+    assert run_permutation_test(one, two, statistic).tolist() == [2 / 64, 16 / 64, 1]
+
+
 def test_as_seldom_wrong_as_stated() -> None:
     rng = np.random.default_rng(0)
     p = [run_permutation_test(rows(a), rows(b), mean, draws=199)[0] for a, b in rng.exponential(size=(300, 2, 8))]
@@ -71,6 +114,8 @@ def test_what_is_not_defined_is_nan() -> None:
         (np.zeros((3, 2)), np.zeros((4, 2)), "the same samples"),
         (np.zeros(3), np.zeros(3), "the same samples"),
         (np.full((3, 2), np.nan), np.zeros((3, 2)), "NaN"),
+        (np.zeros((3, 2)), np.array([[0, 0], [0, np.nan], [0, 0]]), "NaN"),
+        (np.array([[0, np.nan], [0, 0]]), np.zeros((2, 2)), "NaN"),
     ],
 )
 def test_what_can_not_be_swapped_is_refused(first: Floats, second: Floats, why: str) -> None:

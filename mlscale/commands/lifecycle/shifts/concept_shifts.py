@@ -65,6 +65,7 @@ def choose_swapped_pair(task_type: str, truth: NDArray[Any], classes: int) -> tu
         # The background is on every image; to swap it with a class would leave nothing recognisable.
         others = np.where(samples > _EVERYWHERE * len(truth), 0, samples)
         samples = others if (others > 0).sum() >= 2 else samples
+    # A stable sort: of equally frequent classes the first ones, on every machine.
     first, second = sorted(np.argsort(-samples, kind="stable")[:2].tolist())
     return first, second
 
@@ -78,6 +79,7 @@ def _swap_classes(truth: NDArray[Any], pair: Sequence[int]) -> NDArray[Any]:
 
 
 def _swap_labels(truth: NDArray[Any], pair: Sequence[int]) -> NDArray[Any]:
+    # A copy: the labels before the change are compared with those after it.
     swapped = truth.copy()
     swapped[:, list(pair)] = truth[:, list(pair)[::-1]]
     return swapped

@@ -34,10 +34,12 @@ def fit_shift(name: str, servable: Servable, samples: LabelledSamples) -> Shift:
     """
     encoder, task_type = servable.encoder, servable.task_type
     fitting = [key for key in list_shift_names(encoder.kind, task_type) if not find_obstacle(key, encoder)]
+    # Only a person knows whether changed labels are right: they are never the default.
     tried = [key for key in fitting if key != CONCEPT] if name == AUTO else [name]
     few = samples.select_samples(np.arange(min(_SAMPLES, len(samples)), dtype=np.int64))
     before = compute_mean_score(servable, few)
     is_share = task_type.score.is_share
+    # Over all groups: where none is clear, the largest effect counts, whatever its name.
     best: tuple[float, Shift | None] = (-math.inf, None)
     for group in (
         group for key in tried for group in list_candidates(key, encoder, task_type, samples.truth, servable.names)

@@ -76,6 +76,7 @@ def _apply_blur(pixels: Pixels, share: float) -> Pixels:
     """Return an image after a Gaussian blur, whose edges are repeated."""
     sigma = share * min(pixels.shape[1:])
     reach = max(1, round(3 * sigma))
+    # Three standard deviations hold 99.7 % of the weight.
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     kernel /= kernel.sum()
     blurred = pixels.astype(np.float64)

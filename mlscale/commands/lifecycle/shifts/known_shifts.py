@@ -56,6 +56,7 @@ def find_obstacle(name: str, encoder: Encoder) -> str:
         wanted, what = (CategoryColumn, "categories") if name == "category" else (NumberColumn, "numbers")
         if name != CONCEPT and not any(isinstance(column, wanted) for column in encoder.columns):
             return f"the table has no column of {what}"
+    # A model that resizes takes a turned image of any size.
     if isinstance(encoder, ImageEncoder) and name == "turn":
         # Photos of any size are resized anyway; tensors have to fit as they are.
         _, height, width = encoder.shape
@@ -76,6 +77,7 @@ def list_candidates(
         truth: of training samples.
         names: of classes and targets.
     """
+    # First: labels change alike for every form of samples.
     if name == CONCEPT:
         from mlscale.commands.lifecycle.shifts.concept_shifts import list_concept_shifts
 

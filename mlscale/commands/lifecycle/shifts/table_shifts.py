@@ -12,10 +12,10 @@ from mlscale.data.encoders.table_encoder import TableEncoder
 
 Row = Mapping[str, Any]
 _UNITS = (
-    ("as of °C to °F: × 1.8 + 32", 1.8, 32.0),
-    ("as of kg to lb: × 2.2046", 2.2046, 0.0),
-    ("as of cm to mm: × 10", 10.0, 0.0),
-    ("as of m to mm: × 1,000", 1000.0, 0.0),
+    ("from °C to °F (× 1.8 + 32)", 1.8, 32.0),
+    ("from kg to lb (× 2.2046)", 2.2046, 0.0),
+    ("from cm to mm (× 10)", 10.0, 0.0),
+    ("from m to mm (× 1,000)", 1000.0, 0.0),
 )
 """Conversions of a unit, the mildest first: description, factor, and what is added."""
 _MOST_COLUMNS = 50
@@ -30,7 +30,7 @@ def list_table_shifts(name: str, encoder: TableEncoder) -> list[list[Shift]]:
             [
                 _build_shift(
                     name,
-                    f"the unit of {column.name} has changed, {text}",
+                    f"the unit of {column.name} has changed as {text}",
                     column.name,
                     partial(_convert_unit, factor=factor, offset=offset),
                 )
@@ -71,6 +71,7 @@ def _build_shift(name: str, description: str, column: str, change: Callable[[Any
 
 
 def _change_value(row: Row, column: str, change: Callable[[Any], Any]) -> Row:
+    # A new row: the samples before the change are compared with those after it.
     return {**row, column: change(row[column])}
 
 
@@ -85,9 +86,11 @@ def _return_constant(value: object, constant: float | str) -> float | str:
 
 def _find_new_category(column: CategoryColumn) -> str | float:
     """Return a category that training did not have, of the kind that it had."""
+    # A text would be refused, or be another column's mistake, where training has numbers.
     if column.of_numbers:
         known = [float(value) for value in column.values if value]
         return max(known, default=0.0) + 1
+    # Longer until it is none: training may have a category that is called so.
     name = "new"
     while name in column.positions:
         name += " new"

@@ -37,4 +37,5 @@ def _replace_words(text: bytes) -> bytes:
 
 
 def _decode_wrongly(text: bytes) -> bytes:
+    # Each byte is a character of Latin-1, so this never fails, and ASCII stays what it is.
     return text.decode("latin-1").encode()

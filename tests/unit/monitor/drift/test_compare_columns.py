@@ -250,6 +250,28 @@ def test_a_window_is_tested_against_its_hours_and_its_week_against_the_reference
     assert (found.p, found.now) == (1, np.median(later))
 
 
+def test_a_column_without_earlier_events_is_compared_with_the_reference() -> None:
+    now, earlier = np.random.default_rng(1).normal(size=200) + 1, np.random.default_rng(2).normal(size=200)
+    for hours, week in (({}, {}), ({"input.a": earlier}, {}), ({}, {"input.a": earlier})):
+        (found,) = compare_columns(SPREAD, {"input.a": now}, UNKNOWN, DriftLimits(), SeasonalReference(hours, week))
+        assert found.p == get_p(SPREAD[0], now)
+    season = SeasonalReference({"input.a": earlier}, {"input.a": earlier})
+    (found,) = compare_columns(SPREAD, {}, UNKNOWN, DriftLimits(), season)
+    assert found.kind == "type"
+
+
+def test_categories_have_seasons() -> None:
+    random = np.random.default_rng(0)
+    reference: list[ColumnSketch] = [build_category_sketch("input.a", "inputs", city(random, 2000).tolist())]
+    earlier = city(random, 500, (0.2, 0.6, 0.2))
+    season = SeasonalReference({"input.a": earlier}, {"input.a": city(random, 500)})
+    for shares, is_detected in (((0.2, 0.6, 0.2), False), ((0.2, 0.2, 0.6), True)):
+        now = city(random, 500, shares)
+        results = compare_columns(reference, {"input.a": now}, UNKNOWN, DriftLimits(), season)
+        assert bool(detected(results)) == is_detected
+    assert results[0].before == np.mean(earlier == results[0].category)
+
+
 @pytest.mark.parametrize("is_week", [False, True])
 @pytest.mark.parametrize("missing", [np.full(200, np.nan), np.zeros(0), np.array(["x"] * 200, object)])
 def test_without_earlier_values_a_window_is_compared_with_the_reference(is_week: bool, missing: Any) -> None:
@@ -321,6 +343,17 @@ def test_what_a_cycle_explains_is_by_the_rate_of_each_column(others: int, is_hel
     assert found.is_significant
     assert found.may_be_cycle == is_held_back
     assert found.is_detected != is_held_back
+
+
+def test_what_is_not_significant_or_broken_needs_no_cycle() -> None:
+    random = np.random.default_rng(0)
+    table, later = draw(random, 400, columns=3), draw(random, 100, columns=3)
+    later[:, 1] = 0.5
+    later[:30, 2] = np.nan
+    results = compare(sketch(table), later, times=MINUTES[:100])
+    assert {result.kind for result in results} == {"constant", "missing", "distribution"}
+    assert not any(result.may_be_cycle for result in results if result.name != "input.c1")
+    assert [result.may_be_cycle for result in results if result.kind == "constant"] == [False]
 
 
 @pytest.mark.parametrize(("q", "text"), [(0.0, "< 1e-9"), (9e-10, "< 1e-9"), (1e-9, "= 1e-09"), (0.0123, "= 0.012")])

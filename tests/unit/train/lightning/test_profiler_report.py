@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.profilers import SimpleProfiler
+from pytorch_lightning.profilers import Profiler, SimpleProfiler
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -21,18 +21,19 @@ class Line(LightningModule):
         self.layer = torch.nn.Linear(2, 1)
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        return self.layer(batch[0]).square().mean()
+        loss: Tensor = self.layer(batch[0]).square().mean()
+        return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(folder: Path, profiler: object) -> None:
+def fit(folder: Path, profiler: Profiler | str | None) -> None:
     suppress_library_messages()
     trainer = Trainer(
         default_root_dir=folder, max_epochs=1, profiler=profiler, logger=False, accelerator="cpu",
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
     keep_profiler_report(trainer)
     trainer.fit(Line(), DataLoader(TensorDataset(torch.ones(8, 2)), batch_size=1))
 

@@ -1,0 +1,240 @@
+"""Converts another server's log to events and labels, batch by batch, so that memory is bounded whatever its size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mlscale.config.suggestions.suggest import find_nearest
+from mlscale.data.encoders.encoder import EncodedSamples, Encoder
+from mlscale.data.encoders.table_encoder import TableEncoder
+from mlscale.errors import MLScaleError, raise_all
+from mlscale.events.event_rows import EventBatch, EventSubject, build_event_tables
+from mlscale.events.foreign.event_mapping import OUTCOMES, EventMapping
+from mlscale.events.foreign.field_path import AbsentFieldError, find_value, list_paths
+from mlscale.events.foreign.log_files import RecordBatch, iterate_records
+from mlscale.events.foreign.log_report import LogReport
+from mlscale.events.foreign.log_rows import EPOCH, LogRow, RowError, RowReader, list_input_names
+from mlscale.events.foreign.logged_predictions import build_prediction_columns, require_supported
+from mlscale.events.segments import SegmentAppender
+from mlscale.events.store import EventStore
+from mlscale.events.stream_schema import join_tables
+from mlscale.runs.identity import make_folder_name
+
+_SPANNING = "00.f"  # the writer's part of a segment's name: one whose rows span any time, such as a compacted one
+_LISTED = 40  # paths in a message
+
+
+class LogConverter:
+    """Converts the log of one version of a model.
+
+    Args:
+        mapping: of its columns.
+        model: the name under which events are stored.
+        subject: the version, and how its events are summarised.
+        encoder: of its samples.
+        where: the mapping's file, for messages.
+
+    Raises:
+        MLScaleError: the mapping does not fit the model.
+    """
+
+    def __init__(self, mapping: EventMapping, model: str, subject: EventSubject, encoder: Encoder, where: str) -> None:
+        require_supported(subject.task_type)
+        self.mapping, self.model, self.subject, self.encoder, self.where = mapping, model, subject, encoder, where
+        self._reader = RowReader(mapping, model, subject, encoder)
+        self._check_inputs()
+
+    @property
+    def unmapped_columns(self) -> frozenset[str]:
+        """The columns of events that the mapping does not give: they can't be compared with a reference."""
+        absent = set()
+        if isinstance(self.encoder, TableEncoder):
+            absent = {
+                f"input.{column.name}" for column in self.encoder.columns if column.name not in self.mapping.inputs
+            }
+        has_confidence = {"confidence", "probabilities"} & set(
+            self.mapping.fields
+        ) or self.mapping.threshold is not None
+        return frozenset(absent | (set() if has_confidence else {"output.confidence"}))
+
+    def convert_files(self, files: Sequence[Path], store: EventStore, start: datetime | None) -> LogReport:
+        """Write the events and labels of files to a store.
+
+        Args:
+            files: see `find_log_files`.
+            store: an empty one.
+            start: rows before it are counted, and left out.
+
+        Raises:
+            MLScaleError: a file can't be read, or has none of a path of the mapping.
+        """
+        report, paths = LogReport(), self.mapping.list_paths()
+        unseen = dict(paths)
+        appender = SegmentAppender(store.root / make_folder_name(self.model) / "events", "event", writer=_SPANNING)
+        start_us = None if start is None else (start - EPOCH) // timedelta(microseconds=1)
+        sample: list[dict[str, Any]] = []
+        number = 0
+        for file in files:
+            for batch in iterate_records(file, tuple(paths.values())):
+                records = [record for record in batch.records if record is not None]
+                unseen = {key: path for key, path in unseen.items() if not _has_path(records, path)}
+                sample = sample or records[:5]
+                # What each event needs is missed at once, not after hours.
+                self._raise_for_absent({k: p for k, p in unseen.items() if k in ("time", "prediction")}, file)
+                rows = list(self._read_rows(batch, start_us, report))
+                if rows:
+                    number += self._write_rows(rows, appender, store, number, report)
+        if sample:
+            self._raise_for_absent(unseen, files[0])
+        return report
+
+    def _check_inputs(self) -> None:
+        names = list(self.mapping.inputs)
+        if not names:
+            return
+        known = list_input_names(self.encoder)
+        if not known:
+            raise MLScaleError(
+                "inputs are mapped, and the model takes neither rows nor texts",
+                where=f"{self.where}: inputs",
+                why="a log of another server has no pictures whose brightness could be measured",
+                fix="leave out 'inputs': predictions, labels, latency and failures are monitored",
+            )
+        problems = []
+        for name in names:
+            if name not in known:
+                best = find_nearest(name, known)
+                why = f"it takes: {', '.join(known[:_LISTED])}"
+                fix = f"inputs: {{{best or known[0]}: <column>}}"
+                problems.append(MLScaleError(f"the model has no input '{name}'", where=self.where, why=why, fix=fix))
+        raise_all(problems)
+
+    def _raise_for_absent(self, unseen: Mapping[str, str], file: Path) -> None:
+        """Raise for paths that no record has, with those that are there."""
+        if not unseen:
+            return
+        # Read again without a choice of columns: all that is there is listed.
+        batch = next(iter(iterate_records(file)), None)
+        existing = list(
+            dict.fromkeys(path for record in (batch.records[:5] if batch else ()) for path, _ in list_paths(record))
+        )
+        listed = ", ".join(existing[:_LISTED]) + (", …" if len(existing) > _LISTED else "")
+        problems = []
+        for key, path in unseen.items():
+            best = find_nearest(path, existing) or next(
+                (other for other in existing if other.endswith(f".{path}")), None
+            )
+            problems.append(
+                MLScaleError(
+                    f"no column '{path}' in {file.name}",
+                    where=f"{self.where}: {key}",
+                    why=f"it has: {listed}",
+                    fix=f"{key}: {best or '<one of these>'}",
+                )
+            )
+        raise_all(problems)
+
+    def _read_rows(self, batch: RecordBatch, start_us: int | None, report: LogReport) -> Iterator[LogRow]:
+        for number, record in enumerate(batch.records, batch.first):
+            report.rows += 1
+            where = f"{batch.file.name}, row {number:,}"
+            try:
+                if record is None:
+                    raise RowError("line", "not an object of JSON")
+                row = self._reader.read_row(record, where, start_us, report)
+            except RowError as error:
+                report.add_unreadable(error.what, where, str(error))
+                continue
+            if row is not None:
+                yield row
+
+    def _write_rows(
+        self, rows: list[LogRow], appender: SegmentAppender, store: EventStore, number: int, report: LogReport
+    ) -> int:
+        """Write rows as a segment; return the number of segments that were written."""
+        rows, samples = self._pack_inputs(rows, report)
+        if not rows:
+            return 0
+        tables = []
+        for outcome in OUTCOMES:
+            chosen = [position for position, row in enumerate(rows) if row.outcome == outcome]
+            if chosen:
+                tables.append(self._build_table([rows[at] for at in chosen], outcome, _select_rows(samples, chosen)))
+        table = join_tables(tables)
+        table = table.take(pa.array(np.argsort(table["time"].to_numpy(), kind="stable")))
+        appender.write_segment(table, number)
+        labelled = [row for row in rows if row.label is not None]
+        store.add_labels(
+            self.model,
+            [row.id for row in labelled],
+            [row.label for row in labelled],
+            [EPOCH + timedelta(microseconds=row.time_us) for row in labelled],
+            source="log",
+        )
+        report.events += len(rows)
+        report.labels += len(labelled)
+        return 1
+
+    def _pack_inputs(self, rows: list[LogRow], report: LogReport) -> tuple[list[LogRow], EncodedSamples | None]:
+        """Return the rows whose inputs can be read, and their samples as the graph takes them."""
+        if not self.mapping.inputs:
+            return rows, None
+        packed = self.encoder.pack_samples([row.inputs for row in rows])
+        if not packed.bad:
+            return rows, packed
+        for at, why in packed.bad.items():
+            report.add_unreadable("inputs", rows[at].where, why)
+        rows = [row for at, row in enumerate(rows) if at not in packed.bad]
+        return rows, self.encoder.pack_samples([row.inputs for row in rows]) if rows else None
+
+    def _build_table(self, rows: list[LogRow], outcome: str, samples: EncodedSamples | None) -> Any:
+        predictions = None
+        if outcome == "ok":
+            given = [row.prediction for row in rows if row.prediction is not None]
+            predictions = build_prediction_columns(given, self.subject.task_type, self.subject.names)
+        batch = EventBatch(
+            ids=[row.id for row in rows],
+            time_us=0,
+            subject=self.subject,
+            samples=samples,
+            predictions=predictions,
+            is_finite=None,
+            latency_ms=np.array([row.latency_ms for row in rows], np.float32),
+            outcome=outcome,
+        )
+        (table,) = build_event_tables(self.model, [batch], 0.0)
+        # A batch has one time, and each row of a log its own.
+        times = pa.array([row.time_us for row in rows], pa.int64()).cast(table.schema.field("time").type)
+        return table.set_column(table.schema.get_field_index("time"), table.schema.field("time"), times)
+
+
+def _has_path(records: Sequence[Mapping[str, Any]], path: str) -> bool:
+    for record in records:
+        try:
+            find_value(record, path)
+        except AbsentFieldError:
+            continue
+        return True
+    return False
+
+
+def _select_rows(samples: EncodedSamples | None, chosen: Sequence[int]) -> EncodedSamples | None:
+    if samples is None or len(chosen) == len(next(iter(samples.tensors.values()))):
+        return samples
+    rows = np.array(chosen)
+    counts = samples.counts
+    if counts is None:
+        tensors = {name: values[rows] for name, values in samples.tensors.items()}
+    else:
+        # A document has several windows, one after the other.
+        starts = np.cumsum(counts) - counts
+        windows = np.concatenate([np.arange(starts[at], starts[at] + counts[at]) for at in chosen])
+        tensors = {name: values[windows] for name, values in samples.tensors.items()}
+    facts = None if samples.facts is None else {name: values[rows] for name, values in samples.facts.items()}
+    return EncodedSamples(tensors, {}, None if counts is None else counts[rows], facts)

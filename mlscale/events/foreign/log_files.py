@@ -1,0 +1,174 @@
+"""The files of another server's log: found by a path, a folder or a glob, and read in batches of bounded size."""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlscale.config.suggestions.suggest import find_nearest
+from mlscale.errors import MLScaleError
+
+FORMATS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".csv.gz", ".jsonl.gz")
+_BATCH = 5_000  # rows
+_CSV_BLOCK = 4 << 20  # bytes
+_LONGEST_LINE = 16 << 20  # characters of a line of JSON
+
+
+@dataclass(frozen=True)
+class RecordBatch:
+    """Records of one file, one after the other.
+
+    Attributes:
+        file: which they are from.
+        first: the number of the first one, from 1 on; of text files without the heading.
+        records: by column; None for a line that can't be read.
+    """
+
+    file: Path
+    first: int
+    records: Sequence[dict[str, Any] | None]
+
+
+def find_log_files(path: Path) -> list[Path]:
+    """Return the files of a path, which may be a file, a folder or a glob, sorted by name.
+
+    Raises:
+        MLScaleError: there are none; it lists what is there.
+    """
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        files = sorted(entry for entry in path.iterdir() if entry.is_file() and _get_format(entry))
+        if files:
+            return files
+        raise _make_absent_error(path, path, f"the folder has no file that ends in {', '.join(FORMATS[:4])}")
+    if files := sorted(match for text in glob.glob(str(path)) if (match := Path(text)).is_file()):
+        return files
+    folder = next(parent for parent in path.parents if parent.is_dir())
+    raise _make_absent_error(path, folder, "no such file or folder")
+
+
+def iterate_records(file: Path, columns: Sequence[str] | None = None) -> Iterator[RecordBatch]:
+    """Yield the records of a file in batches.
+
+    Args:
+        columns: the first parts of the paths that are needed; all by default.
+
+    Raises:
+        MLScaleError: the file can't be read, or is of an unknown format.
+    """
+    reader = {".parquet": _iterate_parquet, ".csv": _iterate_csv, ".tsv": _iterate_csv}.get(_get_format(file))
+    if not _get_format(file):
+        fix = "events=<a file that ends in .parquet, .csv, .tsv or .jsonl>"
+        raise MLScaleError(f"can't read {file.name} as events", where=str(file), why="unknown ending", fix=fix)
+    try:
+        yield from reader(file, columns) if reader else _iterate_json_lines(file)
+    except (OSError, ValueError, EOFError) as error:  # pyarrow's errors are ValueErrors
+        raise MLScaleError(
+            f"can't read {file.name} as events",
+            where=str(file),
+            why=" ".join(str(error).split())[:300],
+            fix="write it again, or leave it out: events=<other files>",
+        ) from error
+
+
+def _get_format(file: Path) -> str:
+    """Return the ending that decides how a file is read, without `.gz`; '' for an unknown one."""
+    name = file.name.lower()
+    ending = next((ending for ending in sorted(FORMATS, key=len, reverse=True) if name.endswith(ending)), "")
+    return ending.removesuffix(".gz")
+
+
+def _iterate_parquet(file: Path, columns: Sequence[str] | None) -> Iterator[RecordBatch]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file) as source:
+        names = source.schema_arrow.names
+        # A name with dots is one of pandas' flattened columns: it is needed where it begins the path.
+        wanted = None if columns is None else [name for name in names if _is_needed(name, columns)]
+        first = 1
+        for batch in source.iter_batches(_BATCH, columns=wanted):
+            # Nanoseconds are no times of Python.
+            fields = [
+                field.with_type(pa.timestamp("us", field.type.tz)) if pa.types.is_timestamp(field.type) else field
+                for field in batch.schema
+            ]
+            table = pa.Table.from_batches([batch]).cast(pa.schema(fields), safe=False)
+            yield RecordBatch(file, first, table.to_pylist())
+            first += len(batch)
+
+
+def _iterate_csv(file: Path, columns: Sequence[str] | None) -> Iterator[RecordBatch]:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    delimiter = "\t" if file.name.lower().startswith(".tsv", -4) else ","
+    parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+    read = csv.ReadOptions(block_size=_CSV_BLOCK)
+    with pa.input_stream(str(file), compression="detect") as source, csv.open_csv(source, parse_options=parse) as head:
+        names = head.schema.names
+    # As texts: 007 is no number, and each column is read by what the model makes of it.
+    convert = csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()),
+        strings_can_be_null=True,
+        null_values=[""],
+        include_columns=None if columns is None else [name for name in names if _is_needed(name, columns)] or None,
+    )
+    first = 1
+    with (
+        pa.input_stream(str(file), compression="detect") as source,
+        csv.open_csv(source, read_options=read, parse_options=parse, convert_options=convert) as reader,
+    ):
+        for batch in reader:
+            for start in range(0, len(batch), _BATCH):
+                rows = batch.slice(start, _BATCH).to_pylist()
+                yield RecordBatch(file, first, rows)
+                first += len(rows)
+
+
+def _iterate_json_lines(file: Path) -> Iterator[RecordBatch]:
+    open_text = gzip.open if file.suffix == ".gz" else open
+    first = 1
+    records: list[dict[str, Any] | None] = []
+    with open_text(file, "rt", encoding="utf-8", errors="replace") as source:
+        while line := source.readline(_LONGEST_LINE):
+            if not line.strip():
+                continue
+            records.append(_parse_line(line))
+            if len(records) == _BATCH:
+                yield RecordBatch(file, first, records)
+                first, records = first + len(records), []
+    if records:
+        yield RecordBatch(file, first, records)
+
+
+def _parse_line(line: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _is_needed(name: str, paths: Sequence[str]) -> bool:
+    return any(path == name or path.startswith(f"{name}.") for path in paths)
+
+
+def _make_absent_error(path: Path, folder: Path, why: str) -> MLScaleError:
+    names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    best = find_nearest(path.name, names)
+    listed = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+    return MLScaleError(
+        f"no events at {path}",
+        where=f"events={path}",
+        why=f"{why}; {folder} has: {listed or 'nothing'}",
+        fix=f"events={folder / best}"
+        if best
+        else "events=<a file .parquet, .csv or .jsonl, a folder of such, or a glob>",
+    )

@@ -1,0 +1,169 @@
+"""Reads one record of a log by a mapping: what an event has, or the entry by which it can't be read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from mlscale.data.encoders.document_encoder import DocumentEncoder
+from mlscale.data.encoders.encoder import Encoder
+from mlscale.data.encoders.table_encoder import TableEncoder
+from mlscale.data.encoders.text_encoder import TextEncoder
+from mlscale.events.event_rows import EventSubject
+from mlscale.events.foreign.event_mapping import OUTCOMES, EventMapping
+from mlscale.events.foreign.log_report import LogReport
+from mlscale.events.foreign.logged_predictions import LoggedPrediction, parse_logged_label, parse_prediction
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+TEXT = "text"
+"""The name of the only input of a model of texts."""
+
+
+@dataclass(frozen=True)
+class LogRow:
+    """One row of a log that could be read."""
+
+    id: str
+    time_us: int
+    outcome: str
+    prediction: LoggedPrediction | None
+    latency_ms: float
+    inputs: Any
+    label: Any
+    where: str
+
+
+class RowError(ValueError):
+    """A row can't be read, by one of its entries."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(why)
+        self.what = what
+
+
+@dataclass(frozen=True)
+class RowReader:
+    """Reads the rows of one version of a model.
+
+    Attributes:
+        mapping: of the columns.
+        model: its name.
+        subject: the version, and its task type.
+        encoder: of its samples.
+    """
+
+    mapping: EventMapping
+    model: str
+    subject: EventSubject
+    encoder: Encoder
+
+    def read_row(self, record: Mapping[str, Any], where: str, start_us: int | None, report: LogReport) -> LogRow | None:
+        """Return a row; None if it is of another version, or too early."""
+        version = self._read_value("version", record)
+        if "version" in self.mapping.fields and not self._is_same_version(version):
+            report.other_versions[str(version)] += 1
+            return None
+        try:
+            time_us = self.mapping.times.parse_time(self._read_value("time", record))
+        except ValueError as error:
+            raise RowError("time", str(error)) from None
+        time = EPOCH + timedelta(microseconds=time_us)
+        report.newest = time if report.newest is None else max(report.newest, time)
+        if start_us is not None and time_us < start_us:
+            report.early += 1
+            return None
+        outcome = self._read_outcome(record)
+        identifier = self._read_value("id", record)
+        return LogRow(
+            # The place in the file is an id as well, as long as labels are in the same row.
+            id=where if identifier in (None, "") else str(identifier),
+            time_us=time_us,
+            outcome=outcome,
+            prediction=self._read_prediction(record) if outcome == "ok" else None,
+            latency_ms=self._read_latency(record),
+            inputs=self._read_inputs(record),
+            label=self._read_label(record, where, report),
+            where=where,
+        )
+
+    def _read_value(self, name: str, record: Mapping[str, Any]) -> Any:
+        entry = self.mapping.fields.get(name)
+        try:
+            return entry.read_value(record) if entry else None
+        except ValueError as error:
+            raise RowError(name, str(error)) from None
+
+    def _is_same_version(self, version: object) -> bool:
+        # 7, v7 and resnet:v7 are the same.
+        text = str(version)
+        return self.subject.version in (text, f"{self.model}:{text}", f"{self.model}:v{text}")
+
+    def _read_outcome(self, record: Mapping[str, Any]) -> str:
+        if "outcome" not in self.mapping.fields:
+            return "ok"
+        text = str(self._read_value("outcome", record))
+        if text in self.mapping.outcomes:
+            return self.mapping.outcomes[text]
+        # A status of HTTP.
+        known = {"2": "ok", "4": "rejected", "5": "failed"}
+        if len(text) == 3 and text.isdigit() and text[0] in known:
+            return known[text[0]]
+        if text in OUTCOMES:
+            return text
+        raise RowError("outcome", f"{text[:40]!r} is neither ok, rejected nor failed by the mapping")
+
+    def _read_prediction(self, record: Mapping[str, Any]) -> LoggedPrediction:
+        values = {name: self._read_value(name, record) for name in ("prediction", "confidence", "probabilities")}
+        try:
+            return parse_prediction(
+                values["prediction"],
+                self.subject.task_type,
+                self.subject.names,
+                confidence=values["confidence"],
+                probabilities=values["probabilities"],
+                threshold=self.mapping.threshold,
+            )
+        except (ValueError, TypeError) as error:
+            raise RowError("prediction", str(error)) from None
+
+    def _read_latency(self, record: Mapping[str, Any]) -> float:
+        value = self._read_value("latency", record)
+        try:
+            return math.nan if value in (None, "") else float(value)
+        except (TypeError, ValueError):
+            raise RowError("latency", f"{str(value)[:40]!r} is not a number") from None
+
+    def _read_inputs(self, record: Mapping[str, Any]) -> Any:
+        entries = self.mapping.inputs
+        if not entries:
+            return None
+        try:
+            if isinstance(self.encoder, TableEncoder):
+                # A column that is not mapped is missing in each row; it is not compared.
+                row = dict.fromkeys((column.name for column in self.encoder.columns), None)
+                return row | {name: entry.read_value(record) for name, entry in entries.items()}
+            text = entries[TEXT].read_value(record)
+        except ValueError as error:
+            raise RowError("inputs", str(error)) from None
+        return "" if text is None else str(text)
+
+    def _read_label(self, record: Mapping[str, Any], where: str, report: LogReport) -> Any:
+        value = self._read_value("label", record)
+        if value in (None, ""):
+            return None
+        try:
+            return parse_logged_label(value, self.subject.task_type, self.subject.names)
+        except (ValueError, TypeError) as error:
+            # The event counts all the same: its label alone is lost.
+            report.add_unreadable("label", where, str(error))
+            return None
+
+
+def list_input_names(encoder: Encoder) -> list[str]:
+    """Return the inputs that a mapping may have, in the order of the model; none of a model of pictures."""
+    if isinstance(encoder, TableEncoder):
+        return [column.name for column in encoder.columns]
+    return [TEXT] if isinstance(encoder, TextEncoder | DocumentEncoder) else []

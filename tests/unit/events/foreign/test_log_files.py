@@ -1,0 +1,105 @@
+"""Files of a log: each format gives the same records, in batches; what is not there is an error that lists what is."""
+
+import gzip
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+
+from mlscale.errors import MLScaleError
+from mlscale.events.foreign.log_files import find_log_files, iterate_records
+
+ROWS = [
+    {"id": f"{number:03}", "x.y": number / 2, "text": 'a,\n"b"' if number % 2 else None} for number in range(12_000)
+]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Write rows in the format that the name has."""
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pa.Table.from_pylist(rows), path, row_group_size=5_000)
+        return path
+    if ".csv" in path.name:
+        sink = pa.BufferOutputStream()
+        pyarrow.csv.write_csv(pa.Table.from_pylist(rows), sink)
+        content = sink.getvalue().to_pybytes()
+    else:
+        content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.csv", "a.jsonl", "a.csv.gz", "a.jsonl.gz", "A.JSONL"])
+def test_each_format_gives_all_records_in_batches(tmp_path: Path, name: str) -> None:
+    batches = list(iterate_records(write(tmp_path / name, ROWS)))
+    records = [record for batch in batches for record in batch.records]
+    assert len(batches) >= 3
+    assert max(len(batch.records) for batch in batches) <= 5_000
+    assert [batch.first for batch in batches][:2] == [1, 1 + len(batches[0].records)]
+    shown = [(record["id"], float(record["x.y"]), record["text"]) for record in records if record is not None]
+    assert shown == [(row["id"], row["x.y"], row["text"]) for row in ROWS]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.csv"])
+def test_columns_that_are_not_needed_are_not_read(tmp_path: Path, name: str) -> None:
+    batch = next(iter(iterate_records(write(tmp_path / name, ROWS[:3]), ["id", "x.y"])))
+    assert batch.records[0] is not None
+    assert set(batch.records[0]) == {"id", "x.y"}
+
+
+def test_a_line_that_is_no_object_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n\n{"a": \n[1]\n{"a": 2}')
+    (batch,) = iterate_records(tmp_path / "a.jsonl")
+    assert list(batch.records) == [{"a": 1}, None, None, {"a": 2}]
+
+
+def test_times_of_nanoseconds_are_read(tmp_path: Path) -> None:
+    column = pa.array([1_767_607_200_123_456_789], pa.timestamp("ns", tz="Europe/Berlin"))
+    pyarrow.parquet.write_table(pa.table({"t": column}), tmp_path / "a.parquet")
+    (batch,) = iterate_records(tmp_path / "a.parquet")
+    assert batch.records[0] is not None
+    assert batch.records[0]["t"] == datetime(2026, 1, 5, 10, 0, 0, 123456, tzinfo=UTC)
+
+
+def test_a_file_a_folder_and_a_glob(tmp_path: Path) -> None:
+    names = ["2.csv", "1.csv", "3.jsonl", "notes.txt", "mapping.yaml"]
+    for name in names:
+        (tmp_path / name).write_text("")
+    (tmp_path / "deeper.csv").mkdir()
+    assert [path.name for path in find_log_files(tmp_path)] == ["1.csv", "2.csv", "3.jsonl"]
+    assert [path.name for path in find_log_files(tmp_path / "*.csv")] == ["1.csv", "2.csv"]
+    assert find_log_files(tmp_path / "3.jsonl") == [tmp_path / "3.jsonl"]
+
+
+def test_a_wrong_path_lists_what_is_there_with_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "predictions.parquet").write_text("")
+    with pytest.raises(MLScaleError) as caught:
+        find_log_files(tmp_path / "prediction.parquet")
+    assert "has: predictions.parquet" in caught.value.why
+    assert caught.value.fix == f"events={tmp_path / 'predictions.parquet'}"
+    with pytest.raises(MLScaleError, match="no events at"):
+        find_log_files(tmp_path / "no" / "such" / "*.csv")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MLScaleError) as caught:
+        find_log_files(tmp_path / "empty")
+    assert "no file that ends in .parquet, .csv" in caught.value.why
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("a.parquet", "not Parquet", "can't read a.parquet as events"),
+        ("a.csv", "a,b\n1,2\n3\n", "can't read a.csv as events"),
+        ("a.jsonl.gz", "not gzip", "can't read a.jsonl.gz as events"),
+        ("a.xlsx", "x", "can't read a.xlsx as events"),
+    ],
+)
+def test_a_file_that_can_not_be_read_is_an_error(tmp_path: Path, name: str, content: str, what: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(MLScaleError, match=what):
+        list(iterate_records(tmp_path / name))
