@@ -14,10 +14,10 @@ from mlscale.config.documented_fields import get_shipped_fields
 from mlscale.config.signatures.signatures import Signature, read_signature
 from mlscale.config.suggestions.completed_advice import REPLACED_GROUPS
 from mlscale.config.suggestions.joined_fixes import find_typed_name, parse_fix, replace_overrides
+from mlscale.config.suggestions.joined_schedules import join_schedules
 from mlscale.config.suggestions.templates import parse_yaml_word
 from mlscale.errors import MLScaleError
 
-_SCHEDULE = "scheduler.scheduler._target_"  # in Lightning's dictionary of a schedule that counts epochs
 _COMPOSE = "torchvision.transforms.v2.Compose"
 
 
@@ -33,17 +33,7 @@ def join_classes(problems: Sequence[MLScaleError]) -> None:
             target = classes[0] if len(classes) == 1 else _COMPOSE
             for problem, fix in zip(problems, fixes, strict=True):
                 _suit_class(problem, fix, group, target)
-    _suit_schedule(problems, [parse_fix(problem.fix) for problem in problems])
-
-
-def _suit_schedule(problems: Sequence[MLScaleError], fixes: Sequence[Mapping[str, str]]) -> None:
-    """Leave out the settings of a built-in schedule where another fix builds one of torch's by epochs."""
-    target = next((text for fix in fixes if (text := _read_text(fix, _SCHEDULE))), "")
-    for problem, fix in zip(problems, fixes, strict=True):
-        # An option that was asked for alone is another schedule: which one is meant is not known.
-        of_option = any(key.startswith("scheduler.") for key in fix) and _SCHEDULE not in fix
-        if target and of_option and (typed := find_typed_name(problem)):
-            problem.fix, problem.why = f"leave {typed} out", f"{target} has no such setting"
+    join_schedules(problems)
 
 
 def _read_text(fix: Mapping[str, str], key: str) -> str:

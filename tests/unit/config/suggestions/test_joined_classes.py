@@ -13,6 +13,7 @@ from mlscale.config.composition.origin import create_origin_lookup
 from mlscale.errors import MLScaleError, Problems
 
 V2 = "torchvision.transforms.v2."
+EPOCHS = "scheduler=none scheduler.scheduler._target_=torch.optim.lr_scheduler."
 
 
 def problems(typed: str) -> list[MLScaleError]:
@@ -60,6 +61,22 @@ def problems(typed: str) -> list[MLScaleError]:
                 "scheduler.scheduler._partial_=true scheduler.scheduler.T_0=10 scheduler.scheduler.T_mult=2 "
                 "scheduler.interval=epoch",
             ],
+        ),
+        (
+            "--sched step --decay-epochs 20 --decay-rate 0.5",
+            [
+                f"{EPOCHS}StepLR scheduler.scheduler._partial_=true scheduler.scheduler.step_size=20 "
+                "scheduler.scheduler.gamma=0.5 scheduler.interval=epoch"
+            ]
+            * 3,
+        ),
+        (
+            "milestones=[20,40] lr_decay=0.5",
+            [
+                f"{EPOCHS}MultiStepLR scheduler.scheduler._partial_=true scheduler.scheduler.milestones=[20,40] "
+                "scheduler.scheduler.gamma=0.5 scheduler.interval=epoch"
+            ]
+            * 2,
         ),
         # Which optimizer is meant is not known.
         ("opt=radam optim=nadam", ["optimizer._target_=torch.optim.RAdam", "optimizer._target_=torch.optim.NAdam"]),

@@ -358,8 +358,8 @@ def test_callbacks_that_were_added_stay() -> None:
         ("gpt", "cls_pw", 1.0, "leave cls_pw out", ""),
         ("resnet", "datamodule", "cifar10", "data=imagefolder data.root=cifar10", "not bundled"),
         ("text", "optimirzer", "adamw", "optimizer=adamw", ""),
-        ("resnet", "train_file", "a.csv", "a table of your own is data=table with data.train and data.target, images are "
-         "data=imagefolder with data.root", ""),
+        ("resnet", "train_file", "a.csv", "a table of your own is data=table with data.train and data.target, "
+         "images are data=imagefolder with data.root", ""),
         ("gpt", "sched", "step", "scheduler=none scheduler.scheduler._target_=torch.optim.lr_scheduler.StepLR "
          "scheduler.scheduler._partial_=true scheduler.scheduler.step_size=30 scheduler.interval=epoch", "an example"),
         ("resnet", "class_map", "m.txt", "leave class_map out", "order of the names"),
