@@ -41,14 +41,14 @@ def translate_alias(alias: Alias, path: str, value: object, names: Names) -> Adv
         for template in alias.to:
             if fix := fill_template(template, typed, names, exactly=exactly):
                 return Advice(fix, why if exactly else join_reasons(why, "the value is an example"), exactly)
+    if "metric={metric}" in alias.to and (logged := TASK_METRICS.get(names.facts.task)):
+        metrics = ", ".join(f"val/{metric}" for metric in logged)
+        return Advice(f"leave {path} out", f"task={names.facts.task} logs {metrics}: metric takes one of these")
     if alias.words:
         return Advice(alias.words, why, exact=False)
     texts = [meant or "", *alias.to, *_list_meant_options(alias.group, value, names)]
     if reason := explain_misfit(texts, names):
         return Advice(f"leave {path} out", reason)
-    if "metric={metric}" in alias.to and (logged := TASK_METRICS.get(names.facts.task)):
-        metrics = ", ".join(f"val/{metric}" for metric in logged)
-        return Advice(f"leave {path} out", f"task={names.facts.task} logs {metrics}: metric takes one of these")
     if alias.unsupported:
         return Advice(f"leave {path} out", f"not supported: {alias.unsupported}")
     if options := names.groups.get(alias.group, ()):

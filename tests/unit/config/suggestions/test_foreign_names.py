@@ -31,7 +31,7 @@ from mlscale.errors import MLScaleError
 # Keys of classes that are typed as _target_: schedules of torch's, augmentations of torchvision's.
 OF_TYPED_CLASSES = {
     *(f"scheduler.{name}" for name in ("gamma", "step_size", "milestones", "T_mult", "T_0", "interval")),
-    *("augment.p", "augment.value"),
+    *("augment.p", "augment.value", "augment.sigma"),
 }
 SAMPLES = (2, "some", "torch.nn.Identity", 0.5, True, ["a"], [1], {"a": 1}, None)
 
