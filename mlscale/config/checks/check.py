@@ -17,6 +17,7 @@ from mlscale.config.checks.metric_names import check_metric_names
 from mlscale.config.checks.node_check import NodeCheck
 from mlscale.config.checks.refused_keys import check_unknown_key
 from mlscale.config.checks.target_nodes import Node, iterate_outermost_nodes, join_path
+from mlscale.config.checks.tracker_address import check_tracker_addresses
 from mlscale.config.checks.value_check import ValueCheck
 from mlscale.config.checks.values import create_missing_error
 from mlscale.config.composition.interpolations import check_interpolations
@@ -98,6 +99,7 @@ class _ConfigCheck:
             else:
                 yield from check_unknown_key(self._config, key, value)
         yield from check_metric_names(self._config)
+        yield from check_tracker_addresses(self._config)
         yield from self._values.check_interpolated_values()
         yield from check_interpolations(self._config.cfg, list(self._config.names.paths), self._config.describe_origin)
 

@@ -13,7 +13,7 @@ from mlscale.config.suggestions.config_names import Advice, Names
 from mlscale.config.suggestions.foreign_names import load_foreign_names
 from mlscale.config.suggestions.suggest import find_nearest, format_hydra_value, format_override
 from mlscale.config.suggestions.templates import get_option_types
-from mlscale.config.suggestions.value_forms import address_database, name_nearest_metric
+from mlscale.config.suggestions.value_forms import choose_server_address, name_nearest_metric
 from mlscale.errors import MLScaleError
 
 COMMAND_LINE = "command line: "
@@ -171,7 +171,7 @@ def _match_settings(group: str, option: str, value: object, task: str) -> tuple[
         if name == "monitor":
             item = name_nearest_metric(item, task) or item
         if name == "tracking_uri":
-            item = address_database(item)
+            item = choose_server_address(item)
         fits, form = convert_value(item, types[join_path(path, name)])
         known.append(
             format_override(join_path(path, name), form)

@@ -222,11 +222,14 @@ def _read_policy_number(policy: str, letter: str) -> Callable[[object, Names], i
     return read_number
 
 
-def address_database(value: object) -> object:
-    """Return the address of a database file in a folder: MLflow refuses a plain folder of files."""
-    if not isinstance(value, str) or "://" in value or value in ("databricks", "uc"):
+def choose_server_address(value: object) -> object:
+    """Return the address of MLflow's own server in place of a folder: what mlscale installs of MLflow sends to servers,
+    and opens neither a folder nor a database.
+    """
+    if not isinstance(value, str):
         return value
-    return f"sqlite:///{value.rstrip('/')}/mlflow.db"
+    folder = re.sub(r"^file:(//)?", "", value)
+    return value if "://" in folder or folder in ("", "databricks", "uc") else "http://127.0.0.1:5000"
 
 
 def _get_side(value: object, names: Names) -> object:
@@ -306,7 +309,7 @@ _FORMS: Mapping[str, Callable[[object, Names], object]] = {
     "part_of_epoch": _count_part_epochs,
     "single": _unwrap_single,
     "side": _get_side,
-    "sqlite_uri": lambda value, names: address_database(value),
+    "server_uri": lambda value, names: choose_server_address(value),
     "lr_divisor": _divide_lr,
     "inverse": _invert_number,
     "several": _split_several,
