@@ -46,6 +46,11 @@ class WindowSpan:
         # The later of the two: a repair within the window shortens it.
         return max(filter(None, (back, self.since)), default=None)
 
+    def compute_earliest_start(self, now: datetime) -> datetime | None:
+        """Return the earliest time at which an event or a labelled event counts; None: no limit."""
+        starts = [self.compute_start(now, hours) for hours in {self.hours, self.label_hours or self.hours}]
+        return min((start for start in starts if start is not None), default=None) if None not in starts else None
+
 
 @dataclass(frozen=True, eq=False)
 class EventWindow:

@@ -32,6 +32,7 @@ class TimeAxis(Axis):
         first = -((origin - low) // self.step)
         count = int(span // self.step) + 1
         self.ticks = [time for n in range(count) if (time := origin + (first + n) * self.step) <= high]
+        # Within a day the date is the same on each tick.
         self._has_dates = span > _DAY or self.step >= _DAY
 
     def format_tick(self, time: float) -> str:

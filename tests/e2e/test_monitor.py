@@ -1,5 +1,6 @@
 """`mlscale monitor` on events of a real servable: quiet while all is well, and one alert when it is not."""
 
+import csv
 import json
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 import urllib.request
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +170,64 @@ def test_what_is_found_is_exported_and_in_the_history(
     assert "2 alerts, 1 checks of resnet@champion" in out
     assert "degradation firing: resnet:v1: accuracy" in out
     assert "Accuracy" in (tmp_path / "h.html").read_text()
+
+
+def write_log(house: House, path: Path, pixels: NDArray[np.uint8], *, age: timedelta = timedelta()) -> Path:
+    """What another server would log of 400 images, as CSV."""
+    chosen = np.random.default_rng(21).integers(0, len(pixels), 400)
+    said = load(house.registry.resolve_version("resnet@champion").payload).predict(pixels[chosen])
+    begin = datetime.now(UTC) - age - timedelta(hours=1)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["request_id", "timestamp", "predicted_class", "score", "ground_truth", "took_ms"])
+        for n, (row, label, shares) in enumerate(zip(chosen, said.labels, said.probabilities, strict=True)):
+            time_ = (begin + timedelta(seconds=n)).isoformat()
+            writer.writerow([f"r{n}", time_, label, f"{shares.max():.6f}", house.labels[row] if n < 200 else "", 3.5])
+        writer.writerow(["r400", "later", "0", "1", "", 1])
+    return path
+
+
+def test_events_that_another_server_wrote_are_monitored(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = house.words(f"events={write_log(house, tmp_path / 'log.csv', house.pixels)}")
+    with pytest.raises(MLScaleError, match=r"log\.csv is not a folder of events") as caught:
+        commands.run_command("monitor", words)
+    assert caught.value.fix.startswith("mapping=guess writes mapping.yaml")
+    assert commands.run_command("monitor", [*words, "mapping=guess"]).artifacts == {
+        "mapping": f"{tmp_path}/mapping.yaml"
+    }
+    with pytest.raises(MLScaleError, match=r"mapping\.yaml exists"):
+        commands.run_command("monitor", [*words, "mapping=guess"])
+    result = commands.run_command("monitor", [*words, "mapping=mapping.yaml"])
+    assert result.ok
+    assert "no drift in 400 events, accuracy 9" in result.sentence
+    assert "1 row can't be read by the time (log.csv, row 401: 'later' is not a time)" in result.sentence
+    assert (result.metrics["log_rows"], result.metrics["unreadable_rows"]) == (401, 1)
+    assert result.metrics["labelled_events"] == 200
+    # Without inputs in the log, predictions and confidence are compared.
+    assert result.metrics["columns"] == 2
+    assert (tmp_path / "resnet/monitor/resnet_champion.json").exists() or list(tmp_path.glob("resnet/monitor/*.json"))
+    with pytest.raises(MLScaleError, match="no events at") as caught:
+        commands.run_command("monitor", [*house.words(f"events={tmp_path}/logs.csv"), "mapping=mapping.yaml"])
+    assert caught.value.fix == f"events={tmp_path}/log.csv"
+
+
+def test_a_log_of_a_model_that_got_worse_and_one_that_is_old(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    worse = write_log(house, tmp_path / "worse.csv", turned(house.pixels))
+    old = write_log(house, tmp_path / "old.csv", house.pixels, age=timedelta(days=3))
+    assert commands.run_command("monitor", [*house.words(f"events={worse}"), "mapping=guess"]).ok
+    told = commands.run_command("monitor", [*house.words(f"events={worse}"), "mapping=mapping.yaml"])
+    assert "alerting: drift, degradation" in told.sentence
+    told = commands.run_command("monitor", [*house.words(f"events={old}"), "mapping=mapping.yaml"])
+    assert "no data (0 events in the window" in told.sentence
+    assert "window.hours=null takes all" in told.sentence
+    words = [*house.words(f"events={old}"), "mapping=mapping.yaml", "window.hours=null", "alert.state=state.json"]
+    assert "no drift in 400 events" in commands.run_command("monitor", words).sentence
 
 
 def test_degradation_needs_labels(house: House, capsys: pytest.CaptureFixture[str]) -> None:

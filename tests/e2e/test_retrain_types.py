@@ -21,6 +21,8 @@ from mlscale.task_types.segmentation_type import encode_mask
 from tests.contract.test_documents import validate
 from tests.e2e.retrain_place import RetrainPlace
 
+# A cycle trains and exports: seconds alone, minutes on a busy machine.
+pytestmark = pytest.mark.timeout(1200)
 RANDOM = np.random.default_rng(7)
 
 

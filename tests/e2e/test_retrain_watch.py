@@ -19,7 +19,7 @@ from tests.e2e.retrain_place import RetrainPlace
 from tests.forked import Command
 from tests.serving import RAW, ROOT, Server, serving
 
-_SECONDS = 250.0
+_SECONDS = 500.0
 
 
 def send_labelled(server: Server, images: NDArray[np.uint8], labels: NDArray[np.str_]) -> None:
@@ -42,7 +42,7 @@ def count_looks(log: Path, text: str) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_a_degradation_starts_a_cycle_and_drift_alone_starts_none(tmp_path: Path, bundled: Path) -> None:
     place = RetrainPlace(tmp_path)
     source = ("data=digits", f"data.root={bundled}")

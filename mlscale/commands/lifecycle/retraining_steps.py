@@ -8,6 +8,8 @@ import signal
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from mlscale.commands.lifecycle.clients import send_checked_requests
 from mlscale.commands.lifecycle.expected_answers import ExpectedAnswers
 from mlscale.commands.lifecycle.production_samples import pack_request_samples, save_request_samples
@@ -24,6 +26,7 @@ ALPHA = 0.05
 # Until Locust has its first answer: it starts slowly on a machine that is busy; of a retraining, before Locust ends.
 _START_SECONDS, _LONGEST_SECONDS = 120.0, 7200
 _USERS, _RATE = 4, 50
+_CHECKED = 200  # samples whose answers are checked under load; Locust sends all
 _LISTED_NAME = re.compile(r'"([^"]*)"|([^,"]+)')
 
 
@@ -149,14 +152,16 @@ def start_load(state: LifecycleState) -> RunningLoad:
         f"ready_file={ready}",
         "output=json",
     )
+    # Few: after the swap the clients wait until the new version's answers to all of them are computed here.
+    checked = state.shifted.select_samples(np.arange(min(_CHECKED, len(state.shifted)), dtype=np.int64))
     # A stack inside the tour's: `check_swap` closes it earlier, a tour that stops before closes it with
     # everything else.
     ends = state.ends.enter_context(ExitStack())
     observations = ends.enter_context(
         send_checked_requests(
             state.url,
-            build_sample_requests(state, state.shifted),
-            lambda version: ExpectedAnswers(state.load_servable(version), state.shifted.raw),
+            build_sample_requests(state, checked),
+            lambda version: ExpectedAnswers(state.load_servable(version), checked.raw),
         )
     )
     # Without this a short retraining ends on a busy machine before Locust has sent anything.

@@ -81,6 +81,7 @@ def _split_command(command: object) -> list[str]:
 
 def _create_mail(alert: DictConfig) -> MailNotifier:
     mail = alert.mail
+    # Reported with the names of the keys, which the notifier does not know.
     missing = [f"alert.mail.{name}" for name in ("to", "sender") if not mail[name]]
     if missing:
         raise MLScaleError(

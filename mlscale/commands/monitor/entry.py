@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlscale.assembly.build import build
+from mlscale.commands.monitor.foreign_log import GUESS, ConvertedLog, ForeignLog
 from mlscale.commands.monitor.monitor_settings import MonitorSettings
 from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import require_extra
@@ -39,6 +40,8 @@ def run(cfg: DictConfig) -> Result:
     monitor = Monitor(
         MonitorSettings.read_monitor_settings(cfg), build(cfg.registry, "registry"), Path(cfg.runs_dir), cfg.alert.state
     )
+    if monitor.settings.log is not None and monitor.settings.log.mapping == GUESS:
+        return monitor.write_guessed_mapping(monitor.settings.log)
     if cfg.watch:
         return _watch_model(monitor, Masker.create_for_run(cfg))
     return monitor.build_monitor_result(monitor.check_window())
@@ -82,6 +85,8 @@ class MonitorCheck:
     state: Path
     newest: datetime | None
     skipped: int
+    log: ConvertedLog | None = None
+    losses: str = ""
 
 
 @dataclass
@@ -113,8 +118,15 @@ class Monitor:
         located = require_servable(model, self.runs_dir)
         assert located.servable is not None
         reference = baseline.read_baseline(located.servable, model=located.name, version=located.version)
-        store = EventStore(settings.events)
-        check_event_folder(store)
+        store, log, start = EventStore(settings.events), None, settings.span.compute_start(now, settings.span.hours)
+        if settings.log is None:
+            check_event_folder(store)
+        else:
+            log = settings.log.convert_events(located, settings.span.compute_earliest_start(now))
+            store = log.store
+            # What the log does not have can't be compared, and is not missing data.
+            known = tuple(sketch for sketch in reference.sketches if log.is_mapped(sketch.name))
+            reference = replace(reference, sketches=known)
         events = window.read_event_window(
             store,
             located.name,
@@ -134,9 +146,20 @@ class Monitor:
         if self.checks == 1:  # they depend on the settings alone
             self.files = export.write_rule_files(watched, settings.rules, settings.patience, settings.every_s)
         export.export_check(alerts, outcome.columns, settings.rules, events.newest)
-        check = MonitorCheck(reference, outcome, alerts, state, events.newest, events.skipped)
+        losses = log.describe_losses(start) if log else ""
+        check = MonitorCheck(reference, outcome, alerts, state, events.newest, events.skipped, log, losses)
         self._write_page(check)
         return check
+
+    def write_guessed_mapping(self, log: ForeignLog) -> Result:
+        """Write a mapping that was guessed from the columns of a log, and return its path."""
+        from mlscale.versions.model_reference import resolve_reference
+        from mlscale.versions.trained_model import require_servable
+
+        model = resolve_reference(self.settings.ref, runs_dir=self.runs_dir, registry=self.registry)
+        path = log.write_guess(require_servable(model, self.runs_dir))
+        sentence = f"guessed a mapping from the columns of {log.path.name}: check it, then mapping={path.name}"
+        return Result("monitor", ok=True, sentence=sentence, artifacts={"mapping": str(path)})
 
     def build_monitor_result(self, check: MonitorCheck) -> Result:
         """Return the result of one check."""
@@ -153,6 +176,7 @@ class Monitor:
                 **check.window_check.metrics,
                 "newest_event_age_s": (datetime.now(UTC) - check.newest).total_seconds() if check.newest else math.nan,
                 "skipped_files": check.skipped,
+                **_count_log_rows(check.log),
                 "firing_rules": len(alerts.firing),
                 "alerts": len(alerts.changes),
                 "sent_alerts": alerts.sent,
@@ -187,6 +211,18 @@ class Monitor:
             raise MLScaleError(error.what, where=error.where, why=error.why, fix=fix, exit=error.exit) from error
 
 
+def _count_log_rows(log: ConvertedLog | None) -> dict[str, float]:
+    """Return the metrics of a log that was read; none where events are those of mlscale's own servers."""
+    if log is None:
+        return {}
+    report = log.report
+    return {
+        "log_rows": report.rows,
+        "unreadable_rows": report.unreadable.total(),
+        "rows_of_other_versions": report.other_versions.total(),
+    }
+
+
 def _format_log_line(check: MonitorCheck) -> str:
     """Return a check as a line of a log."""
     return f"{datetime.now().astimezone().isoformat(timespec='seconds')}  {_summarize_check(check)}"
@@ -195,6 +231,8 @@ def _format_log_line(check: MonitorCheck) -> str:
 def _summarize_check(check: MonitorCheck) -> str:
     """Return a sentence about a check and its alerts."""
     alerts, parts = check.alerts, [check.window_check.sentence]
+    if check.losses:
+        parts.append(check.losses)
     if alerts.pending:
         parts.append(f"pending: {', '.join(alerts.pending)}")
     if alerts.firing:

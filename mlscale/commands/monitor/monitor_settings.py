@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlscale.commands.monitor.alert_recipients import create_recipients
+from mlscale.commands.monitor.foreign_log import ForeignLog, find_foreign_log
 from mlscale.commands.monitor.metric_export import MetricExport, read_metric_export
 from mlscale.config.suggestions.suggest import find_nearest
 from mlscale.errors import MLScaleError, raise_all
@@ -54,7 +55,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
 
 @dataclass(frozen=True)
 class MonitorSettings:
-    """The settings of conf/command/monitor.yaml."""
+    """The settings of conf/command/monitor.yaml; `events` is a folder, also where a log has files elsewhere."""
 
     ref: str
     events: Path
@@ -66,6 +67,7 @@ class MonitorSettings:
     page: Path | None
     every_s: float
     export: MetricExport = field(default_factory=MetricExport)
+    log: ForeignLog | None = None
 
     @classmethod
     def read_monitor_settings(cls, cfg: DictConfig) -> MonitorSettings:
@@ -91,12 +93,17 @@ class MonitorSettings:
             export = read_metric_export(cfg)
         except MLScaleError as error:
             problems.append(error)
+        log, events = None, Path(cfg.events).expanduser().absolute()
+        try:
+            log = find_foreign_log(events, cfg.mapping)
+        except MLScaleError as error:
+            problems.append(error)
         # From here on `span` is set, because its error would have been raised.
         raise_all(problems)
         assert span is not None
         return cls(
             ref=str(cfg.ref),
-            events=Path(cfg.events).expanduser().absolute(),
+            events=log.folder if log else events,
             span=span,
             limits=MonitorLimits(
                 fdr=drift.fdr,
@@ -115,6 +122,7 @@ class MonitorSettings:
             page=Path(cfg.page).expanduser().absolute() if cfg.page else None,
             every_s=cfg.every_s,
             export=export,
+            log=log,
         )
 
     def resolve_state_file(self, typed: str | None, events: Path, model: TrainedModel) -> Path:

@@ -112,6 +112,7 @@ def collect_history(
     if state is not None:
         files.append(locate_check_log(state))
     checks: dict[str, list[CheckRecord]] = {}
+    # A state in the folder of events may be named as well: its checks count once.
     for file in dict.fromkeys(files):
         for record in CheckLog(file).read_records():
             # A state file that was given may be that of another model.

@@ -86,6 +86,7 @@ def _build_series(name: str, checks: Sequence[CheckRecord], values: Sequence[flo
     ys: list[float] = []
     for before, check, value in zip((None, *checks), checks, values, strict=False):
         time = parse_time(check.time).timestamp()
+        # A line from one version to the next would look like a change of either.
         if before is not None and before.version != check.version:
             times.append(time)
             ys.append(math.nan)
@@ -102,6 +103,7 @@ def _list_plot_events(history: ModelHistory) -> list[PlotEvent]:
     for check in history.checks:
         begun = [alert["rule"] for alert in check.alerts if alert["status"] == "firing"]
         events += [PlotEvent(rule, parse_time(check.time).timestamp(), is_alert=True) for rule in begun]
+    # Older ones would stretch the axis to a time without checks.
     return [event for event in events if event.x >= first]
 
 

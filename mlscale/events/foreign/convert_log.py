@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from mlscale.config.suggestions.suggest import find_nearest
 from mlscale.data.encoders.encoder import EncodedSamples, Encoder
-from mlscale.data.encoders.table_encoder import TableEncoder
+from mlscale.data.encoders.summaries.table_summary import TableSummary
 from mlscale.errors import MLScaleError, raise_all
 from mlscale.events.event_rows import EventBatch, EventSubject, build_event_tables
 from mlscale.events.foreign.event_mapping import OUTCOMES, EventMapping
@@ -23,7 +23,7 @@ from mlscale.events.foreign.log_rows import EPOCH, LogRow, RowError, RowReader, 
 from mlscale.events.foreign.logged_predictions import build_prediction_columns, require_supported
 from mlscale.events.segments import SegmentAppender
 from mlscale.events.store import EventStore
-from mlscale.events.stream_schema import join_tables
+from mlscale.events.stream_schema import INPUT, join_tables
 from mlscale.runs.identity import make_folder_name
 
 _SPANNING = "00.f"  # the writer's part of a segment's name: one whose rows span any time, such as a compacted one
@@ -50,18 +50,19 @@ class LogConverter:
         self._reader = RowReader(mapping, model, subject, encoder)
         self._check_inputs()
 
-    @property
-    def unmapped_columns(self) -> frozenset[str]:
-        """The columns of events that the mapping does not give: they can't be compared with a reference."""
-        absent = set()
-        if isinstance(self.encoder, TableEncoder):
-            absent = {
-                f"input.{column.name}" for column in self.encoder.columns if column.name not in self.mapping.inputs
-            }
-        has_confidence = {"confidence", "probabilities"} & set(
-            self.mapping.fields
-        ) or self.mapping.threshold is not None
-        return frozenset(absent | (set() if has_confidence else {"output.confidence"}))
+    def is_mapped(self, column: str) -> bool:
+        """Return True if the mapping gives a column of events, such as `input.age`: others can't be compared."""
+        if column == "output.confidence":
+            return (
+                bool({"confidence", "probabilities"} & set(self.mapping.fields)) or self.mapping.threshold is not None
+            )
+        name = column.removeprefix(INPUT)
+        if name == column:
+            return True
+        # Only of a row each column of events is one of the input; other summaries are of the whole sample.
+        if isinstance(self.subject.summary, TableSummary):
+            return name in self.mapping.inputs
+        return set(self.mapping.inputs) >= set(list_input_names(self.encoder)) and bool(self.mapping.inputs)
 
     def convert_files(self, files: Sequence[Path], store: EventStore, start: datetime | None) -> LogReport:
         """Write the events and labels of files to a store.
@@ -81,6 +82,7 @@ class LogConverter:
         sample: list[dict[str, Any]] = []
         number = 0
         for file in files:
+            # One batch in memory at a time; its events are on the disk before the next one is read.
             for batch in iterate_records(file, tuple(paths.values())):
                 records = [record for record in batch.records if record is not None]
                 unseen = {key: path for key, path in unseen.items() if not _has_path(records, path)}
@@ -90,6 +92,7 @@ class LogConverter:
                 rows = list(self._read_rows(batch, start_us, report))
                 if rows:
                     number += self._write_rows(rows, appender, store, number, report)
+        # Others may be in a few rows only, such as labels: they are missed once all rows were read.
         if sample:
             self._raise_for_absent(unseen, files[0])
         return report
@@ -162,6 +165,7 @@ class LogConverter:
         if not rows:
             return 0
         tables = []
+        # Events of one outcome have the same columns: those that failed have no prediction.
         for outcome in OUTCOMES:
             chosen = [position for position, row in enumerate(rows) if row.outcome == outcome]
             if chosen:
@@ -169,6 +173,7 @@ class LogConverter:
         table = join_tables(tables)
         table = table.take(pa.array(np.argsort(table["time"].to_numpy(), kind="stable")))
         appender.write_segment(table, number)
+        # Labels are stored as if they had come later: the window joins them by id.
         labelled = [row for row in rows if row.label is not None]
         store.add_labels(
             self.model,
@@ -188,6 +193,7 @@ class LogConverter:
         packed = self.encoder.pack_samples([row.inputs for row in rows])
         if not packed.bad:
             return rows, packed
+        # As mlscale's own server would refuse them.
         for at, why in packed.bad.items():
             report.add_unreadable("inputs", rows[at].where, why)
         rows = [row for at, row in enumerate(rows) if at not in packed.bad]

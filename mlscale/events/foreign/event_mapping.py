@@ -92,6 +92,7 @@ def read_mapping(path: Path) -> EventMapping:
     import yaml
 
     try:
+        # A log that was named by mistake may be larger than memory.
         if path.stat().st_size > _LARGEST_FILE:
             raise ValueError("it is larger than a mapping")
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -148,6 +149,7 @@ def parse_mapping(document: object, where: str) -> EventMapping:
 def _parse_field(
     name: str, entry: object, extra: tuple[str, ...], where: str, problems: list[MLScaleError]
 ) -> MappedField:
+    # The short form is the name of a column; a number is one by its place in a list.
     if not isinstance(entry, Mapping):
         return MappedField(str(entry))
     known = (*_COMMON, *extra)
@@ -186,6 +188,7 @@ def _parse_times(entry: object, where: str, problems: list[MLScaleError]) -> Tim
         problems.append(_make_problem(f"time.zone: {error}", where, "zone: Europe/Berlin"))
         return TimeParser()
     form = str(entry.get("format", "auto"))
+    # A format of `strptime` has a percent sign, and a misspelt unit has none.
     if form not in ("auto", "iso", "s", "ms", "us", "ns") and "%" not in form:
         fix = "format: iso, s, ms, us, ns, or one of strptime such as '%d.%m.%Y %H:%M:%S'"
         problems.append(_make_problem(f"time.format is '{form}'", where, fix))

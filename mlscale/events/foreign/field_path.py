@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-_DEEPEST, _ITEMS = 6, 50  # of the paths that a message or a guess lists
+_DEEPEST, _ITEMS = 10, 50  # of the paths that a message or a guess lists
 
 
 class AbsentFieldError(KeyError):
@@ -26,6 +26,7 @@ def find_value(record: object, path: str) -> Any:
     if isinstance(record, Mapping):
         if path in record:
             return record[path]
+        # From the longest name to the shortest.
         end = len(path)
         while (end := path.rfind(".", 0, end)) > 0:
             if path[:end] in record:

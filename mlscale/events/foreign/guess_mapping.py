@@ -28,7 +28,10 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "confidence": ("confidence", "score", "probability", "proba", "prob", "predictionscore"),
     "probabilities": ("probabilities", "probas", "scores", "classprobabilities"),
     "label": ("label", "actual", "actuallabel", "groundtruth", "truth", "ytrue", "target", "y"),
-    "latency": ("latencyms", "latency", "latencys", "durationms", "duration", "elapsedms", "elapsed", "responsetimems"),
+    "latency": (
+        "latencyms", "latency", "latencys", "durationms", "duration", "elapsedms", "elapsed", "tookms", "took",
+        "responsetimems",
+    ),
     "outcome": ("outcome", "status", "statuscode", "httpstatus"),
 }  # fmt: skip
 # Paths that are not told by their last name: of SageMaker, KServe and MLServer.
@@ -55,6 +58,7 @@ def guess_mapping(file: Path, inputs: Sequence[str]) -> str:
         for path, value in list_paths(record):
             if values.get(path) in (None, ""):
                 values[path] = value
+    # Inputs first: a column that the model takes is not the label, whatever it is called.
     columns = dict(_match_inputs(values, inputs))
     free = {path: value for path, value in values.items() if path not in columns.values()}
     guesses = {key: _find_path(key, free) for key in _NAMES}
@@ -67,6 +71,7 @@ def _find_path(key: str, values: Mapping[str, Any]) -> str | None:
         for path in values:
             if path == ending or path.endswith(f".{ending}"):
                 return path
+    # By the likelihood of the name, not by the order of the columns.
     for name in _NAMES[key]:
         for path in values:
             if _simplify_name(path) == name:

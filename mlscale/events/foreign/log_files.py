@@ -42,6 +42,7 @@ def find_log_files(path: Path) -> list[Path]:
     """
     if path.is_file():
         return [path]
+    # Not the folders below: a monitor keeps its state and its checks in one of them.
     if path.is_dir():
         files = sorted(entry for entry in path.iterdir() if entry.is_file() and _get_format(entry))
         if files:
@@ -49,6 +50,7 @@ def find_log_files(path: Path) -> list[Path]:
         raise _make_absent_error(path, path, f"the folder has no file that ends in {', '.join(FORMATS[:4])}")
     if files := sorted(match for text in glob.glob(str(path)) if (match := Path(text)).is_file()):
         return files
+    # The nearest folder that exists: what is in it shows where the path goes wrong.
     folder = next(parent for parent in path.parents if parent.is_dir())
     raise _make_absent_error(path, folder, "no such file or folder")
 
@@ -88,6 +90,7 @@ def _iterate_parquet(file: Path, columns: Sequence[str] | None) -> Iterator[Reco
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    # Row groups may be of any size: batches bound the memory.
     with pq.ParquetFile(file) as source:
         names = source.schema_arrow.names
         # A name with dots is one of pandas' flattened columns: it is needed where it begins the path.
@@ -126,6 +129,7 @@ def _iterate_csv(file: Path, columns: Sequence[str] | None) -> Iterator[RecordBa
         csv.open_csv(source, read_options=read, parse_options=parse, convert_options=convert) as reader,
     ):
         for batch in reader:
+            # A block of bytes may have any number of rows.
             for start in range(0, len(batch), _BATCH):
                 rows = batch.slice(start, _BATCH).to_pylist()
                 yield RecordBatch(file, first, rows)
@@ -137,7 +141,9 @@ def _iterate_json_lines(file: Path) -> Iterator[RecordBatch]:
     first = 1
     records: list[dict[str, Any] | None] = []
     with open_text(file, "rt", encoding="utf-8", errors="replace") as source:
+        # Not `for line in source`, which would read a line of any length into memory.
         while line := source.readline(_LONGEST_LINE):
+            # A blank line, such as the last one, is not a record.
             if not line.strip():
                 continue
             records.append(_parse_line(line))
@@ -153,6 +159,7 @@ def _parse_line(line: str) -> dict[str, Any] | None:
         value = json.loads(line)
     except (ValueError, RecursionError):
         return None
+    # A list or a number has no columns.
     return value if isinstance(value, dict) else None
 
 

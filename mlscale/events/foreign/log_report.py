@@ -37,10 +37,14 @@ class LogReport:
     def describe_losses(self) -> str:
         """Return the rows that are not events in words; '' if there are none."""
         parts = [
-            f"{count:,} rows can't be read by their {what} ({self.examples[what]})"
+            f"{_count_rows(count)} can't be read by the {what} ({self.examples[what]})"
             for what, count in self.unreadable.most_common()
         ]
         if self.other_versions:
             listed = ", ".join(f"{name} ({count:,})" for name, count in self.other_versions.most_common(3))
-            parts.append(f"{self.other_versions.total():,} rows are of other versions: {listed}")
+            parts.append(f"{_count_rows(self.other_versions.total())} of other versions: {listed}")
         return "; ".join(parts)
+
+
+def _count_rows(count: int) -> str:
+    return f"{count:,} {'row' if count == 1 else 'rows'}"

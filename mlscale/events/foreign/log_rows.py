@@ -62,6 +62,7 @@ class RowReader:
 
     def read_row(self, record: Mapping[str, Any], where: str, start_us: int | None, report: LogReport) -> LogRow | None:
         """Return a row; None if it is of another version, or too early."""
+        # The version first: what other versions have logged need not be readable.
         version = self._read_value("version", record)
         if "version" in self.mapping.fields and not self._is_same_version(version):
             report.other_versions[str(version)] += 1
@@ -71,6 +72,7 @@ class RowReader:
         except ValueError as error:
             raise RowError("time", str(error)) from None
         time = EPOCH + timedelta(microseconds=time_us)
+        # Of early rows, too: it shows that a log is merely old.
         report.newest = time if report.newest is None else max(report.newest, time)
         if start_us is not None and time_us < start_us:
             report.early += 1
@@ -105,6 +107,7 @@ class RowReader:
         if "outcome" not in self.mapping.fields:
             return "ok"
         text = str(self._read_value("outcome", record))
+        # The mapping comes first: 404 may be a success for an application.
         if text in self.mapping.outcomes:
             return self.mapping.outcomes[text]
         # A status of HTTP.

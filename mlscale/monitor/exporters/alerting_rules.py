@@ -46,6 +46,7 @@ def _build_rule_alert(rule: str, watched: str, policy: AlertPolicy, every_s: flo
         # Hysteresis: an incident continues as long as the level stays above that share of the limit.
         "expr": f"{level} >= 1 or ({level} >= {policy.hysteresis:g} and on (watched, version, rule) {firing})",
     }
+    # The first check over the limit is at once, the last one `looks - 1` intervals later.
     if policy.looks > 1:
         alert["for"] = _format_seconds((policy.looks - 1) * every_s)
     alert["keep_firing_for"] = _format_seconds(policy.keep * every_s)

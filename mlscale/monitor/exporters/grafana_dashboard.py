@@ -125,6 +125,7 @@ def _build_time_series(
         limit: a red line.
         largest: only so many series with the largest values; 0 for all.
     """
+    # The first step has no value: it is the colour below all others.
     steps: list[dict[str, Any]] = [{"color": "green", "value": None}]
     if limit is not None:
         steps.append({"color": "red", "value": limit})
@@ -177,6 +178,7 @@ def _build_targets(metrics: Mapping[str, str], largest: int) -> Sequence[dict[st
     targets = []
     for letter, (metric, legend) in zip("ABCDEFGH", metrics.items(), strict=False):
         query = f"{PREFIX}_{metric}{{{_WATCHED}}}"
+        # A model of hundreds of columns would have as many lines.
         expr = f"topk({largest}, {query})" if largest else query
         targets.append(
             {

@@ -129,3 +129,14 @@ def test_events_are_all_that_were_asked_for(store: EventStore) -> None:
 
 def test_a_span_may_be_a_year() -> None:
     assert WindowSpan().compute_start(NOW, 24.0 * 365) == NOW - timedelta(days=365)
+
+
+@pytest.mark.parametrize(
+    ("hours", "label_hours", "expected"),
+    [(24, None, 24), (24, 168, 168), (24, 1, 24), (None, 168, None), (None, None, None)],
+)
+def test_the_earliest_start_is_that_of_events_or_of_labels(
+    hours: float | None, label_hours: float | None, expected: float | None
+) -> None:
+    span = WindowSpan(hours=hours, label_hours=label_hours)
+    assert span.compute_earliest_start(NOW) == (None if expected is None else NOW - timedelta(hours=expected))

@@ -120,7 +120,7 @@ def test_what_can_not_be_read_is_counted_and_named(tmp_path: Path) -> None:
     assert (report.rows, report.events, len(events)) == (11, 6, 6)
     assert set(labels) == {"r7", "r9"}
     told = report.describe_losses()
-    assert "1 rows can't be read by their time (log.jsonl, row 2: 'soon' is not a time)" in told
+    assert "1 row can't be read by the time (log.jsonl, row 2: 'soon' is not a time)" in told
     assert "log.jsonl, row 3: 'Emperor' is not a class" in told
     assert "log.jsonl, row 11: not an object of JSON" in told
 
@@ -138,7 +138,7 @@ def test_versions_outcomes_and_early_rows(tmp_path: Path) -> None:
     report, events, _ = convert(converter(mapping), tmp_path, path, start=BEGIN + timedelta(seconds=1))
     assert report.early == 1
     assert report.other_versions == {"2": 2}
-    assert "2 rows are of other versions: 2 (2)" in report.describe_losses()
+    assert "2 rows of other versions: 2 (2)" in report.describe_losses()
     assert events.id.tolist() == ["r1", "r2", "r5", "r6", "r7", "r9"]
     assert events.outcome.tolist() == ["ok", "ok", "ok", "failed", "rejected", "ok"]
     assert report.unreadable == {"prediction": 1}
@@ -146,12 +146,15 @@ def test_versions_outcomes_and_early_rows(tmp_path: Path) -> None:
 
 def test_columns_that_are_not_mapped_are_known(tmp_path: Path) -> None:
     made = converter(PLAIN + "inputs: {sex: sex}\n")
-    assert made.unmapped_columns == {
-        "input.island", "input.bill_length_mm", "input.body_mass_g", "output.confidence",
-    }  # fmt: skip
+    names = ("input.sex", "input.island", "output.label", "output.confidence")
+    assert [made.is_mapped(name) for name in names] == [True, False, True, False]
     _, events, _ = convert(made, tmp_path, write(tmp_path / "log.csv", log(5)))
     assert events.inputs["sex"].tolist() == ["female"] * 5
-    assert converter("time: time\nprobabilities: p\n" + INPUTS).unmapped_columns == set()
+    assert all(converter("time: time\nprobabilities: p\n" + INPUTS).is_mapped(name) for name in names)
+    pictures = converter("time: time\nprediction: p\n", encoder=encode_images())
+    assert [pictures.is_mapped(name) for name in ("input.brightness", "output.label")] == [False, True]
+    texts = converter("time: time\nprediction: p\ninputs: {text: t}\n", encoder=TextEncoder(24))
+    assert texts.is_mapped("input.length")
 
 
 @pytest.mark.parametrize(

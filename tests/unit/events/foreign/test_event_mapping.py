@@ -152,3 +152,9 @@ def test_times_are_read_in_the_forms_of_servers(value: object, form: str, zone: 
 def test_what_is_no_time_is_an_error(value: object, form: str) -> None:
     with pytest.raises(ValueError, match="is not a time"):
         TimeParser(form).parse_time(value)
+
+
+def test_inputs_in_a_request_within_a_captured_text_are_listed() -> None:
+    data = '{"instances": [{"age": 40}]}'
+    paths = [path for path, _ in list_paths({"captureData": {"endpointInput": {"data": data}}})]
+    assert paths == ["captureData.endpointInput.data.instances.0.age"]
