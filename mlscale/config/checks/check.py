@@ -17,10 +17,12 @@ from mlscale.config.checks.metric_names import check_metric_names
 from mlscale.config.checks.node_check import NodeCheck
 from mlscale.config.checks.refused_keys import check_unknown_key
 from mlscale.config.checks.target_nodes import Node, iterate_outermost_nodes, join_path
+from mlscale.config.checks.tracker_address import check_tracker_addresses
 from mlscale.config.checks.value_check import ValueCheck
 from mlscale.config.checks.values import create_missing_error
 from mlscale.config.composition.interpolations import check_interpolations
 from mlscale.config.documented_fields import MISSING
+from mlscale.config.suggestions.joined_classes import join_classes
 from mlscale.config.suggestions.joined_fixes import find_choices, find_settings, join_fixes
 from mlscale.config.suggestions.near_nodes import correct_first_part
 from mlscale.config.suggestions.unknown_keys import suggest_key
@@ -70,6 +72,7 @@ def _join_fixes(config: CheckedConfig, problems: list[MLScaleError]) -> None:
         for problem, other in zip(problems, again, strict=True):
             if not find_choices([problem]):
                 problem.fix, problem.why = other.fix, other.why
+    join_classes(problems)
     join_fixes(problems, config.names)
 
 
@@ -96,6 +99,7 @@ class _ConfigCheck:
             else:
                 yield from check_unknown_key(self._config, key, value)
         yield from check_metric_names(self._config)
+        yield from check_tracker_addresses(self._config)
         yield from self._values.check_interpolated_values()
         yield from check_interpolations(self._config.cfg, list(self._config.names.paths), self._config.describe_origin)
 

@@ -68,6 +68,14 @@ OWNED: Mapping[str, KeyOwner] = {
         "Lightning's barebones mode excludes the callbacks and loggers of a run",
         Alias(values={"true": "callbacks=none logger=none", "false": ""}),
     ),
+    "trainer.enable_progress_bar": KeyOwner(
+        "the progress bar is callbacks.progress, and is on by default",
+        Alias(values={"true": "", "false": "~callbacks.progress"}),
+    ),
+    # Lightning takes them, and they would do nothing.
+    "trainer.limit_test_batches": KeyOwner("training tests nothing; mlscale evaluate takes all samples", Alias()),
+    "trainer.limit_predict_batches": KeyOwner("training predicts nothing; mlscale predict takes a folder", Alias()),
+    "trainer.model_registry": KeyOwner("the group 'registry' keeps versions of models", Alias()),
     "trainer.num_nodes": KeyOwner(
         "mlscale starts its processes on this machine; several machines are not supported yet", Alias()
     ),
@@ -81,9 +89,10 @@ KEEP_THEIR_DEFAULTS: Mapping[str, frozenset[str]] = {
     }),
     "task": frozenset({"label_smoothing", "class_weights"}),
     "strategy": frozenset({"timeout"}),  # Lightning's is a timedelta
+    "augment": frozenset({"area", "ratio", "shift", "rotate", "scale", "flip", "mixup", "cutmix", "block", "crop"}),
 }  # fmt: skip
-"""Settings of the built-in data, tasks and strategies for which a class that is typed over their `_target_` keeps its
-own defaults, if it has some: its `root` or `workers` mean something else.
+"""Settings of the built-in data, augmentations, tasks and strategies for which a class that is typed over their
+`_target_` keeps its own defaults, if it has some: its `root`, `workers` or `scale` mean something else.
 """
 
 PASSED_ON: Mapping[str, tuple[str, ...]] = {"timm.create_model": ("drop_rate", "drop_path_rate")}

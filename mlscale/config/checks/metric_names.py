@@ -8,7 +8,7 @@ from mlscale.config.checks.checked_config import CheckedConfig
 from mlscale.config.checks.job_facts import TASK_METRICS
 from mlscale.config.metric_direction import infer_direction
 from mlscale.config.suggestions.suggest import format_override
-from mlscale.config.suggestions.value_forms import translate_metric
+from mlscale.config.suggestions.value_forms import name_nearest_metric
 from mlscale.errors import MLScaleError
 
 _BUILT_IN = ("mlscale.", "pytorch_lightning.", "lightning.")
@@ -22,7 +22,7 @@ def check_metric_names(config: CheckedConfig) -> Iterator[MLScaleError]:
     # A name that is unknown is not refused: a module inside the model may log it.
     logged = {f"{stage}/{name}" for stage in ("train", "val", "test") for name in TASK_METRICS[task]}
     for path, name in _iterate_monitored(config.tree):
-        meant = translate_metric(name, task)
+        meant = name_nearest_metric(name, task)
         if name not in logged and meant is not None:
             yield MLScaleError(
                 f"{path}={name} is not logged",

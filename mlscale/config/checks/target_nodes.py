@@ -9,10 +9,12 @@ from functools import cached_property
 from mlscale.config.checks.value_ranges import RANGES
 from mlscale.config.checks.value_types import (
     FINITE,
+    FLOAT,
     NONE,
     Type,
     allow_nonfinite,
     infer_from_default,
+    make_tuple_type,
     make_union,
     parse_annotation,
 )
@@ -21,6 +23,9 @@ from mlscale.config.signatures.signatures import NO_LITERAL, Parameter, Signatur
 from mlscale.errors import MLScaleError
 
 _NEED_FINITE = frozenset({"mlscale", "torch", "torchvision", "timm", "pytorch_lightning", "lightning"})
+_TRANSFORMS = "torchvision.transforms."
+_PAIRS = frozenset({"scale", "ratio", "translate"})  # of these transforms: annotated as a sequence of any length
+_PAIR = make_union(make_tuple_type(FLOAT, FLOAT), NONE)
 _ORDERS = frozenset({"norm_type", "ord", "p"})  # the order of a norm, which may be infinite
 
 
@@ -75,6 +80,8 @@ class Node:
         that the annotation can't distinguish (`int or auto`).
         """
         kinds, ranged = self._kinds(key), RANGES.get(join_path(self.path, key))
+        if key in _PAIRS and self.target.startswith(_TRANSFORMS) and kinds and kinds[0].accepts([0.5, 1.0]):
+            kinds = [_PAIR]
         built_in = self.target.partition(".")[0] in _NEED_FINITE  # a class of the user's may take -1
         return [*kinds, ranged] if ranged is not None and built_in else kinds
 

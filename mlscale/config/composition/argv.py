@@ -132,6 +132,7 @@ def _check_all_words(command: str, words: Sequence[str], roots: Roots) -> list[M
     """Return the problems of all words, whose fixes suit each other."""
     problems = list(_check_words(command, words, roots))
     if len(problems) > 1:
+        from mlscale.config.suggestions.joined_classes import join_classes
         from mlscale.config.suggestions.joined_fixes import find_choices, find_settings, join_fixes
         from mlscale.config.suggestions.suggest import format_override
         from mlscale.config.suggestions.templates import get_default_names, settle_settings
@@ -144,6 +145,7 @@ def _check_all_words(command: str, words: Sequence[str], roots: Roots) -> list[M
         for problem, other in zip(problems, again, strict=True):
             if not find_choices([problem]):
                 problem.fix, problem.why = other.fix, other.why
+        join_classes(problems)
         join_fixes(problems, settle_settings(get_default_names(roots.groups), settings))
     return problems
 

@@ -22,9 +22,10 @@ from mlscale.config.composition.option_files import (
 from mlscale.config.composition.roots import COMMAND_BASES, COMMAND_GROUP, Roots
 from mlscale.config.composition.user_files import create_yaml_error
 from mlscale.config.suggestions import not_yet
-from mlscale.config.suggestions.alias_meanings import find_group_option
+from mlscale.config.suggestions.alias_meanings import explain_refused_option, find_group_option
 from mlscale.config.suggestions.completed_advice import complete_advice
 from mlscale.config.suggestions.config_names import Advice, Names
+from mlscale.config.suggestions.distant_names import find_distant_options
 from mlscale.config.suggestions.foreign_names import Alias, load_foreign_names
 from mlscale.config.suggestions.name_distance import fold_name
 from mlscale.config.suggestions.suggest import find_nearest, format_override
@@ -185,6 +186,8 @@ def _report_unknown_option(
     fix = _translate_option(group, option)
     if fix and group in ("strategy", "trainer"):
         fix = complete_advice(Advice(fix), f"{group}={option}", _collect_typed_names(overrides, roots)).fix
+    if not fix and (refused := explain_refused_option(spelled, option)):
+        return MLScaleError(what, where=where, why=refused, fix=f"leave {spelled}={option} out"), culprit
     fix = fix or _suggest_nearest_option(spelled, option, culprit, roots)
     return MLScaleError(
         what, where=where, why=known, fix=_suggest_in_defaults(fix, option) if selected_by else fix
@@ -236,9 +239,11 @@ def _suggest_nearest_option(group: str, option: str, culprit: str | None, roots:
         # The separators are captured, so that a list keeps its other options and its form.
         words = re.split(r"([\[\],\s]+)", culprit.partition("=")[2]) if culprit else [option]
         return f"{group}={''.join(best if word == option else word for word in words)}"
-    return find_group_option(group, option, get_default_names(roots.groups)) or (
-        f"{group}=<{'|'.join(options)}>" if options else f"{group}={option}"
-    )
+    if meant := find_group_option(group, option, get_default_names(roots.groups)):
+        return meant
+    if distant := find_distant_options(option, options):
+        return " or ".join(f"{group}={item}" for item in distant)
+    return f"{group}=<{'|'.join(options)}>" if options else f"{group}={option}"
 
 
 def _collect_typed_names(overrides: Sequence[str], roots: Roots) -> Names:
@@ -260,7 +265,8 @@ def _translate_option(group: str, option: str) -> str:
         return format_override("init_from", option)
     if group == "data" and "/" in option and not option.endswith((".yaml", ".yml")):
         return f"data=imagefolder {format_override('data.root', option)}"
-    return values.get(option.lower()) or values.get(fold_name(option), "")
+    fix = values.get(option.lower()) or values.get(fold_name(option), "")
+    return re.sub(r"\S*\$\{\S*", lambda match: f"'{match[0]}'", fix)  # a shell would expand it
 
 
 def _is_selecting(override: str, group: str, option: str) -> bool:

@@ -40,6 +40,7 @@ def complete_advice(advice: Advice, path: str, names: Names) -> Advice:
     )
     if any(_stops_cycling(word, names) for word in needed):
         fix += " scheduler.cycle_momentum=false"
+    fix += "".join(f" {betas}" for word in needed if (betas := _restore_betas(word, names)))
     fix, needs = _add_processes(fix, names)
     swaps = [text for word in needed if (text := _describe_swap(word, needed, names))]
     why = join_reasons(advice.why, needs, *swaps, *_describe_cycle(needed, names))
@@ -147,8 +148,22 @@ def _stops_cycling(word: str, names: Names) -> bool:
     key, _, target = word.partition("=")
     if key != "optimizer._target_" or "scheduler.cycle_momentum" not in names.paths:
         return False
-    signature = read_signature(target) if target.startswith("torch.optim.") else None
+    signature = read_signature(target) if target.startswith(("torch.optim.", "timm.optim.")) else None
     return isinstance(signature, Signature) and not _CYCLED & set(signature.named)
+
+
+def _restore_betas(word: str, names: Names) -> str:
+    """Return the override for an optimizer's own betas where the ones that are set are of another number (Adan takes
+    three); "" where they suit.
+    """
+    key, _, target = word.partition("=")
+    before = names.values("optimizer.betas")
+    signature = read_signature(target) if key == "optimizer._target_" and isinstance(before, list) else None
+    parameter = signature.named.get("betas") if isinstance(signature, Signature) else None
+    own = parameter.default if parameter is not None else None
+    if not isinstance(own, tuple) or not isinstance(before, list) or len(own) == len(before):
+        return ""
+    return format_override("optimizer.betas", list(own))
 
 
 def _describe_cycle(words: list[str], names: Names) -> Iterator[str]:

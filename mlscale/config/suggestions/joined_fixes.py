@@ -23,12 +23,12 @@ _WORD = re.compile(r"(?:'[^']*'|\"[^\"]*\"|[^\s'\"])+")
 _OF_A_FILE = re.compile(r"(.*)(, and take '.*' out of the file)")
 _COMPUTED = ("data.batch_size",)
 _COUNTED = ("trainer.devices", "trainer.max_steps")  # other settings depend on them, next to which words ever they are
-_KEY = re.compile(r"unknown key '([^']*)'")
+_UNKNOWN = re.compile(r"unknown (key|flag) '(?:--)?([^']*)'")
 
 
 def find_choices(problems: Sequence[MLScaleError]) -> dict[str, str]:
     """Return by group the options that a fix chooses and does nothing else: what other fixes must suit."""
-    words = [_parse(problem.fix) for problem in problems]
+    words = [parse_fix(problem.fix) for problem in problems]
     single = [next(iter(fix.items())) for fix in words if len(fix) == 1]
     return {key: word.partition("=")[2] for key, word in single if key in REPLACED_GROUPS}
 
@@ -39,7 +39,7 @@ def find_settings(problems: Sequence[MLScaleError]) -> dict[str, object]:
     """
     settings: dict[str, object] = {}
     # Not what a longer fix computes: a batch that was computed from a batch must not be counted with again.
-    for fix in (_parse(problem.fix) for problem in problems):
+    for fix in (parse_fix(problem.fix) for problem in problems):
         for key, word in fix.items():
             is_plain = "." in key and not key.startswith("~") and not key.endswith("_target_")
             if is_plain and (len(fix) == 1 or key in _COUNTED):
@@ -54,12 +54,26 @@ def _read_value(word: str) -> Any:
 
 def join_fixes(problems: Sequence[MLScaleError], names: Names) -> None:
     """Give the problems whose fixes set the same key one fix for all of them."""
-    fixes = [_parse(problem.fix) for problem in problems]
+    fixes = [parse_fix(problem.fix) for problem in problems]
     for members in _group_by_key(fixes):
         _join([problems[index] for index in members], [fixes[index] for index in members], names)
 
 
-def _parse(fix: str) -> dict[str, str]:
+def find_typed_name(problem: MLScaleError) -> str:
+    """Return the key of a problem with an unknown one, of a flag as a key is spelled; "" for other problems."""
+    match = _UNKNOWN.match(problem.what)
+    if match is None:
+        return ""
+    return match[2].replace("-", "_") if match[1] == "flag" else match[2]
+
+
+def replace_overrides(problem: MLScaleError, text: str) -> None:
+    """Set the overrides of a problem's fix, which may ask besides to take a key out of a file."""
+    match = _OF_A_FILE.fullmatch(problem.fix)
+    problem.fix = text + (match[2] if match else "")
+
+
+def parse_fix(fix: str) -> dict[str, str]:
     """Return the words of a fix by their keys; nothing for what is no override."""
     match = _OF_A_FILE.fullmatch(fix)
     text = match[1] if match else fix
@@ -110,12 +124,12 @@ def _join(problems: Sequence[MLScaleError], fixes: Sequence[Mapping[str, str]], 
     # An option goes in front of its settings, whichever was typed first.
     text = " ".join(sorted(joined.values(), key=lambda word: "." in word.partition("=")[0]))
     for problem, fix in zip(problems, fixes, strict=True):
-        match, typed = _OF_A_FILE.fullmatch(problem.fix), _KEY.match(problem.what)
+        typed = find_typed_name(problem)
         if typed and (lacking := left_out & set(fix)):
             group = next(iter(lacking)).partition(".")[0]
-            problem.fix, problem.why = f"leave {typed[1]} out", f"{group}={options[group]} has no such setting"
+            problem.fix, problem.why = f"leave {typed} out", f"{group}={options[group]} has no such setting"
         else:
-            problem.fix = text + (match[2] if match else "")
+            replace_overrides(problem, text)
 
 
 def _pick_options(fixes: Sequence[Mapping[str, str]]) -> dict[str, str] | None:

@@ -64,3 +64,12 @@ def get_edit_limit(name: str) -> float:
     """Return the edits that a typo of this length may have before another name is meant."""
     length = len(fold_name(name))
     return 1.0 if length <= 5 else 2.0 if length <= 9 else 3.0
+
+
+def is_extension(name: str, other: str) -> bool:
+    """Return whether `name` is `other` with a word or a number added, which is another name and no typo: `my_resnet`,
+    `resnet50`.
+    """
+    typed, short = fold_name(name), fold_name(other)
+    rest = typed.removeprefix(short) if typed.startswith(short) else typed.removesuffix(short)
+    return 0 < len(rest) < len(typed) and (len(rest) > 1 or rest.isdigit())

@@ -12,6 +12,7 @@ from mlscale.config.suggestions.foreign_names import load_foreign_names
 from mlscale.config.suggestions.name_distance import compute_distance, fold_name
 from mlscale.config.suggestions.near_keys import KeyCandidate, advise_value, choose_best, generate_candidates
 
+_FEW = 3  # candidates that are listed
 _FOREIGN = 0.4  # a typo of a name from elsewhere
 # Words that leave the meaning of a name as it is: `num_epochs` is `epochs`.
 _FILLERS = frozenset({"", "n", "nb", "nr", "num", "no", "number", "of", "the", "value", "param"})
@@ -32,7 +33,8 @@ def find_nearest_key(path: str, value: object, names: Names) -> Advice | None:
         siblings = [item.rpartition(".")[2] for item in names.paths if item.rpartition(".")[0] == head]
         having = [name for name in siblings if last in name.split("_")]
         return advise_value(join_path(head, having[0]), value, names) if len(having) == 1 else None
-    return choose_best(ranked)
+    # Where many are equally near, a few of them rather than none.
+    return choose_best(ranked) or choose_best(sorted(ranked, key=lambda item: item.cost)[:_FEW])
 
 
 def _find_same_words(path: str, value: object, names: Names) -> Advice | None:

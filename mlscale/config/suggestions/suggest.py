@@ -32,6 +32,12 @@ def find_nearest(name: str, names: Iterable[str]) -> str | None:
     if near and (len(near) == 1 or alike or near[0][0] == 0 or near[1][0] - near[0][0] >= _MARGIN):
         return near[0][1]
     if near:
+        # Swapped letters keep every letter: `AdaWm` is AdamW, though Adam is no further away.
+        swapped = [
+            item for cost, item in near if cost - near[0][0] < _MARGIN and sorted(fold_name(item)) == sorted(typed)
+        ]
+        if len(swapped) == 1:
+            return swapped[0]
         # People rarely mistype the first letter: it decides between equally near names.
         same = [item for cost, item in near if cost - near[0][0] < _MARGIN and fold_name(item)[:1] == typed[:1]]
         return same[0] if len(same) == 1 else None

@@ -16,6 +16,7 @@ from mlscale.config.checks.value_types import Type
 from mlscale.config.checks.values import convert_value
 from mlscale.config.composition.roots import get_shipped_folder
 from mlscale.config.documented_fields import MISSING, get_shipped_fields
+from mlscale.config.signatures.signatures import Unknown
 from mlscale.config.suggestions.config_names import Names
 from mlscale.config.suggestions.suggest import format_hydra_value, format_override
 from mlscale.config.suggestions.value_forms import compute_form, is_form
@@ -64,6 +65,10 @@ def fill_template(template: str, value: object, names: Names, *, exactly: bool =
         node = key.rpartition(".")[0]
         if key.endswith("._target_"):
             built[node] = Node(node, {"_target_": filled.value}, get_shipped_fields())
+            # timm is optional; and a class that changes images is of no use for other data.
+            is_absent = "{" not in right and not _is_there(built[node])
+            if is_absent or not (node != "augment" or names.facts.fits(node, "flip")):
+                return ""
         # A dictionary around an object that the template builds (Lightning's lr_scheduler dictionary) has keys of its
         # own: `scheduler.interval=epoch` next to `scheduler.scheduler._target_=…`.
         elif not any(item.startswith(f"{node}.") for item in built):
@@ -81,6 +86,11 @@ def fill_template(template: str, value: object, names: Names, *, exactly: bool =
             filled = _Filled(form)
         words.append(format_override(key, filled.value))
     return " ".join(words)
+
+
+def _is_there(node: Node) -> bool:
+    """Return whether the class of an object is installed, as far as that is known for certain."""
+    return not (isinstance(node.signature, Unknown) and node.signature.missing)
 
 
 @dataclass(frozen=True)
@@ -125,7 +135,9 @@ def _fill_value(right: str, value: object, names: Names) -> _Filled | None:
         return _Filled(value) if (plain if right == "{name}" else dotted) else None
     if "{value}" in right:
         right = right.replace("{value}", format_hydra_value(value))
-    return _Filled(yaml.safe_load(re.sub(r"(?<=[{,]\w{5}):", ": ", right) if right.startswith("{") else right))
+    if right.startswith(("{", "[{")):  # Hydra's grammar has no space after a colon, YAML's needs one
+        right = re.sub(r"(?<=[{,])(\w+):", r"\1: ", right)
+    return _Filled(yaml.safe_load(right))
 
 
 def _is_run(value: object) -> bool:

@@ -188,6 +188,50 @@ def _unwrap_single(value: object, names: Names) -> object:
     return None if isinstance(single, list) else single
 
 
+def _divide_lr(value: object, names: Names) -> float | None:
+    """Return OneCycle's `div_factor` for the rate that a run starts with."""
+    lr = _read_number("optimizer.lr", names)
+    if not lr or not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < lr:
+        return None
+    return _round(lr / value)
+
+
+def _invert_number(value: object, names: Names) -> float | None:
+    is_part = isinstance(value, float) and 0 < value < 1
+    return _round(1 / value) if isinstance(value, float) and is_part else None
+
+
+def _split_several(value: object, names: Names) -> list[object] | None:
+    """Return the numbers of a list, or of the text `30,60`; None for a single one."""
+    items = value.strip("[]()").replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(items, list):
+        return None
+    numbers = [int(item) if str(item).isdigit() else item for item in items]
+    several = len(numbers) > 1 and all(isinstance(item, int) for item in numbers)
+    return sorted(numbers) if several else None
+
+
+def _read_policy_number(policy: str, letter: str) -> Callable[[object, Names], int | None]:
+    """Return a form for a number in timm's text of a policy: `rand-m9-n2-mstd0.5`, `augmix-m5-w4`."""
+    pattern = re.compile(rf"{policy}(?:-[a-z]+[\d.]*)*?-{letter}(\d+)(?:-.*)?")
+
+    def read_number(value: object, names: Names) -> int | None:
+        match = pattern.fullmatch(value.lower()) if isinstance(value, str) else None
+        return int(match[1]) if match else None
+
+    return read_number
+
+
+def choose_server_address(value: object) -> object:
+    """Return the address of MLflow's own server in place of a folder: what mlscale installs of MLflow sends to servers,
+    and opens neither a folder nor a database.
+    """
+    if not isinstance(value, str):
+        return value
+    folder = re.sub(r"^file:(//)?", "", value)
+    return value if "://" in folder or folder in ("", "databricks", "uc") else "http://127.0.0.1:5000"
+
+
 def _get_side(value: object, names: Names) -> object:
     """Return the side of a square image: the last number of `3 224 224`."""
     square = isinstance(value, list) and len(value) in (2, 3) and value[-1] == value[-2]
@@ -229,6 +273,19 @@ def translate_metric(name: object, task: str) -> str | None:
     )
 
 
+def name_nearest_metric(name: object, task: str) -> str | None:
+    """Return what a built-in task logs in place of a metric of other tasks that it has not (`mAP50` of classes): its
+    loss. None for a name that nothing here knows, and for one in the form that modules log: one may log it.
+    """
+    if str(name).partition("/")[0] in ("train", "val", "test"):
+        return translate_metric(name, task)
+    folded = fold_name(_STAGE.sub("", _STAGE.sub("", str(name).lower())))
+    known = {fold_name(metric) for metrics in TASK_METRICS.values() for metric in metrics} | set(_OTHER_NAMES)
+    if task not in TASK_METRICS or (folded not in known and not folded.startswith("map50")):
+        return None
+    return translate_metric(name, task) or f"val/{TASK_METRICS[task][0]}"
+
+
 def _read_duration(value: object, names: Names) -> int | None:
     """Return the epochs of a duration as Composer writes it: `10ep`."""
     match = _DURATION.fullmatch(str(value))
@@ -252,6 +309,13 @@ _FORMS: Mapping[str, Callable[[object, Names], object]] = {
     "part_of_epoch": _count_part_epochs,
     "single": _unwrap_single,
     "side": _get_side,
+    "server_uri": lambda value, names: choose_server_address(value),
+    "lr_divisor": _divide_lr,
+    "inverse": _invert_number,
+    "several": _split_several,
+    "rand_magnitude": _read_policy_number("rand", "m"),
+    "rand_ops": _read_policy_number("rand", "n"),
+    "augmix_severity": _read_policy_number("augmix", "m"),
     "metric": _find_metric,
     "own_metric": _find_own_metric,
     "own_root": _find_own_root,

@@ -44,7 +44,8 @@ class Checkpoints(ModelCheckpoint):
         keep: how many periodic ones to keep, the latest; -1 for all.
         save_weights_only: whether the best hold the weights alone: smaller, but a run can't be resumed from them.
         auto_insert_metric_name: whether `{epoch}` in `filename` becomes `epoch=3` or `3`.
-        enable_version_counter: whether a name that exists becomes `best-v1` and so on.
+        enable_version_counter: whether a name that exists becomes `best-v1` and so on; always where several are kept
+            under a name that has no `{step}`.
         every_n_epochs: epochs between two checks of the metric.
         save_on_train_epoch_end: whether to check the metric after an epoch instead of after each validation; by
             default as Lightning chooses.
@@ -80,7 +81,7 @@ class Checkpoints(ModelCheckpoint):
             save_top_k=save_top_k,
             save_weights_only=save_weights_only,
             auto_insert_metric_name=auto_insert_metric_name,
-            enable_version_counter=enable_version_counter,
+            enable_version_counter=enable_version_counter or _may_repeat(filename, save_top_k),
             every_n_epochs=every_n_epochs,
             save_on_train_epoch_end=save_on_train_epoch_end,
             verbose=verbose,
@@ -184,6 +185,11 @@ def _distinguish_files(filename: str | None, count: int) -> str | None:
     """Return a name that is another one for each of several checkpoints."""
     is_shared = filename is not None and "{" not in filename and count not in (0, 1)
     return f"{filename}-{{epoch}}-{{step}}" if is_shared else filename
+
+
+def _may_repeat(filename: str | None, count: int) -> bool:
+    """Return whether several checkpoints may get one name: two validations of an epoch by `{epoch}`, equal metrics."""
+    return filename is not None and "{" in filename and "{step" not in filename and count not in (0, 1)
 
 
 def _is_same_file(one: Path, other: Path) -> bool:

@@ -201,7 +201,7 @@ unknown key 'callbacks.ema.update_after'
   fix:   leave callbacks.ema.update_after out
 unknown key 'callbacks.ema.decay_rate'
   where: command line: callbacks.ema.decay_rate
-  why:   not supported: scheduler is cosine, one_cycle, warmup_cosine, warmup_linear, or any class by scheduler._target_
+  why:   not supported: the option callbacks=ema takes decay, warmup, every, start, gamma
   fix:   leave callbacks.ema.decay_rate out
 unknown key 'callbacks.freeze.x'
   where: command line: callbacks.freeze.x

@@ -28,6 +28,11 @@ from mlscale.config.suggestions.templates import get_option_types
 from mlscale.config.suggestions.unknown_keys import suggest_key
 from mlscale.errors import MLScaleError
 
+# Keys of classes that are typed as _target_: schedules of torch's, augmentations of torchvision's.
+OF_TYPED_CLASSES = {
+    *(f"scheduler.{name}" for name in ("gamma", "step_size", "milestones", "T_mult", "T_0", "interval")),
+    *("augment.p", "augment.value", "augment.sigma"),
+}
 SAMPLES = (2, "some", "torch.nn.Identity", 0.5, True, ["a"], [1], {"a": 1}, None)
 
 
@@ -107,11 +112,13 @@ def test_every_template_can_be_suggested_in_some_config() -> None:
     known |= {f"model.{name}" for name in PASSED_ON["timm.create_model"]}
     for entry in [*load_foreign_names().keys.values(), *load_foreign_names().options.values()]:
         for template in entry.to:
-            built = "scheduler." if "scheduler.scheduler._target_=" in template else "none of them"
+            built = tuple(front for front in ("scheduler.scheduler.", "augment.") if f"{front}_target_=" in template)
             for word in template.split(" "):
                 key = word.partition("=")[0]
-                if key.startswith(built):
+                if built and key.startswith((*built, "scheduler.interval", "scheduler.monitor")):
                     continue  # of a class that the template names
+                if key in OF_TYPED_CLASSES:
+                    continue
                 assert key in known or key in find_roots().groups or key.endswith("_target_"), template
         assert entry.to or entry.values or entry.group or entry.unsupported
 
@@ -340,6 +347,8 @@ def test_the_keys_that_a_reason_names_exist() -> None:
         for text in (entry.unsupported, entry.why, *entry.reasons.values()):
             for key in re.findall(r"(?<![\w/.{])([a-z]+\.[a-z_.]+[a-z])(?![\w(/])", text):
                 is_key = key.partition(".")[0] in {path.partition(".")[0] for path in known}
+                key = key.replace("scheduler.scheduler.", "scheduler.")
+                is_key = is_key and key not in OF_TYPED_CLASSES
                 assert not is_key or "_target_" in key or key in known or any(k.startswith(f"{key}.") for k in known), (
                     text
                 )

@@ -130,7 +130,7 @@ def passes(fix: str) -> bool:
         ("train=false", "mlscale evaluate last", ""),
         ("data_dir=/d", "data=imagefolder data.root=/d", ""),
         ("data.data_dir=/d", "data.root=/d", ""),
-        ("sched=tanh", "leave sched out", "warmup_cosine"),
+        ("sched=tanh", "leave sched out", "torch.optim.lr_scheduler"),
         ("metric_for_best_model=metrics/mAP50", "leave metric_for_best_model out", "val/accuracy"),
         # truth values of any case, which Hydra reads as such
         ("logger=False", "logger=none", ""),
@@ -154,8 +154,8 @@ def passes(fix: str) -> bool:
         ("callbacks.checkpoint.monitor=eval_accuracy", "callbacks.checkpoint.monitor=val/accuracy", ""),
         ("mode=min metric=top1", "metric=val/accuracy mode=max", ""),
         # names that are near to another one, or to an option of another group
-        ("opt=adamp", "optimizer=adamw", "other than those of torch"),
-        ("optimizer=lion", "optimizer=adamw", "other than those of torch"),
+        ("opt=adamp", "optimizer._target_=timm.optim.AdamP", "takes the place"),
+        ("optimizer=lion", "optimizer._target_=timm.optim.Lion", "options: "),
         ("opt=fusedadamw", "optimizer=adamw optimizer.fused=true", ""),
         ("optimizer=auto", "optimizer=adamw", "options: "),
         ("report_to=[wandb,tensorboard]", "logger=[wandb,tensorboard]", ""),

@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 import random
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -37,13 +37,18 @@ SAMPLES = (2, 0.5, "some", "torch.nn.Identity", True, ["a"], [1], {"a": 1}, None
 
 
 @cache
+def groups() -> Mapping[str, Sequence[str]]:
+    return find_roots().groups  # lists folders each time
+
+
+@cache
 def composed(recipe: str) -> DictConfig:
     return compose_config(parse_command_line("train", [f"recipe={recipe}"]))
 
 
 @cache
 def names(recipe: str) -> Names:
-    return collect_names(composed(recipe), groups=find_roots().groups)
+    return collect_names(composed(recipe), groups=groups())
 
 
 @cache
@@ -82,12 +87,11 @@ def option_node(group: str, option: str) -> tuple[str, Any]:
 
 def apply(cfg: DictConfig, words: list[str]) -> None:
     """Do what the words of a fix do on the command line, without composing all again; options first, as Hydra does."""
-    groups = find_roots().groups
-    for word in sorted(words, key=lambda word: word.partition("=")[0] not in groups):
+    for word in sorted(words, key=lambda word: word.partition("=")[0] not in groups()):
         key, _, right = word.partition("=")
         if key.startswith("~"):
             OmegaConf.update(cfg, key[1:], None)
-        elif key in groups:
+        elif key in groups():
             for option in right.strip("[]").split(","):
                 package, node = option_node(key, option)
                 if "defaults" not in node:
@@ -106,7 +110,7 @@ def check_words(recipe: str, words: list[str]) -> list[str]:
     def origin(path: str) -> str:  # a key that a file sets and a typed class does not take is left out
         return "command line: it" if path in keys else "recipes"
 
-    return [str(problem) for problem in check_config(cfg, groups=find_roots().groups, origin=origin)]
+    return [str(problem) for problem in check_config(cfg, groups=groups(), origin=origin)]
 
 
 def packed(fixes: list[str]) -> Iterator[list[str]]:
@@ -123,11 +127,12 @@ def packed(fixes: list[str]) -> Iterator[list[str]]:
         yield members
 
 
+@cache
 def topic(word: str) -> str:
     """What a word is about: the key, or the group where options take the place of each other."""
     key = word.partition("=")[0].lstrip("~")
     head = key.partition(".")[0]
-    return head if head in find_roots().groups and head != "trainer" else key
+    return head if head in groups() and head != "trainer" else key
 
 
 @pytest.mark.parametrize(
@@ -208,7 +213,7 @@ def typed(recipe: str, *items: tuple[str, object]) -> list[MLScaleError]:
     cfg = copy.deepcopy(composed(recipe))
     for name, value in items:
         OmegaConf.update(cfg, name, value, force_add=True)
-    return check_config(cfg, groups=find_roots().groups)
+    return check_config(cfg, groups=groups())
 
 
 def of_same_key(recipe: str, count: int) -> list[tuple[tuple[str, object], tuple[str, object]]]:
@@ -309,7 +314,7 @@ def test_no_callbacks_and_another_one_are_that_one() -> None:
 def test_callbacks_that_were_added_stay() -> None:
     cfg = copy.deepcopy(composed("resnet"))
     apply(cfg, ["callbacks=[early_stopping]"])
-    advice = suggest_key("ema", True, collect_names(cfg, groups=find_roots().groups))
+    advice = suggest_key("ema", True, collect_names(cfg, groups=groups()))
     assert advice is not None
     assert advice.fix == "callbacks=[default,early_stopping,ema]"
 
@@ -353,6 +358,12 @@ def test_callbacks_that_were_added_stay() -> None:
         ("gpt", "cls_pw", 1.0, "leave cls_pw out", ""),
         ("resnet", "datamodule", "cifar10", "data=imagefolder data.root=cifar10", "not bundled"),
         ("text", "optimirzer", "adamw", "optimizer=adamw", ""),
+        ("resnet", "train_file", "a.csv", "a table of your own is data=table with data.train and data.target, "
+         "images are data=imagefolder with data.root", ""),
+        ("gpt", "sched", "step", "scheduler=none scheduler.scheduler._target_=torch.optim.lr_scheduler.StepLR "
+         "scheduler.scheduler._partial_=true scheduler.scheduler.step_size=30 scheduler.interval=epoch", "an example"),
+        ("resnet", "class_map", "m.txt", "leave class_map out", "order of the names"),
+        ("resnet", "evaluation_strategy", "epoch", "leave evaluation_strategy out", "follows each epoch"),
         ("text", "optim", "adamw", "leave optim out", "this run has"),
     ],
 )  # fmt: skip
@@ -373,14 +384,14 @@ def test_arguments_that_timm_passes_on() -> None:
 def check_with(cfg: DictConfig, name: str) -> list[MLScaleError]:
     cfg = copy.deepcopy(cfg)
     OmegaConf.update(cfg, name, 0.1, force_add=True)
-    return check_config(cfg, groups=find_roots().groups)
+    return check_config(cfg, groups=groups())
 
 
 def test_no_option_is_suggested_for_data_of_the_users_own() -> None:
     cfg = copy.deepcopy(composed("resnet"))
     cfg.data = {"_target_": "torch.nn.Identity"}
     cfg.augment = {}
-    advice = suggest_key("mixup", 0.2, collect_names(cfg, groups=find_roots().groups))
+    advice = suggest_key("mixup", 0.2, collect_names(cfg, groups=groups()))
     assert advice is not None
     assert advice.fix == "leave mixup out"
     assert "torch.nn.Identity" in advice.why

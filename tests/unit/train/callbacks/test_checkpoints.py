@@ -123,6 +123,23 @@ def test_a_name_with_a_placeholder_stays() -> None:
     assert Checkpoints(filename="{epoch}", monitor="score", save_top_k=3).filename == "{epoch}"
 
 
+@pytest.mark.parametrize(
+    ("filename", "names"),
+    [
+        ("{epoch}", {"epoch=0", "epoch=0-v1", "epoch=1", "epoch=1-v1"}),
+        ("{epoch}-{step}", {"epoch=0-step=2", "epoch=0-step=4", "epoch=1-step=6", "epoch=1-step=8"}),
+    ],
+)
+def test_several_of_one_epoch_do_not_replace_each_other(filename: str, names: set[str], tmp_path: Path) -> None:
+    callback = Checkpoints(tmp_path, filename=filename, monitor="score", save_top_k=-1, save_last=False)
+    run = trainer(
+        enable_checkpointing=True, plugins=[VerifiedCheckpointIO()], callbacks=[Rises(), callback],
+        max_epochs=2, val_check_interval=2,
+    )  # fmt: skip
+    run.fit(classifier(), Loader(batches(4)), Loader(batches(1)))
+    assert {path.stem for path in tmp_path.glob("*.ckpt")} == names
+
+
 def test_without_last(tmp_path: Path) -> None:
     assert set(kept(tmp_path, epochs=2, save_last=False)) == {"best"}
 

@@ -1,0 +1,31 @@
+"""The address of a tracking server: MLflow refuses a plain folder, which many of its tutorials still use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mlscale.config.checks.checked_config import CheckedConfig
+from mlscale.config.checks.target_nodes import join_path
+from mlscale.config.suggestions.suggest import format_override
+from mlscale.config.suggestions.value_forms import choose_server_address
+from mlscale.errors import MLScaleError
+
+
+def check_tracker_addresses(config: CheckedConfig) -> Iterator[MLScaleError]:
+    """Yield the problem of each MLflow logger whose `tracking_uri` is a folder."""
+    loggers = config.tree.get("logger")
+    for name, node in loggers.items() if isinstance(loggers, dict) else ():
+        if not isinstance(node, dict):
+            continue
+        address = node.get("tracking_uri")
+        # Of the built-in logger only: a user's class may take what it likes. An interpolation is resolved later.
+        if not isinstance(address, str) or "${" in address or not str(node.get("_target_")).startswith("mlscale."):
+            continue
+        server, path = choose_server_address(address), join_path(f"logger.{name}", "tracking_uri")
+        if server != address:
+            yield MLScaleError(
+                f"{path}={address} is a folder",
+                where=config.describe_origin(path),
+                why="MLflow keeps no new runs in plain folders; `mlflow server` (pip install mlflow) starts one here",
+                fix=format_override(path, server),
+            )
