@@ -227,7 +227,7 @@ def choose_server_address(value: object) -> object:
     and opens neither a folder nor a database.
     """
     if not isinstance(value, str):
-        return value
+        return "http://127.0.0.1:5000"
     folder = re.sub(r"^file:(//)?", "", value)
     return value if "://" in folder or folder in ("", "databricks", "uc") else "http://127.0.0.1:5000"
 
