@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from pytorch_lightning import LightningDataModule
 
-from mlscale.data import TableFiles
+from mlscale.data import TableFiles, WebDataset
+from mlscale.data.windows.image_window import write_image_window
 from mlscale.errors import MLScaleError
 from mlscale.retrain.champion_data import require_champion_data
 from mlscale.retrain.gate_samples import (
@@ -16,6 +20,7 @@ from mlscale.retrain.gate_samples import (
     iterate_trained_samples,
     list_original_slices,
 )
+from mlscale.task_types.segmentation_type import encode_mask
 from tests.unit.retrain.raw_servables import make_raw_servable
 
 
@@ -78,3 +83,29 @@ def test_the_gate_reads_raw_samples_with_their_truth(tmp_path: Path) -> None:
     assert truth.tolist() == [0, 1]
     assert list_original_slices(data) == {"origin": ["original"] * len(first) + ["w1"] * 2}
     assert not before.encoder().encode_samples(first).bad
+
+
+def test_the_gate_reads_images_with_their_masks(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (8, 1, 6, 6), np.uint8)
+    masks = [base64.b64encode(encode_mask(mask)).decode() for mask in random.integers(0, 3, (8, 6, 6), np.uint8)]
+    write_image_window(tmp_path / "old", list(images[:4]), masks[:4], kind="mask", is_named=True)
+    options: dict[str, Any] = {
+        "train": tmp_path / "old",
+        "val": tmp_path / "old",
+        "labels": "mask",
+        "classes": ["a", "b", "c"],
+    }
+    before = WebDataset(**options)
+    before.write_window(tmp_path / "w" / "train", list(images[4:7]), masks[4:7])
+    before.write_window(tmp_path / "w" / "held_out", list(images[7:]), masks[7:])
+    data = WebDataset(**options, windows=[str(tmp_path / "w")])
+    for iterate, expected in (
+        (iterate_held_out_samples, slice(7, 8)),
+        (iterate_trained_samples, slice(4, 7)),
+        (iterate_original_samples, slice(0, 4)),
+    ):
+        ((raw, truth),) = iterate(data)
+        assert np.array_equal(data.encoder().encode_samples(raw).tensors["input"], images[expected])
+        assert [base64.b64encode(encode_mask(mask)).decode() for mask in truth] == masks[expected]
+    assert list_original_slices(data) == {}
