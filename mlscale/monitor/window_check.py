@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
 from mlscale.monitor.baseline import Baseline
-from mlscale.monitor.drift import ColumnDrift, DriftLimits, compare_columns
+from mlscale.monitor.drift import ColumnDrift, DriftLimits, compare_columns, select_farthest_results
 from mlscale.monitor.drift.column_drift import QUALITY
 from mlscale.monitor.event_window import EventWindow
 from mlscale.monitor.score_change import compare_scores, format_rounded_percent
@@ -194,10 +194,11 @@ def _check_drift(columns: tuple[ColumnDrift, ...], window: EventWindow, limits: 
     }
     # With few columns all are reported; a model of many channels would have hundreds of metrics.
     are_all_listed = metrics["columns"] <= 20
-    for column in columns if are_all_listed else sorted(over, key=lambda column: -column.distance)[:10]:
-        # The quality of a column comes first: its distribution must not take the place of that.
-        metrics.setdefault(f"{column.metric_name}_distance", column.distance)
-        metrics.setdefault(f"{column.metric_name}_q", column.q)
+    farthest = list(select_farthest_results(columns if are_all_listed else over).values())
+    for column in farthest if are_all_listed else sorted(farthest, key=lambda column: -column.distance)[:10]:
+        metrics[f"{column.metric_name}_distance"] = column.distance
+        # The q-value is of the column, not of one test: the smallest one.
+        metrics[f"{column.metric_name}_q"] = min(other.q for other in columns if other.name == column.name)
     # Of detected columns alone: a large distance of few events may be chance.
     level = max((column.distance for column in detected), default=0.0) / limits.min_distance
     return RuleResult("drift", level, _describe_drift(over, detected, held, window.answered), metrics)
@@ -211,7 +212,7 @@ def _describe_drift(over: list[ColumnDrift], detected: list[ColumnDrift], held: 
         _list_changes(f"{group} drifted", [column for column in changed if column.group == group])
         for group in ("inputs", "outputs")
     ]
-    phrases = list(filter(None, phrases)) or [f"no drift in {events:,} events"]
+    phrases = list(filter(None, phrases)) or [f"{'drift undecided' if held else 'no drift'} in {events:,} events"]
     small = [column for column in detected if column not in over]
     if small:
         phrases.append(_list_changes("detected, too small for an alert", small))

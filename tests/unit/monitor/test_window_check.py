@@ -206,6 +206,21 @@ def test_the_farthest_significant_column_gives_the_level() -> None:
         assert drift.sentence.startswith(f"inputs drifted ({shifted[-1].format_change()}{more}")
 
 
+def test_the_distance_of_a_column_is_its_largest_one() -> None:
+    """A share of values out of the range is smaller than the distance of the distributions."""
+    seen = window(1000, seed=1)
+    # Scattered, since one change in the middle is no independent evidence.
+    is_far = np.random.default_rng(2).random(1000) < 0.6
+    seen.columns["input.mean_0"][:] += np.where(is_far, 1000, 30)
+    columns = check_rules(baseline(), seen, MonitorLimits()).columns
+    assert {column.kind for column in columns if column.name == "input.mean_0"} >= {"range", "distribution"}
+    metrics = check_rules(baseline(), seen, MonitorLimits()).metrics
+    apart = [column for column in columns if column.name == "input.mean_0"]
+    assert metrics["input_mean_0_distance"] == max(column.distance for column in apart) == metrics["largest_distance"]
+    assert metrics["input_mean_0_distance"] > 0.7
+    assert metrics["input_mean_0_q"] == min(column.q for column in apart)
+
+
 def test_drift_of_predictions_is_told_apart() -> None:
     seen = window(1000, seed=1)
     seen.columns["output.label"][:500] = "f"
