@@ -15,6 +15,7 @@ from mlscale.monitor.drift import ColumnDrift, DriftLimits, compare_columns, sel
 from mlscale.monitor.drift.column_drift import QUALITY
 from mlscale.monitor.event_window import EventWindow
 from mlscale.monitor.score_change import compare_scores, format_rounded_percent
+from mlscale.reference.column_sketch import CategorySketch
 from mlscale.report import format_number
 from mlscale.stats.intervals import Interval, compute_quantile_interval, compute_wilson_interval
 
@@ -206,6 +207,7 @@ def _check_drift(columns: tuple[ColumnDrift, ...], window: EventWindow, limits: 
 
 def _describe_drift(over: list[ColumnDrift], detected: list[ColumnDrift], held: list[ColumnDrift], events: int) -> str:
     """Return what an alert is worth, what was detected besides, and what may be a cycle, in words."""
+    over, detected = _drop_repeats(over), _drop_repeats(detected)
     phrases = [_list_changes("data quality", [column for column in over if column.kind in QUALITY])]
     changed = [column for column in over if column.kind not in QUALITY]
     phrases += [
@@ -219,6 +221,18 @@ def _describe_drift(over: list[ColumnDrift], detected: list[ColumnDrift], held: 
     if held:
         phrases.append(_list_changes("drift or a phase of a cycle, unknown before a week of events", held))
     return ", ".join(phrases)
+
+
+def _drop_repeats(columns: list[ColumnDrift]) -> list[ColumnDrift]:
+    """Return the results without shares of a new category, which is reported as a finding of its own."""
+    new = {column.name for column in columns if column.kind == "new category"}
+    return [column for column in columns if not (column.name in new and _is_share_of_new(column))]
+
+
+def _is_share_of_new(column: ColumnDrift) -> bool:
+    reference = column.reference
+    is_share = column.kind == "distribution" and isinstance(reference, CategorySketch)
+    return is_share and column.now > column.before and column.category not in reference.counts
 
 
 def _list_changes(what: str, columns: list[ColumnDrift]) -> str:

@@ -221,6 +221,23 @@ def test_the_distance_of_a_column_is_its_largest_one() -> None:
     assert metrics["input_mean_0_q"] == min(column.q for column in apart)
 
 
+def test_a_new_category_is_reported_once() -> None:
+    seen = window(1000, seed=1)
+    seen.columns["output.label"][::10] = "new"
+    drift = signal(check_rules(baseline(), seen, MonitorLimits(min_distance=0.05)), "drift")
+    assert "new category 'new' (10 %)" in drift.sentence
+    assert "share of" not in drift.sentence
+
+
+def test_values_of_another_unit_are_not_hidden_by_the_size_of_a_shift() -> None:
+    seen = window(1000, seed=1)
+    seen.columns["input.mean_0"][::4] *= 14.5
+    seen.columns["input.mean_0"][1::4] += 15
+    seen.columns["input.mean_0"][2::4] += 15
+    drift = signal(check_rules(baseline(), seen, MonitorLimits()), "drift")
+    assert "is out of the reference's range in 2" in drift.sentence
+
+
 def test_drift_of_predictions_is_told_apart() -> None:
     seen = window(1000, seed=1)
     seen.columns["output.label"][:500] = "f"
