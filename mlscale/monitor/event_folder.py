@@ -49,7 +49,9 @@ def count_other_events(store: EventStore, model: str, version: str, since: datet
     return others
 
 
-def describe_absent_events(store: EventStore, model: str, version: str, others: Counter[str], now: datetime) -> str:
+def describe_absent_events(
+    store: EventStore, model: str, version: str, others: Counter[str], now: datetime, place: str = ""
+) -> str:
     """Return what the folder of a model holds in place of the events of a version, in words.
 
     Args:
@@ -58,13 +60,15 @@ def describe_absent_events(store: EventStore, model: str, version: str, others: 
         version: that has too few events.
         others: the number of events of other versions.
         now: the end of the window.
+        place: the events' place as the user knows it; the model's folder by default.
     """
     folder = store.root / make_folder_name(model)
+    shown = place or str(folder)
     newest = store.read(model, version=version, last=1)
-    phrases = [f"{folder} has no event of {version}"]
+    phrases = [f"{shown} has no event of {version}"]
     if len(newest):
         age = (now.replace(tzinfo=None) - newest.time[0].astype("datetime64[us]").item()).total_seconds()
-        phrases = [f"in {folder} the newest of {version} came {format_duration(max(0.0, age))} ago"]
+        phrases = [f"in {shown} the newest of {version} came {format_duration(max(0.0, age))} ago"]
     phrases += [f"{count:,} are of {other}" for other, count in others.most_common(_MAX_VERSIONS)]
     models = store.list_models()
     if models and folder.name not in models:

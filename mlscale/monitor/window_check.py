@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
 from mlscale.monitor.baseline import Baseline
-from mlscale.monitor.drift import ColumnDrift, DriftLimits, compare_columns
+from mlscale.monitor.drift import ColumnDrift, DriftLimits, compare_columns, select_farthest_results
 from mlscale.monitor.drift.column_drift import QUALITY
 from mlscale.monitor.event_window import EventWindow
 from mlscale.monitor.score_change import compare_scores, format_rounded_percent
+from mlscale.reference.column_sketch import CategorySketch
 from mlscale.report import format_number
 from mlscale.stats.intervals import Interval, compute_quantile_interval, compute_wilson_interval
 
@@ -194,10 +195,11 @@ def _check_drift(columns: tuple[ColumnDrift, ...], window: EventWindow, limits: 
     }
     # With few columns all are reported; a model of many channels would have hundreds of metrics.
     are_all_listed = metrics["columns"] <= 20
-    for column in columns if are_all_listed else sorted(over, key=lambda column: -column.distance)[:10]:
-        # The quality of a column comes first: its distribution must not take the place of that.
-        metrics.setdefault(f"{column.metric_name}_distance", column.distance)
-        metrics.setdefault(f"{column.metric_name}_q", column.q)
+    farthest = list(select_farthest_results(columns if are_all_listed else over).values())
+    for column in farthest if are_all_listed else sorted(farthest, key=lambda column: -column.distance)[:10]:
+        metrics[f"{column.metric_name}_distance"] = column.distance
+        # The q-value is of the column, not of one test: the smallest one.
+        metrics[f"{column.metric_name}_q"] = min(other.q for other in columns if other.name == column.name)
     # Of detected columns alone: a large distance of few events may be chance.
     level = max((column.distance for column in detected), default=0.0) / limits.min_distance
     return RuleResult("drift", level, _describe_drift(over, detected, held, window.answered), metrics)
@@ -205,19 +207,32 @@ def _check_drift(columns: tuple[ColumnDrift, ...], window: EventWindow, limits: 
 
 def _describe_drift(over: list[ColumnDrift], detected: list[ColumnDrift], held: list[ColumnDrift], events: int) -> str:
     """Return what an alert is worth, what was detected besides, and what may be a cycle, in words."""
+    over, detected = _drop_repeats(over), _drop_repeats(detected)
     phrases = [_list_changes("data quality", [column for column in over if column.kind in QUALITY])]
     changed = [column for column in over if column.kind not in QUALITY]
     phrases += [
         _list_changes(f"{group} drifted", [column for column in changed if column.group == group])
         for group in ("inputs", "outputs")
     ]
-    phrases = list(filter(None, phrases)) or [f"no drift in {events:,} events"]
+    phrases = list(filter(None, phrases)) or [f"{'drift undecided' if held else 'no drift'} in {events:,} events"]
     small = [column for column in detected if column not in over]
     if small:
         phrases.append(_list_changes("detected, too small for an alert", small))
     if held:
         phrases.append(_list_changes("drift or a phase of a cycle, unknown before a week of events", held))
     return ", ".join(phrases)
+
+
+def _drop_repeats(columns: list[ColumnDrift]) -> list[ColumnDrift]:
+    """Return the results without shares of a new category, which is reported as a finding of its own."""
+    new = {column.name for column in columns if column.kind == "new category"}
+    return [column for column in columns if not (column.name in new and _is_share_of_new(column))]
+
+
+def _is_share_of_new(column: ColumnDrift) -> bool:
+    reference = column.reference
+    is_share = column.kind == "distribution" and isinstance(reference, CategorySketch)
+    return is_share and column.now > column.before and column.category not in reference.counts
 
 
 def _list_changes(what: str, columns: list[ColumnDrift]) -> str:

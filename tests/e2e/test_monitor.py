@@ -167,7 +167,7 @@ def test_what_is_found_is_exported_and_in_the_history(
     root = f"registry.root={house.registry.root}"
     assert main(["versions", "history", "resnet", root, f"events={house.events}", f"page={tmp_path}/h.html"]) == 0
     out = capsys.readouterr().out
-    assert "2 alerts, 1 checks of resnet@champion" in out
+    assert "2 alerts, 1 check of resnet@champion" in out
     assert "degradation firing: resnet:v1: accuracy" in out
     assert "Accuracy" in (tmp_path / "h.html").read_text()
 
@@ -348,7 +348,7 @@ def test_watching_until_told_to_end(house: House) -> None:
     assert said["ok"]
     assert said["metrics"]["looks"] >= 4
     assert (
-        " looks, 1 alerts; at last resnet:v1: data quality (brightness is out of the reference's range"
+        " looks, 1 alert; at last resnet:v1: data quality (brightness is out of the reference's range"
         in said["sentence"]
     )
     assert [alert["status"] for alert in receiver.alerts] == ["firing"]

@@ -16,6 +16,7 @@ from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import require_extra
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import Result
+from mlscale.report.text import format_count
 from mlscale.secrets.mask import Masker
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _watch_model(monitor: Monitor, masker: Masker) -> Result:
     return replace(
         result,
         ok=True,
-        sentence=f"{checks:,} looks, {alerts:,} alerts; at last {result.sentence}",
+        sentence=f"{format_count(checks, 'look')}, {format_count(alerts, 'alert')}; at last {result.sentence}",
         metrics={"looks": checks, **result.metrics},
     )
 
@@ -135,6 +136,8 @@ class Monitor:
             now,
             reference.scorer,
             settings.limits.min_events,
+            # The store of a log is a temporary folder.
+            str(settings.log.path) if settings.log else "",
         )
         outcome = window_check.check_rules(reference, events, settings.limits)
         state = settings.resolve_state_file(self.state, settings.events, located)
@@ -164,7 +167,9 @@ class Monitor:
     def build_monitor_result(self, check: MonitorCheck) -> Result:
         """Return the result of one check."""
         from mlscale.monitor.drift_plots import plot_drifted_columns
+        from mlscale.monitor.drift_table import build_drift_table, list_changed_columns
 
+        columns, least = check.window_check.columns, self.settings.limits.min_distance
         alerts, no_data = check.alerts, check.window_check.find_result("no_data")
         page = {"page": str(self.settings.page)} if self.settings.page else {}
         return Result(
@@ -183,8 +188,11 @@ class Monitor:
                 "waiting_alerts": alerts.waiting,
             },
             artifacts={"state": str(check.state), **page, **self.files},
-            figures=plot_drifted_columns(check.window_check.columns),
-            details={f"drifted_{group}": self._list_drifted(check, group) for group in ("inputs", "outputs")},
+            figures=(*build_drift_table(columns, least), *plot_drifted_columns(columns)),
+            details={
+                **{f"drifted_{group}": self._list_drifted(check, group) for group in ("inputs", "outputs")},
+                "changed_columns": list_changed_columns(columns, least),
+            },
         )
 
     def _list_drifted(self, check: MonitorCheck, group: str) -> list[str]:

@@ -86,8 +86,9 @@ class ForeignLog:
                 why="a mapping that was checked must not be lost",
                 fix=f"mapping={_GUESSED}, or remove it: rm {_GUESSED}",
             )
-        _, encoder = _read_subject(model)
-        write_text(target, guess_mapping(find_log_files(self.path)[-1], list_input_names(encoder)))
+        subject, encoder = _read_subject(model)
+        file = find_log_files(self.path)[-1]
+        write_text(target, guess_mapping(file, list_input_names(encoder), subject.names.labels))
         return target
 
     def convert_events(self, model: TrainedModel, start: datetime | None) -> ConvertedLog:

@@ -13,6 +13,7 @@ from mlscale.commands.versions.history_page import build_history_plots, build_ve
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import format_table
 from mlscale.report.html import render_page
+from mlscale.report.text import format_count
 from mlscale.versions import open_registry
 
 
@@ -54,11 +55,11 @@ def summarize_history(history: ModelHistory) -> str:
     begun = sum(alert["status"] == "firing" for check in history.alerts for alert in check.alerts)
     promoted = sum(cycle.decision == "promoted" for cycle in history.cycles)
     parts = [
-        f"{len(history.versions):,} versions",
+        format_count(len(history.versions), "version"),
         f"champion {history.champion or 'none'}",
-        f"{len(history.cycles):,} retraining cycles, {promoted:,} promoted",
-        f"{begun:,} alerts",
-        f"{len(history.checks):,} checks of {history.watched}" if history.watched else "no checks yet",
+        f"{format_count(len(history.cycles), 'retraining cycle')}, {promoted:,} promoted",
+        format_count(begun, "alert"),
+        f"{format_count(len(history.checks), 'check')} of {history.watched}" if history.watched else "no checks yet",
     ]
     if history.others:
         parts.append(f"others: {', '.join(history.others)}")

@@ -21,6 +21,7 @@ from mlscale.events.foreign.log_files import RecordBatch, iterate_records
 from mlscale.events.foreign.log_report import LogReport
 from mlscale.events.foreign.log_rows import EPOCH, LogRow, RowError, RowReader, list_input_names
 from mlscale.events.foreign.logged_predictions import build_prediction_columns, require_supported
+from mlscale.events.foreign.positive_class import find_positive_class
 from mlscale.events.segments import SegmentAppender
 from mlscale.events.store import EventStore
 from mlscale.events.stream_schema import INPUT, join_tables
@@ -47,7 +48,8 @@ class LogConverter:
     def __init__(self, mapping: EventMapping, model: str, subject: EventSubject, encoder: Encoder, where: str) -> None:
         require_supported(subject.task_type)
         self.mapping, self.model, self.subject, self.encoder, self.where = mapping, model, subject, encoder, where
-        self._reader = RowReader(mapping, model, subject, encoder)
+        positive = find_positive_class(mapping, subject.task_type, subject.names, where)
+        self._reader = RowReader(mapping, model, subject, encoder, positive)
         self._check_inputs()
 
     def is_mapped(self, column: str) -> bool:
@@ -149,7 +151,7 @@ class LogConverter:
             where = f"{batch.file.name}, row {number:,}"
             try:
                 if record is None:
-                    raise RowError("line", "not an object of JSON")
+                    raise RowError("line", batch.why_unreadable)
                 row = self._reader.read_row(record, where, start_us, report)
             except RowError as error:
                 report.add_unreadable(error.what, where, str(error))

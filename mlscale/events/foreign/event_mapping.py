@@ -11,13 +11,19 @@ from typing import Any
 from mlscale.config.suggestions.suggest import find_nearest
 from mlscale.errors import MLScaleError, raise_all
 from mlscale.events.foreign.field_path import AbsentFieldError, find_value
+from mlscale.events.foreign.number_text import parse_number_text
 from mlscale.events.foreign.time_parser import TimeParser, find_time_zone
 
 ENTRIES = ("time", "prediction", "id", "version", "confidence", "probabilities", "label", "latency", "outcome")
 _LATENCY_UNITS = {"ms": 1.0, "s": 1e3, "us": 1e-3, "ns": 1e-6}  # in milliseconds
 OUTCOMES = ("ok", "rejected", "failed")
 _COMMON = ("field", "constant", "scale", "values")
-_EXTRA = {"time": ("format", "zone"), "latency": ("unit",), "outcome": OUTCOMES, "prediction": ("threshold",)}
+_EXTRA = {
+    "time": ("format", "zone"),
+    "latency": ("unit",),
+    "outcome": OUTCOMES,
+    "prediction": ("threshold", "positive"),
+}
 _LARGEST_FILE = 1 << 20
 
 
@@ -54,9 +60,9 @@ class MappedField:
         if self.scale == 1.0 or value in (None, ""):
             return value
         try:
-            return float(value) * self.scale
-        except (TypeError, ValueError):
-            raise ValueError(f"{self.path} is not a number") from None
+            return parse_number_text(value, self.scale)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,8 @@ class EventMapping:
         inputs: by the names of the model's columns; of a text its only input is `text`.
         times: reads the time.
         outcomes: the texts of each outcome; empty where all were answered.
-        threshold: from which number on the second class is predicted; None where the prediction is not a number.
+        threshold: from which number on the positive class is predicted; None where the prediction is not a number.
+        positive: the name of the class whose probability the number is; '' where the field's name shows it.
     """
 
     fields: Mapping[str, MappedField]
@@ -76,6 +83,7 @@ class EventMapping:
     times: TimeParser = field(default_factory=TimeParser)
     outcomes: Mapping[str, str] = field(default_factory=dict)
     threshold: float | None = None
+    positive: str = ""
 
     def list_paths(self) -> dict[str, str]:
         """Return the path of each entry that has one, by its key in the file."""
@@ -142,8 +150,11 @@ def parse_mapping(document: object, where: str) -> EventMapping:
     threshold = prediction.get("threshold") if isinstance(prediction, Mapping) else None
     if threshold is not None and not _is_number(threshold):
         problems.append(_make_problem("prediction.threshold is not a number", where, "threshold: 0.5"))
+    positive = prediction.get("positive") if isinstance(prediction, Mapping) else None
+    if positive is not None and threshold is None:
+        problems.append(_make_problem("prediction.positive has no threshold", where, "threshold: 0.5"))
     raise_all(problems)
-    return EventMapping(fields, inputs, times, outcomes, threshold)
+    return EventMapping(fields, inputs, times, outcomes, threshold, "" if positive is None else str(positive))
 
 
 def _parse_field(

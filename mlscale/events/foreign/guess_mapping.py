@@ -9,9 +9,11 @@ from typing import Any
 
 from mlscale.errors import MLScaleError
 from mlscale.events.foreign.field_path import list_paths
+from mlscale.events.foreign.guess_by_values import guess_by_values, is_share_text
 from mlscale.events.foreign.log_files import iterate_records
 from mlscale.events.foreign.time_parser import TimeParser
 
+_SHORTEST = 4  # letters of a name of which a part is compared
 _SAMPLE = 50  # records that are looked at
 # What servers call it: names without case and punctuation, the likeliest first.
 _NAMES: Mapping[str, tuple[str, ...]] = {
@@ -35,16 +37,20 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "outcome": ("outcome", "status", "statuscode", "httpstatus"),
 }  # fmt: skip
 # Paths that are not told by their last name: of SageMaker, KServe and MLServer.
-_SPECIAL = {"prediction": ("endpointOutput.data", "outputs.0.data.0", "predictions.0")}
+_SPECIAL = {
+    "prediction": ("endpointOutput.data", "outputs.0.data.0", "predictions.0"),
+    "label": ("groundTruthData.data",),
+}
 _POSITIONAL = "endpointInput.data"  # of SageMaker: the inputs as a line of CSV
 
 
-def guess_mapping(file: Path, inputs: Sequence[str]) -> str:
+def guess_mapping(file: Path, inputs: Sequence[str], labels: Sequence[str] = ()) -> str:
     """Return the text of a mapping.
 
     Args:
         file: of a log.
         inputs: names of the model's inputs, in its order.
+        labels: names of its classes, by which columns of results are recognised, whatever they are called.
 
     Raises:
         MLScaleError: the file has no record that can be read.
@@ -63,6 +69,11 @@ def guess_mapping(file: Path, inputs: Sequence[str]) -> str:
     free = {path: value for path, value in values.items() if path not in columns.values()}
     guesses = {key: _find_path(key, free) for key in _NAMES}
     paths = {key: path for key, path in guesses.items() if path is not None}
+    rest = {path for path in free if path not in paths.values()}
+    paths = guess_by_values(records, rest, labels) | paths
+    # A text with a share of each class is no class.
+    if (path := paths.get("prediction")) is not None and is_share_text(values[path], labels):
+        paths["probabilities"] = paths.pop("prediction")
     return "\n".join(_format_lines(file, paths, columns, values, inputs)) + "\n"
 
 
@@ -91,11 +102,21 @@ def _match_inputs(values: Mapping[str, Any], inputs: Sequence[str]) -> Iterator[
     line = next((path for path in values if path.endswith(_POSITIONAL)), None)
     is_line = line is not None and len(str(values[line]).split(",")) == len(inputs)
     for number, name in enumerate(inputs):
-        known = by_name.get(_simplify_name(name))
+        known = by_name.get(_simplify_name(name)) or _find_partial_name(_simplify_name(name), by_name)
         if known is not None:
             yield name, known
         elif is_line:
             yield name, f"{line}.{number}"
+
+
+def _find_partial_name(name: str, by_name: Mapping[str, str]) -> str | None:
+    """Return the path of the only column whose name begins as `name` does, up to a unit: `vibration_mm_s`."""
+    found = [
+        path
+        for other, path in by_name.items()
+        if min(len(name), len(other)) >= _SHORTEST and (name.startswith(other) or other.startswith(name))
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 def _simplify_name(path: str) -> str:

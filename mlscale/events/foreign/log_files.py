@@ -16,6 +16,7 @@ from mlscale.errors import MLScaleError
 FORMATS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".csv.gz", ".jsonl.gz")
 _BATCH = 5_000  # rows
 _CSV_BLOCK = 4 << 20  # bytes
+_TORN = "not as many values as the heading has columns"
 _LONGEST_LINE = 16 << 20  # characters of a line of JSON
 
 
@@ -27,11 +28,13 @@ class RecordBatch:
         file: which they are from.
         first: the number of the first one, from 1 on; of text files without the heading.
         records: by column; None for a line that can't be read.
+        why_unreadable: the reason for such lines, in words.
     """
 
     file: Path
     first: int
     records: Sequence[dict[str, Any] | None]
+    why_unreadable: str = "not an object of JSON"
 
 
 def find_log_files(path: Path) -> list[Path]:
@@ -112,10 +115,19 @@ def _iterate_csv(file: Path, columns: Sequence[str] | None) -> Iterator[RecordBa
     from pyarrow import csv
 
     delimiter = "\t" if file.name.lower().startswith(".tsv", -4) else ","
-    parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-    read = csv.ReadOptions(block_size=_CSV_BLOCK)
+    torn: list[int] = []
+
+    def skip_torn_row(row: csv.InvalidRow) -> str:
+        torn.append(row.number)
+        return "skip"
+
+    # The last line may be one that is being written: it must not hide all others.
+    parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip_torn_row)
+    # Rows have numbers only without threads.
+    read = csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False)
     with pa.input_stream(str(file), compression="detect") as source, csv.open_csv(source, parse_options=parse) as head:
         names = head.schema.names
+    torn.clear()  # of the first block, which is read again
     # As texts: 007 is no number, and each column is read by what the model makes of it.
     convert = csv.ConvertOptions(
         column_types=dict.fromkeys(names, pa.string()),
@@ -131,9 +143,29 @@ def _iterate_csv(file: Path, columns: Sequence[str] | None) -> Iterator[RecordBa
         for batch in reader:
             # A block of bytes may have any number of rows.
             for start in range(0, len(batch), _BATCH):
-                rows = batch.slice(start, _BATCH).to_pylist()
-                yield RecordBatch(file, first, rows)
+                rows = _insert_torn_rows(batch.slice(start, _BATCH).to_pylist(), first, torn)
+                yield RecordBatch(file, first, rows, _TORN)
                 first += len(rows)
+        # Those after the last row that can be read.
+        if torn:
+            yield RecordBatch(file, first, [None] * len(torn), _TORN)
+
+
+def _insert_torn_rows(rows: list[dict[str, Any]], first: int, torn: list[int]) -> list[dict[str, Any] | None]:
+    """Return rows with None at the places of the torn ones among them, which are taken out of `torn`.
+
+    Args:
+        rows: that can be read, one after the other.
+        first: the number of the first row, from 1 on.
+        torn: line numbers of rows that can't, in order; the heading is line 1.
+    """
+    placed: list[dict[str, Any] | None] = []
+    for row in rows:
+        while torn and torn[0] - 1 <= first + len(placed):
+            placed.append(None)
+            del torn[0]
+        placed.append(row)
+    return placed
 
 
 def _iterate_json_lines(file: Path) -> Iterator[RecordBatch]:

@@ -53,12 +53,14 @@ class RowReader:
         model: its name.
         subject: the version, and its task type.
         encoder: of its samples.
+        positive: the class from the mapping's threshold on; '' without one.
     """
 
     mapping: EventMapping
     model: str
     subject: EventSubject
     encoder: Encoder
+    positive: str = ""
 
     def read_row(self, record: Mapping[str, Any], where: str, start_us: int | None, report: LogReport) -> LogRow | None:
         """Return a row; None if it is of another version, or too early."""
@@ -128,6 +130,7 @@ class RowReader:
                 confidence=values["confidence"],
                 probabilities=values["probabilities"],
                 threshold=self.mapping.threshold,
+                positive=self.positive,
             )
         except (ValueError, TypeError) as error:
             raise RowError("prediction", str(error)) from None

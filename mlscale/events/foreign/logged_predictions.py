@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlscale.errors import MLScaleError
+from mlscale.events.foreign.number_text import parse_number_text
 from mlscale.task_types.classification_type import ClassificationType
 from mlscale.task_types.event_forms import AnswerNames, PredictionColumns, parse_json_text
 from mlscale.task_types.multilabel_type import MultilabelType
@@ -58,6 +59,7 @@ def parse_prediction(
     confidence: object = None,
     probabilities: object = None,
     threshold: float | None = None,
+    positive: str = "",
 ) -> LoggedPrediction:
     """Return a prediction in the form of its task type.
 
@@ -65,14 +67,15 @@ def parse_prediction(
         value: a class by name or number, names of labels, or numbers; None with `probabilities`.
         confidence: of the class, as it was logged.
         probabilities: one for each class, a list or a text.
-        threshold: the value is a number, and from this one on the second class.
+        threshold: the value is a number, and from this one on the positive class.
+        positive: the name of that class, with a threshold.
 
     Raises:
         ValueError: it is not a prediction of that type.
     """
     shares = None if probabilities in (None, "") else _parse_shares(probabilities, len(names.labels))
     if isinstance(task_type, ClassificationType):
-        return _parse_class(value, task_type, names, confidence, shares, threshold)
+        return _parse_class(value, task_type, names, confidence, shares, threshold, positive)
     label = parse_logged_label(value, task_type, names)
     if isinstance(task_type, MultilabelType) and shares is None:
         shares = tuple(float(name in label) for name in names.labels)
@@ -125,13 +128,13 @@ def _parse_class(
     confidence: object,
     shares: tuple[float, ...] | None,
     threshold: float | None,
+    positive: str,
 ) -> LoggedPrediction:
-    known = math.nan if confidence in (None, "") else float(_convert_number(confidence))
+    known = math.nan if confidence in (None, "") else _parse_share(confidence, "confidence")
     if threshold is not None:
-        number = float(_convert_number(value))
-        if len(names.labels) != 2:
-            raise ValueError(f"a threshold chooses one of two classes, and the model has {len(names.labels)}")
-        chosen = names.labels[int(number >= threshold)]
+        number = _parse_share(value, "prediction")
+        negative = names.labels[1 - names.labels.index(positive)]
+        chosen = positive if number >= threshold else negative
         return LoggedPrediction(chosen, max(number, 1 - number) if math.isnan(known) else known)
     if shares is not None:
         known = max(shares) if math.isnan(known) else known
@@ -158,10 +161,21 @@ def _parse_shares(value: object, count: int) -> tuple[float, ...]:
         items = items.split(",")
     if not isinstance(items, list | tuple) or len(items) != count:
         raise ValueError(f"probabilities are a number for each of {count} classes")
-    shares = tuple(float(_convert_number(item)) for item in items)
-    if not all(0 <= share <= 1 for share in shares):
-        raise ValueError("a probability is below 0 or above 1")
-    return shares
+    return tuple(_parse_share(item, "probabilities") for item in items)
+
+
+def _parse_share(value: object, entry: str) -> float:
+    """Return a probability, 0 to 1; a text may have a percent sign.
+
+    Raises:
+        ValueError: it is not a number, or not between 0 and 1.
+    """
+    share = parse_number_text(value)
+    if 1 < share <= 100:
+        raise ValueError(f"{share:g} is over 1; percent are read by {entry}: {{field: <column>, scale: 0.01}}")
+    if not 0 <= share <= 1:
+        raise ValueError(f"{share:g} is not a probability, 0 to 1")
+    return share
 
 
 def _convert_number(value: object) -> Any:

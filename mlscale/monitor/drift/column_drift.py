@@ -101,8 +101,8 @@ class ColumnDrift:
             return f"share of {self.category!r} {'higher' if self.now > self.before else 'lower'}"
         if math.isnan(self.shift) or abs(self.shift) < 0.005:
             return "changed its distribution"
-        # An infinite shift is one away from a constant column, whose deviation is 0.
-        size = f"by {format_number(abs(self.shift), 2)} σ" if math.isfinite(self.shift) else "than its constant"
+        # An infinite shift is one away from a column whose values are equal, or are so once they are rounded.
+        size = f"by {format_number(abs(self.shift), 2)} σ" if math.isfinite(self.shift) else "than all before"
         return f"{'higher' if self.shift > 0 else 'lower'} {size}"
 
     def _format_side(self, value: float) -> str:

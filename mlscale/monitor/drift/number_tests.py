@@ -24,6 +24,7 @@ from mlscale.stats.ks import MAX_EXACT_PAIRS, compute_exact_ks_p, compute_ks_p
 # quotients p / share is a valid p-value of the column, whatever the dependence (weighted Bonferroni).
 _SHARES = {"function": 0.4, "location": 0.4, "tails": 0.1, "missing": 0.04, "range": 0.03, "constant": 0.03}
 _TAIL, _CLIP = 0.01, 0.05
+_OTHERS = 0.1  # share of values out of the range beyond those of a shift
 _STILL = 0.25  # standard deviations of a median that has not moved much
 
 
@@ -86,6 +87,11 @@ class NumberWindow:
         if not self.sketch.spread:
             return math.copysign(math.inf, change) if change else 0.0
         return change / self.sketch.spread
+
+    def compute_moved_share(self) -> float:
+        """Return the share of the reference that would be out of its range if it had moved as the median has."""
+        change, values = self.median - self.sketch.median, self.sketch.values
+        return float(np.mean(values + change > values[-1]) if change > 0 else np.mean(values + change < values[0]))
 
     def count_outside(self, index: int) -> tuple[int, int]:
         """Return the number of values below the sketch's value at `index`, and above that at `index` from the end."""
@@ -194,8 +200,10 @@ def _compare_tails(window: NumberWindow, label: str) -> ColumnDrift:
 def _find_values_out_of_range(window: NumberWindow, label: str) -> Iterator[ColumnDrift]:
     sketch = window.sketch
     outside = window.count_outside(0)
-    # A column that has moved leaves the range with its outermost values: that is one finding, not two.
-    if any(outside) and (abs(window.shift) < _STILL or 2 * sum(outside) >= len(window.values)):
+    # A column that has moved leaves the range with its outermost values: that is one finding, not two. More than that
+    # are others, such as values of another unit, which the size of the shift would hide.
+    is_more = sum(outside) / len(window.values) >= window.compute_moved_share() + _OTHERS
+    if any(outside) and (abs(window.shift) < _STILL or is_more or 2 * sum(outside) >= len(window.values)):
         p = min(1.0, _compute_outside_p(window, outside, 0) / _SHARES["range"])
         share = sum(outside) / len(window.values)
         yield ColumnDrift(sketch.name, label, "range", 0.0, share, share, p, sketch, window.values, window.effective)

@@ -53,7 +53,7 @@ def _build_rule_alert(rule: str, watched: str, policy: AlertPolicy, every_s: flo
     alert["labels"] = {"severity": _SEVERITIES.get(rule, "warning")}
     alert["annotations"] = {
         "summary": f"{{{{ $labels.version }}}}: {rule}: {RULES[rule]}",
-        "description": f"{{{{ $value | humanize }}}} times its limit; see: mlscale monitor {watched}",
+        "description": f"{{{{ $value | printf `%.3g` }}}} times its limit; see: mlscale monitor {watched}",
     }
     return alert
 

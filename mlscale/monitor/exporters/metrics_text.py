@@ -11,7 +11,7 @@ from typing import Literal
 from mlscale.atomic_files import encode_text, make_folders, write_bytes
 from mlscale.errors import MLScaleError
 from mlscale.monitor.check_record import CheckRecord
-from mlscale.monitor.drift import ColumnDrift
+from mlscale.monitor.drift import ColumnDrift, select_farthest_results
 
 PREFIX = "mlscale_monitor"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -147,10 +147,8 @@ def _build_rule_families(record: CheckRecord, labels: Labels, rules: Sequence[st
 
 def _build_column_families(columns: Sequence[ColumnDrift], labels: Labels) -> Iterator[MetricFamily]:
     # A column is compared by several tests, and has one series: that of its largest distance.
-    largest: dict[str, ColumnDrift] = {}
-    for column in sorted(columns, key=lambda column: -column.distance):
-        largest.setdefault(column.name, column)
-    shown = list(largest.items())[:_COLUMNS]
+    largest = select_farthest_results(columns)
+    shown = sorted(largest.items(), key=lambda item: -item[1].distance)[:_COLUMNS]
     detected = {column.name for column in columns if column.is_detected}
     distances = [({**labels, "column": name}, column.distance) for name, column in shown]
     flags = [({**labels, "column": name}, float(name in detected)) for name, _ in shown]

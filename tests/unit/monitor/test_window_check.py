@@ -206,6 +206,38 @@ def test_the_farthest_significant_column_gives_the_level() -> None:
         assert drift.sentence.startswith(f"inputs drifted ({shifted[-1].format_change()}{more}")
 
 
+def test_the_distance_of_a_column_is_its_largest_one() -> None:
+    """A share of values out of the range is smaller than the distance of the distributions."""
+    seen = window(1000, seed=1)
+    # Scattered, since one change in the middle is no independent evidence.
+    is_far = np.random.default_rng(2).random(1000) < 0.6
+    seen.columns["input.mean_0"][:] += np.where(is_far, 1000, 30)
+    columns = check_rules(baseline(), seen, MonitorLimits()).columns
+    assert {column.kind for column in columns if column.name == "input.mean_0"} >= {"range", "distribution"}
+    metrics = check_rules(baseline(), seen, MonitorLimits()).metrics
+    apart = [column for column in columns if column.name == "input.mean_0"]
+    assert metrics["input_mean_0_distance"] == max(column.distance for column in apart) == metrics["largest_distance"]
+    assert metrics["input_mean_0_distance"] > 0.7
+    assert metrics["input_mean_0_q"] == min(column.q for column in apart)
+
+
+def test_a_new_category_is_reported_once() -> None:
+    seen = window(1000, seed=1)
+    seen.columns["output.label"][::10] = "new"
+    drift = signal(check_rules(baseline(), seen, MonitorLimits(min_distance=0.05)), "drift")
+    assert "new category 'new' (10 %)" in drift.sentence
+    assert "share of" not in drift.sentence
+
+
+def test_values_of_another_unit_are_not_hidden_by_the_size_of_a_shift() -> None:
+    seen = window(1000, seed=1)
+    seen.columns["input.mean_0"][::4] *= 14.5
+    seen.columns["input.mean_0"][1::4] += 15
+    seen.columns["input.mean_0"][2::4] += 15
+    drift = signal(check_rules(baseline(), seen, MonitorLimits()), "drift")
+    assert "is out of the reference's range in 2" in drift.sentence
+
+
 def test_drift_of_predictions_is_told_apart() -> None:
     seen = window(1000, seed=1)
     seen.columns["output.label"][:500] = "f"

@@ -98,7 +98,7 @@ def test_the_table_is_for_people(place: Path, capsys: pytest.CaptureFixture[str]
     assert main(["history", "m", "last=2"]) == 0
     out = capsys.readouterr().out
     first = (
-        "m: 2 versions, champion m:v2, 1 retraining cycles, 1 promoted, 1 alerts, 20 checks of m@champion, others: m:v2"
+        "m: 2 versions, champion m:v2, 1 retraining cycle, 1 promoted, 1 alert, 20 checks of m@champion, others: m:v2"
     )
     assert out.splitlines()[0] == first
     assert "val/accuracy 0.92" in out

@@ -125,6 +125,20 @@ def test_what_can_not_be_read_is_counted_and_named(tmp_path: Path) -> None:
     assert "log.jsonl, row 11: not an object of JSON" in told
 
 
+def test_a_torn_row_of_csv_is_counted_and_named(tmp_path: Path) -> None:
+    """The last line may be one that is being written."""
+    lines = write(tmp_path / "log.csv", log(12_000)).read_text().splitlines()
+    lines[5] += ",more"
+    torn = tmp_path / "torn.csv"
+    torn.write_text("\n".join(lines)[:-40])
+    report, events, _ = convert(converter(PLAIN + INPUTS), tmp_path, torn)
+    assert (report.rows, len(events), report.unreadable) == (12_000, 11_998, {"line": 2})
+    why = "torn.csv, row 5: not as many values as the heading has columns"
+    assert report.describe_losses() == f"2 rows can't be read by the line ({why})"
+    # A row keeps its own number.
+    assert events.id[[3, 4, -1]].tolist() == ["r3", "r5", "r11998"]
+
+
 def test_versions_outcomes_and_early_rows(tmp_path: Path) -> None:
     rows = log(10)
     for row, version in zip(rows, ("1", "v1", "m:v1", "2", "2", 1, 1, 1, 1, 1), strict=True):
@@ -179,11 +193,47 @@ def test_predictions_of_a_class(
 
 def test_a_threshold_chooses_one_of_two_classes(tmp_path: Path) -> None:
     names = AnswerNames(("no", "yes"))
-    made = converter("time: t\nprediction: {field: p, threshold: 0.3}", names=names)
+    made = converter("time: t\nprediction: {field: p, threshold: 0.3, positive: 'yes'}", names=names)
     rows = [{"t": 1767607200, "p": share} for share in ("0.25", "0.5")]
     _, events, _ = convert(made, tmp_path, write(tmp_path / "log.jsonl", rows))
     assert events.label.tolist() == ["no", "yes"]
     assert events.confidence.tolist() == pytest.approx([0.75, 0.5])
+
+
+@pytest.mark.parametrize(("entry", "field"), [("positive: ausfall, ", "p"), ("", "p_ausfall"), ("", "model.Ausfall.p")])
+def test_the_positive_class_of_a_threshold_is_named_or_shown_by_the_field(
+    tmp_path: Path, entry: str, field: str
+) -> None:
+    """The first class, too: the order of the classes says nothing about a log."""
+    names = AnswerNames(("ausfall", "ok"))
+    made = converter(f"time: t\nprediction: {{{entry}field: {field}, threshold: 0.5}}", names=names)
+    rows = [{"t": 1767607200 + n, field: share} for n, share in enumerate(("0.25", "90%"))]
+    _, events, _ = convert(made, tmp_path, write(tmp_path / "log.jsonl", rows))
+    assert events.label.tolist() == ["ok", "ausfall"]
+    assert events.confidence.tolist() == pytest.approx([0.75, 0.9])
+
+
+@pytest.mark.parametrize(
+    ("entry", "why"), [("", "nothing in 'p' shows it"), ("positive: okk, ", "'okk' is not a class")]
+)
+def test_a_threshold_without_a_positive_class_is_an_error(entry: str, why: str) -> None:
+    with pytest.raises(MLScaleError, match="class whose probability is logged is not known") as caught:
+        converter(f"time: t\nprediction: {{{entry}field: p, threshold: 0.5}}", names=AnswerNames(("ausfall", "ok")))
+    assert why in caught.value.why
+    assert caught.value.fix == "prediction: {field: p, threshold: 0.5, positive: 'ok'}"
+    with pytest.raises(MLScaleError, match="chooses one of two classes"):
+        converter("time: t\nprediction: {field: p, threshold: 0.5}")
+
+
+def test_percent_are_numbers_and_a_confidence_over_one_is_refused(tmp_path: Path) -> None:
+    rows = [{"t": 1767607200 + n, "p": "Adelie", "c": c} for n, c in enumerate(("99.90%", "99.90 %", "99.90", 0.5))]
+    path = write(tmp_path / "log.jsonl", [{**row, "c": str(row["c"])} for row in rows])
+    report, events, _ = convert(converter("{time: t, prediction: p, confidence: c}"), tmp_path, path)
+    assert events.confidence.tolist() == pytest.approx([0.999, 0.999, 0.5])
+    assert "99.9 is over 1; percent are read by confidence: {field: <column>, scale: 0.01}" in report.describe_losses()
+    scaled = converter("{time: t, prediction: p, confidence: {field: c, scale: 0.01}}")
+    _, events, _ = convert(scaled, tmp_path / "b", path)
+    assert events.confidence.tolist() == pytest.approx([0.999, 0.999, 0.999, 0.005])
 
 
 def test_numbers_and_lists_of_labels(tmp_path: Path) -> None:
@@ -290,6 +340,40 @@ def test_a_guess_has_a_line_for_all_that_it_did_not_find(tmp_path: Path) -> None
     assert document["inputs"] == {"speed": "speed"}
     for line in ("# id: <column>", "  # age: <column>", "# not used: when, no"):
         assert line in text
+
+
+def test_probabilities_in_one_text_are_guessed_as_such(tmp_path: Path) -> None:
+    output, truth = {"data": "0.1,0.2,0.7", "encoding": "CSV"}, {"data": "Adelie", "encoding": "CSV"}
+    record = {**SAGEMAKER, "captureData": {**SAGEMAKER["captureData"], "endpointOutput": output}}
+    path = write(tmp_path / "log.jsonl", [{**record, "groundTruthData": truth}])
+    text = guess_mapping(path, [column.name for column in penguins().columns], SPECIES)
+    document = yaml.safe_load(text)
+    assert document["probabilities"] == "captureData.endpointOutput.data"
+    assert document["label"] == "groundTruthData.data"
+    report, events, labels = convert(converter(text), tmp_path, path)
+    assert (report.describe_losses(), events.label.tolist()) == ("", ["Gentoo"])
+    assert list(labels.values()) == ["Adelie"]
+
+
+def test_headers_of_another_language_are_guessed_by_values_and_names_of_the_model(tmp_path: Path) -> None:
+    rows = [
+        {
+            "zeitpunkt": 1795700460020 + n,
+            "ist_zustand": SPECIES[0] if n % 2 else None,
+            "ergebnis": SPECIES[n % 3],
+            "gewicht_stunden": 3.5 + n,
+            "druck_bar": 2.5 + n,
+        }
+        for n in range(6)
+    ]
+    inputs = ["Gewicht Stunden", "Druck", "ort"]
+    document = yaml.safe_load(guess_mapping(write(tmp_path / "log.csv", rows), inputs, SPECIES))
+    assert {name: document[name] for name in ("time", "prediction", "label")} == {
+        "time": "zeitpunkt",
+        "prediction": "ergebnis",
+        "label": "ist_zustand",
+    }
+    assert document["inputs"] == {"Gewicht Stunden": "gewicht_stunden", "Druck": "druck_bar"}
 
 
 def test_files_of_a_folder_are_one_log(tmp_path: Path) -> None:

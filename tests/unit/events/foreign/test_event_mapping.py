@@ -72,7 +72,7 @@ inputs: {age: input.age, income: {field: a.b.c.0, scale: 0.001}, city: {constant
 
 
 def test_what_is_not_a_number_can_not_be_scaled() -> None:
-    with pytest.raises(ValueError, match="p is not a number"):
+    with pytest.raises(ValueError, match="is not a number"):
         MappedField("p", scale=2.0).read_value({"p": "x"})
     assert MappedField("p", scale=2.0).read_value({"p": None}) is None
 

@@ -65,8 +65,8 @@ def test_the_quality_of_the_data(kind: str, before: float, now: float, text: str
         (-0.0049, "changed its distribution"),
         (0, "changed its distribution"),
         (math.nan, "changed its distribution"),
-        (math.inf, "higher than its constant"),
-        (-math.inf, "lower than its constant"),
+        (math.inf, "higher than all before"),
+        (-math.inf, "lower than all before"),
     ],
 )
 def test_numbers_move_by_standard_deviations(shift: float, text: str) -> None:
