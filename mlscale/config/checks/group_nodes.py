@@ -13,7 +13,7 @@ from mlscale.config.suggestions.config_names import Advice, Names
 from mlscale.config.suggestions.foreign_names import load_foreign_names
 from mlscale.config.suggestions.suggest import find_nearest, format_hydra_value, format_override
 from mlscale.config.suggestions.templates import get_option_types
-from mlscale.config.suggestions.value_forms import choose_server_address, name_nearest_metric
+from mlscale.config.suggestions.value_forms import choose_server_address, name_nearest_metric, translate_metric
 from mlscale.errors import MLScaleError
 
 COMMAND_LINE = "command line: "
@@ -169,7 +169,7 @@ def _match_settings(group: str, option: str, value: object, task: str) -> tuple[
             continue
         # What is monitored has the name that the task logs, not that of another program.
         if name == "monitor":
-            item = name_nearest_metric(item, task) or item
+            item = name_nearest_metric(item, task) or translate_metric(item, task) or item
         if name == "tracking_uri":
             item = choose_server_address(item)
         fits, form = convert_value(item, types[join_path(path, name)])

@@ -32,6 +32,8 @@ def open_image(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Iterator[Imag
         ValueError: it is of none of them.
         OSError: its header is corrupt.
     """
+    if not content:
+        raise ValueError("it is empty")
     with _SETTINGS:
         try:
             image = Image.open(io.BytesIO(content), formats=FORMATS)

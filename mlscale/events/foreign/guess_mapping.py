@@ -72,7 +72,7 @@ def guess_mapping(file: Path, inputs: Sequence[str], labels: Sequence[str] = ())
     rest = {path for path in free if path not in paths.values()}
     paths = guess_by_values(records, rest, labels) | paths
     # A text with a share of each class is no class.
-    if (path := paths.get("prediction")) is not None and is_share_text(values[path], labels):
+    if (predicted := paths.get("prediction")) is not None and is_share_text(values[predicted], labels):
         paths["probabilities"] = paths.pop("prediction")
     return "\n".join(_format_lines(file, paths, columns, values, inputs)) + "\n"
 

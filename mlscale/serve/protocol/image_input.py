@@ -96,7 +96,7 @@ def decode_image_sample(model: ServedModel, content: bytes) -> NDArray[Any]:
     """
     encoder = _get_image_encoder(model)
     if not content:
-        raise Refused(f"the image is empty: send the bytes of a file, {FILE_ADVICE}")
+        raise Refused(f"this image can't be decoded: it is empty; send the bytes of a file, {FILE_ADVICE}")
     channels, *size = encoder.shape
     try:
         decoded = decode_image(

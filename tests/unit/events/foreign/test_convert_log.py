@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -344,7 +344,10 @@ def test_a_guess_has_a_line_for_all_that_it_did_not_find(tmp_path: Path) -> None
 
 def test_probabilities_in_one_text_are_guessed_as_such(tmp_path: Path) -> None:
     output, truth = {"data": "0.1,0.2,0.7", "encoding": "CSV"}, {"data": "Adelie", "encoding": "CSV"}
-    record = {**SAGEMAKER, "captureData": {**SAGEMAKER["captureData"], "endpointOutput": output}}
+    record = {
+        **SAGEMAKER,
+        "captureData": {**cast(dict[str, object], SAGEMAKER["captureData"]), "endpointOutput": output},
+    }
     path = write(tmp_path / "log.jsonl", [{**record, "groundTruthData": truth}])
     text = guess_mapping(path, [column.name for column in penguins().columns], SPECIES)
     document = yaml.safe_load(text)
