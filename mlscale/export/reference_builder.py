@@ -47,6 +47,8 @@ class ReferenceBuilder:
         self._outputs: list[SummaryColumns] = []
         self._scores: list[NDArray[np.float64]] = []
         self._texts: list[bytes] = []
+        # Facts of raw samples by name, and whether any sample has each.
+        self._facts: dict[str, bool] = {}
 
     def add_batch(
         self, packed: EncodedSamples, predictions: PredictionColumns, scores: NDArray[np.float64] | None
@@ -61,6 +63,8 @@ class ReferenceBuilder:
         columns = self._summary.summarize_samples(packed)
         selected = {name: values for name, values in columns.items() if name not in self._summary.unmeasured}
         self._inputs.append(selected)
+        for name, values in (packed.facts or {}).items():
+            self._facts[name] = self._facts.get(name, False) or not np.isnan(values).all()
         self._outputs.append(self._task_type.summarize_outputs(predictions, self._names))
         if scores is not None:
             self._scores.append(np.asarray(scores, np.float64))
@@ -72,7 +76,9 @@ class ReferenceBuilder:
     def finish(self, **about: object) -> StoredReference:
         """Return the reference, with the caller's metadata."""
         words, unknown = self._measure_words()
-        inputs = _join_columns(self._inputs) | unknown
+        # The summary has the size of the tensor in place of a size that no sample has kept: production would differ.
+        measured = {name: values for name, values in _join_columns(self._inputs).items() if self._facts.get(name, True)}
+        inputs = measured | unknown
         units = {}
         if isinstance(self._encoder, TableEncoder):
             units = {column.name: column.unit for column in self._encoder.columns if isinstance(column, NumberColumn)}

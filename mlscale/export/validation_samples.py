@@ -15,6 +15,7 @@ from mlscale.data.encoders.document_encoder import BYTES, SCORED, DocumentEncode
 from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder, TensorSpec
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.data.images.labelled_images import ImageData
+from mlscale.data.windows.window_facts import SampleFacts, read_window_facts
 from mlscale.errors import MLScaleError
 from mlscale.task_types.task_type import AnswerNames
 from mlscale.tasks.batch import unpack_batch
@@ -45,6 +46,7 @@ class SampleBatch(NamedTuple):
         x: what training and evaluation pass to the model, (n, …).
         y: the truth, n first.
         keys: the samples' names; None where they have none.
+        facts: of the samples when a client sent them, float64 (n,) by name; None where the samples show them.
     """
 
     samples: Sequence[Any]
@@ -52,6 +54,7 @@ class SampleBatch(NamedTuple):
     x: Any
     y: NDArray[Any]
     keys: list[str] | None = None
+    facts: SampleFacts | None = None
 
     @property
     def raw(self) -> NDArray[Any]:
@@ -62,14 +65,16 @@ class SampleBatch(NamedTuple):
         """Return the first samples."""
         tensors = {name: rows[:count] for name, rows in self.tensors.items()}
         x = {name: rows[:count] for name, rows in self.x.items()} if isinstance(self.x, Mapping) else self.x[:count]
-        return SampleBatch(self.samples[:count], tensors, x, self.y[:count], self.keys and self.keys[:count])
+        facts = self.facts and {name: values[:count] for name, values in self.facts.items()}
+        return SampleBatch(self.samples[:count], tensors, x, self.y[:count], self.keys and self.keys[:count], facts)
 
     def pack(self, encoder: Encoder) -> EncodedSamples:
         """Return the samples as an exported graph takes them, encoded from their raw form."""
         if isinstance(encoder, DocumentEncoder):
             # A block of training text is no document, but has parts of several: the graph gets the same block.
             return EncodedSamples({BYTES: self.tensors[INPUT].astype(np.uint8), SCORED: self.tensors[SCORED]}, {})
-        return encoder.pack_samples(self.samples)
+        packed = encoder.pack_samples(self.samples)
+        return packed if self.facts is None else packed._replace(facts={**(packed.facts or {}), **self.facts})
 
 
 def describe_sample_format(data: LightningDataModule) -> SampleFormat:
@@ -139,7 +144,16 @@ def _iterate_ordered_batches(data: OrderedData, split: str, loader: Iterable[Any
         tensors = encode_as_trained(data, split, rows, x, labels)
         # Where samples are tensors already a client sends the same.
         samples = data.read_raw_samples(split, rows) or list(tensors[INPUT])
-        yield SampleBatch(samples, tensors, x, labels, data.list_keys(split, rows))
+        yield SampleBatch(samples, tensors, x, labels, data.list_keys(split, rows), _read_facts(data, split, rows))
+
+
+def _read_facts(data: OrderedData, split: str, rows: NDArray[np.int64]) -> SampleFacts | None:
+    """Return the facts that samples of production have lost; None where the samples are as they were sent."""
+    names = data.encoder().fact_names
+    # With windows the latest one is what is validated on.
+    if split != "val" or not data.policy.windows or not names:
+        return None
+    return read_window_facts(data.policy.windows[-1], names, rows)
 
 
 def encode_as_trained(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.data.windows.window_facts import SampleFacts
 from mlscale.retrain.window_samples import (
     NewCategories,
     check_mask_size,
@@ -38,6 +39,8 @@ class LabelledWindow:
         labelled: the number of events with a label.
         left_out: the number of them that are not among the samples, by reason.
         new_categories: the samples of each category that the model does not know, by column.
+        facts: of the samples when they were sent, which they no longer show, such as the width of an image; see
+            `EncodedSamples`.
     """
 
     samples: list[Any]
@@ -48,6 +51,7 @@ class LabelledWindow:
     labelled: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
     new_categories: NewCategories = field(default_factory=dict)
+    facts: SampleFacts = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -56,6 +60,10 @@ class LabelledWindow:
         """Return the samples of one part, and their labels."""
         numbers = np.flatnonzero(self.held_out == is_held_out).tolist()
         return [self.samples[number] for number in numbers], [self.labels[number] for number in numbers]
+
+    def select_held_out_facts(self) -> SampleFacts:
+        """Return the facts of the held-out samples."""
+        return {name: values[self.held_out] for name, values in self.facts.items()}
 
     def summarize_window(self) -> dict[str, Any]:
         """Return the summary of the window for the journal."""
@@ -126,11 +134,19 @@ def select_labelled_window(
         labelled=len(events),
         left_out=dict(left_out),
         new_categories=count_new_categories((one.sample for _, one in selected), servable),
+        facts=_collect_facts(events, servable, [one.row for _, one in selected]),
     )
 
 
 class _UnusableError(Exception):
     """The reason why an event is left out."""
+
+
+def _collect_facts(events: Events, servable: Servable, rows: list[int]) -> SampleFacts:
+    """Return the facts of raw samples that events have as columns; events of an earlier format have none."""
+    columns = {name: f"input.{name}" for name in servable.encoder.fact_names}
+    known = set(events.table.schema.names)
+    return {name: events.get_column(column)[rows] for name, column in columns.items() if column in known}
 
 
 def _decode_sample(content: bytes | None, kind: str, servable: Servable) -> Any:

@@ -72,7 +72,7 @@ def resolve_reference(
     text = str(ref)
     candidates = _find_candidates(text, isinstance(ref, Path), runs_dir, registry)
     if len(candidates) > 1:
-        raise _make_ambiguous_error(text, candidates)
+        raise _make_ambiguous_error(text, candidates, registry)
     (model,) = (candidate.model for candidate in candidates)
     if model.kind == "run":
         model = get_run_model(RunFolder.open(model.path), checkpoint)
@@ -194,12 +194,16 @@ def _choose_unique_reference(text: str, path: Path, registry: LocalRegistry | No
     return champion if has_champion and not Path(champion).exists() else shorten_path(path)
 
 
-def _make_ambiguous_error(text: str, candidates: list[ModelCandidate]) -> MLScaleError:
+def _make_ambiguous_error(text: str, candidates: list[ModelCandidate], registry: LocalRegistry | None) -> MLScaleError:
     """Return the error that lists the models for `text`, with a reference for each."""
     width = max(len(candidate.typed) for candidate in candidates)
     lines = [f"{candidate.typed:<{width}}  {candidate.model.description}" for candidate in candidates[:_SHOWN]]
     if len(candidates) > _SHOWN:
         lines.append(f"… and {len(candidates) - _SHOWN} more: mlscale runs ls")
+    # Runs whose names begin so are rarely what was meant where a registered model has nearly this name.
+    names = registry.list_model_names() if registry is not None else []
+    if text not in names and (near := find_nearest(text, names)) is not None:
+        lines.insert(0, f"{near:<{width}}  the registered model {near}")
     return MLScaleError(f"'{text}' means {len(candidates)} models", where=f"ref={text}", fix="\n".join(lines))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from sklearn.datasets import load_digits
 from mlscale.data import DigitsScenes
 from mlscale.errors import MLScaleError
 from mlscale.export.servable import load
+from mlscale.monitor.baseline import read_baseline
+from mlscale.reference.column_sketch import NumberSketch
 from mlscale.report import Result
 from mlscale.task_types.segmentation_type import encode_mask
 from tests.contract.test_documents import validate
@@ -115,6 +118,12 @@ def test_texts_of_another_domain(place: RetrainPlace) -> None:
     assert result.ok, result.sentence
 
 
+def encode_png(image: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 @pytest.mark.slow
 def test_a_folder_of_photos_on_their_side(place: RetrainPlace) -> None:
     digits = load_digits(n_class=3)
@@ -126,11 +135,16 @@ def test_a_folder_of_photos_on_their_side(place: RetrainPlace) -> None:
         Image.fromarray(images[number]).save(path)
     source = ("data=imagefolder", f"data.root={place.folder}/photos", "data.image_size=8", "data.val_fraction=0.5")
     place.train_champion("model=mlp", *source, "data.batch_size=32", "optimizer.lr=0.05", "trainer.max_epochs=5")
-    sides = [np.rot90(image)[None, ::2, ::2].copy() for image in images[300:]]
+    sides = [encode_png(np.rot90(image)) for image in images[300:]]
     place.leave_events(sides, names[300:].tolist())
     result = place.retrain("passes=10", "window.min_samples=100")
     check_cycle(place, result, "accuracy")
     assert result.ok, result.sentence
+    # Events hold photos of the model's size; the profile has the size that they were sent with.
+    profile = read_baseline(place.registry.resolve_version("m:v2").payload, model="m", version="m:v2")
+    widths = next(sketch for sketch in profile.sketches if sketch.name == "input.width")
+    assert isinstance(widths, NumberSketch)
+    assert set(widths.values.tolist()) == {16.0}
 
 
 @pytest.mark.slow

@@ -67,10 +67,12 @@ class Encoder(ABC):
         kind: table, image, text or tensor.
         graph_start: what an exported graph takes: the packed 'rows' of a table, the 'pixels' of an image of the final
             size, the 'bytes' of a text, or 'tensors' as they are. What comes before is computed outside the graph.
+        fact_names: the facts of raw samples (`EncodedSamples.facts`) that stored samples, which are packed, have lost.
     """
 
     kind: ClassVar[str]
     graph_start: ClassVar[str]
+    fact_names: ClassVar[tuple[str, ...]] = ()
 
     @property
     @abstractmethod

@@ -34,6 +34,7 @@ class ImageEncoder(Encoder):
 
     kind: ClassVar[str] = "image"
     graph_start: ClassVar[str] = "pixels"
+    fact_names: ClassVar[tuple[str, ...]] = ("width", "height")
     shape: tuple[int, int, int]
     dtype: str
     is_resized: bool

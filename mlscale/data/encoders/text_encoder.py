@@ -29,6 +29,7 @@ class TextEncoder(Encoder):
 
     kind: ClassVar[str] = "text"
     graph_start: ClassVar[str] = "bytes"
+    fact_names: ClassVar[tuple[str, ...]] = ("length",)
     length: int
 
     def __post_init__(self) -> None:

@@ -5,13 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, TensorDataset
 
-from mlscale.data import Digits, WebDataset
+from mlscale.data import Digits, ImageFolder, WebDataset
 from mlscale.data.encoders.encoder import INPUT, TensorSpec
+from mlscale.data.windows.window_facts import write_window_facts
 from mlscale.errors import MLScaleError
+from mlscale.export.reference_builder import ReferenceBuilder
 from mlscale.export.validation_samples import describe_sample_format, iterate_validation_batches
+from mlscale.reference.column_sketch import NumberSketch
+from mlscale.task_types.registry import get_task_type
 from mlscale.task_types.task_type import AnswerNames
 
 
@@ -75,3 +80,36 @@ def test_anybodys_data_module_gives_what_its_model_takes() -> None:
         list(iterate_validation_batches(Theirs(loaders=2)))
     with pytest.raises(MLScaleError, match="no validation samples"):
         list(iterate_validation_batches(Theirs(samples=0)))
+
+
+@pytest.mark.parametrize("has_facts", [True, False])
+def test_a_profile_has_sizes_that_were_sent_and_none_of_the_model(tmp_path: Path, has_facts: bool) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        path = tmp_path / "photos" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8)).save(path)
+    before = ImageFolder(tmp_path / "photos", image_size=4, batch_size=10)
+    for part in ("train", "held_out"):
+        before.write_window(tmp_path / "w" / part, list(np.zeros((5, 3, 4, 4), np.uint8)), ["a"] * 5)
+    sent = {"width": np.arange(100.0, 105), "height": np.arange(200.0, 205)}
+    write_window_facts(tmp_path / "w", sent if has_facts else {})
+    data = ImageFolder(
+        tmp_path / "photos", image_size=4, batch_size=3, windows=[str(tmp_path / "w")], replay=0.5, epoch_samples=20
+    )
+    data.setup("validate")
+    batches = list(iterate_validation_batches(data))
+    task_type = get_task_type("classification")
+    reference = ReferenceBuilder(data.encoder(), task_type, AnswerNames(("a", "b")))
+    for batch in batches:
+        outputs = {"logits": np.zeros((len(batch.y), 2), np.float32)}
+        predictions = task_type.build_predictions(outputs, ("a", "b"))
+        reference.add_batch(batch.pack(data.encoder()), predictions, None)
+    columns = {column.name: column for column in reference.finish().columns}
+    assert "input.brightness" in columns
+    # A window of an earlier version does not say how large its photos were: no size is better than a wrong one.
+    assert ("input.width" in columns) == has_facts
+    if has_facts:
+        width = columns["input.width"]
+        assert isinstance(width, NumberSketch)
+        assert (width.values.min(), width.values.max()) == (100, 104)

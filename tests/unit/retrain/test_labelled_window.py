@@ -1,12 +1,18 @@
 """What a window takes of events that anybody may have sent."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
+from mlscale.data.encoders.image_encoder import ImageEncoder
+from mlscale.data.encoders.summaries.image_summary import ImageSummary
+from mlscale.data.images.fast_decoder import DECODE_VERSION
+from mlscale.events.event_rows import EventSubject
 from mlscale.events.store import EventStore
 from mlscale.retrain.labelled_window import LabelledWindow, select_labelled_window
 from tests.event_writing import add_classified
@@ -65,6 +71,33 @@ def test_samples_come_as_they_were_sent(events: Filled) -> None:
     assert (found.since, found.until) == ("2023-11-14T22:13:20.000Z", "2023-11-14T22:15:20.000Z")
     assert found.summarize_window()["samples"] == 4
     assert events.window(model="others").labelled == 4
+
+
+def test_facts_of_photos_are_those_that_were_sent(tmp_path: Path) -> None:
+    photos = ImageEncoder((1, 2, 2), "uint8", True, 10_000, (0.0,), (1.0,), DECODE_VERSION)
+    store, servable = EventStore(tmp_path), make_raw_servable(photos, labels=LABELS)
+    sent = [encode_photo(width) for width in range(10, 50)]
+    writer = store.open_writer("pets", sample_share=1.0)
+    ids = [str(number) for number in range(len(sent))]
+    subject = EventSubject("pets:v1", ImageSummary(), servable.task_type, servable.names, "test")
+    writer.add_events(
+        ids, subject=subject, samples=servable.pack_samples(sent), predictions=None, latency_ms=0.0, outcome="ok"
+    )
+    writer.close()
+    store.add_labels("pets", ids, ["cat"] * len(sent))
+    found = select_labelled_window(store.joined("pets", samples=True), servable, model="pets", held_out=0.3, most=1000)
+    # Samples that are equal after the resize count once.
+    assert 0 < len(found) <= len(sent)
+    assert set(found.facts["width"]) <= set(range(10, 50))
+    assert found.facts["height"].tolist() == (2 * found.facts["width"]).tolist()
+    assert len(found.select_held_out_facts()["width"]) == found.held_out.sum()
+
+
+def encode_photo(width: int) -> bytes:
+    pixels = np.random.default_rng(width).integers(0, 256, (2 * width, width), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def test_what_can_not_be_learned_from_is_left_out_and_counted(events: Filled) -> None:

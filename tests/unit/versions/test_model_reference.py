@@ -136,6 +136,15 @@ def test_the_beginning_of_several_runs_lists_them(run: RunFolder) -> None:
     assert {resolve(place).path for place in places} == {run.path, other.path}
 
 
+def test_a_registered_model_of_nearly_this_name_comes_first(run: RunFolder) -> None:
+    time.sleep(0.04)
+    trained(Path.cwd(), "best")
+    publish_run(LocalRegistry("registry"), run, name="resnets")
+    error = refused("resnet")
+    assert error.fix.splitlines()[0].split() == ["resnets", "the", "registered", "model", "resnets"]
+    assert resolve("resnets").version == "resnets:v1"
+
+
 def test_a_whole_name_goes_before_the_beginning_of_one(run: RunFolder) -> None:
     publish_run(LocalRegistry("registry"), run, name="resnet")
     assert resolve("resnet").version == "resnet:v1"  # and the run is called resnet-…
