@@ -231,8 +231,9 @@ def _drop_repeats(columns: list[ColumnDrift]) -> list[ColumnDrift]:
 
 def _is_share_of_new(column: ColumnDrift) -> bool:
     reference = column.reference
-    is_share = column.kind == "distribution" and isinstance(reference, CategorySketch)
-    return is_share and column.now > column.before and column.category not in reference.counts
+    if column.kind != "distribution" or not isinstance(reference, CategorySketch):
+        return False
+    return column.now > column.before and column.category not in reference.counts
 
 
 def _list_changes(what: str, columns: list[ColumnDrift]) -> str:
