@@ -32,8 +32,9 @@ class Axis:
     def __init__(self, values: Sequence[float], start: float, end: float) -> None:
         low, high = min(values), max(values)
         if low == high:
-            # A single value has no range to divide: it gets one around it, also when it is zero.
-            low, high = low - abs(low) / 2 - (not low), high + abs(high) / 2 + (not high)
+            # A single value has no range to divide: it gets one around it. Zero gets one above it, as most plots are of
+            # shares and counts, which are never negative.
+            low, high = (low - abs(low) / 2, high + abs(high) / 2) if low else (0.0, 1.0)
         step = round_step((high - low) / 4)
         # The tolerance keeps rounding errors from adding a tick beyond the data.
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
