@@ -50,7 +50,7 @@ def count_other_events(store: EventStore, model: str, version: str, since: datet
 
 
 def describe_absent_events(
-    store: EventStore, model: str, version: str, others: Counter[str], now: datetime, place: str = ""
+    store: EventStore, model: str, version: str, others: Counter[str], now: datetime, source: str = ""
 ) -> str:
     """Return what the folder of a model holds in place of the events of a version, in words.
 
@@ -60,10 +60,10 @@ def describe_absent_events(
         version: that has too few events.
         others: the number of events of other versions.
         now: the end of the window.
-        place: the events' place as the user knows it; the model's folder by default.
+        source: the place of the events, as the user knows it; the model's folder by default.
     """
     folder = store.root / make_folder_name(model)
-    shown = place or str(folder)
+    shown = source or str(folder)
     newest = store.read(model, version=version, last=1)
     phrases = [f"{shown} has no event of {version}"]
     if len(newest):

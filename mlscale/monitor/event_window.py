@@ -102,7 +102,7 @@ def read_event_window(
     now: datetime,
     scorer: EventScorer | None = None,
     min_events: int = 0,
-    place: str = "",
+    source: str = "",
 ) -> EventWindow:
     """Return the window of one version of a model that ends `now`.
 
@@ -114,7 +114,7 @@ def read_event_window(
         now: the end of the window.
         scorer: of labelled events; without it none has a score.
         min_events: with fewer, the window describes what there is in place of them.
-        place: of the events, for that description, where it is not the store's folder.
+        source: of the events, for that description, where it is not the store's folder.
     """
 
     def read_answered(since: datetime, until: datetime, last: int) -> Events:
@@ -133,7 +133,7 @@ def read_event_window(
     if window.events >= min_events:
         return window
     others = count_other_events(store, model, version, start)
-    absence = describe_absent_events(store, model, version, others, now, place)
+    absence = describe_absent_events(store, model, version, others, now, source)
     return replace(window, absence=absence, others=others.total())
 
 

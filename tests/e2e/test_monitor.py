@@ -242,7 +242,7 @@ def test_degradation_needs_labels(house: House, capsys: pytest.CaptureFixture[st
     assert said["metrics"]["accuracy_high"] < said["metrics"]["reference_accuracy"] - 0.05
     assert receiver.url not in json.dumps(said)
     page = (house.events / "out/page.html").read_text()
-    assert page.count("<figure") == 4
+    assert page.count("<figure") == 5  # four columns, and the table of all
     assert "reference" in page
 
 

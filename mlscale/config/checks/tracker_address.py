@@ -26,6 +26,6 @@ def check_tracker_addresses(config: CheckedConfig) -> Iterator[MLScaleError]:
             yield MLScaleError(
                 f"{path}={address} is a folder",
                 where=config.describe_origin(path),
-                why="a plain folder takes no new runs of MLflow; `mlflow server` (pip install mlflow) starts a server here",
+                why="a plain folder takes no new runs of MLflow; `mlflow server` (pip install mlflow) starts one",
                 fix=format_override(path, server),
             )

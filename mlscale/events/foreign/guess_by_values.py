@@ -28,14 +28,14 @@ def guess_by_values(
         for path, value in list_paths(record):
             if path in paths and value not in (None, ""):
                 columns.setdefault(path, []).append(value)
-    found: dict[str, str] = {}
+    paths_by_key: dict[str, str] = {}
     times = [path for path, values in columns.items() if all(map(_is_time, values))]
     if times:
-        found["time"] = times[0]
+        paths_by_key["time"] = times[0]
     # A label may come later, a prediction is in each row: of two columns of classes the fuller one is that.
     results = [path for path, values in columns.items() if {str(value) for value in values} <= {*labels}]
     results.sort(key=lambda path: -len(columns[path]))
-    return found | dict(zip(("prediction", "label"), results, strict=False))
+    return paths_by_key | dict(zip(("prediction", "label"), results, strict=False))
 
 
 def is_share_text(value: object, labels: Sequence[str]) -> bool:

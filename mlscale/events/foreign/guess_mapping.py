@@ -111,12 +111,12 @@ def _match_inputs(values: Mapping[str, Any], inputs: Sequence[str]) -> Iterator[
 
 def _find_partial_name(name: str, by_name: Mapping[str, str]) -> str | None:
     """Return the path of the only column whose name begins as `name` does, up to a unit: `vibration_mm_s`."""
-    found = [
+    candidates = [
         path
         for other, path in by_name.items()
         if min(len(name), len(other)) >= _SHORTEST and (name.startswith(other) or other.startswith(name))
     ]
-    return found[0] if len(found) == 1 else None
+    return candidates[0] if len(candidates) == 1 else None
 
 
 def _simplify_name(path: str) -> str:
