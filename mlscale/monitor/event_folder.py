@@ -16,11 +16,16 @@ if TYPE_CHECKING:
 _MAX_VERSIONS, _MAX_MODELS = 3, 5
 
 
+class AbsentEventFolderError(MLScaleError):
+    """The folder does not exist: it is mistyped, or its server has not written an event yet."""
+
+
 def check_event_folder(store: EventStore) -> None:
     """Raise an error if a folder can't be one that servers write events to.
 
     Raises:
-        MLScaleError: it does not exist, is a file, or holds something else.
+        AbsentEventFolderError: it does not exist.
+        MLScaleError: it is a file, or holds something else.
     """
     root = store.root
     # An earlier look at a service without events has left its state there.
@@ -32,7 +37,8 @@ def check_event_folder(store: EventStore) -> None:
     if (root / "events").is_dir():
         near = root.parent if any((root / "events").glob("*/*.parquet")) else root / "events"
         fix = f"events={near}"
-    raise MLScaleError(what, where=str(root), why="events are in <folder>/<model>/events/<day>/*.parquet", fix=fix)
+    kind = MLScaleError if root.exists() else AbsentEventFolderError
+    raise kind(what, where=str(root.absolute()), why="events are in <folder>/<model>/events/<day>/*.parquet", fix=fix)
 
 
 def count_other_events(store: EventStore, model: str, version: str, since: datetime | None) -> Counter[str]:

@@ -23,7 +23,7 @@ _BATCH = 256
 
 def iterate_held_out_samples(data: OrderedData) -> Iterator[RawBatch]:
     """Yield the held-out part of the latest window, in batches."""
-    return _iterate_split(data, "val")
+    return _iterate_split(data, "val", is_window=True)
 
 
 def iterate_trained_samples(data: OrderedData) -> Iterator[RawBatch]:
@@ -34,6 +34,14 @@ def iterate_trained_samples(data: OrderedData) -> Iterator[RawBatch]:
 def iterate_original_samples(data: OrderedData) -> Iterator[RawBatch]:
     """Yield what must not be forgotten, in batches: the original validation data, and what earlier windows held out."""
     return _iterate_split(data, "test")
+
+
+def iterate_champion_samples(data: OrderedData) -> Iterator[RawBatch]:
+    """Yield from the champion's data what a challenger must not forget: what it will find as original samples."""
+    # After a retraining the validation data is the last window, and the test data what was before.
+    if data.policy.windows:
+        yield from _iterate_split(data, "test")
+    yield from _iterate_split(data, "val", is_window=bool(data.policy.windows))
 
 
 def list_original_slices(data: OrderedData) -> dict[str, list[str]]:
@@ -48,7 +56,9 @@ def list_original_slices(data: OrderedData) -> dict[str, list[str]]:
     return {"origin": origins} if len(set(origins)) > 1 else {}
 
 
-def _iterate_split(data: OrderedData, split: str, *, newest_only: bool = False) -> Iterator[RawBatch]:
+def _iterate_split(
+    data: OrderedData, split: str, *, newest_only: bool = False, is_window: bool = False
+) -> Iterator[RawBatch]:
     if isinstance(data, ImageData):
         yield from _iterate_images(data, split, newest_only)
         return
@@ -57,8 +67,7 @@ def _iterate_split(data: OrderedData, split: str, *, newest_only: bool = False) 
     parts = list(rows.parts.values()) if isinstance(rows, JoinedRows) else [rows]
     # The latest window is the last part; and what is validated on is a window by itself.
     for part in parts[-1:] if newest_only else parts:
-        is_window = newest_only or split == "val" or part is not parts[0]
-        yield from _iterate_rows(data, part, is_window)
+        yield from _iterate_rows(data, part, newest_only or is_window or part is not parts[0])
 
 
 def _count_samples(rows: SplitRows, is_window: bool) -> int:

@@ -8,15 +8,40 @@ with 80 days of that, a pause and a gate left 14.0 of 81.9 retrainings, and a pa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from mlscale.retrain.journal import FAILED, OVERTAKEN, PROMOTED, REJECTED, RetrainingCycle
 
 
-def compute_earliest_start(
+@dataclass(frozen=True)
+class GuardPause:
+    """A pause between cycles.
+
+    Attributes:
+        cycle: that it is from, the latest that counts.
+        until: no challenger may be trained before this time.
+        vain: cycles since the last promotion that trained and did not promote; each makes the pause longer.
+    """
+
+    cycle: RetrainingCycle
+    until: datetime
+    vain: int
+
+
+def describe_pause(pause: GuardPause) -> str:
+    """Return a pause in words, with the cycle that it is from."""
+    others = f", {pause.vain:,} in a row did not promote" if pause.vain > 1 else ""
+    return (
+        f"paused until {pause.until.astimezone():%Y-%m-%d %H:%M %Z} after the cycle that ended on "
+        f"{pause.cycle.ended[:16].replace('T', ' ')} ({pause.cycle.decision}{others})"
+    )
+
+
+def find_pause(
     cycles: Sequence[RetrainingCycle], *, cooldown_hours: float, factor: float, longest_hours: float
-) -> datetime | None:
-    """Return the time before which no challenger may be trained; None if one may be trained now.
+) -> GuardPause | None:
+    """Return the pause after the latest cycle that counts, which may be over; None where no cycle counts.
 
     Each cycle that has trained and did not promote counts like a rejected one: also where the training or what follows
     failed, which the next cycle would repeat, and where the champion was replaced meanwhile. Too few labels, an
@@ -41,7 +66,7 @@ def compute_earliest_start(
     hours = cooldown_hours
     for _ in range(vain):  # not factor**rejections, which overflows
         hours = min(longest, hours * factor)
-    return datetime.fromisoformat(counted[-1].ended) + timedelta(hours=hours)
+    return GuardPause(counted[-1], datetime.fromisoformat(counted[-1].ended) + timedelta(hours=hours), vain)
 
 
 def _counts_for_pause(cycle: RetrainingCycle) -> bool:

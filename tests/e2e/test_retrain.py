@@ -142,7 +142,7 @@ def test_a_shift_is_learned_and_the_challenger_promoted(place: Place) -> None:
     assert (
         line["window"]["samples"]
         == line["window"]["train"] + line["window"]["held_out"]
-        == result.metrics["window_samples"]
+        == result.metrics["window_total"]
     )
     # What it is measured on is not what it was trained on, and what it was trained on is there for good.
     data = run.derived
@@ -155,14 +155,14 @@ def test_a_shift_is_learned_and_the_challenger_promoted(place: Place) -> None:
     # The next turn comes too early; and when it is forced, it starts from the new champion and its data.
     early = place.turn()
     assert not early.ok
-    assert "is not retrained before" in early.sentence
+    assert "is not retrained: paused until" in early.sentence
     assert len(place.journal) == 1
 
     # Killed between the promotion and its line, it would have been promoted all the same.
     (place.folder / "registry/retrain/digits.jsonl").unlink()
     record = place.folder / "registry/retrain/digits" / line["id"] / "turn.json"
     record.write_text(json.dumps({**line, "decision": "running", "ended": "", "reason": ""}))
-    assert "is not retrained before" in place.turn().sentence
+    assert "is not retrained: paused until" in place.turn().sentence
     assert [turn["decision"] for turn in place.journal] == ["promoted"]
 
 
@@ -178,7 +178,7 @@ def test_random_labels_are_rejected_and_the_champion_stays(place: Place) -> None
     (line,) = place.journal
     assert line["decision"] == "rejected"
     assert "it is not surely better on the" in line["reason"]
-    assert "is not retrained before" in place.turn().sentence
+    assert "is not retrained: paused until" in place.turn().sentence
     again = place.turn("passes=1", "force=true")
     assert "rejected" in again.sentence
     assert [turn["decision"] for turn in place.journal] == ["rejected", "rejected"]
@@ -196,7 +196,7 @@ def test_too_few_labels_are_told_and_noted(place: Place) -> None:
     validate("turn", line)
     assert (line["decision"], line["challenger"], line["run"]) == ("too few", None, None)
     assert place.champion == "digits:v1"
-    assert place.turn("window.min_samples=151").metrics["window_samples"] == 150  # it costs no pause
+    assert place.turn("window.min_samples=151").metrics["window_total"] == 150  # it costs no pause
 
 
 @pytest.mark.slow
@@ -254,6 +254,7 @@ def test_a_champion_that_somebody_else_moved_stays(place: Place, monkeypatch: py
         (["ref=./registry/versions/digits/v1/files"], "has no champion to replace", "mlscale retrain <model>"),
         (["data=fashion_mnist"], "retraining sets 'data' itself", "leave data=fashion_mnist out"),
         (["replay=1.5"], "replay is 1.5", "replay=0.7"),
+        (["gate.relabelled=[ausfal]"], "unknown class 'ausfal'", "gate.relabelled=[0,1]"),
         (["registry=none"], "no registry is set", "registry=local"),
         (["window.min_sample=3"], "unknown key 'window.min_sample'", "window.min_samples=3"),
     ],
@@ -269,6 +270,8 @@ def test_what_is_wrong_is_told(
         commands.run_command("retrain", list(typed.values()))
     assert what in str(caught.value)
     assert fix in str(caught.value)
+    # No cycle has begun, and none is recorded as failed.
+    assert not (place.folder / "registry/retrain/digits.jsonl").exists()
 
 
 def test_a_champion_whose_run_is_gone(place: Place) -> None:
@@ -378,7 +381,8 @@ def test_killed_after_its_training_a_turn_continues_from_the_finished_run(place:
     assert (line["decision"], line["challenger"]) == ("promoted", "digits:v2")
     assert line["run"]["path"] == str(trained.parent)
     assert line["data_version"] == RunFolder.open(trained.parent).run["data_version"]
-    assert result.metrics["window_samples"] == line["window"]["samples"]
+    assert result.metrics["window_total"] == line["window"]["samples"]
+    assert result.metrics["window_samples"] == line["figures"]["window_samples"] == line["window"]["held_out"]
 
 
 def list_new_runs(place: Place, before: set[Path]) -> list[Path]:

@@ -50,11 +50,18 @@ def run(cfg: DictConfig) -> Result:
 
 def _watch_model(monitor: Monitor, masker: Masker) -> Result:
     """Check again and again until a signal comes; print a line for each check."""
+    from mlscale.monitor.first_events import wait_for_first_check
     from mlscale.monitor.watch import ShutdownRequest
 
     settings = monitor.settings
     with ShutdownRequest() as stop, settings.export.serve_metrics() as address:
-        check = monitor.check_window()  # what is wrong with the command is wrong now
+        # What is wrong with the command is wrong now; a server without its first event is not.
+        first = wait_for_first_check(
+            monitor.check_window, stop, settings.every_s, lambda line: print_masked_lines([line], masker)
+        )
+        if first is None:
+            return Result("monitor", ok=True, sentence="no checks: no event came", metrics={"looks": 0})
+        check = first
         checks, alerts = 1, len(check.alerts.changes)
         served = f", metrics at {address}" if address else ""
         begun = f"watching {settings.ref}, every {settings.every_s:g} s{served}"

@@ -71,7 +71,9 @@ def build_retrain_result(
         sentence += f". {_describe_comparison(cycle, judged)}"
     if new := describe_new_categories(cycle.window.get("new_categories", {})):
         sentence += f"; {new}"
-    counts = {f"window_{name}": cycle.window[name] for name in ("labelled", "samples", "train", "held_out")}
+    counts = {f"window_{name}": cycle.window[name] for name in ("labelled", "train", "held_out")}
+    # `window_samples` of a comparison are the held-out ones that it was made on, next to the metrics of them.
+    counts["window_total"] = cycle.window["samples"]
     made = {"run": cycle.run["path"]} if cycle.run else {}
     return Result(
         command="retrain",

@@ -29,12 +29,17 @@ if TYPE_CHECKING:
 def run_cycle(cfg: DictConfig, registry: LocalRegistry, version: Version, running: RunningCycle) -> None:
     """Run the cycle, from the window to the decision."""
     from mlscale.export.servable import load
+    from mlscale.retrain.gate.reachable_gates import check_original_gate
+    from mlscale.retrain.gate_samples import iterate_champion_samples
     from mlscale.retrain.journal import REJECTED
     from mlscale.runs.folder import RunFolder
 
     servable = load(version.payload)
     limits = parse_gate_limits(cfg, servable)
     champion = Champion.prepare_champion(cfg, version, servable)
+    if running.cycle.run is None:
+        # A gate that no challenger can pass is reported before one is trained for hours.
+        check_original_gate(servable, iterate_champion_samples(champion.data), limits)
     if running.cycle.run is None and not _train_on_window(cfg, champion, running):
         return
     assert running.cycle.run is not None
@@ -54,6 +59,7 @@ def run_cycle(cfg: DictConfig, registry: LocalRegistry, version: Version, runnin
 
 def _train_on_window(cfg: DictConfig, champion: Champion, running: RunningCycle) -> bool:
     """Take the window and train the challenger on it; False with the cycle ended where there are too few labels."""
+    from mlscale.retrain.gate.reachable_gates import compute_fewest_window_samples
     from mlscale.retrain.journal import TOO_FEW
 
     name = champion.version.name
@@ -64,6 +70,15 @@ def _train_on_window(cfg: DictConfig, champion: Champion, running: RunningCycle)
     if not enough:
         needs_label = champion.servable.task_type.needs_label
         running.end_cycle(TOO_FEW, explain_too_few(cfg.window.min_samples, name, window, needs_label=needs_label))
+        return False
+    held_out = int(window.held_out.sum())
+    fewest = compute_fewest_window_samples(champion.servable.task_type, cfg.gate.alpha)
+    if held_out < fewest:
+        running.end_cycle(
+            TOO_FEW,
+            f"{held_out:,} held-out samples are too few to show at gate.alpha {cfg.gate.alpha:g} that a challenger is "
+            f"better, at least {fewest:,} are needed: more labelled events, or window.held_out=0.5",
+        )
         return False
     print_masked_lines([f"retrain   {champion.version.ref}: {describe_window(window)}"], Masker.create_for_run(cfg))
     run = train_challenger(cfg, champion, window, running.journal.get_cycle_folder(running.cycle))

@@ -17,6 +17,7 @@ from mlscale.commands.monitor.monitor_settings import MonitorSettings
 from mlscale.commands.retrain.guarded_cycle import resolve_champion, retrain_once, was_stopped
 from mlscale.errors import MLScaleError
 from mlscale.launch.start_notices import print_masked_lines
+from mlscale.monitor.first_events import wait_for_first_check
 from mlscale.monitor.watch import ShutdownRequest
 from mlscale.report import Result
 from mlscale.secrets.mask import Masker
@@ -54,7 +55,7 @@ def watch_champion(cfg: DictConfig, registry: LocalRegistry) -> Result:
 
     with ShutdownRequest() as stop:
         print_masked_lines([f"watching {cfg.ref}, every {cfg.every_s:g} s"], masker)
-        last = watch.look_once(report)
+        last = wait_for_first_check(lambda: watch.look_once(report), stop, cfg.every_s, report) or "no event came"
         while not watch.is_stopped and not stop.wait_for_request(cfg.every_s):
             try:
                 last = watch.look_once(report)
@@ -72,6 +73,7 @@ class _Watch:
     Attributes:
         pause: the time before which no cycle is tried, after one that failed before it could count for the guard.
         needed: labelled events without which a cycle would have too few samples again.
+        reported_wait: the reason of a wait that was reported last: a pause of days is one line, not one of each look.
         is_stopped: a signal has ended a training, and with it the watch.
     """
 
@@ -84,6 +86,7 @@ class _Watch:
     promotions: int = 0
     pause: datetime = field(default=datetime.min.replace(tzinfo=UTC))
     needed: int = 0
+    reported_wait: str = ""
     is_stopped: bool = False
 
     def look_once(self, report: Callable[[str], None]) -> str:
@@ -94,20 +97,39 @@ class _Watch:
         if DEGRADATION not in check.alerts.firing:
             report(seen)
             return seen
-        if waits := self._describe_wait():
-            report(f"{seen}; {waits}")
-            return seen
+        # The guard's pause first: without it each look would announce a cycle that is then refused.
+        if waits := self._describe_guard_pause() or self._describe_wait():
+            if waits != self.reported_wait:
+                report(f"{seen}; {waits}")
+            self.reported_wait = waits
+            return f"{seen}; {waits}"
+        self.reported_wait = ""
         report(f"{seen}; a cycle starts")
         outcome = self._run_cycle()
         report(outcome)
         return outcome
 
+    def _describe_guard_pause(self) -> str:
+        """Return the guard's pause and the cycle that it is from; '' without one."""
+        from mlscale.retrain.journal import RetrainingJournal
+        from mlscale.retrain.retry_guard import describe_pause, find_pause
+
+        journal = RetrainingJournal(self.registry.root, self.model)
+        # A killed cycle is continued in the pause, too.
+        if journal.folder.is_dir() and journal.read_killed_cycles():
+            return ""
+        pause = find_pause(journal.read_cycles(), **self.cfg.guard)
+        if pause is None or datetime.now(UTC) >= pause.until:
+            return ""
+        return describe_pause(pause)
+
     def _describe_wait(self) -> str:
         """Return the reason why no cycle is tried now; '' where one is."""
         if datetime.now(UTC) < self.pause:
             return f"no cycle before {self.pause.astimezone():%Y-%m-%d %H:%M %Z}: the last one failed"
-        if self.needed and (labelled := self._count_labelled()) < self.needed:
-            return f"no cycle before there are {self.needed:,} labelled events ({labelled:,} now)"
+        if self.needed and self._count_labelled() < self.needed:
+            # Without the number of now, which each look would report anew.
+            return f"no cycle before there are {self.needed:,} labelled events"
         return ""
 
     def _run_cycle(self) -> str:
@@ -122,8 +144,9 @@ class _Watch:
             return result.sentence
         self.cycles += 1
         self.promotions += result.ok
-        shortage = int(self.cfg.window.min_samples - result.metrics["window_samples"])
-        self.needed = self._count_labelled() + shortage if shortage > 0 else 0
+        shortage = int(self.cfg.window.min_samples - result.metrics["window_total"])
+        # A cycle without a run had too few samples, on one of its two sides at least.
+        self.needed = self._count_labelled() + max(1, shortage) if "run" not in result.artifacts else 0
         return result.sentence
 
     def _count_labelled(self) -> int:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from mlscale.commands.retrain.cycle_result import build_retrain_result
+from mlscale.commands.retrain.cycle_settings import parse_gate_limits
 from mlscale.commands.retrain.cycle_steps import run_cycle
 from mlscale.commands.retrain.running_cycle import RunningCycle, is_promoted, resume_or_recover
 from mlscale.errors import Exit, MLScaleError
@@ -29,12 +30,15 @@ def retrain_once(cfg: DictConfig, registry: LocalRegistry, *, quiet: bool = Fals
         registry: of the champion.
         quiet: print nothing about the version.
     """
+    from mlscale.export.servable import load
     from mlscale.retrain.journal import RetrainingJournal
 
     start = time.perf_counter()
     champion = resolve_champion(cfg, registry, quiet=quiet)
     journal = RetrainingJournal(registry.root, champion.name)
     masker = Masker.create_for_run(cfg)
+    # Before a cycle begins: a mistyped class is no failed cycle.
+    parse_gate_limits(cfg, load(champion.payload))
     # One cycle at a time per model: two would both replace the same champion.
     with journal.lock_journal():
         continued = resume_or_recover(
@@ -99,19 +103,12 @@ def was_stopped(error: BaseException) -> bool:
 
 def _refuse_if_early(cfg: DictConfig, journal: RetrainingJournal, champion: Version) -> Result | None:
     """Return the result of a cycle that is not allowed yet; None for one that is."""
-    from mlscale.retrain.journal import REJECTED
-    from mlscale.retrain.retry_guard import compute_earliest_start
+    from mlscale.retrain.retry_guard import describe_pause, find_pause
 
-    cycles = journal.read_cycles()
     # Each rejection makes the pause longer: training again on nearly the same window rarely helps.
-    earliest = None if cfg.force else compute_earliest_start(cycles, **cfg.guard)
-    if earliest is None or datetime.now(UTC) >= earliest:
+    pause = None if cfg.force else find_pause(journal.read_cycles(), **cfg.guard)
+    if pause is None or datetime.now(UTC) >= pause.until:
         return None
-    rejected = sum(cycle.decision == REJECTED for cycle in cycles)
-    sentence = (
-        f"{champion.ref} is not retrained before {earliest.astimezone():%Y-%m-%d %H:%M %Z}: a cycle ended on "
-        f"{cycles[-1].ended[:16]} ({cycles[-1].decision}), and {rejected} of {len(cycles)} were rejected; "
-        "force=true does it now"
-    )
-    wait = (earliest - datetime.now(UTC)).total_seconds()
+    sentence = f"{champion.ref} is not retrained: {describe_pause(pause)}; force=true does it now"
+    wait = (pause.until - datetime.now(UTC)).total_seconds()
     return Result("retrain", False, sentence, {"wait_s": wait}, {"journal": str(journal.path)})

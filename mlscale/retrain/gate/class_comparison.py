@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mlscale.evaluate.slices import SliceColumns, split_by_value
 from mlscale.export.servable import Servable
-from mlscale.retrain.gate.contradicted_classes import find_contradicted_classes
+from mlscale.retrain.gate.contradicted_classes import find_collapsed_classes, find_contradicted_classes
 from mlscale.retrain.gate.gate_limits import GateLimits
 from mlscale.retrain.gate.group_changes import (
     CLASS,
@@ -54,6 +54,7 @@ class ClassComparison:
         relabelled: classes that most of the window's labels contradict, by name.
         undecided: of them, those of which the original data can't show that the challenger still knows them.
         contradicted: classes that the champion knows, but for the labels of the window, by any task type.
+        collapsed: all classes, where the champion is mostly wrong about each of them in the window.
     """
 
     original: tuple[GroupChange, ...] = ()
@@ -61,6 +62,7 @@ class ClassComparison:
     relabelled: Mapping[str, RelabelledName] = field(default_factory=dict)
     undecided: tuple[str, ...] = ()
     contradicted: tuple[str, ...] = ()
+    collapsed: tuple[str, ...] = ()
 
     def list_worse_classes(self) -> list[GroupChange]:
         """Return the classes that got worse on the original data, the largest loss first."""
@@ -106,6 +108,7 @@ def compare_classes(
     groups = _list_class_groups(champion, original, names, np.delete(np.arange(len(names)), ignored))
     before, now = _collect_champion_scores(groups), _collect_champion_scores(window_groups)
     contradicted = find_contradicted_classes(now, before, limits.alpha)
+    collapsed = find_collapsed_classes(now, before, limits.alpha)
     # Each group is compared with the others of its family, which a single class does not have.
     groups = groups if len(groups) > 1 else []
     groups += _list_slice_groups(champion, original, slices)
@@ -121,7 +124,7 @@ def compare_classes(
     }
     known = {change.name: change for change in changes if change.family == CLASS}
     undecided = tuple(name for name in relabelled if not _is_retained(known.get(name)))
-    return ClassComparison(changes, tuple(seen), relabelled, undecided, contradicted)
+    return ClassComparison(changes, tuple(seen), relabelled, undecided, contradicted, collapsed)
 
 
 def _collect_champion_scores(groups: Sequence[SampleGroup]) -> dict[str, NDArray[np.float64]]:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from mlscale.retrain.journal import RetrainingCycle
-from mlscale.retrain.retry_guard import compute_earliest_start
+from mlscale.retrain.retry_guard import describe_pause, find_pause
 
 START = datetime.fromisoformat("2026-01-05T12:00:00+00:00")
 
@@ -43,13 +43,14 @@ def turns(*decisions: str) -> list[RetrainingCycle]:
     ],
 )
 def test_pauses(decisions: list[str], day: int, hours: float) -> None:
-    found = compute_earliest_start(turns(*decisions), cooldown_hours=24, factor=2, longest_hours=720)
-    assert found == START + timedelta(days=day, hours=hours)
+    found = find_pause(turns(*decisions), cooldown_hours=24, factor=2, longest_hours=720)
+    assert found is not None
+    assert found.until == START + timedelta(days=day, hours=hours)
 
 
 def test_nothing_stands_against_it_before_there_was_a_comparison() -> None:
     for before in ([], ["too few"], ["failed early", "interrupted"]):
-        assert compute_earliest_start(turns(*before), cooldown_hours=24, factor=2, longest_hours=720) is None
+        assert find_pause(turns(*before), cooldown_hours=24, factor=2, longest_hours=720) is None
 
 
 def test_a_broken_sensor_costs_few_trainings() -> None:
@@ -57,7 +58,17 @@ def test_a_broken_sensor_costs_few_trainings() -> None:
     trained: list[RetrainingCycle] = []
     for day in range(80):
         now = START + timedelta(days=day)
-        earliest = compute_earliest_start(trained, cooldown_hours=24, factor=2, longest_hours=720)
-        if earliest is None or now >= earliest:
+        pause = find_pause(trained, cooldown_hours=24, factor=2, longest_hours=720)
+        if pause is None or now >= pause.until:
             trained.append(RetrainingCycle("0" * 12, "m", "m:v1", "", now.isoformat(), "rejected"))
     assert len(trained) == 6  # on days 0, 2, 6, 14, 30 and 60
+
+
+def test_a_pause_names_the_cycle_that_it_is_from() -> None:
+    cycles = turns("promoted", "rejected", "rejected", "too few", "failed early")
+    pause = find_pause(cycles, cooldown_hours=24, factor=2, longest_hours=720)
+    assert pause is not None
+    assert pause.cycle is cycles[2]
+    assert "after the cycle that ended on 2026-01-07 12:00 (rejected, 2 in a row did not promote)" in describe_pause(
+        pause
+    )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mlscale.retrain.gate.contradicted_classes import find_contradicted_classes
+from mlscale.retrain.gate.contradicted_classes import find_collapsed_classes, find_contradicted_classes
 
 
 def scores(mean: float, n: int = 40, seed: int = 0) -> NDArray[np.float64]:
@@ -48,3 +48,16 @@ def test_chance_names_nothing() -> None:
         window = {str(number): scores(0.7, n=6, seed=500_000 + 89 * seed + number) for number in range(20)}
         named += bool(find_contradicted_classes(window, original, 0.05))
     assert named <= 10
+
+
+def test_all_classes_that_collapsed_are_found_together() -> None:
+    def draw(share: float, count: int = 100) -> NDArray[np.float64]:
+        return (np.arange(count) < share * count).astype(np.float64)
+
+    before = {"ok": draw(0.9), "failure": draw(0.85)}
+    assert find_contradicted_classes({"ok": draw(0.33), "failure": draw(0.29)}, before, 0.05) == ()
+    assert find_collapsed_classes({"ok": draw(0.33), "failure": draw(0.29)}, before, 0.05) == ("ok", "failure")
+    # One that is still known: a single class is contradicted, and not all.
+    assert find_collapsed_classes({"ok": draw(0.88), "failure": draw(0.29)}, before, 0.05) == ()
+    # Few samples show nothing.
+    assert find_collapsed_classes({"ok": draw(0.4, 4), "failure": draw(0.4, 4)}, before, 0.05) == ()
