@@ -357,3 +357,29 @@ def test_a_model_without_a_score_is_not_checked_for_degradation() -> None:
     assert checked.find_result("degradation") is None
     assert "labels" not in checked.sentence
     assert "reference_accuracy" not in checked.metrics
+
+
+@pytest.mark.parametrize(
+    ("time", "is_new"),
+    [("", True), ("2026-03-01T00:00:00", True), ("2026-03-01T00:00:01", True), ("2026-03-01T00:00:02", False)],
+)
+def test_a_window_is_new_with_half_of_its_events_after_a_time(time: str, is_new: bool) -> None:
+    times = np.datetime64("2026-03-01", "us") + np.arange(4) * np.timedelta64(1_000_000, "us")
+    check = WindowCheck("m:v1", (), (), 4, times)
+    assert check.newest == "2026-03-01T00:00:03.000000"
+    assert check.is_new_since(time) is is_new
+
+
+def test_a_window_of_unknown_times_is_new() -> None:
+    check = WindowCheck("m:v1", (), (), 4)
+    assert check.newest == ""
+    assert check.is_new_since("2026-03-01T00:00:00")
+
+
+def test_small_and_held_changes_are_phrases_of_their_own() -> None:
+    small = check_rules(baseline(), window(10_000, seed=1, shift=0.2), MonitorLimits(min_distance=0.9))
+    assert "detected, too small for an alert (" in small.sentence
+    assert not signal(small, "drift").is_over
+    over = check_rules(baseline(), window(10_000, seed=1, shift=3), MonitorLimits(min_distance=0.05))
+    assert "too small for an alert" not in over.sentence
+    assert signal(over, "drift").is_over
