@@ -37,7 +37,7 @@ def stop_poisoned_cycle(state: LifecycleState) -> StepOutcome:
     state.load = start_load(state)
     result = _run_cycle(state, name="retrain-stopped")
     suggested = read_suggested_classes(result.sentence)
-    # What the gate's message tells a person to type is what the next step types.
+    # The next step types the fix of the gate's message.
     named = [name for name in state.shift.relabelled if name in suggested]
     # With two classes, and for numbers, no class is left that stays what it was: none is named.
     complete = len(named) == len(state.shift.relabelled)

@@ -60,7 +60,7 @@ class Champion:
         from mlscale.retrain.lineage import find_origin
 
         run, checkpoint = find_origin(version, cfg.runs_dir)
-        # Composed twice: only its own config tells what an earlier cycle made of its data.
+        # Composed twice: only its own config records what an earlier cycle made of its data.
         former = list_former_splits(compose_run_config(run, cfg))
         config = compose_run_config(run, cfg, former)
         data = require_champion_data(build_prepared_data(config), servable, str(run.path))

@@ -149,7 +149,7 @@ def _apply_gate_decision(
         running.end_cycle(REJECTED, "; ".join(judged.objections))
         return
     try:
-        # Compare and swap: the registry refuses if the champion is no longer the one that was compared.
+        # The registry refuses if the champion was replaced since it was compared.
         registry.promote(str(running.cycle.challenger), replacing=champion.ref)
     except MLScaleError as error:
         # The champion is still the same, so the promotion failed for another reason.

@@ -37,7 +37,7 @@ def retrain_once(cfg: DictConfig, registry: LocalRegistry, *, quiet: bool = Fals
     champion = resolve_champion(cfg, registry, quiet=quiet)
     journal = RetrainingJournal(registry.root, champion.name)
     masker = Masker.create_for_run(cfg)
-    # Before a cycle begins: a mistyped class is no failed cycle.
+    # Before a cycle begins: a mistyped class must not count as a failed one.
     parse_gate_limits(cfg, load(champion.payload))
     # One cycle at a time per model: two would both replace the same champion.
     with journal.lock_journal():

@@ -57,7 +57,7 @@ def list_table_shifts(name: str, encoder: TableEncoder) -> list[list[Shift]]:
 
 def _list_unit_shifts(columns: Sequence[NumberColumn]) -> list[list[Shift]]:
     """Return the conversions of columns, first those whose values are all outside of what training had: where the two
-    overlap no model can tell in which unit a value is, and none is right for both.
+    overlap no model can know the unit of a value, and none is right for both.
     """
     apart: list[list[Shift]] = []
     overlapping: list[list[Shift]] = []
