@@ -68,8 +68,8 @@ class _LabelParser:
         try:
             parsed = self._scorer.task_type.parse_label(value, self._scorer.names)
         except Exception:
-            # A class that the model does not have is a wrong prediction, and not an error. Any exception: the parser may
-            # be that of a third-party type, and one label must not end the check of all events.
+            # A class that the model does not have is a wrong prediction, and not an error. Any exception: the parser
+            # may be that of a third-party type, and one label must not end the check of all events.
             parsed = value
         if isinstance(value, str):
             self._known[value] = parsed
