@@ -20,11 +20,11 @@ from mlscale.assembly.first_weights import resolve_first_weights
 from mlscale.assembly.precision_probe import is_auto, restore_probe_outcome, settle_precision
 from mlscale.assembly.run_data import RunData
 from mlscale.atomic_files import check_writable, remove_empty_folders
-from mlscale.config.checks.notices import collect_notices, get_unpromised_source
 from mlscale.config.checks.trust import find_distrusted
 from mlscale.config.composition.frozen import add_derived, load_composed
 from mlscale.config.derive import derive_values
 from mlscale.config.metric_choice import reuse_choice
+from mlscale.config.notices import collect_notices, get_unpromised_source
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.garbage_collection import defer_garbage_collection
 from mlscale.launch.start_notices import format_start_lines, print_masked_lines

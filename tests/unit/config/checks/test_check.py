@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from mlscale.config.checks.check import check_config
 from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
-from mlscale.config.composition.roots import find_roots
+from mlscale.config.schema.roots import find_roots
 
 LATER = {"recipe", "tuned", "debug", "sweep", "base"}
 

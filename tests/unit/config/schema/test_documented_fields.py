@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlscale.config.documented_fields import get_shipped_fields, read_option_files
+from mlscale.config.schema.documented_fields import get_shipped_fields, read_option_files
 
 
 def test_a_field_is_its_comment() -> None:
