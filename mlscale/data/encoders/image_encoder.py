@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder, TensorSpec, convert_values
+from mlscale.data.encoders.row_values import name_kind
 
 _NPY = b"\x93NUMPY"
 
@@ -105,8 +106,7 @@ class ImageEncoder(Encoder):
         if isinstance(raw, np.ndarray):
             return self._convert_array(raw)
         if not isinstance(raw, bytes):
-            kind = "text" if isinstance(raw, str) else type(raw).__name__
-            raise ValueError(f"it is a {kind}, and the model takes images")
+            raise ValueError(f"it is {name_kind(raw)}, and the model takes images")
         if raw.startswith(_NPY):
             return self._convert_array(np.load(io.BytesIO(raw), allow_pickle=False))
         channels, height, width = self.shape

@@ -133,7 +133,8 @@ class ImageData(OrderedData):
         source = self.get_decoded_split("train").source
         assert isinstance(source, JoinedSource)
         newest = len(source.parts[-1].numbers)
-        return compute_window_mix(self.policy, len(source) - newest, newest)
+        left_out = sum(len(part.source) - len(part.numbers) for part in source.parts)
+        return compute_window_mix(self.policy, len(source) - newest, newest, left_out)
 
     def list_keys(self, split: str, rows: NDArray[np.int64]) -> list[str]:
         """Return the names of samples."""
