@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mlscale.data.augmentations.augmentation import Augment, BatchAugment
+from mlscale.data.augmentations.random_crop import RandomCrop
 from mlscale.data.class_labels import compute_label_digest, join_label_digests
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.data_module import OrderedData
-from mlscale.data.images.augmentation import Augment, BatchAugment
-from mlscale.data.images.random_crop import RandomCrop
 from mlscale.data.order import sample_weights as weights
 from mlscale.data.order.bad_samples import BadSample, Stream
 from mlscale.data.order.batch_plan import Batch, BatchPlan
