@@ -22,7 +22,7 @@ COMMAND_GROUP = "command"  # conf/command/<command>.yaml: a command's own settin
 # The groups that conf/base/run.yaml selects an option of; any other group is added to them.
 BASE_GROUPS = (
     "data", "augment", "model", "task", "optimizer", "scheduler", "precision", "strategy", "compress", "callbacks",
-    "logger", "registry", "trainer",
+    "logger", "registry", "trainer", "launch",
 )  # fmt: skip
 # The same of conf/base/service.yaml.
 SERVICE_GROUPS = ("registry",)
