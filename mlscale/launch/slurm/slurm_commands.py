@@ -122,5 +122,5 @@ def read_cluster_name() -> str:
     Raises:
         MLScaleError: its controller does not respond (exit code 5).
     """
-    found = re.search(r"^ClusterName\s*=\s*(\S+)", run_slurm(["scontrol", "show", "config"]), re.MULTILINE)
-    return found[1] if found else "cluster"
+    match = re.search(r"^ClusterName\s*=\s*(\S+)", run_slurm(["scontrol", "show", "config"]), re.MULTILINE)
+    return match[1] if match else "cluster"
