@@ -195,7 +195,8 @@ def _record_job(options: Options) -> int:
     from mlscale.launch.slurm.job_guard import record_job
 
     if options.step not in ("start", "end"):
-        raise MLScaleError(f"unknown step '{options.step}' of a job", where="runs job", fix="mlscale runs job start last")
+        what = f"unknown step '{options.step}' of a job"
+        raise MLScaleError(what, where="mlscale runs job", fix="mlscale runs job start last")
     return record_job(options.step, Path(options.ref), options.code)
 
 
