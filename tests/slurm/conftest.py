@@ -69,7 +69,7 @@ class Site:
 
     @property
     def recipe(self) -> list[str]:
-        """A run of 66 steps, which `be_slow` slows down to about 13 seconds."""
+        """A run of 66 steps, which `be_slow` slows down to over a minute."""
         return [
             "+recipe=resnet", "model=mlp", "snapshot=false", "trainer.accelerator=cpu", "trainer.max_epochs=3",
             "callbacks.checkpoint.every_n_steps=5", "callbacks=[default]",
@@ -147,7 +147,7 @@ def site(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     """A working folder, and an empty queue before and after."""
     monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
     yield Site(cluster, tmp_path)
-    cluster.call("scancel", "--state=PENDING,RUNNING", "--user=root")
+    cluster.call("scancel", "--user=root")
     wait_until(lambda: not cluster.call("squeue", "-h"), "empty queue")
 
 

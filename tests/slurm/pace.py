@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 class Pace(pl.Callback):
     """Sleeps in each step while a file exists, and notes each start with its step in another one."""
 
-    def __init__(self, folder: str, seconds: float = 0.2) -> None:
+    def __init__(self, folder: str, seconds: float = 1.0) -> None:
         self.folder, self.seconds = Path(folder), seconds
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
