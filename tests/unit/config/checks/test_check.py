@@ -74,7 +74,7 @@ def test_a_verb_has_its_own_keys() -> None:
     assert problems("lifecycle.slo.p99_ms=50", verb="lifecycle") == []
     assert problems("lifecycle.slo.p98_ms=50", verb="lifecycle") == ["unknown key 'lifecycle.slo.p98_ms'"]
     assert problems("lifecycle.slo.p99_ms=fast", verb="lifecycle") == [
-        "'lifecycle.slo.p99_ms' must be float, not the text 'fast'"
+        "'lifecycle.slo.p99_ms' must be float or null, not the text 'fast'"
     ]
 
 
