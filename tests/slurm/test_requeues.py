@@ -8,7 +8,7 @@ import pytest
 from scripts.same_run import differences
 from tests.slurm.conftest import Site, read_json, read_record, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def expect_identical(undisturbed: Path, run: Path, starts: int) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.slurm.conftest import Site, read_json, read_record, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 NASTY = "a \"b\" 'c' $(touch x) `touch x` # ; \\d"
 
@@ -98,18 +98,18 @@ def test_a_run_that_is_cancelled_saves_and_is_submitted_again(site: Site) -> Non
 
 
 def test_a_sweep_is_one_array(site: Site) -> None:
-    words = [*site.recipe, "-m", "launch=slurm", "launch.array=2", "optimizer.lr=0.1,0.01,-1"]
+    words = [*site.recipe, "-m", "launch=slurm", "launch.array=2", "optimizer.lr=0.1,-1", "trainer.max_epochs=1"]
     assert "submitted array" in site.call(*words)
     runs = sorted(path.parent for path in site.folder.glob("runs/*/*/*/run.json"))
     jobs = {read_record(run).id for run in runs}
-    assert len(runs) == 3
+    assert len(runs) == 2
     assert len({job.split("_")[0] for job in jobs}) == 1
     table = site.call("runs", "sweep", "last")
     assert "queued" in table or "running" in table
     for run in runs:
         site.wait_for_end(run)
     table = site.call("runs", "sweep", "last", code=4)
-    assert table.count(" done") >= 2
+    assert " done " in table
     assert "failed: the optimizer can't be built with these settings" in table
     assert "submitted array" in site.call("runs", "sweep", "last", "resubmit=true", code=0)
     lost = [run for run in runs if read_record(run).earlier]
