@@ -125,7 +125,8 @@ def _train_in_group(external: ExternalRank, store: Store, folder: Path, checkpoi
         try:
             _join_process_group(external, store, folder, node)
             train_run_folder(folder, checkpoint)
-            dist.destroy_process_group()
+            if dist.is_initialized():
+                dist.destroy_process_group()
         except MLScaleError as error:
             raise _report_own_failure(folder, external.rank, error) from error
         except Exception as error:
@@ -164,6 +165,8 @@ def _join_process_group(external: ExternalRank, store: Store, folder: Path, node
     os.environ.setdefault("TORCHELASTIC_RUN_ID", "mlscale")
     if on_cuda:
         torch.cuda.set_device(local)
+    if external.world_size == 1:  # what is left of several: it needs no group
+        return
     timeout = timedelta(seconds=float((cfg.get("strategy") or {}).get("timeout") or _GROUP_TIMEOUT))
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if on_cuda else "gloo",
