@@ -119,7 +119,7 @@ def _divide_loss(loss: float, mean: float) -> float:
     if mean:
         return loss / mean
     # A reference without any error: every error is infinitely larger.
-    return math.inf if loss > 0 else min(loss, 0.0)
+    return math.inf if loss > 0 else loss
 
 
 def format_rounded_percent(share: float) -> str:

@@ -8,10 +8,10 @@ import pytest
 from mlscale.errors import MLScaleError
 from mlscale.monitor.drift import ColumnDrift, SeasonalReference
 from mlscale.monitor.drift_plots import plot_drifted_columns
-from mlscale.monitor.event_columns import name_columns, round_confidence
+from mlscale.monitor.event_columns import name_columns, round_confidence, round_sketch
 from mlscale.monitor.event_window import EventWindow
 from mlscale.monitor.window_check import MonitorLimits, RuleResult, check_rules
-from mlscale.reference.column_sketch import build_number_sketch
+from mlscale.reference.column_sketch import CategorySketch, NumberSketch, build_number_sketch
 from mlscale.task_types.event_forms import AnswerNames, TargetColumn
 from tests.unit.monitor.conftest import baseline, window
 
@@ -68,6 +68,16 @@ def test_a_confidence_that_differs_in_its_last_digits_is_the_same() -> None:
     assert compare(replace(same, columns=columns))["output.confidence"].distance < 0.01
 
 
+def test_confidences_of_a_reference_alone_are_as_coarse_as_those_of_events() -> None:
+    values = np.array([0.98764, 0.12345678])
+    rounded = round_sketch(build_number_sketch("output.confidence", "outputs", values))
+    assert isinstance(rounded, NumberSketch)
+    assert rounded.values.tolist() == pytest.approx([0.1235, 0.9876], abs=1e-12)
+    (classes,) = (sketch for sketch in baseline().sketches if isinstance(sketch, CategorySketch))
+    for other in (build_number_sketch("output.value", "outputs", values), replace(classes, name="output.confidence")):
+        assert round_sketch(other) is other
+
+
 def test_inputs_that_are_no_numbers_are_missing() -> None:
     broken = window(300, seed=1)
     broken.columns["input.mean_1"][:] = np.nan
@@ -119,13 +129,13 @@ def test_columns_are_named_by_what_the_input_is() -> None:
 
 
 def test_columns_of_any_type_have_names() -> None:
-    columns = ("input.age", "input.mean_radius", "input.non_ascii", "output.value", "output.share_road", "output.loss")
+    columns = ("input.age", "input.mean_radius", "input.non_ascii", "output.value", "output.share_road", "output.loss", "output.label_count")
     sketches = [
         build_number_sketch(name, "outputs" if name.startswith("output") else "inputs", np.zeros(1)) for name in columns
     ]
     names = name_columns(sketches, AnswerNames(targets=(TargetColumn("mass", "g"),)), has_pixels=False)
     assert list(names.values()) == [
-        "age", "mean_radius", "non_ascii", "predicted mass", "share of road", "loss per token"
+        "age", "mean_radius", "non_ascii", "predicted mass", "share of road", "loss per token", "number of labels"
     ]  # fmt: skip
     both = name_columns(
         [build_number_sketch("output.mass", "outputs", np.zeros(1))],

@@ -70,6 +70,8 @@ def test_of_one_version_alone(store: EventStore) -> None:
     assert sorted(seen.columns) == [*moments, "output.confidence", "output.label"]
     assert {len(values) for values in seen.columns.values()} == {36}
     assert set(seen.columns["input.mean_1"].tolist()) == {7.0}
+    # On a grid: as float32 it is 0.89999998.
+    assert seen.columns["output.confidence"].tolist() == pytest.approx([0.9] * 36, abs=1e-9)
     assert seen.newest == NOW - timedelta(minutes=1)
     assert window(store, EVERYTHING, "m:v2").events == 1
 

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
-from mlscale.monitor.score_change import ScoreChange, compare_scores, estimate_mean
+from mlscale.monitor.score_change import ScoreChange, compare_scores, estimate_mean, format_rounded_percent
 from mlscale.reference.score_reference import ScoreReference
 from mlscale.stats.intervals import compute_wilson_interval
 
@@ -90,13 +91,15 @@ def test_intervals_of_few_equal_and_many_values() -> None:
     assert math.isnan(few.low)
     assert math.isnan(few.high)
     assert math.isnan(compare_scores(errors(4, 100), np.arange(9.0), 0.95).loss)
+    ten = estimate_mean(np.arange(10.0), 0.95)
+    assert ten.low < 4.5 < ten.high
     equal = estimate_mean(np.ones(20), 0.95)
     assert (equal.low, equal.value, equal.high) == (1, 1, 1)
     values = draw_errors(1, 1001, 3)
     many, fewer = estimate_mean(values, 0.95), estimate_mean(values[:1000], 0.95)
-    half = 1.962 * values.std(ddof=1) / math.sqrt(1001)
-    assert many.high - many.value == pytest.approx(half, rel=1e-3)
-    assert many.value - many.low == pytest.approx(half, rel=1e-3)
+    half = float(t.ppf(0.975, 1000)) * values.std(ddof=1) / math.sqrt(1001)
+    assert many.high - many.value == pytest.approx(half, rel=1e-9)
+    assert many.value - many.low == pytest.approx(half, rel=1e-9)
     assert fewer.high - fewer.low == pytest.approx(2 * half, rel=0.1)
     # BCa's interval of a skewed sample is longer on the side of its tail.
     assert fewer.high - fewer.value > fewer.value - fewer.low
@@ -116,3 +119,31 @@ def test_a_unit_in_the_name_is_not_repeated() -> None:
     assert change.describe_change(100, "events") == "nats per token 2.5 of 100 events, reference 2"
     assert isinstance(change, ScoreChange)
     assert change.name == "nats per token"
+
+
+def test_the_loss_of_a_score_takes_the_near_ends_of_both_intervals() -> None:
+    """The reference's values are a sample of those that have its mean."""
+    random = np.random.default_rng(0)
+    before, now = random.beta(9, 1, 200), random.beta(6, 4, 200)
+    reference = ScoreReference("label_accuracy", True, "", True, False, float(before.mean()) + 0.05, 400, before)
+    change, sample = compare_scores(reference, now, 0.95), estimate_mean(before, 0.95)
+    near = math.hypot(sample.value - sample.low, change.mean.high - change.mean.value)
+    assert change.loss == pytest.approx(reference.mean - now.mean() - near)
+    errors_before = ScoreReference("absolute_error", False, "", True, False, reference.mean, 400, before)
+    change = compare_scores(errors_before, now, 0.95)
+    near = math.hypot(sample.high - sample.value, change.mean.value - change.mean.low)
+    assert change.loss == pytest.approx(now.mean() - reference.mean - near)
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [(0.9876, "98.8 %"), (0.99, "99 %"), (0.9949, "99.5 %"), (0.9987, "99.9 %"), (1.0, "100 %"), (0.05, "5 %")],
+)
+def test_percentages_have_three_digits(share: float, expected: str) -> None:
+    assert format_rounded_percent(share) == expected
+
+
+def test_errors_have_three_digits() -> None:
+    reference = ScoreReference("absolute_error", False, "g", False, False, 1.2345, 100, np.zeros(0))
+    shown = compare_scores(reference, np.full(20, 43.211), 0.95).describe_change(20, "labelled")
+    assert shown == "absolute error 43.2 g of 20 labelled, reference 1.23 g"
