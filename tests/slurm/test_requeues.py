@@ -21,7 +21,7 @@ def expect_identical(undisturbed: Path, run: Path, starts: int) -> None:
 
 def test_a_time_limit(site: Site, undisturbed: Path) -> None:
     site.be_slow()
-    run = site.submit("launch.time=1", "launch.grace_s=15")
+    run = site.submit("launch.time=2", "launch.grace_s=70")
     site.wait_for_steps()
     wait_until(lambda: any(start.code == 75 for start in read_record(run).starts), "the time limit")
     site.be_quick()
