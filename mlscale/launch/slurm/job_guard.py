@@ -6,6 +6,7 @@ It keeps the job's record, and decides if the job is requeued. It imports neithe
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -135,6 +136,9 @@ def _explain_end(run: RunFolder, code: int, started: str) -> str:
         return str(manifest["sentence"]).splitlines()[0]
     if code == Exit.DONE:
         return "done"
+    if code == 128 + signal.SIGUSR1:
+        late = "launch.time is too short, or launch.grace_s too long"
+        return f"the signal ahead of the time limit came while it started: {late}"
     return f"killed by signal {code - 128}" if code > 128 else f"exit code {code}; see the log"
 
 
