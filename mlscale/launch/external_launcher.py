@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from mlscale.errors import MLScaleError
 
-LAUNCHING_COMMANDS = frozenset({"train", "retrain", "lifecycle", "verify-resume", "profile", "predict"})
+LAUNCHING_COMMANDS = frozenset({"train", "retrain", "lifecycle", "verify-resume", "drill", "profile", "predict"})
 """Commands that start one process per device themselves."""
 
 # Variables of the world size and the rank, the launcher that sets them, and the command that starts one process.

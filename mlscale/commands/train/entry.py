@@ -46,6 +46,7 @@ from mlscale.secrets.mask import Masker
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+_CLOUD_PLATFORMS = ("kubernetes", "skypilot", "torchrun")
 _PROBE_FILE = "results/precision.json"  # the chosen precision compared with fp32, where both were measured
 # The same values stand under a name of their own: the epoch's mean loss is train/loss, the peak is peak_memory_bytes.
 _DUPLICATE_METRICS = ("train/loss_epoch", "train/peak_memory_gib")
@@ -57,6 +58,10 @@ def run(cfg: DictConfig) -> Result:
     Raises:
         MLScaleError: what the data or the machine lacks, before anything starts; or what ended the run.
     """
+    if (cfg.get("launch") or {}).get("scheduler") in _CLOUD_PLATFORMS:
+        from mlscale.commands.train.cloud_submission import submit_cloud_run
+
+        return submit_cloud_run(cfg)
     from mlscale.assembly.launch import launch_training
     from mlscale.launch.local_launch import start_fork_server
 
