@@ -10,26 +10,27 @@ from mlscale.errors import MLScaleError
 
 _SINGLE = "mlscale.train.strategies.single"
 _SEEDS = 1 << 32  # numpy's
-_OF_PRECISION = {  # the least, whether it may be that itself, what to type
-    "loss_scale": (0, False, 65536), "growth_interval": (1, True, 2000), "max_skipped": (1, True, 20),
-    "probe_seconds": (0, False, 10), "tolerance": (0, True, 0.05),
+_LEAST_VALUES = {  # the least, whether it may be that itself, what to type
+    "precision.loss_scale": (0, False, 65536), "precision.growth_interval": (1, True, 2000),
+    "precision.max_skipped": (1, True, 20), "precision.probe_seconds": (0, False, 10),
+    "precision.tolerance": (0, True, 0.05), "launch.max_restarts": (0, True, 2), "launch.timeout_s": (0, False, 600),
 }  # fmt: skip
 
 
 def check_bounds(cfg: DictConfig) -> Iterator[MLScaleError]:
-    """Yield a problem for a seed beyond 32 bits, an empty metric name, or a precision setting below its least value."""
+    """Yield a problem for a seed beyond 32 bits, an empty metric name, or a setting below its least value."""
     seed = cfg.get("seed", 0)
     if not 0 <= seed < _SEEDS:
         why = f"a seed is a whole number from 0 to {_SEEDS - 1}"
         yield MLScaleError(f"seed={seed} is not a seed", where="seed", why=why, fix="seed=0")
     if cfg.get("metric") == "":
         yield MLScaleError("the metric has no name", where="metric", fix="leave it out: the task has its own")
-    for key, (least, itself, usual) in _OF_PRECISION.items():
+    for where, (least, itself, usual) in _LEAST_VALUES.items():
+        group, _, key = where.partition(".")
         # The comparison is negated so that NaN, which compares false with everything, is out of bounds.
-        value = (cfg.get("precision") or {}).get(key)
+        value = (cfg.get(group) or {}).get(key)
         if value is not None and not (value > least or (itself and value == least)):
             why = f"it is {least} or more" if itself else f"it is more than {least}"
-            where = f"precision.{key}"
             yield MLScaleError(f"{where} is {value:g}", where=where, why=why, fix=f"{where}={usual:g}")
 
 

@@ -23,3 +23,5 @@ def suppress_library_messages() -> None:
     warnings.filterwarnings("ignore", message=r".*your dataloader is not resumable.*")
     # Built-in loaders are not DataLoaders: their threads are set by data.workers, and profiled.
     warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
+    # Where SLURM is installed Lightning advises to start by srun, also a run that needs none.
+    warnings.filterwarnings("ignore", message=r".*`srun` command is available on your system.*")

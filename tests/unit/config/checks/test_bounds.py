@@ -56,6 +56,14 @@ def test_the_least_of_a_precision_setting(key: str, value: float | None, fix: st
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "fix"),
+    [("max_restarts", 0, ""), ("max_restarts", -1, "2"), ("timeout_s", 0.5, ""), ("timeout_s", 0, "600")],
+)
+def test_the_least_of_a_launch_setting(key: str, value: float, fix: str) -> None:
+    assert fixes({"launch": {key: value}}) == ([f"launch.{key}={fix}"] if fix else [])
+
+
+@pytest.mark.parametrize(
     ("target", "devices", "problems"),
     [(f"{STRATEGIES}.single", 2, 1), (f"{STRATEGIES}.single", 1, 0), (f"{STRATEGIES}.ddp", 2, 0), (None, 2, 0)],
 )

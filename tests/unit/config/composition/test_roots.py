@@ -11,8 +11,8 @@ from mlscale.config.composition.roots import BASE_GROUPS, COMMAND_BASES, SERVICE
 from mlscale.errors import MLScaleError
 
 REPO = Path(__file__).parents[4]
-# A run always has a task, a precision, a strategy and a trainer: these groups have no option `none`.
-WITHOUT_NONE = {"task", "precision", "strategy", "trainer"}
+# A run always has a task, a precision, a strategy, a trainer and a launcher: these groups have no option `none`.
+WITHOUT_NONE = {"task", "precision", "strategy", "trainer", "launch"}
 
 
 def test_base_groups_are_those_of_the_base_config() -> None:
