@@ -1,4 +1,4 @@
-"""A job is ended by signal, grace period and SIGKILL; one that is too slow is measured, and leaves what a kill leaves."""
+"""A job is ended by signal, grace period and SIGKILL; one that is slower is measured, and leaves what a kill does."""
 
 import os
 import shutil
