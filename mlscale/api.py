@@ -16,6 +16,7 @@ from mlscale.config.composition.request import Request
 from mlscale.errors import MLScaleError
 from mlscale.launch.external_launcher import refuse_external_rank
 from mlscale.launch.garbage_collection import defer_garbage_collection
+from mlscale.launch.job_environment import get_shipped_code
 from mlscale.launch.threads import wait_passively
 
 if TYPE_CHECKING:
@@ -124,7 +125,8 @@ def make_user_code_importable() -> None:
     """Make the user's classes in the working folder importable: a console script does not search there."""
     # The empty string means the working folder, at any time.
     if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+        # A job imports the code that was shipped with it; the working folder has what was left out of the copy.
+        sys.path.insert(len(sys.path) if get_shipped_code() else 0, os.getcwd())
 
 
 def _parse_overrides(command: str, overrides: Sequence[str]) -> Request:

@@ -87,6 +87,7 @@ def _run_sweep(request: Request) -> int:
     api.print_shadowed_options(request)
     try:
         run_by_hydra(request, sweep.run_job)
+        sweep.submit_frozen()
     # Also after Ctrl-C: the table of the jobs that are done is printed.
     finally:
         sweep.close()

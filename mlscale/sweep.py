@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from omegaconf import OmegaConf
 
 from mlscale import commands
+from mlscale.assembly.queued_run import ARRAY_SCHEDULERS, is_for_scheduler
 from mlscale.assembly.ready import raise_if_invalid
 from mlscale.atomic_files import write_json
 from mlscale.config.composition.request import Request
@@ -20,6 +21,7 @@ from mlscale.config.metric_direction import infer_direction
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import Result, format_number, format_table
 from mlscale.runs.folder import RunFolder
+from mlscale.runs.overview import parse_sweep_id
 from mlscale.runs.run_files import build_run_path
 from mlscale.runs.sweep_folder import discard_sweep, start_sweep
 from mlscale.secrets.config_secrets import mask_overrides
@@ -27,6 +29,8 @@ from mlscale.secrets.mask import Masker
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from mlscale.commands.train.submission import FrozenRun
 
 
 @dataclass
@@ -47,6 +51,7 @@ class Sweep:
     folder: Path | None = None
     metric: str | None = None
     mode: str = "max"
+    frozen: list[FrozenRun] = field(default_factory=list)
 
     def run_job(self, cfg: DictConfig, overrides: list[str]) -> float | None:
         """Run one job, and return its metric for sweepers that search. An error is printed; the sweep continues."""
@@ -67,8 +72,11 @@ class Sweep:
             cfg.derived.sweep_dir = str(folder)
             _set_tracker_group(cfg, folder.name)
             cfg.derived.overrides = [item.removeprefix("++") for item in overrides]  # this job's, not the sweep's
-            job.result = commands.run_checked_config(self.request.command, cfg)
-            self._adopt_metric(job.result)
+            if self.request.command == "train" and is_for_scheduler(cfg) and cfg.launch.scheduler in ARRAY_SCHEDULERS:
+                job.result = self._freeze_job(cfg)
+            else:
+                job.result = commands.run_checked_config(self.request.command, cfg)
+                self._adopt_metric(job.result)
         except MLScaleError as error:
             # The user has stopped the sweep, not the job: no further job starts.
             if error.exit in (Exit.INTERRUPTED, Exit.TERMINATED):
@@ -82,6 +90,29 @@ class Sweep:
         if job.error:
             print(masker.mask_text(f"error: {job.error}"), file=sys.stderr)
         return _get_metric_value(job, self.metric)
+
+    def _freeze_job(self, cfg: DictConfig) -> Result:
+        """Make the folder of a job that a scheduler will start, as a task of the sweep's array."""
+        from mlscale.commands.train.submission import freeze_run, refuse_searching_sweeper
+
+        refuse_searching_sweeper()
+        frozen = freeze_run(cfg)
+        self.frozen.append(frozen)
+        return Result("train", True, "queued", artifacts={"run": str(frozen.folder.path)})
+
+    def submit_frozen(self) -> None:
+        """Submit the jobs that a scheduler starts, as one array.
+
+        Raises:
+            MLScaleError: the scheduler refuses it.
+        """
+        if not self.frozen or self.folder is None:
+            return
+        from mlscale.commands.train.submission import submit_frozen_array
+
+        array = submit_frozen_array(self.folder, self.frozen)
+        sweep = parse_sweep_id(str(self.folder))
+        print(f"\nsubmitted array {array}, {len(self.frozen)} jobs; mlscale runs sweep {sweep}", file=sys.stderr)
 
     def close(self) -> None:
         """Print the table, best first, and the jobs that failed."""

@@ -34,6 +34,7 @@ from mlscale.runs import recover
 from mlscale.runs.code.code_snapshot import CodeSnapshot
 from mlscale.runs.host import machine
 from mlscale.runs.identity import compute_config_hash, compute_key_digests, get_current_time
+from mlscale.runs.job_record import UNSEALED
 from mlscale.runs.run_files import (
     build_run_path,
     describe_attempt,
@@ -91,6 +92,7 @@ class RunFolder(RunReader):
         init: Mapping[str, Any] | None = None,
         sweep: str | Path | None = None,
         masker: Masker | None = None,
+        is_queued: bool = False,
     ) -> RunFolder:
         """Create a run's folder with all that is known at the start, in one step; a reader never sees it incomplete.
 
@@ -112,6 +114,7 @@ class RunFolder(RunReader):
             init: the weights that it starts from (`Initial.document()`).
             sweep: the sweep's folder; the run's folder is created in it instead of in `<root>/<date>`.
             masker: masks secrets in tags, notes and results.
+            is_queued: True for a run that a job will train; its first attempt begins there.
 
         Raises:
             MLScaleError: the folder can't be written to (exit code 5). Nothing is left behind.
@@ -145,7 +148,7 @@ class RunFolder(RunReader):
                 "metric": metric,
                 "mode": mode,
                 "loggers": dict(loggers or {}),
-                "attempts": [describe_attempt()],
+                "attempts": [describe_attempt() | ({"queued": True} if is_queued else {})],
             }
             derived_yaml = dump_yaml({**(derived or {}), "run_dir": str(path), "name": path.name})
             document |= prove_ownership(run_id, config_yaml, derived_yaml, code)
@@ -237,6 +240,11 @@ class RunFolder(RunReader):
         self.update_document(metric=metric, mode=mode)
         self._write_config(self.config_text, dump_yaml({**self.derived, "metric": metric, "mode": mode}))
 
+    def begin_queued(self, config_yaml: str, derived: Mapping[str, Any], **facts: object) -> None:
+        """Begin the first attempt of a run that waited for its job, with what was unknown when it was submitted."""
+        self.update_config(config_yaml, derived)
+        self.update_document(attempts=[describe_attempt()], **facts)
+
     def start_attempt(self) -> None:
         """Resume this run: record a new attempt, and remove the manifest of the last one."""
         run = self.run
@@ -265,7 +273,12 @@ class RunFolder(RunReader):
         except OSError as error:  # a disk that has become read-only
             raise create_write_error(self.path, error) from error
         started = datetime.fromisoformat(self.run["attempts"][-1]["started"])
-        files = [path for path in iterate_regular_files(self.path) if path != self.path / MANIFEST]
+        # A job's own files go on changing after the run is sealed: its log, its record.
+        files = [
+            path
+            for path in iterate_regular_files(self.path)
+            if not path.relative_to(self.path).as_posix().startswith((MANIFEST, *UNSEALED))
+        ]
         manifest = {
             "format": get_format_tag("manifest"),
             "id": self.id,

@@ -77,10 +77,13 @@ class RunReader:
     @property
     def status(self) -> str:
         """The status: done, failed, diverged or interrupted once sealed; before that running, elsewhere (started on
-        another machine, so that its process can't be checked), or crashed (its process ended without sealing it)."""
+        another machine, so that its process can't be checked), crashed (its process ended without sealing it), or
+        queued (no job has begun it)."""
         manifest = self.manifest
         if manifest is not None:
             return str(manifest["status"])
+        if self.run["attempts"][-1].get("queued"):
+            return "queued"
         return process.get_process_state(self.run["attempts"][-1])
 
     def find_changed_artefacts(self) -> list[str]:

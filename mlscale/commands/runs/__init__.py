@@ -11,6 +11,7 @@ COMMAND = Command(
         ("mlscale runs ls", "the runs of this folder, newest first"),
         ("mlscale runs show last", "how the last one was set, and its result"),
         ("mlscale runs resume last", "continue a run that was stopped, bitwise identical"),
+        ("mlscale runs logs last follow=true", "what the job of a run prints (launch=slurm)"),
         ("mlscale runs checkpoints last", "what a run has saved, and whether each file is intact"),
         ("mlscale runs send last", "send what a tracker did not take while it ran"),
         ("mlscale runs diff last 2xk3f", "what two runs have set differently, and their metrics"),
@@ -39,6 +40,27 @@ COMMAND = Command(
             (),
             (("mlscale runs resume last trainer.devices=2", "on two devices"),),
             overrides=True,
+        ),
+        "logs": Action(
+            "print the log of a run that a scheduler trains (launch=slurm)",
+            (_RUN,),
+            (Key("follow", "go on until the job ends", default=False, example="true", type=bool), RUNS_DIR),
+            (("mlscale runs logs last follow=true", "what the job prints, while it runs"),),
+        ),
+        "cancel": Action(
+            "cancel the jobs of runs (launch=slurm); a run that trains saves first",
+            (Word("ref", _RUN.help, "last", many=True),),
+            (RUNS_DIR, OUTPUT),
+            (("mlscale runs cancel last", "mlscale runs resume last submits it again"),),
+        ),
+        "sweep": Action(
+            "print the table of a sweep while it fills, and why runs of it failed",
+            (Word("ref", "a sweep: its id, the first letters of it, its folder, or 'last'", "last"),),
+            (
+                Key("resubmit", "submit the jobs that were lost again", default=False, example="true", type=bool),
+                RUNS_DIR,
+            ),
+            (("mlscale runs sweep last resubmit=true", "and submit those again that failed or were lost"),),
         ),
         "checkpoints": Action(
             "list a run's checkpoints and read each again; exit code 2 if one is torn or altered",

@@ -6,13 +6,14 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from mlscale.commands.options import Options, read_options
 from mlscale.commands.runs import COMMAND
 from mlscale.commands.runs import list_checkpoints as run_checkpoints
-from mlscale.errors import Exit, MLScaleError
+from mlscale.commands.runs.job_actions import cancel_runs, describe_job, find_live_jobs, find_run_statuses, print_log
+from mlscale.errors import Exit, MLScaleError, raise_all
 from mlscale.report import format_duration, format_key_values, format_number, format_size, format_table
 from mlscale.report.text import format_metric as shown_metric
 from mlscale.report.text import format_metric_name, measure_width
@@ -43,13 +44,15 @@ def main(argv: Sequence[str]) -> int:
         "diff": _compare_runs,
         "rm": _remove_runs,
     }
-    actions["send"] = _send_pending
+    actions |= {"send": _send_pending, "logs": _print_log, "cancel": _cancel_jobs, "sweep": _show_sweep}
     return actions[options.action](options)
 
 
 def _list_runs(options: Options) -> int:
     # Limited before the overviews, which read several files of each run.
-    runs = [summarize_run(run) for run in list_runs(options.runs_dir)[: options.limit or None]]
+    folders = list_runs(options.runs_dir)[: options.limit or None]
+    statuses = find_run_statuses(folders)
+    runs = [replace(summarize_run(run), status=statuses[run.id]) for run in folders]
     broken = find_corrupted_runs(options.runs_dir)
     if options.output == "json":
         return _print_json(
@@ -125,14 +128,16 @@ def _show_run(options: Options) -> int:
     if options.output == "json":
         content = {
             "path": str(run.path),
-            "status": run.status,
+            "status": find_run_statuses([run])[run.id],
             "run": document,
             "manifest": manifest,
             "changed": changed,
         }
         report_edits(run)
         return _print_json({**content, "results": run.results, "derived": run.derived, "config": run.config_text})
-    print(format_key_values([("run", run.path), ("status", run.status), *_describe_run(document, manifest)]))
+    status = find_run_statuses([run])[run.id]
+    about = [*_describe_run(document, manifest), *describe_job(run)]
+    print(format_key_values([("run", run.path), ("status", status), *about]))
     for command, result in run.results.items():
         metrics = [
             (format_metric_name(name), shown_metric(name, value))
@@ -173,6 +178,32 @@ def _send_pending(options: Options) -> int:
     from mlscale.commands.runs.send_pending import send_pending_entries
 
     return send_pending_entries(find_run(options.ref, options.runs_dir))
+
+
+def _print_log(options: Options) -> int:
+    return print_log(find_run(options.ref, options.runs_dir), follow=options.follow)
+
+
+def _cancel_jobs(options: Options) -> int:
+    runs = list({run.path: run for run in (find_run(ref, options.runs_dir) for ref in options.ref)}.values())
+    lines = cancel_runs(runs)
+    if options.output == "json":
+        return _print_json({"cancelled": [str(run.path) for run in runs]})
+    print("\n".join(lines))
+    return int(Exit.DONE)
+
+
+def _show_sweep(options: Options) -> int:
+    from mlscale.commands.runs import sweep_table
+
+    path, runs = sweep_table.find_sweep(options.ref, options.runs_dir)
+    if options.resubmit:
+        from mlscale.commands.train.submission import resubmit_runs
+
+        lost = sweep_table.list_lost_runs(runs, find_run_statuses(runs))
+        if lost:
+            print(f"submitted array {resubmit_runs(path, lost)} for {len(lost)} of {len(runs)} runs", file=sys.stderr)
+    return sweep_table.print_sweep(path, runs)
 
 
 def _describe_run(document: dict[str, Any], manifest: dict[str, Any] | None) -> list[tuple[str, object]]:
@@ -228,6 +259,7 @@ def _compare_runs(options: Options) -> int:
 def _remove_runs(options: Options) -> int:
     # By path: two names may mean the same run.
     runs = list({run.path: run for run in (find_run(ref, options.runs_dir) for ref in options.ref)}.values())
+    raise_all(list(find_live_jobs(runs)))
     if not options.yes and not _confirm_removal(runs):
         return int(Exit.USER)
     remove_runs(runs)

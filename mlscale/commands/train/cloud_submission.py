@@ -62,7 +62,9 @@ def submit_cloud_run(cfg: DictConfig) -> Result:
         raise _create_torchrun_error(cfg)
     start = RunStart.prepare_start(_replace_launch(cfg), Masker.create_for_run(cfg))
     settings = _read_settings(cfg, start)
-    folder = create_run_folder(cfg, start, dict(_UNKNOWN), Masker.create_for_run(cfg), RunOrigin.resolve_origin(cfg))
+    origin = RunOrigin.resolve_origin(cfg)
+    # Queued for ever as this machine sees it: the job's own run is on its volume.
+    folder = create_run_folder(cfg, start, dict(_UNKNOWN), Masker.create_for_run(cfg), origin, is_queued=True)
     try:
         file = _render_job_file(cfg, settings, folder)
         if cfg.launch.dry_run:

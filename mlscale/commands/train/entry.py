@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from mlscale.assembly.end_notification import notify_run_end
 from mlscale.assembly.first_weights import resolve_first_weights
 from mlscale.assembly.precision_probe import is_auto, restore_probe_outcome, settle_precision
+from mlscale.assembly.queued_run import begin_queued_run, is_for_scheduler, read_shipped_digest, split_queued_run
 from mlscale.assembly.run_data import RunData
 from mlscale.atomic_files import check_writable, remove_empty_folders
 from mlscale.config.checks.notices import collect_notices, get_unpromised_source
@@ -27,6 +28,7 @@ from mlscale.config.derive import derive_values
 from mlscale.config.metric_choice import reuse_choice
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.garbage_collection import defer_garbage_collection
+from mlscale.launch.slurm.job_states import refuse_live_job
 from mlscale.launch.start_notices import format_start_lines, print_masked_lines
 from mlscale.report import Result, format_number, save_result
 from mlscale.report.curves import build_metric_plots
@@ -62,6 +64,10 @@ def run(cfg: DictConfig) -> Result:
         from mlscale.commands.train.cloud_submission import submit_cloud_run
 
         return submit_cloud_run(cfg)
+    if is_for_scheduler(cfg):
+        from mlscale.commands.train.submission import submit_run
+
+        return submit_run(cfg)
     from mlscale.assembly.launch import launch_training
     from mlscale.launch.local_launch import start_fork_server
 
@@ -86,11 +92,18 @@ def run(cfg: DictConfig) -> Result:
                 if cfg.resume
                 else None
             )
-            origin = RunOrigin() if earlier else RunOrigin.resolve_origin(cfg)
+            if earlier is not None:
+                refuse_live_job(earlier)
+            queued, earlier = split_queued_run(earlier)
+            origin = RunOrigin() if earlier or queued else RunOrigin.resolve_origin(cfg)
             # A resumed run keeps the precision that its first attempt has chosen: another one would give other numbers.
             probed = None if earlier else settle_precision(cfg, derived, machine, run_data)
             derived |= _restore_choices(cfg, earlier) if earlier else probed.outcome if probed else {}
-            folder = earlier or create_run_folder(cfg, start, derived, masker, origin)
+            folder = earlier or (
+                begin_queued_run(queued, start.config_yaml, derived)
+                if queued
+                else create_run_folder(cfg, start, derived, masker, origin)
+            )
             _store_encoder(folder, encoder)
             locks.enter_context(hold_run_lock(folder))
         inexact: tuple[str, ...] = ()
@@ -114,7 +127,8 @@ def run(cfg: DictConfig) -> Result:
             launch_training(folder.path, derived["world_size"], checkpoint, run_data)
         # Also Ctrl-C and signals: every run that has started is sealed.
         except BaseException as error:
-            if earlier is None and isinstance(error, MLScaleError) and error.unbuilt and error.exit == Exit.USER:
+            is_new = earlier is None and queued is None
+            if is_new and isinstance(error, MLScaleError) and error.unbuilt and error.exit == Exit.USER:
                 folder.discard_run()  # a config that is refused leaves nothing
             else:
                 _seal_failed(folder, error)
@@ -135,10 +149,12 @@ class RunStart:
     Attributes:
         config_yaml: the composed config, interpolations kept, secrets taken out.
         code: the snapshot of the code, if one was requested.
+        shipped_digest: of the code that was shipped with a job: the process imports that, whatever is here now.
     """
 
     config_yaml: str
     code: CodeSnapshot | None
+    shipped_digest: str | None = None
 
     @classmethod
     def prepare_start(cls, cfg: DictConfig, masker: Masker) -> RunStart:
@@ -150,14 +166,15 @@ class RunStart:
         protected, environment = protect_config(plain)
         os.environ.update(environment)
         check_writable(Path(cfg.runs_dir))  # before anything is printed about a run that can't start
-        code = take_snapshot() if cfg.snapshot else None
+        shipped = read_shipped_digest()
+        code = take_snapshot() if cfg.snapshot and not shipped else None
         print_masked_lines(code.format_warnings() if code else [], masker)
-        return cls(OmegaConf.to_yaml(OmegaConf.create(protected)), code)
+        return cls(OmegaConf.to_yaml(OmegaConf.create(protected)), code, shipped)
 
     @property
     def digest(self) -> str | None:
         """The SHA-256 of the code."""
-        return self.code.digest if self.code else None
+        return self.code.digest if self.code else self.shipped_digest
 
     def describe_unfinished_run(self, cfg: DictConfig, new: RunFolder) -> list[str]:
         """Return a line that names a run of the same config and code which was cut short, if there is one."""
@@ -203,9 +220,15 @@ class RunOrigin:
 
 
 def create_run_folder(
-    cfg: DictConfig, start: RunStart, derived: dict[str, Any], masker: Masker, origin: RunOrigin
+    cfg: DictConfig,
+    start: RunStart,
+    derived: dict[str, Any],
+    masker: Masker,
+    origin: RunOrigin,
+    *,
+    is_queued: bool = False,
 ) -> RunFolder:
-    """Make the run folder."""
+    """Make the run folder; one that is queued waits for a job to train it."""
     return RunFolder.create(
         cfg.runs_dir,
         cfg.name,
@@ -227,6 +250,7 @@ def create_run_folder(
         init=origin.initial.build_init_document() if origin.initial else None,
         sweep=cfg.derived.sweep_dir,
         masker=masker,
+        is_queued=is_queued,
     )
 
 

@@ -1,0 +1,98 @@
+"""The table of a sweep whose runs are trained by jobs, while it fills; and the jobs that were lost, submitted again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mlscale.commands.runs.job_actions import find_run_statuses
+from mlscale.config.metric_direction import infer_direction
+from mlscale.errors import Exit, MLScaleError
+from mlscale.report import format_number, format_table
+from mlscale.runs.find import LAST, list_runs
+from mlscale.runs.folder import RunFolder
+from mlscale.runs.job_record import read_job_record
+from mlscale.runs.overview import RunOverview, summarize_run
+
+_WAITING = ("queued", "requeued", "running", "elsewhere")
+_ENDED = ("done", "diverged")
+
+
+def find_sweep(ref: str, root: str | Path) -> tuple[Path, list[RunFolder]]:
+    """Return the folder of the sweep that `ref` names, and its runs in the order in which they were made.
+
+    Args:
+        ref: its id or the beginning of it, its folder, or 'last'.
+        root: the folder of run folders.
+
+    Raises:
+        MLScaleError: no sweep matches, or more than one.
+    """
+    sweeps: dict[Path, list[RunFolder]] = {}
+    for run in list_runs(root):
+        if run.run["sweep"]:
+            sweeps.setdefault(run.path.parent, []).insert(0, run)
+    named = [path for path in sweeps if _is_named(path, ref)]
+    matches = list(sweeps)[:1] if ref == LAST else named
+    if len(matches) != 1:
+        known = ", ".join(path.name.rsplit("-", 1)[-1] for path in list(sweeps)[:5])
+        raise MLScaleError(
+            f"{ref!r} means {len(matches)} sweeps" if matches else f"no sweep {ref!r}",
+            where=str(root),
+            why=f"sweeps: {known}" if known else "",
+            fix="mlscale runs sweep last" if sweeps else "mlscale -m +recipe=resnet optimizer.lr=0.1,0.01 makes one",
+        )
+    return matches[0], sweeps[matches[0]]
+
+
+def _is_named(path: Path, ref: str) -> bool:
+    return bool(ref) and (
+        path.name.rsplit("-", 1)[-1].startswith(ref) or path.name == ref or path == Path(ref).absolute()
+    )
+
+
+def print_sweep(path: Path, runs: Sequence[RunFolder]) -> int:
+    """Print the runs of a sweep, best first, and why others failed; return 4 if one failed, else 0."""
+    statuses = find_run_statuses(runs)
+    overviews = sorted(map(summarize_run, runs), key=_compute_rank)
+    shared = set.intersection(*(set(view.overrides) for view in overviews))
+    rows = [_format_row(view, statuses[view.id], shared) for view in overviews]
+    metric = next((view.metric for view in overviews if view.metric), None)
+    print(format_table(rows, ("run", "overrides", "status", metric or "metric")))
+    lost = list_lost_runs(runs, statuses)
+    counts = {status: list(statuses.values()).count(status) for status in dict.fromkeys(statuses.values())}
+    print(f"\n{path.name}: {', '.join(f'{count} {status}' for status, count in counts.items())}", file=sys.stderr)
+    for run in lost:
+        print(f"  {run.id}  {statuses[run.id]}: {_find_cause(run)}", file=sys.stderr)
+    if lost:
+        print(f"submit them again: mlscale runs sweep {path.name.rsplit('-', 1)[-1]} resubmit=true", file=sys.stderr)
+    return int(Exit.GATE if lost else Exit.DONE)
+
+
+def list_lost_runs(runs: Sequence[RunFolder], statuses: Mapping[str, str]) -> list[RunFolder]:
+    """Return the runs that have not ended, and that no job will go on with."""
+    return [run for run in runs if statuses[run.id] not in (*_WAITING, *_ENDED)]
+
+
+def _compute_rank(view: RunOverview) -> tuple[bool, float]:
+    if view.value is None or view.value != view.value:  # NaN, which compares with nothing
+        return True, 0.0
+    larger_is_better = view.metric is not None and infer_direction(view.metric) != "min"
+    return False, -view.value if larger_is_better else view.value
+
+
+def _format_row(view: RunOverview, status: str, shared: set[str]) -> tuple[str, str, str, str]:
+    own = " ".join(item for item in view.overrides if item not in shared)
+    return view.id, own, status, "-" if view.value is None else format_number(view.value)
+
+
+def _find_cause(run: RunFolder) -> str:
+    """Return why a run failed, in one line: its own words, else those of its job."""
+    manifest = run.manifest
+    if manifest and manifest.get("sentence"):
+        return str(manifest["sentence"]).splitlines()[0]
+    record = read_job_record(run.path)
+    if record is None:
+        return "no cause was recorded"
+    return record.stopped or (record.starts[-1].cause if record.starts else "") or f"see {record.log}"

@@ -1,0 +1,161 @@
+"""Start and end of a job, called by its script: `python -m mlscale.launch.slurm.job_guard start|end FOLDER [CODE]`.
+
+It keeps the job's record, and decides if the job is requeued. It imports neither torch nor the configuration.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mlscale.errors import Exit, MLScaleError
+from mlscale.report import Result
+from mlscale.runs.checkpoint_files.checkpoint_search import list_checkpoint_files
+from mlscale.runs.folder import RunFolder
+from mlscale.runs.identity import get_current_time
+from mlscale.runs.job_record import JobRecord, JobStart, read_job_record
+from mlscale.secrets.mask import Masker
+
+# Ends that another start would not change: done, a mistake of the user, a diverged run, a gate, a stop from outside.
+_FINAL_CODES = (Exit.DONE, Exit.USER, Exit.DIVERGED, Exit.GATE, Exit.INTERRUPTED, Exit.TERMINATED)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Record a start or an end; return the exit code for the job, 75 to be requeued.
+
+    Raises:
+        MLScaleError: the run folder is not visible on this node, or corrupt (exit code 5).
+    """
+    action, folder, *code = argv
+    run = _open_run(Path(folder))
+    record = read_job_record(run.path)
+    if record is None:
+        raise MLScaleError("the run has no job", where=folder, fix=f"mlscale runs resume {run.id}")
+    if action == "start":
+        return _start_job(run, record, os.environ)
+    return _end_job(run, record, int(code[0]), os.environ)
+
+
+def _open_run(folder: Path) -> RunFolder:
+    if not folder.is_dir():
+        raise MLScaleError(
+            "the run folder is not visible on this node",
+            where=str(folder),
+            why="it must be on a file system that all nodes share",
+            fix="runs_dir=/shared/runs",
+            exit=Exit.ENVIRONMENT,
+        )
+    return RunFolder.open(folder)
+
+
+def _start_job(run: RunFolder, record: JobRecord, environment: Mapping[str, str]) -> int:
+    step = find_saved_step(run)
+    record = record.close_silent_starts()
+    missing = [name for name in record.variables if name not in environment]
+    restart = _count_restarts(environment)
+    if missing:
+        why = f"the environment lacks {', '.join(missing)}, which the run's config needs"
+        return _stop_job(run, record, f"{why}; export {missing[0]}=…, then: mlscale runs resume {run.id}", 5)
+    if len(record.list_vain_starts(step)) >= record.max_failures:
+        return _stop_job(run, record, _format_crash_loop(record, step), 5)
+    if restart > record.max_requeues:
+        return _stop_job(run, record, _format_limit(run, record), 5)
+    start = JobStart(
+        job=get_job_id(environment),
+        restart=restart,
+        nodes=environment.get("SLURM_JOB_NODELIST", ""),
+        started=get_current_time(),
+        step=step,
+    )
+    record = record.add_start(start)
+    record.write(run.path)
+    print(f"job       {start.job} on {start.nodes}, start {len(record.starts)}, step {step:,} saved", flush=True)
+    return int(Exit.DONE)
+
+
+def _end_job(run: RunFolder, record: JobRecord, code: int, environment: Mapping[str, str]) -> int:
+    started = record.starts[-1].started if record.starts else record.submitted
+    record = record.end_last_start(code, _explain_end(run, code, started))
+    record.write(run.path)
+    if code in _FINAL_CODES:
+        return code
+    step = find_saved_step(run)
+    failure = code if code != Exit.SAVED else int(Exit.ENVIRONMENT)
+    if len(record.list_vain_starts(step)) >= record.max_failures:
+        return _stop_job(run, record, _format_crash_loop(record, step), failure)
+    if _count_restarts(environment) >= record.max_requeues:
+        return _stop_job(run, record, _format_limit(run, record), failure)
+    print(f"job       requeued from step {step:,}: {record.starts[-1].cause}", flush=True)
+    return int(Exit.SAVED)
+
+
+def _stop_job(run: RunFolder, record: JobRecord, sentence: str, code: int) -> int:
+    """Record that the job is not requeued, with the causes of its failures; return its exit code."""
+    replace(record, stopped=sentence).write(run.path)
+    causes = {
+        f"start {number}": f"{start.nodes or 'no node'}, step {start.step}: {start.cause or 'running'}"
+        for number, start in enumerate(record.starts, 1)
+    }
+    result = Result(
+        command="launch",
+        ok=False,
+        sentence=sentence,
+        metrics={"starts": len(record.starts), "saved_steps": find_saved_step(run)},
+        artifacts={"log": record.log},
+        details={"starts": causes},
+    )
+    run.write_result("launch", result.as_dict())
+    print(f"error: {sentence}", file=sys.stderr)
+    for name, cause in causes.items():
+        print(f"  {name}  {cause}", file=sys.stderr)
+    return code
+
+
+def _format_crash_loop(record: JobRecord, step: int) -> str:
+    vain = record.list_vain_starts(step)
+    causes = dict.fromkeys(start.cause or "no cause was reported" for start in vain)
+    return f"stopped after {len(vain)} failures in a row at step {step:,}: {'; '.join(causes)}"
+
+
+def _format_limit(run: RunFolder, record: JobRecord) -> str:
+    return (
+        f"stopped: requeued {record.max_requeues} times (launch.max_requeues); to go on: mlscale runs resume {run.id}"
+    )
+
+
+def _explain_end(run: RunFolder, code: int, started: str) -> str:
+    """Return why a start ended: the run's own words, else what the exit code means."""
+    manifest = run.manifest
+    # The seal may be that of an earlier attempt: a process that is killed while it starts leaves it.
+    if manifest and manifest.get("sentence") and manifest["ended"] >= started:
+        return str(manifest["sentence"]).splitlines()[0]
+    if code == Exit.DONE:
+        return "done"
+    return f"killed by signal {code - 128}" if code > 128 else f"exit code {code}; see the log"
+
+
+def find_saved_step(run: RunFolder) -> int:
+    """Return the optimizer step of the run's most advanced checkpoint; 0 without one."""
+    files = list_checkpoint_files(run.path / "checkpoints")
+    return max((file.record.step for file in files if file.record), default=0)
+
+
+def get_job_id(environment: Mapping[str, str]) -> str:
+    """Return the id of the job that this process is in: `12`, or `12_3` for a task of an array."""
+    array = environment.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{environment['SLURM_ARRAY_TASK_ID']}" if array else environment.get("SLURM_JOB_ID", "")
+
+
+def _count_restarts(environment: Mapping[str, str]) -> int:
+    return int(environment.get("SLURM_RESTART_COUNT", 0))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except MLScaleError as error:
+        print(Masker.create_for_process().mask_text(f"error: {error}"), file=sys.stderr)
+        sys.exit(error.exit)

@@ -1,0 +1,133 @@
+"""Submit the job of a run, or one array for the runs of a sweep: code, script and record first, then sbatch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mlscale.atomic_files import make_folders, write_text
+from mlscale.launch.slurm.job_script import JobPlace, render_job_script
+from mlscale.launch.slurm.settings import SlurmSettings
+from mlscale.launch.slurm.shipped_code import unpack_code
+from mlscale.launch.slurm.slurm_commands import cancel_job, read_cluster_name, release_job, submit_held_script
+from mlscale.runs import ownership as own
+from mlscale.runs.code.code_snapshot import CodeSnapshot
+from mlscale.runs.folder import RunFolder
+from mlscale.runs.identity import get_current_time
+from mlscale.runs.job_record import CODE_FOLDER, LOG, SCRIPT, JobRecord, read_job_record
+
+_LIST = "jobs-{number}.txt"
+
+
+def plan_run_job(run: Path, *, ships_code: bool) -> JobPlace:
+    """Return the places of the job of one run; nothing is created."""
+    code = run / CODE_FOLDER if ships_code else None
+    return JobPlace(run.name, run, run / LOG, Path.cwd(), code=code)
+
+
+def submit_run_job(
+    run: RunFolder, settings: SlurmSettings, variables: Sequence[str], code: CodeSnapshot | None = None
+) -> str:
+    """Submit the job of a run; return its id.
+
+    Args:
+        run: its folder.
+        settings: of the job.
+        variables: names of the environment variables that the run's config needs.
+        code: a snapshot to ship; None where the folder has a copy from an earlier submission, or for no copy.
+
+    Raises:
+        MLScaleError: SLURM refuses the job, or is not there (exit code 5).
+    """
+    cluster = read_cluster_name()
+    if code is not None:
+        unpack_code(code, run.path / CODE_FOLDER)
+    place = plan_run_job(run.path, ships_code=(run.path / CODE_FOLDER).is_dir())
+    script = run.path / SCRIPT
+    write_text(script, render_job_script(settings, place))
+    job = submit_held_script(script, _export_run_key(run))
+    _record_and_release(job, {job: run}, settings, cluster, variables, place.log)
+    return job
+
+
+def plan_array(sweep: Path, count: int, *, ships_code: bool) -> JobPlace:
+    """Return the places of the next array of a sweep with `count` runs; nothing is created."""
+    number = 1 + len(list(sweep.glob(_LIST.format(number="*"))))
+    list_file = sweep / _LIST.format(number=number)
+    code = sweep / CODE_FOLDER if ships_code else None
+    log = sweep / "logs" / f"array-{number}-%a.log"
+    return JobPlace(sweep.name, None, log, Path.cwd(), list_file=list_file, tasks=count, code=code)
+
+
+def submit_array(
+    sweep: Path,
+    runs: Sequence[RunFolder],
+    settings: SlurmSettings,
+    variables: Mapping[str, Sequence[str]],
+    code: CodeSnapshot | None = None,
+) -> str:
+    """Submit one array with a task for each run; return its id.
+
+    Args:
+        sweep: the folder of the sweep.
+        runs: in the order of the array's tasks.
+        settings: of every task.
+        variables: id of a run to the names of the environment variables that its config needs.
+        code: a snapshot to ship; None where the folder has a copy from an earlier submission, or for no copy.
+
+    Raises:
+        MLScaleError: SLURM refuses the array, or is not there (exit code 5).
+    """
+    cluster = read_cluster_name()
+    if code is not None:
+        unpack_code(code, sweep / CODE_FOLDER)
+    place = plan_array(sweep, len(runs), ships_code=(sweep / CODE_FOLDER).is_dir())
+    assert place.list_file is not None
+    make_folders(place.log.parent)
+    write_text(place.list_file, "".join(f"{run.path}\n" for run in runs))
+    script = place.list_file.with_suffix(".sh")
+    write_text(script, render_job_script(settings, place))
+    array = submit_held_script(script)
+    tasks = {f"{array}_{number}": run for number, run in enumerate(runs)}
+    names = sorted({name for run in runs for name in variables.get(run.id, ())})
+    _record_and_release(array, tasks, settings, cluster, names, place.log)
+    return array
+
+
+def _record_and_release(
+    job: str,
+    tasks: Mapping[str, RunFolder],
+    settings: SlurmSettings,
+    cluster: str,
+    variables: Sequence[str],
+    log: Path,
+) -> None:
+    """Write the records, and let the job start: its first act is to read its record."""
+    try:
+        for task, run in tasks.items():
+            before = read_job_record(run.path)
+            JobRecord(
+                scheduler="slurm",
+                cluster=cluster,
+                id=task,
+                submitted=get_current_time(),
+                log=str(log).replace("%a", task.rpartition("_")[2]),
+                max_requeues=settings.max_requeues,
+                max_failures=settings.max_failures,
+                variables=tuple(variables),
+                earlier=(*before.earlier, *before.starts) if before else (),
+            ).write(run.path)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            cancel_job(job)
+        raise
+    release_job(job)
+
+
+def _export_run_key(run: RunFolder) -> dict[str, str]:
+    """Return the variable that proves on a node without this home folder that this user created the run."""
+    try:
+        return {own.VARIABLE: own.export_run_key(run.id)}
+    except own.NoKeyError:
+        return {}

@@ -1,0 +1,159 @@
+"""The job script: its directives and shell lines; values can't add a directive, an option or a command."""
+
+import shlex
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mlscale.errors import MLScaleError
+from mlscale.launch.slurm.job_script import JobPlace, render_job_script
+from mlscale.launch.slurm.settings import SlurmSettings
+
+SETTINGS = SlurmSettings(devices=4, uses_gpus=True, nodes=2, partition="main", python="python")
+NASTY = "a b\"c'd $(touch x) `touch x` \\ # ; touch x"
+
+
+def place(run: Path = Path("/runs/resnet-1")) -> JobPlace:
+    return JobPlace(run.name, run, run / "logs/job.log", Path("/home/ann"))
+
+
+def read_directives(script: str) -> list[str]:
+    return [line.removeprefix("#SBATCH ") for line in script.splitlines() if line.startswith("#SBATCH")]
+
+
+def find_training(script: str) -> list[str]:
+    (line,) = (line.strip() for line in script.splitlines() if line.strip().startswith("srun "))
+    return shlex.split(line.removesuffix(" &"))
+
+
+def test_directives() -> None:
+    more = replace(
+        SETTINGS, time="04:00:00", qos="high", directives={"exclusive": True, "mail-type": "FAIL", "x": None}
+    )
+    assert read_directives(render_job_script(more, place())) == [
+        "--job-name=resnet-1",
+        "--chdir=/home/ann",
+        "--output=/runs/resnet-1/logs/job.log",
+        "--open-mode=append",
+        "--requeue",
+        "--signal=B:USR1@120",
+        "--nodes=2",
+        "--ntasks-per-node=4",
+        "--gres=gpu:4",
+        "--partition=main",
+        "--qos=high",
+        "--time=04:00:00",
+        "--exclusive",
+        "--mail-type=FAIL",
+    ]
+
+
+def test_an_array_reads_its_run_from_a_list() -> None:
+    array = JobPlace("s", None, Path("/s/logs/array-1-%a.log"), Path("/"), list_file=Path("/s/jobs-1.txt"), tasks=9)
+    script = render_job_script(replace(SETTINGS, array=2), array)
+    assert "--array=0-8%2" in read_directives(script)
+    assert 'run=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" /s/jobs-1.txt)' in script
+    assert 'scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"' in script
+
+
+def test_values_add_no_directive_and_no_command(tmp_path: Path) -> None:
+    settings = replace(
+        SETTINGS, account=NASTY, directives={"comment": NASTY}, modules=[NASTY], python=NASTY, srun=[f"--x={NASTY}"]
+    )
+    script = render_job_script(settings, place(Path(f"/runs/{NASTY}")))
+    assert len(read_directives(script)) == len(read_directives(render_job_script(SETTINGS, place()))) + 2
+    assert find_training(script)[4:9] == [f"--x={NASTY}", NASTY, "-m", "mlscale", "train"]
+    # Run by a real shell, in which no program of the cluster exists: nothing but those words is carried out.
+    fakes = "module() { :; }; srun() { :; }; scontrol() { :; }\n"
+    subprocess.run(["bash", "-c", fakes + script], cwd=tmp_path, check=False, capture_output=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_percent_signs_of_a_folder_are_no_patterns() -> None:
+    script = render_job_script(SETTINGS, place(Path("/runs/100%j")))
+    assert "--output=/runs/100%%j/logs/job.log" in read_directives(script)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "words"),
+    [
+        (
+            "pyxis",
+            "--container-image=nvcr.io#pytorch:1 --container-mounts=/home/ann:/home/ann,/runs:/runs,/data:/d "
+            "--container-workdir=/home/ann python",
+        ),
+        (
+            "apptainer",
+            "apptainer exec --nv --bind /home/ann:/home/ann --bind /runs:/runs --bind /data:/d --pwd /home/ann "
+            "nvcr.io#pytorch:1 python",
+        ),
+    ],
+)
+def test_containers(runtime: str, words: str) -> None:
+    settings = replace(
+        SETTINGS, python=None, container="nvcr.io#pytorch:1", container_runtime=runtime, container_mounts=["/data:/d"]
+    )
+    training = find_training(render_job_script(settings, place()))
+    assert training[4:-4] == words.split()
+
+
+def test_the_shipped_code_is_imported_before_the_working_folder() -> None:
+    script = render_job_script(SETTINGS, replace(place(), code=Path("/runs/resnet-1/code")))
+    assert "PYTHONSAFEPATH=1 PYTHONPATH=/runs/resnet-1/code${PYTHONPATH:+:$PYTHONPATH}" in script
+
+
+def test_a_secret_is_refused() -> None:
+    token = "hf_" + "a1B2" * 9
+    with pytest.raises(MLScaleError, match="the job script would hold a secret") as caught:
+        render_job_script(replace(SETTINGS, setup=[f"export HF_TOKEN={token}"]), place())
+    assert token not in str(caught.value)
+
+
+def run_script(folder: Path, guard: str, step: str, signals: str = "") -> tuple[int, list[str]]:
+    """The exit code of the script, and what was called, with shell functions in place of srun, the guard and SLURM."""
+    settings = replace(SETTINGS, python="guard")
+    script = render_job_script(settings, place(folder))
+    fakes = f"""
+note() {{ echo "$@" >>{folder}/calls; }}
+guard() {{ note "$3" "${{5:-}}"; {guard}; }}
+srun() {{ note srun; {step}; }}
+scontrol() {{ note "$@"; }}
+SLURM_JOB_ID=7
+{signals}
+"""
+    done = subprocess.run(["bash", "-c", fakes + script], check=False, timeout=20)
+    return done.returncode, (folder / "calls").read_text().split("\n")[:-1]
+
+
+@pytest.mark.parametrize(
+    ("guard", "step", "code", "calls"),
+    [
+        ("return ${5:-0}", "true", 0, ["start ", "srun", "end 0"]),
+        ("return ${5:-0}", "(exit 75)", 75, ["start ", "srun", "end 75", "requeue 7"]),
+        ("return ${5:-0}", "(exit 3)", 3, ["start ", "srun", "end 3"]),
+        ("return 5", "true", 5, ["start "]),
+    ],
+)
+def test_the_guard_decides_about_a_requeue(tmp_path: Path, guard: str, step: str, code: int, calls: list[str]) -> None:
+    assert run_script(tmp_path, guard, step) == (code, calls)
+
+
+@pytest.mark.parametrize("signal", ["USR1", "TERM"])
+def test_a_signal_reaches_the_step_whose_exit_code_is_kept(tmp_path: Path, signal: str) -> None:
+    waiting = f"trap 'note {signal}; exit 75' {signal}; for i in $(seq 100); do sleep 0.1; done"
+    sender = f"(sleep 0.5; kill -s {signal} $$) &"
+    assert run_script(tmp_path, "return ${5:-0}", waiting, sender)[1] == [
+        "start ",
+        "srun",
+        signal,
+        "end 75",
+        "requeue 7",
+    ]
+
+
+@pytest.mark.parametrize(("signal", "code"), [("USR1", 75), ("TERM", 143)])
+def test_a_signal_before_the_step_starts_none(tmp_path: Path, signal: str, code: int) -> None:
+    guard = f'[ "$3" = end ] || kill -s {signal} $$; return ${{5:-0}}'
+    assert run_script(tmp_path, guard, "true")[1][:2] == ["start ", f"end {code}"]
