@@ -46,6 +46,8 @@ NAV: dict[str, tuple[tuple[str, str], ...]] = {
         ("Debugging", "debugging.md"),
         ("Resuming a run", "resume.md"),
         ("Checkpoints", "checkpoints.md"),
+        ("Training on Kubernetes", "kubernetes.md"),
+        ("Training by SkyPilot", "skypilot.md"),
     ),
     "Measure": (),
     "Ship": (),
