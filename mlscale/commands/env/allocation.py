@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -91,7 +92,7 @@ def _lead_checks(store: Store, found: ExternalRank, runs: Path, timeout_s: float
     store.set("go", "" if unreachable else "1")
     times: Mapping[Pair, float] = {}
     if not unreachable:
-        own = links.measure_links(store, 0, found.world_size, ranks, timeout_s)
+        own = links.measure_links(store, 0, ranks, timeout_s)
         links.publish_times(store, 0, own)
         times = links.gather_times(store, sorted(facts), timeout_s)
     # The store ends with this process, so it waits for the others.
@@ -128,7 +129,7 @@ def _take_part(store: Store, found: ExternalRank, timeout_s: float) -> int:
         _publish_unreachable(store, found, ranks, timeout_s)
         facts_of.wait_until(lambda: store.check(["go"]), timeout_s)
         if store.get("go"):
-            own = links.measure_links(store, found.rank, found.world_size, ranks, timeout_s)
+            own = links.measure_links(store, found.rank, ranks, timeout_s)
             links.publish_times(store, found.rank, own)
     store.set(f"bye/{found.rank}", "")
     return int(Exit.DONE)
@@ -215,7 +216,7 @@ def _check_links(report: AllocationReport) -> Iterator[EnvironmentCheck]:
 
 
 def _format_time(seconds: float) -> str:
-    return f"{1000 * seconds:.3g} ms"
+    return "no end" if math.isinf(seconds) else f"{1000 * seconds:.3g} ms"
 
 
 def format_allocation(report: AllocationReport, checks: Sequence[EnvironmentCheck]) -> str:
@@ -244,7 +245,12 @@ def format_allocation_json(report: AllocationReport, checks: Sequence[Environmen
         "processes": [vars(process) for _, process in sorted(report.facts.items())],
         "clock_offsets_s": {str(rank): offset for rank, offset in report.offsets.items()},
         "links": [
-            {"ranks": list(pair), "all_reduce_s": seconds, "bytes": links.PAYLOAD_BYTES}
+            # JSON has no infinity, which stands for a link that does not work.
+            {
+                "ranks": list(pair),
+                "all_reduce_s": None if math.isinf(seconds) else seconds,
+                "bytes": links.PAYLOAD_BYTES,
+            }
             for pair, seconds in sorted(report.times.items())
         ],
         "checks": [vars(check) for check in checks],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import statistics
 import time
@@ -15,7 +16,8 @@ from mlscale.commands.env.allocation_facts import ProcessFacts, wait_until
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.distributed import ProcessGroup, Store
+    from torch.distributed import Store
+    from torch.distributed.distributed_c10d import Backend
 
 Pair = tuple[int, int]
 PAYLOAD_BYTES = 1 << 20
@@ -54,44 +56,56 @@ def find_unreachable(store: Store, rank: int, ranks: Sequence[int], timeout_s: f
     return [other for other in ranks if other != rank and not _can_connect(store, other, timeout_s)]
 
 
-def measure_links(
-    store: Store, rank: int, world_size: int, ranks: Sequence[int], timeout_s: float
-) -> dict[Pair, float]:
-    """Return the seconds of an all-reduce of 1 MiB over each link of this rank to a higher one, the fastest of five."""
-    import torch
-    from torch import distributed
+def measure_links(store: Store, rank: int, ranks: Sequence[int], timeout_s: float) -> dict[Pair, float]:
+    """Return the seconds of an all-reduce of 1 MiB over each link of this rank to a higher one, the fastest of several.
 
-    is_cuda = torch.cuda.is_available()
-    timeout = timedelta(seconds=timeout_s)
-    distributed.init_process_group(
-        "nccl" if is_cuda else "gloo", store=store, rank=rank, world_size=world_size, timeout=timeout
-    )
+    Infinite for a link over which none was done within the time.
+    """
     times: dict[Pair, float] = {}
-    try:
-        payload = torch.zeros(PAYLOAD_BYTES // 4, device="cuda" if is_cuda else "cpu")
-        for number, pairs in enumerate(schedule_pairs(ranks)):
-            for pair in pairs:
-                if rank in pair:
-                    group = distributed.new_group(
-                        list(pair), timeout=timeout, use_local_synchronization=True, group_desc=f"link {number}"
-                    )
-                    seconds = min(reduce_once(payload, group) for _ in range(_REPEATS))
-                    if rank == pair[0]:
-                        times[pair] = seconds
-            # In rounds: links of one machine do not share its network card with each other.
-            distributed.barrier()
-    finally:
-        distributed.destroy_process_group()
+    for number, pairs in enumerate(schedule_pairs(ranks)):
+        for pair in pairs:
+            if rank in pair:
+                seconds = _measure_pair(store, rank, pair, timeout_s)
+                if rank == pair[0]:
+                    times[pair] = seconds
+        # In rounds: a machine serves one link at a time, as they share its network card.
+        store.set(f"round/{number}/{rank}", "")
+        names = [f"round/{number}/{other}" for other in ranks]
+        wait_until(lambda keys=names: store.check(keys), 2 * timeout_s)  # type: ignore[misc]
     return times
 
 
-def reduce_once(payload: Tensor, group: ProcessGroup) -> float:
-    """Return the seconds of one all-reduce over a link."""
+def _measure_pair(store: Store, rank: int, pair: Pair, timeout_s: float) -> float:
+    import torch
+
+    payload = torch.zeros(PAYLOAD_BYTES // 4, device="cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        group = _create_pair_group(store, rank, pair, timeout_s)
+        return min(reduce_once(payload, group) for _ in range(_REPEATS))
+    except RuntimeError:  # torch's own, for a connection that fails or takes too long
+        return math.inf
+
+
+def _create_pair_group(store: Store, rank: int, pair: Pair, timeout_s: float) -> Backend:
+    """Return a group of two ranks, without a group of all: one that is out of reach would keep all from starting."""
     import torch
     from torch import distributed
 
+    own = distributed.PrefixStore(f"pair/{pair[0]}/{pair[1]}", store)  # type: ignore[attr-defined]
+    timeout = timedelta(seconds=timeout_s)
+    if torch.cuda.is_available():
+        options = distributed.ProcessGroupNCCL.Options()
+        options._timeout = timeout
+        return distributed.ProcessGroupNCCL(own, pair.index(rank), 2, options)
+    return distributed.ProcessGroupGloo(own, pair.index(rank), 2, timeout)
+
+
+def reduce_once(payload: Tensor, group: Backend) -> float:
+    """Return the seconds of one all-reduce over a link."""
+    import torch
+
     began = time.perf_counter()
-    distributed.all_reduce(payload, group=group)
+    group.allreduce([payload]).wait()
     if payload.is_cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - began
