@@ -45,6 +45,7 @@ NAV: dict[str, tuple[tuple[str, str], ...]] = {
         ("Trackers", "trackers.md"),
         ("Debugging", "debugging.md"),
         ("Resuming a run", "resume.md"),
+        ("SLURM", "slurm.md"),
         ("Checkpoints", "checkpoints.md"),
         ("Training on Kubernetes", "kubernetes.md"),
         ("Training by SkyPilot", "skypilot.md"),

@@ -99,13 +99,8 @@ set_host_names() { # ranks find each other by the names of nodes
 start_node() { is_alive "$BASE/run/slurmd.$1.pid" || slurmd -N "$1"; }
 
 list_processes() { # of a node's jobs: they have its name and this cluster in their environment
-  for environment in /proc/[0-9]*/environ; do
-    if tr '\0' '\n' <"$environment" 2>/dev/null | grep -qx "SLURM_CONF=$SLURM_CONF" &&
-      tr '\0' '\n' <"$environment" 2>/dev/null | grep -qx "SLURMD_NODENAME=$1"; then
-      environment=${environment#/proc/}
-      echo "${environment%/environ}"
-    fi
-  done
+  { grep -lszxF "SLURM_CONF=$SLURM_CONF" /proc/[0-9]*/environ || true; } |
+    { xargs -r grep -lszxF "SLURMD_NODENAME=$1" || true; } | cut -d/ -f3
 }
 
 kill_node() {

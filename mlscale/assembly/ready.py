@@ -27,6 +27,7 @@ _REQUIRED_KEYS = (
     "derived",
 )  # keys of a frozen config, the last ones among them
 _WEIGHTS = (".ckpt", ".pt", ".pth", ".tar", ".safetensors", ".bin")
+_SCHEDULED_COMMANDS = ("train", "drill")
 _COMMAND_KEYS = ("like", "resume", "trust", "debugger")  # settings of the command that made a run, not of the run
 
 
@@ -46,7 +47,25 @@ def compose_checked(request: Request) -> DictConfig:
     from mlscale.config.composition.compose import compose_config
 
     cfg = compose_config(request)
+    _refuse_scheduler(cfg, request)
     return raise_if_invalid(cfg, request, list(request.overrides))
+
+
+def _refuse_scheduler(cfg: DictConfig, request: Request) -> None:
+    """Raise an error where a scheduler was typed for a command that only runs here; a run's own config may name one.
+
+    Raises:
+        MLScaleError: it was.
+    """
+    typed = request.values.get("launch")
+    if typed is None or request.command in _SCHEDULED_COMMANDS or not (cfg.get("launch") or {}).get("scheduler"):
+        return
+    raise MLScaleError(
+        f"mlscale {request.command} is not submitted to a scheduler",
+        where=f"command line: launch={typed}",
+        why=f"{' and '.join(_SCHEDULED_COMMANDS)} are; other commands run where they are started",
+        fix=f"leave it out, and start the command in a job: sbatch --wrap 'mlscale {request.command} …'",
+    )
 
 
 def raise_if_invalid(cfg: DictConfig, request: Request, overrides: Sequence[str]) -> DictConfig:

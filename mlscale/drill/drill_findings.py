@@ -69,6 +69,7 @@ def list_findings(rules: PlatformRules, facts: DrillFacts) -> list[DrillFinding]
     """Return the faults, in the order in which a job meets them."""
     findings = []
     ending = facts.ending
+    # A job that was killed has no exit code, so it is one or the other.
     if ending.needed_s is not None and ending.code is None:
         findings.append(_find_short_grace(rules, ending))
     elif not rules.accepts_exit(ending.code):
@@ -110,6 +111,7 @@ def _find_short_grace(rules: PlatformRules, ending: JobEnding) -> DrillFinding:
 
 def _describe_size(facts: DrillFacts) -> DrillFinding:
     batch = facts.batch_size
+    # The usual cause is named by its numbers; any other has the error of the run.
     if batch and batch % facts.restart_devices:
         text = f"the global batch of {batch} does not divide by {facts.restart_devices} processes"
         divisor = next(count for count in range(facts.restart_devices, 0, -1) if batch % count == 0)

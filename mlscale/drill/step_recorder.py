@@ -48,6 +48,7 @@ class StepRecorder(Callback):
             self._file = get_record_path(self._folder, self._order.attempt, self._rank).open("a")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        # Here and not in `setup`: a resumed trainer has its step only once the checkpoint is loaded.
         if self._step < 0:
             self._step = trainer.global_step
             self._write_record(
@@ -76,6 +77,7 @@ class StepRecorder(Callback):
             self._report_and_wait(get_sent_path(self._folder, self._order.attempt))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        # Of all ranks, though one writes: each must wait at the same step.
         if self._saved_step is None:
             self._saved_step = trainer.global_step
 
@@ -105,6 +107,7 @@ class StepRecorder(Callback):
 def _hash_samples(batch: object) -> list[str]:
     """Return a digest for each sample of a batch; one for all where its tensors do not have as many rows each."""
     tensors = [tensor.detach().cpu() for tensor in _iterate_tensors(batch)]
+    # By rows, so that the same samples are recognised in batches of another number of processes.
     rows = {tensor.shape[0] if tensor.ndim else -1 for tensor in tensors}
     if len(rows) != 1 or -1 in rows:
         return [str(digests.hash_value([digests.hash_tensor(tensor) for tensor in tensors]))]

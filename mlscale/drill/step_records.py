@@ -40,6 +40,7 @@ def read_attempt_records(folder: Path, attempt: str) -> AttemptRecords:
     for path in sorted(folder.glob(f"{attempt}-rank*.jsonl"), key=_parse_rank):
         for record in _parse_record_lines(path):
             step = record["step"]
+            # Ranks begin at one step; the least counts where a rank was cut off.
             if record["kind"] == "begin":
                 first, host = step if first is None else min(first, step), record["host"]
             elif record["kind"] == "step":

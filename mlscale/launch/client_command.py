@@ -23,6 +23,7 @@ def run_client(words: Sequence[str]) -> str:
     Raises:
         MLScaleError: it fails (exit code 5).
     """
+    # Without a terminal: a client that asks for a login would wait for ever.
     done = subprocess.run(words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
         raise MLScaleError(

@@ -49,6 +49,7 @@ class CloudJob:
 
 def build_job_name(name: str, run_id: str) -> str:
     """Return a name for a run that Kubernetes accepts (RFC 1123): `resnet-1b2c3d4e5f6g`."""
+    # The id stays whole: two runs of one name must not become one job.
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[: _MAX_NAME - len(run_id) - 1].strip("-")
     return f"{plain or 'run'}-{run_id}" if plain[:1].isalpha() else f"run-{run_id}"
 
@@ -107,6 +108,7 @@ def check_variables(names: Sequence[object], environment: Mapping[str, object]) 
                 why="it has letters, digits and underscores, and does not begin with a digit",
                 fix="launch.variables=[WANDB_API_KEY]",
             )
+    # Only values that are written into the file: `launch.variables` has names alone.
     for name, value in environment.items():
         if is_secret_key(str(name)) or has_known_format(str(value)):
             yield MLScaleError(

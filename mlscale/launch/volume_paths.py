@@ -19,6 +19,7 @@ def is_below(path: str, folder: str) -> bool:
 def _normalise_path(path: str) -> list[str]:
     parts: list[str] = []
     for part in PurePosixPath(path).parts:
+        # The parent of the root is the root (path_resolution(7)).
         if part == "..":
             parts = parts[:1] if len(parts) <= 1 else parts[:-1]
         else:

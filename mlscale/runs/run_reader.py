@@ -94,4 +94,4 @@ class RunReader:
 
 def _is_unchanged(path: Path, entry: Mapping[str, Any]) -> bool:
     # The size first: it is known at once, and a digest reads the entire file.
-    return path.is_file() and path.stat().st_size == entry["bytes"] and compute_sha256(path) == entry["sha256"]
+    return path.is_file() and path.stat().st_size == entry.get("bytes") and compute_sha256(path) == entry.get("sha256")

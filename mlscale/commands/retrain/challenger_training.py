@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from omegaconf import OmegaConf
 
 from mlscale import commands
+from mlscale.assembly.queued_run import is_for_scheduler
 from mlscale.commands.retrain.champion import format_path_list
 from mlscale.commands.retrain.cycle_settings import list_training_overrides, pass_on_trust
 from mlscale.config.targets import has_argument
@@ -98,6 +99,8 @@ def _compose_overrides(cfg: DictConfig, champion: Champion, window: LabelledWind
         f"like={champion.run.path}",
         f"init_from={champion.checkpoint}",
         f"runs_dir={cfg.runs_dir}",
+        # The cycle waits for its training: a champion that a scheduler trained is retrained here.
+        *(["launch=local"] if is_for_scheduler(config) else []),
         *pass_on_trust(cfg),
         *champion.overrides,
         *_mix_window(cfg, champion, window, folder),

@@ -44,7 +44,7 @@ COMMAND = Command(
         "logs": Action(
             "print the log of a run that a scheduler trains (launch=slurm)",
             (_RUN,),
-            (Key("follow", "go on until the job ends", default=False, example="true", type=bool), RUNS_DIR),
+            (Key("follow", "continue until the job ends", default=False, example="true", type=bool), RUNS_DIR),
             (("mlscale runs logs last follow=true", "what the job prints, while it runs"),),
         ),
         "cancel": Action(
@@ -52,6 +52,12 @@ COMMAND = Command(
             (Word("ref", _RUN.help, "last", many=True),),
             (RUNS_DIR, OUTPUT),
             (("mlscale runs cancel last", "mlscale runs resume last submits it again"),),
+        ),
+        "job": Action(
+            "record a start or an end of a run's job; the job's script calls this, no person needs it",
+            (Word("step", "start or end", "start"), _RUN),
+            (Key("code", "the exit code of the training, for an end", default=0, example="75", type=int), RUNS_DIR),
+            (),
         ),
         "sweep": Action(
             "print the table of a sweep while it fills, and why runs of it failed",

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from mlscale.commands.options import Options, read_options
@@ -44,7 +45,13 @@ def main(argv: Sequence[str]) -> int:
         "diff": _compare_runs,
         "rm": _remove_runs,
     }
-    actions |= {"send": _send_pending, "logs": _print_log, "cancel": _cancel_jobs, "sweep": _show_sweep}
+    actions |= {
+        "job": _record_job,
+        "send": _send_pending,
+        "logs": _print_log,
+        "cancel": _cancel_jobs,
+        "sweep": _show_sweep,
+    }
     return actions[options.action](options)
 
 
@@ -182,6 +189,15 @@ def _send_pending(options: Options) -> int:
 
 def _print_log(options: Options) -> int:
     return print_log(find_run(options.ref, options.runs_dir), follow=options.follow)
+
+
+def _record_job(options: Options) -> int:
+    from mlscale.launch.slurm.job_guard import record_job
+
+    if options.step not in ("start", "end"):
+        what = f"unknown step '{options.step}' of a job"
+        raise MLScaleError(what, where="mlscale runs job", fix="mlscale runs job start last")
+    return record_job(options.step, Path(options.ref), options.code)
 
 
 def _cancel_jobs(options: Options) -> int:

@@ -82,7 +82,7 @@ def print_log(run: RunFolder, *, follow: bool) -> int:
     """
     record = _require_record(run)
     path = Path(record.log)
-    position, asked = 0, time.monotonic()
+    position, checked = 0, time.monotonic()
     state = find_job_states([record])[record.id]
     if not path.is_file():
         print(f"job {record.id} is {state.word}{f' ({state.reason})' if state.reason else ''}", file=sys.stderr)
@@ -92,8 +92,8 @@ def print_log(run: RunFolder, *, follow: bool) -> int:
         if not follow or not state.is_live:
             return int(Exit.DONE)
         time.sleep(_POLL_SECONDS)
-        if time.monotonic() - asked > _STATE_SECONDS:
-            asked, state = time.monotonic(), find_job_states([record])[record.id]
+        if time.monotonic() - checked > _STATE_SECONDS:
+            checked, state = time.monotonic(), find_job_states([record])[record.id]
 
 
 def _print_new_text(path: Path, position: int) -> int:

@@ -16,6 +16,7 @@ from mlscale.launch.cloud_job import (
     check_variables,
 )
 
+# The least value of each.
 _COUNTS = {"nodes": 1, "max_failures": 0}
 
 
@@ -53,7 +54,9 @@ def read_skypilot_settings(
     Raises:
         MLScaleError: everything that is wrong with them, reported together.
     """
+    # All of them before the first value is used: a wrong type would fail in the constructor, alone.
     raise_all([*_find_problems(launch, devices, runs_dir, required)])
+    # Keys for the processes of the job, such as `timeout_s`, are not settings of the pod or the task.
     values = {name: value for name, value in launch.items() if name in SkyPilotSettings.__dataclass_fields__}
     return SkyPilotSettings(**values)
 
@@ -65,5 +68,6 @@ def _find_problems(
     yield from check_devices(devices)
     yield from check_counts(launch, _COUNTS)
     yield from check_variables(launch["variables"], launch["env"])
+    # A variable of `launch.env` is passed, too.
     yield from check_required(required, [*launch["variables"], *launch["env"]])
     yield from check_texts(launch)

@@ -1,4 +1,4 @@
-"""Start and end of a job, called by its script: `python -m mlscale.launch.slurm.job_guard start|end FOLDER [CODE]`.
+"""Start and end of a job, which its script reports by `mlscale runs job start|end FOLDER [CODE]`.
 
 It keeps the job's record, and decides if the job is requeued. It imports neither torch nor the configuration.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,26 +17,29 @@ from mlscale.runs.checkpoint_files.checkpoint_search import list_checkpoint_file
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import get_current_time
 from mlscale.runs.job_record import JobRecord, JobStart, read_job_record
-from mlscale.secrets.mask import Masker
 
 # Ends that another start would not change: done, a mistake of the user, a diverged run, a gate, a stop from outside.
 _FINAL_CODES = (Exit.DONE, Exit.USER, Exit.DIVERGED, Exit.GATE, Exit.INTERRUPTED, Exit.TERMINATED)
 
 
-def main(argv: Sequence[str]) -> int:
+def record_job(action: str, folder: Path, code: int = 0) -> int:
     """Record a start or an end; return the exit code for the job, 75 to be requeued.
+
+    Args:
+        action: start or end.
+        folder: the run's.
+        code: the exit code of the training, for an end.
 
     Raises:
         MLScaleError: the run folder is not visible on this node, or corrupt (exit code 5).
     """
-    action, folder, *code = argv
-    run = _open_run(Path(folder))
+    run = _open_run(folder)
     record = read_job_record(run.path)
     if record is None:
-        raise MLScaleError("the run has no job", where=folder, fix=f"mlscale runs resume {run.id}")
+        raise MLScaleError("the run has no job", where=str(folder), fix=f"mlscale runs resume {run.id}")
     if action == "start":
         return _start_job(run, record, os.environ)
-    return _end_job(run, record, int(code[0]), os.environ)
+    return _end_job(run, record, code, os.environ)
 
 
 def _open_run(folder: Path) -> RunFolder:
@@ -121,9 +124,7 @@ def _format_crash_loop(record: JobRecord, step: int) -> str:
 
 
 def _format_limit(run: RunFolder, record: JobRecord) -> str:
-    return (
-        f"stopped: requeued {record.max_requeues} times (launch.max_requeues); to go on: mlscale runs resume {run.id}"
-    )
+    return f"stopped: requeued {record.max_requeues} times (launch.max_requeues); mlscale runs resume {run.id}"
 
 
 def _explain_end(run: RunFolder, code: int, started: str) -> str:
@@ -151,11 +152,3 @@ def get_job_id(environment: Mapping[str, str]) -> str:
 
 def _count_restarts(environment: Mapping[str, str]) -> int:
     return int(environment.get("SLURM_RESTART_COUNT", 0))
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except MLScaleError as error:
-        print(Masker.create_for_process().mask_text(f"error: {error}"), file=sys.stderr)
-        sys.exit(error.exit)

@@ -25,7 +25,7 @@ step= stopped=
 stop() {{ stopped=$1; [ -z "$step" ] || kill -s "$1" "$step" 2>/dev/null; }}
 trap 'stop USR1' USR1 # ahead of the time limit
 trap 'stop TERM' TERM # preempted or cancelled
-report() {{ {python} -m mlscale.launch.slurm.job_guard "$@"; }}
+report() {{ {python} -m mlscale runs job "$@"; }}
 
 report start "$run" || exit
 code=75
@@ -36,7 +36,7 @@ if [ -z "$stopped" ]; then
   # A signal interrupts `wait`, which then returns no exit code of the step.
   while stopped=; wait "$step"; last=$?; [ "$last" = 127 ] || code=$last; [ -n "$stopped" ]; do :; done
 fi
-report end "$run" "$code"
+report end "$run" code="$code"
 code=$?
 if [ "$code" = 75 ]; then
   scontrol requeue "{job_id}" || echo "not requeued; mlscale runs resume $run"
@@ -46,8 +46,8 @@ exit "$code"
 
 
 @dataclass(frozen=True)
-class JobPlace:
-    """The places of a job.
+class JobPaths:
+    """The paths of a job.
 
     Attributes:
         name: of the job, as the scheduler shows it.
@@ -68,20 +68,20 @@ class JobPlace:
     code: Path | None = None
 
 
-def render_job_script(settings: SlurmSettings, place: JobPlace) -> str:
+def render_job_script(settings: SlurmSettings, paths: JobPaths) -> str:
     """Return the script that sbatch takes.
 
     Raises:
         MLScaleError: it would hold a secret.
     """
-    directives = [f"#SBATCH {_format_directive(name, value)}" for name, value in _iterate_directives(settings, place)]
+    directives = [f"#SBATCH {_format_directive(name, value)}" for name, value in _iterate_directives(settings, paths)]
     body = _BODY.format(
-        run_lines="\n".join(_format_run_lines(place)),
-        environment_lines="\n".join(_format_environment_lines(settings, place)),
+        run_lines="\n".join(_format_run_lines(paths)),
+        environment_lines="\n".join(_format_environment_lines(settings, paths)),
         job_run=JOB_RUN,
         python=shlex.quote(_get_host_python(settings)),
-        command=_format_training(settings, place),
-        job_id="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID" if place.list_file else "$SLURM_JOB_ID",
+        command=_format_training(settings, paths),
+        job_id="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID" if paths.list_file else "$SLURM_JOB_ID",
     )
     script = "\n".join(["#!/bin/bash", *directives, "# Written by mlscale; see docs/slurm.md.", body])
     _refuse_secrets(script)
@@ -93,17 +93,17 @@ def _get_host_python(settings: SlurmSettings) -> str:
     return sys.executable if settings.container else settings.python or sys.executable
 
 
-def _iterate_directives(settings: SlurmSettings, place: JobPlace) -> Iterator[tuple[str, object]]:
+def _iterate_directives(settings: SlurmSettings, paths: JobPaths) -> Iterator[tuple[str, object]]:
     """Yield the options of sbatch with their values; True for an option without one."""
-    yield "job-name", place.name
-    yield "chdir", place.working
+    yield "job-name", paths.name
+    yield "chdir", paths.working
     # sbatch replaces %x and the like in this path alone; the number of an array's task is such a one.
-    yield "output", str(place.log.parent).replace("%", "%%") + f"/{place.log.name}"
+    yield "output", str(paths.log.parent).replace("%", "%%") + f"/{paths.log.name}"
     yield "open-mode", "append"
     yield "requeue", True
     yield "signal", f"B:USR1@{settings.grace_s}"
-    if place.list_file:
-        yield "array", f"0-{place.tasks - 1}" + (f"%{settings.array}" if settings.array else "")
+    if paths.list_file:
+        yield "array", f"0-{paths.tasks - 1}" + (f"%{settings.array}" if settings.array else "")
     yield "nodes", settings.nodes
     yield "ntasks-per-node", settings.devices
     gpus = f"gpu:{settings.devices}" if settings.uses_gpus else None
@@ -124,56 +124,56 @@ def _format_directive(name: str, value: object) -> str:
     return f"--{name}={text}"
 
 
-def _format_run_lines(place: JobPlace) -> Iterator[str]:
-    if place.list_file is None:
-        yield f"run={shlex.quote(str(place.run))}"
+def _format_run_lines(paths: JobPaths) -> Iterator[str]:
+    if paths.list_file is None:
+        yield f"run={shlex.quote(str(paths.run))}"
     else:
         # sed counts lines from 1, the array's tasks count from 0.
-        yield f'run=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {shlex.quote(str(place.list_file))})'
+        yield f'run=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {shlex.quote(str(paths.list_file))})'
 
 
-def _format_environment_lines(settings: SlurmSettings, place: JobPlace) -> Iterator[str]:
-    if place.code is not None:
+def _format_environment_lines(settings: SlurmSettings, paths: JobPaths) -> Iterator[str]:
+    if paths.code is not None:
         # Python would otherwise import from the working folder first, whose files may have changed since.
-        code = shlex.quote(str(place.code))
+        code = shlex.quote(str(paths.code))
         yield f"export {JOB_CODE}={code} PYTHONSAFEPATH=1 PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}"
     yield from (f"module load {shlex.quote(module)}" for module in settings.modules)
     yield from settings.setup
 
 
-def _format_training(settings: SlurmSettings, place: JobPlace) -> str:
+def _format_training(settings: SlurmSettings, paths: JobPaths) -> str:
     words = ["srun", f"--ntasks={settings.world_size}", "--kill-on-bad-exit=1", "--unbuffered"]
     if settings.cpus:
         # srun does not take over the sbatch option of this name, since SLURM 22.05.
         words.append(f"--cpus-per-task={settings.cpus}")
     python = settings.python or ("python" if settings.container else sys.executable)
-    words += [*_build_container_options(settings, place), *settings.srun, *_build_container_command(settings, place)]
+    words += [*_build_container_options(settings, paths), *settings.srun, *_build_container_command(settings, paths)]
     return " ".join([*map(shlex.quote, [*words, python, "-m", "mlscale", "train"]), 'resume="$run"'])
 
 
-def _list_mounts(settings: SlurmSettings, place: JobPlace) -> list[str]:
-    root = (place.run or place.list_file or place.working).parent
-    folders = dict.fromkeys([str(place.working), str(root)])
+def _list_mounts(settings: SlurmSettings, paths: JobPaths) -> list[str]:
+    root = (paths.run or paths.list_file or paths.working).parent
+    folders = dict.fromkeys([str(paths.working), str(root)])
     return [*(f"{folder}:{folder}" for folder in folders), *settings.container_mounts]
 
 
-def _build_container_options(settings: SlurmSettings, place: JobPlace) -> list[str]:
+def _build_container_options(settings: SlurmSettings, paths: JobPaths) -> list[str]:
     if not settings.container or settings.container_runtime != "pyxis":
         return []
-    mounts = ",".join(_list_mounts(settings, place))
+    mounts = ",".join(_list_mounts(settings, paths))
     return [
         f"--container-image={settings.container}",
         f"--container-mounts={mounts}",
-        f"--container-workdir={place.working}",
+        f"--container-workdir={paths.working}",
     ]
 
 
-def _build_container_command(settings: SlurmSettings, place: JobPlace) -> Sequence[str]:
+def _build_container_command(settings: SlurmSettings, paths: JobPaths) -> Sequence[str]:
     if not settings.container or settings.container_runtime != "apptainer":
         return []
-    binds = [word for mount in _list_mounts(settings, place) for word in ("--bind", mount)]
+    binds = [word for mount in _list_mounts(settings, paths) for word in ("--bind", mount)]
     gpus = ["--nv"] if settings.uses_gpus else []
-    return ["apptainer", "exec", *gpus, *binds, "--pwd", str(place.working), settings.container]
+    return ["apptainer", "exec", *gpus, *binds, "--pwd", str(paths.working), settings.container]
 
 
 def _refuse_secrets(script: str) -> None:

@@ -109,11 +109,11 @@ def parse_job_record(text: str) -> JobState:
     Raises:
         MLScaleError: it names none.
     """
-    found = re.search(r"\bJobState=(\S+)", text)
-    if not found:
-        raise MLScaleError("scontrol shows no state of the job")
+    match = re.search(r"\bJobState=(\S+)", text)
+    if not match:
+        raise MLScaleError("scontrol shows no state of the job", why=text[:80], fix="scontrol show job")
     reason = re.search(r"\bReason=(\S+)", text)
-    return _make_state(found[1], reason[1] if reason else "")
+    return _make_state(match[1], reason[1] if reason else "")
 
 
 def describe_run_status(status: str, record: JobRecord, state: JobState) -> str:

@@ -18,7 +18,7 @@ _OWN_OPTIONS: Mapping[str, str | None] = {
     "partition": "launch.partition", "account": "launch.account", "qos": "launch.qos", "time": "launch.time",
     "mem": "launch.mem", "cpus-per-task": "launch.cpus", "gres": "launch.gres", "constraint": "launch.constraint",
     "signal": "launch.grace_s", "job-name": "name", "output": None, "error": None, "open-mode": None, "chdir": None,
-    "requeue": None, "no-requeue": None, "export": None, "wrap": None, "parsable": None, "wait": None,
+    "requeue": None, "no-requeue": None, "hold": None, "export": None, "wrap": None, "parsable": None, "wait": None,
 }  # fmt: skip
 
 

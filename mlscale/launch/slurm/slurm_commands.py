@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -14,17 +13,21 @@ from pathlib import Path
 from mlscale.errors import Exit, MLScaleError
 
 _SECONDS = 30.0
+# A word of SLURM's reason for a refusal, and what to type. Of several the first one counts.
+_SETTINGS = {
+    "generic resource": "trainer.accelerator=cpu for a job without GPUs; or launch.gres=<what sinfo -o %G shows>",
+    "gres": "trainer.accelerator=cpu for a job without GPUs; or launch.gres=<what sinfo -o %G shows>",
+    "invalid partition": "launch.partition=<one of sinfo -s>",
+    "account": "launch.account=<one of sacctmgr show associations user=$USER>",
+    "qos": "launch.qos=<one of sacctmgr show qos>",
+    "time limit": "launch.time=<at most what sinfo -o '%P %l' shows>",
+}
 # Variables that describe an allocation; inside `salloc` a submitted job would inherit the wrong ones. Those of SLURM's
 # clients are kept: where the cluster is, and how times are shown.
 _CLIENT_VARIABLES = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT", "SLURM_JWT")
 _ALLOCATION_VARIABLE = re.compile(
     r"(SLURM|SLURMD|SRUN|PMI|PMIX|OMPI|TORCHELASTIC|MLSCALE_JOB)_.*|(LOCAL_|GROUP_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)"
 )
-
-
-def is_slurm_installed() -> bool:
-    """Return True if this machine has SLURM's clients."""
-    return shutil.which("sbatch") is not None
 
 
 def run_slurm(words: Sequence[str], *, variables: Mapping[str, str] | None = None) -> str:
@@ -61,10 +64,15 @@ def run_slurm(words: Sequence[str], *, variables: Mapping[str, str] | None = Non
         raise MLScaleError(
             f"{words[0]} failed",
             why=lines[-1].removeprefix(f"{words[0]}: ").removeprefix("error: "),
-            fix=f"see what SLURM accepts: sinfo, or {words[0]} --help",
+            fix=_suggest_setting(lines[-1]) or f"see what SLURM accepts: sinfo, or {words[0]} --help",
             exit=Exit.ENVIRONMENT,
         )
     return done.stdout
+
+
+def _suggest_setting(reason: str) -> str:
+    """Return the setting that SLURM's reason for a refusal is about; empty where it is not known."""
+    return next((setting for word, setting in _SETTINGS.items() if word in reason.lower()), "")
 
 
 def filter_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -122,5 +130,5 @@ def read_cluster_name() -> str:
     Raises:
         MLScaleError: its controller does not respond (exit code 5).
     """
-    found = re.search(r"^ClusterName\s*=\s*(\S+)", run_slurm(["scontrol", "show", "config"]), re.MULTILINE)
-    return found[1] if found else "cluster"
+    match = re.search(r"^ClusterName\s*=\s*(\S+)", run_slurm(["scontrol", "show", "config"]), re.MULTILINE)
+    return match[1] if match else "cluster"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mlscale.atomic_files import make_folders, write_text
-from mlscale.launch.slurm.job_script import JobPlace, render_job_script
+from mlscale.launch.slurm.job_script import JobPaths, render_job_script
 from mlscale.launch.slurm.settings import SlurmSettings
 from mlscale.launch.slurm.shipped_code import unpack_code
 from mlscale.launch.slurm.slurm_commands import cancel_job, read_cluster_name, release_job, submit_held_script
@@ -20,10 +20,10 @@ from mlscale.runs.job_record import CODE_FOLDER, LOG, SCRIPT, JobRecord, read_jo
 _LIST = "jobs-{number}.txt"
 
 
-def plan_run_job(run: Path, *, ships_code: bool) -> JobPlace:
-    """Return the places of the job of one run; nothing is created."""
+def plan_run_job(run: Path, *, ships_code: bool) -> JobPaths:
+    """Return the paths of the job of one run; nothing is created."""
     code = run / CODE_FOLDER if ships_code else None
-    return JobPlace(run.name, run, run / LOG, Path.cwd(), code=code)
+    return JobPaths(run.name, run, run / LOG, Path.cwd(), code=code)
 
 
 def submit_run_job(
@@ -43,21 +43,21 @@ def submit_run_job(
     cluster = read_cluster_name()
     if code is not None:
         unpack_code(code, run.path / CODE_FOLDER)
-    place = plan_run_job(run.path, ships_code=(run.path / CODE_FOLDER).is_dir())
+    paths = plan_run_job(run.path, ships_code=(run.path / CODE_FOLDER).is_dir())
     script = run.path / SCRIPT
-    write_text(script, render_job_script(settings, place))
+    write_text(script, render_job_script(settings, paths))
     job = submit_held_script(script, _export_run_key(run))
-    _record_and_release(job, {job: run}, settings, cluster, variables, place.log)
+    _record_and_release(job, {job: run}, settings, cluster, variables, paths.log)
     return job
 
 
-def plan_array(sweep: Path, count: int, *, ships_code: bool) -> JobPlace:
-    """Return the places of the next array of a sweep with `count` runs; nothing is created."""
+def plan_array(sweep: Path, count: int, *, ships_code: bool) -> JobPaths:
+    """Return the paths of the next array of a sweep with `count` runs; nothing is created."""
     number = 1 + len(list(sweep.glob(_LIST.format(number="*"))))
     list_file = sweep / _LIST.format(number=number)
     code = sweep / CODE_FOLDER if ships_code else None
     log = sweep / "logs" / f"array-{number}-%a.log"
-    return JobPlace(sweep.name, None, log, Path.cwd(), list_file=list_file, tasks=count, code=code)
+    return JobPaths(sweep.name, None, log, Path.cwd(), list_file=list_file, tasks=count, code=code)
 
 
 def submit_array(
@@ -82,16 +82,16 @@ def submit_array(
     cluster = read_cluster_name()
     if code is not None:
         unpack_code(code, sweep / CODE_FOLDER)
-    place = plan_array(sweep, len(runs), ships_code=(sweep / CODE_FOLDER).is_dir())
-    assert place.list_file is not None
-    make_folders(place.log.parent)
-    write_text(place.list_file, "".join(f"{run.path}\n" for run in runs))
-    script = place.list_file.with_suffix(".sh")
-    write_text(script, render_job_script(settings, place))
+    paths = plan_array(sweep, len(runs), ships_code=(sweep / CODE_FOLDER).is_dir())
+    assert paths.list_file is not None
+    make_folders(paths.log.parent)
+    write_text(paths.list_file, "".join(f"{run.path}\n" for run in runs))
+    script = paths.list_file.with_suffix(".sh")
+    write_text(script, render_job_script(settings, paths))
     array = submit_held_script(script)
     tasks = {f"{array}_{number}": run for number, run in enumerate(runs)}
     names = sorted({name for run in runs for name in variables.get(run.id, ())})
-    _record_and_release(array, tasks, settings, cluster, names, place.log)
+    _record_and_release(array, tasks, settings, cluster, names, paths.log)
     return array
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from mlscale.errors import MLScaleError
 from mlscale.launch.slurm import job_guard
+from mlscale.launch.slurm.job_guard import record_job
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.job_record import JobRecord, read_job_record
 
@@ -29,11 +30,11 @@ def read_record(run: RunFolder) -> JobRecord:
 
 
 def start(run: RunFolder) -> int:
-    return job_guard.main(["start", str(run.path)])
+    return record_job("start", run.path)
 
 
 def end(run: RunFolder, code: int) -> int:
-    return job_guard.main(["end", str(run.path), str(code)])
+    return record_job("end", run.path, code)
 
 
 def test_a_queued_run_has_no_attempt_yet(run: RunFolder) -> None:
@@ -101,7 +102,7 @@ def test_a_secret_that_is_missing_is_named(run: RunFolder, capsys: pytest.Captur
 
 def test_a_folder_that_the_node_does_not_see(tmp_path: Path) -> None:
     with pytest.raises(MLScaleError, match="not visible on this node") as caught:
-        job_guard.main(["start", str(tmp_path / "elsewhere")])
+        record_job("start", tmp_path / "elsewhere")
     assert caught.value.exit == 5
 
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.launch.slurm.job_script import JobPlace, render_job_script
+from mlscale.launch.slurm.job_script import JobPaths, render_job_script
 from mlscale.launch.slurm.settings import SlurmSettings
 
 SETTINGS = SlurmSettings(devices=4, uses_gpus=True, nodes=2, partition="main", python="python")
 NASTY = "a b\"c'd $(touch x) `touch x` \\ # ; touch x"
 
 
-def place(run: Path = Path("/runs/resnet-1")) -> JobPlace:
-    return JobPlace(run.name, run, run / "logs/job.log", Path("/home/ann"))
+def make_paths(run: Path = Path("/runs/resnet-1")) -> JobPaths:
+    return JobPaths(run.name, run, run / "logs/job.log", Path("/home/ann"))
 
 
 def read_directives(script: str) -> list[str]:
@@ -32,7 +32,7 @@ def test_directives() -> None:
     more = replace(
         SETTINGS, time="04:00:00", qos="high", directives={"exclusive": True, "mail-type": "FAIL", "x": None}
     )
-    assert read_directives(render_job_script(more, place())) == [
+    assert read_directives(render_job_script(more, make_paths())) == [
         "--job-name=resnet-1",
         "--chdir=/home/ann",
         "--output=/runs/resnet-1/logs/job.log",
@@ -51,7 +51,7 @@ def test_directives() -> None:
 
 
 def test_an_array_reads_its_run_from_a_list() -> None:
-    array = JobPlace("s", None, Path("/s/logs/array-1-%a.log"), Path("/"), list_file=Path("/s/jobs-1.txt"), tasks=9)
+    array = JobPaths("s", None, Path("/s/logs/array-1-%a.log"), Path("/"), list_file=Path("/s/jobs-1.txt"), tasks=9)
     script = render_job_script(replace(SETTINGS, array=2), array)
     assert "--array=0-8%2" in read_directives(script)
     assert 'run=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" /s/jobs-1.txt)' in script
@@ -62,8 +62,8 @@ def test_values_add_no_directive_and_no_command(tmp_path: Path) -> None:
     settings = replace(
         SETTINGS, account=NASTY, directives={"comment": NASTY}, modules=[NASTY], python=NASTY, srun=[f"--x={NASTY}"]
     )
-    script = render_job_script(settings, place(Path(f"/runs/{NASTY}")))
-    assert len(read_directives(script)) == len(read_directives(render_job_script(SETTINGS, place()))) + 2
+    script = render_job_script(settings, make_paths(Path(f"/runs/{NASTY}")))
+    assert len(read_directives(script)) == len(read_directives(render_job_script(SETTINGS, make_paths()))) + 2
     assert find_training(script)[4:9] == [f"--x={NASTY}", NASTY, "-m", "mlscale", "train"]
     # Run by a real shell, in which no program of the cluster exists: nothing but those words is carried out.
     fakes = "module() { :; }; srun() { :; }; scontrol() { :; }\n"
@@ -72,7 +72,7 @@ def test_values_add_no_directive_and_no_command(tmp_path: Path) -> None:
 
 
 def test_percent_signs_of_a_folder_are_no_patterns() -> None:
-    script = render_job_script(SETTINGS, place(Path("/runs/100%j")))
+    script = render_job_script(SETTINGS, make_paths(Path("/runs/100%j")))
     assert "--output=/runs/100%%j/logs/job.log" in read_directives(script)
 
 
@@ -95,29 +95,29 @@ def test_containers(runtime: str, words: str) -> None:
     settings = replace(
         SETTINGS, python=None, container="nvcr.io#pytorch:1", container_runtime=runtime, container_mounts=["/data:/d"]
     )
-    training = find_training(render_job_script(settings, place()))
+    training = find_training(render_job_script(settings, make_paths()))
     assert training[4:-4] == words.split()
 
 
 def test_the_shipped_code_is_imported_before_the_working_folder() -> None:
-    script = render_job_script(SETTINGS, replace(place(), code=Path("/runs/resnet-1/code")))
+    script = render_job_script(SETTINGS, replace(make_paths(), code=Path("/runs/resnet-1/code")))
     assert "PYTHONSAFEPATH=1 PYTHONPATH=/runs/resnet-1/code${PYTHONPATH:+:$PYTHONPATH}" in script
 
 
 def test_a_secret_is_refused() -> None:
     token = "hf_" + "a1B2" * 9
     with pytest.raises(MLScaleError, match="the job script would hold a secret") as caught:
-        render_job_script(replace(SETTINGS, setup=[f"export HF_TOKEN={token}"]), place())
+        render_job_script(replace(SETTINGS, setup=[f"export HF_TOKEN={token}"]), make_paths())
     assert token not in str(caught.value)
 
 
 def run_script(folder: Path, guard: str, step: str, signals: str = "") -> tuple[int, list[str]]:
     """The exit code of the script, and what was called, with shell functions in place of srun, the guard and SLURM."""
     settings = replace(SETTINGS, python="guard")
-    script = render_job_script(settings, place(folder))
+    script = render_job_script(settings, make_paths(folder))
     fakes = f"""
 note() {{ echo "$@" >>{folder}/calls; }}
-guard() {{ note "$3" "${{5:-}}"; {guard}; }}
+guard() {{ local code=${{7:-}}; code=${{code#code=}}; note "$5" "$code"; {guard}; }}
 srun() {{ note srun; {step}; }}
 scontrol() {{ note "$@"; }}
 SLURM_JOB_ID=7
@@ -130,9 +130,9 @@ SLURM_JOB_ID=7
 @pytest.mark.parametrize(
     ("guard", "step", "code", "calls"),
     [
-        ("return ${5:-0}", "true", 0, ["start ", "srun", "end 0"]),
-        ("return ${5:-0}", "(exit 75)", 75, ["start ", "srun", "end 75", "requeue 7"]),
-        ("return ${5:-0}", "(exit 3)", 3, ["start ", "srun", "end 3"]),
+        ("return ${code:-0}", "true", 0, ["start ", "srun", "end 0"]),
+        ("return ${code:-0}", "(exit 75)", 75, ["start ", "srun", "end 75", "requeue 7"]),
+        ("return ${code:-0}", "(exit 3)", 3, ["start ", "srun", "end 3"]),
         ("return 5", "true", 5, ["start "]),
     ],
 )
@@ -144,7 +144,7 @@ def test_the_guard_decides_about_a_requeue(tmp_path: Path, guard: str, step: str
 def test_a_signal_reaches_the_step_whose_exit_code_is_kept(tmp_path: Path, signal: str) -> None:
     waiting = f"trap 'note {signal}; exit 75' {signal}; for i in $(seq 100); do sleep 0.1; done"
     sender = f"(sleep 0.5; kill -s {signal} $$) &"
-    assert run_script(tmp_path, "return ${5:-0}", waiting, sender)[1] == [
+    assert run_script(tmp_path, "return ${code:-0}", waiting, sender)[1] == [
         "start ",
         "srun",
         signal,
@@ -155,5 +155,5 @@ def test_a_signal_reaches_the_step_whose_exit_code_is_kept(tmp_path: Path, signa
 
 @pytest.mark.parametrize(("signal", "code"), [("USR1", 75), ("TERM", 143)])
 def test_a_signal_before_the_step_starts_none(tmp_path: Path, signal: str, code: int) -> None:
-    guard = f'[ "$3" = end ] || kill -s {signal} $$; return ${{5:-0}}'
+    guard = f'[ "$5" = end ] || kill -s {signal} $$; return ${{code:-0}}'
     assert run_script(tmp_path, guard, "true")[1][:2] == ["start ", f"end {code}"]

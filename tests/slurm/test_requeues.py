@@ -1,0 +1,93 @@
+"""Runs on real SLURM daemons: whatever ends a job, the run resumes in the same folder and ends bitwise identical."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from scripts.same_run import differences
+from tests.slurm.conftest import Site, read_json, read_record, wait_until
+
+pytestmark = pytest.mark.slow
+
+
+def expect_identical(undisturbed: Path, run: Path, starts: int) -> None:
+    """The run is done after so many starts, in one folder, and like the undisturbed one."""
+    record = read_record(run)
+    assert len(record.starts) >= starts, record
+    assert read_json(run / "manifest.json")["status"] == "done"
+    assert not differences(undisturbed, run)
+
+
+def test_a_time_limit(site: Site, undisturbed: Path) -> None:
+    site.be_slow()
+    run = site.submit("launch.time=1", "launch.grace_s=15")
+    site.wait_for_steps()
+    wait_until(lambda: any(start.code == 75 for start in read_record(run).starts), "the time limit")
+    site.be_quick()
+    record = site.wait_for_end(run)
+    assert any(start.cause.startswith("stopped by SIGUSR1 after") for start in record.starts)
+    expect_identical(undisturbed, run, starts=2)
+    assert len({start.job for start in record.starts}) == 1
+    text = (run / "logs/job.log").read_text()
+    assert "job       requeued from step" in text
+    assert "attempt 2: from last.ckpt, step" in text
+
+
+def test_a_preemption(site: Site, undisturbed: Path) -> None:
+    site.be_slow()
+    run = site.submit("launch.partition=low")
+    site.wait_for_steps()
+    words = ["sbatch", "--parsable", "-p", "high", "-N4", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 3"]
+    site.cluster.call(*words)
+    wait_until(lambda: read_record(run).starts[0].code is not None, "the preemption")
+    site.be_quick()
+    record = site.wait_for_end(run)
+    assert record.starts[0].cause.startswith("stopped by SIGTERM after optimizer step")
+    expect_identical(undisturbed, run, starts=2)
+
+
+def test_a_node_fails(site: Site, undisturbed: Path) -> None:
+    site.be_slow()
+    run = site.submit()
+    site.wait_for_steps()
+    wait_until(lambda: (run / "checkpoints/last.ckpt").exists() or any((run / "checkpoints").iterdir()), "a checkpoint")
+    node = read_record(run).starts[0].nodes
+    site.cluster.control("kill", node)
+    try:
+        site.be_quick()
+        wait_until(lambda: len(read_record(run).starts) > 1, "another start")
+        record = site.wait_for_end(run)
+    finally:
+        site.cluster.control("start", node)
+        wait_until(lambda: "idle" in site.cluster.call("sinfo", "-h", "-n", node, "-o", "%t", "-p", "main"), "the node")
+    assert record.starts[0].code is None
+    assert "its node failed" in record.starts[0].cause
+    assert record.starts[1].nodes != node
+    expect_identical(undisturbed, run, starts=2)
+
+
+def test_a_crash_loop_stops_with_its_causes(site: Site) -> None:
+    crash = "+callbacks.crash={_target_:tests.slurm.pace.Crash,step:12}"
+    run = site.submit(crash, "launch.max_failures=2")
+    record = site.wait_for_end(run)
+    # The first start reached a new checkpoint; the two after it did not.
+    assert [start.code for start in record.starts] == [137, 137, 137][: len(record.starts)]
+    assert record.stopped.startswith("stopped after 2 failures in a row at step 10: killed by signal 9")
+    assert read_json(run / "results/launch.json")["sentence"] == record.stopped
+    assert "start 1  n1, step 0: killed by signal 9" in (run / "logs/job.log").read_text()
+    assert "crashed" in site.call("runs", "ls")
+    # It can be submitted again by hand; the run is the same.
+    site.call("runs", "resume", "last")
+    assert len(read_record(run).earlier) == len(record.starts)
+
+
+def test_a_limit_of_requeues(site: Site) -> None:
+    site.be_slow()
+    run = site.submit("launch.max_requeues=0")
+    site.wait_for_steps()
+    time.sleep(1)
+    site.cluster.call("scancel", "--batch", "--signal=USR1", read_record(run).id)
+    record = site.wait_for_end(run)
+    assert "requeued 0 times (launch.max_requeues)" in record.stopped
+    assert record.starts[0].code == 75
