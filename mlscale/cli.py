@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch_command(words)
     except MLScaleError as error:
-        _print_error(error)
+        if not error.is_reported:
+            _print_error(error)
         return int(error.exit)
     except KeyboardInterrupt:
         return int(Exit.INTERRUPTED)

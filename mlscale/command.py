@@ -10,7 +10,13 @@ from mlscale import api
 from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.request import Request
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch.external_launcher import refuse_external_rank
+from mlscale.launch.external_launcher import (
+    JOIN_TIMEOUT,
+    ExternalRank,
+    create_several_ranks_error,
+    find_external_rank,
+    refuse_external_rank,
+)
 from mlscale.launch.garbage_collection import defer_garbage_collection
 from mlscale.launch.threads import wait_passively
 
@@ -30,16 +36,29 @@ def run_config_command(command: str, argv: Sequence[str]) -> int:
 
         print(format_config_command_help(command, request.roots))
         return int(Exit.DONE)
+    external = None
     if not request.flags:  # which print, and start nothing
         refuse_external_rank(command)
+        external = find_external_rank() if command == "train" else None
+    if external is not None and request.multirun and external.world_size > 1:
+        raise create_several_ranks_error(external, "-m")
+    if external is not None and external.rank and not request.multirun:
+        return _follow_first_rank(external, request)
     if request.multirun or request.flags:
         # Also for Hydra's own flags: `--cfg job` on a run shows the config with the run's as its base.
         from mlscale.assembly.ready import resolve_base_config
 
         request = resolve_base_config(request)
         return _run_sweep(request) if request.multirun else _run_hydra_flags(request)
-    with defer_garbage_collection():
-        cfg = api.compose_command_config(request)
+    try:
+        with defer_garbage_collection():
+            cfg = api.compose_command_config(request)
+    except MLScaleError as error:
+        if external is not None:
+            from mlscale.assembly.external_run import publish_start_error
+
+            publish_start_error(external, _read_join_timeout(request), error)
+        raise
     result = api.run_on_config(command, cfg)
     from mlscale.report import print_result
     from mlscale.secrets.mask import Masker, mask_output
@@ -47,6 +66,22 @@ def run_config_command(command: str, argv: Sequence[str]) -> int:
     with mask_output(Masker.create_for_run(cfg)):
         print_result(result, cfg.output)
     return int(Exit.DONE if result.ok else Exit.GATE)
+
+
+def _follow_first_rank(external: ExternalRank, request: Request) -> int:
+    """Train as a rank other than 0; return the exit code. Nothing is composed: rank 0 freezes one config for all."""
+    from mlscale.assembly.external_run import follow_first_rank
+
+    result = follow_first_rank(external, _read_join_timeout(request))
+    return int(Exit.DONE if result.ok else Exit.GATE)
+
+
+def _read_join_timeout(request: Request) -> float:
+    """Return `launch.timeout_s` as typed; the value of a config is only known once it is composed."""
+    try:
+        return float(request.values.get("launch.timeout_s", JOIN_TIMEOUT))
+    except ValueError:  # rank 0 reports it
+        return JOIN_TIMEOUT
 
 
 def _run_hydra_flags(request: Request) -> int:

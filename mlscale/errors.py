@@ -43,9 +43,11 @@ class MLScaleError(Exception):
 
     Attributes:
         unbuilt: it was raised while the run's objects were built: nothing has run yet.
+        is_reported: another process prints it, so this one only ends with its exit code.
     """
 
     unbuilt = False
+    is_reported = False
 
     def __init__(self, what: str, *, where: str = "", why: str = "", fix: str = "", exit: Exit = Exit.USER) -> None:
         super().__init__(what)

@@ -10,18 +10,24 @@ from mlscale.launch.local_launch import launch_ranks
 
 
 def launch_training(
-    folder: Path, world_size: int, checkpoint: Path | None = None, run_data: RunData | None = None
+    folder: Path,
+    world_size: int,
+    checkpoint: Path | None = None,
+    run_data: RunData | None = None,
+    *,
+    as_children: bool = False,
 ) -> None:
     """Train what `folder` describes, in `world_size` processes, from the start or from `checkpoint`.
 
     Args:
         run_data: has the data module that this process has built before; a single process trains with it.
+        as_children: also a single process is another one than this.
 
     Raises:
         MLScaleError: the error of a rank, or the signal that stopped it; or the rank that died, and the cause.
     """
     # In this process, where a breakpoint or a profiler works as in any script (docs/decisions/0008).
-    if world_size == 1:
+    if world_size == 1 and not as_children:
         train_run_folder(folder, checkpoint, run_data)
     else:
         if run_data is not None:

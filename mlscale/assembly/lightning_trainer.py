@@ -41,7 +41,9 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], loggers: list[Any]) -> 
     callbacks = [*callbacks, *([LossScale(plugin)] if isinstance(plugin, Mixed) else [])]
     supplied: dict[str, Any] = {
         "accelerator": cfg.derived.accelerator,
-        "devices": cfg.derived.world_size,
+        # Per machine, as Lightning counts; runs of earlier versions have one machine.
+        "devices": cfg.derived.world_size // (cfg.derived.get("nodes") or 1),
+        "num_nodes": cfg.derived.get("nodes") or 1,
         "precision": None if own or plugin is not None else cfg.precision.value,
         "strategy": build(
             cfg.strategy, "strategy", **_supply_world_size(cfg), **_allow_unused_parameters(cfg, callbacks)

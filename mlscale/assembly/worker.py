@@ -24,6 +24,7 @@ from mlscale.launch import garbage_collection as garbage
 from mlscale.launch import hung_process as hung
 from mlscale.launch import rank as this_process
 from mlscale.launch import rank_failures as failures
+from mlscale.launch.external_launcher import find_external_rank
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.host import processes as process
 from mlscale.runs.initial_source import InitialWeights
@@ -97,6 +98,7 @@ def train_run_folder(folder: Path, checkpoint: Path | None = None, run_data: Run
         garbage.is_own_process() or "RANK" in os.environ
     )  # not a notebook's kernel, which a stalled run must not end
     rank = int(os.environ.get("RANK", "0"))
+    is_external = find_external_rank() is not None
 
     def end_hung(error: MLScaleError, stall: StallReport) -> None:
         hung.end_hung_process(folder, error, stall.hung, partial(notify_run_end, cfg))
@@ -107,7 +109,10 @@ def train_run_folder(folder: Path, checkpoint: Path | None = None, run_data: Run
         # The handlers only note a signal, and the run stops at the next step boundary; once another rank has failed,
         # SIGTERM ends this one at once.
         signals.handle_stop_signals(
-            has_run_failed=lambda: failures.has_rank_failures(folder), ends_process=garbage.is_own_process()
+            # Another launcher's SIGTERM after a failure is waited out: this rank may have to report it.
+            has_run_failed=lambda: not is_external and failures.has_rank_failures(folder),
+            ends_process=garbage.is_own_process(),
+            is_restarted=is_external,
         ),
         stall.set_stall_handler(end_hung if can_end_process else None),
     ):

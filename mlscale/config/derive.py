@@ -37,6 +37,19 @@ class Devices(Protocol):
     def count_devices(self, accelerator: str) -> int | None: ...
 
 
+class StartedRanks(Protocol):
+    """The ranks that another launcher has started (see `mlscale.launch.rank_layout.RankLayout`)."""
+
+    @property
+    def devices(self) -> int: ...
+    @property
+    def nodes(self) -> int: ...
+    @property
+    def sharing(self) -> int: ...
+    @property
+    def ignores_thread_variable(self) -> bool: ...
+
+
 @dataclass(frozen=True)
 class ProcessLayout:
     """The number of processes of a run, and the device and threads of each.
@@ -45,27 +58,32 @@ class ProcessLayout:
         world_size: processes that train together.
         accelerator: cpu, cuda or mps.
         threads: CPU threads of one process: its share of the cores, or OMP_NUM_THREADS.
+        nodes: machines, each with the same number of processes.
     """
 
     world_size: int
     accelerator: str
     threads: int
+    nodes: int = 1
 
 
-def derive_values(cfg: DictConfig, facts: Mapping[str, Any] | None, machine: Devices) -> dict[str, Any]:
+def derive_values(
+    cfg: DictConfig, facts: Mapping[str, Any] | None, machine: Devices, started: StartedRanks | None = None
+) -> dict[str, Any]:
     """Return the values of the config's `derived` node, except those that the run folder gives.
 
     Args:
         facts: `DataFacts` as a mapping; None for a user's DataModule that reports no facts.
+        started: the ranks that another launcher has started; None where the run starts its own processes.
 
     Raises:
         MLScaleError: everything that the machine lacks, and all keys that contradict each other.
     """
     # Collected, not raised one by one: a user fixes all of them before the next start.
     problems: list[MLScaleError] = []
-    layout = _derive_layout(cfg, machine, problems)
+    layout = _derive_layout(cfg, machine, problems, started)
     _check_precision(cfg, layout, machine, problems)
-    per_device = _derive_per_device_batch(cfg, layout, problems)
+    per_device = _derive_per_device_batch(cfg, layout, problems, can_choose_devices=started is None)
     steps = _derive_steps_per_epoch(cfg, facts, problems)
     batches = steps * (cfg.trainer.get("accumulate_grad_batches", 1) or 1) if steps else None
     problems += [
@@ -97,7 +115,9 @@ def derive_values(cfg: DictConfig, facts: Mapping[str, Any] | None, machine: Dev
     return derived
 
 
-def _derive_layout(cfg: DictConfig, machine: Devices, problems: list[MLScaleError]) -> ProcessLayout:
+def _derive_layout(
+    cfg: DictConfig, machine: Devices, problems: list[MLScaleError], started: StartedRanks | None
+) -> ProcessLayout:
     requested = str(cfg.trainer.get("accelerator", "auto"))
     # `gpu` is Lightning's word for whichever GPU the machine has; on a machine without one it means cuda, so that the
     # error below names the usual device.
@@ -114,7 +134,7 @@ def _derive_layout(cfg: DictConfig, machine: Devices, problems: list[MLScaleErro
         )
         # A layout that raises no problems of its own: the unknown accelerator is the one to report.
         return ProcessLayout(1, "cpu", machine.cores)
-    devices = _resolve_devices(cfg, has, problems)
+    devices = started.devices if started else _resolve_devices(cfg, has, problems)
     if has == 0:
         problems.append(
             MLScaleError(
@@ -132,13 +152,17 @@ def _derive_layout(cfg: DictConfig, machine: Devices, problems: list[MLScaleErro
                 fix=f"trainer.devices={has}, or trainer.accelerator=cpu for {devices} slow CPU processes",
             )
         )
-    problems += check_single_process(cfg, devices)
-    return ProcessLayout(devices, accelerator, _choose_threads(machine.cores // devices))
+    if started is None:
+        problems += check_single_process(cfg, devices)
+        return ProcessLayout(devices, accelerator, _choose_threads(machine.cores // devices))
+    problems += check_single_process(cfg, devices * started.nodes)
+    threads = _choose_threads(machine.cores // started.sharing, ignores_variable=started.ignores_thread_variable)
+    return ProcessLayout(devices * started.nodes, accelerator, threads, started.nodes)
 
 
-def _choose_threads(share: int) -> int:
+def _choose_threads(share: int, *, ignores_variable: bool = False) -> int:
     # Nested OpenMP settings such as "4,2" are not a number: the share of the cores is used then.
-    typed = os.environ.get("OMP_NUM_THREADS", "")
+    typed = "" if ignores_variable else os.environ.get("OMP_NUM_THREADS", "")
     return int(typed) if typed.isdigit() and int(typed) else max(1, share)
 
 
@@ -185,7 +209,9 @@ def _check_precision(cfg: DictConfig, layout: ProcessLayout, machine: Devices, p
         )
 
 
-def _derive_per_device_batch(cfg: DictConfig, layout: ProcessLayout, problems: list[MLScaleError]) -> int | None:
+def _derive_per_device_batch(
+    cfg: DictConfig, layout: ProcessLayout, problems: list[MLScaleError], *, can_choose_devices: bool
+) -> int | None:
     batch = (cfg.get("data") or {}).get("batch_size")
     if batch is None:
         return None
@@ -203,12 +229,19 @@ def _derive_per_device_batch(cfg: DictConfig, layout: ProcessLayout, problems: l
     if batch % parts:
         # Rounded, not floored: the suggested batch stays as close as possible to the one that was tuned.
         nearest = max(parts, round(batch / parts) * parts)
+        # A run that is resumed keeps its batch: then the number of processes is what may change.
+        fitting = (
+            next(size for size in range(layout.world_size, 0, -1) if batch % (size * accumulate) == 0)
+            if (batch % accumulate == 0 and not can_choose_devices)
+            else 0
+        )
         problems.append(
             MLScaleError(
                 f"data.batch_size={batch} does not divide by {parts}",
                 where="data.batch_size",
                 why=f"it is global: {layout.world_size} devices × {accumulate} accumulated passes share it evenly",
-                fix=f"data.batch_size={nearest}",
+                fix=f"data.batch_size={nearest}"
+                + (f", or start {fitting} process{'es' if fitting != 1 else ''}" if fitting else ""),
             )
         )
         return None

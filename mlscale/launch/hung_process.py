@@ -13,6 +13,7 @@ from typing import Any
 
 from mlscale.errors import MLScaleError
 from mlscale.launch import rank_failures as failures
+from mlscale.launch.rank import is_rank_process
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.host import processes as process
 from mlscale.secrets.mask import Masker
@@ -29,7 +30,7 @@ def end_hung_process(
             native code handles no other signal.
         notify: called with the sealed run if this process is the only one of the run, to report its end.
     """
-    if "RANK" in os.environ:
+    if is_rank_process():
         failures.write_rank_failure(
             folder, int(os.environ["RANK"]), error
         )  # the launching process prints it, and seals the run

@@ -25,9 +25,13 @@ PRELOAD = "mlscale.assembly.preload"  # by name: the fork server imports it
 _SAVE_SECONDS = 600  # the time that ranks have after a stop signal for their last step and checkpoint
 
 
-def start_fork_server(devices: object) -> None:
-    """Start the fork server for more than one process now, so that it imports torch while this process does."""
-    if isinstance(devices, int) and devices > 1:
+def start_fork_server(devices: object, *, as_children: bool = False) -> None:
+    """Start the fork server for more than one process now, so that it imports torch while this process does.
+
+    Args:
+        as_children: also a single process is forked.
+    """
+    if isinstance(devices, int) and (devices > 1 or as_children):
         multiprocessing.set_forkserver_preload([PRELOAD])
         forkserver.ensure_running()
 
@@ -46,7 +50,7 @@ def launch_ranks(main: RankMain, folder: Path, world_size: int, checkpoint: Path
     Raises:
         MLScaleError: the error of a rank, which may be a stop by a signal; or the rank that died, and its cause.
     """
-    start_fork_server(world_size)
+    start_fork_server(world_size, as_children=True)
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch

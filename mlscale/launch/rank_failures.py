@@ -19,7 +19,11 @@ _REMOTE_FAILURES = _TIMEOUT, _PEER = "timeout", "peer lost"
 _UNWRITTEN_MESSAGE = "the run folder takes no message of this rank"
 # Texts of Gloo and NCCL, which have no error codes: compared in lower case.
 _TIMED_OUT = ("timeout", "timed out")
-_PEER_LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "remote process exited")
+_PEER_LOST = (
+    "connection closed by peer", "connection reset by peer", "broken pipe", "remote process exited",
+    "connectfullmesh", "connection refused", "failed to recv", "failed to connect", "socket closed",
+)  # fmt: skip
+_REPORTED = "rank-failure-reported"  # made by the rank that prints the failure of a run
 # A rank that failed because of another one waits this long before it ends, as the agent then ends all ranks: so the
 # others can report theirs first, and a rank that died is the first whose end the agent sees.
 _GRACE_SECONDS = 2.0
@@ -165,6 +169,40 @@ def clear_rank_failures(folder: Path) -> None:
     """Remove the failures of an earlier attempt."""
     for path in (folder / "logs").glob("rank*-failure.json"):
         path.unlink()
+    (folder / "logs" / _REPORTED).unlink(missing_ok=True)
+
+
+def claim_failure_report(folder: Path) -> bool:
+    """Return True for the first rank that calls it in an attempt: that one prints the failure."""
+    try:
+        (folder / "logs" / _REPORTED).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError:  # a full or read-only disk: several reports are better than none
+        return True
+    return True
+
+
+def is_failure_reported(folder: Path) -> bool:
+    """Return True if a rank has printed the failure of this attempt."""
+    return (folder / "logs" / _REPORTED).exists()
+
+
+def explain_lost_ranks(folder: Path, world_size: int) -> MLScaleError:
+    """Return the error for ranks that ended without a message, or that all others waited for in vain."""
+    records = _read_rank_failures(folder, world_size)
+    missing = [rank for rank in range(world_size) if rank not in records]
+    if not missing or all(record["what"] == _TIMEOUT for record in records.values()):
+        return _explain_missing_ranks(folder, world_size, records)
+    several = len(missing) > 1
+    return MLScaleError(
+        f"rank{'s' if several else ''} {', '.join(map(str, missing))} ended without a message",
+        where=str(folder),
+        why=f"the connection to {'them' if several else 'it'} is closed: killed (Linux sends SIGKILL when memory runs "
+        f"out), or the machine or its network is gone",
+        fix="look at the launcher's output; mlscale runs resume last",
+        exit=Exit.ENVIRONMENT,
+    )
 
 
 def _get_failure_path(folder: Path, rank: int) -> Path:

@@ -125,7 +125,16 @@ _MAX_CHECKED_RUNS = 200  # of the newest runs: a folder may hold tens of thousan
 def find_unfinished_run(
     config_hash: str, code: str | None, root: str | Path = "runs", *, exclude_id: str | None = None
 ) -> RunFolder | None:
-    """Return the newest run of this config and code, the run `but` excluded; None if it is done or has diverged."""
+    """Return the newest run of this config and code, `exclude_id` excluded; None if it is done or has diverged."""
+    run = find_newest_run(config_hash, code, root, exclude_id=exclude_id)
+    # The newest match decides: an older unfinished run is not resumed once a later one is done.
+    return run if run is not None and run.status not in ("done", "diverged") else None
+
+
+def find_newest_run(
+    config_hash: str, code: str | None, root: str | Path = "runs", *, exclude_id: str | None = None
+) -> RunFolder | None:
+    """Return the newest run of this config and code, `exclude_id` excluded."""
     # Sorted by the id in the folder's name: the date in its path has no time, and run.json is not read for it.
     paths = sorted(find_run_folders(root), key=lambda path: path.name.rsplit("-", 1)[-1], reverse=True)
     for path in paths[:_MAX_CHECKED_RUNS]:
@@ -138,8 +147,7 @@ def find_unfinished_run(
             continue
         digest = (document["code"] or {}).get("digest")
         if document["config_hash"] == config_hash and digest == code:
-            # The newest match decides: an older unfinished run is not resumed once a later one is done.
-            return run if run.status not in ("done", "diverged") else None
+            return run
     return None
 
 

@@ -245,6 +245,11 @@ class RunFolder(RunReader):
         self.update_config(config_yaml, derived)
         self.update_document(attempts=[describe_attempt()], **facts)
 
+    def note_agents(self, agents: Sequence[str]) -> None:
+        """Record in the last attempt which processes have started its ranks; they outlive ranks that fail."""
+        *earlier, last = self.run["attempts"]
+        self.update_document(attempts=[*earlier, {**last, "agents": list(agents)}])
+
     def start_attempt(self) -> None:
         """Resume this run: record a new attempt, and remove the manifest of the last one."""
         run = self.run

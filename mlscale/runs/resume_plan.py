@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_digest import read_checkpoint_metadata
 from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid, list_checkpoint_files
 from mlscale.runs.edited import is_edited, list_edited_keys
-from mlscale.runs.find import find_run, find_unfinished_run
+from mlscale.runs.find import find_newest_run, find_run, find_unfinished_run
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import compute_config_hash, find_differing_keys
 from mlscale.runs.recover import warn_once
@@ -70,6 +71,16 @@ def find_run_to_resume(resume: str, config_yaml: str, code: str | None, root: Pa
             f"mlscale like={run.id} init_from={run.id}",
         )
     return run
+
+
+def find_run_of_job(agents: Collection[str], config_yaml: str, code: str | None, root: Path) -> RunFolder | None:
+    """Return the run of this config and code that these agents of torchrun began, whatever its status; None if they
+    began none.
+
+    Agents outlive their ranks: where one of the last attempt is among those of this start, the job is the same.
+    """
+    run = find_newest_run(compute_config_hash(config_yaml), code, root)
+    return run if run is not None and set(agents) & set(run.run["attempts"][-1].get("agents", ())) else None
 
 
 def open_attempt(run: RunFolder, world_size: int, code: str | None) -> ResumePlan:

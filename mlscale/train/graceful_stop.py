@@ -34,12 +34,13 @@ _ECHO_SECONDS = 0.5
 _since = 0.0  # when the last signal arrived
 _received = 0  # the signal that arrived first; 0 for none
 _raise_second = False
+_is_restarted = False
 _has_run_failed: Callable[[], bool] = lambda: False  # noqa: E731 - replaced by `handle_stop_signals`
 
 
 @contextlib.contextmanager
 def handle_stop_signals(
-    has_run_failed: Callable[[], bool] = lambda: False, *, ends_process: bool = True
+    has_run_failed: Callable[[], bool] = lambda: False, *, ends_process: bool = True, is_restarted: bool = False
 ) -> Iterator[None]:
     """Let SIGTERM, SIGINT and SIGUSR1 request a graceful shutdown in this block. A second SIGINT ends the run at once.
 
@@ -47,9 +48,11 @@ def handle_stop_signals(
         has_run_failed: whether the run has failed already, on another rank: SIGTERM then ends the process at once, for
             it may be in a call that never returns.
         ends_process: whether a second SIGINT ends the process; else it raises MLScaleError, as in a notebook.
+        is_restarted: whether a launcher starts the run again by its exit code: SIGTERM, which schedulers send ahead of
+            a preemption, then ends with the code of a run that has saved.
     """
-    global _received, _has_run_failed, _raise_second
-    _received, _has_run_failed, _raise_second = 0, has_run_failed, not ends_process
+    global _received, _has_run_failed, _raise_second, _is_restarted
+    _received, _has_run_failed, _raise_second, _is_restarted = 0, has_run_failed, not ends_process, is_restarted
     if threading.current_thread() is not threading.main_thread():  # Python lets no other thread set handlers
         yield
         return
@@ -76,8 +79,15 @@ def raise_if_stop_requested(undone: str) -> None:
         raise MLScaleError(
             f"stopped by {_format_stop_cause(_received)} after the fit, without {undone}",
             fix=_RESUME,
-            exit=_EXITS[signal.Signals(_received)],
+            exit=_choose_exit(_received, saved=True),
         )
+
+
+def _choose_exit(request: int, *, saved: bool) -> Exit:
+    """Return the exit code of a run that was stopped."""
+    if request == _TIME_IS_UP or (request == signal.SIGTERM and _is_restarted and saved):
+        return Exit.SAVED
+    return _EXITS[signal.Signals(request)]
 
 
 def _handle_signal(signum: int, frame: FrameType | None) -> None:
@@ -157,7 +167,7 @@ class StopOnSignal(Checkpoint):
         raise MLScaleError(
             f"stopped by {_format_stop_cause(self._request)} after optimizer step {trainer.global_step}{saved}",
             fix=_RESUME if saved else _RESUME_EARLIER,
-            exit=Exit.SAVED if self._request == _TIME_IS_UP else _EXITS[signal.Signals(self._request)],
+            exit=_choose_exit(self._request, saved=bool(saved)),
         )
 
 

@@ -1,5 +1,8 @@
 """What each of two ranks does in the tests of this folder: in a module, for the fork server imports it by name."""
 
+import contextlib
+import io
+import json
 import os
 import resource
 import signal
@@ -9,6 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from mlscale.cli import main
 from mlscale.errors import MLScaleError
 from mlscale.tasks import Multilabel
 from mlscale.train.trainer_patches import apply_trainer_patches
@@ -140,3 +144,13 @@ def averaged(_: str) -> dict[str, Any]:
     task = classifier()
     fit(_ddp(callbacks=[average, watch]), task, _of_rank(batches(8), rank), _of_rank(batches(2, seed=1), rank))
     return {"average": next(task.parameters()).detach(), "mean": torch.stack(seen).mean(0)}
+
+
+def join(argument: str) -> dict[str, Any]:
+    """Run the command as one of two ranks: a list in JSON of the working folder and the words."""
+    folder, *words = json.loads(argument)
+    os.chdir(folder)
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(words)
+    return {"code": code, "out": out.getvalue(), "err": err.getvalue()}

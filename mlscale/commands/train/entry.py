@@ -21,12 +21,14 @@ from mlscale.assembly.precision_probe import is_auto, restore_probe_outcome, set
 from mlscale.assembly.queued_run import begin_queued_run, is_for_scheduler, read_shipped_digest, split_queued_run
 from mlscale.assembly.run_data import RunData
 from mlscale.atomic_files import check_writable, remove_empty_folders
+from mlscale.commands.train.ranks import GatheredRanks, read_launch_setting, train_ranks
 from mlscale.config.checks.notices import collect_notices, get_unpromised_source
 from mlscale.config.checks.trust import find_distrusted
 from mlscale.config.composition.frozen import add_derived, load_composed
 from mlscale.config.derive import derive_values
 from mlscale.config.metric_choice import reuse_choice
 from mlscale.errors import Exit, MLScaleError
+from mlscale.launch.external_launcher import JOIN_TIMEOUT, find_external_rank
 from mlscale.launch.garbage_collection import defer_garbage_collection
 from mlscale.launch.slurm.job_states import refuse_live_job
 from mlscale.launch.start_notices import format_start_lines, print_masked_lines
@@ -40,7 +42,7 @@ from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import compute_config_hash
 from mlscale.runs.initial_source import InitialWeights
 from mlscale.runs.lock import hold_run_lock, lock_runs_root
-from mlscale.runs.resume_plan import AUTO, find_run_to_resume, format_unfinished_line, open_attempt
+from mlscale.runs.resume_plan import AUTO, find_run_of_job, find_run_to_resume, format_unfinished_line, open_attempt
 from mlscale.runs.run_reader import ENCODER
 from mlscale.secrets.config_secrets import protect_config
 from mlscale.secrets.mask import Masker
@@ -68,11 +70,28 @@ def run(cfg: DictConfig) -> Result:
         from mlscale.commands.train.submission import submit_run
 
         return submit_run(cfg)
-    from mlscale.assembly.launch import launch_training
+    external = find_external_rank()
+    if external is None:
+        return _run_training(cfg)
+    from mlscale.assembly.external_run import follow_first_rank, lead_ranks
+
+    timeout_s = read_launch_setting(cfg, "timeout_s", JOIN_TIMEOUT)
+    if external.rank:
+        return follow_first_rank(external, timeout_s)
+    with lead_ranks(external, timeout_s) as first:
+        result = _run_training(cfg, GatheredRanks.gather(first, cfg))
+        first.publish_end({"result": result.as_dict()})
+    return result
+
+
+def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result:
+    """Train in processes of its own, or with those that another launcher has started."""
     from mlscale.launch.local_launch import start_fork_server
 
-    # The fork server imports torch while this process prepares the data.
-    start_fork_server(cfg.trainer.devices)
+    max_restarts = int(read_launch_setting(cfg, "max_restarts", 0))
+    if ranks is None:
+        # The fork server imports torch while this process prepares the data.
+        start_fork_server(cfg.trainer.devices, as_children=max_restarts > 0)
     masker = Masker.create_for_run(cfg)
     with defer_garbage_collection():
         from mlscale.launch.local_devices import detect_local_devices
@@ -81,17 +100,16 @@ def run(cfg: DictConfig) -> Result:
         import_module("mlscale.assembly.run")
     run_data = RunData()
     facts, encoder = run_data.describe_data(cfg)
-    derived = derive_values(cfg, facts, machine)
+    derived = derive_values(cfg, facts, machine, ranks.layout if ranks else None)
     start = RunStart.prepare_start(cfg, masker)
     # The run's lock is taken inside the lock of the runs folder, and held until the end of the run.
     with contextlib.ExitStack() as locks:
         with lock_runs_root(Path(cfg.runs_dir), wanted=cfg.resume == AUTO) as made:
             locks.callback(remove_empty_folders, made)  # a start that is refused leaves nothing
-            earlier = (
-                find_run_to_resume(cfg.resume, start.config_yaml, start.digest, Path(cfg.runs_dir))
-                if cfg.resume
-                else None
-            )
+            earlier = _find_earlier_run(cfg, start, ranks)
+            if ranks is not None and earlier is not None and earlier.status == "done":
+                # A rank failed after the run was sealed, and torchrun has started all of them again.
+                return Result.from_dict(earlier.results["train"])
             if earlier is not None:
                 refuse_live_job(earlier)
             queued, earlier = split_queued_run(earlier)
@@ -118,13 +136,31 @@ def run(cfg: DictConfig) -> Result:
             attempt = open_attempt(folder, derived["world_size"], start.digest)
             folder.update_config(start.config_yaml, derived)
             checkpoint, lines, inexact = attempt.checkpoint, list(attempt.lines), attempt.inexact
+        if ranks is not None:
+            lines += ranks.describe_lines(cfg)
+            folder.note_agents(ranks.agents)
         # Read back from the folder, which has added run_dir and name.
         resolved_cfg = add_derived(cfg, folder.derived)
         print_masked_lines(
             (*format_start_lines(resolved_cfg, facts), *lines, *collect_notices(resolved_cfg, machine)), masker
         )
+
+        def open_again() -> Path | None:
+            again = open_attempt(folder, derived["world_size"], start.digest)
+            print_masked_lines(again.lines, masker)
+            return again.checkpoint
+
         try:
-            launch_training(folder.path, derived["world_size"], checkpoint, run_data)
+            train_ranks(
+                folder.path,
+                derived["world_size"],
+                checkpoint,
+                ranks=ranks,
+                run_data=run_data,
+                secrets=start.environment,
+                max_restarts=max_restarts,
+                open_again=open_again,
+            )
         # Also Ctrl-C and signals: every run that has started is sealed.
         except BaseException as error:
             is_new = earlier is None and queued is None
@@ -149,11 +185,13 @@ class RunStart:
     Attributes:
         config_yaml: the composed config, interpolations kept, secrets taken out.
         code: the snapshot of the code, if one was requested.
+        environment: variables with the literal secrets of the config.
         shipped_digest: of the code that was shipped with a job: the process imports that, whatever is here now.
     """
 
     config_yaml: str
     code: CodeSnapshot | None
+    environment: Mapping[str, str]
     shipped_digest: str | None = None
 
     @classmethod
@@ -169,7 +207,7 @@ class RunStart:
         shipped = read_shipped_digest()
         code = take_snapshot() if cfg.snapshot and not shipped else None
         print_masked_lines(code.format_warnings() if code else [], masker)
-        return cls(OmegaConf.to_yaml(OmegaConf.create(protected)), code, shipped)
+        return cls(OmegaConf.to_yaml(OmegaConf.create(protected)), code, environment, shipped)
 
     @property
     def digest(self) -> str | None:
@@ -217,6 +255,15 @@ class RunOrigin:
         """Return the lines that report it."""
         lines = [f"like      {self.like.path.name}"] if self.like else []
         return lines + ([self.initial.format_weights_line()] if self.initial else [])
+
+
+def _find_earlier_run(cfg: DictConfig, start: RunStart, ranks: GatheredRanks | None) -> RunFolder | None:
+    """Return the run to resume: that which this job has begun before it restarted its ranks, or the requested one."""
+    root = Path(cfg.runs_dir)
+    of_job = find_run_of_job(ranks.agents, start.config_yaml, start.digest, root) if ranks and ranks.agents else None
+    if of_job is not None or not cfg.resume:
+        return of_job
+    return find_run_to_resume(cfg.resume, start.config_yaml, start.digest, root)
 
 
 def create_run_folder(

@@ -77,7 +77,7 @@ OWNED: Mapping[str, KeyOwner] = {
     "trainer.limit_predict_batches": KeyOwner("training predicts nothing; mlscale predict takes a folder", Alias()),
     "trainer.model_registry": KeyOwner("the group 'registry' keeps versions of models", Alias()),
     "trainer.num_nodes": KeyOwner(
-        "mlscale starts its processes on this machine; several machines are not supported yet", Alias()
+        "the launcher starts processes on machines: torchrun --nnodes, srun --nodes", Alias()
     ),
 }
 """Arguments that exist, but are set by another key."""
@@ -107,7 +107,8 @@ FACTS: Mapping[str, str] = {
 """Required arguments of models that are facts of the data, and the derived value that has each."""
 
 DERIVED_FROM: Mapping[str, str] = {
-    "run_dir": "runs_dir", "name": "name", "world_size": "trainer.devices", "per_device_batch": "data.batch_size",
+    "run_dir": "runs_dir", "name": "name", "world_size": "trainer.devices", "nodes": "trainer.devices",
+    "per_device_batch": "data.batch_size",
     "steps_per_epoch": "data.batch_size", "total_steps": "trainer.max_epochs", "accelerator": "trainer.accelerator",
 }  # fmt: skip
 """The key that decides a derived value; the other values come from the data and the machine."""

@@ -1,4 +1,4 @@
-"""A command that another launcher starts several times: refused, and never run several times."""
+"""A command that another launcher starts several times: refused unless it trains, and never run several times."""
 
 from pathlib import Path
 
@@ -6,7 +6,8 @@ import pytest
 
 from mlscale import api, cli
 from mlscale.errors import MLScaleError
-from mlscale.launch.external_launcher import refuse_external_rank
+from mlscale.launch import rank
+from mlscale.launch.external_launcher import find_external_rank, refuse_external_rank
 
 _MANY = {
     "torchrun": {"RANK": "1", "WORLD_SIZE": "2"},
@@ -21,7 +22,7 @@ _ALONE = {
     "one task of srun": {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"},
 }
 _COMMANDS = (
-    ("+recipe=resnet",),
+    ("evaluate", "last"),
     ("-m", "+recipe=resnet", "seed=1,2"),
     ("retrain", "resnet"),
     ("lifecycle", "+recipe=resnet"),
@@ -59,18 +60,52 @@ def test_one_of_several_ranks_is_refused_before_anything_starts(
 
 
 def test_the_python_api_refuses_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    cfg = api.compose(["+recipe=resnet"])
     for name, value in _MANY["torchrun"].items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(MLScaleError, match="rank 1 of 2"):
-        api.run("train", cfg)
     with pytest.raises(MLScaleError, match="rank 1 of 2"):
         api.run("lifecycle", ["+recipe=resnet"])
 
 
 @pytest.mark.parametrize("environment", _ALONE.values(), ids=_ALONE.keys())
 def test_a_process_that_stands_alone_is_not_refused(environment: dict[str, str]) -> None:
-    refuse_external_rank("train", environment)
+    assert find_external_rank(environment) is None
+    refuse_external_rank("profile", environment)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "rank", "size", "name"),
+    [("torchrun", 1, 2, "torchrun or a launcher like it"), ("srun", 0, 8, "srun"),
+     ("Open MPI", 0, 2, "Open MPI's mpirun"), ("mpirun", 3, 4, "mpirun")],
+)  # fmt: skip
+def test_a_rank_of_several_is_found(launcher: str, rank: int, size: int, name: str) -> None:
+    found = find_external_rank(_MANY[launcher])
+    assert found is not None
+    assert (found.rank, found.world_size, found.launcher.name, found.is_elastic) == (rank, size, name, False)
+
+
+def test_torchrun_may_have_one_rank_left_and_counts_before_slurm() -> None:
+    elastic = {"RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": "0"}
+    found = find_external_rank({**elastic, **_MANY["srun"]})
+    assert found is not None
+    assert (found.launcher.rank, found.world_size, found.local_rank, found.is_elastic) == ("RANK", 1, 0, True)
+
+
+def test_a_rank_that_mlscale_has_started_is_none_of_another_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank, "_is_rank", True)
+    assert find_external_rank(_MANY["torchrun"]) is None
+
+
+@pytest.mark.parametrize("words", [("+recipe=resnet",), ("+recipe=resnet", "launch.timeout_s=60")])
+def test_a_training_without_an_address_names_the_variable(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in _MANY["Open MPI"].items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(list(words)) == 2
+    told = capsys.readouterr().err
+    assert "error: MASTER_ADDR is not set for rank 0 of 2" in told
+    assert "mpirun -x MASTER_ADDR=<the host of rank 0>" in told
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("words", [("config", "check", "+recipe=resnet"), ("+recipe=resnet", "--cfg", "job")])

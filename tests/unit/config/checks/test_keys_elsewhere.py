@@ -51,7 +51,7 @@ unknown key 'trainer.xyz'
   fix:   precision=bf16, and take 'trainer.precision' out of the file
 'trainer.num_nodes' is not set here
   where: my.yaml: trainer.num_nodes
-  why:   mlscale starts its processes on this machine; several machines are not supported yet
+  why:   the launcher starts processes on machines: torchrun --nnodes, srun --nodes
   fix:   leave trainer.num_nodes out
 'trainer.logger' is not set here
   where: my.yaml: trainer.logger

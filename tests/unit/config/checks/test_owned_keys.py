@@ -137,7 +137,7 @@ unknown key 'model.bia.b'
   fix:   callbacks=[default,early_stopping]
 'trainer.num_nodes' is not set here
   where: command line: trainer.num_nodes
-  why:   mlscale starts its processes on this machine; several machines are not supported yet
+  why:   the launcher starts processes on machines: torchrun --nnodes, srun --nodes
   fix:   leave trainer.num_nodes out
 'trainer.default_root_dir' is not set here
   where: command line: trainer.default_root_dir

@@ -50,7 +50,7 @@ CASES = [
         """
 'trainer.num_nodes' is not set here
   where: command line: trainer.num_nodes=2
-  why:   mlscale starts its processes on this machine; several machines are not supported yet
+  why:   the launcher starts processes on machines: torchrun --nnodes, srun --nodes
   fix:   leave trainer.num_nodes out
 """,
     ),

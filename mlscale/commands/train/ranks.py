@@ -1,0 +1,122 @@
+"""The ranks of a training: started here and restarted when one has died, or gathered from another launcher."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlscale.errors import Exit, MLScaleError
+from mlscale.launch.rank_layout import RankLayout
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from mlscale.assembly.run_data import RunData
+    from mlscale.launch.first_rank import FirstRank
+
+# Outcomes that another start would repeat, and stops that were asked for.
+_FINAL_EXITS = (Exit.USER, Exit.DIVERGED, Exit.GATE, Exit.SAVED, Exit.INTERRUPTED, Exit.TERMINATED)
+
+
+def read_launch_setting(cfg: DictConfig, key: str, default: float) -> float:
+    """Return a setting of the group `launch`, which runs of earlier versions don't have."""
+    value = (cfg.get("launch") or {}).get(key)
+    return default if value is None else float(value)
+
+
+@dataclass(frozen=True)
+class GatheredRanks:
+    """Ranks that another launcher has started, as rank 0 sees them.
+
+    Attributes:
+        first: rank 0 at their meeting.
+        layout: machines and devices.
+    """
+
+    first: FirstRank
+    layout: RankLayout
+
+    @property
+    def agents(self) -> list[str]:
+        """The processes of torchrun that started the ranks, and outlive them; none under other launchers."""
+        members = self.first.members.values() if self.first.external.is_elastic else ()
+        return sorted({member.agent for member in members})
+
+    @classmethod
+    def gather(cls, first: FirstRank, cfg: DictConfig) -> GatheredRanks:
+        """Return the ranks around `first`, whose number is filled in as `trainer.devices`.
+
+        Raises:
+            MLScaleError: another number was typed.
+        """
+        layout = RankLayout.derive_layout(first.members)
+        typed = next(
+            (word for word in cfg.derived.overrides or () if word.lstrip("+").startswith("trainer.devices=")), ""
+        )
+        value = typed.partition("=")[2].strip("'\"")
+        if value not in ("", "auto", "-1", str(layout.devices)):
+            per_node = f" on each of {layout.nodes} nodes" if layout.nodes > 1 else ""
+            raise MLScaleError(
+                f"trainer.devices={value} contradicts the launcher, which started {layout.devices} "
+                f"process{'es' if layout.devices != 1 else ''}{per_node}",
+                where=f"command line: {typed}",
+                why=first.external.describe_variables(),
+                fix=f"leave it out, or trainer.devices={layout.devices}",
+            )
+        cfg.trainer.devices = layout.devices
+        return cls(first, layout)
+
+    def describe_lines(self, cfg: DictConfig) -> list[str]:
+        """Return the lines that report them."""
+        external, layout = self.first.external, self.layout
+        nodes = f" on each of {layout.nodes} nodes" if layout.nodes > 1 else ""
+        lines = [f"ranks     {layout.devices}{nodes}, started by {external.launcher.name}"]
+        if read_launch_setting(cfg, "max_restarts", 0):
+            lines.append(
+                "launch.max_restarts has no effect: the launcher restarts ranks, as torchrun --max-restarts does"
+            )
+        return lines
+
+
+def train_ranks(
+    folder: Path,
+    world_size: int,
+    checkpoint: Path | None,
+    *,
+    ranks: GatheredRanks | None,
+    run_data: RunData,
+    secrets: Mapping[str, str],
+    max_restarts: int,
+    open_again: Callable[[], Path | None],
+) -> None:
+    """Train what `folder` describes on all ranks; those that were started here are restarted after a failure.
+
+    Args:
+        secrets: variables that the config refers to and only this process has.
+        max_restarts: restarts at most.
+        open_again: starts another attempt at the run, and returns the checkpoint to resume from.
+
+    Raises:
+        MLScaleError: what ended the run.
+    """
+    from mlscale.assembly.launch import launch_training
+
+    if ranks is not None:
+        from mlscale.assembly.external_run import train_as_first_rank
+
+        run_data.release_module()
+        train_as_first_rank(ranks.first, folder, checkpoint, secrets)
+        return
+    for restart in range(max_restarts + 1):
+        try:
+            # One process that may be restarted is a child as well: this one is there to restart it.
+            launch_training(folder, world_size, checkpoint, run_data, as_children=max_restarts > 0)
+            return
+        except MLScaleError as error:
+            if error.exit in _FINAL_EXITS or restart == max_restarts:
+                raise
+            print(f"restart   {restart + 1} of {max_restarts}, after: {error.what}", file=sys.stderr, flush=True)
+            checkpoint = open_again()
