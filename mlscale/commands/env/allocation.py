@@ -22,7 +22,7 @@ from mlscale.launch.rank_meeting import open_store
 from mlscale.report import format_table
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch.distributed import Store  # type: ignore[attr-defined]  # public, but not listed
 
 _MAX_CLOCK_SECONDS = 1.0  # files of one run are ordered by the clocks of its machines
 

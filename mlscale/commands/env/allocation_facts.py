@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch.distributed import Store  # type: ignore[attr-defined]  # public, but not listed
 
 _COMPARED = ("mlscale", "torch", "pytorch-lightning")
 _POLL_SECONDS = 0.02

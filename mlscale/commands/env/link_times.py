@@ -16,8 +16,8 @@ from mlscale.commands.env.allocation_facts import ProcessFacts, wait_until
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.distributed import Store
-    from torch.distributed.distributed_c10d import Backend
+    from torch._C._distributed_c10d import Backend
+    from torch.distributed import Store  # type: ignore[attr-defined]  # public, but not listed
 
 Pair = tuple[int, int]
 PAYLOAD_BYTES = 1 << 20
@@ -105,7 +105,7 @@ def reduce_once(payload: Tensor, group: Backend) -> float:
     import torch
 
     began = time.perf_counter()
-    group.allreduce([payload]).wait()
+    group.allreduce([payload]).wait()  # type: ignore[attr-defined]  # every backend has it, the stub's base has not
     if payload.is_cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - began
