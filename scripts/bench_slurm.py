@@ -34,7 +34,7 @@ from scripts import run_phases  # noqa: E402
 from scripts.same_run import differences  # noqa: E402
 
 WORDS = [
-    "+recipe=resnet", "model=mlp", "snapshot=false", "callbacks=[default]", "trainer.max_epochs=40",
+    "+recipe=resnet", "model=mlp", "snapshot=false", "callbacks=[default]", "trainer.max_epochs=12",
     "+trainer.val_check_interval=0.5", "callbacks.checkpoint.every_n_steps=4", "trainer.accelerator=cpu",
 ]  # fmt: skip
 SUBMITTED = ["launch=slurm", "launch.grace_s=30", "launch.max_failures=20"]

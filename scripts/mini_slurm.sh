@@ -13,7 +13,7 @@ set -euo pipefail
 BASE=${BASE:-${TMPDIR:-/tmp}/mini-slurm} NODES=${NODES:-4} CPUS=${CPUS:-2} PORT=${PORT:-16817}
 export SLURM_CONF=$BASE/etc/slurm.conf
 USER_NAME=$(id -un)
-TAG="# mini-slurm"
+TAG="# mini-slurm $PORT"
 
 names() { seq -f "n%g" 1 "$NODES"; }
 is_alive() { [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }

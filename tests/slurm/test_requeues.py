@@ -8,7 +8,7 @@ import pytest
 from scripts.same_run import differences
 from tests.slurm.conftest import Site, read_json, read_record, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def expect_identical(undisturbed: Path, run: Path, starts: int) -> None:
@@ -91,3 +91,18 @@ def test_a_limit_of_requeues(site: Site) -> None:
     record = site.wait_for_end(run)
     assert "requeued 0 times (launch.max_requeues)" in record.stopped
     assert record.starts[0].code == 75
+
+
+def test_ranks_on_two_nodes(site: Site, tmp_path_factory: pytest.TempPathFactory) -> None:
+    alone = Site(site.cluster, tmp_path_factory.mktemp("two"))
+    alone.call(*alone.recipe, "trainer.devices=2")
+    site.be_slow()
+    run = site.submit("launch.nodes=2")
+    site.wait_for_steps()
+    site.cluster.call("scancel", "--batch", "--signal=USR1", read_record(run).id)
+    wait_until(lambda: read_record(run).starts[0].code is not None, "the stop")
+    site.be_quick()
+    record = site.wait_for_end(run)
+    assert (record.starts[0].nodes, record.starts[0].code) == ("n[1-2]", 75), (run / "logs/job.log").read_text()
+    assert "started by srun" in (run / "logs/job.log").read_text()
+    expect_identical(alone.find_run(), run, starts=2)

@@ -107,12 +107,12 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
         with lock_runs_root(Path(cfg.runs_dir), wanted=cfg.resume == AUTO) as made:
             locks.callback(remove_empty_folders, made)  # a start that is refused leaves nothing
             earlier = _find_earlier_run(cfg, start, ranks)
-            if ranks is not None and earlier is not None and earlier.status == "done":
-                # A rank failed after the run was sealed, and torchrun has started all of them again.
-                return Result.from_dict(earlier.results["train"])
             if earlier is not None:
                 refuse_live_job(earlier)
             queued, earlier = split_queued_run(earlier)
+            if ranks is not None and earlier is not None and earlier.status == "done":
+                # A rank failed after the run was sealed, and torchrun has started all of them again.
+                return Result.from_dict(earlier.results["train"])
             origin = RunOrigin() if earlier or queued else RunOrigin.resolve_origin(cfg)
             # A resumed run keeps the precision that its first attempt has chosen: another one would give other numbers.
             probed = None if earlier else settle_precision(cfg, derived, machine, run_data)
