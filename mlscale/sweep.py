@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from omegaconf import OmegaConf
 
 from mlscale import commands
-from mlscale.assembly.queued_run import is_for_scheduler
+from mlscale.assembly.queued_run import ARRAY_SCHEDULERS, is_for_scheduler
 from mlscale.assembly.ready import raise_if_invalid
 from mlscale.atomic_files import write_json
 from mlscale.config.composition.request import Request
@@ -72,7 +72,7 @@ class Sweep:
             cfg.derived.sweep_dir = str(folder)
             _set_tracker_group(cfg, folder.name)
             cfg.derived.overrides = [item.removeprefix("++") for item in overrides]  # this job's, not the sweep's
-            if self.request.command == "train" and is_for_scheduler(cfg):
+            if self.request.command == "train" and is_for_scheduler(cfg) and cfg.launch.scheduler in ARRAY_SCHEDULERS:
                 job.result = self._freeze_job(cfg)
             else:
                 job.result = commands.run_checked_config(self.request.command, cfg)

@@ -48,6 +48,8 @@ NAV: dict[str, tuple[tuple[str, str], ...]] = {
         ("Resuming a run", "resume.md"),
         ("SLURM", "slurm.md"),
         ("Checkpoints", "checkpoints.md"),
+        ("Training on Kubernetes", "kubernetes.md"),
+        ("Training by SkyPilot", "skypilot.md"),
     ),
     "Measure": (),
     "Ship": (),

@@ -13,6 +13,8 @@ from mlscale.runs.folder import RunFolder
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+ARRAY_SCHEDULERS = ("slurm",)
+"""Schedulers that take the jobs of a sweep as one array; others get a job for each run."""
 _FACTS = ("data_version", "label_digest", "decode_version", "metric", "mode")  # in run.json, known from the data
 
 

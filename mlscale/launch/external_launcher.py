@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mlscale.errors import MLScaleError
 from mlscale.launch.rank import is_rank_process
 
-REFUSING_COMMANDS = frozenset({"retrain", "lifecycle", "verify-resume", "profile", "predict", "evaluate"})
+REFUSING_COMMANDS = frozenset({"retrain", "lifecycle", "verify-resume", "drill", "profile", "predict", "evaluate"})
 """Commands that start one process per device themselves, or do all of the work in one process."""
 JOIN_TIMEOUT = 600.0
 """Seconds, the default of launch.timeout_s: for ranks that have not composed the config, and configs without it."""

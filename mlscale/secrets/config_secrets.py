@@ -24,6 +24,7 @@ from mlscale.secrets.secret_patterns import (
 PREFIX = "MLSCALE_SECRET_"
 _ENV_DEFAULT = re.compile(r"^\$\{\s*oc\.env\s*:\s*(?P<name>\w+)\s*,\s*(?P<default>.*)\}$", re.DOTALL)
 _ENV_NAME = re.compile(r"\$\{\s*oc\.env\s*:\s*(\w+)")
+_REQUIRED_NAME = re.compile(r"\$\{\s*oc\.env\s*:\s*(\w+)\s*\}")
 _OVERRIDE = re.compile(r"^(?P<key>[~+]{0,2}[^=]+)=(?P<value>.*)$", re.DOTALL)
 
 
@@ -95,6 +96,12 @@ def read_referenced_variables(config: Mapping[str, Any], environ: Mapping[str, s
     environment = os.environ if environ is None else environ
     texts = (value for _, _, value in _iterate_leaves(_convert_to_container(config), "", "") if isinstance(value, str))
     return {name: environment[name] for text in texts for name in _ENV_NAME.findall(text) if name in environment}
+
+
+def list_required_variables(config: Mapping[str, Any]) -> list[str]:
+    """Return the environment variables without which `config` can't be resolved: `${oc.env:…}` without a default."""
+    texts = (value for _, _, value in _iterate_leaves(_convert_to_container(config), "", "") if isinstance(value, str))
+    return sorted({name for text in texts for name in _REQUIRED_NAME.findall(text)})
 
 
 def find_missing_secrets(config: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> list[str]:

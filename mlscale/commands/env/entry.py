@@ -14,6 +14,7 @@ from typing import Any
 from mlscale.commands.env import COMMAND
 from mlscale.commands.options import read_options
 from mlscale.errors import Exit
+from mlscale.launch.external_launcher import find_external_rank
 from mlscale.report import format_key_values, format_size
 from mlscale.runs.host import machine as system
 from mlscale.runs.host.disk_space import Disk, measure_disk
@@ -56,12 +57,17 @@ _INSTRUCTIONS = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `mlscale env`; return the exit code.
+    """Run `mlscale env`; return the exit code. One of several processes of a launcher compares them with each other.
 
     Raises:
         MLScaleError: a key that it does not have.
     """
     options = read_options("env", COMMAND.actions, argv)
+    found = find_external_rank()
+    if found is not None and found.world_size > 1:
+        from mlscale.commands.env.allocation import check_allocation
+
+        return check_allocation(found, options.runs_dir, options.timeout_s, options.output)
     report = describe_machine(options.runs_dir)
     print(json.dumps(report, ensure_ascii=False, indent=2) if options.output == "json" else _format_report(report))
     return int(Exit.DONE)

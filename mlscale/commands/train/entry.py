@@ -40,6 +40,8 @@ from mlscale.secrets.mask import Masker
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+_CLOUD_PLATFORMS = ("kubernetes", "skypilot", "torchrun")
+
 
 def run(cfg: DictConfig) -> Result:
     """Derive, freeze, launch, record; or resume a run that was cut short.
@@ -47,6 +49,10 @@ def run(cfg: DictConfig) -> Result:
     Raises:
         MLScaleError: what the data or the machine lacks, before anything starts; or what ended the run.
     """
+    if (cfg.get("launch") or {}).get("scheduler") in _CLOUD_PLATFORMS:
+        from mlscale.commands.train.cloud_submission import submit_cloud_run
+
+        return submit_cloud_run(cfg)
     if is_for_scheduler(cfg):
         from mlscale.commands.train.submission import submit_run
 

@@ -16,7 +16,7 @@ from mlscale.errors import MLScaleError
 COMMAND_BASES = {
     "train": "run", "evaluate": "run", "export": "run", "prepare": "run", "estimate": "run", "verify-resume": "run",
     "profile": "run", "serve": "service", "loadtest": "service", "monitor": "service", "retrain": "run",
-    "compress": "run", "lifecycle": "run", "predict": "run",
+    "compress": "run", "lifecycle": "run", "predict": "run", "drill": "run",
 }  # fmt: skip
 COMMAND_GROUP = "command"  # conf/command/<command>.yaml: a command's own settings; not an option that users choose
 # The groups that conf/base/run.yaml selects an option of; any other group is added to them.

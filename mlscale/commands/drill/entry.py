@@ -1,0 +1,201 @@
+"""End the run that a configuration describes as its platform does, start it again on another node, and report."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlscale.assembly.first_weights import resolve_first_weights
+from mlscale.commands.drill.drill_page import build_drill_steps
+from mlscale.commands.drill.platform_settings import read_platform_rules
+from mlscale.commands.drill.played_job import AttemptOutcome, PlayedJob
+from mlscale.commands.drill.traced_job import create_job, list_secret_variables
+from mlscale.drill.drill_findings import DrillFacts, DrillFinding, describe_drill, format_seconds, list_findings
+from mlscale.drill.job_ending import JobEnding
+from mlscale.drill.platform_rules import PlatformRules, choose_restart_size
+from mlscale.drill.step_records import find_other_batch, is_bitwise_identical
+from mlscale.errors import MLScaleError
+from mlscale.launch.start_notices import print_masked_lines
+from mlscale.report import Result
+from mlscale.report.result_files import save_result_in
+from mlscale.secrets.mask import Masker
+from mlscale.verify_resume.killed_run import raise_on_terminate
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def run(cfg: DictConfig) -> Result:
+    """Start the job, end it by the platform's rules, start it on another node, and compare with an uninterrupted run.
+
+    Raises:
+        MLScaleError: `launch` is no platform, or the job fails before the platform ends it.
+    """
+    began = time.monotonic()
+    rules, masker = read_platform_rules(cfg), Masker.create_for_run(cfg)
+    # SIGTERM raises, so that the processes are ended and the scratch folder is removed.
+    with raise_on_terminate(), _provide_scratch_folder(cfg.keep) as folder:
+        initial = resolve_first_weights(cfg)
+        job = create_job(cfg, folder, initial.build_init_document() if initial else None, masker)
+        played = PlayedJob(rules, folder, job.path, float(cfg.start_limit_s))
+        facts = _Drill(cfg, rules, masker, played, list_secret_variables(cfg)).play()
+        findings = list_findings(rules, facts)
+        artifacts = {"scratch": str(folder)} if cfg.keep else {}
+    result = _build_drill_result(cfg, rules, facts, findings, time.monotonic() - began, artifacts)
+    return save_result_in(result, Path(cfg.report), f"drill of {cfg.name} on {rules.name}") if cfg.report else result
+
+
+@dataclass(frozen=True)
+class _Drill:
+    """One drill: the steps that it takes, and the lines that it prints."""
+
+    cfg: DictConfig
+    rules: PlatformRules
+    masker: Masker
+    job: PlayedJob
+    secrets: tuple[str, ...]
+
+    def play(self) -> DrillFacts:
+        devices, batch = _read_sizes(self.cfg)
+        wanted = self.cfg.restart_devices or choose_restart_size(devices, batch or 1)
+        first, ending = self.job.run_until_ended(devices, self.cfg.stop_step, float(self.cfg.grace_limit_s))
+        killed = first.records.last_step or 0
+        self._print_lines(f"ended     at step {killed:,}, {_describe_ending(self.rules, ending)}")
+        facts = DrillFacts(ending, killed, None, devices, wanted, batch, hosts=(first.records.host, ""))
+        facts, restarted = self._restart_until_begun(facts)
+        if restarted is None or restarted.records.first_step is None:
+            return facts
+        records = restarted.records
+        facts = replace(facts, resumed_step=records.first_step, hosts=(facts.hosts[0], records.host))
+        size = _format_processes(facts.restart_devices if not facts.size_error else devices)
+        self._print_lines(f"restarted on {records.host}, {size}: from step {records.first_step:,}")
+        return self._compare_with_reference(facts, restarted)
+
+    def _restart_until_begun(self, facts: DrillFacts) -> tuple[DrillFacts, AttemptOutcome | None]:
+        """Start the job again. A fault is noted and repaired, so that those behind it are found, too."""
+        supplied: dict[str, str] = {}
+        devices = facts.restart_devices
+        for number in range(3):
+            last = facts.killed_step + int(self.cfg.steps_after)
+            outcome = self.job.restart(f"restart-{number + 1}", devices, last, supplied)
+            if outcome.code in (None, 0) and outcome.records.first_step is not None:
+                return facts, outcome
+            # Only where the start failed: a variable may have had no effect on it.
+            missing = [name for name in self.secrets if name not in self._list_passed() and name not in supplied]
+            if missing:
+                facts = replace(facts, missing=missing)
+                supplied = {name: os.environ[name] for name in missing}
+                self._print_lines(f"restarted without {', '.join(missing)}: {_get_first_line(outcome.output)}")
+            elif devices != facts.devices:
+                facts, devices = replace(facts, size_error=outcome.output), facts.devices
+                self._print_lines(
+                    f"restarted on {_format_processes(facts.restart_devices)}: {_get_first_line(outcome.output)}"
+                )
+            else:
+                return replace(facts, restart_error=outcome.output or "without a message"), None
+        return facts, None
+
+    def _list_passed(self) -> dict[str, str]:
+        return self.rules.select_environment(os.environ)
+
+    def _compare_with_reference(self, facts: DrillFacts, restarted: AttemptOutcome) -> DrillFacts:
+        """Compare the steps of the restarted job with those of a run without an interruption."""
+        last = restarted.records.last_step or 0
+        # Last: a drill that has found a fault before it does not need it.
+        reference = self.job.run_uninterrupted(facts.devices, last)
+        self._print_lines(f"reference without an interruption: {reference.records.last_step or 0:,} steps")
+        return replace(
+            facts,
+            other_batch=find_other_batch(reference.records, restarted.records),
+            is_bitwise=is_bitwise_identical(reference.records, restarted.records),
+        )
+
+    def _print_lines(self, *lines: str) -> None:
+        print_masked_lines(lines, self.masker)
+
+
+def _read_sizes(cfg: DictConfig) -> tuple[int, int | None]:
+    """Return the number of processes of a node, and the global batch; None for data that has none.
+
+    Raises:
+        MLScaleError: the number of processes is not a number.
+    """
+    devices = cfg.trainer.get("devices", 1)
+    # `auto` would count the devices of this machine, not those of the platform's.
+    if not isinstance(devices, int) or devices < 1:
+        raise MLScaleError(
+            f"a drill needs a number of processes, not trainer.devices={devices}",
+            where="trainer.devices",
+            fix="trainer.devices=2",
+        )
+    batch = (cfg.get("data") or {}).get("batch_size")
+    return devices, int(batch) if batch else None
+
+
+def _describe_ending(rules: PlatformRules, ending: JobEnding) -> str:
+    if ending.needed_s is None:
+        return "by SIGKILL"
+    needed = format_seconds(ending.needed_s)
+    if ending.code is None:
+        return f"by SIGKILL {rules.grace_s:g} s after SIG{rules.signal_name}; it would have needed {needed}"
+    return f"by SIG{rules.signal_name}: exit code {ending.code} after {needed}"
+
+
+def _format_processes(count: int) -> str:
+    return f"{count} process{'es' * (count != 1)}"
+
+
+def _get_first_line(text: str) -> str:
+    return next(iter(text.splitlines()), "no message")
+
+
+def _build_drill_result(
+    cfg: DictConfig,
+    rules: PlatformRules,
+    facts: DrillFacts,
+    findings: list[DrillFinding],
+    seconds: float,
+    artifacts: dict[str, str],
+) -> Result:
+    lost = facts.lost_steps
+    metrics = {
+        "lost_steps": facts.killed_step if lost is None else lost,
+        "killed_step": facts.killed_step,
+        **({} if facts.resumed_step is None else {"resumed_step": facts.resumed_step}),
+        **({} if facts.ending.needed_s is None else {"needed_grace_s": facts.ending.needed_s}),
+        "grace_s": rules.grace_s,
+        "findings": len(findings),
+        "time_s": seconds,
+    }
+    return Result(
+        "drill",
+        not findings,
+        describe_drill(rules, facts, findings),
+        metrics,
+        artifacts,
+        list(cfg.derived.overrides or []),
+        steps=build_drill_steps(rules, facts, findings),
+        details={
+            "platform": rules.name,
+            "findings": [{"kind": item.kind, "text": item.text, "fix": item.fix} for item in findings],
+            "bitwise": facts.is_bitwise,
+            "hosts": list(facts.hosts),
+        },
+    )
+
+
+@contextmanager
+def _provide_scratch_folder(keep: bool) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="mlscale-drill-"))
+    try:
+        yield folder
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)

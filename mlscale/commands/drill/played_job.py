@@ -1,0 +1,166 @@
+"""Start the job of a drill several times, each on a node with the folders and variables that the platform leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlscale.commands.drill.platform_start import build_start, build_train_words
+from mlscale.drill.drill_order import DrillOrder, get_reached_path, get_sent_path
+from mlscale.drill.job_ending import JobEnding, end_job
+from mlscale.drill.platform_rules import PlatformRules
+from mlscale.drill.played_node import PlayedNode, play_node
+from mlscale.drill.step_records import AttemptRecords, read_attempt_records
+from mlscale.errors import MLScaleError
+
+_POLL_SECONDS = 0.02
+_LAST_LINES = 12
+
+
+@dataclass(frozen=True)
+class AttemptOutcome:
+    """One start of the job.
+
+    Attributes:
+        records: of its steps.
+        code: its exit code; None where it was still at work.
+        output: the error that it printed, or its last lines.
+    """
+
+    records: AttemptRecords
+    code: int | None
+    output: str
+
+
+@dataclass
+class PlayedJob:
+    """A job on a played platform.
+
+    Attributes:
+        rules: of the platform.
+        folder: the scratch folder: `volume` survives a node, `node-1`, `node-2`, … do not.
+        job: the run folder that each start is like.
+        start_limit_s: seconds to wait for a start to come to its step.
+    """
+
+    rules: PlatformRules
+    folder: Path
+    job: Path
+    start_limit_s: float
+
+    def get_runs_folder(self, node: str) -> Path:
+        """Return the folder of the runs as a node sees it."""
+        return self.folder / ("volume" if self.rules.survives else node) / "runs"
+
+    def run_until_ended(self, devices: int, stop_step: int | None, limit_s: float) -> tuple[AttemptOutcome, JobEnding]:
+        """Start the job as it was submitted, and end it by the platform's rules.
+
+        Raises:
+            MLScaleError: it ends before the platform ends it, with its own exit code.
+        """
+        order = DrillOrder("first", signal_step=stop_step, awaits_signal=True)
+        with self._play_attempt("node-1", order, devices, 0, dict(os.environ)) as node:
+            if not self._wait_until_reached(node, order, devices):
+                raise _create_early_end(node)
+            ending = end_job(
+                node,
+                self.rules,
+                self.get_runs_folder("node-1"),
+                limit_s,
+                lambda: get_sent_path(self._records, order.attempt).touch(),
+            )
+            # After the end: the job may have taken steps after the signal.
+            outcome = self._describe_attempt(node, order, ending.code)
+        shutil.rmtree(self.folder / "node-1", ignore_errors=True)  # the node is lost
+        return outcome, ending
+
+    def restart(self, attempt: str, devices: int, steps: int, supplied: Mapping[str, str]) -> AttemptOutcome:
+        """Start the job again on another node, and let it take `steps` optimizer steps.
+
+        Args:
+            attempt: names its records.
+            supplied: variables that the platform does not pass, so that other faults are found behind a missing one.
+        """
+        environment = {**self.rules.select_environment(os.environ), **supplied}
+        begun = DrillOrder(attempt, last_step=steps)
+        with self._play_attempt("node-2", begun, devices, 1, environment) as node:
+            self._wait_until_reached(node, begun, devices)
+            return self._describe_attempt(node, begun, node.get_exit_code())
+
+    def run_uninterrupted(self, devices: int, last_step: int) -> AttemptOutcome:
+        """Start the same job in a folder of its own, and let it train until an optimizer step."""
+        order = DrillOrder("reference", last_step=last_step)
+        with self._play_attempt("reference", order, devices, 0, dict(os.environ)) as node:
+            self._wait_until_reached(node, order, devices)
+            return self._describe_attempt(node, order, node.get_exit_code())
+
+    @property
+    def _records(self) -> Path:
+        return self.folder / "records"
+
+    @contextlib.contextmanager
+    def _play_attempt(
+        self, name: str, order: DrillOrder, devices: int, restarts: int, environment: dict[str, str]
+    ) -> Iterator[PlayedNode]:
+        # One folder of records for all attempts: its path is in the config, which must be the same for all of them.
+        order.write_to(self._records)
+        local = self.folder / name
+        runs = local / "runs" if name == "reference" else self.get_runs_folder(name)
+        for needed in (local / "tmp", runs.parent):
+            needed.mkdir(parents=True, exist_ok=True)
+        words = build_train_words(self.job, str(runs), devices)
+        start = build_start(self.rules.name, words, devices, restarts, {"TMPDIR": str(local / "tmp")})
+        environments = [{**environment, **variables} for variables in start.variables]
+        with play_node(name, self.folder / f"{order.attempt}.log") as node:
+            node.start_commands(start.commands, environments)
+            yield node
+
+    def _wait_until_reached(self, node: PlayedNode, order: DrillOrder, devices: int) -> bool:
+        """Wait until all ranks report that they wait; return False where the job ends before.
+
+        Raises:
+            MLScaleError: it takes longer than `start_limit_s`.
+        """
+        paths = [get_reached_path(self._records, order.attempt, rank) for rank in range(devices)]
+        deadline = time.monotonic() + self.start_limit_s
+        while not all(path.exists() for path in paths):
+            if node.get_exit_code() is not None:
+                return False
+            if time.monotonic() > deadline:
+                raise MLScaleError(
+                    f"the job has not come to its step in {self.start_limit_s:g} s",
+                    where=f"attempt {order.attempt}",
+                    why=_extract_error_text(node.read_log()),
+                    fix="stop_step=10, where its first checkpoint comes late; or start_limit_s=3600",
+                )
+            time.sleep(_POLL_SECONDS)
+        return True
+
+    def _describe_attempt(self, node: PlayedNode, order: DrillOrder, code: int | None) -> AttemptOutcome:
+        records = read_attempt_records(self._records, order.attempt)
+        return AttemptOutcome(records, code, _extract_error_text(node.read_log()))
+
+
+def _create_early_end(node: PlayedNode) -> MLScaleError:
+    output = _extract_error_text(node.read_log())
+    if node.get_exit_code() == 0:
+        return MLScaleError(
+            "the run was done before the platform could end it",
+            where="stop_step",
+            why="it is ended two steps after its first checkpoint, or after stop_step",
+            fix="stop_step=3, or a longer run: trainer.max_epochs=3",
+        )
+    return MLScaleError(f"the job failed before the platform ended it: {output}")
+
+
+def _extract_error_text(text: str) -> str:
+    lines = text.strip().splitlines()
+    errors = [index for index, line in enumerate(lines) if line.startswith("error: ")]
+    if errors:
+        return "\n".join([lines[errors[-1]].removeprefix("error: "), *lines[errors[-1] + 1 :]])
+    return "\n".join(lines[-_LAST_LINES:])

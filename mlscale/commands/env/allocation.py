@@ -1,0 +1,258 @@
+"""`mlscale env` started by torchrun, srun or mpirun: compare the processes, and measure the links between them."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlscale.commands.env import allocation_facts as facts_of
+from mlscale.commands.env import link_times as links
+from mlscale.commands.env.allocation_facts import ProcessFacts
+from mlscale.commands.env.environment_checks import EnvironmentCheck
+from mlscale.commands.env.link_times import Pair
+from mlscale.errors import Exit
+from mlscale.launch.external_launcher import ExternalRank
+from mlscale.launch.rank_meeting import open_store
+from mlscale.report import format_table
+
+if TYPE_CHECKING:
+    from torch.distributed import Store  # type: ignore[attr-defined]  # public, but not listed
+
+_MAX_CLOCK_SECONDS = 1.0  # files of one run are ordered by the clocks of its machines
+
+
+@dataclass(frozen=True)
+class AllocationReport:
+    """What rank 0 has seen of an allocation.
+
+    Attributes:
+        world_size: processes that were started.
+        facts: of those that came, by rank.
+        offsets: seconds by which the clock of a rank is ahead of rank 0's.
+        blind: ranks that do not see the folder of the runs as rank 0 does.
+        unreachable: rank to the ranks that it can't connect to.
+        times: seconds of an all-reduce of 1 MiB over each link.
+    """
+
+    world_size: int
+    facts: Mapping[int, ProcessFacts]
+    offsets: Mapping[int, float] = field(default_factory=dict)
+    blind: Sequence[int] = ()
+    unreachable: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    times: Mapping[Pair, float] = field(default_factory=dict)
+
+    def name_rank(self, rank: int) -> str:
+        """Return the name of a rank in messages: with its machine, where that is known."""
+        return f"rank {rank} on {self.facts[rank].host}" if rank in self.facts else f"rank {rank}"
+
+    def name_ranks(self, ranks: Sequence[int]) -> str:
+        """Return the names of ranks, at most eight of them."""
+        return ", ".join(map(self.name_rank, ranks[:8])) + (f" and {len(ranks) - 8} more" if len(ranks) > 8 else "")
+
+
+def check_allocation(found: ExternalRank, runs_dir: str, timeout_s: float, output: str) -> int:
+    """Run the checks of one process; rank 0 prints the report. Return the exit code: 5 where a check fails.
+
+    Raises:
+        MLScaleError: rank 0 can't be reached (exit code 5).
+    """
+    store = open_store(found, timeout_s)
+    facts_of.publish_facts(store, facts_of.collect_process_facts(found.rank, found.local_rank))
+    with closing(links.open_link_port(store, found.rank)):
+        if found.rank:
+            return _take_part(store, found, timeout_s)
+        report = _lead_checks(store, found, Path(runs_dir), timeout_s)
+    checks = [*list_allocation_checks(report, runs_dir)]
+    print(format_allocation_json(report, checks) if output == "json" else format_allocation(report, checks))
+    return int(Exit.DONE if all(check.ok for check in checks) else Exit.ENVIRONMENT)
+
+
+def _lead_checks(store: Store, found: ExternalRank, runs: Path, timeout_s: float) -> AllocationReport:
+    print(f"waiting   for {found.world_size} processes, up to {timeout_s:g} s", file=sys.stderr, flush=True)
+    facts = facts_of.gather_facts(store, found.world_size, timeout_s)
+    others = [rank for rank in sorted(facts) if rank]
+    offsets = facts_of.measure_clock_offsets(store, others, timeout_s)
+    path = facts_of.write_folder_token(store, runs)
+    blind = facts_of.gather_folder_answers(store, others, timeout_s)
+    if path is not None:
+        path.unlink(missing_ok=True)
+    ranks = links.choose_link_ranks(facts)
+    # Links are measured only where all are there and reach each other: a collective would wait for the others.
+    is_complete = len(facts) == found.world_size
+    store.set("ranks", json.dumps(ranks if is_complete else []))
+    if not is_complete:
+        return AllocationReport(found.world_size, facts, offsets, blind)
+    unreachable = _gather_unreachable(store, found, ranks, timeout_s)
+    store.set("go", "" if unreachable else "1")
+    times: Mapping[Pair, float] = {}
+    if not unreachable:
+        own = links.measure_links(store, 0, ranks, timeout_s)
+        links.publish_times(store, 0, own)
+        times = links.gather_times(store, sorted(facts), timeout_s)
+    # The store ends with this process, so it waits for the others.
+    facts_of.wait_until(lambda: all(store.check([f"bye/{rank}"]) for rank in others), min(timeout_s, 10.0))
+    return AllocationReport(found.world_size, facts, offsets, blind, unreachable, times)
+
+
+def _gather_unreachable(
+    store: Store, found: ExternalRank, ranks: Sequence[int], timeout_s: float
+) -> dict[int, list[int]]:
+    _publish_unreachable(store, found, ranks, timeout_s)
+    facts_of.wait_until(
+        lambda: all(store.check([f"unreachable/{rank}"]) for rank in range(found.world_size)), timeout_s
+    )
+    answers = {
+        rank: json.loads(store.get(f"unreachable/{rank}")) if store.check([f"unreachable/{rank}"]) else list(ranks)
+        for rank in range(found.world_size)
+    }
+    return {rank: missing for rank, missing in answers.items() if missing}
+
+
+def _publish_unreachable(store: Store, found: ExternalRank, ranks: Sequence[int], timeout_s: float) -> None:
+    missing = links.find_unreachable(store, found.rank, ranks, timeout_s) if found.rank in ranks else []
+    store.set(f"unreachable/{found.rank}", json.dumps(missing))
+
+
+def _take_part(store: Store, found: ExternalRank, timeout_s: float) -> int:
+    """Do the part of every rank but the first."""
+    facts_of.answer_clock_requests(store, found.rank, timeout_s)
+    facts_of.check_folder_token(store, found.rank, timeout_s)
+    facts_of.wait_until(lambda: store.check(["ranks"]), timeout_s)
+    ranks = json.loads(store.get("ranks"))
+    if ranks:
+        _publish_unreachable(store, found, ranks, timeout_s)
+        facts_of.wait_until(lambda: store.check(["go"]), timeout_s)
+        if store.get("go"):
+            own = links.measure_links(store, found.rank, ranks, timeout_s)
+            links.publish_times(store, found.rank, own)
+    store.set(f"bye/{found.rank}", "")
+    return int(Exit.DONE)
+
+
+def list_allocation_checks(report: AllocationReport, runs_dir: str) -> Iterator[EnvironmentCheck]:
+    """Yield the checks of an allocation, in the order in which a start meets them."""
+    yield _check_presence(report)
+    yield _check_versions(report)
+    yield _check_clocks(report)
+    yield EnvironmentCheck(
+        "runs_dir",
+        not report.blind,
+        f"{report.name_ranks(report.blind)} do not see {runs_dir} of rank 0" if report.blind else "seen by all",
+        "runs_dir=<a folder on a shared file system>" if report.blind else "",
+    )
+    if len(report.facts) == report.world_size:
+        yield _check_ports(report)
+        yield from _check_links(report)
+
+
+def _check_presence(report: AllocationReport) -> EnvironmentCheck:
+    missing = [rank for rank in range(report.world_size) if rank not in report.facts]
+    hosts = len({process.host for process in report.facts.values()})
+    if missing:
+        says = f"{report.name_ranks(missing)} of {report.world_size} did not come"
+        return EnvironmentCheck("processes", False, says, "look at their output; timeout_s=300 waits longer")
+    return EnvironmentCheck("processes", True, f"{report.world_size} on {hosts} machine{'s' * (hosts != 1)}")
+
+
+def _check_versions(report: AllocationReport) -> EnvironmentCheck:
+    first = report.facts[min(report.facts)].versions
+    differing = [
+        f"{report.name_rank(rank)} has {name} {process.versions.get(name, 'not installed')}, not {version}"
+        for rank, process in sorted(report.facts.items())
+        for name, version in first.items()
+        if process.versions.get(name) != version
+    ]
+    if differing:
+        more = f", and {len(differing) - 3} more" if len(differing) > 3 else ""
+        return EnvironmentCheck(
+            "versions", False, "; ".join(differing[:3]) + more, "the same environment on all machines"
+        )
+    return EnvironmentCheck("versions", True, ", ".join(f"{name} {version}" for name, version in first.items()))
+
+
+def _check_clocks(report: AllocationReport) -> EnvironmentCheck:
+    late = {rank: offset for rank, offset in report.offsets.items() if abs(offset) > _MAX_CLOCK_SECONDS}
+    if late:
+        says = ", ".join(f"{report.name_rank(rank)} is {offset:+.1f} s off" for rank, offset in late.items())
+        return EnvironmentCheck("clocks", False, says, "synchronise them: chronyc makestep")
+    largest = max((abs(offset) for offset in report.offsets.values()), default=0.0)
+    return EnvironmentCheck("clocks", True, f"at most {1000 * largest:.0f} ms apart")
+
+
+def _check_ports(report: AllocationReport) -> EnvironmentCheck:
+    if report.unreachable:
+        says = "; ".join(
+            f"{report.name_rank(rank)} does not reach {report.name_ranks(list(others))}"
+            for rank, others in list(report.unreachable.items())[:3]
+        )
+        return EnvironmentCheck("ports", False, says, "open the ports between the machines of a job, 1024 and up")
+    return EnvironmentCheck("ports", True, "every machine reaches every other one")
+
+
+def _check_links(report: AllocationReport) -> Iterator[EnvironmentCheck]:
+    if not report.times:
+        return
+    slow = links.find_slow_ranks(report.times)
+    for rank in slow:
+        own = _format_time(min(seconds for pair, seconds in report.times.items() if rank in pair))
+        usual = _format_time(min(report.times.values()))
+        says = f"{report.name_rank(rank)} is slow: its fastest link takes {own}, others {usual}"
+        fix = f"leave it out: 'launch.directives={{exclude: {report.facts[rank].host}}}'"
+        yield EnvironmentCheck("links", False, says, fix)
+    for first, last in links.find_slow_links(report.times, slow):
+        seconds = report.times[first, last]
+        says = f"the link of {report.name_rank(first)} and {report.name_rank(last)} is slow: {_format_time(seconds)}"
+        yield EnvironmentCheck("links", False, says, "look at the cables and switches between them")
+    if not slow:
+        low, high = min(report.times.values()), max(report.times.values())
+        says = f"{len(report.times)}, an all-reduce of 1 MiB takes {_format_time(low)} to {_format_time(high)}"
+        yield EnvironmentCheck("links", True, says)
+
+
+def _format_time(seconds: float) -> str:
+    return "no end" if math.isinf(seconds) else f"{1000 * seconds:.3g} ms"
+
+
+def format_allocation(report: AllocationReport, checks: Sequence[EnvironmentCheck]) -> str:
+    """Return the report as text: the links as a table, and the checks."""
+    width = max(len(check.option) for check in checks)
+    lines = []
+    for check in checks:
+        lines.append(f"{'[ok]' if check.ok else '[no]'} {check.option:<{width}}  {check.says}")
+        if check.fix:
+            lines.append(f"     {'':<{width}}  fix: {check.fix}")
+    rows = [
+        [report.name_rank(first), report.name_rank(last), _format_time(seconds), _format_rate(seconds)]
+        for (first, last), seconds in sorted(report.times.items(), key=lambda item: -item[1])[:20]
+    ]
+    table = [format_table(rows, ["from", "to", "all-reduce", "rate"]), ""] if rows else []
+    return "\n".join([*table, *lines])
+
+
+def _format_rate(seconds: float) -> str:
+    return f"{links.PAYLOAD_BYTES / seconds / 1e9:.2f} GB/s"
+
+
+def format_allocation_json(report: AllocationReport, checks: Sequence[EnvironmentCheck]) -> str:
+    """Return the report as JSON: processes, links and checks."""
+    document: dict[str, Any] = {
+        "processes": [vars(process) for _, process in sorted(report.facts.items())],
+        "clock_offsets_s": {str(rank): offset for rank, offset in report.offsets.items()},
+        "links": [
+            # JSON has no infinity, which stands for a link that does not work.
+            {
+                "ranks": list(pair),
+                "all_reduce_s": None if math.isinf(seconds) else seconds,
+                "bytes": links.PAYLOAD_BYTES,
+            }
+            for pair, seconds in sorted(report.times.items())
+        ],
+        "checks": [vars(check) for check in checks],
+    }
+    return json.dumps(document, ensure_ascii=False, indent=2)

@@ -1,0 +1,70 @@
+"""Render the task of a run for SkyPilot, as a managed job: recovered after a preemption and after exit code 75."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from mlscale.errors import Exit
+from mlscale.launch.cloud_job import START_FILES, CloudJob
+from mlscale.launch.skypilot.task_settings import SkyPilotSettings
+
+_START_PATH = "/tmp/mlscale-run"  # noqa: S108 - of a machine that is made for this job
+_PORT = 29500
+# The agent replaces the shell, which would not pass a signal on; SkyPilot sets the variables.
+_RUN = """\
+exec python -m mlscale.launch.elastic_agent \\
+  --nnodes="$SKYPILOT_NUM_NODES" --node-rank="$SKYPILOT_NODE_RANK" --nproc-per-node={devices} \\
+  --master-addr="$(printf '%s\\n' "$SKYPILOT_NODE_IPS" | head -n 1)" --master-port={port} \\
+  -m mlscale {words}
+"""
+
+
+def build_task(job: CloudJob, settings: SkyPilotSettings, workdir: Path) -> dict[str, Any]:
+    """Return the task; SkyPilot copies the folder `workdir` to each machine, and the run starts in it."""
+    task: dict[str, Any] = {
+        "name": job.name,
+        "num_nodes": settings.nodes,
+        "workdir": str(workdir),
+        "resources": _build_resources(settings),
+        "file_mounts": {
+            settings.volume_path: _build_bucket(settings.bucket),
+            **{f"{_START_PATH}/{name}": str(job.run / name) for name in START_FILES},
+        },
+    }
+    if settings.env:
+        task["envs"] = {str(name): str(value) for name, value in settings.env.items()}
+    if settings.variables:
+        # Without values: `sky jobs launch --secret NAME` passes them from the environment.
+        task["secrets"] = dict.fromkeys(settings.variables)
+    if settings.setup:
+        task["setup"] = "".join(f"{line}\n" for line in settings.setup)
+    task["run"] = render_run_command(job)
+    return task
+
+
+def render_run_command(job: CloudJob) -> str:
+    """Return the shell lines that each machine runs."""
+    return _RUN.format(devices=job.devices, port=_PORT, words=shlex.join(job.build_train_words(_START_PATH)))
+
+
+def _build_resources(settings: SkyPilotSettings) -> dict[str, Any]:
+    wanted = {
+        "infra": settings.infra, "accelerators": settings.accelerators, "cpus": settings.cpu, "memory": settings.mem,
+        "disk_size": settings.disk_size, "image_id": settings.image,
+    }  # fmt: skip
+    return {
+        **{name: value for name, value in wanted.items() if value},
+        "use_spot": settings.spot,
+        "job_recovery": {
+            "max_restarts_on_errors": settings.max_failures,
+            "recover_on_exit_codes": [int(Exit.SAVED)],
+        },
+    }
+
+
+def _build_bucket(bucket: str) -> dict[str, str]:
+    # Not MOUNT: a run folder is made aside and renamed, which a plain mount of an object store can't do.
+    source = {"source": bucket} if "://" in bucket else {"name": bucket}
+    return {**source, "mode": "MOUNT_CACHED"}

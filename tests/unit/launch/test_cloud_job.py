@@ -1,0 +1,68 @@
+"""What jobs on every platform have: a name, a command, and settings whose problems are reported together."""
+
+import pytest
+
+from mlscale.errors import MLScaleError, Problems
+from mlscale.launch.cloud_job import build_job_name
+from mlscale.launch.kubernetes.pod_settings import read_kubernetes_settings
+from mlscale.launch.skypilot.task_settings import read_skypilot_settings
+from mlscale.launch.volume_paths import is_below, resolve_runs_dir
+from tests.unit.launch.cloud_jobs import read_launch
+
+
+@pytest.mark.parametrize(
+    ("name", "job"),
+    [
+        ("resnet", "resnet-1s86mzhyjth4"),
+        ("My Run_2", "my-run-2-1s86mzhyjth4"),
+        ("ü", "run-1s86mzhyjth4"),
+        ("18-layers", "run-1s86mzhyjth4"),
+        ("x" * 80, f"{'x' * 27}-1s86mzhyjth4"),
+    ],
+)
+def test_names_of_jobs_are_those_that_kubernetes_accepts(name: str, job: str) -> None:
+    assert build_job_name(name, "1s86mzhyjth4") == job
+    assert len(job) <= 40
+
+
+@pytest.mark.parametrize(
+    ("path", "below"),
+    [
+        ("/mnt/a", True),
+        ("/mnt/a/b", True),
+        ("/mnt/ab", False),
+        ("/mnt/a/../b", False),
+        ("/mnt", False),
+        ("/../mnt/a", True),
+    ],
+)
+def test_paths_of_a_node_are_compared_by_their_parts(path: str, below: bool) -> None:
+    assert is_below(path, "/mnt/a") is below
+
+
+def test_a_relative_folder_is_on_the_volume() -> None:
+    assert resolve_runs_dir("runs", "/mnt/a") == "/mnt/a/runs"
+    assert resolve_runs_dir("/data", "/mnt/a") == "/data"
+
+
+def test_all_problems_are_reported_together() -> None:
+    launch = read_launch("kubernetes", nodes=0, env={"API_KEY": "x"}, queue="a\nb", variables=["1X"])
+    with pytest.raises(Problems) as raised:
+        read_kubernetes_settings(launch, "auto", "runs", ["TOKEN"])
+    fixes = [problem.fix for problem in raised.value.problems]
+    assert fixes == [
+        "launch.image=registry.example.com/train:1",
+        "launch.claim=<PersistentVolumeClaim>",
+        "trainer.devices=4",
+        "launch.nodes=1",
+        "launch.variables=[WANDB_API_KEY]",
+        "launch.variables=[API_KEY]",
+        "launch.variables=[1X,API_KEY,TOKEN]",
+        "launch.queue=<one line>",
+    ]
+
+
+def test_runs_beside_the_bucket_are_refused() -> None:
+    with pytest.raises(MLScaleError, match="/data/runs is not on the volume") as raised:
+        read_skypilot_settings(read_launch("skypilot", bucket="s3://a"), 1, "/data/runs", [])
+    assert raised.value.fix == "runs_dir=runs"
