@@ -170,6 +170,7 @@ class _ConfigCheck:
                 partial(suggest_key, names=self._config.names),
             )
         elif known := self._config.fields.get_node_fields(name):
+            yield from group_nodes.check_chosen_option(name, value, self._config.describe_origin)
             for key, item in value.items():
                 path = join_path(name, str(key))
                 yield from (

@@ -70,6 +70,29 @@ def check_empty_node(
         yield MLScaleError(what, where=where(path), why=advice.why, fix=advice.fix)
 
 
+def check_chosen_option(group: str, node: Mapping[str, object], where: Callable[[str], str]) -> Iterator[MLScaleError]:
+    """Yield a problem for each key that only another option of the group has: `launch.nodes=2` without launch=slurm."""
+    if group not in rules.NAMES_ITS_OPTION:
+        return
+    key, default = rules.NAMES_ITS_OPTION[group]
+    chosen = str(node.get(key) or default)
+    fields = {
+        item.name: {field.path for field in item.fields} for item in get_shipped_fields().list_group_options(group)
+    }
+    for name, value in node.items():
+        path = join_path(group, str(name))
+        others = [option for option, paths in fields.items() if path in paths]
+        if others and chosen in fields and chosen not in others:
+            # Slurm before the others: its keys are those that people know from elsewhere.
+            option = "slurm" if "slurm" in others else others[0]
+            yield MLScaleError(
+                f"'{path}' has no effect with {group}={chosen}",
+                where=where(path),
+                why=f"it is a key of {', '.join(f'{group}={other}' for other in others)}",
+                fix=f"{group}={option} {format_override(path, value)}",
+            )
+
+
 def check_entries(
     group: str,
     node: Mapping[str, object],

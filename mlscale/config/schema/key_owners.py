@@ -77,7 +77,8 @@ OWNED: Mapping[str, KeyOwner] = {
     "trainer.limit_predict_batches": KeyOwner("training predicts nothing; mlscale predict takes a folder", Alias()),
     "trainer.model_registry": KeyOwner("the group 'registry' keeps versions of models", Alias()),
     "trainer.num_nodes": KeyOwner(
-        "the launcher starts processes on machines: torchrun --nnodes, srun --nodes", Alias()
+        "a launcher sets the number of machines: torchrun --nnodes, srun --nodes, or launch=slurm",
+        Alias(values={"1": ""}, to=("launch=slurm launch.nodes={value}",)),
     ),
 }
 """Arguments that exist, but are set by another key."""
@@ -94,6 +95,9 @@ KEEP_THEIR_DEFAULTS: Mapping[str, frozenset[str]] = {
 """Settings of the built-in data, augmentations, tasks and strategies for which a class that is typed over their
 `_target_` keeps its own defaults, if it has some: its `root`, `workers` or `scale` mean something else.
 """
+
+NAMES_ITS_OPTION: Mapping[str, tuple[str, str]] = {"launch": ("scheduler", "local")}
+"""The key by which a group that builds nothing names its option, and the option that lacks it."""
 
 PASSED_ON: Mapping[str, tuple[str, ...]] = {"timm.create_model": ("drop_rate", "drop_path_rate")}
 """Arguments that a function passes on to what it builds, and that its own signature does not name."""

@@ -67,6 +67,15 @@ def test_what_is_right_passes(overrides: tuple[str, ...]) -> None:
     assert problems(*overrides) == []
 
 
+def test_keys_of_another_option_of_launch_have_no_effect() -> None:
+    assert problems("launch=slurm", "launch.nodes=2", "launch.partition=main") == []
+    assert problems("launch.nodes=2") == ["'launch.nodes' has no effect with launch=local"]
+    assert problems("launch=skypilot", "launch.partition=a") == [
+        "'launch.partition' has no effect with launch=skypilot"
+    ]
+    assert problems("launch.nods=2") == ["unknown key 'launch.nods'"]
+
+
 def test_a_verb_has_its_own_keys() -> None:
     assert problems("ref=last", "split=test", verb="evaluate") == []
     assert problems(verb="export") == ["'ref' is not set"]

@@ -51,8 +51,8 @@ unknown key 'trainer.xyz'
   fix:   precision=bf16, and take 'trainer.precision' out of the file
 'trainer.num_nodes' is not set here
   where: my.yaml: trainer.num_nodes
-  why:   the launcher starts processes on machines: torchrun --nnodes, srun --nodes
-  fix:   leave trainer.num_nodes out
+  why:   a launcher sets the number of machines: torchrun --nnodes, srun --nodes, or launch=slurm
+  fix:   launch=slurm launch.nodes=2, and take 'trainer.num_nodes' out of the file
 'trainer.logger' is not set here
   where: my.yaml: trainer.logger
   why:   the group 'logger' owns it

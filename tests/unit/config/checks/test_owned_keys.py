@@ -137,8 +137,8 @@ unknown key 'model.bia.b'
   fix:   callbacks=[default,early_stopping]
 'trainer.num_nodes' is not set here
   where: command line: trainer.num_nodes
-  why:   the launcher starts processes on machines: torchrun --nnodes, srun --nodes
-  fix:   leave trainer.num_nodes out
+  why:   a launcher sets the number of machines: torchrun --nnodes, srun --nodes, or launch=slurm
+  fix:   launch=slurm launch.nodes=2
 'trainer.default_root_dir' is not set here
   where: command line: trainer.default_root_dir
   why:   everything of a run is in its run folder

@@ -230,10 +230,10 @@ unknown key 'tpu'
     (
         "nodes: 2\nsync_batchnorm: true\nema: 0.99\nfoo: {_target_: torch.nn.ReLU}",
         """
-'nodes=2' is not supported yet
+unknown key 'nodes'
   where: command line: nodes
-  why:   not part of mlscale yet: a key for the number of machines; the launcher sets it
-  fix:   torchrun --nnodes=2 --nproc-per-node=4 -m mlscale, on each machine
+  why:   processes that torchrun or srun has started on several machines join one run without a key
+  fix:   launch=slurm launch.nodes=2
 unknown key 'sync_batchnorm'
   where: command line: sync_batchnorm
   fix:   mlscale config show prints every key there is

@@ -50,8 +50,8 @@ CASES = [
         """
 'trainer.num_nodes' is not set here
   where: command line: trainer.num_nodes=2
-  why:   the launcher starts processes on machines: torchrun --nnodes, srun --nodes
-  fix:   leave trainer.num_nodes out
+  why:   a launcher sets the number of machines: torchrun --nnodes, srun --nodes, or launch=slurm
+  fix:   launch=slurm launch.nodes=2
 """,
     ),
     (
