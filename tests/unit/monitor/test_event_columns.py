@@ -129,7 +129,15 @@ def test_columns_are_named_by_what_the_input_is() -> None:
 
 
 def test_columns_of_any_type_have_names() -> None:
-    columns = ("input.age", "input.mean_radius", "input.non_ascii", "output.value", "output.share_road", "output.loss", "output.label_count")
+    columns = (
+        "input.age",
+        "input.mean_radius",
+        "input.non_ascii",
+        "output.value",
+        "output.share_road",
+        "output.loss",
+        "output.label_count",
+    )
     sketches = [
         build_number_sketch(name, "outputs" if name.startswith("output") else "inputs", np.zeros(1)) for name in columns
     ]
