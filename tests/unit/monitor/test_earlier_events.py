@@ -47,6 +47,33 @@ def test_the_same_hours_of_earlier_weeks(monkeypatch: pytest.MonkeyPatch, days: 
         assert reader.spans[-28][1] == datetime(2026, 3, 1) - timedelta(days=7) + timedelta(microseconds=1)
 
 
+def test_a_quarter_of_the_events_is_a_week_to_compare_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Events, "__len__", lambda events: len(events.table))
+
+    def read_share(events: int) -> int:
+        """Return the number of blocks of the same hours, where each of the last two weeks has so many events."""
+
+        def read(since: datetime, until: datetime, last: int) -> Events:
+            weeks = round((datetime(2026, 3, 1) - until) / timedelta(days=7))
+            return Events(np.zeros(events + 2 - weeks if weeks <= 2 else 0))
+
+        found = read_earlier_events(times(24), read)
+        sizes = [] if found is None else [len(block) for block in found[0]]
+        # The oldest first.
+        assert sizes == sorted(sizes)
+        return len(sizes)
+
+    assert [read_share(events) for events in (4, 5, 6)] == [0, 1, 2]
+
+
+def test_a_window_of_a_week_is_compared_with_earlier_weeks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Events, "__len__", lambda events: len(events.table))
+    reader = Reader(100)
+    assert read_earlier_events(times(24 * 7), reader.read) is not None
+    # Of the week before at most 10,000 events in all.
+    assert {last for _, _, last in reader.spans[-28:]} == {10_000 // 28}
+
+
 def test_a_window_over_weeks_holds_its_cycles_itself() -> None:
     reader = Reader(100)
     assert read_earlier_events(times(24 * 8), reader.read) is None

@@ -27,6 +27,11 @@ from tests.unit.data.conftest import write_shards
         ({"epoch_samples": 0}, "data.epoch_samples", "data.epoch_samples is 0"),
         ({"sampling": "weighted"}, "data.weights", "weighted sampling has no weights"),
         ({"weights": "w.csv"}, "data.weights", "data.weights has no effect with data.sampling=shuffle"),
+        ({"replay": 0.0}, "data.replay", "without data.windows"),
+        ({"relabelled": ["a"]}, "data.relabelled", "without data.windows"),
+        ({"windows": ["w"], "replay": 1.0}, "data.replay", "data.replay is 1.0"),
+        ({"windows": ["w"], "replay": -0.1}, "data.replay", "data.replay is -0.1"),
+        ({"windows": ["w"], "sampling": "balanced"}, "data.sampling", "data.sampling=balanced"),
     ],
 )
 def test_contradictions(choices: dict[str, Any], where: str, what: str) -> None:
@@ -35,6 +40,12 @@ def test_contradictions(choices: dict[str, Any], where: str, what: str) -> None:
     assert caught.value.where == where
     assert what in caught.value.what
     assert caught.value.fix
+
+
+@pytest.mark.parametrize("replay", [None, 0.0, 0.99])
+def test_windows_go_with_a_share_of_earlier_samples(replay: float | None) -> None:
+    policy = Policy(windows=["w"], replay=replay, relabelled=["a"])
+    assert 0 <= policy.replay_share < 1
 
 
 @pytest.mark.parametrize(
