@@ -2,6 +2,9 @@
 
     python scripts/bench_resume.py
     python scripts/bench_resume.py --kills 40 --devices 2 --seed 7
+    python scripts/bench_resume.py --kills 16 --devices 1,2,torchrun,2xtorchrun
+
+`torchrun` is one of two processes, `2xtorchrun` two of one process each, as on two machines.
 
 Each trial starts a run and kills it by SIGKILL at a time drawn uniformly over the life of a whole run: its launching
 process alone, or every process of it. Then it goes on by `resume=auto` or `mlscale runs resume last`, now and then
@@ -17,8 +20,10 @@ import argparse
 import contextlib
 import os
 import random
+import shlex
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -56,6 +61,7 @@ class Layout:
     """A variant on a number of processes: its undisturbed run, and what its trials took.
 
     Attributes:
+        devices: processes that the command starts itself, as a number, or `torchrun` or `2xtorchrun`.
         life: seconds from the start of an undisturbed run to its end.
         cold, warm: seconds to the first step of a run from the beginning, and of one that went on.
         replayed: batches that were loaded again.
@@ -63,6 +69,7 @@ class Layout:
 
     name: str
     words: list[str]
+    devices: str
     reference: Path
     life: float
     cold: list[float] = field(default_factory=list)
@@ -77,28 +84,45 @@ class Layout:
             self.replayed += entry["replayed"]
 
 
-def undisturbed(name: str, devices: int, folder: Path) -> Layout:
+def undisturbed(name: str, devices: str, folder: Path) -> Layout:
     """Train without interruption."""
-    words = [*VARIANTS[name], f"trainer.devices={devices}"]
+    words = [*VARIANTS[name], *([f"trainer.devices={devices}"] if devices.isdigit() else [])]
     started = time.time()
-    process = start(folder, [*words, "resume=auto"])
+    process = start(folder, [*words, "resume=auto"], devices)
     code = process.wait(HUNG_SECONDS)
     if code != 0:
         raise SystemExit(f"the undisturbed run ended with {code}:\n{(folder / 'output').read_text()}")
-    layout = Layout(f"{name}, {devices} process{'es' if devices > 1 else ''}", words, run_of(folder), 0.0)
+    label = devices if not devices.isdigit() else f"{devices} process{'es' if devices != '1' else ''}"
+    layout = Layout(f"{name}, {label}", words, devices, run_of(folder), 0.0)
     layout.life = time.time() - started
     layout.note(folder, [started])
     return layout
 
 
-def start(folder: Path, words: list[str]) -> subprocess.Popen[bytes]:
+def launcher(devices: str) -> list[str]:
+    """The command that starts the ranks of a layout."""
+    if devices.isdigit():
+        return MLSCALE
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--master-addr=127.0.0.1", f"--master-port={port}"]
+    if devices == "torchrun":
+        return [*torchrun, "--nproc-per-node=2", "-m", "mlscale"]
+    # One shell starts both, so that the session, and the process that is killed alone, are theirs.
+    node = [*torchrun, "--nnodes=2", "--nproc-per-node=1"]
+    first, second = (shlex.join([*node, f"--node-rank={rank}", "-m", "mlscale"]) for rank in (0, 1))
+    return ["bash", "-c", f'{first} "$@" & a=$!; {second} "$@"; code=$?; wait $a && exit $code', "bash"]
+
+
+def start(folder: Path, words: list[str], devices: str) -> subprocess.Popen[bytes]:
     """Start a command in a session of its own, so that all its processes can be killed at once."""
     run_phases.begin(folder)
     if words[0] != "runs":
         words = [*words, f"+callbacks.phases={{_target_:scripts.run_phases.Phases,folder:{folder}}}"]
     with (folder / "output").open("ab") as output:
         return subprocess.Popen(
-            [*MLSCALE, *words],
+            [*(launcher(devices) if words[0] != "runs" else MLSCALE), *words],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,
@@ -143,12 +167,13 @@ def trial(layout: Layout, folder: Path, draw: random.Random) -> tuple[list[str],
     while True:
         resume = [*layout.words, "resume=auto"]
         made = list(folder.glob("runs/*/*/run.json"))
-        if made and draw.random() < 0.5:
+        if made and layout.devices.isdigit() and draw.random() < 0.5:
             resume = ["runs", "resume", "last", "trust=true"]
         begins.append(time.time())
-        process = start(folder, resume)
+        process = start(folder, resume, layout.devices)
         disturb = not phases or draw.random() < AGAIN
-        at, whole = draw.uniform(0, layout.life), draw.random() < 0.5
+        # What a launcher's death leaves of its ranks is not ours: there, all processes are killed, as with a machine.
+        at, whole = draw.uniform(0, layout.life), draw.random() < 0.5 or not layout.devices.isdigit()
         try:
             code = lived(process, folder, at, layout.cold[0]) if disturb else process.wait(HUNG_SECONDS)
         except KeyboardInterrupt:
@@ -174,7 +199,7 @@ def main() -> None:
     """Run the trials and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--devices", default="1,2", help="numbers of processes, separated by commas")
+    parser.add_argument("--devices", default="1,2", help="layouts, separated by commas: 1, 2, torchrun, 2xtorchrun")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--keep", type=Path, help="a folder for the runs; those that are not identical stay anyhow")
     args = parser.parse_args()
@@ -182,7 +207,7 @@ def main() -> None:
     folder = args.keep or Path(tempfile.mkdtemp(prefix="bench-resume-"))
     folder.mkdir(parents=True, exist_ok=True)
     layouts = [
-        undisturbed(name, int(devices), folder / f"reference-{index}-{devices}")
+        undisturbed(name, devices, folder / f"reference-{index}-{devices}")
         for devices in args.devices.split(",")
         for index, name in enumerate(VARIANTS)
     ]

@@ -44,6 +44,7 @@ NAV: dict[str, tuple[tuple[str, str], ...]] = {
         ("Fine-tuning", "finetuning.md"),
         ("Trackers", "trackers.md"),
         ("Debugging", "debugging.md"),
+        ("Launchers and multi-node training", "launch.md"),
         ("Resuming a run", "resume.md"),
         ("SLURM", "slurm.md"),
         ("Checkpoints", "checkpoints.md"),

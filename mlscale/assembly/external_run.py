@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlscale.assembly.worker import train_run_folder
+from mlscale.assembly.worker import end_with, train_run_folder
 from mlscale.config.composition.frozen import load_frozen
 from mlscale.culprit import wrap_unforeseen_error
 from mlscale.errors import Exit, MLScaleError
@@ -38,6 +38,7 @@ _GROUP_TIMEOUT = 1800.0  # seconds, as of the group `strategy`
 @contextlib.contextmanager
 def lead_ranks(external: ExternalRank, timeout_s: float) -> Iterator[FirstRank]:
     """Gather the ranks around this one, the first; an error in the block ends all of them."""
+    _end_with_agent(external)
     first = FirstRank(external, timeout_s)
     try:
         first.gather_members()
@@ -90,6 +91,7 @@ def follow_first_rank(external: ExternalRank, timeout_s: float) -> Result:
         raise MLScaleError(
             f"rank {external.rank} of {external.world_size}", where=external.describe_variables(), fix="0 is first"
         )
+    _end_with_agent(external)
     other = OtherRank(external, timeout_s)
     plan = other.wait_for_plan()
     if "result" in plan:  # the run of this job is done
@@ -123,7 +125,8 @@ def _train_in_group(external: ExternalRank, store: Store, folder: Path, checkpoi
         try:
             _join_process_group(external, store, folder, node)
             train_run_folder(folder, checkpoint)
-            dist.destroy_process_group()
+            if dist.is_initialized():
+                dist.destroy_process_group()
         except MLScaleError as error:
             raise _report_own_failure(folder, external.rank, error) from error
         except Exception as error:
@@ -162,6 +165,8 @@ def _join_process_group(external: ExternalRank, store: Store, folder: Path, node
     os.environ.setdefault("TORCHELASTIC_RUN_ID", "mlscale")
     if on_cuda:
         torch.cuda.set_device(local)
+    if external.world_size == 1:  # what is left of several: it needs no group
+        return
     timeout = timedelta(seconds=float((cfg.get("strategy") or {}).get("timeout") or _GROUP_TIMEOUT))
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if on_cuda else "gloo",
@@ -171,6 +176,14 @@ def _join_process_group(external: ExternalRank, store: Store, folder: Path, node
         world_size=external.world_size,
         timeout=timeout,
     )
+
+
+def _end_with_agent(external: ExternalRank) -> None:
+    """End this rank when torchrun's agent was killed: its ranks are in sessions of their own, and would train on while
+    another attempt starts.
+    """
+    if external.is_elastic:
+        end_with(os.getppid())
 
 
 def _check_visible(folder: Path, token: str, external: ExternalRank) -> MLScaleError | None:

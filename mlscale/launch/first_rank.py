@@ -79,14 +79,10 @@ class FirstRank:
             elif not self._has_ended:
                 self.publish_end({"error": build_error_record(error)})
 
-    def publish_result(self, result: Mapping[str, Any]) -> None:
-        """Give all ranks the result of a run that is done: there is nothing to train."""
-        self._publish({"result": result})
-        self._has_ended = True
-        self._collect_farewells()
-
     def publish_end(self, outcome: Mapping[str, Any]) -> None:
         """Give all ranks the outcome of the run, and wait until they have read it: the store may end with this rank."""
+        if not self._has_published:  # the run of this job was done before: they still wait for a plan
+            self._publish(outcome)
         self._has_ended = True
         with suppress(RuntimeError):
             self.store.set("end", json.dumps(outcome))

@@ -64,7 +64,7 @@ def launch_ranks(main: RankMain, folder: Path, world_size: int, checkpoint: Path
         rdzv_backend=BACKEND,
         run_id=uuid.uuid4().hex,
         start_method="forkserver",
-        # A restart would begin from the same checkpoint as this start; `mlscale runs resume` finds the latest one.
+        # The agent would restart from the checkpoint of this start; `launch.max_restarts` takes the latest one.
         max_restarts=0,
         monitor_interval=0.1,
         signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",

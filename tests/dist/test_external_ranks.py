@@ -209,4 +209,5 @@ def test_a_folder_that_another_rank_does_not_see_is_named(folder: Path, monkeypa
     assert (one, other) == (5, 5), said
     assert "error: rank 1 does not see the run folder of rank 0" in said
     assert "fix:   runs_dir=<a folder that all machines share>" in said
-    assert not runs_in(folder)
+    (run,) = runs_in(folder)
+    assert json.loads((run / "manifest.json").read_text())["status"] == "failed"

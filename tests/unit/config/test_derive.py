@@ -9,6 +9,7 @@ from mlscale.config.checks.validation_interval import check_validation_interval
 from mlscale.config.derive import derive_values
 from mlscale.errors import MLScaleError
 from mlscale.launch.local_devices import LocalDevices
+from mlscale.launch.rank_layout import RankLayout
 
 LAPTOP = LocalDevices(cuda=0, mps=False, cores=4, cuda_bf16=False)
 BOX = LocalDevices(cuda=4, mps=False, cores=32, cuda_bf16=False)
@@ -222,3 +223,27 @@ def test_an_interval_that_no_epoch_reaches(trainer: dict[str, Any], fix: str) ->
     (problem,) = check_validation_interval(cfg, 22)
     assert problem.fix == fix
     assert not list(check_validation_interval(cfg, 500))
+
+
+def test_ranks_of_another_launcher_share_batch_cores_and_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    derived = derive_values(config(devices=2), FACTS, LAPTOP, RankLayout(2, 4, 2, False))
+    assert (derived["world_size"], derived["nodes"], derived["threads"], derived["per_device_batch"]) == (8, 4, 2, 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert derive_values(config(devices=2), FACTS, LAPTOP, RankLayout(2, 1, 2, False))["threads"] == 1
+    assert derive_values(config(devices=2), FACTS, LAPTOP, RankLayout(2, 1, 2, True))["threads"] == 2
+    # Devices are counted on this machine, not on all of them.
+    assert derive_values(config(devices=4), FACTS, BOX, RankLayout(4, 2, 4, False))["world_size"] == 8
+
+
+@pytest.mark.parametrize(
+    ("layout", "accumulate", "fix"),
+    [
+        (RankLayout(3, 1, 3, False), 1, "data.batch_size=63, or start 2 processes"),
+        (RankLayout(5, 1, 5, False), 4, "data.batch_size=60, or start 4 processes"),
+        (RankLayout(2, 1, 2, False), 3, "data.batch_size=66"),
+    ],
+)
+def test_a_number_of_ranks_that_does_not_divide_the_batch(layout: RankLayout, accumulate: int, fix: str) -> None:
+    with pytest.raises(MLScaleError) as refused:
+        derive_values(config(devices=layout.devices, accumulate_grad_batches=accumulate), FACTS, LAPTOP, layout)
+    assert (refused.value.fix, refused.value.exit) == (fix, 2)

@@ -42,3 +42,35 @@ def test_where_it_can_be_written_again_the_run_is_resumed(tmp_path: Path) -> Non
 def test_an_error_that_was_left_is_told(tmp_path: Path) -> None:
     failures.write_rank_failure(tmp_path, 1, MLScaleError("the data is gone"))
     assert failures.determine_failure_cause(tmp_path, 2, ended("", rank=1)).what == "the data is gone"
+
+
+def test_one_rank_reports_the_failure_of_an_attempt(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    assert not failures.is_failure_reported(tmp_path)
+    assert [failures.claim_failure_report(tmp_path) for _ in range(2)] == [True, False]
+    assert failures.is_failure_reported(tmp_path)
+    failures.clear_rank_failures(tmp_path)
+    assert failures.claim_failure_report(tmp_path)
+    assert failures.claim_failure_report(tmp_path / "absent")  # not writable: better twice than never
+
+
+def test_ranks_that_left_no_message_are_named(tmp_path: Path) -> None:
+    failures.write_rank_failure(tmp_path, 0, MLScaleError("peer lost", why="closed"))
+    error = failures.explain_lost_ranks(tmp_path, 2)
+    assert (error.what, error.exit) == ("rank 1 ended without a message", Exit.ENVIRONMENT)
+    assert failures.explain_lost_ranks(tmp_path, 3).what == "ranks 1, 2 ended without a message"
+    failures.write_rank_failure(tmp_path, 0, MLScaleError("timeout", why="too late"))
+    assert failures.explain_lost_ranks(tmp_path, 2).what == "a collective timed out: rank 1 did not take part"
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("Gloo connectFullMesh failed with [gloo/transport/tcp/pair.cc] Connection refused", "peer lost"),
+        ("[gloo/transport/tcp/pair.cc:533] Connection reset by peer", "peer lost"),
+        ("[gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 3000ms for recv", "timeout"),
+        ("an error of the model", ""),
+    ],
+)
+def test_an_error_of_the_network_is_another_ranks(text: str, what: str) -> None:
+    assert failures.classify_remote_failure(RuntimeError(text)) == what

@@ -106,7 +106,7 @@ def test_a_run_that_is_done_needs_no_training(port: int) -> None:
     second = start(lambda: follow(port))
     first = FirstRank(rank_of(0, port), 20)
     first.gather_members()
-    first.publish_result({"ok": True})
+    first.publish_end({"result": {"ok": True}})
     assert second.result(20)["result"] == {"ok": True}
 
 

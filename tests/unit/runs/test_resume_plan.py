@@ -11,7 +11,7 @@ from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_commit import AtomicCheckpointWriter
 from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.resume_plan import find_run_to_resume, format_unfinished_line, open_attempt
+from mlscale.runs.resume_plan import find_run_of_job, find_run_to_resume, format_unfinished_line, open_attempt
 from tests.unit.runs.conftest import CONFIG
 
 Start = Callable[..., RunFolder]
@@ -192,3 +192,17 @@ def test_an_unfinished_run_is_named_with_its_last_step(start: Start) -> None:
     save(run, "best.ckpt", 1000)
     (run.path / "checkpoints" / "foreign.ckpt").write_bytes(b"")
     assert format_unfinished_line(run) == f"unfinished {run.path.name} has the same config, saved at step 2,000{end}"
+
+
+def test_a_job_is_known_by_an_agent_of_the_last_attempt(start: Start, tmp_path: Path) -> None:
+    run, root = start(), tmp_path / "runs"
+    assert find_run_of_job(["a/1/5/none"], CONFIG, None, root) is None  # started by no agent
+    run.note_agents(["a/1/5/none", "b/2/6/none"])
+    assert read_json(run.path / "run.json")["attempts"][-1]["agents"] == ["a/1/5/none", "b/2/6/none"]
+    resumed = find_run_of_job(["b/2/6/none"], CONFIG, None, root)  # one of the machines is gone
+    assert resumed is not None
+    assert resumed.id == run.id
+    assert find_run_of_job(["a/9/9/none"], CONFIG, None, root) is None  # another job
+    assert find_run_of_job(["b/2/6/none"], CONFIG.replace("lr: 0.1", "lr: 0.3"), None, root) is None
+    run.seal_run("done")
+    assert find_run_of_job(["b/2/6/none"], CONFIG, None, root) is not None  # its result is what the ranks end with

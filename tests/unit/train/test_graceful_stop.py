@@ -49,6 +49,14 @@ def test_the_run_stops_after_the_step_and_is_saved(tmp_path: Path, signum: signa
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 3
 
 
+def test_a_launcher_that_starts_again_gets_75_for_sigterm_once_it_is_saved(tmp_path: Path) -> None:
+    with signals.handle_stop_signals(is_restarted=True):
+        assert stopped(tmp_path / "last.ckpt", signal.SIGTERM, at=2).exit is Exit.SAVED
+    with signals.handle_stop_signals(is_restarted=True):
+        assert signals._choose_exit(signal.SIGTERM, saved=False) is Exit.TERMINATED
+        assert signals._choose_exit(signal.SIGINT, saved=True) is Exit.INTERRUPTED
+
+
 def test_what_found_no_room_is_not_called_saved(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 

@@ -232,8 +232,8 @@ unknown key 'tpu'
         """
 'nodes=2' is not supported yet
   where: command line: nodes
-  why:   not part of mlscale yet: training on several machines
-  fix:   trainer.devices=auto
+  why:   not part of mlscale yet: a key for the number of machines; the launcher sets it
+  fix:   torchrun --nnodes=2 --nproc-per-node=4 -m mlscale, on each machine
 unknown key 'sync_batchnorm'
   where: command line: sync_batchnorm
   fix:   mlscale config show prints every key there is
