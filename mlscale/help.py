@@ -10,7 +10,8 @@ from mlscale.commands import COMMANDS
 from mlscale.commands.command import STAGES, THIRD_PARTY, Action
 from mlscale.commands.third_party import register_commands
 from mlscale.config.composition.reference_argument import REFERENCES
-from mlscale.config.composition.roots import (
+from mlscale.config.names.suggest import find_nearest
+from mlscale.config.schema.roots import (
     BASE_GROUPS,
     COMMAND_BASES,
     COMMAND_GROUP,
@@ -18,7 +19,6 @@ from mlscale.config.composition.roots import (
     find_roots,
     get_shipped_folder,
 )
-from mlscale.config.suggestions.suggest import find_nearest
 from mlscale.errors import MLScaleError
 
 Examples = Sequence[tuple[str, str]]
@@ -156,8 +156,8 @@ def create_unknown_command_error(word: str, following: str = "") -> MLScaleError
     Args:
         following: the word after it: `mlscale debug fast` means debug=fast.
     """
-    from mlscale.config.suggestions import not_yet
-    from mlscale.config.suggestions.foreign_names import load_foreign_names
+    from mlscale.config.names import not_yet
+    from mlscale.config.names.foreign_names import load_foreign_names
 
     groups = find_roots().groups
     if word in groups:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlscale.commands import COMMANDS
 from mlscale.commands.command import STAGES
-from mlscale.config.composition.roots import BASE_GROUPS, COMMAND_BASES, find_roots
+from mlscale.config.schema.roots import BASE_GROUPS, COMMAND_BASES, find_roots
 from mlscale.help import format_action_command_help, format_config_command_help
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from mlscale.config.composition.roots import get_shipped_folder
+from mlscale.config.schema.roots import get_shipped_folder
 
 _LARGEST = 1 << 16  # bytes of a file that is compared
 _compose_files = ConfigLoaderImpl._compose_config_from_defaults_list

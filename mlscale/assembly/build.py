@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from mlscale.config.checks.key_owners import CHECK
+from mlscale.config.schema.key_owners import CHECK
 from mlscale.config.targets import find_innermost_reason
 from mlscale.culprit import find_user_line
 from mlscale.errors import Exit, MLScaleError

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mlscale.assembly.rebuild import Home, load_weights, rebuild_data_and_task, restore_training_config
 from mlscale.config.composition.frozen import add_derived
 from mlscale.config.derive import LISTS_OF_THE_DATA, OF_THE_DATA, derive_values
 from mlscale.data.encoders.stored_encoder import parse_encoder, read_encoder
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
+from mlscale.errors import MLScaleError
 from mlscale.runs.recover import DERIVED, read_yaml_values
 from mlscale.runs.run_reader import ENCODER
 from mlscale.task_types.task_type import AnswerNames, TargetColumn
@@ -146,6 +148,17 @@ def _describe_names(cfg: DictConfig) -> AnswerNames:
     kind = import_target(cfg.data) if cfg.get("data") else None
     if not (isinstance(kind, type) and issubclass(kind, TabularData)) or cfg.derived.get("num_classes"):
         return AnswerNames(labels)
-    target, units = cfg.data.get("target") or (), cfg.data.get("units") or {}
+    target, units = cfg.data.get("target") or (), _read_units(cfg.data.get("units"))
     columns = [target] if isinstance(target, str) else target
     return AnswerNames(labels, tuple(TargetColumn(str(name), str(units.get(name, ""))) for name in columns))
+
+
+def _read_units(configured: object) -> Mapping[str, str]:
+    """Return the units of a run's columns; none where the file that had them is gone, as the data may be."""
+    from mlscale.data.table_parsing.column_units import read_column_units
+
+    if not isinstance(configured, str):
+        return read_column_units(cast("Mapping[str, object] | None", configured))
+    with contextlib.suppress(MLScaleError):
+        return read_column_units(configured)
+    return {}

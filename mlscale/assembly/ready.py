@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mlscale.config.composition.argv import parse_command_line, replace_reference
 from mlscale.config.composition.reference_argument import REF, REFERENCES, TAKE_SERVABLES, create_no_reference_error
 from mlscale.config.composition.request import Request
-from mlscale.config.composition.roots import COMMAND_BASES
+from mlscale.config.schema.roots import COMMAND_BASES
 from mlscale.errors import MLScaleError, raise_all
 from mlscale.lightning_names import raise_if_imported_before
 
@@ -81,7 +81,7 @@ def raise_if_invalid(cfg: DictConfig, request: Request, overrides: Sequence[str]
     groups = request.roots.get_command_groups(request.command)
     problems = check_config(cfg, groups=groups, origin=origin, command=request.command, left_over=left_over)
     if problems:
-        from mlscale.config.suggestions.suggest import name_recipe
+        from mlscale.config.names.suggest import name_recipe
         from mlscale.secrets.mask import Masker
 
         for problem in problems:
@@ -164,7 +164,7 @@ def _use_run_config(request: Request) -> Request:
 
 def _suggest_for_checkpoint(error: MLScaleError, ref: str) -> None:
     """Give the error for a run that was not found the fix where a checkpoint was typed: its run, or its weights."""
-    from mlscale.config.suggestions.suggest import format_override
+    from mlscale.config.names.suggest import format_override
     from mlscale.config.suggestions.value_forms import find_run_of_path
 
     path = Path(ref)

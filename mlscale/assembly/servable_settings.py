@@ -9,7 +9,7 @@ from typing import Any
 
 from mlscale.config.composition.argv import build_request
 from mlscale.config.composition.request import Request
-from mlscale.config.suggestions.suggest import format_hydra_value, format_override
+from mlscale.config.names.suggest import format_hydra_value, format_override
 
 _DOCUMENT = "servable.yaml"
 _TABLE, _TEXT, _DOCUMENTS, _IMAGE = "table", "text", "document", "image"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 from mlscale.commands.command import Action, Key
-from mlscale.config.suggestions.suggest import find_nearest
+from mlscale.config.names.suggest import find_nearest
 from mlscale.errors import MLScaleError, raise_all
 
 HELP_FLAGS = ("--help", "-h")

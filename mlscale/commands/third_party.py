@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlscale.commands.command import Command
-from mlscale.config.composition.roots import BASE_GROUPS, COMMAND_BASES
+from mlscale.config.schema.roots import BASE_GROUPS, COMMAND_BASES
 from mlscale.entry_points import get_package_name, read_entry_points
 from mlscale.errors import Exit, MLScaleError
 

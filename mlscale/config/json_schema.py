@@ -9,11 +9,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mlscale.config.checks import key_owners as rules
-from mlscale.config.checks.target_nodes import Node
-from mlscale.config.checks.value_types import Type
-from mlscale.config.composition.roots import BASE_GROUPS, Roots
-from mlscale.config.documented_fields import Field, Fields, Option, read_option_files
+from mlscale.config.schema import key_owners as rules
+from mlscale.config.schema.documented_fields import Field, Fields, Option, read_option_files
+from mlscale.config.schema.roots import BASE_GROUPS, Roots
+from mlscale.config.schema.target_nodes import Node
+from mlscale.config.schema.value_types import Type
 from mlscale.config.signatures.signatures import Signature
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mlscale.config.composition.roots import find_roots
 from mlscale.config.derive import count_epoch_steps
+from mlscale.config.schema.roots import find_roots
 from mlscale.data.data_facts import describe_facts
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.atomic_files import iterate_regular_files, make_folders
-from mlscale.config.suggestions.suggest import find_nearest
+from mlscale.config.names.suggest import find_nearest
 from mlscale.errors import MLScaleError
 from mlscale.runs.identity import get_current_time
 from mlscale.versions.aliases import Aliases

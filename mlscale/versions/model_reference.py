@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from mlscale.config.suggestions.suggest import find_nearest
+from mlscale.config.names.suggest import find_nearest
 from mlscale.contracts.servable_yaml import DOCUMENT
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX

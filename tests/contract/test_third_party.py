@@ -14,7 +14,7 @@ import mlscale
 from mlscale.cli import main
 from mlscale.commands import COMMANDS, third_party
 from mlscale.commands.completion.entry import complete_words
-from mlscale.config.composition.roots import COMMAND_BASES, find_roots
+from mlscale.config.schema.roots import COMMAND_BASES, find_roots
 from scripts.docs_commands import files
 from scripts.third_party import LIMIT, PAGE, install_package, use_package
 

@@ -134,10 +134,12 @@ def test_a_script_needs_no_guard_for_several_devices(folder: Path) -> None:
     assert done.stdout.splitlines() == ["ran True"]
 
 
-def test_a_run_of_numbers_answers_rows_by_their_columns_also_without_its_data(folder: Path) -> None:
+@pytest.mark.parametrize("units", ["{mass: g}", '"{mass: g}"', "units.csv"])
+def test_a_run_of_numbers_answers_rows_by_their_columns_also_without_its_data(folder: Path, units: str) -> None:
+    (folder / "units.csv").write_text("column,unit\nmass,g\n")
     lines = ["island,mm,mass", *(f"{('Dream', 'Biscoe')[n % 2]},{n},{n * 2.5}" for n in range(80))]
     (folder / "train.csv").write_text("\n".join(lines) + "\n")
-    table = ["data=table", "data.train=train.csv", "data.target=mass", "data.units={mass: g}", "data.batch_size=8"]
+    table = ["data=table", "data.train=train.csv", "data.target=mass", f"data.units={units}", "data.batch_size=8"]
     trained = mlscale.run("train", ["+recipe=regression", *table, "debug=fast", "snapshot=false"])
     rows = [{"island": "Dream", "mm": 3}, {"island": "unseen", "mm": None}]
     expected = mlscale.load(trained.artifacts["run"], checkpoint="last").predict(rows)

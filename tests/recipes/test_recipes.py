@@ -10,7 +10,7 @@ from PIL import Image
 from mlscale import commands
 from mlscale.assembly.ready import compose_from_overrides
 from mlscale.cli import main
-from mlscale.config.composition.roots import BASE_GROUPS
+from mlscale.config.schema.roots import BASE_GROUPS
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(ROOT.glob("recipes/recipe/*.yaml"))

@@ -9,7 +9,7 @@ import pytest
 from mlscale.config.checks.check import check_config
 from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
-from mlscale.config.composition.roots import COMMAND_BASES, find_roots
+from mlscale.config.schema.roots import COMMAND_BASES, find_roots
 from mlscale.help import format_config_command_help
 
 

@@ -14,12 +14,12 @@ from mlscale.commands.command import Action
 from mlscale.commands.completion import COMMAND
 from mlscale.commands.options import read_options
 from mlscale.commands.third_party import register_commands
-from mlscale.config.checks.key_owners import OWNED, SUPPLIED
-from mlscale.config.checks.value_types import BOOL
 from mlscale.config.composition.reference_argument import MODEL, REF, REFERENCES
-from mlscale.config.composition.roots import COMMAND_BASES, Roots, find_roots
-from mlscale.config.documented_fields import Fields, Option
-from mlscale.config.documented_fields import read_option_files as read_fields
+from mlscale.config.schema.documented_fields import Fields, Option
+from mlscale.config.schema.documented_fields import read_option_files as read_fields
+from mlscale.config.schema.key_owners import OWNED, SUPPLIED
+from mlscale.config.schema.roots import COMMAND_BASES, Roots, find_roots
+from mlscale.config.schema.value_types import BOOL
 from mlscale.config.signatures.signatures import Signature, read_signature
 from mlscale.errors import Exit, MLScaleError
 from mlscale.runs.find import LAST, find_run_folders

@@ -10,7 +10,7 @@ from mlscale.commands.config import COMMAND
 from mlscale.commands.options import read_options
 from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.request import Request
-from mlscale.config.suggestions.suggest import find_nearest
+from mlscale.config.names.suggest import find_nearest
 from mlscale.errors import Exit, MLScaleError
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ def main(argv: Sequence[str]) -> int:
     options = read_options("config", COMMAND.actions, argv)
     command = _resolve_config_command(options.command)
     if options.action == "schema":
-        from mlscale.config.composition.roots import find_roots
         from mlscale.config.json_schema import build_json_schema, dump_schema
+        from mlscale.config.schema.roots import find_roots
 
         print(dump_schema(build_json_schema(find_roots(options.config_dir), command)))
         return int(Exit.DONE)

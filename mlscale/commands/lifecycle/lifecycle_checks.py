@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from mlscale.commands.lifecycle.shifts.shift import CONCEPT
 from mlscale.config.metric_choice import resolve_configured_type
 from mlscale.config.targets import import_target
 from mlscale.errors import MLScaleError, raise_all
+from mlscale.estimate.run_length import compute_run_length
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -66,6 +67,7 @@ def check_lifecycle(cfg: DictConfig) -> LifecycleSubject:
         )
     # Last: to read the data takes longer than all other checks.
     data = _build_data(cfg)
+    _check_validation(cfg, data)
     _check_shift(str(cfg.lifecycle.shift), data, task_type)
     return LifecycleSubject(task_type, data.describe_targets())
 
@@ -138,6 +140,31 @@ def _build_data_error(what: str, why: str) -> MLScaleError:
         why=why,
         fix="data=table, data=text_table, data=text_files, data=webdataset",
     )
+
+
+def _check_validation(cfg: DictConfig, data: OrderedData) -> None:
+    """Check that the training validates: what is exported is its best checkpoint.
+
+    Raises:
+        MLScaleError: it does not, or its batches do not fit the data.
+    """
+    from mlscale.config.derive import derive_values
+    from mlscale.launch.local_devices import detect_local_devices
+
+    values = derive_values(cfg, asdict(data.facts()), detect_local_devices())
+    steps, total = values["steps_per_epoch"], values["total_steps"]
+    passes = int(cfg.trainer.get("accumulate_grad_batches", 1) or 1)
+    # Any number of batches: only whether there is one counts here.
+    length = compute_run_length(cfg.trainer, steps * passes, total * passes, values["val_samples"]) if total else None
+    if length is None or length.validations:
+        return
+    if not length.validation_batches:
+        why, fix = "trainer.limit_val_batches leaves none of its batches", "trainer.limit_val_batches=1.0"
+    elif total < steps:
+        why, fix = f"it ends after {total:,} of the {steps:,} steps of an epoch", f"trainer.max_steps={steps}"
+    else:
+        why, fix = f"it ends after {length.epochs} epochs", "trainer.check_val_every_n_epoch=1"
+    raise MLScaleError("the training has no validation", where="trainer", why=why, fix=fix)
 
 
 def _check_shift(shift: str, data: OrderedData, task_type: TaskType) -> None:

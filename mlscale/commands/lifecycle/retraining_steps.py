@@ -124,7 +124,7 @@ def _describe_original(state: LifecycleState, result: Result) -> str:
     unit = "" if state.metric.definition.is_share else " of the champion's"
     return (
         f"on the original data {metrics['original_difference']:+.2%}{unit}, "
-        f"at worst {metrics['original_difference_low']:+.2%} (at most {-state.max_drop:.1%})"
+        f"at worst {metrics['original_difference_low']:+.2%} (the limit is {-state.max_drop:.1%})"
     )
 
 

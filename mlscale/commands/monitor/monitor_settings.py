@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mlscale.commands.monitor.alert_recipients import create_recipients
 from mlscale.commands.monitor.foreign_log import ForeignLog, find_foreign_log
 from mlscale.commands.monitor.metric_export import MetricExport, read_metric_export
-from mlscale.config.suggestions.suggest import find_nearest
+from mlscale.config.names.suggest import find_nearest
 from mlscale.errors import MLScaleError, raise_all
 from mlscale.monitor.alert_rule import AlertPolicy
 from mlscale.monitor.event_window import WindowSpan

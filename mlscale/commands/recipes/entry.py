@@ -8,8 +8,8 @@ from pathlib import Path
 
 from mlscale.commands.options import read_options
 from mlscale.commands.recipes import COMMAND
-from mlscale.config.composition.roots import Roots, find_roots
-from mlscale.config.suggestions.suggest import find_nearest
+from mlscale.config.names.suggest import find_nearest
+from mlscale.config.schema.roots import Roots, find_roots
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import format_table
 

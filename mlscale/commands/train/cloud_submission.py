@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from mlscale.atomic_files import write_text
-from mlscale.commands.train.entry import RunOrigin, RunStart, create_run_folder
-from mlscale.config.composition.roots import get_shipped_folder
+from mlscale.commands.train.run_start import RunOrigin, RunStart, create_run_folder
+from mlscale.config.schema.roots import get_shipped_folder
 from mlscale.errors import MLScaleError
 from mlscale.launch.client_command import has_client, run_client
 from mlscale.launch.cloud_job import CloudJob, build_job_name

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from mlscale.assembly.queued_run import is_for_scheduler
-from mlscale.commands.train.entry import RunOrigin, RunStart, create_run_folder
+from mlscale.commands.train.run_start import RunOrigin, RunStart, create_run_folder
 from mlscale.config.composition.frozen import load_composed
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.slurm.job_script import render_job_script

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from mlscale.config.suggestions.suggest import find_nearest
+from mlscale.config.names.suggest import find_nearest
 from mlscale.errors import MLScaleError
 from mlscale.monitor.check_log import SUFFIX, CheckLog, locate_check_log
 from mlscale.monitor.check_record import CheckRecord

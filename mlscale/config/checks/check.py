@@ -11,17 +11,17 @@ from functools import partial
 from omegaconf import DictConfig
 
 from mlscale.config.checks import group_nodes
-from mlscale.config.checks import key_owners as rules
 from mlscale.config.checks.checked_config import CheckedConfig
+from mlscale.config.checks.interpolations import check_interpolations
 from mlscale.config.checks.metric_names import check_metric_names
 from mlscale.config.checks.node_check import NodeCheck
 from mlscale.config.checks.refused_keys import check_unknown_key
-from mlscale.config.checks.target_nodes import Node, iterate_outermost_nodes, join_path
 from mlscale.config.checks.tracker_address import check_tracker_addresses
 from mlscale.config.checks.value_check import ValueCheck
-from mlscale.config.checks.values import create_missing_error
-from mlscale.config.composition.interpolations import check_interpolations
-from mlscale.config.documented_fields import MISSING
+from mlscale.config.schema import key_owners as rules
+from mlscale.config.schema.documented_fields import MISSING
+from mlscale.config.schema.target_nodes import Node, iterate_outermost_nodes, join_path
+from mlscale.config.schema.values import create_missing_error
 from mlscale.config.suggestions.joined_classes import join_classes
 from mlscale.config.suggestions.joined_fixes import find_choices, find_settings, join_fixes
 from mlscale.config.suggestions.near_nodes import correct_first_part

@@ -7,13 +7,13 @@ from functools import cached_property, reduce
 
 from omegaconf import DictConfig, OmegaConf
 
-from mlscale.config.checks import key_owners as rules
 from mlscale.config.checks.group_nodes import COMMAND_LINE
-from mlscale.config.checks.job_facts import collect_facts
-from mlscale.config.checks.target_nodes import Node, iterate_nodes, join_path
-from mlscale.config.checks.value_types import Type
-from mlscale.config.composition.roots import BASE_GROUPS, COMMAND_BASES, SERVICE_GROUPS
-from mlscale.config.documented_fields import get_shipped_fields
+from mlscale.config.schema import key_owners as rules
+from mlscale.config.schema.documented_fields import get_shipped_fields
+from mlscale.config.schema.job_facts import collect_facts
+from mlscale.config.schema.roots import BASE_GROUPS, COMMAND_BASES, SERVICE_GROUPS
+from mlscale.config.schema.target_nodes import Node, iterate_nodes, join_path
+from mlscale.config.schema.value_types import Type
 from mlscale.config.suggestions.config_names import Names
 from mlscale.config.suggestions.templates import choose_option, count_batches, settle_settings
 

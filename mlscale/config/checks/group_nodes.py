@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from mlscale.config.checks import key_owners as rules
-from mlscale.config.checks.target_nodes import join_path
-from mlscale.config.checks.values import convert_value
-from mlscale.config.documented_fields import get_shipped_fields
-from mlscale.config.suggestions import not_yet
+from mlscale.config.names import not_yet
+from mlscale.config.names.foreign_names import load_foreign_names
+from mlscale.config.names.suggest import find_nearest, format_hydra_value, format_override
+from mlscale.config.schema import key_owners as rules
+from mlscale.config.schema.documented_fields import get_shipped_fields
+from mlscale.config.schema.target_nodes import join_path
+from mlscale.config.schema.values import convert_value
 from mlscale.config.suggestions.config_names import Advice, Names
-from mlscale.config.suggestions.foreign_names import load_foreign_names
-from mlscale.config.suggestions.suggest import find_nearest, format_hydra_value, format_override
 from mlscale.config.suggestions.templates import get_option_types
 from mlscale.config.suggestions.value_forms import choose_server_address, name_nearest_metric, translate_metric
 from mlscale.errors import MLScaleError

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from mlscale.config.checks.checked_config import CheckedConfig
-from mlscale.config.checks.job_facts import TASK_METRICS
 from mlscale.config.metric_direction import infer_direction
-from mlscale.config.suggestions.suggest import format_override
+from mlscale.config.names.suggest import format_override
+from mlscale.config.schema.job_facts import TASK_METRICS
 from mlscale.config.suggestions.value_forms import name_nearest_metric
 from mlscale.errors import MLScaleError
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from mlscale.config.checks import key_owners as rules
 from mlscale.config.checks.checked_config import CheckedConfig
-from mlscale.config.checks.target_nodes import Node, join_path
+from mlscale.config.names.suggest import find_nearest, format_override
+from mlscale.config.schema import key_owners as rules
+from mlscale.config.schema.target_nodes import Node, join_path
 from mlscale.config.signatures.signatures import Signature
-from mlscale.config.suggestions.suggest import find_nearest, format_override
 from mlscale.errors import MLScaleError
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from mlscale.config.checks.key_owners import BUILDS_ONE, BUILDS_SEVERAL
-from mlscale.config.checks.target_nodes import Node
-from mlscale.config.documented_fields import Fields
+from mlscale.config.names.suggest import format_override
+from mlscale.config.schema.documented_fields import Fields
+from mlscale.config.schema.key_owners import BUILDS_ONE, BUILDS_SEVERAL
+from mlscale.config.schema.target_nodes import Node
 from mlscale.config.signatures.signatures import Unknown
-from mlscale.config.suggestions.suggest import format_override
 
 _PARTIAL = ("optimizer", "scheduler")  # called once more, with the parameters
 _BY_METRIC = ".ReduceLROnPlateau"

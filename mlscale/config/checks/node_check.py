@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from mlscale.config.checks import key_owners as rules
 from mlscale.config.checks.checked_config import CheckedConfig
 from mlscale.config.checks.missing_arguments import check_missing_arguments, find_missing_arguments
 from mlscale.config.checks.refused_keys import check_unknown_key, create_owned_key_error
-from mlscale.config.checks.target_nodes import Node, iterate_outermost_nodes, join_path
 from mlscale.config.checks.value_check import ValueCheck
-from mlscale.config.checks.value_types import BOOL
-from mlscale.config.checks.values import create_missing_error
-from mlscale.config.documented_fields import MISSING
+from mlscale.config.schema import key_owners as rules
+from mlscale.config.schema.documented_fields import MISSING
+from mlscale.config.schema.target_nodes import Node, iterate_outermost_nodes, join_path
+from mlscale.config.schema.value_types import BOOL
+from mlscale.config.schema.values import create_missing_error
 from mlscale.config.signatures.imported_targets import can_differ, inspect_imported_target, is_mlscale_subclass
 from mlscale.config.signatures.signatures import Kind, Signature, Unknown
 from mlscale.errors import MLScaleError

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mlscale.config.checks import key_owners as rules
 from mlscale.config.checks import moved_nodes
 from mlscale.config.checks.checked_config import CheckedConfig
 from mlscale.config.checks.missing_arguments import suggest_missing_arguments
-from mlscale.config.checks.target_nodes import join_path
-from mlscale.config.composition.roots import COMMAND_BASES
-from mlscale.config.suggestions import not_yet
+from mlscale.config.names import not_yet
+from mlscale.config.names.foreign_names import Alias, load_foreign_names
+from mlscale.config.names.suggest import format_override
+from mlscale.config.schema import key_owners as rules
+from mlscale.config.schema.roots import COMMAND_BASES
+from mlscale.config.schema.target_nodes import join_path
 from mlscale.config.suggestions.alias_meanings import render_alias, takes
 from mlscale.config.suggestions.config_names import Advice
-from mlscale.config.suggestions.foreign_names import Alias, load_foreign_names
 from mlscale.config.suggestions.near_keys import advise_value
 from mlscale.config.suggestions.near_nodes import correct_first_part
-from mlscale.config.suggestions.suggest import format_override
 from mlscale.config.suggestions.unknown_keys import suggest_key
 from mlscale.errors import MLScaleError
 

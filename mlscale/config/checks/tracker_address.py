@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mlscale.config.checks.checked_config import CheckedConfig
-from mlscale.config.checks.target_nodes import join_path
-from mlscale.config.suggestions.suggest import format_override
+from mlscale.config.names.suggest import format_override
+from mlscale.config.schema.target_nodes import join_path
 from mlscale.config.suggestions.value_forms import choose_server_address
 from mlscale.errors import MLScaleError
 

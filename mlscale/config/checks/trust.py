@@ -9,7 +9,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from mlscale.config.composition.roots import get_shipped_folder
+from mlscale.config.schema.roots import get_shipped_folder
 from mlscale.config.signatures import source_names as source
 from mlscale.errors import MLScaleError
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from mlscale.config.checks.checked_config import CheckedConfig
-from mlscale.config.checks.value_types import Type
-from mlscale.config.checks.values import check_resolved_value, check_value_type
-from mlscale.config.composition.interpolations import resolve_value
-from mlscale.config.documented_fields import Field
+from mlscale.config.checks.interpolations import resolve_value
+from mlscale.config.names import not_yet
+from mlscale.config.names.suggest import format_override
+from mlscale.config.schema.documented_fields import Field
+from mlscale.config.schema.value_types import Type
+from mlscale.config.schema.values import check_resolved_value, check_value_type
 from mlscale.config.signatures.signatures import Parameter
-from mlscale.config.suggestions import not_yet
 from mlscale.config.suggestions.completed_advice import complete_advice
 from mlscale.config.suggestions.config_names import Advice
-from mlscale.config.suggestions.suggest import format_override
 from mlscale.errors import MLScaleError
 
 

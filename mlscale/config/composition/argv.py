@@ -24,8 +24,8 @@ from mlscale.config.composition.reference_argument import (
     is_reference,
 )
 from mlscale.config.composition.request import APPENDED, Request
-from mlscale.config.composition.roots import BASE_GROUPS, Roots, find_roots
-from mlscale.config.suggestions.suggest import quote_hydra_text
+from mlscale.config.names.suggest import quote_hydra_text
+from mlscale.config.schema.roots import BASE_GROUPS, Roots, find_roots
 from mlscale.errors import MLScaleError, raise_all
 
 if TYPE_CHECKING:
@@ -132,9 +132,9 @@ def _check_all_words(command: str, words: Sequence[str], roots: Roots) -> list[M
     """Return the problems of all words, whose fixes suit each other."""
     problems = list(_check_words(command, words, roots))
     if len(problems) > 1:
+        from mlscale.config.names.suggest import format_override
         from mlscale.config.suggestions.joined_classes import join_classes
         from mlscale.config.suggestions.joined_fixes import find_choices, find_settings, join_fixes
-        from mlscale.config.suggestions.suggest import format_override
         from mlscale.config.suggestions.templates import get_default_names, settle_settings
 
         choices, settings = find_choices(problems), find_settings(problems)

@@ -29,12 +29,12 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import GrammarParseError
 
+from mlscale.config.checks.interpolations import INTERPOLATION
 from mlscale.config.composition.hydra_errors import collect_refusals
 from mlscale.config.composition.hydra_keys import check_file_content
 from mlscale.config.composition.request import APPENDED, Request
-from mlscale.config.composition.roots import COMMAND_BASES, COMMAND_GROUP, Roots, get_shipped_folder
-from mlscale.config.composition.unreadable import INTERPOLATION
 from mlscale.config.composition.user_files import check_content, check_recipe, check_text, create_yaml_error
+from mlscale.config.schema.roots import COMMAND_BASES, COMMAND_GROUP, Roots, get_shipped_folder
 from mlscale.errors import MLScaleError, raise_all
 
 VERSION_BASE = "1.3"

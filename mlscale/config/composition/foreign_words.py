@@ -6,18 +6,18 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from mlscale.config.checks.key_owners import OWNED
-from mlscale.config.checks.values import meant_here
 from mlscale.config.composition.request import Request
-from mlscale.config.composition.roots import COMMAND_BASES, Roots
-from mlscale.config.documented_fields import get_shipped_fields
-from mlscale.config.suggestions import not_yet
+from mlscale.config.names import not_yet
+from mlscale.config.names.foreign_names import load_foreign_names
+from mlscale.config.names.suggest import name_recipe
+from mlscale.config.schema.documented_fields import get_shipped_fields
+from mlscale.config.schema.key_owners import OWNED
+from mlscale.config.schema.roots import COMMAND_BASES, Roots
+from mlscale.config.schema.values import meant_here
 from mlscale.config.suggestions.alias_meanings import find_group_option, render_alias, takes
 from mlscale.config.suggestions.completed_advice import join_reasons
 from mlscale.config.suggestions.config_names import Advice, Names
-from mlscale.config.suggestions.foreign_names import load_foreign_names
 from mlscale.config.suggestions.near_keys import advise_value
-from mlscale.config.suggestions.suggest import name_recipe
 from mlscale.config.suggestions.templates import get_default_names, parse_yaml_word, settle_settings
 from mlscale.config.suggestions.unknown_keys import suggest_key
 from mlscale.errors import MLScaleError

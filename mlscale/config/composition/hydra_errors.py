@@ -11,7 +11,6 @@ import yaml
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
-from mlscale.config.checks.key_owners import BUILDS_SEVERAL
 from mlscale.config.composition.option_files import (
     find_misplaced_file,
     find_selecting_file,
@@ -19,16 +18,17 @@ from mlscale.config.composition.option_files import (
     format_config_path,
     get_expected_path,
 )
-from mlscale.config.composition.roots import COMMAND_BASES, COMMAND_GROUP, Roots
 from mlscale.config.composition.user_files import create_yaml_error
-from mlscale.config.suggestions import not_yet
+from mlscale.config.names import not_yet
+from mlscale.config.names.foreign_names import Alias, load_foreign_names
+from mlscale.config.names.name_distance import fold_name
+from mlscale.config.names.suggest import find_nearest, format_override
+from mlscale.config.schema.key_owners import BUILDS_SEVERAL
+from mlscale.config.schema.roots import COMMAND_BASES, COMMAND_GROUP, Roots
 from mlscale.config.suggestions.alias_meanings import explain_refused_option, find_group_option
 from mlscale.config.suggestions.completed_advice import complete_advice
 from mlscale.config.suggestions.config_names import Advice, Names
 from mlscale.config.suggestions.distant_names import find_distant_options
-from mlscale.config.suggestions.foreign_names import Alias, load_foreign_names
-from mlscale.config.suggestions.name_distance import fold_name
-from mlscale.config.suggestions.suggest import find_nearest, format_override
 from mlscale.config.suggestions.templates import get_default_names, parse_yaml_word, settle_settings
 from mlscale.errors import MLScaleError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from mlscale.config.suggestions import not_yet
+from mlscale.config.names import not_yet
 from mlscale.errors import MLScaleError
 
 # Why a setting has no effect, and what to type: {value} is what was typed, "" for leaving it out.

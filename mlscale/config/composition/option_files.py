@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from mlscale.config.composition.roots import Roots
+from mlscale.config.schema.roots import Roots
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _FOLDERS = ("conf", "recipes", "configs", "config")  # where people keep such files, whether or not it is a root

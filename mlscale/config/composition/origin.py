@@ -20,9 +20,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mlscale.config.checks.group_nodes import COMMAND_LINE
-from mlscale.config.checks.target_nodes import join_path
 from mlscale.config.composition.compose import VERSION_BASE, SearchPath
-from mlscale.config.composition.roots import Roots, get_shipped_folder
+from mlscale.config.schema.roots import Roots, get_shipped_folder
+from mlscale.config.schema.target_nodes import join_path
 
 _COLUMN = 48  # where the comments of an annotated config begin, unless a line is longer
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mlscale.config.composition.roots import Roots
+from mlscale.config.schema.roots import Roots
 
 # Hydra applies appended groups in their order on the command line; a fixed order makes it irrelevant there: a debug
 # level overrides every recipe.

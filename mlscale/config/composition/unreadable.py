@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from mlscale.config.suggestions.suggest import find_nearest, format_override
+from mlscale.config.checks.interpolations import INTERPOLATION, can_interpolate
+from mlscale.config.names.suggest import find_nearest, format_override
 from mlscale.errors import MLScaleError
-
-INTERPOLATION = "an interpolation is written ${key.path} or ${oc.env:NAME}"
 
 _PAIRS = {"[": "]", "{": "}", "(": ")"}
 _ODD_IN_KEY = re.compile(r"[^\w./@$:+~-]|[^\x00-\x7f]")
@@ -52,18 +51,6 @@ def _check_interpolation(key: str, value: str) -> MLScaleError | None:
     closed = value + "}" * (value.count("${") - value.count("}"))
     fix = format_override(key, closed if can_interpolate(closed) else "${key.path}")
     return MLScaleError(f"'{key}={value}' can't be read", where="command line", why=INTERPOLATION, fix=fix)
-
-
-def can_interpolate(text: str) -> bool:
-    """Return whether OmegaConf can read the interpolations in a text."""
-    from omegaconf.errors import GrammarParseError
-    from omegaconf.grammar_parser import parse
-
-    try:
-        parse(text)
-    except GrammarParseError:
-        return False
-    return True
 
 
 def _can_be_read(word: str) -> bool:

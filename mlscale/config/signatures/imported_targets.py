@@ -8,11 +8,11 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from mlscale.config.names.suggest import find_nearest
 from mlscale.config.signatures import source_names as source
 from mlscale.config.signatures.signatures import NO_LITERAL, Parameter, Signature, Unknown
 from mlscale.config.signatures.source_names import Class, NoModuleError, NoNameError, UnreadableError
 from mlscale.config.signatures.unpacked_keywords import inspect_signature
-from mlscale.config.suggestions.suggest import find_nearest
 
 _PLAIN = (bool, int, float, str, type(None), list, tuple, dict)
 

@@ -13,13 +13,13 @@ from functools import cache
 from inspect import _ParameterKind as Kind
 from typing import Final
 
+from mlscale.config.names.name_distance import compute_distance, get_edit_limit
+from mlscale.config.names.suggest import find_nearest
 from mlscale.config.signatures import source_names as source
 from mlscale.config.signatures.decorators import is_constructor_changed, is_signature_changed
 from mlscale.config.signatures.source_names import Class, Function, NoModuleError, NoNameError, UnreadableError
 from mlscale.config.signatures.source_scope import get_last_name
 from mlscale.config.signatures.unpacked_keywords import read_unpacked_keywords
-from mlscale.config.suggestions.name_distance import compute_distance, get_edit_limit
-from mlscale.config.suggestions.suggest import find_nearest
 
 __all__ = ["NO_LITERAL", "Kind", "Parameter", "Signature", "Unknown", "read_signature"]
 

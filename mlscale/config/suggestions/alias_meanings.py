@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mlscale.config.checks.job_facts import TASK_METRICS
-from mlscale.config.checks.key_owners import BUILDS_SEVERAL
-from mlscale.config.suggestions import not_yet
+from mlscale.config.names import not_yet
+from mlscale.config.names.foreign_names import Alias, load_foreign_names
+from mlscale.config.names.name_distance import fold_name, is_extension
+from mlscale.config.names.suggest import find_nearest, is_override
+from mlscale.config.schema.job_facts import TASK_METRICS
+from mlscale.config.schema.key_owners import BUILDS_SEVERAL
 from mlscale.config.suggestions.completed_advice import complete_advice, join_reasons
 from mlscale.config.suggestions.config_names import Advice, Names
-from mlscale.config.suggestions.foreign_names import Alias, load_foreign_names
-from mlscale.config.suggestions.name_distance import fold_name, is_extension
-from mlscale.config.suggestions.suggest import find_nearest, is_override
 from mlscale.config.suggestions.templates import fill_template
 from mlscale.config.suggestions.value_forms import convert_typed
 

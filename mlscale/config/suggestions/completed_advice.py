@@ -7,10 +7,10 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 
-from mlscale.config.documented_fields import Option, get_shipped_fields
+from mlscale.config.names.suggest import format_hydra_value, format_override, is_override
+from mlscale.config.schema.documented_fields import Option, get_shipped_fields
 from mlscale.config.signatures.signatures import Signature, read_signature
 from mlscale.config.suggestions.config_names import Advice, Names
-from mlscale.config.suggestions.suggest import format_hydra_value, format_override, is_override
 from mlscale.config.suggestions.templates import list_default_options
 
 REPLACED_GROUPS = ("data", "augment", "model", "task", "optimizer", "scheduler")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mlscale.config.checks.job_facts import JobFacts
-from mlscale.config.checks.value_types import Type
+from mlscale.config.schema.job_facts import JobFacts
+from mlscale.config.schema.value_types import Type
 
 
 @dataclass(frozen=True)

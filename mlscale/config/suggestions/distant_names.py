@@ -6,10 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from mlscale.config.names.name_distance import compute_distance, fold_name
+from mlscale.config.names.suggest import is_override
 from mlscale.config.suggestions.config_names import Advice, Names
-from mlscale.config.suggestions.name_distance import compute_distance, fold_name
 from mlscale.config.suggestions.near_keys import KeyCandidate, advise_value
-from mlscale.config.suggestions.suggest import is_override
 
 _FEW = 3  # candidates that are listed
 _MARGIN = 0.5  # by which the best must be better than the next, or both are listed

@@ -8,9 +8,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
-from mlscale.config.checks.target_nodes import Node
-from mlscale.config.checks.values import convert_value
-from mlscale.config.documented_fields import get_shipped_fields
+from mlscale.config.schema.documented_fields import get_shipped_fields
+from mlscale.config.schema.target_nodes import Node
+from mlscale.config.schema.values import convert_value
 from mlscale.config.signatures.signatures import Signature, read_signature
 from mlscale.config.suggestions.completed_advice import REPLACED_GROUPS
 from mlscale.config.suggestions.joined_fixes import find_typed_name, parse_fix, replace_overrides

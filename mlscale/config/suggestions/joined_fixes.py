@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
-from mlscale.config.checks.key_owners import BUILDS_SEVERAL
+from mlscale.config.names.suggest import format_override, is_override
+from mlscale.config.schema.key_owners import BUILDS_SEVERAL
 from mlscale.config.suggestions.completed_advice import REPLACED_GROUPS
 from mlscale.config.suggestions.config_names import Names
-from mlscale.config.suggestions.suggest import format_override, is_override
 from mlscale.config.suggestions.templates import choose_option, get_option_types, parse_yaml_word
 from mlscale.config.suggestions.value_forms import ADAM_BETAS
 from mlscale.errors import MLScaleError

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from mlscale.config.checks.values import convert_value
-from mlscale.config.documented_fields import MISSING, Option, get_shipped_fields
+from mlscale.config.names.name_distance import compute_distance, fold_name
+from mlscale.config.names.suggest import format_override, is_override
+from mlscale.config.schema.documented_fields import MISSING, Option, get_shipped_fields
+from mlscale.config.schema.values import convert_value
 from mlscale.config.suggestions.config_names import Advice, Names
-from mlscale.config.suggestions.name_distance import compute_distance, fold_name
-from mlscale.config.suggestions.suggest import format_override, is_override
 from mlscale.config.suggestions.templates import find_example, get_option_types, is_fact_of_data
 
 _MISSING_PREFIX = 0.5  # `lr` for optimizer.lr

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mlscale.config.checks.key_owners import CHECK, GLOBAL
-from mlscale.config.checks.value_types import BOOL, LIST, STR, Type, make_literal
-from mlscale.config.checks.values import convert_value
+from mlscale.config.names.name_distance import compute_distance
+from mlscale.config.names.suggest import find_nearest, format_override
+from mlscale.config.schema.key_owners import CHECK, GLOBAL
+from mlscale.config.schema.value_types import BOOL, LIST, STR, Type, make_literal
+from mlscale.config.schema.values import convert_value
 from mlscale.config.suggestions.config_names import Advice, Names
-from mlscale.config.suggestions.name_distance import compute_distance
-from mlscale.config.suggestions.suggest import find_nearest, format_override
 
 _CLASS = Type("package.module.Class", lambda value: isinstance(value, str) and "." in value, STR.schema)
 _NODE_KEY_TYPES: Mapping[str, Type] = {

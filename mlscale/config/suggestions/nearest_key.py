@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from mlscale.config.checks.target_nodes import join_path
+from mlscale.config.names.foreign_names import load_foreign_names
+from mlscale.config.names.name_distance import compute_distance, fold_name
+from mlscale.config.schema.target_nodes import join_path
 from mlscale.config.suggestions.alias_meanings import translate_alias
 from mlscale.config.suggestions.config_names import Advice, Names
-from mlscale.config.suggestions.foreign_names import load_foreign_names
-from mlscale.config.suggestions.name_distance import compute_distance, fold_name
 from mlscale.config.suggestions.near_keys import KeyCandidate, advise_value, choose_best, generate_candidates
 
 _FEW = 3  # candidates that are listed

@@ -10,15 +10,15 @@ from math import prod
 
 import yaml
 
-from mlscale.config.checks.job_facts import create_facts
-from mlscale.config.checks.target_nodes import Node
-from mlscale.config.checks.value_types import Type
-from mlscale.config.checks.values import convert_value
-from mlscale.config.composition.roots import get_shipped_folder
-from mlscale.config.documented_fields import MISSING, get_shipped_fields
+from mlscale.config.names.suggest import format_hydra_value, format_override
+from mlscale.config.schema.documented_fields import MISSING, get_shipped_fields
+from mlscale.config.schema.job_facts import create_facts
+from mlscale.config.schema.roots import get_shipped_folder
+from mlscale.config.schema.target_nodes import Node
+from mlscale.config.schema.value_types import Type
+from mlscale.config.schema.values import convert_value
 from mlscale.config.signatures.signatures import Unknown
 from mlscale.config.suggestions.config_names import Names
-from mlscale.config.suggestions.suggest import format_hydra_value, format_override
 from mlscale.config.suggestions.value_forms import compute_form, is_form
 
 # What a model or a task is built from, which the data decides.

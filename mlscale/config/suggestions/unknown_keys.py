@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from mlscale.config.checks.key_owners import BUILDS_SEVERAL
+from mlscale.config.names.foreign_names import Alias, load_foreign_names
+from mlscale.config.names.name_distance import compute_distance, fold_name
+from mlscale.config.names.suggest import find_nearest, format_hydra_value, is_override
+from mlscale.config.schema.key_owners import BUILDS_SEVERAL
 from mlscale.config.suggestions.alias_meanings import find_group_option, translate_alias
 from mlscale.config.suggestions.completed_advice import complete_advice
 from mlscale.config.suggestions.config_names import Advice, Names
 from mlscale.config.suggestions.distant_names import find_distant_keys, find_group_of_value
-from mlscale.config.suggestions.foreign_names import Alias, load_foreign_names
-from mlscale.config.suggestions.name_distance import compute_distance, fold_name
 from mlscale.config.suggestions.near_keys import (
     KeyCandidate,
     advise_value,
@@ -26,7 +27,6 @@ from mlscale.config.suggestions.near_keys import (
 )
 from mlscale.config.suggestions.near_nodes import correct_first_part, find_node_key
 from mlscale.config.suggestions.nearest_key import find_nearest_key
-from mlscale.config.suggestions.suggest import find_nearest, format_hydra_value, is_override
 
 
 def suggest_key(path: str, value: object, names: Names) -> Advice | None:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from mlscale.config.checks.job_facts import TASK_METRICS
+from mlscale.config.names.foreign_names import count_devices
+from mlscale.config.names.name_distance import fold_name
+from mlscale.config.schema.job_facts import TASK_METRICS
 from mlscale.config.suggestions.config_names import Names
-from mlscale.config.suggestions.foreign_names import count_devices
-from mlscale.config.suggestions.name_distance import fold_name
 
 ADAM_BETAS = [0.9, 0.999]  # of torch's Adam, where the config sets none
 _DIV_FACTOR = 25.0  # of torch's OneCycleLR: its first rate is max_lr by this

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from mlscale.config.suggestions.suggest import format_override
+from mlscale.config.names.suggest import format_override
 from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn, TableColumn
 from mlscale.data.table_parsing.columns import Column, Texts, mark_missing, parse_number, separate_numbers
 from mlscale.data.table_parsing.date_texts import are_mostly_dates

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.config.suggestions.suggest import format_override
+from mlscale.config.names.suggest import format_override
 from mlscale.data.table_parsing.column_units import format_units_override
 from mlscale.errors import MLScaleError
 

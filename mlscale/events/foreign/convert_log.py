@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mlscale.config.suggestions.suggest import find_nearest
+from mlscale.config.names.suggest import find_nearest
 from mlscale.data.encoders.encoder import EncodedSamples, Encoder
 from mlscale.data.encoders.summaries.table_summary import TableSummary
 from mlscale.errors import MLScaleError, raise_all

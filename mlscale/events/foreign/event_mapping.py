@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlscale.config.suggestions.suggest import find_nearest
+from mlscale.config.names.suggest import find_nearest
 from mlscale.errors import MLScaleError, raise_all
 from mlscale.events.foreign.field_path import AbsentFieldError, find_value
 from mlscale.events.foreign.number_text import parse_number_text

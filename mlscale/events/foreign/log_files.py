@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlscale.config.suggestions.suggest import find_nearest
+from mlscale.config.names.suggest import find_nearest
 from mlscale.errors import MLScaleError
 
 FORMATS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".csv.gz", ".jsonl.gz")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mlscale.config.suggestions.suggest import find_nearest
+from mlscale.config.names.suggest import find_nearest
 from mlscale.errors import MLScaleError
 from mlscale.events.foreign.event_mapping import EventMapping
 from mlscale.task_types.classification_type import ClassificationType

@@ -47,7 +47,7 @@ def test_failure_names_node_and_reason() -> None:
 
 def test_own_errors_come_through() -> None:
     with pytest.raises(MLScaleError, match="does not exist: nowhere"):
-        build(node(_target_="mlscale.config.composition.roots.find_roots", config_dirs=["nowhere"]), "x")
+        build(node(_target_="mlscale.config.schema.roots.find_roots", config_dirs=["nowhere"]), "x")
 
 
 def test_an_optimizer_waits_for_its_parameters() -> None:

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
-from mlscale.config.composition.roots import find_roots
 from mlscale.config.json_schema import DRAFT, build_json_schema, dump_schema
+from mlscale.config.schema.roots import find_roots
 
 
 @cache

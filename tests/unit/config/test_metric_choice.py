@@ -7,7 +7,6 @@ from omegaconf import DictConfig
 
 from mlscale import api
 from mlscale.assembly.build import build
-from mlscale.config.composition.roots import find_roots
 from mlscale.config.metric_choice import (
     check_metric_direction,
     derive_metric,
@@ -15,6 +14,7 @@ from mlscale.config.metric_choice import (
     is_set,
     reuse_choice,
 )
+from mlscale.config.schema.roots import find_roots
 from mlscale.task_types.registry import get_task_type
 
 _THEIRS = [

@@ -12,7 +12,7 @@ import pytest
 
 from mlscale.commands import COMMANDS
 from mlscale.commands.completion.entry import SCRIPTS, complete_words, main
-from mlscale.config.composition.roots import find_roots
+from mlscale.config.schema.roots import find_roots
 from mlscale.errors import MLScaleError
 from mlscale.versions import LocalRegistry
 

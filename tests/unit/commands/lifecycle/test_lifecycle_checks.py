@@ -89,6 +89,21 @@ def test_too_few_samples_for_a_retraining(tmp_path: Path) -> None:
     assert "training samples" in refuse(*words).what
 
 
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        (("trainer.max_steps=5",), "trainer.max_steps=14"),
+        (("trainer.limit_val_batches=0",), "trainer.limit_val_batches=1.0"),
+        (("trainer.max_epochs=2", "trainer.check_val_every_n_epoch=3"), "trainer.check_val_every_n_epoch=1"),
+    ],
+)
+def test_a_run_without_a_validation_has_no_best_checkpoint(words: tuple[str, ...], fix: str) -> None:
+    error = refuse("+recipe=tabular", *words)
+    assert error.what == "the training has no validation"
+    assert error.fix == fix
+    check("+recipe=tabular", *words, fix)
+
+
 @pytest.mark.parametrize("names", [("0", "3"), ("a", "b c"), ("true", "x-1"), ("über", "no")])
 def test_the_classes_that_the_gate_suggests_are_read_from_its_sentence(names: tuple[str, ...]) -> None:
     sentence = f"rejected: 0 of 3, then gate.relabelled={format_name_list(names)}. Held-out accuracy [1, 2]"

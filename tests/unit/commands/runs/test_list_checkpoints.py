@@ -11,7 +11,7 @@ import torch
 from mlscale.cli import main as cli
 from mlscale.commands.completion.entry import complete_words
 from mlscale.commands.runs.entry import main
-from mlscale.config.composition.roots import find_roots
+from mlscale.config.schema.roots import find_roots
 from mlscale.runs.checkpoint_files.checkpoint_commit import AtomicCheckpointWriter
 from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from mlscale.runs.folder import RunFolder

@@ -8,7 +8,7 @@ import pytest
 
 from mlscale.commands.completion.entry import complete_words
 from mlscale.commands.versions.entry import main
-from mlscale.config.composition.roots import find_roots
+from mlscale.config.schema.roots import find_roots
 from mlscale.errors import Exit, MLScaleError
 from mlscale.versions import open_registry
 from mlscale.versions.from_servable import publish_servable

@@ -8,7 +8,7 @@ from functools import cache
 from omegaconf import DictConfig, OmegaConf
 
 from mlscale.config.checks.check import check_config
-from mlscale.config.composition.roots import find_roots
+from mlscale.config.schema.roots import find_roots
 
 FILE = "my.yaml"
 

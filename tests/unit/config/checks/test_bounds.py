@@ -9,8 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from mlscale.config.checks.bounds import check_bounds, check_single_process
-from mlscale.config.checks.value_ranges import RANGES, _part, at_least
-from mlscale.config.checks.value_types import (
+from mlscale.config.schema.value_ranges import RANGES, _part, at_least
+from mlscale.config.schema.value_types import (
     FLOAT,
     INT,
     allow_nonfinite,

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from mlscale.config.checks.check import check_config
 from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
-from mlscale.config.composition.roots import find_roots
+from mlscale.config.schema.roots import find_roots
 
 LATER = {"recipe", "tuned", "debug", "sweep", "base"}
 
@@ -74,7 +74,7 @@ def test_a_verb_has_its_own_keys() -> None:
     assert problems("lifecycle.slo.p99_ms=50", verb="lifecycle") == []
     assert problems("lifecycle.slo.p98_ms=50", verb="lifecycle") == ["unknown key 'lifecycle.slo.p98_ms'"]
     assert problems("lifecycle.slo.p99_ms=fast", verb="lifecycle") == [
-        "'lifecycle.slo.p99_ms' must be float, not the text 'fast'"
+        "'lifecycle.slo.p99_ms' must be float or null, not the text 'fast'"
     ]
 
 

@@ -137,9 +137,9 @@ unknown key 'url'
         "lifecycle",
         "lifecycle: {slo: {p99_ms: fast, p98_ms: 1}, foo: {a: 1}}",
         """
-'lifecycle.slo.p99_ms' must be float, not the text 'fast'
+'lifecycle.slo.p99_ms' must be float or null, not the text 'fast'
   where: command line: lifecycle.slo.p99_ms
-  why:   what 99 % of the answers may take, ms
+  why:   what 99 % of the answers may take, ms; null for no limit
   fix:   lifecycle.slo.p99_ms=250.0
 unknown key 'lifecycle.slo.p98_ms'
   where: command line: lifecycle.slo.p98_ms

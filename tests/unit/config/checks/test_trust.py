@@ -93,7 +93,7 @@ def test_every_shipped_target_is_known(run: Path, extra: list[str]) -> None:
 
 def test_every_target_of_a_shipped_file_is_known_and_a_users_file_makes_none_known(run: Path) -> None:
     """Found by glob, so that an option that is added is known, too; interpolated ones are none."""
-    from mlscale.config.composition.roots import get_shipped_folder
+    from mlscale.config.schema.roots import get_shipped_folder
 
     texts = [file.read_text() for name in ("conf", "recipes") for file in get_shipped_folder(name).rglob("*.yaml")]
     targets = {

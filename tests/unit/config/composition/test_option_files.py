@@ -9,7 +9,7 @@ import pytest
 
 from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
-from mlscale.config.composition.roots import find_roots
+from mlscale.config.schema.roots import find_roots
 from mlscale.errors import MLScaleError
 
 OPTIMIZER = "_target_: torch.optim.SGD\n_partial_: true\nlr: 0.1\n"

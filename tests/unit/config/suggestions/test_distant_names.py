@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from mlscale.config.checks.value_types import FLOAT, STR, make_literal
+from mlscale.config.names.name_distance import is_extension
+from mlscale.config.names.suggest import find_nearest
+from mlscale.config.schema.value_types import FLOAT, STR, make_literal
 from mlscale.config.suggestions.config_names import Names
 from mlscale.config.suggestions.distant_names import find_distant_keys, find_distant_options, find_group_of_value
-from mlscale.config.suggestions.name_distance import is_extension
-from mlscale.config.suggestions.suggest import find_nearest
 
 TYPES = {"like": STR, "mode": make_literal("min", "max"), "seed": FLOAT, "data.root": STR}
 GROUPS = {"data": ["diabetes", "none"], "task": ["classification", "none"], "debug": ["fast", "limit", "none"]}

@@ -11,7 +11,7 @@ from mlscale.config.checks.check import check_config
 from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
 from mlscale.config.composition.origin import create_origin_lookup
-from mlscale.config.suggestions.foreign_names import count_devices
+from mlscale.config.names.foreign_names import count_devices
 from mlscale.errors import MLScaleError
 
 SHARDED, OTHER, DOUBLE = "(FSDP)", "other launchers' sharding", "float64"

@@ -16,11 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlscale.config.checks.check import check_config
 from mlscale.config.checks.checked_config import collect_names
-from mlscale.config.checks.value_types import DICT, FLOAT, INT, STR, make_list_type
-from mlscale.config.checks.values import convert_value
 from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
 from mlscale.config.composition.request import Request
+from mlscale.config.schema.value_types import DICT, FLOAT, INT, STR, make_list_type
+from mlscale.config.schema.values import convert_value
 from mlscale.config.suggestions.config_names import Names
 from mlscale.config.suggestions.unknown_keys import suggest_key
 from mlscale.errors import MLScaleError

@@ -19,15 +19,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlscale.config.checks.check import check_config
 from mlscale.config.checks.checked_config import collect_names
-from mlscale.config.checks.job_facts import DATA_KINDS, MODEL_USES, TASK_METRICS
 from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
-from mlscale.config.composition.roots import find_roots
-from mlscale.config.documented_fields import get_shipped_fields
+from mlscale.config.names.foreign_names import Alias, load_foreign_names
+from mlscale.config.names.suggest import is_override
+from mlscale.config.schema.documented_fields import get_shipped_fields
+from mlscale.config.schema.job_facts import DATA_KINDS, MODEL_USES, TASK_METRICS
+from mlscale.config.schema.roots import find_roots
 from mlscale.config.suggestions.alias_meanings import render_alias
 from mlscale.config.suggestions.config_names import Advice, Names
-from mlscale.config.suggestions.foreign_names import Alias, load_foreign_names
-from mlscale.config.suggestions.suggest import is_override
 from mlscale.config.suggestions.unknown_keys import suggest_key
 from mlscale.errors import MLScaleError
 

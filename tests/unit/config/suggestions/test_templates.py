@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from mlscale.config.checks.job_facts import ANY, JobFacts
-from mlscale.config.checks.value_types import FLOAT, INT, STR, Type, make_list_type
-from mlscale.config.documented_fields import get_shipped_fields
+from mlscale.config.schema.documented_fields import get_shipped_fields
+from mlscale.config.schema.job_facts import ANY, JobFacts
+from mlscale.config.schema.value_types import FLOAT, INT, STR, Type, make_list_type
 from mlscale.config.suggestions.config_names import Names
 from mlscale.config.suggestions.templates import (
     choose_option,

@@ -12,10 +12,10 @@ import pytest
 from mlscale.config.checks.checked_config import collect_names
 from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
-from mlscale.config.documented_fields import Option, get_shipped_fields
-from mlscale.config.suggestions import not_yet
+from mlscale.config.names import not_yet
+from mlscale.config.names.name_distance import compute_distance, fold_name
+from mlscale.config.schema.documented_fields import Option, get_shipped_fields
 from mlscale.config.suggestions.config_names import Names
-from mlscale.config.suggestions.name_distance import compute_distance, fold_name
 from mlscale.config.suggestions.templates import get_option_types
 from mlscale.config.suggestions.unknown_keys import suggest_key
 

@@ -12,8 +12,8 @@ import pytest
 
 from mlscale.config.composition.argv import build_request
 from mlscale.config.composition.compose import compose_config
-from mlscale.config.composition.roots import find_roots
-from mlscale.config.suggestions.suggest import format_override
+from mlscale.config.names.suggest import format_override
+from mlscale.config.schema.roots import find_roots
 from mlscale.data.table_parsing.column_units import format_units_override, read_column_units
 from mlscale.data.table_parsing.columns import DataTable
 from mlscale.errors import MLScaleError

@@ -7,7 +7,7 @@ import yaml
 
 from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
-from mlscale.config.composition.roots import BASE_GROUPS, COMMAND_BASES, SERVICE_GROUPS, find_roots
+from mlscale.config.schema.roots import BASE_GROUPS, COMMAND_BASES, SERVICE_GROUPS, find_roots
 from mlscale.errors import MLScaleError
 
 REPO = Path(__file__).parents[4]

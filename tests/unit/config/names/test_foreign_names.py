@@ -13,17 +13,17 @@ import pytest
 from mlscale.commands import COMMANDS
 from mlscale.config.checks.check import check_config
 from mlscale.config.checks.checked_config import collect_names
-from mlscale.config.checks.key_owners import PASSED_ON
 from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
 from mlscale.config.composition.origin import create_origin_lookup
-from mlscale.config.composition.roots import COMMAND_BASES, find_roots
-from mlscale.config.documented_fields import get_shipped_fields
-from mlscale.config.suggestions import not_yet
+from mlscale.config.names import not_yet
+from mlscale.config.names.foreign_names import Alias, load_foreign_names
+from mlscale.config.names.suggest import find_nearest, format_hydra_value, format_override, is_override
+from mlscale.config.schema.documented_fields import get_shipped_fields
+from mlscale.config.schema.key_owners import PASSED_ON
+from mlscale.config.schema.roots import COMMAND_BASES, find_roots
 from mlscale.config.suggestions.alias_meanings import find_group_option, render_alias
 from mlscale.config.suggestions.config_names import Names
-from mlscale.config.suggestions.foreign_names import Alias, load_foreign_names
-from mlscale.config.suggestions.suggest import find_nearest, format_hydra_value, format_override, is_override
 from mlscale.config.suggestions.templates import get_option_types
 from mlscale.config.suggestions.unknown_keys import suggest_key
 from mlscale.errors import MLScaleError

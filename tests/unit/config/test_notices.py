@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from mlscale.config.checks.notices import collect_notices, get_unpromised_source
+from mlscale.config.notices import collect_notices, get_unpromised_source
 from mlscale.data import Promises
 from mlscale.launch.local_devices import LocalDevices
 
 LAPTOP = LocalDevices(cuda=0, mps=False, cores=4, cuda_bf16=False)
-HERE = "tests.unit.config.checks.test_notices"
+HERE = "tests.unit.config.test_notices"
 
 
 class Elsewhere:

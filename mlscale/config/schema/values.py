@@ -6,11 +6,11 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from mlscale.config.checks.value_types import Type, is_finite, parse_annotation
-from mlscale.config.documented_fields import MISSING, Field
+from mlscale.config.names.foreign_names import count_devices, load_foreign_names
+from mlscale.config.names.suggest import find_nearest, format_hydra_value, format_override
+from mlscale.config.schema.documented_fields import MISSING, Field
+from mlscale.config.schema.value_types import Type, is_finite, parse_annotation
 from mlscale.config.signatures.signatures import Parameter
-from mlscale.config.suggestions.foreign_names import count_devices, load_foreign_names
-from mlscale.config.suggestions.suggest import find_nearest, format_hydra_value, format_override
 from mlscale.errors import MLScaleError
 
 _SECRET_LENGTH = 8  # characters from which on a text that was resolved is not shown: it may come from the environment

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mlscale.config.documented_fields import get_shipped_fields
+from mlscale.config.schema.documented_fields import get_shipped_fields
 
 IMAGES, TABLES, TEXTS = "images", "tables", "texts"
 ANY = "any"  # no data is chosen: every kind may be

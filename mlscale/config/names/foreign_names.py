@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from mlscale.config.suggestions.name_distance import fold_name
-from mlscale.config.suggestions.suggest import format_hydra_value
+from mlscale.config.names.name_distance import fold_name
+from mlscale.config.names.suggest import format_hydra_value
 
 _FILE = Path(__file__).with_name("foreign_names.yaml")
 # libyaml where it is available: the pure Python loader takes several times as long for the table.

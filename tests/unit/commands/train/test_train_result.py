@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from mlscale.commands.train.entry import build_train_result
+from mlscale.commands.train.train_result import build_train_result
 
 FIT: dict[str, Any] = {
     "best": None,

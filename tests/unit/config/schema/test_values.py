@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mlscale.config.checks.value_types import FLOAT, INT, STR, Type, parse_annotation, parse_type_word
-from mlscale.config.checks.values import (
+from mlscale.config.schema.value_types import FLOAT, INT, STR, Type, parse_annotation, parse_type_word
+from mlscale.config.schema.values import (
     check_resolved_value,
     check_value_type,
     convert_value,

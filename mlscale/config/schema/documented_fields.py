@@ -15,9 +15,9 @@ from pathlib import Path
 
 import yaml
 
-from mlscale.config.checks.value_types import NONE as NULL
-from mlscale.config.checks.value_types import Type, extract_type_word, infer_from_default, make_union, parse_type_word
-from mlscale.config.composition.roots import COMMAND_BASES, COMMAND_GROUP
+from mlscale.config.schema.roots import COMMAND_BASES, COMMAND_GROUP
+from mlscale.config.schema.value_types import NONE as NULL
+from mlscale.config.schema.value_types import Type, extract_type_word, infer_from_default, make_union, parse_type_word
 
 MISSING = "???"
 _PACKAGE = re.compile(r"^#\s*@package\s+(\S+)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from mlscale.config.suggestions.name_distance import compute_distance, fold_name, get_edit_limit
+from mlscale.config.names.name_distance import compute_distance, fold_name, get_edit_limit
 
 _PLAIN = re.compile(r"[\w./:@+*?\-%]+(?: [\w./:@+*?\-%]+)*", re.ASCII)  # Hydra reads no other letters
 # What a shell expands, or ends a word at.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlscale.config.documented_fields import get_shipped_fields, read_option_files
+from mlscale.config.schema.documented_fields import get_shipped_fields, read_option_files
 
 
 def test_a_field_is_its_comment() -> None:
@@ -46,6 +46,13 @@ def test_every_own_key_of_a_shipped_file_that_is_no_interpolation_names_its_type
         if plain(field.default) and field.type is None
     ]
     assert bare == []
+
+
+def test_null_is_valid_wherever_a_comment_gives_it_a_meaning() -> None:
+    fields = [field for option in get_shipped_fields().options for field in option.fields]
+    explained = [field for field in fields if "null for" in field.text and field.type and field.word != "dict"]
+    assert len(explained) > 50
+    assert [field.path for field in explained if field.type and not field.type.accepts(None)] == []
 
 
 def test_reading(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from mlscale.config.checks.target_nodes import Node, iterate_nodes, iterate_outermost_nodes, join_path
-from mlscale.config.documented_fields import get_shipped_fields
+from mlscale.config.schema.documented_fields import get_shipped_fields
+from mlscale.config.schema.target_nodes import Node, iterate_nodes, iterate_outermost_nodes, join_path
 from mlscale.config.signatures.signatures import NO_LITERAL, Kind, Parameter, Signature, Unknown
 
 

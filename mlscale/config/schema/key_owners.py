@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mlscale.config.suggestions.foreign_names import Alias
+from mlscale.config.names.foreign_names import Alias
 
 BUILDS_ONE = frozenset(
     {"data", "augment", "model", "task", "optimizer", "scheduler", "strategy", "registry", "trainer"}

@@ -16,11 +16,12 @@ from omegaconf.errors import (
     UnsupportedInterpolationType,
 )
 
-from mlscale.config.checks.target_nodes import join_path
-from mlscale.config.checks.values import hide_env_default
-from mlscale.config.composition.unreadable import INTERPOLATION
-from mlscale.config.suggestions.suggest import find_nearest, format_override
+from mlscale.config.names.suggest import find_nearest, format_override
+from mlscale.config.schema.target_nodes import join_path
+from mlscale.config.schema.values import hide_env_default
 from mlscale.errors import MLScaleError
+
+INTERPOLATION = "an interpolation is written ${key.path} or ${oc.env:NAME}"
 
 _ENV = re.compile(r"\$\{\s*oc\.env\s*:\s*([A-Za-z_]\w*)\s*\}")
 _KEPT_OUT = "MLSCALE_SECRET_"  # how the variables begin that stand for the literal secrets of a run's config
@@ -113,3 +114,15 @@ def _explain_failure(
         why = f"{why}; a name with ${{ in it can't be typed, since that begins an interpolation"
         fix = "rename the column in the file, without ${"
     return MLScaleError(what, where=where(path), why=why, fix=fix)
+
+
+def can_interpolate(text: str) -> bool:
+    """Return whether OmegaConf can read the interpolations in a text."""
+    from omegaconf.errors import GrammarParseError
+    from omegaconf.grammar_parser import parse
+
+    try:
+        parse(text)
+    except GrammarParseError:
+        return False
+    return True

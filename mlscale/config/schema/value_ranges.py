@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mlscale.config.checks.value_types import DICT, FLOAT, INT, NONE, Type, make_list_type, make_literal, make_union
+from mlscale.config.schema.value_types import DICT, FLOAT, INT, NONE, Type, make_list_type, make_literal, make_union
 
 
 def at_least(least: int) -> Type:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlscale.config.checks.value_types import extract_type_word, infer_from_default, parse_annotation, parse_type_word
+from mlscale.config.schema.value_types import extract_type_word, infer_from_default, parse_annotation, parse_type_word
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from mlscale.config.suggestions.name_distance import fold_name
+from mlscale.config.names.name_distance import fold_name
 from mlscale.errors import MLScaleError
 
 _FILE = Path(__file__).with_name("not_yet.yaml")

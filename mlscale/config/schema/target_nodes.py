@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from mlscale.config.checks.value_ranges import RANGES
-from mlscale.config.checks.value_types import (
+from mlscale.config.schema.documented_fields import Field, Fields
+from mlscale.config.schema.value_ranges import RANGES
+from mlscale.config.schema.value_types import (
     FINITE,
     FLOAT,
     NONE,
@@ -18,7 +19,6 @@ from mlscale.config.checks.value_types import (
     make_union,
     parse_annotation,
 )
-from mlscale.config.documented_fields import Field, Fields
 from mlscale.config.signatures.signatures import NO_LITERAL, Parameter, Signature, Unknown, read_signature
 from mlscale.errors import MLScaleError
 

@@ -1,0 +1,98 @@
+"""The result of a training, from what rank 0 left in the run folder."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlscale.config.notices import get_unpromised_source
+from mlscale.report import Result, format_number
+from mlscale.report.curves import build_metric_plots
+from mlscale.report.text import format_percent
+from mlscale.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+PROBE_FILE = "results/precision.json"  # the chosen precision compared with fp32, where both were measured
+# The same values stand under a name of their own: the epoch's mean loss is train/loss, the peak is peak_memory_bytes.
+_DUPLICATE_METRICS = ("train/loss_epoch", "train/peak_memory_gib")
+
+
+def build_train_result(cfg: DictConfig, folder: RunFolder, inexact: tuple[str, ...] = ()) -> Result:
+    """Return the result, from what rank 0 left in the run folder; `inexact`: why a resumed run may have other bits."""
+    fit = json.loads((folder.path / "results/fit.json").read_text())
+    metrics: dict[str, Any] = {}
+    if fit["best"] is not None:
+        metrics[f"best_{cfg.metric}"] = fit["best"][1]
+    # Sorted: the order of logging may change from run to run, and tables are compared.
+    metrics |= {name: fit["metrics"][name] for name in sorted(fit["metrics"]) if name not in _DUPLICATE_METRICS}
+    if fit["samples"] and fit["train_seconds"]:
+        # Of the training alone: set-up and validation would make short runs look slow.
+        metrics["throughput_samples_per_s"] = fit["samples"] / fit["train_seconds"]
+    metrics |= {"time_s": fit["seconds"], "steps": fit["steps"]}
+    if fit["peak_memory_bytes"]:  # absent for a resumed fit with nothing left to do
+        metrics["peak_memory_bytes"] = fit["peak_memory_bytes"]
+    metrics |= fit.get("joined", {})
+    if (folder.path / PROBE_FILE).is_file():
+        metrics |= json.loads((folder.path / PROBE_FILE).read_text())
+    metrics = {name: math.nan if value is None else value for name, value in metrics.items()}  # as `Result.from_dict`
+    artifacts, steps = {"run": str(folder.path)}, fit["steps"]
+    if fit["best"] is not None:
+        artifacts["checkpoint"] = fit["best"][0]
+    return Result(
+        command="train",
+        ok=fit.get("met", True),
+        sentence="; ".join(
+            [
+                f"{cfg.name}: {_format_key_metric(cfg, metrics, fit['best'])} after {steps:,} step{'s' * (steps != 1)}"
+                + _describe_resumption(fit, inexact, get_unpromised_source(cfg))
+                + _format_failed_saves(fit),
+                *fit.get("remarks", ()),
+            ]
+        ),
+        metrics=metrics,
+        artifacts=artifacts,
+        figures=build_metric_plots(folder.path / "logs/metrics.csv", cfg.metric or "train/loss"),
+    )
+
+
+def _format_failed_saves(fit: dict[str, Any]) -> str:
+    """Return a phrase with the number of checkpoints that could not be saved, if any."""
+    count = fit.get("failed_saves", 0)
+    return f"; disk full: {count} save{'s' * (count != 1)} of a checkpoint failed" if count else ""
+
+
+def _format_key_metric(cfg: DictConfig, metrics: dict[str, Any], best_checkpoint: list[Any] | None) -> str:
+    """Return the run's metric: at the best checkpoint, and at the end if that differs."""
+    ends = (metrics.get(f"best_{cfg.metric}"), metrics.get(cfg.metric))
+    shown = [_format_metric(cfg.metric, value) for value in ends if value is not None]
+    if not shown:
+        return f"no {cfg.metric or 'metric'} was logged"
+    # Compared as shown: a difference that rounding hides is not worth two numbers.
+    if len(set(shown)) == 1 or best_checkpoint is None:
+        return f"{cfg.metric} {shown[0]}"
+    return f"best {cfg.metric} {shown[0]} ({Path(best_checkpoint[0]).name}), {shown[1]} at the end,"
+
+
+def _describe_resumption(fit: dict[str, Any], inexact: tuple[str, ...], data: str) -> str:
+    """Return a phrase about a run that was resumed: bitwise identical is only claimed if nothing is known to differ.
+
+    Args:
+        fit: what rank 0 left.
+        inexact: why it may have other bits.
+        data: the source that may give other samples than before; '' if they are promised to be the same.
+    """
+    if fit["resumed_step"] is None:
+        return ""
+    why = "; ".join([*fit["inexact"], *inexact])
+    same = f", if {data} gives the same samples again" if data else ""
+    held = f"with the same samples{same}, not bitwise identical ({why})" if why else f"bitwise identical{same}"
+    return f"; resumed from step {fit['resumed_step']:,} {held}"
+
+
+def _format_metric(name: str, value: float) -> str:
+    return format_percent(value, 2) if name.endswith("accuracy") else format_number(value)
