@@ -56,27 +56,28 @@ class AllocationReport:
         return ", ".join(map(self.name_rank, ranks[:8])) + (f" and {len(ranks) - 8} more" if len(ranks) > 8 else "")
 
 
-def check_allocation(found: ExternalRank, runs_dir: str, timeout_s: float, output: str) -> int:
+def check_allocation(external: ExternalRank, runs_dir: str, timeout_s: float, output: str) -> int:
     """Run the checks of one process; rank 0 prints the report. Return the exit code: 5 where a check fails.
 
     Raises:
         MLScaleError: rank 0 can't be reached (exit code 5).
     """
-    store = open_store(found, timeout_s)
-    facts_of.publish_facts(store, facts_of.collect_process_facts(found.rank, found.local_rank))
-    with closing(links.open_link_port(store, found.rank)):
-        if found.rank:
-            return _take_part(store, found, timeout_s)
-        report = _lead_checks(store, found, Path(runs_dir), timeout_s)
+    store = open_store(external, timeout_s)
+    facts_of.publish_facts(store, facts_of.collect_process_facts(external.rank, external.local_rank))
+    with closing(links.open_link_port(store, external.rank)):
+        if external.rank:
+            return _take_part(store, external, timeout_s)
+        report = _lead_checks(store, external, Path(runs_dir), timeout_s)
     checks = [*list_allocation_checks(report, runs_dir)]
     print(format_allocation_json(report, checks) if output == "json" else format_allocation(report, checks))
     return int(Exit.DONE if all(check.ok for check in checks) else Exit.ENVIRONMENT)
 
 
-def _lead_checks(store: Store, found: ExternalRank, runs: Path, timeout_s: float) -> AllocationReport:
-    print(f"waiting   for {found.world_size} processes, up to {timeout_s:g} s", file=sys.stderr, flush=True)
-    facts = facts_of.gather_facts(store, found.world_size, timeout_s)
+def _lead_checks(store: Store, external: ExternalRank, runs: Path, timeout_s: float) -> AllocationReport:
+    print(f"waiting   for {external.world_size} processes, up to {timeout_s:g} s", file=sys.stderr, flush=True)
+    facts = facts_of.gather_facts(store, external.world_size, timeout_s)
     others = [rank for rank in sorted(facts) if rank]
+    # Of ranks that came: a wait for the others would only repeat the first one.
     offsets = facts_of.measure_clock_offsets(store, others, timeout_s)
     path = facts_of.write_folder_token(store, runs)
     blind = facts_of.gather_folder_answers(store, others, timeout_s)
@@ -84,11 +85,11 @@ def _lead_checks(store: Store, found: ExternalRank, runs: Path, timeout_s: float
         path.unlink(missing_ok=True)
     ranks = links.choose_link_ranks(facts)
     # Links are measured only where all are there and reach each other: a collective would wait for the others.
-    is_complete = len(facts) == found.world_size
+    is_complete = len(facts) == external.world_size
     store.set("ranks", json.dumps(ranks if is_complete else []))
     if not is_complete:
-        return AllocationReport(found.world_size, facts, offsets, blind)
-    unreachable = _gather_unreachable(store, found, ranks, timeout_s)
+        return AllocationReport(external.world_size, facts, offsets, blind)
+    unreachable = _gather_unreachable(store, external, ranks, timeout_s)
     store.set("go", "" if unreachable else "1")
     times: Mapping[Pair, float] = {}
     if not unreachable:
@@ -97,41 +98,41 @@ def _lead_checks(store: Store, found: ExternalRank, runs: Path, timeout_s: float
         times = links.gather_times(store, sorted(facts), timeout_s)
     # The store ends with this process, so it waits for the others.
     facts_of.wait_until(lambda: all(store.check([f"bye/{rank}"]) for rank in others), min(timeout_s, 10.0))
-    return AllocationReport(found.world_size, facts, offsets, blind, unreachable, times)
+    return AllocationReport(external.world_size, facts, offsets, blind, unreachable, times)
 
 
 def _gather_unreachable(
-    store: Store, found: ExternalRank, ranks: Sequence[int], timeout_s: float
+    store: Store, external: ExternalRank, ranks: Sequence[int], timeout_s: float
 ) -> dict[int, list[int]]:
-    _publish_unreachable(store, found, ranks, timeout_s)
+    _publish_unreachable(store, external, ranks, timeout_s)
     facts_of.wait_until(
-        lambda: all(store.check([f"unreachable/{rank}"]) for rank in range(found.world_size)), timeout_s
+        lambda: all(store.check([f"unreachable/{rank}"]) for rank in range(external.world_size)), timeout_s
     )
     answers = {
         rank: json.loads(store.get(f"unreachable/{rank}")) if store.check([f"unreachable/{rank}"]) else list(ranks)
-        for rank in range(found.world_size)
+        for rank in range(external.world_size)
     }
     return {rank: missing for rank, missing in answers.items() if missing}
 
 
-def _publish_unreachable(store: Store, found: ExternalRank, ranks: Sequence[int], timeout_s: float) -> None:
-    missing = links.find_unreachable(store, found.rank, ranks, timeout_s) if found.rank in ranks else []
-    store.set(f"unreachable/{found.rank}", json.dumps(missing))
+def _publish_unreachable(store: Store, external: ExternalRank, ranks: Sequence[int], timeout_s: float) -> None:
+    missing = links.find_unreachable(store, external.rank, ranks, timeout_s) if external.rank in ranks else []
+    store.set(f"unreachable/{external.rank}", json.dumps(missing))
 
 
-def _take_part(store: Store, found: ExternalRank, timeout_s: float) -> int:
+def _take_part(store: Store, external: ExternalRank, timeout_s: float) -> int:
     """Do the part of every rank but the first."""
-    facts_of.answer_clock_requests(store, found.rank, timeout_s)
-    facts_of.check_folder_token(store, found.rank, timeout_s)
+    facts_of.answer_clock_requests(store, external.rank, timeout_s)
+    facts_of.check_folder_token(store, external.rank, timeout_s)
     facts_of.wait_until(lambda: store.check(["ranks"]), timeout_s)
     ranks = json.loads(store.get("ranks"))
     if ranks:
-        _publish_unreachable(store, found, ranks, timeout_s)
+        _publish_unreachable(store, external, ranks, timeout_s)
         facts_of.wait_until(lambda: store.check(["go"]), timeout_s)
         if store.get("go"):
-            own = links.measure_links(store, found.rank, ranks, timeout_s)
-            links.publish_times(store, found.rank, own)
-    store.set(f"bye/{found.rank}", "")
+            own = links.measure_links(store, external.rank, ranks, timeout_s)
+            links.publish_times(store, external.rank, own)
+    store.set(f"bye/{external.rank}", "")
     return int(Exit.DONE)
 
 
@@ -152,11 +153,12 @@ def list_allocation_checks(report: AllocationReport, runs_dir: str) -> Iterator[
 
 
 def _check_presence(report: AllocationReport) -> EnvironmentCheck:
+    # By number alone: the machine of a rank that did not come is unknown.
     missing = [rank for rank in range(report.world_size) if rank not in report.facts]
     hosts = len({process.host for process in report.facts.values()})
     if missing:
-        says = f"{report.name_ranks(missing)} of {report.world_size} did not come"
-        return EnvironmentCheck("processes", False, says, "look at their output; timeout_s=300 waits longer")
+        text = f"{report.name_ranks(missing)} of {report.world_size} did not come"
+        return EnvironmentCheck("processes", False, text, "look at their output; timeout_s=300 waits longer")
     return EnvironmentCheck("processes", True, f"{report.world_size} on {hosts} machine{'s' * (hosts != 1)}")
 
 
@@ -179,19 +181,19 @@ def _check_versions(report: AllocationReport) -> EnvironmentCheck:
 def _check_clocks(report: AllocationReport) -> EnvironmentCheck:
     late = {rank: offset for rank, offset in report.offsets.items() if abs(offset) > _MAX_CLOCK_SECONDS}
     if late:
-        says = ", ".join(f"{report.name_rank(rank)} is {offset:+.1f} s off" for rank, offset in late.items())
-        return EnvironmentCheck("clocks", False, says, "synchronise them: chronyc makestep")
+        text = ", ".join(f"{report.name_rank(rank)} is {offset:+.1f} s off" for rank, offset in late.items())
+        return EnvironmentCheck("clocks", False, text, "synchronise them: chronyc makestep")
     largest = max((abs(offset) for offset in report.offsets.values()), default=0.0)
     return EnvironmentCheck("clocks", True, f"at most {1000 * largest:.0f} ms apart")
 
 
 def _check_ports(report: AllocationReport) -> EnvironmentCheck:
     if report.unreachable:
-        says = "; ".join(
+        text = "; ".join(
             f"{report.name_rank(rank)} does not reach {report.name_ranks(list(others))}"
             for rank, others in list(report.unreachable.items())[:3]
         )
-        return EnvironmentCheck("ports", False, says, "open the ports between the machines of a job, 1024 and up")
+        return EnvironmentCheck("ports", False, text, "open the ports between the machines of a job, 1024 and up")
     return EnvironmentCheck("ports", True, "every machine reaches every other one")
 
 
@@ -202,17 +204,17 @@ def _check_links(report: AllocationReport) -> Iterator[EnvironmentCheck]:
     for rank in slow:
         own = _format_time(min(seconds for pair, seconds in report.times.items() if rank in pair))
         usual = _format_time(min(report.times.values()))
-        says = f"{report.name_rank(rank)} is slow: its fastest link takes {own}, others {usual}"
+        text = f"{report.name_rank(rank)} is slow: its fastest link takes {own}, others {usual}"
         fix = f"leave it out: 'launch.directives={{exclude: {report.facts[rank].host}}}'"
-        yield EnvironmentCheck("links", False, says, fix)
+        yield EnvironmentCheck("links", False, text, fix)
     for first, last in links.find_slow_links(report.times, slow):
         seconds = report.times[first, last]
-        says = f"the link of {report.name_rank(first)} and {report.name_rank(last)} is slow: {_format_time(seconds)}"
-        yield EnvironmentCheck("links", False, says, "look at the cables and switches between them")
+        text = f"the link of {report.name_rank(first)} and {report.name_rank(last)} is slow: {_format_time(seconds)}"
+        yield EnvironmentCheck("links", False, text, "look at the cables and switches between them")
     if not slow:
         low, high = min(report.times.values()), max(report.times.values())
-        says = f"{len(report.times)}, an all-reduce of 1 MiB takes {_format_time(low)} to {_format_time(high)}"
-        yield EnvironmentCheck("links", True, says)
+        text = f"{len(report.times)}, an all-reduce of 1 MiB takes {_format_time(low)} to {_format_time(high)}"
+        yield EnvironmentCheck("links", True, text)
 
 
 def _format_time(seconds: float) -> str:

@@ -60,16 +60,16 @@ def publish_facts(store: Store, facts: ProcessFacts) -> None:
 
 def gather_facts(store: Store, world_size: int, timeout_s: float) -> dict[int, ProcessFacts]:
     """Return the facts of the processes that came within the time, by rank."""
-    found: dict[int, ProcessFacts] = {}
+    arrived: dict[int, ProcessFacts] = {}
 
     def read_arrived() -> bool:
         for rank in range(world_size):
-            if rank not in found and store.check([f"facts/{rank}"]):
-                found[rank] = ProcessFacts(**json.loads(store.get(f"facts/{rank}")))
-        return len(found) == world_size
+            if rank not in arrived and store.check([f"facts/{rank}"]):
+                arrived[rank] = ProcessFacts(**json.loads(store.get(f"facts/{rank}")))
+        return len(arrived) == world_size
 
     wait_until(read_arrived, timeout_s)
-    return found
+    return arrived
 
 
 def measure_clock_offsets(store: Store, ranks: Sequence[int], timeout_s: float) -> dict[int, float]:

@@ -63,11 +63,11 @@ def main(argv: Sequence[str]) -> int:
         MLScaleError: a key that it does not have.
     """
     options = read_options("env", COMMAND.actions, argv)
-    found = find_external_rank()
-    if found is not None and found.world_size > 1:
+    external = find_external_rank()
+    if external is not None and external.world_size > 1:
         from mlscale.commands.env.allocation import check_allocation
 
-        return check_allocation(found, options.runs_dir, options.timeout_s, options.output)
+        return check_allocation(external, options.runs_dir, options.timeout_s, options.output)
     report = describe_machine(options.runs_dir)
     print(json.dumps(report, ensure_ascii=False, indent=2) if options.output == "json" else _format_report(report))
     return int(Exit.DONE)

@@ -28,6 +28,7 @@ _SLOW_FACTOR = 3.0  # of a link or a machine over the others
 
 def choose_link_ranks(facts: Mapping[int, ProcessFacts]) -> list[int]:
     """Return the ranks between which links are measured: one of each machine, or all of a single machine."""
+    # In reverse, so that the first rank of a machine stands for it.
     hosts = {process.host: rank for rank, process in sorted(facts.items(), reverse=True)}
     return sorted(hosts.values()) if len(hosts) > 1 else sorted(facts)
 
@@ -46,6 +47,7 @@ def schedule_pairs(ranks: Sequence[int]) -> list[list[Pair]]:
 
 def open_link_port(store: Store, rank: int) -> socket.socket:
     """Listen on a port of this machine's address, and make it known."""
+    # Any free port: a job may not choose which ones are open between machines.
     listener = socket.create_server(("", 0))
     store.set(f"port/{rank}", json.dumps([_find_own_address(), listener.getsockname()[1]]))
     return listener
@@ -128,6 +130,7 @@ def gather_times(store: Store, ranks: Sequence[int], timeout_s: float) -> dict[P
 
 def find_slow_ranks(times: Mapping[Pair, float]) -> list[int]:
     """Return ranks whose fastest link is slow compared with those of the others; none of two, which may both be it."""
+    # A fair machine has at least one fast link: that to another fair one.
     fastest = {
         rank: min(seconds for pair, seconds in times.items() if rank in pair) for rank in {r for p in times for r in p}
     }
