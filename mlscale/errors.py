@@ -91,8 +91,10 @@ class Problems(MLScaleError):  # noqa: N818 - it holds errors, it is none of its
 
     def __init__(self, problems: Sequence[MLScaleError]) -> None:
         self.problems = tuple(problems)
-        count = len(self.problems)
-        super().__init__(f"{count} problem{'s' if count != 1 else ''}", exit=self.problems[0].exit)
+        first, others = self.problems[0], len(self.problems) - 1
+        # A line of a journal or a page has room for one, and a bare number would help nobody.
+        more = f", and {others} more problem{'s' if others != 1 else ''}" if others else ""
+        super().__init__(f"{first.what}{more}", exit=first.exit)
 
     def mask_texts(self, mask: Callable[[str], str]) -> MLScaleError:
         """Return the same problems with `mask` applied to every text."""

@@ -25,7 +25,7 @@ import numpy as np
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
-from mlscale.data.tables.columns import Column, DataTable
+from mlscale.data.table_parsing.columns import Column, DataTable
 
 NUMBERS, CATEGORIES, TOKENS = 20, 10, 512
 

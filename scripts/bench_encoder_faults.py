@@ -29,13 +29,13 @@ from onnx import numpy_helper
 from PIL import Image
 
 from mlscale.data.data_module import OrderedData
+from mlscale.data.decoding.image_decoder import decode_image
+from mlscale.data.decoding.resample import Box, find_middle_box, resize_region
 from mlscale.data.encoders.encoder import INPUT, Encoder
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder, convert_to_bytes
-from mlscale.data.images.image_decoder import decode_image
-from mlscale.data.images.resample import Box, find_middle_box, resize_region
 from mlscale.export.encoder_graph import build_encoder_graph
 from mlscale.export.encoder_parity import Cause, EncoderComparison, EncoderDifference
 from mlscale.export.onnx_export import export_onnx

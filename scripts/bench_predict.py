@@ -111,9 +111,9 @@ def ours(network: Any, folder: Path, to: Path) -> Any:
     """mlscale predict's loop, without its command line."""
     import pyarrow.dataset as ds
 
+    from mlscale.data.decoding.fast_decoder import DECODE_VERSION
+    from mlscale.data.decoding.pil import MAX_PIXELS
     from mlscale.data.encoders.image_encoder import ImageEncoder
-    from mlscale.data.images.fast_decoder import DECODE_VERSION
-    from mlscale.data.images.pil import MAX_PIXELS
     from mlscale.export.torch_predictor import TorchModel
     from mlscale.predict.inputs import open_inputs
     from mlscale.predict.part_files import start_predictions

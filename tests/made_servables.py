@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from mlscale.data.decoding.fast_decoder import DECODE_VERSION
 from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.encoders.encoder import Encoder, TensorSpec
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
-from mlscale.data.images.fast_decoder import DECODE_VERSION
-from mlscale.data.tables.columns import DataTable
+from mlscale.data.table_parsing.columns import DataTable
 from mlscale.export.encoder_graph import prepend_encoder_graph
 from mlscale.export.onnx_engine import OnnxEngine
 from mlscale.export.onnx_export import OPSET

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 # For type checkers only: at run time `__getattr__` imports a name when it is used.
 if TYPE_CHECKING:
+    from mlscale.data.augmentations.augmentation import Augment
+    from mlscale.data.augmentations.random_crop import RandomCrop
     from mlscale.data.builtin.digit_scenes import DigitsScenes
     from mlscale.data.builtin.image_sets import Digits, FashionMNIST
     from mlscale.data.builtin.python_docs import PythonDocs
     from mlscale.data.builtin.python_source import PythonSource
     from mlscale.data.data_facts import DataFacts, Promises
-    from mlscale.data.images.augmentation import Augment
     from mlscale.data.images.image_folder import ImageFolder
-    from mlscale.data.images.random_crop import RandomCrop
+    from mlscale.data.images.webdataset import WebDataset
     from mlscale.data.map_dataset import DatasetData
-    from mlscale.data.shards.webdataset import WebDataset
     from mlscale.data.tables.table_data import BreastCancer, Diabetes, TableFiles
     from mlscale.data.text.text_blocks import TextFiles
     from mlscale.data.text.text_table import Fortunes, TextTable
@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 _MODULES_BY_NAME = {
-    "Augment": "images.augmentation",
+    "Augment": "augmentations.augmentation",
     "BreastCancer": "tables.table_data",
     "DataFacts": "data_facts",
     "DatasetData": "map_dataset",
@@ -59,11 +59,11 @@ _MODULES_BY_NAME = {
     "Promises": "data_facts",
     "PythonDocs": "builtin.python_docs",
     "PythonSource": "builtin.python_source",
-    "RandomCrop": "images.random_crop",
+    "RandomCrop": "augmentations.random_crop",
     "TableFiles": "tables.table_data",
     "TextFiles": "text.text_blocks",
     "TextTable": "text.text_table",
-    "WebDataset": "shards.webdataset",
+    "WebDataset": "images.webdataset",
 }
 
 

@@ -11,18 +11,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mlscale.data.augmentations.augmentation import Augment, BatchAugment
+from mlscale.data.augmentations.random_crop import RandomCrop
 from mlscale.data.class_labels import compute_label_digest, join_label_digests
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.data_module import OrderedData
-from mlscale.data.images.augmentation import Augment, BatchAugment
-from mlscale.data.images.random_crop import RandomCrop
 from mlscale.data.order import sample_weights as weights
 from mlscale.data.order.bad_samples import BadSample, Stream
 from mlscale.data.order.batch_plan import Batch, BatchPlan
 from mlscale.data.order.keyed_permutation import derive_sample_seeds
 from mlscale.data.order.policy import Policy
 from mlscale.data.split_rows import SplitRows, compute_split_version
-from mlscale.data.windows.joined_rows import JoinedRows, collect_raw_rows, join_row_windows
+from mlscale.data.windows.joined_rows import JoinedRows, collect_raw_rows, count_left_out, join_row_windows
 from mlscale.data.windows.window_folder import compute_window_mix, find_class_numbers
 from mlscale.errors import MLScaleError
 
@@ -127,7 +127,7 @@ class MemoryData(OrderedData):
         train = self.get_rows("train")
         assert isinstance(train, JoinedRows)
         newest = len(list(train.parts.values())[-1])
-        return compute_window_mix(self.policy, len(train) - newest, newest)
+        return compute_window_mix(self.policy, len(train) - newest, newest, count_left_out(train))
 
     def _read_splits(self) -> tuple[Mapping[str, SplitRows], DataFacts]:
         """Return the splits, train and val at least, and the facts of the data."""

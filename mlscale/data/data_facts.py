@@ -45,7 +45,7 @@ class DataFacts:
         class_counts: training samples of each class; of masks pixels.
         mean: mean of each channel of the training data, in the units of the decoded sample (0 to 255 for images).
         std: standard deviation of each channel, in the same units.
-        decode_version: of the decoder of images (`mlscale.data.images.fast_decoder.DECODE_VERSION`).
+        decode_version: of the decoder of images (`mlscale.data.decoding.fast_decoder.DECODE_VERSION`).
         max_pixels: that a stored image may have.
         target_mean: mean of each number to predict over the training data, in its own units.
         target_std: standard deviation of each, 1 where it does not vary.

@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule, Trainer
 
+from mlscale.data.augmentations.augmentation import Augment, wrap_augment
+from mlscale.data.augmentations.random_crop import RandomCrop
 from mlscale.data.data_facts import DataFacts, Promises
 from mlscale.data.encoders.encoder import Encoder
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
-from mlscale.data.images.augmentation import Augment, wrap_augment
-from mlscale.data.images.random_crop import RandomCrop
 from mlscale.data.order.bad_samples import (
     FailingBatches,
     SkippedSamples,

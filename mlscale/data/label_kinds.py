@@ -8,9 +8,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.data.augmentations.augmentation import Augment, BatchAugment, PerSampleAugment
+from mlscale.data.augmentations.random_crop import RandomCrop
 from mlscale.data.class_labels import Classes, encode_labels, find_classes
-from mlscale.data.images.augmentation import Augment, BatchAugment, PerSampleAugment
-from mlscale.data.images.random_crop import RandomCrop
 from mlscale.data.multiple_labels import SplitLabels, encode_multi_hot, find_label_classes, read_labels
 from mlscale.data.order.policy import Policy
 from mlscale.data.shards.sample_source import SampleSource, TarSource

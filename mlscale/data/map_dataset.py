@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default_collate
 
+from mlscale.data.augmentations.augmentation import BatchAugment, preserve_global_generators, seed_generators
 from mlscale.data.class_labels import compute_label_digest, encode_labels, find_classes, join_label_digests
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.data_module import OrderedData
-from mlscale.data.images.augmentation import BatchAugment, preserve_global_generators, seed_generators
 from mlscale.data.order import sample_weights as weights_of
 from mlscale.data.order.bad_samples import BadSample, Stream
 from mlscale.data.order.batch_plan import Batch, BatchPlan

@@ -17,8 +17,8 @@ def build_format1_encoder(shape: tuple[int, ...], dtype: str, preprocessing: Map
         return TextEncoder(shape[0])
     if len(shape) != 3:
         return TensorEncoder.from_shape(shape, dtype)
-    from mlscale.data.images.fast_decoder import DECODE_VERSION
-    from mlscale.data.images.pil import MAX_PIXELS
+    from mlscale.data.decoding.fast_decoder import DECODE_VERSION
+    from mlscale.data.decoding.pil import MAX_PIXELS
 
     return ImageEncoder(
         shape=(shape[0], shape[1], shape[2]),

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mlscale.data.images.image_files import is_image_file
+from mlscale.data.decoding.image_files import is_image_file
 from mlscale.data.shards.system_files import SkippedFiles, count_skipped, report_skipped
 from mlscale.errors import MLScaleError
 from mlscale.export.warmup import WARMUP, WarmupRequest, read_warmup

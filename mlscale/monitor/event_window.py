@@ -49,7 +49,8 @@ class WindowSpan:
     def compute_earliest_start(self, now: datetime) -> datetime | None:
         """Return the earliest time at which an event or a labelled event counts; None: no limit."""
         starts = [self.compute_start(now, hours) for hours in {self.hours, self.label_hours or self.hours}]
-        return min((start for start in starts if start is not None), default=None) if None not in starts else None
+        known = [start for start in starts if start is not None]
+        return min(known) if len(known) == len(starts) else None
 
 
 @dataclass(frozen=True, eq=False)

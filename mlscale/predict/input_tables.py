@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlscale.data.images.image_files import is_image_file
+from mlscale.data.decoding.image_files import is_image_file
 from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import require_extra
 from mlscale.predict.input_items import InputItem, compute_files_digest

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlscale.data.images.image_files import IMAGE_EXTENSIONS, is_image_file
+from mlscale.data.decoding.image_files import IMAGE_EXTENSIONS, is_image_file
 from mlscale.data.shards.system_files import (
     KIND,
     SkippedFiles,

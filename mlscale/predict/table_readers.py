@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mlscale.data.tables.text_encoding import suggest_conversion
+from mlscale.data.table_parsing.text_encoding import suggest_conversion
 from mlscale.errors import MLScaleError
 from mlscale.predict.json_table import JsonTable
 

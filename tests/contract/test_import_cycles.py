@@ -15,7 +15,6 @@ ROOT = Path(__file__).resolve().parents[2]
 Graph = Mapping[str, Collection[str]]
 _WOVEN = {
     "mlscale.config": "a check suggests what to type, and what is suggested is checked before it is printed",
-    "mlscale.data": "a decoder of shards decodes images, a source of images reads shards, and both are encoded",
 }
 """Packages whose sub-packages import each other, with the reason; their modules do not."""
 

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mlscale.data.decoding.fast_decoder import DECODE_VERSION
 from mlscale.data.encoders.encoder import INPUT
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.images.decoded_cache import decode_from_source
-from mlscale.data.images.fast_decoder import DECODE_VERSION
 from mlscale.data.images.image_folder import FolderSource
 from mlscale.data.order.bad_samples import BadSample
 from mlscale.export.format1 import build_format1_encoder
@@ -113,7 +113,7 @@ def test_a_server_without_torch_sees_the_same(tmp_path: Path) -> None:
         (folder / f"{number:04}").write_bytes(content)
     program = (
         "import hashlib, json, sys, warnings; from pathlib import Path\n"
-        "from mlscale.data.images.image_decoder import decode_image\n"
+        "from mlscale.data.decoding.image_decoder import decode_image\n"
         "import mlscale.serve.protocol.image_input\n"
         "warnings.simplefilter('error')\n"
         "verdicts = []\n"
@@ -131,7 +131,7 @@ def test_a_server_without_torch_sees_the_same(tmp_path: Path) -> None:
 
 
 def _digest(content: bytes) -> str:
-    from mlscale.data.images.image_decoder import decode_image
+    from mlscale.data.decoding.image_decoder import decode_image
 
     try:
         pixels = decode_image(content, (SIDE, SIDE), 3, max_pixels=LIMIT)

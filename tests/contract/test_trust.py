@@ -112,6 +112,7 @@ def test_ones_own_run_needs_no_key_and_anothers_does(tmp_path: Path) -> None:
     assert "its config.yaml is not the one that you created it with" in edited.stderr
 
 
+@pytest.mark.slow
 def test_a_state_folder_that_can_not_be_written_breaks_no_training(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file where the folder would be")
     folder, env = timm_project(tmp_path)

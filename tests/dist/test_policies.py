@@ -48,6 +48,7 @@ def metrics(folder: Path, name: str) -> dict[str, float]:
     return found
 
 
+@pytest.mark.slow
 def test_two_ranks_draw_mix_and_skip_as_one_does(
     tmp_path: Path, words: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:

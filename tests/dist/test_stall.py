@@ -21,6 +21,7 @@ def typed(*words: str) -> subprocess.CompletedProcess[str]:
     return run(*WORDS, *words, cwd=Path.cwd(), env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 
+@pytest.mark.slow
 def test_one_of_two_ranks_hangs(folder: Path) -> None:
     """In a process of its own: ranks print where the fork server did, which another test may have started."""
     ended = typed("trainer.devices=2", "callbacks.hang.rank=1")

@@ -64,6 +64,7 @@ def test_a_wide_network_is_faster_and_is_kept(compressed: tuple[Path, Result]) -
     assert RunFolder.open(run).results["compress"] == result.as_dict()
 
 
+@pytest.mark.slow
 def test_it_really_computes_in_eight_bits_and_is_made_alike_twice(wide: Path) -> None:
     made = (wide / "compressed" / "model.onnx").read_bytes()
     graph = onnx.load_from_string(made).graph
@@ -134,6 +135,7 @@ def test_a_tiny_network_is_slower_and_says_so(
     assert main(["compress", *of(run, INT8, "compress.int8.required=true")]) == Exit.GATE
 
 
+@pytest.mark.slow
 def test_too_great_a_loss_of_accuracy_is_not_kept(wide: Path) -> None:
     result = commands.run_command("compress", of(wide, INT8, "compress.int8.max_accuracy_drop=-1"))
     assert (result.ok, result.metrics["kept"]) == (True, 0)

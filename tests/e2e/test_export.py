@@ -99,6 +99,7 @@ def images(
     return np.stack(pixels), np.array(labels)
 
 
+@pytest.mark.slow
 def test_a_bound_that_does_not_hold_writes_nothing_and_ends_with_4(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -279,6 +280,7 @@ def plant_weight_fault(content: bytes) -> tuple[bytes, str]:
     return model.SerializeToString(), weight.name
 
 
+@pytest.mark.slow
 def test_a_layer_that_differs_is_named_and_ends_with_exit_code_4(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -87,6 +87,7 @@ def test_missing_inodes_are_reported_as_such(small_disk: Path, tmp_path: Path) -
     assert not (small_disk / "other").exists()
 
 
+@pytest.mark.slow
 def test_a_disk_that_becomes_read_only_leaves_a_run_to_resume(small_disk: Path, tmp_path: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=40m", str(small_disk)], check=True)
     words = [

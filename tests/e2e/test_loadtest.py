@@ -134,6 +134,7 @@ def test_locust_does_not_outlive_the_command(folder: Path, number: signal.Signal
         assert _until(lambda: not _locusts(server.url))
 
 
+@pytest.mark.slow
 def test_sigusr1_ends_the_test_with_what_was_measured(folder: Path) -> None:
     with serving() as server:
         words = ["loadtest", server.url, "seconds=120", "warmup_s=0", "users=2", "output=json"]
@@ -174,6 +175,7 @@ def _locusts(url: str) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_rows_of_a_csv_and_random_ones_are_sent_to_a_model_of_a_table(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -51,6 +51,7 @@ def test_a_comparison_on_request_stands_in_the_final_table(folder: Path) -> None
     assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.slow
 def test_float16_on_a_cpu_goes_on_to_the_bit(folder: Path) -> None:
     words = (
         *WORDS,

@@ -189,6 +189,7 @@ def test_documents_of_another_language(place: RetrainPlace) -> None:
     assert result.metrics["challenger_window_bits_per_byte"] < result.metrics["champion_window_bits_per_byte"]
 
 
+@pytest.mark.slow
 def test_data_that_have_changed_stop_the_cycle_with_a_way_out(place: RetrainPlace) -> None:
     write_rows(place.folder / "train.csv", make_rows(300, ("Rome", "Paris"), 1.0))
     source = [f"data.train={place.folder}/train.csv", "data.target=risk", "data.ignore=[cost]"]

@@ -108,7 +108,7 @@ class Saves(pl.Callback):
 
 
 Case = dict[str, Any]
-QUICK = ("plain", "validation twice an epoch", "accumulation that does not divide", "a loss scale", "sanity check")
+QUICK = ("plain", "validation twice an epoch", "accumulation that does not divide")
 CASES: dict[str, Case] = {  # of three epochs where something happens in the third, and of more batches to a step
     "plain": {},
     "validation twice an epoch": {"val_check_interval": 0.5, "plateau": "step", "max_epochs": 2},

@@ -100,6 +100,9 @@ def _run_cycle(state: LifecycleState, *overrides: str, name: str = "") -> Result
         f"passes={state.settings.retrain_passes}",
         f"gate.alpha={ALPHA}",
         f"gate.max_drop={state.max_drop:g}",
+        # What was sent before the change has no labels. Where none is needed, it would be learned from, too, and with
+        # it the validation samples of the proofs.
+        f"window.max_samples={len(state.shifted)}",
         *overrides,
         "snapshot=false",
         name=name,

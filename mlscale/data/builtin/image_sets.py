@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 from mlscale.data.cache_folder import get_cache_dir, write_aside
 from mlscale.data.data_facts import DataFacts
+from mlscale.data.images.webdataset import WebDataset
 from mlscale.data.order.policy import TolerantPolicyArguments
 from mlscale.data.shards.secure_webdataset import TarWriter
-from mlscale.data.shards.webdataset import WebDataset
 from mlscale.errors import Exit, MLScaleError
 
 Samples = tuple[int, Iterator[dict[str, Any]]]

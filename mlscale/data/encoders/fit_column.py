@@ -8,8 +8,8 @@ import numpy as np
 
 from mlscale.config.suggestions.suggest import format_override
 from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn, TableColumn
-from mlscale.data.tables.columns import Column, Texts, mark_missing, parse_number, separate_numbers
-from mlscale.data.tables.date_texts import are_mostly_dates
+from mlscale.data.table_parsing.columns import Column, Texts, mark_missing, parse_number, separate_numbers
+from mlscale.data.table_parsing.date_texts import are_mostly_dates
 from mlscale.errors import MLScaleError
 
 _MIN_NUMERIC_SHARE = 0.95

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder, TensorSpec, convert_values
+from mlscale.data.encoders.row_values import name_kind
 
 _NPY = b"\x93NUMPY"
 
@@ -67,7 +68,7 @@ class ImageEncoder(Encoder):
     @classmethod
     def parse_settings(cls, settings: Mapping[str, Any]) -> Self:
         # Imported late: encoders need numpy alone, and the decoder more.
-        from mlscale.data.images.fast_decoder import DECODE_VERSION
+        from mlscale.data.decoding.fast_decoder import DECODE_VERSION
 
         # Another version gives other pixels: answers would change without a sign of it.
         if settings["decode_version"] != DECODE_VERSION:
@@ -100,13 +101,12 @@ class ImageEncoder(Encoder):
         return self.encode_samples(raw)._replace(facts=measure_image_sizes(raw))
 
     def _decode_pixels(self, raw: bytes | NDArray[Any]) -> NDArray[Any]:
-        from mlscale.data.images.image_decoder import decode_image
+        from mlscale.data.decoding.image_decoder import decode_image
 
         if isinstance(raw, np.ndarray):
             return self._convert_array(raw)
         if not isinstance(raw, bytes):
-            kind = "text" if isinstance(raw, str) else type(raw).__name__
-            raise ValueError(f"it is a {kind}, and the model takes images")
+            raise ValueError(f"it is {name_kind(raw)}, and the model takes images")
         if raw.startswith(_NPY):
             return self._convert_array(np.load(io.BytesIO(raw), allow_pickle=False))
         channels, height, width = self.shape
@@ -125,7 +125,7 @@ def measure_image_sizes(raw: Sequence[object]) -> dict[str, NDArray[np.float64]]
 
 
 def _measure_image(raw: object) -> tuple[float, float]:
-    from mlscale.data.images.fast_decoder import open_picture
+    from mlscale.data.decoding.fast_decoder import open_picture
 
     if isinstance(raw, np.ndarray) and raw.ndim >= 2:
         return raw.shape[-1], raw.shape[-2]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.encoders.row_values import name_kind
-from mlscale.data.tables.columns import (
+from mlscale.data.table_parsing.columns import (
     MISSING_TEXTS,
     Column,
     Numbers,

@@ -15,7 +15,7 @@ from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder, Tensor
 from mlscale.data.encoders.fit_column import fit_column
 from mlscale.data.encoders.row_values import RowStep, build_no_row_error, describe_absent_columns, is_utf8
 from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn, TableColumn
-from mlscale.data.tables.columns import MISSING_TEXTS, DataTable
+from mlscale.data.table_parsing.columns import MISSING_TEXTS, DataTable
 from mlscale.errors import MLScaleError, raise_all
 
 NUMBERS, TEXTS = "numbers", "texts"

@@ -10,10 +10,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.images.image_decoder import Report
+from mlscale.data.decoding.image_decoder import Report
+from mlscale.data.decoding.pil import MAX_PIXELS
+from mlscale.data.decoding.resample import ChooseBox
 from mlscale.data.images.masks import DecodedMasks
-from mlscale.data.images.pil import MAX_PIXELS
-from mlscale.data.images.resample import ChooseBox
 from mlscale.data.order.bad_samples import BadSample
 from mlscale.data.shards.member_decoder import Array, decode_sample, resize_array
 from mlscale.data.shards.sample_source import SampleSource

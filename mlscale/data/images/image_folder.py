@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Unpack
 
 from mlscale.atomic_files import suggest_restore
-from mlscale.data.images.image_files import IMAGE_EXTENSIONS, is_image_file
+from mlscale.data.decoding.image_files import IMAGE_EXTENSIONS, is_image_file
+from mlscale.data.decoding.pil import MAX_PIXELS
 from mlscale.data.images.labelled_images import ImageData
-from mlscale.data.images.pil import MAX_PIXELS
 from mlscale.data.order.policy import Policy, TolerantPolicyArguments
 from mlscale.data.shards.sample_source import Label, SampleSource
 from mlscale.data.shards.system_files import (

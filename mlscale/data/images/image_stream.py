@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mlscale.data.augmentations.augmentation import Augment, BatchAugment, PerSampleAugment
+from mlscale.data.augmentations.random_crop import RandomCrop
 from mlscale.data.images.array_ring import ArrayRing
-from mlscale.data.images.augmentation import Augment, BatchAugment, PerSampleAugment
 from mlscale.data.images.decoded_cache import DecodedSamples
-from mlscale.data.images.random_crop import RandomCrop
 from mlscale.data.order.bad_samples import BadSample
 from mlscale.data.order.batch_plan import Batch, BatchPlan
 from mlscale.data.order.keyed_permutation import derive_sample_seeds

@@ -16,20 +16,20 @@ from mlscale.data import label_kinds as label_kinds
 from mlscale.data.class_labels import Classes, compute_label_digest, join_label_digests
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.data_module import OrderedData, count_local_ranks
+from mlscale.data.decoding.fast_decoder import DECODE_VERSION
+from mlscale.data.decoding.image_files import is_image_file
+from mlscale.data.decoding.pil import MAX_PIXELS
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.images.decoded_cache import DecodedSamples, SampleShape, probe_shape
-from mlscale.data.images.fast_decoder import DECODE_VERSION
-from mlscale.data.images.image_files import is_image_file
 from mlscale.data.images.image_stream import ImageStream
+from mlscale.data.images.joined_images import JoinedSource, join_image_windows
 from mlscale.data.images.masks import DecodedMasks, find_mask_classes
-from mlscale.data.images.pil import MAX_PIXELS
 from mlscale.data.order import sample_weights as weights
 from mlscale.data.order.bad_samples import Stream, describe_tolerated, gather_tolerated
 from mlscale.data.order.policy import Policy
 from mlscale.data.shards.member_decoder import decode_sample
 from mlscale.data.shards.sample_source import SampleSource, TarSource
 from mlscale.data.windows.image_window import write_image_window
-from mlscale.data.windows.joined_images import JoinedSource, join_image_windows
 from mlscale.data.windows.window_folder import compute_window_mix
 from mlscale.errors import MLScaleError, call_all
 
@@ -133,7 +133,8 @@ class ImageData(OrderedData):
         source = self.get_decoded_split("train").source
         assert isinstance(source, JoinedSource)
         newest = len(source.parts[-1].numbers)
-        return compute_window_mix(self.policy, len(source) - newest, newest)
+        left_out = sum(len(part.source) - len(part.numbers) for part in source.parts)
+        return compute_window_mix(self.policy, len(source) - newest, newest, left_out)
 
     def list_keys(self, split: str, rows: NDArray[np.int64]) -> list[str]:
         """Return the names of samples."""

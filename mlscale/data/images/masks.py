@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.class_labels import Classes
-from mlscale.data.images.fast_decoder import open_picture, read_indices
-from mlscale.data.images.image_files import is_image_file
-from mlscale.data.images.pil import MAX_PIXELS
-from mlscale.data.images.resample import Box, ChooseBox, find_middle_box
+from mlscale.data.decoding.fast_decoder import open_picture, read_indices
+from mlscale.data.decoding.image_files import is_image_file
+from mlscale.data.decoding.pil import MAX_PIXELS
+from mlscale.data.decoding.resample import Box, ChooseBox, find_middle_box
 from mlscale.data.order.bad_samples import BadSample
 from mlscale.data.shards.member_decoder import decode_value
 from mlscale.data.shards.sample_source import SampleSource

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.images.image_decoder import Report, decode_image
-from mlscale.data.images.image_files import is_image_file
-from mlscale.data.images.pil import MAX_PIXELS
-from mlscale.data.images.resample import ChooseBox, find_middle_box, resize_region
+from mlscale.data.decoding.image_decoder import Report, decode_image
+from mlscale.data.decoding.image_files import is_image_file
+from mlscale.data.decoding.pil import MAX_PIXELS
+from mlscale.data.decoding.resample import ChooseBox, find_middle_box, resize_region
 from mlscale.data.shards.secure_webdataset import Decoder
 from mlscale.errors import MLScaleError
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.images.image_files import is_image_file
+from mlscale.data.decoding.image_files import is_image_file
 from mlscale.data.shards.member_decoder import PICKLED, check_extension, decode_value
 from mlscale.data.shards.shard_index import CorruptMemberError, Index
 from mlscale.data.shards.system_files import report_once

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 import numpy as np
 
 from mlscale.data.order.policy import Policy, PolicyArguments, TolerantPolicyArguments
-from mlscale.data.tables.columns import Column, DataTable
-from mlscale.data.tables.table_files import read_table
+from mlscale.data.table_parsing.columns import Column, DataTable
+from mlscale.data.table_parsing.table_files import read_table
 from mlscale.data.tables.table_rows import TabularData, hold_out_rows
 
 if TYPE_CHECKING:

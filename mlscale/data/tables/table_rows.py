@@ -17,8 +17,8 @@ from mlscale.data.encoders.table_encoder import EncodedTable, TableEncoder
 from mlscale.data.order.policy import Policy
 from mlscale.data.shards.sample_source import Label
 from mlscale.data.split_rows import Array, SplitRows, compute_split_version
-from mlscale.data.tables.column_units import read_column_units
-from mlscale.data.tables.columns import Column, DataTable, format_texts, format_values, separate_numbers
+from mlscale.data.table_parsing.column_units import read_column_units
+from mlscale.data.table_parsing.columns import Column, DataTable, format_texts, format_values, separate_numbers
 from mlscale.data.text.text_rows import is_held_out
 from mlscale.data.windows.table_window import read_table_window, write_table_window
 from mlscale.data.windows.window_folder import WHERE as WINDOWS

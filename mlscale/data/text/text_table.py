@@ -8,8 +8,8 @@ from typing import Unpack
 
 from mlscale.data.class_labels import are_numbers, parse_label
 from mlscale.data.order.policy import Policy, PolicyArguments, TolerantPolicyArguments
-from mlscale.data.tables.columns import DataTable, Texts, format_texts
-from mlscale.data.tables.table_files import read_table
+from mlscale.data.table_parsing.columns import DataTable, Texts, format_texts
+from mlscale.data.table_parsing.table_files import read_table
 from mlscale.data.text.text_rows import LabelledTexts, TextData, is_held_out
 from mlscale.errors import Exit, MLScaleError
 

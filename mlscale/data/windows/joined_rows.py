@@ -153,6 +153,11 @@ def join_row_windows(
     }
 
 
+def count_left_out(rows: JoinedRows) -> int:
+    """Return the number of old samples that do not count, as their classes have been relabelled."""
+    return sum(len(part.rows) - len(part) for part in rows.parts.values() if isinstance(part, SelectedRows))
+
+
 def collect_raw_rows(
     rows: SplitRows, numbers: NDArray[np.int64], read: Callable[[SplitRows, NDArray[np.int64]], list[Any] | None]
 ) -> list[Any] | None:

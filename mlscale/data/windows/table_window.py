@@ -8,8 +8,8 @@ from typing import Any
 
 from mlscale.atomic_files import make_folders
 from mlscale.data.encoders.table_encoder import TableEncoder
-from mlscale.data.tables.columns import DataTable
-from mlscale.data.tables.table_files import read_table
+from mlscale.data.table_parsing.columns import DataTable
+from mlscale.data.table_parsing.table_files import read_table
 from mlscale.data.windows.window_folder import WHERE
 
 _FILE = "rows.parquet"

@@ -47,17 +47,27 @@ def name_windows(policy: Policy) -> list[str]:
     return [Path(window).name for window in policy.windows]
 
 
-def compute_window_mix(policy: Policy, old: int, newest: int) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+def compute_window_mix(
+    policy: Policy, old: int, newest: int, left_out: int = 0
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
     """Return sizes and shares of old samples and of the latest window's; None where there are no old ones.
 
     Args:
         policy: with the share of old samples.
         old: the number of old samples, those of earlier windows among them.
         newest: the number of samples of the latest window.
+        left_out: the number of further old samples that do not count, as their classes have been relabelled.
     """
     if not old:
         return None
-    mix = {"replay": policy.replay_share, "window": round(1 - policy.replay_share, 6)}
+    replay = policy.replay_share
+    if left_out:
+        # An old sample is drawn as often as before: few that are left, all of the other classes, would otherwise fill
+        # most of each batch, and the model would predict these classes everywhere.
+        weight = replay * old / (old + left_out)
+        # In hundredths: exact shares would make a pattern that is too long.
+        replay = max(0.01, round(weight / (weight + 1 - replay), 2))
+    mix = {"replay": replay, "window": round(1 - replay, 6)}
     return np.array([old, newest], np.int64), normalise_shares(mix, mix)
 
 

@@ -131,9 +131,9 @@ def _list_decoded(encoder: ImageEncoder, image: bytes) -> Iterator[Hypothesis]:
     """Yield causes that lie in how a file is decoded, cropped and resized."""
     from PIL import Image
 
-    from mlscale.data.images.image_decoder import decode_image
-    from mlscale.data.images.pil import open_image
-    from mlscale.data.images.resample import Box, find_middle_box, resize_region
+    from mlscale.data.decoding.image_decoder import decode_image
+    from mlscale.data.decoding.pil import open_image
+    from mlscale.data.decoding.resample import Box, find_middle_box, resize_region
 
     channels, *size = encoder.shape
     height, width = size

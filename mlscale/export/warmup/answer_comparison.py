@@ -128,7 +128,7 @@ def _compare_pictures(first: str, second: str) -> float:
     import base64
 
     # Here, since most servables give no masks, and are checked without Pillow.
-    from mlscale.data.images.pil import open_image
+    from mlscale.data.decoding.pil import open_image
 
     pixels = []
     for text in (first, second):

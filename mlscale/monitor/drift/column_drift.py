@@ -94,7 +94,9 @@ class ColumnDrift:
             case "tails":
                 return f"{self.label} has more extreme values ({before} → {now})"
             case "distribution":
-                return f"{self.label} {self._describe_direction()} ({before} → {now}{self._format_unit()})"
+                # Medians may agree where the rest has moved: '0 → 0' would look like a mistake.
+                values = f" ({before} → {now}{self._format_unit()})" if before != now else ""
+                return f"{self.label} {self._describe_direction()}{values}"
 
     def _describe_direction(self) -> str:
         if not isinstance(self.reference, NumberSketch):

@@ -14,10 +14,10 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.data.decoding.fast_decoder import open_picture
+from mlscale.data.decoding.image_decoder import decode_image
+from mlscale.data.decoding.pil import TooLarge
 from mlscale.data.encoders.image_encoder import ImageEncoder, measure_image_sizes
-from mlscale.data.images.fast_decoder import open_picture
-from mlscale.data.images.image_decoder import decode_image
-from mlscale.data.images.pil import TooLarge
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.packed_samples import PackedSamples, create_packed_samples
 from mlscale.serve.served_model import ServedModel

@@ -177,7 +177,6 @@ def _name_sample(model: ServedModel, request: PredictRequest, number: int) -> st
         return sample
     row = {name: values[number : number + 1] for name, values in samples.tensors.items()}
     farthest = encoder.find_farthest_number(row)
-    # Rounding in float32 turns it into infinity, or a layer does.
     # Rounding to float32 makes it infinite, or a layer of the model does.
     return f"{sample}: {farthest[0]} is {farthest[1]:g}, far outside of what training had" if farthest else sample
 

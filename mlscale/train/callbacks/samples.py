@@ -118,7 +118,7 @@ def _find_shown_type(task: LightningModule) -> TaskType | None:
 
 
 def _render_sheet(tiles: list[Tile]) -> NDArray[np.uint8]:
-    from mlscale.data.images.pil import open_image
+    from mlscale.data.decoding.pil import open_image
 
     with open_image(draw_contact_sheet(tiles)[0]) as picture:
         return np.asarray(picture.convert("RGB"))

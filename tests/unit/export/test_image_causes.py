@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mlscale.data.decoding.image_decoder import decode_image
+from mlscale.data.decoding.resample import Box, resize_region
 from mlscale.data.encoders.image_encoder import ImageEncoder
-from mlscale.data.images.image_decoder import decode_image
-from mlscale.data.images.resample import Box, resize_region
 from mlscale.export.encoder_parity.difference import Cause
 from mlscale.export.encoder_parity.image_causes import find_pixel_difference
 

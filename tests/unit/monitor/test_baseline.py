@@ -158,7 +158,9 @@ def test_pixels_alone_have_brightness(folder: Path, dtype: str, shape: list[int]
     document = yaml.safe_load((folder / "servable.yaml").read_text())
     first = {**document["inputs"][0], "dtype": dtype, "shape": shape}
     rewrite(folder, {}, {"inputs": [first, {**first, "dtype": "other", "shape": []}]})
-    assert baseline(folder).has_pixels is picture
+    found = baseline(folder)
+    assert found.has_pixels is picture
+    assert found.column_names["input.std_0"].startswith("contrast" if picture else "deviation")
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,13 @@ def store(tmp_path: Path) -> EventStore:
 
 
 def add(
-    writer: EventWriter, id_: str, version: str, when: datetime, rejected: bool = False, failed: bool = False
+    writer: EventWriter,
+    id_: str,
+    version: str,
+    when: datetime,
+    rejected: bool = False,
+    failed: bool = False,
+    mean: float = 7,
 ) -> None:
     unanswered = rejected or failed
     answer: dict[str, Any] = (
@@ -45,7 +51,7 @@ def add(
         writer,
         [id_],
         version=version,
-        raw=np.full((1, 2, 2, 2), 7, np.uint8),
+        raw=np.full((1, 2, 2, 2), mean, np.float32),
         latency_ms=3.0,
         outcome="failed" if failed else "rejected" if rejected else "ok",
         time_us=int(when.timestamp() * 1e6),
@@ -140,3 +146,56 @@ def test_the_earliest_start_is_that_of_events_or_of_labels(
 ) -> None:
     span = WindowSpan(hours=hours, label_hours=label_hours)
     assert span.compute_earliest_start(NOW) == (None if expected is None else NOW - timedelta(hours=expected))
+
+
+def test_a_label_that_does_not_fit_its_prediction_has_no_score(store: EventStore) -> None:
+    store.add_labels("m", ["e0", "e1", "e46"], [1.0, 2.0, 3.0])
+    numbers = EventScorer(get_task_type("regression"), AnswerNames())
+    seen = read_event_window(store, "m", "m:v1", EVERYTHING, NOW, numbers)
+    assert (seen.answered, seen.unscored, len(seen.scores)) == (36, 3, 0)
+
+
+def test_without_a_scorer_no_event_has_a_score(store: EventStore) -> None:
+    store.add_labels("m", ["e0"], ["a"])
+    seen = read_event_window(store, "m", "m:v1", WindowSpan(hours=4.0), NOW)
+    assert (seen.answered, seen.unscored, len(seen.scores)) == (3, 0, 0)
+    times = [NOW.replace(tzinfo=None) - timedelta(hours=hours, minutes=1) for hours in (3, 2, 1)]
+    assert seen.times.astype("datetime64[us]").tolist() == times
+
+
+def test_a_window_made_by_hand_is_empty_but_for_its_answers() -> None:
+    seen = EventWindow(columns={}, latency_ms=np.ones(2, np.float32))
+    assert (seen.answered, seen.events, len(seen.scores), len(seen.times)) == (2, 2, 0, 0)
+
+
+@pytest.mark.parametrize(("version", "least", "others"), [("m:v1", 25, 1), ("m:v2", 2, 24), ("m:v3", 1, 25)])
+def test_too_few_events_are_explained_by_those_of_other_versions(
+    store: EventStore, version: str, least: int, others: int
+) -> None:
+    few, enough = (
+        read_event_window(store, "m", version, WindowSpan(), NOW, min_events=events) for events in (least, least - 1)
+    )
+    assert (few.events, few.others) == (least - 1, others)
+    assert version in few.absence
+    assert (enough.events, enough.others, enough.absence) == (least - 1, 0, "")
+
+
+def test_earlier_events_are_of_the_version_and_of_the_same_hours(tmp_path: Path) -> None:
+    """Of v1 an event an hour, two before the window, whose mean is the number of hours ago; after each one of v2."""
+    store = EventStore(tmp_path / "events")
+    writer = store.open_writer("m")
+    for hour in reversed(range(24 * 8)):
+        for minute in (3, 1) if hour >= 6 else (1,):
+            when = NOW - timedelta(hours=hour, minutes=minute)
+            add(writer, f"e{hour}-{minute}", "m:v1", when, mean=hour)
+            add(writer, f"o{hour}-{minute}", "m:v2", when + timedelta(seconds=30), mean=999)
+    writer.close()
+    seen = read_event_window(store, "m", "m:v1", WindowSpan(hours=6), NOW)
+    assert seen.columns["input.mean_0"].tolist() == [5, 4, 3, 2, 1, 0]
+    assert seen.earlier is not None
+    # As many as the window has, the latest of the same hours.
+    assert seen.earlier.same_hours["input.mean_0"].tolist() == [7 * 24 + hour for hour in (2, 2, 1, 1, 0, 0)]
+    # The week before, in blocks as long as the window: five of each six hours, and the event at their beginning.
+    assert seen.earlier.week["input.mean_0"].tolist() == [
+        hour for hour in reversed(range(6, 7 * 24 + 6)) for _ in range(1 if hour % 6 == 5 else 2)
+    ]

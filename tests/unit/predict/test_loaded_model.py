@@ -186,7 +186,7 @@ def test_bad_samples_are_named_with_the_reason(get_task_servable: GetServable, t
     assert (caught.value.where, caught.value.why) == (str(tmp_path / "gone.png"), "No such file or directory")
     with pytest.raises(MLScaleError) as caught:
         model.predict({"island": "Dream"})
-    assert caught.value.why == "it is a dict, and the model takes images"
+    assert caught.value.why == "it is an object, and the model takes images"
 
 
 class FakeFrame:

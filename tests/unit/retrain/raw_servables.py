@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from mlscale.data.decoding.fast_decoder import DECODE_VERSION
 from mlscale.data.encoders.encoder import Encoder
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
-from mlscale.data.images.fast_decoder import DECODE_VERSION
-from mlscale.data.tables.columns import DataTable
+from mlscale.data.table_parsing.columns import DataTable
 from mlscale.export.servable import Servable
 from mlscale.task_types.registry import get_task_type
 from mlscale.task_types.task_type import AnswerNames, TargetColumn

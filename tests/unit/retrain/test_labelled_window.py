@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from mlscale.data.decoding.fast_decoder import DECODE_VERSION
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.encoders.summaries.image_summary import ImageSummary
-from mlscale.data.images.fast_decoder import DECODE_VERSION
 from mlscale.events.event_rows import EventSubject
 from mlscale.events.store import EventStore
 from mlscale.retrain.labelled_window import LabelledWindow, select_labelled_window

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,8 @@ from tests.made_servables import PENGUIN, make_servables
 from tests.serving import RAW, Reply, Server, serving
 
 _MOST_MS = 20.0
-_TRIES = 8
-"""A busy machine delays a measurement, and not all of so many."""
+_TRIES, _PAUSE_S = 40, 0.05
+"""A busy machine delays a measurement, and not all of so many that are spread over some seconds."""
 _SIDE, _CLASSES, _ROWS = 128, 1000, 1024
 _PIXELS = 3 * _SIDE * _SIDE
 _SHAPE = [3, _SIDE, _SIDE]
@@ -54,7 +55,10 @@ class Watched:
         self.notes.write_text("")
         reply = self.server.ask(body.path, body.content, body.headers)
         spent = [float(line.split()[1]) for line in self.notes.read_text().splitlines()]
-        return reply, max(spent, default=0.0)
+        most = max(spent, default=0.0)
+        if most > _MOST_MS:
+            time.sleep(_PAUSE_S)
+        return reply, most
 
 
 @pytest.fixture(scope="module")

@@ -127,6 +127,7 @@ def test_max_time_that_is_none(limit: Any) -> None:
         signals.parse_max_time(limit)
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_ends_the_process_at_once() -> None:
     """Unless it is an echo of the first."""
     code = """

@@ -46,7 +46,7 @@ def _change_image(raw: bytes | Pixels, change: Callable[[Pixels], Pixels], encod
     """Return an image after a change: a file as another file of its own size, an array as an array."""
     if not isinstance(raw, bytes):
         return np.ascontiguousarray(change(raw))
-    from mlscale.data.images.image_decoder import decode_image
+    from mlscale.data.decoding.image_decoder import decode_image
 
     # At its own size, not the model's: size and sharpness must not show that the tour has resized it.
     pixels = decode_image(raw, None, encoder.shape[0], max_pixels=encoder.max_pixels)

@@ -13,7 +13,7 @@ from mlscale.commands.lifecycle.alert_receiver import receive_alerts
 from mlscale.commands.lifecycle.clients import ServerClient, send_checked_requests
 from mlscale.commands.lifecycle.entry import list_steps
 from mlscale.commands.lifecycle.step_log import StepOutcome, Tour
-from mlscale.errors import MLScaleError
+from mlscale.errors import MLScaleError, raise_all
 from mlscale.loadtest.build_requests import build_requests
 from mlscale.loadtest.load_samples import RequestSamples
 from mlscale.loadtest.server_model import ServerModel
@@ -143,3 +143,14 @@ def test_a_step_that_raises_is_told_and_what_follows_is_not_reached(
     assert "STOP  no ladder" in capsys.readouterr().err
     assert [(step.title, step.ok) for step in going.list_steps()] == [("pick", False), ("wash", None)]
     assert json.dumps(going.metrics)
+
+
+def test_of_several_problems_a_step_names_the_first(tmp_path: Path) -> None:
+    def act() -> StepOutcome:
+        raise_all([MLScaleError("no ladder"), MLScaleError("no basket"), MLScaleError("no tree")])
+        return StepOutcome("", "")
+
+    going = tour(tmp_path, "pick")
+    with pytest.raises(MLScaleError, match="no tree"):
+        going.take_step(act)
+    assert going.list_steps()[0].sentence == "no ladder, and 2 more problems"

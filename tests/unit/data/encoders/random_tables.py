@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mlscale.data.encoders.table_encoder import TableEncoder
-from mlscale.data.tables.columns import Column, DataTable
+from mlscale.data.table_parsing.columns import Column, DataTable
 
 WORDS = ["Dream", "Biscoe", "Ægir 🐧", "ß", "日本", "", "07", "nan", "True", "a,b\n", "e\u0301", "é", "a\0b", "\ud800"]
 NUMBERS = [0, -1, 7, 2**60, 10**400, True, False, 3.25, 1e-300, -0.0, 0.1, float("inf"), float("nan"), None]

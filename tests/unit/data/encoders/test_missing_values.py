@@ -12,8 +12,8 @@ from pyarrow import csv, parquet
 
 from mlscale.data.encoders.encoder import INPUT
 from mlscale.data.encoders.table_encoder import TableEncoder
-from mlscale.data.tables.columns import MISSING_TEXTS, DataTable
-from mlscale.data.tables.table_files import read_table
+from mlscale.data.table_parsing.columns import MISSING_TEXTS, DataTable
+from mlscale.data.table_parsing.table_files import read_table
 
 NAMES = ("mm", "island", "zip")
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mlscale.data.decoding.image_decoder import decode_image
 from mlscale.data.encoders.document_encoder import SCORED, DocumentEncoder
 from mlscale.data.encoders.encoder import INPUT, TensorSpec
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
-from mlscale.data.images.image_decoder import decode_image
 
 
 def build_image_encoder(shape: tuple[int, int, int] = (3, 8, 6), dtype: str = "uint8", *, resize: bool = True) -> Any:

@@ -11,7 +11,7 @@ from mlscale.data.encoders.encoder import INPUT
 from mlscale.data.encoders.stored_encoder import parse_encoder
 from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn
 from mlscale.data.encoders.table_encoder import TableEncoder
-from mlscale.data.tables.columns import Column, DataTable
+from mlscale.data.table_parsing.columns import Column, DataTable
 from mlscale.errors import MLScaleError
 from tests.unit.data.encoders.random_tables import build_table, draw_row, fit_random
 

@@ -12,7 +12,7 @@ from mlscale.data.encoders.encoder import Encoder
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
-from mlscale.data.tables.columns import DataTable
+from mlscale.data.table_parsing.columns import DataTable
 
 COLUMNS = {
     "size": np.array([1.5, np.nan, 40.25, 7.0]),

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from mlscale.data import ImageFolder
-from mlscale.data.images import pil
-from mlscale.data.images.image_files import IMAGE_EXTENSIONS
+from mlscale.data.decoding import pil
+from mlscale.data.decoding.image_files import IMAGE_EXTENSIONS
 from mlscale.errors import MLScaleError
 from tests.unit.data.conftest import picture
 

@@ -13,9 +13,9 @@ import pyarrow.parquet
 import pytest
 
 from mlscale.data import BreastCancer, Diabetes, TableFiles
-from mlscale.data.tables import table_files
-from mlscale.data.tables.columns import DataTable
-from mlscale.data.tables.table_files import read_table
+from mlscale.data.table_parsing import table_files
+from mlscale.data.table_parsing.columns import DataTable
+from mlscale.data.table_parsing.table_files import read_table
 from mlscale.errors import Exit, MLScaleError, Problems
 
 GOOD = "a,b,c,target\n" + "".join(f"{i},{'xyz'[i % 3]},{i % 2},{'no' if i < 15 else 'yes'}\n" for i in range(30))

@@ -110,6 +110,9 @@ def test_images_of_several_labels(tmp_path: Path) -> None:
     assert data.read_members("test", "json")[0] == b'["a"]'
     relabelled = WebDataset(**options, windows=[str(window)], relabelled=["a"])
     assert relabelled.get_decoded_split("train").labels.tolist() == [[0, 1], [0, 0], [0, 1], [0, 1], [0, 0]]
+    # Three of six are left out: the share of old images shrinks from 7 to 3.5 against 3 of the window.
+    sizes, shares = relabelled._get_source_mix() or (np.zeros(0), np.zeros(0))
+    assert (sizes.tolist(), shares.tolist()) == ([3, 2], [27, 23])
 
 
 def test_images_with_masks(tmp_path: Path) -> None:

@@ -140,6 +140,12 @@ def test_old_samples_of_relabelled_classes_do_not_count(tmp_path: Path) -> None:
     old = before.facts().class_counts[1]
     assert y.tolist() == [1] * old + [1, 0]
     assert len(raw) == old + 2
+    # Old samples that are left count as often as before: they do not take the places of the others.
+    others = before.facts().class_counts[0]
+    sizes, shares = data._get_source_mix() or (np.zeros(0), np.zeros(0))
+    weight = 0.7 * old / (old + others)
+    assert sizes.tolist() == [old, 2]
+    assert shares[0] / shares.sum() == pytest.approx(weight / (weight + 0.3), abs=0.005)
     alone = make_table(tmp_path, "risk", windows=[str(window)], replay=0.0)
     assert read_all(alone, "train")[1].tolist() == [1, 0]
     assert alone._get_source_mix() is None

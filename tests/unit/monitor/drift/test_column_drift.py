@@ -78,6 +78,11 @@ def test_numbers_without_a_unit() -> None:
     assert describe("distribution", 0.5, 0.25, plain, shift=-2) == "it lower by 2 σ (0.5 → 0.25)"
 
 
+def test_values_that_are_shown_alike_are_left_out() -> None:
+    assert describe("distribution", 0.0, 0.00001) == "it changed its distribution (0 → 1e-05 years)"
+    assert describe("distribution", 34.12, 34.13) == "it changed its distribution"
+
+
 def test_categories_have_shares() -> None:
     assert describe("distribution", 0.2, 0.31, CITY, category="Rome") == "it share of 'Rome' higher (20 % → 31 %)"
     assert describe("distribution", 0.2, 0.05, CITY, category="Rome") == "it share of 'Rome' lower (20 % → 5.0 %)"

@@ -13,8 +13,8 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from mlscale.data.images.fast_decoder import open_picture
-from mlscale.data.images.resample import decode_region, find_middle_box
+from mlscale.data.decoding.fast_decoder import open_picture
+from mlscale.data.decoding.resample import decode_region, find_middle_box
 from mlscale.events.store import EventStore
 from mlscale.export.format1 import build_format1_encoder
 from mlscale.export.onnx_engine import Port

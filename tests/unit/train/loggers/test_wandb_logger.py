@@ -86,6 +86,7 @@ def test_online_without_a_key_is_an_error_not_a_prompt(tmp_path: Path, monkeypat
     assert caught.value.exit is Exit.ENVIRONMENT
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_costs_some_seconds_and_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

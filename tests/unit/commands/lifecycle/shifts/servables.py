@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mlscale.commands.lifecycle.production_samples import LabelledSamples
 from mlscale.data.encoders.table_encoder import TableEncoder
-from mlscale.data.tables.columns import DataTable
+from mlscale.data.table_parsing.columns import DataTable
 from mlscale.export.onnx_engine import Port
 from mlscale.export.servable import Servable
 from mlscale.task_types.registry import get_task_type

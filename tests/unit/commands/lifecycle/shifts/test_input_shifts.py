@@ -12,10 +12,10 @@ from mlscale.commands.lifecycle.shifts.image_shifts import list_image_shifts
 from mlscale.commands.lifecycle.shifts.shift import Shift
 from mlscale.commands.lifecycle.shifts.table_shifts import list_table_shifts
 from mlscale.commands.lifecycle.shifts.text_shifts import list_text_shifts
+from mlscale.data.decoding.fast_decoder import DECODE_VERSION
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.encoders.table_encoder import TableEncoder
-from mlscale.data.images.fast_decoder import DECODE_VERSION
-from mlscale.data.tables.columns import DataTable
+from mlscale.data.table_parsing.columns import DataTable
 
 ROWS = DataTable(
     {"heat": np.array([10.0, 20, 30, np.nan]), "size": np.array([1.0, 2, 3, 4]), "kind": ["a", "b", "a", "new"]},

@@ -11,8 +11,8 @@ import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
 
 import mlscale
-from mlscale.data.images.image_decoder import decode_image
-from mlscale.data.images.pil import open_image
+from mlscale.data.decoding.image_decoder import decode_image
+from mlscale.data.decoding.pil import open_image
 from tests import awkward
 
 EPS = (
@@ -26,7 +26,7 @@ def test_only_one_function_opens_images() -> None:
     calls = re.compile(r"\bImage\.open\b|\bPIL\.open\b|from PIL\.Image import|ImageFile\.Parser|\bread_file\(")
     found = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if calls.search(path.read_text())}
     # A mask that was encoded in the same process is read back there: no file of a user's.
-    assert found == {"data/images/pil.py", "task_types/segmentation_type.py"}
+    assert found == {"data/decoding/pil.py", "task_types/segmentation_type.py"}
 
 
 def test_ghostscript_is_never_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ IMAGE_EXTENSIONS = frozenset(
         *("jp2", "j2k", "j2c", "jpc", "jpf", "jpx"),
     }
 )
-"""In lower case, without the dot, of every format in `mlscale.data.images.pil.FORMATS`."""
+"""In lower case, without the dot, of every format in `mlscale.data.decoding.pil.FORMATS`."""
 
 
 def is_image_file(name: str) -> bool:

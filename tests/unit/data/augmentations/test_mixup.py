@@ -12,7 +12,7 @@ from scipy.special import betaincinv
 from torch.nn import functional as F
 
 from mlscale.data import Augment, WebDataset
-from mlscale.data.images.mixup import Mixing, compute_beta_quantiles
+from mlscale.data.augmentations.mixup import Mixing, compute_beta_quantiles
 from mlscale.data.order.batch_plan import BatchLayout
 from mlscale.errors import MLScaleError
 from mlscale.tasks.classification import Classification

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlscale.data.images import png
-from mlscale.data.images.fast_decoder import read_indices
-from mlscale.data.images.image_decoder import decode_image
+from mlscale.data.decoding import png
+from mlscale.data.decoding.fast_decoder import read_indices
+from mlscale.data.decoding.image_decoder import decode_image
 from tests.awkward import chunk, encoded, photo
 
 HEIGHT, WIDTH = 21, 13
@@ -120,7 +120,7 @@ def test_a_process_without_torch_rejects_the_same(tmp_path: Path) -> None:
         (tmp_path / f"{number}.png").write_bytes(written(zlib.compress(b"".join(rows[:5])), 8, kind))
     program = (
         "import sys, pathlib\n"
-        "from mlscale.data.images.image_decoder import decode_image\n"
+        "from mlscale.data.decoding.image_decoder import decode_image\n"
         "assert 'torch' not in sys.modules\n"
         "for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):\n"
         "    try: decode_image(path.read_bytes(), None)\n"

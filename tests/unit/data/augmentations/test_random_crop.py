@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlscale.data.images.random_crop import RandomCrop
+from mlscale.data.augmentations.random_crop import RandomCrop
 from mlscale.data.order.keyed_permutation import derive_sample_seeds
 from mlscale.errors import MLScaleError
 

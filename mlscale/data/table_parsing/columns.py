@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.config.suggestions.suggest import format_override
-from mlscale.data.tables.column_units import format_units_override
+from mlscale.data.table_parsing.column_units import format_units_override
 from mlscale.errors import MLScaleError
 
 Numbers = NDArray[np.float64]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlscale.data.images.augmentation import Augment, PerSampleAugment
+from mlscale.data.augmentations.augmentation import Augment, PerSampleAugment
 from mlscale.data.order.keyed_permutation import derive_sample_seeds
 from mlscale.errors import MLScaleError
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from mlscale.data.images.image_decoder import decode_image
+from mlscale.data.decoding.image_decoder import decode_image
 from tests import awkward
 from tests.awkward import RESTARTS, encoded, photo
 

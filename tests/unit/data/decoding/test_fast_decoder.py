@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from mlscale.data.images.fast_decoder import open_picture
-from mlscale.data.images.image_decoder import decode_image
-from mlscale.data.images.pil import TooLarge
-from mlscale.data.images.resample import Box, decode_region, find_middle_box
+from mlscale.data.decoding.fast_decoder import open_picture
+from mlscale.data.decoding.image_decoder import decode_image
+from mlscale.data.decoding.pil import TooLarge
+from mlscale.data.decoding.resample import Box, decode_region, find_middle_box
 from tests import awkward
 from tests.awkward import encoded, photo
 

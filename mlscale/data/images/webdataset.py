@@ -11,8 +11,9 @@ from typing import Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.data.decoding.pil import MAX_PIXELS
+from mlscale.data.images.joined_images import JoinedSource
 from mlscale.data.images.labelled_images import ImageData
-from mlscale.data.images.pil import MAX_PIXELS
 from mlscale.data.label_kinds import LABELS
 from mlscale.data.order.policy import Policy, TolerantPolicyArguments, normalise_shares
 from mlscale.data.shards.index_builder import INDEX_LOCATIONS, build_index
@@ -20,7 +21,6 @@ from mlscale.data.shards.member_digests import RecordedDigests, record_digests
 from mlscale.data.shards.sample_source import SampleSource, TarSource
 from mlscale.data.shards.shard_index import Index
 from mlscale.data.shards.shard_paths import Shard, Spec, find_shards
-from mlscale.data.windows.joined_images import JoinedSource
 from mlscale.errors import MLScaleError, call_all
 
 _ALLOWED_FEATURES = ("pickle", "pipe")

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlscale.data.images.mixup import Mixing
-from mlscale.data.images.resample import Box, find_middle_box, resize_region
+from mlscale.data.augmentations.mixup import Mixing
+from mlscale.data.decoding.resample import Box, find_middle_box, resize_region
 from mlscale.data.order.keyed_permutation import draw_uniform
 from mlscale.errors import MLScaleError
 

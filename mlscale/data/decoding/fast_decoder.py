@@ -21,9 +21,9 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from mlscale.data.images import jpeg, jpeg2000, png
-from mlscale.data.images.orientation import UPRIGHT, is_turned, read_orientation, rotate_upright
-from mlscale.data.images.pil import MAX_PIXELS, check_size, open_image
+from mlscale.data.decoding import jpeg, jpeg2000, png
+from mlscale.data.decoding.orientation import UPRIGHT, is_turned, read_orientation, rotate_upright
+from mlscale.data.decoding.pil import MAX_PIXELS, check_size, open_image
 
 Pixels = NDArray[np.uint8]
 

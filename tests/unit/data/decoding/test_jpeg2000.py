@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from mlscale.data.images.image_decoder import decode_image
+from mlscale.data.decoding.image_decoder import decode_image
 from tests.awkward import encoded, photo
 
 TILES = {"tile_size": (32, 32)}

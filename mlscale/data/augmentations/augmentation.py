@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from mlscale.data.images.mixup import Mixing
-from mlscale.data.images.random_crop import RandomCrop
+from mlscale.data.augmentations.mixup import Mixing
+from mlscale.data.augmentations.random_crop import RandomCrop
 from mlscale.data.order.keyed_permutation import draw_uniform
 from mlscale.errors import MLScaleError
 

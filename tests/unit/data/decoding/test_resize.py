@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from mlscale.data.images import resize
-from mlscale.data.images.resize import resize_uint8
+from mlscale.data.decoding import resize
+from mlscale.data.decoding.resize import resize_uint8
 
 
 @pytest.mark.parametrize("block", [resize._BLOCK, 5000])

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlscale.data.shards.system_files import drop_system_files
-from mlscale.data.tables.columns import MISSING_TEXTS, Column, DataTable, Numbers, parse_numbers
-from mlscale.data.tables.text_encoding import suggest_conversion
+from mlscale.data.table_parsing.columns import MISSING_TEXTS, Column, DataTable, Numbers, parse_numbers
+from mlscale.data.table_parsing.text_encoding import suggest_conversion
 from mlscale.errors import Exit, MLScaleError
 
 if TYPE_CHECKING:

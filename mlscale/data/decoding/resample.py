@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlscale.data.images.fast_decoder import EncodedPicture, Pixels, get_thread_buffer
-from mlscale.data.images.resize import resize_uint8
+from mlscale.data.decoding.fast_decoder import EncodedPicture, Pixels, get_thread_buffer
+from mlscale.data.decoding.resize import resize_uint8
 
 
 class Box(NamedTuple):

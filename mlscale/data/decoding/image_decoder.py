@@ -11,9 +11,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.images.fast_decoder import open_picture
-from mlscale.data.images.pil import MAX_PIXELS
-from mlscale.data.images.resample import Box, ChooseBox, decode_region, find_middle_box
+from mlscale.data.decoding.fast_decoder import open_picture
+from mlscale.data.decoding.pil import MAX_PIXELS
+from mlscale.data.decoding.resample import Box, ChooseBox, decode_region, find_middle_box
 
 Report = Callable[[str], None]
 """Called with what a strict decoder warned of, where that was found harmless and the image was decoded."""

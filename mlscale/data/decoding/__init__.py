@@ -1,0 +1,1 @@
+"""Image files to pixels, without torch: formats, orientation, resizing; what servers, readers and folders share."""

@@ -1,0 +1,1 @@
+"""Files of tables to typed columns: encodings, dates, units and missing values."""
