@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import wrap
 
 from mlscale.atomic_files import convert_to_json, make_folders, write_text
 from mlscale.commands.options import Options
-from mlscale.commands.versions.history import ModelHistory, collect_history
+from mlscale.commands.versions.history import HistoryEntry, ModelHistory, collect_history
 from mlscale.commands.versions.history_page import build_history_plots, build_version_table
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import format_table
 from mlscale.report.html import render_page
-from mlscale.report.text import format_count
+from mlscale.report.text import format_count, measure_width
 from mlscale.versions import open_registry
+
+_WIDTH = 80  # characters of a line where the output is no terminal
+_LEAST_TEXT = 24
 
 
 def show_history(options: Options) -> int:
@@ -38,15 +44,28 @@ def show_history(options: Options) -> int:
     versions, entries = build_version_table(history), history.list_entries()
     # The latest are at the end, next to the prompt.
     shown = entries[-options.last :] if options.last else entries
-    rows = [(entry.time[:16].replace("T", " "), entry.kind, entry.version, entry.text) for entry in shown]
+    width = shutil.get_terminal_size(fallback=(_WIDTH, 24)).columns
     print(summarize_history(history))
     print("\n" + format_table(versions.rows, versions.columns))
-    print("\n" + format_table(rows, ("time", "kind", "version", "what happened")))
+    print("\n" + format_table(_wrap_entries(shown, width), ("time", "kind", "version", "what happened"), width))
     if len(shown) < len(entries):
         print(f"\n{len(entries) - len(shown):,} earlier ones are left out: last=0 shows all")
     if page:
         print(f"\npage  {page}")
     return int(Exit.DONE)
+
+
+def _wrap_entries(entries: Sequence[HistoryEntry], width: int) -> list[tuple[str, str, str, str]]:
+    """Return the rows of a table, a text in several ones where it is longer than a line of `width` characters."""
+    labels = [(entry.time[:16].replace("T", " "), entry.kind, entry.version) for entry in entries]
+    taken = [max((measure_width(label[column]) for label in labels), default=0) for column in range(3)]
+    # Two spaces before each further column.
+    room = max(_LEAST_TEXT, width - sum(max(size, len("version")) + 2 for size in taken))
+    rows = []
+    for label, entry in zip(labels, entries, strict=True):
+        for number, line in enumerate(wrap(entry.text, room) or [""]):
+            rows.append((*(label if number == 0 else ("", "", "")), line))
+    return rows
 
 
 def summarize_history(history: ModelHistory) -> str:

@@ -112,6 +112,23 @@ def test_the_table_is_for_people(place: Path, capsys: pytest.CaptureFixture[str]
     assert "left out" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("columns", ["", "100"])
+def test_long_reasons_are_wrapped_and_complete(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    reason = "; ".join(f"class {number} may be worse by {number}.25% on the original data" for number in range(9))
+    journal = RetrainingJournal(place / "registry", "m")
+    cycle = replace(journal.begin_cycle("m:v2"), ended=NOW.isoformat(), decision="rejected", reason=reason)
+    journal.record_cycle(cycle, keep=False)
+    assert main(["history", "m"]) == 0
+    _, _, table = capsys.readouterr().out.split("\n\n", 2)
+    lines = table.splitlines()
+    assert max(map(len, lines)) <= int(columns or 80)
+    text = " ".join(" ".join(lines).split())
+    assert all(part in text for part in reason.split("; "))
+
+
 def test_the_page_has_lines_with_versions_and_alerts_and_tables(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
