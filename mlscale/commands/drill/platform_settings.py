@@ -75,6 +75,7 @@ def _read_torchrun_rules(cfg: DictConfig) -> PlatformRules:
 
 def _read_kubernetes_rules(cfg: DictConfig) -> PlatformRules:
     launch = cfg.launch
+    # As the job file has it, so that both agree on what is lost.
     runs_dir = resolve_runs_dir(str(cfg.runs_dir), str(launch.volume_path))
     return PlatformRules(
         name="kubernetes",

@@ -86,6 +86,7 @@ class PlayedJob:
             attempt: names its records.
             supplied: variables that the platform does not pass, so that other faults are found behind a missing one.
         """
+        # Nothing of this shell but what the platform would have: that is the point of the restart.
         environment = {**self.rules.select_environment(os.environ), **supplied}
         begun = DrillOrder(attempt, last_step=steps)
         with self._play_attempt("node-2", begun, devices, 1, environment) as node:
@@ -113,6 +114,7 @@ class PlayedJob:
         runs = local / "runs" if name == "reference" else self.get_runs_folder(name)
         for needed in (local / "tmp", runs.parent):
             needed.mkdir(parents=True, exist_ok=True)
+        # The same words for every start, as the job file of the platform has them.
         words = build_train_words(self.job, str(runs), devices)
         start = build_start(self.rules.name, words, devices, restarts, {"TMPDIR": str(local / "tmp")})
         environments = [{**environment, **variables} for variables in start.variables]
@@ -126,6 +128,7 @@ class PlayedJob:
         Raises:
             MLScaleError: it takes longer than `start_limit_s`.
         """
+        # Of all ranks: a signal while one of them still loads would meet another state than in a long run.
         paths = [get_reached_path(self._records, order.attempt, rank) for rank in range(devices)]
         deadline = time.monotonic() + self.start_limit_s
         while not all(path.exists() for path in paths):

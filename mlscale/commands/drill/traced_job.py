@@ -36,6 +36,7 @@ def create_job(cfg: DictConfig, folder: Path, init: Mapping[str, Any] | None, ma
     plain.launch = _LOCAL_LAUNCH
     if "max_time" in plain.trainer:
         plain.trainer.max_time = None  # its end would be an ending of its own
+    # A tracker would show runs that are no results.
     trackers = {name: node for name, node in (plain.get("logger") or {}).items() if node}
     away = [name for name, node in trackers.items() if node.get("_target_") != _CSV_LOGGER]
     if away:

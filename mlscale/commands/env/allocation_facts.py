@@ -46,6 +46,7 @@ def collect_process_facts(rank: int, local_rank: int) -> ProcessFacts:
     """Return the facts of this process."""
     import torch
 
+    # What two processes must share to exchange tensors and checkpoints.
     versions = {"python": sys.version.split()[0]}
     for name in _COMPARED:
         with suppress(metadata.PackageNotFoundError):
@@ -74,6 +75,7 @@ def gather_facts(store: Store, world_size: int, timeout_s: float) -> dict[int, P
 
 def measure_clock_offsets(store: Store, ranks: Sequence[int], timeout_s: float) -> dict[int, float]:
     """Return the seconds by which the clock of each rank is ahead of this one's; run on rank 0."""
+    # By messages through the store: clocks must be compared before any link is known to work.
     offsets = {}
     for rank in ranks:
         answers: list[tuple[float, float]] = []
@@ -101,6 +103,7 @@ def answer_clock_requests(store: Store, rank: int, timeout_s: float) -> None:
 
 def write_folder_token(store: Store, folder: Path) -> Path | None:
     """Write a file into a folder for the other ranks to find; return its path, or None where that fails."""
+    # A name that no earlier check has left behind.
     token = secrets.token_hex(8)
     path = folder / f".mlscale-env-{token}"
     try:

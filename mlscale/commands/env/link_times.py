@@ -80,6 +80,7 @@ def measure_links(store: Store, rank: int, ranks: Sequence[int], timeout_s: floa
 def _measure_pair(store: Store, rank: int, pair: Pair, timeout_s: float) -> float:
     import torch
 
+    # Where a training would have its gradients.
     payload = torch.zeros(PAYLOAD_BYTES // 4, device="cuda" if torch.cuda.is_available() else "cpu")
     try:
         group = _create_pair_group(store, rank, pair, timeout_s)
@@ -152,6 +153,7 @@ def _is_slow(value: float, others: Sequence[float]) -> bool:
 def _can_connect(store: Store, other: int, timeout_s: float) -> bool:
     if not wait_until(lambda: store.check([f"port/{other}"]), timeout_s):
         return False
+    # A connection is enough: what listens there sends nothing.
     address, port = json.loads(store.get(f"port/{other}"))
     with suppress(OSError), socket.create_connection((address, port), timeout=_CONNECT_SECONDS):
         return True

@@ -90,6 +90,7 @@ def _build_runtime(job: CloudJob, settings: KubernetesSettings) -> Manifest:
 
 
 def _build_pod(job: CloudJob, settings: KubernetesSettings) -> Manifest:
+    # The runs outlive the pod; the frozen run is read alone.
     volumes: list[Manifest] = [
         {"name": "runs", "persistentVolumeClaim": {"claimName": settings.claim}},
         {"name": "start", "configMap": {"name": job.name}},
@@ -146,6 +147,7 @@ def _build_resources(job: CloudJob, settings: KubernetesSettings) -> dict[str, s
 
 
 def _build_train_job(job: CloudJob, settings: KubernetesSettings) -> Manifest:
+    # Kueue reads the label of the job, not of its pods.
     metadata = _build_metadata(job, settings)
     if settings.queue:
         metadata["labels"]["kueue.x-k8s.io/queue-name"] = settings.queue

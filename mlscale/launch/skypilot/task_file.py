@@ -23,6 +23,7 @@ exec python -m mlscale.launch.elastic_agent \\
 
 def build_task(job: CloudJob, settings: SkyPilotSettings, workdir: Path) -> dict[str, Any]:
     """Return the task; SkyPilot copies the folder `workdir` to each machine, and the run starts in it."""
+    # The order of SkyPilot's own examples.
     task: dict[str, Any] = {
         "name": job.name,
         "num_nodes": settings.nodes,
