@@ -84,6 +84,7 @@ def list_findings(rules: PlatformRules, facts: DrillFacts) -> list[DrillFinding]
         names = ", ".join(facts.missing)
         text = f"{rules.name} does not pass {names} to the restarted job"
         findings.append(DrillFinding("secret", text, rules.variable_fix.format(facts.missing[0])))
+    # A lost folder does not end the drill: the other faults are to be seen in the same run.
     if not rules.survives:
         text = f"the run folder does not survive the node: {rules.runs_dir} is lost with it"
         findings.append(DrillFinding("folder", text, rules.lost_fix))
@@ -152,6 +153,7 @@ def _describe_grace(rules: PlatformRules, ending: JobEnding) -> str:
 
 
 def _describe_restart(facts: DrillFacts) -> str:
+    # On another size the sums of gradients differ in their order, so equal samples are all that can be expected.
     same = facts.devices == facts.restart_devices
     size = f"{facts.restart_devices} process{'es' * (facts.restart_devices != 1)}"
     where = size if same else f"{size} in place of {facts.devices}"

@@ -66,6 +66,7 @@ def submit_run(cfg: DictConfig) -> Result:
     if settings.dry_run:
         planned = plan_run_job(build_run_path(cfg.runs_dir, cfg.name).absolute(), ships_code=bool(cfg.snapshot))
         return Result("train", True, render_job_script(settings, planned).rstrip("\n"))
+    # The folder comes first, because the script and the record of the job lie in it.
     frozen = freeze_run(cfg)
     try:
         job = submit_run_job(frozen.folder, settings, frozen.variables, frozen.code)
@@ -203,6 +204,7 @@ def _find_required_variables(config_yaml: str) -> tuple[str, ...]:
 
 def _require_equal_settings(runs: Sequence[FrozenRun]) -> SlurmSettings:
     first = runs[0].settings
+    # One array has one script, and so one size for all tasks.
     if any(run.settings != first for run in runs):
         raise MLScaleError(
             "the jobs of this sweep differ in their launch settings or their devices",

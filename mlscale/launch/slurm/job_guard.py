@@ -57,6 +57,7 @@ def _open_run(folder: Path) -> RunFolder:
 
 def _start_job(run: RunFolder, record: JobRecord, environment: Mapping[str, str]) -> int:
     step = find_saved_step(run)
+    # A node that died reported no end of its start.
     record = record.close_silent_starts()
     missing = [name for name in record.variables if name not in environment]
     restart = _count_restarts(environment)
@@ -87,6 +88,7 @@ def _end_job(run: RunFolder, record: JobRecord, code: int, environment: Mapping[
     if code in _FINAL_CODES:
         return code
     step = find_saved_step(run)
+    # Exit code 75 would have the job requeued, and it is to stop here.
     failure = code if code != Exit.SAVED else int(Exit.ENVIRONMENT)
     if len(record.list_vain_starts(step)) >= record.max_failures:
         return _stop_job(run, record, _format_crash_loop(record, step), failure)

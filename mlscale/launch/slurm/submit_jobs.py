@@ -40,12 +40,14 @@ def submit_run_job(
     Raises:
         MLScaleError: SLURM refuses the job, or is not there (exit code 5).
     """
+    # First: where SLURM is not there, nothing is written.
     cluster = read_cluster_name()
     if code is not None:
         unpack_code(code, run.path / CODE_FOLDER)
     paths = plan_run_job(run.path, ships_code=(run.path / CODE_FOLDER).is_dir())
     script = run.path / SCRIPT
     write_text(script, render_job_script(settings, paths))
+    # Held: a job that starts at once would find no record of itself.
     job = submit_held_script(script, _export_run_key(run))
     _record_and_release(job, {job: run}, settings, cluster, variables, paths.log)
     return job
@@ -85,6 +87,7 @@ def submit_array(
     paths = plan_array(sweep, len(runs), ships_code=(sweep / CODE_FOLDER).is_dir())
     assert paths.list_file is not None
     make_folders(paths.log.parent)
+    # A task finds its run by the line of its number: the script is the same for all.
     write_text(paths.list_file, "".join(f"{run.path}\n" for run in runs))
     script = paths.list_file.with_suffix(".sh")
     write_text(script, render_job_script(settings, paths))
@@ -119,6 +122,7 @@ def _record_and_release(
                 earlier=(*before.earlier, *before.starts) if before else (),
             ).write(run.path)
     except BaseException:
+        # A held job without a record would wait for ever. The error that led here is the one to report.
         with contextlib.suppress(Exception):
             cancel_job(job)
         raise
@@ -129,5 +133,6 @@ def _export_run_key(run: RunFolder) -> dict[str, str]:
     """Return the variable that proves on a node without this home folder that this user created the run."""
     try:
         return {own.VARIABLE: own.export_run_key(run.id)}
+    # Without a key in the home folder later commands ask for trust=true, as after any training.
     except own.NoKeyError:
         return {}
