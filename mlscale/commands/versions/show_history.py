@@ -60,10 +60,10 @@ def _wrap_entries(entries: Sequence[HistoryEntry], width: int) -> list[tuple[str
     labels = [(entry.time[:16].replace("T", " "), entry.kind, entry.version) for entry in entries]
     taken = [max((measure_width(label[column]) for label in labels), default=0) for column in range(3)]
     # Two spaces before each further column.
-    room = max(_LEAST_TEXT, width - sum(max(size, len("version")) + 2 for size in taken))
+    text_width = max(_LEAST_TEXT, width - sum(max(size, len("version")) + 2 for size in taken))
     rows = []
     for label, entry in zip(labels, entries, strict=True):
-        for number, line in enumerate(wrap(entry.text, room) or [""]):
+        for number, line in enumerate(wrap(entry.text, text_width) or [""]):
             rows.append((*(label if number == 0 else ("", "", "")), line))
     return rows
 
