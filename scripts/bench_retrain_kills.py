@@ -2,7 +2,7 @@
 
     python -m scripts.bench_retrain_kills --kills 25 --seed 7
 
-Each trial starts `mlscale retrain` of a small table model, beside a server that follows its champion, and kills the
+Each trial starts `mlscale retrain` of a small table model, with a server that follows its champion, and kills the
 process and its children in one of the phases of a cycle: start, window, training, export, gate, promotion, swap (from
 the champion's change to the end of the process). The phases take turns; the moment is drawn uniformly over the time
 that the phase took in a cycle that was left alone. Then the command is typed again, without a kill. In every fifth
