@@ -30,6 +30,7 @@ class DrillOrder:
     def write_to(self, folder: Path) -> None:
         """Write the order for the next process that records into `folder`."""
         make_folders(folder)
+        # By a file: the process that reads it is a rank, which gets no arguments of the drill.
         write_json(folder / _ORDER, asdict(self))
 
     @classmethod

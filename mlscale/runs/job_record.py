@@ -107,6 +107,7 @@ class JobRecord:
         """Return the last starts in a row that failed and saved nothing new, with `step` saved now."""
         vain: list[JobStart] = []
         after = step
+        # Backwards, because a start that saved something ends the row of failures.
         for start in reversed(self.starts):
             if start.step < after or not start.has_failed:
                 break

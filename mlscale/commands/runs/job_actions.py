@@ -46,6 +46,7 @@ def cancel_runs(runs: Sequence[RunFolder]) -> list[str]:
     """
     records = {run.id: _require_record(run) for run in runs}
     states = find_job_states(records.values())
+    # All are checked before the first is cancelled: half of a list would be hard to take back.
     for run in runs:
         state = states[records[run.id].id]
         if not state.is_live:
@@ -102,6 +103,7 @@ def _print_new_text(path: Path, position: int) -> int:
         with path.open("rb") as file:
             file.seek(position)
             content = file.read()
+    # A job that waits has no log yet.
     except FileNotFoundError:
         return position
     sys.stdout.write(content.decode("utf-8", errors="replace"))

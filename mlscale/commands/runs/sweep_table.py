@@ -32,6 +32,7 @@ def find_sweep(ref: str, root: str | Path) -> tuple[Path, list[RunFolder]]:
     sweeps: dict[Path, list[RunFolder]] = {}
     for run in list_runs(root):
         if run.run["sweep"]:
+            # Listed from the newest: at the front they come in the order in which they were made.
             sweeps.setdefault(run.path.parent, []).insert(0, run)
     named = [path for path in sweeps if _is_named(path, ref)]
     matches = list(sweeps)[:1] if ref == LAST else named
@@ -56,6 +57,7 @@ def print_sweep(path: Path, runs: Sequence[RunFolder]) -> int:
     """Print the runs of a sweep, best first, and why others failed; return 4 if one failed, else 0."""
     statuses = find_run_statuses(runs)
     overviews = sorted(map(summarize_run, runs), key=_compute_rank)
+    # Overrides that all runs have would fill the table and tell none apart.
     shared = set.intersection(*(set(view.overrides) for view in overviews))
     rows = [_format_row(view, statuses[view.id], shared) for view in overviews]
     metric = next((view.metric for view in overviews if view.metric), None)
@@ -92,6 +94,7 @@ def _find_cause(run: RunFolder) -> str:
     manifest = run.manifest
     if manifest and manifest.get("sentence"):
         return str(manifest["sentence"]).splitlines()[0]
+    # A process that was killed wrote no sentence; its job noted how it ended.
     record = read_job_record(run.path)
     if record is None:
         return "no cause was recorded"
