@@ -17,6 +17,7 @@ import numpy as np
 
 from mlscale.data.decoding.image_files import is_image_file
 from mlscale.data.shards.system_files import SkippedFiles, count_skipped, report_skipped
+from mlscale.data.table_parsing.column_separator import get_separator, raise_for_separator
 from mlscale.errors import MLScaleError
 from mlscale.export.warmup import WARMUP, WarmupRequest, read_warmup
 from mlscale.export.warmup.warmup_requests import REQUESTS
@@ -138,9 +139,10 @@ def _get_form(request: WarmupRequest) -> RawForm:
 def _read_csv(path: Path, columns: Sequence[Mapping[str, Any]], takes_texts: bool) -> Iterator[dict[str, Any]]:
     # A text is sent as it is written, its bytes too; the cells of a row may be numbers.
     parse, errors = (str, "surrogateescape") if takes_texts else (_parse_cell, "strict")
+    raise_for_separator(path, f"input={path}")
     # Spreadsheets write a byte order mark, which would be a part of the first column's name.
     with path.open(encoding="utf-8-sig", errors=errors, newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        reader = csv.DictReader(file, delimiter=get_separator(path.name))
         rows = (
             {
                 name: parse(value or "")

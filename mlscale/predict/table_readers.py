@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mlscale.data.table_parsing.column_separator import get_separator, raise_for_separator
 from mlscale.data.table_parsing.text_encoding import suggest_conversion
 from mlscale.errors import MLScaleError
 from mlscale.predict.json_table import JsonTable
@@ -65,8 +66,8 @@ class CsvTable:
         from pyarrow import csv
 
         self._path = path
-        delimiter = "\t" if path.lower().endswith(".tsv") else ","
-        self._parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+        raise_for_separator(Path(path), f"input={path}")
+        self._parse = csv.ParseOptions(delimiter=get_separator(path), newlines_in_values=True)
         convert = csv.ConvertOptions()
         if texts:
             with csv.open_csv(path, parse_options=self._parse) as heading:

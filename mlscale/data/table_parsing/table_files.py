@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlscale.data.shards.system_files import drop_system_files
+from mlscale.data.table_parsing.column_separator import get_separator, raise_for_separator
 from mlscale.data.table_parsing.columns import MISSING_TEXTS, Column, DataTable, Numbers, parse_numbers
 from mlscale.data.table_parsing.text_encoding import suggest_conversion
 from mlscale.errors import Exit, MLScaleError
@@ -149,18 +150,11 @@ def _read_csv(path: Path, where: str) -> Any:
     from pyarrow import csv
 
     # A quoted field may hold line ends.
-    parse = csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",", newlines_in_values=True)
+    parse = csv.ParseOptions(delimiter=get_separator(path.name), newlines_in_values=True)
+    raise_for_separator(path, where)
     with csv.open_csv(path, parse_options=parse) as heading:
         # Only the first block is read here.
         names = heading.schema.names
-    # A single column with another separator in its name: the file is divided by that one.
-    if len(names) == 1 and (other := next((mark for mark in (";", "\t", "|", ",") if mark in names[0]), None)):
-        raise MLScaleError(
-            f"{path.name} divides its columns by {other!r}",
-            where=where,
-            why="columns of a .csv file are divided by commas, those of a .tsv file by tabs",
-            fix="write it again with commas, or as Parquet; a file with tabs is called .tsv",
-        )
     # As text: pyarrow infers types from the first block, and a later one may hold other values.
     convert = csv.ConvertOptions(
         column_types=dict.fromkeys(names, pa.string()), null_values=sorted(MISSING_TEXTS), strings_can_be_null=True

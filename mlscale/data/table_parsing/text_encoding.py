@@ -1,9 +1,32 @@
-"""The fix for a file of text that is not UTF-8: the line that converts it."""
+"""Files of text that are not UTF-8: found before they are parsed, and the line that converts them."""
 
 from __future__ import annotations
 
+import codecs
+import gzip
 import shlex
 from pathlib import Path
+from typing import BinaryIO, cast
+
+_CHUNK = 1 << 20  # bytes
+
+
+def open_bytes(path: Path) -> BinaryIO:
+    """Open a file for its bytes, unpacked where its name ends in `.gz`."""
+    return cast(BinaryIO, gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def raise_for_encoding(path: Path) -> None:
+    """Raise for bytes that are not UTF-8; a last character that is still being written is not one.
+
+    Raises:
+        UnicodeDecodeError: it has such bytes.
+        OSError: the file can't be read.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with open_bytes(path) as file:
+        while chunk := file.read(_CHUNK):
+            decoder.decode(chunk)
 
 
 def suggest_conversion(path: Path, error: Exception) -> str | None:
@@ -11,5 +34,11 @@ def suggest_conversion(path: Path, error: Exception) -> str | None:
     # pyarrow has an error of its own class, whose text alone names the cause.
     if not isinstance(error, UnicodeDecodeError) and "utf8" not in str(error).lower().replace("-", ""):
         return None
-    target = path.with_name(f"{path.stem}-utf8{path.suffix}")
-    return f"iconv -f latin1 -t utf8 {shlex.quote(str(path))} > {shlex.quote(str(target))}"
+    if path.suffix.lower() == ".gz":
+        plain = path.with_suffix("")
+        return f"gzip -dc {shlex.quote(str(path))} | iconv -f latin1 -t utf8 > {_name_converted(plain)}"
+    return f"iconv -f latin1 -t utf8 {shlex.quote(str(path))} > {_name_converted(path)}"
+
+
+def _name_converted(path: Path) -> str:
+    return shlex.quote(str(path.with_name(f"{path.stem}-utf8{path.suffix}")))

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.config.names.suggest import find_nearest
+from mlscale.data.table_parsing.column_separator import get_separator, raise_for_separator
+from mlscale.data.table_parsing.text_encoding import raise_for_encoding, suggest_conversion
 from mlscale.errors import MLScaleError
 
 FORMATS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".csv.gz", ".jsonl.gz")
@@ -78,7 +80,7 @@ def iterate_records(file: Path, columns: Sequence[str] | None = None) -> Iterato
             f"can't read {file.name} as events",
             where=str(file),
             why=" ".join(str(error).split())[:300],
-            fix="write it again, or leave it out: events=<other files>",
+            fix=suggest_conversion(file, error) or "write it again, or leave it out: events=<other files>",
         ) from error
 
 
@@ -114,7 +116,9 @@ def _iterate_csv(file: Path, columns: Sequence[str] | None) -> Iterator[RecordBa
     import pyarrow as pa
     from pyarrow import csv
 
-    delimiter = "\t" if file.name.lower().startswith(".tsv", -4) else ","
+    raise_for_separator(file, f"events={file}")
+    # Before the parser: it can't hand over a torn row whose bytes are not UTF-8, and prints a traceback of its own.
+    raise_for_encoding(file)
     torn: list[int] = []
 
     def skip_torn_row(row: csv.InvalidRow) -> str:
@@ -122,7 +126,9 @@ def _iterate_csv(file: Path, columns: Sequence[str] | None) -> Iterator[RecordBa
         return "skip"
 
     # The last line may be one that is being written: it must not hide all others.
-    parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip_torn_row)
+    parse = csv.ParseOptions(
+        delimiter=get_separator(file.name), newlines_in_values=True, invalid_row_handler=skip_torn_row
+    )
     # Rows have numbers only without threads.
     read = csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False)
     with pa.input_stream(str(file), compression="detect") as source, csv.open_csv(source, parse_options=parse) as head:

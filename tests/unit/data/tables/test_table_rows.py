@@ -162,6 +162,28 @@ def test_columns_that_are_divided_otherwise(tmp_path: Path, name: str, mark: str
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "a;b, bar;target\n1;2;x\n3;4;y\n",  # a comma in the heading
+        "a;b;target\n1,5;2,5;x\n3,5;;y\n",  # decimal commas
+        "a;b, bar;target\n1,5;2,5;Störung\n3,5;;y\n",  # both, and Excel's encoding
+        "a, bar;b;target\n1,5;2;x\n3,5;4;y\n",  # a comma in each row
+    ],
+)
+def test_semicolons_are_found_where_commas_are_something_else(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.csv").write_bytes(text.encode("cp1252"))
+    with pytest.raises(MLScaleError, match=r"a\.csv divides its columns by ';'"):
+        read_table(str(tmp_path / "a.csv"), where="data.train")
+
+
+@pytest.mark.parametrize(
+    "text", ['"a;b;c",target\n1,2\n3,4\n', "a,target\nx;y;z,2\n;,4\n", "a;b,target\nx;y,2\nz,4\n", "a,b,c\n1,2,3|4\n"]
+)
+def test_semicolons_in_values_divide_no_columns(tmp_path: Path, text: str) -> None:
+    assert read_table(csv(tmp_path, text), where="data.train").keys
+
+
+@pytest.mark.parametrize(
     ("name", "content"), [("a.parquet", b"PAR1 no"), ("a.jsonl", b'{"a": [1'), ("a.jsonl", b"7\n")]
 )
 def test_so_is_another_kind(tmp_path: Path, name: str, content: bytes) -> None:

@@ -103,3 +103,26 @@ def test_a_file_that_can_not_be_read_is_an_error(tmp_path: Path, name: str, cont
     (tmp_path / name).write_text(content)
     with pytest.raises(MLScaleError, match=what):
         list(iterate_records(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_semicolons_and_an_encoding_of_excel_are_errors_without_a_traceback(
+    tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pack = gzip.compress if name.endswith(".gz") else bytes
+    text = "Zeit;Prüfer, Ort;x\n1;Groß;2,5\n2;Öz;3,5\n3;"
+    (tmp_path / name).write_bytes(pack(text.encode("cp1252")))
+    with pytest.raises(MLScaleError, match="divides its columns by ';'"):
+        next(iterate_records(tmp_path / name))
+    # A torn row with such a byte.
+    (tmp_path / name).write_bytes(pack("Zeit,x\n1,2\nÖz\n3,4\n".encode("cp1252")))
+    with pytest.raises(MLScaleError, match=f"can't read {name} as events") as caught:
+        next(iterate_records(tmp_path / name))
+    assert "iconv -f latin1 -t utf8" in caught.value.fix
+    assert capfd.readouterr().err == ""
+
+
+def test_a_character_that_is_being_written_hides_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("a,b\n1,2\n3,Ö".encode()[:-1])
+    (batch,) = iterate_records(tmp_path / "a.csv", ["a"])
+    assert batch.records[0] == {"a": "1"}
