@@ -255,6 +255,8 @@ def test_a_champion_that_somebody_else_moved_stays(place: Place, monkeypatch: py
         (["data=fashion_mnist"], "retraining sets 'data' itself", "leave data=fashion_mnist out"),
         (["replay=1.5"], "replay is 1.5", "replay=0.7"),
         (["gate.relabelled=[ausfal]"], "unknown class 'ausfal'", "gate.relabelled=[0,1]"),
+        (["gate.alpha=1e-12"], "original samples are too few for a challenger to pass", "gate.max_drop="),
+        (["gate.alpha=1e-12", "watch=true"], "original samples are too few for a challenger to pass", "gate.max_drop="),
         (["registry=none"], "no registry is set", "registry=local"),
         (["window.min_sample=3"], "unknown key 'window.min_sample'", "window.min_samples=3"),
     ],
@@ -272,6 +274,7 @@ def test_what_is_wrong_is_told(
     assert fix in str(caught.value)
     # No cycle has begun, and none is recorded as failed.
     assert not (place.folder / "registry/retrain/digits.jsonl").exists()
+    assert not list((place.folder / "registry/retrain/digits").glob("*/turn.json"))
 
 
 def test_a_champion_whose_run_is_gone(place: Place) -> None:
