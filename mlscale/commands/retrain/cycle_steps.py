@@ -81,7 +81,7 @@ def _train_on_window(cfg: DictConfig, champion: Champion, running: RunningCycle)
     from mlscale.retrain.journal import TOO_FEW
 
     name = champion.version.name
-    window = _take_window(cfg, name, champion.servable)
+    window = _take_window(cfg, champion)
     # Noted at once: a cycle that is killed later still shows what it had.
     running.note_progress(window=window.summarize_window())
     enough = len(window) >= cfg.window.min_samples and window.held_out.any() and not window.held_out.all()
@@ -104,10 +104,13 @@ def _train_on_window(cfg: DictConfig, champion: Champion, running: RunningCycle)
     return True
 
 
-def _take_window(cfg: DictConfig, model: str, servable: Servable) -> LabelledWindow:
+def _take_window(cfg: DictConfig, champion: Champion) -> LabelledWindow:
+    """Return the labelled events that no window of the champion's lineage holds."""
+    from mlscale.data.windows.window_digests import read_window_digests
     from mlscale.events.store import EventStore
     from mlscale.retrain.labelled_window import select_labelled_window
 
+    model, servable = champion.version.name, champion.servable
     since = datetime.now(UTC) - timedelta(hours=cfg.window.hours) if cfg.window.hours is not None else None
     store = EventStore(Path(cfg.events).expanduser())
     events = (
@@ -116,7 +119,12 @@ def _take_window(cfg: DictConfig, model: str, servable: Servable) -> LabelledWin
         else store.read(model, since=since, samples=True).select_answered()
     )
     return select_labelled_window(
-        events, servable, model=model, held_out=cfg.window.held_out, most=cfg.window.max_samples
+        events,
+        servable,
+        model=model,
+        held_out=cfg.window.held_out,
+        most=cfg.window.max_samples,
+        earlier=read_window_digests(champion.data.policy.windows),
     )
 
 
