@@ -172,6 +172,10 @@ class RetrainingJournal:
         if not keep:
             remove_tree(self.get_cycle_folder(cycle))
 
+    def discard_cycle(self, cycle: RetrainingCycle) -> None:
+        """Remove a cycle that has begun and done nothing: the journal has no line of it."""
+        remove_tree(self.get_cycle_folder(cycle))
+
     def read_killed_cycles(self) -> list[RetrainingCycle]:
         """Return the cycles that were killed, as far as they came, oldest first. Only inside `lock_journal`."""
         known = {cycle.id for cycle in self.read_cycles()}
@@ -215,6 +219,11 @@ class RetrainingJournal:
             )
         self.record_cycle(cycle, keep=cycle.run is not None)
         return [cycle]
+
+
+def locate_watch_state(root: Path, model: str) -> Path:
+    """Return the file with the incidents of `mlscale retrain watch=true`, next to the journal."""
+    return root / "retrain" / f"{model}.watch.json"
 
 
 def read_record(folder: Path) -> RetrainingCycle | None:

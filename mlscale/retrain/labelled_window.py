@@ -6,7 +6,7 @@ Events come from clients, so nothing of them is trusted: samples that do not fit
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from mlscale.data.windows.window_facts import SampleFacts
 from mlscale.retrain.window_samples import (
     NewCategories,
     check_mask_size,
+    compute_labelled_digest,
     compute_sample_digest,
     count_new_categories,
     decode_event_sample,
@@ -41,6 +42,7 @@ class LabelledWindow:
         new_categories: the samples of each category that the model does not know, by column.
         facts: of the samples when they were sent, which they no longer show, such as the width of an image; see
             `EncodedSamples`.
+        digests: of each sample with its label, uint64 (n,); later cycles leave out what they find again.
     """
 
     samples: list[Any]
@@ -52,6 +54,7 @@ class LabelledWindow:
     left_out: Mapping[str, int] = field(default_factory=dict)
     new_categories: NewCategories = field(default_factory=dict)
     facts: SampleFacts = field(default_factory=dict)
+    digests: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -85,15 +88,18 @@ class _Selected:
     row: int
     sample: Any
     label: Any
+    digest: int
 
 
 def select_labelled_window(
-    events: Events, servable: Servable, *, model: str, held_out: float, most: int
+    events: Events, servable: Servable, *, model: str, held_out: float, most: int, earlier: Set[int] = frozenset()
 ) -> LabelledWindow:
     """Return the latest samples that can be used for training.
 
     The same input counts once, with its latest label: a copy adds no information, and must not be on both sides of the
     split. The side follows from the bytes of the input and the model's name only, so it never changes in later cycles.
+    What an earlier window of the champion's lineage holds is a part of its data, and would count twice; with another
+    label it is new.
 
     Args:
         events: with samples (`samples=True`), oldest first; joined with labels, where the task type has any.
@@ -101,10 +107,12 @@ def select_labelled_window(
         model: its name.
         held_out: the share that is not trained on, between 0 and 1.
         most: the most samples.
+        earlier: digests of labelled samples of the windows that the champion was trained on.
     """
     samples, kinds = (events.table[name].to_pylist() for name in ("sample", "sample_kind"))
     truth = events.truth.tolist() if servable.task_type.needs_label else [None] * len(events)
     taken: dict[bytes, _Selected] = {}
+    known: set[bytes] = set()
     left_out: Counter[str] = Counter()
     # From the newest: the latest label of an input wins, and older events are left out beyond `most`.
     for row in reversed(range(len(events))):
@@ -115,12 +123,17 @@ def select_labelled_window(
             left_out[str(error)] += 1
             continue
         digest = compute_sample_digest(sample, model)
-        if digest in taken:
+        labelled = compute_labelled_digest(digest, label)
+        if digest in taken or digest in known:
             left_out["seen before"] += 1
+        elif labelled in earlier:
+            # Its latest label is the one that was learned: an older one that differs must not be taken.
+            known.add(digest)
+            left_out["in the window of an earlier version"] += 1
         elif len(taken) == most:
             left_out["older than the latest"] += 1
         else:
-            taken[digest] = _Selected(row, sample, label)
+            taken[digest] = _Selected(row, sample, label, labelled)
     # Back to oldest first.
     selected = list(reversed(taken.items()))
     times = events.time
@@ -135,6 +148,7 @@ def select_labelled_window(
         left_out=dict(left_out),
         new_categories=count_new_categories((one.sample for _, one in selected), servable),
         facts=_collect_facts(events, servable, [one.row for _, one in selected]),
+        digests=np.array([one.digest for _, one in selected], np.uint64),
     )
 
 

@@ -58,6 +58,19 @@ def compute_sample_digest(sample: Any, model: str) -> bytes:
     return blake2b(_write_bytes(sample), digest_size=8, key=key, person=b"mlscale retrain").digest()
 
 
+def compute_labelled_digest(sample_digest: bytes, label: Any) -> int:
+    """Return a number of 64 bits that identifies a sample with its label.
+
+    Args:
+        sample_digest: of the sample, 8 bytes.
+        label: in the form of the task type; None where it has no labels.
+    """
+    content = sample_digest + json.dumps(label, sort_keys=True, ensure_ascii=False, default=str).encode(
+        "utf-8", "surrogatepass"
+    )
+    return int.from_bytes(blake2b(content, digest_size=8, person=b"mlscale label").digest())
+
+
 def check_mask_size(servable: Servable, label: str) -> None:
     """Check that a mask is as large as what the model predicts.
 

@@ -68,10 +68,10 @@ class Place:
     def turn(self, *words: str) -> Result:
         return commands.run_command("retrain", [*self.words, *words])
 
-    def serve(self, raw: NDArray[Any], truth: list[str]) -> None:
+    def serve(self, raw: NDArray[Any], truth: list[str], *, first: int = 0) -> None:
         """What a server and those who label would have left."""
         servable = load(self.registry.resolve_version("digits@champion").payload)
-        ids = [f"event-{number}" for number in range(len(raw))]
+        ids = [f"event-{number}" for number in range(first, first + len(raw))]
         writer = self.store.open_writer("digits", sample_share=1.0)
         add_answers(writer, servable, ids, list(raw), version="digits:v1")
         writer.close()
@@ -201,18 +201,23 @@ def test_too_few_labels_are_told_and_noted(place: Place) -> None:
 
 @pytest.mark.slow
 def test_the_next_turn_forgets_neither_what_was_before_nor_the_last_window(place: Place) -> None:
-    raw, truth = digits(500)
-    place.serve(turned(raw), truth)
+    raw, truth = digits(1000)
+    place.serve(turned(raw[:500]), truth[:500])
     first = place.turn()
     assert first.ok, first.sentence
+    # The same events are a part of the champion's data now, and count once.
+    again = place.turn("force=true")
+    assert "there are 0 (500 labelled events; left out: 500 in the window of an earlier version" in again.sentence
+    place.serve(turned(raw[500:]), truth[500:], first=500)
     second = place.turn("force=true", "passes=1", "data.batch_size=32")
     assert second.metrics["original_samples"] == 360 + first.metrics["window_held_out"]
     assert "it is not surely better" in second.sentence
     derived = RunFolder.open(second.artifacts["run"]).derived
-    assert derived["train_samples"] == 1437 + 2 * first.metrics["window_train"]
+    assert second.metrics["window_total"] == 500
+    assert derived["train_samples"] == 1437 + first.metrics["window_train"] + second.metrics["window_train"]
     assert derived["per_device_batch"] == 32
     assert place.champion == "digits:v2"
-    assert [turn["champion"] for turn in place.journal] == ["digits:v1", "digits:v2"]
+    assert [turn["champion"] for turn in place.journal] == ["digits:v1", "digits:v2", "digits:v2"]
 
 
 @pytest.mark.slow
@@ -255,6 +260,8 @@ def test_a_champion_that_somebody_else_moved_stays(place: Place, monkeypatch: py
         (["data=fashion_mnist"], "retraining sets 'data' itself", "leave data=fashion_mnist out"),
         (["replay=1.5"], "replay is 1.5", "replay=0.7"),
         (["gate.relabelled=[ausfal]"], "unknown class 'ausfal'", "gate.relabelled=[0,1]"),
+        (["gate.alpha=1e-12"], "original samples are too few for a challenger to pass", "gate.max_drop="),
+        (["gate.alpha=1e-12", "watch=true"], "original samples are too few for a challenger to pass", "gate.max_drop="),
         (["registry=none"], "no registry is set", "registry=local"),
         (["window.min_sample=3"], "unknown key 'window.min_sample'", "window.min_samples=3"),
     ],
@@ -272,6 +279,7 @@ def test_what_is_wrong_is_told(
     assert fix in str(caught.value)
     # No cycle has begun, and none is recorded as failed.
     assert not (place.folder / "registry/retrain/digits.jsonl").exists()
+    assert not list((place.folder / "registry/retrain/digits").glob("*/turn.json"))
 
 
 def test_a_champion_whose_run_is_gone(place: Place) -> None:

@@ -105,6 +105,7 @@ class Monitor:
     registry: Any
     runs_dir: Path
     state: str | None
+    quiet: bool = False
     checks: int = 0
     files: Mapping[str, str] = field(default_factory=dict)
 
@@ -121,7 +122,8 @@ class Monitor:
 
         settings, now = self.settings, datetime.now(UTC)
         # Quiet after the first check: a watch would print the same line each time.
-        model = resolve_reference(settings.ref, runs_dir=self.runs_dir, registry=self.registry, quiet=self.checks > 0)
+        quiet = self.quiet or self.checks > 0
+        model = resolve_reference(settings.ref, runs_dir=self.runs_dir, registry=self.registry, quiet=quiet)
         self.checks += 1
         located = require_servable(model, self.runs_dir)
         assert located.servable is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 import weakref
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from mlscale.atomic_files import write_text
 from mlscale.errors import MLScaleError
+from mlscale.runs.identity import make_folder_name
 
 if TYPE_CHECKING:
     from mlscale.data.encoders.encoder import Encoder
@@ -67,6 +69,14 @@ class ForeignLog:
     def folder(self) -> Path:
         """The folder of the files, next to which a monitor keeps its state."""
         return next(path for path in (self.path, *self.path.parents) if path.is_dir())
+
+    def build_state_suffix(self) -> str:
+        """Return the part of a state file's name that differs between the logs of one folder."""
+        # Relative to the folder, in which the state is: both may be moved together.
+        name = self.path.relative_to(self.folder).as_posix()
+        # Names that are alike without their special characters, such as a.* and a, stay apart.
+        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+        return f"{make_folder_name('log' if name == '.' else name)[:40]}-{digest}"
 
     def write_guess(self, model: TrainedModel) -> Path:
         """Write a mapping that was guessed from the columns; return its path.

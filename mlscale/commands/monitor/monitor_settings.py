@@ -126,8 +126,8 @@ class MonitorSettings:
         )
 
     def resolve_state_file(self, typed: str | None, events: Path, model: TrainedModel) -> Path:
-        """Return the state file: as typed, or next to the model's events, one for each watched name: the champion and
-        the challenger have incidents of their own.
+        """Return the state file: as typed, or next to the model's events, one for each watched name and each log of
+        another server: the champion and the challenger have incidents of their own, and so have two logs.
         """
         if typed:
             return Path(typed).expanduser().absolute()
@@ -136,6 +136,8 @@ class MonitorSettings:
             # Two folders may hold models of the same name: their incidents must not share a file.
             digest = hashlib.sha256(str(model.servable).encode()).hexdigest()[:8]
             watched = f"{model.name}-{digest}"
+        if self.log is not None:
+            watched = f"{watched}-{self.log.build_state_suffix()}"
         return events / make_folder_name(model.name) / "monitor" / f"{make_folder_name(watched)}.json"
 
 

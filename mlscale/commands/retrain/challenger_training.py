@@ -51,6 +51,7 @@ def train_challenger(cfg: DictConfig, champion: Champion, window: LabelledWindow
     What the champion's data has of relabelled classes contradicts the window and is left out; all of it, where a person
     has decided that it no longer counts.
     """
+    from mlscale.data.windows.window_digests import write_window_digests
     from mlscale.data.windows.window_facts import write_window_facts
     from mlscale.data.windows.window_folder import HELD_OUT, TRAIN
     from mlscale.runs.folder import RunFolder
@@ -58,6 +59,7 @@ def train_challenger(cfg: DictConfig, champion: Champion, window: LabelledWindow
     for part in (TRAIN, HELD_OUT):
         champion.data.write_window(folder / part, *window.select_part(is_held_out=part == HELD_OUT))
     write_window_facts(folder, window.select_held_out_facts())
+    write_window_digests(folder, window.digests)
     # By the command, as a user would: the challenger's run can be shown, resumed and exported like any other.
     trained = commands.run_command("train", _compose_overrides(cfg, champion, window, folder))
     return RunFolder.open(trained.artifacts["run"])

@@ -29,17 +29,11 @@ if TYPE_CHECKING:
 def run_cycle(cfg: DictConfig, registry: LocalRegistry, version: Version, running: RunningCycle) -> None:
     """Run the cycle, from the window to the decision."""
     from mlscale.export.servable import load
-    from mlscale.retrain.gate.reachable_gates import check_original_gate
-    from mlscale.retrain.gate_samples import iterate_champion_samples
     from mlscale.retrain.journal import REJECTED
     from mlscale.runs.folder import RunFolder
 
-    servable = load(version.payload)
-    limits = parse_gate_limits(cfg, servable)
-    champion = Champion.prepare_champion(cfg, version, servable)
-    if running.cycle.run is None:
-        # A gate that no challenger can pass is reported before one is trained for hours.
-        check_original_gate(servable, iterate_champion_samples(champion.data), limits)
+    # A killed cycle that continues has passed the check.
+    champion, limits = prepare_cycle(cfg, version, check_gates=running.cycle.run is None)
     if running.cycle.run is None and not _train_on_window(cfg, champion, running):
         return
     assert running.cycle.run is not None
@@ -52,9 +46,33 @@ def run_cycle(cfg: DictConfig, registry: LocalRegistry, version: Version, runnin
     print_masked_lines(
         [f"retrain   {running.cycle.challenger} against {version.ref}, on the same samples"], Masker.create_for_run(cfg)
     )
-    running.judged = _compare_with_champion(cfg, servable, load(challenger.servable), run, limits)
+    running.judged = _compare_with_champion(cfg, champion.servable, load(challenger.servable), run, limits)
     running.note_progress(figures=running.judged.metrics)
     _apply_gate_decision(registry, version, running.judged, running)
+
+
+def prepare_cycle(cfg: DictConfig, version: Version, *, check_gates: bool = True) -> tuple[Champion, GateLimits]:
+    """Return the champion with its data, and the limits of the gates.
+
+    Args:
+        cfg: the settings.
+        version: the champion.
+        check_gates: find a gate that no challenger can pass, before one is trained for hours.
+
+    Raises:
+        UnreachableGateError: there is such a gate.
+        MLScaleError: a setting does not fit the model, or its run or its data are gone.
+    """
+    from mlscale.export.servable import load
+    from mlscale.retrain.gate.reachable_gates import check_original_gate
+    from mlscale.retrain.gate_samples import iterate_champion_samples
+
+    servable = load(version.payload)
+    limits = parse_gate_limits(cfg, servable)
+    champion = Champion.prepare_champion(cfg, version, servable)
+    if check_gates:
+        check_original_gate(servable, iterate_champion_samples(champion.data), limits)
+    return champion, limits
 
 
 def _train_on_window(cfg: DictConfig, champion: Champion, running: RunningCycle) -> bool:
@@ -63,7 +81,7 @@ def _train_on_window(cfg: DictConfig, champion: Champion, running: RunningCycle)
     from mlscale.retrain.journal import TOO_FEW
 
     name = champion.version.name
-    window = _take_window(cfg, name, champion.servable)
+    window = _take_window(cfg, champion)
     # Noted at once: a cycle that is killed later still shows what it had.
     running.note_progress(window=window.summarize_window())
     enough = len(window) >= cfg.window.min_samples and window.held_out.any() and not window.held_out.all()
@@ -86,10 +104,13 @@ def _train_on_window(cfg: DictConfig, champion: Champion, running: RunningCycle)
     return True
 
 
-def _take_window(cfg: DictConfig, model: str, servable: Servable) -> LabelledWindow:
+def _take_window(cfg: DictConfig, champion: Champion) -> LabelledWindow:
+    """Return the labelled events that no window of the champion's lineage holds."""
+    from mlscale.data.windows.window_digests import read_window_digests
     from mlscale.events.store import EventStore
     from mlscale.retrain.labelled_window import select_labelled_window
 
+    model, servable = champion.version.name, champion.servable
     since = datetime.now(UTC) - timedelta(hours=cfg.window.hours) if cfg.window.hours is not None else None
     store = EventStore(Path(cfg.events).expanduser())
     events = (
@@ -98,7 +119,12 @@ def _take_window(cfg: DictConfig, model: str, servable: Servable) -> LabelledWin
         else store.read(model, since=since, samples=True).select_answered()
     )
     return select_labelled_window(
-        events, servable, model=model, held_out=cfg.window.held_out, most=cfg.window.max_samples
+        events,
+        servable,
+        model=model,
+        held_out=cfg.window.held_out,
+        most=cfg.window.max_samples,
+        earlier=read_window_digests(champion.data.policy.windows),
     )
 
 

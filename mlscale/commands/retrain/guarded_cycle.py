@@ -81,11 +81,16 @@ def resolve_champion(cfg: DictConfig, registry: LocalRegistry, *, quiet: bool = 
 
 
 def _run_to_decision(cfg: DictConfig, registry: LocalRegistry, champion: Version, running: RunningCycle) -> None:
-    """Run a cycle; the journal has its end, whatever happens."""
+    """Run a cycle; the journal has its end, whatever happens; nothing of it where no challenger could pass."""
+    from mlscale.retrain.gate.reachable_gates import UnreachableGateError
     from mlscale.retrain.journal import FAILED, INTERRUPTED, PROMOTED
 
     try:
         run_cycle(cfg, registry, champion, running)
+    except UnreachableGateError:
+        # A setting, like a mistyped class: it must not count as a failed cycle.
+        running.journal.discard_cycle(running.cycle)
+        raise
     # Also for Ctrl-C and signals: the journal must record how each cycle ended.
     except BaseException as error:
         why = error.what if isinstance(error, MLScaleError) else type(error).__name__

@@ -48,7 +48,7 @@ COMMAND = Command(
                 ),
                 Key(
                     "watched",
-                    "whose checks: as mlscale monitor got it; the champion by default",
+                    "whose checks: as mlscale monitor got it, or retrain-watch; the champion by default",
                     example="resnet@challenger",
                 ),
                 Key("state", "a monitor's alert.state= file, where it is elsewhere", example="state.json"),

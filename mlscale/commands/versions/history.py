@@ -13,12 +13,14 @@ from mlscale.errors import MLScaleError
 from mlscale.monitor.check_log import SUFFIX, CheckLog, locate_check_log
 from mlscale.monitor.check_record import CheckRecord
 from mlscale.report import format_number
-from mlscale.retrain.journal import RetrainingCycle, RetrainingJournal
+from mlscale.retrain.journal import RetrainingCycle, RetrainingJournal, locate_watch_state
 from mlscale.runs.identity import make_folder_name
 from mlscale.versions import LocalRegistry, Version
 from mlscale.versions.aliases import Aliases
 from mlscale.versions.version_reference import CHAMPION
 
+RETRAIN_WATCH = "retrain-watch"
+"""The name of the checks of `mlscale retrain watch=true`."""
 EntryKind = Literal["version", "alias", "retraining", "alert"]
 
 
@@ -100,24 +102,30 @@ def collect_history(
     """Return the history of a model.
 
     Args:
+        registry: of the model; the looks of `mlscale retrain watch=true` are there.
+        name: of the model.
         events: the folder of events, which has the checks of monitors.
         state: a monitor's state file that is elsewhere.
         watched: the reference whose checks are wanted; the champion's by default, else those with most checks.
 
     Raises:
-        MLScaleError: no such model, no checks of `watched`, or a file is corrupt.
+        MLScaleError: no such model, no checks of `watched` or of the model next to `state`, or a file is corrupt.
     """
     versions = registry.list_versions(name) or [registry.resolve_version(name)]  # which raises what there is instead
     files = sorted((events / make_folder_name(name) / "monitor").glob(f"*{SUFFIX}"))
+    looks = locate_check_log(locate_watch_state(registry.root, name))
+    files.append(looks)
     if state is not None:
         files.append(locate_check_log(state))
     checks: dict[str, list[CheckRecord]] = {}
     # A state in the folder of events may be named as well: its checks count once.
     for file in dict.fromkeys(files):
-        for record in CheckLog(file).read_records():
-            # A state file that was given may be that of another model.
-            if record.model == name:
-                checks.setdefault(record.watched, []).append(record)
+        records = [record for record in CheckLog(file).read_records() if record.model == name]
+        if state is not None and file == files[-1] and not records:
+            raise _make_no_checks_error(state, file, name)
+        for record in records:
+            # Apart from those of a monitor of the same reference, which has other rules and times.
+            checks.setdefault(RETRAIN_WATCH if file == looks else record.watched, []).append(record)
     chosen = _choose_watched(checks, name, watched)
     alerts = [record for records in checks.values() for record in records if record.alerts]
     return ModelHistory(
@@ -136,6 +144,18 @@ def parse_time(text: str) -> datetime:
     """Return a stored time; without a zone it is UTC."""
     time = datetime.fromisoformat(text)
     return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _make_no_checks_error(state: Path, file: Path, name: str) -> MLScaleError:
+    known = sorted(path.name.removesuffix(SUFFIX) + ".json" for path in state.parent.glob(f"*{SUFFIX}"))
+    best = find_nearest(state.name, known)
+    return MLScaleError(
+        f"no checks of {name} next to {state.name}",
+        where=f"state={state}",
+        why=f"a monitor with alert.state={state.name} keeps them in {file.name}, which "
+        + ("has none of this model" if file.is_file() else "does not exist"),
+        fix=f"state={state.parent / best}" if best else "leave state out, or the alert.state= of your monitor",
+    )
 
 
 def _choose_watched(checks: dict[str, list[CheckRecord]], name: str, watched: str | None) -> str:

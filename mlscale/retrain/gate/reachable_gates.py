@@ -39,6 +39,10 @@ def compute_fewest_window_samples(task_type: TaskType, alpha: float) -> int:
     return max(1, math.ceil(-math.log2(alpha) - 1e-9))
 
 
+class UnreachableGateError(MLScaleError):
+    """No challenger can pass the gates: a setting that a user changes, not a cycle that failed."""
+
+
 def check_original_gate(champion: Servable, samples: LabelledSamples, limits: GateLimits) -> None:
     """Raise an error if no challenger can pass `gate.max_drop`, not even one that is right on all original samples.
 
@@ -48,7 +52,7 @@ def check_original_gate(champion: Servable, samples: LabelledSamples, limits: Ga
         limits: of the gate.
 
     Raises:
-        MLScaleError: the original samples are too few.
+        UnreachableGateError: the original samples are too few.
     """
     if not limits.old:
         return
@@ -79,9 +83,9 @@ def check_original_gate(champion: Servable, samples: LabelledSamples, limits: Ga
     raise _build_too_few_error(count, needed, why, fix)
 
 
-def _build_too_few_error(count: int, needed: int, why: str, fix: str) -> MLScaleError:
+def _build_too_few_error(count: int, needed: int, why: str, fix: str) -> UnreachableGateError:
     at_least = f", at least {needed:,} are needed" if needed > count else ""
-    return MLScaleError(
+    return UnreachableGateError(
         f"{count:,} original samples are too few for a challenger to pass{at_least}",
         where="gate.max_drop",
         why=why,

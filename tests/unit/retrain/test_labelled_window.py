@@ -12,6 +12,7 @@ from PIL import Image
 from mlscale.data.decoding.fast_decoder import DECODE_VERSION
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.encoders.summaries.image_summary import ImageSummary
+from mlscale.data.windows.window_digests import read_window_digests, write_window_digests
 from mlscale.events.event_rows import EventSubject
 from mlscale.events.store import EventStore
 from mlscale.retrain.labelled_window import LabelledWindow, select_labelled_window
@@ -127,6 +128,26 @@ def test_an_input_counts_once_with_its_latest_label(events: Filled) -> None:
     assert found.left_out == {"seen before": 1}
     assert found.labels[-1] == "dog"  # seen last
     assert np.array_equal(found.samples[-1], raw[1])
+
+
+def test_what_an_earlier_window_holds_does_not_count_again(events: Filled, tmp_path: Path) -> None:
+    raw = images(6)
+    events.add(raw[:4], ["cat", "cat", "dog", "dog"])
+    first = events.window()
+    write_window_digests(tmp_path / "window", first.digests)
+    earlier = read_window_digests([tmp_path / "window", tmp_path / "without"])
+    assert len(earlier) == 4
+    # The same events again, copies of two of them, one of which has another label, and two that are new.
+    events.add(raw[:2], ["cat", "dog"])
+    events.add(raw[4:], ["dog", "cat"])
+    second = events.window(earlier=earlier)
+    assert np.array_equal(second.samples, raw[[1, 4, 5]])
+    assert second.labels == ["dog", "dog", "cat"]
+    assert second.left_out == {"in the window of an earlier version": 3, "seen before": 2}
+    assert not set(second.digests.tolist()) & earlier
+    # Its latest label is the one that an earlier version has learned.
+    events.add(raw[1:2], ["cat"])
+    assert np.array_equal(events.window(earlier=earlier).samples, raw[4:])
 
 
 def test_the_latest_are_taken(events: Filled) -> None:

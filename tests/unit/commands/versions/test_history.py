@@ -168,12 +168,28 @@ def test_another_reference_and_a_state_elsewhere(place: Path, capsys: pytest.Cap
     assert len(json.loads(capsys.readouterr().out)["checks"]) == 1
 
 
+def test_looks_of_a_retraining_watch_are_there_by_default(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    looks = CheckLog(place / "registry/retrain/m.watch-checks.jsonl")
+    looks.append_record(check(3, watched="m", alerts=(alert("firing"),), firing=("degradation",)))
+    assert main(["history", "m", "events=elsewhere", "output=json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (len(document["checks"]), document["watched"]) == (1, "retrain-watch")
+    assert "alert" in {entry["kind"] for entry in document["entries"]}
+    # Next to a monitor's they are others, and not mixed with its checks.
+    assert main(["history", "m", "output=json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (len(document["checks"]), document["watched"]) == (20, "m@champion")
+    assert document["others"] == ["m:v2", "retrain-watch"]
+
+
 @pytest.mark.parametrize(
     ("words", "what", "fix"),
     [
         (("nothing",), "no model 'nothing'", ""),
         (("m", "watched=m@champio"), "no checks of 'm@champio'", "watched=m@champion"),
         (("m", "watched=m@champion", "events=no"), "no checks of 'm@champion'", "mlscale monitor m@champion"),
+        (("m", "state=gibtsnicht.json"), "no checks of m next to gibtsnicht.json", "leave state out"),
+        (("m", "state=events/m/monitor/m_champio.json"), "no checks of m next to m_champio.json", "m_champion.json"),
         (("m", "pgae=x.html"), "unknown key 'pgae'", "page=x.html"),
     ],
 )
