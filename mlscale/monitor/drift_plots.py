@@ -44,7 +44,8 @@ def _plot_numbers(column: ColumnDrift, sketch: NumberSketch, sample: NDArray[np.
             Series("reference", _compute_bin_shares(sketch.values, edges)),
             Series("now", _compute_bin_shares(sample, edges)),
         ],
-        x=f"{column.label}, {sketch.unit}" if sketch.unit else column.label,
+        # Not twice: a column's name may hold its unit.
+        x=f"{column.label}, {sketch.unit}" if sketch.unit and sketch.unit not in column.label else column.label,
         y="share of events",
     )
 

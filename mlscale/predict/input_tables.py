@@ -36,6 +36,7 @@ class TableInputs:
         columns: the features, of a table of numbers; empty for all columns of numbers except the key.
         kind: of the model's encoder. The columns that a 'table' takes are read by `read_rows`, those of a CSV file as
             texts; the texts of a 'text' or 'document' are read as bytes.
+        trained_on: the column of texts that the model was trained on, which is scored where the files have it.
 
     Raises:
         MLScaleError: pyarrow is not installed (exit code 5); a file can't be read, or lacks a column.
@@ -48,6 +49,7 @@ class TableInputs:
         key: str | None,
         columns: Sequence[str],
         kind: str = "",
+        trained_on: str | None = None,
     ) -> None:
         require_extra("predict", "pyarrow")
         encoded, self._takes_texts = kind == "table", kind in TEXT_KINDS
@@ -60,7 +62,7 @@ class TableInputs:
             if missing:
                 fix = "member=<the column that is scored>, key=<the column of names>, columns=[<features>]"
                 raise _build_columns_error(path, missing, file.schema.names, fix)
-        self._member = member or (None if columns or encoded else _find_scored_column(schema, key))
+        self._member = member or (None if columns or encoded else _find_scored_column(schema, key, trained_on))
         if self._takes_texts and self._member is not None:
             for file in self._files:
                 file.read_as_bytes(self._member)
@@ -69,8 +71,8 @@ class TableInputs:
             raise MLScaleError(
                 "the table has nothing to score",
                 where=f"input={self._paths[0]}",
-                why=f"no column of bytes, text or numbers: {', '.join(schema.names[:20])}",
-                fix="member=<the column that is scored>",
+                why=f"not one column of bytes or text, and none of numbers: {_list_names(schema.names)}",
+                fix=" or ".join(f"member={name}" for name in schema.names[:2]) or "input=<another file>",
             )
         # Row numbers of each file's first row: a search in them finds the file of a row.
         self._starts = np.cumsum([0, *(file.rows for file in self._files)])
@@ -212,15 +214,18 @@ def _join_parts(parts: Sequence[Any]) -> Any:
     return [value for part in parts for value in part]
 
 
-def _find_scored_column(schema: pa.Schema, key: str | None) -> str | None:
-    """Return the column to score: the one of bytes, else the text column with a usual name, else the only text column;
-    None if there is none.
+def _find_scored_column(schema: pa.Schema, key: str | None, trained_on: str | None) -> str | None:
+    """Return the column to score; None if there is none.
+
+    It is the one of training, else the one of bytes, else the text column with a usual name, else the only text column.
 
     Raises:
         MLScaleError: several columns of bytes, or of text with a usual name.
     """
     import pyarrow as pa
 
+    if trained_on in schema.names:
+        return trained_on
     fields = [field for field in schema if field.name != key]
     of_bytes = [
         f.name

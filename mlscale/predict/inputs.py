@@ -39,6 +39,7 @@ def open_inputs(
     key: str | None,
     columns: Sequence[str],
     kind: str = "",
+    trained_on: str | None = None,
 ) -> Inputs:
     """Return the inputs of `spec`: a folder of files, files, tar shards (path, brace pattern, glob, folder), or tables.
 
@@ -49,6 +50,7 @@ def open_inputs(
         columns: the features of a table, in the model's order; empty for all columns of numbers.
         kind: of the model's encoder, which decides what is looked for: 'text' and 'document' take texts, 'tensor' takes
             arrays, 'table' takes columns by name, and the others images.
+        trained_on: the column of a table's texts that the model was trained on; None where it is not known.
 
     Raises:
         MLScaleError: nothing exists there, or it is not an input.
@@ -66,11 +68,11 @@ def open_inputs(
         tables = [name for name in sorted(names) if name.lower().endswith(TABLES) and not is_system_file(name)]
         # Which reports what is skipped.
         if tables and not list_files(folder, _get_file_kind(kind)[1]):
-            return TableInputs([str(folder / name) for name in tables], member, key, columns, kind)
+            return TableInputs([str(folder / name) for name in tables], member, key, columns, kind, trained_on)
         return FolderInputs(folder, kind)
     # A .json file in a folder may hold anything; one that is named is meant.
     if all(word.lower().endswith((*TABLES, ".json")) for word in words):
-        return TableInputs(_expand_paths(words), member, key, columns, kind)
+        return TableInputs(_expand_paths(words), member, key, columns, kind, trained_on)
     if all(word.rpartition(".")[2].lower() in _get_file_kind(kind)[1] for word in words):
         return FileInputs(_expand_paths(words))
     _raise_if_not_shards(words, kind)

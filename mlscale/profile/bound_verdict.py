@@ -96,3 +96,9 @@ def _classify_bound(headroom: Factor, wait: float) -> str:
     if headroom.value >= MIN_GAIN or wait >= 2 * _MIN_WAIT_SHARE:
         return "unclear"  # the median looks like a gain, but a round contradicts it
     return "step"
+
+
+def format_headroom(ratio: float) -> str:
+    """Return the gain of a loader that costs nothing: `1.62× the speed (measured)`, or that none could be measured."""
+    # It can't be slower: a ratio below 1 shows how much the machine's speed varies.
+    return f"{ratio:.2f}× the speed (measured)" if ratio >= 1 else "no measurable gain"

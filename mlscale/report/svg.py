@@ -6,7 +6,7 @@ The elements are in `canvas`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
 
@@ -36,7 +36,10 @@ from mlscale.report.canvas import (
 )
 from mlscale.report.clouds import draw_confusion_matrix, draw_scatter_plot
 from mlscale.report.figures import BarPlot, HorizontalBarPlot, LinePlot, PlotEvent
+from mlscale.report.text import is_number_like
 from mlscale.report.time_axis import TimeAxis
+
+_LEAST_CHARACTERS = 4  # characters by which categories can be told apart
 
 
 def draw_plot(figure: LinePlot | BarPlot | HorizontalBarPlot | ConfusionMatrixPlot | ScatterPlot) -> Markup:
@@ -120,13 +123,20 @@ def _draw_bars(figure: BarPlot) -> Markup:
                 continue
             left, top = LEFT + slot * (slot_index + 0.1) + width * index, up.scale_value(value)
             parts.append(BAR.format(left, min(top, base), width, abs(base - top), f"s{index}"))
-    columns = max(len(label) for label in figure.labels)
-    # About 9 units for a character and 8 between labels: where not all fit, every n-th label is drawn.
-    max_labels = max(1, int((WIDTH - LEFT - RIGHT) / (9 * min(columns, DIGITS) + 8)))
-    every = math.ceil(len(figure.labels) / max_labels)
-    for slot_index in range(0, len(figure.labels), every):
-        parts.append(draw_tick(LEFT + slot * (slot_index + 0.5), shorten_label(figure.labels[slot_index], DIGITS)))
-    return wrap_svg(figure, HEIGHT, parts)
+    return wrap_svg(figure, HEIGHT, [*parts, *_draw_bar_labels(figure.labels, slot)])
+
+
+def _draw_bar_labels(labels: Sequence[str], slot: float) -> Iterator[Markup]:
+    """Yield a label beneath each bar, cut to its fitting; where that is too small, each n-th label."""
+    columns = max(len(label) for label in labels)
+    # About 9 units for a character and 8 between labels.
+    fitting, every = int((slot - 8) / 9), 1
+    # Edges of bins follow from each other; categories do not, and are legible by their first letters.
+    if fitting < columns and (fitting < _LEAST_CHARACTERS or all(map(is_number_like, labels))):
+        fitting = min(columns, DIGITS)
+        every = math.ceil((9 * fitting + 8) / slot)
+    for index in range(0, len(labels), every):
+        yield draw_tick(LEFT + slot * (index + 0.5), shorten_label(labels[index], fitting))
 
 
 def _draw_rows(figure: HorizontalBarPlot) -> Markup:

@@ -12,6 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 _NUMERIC = re.compile(r"^[-+]?[\d,.]+([eE][-+]?\d+)?\s?(%|[kMG]|[KMGT]iB|B|ms|s|min|h|d)?$|^(nan|inf|-inf|-|)$")
 _MOST_DECIMALS = 6  # of a percentage
 _UNITS = ("_bytes", "_samples_per_s", "_per_s", "_ms", "_s", "_usd", "_percent", "_days")
+# Of stored keys whose words readers do not know.
+_READABLE_NAMES = {
+    "headspace_ratio": "speed with a perfect loader, ratio",
+    "headspace_spread_percent": "its spread between rounds",
+    "predicted_headspace_ratio": "predicted by the timers alone, ratio",
+}
 _LEAST_WIDTH = 12  # the smallest width to which a column is cut
 
 
@@ -163,6 +169,8 @@ def format_metric_name(name: str) -> str:
     """Return a metric's readable name, without the unit that `format_metric` shows: best val/accuracy."""
     unit = next((unit for unit in _UNITS if name.endswith(unit)), "")
     # `format_metric` shows no unit for a bare `_per_s`, so it stays in the name.
+    if name in _READABLE_NAMES:
+        return _READABLE_NAMES[name]
     return name if unit == "_per_s" else name.removesuffix(unit).replace("_", " ")
 
 

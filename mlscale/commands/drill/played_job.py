@@ -158,7 +158,11 @@ def _create_early_end(node: PlayedNode) -> MLScaleError:
             why="it is ended two steps after its first checkpoint, or after stop_step",
             fix="stop_step=3, or a longer run: trainer.max_epochs=3",
         )
-    return MLScaleError(f"the job failed before the platform ended it: {output}")
+    return MLScaleError(
+        f"the job failed before the platform ended it: {output}",
+        where=str(node.log),
+        fix="the same run without the drill shows where: mlscale +recipe=… with the words of the recipe alone",
+    )
 
 
 def _extract_error_text(text: str) -> str:

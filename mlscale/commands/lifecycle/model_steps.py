@@ -9,6 +9,7 @@ from pathlib import Path
 from mlscale.commands.lifecycle.key_metric import KeyMetric, describe_metric
 from mlscale.commands.lifecycle.step_log import StepOutcome
 from mlscale.commands.lifecycle.step_state import LifecycleState
+from mlscale.profile.bound_verdict import format_headroom
 from mlscale.report import HorizontalBarPlot, format_duration, format_size
 from mlscale.report.text import format_size_change
 from mlscale.runs.folder import RunFolder
@@ -62,7 +63,7 @@ def profile_training(state: LifecycleState) -> StepOutcome:
     wait, headroom = result.metrics["wait_percent"], result.metrics["headspace_ratio"]
     return StepOutcome(
         "no clear bound" if bound == "unclear" else f"bound by {bound}",
-        f"waits for data {wait:.0f} % of the time, a perfect loader would be {headroom:.2f}× as fast",
+        f"waits for data {wait:.0f} % of the time, a perfect loader gives {format_headroom(headroom)}",
         metrics={"headspace_ratio": headroom, "wait_percent": wait},
         plot=next(iter(result.figures), None),
         page="profile.html",

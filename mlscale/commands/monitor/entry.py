@@ -169,8 +169,10 @@ class Monitor:
         from mlscale.versions.trained_model import require_servable
 
         model = resolve_reference(self.settings.ref, runs_dir=self.runs_dir, registry=self.registry)
-        path = log.write_guess(require_servable(model, self.runs_dir))
-        sentence = f"guessed a mapping from the columns of {log.path.name}: check it, then mapping={path.name}"
+        path, missing = log.write_guess(require_servable(model, self.runs_dir))
+        # What is missing comes first: without it the mapping can't be used.
+        todo = f"fill in {' and '.join(missing)} where it has '???', check the rest" if missing else "check it"
+        sentence = f"guessed a mapping from the columns of {log.path.name}: {todo}, then mapping={path.name}"
         return Result("monitor", ok=True, sentence=sentence, artifacts={"mapping": str(path)})
 
     def build_monitor_result(self, check: MonitorCheck) -> Result:

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,28 +79,24 @@ class ForeignLog:
         digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
         return f"{make_folder_name('log' if name == '.' else name)[:40]}-{digest}"
 
-    def write_guess(self, model: TrainedModel) -> Path:
-        """Write a mapping that was guessed from the columns; return its path.
+    def write_guess(self, model: TrainedModel) -> tuple[Path, tuple[str, ...]]:
+        """Write a mapping that was guessed from the columns; return its path, and the keys that are to be filled in.
+
+        A mapping that exists may have been checked by a person: the new one gets a name of its own.
 
         Raises:
-            MLScaleError: there is one already, or a file can't be read or written.
+            MLScaleError: a file can't be read or written.
         """
         from mlscale.events.foreign.guess_mapping import guess_mapping
         from mlscale.events.foreign.log_files import find_log_files
         from mlscale.events.foreign.log_rows import list_input_names
 
-        target = Path(_GUESSED).absolute()
-        if target.exists():
-            raise MLScaleError(
-                f"{_GUESSED} exists",
-                where=str(target),
-                why="a mapping that was checked must not be lost",
-                fix=f"mapping={_GUESSED}, or remove it: rm {_GUESSED}",
-            )
+        target = _find_free_name(Path(_GUESSED).absolute())
         subject, encoder = _read_subject(model)
         file = find_log_files(self.path)[-1]
-        write_text(target, guess_mapping(file, list_input_names(encoder), subject.names.labels))
-        return target
+        guess = guess_mapping(file, list_input_names(encoder), subject.names.labels, model.version or "")
+        write_text(target, guess.text)
+        return target, guess.missing
 
     def convert_events(self, model: TrainedModel, start: datetime | None) -> ConvertedLog:
         """Return the events of the log.
@@ -150,6 +147,12 @@ def find_foreign_log(events: Path, mapping: str | None) -> ForeignLog | None:
             fix=f"mapping={GUESS} writes {_GUESSED}, guessed from the columns; then mapping={_GUESSED}",
         )
     return None
+
+
+def _find_free_name(path: Path) -> Path:
+    """Return a path, with a number in its name if it exists: `mapping-2.yaml`."""
+    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
+    return next(free for free in chain([path], numbered) if not free.exists())
 
 
 def _read_subject(model: TrainedModel) -> tuple[EventSubject, Encoder]:

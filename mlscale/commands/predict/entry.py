@@ -83,6 +83,7 @@ def prepare_work(cfg: DictConfig, subject: TrainedModel) -> tuple[PredictWork, d
             "key": cfg.key,
             "columns": tuple(cfg.columns),
             "kind": source.kind,
+            "trained_on": _read_text_column(subject),
         },
         "folder": str(Path(cfg.to).expanduser().absolute()),
         "threads": max(1, int(os.environ.get("OMP_NUM_THREADS") or cores // world_size)),
@@ -125,6 +126,17 @@ def _count_available_devices(accelerator: str) -> int:
     from mlscale.launch.local_devices import detect_local_devices
 
     return detect_local_devices().count_devices(accelerator) or 1
+
+
+def _read_text_column(subject: TrainedModel) -> str | None:
+    """Return the column of texts of the run that made a model; None where its data has none."""
+    from mlscale.runs.recover import CONFIG, read_yaml_values
+
+    if subject.home is None:
+        return None
+    data = read_yaml_values(subject.home / CONFIG).get("data")
+    column = data.get("text") if isinstance(data, Mapping) else None
+    return column if isinstance(column, str) else None
 
 
 class _ModelSource(NamedTuple):

@@ -12,7 +12,7 @@ from mlscale.config.derive import derive_values
 from mlscale.errors import MLScaleError
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.profile import machine_load as load
-from mlscale.profile.bound_verdict import ROUNDS, BoundVerdict
+from mlscale.profile.bound_verdict import ROUNDS, BoundVerdict, format_headroom
 from mlscale.profile.machine_load import MachineLoad
 from mlscale.profile.remedies import RemedyTrial, propose_remedies, select_best_remedy
 from mlscale.report import HorizontalBarPlot, Result, format_duration, save_result
@@ -179,19 +179,19 @@ def build_profile_result(profile: RunProfile, seconds: float) -> Result:
 def _describe_bound(profile: RunProfile) -> str:
     """Return a sentence about the bound of the run."""
     verdict = profile.verdict
-    wait, gain = f"{verdict.wait:.0%}", f"{verdict.headroom.value:.2f}×"
+    wait, gain = f"{verdict.wait:.0%}", format_headroom(verdict.headroom.value)
     if profile.is_of_step:
         took = f" takes {profile.shares[profile.slowest]:.0%} of the time and" if profile.shares else ""
         text = (
             f"{profile.slowest}{took} bounds the run: it waits for data {wait} of the time, "
-            f"a perfect loader gives {gain} (measured)"
+            f"a perfect loader gives {gain}"
         )
     elif verdict.bound == "data":
-        text = f"the step waits for data {wait} of the time: a perfect loader would be {gain} as fast (measured)"
+        text = f"the step waits for data {wait} of the time: a perfect loader gives {gain}"
     elif verdict.bound == "cores":
         text = (
             f"the loader takes cores from the step: it waits for data only {wait} of the time, "
-            f"and yet a perfect loader would be {gain} as fast (measured)"
+            f"and yet a perfect loader gives {gain}"
         )
     else:
         rounds = ", ".join(f"{ratio:.2f}×" for ratio in verdict.headroom.rounds)

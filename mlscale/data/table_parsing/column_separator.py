@@ -47,12 +47,12 @@ def _read_head(path: Path) -> str:
 
 def _find_other_separator(text: str, expected: str) -> str | None:
     """Return the character that divides rows better than the expected one; None where that one does it best."""
-    best, found = _rate_separator(text, expected), None
+    best, other = _rate_separator(text, expected), None
     for mark in _OTHERS:
         share, columns = _rate_separator(text, mark)
         if columns > 1 and share >= _LEAST_ROWS and (share, columns) > best:
-            best, found = (share, columns), mark
-    return found
+            best, other = (share, columns), mark
+    return other
 
 
 def _rate_separator(text: str, mark: str) -> tuple[float, int]:

@@ -15,7 +15,7 @@ from mlscale.events.foreign.number_text import parse_number_text
 from mlscale.events.foreign.time_parser import TimeParser, find_time_zone
 
 ENTRIES = ("time", "prediction", "id", "version", "confidence", "probabilities", "label", "latency", "outcome")
-_LATENCY_UNITS = {"ms": 1.0, "s": 1e3, "us": 1e-3, "ns": 1e-6}  # in milliseconds
+LATENCY_UNITS = {"ms": 1.0, "s": 1e3, "us": 1e-3, "ns": 1e-6}  # in milliseconds
 OUTCOMES = ("ok", "rejected", "failed")
 _COMMON = ("field", "constant", "scale", "values")
 _EXTRA = {
@@ -24,6 +24,7 @@ _EXTRA = {
     "outcome": OUTCOMES,
     "prediction": ("threshold", "positive"),
 }
+_GAP = "???"  # what a guess leaves open
 _LARGEST_FILE = 1 << 20
 
 
@@ -153,8 +154,24 @@ def parse_mapping(document: object, where: str) -> EventMapping:
     positive = prediction.get("positive") if isinstance(prediction, Mapping) else None
     if positive is not None and threshold is None:
         problems.append(_make_problem("prediction.positive has no threshold", where, "threshold: 0.5"))
+    problems += _find_gaps(document, where)
     raise_all(problems)
     return EventMapping(fields, inputs, times, outcomes, threshold, "" if positive is None else str(positive))
+
+
+def _find_gaps(document: Mapping[Any, object], where: str) -> Iterator[MLScaleError]:
+    """Yield a problem for each place of a guessed mapping that nobody has filled in."""
+    for name, entry in document.items():
+        parts = entry if isinstance(entry, Mapping) else {"field": entry}
+        if _GAP in (parts.get("field"), parts.get("format")):
+            yield _make_problem(f"'{name}' is not filled in", where, f"{name}: <column>")
+        values = parts.get("values")
+        open_values = (
+            [str(text) for text, value in values.items() if value == _GAP] if isinstance(values, Mapping) else []
+        )
+        if open_values:
+            fix = f"{name}: {{field: …, values: {{'{open_values[0]}': <class>}}}}"
+            yield _make_problem(f"'{name}.values' has no class for {', '.join(open_values)}", where, fix)
 
 
 def _parse_field(
@@ -173,10 +190,10 @@ def _parse_field(
     scale = entry.get("scale", 1.0)
     if name == "latency":
         unit = str(entry.get("unit", "ms"))
-        if unit not in _LATENCY_UNITS:
-            units = ", ".join(_LATENCY_UNITS)
+        if unit not in LATENCY_UNITS:
+            units = ", ".join(LATENCY_UNITS)
             problems.append(_make_problem(f"latency.unit is '{unit}', not one of {units}", where, "unit: ms"))
-        scale = scale * _LATENCY_UNITS.get(unit, 1.0) if _is_number(scale) else scale
+        scale = scale * LATENCY_UNITS.get(unit, 1.0) if _is_number(scale) else scale
     if not _is_number(scale):
         problems.append(_make_problem(f"'{name}.scale' is not a number", where, "scale: 0.001"))
         scale = 1.0

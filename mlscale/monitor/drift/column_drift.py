@@ -72,7 +72,8 @@ class ColumnDrift:
     @property
     def metric_name(self) -> str:
         """The name of the column as a part of names of metrics: `input_age`."""
-        return self.name.replace(".", "_")
+        # The group's dot alone: the others are of the column's name, such as `Außentemp. [°C]`.
+        return self.name.replace(".", "_", 1)
 
     def format_change(self) -> str:
         """Return the change in words: age higher by 0.62 σ (34 → 41 years), q < 1e-9."""

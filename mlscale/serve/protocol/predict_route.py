@@ -18,7 +18,12 @@ from mlscale.serve.packed_samples import PackedSamples, create_packed_samples
 from mlscale.serve.protocol import image_input as images
 from mlscale.serve.protocol import json_numbers, raw_json, v2
 from mlscale.serve.protocol.image_input import FILE_ADVICE
-from mlscale.serve.protocol.refused_bodies import describe_sent_form, describe_untyped_image, find_image_type
+from mlscale.serve.protocol.refused_bodies import (
+    describe_sent_form,
+    describe_untyped_image,
+    find_image_type,
+    suggest_json_line,
+)
 from mlscale.serve.request_limits import compute_text_limit
 from mlscale.serve.served_model import Outputs, ServedModel
 
@@ -216,4 +221,6 @@ def _decode_text(headers: Mapping[bytes, bytes], body: bytes | bytearray) -> byt
 
 def _build_type_refusal(model: ServedModel, kind: bytes) -> Refused:
     form = images.RAW_FORMS[model.servable.encoder.kind]
-    return Refused(f"can't read {kind.decode('latin-1')[:200]}: {model.name} takes {form}", 415)
+    return Refused(
+        f"can't read {kind.decode('latin-1')[:200]}: {model.name} takes {form}{suggest_json_line(model)}", 415
+    )

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+
 from mlscale.data.encoders.document_encoder import DocumentEncoder
+from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.export.warmup.warmup_requests import find_suffix
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.protocol.image_input import FILE_ADVICE, IMAGE_ADVICE, RAW_FORMS
+from mlscale.serve.protocol.openapi_samples import build_example
 from mlscale.serve.request_limits import compute_text_limit
 from mlscale.serve.served_model import ServedModel
 
@@ -42,6 +47,15 @@ def describe_sent_form(kind: str) -> Refused:
     known = ", ".join(sorted(_IMAGE_TYPES.values()))
     line = FILE_ADVICE
     return Refused(f"can't read {kind[:200]}: an image is the body itself, {line}; types are {known}", 415)
+
+
+def suggest_json_line(model: ServedModel) -> str:
+    """Return the line that sends one row of a table's model, after a colon; '' for other models."""
+    encoder = model.servable.encoder
+    if not isinstance(encoder, TableEncoder):
+        return ""
+    row = json.dumps(build_example(encoder.describe_raw_input())["example"], ensure_ascii=False)
+    return f": curl -H 'Content-Type: application/json' -d {shlex.quote(row)} <this address>"
 
 
 def describe_large_body(model: ServedModel, kind: bytes, size: int, limit: int, max_queue: int) -> Refused:

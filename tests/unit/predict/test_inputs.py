@@ -198,6 +198,15 @@ def test_answers_of_each_kind() -> None:
     assert np.asarray(Image.open(io.BytesIO(content)))[1].tolist() == [2] * 5
 
 
+def test_of_several_texts_the_column_of_training_is_scored(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("Nachricht,Abteilung\nHallo,Lager\n")
+    inputs = opened(tmp_path / "a.csv", kind="text", trained_on="Nachricht")
+    assert [item.content for item in inputs.read_items(range(1))] == [b"Hallo"]
+    with pytest.raises(MLScaleError, match="nothing to score") as caught:
+        opened(tmp_path / "a.csv", kind="text", trained_on="text")
+    assert caught.value.fix == "member=Nachricht or member=Abteilung"
+
+
 def test_texts_of_a_table_are_bytes_whatever_they_hold(tmp_path: Path) -> None:
     texts = [b"a cat.jpg", b"NA", b"007", b"\xff\xfe", "🐧".encode(), b'two\nlines, "quoted"', b""]
     quoted = [b'"' + text.replace(b'"', b'""') + b'"' for text in texts]

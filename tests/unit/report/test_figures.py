@@ -92,3 +92,11 @@ def test_secrets_are_masked_everywhere() -> None:
         HorizontalBarPlot("k", [("k", 1.0)], "k", alt="k"),
     ):
         assert "'k'" not in repr(figure.mask_texts(lambda text: text.replace("k", "*")))
+
+
+def test_each_of_a_few_categories_has_its_label() -> None:
+    names = ["Störung", "Wartung fällig", "in Ordnung"]
+    svg = str(draw_plot(BarPlot("x", names, [Series("n", [1.0] * 3)], "class", "n")))
+    assert ("Störung" in svg, "Wartung fäl…" in svg, "in Ordnung" in svg) == (True, True, True)
+    two = str(draw_plot(BarPlot("x", ["original data", "held-out window"], [Series("n", [1.0] * 2)], "samples", "n")))
+    assert ">held-out window<" in two

@@ -195,6 +195,13 @@ def test_the_id_of_a_row(models: dict[str, ServedModel]) -> None:
         ("penguins", JSON, [PENGUIN], 400, 'send {"<column>": <value>, …} or {"inputs": [row, …]}'),
         ("penguins", JSON, {"inputs": [PENGUIN] * 1025}, 413, "at most 1024 samples"),
         ("penguins", TEXT, b"Dream", 415, "can't read text/plain: penguins takes rows"),
+        (
+            "penguins",
+            {b"content-type": b"text/csv"},
+            b"island\nDream",
+            415,
+            "…}: curl -H 'Content-Type: application/json' -d '{",
+        ),
         ("penguins", {b"content-type": b"image/png"}, b"x", 415, "penguins takes no image files, but rows"),
         ("penguins", {b"content-type": b"application/octet-stream"}, b"x", 415, "penguins takes rows"),
         ("reviews", TEXT, b"", 400, "the text can't be used: it is empty"),

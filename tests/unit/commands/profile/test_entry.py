@@ -30,7 +30,7 @@ def gave(typed: str, factor: float, caution: str = "") -> RemedyTrial:
 def test_waiting_with_a_proven_remedy() -> None:
     found = concluded(0.38, 1.6, gave("data.workers=2", 1.2), gave("data.workers=4", 1.5))
     assert found.sentence == (
-        "the step waits for data 38% of the time: a perfect loader would be 1.60× as fast (measured); "
+        "the step waits for data 38% of the time: a perfect loader gives 1.60× the speed (measured); "
         "type data.workers=4, proven 1.50× here"
     )
     assert found.artifacts == {"bound_by": "data", "remedy": "data.workers=4"}
@@ -46,11 +46,16 @@ def test_waiting_with_a_proven_remedy() -> None:
 def test_no_remedy_is_advised_that_was_not_proven() -> None:
     found = concluded(0.0, 1.0, gave("precision=bf16", 0.84))
     assert found.sentence == (
-        "computing bounds the run: it waits for data 0% of the time, a perfect loader gives 1.00× (measured); "
+        "computing bounds the run: it waits for data 0% of the time, "
+        "a perfect loader gives 1.00× the speed (measured); "
         "no remedy proven (tried precision=bf16 0.84×)"
     )
     assert "type" not in concluded(0.38, 1.6).sentence
     assert concluded(0.38, 1.6).sentence.endswith("no remedy tried")
+
+
+def test_a_perfect_loader_is_never_reported_as_slower() -> None:
+    assert "a perfect loader gives no measurable gain;" in concluded(0.0, 0.97).sentence
 
 
 def test_what_to_look_at_before_it_is_kept() -> None:
@@ -82,7 +87,7 @@ def test_a_part_that_takes_more_than_computing_bounds_the_run() -> None:
     assert found.artifacts["bound_by"] == "callback Sleeper"
     assert found.sentence.startswith(
         "callback Sleeper takes 70% of the time and bounds the run: it waits for data 1% of the time, a perfect loader "
-        "gives 1.00× (measured); of the time of an epoch: computing 20%"
+        "gives 1.00× the speed (measured); of the time of an epoch: computing 20%"
     )
     assert found.metrics["callback Sleeper_percent"] == pytest.approx(70)
     assert "logger CSV_percent" not in found.metrics

@@ -40,7 +40,7 @@ def read_calls(site: Path) -> list[str]:
 
 
 def test_a_submission_freezes_and_returns(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (site / "net.py").write_text("x = 1\n")
+    (site / "shipped_net.py").write_text("x = 1\n")
     result = api.run("train", [*WORDS, "launch.nodes=2", "trainer.devices=2"])
     (run,) = runs_in(site)
     assert result.artifacts == {"job": "7", "run": str(run)}
@@ -52,7 +52,7 @@ def test_a_submission_freezes_and_returns(site: Path, capsys: pytest.CaptureFixt
     record = read_job_record(run)
     assert record is not None
     assert (record.id, record.cluster, record.log) == ("7", "mini", f"{run}/logs/job.log")
-    assert (run / "code/net.py").read_text() == "x = 1\n"
+    assert (run / "code/shipped_net.py").read_text() == "x = 1\n"
     assert json.loads((run / "run.json").read_text())["attempts"][0]["queued"] is True
 
     assert cli.main(["runs", "ls"]) == 0
@@ -81,7 +81,7 @@ def test_a_refusal_of_slurm_leaves_nothing(site: Path) -> None:
 
 
 def test_code_with_a_secret_is_refused(site: Path) -> None:
-    (site / "net.py").write_text(f'TOKEN = "hf_{"a1B2" * 9}"\n')
+    (site / "shipped_net.py").write_text(f'TOKEN = "hf_{"a1B2" * 9}"\n')
     with pytest.raises(MLScaleError, match="the code holds what looks like a secret"):
         api.run("train", WORDS)
     assert not (site / "runs").exists()

@@ -154,6 +154,13 @@ def test_a_malformed_file_is_told_by_its_name(tmp_path: Path, text: str, what: s
         read_table(str(path), where="data.train")
 
 
+def test_all_mistyped_columns_are_reported_at_once(tmp_path: Path) -> None:
+    path = csv(tmp_path)
+    with pytest.raises(MLScaleError) as caught:
+        TableFiles(path, "targt", val=path, ignore=["d"], units={"e": "m"}).facts()
+    assert [name in str(caught.value) for name in ("'targt'", "'d'", "'e'")] == [True, True, True]
+
+
 @pytest.mark.parametrize(("name", "mark"), [("a.csv", ";"), ("a.csv", "\t"), ("a.tsv", ",")])
 def test_columns_that_are_divided_otherwise(tmp_path: Path, name: str, mark: str) -> None:
     with pytest.raises(MLScaleError, match="divides its columns by") as caught:

@@ -1,6 +1,7 @@
 """The result of a column in words."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -87,3 +88,7 @@ def test_categories_have_shares() -> None:
     assert describe("distribution", 0.2, 0.31, CITY, category="Rome") == "it share of 'Rome' higher (20 % → 31 %)"
     assert describe("distribution", 0.2, 0.05, CITY, category="Rome") == "it share of 'Rome' lower (20 % → 5.0 %)"
     assert describe("new category", 0, 0.004, CITY, category="Oslo") == "it has the new category 'Oslo' (0.40 %)"
+
+
+def test_dots_of_a_columns_name_stay_in_the_names_of_metrics() -> None:
+    assert replace(build("type", 0, 1), name="input.Außentemp. [°C]").metric_name == "input_Außentemp. [°C]"
