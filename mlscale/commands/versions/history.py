@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -117,7 +118,7 @@ def collect_history(
     files.append(looks)
     if state is not None:
         files.append(locate_check_log(state))
-    checks: dict[str, list[CheckRecord]] = {}
+    by_file: dict[tuple[str, Path], list[CheckRecord]] = {}
     # A state in the folder of events may be named as well: its checks count once.
     for file in dict.fromkeys(files):
         records = [record for record in CheckLog(file).read_records() if record.model == name]
@@ -125,7 +126,8 @@ def collect_history(
             raise _make_no_checks_error(state, file, name)
         for record in records:
             # Apart from those of a monitor of the same reference, which has other rules and times.
-            checks.setdefault(RETRAIN_WATCH if file == looks else record.watched, []).append(record)
+            by_file.setdefault((RETRAIN_WATCH if file == looks else record.watched, file), []).append(record)
+    checks = _name_checks(by_file)
     chosen = _choose_watched(checks, name, watched)
     alerts = [record for records in checks.values() for record in records if record.alerts]
     return ModelHistory(
@@ -144,6 +146,18 @@ def parse_time(text: str) -> datetime:
     """Return a stored time; without a zone it is UTC."""
     time = datetime.fromisoformat(text)
     return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _name_checks(by_file: Mapping[tuple[str, Path], list[CheckRecord]]) -> dict[str, list[CheckRecord]]:
+    """Return checks by the reference; several logs of one reference are apart, each with the name of its log."""
+    counts = Counter(watched for watched, _ in by_file)
+    checks: dict[str, list[CheckRecord]] = {}
+    for (watched, file), records in by_file.items():
+        # Empty for the events of mlscale's own servers, and where a state was named by hand.
+        before, _, log = file.name.removesuffix(SUFFIX).partition(f"{make_folder_name(watched)}-")
+        is_log = counts[watched] > 1 and log and not before
+        checks.setdefault(f"{watched}/{log}" if is_log else watched, []).extend(records)
+    return checks
 
 
 def _make_no_checks_error(state: Path, file: Path, name: str) -> MLScaleError:

@@ -168,6 +168,20 @@ def test_another_reference_and_a_state_elsewhere(place: Path, capsys: pytest.Cap
     assert len(json.loads(capsys.readouterr().out)["checks"]) == 1
 
 
+def test_checks_of_several_logs_are_not_mixed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = place / "logs/m/monitor"
+    folder.mkdir(parents=True)
+    for count, name in ((1, "a.csv-0a1b2c3d"), (2, "b.csv-4e5f6a7b")):
+        for minute in range(count):
+            CheckLog(folder / f"m_champion-{name}-checks.jsonl").append_record(check(minute))
+    assert main(["history", "m", "events=logs", "output=json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["watched"], len(document["checks"])) == ("m@champion/b.csv-4e5f6a7b", 2)
+    assert document["others"] == ["m@champion/a.csv-0a1b2c3d"]
+    assert main(["history", "m", "events=logs", "watched=m@champion/a.csv-0a1b2c3d", "output=json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["checks"]) == 1
+
+
 def test_looks_of_a_retraining_watch_are_there_by_default(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     looks = CheckLog(place / "registry/retrain/m.watch-checks.jsonl")
     looks.append_record(check(3, watched="m", alerts=(alert("firing"),), firing=("degradation",)))
