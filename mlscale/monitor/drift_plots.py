@@ -44,10 +44,14 @@ def _plot_numbers(column: ColumnDrift, sketch: NumberSketch, sample: NDArray[np.
             Series("reference", _compute_bin_shares(sketch.values, edges)),
             Series("now", _compute_bin_shares(sample, edges)),
         ],
-        # Not twice: a column's name may hold its unit.
-        x=f"{column.label}, {sketch.unit}" if sketch.unit and sketch.unit not in column.label else column.label,
+        x=_name_axis(column.label, sketch.unit),
         y="share of events",
     )
+
+
+def _name_axis(label: str, unit: str) -> str:
+    """Return the name of a column with its unit, unless the name holds it: `Vorlauf (°C)`."""
+    return label if not unit or label.endswith((f"({unit})", f"[{unit}]")) else f"{label}, {unit}"
 
 
 def _plot_categories(column: ColumnDrift, sketch: CategorySketch) -> BarPlot:

@@ -127,7 +127,7 @@ def _draw_bars(figure: BarPlot) -> Markup:
 
 
 def _draw_bar_labels(labels: Sequence[str], slot: float) -> Iterator[Markup]:
-    """Yield a label beneath each bar, cut to its fitting; where that is too small, each n-th label."""
+    """Yield a label beneath each bar, cut to the characters that fit; where these are too few, each n-th label."""
     columns = max(len(label) for label in labels)
     # About 9 units for a character and 8 between labels.
     fitting, every = int((slot - 8) / 9), 1

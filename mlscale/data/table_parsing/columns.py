@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mlscale.config.names.suggest import format_override
 from mlscale.data.table_parsing.column_units import format_units_override
-from mlscale.errors import MLScaleError
+from mlscale.errors import MLScaleError, raise_all
 
 Numbers = NDArray[np.float64]
 Texts = list[str | None]
@@ -66,6 +66,21 @@ class DataTable:
         if name in self.unreadable:
             raise _build_unreadable_error(name, self.unreadable[name], where)
         raise self._build_absent_error([name], where)
+
+    def require_columns(self, names_by_key: Mapping[str, Iterable[str]]) -> None:
+        """Raise for the columns that keys of the configuration name and the table does not have, all at once.
+
+        Raises:
+            MLScaleError: there are such columns.
+        """
+        problems: list[MLScaleError] = []
+        for key, names in names_by_key.items():
+            for name in names:
+                try:
+                    self.get_column(name, where=key)
+                except MLScaleError as problem:
+                    problems.append(problem)
+        raise_all(problems)
 
     def check_columns(self, names: Sequence[str], *, where: str) -> None:
         """Raise an error if the table lacks columns, which names all of them.

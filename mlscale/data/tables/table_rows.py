@@ -22,7 +22,7 @@ from mlscale.data.table_parsing.columns import Column, DataTable, format_texts, 
 from mlscale.data.text.text_rows import is_held_out
 from mlscale.data.windows.table_window import read_table_window, write_table_window
 from mlscale.data.windows.window_folder import WHERE as WINDOWS
-from mlscale.errors import MLScaleError, raise_all
+from mlscale.errors import MLScaleError
 from mlscale.task_types.task_type import TargetColumn
 
 _MAX_CLASSES = 1000
@@ -154,25 +154,13 @@ class TabularData(MemoryData):
         if unknown := sum(sum(columns.values()) for columns in self._unknown.values()):
             self.counted["data/unknown_categories"] = unknown
 
-    def _check_names(self, train: DataTable) -> None:
-        """Raise for each configured column that the table does not have: a mistyped name would have no effect."""
-        problems: list[MLScaleError] = []
-        keys = {"target": self.targets, "ignore": self.ignore, "categorical": self.categorical, "units": self.units}
-        for key, names in keys.items():
-            for name in names:
-                # What can't be read may be left out.
-                if key == "ignore" and name in train.unreadable:
-                    continue
-                try:
-                    train.get_column(name, where=f"data.{key}")
-                except MLScaleError as problem:
-                    problems.append(problem)
-        raise_all(problems)
-
     def _read_splits(self) -> tuple[Mapping[str, SplitRows], DataFacts]:
         tables = self._read_tables()
         train = tables["train"]
-        self._check_names(train)
+        # A mistyped name would have no effect. What can't be read may be left out.
+        ignored = [name for name in self.ignore if name not in train.unreadable]
+        names_by_key = {"target": self.targets, "ignore": ignored, "categorical": self.categorical, "units": self.units}
+        train.require_columns({f"data.{key}": names for key, names in names_by_key.items()})
         columns = [train.get_column(name, where="data.target") for name in self.targets]
         names = [name for name in (*train.columns, *train.unreadable) if name not in (*self.targets, *self.ignore)]
         encoder = TableEncoder.fit(train, names, self.categorical, self.units, where="data.train")

@@ -52,6 +52,7 @@ class TextTable(TextData):
             for split, paths in self._others.items()
             if paths is not None
         }
+        first.require_columns({"data.text": self._columns[:1], "data.label": self._columns[1:]})
         # By the training split alone: in another one a class may be missing.
         numbered = are_numbers(self._read_label_names(first))
         splits = {split: self._collect_texts(table, numbered) for split, table in {"train": first, **others}.items()}

@@ -104,3 +104,10 @@ def test_fortunes_that_are_not_installed(tmp_path: Path) -> None:
         Fortunes(str(tmp_path / "absent")).facts()
     assert "apt install fortunes" in caught.value.fix
     assert caught.value.exit == Exit.ENVIRONMENT
+
+
+def test_both_mistyped_columns_are_reported(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", [("a", "x"), ("b", "y")])
+    with pytest.raises(MLScaleError) as caught:
+        TextTable(str(path), text="txt", label="lbl").facts()
+    assert [key in str(caught.value) for key in ("data.text", "data.label")] == [True, True]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mlscale.monitor.drift.column_drift import ColumnDrift
+from mlscale.monitor.drift_plots import plot_drifted_columns
 from mlscale.reference.column_sketch import CategorySketch, NumberSketch
 
 AGE = NumberSketch("input.age", "inputs", "years", 100, 0, np.arange(100.0), 100)
@@ -92,3 +93,14 @@ def test_categories_have_shares() -> None:
 
 def test_dots_of_a_columns_name_stay_in_the_names_of_metrics() -> None:
     assert replace(build("type", 0, 1), name="input.Außentemp. [°C]").metric_name == "input_Außentemp. [°C]"
+
+
+@pytest.mark.parametrize(
+    ("label", "axis"),
+    [("length", "length, g"), ("Vorlauf (g)", "Vorlauf (g)"), ("Außentemp. [g]", "Außentemp. [g]")],
+)
+def test_a_unit_in_a_columns_name_is_not_written_twice(label: str, axis: str) -> None:
+    column = replace(
+        build("type", 0, 1), kind="distribution", label=label, reference=replace(AGE, unit="g"), sample=np.ones(9)
+    )
+    assert [plot.x for plot in plot_drifted_columns([column])] == [axis]
