@@ -117,7 +117,7 @@ def test_the_whole_way(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("+recipe=tabular",), ("+recipe=text", "trainer.max_epochs=2", "lifecycle.retrain_passes=5")]
+    "words", [("+recipe=tabular",), ("+recipe=text", "trainer.max_epochs=4", "lifecycle.retrain_passes=5")]
 )
 def test_rows_and_texts(folder: Path, words: tuple[str, ...]) -> None:
     said, err = take_tour(*words, "lifecycle.probe_seconds=0.5")
