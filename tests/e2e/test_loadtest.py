@@ -88,7 +88,7 @@ def test_a_client_at_its_limit_leaves_it_undecided_and_its_advice_decides_it(
         assert "the objective is met" in capsys.readouterr().out
 
 
-@pytest.mark.slow  # two processes keep a core busy for the whole test
+@pytest.mark.nightly  # two processes keep a core busy, and Locust needs minutes of what is left on a slow machine
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no system call for it here")
 def test_a_client_that_gets_no_core_leaves_it_undecided(folder: Path) -> None:
     core = min(os.sched_getaffinity(0))
