@@ -94,7 +94,7 @@ class Problems(MLScaleError):  # noqa: N818 - it holds errors, it is none of its
     def __init__(self, problems: Sequence[MLScaleError]) -> None:
         self.problems = tuple(problems)
         first, others = self.problems[0], len(self.problems) - 1
-        # A line of a journal or a page has room for one, and a bare number would help nobody.
+        # A line of a journal or a page has room for one, and a bare number names no cause.
         more = f", and {others} more problem{'s' if others != 1 else ''}" if others else ""
         super().__init__(f"{first.what}{more}", exit=first.exit)
 

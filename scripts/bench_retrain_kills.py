@@ -113,7 +113,7 @@ def run_trial(folder: Path, kind: str, lasted: dict[str, float], chance: random.
         with serving(place.folder, "m@champion", *build_server_words(place)) as server, ServedVersions(server) as seen:
             traces = CycleTraces.start_watching(place)
             with start_cycle(place) as process:
-                # A cycle that ended before its kill is no trial.
+                # A cycle that ended before its kill does not count as a trial.
                 trial.hit = kill_in_phase(process, traces, trial.phase, delay)
             if not trial.hit:
                 continue

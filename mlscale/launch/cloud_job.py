@@ -54,17 +54,6 @@ def build_job_name(name: str, run_id: str) -> str:
     return f"{plain or 'run'}-{run_id}" if plain[:1].isalpha() else f"run-{run_id}"
 
 
-def check_devices(devices: object) -> Iterator[MLScaleError]:
-    """Yield a problem for a number of processes that only a node could count."""
-    if not (str(devices).isdigit() and int(str(devices)) > 0):
-        yield MLScaleError(
-            f"trainer.devices is {devices}, and a job needs a number",
-            where="trainer.devices",
-            why="it is the number of processes of each node, which the machine that submits can't count",
-            fix="trainer.devices=4",
-        )
-
-
 def check_counts(launch: Mapping[str, object], least: Mapping[str, int]) -> Iterator[MLScaleError]:
     """Yield a problem for each setting below its least value."""
     for key, lowest in least.items():

@@ -39,7 +39,7 @@ from mlscale.report.figures import BarPlot, HorizontalBarPlot, LinePlot, PlotEve
 from mlscale.report.text import is_number_like
 from mlscale.report.time_axis import TimeAxis
 
-_LEAST_CHARACTERS = 4  # characters by which categories can be told apart
+_LEAST_CHARACTERS = 4  # characters that distinguish categories
 
 
 def draw_plot(figure: LinePlot | BarPlot | HorizontalBarPlot | ConfusionMatrixPlot | ScatterPlot) -> Markup:

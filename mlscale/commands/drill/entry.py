@@ -36,7 +36,7 @@ def run(cfg: DictConfig) -> Result:
     """Start the job, end it by the platform's rules, start it on another node, and compare with an uninterrupted run.
 
     Raises:
-        MLScaleError: `launch` is no platform, or the job fails before the platform ends it.
+        MLScaleError: `launch` is not a platform, or the job fails before the platform ends it.
     """
     began = time.monotonic()
     rules, masker = read_platform_rules(cfg), Masker.create_for_run(cfg)

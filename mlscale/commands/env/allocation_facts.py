@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _COMPARED = ("mlscale", "torch", "pytorch-lightning")
 _POLL_SECONDS = 0.02
-_ECHOES = 5  # of which the fastest tells most about a clock
+_ECHOES = 5  # the fastest of them has the least error of a clock
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def print_sweep(path: Path, runs: Sequence[RunFolder]) -> int:
     """Print the runs of a sweep, best first, and why others failed; return 4 if one failed, else 0."""
     statuses = find_run_statuses(runs)
     overviews = sorted(map(summarize_run, runs), key=_compute_rank)
-    # Overrides that all runs have would fill the table and tell none apart.
+    # Overrides that all runs have would fill the table without a difference between rows.
     shared = set.intersection(*(set(view.overrides) for view in overviews))
     rows = [_format_row(view, statuses[view.id], shared) for view in overviews]
     metric = next((view.metric for view in overviews if view.metric), None)

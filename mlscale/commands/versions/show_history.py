@@ -19,7 +19,7 @@ from mlscale.report.html import render_page
 from mlscale.report.text import format_count, measure_width
 from mlscale.versions import open_registry
 
-_WIDTH = 80  # characters of a line where the output is no terminal
+_WIDTH = 80  # characters of a line where the output is not a terminal
 _LEAST_TEXT = 24
 
 

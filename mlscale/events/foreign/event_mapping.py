@@ -160,7 +160,7 @@ def parse_mapping(document: object, where: str) -> EventMapping:
 
 
 def _find_gaps(document: Mapping[Any, object], where: str) -> Iterator[MLScaleError]:
-    """Yield a problem for each place of a guessed mapping that nobody has filled in."""
+    """Yield a problem for each place of a guessed mapping that is not filled in."""
     for name, entry in document.items():
         parts = entry if isinstance(entry, Mapping) else {"field": entry}
         if _GAP in (parts.get("field"), parts.get("format")):

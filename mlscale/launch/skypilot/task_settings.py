@@ -9,12 +9,12 @@ from typing import Any
 from mlscale.errors import MLScaleError, raise_all
 from mlscale.launch.cloud_job import (
     check_counts,
-    check_devices,
     check_required,
     check_runs_folder,
     check_texts,
     check_variables,
 )
+from mlscale.launch.node_devices import check_devices
 
 # The least value of each.
 _COUNTS = {"nodes": 1, "max_failures": 0}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlscale.errors import MLScaleError, raise_all
+from mlscale.launch.node_devices import check_devices
 
 _TIME_LIMIT = re.compile(r"(\d+-\d+(:\d+){0,2}|\d+(:\d+){0,2}|UNLIMITED|INFINITE)", re.IGNORECASE)
 _OPTION = re.compile(r"[a-z][a-z0-9-]*")
@@ -75,20 +76,9 @@ def read_slurm_settings(launch: Mapping[str, Any], devices: object, accelerator:
     """
     known = SlurmSettings.__dataclass_fields__.keys() - {"devices", "uses_gpus"}
     values = {name: value for name, value in launch.items() if name in known}
-    raise_all([*_find_problems(values), *_check_devices(devices)])
+    raise_all([*_find_problems(values), *check_devices(devices)])
     assert isinstance(devices, int | str)
     return SlurmSettings(int(devices), accelerator not in ("cpu", "mps"), **values)
-
-
-def _check_devices(devices: object) -> Iterator[MLScaleError]:
-    # The machine that submits need not have the devices of the nodes, so `auto` would count the wrong ones.
-    if not (str(devices).isdigit() and int(str(devices)) > 0):
-        yield MLScaleError(
-            f"trainer.devices is {devices}, and a job needs a number",
-            where="trainer.devices",
-            why="it is the number of processes of each node, which the machine that submits can't count",
-            fix="trainer.devices=4",
-        )
 
 
 def _find_problems(values: Mapping[str, Any]) -> Iterator[MLScaleError]:

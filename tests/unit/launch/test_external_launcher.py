@@ -50,12 +50,12 @@ def test_one_of_several_ranks_is_refused_before_anything_starts(
     for name, value in _MANY[launcher].items():
         monkeypatch.setenv(name, value)
     assert cli.main(list(words)) == 2
-    told = capsys.readouterr()
+    message = capsys.readouterr()
     size = next(value for name, value in _MANY[launcher].items() if "RANK" not in name and "PROCID" not in name)
-    assert f"of {size}, started by {launcher}" in told.err
-    assert told.err.count("error:") == 1
-    assert f"trainer.devices={size}" in told.err
-    assert not told.out
+    assert f"of {size}, started by {launcher}" in message.err
+    assert message.err.count("error:") == 1
+    assert f"trainer.devices={size}" in message.err
+    assert not message.out
     assert not list(tmp_path.iterdir())
 
 
@@ -102,9 +102,9 @@ def test_a_training_without_an_address_names_the_variable(
     for name, value in _MANY["Open MPI"].items():
         monkeypatch.setenv(name, value)
     assert cli.main(list(words)) == 2
-    told = capsys.readouterr().err
-    assert "error: MASTER_ADDR is not set for rank 0 of 2" in told
-    assert "mpirun -x MASTER_ADDR=<the host of rank 0>" in told
+    message = capsys.readouterr().err
+    assert "error: MASTER_ADDR is not set for rank 0 of 2" in message
+    assert "mpirun -x MASTER_ADDR=<the host of rank 0>" in message
     assert not list(tmp_path.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""Links of an allocation: every pair once, in rounds; slow machines and slow links are told apart."""
+"""Links of an allocation: every pair once, in rounds; slow machines and slow links are distinguished."""
 
 import math
 from itertools import combinations
