@@ -54,8 +54,8 @@ def load(
 
 def _load_checkpoint_model(model: TrainedModel, *, trust: bool) -> BatchModel:
     """Return a model with a checkpoint's weights, in this process."""
-    from mlscale.assembly.evaluation_pass import choose_checkpoint
-    from mlscale.assembly.prediction_model import build_prediction_model, restore_prediction_config
+    from mlscale.assembly.trained_model.evaluation_pass import choose_checkpoint
+    from mlscale.assembly.trained_model.prediction_model import build_prediction_model, restore_prediction_config
     from mlscale.launch.socket_paths import shorten_socket_paths
 
     # Loaders of the run's data may start worker processes, whose sockets fail in a long temporary path.

@@ -36,8 +36,8 @@ from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder, convert_to_bytes
-from mlscale.export.encoder_graph import build_encoder_graph
 from mlscale.export.encoder_parity import Cause, EncoderComparison, EncoderDifference
+from mlscale.export.graphs.encoder_graph import build_encoder_graph
 from mlscale.export.onnx_export import export_onnx
 from mlscale.export.served_module import build_served_module
 from mlscale.export.validation_samples import iterate_validation_batches

@@ -105,8 +105,8 @@ def run(folder: Path, words: list[str]) -> Any:
 
 def answers(run: RunFolder) -> NDArray[Any]:
     """Whether each validation image is right after the last epoch, bool (n,)."""
-    from mlscale.assembly.rebuild import rebuild_data_and_task, restore_training_config
     from mlscale.assembly.run_data import RunData
+    from mlscale.assembly.trained_model.rebuild import rebuild_data_and_task, restore_training_config
 
     def ask() -> NDArray[Any]:
         run_data = RunData()

@@ -91,8 +91,8 @@ def trained(recipe: str, precision: str, seed: int) -> tuple[NDArray[Any], dict[
 
 
 def _right(run: RunFolder) -> NDArray[Any]:
-    from mlscale.assembly.rebuild import rebuild_data_and_task, restore_training_config
     from mlscale.assembly.run_data import RunData
+    from mlscale.assembly.trained_model.rebuild import rebuild_data_and_task, restore_training_config
 
     run_data = RunData()
     cfg = restore_training_config(compose_from_overrides("evaluate", [str(run.path), "precision=fp32"]), run, run_data)

@@ -196,7 +196,7 @@ def _use_model_config(request: Request, ref: str) -> Request:
     if request.command not in TAKE_SERVABLES:
         model = require_run_checkpoint(model, request.command, root)
     if request.command == "evaluate" and model.home is None and model.servable is not None:
-        from mlscale.assembly.servable_settings import add_servable_settings
+        from mlscale.assembly.trained_model.servable_settings import add_servable_settings
 
         request = add_servable_settings(request, model.servable)
     # An alias may move while the command runs; a path does not.

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule, LightningModule
 
 from mlscale.data.encoders.encoder import EncodedSamples, Encoder
-from mlscale.export.encoder_graph import prepend_encoder_graph
 from mlscale.export.encoder_parity import EncoderComparison
+from mlscale.export.graphs.encoder_graph import prepend_encoder_graph
 from mlscale.export.latency import limit_torch_threads
 from mlscale.export.onnx_engine import OnnxEngine, Port
 from mlscale.export.onnx_export import export_onnx

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlscale.assembly.build import build
-from mlscale.assembly.evaluation_pass import (
+from mlscale.assembly.run_data import RunData
+from mlscale.assembly.trained_model.evaluation_pass import (
     FULL_SPLIT_SETTINGS,
     EvaluationPass,
     check_slices,
@@ -18,7 +19,6 @@ from mlscale.assembly.evaluation_pass import (
     evaluate_servable,
     prepare_evaluation_config,
 )
-from mlscale.assembly.run_data import RunData
 from mlscale.atomic_files import report_path_setting
 from mlscale.errors import MLScaleError
 from mlscale.launch.start_notices import print_masked_lines

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.assembly.rebuild import find_checkpoint_file, rebuild_data_and_task, restore_training_config
 from mlscale.assembly.run_data import RunData
+from mlscale.assembly.trained_model.rebuild import find_checkpoint_file, rebuild_data_and_task, restore_training_config
 from mlscale.errors import Exit, MLScaleError
 from mlscale.export.required_extras import require_extra
 from mlscale.launch.start_notices import print_masked_lines

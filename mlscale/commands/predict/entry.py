@@ -167,8 +167,8 @@ def _locate_checkpoint(cfg: DictConfig, subject: TrainedModel) -> _ModelSource:
     """Return a checkpoint and the config that its model is built from."""
     from omegaconf import OmegaConf
 
-    from mlscale.assembly.evaluation_pass import choose_checkpoint
-    from mlscale.assembly.prediction_model import restore_prediction_config
+    from mlscale.assembly.trained_model.evaluation_pass import choose_checkpoint
+    from mlscale.assembly.trained_model.prediction_model import restore_prediction_config
     from mlscale.atomic_files import compute_sha256
 
     assert subject.home is not None

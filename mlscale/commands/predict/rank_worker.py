@@ -126,7 +126,7 @@ def build_model(work: PredictWork, rank: int = 0) -> BatchModel:
         return load(Path(work.servable), threads=work.threads)
     from omegaconf import OmegaConf
 
-    from mlscale.assembly.prediction_model import build_prediction_model
+    from mlscale.assembly.trained_model.prediction_model import build_prediction_model
 
     assert work.config is not None
     assert work.checkpoint is not None

@@ -202,8 +202,8 @@ class TableEncoder(Encoder):
         return array("f", bytes(4 * at)), steps
 
     def pack_samples(self, raw: Sequence[Mapping[str, object]]) -> EncodedSamples:
-        """Return rows as the graph takes them (`mlscale.export.table_graph`): all numbers in one tensor, NaN where one
-        is missing; all texts in another, written as training has them."""
+        """Return rows as the graph takes them (`mlscale.export.graphs.table_graph`): all numbers in one tensor, NaN
+        where one is missing; all texts in another, written as training has them."""
         numbers: list[list[float]] = []
         texts: list[list[str]] = []
         bad: dict[int, str] = {}

@@ -9,8 +9,8 @@ from mlscale.data.encoders.encoder import INPUT, Encoder
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
-from mlscale.export.table_graph import FEATURES
-from mlscale.export.text_graph import TOKENS
+from mlscale.export.graphs.table_graph import FEATURES
+from mlscale.export.graphs.text_graph import TOKENS
 
 if TYPE_CHECKING:
     import onnx

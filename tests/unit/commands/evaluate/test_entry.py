@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mlscale import commands
-from mlscale.assembly.rebuild import apply_training_facts, find_checkpoint_file
+from mlscale.assembly.trained_model.rebuild import apply_training_facts, find_checkpoint_file
 from mlscale.errors import MLScaleError
 from mlscale.report import Result
 from mlscale.runs.checkpoint_files.checkpoint_commit import AtomicCheckpointWriter

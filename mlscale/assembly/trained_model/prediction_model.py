@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mlscale.assembly.rebuild import Home, load_weights, rebuild_data_and_task, restore_training_config
+from mlscale.assembly.trained_model.rebuild import Home, load_weights, rebuild_data_and_task, restore_training_config
 from mlscale.config.composition.frozen import add_derived
 from mlscale.config.derive import LISTS_OF_THE_DATA, OF_THE_DATA, derive_values
 from mlscale.data.encoders.stored_encoder import parse_encoder, read_encoder

@@ -8,8 +8,8 @@ from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.encoders.encoder import INPUT, Encoder
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
-from mlscale.export.table_graph import FEATURES, build_table_graph
-from mlscale.export.text_graph import TOKENS, build_document_graph, build_text_graph
+from mlscale.export.graphs.table_graph import FEATURES, build_table_graph
+from mlscale.export.graphs.text_graph import TOKENS, build_document_graph, build_text_graph
 
 if TYPE_CHECKING:
     import onnx

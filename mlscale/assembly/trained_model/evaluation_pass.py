@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.assembly.evaluation_data import check_encoded_alike, normalise_as_trained
-from mlscale.assembly.rebuild import apply_training_facts, find_checkpoint_file, load_weights
+from mlscale.assembly.trained_model.evaluation_data import check_encoded_alike, normalise_as_trained
+from mlscale.assembly.trained_model.rebuild import apply_training_facts, find_checkpoint_file, load_weights
 from mlscale.config.composition.frozen import add_derived
 from mlscale.config.derive import derive_values
 from mlscale.errors import MLScaleError
@@ -64,7 +64,7 @@ def _names_data(typed: set[str]) -> bool:
 
 
 def _suggest_data(servable: Path) -> str:
-    from mlscale.assembly.servable_settings import read_servable_task
+    from mlscale.assembly.trained_model.servable_settings import read_servable_task
 
     task = read_servable_task(servable)
     return task.suggest_command(shlex.quote(str(servable))) if task else "data=<option>, and its data"

@@ -8,7 +8,7 @@ import numpy as np
 
 from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.encoders.text_encoder import BYTES, LENGTHS, OFFSET, PADDING, TextEncoder
-from mlscale.export.table_graph import IR_VERSION, OPSET
+from mlscale.export.graphs.table_graph import IR_VERSION, OPSET
 
 if TYPE_CHECKING:
     import onnx

@@ -10,12 +10,12 @@ import yaml
 
 from mlscale import commands
 from mlscale.assembly.ready import resolve_base_config
-from mlscale.assembly.servable_settings import ServableTask, read_servable_task
+from mlscale.assembly.trained_model.servable_settings import ServableTask, read_servable_task
 from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
 from mlscale.errors import MLScaleError
 
-EXAMPLE = Path(__file__).parents[2] / "contract" / "examples" / "servable-2"
+EXAMPLE = Path(__file__).parents[3] / "contract" / "examples" / "servable-2"
 
 
 @pytest.fixture

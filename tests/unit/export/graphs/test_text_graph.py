@@ -9,7 +9,7 @@ import pytest
 from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.encoders.encoder import INPUT, Encoder
 from mlscale.data.encoders.text_encoder import TextEncoder
-from mlscale.export.encoder_graph import build_encoder_graph
+from mlscale.export.graphs.encoder_graph import build_encoder_graph
 
 TEXTS = ["aé", b"\xff\xfe\x80" * 5, "🐧", b"x\xff".decode("utf-8", "surrogateescape"), "a", "abcdefgh" * 4, "\n"]
 
