@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mlscale.data.builtin.python_source import PythonSource
     from mlscale.data.data_facts import DataFacts, Promises
     from mlscale.data.images.image_folder import ImageFolder
+    from mlscale.data.images.tfrecord import TFRecord
     from mlscale.data.images.webdataset import WebDataset
     from mlscale.data.map_dataset import DatasetData
     from mlscale.data.tables.table_data import BreastCancer, Diabetes, TableFiles
@@ -39,6 +40,7 @@ __all__ = [
     "PythonDocs",
     "PythonSource",
     "RandomCrop",
+    "TFRecord",
     "TableFiles",
     "TextFiles",
     "TextTable",
@@ -60,6 +62,7 @@ _MODULES_BY_NAME = {
     "PythonDocs": "builtin.python_docs",
     "PythonSource": "builtin.python_source",
     "RandomCrop": "augmentations.random_crop",
+    "TFRecord": "images.tfrecord",
     "TableFiles": "tables.table_data",
     "TextFiles": "text.text_blocks",
     "TextTable": "text.text_table",

@@ -20,6 +20,7 @@ SETTINGS = {"name", "seed", "metric", "mode", "tags", "notes", "param_groups", "
 NEEDED = {
     "data=webdataset": ["data.train=a.tar", "data.val=b.tar"],
     "data=imagefolder": ["data.root=images"],
+    "data=tfrecord": ["data.train=a.tfrecord", "data.val=b.tfrecord"],
     "data=table": ["data.train=a.csv", "data.target=b"],
     "data=text_files": ["data.train=a.txt"],
     "data=text_table": ["data.train=a.csv"],
@@ -45,7 +46,7 @@ def test_all_were_found() -> None:
     assert [path.stem for path in RECIPES] == [
         "finetune", "gpt", "multilabel", "regression", "resnet", "segmentation", "tabular", "text", "vit",
     ]  # fmt: skip
-    assert len(OPTIONS) == 109
+    assert len(OPTIONS) == 110
     assert {option.split("=")[0] for option in OPTIONS} == set(BASE_GROUPS)
     assert sorted(option for options in SELECTIONS for option in options) == sorted(OPTIONS)
 

@@ -130,11 +130,21 @@ def _advise_option(option: Option, path: str, value: object, names: Names) -> Ke
     suits = names.facts.fits(option.group, option.name)
     if not suits or any(item.default == MISSING and item.path != path for item in option.fields):
         chosen = names.facts.chosen.get(option.group)
-        what = f"{path} is a key of {option.group}={option.name}"
+        others = [item.name for item in _iterate_options(names) if _is_like(item, option, path, names)]
+        what = f"{path} is a key of {', '.join(f'{option.group}={name}' for name in others)}"
         advice = Advice(what, f"this run has {chosen}" if chosen else "", exact=False)
         return KeyCandidate(_NOT_COMPLETE if suits else _OTHER_JOB, advice)
     name = f"[default,{option.name}]" if option.group == "callbacks" else option.name
     return KeyCandidate(0, Advice(f"{option.group}={name} {format_override(path, form)}"))
+
+
+def _is_like(other: Option, option: Option, path: str, names: Names) -> bool:
+    """Return True if another option has the same key, and is of a user's own data as much: either may be meant."""
+    has_key = other.group == option.group and any(item.path == path for item in other.fields)
+    needs, others_needs = (any(item.default == MISSING for item in candidate.fields) for candidate in (option, other))
+    # Suggestions name what this job can use, unless nothing that has the key can.
+    fits = names.facts.fits
+    return has_key and needs == others_needs and fits(option.group, option.name) == fits(other.group, other.name)
 
 
 def _iterate_options(names: Names) -> Iterator[Option]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from mlscale.atomic_files import suggest_restore
 from mlscale.data.shards.index_files import (
+    TAR,
     SavedIndex,
     ShardIndex,
     compute_content_digest,
@@ -34,7 +36,16 @@ INDEX_LOCATIONS = ("auto", "cache", "beside")
 (next to the shards) are always that place."""
 
 
-def build_index(shards: Sequence[Shard], *, where: str, keep: str = "auto", verify: bool = True) -> Index:
+class Scanner(NamedTuple):
+    """The format of shards, and the function that reads where the members of their samples are."""
+
+    container: str
+    scan: Callable[[Shard, os.stat_result, str], ShardIndex]
+
+
+def build_index(
+    shards: Sequence[Shard], *, where: str, keep: str = "auto", verify: bool = True, scanner: Scanner | None = None
+) -> Index:
     """Index all shards. What was indexed before is read, if the shard is still as it was; see `SavedIndex.is_current`.
 
     What is skipped is reported on stderr.
@@ -44,9 +55,10 @@ def build_index(shards: Sequence[Shard], *, where: str, keep: str = "auto", veri
         where: the key path of the split, for errors.
         keep: one of `INDEX_LOCATIONS`.
         verify: compare members with their digests, where `mlscale prepare` has recorded them.
+        scanner: reads shards of their format; None for tars.
 
     Raises:
-        MLScaleError: a shard is not a tar, is corrupt, or holds no sample. All such shards at once.
+        MLScaleError: a shard is of another format, is corrupt, or holds no sample. All such shards at once.
     """
     problems: list[MLScaleError] = []
     parts: list[ShardIndex] = []
@@ -57,7 +69,7 @@ def build_index(shards: Sequence[Shard], *, where: str, keep: str = "auto", veri
     def index_shard(shard: Shard) -> tuple[ShardIndex, os.stat_result] | MLScaleError:
         try:
             status = os.stat(shard.path)
-            return load_or_scan(shard, status, where, keep, unwritable), status
+            return load_or_scan(shard, status, where, keep, unwritable, scanner or Scanner(TAR, scan_shard)), status
         except OSError as error:
             # Returned, and not raised, so that all corrupt shards are reported together.
             return MLScaleError(
@@ -127,31 +139,40 @@ def _add_skipped(shards: Sequence[Shard], parts: Sequence[ShardIndex]) -> dict[s
     return total
 
 
-def load_or_scan(shard: Shard, status: os.stat_result, where: str, keep: str, unwritable: dict[str, str]) -> ShardIndex:
+def load_or_scan(
+    shard: Shard,
+    status: os.stat_result,
+    where: str,
+    keep: str,
+    unwritable: dict[str, str],
+    scanner: Scanner | None = None,
+) -> ShardIndex:
     """Return the index of one shard, and save it where `keep` puts it.
 
     Raises:
-        MLScaleError: the shard is not a tar, is corrupt, or holds no sample.
+        MLScaleError: the shard is of another format, is corrupt, or holds no sample.
     """
+    container, scan = scanner or Scanner(TAR, scan_shard)
     near = None if keep == "cache" else load_index(get_adjacent_index_path(shard.path))
     saved = [candidate for candidate in (near, load_index(get_cached_index_path(shard.path))) if candidate is not None]
+    saved = [candidate for candidate in saved if candidate.container == container]
     current = [candidate.index for candidate in saved if candidate.is_current(shard.path, status)]
     # The nearest one, but for one that has digests.
     known = max(current, key=lambda candidate: candidate.digests is not None, default=None)
-    index = known or scan_shard(shard, status, where)
+    index = known or scan(shard, status, where)
     if index.digests is None:
         index = _keep_digests(index, saved, shard)
     if keep == "beside":
         try:
             if near is None or index is not near.index:
-                save_index(get_adjacent_index_path(shard.path), shard.path, status, index)
+                save_index(get_adjacent_index_path(shard.path), shard.path, status, index, container)
             return index
         except OSError as error:
             unwritable[os.path.dirname(shard.path)] = error.strerror or str(error)
     # Only a new index, or one that has gained digests, is written.
     if index is not known:
         with suppress(OSError):  # A cache that cannot be written costs time, not the run.
-            save_index(get_cached_index_path(shard.path), shard.path, status, index)
+            save_index(get_cached_index_path(shard.path), shard.path, status, index, container)
     return index
 
 

@@ -23,6 +23,9 @@ from mlscale import contracts
 from mlscale.data.cache_folder import get_cache_dir, write_file_aside
 from mlscale.data.shards.system_files import SkippedFiles
 
+TAR = "tar"
+"""The format of shards whose index does not state it."""
+
 INDEX_FOLDER_NAME = ".mlscale-index"
 """The folder of index files in a folder of shards."""
 
@@ -80,6 +83,11 @@ class SavedIndex:
     index: ShardIndex
     about: dict[str, Any]
 
+    @property
+    def container(self) -> str:
+        """The format of the shard: 'tar' or 'tfrecord'."""
+        return str(self.about.get("container", TAR))
+
     def is_current(self, shard: str, status: os.stat_result) -> bool:
         """Return True if the shard is unchanged since it was indexed.
 
@@ -109,7 +117,7 @@ def get_cached_index_path(shard: str) -> Path:
     return get_cache_dir() / "index" / f"{digest}.npz"
 
 
-def save_index(path: Path, shard: str, status: os.stat_result, index: ShardIndex) -> None:
+def save_index(path: Path, shard: str, status: os.stat_result, index: ShardIndex, container: str = TAR) -> None:
     """Write an index file: all of it or nothing, readable for whoever may read the shard.
 
     Args:
@@ -117,6 +125,7 @@ def save_index(path: Path, shard: str, status: os.stat_result, index: ShardIndex
         shard: the shard's path.
         status: of the shard, taken before it was read.
         index: what it holds.
+        container: the format of the shard.
 
     Raises:
         OSError: the folder cannot be written to.
@@ -133,6 +142,8 @@ def save_index(path: Path, shard: str, status: os.stat_result, index: ShardIndex
         "end": index.end,
         "skipped": {kind: list(skipped) for kind, skipped in index.skipped.items()},
     }
+    if container != TAR:
+        about["container"] = container
     # Without inode and ctime the next run compares contents.
     if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _CLOCK_TOLERANCE_NS:
         about |= {"inode": status.st_ino, "ctime_ns": status.st_ctime_ns}

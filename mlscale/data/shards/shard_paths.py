@@ -27,14 +27,25 @@ _COMPRESSED = {b"\x1f\x8b": "gunzip -k", b"BZh": "bunzip2 -k", b"\xfd7zXZ": "unx
 
 
 @dataclass(frozen=True)
+class ShardFiles:
+    """The names of files that are shards of one format, and how their ends are written in a message."""
+
+    names: re.Pattern[str]
+    endings: str
+
+
+TAR_FILES = ShardFiles(re.compile(r"\.tar$"), ".tar")
+
+
+@dataclass(frozen=True)
 class Shard:
-    """A tar file of samples: the name that its samples' keys begin with, and its path."""
+    """A file of samples: the name that its samples' keys begin with, and its path."""
 
     name: str
     path: str
 
 
-def find_shards(spec: Spec, *, where: str, allow: Collection[str] = ()) -> list[Shard]:
+def find_shards(spec: Spec, *, where: str, allow: Collection[str] = (), files: ShardFiles = TAR_FILES) -> list[Shard]:
     """Return the shards that a spec names, in its order; those of a folder or a glob are sorted.
 
     A path that exists is used unchanged, whatever braces, spaces, `?`, `&` or `#` are in it; only otherwise is it
@@ -44,6 +55,7 @@ def find_shards(spec: Spec, *, where: str, allow: Collection[str] = ()) -> list[
         spec: a path, a pattern, a folder, a `pipe:` command, or a list of them.
         where: the key path of the spec, for errors.
         allow: 'pipe' runs `pipe:` commands.
+        files: which files of a folder are shards.
 
     Raises:
         MLScaleError: nothing is there, or what is there cannot be indexed. All problems of the spec at once.
@@ -56,19 +68,20 @@ def find_shards(spec: Spec, *, where: str, allow: Collection[str] = ()) -> list[
         entries = [entry for entry in entries if entry != ""]
     for entry in entries:
         try:
-            paths += _expand_entry(os.fspath(entry), where, allow)
+            paths += _expand_entry(os.fspath(entry), where, allow, files)
         except MLScaleError as problem:
             problems.append(problem)
     for path in paths:
         try:
-            _check_kind(path, where)
+            if files is TAR_FILES:
+                _check_kind(path, where)
         except MLScaleError as problem:
             problems.append(problem)
     raise_all(problems)
     return [Shard(name, path) for name, path in zip(_derive_shard_names(paths), paths, strict=True)]
 
 
-def _expand_entry(entry: str, where: str, allow: Collection[str]) -> list[str]:
+def _expand_entry(entry: str, where: str, allow: Collection[str], files: ShardFiles) -> list[str]:
     if entry.startswith("pipe:"):
         return [_materialise_pipe(entry.removeprefix("pipe:"), where, allow)]
     if entry.startswith("file://"):
@@ -83,14 +96,14 @@ def _expand_entry(entry: str, where: str, allow: Collection[str]) -> list[str]:
         )
     path = os.path.expanduser(entry)
     if os.path.isdir(path):
-        return _list_folder(path, where)
+        return _list_folder(path, where, files)
     if os.path.exists(path):
         return [path]
     return _expand_pattern(path, where)
 
 
-def _list_folder(path: str, where: str) -> list[str]:
-    names = drop_system_files([name for name in sorted(os.listdir(path)) if name.endswith(".tar")], where=where)
+def _list_folder(path: str, where: str, files: ShardFiles) -> list[str]:
+    names = drop_system_files([name for name in sorted(os.listdir(path)) if files.names.search(name)], where=where)
     if names:
         return [os.path.join(path, name) for name in names]
     # A folder of compressed shards gets the message about compression.
@@ -100,8 +113,9 @@ def _list_folder(path: str, where: str) -> list[str]:
     raise MLScaleError(
         f"the folder {path!r} holds no shard",
         where=where,
-        why=f"it has no file whose name ends in .tar (files and folders in it: {len(os.listdir(path))})",
-        fix=f"{where}=<a folder of .tar files>, or data=imagefolder data.root=<a folder of images by class>",
+        why=f"it has no file whose name ends in {files.endings} (files and folders in it: {len(os.listdir(path))})",
+        fix=f"{where}=<a folder of {files.endings.partition(' ')[0]} files>, "
+        "or data=imagefolder data.root=<a folder of images by class>",
     )
 
 

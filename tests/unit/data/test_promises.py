@@ -25,6 +25,7 @@ from mlscale.data import (
     TableFiles,
     TextFiles,
     TextTable,
+    TFRecord,
     WebDataset,
 )
 from mlscale.data.array_data import MemoryData
@@ -32,6 +33,7 @@ from mlscale.data.builtin import image_sets
 from mlscale.data.builtin.image_sets import DEBIAN_FASHION_MNIST, split_digits
 from mlscale.data.data_module import OrderedData
 from mlscale.data.order.batch_plan import BatchLayout
+from mlscale.data.tfrecord.record_writer import build_record
 from mlscale.errors import MLScaleError
 from tests.unit.data.conftest import picture, write_masked, write_shards, write_tar
 
@@ -80,6 +82,15 @@ def imagefolder(folder: Path, **policy: Any) -> ImageFolder:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(picture(i))
     return ImageFolder(folder / "i", image_size=None, batch_size=BATCH, **policy)
+
+
+def tfrecord(folder: Path, **policy: Any) -> TFRecord:
+    for name, count in (("t", 100), ("v", 9)):
+        if not (path := folder / f"{name}.tfrecord").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            records = (build_record({"image": picture(i), "label": i % 3}) for i in range(count))
+            path.write_bytes(b"".join(records))
+    return TFRecord(folder / "t.tfrecord", folder / "v.tfrecord", image_size=None, batch_size=BATCH, **policy)
 
 
 def digits(_: Path, **policy: Any) -> Digits:
@@ -138,7 +149,7 @@ def _written(folder: Path, name: str, heading: str, lines: Iterator[str]) -> tup
 
 
 BACKENDS: list[Callable[..., OrderedData]] = [
-    webdataset, mixed, imagefolder, digits, dataset, masks, several, table, numbers, texts, language,
+    webdataset, mixed, imagefolder, tfrecord, digits, dataset, masks, several, table, numbers, texts, language,
 ]  # fmt: skip
 if DEBIAN_FASHION_MNIST.is_dir():
     BACKENDS.append(fashion_mnist)

@@ -36,6 +36,7 @@ MISSING = {
     "data=table": ["'data.train' is not set", "'data.target' is not set"],
     "data=text_files": ["'data.train' is not set"],
     "data=text_table": ["'data.train' is not set"],
+    "data=tfrecord": ["'data.train' is not set", "'data.val' is not set"],
     "data=webdataset": ["'data.train' is not set", "'data.val' is not set"],
 }
 

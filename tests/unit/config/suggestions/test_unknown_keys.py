@@ -123,7 +123,7 @@ def test_typos_are_answered_with_the_key_that_was_meant() -> None:
         ("trainer.max_epoch", "ten", "trainer.max_epochs=10"),
         ("trainer.max_epoch", "10", "trainer.max_epochs=10"),
         ("terminate_on_nan", False, "leave terminate_on_nan out"),
-        ("data.Val", None, "data.val is a key of data=webdataset"),
+        ("data.Val", None, "data.val is a key of data=tfrecord, data=webdataset"),
         ("dtaa.label", "label", "data.label is a key of data=text_table"),
         ("tksa.label_smoothing", 0.1, "task.label_smoothing=0.1"),
     ],
@@ -158,7 +158,7 @@ def test_equally_near_keys_are_listed() -> None:
     assert advice.fix == "trainer.max_epochs=3 or trainer.min_epochs=3"
 
 
-@pytest.mark.parametrize("typed", ["gradient_checkpointing", "trainer.gradientCheckpointing", "data.tfrecord", "FSDP"])
+@pytest.mark.parametrize("typed", ["gradient_checkpointing", "trainer.gradientCheckpointing", "data.hdf5", "FSDP"])
 def test_a_feature_that_does_not_exist_yet(typed: str) -> None:
     assert not_yet.find_feature_of_key(typed)
 

@@ -1,0 +1,212 @@
+"""The index of TFRecord files: the offset of each record, and of each feature in it.
+
+It is the index of shards: a feature is a member of its sample, so whatever reads tar shards reads records.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.atomic_files import suggest_restore
+from mlscale.data.shards.index_files import ShardIndex, compute_content_digest
+from mlscale.data.shards.shard_index import CorruptMemberError, Index
+from mlscale.data.shards.shard_paths import Shard
+from mlscale.data.tfrecord.record_framing import (
+    FOOTER_BYTES,
+    LostRecordsError,
+    has_right_checksum,
+    import_checksum,
+    list_records,
+)
+from mlscale.data.tfrecord.wire_format import FileBytes, WireFormatError, find_features
+from mlscale.errors import MLScaleError
+
+RECORD = "record"
+"""The column of whole records; those of features are `<type> <name>`, which no record's is."""
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x78": "zlib"}
+
+Convert = Callable[[bytes], bytes]
+"""From the list of a feature, as the record has it, to the bytes of a member of a tar shard."""
+
+
+def scan_records(shard: Shard, status: os.stat_result, where: str) -> ShardIndex:
+    """Read the lengths and the names of features of one file; of their values nothing.
+
+    Raises:
+        MLScaleError: it is not a TFRecord file, is cut off, or a record is not a `tf.train.Example`.
+    """
+    # Before any file is opened, so that a missing package is the error.
+    import_checksum()
+    try:
+        # A plain handle, since pread has no position that a buffered file would move.
+        handle = os.open(shard.path, os.O_RDONLY)
+        try:
+            spans = list_records(handle, status.st_size)
+            features = _find_all_features(FileBytes(handle), spans, shard, where)
+        finally:
+            os.close(handle)
+        content = compute_content_digest(shard.path)
+    except LostRecordsError as error:
+        raise _build_corruption_error(shard, status.st_size, error, where) from error
+    except OSError as error:
+        raise MLScaleError(
+            f"the shard {shard.path!r} cannot be read",
+            where=where,
+            why=error.strerror or str(error),
+            fix=suggest_restore(shard.path),
+        ) from error
+    if not spans:
+        raise MLScaleError(f"the shard {shard.path!r} is empty", where=where, fix="write it again, or leave it out")
+    # Sorted, so that the index is the same whatever order the features have.
+    columns = [RECORD, *sorted({name for by_name in features for name in by_name})]
+    table = np.array(
+        [
+            [span, *(by_name.get(name, (-1, 0)) for name in columns[1:])]
+            for span, by_name in zip(spans, features, strict=True)
+        ],
+        dtype=np.int64,
+    )
+    return ShardIndex(
+        keys=tuple(f"{number:06d}" for number in range(len(spans))),
+        extensions=tuple(columns),
+        offsets=np.ascontiguousarray(table[:, :, 0]),
+        sizes=np.ascontiguousarray(table[:, :, 1]),
+        content=content,
+        end=status.st_size,
+    )
+
+
+def _find_all_features(
+    source: FileBytes, spans: Sequence[tuple[int, int]], shard: Shard, where: str
+) -> list[dict[str, tuple[int, int]]]:
+    columns: list[dict[str, tuple[int, int]]] = []
+    for number, (start, size) in enumerate(spans):
+        try:
+            features = find_features(source, start, size)
+        except WireFormatError as error:
+            raise MLScaleError(
+                f"record {number} of the shard {shard.path!r} is not a tf.train.Example",
+                where=where,
+                why=str(error),
+                fix="write each sample as a serialised tf.train.Example",
+            ) from error
+        # With its type: a feature may have different ones in different records.
+        columns.append({f"{kind} {name}": span for name, (kind, span) in features.items()})
+    return columns
+
+
+def _build_corruption_error(shard: Shard, length: int, error: LostRecordsError, where: str) -> MLScaleError:
+    path = shlex.quote(shard.path)
+    with open(shard.path, "rb") as stream:
+        head = stream.read(2)
+    packed = next((name for magic, name in _COMPRESSED.items() if head.startswith(magic)), None)
+    # A record may have a length whose bytes begin as gzip does: the checksum has failed before this is asked.
+    if error.records == 0 and packed is not None:
+        return MLScaleError(
+            f"the shard {shard.path!r} is compressed",
+            where=where,
+            why="records are read at their offsets, which a compressed file does not have",
+            fix=f"gunzip -c {path} > {path}.plain"
+            if packed == "gzip"
+            else "write it without compression: tf.io.TFRecordWriter(path)",
+        )
+    # Not a single record: it is another kind of file, and no command can cut it to what is whole.
+    if error.records == 0:
+        return MLScaleError(
+            f"the shard {shard.path!r} is not a TFRecord file",
+            where=where,
+            why=str(error),
+            fix="data=webdataset reads tar shards, data=imagefolder reads folders of images",
+        )
+    return MLScaleError(
+        f"the shard {shard.path!r} is {'cut off' if 'ends within' in str(error) else 'corrupt'}",
+        where=where,
+        why=f"{error}; {error.records:,} records are before it",
+        fix=f"restore the shard from where it came from; or truncate -s {error.offset} {path}   keeps these records",
+    )
+
+
+@dataclass(frozen=True)
+class RecordIndex(Index):
+    """Samples of one or more TFRecord files.
+
+    Args:
+        records: offset and size of each sample's record, int64 (n, 2).
+        converts: for each column, the bytes of its member from its list.
+        checked: columns that are read with their whole record, whose checksum is compared.
+    """
+
+    records: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 2), np.int64))
+    converts: tuple[Convert, ...] = ()
+    checked: frozenset[int] = frozenset()
+
+    def select_samples(self, samples: NDArray[np.bool_]) -> RecordIndex:
+        """Return the index of some of the samples."""
+        # The base class knows nothing of records.
+        selected = super().select_samples(samples)
+        assert isinstance(selected, RecordIndex)
+        return replace(selected, records=self.records[samples])
+
+    def is_intact(self, sample: int) -> bool:
+        """Return True if the checksum of a sample's record fits its data."""
+        with self._open_shard(int(self.shard[sample])) as handle:
+            return has_right_checksum(self._read_record(handle, sample))
+
+    def _read_from(self, handle: int, sample: int, column: int) -> bytes:
+        start, size = int(self.offsets[sample, column]), int(self.sizes[sample, column])
+        # One read for the whole record, since its checksum covers all of it.
+        if column in self.checked:
+            framed, begin = self._read_record(handle, sample), start - int(self.records[sample, 0])
+            if not has_right_checksum(framed):
+                raise self._build_corrupt_error(sample, column, "its record has another checksum than it states")
+            content = framed[begin : begin + size]
+        else:
+            content = self._read_span(handle, sample, start, size)
+        try:
+            # To what a tar's member would hold, so that callers need not know of features.
+            return self.converts[column](content)
+        except ValueError as error:
+            raise self._build_corrupt_error(sample, column, str(error)) from error
+
+    def _read_record(self, handle: int, sample: int) -> bytes:
+        start, size = self.records[sample].tolist()
+        return self._read_span(handle, sample, start, size + FOOTER_BYTES)
+
+    def _read_span(self, handle: int, sample: int, start: int, size: int) -> bytes:
+        # pread has no file position, so threads may share a handle.
+        content = os.pread(handle, size, start)
+        if len(content) != size:
+            shard = self.shards[self.shard[sample]]
+            raise MLScaleError(
+                f"the shard {shard.path!r} has become shorter since it was indexed",
+                why=f"the record of sample {self.get_sample_name(sample)} should have {size} bytes, "
+                f"and {len(content)} are left",
+                fix="write the shard again, and let nothing change it while a run reads it",
+            )
+        return content
+
+    def _build_corrupt_error(self, sample: int, column: int, why: str) -> CorruptMemberError:
+        return CorruptMemberError(
+            f"the feature {self.extensions[column]!r} of sample {self.get_sample_name(sample)} is corrupt",
+            where=self.shards[self.shard[sample]].path,
+            why=why,
+            fix="restore the shard, or data.on_bad_sample=skip",
+        )
+
+    def _has_same_offsets(self, number: int, size: int) -> bool:
+        try:
+            handle = os.open(self.shards[number].path, os.O_RDONLY)
+            try:
+                spans = set(list_records(handle, size))
+            finally:
+                os.close(handle)
+        except (OSError, LostRecordsError):
+            # The caller reports a shard that was changed.
+            return False
+        return all((start, length) in spans for start, length in self.records[self.shard == number].tolist())
