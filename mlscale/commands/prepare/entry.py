@@ -1,9 +1,11 @@
-"""Write a bundled data set into the cache as WebDataset shards, and record digests of the content of shards."""
+"""Write data as shards: a bundled set into the cache, any images into a folder; record digests of shards."""
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlscale.errors import MLScaleError
@@ -11,6 +13,9 @@ from mlscale.report import Result
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from mlscale.data.images.labelled_images import ImageData
+    from mlscale.data.writing.write_shards import Part
 
 
 def run(cfg: DictConfig) -> Result:
@@ -28,6 +33,8 @@ def run(cfg: DictConfig) -> Result:
         raise MLScaleError(
             "nothing to prepare", where="data", why="this data reports nothing of itself", fix="data=digits"
         )
+    if cfg.to is not None:
+        return _write(cfg, data, start)
     # Only shards can be recorded: other data has no members.
     recorded = data.record_digests() if hasattr(data, "record_digests") else None
     facts = asdict(data.facts())
@@ -51,4 +58,78 @@ def run(cfg: DictConfig) -> Result:
             "time_s": time.perf_counter() - start,
         },
         artifacts=artifacts,
+    )
+
+
+def _write(cfg: DictConfig, data: object, start: float) -> Result:
+    """Write images as shards into the folder of `to=`."""
+    from mlscale.commands.prepare.writing_bar import WritingProgressBar
+    from mlscale.data.images.labelled_images import ImageData
+    from mlscale.data.writing.write_shards import DOCUMENT, count_samples, write_shards
+
+    if not isinstance(data, ImageData):
+        raise MLScaleError(
+            "only images are written as shards",
+            where="to",
+            why="tables and texts are read as the files that they are",
+            fix="leave out to=, or data=imagefolder data.root=<a folder of images by class>",
+        )
+    part = _parse_part(cfg.part)
+    with WritingProgressBar(count_samples(data)) as bar:
+        written = write_shards(
+            data,
+            Path(cfg.to).expanduser(),
+            container=cfg.format,
+            shard_bytes=cfg.shard_mb * 10**6,
+            seed=cfg.seed,
+            licence=cfg.licence,
+            part=part,
+            progress=bar.add_samples,
+        )
+    before = f", {written.found_before:,} were there" if written.found_before else ""
+    sentence = f"{written.samples:,} samples in {written.folder}: {written.written:,} shards written{before}"
+    if not written.is_complete:
+        sentence += f"; {DOCUMENT} follows with the last of {part.of} parts"
+    return Result(
+        command="prepare",
+        ok=True,
+        sentence=sentence,
+        metrics={
+            "samples": written.samples,
+            "shards_written": written.written,
+            "time_s": time.perf_counter() - start,
+        },
+        artifacts={"folder": str(written.folder), "train": _format_training(cfg, data, written.folder)},
+    )
+
+
+def _format_training(cfg: DictConfig, data: ImageData, folder: Path) -> str:
+    """Return the words that train on what was written."""
+    option = {"tar": "webdataset", "tfrecord": "tfrecord"}[cfg.format]
+    words = [f"data={option}", *(f"data.{split}={shlex.quote(str(folder / split))}" for split in data.list_splits())]
+    if data.labels != "one":
+        words.append(f"data.labels={data.labels}")
+    if cfg.format == "tfrecord" and data.labels == "mask":
+        words.append("'data.schema={label: image/segmentation/class/encoded}'")
+    return " ".join([*words, f"data.image_size={data.image_size or 'null'}"])
+
+
+def _parse_part(text: str | None) -> Part:
+    """Return the part that `3/8` names.
+
+    Raises:
+        MLScaleError: it is not a number from 1 to the number of parts.
+    """
+    from mlscale.data.writing.write_shards import Part
+
+    if text is None:
+        return Part()
+    number, _, of = str(text).partition("/")
+    if number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of):
+        return Part(int(number) - 1, int(of))
+    raise MLScaleError(
+        f"part is {text!r}",
+        where="part",
+        why="it is the number of this job and how many there are, from 1",
+        fix="part=1/8; in a job array of SLURM: part=$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT with --array=1-8",
     )

@@ -140,6 +140,11 @@ class ImageData(OrderedData):
         """Return the names of samples."""
         return self.get_decoded_split(split).list_keys(rows.tolist())
 
+    def list_splits(self) -> list[str]:
+        """Return the names of the splits: 'train', 'val', and 'test' where there is one."""
+        self.facts()
+        return list(self._splits)
+
     def get_decoded_split(self, split: str) -> DecodedSamples:
         """Return the samples of a split ('train', 'val' or 'test') as stored: neither augmented nor normalised.
 

@@ -42,9 +42,9 @@ def import_checksum() -> Callable[[bytes], int]:
         from google_crc32c import value
     except ImportError as error:
         raise MLScaleError(
-            "TFRecord files need the package google-crc32c",
+            "the package google-crc32c is not installed",
             where="data=tfrecord",
-            why="each record has a CRC-32C, which is compared",
+            why="each record of a TFRecord file has a CRC-32C, which is compared",
             fix="pip install 'mlscale[tfrecord]'",
             exit=Exit.ENVIRONMENT,
         ) from error

@@ -1,0 +1,104 @@
+"""The contents of a sample, as a tar shard or a TFRecord file stores them."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from mlscale.data.decoding.image_files import is_image_file
+from mlscale.data.images.decoded_cache import DecodedSamples
+from mlscale.data.shards.sample_source import Label, TarSource
+from mlscale.data.tfrecord.record_writer import Value, build_record
+from mlscale.errors import MLScaleError
+
+TAR_END = b"\0" * tarfile.BLOCKSIZE * 2
+"""The two blocks of zeros that end a tar."""
+SCHEMAS = {
+    "one": {"image": "image/encoded", "label": "image/class/label", "key": "image/filename"},
+    "several": {"image": "image/encoded", "label": "image/class/label", "key": "image/filename"},
+    "mask": {"image": "image/encoded", "label": "image/segmentation/class/encoded", "key": "image/filename"},
+}
+"""The features of a written TFRecord file by the kind of label: TensorFlow's usual names."""
+
+
+class SampleContents:
+    """The samples of a split as bytes.
+
+    Args:
+        data: the split.
+        labels: 'one', 'several' or 'mask'.
+        names: of the classes; None where they are numbers.
+    """
+
+    def __init__(self, data: DecodedSamples, labels: str, names: tuple[str, ...] | None) -> None:
+        self._data, self._labels, self._names = data, labels, names
+
+    def build_tar_members(self, sample: int, key: str) -> bytes:
+        """Return the members of a sample as a part of a tar, without its end."""
+        extension, image = self._data.source.read_image(sample)
+        members = {extension.rpartition(".")[2]: image, **self._write_label_member(sample)}
+        # Times and owners are left out, so that the same data has the same bytes.
+        return b"".join(_write_member(f"{key}.{name}", content) for name, content in members.items())
+
+    def build_record(self, sample: int) -> bytes:
+        """Return a sample as a record of a TFRecord file.
+
+        Raises:
+            MLScaleError: it is an array, and not an encoded image.
+        """
+        extension, image = self._data.source.read_image(sample)
+        # TensorFlow has no operator that reads a .npy file.
+        if not is_image_file(extension):
+            raise MLScaleError(
+                f"the sample {self._data.source.get_key(sample)} is a .{extension} array, and not an encoded image",
+                where="format",
+                why="a TFRecord file holds encoded images",
+                fix="format=tar",
+            )
+        features: dict[str, Value | list[Value]] = {
+            "image/encoded": image,
+            "image/format": extension.rpartition(".")[2],
+            "image/filename": PurePosixPath(self._data.source.get_key(sample)).as_posix(),
+        }
+        return build_record({**features, **self._list_label_features(sample)})
+
+    def _list_label_features(self, sample: int) -> Mapping[str, Value | list[Value]]:
+        name = SCHEMAS[self._labels]["label"]
+        if self._labels == "mask":
+            return {name: self._read_mask(sample)[1]}
+        if self._labels == "one":
+            return {name: self._get_label(sample)}
+        return {name: list(self._list_labels(sample))}
+
+    def _write_label_member(self, sample: int) -> Mapping[str, bytes]:
+        if self._labels == "mask":
+            extension, content = self._read_mask(sample)
+            return {f"mask.{extension.rpartition('.')[2]}": content}
+        if self._labels == "one":
+            return {"cls": str(self._get_label(sample)).encode()}
+        return {"json": json.dumps(self._list_labels(sample), ensure_ascii=False).encode()}
+
+    def _get_label(self, sample: int) -> Label:
+        # A name where there is one: numbers are given anew by whoever reads the shards.
+        number = int(self._data.labels[sample])
+        return number if self._names is None else self._names[number]
+
+    def _list_labels(self, sample: int) -> list[Label]:
+        numbers: list[int] = np.flatnonzero(self._data.labels[sample]).tolist()
+        return [number if self._names is None else self._names[number] for number in numbers]
+
+    def _read_mask(self, sample: int) -> tuple[str, bytes]:
+        # Only shards hold masks.
+        assert isinstance(self._data.source, TarSource)
+        return self._data.source.read_label(sample)
+
+
+def _write_member(name: str, content: bytes) -> bytes:
+    header = tarfile.TarInfo(name)
+    header.size = len(content)
+    padded = content + b"\0" * (-len(content) % tarfile.BLOCKSIZE)
+    return header.tobuf(tarfile.USTAR_FORMAT) + padded

@@ -1,0 +1,243 @@
+"""Write the splits of image data as shards, all of a split of about one size."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale import contracts
+from mlscale.atomic_files import create_write_error, make_folders, read_json, remove_leftovers, write_bytes, write_json
+from mlscale.data.images.labelled_images import ImageData
+from mlscale.data.order.sample_order import ShuffledSampler
+from mlscale.data.writing.sample_contents import SCHEMAS, TAR_END, SampleContents
+from mlscale.errors import MLScaleError
+
+FORMATS = {"tar": "tar", "tfrecord": "tfrecord"}
+"""The formats of shards, with the extension of each."""
+DOCUMENT, _PLAN = "dataset.json", ".plan.json"
+_PROBED = 256
+"""Samples, evenly spread, whose mean size determines how many shards there are."""
+_MAX_THREADS = 4
+_MODE = 0o644
+"""Data is shared: whoever may enter the folder may read it."""
+Progress = Callable[[int], None]
+"""Called with the number of samples of a shard that is done."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several processes that write a data set together: those shards whose number leaves `number` over `of`."""
+
+    number: int = 0
+    of: int = 1
+
+
+@dataclass(frozen=True)
+class WrittenShards:
+    """The result of `write_shards`.
+
+    Args:
+        folder: of the data set; one folder for each split is in it.
+        written: shards that were written now.
+        found_before: shards of this part that an earlier call had written.
+        samples: of all splits.
+        is_complete: all parts are there, and `dataset.json` is written.
+    """
+
+    folder: Path
+    written: int
+    found_before: int
+    samples: int
+    is_complete: bool
+
+
+@dataclass(frozen=True, eq=False)  # by identity: arrays have no equality of their own
+class _Split:
+    """A split, and how it is cut into shards."""
+
+    name: str
+    contents: SampleContents
+    order: NDArray[np.int64]
+    shards: int
+
+    def get_path(self, folder: Path, number: int, extension: str) -> Path:
+        return folder / self.name / f"{self.name}-{number:05d}-of-{self.shards:05d}.{extension}"
+
+    def get_start(self, number: int) -> int:
+        """Return the position of the first sample of a shard; of `shards` the position behind the last."""
+        return len(self.order) * number // self.shards
+
+    def list_samples(self, number: int) -> NDArray[np.int64]:
+        """Return the samples of a shard, int64 (n,)."""
+        return self.order[self.get_start(number) : self.get_start(number + 1)]
+
+
+def write_shards(
+    data: ImageData,
+    folder: Path,
+    *,
+    container: str,
+    shard_bytes: int,
+    seed: int,
+    licence: str | None,
+    part: Part,
+    progress: Progress,
+) -> WrittenShards:
+    """Write all splits in an order drawn by the seed. Shards that are there already are kept.
+
+    Args:
+        data: the source.
+        folder: a new one, or one of an earlier call with the same data and settings.
+        container: one of `FORMATS`.
+        shard_bytes: of one shard, about.
+        seed: of the order.
+        licence: of the data, for `dataset.json`.
+        part: of several processes that write together.
+        progress: see `Progress`.
+
+    Raises:
+        MLScaleError: the folder holds other data, or can't be written to; a sample can't be read.
+    """
+    splits = _plan_splits(data, container, shard_bytes, seed)
+    plan = _describe_plan(data, splits, container, seed)
+    _claim_folder(folder, plan, [split.name for split in splits])
+    # Every `of`-th, so that each part has shards of all splits and none waits for another.
+    jobs = [(split, number) for split in splits for number in range(split.shards)][part.number :: part.of]
+    missing = [job for job in jobs if not job[0].get_path(folder, job[1], FORMATS[container]).exists()]
+    # They count at once, as a progress bar would begin anew otherwise.
+    for split, number in set(jobs) - set(missing):
+        progress(len(split.list_samples(number)))
+
+    def write(job: tuple[_Split, int]) -> None:
+        split, number = job
+        _write_shard(split, number, split.get_path(folder, number, FORMATS[container]), container)
+        progress(len(split.list_samples(number)))
+
+    # Threads, because reading and writing release the interpreter's lock; each holds one shard in memory.
+    pool = ThreadPoolExecutor(min(_MAX_THREADS, len(os.sched_getaffinity(0))))
+    try:
+        list(pool.map(write, missing))
+    finally:
+        # After an error, or Ctrl-C, shards that were not begun are not written.
+        pool.shutdown(cancel_futures=True)
+    is_complete = all(
+        split.get_path(folder, number, FORMATS[container]).exists()
+        for split in splits
+        for number in range(split.shards)
+    )
+    if is_complete:
+        _write_document(data, splits, folder, plan, licence)
+    return WrittenShards(
+        folder, len(missing), len(jobs) - len(missing), sum(len(split.order) for split in splits), is_complete
+    )
+
+
+def count_samples(data: ImageData) -> int:
+    """Return the number of samples of all splits, for a progress bar."""
+    return sum(len(data.get_decoded_split(split)) for split in data.list_splits())
+
+
+def _plan_splits(data: ImageData, container: str, shard_bytes: int, seed: int) -> list[_Split]:
+    facts, splits = data.facts(), []
+    for name in data.list_splits():
+        held = data.get_decoded_split(name)
+        order = ShuffledSampler(len(held), seed=seed, version=held.source.version).get_epoch_order(0)(0, len(held))
+        contents = SampleContents(held, data.labels, facts.class_names)
+        shards = math.ceil(_estimate_bytes(contents, len(held), container) * len(held) / shard_bytes)
+        splits.append(_Split(name, contents, order, min(shards, len(held))))
+    return splits
+
+
+def _estimate_bytes(contents: SampleContents, samples: int, container: str) -> float:
+    """Return the mean size of a sample, with headers."""
+    picks = np.unique(np.linspace(0, samples - 1, _PROBED).astype(np.int64)).tolist()
+    build = contents.build_record if container == "tfrecord" else partial(contents.build_tar_members, key="")
+    return float(np.mean([len(build(sample)) for sample in picks]))
+
+
+def _describe_plan(data: ImageData, splits: list[_Split], container: str, seed: int) -> dict[str, Any]:
+    # All that decides which bytes a shard of a given name has.
+    return {
+        "container": container,
+        "labels": data.labels,
+        "source_version": data.facts().version,
+        "seed": seed,
+        "splits": {split.name: {"samples": len(split.order), "shards": split.shards} for split in splits},
+    }
+
+
+def _claim_folder(folder: Path, plan: dict[str, Any], splits: list[str]) -> None:
+    """Record what is written to the folder, so that another call continues it or is refused."""
+    path = folder / _PLAN
+    try:
+        for split in splits:
+            make_folders(folder / split)
+            # Of an earlier call that was killed, or whose disk was full.
+            remove_leftovers(folder / split)
+        if not path.exists():
+            # An index next to shards is no shard of another data set.
+            if loose := [file for split in splits for file in (folder / split).iterdir() if file.is_file()]:
+                raise MLScaleError(
+                    f"the folder {str(folder)!r} holds other files",
+                    where="to",
+                    why=f"{loose[0]} is not of this data set",
+                    fix="to=<a new folder>",
+                )
+            write_json(path, plan)
+    except OSError as error:
+        raise create_write_error(folder, error) from error
+    # Read again, since another part may have been quicker.
+    before = read_json(path)
+    if before != plan:
+        changed = [name for name in plan if before.get(name) != plan[name]]
+        raise MLScaleError(
+            f"the folder {str(folder)!r} holds other data",
+            where="to",
+            why=f"it was begun with another {' and '.join(name.replace('_', ' ') for name in changed)}",
+            fix="to=<a new folder>, or remove this one",
+        )
+
+
+def _write_shard(split: _Split, number: int, path: Path, container: str) -> None:
+    """Write a shard at once, so that one that has its name is whole."""
+    samples = enumerate(split.list_samples(number).tolist(), split.get_start(number))
+    if container == "tar":
+        # Keys are positions in the split, unique over all of its shards.
+        parts = [split.contents.build_tar_members(sample, f"{position:06d}") for position, sample in samples]
+        parts.append(TAR_END)
+    else:
+        parts = [split.contents.build_record(sample) for _, sample in samples]
+    write_bytes(path, b"".join(parts), mode=_MODE)
+
+
+def _write_document(
+    data: ImageData, splits: list[_Split], folder: Path, plan: dict[str, Any], licence: str | None
+) -> None:
+    facts, extension = data.facts(), FORMATS[plan["container"]]
+    document = {
+        "format": contracts.get_format_tag("dataset"),
+        **plan,
+        "schema": SCHEMAS[data.labels] if plan["container"] == "tfrecord" else None,
+        "classes": facts.num_classes,
+        "class_names": facts.class_names,
+        "class_counts": facts.class_counts,
+        "channels": facts.channels,
+        "mean": facts.mean,
+        "std": facts.std,
+        "source": type(data).__name__,
+        "licence": licence,
+        "bytes": {
+            split.name: sum(split.get_path(folder, number, extension).stat().st_size for number in range(split.shards))
+            for split in splits
+        },
+    }
+    write_json(folder / DOCUMENT, document)

@@ -1,0 +1,178 @@
+"""Data that is written as shards has the samples, labels and pixels of its source, whatever happens on the way."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mlscale import contracts
+from mlscale.cli import main
+from mlscale.data import ImageFolder, TFRecord, WebDataset
+from mlscale.data.images.labelled_images import ImageData
+from mlscale.data.writing.write_shards import Part, WrittenShards, write_shards
+from mlscale.errors import MLScaleError
+from tests.unit.data.conftest import picture, write_masked, write_tar
+
+CONTAINERS = pytest.mark.parametrize("container", ["tar", "tfrecord"])
+
+
+def folder_of_photos(tmp_path: Path) -> ImageFolder:
+    for number in range(60):
+        path = tmp_path / "photos" / ("cat", "dog", "ünï")[number % 3] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(number))
+    return ImageFolder(tmp_path / "photos", image_size=None, batch_size=4)
+
+
+def write(
+    data: ImageData, folder: Path, container: str, *, part: Part | None = None, size: int = 4000
+) -> WrittenShards:
+    return write_shards(
+        data,
+        folder,
+        container=container,
+        shard_bytes=size,
+        seed=3,
+        licence="CC0",
+        part=part or Part(),
+        progress=lambda samples: None,
+    )
+
+
+def read(folder: Path, container: str, **settings: Any) -> ImageData:
+    kind: Any = {"tar": WebDataset, "tfrecord": TFRecord}[container]
+    data: ImageData = kind(folder / "train", folder / "val", image_size=None, batch_size=4, **settings)
+    return data
+
+
+def list_samples(data: ImageData, split: str) -> list[tuple[Tensor, Any]]:
+    """Return pixels, as they are stored, and label of every sample, in an order that does not depend on its own."""
+    held = data.get_decoded_split(split)
+    pixels = [torch.from_numpy(held.get_sample(number)) for number in range(len(held))]
+    targets = [held.masks.get_mask(n) for n in range(len(held))] if held.masks is not None else held.labels
+    return sorted(
+        zip(pixels, map(torch.as_tensor, targets), strict=True),
+        key=lambda pair: (pair[0].numpy().tobytes(), pair[1].numpy().tobytes()),
+    )
+
+
+def assert_same_samples(mine: ImageData, theirs: ImageData) -> None:
+    for split in ("train", "val"):
+        for (x, y), (other_x, other_y) in zip(list_samples(mine, split), list_samples(theirs, split), strict=True):
+            assert torch.equal(x, other_x)
+            assert torch.equal(y, other_y)
+
+
+@CONTAINERS
+def test_classes_with_names(tmp_path: Path, container: str) -> None:
+    photos = folder_of_photos(tmp_path)
+    written = write(photos, tmp_path / "out", container)
+    assert written.written > 4
+    assert written.is_complete
+    data = read(tmp_path / "out", container)
+    assert data.facts().class_names == ("cat", "dog", "ünï")
+    assert_same_samples(data, photos)
+    document = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    jsonschema.validate(document, contracts.load_schema("dataset"))
+    assert (document["class_names"], document["licence"]) == (["cat", "dog", "ünï"], "CC0")
+    assert sum(document["class_counts"]) == document["splits"]["train"]["samples"] == 54
+
+
+@CONTAINERS
+def test_several_labels_and_masks(tmp_path: Path, container: str) -> None:
+    write_masked(tmp_path / "t", 40)
+    write_masked(tmp_path / "v", 9)
+    several = WebDataset(tmp_path / "t", tmp_path / "v", image_key="png", labels="several", batch_size=4)
+    write(several, tmp_path / "several", container)
+    assert_same_samples(read(tmp_path / "several", container, labels="several"), several)
+    masks = WebDataset(tmp_path / "t", tmp_path / "v", image_key="png", labels="mask", batch_size=4)
+    write(masks, tmp_path / "masks", container)
+    schema = {"schema": {"image": "image/encoded", "label": "image/segmentation/class/encoded"}}
+    settings = schema if container == "tfrecord" else {}
+    assert_same_samples(read(tmp_path / "masks", container, labels="mask", **settings), masks)
+
+
+@CONTAINERS
+def test_what_is_missing_is_written_again(tmp_path: Path, container: str) -> None:
+    photos = folder_of_photos(tmp_path)
+    write(photos, tmp_path / "out", container)
+    shards = sorted((tmp_path / "out" / "train").iterdir())
+    before = {path: path.read_bytes() for path in shards}
+    shards[1].unlink()
+    (tmp_path / "out" / "train" / ".aside-train-00001-of-00009.tar-0000").write_bytes(b"half")
+    again = write(photos, tmp_path / "out", container)
+    assert (again.written, again.found_before) == (1, len(shards) + len(list((tmp_path / "out" / "val").iterdir())) - 1)
+    assert {path: path.read_bytes() for path in (tmp_path / "out" / "train").iterdir()} == before
+
+
+def test_parts_are_the_whole(tmp_path: Path) -> None:
+    photos = folder_of_photos(tmp_path)
+    write(photos, tmp_path / "whole", "tar")
+    done = [write(photos, tmp_path / "parts", "tar", part=Part(number, 3)) for number in (2, 0, 1)]
+    assert [one.is_complete for one in done] == [False, False, True]
+    for path in (tmp_path / "whole").rglob("*.*"):
+        if path.is_file():
+            assert path.read_bytes() == (tmp_path / "parts" / path.relative_to(tmp_path / "whole")).read_bytes()
+
+
+def test_shards_are_of_the_size_and_plain_tars(tmp_path: Path) -> None:
+    write(folder_of_photos(tmp_path), tmp_path / "out", "tar", size=20_000)
+    sizes = [path.stat().st_size for path in (tmp_path / "out" / "train").iterdir()]
+    assert max(sizes) < 26_000
+    with tarfile.open(next((tmp_path / "out" / "train").iterdir())) as tar:
+        names = tar.getnames()
+    assert [name.partition(".")[2] for name in names] == ["png", "cls"] * (len(names) // 2)
+
+
+def test_other_data_is_not_overwritten(tmp_path: Path) -> None:
+    photos = folder_of_photos(tmp_path)
+    write(photos, tmp_path / "out", "tar")
+    with pytest.raises(MLScaleError, match=r"holds other data[\s\S]*another container"):
+        write(photos, tmp_path / "out", "tfrecord")
+    (tmp_path / "photos" / "cat" / "new.png").write_bytes(picture(99))
+    with pytest.raises(MLScaleError, match="another source version"):
+        write(ImageFolder(tmp_path / "photos", image_size=None), tmp_path / "out", "tar")
+    (tmp_path / "mine" / "train").mkdir(parents=True)
+    (tmp_path / "mine" / "train" / "thesis.doc").write_text("x")
+    with pytest.raises(MLScaleError, match=r"holds other files[\s\S]*thesis.doc"):
+        write(photos, tmp_path / "mine", "tar")
+
+
+def test_arrays_are_not_written_as_records(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    np.save(stream, np.zeros((3, 4, 4), np.float32))
+    members = [
+        (f"{n}.{kind}", content) for n in range(6) for kind, content in (("npy", stream.getvalue()), ("cls", b"0"))
+    ]
+    path = write_tar(tmp_path / "a.tar", members)
+    data = WebDataset(path, path, batch_size=2)
+    with pytest.raises(MLScaleError, match=r"is a .npy array[\s\S]*format=tar"):
+        write(data, tmp_path / "out", "tfrecord")
+    write(data, tmp_path / "tars", "tar")
+    assert_same_samples(read(tmp_path / "tars", "tar"), data)
+
+
+def test_the_command_and_the_words_that_it_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder_of_photos(tmp_path)
+    words = ["data=imagefolder", "data.root=photos", "data.image_size=8", "format=tfrecord"]
+    assert main(["prepare", *words, "to=my shards", "part=1/1", "output=json"]) == 0
+    printed = json.loads(capsys.readouterr().out)["artifacts"]["train"]
+    assert main(["prepare", *shlex.split(printed)]) == 0
+    assert "54 training and 6 validation samples" in capsys.readouterr().out
+    assert main(["prepare", *words, "to=x", "part=9/8"]) == 2
+    assert "part=1/8" in capsys.readouterr().err
+    assert main(["prepare", "data=breast_cancer", "to=x"]) == 2
+    assert "only images are written as shards" in capsys.readouterr().err
