@@ -1,4 +1,4 @@
-"""What it costs to make batches of photographs: mlscale against plain webdataset, on the same tar shards.
+"""What it costs to make batches of photographs: `mlscale.data.Loader` beside webdataset, ImageFolder and datasets.
 
     python scripts/bench_data.py
 
@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +54,10 @@ def write_set(folder: Path, count: int) -> float:
             for number in range(shard * per_shard, min((shard + 1) * per_shard, count)):
                 content = next(part for part in parts(sources, random) if LEAST < len(part) < MOST)
                 sizes.append(len(content))
+                # The same bytes as files, for those that read folders.
+                path = folder / "photos" / str(number % CLASSES) / f"{number:06}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
                 for extension, member in (("jpg", content), ("cls", str(number % CLASSES).encode())):
                     info = tarfile.TarInfo(f"{number:06}.{extension}")
                     info.size = len(member)
@@ -92,18 +97,42 @@ def parts(sources: list[Image.Image], random: np.random.Generator) -> Iterator[b
 
 @cache
 def mlscale(folder: str, workers: int) -> Iterable[Any]:
-    from mlscale.data import RandomCrop, WebDataset
+    from mlscale.data import Loader, RandomCrop, TarBackend
 
-    data = WebDataset(folder, folder, batch_size=BATCH, image_size=SIDE, workers=workers, augment=RandomCrop())
-    return data.train_dataloader()
+    data = TarBackend(folder, folder, batch_size=BATCH, image_size=SIDE, workers=workers, augment=RandomCrop())
+    return Loader(data)
 
 
 @cache
-def webdataset(folder: str, workers: int) -> Iterable[Any]:
-    import webdataset as wds
+def imagefolder(folder: str, workers: int) -> Iterable[Any]:
+    from torch.utils.data import DataLoader
+    from torchvision.datasets import ImageFolder
+
+    start = "fork" if workers else None
+    data = ImageFolder(f"{folder}/photos", transform=transform())
+    return DataLoader(data, BATCH, shuffle=True, num_workers=workers, multiprocessing_context=start, drop_last=True)
+
+
+@cache
+def hf_datasets(folder: str, workers: int) -> Iterable[Any]:
+    import datasets
+    from torch.utils.data import DataLoader
+
+    each = transform()
+
+    def apply(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return {"x": [each(image.convert("RGB")) for image in rows["image"]], "y": rows["label"]}
+
+    table = datasets.load_dataset("imagefolder", data_dir=f"{folder}/photos", split="train").with_transform(apply)
+    start = "fork" if workers else None
+    return DataLoader(table, BATCH, shuffle=True, num_workers=workers, multiprocessing_context=start, drop_last=True)
+
+
+def transform() -> Any:
+    """The chain of torchvision that contenders without one of their own use."""
     from torchvision import transforms
 
-    transform = transforms.Compose(
+    return transforms.Compose(
         [
             transforms.RandomResizedCrop(SIDE),
             transforms.RandomHorizontalFlip(),
@@ -111,9 +140,15 @@ def webdataset(folder: str, workers: int) -> Iterable[Any]:
             transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         ]
     )
+
+
+@cache
+def webdataset(folder: str, workers: int) -> Iterable[Any]:
+    import webdataset as wds
+
     shards = sorted(str(path) for path in Path(folder).glob("*.tar"))
     data = wds.WebDataset(shards, shardshuffle=SHARDS).shuffle(1000).decode("pil").to_tuple("jpg", "cls")
-    batches = data.map_tuple(transform, int).batched(BATCH)
+    batches = data.map_tuple(transform(), int).batched(BATCH)
     # Forked, as usual on Linux: a worker that is spawned would have its imports counted in every epoch.
     start = "fork" if workers else None
     return wds.WebLoader(batches, batch_size=None, num_workers=workers, multiprocessing_context=start)  # type: ignore[no-any-return]
@@ -122,6 +157,9 @@ def webdataset(folder: str, workers: int) -> Iterable[Any]:
 CONTENDERS: dict[str, tuple[Callable[[str, int], Iterable[Any]], int]] = {
     BASE: (webdataset, 1),
     "webdataset, in process": (webdataset, 0),
+    "ImageFolder, 1 worker": (imagefolder, 1),
+    "ImageFolder, in process": (imagefolder, 0),
+    **({"datasets, 1 worker": (hf_datasets, 1)} if find_spec("datasets") else {}),
     "mlscale, 1 thread": (mlscale, 1),
     "mlscale, in process": (mlscale, 0),
 }
@@ -144,6 +182,7 @@ def measure(name: str, folder: str) -> Epoch:
     batches = make(folder, workers)
     cpu, wall, samples = _cpu(), time.perf_counter(), 0
     for batch in batches:
+        # ImageFolder and webdataset give pairs.
         x = batch["x"] if isinstance(batch, dict) else batch[0]
         if x.shape[1:] != (3, SIDE, SIDE) or x.dtype != torch.float32 or not -10 < float(x[0, 0, 0, 0]) < 10:
             raise SystemExit(f"{name}: a batch is {tuple(x.shape)} of {x.dtype}")

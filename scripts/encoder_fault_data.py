@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mlscale.data.data_module import OrderedData
-from mlscale.data.images.image_folder import ImageFolder
+from mlscale.data.images.image_modules import ImageFolder
 from mlscale.data.tables.table_data import TableFiles
 from mlscale.data.text.text_table import TextTable
 

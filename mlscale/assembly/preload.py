@@ -18,7 +18,7 @@ with garbage.defer_garbage_collection():
     import mlscale.assembly.run
     import mlscale.assembly.worker
     import mlscale.data.builtin.image_sets
-    import mlscale.data.images.labelled_images
+    import mlscale.data.images.image_modules
     import mlscale.tasks.classification
     import mlscale.tasks.models.resnet
     import mlscale.train.strategies  # noqa: F401

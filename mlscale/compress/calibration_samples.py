@@ -12,7 +12,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 from mlscale.data.array_data import MemoryData
 from mlscale.data.encoders.encoder import INPUT
-from mlscale.data.images.labelled_images import ImageData
+from mlscale.data.images.image_modules import ImageData
 from mlscale.data.order.bad_samples import BadSample
 from mlscale.errors import MLScaleError
 from mlscale.export.validation_samples import encode_as_trained, iterate_loader_batches

@@ -12,21 +12,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlscale.data.augmentations.augmentation import Augment
     from mlscale.data.augmentations.random_crop import RandomCrop
+    from mlscale.data.backend import Backend
     from mlscale.data.builtin.digit_scenes import DigitsScenes
     from mlscale.data.builtin.image_sets import Digits, FashionMNIST
     from mlscale.data.builtin.python_docs import PythonDocs
     from mlscale.data.builtin.python_source import PythonSource
     from mlscale.data.data_facts import DataFacts, Promises
-    from mlscale.data.images.image_folder import ImageFolder
-    from mlscale.data.images.tfrecord import TFRecord
-    from mlscale.data.images.webdataset import WebDataset
+    from mlscale.data.images.image_folder import FolderBackend
+    from mlscale.data.images.labelled_images import ImageBackend
+    from mlscale.data.images.image_modules import ImageFolder, TFRecord, WebDataset
+    from mlscale.data.images.tfrecord import RecordBackend
+    from mlscale.data.images.webdataset import TarBackend
     from mlscale.data.map_dataset import DatasetData
+    from mlscale.data.plain_loader import Loader
+    from mlscale.data.shards.sample_source import SampleSource
     from mlscale.data.tables.table_data import BreastCancer, Diabetes, TableFiles
     from mlscale.data.text.text_blocks import TextFiles
     from mlscale.data.text.text_table import Fortunes, TextTable
 
 __all__ = [
     "Augment",
+    "Backend",
     "BreastCancer",
     "DataFacts",
     "DatasetData",
@@ -34,14 +40,21 @@ __all__ = [
     "Digits",
     "DigitsScenes",
     "FashionMNIST",
+    "FolderBackend",
     "Fortunes",
+    "ImageBackend",
+    "ImageData",
     "ImageFolder",
+    "Loader",
     "Promises",
     "PythonDocs",
     "PythonSource",
     "RandomCrop",
+    "RecordBackend",
+    "SampleSource",
     "TFRecord",
     "TableFiles",
+    "TarBackend",
     "TextFiles",
     "TextTable",
     "WebDataset",
@@ -49,6 +62,7 @@ __all__ = [
 
 _MODULES_BY_NAME = {
     "Augment": "augmentations.augmentation",
+    "Backend": "backend",
     "BreastCancer": "tables.table_data",
     "DataFacts": "data_facts",
     "DatasetData": "map_dataset",
@@ -56,17 +70,24 @@ _MODULES_BY_NAME = {
     "Digits": "builtin.image_sets",
     "DigitsScenes": "builtin.digit_scenes",
     "FashionMNIST": "builtin.image_sets",
+    "FolderBackend": "images.image_folder",
     "Fortunes": "text.text_table",
-    "ImageFolder": "images.image_folder",
+    "ImageBackend": "images.labelled_images",
+    "ImageData": "images.image_modules",
+    "ImageFolder": "images.image_modules",
+    "Loader": "plain_loader",
     "Promises": "data_facts",
     "PythonDocs": "builtin.python_docs",
     "PythonSource": "builtin.python_source",
     "RandomCrop": "augmentations.random_crop",
-    "TFRecord": "images.tfrecord",
+    "RecordBackend": "images.tfrecord",
+    "SampleSource": "shards.sample_source",
+    "TFRecord": "images.image_modules",
     "TableFiles": "tables.table_data",
+    "TarBackend": "images.webdataset",
     "TextFiles": "text.text_blocks",
     "TextTable": "text.text_table",
-    "WebDataset": "images.webdataset",
+    "WebDataset": "images.image_modules",
 }
 
 

@@ -14,7 +14,7 @@ from mlscale.data.data_module import OrderedData
 from mlscale.data.encoders.document_encoder import BYTES, SCORED, DocumentEncoder
 from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder, TensorSpec
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
-from mlscale.data.images.labelled_images import ImageData
+from mlscale.data.images.image_modules import ImageData
 from mlscale.data.windows.window_facts import SampleFacts, read_window_facts
 from mlscale.errors import MLScaleError
 from mlscale.task_types.task_type import AnswerNames

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from mlscale.data.array_data import MemoryData
 from mlscale.data.data_module import OrderedData
+from mlscale.data.images.image_modules import ImageData
 from mlscale.data.images.joined_images import JoinedSource
-from mlscale.data.images.labelled_images import ImageData
 from mlscale.data.split_rows import SplitRows
 from mlscale.data.text.text_blocks import TextBlocks
 from mlscale.data.windows.joined_rows import JoinedRows, collect_raw_rows

@@ -40,7 +40,7 @@ def check_encoded_alike(
 
 def normalise_as_trained(data: LightningDataModule | None, cfg: DictConfig) -> None:
     """Let images be normalised as the model's training images were; other data modules normalise on their own."""
-    from mlscale.data.images.labelled_images import ImageData
+    from mlscale.data.images.image_modules import ImageData
 
     if isinstance(data, ImageData) and cfg.derived.get("mean") and cfg.derived.get("std"):
         data.normalise_by(cfg.derived.mean, cfg.derived.std)

@@ -282,7 +282,7 @@ def _measure_image_sizes(
 ) -> list[float | None]:
     """Return the size of each image as stored, pixels: the square root of its area, so that numbers are sides."""
     from mlscale.data.decoding.fast_decoder import open_picture
-    from mlscale.data.images.labelled_images import ImageData
+    from mlscale.data.images.image_modules import ImageData
 
     if not isinstance(data, ImageData):
         raise MLScaleError("only stored images have a size", where="slices", fix="slices=[]")
@@ -300,7 +300,7 @@ def _read_member_columns(
     cfg: DictConfig, data: LightningDataModule | None, gathered: EvaluatedSamples, extension: str
 ) -> dict[str, Any]:
     """Return columns from a member of each sample of shards."""
-    from mlscale.data.images.webdataset import WebDataset
+    from mlscale.data.images.image_modules import WebDataset
     from mlscale.evaluate import slices
 
     if not isinstance(data, WebDataset):

@@ -110,7 +110,7 @@ def _choose_rows(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
 
 def _list_usable_rows(data: OrderedData, split: str) -> NDArray[np.int64]:
     from mlscale.data.array_data import MemoryData
-    from mlscale.data.images.labelled_images import ImageData
+    from mlscale.data.images.image_modules import ImageData
 
     if isinstance(data, ImageData):
         return np.arange(len(data.get_decoded_split(split)), dtype=np.int64)
@@ -121,7 +121,7 @@ def _list_usable_rows(data: OrderedData, split: str) -> NDArray[np.int64]:
 
 def _read_truth(data: OrderedData, split: str, rows: NDArray[np.int64]) -> NDArray[Any]:
     from mlscale.data.array_data import MemoryData
-    from mlscale.data.images.labelled_images import ImageData
+    from mlscale.data.images.image_modules import ImageData
 
     if isinstance(data, ImageData):
         decoded = data.get_decoded_split(split)

@@ -14,7 +14,7 @@ from mlscale.report import Result
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mlscale.data.images.labelled_images import ImageData
+    from mlscale.data.images.image_modules import ImageData
     from mlscale.data.writing.write_shards import Part
 
 
@@ -64,7 +64,7 @@ def run(cfg: DictConfig) -> Result:
 def _write(cfg: DictConfig, data: object, start: float) -> Result:
     """Write images as shards into the folder of `to=`."""
     from mlscale.commands.prepare.writing_bar import WritingProgressBar
-    from mlscale.data.images.labelled_images import ImageData
+    from mlscale.data.images.image_modules import ImageData
     from mlscale.data.writing.write_shards import DOCUMENT, count_samples, write_shards
 
     if not isinstance(data, ImageData):

@@ -33,7 +33,7 @@ class DigitsScenes(BundledImages):
     Args:
         root: the folder to keep the set in; None for the cache.
         labels: 'mask', or 'several' for the digits of a scene.
-        image_size: see `ImageData`.
+        image_size: see `ImageBackend`.
         workers: threads that decode, per process.
         policy: see `Policy`.
     """

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from mlscale.data.cache_folder import get_cache_dir, write_aside
 from mlscale.data.data_facts import DataFacts
-from mlscale.data.images.webdataset import WebDataset
+from mlscale.data.images.image_modules import WebDataset
 from mlscale.data.order.policy import TolerantPolicyArguments
 from mlscale.data.shards.secure_webdataset import TarWriter
 from mlscale.errors import Exit, MLScaleError
@@ -39,7 +39,7 @@ class BundledImages(WebDataset):
 
     Args:
         root: the folder to keep the set in; None for the cache.
-        image_size: see `ImageData`.
+        image_size: see `ImageBackend`.
         workers: threads that decode, per process.
         policy: see `Policy`.
     """

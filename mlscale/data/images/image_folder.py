@@ -13,7 +13,7 @@ from typing import Unpack
 from mlscale.atomic_files import suggest_restore
 from mlscale.data.decoding.image_files import IMAGE_EXTENSIONS, is_image_file
 from mlscale.data.decoding.pil import MAX_PIXELS
-from mlscale.data.images.labelled_images import ImageData
+from mlscale.data.images.labelled_images import ImageBackend
 from mlscale.data.order.policy import Policy, TolerantPolicyArguments
 from mlscale.data.shards.sample_source import Label, SampleSource
 from mlscale.data.shards.system_files import (
@@ -76,7 +76,7 @@ class FolderSource:
         return total.hexdigest()[:16]
 
 
-class ImageFolder(ImageData):
+class FolderBackend(ImageBackend):
     """Labelled images in folders: `root/train/<class>/…` and `root/val/<class>/…`, or `root/<class>/…`.
 
     In the second case a part of each class is held out for validation: the same files for every seed, chosen by a hash
@@ -86,9 +86,9 @@ class ImageFolder(ImageData):
     Args:
         root: the folder.
         val_fraction: part of each class that is held out where `root` has no val folder.
-        image_size: see `ImageData`.
+        image_size: see `ImageBackend`.
         workers: threads that decode, per process.
-        max_pixels: see `ImageData`.
+        max_pixels: see `ImageBackend`.
         policy: see `Policy`; `augment` gets one image.
     """
 
@@ -119,7 +119,7 @@ class ImageFolder(ImageData):
     def _get_key_path(self, split: str) -> str:
         return "data.root"
 
-    def _build_openers(self) -> dict[str, Callable[[], SampleSource]]:
+    def build_openers(self) -> dict[str, Callable[[], SampleSource]]:
         if not self.root.is_dir():
             raise MLScaleError(
                 f"the folder {str(self.root)!r} does not exist",

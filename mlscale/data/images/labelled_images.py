@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data import label_kinds as label_kinds
+from mlscale.data.backend import Backend, count_local_ranks
 from mlscale.data.class_labels import Classes, compute_label_digest, join_label_digests
 from mlscale.data.data_facts import DataFacts
-from mlscale.data.data_module import OrderedData, count_local_ranks
 from mlscale.data.decoding.fast_decoder import DECODE_VERSION
 from mlscale.data.decoding.image_files import is_image_file
 from mlscale.data.decoding.pil import MAX_PIXELS
@@ -37,7 +37,7 @@ KEPT_BYTES = 1 << 30
 """Decoded samples of one split that a machine keeps in memory, over all its ranks; larger splits are decoded again."""
 
 
-class ImageData(OrderedData):
+class ImageBackend(Backend):
     """Labelled images from sources that a subclass opens.
 
     Every image becomes float32 (C, H, W), normalised by the mean and the standard deviation of each channel over 512
@@ -50,7 +50,7 @@ class ImageData(OrderedData):
         labels: the labels of each image: 'one' class, 'several', or one for each pixel, by a 'mask'.
         classes: of masks: how many, or their names by number; None looks at every training mask.
         max_pixels: of a stored image or mask; larger ones are bad samples, and are not decoded.
-        others: see `OrderedData`.
+        others: see `Backend`.
     """
 
     takes_windows: ClassVar[bool] = True
@@ -123,7 +123,7 @@ class ImageData(OrderedData):
         return [content if is_image_file(name) else decode_sample(content, name, None) for name, content in stored]
 
     def write_window(self, folder: Path, samples: Sequence[Any], labels: Sequence[Any]) -> None:
-        """Write images and their labels as shards; see `OrderedData.write_window`."""
+        """Write images and their labels as shards; see `Backend.write_window`."""
         is_named = self.facts().class_names is not None
         write_image_window(folder, samples, labels, kind=self.labels, is_named=is_named)
 
@@ -156,7 +156,7 @@ class ImageData(OrderedData):
             raise MLScaleError(f"this data has no {split} split", where=self._get_key_path(split), fix="split=val")
         return self._splits[split]
 
-    def _build_openers(self) -> dict[str, Callable[[], SampleSource]]:
+    def build_openers(self) -> dict[str, Callable[[], SampleSource]]:
         """Return the functions that open the splits: at least train and val, in this order."""
         raise NotImplementedError
 
@@ -166,7 +166,7 @@ class ImageData(OrderedData):
 
     def _read_decoded_splits(self) -> tuple[dict[str, DecodedSamples], DataFacts]:
         # Every split is opened before an error is raised, which has the problems of all.
-        opened = call_all(self._build_openers())
+        opened = call_all(self.build_openers())
         where = {split: self._get_key_path(split) for split in opened}
         classes, labels = self._read_labels(opened, where)
         train = opened["train"]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mlscale.data.decoding.pil import MAX_PIXELS
 from mlscale.data.images.joined_images import JoinedSource
-from mlscale.data.images.labelled_images import ImageData
+from mlscale.data.images.labelled_images import ImageBackend
 from mlscale.data.order.policy import Policy, normalise_shares
 from mlscale.data.shards.index_builder import INDEX_LOCATIONS
 from mlscale.data.shards.sample_source import SampleSource, TarSource
@@ -21,7 +21,7 @@ from mlscale.data.shards.shard_paths import Shard, Spec
 from mlscale.errors import MLScaleError
 
 
-class ShardedImages(ImageData):
+class ShardBackend(ImageBackend):
     """Labelled images in shards of a format that a subclass opens.
 
     Args:
@@ -31,7 +31,7 @@ class ShardedImages(ImageData):
         test: the same; None for none.
         index: where offsets are saved; one of `INDEX_LOCATIONS`.
         mix: the share of each source in training, by name; shares count relative to each other.
-        others: see `ImageData`.
+        others: see `ImageBackend`.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class ShardedImages(ImageData):
             )
         return normalise_shares(mix, self._sources)
 
-    def _build_openers(self) -> dict[str, Callable[[], SampleSource]]:
+    def build_openers(self) -> dict[str, Callable[[], SampleSource]]:
         # Opened by the caller, which reports the problems of all splits together.
         return {split: partial(self._open_split, split) for split in ("train", "val", "test") if self._has_split(split)}
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.decoding.pil import MAX_PIXELS
-from mlscale.data.images.sharded_images import ShardedImages
+from mlscale.data.images.sharded_images import ShardBackend
 from mlscale.data.order.policy import Policy, TolerantPolicyArguments
 from mlscale.data.order.sample_weights import parse_weight_members
 from mlscale.data.shards.index_builder import Scanner, build_index
@@ -29,7 +29,7 @@ _FILES = ShardFiles(
 _MAX_NAMES = 5
 
 
-class TFRecord(ShardedImages):
+class RecordBackend(ShardBackend):
     """Labelled images in TFRecord files of `tf.train.Example`s, read without TensorFlow.
 
     Records are found by an index of offsets, as samples of tar shards are: any order, exact resume, any number of
@@ -44,13 +44,13 @@ class TFRecord(ShardedImages):
             sample's name. Checked on the first record. None for image or label finds it there; without a key samples
             have the numbers of their records.
         labels: the labels of each image: 'one' class, 'several', or a class for each pixel, by a 'mask'.
-        classes: see `ImageData`.
-        image_size: see `ImageData`.
+        classes: see `ImageBackend`.
+        image_size: see `ImageBackend`.
         workers: threads that decode, per process.
-        index: where offsets are saved; see `WebDataset`.
+        index: where offsets are saved; see `TarBackend`.
         verify: compare the checksum of each record whose image is read.
         mix: the share of each source in training, by name; shares count relative to each other.
-        max_pixels: see `ImageData`.
+        max_pixels: see `ImageBackend`.
         policy: see `Policy`; `augment` gets one image, `weights` may name a feature.
     """
 

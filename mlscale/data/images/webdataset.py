@@ -7,7 +7,7 @@ from functools import partial
 from typing import Unpack
 
 from mlscale.data.decoding.pil import MAX_PIXELS
-from mlscale.data.images.sharded_images import ShardedImages, check_word
+from mlscale.data.images.sharded_images import ShardBackend, check_word
 from mlscale.data.label_kinds import LABELS
 from mlscale.data.order.policy import Policy, TolerantPolicyArguments
 from mlscale.data.shards.index_builder import build_index
@@ -20,7 +20,7 @@ _ALLOWED_FEATURES = ("pickle", "pipe")
 _INCOMPLETE = ("error", "skip")
 
 
-class WebDataset(ShardedImages):
+class TarBackend(ShardBackend):
     """Labelled images in tar shards, as webdataset writes them: members `key.jpg` and `key.cls`.
 
     Args:
@@ -32,8 +32,8 @@ class WebDataset(ShardedImages):
         labels: the labels of each image: 'one' class, 'several', or a class for each pixel, by a 'mask'.
         label_key: extension of the label member; None for cls, json or mask.png. One: a whole number from 0, or a class
             name, which are numbered in sorted order. Several: see `several.read_labels`; masks: `masks.decode_mask`.
-        classes: see `ImageData`.
-        image_size: see `ImageData`.
+        classes: see `ImageBackend`.
+        image_size: see `ImageBackend`.
         workers: threads that decode, per process.
         allow: 'pickle' decodes pickled members, 'pipe' runs `pipe:` commands.
         index: where the offsets of samples are saved: 'beside' (next to) the shards, for every user and machine; in the
@@ -41,7 +41,7 @@ class WebDataset(ShardedImages):
         incomplete: samples that lack their image or label are an 'error', or 'skip' leaves them out and counts them.
         verify: compare what is read with the digests that `mlscale prepare` has recorded, where it has.
         mix: the share of each source in training, by name; shares count relative to each other.
-        max_pixels: see `ImageData`.
+        max_pixels: see `ImageBackend`.
         policy: see `Policy`; `augment` gets one image.
     """
 

@@ -18,14 +18,11 @@ from mlscale.data.decoding.image_decoder import Report, decode_image
 from mlscale.data.decoding.image_files import is_image_file
 from mlscale.data.decoding.pil import MAX_PIXELS
 from mlscale.data.decoding.resample import ChooseBox, find_middle_box, resize_region
-from mlscale.data.shards.secure_webdataset import Decoder
 from mlscale.errors import MLScaleError
 
 Array = NDArray[Any]
 
 PICKLED = frozenset({"pyd", "pkl", "pickle", "pth"})
-# No handlers besides those that webdataset adds itself.
-_BASIC = Decoder([])
 
 
 def check_extension(extension: str, *, allow: Collection[str], where: str) -> None:
@@ -56,7 +53,11 @@ def decode_value(content: bytes, extension: str) -> Any:
         return torch.load(io.BytesIO(content), weights_only=False, map_location="cpu")
     if last in PICKLED:
         return pickle.loads(content)  # noqa: S301  allowed by name
-    return _BASIC.decode1(extension, content)
+    # Imported on use: most members are images and classes, which need no webdataset.
+    from mlscale.data.shards.secure_webdataset import Decoder
+
+    # No handlers besides those that webdataset adds itself.
+    return Decoder([]).decode1(extension, content)
 
 
 def decode_sample(

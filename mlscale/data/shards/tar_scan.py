@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from mlscale.data.shards.secure_webdataset import base_plus_ext
 from mlscale.data.shards.system_files import KIND, SkippedFiles, count_skipped, is_system_file
 from mlscale.data.shards.tar_reader import FILE, HARD_LINK, SYMBOLIC_LINK, CorruptTarError, TarMember, TarReader
 
@@ -120,6 +119,9 @@ def _group_members(files: Iterable[tuple[str, int, int]], scanned: TarContents) 
     A key that comes again with what its sample has already is another sample, as in two shards that were joined, and is
     counted. Right behind its sample it is an error, as in webdataset: which members belong together can't be known.
     """
+    # Imported on use: who has an index of the shards needs no webdataset.
+    from mlscale.data.shards.secure_webdataset import base_plus_ext
+
     samples = scanned.samples
     latest: dict[str, TarSample] = {}
     for name, offset, size in files:

@@ -118,7 +118,7 @@ class TabularData(MemoryData):
         return tuple(TargetColumn(name, self.units.get(name, "")) for name in self.targets)
 
     def write_window(self, folder: Path, samples: Sequence[Any], labels: Sequence[Any]) -> None:
-        """Write rows as Parquet; see `OrderedData.write_window`."""
+        """Write rows as Parquet; see `Backend.write_window`."""
         self.facts()
         write_table_window(folder, samples, labels, self.encoder(), self.targets)
 

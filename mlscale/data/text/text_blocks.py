@@ -96,7 +96,7 @@ class LanguageData(MemoryData):
         return DocumentEncoder(self.length)
 
     def write_window(self, folder: Path, samples: Sequence[Any], labels: Sequence[Any]) -> None:
-        """Write each document as a text file; see `OrderedData.write_window`."""
+        """Write each document as a text file; see `Backend.write_window`."""
         write_document_window(folder, samples)
 
     def count_window_rows(self, samples: Sequence[Any]) -> int:

@@ -106,7 +106,7 @@ class TextData(MemoryData):
         return TextEncoder(self.length)
 
     def write_window(self, folder: Path, samples: Sequence[Any], labels: Sequence[Any]) -> None:
-        """Write texts and their classes as Parquet; see `OrderedData.write_window`."""
+        """Write texts and their classes as Parquet; see `Backend.write_window`."""
         write_text_window(folder, samples, labels)
 
     def _read_window(self, folder: Path, facts: DataFacts) -> SplitRows:

@@ -19,7 +19,6 @@ from mlscale.data.label_kinds import LABELS, EncodedLabels
 from mlscale.data.multiple_labels import encode_multi_hot, read_labels
 from mlscale.data.shards.index_builder import build_index
 from mlscale.data.shards.sample_source import TarSource
-from mlscale.data.shards.secure_webdataset import TarWriter
 from mlscale.data.shards.shard_paths import find_shards
 from mlscale.data.windows.window_folder import WHERE
 
@@ -45,6 +44,9 @@ def write_image_window(
         is_named: classes have names; else the names are numbers.
         shard_size: the most samples of a shard.
     """
+    # Imported on use: training alone writes no windows.
+    from mlscale.data.shards.secure_webdataset import TarWriter
+
     make_folders(folder)
     for number, start in enumerate(range(0, len(images), shard_size)):
         # webdataset's writer is given an open file: in secure mode it opens none itself.

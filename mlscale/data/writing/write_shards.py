@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mlscale import contracts
 from mlscale.atomic_files import create_write_error, make_folders, read_json, remove_leftovers, write_bytes, write_json
-from mlscale.data.images.labelled_images import ImageData
+from mlscale.data.images.image_modules import ImageData
 from mlscale.data.order.sample_order import ShuffledSampler
 from mlscale.data.writing.sample_contents import SCHEMAS, TAR_END, SampleContents
 from mlscale.errors import MLScaleError

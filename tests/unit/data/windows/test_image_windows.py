@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mlscale.data import DatasetData, ImageFolder, WebDataset
-from mlscale.data.images.labelled_images import ImageData
+from mlscale.data.images.image_modules import ImageData
 from mlscale.data.shards.secure_webdataset import TarWriter
 from mlscale.data.windows.image_window import write_image_window
 from mlscale.errors import MLScaleError

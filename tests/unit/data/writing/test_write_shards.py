@@ -18,7 +18,7 @@ from torch import Tensor
 from mlscale import contracts
 from mlscale.cli import main
 from mlscale.data import ImageFolder, TFRecord, WebDataset
-from mlscale.data.images.labelled_images import ImageData
+from mlscale.data.images.image_modules import ImageData
 from mlscale.data.writing.write_shards import Part, WrittenShards, write_shards
 from mlscale.errors import MLScaleError
 from tests.unit.data.conftest import picture, write_masked, write_tar

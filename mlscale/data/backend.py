@@ -1,0 +1,384 @@
+"""The base of all data: its facts, its loaders, and the state to resume from. Knows nothing of Lightning.
+
+A source of data is a subclass: it opens streams, and says what they hold; order, resume, layout and policy are here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.data.augmentations.augmentation import Augment, wrap_augment
+from mlscale.data.augmentations.random_crop import RandomCrop
+from mlscale.data.data_facts import DataFacts, Promises
+from mlscale.data.encoders.encoder import Encoder
+from mlscale.data.encoders.tensor_encoder import TensorEncoder
+from mlscale.data.order.bad_samples import (
+    FailingBatches,
+    SkippedSamples,
+    SkippingBatches,
+    Stream,
+    format_skipped_samples,
+)
+from mlscale.data.order.batch_plan import BatchLayout
+from mlscale.data.order.keyed_permutation import ORDER_VERSION
+from mlscale.data.order.loader import Batches, EvalLoader, Finish, LoaderProgress, TrainLoader
+from mlscale.data.order.policy import Policy
+from mlscale.data.order.sample_order import (
+    BalancedSampler,
+    MixedSampler,
+    SampleOrder,
+    ShuffledSampler,
+    WeightedSampler,
+)
+from mlscale.errors import MLScaleError
+from mlscale.task_types.task_type import TargetColumn
+
+_RESTART_COMMAND = "mlscale like=<id of the run> init_from=<id of the run>, a new run from its weights"
+_KEY_PATHS = {
+    "seed": "seed",
+    "version": "data.train",
+    "policy": "data.sampling",
+    "order_version": "mlscale",
+    "decode_version": "mlscale",
+}
+_EARLIER_DEFAULTS = {"policy": "shuffle", "decode_version": 1}
+"""The values of a checkpoint that was written before these keys were saved."""
+
+
+class Job(Protocol):
+    """The job that takes the batches: Lightning's Trainer, or a loop of one's own (`mlscale.data.Loader`)."""
+
+    @property
+    def world_size(self) -> int:
+        """The number of ranks."""
+
+    @property
+    def global_rank(self) -> int:
+        """The rank of this process."""
+
+    @property
+    def num_devices(self) -> int:
+        """The number of ranks on this machine."""
+
+    @property
+    def accumulate_grad_batches(self) -> int:
+        """The number of forward passes of an optimizer step."""
+
+    @property
+    def limit_train_batches(self) -> int | float | None:
+        """The batches of an epoch: a number, or as a float a part of them; None for all."""
+
+    @property
+    def is_global_zero(self) -> bool:
+        """True in the first rank, which reports."""
+
+
+class Backend:
+    """Batches in an exact order, from whatever a subclass makes its streams of.
+
+    The job has the number of ranks and of forward passes a step; without a job there is one of each.
+
+    Args:
+        policy: batches, order and augmentation; see `Policy`.
+        workers: what decodes, per process; 'auto' is the subclass's choice.
+
+    Attributes:
+        trainer: the job; None where there is none yet.
+        counted: what a fit reports of its data when it is over, by the name of a metric.
+    """
+
+    promises: ClassVar[Promises] = Promises(order=True, resume=True, elastic=True)
+    takes_windows: ClassVar[bool] = False
+    """It can be mixed with windows of production, so that models are retrained on it."""
+    trainer: Job | None = None
+
+    def __init__(self, policy: Policy, *, workers: int | str) -> None:
+        super().__init__()
+        # bool is a subclass of int, so `true` would count as 1.
+        if workers != "auto" and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 0):
+            raise MLScaleError(
+                f"data.workers is {workers!r}",
+                where="data.workers",
+                why="it is a number from 0, or auto",
+                fix="data.workers=auto",
+            )
+        self.policy, self.workers = policy, workers
+        if policy.windows and not self.takes_windows:
+            raise self._build_no_windows_error()
+        # The batch size is that of one process where a probe loads without a trainer.
+        self.batch_size, self.seed, self.augment = policy.batch_size, policy.seed, wrap_augment(policy.augment)
+        self.counted: dict[str, float] = {}
+        self._skipped = SkippedSamples()
+        self._chosen_sampling: SampleOrder | None = None
+        self._progress = LoaderProgress()
+        self._restored: Mapping[str, Any] | None = None
+
+    # For subclasses to override.
+
+    def facts(self) -> DataFacts:
+        """Return the facts of the data; needs no trainer.
+
+        Raises:
+            MLScaleError: the data is missing or not what it should be; all problems at once.
+        """
+        raise NotImplementedError
+
+    def encoder(self) -> Encoder:
+        """Return the encoder from raw samples to what the model takes; by default they are tensors already."""
+        facts = self.facts()
+        return TensorEncoder.from_shape(facts.sample, facts.dtype)
+
+    def describe_targets(self) -> tuple[TargetColumn, ...]:
+        """Return the numbers that are predicted, by column, with their units; empty where they have no names."""
+        return ()
+
+    def read_raw_samples(self, split: str, rows: NDArray[np.int64]) -> list[Any] | None:
+        """Return samples as a client sends them, by the kind of `encoder`; None where they are tensors already.
+
+        Args:
+            split: 'train', 'val' or 'test'.
+            rows: their numbers in it, (n,).
+        """
+        return None
+
+    def write_window(self, folder: Path, samples: Sequence[Any], labels: Sequence[Any]) -> None:
+        """Write samples of production in the format of this data, as a part of a window in `data.windows`.
+
+        Args:
+            folder: the new folder of the part.
+            samples: as a client sends them, by the kind of `encoder`.
+            labels: of each, in the form that labels have in events; None where samples have none.
+        """
+        raise self._build_no_windows_error()
+
+    def count_window_rows(self, samples: Sequence[Any]) -> int:
+        """Return the number of training samples that samples of production make."""
+        return len(samples)
+
+    def list_keys(self, split: str, rows: NDArray[np.int64]) -> list[str] | None:
+        """Return the names of samples; None where they have none."""
+        return None
+
+    def _open_stream(self, split: str) -> tuple[Stream, int, str]:
+        """Return the stream of a split ('train', 'val' or 'test'), its number of samples, and its version."""
+        raise NotImplementedError
+
+    def _read_class_numbers(self) -> NDArray[np.int64]:
+        """Return the class of each training sample, int64 (n,)."""
+        raise NotImplementedError
+
+    def _get_label_digests(self) -> Mapping[str, str]:
+        """Return the digest of the labels of each split that has any."""
+        return {}
+
+    def _read_weights(self, named: str) -> NDArray[np.float64]:
+        """Return the weight of each training sample, float64 (n,), as `data.weights` names them."""
+        raise NotImplementedError
+
+    def _get_source_mix(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """Return sizes and shares of the sources that training samples are mixed from; None if nothing is mixed."""
+        return None
+
+    # The names are those of Lightning's hooks.
+
+    def setup(self, stage: str) -> None:
+        """Read the indexes; a fit starts at the first sample unless a checkpoint is loaded after this."""
+        self.facts()
+        self._skipped = SkippedSamples()
+        if stage == "fit":
+            self._progress, self._restored = LoaderProgress(), None
+
+    def teardown(self, stage: str) -> None:
+        """Report what was left out and what was tolerated, over all ranks."""
+        self._report_tolerated()
+        if not self.policy.skip:
+            return
+        # A collective operation: every rank calls it, before rank zero alone prints.
+        names, places = self._skipped.gather_over_ranks()
+        self.counted = {"data/bad_samples": len(names)}
+        if stage == "fit":
+            self.counted["data/bad_places"] = places
+        if self.trainer is None or self.trainer.is_global_zero:
+            print(format_skipped_samples(names, places), file=sys.stderr, flush=True)
+
+    def train_dataloader(self) -> TrainLoader:
+        """Return the batches of this rank, from the position that the run has reached."""
+        stream, _, version = self._open_stream("train")
+        layout, sampling = self._build_layout(), self._get_sampling()
+        # With padding even a single sample fills a batch.
+        layout.check_batch_size(None if self.policy.pad else sampling.length)
+        self._check_restored(version, layout)
+        limit, fixed = self._resolve_batch_limit(
+            layout.count_steps(sampling.length, pad=self.policy.pad) * layout.accumulate
+        )
+        return TrainLoader(
+            self._wrap_stream(stream, "train"),
+            sampling,
+            layout,
+            progress=self._progress,
+            pad=self.policy.pad,
+            finish=self._bind_mixing(layout),
+            limit=limit,
+            fixed=fixed,
+        )
+
+    def val_dataloader(self) -> EvalLoader:
+        """Return a loader of each validation sample, once over all ranks."""
+        return self._build_eval_loader("val")
+
+    def test_dataloader(self) -> EvalLoader:
+        """Return a loader of each test sample, once over all ranks."""
+        return self._build_eval_loader("test")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position in the order, and what the order depends on."""
+        order = self._describe_order(self._open_stream("train")[2])
+        return {**self._progress.state_dict(), **order, "labels": dict(self._get_label_digests())}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resume from a position. Training checks that it fits this data; evaluation may use other data."""
+        self._restored = state_dict
+        self._progress = LoaderProgress(int(state_dict["epoch"]), int(state_dict["position"]))
+
+    # Not part of Lightning's interface.
+
+    def _build_no_windows_error(self) -> MLScaleError:
+        return MLScaleError(
+            f"{type(self).__name__} can't be mixed with windows of production",
+            where="data",
+            why="its samples have no format to write others in",
+            fix="give the data as files: data=table, data=text_table, data=text_files, data=imagefolder or "
+            "data=webdataset (docs/data.md), and train a model on them",
+        )
+
+    def _report_tolerated(self) -> None:
+        """Report samples that were decoded although a decoder warned; where data is not decoded there are none."""
+
+    def loading_workers(self) -> int:
+        """Return the number of threads or processes that load, per rank, once `auto` is resolved."""
+        return self._resolve_workers()
+
+    def _resolve_workers(self) -> int:
+        """Return `workers`; 'auto' is this process's cores, shared among the ranks of this machine, four at most."""
+        if isinstance(self.workers, int):
+            return self.workers
+        # Not os.cpu_count(): a container or a scheduler may grant fewer cores than the machine has.
+        return max(1, min(4, len(os.sched_getaffinity(0)) // count_local_ranks(self.trainer)))
+
+    def _get_sampling(self) -> SampleOrder:
+        """Return the order of training samples."""
+        if self._chosen_sampling is None:
+            _, samples, version = self._open_stream("train")
+            self._chosen_sampling = self._choose_sampling(samples, version)
+        return self._chosen_sampling
+
+    def _choose_sampling(self, samples: int, version: str) -> SampleOrder:
+        length, seed = self.policy.epoch_samples or samples, self.seed
+        if (mix := self._get_source_mix()) is not None:
+            return MixedSampler(*mix, length, seed=seed, version=version)
+        if self.policy.sampling == "balanced":
+            return BalancedSampler(self._read_class_numbers(), length, seed=seed, version=version)
+        if self.policy.weights is not None:
+            return WeightedSampler(self._read_weights(self.policy.weights), length, seed=seed, version=version)
+        # An epoch of another length: a single source, whose passes over the data continue from epoch to epoch.
+        if length != samples:
+            return MixedSampler(np.array([samples]), np.array([1]), length, seed=seed, version=version)
+        return ShuffledSampler(samples, seed=seed, version=version)
+
+    def _wrap_stream(self, stream: Stream, split: str) -> Batches:
+        return SkippingBatches(stream, split, self._skipped) if self.policy.skip else FailingBatches(stream)
+
+    def _bind_mixing(self, layout: BatchLayout) -> Finish | None:
+        mixing = self.augment.mixing if isinstance(self.augment, Augment | RandomCrop) else None
+        if mixing is None:
+            return None
+        mixing.check_blocks(layout)
+        if (classes := self.facts().num_classes) is None:
+            raise MLScaleError("this data has no classes to mix", where="augment", fix="augment=none")
+        return partial(mixing, seed=self.seed, classes=classes)
+
+    def _describe_order(self, version: str) -> dict[str, Any]:
+        """Return everything that the order of training samples depends on."""
+        return {
+            "seed": self.seed,
+            "version": version,
+            "policy": self._get_sampling().policy,
+            "order_version": ORDER_VERSION,
+        }
+
+    def _check_labels(self, before: Mapping[str, str]) -> None:
+        """Refuse to resume on other labels: the data version, which keys the order of samples, does not cover them.
+
+        Args:
+            before: the digests of a checkpoint; empty in one of an earlier version.
+        """
+        for split, digest in self._get_label_digests().items():
+            if before.get(split, digest) != digest:
+                raise MLScaleError(
+                    "the labels are not those of the checkpoint",
+                    where=f"data.{split}",
+                    why=f"samples were relabelled: the digest of the {split} labels was {before[split]} "
+                    f"and is {digest}",
+                    fix=f"restore the labels; or {_RESTART_COMMAND}",
+                )
+
+    def _build_eval_loader(self, split: str) -> EvalLoader:
+        stream, samples, _ = self._open_stream(split)
+        layout = self._build_layout()
+        layout.check_batch_size()
+        return EvalLoader(self._wrap_stream(stream, split), samples, layout)
+
+    def _build_layout(self) -> BatchLayout:
+        trainer = self.trainer
+        if trainer is None:
+            return BatchLayout(self.batch_size)
+        return BatchLayout(self.batch_size, trainer.world_size, trainer.global_rank, trainer.accumulate_grad_batches)
+
+    def _resolve_batch_limit(self, batches: int) -> tuple[int | None, bool]:
+        """Return the trainer's limit of batches an epoch, and True if every epoch repeats the first."""
+        if self.trainer is None:
+            return None, False
+        # Lightning's rule: a float is a fraction of an epoch, an int a number of batches.
+        limit = self.trainer.limit_train_batches
+        is_fixed = getattr(self.trainer, "overfit_batches", 0) > 0
+        return int(limit * batches) if isinstance(limit, float) else limit, is_fixed
+
+    def _check_restored(self, version: str, layout: BatchLayout) -> None:
+        if self._restored is None:
+            return
+        before = {**_EARLIER_DEFAULTS, **self._restored}
+        # On other data the labels differ too, and the version below is the better message.
+        if before["version"] == version:
+            self._check_labels(before.get("labels") or {})
+        for name, value in self._describe_order(version).items():
+            if before[name] != value:
+                raise MLScaleError(
+                    "the checkpoint was trained on images that were decoded in another way"
+                    if name == "decode_version"
+                    else "the samples come in another order than those of the checkpoint",
+                    where=_KEY_PATHS[name],
+                    why=f"its {name.replace('_', ' ')} is {before[name]}, and this run's is {value}",
+                    fix=f"seed={before[name]}" if name == "seed" else _RESTART_COMMAND,
+                )
+        # Another batch size may resume here, as long as one of its forward passes begins at this position.
+        if self._progress.position % layout.micro:
+            raise MLScaleError(
+                f"the run was saved at sample {self._progress.position}, where no batch of {layout.micro} begins",
+                where="data.batch_size",
+                why="the batch size has changed since the checkpoint was written",
+                fix=f"the batch size of the run; or {_RESTART_COMMAND}",
+            )
+
+
+def count_local_ranks(trainer: Job | None) -> int:
+    """Return the number of ranks that share this machine."""
+    # LOCAL_WORLD_SIZE is set by torchrun.
+    return max(1, trainer.num_devices if trainer is not None else int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
