@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from mlscale.data.builtin.python_source import PythonSource
     from mlscale.data.data_facts import DataFacts, Promises
     from mlscale.data.images.image_folder import FolderBackend
+    from mlscale.data.images.image_modules import ImageData, ImageFolder, TFRecord, WebDataset
     from mlscale.data.images.labelled_images import ImageBackend
-    from mlscale.data.images.image_modules import ImageFolder, TFRecord, WebDataset
     from mlscale.data.images.tfrecord import RecordBackend
     from mlscale.data.images.webdataset import TarBackend
     from mlscale.data.map_dataset import DatasetData
