@@ -39,7 +39,7 @@ _EXTRAS = {
     "mlflow": ("mlflow-skinny",), "monitor": ("pyarrow",), "notify": ("apprise",),
     "predict": ("onnxruntime", "pyarrow"),
     "retrain": (*_ONNX, "pyarrow"), "serve": ("onnxruntime", "httptools", "pyarrow", "uvloop"), "table": ("pyarrow",),
-    "tensorboard": ("tensorboard",), "timm": ("timm",),
+    "tensorboard": ("tensorboard",), "tfrecord": ("google-crc32c", "protobuf"), "timm": ("timm",),
 }  # fmt: skip
 # Flags of /proc/cpuinfo, of x86 and Arm, that matter for training and inference.
 _INSTRUCTIONS = {

