@@ -16,11 +16,13 @@ from mlscale.data.augmentations.random_crop import RandomCrop
 from mlscale.data.class_labels import compute_label_digest, join_label_digests
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.data_module import OrderedData
+from mlscale.data.leak_check import find_shared_rows, format_shared_rows
 from mlscale.data.order import sample_weights as weights
 from mlscale.data.order.bad_samples import BadSample, Stream
 from mlscale.data.order.batch_plan import Batch, BatchPlan
 from mlscale.data.order.keyed_permutation import derive_sample_seeds
 from mlscale.data.order.policy import Policy
+from mlscale.data.shards.system_files import report_once
 from mlscale.data.split_rows import SplitRows, compute_split_version
 from mlscale.data.windows.joined_rows import JoinedRows, collect_raw_rows, count_left_out, join_row_windows
 from mlscale.data.windows.window_folder import compute_window_mix, find_class_numbers
@@ -70,6 +72,15 @@ class MemoryData(OrderedData):
             }
             self._facts = replace(facts, label_digest=join_label_digests(self._digests_of_labels))
         return self._facts
+
+    def setup(self, stage: str) -> None:
+        """Read the data; a fit reports validation samples that are training samples, too."""
+        super().setup(stage)
+        # Windows of production may repeat what was trained on, and a gate compares models on them.
+        if stage == "fit" and not self.policy.windows and (self.trainer is None or self.trainer.is_global_zero):
+            shared = find_shared_rows(self.get_rows("train"), self.get_rows("val"))
+            if shared is not None:
+                report_once(format_shared_rows(shared))
 
     def get_rows(self, split: str) -> SplitRows:
         """Return the samples of a split ('train', 'val' or 'test').
