@@ -63,8 +63,10 @@ _USERINFO = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s/:@'\"{}$<>]{0,256}:
 _HEADER = re.compile(r"(?i)\b(?:bearer|basic)\s+(?P<value>(?=[^\s\d]{0,64}\d)[A-Za-z0-9._~+/=-]{8,})")
 # `key = "literal"`, `key: "literal"`, `"key": "literal"`, `KEY=literal`, `key: literal`.
 # The key's length is bounded, and not tried again shorter: a long line of one word would take quadratic time.
+# `==` compares or pins a version (`google-auth==2.63.0`); what follows an arrow is a type, or new code, not a key.
 _ASSIGNED = re.compile(
-    r"""(?<![A-Za-z0-9_.-])(?P<key>[A-Za-z_][A-Za-z0-9_.-]{1,80}+)['"]?\]?\s{0,8}(?::\s{0,8}str\s{0,8})?[=:]\s{0,8}
+    r"""(?<![A-Za-z0-9_.-])(?<!->\ )(?P<key>[A-Za-z_][A-Za-z0-9_.-]{1,80}+)['"]?\]?\s{0,8}
+        (?::\s{0,8}str\s{0,8})?(?:=(?!=)|:)\s{0,8}
         (?: [rbuf]?(?P<quote>['"])(?P<quoted>(?:\\.|(?!(?P=quote))[^\\\n])*)(?P=quote)
         | (?P<bare>[^\s'"#,;(){}\[\]]+) )""",
     re.VERBOSE,
@@ -74,9 +76,10 @@ _KEY_HINTS = re.compile(
 )
 # A key of W&B is 40 hex digits, as a git commit is: it counts only near one of these words.
 _WANDB_NEAR = re.compile(r"(?i)(?:wandb|api.?key|token)[^\n]{0,80}?(?<![0-9a-f])(?P<value>[0-9a-f]{40})(?![0-9a-f])")
+# `user:pass@host` is how documents write an address; `f"Bearer {key}"` holds the name of a variable.
 _PLACEHOLDER = re.compile(
-    r"(?i)^(?:\*+|x+|\.+|<.*>|\$\{.*|\$\(.*|\$[a-z_]+|%\(.*|\{.*\}|null|none|true|false|\?\?\?|str|int|bool|bytes|"
-    r"optional.*|change.?me|your[-_ ].*|self\..*|os\..*|args\..*|cfg\..*|config\..*)$"
+    r"(?i)^(?:(?:bearer|basic)\s+)?(?:\*+|x+|\.+|<.*>|\$\{.*|\$\(.*|\$[a-z_]+|%\(.*|\{.*\}|null|none|true|false|\?\?\?|"
+    r"str|int|bool|bytes|optional.*|pass|password|change.?me|your[-_ ].*|self\..*|os\..*|args\..*|cfg\..*|config\..*)$"
 )
 
 

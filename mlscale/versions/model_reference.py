@@ -8,6 +8,7 @@ error, never a guess. Only the beginning of a run's id or name is ignored where 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -55,6 +56,7 @@ def resolve_reference(
     checkpoint: str | None = None,
     verify: bool = False,
     quiet: bool = False,
+    key: str = "ref",
 ) -> TrainedModel:
     """Return the model for `ref`, and print one line about it, unless `ref` is its absolute path.
 
@@ -65,14 +67,19 @@ def resolve_reference(
         checkpoint: the checkpoint of a run: best, last, another name, or the path of a file.
         verify: compare the files of a version with their digests.
         quiet: print nothing.
+        key: the setting that holds `ref`: an error names it, and its fix sets it.
 
     Raises:
         MLScaleError: it matches no model, or several; or `checkpoint` is given for a model that is not a run.
     """
     text = str(ref)
-    candidates = _find_candidates(text, isinstance(ref, Path), runs_dir, registry)
-    if len(candidates) > 1:
-        raise _make_ambiguous_error(text, candidates, registry)
+    try:
+        candidates = _find_candidates(text, isinstance(ref, Path), runs_dir, registry)
+        if len(candidates) > 1:
+            raise _make_ambiguous_error(text, candidates, registry)
+    except MLScaleError as error:
+        error.where, error.fix = (re.sub(r"\bref=", f"{key}=", part) for part in (error.where, error.fix))
+        raise
     (model,) = (candidate.model for candidate in candidates)
     if model.kind == "run":
         model = get_run_model(RunFolder.open(model.path), checkpoint)
@@ -217,7 +224,7 @@ def _make_not_found_error(text: str, runs_dir: str | Path, registry: LocalRegist
     places = [str(runs_dir), *([str(registry.root)] if registry is not None else [])]
     return MLScaleError(
         f"no run or model '{text}'",
-        where=", ".join(places),
+        where=f"ref={text}: {', '.join(places)}",
         why="no run, version or folder of a servable has this name",
         fix=f"ref={near}" if near else "mlscale runs ls shows runs, mlscale versions ls versions",
     )

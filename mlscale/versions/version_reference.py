@@ -12,6 +12,7 @@ CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _NUMBER = re.compile(r"v([1-9][0-9]{0,8})")
+_NEAR_NUMBER = re.compile(r"(?i)(?:v|ver|version)?[-_. ]?0*([1-9][0-9]{0,8})")  # 7, V7, v07, version-7
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def parse_reference(text: str) -> VersionReference:
         return VersionReference(name, alias=after_at)
     if after_colon:
         fix = f"{name}@{after_colon}" if _ALIAS.fullmatch(after_colon) else ""
-        fix = f"{name}:v{after_colon}" if after_colon.isdigit() else fix
+        near_number = _NEAR_NUMBER.fullmatch(after_colon)
+        fix = f"{name}:v{near_number[1]}" if near_number else fix
         raise _make_invalid_reference_error(text, fix)
     if after_at:
         raise _make_invalid_reference_error(text)

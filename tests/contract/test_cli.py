@@ -248,3 +248,11 @@ def test_console_script_and_module_are_the_same(folder: Path) -> None:
 def test_a_word_that_is_no_text_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "show", "--config-dir", "name=\udcff"]) == 2
     assert "--config-dir does not exist: name=\\udcff" in capsys.readouterr().err
+
+
+def test_a_misspelt_key_of_config_show_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    """A config with unknown keys is shown, so `orign=true` would be printed as one of them."""
+    assert main(["config", "show", "+recipe=tabular", "orign=true"]) == 2
+    assert "fix:   origin=true" in capsys.readouterr().err
+    assert main(["config", "show", "+recipe=tabular", "resume=last", "seed"]) == 0  # no `resolve`: a key of the config
+    assert capsys.readouterr().out == "seed: 0\n"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mlscale.commands import COMMANDS
 from scripts.readme_commands import Block, blocks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,3 +97,7 @@ def test_the_table_of_groups_is_what_is_shipped() -> None:
         if folder.is_dir() and folder.name not in ("base", "command", "__pycache__")
     }
     assert told == shipped
+
+
+def test_the_page_of_every_command_is_in_the_contents() -> None:
+    assert [name for name in COMMANDS if f"](docs/{name}.md)" not in README] == []

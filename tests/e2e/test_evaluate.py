@@ -239,6 +239,24 @@ def test_what_is_wrong_is_told(place: Path, words: list[str], what: str, fix: st
     assert fix in caught.value.fix
 
 
+def test_a_mistyped_second_model_is_reported_before_the_first_is_measured(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_of(place, "short")
+    with pytest.raises(MLScaleError) as caught:
+        commands.run_command("evaluate", evaluate(place, f"ref={run}", f"against={run.name}x"))
+    assert (caught.value.where.partition(":")[0], caught.value.fix) == (f"against={run.name}x", f"against={run.name}")
+    assert "evaluate  " not in "".join(capsys.readouterr())
+
+
+def test_a_checkpoint_that_is_none_is_answered_with_a_key_of_the_command(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "junk.ckpt").write_bytes(b"no checkpoint" * 40)
+    run = run_of(place, "short")
+    with pytest.raises(MLScaleError, match="the checkpoint can't be used") as caught:
+        commands.run_command("evaluate", evaluate(place, f"ref={run}", f"checkpoint={tmp_path / 'junk.ckpt'}"))
+    assert caught.value.fix.startswith("checkpoint=best")
+
+
 OWN = """
 import torch
 from pytorch_lightning import LightningModule

@@ -155,17 +155,23 @@ def _report_foreign(checkpoint: Path, run: Path) -> None:
         warn_once(f"{checkpoint} is not a checkpoint of {run.name}: {why}")
 
 
+_SAVED_CHECKPOINT = "checkpoint=best, or checkpoint=last: one that a run has saved"
+
+
 def load_weights(task: pl.LightningModule, path: Path) -> None:
     """Load a checkpoint's weights, and nothing else of it."""
     from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
 
-    content = load_checkpoint_file(path)
+    # A file of a run's own folder, without a valid one next to it: the run has no other checkpoint to name.
+    is_saved = is_run_folder(path.absolute().parent.parent)
+    otherwise = "the model of another run: mlscale runs ls" if is_saved else _SAVED_CHECKPOINT
+    content = load_checkpoint_file(path, otherwise=otherwise)
     if "state_dict" not in content:
         raise MLScaleError(
             "the checkpoint holds no weights",
             where=str(path),
             why="it has no state_dict",
-            fix="checkpoint=best, or checkpoint=last: one that a run has saved",
+            fix=_SAVED_CHECKPOINT,
         )
     try:
         task.load_state_dict(content["state_dict"])
@@ -174,7 +180,7 @@ def load_weights(task: pl.LightningModule, path: Path) -> None:
             "the checkpoint's weights do not fit the model",
             where=str(path),
             why=_describe_first_difference(error),
-            fix="evaluate with the model that was trained: leave model.* as the run has it",
+            fix="use the model that was trained: leave model.* as the run has it",
         ) from error
 
 

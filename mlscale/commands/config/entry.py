@@ -38,6 +38,7 @@ def main(argv: Sequence[str]) -> int:
             where="command line: -m",
             fix="leave -m out and type one value of each; mlscale config check -m checks every job",
         )
+    _refuse_misspelt_key(command, options.overrides, folders)
     print(_format_config(request, options.part, origin=options.origin, resolve=options.resolve), end="")
     return int(Exit.DONE)
 
@@ -57,6 +58,27 @@ def _resolve_config_command(command: str) -> str:
         why=f"commands with a config: {', '.join(working)}",
         fix=f"command={find_nearest(command, working) or 'train'}",
     )
+
+
+def _refuse_misspelt_key(command: str, overrides: Sequence[str], folders: Sequence[str]) -> None:
+    """Raise an error for `orign=true`: a config with unknown keys is shown, so the typo would go unnoticed."""
+    from mlscale.config.composition.compose import compose_config
+
+    own = [key.name for key in COMMAND.actions["show"].keys]
+    for word in overrides:
+        name, sign, text = word.partition("=")
+        near = find_nearest(name, own) if sign else None
+        if near is None:
+            continue
+        # A key of the config may have such a name, too: it is there without being typed.
+        others = [other for other in overrides if other != word]
+        if name not in compose_config(parse_command_line(command, [*others, *folders])):
+            raise MLScaleError(
+                f"unknown key '{name}'",
+                where=f"command line: {word}",
+                why=f"mlscale config show takes: {', '.join(own)}",
+                fix=f"{near}={text}",
+            )
 
 
 def _format_config(request: Request, parts: Sequence[str], *, origin: bool, resolve: bool) -> str:

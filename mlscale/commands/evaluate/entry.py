@@ -49,14 +49,13 @@ def run(cfg: DictConfig) -> Result:
     # Before the pass, which may take minutes.
     check_slices(cfg)
     masker = Masker.create_for_run(cfg)
-    # For `against`: `ref` has been resolved to a path before the config was composed.
-    registry = build(cfg.get("registry"), "registry")
+    other_model = _resolve_other_model(cfg)
     subject = resolve_reference(cfg.ref, runs_dir=cfg.runs_dir, checkpoint=cfg.checkpoint, quiet=True)
     target = EvaluationFolder.resolve_folder(cfg, subject)
     with mask_output(masker), report_path_setting("to"):
         start = time.perf_counter()
         measured = evaluate_model(cfg, subject, target, masker)
-        other = _evaluate_other_model(cfg, registry, masker) if cfg.against else None
+        other = _evaluate_other_model(cfg, other_model, masker) if other_model else None
         judgement = _evaluate_samples(cfg, measured, other)
         seconds = time.perf_counter() - start
         return target.write_evaluation(
@@ -157,11 +156,19 @@ def evaluate_model(
     return replace(measured, checkpoint=path)
 
 
-def _evaluate_other_model(cfg: DictConfig, registry: LocalRegistry | None, masker: Masker) -> EvaluationPass:
+def _resolve_other_model(cfg: DictConfig) -> TrainedModel | None:
+    """Return the model that the first one is compared with, if one is named."""
+    if not cfg.against:
+        return None
+    # `ref` has been resolved to a path before the config was composed, and needs no registry.
+    registry: LocalRegistry | None = build(cfg.get("registry"), "registry")
+    return resolve_reference(str(cfg.against), runs_dir=cfg.runs_dir, registry=registry, key="against")
+
+
+def _evaluate_other_model(cfg: DictConfig, other: TrainedModel, masker: Masker) -> EvaluationPass:
     """Return the pass of the model that the first is compared with, on its own config and any data that was typed."""
     from mlscale.assembly.ready import compose_from_overrides
 
-    other = resolve_reference(str(cfg.against), runs_dir=cfg.runs_dir, registry=registry)
     # The other model keeps its own config; overrides that are not about the first model, such as other data, apply to
     # both.
     words = [word for word in cfg.derived.overrides or [] if word.lstrip("+~").partition("=")[0] not in _MODEL_KEYS]

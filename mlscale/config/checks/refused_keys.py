@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from mlscale.config.checks import moved_nodes
 from mlscale.config.checks.checked_config import CheckedConfig
 from mlscale.config.checks.missing_arguments import suggest_missing_arguments
+from mlscale.config.composition.reference_argument import REF, REFERENCES
 from mlscale.config.names import not_yet
 from mlscale.config.names.foreign_names import Alias, load_foreign_names
 from mlscale.config.names.suggest import format_override
@@ -37,16 +38,17 @@ def check_unknown_key(config: CheckedConfig, path: str, value: object, why: str 
     # `warmup=1` of a load test is its warmup_s, though `mlscale export` has a key of this name.
     timed = f"{path}_s" in config.fields.get_own_fields(config.command) if config.command in COMMAND_BASES else False
     # A key of another command is valid, only in the wrong place: a near name would be a wrong suggestion.
-    for command in COMMAND_BASES:
-        if command != config.command and path in config.fields.get_own_fields(command) and not (brought or timed):
-            why = f"it is a key of `mlscale {command}`"
-            yield MLScaleError(
-                what,
-                where=config.describe_origin(path),
-                why=why,
-                fix=f"mlscale {command} {format_override(path, value)}",
-            )
-            return
+    owners = [] if brought or timed else _find_other_owners(config, path)
+    if owners:
+        shown = [*owners[1:3], *(["…"] if owners[3:] else [])]
+        others = f", and of {', '.join(shown)}" if shown else ""
+        yield MLScaleError(
+            what,
+            where=config.describe_origin(path),
+            why=f"it is a key of `mlscale {owners[0]}`{others}",
+            fix=_suggest_other_command(owners[0], path, value),
+        )
+        return
     free = alias is not None and takes(alias, value, config.names)  # `run_name=yolo` is a name
     if feature := not_yet.find_feature_of_key(path) or (
         None if free else not_yet.of_value(value, alias.group if alias is not None else "")
@@ -59,6 +61,23 @@ def check_unknown_key(config: CheckedConfig, path: str, value: object, why: str 
         fix = _suggest_in_file(path, fix)
     why = (advice.why if advice else "") or why
     yield MLScaleError(what, where=config.describe_origin(path), why=why, fix=fix or _list_sibling_keys(config, path))
+
+
+def _find_other_owners(config: CheckedConfig, path: str) -> list[str]:
+    """Return the other commands that have a key of this name."""
+    return [
+        command
+        for command in COMMAND_BASES
+        if command != config.command and path in config.fields.get_own_fields(command)
+    ]
+
+
+def _suggest_other_command(command: str, path: str, value: object) -> str:
+    """Return the command with the key, and with a model where it does not start without one."""
+    takes_reference = REFERENCES.get(command)
+    needs_model = takes_reference is not None and not takes_reference.is_optional and path != REF
+    model = [takes_reference.examples[0]] if takes_reference is not None and needs_model else []
+    return " ".join(["mlscale", command, *model, format_override(path, value)])
 
 
 def create_owned_key_error(config: CheckedConfig, path: str, value: object) -> MLScaleError:

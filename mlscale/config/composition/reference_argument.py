@@ -43,15 +43,17 @@ class TakesReference(NamedTuple):
 
 
 _ANY, _OF_A_RUN, _SERVABLE = ("last", "resnet@champion"), ("last",), ("resnet@champion",)
+# Every command answers all of them: which one took which key before is nothing to remember.
+_REPLACED = ("run", "version", "servable")
 REFERENCES = {
-    "evaluate": TakesReference(_ANY, ("run", "version", "servable"), brings_config=True),
-    "predict": TakesReference(_ANY, ("run", "version", "servable"), brings_config=True),
-    "compress": TakesReference(_OF_A_RUN, ("run",), brings_config=True),
-    "export": TakesReference(_OF_A_RUN, ("run",), brings_config=True),
-    "profile": TakesReference(_OF_A_RUN, ("run",), brings_config=True, is_optional=True),
-    "serve": TakesReference(_SERVABLE, ("servable",)),
-    "monitor": TakesReference(_SERVABLE, ("servable",)),
-    "retrain": TakesReference(_SERVABLE, ("servable",)),
+    "evaluate": TakesReference(_ANY, _REPLACED, brings_config=True),
+    "predict": TakesReference(_ANY, _REPLACED, brings_config=True),
+    "compress": TakesReference(_OF_A_RUN, _REPLACED, brings_config=True),
+    "export": TakesReference(_OF_A_RUN, _REPLACED, brings_config=True),
+    "profile": TakesReference(_OF_A_RUN, _REPLACED, brings_config=True, is_optional=True),
+    "serve": TakesReference(_SERVABLE, _REPLACED),
+    "monitor": TakesReference(_SERVABLE, _REPLACED),
+    "retrain": TakesReference(_SERVABLE, _REPLACED),
     "loadtest": TakesReference(("http://127.0.0.1:8000",), ("url",), renamed=(("asked", "model_name"),), called="URL"),
 }
 

@@ -21,8 +21,12 @@ from mlscale.secrets.secret_patterns import find_secret_spans, mask_spans, split
 TOTAL_BYTES = 10 << 20
 FILE_BYTES = 1 << 20
 FILES = 5000
-SECONDS = 2.0  # limit for scanning a folder: a user may start in a home directory
+ENTRIES = 20_000  # limit for scanning a folder without git: a user may start in a home directory
+# Only for a disk or a git that hangs: what is left out by time differs from start to start, and code that has another
+# digest is not found by `resume=auto`. Files, bytes and entries are the limits that always leave out the same.
+SECONDS = 30.0
 DIFF = "uncommitted.diff"
+_TOO_LARGE = ""  # not the path of any file
 # Never read, even if git tracks them: their only purpose is to hold secrets.
 PRIVATE = split_words(
     ".env .env.* *.pem *.key *.p12 *.pfx *.jks *.keystore *.kdbx id_rsa* id_ed25519* id_ecdsa* id_dsa* .netrc _netrc "
@@ -49,6 +53,7 @@ _QUOTED_ONLY = (
     ".go",
     ".java",
     ".md",
+    ".toml",
     ".diff",
 )
 
@@ -148,7 +153,7 @@ def _collect_code(root: Path) -> CodeSnapshot:
     for count, name in enumerate(
         _exclude_run_folders(listed) if listed is not None else _find_code_files(root, deadline)
     ):
-        if count >= FILES or time.monotonic() > deadline:
+        if count >= FILES or name == _TOO_LARGE or time.monotonic() > deadline:
             complete = False
             break
         content = _read_code_file(root / name, TOTAL_BYTES - total)
@@ -194,10 +199,16 @@ def _exclude_run_folders(names: list[str]) -> list[str]:
 
 
 def _find_code_files(root: Path, deadline: float) -> Iterator[str]:
-    """Yield Python and YAML files below `root`, except hidden, installed or built ones, and runs and versions."""
+    """Yield Python and YAML files below `root`, except hidden, installed or built ones, and runs and versions.
+
+    The last one is `_TOO_LARGE` where the folder has more than `ENTRIES`, or the time is over.
+    """
+    entries = 0
     for parent, folders, names in os.walk(root):
-        if time.monotonic() > deadline:
-            yield ""  # `_collect_code` checks the deadline for each name, and stops as incomplete
+        entries += len(folders) + len(names)
+        if entries > ENTRIES or time.monotonic() > deadline:
+            yield _TOO_LARGE
+            return
         here = Path(parent)
         version = "version.json" in names and (here / "version.json").match(_VERSION)
         if version or "pyvenv.cfg" in names or {"run.json", "derived.yaml"} <= set(names):

@@ -17,8 +17,18 @@ if TYPE_CHECKING:
     from torch.serialization import MAP_LOCATION
 
 
-def load_checkpoint_file(path: str | Path, map_location: MAP_LOCATION = "cpu") -> dict[str, Any]:
+OTHER_WEIGHTS = "init_from=<a checkpoint of another run>; this folder has no other one"
+
+
+def load_checkpoint_file(
+    path: str | Path, map_location: MAP_LOCATION = "cpu", *, otherwise: str = OTHER_WEIGHTS
+) -> dict[str, Any]:
     """Return the content of a checkpoint after verifying its digest; other programs' files, without one, are read too.
+
+    Args:
+        path: the file.
+        map_location: the device of the tensors.
+        otherwise: the fix where the file is no use and its folder has no other one; each command has keys of its own.
 
     Raises:
         MLScaleError: it does not exist, is torn or altered, or holds objects that only code can build.
@@ -30,7 +40,7 @@ def load_checkpoint_file(path: str | Path, map_location: MAP_LOCATION = "cpu") -
             raise MLScaleError(
                 f"the checkpoint can't be used: {describe_checkpoint_state(checked)}",
                 where=str(file),
-                fix=_suggest_checkpoint(file),
+                fix=_suggest_checkpoint(file, otherwise),
             )
         return cast("dict[str, Any]", torch.load(file, map_location=map_location, weights_only=True))
     except OSError as error:
@@ -38,7 +48,7 @@ def load_checkpoint_file(path: str | Path, map_location: MAP_LOCATION = "cpu") -
             "the checkpoint can't be read",
             where=str(file),
             why=error.strerror or str(error),
-            fix=_suggest_checkpoint(file),
+            fix=_suggest_checkpoint(file, otherwise),
         ) from error
     except Exception as error:
         if isinstance(error, MLScaleError):
@@ -52,7 +62,7 @@ def load_checkpoint_file(path: str | Path, map_location: MAP_LOCATION = "cpu") -
                 "the checkpoint can't be read",
                 where=str(file),
                 why=str(error).split("\n")[0],
-                fix=_suggest_checkpoint(file),
+                fix=_suggest_checkpoint(file, otherwise),
             ) from error
         raise MLScaleError(
             "the checkpoint holds more than tensors and plain values",
@@ -73,10 +83,6 @@ def find_unsafe_globals(path: Path) -> list[str]:
     return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
 
 
-def _suggest_checkpoint(file: Path) -> str:
+def _suggest_checkpoint(file: Path, otherwise: str) -> str:
     path, _ = find_latest_valid(file.parent) if file.parent.is_dir() else (None, [])
-    return (
-        f"use {path}, the latest one there whose digest holds"
-        if path
-        else "init_from=<a checkpoint of another run>; this folder has no other one"
-    )
+    return f"use {path}, the latest one there whose digest holds" if path else otherwise

@@ -72,10 +72,19 @@ def test_well_known_format(value: str) -> None:
         'tokenizer = "bert-base-uncased"',
         'api_key = "<your key>"',
         "basic authorization of requests",
+        'headers = {"Authorization": f"Bearer {self.key}"}',
+        '"mailtos://user:pass@host"',
     ],
 )
 def test_harmless_text(text: str) -> None:
     assert find_secret_spans(text, bare=False) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["google-auth==2.63.0 \\", "? 'own = None -> pass': memory", "if password == expected:"]
+)
+def test_versions_and_comparisons_are_not_assigned(text: str) -> None:
+    assert find_secret_spans(text, bare=True) == []
 
 
 @pytest.mark.parametrize(
@@ -87,6 +96,9 @@ def test_harmless_text(text: str) -> None:
         ('os.environ["API_KEY"] = "hunter22"', False, 'os.environ["API_KEY"] = "***"'),
         ('password: str = "hunter22"', False, 'password: str = "***"'),
         (f"wandb login {HEX40}", False, "wandb login ***"),
+        ("DB_PASSWORD = =hunter22", True, "DB_PASSWORD = ***"),
+        ('{"Authorization": "Bearer hunter22"}', False, '{"Authorization": "***"}'),
+        ("https://ana:password1@host", False, "https://ana:***@host"),
         ("Authorization: Bearer abc123def456", False, "Authorization: Bearer ***"),
     ],
 )

@@ -197,6 +197,9 @@ def test_a_file_or_folder_that_is_no_model_does_not_count(run: RunFolder) -> Non
         ("", "no run or model ''", "mlscale runs ls shows runs, mlscale versions ls versions"),
         ("net:v9", "net has no version v9", "mlscale versions ls net"),
         ("net:9", "'net:9' names no version", "net:v9"),
+        ("net:V01", "'net:V01' names no version", "net:v1"),
+        ("net:version1", "'net:version1' names no version", "net:v1"),
+        ("net:champion", "'net:champion' names no version", "net@champion"),
         ("./empty", "no trained model in './empty'", "mlscale runs ls shows runs, mlscale versions ls versions"),
         ("a/b.ckpt", "checkpoint not found", "mlscale runs checkpoints last"),
         ("~nobody/x", "no trained model in '~nobody/x'", "mlscale runs ls shows runs, mlscale versions ls versions"),
@@ -207,6 +210,15 @@ def test_what_names_nothing(run: RunFolder, text: str, what: str, fix: str) -> N
     publish_run(LocalRegistry("registry"), run, name="net")
     error = refused(text)
     assert (error.what, error.fix) == (what, fix)
+
+
+def test_an_error_names_the_setting_that_holds_the_reference(run: RunFolder) -> None:
+    publish_run(LocalRegistry("registry"), run, name="net")
+    for text, fix in (("nat", "against=net"), ("a/b.ckpt", "mlscale runs checkpoints last")):
+        with pytest.raises(MLScaleError) as caught:
+            resolve_reference(text, registry=LocalRegistry("registry"), key="against")
+        assert caught.value.where.startswith(f"against={text}")
+        assert caught.value.fix == fix
 
 
 @pytest.mark.parametrize("text", ["last", "resnet"])

@@ -12,12 +12,21 @@ CASES = [
         """
 unknown key 'ref'
   where: command line: ref
-  why:   it is a key of `mlscale evaluate`
+  why:   it is a key of `mlscale evaluate`, and of export, profile, …
   fix:   mlscale evaluate ref=last
 unknown key 'split'
   where: command line: split
   why:   it is a key of `mlscale evaluate`
-  fix:   mlscale evaluate split=test
+  fix:   mlscale evaluate last split=test
+""",
+    ),
+    (
+        "to: preds",
+        """
+unknown key 'to'
+  where: command line: to
+  why:   it is a key of `mlscale evaluate`, and of export, predict
+  fix:   mlscale evaluate last to=preds
 """,
     ),
     (

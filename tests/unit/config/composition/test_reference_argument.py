@@ -113,6 +113,11 @@ def test_words_that_are_not_the_reference(line: str, what: str, fix: str) -> Non
         ("monitor servable=resnet@champion", "servable", "mlscale monitor resnet@champion"),
         ("retrain servable=resnet events=events", "servable", "mlscale retrain resnet events=events"),
         ("retrain +servable=resnet", "servable", "mlscale retrain resnet"),
+        # A key of one command is typed at another one, too: all of them are answered.
+        ("monitor version=resnet@champion", "version", "mlscale monitor resnet@champion"),
+        ("retrain version=resnet events=events", "version", "mlscale retrain resnet events=events"),
+        ("serve run=last", "run", "mlscale serve last"),
+        ("export version=resnet:v7", "version", "mlscale export resnet:v7"),
         ("loadtest url=http://127.0.0.1:8000", "url", "mlscale loadtest http://127.0.0.1:8000"),
         ("loadtest url=", "url", "mlscale loadtest http://127.0.0.1:8000"),
     ],

@@ -278,7 +278,7 @@ unknown key 'precision.vlue'
 unknown key 'split'
   where: command line: split=test
   why:   it is a key of `mlscale evaluate`
-  fix:   mlscale evaluate split=test
+  fix:   mlscale evaluate last split=test
 """,
     ),
 ]

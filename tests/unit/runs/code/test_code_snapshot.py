@@ -154,6 +154,22 @@ def test_a_huge_folder_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert time.perf_counter() - started < 2
 
 
+def test_a_large_folder_without_git_has_the_same_digest_at_each_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left out is decided by numbers, not by how busy the machine is: `resume=auto` compares digests."""
+    for folder in ("b", "a", "c"):
+        (tmp_path / folder).mkdir()
+        for number in range(4):
+            (tmp_path / folder / f"{number}.py").write_text(folder)
+    monkeypatch.setattr(module, "ENTRIES", 12)  # three folders, and the files of two of them
+    snapshot = take_snapshot(tmp_path)
+    assert not snapshot.complete
+    assert snapshot.files == tuple(f"{folder}/{number}.py" for folder in "ab" for number in range(4))
+    assert "too large" in snapshot.format_warnings()[0]
+    assert take_snapshot(tmp_path).digest == snapshot.digest
+
+
 def test_it_never_fails_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(root: Path) -> CodeSnapshot:
         raise RuntimeError("boom")
