@@ -71,8 +71,8 @@ def test_what_has_no_scale_is_not_bounded() -> None:
 
 @pytest.mark.parametrize(
     ("first", "second", "confidence"),
-    [([], [], 0.95), ([1, 2], [1], 0.95), ([[1]], [[1]], 0.95), ([1, np.nan], [1, 2], 0.95), ([1, 2], [1, np.nan], 0.95),
-     *(([1, 2], [1, 3], confidence) for confidence in (0.5, 1.0, 1.5))],
+    [([], [], 0.95), ([1, 2], [1], 0.95), ([[1]], [[1]], 0.95), ([1, np.nan], [1, 2], 0.95),
+     ([1, 2], [1, np.nan], 0.95), *(([1, 2], [1, 3], confidence) for confidence in (0.5, 1.0, 1.5))],
 )  # fmt: skip
 def test_what_can_not_be_compared(first: list[float], second: list[float], confidence: float) -> None:
     with pytest.raises(ValueError, match=r"samples|confidence"):
