@@ -38,7 +38,7 @@ def kind(word: str) -> Type:
         (4, "list[int]", [4]), (["4", 5], "list[int]", [4, 5]), (["a", 5], "list[int]", None),
         ("atuo", "int or auto", "auto"), ("somewhat", "int or auto", None), (math.inf, "str", None),
         (None, "int", None), ("x", "list[str]", ["x"]), (["${x}"], "list[int]", ["${x}"]),
-        ("[a, 'b c']", "list[str]", ["a", "b c"]),
+        ("[a, 'b c']", "list[str]", ["a", "b c"]), ("a]", "list[str]", ["a]"]),
         ([True, "a", 2.5, 3], "list[str]", ["true", "a", "2.5", "3"]), (True, "list[str]", ["true"]),
     ],
 )  # fmt: skip
@@ -61,6 +61,7 @@ def test_a_form_is_of_all_types() -> None:
     assert convert_value(3, []) == (True, 3)
     # What is meant follows from the first.
     assert convert_value("atuo", [kind("int or auto"), STR]) == (True, "auto")
+    assert convert_value(["${x}"], [kind("list[int]"), INT]) == (False, ["${x}"])
 
 
 def told(value: object, *types: Type) -> MLScaleError:
@@ -123,7 +124,12 @@ def test_the_default_is_suggested_where_nothing_that_was_meant_is_known(
     ],
 )  # fmt: skip
 def test_values_of_other_programs(path: str, value: object, fix: str | None) -> None:
-    assert (meant_here(path, value) or (None,))[0] == fix
+    meant = meant_here(path, value)
+    assert (meant or (None,))[0] == fix
+    for problem in (
+        check_value_type(path, value, [Type("other", lambda _: False, {})], None, None, str) if meant else ()
+    ):
+        assert (problem.fix, problem.why) == meant
 
 
 def test_the_first_type_that_is_not_met_is_told() -> None:

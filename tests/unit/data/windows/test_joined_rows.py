@@ -143,7 +143,7 @@ def join(windows: list[str], relabelled: list[int], **options: Any) -> dict[str,
 
 
 def list_samples(rows: SplitRows) -> list[int]:
-    return rows.take_samples(np.arange(len(rows)))[0][:, 0].astype(int).tolist()
+    return [int(number) for number in rows.take_samples(np.arange(len(rows)))[0][:, 0]]
 
 
 def test_the_splits_of_a_retraining(windows: list[str]) -> None:
