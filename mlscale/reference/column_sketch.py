@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -150,61 +150,7 @@ def build_category_sketch(
     return CategorySketch(name, group, len(values), len(values) - len(known), selected, other, len(known) / time)
 
 
-def merge_number_sketches(parts: Iterable[NumberSketch]) -> NumberSketch:
-    """Return the sketch of all parts' samples, to within 1/4,096 of a rank where a part has more values.
-
-    Raises:
-        ValueError: there are no parts, or they are not of one column.
-    """
-    sketches = list(parts)
-    _check_same_column(sketches)
-    first = sketches[0]
-    values = np.concatenate([part.values for part in sketches])
-    order = np.argsort(values, kind="stable")
-    # Each selected value stands for an equal share of its part.
-    weights = np.concatenate([np.full(len(part.values), part.known / max(1, len(part.values))) for part in sketches])
-    # Missing values have no rank.
-    known = sum(part.known for part in sketches)
-    count = min(MAX_VALUES, known)
-    ends = np.cumsum(weights[order])
-    chosen = np.searchsorted(ends, select_even_ranks(known, count) + 0.5)
-    selected = values[order][np.minimum(chosen, max(0, len(values) - 1))]
-    # The ends are exact: the range of a column is tested by them.
-    if count:
-        # The range must stay that of all parts: values beyond it are a finding of their own.
-        selected[0], selected[-1] = values[order[0]], values[order[-1]]
-    samples, missing = sum(part.samples for part in sketches), sum(part.missing for part in sketches)
-    effective = sum(part.effective for part in sketches)
-    return NumberSketch(first.name, first.group, first.unit, samples, missing, selected, effective)
-
-
-def merge_category_sketches(parts: Iterable[CategorySketch]) -> CategorySketch:
-    """Return the sketch of all parts' samples.
-
-    Raises:
-        ValueError: there are no parts, or they are not of one column.
-    """
-    sketches = list(parts)
-    _check_same_column(sketches)
-    first = sketches[0]
-    # What a part has left out counts as other, even where another part names it.
-    counts: Counter[str] = Counter()
-    for part in sketches:
-        counts.update(part.counts)
-    selected = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_CATEGORIES])
-    samples, missing = sum(part.samples for part in sketches), sum(part.missing for part in sketches)
-    # By subtraction, so that it includes what the parts had left out themselves.
-    other = samples - missing - sum(selected.values())
-    effective = sum(part.effective for part in sketches)
-    return CategorySketch(first.name, first.group, samples, missing, selected, other, effective)
-
-
 def select_even_ranks(known: int, count: int) -> NDArray[np.int64]:
     """Return `count` evenly spaced ranks among `known`, the first and the last included, int64 (count,)."""
-    ranks: NDArray[np.int64] = np.round(np.linspace(0, max(0, known - 1), count)).astype(np.int64)
+    ranks: NDArray[np.int64] = np.round(np.linspace(0, known - 1, count)).astype(np.int64)
     return ranks
-
-
-def _check_same_column(parts: Sequence[NumberSketch] | Sequence[CategorySketch]) -> None:
-    if len({(part.name, part.group) for part in parts}) != 1:
-        raise ValueError(f"not the parts of one column: {sorted({part.name for part in parts})[:5]}")

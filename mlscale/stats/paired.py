@@ -111,11 +111,10 @@ def compute_score_interval(gained: int, lost: int, n: int, confidence: float = 0
         def compute_excess(difference: float) -> float:
             return sign * _compute_score(gained, lost, n, difference) + bound
 
-        # At a difference of exactly 1 or -1 the variance, and so the score, is not defined.
-        outermost = sign * (1 - 1e-12)
-        if abs(middle) >= 1 - 1e-9 and middle * sign > 0:
+        # Nothing is beyond it, and the score of a difference of 1 or -1 is infinite, unless it was observed.
+        if middle == sign:
             return float(sign)
-        return float(brentq(compute_excess, middle, outermost, xtol=1e-10))
+        return float(brentq(compute_excess, middle, sign))
 
     return find_end(-1), find_end(1)
 

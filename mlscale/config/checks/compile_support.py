@@ -18,7 +18,7 @@ MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagrap
 
 def check_compile_support(cfg: DictConfig) -> Iterator[MLScaleError]:
     """Yield the problems of `compile`: an unknown mode, or a compiler or headers that this machine lacks."""
-    mode = cfg.get("compile") or False
+    mode = cfg.get("compile")
     if not mode:
         return
     if isinstance(mode, str) and mode not in MODES:

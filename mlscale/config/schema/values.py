@@ -79,11 +79,25 @@ def check_resolved_value(
     long = isinstance(value, str) and len(value) >= _SECRET_LENGTH
     description = f"a text of {len(str(value))} characters" if long else _describe_value(value)
     fix = format_override(path, _find_valid_value(raw if outside or long else value, kind, field, parameter))
-    if outside and any(kind.accepts(form) for form in _generate_value_forms(value, kind) if not isinstance(form, list)):
+    if outside and kind.accepts(_decode_text(str(value))):
         why = "an environment variable is text until oc.decode reads it"
         fix = format_override(path, "${oc.decode:" + raw + "}")
     what = f"'{path}' must be {kind.text}, {hide_env_default(raw)} is {description}"
     yield MLScaleError(what, where=where(path), why=why, fix=fix)
+
+
+def _decode_text(text: str) -> object:
+    """Return what `oc.decode` reads from a text; the text itself where it reads nothing else."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    if _is_deferred(text):  # resolvers in it are not called for the sake of a message
+        return text
+    decoded = OmegaConf.create({"text": text, "value": "${oc.decode:${text}}"})
+    try:
+        return OmegaConf.to_object(decoded)["value"]  # type: ignore[call-overload,index]  # of a dictionary
+    except OmegaConfBaseException:
+        return text
 
 
 def create_missing_error(

@@ -55,7 +55,7 @@ class Permutation:
         self.n = n
         # Both halves have as many bits. The domain has at most 4n values, so cycle walking takes four tries on average
         # at most.
-        self._half = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))
+        self._half = np.uint64(((n - 1).bit_length() + 1) // 2)
         self._mask = np.uint64((1 << int(self._half)) - 1)
         self._round_keys = _derive_keys("order", seed, epoch, version)[:_ROUNDS]
         # Number and samples of the last block; -1 for none.

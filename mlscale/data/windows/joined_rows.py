@@ -83,10 +83,6 @@ class JoinedRows:
             indices = np.flatnonzero(owners == number)
             yield RowPart(self._rows[number], samples[indices] - self._starts[number], indices)
 
-    def list_origins(self) -> list[str]:
-        """Return the name of the part of each sample."""
-        return [name for name, rows in self.parts.items() for _ in range(len(rows))]
-
 
 class SelectedRows:
     """Some rows of others.

@@ -122,7 +122,7 @@ def _consider_season(comparison: _Comparison, seasonal: SeasonalReference) -> _C
     earlier, lasting = by_hours.results[-1], by_week.results[-1]
     # A window that is like the reference has not drifted, even where an incident of last week makes the difference.
     p = min(1.0, earlier.p / (1 - _WEEK_SHARE)) if now.p <= _SIMILAR else 1.0
-    p_lasting = min(1.0, lasting.p / _WEEK_SHARE)
+    p_lasting = lasting.p / _WEEK_SHARE
     result = replace(lasting, p=p_lasting) if p_lasting < p else replace(earlier, p=p)
     return replace(comparison, results=[*quality, result])
 
@@ -143,8 +143,8 @@ def _judge_results(results: Sequence[Sequence[ColumnDrift]], fdr: float) -> list
         row = []
         for result in column:
             # The q-value that the column would have by this result alone: that of its rank, or of a larger p-value.
-            own = len(smallest) * result.p / max(1, int((smallest <= result.p).sum()))
-            q = min(1.0, own, q_of_smallest[smallest >= result.p].min(initial=1.0))
+            own = len(smallest) * result.p / int((smallest <= result.p).sum())
+            q = min(own, q_of_smallest[smallest >= result.p].min(initial=1.0))
             row.append(replace(result, q=float(q), is_significant=bool(q <= fdr)))
         judged.append(row)
     return judged

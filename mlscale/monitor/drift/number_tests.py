@@ -210,7 +210,9 @@ def _find_values_out_of_range(window: NumberWindow, label: str) -> Iterator[Colu
 
 
 def _compute_outside_p(window: NumberWindow, outside: tuple[int, int], reference: int) -> float:
-    """Return the chance of so many values on one of the two sides, where `reference` samples are beyond each."""
+    """Return twice the chance of so many values on one side, where `reference` samples are beyond each of the two; the
+    callers limit it to 1.
+    """
     sketch, n = window.sketch, len(window.values)
     most = max(outside)
     # Both sides have the same expectation: the larger count decides, and mostly there is nothing to test.
@@ -218,7 +220,7 @@ def _compute_outside_p(window: NumberWindow, outside: tuple[int, int], reference
         return 1.0
     scale = sketch.effective / sketch.known
     count = most / window.correlation_time
-    return min(1.0, 2 * float(compute_exceedance_p(count, window.effective, reference * scale, sketch.effective)))
+    return 2 * float(compute_exceedance_p(count, window.effective, reference * scale, sketch.effective))
 
 
 def _find_constant(window: NumberWindow, label: str) -> Iterator[ColumnDrift]:

@@ -68,8 +68,10 @@ def test_a_quarter_of_the_events_is_a_week_to_compare_with(monkeypatch: pytest.M
 
 def test_a_window_of_a_week_is_compared_with_earlier_weeks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Events, "__len__", lambda events: len(events.table))
-    reader = Reader(100)
-    assert read_earlier_events(times(24 * 7), reader.read) is not None
+    reader, week = Reader(100), times(24 * 7)
+    # Exactly: the first event is where the window before ends.
+    week[0] -= np.timedelta64(1, "h") - np.timedelta64(1, "us")
+    assert read_earlier_events(week, reader.read) is not None
     # Of the week before at most 10,000 events in all.
     assert {last for _, _, last in reader.spans[-28:]} == {10_000 // 28}
 

@@ -1,4 +1,4 @@
-"""Sketches: their bounds, their quantiles, their effective size, and their parts."""
+"""Sketches: their bounds, their quantiles, their effective size."""
 
 import numpy as np
 import pytest
@@ -7,12 +7,9 @@ from scipy.signal import lfilter
 from mlscale.reference.column_sketch import (
     MAX_CATEGORIES,
     MAX_VALUES,
-    CategorySketch,
     NumberSketch,
     build_category_sketch,
     build_number_sketch,
-    merge_category_sketches,
-    merge_number_sketches,
     select_even_ranks,
 )
 
@@ -69,40 +66,6 @@ def test_a_category_that_stays_has_a_small_effective_size() -> None:
     assert 150 <= sketch.effective <= 450
 
 
-def test_parts_merge_into_the_whole() -> None:
-    values = np.random.default_rng(0).normal(size=30_000)
-    whole = build_number_sketch("input.a", "inputs", values)
-    parts = [build_number_sketch("input.a", "inputs", values[a:b]) for a, b in ((0, 100), (100, 9000), (9000, None))]
-    merged = merge_number_sketches(parts)
-    assert (merged.samples, merged.known, len(merged.values)) == (30_000, 30_000, MAX_VALUES)
-    assert (merged.values[0], merged.values[-1]) == (values.min(), values.max())
-    ranks = np.searchsorted(np.sort(values), merged.values) / 30_000
-    assert abs(ranks - whole.below).max() < 2 / MAX_VALUES
-    few = merge_number_sketches([build_number_sketch("a", "inputs", np.array(part)) for part in ([3.0, 1.0], [2.0])])
-    assert few.values.tolist() == [1, 2, 3]
-
-
-def test_categories_of_parts_add_up() -> None:
-    parts = [build_category_sketch("a", "inputs", values) for values in (["x", "y", None], ["y"])]
-    merged = merge_category_sketches(parts)
-    assert dict(merged.counts) == {"y": 2, "x": 1}
-    assert (merged.samples, merged.missing, merged.other) == (4, 1, 0)
-    # Equal counts by name, whichever part came first.
-    equal = [build_category_sketch("a", "inputs", [value]) for value in "zxy"]
-    assert list(merge_category_sketches(equal).counts) == ["x", "y", "z"]
-
-
-def test_parts_of_other_columns_are_refused() -> None:
-    parts = [build_number_sketch(name, "inputs", np.arange(3.0)) for name in "ab"]
-    with pytest.raises(ValueError, match="not the parts of one column"):
-        merge_number_sketches(parts)
-    with pytest.raises(ValueError, match="not the parts of one column"):
-        merge_number_sketches([])
-    cities = [build_category_sketch(name, "inputs", ["x"]) for name in "ab"]
-    with pytest.raises(ValueError, match=r"not the parts of one column: \['a', 'b'\]"):
-        merge_category_sketches(cities)
-
-
 @pytest.mark.parametrize(
     ("known", "count", "ranks"),
     [(0, 0, []), (1, 1, [0]), (4, 4, [0, 1, 2, 3]), (10, 4, [0, 3, 6, 9]), (100, 3, [0, 50, 99])],
@@ -153,46 +116,3 @@ def test_the_order_of_categories_is_one_of_time_where_it_is_said_to_be() -> None
     assert build_category_sketch("a", "inputs", values, is_ordered=False).effective == 300
     assert build_category_sketch("a", "inputs", random).effective > 200
     assert build_category_sketch("a", "inputs", [], is_ordered=True).effective == 0
-
-
-def test_the_values_of_parts_are_those_of_the_whole() -> None:
-    values = np.random.default_rng(0).normal(size=6000)
-    values[::10] = np.nan
-    parts = [build_number_sketch("a", "inputs", values[a:b], unit) for a, b, unit in ((0, 2500, "m"), (2500, 6000, ""))]
-    merged = merge_number_sketches(parts)
-    whole = build_number_sketch("a", "inputs", values, "m")
-    assert merged.values.tolist() == whole.values.tolist()
-    assert (merged.samples, merged.missing, merged.unit) == (6000, 600, "m")
-    assert merged.effective == parts[0].effective + parts[1].effective
-
-
-def test_a_value_of_a_large_part_stands_for_more_samples() -> None:
-    large = NumberSketch("a", "inputs", "", 9000, 0, np.arange(3.0), 9000)
-    small = NumberSketch("a", "inputs", "", 3000, 0, np.full(3000, 1.5), 3000)
-    merged = merge_number_sketches([large, small])
-    values, counts = np.unique(merged.values, return_counts=True)
-    # A quarter each: 0 and 1, then all of the small part, then 2.
-    assert values.tolist() == [0, 1, 1.5, 2]
-    assert counts == pytest.approx([1024] * 4, abs=1)
-
-
-def test_parts_without_values_have_none_together() -> None:
-    empty = build_number_sketch("a", "inputs", np.full(3, np.nan))
-    merged = merge_number_sketches([empty, empty])
-    assert (merged.samples, merged.missing, merged.values.tolist(), merged.effective) == (6, 6, [], 0)
-    one = merge_number_sketches([empty, build_number_sketch("a", "inputs", np.array([2.0, 1.0]))])
-    assert (one.samples, one.values.tolist()) == (5, [1, 2])
-
-
-def test_the_most_frequent_categories_of_all_parts_are_selected() -> None:
-    def build(counts: dict[str, int], other: int) -> CategorySketch:
-        known = sum(counts.values()) + other
-        return CategorySketch("a", "outputs", known + 2, 2, counts, other, known / 2)
-
-    names = [f"{number:04}" for number in range(MAX_CATEGORIES)]
-    merged = merge_category_sketches([build({"z": 5, **dict.fromkeys(names, 2)}, 7), build({"z": 1, "y": 3}, 1)])
-    assert list(merged.counts.items())[:3] == [("z", 6), ("y", 3), ("0000", 2)]
-    assert len(merged.counts) == MAX_CATEGORIES
-    assert (merged.name, merged.group, merged.samples, merged.missing) == ("a", "outputs", 2021, 4)
-    assert merged.other == 7 + 1 + 2 * 2
-    assert merged.effective == 2017 / 2

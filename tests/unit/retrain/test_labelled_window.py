@@ -184,3 +184,31 @@ def test_nothing_is_a_window_too(events: Filled) -> None:
     found = events.window()
     assert (len(found), found.samples, found.since) == (0, [], "")
     assert found.summarize_window()["held_out"] == 0
+
+
+def test_the_parts_of_a_window_and_its_summary() -> None:
+    window = LabelledWindow(
+        samples=["a", "b", "c"],
+        labels=[1, 2, 3],
+        held_out=np.array([False, True, False]),
+        since="2026-01-01",
+        until="2026-01-02",
+        labelled=6,
+        left_out={"seen before": 3},
+        new_categories={"city": {"Oslo": 2}},
+        facts={"width": np.array([1.0, 2.0, 3.0])},
+    )
+    assert window.select_part(is_held_out=True) == (["b"], [2])
+    assert window.select_part(is_held_out=False) == (["a", "c"], [1, 3])
+    assert window.select_held_out_facts()["width"].tolist() == [2]
+    assert len(window.digests) == 0
+    assert window.summarize_window() == {
+        "since": "2026-01-01",
+        "until": "2026-01-02",
+        "labelled": 6,
+        "samples": 3,
+        "train": 2,
+        "held_out": 1,
+        "left_out": {"seen before": 3},
+        "new_categories": {"city": {"Oslo": 2}},
+    }

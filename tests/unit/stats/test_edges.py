@@ -45,13 +45,13 @@ def array(*values: float) -> Any:
         lambda: apply_benjamini_hochberg([-0.1], 0.05), lambda: apply_benjamini_hochberg([0.1], NAN),
         lambda: apply_benjamini_hochberg([0.1], 5),
         lambda: compute_mcnemar_mid_p(-1, 2), lambda: compute_mcnemar_mid_p(1, -2),
-        lambda: compute_mcnemar_exact_p(-1, 2), lambda: compute_mcnemar_exact_p(2, -1),
-        lambda: compute_score_interval(-1, 0, 3), lambda: compute_score_interval(0, 0, 0),
-        lambda: compute_score_interval(2, 2, 3),
+        lambda: compute_mcnemar_exact_p(-1, 1), lambda: compute_mcnemar_exact_p(2, -1),
+        lambda: compute_score_interval(-1, 0, 3), lambda: compute_score_interval(1, -1, 3),
+        lambda: compute_score_interval(0, 0, 0), lambda: compute_score_interval(2, 2, 3),
         lambda: compute_score_interval(1, 1, 3, 0.5), lambda: compute_score_interval(1, 1, 3, 1.0),
         lambda: compute_score_interval(1, 1, 3, NAN),
         lambda: compare_paired(array(), array()), lambda: compare_paired(array(1, NAN), array(1, 0)),
-        lambda: compare_paired(array(2), array(1)),
+        lambda: compare_paired(array(2), array(1)), lambda: compare_paired(array(1, 0), array(1, 2)),
         lambda: compute_mcnemar_mid_p(2.5, 3),  # type: ignore[arg-type]
         lambda: compute_mcnemar_mid_p(INF, 3),  # type: ignore[arg-type]
         lambda: compute_score_interval(2.5, 0, 9),  # type: ignore[arg-type]

@@ -1,9 +1,13 @@
 """Two classifiers on the same samples: published examples, and how often the statements are wrong."""
 
+import functools
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.optimize import minimize_scalar
+from scipy.special import xlogy
+from scipy.stats import binomtest, norm
 
 from mlscale.stats.paired import compare_paired, compute_mcnemar_exact_p, compute_mcnemar_mid_p, compute_score_interval
 
@@ -46,13 +50,43 @@ def test_score_interval_as_published(gained: int, lost: int, n: int, low: float,
 
 
 def test_ends_of_extremes() -> None:
-    z = 1.6448536
-    assert compute_score_interval(0, 0, 44)[1] == pytest.approx(z * z / (44 + z * z), abs=1e-6)  # as Wilson's
-    low, high = compute_score_interval(9, 0, 9)
-    assert high == 1
-    assert 0 < low < 1
-    assert compute_score_interval(0, 9, 9) == pytest.approx((-1, -low))
+    for confidence in (0.55, 0.8, 0.95):
+        z = norm.ppf(confidence)
+        # As Wilson's.
+        assert compute_score_interval(0, 0, 44, confidence)[1] == pytest.approx(z * z / (44 + z * z), abs=1e-9)
+        low, high = compute_score_interval(9, 0, 9, confidence)
+        assert high == 1
+        assert 0 < low < 1
+        assert compute_score_interval(0, 9, 9, confidence) == pytest.approx((-1, -low))
     assert compute_score_interval(0, 0, 1)[0] < -0.5
+
+
+def compute_most_likely_score(gained: int, lost: int, n: int, difference: float) -> float:
+    """The score of a true difference, whose probability of `lost` is searched for."""
+
+    def measure_unlikelihood(losing: float) -> float:
+        counts, chances = (gained, lost, n - gained - lost), (losing + difference, losing, 1 - 2 * losing - difference)
+        return -float(xlogy(counts, np.maximum(chances, 1e-300)).sum())
+
+    ends = (max(0.0, -difference), (1 - difference) / 2)
+    losing = minimize_scalar(measure_unlikelihood, bounds=ends, method="bounded", options={"xatol": 1e-12}).x
+    variance = (2 * losing + difference * (1 - difference)) / n
+    return float(((gained - lost) / n - difference) / np.sqrt(variance))
+
+
+@pytest.mark.parametrize(("gained", "lost", "n"), [(1, 0, 2), (1, 1, 2), (0, 3, 4), (2, 5, 9), (30, 12, 200)])
+@pytest.mark.parametrize("confidence", [0.51, 0.7, 0.95])
+def test_the_ends_are_what_a_score_test_just_does_not_reject(gained: int, lost: int, n: int, confidence: float) -> None:
+    low, high = compute_score_interval(gained, lost, n, confidence)
+    assert low < (gained - lost) / n < high
+    scores = [compute_most_likely_score(gained, lost, n, end) for end in (low, high)]
+    assert scores == pytest.approx([norm.ppf(confidence), -norm.ppf(confidence)], abs=1e-5)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 1.0, 1.5])
+def test_an_end_has_a_confidence(confidence: float) -> None:
+    with pytest.raises(ValueError, match=f"between 0.5 and 1, and is {confidence}"):
+        compute_score_interval(1, 1, 3, confidence)
 
 
 def test_which_is_which() -> None:
@@ -77,8 +111,9 @@ def test_other_samples_are_refused(second: NDArray[np.bool_]) -> None:
 )
 def test_wrong_as_seldom_as_stated(n: int, gains: float, loses: float) -> None:
     generator = np.random.default_rng(n)
+    compute_once = functools.cache(compute_score_interval)  # the same numbers are drawn again and again
     drawn = generator.multinomial(n, [gains, loses, 1 - gains - loses], 1_000)
-    ends = [compute_score_interval(int(g), int(k), n, 0.95) for g, k, _ in drawn]
+    ends = [compute_once(int(g), int(k), n, 0.95) for g, k, _ in drawn]
     truth, slack = gains - loses, 4 * np.sqrt(0.05 / 1_000)
     assert np.mean([low > truth for low, _ in ends]) <= 0.05 + slack
     assert np.mean([high < truth for _, high in ends]) <= 0.05 + slack

@@ -27,9 +27,10 @@ def test_a_difference_is_that_of_the_paired_t_test(n: int, confidence: float) ->
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_the_ends_of_a_share_are_those_that_the_t_test_just_accepts(sign: int) -> None:
-    first, second = (sign * values for values in errors(60, 5))
+@pytest.mark.parametrize("unit", [1, -1, 0.01, -0.01])
+def test_the_ends_of_a_share_are_those_that_the_t_test_just_accepts(unit: float) -> None:
+    first, second = (unit * values for values in errors(60, 5))
+    second[:5] = first[:5]
     found = compute_paired_difference(first, second, is_relative=True)
     assert found.value == pytest.approx((second.mean() - first.mean()) / abs(first.mean()))
     for end, alternative in ((found.low, "greater"), (found.high, "less")):
@@ -65,12 +66,14 @@ def test_what_has_no_scale_is_not_bounded() -> None:
     found = compute_paired_difference(np.ones(20), infinite)
     assert found.value == math.inf
     assert math.isnan(found.high)
+    assert compute_paired_difference(infinite, np.ones(20)).value == -math.inf
 
 
 @pytest.mark.parametrize(
     ("first", "second", "confidence"),
-    [([], [], 0.95), ([1, 2], [1], 0.95), ([[1]], [[1]], 0.95), ([1, np.nan], [1, 2], 0.95), ([1, 2], [1, 3], 0.5)],
-)
+    [([], [], 0.95), ([1, 2], [1], 0.95), ([[1]], [[1]], 0.95), ([1, np.nan], [1, 2], 0.95),
+     ([1, 2], [1, np.nan], 0.95), *(([1, 2], [1, 3], confidence) for confidence in (0.5, 1.0, 1.5))],
+)  # fmt: skip
 def test_what_can_not_be_compared(first: list[float], second: list[float], confidence: float) -> None:
     with pytest.raises(ValueError, match=r"samples|confidence"):
         compute_paired_difference(np.array(first), np.array(second), confidence=confidence)

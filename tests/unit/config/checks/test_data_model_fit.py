@@ -64,6 +64,7 @@ def test_what_data_has_and_the_task_predicts(kind: str, facts: dict[str, Any], w
         ({"_target_": "torchvision.models.resnet18"}, 3, None),
         ({"_target_": "torchvision.models.segmentation.fcn_resnet50"}, 1, "model=unet, which"),
         ({"_target_": "timm.create_model", "model_name": "test_vit"}, 1, "'model.in_chans=${derived.channels}'"),
+        ({"_target_": "timm.create_model", "model_name": "test_vit"}, 3, None),
         ({"_target_": "timm.create_model", "in_chans": 1}, 1, None),
         ({"_target_": "timm.create_model", "in_chans": 1}, 3, "'model.in_chans=${derived.channels}'"),
         ({"_target_": "mlscale.tasks.ResNet"}, 1, None),
@@ -73,6 +74,10 @@ def test_what_data_has_and_the_task_predicts(kind: str, facts: dict[str, Any], w
 def test_channels(model: dict[str, Any], channels: int | None, fix: str | None) -> None:
     problems = told({"channels": channels}, model=model)
     assert [problem.fix.startswith(fix or "") for problem in problems] == ([True] if fix else [])
+    taken = "1 channel" if "in_chans" in model else "3 channels"
+    for problem in problems:
+        assert problem.what == f"{model['_target_']} takes images of {taken}, the data has {channels}"
+        assert problem.where == ("model.in_chans" if "timm" in model["_target_"] else "model")
 
 
 @pytest.mark.parametrize(("labels", "fix"), [("one", None), ("several", "metric=val/map"), ("mask", "metric=val/miou")])
@@ -93,7 +98,9 @@ def test_compression_needs_a_type_that_is_known(tmp_path: Path, monkeypatch: pyt
     chosen = {"int8": {"_target_": "mlscale.compress.Int8"}, "mine": {"_target_": "my.Own"}}
     (problem,) = told(task={"_target_": "ranker_task.Ranker"}, compress=chosen)
     assert problem.what == "compress=int8 takes a task of a known type, and this task is ranking"
-    assert told(task={"_target_": "ranker_task.Plain"}, compress=chosen) == []
+    assert told(task={"_target_": "ranker_task.Plain"}, compress=chosen) == told(compress=chosen) == []
+    with pytest.raises(MLScaleError, match="takes classification, and this task is ranking"):
+        check_classifies(OmegaConf.create({"task": {"_target_": "ranker_task.Ranker"}}), "lifecycle")
     assert told(task={"_target_": "ranker_task.Ranker"}, compress={"mine": chosen["mine"]}) == []
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import mlscale
 from mlscale.config.checks.trust import find_distrusted
 from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
@@ -144,6 +145,12 @@ def test_the_doubt_is_told(run: Path) -> None:
     assert problem.where == f"{run / 'config.yaml'}: _target_"
     (problem,) = find_distrusted({"_target_": "os.system"}, run)
     assert problem.why.startswith("the run may not be yours; of such a run only ")
+
+
+def test_a_clone_of_mlscale_is_not_the_users_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(mlscale.__file__).parents[1])
+    source.find_module.cache_clear()
+    assert len(refused({"_target_": "mlscale.atomic_files.remove_tree"}, tmp_path)) == 1
 
 
 def test_installed_code_below_the_working_folder_is_not_the_users(

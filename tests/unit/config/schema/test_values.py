@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import shlex
-from typing import Any
 
 import pytest
 
+from mlscale.config.schema.documented_fields import Field
 from mlscale.config.schema.value_types import FLOAT, INT, STR, Type, parse_annotation, parse_type_word
 from mlscale.config.schema.values import (
     check_resolved_value,
@@ -15,7 +15,9 @@ from mlscale.config.schema.values import (
     convert_value,
     create_missing_error,
     hide_env_default,
+    meant_here,
 )
+from mlscale.config.signatures.signatures import NO_LITERAL, Kind, Parameter
 from mlscale.errors import MLScaleError
 
 
@@ -35,7 +37,9 @@ def kind(word: str) -> Type:
         (0, "bool", False), (2.5, "str", "2.5"), (True, "int", None), ([4], "int", 4), ([4, 5], "int", None),
         (4, "list[int]", [4]), (["4", 5], "list[int]", [4, 5]), (["a", 5], "list[int]", None),
         ("atuo", "int or auto", "auto"), ("somewhat", "int or auto", None), (math.inf, "str", None),
-        (None, "int", None), ("x", "list[str]", ["x"]),
+        (None, "int", None), ("x", "list[str]", ["x"]), (["${x}"], "list[int]", ["${x}"]),
+        ("[a, 'b c']", "list[str]", ["a", "b c"]), ("a]", "list[str]", ["a]"]),
+        ([True, "a", 2.5, 3], "list[str]", ["true", "a", "2.5", "3"]), (True, "list[str]", ["true"]),
     ],
 )  # fmt: skip
 def test_what_a_value_may_mean(value: object, word: str, form: object) -> None:
@@ -55,6 +59,9 @@ def test_a_form_is_of_all_types() -> None:
     assert convert_value("-3", [INT, positive]) == (False, "-3")
     assert convert_value(3, [INT, positive]) == (True, 3)
     assert convert_value(3, []) == (True, 3)
+    # What is meant follows from the first.
+    assert convert_value("atuo", [kind("int or auto"), STR]) == (True, "auto")
+    assert convert_value(["${x}"], [kind("list[int]"), INT]) == (False, ["${x}"])
 
 
 def told(value: object, *types: Type) -> MLScaleError:
@@ -80,6 +87,51 @@ def test_a_value_of_another_type(value: object, word: str, what: str, fix: str) 
     assert (problem.what, problem.fix, problem.where) == (f"'own.key' must be {what}", shlex.quote(fix), "at own.key")
 
 
+@pytest.mark.parametrize(
+    ("value", "word", "of_field", "of_parameter", "fix"),
+    [
+        ("fast", "int", 3, 4, "own.key=3"),
+        ("fast", "int", "???", 4, "own.key=4"),
+        ("fast", "int", "${x}", "slow", "own.key=<int>"),
+        ("fast", "int", None, NO_LITERAL, "own.key=<int>"),
+        ("maximum", "one of max, min", "max", "min", "own.key=<max or min>"),
+        ({"a": 1}, "int", 3, 4, "own.key=<int>"),
+        ("5", "int", 3, 4, "own.key=5"),
+    ],
+)
+def test_the_default_is_suggested_where_nothing_that_was_meant_is_known(
+    value: object, word: str, of_field: object, of_parameter: object, fix: str
+) -> None:
+    field, parameter = (
+        Field("own.key", word, "the text", of_field),
+        Parameter("key", Kind.KEYWORD_ONLY, False, word, of_parameter),
+    )
+    (problem,) = check_value_type("own.key", value, [kind(word)], field, parameter, str)
+    assert (problem.fix, problem.why) == (shlex.quote(fix), "the text")
+    (problem,) = check_resolved_value("own.key", "${x}", value, [kind(word)], field, parameter, str)
+    assert (problem.fix, problem.why) == (shlex.quote(fix), "the text")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "fix"),
+    [
+        ("trainer.devices", [0, 1], "trainer.devices=2"), ("trainer.devices", "0,1", "trainer.devices=2"),
+        ("trainer.devices", 2, None), ("gpus", [0, 1], None), ("output", "./out", "runs_dir=./out"),
+        ("output", "json", None), ("logger.output", "./out", None), ("trainer.accelerator", "ddp", "strategy=ddp"),
+        ("trainer.accelerator", "tpu", "leave trainer.accelerator out"), ("trainer.accelerator", "cpu", None),
+        ("mode", "maximize", "mode=max"), ("own.mode", "maximize", None), ("own.mode", "train", "mlscale train"),
+        ("own.accelerator", "ddp", None), ("own.key", 1, None), ("data.batch_size", "auto", "data.batch_size=64"),
+    ],
+)  # fmt: skip
+def test_values_of_other_programs(path: str, value: object, fix: str | None) -> None:
+    meant = meant_here(path, value)
+    assert (meant or (None,))[0] == fix
+    for problem in (
+        check_value_type(path, value, [Type("other", lambda _: False, {})], None, None, str) if meant else ()
+    ):
+        assert (problem.fix, problem.why) == meant
+
+
 def test_the_first_type_that_is_not_met_is_told() -> None:
     assert "must be str" in told(3, INT, STR).what
     assert "must be int" in told("x", INT, FLOAT).what
@@ -97,6 +149,11 @@ def resolved(raw: str, value: object, *types: Type) -> list[MLScaleError]:
         ("${oc.env:N}", "1234567", "${oc.env:N} is '1234567'", "${oc.decode:${oc.env:N}}"),
         ("${oc.env:N,12345678}", "12345678", "${oc.env:N,…} is a text of 8 characters", "${oc.decode:"),
         ("${oc.env:TOKEN}", "a-long-secret", "is a text of 13 characters", "own.key=<int>"),
+        # oc.decode reads none of these as a number.
+        ("${oc.env:N}", "1,000", "${oc.env:N} is '1,000'", "own.key=<int>"),
+        ("${oc.env:N}", "30s", "${oc.env:N} is the text '30s'", "own.key=<int>"),
+        ("${oc.env:N}", "${x}", "${oc.env:N} is", "own.key=<int>"),
+        ("${oc.env:N}", "[1", "${oc.env:N} is '[1'", "own.key=<int>"),
         ("${seed}", "seven", "${seed} is the text 'seven'", "own.key=<int>"),
         ("${seed}", 1.5, "${seed} is 1.5", "own.key=<int>"),
         ("${name}", "a-long-text", "${name} is a text of 11 characters", "own.key=<int>"),
@@ -109,6 +166,14 @@ def test_what_an_interpolation_gives(raw: str, value: object, what: str, fix: st
     assert bool(problem.why) == ("oc.decode" in fix)
     if isinstance(value, str) and len(value) >= 8:
         assert value not in f"{problem.what}{problem.why}" + problem.fix.replace(raw, "")
+
+
+def test_what_the_environment_holds_is_not_part_of_a_fix() -> None:
+    for raw, value in (("${oc.env:M}", "maxx"), ("${name}", "maximise")):
+        (problem,) = resolved(raw, value, kind("one of max, min, maximised"))
+        assert problem.fix == "'own.key=<max or min or maximised>'"
+    (problem,) = resolved("${name}", "maxx", kind("one of max, min"))
+    assert problem.fix == "own.key=max"
 
 
 def test_an_interpolation_that_fits_or_is_not_known_yet() -> None:
@@ -128,10 +193,10 @@ def test_a_default_of_the_environment_is_not_shown(raw: str, shown: str) -> None
 
 
 def test_a_missing_key_names_its_type() -> None:
-    class Parameter:
-        annotation = "int"
-
-    parameter: Any = Parameter()
+    parameter = Parameter("b", Kind.KEYWORD_ONLY, True, "int")
+    assert (
+        create_missing_error("a.b", Field("a.b", "str", "the text", None), "here", parameter).fix == "a.b=<str or null>"
+    )
     assert create_missing_error("a.b", None, "here").fix == "a.b=<value>"
     assert create_missing_error("a.b", None, "here", parameter).fix == "a.b=<int>"
     assert create_missing_error("a.b", None, "here").what == "'a.b' is not set"

@@ -67,6 +67,8 @@ def test_spans_are_slices() -> None:
     permutation = order(n)
     for start, stop in [(0, 64), (65_500, 65_600), (149_990, 150_000), (10, 20)]:
         assert permutation.compute_span(start, stop).tolist() == whole[start:stop].tolist()
+    # A resumed run begins in the middle of an epoch.
+    assert order(n).compute_span(70_000, 70_064).tolist() == whole[70_000:70_064].tolist()
 
 
 def test_every_sample_comes_equally_often_to_every_place() -> None:

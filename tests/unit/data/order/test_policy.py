@@ -189,7 +189,7 @@ def test_a_share_is_a_finite_number_above_0(share: Any) -> None:
 def test_shares_have_ten_thousand_parts_at_most() -> None:
     assert normalise_shares({"a": 0.9999, "b": 0.0001}, {"a": None, "b": None}).tolist() == [9999, 1]
     with pytest.raises(MLScaleError) as caught:
-        normalise_shares({"a": 1, "b": 10_000}, {"a": None, "b": None})
+        normalise_shares({"a": 2, "b": 20_000}, {"a": None, "b": None})
     assert "parts of 10,001" in caught.value.what
     assert caught.value.fix == "'data.mix={a: 1,b: 100}'"
     assert normalise_shares({"a": 2, "b": 19_998}, {"a": None, "b": None}).tolist() == [1, 9999]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import tarfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mlscale.data import DatasetData, ImageFolder, WebDataset
+from mlscale.data.class_labels import Classes
 from mlscale.data.images.image_modules import ImageData
 from mlscale.data.shards.secure_webdataset import TarWriter
-from mlscale.data.windows.image_window import write_image_window
+from mlscale.data.windows.image_window import encode_window_labels, open_image_window, write_image_window
 from mlscale.errors import MLScaleError
 from mlscale.task_types.segmentation_type import encode_mask
 
@@ -65,6 +67,60 @@ def test_what_is_written_is_read_back_bitwise(tmp_path: Path, channels: int) -> 
     assert data.facts().num_classes == 3
     assert np.array_equal(read_pixels(data, "train"), raw)
     assert data.get_decoded_split("train").labels.tolist() == [number % 3 for number in range(25)]
+
+
+def read_shards(folder: Path) -> dict[str, bytes]:
+    members = {}
+    for shard in sorted(folder.iterdir()):
+        with tarfile.open(shard) as archive:
+            for member in archive:
+                assert member.mtime == 0
+                members[member.name] = archive.extractfile(member).read()  # type: ignore[union-attr]  # a file
+    return members
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "extension"),
+    [
+        ((1, 64, 64), np.uint8, "png"), ((3, 64, 64), np.uint8, "png"), ((2, 64, 64), np.uint8, "npy"),
+        ((4, 64, 64), np.uint8, "npy"), ((1, 64, 64), np.float32, "npy"),
+    ],
+)  # fmt: skip
+def test_images_are_files_without_compression(
+    tmp_path: Path, shape: tuple[int, ...], dtype: Any, extension: str
+) -> None:
+    images = [np.full(shape, number, dtype) for number in range(3)]
+    write_image_window(tmp_path / "w", images, ["a", "b", "a"], kind="one", is_named=True, shard_size=2)
+    members = read_shards(tmp_path / "w")
+    assert list(members) == [f"{n:06}.{end}" for n in range(3) for end in ("cls", extension)]
+    assert len(members[f"000000.{extension}"]) > images[0].nbytes
+    assert members["000001.cls"] == b"b"
+    assert np.array_equal(read_pixels(WebDataset(train=tmp_path / "w", val=tmp_path / "w"), "train"), images)
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_named", "label", "content", "number"),
+    [
+        ("one", True, "7", b"7", 1),
+        ("one", False, 2, b"2", 2),
+        ("several", True, ["B\u00e4r"], '["B\u00e4r"]'.encode(), [0, 0, 1]),
+        ("several", False, ["2", "0"], b"[2, 0]", [1, 0, 1]),
+        ("mask", True, base64.b64encode(b"a png").decode(), b"a png", None),
+    ],
+)
+def test_labels_are_written_as_shards_have_them(
+    tmp_path: Path, kind: str, is_named: bool, label: Any, content: bytes, number: Any
+) -> None:
+    write_image_window(tmp_path / "w", list(make_images(1)), [label], kind=kind, is_named=is_named)
+    assert [content for name, content in read_shards(tmp_path / "w").items() if not name.endswith("0.png")] == [content]
+    classes = Classes(3, ("5", "7", "B\u00e4r") if is_named else None, (1, 1, 1))
+    source = open_image_window(tmp_path / "w", kind)
+    assert encode_window_labels(source, kind, classes).tolist() == ([] if number is None else [number])
+
+
+def test_objects_are_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Object arrays"):
+        write_image_window(tmp_path / "w", [np.array([[[None]]])], ["a"], kind="one", is_named=True)
 
 
 @pytest.mark.parametrize("names", [("7", "8"), ("B\u00e4r", "Katze")])

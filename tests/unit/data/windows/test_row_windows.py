@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
+from pyarrow import parquet
 
 from mlscale.data import Diabetes, TableFiles, TextFiles, TextTable
 from mlscale.data.array_data import MemoryData
+from mlscale.data.windows.text_window import read_text_window, write_text_window
 from mlscale.errors import MLScaleError
 
 CITIES = ("Rome", "Paris")
@@ -85,6 +88,9 @@ def test_a_window_can_be_read_as_a_table(tmp_path: Path) -> None:
     rows = [dict(row) for row in ROWS]
     make_table(tmp_path, "risk").write_window(tmp_path / "w", rows, [row["risk"] for row in rows])
     path = str(tmp_path / "w/rows.parquet")
+    # Missing values are null, as elsewhere.
+    table = parquet.read_table(path)
+    assert [table[name].null_count for name in ("age", "city", "zip", "risk")] == [1, 1, 0, 0]
     read = TableFiles(path, "risk", val=path)
     assert (read.facts().train_samples, read.facts().class_names) == (4, ("high", "low"))
 
@@ -170,6 +176,13 @@ def test_texts_keep_their_classes(tmp_path: Path, names: tuple[Any, Any]) -> Non
     assert np.array_equal(x, data.encoder().encode_texts(texts[2:]))
     assert y.tolist() == [1, 1]
     assert read_all(data, "train")[1][-2:].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(("last", "kind"), [("\u00e4".encode(), pa.string()), (b"vie\xc3", pa.binary())])
+def test_texts_are_texts_in_the_file_where_they_can_be(tmp_path: Path, last: bytes, kind: pa.DataType) -> None:
+    write_text_window(tmp_path / "w", ["one", last], ["a", "b"])
+    assert parquet.read_table(tmp_path / "w").schema.field("text").type == kind
+    assert read_text_window(tmp_path / "w") == ([b"one", last], ["a", "b"])
 
 
 def test_documents_become_blocks(tmp_path: Path) -> None:

@@ -78,18 +78,31 @@ def test_the_distance_is_that_of_the_distribution_functions() -> None:
             assert distance == pytest.approx(ks_2samp(reference, values).statistic, abs=1e-12)
 
 
+def test_the_distance_from_a_part_of_a_reference_is_that_of_its_ranks() -> None:
+    # Ranks 0, 13, 26 and 39: as many are between two values.
+    part = NumberSketch("input.a", "inputs", "", 40, 0, np.arange(4.0), 40)
+    given = {0: 39 / 40, 1: 26 / 40, 2: 26 / 40, 3: 39 / 40, -1: 1, 4: 1, 0.5: 27 / 40, 2.5: 27 / 40}
+    for value, distance in given.items():
+        assert measure(part, [value] * 3).distance == pytest.approx(distance)
+
+
+@pytest.mark.parametrize(("median", "share"), [(4.5, 0), (6.5, 0.2), (2.5, 0.2), (4.6, 0.1), (20, 1), (-20, 1)])
+def test_the_share_that_leaves_the_range_by_the_shift_alone(median: float, share: float) -> None:
+    assert measure(build_sketch(range(10)), [median]).compute_moved_share() == share
+
+
 def smooth(values: Floats) -> Floats:
     return np.convolve(values, np.ones(8) / 8, "valid")
 
 
 def test_the_memory_of_a_column_does_not_depend_on_its_outliers() -> None:
-    values = smooth(draw(1008))
-    values[::40] *= 100  # 26 of 1,001
+    values = smooth(draw(1007))
+    values[::40] *= 100  # 25 of 1,000
     window = measure(HUNDRED, values)
     ordered = np.sort(values)
     # Five percent on each side are drawn in.
-    assert window.correlation_time == estimate_correlation_time(np.clip(values, ordered[50], ordered[950])) > 5
-    assert window.effective == pytest.approx(1001 / window.correlation_time)
+    assert window.correlation_time == estimate_correlation_time(np.clip(values, ordered[49], ordered[950])) > 5
+    assert window.effective == pytest.approx(1000 / window.correlation_time)
     assert estimate_correlation_time(values) < 2
 
 

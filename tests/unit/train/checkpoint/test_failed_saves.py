@@ -111,7 +111,7 @@ def test_a_direct_save_raises_nothing(tmp_path: Path) -> None:
     io, room = VerifiedCheckpointIO(), Full()
 
     class Saves(pl.Callback):
-        def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
             room.limit(1000)
             trainer.save_checkpoint(tmp_path / "own.ckpt")
             room.limit(room.before[0])

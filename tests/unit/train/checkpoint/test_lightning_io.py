@@ -149,7 +149,7 @@ def test_other_types_are_told_when_saved_and_refused_when_loaded(
             {"base_lrs": [np.float64(0.1)], "last": (np.int64(3), np.bool_(True))},
             {"base_lrs": [0.1], "last": (3, True)},
         ),
-        (Counter({np.int64(5): 1}), Counter({5: 1})),
+        (Counter({np.int64(5): np.int64(1)}), Counter({5: 1})),
     ],
     ids=["number", "nested", "keys"],
 )
@@ -244,9 +244,14 @@ def test_another_error_ends_the_run(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
-    (tmp_path / "kept/.aside-best.ckpt-0a1b2c3d").write_bytes(b"half")
-    VerifiedCheckpointIO().save_checkpoint({"state_dict": {}}, tmp_path / "kept/best.ckpt")
+    partial_file, io = tmp_path / "kept/.aside-best.ckpt-0a1b2c3d", VerifiedCheckpointIO()
+    partial_file.write_bytes(b"half")
+    io.save_checkpoint({"state_dict": {}}, tmp_path / "kept/best.ckpt")
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["best.ckpt"]
+    # Later there may be one of another thread, which is not finished yet.
+    partial_file.write_bytes(b"half")
+    io.save_checkpoint({"state_dict": {}}, tmp_path / "kept/best.ckpt")
+    assert partial_file.exists()
 
 
 def test_an_average_of_the_weights_comes_back(tmp_path: Path) -> None:
