@@ -16,7 +16,7 @@ def allow_seconds(seconds: float) -> float:
     return seconds * max(1.0, (time.monotonic() - begin) / _CPU_SECONDS)
 
 
-def wait_for_mark(mark: Path, seconds: float = 240.0) -> float:
+def wait_for_mark(mark: Path, seconds: float = 400.0) -> float:
     """Wait until a callback has made its mark; return the time of it."""
     end = time.monotonic() + seconds
     while not (mark.exists() and mark.read_text()):
