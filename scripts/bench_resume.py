@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import math
 import random
 import shutil
@@ -189,12 +190,17 @@ def run_trial(bench: Bench, layout: str, variant: int, count: int, folder: Path)
             phase, step = run_phases.read_moment(folder)
             bench.kills.append(Kill(layout, phase, killed, time.monotonic() - begin))
             print(f"    {phase:<10} step {step:<3} {killed:<14} over after {bench.kills[-1].seconds:.1f} s", flush=True)
-        elif attempt.has_succeeded:
-            break  # it was done before the moment came
-        else:
+        if attempt.has_succeeded or is_done(folder):
+            break  # before the moment came, or before the kill could end it
+        if not killed:
             return [f"failed: {folder}/output"]
     timings.note_steps(folder, begins)
     return differences(reference, find_run(folder))
+
+
+def is_done(folder: Path) -> bool:
+    """Return True if the run of a folder is sealed as done."""
+    return any(json.loads(path.read_text())["status"] == "done" for path in folder.glob("runs/*/*/manifest.json"))
 
 
 def choose_words(bench: Bench, layout: str, variant: int, folder: Path) -> list[str]:
