@@ -1,16 +1,19 @@
-"""Kill runs at any moment of their lives, go on with them, and compare them with one that was left alone.
+"""Kill runs in every phase of their lives, resume them, and compare them with one that was left alone.
 
     python scripts/bench_resume.py
-    python scripts/bench_resume.py --kills 40 --devices 2 --seed 7
-    python scripts/bench_resume.py --kills 16 --devices 1,2,torchrun,2xtorchrun
+    python scripts/bench_resume.py --kills 40 --layouts 2 --seed 7
+    python scripts/bench_resume.py --kills 16 --layouts 1,2,torchrun,2xtorchrun,slurm
 
-`torchrun` is one of two processes, `2xtorchrun` two of one process each, as on two machines.
+`1` and `2` are processes that the command starts itself, `torchrun` starts two, `2xtorchrun` are two of one process
+each, as on two machines, and `slurm` is a job on two nodes of real daemons (`scripts/mini_slurm.sh`: root, and the
+packages slurmctld, slurmd and slurm-client).
 
-Each trial starts a run and kills it by SIGKILL at a time drawn uniformly over the life of a whole run: its launching
-process alone, or every process of it. Then it goes on by `resume=auto` or `mlscale runs resume last`, now and then
-killed again, until it is done. Compared with the undisturbed run are the last and the best checkpoint with all that
-they hold, every row of metrics.csv, and the final metrics. Printed are the moment and the phase of every kill, the
-verdict, and what a restart takes to its first new step beside a cold start's first step. Ends with code 1 unless all
+Each trial starts a run and kills it several times by SIGKILL, at steps and in phases that are drawn: by a clock in its
+start-up, in a step, in a validation and at the exit; also before a drawn batch of a validation, and in a save and at
+the exit before a drawn operation on a file, and so between two files of one save. All processes are killed, or one of
+them: the launcher, an agent, a rank, the fork server; then the rest must end by itself. The run resumes by
+`resume=auto`, `mlscale runs resume last` or its job's script. Compared with the undisturbed run are the last and the
+best checkpoint with all that they hold, every row of metrics.csv, and the final metrics. Ends with code 1 unless all
 are identical.
 """
 
@@ -18,18 +21,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
+import json
+import math
 import random
-import shlex
 import shutil
-import signal
-import socket
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,239 +37,227 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
 from scripts import run_phases  # noqa: E402
+from scripts.resume_layouts import (  # noqa: E402
+    HUNG_SECONDS,
+    RANKS,
+    Attempt,
+    create_attempt,
+    find_run,
+    list_typed_words,
+    start_cluster,
+    wait_for_end,
+)
+from scripts.resume_tables import Kill, Timings, print_tables  # noqa: E402
 from scripts.same_run import differences  # noqa: E402
 
-MLSCALE = [sys.executable, "-m", "mlscale"]
-SHORT = ["+recipe=resnet", "snapshot=false", "callbacks=[default]"]
-VARIANTS = {
-    "mlp": [*SHORT, "model=mlp", "trainer.max_epochs=40", "+trainer.val_check_interval=0.5",
-            "callbacks.checkpoint.every_n_steps=4"],
-    "resnet, accumulating": [*SHORT, "trainer.max_epochs=10", "trainer.accumulate_grad_batches=2",
-                             "+trainer.limit_train_batches=16", "callbacks.checkpoint.every_n_steps=3",
-                             "callbacks.checkpoint.keep=3"],
-    "mlp, mixup, early stopping": [*SHORT, "model=mlp", "augment=mixup", "callbacks=[default,early_stopping]",
-                                   "trainer.max_epochs=80", "callbacks.early_stopping.patience=40",
-                                   "callbacks.checkpoint.save_top_k=1", "callbacks.checkpoint.every_n_minutes=0.005"],
-}  # fmt: skip
-AGAIN = 0.35  # the probability that an attempt after the first is killed, too
-HUNG_SECONDS = 300
+SHORT = ["snapshot=false", "trainer.accelerator=cpu", "+trainer.val_check_interval=0.5"]
+VARIANTS = [
+    ["+recipe=tabular", *SHORT, "callbacks=[default]", "trainer.max_epochs=3", "callbacks.checkpoint.every_n_steps=4"],
+    ["+recipe=tabular", *SHORT, "callbacks=[default,early_stopping]", "trainer.max_epochs=6",
+     "trainer.accumulate_grad_batches=2", "callbacks.checkpoint.every_n_steps=3", "callbacks.checkpoint.keep=3"],
+    ["+recipe=resnet", "model=mlp", "augment=mixup", *SHORT, "callbacks=[default]", "trainer.max_epochs=2",
+     "callbacks.checkpoint.save_top_k=1", "callbacks.checkpoint.every_n_minutes=0.003"],
+]  # fmt: skip
+STEPS = 40  # of each variant, about
+# The most that are waited for: batches of a validation, operations on files in a save of up to three checkpoints and at
+# an exit.
+OPERATIONS = {"validation": 4, "checkpoint": 16, "exit": 40}
+SPAN_SECONDS = {"step": 0.02, "validation": 0.03, "exit": 0.8}  # after the moment that is waited for
 
 
 @dataclass
-class Layout:
-    """A variant on a number of processes: its undisturbed run, and what its trials took.
+class Bench:
+    """What the trials of a bench share.
 
     Attributes:
-        devices: processes that the command starts itself, as a number, or `torchrun` or `2xtorchrun`.
-        life: seconds from the start of an undisturbed run to its end.
-        cold, warm: seconds to the first step of a run from the beginning, and of one that went on.
-        replayed: batches that were loaded again.
+        folder: of all runs.
+        draw: the source of all that is random.
+        keep: keep the folders of trials that are identical.
+        kills: so far.
+        timings: of the layouts.
     """
 
-    name: str
-    words: list[str]
-    devices: str
-    reference: Path
-    life: float
-    cold: list[float] = field(default_factory=list)
-    warm: list[float] = field(default_factory=list)
-    replayed: int = 0
+    folder: Path
+    draw: random.Random
+    keep: bool = False
+    kills: list[Kill] = field(default_factory=list)
+    timings: dict[str, Timings] = field(default_factory=dict)
+    _references: dict[tuple[int, int], Path] = field(default_factory=dict)
+    _deck: list[str] = field(default_factory=list)
 
-    def note(self, trial: Path, begins: list[float]) -> None:
-        """Keep the times to the first steps of a trial whose attempts began at `begins`."""
-        for entry in run_phases.first_steps(trial):
-            seconds = entry["time"] - max(begin for begin in begins if begin <= entry["time"])
-            (self.cold if entry["went_on_from"] is None else self.warm).append(seconds)
-            self.replayed += entry["replayed"]
+    def find_reference(self, variant: int, ranks: int) -> Path:
+        """Return the undisturbed run of a variant on so many processes of this machine; trained once."""
+        if (variant, ranks) not in self._references:
+            folder = self.folder / f"reference-{variant}-{ranks}"
+            run_phases.begin_attempt(folder)
+            attempt = Attempt(folder, build_words(variant, str(ranks), folder), str(ranks))
+            begin = time.time()
+            attempt.start()
+            if not wait_for_end(attempt) or not attempt.has_succeeded:
+                raise SystemExit(f"the undisturbed run failed:\n{(folder / 'output').read_text()}")
+            self.get_timings(str(ranks)).note_steps(folder, [begin])
+            self._references[variant, ranks] = find_run(folder)
+        return self._references[variant, ranks]
 
+    def get_timings(self, layout: str) -> Timings:
+        """Return the timings of a layout."""
+        return self.timings.setdefault(layout, Timings())
 
-def undisturbed(name: str, devices: str, folder: Path) -> Layout:
-    """Train without interruption."""
-    words = [*VARIANTS[name], *([f"trainer.devices={devices}"] if devices.isdigit() else [])]
-    started = time.time()
-    process = start(folder, [*words, "resume=auto"], devices)
-    code = process.wait(HUNG_SECONDS)
-    if code != 0:
-        raise SystemExit(f"the undisturbed run ended with {code}:\n{(folder / 'output').read_text()}")
-    label = devices if not devices.isdigit() else f"{devices} process{'es' if devices != '1' else ''}"
-    layout = Layout(f"{name}, {label}", words, devices, run_of(folder), 0.0)
-    layout.life = time.time() - started
-    layout.note(folder, [started])
-    return layout
-
-
-def launcher(devices: str) -> list[str]:
-    """The command that starts the ranks of a layout."""
-    if devices.isdigit():
-        return MLSCALE
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--master-addr=127.0.0.1", f"--master-port={port}"]
-    if devices == "torchrun":
-        return [*torchrun, "--nproc-per-node=2", "-m", "mlscale"]
-    # One shell starts both, so that the session, and the process that is killed alone, are theirs.
-    node = [*torchrun, "--nnodes=2", "--nproc-per-node=1"]
-    first, second = (shlex.join([*node, f"--node-rank={rank}", "-m", "mlscale"]) for rank in (0, 1))
-    return ["bash", "-c", f'{first} "$@" & a=$!; {second} "$@"; code=$?; wait $a && exit $code', "bash"]
+    def deal_phases(self, count: int) -> list[str]:
+        """Return phases for a trial, the exit last; over all trials, each comes as often as the others."""
+        while len(self._deck) < count:
+            self._deck += self.draw.sample(run_phases.PHASES, len(run_phases.PHASES))
+        dealt, self._deck = self._deck[:count], self._deck[count:]
+        return sorted(dealt, key=lambda phase: phase == "exit")
 
 
-def start(folder: Path, words: list[str], devices: str) -> subprocess.Popen[bytes]:
-    """Start a command in a session of its own, so that all its processes can be killed at once."""
-    run_phases.begin(folder)
-    if words[0] != "runs":
-        words = [*words, f"+callbacks.phases={{_target_:scripts.run_phases.Phases,folder:{folder}}}"]
-    with (folder / "output").open("ab") as output:
-        return subprocess.Popen(
-            [*(launcher(devices) if words[0] != "runs" else MLSCALE), *words],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+def build_words(variant: int, layout: str, folder: Path) -> list[str]:
+    """Return what is typed for a run."""
+    phases = f"+callbacks.phases={{_target_:scripts.run_phases.Phases,folder:{folder}}}"
+    return [*VARIANTS[variant], *list_typed_words(layout), phases]
 
 
-def run_of(folder: Path) -> Path:
-    """The only run in a folder."""
-    (path,) = folder.glob("runs/*/*/run.json")
-    return path.parent
+@dataclass(frozen=True)
+class Moment:
+    """A moment at which an attempt is killed.
 
-
-def kill(process: subprocess.Popen[bytes], whole: bool) -> None:
-    """SIGKILL to every process of the run, or to the one that was started."""
-    with contextlib.suppress(ProcessLookupError):
-        (os.killpg if whole else os.kill)(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def lived(process: subprocess.Popen[bytes], folder: Path, seconds: float, start_up: float) -> int:
-    """Let a process live for so many seconds. Those after the start-up of the undisturbed run count from this one's
-    first step: on a machine that is busy now and then, all kills would fall into start-ups otherwise.
-
-    Raises:
-        subprocess.TimeoutExpired: it lives then; otherwise its exit code is returned.
+    Attributes:
+        phase: one of `run_phases.PHASES`.
+        step: optimizer steps that are done by then.
+        seconds: from then on.
+        order: for rank 0, which kills by itself then.
+        whole: kill all processes.
     """
-    if seconds <= start_up:
-        return process.wait(seconds)
-    end = time.monotonic() + HUNG_SECONDS
-    while run_phases.current(folder) == run_phases.PHASES[0] and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.005)
-    return process.wait(seconds - start_up)
+
+    phase: str
+    step: int
+    seconds: float
+    order: run_phases.Order | None
+    whole: bool
 
 
-def trial(layout: Layout, folder: Path, draw: random.Random) -> tuple[list[str], list[str]]:
-    """Start, kill, go on, until the run is done. Returns the phases of the kills, and what differs."""
-    phases: list[str] = []
-    begins: list[float] = []
-    while True:
-        resume = [*layout.words, "resume=auto"]
-        made = list(folder.glob("runs/*/*/run.json"))
-        if made and layout.devices.isdigit() and draw.random() < 0.5:
-            resume = ["runs", "resume", "last", "trust=true"]
+def draw_moments(bench: Bench, layout: str, count: int) -> Iterator[Moment]:
+    """Yield the moments of a trial, in the order of a run's progress."""
+    draw = bench.draw
+    phases = bench.deal_phases(count)
+    steps = sorted(draw.randrange(1, STEPS - 2) for _ in phases)
+    for phase, step in zip(phases, steps, strict=True):
+        whole = layout == "1" or draw.random() < 0.5
+        # A clock seldom hits what is short. Where the launcher is another process than rank 0, it does what comes last.
+        share = {"checkpoint": 1.0, "validation": 0.6, "exit": 0.0 if layout == "2" else 0.6}.get(phase, 0.0)
+        by_rank = draw.random() < share
+        operation = draw.randint(1, OPERATIONS.get(phase, 1))
+        order = run_phases.Order(phase, step, operation, whole) if by_rank else None
+        longest = bench.get_timings(layout).start_up_s if phase == "start-up" else SPAN_SECONDS.get(phase, 0.0)
+        yield Moment(phase, 0 if phase in ("start-up", "exit") else step, draw.uniform(0, longest), order, whole)
+
+
+def kill_at(attempt: Attempt, moment: Moment, draw: random.Random) -> str:
+    """Wait for the moment and kill; return what was killed, an empty text where the attempt has ended before."""
+    begin = time.monotonic()
+    at = None  # the time of the kill, once the moment has come
+    while time.monotonic() - begin < HUNG_SECONDS:
+        if run_phases.has_struck(attempt.folder):
+            return "all processes" if moment.whole else "rank 0"
+        if attempt.is_over():
+            return ""
+        phase, step = run_phases.read_moment(attempt.folder)
+        has_come = phase == moment.phase and step >= moment.step
+        if at is None and moment.order is None and (has_come or moment.phase == "start-up"):
+            at = time.monotonic() + moment.seconds
+        if at is not None and time.monotonic() >= at:
+            return attempt.kill(draw, whole=moment.whole)
+        time.sleep(0.001)
+    return ""
+
+
+def run_trial(bench: Bench, layout: str, variant: int, count: int, folder: Path) -> list[str]:
+    """Start a run, kill it `count` times, let it end; return what differs from the undisturbed one."""
+    reference = bench.find_reference(variant, RANKS[layout])
+    timings, begins = bench.get_timings(layout), []
+    attempt: Attempt | None = None
+    for moment in [*draw_moments(bench, layout, count), None]:
+        run_phases.begin_attempt(folder, moment.order if moment else None)
+        attempt = create_attempt(folder, choose_words(bench, layout, variant, folder), layout, attempt)
         begins.append(time.time())
-        process = start(folder, resume, layout.devices)
-        disturb = not phases or draw.random() < AGAIN
-        # What a launcher's death leaves of its ranks is not ours: there, all processes are killed, as with a machine.
-        at, whole = draw.uniform(0, layout.life), draw.random() < 0.5 or not layout.devices.isdigit()
-        try:
-            code = lived(process, folder, at, layout.cold[0]) if disturb else process.wait(HUNG_SECONDS)
-        except KeyboardInterrupt:
-            kill(process, whole=True)
-            raise
-        except subprocess.TimeoutExpired:
-            kill(process, whole or not disturb)
-            if not disturb:
-                return phases, [f"hung after {HUNG_SECONDS} s: {folder}"]
-            phases.append(run_phases.current(folder))
-            print(f"    {at:6.2f} s  {phases[-1]:<10}  {'all processes' if whole else 'the launcher'}", flush=True)
-            if not any(folder.glob("runs/*/*/manifest.json")):
-                continue
-            code = 0  # killed when all was done
-        if code != 0:
-            return phases, [f"ended with code {code}: {folder}/output"]
-        break
-    layout.note(folder, begins)
-    return phases, differences(layout.reference, run_of(folder))
+        attempt.start()
+        killed = kill_at(attempt, moment, bench.draw) if moment else ""
+        begin = time.monotonic()
+        if not wait_for_end(attempt):
+            attempt.end()
+            return [f"hung after {HUNG_SECONDS:g} s: {folder}"]
+        if killed:
+            phase, step = run_phases.read_moment(folder)
+            bench.kills.append(Kill(layout, phase, killed, time.monotonic() - begin))
+            print(f"    {phase:<10} step {step:<3} {killed:<14} over after {bench.kills[-1].seconds:.1f} s", flush=True)
+        if attempt.has_succeeded or is_done(folder):
+            break  # before the moment came, or before the kill could end it
+        if not killed:
+            return [f"failed: {folder}/output"]
+    timings.note_steps(folder, begins)
+    return differences(reference, find_run(folder))
 
 
-def main() -> None:
-    """Run the trials and print the tables."""
+def is_done(folder: Path) -> bool:
+    """Return True if the run of a folder is sealed as done."""
+    return any(json.loads(path.read_text())["status"] == "done" for path in folder.glob("runs/*/*/manifest.json"))
+
+
+def choose_words(bench: Bench, layout: str, variant: int, folder: Path) -> list[str]:
+    """Return what is typed for the next attempt at a run."""
+    is_begun = any(folder.glob("runs/*/*/run.json"))
+    if is_begun and layout.isdigit() and bench.draw.random() < 0.5:
+        return ["runs", "resume", "last", "trust=true"]
+    words = build_words(variant, layout, folder)
+    return words if layout == "slurm" else [*words, "resume=auto"]
+
+
+def run_trials(bench: Bench, layouts: list[str], kills: int, per_run: int, first_variant: int) -> None:
+    """Do trials, the layouts and variants in turn, until so many kills have been."""
+    number = 0
+    while (left := kills - len(bench.kills)) > 0:
+        layout, variant = layouts[number % len(layouts)], (first_variant + number) % len(VARIANTS)
+        # Every layout gets a share, also where there are fewer kills than all of them could take.
+        count = min(per_run, left, math.ceil(left / max(1, len(layouts) - number)))
+        folder, first = bench.folder / f"trial-{number}", len(bench.kills)
+        print(f"{number} {layout}, variant {variant}", flush=True)
+        found = run_trial(bench, layout, variant, count, folder)
+        for kill in bench.kills[first:]:
+            kill.is_identical = not found
+        if found and len(bench.kills) == first:
+            raise SystemExit(f"a run that was not killed: {found}")
+        print(f"    {'identical' if not found else 'DIFFERENT: ' + '; '.join(found[:4])}", flush=True)
+        if not found and not bench.keep:
+            shutil.rmtree(folder)
+        number += 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the trials and print the tables; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--devices", default="1,2", help="layouts, separated by commas: 1, 2, torchrun, 2xtorchrun")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--layouts", default=",".join(RANKS), help=f"separated by commas: {', '.join(RANKS)}")
+    parser.add_argument("--per-run", type=int, default=5, help="kills of one run, at most")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments, and the first variant")
     parser.add_argument("--keep", type=Path, help="a folder for the runs; those that are not identical stay anyhow")
-    args = parser.parse_args()
-    draw = random.Random(args.seed)
+    args = parser.parse_args(argv)
+    layouts = args.layouts.split(",")
     folder = args.keep or Path(tempfile.mkdtemp(prefix="bench-resume-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    layouts = [
-        undisturbed(name, devices, folder / f"reference-{index}-{devices}")
-        for devices in args.devices.split(",")
-        for index, name in enumerate(VARIANTS)
-    ]
-    print(
-        f"seed {args.seed}; undisturbed: {', '.join(f'{each.name} {each.life:.1f} s' for each in layouts)}", flush=True
-    )
-    kills: Counter[str] = Counter()
-    bad: Counter[str] = Counter()
-    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C ends it with the report so far
-        run_trials(args.kills, layouts, folder, draw, kills, bad, keep=args.keep is not None)
-    report(layouts, kills, bad)
-    if bad:
-        raise SystemExit(f"see {folder}")
+    bench = Bench(folder, random.Random(args.seed), args.keep is not None)
+    begin = time.monotonic()
+    cluster = start_cluster(folder / "cluster") if "slurm" in layouts else contextlib.nullcontext()
+    # Ctrl-C ends it with the report so far.
+    with cluster, contextlib.suppress(KeyboardInterrupt):
+        run_trials(bench, layouts, args.kills, args.per_run, args.seed)
+    print(f"\nseed {args.seed}, {time.monotonic() - begin:.0f} s")
+    print_tables(bench.kills, bench.timings, layouts)
+    if not all(kill.is_identical for kill in bench.kills):
+        print(f"see {folder}")
+        return 1
     if args.keep is None:
         shutil.rmtree(folder)
-
-
-def run_trials(
-    count: int,
-    layouts: list[Layout],
-    folder: Path,
-    draw: random.Random,
-    kills: Counter[str],
-    bad: Counter[str],
-    *,
-    keep: bool,
-) -> None:
-    """Trials of each layout in turn until `count` kills have been; they are added to `kills`, and to `bad` where the
-    run came to something else than the undisturbed one."""
-    number = 0
-    while kills.total() < count:
-        number += 1
-        layout = layouts[number % len(layouts)]
-        print(f"{number} {layout.name}", flush=True)
-        place = folder / f"trial-{number}"
-        phases, found = trial(layout, place, draw)
-        kills.update(phases)
-        bad.update(phases if found else [])
-        print(f"    {'identical' if not found else 'DIFFERENT: ' + '; '.join(found[:4])}", flush=True)
-        if not found and not keep:
-            shutil.rmtree(place)
-
-
-def report(layouts: list[Layout], kills: Counter[str], bad: Counter[str]) -> None:
-    """The verdict by phase, and what a restart takes."""
-    print("\n| phase | kills | identical |\n|---|---|---|")
-    for phase in run_phases.PHASES:
-        print(f"| {phase} | {kills[phase]} | {kills[phase] - bad[phase]} |")
-    print(f"\n{kills.total() - bad.total()} of {kills.total()} identical")
-    print("\n| | cold start's first step, s | restart's first new step, s | ratio | batches replayed |")
-    print("|---|---|---|---|---|")
-    for each in layouts:
-        if not each.cold or not each.warm:
-            continue
-        cold = statistics.median(each.cold)
-        ratio = statistics.median(each.warm) / cold
-        print(f"| {each.name} | {spread(each.cold)} | {spread(each.warm)} | {ratio:.2f} | {each.replayed} |")
-
-
-def spread(values: list[float]) -> str:
-    """Median, least and most."""
-    return f"{statistics.median(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

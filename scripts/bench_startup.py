@@ -2,14 +2,19 @@
 
     python scripts/bench_startup.py
     python scripts/bench_startup.py --only steps --rounds 3
+    python scripts/bench_startup.py --only cpu
 
 Each figure is the wall time of a whole process, beside a peer that does the plain thing: a minimal Hydra application
 (one config, two groups) for help, config and error; a script with Lightning's Trainer, the same model and data, for the
 first step, which Lightning starts for 8 ranks by running the script again 7 times. Rounds are interleaved; printed are
 the medians, their spread, and the median of the ratios of each round.
+
+`--only cpu` prints what a rank computes until its first step, stage by stage, in CPU time, which other jobs on the
+machine hardly change.
 """
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -39,6 +44,39 @@ class FirstStep(Callback):
     def on_train_batch_end(self, trainer, *args):
         if trainer.is_global_zero and trainer.global_step == 1:
             open(self.path, "w").write(repr(time.time()))
+"""
+
+RANK_STAGES = """
+import json
+import os
+import time
+from pytorch_lightning import Callback
+
+class Stages(Callback):
+    def __init__(self, folder):
+        self.folder, self.seconds = folder, {}
+
+    def note(self, stage, trainer):
+        self.seconds.setdefault(stage, time.process_time())
+        if stage == "first step":
+            with open(os.path.join(self.folder, f"stages-{trainer.global_rank}.json"), "w") as file:
+                json.dump(self.seconds, file)
+
+    def setup(self, trainer, module, stage):
+        self.note("built", trainer)
+
+    def on_fit_start(self, trainer, module):
+        self.note("data, DDP", trainer)
+
+    def on_sanity_check_start(self, trainer, module):
+        self.note("optimizer, loaders", trainer)
+
+    def on_train_start(self, trainer, module):
+        self.note("validation before training", trainer)
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == 1:
+            self.note("first step", trainer)
 """
 
 LIGHTNING_APP = """
@@ -83,7 +121,8 @@ RECIPE = ["+recipe=resnet", "trainer.max_steps=3", "trainer.limit_val_batches=1"
 
 def prepare(folder: Path) -> None:
     """Write the peers into `folder`, and the data into the cache."""
-    for name, text in (("hydra_app", HYDRA_APP), ("lightning_app", LIGHTNING_APP), ("first_step", FIRST_STEP)):
+    scripts = {"hydra_app": HYDRA_APP, "lightning_app": LIGHTNING_APP, "first_step": FIRST_STEP, "stages": RANK_STAGES}
+    for name, text in scripts.items():
         (folder / f"{name}.py").write_text(text)
     for group, option, text in (("optimizer", "sgd", "lr: 0.1\n"), ("model", "mlp", "hidden: 128\n")):
         (folder / "peer" / "conf" / group).mkdir(parents=True)
@@ -141,17 +180,45 @@ def step_contenders(folder: Path) -> dict[str, tuple[list[float], list[float]]]:
     return times
 
 
+def measure_rank_stages(folder: Path, ranks: int) -> dict[str, list[float]]:
+    """Return the CPU seconds of each rank between its start, by a fork, and the end of each stage."""
+    for path in folder.glob("stages-*.json"):
+        path.unlink()
+    callback = f"++callbacks.stages={{_target_: stages.Stages, folder: {folder}}}"
+    process_seconds([*MLSCALE, *RECIPE, f"trainer.devices={ranks}", callback], folder, 0)
+    stages: dict[str, list[float]] = {}
+    for path in folder.glob("stages-*.json"):
+        for name, seconds in json.loads(path.read_text()).items():
+            stages.setdefault(name, []).append(seconds)
+    return stages
+
+
+def print_rank_stages(folder: Path, rounds: int) -> None:
+    """Print the CPU time of the ranks of 2 and 8, stage by stage."""
+    for ranks in (2, 8):
+        total: dict[str, list[float]] = {}
+        for _ in range(rounds):
+            for name, seconds in measure_rank_stages(folder, ranks).items():
+                total.setdefault(name, []).extend(seconds)
+        print(f"\n{ranks} ranks, CPU seconds of each until the end of a stage: median [least, most]")
+        for name, seconds in total.items():
+            print(f"{name:<30} {_spread(seconds)}")
+
+
 def main() -> None:
     """Run the rounds and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=["config", "steps"])
+    parser.add_argument("--only", choices=["config", "steps", "cpu"])
     args = parser.parse_args()
     times: dict[str, tuple[list[float], list[float]]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ.setdefault("MLSCALE_CACHE", str(folder / "cache"))
         prepare(folder)
+        if args.only == "cpu":
+            print_rank_stages(folder, args.rounds)
+            return
         for _ in range(args.rounds):
             rows = {} if args.only == "steps" else config_contenders(folder)
             rows |= {} if args.only == "config" else step_contenders(folder)

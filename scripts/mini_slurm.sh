@@ -5,15 +5,18 @@
 #   bash scripts/mini_slurm.sh up          # start it; does nothing if it is up
 #   eval "$(bash scripts/mini_slurm.sh env)"  # what SLURM's commands need to find it
 #   bash scripts/mini_slurm.sh kill n2     # a node fails: its slurmd and all of its jobs' processes are killed
-#   bash scripts/mini_slurm.sh start n2    # it is back
+#   bash scripts/mini_slurm.sh start n2    # it is back: waits until it takes jobs again
 #   bash scripts/mini_slurm.sh down        # cancel all jobs, end all daemons
 #
-# BASE (a folder), NODES=4, CPUS=2 and PORT=16817 may be set.
+# BASE (a folder), NODES=4 and CPUS=2 may be set. Several clusters can be up at once: each takes free ports.
 set -euo pipefail
-BASE=${BASE:-${TMPDIR:-/tmp}/mini-slurm} NODES=${NODES:-4} CPUS=${CPUS:-2} PORT=${PORT:-16817}
+BASE=${BASE:-${TMPDIR:-/tmp}/mini-slurm} NODES=${NODES:-4} CPUS=${CPUS:-2}
 export SLURM_CONF=$BASE/etc/slurm.conf
 USER_NAME=$(id -un)
-TAG="# mini-slurm $PORT"
+# Below the ports that systems give to connections (32768 on Linux, 16000 in gVisor): while a node is down, one of these
+# could take its port, and its slurmd would never come back.
+FIRST_PORT=7817 LAST_PORT=14817 PORT_STEP=50
+PORT=$(cat "$BASE/etc/port" 2>/dev/null || echo $FIRST_PORT)
 
 names() { seq -f "n%g" 1 "$NODES"; }
 is_alive() { [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }
@@ -29,8 +32,21 @@ stop_daemon() { # stop_daemon PIDFILE: TERM, KILL after three seconds
   rm -f "$1"
 }
 
+is_listening() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+choose_port() { # the first block of ports that no other cluster has: a slurmctld listens at the first of its block
+  local number
+  for PORT in $(seq $FIRST_PORT $PORT_STEP $LAST_PORT); do
+    for number in $(seq 0 "$NODES"); do is_listening $((PORT + number)) && continue 2; done
+    return 0
+  done
+  echo "no free ports from $FIRST_PORT to $LAST_PORT" >&2
+  return 1
+}
+
 write_config() {
   mkdir -p "$BASE"/{etc,run,log,state,dev}
+  echo "$PORT" >"$BASE/etc/port"
   cat >"$BASE/etc/slurm.conf" <<CONF
 ClusterName=mini
 SlurmctldHost=$(hostname -s)(127.0.0.1)
@@ -87,10 +103,10 @@ CONF
 }
 
 set_host_names() { # ranks find each other by the names of nodes
-  local kept
+  local kept tag="# mini-slurm $PORT"
   kept=$(mktemp)
-  grep -v "$TAG" /etc/hosts >"$kept" || true
-  [ "$1" = remove ] || for name in $(names); do echo "127.0.0.1 $name $TAG"; done >>"$kept"
+  grep -v "$tag\$" /etc/hosts >"$kept" || true
+  [ "$1" = remove ] || for name in $(names); do echo "127.0.0.1 $name $tag"; done >>"$kept"
   # Not renamed: in a container the file is a mount.
   cat "$kept" >/etc/hosts
   rm -f "$kept"
@@ -98,39 +114,72 @@ set_host_names() { # ranks find each other by the names of nodes
 
 start_node() { is_alive "$BASE/run/slurmd.$1.pid" || slurmd -N "$1"; }
 
+count_ready() { # count_ready NODES: those that take jobs
+  local name
+  # A node that has just ended is idle for SLURM until it has not answered for a while.
+  for name in ${1//,/ }; do is_alive "$BASE/run/slurmd.$name.pid" || return 0; done
+  timeout 5 sinfo -h -N -n "$1" -p main -t idle,mix,alloc -o %N 2>/dev/null | sort -u | wc -l
+}
+
+wait_for_nodes() { # wait_for_nodes NAME...: until they take jobs; on a machine that is busy each try may take long
+  local nodes name end=$((SECONDS + 180))
+  nodes=$(IFS=, && echo "$*")
+  while [ "$(count_ready "$nodes")" != $# ]; do
+    if [ $SECONDS -gt $end ]; then
+      timeout 5 scontrol show node "$nodes" >&2 || true
+      for name in "$@"; do tail -n 5 "$BASE/log/slurmd.$name.log" >&2 || true; done
+      tail -n 5 "$BASE/log/slurmctld.log" >&2
+      return 1
+    fi
+    sleep 0.2
+    # A slurmd that could not listen has ended. A node that SLURM has set down or drained meanwhile, as it answered too
+    # late or a step could not be ended, comes back by the administrator's word alone.
+    for name in "$@"; do
+      start_node "$name"
+      case $(timeout 5 sinfo -h -N -n "$name" -p main -o %T 2>/dev/null) in
+        down | drained) timeout 5 scontrol update NodeName="$name" State=RESUME 2>/dev/null || true ;;
+      esac
+    done
+  done
+}
+
 list_processes() { # of a node's jobs: they have its name and this cluster in their environment
   { grep -lszxF "SLURM_CONF=$SLURM_CONF" /proc/[0-9]*/environ || true; } |
     { xargs -r grep -lszxF "SLURMD_NODENAME=$1" || true; } | cut -d/ -f3
 }
 
-kill_node() {
-  local pids
-  if is_alive "$BASE/run/slurmd.$1.pid"; then kill -9 "$(cat "$BASE/run/slurmd.$1.pid")"; fi
-  rm -f "$BASE/run/slurmd.$1.pid"
+kill_node() { # at once: what is killed a moment later could still report the end of what was killed before
+  local pids pid parent
   pids=$(list_processes "$1")
   for pid in $pids; do
-    # slurmstepd, which has started them, is its parent; it would report their end.
-    local parent
+    # slurmstepd, which has started them, is its parent.
     parent=$(awk '/^PPid:/ {print $2}' "/proc/$pid/status" 2>/dev/null || true)
-    case $(tr '\0' ' ' <"/proc/${parent:-0}/cmdline" 2>/dev/null || true) in
-      slurmstepd*) kill -9 "$parent" 2>/dev/null || true ;;
+    case $({ tr '\0' ' ' <"/proc/${parent:-0}/cmdline"; } 2>/dev/null || true) in
+      slurmstepd*) pids="$pids $parent" ;;
     esac
-    kill -9 "$pid" 2>/dev/null || true
   done
+  if is_alive "$BASE/run/slurmd.$1.pid"; then pids="$pids $(cat "$BASE/run/slurmd.$1.pid")"; fi
+  # shellcheck disable=SC2086 # a list
+  [ -z "$pids" ] || kill -9 $pids 2>/dev/null || true
+  # Started since they were listed.
+  pids=$(list_processes "$1")
+  # shellcheck disable=SC2086
+  [ -z "$pids" ] || kill -9 $pids 2>/dev/null || true
+  rm -f "$BASE/run/slurmd.$1.pid"
 }
 
 up() {
+  ! is_alive "$BASE/run/slurmctld.pid" || return 0
+  exec 9</etc/hosts # one cluster at a time takes ports and changes the names of hosts
+  flock -w 120 9
+  choose_port
   write_config
   set_host_names add
-  is_alive "$BASE/run/slurmctld.pid" || slurmctld
-  for name in $(names); do start_node "$name"; done
-  for _ in $(seq 300); do
-    [ "$(timeout 3 sinfo -h -N -p main -t idle,mix,alloc -o %N 2>/dev/null | sort -u | wc -l)" = "$NODES" ] && return 0
-    sleep 0.1
-  done
-  sinfo -N -l || true
-  tail -n 5 "$BASE"/log/*.log
-  return 1
+  slurmctld 9<&-
+  for _ in $(seq 300); do is_listening "$PORT" && break; sleep 0.1; done
+  flock -u 9
+  # shellcheck disable=SC2046
+  wait_for_nodes $(names)
 }
 
 down() {
@@ -138,6 +187,8 @@ down() {
   sleep 0.3
   for name in $(names); do kill_node "$name"; done
   stop_daemon "$BASE/run/slurmctld.pid"
+  exec 9</etc/hosts
+  flock -w 120 9
   set_host_names remove
   rm -rf "$BASE/state" "$BASE/run"
 }
@@ -147,6 +198,6 @@ case ${1:-} in
   down) down ;;
   env) echo "export SLURM_CONF=$SLURM_CONF" ;;
   kill) kill_node "$2" ;;
-  start) start_node "$2" ;;
-  *) sed -n 2,11p "$0"; exit 2 ;;
+  start) wait_for_nodes "$2" ;;
+  *) sed -n 2,12p "$0"; exit 2 ;;
 esac

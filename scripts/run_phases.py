@@ -1,93 +1,178 @@
-"""What a run is doing at this moment, told by a callback: for those that kill it from another process."""
+"""What a run is doing at this moment, reported by a callback, and its end at a moment that is drawn: for benches that
+kill runs.
+"""
 
 from __future__ import annotations
 
 import json
 import mmap
+import os
+import sys
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
 from mlscale.train.checkpoint.exact_resume import ExactResume
+from scripts.kill_processes import kill_attempt
 
 PHASES = ("start-up", "step", "validation", "checkpoint", "exit")
-_BYTES = 16
+_BYTES = 32
+_ORDER, _STRUCK = "order.json", "struck"
+# Audit events of calls that make, replace or remove a file; fsync has none, but a folder is opened for it.
+_OPERATIONS = frozenset({"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"})
 
 
-def begin(folder: Path) -> None:
-    """Say 'start-up' for a run that is about to be started; it says the rest itself."""
+@dataclass(frozen=True)
+class Order:
+    """A kill that rank 0 does itself, between two operations on files that no clock would hit.
+
+    Attributes:
+        phase: validation, checkpoint or exit.
+        step: optimizer steps that are done by then, at least.
+        operation: the number of the operation on a file of the run, since the save or the exit began, before which it
+            is done; of a batch in a validation. A save ends where the next step begins, so all of its checkpoints are
+            in it.
+        whole: kill all processes of the attempt, not this one alone.
+    """
+
+    phase: str
+    step: int
+    operation: int
+    whole: bool
+
+
+def begin_attempt(folder: Path, order: Order | None = None) -> None:
+    """Report 'start-up' for an attempt that is about to start; it reports the rest itself."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "phase").write_bytes(PHASES[0].encode().ljust(_BYTES))
+    (folder / "phase").write_bytes(f"{PHASES[0]} 0".encode().ljust(_BYTES))
+    (folder / _STRUCK).unlink(missing_ok=True)
+    (folder / _ORDER).unlink(missing_ok=True)
+    if order is not None:
+        (folder / _ORDER).write_text(json.dumps(asdict(order)))
 
 
-def current(folder: Path) -> str:
-    """The phase that the run is in, or was in when it was killed."""
-    return (folder / "phase").read_bytes().decode().strip()
+def read_moment(folder: Path) -> tuple[str, int]:
+    """Return the phase and the optimizer step that an attempt is in, or was in when it was killed."""
+    phase, _, step = (folder / "phase").read_bytes().decode().strip().rpartition(" ")
+    return phase, int(step)
 
 
-def first_steps(folder: Path) -> list[dict[str, Any]]:
-    """One entry per attempt that came as far as a step: its `time`, `went_on_from` (a step, or None), `replayed`."""
+def has_struck(folder: Path) -> bool:
+    """Return True if the order of this attempt has been carried out."""
+    return (folder / _STRUCK).exists()
+
+
+def read_first_steps(folder: Path) -> list[dict[str, Any]]:
+    """Return an entry for each attempt that came as far as a step: its `time`, `resumed_from` (a step, or None) and
+    `replayed`.
+    """
     path = folder / "first_steps.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 class Phases(pl.Callback):
-    """Keeps the phase of rank 0 in a file that is mapped into memory, so that to say it takes no time, and a process
-    that is killed has said it.
+    """Keeps the phase of rank 0 in a file that is mapped into memory: to report it takes no time, and a process that
+    is killed has reported it. Carries out the attempt's order.
 
     Args:
-        folder: where `begin` has been.
+        folder: where `begin_attempt` was called.
     """
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
         self._map: mmap.mmap | None = None
-        self._stepped = False
+        self._has_stepped = False
+        self._order: Order | None = None
+        self._trainer: Any = None
+        self._count: int | None = None  # operations since the phase of the order began
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         if not trainer.is_global_zero:
             return
+        self._trainer = trainer
         with (self.folder / "phase").open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), _BYTES)
+        if (self.folder / _ORDER).exists():
+            self._order = Order(**json.loads((self.folder / _ORDER).read_text()))
+            sys.addaudithook(self._count_operation)
         io = trainer.strategy.checkpoint_io
         save = io.save_checkpoint
 
         def save_checkpoint(*arguments: Any, **options: Any) -> None:
-            before = self._say("checkpoint")
+            before = self._report("checkpoint")
+            self._begin_counting("checkpoint")
             save(*arguments, **options)
-            self._say(before)
+            self._report(before)
 
         io.save_checkpoint = save_checkpoint
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self._say("step")
+        if self._count is not None:
+            self._strike()  # there were fewer operations than the order counts: after the last one
+        self._report("step")
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self._stepped or not trainer.is_global_zero:
+        if self._has_stepped or not trainer.is_global_zero:
             return
-        self._stepped = True
+        self._has_stepped = True
         resume = next(callback for callback in trainer.callbacks if isinstance(callback, ExactResume))
-        entry = {"time": time.time(), "went_on_from": resume.resumed_step, "replayed": resume.replayed}
+        entry = {"time": time.time(), "resumed_from": resume.resumed_step, "replayed": resume.replayed}
         with (self.folder / "first_steps.jsonl").open("a") as file:
             file.write(json.dumps(entry) + "\n")
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         if not trainer.sanity_checking:
-            self._say("validation")
+            self._report("validation")
+            self._begin_counting("validation")
+
+    def on_validation_batch_start(self, trainer: Any, *_: Any) -> None:
+        if self._order is not None and self._order.phase == "validation":
+            self._count_one()
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if not trainer.sanity_checking:
-            self._say("step")
+            self._report("step")
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        self._say("exit")
+        self._report("exit")
+        self._begin_counting("exit")
 
-    def _say(self, phase: str) -> str:
+    def _report(self, phase: str) -> str:
         """Write the phase; returns the one before."""
         if self._map is None:
             return ""
-        before = self._map[:].decode().strip()
-        self._map[:] = phase.encode().ljust(_BYTES)
+        before = self._map[:].decode().strip().rpartition(" ")[0]
+        self._map[:] = f"{phase} {self._trainer.global_step}".encode().ljust(_BYTES)
         return before
+
+    def _begin_counting(self, phase: str) -> None:
+        order = self._order
+        if order is not None and order.phase == phase and self._trainer.global_step >= order.step:
+            self._count = self._count or 0
+
+    def _count_operation(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Count an operation on a file; called by the interpreter before each of them, in any thread."""
+        if self._count is None or self._order is None or event not in _OPERATIONS:
+            return
+        if self._trainer.default_root_dir not in str(arguments[0]):
+            return
+        if self._order.phase != "validation":
+            self._count_one()
+
+    def _count_one(self) -> None:
+        if self._count is None or self._order is None:
+            return
+        self._count += 1
+        if self._count >= self._order.operation:
+            self._strike()
+
+    def _strike(self) -> None:
+        """Kill as the order says. No return from here, so the order is removed first."""
+        order, self._order, self._count = self._order, None, None
+        assert order is not None
+        (self.folder / _STRUCK).touch()
+        kill_attempt(os.environ, alone=not order.whole)
+        time.sleep(60)  # until the signal has arrived

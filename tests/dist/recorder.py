@@ -107,12 +107,21 @@ class Hang(pl.Callback):
 
 
 class KillOnce(pl.Callback):
-    """Kills one rank before a step, once: `mark` is the file that remembers it."""
+    """Ends one rank before a step, once: `mark` is the file that remembers it, and when.
 
-    def __init__(self, step: int, mark: str, whom: int = 1) -> None:
-        self.step, self.mark, self.whom = step, Path(mark), whom
+    Args:
+        how: kill, by SIGKILL; stop, by SIGSTOP: it neither answers nor closes a connection, as behind a lost link;
+            wait: nothing but the mark; or anything else for an error.
+    """
+
+    def __init__(self, step: int, mark: str, whom: int = 1, how: str = "kill") -> None:
+        self.step, self.mark, self.whom, self.how = step, Path(mark), whom, how
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
-        if trainer.global_step == self.step and trainer.global_rank == self.whom and not self.mark.exists():
-            self.mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+        if trainer.global_step != self.step or trainer.global_rank != self.whom or self.mark.exists():
+            return
+        self.mark.write_text(str(os.getpid()))
+        if self.how in ("kill", "stop"):
+            os.kill(os.getpid(), signal.SIGKILL if self.how == "kill" else signal.SIGSTOP)
+        elif self.how != "wait":
+            raise MLScaleError("the disk is full", fix="make room", exit=Exit.ENVIRONMENT)

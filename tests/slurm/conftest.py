@@ -134,9 +134,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         pytest.skip("needs root and the packages slurmctld, slurmd and slurm-client")
     base = tmp_path_factory.mktemp("slurm")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "MLSCALE_JOB"))}
-    # Workers of xdist have clusters of their own: `gw1` gets other ports than `gw0`.
-    port = 16817 + 100 * int("0" + os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw"))
-    started = Cluster(base, {**kept, "BASE": str(base), "SLURM_CONF": str(base / "etc/slurm.conf"), "PORT": str(port)})
+    started = Cluster(base, {**kept, "BASE": str(base), "SLURM_CONF": str(base / "etc/slurm.conf")})
     try:
         started.control("up")
         yield started

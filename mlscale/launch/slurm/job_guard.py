@@ -85,7 +85,7 @@ def _end_job(run: RunFolder, record: JobRecord, code: int, environment: Mapping[
     started = record.starts[-1].started if record.starts else record.submitted
     record = record.end_last_start(code, _explain_end(run, code, started))
     record.write(run.path)
-    if code in _FINAL_CODES:
+    if code in _FINAL_CODES or record.cancelled:
         return code
     step = find_saved_step(run)
     # Exit code 75 would have the job requeued, and it is to stop here.

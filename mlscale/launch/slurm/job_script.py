@@ -21,8 +21,8 @@ set -u
 {run_lines}
 export {job_run}="$run"
 {environment_lines}
-step= stopped=
-stop() {{ stopped=$1; [ -z "$step" ] || kill -s "$1" "$step" 2>/dev/null; }}
+step= stopped= signals=
+stop() {{ stopped=$1 signals="$signals $1"; [ -z "$step" ] || kill -s "$1" "$step" 2>/dev/null; }}
 trap 'stop USR1' USR1 # ahead of the time limit
 trap 'stop TERM' TERM # preempted or cancelled
 report() {{ {python} -m mlscale runs job "$@"; }}
@@ -36,6 +36,8 @@ if [ -z "$stopped" ]; then
   # A signal interrupts `wait`, which then returns no exit code of the step.
   while stopped=; wait "$step"; last=$?; [ "$last" = 127 ] || code=$last; [ -n "$stopped" ]; do :; done
 fi
+# srun returns the highest exit code of its tasks: 143 too where one was killed and srun has ended the others.
+case "$code$signals" in 143*TERM*) ;; 143*) code=137 ;; esac
 report end "$run" code="$code"
 code=$?
 if [ "$code" = 75 ]; then

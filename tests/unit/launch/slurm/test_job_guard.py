@@ -50,6 +50,12 @@ def test_ends_that_another_start_would_not_change(run: RunFolder, code: int) -> 
     assert (recorded.job, recorded.nodes, recorded.step, recorded.code) == ("7", "n[1-2]", 0, code)
 
 
+def test_a_job_that_was_cancelled_is_not_requeued(run: RunFolder) -> None:
+    assert start(run) == 0
+    replace(read_record(run), cancelled="2026-01-05T17:08:27+00:00").write(run.path)
+    assert end(run, 137) == 137
+
+
 def test_progress_is_requeued_until_the_limit(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     for restart in range(5):
         monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))

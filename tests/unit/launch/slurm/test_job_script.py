@@ -134,6 +134,8 @@ SLURM_JOB_ID=7
         ("return ${code:-0}", "(exit 75)", 75, ["start ", "srun", "end 75", "requeue 7"]),
         ("return ${code:-0}", "(exit 3)", 3, ["start ", "srun", "end 3"]),
         ("return 5", "true", 5, ["start "]),
+        # A rank was killed, and srun has ended the others: not a stop from outside.
+        ('[ "$5" = start ] || return 75', "(exit 143)", 75, ["start ", "srun", "end 137", "requeue 7"]),
     ],
 )
 def test_the_guard_decides_about_a_requeue(tmp_path: Path, guard: str, step: str, code: int, calls: list[str]) -> None:
@@ -157,3 +159,9 @@ def test_a_signal_reaches_the_step_whose_exit_code_is_kept(tmp_path: Path, signa
 def test_a_signal_before_the_step_starts_none(tmp_path: Path, signal: str, code: int) -> None:
     guard = f'[ "$5" = end ] || kill -s {signal} $$; return ${{code:-0}}'
     assert run_script(tmp_path, guard, "true")[1][:2] == ["start ", f"end {code}"]
+
+
+def test_a_step_that_a_stop_has_ended_is_no_failure(tmp_path: Path) -> None:
+    waiting = "trap 'exit 143' TERM; for i in $(seq 100); do sleep 0.1; done"
+    calls = run_script(tmp_path, "return ${code:-0}", waiting, "(sleep 0.5; kill -s TERM $$) &")
+    assert calls == (143, ["start ", "srun", "end 143"])
