@@ -8,15 +8,17 @@ the champion's change to the end of the process). The phases take turns; the mom
 that the phase took in a cycle that was left alone. Then the command is typed again, without a kill. In every fifth
 trial the labels are drawn by chance: its challenger must never become champion.
 
-Checked in each trial: one training was completed, and none was begun again after one was complete; the journal has
-one decision, and interruptions alone besides it; the champion is the challenger if it passed the gate, else the first
-version; its files are as published; the server has answered each request, by a version that was champion, and serves
-the champion at the end. Ends with code 1 unless all trials pass.
+Checked in each trial: one training was completed, and none was begun again after one was complete; the challenger is
+bitwise that of the cycle that was left alone; the journal has one decision, and interruptions alone besides it; the
+champion is the challenger if it passed the gate, else the first version; its files are as published; the server has
+answered each request, by a version that was champion, and serves the champion at the end.
+Ends with code 1 unless all trials pass.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import random
 import signal
@@ -55,6 +57,19 @@ class Trial:
     faults: list[str] = field(default_factory=list)
 
 
+@dataclass
+class UntouchedCycle:
+    """A cycle that was left alone.
+
+    Attributes:
+        seconds: that each phase took.
+        challenger: the digest of its challenger's model.
+    """
+
+    seconds: dict[str, float]
+    challenger: str
+
+
 def main() -> None:
     """Run all trials, and print a line for each and the sums."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -65,8 +80,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         create_places(Path(folder), args.seed)
         lasted = {kind: time_phases(Path(folder), kind) for kind in ("good", "poisoned")}
-        for kind, phases in lasted.items():
-            print(f"{kind}, not killed, s: " + ", ".join(f"{name} {seconds:.3f}" for name, seconds in phases.items()))
+        for kind, cycle in lasted.items():
+            print(f"{kind}, not killed, s: " + ", ".join(f"{name} {s:.3f}" for name, s in cycle.seconds.items()))
         trials = []
         for number in range(args.kills):
             kind = "poisoned" if number % POISONED_EVERY == POISONED_EVERY - 1 else "good"
@@ -75,8 +90,8 @@ def main() -> None:
     sys.exit(any(trial.faults for trial in trials))
 
 
-def time_phases(folder: Path, kind: str) -> dict[str, float]:
-    """Return the seconds that each phase takes in a cycle that is left alone."""
+def time_phases(folder: Path, kind: str) -> UntouchedCycle:
+    """Run a cycle that is left alone."""
     place = restore_place(folder, kind)
     traces = CycleTraces.start_watching(place)
     begun: dict[str, float] = {}
@@ -88,7 +103,15 @@ def time_phases(folder: Path, kind: str) -> dict[str, float]:
     if faults := list_faults(traces, kind):
         raise SystemExit(f"a cycle that was not killed: {'; '.join(faults)}\n{(place.folder / 'log').read_text()}")
     times = [*begun.values(), end]
-    return {name: after - before for name, before, after in zip(begun, times, times[1:], strict=False)}
+    seconds = {name: after - before for name, before, after in zip(begun, times, times[1:], strict=False)}
+    return UntouchedCycle(seconds, read_challenger_digest(place))
+
+
+def read_challenger_digest(place: RetrainPlace) -> str:
+    """Return the SHA-256 of the second version's model; '' where it was not published."""
+    if len(place.registry.list_versions("m")) < 2:
+        return ""
+    return hashlib.sha256((place.registry.resolve_version("m:v2").payload / "model.onnx").read_bytes()).hexdigest()
 
 
 def start_cycle(place: RetrainPlace) -> subprocess.Popen[bytes]:
@@ -101,14 +124,14 @@ def start_cycle(place: RetrainPlace) -> subprocess.Popen[bytes]:
         )
 
 
-def run_trial(folder: Path, kind: str, lasted: dict[str, float], chance: random.Random, number: int) -> Trial:
+def run_trial(folder: Path, kind: str, lasted: UntouchedCycle, chance: random.Random, number: int) -> Trial:
     """Kill a cycle, run another one to its end, and check both."""
-    possible = [phase for phase in PHASES if phase in lasted]
+    possible = [phase for phase in PHASES if phase in lasted.seconds]
     # Poisoned trials have fewer phases, and take their own turns.
     turn = number // POISONED_EVERY if kind == "poisoned" else number - number // POISONED_EVERY
     trial = Trial(possible[turn % len(possible)])
     while not trial.hit:
-        delay = chance.uniform(0, lasted[trial.phase])
+        delay = chance.uniform(0, lasted.seconds[trial.phase])
         place = restore_place(folder, kind)
         with serving(place.folder, "m@champion", *build_server_words(place)) as server, ServedVersions(server) as seen:
             traces = CycleTraces.start_watching(place)
@@ -125,6 +148,9 @@ def run_trial(folder: Path, kind: str, lasted: dict[str, float], chance: random.
             trial.faults += list_faults(traces, kind)
             if done and len(traces.list_trainings()) > begun:
                 trial.faults.append("trained again after a complete training")
+            # Equal windows train equal challengers, on one thread to the last bit.
+            if read_challenger_digest(place) != lasted.challenger:
+                trial.faults.append("another challenger than that of the cycle that was left alone")
             trial.faults += seen.list_faults(traces.read_champion())
     outcome = "ok" if not trial.faults else "; ".join(trial.faults)
     print(f"{number + 1:3} {kind:8} {trial.phase:9} +{delay:.3f} s, in {trial.hit:9} {outcome}", flush=True)
@@ -186,7 +212,7 @@ def list_faults(traces: CycleTraces, kind: str, *, is_killed: bool = False) -> l
     if is_killed:
         return faults
     ended = [turn for turn in place.journal if turn["decision"] != "interrupted"]
-    # The gate may reject a challenger of right labels, too: the trainings of two cycles differ.
+    # The gate may reject a challenger of right labels, too, where it is not surely better.
     wanted = ["promoted" if champion != 1 else "rejected"]
     if [turn["decision"] for turn in ended] != wanted:
         faults.append(f"decisions {[(turn['decision'], turn['reason']) for turn in ended]}, v{champion} is champion")

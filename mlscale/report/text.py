@@ -168,10 +168,10 @@ def is_number_like(text: str) -> bool:
 def format_metric_name(name: str) -> str:
     """Return a metric's readable name, without the unit that `format_metric` shows: best val/accuracy."""
     unit = next((unit for unit in _UNITS if name.endswith(unit)), "")
-    # `format_metric` shows no unit for a bare `_per_s`, so it stays in the name.
     if name in _READABLE_NAMES:
         return _READABLE_NAMES[name]
-    return name if unit == "_per_s" else name.removesuffix(unit).replace("_", " ")
+    # `format_metric` shows no unit for a bare `_per_s`, so it stays in the name.
+    return (name if unit == "_per_s" else name.removesuffix(unit)).replace("_", " ")
 
 
 def measure_width(text: str) -> int:

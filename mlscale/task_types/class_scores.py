@@ -15,11 +15,13 @@ class ClassScores(NamedTuple):
     Attributes:
         number: of the class.
         first, second: the scores, (m,) each, m ≥ 1.
+        chance: the mean score of the first model if it predicted as often as it does, whatever is right.
     """
 
     number: int
     first: NDArray[np.float64]
     second: NDArray[np.float64]
+    chance: float = 0.0
 
 
 def split_scores_by_class(
@@ -33,18 +35,23 @@ def split_scores_by_class(
 
 
 def iterate_score_columns(
-    first: NDArray[np.float64], second: NDArray[np.float64], is_concerned: NDArray[np.bool_]
+    first: NDArray[np.float64],
+    second: NDArray[np.float64],
+    is_concerned: NDArray[np.bool_],
+    chance: NDArray[np.float64] | None = None,
 ) -> Iterator[ClassScores]:
     """Yield the scores of each class, for samples that have a score of every class.
 
     Args:
         first, second: scores, (n, k) each.
         is_concerned: whether a class concerns a sample, (n, k).
+        chance: of each class, (k,); see `ClassScores`.
     """
+    by_chance = np.zeros(first.shape[1]) if chance is None else chance
     for number in range(first.shape[1]):
         rows = is_concerned[:, number]
         if rows.any():
-            yield ClassScores(number, first[rows, number], second[rows, number])
+            yield ClassScores(number, first[rows, number], second[rows, number], float(by_chance[number]))
 
 
 def drop_columns(

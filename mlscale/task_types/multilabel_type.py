@@ -90,7 +90,7 @@ class MultilabelType(TaskType):
         truth = first["truth"]
         scores = [np.asarray(columns["truth"] == columns["predicted"], np.float64) for columns in (first, second)]
         is_concerned = (truth + first["predicted"] + second["predicted"]) > 0
-        return iterate_score_columns(scores[0], scores[1], is_concerned)
+        return iterate_score_columns(scores[0], scores[1], is_concerned, _compute_chance(truth, first["predicted"]))
 
     def drop_classes(self, columns: Columns, numbers: NDArray[np.int64]) -> tuple[Columns, NDArray[np.bool_]]:
         """Return the columns without some labels."""
@@ -203,6 +203,16 @@ class MultilabelType(TaskType):
             },
             "required": ["labels"],
         }
+
+
+def _compute_chance(truth: NDArray[Any], predicted: NDArray[Any]) -> Floats:
+    """Return the share of right predictions of each label that would come about by chance, of the samples that have it
+    or are predicted to have it, (k,): of a frequent label it is large.
+    """
+    has, finds = truth.mean(0), predicted.mean(0)
+    both = has * finds
+    chance: Floats = both / np.maximum(has + finds - both, 1e-12)
+    return chance
 
 
 def _stack_label_hits(columns: Columns) -> Floats:

@@ -36,6 +36,17 @@ class MetricDefinition:
         words = {"mae": "MAE", "rmse": "RMSE", "miou": "mean IoU", "macro_f1": "macro F1", "f1_macro": "macro F1"}
         return words.get(self.name, self.name.replace("_", " "))
 
+    def describe_difference(self, difference: float) -> str:
+        """Return how far one model is from another: +1.20% of a share, 2.55% worse of any other metric.
+
+        Args:
+            difference: positive where it is better; a share of the other model's metric where that is no share.
+        """
+        if self.is_share:
+            return f"{difference:+.2%}"
+        # A sign would be read as that of the metric: -2.55% of an error is an improvement.
+        return f"{abs(difference):.2%} {'worse' if difference < 0 else 'better'}" if difference else "unchanged"
+
 
 @dataclass(frozen=True)
 class PairedStatistics:

@@ -122,11 +122,18 @@ def _build_lifecycle_result(cfg: DictConfig, tour: Tour, state: LifecycleState |
     )
 
 
+def _describe_end(tour: Tour) -> str:
+    """Return where a tour ended that is not complete."""
+    if not tour.steps:
+        return "stopped at the start"
+    last, number = tour.steps[-1], f"[{len(tour.steps)}/{len(tour.titles)}]"
+    # A step that passed is not the reason, such as where nothing reads the output any more.
+    return f"ended after {number} {last.title}" if last.ok else f"stopped at {number} {last.title}: {last.sentence}"
+
+
 def _summarize_lifecycle(cfg: DictConfig, tour: Tour, state: LifecycleState | None, seconds: float) -> str:
     if not tour.ok or state is None:
-        last = tour.steps[-1] if tour.steps else None
-        where = f"[{len(tour.steps)}/{len(tour.titles)}] {last.title}: {last.sentence}" if last else "the start"
-        return f"{cfg.name} stopped at {where}"
+        return f"{cfg.name} {_describe_end(tour)}"
     metrics, metric = tour.metrics, state.metric
     served, before, after = (
         metric.format_value(metrics[name.format(metric.name)])

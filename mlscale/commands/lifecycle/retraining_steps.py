@@ -121,11 +121,9 @@ def _describe_original(state: LifecycleState, result: Result) -> str:
     metrics = result.metrics
     if "original_difference" not in metrics:
         return "the original data does not count, as what is right has changed for all of it"
-    unit = "" if state.metric.definition.is_share else " of the champion's"
-    return (
-        f"on the original data {metrics['original_difference']:+.2%}{unit}, "
-        f"at worst {metrics['original_difference_low']:+.2%} (the limit is {-state.max_drop:.1%})"
-    )
+    changes = (metrics["original_difference"], metrics["original_difference_low"], -state.max_drop)
+    measured, low, limit = map(state.metric.definition.describe_difference, changes)
+    return f"on the original data {measured}, at worst {low} (the limit is {limit})"
 
 
 def _plot_window(state: LifecycleState, result: Result) -> HorizontalBarPlot:

@@ -98,11 +98,12 @@ class Tour:
         clear = "\033[K" if sys.stderr.isatty() else ""
         number = self._format_step_number(len(self.steps))
         line = f"{clear}{number} {title:<{wide}}  {mark}{text}  ({format_duration(seconds)})"
-        print_masked_lines([line], self.masker)
+        # Before it is printed: where nothing reads the output any more printing fails, and the page must have the step.
         self.steps.append(
             ReportStep(title, outcome.sentence, outcome.ok, outcome.value, seconds, outcome.plot, outcome.page)
         )
         self.metrics |= {**outcome.metrics, f"{title.replace(' ', '_')}_time_s": seconds}
+        print_masked_lines([line], self.masker)
 
     @contextlib.contextmanager
     def _redirect_output(self, title: str) -> Iterator[None]:

@@ -103,8 +103,8 @@ def _describe_comparison(cycle: RetrainingCycle, judged: GateDecision) -> str:
     if "original_difference" in metrics:
         low = metrics.get("original_difference_low")
         parts.append(
-            f"on the original data {metrics['original_difference']:+.2%}"
-            + (f", at worst {low:+.2%}" if low is not None else "")
+            f"on the original data {judged.metric.describe_difference(metrics['original_difference'])}"
+            + (f", at worst {judged.metric.describe_difference(low)}" if low is not None else "")
             + f", {metrics['original_negative_flips']:,} negative flips"
         )
     return "; ".join([*parts, f"CPU time {metrics['latency_ratio']:.2f}×"])

@@ -23,6 +23,7 @@ from mlscale.data.windows.window_folder import (
     TRAIN,
     find_class_numbers,
     locate_window_part,
+    name_origin,
 )
 from mlscale.errors import MLScaleError
 
@@ -62,9 +63,12 @@ class JoinedSource:
         self._length = sum(len(part.numbers) for part in parts)
         self._ignored = np.zeros(0, np.int64) if ignored is None else ignored
         self.raw_labels: list[Label] = []  # they are numbers already
-        total = hashlib.sha256(f"joined images 1 {self._ignored.tolist()}".encode())
+        total = hashlib.sha256(f"joined images 2 {self._ignored.tolist()}".encode())
         for part in parts:
-            total.update(f"|{part.name}={part.source.version}".encode() + part.numbers.astype("<i8").tobytes())
+            # Without the folder's name, as in `JoinedRows`.
+            total.update(
+                f"|{name_origin(part.name)}={part.source.version}".encode() + part.numbers.astype("<i8").tobytes()
+            )
         self.version = total.hexdigest()[:16]
 
     def __len__(self) -> int:

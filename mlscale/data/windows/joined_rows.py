@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from mlscale.data.order.policy import Policy
 from mlscale.data.split_rows import Array, SplitRows
-from mlscale.data.windows.window_folder import HELD_OUT, ORIGINAL, TRAIN, locate_window_part, name_windows
+from mlscale.data.windows.window_folder import (
+    HELD_OUT,
+    ORIGINAL,
+    TRAIN,
+    locate_window_part,
+    name_origin,
+    name_windows,
+)
 from mlscale.errors import MLScaleError
 
 
@@ -43,9 +50,10 @@ class JoinedRows:
         sizes = [len(rows) for rows in self._rows]
         self._starts = np.cumsum([0, *sizes])[:-1]
         self._length = sum(sizes)
-        # With the names: the same windows in another order are other data, as a resumed run must notice.
-        content = "|".join(f"{name}={rows.version}" for name, rows in self.parts.items())
-        self.version = hashlib.sha256(f"joined 1 {content}".encode()).hexdigest()[:16]
+        # By content and in their order, without the folders' names, which each cycle draws by chance: the version is
+        # the key of the order of samples, and equal windows must train equal challengers.
+        content = "|".join(f"{name_origin(name)}={rows.version}" for name, rows in self.parts.items())
+        self.version = hashlib.sha256(f"joined 2 {content}".encode()).hexdigest()[:16]
         self.bad: Mapping[int, str] = {
             int(start) + row: why
             for start, rows in zip(self._starts, self._rows, strict=True)

@@ -19,6 +19,7 @@ TRAIN, HELD_OUT = "train", "held_out"
 WHERE = "data.windows"
 ORIGINAL = "original"
 """The origin of samples that are of no window."""
+_WINDOW = "window"
 
 
 def locate_window_part(window: str | Path, part: str) -> Path:
@@ -45,6 +46,11 @@ def locate_window_part(window: str | Path, part: str) -> Path:
 def name_windows(policy: Policy) -> list[str]:
     """Return the names of the windows, the latest last: those of their folders."""
     return [Path(window).name for window in policy.windows]
+
+
+def name_origin(part: str) -> str:
+    """Return whether a part is original data or a window, for digests: the same in every folder."""
+    return part if part == ORIGINAL else _WINDOW
 
 
 def compute_window_mix(

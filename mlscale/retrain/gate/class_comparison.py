@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +10,12 @@ from numpy.typing import NDArray
 
 from mlscale.evaluate.slices import SliceColumns, split_by_value
 from mlscale.export.servable import Servable
-from mlscale.retrain.gate.contradicted_classes import find_collapsed_classes, find_contradicted_classes
+from mlscale.retrain.gate.contradicted_classes import (
+    ChampionScores,
+    find_collapsed_classes,
+    find_contradicted_classes,
+    find_forgotten_classes,
+)
 from mlscale.retrain.gate.gate_limits import GateLimits
 from mlscale.retrain.gate.group_changes import (
     CLASS,
@@ -23,6 +28,8 @@ from mlscale.retrain.gate.group_changes import (
 from mlscale.retrain.gate.overall_change import compute_flip_tolerance, compute_scores
 from mlscale.retrain.gate.paired_columns import PairedColumns
 from mlscale.retrain.gate.relabelled_classes import RelabelledClass, find_relabelled_classes
+from mlscale.task_types.class_scores import ClassScores
+from mlscale.task_types.collected_samples import Columns
 
 _COLLAPSE = 1 / 3
 """The share of what the champion had right whose loss is a collapse. One half missed one of 40 poisoned classes of five
@@ -54,6 +61,7 @@ class ClassComparison:
         relabelled: classes that most of the window's labels contradict, by name.
         undecided: of them, those of which the original data can't show that the challenger still knows them.
         contradicted: classes that the champion knows, but for the labels of the window, by any task type.
+        forgotten: of them, those of which the challenger has lost more on the original data than of the others.
         collapsed: all classes, where the champion is mostly wrong about each of them in the window.
     """
 
@@ -62,6 +70,7 @@ class ClassComparison:
     relabelled: Mapping[str, RelabelledName] = field(default_factory=dict)
     undecided: tuple[str, ...] = ()
     contradicted: tuple[str, ...] = ()
+    forgotten: tuple[str, ...] = ()
     collapsed: tuple[str, ...] = ()
 
     def list_worse_classes(self) -> list[GroupChange]:
@@ -105,14 +114,17 @@ def compare_classes(
     seen = [_measure_group(group, limits, champion) for group in window_groups]
     if original is None:
         return ClassComparison(window=tuple(seen))
-    groups = _list_class_groups(champion, original, names, np.delete(np.arange(len(names)), ignored))
-    before, now = _collect_champion_scores(groups), _collect_champion_scores(window_groups)
+    counted = np.delete(np.arange(len(names)), ignored)
+    groups = _list_class_groups(champion, original, names, counted)
+    before = _collect_champion_scores(champion, original, names, counted)
+    now = _collect_champion_scores(champion, window, names)
     contradicted = find_contradicted_classes(now, before, limits.alpha)
     collapsed = find_collapsed_classes(now, before, limits.alpha)
     # Each group is compared with the others of its family, which a single class does not have.
     groups = groups if len(groups) > 1 else []
     groups += _list_slice_groups(champion, original, slices)
     changes = compare_groups(groups, _build_group_limits(groups, limits, champion, original))
+    forgotten = find_forgotten_classes(contradicted, changes, limits.max_drop, limits.alpha)
     classes: tuple[RelabelledClass, ...] = ()
     # Only here does a sample have one class number, which the search for relabelled classes counts.
     if task_type.is_one_class:
@@ -124,11 +136,7 @@ def compare_classes(
     }
     known = {change.name: change for change in changes if change.family == CLASS}
     undecided = tuple(name for name in relabelled if not _is_retained(known.get(name)))
-    return ClassComparison(changes, tuple(seen), relabelled, undecided, contradicted, collapsed)
-
-
-def _collect_champion_scores(groups: Sequence[SampleGroup]) -> dict[str, NDArray[np.float64]]:
-    return {group.name: group.first for group in groups}
+    return ClassComparison(changes, tuple(seen), relabelled, undecided, contradicted, forgotten, collapsed)
 
 
 def _is_retained(change: GroupChange | None) -> bool:
@@ -162,14 +170,31 @@ def _list_class_groups(
         names: of all classes by number.
         numbers: of the classes that the columns have; by default, of all.
     """
-    groups = []
-    for scores in servable.task_type.iterate_class_scores(columns.first, columns.second):
+    named = _iterate_named_scores(servable, (columns.first, columns.second), names, numbers)
+    return [SampleGroup(CLASS, name, scores.first, scores.second) for name, scores in named]
+
+
+def _collect_champion_scores(
+    servable: Servable, columns: PairedColumns, names: Sequence[str], numbers: NDArray[np.int64] | None = None
+) -> dict[str, ChampionScores]:
+    """Return the champion's scores of each class; see `_list_class_groups`."""
+    # On both sides: samples that the challenger alone predicts as a class show nothing of what the champion knows.
+    named = _iterate_named_scores(servable, (columns.first, columns.first), names, numbers)
+    return {name: ChampionScores(scores.first, scores.chance) for name, scores in named}
+
+
+def _iterate_named_scores(
+    servable: Servable,
+    sides: tuple[Columns, Columns],
+    names: Sequence[str],
+    numbers: NDArray[np.int64] | None,
+) -> Iterator[tuple[str, ClassScores]]:
+    for scores in servable.task_type.iterate_class_scores(*sides):
         number = scores.number
         # Samples of one class each keep their numbers where others are left out; columns of classes move up.
         if numbers is not None and not servable.task_type.is_one_class and number < len(numbers):
             number = int(numbers[number])
-        groups.append(SampleGroup(CLASS, _get_name(names, number), scores.first, scores.second))
-    return groups
+        yield _get_name(names, number), scores
 
 
 def _list_slice_groups(servable: Servable, columns: PairedColumns, slices: SliceColumns | None) -> list[SampleGroup]:

@@ -7,26 +7,50 @@ opposite, it may have learned neither.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-_LOST, _RETAINED = 0.5, 0.8
-"""The share of its score on the original data that a contradicted class has at most, and the other classes at least."""
+from mlscale.retrain.gate.group_changes import CLASS, RARE, GroupChange
+from mlscale.stats.discoveries import reject_holm
+
+_LOST, _RETAINED = 0.5, 0.7
+"""The share of its agreement on the original data that a contradicted class has at most, and the other classes at
+least."""
 _LEAST = 5
 """Samples of a class below which nothing is known of it."""
-Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class ChampionScores:
+    """The champion's scores of the samples of a class.
+
+    Attributes:
+        values: higher is better, (n,).
+        chance: their mean if it predicted as often as it does, whatever is right.
+    """
+
+    values: NDArray[np.float64]
+    chance: float = 0.0
+
+    def compute_agreement(self) -> float:
+        """Return how far the scores are above chance, 1 at most, as Cohen's kappa.
+
+        Without the correction a label that most samples have keeps over half of a weak champion's score by chance.
+        """
+        return (float(self.values.mean()) - self.chance) / (1 - self.chance) if self.chance < 1 else 0.0
 
 
 def find_contradicted_classes(
-    window: Mapping[str, Scores], original: Mapping[str, Scores], alpha: float
+    window: Mapping[str, ChampionScores], original: Mapping[str, ChampionScores], alpha: float
 ) -> tuple[str, ...]:
     """Return the names of the classes that the window contradicts; none where most classes got worse, as after a drift
     of the inputs.
 
     Args:
-        window: the champion's scores of the samples of each class in the window, higher is better, (n,) each.
+        window: the champion's scores of each class in the window.
         original: the same on the original data.
         alpha: the probability of naming any by chance.
     """
@@ -40,13 +64,13 @@ def find_contradicted_classes(
 
 
 def find_collapsed_classes(
-    window: Mapping[str, Scores], original: Mapping[str, Scores], alpha: float
+    window: Mapping[str, ChampionScores], original: Mapping[str, ChampionScores], alpha: float
 ) -> tuple[str, ...]:
     """Return the names of all classes where the champion is mostly wrong about each of them in the window; none where
     it still knows one. What is right has changed for all, or the inputs have: the labels do not show which.
 
     Args:
-        window: the champion's scores of the samples of each class in the window, higher is better, (n,) each.
+        window: the champion's scores of each class in the window.
         original: the same on the original data.
         alpha: the probability of naming any by chance.
     """
@@ -57,18 +81,52 @@ def find_collapsed_classes(
     return tuple(shares) if is_sure else ()
 
 
-def _compute_retained_shares(window: Mapping[str, Scores], original: Mapping[str, Scores]) -> dict[str, float]:
-    """Return the share of its score on the original data that each class has in the window, of those that have enough
-    samples of both."""
+def find_forgotten_classes(
+    contradicted: Collection[str], changes: Sequence[GroupChange], max_drop: float, alpha: float
+) -> tuple[str, ...]:
+    """Return the contradicted classes of which the challenger has lost more on the original data than of the others.
+
+    A champion that is far from trained gets better by any training: of a class that swapped labels have harmed it gains
+    as many samples as it loses, and the difference shows nothing. The lost ones alone do, compared with those of the
+    classes that nothing contradicts (Fisher's exact test, one-sided, Holm).
+
+    Args:
+        contradicted: names of classes.
+        changes: of all groups on the original data.
+        max_drop: the share of a class that may be lost in any case.
+        alpha: the probability of naming any that has lost as many as the others.
+    """
+    from scipy.stats import fisher_exact
+
+    classes = [change for change in changes if change.family == CLASS and change.name != RARE]
+    named = [change for change in classes if change.name in contradicted]
+    others = [change for change in classes if change.name not in contradicted]
+    lost, samples = (sum(getattr(change, count) for change in others) for count in ("lost", "samples"))
+    tables = [[[change.lost, change.samples - change.lost], [lost, samples - lost]] for change in named]
+    p = [float(fisher_exact(table, alternative="greater").pvalue) for table in tables]
+    return tuple(
+        change.name
+        for change, is_more in zip(named, reject_holm(p, alpha), strict=True)
+        if is_more and change.lost > max_drop * change.samples
+    )
+
+
+def _compute_retained_shares(
+    window: Mapping[str, ChampionScores], original: Mapping[str, ChampionScores]
+) -> dict[str, float]:
+    """Return the share of its agreement on the original data that each class has in the window, of those that have
+    enough samples of both."""
     shares: dict[str, float] = {}
-    for name, scores in window.items():
-        before = original.get(name, np.zeros(0))
-        if min(len(scores), len(before)) >= _LEAST and before.mean() > 0:
-            shares[name] = float(scores.mean() / before.mean())
+    for name, now in window.items():
+        before = original.get(name)
+        if before is None or min(len(now.values), len(before.values)) < _LEAST:
+            continue
+        if (agreement := before.compute_agreement()) > 0:
+            shares[name] = now.compute_agreement() / agreement
     return shares
 
 
-def _is_worse(window: Scores, original: Scores, level: float) -> bool:
+def _is_worse(window: ChampionScores, original: ChampionScores, level: float) -> bool:
     from scipy.stats import mannwhitneyu
 
-    return bool(mannwhitneyu(window, original, alternative="less").pvalue <= level)
+    return bool(mannwhitneyu(window.values, original.values, alternative="less").pvalue <= level)

@@ -81,7 +81,7 @@ def _describe_forgotten(change: OverallChange, limits: GateLimits, *, has_classe
         )
     return (
         f"on the {change.samples:,} original samples it may be worse by {-change.low:.2%}{unit} (measured "
-        f"{change.difference:+.2%}, gate.max_drop {limits.max_drop:.2%}){fix}"
+        f"{change.metric.describe_difference(change.difference)}, gate.max_drop {limits.max_drop:.2%}){fix}"
     )
 
 
@@ -118,14 +118,17 @@ def _list_class_objections(classes: ClassComparison, limits: GateLimits) -> list
 
 def _explain_contradictions(classes: ClassComparison, limits: GateLimits, *, is_better: bool) -> list[str]:
     """Return why a challenger is not better, or worse for some classes, where the window's labels contradict them."""
-    # Never a reason of its own: a challenger that is better, and worse for none of them, was not harmed.
+    # Never a reason of its own: a challenger that is better, and has harmed none of them, may pass.
     worse = {change.name for change in classes.list_worse_classes()}
     named = [name for name in classes.contradicted if name not in classes.relabelled]
-    if not named or (is_better and not worse & set(named)):
+    if not named or (is_better and not (worse | set(classes.forgotten)) & set(named)):
         return []
+    forgotten = [change for change in classes.original if change.name in set(classes.forgotten) - worse]
+    lost = f", and it has lost more there than of the others ({_list_changes(forgotten)})" if forgotten else ""
     return [
-        f"the window's labels contradict {_list_names(named)}, which the champion knows on the original data: they are "
-        f"poisoned, or their meaning has changed, then gate.relabelled={format_name_list([*limits.relabelled, *named])}"
+        f"the window's labels contradict {_list_names(named)}, which the champion knows on the original data{lost}: "
+        f"they are poisoned, or their meaning has changed, then "
+        f"gate.relabelled={format_name_list([*limits.relabelled, *named])}"
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlscale.report import Figure, Heading, TableBlock
@@ -12,6 +12,7 @@ from mlscale.retrain.gate.class_comparison import ClassComparison
 from mlscale.retrain.gate.group_changes import CLASS, WORSE, GroupChange
 
 _MAX_TABLE_ROWS = 50  # the JSON result has all
+_MODELS = "champion → challenger"
 
 
 def build_class_entries(classes: ClassComparison) -> list[dict[str, Any]]:
@@ -57,8 +58,9 @@ def build_class_blocks(classes: ClassComparison, *, is_share: bool) -> list[Figu
     )
     if len(entries) > len(shown):
         note += f" {len(entries) - len(shown):,} more are in the JSON result."
-    columns = ("class", "samples", "champion", "challenger", "negative flips", "at worst", "original data",
-               "in the window", "champion", "challenger", "labelled as")  # fmt: skip
+    # Both models in one column: eleven columns were wider than the page.
+    columns = ("class", "samples", _MODELS, "negative flips", "at worst", "decision", "samples of the window", _MODELS,
+               "labelled as")  # fmt: skip
     rows = [_format_row(entry, is_share) for entry in shown]
     marked = [
         row
@@ -87,25 +89,23 @@ def _measure_loss(entry: dict[str, Any]) -> float:
 def _format_row(entry: dict[str, Any], is_share: bool) -> Sequence[str]:
     name = entry["name"] if entry["family"] == CLASS else f"{entry['family']}: {entry['name']}"
     original, window = entry.get("original"), entry.get("window")
-    before = ["–"] * 6
+    before = ["–"] * 5
     if original is not None:
         low = original["low"]
         before = [
             f"{original['samples']:,}",
-            *(_format_score(original[side], is_share) for side in ("champion", "challenger")),
+            _format_scores(original, is_share),
             f"{original['negative_flips']:,}",
             "–" if low is None else f"{100 * low:+.1f} %",
             original["status"],
         ]
-    now = ["–"] * 3
-    if window is not None:
-        scores = (_format_score(window[side], is_share) for side in ("champion", "challenger"))
-        now = [f"{window['samples']:,}", *scores]
+    now = ["–"] * 2 if window is None else [f"{window['samples']:,}", _format_scores(window, is_share)]
     labels = entry.get("relabelled")
     other = f"{labels['label']} ({labels['count']:,} of {labels['samples']:,})" if labels else ""
     return (name, *before, *now, other)
 
 
-def _format_score(value: float, is_share: bool) -> str:
+def _format_scores(sides: Mapping[str, Any], is_share: bool) -> str:
     # Scores are higher where they are better: an error has a minus, which is not shown.
-    return format_percent(value, 1, unit=" %") if is_share else f"{abs(value):.4g}"
+    values = (sides[side] for side in ("champion", "challenger"))
+    return " → ".join(format_percent(value, 1, unit=" %") if is_share else f"{abs(value):.4g}" for value in values)

@@ -86,7 +86,7 @@ def test_metric_by_its_unit() -> None:
         ("latency_ms", "latency"),
         ("cost_usd", "cost"),
         ("error_percent", "error"),
-        ("train/samples_per_s", "train/samples_per_s"),
+        ("train/samples_per_s", "train/samples per s"),
         ("steps", "steps"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 
 from mlscale.commands.lifecycle.alert_receiver import receive_alerts
 from mlscale.commands.lifecycle.clients import ServerClient, send_checked_requests
-from mlscale.commands.lifecycle.entry import list_steps
+from mlscale.commands.lifecycle.entry import _describe_end, list_steps
 from mlscale.commands.lifecycle.step_log import StepOutcome, Tour
 from mlscale.errors import MLScaleError, raise_all
 from mlscale.loadtest.build_requests import build_requests
@@ -143,6 +143,24 @@ def test_a_step_that_raises_is_told_and_what_follows_is_not_reached(
     assert "STOP  no ladder" in capsys.readouterr().err
     assert [(step.title, step.ok) for step in going.list_steps()] == [("pick", False), ("wash", None)]
     assert json.dumps(going.metrics)
+
+
+def test_a_step_whose_line_nothing_reads_is_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    going = tour(tmp_path, "pick", "wash")
+    assert _describe_end(going) == "stopped at the start"
+
+    def refuse(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("mlscale.commands.lifecycle.step_log.print_masked_lines", refuse)
+    with pytest.raises(BrokenPipeError):
+        going.take_step(lambda: StepOutcome("3 apples", "all of them red"))
+    assert [(step.title, step.ok) for step in going.list_steps()] == [("pick", True), ("wash", None)]
+    # The step that passed is not the reason.
+    assert _describe_end(going) == "ended after [1/2] pick"
+    monkeypatch.undo()
+    going.take_step(lambda: StepOutcome("0 apples", "no water", ok=False))
+    assert _describe_end(going) == "stopped at [2/2] wash: no water"
 
 
 def test_of_several_problems_a_step_names_the_first(tmp_path: Path) -> None:

@@ -171,6 +171,17 @@ def test_images_of_several_labels(tmp_path: Path) -> None:
     assert (sizes.tolist(), shares.tolist()) == ([3, 2], [27, 23])
 
 
+def test_the_same_window_is_the_same_data_in_any_folder(tmp_path: Path) -> None:
+    images = make_images(6)
+    members = [{"png": encode_png(image), "cls": str(number % 2).encode()} for number, image in enumerate(images)]
+    folder = write_shards(tmp_path / "shards", members)
+    before = WebDataset(train=folder, val=folder)
+    windows = [write_both(before, tmp_path / name, images, list("010101"), train=4) for name in ("1se8", "9kz2")]
+    windows.append(write_both(before, tmp_path / "other", images, list("011101"), train=4))
+    versions = [WebDataset(train=folder, val=folder, windows=[str(window)]).facts().version for window in windows]
+    assert versions[0] == versions[1] != versions[2]
+
+
 def test_images_with_masks(tmp_path: Path) -> None:
     masks = RANDOM.integers(0, 3, (6, 6, 6), np.uint8)
     members = [

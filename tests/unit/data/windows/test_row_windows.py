@@ -217,3 +217,22 @@ def test_wrong_settings_are_reported(tmp_path: Path, options: dict[str, Any], wh
         make_table(tmp_path, "risk", **options).facts()
     assert what in str(caught.value)
     assert fix in str(caught.value)
+
+
+def test_the_same_window_is_the_same_data_in_any_folder(tmp_path: Path) -> None:
+    before = make_table(tmp_path, "risk")
+    samples = [{name: row[name] for name in ("age", "city", "zip")} for row in ROWS]
+
+    def list_ages(*windows: Path) -> tuple[str, list[float]]:
+        data = make_table(tmp_path, "risk", windows=list(map(str, windows)), replay=0.5, epoch_samples=40)
+        data.setup("fit")
+        return data.facts().version, [age for batch in data.train_dataloader() for age in batch["x"][:, 0].tolist()]
+
+    first, second = (
+        write_both(before, tmp_path / name, samples, ["low", "high", "low", "low"], train=2)
+        for name in ("1se8", "9kz2")
+    )
+    other = write_both(before, tmp_path / "other", samples, ["low", "high", "high", "low"], train=2)
+    assert list_ages(first) == list_ages(second)
+    # Other labels are other data, as is another order.
+    assert len({list_ages(*windows)[0] for windows in ([first], [other], [first, other], [other, first])}) == 4

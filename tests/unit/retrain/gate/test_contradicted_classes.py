@@ -2,14 +2,19 @@
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from mlscale.retrain.gate.contradicted_classes import find_collapsed_classes, find_contradicted_classes
+from mlscale.retrain.gate.contradicted_classes import (
+    ChampionScores,
+    find_collapsed_classes,
+    find_contradicted_classes,
+    find_forgotten_classes,
+)
+from mlscale.retrain.gate.group_changes import CLASS, RARE, GroupChange
 
 
-def scores(mean: float, n: int = 40, seed: int = 0) -> NDArray[np.float64]:
+def scores(mean: float, n: int = 40, seed: int = 0, chance: float = 0.0) -> ChampionScores:
     """Right and wrong predictions."""
-    return (np.random.default_rng(seed).random(n) < mean).astype(np.float64)
+    return ChampionScores((np.random.default_rng(seed).random(n) < mean).astype(np.float64), chance)
 
 
 KNOWN = {name: scores(0.95, seed=number) for number, name in enumerate("abcd")}
@@ -21,8 +26,10 @@ def test_a_class_that_is_mostly_wrong_in_the_window_is_named() -> None:
 
 
 def test_of_scores_that_are_numbers_too() -> None:
-    original = {name: np.random.default_rng(number).uniform(0.6, 0.9, 40) for number, name in enumerate("abcd")}
-    window = {**original, "d": np.random.default_rng(9).uniform(0, 0.3, 40)}
+    original = {
+        name: ChampionScores(np.random.default_rng(number).uniform(0.6, 0.9, 40)) for number, name in enumerate("abcd")
+    }
+    window = {**original, "d": ChampionScores(np.random.default_rng(9).uniform(0, 0.3, 40))}
     assert find_contradicted_classes(window, original, 0.05) == ("d",)
 
 
@@ -37,7 +44,7 @@ def test_of_scores_that_are_numbers_too() -> None:
         pytest.param({}, id="nothing"),
     ],
 )
-def test_nothing_is_named(window: dict[str, NDArray[np.float64]]) -> None:
+def test_nothing_is_named(window: dict[str, ChampionScores]) -> None:
     assert find_contradicted_classes(window, KNOWN, 0.05) == ()
 
 
@@ -51,8 +58,8 @@ def test_chance_names_nothing() -> None:
 
 
 def test_all_classes_that_collapsed_are_found_together() -> None:
-    def draw(share: float, count: int = 100) -> NDArray[np.float64]:
-        return (np.arange(count) < share * count).astype(np.float64)
+    def draw(share: float, count: int = 100) -> ChampionScores:
+        return ChampionScores((np.arange(count) < share * count).astype(np.float64))
 
     before = {"ok": draw(0.9), "failure": draw(0.85)}
     assert find_contradicted_classes({"ok": draw(0.33), "failure": draw(0.29)}, before, 0.05) == ()
@@ -61,3 +68,49 @@ def test_all_classes_that_collapsed_are_found_together() -> None:
     assert find_collapsed_classes({"ok": draw(0.88), "failure": draw(0.29)}, before, 0.05) == ()
     # Few samples show nothing.
     assert find_collapsed_classes({"ok": draw(0.4, 4), "failure": draw(0.4, 4)}, before, 0.05) == ()
+
+
+def test_a_weak_champion_keeps_nothing_by_chance() -> None:
+    # Of a label that 60 % of the samples have, predictions at random are right in 43 % of those that it concerns.
+    original = {name: scores(0.75, 150, seed, chance=0.43) for seed, name in enumerate("abc")}
+    window = {name: scores(0.75, 150, 9 + seed, chance=0.43) for seed, name in enumerate("abc")}
+    swapped = {**window, "a": scores(0.45, 150, 20, chance=0.43), "b": scores(0.45, 150, 21, chance=0.43)}
+    assert find_contradicted_classes(window, original, 0.05) == ()
+    assert find_contradicted_classes(swapped, original, 0.05) == ("a", "b")
+    # Without the correction they have kept 60 % of their score.
+    raw = [{name: ChampionScores(each.values) for name, each in part.items()} for part in (swapped, original)]
+    assert find_contradicted_classes(raw[0], raw[1], 0.05) == ()
+
+
+def make_change(name: str, lost: int, gained: int = 20, samples: int = 120, family: str = CLASS) -> GroupChange:
+    return GroupChange(family, name, samples, 0.7, 0.7, gained, lost, -0.05, 0.5, False, "undecided")
+
+
+def test_lost_samples_show_what_gained_ones_hide() -> None:
+    others = [make_change(name, 3) for name in "cd"]
+    # As many were gained as were lost.
+    assert find_forgotten_classes(["a", "b"], [make_change("a", 21), make_change("b", 4), *others], 0.03, 0.05) == (
+        "a",
+    )
+    # All classes exchange as many, as after another training.
+    usual = [make_change(name, 20) for name in "cd"]
+    assert find_forgotten_classes(["a"], [make_change("a", 21), *usual], 0.03, 0.05) == ()
+    # No class that nothing contradicts is named, nor the small ones together, nor slices.
+    assert find_forgotten_classes([], [make_change("a", 21), *others], 0.03, 0.05) == ()
+    assert (
+        find_forgotten_classes([RARE, "a"], [make_change(RARE, 90), make_change("a", 90, family="x")], 0.03, 0.05) == ()
+    )
+
+
+def test_what_may_be_lost_is_not_forgotten() -> None:
+    others = [make_change("c", 0, samples=5000)]
+    assert find_forgotten_classes(["a"], [make_change("a", 20, samples=1000), *others], 0.03, 0.05) == ()
+    assert find_forgotten_classes(["a"], [make_change("a", 40, samples=1000), *others], 0.03, 0.05) == ("a",)
+
+
+def test_chance_forgets_nothing() -> None:
+    rng, named = np.random.default_rng(0), 0
+    for _ in range(300):
+        changes = [make_change(str(number), int(lost)) for number, lost in enumerate(rng.binomial(120, 0.1, 8))]
+        named += bool(find_forgotten_classes(["0", "1", "2"], changes, 0.03, 0.05))
+    assert named <= 15

@@ -82,7 +82,8 @@ def test_what_was_forgotten_in_numbers() -> None:
     # Where there are classes, a part of the data can be left out instead.
     classes = ClassComparison(original=(worse("a", status=UNDECIDED),))
     assert list_reasons(original=lost, classes=classes) == [without_classes]
-    assert "worse by 5.12% of the champion's RMSE (" in list_reasons(original=replace(lost, metric=RMSE))[0]
+    errors = list_reasons(original=replace(lost, metric=RMSE))[0]
+    assert "worse by 5.12% of the champion's RMSE (measured 3.01% worse, gate.max_drop 3.00%)" in errors
     few = replace(KEPT, low=math.nan, samples=1009, needed=10)
     assert list_reasons(original=few) == [
         f"1,009 original samples are too few to compare on, at least 10 are needed{fix}"
@@ -161,3 +162,14 @@ def test_a_collapse_of_all_classes_is_explained_where_a_challenger_is_rejected()
         "the window's labels contradict every class of the champion (ok 0.88 to 0.325, failure 0.86 to 0.294): "
     )
     assert explained.endswith("gate.old=false")
+
+
+def test_contradicted_labels_that_were_forgotten_are_a_reason() -> None:
+    original = (worse("a", status=UNDECIDED), worse("b", status=UNDECIDED))
+    contradicted = ClassComparison(original=original, contradicted=("a", "b"))
+    # Better, and nothing of them was lost.
+    assert list_reasons(classes=contradicted) == []
+    (reason,) = list_reasons(classes=replace(contradicted, forgotten=("a",)))
+    assert reason.startswith("the window's labels contradict a, b, which the champion knows on the original data, and ")
+    assert "it has lost more there than of the others (a " in reason
+    assert reason.endswith("their meaning has changed, then gate.relabelled=[a,b]")
