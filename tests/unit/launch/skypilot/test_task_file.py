@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from mlscale.launch.job_yaml import render_yaml
+from mlscale.launch.cloud.cloud_settings import read_cloud_settings
+from mlscale.launch.cloud.job_yaml import render_yaml
 from mlscale.launch.skypilot.task_file import build_task, render_run_command
-from mlscale.launch.skypilot.task_settings import read_skypilot_settings
+from mlscale.launch.skypilot.task_settings import SkyPilotSettings
 from tests.unit.launch.cloud_jobs import make_job, read_launch
 
 HOSTILE = 'a\'b "c" $(touch broken) `touch broken`; touch broken #'
@@ -26,7 +27,7 @@ print(task.num_nodes, codes, sorted(task.file_mounts), list(task.storage_mounts)
 
 def render(run: Path, **values: Any) -> dict[str, Any]:
     launch = read_launch("skypilot", bucket="s3://runs", nodes=2, **values)
-    task = build_task(make_job(run), read_skypilot_settings(launch, 4, "runs", []), run)
+    task = build_task(make_job(run), read_cloud_settings(SkyPilotSettings, launch, 4, "runs", []), run)
     document = yaml.safe_load(render_yaml(task))
     assert isinstance(document, dict)
     return document

@@ -1,0 +1,18 @@
+"""Each platform starts a job by its own processes and variables."""
+
+from mlscale.commands.drill.platform_start import build_start
+
+
+def test_each_platform_starts_its_own_processes() -> None:
+    slurm = build_start("slurm", ["train"], 2, 1, {"TMPDIR": "/x"})
+    assert [variables["SLURM_PROCID"] for variables in slurm.variables] == ["0", "1"]
+    assert {variables["SLURM_RESTART_COUNT"] for variables in slurm.variables} == {"1"}
+    assert all(variables["TMPDIR"] == "/x" for variables in slurm.variables)
+    pods = build_start("kubernetes", ["train"], 2, 0, {})
+    assert pods.variables[0]["PET_NPROC_PER_NODE"] == "2"
+    assert "mlscale.launch.elastic_agent" in pods.commands[0]
+    sky = build_start("skypilot", ["train", "like=a b"], 2, 0, {})
+    assert sky.commands[0][:2] == ["bash", "-c"]
+    assert "--node-rank=$SKYPILOT_NODE_RANK" in sky.commands[0][2]
+    assert "'like=a b'" in sky.commands[0][2]
+    assert "torch.distributed.run" in build_start("torchrun", ["train"], 2, 0, {}).commands[0]
