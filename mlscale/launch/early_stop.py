@@ -56,8 +56,8 @@ def handle_early_signals(signals: tuple[signal.Signals, ...], *, is_reported: bo
     # Python lets no other thread set handlers; and a handler that is set serves another caller: a notebook, a watch.
     if threading.current_thread() is not threading.main_thread():
         signals = ()
-    ours = [signum for signum in signals if signal.getsignal(signum) is signal.SIG_DFL]
-    for signum in ours:
+    handled = [signum for signum in signals if signal.getsignal(signum) is signal.SIG_DFL]
+    for signum in handled:
         signal.signal(signum, _raise_stop)
     try:
         yield
@@ -66,7 +66,7 @@ def handle_early_signals(signals: tuple[signal.Signals, ...], *, is_reported: bo
         error.is_reported = is_reported
         raise error from None
     finally:
-        for signum in ours:
+        for signum in handled:
             # A rank that reports a failure ignores SIGTERM until its end.
             if signal.getsignal(signum) is _raise_stop:
                 signal.signal(signum, signal.SIG_DFL)

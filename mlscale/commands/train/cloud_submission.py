@@ -118,7 +118,7 @@ def resubmit_cloud_run(run: RunFolder, overrides: Sequence[str] = ()) -> Result:
             fix=f"leave them out; or a new run: mlscale like={run.id} launch={record.scheduler} …",
         )
     refuse_live_job(run)
-    words = client.build_submit_words(run.path / client.file, record.variables)
+    words = client.build_submit_words(run.path / client.file, record.variables, record.cluster)
     cluster = record.cluster or client.read_cluster()
     again = replace(record, cluster=cluster, submitted=get_current_time(), cancelled=None)
     # What an earlier submission has left makes way, where it was one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,9 @@ def submit_run(cfg: DictConfig) -> Result:
     if settings.dry_run:
         planned = plan_run_job(build_run_path(cfg.runs_dir, cfg.name).absolute(), ships_code=bool(cfg.snapshot))
         return Result("train", True, render_job_script(settings, planned).rstrip("\n"))
+    if settings.array is not None and not cfg.resume:
+        # Not an error: a site's own file of settings may have it for its sweeps.
+        print("launch.array has no effect without -m, a sweep: this is one job", file=sys.stderr, flush=True)
     # The folder comes first, because the script and the record of the job lie in it.
     frozen = freeze_run(cfg)
     try:

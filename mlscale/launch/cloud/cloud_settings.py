@@ -21,7 +21,7 @@ Settings = TypeVar("Settings", bound="CloudSettings")
 
 @dataclass(frozen=True, kw_only=True)
 class CloudSettings:
-    """What every platform with its own file system is given; each has a file of that name in conf/launch."""
+    """The settings that every platform with its own file system takes; conf/launch has a file for each platform."""
 
     # The key of the volume or bucket, and what sets it, to type.
     volume_key: ClassVar[str]

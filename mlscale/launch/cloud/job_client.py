@@ -1,4 +1,4 @@
-"""What mlscale needs of a platform's client, such as kubectl: its commands, and the states of jobs."""
+"""The interface of a platform's client, such as kubectl: its commands, and the states of jobs."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ class JobClient(Protocol):
     def read_cluster(self) -> str:
         """Return a name of the cluster to which jobs are submitted."""
 
-    def build_submit_words(self, path: Path, variables: Sequence[str]) -> list[str]:
+    def build_submit_words(self, path: Path, variables: Sequence[str], cluster: str = "") -> list[str]:
         """Return the command that submits the job of a file.
 
         Args:
             path: the file.
             variables: names of secrets that it passes from this environment.
+            cluster: of an earlier submission; empty for the client's current one.
         """
 
     def build_prepare_words(self, record: JobRecord) -> list[str]:

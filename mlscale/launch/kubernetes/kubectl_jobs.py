@@ -32,8 +32,8 @@ class KubectlClient:
         except MLScaleError:
             return _IN_CLUSTER
 
-    def build_submit_words(self, path: Path, variables: Sequence[str]) -> list[str]:
-        return [self.program, "apply", "-f", str(path)]
+    def build_submit_words(self, path: Path, variables: Sequence[str], cluster: str = "") -> list[str]:
+        return [self.program, *_choose_context(cluster), "apply", "-f", str(path)]
 
     def build_prepare_words(self, record: JobRecord) -> list[str]:
         # `apply` leaves a job that has ended as it is. Its pods save first: this waits for them.
@@ -54,13 +54,16 @@ class KubectlClient:
         for cluster, namespace in dict.fromkeys((record.cluster, _get_namespace(record)) for record in records):
             wanted = [r for r in records if (r.cluster, _get_namespace(r)) == (cluster, namespace)]
             words = [*self._address(wanted[0]), "get", _KIND, "-l", "app.kubernetes.io/managed-by=mlscale"]
-            found = parse_train_jobs(run_client([*words, "-o", "json"], ADDRESS_SECONDS))
-            states |= {record.id: found.get(_get_name(record), JobState(VANISHED)) for record in wanted}
+            reported = parse_train_jobs(run_client([*words, "-o", "json"], ADDRESS_SECONDS))
+            states |= {record.id: reported.get(_get_name(record), JobState(VANISHED)) for record in wanted}
         return states
 
     def _address(self, record: JobRecord) -> list[str]:
-        context = [] if record.cluster == _IN_CLUSTER else [f"--context={record.cluster}"]
-        return [self.program, *context, f"--namespace={_get_namespace(record)}"]
+        return [self.program, *_choose_context(record.cluster), f"--namespace={_get_namespace(record)}"]
+
+
+def _choose_context(cluster: str) -> list[str]:
+    return [] if cluster in ("", _IN_CLUSTER) else [f"--context={cluster}"]
 
 
 def parse_train_jobs(text: str) -> dict[str, JobState]:

@@ -27,7 +27,7 @@ class SkyClient:
         """Return a name for SkyPilot's own list of jobs; which clouds it uses, it decides later."""
         return "skypilot"
 
-    def build_submit_words(self, path: Path, variables: Sequence[str]) -> list[str]:
+    def build_submit_words(self, path: Path, variables: Sequence[str], cluster: str = "") -> list[str]:
         secrets = [f"--secret={name}" for name in variables]
         return [self.program, "jobs", "launch", "--yes", "--detach-run", *secrets, str(path)]
 
@@ -40,9 +40,13 @@ class SkyClient:
     def build_cancel_words(self, record: JobRecord) -> list[str]:
         return [self.program, "jobs", "cancel", f"--name={record.id}", "--yes"]
 
+    def build_queue_words(self) -> list[str]:
+        """Return the command that lists all jobs."""
+        return [self.program, "jobs", "queue", "--all", "--output=json"]
+
     def list_states(self, records: Sequence[JobRecord]) -> dict[str, JobState]:
-        found = parse_job_queue(run_client([self.program, "jobs", "queue", "--all", "--output=json"], ADDRESS_SECONDS))
-        return {record.id: found.get(record.id, JobState(VANISHED)) for record in records}
+        reported = parse_job_queue(run_client(self.build_queue_words(), ADDRESS_SECONDS))
+        return {record.id: reported.get(record.id, JobState(VANISHED)) for record in records}
 
 
 def parse_job_queue(text: str) -> dict[str, JobState]:

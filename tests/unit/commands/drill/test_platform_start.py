@@ -16,3 +16,10 @@ def test_each_platform_starts_its_own_processes() -> None:
     assert "--node-rank=$SKYPILOT_NODE_RANK" in sky.commands[0][2]
     assert "'like=a b'" in sky.commands[0][2]
     assert "torch.distributed.run" in build_start("torchrun", ["train"], 2, 0, {}).commands[0]
+
+
+def test_torchrun_does_not_end_ranks_ahead_of_the_grace_period() -> None:
+    """Its own limit, 30 s, made a job of 140 s look as if it needed 40."""
+    (command,) = build_start("torchrun", ["train"], 2, 0, {}).commands
+    (limit,) = [word.partition("=")[2] for word in command if word.startswith("--shutdown-timeout=")]
+    assert int(limit) >= 24 * 60 * 60
