@@ -197,14 +197,17 @@ def test_the_launchers_signal_saves_and_every_rank_ends_with_75(folder: Path, si
 def test_a_signal_while_the_data_are_prepared_ends_every_rank_with_75(folder: Path, signum: signal.Signals) -> None:
     """Ranks as srun and mpirun start them: their exit codes are what starts the job again."""
     (folder / "slow_data.py").write_text(SLOW_DATA)
-    step = {"OMPI_COMM_WORLD_SIZE": "2"}
+    step = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}
+    step |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29671"}
     both = [
         start(folder, sys.executable, "-m", "mlscale", *SHORT, "data._target_=slow_data.SlowDigits",
               env={**step, "OMPI_COMM_WORLD_RANK": rank, "OMPI_COMM_WORLD_LOCAL_RANK": rank})
         for rank in ("0", "1")
     ]  # fmt: skip
     deadline = time.monotonic() + SECONDS
-    while not (folder / "preparing").exists() and time.monotonic() < deadline:
+    while not (folder / "preparing").exists():
+        assert both[0].poll() is None, both[0].communicate()
+        assert time.monotonic() < deadline
         time.sleep(0.1)
     for process in both:
         process.send_signal(signum)
