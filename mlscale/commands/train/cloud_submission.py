@@ -147,8 +147,10 @@ def _replace_launch(cfg: DictConfig) -> DictConfig:
 def _read_settings(cfg: DictConfig, start: RunStart) -> KubernetesSettings | SkyPilotSettings:
     launch: Any = OmegaConf.to_container(cfg.launch, resolve=True)
     required = list_required_variables(OmegaConf.create(start.config_yaml))  # type: ignore[arg-type]
-    kind = KubernetesSettings if cfg.launch.scheduler == "kubernetes" else SkyPilotSettings
-    return read_cloud_settings(kind, launch, cfg.trainer.get("devices", 1), str(cfg.runs_dir), required)
+    devices, runs_dir = cfg.trainer.get("devices", 1), str(cfg.runs_dir)
+    if cfg.launch.scheduler == "kubernetes":
+        return read_cloud_settings(KubernetesSettings, launch, devices, runs_dir, required)
+    return read_cloud_settings(SkyPilotSettings, launch, devices, runs_dir, required)
 
 
 def _render_job_file(cfg: DictConfig, settings: KubernetesSettings | SkyPilotSettings, folder: RunFolder) -> _JobFile:
