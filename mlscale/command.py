@@ -10,6 +10,7 @@ from mlscale import api
 from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.request import Request
 from mlscale.errors import Exit, MLScaleError
+from mlscale.launch.early_stop import choose_early_signals, handle_early_signals
 from mlscale.launch.external_launcher import (
     JOIN_TIMEOUT,
     ExternalRank,
@@ -72,7 +73,9 @@ def _follow_first_rank(external: ExternalRank, request: Request) -> int:
     """Train as a rank other than 0; return the exit code. Nothing is composed: rank 0 freezes one config for all."""
     from mlscale.assembly.external_run import follow_first_rank
 
-    result = follow_first_rank(external, _read_join_timeout(request))
+    # Rank 0 prints the error of a stop that all ranks get.
+    with handle_early_signals(choose_early_signals(external), is_reported=True):
+        result = follow_first_rank(external, _read_join_timeout(request))
     return int(Exit.DONE if result.ok else Exit.GATE)
 
 

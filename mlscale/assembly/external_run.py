@@ -18,6 +18,7 @@ from mlscale.config.composition.frozen import load_frozen
 from mlscale.culprit import wrap_unforeseen_error
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import rank_failures as failures
+from mlscale.launch.early_stop import EarlyStop
 from mlscale.launch.external_launcher import ExternalRank
 from mlscale.launch.first_rank import FirstRank
 from mlscale.launch.other_rank import OtherRank
@@ -45,6 +46,9 @@ def lead_ranks(external: ExternalRank, timeout_s: float) -> Iterator[FirstRank]:
         yield first
     except MLScaleError as error:
         first.publish_error(error)
+        raise
+    except EarlyStop as stop:
+        first.publish_error(stop.build_error())
         raise
     except BaseException as error:
         first.publish_error(wrap_unforeseen_error(error) if isinstance(error, Exception) else _create_stop_error())

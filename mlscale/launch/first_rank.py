@@ -63,19 +63,22 @@ class FirstRank:
         refused = None if not first else MLScaleError(**json.loads(first), exit=Exit.ENVIRONMENT)
         self.store.set("go", json.dumps({"error": build_error_record(refused) if refused else None}))
         if refused:
+            refused.unbuilt = True  # nothing has run yet
             self._has_ended = True
             self._collect_farewells()
             raise refused
 
     def publish_error(self, error: MLScaleError) -> None:
         """Let all ranks end with the error of this one; does nothing where they know the outcome already."""
+        is_stop = error.exit == Exit.SAVED
         with suppress(MLScaleError, RuntimeError):
             if not self._has_published:
-                if not self.members:
+                # A launcher that stops a job sends its signal to all ranks, and kills those that take long to end.
+                if not self.members and not is_stop:
                     self.gather_members()
                 self._publish({"error": build_error_record(error)})
                 self._has_ended = True
-                self._collect_farewells()
+                self._collect_farewells(_ERROR_FAREWELL_SECONDS if is_stop else _FAREWELL_SECONDS)
             elif not self._has_ended:
                 self.publish_end({"error": build_error_record(error)})
 

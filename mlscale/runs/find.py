@@ -8,6 +8,7 @@ from pathlib import Path
 from mlscale.atomic_files import ASIDE
 from mlscale.errors import MLScaleError
 from mlscale.runs.folder import RunFolder
+from mlscale.runs.job_record import is_cloud_run
 from mlscale.runs.recover import is_run_folder, warn_once
 from mlscale.runs.run_reader import RUN
 
@@ -146,7 +147,8 @@ def find_newest_run(
         if document["id"] == exclude_id:
             continue
         digest = (document["code"] or {}).get("digest")
-        if document["config_hash"] == config_hash and digest == code:
+        # Of a run that a cloud trains this folder has no checkpoint: resumed here, it would restart.
+        if document["config_hash"] == config_hash and digest == code and not is_cloud_run(path):
             return run
     return None
 

@@ -9,12 +9,15 @@ from typing import Any
 
 from mlscale.atomic_files import read_json, write_json
 from mlscale.contracts import expect_format, get_format_tag
+from mlscale.errors import MLScaleError
 from mlscale.runs.identity import get_current_time
 
 JOB = "job.json"
 SCRIPT, LOG, CODE_FOLDER = "job.sh", "logs/job.log", "code"
 UNSEALED = (JOB, SCRIPT, LOG, f"{CODE_FOLDER}/", "results/launch.")
 """Beginnings of the paths in a run folder that a job writes after the run is sealed, or that are copies."""
+CLOUD_SCHEDULERS = frozenset({"kubernetes", "skypilot"})
+"""Schedulers whose jobs have a file system of their own: the run folder here only describes the job."""
 # Exit codes of a job that was stopped from outside: by Ctrl-C, by the scheduler's or a user's SIGTERM.
 _STOPPED_CODES = (130, 143)
 
@@ -53,11 +56,12 @@ class JobRecord:
     """The job of a run.
 
     Attributes:
-        scheduler: slurm.
-        cluster: the name of the cluster; an id means another job on another one.
-        id: of the last submission; `12_3` for a task of an array.
+        scheduler: slurm, kubernetes or skypilot.
+        cluster: the name of the cluster; an id means another job on another one. Empty for a job whose file was
+            written and not submitted.
+        id: of the last submission; `12_3` for a task of an array, `<namespace>/<name>` on Kubernetes.
         submitted: when, ISO 8601.
-        log: the file with the job's output.
+        log: the file with the job's output; empty where the platform keeps it.
         max_requeues: how often the job may be requeued.
         max_failures: failures in a row without a new checkpoint, after which it stops.
         variables: names of the environment variables that the run's config needs.
@@ -79,6 +83,11 @@ class JobRecord:
     earlier: tuple[JobStart, ...] = ()
     cancelled: str | None = None
     stopped: str = ""
+
+    @property
+    def is_submitted(self) -> bool:
+        """True unless only the job's file was written."""
+        return bool(self.cluster)
 
     def write(self, folder: Path) -> None:
         """Write it into the run folder."""
@@ -129,6 +138,15 @@ def read_job_record(folder: Path) -> JobRecord | None:
     expect_format("job", document, str(path))
     starts = {key: _parse_starts(document.get(key, ())) for key in ("starts", "earlier")}
     return JobRecord(**_select_fields(JobRecord, document) | starts)
+
+
+def is_cloud_run(folder: Path) -> bool:
+    """Return True if the run of a folder is trained on another file system, where its checkpoints are."""
+    try:
+        record = read_job_record(folder)
+    except MLScaleError:  # corrupt: what may be of use here is not hidden
+        return False
+    return record is not None and record.scheduler in CLOUD_SCHEDULERS
 
 
 def _parse_starts(starts: Sequence[Mapping[str, Any]]) -> tuple[JobStart, ...]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.fake_wandb import FakeWandb
 from tests.slurm.conftest import Site, read_json, read_record, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -116,3 +117,29 @@ def test_a_sweep_is_one_array(site: Site) -> None:
     assert len(lost) == 1
     site.wait_for_end(lost[0])
     assert not Path(site.folder / "multirun").exists()
+
+
+def test_a_requeued_run_is_one_run_at_wandb(site: Site) -> None:
+    """W&B's real client in each start of the job, and a server that speaks its protocol."""
+    site.be_slow()
+    with FakeWandb() as server:
+        run = site.submit("logger=[csv,wandb]", variables=server.env())
+        site.wait_for_steps()
+        site.cluster.call("scontrol", "requeue", read_record(run).id)
+        site.wait_for_steps()
+        site.be_quick()
+        record = site.wait_for_end(run)
+    assert len(record.starts) == 2, record
+    assert record.starts[-1].code == 0, (run / "logs/job.log").read_text()
+    ((name, sent),) = server.runs.items()
+    assert name == run.name
+    assert sent["state"] == "finished"
+    steps = [row["trainer/global_step"] for row in sent["history"] if "train/loss" in row]
+    assert steps
+    assert steps == sorted(set(steps))  # each of them once, none of them twice after the requeue
+
+
+def test_an_array_without_a_sweep_is_reported(site: Site) -> None:
+    text = site.call(*site.recipe, "launch=slurm", "launch.array=4", "launch.directives={begin: now+600}")
+    assert "launch.array has no effect without -m" in text
+    assert "submitted job" in text

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
 
 from mlscale.assembly.first_weights import resolve_first_weights
 from mlscale.commands.drill.drill_page import build_drill_steps
@@ -39,7 +41,9 @@ def run(cfg: DictConfig) -> Result:
         MLScaleError: `launch` is not a platform, or the job fails before the platform ends it.
     """
     began = time.monotonic()
-    rules, masker = read_platform_rules(cfg), Masker.create_for_run(cfg)
+    launch: Any = OmegaConf.to_container(cfg.launch, resolve=True) if cfg.get("launch") else {}
+    rules = read_platform_rules(launch, str(cfg.runs_dir), list(map(str, cfg.node_folders)))
+    masker = Masker.create_for_run(cfg)
     # SIGTERM raises, so that the processes are ended and the scratch folder is removed.
     with raise_on_terminate(), _provide_scratch_folder(cfg.keep) as folder:
         initial = resolve_first_weights(cfg)

@@ -1,119 +1,89 @@
-"""Read the rules of the platform that a config's `launch` describes."""
+"""Read the rules of the platform that the settings of `launch` describe."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from mlscale.drill.platform_rules import PlatformRules, check_signal
 from mlscale.errors import MLScaleError
-from mlscale.launch.volume_paths import is_below, resolve_runs_dir
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
+from mlscale.launch.cloud.cloud_settings import CloudSettings
+from mlscale.launch.cloud.volume_paths import is_below, resolve_runs_dir
+from mlscale.launch.kubernetes.pod_settings import KubernetesSettings
+from mlscale.launch.skypilot.task_settings import SkyPilotSettings
 
 PLATFORMS = ("slurm", "kubernetes", "skypilot", "torchrun")
+_VOLUME_SETTINGS: Mapping[str, type[CloudSettings]] = {"kubernetes": KubernetesSettings, "skypilot": SkyPilotSettings}
 
 
-def read_platform_rules(cfg: DictConfig) -> PlatformRules:
-    """Return the rules of the platform.
+def read_platform_rules(launch: Mapping[str, Any], runs_dir: str, node_folders: Sequence[str]) -> PlatformRules:
+    """Return the rules of the platform that the settings of `launch` describe.
+
+    Args:
+        launch: the values of the group `launch`.
+        runs_dir: `runs_dir`.
+        node_folders: folders of which each node has its own.
 
     Raises:
-        MLScaleError: `launch` is not one of the platforms that end jobs.
+        MLScaleError: it is not one of the platforms that end jobs.
     """
-    name = str((cfg.get("launch") or {}).get("scheduler", "local"))
-    readers: dict[str, Callable[[DictConfig], PlatformRules]] = {
-        "slurm": _read_slurm_rules,
-        "kubernetes": _read_kubernetes_rules,
-        "skypilot": _read_skypilot_rules,
-        "torchrun": _read_torchrun_rules,
-    }
-    if name not in readers:
+    name = str(launch.get("scheduler", "local"))
+    if name not in PLATFORMS:
         raise MLScaleError(
             f"a drill needs a platform, and launch={name} ends no jobs",
             where="launch",
             why=f"these do: {', '.join(PLATFORMS)}",
             fix="launch=slurm",
         )
-    return readers[name](cfg)
+    if name in _VOLUME_SETTINGS:
+        return _read_volume_rules(name, launch, runs_dir)
+    return _read_shared_folder_rules(name, launch, runs_dir, node_folders)
 
 
-def _read_slurm_rules(cfg: DictConfig) -> PlatformRules:
-    launch = cfg.launch
+def _read_shared_folder_rules(
+    name: str, launch: Mapping[str, Any], runs_dir: str, node_folders: Sequence[str]
+) -> PlatformRules:
+    is_torchrun = name == "torchrun"
+    key = "torchrun --shutdown-timeout={0}, and launch.grace_s={0} for this drill"
     return PlatformRules(
-        name="slurm",
+        name=name,
         signal_name=check_signal(str(launch.get("signal", "USR1"))),
-        grace_s=float(launch.grace_s),
-        grace_key="launch.grace_s={}",
-        runs_dir=str(cfg.runs_dir),
-        survives=not _is_local_folder(str(cfg.runs_dir), cfg.node_folders),
+        grace_s=float(launch["grace_s"]),
+        grace_key=key if is_torchrun else "launch.grace_s={}",
+        runs_dir=runs_dir,
+        survives=not _is_local_folder(runs_dir, node_folders),
         lost_fix="runs_dir=<a folder that all nodes see>",
-        variable_fix="export {}=…, in the shell that submits",
-        # sbatch keeps the environment of the submission, and a requeued job has it again.
-        passes_environment=True,
-    )
-
-
-def _read_torchrun_rules(cfg: DictConfig) -> PlatformRules:
-    launch = cfg.launch
-    return PlatformRules(
-        name="torchrun",
-        signal_name=check_signal(str(launch.signal)),
-        grace_s=float(launch.grace_s),
-        grace_key="torchrun --shutdown-timeout={0}, and launch.grace_s={0} for this drill",
-        runs_dir=str(cfg.runs_dir),
-        survives=not _is_local_folder(str(cfg.runs_dir), cfg.node_folders),
-        lost_fix="runs_dir=<a folder that all nodes see>",
-        variable_fix="export {}=…, in the shell that starts torchrun",
+        variable_fix="export {}=…, in the shell that " + ("starts torchrun" if is_torchrun else "submits"),
+        # sbatch keeps the environment of the submission, and a requeued job has it again; so does torchrun's shell.
         passes_environment=True,
         # torchrun ends with 1 whatever its ranks end with: what starts it again decides.
-        restarts_by_code=False,
+        restarts_by_code=not is_torchrun,
     )
 
 
-def _read_kubernetes_rules(cfg: DictConfig) -> PlatformRules:
-    launch = cfg.launch
+def _read_volume_rules(name: str, launch: Mapping[str, Any], runs_dir: str) -> PlatformRules:
+    kind, path = _VOLUME_SETTINGS[name], str(launch["volume_path"])
+    volume = launch[kind.volume_key]
     # As the job file has it, so that both agree on what is lost.
-    runs_dir = resolve_runs_dir(str(cfg.runs_dir), str(launch.volume_path))
+    on_node = resolve_runs_dir(runs_dir, path)
+    secret = f', and kubectl create secret generic {launch.get("secret_name")} --from-literal={{0}}="${{0}}"'
     return PlatformRules(
-        name="kubernetes",
-        signal_name=check_signal(str(launch.signal)),
-        grace_s=float(launch.grace_s),
+        name=name,
+        signal_name=check_signal(str(launch["signal"])),
+        grace_s=float(launch["grace_s"]),
         grace_key="launch.grace_s={}",
-        runs_dir=runs_dir,
-        survives=bool(launch.claim) and is_below(runs_dir, str(launch.volume_path)),
-        lost_fix=_choose_volume_fix(launch.claim, "launch.claim=<PersistentVolumeClaim>", str(launch.volume_path)),
-        variable_fix=f"'launch.variables=[{{0}}]', and kubectl create secret generic {launch.secret_name} "
-        '--from-literal={0}="${0}"',
-        passed=(*launch.variables, *launch.env),
+        runs_dir=on_node,
+        survives=bool(volume) and is_below(on_node, path),
+        lost_fix=f"runs_dir=runs, which is {path}/runs there" if volume else kind.volume_fix,
+        variable_fix="'launch.variables=[{0}]'" + (secret if name == "kubernetes" else ""),
+        passed=(*launch["variables"], *launch["env"]),
     )
-
-
-def _read_skypilot_rules(cfg: DictConfig) -> PlatformRules:
-    launch = cfg.launch
-    runs_dir = resolve_runs_dir(str(cfg.runs_dir), str(launch.volume_path))
-    return PlatformRules(
-        name="skypilot",
-        signal_name=check_signal(str(launch.signal)),
-        grace_s=float(launch.grace_s),
-        grace_key="launch.grace_s={}",
-        runs_dir=runs_dir,
-        survives=bool(launch.bucket) and is_below(runs_dir, str(launch.volume_path)),
-        lost_fix=_choose_volume_fix(launch.bucket, "launch.bucket=s3://<bucket>", str(launch.volume_path)),
-        variable_fix="'launch.variables=[{0}]'",
-        passed=(*launch.variables, *launch.env),
-    )
-
-
-def _choose_volume_fix(volume: object, setting: str, path: str) -> str:
-    return f"runs_dir=runs, which is {path}/runs there" if volume else setting
 
 
 def _is_local_folder(runs_dir: str, node_folders: Sequence[str]) -> bool:
     """Return True if each node has a folder of its own at this path."""
-    folders = [str(folder) for folder in node_folders]
     # A job's TMPDIR is on its node, wherever it is.
-    temporary = [tempfile.gettempdir()] if folders else []
-    return any(is_below(str(Path(runs_dir).absolute()), folder) for folder in (*folders, *temporary))
+    temporary = [tempfile.gettempdir()] if node_folders else []
+    return any(is_below(str(Path(runs_dir).absolute()), folder) for folder in (*node_folders, *temporary))

@@ -10,6 +10,9 @@ from pathlib import Path
 
 _AGENT = ("-m", "mlscale.launch.elastic_agent")
 _TORCHRUN = ("-m", "torch.distributed.run")
+# The drill ends the ranks itself, after the grace period that it plays: torchrun's own 30 s would cut a longer one
+# short, and the time that the job needs would not be measured.
+_SHUTDOWN = "--shutdown-timeout=86400"
 _JOB = "1001"  # the number of the played job
 
 
@@ -45,7 +48,8 @@ def build_start(
         tasks = [{**_build_slurm_variables(devices, rank, restarts), **passed} for rank in range(devices)]
         return PlatformStart([[sys.executable, *train] for _ in tasks], tasks)
     if platform == "torchrun":
-        command = [sys.executable, *_TORCHRUN, "--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={devices}"]
+        sizes = ["--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={devices}", _SHUTDOWN]
+        command = [sys.executable, *_TORCHRUN, *sizes]
         return PlatformStart([[*command, *train]], [dict(passed)])
     variables = _build_kubeflow_variables(devices) if platform == "kubernetes" else _build_skypilot_variables(devices)
     sizes = [] if platform == "kubernetes" else _AGENT_SIZES

@@ -207,14 +207,21 @@ def _check_links(report: AllocationReport) -> Iterator[EnvironmentCheck]:
         text = f"{report.name_rank(rank)} is slow: its fastest link takes {own}, others {usual}"
         fix = f"leave it out: 'launch.directives={{exclude: {report.facts[rank].host}}}'"
         yield EnvironmentCheck("links", False, text, fix)
-    for first, last in links.find_slow_links(report.times, slow):
+    slow_links = links.find_slow_links(report.times, slow)
+    for first, last in slow_links:
         seconds = report.times[first, last]
         text = f"the link of {report.name_rank(first)} and {report.name_rank(last)} is slow: {_format_time(seconds)}"
-        yield EnvironmentCheck("links", False, text, "look at the cables and switches between them")
-    if not slow:
+        yield EnvironmentCheck("links", False, text, _suggest_link_fix(report.facts[first], report.facts[last]))
+    if not slow and not slow_links:
         low, high = min(report.times.values()), max(report.times.values())
         text = f"{len(report.times)}, an all-reduce of 1 MiB takes {_format_time(low)} to {_format_time(high)}"
         yield EnvironmentCheck("links", True, text)
+
+
+def _suggest_link_fix(first: ProcessFacts, last: ProcessFacts) -> str:
+    if first.host == last.host:
+        return "measure again when the machine is idle: without a network, a process that waits for a core is slow"
+    return "look at the cables and switches between them"
 
 
 def _format_time(seconds: float) -> str:

@@ -22,6 +22,7 @@ from mlscale.runs.compare import Pairs, compare_runs
 from mlscale.runs.edited import report_edits
 from mlscale.runs.find import find_corrupted_runs, find_run, list_runs
 from mlscale.runs.folder import RunFolder
+from mlscale.runs.job_record import is_cloud_run
 from mlscale.runs.overview import RunOverview, group_by_sweep, parse_sweep_id, summarize_run
 from mlscale.runs.remove import remove_runs
 
@@ -172,6 +173,13 @@ def _resume_run(options: Options) -> int:
     from mlscale.report import print_result
     from mlscale.secrets.mask import Masker, mask_output
 
+    named = dict(word.lstrip("+").partition("=")[::2] for word in options.overrides)
+    if (run := _find_cloud_run(options.ref, named.get("runs_dir", "runs"))) is not None:
+        from mlscale.commands.train.cloud_submission import resubmit_cloud_run
+
+        typed = [word for word in options.overrides if not word.lstrip("+").startswith(("runs_dir=", "output="))]
+        print_result(resubmit_cloud_run(run, typed), named.get("output", "table"))
+        return int(Exit.DONE)
     wait_passively()
     # The same as `mlscale train resume=…`: one implementation of resuming.
     cfg = compose_from_overrides("train", [f"resume={options.ref}", *options.overrides])
@@ -179,6 +187,16 @@ def _resume_run(options: Options) -> int:
     with mask_output(Masker.create_for_run(cfg)):
         print_result(result, cfg.output)
     return int(Exit.DONE if result.ok else Exit.GATE)
+
+
+def _find_cloud_run(ref: str, runs_dir: str) -> RunFolder | None:
+    """Return the run, if it is trained on another platform's file system."""
+    try:
+        run = find_run(ref, runs_dir)
+    # The command itself reports it, with everything else that is wrong.
+    except MLScaleError:
+        return None
+    return run if is_cloud_run(run.path) else None
 
 
 def _send_pending(options: Options) -> int:
@@ -214,12 +232,21 @@ def _show_sweep(options: Options) -> int:
 
     path, runs = sweep_table.find_sweep(options.ref, options.runs_dir)
     if options.resubmit:
-        from mlscale.commands.train.submission import resubmit_runs
-
         lost = sweep_table.list_lost_runs(runs, find_run_statuses(runs))
         if lost:
-            print(f"submitted array {resubmit_runs(path, lost)} for {len(lost)} of {len(runs)} runs", file=sys.stderr)
+            print(f"submitted {_resubmit_lost_runs(path, lost)} for {len(lost)} of {len(runs)} runs", file=sys.stderr)
     return sweep_table.print_sweep(path, runs)
+
+
+def _resubmit_lost_runs(sweep: Path, lost: Sequence[RunFolder]) -> str:
+    """Submit runs of a sweep again: as one array, or as a job each where the platform has no arrays."""
+    from mlscale.commands.train.cloud_submission import resubmit_cloud_run
+    from mlscale.commands.train.submission import resubmit_runs
+
+    if not all(is_cloud_run(run.path) for run in lost):
+        return f"array {resubmit_runs(sweep, lost)}"
+    jobs = [resubmit_cloud_run(run).artifacts["job"] for run in lost]
+    return f"jobs {', '.join(jobs)}"
 
 
 def _describe_run(document: dict[str, Any], manifest: dict[str, Any] | None) -> list[tuple[str, object]]:

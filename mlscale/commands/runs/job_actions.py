@@ -10,7 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch.slurm.job_states import describe_run_status, find_job_states, refuse_live_job
+from mlscale.launch.cloud.client_command import run_client, stream_client
+from mlscale.launch.cloud.job_client import JobClient
+from mlscale.launch.scheduled_jobs import CLIENTS, describe_run_status, find_job_states, refuse_live_job
 from mlscale.launch.slurm.slurm_commands import cancel_job
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import get_current_time
@@ -50,7 +52,7 @@ def cancel_runs(runs: Sequence[RunFolder]) -> list[str]:
     for run in runs:
         state = states[records[run.id].id]
         if not state.is_live:
-            word = state.reason if state.word in ("elsewhere", "unknown") else state.word
+            word = state.reason if state.word in ("elsewhere", "unknown", "written") else state.word
             raise MLScaleError(
                 f"job {records[run.id].id} of the run {run.path.name} can't be cancelled: {word}",
                 where=str(run.path),
@@ -59,7 +61,10 @@ def cancel_runs(runs: Sequence[RunFolder]) -> list[str]:
     lines = []
     for run in runs:
         record = records[run.id]
-        cancel_job(record.id)
+        if client := CLIENTS.get(record.scheduler):
+            run_client(client.build_cancel_words(record))
+        else:
+            cancel_job(record.id)
         # Read again: the job may have written its record meanwhile.
         replace(_require_record(run), cancelled=get_current_time()).write(run.path)
         lines.append(f"cancelled job {record.id} of {run.path.name}")
@@ -82,6 +87,8 @@ def print_log(run: RunFolder, *, follow: bool) -> int:
         MLScaleError: the run has no job.
     """
     record = _require_record(run)
+    if client := CLIENTS.get(record.scheduler):
+        return _stream_cloud_log(run, record, client, follow=follow)
     path = Path(record.log)
     position, checked = 0, time.monotonic()
     state = find_job_states([record])[record.id]
@@ -95,6 +102,18 @@ def print_log(run: RunFolder, *, follow: bool) -> int:
         time.sleep(_POLL_SECONDS)
         if time.monotonic() - checked > _STATE_SECONDS:
             checked, state = time.monotonic(), find_job_states([record])[record.id]
+
+
+def _stream_cloud_log(run: RunFolder, record: JobRecord, client: JobClient, *, follow: bool) -> int:
+    if not record.is_submitted:
+        raise MLScaleError(
+            f"the job {record.id} was not submitted from here",
+            where=str(run.path / client.file),
+            why=f"its file was written where {client.program} is not installed",
+            fix=f"mlscale runs resume {run.id}, where {client.program} is installed, submits it",
+        )
+    stream_client(client.build_log_words(record, follow=follow))
+    return int(Exit.DONE)
 
 
 def _print_new_text(path: Path, position: int) -> int:
@@ -128,7 +147,10 @@ def describe_job(run: RunFolder) -> list[tuple[str, object]]:
     record = _read_record(run)
     if record is None:
         return []
-    rows: list[tuple[str, object]] = [("job", f"{record.id} of {record.cluster}"), ("log", os.path.relpath(record.log))]
+    where = f"{record.id} of {record.cluster}" if record.is_submitted else f"{record.id}, not submitted from here"
+    rows: list[tuple[str, object]] = [("job", where)]
+    if record.log:
+        rows.append(("log", os.path.relpath(record.log)))
     starts = (*record.earlier, *record.starts)
     for number, start in enumerate(starts, 1):
         rows.append(

@@ -15,7 +15,7 @@ from mlscale.runs.folder import RunFolder
 from mlscale.runs.job_record import read_job_record
 from mlscale.runs.overview import RunOverview, summarize_run
 
-_WAITING = ("queued", "requeued", "running", "elsewhere")
+_WAITING = ("queued", "requeued", "running", "elsewhere", "written")
 _ENDED = ("done", "diverged")
 
 

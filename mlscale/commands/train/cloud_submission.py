@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +14,20 @@ from mlscale.atomic_files import write_text
 from mlscale.commands.train.run_start import RunOrigin, RunStart, create_run_folder
 from mlscale.config.schema.roots import get_shipped_folder
 from mlscale.errors import MLScaleError
-from mlscale.launch.client_command import has_client, run_client
-from mlscale.launch.cloud_job import CloudJob, build_job_name
-from mlscale.launch.job_yaml import render_yaml
+from mlscale.launch.cloud.client_command import has_client, run_client
+from mlscale.launch.cloud.cloud_job import CloudJob, build_job_name
+from mlscale.launch.cloud.cloud_settings import read_cloud_settings
+from mlscale.launch.cloud.job_client import JobClient
+from mlscale.launch.cloud.job_yaml import render_yaml
+from mlscale.launch.cloud.volume_paths import resolve_runs_dir
 from mlscale.launch.kubernetes.manifests import build_manifests, render_manifests
-from mlscale.launch.kubernetes.pod_settings import KubernetesSettings, read_kubernetes_settings
+from mlscale.launch.kubernetes.pod_settings import KubernetesSettings
+from mlscale.launch.scheduled_jobs import CLIENTS, refuse_live_job
 from mlscale.launch.skypilot.task_file import build_task
-from mlscale.launch.skypilot.task_settings import SkyPilotSettings, read_skypilot_settings
-from mlscale.launch.volume_paths import resolve_runs_dir
+from mlscale.launch.skypilot.task_settings import SkyPilotSettings
 from mlscale.report import Result
+from mlscale.runs.identity import get_current_time
+from mlscale.runs.job_record import JobRecord, read_job_record
 from mlscale.secrets.config_secrets import list_required_variables
 from mlscale.secrets.mask import Masker
 
@@ -41,14 +46,14 @@ class _JobFile:
     """A rendered job.
 
     Attributes:
-        name: of its file in the run folder.
-        text: YAML.
-        command: submits it; the path of the file is its last word.
+        job: the id of the job, as its platform has it.
+        text: of its file, YAML.
+        client: of the platform.
     """
 
-    name: str
+    job: str
     text: str
-    command: tuple[str, ...]
+    client: JobClient
 
 
 def submit_cloud_run(cfg: DictConfig) -> Result:
@@ -70,24 +75,64 @@ def submit_cloud_run(cfg: DictConfig) -> Result:
         if cfg.launch.dry_run:
             folder.discard_run()
             return Result("train", True, file.text.rstrip("\n"))
-        path = folder.path / file.name
+        path = folder.path / file.client.file
         write_text(path, file.text)
-        words = [*file.command, str(path)]
+        words = file.client.build_submit_words(path, settings.variables)
         # A file without a client is of use: it may be submitted from another machine.
         is_submitted = has_client(words)
+        record = JobRecord(
+            scheduler=str(cfg.launch.scheduler),
+            cluster=file.client.read_cluster() if is_submitted else "",
+            id=file.job,
+            submitted=get_current_time(),
+            log="",
+            max_requeues=0,
+            max_failures=settings.max_failures,
+            variables=tuple(settings.variables),
+        )
+        # First: a job without a record could not be cancelled.
+        record.write(folder.path)
         if is_submitted:
             run_client(words)
     except BaseException:  # a job that was not submitted leaves nothing
         folder.discard_run()
         raise
-    artifacts = {"job": build_job_name(cfg.name, folder.id), "file": str(path), "run": str(folder.path)}
-    return Result("train", True, _describe_submission(words, is_submitted), artifacts=artifacts)
+    artifacts = {"job": file.job, "file": str(path), "run": str(folder.path)}
+    return Result("train", True, _describe_submission(words, is_submitted, folder.id), artifacts=artifacts)
 
 
-def _describe_submission(words: Sequence[str], is_submitted: bool) -> str:
+def resubmit_cloud_run(run: RunFolder, overrides: Sequence[str] = ()) -> Result:
+    """Submit the job of a run again, from its file; the job resumes from what is on its volume.
+
+    Raises:
+        MLScaleError: the job waits or runs; settings were typed, which the file can't take; the client fails.
+    """
+    record = read_job_record(run.path)
+    assert record is not None
+    client = CLIENTS[record.scheduler]
+    if overrides:
+        raise MLScaleError(
+            f"a job on {client.platform} is submitted again as its file has it",
+            where=" ".join(overrides),
+            why="the file was written when the run was submitted",
+            fix=f"leave them out; or a new run: mlscale like={run.id} launch={record.scheduler} …",
+        )
+    refuse_live_job(run)
+    words = client.build_submit_words(run.path / client.file, record.variables, record.cluster)
+    cluster = record.cluster or client.read_cluster()
+    again = replace(record, cluster=cluster, submitted=get_current_time(), cancelled=None)
+    # What an earlier submission has left makes way, where it was one.
+    if record.is_submitted and (prepare := client.build_prepare_words(record)):
+        run_client(prepare)
+    run_client(words)
+    again.write(run.path)
+    return Result("train", True, _describe_submission(words, True, run.id), artifacts={"job": record.id})
+
+
+def _describe_submission(words: Sequence[str], is_submitted: bool, run_id: str) -> str:
     command = shlex.join(words)
     if is_submitted:
-        return f"submitted by {command}"
+        return f"submitted by {command}; mlscale runs logs {run_id} follow=true"
     return f"written, not submitted: {words[0]} is not installed here; where it is: {command}"
 
 
@@ -102,8 +147,10 @@ def _replace_launch(cfg: DictConfig) -> DictConfig:
 def _read_settings(cfg: DictConfig, start: RunStart) -> KubernetesSettings | SkyPilotSettings:
     launch: Any = OmegaConf.to_container(cfg.launch, resolve=True)
     required = list_required_variables(OmegaConf.create(start.config_yaml))  # type: ignore[arg-type]
-    read = read_kubernetes_settings if cfg.launch.scheduler == "kubernetes" else read_skypilot_settings
-    return read(launch, cfg.trainer.get("devices", 1), str(cfg.runs_dir), required)
+    devices, runs_dir = cfg.trainer.get("devices", 1), str(cfg.runs_dir)
+    if cfg.launch.scheduler == "kubernetes":
+        return read_cloud_settings(KubernetesSettings, launch, devices, runs_dir, required)
+    return read_cloud_settings(SkyPilotSettings, launch, devices, runs_dir, required)
 
 
 def _render_job_file(cfg: DictConfig, settings: KubernetesSettings | SkyPilotSettings, folder: RunFolder) -> _JobFile:
@@ -117,10 +164,8 @@ def _render_job_file(cfg: DictConfig, settings: KubernetesSettings | SkyPilotSet
     )
     if isinstance(settings, KubernetesSettings):
         text = render_manifests(build_manifests(job, settings))
-        return _JobFile("kubernetes.yaml", text, ("kubectl", "apply", "-f"))
-    secrets = [f"--secret={name}" for name in settings.variables]
-    task = render_yaml(build_task(job, settings, Path.cwd()))
-    return _JobFile("skypilot.yaml", task, ("sky", "jobs", "launch", "--yes", "--detach-run", *secrets))
+        return _JobFile(f"{settings.namespace}/{job.name}", text, CLIENTS["kubernetes"])
+    return _JobFile(job.name, render_yaml(build_task(job, settings, Path.cwd())), CLIENTS["skypilot"])
 
 
 def _create_torchrun_error(cfg: DictConfig) -> MLScaleError:

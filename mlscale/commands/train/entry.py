@@ -25,9 +25,10 @@ from mlscale.config.derive import derive_values
 from mlscale.config.metric_choice import reuse_choice
 from mlscale.config.notices import collect_notices
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch.external_launcher import JOIN_TIMEOUT, find_external_rank
+from mlscale.launch.early_stop import EarlyStop, choose_early_signals, handle_early_signals
+from mlscale.launch.external_launcher import JOIN_TIMEOUT, ExternalRank, find_external_rank
 from mlscale.launch.garbage_collection import defer_garbage_collection
-from mlscale.launch.slurm.job_states import refuse_live_job
+from mlscale.launch.scheduled_jobs import refuse_cloud_run, refuse_live_job
 from mlscale.launch.start_notices import format_start_lines, print_masked_lines
 from mlscale.report import Result, save_result
 from mlscale.runs import ownership as own
@@ -40,6 +41,8 @@ from mlscale.secrets.mask import Masker
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+# The user's config, or the machines: a folder that not all of them see. A bug leaves its run folder for a report.
+_REFUSALS = (Exit.USER, Exit.ENVIRONMENT)
 _CLOUD_PLATFORMS = ("kubernetes", "skypilot", "torchrun")
 
 
@@ -58,8 +61,13 @@ def run(cfg: DictConfig) -> Result:
 
         return submit_run(cfg)
     external = find_external_rank()
-    if external is None:
-        return _run_training(cfg)
+    is_follower = external is not None and external.rank > 0
+    with handle_early_signals(choose_early_signals(external), is_reported=is_follower):
+        return _run_training(cfg) if external is None else _run_rank(cfg, external)
+
+
+def _run_rank(cfg: DictConfig, external: ExternalRank) -> Result:
+    """Train as one of the ranks that another launcher has started; the first one prepares the run for all."""
     from mlscale.assembly.external_run import follow_first_rank, lead_ranks
 
     timeout_s = read_launch_setting(cfg, "timeout_s", JOIN_TIMEOUT)
@@ -95,6 +103,7 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
             locks.callback(remove_empty_folders, made)  # a start that is refused leaves nothing
             earlier = _find_earlier_run(cfg, start, ranks)
             if earlier is not None:
+                refuse_cloud_run(earlier)
                 refuse_live_job(earlier)
             queued, earlier = split_queued_run(earlier)
             if ranks is not None and earlier is not None and earlier.status == "done":
@@ -151,8 +160,8 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
         # Also Ctrl-C and signals: every run that has started is sealed.
         except BaseException as error:
             is_new = earlier is None and queued is None
-            if is_new and isinstance(error, MLScaleError) and error.unbuilt and error.exit == Exit.USER:
-                folder.discard_run()  # a config that is refused leaves nothing
+            if is_new and isinstance(error, MLScaleError) and error.unbuilt and error.exit in _REFUSALS:
+                folder.discard_run()  # a start that is refused leaves nothing
             else:
                 _seal_failed(folder, error)
                 notify_run_end(resolved_cfg, folder)
@@ -216,7 +225,7 @@ def _seal_failed(folder: RunFolder, error: BaseException) -> None:
 
 
 def _classify_ending(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt | EarlyStop):
         return "interrupted"
     if isinstance(error, MLScaleError):
         stopped = (Exit.SAVED, Exit.INTERRUPTED, Exit.TERMINATED)

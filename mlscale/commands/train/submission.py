@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,8 @@ from mlscale.assembly.queued_run import is_for_scheduler
 from mlscale.commands.train.run_start import RunOrigin, RunStart, create_run_folder
 from mlscale.config.composition.frozen import load_composed
 from mlscale.errors import Exit, MLScaleError
+from mlscale.launch.scheduled_jobs import refuse_cloud_run, refuse_live_job
 from mlscale.launch.slurm.job_script import render_job_script
-from mlscale.launch.slurm.job_states import refuse_live_job
 from mlscale.launch.slurm.settings import SlurmSettings, read_slurm_settings
 from mlscale.launch.slurm.shipped_code import describe_unshipped_files, refuse_unshippable_code
 from mlscale.launch.slurm.slurm_commands import read_cluster_name
@@ -66,6 +67,9 @@ def submit_run(cfg: DictConfig) -> Result:
     if settings.dry_run:
         planned = plan_run_job(build_run_path(cfg.runs_dir, cfg.name).absolute(), ships_code=bool(cfg.snapshot))
         return Result("train", True, render_job_script(settings, planned).rstrip("\n"))
+    if settings.array is not None and not cfg.resume:
+        # Not an error: a site's own file of settings may have it for its sweeps.
+        print("launch.array has no effect without -m, a sweep: this is one job", file=sys.stderr, flush=True)
     # The folder comes first, because the script and the record of the job lie in it.
     frozen = freeze_run(cfg)
     try:
@@ -101,6 +105,7 @@ def freeze_run(cfg: DictConfig) -> FrozenRun:
         find_run_to_resume(cfg.resume, start.config_yaml, start.digest, Path(cfg.runs_dir)) if cfg.resume else None
     )
     if earlier is not None:
+        refuse_cloud_run(earlier)
         refuse_live_job(earlier)
         _refuse_ended_run(earlier)
         earlier.update_config(start.config_yaml, earlier.derived)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch.cloud_job import START_FILES, CloudJob
-from mlscale.launch.job_yaml import render_yaml
+from mlscale.launch.cloud.cloud_job import START_FILES, CloudJob
+from mlscale.launch.cloud.job_yaml import render_yaml
 from mlscale.launch.kubernetes.pod_settings import KubernetesSettings
 
 Manifest = dict[str, Any]

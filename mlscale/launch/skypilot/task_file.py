@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.errors import Exit
-from mlscale.launch.cloud_job import START_FILES, CloudJob
+from mlscale.launch.cloud.cloud_job import START_FILES, CloudJob
 from mlscale.launch.skypilot.task_settings import SkyPilotSettings
 
 _START_PATH = "/tmp/mlscale-run"  # noqa: S108 - of a machine that is made for this job

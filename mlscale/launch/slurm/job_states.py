@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from mlscale.errors import MLScaleError
-from mlscale.launch.job_environment import is_job_of
+from mlscale.launch.job_state import VANISHED, JobState
 from mlscale.launch.slurm.slurm_commands import read_cluster_name, run_slurm
-from mlscale.runs.folder import RunFolder
-from mlscale.runs.job_record import JobRecord, read_job_record
+from mlscale.runs.job_record import JobRecord
 
 _MAX_ENDED = 100  # jobs that are looked up one by one
 _PENDING = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"})
@@ -26,29 +24,9 @@ _ENDED = {
     "NODE_FAIL": "node failed",
     "PREEMPTED": "preempted",
 }
-VANISHED = "vanished"
-"""The state of a job that its cluster does not know any more."""
 
 
-@dataclass(frozen=True)
-class JobState:
-    """The state of a job.
-
-    Attributes:
-        word: queued, running, cancelled, timed out, failed, …; vanished; or elsewhere, for a job of another cluster.
-        reason: why it waits, as SLURM words it.
-    """
-
-    word: str
-    reason: str = ""
-
-    @property
-    def is_live(self) -> bool:
-        """True while it waits or runs."""
-        return self.word in ("queued", "running")
-
-
-def find_job_states(records: Iterable[JobRecord]) -> dict[str, JobState]:
+def find_slurm_states(records: Iterable[JobRecord]) -> dict[str, JobState]:
     """Return the states of jobs by their ids; `unknown` with the reason where SLURM does not respond."""
     wanted = list(records)
     if not wanted:
@@ -114,42 +92,3 @@ def parse_job_record(text: str) -> JobState:
         raise MLScaleError("scontrol shows no state of the job", why=text[:80], fix="scontrol show job")
     reason = re.search(r"\bReason=(\S+)", text)
     return _make_state(match[1], reason[1] if reason else "")
-
-
-def describe_run_status(status: str, record: JobRecord, state: JobState) -> str:
-    """Return the status of a run with a job.
-
-    Args:
-        status: of its folder: queued, or what the run has recorded.
-        record: of its job.
-        state: of its job.
-    """
-    if state.is_live:
-        return "requeued" if state.word == "queued" and record.starts else state.word
-    if status in ("queued", "running", "elsewhere", "crashed"):
-        # The folder can't know that the job has ended: its end was not recorded.
-        if state.word in ("unknown", "elsewhere"):
-            return status
-        if record.cancelled:
-            return "cancelled"
-        return "crashed" if state.word in ("ended", "failed") else state.word
-    return status
-
-
-def refuse_live_job(run: RunFolder) -> None:
-    """Raise an error if the job of a run waits or runs, unless this process is in it.
-
-    Raises:
-        MLScaleError: it does.
-    """
-    record = read_job_record(run.path)
-    if record is None or record.cancelled or is_job_of(run.path):
-        return
-    state = find_job_states([record])[record.id]
-    if state.is_live:
-        raise MLScaleError(
-            f"job {record.id} of the run {run.path.name} is {state.word}",
-            where=str(run.path),
-            why="two processes must not train one run",
-            fix=f"mlscale runs logs {run.id} shows how it stands; mlscale runs cancel {run.id} ends it",
-        )

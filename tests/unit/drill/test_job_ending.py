@@ -68,7 +68,7 @@ def test_a_job_that_is_too_slow_is_measured_and_leaves_what_it_had_when_it_was_k
     assert ending.code is None
     assert ending.is_complete
     assert ending.needed_s is not None
-    assert ending.needed_s >= 1.9
+    assert ending.needed_s >= 1.5  # of two seconds, counted from when the signal was sent, or noticed late
     assert (runs / "state").read_text() == "half"
     assert not list(runs.parent.glob("*.at-kill"))
 

@@ -59,3 +59,12 @@ def test_a_slow_machine_is_named_with_the_others_time() -> None:
     says, fix = read_problems(make_report(times=times))["links"]
     assert says == "rank 2 on n2 is slow: its fastest link takes 300 ms, others 1 ms"
     assert fix == "leave it out: 'launch.directives={exclude: n2}'"
+
+
+def test_a_slow_link_is_not_reported_as_sound_and_cables_are_only_blamed_where_there_are_some() -> None:
+    times = {**make_report().times, (1, 3): 0.5}
+    checks = [check for check in list_allocation_checks(make_report(times=times), "runs") if check.option == "links"]
+    assert [check.ok for check in checks] == [False]
+    assert "cables" in checks[0].fix
+    alone = {rank: ProcessFacts(rank, "n0", rank, {}, 0) for rank in range(4)}
+    assert "cables" not in read_problems(make_report(times=times, facts=alone))["links"][1]

@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from mlscale.errors import MLScaleError
+from mlscale.launch.cloud.cloud_settings import read_cloud_settings
 from mlscale.launch.kubernetes.manifests import build_manifests, render_manifests
-from mlscale.launch.kubernetes.pod_settings import read_kubernetes_settings
+from mlscale.launch.kubernetes.pod_settings import KubernetesSettings
 from tests.unit.launch.cloud_jobs import make_job, read_launch
 
 HOSTILE = "x: y # 'z' \"$(HOME)\" ${A} {{b}} \\ - [1]"
@@ -16,7 +17,7 @@ HOSTILE = "x: y # 'z' \"$(HOME)\" ${A} {{b}} \\ - [1]"
 
 def render(run: Path, **values: Any) -> list[dict[str, Any]]:
     launch = read_launch("kubernetes", image="a/b:1", claim="runs", nodes=2, **values)
-    settings = read_kubernetes_settings(launch, 4, "runs", [])
+    settings = read_cloud_settings(KubernetesSettings, launch, 4, "runs", [])
     return list(yaml.safe_load_all(render_manifests(build_manifests(make_job(run), settings))))
 
 
@@ -70,7 +71,7 @@ def test_a_queue_is_a_label(tmp_path: Path) -> None:
 
 
 def test_a_frozen_run_that_no_configmap_holds_is_refused(tmp_path: Path) -> None:
-    settings = read_kubernetes_settings(read_launch("kubernetes", image="a", claim="b"), 1, "runs", [])
+    settings = read_cloud_settings(KubernetesSettings, read_launch("kubernetes", image="a", claim="b"), 1, "runs", [])
     job = make_job(tmp_path / "run")
     (job.run / "config.yaml").write_text("x" * (1 << 20))
     with pytest.raises(MLScaleError, match="a ConfigMap at most 1,048,576"):

@@ -1,5 +1,6 @@
 """Tasks for SkyPilot: recovered after exit code 75, on a mounted bucket, values quoted, no secrets."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,14 +10,27 @@ from typing import Any
 import pytest
 import yaml
 
-from mlscale.launch.job_yaml import render_yaml
+from mlscale.launch.cloud.cloud_settings import read_cloud_settings
+from mlscale.launch.cloud.job_yaml import render_yaml
+from mlscale.launch.skypilot.sky_jobs import SkyClient, parse_job_queue
 from mlscale.launch.skypilot.task_file import build_task, render_run_command
-from mlscale.launch.skypilot.task_settings import read_skypilot_settings
+from mlscale.launch.skypilot.task_settings import SkyPilotSettings
+from mlscale.runs.job_record import JobRecord
 from tests.unit.launch.cloud_jobs import make_job, read_launch
 
 HOSTILE = 'a\'b "c" $(touch broken) `touch broken`; touch broken #'
 CHECK = """
-import sys, sky
+import json, sys, sky
+from click.testing import CliRunner
+from sky.client.cli import command
+from sky.jobs.state import ManagedJobStatus
+from sky.schemas.api.responses import ManagedJobRecord
+# Options are parsed before --help ends the command: an unknown one is refused.
+for words in json.loads(sys.argv[1]):
+    done = CliRunner().invoke(command.cli, [*words[1:], "--help"])
+    assert done.exit_code == 0, (words, done.output)
+jobs = [ManagedJobRecord(job_id=n, job_name=s.value, status=s) for n, s in enumerate(ManagedJobStatus)]
+print(json.dumps([job.model_dump(mode="json") for job in jobs]))
 task = sky.Task.from_yaml_str(sys.stdin.read())
 (resources,) = task.resources
 codes = resources.job_recovery["recover_on_exit_codes"]
@@ -26,7 +40,7 @@ print(task.num_nodes, codes, sorted(task.file_mounts), list(task.storage_mounts)
 
 def render(run: Path, **values: Any) -> dict[str, Any]:
     launch = read_launch("skypilot", bucket="s3://runs", nodes=2, **values)
-    task = build_task(make_job(run), read_skypilot_settings(launch, 4, "runs", []), run)
+    task = build_task(make_job(run), read_cloud_settings(SkyPilotSettings, launch, 4, "runs", []), run)
     document = yaml.safe_load(render_yaml(task))
     assert isinstance(document, dict)
     return document
@@ -70,9 +84,19 @@ def test_the_model_of_skypilot_accepts_them(tmp_path: Path) -> None:
     subprocess.run([python, "-m", "pip", "install", "--quiet", "skypilot>=0.12"], check=True)
     task = render(tmp_path / "run", variables=["KEY"], env={"A": "1"}, accelerators="A100:4", cpu="8+", mem="64+")
     environment = {**os.environ, "HOME": str(tmp_path)}
+    sky, job = SkyClient(), JobRecord("skypilot", "skypilot", "resnet-1", "", "", 0, 3)
+    commands = [
+        sky.build_submit_words(tmp_path / "skypilot.yaml", ["HOME"]), sky.build_cancel_words(job),
+        sky.build_log_words(job, follow=True), sky.build_log_words(job, follow=False), sky.build_queue_words(),
+    ]  # fmt: skip
     done = subprocess.run(
-        [python, "-c", CHECK], input=render_yaml(task), env=environment, capture_output=True, text=True
-    )
+        [python, "-c", CHECK, json.dumps(commands)], input=render_yaml(task), env=environment, capture_output=True,
+        text=True,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    # Every status that SkyPilot has means something here.
+    states = parse_job_queue(done.stdout.strip().splitlines()[-2])
+    assert len(states) >= 13
+    assert not [name for name, state in states.items() if state.word == "unknown"]
     mounts = [f"/tmp/mlscale-run/{name}" for name in ("config.yaml", "derived.yaml", "run.json")]
     assert done.stdout.strip().splitlines()[-1] == f"2 [75] {mounts} ['/mnt/mlscale']"

@@ -3,8 +3,10 @@
 import pytest
 
 from mlscale.errors import MLScaleError
+from mlscale.launch.job_state import JobState
+from mlscale.launch.scheduled_jobs import describe_run_status
 from mlscale.launch.slurm import job_states
-from mlscale.launch.slurm.job_states import JobState, describe_run_status, parse_job_record, parse_queue
+from mlscale.launch.slurm.job_states import parse_job_record, parse_queue
 from mlscale.runs.job_record import JobRecord, JobStart
 
 RECORD = JobRecord("slurm", "mini", "7", "2026-01-05T17:06:27+00:00", "/x/job.log", 50, 3)
@@ -54,7 +56,7 @@ def test_status_of_a_run(status: str, record: JobRecord, word: str, shown: str) 
 def test_jobs_of_another_cluster_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_states, "read_cluster_name", lambda: "other")
     monkeypatch.setattr(job_states, "run_slurm", lambda words: "7|RUNNING|None\n" if words[0] == "squeue" else 1 / 0)
-    assert job_states.find_job_states([RECORD])["7"] == JobState("elsewhere", "on the cluster mini")
+    assert job_states.find_slurm_states([RECORD])["7"] == JobState("elsewhere", "on the cluster mini")
 
 
 def test_without_slurm_the_state_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +64,7 @@ def test_without_slurm_the_state_is_unknown(monkeypatch: pytest.MonkeyPatch) -> 
         raise MLScaleError("scontrol is not installed here")
 
     monkeypatch.setattr(job_states, "read_cluster_name", fail)
-    assert job_states.find_job_states([RECORD])["7"] == JobState("unknown", "scontrol is not installed here")
+    assert job_states.find_slurm_states([RECORD])["7"] == JobState("unknown", "scontrol is not installed here")
     assert describe_run_status("queued", RECORD, JobState("unknown")) == "queued"
 
 
@@ -83,4 +85,4 @@ def test_sacct_is_asked_where_the_controller_has_forgotten_a_job(
 
     monkeypatch.setattr(job_states, "read_cluster_name", lambda: "mini")
     monkeypatch.setattr(job_states, "run_slurm", run_slurm)
-    assert job_states.find_job_states([RECORD])["7"].word == word
+    assert job_states.find_slurm_states([RECORD])["7"].word == word

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlscale.errors import MLScaleError
-from mlscale.launch.volume_paths import is_below, resolve_runs_dir
+from mlscale.launch.cloud.volume_paths import is_below, resolve_runs_dir
 from mlscale.secrets.secret_patterns import has_known_format, is_secret_key
 
 START_FILES = ("run.json", "config.yaml", "derived.yaml")

@@ -3,10 +3,11 @@
 import pytest
 
 from mlscale.errors import MLScaleError, Problems
-from mlscale.launch.cloud_job import build_job_name
-from mlscale.launch.kubernetes.pod_settings import read_kubernetes_settings
-from mlscale.launch.skypilot.task_settings import read_skypilot_settings
-from mlscale.launch.volume_paths import is_below, resolve_runs_dir
+from mlscale.launch.cloud.cloud_job import build_job_name
+from mlscale.launch.cloud.cloud_settings import read_cloud_settings
+from mlscale.launch.cloud.volume_paths import is_below, resolve_runs_dir
+from mlscale.launch.kubernetes.pod_settings import KubernetesSettings
+from mlscale.launch.skypilot.task_settings import SkyPilotSettings
 from tests.unit.launch.cloud_jobs import read_launch
 
 
@@ -48,7 +49,7 @@ def test_a_relative_folder_is_on_the_volume() -> None:
 def test_all_problems_are_reported_together() -> None:
     launch = read_launch("kubernetes", nodes=0, env={"API_KEY": "x"}, queue="a\nb", variables=["1X"])
     with pytest.raises(Problems) as raised:
-        read_kubernetes_settings(launch, "auto", "runs", ["TOKEN"])
+        read_cloud_settings(KubernetesSettings, launch, "auto", "runs", ["TOKEN"])
     fixes = [problem.fix for problem in raised.value.problems]
     assert fixes == [
         "launch.image=registry.example.com/train:1",
@@ -64,5 +65,5 @@ def test_all_problems_are_reported_together() -> None:
 
 def test_runs_beside_the_bucket_are_refused() -> None:
     with pytest.raises(MLScaleError, match="/data/runs is not on the volume") as raised:
-        read_skypilot_settings(read_launch("skypilot", bucket="s3://a"), 1, "/data/runs", [])
+        read_cloud_settings(SkyPilotSettings, read_launch("skypilot", bucket="s3://a"), 1, "/data/runs", [])
     assert raised.value.fix == "runs_dir=runs"
