@@ -31,7 +31,7 @@ SIGNATURE_BYTES = 16
 # Signatures are longer than two letters where a text could begin with those: 'BMW' is no bitmap, 'P5 of 7' no picture.
 IMAGE_FORMATS = (
     _describe_format("jpg jpeg jpe jfif mpo", rb"\xff\xd8\xff", "image/jpeg image/jpg"),
-    _describe_format("png apng", rb"\x89PNG\r\n\x1a\n", "image/png"),
+    _describe_format("png apng", rb"\x89PNG", "image/png"),
     _describe_format("webp", rb"RIFF.{4}WEBP", "image/webp"),
     _describe_format("gif", rb"GIF8[79]a", "image/gif"),
     _describe_format("bmp dib", rb"BM.{4}\0{4}", "image/bmp image/x-ms-bmp"),
