@@ -11,19 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.data.decoding.image_files import find_image_type
 from mlscale.errors import MLScaleError
 from mlscale.loadtest.load_samples import RequestSamples
 from mlscale.loadtest.server_model import DATATYPES, ServerModel
 
 PROTOCOLS = ("raw", "bytes", "json", "v2", "v2_json")
 BINARY_HEADER = "Inference-Header-Content-Length"
-_IMAGE_TYPES = {
-    b"\xff\xd8": "image/jpeg",
-    b"\x89P": "image/png",
-    b"GI": "image/gif",
-    b"BM": "image/bmp",
-    b"RI": "image/webp",
-}
 
 
 @dataclass(frozen=True)
@@ -124,7 +118,7 @@ def _build_prediction(
     if protocol == "bytes":
         return "application/octet-stream", next(iter(tensors.values())).tobytes()
     if form == "image":
-        return _IMAGE_TYPES.get(raw[0][:2], "image/tiff"), raw[0]
+        return find_image_type(raw[0], "image/jpeg"), raw[0]
     # Bytes that are not UTF-8 stay what they are, as in a file that is sent.
     if form == "text" and protocol == "raw" and len(raw) == 1:
         return "text/plain", raw[0]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.data.decoding.image_files import find_image_suffix
 from mlscale.loadtest.load_samples import RequestSamples
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 _MAX_HELD_OUT = 2000
 _BATCH = 256
-_SUFFIXES = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"GI": ".gif", b"BM": ".bmp", b"RI": ".webp"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +160,6 @@ def save_request_samples(samples: RequestSamples, folder: Path) -> Path:
         return path
     # A file each: texts have lines and bytes of any kind.
     for number, content in enumerate(samples.raw):
-        suffix = ".txt" if samples.form == "text" else _SUFFIXES.get(content[:2], ".tif")
+        suffix = ".txt" if samples.form == "text" else find_image_suffix(content, ".tif")
         (folder / f"{number:05}{suffix}").write_bytes(content)
     return folder

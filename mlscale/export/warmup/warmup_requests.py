@@ -13,17 +13,10 @@ from numpy.typing import NDArray
 
 from mlscale.atomic_files import convert_to_json, read_json
 from mlscale.contracts import expect_format
+from mlscale.data.decoding.image_files import find_image_suffix
 from mlscale.errors import MLScaleError
 
 WARMUP, REQUESTS = "warmup", "warmup.json"
-_SUFFIXES = {
-    b"\xff\xd8\xff": ".jpg",
-    b"\x89PNG": ".png",
-    b"GIF8": ".gif",
-    b"BM": ".bmp",
-    b"II*\0": ".tif",
-    b"RIFF": ".webp",
-}
 
 
 @dataclass(frozen=True)
@@ -99,18 +92,13 @@ def store_sample(
     if isinstance(sample, bytes):
         if is_text and (text := _decode_text(sample)) is not None:
             return {"form": "text", "sample": text}, None
-        return {"form": "file", "file": f"{number}{'.txt' if is_text else find_suffix(sample)}"}, sample
+        return {"form": "file", "file": f"{number}{'.txt' if is_text else find_image_suffix(sample)}"}, sample
     if isinstance(sample, np.ndarray):
         return {"form": "array", "file": f"{number}.npy"}, _save_arrays(sample)
     # A row of a table has no arrays; a sample of several tensors has nothing else.
     if any(isinstance(value, np.ndarray) for value in sample.values()):
         return {"form": "arrays", "file": f"{number}.npz"}, _save_arrays(sample)
     return {"form": "row", "sample": convert_to_json(sample)}, None
-
-
-def find_suffix(content: bytes) -> str:
-    """Return the usual suffix of an image file, by its first bytes; .bin of another."""
-    return next((suffix for start, suffix in _SUFFIXES.items() if content.startswith(start)), ".bin")
 
 
 def _decode_text(content: bytes) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mlscale.data.decoding.image_files import find_image_suffix
 from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.encoders.encoder import Encoder
 from mlscale.data.encoders.image_encoder import ImageEncoder
@@ -14,7 +15,6 @@ from mlscale.data.encoders.table_columns import CategoryColumn
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder, convert_to_bytes
 from mlscale.export.validation_samples import SampleBatch
-from mlscale.export.warmup.warmup_requests import find_suffix
 
 _MOST_BYTES = 1 << 22
 """Of a sample's file: a servable is copied to other machines."""
@@ -106,4 +106,4 @@ def _list_traits(sample: Any, encoder: Encoder) -> Iterator[str]:
         if not content.isascii():
             yield "not ASCII"
     elif isinstance(sample, bytes):
-        yield f"as {find_suffix(sample)}"
+        yield f"as {find_image_suffix(sample)}"

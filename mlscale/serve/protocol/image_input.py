@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 
 from mlscale.data.decoding.fast_decoder import open_picture
 from mlscale.data.decoding.image_decoder import decode_image
+from mlscale.data.decoding.image_files import IMAGE_FORMATS
 from mlscale.data.decoding.pil import TooLarge
 from mlscale.data.encoders.image_encoder import ImageEncoder, measure_image_sizes
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.packed_samples import PackedSamples, create_packed_samples
 from mlscale.serve.served_model import ServedModel
 
-KINDS = (b"image/jpeg", b"image/png", b"image/webp", b"image/bmp", b"image/gif", b"image/tiff")
-"""Content types of images; the decoder goes by the content of the body, whichever of them is stated."""
+KINDS = tuple(name.encode() for format_ in IMAGE_FORMATS for name in format_.content_types)
+"""Content types of each format that training reads; the decoder goes by the body's content, whichever is stated."""
 RAW_FORMS = {
     "table": 'rows, such as {"<column>": <value>, …}',
     "image": "images, such as image/jpeg",

@@ -59,7 +59,7 @@ def _build_column_schema(column: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "type": ["number", "string", "boolean", "null"],
         "description": f"in training {column['minimum']:.6g} to {column['maximum']:.6g}{unit}; {missing}",
-        "examples": [column["median"]],
+        "examples": [_round_median(column)],
         **({"x-unit": column["unit"]} if unit else {}),
     }
 
@@ -81,7 +81,14 @@ def build_example(raw: Mapping[str, Any]) -> dict[str, Any]:
         return {"example": "a text"}
     return {
         "example": {
-            column["name"]: column["median"] if column["type"] == "number" else next(iter(column["categories"]), None)
+            column["name"]: _round_median(column)
+            if column["type"] == "number"
+            else next(iter(column["categories"]), None)
             for column in raw["columns"]
         }
     }
+
+
+def _round_median(column: Mapping[str, Any]) -> float:
+    # Of an even number of rows it is a mean, which may end in a rounding error: 99.94999999999999.
+    return float(f"{column['median']:.12g}")

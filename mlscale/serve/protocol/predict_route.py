@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mlscale.data.decoding.image_files import find_image_format
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.serve.http.exchange import JSON
 from mlscale.serve.http.request_error import Refused
@@ -19,19 +20,21 @@ from mlscale.serve.protocol import image_input as images
 from mlscale.serve.protocol import json_numbers, raw_json, v2
 from mlscale.serve.protocol.image_input import FILE_ADVICE
 from mlscale.serve.protocol.refused_bodies import (
-    describe_sent_form,
+    JSON_KINDS,
+    RAW_BYTES,
+    TEXT,
+    describe_other_type,
     describe_untyped_image,
-    find_image_type,
-    suggest_json_line,
 )
 from mlscale.serve.request_limits import compute_text_limit
 from mlscale.serve.served_model import Outputs, ServedModel
 
-_JSON_KINDS = (b"application/json", b"text/json", b"application/x-www-form-urlencoded")  # the last: curl -d
-_TEXT, _BYTES = b"text/plain", b"application/octet-stream"
 _CHARSETS = re.compile(r"utf-(8|16|32)(-[lb]e)?|ascii|iso8859-\d+|cp125\d|koi8-[ru]|shift_jis|euc_(jp|kr)|gb18030|big5")
 """Names of codecs that a charset may mean; Python has others, which no client means."""
 _MOST_CHARSET = 40
+_TEXT_HINT = "; a text by itself is sent with 'Content-Type: text/plain'"
+_ALONE_HINTS = {"text": _TEXT_HINT, "document": _TEXT_HINT, "image": f"; an image file is sent as it is, {FILE_ADVICE}"}
+"""The hint for a sample that was sent alone and is not JSON, by the kind of the encoder."""
 _TEXT_BYTES_PER_NUMBER = 16
 # JSON has no NaN and no infinity: what reads the response would fail.
 _COMPACT = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -54,9 +57,9 @@ class PredictRequest(NamedTuple):
 def compute_body_limit(model: ServedModel, headers: Mapping[bytes, bytes], max_rows: int) -> int | None:
     """Return the most bytes of a request; None for images, whose size is not known."""
     kind = images.parse_content_type(headers)
-    if kind == _BYTES and model.tensor is not None:
+    if kind == RAW_BYTES and model.tensor is not None:
         return max_rows * model.tensor_bytes
-    if kind == _TEXT:
+    if kind == TEXT:
         return compute_text_limit(model.servable.encoder, max_rows)
     # A file's size says little of its pixels: images are limited by those, before they are decoded.
     return None if kind in images.KINDS else model.limits.json_bytes
@@ -66,7 +69,7 @@ def count_text_bytes(model: ServedModel, headers: Mapping[bytes, bytes], body: b
     """Return the bytes of JSON or text in a request, which take the time of the interpreter."""
     kind = images.parse_content_type(headers)
     # numpy and the image decoder release the interpreter's lock; JSON and texts hold it.
-    return len(body) if kind in _JSON_KINDS or kind == _TEXT else 0
+    return len(body) if kind in JSON_KINDS or kind == TEXT else 0
 
 
 def count_numbers(request: PredictRequest, outputs: Outputs) -> int:
@@ -98,21 +101,19 @@ def parse_predict_request(
     """
     kind = images.parse_content_type(headers)
     named = _read_header_id(headers)
-    if kind == _BYTES:
+    if kind == RAW_BYTES:
         if model.tensor is None:
-            raise _build_type_refusal(model, kind)
+            raise describe_other_type(model, kind)
         tensors = {model.tensor.name: v2.parse_raw_samples(model, body)}
         return PredictRequest(create_packed_samples(tensors), (), named)
     if kind in images.KINDS:
         return PredictRequest(images.decode_image_samples(model, [bytes(body)]), (), named)
-    if kind in _JSON_KINDS:
+    if kind in JSON_KINDS:
         return _parse_json_request(model, kind.decode() if b"content-type" in headers else "", body, named)
     # For other models a text is no sample, and a wrong content type should not be guessed around.
-    if kind == _TEXT and model.servable.encoder.kind in ("text", "document"):
+    if kind == TEXT and model.servable.encoder.kind in ("text", "document"):
         return PredictRequest(raw_json.pack_raw(model, [_decode_text(headers, body)], is_alone=True), (), named)
-    if model.servable.encoder.kind == "image" and kind.startswith((b"image/", b"multipart/form-data")):
-        raise describe_sent_form(kind.decode("latin-1"))
-    raise _build_type_refusal(model, kind)
+    raise describe_other_type(model, kind)
 
 
 def _read_header_id(headers: Mapping[bytes, bytes]) -> str:
@@ -132,10 +133,9 @@ def _parse_json_request(model: ServedModel, sent_type: str, body: bytes | bytear
         json_numbers.check_expansion(model, body)
         document = json_numbers.parse_document(body)
     except (ValueError, RecursionError) as error:
-        if image_type := find_image_type(body):
-            raise describe_untyped_image(model, sent_type, image_type) from error
-        texts = model.servable.encoder.kind in ("text", "document")
-        hint = "; a text by itself is sent with 'Content-Type: text/plain'" if texts else ""
+        if image_format := find_image_format(body):
+            raise describe_untyped_image(model, sent_type, image_format) from error
+        hint = _ALONE_HINTS.get(model.servable.encoder.kind, "")
         raise Refused(f"the body is not JSON: {error}{hint}") from error
     try:
         samples, id_ = raw_json.parse_samples(model, document)
@@ -217,10 +217,3 @@ def _decode_text(headers: Mapping[bytes, bytes], body: bytes | bytearray) -> byt
     except UnicodeDecodeError as error:
         fix = "leave the charset out to send the bytes as they are, or state that of the text, such as iso-8859-1"
         raise Refused(f"byte {error.start + 1} of the text is not {charset}: {fix}") from error
-
-
-def _build_type_refusal(model: ServedModel, kind: bytes) -> Refused:
-    form = images.RAW_FORMS[model.servable.encoder.kind]
-    return Refused(
-        f"can't read {kind.decode('latin-1')[:200]}: {model.name} takes {form}{suggest_json_line(model)}", 415
-    )

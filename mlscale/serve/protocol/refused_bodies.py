@@ -5,48 +5,50 @@ from __future__ import annotations
 import json
 import shlex
 
+from mlscale.data.decoding.image_files import IMAGE_FORMATS, ImageFormat
 from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.encoders.table_encoder import TableEncoder
-from mlscale.export.warmup.warmup_requests import find_suffix
 from mlscale.serve.http.request_error import Refused
-from mlscale.serve.protocol.image_input import FILE_ADVICE, IMAGE_ADVICE, RAW_FORMS
+from mlscale.serve.protocol.image_input import FILE_ADVICE, IMAGE_ADVICE, KINDS, RAW_FORMS
 from mlscale.serve.protocol.openapi_samples import build_example
 from mlscale.serve.request_limits import compute_text_limit
 from mlscale.serve.served_model import ServedModel
 
-_IMAGE_TYPES = {
-    ".jpg": "image/jpeg",
-    ".png": "image/png",
-    ".webp": "image/webp",
-    ".bmp": "image/bmp",
-    ".gif": "image/gif",
-    ".tif": "image/tiff",
-}
+JSON_KINDS = (b"application/json", b"text/json", b"application/x-www-form-urlencoded")  # the last: curl -d
+TEXT, RAW_BYTES = b"text/plain", b"application/octet-stream"
 
 
-def find_image_type(body: bytes | bytearray) -> str:
-    """Return the content type of an image file, by its first bytes; '' of anything else."""
-    return _IMAGE_TYPES.get(find_suffix(bytes(body[:16])), "")
-
-
-def describe_untyped_image(model: ServedModel, sent_type: str, image_type: str) -> Refused:
+def describe_untyped_image(model: ServedModel, sent_type: str, sent: ImageFormat) -> Refused:
     """Return the refusal of an image that was sent with a type of another thing, as curl does by itself.
 
     It is not decoded all the same: a page of another site may send a form without a preflight request, and no image.
     """
+    image_type = sent.content_types[0]
     what = f"the body is an image ({image_type}), sent {f'as {sent_type}' if sent_type else 'without a type'}"
     # A hint to send the type would be wrong where images are not taken at all.
     if model.servable.encoder.kind != "image":
         return Refused(f"{what}, and {model.name} takes {RAW_FORMS[model.servable.encoder.kind]}", 415)
-    file = f"photo.{image_type.partition('/')[2]}"
+    file = f"photo.{sent.extensions[0]}"
     return Refused(f"{what}: send its type, {IMAGE_ADVICE.format(image_type, file)}", 415)
 
 
-def describe_sent_form(kind: str) -> Refused:
-    """Return the refusal of an image in a form (curl -F), or of a type that images do not have."""
-    known = ", ".join(sorted(_IMAGE_TYPES.values()))
-    line = FILE_ADVICE
-    return Refused(f"can't read {kind[:200]}: an image is the body itself, {line}; types are {known}", 415)
+def accepts_type(model: ServedModel, kind: bytes) -> bool:
+    """Return True if `POST /predict` reads bodies of a content type, for this model."""
+    encoder = model.servable.encoder.kind
+    if kind == TEXT:
+        return encoder in ("text", "document")
+    return kind in JSON_KINDS or kind in KINDS or (kind == RAW_BYTES and model.tensor is not None)
+
+
+def describe_other_type(model: ServedModel, kind: bytes) -> Refused:
+    """Return the refusal of a content type that the model does not take, with the line that sends a sample."""
+    encoder = model.servable.encoder.kind
+    sent = f"can't read {kind.decode('latin-1')[:200]}"
+    # An image in a form (curl -F), or in a format that is not decoded, such as a phone's HEIC.
+    if encoder == "image" and kind.startswith((b"image/", b"multipart/form-data")):
+        known = ", ".join(sorted(format_.content_types[0] for format_ in IMAGE_FORMATS))
+        return Refused(f"{sent}: an image is the body itself, {FILE_ADVICE}; types are {known}", 415)
+    return Refused(f"{sent}: {model.name} takes {RAW_FORMS[encoder]}{suggest_json_line(model)}", 415)
 
 
 def suggest_json_line(model: ServedModel) -> str:
@@ -59,21 +61,24 @@ def suggest_json_line(model: ServedModel) -> str:
 
 
 def describe_large_body(model: ServedModel, kind: bytes, size: int, limit: int, max_queue: int) -> Refused:
-    """Return the refusal of a body of `size` bytes, over `limit`, with what to send in its place.
+    """Return the refusal of a body of `size` bytes, over `limit`, with what to send in its place; 415 of another type.
 
     Args:
         kind: its content type.
         max_queue: the most rows that may wait.
     """
+    # Less of it would not be taken either.
+    if not accepts_type(model, kind):
+        return describe_other_type(model, kind)
     encoder, advice = model.servable.encoder, ""
-    if isinstance(encoder, DocumentEncoder) and kind == b"text/plain":
+    if isinstance(encoder, DocumentEncoder) and kind == TEXT:
         settings = _suggest_settings(encoder, size, limit, max_queue)
         advice = f"send the document in parts, or start the server with {settings}"
     elif encoder.kind in ("text", "document"):
         # JSON is longer than its text by what is escaped, and has a lower limit.
         most = compute_text_limit(encoder, max_queue)
         advice = f"a long text is sent by itself, with 'Content-Type: text/plain', up to {most} bytes"
-    elif encoder.kind == "image" and kind != b"application/octet-stream":
+    elif encoder.kind == "image" and kind != RAW_BYTES:
         advice = f"an image file is sent as it is, {FILE_ADVICE}"
     else:
         advice = "send fewer samples in a request"

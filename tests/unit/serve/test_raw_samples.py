@@ -17,6 +17,7 @@ from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.protocol import predict_route as predict
 from mlscale.serve.protocol import v2, v2_metadata, v2_tensors
+from mlscale.serve.protocol.refused_bodies import describe_large_body
 from mlscale.serve.served_model import ServedModel, load_model
 from tests import made_servables
 from tests.made_servables import PENGUIN, make_servables
@@ -54,14 +55,15 @@ def models(folders: dict[str, Path]) -> dict[str, ServedModel]:
 
 
 def photographs() -> list[tuple[bytes, bytes]]:
-    """Content types and images: six formats, odd sizes, colours and grey."""
+    """Content types and images: every format, odd sizes, colours and grey."""
     made = []
-    for number, kind in enumerate(("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")):
-        height, width = 9 + 7 * number, 61 - 9 * number
+    kinds = {"JPEG": "jpeg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "GIF": "gif", "TIFF": "tiff"}
+    for number, (kind, name) in enumerate({**kinds, "JPEG2000": "jp2", "PPM": "x-portable-pixmap"}.items()):
+        height, width = 9 + 7 * number, 73 - 9 * number
         y, x = np.mgrid[:height, :width]
         pixels = np.stack([4 * x, 255 - 3 * y, x * y % 256], -1).clip(0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(file := io.BytesIO(), kind)
-        made.append((f"image/{kind.lower()}".encode(), file.getvalue()))
+        made.append((f"image/{name}".encode(), file.getvalue()))
     Image.fromarray(np.full((1, 300, 3), 90, np.uint8)).save(file := io.BytesIO(), "PNG")
     return [*made, (b"image/png", file.getvalue())]
 
@@ -233,6 +235,10 @@ def test_the_id_of_a_row(models: dict[str, ServedModel]) -> None:
             400,
             "this image can't be decoded: it is empty; send the bytes of a file, curl",
         ),
+        # No image, though it begins with the letters of a bitmap's first bytes.
+        ("reviews", JSON, b"BMW is a make", 400, "the body is not JSON: Expecting value: line 1"),
+        # The first bytes of a format that is not decoded, sent without its type.
+        ("photos", JSON, b"\0\0\0\x18ftypheic\0\0\0\0", 400, "; an image file is sent as it is, curl -H"),
         ("tales", TEXT, b"a\0b", 400, "the text can't be used: byte 2 is zero, which ends a document"),
         ("photos", {b"content-type": b"image/png"}, b"x", 400, "this image can't be decoded"),
         ("photos", TEXT, b"x", 415, "can't read text/plain: photos takes images"),
@@ -425,11 +431,32 @@ def test_what_is_not_finite_is_not_answered(models: dict[str, ServedModel]) -> N
         predict.encode_predict_response(models["sums"], request, ["a"], outputs)
 
 
-@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=x", "image/jpg"])
+@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=x", "image/heic"])
 def test_an_image_in_a_form_is_told_how_to_be_sent(models: dict[str, ServedModel], kind: str) -> None:
     with pytest.raises(Refused, match="an image is the body itself, curl -H 'Content-Type: image/jpeg'") as refused:
         predict.parse_predict_request(models["photos"], {b"content-type": kind.encode()}, b"--x")
     assert refused.value.status == 415
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "status", "reason"),
+    [
+        ("photos", b"image/heic", 415, "can't read image/heic: an image is the body itself, curl -H"),
+        ("photos", b"multipart/form-data", 415, "can't read multipart/form-data: an image is the body itself"),
+        ("photos", b"application/json", 413, "an image file is sent as it is, curl -H"),
+        ("penguins", b"text/csv", 415, "can't read text/csv: penguins takes rows, such as"),
+        ("penguins", b"text/plain", 415, "can't read text/plain: penguins takes rows"),
+        ("penguins", b"application/json", 413, "send fewer samples in a request"),
+        ("reviews", b"text/html", 415, "can't read text/html: reviews takes texts, such as text/plain"),
+        ("reviews", b"application/json", 413, "a long text is sent by itself, with 'Content-Type: text/plain'"),
+        ("sums", b"application/octet-stream", 415, "can't read application/octet-stream: sums takes numbers"),
+    ],
+)
+def test_a_large_body_of_another_type_is_refused_for_its_type(
+    models: dict[str, ServedModel], name: str, kind: bytes, status: int, reason: str
+) -> None:
+    refused = describe_large_body(models[name], kind, 3_000_000, 380_000, 64)
+    assert (refused.status, reason in refused.message) == (status, True), refused.message
 
 
 def test_the_row_and_the_column_of_a_huge_number_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from jsonschema import Draft202012Validator
 
 from mlscale.serve.protocol import home_page, openapi
 from mlscale.serve.protocol import predict_route as predict
+from mlscale.serve.protocol.openapi_samples import build_example
 from mlscale.serve.served_model import ServedModel, load_model
 from mlscale.task_types.regression_type import RegressionType
 from mlscale.task_types.task_type import AnswerNames, TargetColumn
@@ -123,7 +124,13 @@ def test_the_server_answers_it(server: Server) -> None:
         "application/json",
         "application/octet-stream",
         "image/png",
+        "image/jp2",
     }
+
+
+def test_the_example_has_no_rounding_error_of_a_median() -> None:
+    column = {"name": "mass", "type": "number", "median": (99.9 + 99.99999999999999) / 2}
+    assert build_example({"type": "table", "columns": [column]})["example"] == {"mass": 99.95}
 
 
 @pytest.mark.parametrize("name", SAMPLES)
