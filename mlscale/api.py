@@ -14,7 +14,7 @@ from mlscale import commands
 from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.request import Request
 from mlscale.errors import MLScaleError
-from mlscale.launch.external_launcher import refuse_external_rank
+from mlscale.launch.external.external_launcher import refuse_external_rank
 from mlscale.launch.garbage_collection import defer_garbage_collection
 from mlscale.launch.job_environment import get_shipped_code
 from mlscale.launch.threads import wait_passively

@@ -11,7 +11,7 @@ from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.request import Request
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.early_stop import choose_early_signals, handle_early_signals
-from mlscale.launch.external_launcher import (
+from mlscale.launch.external.external_launcher import (
     JOIN_TIMEOUT,
     ExternalRank,
     create_several_ranks_error,

@@ -19,10 +19,10 @@ from mlscale.culprit import wrap_unforeseen_error
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import rank_failures as failures
 from mlscale.launch.early_stop import EarlyStop
-from mlscale.launch.external_launcher import ExternalRank
-from mlscale.launch.first_rank import FirstRank
-from mlscale.launch.other_rank import OtherRank
-from mlscale.launch.rank_address import count_local_ranks, find_meeting_address
+from mlscale.launch.external.external_launcher import ExternalRank
+from mlscale.launch.external.first_rank import FirstRank
+from mlscale.launch.external.other_rank import OtherRank
+from mlscale.launch.external.rank_address import count_local_ranks, find_meeting_address
 from mlscale.report import Result
 from mlscale.runs.run_reader import RUN
 

@@ -24,7 +24,7 @@ from mlscale.launch import garbage_collection as garbage
 from mlscale.launch import hung_process as hung
 from mlscale.launch import rank as this_process
 from mlscale.launch import rank_failures as failures
-from mlscale.launch.external_launcher import find_external_rank
+from mlscale.launch.external.external_launcher import find_external_rank
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.host import processes as process
 from mlscale.runs.initial_source import InitialWeights

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from types import FrameType
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch.external_launcher import ExternalRank
+from mlscale.launch.external.external_launcher import ExternalRank
 from mlscale.launch.job_environment import JOB_RUN
 
 

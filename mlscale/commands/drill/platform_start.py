@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_AGENT = ("-m", "mlscale.launch.elastic_agent")
+_AGENT = ("-m", "mlscale.launch.external.elastic_agent")
 _TORCHRUN = ("-m", "torch.distributed.run")
 # The drill ends the ranks itself, after the grace period that it plays: torchrun's own 30 s would cut a longer one
 # short, and the time that the job needs would not be measured.

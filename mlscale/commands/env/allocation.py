@@ -17,8 +17,8 @@ from mlscale.commands.env.allocation_facts import ProcessFacts
 from mlscale.commands.env.environment_checks import EnvironmentCheck
 from mlscale.commands.env.link_times import Pair
 from mlscale.errors import Exit
-from mlscale.launch.external_launcher import ExternalRank
-from mlscale.launch.rank_meeting import open_store
+from mlscale.launch.external.external_launcher import ExternalRank
+from mlscale.launch.external.rank_meeting import open_store
 from mlscale.report import format_table
 
 if TYPE_CHECKING:

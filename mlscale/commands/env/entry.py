@@ -14,7 +14,7 @@ from typing import Any
 from mlscale.commands.env import COMMAND
 from mlscale.commands.options import read_options
 from mlscale.errors import Exit
-from mlscale.launch.external_launcher import find_external_rank
+from mlscale.launch.external.external_launcher import find_external_rank
 from mlscale.report import format_key_values, format_size
 from mlscale.runs.host import machine as system
 from mlscale.runs.host.disk_space import Disk, measure_disk

@@ -26,7 +26,7 @@ from mlscale.config.metric_choice import reuse_choice
 from mlscale.config.notices import collect_notices
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.early_stop import EarlyStop, choose_early_signals, handle_early_signals
-from mlscale.launch.external_launcher import JOIN_TIMEOUT, ExternalRank, find_external_rank
+from mlscale.launch.external.external_launcher import JOIN_TIMEOUT, ExternalRank, find_external_rank
 from mlscale.launch.garbage_collection import defer_garbage_collection
 from mlscale.launch.scheduled_jobs import refuse_cloud_run, refuse_live_job
 from mlscale.launch.start_notices import format_start_lines, print_masked_lines

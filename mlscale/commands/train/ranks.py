@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch.rank_layout import RankLayout
+from mlscale.launch.external.rank_layout import RankLayout
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from mlscale.assembly.run_data import RunData
-    from mlscale.launch.first_rank import FirstRank
+    from mlscale.launch.external.first_rank import FirstRank
 
 # Outcomes that another start would repeat, and stops that were asked for.
 _FINAL_EXITS = (Exit.USER, Exit.DIVERGED, Exit.GATE, Exit.SAVED, Exit.INTERRUPTED, Exit.TERMINATED)

@@ -109,7 +109,7 @@ def _build_pod(job: CloudJob, settings: KubernetesSettings) -> Manifest:
 
 
 def _build_container(job: CloudJob, settings: KubernetesSettings) -> Manifest:
-    agent = ["python", "-m", "mlscale.launch.elastic_agent", "-m", "mlscale"]
+    agent = ["python", "-m", "mlscale.launch.external.elastic_agent", "-m", "mlscale"]
     command = [_keep_literal(word) for word in [*agent, *job.build_train_words(_START_PATH)]]
     mounts: list[Manifest] = [
         {"name": "runs", "mountPath": settings.volume_path},

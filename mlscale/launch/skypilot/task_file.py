@@ -14,7 +14,7 @@ _START_PATH = "/tmp/mlscale-run"  # noqa: S108 - of a machine that is made for t
 _PORT = 29500
 # The agent replaces the shell, which would not pass a signal on; SkyPilot sets the variables.
 _RUN = """\
-exec python -m mlscale.launch.elastic_agent \\
+exec python -m mlscale.launch.external.elastic_agent \\
   --nnodes="$SKYPILOT_NUM_NODES" --node-rank="$SKYPILOT_NODE_RANK" --nproc-per-node={devices} \\
   --master-addr="$(printf '%s\\n' "$SKYPILOT_NODE_IPS" | head -n 1)" --master-port={port} \\
   -m mlscale {words}

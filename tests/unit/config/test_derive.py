@@ -8,8 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 from mlscale.config.checks.validation_interval import check_validation_interval
 from mlscale.config.derive import derive_values
 from mlscale.errors import MLScaleError
+from mlscale.launch.external.rank_layout import RankLayout
 from mlscale.launch.local_devices import LocalDevices
-from mlscale.launch.rank_layout import RankLayout
 
 LAPTOP = LocalDevices(cuda=0, mps=False, cores=4, cuda_bf16=False)
 BOX = LocalDevices(cuda=4, mps=False, cores=32, cuda_bf16=False)

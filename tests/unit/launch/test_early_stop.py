@@ -8,7 +8,7 @@ import pytest
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.early_stop import choose_early_signals, handle_early_signals
-from mlscale.launch.external_launcher import find_external_rank
+from mlscale.launch.external.external_launcher import find_external_rank
 from mlscale.launch.job_environment import JOB_RUN
 
 STEP = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}

@@ -10,7 +10,7 @@ def test_each_platform_starts_its_own_processes() -> None:
     assert all(variables["TMPDIR"] == "/x" for variables in slurm.variables)
     pods = build_start("kubernetes", ["train"], 2, 0, {})
     assert pods.variables[0]["PET_NPROC_PER_NODE"] == "2"
-    assert "mlscale.launch.elastic_agent" in pods.commands[0]
+    assert "mlscale.launch.external.elastic_agent" in pods.commands[0]
     sky = build_start("skypilot", ["train", "like=a b"], 2, 0, {})
     assert sky.commands[0][:2] == ["bash", "-c"]
     assert "--node-rank=$SKYPILOT_NODE_RANK" in sky.commands[0][2]

@@ -43,7 +43,7 @@ def test_a_job_is_replaced_after_it_has_saved_and_after_an_eviction(tmp_path: Pa
 def test_a_pod_resumes_the_frozen_run_on_the_volume(tmp_path: Path) -> None:
     container = read_container(render(tmp_path / "run", cpu="8", mem="64Gi", shared_memory="8Gi"))
     assert container["command"] == [
-        "python", "-m", "mlscale.launch.elastic_agent", "-m", "mlscale", "train", "like=/mlscale/run",
+        "python", "-m", "mlscale.launch.external.elastic_agent", "-m", "mlscale", "train", "like=/mlscale/run",
         "runs_dir=/mnt/mlscale/runs", "resume=auto", "trust=true", "trainer.devices=4",
     ]  # fmt: skip
     wanted = {"cpu": "8", "memory": "64Gi", "nvidia.com/gpu": "4"}

@@ -7,7 +7,7 @@ import pytest
 from mlscale import api, cli
 from mlscale.errors import MLScaleError
 from mlscale.launch import rank
-from mlscale.launch.external_launcher import find_external_rank, refuse_external_rank
+from mlscale.launch.external.external_launcher import find_external_rank, refuse_external_rank
 
 _MANY = {
     "torchrun": {"RANK": "1", "WORLD_SIZE": "2"},

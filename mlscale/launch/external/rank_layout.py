@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlscale.launch.rank_meeting import RankFacts
+from mlscale.launch.external.rank_meeting import RankFacts
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import re
 import zlib
 
 from mlscale.errors import MLScaleError
-from mlscale.launch.external_launcher import ExternalRank
+from mlscale.launch.external.external_launcher import ExternalRank
 
 _LOOPBACK = "127.0.0.1"
 # Below the ports that systems give to outgoing connections (32768 and up on Linux), above those of services.

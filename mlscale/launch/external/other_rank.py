@@ -8,8 +8,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch.external_launcher import ExternalRank
-from mlscale.launch.rank_meeting import RankFacts, get_round_store, open_store, wait_until
+from mlscale.launch.external.external_launcher import ExternalRank
+from mlscale.launch.external.rank_meeting import RankFacts, get_round_store, open_store, wait_until
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]  # public, but not listed

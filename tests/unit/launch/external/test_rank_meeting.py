@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 import pytest
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch import first_rank
-from mlscale.launch.external_launcher import ExternalRank, find_external_rank
-from mlscale.launch.first_rank import FirstRank
-from mlscale.launch.other_rank import OtherRank
-from mlscale.launch.rank_meeting import open_store
+from mlscale.launch.external import first_rank
+from mlscale.launch.external.external_launcher import ExternalRank, find_external_rank
+from mlscale.launch.external.first_rank import FirstRank
+from mlscale.launch.external.other_rank import OtherRank
+from mlscale.launch.external.rank_meeting import open_store
 
 T = TypeVar("T")
 

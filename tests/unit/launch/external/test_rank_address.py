@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.launch.external_launcher import ExternalRank, find_external_rank
-from mlscale.launch.rank_address import count_local_ranks, expand_host_list, find_meeting_address
+from mlscale.launch.external.external_launcher import ExternalRank, find_external_rank
+from mlscale.launch.external.rank_address import count_local_ranks, expand_host_list, find_meeting_address
 
 _SRUN = {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "5", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "77",
          "SLURM_STEP_ID": "0", "SLURM_STEP_NODELIST": "gpu[07-08]", "SLURM_STEP_TASKS_PER_NODE": "2(x2),1",

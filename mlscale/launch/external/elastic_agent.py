@@ -1,6 +1,6 @@
 """Start the ranks of one node as torchrun does, and end with the exit code of the ranks: torchrun ends with 1 for all.
 
-    python -m mlscale.launch.elastic_agent --nproc-per-node=4 -m mlscale +recipe=resnet
+    python -m mlscale.launch.external.elastic_agent --nproc-per-node=4 -m mlscale +recipe=resnet
 
 Takes torchrun's arguments and its variables, PET_*. Platforms that restart a job by its exit code, 75, see it this way;
 and ranks have the whole grace period of the platform to save, where torchrun kills them after 30 s.

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from mlscale.launch.rank_layout import RankLayout, has_default_thread_count
-from mlscale.launch.rank_meeting import RankFacts
+from mlscale.launch.external.rank_layout import RankLayout, has_default_thread_count
+from mlscale.launch.external.rank_meeting import RankFacts
 
 
 def member(node: str, host: str = "h", cores: tuple[int, ...] = (0, 1)) -> RankFacts:

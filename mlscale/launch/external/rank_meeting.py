@@ -19,8 +19,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch.external_launcher import ExternalRank
-from mlscale.launch.rank_address import find_meeting_address
+from mlscale.launch.external.external_launcher import ExternalRank
+from mlscale.launch.external.rank_address import find_meeting_address
 from mlscale.runs.host import processes as process
 
 if TYPE_CHECKING:

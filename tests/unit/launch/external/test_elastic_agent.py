@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlscale.launch.elastic_agent import choose_exit_code
+from mlscale.launch.external.elastic_agent import choose_exit_code
 
 RANK = """
 import os, signal, sys, time
@@ -37,7 +37,14 @@ def test_the_exit_code_is_that_of_the_ranks(codes: list[int], exit_code: int) ->
 def start_agent(folder: Path, *words: str) -> "subprocess.Popen[bytes]":
     (folder / "rank.py").write_text(RANK)
     sizes = ["--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
-    command = [sys.executable, "-m", "mlscale.launch.elastic_agent", *sizes, str(folder / "rank.py"), str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "mlscale.launch.external.elastic_agent",
+        *sizes,
+        str(folder / "rank.py"),
+        str(folder),
+    ]
     return subprocess.Popen([*command, *words], stderr=subprocess.DEVNULL, env=dict(os.environ))
 
 
