@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from mlscale.commands import COMMANDS
 from mlscale.commands.command import STAGES, THIRD_PARTY, Action
 from mlscale.commands.third_party import register_commands
-from mlscale.config.composition.reference_argument import REFERENCES
 from mlscale.config.names.suggest import find_nearest
+from mlscale.config.schema.model_arguments import REFERENCES
 from mlscale.config.schema.roots import (
     BASE_GROUPS,
     COMMAND_BASES,

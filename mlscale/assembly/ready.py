@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlscale.config.composition.argv import parse_command_line, replace_reference
-from mlscale.config.composition.reference_argument import REF, REFERENCES, TAKE_SERVABLES, create_no_reference_error
+from mlscale.config.composition.reference_argument import create_no_reference_error
 from mlscale.config.composition.request import Request
+from mlscale.config.schema.model_arguments import REF, REFERENCES, TAKE_SERVABLES
 from mlscale.config.schema.roots import COMMAND_BASES
 from mlscale.errors import MLScaleError, raise_all
 from mlscale.lightning_names import raise_if_imported_before

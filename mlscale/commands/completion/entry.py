@@ -14,10 +14,10 @@ from mlscale.commands.command import Action
 from mlscale.commands.completion import COMMAND
 from mlscale.commands.options import read_options
 from mlscale.commands.third_party import register_commands
-from mlscale.config.composition.reference_argument import MODEL, REF, REFERENCES
 from mlscale.config.schema.documented_fields import Fields, Option
 from mlscale.config.schema.documented_fields import read_option_files as read_fields
 from mlscale.config.schema.key_owners import OWNED, SUPPLIED
+from mlscale.config.schema.model_arguments import MODEL, REF, REFERENCES
 from mlscale.config.schema.roots import COMMAND_BASES, Roots, find_roots
 from mlscale.config.schema.value_types import BOOL
 from mlscale.config.signatures.signatures import Signature, read_signature

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from mlscale.config.checks import moved_nodes
 from mlscale.config.checks.checked_config import CheckedConfig
 from mlscale.config.checks.missing_arguments import suggest_missing_arguments
-from mlscale.config.composition.reference_argument import REF, REFERENCES
 from mlscale.config.names import not_yet
 from mlscale.config.names.foreign_names import Alias, load_foreign_names
 from mlscale.config.names.suggest import format_override
 from mlscale.config.schema import key_owners as rules
+from mlscale.config.schema.model_arguments import REF, REFERENCES
 from mlscale.config.schema.roots import COMMAND_BASES
 from mlscale.config.schema.target_nodes import join_path
 from mlscale.config.suggestions.alias_meanings import render_alias, takes

@@ -16,8 +16,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mlscale.config.composition.reference_argument import (
-    REF,
-    REFERENCES,
     add_reference_key,
     check_replaced_keys,
     check_single_reference,
@@ -25,6 +23,7 @@ from mlscale.config.composition.reference_argument import (
 )
 from mlscale.config.composition.request import APPENDED, Request
 from mlscale.config.names.suggest import quote_hydra_text
+from mlscale.config.schema.model_arguments import REF, REFERENCES
 from mlscale.config.schema.roots import BASE_GROUPS, Roots, find_roots
 from mlscale.errors import MLScaleError, raise_all
 

@@ -25,7 +25,7 @@ unknown key 'split'
         """
 unknown key 'to'
   where: command line: to
-  why:   it is a key of `mlscale evaluate`, and of export, predict
+  why:   it is a key of `mlscale evaluate`, and of export, prepare, …
   fix:   mlscale evaluate last to=preds
 """,
     ),

@@ -8,8 +8,8 @@ import pytest
 from mlscale.assembly.ready import resolve_base_config
 from mlscale.commands import COMMANDS
 from mlscale.config.composition.argv import parse_command_line, replace_reference
-from mlscale.config.composition.reference_argument import REFERENCES
 from mlscale.config.composition.request import Request
+from mlscale.config.schema.model_arguments import REFERENCES
 from mlscale.errors import MLScaleError
 
 

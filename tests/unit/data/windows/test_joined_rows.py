@@ -80,12 +80,13 @@ def test_parts_follow_one_another(joined: JoinedRows) -> None:
 
 def test_the_version_is_that_of_the_parts_in_their_order(joined: JoinedRows) -> None:
     assert joined.version == JoinedRows({"original": FIRST, "w1": EMPTY, "w2": SECOND}).version
+    # Not of their names, which hold the random id of a cycle: equal windows train equal challengers.
+    assert joined.version == JoinedRows({"original": FIRST, "w1": EMPTY, "w3": SECOND}).version
     others = [
         JoinedRows({"original": FIRST, "w2": SECOND, "w1": EMPTY}),
-        JoinedRows({"original": FIRST, "w1": EMPTY, "w3": SECOND}),
         JoinedRows({"original": FIRST, "w1": EMPTY, "w2": replace(SECOND, version="d")}),
     ]
-    assert len({joined.version, *(rows.version for rows in others)}) == 4
+    assert len({joined.version, *(rows.version for rows in others)}) == 3
 
 
 def test_some_rows_of_others(joined: JoinedRows) -> None:
