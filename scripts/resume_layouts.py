@@ -42,7 +42,8 @@ def build_launcher(layout: str) -> list[str]:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--master-addr=127.0.0.1", f"--master-port={port}"]
     if layout == "torchrun":
         return [*torchrun, "--nproc-per-node=2", "-m", "mlscale"]
-    node = [*torchrun, "--nnodes=2", "--nproc-per-node=1"]
+    # Where one is killed before they meet, the other waits for it, by default for a quarter of an hour.
+    node = [*torchrun, "--nnodes=2", "--nproc-per-node=1", "--rdzv-conf=timeout=60"]
     first, second = (shlex.join([*node, f"--node-rank={rank}", "-m", "mlscale"]) for rank in (0, 1))
     # Waits for both: what a lost node leaves must end by itself.
     return ["bash", "-c", f'{first} "$@" & a=$!; {second} "$@"; code=$?; wait $a && exit $code', "bash"]
