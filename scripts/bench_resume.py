@@ -245,7 +245,7 @@ def main(argv: list[str] | None = None) -> int:
     folder = args.keep or Path(tempfile.mkdtemp(prefix="bench-resume-"))
     bench = Bench(folder, random.Random(args.seed), args.keep is not None)
     begin = time.monotonic()
-    cluster = start_cluster(folder / "cluster") if "slurm" in layouts else contextlib.nullcontext()
+    cluster = start_cluster() if "slurm" in layouts else contextlib.nullcontext()
     # Ctrl-C ends it with the report so far.
     with cluster, contextlib.suppress(KeyboardInterrupt):
         run_trials(bench, layouts, args.kills, args.per_run, args.seed)

@@ -11,6 +11,10 @@
 # BASE (a folder), NODES=4 and CPUS=2 may be set. Several clusters can be up at once: each takes free ports.
 set -euo pipefail
 BASE=${BASE:-${TMPDIR:-/tmp}/mini-slurm} NODES=${NODES:-4} CPUS=${CPUS:-2}
+if [ ${#BASE} -gt 70 ]; then # sockets of jobs are below it, and Linux has 108 bytes for a socket's path
+  echo "the path of BASE has ${#BASE} characters, and jobs start in at most 70: BASE=<a shorter one>" >&2
+  exit 2
+fi
 export SLURM_CONF=$BASE/etc/slurm.conf
 USER_NAME=$(id -un)
 # Below the ports that systems give to connections (32768 on Linux, 16000 in gVisor): while a node is down, one of these

@@ -7,9 +7,11 @@ import os
 import random
 import secrets
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -185,9 +187,11 @@ def find_run(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def start_cluster(folder: Path) -> Iterator[None]:
-    """Start the cluster of `scripts/mini_slurm.sh` in a folder, and let SLURM's commands find it."""
+def start_cluster() -> Iterator[None]:
+    """Start the cluster of `scripts/mini_slurm.sh` in a temporary folder, and let SLURM's commands find it."""
     kept = dict(os.environ)
+    # Not among the trials, which may lie deep: its sockets have paths of at most 108 bytes.
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     os.environ.update({"BASE": str(folder), "SLURM_CONF": str(folder / "etc/slurm.conf")})
     script = ["bash", str(ROOT / "scripts/mini_slurm.sh")]
     try:
@@ -197,3 +201,4 @@ def start_cluster(folder: Path) -> Iterator[None]:
         subprocess.run([*script, "down"], check=False)
         os.environ.clear()
         os.environ.update(kept)
+        shutil.rmtree(folder, ignore_errors=True)
