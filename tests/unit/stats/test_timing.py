@@ -78,7 +78,8 @@ def test_waiting_is_not_computing() -> None:
 
     found = compare_times(waits, work(20_000), bound=2, budget_s=2)
     assert found.is_at_least(2) is False
-    assert found.first.wall_ms > found.second.wall_ms + 2
+    # Not by how much: on a busy machine the other one waits as well.
+    assert found.first.cpu_ms < 2 <= found.first.wall_ms
 
 
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 1.12, 4.4])
