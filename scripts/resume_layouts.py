@@ -31,7 +31,10 @@ _SUBMITTED = ["launch=slurm", "launch.nodes=2", "launch.grace_s=30", "launch.max
 
 def list_typed_words(layout: str) -> list[str]:
     """Return the words by which a layout is typed."""
-    return [f"trainer.devices={layout}"] if layout.isdigit() else []
+    if layout.isdigit():
+        return [f"trainer.devices={layout}"]
+    # A node that was killed before it joined is waited for: by default for ten minutes.
+    return [] if layout == "slurm" else ["launch.timeout_s=90"]
 
 
 def build_launcher(layout: str) -> list[str]:
