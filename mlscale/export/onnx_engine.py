@@ -24,6 +24,7 @@ _TYPES = {
 }
 PORT_DTYPES = tuple(_TYPES)
 _DTYPES = {kind: name for name, kind in _TYPES.items()}
+_DYNAMIC_SCALES = b"DynamicQuantizeLinear"
 _NOTHING = 4  # severity 'fatal': everything below it is not logged
 
 
@@ -77,6 +78,8 @@ class OnnxEngine:
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = _NOTHING
         self._where = where
+        # The name of its operator, as the bytes of a node have it: reading the graph would take the package onnx.
+        self._is_scaled_by_batch = _DYNAMIC_SCALES in model
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors share no base
@@ -105,6 +108,10 @@ class OnnxEngine:
                 port.name: np.zeros((0, *(max(size, 0) for size in port.shape[1:])), port.dtype)
                 for port in self.outputs
             }
+        # Such scales are those of all rows at once: computed together, the outputs of a row would depend on the others.
+        if self._is_scaled_by_batch and rows > 1:
+            parts = [self.compute({name: x[row : row + 1] for name, x in tensors.items()}) for row in range(rows)]
+            return {name: np.concatenate([part[name] for part in parts]) for name in self._names}
         try:
             outputs: list[NDArray[Any]] = self._session.run(self._names, dict(tensors))
         except Exception as error:

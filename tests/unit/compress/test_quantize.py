@@ -79,6 +79,15 @@ def test_nearly_the_same_logits_from_a_smaller_file_and_the_same_bytes_twice(
     assert 0 < error < 0.1
 
 
+def test_a_sample_does_not_change_the_answers_to_others(attention: bytes, samples: Tensors) -> None:
+    """ONNX Runtime finds a dynamic scale over all samples of a batch."""
+    engine, few = OnnxEngine(quantize_model(attention, "dynamic")), {name: x[:6] for name, x in samples.items()}
+    with_bright = {name: np.concatenate([x, np.full_like(x[:1], 255)]) for name, x in few.items()}
+    alone = [engine.compute({name: x[row : row + 1] for name, x in few.items()})["logits"] for row in range(6)]
+    for batch in (few, with_bright):
+        assert np.array_equal(engine.compute(batch)["logits"][:6], np.concatenate(alone))
+
+
 def test_tables_of_embeddings_are_stored_in_8_bits() -> None:
     weights = np.random.default_rng(0).normal(size=(500, 16)).astype(np.float32), np.eye(16, dtype=np.float32)
     nodes = [
