@@ -61,7 +61,8 @@ class ClassComparison:
         relabelled: classes that most of the window's labels contradict, by name.
         undecided: of them, those of which the original data can't show that the challenger still knows them.
         contradicted: classes that the champion knows, but for the labels of the window, by any task type.
-        forgotten: of them, those of which the challenger has lost more on the original data than of the others.
+        forgotten: of them, those of which the challenger has lost more on the original data than of the others; of
+            samples with several labels alone.
         collapsed: all classes, where the champion is mostly wrong about each of them in the window.
     """
 
@@ -124,7 +125,9 @@ def compare_classes(
     groups = groups if len(groups) > 1 else []
     groups += _list_slice_groups(champion, original, slices)
     changes = compare_groups(groups, _build_group_limits(groups, limits, champion, original))
-    forgotten = find_forgotten_classes(contradicted, changes, limits.max_drop, limits.alpha)
+    # Where samples have one class each, `relabelled` finds swapped classes, and a drift costs contradicted ones a few.
+    is_searched = not task_type.is_one_class
+    forgotten = find_forgotten_classes(contradicted, changes, limits.max_drop, limits.alpha) if is_searched else ()
     classes: tuple[RelabelledClass, ...] = ()
     # Only here does a sample have one class number, which the search for relabelled classes counts.
     if task_type.is_one_class:
