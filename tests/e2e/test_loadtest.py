@@ -127,7 +127,7 @@ def test_locust_does_not_outlive_the_command(folder: Path, number: signal.Signal
             assert _until(lambda: server.asked > 0)
             assert _locusts(server.url)
             os.kill(process.pid, number)
-            assert process.wait(20) == code
+            assert process.wait(60) == code
         finally:
             process.kill()
             process.communicate()

@@ -31,4 +31,5 @@ def test_a_process_of_others_is_left_alone() -> None:
     with defer_garbage_collection():
         assert gc.isenabled()
     assert gc.isenabled()
-    assert gc.get_freeze_count() == frozen
+    # Not more: of what is frozen already some is freed at any time.
+    assert gc.get_freeze_count() <= frozen
