@@ -40,7 +40,7 @@ class MetricDefinition:
         """Return how far one model is from another: +1.20% of a share, 2.55% worse of any other metric.
 
         Args:
-            difference: positive where it is better; a share of the other model's metric where that is no share.
+            difference: positive where it is better; a share of the other model's metric where that is not a share.
         """
         if self.is_share:
             return f"{difference:+.2%}"

@@ -28,7 +28,7 @@ def _describe_format(extensions: str, signature: bytes, content_types: str) -> I
 
 
 SIGNATURE_BYTES = 16
-# Signatures are longer than two letters where a text could begin with those: 'BMW' is no bitmap, 'P5 of 7' no picture.
+# Longer than two letters where a text could begin with those: 'BMW' is not a bitmap, nor 'P5 of 7' a picture.
 IMAGE_FORMATS = (
     _describe_format("jpg jpeg jpe jfif mpo", rb"\xff\xd8\xff", "image/jpeg image/jpg"),
     _describe_format("png apng", rb"\x89PNG", "image/png"),

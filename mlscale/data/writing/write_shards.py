@@ -184,7 +184,7 @@ def _claim_folder(folder: Path, plan: dict[str, Any], splits: list[str]) -> None
             # Of an earlier call that was killed, or whose disk was full.
             remove_leftovers(folder / split)
         if not path.exists():
-            # An index next to shards is no shard of another data set.
+            # Folders, such as that of indexes, are not shards of another data set.
             if loose := [file for split in splits for file in (folder / split).iterdir() if file.is_file()]:
                 raise MLScaleError(
                     f"the folder {str(folder)!r} holds other files",
