@@ -134,7 +134,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         pytest.skip("needs root and the packages slurmctld, slurmd and slurm-client")
     base = tmp_path_factory.mktemp("slurm")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "MLSCALE_JOB"))}
-    started = Cluster(base, {**kept, "BASE": str(base), "SLURM_CONF": str(base / "etc/slurm.conf")})
+    home = base / "home"  # jobs have only a few variables: what they cache lies in their home folder
+    home.mkdir()
+    slurm = {"BASE": str(base), "SLURM_CONF": str(base / "etc/slurm.conf"), "HOME": str(home)}
+    started = Cluster(base, {**kept, **slurm})
     try:
         started.control("up")
         yield started
