@@ -12,6 +12,7 @@ from mlscale.commands import (
     completion,
     compress,
     config,
+    data,
     drill,
     env,
     estimate,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 COMMANDS: dict[str, Command] = {
     "init": init.COMMAND,
     "prepare": prepare.COMMAND,
+    "data": data.COMMAND,
     "train": train.COMMAND,
     "estimate": estimate.COMMAND,
     "profile": profile.COMMAND,

@@ -82,6 +82,15 @@ class MemoryData(OrderedData):
             if shared is not None:
                 report_once(format_shared_rows(shared))
 
+    def list_splits(self) -> list[str]:
+        """Return the names of the splits: 'train', 'val', and 'test' where there is one."""
+        self.facts()
+        return list(self._splits)
+
+    def read_labels(self, split: str) -> NDArray[Any] | None:
+        """Return class numbers, int64 (n,), or numbers to predict, (n, …); None for language models."""
+        return self.get_rows(split).labels
+
     def get_rows(self, split: str) -> SplitRows:
         """Return the samples of a split ('train', 'val' or 'test').
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -21,13 +21,14 @@ from mlscale.data.data_facts import DataFacts, Promises
 from mlscale.data.encoders.encoder import Encoder
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.data.order.bad_samples import (
+    BadSample,
     FailingBatches,
     SkippedSamples,
     SkippingBatches,
     Stream,
     format_skipped_samples,
 )
-from mlscale.data.order.batch_plan import BatchLayout
+from mlscale.data.order.batch_plan import Batch, BatchLayout, BatchPlan
 from mlscale.data.order.keyed_permutation import ORDER_VERSION
 from mlscale.data.order.loader import Batches, EvalLoader, Finish, LoaderProgress, TrainLoader
 from mlscale.data.order.policy import Policy
@@ -163,6 +164,14 @@ class Backend:
         """Return the number of training samples that samples of production make."""
         return len(samples)
 
+    def list_splits(self) -> list[str]:
+        """Return the names of the splits: 'train', 'val', and 'test' where there is one."""
+        return ["train", "val"]
+
+    def read_labels(self, split: str) -> NDArray[Any] | None:
+        """Return what is predicted of each sample of a split, (n,) or (n, …); None where it follows from the sample."""
+        return None
+
     def list_keys(self, split: str, rows: NDArray[np.int64]) -> list[str] | None:
         """Return the names of samples; None where they have none."""
         return None
@@ -242,6 +251,19 @@ class Backend:
         """Return the position in the order, and what the order depends on."""
         order = self._describe_order(self._open_stream("train")[2])
         return {**self._progress.state_dict(), **order, "labels": dict(self._get_label_digests())}
+
+    def count_samples(self, split: str) -> int:
+        """Return the number of samples of a split, bad ones included."""
+        return self._open_stream(split)[1]
+
+    def iterate_stored_samples(self, split: str) -> Iterator[Batch | BadSample]:
+        """Yield each sample of a split in the order of its source, a batch of one; its error where it can't be read.
+
+        Training samples are augmented, as in the first epoch, unless the policy has no augmentation.
+        """
+        stream, samples, _ = self._open_stream(split)
+        numbers = np.arange(samples, dtype=np.int64)
+        return stream(BatchPlan(0, numbers[at : at + 1], numbers[at : at + 1]) for at in range(samples))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume from a position. Training checks that it fits this data; evaluation may use other data."""

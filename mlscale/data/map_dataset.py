@@ -75,6 +75,10 @@ class DatasetData(OrderedData):
             self._facts = self._read_facts()
         return self._facts
 
+    def list_splits(self) -> list[str]:
+        """Return the names of the splits: 'train', 'val', and 'test' where there is one."""
+        return list(self._datasets)
+
     def list_keys(self, split: str, rows: NDArray[np.int64]) -> list[str]:
         """Return the names of samples: the split, and the number in the data set."""
         return [f"{split}/{row}" for row in rows.tolist()]

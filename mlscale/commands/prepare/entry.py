@@ -63,9 +63,9 @@ def run(cfg: DictConfig) -> Result:
 
 def _write(cfg: DictConfig, data: object, start: float) -> Result:
     """Write images as shards into the folder of `to=`."""
-    from mlscale.commands.prepare.writing_bar import WritingProgressBar
     from mlscale.data.images.image_modules import ImageData
     from mlscale.data.writing.write_shards import DOCUMENT, count_samples, write_shards
+    from mlscale.report.sample_bar import SampleProgressBar
 
     if not isinstance(data, ImageData):
         raise MLScaleError(
@@ -75,7 +75,7 @@ def _write(cfg: DictConfig, data: object, start: float) -> Result:
             fix="leave out to=, or data=imagefolder data.root=<a folder of images by class>",
         )
     part = _parse_part(cfg.part)
-    with WritingProgressBar(count_samples(data)) as bar:
+    with SampleProgressBar(count_samples(data)) as bar:
         written = write_shards(
             data,
             Path(cfg.to).expanduser(),

@@ -145,6 +145,12 @@ class ImageBackend(Backend):
         self.facts()
         return list(self._splits)
 
+    def read_labels(self, split: str) -> NDArray[Any]:
+        """Return class numbers, int64 (n,); 1 for each class that a sample has, uint8 (n, classes); of masks the CRC-32
+        of each file, uint32 (n,)."""
+        held = self.get_decoded_split(split)
+        return held.labels if self.labels != "mask" else _read_label_checksums(held.source)
+
     def get_decoded_split(self, split: str) -> DecodedSamples:
         """Return the samples of a split ('train', 'val' or 'test') as stored: neither augmented nor normalised.
 

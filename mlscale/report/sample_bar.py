@@ -1,4 +1,4 @@
-"""Show how much of a data set is written."""
+"""Show how many samples of a data set are done."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 
-class WritingProgressBar:
+class SampleProgressBar:
     """A progress bar of samples, on standard error if it is a terminal.
 
     Args:
@@ -18,7 +18,7 @@ class WritingProgressBar:
     def __init__(self, total: int) -> None:
         self._total, self._bar, self._lock = total, None, threading.Lock()
 
-    def __enter__(self) -> WritingProgressBar:
+    def __enter__(self) -> SampleProgressBar:
         if sys.stderr.isatty():
             from tqdm import tqdm
 

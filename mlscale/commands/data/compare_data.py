@@ -1,0 +1,193 @@
+"""`mlscale data diff`: what two versions of a data set differ in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.commands.data.opened_data import OpenedData
+from mlscale.commands.data.show_facts import name_classes
+from mlscale.data.data_facts import DataFacts
+from mlscale.data.encoders.encoder import Encoder
+from mlscale.data.encoders.summaries.create_summary import create_summary
+from mlscale.data.encoders.table_columns import NumberColumn
+from mlscale.data.encoders.table_encoder import TableEncoder
+from mlscale.data.inspection.sample_changes import SampleChanges, find_changes
+from mlscale.errors import MLScaleError
+from mlscale.monitor.drift import ColumnDrift, DriftLimits, compare_columns
+from mlscale.monitor.drift.column_drift import Column
+from mlscale.monitor.drift_plots import plot_drifted_columns
+from mlscale.monitor.drift_table import list_changed_columns
+from mlscale.reference.column_sketch import ColumnSketch, build_category_sketch, build_number_sketch
+from mlscale.report import Figure, Result, TableBlock, format_number
+from mlscale.report.text import format_count, format_percent
+from mlscale.task_types.event_forms import SummaryColumns
+
+_LIMITS = DriftLimits(fdr=0.01, min_distance=0.0)
+_CLASSES = 40
+_BATCH = 1024
+
+
+def compare_data(first: OpenedData, second: OpenedData, split: str, count: int) -> Result:
+    """Return the differences of a split: samples added, removed and relabelled, classes, and columns that drifted.
+
+    Columns are those of the first side's encoder, such as the columns of a table, or brightness and size of images. A
+    column is named if its distribution differs at a false-discovery rate of 1 % over all columns.
+
+    Args:
+        first, second: the two sides.
+        split: 'train', 'val' or 'test'.
+        count: samples of each side that columns are computed of; 0 for all.
+
+    Raises:
+        MLScaleError: the sides hold samples of different kinds, or one has no such split.
+    """
+    _check_kinds(first, second)
+    changes = find_changes(first.backend, second.backend, split)
+    columns = _compare_columns(first, second, split, count)
+    drifted = [column for column in columns if column.is_significant]
+    tables = [*_build_samples_table(first, second, split, changes), *_build_class_table(first.facts, second.facts)]
+    rows = [(column.label, column.format_change(), f"{column.distance:.3f}") for column in drifted]
+    tables.append(TableBlock("Columns that drifted", ("column", "change", "distance"), rows, terminal=True))
+    return Result(
+        command="data",
+        ok=True,
+        sentence=_summarize(first, second, changes, drifted),
+        metrics={
+            "first_samples": first.backend.count_samples(split),
+            "second_samples": second.backend.count_samples(split),
+            **({} if changes is None else changes.list_counts()),
+            "columns": len({column.name for column in columns}),
+            "drifted_columns": len({column.name for column in drifted}),
+        },
+        artifacts={"first_version": first.facts.version, "second_version": second.facts.version},
+        figures=(*tables, *plot_drifted_columns(drifted)),
+        details={"columns": list_changed_columns(columns, 0.0)} if drifted else {},
+    )
+
+
+def _check_kinds(first: OpenedData, second: OpenedData) -> None:
+    kinds = [side.backend.encoder().kind for side in (first, second)]
+    if kinds[0] != kinds[1]:
+        raise MLScaleError(
+            f"a {kinds[0]} and a {kinds[1]} are not versions of one data set",
+            where=f"command line: {first.name} {second.name}",
+            why="both sides have samples of one kind",
+            fix="name two versions of the same data; a setting such as data=text_table counts for both sides",
+        )
+
+
+def _summarize(
+    first: OpenedData, second: OpenedData, changes: SampleChanges | None, drifted: Sequence[ColumnDrift]
+) -> str:
+    if first.facts.version == second.facts.version and first.facts.label_digest == second.facts.label_digest:
+        return f"{first.name} and {second.name} hold the same data, version {first.facts.version}"
+    parts = [str(changes)] if changes is not None else []
+    names = list(dict.fromkeys(column.label for column in drifted))
+    shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    parts.append(f"{format_count(len(names), 'column')} drifted: {shown}" if names else "no column drifted")
+    return f"{first.name} → {second.name}: {'; '.join(parts)}"
+
+
+def _build_samples_table(
+    first: OpenedData, second: OpenedData, split: str, changes: SampleChanges | None
+) -> list[Figure]:
+    rows = [("samples", *(f"{side.backend.count_samples(split):,}" for side in (first, second)))]
+    sides = (first.facts, second.facts)
+    rows += (
+        [
+            ("mean of the channels", *(", ".join(map(format_number, facts.mean)) for facts in sides)),
+            ("deviation of the channels", *(", ".join(map(format_number, facts.std)) for facts in sides)),
+        ]
+        if first.facts.mean
+        else []
+    )
+    if changes is not None and changes.examples:
+        rows += [(f"{kind}, such as", *names) for kind, names in changes.examples.items()]
+    return [TableBlock("Samples", ("", first.name, second.name), rows, terminal=True)]
+
+
+def _build_class_table(first: DataFacts, second: DataFacts) -> list[Figure]:
+    """Return the training samples of each class on both sides, the largest change of a share first."""
+    counts = [dict(zip(name_classes(facts), facts.class_counts, strict=False)) for facts in (first, second)]
+    totals = [max(1, sum(side.values())) for side in counts]
+    changes = {
+        name: counts[1].get(name, 0) / totals[1] - counts[0].get(name, 0) / totals[0]
+        # Of both sides: a class may be new, or gone.
+        for name in dict.fromkeys([*counts[0], *counts[1]])
+    }
+    ordered = sorted(changes, key=lambda name: -abs(changes[name]))
+    rows = [
+        (
+            name,
+            *(f"{side[name]:,}" if name in side else "no such class" for side in counts),
+            format_percent(changes[name], 2, sign="+"),
+        )
+        for name in ordered[:_CLASSES]
+    ]
+    rest = len(ordered) - len(rows)
+    note = f"{rest:,} classes whose shares changed less are left out" if rest else ""
+    return (
+        [TableBlock("Classes in training", ("class", "first", "second", "change of share"), rows, note, terminal=True)]
+        if rows
+        else []
+    )
+
+
+def _compare_columns(first: OpenedData, second: OpenedData, split: str, count: int) -> tuple[ColumnDrift, ...]:
+    # One encoder for both sides: two that were fitted apart would hide a change of units.
+    encoder = first.backend.encoder()
+    before = _summarize_side(first, encoder, split, count)
+    now = _summarize_side(second, encoder, split, count)
+    if before is None or now is None:
+        return ()
+    units = (
+        {column.name: column.unit for column in encoder.columns if isinstance(column, NumberColumn)}
+        if isinstance(encoder, TableEncoder)
+        else {}
+    )
+    sketches = [_build_sketch(name, values, units.get(name, "")) for name, values in before.items()]
+    columns: dict[str, Column] = {
+        f"input.{name}": np.array(values, object) if isinstance(values, list) else values
+        for name, values in now.items()
+    }
+    return compare_columns(sketches, columns, np.empty(0, "datetime64[us]"), _LIMITS)
+
+
+def _summarize_side(opened: OpenedData, encoder: Encoder, split: str, count: int) -> SummaryColumns | None:
+    """Return the columns of samples of a split, in an order of chance; None where they are tensors already."""
+    backend, summary = opened.backend, create_summary(encoder)
+    total = backend.count_samples(split)
+    rows = np.unique(np.linspace(0, total - 1, min(total, count or total)).astype(np.int64))
+    # Files are often sorted, by class or by time: their order would look like dependence of one sample on the last.
+    rows = np.random.default_rng(0).permutation(rows)
+    parts: list[SummaryColumns] = []
+    for at in range(0, len(rows), _BATCH):
+        raw = backend.read_raw_samples(split, rows[at : at + _BATCH])
+        if raw is None:
+            return None
+        packed = encoder.pack_samples(raw)
+        # A row that the first side's encoder can't read is a difference that the counts show.
+        usable = [sample for number, sample in enumerate(raw) if number not in packed.bad]
+        if usable:
+            parts.append(summary.summarize_samples(packed if not packed.bad else encoder.pack_samples(usable)))
+    return _join_columns(parts)
+
+
+def _join_columns(parts: Sequence[SummaryColumns]) -> SummaryColumns:
+    joined: SummaryColumns = {}
+    for name in parts[0] if parts else ():
+        values = [part[name] for part in parts]
+        if isinstance(values[0], list):
+            joined[name] = [value for part in values for value in part]
+        else:
+            joined[name] = np.concatenate([np.asarray(part, np.float64) for part in values])
+    return joined
+
+
+def _build_sketch(name: str, values: NDArray[np.float64] | list[str | None], unit: str) -> ColumnSketch:
+    if isinstance(values, list):
+        return build_category_sketch(f"input.{name}", "inputs", values, is_ordered=False)
+    return build_number_sketch(f"input.{name}", "inputs", values, unit, is_ordered=False)

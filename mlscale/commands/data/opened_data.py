@@ -1,0 +1,142 @@
+"""Open the data that a command line names: by a config, by a run, or by a path."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlscale.commands.options import Options
+from mlscale.errors import MLScaleError
+
+if TYPE_CHECKING:
+    from mlscale.data.backend import Backend
+    from mlscale.data.data_facts import DataFacts
+
+_TABLES = (".csv", ".tsv", ".parquet", ".jsonl")
+_DOCUMENT = "dataset.json"
+
+
+@dataclass(frozen=True)
+class OpenedData:
+    """Data, prepared.
+
+    Attributes:
+        name: of its class, or the path or the run that it was named by.
+        backend: its data module.
+    """
+
+    name: str
+    backend: Backend
+
+    @property
+    def facts(self) -> DataFacts:
+        """The facts of the data."""
+        return self.backend.facts()
+
+
+def open_data(options: Options, ref: str | None, words: Sequence[str] = (), *, as_stored: bool = False) -> OpenedData:
+    """Return the data of a config: what is typed, on the config of a run if one is named.
+
+    Args:
+        options: with `overrides`, `config_dir` and `runs_dir`.
+        ref: the run; None for what is typed alone.
+        words: further settings, which what is typed overwrites.
+        as_stored: without augmentation, and with bad samples.
+
+    Raises:
+        MLScaleError: the config is wrong, or the data is missing or not what it should be.
+    """
+    from omegaconf import OmegaConf
+
+    from mlscale.assembly.ready import compose_from_overrides
+    from mlscale.assembly.run_data import RunData
+    from mlscale.data.backend import Backend
+
+    base = [f"like={ref}", f"runs_dir={options.runs_dir}"] if ref else []
+    folders = [word for folder in options.config_dir for word in ("--config-dir", folder)]
+    cfg = compose_from_overrides("train", [*base, *words, *options.overrides, *folders])
+    # In the config and not as words: a word may not select what another one has selected.
+    if as_stored:
+        cfg.augment = None
+        if "on_bad_sample" in (cfg.data or {}):
+            OmegaConf.update(cfg, "data.on_bad_sample", "skip")
+    backend = RunData().prepare_module(cfg)
+    if not isinstance(backend, Backend):
+        raise MLScaleError(
+            "this data reports nothing of itself",
+            where="data",
+            why="data of your own is looked at if it is a subclass of mlscale.data.Backend (docs/data.md)"
+            if cfg.data
+            else "none is named",
+            fix="mlscale data ls, for what data= can read",
+        )
+    return OpenedData(ref or type(backend).__name__, backend)
+
+
+def open_side(name: str, options: Options) -> OpenedData:
+    """Return one side of a comparison: a path, or else a run.
+
+    Raises:
+        MLScaleError: neither; or as of `open_data`.
+    """
+    path = Path(name).expanduser()
+    # A run is a folder, too.
+    if (path / "run.json").exists():
+        return open_data(options, name)
+    if not path.exists():
+        _check_run(name, options.runs_dir)
+        return open_data(options, name)
+    opened = open_data(options, None, _describe_path(path, options.overrides))
+    return OpenedData(name, opened.backend)
+
+
+def _check_run(name: str, runs_dir: str) -> None:
+    from mlscale.runs.find import find_run
+
+    try:
+        find_run(name, runs_dir)
+    except MLScaleError as error:
+        raise MLScaleError(
+            f"{name!r} is neither a file, a folder nor a run",
+            where=f"command line: {name}",
+            why=f"no such path exists here, and in {runs_dir}: {error.what}",
+            fix="mlscale data diff may.csv june.csv data.target=churned   (your own files, or ids of mlscale runs ls)",
+        ) from error
+
+
+def _describe_path(path: Path, overrides: Sequence[str]) -> list[str]:
+    """Return the settings that read a file or a folder, as far as they are not typed."""
+    # In quotes: a path may hold characters that the grammar of overrides takes for its own.
+    quoted = json.dumps(str(path))
+    chosen = next((word.partition("=")[2] for word in overrides if word.startswith("data=")), None)
+    if path.is_file():
+        if path.suffix.lower() not in _TABLES and chosen is None:
+            raise MLScaleError(
+                f"the file {str(path)!r} is not a table",
+                where=f"command line: {path}",
+                why=f"tables end in {', '.join(_TABLES)}",
+                fix="data=text_files, data=webdataset or data=tfrecord: type what the file is",
+            )
+        return [*([] if chosen else ["data=table"]), f"data.train={quoted}"]
+    if (path / _DOCUMENT).is_file():
+        return _describe_prepared(path)
+    if chosen is None and not any(child.is_dir() for child in path.iterdir()):
+        raise MLScaleError(
+            f"the folder {str(path)!r} holds no folders of images",
+            where=f"command line: {path}",
+            why=f"it is none that mlscale prepare wrote ({_DOCUMENT}), and has no folder for each class",
+            fix="data=text_files or data=webdataset: type what the folder holds",
+        )
+    return ["data=imagefolder", f"data.root={quoted}"] if chosen is None else [f"data.train={quoted}"]
+
+
+def _describe_prepared(folder: Path) -> list[str]:
+    from mlscale.atomic_files import read_json
+
+    document = read_json(folder / _DOCUMENT)
+    option = {"tar": "webdataset", "tfrecord": "tfrecord"}[document["container"]]
+    splits = [f"data.{split}={json.dumps(str(folder / split))}" for split in document["splits"]]
+    return [f"data={option}", *splits, f"data.labels={document['labels']}"]
