@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.retrain.journal import RetrainingCycle, RetrainingJournal
+from mlscale.retrain.journal import RetrainingCycle, RetrainingJournal, locate_watch_state
 from mlscale.runs.identity import get_current_time
 from tests.contract.test_documents import EXAMPLES, read, validate
 
@@ -98,6 +98,8 @@ def test_a_killed_turn_gets_its_line(
         (found,) = journal.recover_cycles(lambda turn: turn.challenger == "resnet:v3")
         assert journal.recover_cycles(lambda turn: turn.challenger == "resnet:v3") == []
     assert (found.id, found.decision) == (turn.id, decision)
+    assert found.reason == ("all gates passed" if decision == "promoted" else "the process was killed")
+    assert found.ended >= found.begun
     assert journal.read_cycles() == [found]
     assert [path.name for path in journal.folder.iterdir() if path.is_dir()] == [turn.id] * kept
 
@@ -131,3 +133,50 @@ def test_a_killed_turn_may_be_continued(journal: RetrainingJournal) -> None:
         assert [turn.id for turn in journal.read_killed_cycles()] == [second.id]
         journal.record_cycle(ended(second), keep=False)
     assert [turn.decision for turn in journal.read_cycles()] == ["too few", "interrupted", "rejected"]
+
+
+def test_a_discarded_turn_leaves_nothing(journal: RetrainingJournal) -> None:
+    with journal.lock_journal():
+        turn = journal.begin_cycle("resnet:v1")
+        journal.discard_cycle(turn)
+        assert not journal.get_cycle_folder(turn).exists()
+        assert journal.recover_cycles(lambda _: False) == []
+    assert journal.read_cycles() == []
+
+
+def test_a_decision_is_in_the_folder_before_it_is_in_the_journal(
+    journal: RetrainingJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def be_killed(path: Path, line: str) -> None:
+        raise KeyboardInterrupt
+
+    with journal.lock_journal():
+        turn = ended(journal.begin_cycle("resnet:v1"))
+        with monkeypatch.context() as patched:
+            patched.setattr("mlscale.retrain.journal.append_line", be_killed)
+            with pytest.raises(KeyboardInterrupt):
+                journal.record_cycle(turn, keep=True)
+        (found,) = journal.recover_cycles(lambda _: False)
+    assert (found.decision, found.reason) == ("rejected", "why")
+
+
+def test_names_that_are_not_ascii_stay_readable_and_other_bytes_harm_no_line(journal: RetrainingJournal) -> None:
+    with journal.lock_journal():
+        journal.record_cycle(replace(ended(journal.begin_cycle("resnet:v1")), reason="größer"), keep=False)
+    assert "größer".encode() in journal.path.read_bytes()
+    with journal.path.open("ab") as file:
+        file.write(b'"\xff\xfe\n')
+    assert [turn.reason for turn in journal.read_cycles()] == ["größer"]
+
+
+def test_files_in_the_folder_are_not_turns(journal: RetrainingJournal) -> None:
+    with journal.lock_journal():
+        (journal.folder / "notes.txt").write_text("mine")
+        turn = journal.begin_cycle("resnet:v1")
+        journal.record_cycle(ended(turn), keep=True)
+        assert journal.read_killed_cycles() == []
+    assert (journal.folder / "notes.txt").read_text() == "mine"
+
+
+def test_the_state_of_the_watch_is_next_to_the_journal(journal: RetrainingJournal, tmp_path: Path) -> None:
+    assert locate_watch_state(tmp_path, "resnet") == journal.path.with_name("resnet.watch.json")
