@@ -16,7 +16,7 @@ from mlscale.data.augmentations.random_crop import RandomCrop
 from mlscale.data.class_labels import compute_label_digest, join_label_digests
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.data_module import OrderedData
-from mlscale.data.leak_check import find_shared_rows, format_shared_rows
+from mlscale.data.inspection.shared_rows import find_shared_rows, format_shared_rows
 from mlscale.data.order import sample_weights as weights
 from mlscale.data.order.bad_samples import BadSample, Stream
 from mlscale.data.order.batch_plan import Batch, BatchPlan
@@ -49,6 +49,7 @@ class MemoryData(OrderedData):
                 fix="augment=none",
             )
         super().__init__(policy, workers=0)
+        self.split_leaks: list[str] = []
         self._facts: DataFacts | None = None
         self._splits: dict[str, SplitRows] = {}
         self._digests_of_labels: dict[str, str] = {}
@@ -74,13 +75,17 @@ class MemoryData(OrderedData):
         return self._facts
 
     def setup(self, stage: str) -> None:
-        """Read the data; a fit reports validation samples that are training samples, too."""
+        """Read the data; a fit reports what it gives away, such as validation samples that are training samples."""
         super().setup(stage)
         # Windows of production may repeat what was trained on, and a gate compares models on them.
         if stage == "fit" and not self.policy.windows and (self.trainer is None or self.trainer.is_global_zero):
-            shared = find_shared_rows(self.get_rows("train"), self.get_rows("val"))
-            if shared is not None:
-                report_once(format_shared_rows(shared))
+            for line in self.describe_leaks():
+                report_once(line)
+
+    def describe_leaks(self) -> list[str]:
+        """Return a line for each way in which training data gives away validation data."""
+        shared = find_shared_rows(self.get_rows("train"), self.get_rows("val"))
+        return [*self.split_leaks, *([] if shared is None else [format_shared_rows(shared)])]
 
     def list_splits(self) -> list[str]:
         """Return the names of the splits: 'train', 'val', and 'test' where there is one."""

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Unpack
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mlscale.atomic_files import suggest_restore
 from mlscale.data.decoding.image_files import IMAGE_EXTENSIONS, is_image_file
 from mlscale.data.decoding.pil import MAX_PIXELS
 from mlscale.data.images.labelled_images import ImageBackend
+from mlscale.data.inspection.leaks import describe_shared_groups
 from mlscale.data.order.policy import Policy, TolerantPolicyArguments
 from mlscale.data.shards.sample_source import Label, SampleSource
 from mlscale.data.shards.system_files import (
@@ -22,8 +27,10 @@ from mlscale.data.shards.system_files import (
     count_skipped,
     is_system_file,
     is_system_folder,
+    report_once,
     report_skipped,
 )
+from mlscale.data.table_parsing.hold_out import hash_to_fraction
 from mlscale.errors import MLScaleError
 
 _NOT_IMAGES = "skipped files that do not end as images do"
@@ -62,6 +69,11 @@ class FolderSource:
                 fix=suggest_restore(path),
             ) from error
 
+    def list_image_marks(self) -> NDArray[np.int64]:
+        # Sizes alone: files have no recorded digests.
+        sizes = [(self._root / path).stat().st_size for _, path in self._files]
+        return np.stack([np.array(sizes, np.int64), np.full(len(sizes), -1, np.int64)], 1)
+
     def _compute_digest(self) -> str:
         """Return a digest of names, classes, sizes, and the first block of some files, evenly spread."""
         total = hashlib.sha256(b"image folder 1")
@@ -86,6 +98,8 @@ class FolderBackend(ImageBackend):
     Args:
         root: the folder.
         val_fraction: part of each class that is held out where `root` has no val folder.
+        group_on: a regular expression; images in whose path it matches the same text (that of its group, if it has one)
+            stay on one side. None: an image is a group of its own.
         image_size: see `ImageBackend`.
         workers: threads that decode, per process.
         max_pixels: see `ImageBackend`.
@@ -96,6 +110,7 @@ class FolderBackend(ImageBackend):
         self,
         root: str | os.PathLike[str],
         val_fraction: float = 0.1,
+        group_on: str | None = None,
         image_size: int | None = 224,
         workers: int | str = "auto",
         max_pixels: int = MAX_PIXELS,
@@ -115,6 +130,7 @@ class FolderBackend(ImageBackend):
                 fix="data.val_fraction=0.1",
             )
         self.root, self.val_fraction = Path(root).expanduser(), val_fraction
+        self.group_on = None if group_on is None else _compile_group(group_on)
 
     def _get_key_path(self, split: str) -> str:
         return "data.root"
@@ -141,10 +157,54 @@ class FolderBackend(ImageBackend):
         # Opened by the caller, which reports the problems of all splits together.
         return {split: partial(self._open_split, split) for split in splits}
 
+    def setup(self, stage: str) -> None:
+        """Open the data; a fit reports validation images of groups that training has, too."""
+        super().setup(stage)
+        if stage == "fit" and self.group_on is not None and not self.policy.windows:
+            splits = {split: self.get_decoded_split(split) for split in ("train", "val")}
+            keys = {split: held.list_keys(range(len(held))) for split, held in splits.items()}
+            groups = {split: self._list_groups(names) for split, names in keys.items()}
+            for line in describe_shared_groups(set(groups["train"]), groups["val"], keys["val"], "data.group_on"):
+                report_once(line)
+
+    def _list_groups(self, paths: Sequence[str]) -> list[str]:
+        """Return the group of each path.
+
+        Raises:
+            MLScaleError: a path has none.
+        """
+        assert self.group_on is not None
+        matches = [self.group_on.search(path) for path in paths]
+        if None in matches:
+            raise MLScaleError(
+                f"{matches.count(None):,} of {len(paths):,} images have no group",
+                where="data.group_on",
+                why=f"the pattern {self.group_on.pattern!r} does not match {paths[matches.index(None)]!r}",
+                fix="data.group_on='^[^/]+/([^_]+)_', a pattern that matches each path below the folder",
+            )
+        # A group in parentheses, or all that the pattern matches.
+        return [match[match.re.groups and 1] for match in matches if match is not None]
+
+    def _hold_out_groups(self, files: Sequence[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        groups = self._list_groups([path for _, path in files])
+        sides: tuple[list[tuple[str, str]], list[tuple[str, str]]] = ([], [])
+        for file, group in zip(files, groups, strict=True):
+            sides[hash_to_fraction(group) < self.val_fraction].append(file)
+        if not all(sides):
+            raise MLScaleError(
+                f"{self.val_fraction:g} of {len(set(groups)):,} groups leave one side empty",
+                where="data.val_fraction",
+                why="images of a group stay on one side, by a hash of its name",
+                fix="data.val_fraction=0.3; or folders train and val",
+            )
+        return sides
+
     def _open_split(self, split: str) -> SampleSource:
         return FolderSource(self.root / split, _list_class_images(self.root / split))
 
     def _hold_out(self, files: Sequence[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        if self.group_on is not None:
+            return self._hold_out_groups(files)
         by_class: dict[str, list[tuple[str, str]]] = defaultdict(list)
         for file in files:
             by_class[file[0]].append(file)
@@ -161,6 +221,18 @@ class FolderBackend(ImageBackend):
             count = min(max(1, round(len(members) * self.val_fraction)), len(members) - 1)
             held.update(sorted(members, key=lambda file: hashlib.sha256(os.fsencode(file[1])).digest())[:count])
         return [file for file in files if file not in held], [file for file in files if file in held]
+
+
+def _compile_group(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise MLScaleError(
+            f"data.group_on is {pattern!r}, which is not a regular expression",
+            where="data.group_on",
+            why=str(error),
+            fix="data.group_on='([^/_]+)_', which groups by what is before the first underscore of a name",
+        ) from error
 
 
 def _list_class_images(root: Path) -> list[tuple[str, str]]:

@@ -24,11 +24,14 @@ from mlscale.data.images.decoded_cache import DecodedSamples, SampleShape, probe
 from mlscale.data.images.image_stream import ImageStream
 from mlscale.data.images.joined_images import JoinedSource, join_image_windows
 from mlscale.data.images.masks import DecodedMasks, find_mask_classes
+from mlscale.data.inspection.shared_images import find_shared_images
+from mlscale.data.inspection.shared_rows import format_shared_rows
 from mlscale.data.order import sample_weights as weights
 from mlscale.data.order.bad_samples import Stream, describe_tolerated, gather_tolerated
 from mlscale.data.order.policy import Policy
 from mlscale.data.shards.member_decoder import decode_sample
 from mlscale.data.shards.sample_source import SampleSource, TarSource
+from mlscale.data.shards.system_files import report_once
 from mlscale.data.windows.image_window import write_image_window
 from mlscale.data.windows.window_folder import compute_window_mix
 from mlscale.errors import MLScaleError, call_all
@@ -121,6 +124,15 @@ class ImageBackend(Backend):
         """Return stored images, undecoded; arrays of a format that has no mark of its own are decoded."""
         stored = map(self.get_decoded_split(split).source.read_image, rows.tolist())
         return [content if is_image_file(name) else decode_sample(content, name, None) for name, content in stored]
+
+    def setup(self, stage: str) -> None:
+        """Open the data; a fit reports validation images that are training images, too."""
+        super().setup(stage)
+        # Windows of production may repeat what was trained on, and a gate compares models on them.
+        if stage == "fit" and not self.policy.windows and (self.trainer is None or self.trainer.is_global_zero):
+            shared = find_shared_images(*(self.get_decoded_split(split).source for split in ("train", "val")))
+            if shared is not None:
+                report_once(format_shared_rows(shared))
 
     def write_window(self, folder: Path, samples: Sequence[Any], labels: Sequence[Any]) -> None:
         """Write images and their labels as shards; see `Backend.write_window`."""

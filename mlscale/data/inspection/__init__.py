@@ -1,1 +1,1 @@
-"""What is found out about data by reading it: samples that two splits share, and what two versions differ in."""
+"""Inspects data by reading it: leaks from one split to another, and differences between two versions."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mlscale.data.decoding.image_files import is_image_file
 from mlscale.data.shards.member_decoder import PICKLED, check_extension, decode_value
-from mlscale.data.shards.shard_index import CorruptMemberError, Index
+from mlscale.data.shards.shard_index import NO_DIGEST, CorruptMemberError, Index
 from mlscale.data.shards.system_files import report_once
 from mlscale.errors import MLScaleError
 
@@ -32,6 +32,9 @@ class SampleSource(Protocol):
 
     def read_image(self, sample: int) -> tuple[str, bytes]:
         """Return extension and bytes of a sample's image. May be called by several threads."""
+
+    def list_image_marks(self) -> NDArray[np.int64]:
+        """Return the bytes of each image, and its CRC-32 where it is recorded, else -1; int64 (n, 2), not read."""
 
 
 class TarSource:
@@ -87,6 +90,14 @@ class TarSource:
 
     def read_image(self, sample: int) -> tuple[str, bytes]:
         return self._read_member(sample, int(self._column[sample]))
+
+    def list_image_marks(self) -> NDArray[np.int64]:
+        rows = np.arange(len(self))
+        marks = np.full((len(self), 2), NO_DIGEST, np.int64)
+        marks[:, 0] = self._index.sizes[rows, self._column]
+        if self._index.digests is not None:
+            marks[:, 1] = self._index.digests[rows, self._column]
+        return marks
 
     def read_label(self, sample: int) -> tuple[str, bytes]:
         """Return extension and bytes of a sample's label member. May be called by several threads."""

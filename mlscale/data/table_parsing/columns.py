@@ -29,7 +29,9 @@ MISSING_TEXTS = frozenset(
 
 _MOST_SHOWN = 20
 _LIST_KEYS = ("data.ignore", "data.categorical")
-_COLUMN_KEYS = (*_LIST_KEYS, "data.units", "data.target", "data.text", "data.label")
+_COLUMN_KEYS = (
+    *_LIST_KEYS, "data.units", "data.target", "data.text", "data.label", "data.group_on", "data.time_on",
+)  # fmt: skip
 """Keys that name columns; a split may lack one, too."""
 
 
@@ -54,6 +56,15 @@ class DataTable:
     def texts(self) -> frozenset[str]:
         """The names of the columns of texts."""
         return frozenset(name for name, column in self.columns.items() if not isinstance(column, np.ndarray))
+
+    def select_rows(self, mask: NDArray[np.bool_]) -> DataTable:
+        """Return the rows where `mask`, (n,), is True."""
+        rows = np.flatnonzero(mask).tolist()
+        columns: dict[str, Column] = {
+            name: column[mask] if isinstance(column, np.ndarray) else [column[row] for row in rows]
+            for name, column in self.columns.items()
+        }
+        return DataTable(columns, [self.keys[row] for row in rows], self.unreadable)
 
     def get_column(self, name: str, *, where: str) -> Column:
         """Return a column.

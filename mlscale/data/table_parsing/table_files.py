@@ -36,7 +36,9 @@ _FORMATS_BY_EXTENSION = {
 }
 
 
-def read_table(paths: str | Sequence[str], *, where: str, texts: Collection[str] = ()) -> DataTable:
+def read_table(
+    paths: str | Sequence[str], *, where: str, texts: Collection[str] = (), times: Collection[str] = ()
+) -> DataTable:
     """Return the rows of all files that paths or globs name, in the order of their paths.
 
     Numbers and truth values become numbers, and so do texts, where all in a column read as such. An empty field of a
@@ -44,6 +46,7 @@ def read_table(paths: str | Sequence[str], *, where: str, texts: Collection[str]
 
     Args:
         texts: columns of texts that stay as they are written, since those of another split do not all read as numbers.
+        times: columns of dates and times, which become seconds since 1970; they are unreadable otherwise.
 
     Raises:
         MLScaleError: pyarrow is not installed (exit code 5); a file is missing, malformed, too large, of another kind
@@ -80,7 +83,7 @@ def read_table(paths: str | Sequence[str], *, where: str, texts: Collection[str]
         )
     columns, unreadable = dict[str, Column](), dict[str, str]()
     for name in first:
-        column = _convert_column([table.column(name) for table in tables], name in texts)
+        column = _convert_column([table.column(name) for table in tables], name in texts, name in times)
         # Reported where the column is used: it may be left out.
         if isinstance(column, str):
             unreadable[name] = column
@@ -185,7 +188,7 @@ def _read_json_lines(path: Path, _where: str) -> Any:
     return table
 
 
-def _convert_column(parts: Sequence[Any], as_written: bool) -> Column | str:
+def _convert_column(parts: Sequence[Any], as_written: bool, as_times: bool) -> Column | str:
     """Return numbers or texts, from the same column of several pyarrow tables; of others the names of their types."""
     import pyarrow as pa
 
@@ -200,6 +203,8 @@ def _convert_column(parts: Sequence[Any], as_written: bool) -> Column | str:
         texts = [value for part in parts for value in part.to_pylist()]
         numbers = None if as_written else parse_numbers(texts)
         return texts if numbers is None else numbers
+    if as_times and all(pa.types.is_timestamp(k) or pa.types.is_date(k) for k in kinds):
+        return np.concatenate([_convert_times(part) for part in parts])
     return ", ".join(sorted({str(kind) for kind in kinds}))
 
 
@@ -210,6 +215,15 @@ def _convert_numbers(part: pa.ChunkedArray) -> Numbers:
     # Missing values become NaN, for which the values have to be copied.
     numbers: Numbers = given.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
     return numbers
+
+
+def _convert_times(part: pa.ChunkedArray) -> Numbers:
+    import pyarrow as pa
+
+    # A date is a number of days; as a timestamp, whatever its unit and its zone, a number of microseconds since 1970.
+    zone = part.type.tz if pa.types.is_timestamp(part.type) else None
+    moments = part.cast(pa.timestamp("us", zone), safe=False).cast(pa.int64())
+    return _convert_numbers(moments) / 1e6
 
 
 def _make_unique(keys: list[str], files: Sequence[Path]) -> list[str]:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
 
+from mlscale.data.inspection.leaks import describe_split_leaks
 from mlscale.data.order.policy import Policy, PolicyArguments, TolerantPolicyArguments
-from mlscale.data.table_parsing.columns import Column, DataTable
+from mlscale.data.table_parsing.columns import Column, DataTable, format_texts, format_values
+from mlscale.data.table_parsing.hold_out import HoldOut
 from mlscale.data.table_parsing.table_files import read_table
-from mlscale.data.tables.table_rows import TabularData, hold_out_rows
+from mlscale.data.tables.table_rows import TabularData
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,6 +28,9 @@ class TableFiles(TabularData):
         val: the same as `train`, for validation; None holds out rows of it.
         test: the same; None for none.
         val_fraction: part of the rows that is held out where `val` is None.
+        group_on: a column; rows with the same value in it stay on one side. It is not a feature.
+        time_on: a column of times; the latest rows are held out. It is not a feature.
+        stratify: hold out the same part of each class.
         target_type: see `TabularData`.
         ignore: see `TabularData`.
         categorical: see `TabularData`.
@@ -41,35 +46,56 @@ class TableFiles(TabularData):
         val: str | Sequence[str] | None = None,
         test: str | Sequence[str] | None = None,
         val_fraction: float = 0.2,
+        group_on: str | None = None,
+        time_on: str | None = None,
+        stratify: bool = False,
         target_type: str = "auto",
         ignore: Sequence[str] = (),
         categorical: Sequence[str] = (),
         units: Mapping[str, str] | str | None = None,
         **policy: Unpack[TolerantPolicyArguments],
     ) -> None:
+        self.hold_out = HoldOut(val_fraction, group_on, time_on, stratify)
+        self.hold_out.check_settings(has_val=val is not None)
         super().__init__(
             target=target,
             target_type=target_type,
-            ignore=ignore,
+            # What decides on the side of a row would be learnt by heart, or is new in production.
+            ignore=(*ignore, *(name for name in self.hold_out.columns if name not in ignore)),
             categorical=categorical,
             units=units,
             policy=Policy(**policy),
         )
-        self._train, self._val, self._test, self.val_fraction = train, val, test, val_fraction
+        self._train, self._val, self._test = train, val, test
 
     def _read_tables(self) -> dict[str, DataTable]:
-        train = read_table(self._train, where="data.train")
+        times = [self.hold_out.time_on] if self.hold_out.time_on else []
+        train = read_table(self._train, where="data.train", times=times)
+        train.require_columns({"data.group_on": self.hold_out.columns[:1]} if self.hold_out.group_on else {})
         given = {"val": self._val, "test": self._test}
         others = {
             # A column of texts in training stays one in other splits, even if all its values there read as numbers.
-            split: read_table(paths, where=f"data.{split}", texts=train.texts)
+            split: read_table(paths, where=f"data.{split}", texts=train.texts, times=times)
             for split, paths in given.items()
             if paths is not None
         }
-        if "val" in others:
-            return {"train": train, **others}
-        part, held = hold_out_rows(train, self.targets, self.val_fraction, where="data.val_fraction")
-        return {"train": part, "val": held, **others}
+        if "val" not in others:
+            part, held = self._hold_out_rows(train)
+            return {"train": part, "val": held, **others}
+        self.split_leaks = describe_split_leaks(train, others["val"], self.hold_out.group_on, self.hold_out.time_on)
+        return {"train": train, **others}
+
+    def _hold_out_rows(self, table: DataTable) -> tuple[DataTable, DataTable]:
+        """Return training and held-out rows of one table; see `HoldOut`."""
+        # Without targets: a corrected label must not move its row to the other side.
+        columns = [format_values(column) for name, column in table.columns.items() if name not in self.targets]
+        contents = ["\0".join(values) for values in zip(*columns, strict=True)]
+        labels = None
+        if self.hold_out.stratify:
+            targets = [table.get_column(name, where="data.target") for name in self.targets]
+            labels = format_texts(targets[0]) if self.has_classes(targets) else None
+        held = self.hold_out.choose_rows(table, contents, labels)
+        return table.select_rows(~held), table.select_rows(held)
 
 
 class BundledTable(TabularData):

@@ -14,12 +14,12 @@ from mlscale.data.array_data import MemoryData, refuse_bad_samples
 from mlscale.data.class_labels import Classes, are_numbers, encode_labels, find_classes, parse_label
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.encoders.table_encoder import EncodedTable, TableEncoder
+from mlscale.data.inspection.leaking_columns import find_leaking_columns, format_leaking_column
 from mlscale.data.order.policy import Policy
 from mlscale.data.shards.sample_source import Label
 from mlscale.data.split_rows import Array, SplitRows, compute_split_version
 from mlscale.data.table_parsing.column_units import read_column_units
 from mlscale.data.table_parsing.columns import Column, DataTable, format_texts, format_values, separate_numbers
-from mlscale.data.text.text_rows import is_held_out
 from mlscale.data.windows.table_window import read_table_window, write_table_window
 from mlscale.data.windows.window_folder import WHERE as WINDOWS
 from mlscale.errors import MLScaleError
@@ -107,6 +107,10 @@ class TabularData(MemoryData):
         """Return the tables of train and val, and of test if there is one."""
         raise NotImplementedError
 
+    def has_classes(self, targets: Sequence[Column]) -> bool:
+        """Return True if the columns to predict name classes."""
+        return self.target_type == "class" or (self.target_type == "auto" and _are_classes(targets))
+
     def encoder(self) -> TableEncoder:
         """Return the encoder of the training split's columns."""
         self.facts()
@@ -154,6 +158,20 @@ class TabularData(MemoryData):
         if unknown := sum(sum(columns.values()) for columns in self._unknown.values()):
             self.counted["data/unknown_categories"] = unknown
 
+    def describe_leaks(self) -> list[str]:
+        """Return the lines of `MemoryData`, and one for each column that alone predicts the target."""
+        train, val = self.get_rows("train"), self.get_rows("val")
+        assert isinstance(train, TableRows)
+        assert isinstance(val, TableRows)
+        # Several targets have no column that gives away all of them.
+        if train.labels.ndim == 2 and train.labels.shape[1] > 1:
+            return super().describe_leaks()
+        known, wanted = (_select_usable(rows) for rows in (train, val))
+        names = [column.name for column in self.encoder().columns]
+        sides = [{name: table.get_column(name, where="data") for name in names} for table, _ in (known, wanted)]
+        columns = find_leaking_columns(sides[0], sides[1], (known[1], wanted[1]))
+        return [*super().describe_leaks(), *map(format_leaking_column, columns)]
+
     def _read_splits(self) -> tuple[Mapping[str, SplitRows], DataFacts]:
         tables = self._read_tables()
         train = tables["train"]
@@ -167,7 +185,7 @@ class TabularData(MemoryData):
         self._encoder, self.feature_names = encoder, encoder.feature_names
         encoded = {split: encoder.encode_table(table, where=f"data.{split}") for split, table in tables.items()}
         self._unknown = {split: dict(rows.unknown) for split, rows in encoded.items() if rows.unknown}
-        if self.target_type == "class" or (self.target_type == "auto" and _are_classes(columns)):
+        if self.has_classes(columns):
             splits, classes = self._encode_classes(tables, encoded)
         else:
             splits, classes = self._encode_numbers(tables, encoded), None
@@ -246,37 +264,11 @@ class TabularData(MemoryData):
         return splits
 
 
-def hold_out_rows(
-    table: DataTable, targets: Sequence[str], fraction: float, *, where: str
-) -> tuple[DataTable, DataTable]:
-    """Return training and held-out rows of one table.
-
-    A hash of a row's values, without its targets, decides on which side it falls: other rows have no effect, and
-    equal rows fall on the same side.
-
-    Raises:
-        MLScaleError: the fraction is not between 0 and 1, or one side is empty.
-    """
-    # Without targets: a corrected label must not move its row to the other side.
-    columns = [format_values(column) for name, column in table.columns.items() if name not in targets]
-    held = np.array([is_held_out("\0".join(values), fraction) for values in zip(*columns, strict=True)], np.bool_)
-    if not 0 < fraction < 1 or not len(held) or held.all() or not held.any():
-        raise MLScaleError(
-            f"{fraction:g} of {len(table)} rows leave one side empty",
-            where=where,
-            why="equal rows fall on the same side, by a hash of their values",
-            fix="data.val=val.csv, or data.val_fraction=0.2",
-        )
-    return _select_rows(table, ~held), _select_rows(table, held)
-
-
-def _select_rows(table: DataTable, mask: NDArray[np.bool_]) -> DataTable:
-    rows = np.flatnonzero(mask).tolist()
-    columns: dict[str, Column] = {
-        name: column[mask] if isinstance(column, np.ndarray) else [column[row] for row in rows]
-        for name, column in table.columns.items()
-    }
-    return DataTable(columns, [table.keys[row] for row in rows], table.unreadable)
+def _select_usable(rows: TableRows) -> tuple[DataTable, Array]:
+    """Return the rows that have a target, and their targets, (n,)."""
+    usable = np.ones(len(rows), np.bool_)
+    usable[list(rows.bad)] = False
+    return rows.table.select_rows(usable), rows.labels[usable].ravel()
 
 
 def _compute_target_scale(train: SplitRows) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -18,6 +18,7 @@ from mlscale.data.encoders.text_encoder import MOST_TOKENS, TextEncoder
 from mlscale.data.order.policy import Policy
 from mlscale.data.shards.sample_source import Label
 from mlscale.data.split_rows import Array, SplitRows, compute_split_version
+from mlscale.data.table_parsing.hold_out import hash_to_fraction
 from mlscale.data.windows.text_window import read_text_window, write_text_window
 from mlscale.data.windows.window_folder import WHERE
 from mlscale.errors import MLScaleError
@@ -168,5 +169,4 @@ class TextData(MemoryData):
 
 def is_held_out(key: str, fraction: float) -> bool:
     """Return True if the item of this name is held out; it does not depend on other items."""
-    # The first 64 bits of the hash are uniform in [0, 2^64).
-    return int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()[:8], "big") < fraction * 2**64
+    return hash_to_fraction(key) < fraction

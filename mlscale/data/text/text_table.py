@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Unpack
 
 from mlscale.data.class_labels import are_numbers, parse_label
+from mlscale.data.inspection.leaks import describe_split_leaks
 from mlscale.data.order.policy import Policy, PolicyArguments, TolerantPolicyArguments
 from mlscale.data.table_parsing.columns import DataTable, Texts, format_texts
+from mlscale.data.table_parsing.hold_out import HoldOut
 from mlscale.data.table_parsing.table_files import read_table
 from mlscale.data.text.text_rows import LabelledTexts, TextData, is_held_out
 from mlscale.errors import Exit, MLScaleError
@@ -26,6 +28,9 @@ class TextTable(TextData):
         val: the same as `train`, for validation; None holds out rows, by a hash of the text: equal texts stay together.
         test: the same; None for none.
         val_fraction: part of the rows that is held out where `val` is None.
+        group_on: a column; rows with the same value in it stay on one side.
+        time_on: a column of times; the latest rows are held out.
+        stratify: hold out the same part of each class.
         length: bytes of a text that count, as UTF-8; the rest is cut off.
         policy: see `Policy`; `augment` gets one text, int64 (length,). A bad sample is a row without a text or a label.
     """
@@ -38,28 +43,36 @@ class TextTable(TextData):
         val: str | Sequence[str] | None = None,
         test: str | Sequence[str] | None = None,
         val_fraction: float = 0.2,
+        group_on: str | None = None,
+        time_on: str | None = None,
+        stratify: bool = False,
         length: int = 512,
         **policy: Unpack[TolerantPolicyArguments],
     ) -> None:
         super().__init__(length=length, policy=Policy(**policy))
         self._columns, self._train, self._others = (text, label), train, {"val": val, "test": test}
-        self.val_fraction = _check_fraction(val_fraction)
+        self.hold_out = HoldOut(_check_fraction(val_fraction), group_on, time_on, stratify)
+        self.hold_out.check_settings(has_val=val is not None)
 
     def _load_texts(self) -> dict[str, LabelledTexts]:
-        first = read_table(self._train, where="data.train")
+        times = [self.hold_out.time_on] if self.hold_out.time_on else []
+        first = read_table(self._train, where="data.train", times=times)
         others = {
-            split: read_table(paths, where=f"data.{split}", texts=first.texts)
+            split: read_table(paths, where=f"data.{split}", texts=first.texts, times=times)
             for split, paths in self._others.items()
             if paths is not None
         }
         first.require_columns({"data.text": self._columns[:1], "data.label": self._columns[1:]})
         # By the training split alone: in another one a class may be missing.
         numbered = are_numbers(self._read_label_names(first))
-        splits = {split: self._collect_texts(table, numbered) for split, table in {"train": first, **others}.items()}
-        if "val" not in splits:
-            train, val = hold_out_texts(splits["train"], self.val_fraction)
-            splits = {**splits, "train": train, "val": val}
-        return splits
+        if "val" in others:
+            self.split_leaks = describe_split_leaks(first, others["val"], self.hold_out.group_on, self.hold_out.time_on)
+            tables = {"train": first, **others}
+        else:
+            contents = [text or "" for text in format_texts(first.get_column(self._columns[0], where="data.text"))]
+            held = self.hold_out.choose_rows(first, contents, self._read_label_names(first))
+            tables = {"train": first.select_rows(~held), "val": first.select_rows(held), **others}
+        return {split: self._collect_texts(table, numbered) for split, table in tables.items()}
 
     def _read_label_names(self, table: DataTable) -> Texts:
         return format_texts(table.get_column(self._columns[1], where="data.label"))

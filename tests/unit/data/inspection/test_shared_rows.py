@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mlscale.data import TableFiles
-from mlscale.data.leak_check import find_shared_rows
+from mlscale.data.inspection.shared_rows import find_shared_rows
 
 
 def write(path: Path, rows: NDArray[Any]) -> str:
