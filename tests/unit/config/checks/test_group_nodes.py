@@ -62,6 +62,15 @@ CASES = [
 """,
     ),
     (
+        "data: '${derived.run_dirr}'\nderived: {run_dir: null, total_steps: null}",
+        """
+'data' can't be resolved: ${derived.run_dirr}
+  where: command line: data
+  why:   unknown key 'derived.run_dirr'; derived has run_dir, total_steps
+  fix:   'data=${derived.run_dir}'
+""",
+    ),
+    (
         "seed: 1\nmodel: ${seed}",
         "",
     ),
