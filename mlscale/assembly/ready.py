@@ -140,10 +140,24 @@ def resolve_base_config(request: Request) -> Request:
     # `null` and the empty text are typed to leave an optional reference out.
     is_named = ref not in (None, "", "null")
     if takes is not None and not (is_named or takes.is_optional or request.flags):
-        raise create_no_reference_error(request.command)
+        raise create_no_reference_error(request.command, _list_models_here(request, takes.examples))
     if takes is not None and takes.brings_config and ref is not None and is_named:
         return _use_model_config(request, ref)
     return _use_run_config(request)
+
+
+def _list_models_here(request: Request, examples: Sequence[str]) -> list[str]:
+    """Return a reference to a run and one to a version that are here, where the command's examples have such ones."""
+    from mlscale.runs.find import LAST, list_runs
+    from mlscale.versions.local_registry import LocalRegistry
+    from mlscale.versions.version_reference import CHAMPION, LATEST
+
+    registry = LocalRegistry(request.values.get("registry.root", "registry"))
+    names = registry.list_model_names() if any("@" in example for example in examples) else []
+    has_run = LAST in examples and bool(list_runs(request.values.get("runs_dir", "runs")))
+    champions = [f"{name}@{CHAMPION}" for name in names if CHAMPION in registry.get_aliases(name).of]
+    versions = champions or [f"{name}:{LATEST}" for name in names]
+    return [*([LAST] if has_run else []), *versions[:1]]
 
 
 def _use_run_config(request: Request) -> Request:
