@@ -182,8 +182,9 @@ def _refuse_nested_command(command: str) -> Iterator[None]:
     """
     from mlscale.launch import rank
 
-    # Ranks are forked from a fork server, where `_busy` is empty: they have a flag of their own.
-    if _busy or rank.is_rank_process():
+    # Ranks are forked from a fork server, where `_busy` is empty: they have a flag of their own. A third-party command
+    # may run others; it is no script that is imported.
+    if (_busy and not commands.COMMANDS[_busy[-1]].module) or rank.is_rank_process():
         raise MLScaleError(
             f"mlscale is at work, and is asked to {command} by code that it imports",
             where=os.path.basename(getattr(sys.modules["__main__"], "__file__", "") or "a script"),

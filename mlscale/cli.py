@@ -61,7 +61,7 @@ def _dispatch_command(words: list[str]) -> int:
     # `train` is the default command: `mlscale +recipe=resnet`.
     command, rest = (words[0], words[1:]) if _is_command(words[0]) else ("train", words)
     if command == "train" and rest and rest[0].replace("-", "").isalpha() and not rest[0].startswith("-"):
-        raise _load_help_texts().create_unknown_command_error(*rest[:2])
+        raise _load_help_texts().create_unknown_command_error(*rest)
     if COMMANDS[command].has_config:
         from mlscale.command import run_config_command
 

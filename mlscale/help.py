@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from mlscale.commands import COMMANDS
 from mlscale.commands.command import STAGES, THIRD_PARTY, Action
@@ -15,6 +17,7 @@ from mlscale.config.schema.roots import (
     BASE_GROUPS,
     COMMAND_BASES,
     COMMAND_GROUP,
+    TAKES_MODEL,
     Roots,
     find_roots,
     get_shipped_folder,
@@ -126,16 +129,24 @@ def _align_rows(rows: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _format_settings(command: str) -> list[str]:
-    """Return the command's own keys with their defaults and meaning, from the comments of its YAML file."""
-    # A third-party command has its keys in a config group of its own name.
-    file = find_roots().files.get(command, {}).get("default") if COMMANDS[command].module else None
-    file = file or get_shipped_folder("conf") / COMMAND_GROUP / f"{command}.yaml"
-    if not file.is_file():  # a third-party command without keys of its own
-        return []
+    """Return the command's own keys with their defaults and meaning, from the comments of its YAML files."""
+    shipped = get_shipped_folder("conf") / COMMAND_GROUP
+    files = [shipped / f"{command}.yaml"]
+    if COMMANDS[command].module:
+        # A third-party command has its keys in a config group of its own name.
+        files = [shipped / f"{TAKES_MODEL}.yaml"] if COMMANDS[command].takes_model else []
+        files += [file for option, file in find_roots().files.get(command, {}).items() if option == "default"]
+    rows = [row for file in files for row in _read_settings(file)]
+    width = min(max((len(setting) for setting, _ in rows), default=0), _WIDEST)
+    return [f"{setting:<{width}}  # {text}".rstrip("# ") if text else setting for setting, text in rows]
+
+
+def _read_settings(file: Path) -> list[tuple[str, str]]:
+    """Return each key of a file as it is typed, with its comment."""
     text = file.read_text(encoding="utf-8")
     package = re.match(r"# @package (?!_global_)(\S+)", text)
     heads = [package[1]] if package else []
-    top, rows = len(heads), []
+    top, rows = len(heads), list[tuple[str, str]]()
     for line in text.splitlines():
         match = _KEY.match(line)
         if match is None:
@@ -146,15 +157,14 @@ def _format_settings(command: str) -> list[str]:
         if match["value"]:
             value = match["value"].replace(", ", ",") if match["value"] != "???" else "<value>"
             rows.append((f"{'.'.join(heads)}={value}", match["text"]))
-    width = min(max((len(setting) for setting, _ in rows), default=0), _WIDEST)
-    return [f"{setting:<{width}}  # {text}".rstrip("# ") if text else setting for setting, text in rows]
+    return rows
 
 
-def create_unknown_command_error(word: str, following: str = "") -> MLScaleError:
+def create_unknown_command_error(word: str, *following: str) -> MLScaleError:
     """Return the error for a first word that is neither a command nor an override.
 
     Args:
-        following: the word after it: `mlscale debug fast` means debug=fast.
+        following: the words after it: `mlscale debug fast` means debug=fast.
     """
     from mlscale.config.names import not_yet
     from mlscale.config.names.foreign_names import load_foreign_names
@@ -162,13 +172,15 @@ def create_unknown_command_error(word: str, following: str = "") -> MLScaleError
     groups = find_roots().groups
     if word in groups:
         # `mlscale debug fast` instead of `debug=fast`: the next word may be the option.
-        option = following if following in groups[word] else f"<{'|'.join(groups[word])}>"
+        option = following[0] if following[:1] and following[0] in groups[word] else f"<{'|'.join(groups[word])}>"
         recipe = "" if word == "recipe" else "+recipe=… "
         return MLScaleError(
             f"'{word}' is a setting, not a command", where="command line", fix=f"mlscale {recipe}{word}={option}"
         )
     if feature := not_yet.find_feature_of_key(word):
         return feature.create_error(f"mlscale {word}", "command line")
+    # One of a package that does not load is reported by `--help`.
+    register_commands(COMMANDS)
     best = load_foreign_names().commands.get(word) or find_nearest(word, COMMANDS)
     if word in groups.get("recipe", ()):
         best = f"recipe={word}"
@@ -176,5 +188,12 @@ def create_unknown_command_error(word: str, following: str = "") -> MLScaleError
         f"unknown command '{word}'",
         where="command line",
         why=f"commands: {', '.join(COMMANDS)}",
-        fix=f"mlscale {best}" if best else "mlscale --help",
+        fix=_join_command(best.split(), following) if best else "mlscale --help",
     )
+
+
+def _join_command(meant: list[str], following: Sequence[str]) -> str:
+    """Return the command that was meant, with the words that were typed after it in place of its example."""
+    if meant[-1] == "last" and following and "=" not in following[0]:
+        meant = meant[:-1]
+    return shlex.join(["mlscale", *meant, *following])

@@ -1,4 +1,4 @@
-"""Install the package of docs/extending.md into a folder of its own, and use its command, callback, logger,
+"""Install the package of docs/extending.md into a folder of its own, and use its commands, callback, logger,
 recipe and task type.
 
     python -m scripts.third_party
@@ -68,6 +68,8 @@ def use_package(folder: Path, site: Path) -> Iterator[str]:
     measured = json.loads(run_mlscale(folder, site, "evaluate", "last", "output=json").stdout)
     assert measured["metrics"]["val/absolute_error_low"] < measured["metrics"]["val/absolute_error_high"]
     yield measured["sentence"]
+    run_mlscale(folder, site, "card", "last", "card.path=penguins.md")
+    yield next(line for line in (folder / "penguins.md").read_text().splitlines() if "val/loss " in line)
 
 
 def run_mlscale(folder: Path, site: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mlscale.config.composition.argv import parse_command_line, replace_reference
 from mlscale.config.composition.reference_argument import create_no_reference_error
 from mlscale.config.composition.request import Request
-from mlscale.config.schema.model_arguments import REF, REFERENCES, TAKE_SERVABLES
+from mlscale.config.schema.model_arguments import REF, REFERENCES
 from mlscale.config.schema.roots import COMMAND_BASES
 from mlscale.errors import MLScaleError, raise_all
 from mlscale.lightning_names import raise_if_imported_before
@@ -79,8 +79,14 @@ def raise_if_invalid(cfg: DictConfig, request: Request, overrides: Sequence[str]
         raise_if_imported_before()
     origin = create_origin_lookup(request.command, list(overrides), request.roots)
     left_over: dict[str, list[str]] = {}
-    groups = request.roots.get_command_groups(request.command)
-    problems = check_config(cfg, groups=groups, origin=origin, command=request.command, left_over=left_over)
+    problems = check_config(
+        cfg,
+        groups=request.roots.get_command_groups(request.command),
+        origin=origin,
+        command=request.command,
+        command_files=request.roots.list_command_files(request.command),
+        left_over=left_over,
+    )
     if problems:
         from mlscale.config.names.suggest import name_recipe
         from mlscale.secrets.mask import Masker
@@ -134,10 +140,24 @@ def resolve_base_config(request: Request) -> Request:
     # `null` and the empty text are typed to leave an optional reference out.
     is_named = ref not in (None, "", "null")
     if takes is not None and not (is_named or takes.is_optional or request.flags):
-        raise create_no_reference_error(request.command)
+        raise create_no_reference_error(request.command, _list_models_here(request, takes.examples))
     if takes is not None and takes.brings_config and ref is not None and is_named:
         return _use_model_config(request, ref)
     return _use_run_config(request)
+
+
+def _list_models_here(request: Request, examples: Sequence[str]) -> list[str]:
+    """Return a reference to a run and one to a version that are here, where the command's examples have such ones."""
+    from mlscale.runs.find import LAST, list_runs
+    from mlscale.versions.local_registry import LocalRegistry
+    from mlscale.versions.version_reference import CHAMPION, LATEST
+
+    registry = LocalRegistry(request.values.get("registry.root", "registry"))
+    names = registry.list_model_names() if any("@" in example for example in examples) else []
+    has_run = LAST in examples and bool(list_runs(request.values.get("runs_dir", "runs")))
+    champions = [f"{name}@{CHAMPION}" for name in names if CHAMPION in registry.get_aliases(name).of]
+    versions = champions or [f"{name}:{LATEST}" for name in names]
+    return [*([LAST] if has_run else []), *versions[:1]]
 
 
 def _use_run_config(request: Request) -> Request:
@@ -194,7 +214,7 @@ def _use_model_config(request: Request, ref: str) -> Request:
         if REFERENCES[request.command].is_optional and ref in request.roots.groups.get("recipe", ()):
             error.fix = f"mlscale {request.command} recipe={ref}"
         raise
-    if request.command not in TAKE_SERVABLES:
+    if not REFERENCES[request.command].takes_servables:
         model = require_run_checkpoint(model, request.command, root)
     if request.command == "evaluate" and model.home is None and model.servable is not None:
         from mlscale.assembly.trained_model.servable_settings import add_servable_settings

@@ -131,6 +131,7 @@ class Command:
         examples: commands with what they do.
         actions: of a command that composes no config; a single action has the name ''.
         module: of a third-party command, the module with its `run(cfg)`, which is imported when the command runs.
+        takes_model: of a third-party command, whether its first argument is a trained model, which `cfg.ref` then is.
     """
 
     summary: str
@@ -138,6 +139,7 @@ class Command:
     examples: tuple[tuple[str, str], ...] = ()
     actions: Mapping[str, Action] = field(default_factory=dict)
     module: str = ""
+    takes_model: bool = False
 
     @property
     def has_config(self) -> bool:

@@ -18,11 +18,24 @@ from mlscale.errors import MLScaleError, raise_all
 HELP_FLAGS = ("--help", "-h")
 _KEY = re.compile(r"[A-Za-z_][\w.]*")
 _ACTION_SYNONYMS = {
-    "remove": "rm",
-    "delete": "rm",
-    "list": "ls",
+    "cat": "show",
+    "clone": "cp",
+    "compare": "diff",
     "continue": "resume",
+    "copy": "cp",
+    "create": "add",
+    "delete": "rm",
+    "get": "show",
+    "kill": "cancel",
+    "list": "ls",
+    "print": "show",
+    "publish": "add",
+    "register": "add",
+    "remove": "rm",
     "restart": "resume",
+    "stop": "cancel",
+    "tag": "promote",
+    "validate": "check",
 }  # other words
 _KEY_SYNONYMS = {"root": ("runs_dir", "registry.root"), "runs": ("runs_dir",), "verb": ("command",)}  # `--root` means …
 
@@ -41,17 +54,19 @@ def read_options(command: str, actions: Mapping[str, Action], argv: Sequence[str
     if "" in actions:
         return _CommandLine(f"mlscale {command}", "", actions[""]).parse_words(argv)
     if not argv or argv[0] not in actions:
-        raise _make_unknown_action_error(command, actions, argv[0] if argv else "")
+        raise _make_unknown_action_error(command, actions, argv)
     return _CommandLine(f"mlscale {command} {argv[0]}", argv[0], actions[argv[0]]).parse_words(argv[1:])
 
 
-def _make_unknown_action_error(command: str, actions: Mapping[str, Action], typed: str) -> MLScaleError:
-    best = _ACTION_SYNONYMS.get(typed) or find_nearest(typed, actions)
+def _make_unknown_action_error(command: str, actions: Mapping[str, Action], argv: Sequence[str]) -> MLScaleError:
+    typed, *rest = argv or [""]
+    synonym = _ACTION_SYNONYMS.get(typed)
+    best = synonym if synonym in actions else find_nearest(typed, actions)
     return MLScaleError(
         f"unknown word '{typed}'" if typed else f"mlscale {command} needs to know what to do",
         where=f"command line: mlscale {command}",
         why=f"it takes: {', '.join(actions)}",
-        fix=f"mlscale {command} {best}" if best in actions else f"mlscale {command} --help",
+        fix=shlex.join(["mlscale", command, best, *rest]) if best else f"mlscale {command} --help",
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlscale.commands.command import Command
+from mlscale.config.schema.model_arguments import OF_THIRD_PARTY, REFERENCES
 from mlscale.config.schema.roots import BASE_GROUPS, COMMAND_BASES
 from mlscale.entry_points import get_package_name, read_entry_points
 from mlscale.errors import Exit, MLScaleError
@@ -76,6 +77,8 @@ def _register_entry_point(point: EntryPoint, commands: dict[str, Command]) -> No
     commands[point.name] = command
     # Its config has the base of a training run, see `_store_primary` in config/composition/compose.py.
     COMMAND_BASES[point.name] = "run"
+    if command.takes_model:
+        REFERENCES[point.name] = OF_THIRD_PARTY
     _package_by_command[point.name] = get_package_name(point)
 
 

@@ -13,6 +13,7 @@ from mlscale.runs.recover import is_run_folder, warn_once
 from mlscale.runs.run_reader import RUN
 
 LAST = "last"
+_SHOWN = 5  # of several runs that a name may mean
 
 
 def find_run(ref: str | Path, root: str | Path = "runs") -> RunFolder:
@@ -31,8 +32,14 @@ def find_run(ref: str | Path, root: str | Path = "runs") -> RunFolder:
     if not matches:
         raise build_run_not_found(text, root)
     if len(matches) > 1:
-        names = ", ".join(run.path.name for run in matches[:5]) + (", …" if len(matches) > 5 else "")
-        raise MLScaleError(f"{text!r} means {len(matches)} runs", where=str(root), why=names, fix="type more of its id")
+        names = [run.path.name for run in matches[:_SHOWN]]
+        more = f", and {len(matches) - _SHOWN} more: mlscale runs ls" if len(matches) > _SHOWN else ""
+        raise MLScaleError(
+            f"'{text}' means {len(matches)} runs",
+            where=str(root),
+            why=f"the ids or names of several begin with it{more}",
+            fix="\n".join(names),
+        )
     return matches[0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,13 +54,14 @@ def find_run_to_resume(resume: str, config_yaml: str, code: str | None, root: Pa
     if run.run["config_hash"] == compute_config_hash(config_yaml):
         return run
     # The stored hash differs: either the settings do, or, if none does, config.yaml was edited after the start.
-    keys = find_differing_keys(yaml.safe_load(run.config_text), yaml.safe_load(config_yaml))
+    config = yaml.safe_load(config_yaml)
+    keys = find_differing_keys(yaml.safe_load(run.config_text), config)
     if keys:
         raise MLScaleError(
             f"with other settings this would be another run than {run.path.name}",
             where=", ".join(keys[:5]),
             why="a run resumes with its settings; only devices, trackers, names and paths may change",
-            fix="leave them out, or start a new run",
+            fix="\n".join([f"mlscale runs resume {run.id}", *_suggest_new_run(run.id, keys, config)]),
         )
     if is_edited(run):
         edited = ", ".join(list_edited_keys(run))
@@ -71,6 +73,20 @@ def find_run_to_resume(resume: str, config_yaml: str, code: str | None, root: Pa
             f"mlscale like={run.id} init_from={run.id}",
         )
     return run
+
+
+def _suggest_new_run(run_id: str, keys: Collection[str], config: object) -> list[str]:
+    """Return the command for a new run with these keys of the config; none where they can't be typed."""
+    words = []
+    for key in keys:
+        value = config
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        # A list or an absent key is typed as an option of its group, which the keys do not show.
+        if not isinstance(value, (int, float, str)):
+            return []
+        words.append(f"{key}={str(value).lower() if isinstance(value, bool) else value}")
+    return [shlex.join(["mlscale", f"like={run_id}", *words])]
 
 
 def find_run_of_job(agents: Collection[str], config_yaml: str, code: str | None, root: Path) -> RunFolder | None:

@@ -102,7 +102,7 @@ class LocalRegistry:
         of = {} if reference.number else self.get_aliases(reference.name).of
         existing = list_version_numbers(self._get_model_folder(reference.name))
         if not existing:
-            raise self._make_no_model_error(reference.name)
+            raise self._make_no_model_error(reference)
         number = self._resolve_number(reference, of, existing)
         if number not in existing:
             span = f"v{existing[0]} to v{existing[-1]}" if len(existing) > 1 else f"v{existing[0]}"
@@ -240,8 +240,9 @@ class LocalRegistry:
         if parse_reference(ref).is_bare:
             raise MLScaleError(
                 f"'{ref}' does not name the version to promote",
-                where="command line",
-                fix=f"{ref}:v<number>, {ref}:latest or {ref}@challenger",
+                where=f"command line: {ref}",
+                why="a champion is replaced by a version, not by the name of all",
+                fix=f"mlscale versions promote {ref}:{LATEST} alias={alias}",
             )
         # All files are verified before the lock is taken: reading them may take minutes.
         version = self.fetch(ref)
@@ -268,7 +269,7 @@ class LocalRegistry:
             MLScaleError: model not found, it has no previous champion, or that one is corrupted.
         """
         if not list_version_numbers(self._get_model_folder(check_model_name(name))):
-            raise self._make_no_model_error(name)
+            raise self._make_no_model_error(VersionReference(name))
         where = str(self._get_model_folder(name))
         version = self.fetch(
             f"{name}:v{self.get_aliases(name).swap_champion(where).of[CHAMPION]}"
@@ -319,20 +320,20 @@ class LocalRegistry:
             fix=f"{reference.name}@{best}" if best else "mlscale versions ls" if alias == PREVIOUS else fix,
         )
 
-    def _make_no_model_error(self, name: str) -> MLScaleError:
+    def _make_no_model_error(self, reference: VersionReference) -> MLScaleError:
         known = self.list_model_names()
         if not known:
             return MLScaleError(
                 "no versions found",
                 where=str(self.root),
-                fix="mlscale versions add last, or name the folder: registry.root=<folder>",
+                fix="mlscale versions add last\nregistry.root=<folder>",
             )
-        best = find_nearest(name, known)
+        best = find_nearest(reference.name, known)
         return MLScaleError(
-            f"no model '{name}'",
+            f"no model '{reference.name}'",
             where=str(self.root),
             why=f"models: {', '.join(known)}",
-            fix=best or "mlscale versions ls",
+            fix=reference.rename(best) if best else "mlscale versions ls",
         )
 
     def _find_same_content(self, draft: Version) -> Version | None:

@@ -152,7 +152,7 @@ def _resolve_path(text: str, path: Path, runs_dir: str | Path) -> TrainedModel:
         f"no trained model in '{text}'",
         where=str(path.absolute()),
         why=f"it has no {RUN}, {DOCUMENT} or {RECORD}" if path.is_dir() else "no such file or folder",
-        fix="mlscale runs ls shows runs, mlscale versions ls versions",
+        fix="mlscale runs ls\nmlscale versions ls",
     )
 
 
@@ -226,5 +226,5 @@ def _make_not_found_error(text: str, runs_dir: str | Path, registry: LocalRegist
         f"no run or model '{text}'",
         where=f"ref={text}: {', '.join(places)}",
         why="no run, version or folder of a servable has this name",
-        fix=f"ref={near}" if near else "mlscale runs ls shows runs, mlscale versions ls versions",
+        fix=f"ref={near}" if near else "mlscale runs ls\nmlscale versions ls",
     )

@@ -198,7 +198,9 @@ def require_servable(model: TrainedModel, runs_dir: str | Path) -> TrainedModel:
         )
     run = str((read_version(model.path).run or {}).get("id", "last")) if model.is_registered else ""
     run = run or (model.run.name if model.run else "last")
-    add = f"\nmlscale versions add {run} servable=true" if model.is_registered else ""
+    # The version that is added has the name that was typed: the latest one of it is the servable.
+    add = f"\nmlscale versions add {run} servable=true name={model.name}\nref={model.name}:latest"
+    add = add if model.is_registered else ""
     raise MLScaleError(
         f"{model.label} has no servable yet"
         if model.kind == "run"

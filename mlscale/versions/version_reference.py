@@ -34,6 +34,12 @@ class VersionReference:
         """True if it is only a model's name, which means its champion, or without one its latest version."""
         return self.number is None and self.alias is None
 
+    def rename(self, name: str) -> str:
+        """Return the text of the same reference to another model."""
+        if self.number is not None:
+            return f"{name}:v{self.number}"
+        return name if self.alias is None else f"{name}:{LATEST}" if self.alias == LATEST else f"{name}@{self.alias}"
+
 
 def parse_reference(text: str) -> VersionReference:
     """Return the reference in `text`.
@@ -59,7 +65,8 @@ def parse_reference(text: str) -> VersionReference:
         fix = f"{name}:v{near_number[1]}" if near_number else fix
         raise _make_invalid_reference_error(text, fix)
     if after_at:
-        raise _make_invalid_reference_error(text)
+        lower = after_at.lower()
+        raise _make_invalid_reference_error(text, f"{name}@{lower}" if _ALIAS.fullmatch(lower) else "")
     return VersionReference(name)
 
 
@@ -74,6 +81,7 @@ def check_model_name(name: str) -> str:
     near = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-._")[:80]
     raise MLScaleError(
         f"'{name}' is not a valid name of a model",
+        where=f"name={name}",
         why="letters, digits, '_', '-' and '.', at most 80, a letter or a digit first",
         fix=f"name={near}" if near else "name=resnet",
     )
@@ -87,16 +95,23 @@ def check_alias(alias: str) -> str:
     """
     if alias == PREVIOUS:
         raise MLScaleError(
-            "'previous' is kept by the registry", why="it is what was champion before", fix="mlscale versions rollback"
+            "'previous' is kept by the registry",
+            where=f"alias={alias}",
+            why="it is what was champion before",
+            fix="mlscale versions rollback",
         )
     # As an alias it would be ambiguous: `resnet@v7` means the version 7.
     if alias == LATEST or _NUMBER.fullmatch(alias):
-        raise MLScaleError(f"'{alias}' can't be moved", why="it names a version itself", fix="alias=champion")
+        raise MLScaleError(
+            f"'{alias}' can't be moved", where=f"alias={alias}", why="it names a version itself", fix="alias=champion"
+        )
     if not _ALIAS.fullmatch(alias):
+        near = re.sub(r"^[^a-z]+|[^a-z0-9_-]+", "-", alias.lower()).strip("-_")[:40]
         raise MLScaleError(
             f"'{alias}' is not a valid alias",
+            where=f"alias={alias}",
             why="small letters, digits, '_' and '-', at most 40, a letter first",
-            fix="alias=champion, alias=challenger, or one of your own",
+            fix=f"alias={near or CHAMPION}",
         )
     return alias
 
@@ -104,6 +119,7 @@ def check_alias(alias: str) -> str:
 def _make_invalid_reference_error(text: str, fix: str = "") -> MLScaleError:
     return MLScaleError(
         f"'{text}' names no version",
+        where=f"ref={text}",
         why="a version is called resnet:v7, resnet:latest or resnet@champion",
         fix=fix or "mlscale versions ls",
     )

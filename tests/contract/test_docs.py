@@ -67,6 +67,13 @@ def test_commands_have_a_package_a_stage_and_a_page_that_opens_with_an_example()
         assert f"'{name}.md'" in contents[command.stage.capitalize()], name
 
 
+def test_the_derived_values_are_all_listed() -> None:
+    table = (ROOT / "docs/configuration.md").read_text(encoding="utf-8").partition("| about | `${derived.…}` |")[2]
+    listed = re.findall(r"`(\w+)`", table.partition("\n\n")[0])
+    shipped = (ROOT / "conf/base/run.yaml").read_text(encoding="utf-8").partition("\nderived:\n")[2]
+    assert sorted(listed) == sorted(re.findall(r"^  (\w+):", shipped, re.MULTILINE))
+
+
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
 def test_no_command_is_overlooked(page: Path) -> None:
     assert overlooked(page) == []

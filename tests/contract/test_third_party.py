@@ -14,19 +14,35 @@ import mlscale
 from mlscale.cli import main
 from mlscale.commands import COMMANDS, third_party
 from mlscale.commands.completion.entry import complete_words
+from mlscale.config.schema.model_arguments import REFERENCES
 from mlscale.config.schema.roots import COMMAND_BASES, find_roots
 from scripts.docs_commands import files
 from scripts.third_party import LIMIT, PAGE, install_package, use_package
+from tests.serving import STORED
 
 COMMAND = """
 from mlscale.commands.command import Command
 COMMAND = Command(summary="count things", examples=(("mlscale count", "all of them"),), module="counting.count")
+WEIGH = Command(summary="weigh a model", module="counting.weigh", takes_model=True)
 OTHER = "text"
 """
 COUNT = """
 from mlscale.report import Result
 def run(cfg):
     return Result("count", True, f"{cfg.optimizer.lr} is the rate", {"rate": cfg.optimizer.lr})
+"""
+WEIGH = """
+import mlscale
+from mlscale.report import Result
+def run(cfg):
+    counted = mlscale.run("count", [f"optimizer.lr={cfg.weigh.scale.step}"])
+    return Result("weigh", True, f"{cfg.ref} in {cfg.weigh.unit}, {counted.sentence}", {})
+"""
+WEIGH_KEYS = """# @package weigh
+# What `mlscale weigh` prints.
+unit: kilograms   # str: of weight
+scale:
+  step: 0.125     # float: of the scale
 """
 Install = Callable[..., None]
 
@@ -35,9 +51,11 @@ Install = Callable[..., None]
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Put a package with these entry points where pip would; afterwards no command of it is known."""
     site = tmp_path / "site"
-    (site / "counting").mkdir(parents=True)
-    for name, text in {"__init__": "", "command": COMMAND, "count": COUNT, "broken": "import nothing_here\n"}.items():
+    texts = {"__init__": "", "command": COMMAND, "count": COUNT, "weigh": WEIGH, "broken": "import nothing_here\n"}
+    (site / "counting/conf/weigh").mkdir(parents=True)
+    for name, text in {**texts, "conf/__init__": ""}.items():
         (site / "counting" / f"{name}.py").write_text(text)
+    (site / "counting/conf/weigh/default.yaml").write_text(WEIGH_KEYS)
     monkeypatch.syspath_prepend(str(site))
 
     def declare(package: str, group: str = "mlscale.commands", **points: str) -> None:
@@ -47,7 +65,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         lines = [f"{name.replace('_', '-')} = {value}" for name, value in points.items()]
         (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
 
-    tables: tuple[dict[str, Any], ...] = (COMMANDS, COMMAND_BASES, third_party._package_by_command)
+    tables: tuple[dict[str, Any], ...] = (COMMANDS, COMMAND_BASES, REFERENCES, third_party._package_by_command)
     before = [dict(table) for table in tables]
     yield declare
     for table, items in zip(tables, before, strict=True):
@@ -81,6 +99,54 @@ def test_its_config_is_checked_like_that_of_a_training(
     install("counting", count="counting.command:COMMAND")
     assert main(["count", "optimizer.lrr=0.5"]) == 2
     assert "unknown key 'optimizer.lrr'" in capsys.readouterr().err
+
+
+def test_its_first_argument_may_be_a_trained_model(
+    install: Install, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("counting", count="counting.command:COMMAND", weigh="counting.command:WEIGH")
+    install("keys", "mlscale.config_dirs", weigh="counting.conf")
+    # It runs another command, too.
+    assert main(["weigh", str(STORED)]) == 0
+    assert f"{STORED} in kilograms, 0.125 is the rate" in capsys.readouterr().out
+    assert main(["weigh", "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert "usage: mlscale weigh MODEL " in printed
+    keys = [line.split("=")[0].strip() for line in printed.partition("keys:\n")[2].splitlines()[:4]]
+    assert keys == ["ref", "trust", "weigh.unit", "weigh.scale.step"]
+    assert main(["weigh"]) == 2
+    assert "fix:   mlscale weigh last\n" in capsys.readouterr().err
+    assert main(["weigh", f"ref={STORED}", "last", "weigh.unit=g"]) == 2
+    assert "fix:   mlscale weigh last weigh.unit=g\n" in capsys.readouterr().err
+    assert "ref=" in complete_words(["weigh", "re"], find_roots())
+
+
+@pytest.mark.parametrize(
+    ("word", "what", "fix"),
+    [
+        ("weigh.unt=g", "unknown key 'weigh.unt'", "weigh.unit=g"),
+        ("weigh.scale.stpe=1", "unknown key 'weigh.scale.stpe'", "weigh.scale.step=1"),
+        ("weigh.scale.step=wide", "'weigh.scale.step' must be float, not the text 'wide'", "weigh.scale.step=0.125"),
+        ("optimizer.lrr=0.5", "unknown key 'optimizer.lrr'", "optimizer.lr=0.5"),
+    ],
+)
+def test_its_own_keys_are_checked(
+    word: str, what: str, fix: str, install: Install, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("counting", count="counting.command:COMMAND", weigh="counting.command:WEIGH")
+    install("keys", "mlscale.config_dirs", weigh="counting.conf")
+    assert main(["weigh", str(STORED), word]) == 2
+    error = capsys.readouterr().err
+    assert f"error: {what}\n" in error
+    assert fix in error
+
+
+def test_a_misspelt_one_is_suggested_with_its_words(
+    install: Install, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("counting", count="counting.command:COMMAND", weigh="counting.command:WEIGH")
+    assert main(["wiegh", "last", "weigh.unit=g"]) == 2
+    assert "fix:   mlscale weigh last weigh.unit=g\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -167,7 +233,7 @@ def test_the_help_imports_nothing_heavy(install: Install, tmp_path: Path) -> Non
 def test_each_part_of_the_documented_package_is_short() -> None:
     lengths = {name: len(text.splitlines()) for name, text in files(PAGE).items()}
     parts = {
-        "command": ("command.py", "count.py", "hello/default.yaml"),
+        "command": ("command.py", "count.py", "card.py", "hello/default.yaml", "card/default.yaml"),
         "callback": ("callbacks.py", "callbacks/batches.yaml"),
         "logger": ("loggers.py", "logger/lines.yaml"),
         "recipe": ("recipe/hello.yaml",),
@@ -182,4 +248,4 @@ def test_each_part_of_the_documented_package_is_short() -> None:
 @pytest.mark.slow
 def test_the_documented_package_is_installed_and_used(tmp_path: Path) -> None:
     site = install_package(tmp_path)
-    assert len(list(use_package(tmp_path / "elsewhere", site))) == 5
+    assert len(list(use_package(tmp_path / "elsewhere", site))) == 6

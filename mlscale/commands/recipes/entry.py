@@ -35,7 +35,7 @@ def copy_recipe(roots: Roots, name: str, to: str) -> Path:
         MLScaleError: no such recipe, a bad name, or the file exists already.
     """
     # Any root: a recipe of a package or of ./recipes can be copied like a shipped one.
-    source = _find_recipe(roots, name)
+    source = _find_recipe(roots, name, f"mlscale recipes cp {{}} {to}")
     if not re.fullmatch(r"[\w.-]+", to):
         raise MLScaleError(
             f"'{to}' is not a valid name of a recipe",
@@ -73,7 +73,7 @@ def _format_recipes(roots: Roots) -> str:
 
 
 def _format_recipe(roots: Roots, name: str) -> str:
-    file = _find_recipe(roots, name)
+    file = _find_recipe(roots, name, "mlscale recipes show {}")
     # Cards are next to the folder of recipes: recipes/recipe/x.yaml, recipes/cards/x.md.
     card = file.parent.parent / "cards" / f"{name}.md"
     parts = [f"# {file}", file.read_text(encoding="utf-8").rstrip()]
@@ -82,7 +82,8 @@ def _format_recipe(roots: Roots, name: str) -> str:
     return "\n".join(parts)
 
 
-def _find_recipe(roots: Roots, name: str) -> Path:
+def _find_recipe(roots: Roots, name: str, command: str) -> Path:
+    """Return the file of a recipe; `command` is what was typed, with a place for its name."""
     known = roots.files.get("recipe", {})
     if name in known:
         return known[name]
@@ -91,7 +92,7 @@ def _find_recipe(roots: Roots, name: str) -> Path:
         f"no recipe '{name}'",
         where=", ".join(root.label for root in roots.roots),
         why=f"recipes: {', '.join(sorted(known))}",
-        fix=f"mlscale recipes show {best}" if best else "mlscale recipes ls",
+        fix=command.format(best) if best else "mlscale recipes ls",
     )
 
 

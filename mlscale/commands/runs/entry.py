@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from mlscale.commands.command import RUNS_DIR
 from mlscale.commands.options import Options, read_options
 from mlscale.commands.runs import COMMAND
 from mlscale.commands.runs import list_checkpoints as run_checkpoints
@@ -303,7 +305,7 @@ def _remove_runs(options: Options) -> int:
     # By path: two names may mean the same run.
     runs = list({run.path: run for run in (find_run(ref, options.runs_dir) for ref in options.ref)}.values())
     raise_all(list(find_live_jobs(runs)))
-    if not options.yes and not _confirm_removal(runs):
+    if not options.yes and not _confirm_removal(options, runs):
         return int(Exit.USER)
     remove_runs(runs)
     if options.output == "json":
@@ -312,16 +314,27 @@ def _remove_runs(options: Options) -> int:
     return int(Exit.DONE)
 
 
-def _confirm_removal(runs: Sequence[RunFolder]) -> bool:
+def _confirm_removal(options: Options, runs: Sequence[RunFolder]) -> bool:
     # A script must not wait forever for an answer.
     if not sys.stdin.isatty():
-        raise MLScaleError("removing runs can't be undone", why="no terminal to ask on", fix="add yes=true")
+        command = ["mlscale", "runs", "rm", *options.ref]
+        raise MLScaleError(
+            "removing runs can't be undone",
+            where=f"command line: {shlex.join(command)}",
+            why="no terminal to ask on",
+            fix=shlex.join([*command, *_repeat_folder(options), "yes=true"]),
+        )
     print("\n".join(str(run.path) for run in runs), file=sys.stderr)
     print(
         f"remove {'this run' if len(runs) == 1 else 'these runs'} for good? [y/N] ", end="", file=sys.stderr, flush=True
     )
     # Anything else, also an empty line or the end of input, means no.
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _repeat_folder(options: Options) -> list[str]:
+    """Return the setting for the folder of the runs, to be typed again, if it is not the default one."""
+    return [] if options.runs_dir == RUNS_DIR.default else [f"{RUNS_DIR.name}={options.runs_dir}"]
 
 
 def _format_pairs(pairs: Pairs, names: Sequence[str]) -> str:

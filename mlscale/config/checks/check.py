@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -37,6 +38,7 @@ def check_config(
     groups: Mapping[str, Sequence[str]],
     origin: Callable[[str], str] | None = None,
     command: str = "train",
+    command_files: Sequence[Path] = (),
     left_over: dict[str, list[str]] | None = None,
 ) -> list[MLScaleError]:
     """Return every problem of a composed, unresolved config that can be found without importing its targets.
@@ -45,10 +47,11 @@ def check_config(
         groups: every config group with its options.
         origin: returns the file or override that set a key path; called only where there is a problem.
         command: the command, whose own keys are allowed at the top.
+        command_files: of a third-party command, which document its keys: the options of the group of its name.
         left_over: filled with the keys, by the path of their object, that an option's file sets and that the target
             which was typed instead of the file's does not take: they are not a problem, but must be left out.
     """
-    config = CheckedConfig(cfg, groups, origin, command)
+    config = CheckedConfig(cfg, groups, origin, command, command_files)
     checking = _ConfigCheck(config)
     problems = list(checking.iterate_problems())
     if len(problems) > 1:
@@ -150,6 +153,8 @@ class _ConfigCheck:
             yield group_nodes.create_not_a_node_error(name, value, self._config.groups, self._config.describe_origin)
         elif "_target_" in value:
             yield from self._nodes.check_node(Node(name, value, self._config.fields), supplied)
+        elif name == self._config.command and self._config.command_files:
+            yield from self._check_command_keys(name, value)
         elif name in rules.BUILDS_SEVERAL:
             advised = partial(suggest_key, names=self._config.names)
             yield from group_nodes.check_entries(
@@ -178,3 +183,20 @@ class _ConfigCheck:
                 )
         else:
             yield from self._nodes.check_objects_inside(name, value)
+
+    def _check_command_keys(self, path: str, node: Mapping[str, object]) -> Iterator[MLScaleError]:
+        """Yield the problems of a third-party command's own keys, at any depth; its files document them."""
+        known = self._config.fields.get_node_fields(self._config.command)
+        for key, item in node.items():
+            name = join_path(path, str(key))
+            field = known.get(name)
+            if isinstance(item, dict) and "_target_" in item:
+                yield from self._nodes.check_node(Node(name, item, self._config.fields), frozenset())
+            elif field is not None and item == MISSING:
+                yield create_missing_error(name, field, self._config.describe_origin(name))
+            elif field is not None:
+                yield from self._values.check_type(name, item, [field.type] if field.type else [], field)
+            elif isinstance(item, dict) and any(other.startswith(f"{name}.") for other in known):
+                yield from self._check_command_keys(name, item)
+            else:
+                yield from check_unknown_key(self._config, name, item)

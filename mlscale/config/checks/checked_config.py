@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, reduce
+from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from mlscale.config.checks.group_nodes import COMMAND_LINE
 from mlscale.config.schema import key_owners as rules
-from mlscale.config.schema.documented_fields import get_shipped_fields
+from mlscale.config.schema.documented_fields import add_group_files, get_shipped_fields
 from mlscale.config.schema.job_facts import collect_facts
 from mlscale.config.schema.roots import BASE_GROUPS, COMMAND_BASES, SERVICE_GROUPS
 from mlscale.config.schema.target_nodes import Node, iterate_nodes, join_path
@@ -31,19 +32,26 @@ class CheckedConfig:
         groups: every config group with its options.
         origin: returns the file or override that set a key path; called only where there is a problem.
         command: the command, whose own keys are allowed at the top.
+        command_files: of a third-party command, which document its keys.
         fields, top_fields: what the shipped YAML documents, and of it the keys of the command by path.
         top_groups, top_keys: the first parts of the key paths that may be set.
         known: the objects that were checked, by key path, with the signatures of imported targets.
     """
 
     def __init__(
-        self, cfg: DictConfig, groups: Mapping[str, Sequence[str]], origin: Callable[[str], str] | None, command: str
+        self,
+        cfg: DictConfig,
+        groups: Mapping[str, Sequence[str]],
+        origin: Callable[[str], str] | None,
+        command: str,
+        command_files: Sequence[Path] = (),
     ) -> None:
         self.cfg, self.groups, self.origin, self.command = cfg, groups, origin, command
+        self.command_files = command_files
         tree = OmegaConf.to_container(cfg, resolve=False)
         assert isinstance(tree, dict)
         self.tree: dict[str, object] = {str(key): value for key, value in tree.items() if key != "hydra"}
-        self.fields = get_shipped_fields()
+        self.fields = add_group_files(get_shipped_fields(), command, command_files)
         self.top_fields = self.fields.get_command_fields(command)
         self.known: dict[str, Node] = {}
         first = {group.partition("/")[0] for group in groups}
@@ -90,7 +98,7 @@ class CheckedConfig:
 
     def choose(self, options: Mapping[str, str], settings: Mapping[str, object]) -> CheckedConfig:
         """Return the same config with suggestions as if these options, by group, and settings were typed."""
-        other = CheckedConfig(self.cfg, self.groups, self.origin, self.command)
+        other = CheckedConfig(self.cfg, self.groups, self.origin, self.command, self.command_files)
         chosen = reduce(lambda names, item: choose_option(names, *item), options.items(), self.names)
         other.names = settle_settings(chosen, settings)
         return other

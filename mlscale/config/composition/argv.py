@@ -192,8 +192,8 @@ def _check_words(
         elif _is_bare_word(word) or not _OVERRIDE.match(word):
             what, fix = f"unknown word '{word}'", _suggest_word(command, word, roots)
             if command in REFERENCES:
-                others = [other for other in words if other != word]
-                fix = shlex.join(["mlscale", command, *([word] if reference is None else []), *others])
+                named = word if reference is None else reference
+                fix = shlex.join(["mlscale", command, named, *_list_settings(words, reference)])
         elif (group := word.lstrip("+~").partition("=")[0]) in roots.groups and group not in roots.get_command_groups(
             command
         ):
@@ -224,6 +224,12 @@ def _is_foreign(word: str) -> bool:
 
 def _is_bare_word(word: str) -> bool:
     return "=" not in word.lstrip("=") and not word.startswith(("~", "-"))
+
+
+def _list_settings(words: Sequence[str], reference: str | None) -> list[str]:
+    """Return the words without those that name a model, or nothing that is known: what is left can be typed again."""
+    others = [word for word in words if word != reference and not _is_bare_word(word)]
+    return [word for word in others if not word.lstrip("+").startswith(f"{REF}=")]
 
 
 def _suggest_word(command: str, word: str, roots: Roots) -> str:

@@ -34,7 +34,8 @@ from mlscale.config.composition.hydra_errors import collect_refusals
 from mlscale.config.composition.hydra_keys import check_file_content
 from mlscale.config.composition.request import APPENDED, Request
 from mlscale.config.composition.user_files import check_content, check_recipe, check_text, create_yaml_error
-from mlscale.config.schema.roots import COMMAND_BASES, COMMAND_GROUP, Roots, get_shipped_folder
+from mlscale.config.schema.model_arguments import REFERENCES
+from mlscale.config.schema.roots import COMMAND_BASES, COMMAND_GROUP, TAKES_MODEL, Roots, get_shipped_folder
 from mlscale.errors import MLScaleError, raise_all
 
 VERSION_BASE = "1.3"
@@ -121,10 +122,13 @@ def _create_compose_error(error: Exception) -> MLScaleError:
 
 
 def _store_primary(command: str) -> None:
-    """Give a third-party command the primary configuration of `train`, with the group of its own keys if it has one."""
+    """Give a third-party command the primary configuration of `train`, with the group of its own keys if it has one,
+    and the keys of a trained model if it takes one.
+    """
     primary = OmegaConf.load(get_shipped_folder("conf") / "train.yaml")
     first, _, *others = primary.defaults
-    primary.defaults = [first, {f"optional {command}": "default"}, *others]
+    of_a_model = [{COMMAND_GROUP: TAKES_MODEL}] if command in REFERENCES else []
+    primary.defaults = [first, *of_a_model, {f"optional {command}": "default"}, *others]
     ConfigStore.instance().store(name=command, node=primary)
 
 

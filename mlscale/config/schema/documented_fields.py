@@ -15,7 +15,8 @@ from pathlib import Path
 
 import yaml
 
-from mlscale.config.schema.roots import COMMAND_BASES, COMMAND_GROUP
+from mlscale.config.schema.model_arguments import REFERENCES
+from mlscale.config.schema.roots import COMMAND_BASES, COMMAND_GROUP, TAKES_MODEL
 from mlscale.config.schema.value_types import NONE as NULL
 from mlscale.config.schema.value_types import Type, extract_type_word, infer_from_default, make_union, parse_type_word
 
@@ -88,7 +89,9 @@ class Fields:
 
     def get_own_fields(self, command: str) -> Mapping[str, Field]:
         """Return the settings of a command that no other command has."""
-        return self.get_option_fields(COMMAND_GROUP, command)
+        own = self.get_option_fields(COMMAND_GROUP, command)
+        # A third-party command has no file there: its keys are a group, but for those of the model that it takes.
+        return self.get_option_fields(COMMAND_GROUP, TAKES_MODEL) if not own and command in REFERENCES else own
 
     def get_option_fields(self, group: str, name: str) -> Mapping[str, Field]:
         """Return the fields of one file, by full path."""
@@ -107,6 +110,12 @@ class Fields:
 def get_shipped_fields() -> Fields:
     """Return the options that mlscale ships in conf/ and recipes/."""
     return read_option_files(Path(str(files(f"mlscale.{name}"))) for name in ("conf", "recipes"))
+
+
+def add_group_files(fields: Fields, group: str, group_files: Iterable[Path]) -> Fields:
+    """Return the fields with those of files that are not shipped, such as the keys of a third-party command."""
+    added = [option for file in group_files if (option := _read_option(file, group)) is not None]
+    return Fields((*fields.options, *added)) if added else fields
 
 
 def read_option_files(folders: Iterable[Path]) -> Fields:

@@ -15,6 +15,7 @@ class TakesReference(NamedTuple):
         replaced: keys that named it before.
         is_optional: whether it may be left out.
         brings_config: whether the config of what is named is the base of the command's own.
+        takes_servables: of those that bring it, whether a servable will do; the others work in the folder of its run.
         renamed: other keys of the command that have another name now.
         called: its name in the usage line.
     """
@@ -23,6 +24,7 @@ class TakesReference(NamedTuple):
     replaced: tuple[str, ...]
     is_optional: bool = False
     brings_config: bool = False
+    takes_servables: bool = False
     renamed: tuple[tuple[str, str], ...] = ()
     called: str = MODEL
 
@@ -36,8 +38,8 @@ _ANY, _OF_A_RUN, _SERVABLE = ("last", "resnet@champion"), ("last",), ("resnet@ch
 # Every command answers all of them: which one took which key before is nothing to remember.
 _REPLACED = ("run", "version", "servable")
 REFERENCES = {
-    "evaluate": TakesReference(_ANY, _REPLACED, brings_config=True),
-    "predict": TakesReference(_ANY, _REPLACED, brings_config=True),
+    "evaluate": TakesReference(_ANY, _REPLACED, brings_config=True, takes_servables=True),
+    "predict": TakesReference(_ANY, _REPLACED, brings_config=True, takes_servables=True),
     "compress": TakesReference(_OF_A_RUN, _REPLACED, brings_config=True),
     "export": TakesReference(_OF_A_RUN, _REPLACED, brings_config=True),
     "profile": TakesReference(_OF_A_RUN, _REPLACED, brings_config=True, is_optional=True),
@@ -47,4 +49,5 @@ REFERENCES = {
     "loadtest": TakesReference(("http://127.0.0.1:8000",), ("url",), renamed=(("asked", "model_name"),), called="URL"),
 }
 
-TAKE_SERVABLES = ("evaluate", "predict")  # of those that bring the config of a run: the others work in its folder
+# Packages add theirs to REFERENCES when they are searched. No key named a model in a command that is new.
+OF_THIRD_PARTY = TakesReference(_ANY, (), brings_config=True, takes_servables=True)

@@ -19,6 +19,7 @@ COMMAND_BASES = {
     "compress": "run", "lifecycle": "run", "predict": "run", "drill": "run",
 }  # fmt: skip
 COMMAND_GROUP = "command"  # conf/command/<command>.yaml: a command's own settings; not an option that users choose
+TAKES_MODEL = "takes_model"  # the file there with the keys of third-party commands that work on a trained model
 # The groups that conf/base/run.yaml selects an option of; any other group is added to them.
 BASE_GROUPS = (
     "data", "augment", "model", "task", "optimizer", "scheduler", "precision", "strategy", "compress", "callbacks",
@@ -62,6 +63,12 @@ class Roots:
         if COMMAND_BASES[command] == "run":
             return self.groups
         return {group: options for group, options in self.groups.items() if group in SERVICE_GROUPS}
+
+    def list_command_files(self, command: str) -> tuple[Path, ...]:
+        """Return the files with the keys of a third-party command: the options of the group that has its name."""
+        if (get_shipped_folder("conf") / f"{command}.yaml").is_file():
+            return ()
+        return tuple(self.files.get(command, {}).values())
 
     def list_shadowed(self) -> list[str]:
         """Return one line for each shipped option that a user's file of the same name replaces, and each file that is

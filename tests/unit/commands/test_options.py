@@ -62,6 +62,9 @@ def test_what_is_typed_is_read(line: str, expected: dict[str, Any]) -> None:
     [
         ("runs lst", "unknown word 'lst'", "mlscale runs ls"),
         ("runs list", "unknown word 'list'", "mlscale runs ls"),
+        ("runs compare last 1s2de0", "unknown word 'compare'", "mlscale runs diff last 1s2de0"),
+        ("versions publish last name=digits", "unknown word 'publish'", "mlscale versions add last name=digits"),
+        ("versions cat net:v1", "unknown word 'cat'", "mlscale versions show net:v1"),
         ("runs", "mlscale runs needs to know what to do", "mlscale runs --help"),
         ("config shwo", "unknown word 'shwo'", "mlscale config show"),
         ("recipes quux", "unknown word 'quux'", "mlscale recipes --help"),

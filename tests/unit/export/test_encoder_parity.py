@@ -16,7 +16,8 @@ from mlscale.export.encoder_parity import Cause, EncoderComparison, EncoderDiffe
 from mlscale.export.measure_export import ExportMeasurement
 from mlscale.export.parity import Parity
 from mlscale.export.validation_samples import SampleBatch
-from scripts.bench_encoder_faults import CLEAN, FAULTS, Make, Plant, compare, export_encoder
+from scripts.bench_encoder_faults import CLEAN, FAULTS, Make, compare
+from scripts.encoder_faults.altered_servable import Plant, export_encoder
 
 
 @pytest.mark.parametrize(("name", "make", "plant"), FAULTS, ids=[name for name, _, _ in FAULTS])

@@ -37,8 +37,9 @@ def test_find(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert find_run("last", root) == second
     monkeypatch.chdir(first.path.parent)
     assert find_run(first.path.name, root) == first
-    with pytest.raises(MLScaleError, match="means 2 runs"):
+    with pytest.raises(MLScaleError, match="means 2 runs") as caught:
         find_run(first.id[:2], root)  # both began in the same month
+    assert caught.value.fix.split("\n") == [second.path.name, first.path.name]
     with pytest.raises(MLScaleError, match="no run 'zzz'"):
         find_run("zzz", root)
     with pytest.raises(MLScaleError, match="no run ''"):

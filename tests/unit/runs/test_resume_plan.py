@@ -85,6 +85,10 @@ def test_a_named_run_is_not_resumed_with_other_settings(start: Start, tmp_path: 
         ) as e:
             find_run_to_resume(run.id, text, None, tmp_path / "runs")
         assert len(e.value.where.split(", ")) == keys
+        resumed, new = e.value.fix.split("\n")
+        assert resumed == f"mlscale runs resume {run.id}"
+        assert new.startswith(f"mlscale like={run.id} optimizer.")
+        assert "optimizer.lr=0.3" in new
     found = find_run_to_resume(run.id, CONFIG.replace("devices: 1", "devices: 4"), None, tmp_path / "runs")
     assert found is not None
     assert found.id == run.id

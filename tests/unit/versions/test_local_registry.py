@@ -132,6 +132,7 @@ def test_references(registry: LocalRegistry, publish: Publish) -> None:
     [
         ("resnet:v4", "resnet has no version v4", "mlscale versions ls resnet"),
         ("resent", "no model 'resent'", "resnet"),
+        ("resent:v1", "no model 'resent'", "resnet:v1"),
         ("resnet@champoin", "no version of resnet is champoin", "resnet@champion"),
         ("resnet@previous", "no version of resnet is previous", "mlscale versions ls"),
         ("resnet@challenger", "no version of resnet is challenger", CHALLENGE),
@@ -142,6 +143,13 @@ def test_what_is_not_there(registry: LocalRegistry, publish: Publish, ref: str, 
     with pytest.raises(MLScaleError) as caught:
         registry.resolve_version(ref)
     assert (caught.value.what, caught.value.fix, caught.value.exit) == (what, fix, Exit.USER)
+
+
+def test_the_name_of_all_versions_is_not_promoted(registry: LocalRegistry, publish: Publish) -> None:
+    publish("one")
+    with pytest.raises(MLScaleError, match="'resnet' does not name the version to promote") as caught:
+        registry.promote("resnet", "challenger")
+    assert caught.value.fix == "mlscale versions promote resnet:latest alias=challenger"
 
 
 def test_nothing_is_made_by_looking(registry: LocalRegistry) -> None:

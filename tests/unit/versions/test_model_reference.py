@@ -191,18 +191,18 @@ def test_a_file_or_folder_that_is_no_model_does_not_count(run: RunFolder) -> Non
 @pytest.mark.parametrize(
     ("text", "what", "fix"),
     [
-        ("nothing", "no run or model 'nothing'", "mlscale runs ls shows runs, mlscale versions ls versions"),
+        ("nothing", "no run or model 'nothing'", "mlscale runs ls\nmlscale versions ls"),
         ("nat", "no run or model 'nat'", "ref=net"),
         ("lats", "no run or model 'lats'", "ref=last"),
-        ("", "no run or model ''", "mlscale runs ls shows runs, mlscale versions ls versions"),
+        ("", "no run or model ''", "mlscale runs ls\nmlscale versions ls"),
         ("net:v9", "net has no version v9", "mlscale versions ls net"),
         ("net:9", "'net:9' names no version", "net:v9"),
         ("net:V01", "'net:V01' names no version", "net:v1"),
         ("net:version1", "'net:version1' names no version", "net:v1"),
         ("net:champion", "'net:champion' names no version", "net@champion"),
-        ("./empty", "no trained model in './empty'", "mlscale runs ls shows runs, mlscale versions ls versions"),
+        ("./empty", "no trained model in './empty'", "mlscale runs ls\nmlscale versions ls"),
         ("a/b.ckpt", "checkpoint not found", "mlscale runs checkpoints last"),
-        ("~nobody/x", "no trained model in '~nobody/x'", "mlscale runs ls shows runs, mlscale versions ls versions"),
+        ("~nobody/x", "no trained model in '~nobody/x'", "mlscale runs ls\nmlscale versions ls"),
     ],
 )
 def test_what_names_nothing(run: RunFolder, text: str, what: str, fix: str) -> None:

@@ -28,7 +28,8 @@ def test_references(text: str, meant: VersionReference) -> None:
         ("resnet:7", "resnet:v7"),
         ("resnet:champion", "resnet@champion"),
         ("resnet:", "mlscale versions ls"),
-        ("resnet@Champion", "mlscale versions ls"),
+        ("resnet@Champion", "resnet@champion"),
+        ("resnet@a b", "mlscale versions ls"),
         ("resnet:v0", "resnet@v0"),
         ("resnet:v1@champion", "mlscale versions ls"),
         ("", "mlscale versions ls"),
@@ -40,7 +41,7 @@ def test_references(text: str, meant: VersionReference) -> None:
 def test_what_names_nothing_is_told_with_the_remedy(text: str, fix: str) -> None:
     with pytest.raises(MLScaleError) as caught:
         parse_reference(text)
-    assert caught.value.fix == fix
+    assert (caught.value.fix, caught.value.where) == (fix, f"ref={text}")
 
 
 def test_names() -> None:
@@ -48,10 +49,30 @@ def test_names() -> None:
     for wrong, fix in (("my model", "name=my-model"), ("..", "name=resnet"), ("a" * 81, "name=" + "a" * 80)):
         with pytest.raises(MLScaleError) as caught:
             check_model_name(wrong)
-        assert caught.value.fix == fix
+        assert (caught.value.fix, caught.value.where) == (fix, f"name={wrong}")
 
 
-@pytest.mark.parametrize("alias", ["previous", "latest", "v7", "Champion", "a b", "", "7"])
-def test_aliases_that_nobody_gives(alias: str) -> None:
-    with pytest.raises(MLScaleError):
+@pytest.mark.parametrize(
+    ("alias", "fix"),
+    [
+        ("previous", "mlscale versions rollback"),
+        ("latest", "alias=champion"),
+        ("v7", "alias=champion"),
+        ("Champion", "alias=champion"),
+        ("2 Best one!", "alias=best-one"),
+        ("", "alias=champion"),
+        ("7", "alias=champion"),
+        ("A" * 50, "alias=" + "a" * 40),
+    ],
+)
+def test_aliases_that_are_not_given(alias: str, fix: str) -> None:
+    with pytest.raises(MLScaleError) as caught:
         check_alias(alias)
+    assert (caught.value.fix, caught.value.where) == (fix, f"alias={alias}")
+    if fix != "mlscale versions rollback":
+        assert check_alias(fix.removeprefix("alias="))
+
+
+@pytest.mark.parametrize("text", ["resnet", "resnet:v7", "resnet:latest", "resnet@champion"])
+def test_a_reference_is_renamed(text: str) -> None:
+    assert parse_reference(text).rename("vit") == text.replace("resnet", "vit")

@@ -138,8 +138,10 @@ def test_diff(root: Path, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_rm(root: Path, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = made(root, "first"), made(root, "second")
-    with pytest.raises(MLScaleError, match="can't be undone"):
+    with pytest.raises(MLScaleError, match="can't be undone") as caught:
         runs("rm", first.id)
+    assert caught.value.fix.startswith(f"mlscale runs rm {first.id} ")
+    assert caught.value.fix.endswith(" yes=true")
     assert first.path.exists()
     assert runs("rm", first.id, "first", "yes=true") == 0
     assert not first.path.exists()

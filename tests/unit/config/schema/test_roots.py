@@ -7,7 +7,7 @@ import yaml
 
 from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
-from mlscale.config.schema.roots import BASE_GROUPS, COMMAND_BASES, SERVICE_GROUPS, find_roots
+from mlscale.config.schema.roots import BASE_GROUPS, COMMAND_BASES, SERVICE_GROUPS, TAKES_MODEL, find_roots
 from mlscale.errors import MLScaleError
 
 REPO = Path(__file__).parents[4]
@@ -31,7 +31,7 @@ def test_verb_configs_are_all_named_each_with_its_base_and_settings() -> None:
     assert {command: defaults[1] for command, defaults in primaries.items()} == {
         v: {"command": v} for v in COMMAND_BASES
     }
-    assert {path.stem for path in (REPO / "conf/command").glob("*.yaml")} == set(COMMAND_BASES)
+    assert {path.stem for path in (REPO / "conf/command").glob("*.yaml")} == {*COMMAND_BASES, TAKES_MODEL}
 
 
 def test_every_optional_group_has_none() -> None:

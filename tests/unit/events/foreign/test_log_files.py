@@ -1,10 +1,8 @@
 """Files of a log: each format gives the same records, in batches; what is not there is an error that lists what is."""
 
 import gzip
-import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -13,25 +11,11 @@ import pytest
 
 from mlscale.errors import MLScaleError
 from mlscale.events.foreign.log_files import find_log_files, iterate_records
+from tests.unit.events.foreign.foreign_logs import write
 
 ROWS = [
     {"id": f"{number:03}", "x.y": number / 2, "text": 'a,\n"b"' if number % 2 else None} for number in range(12_000)
 ]
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """Write rows in the format that the name has."""
-    if path.suffix == ".parquet":
-        pyarrow.parquet.write_table(pa.Table.from_pylist(rows), path, row_group_size=5_000)
-        return path
-    if ".csv" in path.name:
-        sink = pa.BufferOutputStream()
-        pyarrow.csv.write_csv(pa.Table.from_pylist(rows), sink)
-        content = sink.getvalue().to_pybytes()
-    else:
-        content = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-    return path
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.csv", "a.jsonl", "a.csv.gz", "a.jsonl.gz", "A.JSONL"])

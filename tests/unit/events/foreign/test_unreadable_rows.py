@@ -1,0 +1,74 @@
+"""What can't be read is counted and named; a mapping that does not fit the log or the model is an error."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mlscale.errors import MLScaleError
+from tests.made_servables import encode_images
+from tests.unit.events.foreign.foreign_logs import INPUTS, PLAIN, convert, converter, log, write
+
+
+def test_what_can_not_be_read_is_counted_and_named(tmp_path: Path) -> None:
+    rows = log(10)
+    rows[1]["time"] = "soon"
+    rows[2]["species"] = "Emperor"
+    rows[3]["actual"] = "Emperor"
+    rows[4]["body_mass_g"] = "heavy"
+    rows[5]["latency"] = "fast"
+    lines = [*map(json.dumps, rows), "{"]
+    (tmp_path / "log.jsonl").write_text("\n".join(lines))
+    report, events, labels = convert(converter(PLAIN + INPUTS), tmp_path, tmp_path / "log.jsonl")
+    counts = {"time": 1, "prediction": 1, "label": 1, "inputs": 1, "latency": 1, "line": 1}
+    assert report.unreadable == counts
+    # A label that can't be read is lost alone.
+    assert (report.rows, report.events, len(events)) == (11, 6, 6)
+    assert set(labels) == {"r7", "r9"}
+    told = report.describe_losses()
+    assert "1 row can't be read by the time (log.jsonl, row 2: 'soon' is not a time)" in told
+    assert "log.jsonl, row 3: 'Emperor' is not a class" in told
+    assert "log.jsonl, row 11: not an object of JSON" in told
+
+
+def test_a_torn_row_of_csv_is_counted_and_named(tmp_path: Path) -> None:
+    """The last line may be one that is being written."""
+    lines = write(tmp_path / "log.csv", log(12_000)).read_text().splitlines()
+    lines[5] += ",more"
+    torn = tmp_path / "torn.csv"
+    torn.write_text("\n".join(lines)[:-40])
+    report, events, _ = convert(converter(PLAIN + INPUTS), tmp_path, torn)
+    assert (report.rows, len(events), report.unreadable) == (12_000, 11_998, {"line": 2})
+    why = "torn.csv, row 5: not as many values as the heading has columns"
+    assert report.describe_losses() == f"2 rows can't be read by the line ({why})"
+    # A row keeps its own number.
+    assert events.id[[3, 4, -1]].tolist() == ["r3", "r5", "r11998"]
+
+
+@pytest.mark.parametrize(
+    ("mapping", "what", "fix"),
+    [
+        ("time: tiem\nprediction: species", "no column 'tiem' in log.csv", "time: time"),
+        ("time: time\nprediction: species\nlabel: actuall", "no column 'actuall' in log.csv", "label: actual"),
+        ("time: time\nprediction: species\ninputs: {sex: sexx}", "no column 'sexx' in log.csv", "inputs.sex: sex"),
+    ],
+)
+@pytest.mark.parametrize("name", ["log.csv", "log.parquet", "log.jsonl"])
+def test_a_column_that_is_not_there_is_an_error_that_lists_what_is(
+    tmp_path: Path, mapping: str, what: str, fix: str, name: str
+) -> None:
+    with pytest.raises(MLScaleError) as caught:
+        convert(converter(mapping), tmp_path, write(tmp_path / name, log(5)))
+    assert caught.value.what == what.replace("log.csv", name)
+    assert (caught.value.fix, caught.value.exit) == (fix, 2)
+    assert "it has: time, id, island" in caught.value.why
+
+
+def test_a_mapping_that_does_not_fit_the_model_is_an_error() -> None:
+    with pytest.raises(MLScaleError, match="the model has no input 'bodymass'") as caught:
+        converter(PLAIN + "inputs: {bodymass: x}")
+    assert "body_mass_g" in caught.value.fix
+    with pytest.raises(MLScaleError, match="takes neither rows nor texts"):
+        converter(PLAIN + INPUTS, encoder=encode_images())
+    with pytest.raises(MLScaleError, match="not read for the task type segmentation"):
+        converter(PLAIN, "segmentation")

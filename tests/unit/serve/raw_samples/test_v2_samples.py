@@ -1,0 +1,114 @@
+"""Raw and packed samples in V2's requests give what the servable itself gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlscale.serve.http.request_error import Refused
+from mlscale.serve.served_model import ServedModel
+from tests.unit.serve.raw_samples.raw_requests import DOCUMENTS, ROWS, TEXTS, encode_texts, infer, photographs
+
+
+def test_v2_takes_what_a_client_has_packed(models: dict[str, ServedModel]) -> None:
+    model = models["penguins"]
+    packed = model.servable.pack_samples(ROWS[:3]).tensors
+    numbers = {"name": "numbers", "datatype": "FP64", "shape": [3, 2], "data": packed["numbers"].tolist()}
+    texts = {"name": "texts", "datatype": "BYTES", "shape": [3, 2], "data": packed["texts"].tolist()}
+    found = infer(model, [numbers, texts])
+    logits = model.servable.compute(packed)["logits"]
+    assert np.array_equal(found["logits"].astype(np.float32), logits)
+    assert list(found) == ["logits", "probabilities", "label"]
+    assert found["label"].tolist() == model.servable.predict_samples(ROWS[:3]).columns["predicted"]
+    content = [packed["numbers"].tobytes(), encode_texts([text.encode() for text in packed["texts"].ravel()])]
+    for entry, part in ((numbers, content[0]), (texts, content[1])):
+        entry["parameters"] = {"binary_data_size": len(part)}
+        del entry["data"]
+    for order in ((0, 1), (1, 0)):
+        again = infer(model, [(numbers, texts)[n] for n in order], b"".join(content[n] for n in order))
+        assert np.array_equal(again["logits"], found["logits"])
+
+
+def test_v2_takes_images_and_texts_as_they_are(models: dict[str, ServedModel]) -> None:
+    files = [content for _, content in photographs()][:4]
+    tail = encode_texts(files)
+    for name, output in (("photos", "logits"), ("tags", "logits"), ("masks", "logits")):
+        entry = {
+            "name": "image",
+            "datatype": "BYTES",
+            "shape": [4, 1],
+            "parameters": {"binary_data_size": len(tail)},
+        }
+        found = infer(models[name], [entry], tail)
+        packed = models[name].servable.pack_samples(files)
+        assert np.array_equal(found[output].astype(np.float32), models[name].servable.compute(packed.tensors)[output])
+    raw = [text if isinstance(text, bytes) else text.encode() for text in TEXTS[:4]]
+    entry = {
+        "name": "text",
+        "datatype": "BYTES",
+        "shape": [4],
+        "parameters": {"binary_data_size": len(encode_texts(raw))},
+    }
+    found = infer(models["reviews"], [entry], encode_texts(raw))
+    assert found["label"].tolist() == models["reviews"].servable.predict_samples(raw).columns["predicted"]
+    entry = {"name": "text", "datatype": "BYTES", "shape": [3], "data": DOCUMENTS}
+    found = infer(models["tales"], [entry])
+    assert found["tokens"].tolist() == [len(document.encode()) + 1 for document in DOCUMENTS]
+
+
+NUMBERS = {"name": "numbers", "datatype": "FP64", "shape": [1, 2], "data": [1, 2]}
+
+
+NAMES = {"name": "texts", "datatype": "BYTES", "shape": [1, 2], "data": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "tail", "reason"),
+    [
+        (
+            "penguins",
+            [NUMBERS],
+            b"",
+            "expected 2 inputs but got 1 inputs for model 'penguins'. Got input(s) ['numbers'], but missing required "
+            "input(s) ['texts']. Please provide all required input(s).",
+        ),
+        ("penguins", [NUMBERS, NAMES, NAMES], b"", "input 'texts' already exists in request"),
+        (
+            "penguins",
+            [NUMBERS, {**NAMES, "shape": [2, 2], "data": ["a"] * 4}],
+            b"",
+            "input 'texts' batch size does not match other inputs for 'penguins'",
+        ),
+        ("penguins", [NUMBERS, {**NAMES, "data": [1, 2]}], b"", "the data of input 'texts' is ragged, or no list"),
+        ("penguins", [NUMBERS, {**NAMES, "data": ["a", "\ud800"]}], b"", "the data of input 'texts' is not UTF-8"),
+        ("penguins", [NUMBERS, {**NAMES, "data": ["a"]}], b"", "Unable to parse 'data': Shape does not match"),
+        ("reviews", [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["x"]}], b"", "unexpected inference"),
+        ("photos", [{"name": "image", "datatype": "UINT8", "shape": [1], "data": [1]}], b"", "expects 'BYTES'"),
+        (
+            "photos",
+            [{"name": "image", "datatype": "BYTES", "shape": [2], "parameters": {"binary_data_size": 9}}],
+            b"\5\0\0\0abcde",
+            "the 2 elements of input 'image' for model 'photos' do not end with its data",
+        ),
+        (
+            "photos",
+            [{"name": "image", "datatype": "BYTES", "shape": [9], "parameters": {"binary_data_size": 36}}],
+            bytes(36),
+            "a request has at most 4 inputs of the type BYTES for 'photos'",
+        ),
+        (
+            "photos",
+            [{"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 5}}],
+            b"\1\0\0\0x",
+            "this image can't be decoded",
+        ),
+    ],
+)
+def test_v2_refuses(
+    models: dict[str, ServedModel], name: str, inputs: list[dict[str, Any]], tail: bytes, reason: str
+) -> None:
+    with pytest.raises(Refused) as refused:
+        infer(models[name], inputs, tail)
+    assert reason in refused.value.message
