@@ -35,8 +35,10 @@ def choose_scored_column(of_bytes: Sequence[str], texts: Sequence[str], *, where
     return None
 
 
-def read_text_column(home: Path | None) -> str | None:
-    """Return the column of texts that a run was trained on; None where its data has none, or there is no run.
+def read_trained_column(home: Path | None) -> str | None:
+    """Return the column of texts, or the members of shards joined by ';', that a run was trained on.
+
+    None where its data names none, or there is no run.
 
     Args:
         home: the folder of the run.
@@ -44,5 +46,5 @@ def read_text_column(home: Path | None) -> str | None:
     if home is None:
         return None
     data = read_yaml_values(home / CONFIG).get("data")
-    column = data.get("text") if isinstance(data, Mapping) else None
+    column = data.get("text") or data.get("image_key") if isinstance(data, Mapping) else None
     return column if isinstance(column, str) else None

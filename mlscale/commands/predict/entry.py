@@ -14,7 +14,7 @@ from mlscale.commands.predict.rank_worker import PredictWork, score_rank_parts
 from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import require_extra
 from mlscale.launch.start_notices import print_masked_lines
-from mlscale.predict.scored_column import read_text_column
+from mlscale.predict.scored_column import read_trained_column
 from mlscale.report import Result, TableBlock
 from mlscale.report.text import format_count, format_percent
 from mlscale.secrets.mask import Masker, mask_output
@@ -84,7 +84,7 @@ def prepare_work(cfg: DictConfig, subject: TrainedModel) -> tuple[PredictWork, d
             "key": cfg.key,
             "columns": tuple(cfg.columns),
             "kind": source.kind,
-            "trained_on": read_text_column(subject.home),
+            "trained_on": read_trained_column(subject.home),
         },
         "folder": str(Path(cfg.to).expanduser().absolute()),
         "threads": max(1, int(os.environ.get("OMP_NUM_THREADS") or cores // world_size)),

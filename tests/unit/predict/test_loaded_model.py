@@ -290,16 +290,16 @@ def test_the_column_of_a_data_frame(get_task_servable: GetServable, tmp_path: Pa
         {"n": [1, 2], "remark": texts},
         {"note": kinds, "content": [text.encode() for text in texts]},
     ):
-        assert model.predict(pa.table(columns)).probabilities.tobytes() == expected, columns
+        assert model.predict(pa.table(dict(columns))).probabilities.tobytes() == expected, columns
     headless = FakeFrame([{0: 1, 1: text} for text in texts])  # type: ignore[dict-item]
     assert model.predict(headless).probabilities.tobytes() == expected
-    for columns, what, fix in (
+    for given, what, fix in (
         ({"a": texts, "b": kinds}, "it is not clear which column is scored", "predict(x['a'])"),
         ({"text": texts, "file": kinds}, "it is not clear which column is scored", "predict(x['text'])"),
         ({"a": [1, 2]}, "the data frame has no column of texts or files", "give a data frame with such a column"),
     ):
         with pytest.raises(MLScaleError) as caught:
-            model.predict(pa.table(columns))
+            model.predict(pa.table(dict(given)))
         assert (caught.value.what, caught.value.fix) == (what, fix)
     with pytest.raises(MLScaleError, match="1 of 2 samples can't be predicted") as caught:
         model.predict(pa.table({"body": ["a", None]}))
