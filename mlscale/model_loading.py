@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mlscale.api import compose
 from mlscale.predict.loaded_model import LoadedModel
+from mlscale.predict.scored_column import read_trained_column
 from mlscale.versions.local_registry import LocalRegistry
 from mlscale.versions.model_reference import resolve_reference
 
@@ -45,11 +46,12 @@ def load(
     """
     versions = LocalRegistry(registry)
     model = resolve_reference(what, runs_dir=runs_dir, registry=versions, checkpoint=checkpoint, quiet=True)
+    trained_on = read_trained_column(model.home)
     if model.servable is None:
-        return LoadedModel(_load_checkpoint_model(model, trust=trust))
+        return LoadedModel(_load_checkpoint_model(model, trust=trust), trained_on)
     from mlscale.export.servable import load as load_servable
 
-    return LoadedModel(load_servable(model.servable, threads=threads))
+    return LoadedModel(load_servable(model.servable, threads=threads), trained_on)
 
 
 def _load_checkpoint_model(model: TrainedModel, *, trust: bool) -> BatchModel:

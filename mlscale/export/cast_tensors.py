@@ -60,4 +60,6 @@ def _build_shape_error(raw: NDArray[Any], port: Port) -> MLScaleError:
         fix = "one sample is a batch of one: raw[None]"
     elif raw.ndim == 4 and (raw.shape[3], *raw.shape[1:3]) == port.shape[1:]:
         fix = "channels come first: raw.transpose(0, 3, 1, 2)"
+    elif raw.ndim == 3 and (raw.shape[2], *raw.shape[:2]) == port.shape[1:]:
+        fix = "channels come first, and one sample is a batch of one: raw.transpose(2, 0, 1)[None]"
     return MLScaleError(f"the batch is {raw.shape}", where=port.name, why=f"the model takes {wanted}", fix=fix)

@@ -13,18 +13,21 @@ from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.errors import MLScaleError
 from mlscale.export.onnx_engine import Port
 from mlscale.export.servable import DOCUMENT, Servable, load
+from mlscale.export.warmup import WARMUP, check_warmup
 
 _ROWS = (1, 3)  # two sizes: a graph that was exported for one batch size fails for others
 
 
-def load_and_try(folder: str | Path) -> Servable:
-    """Read a servable and compute test batches with it.
+def load_and_try(folder: str | Path, *, threads: int = 1) -> Servable:
+    """Read a servable, compute test batches with it, and send it its recorded requests.
 
     Raises:
-        MLScaleError: it can't be loaded, or can't serve; onnxruntime is not installed (exit code 5).
+        MLScaleError: it can't be loaded, can't serve, or answers its warm-up requests in another way than when it was
+            exported; onnxruntime is not installed (exit code 5).
     """
-    servable = load(folder)
+    servable = load(folder, threads=threads)
     raise_unless_it_computes(servable)
+    _raise_unless_it_repeats(servable)
     return servable
 
 
@@ -41,6 +44,19 @@ def raise_unless_it_computes(servable: Servable) -> None:
             outputs = servable.compute(build_trial_batch(servable, rows, is_typical=is_typical))
             for port in servable.outputs:
                 _check_output(servable, port, outputs[port.name], rows, is_typical=is_typical)
+
+
+def _raise_unless_it_repeats(servable: Servable) -> None:
+    """Raise an error unless a servable answers its recorded raw requests as it did when it was exported."""
+    problems = check_warmup(servable, servable.folder / WARMUP)
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise MLScaleError(
+            "the servable does not answer its warm-up requests as when it was exported",
+            where=str(servable.folder / WARMUP),
+            why=f"{problems[0]}{more}",
+            fix="export it again with the packages of this machine: mlscale export <run>",
+        )
 
 
 def build_trial_batch(servable: Servable, rows: int, *, is_typical: bool) -> dict[str, NDArray[Any]]:

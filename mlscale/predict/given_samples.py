@@ -14,6 +14,7 @@ from mlscale.data.encoders.encoder import Encoder
 from mlscale.errors import MLScaleError
 from mlscale.export.cast_tensors import cast_input
 from mlscale.export.onnx_engine import Port
+from mlscale.predict.given_frames import is_frame, list_column_values, list_rows, list_scored_values
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,19 +38,21 @@ class GivenSamples:
     bad: dict[int, str] = field(default_factory=dict)
 
 
-def collect_samples(x: object, encoder: Encoder) -> GivenSamples:
+def collect_samples(x: object, encoder: Encoder, trained_on: str | None = None) -> GivenSamples:
     """Return the samples of `x`, one or many.
 
     Args:
         x: a path, an image, an array of a batch, a row, a data frame, a text, or a list of such; by the encoder's kind.
         encoder: of the model.
+        trained_on: the column of a table that the model was trained on; None where it is not known.
 
     Raises:
-        MLScaleError: an array of another shape, or of values that the model does not take.
+        MLScaleError: an array of another shape, or of values that the model does not take; a data frame in which the
+            column of the samples is not clear.
     """
     given = GivenSamples()
     # All are read before the first is encoded: every problem is reported at once.
-    for number, item in enumerate(_iterate_items(x, encoder)):
+    for number, item in enumerate(_iterate_items(x, encoder, trained_on)):
         given.names.append(str(item) if _is_path(item, encoder) else f"x[{number}]")
         try:
             given.samples.append(_convert_item(item, encoder))
@@ -90,12 +93,13 @@ def describe_taken_samples(encoder: Encoder) -> str:
         more = f" and {len(columns) - _MOST_COLUMNS} more" if len(columns) > _MOST_COLUMNS else ""
         return f"the model takes rows with the columns {', '.join(columns[:_MOST_COLUMNS])}{more}"
     if encoder.kind in ("text", "document"):
-        return "the model takes texts: a str, bytes, a pathlib.Path of a file, or a list of them"
+        return "the model takes texts: a str, bytes, a pathlib.Path of a file, a list of them, or a data frame"
     first = encoder.inputs[0]
     shape = ", ".join(map(str, ("n", *first.shape)))
     if encoder.kind == "image":
         return (
-            f"the model takes images: a path, the bytes of a file, a PIL image, or an array ({shape}) of {first.dtype}"
+            "the model takes images: a path, the bytes of a file, a PIL image, a list of them, or an array "
+            f"({shape}) of {first.dtype}"
         )
     if len(encoder.inputs) == 1:
         return f"the model takes an array ({shape}) of {first.dtype}, a path of a .npy file, or a list of samples"
@@ -108,37 +112,29 @@ def _describe_column(column: Mapping[str, Any]) -> str:
     return f"{column['name']} ({about})"
 
 
-def _iterate_items(x: object, encoder: Encoder) -> Iterable[Any]:
+def _iterate_items(x: object, encoder: Encoder, trained_on: str | None) -> Iterable[Any]:
     """Return the samples in `x`; what is not a collection is one sample."""
     # Before all else: a str and a mapping can be iterated, and a picture converted to an array.
     if isinstance(x, str | bytes | Path | Mapping) or _is_picture(x):
         return [x]
     if encoder.kind == "table":
-        return _list_rows(x)
-    if encoder.kind in ("text", "document"):
-        # A pandas series has several of them: any gives Python values, of which arrays of numpy would be made else.
-        for method in ("to_pylist", "to_list", "tolist"):
-            if hasattr(x, method) and not hasattr(x, "columns"):
-                listed = getattr(x, method)()
-                return listed if isinstance(listed, list) else [listed]
+        return list_rows(x)
+    if encoder.kind != "tensor" and is_frame(x):
+        return list_scored_values(x, trained_on)
+    if encoder.kind in ("text", "document") or _holds_objects(x):
+        values = list_column_values(x)
+        if values is not None:
+            return values
     elif hasattr(x, "__array__") and len(encoder.inputs) == 1:
         first = encoder.inputs[0]
         return list(cast_input(np.asarray(x), Port(first.name, first.dtype, (-1, *first.shape))))
     return x if isinstance(x, list | tuple | Iterator) else [x]
 
 
-def _list_rows(x: object) -> Iterable[Any]:
-    """Return the rows of a data frame of pandas, polars or pyarrow, none of which is imported; or a list as it is."""
-    for method in ("to_pylist", "to_dicts"):
-        if hasattr(x, method):
-            rows: list[Any] = getattr(x, method)()
-            return rows
-    if hasattr(x, "to_dict") and hasattr(x, "notna"):
-        frame: Any = x
-        # As objects, since only those can be None: a missing value of pandas is one of several of its own.
-        plain = frame.astype(object).where(frame.notna(), None)
-        return plain.to_dict("records") if hasattr(x, "columns") else [plain.to_dict()]
-    return x if isinstance(x, list | tuple | Iterator) else [x]
+def _holds_objects(x: object) -> bool:
+    """Return whether an array or a column holds paths, files or arrays, and no numbers of its own."""
+    # A column of pyarrow's has a type of its own, which is not numpy's.
+    return hasattr(x, "__array__") and np.asarray(x).dtype.kind in "OUST"
 
 
 def _is_path(item: object, encoder: Encoder) -> bool:

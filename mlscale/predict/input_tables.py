@@ -13,6 +13,7 @@ from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import require_extra
 from mlscale.predict.input_items import InputItem, compute_files_digest
 from mlscale.predict.json_table import JsonTable
+from mlscale.predict.scored_column import choose_scored_column
 from mlscale.predict.table_readers import open_table
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 TEXT_KINDS = ("text", "document")
 _MOST_SHOWN = 20
-_NAMES = ("image", "img", "text", "bytes", "path", "file", "filename")  # usual names of a column of text to score
 
 
 class TableInputs:
@@ -233,14 +233,7 @@ def _find_scored_column(schema: pa.Schema, key: str | None, trained_on: str | No
         if pa.types.is_binary(f.type) or pa.types.is_large_binary(f.type) or pa.types.is_struct(f.type)
     ]
     texts = [f.name for f in fields if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
-    for names in (of_bytes, [name for name in texts if name.lower() in _NAMES], texts):
-        if len(names) == 1:
-            return str(names[0])
-        if len(names) > 1 and names is not texts:
-            raise MLScaleError(
-                "it is not clear which column is scored", where="input", why=", ".join(names), fix=f"member={names[0]}"
-            )
-    return None
+    return choose_scored_column(of_bytes, texts, where="input", fix="member={}")
 
 
 def _list_number_columns(schema: pa.Schema) -> list[str]:

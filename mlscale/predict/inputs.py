@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlscale.data.decoding.image_files import IMAGE_EXTENSIONS, is_image_file
+from mlscale.data.decoding.image_files import IMAGE_EXTENSIONS
 from mlscale.data.shards.system_files import (
     KIND,
     SkippedFiles,
@@ -19,7 +19,6 @@ from mlscale.data.shards.system_files import (
 )
 from mlscale.errors import MLScaleError
 from mlscale.predict.input_items import InputItem, Inputs
-from mlscale.predict.input_tables import TEXT_KINDS
 
 TABLES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 _TEXTS, _ARRAYS = frozenset({"txt", "text", "md"}), frozenset({"npy"})
@@ -50,12 +49,14 @@ def open_inputs(
         columns: the features of a table, in the model's order; empty for all columns of numbers.
         kind: of the model's encoder, which decides what is looked for: 'text' and 'document' take texts, 'tensor' takes
             arrays, 'table' takes columns by name, and the others images.
-        trained_on: the column of a table's texts that the model was trained on; None where it is not known.
+        trained_on: the column of a table's texts, or the member of shards, that the model was trained on; None where
+            it is not known.
 
     Raises:
         MLScaleError: nothing exists there, or it is not an input.
     """
     from mlscale.predict.input_tables import TableInputs
+    from mlscale.predict.tar_inputs import TarInputs
 
     words = [spec] if isinstance(spec, str) else [str(word) for word in spec]
     if not words or "" in words:
@@ -64,7 +65,7 @@ def open_inputs(
         names = os.listdir(folder)
         # Shards come first: a folder of them may also have tables, such as one of their labels.
         if any(name.endswith(".tar") for name in names):
-            return TarInputs(words, member, kind)
+            return TarInputs(words, member, kind, trained_on)
         tables = [name for name in sorted(names) if name.lower().endswith(TABLES) and not is_system_file(name)]
         # Which reports what is skipped.
         if tables and not list_files(folder, _get_file_kind(kind)[1]):
@@ -76,7 +77,7 @@ def open_inputs(
     if all(word.rpartition(".")[2].lower() in _get_file_kind(kind)[1] for word in words):
         return FileInputs(_expand_paths(words))
     _raise_if_not_shards(words, kind)
-    return TarInputs(words, member, kind)
+    return TarInputs(words, member, kind, trained_on)
 
 
 def _raise_if_not_shards(words: Sequence[str], kind: str) -> None:
@@ -216,60 +217,6 @@ def _read_file(path: Path, key: str) -> InputItem:
         return InputItem(key, path.read_bytes(), key.rpartition(".")[2].lower())
     except OSError as error:
         return InputItem(key, b"", error=error.strerror or str(error))
-
-
-class TarInputs:
-    """The samples of tar shards in the format of webdataset; their keys are shard and key.
-
-    Args:
-        spec: paths, brace patterns, globs, folders.
-        member: extension of the member that is scored; None for the image, or else an array or text.
-        kind: of the encoder: None finds a text for one of texts, an array for one of tensors.
-    """
-
-    def __init__(self, spec: Sequence[str], member: str | None, kind: str = "") -> None:
-        from mlscale.data.shards.index_builder import build_index
-        from mlscale.data.shards.member_decoder import check_extension
-        from mlscale.data.shards.shard_paths import find_shards
-
-        self._index = build_index(find_shards(list(spec), where="input"), where="input")
-        extensions = self._index.extensions
-        images = [e for e in extensions if is_image_file(e)]
-        texts, arrays = ([e for e in extensions if e in taken] for taken in (("txt", "text"), ("npy",)))
-        wanted = images or [*arrays, *texts]
-        if kind in TEXT_KINDS or kind == "tensor":
-            wanted = arrays if kind == "tensor" else texts
-        if member is not None:
-            wanted = [member.lower()] if member.lower() in extensions else []
-        if not wanted:
-            raise MLScaleError(
-                "the samples have no member to score" if member is None else f"the samples have no member '.{member}'",
-                where="input" if member is None else f"member={member}",
-                why=f"their members are: {', '.join(f'.{name}' for name in extensions)}",
-                fix="member=<one of these>",
-            )
-        # None is allowed that needs pickle: a shard may be from anyone.
-        for extension in wanted:
-            check_extension(extension, allow=(), where="member")
-        self._columns = [extensions.index(extension) for extension in wanted]
-        self.digest = self._index.compute_data_version()
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    def read_items(self, rows: range) -> list[InputItem]:
-        return [self._read_item(row) for row in rows]
-
-    def _read_item(self, row: int) -> InputItem:
-        key = self._index.get_sample_name(row)
-        # Samples may differ in format, such as .jpg and .png: the first member that this one has. -1 means absent.
-        column = next((candidate for candidate in self._columns if self._index.offsets[row, candidate] >= 0), None)
-        if column is None:
-            return InputItem(key, b"", error="it has no member that is scored")
-        try:
-            return InputItem(key, self._index.read_member(row, column), self._index.extensions[column])
-        except MLScaleError as error:
-            return InputItem(key, b"", error=error.why or error.what)
 
 
 def _expand_paths(words: Sequence[str]) -> list[str]:

@@ -21,10 +21,11 @@ class LoadedModel:
 
     Args:
         model: a servable, or a trained task.
+        trained_on: the column of a table's texts that it was trained on; None where it is not known.
     """
 
-    def __init__(self, model: BatchModel) -> None:
-        self._model = model
+    def __init__(self, model: BatchModel, trained_on: str | None = None) -> None:
+        self._model, self._trained_on = model, trained_on
 
     @property
     def task_type(self) -> TaskType:
@@ -48,15 +49,16 @@ class LoadedModel:
             x: by what the model takes. Images: a path, the bytes of a file, a PIL image, a list of such, or an array of
                 decoded ones, (n, channels, height, width), without any normalisation. Rows of a table: a mapping by
                 column, a list of them, or a data frame of pandas, polars or pyarrow. Texts: a str, bytes, a
-                `pathlib.Path` of a file, a list of such, or a column of a data frame. What a user's own data module
-                gives to the model: an array (n, …), a path of a .npy file, a list of samples; a mapping of arrays where
-                it takes several.
+                `pathlib.Path` of a file, a list of such, or a column of a data frame. Of a data frame, images and texts
+                are those of the column that was trained on, else of the only one that has such. What a user's own data
+                module gives to the model: an array (n, …), a path of a .npy file, a list of samples; a mapping of
+                arrays where it takes several.
 
         Raises:
             MLScaleError: a sample can't be read or encoded, or the model's output for it is not finite; the first of
                 them is named with the reason.
         """
-        given = collect_samples(x, self.encoder)
+        given = collect_samples(x, self.encoder, self._trained_on)
         raise_bad_samples(given, given.bad, self.encoder)
         parts: list[dict[str, NDArray[Any]]] = []
         bad: dict[int, str] = {}

@@ -17,13 +17,11 @@ from numpy.typing import NDArray
 from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
-from mlscale.errors import MLScaleError
 from mlscale.events.event_rows import EventSubject
 from mlscale.export.event_subject import build_event_subject
 from mlscale.export.onnx_engine import Port
-from mlscale.export.servable import Servable, load
-from mlscale.export.servable_trial import build_trial_batch, raise_unless_it_computes
-from mlscale.export.warmup import WARMUP, check_warmup
+from mlscale.export.servable import Servable
+from mlscale.export.servable_trial import build_trial_batch, load_and_try
 from mlscale.serve.packed_samples import PackedSamples, create_packed_samples
 from mlscale.serve.request_limits import RequestLimits, compute_request_limits
 from mlscale.task_types.task_type import PredictionColumns
@@ -182,9 +180,7 @@ def load_model(folder: Path, *, name: str, version: str, threads: int, max_batch
         MLScaleError: it is not a servable, is corrupt, does not compute, does not match its document, or answers its
             warm-up requests in another way than when it was exported.
     """
-    servable = load(folder, threads=threads)
-    raise_unless_it_computes(servable)
-    _raise_unless_it_repeats(servable)
+    servable = load_and_try(folder, threads=threads)
     # Without its times, which are not known yet: `compute` does not use them.
     draft = ServedModel(servable, name, version, 0.0, 0.0, max_batch)
     _ = draft.event_subject  # a reference profile that can't be read is reported now, and not at the first request
@@ -197,19 +193,6 @@ def load_model(folder: Path, *, name: str, version: str, threads: int, max_batch
         _measure_seconds(lambda: draft.compute(many)),
         max_batch,
     )
-
-
-def _raise_unless_it_repeats(servable: Servable) -> None:
-    """Raise an error unless a servable answers its recorded raw requests as it did when it was exported."""
-    problems = check_warmup(servable, servable.folder / WARMUP)
-    if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise MLScaleError(
-            "the servable does not answer its warm-up requests as when it was exported",
-            where=str(servable.folder / WARMUP),
-            why=f"{problems[0]}{more}",
-            fix="export it again with the packages of this machine: mlscale export <run>",
-        )
 
 
 def _count_bytes(port: Port) -> int:

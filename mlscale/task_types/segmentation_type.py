@@ -279,9 +279,14 @@ def read_untrusted_mask(content: bytes) -> NDArray[np.uint8]:
         ValueError: it is not a PNG of one byte for each pixel, or too large.
         OSError: it is cut short, or corrupt.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
-    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+    try:
+        image = Image.open(io.BytesIO(content), formats=["PNG"])
+    except UnidentifiedImageError:
+        # Pillow's own message names an object in memory.
+        raise ValueError(f"it is not a PNG, or its header is corrupt; it begins {content[:8]!r}") from None
+    with image:
         if image.mode not in ("L", "P"):
             raise ValueError(f"its pixels are of the mode {image.mode}, and not of one byte")
         # By the header, before the pixels take memory.

@@ -14,6 +14,7 @@ from mlscale.commands.predict.rank_worker import PredictWork, score_rank_parts
 from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import require_extra
 from mlscale.launch.start_notices import print_masked_lines
+from mlscale.predict.scored_column import read_trained_column
 from mlscale.report import Result, TableBlock
 from mlscale.report.text import format_count, format_percent
 from mlscale.secrets.mask import Masker, mask_output
@@ -83,7 +84,7 @@ def prepare_work(cfg: DictConfig, subject: TrainedModel) -> tuple[PredictWork, d
             "key": cfg.key,
             "columns": tuple(cfg.columns),
             "kind": source.kind,
-            "trained_on": _read_text_column(subject),
+            "trained_on": read_trained_column(subject.home),
         },
         "folder": str(Path(cfg.to).expanduser().absolute()),
         "threads": max(1, int(os.environ.get("OMP_NUM_THREADS") or cores // world_size)),
@@ -126,17 +127,6 @@ def _count_available_devices(accelerator: str) -> int:
     from mlscale.launch.local_devices import detect_local_devices
 
     return detect_local_devices().count_devices(accelerator) or 1
-
-
-def _read_text_column(subject: TrainedModel) -> str | None:
-    """Return the column of texts of the run that made a model; None where its data has none."""
-    from mlscale.runs.recover import CONFIG, read_yaml_values
-
-    if subject.home is None:
-        return None
-    data = read_yaml_values(subject.home / CONFIG).get("data")
-    column = data.get("text") if isinstance(data, Mapping) else None
-    return column if isinstance(column, str) else None
 
 
 class _ModelSource(NamedTuple):

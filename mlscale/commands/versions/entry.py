@@ -208,10 +208,11 @@ def _try_version(registry: LocalRegistry, ref: str) -> None:
 
 
 def _try_servable(folder: Path) -> Servable:
-    """Load a servable, and compute with it once.
+    """Load a servable, and compute with it once, as a server does before it swaps to it.
 
     Raises:
-        MLScaleError: it can't be loaded, or can't serve; onnxruntime is not installed (exit code 5).
+        MLScaleError: it can't be loaded, can't serve, or does not repeat its recorded answers; onnxruntime is not
+            installed (exit code 5).
     """
     from mlscale.export.servable_trial import load_and_try
 

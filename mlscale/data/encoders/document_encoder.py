@@ -97,6 +97,13 @@ class DocumentEncoder(Encoder):
         tensors: dict[str, NDArray[Any]] = {BYTES: windows, SCORED: np.array(scored, np.int64).reshape(-1, 2)}
         return EncodedSamples(tensors, bad, counts)
 
+    def find_bad_rows(self, packed: Mapping[str, NDArray[Any]]) -> dict[int, str]:
+        first, last = packed[SCORED].T
+        bad = np.flatnonzero((first < 0) | (first >= last) | (last > self.length)).tolist()
+        # Without a position that is scored the loss would be 0, the best that there is.
+        wanted = f"not two positions of 0 to {self.length}, the first before the second"
+        return {row: f"it is scored from {first[row]} to {last[row]}, {wanted}" for row in bad}
+
     def count_windows(self, size: int) -> int:
         """Return the number of windows of a document of `size` bytes."""
         # Of its bytes and its end the first window predicts `length`, each later one half as many.

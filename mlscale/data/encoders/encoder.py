@@ -128,6 +128,10 @@ class Encoder(ABC):
         """Return the tensors of `encode_samples` from those of `pack_samples`."""
         return packed
 
+    def find_bad_rows(self, packed: Mapping[str, NDArray[Any]]) -> dict[int, str]:
+        """Return the reason of each row that `pack_samples` gives for no sample, by its number: clients pack, too."""
+        return {}
+
     @property
     def digest(self) -> str:
         """The digest of the definition: equal digests encode equally."""
@@ -150,6 +154,11 @@ def compute_definition_digest(kind: str, settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def describe_infinite(is_finite: NDArray[np.bool_]) -> str:
+    """Return the reason of a sample with values that are not finite."""
+    return f"value {int(np.flatnonzero(~is_finite)[0]) + 1} is not a finite number"
+
+
 def convert_values(array: NDArray[Any], dtype: str) -> NDArray[Any]:
     """Return numbers as the dtype of a tensor. Floats may be rounded, not to infinity; whole numbers stay as they are.
 
@@ -161,9 +170,8 @@ def convert_values(array: NDArray[Any], dtype: str) -> NDArray[Any]:
     # numpy would parse texts as numbers, and cut off the imaginary part of complex ones.
     if array.dtype.kind not in "biuf":
         raise ValueError(f"its values are of the type {array.dtype}, no numbers")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        first = int(np.flatnonzero(~np.isfinite(array))[0])
-        raise ValueError(f"value {first + 1} is not a finite number")
+    if array.dtype.kind == "f" and not (is_finite := np.isfinite(array)).all():
+        raise ValueError(describe_infinite(is_finite))
     # What does not fit is found below, without a warning.
     with np.errstate(all="ignore"):
         converted: NDArray[Any] = array.astype(dtype, copy=False)

@@ -88,11 +88,14 @@ class NumberColumn:
         reasons = {row: describe_no_number(self.name, text) for row, text in wrong.items()}
         low, high = self.limits
         for row in np.flatnonzero((numbers < low) | (numbers > high)).tolist():
-            reasons[row] = self._describe_out_of_range(float(numbers[row]))
+            reasons[row] = self.describe_unusable(float(numbers[row]))
             numbers[row] = np.nan
         return numbers, reasons
 
-    def _describe_out_of_range(self, value: float) -> str:
+    def describe_unusable(self, value: float) -> str:
+        """Return the reason of a sample whose value is infinite, or beyond the limits."""
+        if math.isinf(value):
+            return f"{self.name} is infinite, not a finite number"
         training = f"{self.minimum:g} to {self.maximum:g} in training"
         return f"{self.name} is {value:g}, and {training}: float32, in which models compute, does not reach so far"
 
@@ -150,12 +153,10 @@ class NumberColumn:
             number = convert_number(value)
             if number is None:
                 raise ValueError(describe_kind(self.name, value, "a number"))
-            if math.isinf(number):
-                raise ValueError(f"{self.name} is infinite, not a finite number")
         low, high = self.limits
         # NaN is in no range, and is a missing value.
         if number < low or number > high:
-            raise ValueError(self._describe_out_of_range(number))
+            raise ValueError(self.describe_unusable(number))
         return number
 
 

@@ -236,6 +236,19 @@ class TableEncoder(Encoder):
         with np.errstate(over="ignore"):
             return {INPUT: np.concatenate(parts, axis=1).astype(np.float32)}
 
+    def find_bad_rows(self, packed: Mapping[str, NDArray[Any]]) -> dict[int, str]:
+        bad: dict[int, str] = {}
+        if not self._number_columns:
+            return bad
+        low, high = self._number_limits
+        numbers = packed[NUMBERS]
+        # NaN, a missing value, is neither.
+        rows, columns = np.nonzero((numbers < low) | (numbers > high))
+        for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+            if row not in bad:
+                bad[row] = self._number_columns[column].describe_unusable(float(numbers[row, column]))
+        return bad
+
     def _are_in_range(self, numbers: Mapping[str, NDArray[Any]]) -> bool:
         return not any(
             (numbers[name] < low).any() or (numbers[name] > high).any() for _, name, low, high in self._number_plan
@@ -300,6 +313,11 @@ class TableEncoder(Encoder):
     def _number_plan(self) -> tuple[tuple[NumberColumn, str, float, float], ...]:
         """The columns of numbers, with their names and limits."""
         return tuple((column, column.name, *column.limits) for column in self._number_columns)
+
+    @cached_property
+    def _number_limits(self) -> NDArray[np.float64]:
+        """The lowest and the highest value of each column of numbers, (2, columns)."""
+        return np.array([column.limits for column in self._number_columns]).T
 
     @cached_property
     def _number_columns(self) -> tuple[NumberColumn, ...]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.encoders.encoder import INPUT, Encoder, TensorSpec, convert_values
+from mlscale.data.encoders.encoder import INPUT, Encoder, TensorSpec, convert_values, describe_infinite
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,16 @@ class TensorEncoder(Encoder):
         if missing := [spec.name for spec in self.specs if spec.name not in given]:
             raise ValueError(f"it lacks the tensor {missing[0]!r}")
         return {spec.name: _convert_tensor(given[spec.name], spec) for spec in self.specs}
+
+    def find_bad_rows(self, packed: Mapping[str, NDArray[Any]]) -> dict[int, str]:
+        bad: dict[int, str] = {}
+        for values in packed.values():
+            if values.dtype.kind != "f" or (finite := np.isfinite(values)).all():
+                continue
+            is_finite = finite.reshape(len(values), -1)
+            for row in np.flatnonzero(~is_finite.all(axis=1)).tolist():
+                bad.setdefault(row, describe_infinite(is_finite[row]))
+        return bad
 
 
 def _convert_tensor(value: object, spec: TensorSpec) -> NDArray[Any]:

@@ -93,6 +93,11 @@ class TextEncoder(Encoder):
         tokens[np.arange(self.length) >= packed[LENGTHS][:, None]] = PADDING
         return {INPUT: tokens}
 
+    def find_bad_rows(self, packed: Mapping[str, NDArray[Any]]) -> dict[int, str]:
+        lengths = packed[LENGTHS]
+        bad = np.flatnonzero((lengths < 1) | (lengths > self.length)).tolist()
+        return {row: f"its length is {lengths[row]}, not 1 to {self.length}" for row in bad}
+
     def encode_texts(self, texts: Sequence[bytes]) -> NDArray[np.int64]:
         """Return the tokens of texts, int64 (n, length); an empty one is padding alone."""
         tokens = np.full((len(texts), self.length), PADDING, np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
@@ -27,11 +28,20 @@ def parse_document(body: bytes | bytearray) -> Any:
     """Return a document; a whole number of too many digits is infinite, which whoever reads it refuses by its place.
 
     Raises:
-        ValueError, RecursionError: it is not JSON.
+        ValueError: it is not JSON; the message has the reason.
     """
     try:
+        return _load_document(body)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is binary, not UTF-8 text (byte {error.start + 1})") from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
+def _load_document(body: bytes | bytearray) -> Any:
+    try:
         return json.loads(body)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, UnicodeDecodeError):
         raise
     except ValueError:
         # Python converts at most 4,300 digits, and names no place; the other reader is slower.
@@ -123,6 +133,22 @@ def cast_samples(port: Port, array: NDArray[Any]) -> NDArray[Any]:
         return cast_input(array, port)
     except MLScaleError as error:
         raise Refused(format_client_error(error)) from error
+
+
+def refuse_bad_rows(model: ServedModel, tensors: Mapping[str, NDArray[Any]], where: str) -> None:
+    """Raise if a client has packed what no sample is packed to, of which the model would compute an answer.
+
+    Args:
+        tensors: as the graph takes them.
+        where: the place of a row in the request, with {} for its number.
+
+    Raises:
+        Refused: it has; the first of them, with the reason.
+    """
+    # The graph of format 1 takes tokens, which are not packed.
+    if model.servable.format > 1 and (bad := model.servable.encoder.find_bad_rows(tensors)):
+        number = min(bad)
+        raise Refused(f"{where.format(number)} can't be used: {bad[number]}")
 
 
 def format_client_error(error: MLScaleError) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import math
 import threading
 import time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlscale.errors import MLScaleError
 from mlscale.serve.http.request_error import Refused
+from mlscale.serve.protocol import json_numbers
 from mlscale.serve.protocol.v2 import validate_id
 from mlscale.task_types.task_type import AnswerNames, TaskType
 
@@ -187,8 +187,8 @@ def parse_labels(task_type: TaskType, names: AnswerNames, body: bytes | bytearra
     if body.count(b"{") > _AT_ONCE:  # before they are objects
         raise Refused(f"at most {_AT_ONCE:,} labels at once", 413)
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        document = json_numbers.parse_document(body)
+    except ValueError as error:
         raise Refused(f"the body is not JSON: {error}") from error
     entries = [document] if isinstance(document, dict) else document
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):

@@ -105,6 +105,7 @@ def parse_predict_request(
         if model.tensor is None:
             raise describe_other_type(model, kind)
         tensors = {model.tensor.name: v2.parse_raw_samples(model, body)}
+        json_numbers.refuse_bad_rows(model, tensors, "sample {}")
         return PredictRequest(create_packed_samples(tensors), (), named)
     if kind in images.KINDS:
         return PredictRequest(images.decode_image_samples(model, [bytes(body)]), (), named)
@@ -132,7 +133,7 @@ def _parse_json_request(model: ServedModel, sent_type: str, body: bytes | bytear
     try:
         json_numbers.check_expansion(model, body)
         document = json_numbers.parse_document(body)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         if image_format := find_image_format(body):
             raise describe_untyped_image(model, sent_type, image_format) from error
         hint = _ALONE_HINTS.get(model.servable.encoder.kind, "")

@@ -104,6 +104,7 @@ def _pack_inputs(model: ServedModel, inputs: object) -> PackedSamples:
     packed = create_packed_samples(tensors)
     if not packed.size:
         raise Refused("no samples in the request")
+    json_numbers.refuse_bad_rows(model, tensors, "inputs[{}]")
     return packed
 
 

@@ -6,7 +6,6 @@ statuses and messages are those of Triton 2.51, which answers a request that it 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -31,6 +30,7 @@ from mlscale.serve.served_model import ServedModel
 PROBABILITIES, LABEL = "probabilities", "label"
 _LENGTH = b"inference-header-content-length"
 MAX_ID = 200
+_ROW = "row {} of the batch"
 
 
 class RequestedOutput(NamedTuple):
@@ -103,8 +103,11 @@ def parse_infer_request(model: ServedModel, headers: Mapping[bytes, bytes], body
                 f"input byte size mismatch for input 'raw_input' for model '{model.name}'. Expected "
                 f"{model.tensor_bytes}, got {len(body)}"
             )
-        samples = create_packed_samples({model.tensor.name: parse_raw_samples(model, body)})
-        return InferRequest(samples, "", [RequestedOutput(name, True, 0) for name in list_output_names(model)])
+        tensors = {model.tensor.name: parse_raw_samples(model, body)}
+        json_numbers.refuse_bad_rows(model, tensors, _ROW)
+        return InferRequest(
+            create_packed_samples(tensors), "", [RequestedOutput(name, True, 0) for name in list_output_names(model)]
+        )
     # Views, no copy: the samples stay in the body that was received.
     return _parse_infer_document(model, _parse_document(model, body[:size]), memoryview(body)[size:])
 
@@ -150,8 +153,8 @@ def _parse_json_length(stated: bytes) -> int:
 def _parse_document(model: ServedModel, text: bytes | bytearray) -> dict[str, Any]:
     json_numbers.check_expansion(model, text)
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:  # as Triton does
+        document = json_numbers.parse_document(text)
+    except ValueError as error:  # as Triton does
         raise Refused(f"failed to parse the request JSON buffer: {error}", 500) from error
     if not isinstance(document, dict):
         raise build_parse_refusal("inputs", NO_MEMBER.format("inputs"))
@@ -165,6 +168,7 @@ def _parse_infer_document(model: ServedModel, document: dict[str, Any], tail: me
     tensors = read_tensors(model.name, ports, inputs, tail)
     id_, outputs = validate_id(document.get("id")), _parse_outputs(model, document, binary)
     if not model.file_input or ports[0].name != model.file_input:
+        json_numbers.refuse_bad_rows(model, tensors, _ROW)
         return InferRequest(create_packed_samples(tensors), id_, outputs)
     files = tensors[model.file_input].ravel().tolist()
     # An image takes milliseconds to decode, so a batch is the most.

@@ -4,11 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+import yaml
 
+from mlscale.atomic_files import compute_sha256
 from mlscale.errors import MLScaleError
 from mlscale.export.servable import load
 from mlscale.export.servable_trial import describe_schema_change, load_and_try
+from tests.made_servables import make_table_servable
 from tests.servables import Change, altered, ending_in, not_a_number, renamed_classes
 from tests.serving import STORED
 
@@ -43,6 +47,30 @@ def test_what_can_not_serve(tmp_path: Path, graph: Change, told: str) -> None:
     with pytest.raises(MLScaleError) as caught:
         load_and_try(folder)
     assert told in f"{caught.value}"
+
+
+def test_one_of_other_weights_does_not_repeat_its_recorded_answers(tmp_path: Path) -> None:
+    """As when a file was replaced together with its digest."""
+    rows = {"size": np.array([1.0, 2.0, 30.0]), "kind": ["a", "b", "a"]}
+    folder = make_table_servable(tmp_path / "tables", rows, [("first", {"size": 3, "kind": "a"})])
+    assert load_and_try(folder).task_type.name == "classification"
+    with pytest.raises(MLScaleError, match="does not answer its warm-up requests as when it was exported") as caught:
+        load_and_try(changed_weights(folder))
+    assert "first: confidence is" in str(caught.value.why) or "first: label is" in str(caught.value.why)
+
+
+def changed_weights(folder: Path) -> Path:
+    model = onnx.load(folder / "model.onnx")
+    for initializer in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(initializer)
+        if values.ndim == 2 and values.dtype.kind == "f":
+            initializer.CopyFrom(onnx.numpy_helper.from_array(values * np.float32(1.2), initializer.name))
+    onnx.save(model, folder / "model.onnx")
+    document = yaml.safe_load((folder / "servable.yaml").read_text())
+    path = folder / "model.onnx"
+    document["files"]["model.onnx"] = {"sha256": compute_sha256(path), "bytes": path.stat().st_size}
+    (folder / "servable.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    return folder
 
 
 def test_blanks_need_no_answer(tmp_path: Path) -> None:

@@ -122,6 +122,33 @@ def test_shards(tmp_path: Path) -> None:
         opened(tmp_path, member="jpg")
 
 
+def write_members(path: Path, **members: bytes) -> None:
+    """A shard of one sample, with members by extension, a _ for each dot."""
+    with tarfile.open(path, "w") as tar:
+        for extension, content in members.items():
+            info = tarfile.TarInfo(f"a.{extension.replace('_', '.')}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def test_of_several_images_of_a_sample_none_is_guessed(tmp_path: Path) -> None:
+    scene = tmp_path / "scene.tar"
+    write_members(scene, png=png(1), mask_png=png(2), json=b"[]")
+    assert told(opened(scene)) == [("scene.tar/a", 1)]
+    assert told(opened(scene, member="mask.png")) == [("scene.tar/a", 2)]
+    masks = tmp_path / "masks.tar"
+    write_members(masks, mask_png=png(2))
+    assert told(opened(masks)) == [("masks.tar/a", 2)]
+    both = tmp_path / "both.tar"
+    write_members(both, left_png=png(3), depth_png=png(4))
+    for trained_on in (None, "png", "jpg"):
+        with pytest.raises(MLScaleError, match="it is not clear which member is scored") as caught:
+            opened(both, trained_on=trained_on)
+        assert caught.value.why == "sample both.tar/a has several: .depth.png, .left.png"
+    assert told(opened(both, **{caught.value.fix.split("=")[0]: caught.value.fix.split("=")[1]})) == [("both.tar/a", 3)]
+    assert told(opened(both, trained_on="depth.png;depth.jpg")) == [("both.tar/a", 4)]
+
+
 def test_tables_of_images(tmp_path: Path) -> None:
     (tmp_path / "one.png").write_bytes(png(3))
     table = pa.table({"id": ["p", "q", "r"], "image": [png(1), b"no", None], "path": ["one.png", "two.png", "one.png"]})

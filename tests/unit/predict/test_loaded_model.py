@@ -277,6 +277,44 @@ def test_texts_and_documents(get_task_servable: GetServable, tmp_path: Path) -> 
         said.labels  # noqa: B018
 
 
+def test_the_column_of_a_data_frame(get_task_servable: GetServable, tmp_path: Path) -> None:
+    model = LoadedModel(get_task_servable("text"), trained_on="body")
+    texts, kinds = ["a penguin 🐧", "x" * 50], ["bird", "noise"]
+    expected = model.predict(texts).probabilities.tobytes()
+    rows = [{"kind": kind, "body": text, "n": 1} for text, kind in zip(texts, kinds, strict=True)]
+    for frame in (pa.Table.from_pylist(rows), FakeFrame(rows)):
+        assert model.predict(frame).probabilities.tobytes() == expected
+    # By a usual name, as the only one of texts, without a header, as bytes.
+    for columns in (
+        {"kind": kinds, "Text": texts},
+        {"n": [1, 2], "remark": texts},
+        {"note": kinds, "content": [text.encode() for text in texts]},
+    ):
+        assert model.predict(pa.table(dict(columns))).probabilities.tobytes() == expected, columns
+    headless = FakeFrame([{0: 1, 1: text} for text in texts])  # type: ignore[dict-item]
+    assert model.predict(headless).probabilities.tobytes() == expected
+    for given, what, fix in (
+        ({"a": texts, "b": kinds}, "it is not clear which column is scored", "predict(x['a'])"),
+        ({"text": texts, "file": kinds}, "it is not clear which column is scored", "predict(x['text'])"),
+        ({"a": [1, 2]}, "the data frame has no column of texts or files", "give a data frame with such a column"),
+    ):
+        with pytest.raises(MLScaleError) as caught:
+            model.predict(pa.table(dict(given)))
+        assert (caught.value.what, caught.value.fix) == (what, fix)
+    with pytest.raises(MLScaleError, match="1 of 2 samples can't be predicted") as caught:
+        model.predict(pa.table({"body": ["a", None]}))
+    assert (caught.value.where, caught.value.why) == ("x[1]", "it is null, not a text")
+    assert len(model.predict(pa.table({"body": pa.array([], pa.string())}))) == 0
+    images = LoadedModel(get_task_servable("segmentation"))
+    paths = [str(tmp_path / "0.png"), str(tmp_path / "1.png")]
+    contents = build_examples()["segmentation"].draw(np.random.default_rng(0), 2)
+    for path, content in zip(paths, contents, strict=True):
+        Path(path).write_bytes(content)
+    masks = images.predict(contents).masks
+    for x in (np.array(paths), pa.array(paths), pa.table({"path": paths, "n": [1, 2]}), pa.table({"of": contents})):
+        assert np.array_equal(images.predict(x).masks, masks)
+
+
 def test_masks_and_sets_of_labels(get_task_servable: GetServable) -> None:
     images = build_examples()["segmentation"].draw(np.random.default_rng(0), 4)
     masks = LoadedModel(get_task_servable("segmentation")).predict(images)

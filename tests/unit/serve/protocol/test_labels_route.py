@@ -33,12 +33,25 @@ def test_a_label_has_the_form_of_the_task_type() -> None:
         ("multilabel", "cat", "a label is a list of names"),
         ("regression", "cat", "a label is a finite number"),
         ("segmentation", 3, "a label is a PNG"),
+        ("segmentation", "AAAA", "it is not a PNG, or its header is corrupt; it begins b'.x00.x00.x00'$"),
         ("language", "cat", "takes no labels"),
     ],
 )
 def test_others_are_refused_with_the_form(kind: str, label: Any, why: str) -> None:
     with pytest.raises(Refused, match=why):
         parse(kind, label)
+
+
+def test_what_is_not_json_is_refused_in_plain_words() -> None:
+    for body, why in (
+        (b"\x80[", r"it is binary, not UTF-8 text \(byte 1\)$"),
+        (b"[" * 10_000, "it is nested too deep$"),
+    ):
+        with pytest.raises(Refused, match=f"the body is not JSON: {why}"):
+            parse_labels(get_task_type("classification"), NAMES, body)
+    # Python converts no whole number of so many digits.
+    with pytest.raises(Refused, match="this label is not a class"):
+        parse_labels(get_task_type("classification"), NAMES, b'{"id": "a", "label": ' + b"9" * 5000 + b"}")
 
 
 def test_one_source_can_not_send_all_labels(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,3 +112,36 @@ def test_v2_refuses(
     with pytest.raises(Refused) as refused:
         infer(models[name], inputs, tail)
     assert reason in refused.value.message
+
+
+def test_what_no_sample_is_packed_to_is_refused(models: dict[str, ServedModel]) -> None:
+    """A client that packs by itself gets no answer to a number that float32 does not have, or to no text at all."""
+
+    def refuse(name: str, **tensors: Any) -> str:
+        types = {"f": "FP64", "u": "UINT8", "i": "INT64", "O": "BYTES"}
+        entries = [
+            {"name": key, "datatype": types[values.dtype.kind], "shape": [*values.shape], "data": values.tolist()}
+            for key, values in tensors.items()
+        ]
+        with pytest.raises(Refused) as refused:
+            infer(models[name], entries)
+        assert refused.value.status == 400
+        return refused.value.message
+
+    texts = np.array([["Dream", "male"]] * 2, object)
+    assert refuse("penguins", numbers=np.array([[np.nan, 1], [40.0, 1e300]]), texts=texts).startswith(
+        "row 1 of the batch can't be used: body_mass_g is 1e+300, and "
+    )
+    for huge in (np.inf, -np.inf):
+        found = refuse("penguins", numbers=np.array([[huge, 1], [40, 1e300]]), texts=texts)
+        assert found == "row 0 of the batch can't be used: bill_length_mm is infinite, not a finite number"
+    length = models["reviews"].servable.inputs[0].shape[1]
+    content = np.full((1, length), 65, np.uint8)
+    for count in (0, -3, length + 1):
+        found = refuse("reviews", bytes=content, lengths=np.array([count]))
+        assert found == f"row 0 of the batch can't be used: its length is {count}, not 1 to {length}"
+    length = models["tales"].servable.inputs[0].shape[1] - 1
+    windows = np.full((2, length + 1), 65, np.uint8)
+    for first, last in ((5, 3), (0, 0), (-1, length), (0, length + 1), (2**62, -1)):
+        found = refuse("tales", bytes=windows, scored=np.array([[0, length], [first, last]]))
+        assert f"row 1 of the batch can't be used: it is scored from {first} to {last}, not two positions" in found
