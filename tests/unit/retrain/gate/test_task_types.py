@@ -201,7 +201,7 @@ def test_the_table_has_both_parts_of_each_class() -> None:
     assert entries[0]["original"]["status"] == "kept"
     assert entries[0]["window"]["samples"] == 60
     heading, table = build_class_blocks(judged.classes, is_share=False)
-    assert heading.title == "Target by target"  # type: ignore[union-attr]
+    assert heading.title == "Target by target"
     assert table.columns[0] == "target"  # type: ignore[union-attr]
     alone = replace(judged.classes, original=judged.classes.original[:1], window=judged.classes.window[:1])
     assert build_class_blocks(alone, is_share=False) == []
