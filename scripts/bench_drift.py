@@ -1,7 +1,8 @@
 """False alarms, power and cost of drift detection: the rows of docs/benchmarks.md, and Evidently on the same columns.
 
-    python scripts/bench_drift.py --seed 1 --looks 200
-    python scripts/bench_drift.py --seed 1 --only cost --peer /path/to/a/venv/with/evidently/bin/python
+    python -m scripts.bench_drift --seed 1 --looks 200
+    python -m scripts.bench_drift --only documents --looks 20
+    python -m scripts.bench_drift --seed 1 --only cost --peer /path/to/a/venv/with/evidently/bin/python
 
 Each look compares 20 columns with a reference of 10,000 samples, at the defaults of `mlscale monitor` (a
 false-discovery rate of 1 %, alerts from a distance of 0.1). *Detected* is what the look reports; an alert is what it
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--looks", type=int, default=200)
     parser.add_argument("--peer", type=Path, help="the Python of an environment with evidently")
-    parser.add_argument("--only", choices=["clean", "cycles", "ticks", "power", "cost"])
+    parser.add_argument("--only", choices=["clean", "cycles", "ticks", "power", "cost", "documents"])
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -51,10 +52,18 @@ def main() -> None:
         "ticks": lambda: print_tick_rows(random),
         "power": lambda: print_power_rows(random, args.looks),
         "cost": lambda: print_cost_rows(random, args.peer),
+        "documents": lambda: print_documents(args.seed, args.looks),
     }
     for name, print_rows in rows.items():
         if args.only in (None, name):
             print_rows()
+
+
+def print_documents(seed: int, looks: int) -> None:
+    """Print the rows of documents; run as a module, as it trains models by the code of the tests."""
+    from scripts.bench_document_drift import print_document_rows
+
+    print_document_rows(seed, looks)
 
 
 def draw_series(random: np.random.Generator, n: int, rho: float = 0.0) -> Table:

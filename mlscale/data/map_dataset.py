@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import signal
-import traceback
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Unpack
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default_collate
+from torch.utils.data import Dataset
 
-from mlscale.data.augmentations.augmentation import BatchAugment, preserve_global_generators, seed_generators
+from mlscale.data.augmentations.augmentation import preserve_global_generators
 from mlscale.data.class_labels import compute_label_digest, encode_labels, find_classes, join_label_digests
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.data_module import OrderedData
+from mlscale.data.dataset_probe import compute_dataset_version, probe_samples, read_all_labels
+from mlscale.data.dataset_stream import DatasetStream, SeededDataset
 from mlscale.data.order import sample_weights as weights_of
 from mlscale.data.order.bad_samples import BadSample, Stream
-from mlscale.data.order.batch_plan import Batch, BatchPlan
-from mlscale.data.order.keyed_permutation import derive_sample_seeds
 from mlscale.data.order.policy import Policy, TolerantPolicyArguments
+from mlscale.data.windows.dataset_window import (
+    DatasetPart,
+    JoinedDataset,
+    join_dataset_windows,
+    write_dataset_window,
+)
+from mlscale.data.windows.window_folder import compute_window_mix, find_class_numbers
 from mlscale.errors import MLScaleError
-
-# Samples whose values are part of the data version: to load all of a dataset could take as long as an epoch.
-_PROBE_COUNT = 64
 
 
 class DatasetData(OrderedData):
@@ -45,6 +47,8 @@ class DatasetData(OrderedData):
         policy: see `Policy`; `augment` gets one x. The seed is also that of the dataset's own random numbers.
     """
 
+    takes_windows: ClassVar[bool] = True
+
     def __init__(
         self,
         train: Dataset[Any],
@@ -58,6 +62,7 @@ class DatasetData(OrderedData):
             policy=Policy(**policy),
         )
         self._datasets = {"train": train, "val": val, **({} if test is None else {"test": test})}
+        self._joined: dict[str, JoinedDataset] = {}
         self._facts: DataFacts | None = None
         self._versions: dict[str, str] = {}
         self._digests_of_labels: dict[str, str] = {}
@@ -83,6 +88,62 @@ class DatasetData(OrderedData):
         """Return the names of samples: the split, and the number in the data set."""
         return [f"{split}/{row}" for row in rows.tolist()]
 
+    def write_window(self, folder: Path, samples: Sequence[Any], labels: Sequence[Any]) -> None:
+        """Write samples as the model takes them, with their class numbers; see `Backend.write_window`."""
+        facts = self.facts()
+        names = facts.class_names or tuple(map(str, range(facts.num_classes or 0)))
+        numbers = {str(name): number for number, name in enumerate(names)}
+        write_dataset_window(folder, samples, np.array([numbers[str(label)] for label in labels], np.int64))
+
+    def load_samples(self, split: str, *, newest_only: bool = False) -> Iterator[tuple[NDArray[Any], int]]:
+        """Yield x as the model takes it and the class number of each sample, without augmentation.
+
+        Args:
+            split: 'train', 'val' or 'test'.
+            newest_only: only those of the latest window.
+        """
+        _, count, _ = self._open_stream(split)
+        dataset = SeededDataset(self._datasets[split], split)
+        first = count - self._joined[split].newest if newest_only else 0
+        for row in range(first, count):
+            with preserve_global_generators():
+                sample = dataset[row, 0]
+            if isinstance(sample, BadSample):
+                if not self.policy.skip:
+                    raise sample
+                continue
+            yield sample["x"].float().numpy(), int(sample["y"])
+
+    def list_origins(self, split: str) -> list[str]:
+        """Return the origin of each sample: the original data, or the name of a window."""
+        self.facts()
+        return self._joined[split].list_origins() if split in self._joined else []
+
+    def _join_windows(self, facts: DataFacts, labels: Mapping[str, NDArray[np.int64]]) -> DataFacts:
+        parts = {name: DatasetPart(self._datasets[name], labels[name], self._versions[name]) for name in labels}
+        relabelled = find_class_numbers(self.policy.relabelled, facts.class_names, facts.num_classes or 0)
+        self._joined = join_dataset_windows(self.policy, parts, relabelled)
+        for split, joined in self._joined.items():
+            self._datasets[split], self._versions[split] = joined.dataset, joined.version
+            self._digests_of_labels[split] = compute_label_digest(joined.labels, facts.class_names)
+        self._train_labels = self._joined["train"].labels
+        return replace(
+            facts,
+            train_samples=len(self._train_labels),
+            val_samples=len(self._joined["val"].labels),
+            version=hashlib.sha256("|".join(f"{k}={v}" for k, v in self._versions.items()).encode()).hexdigest()[:16],
+            class_counts=tuple(np.bincount(self._train_labels, minlength=facts.num_classes or 0).tolist()),
+            label_digest=join_label_digests(self._digests_of_labels),
+        )
+
+    def _get_source_mix(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        if not self.policy.windows:
+            return None
+        self.facts()
+        train = self._joined["train"]
+        left_out = sum(part.left_out for part in train.parts.values())
+        return compute_window_mix(self.policy, len(train.labels) - train.newest, train.newest, left_out)
+
     def _resolve_workers(self) -> int:
         return self.workers if isinstance(self.workers, int) else 0
 
@@ -96,22 +157,20 @@ class DatasetData(OrderedData):
                     why="the order of samples is computed from how many there are",
                     fix="give it __len__ and __getitem__, or write it as shards",
                 )
-        labels = {split: _read_all_labels(dataset, f"data.{split}") for split, dataset in self._datasets.items()}
+        labels = {split: read_all_labels(dataset, f"data.{split}") for split, dataset in self._datasets.items()}
         classes = find_classes(labels["train"], where="data.train")
-        for split in labels:
-            encoded = encode_labels(labels[split], classes, where=f"data.{split}")
-            self._digests_of_labels[split] = compute_label_digest(encoded, classes.names)
-            if split == "train":
-                self._train_labels = encoded
+        encoded = {split: encode_labels(labels[split], classes, where=f"data.{split}") for split in labels}
+        self._digests_of_labels = {split: compute_label_digest(encoded[split], classes.names) for split in labels}
+        self._train_labels = encoded["train"]
         for split, dataset in self._datasets.items():
-            probed = _probe_samples(dataset, f"data.{split}", skip_bad=self.policy.skip)
-            self._versions[split] = _compute_version(labels[split], probed)
+            probed = probe_samples(dataset, f"data.{split}", skip_bad=self.policy.skip)
+            self._versions[split] = compute_dataset_version(labels[split], probed)
             if split == "train":
                 x = next(value for value in probed if value is not None)
         # Fewer than three dimensions are filled up by ones in front; of more, the last three count.
         channels, height, width = (*(1,) * (3 - x.ndim), *x.shape)[-3:] if x.ndim <= 3 else x.shape[-3:]
         version = hashlib.sha256("|".join(f"{k}={v}" for k, v in self._versions.items()).encode())
-        return DataFacts(
+        facts = DataFacts(
             sample=tuple(x.shape),
             num_classes=classes.count,
             channels=channels,
@@ -123,6 +182,7 @@ class DatasetData(OrderedData):
             class_counts=classes.samples,
             label_digest=join_label_digests(self._digests_of_labels),
         )
+        return self._join_windows(facts, encoded) if self.policy.windows else facts
 
     def _get_label_digests(self) -> Mapping[str, str]:
         self.facts()
@@ -144,184 +204,3 @@ class DatasetData(OrderedData):
         augment = self.augment if split == "train" else None
         stream = DatasetStream(dataset, split=split, workers=self._resolve_workers(), augment=augment, seed=self.seed)
         return stream, len(dataset), self._versions[split]  # type: ignore[arg-type]  # asked in _read
-
-
-class DatasetStream:
-    """Makes batches of a dataset's samples, in this process or in workers; the batches are the same."""
-
-    def __init__(
-        self, dataset: Dataset[Any], *, split: str, workers: int, augment: BatchAugment | None, seed: int
-    ) -> None:
-        self._samples = _SeededDataset(dataset, split)
-        self._split, self._workers, self._augment, self._seed = split, workers, augment, seed
-
-    def __call__(self, plans: Iterable[BatchPlan]) -> Iterator[Batch | BadSample]:
-        """Yield a batch for each plan; in its place a `BadSample`, if one of its samples fails to load."""
-        if self._workers == 0:
-            for plan in plans:
-                with preserve_global_generators():
-                    samples = [self._samples[request] for request in self._list_requests(plan)]
-                yield self._finish_batch(plan, _collate_samples(samples))
-            return
-        # DataLoader takes the batches of its sampler in this process; the plans are needed again as results come.
-        plan_list = list(plans)
-        loader: DataLoader[Any] = DataLoader(
-            self._samples,
-            batch_sampler=[self._list_requests(plan) for plan in plan_list],
-            num_workers=self._workers,
-            collate_fn=_collate_samples,
-            worker_init_fn=_forget_signals,
-            generator=torch.Generator().manual_seed(0),  # else it draws its workers' seed from the global one
-        )
-        for plan, batch in zip(plan_list, loader, strict=True):
-            yield self._finish_batch(plan, batch)
-
-    def _list_requests(self, plan: BatchPlan) -> list[tuple[int, int]]:
-        seeds = derive_sample_seeds(plan.positions, seed=self._seed, epoch=plan.epoch, stream=f"dataset {self._split}")
-        return list(zip(plan.samples.tolist(), seeds.tolist(), strict=True))
-
-    def _finish_batch(self, plan: BatchPlan, batch: dict[str, Any] | BadSample) -> Batch | BadSample:
-        if isinstance(batch, BadSample):
-            return batch
-        x = batch["x"]
-        if self._augment is not None:
-            seeds = derive_sample_seeds(plan.positions, seed=self._seed, epoch=plan.epoch, stream="augment")
-            x = self._augment(x, seeds)
-        batch["x"] = x.float()
-        batch["key"] = [f"{self._split}/{sample}" for sample in plan.samples.tolist()]
-        if plan.weight is not None:
-            batch["weight"] = torch.from_numpy(plan.weight)
-        return batch
-
-
-class _SeededDataset(Dataset[dict[str, Any] | BadSample]):
-    """A dataset that is indexed by (sample, seed). A sample that fails to load is replaced by its error."""
-
-    def __init__(self, dataset: Dataset[Any], split: str) -> None:
-        self._dataset, self._split, self._where = dataset, split, f"data.{split}"
-
-    def __len__(self) -> int:
-        return len(self._dataset)  # type: ignore[arg-type]
-
-    def __getitem__(self, request: tuple[int, int]) -> dict[str, Any] | BadSample:
-        index, seed = request
-        seed_generators(seed)
-        try:
-            sample = self._dataset[index]
-        except MLScaleError:
-            raise
-        except Exception as error:
-            # The innermost frame: the line of the user's code, or of what it calls, that failed.
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            bad = BadSample(
-                index,
-                f"{self._split}/{index}",
-                f"cannot be had from the dataset {type(self._dataset).__name__}",
-                where=f"{self._where}; {frame.filename}:{frame.lineno}",
-                why=f"{type(error).__name__}: {error}",
-            )
-            # By hand, because it is returned and not raised.
-            bad.__cause__ = error
-            return bad
-        x, y = parse_pair(sample, self._where)
-        extra = {k: v for k, v in sample.items() if k not in ("x", "y")} if isinstance(sample, Mapping) else {}
-        return {"x": x, "y": torch.tensor(y), **extra}
-
-
-def _collate_samples(samples: list[Any]) -> Any:
-    """Return a batch, or the first error among the samples."""
-    bad = next((sample for sample in samples if isinstance(sample, BadSample)), None)
-    return default_collate(samples) if bad is None else bad
-
-
-def parse_pair(sample: object, where: str) -> tuple[Tensor, int]:
-    """Return x and y of a sample.
-
-    Raises:
-        MLScaleError: it is neither a pair nor a dict with x and y, x is not an array, or y not a whole number.
-    """
-    if isinstance(sample, Mapping):
-        x, y = sample.get("x"), sample.get("y")
-        kind = f"a dict of {', '.join(map(str, sample))}"
-    elif isinstance(sample, tuple | list) and len(sample) == 2:
-        x, y = sample
-        kind = f"({type(x).__name__}, {type(y).__name__})"
-    else:
-        x, y, kind = None, None, type(sample).__name__
-    if isinstance(x, np.ndarray):
-        x = torch.from_numpy(x)
-    if isinstance(y, Tensor | np.generic | np.ndarray) and np.asarray(y).size == 1:
-        y = y.item()
-    if not isinstance(x, Tensor) or isinstance(y, bool) or not isinstance(y, int):
-        raise MLScaleError(
-            f"the dataset's samples are {kind}",
-            where=where,
-            why="a sample is (x, y) or a dict with x and y: x a tensor, y a class number",
-            fix="let the dataset return tensors (transform=torchvision.transforms.v2.ToImage()) and whole numbers\n"
-            "or, for labels of another kind, data=webdataset, data=table, or a LightningDataModule of your own",
-        )
-    return (x.float() / 255 if x.dtype == torch.uint8 else x), y
-
-
-def _read_all_labels(dataset: Dataset[Any], where: str) -> list[int | str]:
-    """Return every label, without loading samples where the dataset has them as a list or a tensor."""
-    if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2:
-        y = dataset.tensors[1]
-        if y.ndim == 1 and not y.is_floating_point():
-            return [int(label) for label in y.tolist()]
-    if isinstance(dataset, Subset):
-        # A subset has no `targets`; those of the whole dataset need no loading.
-        every = _read_all_labels(dataset.dataset, where)
-        return [every[i] for i in dataset.indices]
-    count = len(dataset)  # type: ignore[arg-type]  # asked in _read
-    for name in ("targets", "labels"):
-        values = getattr(dataset, name, None)
-        if isinstance(values, Tensor | np.ndarray):
-            values = values.tolist()
-        if isinstance(values, list) and len(values) == count and all(isinstance(y, int) for y in values):
-            return list(values)
-    # Loading a sample may draw random numbers, which must not shift those of training.
-    with preserve_global_generators():
-        return [parse_pair(dataset[i], where)[1] for i in range(count)]
-
-
-def _probe_samples(dataset: Dataset[Any], where: str, *, skip_bad: bool) -> list[Tensor | None]:
-    """Return x of some samples, evenly spread; None for one that cannot be loaded.
-
-    Raises:
-        Exception: the dataset's own, from a sample that fails to load; with `skip_bad` only if all fail.
-    """
-    probed: list[Tensor | None] = []
-    failure: Exception | None = None
-    with preserve_global_generators():
-        # Small datasets give a number more than once.
-        last = len(dataset) - 1  # type: ignore[arg-type]  # asked in _read
-        for i in np.unique(np.linspace(0, last, _PROBE_COUNT).astype(int)).tolist():
-            # A fixed seed, so that random transforms inside the dataset give the same version in every run.
-            seed_generators(0)
-            try:
-                probed.append(parse_pair(dataset[i], where)[0])
-            except Exception as error:
-                if not skip_bad or isinstance(error, MLScaleError):
-                    raise
-                probed.append(None)
-                failure = error
-    if failure is not None and all(value is None for value in probed):
-        raise failure
-    return probed
-
-
-def _compute_version(labels: list[int | str], probed: list[Tensor | None]) -> str:
-    """Return a digest of the labels and of the values of some samples."""
-    total = hashlib.sha256(np.asarray(labels, "<i8").tobytes())
-    for x in probed:
-        total.update(b"unreadable" if x is None else x.contiguous().numpy().tobytes())
-    return total.hexdigest()[:16]
-
-
-def _forget_signals(_worker: int) -> None:
-    """Reset signal handlers: a forked worker inherits the trainer's, and would act on signals meant for the trainer."""
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_DFL)
-    # Ctrl-C reaches the whole process group; workers end when the trainer ends them.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -19,6 +19,7 @@ from mlscale.export.latency import limit_torch_threads
 from mlscale.export.onnx_engine import OnnxEngine, Port
 from mlscale.export.onnx_export import export_onnx
 from mlscale.export.parity import Outputs, Parity, compare_outputs, compute_task_scores
+from mlscale.export.passage_reference import collect_passage_reference
 from mlscale.export.reference_builder import ReferenceBuilder
 from mlscale.export.served_module import (
     ServedModule,
@@ -116,6 +117,8 @@ def export_and_measure(
         on_batch=collect_batch,
     )
     parity.encoder = encoders.find_difference()
+    # Blocks of training text are no documents: production is compared with what a client may send.
+    reference = collect_passage_reference(data, task_type, given, engine.compute) or reference
     packed = first.pack(given.encoder).tensors
     # Torch is limited to the one thread that the engine has by default; else the two times would not be comparable.
     with limit_torch_threads():

@@ -19,6 +19,7 @@ from mlscale.reference.column_sketch import (
     build_category_sketch,
     build_number_sketch,
 )
+from mlscale.reference.passage_rows import UNKNOWN_WORDS, PassageRows
 from mlscale.reference.score_reference import MAX_SCORES, ScoreReference
 from mlscale.reference.stored_reference import StoredReference
 from mlscale.task_types.event_forms import AnswerNames, PredictionColumns, SummaryColumns
@@ -47,11 +48,17 @@ class ReferenceBuilder:
         self._outputs: list[SummaryColumns] = []
         self._scores: list[NDArray[np.float64]] = []
         self._texts: list[bytes] = []
+        self._lengths: list[NDArray[np.float64]] = []
+        self._groups: list[NDArray[np.int64]] = []
         # Facts of raw samples by name, and whether any sample has each.
         self._facts: dict[str, bool] = {}
 
     def add_batch(
-        self, packed: EncodedSamples, predictions: PredictionColumns, scores: NDArray[np.float64] | None
+        self,
+        packed: EncodedSamples,
+        predictions: PredictionColumns,
+        scores: NDArray[np.float64] | None,
+        groups: NDArray[np.int64] | None = None,
     ) -> None:
         """Add a batch.
 
@@ -59,10 +66,15 @@ class ReferenceBuilder:
             packed: n samples, none of them bad.
             predictions: as of `build_predictions`.
             scores: of each sample, (n,); None where the task type has none.
+            groups: of passages of documents, the numbers of those that are not independent, (n,); None for other
+                samples.
         """
         columns = self._summary.summarize_samples(packed)
         selected = {name: values for name, values in columns.items() if name not in self._summary.unmeasured}
         self._inputs.append(selected)
+        if groups is not None:
+            self._lengths.append(np.asarray(columns["length"], np.float64))
+            self._groups.append(groups)
         for name, values in (packed.facts or {}).items():
             self._facts[name] = self._facts.get(name, False) or not np.isnan(values).all()
         self._outputs.append(self._task_type.summarize_outputs(predictions, self._names))
@@ -75,6 +87,8 @@ class ReferenceBuilder:
 
     def finish(self, **about: object) -> StoredReference:
         """Return the reference, with the caller's metadata."""
+        if self._groups:
+            return self._finish_passages(about)
         words, unknown = self._measure_words()
         # The summary has the size of the tensor in place of a size that no sample has kept: production would differ.
         measured = {name: values for name, values in _join_columns(self._inputs).items() if self._facts.get(name, True)}
@@ -88,6 +102,20 @@ class ReferenceBuilder:
             *(_build_sketch("outputs", f"output.{name}", values, "") for name, values in outputs.items()),
         ]
         return StoredReference({"samples": self.samples, **about}, tuple(columns), self._build_score(), words)
+
+    def _finish_passages(self, about: dict[str, object]) -> StoredReference:
+        """Return the reference of passages, with the values of each: production's documents may have any length."""
+        groups = np.concatenate(self._groups)
+        # Not of the same documents: none of their words would be unknown.
+        gave_words = groups % 2 == 0
+        table = WordTable.collect_words([text for text, gave in zip(self._texts, gave_words, strict=True) if gave])
+        columns = {f"input.{name}": np.asarray(values) for name, values in _join_columns(self._inputs).items()}
+        columns[UNKNOWN_WORDS] = np.array([_measure_unknown_words(table, text) for text in self._texts])
+        columns |= {f"output.{name}": np.asarray(values) for name, values in _join_columns(self._outputs).items()}
+        rows = PassageRows(np.concatenate(self._lengths), groups, gave_words, columns, np.concatenate(self._scores))
+        sketches = rows.build_sketches(np.ones(len(groups)))
+        about = {"samples": self.samples, **about}
+        return StoredReference(about, sketches, self._build_score(), table.words, rows)
 
     def _measure_words(self) -> tuple[tuple[bytes, ...], SummaryColumns]:
         """Return the words of every second text, and the share of other words in the texts between.

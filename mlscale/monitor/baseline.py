@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mlscale.atomic_files import compute_sha256
 from mlscale.errors import MLScaleError
@@ -13,6 +16,7 @@ from mlscale.export.servable import DOCUMENT, REFERENCE, parse_task_type, read_d
 from mlscale.monitor.event_columns import name_columns, round_sketch
 from mlscale.monitor.event_scores import EventScorer
 from mlscale.reference.column_sketch import ColumnSketch
+from mlscale.reference.passage_rows import PassageRows
 from mlscale.reference.score_reference import ScoreReference
 from mlscale.reference.stored_reference import StoredReference
 from mlscale.task_types.event_forms import AnswerNames
@@ -31,6 +35,7 @@ class Baseline:
         sketches: of the columns of inputs and predictions.
         score: of the reference's samples; None where the task type has none.
         has_pixels: samples are pixels.
+        passages: of the documents of the reference; None for other samples.
     """
 
     model: str
@@ -40,6 +45,7 @@ class Baseline:
     sketches: tuple[ColumnSketch, ...] = field(repr=False)
     score: ScoreReference | None
     has_pixels: bool = False
+    passages: PassageRows | None = field(default=None, repr=False)
 
     @cached_property
     def column_names(self) -> Mapping[str, str]:
@@ -50,6 +56,15 @@ class Baseline:
     def scorer(self) -> EventScorer | None:
         """The scorer of events; None where there is no score to compare with."""
         return None if self.score is None else EventScorer(self.task_type, self.names)
+
+    def match_lengths(self, lengths: NDArray[np.float64]) -> Baseline:
+        """Return the baseline of documents of these lengths, in bytes (n,); that of other samples as it is."""
+        if self.passages is None:
+            return self
+        weights, names = self.passages.weigh_by_length(lengths), {sketch.name for sketch in self.sketches}
+        sketches = tuple(map(round_sketch, self.passages.build_sketches(weights, names)))
+        score = None if self.score is None else self.passages.build_score(self.score, weights)
+        return replace(self, sketches=sketches, score=score)
 
 
 def read_baseline(folder: Path, *, model: str, version: str) -> Baseline:
@@ -77,7 +92,7 @@ def read_baseline(folder: Path, *, model: str, version: str) -> Baseline:
     sketches = tuple(map(round_sketch, reference.columns))
     # uint8 (n, c, h, w): only then do 'brightness' and 'contrast' describe a channel.
     has_pixels = dtype == "uint8" and len(shape) == 4
-    return Baseline(model, version, task_type, names, sketches, reference.score, has_pixels)
+    return Baseline(model, version, task_type, names, sketches, reference.score, has_pixels, reference.passages)
 
 
 def _check_as_exported(folder: Path, files: Mapping[str, str]) -> None:

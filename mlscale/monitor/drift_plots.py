@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ from mlscale.reference.column_sketch import CategorySketch, NumberSketch
 from mlscale.report import BarPlot, Series, format_number
 
 _BINS, _PLOTS, _CATEGORIES = 16, 4, 20
+_MOST_WHOLE = 1000  # the range of whole numbers that are counts; larger ones are measurements
 
 
 def plot_drifted_columns(columns: Sequence[ColumnDrift]) -> tuple[BarPlot, ...]:
@@ -82,6 +84,11 @@ def _compute_bin_edges(reference: NDArray[np.float64], sample: NDArray[np.float6
     values = [side[np.isfinite(side)].astype(np.float64) for side in (reference, sample)]
     ends = [np.quantile(side, (0.005, 0.995)) for side in values if len(side)]
     low, high = (min(end[0] for end in ends), max(end[1] for end in ends)) if ends else (0.0, 1.0)
+    low, high = float(low), float(high)
+    # Whole numbers, such as counts, have a bar each, or the same number of them in each bar: others would leave gaps.
+    if ends and all((side == np.round(side)).all() for side in values) and high - low < _MOST_WHOLE:
+        first, width = math.floor(low), max(1, math.ceil((high - low + 1) / _BINS))
+        return np.arange(first, math.ceil(high) + width + 1, width, dtype=np.float64)
     return np.linspace(low, high if high > low else low + 1, _BINS + 1)
 
 

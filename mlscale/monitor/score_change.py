@@ -71,7 +71,8 @@ def compare_scores(reference: ScoreReference, scores: NDArray[np.float64], confi
     before = Interval(reference.mean, reference.mean, reference.mean)
     if len(reference.values):
         # The order of validation files has nothing to do with time.
-        before = _move_interval(estimate_mean(reference.values, confidence), reference.mean)
+        drawn = estimate_mean(reference.values, confidence, reference.correlation_time)
+        before = _move_interval(drawn, reference.mean)
     if reference.higher_is_better:
         loss = before.value - mean.value - math.hypot(before.value - before.low, mean.high - mean.value)
     else:

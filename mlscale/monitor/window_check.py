@@ -143,6 +143,9 @@ def check_rules(baseline: Baseline, window: EventWindow, limits: MonitorLimits) 
         MLScaleError: the events have none of the columns of the baseline.
     """
     enough = window.answered >= limits.min_events
+    # Of documents; what others wrote into a log may be anything.
+    if (lengths := window.columns.get("input.length")) is not None and lengths.dtype.kind == "f":
+        baseline = baseline.match_lengths(lengths.astype(np.float64))
     columns = _compare_window(baseline, window, limits) if enough else ()
     results = [
         _check_drift(columns, window, limits),

@@ -26,6 +26,7 @@ class ScoreReference:
         mean: over the samples.
         samples: n, those with a score.
         values: of evenly spread samples, float64 (m,), m ≤ 10,000; empty where only the mean is known.
+        correlation_time: the number of values that are worth an independent one.
     """
 
     name: str
@@ -36,6 +37,7 @@ class ScoreReference:
     mean: float
     samples: int
     values: NDArray[np.float64] = field(repr=False)
+    correlation_time: float = 1.0
 
     def to_document(self) -> dict[str, Any]:
         """Return all but the values as JSON."""

@@ -21,6 +21,7 @@ from mlscale.contracts import expect_format, get_format_tag
 from mlscale.errors import MLScaleError
 from mlscale.reference.column_sketch import CategorySketch, ColumnSketch, NumberSketch
 from mlscale.reference.format1_reference import convert_columns, convert_score
+from mlscale.reference.passage_rows import PassageRows
 from mlscale.reference.score_reference import ScoreReference
 
 ARRAYS, ABOUT = "profile.npz", "profile.json"
@@ -37,22 +38,26 @@ class StoredReference:
         columns: of samples (`input.<name>`) and of predictions (`output.<name>`).
         score: of the samples; None where the task type has none.
         words: the most frequent words of texts, lower case; empty for other inputs.
+        passages: of documents, the values of each; None for other samples.
     """
 
     about: Mapping[str, Any]
     columns: tuple[ColumnSketch, ...] = field(repr=False)
     score: ScoreReference | None = None
     words: tuple[bytes, ...] = field(default=(), repr=False)
+    passages: PassageRows | None = field(default=None, repr=False)
 
     def save_profile(self, folder: Path) -> None:
         """Write both files into `folder`, each completely or not at all; equal references give equal bytes."""
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             f"values_{number}": column.values
             for number, column in enumerate(self.columns)
             if isinstance(column, NumberSketch)
         }
         if self.score is not None:
             arrays["scores"] = self.score.values
+        if self.passages is not None:
+            arrays |= self.passages.to_arrays([column.name for column in self.columns])
         # A word holds no space: they can be told apart in one array.
         arrays["words"] = np.frombuffer(b" ".join(self.words), np.uint8)
         buffer = io.BytesIO()
@@ -107,7 +112,8 @@ def _parse_reference(about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]
     score = None if about["score"] is None else ScoreReference.parse_document(about["score"], arrays["scores"])
     words = tuple(arrays["words"].tobytes().split())
     rest = {name: value for name, value in about.items() if name not in ("format", "columns", "score")}
-    return StoredReference(rest, tuple(columns), score, words)
+    passages = PassageRows.parse_arrays(arrays, [column.name for column in columns])
+    return StoredReference(rest, tuple(columns), score, words, passages)
 
 
 def _describe_column(column: ColumnSketch) -> dict[str, Any]:

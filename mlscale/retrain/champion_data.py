@@ -33,8 +33,9 @@ def require_champion_data(data: LightningDataModule | None, servable: Servable, 
             "back and mixed with a window",
             where=f"{run}: data",
             why="a challenger is trained on the window and, so that nothing is forgotten, on these, mixed by share",
-            fix="give the data as files: data=table, data=text_table, data=text_files, data=imagefolder or "
-            "data=webdataset (docs/data.md), train a model on them, and promote it",
+            fix="give its Dataset to data._target_=mlscale.data.DatasetData, or the data as files: data=table, "
+            "data=text_table, data=text_files, data=imagefolder or data=webdataset (docs/data.md), train a model on "
+            "them, and promote it",
         )
     labels = tuple(map(str, data.facts().class_names or range(data.facts().num_classes or 0)))
     if labels != servable.labels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from mlscale.data.array_data import MemoryData
 from mlscale.data.data_module import OrderedData
 from mlscale.data.images.image_modules import ImageData
 from mlscale.data.images.joined_images import JoinedSource
+from mlscale.data.map_dataset import DatasetData
 from mlscale.data.split_rows import SplitRows
 from mlscale.data.text.text_blocks import TextBlocks
 from mlscale.data.windows.joined_rows import JoinedRows, collect_raw_rows
@@ -50,6 +52,8 @@ def list_original_slices(data: OrderedData) -> dict[str, list[str]]:
     if isinstance(data, ImageData):
         source = data.get_decoded_split("test").source
         origins = source.list_origins() if isinstance(source, JoinedSource) else []
+    elif isinstance(data, DatasetData):
+        origins = data.list_origins("test")
     elif isinstance(data, MemoryData) and isinstance(rows := data.get_rows("test"), JoinedRows):
         parts = list(rows.parts.items())
         origins = [name for name, part in parts for _ in range(_count_samples(part, part is not parts[0][1]))]
@@ -61,6 +65,9 @@ def _iterate_split(
 ) -> Iterator[RawBatch]:
     if isinstance(data, ImageData):
         yield from _iterate_images(data, split, newest_only)
+        return
+    if isinstance(data, DatasetData):
+        yield from _iterate_dataset(data, split, newest_only)
         return
     assert isinstance(data, MemoryData)
     rows = data.get_rows(split)
@@ -89,6 +96,12 @@ def _iterate_rows(data: MemoryData, rows: SplitRows, is_window: bool) -> Iterato
         # Samples that are tensors already are sent as they are.
         samples = collect_raw_rows(rows, chosen, data.read_raw_rows)
         yield list(x) if samples is None else samples, y
+
+
+def _iterate_dataset(data: DatasetData, split: str, newest_only: bool) -> Iterator[RawBatch]:
+    samples = data.load_samples(split, newest_only=newest_only)
+    while batch := list(islice(samples, _BATCH)):
+        yield [x for x, _ in batch], np.array([y for _, y in batch], np.int64)
 
 
 def _iterate_images(data: ImageData, split: str, newest_only: bool) -> Iterator[RawBatch]:

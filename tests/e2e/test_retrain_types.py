@@ -199,3 +199,26 @@ def test_data_that_have_changed_stop_the_cycle_with_a_way_out(place: RetrainPlac
         place.retrain()
     assert "mlscale like=" in caught.value.fix
     assert place.journal[0]["decision"] == "failed"
+
+
+@pytest.mark.slow
+def test_a_dataset_of_a_users_own(place: RetrainPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = """import torch
+from torch.utils.data import TensorDataset
+
+def make(n, seed):
+    x = torch.randn(n, 6, generator=torch.Generator().manual_seed(seed))
+    return TensorDataset(x, (x[:, 0] > 0).long())
+"""
+    (place.folder / "own_points.py").write_text(code)
+    monkeypatch.syspath_prepend(str(place.folder))
+    parts = [f"data.{part}={{_target_: own_points.make, n: {n}, seed: {seed}}}"
+             for part, n, seed in (("train", 600, 0), ("val", 300, 1))]  # fmt: skip
+    own = ("data._target_=mlscale.data.DatasetData", *parts, "data.batch_size=32")
+    place.train_champion("model=mlp", "augment=none", *own, "optimizer.lr=0.1", "trainer.max_epochs=5")
+    points = RANDOM.normal(size=(400, 6)).astype(np.float32)
+    points[:, 0] += 1.5  # another zero of the first sensor
+    place.leave_events(list(points), [str(int(point[0] > 1.5)) for point in points])
+    result = place.retrain("passes=40", "gate.old=false")
+    assert result.ok, result.sentence
+    assert result.metrics["challenger_window_accuracy"] > 0.9

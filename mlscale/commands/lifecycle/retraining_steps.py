@@ -97,7 +97,7 @@ def _run_cycle(state: LifecycleState, *overrides: str, name: str = "") -> Result
         "retrain",
         f"ref={state.champion}",
         f"events={state.resolve_path('events')}",
-        f"passes={state.settings.retrain_passes}",
+        f"passes={'null' if state.settings.retrain_passes is None else state.settings.retrain_passes}",
         f"gate.alpha={ALPHA}",
         f"gate.max_drop={state.max_drop:g}",
         # What was sent before the change has no labels. Where none is needed, it would be learned from, too, and with

@@ -109,7 +109,7 @@ def _compose_overrides(cfg: DictConfig, champion: Champion, window: LabelledWind
         *pass_on_trust(cfg),
         *champion.overrides,
         *_mix_window(cfg, champion, window, folder),
-        f"trainer.max_epochs={cfg.passes}",
+        f"trainer.max_epochs={_choose_passes(cfg, champion, window)}",
         *(f"trainer.{key}={value}" for key, value in _LIMITS_OFF.items() if key in config.trainer),
         *_scale_learning_rate(cfg, config),
         *(["compress=none"] if set(config.get("compress") or {}) == {_INT8} else []),  # it would be of the best one
@@ -118,6 +118,22 @@ def _compose_overrides(cfg: DictConfig, champion: Champion, window: LabelledWind
         # By the first one the runs of cycles are found, by the second one a killed cycle finds its run.
         f"tags=[{RETRAINED},{folder.name}]",
     ]
+
+
+def _choose_passes(cfg: DictConfig, champion: Champion, window: LabelledWindow) -> int:
+    """Return the epochs over the window: the typed ones, or as many as the model needs."""
+    from mlscale.retrain.lineage import RETRAINED
+    from mlscale.retrain.needed_passes import choose_passes
+
+    if cfg.passes is not None:
+        return int(cfg.passes)
+    # A champion that was retrained itself started from what it knew: its losses do not show how fast it learns.
+    if RETRAINED in (champion.config.get("tags") or ()):
+        return int(champion.config.trainer.max_epochs)
+    trained, _ = window.select_part(is_held_out=False)
+    batch = int(champion.config.data.get("batch_size") or champion.data.policy.batch_size)
+    history = champion.run.path / "logs/metrics.csv"
+    return choose_passes(history, batch, champion.data.count_window_rows(trained))
 
 
 def _mix_window(cfg: DictConfig, champion: Champion, window: LabelledWindow, folder: Path) -> list[str]:

@@ -36,7 +36,7 @@ def check_settings(cfg: DictConfig) -> None:
             "",
         ),
         "replay": (0 < cfg.replay < 1, "a share between 0 and 1", "0.7"),
-        "passes": (cfg.passes >= 1, "1 at least", "20"),
+        "passes": (cfg.passes is None or cfg.passes >= 1, "1 at least, or null for what the model needs", "null"),
         "lr_factor": (cfg.lr_factor > 0, "above 0", "0.5"),
         "gate.alpha": (0 < cfg.gate.alpha < 0.5, "between 0 and 0.5", "0.05"),
         "gate.max_drop": (cfg.gate.max_drop >= 0, "0 or more", "0.03"),

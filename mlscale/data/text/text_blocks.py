@@ -95,6 +95,11 @@ class LanguageData(MemoryData):
         """Return the encoder of documents: tokens are bytes; 0 ends a document."""
         return DocumentEncoder(self.length)
 
+    def list_documents(self, split: str) -> list[bytes]:
+        """Return the documents of a split; empty where its blocks are those of several origins."""
+        rows = self.get_rows(split)
+        return rows.documents if isinstance(rows, TextBlocks) else []
+
     def write_window(self, folder: Path, samples: Sequence[Any], labels: Sequence[Any]) -> None:
         """Write each document as a text file; see `Backend.write_window`."""
         write_document_window(folder, samples)

@@ -139,7 +139,7 @@ def _explain_collapse(classes: ClassComparison, *, is_forgotten: bool) -> list[s
     now = {change.name: change.first for change in classes.window}
     before = {change.name: change.first for change in classes.original if change.family == CLASS}
     shown = [
-        f"{name} {before[name]:.4g} to {now[name]:.4g}" if name in before else f"{name} {now[name]:.4g}"
+        f"{name}: {before[name]:.4g} to {now[name]:.4g}" if name in before else f"{name}: {now[name]:.4g}"
         for name in classes.collapsed[:_MOST_NAMES]
         if name in now
     ]
@@ -152,7 +152,7 @@ def _explain_collapse(classes: ClassComparison, *, is_forgotten: bool) -> list[s
 
 def _list_changes(changes: Sequence[GroupChange], *, with_family: bool = False) -> str:
     texts = [
-        f"{f'{change.family} ' if with_family else ''}{change.name} {change.first:.4g} to {change.second:.4g} "
+        f"{f'{change.family} ' if with_family else ''}{change.name}: {change.first:.4g} to {change.second:.4g} "
         f"({change.lost:,} negative flips of {change.samples:,})"
         for change in changes[:_MOST_NAMES]
     ]

@@ -41,33 +41,41 @@ def build_class_entries(classes: ClassComparison) -> list[dict[str, Any]]:
 
 
 def build_class_blocks(classes: ClassComparison, *, is_share: bool) -> list[Figure]:
-    """Return the tables of classes and of slices; empty where there are none.
+    """Return the tables of classes, or of targets, and of slices; empty where there are none.
 
     Args:
         classes: the comparison.
         is_share: scores are shares, shown in percent.
     """
     entries = build_class_entries(classes)
-    if not entries:
+    # A single target is the whole model, whose scores are shown already; unless the gate objects to it.
+    if not entries or (not is_share and len(entries) == 1 and not _is_worse(entries[0])):
         return []
     entries.sort(key=_measure_loss)
     shown = entries[:_MAX_TABLE_ROWS]
+    kind = "class" if is_share else "target"
+    flips = (
+        "Negative flips were predicted correctly by the champion, not by the challenger."
+        if is_share
+        else "Scores are mean errors; a negative flip is a sample whose error has grown by more than gate.tolerance."
+    )
     note = (
-        "The largest loss first. Negative flips were predicted correctly by the champion, not by the challenger. "
-        "A class with enough samples must be proved not worse; a smaller one is worse where it is shown to be."
+        f"The largest loss first. {flips} "
+        f"A {kind} with enough samples must be proved not worse; a smaller one is worse where it is shown to be."
     )
     if len(entries) > len(shown):
         note += f" {len(entries) - len(shown):,} more are in the JSON result."
     # Both models in one column: eleven columns were wider than the page.
-    columns = ("class", "samples", _MODELS, "negative flips", "at worst", "decision", "samples of the window", _MODELS,
-               "labelled as")  # fmt: skip
+    columns = (kind, "samples", _MODELS, "negative flips", "at worst", "decision",
+               "window: samples", f"window: {_MODELS}", "window: labelled as")  # fmt: skip
     rows = [_format_row(entry, is_share) for entry in shown]
-    marked = [
-        row
-        for row, entry in enumerate(shown)
-        if entry.get("original", {}).get("status") == WORSE or "relabelled" in entry
-    ]
-    return [Heading("Class by class"), TableBlock("Classes and slices", columns, rows, note, marked)]
+    marked = [row for row, entry in enumerate(shown) if _is_worse(entry) or "relabelled" in entry]
+    plural = "Classes" if is_share else "Targets"
+    return [Heading(f"{kind.capitalize()} by {kind}"), TableBlock(f"{plural} and slices", columns, rows, note, marked)]
+
+
+def _is_worse(entry: dict[str, Any]) -> bool:
+    return bool(entry.get("original", {}).get("status") == WORSE)
 
 
 def _build_sides(change: GroupChange) -> dict[str, Any]:
@@ -108,4 +116,6 @@ def _format_row(entry: dict[str, Any], is_share: bool) -> Sequence[str]:
 def _format_scores(sides: Mapping[str, Any], is_share: bool) -> str:
     # Scores are higher where they are better: an error has a minus, which is not shown.
     values = (sides[side] for side in ("champion", "challenger"))
-    return " → ".join(format_percent(value, 1, unit=" %") if is_share else f"{abs(value):.4g}" for value in values)
+    shown = " → ".join(format_percent(value, 1, unit="") if is_share else f"{abs(value):.4g}" for value in values)
+    # Unbreakable: a % on a line of its own is read as another number.
+    return f"{shown}{' %' * is_share}".replace(" ", "\N{NO-BREAK SPACE}")

@@ -7,7 +7,7 @@ import pytest
 
 from mlscale.errors import MLScaleError
 from mlscale.monitor.drift import ColumnDrift, SeasonalReference
-from mlscale.monitor.drift_plots import plot_drifted_columns
+from mlscale.monitor.drift_plots import _compute_bin_edges, plot_drifted_columns
 from mlscale.monitor.event_columns import name_columns, round_confidence, round_sketch
 from mlscale.monitor.event_window import EventWindow
 from mlscale.monitor.window_check import MonitorLimits, RuleResult, check_rules
@@ -117,6 +117,18 @@ def test_plots_show_then_and_now() -> None:
             assert sum(series.y) == pytest.approx(1)
     (classes,) = plot_drifted_columns([column for column in columns if column.name == "output.label"])
     assert sorted(classes.labels) == list("abcdef")
+
+
+def test_whole_numbers_have_a_bar_each() -> None:
+    edges = _compute_bin_edges(np.array([1.0, 2, 2, 7]), np.array([1.0, 3, 6]))
+    assert edges.tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
+    # More of them than bars: as many in each.
+    wide = _compute_bin_edges(np.arange(100.0), np.arange(100.0))
+    assert set(np.diff(wide)) == {7}
+    assert len(wide) <= 17
+    # Numbers with decimals, and measurements in whole units, as before.
+    assert len(_compute_bin_edges(np.array([0.5, 2]), np.array([1.0]))) == 17
+    assert len(_compute_bin_edges(np.array([0.0, 20_000]), np.array([1.0]))) == 17
 
 
 def test_columns_are_named_by_what_the_input_is() -> None:

@@ -15,9 +15,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from mlscale.data import DatasetData, ImageFolder, WebDataset
+from mlscale.data import ImageFolder, WebDataset
 from mlscale.data.class_labels import Classes
+from mlscale.data.data_module import OrderedData
 from mlscale.data.images.image_modules import ImageData
+from mlscale.data.order.policy import Policy
 from mlscale.data.shards.secure_webdataset import TarWriter
 from mlscale.data.windows.image_window import encode_window_labels, open_image_window, write_image_window
 from mlscale.errors import MLScaleError
@@ -223,6 +225,9 @@ def test_arrays_of_floats(tmp_path: Path) -> None:
 
 
 def test_data_without_a_format_of_its_own_takes_no_windows() -> None:
-    with pytest.raises(MLScaleError, match="DatasetData can't be mixed with windows of production") as caught:
-        DatasetData([(np.zeros(2), 0)], [(np.zeros(2), 0)], windows=["w"])  # type: ignore[arg-type]
+    class OwnData(OrderedData):
+        """A source of a user's own."""
+
+    with pytest.raises(MLScaleError, match="OwnData can't be mixed with windows of production") as caught:
+        OwnData(Policy(windows=["w"]), workers=0)
     assert "data=table" in caught.value.fix

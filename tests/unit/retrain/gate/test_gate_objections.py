@@ -115,7 +115,7 @@ def test_five_classes_are_listed_the_largest_loss_first(count: int, more: str) -
     others = [worse("kept", status="kept")] * 3
     first, second = list_reasons(classes=ClassComparison(original=(*changes, *slices, *others)))
     last = count - 1
-    listed = f"c{last} 0.9 to {0.4 - last / 100:.4g} ({1100 + last:,} negative flips of 1,200), c{last - 1} 0.9 to "
+    listed = f"c{last}: 0.9 to {0.4 - last / 100:.4g} ({1100 + last:,} negative flips of 1,200), c{last - 1}: 0.9 to "
     assert first.startswith(f"{count} of {count + 3} classes are worse on the original data: {listed}")
     assert first.endswith(f"flips of 1,200){more} (gate.max_class_drop 10.00%)")
     assert first.count("negative flips") == 5
@@ -159,7 +159,7 @@ def test_a_collapse_of_all_classes_is_explained_where_a_challenger_is_rejected()
     assert list_reasons(classes=classes) == []
     _, explained = list_reasons(original=replace(KEPT, low=-0.0454), classes=classes)
     assert explained.startswith(
-        "the window's labels contradict every class of the champion (ok 0.88 to 0.325, failure 0.86 to 0.294): "
+        "the window's labels contradict every class of the champion (ok: 0.88 to 0.325, failure: 0.86 to 0.294): "
     )
     assert explained.endswith("gate.old=false")
 
@@ -171,5 +171,5 @@ def test_contradicted_labels_that_were_forgotten_are_a_reason() -> None:
     assert list_reasons(classes=contradicted) == []
     (reason,) = list_reasons(classes=replace(contradicted, forgotten=("a",)))
     assert reason.startswith("the window's labels contradict a, b, which the champion knows on the original data, and ")
-    assert "it has lost more there than of the others (a " in reason
+    assert "it has lost more there than of the others (a: " in reason
     assert reason.endswith("their meaning has changed, then gate.relabelled=[a,b]")

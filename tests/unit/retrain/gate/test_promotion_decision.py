@@ -65,7 +65,7 @@ def test_all_gates_hold() -> None:
 def test_forgetting_is_held_against_it() -> None:
     judged = decide_promotion(model(0.5), model(0.7), samples(100, 0.7), samples(300, 0.5, seed=1), BOUNDS)
     reason, by_class = judged.objections
-    assert by_class.startswith("1 of 2 classes are worse on the original data: 1 1 to 0.")
+    assert by_class.startswith("1 of 2 classes are worse on the original data: 1: 1 to 0.")
     assert reason.startswith("on the 300 original samples it may be worse by ")
     assert "gate.max_drop 3.00%" in reason
 
@@ -299,7 +299,7 @@ def test_slices_are_compared(drift: Drift) -> None:
     new = deal(10, 40)
     window = [(columns(confuse(new, 10, 0.2, 3), new), new)]
     judged = decide_promotion(drift.champion, drift.challenger, window, [(raw, old)], limits, slices=slices)
-    assert "slices are worse on the original data: light dark 0." in judged.objections[-1]
+    assert "slices are worse on the original data: light dark: 0." in judged.objections[-1]
     assert [change.name for change in judged.classes.list_worse_slices()] == ["dark"]
 
 

@@ -96,7 +96,7 @@ def test_a_target_that_got_worse_is_named() -> None:
     )
     x, y = draw(100, 0, 3)
     judged = decide(models, (x, spoil(y)), draw(300, 1, 3))
-    assert any(reason.startswith("1 of 3 classes are worse on the original data: v ") for reason in judged.objections)
+    assert any(reason.startswith("1 of 3 classes are worse on the original data: v: ") for reason in judged.objections)
     accepted = decide(models, (x, spoil(y)), draw(300, 1, 3), replace(LIMITS, relabelled=("v",)))
     assert accepted.objections == ()
     assert [change.name for change in accepted.classes.original] == ["u", "w"]
@@ -200,5 +200,9 @@ def test_the_table_has_both_parts_of_each_class() -> None:
     assert ["original" in entry for entry in entries] == [True, True, False]
     assert entries[0]["original"]["status"] == "kept"
     assert entries[0]["window"]["samples"] == 60
-    _, table = build_class_blocks(judged.classes, is_share=False)
+    heading, table = build_class_blocks(judged.classes, is_share=False)
+    assert heading.title == "Target by target"
+    assert table.columns[0] == "target"  # type: ignore[union-attr]
+    alone = replace(judged.classes, original=judged.classes.original[:1], window=judged.classes.window[:1])
+    assert build_class_blocks(alone, is_share=False) == []
     assert [row[0] for row in table.rows] == ["u", "v", "w"]  # type: ignore[union-attr]
