@@ -103,6 +103,9 @@ def _build_pod(job: CloudJob, settings: KubernetesSettings) -> Manifest:
         "containers": [_build_container(job, settings)],
         "volumes": volumes,
     }
+    if settings.fs_group is not None:
+        # A new volume belongs to root. Not changed file by file where its root has the group already.
+        pod["securityContext"] = {"fsGroup": settings.fs_group, "fsGroupChangePolicy": "OnRootMismatch"}
     if settings.node_selector:
         pod["nodeSelector"] = {str(name): render_scalar(value) for name, value in settings.node_selector.items()}
     return pod

@@ -27,6 +27,7 @@ class KubernetesSettings(CloudSettings):
     claim: str
     namespace: str = "default"
     secret_name: str = "mlscale"  # noqa: S105 - the name of a Secret
+    fs_group: int | None = 1000
     gpu: str = "nvidia.com/gpu"
     shared_memory: str | None = None
     node_selector: Mapping[str, Any] = field(default_factory=dict)
