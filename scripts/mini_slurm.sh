@@ -153,18 +153,19 @@ list_processes() { # of a node's jobs: they have its name and this cluster in th
 }
 
 kill_node() { # at once: what is killed a moment later could still report the end of what was killed before
-  local pids pid parent
+  local pids pid parent daemons=
+  if is_alive "$BASE/run/slurmd.$1.pid"; then daemons=$(cat "$BASE/run/slurmd.$1.pid"); fi
   pids=$(list_processes "$1")
   for pid in $pids; do
     # slurmstepd, which has started them, is its parent.
     parent=$(awk '/^PPid:/ {print $2}' "/proc/$pid/status" 2>/dev/null || true)
     case $({ tr '\0' ' ' <"/proc/${parent:-0}/cmdline"; } 2>/dev/null || true) in
-      slurmstepd*) pids="$pids $parent" ;;
+      slurmstepd*) daemons="$daemons $parent" ;;
     esac
   done
-  if is_alive "$BASE/run/slurmd.$1.pid"; then pids="$pids $(cat "$BASE/run/slurmd.$1.pid")"; fi
+  # Daemons first: a slurmstepd that outlives its job by a moment reports it as killed, and SLURM does not requeue it.
   # shellcheck disable=SC2086 # a list
-  [ -z "$pids" ] || kill -9 $pids 2>/dev/null || true
+  [ -z "$daemons$pids" ] || kill -9 $daemons $pids 2>/dev/null || true
   # Started since they were listed.
   pids=$(list_processes "$1")
   # shellcheck disable=SC2086

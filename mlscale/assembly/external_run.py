@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from mlscale.launch import rank_failures as failures
 from mlscale.launch.early_stop import EarlyStop
 from mlscale.launch.external.external_launcher import ExternalRank
 from mlscale.launch.external.first_rank import FirstRank
+from mlscale.launch.external.hung_rank import end_if_hung
 from mlscale.launch.external.other_rank import OtherRank
 from mlscale.launch.external.rank_address import count_local_ranks, find_meeting_address
 from mlscale.report import Result
@@ -128,7 +130,8 @@ def _train_in_group(external: ExternalRank, store: Store, folder: Path, checkpoi
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
         try:
             _join_process_group(external, store, folder, node)
-            train_run_folder(folder, checkpoint)
+            with end_if_hung(folder, external.rank):
+                train_run_folder(folder, checkpoint)
             if dist.is_initialized():
                 dist.destroy_process_group()
         except MLScaleError as error:
@@ -238,6 +241,14 @@ def _report_remote_failure(folder: Path, external: ExternalRank, what: str, erro
         folder, external.world_size
     )
     cause.is_reported = not failures.claim_failure_report(folder)
+    if (
+        cause.is_reported
+        and external.rank == 0
+        and external.is_elastic
+        and count_local_ranks(external) != external.world_size
+    ):
+        # torchrun prints on each machine what its own ranks print, and people look at the first one.
+        print(f"failed    {cause.what}; another rank has printed where and why", file=sys.stderr)
     return cause
 
 

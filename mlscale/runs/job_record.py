@@ -140,6 +140,14 @@ def read_job_record(folder: Path) -> JobRecord | None:
     return JobRecord(**_select_fields(JobRecord, document) | starts)
 
 
+def get_sealed_sentence(manifest: Mapping[str, Any] | None, since: str) -> str:
+    """Return why a run ended, in its own words; empty where its seal is older than `since`, an ISO 8601 time."""
+    # The seal may be that of an earlier start: a process that is killed while it starts leaves it.
+    if not manifest or not manifest.get("sentence") or manifest["ended"] < since:
+        return ""
+    return str(manifest["sentence"]).splitlines()[0]
+
+
 def is_cloud_run(folder: Path) -> bool:
     """Return True if the run of a folder is trained on another file system, where its checkpoints are."""
     try:

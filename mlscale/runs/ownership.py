@@ -3,8 +3,8 @@
 `$XDG_STATE_HOME/mlscale/run.key` (default `~/.local/state/mlscale/run.key`) is created once for each user. Each run has
 a key of its own, derived from it and the run's id; `run.json` holds the tags (HMAC-SHA-256) of the run's configuration,
 derived values and code. Another user who edits or replaces one of these files can't make its tag, nor can one who packs
-or writes a folder elsewhere. The key of one run travels to another machine in `MLSCALE_RUN_KEY=<run id>:<hex>`: it
-proves only that run.
+or writes a folder elsewhere. The key of a run travels to another machine in `MLSCALE_RUN_KEY=<run id>:<hex>`, those
+of several separated by commas: they prove only these runs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,13 +103,13 @@ def explain_unproven(folder: Path) -> str:
     return ""
 
 
-def export_run_key(run_id: str) -> str:
-    """Return the value of `MLSCALE_RUN_KEY` with which another machine can check and resume this run of the user.
+def export_run_keys(run_ids: Iterable[str]) -> str:
+    """Return the value of `MLSCALE_RUN_KEY` with which another machine can check and resume these runs of the user.
 
     Raises:
         NoKeyError: there is no key.
     """
-    return f"{run_id}:{_get_run_key(run_id, create=False).hex()}"
+    return ",".join(f"{run_id}:{_get_run_key(run_id, create=False).hex()}" for run_id in run_ids)
 
 
 def _read_proof(folder: Path) -> tuple[str, Mapping[str, Any]]:
@@ -154,9 +154,9 @@ def _get_run_key(run_id: str, *, create: bool) -> bytes:
     Raises:
         NoKeyError: neither exists.
     """
-    given_for, _, given = os.environ.get(VARIABLE, "").partition(":")
-    if given_for and given_for == run_id:
-        return _parse_key(given, VARIABLE)
+    given = dict(entry.strip().split(":", 1) for entry in os.environ.get(VARIABLE, "").split(",") if ":" in entry)
+    if run_id in given:
+        return _parse_key(given[run_id], VARIABLE)
     return hmac.new(_read_user_key(create=create), run_id.encode(), hashlib.sha256).digest()
 
 

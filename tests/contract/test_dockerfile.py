@@ -6,6 +6,8 @@ import shlex
 import tomllib
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8")
 # Instructions, comments left out and continued lines joined.
@@ -29,7 +31,9 @@ def test_what_is_installed_exists() -> None:
     installed = [words for words in read_arguments("RUN") if "pip install" in words]
     extras = re.findall(r"\.\[([a-z,]+)\]", " ".join(installed))
     assert [extra in PROJECT["project"]["optional-dependencies"] for extra in extras] == [True]
-    assert "torch" in installed[0]  # its own layer, ahead of the code
+    # Its own layer, ahead of the code; a version that the package refuses would be replaced in a second layer.
+    (torch,) = (text for text in PROJECT["project"]["dependencies"] if text.startswith("torch>"))
+    assert torch in shlex.split(installed[0])
 
 
 def test_the_base_has_a_version_that_the_package_supports() -> None:
@@ -41,6 +45,9 @@ def test_the_base_has_a_version_that_the_package_supports() -> None:
 
 def test_it_runs_as_a_user_and_gets_signals() -> None:
     assert read_arguments("USER") == ["trainer"]
+    (added,) = (words for words in read_arguments("RUN") if "useradd" in words)
+    launch = yaml.safe_load((ROOT / "conf/launch/kubernetes.yaml").read_text(encoding="utf-8"))
+    assert f"--gid {launch['fs_group']} trainer" in added
     (entry,) = read_arguments("ENTRYPOINT")
     assert json.loads(entry) == ["python", "-m", "mlscale"]  # a list: a shell would not pass signals on
 

@@ -40,6 +40,13 @@ def test_every_package_is_listed() -> None:
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == found | {"mlscale.conf", "mlscale.recipes"}
 
 
+def test_every_python_file_is_linted() -> None:
+    # ruff's own list of exclusions names folders as common as `dist`, and leaves them out in silence
+    command = [sys.executable, "-m", "ruff", "check", "--show-files", "--no-cache"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert tracked("*.py", "*.pyi", "*.ipynb") - {str(Path(name).relative_to(ROOT)) for name in listed} == set()
+
+
 def test_the_lock_has_a_version_and_hashes_of_every_requirement() -> None:
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name

@@ -15,11 +15,11 @@ import torch
 from mlscale.cli import main
 from mlscale.errors import MLScaleError
 from mlscale.tasks import Multilabel
-from mlscale.train.trainer_patches import apply_trainer_patches
 from mlscale.train import graceful_stop as signals
 from mlscale.train import strategies
 from mlscale.train.callbacks import EMA, Checkpoints, NonFinite, TrainMetrics
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
+from mlscale.train.trainer_patches import apply_trainer_patches
 from tests.unit.fitting import SGD, At, Loader, batches, classifier, fit, trainer
 
 

@@ -1,7 +1,7 @@
 """Callbacks that note what each rank saw, and that make a rank fail: named by `_target_` in the commands of tests."""
 
-import json
 import ctypes
+import json
 import os
 import signal
 import time

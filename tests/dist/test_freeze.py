@@ -23,7 +23,9 @@ def weights(folder: Path, name: str, *words: str) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 def test_two_ranks_train_what_one_process_does(folder: Path) -> None:
-    frozen = [weights(folder, f"still-{n}", f"trainer.devices={n}", "callbacks.freeze.until_epoch=null") for n in (1, 2)]
+    frozen = [
+        weights(folder, f"still-{n}", f"trainer.devices={n}", "callbacks.freeze.until_epoch=null") for n in (1, 2)
+    ]
     moved = [weights(folder, f"moved-{n}", f"trainer.devices={n}") for n in (1, 2)]
     first, head = "model.layers.1.weight", "model.layers.3.weight"
     assert torch.equal(frozen[0][first], frozen[1][first]), "as it was drawn from the same seed, though lazily"

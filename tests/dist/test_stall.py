@@ -64,4 +64,3 @@ def test_one_process(folder: Path, locked: bool) -> None:
     assert json.loads((made / "manifest.json").read_text())["status"] == "failed"
     assert (folder / "notices").read_text().count('"event": "hung"') == 1
     assert (folder / "notices").read_text().count('"event": "failed"') == 1
-

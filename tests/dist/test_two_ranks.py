@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from mlscale.runs.checkpoint_files.checkpoint_search import list_checkpoint_files
 from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
+from mlscale.runs.checkpoint_files.checkpoint_search import list_checkpoint_files
 from tests.contract.commands import environment, mlscale
 from tests.dist import ranks
 from tests.unit.fitting import Loader, batches, classifier, fit, trainer

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mlscale.runs.ownership import explain_unproven
 from tests.contract.fake_wandb import FakeWandb
 from tests.slurm.conftest import Site, read_json, read_record, wait_until
 
@@ -117,6 +118,15 @@ def test_a_sweep_is_one_array(site: Site) -> None:
     assert len(lost) == 1
     site.wait_for_end(lost[0])
     assert not Path(site.folder / "multirun").exists()
+
+
+def test_a_sweep_runs_own_code_where_nodes_lack_the_home_folder(site: Site) -> None:
+    home = f"launch.setup=['export HOME={site.folder}/node XDG_STATE_HOME={site.folder}/node']"
+    site.call(*site.recipe, "-m", "launch=slurm", home, "optimizer.lr=0.1,0.01", "trainer.max_epochs=1")
+    for run in sorted(path.parent for path in site.folder.glob("runs/*/*/*/run.json")):
+        record = site.wait_for_end(run)
+        assert record.starts[-1].code == 0, Path(record.log).read_text()
+        assert not explain_unproven(run)  # what the job has added to the run, as the user's own
 
 
 def test_a_requeued_run_is_one_run_at_wandb(site: Site) -> None:

@@ -146,7 +146,7 @@ def _show_run(options: Options) -> int:
         report_edits(run)
         return _print_json({**content, "results": run.results, "derived": run.derived, "config": run.config_text})
     status = find_run_statuses([run])[run.id]
-    about = [*_describe_run(document, manifest), *describe_job(run)]
+    about = [*_describe_run(document, manifest), *describe_job(run, status)]
     print(format_key_values([("run", run.path), ("status", status), *about]))
     for command, result in run.results.items():
         metrics = [

@@ -16,7 +16,7 @@ from mlscale.launch.scheduled_jobs import CLIENTS, describe_run_status, find_job
 from mlscale.launch.slurm.slurm_commands import cancel_job
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import get_current_time
-from mlscale.runs.job_record import JobRecord, read_job_record
+from mlscale.runs.job_record import JobRecord, get_sealed_sentence, read_job_record
 
 _FINAL = ("done", "diverged")  # no job changes these any more
 _POLL_SECONDS = 1.0
@@ -142,8 +142,16 @@ def _require_record(run: RunFolder) -> JobRecord:
     return record
 
 
-def describe_job(run: RunFolder) -> list[tuple[str, object]]:
-    """Return rows about the job of a run for `runs show`; none without a job."""
+def find_end_cause(run: RunFolder, record: JobRecord) -> str:
+    """Return why the last start of a job that has ended did so: the run's own words, else what the job recorded."""
+    if record.stopped or not record.starts:
+        return record.stopped
+    last = record.close_silent_starts().starts[-1]
+    return get_sealed_sentence(run.manifest, last.started) or last.cause
+
+
+def describe_job(run: RunFolder, status: str) -> list[tuple[str, object]]:
+    """Return rows about the job of a run, which has this status, for `runs show`; none without a job."""
     record = _read_record(run)
     if record is None:
         return []
@@ -151,9 +159,9 @@ def describe_job(run: RunFolder) -> list[tuple[str, object]]:
     rows: list[tuple[str, object]] = [("job", where)]
     if record.log:
         rows.append(("log", os.path.relpath(record.log)))
-    starts = (*record.earlier, *record.starts)
-    for number, start in enumerate(starts, 1):
-        rows.append(
-            (f"start {number}", f"job {start.job} on {start.nodes}, step {start.step}: {start.cause or 'running'}")
-        )
+    # A job that is not there any more is not running, even if nothing could report its end.
+    unreported = "running" if status in ("running", "elsewhere") else find_end_cause(run, record)
+    for number, start in enumerate((*record.earlier, *record.starts), 1):
+        about = f"job {start.job} on {start.nodes}, step {start.step}: {start.cause or unreported}"
+        rows.append((f"start {number}", about))
     return [*rows, *([("stopped", record.stopped)] if record.stopped else [])]

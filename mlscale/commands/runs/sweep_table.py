@@ -6,13 +6,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mlscale.commands.runs.job_actions import find_run_statuses
+from mlscale.commands.runs.job_actions import find_end_cause, find_run_statuses
 from mlscale.config.metric_direction import infer_direction
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import format_number, format_table
 from mlscale.runs.find import LAST, list_runs
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.job_record import read_job_record
+from mlscale.runs.job_record import get_sealed_sentence, read_job_record
 from mlscale.runs.overview import RunOverview, summarize_run
 
 _WAITING = ("queued", "requeued", "running", "elsewhere", "written")
@@ -91,11 +91,8 @@ def _format_row(view: RunOverview, status: str, shared: set[str]) -> tuple[str, 
 
 def _find_cause(run: RunFolder) -> str:
     """Return why a run failed, in one line: its own words, else those of its job."""
-    manifest = run.manifest
-    if manifest and manifest.get("sentence"):
-        return str(manifest["sentence"]).splitlines()[0]
-    # A process that was killed wrote no sentence; its job noted how it ended.
     record = read_job_record(run.path)
     if record is None:
-        return "no cause was recorded"
-    return record.stopped or (record.starts[-1].cause if record.starts else "") or f"see {record.log}"
+        return get_sealed_sentence(run.manifest, "") or "no cause was recorded"
+    # A process that was killed wrote no sentence; its job may have noted how it ended.
+    return find_end_cause(run, record) or get_sealed_sentence(run.manifest, record.submitted) or f"see {record.log}"

@@ -131,7 +131,7 @@ class _ConfigCheck:
 
     def _check_plain_key(self, path: str, value: object) -> Iterator[MLScaleError]:
         """Yield the problems of a documented key that belongs to no object."""
-        field = self._config.top_fields.get(path) or self._config.fields.find_field(path)
+        field = self._config.find_field(path)
         if field is None and isinstance(value, dict):  # a command's settings are in one mapping: estimate.instance
             for key, item in value.items():
                 name = join_path(path, str(key))

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from mlscale.config.checks import group_nodes
 from mlscale.config.checks.group_nodes import COMMAND_LINE
 from mlscale.config.schema import key_owners as rules
-from mlscale.config.schema.documented_fields import add_group_files, get_shipped_fields
+from mlscale.config.schema.documented_fields import Field, add_group_files, get_shipped_fields
 from mlscale.config.schema.job_facts import collect_facts
 from mlscale.config.schema.roots import BASE_GROUPS, COMMAND_BASES, SERVICE_GROUPS
 from mlscale.config.schema.target_nodes import Node, iterate_nodes, join_path
@@ -110,6 +111,15 @@ class CheckedConfig:
             return source or path
         return f"{source}: {path}"
 
+    def find_field(self, path: str) -> Field | None:
+        """Return what is documented of a key that belongs to no object."""
+        if path in self.top_fields:
+            return self.top_fields[path]
+        group = path.partition(".")[0]
+        # Options of a group that builds nothing may have a key in common, and describe it each for itself.
+        option = group_nodes.find_chosen_option(group, self.tree.get(group))
+        return self.fields.get_option_fields(group, option).get(path) or self.fields.find_field(path)
+
     def is_in_file(self, path: str) -> bool:
         """Return whether a file set a key, not the command line."""
         return self.origin is not None and not self.origin(path).startswith(COMMAND_LINE)
@@ -131,5 +141,5 @@ class CheckedConfig:
         while head := head.rpartition(".")[0]:
             if node := self.nodes.get(head):
                 return node.get_types(path.removeprefix(f"{head}."))
-        field = self.top_fields.get(path) or self.fields.find_field(path)
+        field = self.find_field(path)
         return [field.type] if field is not None and field.type is not None else []

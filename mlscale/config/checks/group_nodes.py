@@ -70,12 +70,19 @@ def check_empty_node(
         yield MLScaleError(what, where=where(path), why=advice.why, fix=advice.fix)
 
 
+def find_chosen_option(group: str, node: object) -> str:
+    """Return the option that a group which builds nothing names itself; "" for other groups."""
+    if group not in rules.NAMES_ITS_OPTION or not isinstance(node, dict):
+        return ""
+    key, default = rules.NAMES_ITS_OPTION[group]
+    return str(node.get(key) or default)
+
+
 def check_chosen_option(group: str, node: Mapping[str, object], where: Callable[[str], str]) -> Iterator[MLScaleError]:
     """Yield a problem for each key that only another option of the group has: `launch.nodes=2` without launch=slurm."""
     if group not in rules.NAMES_ITS_OPTION:
         return
-    key, default = rules.NAMES_ITS_OPTION[group]
-    chosen = str(node.get(key) or default)
+    chosen = find_chosen_option(group, node)
     fields = {
         item.name: {field.path for field in item.fields} for item in get_shipped_fields().list_group_options(group)
     }

@@ -108,6 +108,16 @@ def check_variables(names: Sequence[object], environment: Mapping[str, object]) 
             )
 
 
+def check_scalars(key: str, values: Mapping[object, object]) -> Iterator[MLScaleError]:
+    """Yield a problem for each value of a mapping that has to be a text and is a list, a mapping or nothing."""
+    for name, value in values.items():
+        if value is None or isinstance(value, Mapping | list | tuple):
+            where = f"launch.{key}.{name}"
+            why = "a node gets a text for it"
+            fix = f"launch.{key}.{name}='<text>'; or leave it out"
+            yield MLScaleError(f"{where} is {'empty' if value is None else value}", where=where, why=why, fix=fix)
+
+
 def check_required(required: Sequence[str], passed: Sequence[str]) -> Iterator[MLScaleError]:
     """Yield a problem for variables that the run's config needs and that the job would not have."""
     if missing := [name for name in required if name not in passed]:

@@ -11,6 +11,7 @@ from mlscale.launch.cloud.cloud_job import (
     check_counts,
     check_required,
     check_runs_folder,
+    check_scalars,
     check_texts,
     check_variables,
 )
@@ -33,8 +34,8 @@ class CloudSettings:
     nodes: int = 1
     variables: Sequence[str] = ()
     env: Mapping[str, Any] = field(default_factory=dict)
-    cpu: str | None = None
-    mem: str | None = None
+    cpu: str | int | None = None
+    mem: str | int | None = None
     image: str | None = None
     max_failures: int = 3
 
@@ -73,6 +74,7 @@ def _find_problems(
     yield from check_devices(devices)
     yield from check_counts(launch, kind.least)
     yield from check_variables(launch["variables"], launch["env"])
+    yield from check_scalars("env", launch["env"])
     # A variable of `launch.env` is passed, too.
     yield from check_required(required, [*launch["variables"], *launch["env"]])
     yield from check_texts(launch)

@@ -21,6 +21,11 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _JobDumper.add_representer(str, _represent_text)
 
 
+def render_scalar(value: object) -> str:
+    """Return the text of a value that has to be a text: `true` for True, as YAML writes it, and labels of nodes."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def render_yaml(document: Mapping[str, Any]) -> str:
     """Return a document as YAML text, its keys in their order."""
     return yaml.dump(dict(document), Dumper=_JobDumper, sort_keys=False, allow_unicode=True, width=120)

@@ -10,7 +10,7 @@ from typing import Any
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.cloud.cloud_job import START_FILES, CloudJob
-from mlscale.launch.cloud.job_yaml import render_yaml
+from mlscale.launch.cloud.job_yaml import render_scalar, render_yaml
 from mlscale.launch.kubernetes.pod_settings import KubernetesSettings
 
 Manifest = dict[str, Any]
@@ -103,8 +103,11 @@ def _build_pod(job: CloudJob, settings: KubernetesSettings) -> Manifest:
         "containers": [_build_container(job, settings)],
         "volumes": volumes,
     }
+    if settings.fs_group is not None:
+        # A new volume belongs to root. Not changed file by file where its root has the group already.
+        pod["securityContext"] = {"fsGroup": settings.fs_group, "fsGroupChangePolicy": "OnRootMismatch"}
     if settings.node_selector:
-        pod["nodeSelector"] = {str(name): str(value) for name, value in settings.node_selector.items()}
+        pod["nodeSelector"] = {str(name): render_scalar(value) for name, value in settings.node_selector.items()}
     return pod
 
 
@@ -132,7 +135,7 @@ def _build_container(job: CloudJob, settings: KubernetesSettings) -> Manifest:
 
 
 def _build_variables(settings: KubernetesSettings) -> list[Manifest]:
-    plain = [{"name": str(name), "value": _keep_literal(str(value))} for name, value in settings.env.items()]
+    plain = [{"name": str(name), "value": _keep_literal(render_scalar(value))} for name, value in settings.env.items()]
     secret = [
         {"name": name, "valueFrom": {"secretKeyRef": {"name": settings.secret_name, "key": name}}}
         for name in settings.variables

@@ -8,6 +8,7 @@ from typing import Any
 
 from mlscale.errors import Exit
 from mlscale.launch.cloud.cloud_job import START_FILES, CloudJob
+from mlscale.launch.cloud.job_yaml import render_scalar
 from mlscale.launch.skypilot.task_settings import SkyPilotSettings
 
 _START_PATH = "/tmp/mlscale-run"  # noqa: S108 - of a machine that is made for this job
@@ -35,7 +36,7 @@ def build_task(job: CloudJob, settings: SkyPilotSettings, workdir: Path) -> dict
         },
     }
     if settings.env:
-        task["envs"] = {str(name): str(value) for name, value in settings.env.items()}
+        task["envs"] = {str(name): render_scalar(value) for name, value in settings.env.items()}
     if settings.variables:
         # Without values: `sky jobs launch --secret NAME` passes them from the environment.
         task["secrets"] = dict.fromkeys(settings.variables)

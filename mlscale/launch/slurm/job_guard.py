@@ -17,7 +17,7 @@ from mlscale.report import Result
 from mlscale.runs.checkpoint_files.checkpoint_search import list_checkpoint_files
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import get_current_time
-from mlscale.runs.job_record import JobRecord, JobStart, read_job_record
+from mlscale.runs.job_record import JobRecord, JobStart, get_sealed_sentence, read_job_record
 
 # Ends that another start would not change: done, a mistake of the user, a diverged run, a gate, a stop from outside.
 _FINAL_CODES = (Exit.DONE, Exit.USER, Exit.DIVERGED, Exit.GATE, Exit.INTERRUPTED, Exit.TERMINATED)
@@ -132,10 +132,8 @@ def _format_limit(run: RunFolder, record: JobRecord) -> str:
 
 def _explain_end(run: RunFolder, code: int, started: str) -> str:
     """Return why a start ended: the run's own words, else what the exit code means."""
-    manifest = run.manifest
-    # The seal may be that of an earlier attempt: a process that is killed while it starts leaves it.
-    if manifest and manifest.get("sentence") and manifest["ended"] >= started:
-        return str(manifest["sentence"]).splitlines()[0]
+    if sentence := get_sealed_sentence(run.manifest, started):
+        return sentence
     if code == Exit.DONE:
         return "done"
     if code == 128 + signal.SIGUSR1:

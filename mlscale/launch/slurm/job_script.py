@@ -41,7 +41,10 @@ case "$code$signals" in 143*TERM*) ;; 143*) code=137 ;; esac
 report end "$run" code="$code"
 code=$?
 if [ "$code" = 75 ]; then
-  scontrol requeue "{job_id}" || echo "not requeued; mlscale runs resume $run"
+  why=$(scontrol requeue "{job_id}" 2>&1) || case "$why" in
+    *"pending execution"*) ;; # SLURM has requeued it already: preempted, or `scontrol requeue` by hand
+    *) echo "not requeued: $why; mlscale runs resume $run" ;;
+  esac
 fi
 exit "$code"
 """
@@ -113,14 +116,16 @@ def _iterate_directives(settings: SlurmSettings, paths: JobPaths) -> Iterator[tu
     for name in ("partition", "account", "qos", "time", "mem", "constraint"):
         named[name] = getattr(settings, name)
     named.update({str(name): value for name, value in settings.directives.items()})
-    yield from ((name, value) for name, value in named.items() if value not in (None, False))
+    # Not by `in (None, False)`: 0 equals False, and `--mem=0` requests all memory of a node.
+    yield from ((name, value) for name, value in named.items() if value is not None and value is not False)
 
 
 def _format_directive(name: str, value: object) -> str:
     """Return `--name=value` as sbatch reads it in a script: double quotes, in which a backslash escapes."""
     if value is True:
         return f"--{name}"
-    text = str(value)
+    # Lists of sbatch are separated by commas.
+    text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     if not _PLAIN.fullmatch(text):
         text = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return f"--{name}={text}"

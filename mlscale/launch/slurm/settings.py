@@ -131,6 +131,18 @@ def _check_directives(directives: Mapping[str, Any]) -> Iterator[MLScaleError]:
                 why=f"{setter} sets it" if setter else "mlscale sets it, so that the job can save and be requeued",
                 fix=f"{setter}={directives[name]}" if setter else f"leave {name} out",
             )
+        elif full := _find_abbreviated(name):
+            # sbatch takes abbreviations, by which an option of mlscale's could be set a second time.
+            why = f"sbatch reads --{name} as --{full}, which mlscale sets itself"
+            yield _make_problem("directives", f"{name!r} is not the whole name of an option", why, "{<option>: …}")
+        elif isinstance(directives[name], Mapping):
+            why = "the value of an option is a text, a number, true, or a list of them"
+            yield _make_problem(f"directives.{name}", f"launch.directives.{name} is a mapping", why, "<text>")
+
+
+def _find_abbreviated(name: str) -> str:
+    """Return the option that mlscale sets itself and that sbatch may take `name` for; empty without one."""
+    return next((option for option in _OWN_OPTIONS if option.startswith(name)), "")
 
 
 def _check_plain_texts(values: Mapping[str, Any]) -> Iterator[MLScaleError]:

@@ -18,6 +18,7 @@ from mlscale.runs.identity import get_current_time
 from mlscale.runs.job_record import CODE_FOLDER, LOG, SCRIPT, JobRecord, read_job_record
 
 _LIST = "jobs-{number}.txt"
+_MAX_VARIABLE = 100_000  # characters; Linux takes 131,071 (MAX_ARG_STRLEN)
 
 
 def plan_run_job(run: Path, *, ships_code: bool) -> JobPaths:
@@ -48,7 +49,7 @@ def submit_run_job(
     script = run.path / SCRIPT
     write_text(script, render_job_script(settings, paths))
     # Held: a job that starts at once would find no record of itself.
-    job = submit_held_script(script, _export_run_key(run))
+    job = submit_held_script(script, _export_run_keys([run]))
     _record_and_release(job, {job: run}, settings, cluster, variables, paths.log)
     return job
 
@@ -91,7 +92,7 @@ def submit_array(
     write_text(paths.list_file, "".join(f"{run.path}\n" for run in runs))
     script = paths.list_file.with_suffix(".sh")
     write_text(script, render_job_script(settings, paths))
-    array = submit_held_script(script)
+    array = submit_held_script(script, _export_run_keys(runs))
     tasks = {f"{array}_{number}": run for number, run in enumerate(runs)}
     names = sorted({name for run in runs for name in variables.get(run.id, ())})
     _record_and_release(array, tasks, settings, cluster, names, paths.log)
@@ -129,10 +130,12 @@ def _record_and_release(
     release_job(job)
 
 
-def _export_run_key(run: RunFolder) -> dict[str, str]:
-    """Return the variable that proves on a node without this home folder that this user created the run."""
+def _export_run_keys(runs: Sequence[RunFolder]) -> dict[str, str]:
+    """Return the variable that proves on a node without this home folder that this user created the runs."""
     try:
-        return {own.VARIABLE: own.export_run_key(run.id)}
+        keys = own.export_run_keys(run.id for run in runs)
     # Without a key in the home folder later commands ask for trust=true, as after any training.
     except own.NoKeyError:
         return {}
+    # Longer ones are refused by Linux, and no job would start: an array of over 1,200 runs needs the home folder.
+    return {own.VARIABLE: keys} if len(keys) < _MAX_VARIABLE else {}

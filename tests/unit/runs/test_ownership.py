@@ -79,13 +79,17 @@ def test_another_user_has_another_key(start: Start, tmp_path: Path, monkeypatch:
     assert own.explain_unproven(run.path) == "it was created by another user, or on another machine"
 
 
-def test_the_key_of_one_run_travels(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, other = start(), start()
-    key = own.export_run_key(run.id)
+@pytest.mark.parametrize("with_another", [False, True])
+def test_the_keys_of_some_runs_travel(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_another: bool
+) -> None:
+    run, another, other = start(), start(), start()
+    key = own.export_run_keys([another.id, run.id] if with_another else [run.id])
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "node"))
     monkeypatch.setenv(own.VARIABLE, key)
     assert own.explain_unproven(run.path) == ""
     assert own.explain_unproven(other.path)
+    assert (own.explain_unproven(another.path) == "") is with_another
     run.update_config("seed: 1\n", {"world_size": 2})  # an attempt on that machine
     assert own.explain_unproven(run.path) == ""
     monkeypatch.delenv(own.VARIABLE)
@@ -120,7 +124,7 @@ def test_to_resume_a_foreign_run_does_not_make_it_ones_own(
 
 def _first_key(folder: str) -> str:
     os.environ["XDG_STATE_HOME"] = folder
-    return own.export_run_key("x") if own.create_proof("x", {"config.yaml": b""}) else "none"
+    return own.export_run_keys(["x"]) if own.create_proof("x", {"config.yaml": b""}) else "none"
 
 
 def test_many_processes_make_one_key(tmp_path: Path) -> None:

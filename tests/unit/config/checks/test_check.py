@@ -14,15 +14,18 @@ from mlscale.config.checks.check import check_config
 from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
 from mlscale.config.schema.roots import find_roots
+from mlscale.errors import MLScaleError
 
 LATER = {"recipe", "tuned", "debug", "sweep", "base"}
 
 
-def problems(*overrides: str, verb: str = "train") -> list[str]:
+def check(*overrides: str, verb: str = "train") -> list[MLScaleError]:
     request = parse_command_line(verb, overrides)
-    return [
-        problem.what for problem in check_config(compose_config(request), groups=request.roots.groups, command=verb)
-    ]
+    return list(check_config(compose_config(request), groups=request.roots.groups, command=verb))
+
+
+def problems(*overrides: str, verb: str = "train") -> list[str]:
+    return [problem.what for problem in check(*overrides, verb=verb)]
 
 
 GROUPS = {group: [*options] for group, options in find_roots().groups.items() if group not in LATER}
@@ -75,6 +78,19 @@ def test_keys_of_another_option_of_launch_have_no_effect() -> None:
         "'launch.partition' has no effect with launch=skypilot"
     ]
     assert problems("launch.nods=2") == ["unknown key 'launch.nods'"]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["launch=slurm", "launch.nodes=x"], "machines; each has trainer.devices processes"),
+        (["launch=kubernetes", "launch.nodes=x"], "pods; each has trainer.devices processes"),
+        (["launch.max_restarts=x"], "restarts from the last checkpoint after a process has died"),
+    ],
+)
+def test_a_key_that_several_options_have_is_explained_by_the_chosen_one(options: list[str], text: str) -> None:
+    (problem,) = check(*options)
+    assert problem.why.startswith(text)
 
 
 def test_a_verb_has_its_own_keys() -> None:

@@ -63,6 +63,31 @@ def test_all_problems_are_reported_together() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("launch", "fix"),
+    [
+        ({"mem": 64}, "launch.mem=64Gi"),
+        ({"mem": "64GB"}, "launch.mem=64Gi"),
+        ({"cpu": "many"}, "launch.cpu=8"),
+        ({"shared_memory": "8"}, "launch.shared_memory=8Gi"),
+        ({"env": {"A": None}}, "launch.env.A='<text>'; or leave it out"),
+        ({"env": {"A": [1, 2]}}, "launch.env.A='<text>'; or leave it out"),
+        ({"node_selector": {"a/b": {}}}, "launch.node_selector.a/b='<text>'; or leave it out"),
+    ],
+)
+def test_values_that_a_pod_would_not_take_are_refused(launch: dict[str, object], fix: str) -> None:
+    values = read_launch("kubernetes", image="a", claim="b", **launch)
+    with pytest.raises(MLScaleError) as raised:
+        read_cloud_settings(KubernetesSettings, values, 1, "runs", [])
+    assert raised.value.fix == fix
+
+
+@pytest.mark.parametrize("amount", ["1Gi", "1.5Ti", "500M", 1 << 30, "1e9"])
+def test_amounts_as_kubernetes_writes_them(amount: object) -> None:
+    launch = read_launch("kubernetes", image="a", claim="b", mem=amount, cpu="500m")
+    assert read_cloud_settings(KubernetesSettings, launch, 1, "runs", []).mem == amount
+
+
 def test_runs_beside_the_bucket_are_refused() -> None:
     with pytest.raises(MLScaleError, match="/data/runs is not on the volume") as raised:
         read_cloud_settings(SkyPilotSettings, read_launch("skypilot", bucket="s3://a"), 1, "/data/runs", [])

@@ -60,6 +60,18 @@ def test_values_stay_values(tmp_path: Path) -> None:
     assert len(manifests) == 3
 
 
+def test_values_of_other_types_are_written_as_yaml_does(tmp_path: Path) -> None:
+    manifests = render(tmp_path / "run", env={"A": True, "B": 3}, node_selector={"spot": True})
+    assert [item["value"] for item in read_container(manifests)["env"]] == ["true", "3"]
+    assert read_pod(manifests)["nodeSelector"] == {"spot": "true"}
+
+
+@pytest.mark.parametrize("group", [1000, 0, None])
+def test_a_user_who_is_not_root_may_write_to_the_volume(tmp_path: Path, group: int | None) -> None:
+    context = read_pod(render(tmp_path / "run", fs_group=group)).get("securityContext")
+    assert context == (None if group is None else {"fsGroup": group, "fsGroupChangePolicy": "OnRootMismatch"})
+
+
 def test_secrets_are_references(tmp_path: Path) -> None:
     container = read_container(render(tmp_path / "run", variables=["WANDB_API_KEY"], secret_name="keys"))
     reference = {"secretKeyRef": {"name": "keys", "key": "WANDB_API_KEY"}}

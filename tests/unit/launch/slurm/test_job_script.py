@@ -29,9 +29,8 @@ def find_training(script: str) -> list[str]:
 
 
 def test_directives() -> None:
-    more = replace(
-        SETTINGS, time="04:00:00", qos="high", directives={"exclusive": True, "mail-type": "FAIL", "x": None}
-    )
+    free = {"exclusive": True, "mail-type": ["FAIL", "END"], "nice": 0, "x": None, "y": False}
+    more = replace(SETTINGS, time="04:00:00", qos="high", mem=0, directives=free)
     assert read_directives(render_job_script(more, make_paths())) == [
         "--job-name=resnet-1",
         "--chdir=/home/ann",
@@ -45,8 +44,10 @@ def test_directives() -> None:
         "--partition=main",
         "--qos=high",
         "--time=04:00:00",
+        "--mem=0",  # all memory of the node
         "--exclusive",
-        "--mail-type=FAIL",
+        "--mail-type=FAIL,END",
+        "--nice=0",
     ]
 
 
@@ -140,6 +141,22 @@ SLURM_JOB_ID=7
 )
 def test_the_guard_decides_about_a_requeue(tmp_path: Path, guard: str, step: str, code: int, calls: list[str]) -> None:
     assert run_script(tmp_path, guard, step) == (code, calls)
+
+
+@pytest.mark.parametrize(
+    ("reason", "printed"),
+    [
+        ("Job is pending execution for job 7", ""),
+        ("Job/step already completing for job 7", "not requeued: Job/step already completing for job 7; mlscale runs"),
+    ],
+)
+def test_a_requeue_that_slurm_refuses_is_reported_unless_it_was_made_already(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], reason: str, printed: str
+) -> None:
+    refusing = f"scontrol() {{ echo '{reason}' >&2; return 1; }}"
+    assert run_script(tmp_path, "return ${code:-0}", "(exit 75)", refusing)[0] == 75
+    shown = capfd.readouterr().out
+    assert shown.startswith(printed) if printed else shown == ""
 
 
 @pytest.mark.parametrize("signal", ["USR1", "TERM"])
