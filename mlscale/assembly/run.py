@@ -23,6 +23,8 @@ from mlscale.assembly.run_data import RunData
 from mlscale.assembly.run_parts import build_task
 from mlscale.config.metric_choice import follow_own_metrics, is_set
 from mlscale.config.targets import has_argument
+from mlscale.data.backend import Backend
+from mlscale.data.inspection.bad_list import BAD_LIST, write_bad_list
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.initial_source import InitialWeights
 from mlscale.secrets.mask import Masker
@@ -141,9 +143,18 @@ def assemble_and_fit(
     _fit(parts, cfg, resume)
     if lost := find_lost_state(parts.trainer):
         raise lost
+    _write_left_out(parts.trainer, Path(cfg.derived.run_dir))
     outcome = build_fit_outcome(cfg, parts.trainer, time.perf_counter() - start)
     # After the outcome is taken: compression and the like have metrics of their own, which are kept in `joined`.
     return outcome.add_reports(run_after_fit_hooks(parts.trainer, parts.task))
+
+
+def _write_left_out(trainer: pl.Trainer, folder: Path) -> None:
+    """Write the list of bad samples into the run's folder: `mlscale prepare leave_out=` takes it."""
+    data = getattr(trainer, "datamodule", None)
+    # A probe has no folder.
+    if trainer.is_global_zero and isinstance(data, Backend) and data.left_out and folder.is_dir():
+        write_bad_list(folder / BAD_LIST, data.left_out)
 
 
 def _start_loggers(loggers: list[Any], cfg: DictConfig, resume: str | None) -> None:

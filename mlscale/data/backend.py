@@ -21,6 +21,7 @@ from mlscale.data.data_facts import DataFacts, Promises
 from mlscale.data.encoders.encoder import Encoder
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.data.order.bad_samples import (
+    BadRecord,
     BadSample,
     FailingBatches,
     SkippedSamples,
@@ -93,6 +94,7 @@ class Backend:
 
     Attributes:
         trainer: the job; None where there is none yet.
+        left_out: the bad samples that were left out, of all ranks, once a fit or an evaluation is over.
         counted: what a fit reports of its data when it is over, by the name of a metric.
     """
 
@@ -116,6 +118,7 @@ class Backend:
             raise self._build_no_windows_error()
         # The batch size is that of one process where a probe loads without a trainer.
         self.batch_size, self.seed, self.augment = policy.batch_size, policy.seed, wrap_augment(policy.augment)
+        self.left_out: list[BadRecord] = []
         self.counted: dict[str, float] = {}
         self._skipped = SkippedSamples()
         self._chosen_sampling: SampleOrder | None = None
@@ -211,12 +214,12 @@ class Backend:
         if not self.policy.skip:
             return
         # A collective operation: every rank calls it, before rank zero alone prints.
-        names, places = self._skipped.gather_over_ranks()
-        self.counted = {"data/bad_samples": len(names)}
+        self.left_out, places = self._skipped.gather_over_ranks()
+        self.counted = {"data/bad_samples": len(self.left_out)}
         if stage == "fit":
             self.counted["data/bad_places"] = places
         if self.trainer is None or self.trainer.is_global_zero:
-            print(format_skipped_samples(names, places), file=sys.stderr, flush=True)
+            print(format_skipped_samples(self.left_out, places), file=sys.stderr, flush=True)
 
     def train_dataloader(self) -> TrainLoader:
         """Return the batches of this rank, from the position that the run has reached."""

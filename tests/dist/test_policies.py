@@ -64,6 +64,10 @@ def test_two_ranks_draw_mix_and_skip_as_one_does(
     assert bad.isdisjoint(key for keys in one.values() for key in keys)
     assert metrics(tmp_path, "one")["data/bad_samples"] == metrics(tmp_path, "two")["data/bad_samples"] == 6
     assert metrics(tmp_path, "one")["data/bad_places"] == metrics(tmp_path, "two")["data/bad_places"]
+    lists = [next((tmp_path / f"{name}-runs").glob("*/*/bad_samples.jsonl")).read_text() for name in ("one", "two")]
+    assert lists[0] == lists[1]
+    left_out = {(record["split"], record["sample"]) for record in map(json.loads, lists[0].splitlines())}
+    assert left_out == {*(("train", key) for key in bad), ("val", "v.tar/03")}
     said = capfd.readouterr().err
     assert "sampling  mixed a 0.75, b 0.25; the last batch filled up with weight 0; bad samples replaced" in said
     # Ranks write where the fork server does, which may be older than this test: what one process says is enough.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from mlscale.atomic_files import make_folders, write_text
 from mlscale.commands.data.opened_data import OpenedData
-from mlscale.data.order.bad_samples import BadSample
+from mlscale.data.inspection.bad_list import write_bad_list
+from mlscale.data.order.bad_samples import BadRecord, BadSample
 from mlscale.report import Result, TableBlock
 from mlscale.report.sample_bar import SampleProgressBar
 from mlscale.report.text import format_count
@@ -27,20 +26,19 @@ def verify_samples(opened: OpenedData, path: Path | None) -> Result:
     """
     backend = opened.backend
     counts = {split: backend.count_samples(split) for split in backend.list_splits()}
-    bad: list[tuple[str, BadSample]] = []
+    rows: list[BadRecord] = []
     with SampleProgressBar(sum(counts.values())) as bar:
         for split in counts:
             for batch in backend.iterate_stored_samples(split):
                 # A batch holds one sample, so that each bad one is named, and not the first of its batch alone.
                 if isinstance(batch, BadSample):
-                    bad.append((split, batch))
+                    rows.append(BadRecord.from_error(split, batch))
                 bar.add_samples(1)
-    rows = [(split, error.key, _explain(error)) for split, error in bad]
     if path is not None:
-        _write_list(path, rows)
+        write_bad_list(path, rows)
     total = sum(counts.values())
     of_splits = ", ".join(f"{count:,} {split}" for split, count in counts.items())
-    result = "all can be used" if not rows else f"{format_count(len(rows), 'bad sample')}, the first: {rows[0][1]}"
+    result = "all can be used" if not rows else f"{format_count(len(rows), 'bad sample')}, the first: {rows[0].key}"
     return Result(
         command="data",
         ok=not rows,
@@ -60,20 +58,9 @@ def verify_samples(opened: OpenedData, path: Path | None) -> Result:
     )
 
 
-def _explain(error: BadSample) -> str:
-    # The sample's name has a column of its own.
-    return "; ".join(part for part in (error.why, error.where) if part)
-
-
 def _note_rest(count: int, path: Path | None) -> str:
     if count <= _SHOWN:
         return ""
     return f"{count - _SHOWN:,} more: " + (
         f"they are in {path}" if path else "bad=bad.jsonl writes all of them to a file"
     )
-
-
-def _write_list(path: Path, rows: list[tuple[str, str, str]]) -> None:
-    make_folders(path.absolute().parent)
-    lines = [json.dumps({"split": split, "sample": key, "why": why}, ensure_ascii=False) for split, key, why in rows]
-    write_text(path, "".join(f"{line}\n" for line in lines))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from mlscale.data.images.image_modules import ImageData
+    from mlscale.data.order.bad_samples import BadRecord
     from mlscale.data.writing.write_shards import Part
 
 
@@ -83,6 +84,7 @@ def _write(cfg: DictConfig, data: object, start: float) -> Result:
             shard_bytes=cfg.shard_mb * 10**6,
             seed=cfg.seed,
             licence=cfg.licence,
+            leave_out=_read_left_out(cfg.leave_out),
             part=part,
             progress=bar.add_samples,
         )
@@ -101,6 +103,12 @@ def _write(cfg: DictConfig, data: object, start: float) -> Result:
         },
         artifacts={"folder": str(written.folder), "train": _format_training(cfg, data, written.folder)},
     )
+
+
+def _read_left_out(path: str | None) -> list[BadRecord]:
+    from mlscale.data.inspection.bad_list import read_bad_list
+
+    return [] if path is None else read_bad_list(Path(path).expanduser(), where="leave_out")
 
 
 def _format_training(cfg: DictConfig, data: ImageData, folder: Path) -> str:

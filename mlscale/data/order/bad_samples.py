@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -46,6 +46,25 @@ class BadSample(MLScaleError):  # noqa: N818 - a sample, in the place of its bat
         why = re.sub(r" <_io\.BytesIO object at \w+>", "", why)
         super().__init__(f"the sample {key} {what}", where=where, why=why, fix=fix)
         self.sample, self.key = sample, key
+
+
+class BadRecord(NamedTuple):
+    """What a list keeps of a bad sample.
+
+    Args:
+        split: 'train', 'val' or 'test'.
+        key: its name.
+        why: the decoder's message, and which part of it.
+    """
+
+    split: str
+    key: str
+    why: str
+
+    @classmethod
+    def from_error(cls, split: str, error: BadSample) -> BadRecord:
+        """Return the record of an error."""
+        return cls(split, error.key, "; ".join(part for part in (error.why, error.where) if part))
 
 
 class Stream(Protocol):
@@ -97,21 +116,22 @@ class SkippedSamples:
                 f"bad data  {error.what}: {error.why}; it is replaced, and so are others", file=sys.stderr, flush=True
             )
 
-    def gather_over_ranks(self) -> tuple[list[str], int]:
-        """Return the names of all bad samples, sorted, and their number of training positions, over all ranks."""
-        own = {f"{split} {error.key}" for (split, _), error in self.errors.items()}
+    def gather_over_ranks(self) -> tuple[list[BadRecord], int]:
+        """Return all bad samples, sorted, and their number of training positions, over all ranks."""
+        own = {BadRecord.from_error(split, error) for (split, _), error in self.errors.items()}
         every = _gather_objects((own, self.replaced_count))
-        # Two ranks may meet the same sample, so names are merged; positions are each rank's own, so they add up.
-        return sorted(set().union(*(names for names, _ in every))), sum(places for _, places in every)
+        # Two ranks may meet the same sample, so samples are merged; positions are each rank's own, so they add up.
+        return sorted(set().union(*(records for records, _ in every))), sum(places for _, places in every)
 
 
-def format_skipped_samples(names: list[str], replaced_count: int) -> str:
+def format_skipped_samples(records: Sequence[BadRecord], replaced_count: int) -> str:
     """Return one line on the samples that were left out."""
-    if not names:
+    if not records:
         return "bad data  none"
-    shown = ", ".join(names[:_MAX_NAMES]) + (", …" if len(names) > _MAX_NAMES else "")
+    names = [f"{record.split} {record.key}" for record in records[:_MAX_NAMES]]
+    shown = ", ".join(names) + (", …" if len(records) > _MAX_NAMES else "")
     trained = f", {replaced_count} places of training had weight 0" if replaced_count else ""
-    return f"bad data  {len(names)} unreadable{trained}: {shown}"
+    return f"bad data  {len(records)} unreadable{trained}: {shown}"
 
 
 def gather_tolerated(warnings: Mapping[str, str]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mlscale import contracts
 from mlscale.atomic_files import create_write_error, make_folders, read_json, remove_leftovers, write_bytes, write_json
 from mlscale.data.images.image_modules import ImageData
+from mlscale.data.order.bad_samples import BadRecord
 from mlscale.data.order.sample_order import ShuffledSampler
 from mlscale.data.writing.sample_contents import SCHEMAS, TAR_END, SampleContents
 from mlscale.errors import MLScaleError
@@ -91,6 +92,7 @@ def write_shards(
     licence: str | None,
     part: Part,
     progress: Progress,
+    leave_out: Sequence[BadRecord] = (),
 ) -> WrittenShards:
     """Write all splits in an order drawn by the seed. Shards that are there already are kept.
 
@@ -103,11 +105,13 @@ def write_shards(
         licence: of the data, for `dataset.json`.
         part: of several processes that write together.
         progress: see `Progress`.
+        leave_out: samples that are not written.
 
     Raises:
-        MLScaleError: the folder holds other data, or can't be written to; a sample can't be read.
+        MLScaleError: a sample to leave out is not of this data, or none is left; the folder holds other data, or can't
+            be written to; a sample can't be read.
     """
-    splits = _plan_splits(data, container, shard_bytes, seed)
+    splits = _plan_splits(data, container, shard_bytes, seed, _find_left_out(data, leave_out))
     plan = _describe_plan(data, splits, container, seed)
     _claim_folder(folder, plan, [split.name for split in splits])
     # Every `of`-th, so that each part has shards of all splits and none waits for another.
@@ -146,20 +150,52 @@ def count_samples(data: ImageData) -> int:
     return sum(len(data.get_decoded_split(split)) for split in data.list_splits())
 
 
-def _plan_splits(data: ImageData, container: str, shard_bytes: int, seed: int) -> list[_Split]:
+def _find_left_out(data: ImageData, records: Sequence[BadRecord]) -> Mapping[str, NDArray[np.int64]]:
+    """Return the numbers of the samples to leave out, by split."""
+    numbers: dict[str, NDArray[np.int64]] = {}
+    unknown = {record.split: record for record in records if record.split not in data.list_splits()}
+    for split in data.list_splits():
+        wanted = {record.key: record for record in records if record.split == split}
+        rows = np.arange(len(data.get_decoded_split(split)), dtype=np.int64)
+        known = {key: row for row, key in enumerate(data.list_keys(split, rows))} if wanted else {}
+        unknown |= {key: record for key, record in wanted.items() if key not in known}
+        numbers[split] = np.array([known[key] for key in wanted if key in known], np.int64)
+    if unknown:
+        first = next(iter(unknown.values()))
+        raise MLScaleError(
+            f"{len(unknown):,} of {len(records):,} samples to leave out are not in this data",
+            where="leave_out",
+            why=f"the first: {first.split} {first.key}",
+            fix="leave_out=<the list of this data>: mlscale data verify data=… bad=bad.jsonl",
+        )
+    return numbers
+
+
+def _plan_splits(
+    data: ImageData, container: str, shard_bytes: int, seed: int, left_out: Mapping[str, NDArray[np.int64]]
+) -> list[_Split]:
     facts, splits = data.facts(), []
     for name in data.list_splits():
         held = data.get_decoded_split(name)
         order = ShuffledSampler(len(held), seed=seed, version=held.source.version).get_epoch_order(0)(0, len(held))
+        order = order[~np.isin(order, left_out[name])]
+        if not len(order):
+            raise MLScaleError(
+                f"no sample of {name} is left",
+                where="leave_out",
+                why="all of them are in the list",
+                fix="leave_out=null",
+            )
         contents = SampleContents(held, data.labels, facts.class_names)
-        shards = math.ceil(_estimate_bytes(contents, len(held), container) * len(held) / shard_bytes)
-        splits.append(_Split(name, contents, order, min(shards, len(held))))
+        shards = math.ceil(_estimate_bytes(contents, order, container) * len(order) / shard_bytes)
+        splits.append(_Split(name, contents, order, min(shards, len(order))))
     return splits
 
 
-def _estimate_bytes(contents: SampleContents, samples: int, container: str) -> float:
+def _estimate_bytes(contents: SampleContents, order: NDArray[np.int64], container: str) -> float:
     """Return the mean size of a sample, with headers."""
-    picks = np.unique(np.linspace(0, samples - 1, _PROBED).astype(np.int64)).tolist()
+    # By number, and not by place in the order: another seed has the same number of shards.
+    picks = np.sort(order)[np.unique(np.linspace(0, len(order) - 1, _PROBED).astype(np.int64))].tolist()
     build = contents.build_record if container == "tfrecord" else partial(contents.build_tar_members, key="")
     return float(np.mean([len(build(sample)) for sample in picks]))
 

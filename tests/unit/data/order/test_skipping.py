@@ -11,6 +11,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from mlscale.data.order.bad_samples import (
+    BadRecord,
     BadSample,
     SkippedSamples,
     SkippingBatches,
@@ -80,7 +81,9 @@ def test_splits_do_not_know_of_each_other_and_evaluation_is_not_counted() -> Non
     assert skipped.replaced_count == 0
     run(stream, skipped, plan(6, 7))
     assert sorted(skipped.errors) == [("train", 6), ("val", 6)]
-    assert skipped.gather_over_ranks() == (["train k6", "val k6"], 1)
+    records, places = skipped.gather_over_ranks()
+    assert ([record[:2] for record in records], places) == ([("train", "k6"), ("val", "k6")], 1)
+    assert records[0].why == "torn"
 
 
 def test_where_none_can_be_read_the_first_is_named() -> None:
@@ -101,9 +104,10 @@ def test_the_first_alone_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.parametrize(("count", "shown", "more"), [(1, 1, ""), (5, 5, ""), (6, 5, ", …"), (9, 5, ", …")])
 def test_five_names_are_shown(count: int, shown: int, more: str) -> None:
-    names = [f"n{number}" for number in range(count)]
-    assert format_skipped_samples(names, 0) == f"bad data  {count} unreadable: {', '.join(names[:shown])}{more}"
-    assert f"{count} unreadable, 2 places of training had weight 0: n0" in format_skipped_samples(names, 2)
+    records = [BadRecord("train", f"n{number}", "torn") for number in range(count)]
+    names = ", ".join(f"train n{number}" for number in range(shown))
+    assert format_skipped_samples(records, 0) == f"bad data  {count} unreadable: {names}{more}"
+    assert f"{count} unreadable, 2 places of training had weight 0: train n0" in format_skipped_samples(records, 2)
     assert format_skipped_samples([], 3) == "bad data  none"
 
 

@@ -19,6 +19,7 @@ from mlscale import contracts
 from mlscale.cli import main
 from mlscale.data import ImageFolder, TFRecord, WebDataset
 from mlscale.data.images.image_modules import ImageData
+from mlscale.data.inspection.bad_list import read_bad_list
 from mlscale.data.writing.write_shards import Part, WrittenShards, write_shards
 from mlscale.errors import MLScaleError
 from tests.unit.data.conftest import picture, write_masked, write_tar
@@ -176,3 +177,46 @@ def test_the_command_and_the_words_that_it_prints(
     assert "part=1/8" in capsys.readouterr().err
     assert main(["prepare", "data=breast_cancer", "to=x"]) == 2
     assert "only images are written as shards" in capsys.readouterr().err
+
+
+@CONTAINERS
+def test_bad_samples_of_a_list_are_left_out(tmp_path: Path, container: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder_of_photos(tmp_path)
+    photos = tmp_path / "photos"
+    bad = [("cat", 3), ("dog", 7), ("ünï", 11)]
+    for name, number in bad:
+        path = photos / name / f"{number}.png"
+        path.write_bytes(path.read_bytes()[:40])
+    words = ["data=imagefolder", f"data.root={photos}", "data.image_size=null"]
+    assert main(["data", "verify", *words, f"bad={tmp_path / 'bad.jsonl'}", "output=json"]) == 4
+    out = tmp_path / "clean"
+    clean = [*words, f"to={out}", f"format={container}", f"leave_out={tmp_path / 'bad.jsonl'}"]
+    assert main(["prepare", *clean, "data.on_bad_sample=skip"]) == 0
+    capsys.readouterr()
+    option = {"tar": "webdataset", "tfrecord": "tfrecord"}[container]
+    splits = [f"data.{split}={out / split}" for split in ("train", "val")]
+    assert main(["data", "verify", f"data={option}", *splits, "data.image_size=null", "output=json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"] == {"samples": 57, "bad_samples": 0}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"split": "train", "sample": "cat/999.png"}', "1 of 1 samples to leave out are not in this data"),
+        ('{"split": "extra", "sample": "cat/3.png"}', "1 of 1 samples to leave out are not in this data"),
+        ('{"sample": "cat/3.png"}', "line 1 of .* names no sample"),
+        ("cat/3.png", "line 1 of .* names no sample"),
+        (None, "the list .* can't be read"),
+    ],
+)
+def test_a_list_that_does_not_fit_is_refused(tmp_path: Path, line: str | None, message: str) -> None:
+    photos, path = folder_of_photos(tmp_path), tmp_path / "bad.jsonl"
+    if line is not None:
+        path.write_text(line + "\n")
+    with pytest.raises(MLScaleError, match=message) as caught:
+        write_shards(
+            photos, tmp_path / "out", container="tar", shard_bytes=4000, seed=3, licence=None, part=Part(),
+            progress=lambda samples: None, leave_out=read_bad_list(path, where="leave_out"),
+        )  # fmt: skip
+    assert caught.value.where == "leave_out"
+    assert not (tmp_path / "out").exists()
