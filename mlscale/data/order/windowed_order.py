@@ -88,11 +88,10 @@ class WindowedSampler:
         shift = number * self._samples - first
         return int(one.starts[one.bounds[window]]) + shift, int(one.starts[one.bounds[window + 1]]) + shift
 
-    def list_window_weights(self, epoch: int) -> list[int]:
-        """Return the weight of each window of the pass in which an epoch begins."""
+    def list_windows(self, epoch: int) -> list[NDArray[np.int64]]:
+        """Return the shards of each window of the pass in which an epoch begins."""
         one = self._build_pass(self._get_first(epoch) // self._samples)
-        pairs = zip(one.bounds, one.bounds[1:], strict=False)
-        return [int(self._weights[one.shards[low:high]].sum()) for low, high in pairs]
+        return [one.shards[low:high] for low, high in zip(one.bounds, one.bounds[1:], strict=False)]
 
     def _get_first(self, epoch: int) -> int:
         """Return the samples of all passes before an epoch."""

@@ -24,9 +24,9 @@ from mlscale.errors import Exit, MLScaleError
 
 _PROGRESS_BYTES = 1 << 20
 """Bytes that a failed attempt has to have read to count as progress: a server that drops after each is given up."""
-_RANGE_READS = 8
-"""Reads by range from one shard, after which it is downloaded: so few need no copy, such as those that look at 512
-samples of a thousand shards."""
+_RANGE_READS, _RANGE_SHARE = 64, 16
+"""Reads by range from one shard, after which it is downloaded; earlier where they were a sixteenth of its bytes. So few
+need no copy, such as those that look at 512 samples of all shards."""
 _VERIFY_ROUNDS = 4
 _SPACE_WAIT_SECONDS, _SPACE_POLL_SECONDS = 600.0, 0.1
 
@@ -50,13 +50,19 @@ class RemoteAccess:
         self.planned: set[str] = set()
         self.reads_ranges = False
         self._range_reads: Counter[str] = Counter()
+        self._range_bytes: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def count_range_read(self, name: str) -> int:
-        """Return the number of reads by range from a shard, this one included."""
+    def count_range_read(self, name: str, size: int) -> None:
+        """Note that bytes of a shard were read by range."""
         with self._lock:
             self._range_reads[name] += 1
-            return self._range_reads[name]
+            self._range_bytes[name] += size
+
+    def is_worth_copy(self, name: str, size: int) -> bool:
+        """Return True if so much of a shard of `size` bytes was read by ranges that the rest is likely to be."""
+        reads, read_bytes = self._range_reads[name], self._range_bytes[name]
+        return reads >= _RANGE_READS or read_bytes * _RANGE_SHARE > size
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,7 @@ class RemoteShard(ForeignShard):
         access = self.access
         if not self.stat.has_ranges or self.copy_name in access.planned:
             return True
-        return not access.reads_ranges and access.count_range_read(self.copy_name) > _RANGE_READS
+        return not access.reads_ranges and access.is_worth_copy(self.copy_name, self.stat.size)
 
     def _download_part(self, part: int) -> None:
         """Complete the file, from where an earlier download ended, and read again what turns out to be wrong."""
@@ -212,6 +218,7 @@ class RemoteShard(ForeignShard):
             )
             return b"".join(parts)
 
+        self.access.count_range_read(self.copy_name, size)
         return self._start_attempts().call(read) if size else b""
 
     def _start_attempts(self) -> Attempts:

@@ -366,6 +366,18 @@ def test_windows_fit_into_a_cache_that_the_data_does_not(
     assert data._remote.counts.total["shards"] >= 7  # type: ignore[union-attr]
 
 
+def test_windows_that_the_cache_can_not_hold(folder: Path, serve: Serve, capfd: pytest.CaptureFixture[str]) -> None:
+    url, _ = serve(folder)
+    size = (folder / "train" / "000.tar").stat().st_size
+    chosen: dict[str, Any] = {"order": "windowed", "shuffle_window": 2}
+    with pytest.raises(MLScaleError, match=r"a window of data\.train has") as caught:
+        open_remote(url, cache_gb=1.5 * size / 1e9, **chosen).train_dataloader()
+    assert caught.value.where == "data.cache_gb"
+    assert "data.cache_gb=" in caught.value.fix
+    open_remote(url, cache_gb=3.5 * size / 1e9, **chosen).train_dataloader()
+    assert "two windows of data.train" in capfd.readouterr().err
+
+
 def write_document(folder: Path) -> None:
     """Write what `mlscale prepare to=` leaves: the digest of every shard."""
     shards = {

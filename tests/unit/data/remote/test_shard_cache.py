@@ -119,11 +119,16 @@ def test_a_few_reads_are_ranges_and_many_are_a_copy(folder: Path, serve: Serve, 
     access = open_access()
     shard = find(url, access)
     content = (folder / "train" / "000.tar").read_bytes()
-    for number in range(12):
-        with shard.open_reader() as read:
-            assert read(100, 512 * number) == content[512 * number : 512 * number + 100]
-        assert (access.cache.folder / shard.copy_name).exists() == (number >= 8)
-    assert access.counts.total["shards"] == 1
+    # A sixteenth of its bytes, or 64 reads.
+    for size, most in ((len(content) // 40, 3), (1, 64)):
+        for number in range(most + 3):
+            with shard.open_reader() as read:
+                assert read(size, 7 * number) == content[7 * number : 7 * number + size]
+            assert (access.cache.folder / shard.copy_name).exists() == (number >= most)
+        assert access.counts.total["shards"] == 1
+        access = open_access()
+        shard = find(url, access)
+        access.cache.remove(shard.copy_name)
 
 
 def test_a_download_that_was_killed_is_resumed(folder: Path, serve: Serve, cache: Path, tmp_path: Path) -> None:
