@@ -31,7 +31,15 @@ from mlscale.data.order.bad_samples import (
 )
 from mlscale.data.order.batch_plan import Batch, BatchLayout, BatchPlan
 from mlscale.data.order.keyed_permutation import ORDER_VERSION
-from mlscale.data.order.loader import Batches, EvalLoader, Finish, LoaderProgress, TrainLoader
+from mlscale.data.order.loader import (
+    Batches,
+    EvalLoader,
+    Finish,
+    Follow,
+    LoaderProgress,
+    TrainLoader,
+    follow_nothing,
+)
 from mlscale.data.order.policy import Policy
 from mlscale.data.order.sample_order import (
     BalancedSampler,
@@ -199,6 +207,10 @@ class Backend:
         """Return sizes and shares of the sources that training samples are mixed from; None if nothing is mixed."""
         return None
 
+    def _get_follow(self, split: str) -> Follow:
+        """Return what prepares for the order of a split's samples; by default nothing has to be."""
+        return follow_nothing
+
     # The names are those of Lightning's hooks.
 
     def setup(self, stage: str) -> None:
@@ -240,6 +252,7 @@ class Backend:
             finish=self._bind_mixing(layout),
             limit=limit,
             fixed=fixed,
+            follow=self._get_follow("train"),
         )
 
     def val_dataloader(self) -> EvalLoader:
@@ -359,7 +372,7 @@ class Backend:
         stream, samples, _ = self._open_stream(split)
         layout = self._build_layout()
         layout.check_batch_size()
-        return EvalLoader(self._wrap_stream(stream, split), samples, layout)
+        return EvalLoader(self._wrap_stream(stream, split), samples, layout, self._get_follow(split))
 
     def _build_layout(self) -> BatchLayout:
         trainer = self.trainer

@@ -59,6 +59,11 @@ _FORMATS = re.compile(
 # A cheap test first: a text without any of these holds no well-known format.
 _HINTS = re.compile(r"AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|hf_|sk-|xox[abeoprs]-|AIza|pypi-|local-|eyJ|PRIVATE KEY")
 _USERINFO = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s/:@'\"{}$<>]{0,256}:(?P<value>[^\s/@'\"{}<>]{1,256})@")
+# The signature of an address that is signed for a time: AWS, Google, Azure, CloudFront.
+_SIGNED = re.compile(
+    r"(?i)[?&](?:x-amz-(?:signature|credential|security-token)|x-goog-(?:signature|credential)|signature|sig|"
+    r"awsaccesskeyid)=(?P<value>[^\s&'\"{}$<>#]{4,2048})"
+)
 # A digit is required, so that prose such as "basic requirements" does not match.
 _HEADER = re.compile(r"(?i)\b(?:bearer|basic)\s+(?P<value>(?=[^\s\d]{0,64}\d)[A-Za-z0-9._~+/=-]{8,})")
 # `key = "literal"`, `key: "literal"`, `"key": "literal"`, `KEY=literal`, `key: literal`.
@@ -149,6 +154,7 @@ def _match_formats(text: str) -> Iterator[SecretSpan]:
         for match in _USERINFO.finditer(text):
             if not _PLACEHOLDER.match(match["value"]):
                 yield SecretSpan(*match.span("value"))
+        yield from (SecretSpan(*match.span("value")) for match in _SIGNED.finditer(text))
 
 
 def _scan_text(text: str, bare: bool) -> Iterator[SecretSpan]:

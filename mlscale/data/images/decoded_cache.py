@@ -189,6 +189,11 @@ class DecodedSamples:
     def __len__(self) -> int:
         return len(self.source)
 
+    @property
+    def is_kept_whole(self) -> bool:
+        """True once every sample is in memory."""
+        return self._cached is not None and bool(self._is_cached.all())
+
     def get_cached_samples(self, samples: NDArray[np.int64]) -> Array | None:
         """Return a new array (n, channels, height, width) of these samples; None if one is not in memory."""
         return self._cached[samples] if self._cached is not None and self._is_cached[samples].all() else None

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.data.augmentations.random_crop import RandomCrop
 from mlscale.data.decoding.pil import MAX_PIXELS
 from mlscale.data.images.joined_images import JoinedSource
 from mlscale.data.images.labelled_images import ImageBackend
+from mlscale.data.images.windowed_shards import (
+    DEFAULT_WINDOW,
+    build_windowed_order,
+    parse_cache_size,
+    parse_window,
+)
+from mlscale.data.order.loader import Follow
 from mlscale.data.order.policy import Policy, normalise_shares
+from mlscale.data.order.sample_order import SampleOrder
 from mlscale.data.shards.index_builder import INDEX_LOCATIONS
 from mlscale.data.shards.sample_source import SampleSource, TarSource
 from mlscale.data.shards.shard_index import Index
 from mlscale.data.shards.shard_paths import Shard, Spec
 from mlscale.errors import MLScaleError
+
+if TYPE_CHECKING:
+    from mlscale.data.remote.remote_shard import RemoteAccess
 
 
 class ShardBackend(ImageBackend):
@@ -31,6 +46,10 @@ class ShardBackend(ImageBackend):
         test: the same; None for none.
         index: where offsets are saved; one of `INDEX_LOCATIONS`.
         mix: the share of each source in training, by name; shares count relative to each other.
+        cache_dir: folder of downloaded shards; None for `shards` in the cache of data sets.
+        cache_gb: gigabytes that they may have together; 'auto' for half of the free disk.
+        order: 'global' mixes all samples; 'windowed' those of a few whole shards at a time.
+        shuffle_window: what is mixed at a time: a number of shards, or their size, such as '4GB'.
         others: see `ImageBackend`.
     """
 
@@ -48,6 +67,10 @@ class ShardBackend(ImageBackend):
         labels: str = "one",
         classes: int | Sequence[str] | None = None,
         max_pixels: int = MAX_PIXELS,
+        cache_dir: str | None = None,
+        cache_gb: float | str = "auto",
+        order: str = "global",
+        shuffle_window: int | str = DEFAULT_WINDOW,
     ) -> None:
         super().__init__(
             policy, image_size=image_size, workers=workers, labels=labels, classes=classes, max_pixels=max_pixels
@@ -55,6 +78,9 @@ class ShardBackend(ImageBackend):
         # Before any path is looked at, since a misspelt word is the quicker error.
         check_word("index", index, INDEX_LOCATIONS)
         self._index = index
+        self._cache_dir, self._cache_bytes = cache_dir, parse_cache_size(cache_gb)
+        self._window = parse_window(order, shuffle_window, policy)
+        self._remote: RemoteAccess | None = None
         self._sources = train if isinstance(train, Mapping) else None
         self._shares = self._check_mix(mix)
         self._specs: dict[str, Spec] = {"val": val, **({} if test is None else {"test": test})}
@@ -116,7 +142,7 @@ class ShardBackend(ImageBackend):
             return self._find_shards(self._specs[split], where)
         return [
             # The source's name keeps keys unique over all sources; `_get_source_mix` reads it from there.
-            Shard(f"{name}/{shard.name}", shard.path)
+            replace(shard, name=f"{name}/{shard.name}")
             for name, spec in (self._sources or {}).items()
             for shard in self._find_shards(spec, f"{where}.{name}")
         ]
@@ -131,7 +157,8 @@ class ShardBackend(ImageBackend):
             raise MLScaleError(
                 f"this data has no {split} split", where=self._get_key_path(split), fix=f"data.{split}=<shards>"
             )
-        return [os.path.abspath(shard.path) for shard in self._find_split_shards(split)]
+        shards = self._find_split_shards(split)
+        return [shard.path if shard.is_remote else os.path.abspath(shard.path) for shard in shards]
 
     def _get_source_mix(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
         # With windows their shares replace those of the sources.
@@ -143,6 +170,40 @@ class ShardBackend(ImageBackend):
         # Counted in the index: incomplete samples may have been left out.
         counts = Counter(source[number] for number in index.shard.tolist())
         return np.array([counts[name] for name in self._sources], np.int64), self._shares
+
+    def _find_remote(self, entry: str, where: str, names: re.Pattern[str]) -> Sequence[Shard]:
+        # Imported on use: who has shards on a disk needs nothing of it.
+        from mlscale.data.remote.find_remote import find_remote_shards, open_access
+
+        # One for all splits, which share a cache.
+        if self._remote is None:
+            self._remote = open_access(self._cache_dir, self._cache_bytes)
+        return find_remote_shards(entry, where, names, self._remote)
+
+    def _choose_sampling(self, samples: int, version: str) -> SampleOrder:
+        # Windows of retraining are mixed by share with the samples of all shards.
+        if self._window is None or self._get_source_mix() is not None:
+            return super()._choose_sampling(samples, version)
+        self.facts()
+        return build_windowed_order(self._indexes["train"], self._window, self.policy, self.seed, version)
+
+    def _get_follow(self, split: str) -> Follow:
+        data = self.get_decoded_split(split)
+        # What is in memory is not read again, except by a crop of the stored image.
+        if self._remote is None or (data.is_kept_whole and not isinstance(self.augment, RandomCrop)):
+            return super()._get_follow(split)
+        from mlscale.data.remote.follow_order import build_follow
+
+        sampling = self._get_sampling() if split == "train" else None
+        return build_follow(*list_sample_shards(data.source), sampling, self._get_key_path(split))
+
+    def teardown(self, stage: str) -> None:
+        """Report what failed on the way from other machines, too."""
+        super().teardown(stage)
+        if self._remote is not None:
+            from mlscale.data.remote.prefetch import report_transfers
+
+            report_transfers(self._remote)
 
     def read_members(self, split: str, extension: str) -> list[bytes]:
         """Return the bytes of a small member of every sample, in order; empty where a sample lacks it.
@@ -195,6 +256,16 @@ def check_word(name: str, value: object, words: Sequence[str]) -> None:
             why=f"it is one of: {', '.join(words)}",
             fix=f"data.{name}={words[0]}",
         )
+
+
+def list_sample_shards(source: SampleSource) -> tuple[list[Shard], NDArray[np.int64]]:
+    """Return the shards of a split, and which of them each sample is in, int64 (n,)."""
+    shards: list[Shard] = []
+    numbers = []
+    for index, rows in _list_index_parts(source):
+        numbers.append(index.shard[rows].astype(np.int64) + len(shards))
+        shards += index.shards
+    return shards, np.concatenate(numbers)
 
 
 def _list_index_parts(source: SampleSource) -> list[tuple[Index, NDArray[np.int64]]]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mlscale.data.decoding.pil import MAX_PIXELS
 from mlscale.data.images.sharded_images import ShardBackend
+from mlscale.data.images.windowed_shards import DEFAULT_WINDOW
 from mlscale.data.order.policy import Policy, TolerantPolicyArguments
 from mlscale.data.order.sample_weights import parse_weight_members
 from mlscale.data.shards.index_builder import Scanner, build_index
@@ -19,13 +20,14 @@ from mlscale.data.shards.member_digests import RecordedDigests
 from mlscale.data.shards.sample_source import TarSource
 from mlscale.data.shards.shard_paths import Shard, ShardFiles, Spec, find_shards
 from mlscale.data.tfrecord.feature_schema import IMAGE_MEMBER, LABEL_MEMBERS, apply_schema
-from mlscale.data.tfrecord.record_index import RecordIndex, scan_records
+from mlscale.data.tfrecord.record_index import RecordIndex, find_wrong_records, scan_records
 from mlscale.errors import MLScaleError
 
 _FILES = ShardFiles(
     re.compile(r"(\.tfrecords?|\.tfrec|(^|[.-])\d{5}-of-\d{5})$"), ".tfrecord, .tfrecords, .tfrec or -00000-of-00001"
 )
 
+_SCANNER = Scanner("tfrecord", scan_records, find_wrong_records)
 _MAX_NAMES = 5
 
 
@@ -51,6 +53,10 @@ class RecordBackend(ShardBackend):
         verify: compare the checksum of each record whose image is read.
         mix: the share of each source in training, by name; shares count relative to each other.
         max_pixels: see `ImageBackend`.
+        cache_dir: see `ShardBackend`.
+        cache_gb: see `ShardBackend`.
+        order: see `ShardBackend`.
+        shuffle_window: see `ShardBackend`.
         policy: see `Policy`; `augment` gets one image, `weights` may name a feature.
     """
 
@@ -68,6 +74,10 @@ class RecordBackend(ShardBackend):
         classes: int | Sequence[str] | None = None,
         max_pixels: int = MAX_PIXELS,
         verify: bool = True,
+        cache_dir: str | None = None,
+        cache_gb: float | str = "auto",
+        order: str = "global",
+        shuffle_window: int | str = DEFAULT_WINDOW,
         **policy: Unpack[TolerantPolicyArguments],
     ) -> None:
         super().__init__(
@@ -82,15 +92,19 @@ class RecordBackend(ShardBackend):
             labels=labels,
             classes=classes,
             max_pixels=max_pixels,
+            cache_dir=cache_dir,
+            cache_gb=cache_gb,
+            order=order,
+            shuffle_window=shuffle_window,
         )
         self._schema, self._verify = dict(schema or {}), verify
 
     def _find_shards(self, spec: Spec, where: str) -> list[Shard]:
-        return find_shards(spec, where=where, files=_FILES)
+        return find_shards(spec, where=where, files=_FILES, find_remote=self._find_remote)
 
     def _open_shards(self, split: str, shards: Sequence[Shard]) -> TarSource:
         where = self._get_key_path(split)
-        scanned = build_index(shards, where=where, keep=self._index, scanner=Scanner("tfrecord", scan_records))
+        scanned = build_index(shards, where=where, keep=self._index, scanner=_SCANNER)
         return TarSource(
             apply_schema(
                 scanned,

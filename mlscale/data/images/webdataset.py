@@ -8,6 +8,7 @@ from typing import Unpack
 
 from mlscale.data.decoding.pil import MAX_PIXELS
 from mlscale.data.images.sharded_images import ShardBackend, check_word
+from mlscale.data.images.windowed_shards import DEFAULT_WINDOW
 from mlscale.data.label_kinds import LABELS
 from mlscale.data.order.policy import Policy, TolerantPolicyArguments
 from mlscale.data.shards.index_builder import build_index
@@ -42,6 +43,10 @@ class TarBackend(ShardBackend):
         verify: compare what is read with the digests that `mlscale prepare` has recorded, where it has.
         mix: the share of each source in training, by name; shares count relative to each other.
         max_pixels: see `ImageBackend`.
+        cache_dir: see `ShardBackend`.
+        cache_gb: see `ShardBackend`.
+        order: see `ShardBackend`.
+        shuffle_window: see `ShardBackend`.
         policy: see `Policy`; `augment` gets one image.
     """
 
@@ -62,6 +67,10 @@ class TarBackend(ShardBackend):
         max_pixels: int = MAX_PIXELS,
         incomplete: str = "error",
         verify: bool = True,
+        cache_dir: str | None = None,
+        cache_gb: float | str = "auto",
+        order: str = "global",
+        shuffle_window: int | str = DEFAULT_WINDOW,
         **policy: Unpack[TolerantPolicyArguments],
     ) -> None:
         super().__init__(
@@ -76,6 +85,10 @@ class TarBackend(ShardBackend):
             labels=labels,
             classes=classes,
             max_pixels=max_pixels,
+            cache_dir=cache_dir,
+            cache_gb=cache_gb,
+            order=order,
+            shuffle_window=shuffle_window,
         )
         if unknown := [word for word in allow if word not in _ALLOWED_FEATURES]:
             raise MLScaleError(
@@ -90,7 +103,7 @@ class TarBackend(ShardBackend):
         self._image_key, self._label_key, self._allow = image_key, label_key or LABELS[labels], tuple(allow)
 
     def _find_shards(self, spec: Spec, where: str) -> list[Shard]:
-        return find_shards(spec, where=where, allow=self._allow)
+        return find_shards(spec, where=where, allow=self._allow, find_remote=self._find_remote)
 
     def _open_shards(self, split: str, shards: Sequence[Shard]) -> TarSource:
         where = self._get_key_path(split)

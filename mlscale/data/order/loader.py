@@ -8,6 +8,7 @@ and every policy.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -19,6 +20,16 @@ from mlscale.data.order.sample_order import SampleOrder, Span
 
 Finish = Callable[[Batch, int, NDArray[np.int64]], Batch]
 """A function that is applied to a whole batch, given its epoch and its positions in the epoch: mixup and cutmix."""
+
+Follow = Callable[[int, Span, int, int], AbstractContextManager[Callable[[int], None]]]
+"""Prepares for an epoch, given its number, its order, and the positions at which it starts and stops; what it yields is
+called with each position that is planned. Shards on other machines are downloaded ahead by it."""
+
+
+@contextmanager
+def follow_nothing(epoch: int, span: Span, start: int, stop: int) -> Iterator[Callable[[int], None]]:
+    """Prepare nothing, as for samples that are on this machine."""
+    yield lambda position: None
 
 
 class Batches(Protocol):
@@ -58,6 +69,7 @@ class TrainLoader:
         finish: done to every batch.
         limit: batches after which an epoch ends early, by the trainer's `limit_train_batches`.
         fixed: every epoch is the first one, to learn a few batches by heart.
+        follow: see `Follow`.
     """
 
     def __init__(
@@ -71,9 +83,10 @@ class TrainLoader:
         finish: Finish | None = None,
         limit: int | None = None,
         fixed: bool = False,
+        follow: Follow = follow_nothing,
     ) -> None:
         self._batches, self._sampling, self._layout, self.progress = batches, sampling, layout, progress
-        self._pad, self._finish, self._fixed = pad, finish, fixed
+        self._pad, self._finish, self._fixed, self._follow = pad, finish, fixed, follow
         count = len(self) if limit is None else min(limit, len(self))
         # Positions count samples over all ranks, so the end is in units of `micro` and not of this rank's batches.
         self._end = count * layout.micro
@@ -104,12 +117,15 @@ class TrainLoader:
             yield batch if self._finish is None else self._finish(batch, epoch, self._compute_positions(position))
 
     def _iterate_plans(self, epoch: int, span: Span, starts: range) -> Iterator[BatchPlan]:
-        for position in starts:
-            positions = self._compute_positions(position)
-            samples = self._take_samples(span, int(positions[0]), int(positions[-1]) + 1)
-            # Positions past the epoch's length repeat its first samples; weight 0 keeps them out of the loss.
-            weight = (positions < self._sampling.length).astype(np.float32) if self._pad else None
-            yield BatchPlan(epoch, positions, samples, weight)
+        stop = min(starts.stop, self._sampling.length)
+        with self._follow(epoch, span, starts.start, stop) as reach_position:
+            for position in starts:
+                reach_position(position)
+                positions = self._compute_positions(position)
+                samples = self._take_samples(span, int(positions[0]), int(positions[-1]) + 1)
+                # Positions past the epoch's length repeat its first samples; weight 0 keeps them out of the loss.
+                weight = (positions < self._sampling.length).astype(np.float32) if self._pad else None
+                yield BatchPlan(epoch, positions, samples, weight)
 
     def _compute_positions(self, position: int) -> NDArray[np.int64]:
         """Return this rank's positions in the forward pass that begins at a position, int64."""
@@ -145,10 +161,11 @@ class EvalLoader:
         batches: makes the batches.
         samples: how many there are.
         layout: how batches are spread.
+        follow: see `Follow`.
     """
 
-    def __init__(self, batches: Batches, samples: int, layout: BatchLayout) -> None:
-        self._batches, self._samples, self._layout = batches, samples, layout
+    def __init__(self, batches: Batches, samples: int, layout: BatchLayout, follow: Follow = follow_nothing) -> None:
+        self._batches, self._samples, self._layout, self._follow = batches, samples, layout, follow
 
     def __len__(self) -> int:
         return self._layout.count_passes(self._samples)
@@ -162,7 +179,12 @@ class EvalLoader:
         return range(start, max(start, min(start + self._layout.per_device, self._samples)))
 
     def _iterate_plans(self) -> Iterator[BatchPlan]:
+        with self._follow(0, _list_positions, 0, self._samples) as reach_position:
+            yield from self._iterate_rows(reach_position)
+
+    def _iterate_rows(self, reach_position: Callable[[int], None]) -> Iterator[BatchPlan]:
         for number in range(len(self)):
+            reach_position(number * self._layout.micro)
             if rows := self.list_batch_rows(number):
                 samples = np.array(rows, np.int64)
                 yield BatchPlan(0, samples, samples, np.ones(len(rows), np.float32))
@@ -175,3 +197,8 @@ class EvalLoader:
         # Evaluation has no optimizer step: its global batch is one forward pass over all ranks.
         start = int(plan.samples[0]) // self._layout.micro * self._layout.micro
         return np.arange(start, min(start + self._layout.micro, self._samples), dtype=np.int64)
+
+
+def _list_positions(start: int, stop: int) -> NDArray[np.int64]:
+    """Return the samples at positions of evaluation, which has the data's own order."""
+    return np.arange(start, stop, dtype=np.int64)

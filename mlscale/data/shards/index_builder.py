@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -24,13 +25,16 @@ from mlscale.data.shards.index_files import (
     load_index,
     save_index,
 )
-from mlscale.data.shards.shard_index import NO_DIGEST, Index, get_file_state
+from mlscale.data.shards.shard_index import NO_DIGEST, NO_STATE, Index, State, get_file_state
 from mlscale.data.shards.shard_paths import Shard
+from mlscale.data.shards.small_members import SmallMembers, locate_small_members, read_small_members
 from mlscale.data.shards.system_files import SkippedFiles, report_once, report_skipped
 from mlscale.data.shards.tar_reader import BLOCK, END, is_header
 from mlscale.data.shards.tar_scan import LostSamplesError, scan_tar
 from mlscale.errors import MLScaleError, raise_all
 
+_REMOTE_THREADS = 16
+"""Shards that are asked for at a time: an answer takes tens of milliseconds, most of which is waiting."""
 INDEX_LOCATIONS = ("auto", "cache", "beside")
 """The places of indexes: 'auto' is next to the shards if an index exists there, else the cache; 'cache' and 'beside'
 (next to the shards) are always that place."""
@@ -41,6 +45,34 @@ class Scanner(NamedTuple):
 
     container: str
     scan: Callable[[Shard, os.stat_result, str], ShardIndex]
+    find_wrong: Callable[[ShardIndex, int], list[tuple[int, int]]] | None = None
+    """Returns the spans of an open shard that differ from checksums which its format has."""
+
+
+class ForeignShard(Shard):
+    """A shard that is not a file of this machine, and whose class knows how its index is made."""
+
+    is_remote = True
+
+    def load_or_scan(self, where: str, keep: str, scanner: Scanner) -> ShardIndex:
+        """Return its index; see `build_index`.
+
+        Raises:
+            MLScaleError: it can't be read, is of another format, is corrupt, or holds no sample.
+        """
+        raise NotImplementedError
+
+    def get_index_path(self) -> Path:
+        """Return the path of its index file on this machine."""
+        raise NotImplementedError
+
+    def save_index(self, index: ShardIndex, container: str) -> None:
+        """Write its index file on this machine.
+
+        Raises:
+            OSError: the folder cannot be written to.
+        """
+        raise NotImplementedError
 
 
 def build_index(
@@ -66,10 +98,14 @@ def build_index(
     # By folder, so that one line reports all shards of a folder that is read-only.
     unwritable: dict[str, str] = {}
 
-    def index_shard(shard: Shard) -> tuple[ShardIndex, os.stat_result] | MLScaleError:
+    chosen = scanner or Scanner(TAR, scan_shard)
+
+    def index_shard(shard: Shard) -> tuple[ShardIndex, State | None] | MLScaleError:
         try:
+            if isinstance(shard, ForeignShard):
+                return shard.load_or_scan(where, keep, chosen), None
             status = os.stat(shard.path)
-            return load_or_scan(shard, status, where, keep, unwritable, scanner or Scanner(TAR, scan_shard)), status
+            return load_or_scan(shard, status, where, keep, unwritable, chosen), get_file_state(status)
         except OSError as error:
             # Returned, and not raised, so that all corrupt shards are reported together.
             return MLScaleError(
@@ -82,13 +118,13 @@ def build_index(
             return problem
 
     # Threads, because most of the time is waiting for reads, which release the interpreter's lock.
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(_REMOTE_THREADS if any(shard.is_remote for shard in shards) else 4) as pool:
         for result in pool.map(index_shard, shards):
             if isinstance(result, MLScaleError):
                 problems.append(result)
             else:
                 parts.append(result[0])
-                states.append(get_file_state(result[1]))
+                states.append(result[1] or NO_STATE)
     raise_all(problems)
     for folder, why in unwritable.items():
         print(f"index     kept in the cache: {folder} cannot be written to ({why})", file=sys.stderr, flush=True)
@@ -105,6 +141,7 @@ def _join_indexes(shards: Sequence[Shard], parts: Sequence[ShardIndex], *, verif
     is_known = verify and any(part.digests is not None for part in parts)
     # int64, because a CRC-32 may have any value of a uint32 and NO_DIGEST has to differ from all.
     digests = np.full((total, len(extensions)), NO_DIGEST, np.int64) if is_known else None
+    small = _join_small(shards, parts, (total, len(extensions)), extensions)
     start = 0
     for part in parts:
         columns = [extensions.index(extension) for extension in part.extensions]
@@ -124,7 +161,27 @@ def _join_indexes(shards: Sequence[Shard], parts: Sequence[ShardIndex], *, verif
         contents=tuple(part.content for part in parts),
         digests=digests,
         skipped=_add_skipped(shards, parts),
+        small=small,
     )
+
+
+def _join_small(
+    shards: Sequence[Shard], parts: Sequence[ShardIndex], shape: tuple[int, int], extensions: Sequence[str]
+) -> SmallMembers | None:
+    """Return the small members of remote shards. Those of files are read again, since their labels may be edited."""
+    if not any(shard.is_remote for shard in shards):
+        return None
+    starts, contents, at, row = np.full(shape, -1, np.int64), [], 0, 0
+    for shard, part in zip(shards, parts, strict=True):
+        stop = row + len(part.keys)
+        held = None if part.small is None else locate_small_members(part.small, part.offsets, part.sizes)
+        if shard.is_remote and held is not None:
+            columns = [extensions.index(extension) for extension in part.extensions]
+            starts[row:stop, columns] = np.where(held.starts >= 0, held.starts + at, -1)
+            contents.append(held.content)
+            at += len(held.content)
+        row = stop
+    return SmallMembers(b"".join(contents), starts)
 
 
 def _add_skipped(shards: Sequence[Shard], parts: Sequence[ShardIndex]) -> dict[str, SkippedFiles]:
@@ -152,7 +209,7 @@ def load_or_scan(
     Raises:
         MLScaleError: the shard is of another format, is corrupt, or holds no sample.
     """
-    container, scan = scanner or Scanner(TAR, scan_shard)
+    container, scan, _ = scanner or Scanner(TAR, scan_shard)
     near = None if keep == "cache" else load_index(get_adjacent_index_path(shard.path))
     saved = [candidate for candidate in (near, load_index(get_cached_index_path(shard.path))) if candidate is not None]
     saved = [candidate for candidate in saved if candidate.container == container]
@@ -164,6 +221,8 @@ def load_or_scan(
         index = _keep_digests(index, saved, shard)
     if keep == "beside":
         try:
+            # It may be uploaded with the shards, and then spares a download before the first step.
+            index = keep_small_members(index, shard.path)
             if near is None or index is not near.index:
                 save_index(get_adjacent_index_path(shard.path), shard.path, status, index, container)
             return index
@@ -174,6 +233,17 @@ def load_or_scan(
         with suppress(OSError):  # A cache that cannot be written costs time, not the run.
             save_index(get_cached_index_path(shard.path), shard.path, status, index, container)
     return index
+
+
+def keep_small_members(index: ShardIndex, path: str) -> ShardIndex:
+    """Return an index that holds the contents of the shard's small members."""
+    if index.small is not None:
+        return index
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        return replace(index, small=read_small_members(handle, index.offsets, index.sizes))
+    finally:
+        os.close(handle)
 
 
 def _keep_digests(index: ShardIndex, saved: Sequence[SavedIndex], shard: Shard) -> ShardIndex:

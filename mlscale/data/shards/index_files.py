@@ -12,7 +12,9 @@ import io
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,7 @@ class ShardIndex:
         digests: CRC-32 of each member, uint32 (n, m), 0 where a sample lacks it; None where they were not computed.
         skipped: other contents of the shard, by kind.
         end: the byte at which the last member ends; None where it is not known.
+        small: contents of small members, see `read_small_members`; None where they were not kept.
     """
 
     keys: tuple[str, ...]
@@ -61,6 +64,7 @@ class ShardIndex:
     digests: NDArray[np.uint32] | None = None
     skipped: dict[str, SkippedFiles] = field(default_factory=dict)
     end: int | None = None
+    small: bytes | None = None
 
     def has_same_members(self, other: ShardIndex) -> bool:
         """Return True if both have the same members at the same offsets."""
@@ -117,7 +121,9 @@ def get_cached_index_path(shard: str) -> Path:
     return get_cache_dir() / "index" / f"{digest}.npz"
 
 
-def save_index(path: Path, shard: str, status: os.stat_result, index: ShardIndex, container: str = TAR) -> None:
+def save_index(
+    path: Path, shard: str, status: os.stat_result, index: ShardIndex, container: str = TAR, etag: str | None = None
+) -> None:
     """Write an index file: all of it or nothing, readable for whoever may read the shard.
 
     Args:
@@ -126,6 +132,7 @@ def save_index(path: Path, shard: str, status: os.stat_result, index: ShardIndex
         status: of the shard, taken before it was read.
         index: what it holds.
         container: the format of the shard.
+        etag: of a remote shard, whose copy was indexed.
 
     Raises:
         OSError: the folder cannot be written to.
@@ -144,10 +151,14 @@ def save_index(path: Path, shard: str, status: os.stat_result, index: ShardIndex
     }
     if container != TAR:
         about["container"] = container
+    if etag is not None:
+        about["etag"] = etag
     # Without inode and ctime the next run compares contents.
     if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _CLOCK_TOLERANCE_NS:
         about |= {"inode": status.st_ino, "ctime_ns": status.st_ctime_ns}
-    digests: dict[str, Any] = {} if index.digests is None else {"digests": index.digests}
+    more: dict[str, Any] = {} if index.digests is None else {"digests": index.digests}
+    if index.small is not None:
+        more["small"] = np.frombuffer(index.small, np.uint8)
     # In memory first: only a complete file is written to the folder.
     stream = io.BytesIO()
     np.savez(
@@ -156,7 +167,7 @@ def save_index(path: Path, shard: str, status: os.stat_result, index: ShardIndex
         keys=np.frombuffer("\0".join(index.keys).encode("utf-8", "surrogateescape"), np.uint8),
         offsets=index.offsets,
         sizes=index.sizes,
-        **digests,
+        **more,
     )
     # Whoever may read the shard may read its index; it is never executable.
     write_file_aside(path, stream.getvalue(), mode=status.st_mode & 0o666)
@@ -167,10 +178,18 @@ def load_index(path: Path) -> SavedIndex | None:
     if not path.is_file():
         return None
     try:
+        return parse_index(path.read_bytes(), str(path))
+    except OSError:
+        return None
+
+
+def parse_index(content: bytes, path: str) -> SavedIndex | None:
+    """Return the index that the bytes of a file hold; None if they are corrupt, or of a later format."""
+    try:
         # Without pickle: an index next to shards comes with the data, and must not run code.
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as saved:
+        with np.load(io.BytesIO(content), allow_pickle=False) as saved:
             about = json.loads(saved["about"].tobytes())
-            contracts.expect_format("index", about, str(path))
+            contracts.expect_format("index", about, path)
             index = ShardIndex(
                 keys=tuple(saved["keys"].tobytes().decode("utf-8", "surrogateescape").split("\0")),
                 extensions=tuple(about["extensions"]),
@@ -179,6 +198,7 @@ def load_index(path: Path) -> SavedIndex | None:
                 content=about["content"],
                 end=about.get("end"),
                 digests=saved["digests"] if about.get("digest") == "crc32" else None,
+                small=saved["small"].tobytes() if "small" in saved else None,
                 skipped={
                     kind: SkippedFiles(int(count), str(first)) for kind, (count, first) in _read_skipped(about).items()
                 },
@@ -220,13 +240,19 @@ def _has_only_padding(index: ShardIndex, shard: str, size: int) -> bool:
 
 def compute_content_digest(path: str) -> str:
     """Return the SHA-256, hexadecimal, of a shard's blocks, evenly spread; of all of a small shard."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        return compute_spread_digest(partial(os.pread, handle), os.fstat(handle).st_size)
+    finally:
+        os.close(handle)
+
+
+def compute_spread_digest(read: Callable[[int, int], bytes], size: int) -> str:
+    """Return the same of a shard of `size` bytes, which a function reads, given number and offset."""
     total = hashlib.sha256()
-    size = os.stat(path).st_size
     # The last block begins where it ends with the file, so that a cut or a longer shard is noticed.
     last = max(0, size - _BLOCK)
     starts = range(0, size, _BLOCK) if size <= _BLOCK * _BLOCKS else [last * i // (_BLOCKS - 1) for i in range(_BLOCKS)]
-    with open(path, "rb") as stream:
-        for start in starts:
-            stream.seek(start)
-            total.update(stream.read(_BLOCK))
+    for start in starts:
+        total.update(read(min(_BLOCK, size - start), start))
     return total.hexdigest()

@@ -19,8 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.atomic_files import suggest_restore
-from mlscale.data.shards.index_builder import load_or_scan
+from mlscale.data.shards.index_builder import (
+    ForeignShard,
+    Scanner,
+    keep_small_members,
+    load_or_scan,
+    scan_shard,
+)
 from mlscale.data.shards.index_files import (
+    TAR,
     ShardIndex,
     get_adjacent_index_path,
     get_cached_index_path,
@@ -89,6 +96,8 @@ def record_digests(shards: Sequence[Shard], *, where: str, keep: str) -> Recorde
 
 def _record_shard(shard: Shard, where: str, keep: str) -> tuple[bool, int, Path]:
     """Return True if the digests are new, the shard's number of samples, and the path of its index file."""
+    if isinstance(shard, ForeignShard):
+        return _record_foreign(shard, where, keep)
     try:
         status = os.stat(shard.path)
         # Folders that cannot be written are not collected here: a `save_index` that fails below is an error.
@@ -106,7 +115,8 @@ def _record_shard(shard: Shard, where: str, keep: str) -> tuple[bool, int, Path]
         _compare_digests(shard, index, digests, where)
         return False, len(index.keys), path
     try:
-        save_index(path, shard.path, status, replace(index, digests=digests))
+        # Small members with them: where the shards are uploaded, labels are read from the index.
+        save_index(path, shard.path, status, keep_small_members(replace(index, digests=digests), shard.path))
     except OSError as error:
         raise MLScaleError(
             f"the index {str(path)!r} cannot be written",
@@ -116,6 +126,18 @@ def _record_shard(shard: Shard, where: str, keep: str) -> tuple[bool, int, Path]
             exit=Exit.ENVIRONMENT,
         ) from error
     return True, len(index.keys), path
+
+
+def _record_foreign(shard: ForeignShard, where: str, keep: str) -> tuple[bool, int, Path]:
+    """Record the digests of a shard on another machine: in the cache of this one, wherever indexes are saved."""
+    index = shard.load_or_scan(where, keep, Scanner(TAR, scan_shard))
+    with shard.open_copy() as path:
+        digests = _compute_digests(Shard(shard.name, path), index, os.stat(path))
+    if index.digests is not None:
+        _compare_digests(shard, index, digests, where)
+        return False, len(index.keys), shard.get_index_path()
+    shard.save_index(replace(index, digests=digests), TAR)
+    return True, len(index.keys), shard.get_index_path()
 
 
 def _compute_digests(shard: Shard, index: ShardIndex, status: os.stat_result) -> NDArray[np.uint32]:
@@ -149,11 +171,10 @@ def _compare_digests(shard: Shard, index: ShardIndex, digests: NDArray[np.uint32
         return
     names = [f"{index.keys[sample]}.{index.extensions[column]}" for sample, column in wrong[:_MAX_NAMES]]
     # Both, since either file may hold the recorded digests.
-    files = [
-        shlex.quote(str(path))
-        for path in (get_adjacent_index_path(shard.path), get_cached_index_path(shard.path))
-        if path.exists()
-    ]
+    paths = [get_adjacent_index_path(shard.path), get_cached_index_path(shard.path)]
+    if isinstance(shard, ForeignShard):
+        paths = [shard.get_index_path()]
+    files = [shlex.quote(str(path)) for path in paths if path.exists()]
     raise MLScaleError(
         f"{len(wrong):,} member{'s' * (len(wrong) != 1)} of {shard.path!r} are not as they were when their digests "
         "were recorded",

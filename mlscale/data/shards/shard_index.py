@@ -14,13 +14,15 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.atomic_files import suggest_restore
 from mlscale.data.shards.index_files import compute_content_digest
-from mlscale.data.shards.shard_paths import Shard
+from mlscale.data.shards.shard_paths import ReadSpan, Shard
+from mlscale.data.shards.small_members import SmallMembers
 from mlscale.data.shards.system_files import SkippedFiles, report_once
 from mlscale.data.shards.tar_scan import scan_tar
 from mlscale.errors import MLScaleError
@@ -30,9 +32,15 @@ _VERSION = 1
 
 # Outside uint32, so that it is not a CRC-32.
 NO_DIGEST = -1
+_REMOTE_READS = 4
+"""Reads of a remote member that differs from its digest, before it counts as corrupt."""
 
 State = tuple[int, int, int, int]
 """Device, inode, size and time of the last change: they identify the file that was indexed."""
+
+
+NO_STATE: State = (0, 0, 0, 0)
+"""The state of a shard that is not a file: what is read of it is compared in another way."""
 
 
 def get_file_state(status: os.stat_result) -> State:
@@ -59,6 +67,7 @@ class Index:
         states: of each shard, when it was indexed.
         digests: CRC-32 of each member, int64 (n, m); `NO_DIGEST` where none is known. None: nothing is compared.
         skipped: other contents of the shards, by kind.
+        small: contents of small members of remote shards, which are read without a request.
     """
 
     shards: tuple[Shard, ...]
@@ -71,6 +80,7 @@ class Index:
     states: list[State] = field(default_factory=list)
     digests: NDArray[np.int64] | None = None
     skipped: dict[str, SkippedFiles] = field(default_factory=dict)
+    small: SmallMembers | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -86,8 +96,19 @@ class Index:
             CorruptMemberError: they are not those of its digest.
             MLScaleError: the shard is missing, or another one than was indexed.
         """
-        with self._open_shard(int(self.shard[sample])) as handle:
-            return self._read_from(handle, sample, column)
+        shard = self.shards[self.shard[sample]]
+        if not shard.is_remote:
+            with self._open_shard(int(self.shard[sample])) as read:
+                return self._read_from(read, sample, column)
+        # What came, or was kept, may be wrong while the shard is right.
+        for _ in range(_REMOTE_READS - 1):
+            try:
+                with shard.open_reader() as read:
+                    return self._read_from(read, sample, column)
+            except CorruptMemberError:
+                shard.discard_copy()
+        with shard.open_reader() as read:
+            return self._read_from(read, sample, column)
 
     def read_column(self, column: int) -> list[bytes]:
         """Return the bytes of one member of every sample, shard by shard. For small members, such as labels."""
@@ -95,11 +116,28 @@ class Index:
         # `shard` is sorted, because samples are numbered shard by shard.
         bounds = np.searchsorted(self.shard, np.arange(len(self.shards) + 1))
         for number in range(len(self.shards)):
-            with self._open_shard(number) as handle:
-                content += [
-                    self._read_from(handle, sample, column) for sample in range(bounds[number], bounds[number + 1])
-                ]
+            samples = range(bounds[number], bounds[number + 1])
+            if (small := self._read_small(samples, column)) is not None:
+                content += small
+                continue
+            with self._open_shard(number) as read:
+                content += [self._read_from(read, sample, column) for sample in samples]
         return content
+
+    def _read_small(self, samples: range, column: int) -> list[bytes] | None:
+        """Return the bytes of small members that the index holds; None unless it holds all of them."""
+        if self.small is None:
+            return None
+        starts = self.small.starts[samples.start : samples.stop, column]
+        sizes = self.sizes[samples.start : samples.stop, column]
+        if not ((starts >= 0) | (sizes == 0)).all():
+            return None
+        held = self.small.content
+        parts = [held[start : start + size] for start, size in zip(starts.tolist(), sizes.tolist(), strict=True)]
+        # As if they were read from the shard, so that digests and conversions apply.
+        return [
+            self._read_from(partial(_take, one), sample, column) for sample, one in zip(samples, parts, strict=True)
+        ]
 
     def compute_checksums(self, column: int) -> NDArray[np.uint32]:
         """Return the CRC-32 of one member of every sample, uint32 (n,); they are read unless digests were recorded."""
@@ -133,11 +171,17 @@ class Index:
             offsets=self.offsets[samples],
             sizes=self.sizes[samples],
             digests=None if self.digests is None else self.digests[samples],
+            small=None if self.small is None else self.small.select_samples(samples),
         )
 
     @contextmanager
-    def _open_shard(self, number: int) -> Iterator[int]:
-        """Yield the handle of a shard that is still the one that was indexed, opened for reading."""
+    def _open_shard(self, number: int) -> Iterator[ReadSpan]:
+        """Yield the function that reads a shard, which is still the one that was indexed."""
+        if self.shards[number].is_remote:
+            # Whether it changed is known by its ETag, in which the name of its copy differs.
+            with self.shards[number].open_reader(whole=True) as read:
+                yield read
+            return
         path = self.shards[number].path
         try:
             handle = os.open(path, os.O_RDONLY)
@@ -152,7 +196,8 @@ class Index:
             state = get_file_state(os.fstat(handle))
             if self.states and state != self.states[number]:
                 self._expect_unchanged(number, state)
-            yield handle
+            # pread has no file position, so threads may share a handle.
+            yield partial(os.pread, handle)
         finally:
             os.close(handle)
 
@@ -195,10 +240,9 @@ class Index:
                     return False
         return True
 
-    def _read_from(self, handle: int, sample: int, column: int) -> bytes:
+    def _read_from(self, read: ReadSpan, sample: int, column: int) -> bytes:
         size = int(self.sizes[sample, column])
-        # pread has no file position, so threads may share a handle.
-        content = os.pread(handle, size, int(self.offsets[sample, column]))
+        content = read(size, int(self.offsets[sample, column]))
         # At the end of a truncated file pread returns less, without an error.
         if len(content) != size:
             shard = self.shards[self.shard[sample]]
@@ -225,3 +269,8 @@ class Index:
                 fix="restore the shard (mlscale prepare with the same data=… names all that is corrupt), "
                 "or data.verify=false",
             )
+
+
+def _take(content: bytes, size: int, offset: int) -> bytes:
+    """Return bytes that are in memory, as a read of a shard would."""
+    return content

@@ -1,4 +1,4 @@
-"""Resolution of a user's spec (path, list, brace pattern, glob, folder) to a list of shards."""
+"""Resolution of a user's spec (path, list, brace pattern, glob, folder, address) to a list of shards."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import braceexpand
 
 from mlscale.data.cache_folder import get_cache_dir, write_aside
 from mlscale.data.shards.system_files import drop_system_files
-from mlscale.errors import Exit, MLScaleError, raise_all
+from mlscale.errors import Exit, MLScaleError, Problems, raise_all
 
+ReadSpan = Callable[[int, int], bytes]
+"""Returns bytes of a shard, given their number and their offset; fewer at its end."""
 Spec = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
@@ -44,56 +49,97 @@ class Shard:
     name: str
     path: str
 
+    is_remote: ClassVar[bool] = False
 
-def find_shards(spec: Spec, *, where: str, allow: Collection[str] = (), files: ShardFiles = TAR_FILES) -> list[Shard]:
+    @contextmanager
+    def open_copy(self) -> Iterator[str]:
+        """Yield the path of its bytes on this machine."""
+        yield self.path
+
+    @contextmanager
+    def open_reader(self, *, whole: bool = False) -> Iterator[ReadSpan]:
+        """Yield a function that reads its bytes; `whole` where most of them will be read."""
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            # pread has no file position, so threads may share a handle.
+            yield partial(os.pread, handle)
+        finally:
+            os.close(handle)
+
+
+FindRemote = Callable[[str, str, re.Pattern[str]], Sequence[Shard]]
+"""Returns the shards of an address, given the key path of the spec and the names of shards."""
+
+
+def find_shards(
+    spec: Spec,
+    *,
+    where: str,
+    allow: Collection[str] = (),
+    files: ShardFiles = TAR_FILES,
+    find_remote: FindRemote | None = None,
+) -> list[Shard]:
     """Return the shards that a spec names, in its order; those of a folder or a glob are sorted.
 
     A path that exists is used unchanged, whatever braces, spaces, `?`, `&` or `#` are in it; only otherwise is it
     read as a pattern.
 
     Args:
-        spec: a path, a pattern, a folder, a `pipe:` command, or a list of them.
+        spec: a path, a pattern, a folder, an address of a remote one, a `pipe:` command, or a list of them.
         where: the key path of the spec, for errors.
         allow: 'pipe' runs `pipe:` commands.
         files: which files of a folder are shards.
+        find_remote: finds the shards of an address; None where addresses are not read.
 
     Raises:
         MLScaleError: nothing is there, or what is there cannot be indexed. All problems of the spec at once.
     """
     entries = [spec] if isinstance(spec, str | os.PathLike) else list(spec)
-    paths: list[str] = []
+    shards: list[Shard] = []
     problems: list[MLScaleError] = []
     if not entries or "" in entries:
         problems.append(MLScaleError("no shards are named", where=where, fix=f"{where}=<path, pattern or folder>"))
         entries = [entry for entry in entries if entry != ""]
     for entry in entries:
         try:
-            paths += _expand_entry(os.fspath(entry), where, allow, files)
+            shards += _expand_entry(os.fspath(entry), where, allow, files, find_remote)
+        except Problems as several:
+            problems += several.problems
         except MLScaleError as problem:
             problems.append(problem)
-    for path in paths:
+    for shard in shards:
         try:
-            if files is TAR_FILES:
-                _check_kind(path, where)
+            # A remote one is looked at once its bytes are here.
+            if files is TAR_FILES and not shard.is_remote:
+                _check_kind(shard.path, where)
         except MLScaleError as problem:
             problems.append(problem)
     raise_all(problems)
-    return [Shard(name, path) for name, path in zip(_derive_shard_names(paths), paths, strict=True)]
+    # Until here each has its whole path, or address, as its name.
+    names = _derive_shard_names([shard.name for shard in shards])
+    return [replace(shard, name=name) for shard, name in zip(shards, names, strict=True)]
 
 
-def _expand_entry(entry: str, where: str, allow: Collection[str], files: ShardFiles) -> list[str]:
+def _expand_entry(
+    entry: str, where: str, allow: Collection[str], files: ShardFiles, find_remote: FindRemote | None
+) -> list[Shard]:
+    if _SCHEME.match(entry) and not entry.startswith("file://"):
+        if find_remote is None:
+            raise MLScaleError(
+                "addresses are not read here",
+                where=where,
+                why="data.train, data.val and data.test take addresses, of data=webdataset and data=tfrecord",
+                fix=f"copy the shards to this machine: {where}=<a folder>",
+            )
+        return list(find_remote(entry, where, files.names))
     if entry.startswith("pipe:"):
-        return [_materialise_pipe(entry.removeprefix("pipe:"), where, allow)]
-    if entry.startswith("file://"):
-        entry = entry.removeprefix("file://")
-    if scheme := _SCHEME.match(entry):
-        raise MLScaleError(
-            f"shards are read from files, and {entry!r} is not one",
-            where=where,
-            why=f"'{scheme[1]}' addresses are not read directly",
-            fix=f"copy the shards to this machine, or stream each once into the cache:\n"
-            f"{where}='pipe:curl -sfL {entry}' data.allow=[pipe]",
-        )
+        paths = [_materialise_pipe(entry.removeprefix("pipe:"), where, allow)]
+    else:
+        paths = _expand_path(entry.removeprefix("file://"), where, files)
+    return [Shard(path, path) for path in paths]
+
+
+def _expand_path(entry: str, where: str, files: ShardFiles) -> list[str]:
     path = os.path.expanduser(entry)
     if os.path.isdir(path):
         return _list_folder(path, where, files)
@@ -188,8 +234,9 @@ def _derive_shard_names(paths: Sequence[str]) -> list[str]:
     names = [os.path.basename(path) for path in paths]
     if len(set(names)) == len(names):
         return names
-    # Names are part of the data version, so they do not depend on where the shards are.
-    full = [os.path.abspath(path) for path in paths]
+    # Names are part of the data version, so they do not depend on where the shards are. An address counts as a path:
+    # that of its server and folders.
+    full = [os.path.abspath(_SCHEME.sub("/", path)) for path in paths]
     top = os.path.commonpath([os.path.dirname(path) for path in full])
     return [Path(path).relative_to(top).as_posix() for path in full]
 

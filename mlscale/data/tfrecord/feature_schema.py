@@ -93,6 +93,7 @@ def apply_schema(
         records=np.stack([index.offsets[:, record], index.sizes[:, record]], axis=1),
         converts=tuple(converts),
         checked=frozenset(({0, 1} if labels == "mask" else {0}) if verify else ()),
+        small=None if index.small is None else index.small.select_columns(columns),
     )
     return result if key is None else replace(result, keys=_read_keys(index, key))
 

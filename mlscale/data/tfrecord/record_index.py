@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mlscale.atomic_files import suggest_restore
 from mlscale.data.shards.index_files import ShardIndex, compute_content_digest
 from mlscale.data.shards.shard_index import CorruptMemberError, Index
-from mlscale.data.shards.shard_paths import Shard
+from mlscale.data.shards.shard_paths import ReadSpan, Shard
 from mlscale.data.tfrecord.record_framing import (
     FOOTER_BYTES,
     LostRecordsError,
@@ -80,6 +80,17 @@ def scan_records(shard: Shard, status: os.stat_result, where: str) -> ShardIndex
         content=content,
         end=status.st_size,
     )
+
+
+def find_wrong_records(index: ShardIndex, handle: int) -> list[tuple[int, int]]:
+    """Return the spans, start and stop, of the records of an open file that differ from their checksums."""
+    column = index.extensions.index(RECORD)
+    spans = zip(index.offsets[:, column].tolist(), index.sizes[:, column].tolist(), strict=True)
+    return [
+        (start, start + size + FOOTER_BYTES)
+        for start, size in spans
+        if not has_right_checksum(os.pread(handle, size + FOOTER_BYTES, start))
+    ]
 
 
 def _find_all_features(
@@ -155,32 +166,35 @@ class RecordIndex(Index):
 
     def is_intact(self, sample: int) -> bool:
         """Return True if the checksum of a sample's record fits its data."""
-        with self._open_shard(int(self.shard[sample])) as handle:
-            return has_right_checksum(self._read_record(handle, sample))
+        with self._open_shard(int(self.shard[sample])) as read:
+            return has_right_checksum(self._read_record(read, sample))
 
-    def _read_from(self, handle: int, sample: int, column: int) -> bytes:
+    def _read_small(self, samples: range, column: int) -> list[bytes] | None:
+        # The checksum is that of a whole record, which has to be read.
+        return None if column in self.checked else super()._read_small(samples, column)
+
+    def _read_from(self, read: ReadSpan, sample: int, column: int) -> bytes:
         start, size = int(self.offsets[sample, column]), int(self.sizes[sample, column])
         # One read for the whole record, since its checksum covers all of it.
         if column in self.checked:
-            framed, begin = self._read_record(handle, sample), start - int(self.records[sample, 0])
+            framed, begin = self._read_record(read, sample), start - int(self.records[sample, 0])
             if not has_right_checksum(framed):
                 raise self._build_corrupt_error(sample, column, "its record has another checksum than it states")
             content = framed[begin : begin + size]
         else:
-            content = self._read_span(handle, sample, start, size)
+            content = self._read_span(read, sample, start, size)
         try:
             # To what a tar's member would hold, so that callers need not know of features.
             return self.converts[column](content)
         except ValueError as error:
             raise self._build_corrupt_error(sample, column, str(error)) from error
 
-    def _read_record(self, handle: int, sample: int) -> bytes:
+    def _read_record(self, read: ReadSpan, sample: int) -> bytes:
         start, size = self.records[sample].tolist()
-        return self._read_span(handle, sample, start, size + FOOTER_BYTES)
+        return self._read_span(read, sample, start, size + FOOTER_BYTES)
 
-    def _read_span(self, handle: int, sample: int, start: int, size: int) -> bytes:
-        # pread has no file position, so threads may share a handle.
-        content = os.pread(handle, size, start)
+    def _read_span(self, read: ReadSpan, sample: int, start: int, size: int) -> bytes:
+        content = read(size, start)
         if len(content) != size:
             shard = self.shards[self.shard[sample]]
             raise MLScaleError(

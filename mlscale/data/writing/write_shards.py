@@ -15,7 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale import contracts
-from mlscale.atomic_files import create_write_error, make_folders, read_json, remove_leftovers, write_bytes, write_json
+from mlscale.atomic_files import (
+    compute_sha256,
+    create_write_error,
+    make_folders,
+    read_json,
+    remove_leftovers,
+    write_bytes,
+    write_json,
+)
 from mlscale.data.images.image_modules import ImageData
 from mlscale.data.order.bad_samples import BadRecord
 from mlscale.data.order.sample_order import ShuffledSampler
@@ -259,6 +267,9 @@ def _write_document(
     data: ImageData, splits: list[_Split], folder: Path, plan: dict[str, Any], licence: str | None
 ) -> None:
     facts, extension = data.facts(), FORMATS[plan["container"]]
+    paths = {
+        split.name: [split.get_path(folder, number, extension) for number in range(split.shards)] for split in splits
+    }
     document = {
         "format": contracts.get_format_tag("dataset"),
         **plan,
@@ -271,9 +282,18 @@ def _write_document(
         "std": facts.std,
         "source": type(data).__name__,
         "licence": licence,
-        "bytes": {
-            split.name: sum(split.get_path(folder, number, extension).stat().st_size for number in range(split.shards))
-            for split in splits
-        },
+        "bytes": {split: sum(path.stat().st_size for path in files) for split, files in paths.items()},
+        "shards": {split: _describe_files(files) for split, files in paths.items()},
     }
     write_json(folder / DOCUMENT, document)
+
+
+def _describe_files(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return name, size and SHA-256 of each file: copies on other machines are compared with them."""
+    # Read again: other parts, and earlier calls, have written some of them.
+    with ThreadPoolExecutor(_MAX_THREADS) as pool:
+        digests = pool.map(compute_sha256, paths)
+        return [
+            {"name": path.name, "bytes": path.stat().st_size, "sha256": digest}
+            for path, digest in zip(paths, digests, strict=True)
+        ]

@@ -51,6 +51,14 @@ def webdataset(folder: Path, **policy: Any) -> WebDataset:
     return WebDataset(folder / "t", folder / "v", batch_size=BATCH, **policy)
 
 
+def windowed(folder: Path, **policy: Any) -> WebDataset:
+    if not (folder / "t").exists():
+        write_shards(folder / "t", 100, shards=7)
+        write_shards(folder / "v", 9)
+    chosen: Any = {"order": "windowed", "shuffle_window": 2}
+    return WebDataset(folder / "t", folder / "v", batch_size=BATCH, **chosen, **policy)
+
+
 def mixed(folder: Path, **policy: Any) -> WebDataset:
     if not (folder / "a").exists():
         write_shards(folder / "a", 70)
@@ -149,7 +157,8 @@ def _written(folder: Path, name: str, heading: str, lines: Iterator[str]) -> tup
 
 
 BACKENDS: list[Callable[..., OrderedData]] = [
-    webdataset, mixed, imagefolder, tfrecord, digits, dataset, masks, several, table, numbers, texts, language,
+    webdataset, windowed, mixed, imagefolder, tfrecord, digits, dataset, masks, several, table, numbers, texts,
+    language,
 ]  # fmt: skip
 if DEBIAN_FASHION_MNIST.is_dir():
     BACKENDS.append(fashion_mnist)
@@ -165,6 +174,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "crop": {"augment": RandomCrop((0.2, 1.0))},
 }
 ONLY = {  # of the policies above, where not all
+    "windowed": ("plain", "mixup", "short epochs, padded", "skip"),
     "mixed": ("plain", "augmented", "mixup", "short epochs, padded", "skip"),
     "fashion_mnist": ("mixup",),
     "masks": ("plain", "augmented", "crop", "short epochs, padded", "skip"),

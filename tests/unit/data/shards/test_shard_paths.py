@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 
 import pytest
 
-from mlscale.data.shards.shard_paths import find_shards
+from mlscale.data.shards.index_builder import ForeignShard
+from mlscale.data.shards.shard_paths import Shard, find_shards
 from mlscale.errors import Exit, MLScaleError, Problems
 from tests.unit.data.conftest import write_tar
 
@@ -88,11 +90,21 @@ def test_a_compressed_shard(tmp_path: Path, by: str) -> None:
     assert error.fix == f"gunzip -k '{path}'"
 
 
-def test_addresses_are_not_read(tmp_path: Path) -> None:
+def test_addresses_are_found_by_who_reads_them(folder: Path) -> None:
     error = failure("https://example.org/000.tar")
-    assert "not one" in error.what
-    assert "data.allow=[pipe]" in error.fix
-    assert "'s3'" in failure("s3://bucket/000.tar").why
+    assert error.what == "addresses are not read here"
+    assert "a folder" in error.fix
+
+    def find(entry: str, where: str, names: re.Pattern[str]) -> list[Shard]:
+        assert where == "data.train"
+        assert names.search("x.tar")
+        return [ForeignShard(f"{entry}/{name}.tar", "shown") for name in "ab"]
+
+    found = find_shards([folder / "000.tar", "s3://b/x"], where="data.train", find_remote=find)
+    assert [shard.name for shard in found] == ["000.tar", "a.tar", "b.tar"]
+    # Equal names are told apart by what is before them, whatever the scheme.
+    found = find_shards(["s3://b/x", "s3://b/y"], where="data.train", find_remote=find)
+    assert [shard.name for shard in found] == ["x/a.tar", "x/b.tar", "y/a.tar", "y/b.tar"]
 
 
 def test_pipe_is_refused_unless_allowed(folder: Path, tmp_path: Path, cache: Path) -> None:

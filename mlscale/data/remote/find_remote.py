@@ -1,0 +1,207 @@
+"""Resolution of an address (a file, a brace pattern, a glob, a folder) to remote shards."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import braceexpand
+
+from mlscale import contracts
+from mlscale.data.cache_folder import get_cache_dir
+from mlscale.data.remote.addresses import (
+    HTTP,
+    expect_public_host,
+    get_file_name,
+    get_scheme,
+    identify_shard,
+    join_address,
+    mask_address,
+)
+from mlscale.data.remote.open_store import open_store
+from mlscale.data.remote.remote_index import IndexedShard
+from mlscale.data.remote.remote_shard import RemoteAccess
+from mlscale.data.remote.shard_cache import ShardCache
+from mlscale.data.remote.small_files import read_small_file
+from mlscale.data.remote.stores import RemoteStat, Store
+from mlscale.data.remote.transfers import Attempts
+from mlscale.data.remote.verify_content import ContentCheck
+from mlscale.errors import MLScaleError, raise_all
+
+_THREADS = 16
+"""Requests at a time: an answer takes tens of milliseconds, most of which is waiting."""
+_MAX_DOCUMENT_BYTES = 256 << 20
+_SHOWN = 3
+
+
+def open_access(cache_dir: str | None = None, cache_bytes: int | None = None) -> RemoteAccess:
+    """Return what the remote shards of a data set share.
+
+    Args:
+        cache_dir: folder of downloaded shards; None for `shards` in the cache of data sets.
+        cache_bytes: that they may have together; None for half of the free disk.
+    """
+    folder = get_cache_dir() / "shards" if cache_dir is None else Path(cache_dir).expanduser()
+    return RemoteAccess(ShardCache(folder, cache_bytes))
+
+
+def find_remote_shards(entry: str, where: str, names: re.Pattern[str], access: RemoteAccess) -> list[IndexedShard]:
+    """Return the shards that an address names; those of a folder or a glob are sorted.
+
+    Args:
+        entry: an address, which may have braces; `*`, `?` and `[]` in object stores alone.
+        where: the key path of the spec, for errors.
+        names: of files that are shards.
+        access: how they are read.
+
+    Raises:
+        MLScaleError: nothing is there, the scheme is unknown or its package is missing, or the server can't be reached.
+    """
+    store = open_store(entry, access.policy, where)
+    is_http = get_scheme(entry) in HTTP
+    if is_http:
+        expect_public_host(entry, where)
+    parts = _expand_braces(entry)
+    stats: dict[str, RemoteStat | None] = {}
+    digests: dict[str, str] = {}
+    for part in parts:
+        # In an address of the web '?' begins the query.
+        if "*" in part or (not is_http and any(mark in part for mark in "?[")):
+            stats |= _list_matches(store, part, access, where, names, entry)
+        elif names.search(get_file_name(part)) or (is_http and "?" in part):
+            stats[part] = None
+        else:
+            stats |= _list_folder(store, part, access, where, names, digests)
+    known = {address: stat for address, stat in stats.items() if stat is not None}
+    known |= _read_stats(store, [address for address, stat in stats.items() if stat is None], access, where, entry)
+    if known and not digests:
+        first = next(iter(known))
+        digests = _read_digests(store, join_address(first, ""), access, where)
+    return [_build_shard(address, known[address], store, access, where, digests) for address in stats]
+
+
+def _build_shard(
+    address: str, stat: RemoteStat, store: Store, access: RemoteAccess, where: str, digests: Mapping[str, str]
+) -> IndexedShard:
+    return IndexedShard(
+        name=identify_shard(address),
+        path=mask_address(address),
+        address=address,
+        stat=stat,
+        store=store,
+        access=access,
+        where=where,
+        check=ContentCheck(address, stat, digests.get(get_file_name(address))),
+    )
+
+
+def _expand_braces(entry: str) -> list[str]:
+    try:
+        return list(braceexpand.braceexpand(entry))
+    # Unbalanced braces are part of a name.
+    except ValueError:
+        return [entry]
+
+
+def _read_stats(
+    store: Store, addresses: Sequence[str], access: RemoteAccess, where: str, entry: str
+) -> dict[str, RemoteStat]:
+    def read_or_catch(address: str) -> RemoteStat | FileNotFoundError | MLScaleError:
+        def read() -> RemoteStat | FileNotFoundError:
+            try:
+                return store.read_stat(address)
+            except FileNotFoundError as error:
+                return error
+
+        try:
+            return Attempts(address, access.policy, access.counts, where).call(read)
+        except MLScaleError as problem:
+            return problem
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        results = list(zip(addresses, pool.map(read_or_catch, addresses), strict=True))
+    # One error for a server that does not answer, and not a thousand.
+    raise_all([result for _, result in results if isinstance(result, MLScaleError)][:1])
+    missing = [address for address, result in results if isinstance(result, FileNotFoundError)]
+    if missing:
+        shown = mask_address(entry)
+        raise MLScaleError(
+            f"{len(missing)} of the {len(addresses)} shards of {shown!r} are missing"
+            if len(addresses) > 1
+            else f"the shard {shown!r} does not exist",
+            where=where,
+            why=f"not there: {', '.join(map(mask_address, missing[:_SHOWN]))}{', …' * (len(missing) > _SHOWN)}",
+            fix=f"{where}=<addresses that exist>",
+        )
+    return {address: result for address, result in results if isinstance(result, RemoteStat)}
+
+
+def _list_matches(
+    store: Store, pattern: str, access: RemoteAccess, where: str, names: re.Pattern[str], entry: str
+) -> dict[str, RemoteStat]:
+    listed = _list(store, pattern, access, where)
+    if listed is None:
+        raise MLScaleError(
+            f"the address {mask_address(entry)!r} has a '*'",
+            where=where,
+            why="web servers list no files",
+            fix=f"{where}='https://<host>/<path>-{{00000..00099}}.tar'",
+        )
+    shards = {address: stat for address, stat in sorted(listed.items()) if names.search(get_file_name(address))}
+    if not shards:
+        raise MLScaleError(
+            f"no shard matches {mask_address(entry)!r}",
+            where=where,
+            why=f"files that match, and are not shards: {len(listed)}",
+            fix=f"{where}=<a pattern of shards that exist>",
+        )
+    return shards
+
+
+def _list_folder(
+    store: Store, folder: str, access: RemoteAccess, where: str, names: re.Pattern[str], digests: dict[str, str]
+) -> dict[str, RemoteStat | None]:
+    """Return the shards of a folder: by the `dataset.json` above it, else by listing it."""
+    folder = f"{folder.rstrip('/')}/"
+    digests |= _read_digests(store, folder, access, where)
+    if digests and get_scheme(folder) in HTTP:
+        return {join_address(folder, name): None for name in sorted(digests)}
+    listed = _list(store, folder, access, where)
+    if listed is None:
+        raise MLScaleError(
+            f"the address {mask_address(folder)!r} is a folder",
+            where=where,
+            why="web servers list no files, and no dataset.json of mlscale prepare is above it",
+            fix=f"{where}='{mask_address(folder)}train-{{00000..00099}}.tar'",
+        )
+    shards = {address: stat for address, stat in sorted(listed.items()) if names.search(get_file_name(address))}
+    if not shards:
+        raise MLScaleError(
+            f"the folder {mask_address(folder)!r} holds no shard",
+            where=where,
+            why=f"files in it: {len(listed)}",
+            fix=f"{where}=<a folder of shards>",
+        )
+    return dict(shards)
+
+
+def _list(store: Store, pattern: str, access: RemoteAccess, where: str) -> dict[str, RemoteStat] | None:
+    return Attempts(pattern, access.policy, access.counts, where).call(lambda: store.list_files(pattern))
+
+
+def _read_digests(store: Store, folder: str, access: RemoteAccess, where: str) -> dict[str, str]:
+    """Return the SHA-256 of each shard of a folder by its name, from the `dataset.json` above it; empty without one."""
+    above, name = join_address(folder.rstrip("/"), "dataset.json"), get_file_name(folder.rstrip("/"))
+    content = read_small_file(store, above, access, where, _MAX_DOCUMENT_BYTES)
+    try:
+        document: Any = json.loads(content or b"{}")
+        if content is not None:
+            contracts.expect_format("dataset", document, mask_address(above))
+        return {str(shard["name"]): str(shard["sha256"]) for shard in document.get("shards", {}).get(name, ())}
+    # Another file of this name, or one of a later version: shards are read without it.
+    except Exception:
+        return {}

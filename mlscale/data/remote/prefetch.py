@@ -1,0 +1,179 @@
+"""Download remote shards in the order in which training will need them, a block of positions ahead."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.data.remote.remote_shard import RemoteAccess, RemoteShard
+from mlscale.data.shards.shard_paths import Shard
+from mlscale.data.shards.system_files import report_once
+from mlscale.errors import MLScaleError
+
+FindBlock = Callable[[int], tuple[int, int]]
+"""Returns start and stop of the block of an epoch's order that a position is in: a window, or any stretch."""
+Span = Callable[[int, int], NDArray[np.int64]]
+
+_PARALLEL = 8
+"""Downloads at a time: one connection to an object store gives a tenth of what a machine can take."""
+_LAG = 8
+"""A block's shards are free once an eighth of the next one was planned: batches in work still read them."""
+_WAIT_SECONDS = 0.2
+
+
+@dataclass
+class _Block:
+    """A stretch of an epoch's order, and the handles that keep its shards in the cache."""
+
+    start: int
+    stop: int
+    handles: list[int] = field(default_factory=list)
+    is_released: bool = False
+
+    def release(self) -> None:
+        """Let its shards go."""
+        self.is_released = True
+        while self.handles:
+            os.close(self.handles.pop())
+
+
+class Prefetch:
+    """Downloads of an epoch, which go on in threads until it is closed.
+
+    Nothing depends on how far they are: what is not there yet is downloaded by who needs it.
+
+    Args:
+        access: what the shards share.
+        shards: of the split.
+        numbers: which of them each sample is in, (n,); -1 for one that is in none.
+        span: the order of the epoch.
+        find_block: see `FindBlock`.
+        stop: the position at which the epoch ends.
+    """
+
+    def __init__(
+        self,
+        access: RemoteAccess,
+        shards: Sequence[Shard],
+        numbers: NDArray[np.int64],
+        span: Span,
+        find_block: FindBlock,
+        stop: int,
+    ) -> None:
+        self._access, self._shards, self._numbers, self._span = access, shards, numbers, span
+        self._find_block, self._stop = find_block, stop
+        self._position = 0
+        self._planned: set[str] = set()
+        self._is_closed = False
+        self._changed = threading.Condition()
+        self._blocks: list[_Block] = []
+        self._thread: threading.Thread | None = None
+
+    def start(self, position: int) -> None:
+        """Begin with the shards that are needed at a position."""
+        self._position = position
+        # Not waited for when the process ends: it may be in the middle of a download, which the next run resumes.
+        self._thread = threading.Thread(target=self._run, args=(position,), name="mlscale-prefetch", daemon=True)
+        self._thread.start()
+
+    def advance(self, position: int) -> None:
+        """Note that the batch at a position was planned; shards of blocks before it are let go."""
+        with self._changed:
+            self._position = position
+            for block in self._blocks:
+                if not block.is_released and position >= block.stop + (block.stop - block.start) // _LAG:
+                    block.release()
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """End the downloads, and let all shards go."""
+        with self._changed:
+            self._is_closed = True
+            for block in self._blocks:
+                block.release()
+            self._access.planned -= self._planned
+            self._changed.notify_all()
+        report_transfers(self._access)
+
+    def _run(self, position: int) -> None:
+        pool = ThreadPoolExecutor(_PARALLEL, thread_name_prefix="mlscale-download")
+        try:
+            for start, stop in self._iterate_blocks(position):
+                block = _Block(start, stop)
+                with self._changed:
+                    # One block ahead of the one that is read: three would need a third more space.
+                    while not self._is_closed and len(self._list_open()) > 1:
+                        self._changed.wait()
+                    if self._is_closed:
+                        return
+                    self._blocks = [*self._list_open(), block]
+                shards = self._list_needed(max(start, position), stop)
+                self._planned.update(shard.copy_name for shard in shards)
+                self._access.planned |= self._planned
+                list(pool.map(lambda shard, block=block: self._fetch(shard, block), shards))
+        # What can't be downloaded is the error of the batch that needs it, with its message.
+        except MLScaleError:
+            return
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _iterate_blocks(self, position: int) -> Iterator[tuple[int, int]]:
+        while position < self._stop:
+            start, stop = self._find_block(position)
+            yield start, min(stop, self._stop)
+            position = stop
+
+    def _list_open(self) -> list[_Block]:
+        return [block for block in self._blocks if not block.is_released]
+
+    def _list_needed(self, start: int, stop: int) -> list[RemoteShard]:
+        """Return the remote shards of a stretch, in the order of their first samples."""
+        numbers = self._numbers[self._span(start, stop)]
+        present, first = np.unique(numbers, return_index=True)
+        ordered = [self._shards[number] for number in present[np.argsort(first)].tolist() if number >= 0]
+        return [shard for shard in ordered if isinstance(shard, RemoteShard)]
+
+    def _fetch(self, shard: RemoteShard, block: _Block) -> None:
+        while not (self._is_closed or block.is_released):
+            handle = shard.fetch()
+            with self._changed:
+                if handle is not None and (self._is_closed or block.is_released):
+                    os.close(handle)
+                    return
+                if handle is not None:
+                    block.handles.append(handle)
+                    return
+                # Everything in the cache is being read. What is needed now is read by ranges.
+                if block.start <= self._position:
+                    self._access.planned.discard(shard.copy_name)
+                    return
+                self._changed.wait(_WAIT_SECONDS)
+
+
+def report_transfers(access: RemoteAccess) -> None:
+    """Print what has failed since the last report, if anything did."""
+    if (line := access.counts.take_line()) is not None:
+        _report(line)
+
+
+def report_small_cache(access: RemoteAccess, size: int, where: str) -> None:
+    """Print that the cache can't hold what the order needs, and what is done in place of it."""
+    report_once(
+        f"remote    {where} has {size / 1e9:.1f} GB and the cache {access.cache.limit / 1e9:.1f} GB (data.cache_gb): "
+        "each sample is a request of its own; data.order=windowed reads whole shards"
+    )
+
+
+def _report(line: str) -> None:
+    # Of every rank: each has connections of its own.
+    rank = os.environ.get("RANK")
+    with suppress(ValueError):  # stderr may be closed at the end of a process
+        print(line if rank is None else f"{line} (rank {rank})", file=sys.stderr, flush=True)

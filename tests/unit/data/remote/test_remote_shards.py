@@ -1,0 +1,392 @@
+"""Shards behind a web server: the same batches as from files, whatever fails on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import re
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlscale.data import Loader, TarBackend, TFRecord, WebDataset
+from mlscale.data.remote import open_store
+from mlscale.data.remote.shard_cache import ShardCache
+from mlscale.data.shards.index_files import compute_content_digest
+from mlscale.data.tfrecord.record_writer import build_record
+from mlscale.errors import Exit, MLScaleError
+from tests.unit.data.conftest import picture, write_shards
+from tests.unit.data.remote.faulty_server import Faults
+
+Serve = Callable[..., tuple[str, Faults]]
+Batches = list[tuple[list[str], bytes, bytes]]
+
+
+def list_batches(data: Any, epochs: int = 1) -> Batches:
+    loader = data.train_dataloader()
+    return [
+        (batch["key"], batch["x"].numpy().tobytes(), batch["y"].numpy().tobytes())
+        for _ in range(epochs)
+        for batch in loader
+    ]
+
+
+def open_remote(url: str, **settings: Any) -> WebDataset:
+    return WebDataset(f"{url}/train/{{000..004}}.tar", f"{url}/val/{{000..001}}.tar", **{"batch_size": 24, **settings})
+
+
+@pytest.fixture
+def local(folder: Path) -> WebDataset:
+    return WebDataset(folder / "train", folder / "val", batch_size=24)
+
+
+def test_the_same_facts_and_batches_as_from_files(folder: Path, serve: Serve, local: WebDataset, cache: Path) -> None:
+    url, faults = serve(folder)
+    data = open_remote(url)
+    assert data.facts() == local.facts()
+    assert list_batches(data, 2) == list_batches(local, 2)
+    assert [b["key"] for b in data.val_dataloader()] == [b["key"] for b in local.val_dataloader()]
+    assert data.state_dict()["version"] == local.state_dict()["version"]
+    # Every shard came once, whole; the small requests are sizes, and files that might be there.
+    sizes = {path: path.stat().st_size for path in folder.rglob("*.tar")}
+    assert sum(faults.sent.values()) <= sum(sizes.values()) + 100 * len(sizes)
+    assert len(list((cache / "shards").glob("*.tar"))) == len(sizes)
+    # The next process reads the cache, and asks for sizes alone.
+    faults.sent.clear()
+    assert list_batches(open_remote(url)) == list_batches(WebDataset(folder / "train", folder / "val", batch_size=24))
+    assert sum(faults.sent.values()) <= 100 * len(sizes)
+
+
+def test_a_run_of_files_is_resumed_from_a_server(folder: Path, serve: Serve, local: WebDataset) -> None:
+    whole = list_batches(local)
+    url, _ = serve(folder)
+    state = {**local.state_dict(), "epoch": 0, "position": 48}
+    data = open_remote(url)
+    data.load_state_dict(state)
+    assert list_batches(data) == whole[2:]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_fails_is_repeated_and_counted(
+    folder: Path, serve: Serve, local: WebDataset, seed: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    url, faults = serve(folder, seed=seed, drop=0.2, corrupt=0.1, refuse=0.2, most=12)
+    # With digests, any wrong byte is noticed.
+    write_document(folder)
+    data = open_remote(url)
+    assert list_batches(data) == list_batches(local)
+    data.teardown("fit")
+    err = capfd.readouterr().err
+    total = data._remote.counts.total  # type: ignore[union-attr]
+    assert total["dropped"] == faults.done["drop"]
+    assert total["server"] == faults.done["refuse"]
+    assert (total["wrong"] > 0) == (faults.done["corrupt"] > 0)
+    lines = re.findall(r"^remote    (.+) repeated; downloaded", err, re.MULTILINE)
+    assert sum(int(n) for line in lines for n in re.findall(r"(\d+) connections? dropped", line)) == total["dropped"]
+
+
+def test_a_stalled_connection_is_given_up(folder: Path, serve: Serve, local: WebDataset) -> None:
+    url, faults = serve(folder, stall=1.0, most=2)
+    data = open_remote(url)
+    assert list_batches(data) == list_batches(local)
+    assert data._remote.counts.total["stalled"] == faults.done["stall"] == 2  # type: ignore[union-attr]
+
+
+def test_a_dropped_download_is_resumed_where_it_ended(folder: Path, serve: Serve, local: WebDataset) -> None:
+    url, faults = serve(folder, drop=1.0, most=3)
+    assert list_batches(open_remote(url)) == list_batches(local)
+    size = sum(path.stat().st_size for path in folder.rglob("*.tar"))
+    assert sum(faults.sent.values()) <= size + 1000
+    assert any(not wanted.startswith("bytes=0-") for _, wanted in faults.requests if wanted)
+
+
+def test_retries_that_are_used_up_are_named(folder: Path, serve: Serve) -> None:
+    url, _ = serve(folder, drop=1.0)
+    with pytest.raises(MLScaleError, match="cannot be read") as caught:
+        open_remote(url).facts()
+    assert re.search(r"\d connections? dropped in \d+ attempts, the last:", str(caught.value))
+    assert "data.train" in str(caught.value)
+    first = getattr(caught.value, "problems", (caught.value,))[0]
+    assert first.exit == Exit.ENVIRONMENT
+    assert first.fix
+
+
+def test_bytes_that_stay_wrong_end_the_run(folder: Path, serve: Serve) -> None:
+    write_document(folder)
+    url, _ = serve(folder)
+    path = folder / "train" / "002.tar"
+    content = bytearray(path.read_bytes())
+    content[700] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(MLScaleError, match="is not what its index or its digest states") as caught:
+        open_remote(url).facts()
+    assert "002.tar" in caught.value.what
+    assert caught.value.where == "data.train"
+
+
+def test_members_are_compared_with_the_index_next_to_the_shards(
+    folder: Path, serve: Serve, local: WebDataset, cache: Path
+) -> None:
+    """Digests of members show which part of a shard is wrong: only that is read again."""
+    WebDataset(folder / "train", folder / "val", index="beside").record_digests()
+    url, faults = serve(folder, corrupt=0.3, most=4, seed=2)
+    data = open_remote(url)
+    assert list_batches(data) == list_batches(local)
+    assert faults.done["corrupt"] == 4
+    assert data._remote.counts.total["wrong"] >= 1  # type: ignore[union-attr]
+
+
+def test_with_an_index_next_to_the_shards_facts_need_no_download(
+    folder: Path, serve: Serve, local: WebDataset, cache: Path
+) -> None:
+    WebDataset(folder / "train", folder / "val", index="beside").record_digests()
+    expected = local.facts()
+    for file in (cache / "index").glob("*"):
+        file.unlink()
+    url, _ = serve(folder)
+    source = TarBackend(f"{url}/train/{{000..004}}.tar", f"{url}/val/{{000..001}}.tar")
+    labels = source._open_split("train").raw_labels
+    assert sorted(labels) == sorted([i % 3 for i in range(100)])
+    assert not list((cache / "shards").glob("*.tar"))
+    assert open_remote(url).facts() == expected
+
+
+def test_prepare_records_digests_of_remote_shards(folder: Path, serve: Serve) -> None:
+    url, _ = serve(folder)
+    assert open_remote(url).record_digests().shards == 7
+    assert open_remote(url).record_digests().compared == 7
+    data = open_remote(url)
+    data.facts()
+    assert data._indexes["train"].digests is not None
+
+
+def test_labels_that_differ_from_the_index_are_noticed(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are taken from the index, so a copy that has others is another shard, though its blocks are the same."""
+    monkeypatch.setattr("mlscale.data.images.labelled_images.KEPT_BYTES", 0)
+    write_shards(tmp_path / "train", 30, shards=1, size=(90, 90))
+    write_shards(tmp_path / "val", 9)
+    WebDataset(tmp_path / "train", tmp_path / "val", index="beside").facts()
+    path = tmp_path / "train" / "000.tar"
+    whole, digest = path.read_bytes(), compute_content_digest(str(path))
+    for header in (match.start() for match in re.finditer(rb"000\d\d\.cls", whole)):
+        content = bytearray(whole)
+        content[header + 512] ^= 3
+        path.write_bytes(content)
+        if compute_content_digest(str(path)) == digest:
+            break
+    else:
+        raise AssertionError("every label is in a block")
+    url, _ = serve(tmp_path)
+    data = WebDataset(f"{url}/train/000.tar", tmp_path / "val", batch_size=10)
+    with pytest.raises(MLScaleError, match="is not what its index"):
+        list_batches(data)
+
+
+def test_a_server_without_ranges(folder: Path, serve: Serve, local: WebDataset) -> None:
+    url, faults = serve(folder, ranges=False, etag=False, drop=0.5, most=4)
+    assert list_batches(open_remote(url)) == list_batches(local)
+    assert faults.done["drop"] == 4
+
+
+def test_a_shard_that_changes_is_another_one(folder: Path, serve: Serve, cache: Path) -> None:
+    url, _ = serve(folder)
+    version = open_remote(url).facts().version
+    write_shards(folder / "train", 100, shards=5, classes=4)
+    data = open_remote(url)
+    assert data.facts().version != version
+    # One that changes while it is used ends the run.
+    shard = next(iter(data._indexes["train"].shards))
+    for copy in (cache / "shards").glob("*.tar"):
+        copy.unlink()
+    write_shards(folder / "train", 120, shards=5)
+    with pytest.raises(MLScaleError, match="was changed while it was used"), shard.open_reader(whole=True):
+        pass
+
+
+def test_tfrecord_files(tmp_path: Path, serve: Serve) -> None:
+    for name, count in (("t0", 40), ("t1", 40), ("v", 9)):
+        records = (build_record({"image": picture(i), "label": i % 3}) for i in range(count))
+        (tmp_path / "set").mkdir(exist_ok=True)
+        (tmp_path / "set" / f"{name}.tfrecord").write_bytes(b"".join(records))
+    chosen: dict[str, Any] = {"image_size": None, "batch_size": 16}
+    local = TFRecord(str(tmp_path / "set" / "t{0,1}.tfrecord"), tmp_path / "set" / "v.tfrecord", **chosen)
+    url, faults = serve(tmp_path / "set", corrupt=0.5, drop=0.2, most=4, seed=1)
+    data = TFRecord(f"{url}/t{{0,1}}.tfrecord", f"{url}/v.tfrecord", **chosen)
+    expected = list_batches(local)
+    # Which index it has decides what is noticed: the checksums of lengths stop a scan of corrupt bytes.
+    TFRecord(
+        str(tmp_path / "set" / "t{0,1}.tfrecord"), tmp_path / "set" / "v.tfrecord", index="beside", **chosen
+    ).facts()
+    assert list_batches(data) == expected
+    assert faults.done["corrupt"]
+
+
+def test_the_plain_loader(folder: Path, serve: Serve) -> None:
+    url, _ = serve(folder)
+    data = TarBackend(f"{url}/train/{{000..004}}.tar", f"{url}/val/{{000..001}}.tar", batch_size=24)
+    files = TarBackend(folder / "train", folder / "val", batch_size=24)
+    loader, other = Loader(data), Loader(files)
+    assert [b["key"] for b in loader] == [b["key"] for b in other]
+    assert loader.state_dict() == other.state_dict()
+
+
+# What users type.
+
+
+def test_a_folder_with_a_document(folder: Path, serve: Serve, local: WebDataset) -> None:
+    write_document(folder)
+    url, _ = serve(folder)
+    assert list_batches(WebDataset(f"{url}/train", f"{url}/val/", batch_size=24)) == list_batches(local)
+
+
+@pytest.mark.parametrize(
+    ("spec", "what", "fix"),
+    [
+        ("{url}/train/*.tar", "has a '*'", "{{00000..00099}}"),
+        ("{url}/nothing", "is a folder", "{{00000..00099}}"),
+        ("{url}/train/{{000..006}}.tar", "2 of the 7 shards", "addresses that exist"),
+        ("{url}/train/9.tar", "does not exist", "addresses that exist"),
+        ("ftp://h/0.tar", "addresses of 'ftp://' are not read", "copy the shards"),
+        ("http://169.254.169.254/latest/0.tar", "metadata service", "an address of the data"),
+        ("http://metadata.google.internal/0.tar", "metadata service", "an address of the data"),
+    ],
+)
+def test_addresses_that_name_no_shards(folder: Path, serve: Serve, spec: str, what: str, fix: str) -> None:
+    url, _ = serve(folder)
+    with pytest.raises(MLScaleError) as caught:
+        WebDataset(spec.format(url=url), folder / "val").facts()
+    assert what in caught.value.what
+    assert caught.value.where == "data.train"
+    assert fix.replace("{{", "{").replace("}}", "}") in caught.value.fix
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    # Other tests may have opened them.
+    monkeypatch.setattr(open_store, "_stores", {})
+    monkeypatch.setattr(importlib.import_module("fsspec.registry"), "_registry", {})
+    for module in ("gcsfs", "adlfs"):
+        monkeypatch.setitem(sys.modules, module, None)
+    for scheme, package, extra in (("gs", "gcsfs", "gs"), ("az", "adlfs", "az")):
+        with pytest.raises(MLScaleError, match=package) as caught:
+            WebDataset(f"{scheme}://bucket/0.tar", folder / "val").facts()
+        assert caught.value.fix == f"pip install 'mlscale[{extra}]'"
+        assert caught.value.exit == Exit.ENVIRONMENT
+
+
+# What must not be reached, or shown.
+
+
+@pytest.mark.parametrize(
+    "target", ["http://169.254.169.254/latest/meta-data", "http://[fd00:ec2::254]/", "file:///etc/passwd"]
+)
+def test_redirects_to_metadata_services_and_files_are_refused(folder: Path, serve: Serve, target: str) -> None:
+    url, faults = serve(folder, redirect=target)
+    with pytest.raises(MLScaleError) as caught:
+        open_remote(url).facts()
+    assert "metadata service" in str(caught.value) or "neither http nor https" in str(caught.value)
+    assert len(faults.requests) <= 16  # nothing is repeated
+
+
+def test_a_name_that_is_resolved_to_a_metadata_service(
+    folder: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve, asked = socket.getaddrinfo, list[str]()
+
+    def answer(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
+        if host == "data.example":
+            asked.append(host)
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", port))]
+        return resolve(host, port, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+    # By itself, and behind a redirect.
+    with pytest.raises(MLScaleError, match="metadata service"):
+        open_remote("http://data.example").facts()
+    url, _ = serve(folder, redirect="http://data.example/latest")
+    with pytest.raises(MLScaleError, match="metadata service"):
+        open_remote(url).facts()
+    assert asked
+
+
+def test_secrets_of_addresses_are_in_no_message(
+    folder: Path, serve: Serve, cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    url, faults = serve(folder, drop=0.3, refuse=0.3, most=8)
+    secret = f"{url.replace('://', '://ana:hunter22@')}/train/{{000..004}}.tar?X-Amz-Signature=abcdef0123&sig=Zm9vYmFy"
+    data = WebDataset(secret, folder / "val", batch_size=24)
+    list_batches(data)
+    # Signatures travel to the server, and nowhere else.
+    assert all("abcdef0123" in path for path, _ in faults.requests if path.startswith("/train/0"))
+    with pytest.raises(MLScaleError) as caught:
+        WebDataset(secret.replace("004", "009"), folder / "val").facts()
+    out = capfd.readouterr()
+    texts = [str(caught.value), out.out, out.err, repr(data._indexes["train"].shards), *map(str, cache.rglob("*"))]
+    texts += [file.read_bytes().decode("latin-1") for file in (cache / "index").glob("*.npz")]
+    for word in ("hunter22", "abcdef0123", "Zm9vYmFy"):
+        assert not any(word in text for text in texts)
+    assert data.list_keys("train", np.array([0])) == ["000.tar/00000"]
+
+
+# The cache.
+
+
+def test_a_cache_that_is_too_small_for_the_order_reads_samples(
+    folder: Path, serve: Serve, local: WebDataset, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlscale.data.images.labelled_images.KEPT_BYTES", 0)
+    url, _ = serve(folder)
+    size = (folder / "train" / "000.tar").stat().st_size
+    data = open_remote(url, cache_gb=1.5 * size / 1e9)
+    assert list_batches(data, 2) == list_batches(local, 2)
+    assert "data.order=windowed reads whole shards" in capfd.readouterr().err
+    cache: ShardCache = data._remote.cache  # type: ignore[union-attr]
+    assert cache.measure_space().used <= cache.limit
+
+
+def test_windows_fit_into_a_cache_that_the_data_does_not(
+    folder: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlscale.data.images.labelled_images.KEPT_BYTES", 0)
+    url, _ = serve(folder)
+    chosen: dict[str, Any] = {"order": "windowed", "shuffle_window": 1, "batch_size": 10}
+    local = WebDataset(folder / "train", folder / "val", **chosen)
+    size = (folder / "train" / "000.tar").stat().st_size
+    data = open_remote(url, cache_gb=3.5 * size / 1e9, **chosen)
+    assert list_batches(data, 3) == list_batches(local, 3)
+    cache: ShardCache = data._remote.cache  # type: ignore[union-attr]
+    assert cache.measure_space().used <= cache.limit
+    assert data._remote.counts.total["shards"] >= 7  # type: ignore[union-attr]
+
+
+def test_windows_that_the_cache_can_not_hold(folder: Path, serve: Serve, capfd: pytest.CaptureFixture[str]) -> None:
+    url, _ = serve(folder)
+    size = (folder / "train" / "000.tar").stat().st_size
+    chosen: dict[str, Any] = {"order": "windowed", "shuffle_window": 2}
+    with pytest.raises(MLScaleError, match=r"a window of data\.train has") as caught:
+        open_remote(url, cache_gb=1.5 * size / 1e9, **chosen).train_dataloader()
+    assert caught.value.where == "data.cache_gb"
+    assert "data.cache_gb=" in caught.value.fix
+    open_remote(url, cache_gb=3.5 * size / 1e9, **chosen).train_dataloader()
+    assert "two windows of data.train" in capfd.readouterr().err
+
+
+def write_document(folder: Path) -> None:
+    """Write what `mlscale prepare to=` leaves: the digest of every shard."""
+    shards = {
+        split: [
+            {"name": path.name, "bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            for path in sorted((folder / split).glob("*.tar"))
+        ]
+        for split in ("train", "val")
+    }
+    document = {"format": "mlscale/dataset/1", "container": "tar", "labels": "one", "source_version": "x", "seed": 0}
+    splits = {split: {"samples": 1, "shards": len(files)} for split, files in shards.items()}
+    (folder / "dataset.json").write_text(json.dumps({**document, "splits": splits, "shards": shards}))
