@@ -52,6 +52,10 @@ class FolderSource:
         self.raw_labels: list[Label] = [name for name, _ in files]
         self.version = self._compute_digest()
 
+    @property
+    def is_remote(self) -> bool:
+        return False
+
     def __len__(self) -> int:
         return len(self._files)
 

@@ -79,6 +79,10 @@ class JoinedSource:
         key = part.source.get_key(number)
         return key if part.name == ORIGINAL else f"{part.name}/{key}"
 
+    @property
+    def is_remote(self) -> bool:
+        return any(part.source.is_remote for part in self.parts)
+
     def list_image_marks(self) -> NDArray[np.int64]:
         return np.concatenate([part.source.list_image_marks()[part.numbers] for part in self.parts])
 

@@ -22,12 +22,15 @@ def find_shared_images(train: SampleSource, val: SampleSource) -> SharedRows | N
 
     Only images of the same size in bytes can be equal; their digests are compared where `mlscale prepare` has recorded
     them, and what is equal then, or has no digest, is read: of large data as many validation images, evenly spread, as
-    need 32 MiB. `SharedRows.of` has the number that were compared.
+    need 32 MiB. Remote images without digests are not compared. `SharedRows.of` has the number that were compared.
     """
     by_mark: dict[tuple[int, int], list[int]] = defaultdict(list)
     train_marks, val_marks = train.list_image_marks(), val.list_image_marks()
     # A digest on one side alone can't be compared: the size remains.
     if (train_marks[:, 1] < 0).any() or (val_marks[:, 1] < 0).any():
+        # What is not here would be fetched, for most of it in vain.
+        if train.is_remote or val.is_remote:
+            return None
         train_marks[:, 1] = val_marks[:, 1] = -1
     wanted = set(map(tuple, val_marks.tolist()))
     for row, mark in enumerate(map(tuple, train_marks.tolist())):

@@ -25,6 +25,10 @@ class SampleSource(Protocol):
     raw_labels: list[Label]
     """The label of each sample, as it is written."""
 
+    @property
+    def is_remote(self) -> bool:
+        """True if reading a sample may have to fetch it from another machine."""
+
     def __len__(self) -> int: ...
 
     def get_key(self, sample: int) -> str:
@@ -81,6 +85,10 @@ class TarSource:
     def index(self) -> Index:
         """The index of the samples that are used."""
         return self._index
+
+    @property
+    def is_remote(self) -> bool:
+        return any(shard.is_remote for shard in self._index.shards)
 
     def __len__(self) -> int:
         return len(self._index)
