@@ -144,6 +144,7 @@ class LossSpike(Callback):
         if self.stop:
             raise MLScaleError(
                 what,
+                where="callbacks.loss_spike",
                 why=samples,
                 fix="a smaller optimizer.lr or trainer.gradient_clip_val=1; callbacks.loss_spike.stop=false only warns",
                 exit=Exit.DIVERGED,
