@@ -136,6 +136,6 @@ def _build_divergence_error(plugin: Mixed, trainer: Trainer) -> MLScaleError:
         f"{plugin.in_a_row} optimizer steps in a row were skipped, up to step {trainer.global_step}",
         where="precision",
         why=why + describe_kept_checkpoints(list_saved_checkpoints(trainer)),
-        fix="precision=bf16, precision=fp32, a smaller optimizer.lr, or trainer.gradient_clip_val=1",
+        fix="precision=bf16\nprecision=fp32\ntrainer.gradient_clip_val=1\noptimizer.lr=<a smaller one>",
         exit=Exit.DIVERGED,
     )

@@ -103,6 +103,6 @@ def _build_nonfinite_error(
     return MLScaleError(
         what,
         why=samples + describe_kept_checkpoints(checkpoints),
-        fix="a smaller optimizer.lr, trainer.gradient_clip_val=1, or precision=fp32 instead of fp16",
+        fix="optimizer.lr=<a smaller one>\ntrainer.gradient_clip_val=1\nprecision=fp32",
         exit=Exit.DIVERGED,
     )
