@@ -18,6 +18,7 @@ from mlscale.assembly.ready import raise_if_invalid
 from mlscale.atomic_files import write_json
 from mlscale.config.composition.request import Request
 from mlscale.config.metric_direction import infer_direction
+from mlscale.culprit import wrap_unforeseen_error
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import Result, format_number, format_table
 from mlscale.runs.folder import RunFolder
@@ -84,9 +85,7 @@ class Sweep:
                 raise
             job.error = error
         except Exception as error:
-            job.error = MLScaleError(
-                f"{type(error).__name__}: {error}", fix="MLSCALE_TRACEBACK=1 shows where it happened", exit=Exit.BUG
-            )
+            job.error = wrap_unforeseen_error(error)
         if job.error:
             print(masker.mask_text(f"error: {job.error}"), file=sys.stderr)
         return _get_metric_value(job, self.metric)

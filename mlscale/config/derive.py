@@ -129,7 +129,8 @@ def _derive_layout(
             MLScaleError(
                 f"unknown accelerator '{requested}'",
                 where="trainer.accelerator",
-                fix="trainer.accelerator=auto, cpu, gpu, cuda or mps",
+                why="it is one of auto, cpu, gpu, cuda, mps",
+                fix="trainer.accelerator=auto",
             )
         )
         # A layout that raises no problems of its own: the unknown accelerator is the one to report.
@@ -149,7 +150,8 @@ def _derive_layout(
             MLScaleError(
                 f"this machine has {has} {accelerator} device{'s' if has != 1 else ''}, {devices} were asked for",
                 where=f"trainer.devices={devices}",
-                fix=f"trainer.devices={has}, or trainer.accelerator=cpu for {devices} slow CPU processes",
+                why=f"on the CPU any number will do: {devices} slow processes",
+                fix=f"trainer.devices={has}\ntrainer.accelerator=cpu",
             )
         )
     if started is None:
@@ -178,8 +180,8 @@ def _resolve_devices(cfg: DictConfig, has: int | None, problems: list[MLScaleErr
             MLScaleError(
                 f"trainer.devices={devices} is not a number of processes",
                 where="trainer.devices",
-                why="which cards they use is CUDA_VISIBLE_DEVICES' business",
-                fix="trainer.devices=2, or CUDA_VISIBLE_DEVICES=0,3 python -m mlscale … trainer.devices=2",
+                why="which cards they use, CUDA_VISIBLE_DEVICES=0,3 chooses in front of the command",
+                fix="trainer.devices=2",
             )
         )
         return 1
@@ -194,9 +196,9 @@ def _check_precision(cfg: DictConfig, layout: ProcessLayout, machine: Devices, p
             MLScaleError(
                 f"float16 ({value}) does not train on a CPU",
                 where="precision",
-                why="a CPU has no float16 units: Lightning would compute in bfloat16 without a word",
-                fix="precision=bf16"
-                + (", or precision.on_cpu=true to compute it all the same, slowly" if value == "16-mixed" else ""),
+                why="a CPU has no float16 units: Lightning would compute in bfloat16 without a word"
+                + ("; precision.on_cpu computes it all the same, slowly" if value == "16-mixed" else ""),
+                fix="precision=bf16" + ("\nprecision.on_cpu=true" if value == "16-mixed" else ""),
             )
         )
     elif layout.accelerator == "cuda" and value.startswith("bf16") and machine.cuda and not machine.cuda_bf16:
@@ -204,7 +206,7 @@ def _check_precision(cfg: DictConfig, layout: ProcessLayout, machine: Devices, p
             MLScaleError(
                 f"this GPU does not compute bfloat16 ({value})",
                 where="precision",
-                fix="precision=fp16, or precision=fp32",
+                fix="precision=fp16\nprecision=fp32",
             )
         )
 
@@ -272,7 +274,7 @@ def _derive_steps_per_epoch(
             MLScaleError(
                 f"an epoch of {cfg.data.epoch_samples} samples makes no batch of {batch}",
                 where="data.epoch_samples",
-                fix=f"data.epoch_samples={batch}, or data.last=pad",
+                fix=f"data.epoch_samples={batch}\ndata.last=pad",
             )
         )
         return None

@@ -30,11 +30,9 @@ def build_json_schema(roots: Roots, command: str = "train") -> dict[str, Any]:
     properties = {
         group: _build_group_schema(group, roots.groups.get(group, ()), fields) for group in _order_groups(roots.groups)
     }
-    plain = [item for item in fields.get_command_fields(command).values() if "." not in item.path]
-    properties |= {item.path: _build_value_schema([item.type] if item.type else [], item) for item in plain}
-    properties |= _build_nested_schemas(
-        [item for item in fields.get_command_fields(command).values() if item.path.count(".") == 1]
-    )
+    own = list(fields.get_command_fields(command).values())
+    properties |= {item.path: _build_field_schema(item) for item in own if "." not in item.path}
+    properties |= _build_nested_schemas([item for item in own if item.path.count(".") == 1])
     properties["derived"] = _build_derived_schema(fields)
     return {
         "$schema": DRAFT,
@@ -52,7 +50,7 @@ def _build_nested_schemas(items: Sequence[Field]) -> dict[str, Any]:
     for item in items:
         head, _, key = item.path.partition(".")
         node = nodes.setdefault(head, {"type": "object", "properties": {}, "additionalProperties": False})
-        node["properties"][key] = _build_value_schema([item.type] if item.type else [], item)
+        node["properties"][key] = _build_field_schema(item)
     return {head: node for head, node in nodes.items() if head != "derived"}
 
 
@@ -77,10 +75,7 @@ def _build_group_schema(name: str, names: Sequence[str], fields: Fields) -> dict
         schema |= _build_object_schema(options, fields)
     else:
         known = {item.path: item for option in options for item in option.fields}
-        schema["properties"] = {
-            path.rpartition(".")[2]: _build_value_schema([item.type] if item.type else [], item)
-            for path, item in known.items()
-        }
+        schema["properties"] = {path.rpartition(".")[2]: _build_field_schema(item) for path, item in known.items()}
     return schema
 
 
@@ -120,6 +115,11 @@ def _build_derived_schema(fields: Fields) -> dict[str, Any]:
         "properties": {path.removeprefix("derived."): _build_value_schema([], item) for path, item in known.items()},
         "additionalProperties": False,
     }
+
+
+def _build_field_schema(field: Field) -> dict[str, Any]:
+    """Return the schema of a key that no signature has: the shipped files alone show its type."""
+    return _build_value_schema([field.type] if field.type else [], field)
 
 
 def _build_value_schema(types: Sequence[Type], field: Field | None, default: object = None) -> dict[str, Any]:

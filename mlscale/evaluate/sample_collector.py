@@ -162,5 +162,5 @@ def _check_numbers(keys: Sequence[str], loss: NDArray[Any], *, may_be_infinite: 
             f"the model's output for sample {keys[int(bad.argmax())]!r} is not a finite number",
             where="task.predict_step",
             why="its weights have diverged, a 16-bit precision overflows, or the sample itself holds NaN",
-            fix="checkpoint=<an earlier one>, or precision=fp32",
+            fix="checkpoint=<an earlier one>\nprecision=fp32",
         )

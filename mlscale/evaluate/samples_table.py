@@ -57,7 +57,8 @@ class SampleTable:
         else:
             # The block's own error must reach the caller, not a second one of this cleanup (a full disk fails again).
             with suppress(Exception):
-                self._writer.close()
+                if self._writer is not None:
+                    self._writer.close()
             self._aside.unlink(missing_ok=True)
 
     def add_samples(self, keys: Sequence[str], columns: Columns) -> None:

@@ -24,6 +24,7 @@ from mlscale.export.onnx_engine import PORT_DTYPES, OnnxEngine, Port
 from mlscale.export.servable_files import read_verified
 from mlscale.reference.stored_reference import StoredReference
 from mlscale.task_types.registry import get_task_type
+from mlscale.task_types.softmax import compute_softmax
 from mlscale.task_types.task_type import AnswerNames, PredictionColumns, TaskType
 from mlscale.task_types.tensor_type import TensorType
 
@@ -224,16 +225,6 @@ def parse_task_type(document: Mapping[str, Any]) -> TaskType:
         return get_task_type("classification")
     name = document["task_type"]
     return TensorType() if name is None else get_task_type(str(name))
-
-
-def compute_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return probabilities, float32 (n, classes)."""
-    # Less the maximum, which cancels out: the exponential of a large logit would overflow. A difference beyond float32
-    # is minus infinity, whose share is 0 as well.
-    with np.errstate(over="ignore"):
-        shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    probabilities: NDArray[np.float32] = shifted / shifted.sum(-1, keepdims=True)
-    return probabilities
 
 
 def _parse_port(entry: Mapping[str, Any]) -> Port:

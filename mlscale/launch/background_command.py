@@ -19,6 +19,7 @@ from mlscale.runs.host.processes import end_session
 
 T = TypeVar("T")
 _POLL_SECONDS, _GRACE_SECONDS = 0.05, 20.0
+_LONGEST = 600  # characters of a log in a message
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,23 @@ class BackgroundCommand:
             raise self._build_error(f"mlscale {self.words[0]} did not end in {seconds:g} s") from error
 
     def _build_error(self, what: str) -> MLScaleError:
-        log_lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return MLScaleError(
             what,
             where=str(self.log),
-            why=" | ".join(log_lines[-4:])[-600:],
+            why=_summarize_log(self.log.read_text(encoding="utf-8", errors="replace")),
             exit=Exit.ENVIRONMENT,
             fix=f"start it alone to see why: mlscale {shlex.join(self.words)}",
         )
+
+
+def _summarize_log(text: str) -> str:
+    """Return the error that a log ends with, or without one its last lines, as one line."""
+    lines = text.strip().splitlines()
+    errors = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    # From its first line: a fix may have so many that the last lines do not show what is wrong.
+    if errors:
+        return " | ".join(line.strip() for line in lines[errors[-1] :])[:_LONGEST]
+    return " | ".join(lines[-4:])[-_LONGEST:]
 
 
 @contextlib.contextmanager

@@ -59,7 +59,9 @@ def write_rank_failure(folder: Path, rank: int, error: MLScaleError) -> None:
         aside.write_text(json.dumps(record))
         aside.replace(path)
     except OSError as unwritten:
-        raise MLScaleError(_UNWRITTEN_MESSAGE, why=str(unwritten), exit=Exit.ENVIRONMENT) from unwritten
+        raise MLScaleError(
+            _UNWRITTEN_MESSAGE, where=str(path), why=str(unwritten), exit=Exit.ENVIRONMENT
+        ) from unwritten
 
 
 def write_remote_failure(folder: Path, rank: int, what: str, error: BaseException) -> None:

@@ -126,5 +126,5 @@ def _build_samples_error(path: Path, why: str, fix: str | None = None) -> MLScal
         "these samples can't be sent",
         where=f"samples={path}",
         why=" ".join(why.split()),
-        fix=fix or "samples=<a .csv, .jsonl, .txt or .npz file, a folder of images, or a servable>, or samples=null",
+        fix=fix or "samples=<a .csv, .jsonl, .txt or .npz file, a folder of images, or a servable>\nsamples=null",
     )

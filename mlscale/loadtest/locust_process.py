@@ -166,6 +166,6 @@ def _build_locust_error(what: str, log: Path) -> MLScaleError:
         what,
         where="Locust",
         why=" | ".join(lines[-3:])[-400:],
-        fix="pip install --upgrade 'mlscale[loadtest]', or fewer users: users=1",
+        fix="pip install --upgrade 'mlscale[loadtest]'\nusers=1",
         exit=Exit.ENVIRONMENT,
     )

@@ -89,7 +89,7 @@ def _generate_images(model: ServerModel, generator: np.random.Generator) -> list
             f"no random images of {model.name} can be made",
             where="samples",
             why=f"its images are {model.raw_input.get('colours')}, neither grey nor RGB",
-            fix="samples=<a folder of images>, or protocol=bytes",
+            fix="samples=<a folder of images>\nprotocol=bytes",
         )
     size = int(model.raw_input["height"]), int(model.raw_input["width"])
     images = []

@@ -122,7 +122,7 @@ def _request_json(url: str, method: str, path: str, credentials: Credentials) ->
             f"no server answers at {url}",
             where=url,
             why=" ".join(str(error).split()) or type(error).__name__,
-            fix="start the server: mlscale serve resnet@champion; or name the right one: mlscale loadtest http://host:port",
+            fix="mlscale serve resnet@champion\nmlscale loadtest http://<host>:<port>",
             exit=Exit.ENVIRONMENT,
         ) from error
     finally:

@@ -72,7 +72,7 @@ class TableInputs:
                 "the table has nothing to score",
                 where=f"input={self._paths[0]}",
                 why=f"not one column of bytes or text, and none of numbers: {_list_names(schema.names)}",
-                fix=" or ".join(f"member={name}" for name in schema.names[:2]) or "input=<another file>",
+                fix="\n".join(f"member={name}" for name in schema.names[:2]) or "input=<another file>",
             )
         # Row numbers of each file's first row: a search in them finds the file of a row.
         self._starts = np.cumsum([0, *(file.rows for file in self._files)])

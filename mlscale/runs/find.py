@@ -70,7 +70,7 @@ def build_run_not_found(text: str, root: str | Path = "runs") -> MLScaleError:
         return MLScaleError(
             "no runs found",
             where=str(root),
-            fix="mlscale +recipe=resnet makes one; runs_dir=<folder> names another folder",
+            fix="mlscale +recipe=resnet\nruns_dir=<another folder>",
         )
     # `runs ls` shows sweeps by their id, too.
     sweep_runs = [run for run in runs if text and run.run["sweep"] == text]

@@ -107,12 +107,13 @@ def open_attempt(run: RunFolder, world_size: int, code: str | None) -> ResumePla
     """
     status = run.status
     if status in ("done", "diverged"):
-        why = "" if status == "done" else "from the same checkpoint, on the same samples, it would again"
+        again = "from the same checkpoint, on the same samples, it would again; like= starts one with other settings"
+        why = again if status == "diverged" else ""
         raise MLScaleError(
             f"the run {run.path.name} {'is done' if status == 'done' else 'has diverged'}",
             where=str(run.path),
             why=why,
-            fix="mlscale runs show " + run.id + (", or a new run with other settings" if why else ""),
+            fix=f"mlscale runs show {run.id}",
         )
     # Files that a killed attempt left incomplete; the caller's lock excludes a process that still writes them.
     remove_leftovers(run.path)

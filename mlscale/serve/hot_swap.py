@@ -212,12 +212,14 @@ class Reloader:
             raise self._build_version_error(ref or self._source.text)
 
     def _build_version_error(self, text: str) -> MLScaleError:
-        return MLScaleError(f"'{text}' is not a version of {self._located.name}", fix=f"{self._located.name}:v<number>")
+        name = self._located.name
+        return MLScaleError(f"'{text}' is not a version of {name}", where=f"ref={text}", fix=f"{name}:v<number>")
 
     def _raise_if_schema_changed(self, model: ServedModel) -> None:
         if change := describe_schema_change(self._model.servable, model.servable):
             raise MLScaleError(
                 f"{model.version} has another schema than {self._model.version}",
+                where=f"ref={model.version}",
                 why=f"{change}: clients of the one would get errors or wrong answers from the other",
                 fix="accept_change=true",
             )

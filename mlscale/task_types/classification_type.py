@@ -20,6 +20,7 @@ from mlscale.task_types.paired_metrics import (
     count_by_class,
 )
 from mlscale.task_types.sample_score import SampleScore
+from mlscale.task_types.softmax import compute_softmax
 from mlscale.task_types.task_type import (
     INPUT,
     AnswerNames,
@@ -246,17 +247,6 @@ class ClassificationType(TaskType):
             },
             "required": ["label", "class", "confidence"],
         }
-
-
-def compute_softmax(logits: NDArray[Any]) -> NDArray[Any]:
-    """Return the probabilities of logits, the classes last."""
-    # The same arithmetic as `export.servable.softmax`: a served model and batch scoring agree. The largest is
-    # subtracted so that `exp` does not overflow.
-    # A difference over the largest float32 is minus infinity, whose share is 0 as well.
-    with np.errstate(over="ignore"):
-        shifted: NDArray[Any] = np.exp(logits - logits.max(-1, keepdims=True))
-    shares: NDArray[Any] = shifted / shifted.sum(-1, keepdims=True)
-    return shares
 
 
 def get_label(names: Sequence[str] | None, number: int) -> str:

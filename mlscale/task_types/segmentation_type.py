@@ -96,7 +96,7 @@ class SegmentationType(TaskType):
 
     def iterate_class_scores(self, first: Columns, second: Columns) -> Iterator[ClassScores]:
         """Yield the intersection over union of each class, of the images that have it or are predicted to have it."""
-        unions = [columns["predicted"] + columns["true"] - columns["hit"] for columns in (first, second)]
+        unions = [_count_union(columns) for columns in (first, second)]
         # A model that rightly predicts nothing of a class where the other one does has found all of it.
         scores = [
             np.where(union > 0, columns["hit"] / np.maximum(union, 1), 1.0)
@@ -107,7 +107,7 @@ class SegmentationType(TaskType):
     def drop_classes(self, columns: Columns, numbers: NDArray[np.int64]) -> tuple[Columns, NDArray[np.bool_]]:
         """Return the columns without some classes, with the IoU of the others."""
         remaining = drop_columns(dict(columns), ("hit", "predicted", "true"), numbers)
-        union = remaining["predicted"] + remaining["true"] - remaining["hit"]
+        union = _count_union(remaining)
         present = (union > 0).sum(1)
         # As in `compute_columns`: NaN in an image that has none of the classes that are left.
         total = np.where(union > 0, remaining["hit"] / np.maximum(union, 1), 0).sum(1)
@@ -182,7 +182,8 @@ class SegmentationType(TaskType):
         shown = min(len(names.labels), _MAX_SHARES)
         shares = np.stack([_count_shares(decode_mask(content), shown) for content in predictions["mask"]])
         columns = [f"share_{name}" for name in names.labels[:shown]]
-        columns += ["share_other"] * (len(names.labels) > shown)
+        if len(names.labels) > shown:
+            columns.append("share_other")
         return dict(zip(columns, shares.T, strict=False))
 
     def express_as_labels(self, predictions: PredictionColumns, names: AnswerNames) -> list[Any]:
@@ -293,6 +294,12 @@ def read_untrusted_mask(content: bytes) -> NDArray[np.uint8]:
         if image.width * image.height > _MAX_MASK_PIXELS:
             raise ValueError(f"it has {image.width}×{image.height} pixels, and {_MAX_MASK_PIXELS:,} are the most")
         return np.asarray(image, np.uint8)
+
+
+def _count_union(columns: Columns) -> NDArray[np.int64]:
+    """Return the pixels of each sample and class that are of the class or predicted as it."""
+    union: NDArray[np.int64] = columns["predicted"] + columns["true"] - columns["hit"]
+    return union
 
 
 def _count_shares(classes: NDArray[np.uint8], shown: int) -> NDArray[np.float64]:

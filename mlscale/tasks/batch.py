@@ -36,6 +36,7 @@ def unpack_batch(batch: object) -> Batch:
     shown = f"a mapping with {sorted(map(str, batch))}" if isinstance(batch, Mapping) else type(batch).__name__
     raise MLScaleError(
         f"the batch is {shown}; a task reads {{'x', 'y'}} or (x, y)",
+        where="data",
         fix="let the dataset return (image, label), or the data module a dict with x and y",
     )
 

@@ -14,7 +14,7 @@ def check_logits(logits: int, classes: int) -> None:
     """Check that the model returns a logit for each class.
 
     Raises:
-        MLScaleError: it returns `found` and not `classes`.
+        MLScaleError: it returns another number of them.
     """
     if logits != classes:
         refused = MLScaleError(

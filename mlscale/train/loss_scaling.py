@@ -8,7 +8,6 @@ steps are counted, do not advance the schedule, and end the run where they do no
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +15,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.plugins.precision import MixedPrecision
 
 from mlscale.errors import Exit, MLScaleError
+from mlscale.train.checkpoint.saved_names import describe_kept_checkpoints, list_saved_checkpoints
 from mlscale.train.lightning import patches as lightning_patches
 from mlscale.train.lightning.trainer_parts import get_log_interval
 
@@ -131,19 +131,11 @@ class LossScale(Callback):
 
 
 def _build_divergence_error(plugin: Mixed, trainer: Trainer) -> MLScaleError:
-    folders = {
-        str(folder) for callback in trainer.checkpoint_callbacks if (folder := getattr(callback, "dirpath", None))
-    }
-    checkpoints = sorted({path.name for folder in folders for path in Path(folder).glob("*.ckpt")})
     why = f"the loss scale has come down to {plugin.scale:g}, and gradients still overflow; "
     return MLScaleError(
         f"{plugin.in_a_row} optimizer steps in a row were skipped, up to step {trainer.global_step}",
-        why=why
-        + (
-            f"the last good checkpoint is kept: {', '.join(checkpoints)}"
-            if checkpoints
-            else "no checkpoint had been saved"
-        ),
-        fix="precision=bf16, precision=fp32, a smaller optimizer.lr, or trainer.gradient_clip_val=1",
+        where="precision",
+        why=why + describe_kept_checkpoints(list_saved_checkpoints(trainer)),
+        fix="precision=bf16\nprecision=fp32\ntrainer.gradient_clip_val=1\noptimizer.lr=<a smaller one>",
         exit=Exit.DIVERGED,
     )

@@ -14,8 +14,6 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from mlscale.culprit import find_innermost_call
-
 # Files of debuggers: their frames are on the stack at a breakpoint.
 _DEBUGGERS = ("pdb.py", "bdb.py", "pydevd.py")
 # Functions of torch that return only when the other ranks have arrived; DDP's is the backward pass.
@@ -46,11 +44,6 @@ def get_main_thread_calls() -> list[tuple[str, int, str]]:
         calls.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
         frame = frame.f_back
     return calls
-
-
-def locate_innermost_line(calls: Iterable[tuple[str, int, str]]) -> str:
-    """Return the innermost line of the user's own code, or else of any: `data.py:12, in load`."""
-    return find_innermost_call(calls)
 
 
 def is_in_debugger(calls: Iterable[tuple[str, int, str]]) -> bool:

@@ -47,7 +47,7 @@ def publish_run(
             f"the run {run.path.name} is {run.status}",
             where=str(run.path),
             why="a version is made of a run that has ended, with its measurements",
-            fix=f"mlscale runs resume {run.id}, or another run: mlscale runs ls",
+            fix=f"mlscale runs resume {run.id}\nmlscale runs ls",
         )
     path = _find_valid_checkpoint(run, checkpoint)
     files = {WEIGHTS: path, CONFIG: run.path / CONFIG, DERIVED: run.path / DERIVED}

@@ -195,9 +195,8 @@ class LocalRegistry:
             make_folders(self._get_model_folder(name))
             # Before adding: the objects of this version have no links until it is committed.
             self._objects.remove_unused_files()
-            stored = {
-                path: self._objects.add_file(source) for path, source in sources.items()
-            }  # slow, so without the lock
+            # Copied without the lock, which others wait for: it takes as long as the files are large.
+            stored = {path: self._objects.add_file(source) for path, source in sources.items()}
             draft = Version(
                 path=self._get_model_folder(name),
                 name=name,
@@ -271,9 +270,8 @@ class LocalRegistry:
         if not list_version_numbers(self._get_model_folder(check_model_name(name))):
             raise self._make_no_model_error(VersionReference(name))
         where = str(self._get_model_folder(name))
-        version = self.fetch(
-            f"{name}:v{self.get_aliases(name).swap_champion(where).of[CHAMPION]}"
-        )  # slow, so without the lock
+        # All files are verified without the lock: reading them may take minutes.
+        version = self.fetch(f"{name}:v{self.get_aliases(name).swap_champion(where).of[CHAMPION]}")
         with translate_disk_errors(self.root), hold_folder_lock(self._get_model_folder(name)):
             swapped = self.get_aliases(name).swap_champion(where)
             if swapped.of[CHAMPION] != version.number:

@@ -179,7 +179,7 @@ def _find_version(text: str, registry: LocalRegistry | None, *, alone: bool) -> 
             raise MLScaleError(
                 f"'{text}' is a version, and no registry is set",
                 where=f"ref={text}",
-                fix="registry=local registry.root=<its folder>, or ref=<a run, a checkpoint or a servable's folder>",
+                fix="registry=local registry.root=<its folder>\nref=<a run, a checkpoint or a servable's folder>",
             )
         return None
     if not is_marked:

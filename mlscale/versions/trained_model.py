@@ -194,7 +194,7 @@ def require_servable(model: TrainedModel, runs_dir: str | Path) -> TrainedModel:
             f"{model.label} has its servable elsewhere",
             where=shorten_path(elsewhere),
             why="it was exported with to=, and the folder of the run holds none",
-            fix=f"mlscale serve {shorten_path(elsewhere)}; of another command ref={shorten_path(elsewhere)}",
+            fix=f"ref={shorten_path(elsewhere)}",
         )
     run = str((read_version(model.path).run or {}).get("id", "last")) if model.is_registered else ""
     run = run or (model.run.name if model.run else "last")

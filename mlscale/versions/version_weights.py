@@ -33,7 +33,7 @@ def resolve_initial_weights(text: str, registry: LocalRegistry | None, root: str
             raise MLScaleError(
                 f"'{text}' is a version, and no registry is set",
                 where=f"init_from={text}",
-                fix="registry=local registry.root=<its folder>, or init_from=<a run or a file of weights>",
+                fix="registry=local registry.root=<its folder>\ninit_from=<a run or a file of weights>",
             )
         return find_version_weights(registry.fetch(text), root)
     try:
@@ -61,7 +61,7 @@ def find_version_weights(version: Version, root: str | Path) -> InitialWeights:
                 f"the weights that {version.ref} was exported from are gone",
                 where=str(path or run.get("path") or root),
                 why="a servable holds a graph; training starts from the checkpoint of its run",
-                fix="runs_dir=<the folder of its runs>, or init_from=<a checkpoint, or a version of one>",
+                fix="runs_dir=<the folder of its runs>\ninit_from=<a checkpoint, or a version of one>",
             )
         weights = resolve_weights_file(path)
     licence = (run.get("weights") or {}).get("licence") or weights.licence

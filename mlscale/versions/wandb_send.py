@@ -54,11 +54,12 @@ def _send_pending(outbox: MirrorOutbox, scratch: str) -> int:
         report = outbox.queue.send_items(sender.send, ignore_backoff=True, lock_s=math.inf)
         before, waiting = waiting, outbox.list_pending()
         if report.retry_in_s:
-            raise MLScaleError(report.why, fix="mlscale versions sync, once W&B answers")
+            raise MLScaleError(report.why, where=str(outbox.folder), fix="mlscale versions sync, once W&B answers")
         # No progress: only corrupted versions are left, which would be tried forever.
         if waiting == before:
             raise MLScaleError(
                 f"corrupt versions are not sent: {', '.join(map(str, waiting))}",
+                where=str(outbox.folder),
                 fix="mlscale versions show <version> lists the files that differ; restore them from a copy",
             )
     # What waits there was sent by a process that was killed before it could remove it, or is gone from the registry.

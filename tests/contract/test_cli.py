@@ -85,6 +85,11 @@ def test_a_typo_needs_no_torch_and_leaves_nothing(folder: Path) -> None:
     ("words", "code", "said"),
     [
         (["trian"], 2, "fix:   mlscale train"),
+        (["evalute", "last", "split=test"], 2, "fix:   mlscale evaluate last split=test\n"),
+        (["resume", "1s2de0"], 2, "fix:   mlscale runs resume 1s2de0\n"),
+        (["evaluate", "ref=last", "last", "worst=3"], 2, "fix:   mlscale evaluate last worst=3\n"),
+        (["recipes", "cp", "resnt", "mine"], 2, "fix:   mlscale recipes cp resnet mine\n"),
+        (["evaluate"], 2, "fix:   mlscale evaluate last\n         mlscale evaluate resnet@champion\n"),
         (
             ["debug", "fast"],
             2,

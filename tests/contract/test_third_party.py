@@ -119,6 +119,9 @@ def test_its_first_argument_may_be_a_trained_model(
     assert main(["weigh", f"ref={STORED}", "last", "weigh.unit=g"]) == 2
     assert "fix:   mlscale weigh last weigh.unit=g\n" in capsys.readouterr().err
     assert "ref=" in complete_words(["weigh", "re"], find_roots())
+    # What its help names.
+    assert main(["config", "show", "command=weigh"]) == 0
+    assert "\nweigh:\n  unit: kilograms\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

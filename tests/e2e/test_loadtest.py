@@ -113,7 +113,7 @@ def test_nobody_there_is_exit_code_5(folder: Path, capsys: pytest.CaptureFixture
         free.bind(("127.0.0.1", 0))
         code = main(["loadtest", f"http://127.0.0.1:{free.getsockname()[1]}"])
     assert code == 5
-    assert "start the server: mlscale serve" in capsys.readouterr().err
+    assert "fix:   mlscale serve" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mlscale.commands import COMMANDS
+from mlscale.commands import COMMANDS, find_command
 from mlscale.commands.config import COMMAND
 from mlscale.commands.options import read_options
 from mlscale.config.composition.argv import parse_command_line
@@ -49,6 +49,7 @@ def _resolve_config_command(command: str) -> str:
     Raises:
         MLScaleError: it does not, or it is not a command.
     """
+    find_command(command)  # registers a third-party one
     working = [name for name, entry in COMMANDS.items() if entry.has_config]
     if command in working:
         return command

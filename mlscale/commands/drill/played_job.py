@@ -139,7 +139,7 @@ class PlayedJob:
                     f"the job has not come to its step in {self.start_limit_s:g} s",
                     where=f"attempt {order.attempt}",
                     why=_extract_error_text(node.read_log()),
-                    fix="stop_step=10, where its first checkpoint comes late; or start_limit_s=3600",
+                    fix="stop_step=10\nstart_limit_s=3600",
                 )
             time.sleep(_POLL_SECONDS)
         return True
@@ -156,7 +156,7 @@ def _create_early_end(node: PlayedNode) -> MLScaleError:
             "the run was done before the platform could end it",
             where="stop_step",
             why="it is ended two steps after its first checkpoint, or after stop_step",
-            fix="stop_step=3, or a longer run: trainer.max_epochs=3",
+            fix="stop_step=3\ntrainer.max_epochs=3",
         )
     return MLScaleError(
         f"the job failed before the platform ended it: {output}",

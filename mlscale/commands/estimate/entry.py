@@ -98,7 +98,8 @@ class EstimateSettings:
             raise MLScaleError(
                 f"unknown accelerator '{node['accelerator']}'",
                 where="estimate.accelerator",
-                fix="estimate.accelerator=cpu, cuda or mps",
+                why="it is one of cpu, cuda, mps",
+                fix="estimate.accelerator=cpu",
             )
         limit = node["memory_limit"]
         # As text: YAML reads 1000000 as a number, and 24GiB as text.

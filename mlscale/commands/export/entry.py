@@ -91,7 +91,7 @@ def _find_compressed_model(
             f"no compressed model of {checkpoint.name} to export",
             where="compressed=true",
             why=why,
-            fix=f"mlscale compress {folder.path} compress=int8, or compressed=auto",
+            fix=f"mlscale compress {folder.path} compress=int8\ncompressed=auto",
             exit=Exit.GATE,
         )
     return stored, why

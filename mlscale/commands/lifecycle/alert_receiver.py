@@ -6,12 +6,14 @@ import contextlib
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 _MAX_REQUEST_BYTES = 1 << 20
 
 
+@dataclass(frozen=True)
 class AlertReceiver:
     """The alerts that have arrived.
 
@@ -20,9 +22,8 @@ class AlertReceiver:
         url: where to POST them.
     """
 
-    def __init__(self, url: str) -> None:
-        self.alerts: list[dict[str, Any]] = []
-        self.url = url
+    alerts: list[dict[str, Any]]
+    url: str
 
 
 @contextlib.contextmanager
@@ -52,10 +53,8 @@ def receive_alerts() -> Iterator[AlertReceiver]:
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="mlscale-alerts", daemon=True)
     thread.start()
-    receiver = AlertReceiver(f"http://127.0.0.1:{server.server_port}/alerts")
-    receiver.alerts = alerts
     try:
-        yield receiver
+        yield AlertReceiver(alerts, f"http://127.0.0.1:{server.server_port}/alerts")
     finally:
         server.shutdown()
         server.server_close()

@@ -118,7 +118,7 @@ def read_metric_export(cfg: DictConfig) -> MetricExport:
             "metrics are served by a monitor that keeps running",
             where="prometheus.port",
             why="a single check has ended before Prometheus scrapes it",
-            fix="watch=true, or prometheus.textfile=<a file *.prom>",
+            fix="watch=true\nprometheus.textfile=<a file *.prom>",
         )
     return MetricExport(textfile, str(node.host), node.port, rules, dashboard)
 

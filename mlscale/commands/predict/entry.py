@@ -101,7 +101,7 @@ def prepare_work(cfg: DictConfig, subject: TrainedModel) -> tuple[PredictWork, d
         raise MLScaleError(
             f"this machine has {available} {source.accelerator} device(s), {world_size} were asked for",
             where=f"trainer.devices={world_size}",
-            fix=f"trainer.devices={available}, or trainer.accelerator=cpu",
+            fix=f"trainer.devices={available}\ntrainer.accelerator=cpu",
         )
     work = PredictWork(
         servable=source.servable,

@@ -137,7 +137,7 @@ def _parse_part(text: str | None) -> Part:
         return Part(int(number) - 1, int(of))
     raise MLScaleError(
         f"part is {text!r}",
-        where="part",
-        why="it is the number of this job and how many there are, from 1",
-        fix="part=1/8; in a job array of SLURM: part=$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT with --array=1-8",
+        where=f"part={text}",
+        why="it is the number of this job and how many there are, from 1; the second fix is for sbatch --array=1-8",
+        fix="part=1/8\npart=$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT",
     )

@@ -8,7 +8,7 @@ COMMAND = Command(
     (
         (
             "mlscale retrain resnet events=events",
-            "the champion learns on, its data and the window mixed",
+            "train the champion further, on its own data mixed with the window",
         ),
         (
             "mlscale retrain resnet window.hours=24 passes=5 optimizer.lr=0.01",

@@ -64,7 +64,7 @@ class GatheredRanks:
                 f"process{'es' if layout.devices != 1 else ''}{per_node}",
                 where=f"command line: {typed}",
                 why=first.external.describe_variables(),
-                fix=f"leave it out, or trainer.devices={layout.devices}",
+                fix=f"trainer.devices={layout.devices}",
             )
         cfg.trainer.devices = layout.devices
         return cls(first, layout)

@@ -180,7 +180,8 @@ def _refuse_ended_run(run: RunFolder) -> None:
         raise MLScaleError(
             f"the run {run.path.name} {'is done' if run.status == 'done' else 'has diverged'}",
             where=str(run.path),
-            fix=f"mlscale runs show {run.id}, or a new run",
+            why="it has no step left to take; like= starts a new run with its config",
+            fix=f"mlscale runs show {run.id}\nmlscale like={run.id}",
         )
 
 

@@ -113,7 +113,8 @@ class _ResumeVerification:
             raise MLScaleError(
                 f"the run takes {steps} optimizer step{'s' * (steps != 1)}: there is nothing between two steps to kill",
                 where="trainer",
-                fix="a longer run: trainer.max_epochs=2, or trainer.limit_train_batches=4 in place of debug=fast",
+                why="a longer run has some; debug=fast has one step",
+                fix="trainer.max_epochs=2\ntrainer.limit_train_batches=4",
             )
         many = f", {len(lines)} ranks" if len(lines) > 1 else ""
         self.print_lines(f"reference {steps:,} steps in {format_duration(ended.seconds)}{many}")

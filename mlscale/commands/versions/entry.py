@@ -227,7 +227,8 @@ def _sync_registry(options: Options) -> int:
         raise MLScaleError(
             "this registry has no mirror yet",
             where=str(registry.root),
-            fix="mlscale versions sync project=digits, or registry=wandb where it is published",
+            why="it gets one by its first sync, or by registry=wandb where a version is published",
+            fix="mlscale versions sync project=digits",
         )
     done = registry.sync_mirror(options.timeout)
     code = int(Exit.ENVIRONMENT if done.waiting else Exit.DONE)

@@ -45,5 +45,5 @@ def create_single_process_error(devices: int) -> MLScaleError:
     return MLScaleError(
         f"strategy=single runs one process, and {devices} are asked for",
         where="strategy, trainer.devices",
-        fix="trainer.devices=1, or strategy=ddp",
+        fix="trainer.devices=1\nstrategy=ddp",
     )

@@ -98,7 +98,7 @@ def _explain_failure(
             return MLScaleError(what, where=where(path), why=why, fix=f"{group}=none, or choose an option of {other}")
         why = f"unknown key '{key}'"
         if key.startswith("derived."):
-            # Not among `paths`, since nobody sets them; what one may refer to is listed, as a name is hard to guess.
+            # Not among `paths`, since they are never set. They are listed: a name is hard to guess.
             names = [str(name) for name in cfg.get("derived") or ()]
             paths, why = [f"derived.{name}" for name in names], f"{why}; derived has {', '.join(names)}"
         close = find_nearest(key, paths)

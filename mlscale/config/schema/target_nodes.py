@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mlscale.config.schema.documented_fields import Field, Fields
+from mlscale.config.schema.key_owners import BUILDS_SEVERAL
 from mlscale.config.schema.value_ranges import RANGES
 from mlscale.config.schema.value_types import (
     FINITE,
@@ -113,13 +114,16 @@ class Node:
         path = join_path(self.path, "_target_")
         fix = self.signature.better
         head = self.target.partition(".")[0] or "<package>"
+        # A command that measures or exports does without a tracker whose package was removed meanwhile.
+        is_entry = self.path.partition(".")[0] in BUILDS_SEVERAL and self.path.count(".") == 1
+        without = f", or leave it out: ~{self.path}" if is_entry else ""
         return MLScaleError(
             f"the _target_ of '{self.path}' does not exist: {self.target or self.value.get('_target_')}",
             where=where(path),
             why=self.signature.why,
             fix=f"{path}={fix or '<package.module.Class>'}"
             if fix or self.signature.missing != head
-            else f"change to the folder that holds {head}, or install {head}",
+            else f"change to the folder that holds {head}, or install {head}{without}",
         )
 
 

@@ -69,6 +69,7 @@ class FolderSource:
         except OSError as error:
             raise MLScaleError(
                 f"the image {str(path)!r} cannot be read",
+                where=str(path),
                 why=error.strerror or str(error),
                 fix=suggest_restore(path),
             ) from error

@@ -87,7 +87,7 @@ class BatchLayout:
                 f"{self.accumulate} forward passes",
                 where="data.batch_size",
                 why=f"it is the batch of one optimizer step over all of them, so a multiple of {parts}",
-                fix=" or ".join(f"data.batch_size={size}" for size in near),
+                fix="\n".join(f"data.batch_size={size}" for size in near),
             )
         if samples is not None and self.batch_size > samples:
             # 0 where there are fewer samples than parts: then no batch size fits without padding.
@@ -96,5 +96,5 @@ class BatchLayout:
                 f"a batch of {self.batch_size} is larger than the training data, {samples} samples",
                 where="data.batch_size",
                 why="a last batch that is not full is left out, so nothing would be trained on",
-                fix=f"data.batch_size={fits}, or data.last=pad" if fits else "data.last=pad, or fewer processes",
+                fix=f"data.batch_size={fits}\ndata.last=pad" if fits else "data.last=pad",
             )

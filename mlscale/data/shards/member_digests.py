@@ -152,6 +152,7 @@ def _compute_digests(shard: Shard, index: ShardIndex, status: os.stat_result) ->
         if get_file_state(os.fstat(handle)) != get_file_state(status):
             raise MLScaleError(
                 f"the shard {shard.path!r} was changed while its digests were computed",
+                where=shard.path,
                 fix="run it again once nothing writes to the shard",
             )
     finally:

@@ -188,6 +188,7 @@ class Index:
         except OSError as error:
             raise MLScaleError(
                 f"the shard {path!r} cannot be opened",
+                where=path,
                 why=error.strerror or str(error),
                 fix=suggest_restore(path),
             ) from error
@@ -215,6 +216,7 @@ class Index:
             changed = f"it had {before[2]:,} bytes and has {size:,}" if size != before[2] else "its content is another"
             raise MLScaleError(
                 f"the shard {shard.path!r} was changed or replaced after it was indexed",
+                where=shard.path,
                 why=f"{changed}; samples would be read from the wrong places",
                 fix="start again, and let nothing change a shard while a run reads it",
             )
@@ -229,6 +231,7 @@ class Index:
         except (OSError, tarfile.TarError) as error:
             raise MLScaleError(
                 f"the shard {self.shards[number].path!r} cannot be read",
+                where=self.shards[number].path,
                 why=str(error),
                 fix="restore it, then: mlscale runs resume last; shards may not change while a run reads them",
             ) from error
@@ -248,6 +251,7 @@ class Index:
             shard = self.shards[self.shard[sample]]
             raise MLScaleError(
                 f"the shard {shard.path!r} has become shorter since it was indexed",
+                where=shard.path,
                 why=f"sample {self.get_sample_name(sample)} should have {size} bytes of {self.extensions[column]}, "
                 f"and {len(content)} are left",
                 fix="write the shard again, and let nothing change it while a run reads it",

@@ -199,6 +199,7 @@ class RecordIndex(Index):
             shard = self.shards[self.shard[sample]]
             raise MLScaleError(
                 f"the shard {shard.path!r} has become shorter since it was indexed",
+                where=shard.path,
                 why=f"the record of sample {self.get_sample_name(sample)} should have {size} bytes, "
                 f"and {len(content)} are left",
                 fix="write the shard again, and let nothing change it while a run reads it",

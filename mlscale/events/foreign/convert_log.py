@@ -81,21 +81,20 @@ class LogConverter:
         unseen = dict(paths)
         appender = SegmentAppender(store.root / make_folder_name(self.model) / "events", "event", writer=_SPANNING)
         start_us = None if start is None else (start - EPOCH) // timedelta(microseconds=1)
-        sample: list[dict[str, Any]] = []
-        number = 0
+        number, has_records = 0, False
         for file in files:
             # One batch in memory at a time; its events are on the disk before the next one is read.
             for batch in iterate_records(file, tuple(paths.values())):
                 records = [record for record in batch.records if record is not None]
                 unseen = {key: path for key, path in unseen.items() if not _has_path(records, path)}
-                sample = sample or records[:5]
+                has_records |= bool(records)
                 # What each event needs is missed at once, not after hours.
                 self._raise_for_absent({k: p for k, p in unseen.items() if k in ("time", "prediction")}, file)
                 rows = list(self._read_rows(batch, start_us, report))
                 if rows:
                     number += self._write_rows(rows, appender, store, number, report)
         # Others may be in a few rows only, such as labels: they are missed once all rows were read.
-        if sample:
+        if has_records:
             self._raise_for_absent(unseen, files[0])
         return report
 

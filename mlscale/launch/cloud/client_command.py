@@ -59,6 +59,7 @@ def stream_client(words: Sequence[str]) -> None:
 def _create_absent_error(words: Sequence[str]) -> MLScaleError:
     return MLScaleError(
         f"{words[0]} is not installed here",
+        where=shlex.join(words),
         why="it is the platform's client",
         fix=f"where it is: {shlex.join(words)}",
         exit=Exit.ENVIRONMENT,

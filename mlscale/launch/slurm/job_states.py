@@ -89,6 +89,8 @@ def parse_job_record(text: str) -> JobState:
     """
     match = re.search(r"\bJobState=(\S+)", text)
     if not match:
-        raise MLScaleError("scontrol shows no state of the job", why=text[:80], fix="scontrol show job")
+        raise MLScaleError(
+            "scontrol shows no state of the job", where="scontrol show job -o", why=text[:80], fix="scontrol show job"
+        )
     reason = re.search(r"\bReason=(\S+)", text)
     return _make_state(match[1], reason[1] if reason else "")

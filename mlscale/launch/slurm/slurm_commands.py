@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -48,6 +49,7 @@ def run_slurm(words: Sequence[str], *, variables: Mapping[str, str] | None = Non
     except FileNotFoundError as error:
         raise MLScaleError(
             f"{words[0]} is not installed here",
+            where=shlex.join(words),
             why="it is part of SLURM's clients, which login nodes have",
             fix="start the command on a login node; launch.dry_run=true prints the job script anywhere",
             exit=Exit.ENVIRONMENT,
@@ -55,6 +57,7 @@ def run_slurm(words: Sequence[str], *, variables: Mapping[str, str] | None = Non
     except subprocess.TimeoutExpired as error:
         raise MLScaleError(
             f"{words[0]} did not finish within {_SECONDS:.0f} s",
+            where=shlex.join(words),
             why="the controller of the cluster (slurmctld) may be down",
             fix="scontrol ping",
             exit=Exit.ENVIRONMENT,
@@ -63,6 +66,7 @@ def run_slurm(words: Sequence[str], *, variables: Mapping[str, str] | None = Non
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise MLScaleError(
             f"{words[0]} failed",
+            where=shlex.join(words),
             why=lines[-1].removeprefix(f"{words[0]}: ").removeprefix("error: "),
             fix=_suggest_setting(lines[-1]) or f"see what SLURM accepts: sinfo, or {words[0]} --help",
             exit=Exit.ENVIRONMENT,

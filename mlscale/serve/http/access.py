@@ -113,9 +113,9 @@ def check_exposure(address: str, *, loopback: bool, key: bytes, tls: bool, behin
     raise MLScaleError(
         f"host={address} lets other machines send requests without {' and '.join(missing)}",
         where="host",
-        why="anybody who reaches the port could ask, label and read, or overhear the key",
-        fix="host=127.0.0.1; or api_key='${oc.env:SERVE_KEY}' tls_cert=cert.pem tls_key=key.pem; or behind_proxy=true, "
-        "where a proxy terminates TLS and authenticates",
+        why="anybody who reaches the port could send requests and labels, read answers, or overhear the key; a proxy "
+        "that terminates TLS and authenticates prevents that, too",
+        fix="host=127.0.0.1\napi_key='${oc.env:SERVE_KEY}' tls_cert=cert.pem tls_key=key.pem\nbehind_proxy=true",
     )
 
 

@@ -207,16 +207,15 @@ def _build_class_blocks(
         )
         for class_metrics in shown
     ]
-    left_out = f"The worst {len(shown)} of {len(classes)}; all of them are in the result's details. " * (
-        len(classes) > len(shown)
-    )
-    note = left_out + (
-        f"In red: fewer than {MIN_RELIABLE_SAMPLES} samples, so their metrics are imprecise." if small else ""
-    )
+    notes = []
+    if len(classes) > len(shown):
+        notes.append(f"The worst {len(shown)} of {len(classes)}; all of them are in the result's details.")
+    if small:
+        notes.append(f"In red: fewer than {MIN_RELIABLE_SAMPLES} samples, so their metrics are imprecise.")
     names = ("class", "samples", "precision", "recall", "F1", "most often predicted as")
     return [
         Heading("Classes", "Worst first, by F1; in brackets, where the truth lies with 95 % confidence."),
-        TableBlock(f"{len(classes)} classes", names, rows, note, small),
+        TableBlock(f"{len(classes)} classes", names, rows, " ".join(notes), small),
         Heading("Confusion", "Rows are true classes, columns predicted ones."),
         _build_confusion_matrix(confusion, labels),
         _build_confusion_table(confusion, labels),

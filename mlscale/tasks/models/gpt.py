@@ -122,6 +122,7 @@ class GPT(nn.Module):
         if not given or temperature < 0 or top_k < 1 or self.vocab_size != 256:
             raise MLScaleError(
                 "generate() takes a prompt of at least a byte, a temperature from 0, top_k from 1, a model of bytes",
+                where="GPT.generate",
                 why=f"given: {len(given)} bytes, temperature {temperature}, top_k {top_k}, {self.vocab_size} tokens",
                 fix='generate("The ", 100, temperature=0.8, top_k=40)',
             )

@@ -144,8 +144,9 @@ class LossSpike(Callback):
         if self.stop:
             raise MLScaleError(
                 what,
+                where="callbacks.loss_spike",
                 why=samples,
-                fix="a smaller optimizer.lr or trainer.gradient_clip_val=1; callbacks.loss_spike.stop=false only warns",
+                fix="optimizer.lr=<a smaller one>\ntrainer.gradient_clip_val=1\ncallbacks.loss_spike.stop=false",
                 exit=Exit.DIVERGED,
             )
         tqdm.write(f"warning   {what}{'; ' + samples if samples else ''}", file=sys.stderr)

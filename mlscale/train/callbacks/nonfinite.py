@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from mlscale.errors import Exit, MLScaleError
+from mlscale.train.checkpoint.saved_names import describe_kept_checkpoints, list_saved_checkpoints
 from mlscale.train.lightning.trainer_parts import get_log_interval
 from mlscale.train.step_loss import get_detached_loss
 
@@ -70,7 +70,7 @@ class NonFinite(Callback):
         if not finite:
             raise _build_nonfinite_error(
                 f"the weights are not finite after optimizer step {trainer.global_step}",
-                checkpoints=_list_checkpoints(trainer),
+                checkpoints=list_saved_checkpoints(trainer),
             )
 
     def _check_losses(self, trainer: Trainer) -> None:
@@ -86,16 +86,8 @@ class NonFinite(Callback):
         rank = f", rank {trainer.global_rank}" if trainer.world_size > 1 else ""
         location = f"in epoch {bad.epoch}, batch {bad.batch_idx} (optimizer step {bad.number}{rank})"
         raise _build_nonfinite_error(
-            f"the loss is {bad.loss.item()} {location}", bad.keys, checkpoints=_list_checkpoints(trainer)
+            f"the loss is {bad.loss.item()} {location}", bad.keys, checkpoints=list_saved_checkpoints(trainer)
         )
-
-
-def _list_checkpoints(trainer: Trainer) -> list[str]:
-    """Return the names of the checkpoints that exist; callbacks may save to several folders."""
-    folders = {
-        str(folder) for callback in trainer.checkpoint_callbacks if (folder := getattr(callback, "dirpath", None))
-    }
-    return sorted({path.name for folder in folders for path in Path(folder).glob("*.ckpt")})
 
 
 def _are_all_finite(tensors: list[Tensor]) -> bool:
@@ -108,14 +100,9 @@ def _build_nonfinite_error(
     names = [] if keys is None else [str(key) for key in keys]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     samples = f"its samples: {', '.join(names[:_SHOWN])}{more}; " if names else ""
-    last = (
-        f"the last good checkpoint is kept: {', '.join(checkpoints)}"
-        if checkpoints
-        else "no checkpoint had been saved before"
-    )
     return MLScaleError(
         what,
-        why=samples + last,
-        fix="a smaller optimizer.lr, trainer.gradient_clip_val=1, or precision=fp32 instead of fp16",
+        why=samples + describe_kept_checkpoints(checkpoints),
+        fix="optimizer.lr=<a smaller one>\ntrainer.gradient_clip_val=1\nprecision=fp32",
         exit=Exit.DIVERGED,
     )

@@ -16,6 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mlscale.culprit import find_innermost_call
 from mlscale.errors import Exit, MLScaleError
 from mlscale.runs.host import processes as process
 from mlscale.train import thread_stacks as stacks
@@ -95,7 +96,7 @@ class Rank:
 def _collect_state(answer: RankProgress | None) -> RankState:
     calls = stacks.get_main_thread_calls()
     waits, debugged = stacks.is_in_collective(calls), stacks.is_in_debugger(calls)
-    return RankState(stacks.locate_innermost_line(calls), waits, debugged, stacks.format_thread_stacks(), answer)
+    return RankState(find_innermost_call(calls), waits, debugged, stacks.format_thread_stacks(), answer)
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ def _read_backstop_state(facts: dict[str, Any], host: str) -> RankState:
         with contextlib.suppress(OSError):
             text = Path(facts["backstop"]).read_text(errors="replace")
             calls = stacks.parse_backstop_calls(text)
-    held = f"{stacks.locate_innermost_line(calls)}, which holds Python's lock" if calls else ""
+    held = f"{find_innermost_call(calls)}, which holds Python's lock" if calls else ""
     return RankState(held or "it does not answer", False, False, text)
 
 

@@ -177,7 +177,7 @@ class WandB(WandbLogger):
                 exit=Exit.ENVIRONMENT,
             )
         _print_to_stderr(
-            "W&B: no API key, so this run is recorded offline; after `wandb login` they are recorded online"
+            "W&B: no API key, so this run is recorded offline; after `wandb login`, runs are recorded online"
         )
         return False
 

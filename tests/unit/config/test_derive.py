@@ -90,7 +90,8 @@ MESSAGES = {
         BOX,
         "this machine has 4 cuda devices, 8 were asked for\n"
         "  where: trainer.devices=8\n"
-        "  fix:   trainer.devices=4, or trainer.accelerator=cpu for 8 slow CPU processes",
+        "  why:   on the CPU any number will do: 8 slow processes\n"
+        "  fix:   trainer.devices=4\n         trainer.accelerator=cpu",
     ),
     "no card": (
         config(devices=8, accelerator="gpu"),
@@ -105,15 +106,16 @@ MESSAGES = {
         LAPTOP,
         "float16 (16-mixed) does not train on a CPU\n"
         "  where: precision\n"
-        "  why:   a CPU has no float16 units: Lightning would compute in bfloat16 without a word\n"
-        "  fix:   precision=bf16, or precision.on_cpu=true to compute it all the same, slowly",
+        "  why:   a CPU has no float16 units: Lightning would compute in bfloat16 without a word; "
+        "precision.on_cpu computes it all the same, slowly\n"
+        "  fix:   precision=bf16\n         precision.on_cpu=true",
     ),
     "bf16 on an old card": (
         config(precision="bf16-mixed"),
         BOX,
         "this GPU does not compute bfloat16 (bf16-mixed)\n"
         "  where: precision\n"
-        "  fix:   precision=fp16, or precision=fp32",
+        "  fix:   precision=fp16\n         precision=fp32",
     ),
     "more batch than data": (
         config(batch=2000),

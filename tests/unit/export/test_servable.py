@@ -20,9 +20,10 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.export.measure_export import ExportMeasurement
 from mlscale.export.onnx_engine import OnnxEngine
 from mlscale.export.required_extras import require_extra
-from mlscale.export.servable import DOCUMENT, MODEL, Servable, compute_softmax, load
+from mlscale.export.servable import DOCUMENT, MODEL, Servable, load
 from mlscale.export.validation_samples import iterate_validation_batches
 from mlscale.export.write_servable import write_servable
+from mlscale.task_types.softmax import compute_softmax
 from tests.unit.export.conftest import save
 
 FILES = ["model.onnx", "parity.json", "reference/profile.json", "reference/profile.npz"]

@@ -39,7 +39,7 @@ def test_one_that_ends_by_itself_is_told_with_its_last_words(tmp_path: Path) -> 
         pytest.raises(MLScaleError, match="mlscale loadtest ended with exit code 5") as caught,
     ):
         load.wait_until_ready(lambda: None, 60, "asking")
-    assert "no server answers" in caught.value.why
+    assert caught.value.why.startswith("error: no server answers at http://127.0.0.1:9 | where: ")
     assert caught.value.exit == Exit.ENVIRONMENT
     assert caught.value.where == str(tmp_path / "loadtest.log")
 

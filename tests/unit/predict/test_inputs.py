@@ -231,7 +231,7 @@ def test_of_several_texts_the_column_of_training_is_scored(tmp_path: Path) -> No
     assert [item.content for item in inputs.read_items(range(1))] == [b"Hallo"]
     with pytest.raises(MLScaleError, match="nothing to score") as caught:
         opened(tmp_path / "a.csv", kind="text", trained_on="text")
-    assert caught.value.fix == "member=Nachricht or member=Abteilung"
+    assert caught.value.fix == "member=Nachricht\nmember=Abteilung"
 
 
 def test_texts_of_a_table_are_bytes_whatever_they_hold(tmp_path: Path) -> None:

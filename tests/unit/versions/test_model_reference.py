@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mlscale.assembly.ready import resolve_base_config
+from mlscale.config.composition.argv import parse_command_line
 from mlscale.errors import MLScaleError
 from mlscale.runs.folder import RunFolder
 from mlscale.versions import LocalRegistry
@@ -35,6 +37,18 @@ def refused(text: str | Path, checkpoint: str | None = None) -> MLScaleError:
         resolve(text, checkpoint)
     assert raised.value.exit == 2
     return raised.value
+
+
+def test_a_command_without_a_model_names_those_that_are_here(run: RunFolder) -> None:
+    publish_run(LocalRegistry("registry"), run, name="net")
+    for command, fix in (("serve", "mlscale serve net:latest"), ("export", "mlscale export last")):
+        with pytest.raises(MLScaleError, match="no model is named") as caught:
+            resolve_base_config(parse_command_line(command, []))
+        assert caught.value.fix == fix
+    LocalRegistry("registry").promote("net:v1")
+    with pytest.raises(MLScaleError, match="no model is named") as caught:
+        resolve_base_config(parse_command_line("evaluate", []))
+    assert caught.value.fix == "mlscale evaluate last\nmlscale evaluate net@champion"
 
 
 def test_a_run_by_every_name(run: RunFolder) -> None:

@@ -68,7 +68,7 @@ def test_a_run_that_was_exported_to_another_folder(tmp_path: Path) -> None:
     with pytest.raises(MLScaleError, match="has its servable elsewhere") as raised:
         servable("last", None, tmp_path / "runs")
     assert raised.value.where == str(elsewhere)
-    assert raised.value.fix.startswith(f"mlscale serve {elsewhere}")
+    assert raised.value.fix == f"ref={elsewhere}"
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_the_least_of_a_launch_setting(key: str, value: float, fix: str) -> None
 def test_a_single_process_has_one_device(target: str | None, devices: int, problems: int) -> None:
     cfg = OmegaConf.create({"strategy": {"_target_": target} if target else None})
     found = list(check_single_process(cfg, devices))
-    assert [problem.fix for problem in found] == ["trainer.devices=1, or strategy=ddp"] * problems
+    assert [problem.fix for problem in found] == ["trainer.devices=1\nstrategy=ddp"] * problems
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,15 @@ unknown key 'callbacks.ema.foo'
 """,
     ),
     (
+        "logger: {mine: {_target_: no_such_package.Mine}}",
+        """
+the _target_ of 'logger.mine' does not exist: no_such_package.Mine
+  where: command line: logger.mine._target_
+  why:   no package or module 'no_such_package' in this folder or this environment
+  fix:   change to the folder that holds no_such_package, or install no_such_package, or leave it out: ~logger.mine
+""",
+    ),
+    (
         "callbacks: {ema: 3, early_stopping: {}}",
         """
 'callbacks.ema' has no _target_

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlscale.export.servable import compute_softmax, load
+from mlscale.export.servable import load
+from mlscale.task_types.softmax import compute_softmax
 from tests.serving import STORED, Reply, Server, ask, pixels
 
 INFER = "/v2/models/digits/infer"
