@@ -216,10 +216,13 @@ def _use_model_config(request: Request, ref: str) -> Request:
         raise
     if not REFERENCES[request.command].takes_servables:
         model = require_run_checkpoint(model, request.command, root)
-    if request.command == "evaluate" and model.home is None and model.servable is not None:
-        from mlscale.assembly.trained_model.servable_settings import add_servable_settings
+    if request.command == "evaluate":
+        from mlscale.assembly.trained_model.servable_settings import add_servable_settings, choose_typed_split
 
-        request = add_servable_settings(request, model.servable)
+        if model.home is None and model.servable is not None:
+            request = add_servable_settings(request, model.servable)
+        else:
+            request = choose_typed_split(request)
     # An alias may move while the command runs; a path does not.
     request = replace_reference(request, str(model.path))
     return request if model.home is None else _use_trusted_config(_read_saved_config(model.home), model.home, request)

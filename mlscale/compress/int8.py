@@ -17,10 +17,12 @@ from mlscale.compress.compressed_model import CompressedModel
 from mlscale.compress.int8_verdict import Int8Bounds, compare_int8
 from mlscale.compress.metric_drop import check_judgeable
 from mlscale.compress.quantize import Method, can_int8_overflow, choose_method, quantize_model
+from mlscale.culprit import find_user_line, wrap_unforeseen_error
 from mlscale.errors import MLScaleError
 from mlscale.export.measure_export import describe_served_model
 from mlscale.export.onnx_export import export_onnx
 from mlscale.export.required_extras import require_extra
+from mlscale.export.served_module import require_predictions
 from mlscale.export.validation_samples import iterate_validation_batches
 from mlscale.report import Result, save_result
 from mlscale.runs.amend import update_manifest
@@ -126,9 +128,10 @@ class Int8(Callback):
     # In a run.
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Raise an error before the first step if there will be no checkpoint or no data for the compression."""
+        """Raise an error before the first step if the task predicts nothing, or there will be no checkpoint or data."""
         if stage != "fit":
             return
+        require_predictions(pl_module)
         if not any(isinstance(callback, ModelCheckpoint) for callback in get_callbacks(trainer)):
             raise MLScaleError(
                 "there will be no checkpoint to compress",
@@ -155,8 +158,13 @@ class Int8(Callback):
             assert data is not None  # a run without one was refused at its start
             with hide_trainer(data):
                 result = self.carry_out(pl_module, data, run, checkpoint)
-        except MLScaleError as error:
-            # The training itself has succeeded: it must not fail for a model that ONNX can't express.
-            why = f": {error.why}" if error.why else ""
-            return AfterFitResult({f"{_NAME}_kept": 0}, f"int8 failed: {error.what}{why}", ok=not self.required)
+        # The training itself has succeeded: it must not fail for a model that ONNX can't express, nor for one whose
+        # forward can't compute another batch than those of training.
+        except Exception as error:
+            if not isinstance(error, MLScaleError) and not find_user_line(error):
+                raise
+            failure = error if isinstance(error, MLScaleError) else wrap_unforeseen_error(error)
+            line = failure.where if failure is not error else ""
+            remark = ": ".join(filter(None, ("int8 failed", failure.what, failure.why, line)))
+            return AfterFitResult({f"{_NAME}_kept": 0}, remark, ok=not self.required)
         return AfterFitResult(outcome.select_shown_metrics(result), outcome.format_compression(result), ok=result.ok)

@@ -26,6 +26,7 @@ from mlscale.export.served_module import (
     build_example_tensors,
     build_served_module,
     compute_torch_outputs,
+    require_predictions,
 )
 from mlscale.export.validation_samples import (
     SampleBatch,
@@ -162,8 +163,9 @@ def describe_served_model(
         data: prepared and set up for validation.
 
     Raises:
-        MLScaleError: the task gives no row for each sample.
+        MLScaleError: the task has no forward, or gives no row for each sample.
     """
+    require_predictions(task)
     given = describe_sample_format(data)
     task_type = find_served_type(task, next(iterate_validation_batches(data, limit=1)))
     trained = build_served_module(task, task_type, given.encoder)

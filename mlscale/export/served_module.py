@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from mlscale.data.encoders.encoder import Encoder, TensorSpec
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.errors import MLScaleError
+from mlscale.task_types.registry import resolve_task_type
 from mlscale.task_types.task_type import TaskType
 
 EXAMPLES = 2
@@ -68,6 +70,25 @@ def build_served_module(task: nn.Module, task_type: TaskType, encoder: Encoder) 
                 fix="return tensors (n, …) from predict_step, or from the forward of the task",
             )
     return model
+
+
+def require_predictions(task: LightningModule) -> None:
+    """Raise an error if a task has nothing that gives predictions: one may train without.
+
+    Raises:
+        MLScaleError: it has no forward; nor, if it states its type, a predict_step of its own.
+    """
+    kind = type(task)
+    has_step = kind.predict_step is not LightningModule.predict_step and resolve_task_type(task) is not None
+    if has_step or kind.forward is not LightningModule.forward or "forward" in vars(task):
+        return
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    raise MLScaleError(
+        f"{name} has no forward",
+        where="task",
+        why="predictions, servables and int8 models are what forward gives for a batch",
+        fix=f"define forward(self, x) in {name}: it returns the predictions of a batch, (n, …)",
+    )
 
 
 def build_example_tensors(specs: Sequence[TensorSpec]) -> tuple[Tensor, ...]:

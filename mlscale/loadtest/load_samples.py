@@ -44,12 +44,13 @@ class RequestSamples:
         return len(next(iter(self.tensors.values()))) if self.tensors else len(self.raw)
 
 
-def read_request_samples(path: Path, model: ServerModel) -> RequestSamples:
+def read_request_samples(path: Path, model: ServerModel, member: str | None = None) -> RequestSamples:
     """Read samples of a file or a folder.
 
     An .npz file has the arrays `raw` and, if present, `labels` (names of classes), or an array for each input of the
-    model. A .csv or .jsonl file has rows, of which a model of texts gets the column `text`; a .txt file has a text in
-    each line. A folder has images or texts, or is a servable, whose warm-up requests are sent.
+    model. A .csv or .jsonl file has rows, of which a model of texts gets the column `member`, or the one that is found.
+    A .txt file has a text in each line. A folder has images or texts, or is a servable, whose warm-up requests are
+    sent.
 
     Raises:
         MLScaleError: it is absent or corrupt, or has samples that the model does not take.
@@ -58,7 +59,8 @@ def read_request_samples(path: Path, model: ServerModel) -> RequestSamples:
         # Pickled arrays would run code from the file.
         if path.suffix.lower() == ".npz":
             return _read_arrays(path, model)
-        name, form, raw = read_raw_files(path, model.columns, MOST_BYTES, takes_texts=model.raw_type == "text")
+        takes_texts = model.raw_type == "text"
+        name, form, raw = read_raw_files(path, model.columns, MOST_BYTES, takes_texts=takes_texts, member=member)
     # numpy has no single exception for a corrupt file: it can raise each of these.
     except (OSError, EOFError, TypeError, ValueError, AttributeError, KeyError, zipfile.BadZipFile) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -38,7 +38,8 @@ _TICK_S = 0.01
 
 def _build_all_requests() -> list[LoadRequest]:
     path, protocol = SETTINGS["samples"], SETTINGS["protocol"]
-    samples = read_request_samples(Path(path), MODEL) if path else generate_samples(MODEL, protocol)
+    member = SETTINGS["member"]
+    samples = read_request_samples(Path(path), MODEL, member) if path else generate_samples(MODEL, protocol)
     return build_requests(protocol, samples, MODEL, SETTINGS["batch"])
 
 

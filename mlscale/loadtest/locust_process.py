@@ -43,6 +43,7 @@ class LoadPlan:
         protocol: see `build_requests.build_requests`.
         batch: samples in a request.
         samples: a file or folder, see `load_samples.read_request_samples`; None for random ones.
+        member: the column of a table's texts; None finds it.
         credentials: for the server.
         ready_file: is created once the first measured request was answered; None for no file.
 
@@ -60,6 +61,7 @@ class LoadPlan:
     protocol: str = "bytes"
     batch: int = 1
     samples: str | None = None
+    member: str | None = None
     credentials: Credentials = field(default_factory=Credentials)
     ready_file: str | None = None
 

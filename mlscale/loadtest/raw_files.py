@@ -21,15 +21,19 @@ from mlscale.data.table_parsing.column_separator import get_separator, raise_for
 from mlscale.errors import MLScaleError
 from mlscale.export.warmup import WARMUP, WarmupRequest, read_warmup
 from mlscale.export.warmup.warmup_requests import REQUESTS
+from mlscale.loadtest.text_samples import TEXT_SUFFIXES, select_texts
 from mlscale.report.text import format_count
 
-TEXT_COLUMN = "text"
-"""The column of rows that a model of texts is sent."""
 RawForm = Literal["row", "text", "image", "array"]
 
 
 def read_raw_files(
-    path: Path, columns: Sequence[Mapping[str, Any]], most_bytes: int, *, takes_texts: bool = False
+    path: Path,
+    columns: Sequence[Mapping[str, Any]],
+    most_bytes: int,
+    *,
+    takes_texts: bool = False,
+    member: str | None = None,
 ) -> tuple[str, RawForm, Sequence[Any]]:
     """Return a description, the form of the samples, and the samples: rows by column, texts and images as bytes.
 
@@ -38,27 +42,29 @@ def read_raw_files(
         columns: of a row, with name and type; others are left out. Empty where they are not known.
         most_bytes: of all samples; the first ones are read.
         takes_texts: of rows the texts in one column are read; others, such as labels, are left out.
+        member: that column; None finds it.
 
     Raises:
+        MLScaleError: the column of the texts is not clear.
         OSError, KeyError, TypeError, ValueError: it can't be read, or holds no sample.
     """
     given: Iterable[Any]
     if path.is_dir():
         warmup = next((folder for folder in (path / WARMUP, path) if (folder / REQUESTS).is_file()), None)
-        form, given = _read_warmup_samples(warmup) if warmup else _read_folder(path)
+        form, given = _read_warmup_samples(warmup) if warmup else _read_folder(path, takes_texts)
     elif path.suffix.lower() in (".csv", ".tsv"):
         form, given = "row", _read_csv(path, columns, takes_texts)
     elif path.suffix.lower() in (".jsonl", ".ndjson"):
         form, given = _read_json_lines(path, columns)
     elif is_image_file(path.name):
         form, given = "image", [path.read_bytes()]
-    elif path.suffix.lower() == ".txt":
+    elif path.suffix.lower() in TEXT_SUFFIXES:
         form, given = "text", _read_lines(path)
     else:
         path.stat()  # an absent file is reported as such
         raise ValueError(f"the type {path.suffix or 'of its name'} is not known")
     if takes_texts and form == "row":
-        form, given = "text", _select_texts(given)
+        form, given = "text", select_texts(given, path, member)
     raw, is_whole = _take_first(given, most_bytes)
     if not raw:
         raise ValueError("it holds no samples")
@@ -97,13 +103,13 @@ def _read_lines(path: Path) -> Iterator[bytes]:
             yield from (part for part in line.splitlines() if part.strip())
 
 
-def _read_folder(path: Path) -> tuple[RawForm, Iterator[bytes]]:
+def _read_folder(path: Path, takes_texts: bool) -> tuple[RawForm, Iterator[bytes]]:
     files = sorted(file for file in path.rglob("*") if file.is_file())
     form: RawForm = "image"
-    chosen = [file for file in files if is_image_file(file.name)]
-    # A folder of images may have notes or licences next to them.
+    chosen = [file for file in files if is_image_file(file.name) and not takes_texts]
+    # A folder of images may have notes or licences next to them, and one of texts pictures.
     if not chosen:
-        form, chosen = "text", [file for file in files if file.suffix.lower() == ".txt"]
+        form, chosen = "text", [file for file in files if file.suffix.lower() in TEXT_SUFFIXES]
     skipped: dict[str, SkippedFiles] = {}
     for file in sorted({*files} - {*chosen}):
         count_skipped(skipped, f"skipped files that do not end as {form}s do", file.relative_to(path).as_posix())
@@ -185,29 +191,6 @@ def _select_columns(rows: Iterable[dict[str, Any]], columns: Sequence[Mapping[st
             names = ", ".join(map(repr, missing))
             raise ValueError(f"it lacks the column{'s' * (len(missing) > 1)} {names}")
         yield {str(column["name"]): _convert_value(row[column["name"]], column) for column in columns} or row
-
-
-def _select_texts(rows: Iterable[Any]) -> Iterator[bytes]:
-    """Yield the texts of rows: of the column `text`, or of the only column of texts; empty ones are left out.
-
-    Raises:
-        ValueError: no column of the first row, or several, may be meant.
-    """
-    name = ""
-    for row in rows:
-        name = name or _find_text_column(row)
-        text = row.get(name)
-        if text is not None and text != "":
-            yield (text if isinstance(text, str) else str(text)).encode("utf-8", "surrogateescape")
-
-
-def _find_text_column(row: Mapping[str, Any]) -> str:
-    if TEXT_COLUMN in row:
-        return TEXT_COLUMN
-    texts = [name for name, value in row.items() if isinstance(value, str)]
-    if len(texts) == 1:
-        return texts[0]
-    raise ValueError(f"no column is called '{TEXT_COLUMN}', and the columns are {', '.join(map(repr, row))}")
 
 
 def _parse_cell(text: str | None) -> str | float | None:

@@ -83,6 +83,13 @@ def read_servable_task(folder: Path) -> ServableTask | None:
         return None
 
 
+def choose_typed_split(request: Request) -> Request:
+    """Return the request with split=test where `data.test` is the only data that is typed."""
+    if request.multirun or not _names_test_data(request.values):
+        return request
+    return _add_words(request, ["split=test"])
+
+
 def add_servable_settings(request: Request, folder: Path) -> Request:
     """Return the request with the recipe and the data option of a servable whose run is not here.
 
@@ -97,11 +104,23 @@ def add_servable_settings(request: Request, folder: Path) -> Request:
     if not {"recipe", "task"} & {key.lstrip("+") for key in typed}:
         words.append(f"+recipe={task.recipe}")
     given = {split: typed[f"data.{split}"] for split in _SPLITS if f"data.{split}" in typed}
-    if "data" not in typed and (given or "data.root" in typed):
-        words += [f"{key}={value}" for key, value in _choose_data(task, given).items() if key not in typed]
-        if set(given) == {"test"} and "split" not in typed:
-            words.append("split=test")
+    settings = _choose_data(task, given)
+    # Typed or not: the option that the servable would choose needs its other settings, too.
+    if typed.get("data", settings["data"]) == settings["data"] and (given or "data.root" in typed):
+        words += [f"{key}={value}" for key, value in settings.items() if key not in typed]
+    if _names_test_data(typed):
+        words.append("split=test")
+    return _add_words(request, words)
+
+
+def _add_words(request: Request, words: list[str]) -> Request:
+    """Return the request with words before those that are typed, which win; they are not typed themselves."""
     return replace(request, overrides=build_request(request.command, [*words, *request.typed], request.roots).overrides)
+
+
+def _names_test_data(typed: Mapping[str, str]) -> bool:
+    # The validation data of training would be measured in its place, and its metrics read as those of the new data.
+    return "data.test" in typed and not {"split", "data.train", "data.val"} & set(typed)
 
 
 def _choose_data(task: ServableTask, given: Mapping[str, str]) -> dict[str, str]:

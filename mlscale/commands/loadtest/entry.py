@@ -45,7 +45,7 @@ def run(cfg: DictConfig) -> Result:
     model = request_model_metadata(cfg.ref, cfg.model_name, credentials)
     path = Path(cfg.samples).expanduser().absolute() if cfg.samples else None
     # Latency can be measured with random samples; accuracy needs real ones.
-    samples = read_request_samples(path, model) if path else generate_samples(model, cfg.protocol)
+    samples = read_request_samples(path, model, cfg.member) if path else generate_samples(model, cfg.protocol)
     settings = {key: cfg[key] for key in ("users", "rate", "seconds", "warmup_s", "timeout_s", "batch")}
     # An unknown protocol, or a batch of none, is reported by the plan.
     is_valid = cfg.protocol in ("auto", *PROTOCOLS) and cfg.batch > 0
@@ -54,6 +54,7 @@ def run(cfg: DictConfig) -> Result:
         url=cfg.ref,
         model=model,
         samples=str(path) if path else None,
+        member=cfg.member,
         credentials=credentials,
         protocol=protocol,
         ready_file=str(Path(cfg.ready_file).expanduser().absolute()) if cfg.ready_file else None,

@@ -144,7 +144,7 @@ def test_a_servable_is_sent_its_warmup_requests(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "model", "why"),
     [
-        ("a.csv", "a,b\n1,2\n", TEXTS, "no column is called 'text', and the columns are 'a', 'b'"),
+        ("a.csv", "a,b\n1,2\n", TEXTS, "it is not clear which column has the texts, and the columns are 'a', 'b'"),
         ("a.csv", "a\n1\n", MODEL, "the server does not state that m takes samples of the form row"),
         ("a.txt", "\n \n", TEXTS, "it holds no samples"),
         ("a.jsonl", "[1]\n", TABLE, "each line is to be an object"),
@@ -216,7 +216,22 @@ def test_a_column_of_texts_that_is_not_clear_is_asked_for(tmp_path: Path) -> Non
     (tmp_path / "mails.csv").write_text("subject,body\na,b\n")
     with pytest.raises(MLScaleError) as caught:
         read_request_samples(tmp_path / "mails.csv", TEXTS)
-    assert caught.value.why == "no column is called 'text', and the columns are 'subject', 'body'"
+    assert caught.value.why == "it is not clear which column has the texts, and the columns are 'subject', 'body'"
+    assert caught.value.fix == "member=subject"
+    assert list(read_request_samples(tmp_path / "mails.csv", TEXTS, "body").raw) == [b"b"]
+    with pytest.raises(MLScaleError, match="these samples can't be sent") as caught:
+        read_request_samples(tmp_path / "mails.csv", TEXTS, "Body")
+    assert caught.value.why == "no column is called 'Body', and the columns are 'subject', 'body'"
+    # A number is not what a model of texts is sent.
+    (tmp_path / "numbered.csv").write_text("n,body\n1,b\n")
+    assert list(read_request_samples(tmp_path / "numbered.csv", TEXTS).raw) == [b"b"]
+
+
+def test_a_folder_of_texts_may_have_pictures(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("# one")
+    (tmp_path / "b.png").write_bytes(b"b")
+    assert list(read_request_samples(tmp_path, TEXTS).raw) == [b"# one"]
+    assert list(read_request_samples(tmp_path, PHOTOS).raw) == [b"b"]
 
 
 def test_a_table_in_latin1_is_converted_by_the_line_of_the_message(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from mlscale import commands
 from mlscale.assembly.ready import resolve_base_config
-from mlscale.assembly.trained_model.servable_settings import ServableTask, read_servable_task
+from mlscale.assembly.trained_model.servable_settings import ServableTask, choose_typed_split, read_servable_task
 from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
 from mlscale.errors import MLScaleError
@@ -47,6 +47,29 @@ def test_only_the_data_is_to_be_named(servable: Path, typed: list[str], expected
     data = config.data
     assert (data.train, data.val, data.test, config.split, data.target) == expected
     assert "Regression" in config.task._target_
+
+
+def test_the_option_that_would_be_chosen_may_be_typed(servable: Path) -> None:
+    """It gets the same settings: of images of the first format their size, without which they do not fit."""
+    shutil.copytree(EXAMPLE.parent / "servable-1", servable.parent / "first")
+    words = ["first", "data=imagefolder", "data.root=photos"]
+    config = compose_config(resolve_base_config(parse_command_line("evaluate", words)))
+    assert (config.data.image_size, config.data.last) == (8, "pad")
+
+
+@pytest.mark.parametrize(
+    ("typed", "splits"),
+    [
+        (["data.test=t.csv"], ["split=test"]),
+        (["data.test=t.csv", "split=val"], ["split=val"]),
+        (["data.test=t.csv", "data.val=v.csv"], []),
+        (["data.val=v.csv"], []),
+    ],
+)
+def test_test_data_that_is_typed_is_what_is_measured(typed: list[str], splits: list[str]) -> None:
+    """Of a model with its run, too: it would be measured on the validation data of its training."""
+    request = choose_typed_split(parse_command_line("evaluate", ["last", *typed]))
+    assert [word.lstrip("+") for word in request.overrides if "split=" in word] == splits
 
 
 @pytest.mark.parametrize(

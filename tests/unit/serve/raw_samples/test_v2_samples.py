@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.served_model import ServedModel
+from tests.made_servables import PENGUIN
 from tests.unit.serve.raw_samples.raw_requests import DOCUMENTS, ROWS, TEXTS, encode_texts, infer, photographs
 
 
@@ -145,3 +147,27 @@ def test_what_no_sample_is_packed_to_is_refused(models: dict[str, ServedModel]) 
     for first, last in ((5, 3), (0, 0), (-1, length), (0, length + 1), (2**62, -1)):
         found = refuse("tales", bytes=windows, scored=np.array([[0, length], [first, last]]))
         assert f"row 1 of the batch can't be used: it is scored from {first} to {last}, not two positions" in found
+
+
+def test_what_a_sample_is_packed_to_is_not_refused(models: dict[str, ServedModel]) -> None:
+    """Missing and huge numbers that float32 has, cut texts, texts of the whole length, documents of many windows."""
+    low, high = next(
+        column.limits
+        for column in models["penguins"].servable.encoder.columns  # type: ignore[attr-defined]
+        if column.name == "body_mass_g"
+    )
+    rows = [*ROWS, {**PENGUIN, "body_mass_g": low}, {**PENGUIN, "body_mass_g": high}]
+    length = models["reviews"].servable.inputs[0].shape[1]
+    texts = [*TEXTS, "a" * length, "a"]
+    context = models["tales"].servable.inputs[0].shape[1] - 1
+    documents = [*DOCUMENTS, *("a" * size for size in range(1, 4 * context))]
+    sums = [{"left": [3e38, -3e38], "right": [1.0, 0.0]}]
+    for name, samples in {"penguins": rows, "reviews": texts, "tales": documents, "sums": sums}.items():
+        encoder = models[name].servable.encoder
+        packed = encoder.pack_samples(samples)
+        assert not packed.bad
+        assert encoder.find_bad_rows(packed.tensors) == {}, name
+    wrong = TensorEncoder.from_shape((2,), "float32").find_bad_rows(
+        {"input": np.array([[1, 2], [3, np.inf], [np.nan, 1]], np.float32)}
+    )
+    assert wrong == {1: "value 2 is not a finite number", 2: "value 1 is not a finite number"}
