@@ -16,7 +16,13 @@ from functools import partial
 from mlscale.data.remote.addresses import identify_shard
 from mlscale.data.remote.shard_cache import ShardCache
 from mlscale.data.remote.stores import RemoteStat, Store
-from mlscale.data.remote.transfers import Attempts, RetryLimits, TransferCounts, WrongBytesError
+from mlscale.data.remote.transfers import (
+    Attempts,
+    ChangedShardError,
+    RetryLimits,
+    TransferCounts,
+    WrongBytesError,
+)
 from mlscale.data.remote.verify_content import ContentCheck
 from mlscale.data.shards.index_builder import ForeignShard
 from mlscale.data.shards.shard_paths import ReadSpan
@@ -170,6 +176,8 @@ class RemoteShard(ForeignShard):
             begun = 0
             os.ftruncate(part, 0)
         self._read_into(part, begun, size, attempts, is_cancelled)
+        if not self.store.compares_state:
+            self._expect_same_state(attempts)
         before: list[tuple[int, int]] = []
         for _ in range(_VERIFY_ROUNDS):
             wrong = self.check.find_wrong_spans(part)
@@ -183,6 +191,20 @@ class RemoteShard(ForeignShard):
             # Else the next process would resume at the end of it.
             os.ftruncate(part, 0)
             raise self._build_wrong_error(before)
+
+    def _expect_same_state(self, attempts: Attempts) -> None:
+        """Refuse a shard that was replaced before the last of its bytes was read.
+
+        Raises:
+            MLScaleError: it was.
+        """
+        stat = attempts.call(partial(self.store.read_stat, self.address))
+        if (stat.size, stat.etag) != (self.stat.size, self.stat.etag):
+            attempts.record_failure(
+                ChangedShardError(
+                    f"it had {self.stat.size:,} bytes and ETag {self.stat.etag}, and has {stat.size:,} and {stat.etag}"
+                )
+            )
 
     def _read_into(
         self, part: int, start: int, stop: int, attempts: Attempts, is_cancelled: Callable[[], bool]
