@@ -7,6 +7,7 @@ Bandwidth: a web server in a process of its own, on loopback, waits 20 ms before
 megabytes a second over all connections. `sequential` reads the shards one after the other over one connection, and
 throws the bytes away; `windowed` makes batches of the same shards by `mlscale.data.Loader`: from an empty cache, whose
 limit is three windows, with every byte compared with its digest. Rounds are interleaved. The goal is 0.9 of sequential.
+`from files` is the same epoch from the files themselves: what the loader can do on this machine at that moment.
 
 Mixing: 128 shards of 200 samples, where each shard holds a single one of 16 classes, which is how folders are often
 packed. The distance is the total variation between the classes of a batch of 256 and those of the data, 0 to 1; the
@@ -86,7 +87,7 @@ def measure_bandwidth(rates: list[float], rounds: int) -> None:
         os.environ["MLSCALE_CACHE"] = str(folder / "cache")
         size = write_data(folder / "set")
         print(f"{SHARDS} shards, {size / 1e6:.0f} MB, windows of {WINDOW}, {DELAY * 1000:.0f} ms a response")
-        print(f"{'server MB/s':>11} {'sequential':>11} {'windowed':>9} {'ratio':>6}  ratios of the rounds")
+        print(f"{'server MB/s':>11} {'sequential':>11} {'windowed':>9} {'from files':>11} {'ratio':>6}  by round")
         for rate in rates:
             server = subprocess.Popen(
                 [sys.executable, "-m", "scripts.delayed_server", str(folder / "set"), str(DELAY), str(rate * 1e6)],
@@ -97,14 +98,17 @@ def measure_bandwidth(rates: list[float], rounds: int) -> None:
             try:
                 assert server.stdout is not None
                 port = int(server.stdout.readline())
-                pairs = [(read_sequential(port) / 1e6, read_windowed(port, folder) / 1e6) for _ in range(rounds)]
+                rows = [
+                    (read_sequential(port) / 1e6, read_windowed(port, folder) / 1e6, read_windowed(None, folder) / 1e6)
+                    for _ in range(rounds)
+                ]
             finally:
                 server.kill()
                 server.communicate()
-            ratios = [windowed / sequential for sequential, windowed in pairs]
-            middle = [statistics.median(column) for column in zip(*pairs, strict=True)]
+            ratios = [windowed / sequential for sequential, windowed, _ in rows]
+            middle = [statistics.median(column) for column in zip(*rows, strict=True)]
             print(
-                f"{rate:11.0f} {middle[0]:11.1f} {middle[1]:9.1f} {statistics.median(ratios):6.2f}  "
+                f"{rate:11.0f} {middle[0]:11.1f} {middle[1]:9.1f} {middle[2]:11.1f} {statistics.median(ratios):6.2f}  "
                 + " ".join(f"{ratio:.2f}" for ratio in ratios),
                 flush=True,
             )
@@ -143,15 +147,15 @@ def read_sequential(port: int) -> float:
     return total / seconds
 
 
-def read_windowed(port: int, folder: Path) -> float:
-    """Return bytes of shards a second, as the loader reads them for an epoch in windows."""
+def read_windowed(port: int | None, folder: Path) -> float:
+    """Return bytes of shards a second, as the loader reads them for an epoch in windows; without a port, from files."""
     from mlscale.data import Loader, TarBackend
 
     size = (folder / "set" / "train-00.tar").stat().st_size
-    url = f"http://127.0.0.1:{port}"
+    root = str(folder / "set") if port is None else f"http://127.0.0.1:{port}"
     data = TarBackend(
-        f"{url}/train-{{00..{SHARDS - 1}}}.tar",
-        f"{url}/val-00.tar",
+        f"{root}/train-{{00..{SHARDS - 1}}}.tar",
+        f"{root}/val-00.tar",
         batch_size=BATCH,
         order="windowed",
         shuffle_window=WINDOW,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.augmentations.random_crop import RandomCrop
+from mlscale.data.data_facts import DataFacts
 from mlscale.data.decoding.pil import MAX_PIXELS
 from mlscale.data.images.joined_images import JoinedSource
 from mlscale.data.images.labelled_images import ImageBackend
@@ -197,9 +198,19 @@ class ShardBackend(ImageBackend):
         sampling = self._get_sampling() if split == "train" else None
         return build_follow(*list_sample_shards(data.source), sampling, self._get_key_path(split))
 
+    def facts(self) -> DataFacts:
+        is_read = self._facts is not None
+        facts = super().facts()
+        if not is_read:
+            self._report_transfers()
+        return facts
+
     def teardown(self, stage: str) -> None:
         """Report what failed on the way from other machines, too."""
         super().teardown(stage)
+        self._report_transfers()
+
+    def _report_transfers(self) -> None:
         if self._remote is not None:
             from mlscale.data.remote.prefetch import report_transfers
 

@@ -28,6 +28,8 @@ class BucketStore:
         policy: has the seconds after which a connection counts as stalled.
     """
 
+    compares_state = False
+
     def __init__(self, kind: str, policy: RetryLimits) -> None:
         self._kind, self._stall = kind, policy.stall_seconds
         settings: dict[str, Any] = {}

@@ -33,6 +33,8 @@ class HttpStore:
         policy: has the seconds after which a connection counts as stalled.
     """
 
+    compares_state = True
+
     def __init__(self, policy: RetryLimits) -> None:
         # Total times depend on a shard's size, so only waits between bytes are limited.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=policy.stall_seconds, sock_read=policy.stall_seconds)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -75,14 +75,15 @@ class Prefetch:
         self._is_closed = False
         self._changed = threading.Condition()
         self._blocks: list[_Block] = []
-        self._thread: threading.Thread | None = None
+        self._waiting: deque[tuple[RemoteShard, _Block]] = deque()
 
     def start(self, position: int) -> None:
         """Begin with the shards that are needed at a position."""
         self._position = position
-        # Not waited for when the process ends: it may be in the middle of a download, which the next run resumes.
-        self._thread = threading.Thread(target=self._run, args=(position,), name="mlscale-prefetch", daemon=True)
-        self._thread.start()
+        # Daemons: the end of the process does not wait for a download, which the next run resumes.
+        for number in range(_PARALLEL):
+            threading.Thread(target=self._download, name=f"mlscale-download-{number}", daemon=True).start()
+        threading.Thread(target=self._plan, args=(position,), name="mlscale-prefetch", daemon=True).start()
 
     def advance(self, position: int) -> None:
         """Note that the batch at a position was planned; shards of blocks before it are let go."""
@@ -103,27 +104,35 @@ class Prefetch:
             self._changed.notify_all()
         report_transfers(self._access)
 
-    def _run(self, position: int) -> None:
-        pool = ThreadPoolExecutor(_PARALLEL, thread_name_prefix="mlscale-download")
-        try:
-            for start, stop in self._iterate_blocks(position):
-                block = _Block(start, stop)
-                with self._changed:
-                    # One block ahead of the one that is read: three would need a third more space.
-                    while not self._is_closed and len(self._list_open()) > 1:
-                        self._changed.wait()
-                    if self._is_closed:
-                        return
-                    self._blocks = [*self._list_open(), block]
-                shards = self._list_needed(max(start, position), stop)
+    def _plan(self, position: int) -> None:
+        """Hand out the shards of one block after the other, as soon as the one before is read."""
+        for start, stop in self._iterate_blocks(position):
+            block = _Block(start, stop)
+            with self._changed:
+                # One block ahead of the one that is read: three would need a third more space.
+                while not self._is_closed and len(self._list_open()) > 1:
+                    self._changed.wait()
+                if self._is_closed:
+                    return
+                self._blocks = [*self._list_open(), block]
+            shards = self._list_needed(max(start, position), stop)
+            with self._changed:
                 self._planned.update(shard.copy_name for shard in shards)
                 self._access.planned |= self._planned
-                list(pool.map(lambda shard, block=block: self._fetch(shard, block), shards))
-        # What can't be downloaded is the error of the batch that needs it, with its message.
-        except MLScaleError:
-            return
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+                self._waiting.extend((shard, block) for shard in shards)
+                self._changed.notify_all()
+
+    def _download(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._is_closed:
+                    self._changed.wait()
+                if self._is_closed:
+                    return
+                shard, block = self._waiting.popleft()
+            # What can't be downloaded is the error of the batch that needs it, with its message.
+            with suppress(MLScaleError):
+                self._fetch(shard, block)
 
     def _iterate_blocks(self, position: int) -> Iterator[tuple[int, int]]:
         while position < self._stop:
@@ -143,7 +152,7 @@ class Prefetch:
 
     def _fetch(self, shard: RemoteShard, block: _Block) -> None:
         while not (self._is_closed or block.is_released):
-            handle = shard.fetch()
+            handle = shard.fetch(lambda: self._is_closed)
             with self._changed:
                 if handle is not None and (self._is_closed or block.is_released):
                     os.close(handle)

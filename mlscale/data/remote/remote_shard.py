@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +16,13 @@ from functools import partial
 from mlscale.data.remote.addresses import identify_shard
 from mlscale.data.remote.shard_cache import ShardCache
 from mlscale.data.remote.stores import RemoteStat, Store
-from mlscale.data.remote.transfers import Attempts, RetryLimits, TransferCounts, WrongBytesError
+from mlscale.data.remote.transfers import (
+    Attempts,
+    ChangedShardError,
+    RetryLimits,
+    TransferCounts,
+    WrongBytesError,
+)
 from mlscale.data.remote.verify_content import ContentCheck
 from mlscale.data.shards.index_builder import ForeignShard
 from mlscale.data.shards.shard_paths import ReadSpan
@@ -29,6 +35,10 @@ _RANGE_READS, _RANGE_SHARE = 64, 16
 need no copy, such as those that look at 512 samples of all shards."""
 _VERIFY_ROUNDS = 4
 _SPACE_WAIT_SECONDS, _SPACE_POLL_SECONDS = 600.0, 0.1
+
+
+class DownloadCancelledError(MLScaleError):
+    """A download that was ended, since nothing needs it any more."""
 
 
 class RemoteAccess:
@@ -121,17 +131,21 @@ class RemoteShard(ForeignShard):
         self.access.counts.count_failure("wrong")
         self.access.cache.remove(self.copy_name)
 
-    def fetch(self) -> int | None:
+    def fetch(self, is_cancelled: Callable[[], bool] = lambda: False) -> int | None:
         """Return a handle of the copy, which is downloaded first if need be; None where the cache has no space.
 
+        Args:
+            is_cancelled: looked at as bytes come: True ends the download, which may be continued later.
+
         Raises:
+            DownloadCancelledError: it was.
             MLScaleError: it can't be read, or its bytes are not what they should be, however often it is tried.
         """
         name, cache = self.copy_name, self.access.cache
         while (handle := cache.open_whole(name)) is None:
             with cache.open_part(name, self.stat.size) as part:
                 if part is not None:
-                    self._download_part(part)
+                    self._download_part(part, is_cancelled)
                     cache.commit_part(name, self.stat.size, part)
                     self.access.counts.count_shard(self.stat.size)
                 elif not (cache.folder / name).exists():
@@ -153,7 +167,7 @@ class RemoteShard(ForeignShard):
             return True
         return not access.reads_ranges and access.is_worth_copy(self.copy_name, self.stat.size)
 
-    def _download_part(self, part: int) -> None:
+    def _download_part(self, part: int, is_cancelled: Callable[[], bool]) -> None:
         """Complete the file, from where an earlier download ended, and read again what turns out to be wrong."""
         size, attempts = self.stat.size, self._start_attempts()
         begun = os.fstat(part).st_size
@@ -161,7 +175,9 @@ class RemoteShard(ForeignShard):
         if begun > size or self.stat.etag is None or not self.stat.has_ranges:
             begun = 0
             os.ftruncate(part, 0)
-        self._read_into(part, begun, size, attempts)
+        self._read_into(part, begun, size, attempts, is_cancelled)
+        if not self.store.compares_state:
+            self._expect_same_state(attempts)
         before: list[tuple[int, int]] = []
         for _ in range(_VERIFY_ROUNDS):
             wrong = self.check.find_wrong_spans(part)
@@ -170,19 +186,37 @@ class RemoteShard(ForeignShard):
             before = wrong
             attempts.record_failure(WrongBytesError(f"{len(wrong)} parts differ from their digest"))
             for start, stop in wrong if self.stat.has_ranges else [(0, size)]:
-                self._read_into(part, start, stop, attempts)
+                self._read_into(part, start, stop, attempts, is_cancelled)
         if self.check.find_wrong_spans(part):
             # Else the next process would resume at the end of it.
             os.ftruncate(part, 0)
             raise self._build_wrong_error(before)
 
-    def _read_into(self, part: int, start: int, stop: int, attempts: Attempts) -> None:
+    def _expect_same_state(self, attempts: Attempts) -> None:
+        """Refuse a shard that was replaced before the last of its bytes was read.
+
+        Raises:
+            MLScaleError: it was.
+        """
+        stat = attempts.call(partial(self.store.read_stat, self.address))
+        if (stat.size, stat.etag) != (self.stat.size, self.stat.etag):
+            attempts.record_failure(
+                ChangedShardError(
+                    f"it had {self.stat.size:,} bytes and ETag {self.stat.etag}, and has {stat.size:,} and {stat.etag}"
+                )
+            )
+
+    def _read_into(
+        self, part: int, start: int, stop: int, attempts: Attempts, is_cancelled: Callable[[], bool]
+    ) -> None:
         at = start
         while at < stop:
             reached = at
 
             def write(offset: int, content: bytes) -> None:
                 nonlocal reached
+                if is_cancelled():
+                    raise DownloadCancelledError("the download is not needed any more")
                 # A short write would leave a hole; a full disk raises.
                 written = 0
                 while written < len(content):

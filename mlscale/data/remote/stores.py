@@ -32,6 +32,9 @@ class RemoteStat:
 class Store(Protocol):
     """A kind of server. Every method may raise whatever the network does; none repeats anything."""
 
+    compares_state: bool
+    """Each transfer is compared with the state of the file; else callers have to, once they have read it."""
+
     def read_stat(self, address: str) -> RemoteStat:
         """Return size and state of a file."""
 

@@ -45,6 +45,8 @@ def test_harmless_key(key: str) -> None:
         "eyJhbGciOi" + "JIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dBjftJeZ4CVPmB92K27uhbUJU1p1r",
         "-----BEGIN RSA " + "PRIVATE KEY-----\nMIIEpAIBAAKCAQEA\nabc\n-----END RSA PRIVATE KEY-----",
         "https://ana:" + "hunter22@example.org/x",
+        "https://b.example.org/0.tar?X-Amz-Date=1&X-Amz-Signature=" + "hunter22",
+        "https://b.example.org/0.tar?sv=1&sig=" + "hunter22%2B",
         "local-" + HEX40,
     ],
 )
@@ -62,6 +64,7 @@ def test_well_known_format(value: str) -> None:
     "text",
     [
         "https://example.org/a@b",
+        "https://example.org/a?design=modern&sigma=0.5",
         "https://${oc.env:USER}:${oc.env:PW}@host",
         "s3://bucket/train-{000..010}.tar",
         HEX40,  # a git commit

@@ -90,6 +90,19 @@ def test_etags_of_an_encrypted_bucket_are_no_digests(
     assert list_batches(data) == list_batches(WebDataset(folder / "train", folder / "val", batch_size=24))
 
 
+def test_an_object_that_is_replaced_while_it_is_used(folder: Path, bucket: Any, cache: Path) -> None:
+    upload(bucket, folder)
+    data = WebDataset("s3://photos/train", folder / "val", batch_size=24)
+    data.facts()
+    for copy in (cache / "shards").glob("*.tar"):
+        copy.unlink()
+    content = (folder / "train" / "001.tar").read_bytes()
+    bucket.put_object(Bucket="photos", Key="train/000.tar", Body=content)
+    with pytest.raises(MLScaleError, match="was changed while it was used") as caught:
+        data._indexes["train"].read_column(data._indexes["train"].extensions.index("png"))
+    assert caught.value.where == "data.train"
+
+
 def test_documents_and_indexes_are_found_in_buckets(folder: Path, bucket: Any, cache: Path) -> None:
     WebDataset(folder / "train", folder / "val", index="beside").record_digests()
     write_document(folder)

@@ -91,6 +91,16 @@ def test_whatever_fails_is_repeated_and_counted(
     assert sum(int(n) for line in lines for n in re.findall(r"(\d+) connections? dropped", line)) == total["dropped"]
 
 
+def test_what_failed_while_facts_were_read_is_printed(
+    folder: Path, serve: Serve, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Another process trains, where there are several devices."""
+    url, faults = serve(folder, refuse=1.0, most=2)
+    open_remote(url).facts()
+    assert faults.done["refuse"] == 2
+    assert "remote    2 errors of the server, repeated; downloaded: 7 shards" in capfd.readouterr().err
+
+
 def test_a_stalled_connection_is_given_up(folder: Path, serve: Serve, local: WebDataset) -> None:
     url, faults = serve(folder, stall=1.0, most=2)
     data = open_remote(url)
