@@ -145,6 +145,7 @@ class DatasetData(OrderedData):
         return compute_window_mix(self.policy, len(train.labels) - train.newest, train.newest, left_out)
 
     def _resolve_workers(self) -> int:
+        # None by default: to start a process takes longer than most datasets that fit into memory take to load.
         return self.workers if isinstance(self.workers, int) else 0
 
     def _read_facts(self) -> DataFacts:
@@ -158,6 +159,7 @@ class DatasetData(OrderedData):
                     fix="give it __len__ and __getitem__, or write it as shards",
                 )
         labels = {split: read_all_labels(dataset, f"data.{split}") for split, dataset in self._datasets.items()}
+        # Of training alone: what another split has in addition is an error, and no class.
         classes = find_classes(labels["train"], where="data.train")
         encoded = {split: encode_labels(labels[split], classes, where=f"data.{split}") for split in labels}
         self._digests_of_labels = {split: compute_label_digest(encoded[split], classes.names) for split in labels}

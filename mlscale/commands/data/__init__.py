@@ -9,8 +9,10 @@ _REF = Word(
     required=False,
 )
 _PAGE = Key("page", "an HTML page of it", example="data.html")
+# Whatever people have at hand when they ask what has changed: files, folders and runs.
 _SIDE = "a run (its id, its folder, 'last'), a table's file, a folder of images, or a folder that mlscale prepare wrote"
 
+# In the order in which data is got to know: what there is, what it holds, whether it is whole, how it looks.
 COMMAND = Command(
     "look at data: what there is, what it holds, what is bad, what a model sees, what has changed",
     "train",

@@ -70,6 +70,7 @@ def compare_data(first: OpenedData, second: OpenedData, split: str, count: int) 
 
 def _check_kinds(first: OpenedData, second: OpenedData) -> None:
     kinds = [side.backend.encoder().kind for side in (first, second)]
+    # Columns of one kind have no counterpart in another.
     if kinds[0] != kinds[1]:
         raise MLScaleError(
             f"a {kinds[0]} and a {kinds[1]} are not versions of one data set",
@@ -82,6 +83,7 @@ def _check_kinds(first: OpenedData, second: OpenedData) -> None:
 def _summarize(
     first: OpenedData, second: OpenedData, changes: SampleChanges | None, drifted: Sequence[ColumnDrift]
 ) -> str:
+    # By version and labels: among many columns of equal data a test would find one by chance.
     if first.facts.version == second.facts.version and first.facts.label_digest == second.facts.label_digest:
         return f"{first.name} and {second.name} hold the same data, version {first.facts.version}"
     parts = [str(changes)] if changes is not None else []
@@ -141,6 +143,7 @@ def _compare_columns(first: OpenedData, second: OpenedData, split: str, count: i
     encoder = first.backend.encoder()
     before = _summarize_side(first, encoder, split, count)
     now = _summarize_side(second, encoder, split, count)
+    # What a user's own data module gives are tensors, whose elements have no names.
     if before is None or now is None:
         return ()
     units = (

@@ -28,6 +28,7 @@ def main(argv: Sequence[str]) -> int:
     from mlscale.launch.threads import wait_passively
     from mlscale.secrets.mask import Masker, mask_output
 
+    # Before torch is imported: OpenMP reads its wait policy once.
     wait_passively()
     # Data may be of a secret's address: whatever is printed is masked.
     with mask_output(Masker.create_for_process()):

@@ -15,6 +15,7 @@ _INDEXES = "index"
 
 def list_sets(config_dirs: Sequence[str]) -> Result:
     """Return the options of the group `data`, and the sets of the cache."""
+    # Files are read, and classes not imported: some need packages that are not installed.
     options = find_roots(config_dirs).files.get("data", {})
     rows = [(f"data={name}", _read_summary(file)) for name, file in sorted(options.items())]
     cached = _list_cached(get_cache_dir())

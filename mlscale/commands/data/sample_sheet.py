@@ -56,9 +56,11 @@ def describe_label(y: NDArray[Any], facts: DataFacts, targets: list[str]) -> str
         return names[int(y)]
     if y.ndim == 1 and facts.num_classes and len(y) == facts.num_classes and y.dtype.kind == "f":
         shares = [(names[number], float(y[number])) for number in np.argsort(-y) if y[number] > _MIN_SHARE]
+        # Several labels are ones, those of mixup shares.
         is_plain = all(share == 1 for _, share in shares)
         return ", ".join(name if is_plain else f"{name} ({share:.0%})" for name, share in shares) or "none"
     if y.ndim == 2 and facts.num_classes:
+        # Shares of the area: where the classes are is seen in the picture.
         present, pixels = np.unique(y, return_counts=True)
         shares = [(int(number), count / y.size) for number, count in zip(present, pixels, strict=True)]
         return ", ".join(
@@ -73,6 +75,7 @@ def describe_label(y: NDArray[Any], facts: DataFacts, targets: list[str]) -> str
 
 def _iterate_samples(opened: OpenedData, split: str) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
     """Yield key, x and y of each sample of the batches of an epoch."""
+    # Through a loader, and not from the source: augmentation and mixing are what is to be seen.
     backend = opened.backend
     backend.setup("fit")
     loaders: dict[str, Callable[[], Iterable[Batch]]] = {

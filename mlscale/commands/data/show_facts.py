@@ -21,6 +21,7 @@ def show_facts(opened: OpenedData) -> Result:
     """Return samples by split, classes with counts, columns or channels, version and guarantees."""
     facts, backend = opened.facts, opened.backend
     counts = {split: backend.count_samples(split) for split in backend.list_splits()}
+    # What a run can guarantee depends on its data first of all.
     promises = backend.promises
     promised = {"order": promises.order, "exact resume": promises.resume, "any number of ranks": promises.elastic}
     splits = [(split, f"{count:,}") for split, count in counts.items()]

@@ -27,6 +27,7 @@ def verify_samples(opened: OpenedData, path: Path | None) -> Result:
     backend = opened.backend
     counts = {split: backend.count_samples(split) for split in backend.list_splits()}
     rows: list[BadRecord] = []
+    # One split after the other: the threads that decode are the machine's, whatever the number of splits.
     with SampleProgressBar(sum(counts.values())) as bar:
         for split in counts:
             for batch in backend.iterate_stored_samples(split):

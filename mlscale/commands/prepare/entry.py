@@ -75,6 +75,7 @@ def _write(cfg: DictConfig, data: object, start: float) -> Result:
             why="tables and texts are read as the files that they are",
             fix="leave out to=, or data=imagefolder data.root=<a folder of images by class>",
         )
+    # Before the data is counted: a mistyped part is the quicker error.
     part = _parse_part(cfg.part)
     with SampleProgressBar(count_samples(data)) as bar:
         written = write_shards(
@@ -113,6 +114,7 @@ def _read_left_out(path: str | None) -> list[BadRecord]:
 
 def _format_training(cfg: DictConfig, data: ImageData, folder: Path) -> str:
     """Return the words that train on what was written."""
+    # Only what the shards themselves do not show has to be typed.
     option = {"tar": "webdataset", "tfrecord": "tfrecord"}[cfg.format]
     words = [f"data={option}", *(f"data.{split}={shlex.quote(str(folder / split))}" for split in data.list_splits())]
     if data.labels != "one":
@@ -132,6 +134,7 @@ def _parse_part(text: str | None) -> Part:
 
     if text is None:
         return Part()
+    # From 1, as job arrays are usually numbered.
     number, _, of = str(text).partition("/")
     if number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of):
         return Part(int(number) - 1, int(of))

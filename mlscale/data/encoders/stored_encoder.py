@@ -30,6 +30,7 @@ def parse_encoder(document: Mapping[str, Any], *, where: str) -> Encoder:
     expect_format("encoder", document, where)
     try:
         kind, settings = str(document["kind"]), document["settings"]
+        # Before it is parsed: an edited range or category would encode otherwise than training did.
         if document["digest"] != compute_definition_digest(kind, settings):
             raise MLScaleError(
                 "the encoder is not the one that was written",
@@ -38,6 +39,7 @@ def parse_encoder(document: Mapping[str, Any], *, where: str) -> Encoder:
                 fix="restore the file from a copy",
             )
         return _CLASSES[kind].parse_settings(settings)
+    # The file may come from anywhere: whatever its settings lack, or hold in excess, is one error.
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise MLScaleError(
             "the encoder can't be read",

@@ -52,10 +52,12 @@ class TensorEncoder(Encoder):
     def find_bad_rows(self, packed: Mapping[str, NDArray[Any]]) -> dict[int, str]:
         bad: dict[int, str] = {}
         for values in packed.values():
+            # Whole numbers are always finite.
             if values.dtype.kind != "f" or (finite := np.isfinite(values)).all():
                 continue
             is_finite = finite.reshape(len(values), -1)
             for row in np.flatnonzero(~is_finite.all(axis=1)).tolist():
+                # The first tensor's reason stays, where several of a row are bad.
                 bad.setdefault(row, describe_infinite(is_finite[row]))
         return bad
 
@@ -66,6 +68,7 @@ def _convert_tensor(value: object, spec: TensorSpec) -> NDArray[Any]:
     Raises:
         ValueError: it has another shape, or a value that the dtype does not have.
     """
+    # numpy would take either as an array of one element, of another type.
     if isinstance(value, bytes | str):
         raise ValueError(f"it is a {'file' if isinstance(value, bytes) else 'text'}, and the model takes {spec.shape}")
     array = np.asarray(value)

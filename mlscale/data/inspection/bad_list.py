@@ -20,6 +20,7 @@ def write_bad_list(path: Path, records: Sequence[BadRecord]) -> None:
     Raises:
         MLScaleError: the file can't be written (exit code 5).
     """
+    # Whole or not at all: half a list would be taken for all of it.
     make_folders(path.absolute().parent)
     lines = [
         json.dumps({"split": record.split, "sample": record.key, "why": record.why}, ensure_ascii=False)

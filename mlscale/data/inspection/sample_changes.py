@@ -110,6 +110,7 @@ def _digest_samples(backend: Backend, split: str) -> tuple[NDArray[np.uint64], N
 
 
 def _iterate_raw_batches(backend: Backend, split: str) -> Iterator[list[Any] | None]:
+    # In batches, so that only one of them is in memory at a time.
     total = backend.count_samples(split)
     for at in range(0, total, _BATCH):
         yield backend.read_raw_samples(split, np.arange(at, min(at + _BATCH, total), dtype=np.int64))

@@ -79,6 +79,7 @@ def _spread_rows(count: int) -> list[int]:
 def _find_twin(
     val: SampleSource, row: int, train: SampleSource, candidates: list[int], digests: dict[int, bytes]
 ) -> int | None:
+    # Digests of training images are kept: several validation images may be of one size.
     wanted = _digest_image(val, row)
     for candidate in candidates:
         if candidate not in digests:

@@ -50,6 +50,7 @@ class HoldOut:
         Raises:
             MLScaleError: they do.
         """
+        # Asked before anything is read, for the data may be large.
         chosen = [name for name in ("group_on", "time_on", "stratify") if getattr(self, name)]
         if len(chosen) > 1:
             raise MLScaleError(
