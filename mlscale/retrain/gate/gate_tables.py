@@ -66,7 +66,7 @@ def build_class_blocks(classes: ClassComparison, *, is_share: bool) -> list[Figu
     if len(entries) > len(shown):
         note += f" {len(entries) - len(shown):,} more are in the JSON result."
     # Both models in one column: eleven columns were wider than the page.
-    columns = (kind, "samples", _MODELS, "negative flips", "at worst", "decision",
+    columns: tuple[str, ...] = (kind, "samples", _MODELS, "negative flips", "at worst", "decision",
                "window: samples", f"window: {_MODELS}", "window: labelled as")  # fmt: skip
     rows = [_format_row(entry, is_share) for entry in shown]
     # The last column is empty where the window contradicts no class, and the page is not wide.
