@@ -36,7 +36,7 @@ class ScoreChange:
     @property
     def name(self) -> str:
         """The name of the score in sentences."""
-        return self.reference.name.replace("_", " ")
+        return self.reference.display_name
 
     def describe_change(self, samples: int, what: str) -> str:
         """Return the two means in words: accuracy 92.3 % of 300 labelled, reference 98.1 %."""

@@ -55,7 +55,7 @@ def build_class_blocks(classes: ClassComparison, *, is_share: bool) -> list[Figu
     shown = entries[:_MAX_TABLE_ROWS]
     kind = "class" if is_share else "target"
     flips = (
-        "Negative flips were predicted correctly by the champion, not by the challenger."
+        "Negative flips were right before and are wrong now; of a share, such as IoU, worse by over gate.tolerance."
         if is_share
         else "Scores are mean errors; a negative flip is a sample whose error has grown by more than gate.tolerance."
     )
