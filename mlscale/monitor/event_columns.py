@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlscale.events.event_table import Events
 
 _CONFIDENCE = "output.confidence"
+_TEXT_NAMES = {"input.unknown_words": "unknown words", "input.non_ascii": "characters beyond ASCII"}
 _GRID = 1e-4  # of a confidence: another CPU computes the last digits differently, and 0.9999999 is as sure as 1
 
 
@@ -53,8 +54,10 @@ def name_columns(sketches: Sequence[ColumnSketch], names: AnswerNames, *, has_pi
     """
     moments = ("brightness", "contrast") if has_pixels else ("mean", "deviation")
     has_one_channel = not any(sketch.name == "input.mean_1" for sketch in sketches)
+    # Of texts the columns are ours; those of a table keep the names that its owner knows.
+    own = _TEXT_NAMES if {"input.letters", "input.spaces"} <= {sketch.name for sketch in sketches} else {}
     return {
-        sketch.name: _name_input(sketch.name, moments, has_one_channel)
+        sketch.name: own.get(sketch.name) or _name_input(sketch.name, moments, has_one_channel)
         if sketch.group == "inputs"
         else _name_output(sketch.name, names)
         for sketch in sketches

@@ -36,12 +36,14 @@ class ScoreChange:
     @property
     def name(self) -> str:
         """The name of the score in sentences."""
-        return self.reference.name.replace("_", " ")
+        return self.reference.display_name
 
     def describe_change(self, samples: int, what: str) -> str:
         """Return the two means in words: accuracy 92.3 % of 300 labelled, reference 98.1 %."""
         now, before = (self._format_mean(value) for value in (self.mean.value, self.reference.mean))
-        return f"{self.name} {now} of {samples:,} {what}, reference {before}"
+        # 'absolute error 82.4 of 200' would be read as a part of 200.
+        of = "of" if self.reference.is_share else "over"
+        return f"{self.name} {now} {of} {samples:,} {what}, reference {before}"
 
     def _format_mean(self, value: float) -> str:
         if self.reference.is_share:

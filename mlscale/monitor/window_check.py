@@ -154,7 +154,7 @@ def check_rules(baseline: Baseline, window: EventWindow, limits: MonitorLimits) 
         _check_failure_share(window, limits),
         _check_event_count(window, limits),
     ]
-    labelled = baseline.score.name.replace("_", " ") if baseline.score and baseline.task_type.needs_label else ""
+    labelled = baseline.score.display_name if baseline.score and baseline.task_type.needs_label else ""
     return WindowCheck(baseline.version, tuple(filter(None, results)), columns, window.events, window.times, labelled)
 
 
@@ -253,7 +253,7 @@ def _check_degradation(baseline: Baseline, window: EventWindow, limits: MonitorL
     metrics = {"labelled_events": float(n), f"reference_{name}": reference.mean}
     # Data that is left out without a word would look like too few labels.
     other = f", {window.unscored:,} labels do not fit their predictions" if window.unscored else ""
-    shown = name.replace("_", " ")
+    shown = reference.display_name
     if n < limits.min_labels:
         few = f"{shown} unknown ({n:,} {'labelled ' * needs_label}events of {limits.min_labels:,}{other})"
         return RuleResult("degradation", None, few, {**metrics, name: math.nan})

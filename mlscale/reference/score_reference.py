@@ -39,6 +39,11 @@ class ScoreReference:
     values: NDArray[np.float64] = field(repr=False)
     correlation_time: float = 1.0
 
+    @property
+    def display_name(self) -> str:
+        """The name in sentences."""
+        return "IoU" if self.name == "iou" else self.name.replace("_", " ")
+
     def to_document(self) -> dict[str, Any]:
         """Return all but the values as JSON."""
         names = ("name", "higher_is_better", "unit", "is_share", "is_binary", "mean", "samples")

@@ -16,6 +16,8 @@ from mlscale.report.text import format_duration, format_metrics, is_number_like
 if TYPE_CHECKING:
     from jinja2 import Template
 
+# What it means where a command has not reached its goal, next to the title; a gate was not met by default.
+_FAILED = {"monitor": "alert", "history": "alert", "retrain": "not promoted"}
 _RELATIVE = re.compile(r"(?![\w+.-]*:|/)[^\\]+")  # no scheme, no host: a link only to pages next to this one
 
 
@@ -45,6 +47,7 @@ def render_page(
         title=_clean_text(title),
         sentence=_clean_text(sentence),
         ok=ok,
+        failed=_FAILED.get(re.split("[ -]", title, maxsplit=1)[0], "not met"),
         metrics=[(_clean_text(name), value) for name, value in format_metrics(metrics)],
         artifacts=[(_clean_text(name), _clean_text(str(path))) for name, path in artifacts.items()],
         figures=[_prepare_plot(figure) for figure in figures],

@@ -10,17 +10,19 @@ from torch import Tensor
 from mlscale.errors import MLScaleError
 
 
-def check_logits(logits: int, classes: int) -> None:
+def check_logits(logits: int, classes: int | None) -> None:
     """Check that the model returns a logit for each class.
 
     Raises:
-        MLScaleError: it returns another number of them.
+        MLScaleError: it returns another number of them, or data of a user's own does not give the number of classes.
     """
     if logits != classes:
+        known = "no number of" if classes is None else classes
         refused = MLScaleError(
-            f"the model gives {logits} logits and the task has {classes} classes",
+            f"the model gives {logits} logits and the task has {known} classes",
             where="model.num_classes, task.num_classes",
-            fix=f"model.num_classes={classes}",
+            # Data of a user's own report no classes: the model's are typed then, and the task's are to be.
+            fix=f"task.num_classes={logits}" if classes is None else f"model.num_classes={classes}",
         )
         refused.unbuilt = True  # found at the first batch
         raise refused

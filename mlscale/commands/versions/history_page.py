@@ -53,7 +53,7 @@ def _build_plots(history: ModelHistory) -> Iterator[Figure]:
         scored = [check for check in checks if check.score and check.score.name == name]
         scores = [check.score for check in scored if check.score]
         lines = {
-            name: [score.value for score in scores],
+            format_metric_name(name): [score.value for score in scores],
             "lower end": [score.low for score in scores],
             "upper end": [score.high for score in scores],
             "reference": [score.reference for score in scores],
@@ -142,7 +142,7 @@ def _format_last_score(checks: Sequence[CheckRecord]) -> str:
         return "-"
     last = known[-1]
     ends = [format_number(end, 3) if end is not None else "?" for end in (last.low, last.high)]
-    return f"{last.name} {format_number(last.value or 0.0, 3)} ({ends[0]} to {ends[1]})"
+    return f"{format_metric_name(last.name)} {format_number(last.value or 0.0, 3)} ({ends[0]} to {ends[1]})"
 
 
 def _format_cycle_time(begun: str, ended: str) -> str:

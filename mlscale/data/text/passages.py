@@ -10,7 +10,8 @@ import numpy as np
 
 # The end of a sentence, or of a line after which no sentence continues: wrapped prose goes on with a small letter.
 _BOUNDARY = re.compile(rb"(?<=[.!?])\s+|(?<=\xe3\x80\x82)\s*|\s*\n(?![a-z])\s*")
-_SCALES = tuple(2**power for power in range(5, 14))
+# Each sentence alone, and runs of them.
+_SCALES = (1, *(2**power for power in range(5, 14)))
 _PLAIN = 256  # bytes of a piece of text that has no boundaries
 _MOST_DOCUMENTS, _MOST_BYTES = 4096, 1 << 22
 _MOST_PASSAGES, _MOST_WINDOWS = 192, 256
@@ -31,7 +32,7 @@ class Passage(NamedTuple):
 
 
 def cut_passages(documents: Sequence[bytes], count_windows: Callable[[int], int]) -> list[Passage]:
-    """Return passages of all lengths, from a sentence of 32 bytes to 8,192 bytes or a whole document; of each octave of
+    """Return passages of all lengths, from a sentence to 8,192 bytes or a whole document; of each octave of
     lengths some, evenly spread over the documents.
 
     A short document is one passage. Passages of different lengths overlap: they have a group in common.

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from mlscale.evaluate.slices import SliceColumns, split_by_value
 from mlscale.export.servable import Servable
 from mlscale.retrain.gate.contradicted_classes import (
-    ChampionScores,
+    ModelScores,
     find_collapsed_classes,
     find_contradicted_classes,
     find_forgotten_classes,
+    find_unlearned_classes,
 )
 from mlscale.retrain.gate.gate_limits import GateLimits
 from mlscale.retrain.gate.group_changes import (
@@ -63,6 +64,7 @@ class ClassComparison:
         contradicted: classes that the champion knows, but for the labels of the window, by any task type.
         forgotten: of them, those of which the challenger has lost more on the original data than of the others; of
             samples with several labels alone.
+        unlearned: of them, those about which the challenger is as wrong in the window; of such samples, too.
         collapsed: all classes, where the champion is mostly wrong about each of them in the window.
     """
 
@@ -72,6 +74,7 @@ class ClassComparison:
     undecided: tuple[str, ...] = ()
     contradicted: tuple[str, ...] = ()
     forgotten: tuple[str, ...] = ()
+    unlearned: tuple[str, ...] = ()
     collapsed: tuple[str, ...] = ()
 
     def list_worse_classes(self) -> list[GroupChange]:
@@ -117,8 +120,8 @@ def compare_classes(
         return ClassComparison(window=tuple(seen))
     counted = np.delete(np.arange(len(names)), ignored)
     groups = _list_class_groups(champion, original, names, counted)
-    before = _collect_champion_scores(champion, original, names, counted)
-    now = _collect_champion_scores(champion, window, names)
+    before = _collect_scores(champion, original.first, names, counted)
+    now = _collect_scores(champion, window.first, names)
     contradicted = find_contradicted_classes(now, before, limits.alpha)
     collapsed = find_collapsed_classes(now, before, limits.alpha)
     # Each group is compared with the others of its family, which a single class does not have.
@@ -127,7 +130,9 @@ def compare_classes(
     changes = compare_groups(groups, _build_group_limits(groups, limits, champion, original))
     # Where samples have one class each, `relabelled` finds swapped classes, and a drift costs contradicted ones a few.
     is_searched = not task_type.is_one_class
-    forgotten = find_forgotten_classes(contradicted, changes, limits.max_drop, limits.alpha) if is_searched else ()
+    searched = contradicted if is_searched else ()
+    forgotten = find_forgotten_classes(searched, changes, limits.max_drop, limits.alpha)
+    unlearned = find_unlearned_classes(searched, _collect_scores(champion, window.second, names), before)
     classes: tuple[RelabelledClass, ...] = ()
     # Only here does a sample have one class number, which the search for relabelled classes counts.
     if task_type.is_one_class:
@@ -139,7 +144,7 @@ def compare_classes(
     }
     known = {change.name: change for change in changes if change.family == CLASS}
     undecided = tuple(name for name in relabelled if not _is_retained(known.get(name)))
-    return ClassComparison(changes, tuple(seen), relabelled, undecided, contradicted, forgotten, collapsed)
+    return ClassComparison(changes, tuple(seen), relabelled, undecided, contradicted, forgotten, unlearned, collapsed)
 
 
 def _is_retained(change: GroupChange | None) -> bool:
@@ -177,13 +182,13 @@ def _list_class_groups(
     return [SampleGroup(CLASS, name, scores.first, scores.second) for name, scores in named]
 
 
-def _collect_champion_scores(
-    servable: Servable, columns: PairedColumns, names: Sequence[str], numbers: NDArray[np.int64] | None = None
-) -> dict[str, ChampionScores]:
-    """Return the champion's scores of each class; see `_list_class_groups`."""
-    # On both sides: samples that the challenger alone predicts as a class show nothing of what the champion knows.
-    named = _iterate_named_scores(servable, (columns.first, columns.first), names, numbers)
-    return {name: ChampionScores(scores.first, scores.chance) for name, scores in named}
+def _collect_scores(
+    servable: Servable, model: Columns, names: Sequence[str], numbers: NDArray[np.int64] | None = None
+) -> dict[str, ModelScores]:
+    """Return the scores of one model of each class; see `_list_class_groups`."""
+    # On both sides: samples that the other model alone predicts as a class show nothing of what this one knows.
+    named = _iterate_named_scores(servable, (model, model), names, numbers)
+    return {name: ModelScores(scores.first, scores.chance) for name, scores in named}
 
 
 def _iterate_named_scores(

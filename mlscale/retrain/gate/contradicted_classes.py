@@ -24,12 +24,12 @@ _LEAST = 5
 
 
 @dataclass(frozen=True, eq=False)
-class ChampionScores:
-    """The champion's scores of the samples of a class.
+class ModelScores:
+    """A model's scores of the samples of a class.
 
     Attributes:
         values: higher is better, (n,).
-        chance: their mean if it predicted as often as it does, whatever is right.
+        chance: their mean if the model predicted as often as it does, whatever is right.
     """
 
     values: NDArray[np.float64]
@@ -44,7 +44,7 @@ class ChampionScores:
 
 
 def find_contradicted_classes(
-    window: Mapping[str, ChampionScores], original: Mapping[str, ChampionScores], alpha: float
+    window: Mapping[str, ModelScores], original: Mapping[str, ModelScores], alpha: float
 ) -> tuple[str, ...]:
     """Return the names of the classes that the window contradicts; none where most classes got worse, as after a drift
     of the inputs.
@@ -64,7 +64,7 @@ def find_contradicted_classes(
 
 
 def find_collapsed_classes(
-    window: Mapping[str, ChampionScores], original: Mapping[str, ChampionScores], alpha: float
+    window: Mapping[str, ModelScores], original: Mapping[str, ModelScores], alpha: float
 ) -> tuple[str, ...]:
     """Return the names of all classes where the champion is mostly wrong about each of them in the window; none where
     it still knows one. What is right has changed for all, or the inputs have: the labels do not show which.
@@ -79,6 +79,23 @@ def find_collapsed_classes(
         return ()
     is_sure = all(_is_worse(window[name], original[name], alpha / len(shares)) for name in shares)
     return tuple(shares) if is_sure else ()
+
+
+def find_unlearned_classes(
+    contradicted: Collection[str], window: Mapping[str, ModelScores], original: Mapping[str, ModelScores]
+) -> tuple[str, ...]:
+    """Return the contradicted classes about which the challenger is as wrong in the window as the champion was.
+
+    It is better by other classes then, and its promotion would make the window a part of what later ones learn from:
+    labels that no model has learned.
+
+    Args:
+        contradicted: names of classes.
+        window: the challenger's scores of each class in the window.
+        original: the champion's on the original data.
+    """
+    shares = _compute_retained_shares(window, original)
+    return tuple(name for name in contradicted if shares.get(name, 1.0) <= _LOST)
 
 
 def find_forgotten_classes(
@@ -112,7 +129,7 @@ def find_forgotten_classes(
 
 
 def _compute_retained_shares(
-    window: Mapping[str, ChampionScores], original: Mapping[str, ChampionScores]
+    window: Mapping[str, ModelScores], original: Mapping[str, ModelScores]
 ) -> dict[str, float]:
     """Return the share of its agreement on the original data that each class has in the window, of those that have
     enough samples of both."""
@@ -126,7 +143,7 @@ def _compute_retained_shares(
     return shares
 
 
-def _is_worse(window: ChampionScores, original: ChampionScores, level: float) -> bool:
+def _is_worse(window: ModelScores, original: ModelScores, level: float) -> bool:
     from scipy.stats import mannwhitneyu
 
     return bool(mannwhitneyu(window.values, original.values, alternative="less").pvalue <= level)

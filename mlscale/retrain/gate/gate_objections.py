@@ -121,10 +121,12 @@ def _explain_contradictions(classes: ClassComparison, limits: GateLimits, *, is_
     # Never a reason of its own: a challenger that is better, and has harmed none of them, may pass.
     worse = {change.name for change in classes.list_worse_classes()}
     named = [name for name in classes.contradicted if name not in classes.relabelled]
-    if not named or (is_better and not (worse | set(classes.forgotten)) & set(named)):
+    if not named or (is_better and not (worse | set(classes.forgotten) | set(classes.unlearned)) & set(named)):
         return []
     forgotten = [change for change in classes.original if change.name in set(classes.forgotten) - worse]
     lost = f", and it has lost more there than of the others ({_list_changes(forgotten)})" if forgotten else ""
+    if not lost and classes.unlearned:
+        lost = ", and it is as wrong about them in the window"
     return [
         f"the window's labels contradict {_list_names(named)}, which the champion knows on the original data{lost}: "
         f"they are poisoned, or their meaning has changed, then "

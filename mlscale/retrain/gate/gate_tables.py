@@ -55,7 +55,7 @@ def build_class_blocks(classes: ClassComparison, *, is_share: bool) -> list[Figu
     shown = entries[:_MAX_TABLE_ROWS]
     kind = "class" if is_share else "target"
     flips = (
-        "Negative flips were predicted correctly by the champion, not by the challenger."
+        "Negative flips were right before and are wrong now; of a share, such as IoU, worse by over gate.tolerance."
         if is_share
         else "Scores are mean errors; a negative flip is a sample whose error has grown by more than gate.tolerance."
     )
@@ -66,9 +66,12 @@ def build_class_blocks(classes: ClassComparison, *, is_share: bool) -> list[Figu
     if len(entries) > len(shown):
         note += f" {len(entries) - len(shown):,} more are in the JSON result."
     # Both models in one column: eleven columns were wider than the page.
-    columns = (kind, "samples", _MODELS, "negative flips", "at worst", "decision",
+    columns: tuple[str, ...] = (kind, "samples", _MODELS, "negative flips", "at worst", "decision",
                "window: samples", f"window: {_MODELS}", "window: labelled as")  # fmt: skip
     rows = [_format_row(entry, is_share) for entry in shown]
+    # The last column is empty where the window contradicts no class, and the page is not wide.
+    if not any(row[-1] for row in rows):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
     marked = [row for row, entry in enumerate(shown) if _is_worse(entry) or "relabelled" in entry]
     plural = "Classes" if is_share else "Targets"
     return [Heading(f"{kind.capitalize()} by {kind}"), TableBlock(f"{plural} and slices", columns, rows, note, marked)]
@@ -116,6 +119,7 @@ def _format_row(entry: dict[str, Any], is_share: bool) -> Sequence[str]:
 def _format_scores(sides: Mapping[str, Any], is_share: bool) -> str:
     # Scores are higher where they are better: an error has a minus, which is not shown.
     values = (sides[side] for side in ("champion", "challenger"))
-    shown = " → ".join(format_percent(value, 1, unit="") if is_share else f"{abs(value):.4g}" for value in values)
-    # Unbreakable: a % on a line of its own is read as another number.
-    return f"{shown}{' %' * is_share}".replace(" ", "\N{NO-BREAK SPACE}")
+    # No blank before %: on a line of its own it would be read as another number.
+    return " → ".join(format_percent(value, 1, unit="") if is_share else f"{abs(value):.4g}" for value in values) + (
+        "%" if is_share else ""
+    )

@@ -157,6 +157,9 @@ def test_columns_of_any_type_have_names() -> None:
     assert list(names.values()) == [
         "age", "mean_radius", "non_ascii", "predicted mass", "share of road", "loss per token", "number of labels"
     ]  # fmt: skip
+    # Of texts the names are ours; a table may have a column of that name.
+    texts = [build_number_sketch(f"input.{name}", "inputs", np.zeros(1)) for name in ("letters", "spaces", "non_ascii")]
+    assert name_columns(texts, AnswerNames(), has_pixels=False)["input.non_ascii"] == "characters beyond ASCII"
     both = name_columns(
         [build_number_sketch("output.mass", "outputs", np.zeros(1))],
         AnswerNames(targets=(TargetColumn("mass"), TargetColumn("age"))),

@@ -187,9 +187,9 @@ def test_clean_traffic_raises_no_alarm(name: str, open_service: Callable[[str], 
         ("table", set_column("mass", None), ["data quality (mass is missing in 100 %, 2"]),
         ("regression", set_column("mass", lambda value: value and value / 1000), ["mass lower by"]),
         ("regression", set_column("zip", 99), ["zip has the new category '99' (100 %)"]),
-        ("text", lambda texts: draw_texts(np.random.default_rng(3), len(texts), FOREIGN), ["unknown_words higher"]),
+        ("text", lambda texts: draw_texts(np.random.default_rng(3), len(texts), FOREIGN), ["unknown words higher"]),
         ("text", break_encoding, ["invalid is out of the reference's range in 100 %"]),
-        ("language", lambda texts: draw_texts(np.random.default_rng(3), len(texts), FOREIGN), ["non_ascii"]),
+        ("language", lambda texts: draw_texts(np.random.default_rng(3), len(texts), FOREIGN), ["beyond ASCII"]),
         ("language", break_encoding, ["invalid is out of the reference's range in 100 %"]),
         ("image", edit_images(lambda image: image.point(lambda value: 255 - value)), ["brightness lower by"]),
         ("image", edit_images(lambda image: image.filter(ImageFilter.GaussianBlur(2))), ["sharpness"]),
@@ -231,7 +231,7 @@ def test_labels_show_a_degradation_by_the_score_of_the_type(
     assert degradation is not None
     assert degradation.is_over, seen.sentence
     assert degradation.sentence.startswith(score)
-    assert " of 300 labelled, reference " in degradation.sentence
+    assert " 300 labelled, reference " in degradation.sentence
     drift = seen.find_result("drift")
     assert drift is not None
     assert not drift.is_over, seen.sentence

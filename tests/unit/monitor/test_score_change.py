@@ -41,7 +41,7 @@ def test_errors_that_grow_are_a_loss_relative_to_the_reference() -> None:
     assert change.mean.low < change.mean.value < change.mean.high
     shown = change.describe_change(5000, "labelled")
     assert shown.startswith("absolute error ")
-    assert shown.endswith(" g of 5,000 labelled, reference 300 g")
+    assert shown.endswith(" g over 5,000 labelled, reference 300 g")
     better = compare_scores(errors(300, 5000), draw_errors(200, 5000, 1), 0.95)
     assert better.loss < -0.2
 
@@ -116,7 +116,7 @@ def test_a_reference_without_errors_is_infinitely_worse_with_any() -> None:
 def test_a_unit_in_the_name_is_not_repeated() -> None:
     reference = ScoreReference("nats_per_token", False, "nats", False, False, 2.0, 100, np.full(100, 2.0))
     change = compare_scores(reference, np.linspace(2, 3, 100), 0.95)
-    assert change.describe_change(100, "events") == "nats per token 2.5 of 100 events, reference 2"
+    assert change.describe_change(100, "events") == "nats per token 2.5 over 100 events, reference 2"
     assert isinstance(change, ScoreChange)
     assert change.name == "nats per token"
 
@@ -146,4 +146,4 @@ def test_percentages_have_three_digits(share: float, expected: str) -> None:
 def test_errors_have_three_digits() -> None:
     reference = ScoreReference("absolute_error", False, "g", False, False, 1.2345, 100, np.zeros(0))
     shown = compare_scores(reference, np.full(20, 43.211), 0.95).describe_change(20, "labelled")
-    assert shown == "absolute error 43.2 g of 20 labelled, reference 1.23 g"
+    assert shown == "absolute error 43.2 g over 20 labelled, reference 1.23 g"

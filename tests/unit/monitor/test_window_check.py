@@ -333,7 +333,7 @@ def test_degradation_by_an_error_in_the_unit_of_the_target() -> None:
         degradation = signal(checked, "degradation")
         assert degradation.is_over is named
         assert degradation.sentence.startswith("absolute error ")
-        end = " g of 400 labelled, reference 300 g, 3 labels do not fit their predictions"
+        end = " g over 400 labelled, reference 300 g, 3 labels do not fit their predictions"
         assert degradation.sentence.endswith(end + ": degradation" * named)
         names = ("labelled_events", "reference_absolute_error", "absolute_error")
         assert list(degradation.metrics) == [*names, "absolute_error_low", "absolute_error_high"]
@@ -347,7 +347,7 @@ def test_a_type_that_needs_no_labels_never_asks_for_them() -> None:
     assert "labels" not in few.sentence
     seen = replace(window(1000, seed=1), scores=np.tile([2.0, 5.0], 500))
     assert (
-        "nats per token 3.5 of 1,000 events, reference 2: degradation"
+        "nats per token 3.5 over 1,000 events, reference 2: degradation"
         in check_rules(language, seen, MonitorLimits()).sentence
     )
 

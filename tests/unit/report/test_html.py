@@ -70,6 +70,12 @@ def test_a_page_says_what_the_table_says() -> None:
         assert shown in text
     assert "+recipe=resnet" in text
     assert "✗ not met" in Elements(written(ok=False)).text()
+    for title, word in (
+        ("monitor-again · m:v1", "alert"),
+        ("retrain · run-1", "not promoted"),
+        ("export · a", "not met"),
+    ):
+        assert f"✗ {word}" in Elements(written(title=title, ok=False)).text()
 
 
 def test_whatever_is_shown_is_escaped() -> None:

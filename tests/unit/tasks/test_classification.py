@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from mlscale.errors import MLScaleError
 from mlscale.tasks import MLP, Classification
 from mlscale.tasks.batch import Batch
+from mlscale.tasks.label_checks import check_logits
 from tests.unit.fitting import SGD, Loader, batches, classifier, fit, trainer
 
 
@@ -130,8 +131,15 @@ def test_a_label_outside_the_classes_names_the_counts(label: int) -> None:
 
 def test_a_model_with_other_classes_names_both_counts() -> None:
     task, (batch,) = classifier(model=nn.Linear(3, 5)), batches(1)
-    with pytest.raises(MLScaleError, match="gives 5 logits and the task has 2 classes"):
+    with pytest.raises(MLScaleError, match="gives 5 logits and the task has 2 classes") as caught:
         task.training_step(batch, 0)
+    assert caught.value.fix == "model.num_classes=2"
+
+
+def test_the_fix_where_the_data_reports_no_classes_is_the_number_of_the_model() -> None:
+    with pytest.raises(MLScaleError, match="gives 5 logits and the task has no number of classes") as caught:
+        check_logits(5, None)
+    assert caught.value.fix == "task.num_classes=5"
 
 
 def test_a_task_without_an_optimizer_says_how_to_get_one() -> None:

@@ -4,17 +4,18 @@ import numpy as np
 import pytest
 
 from mlscale.retrain.gate.contradicted_classes import (
-    ChampionScores,
+    ModelScores,
     find_collapsed_classes,
     find_contradicted_classes,
     find_forgotten_classes,
+    find_unlearned_classes,
 )
 from mlscale.retrain.gate.group_changes import CLASS, RARE, GroupChange
 
 
-def scores(mean: float, n: int = 40, seed: int = 0, chance: float = 0.0) -> ChampionScores:
+def scores(mean: float, n: int = 40, seed: int = 0, chance: float = 0.0) -> ModelScores:
     """Right and wrong predictions."""
-    return ChampionScores((np.random.default_rng(seed).random(n) < mean).astype(np.float64), chance)
+    return ModelScores((np.random.default_rng(seed).random(n) < mean).astype(np.float64), chance)
 
 
 KNOWN = {name: scores(0.95, seed=number) for number, name in enumerate("abcd")}
@@ -27,9 +28,9 @@ def test_a_class_that_is_mostly_wrong_in_the_window_is_named() -> None:
 
 def test_of_scores_that_are_numbers_too() -> None:
     original = {
-        name: ChampionScores(np.random.default_rng(number).uniform(0.6, 0.9, 40)) for number, name in enumerate("abcd")
+        name: ModelScores(np.random.default_rng(number).uniform(0.6, 0.9, 40)) for number, name in enumerate("abcd")
     }
-    window = {**original, "d": ChampionScores(np.random.default_rng(9).uniform(0, 0.3, 40))}
+    window = {**original, "d": ModelScores(np.random.default_rng(9).uniform(0, 0.3, 40))}
     assert find_contradicted_classes(window, original, 0.05) == ("d",)
 
 
@@ -44,7 +45,7 @@ def test_of_scores_that_are_numbers_too() -> None:
         pytest.param({}, id="nothing"),
     ],
 )
-def test_nothing_is_named(window: dict[str, ChampionScores]) -> None:
+def test_nothing_is_named(window: dict[str, ModelScores]) -> None:
     assert find_contradicted_classes(window, KNOWN, 0.05) == ()
 
 
@@ -58,8 +59,8 @@ def test_chance_names_nothing() -> None:
 
 
 def test_all_classes_that_collapsed_are_found_together() -> None:
-    def draw(share: float, count: int = 100) -> ChampionScores:
-        return ChampionScores((np.arange(count) < share * count).astype(np.float64))
+    def draw(share: float, count: int = 100) -> ModelScores:
+        return ModelScores((np.arange(count) < share * count).astype(np.float64))
 
     before = {"ok": draw(0.9), "failure": draw(0.85)}
     assert find_contradicted_classes({"ok": draw(0.33), "failure": draw(0.29)}, before, 0.05) == ()
@@ -78,7 +79,7 @@ def test_a_weak_champion_keeps_nothing_by_chance() -> None:
     assert find_contradicted_classes(window, original, 0.05) == ()
     assert find_contradicted_classes(swapped, original, 0.05) == ("a", "b")
     # Without the correction they have kept 60 % of their score.
-    raw = [{name: ChampionScores(each.values) for name, each in part.items()} for part in (swapped, original)]
+    raw = [{name: ModelScores(each.values) for name, each in part.items()} for part in (swapped, original)]
     assert find_contradicted_classes(raw[0], raw[1], 0.05) == ()
 
 
@@ -114,3 +115,12 @@ def test_chance_forgets_nothing() -> None:
         changes = [make_change(str(number), int(lost)) for number, lost in enumerate(rng.binomial(120, 0.1, 8))]
         named += bool(find_forgotten_classes(["0", "1", "2"], changes, 0.03, 0.05))
     assert named <= 15
+
+
+def test_contradicted_labels_that_the_challenger_is_as_wrong_about_are_named() -> None:
+    window = {"a": scores(0.05), "b": scores(0.9), "c": scores(0.48, chance=0.2)}
+    # Half of what the champion knows, above chance, is learned.
+    assert find_unlearned_classes(("a", "b", "c"), window, KNOWN) == ("a", "c")
+    assert find_unlearned_classes((), window, KNOWN) == ()
+    # A class without enough samples shows nothing.
+    assert find_unlearned_classes(("a",), {"a": scores(0.0, n=4)}, KNOWN) == ()

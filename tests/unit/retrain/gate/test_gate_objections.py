@@ -173,3 +173,10 @@ def test_contradicted_labels_that_were_forgotten_are_a_reason() -> None:
     assert reason.startswith("the window's labels contradict a, b, which the champion knows on the original data, and ")
     assert "it has lost more there than of the others (a: " in reason
     assert reason.endswith("their meaning has changed, then gate.relabelled=[a,b]")
+
+
+def test_contradicted_labels_that_were_not_learned_are_a_reason() -> None:
+    contradicted = ClassComparison(contradicted=("a", "b"), unlearned=("b",))
+    (reason,) = list_reasons(classes=contradicted)
+    assert "the original data, and it is as wrong about them in the window: they are poisoned" in reason
+    assert reason.endswith("gate.relabelled=[a,b]")
