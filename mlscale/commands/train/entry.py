@@ -120,8 +120,10 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
                 else create_run_folder(cfg, start, derived, masker, origin)
             )
             _store_encoder(folder, encoder)
-            locks.enter_context(hold_run_lock(folder, is_job=is_job_of(folder.path)))
-        if earlier is not None and earlier.status == "done" and is_job_of(folder.path):
+            # Pods and other jobs that start again by themselves have `resume=auto`, and ranks of a launcher.
+            is_job = is_job_of(folder.path) or (ranks is not None and cfg.resume == AUTO)
+            locks.enter_context(hold_run_lock(folder, is_job=is_job))
+        if earlier is not None and earlier.status == "done" and is_job:
             # A start on a node that the scheduler had lost has trained to the end while this one waited.
             return Result.from_dict(earlier.results["train"])
         inexact: tuple[str, ...] = ()
