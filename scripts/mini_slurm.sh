@@ -5,6 +5,7 @@
 #   bash scripts/mini_slurm.sh up          # start it; does nothing if it is up
 #   eval "$(bash scripts/mini_slurm.sh env)"  # what SLURM's commands need to find it
 #   bash scripts/mini_slurm.sh kill n2     # a node fails: its slurmd and all of its jobs' processes are killed
+#   bash scripts/mini_slurm.sh lose n2     # SLURM loses a node: its slurmd is killed, and its jobs' processes go on
 #   bash scripts/mini_slurm.sh start n2    # it is back: waits until it takes jobs again
 #   bash scripts/mini_slurm.sh down        # cancel all jobs, end all daemons
 #
@@ -173,6 +174,11 @@ kill_node() { # at once: what is killed a moment later could still report the en
   rm -f "$BASE/run/slurmd.$1.pid"
 }
 
+lose_node() { # as where its network fails: SLURM requeues its jobs, while they go on
+  kill -9 "$(cat "$BASE/run/slurmd.$1.pid")"
+  rm -f "$BASE/run/slurmd.$1.pid"
+}
+
 up() {
   ! is_alive "$BASE/run/slurmctld.pid" || return 0
   exec 9</etc/hosts # one cluster at a time takes ports and changes the names of hosts
@@ -203,6 +209,7 @@ case ${1:-} in
   down) down ;;
   env) echo "export SLURM_CONF=$SLURM_CONF" ;;
   kill) kill_node "$2" ;;
+  lose) lose_node "$2" ;;
   start) wait_for_nodes "$2" ;;
-  *) sed -n 2,12p "$0"; exit 2 ;;
+  *) sed -n 2,13p "$0"; exit 2 ;;
 esac

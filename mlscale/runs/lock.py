@@ -7,28 +7,34 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from mlscale.atomic_files import make_folders
-from mlscale.errors import MLScaleError
+from mlscale.errors import Exit, MLScaleError
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.host import processes as process
 
 _LINGER_SECONDS = 15.0  # children of a killed process may hold its lock until they end, too
+# A node that its scheduler has lost may still train, until it is reached again; NFS keeps a dead node's locks for 90 s.
+_JOB_SECONDS = 150.0
 
 
 @contextlib.contextmanager
-def hold_run_lock(run: RunFolder) -> Iterator[None]:
+def hold_run_lock(run: RunFolder, *, is_job: bool = False) -> Iterator[None]:
     """Hold the lock of the run inside the block.
 
+    Args:
+        is_job: whether a scheduler has started this process: then an earlier start of the job may hold the lock.
+
     Raises:
-        MLScaleError: another process holds it.
+        MLScaleError: another process holds it; in a job with exit code 5, as a later start may succeed.
     """
     handle = os.open(run.path, os.O_RDONLY)
     forked = _close_in_children(handle)
     try:
-        _acquire_run_lock(handle, run)
+        _acquire_run_lock(handle, run, is_job=is_job)
         yield
     finally:
         # Before closing: the number may be given to another file at once, and a forked child would close that one.
@@ -73,12 +79,12 @@ def _wait_for_lock(handle: int) -> None:
         return
 
 
-def _acquire_run_lock(handle: int, run: RunFolder) -> None:
+def _acquire_run_lock(handle: int, run: RunFolder, *, is_job: bool) -> None:
     try:
         import fcntl
     except ImportError:  # Windows
         return
-    end = time.monotonic() + _LINGER_SECONDS
+    begin, limit, noticed = time.monotonic(), _JOB_SECONDS if is_job else _LINGER_SECONDS, False
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -88,14 +94,27 @@ def _acquire_run_lock(handle: int, run: RunFolder) -> None:
                 return  # a file system without locks: only the status of the run protects it
             # A crashed run whose lock is held: children of the killed process are ending, so this waits for them.
             last = run.run["attempts"][-1]
-            if process.get_process_state(last) != "crashed" or time.monotonic() > end:
-                raise MLScaleError(
-                    f"another process is working on the run {run.path.name}",
-                    where=str(run.path),
-                    why=f"process {last['pid']} on {last['host']} started on {last['started']}",
-                    fix="wait until it ends, or stop it; mlscale runs ls shows how it stands",
-                ) from error
+            waits = is_job or process.get_process_state(last) == "crashed"
+            if not waits or time.monotonic() - begin > limit:
+                raise _create_locked_error(run, last, is_job=is_job) from error
+            if is_job and not noticed:
+                noticed = True
+                print(
+                    f"waiting   an earlier start of the job holds the run, up to {limit:g} s",
+                    file=sys.stderr,
+                    flush=True,
+                )
         time.sleep(0.2)
+
+
+def _create_locked_error(run: RunFolder, last: Mapping[str, Any], *, is_job: bool) -> MLScaleError:
+    return MLScaleError(
+        f"another process is working on the run {run.path.name}",
+        where=str(run.path),
+        why=f"process {last['pid']} on {last['host']} started on {last['started']}",
+        fix="wait until it ends, or stop it; mlscale runs ls shows how it stands",
+        exit=Exit.ENVIRONMENT if is_job else Exit.USER,
+    )
 
 
 def _close_in_children(handle: int) -> list[int]:

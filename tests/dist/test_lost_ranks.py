@@ -132,3 +132,26 @@ def test_a_lost_link_ends_both_sides_after_the_timeout(folder: Path) -> None:
     assert "error: a collective timed out" in "".join(texts)
     (run,) = runs_in(folder)
     assert json.loads((run / "manifest.json").read_text())["status"] == "failed"
+
+
+def wait_for_text(path: Path, text: str, seconds: float = 400.0) -> None:
+    end = time.monotonic() + seconds
+    while text not in path.read_text():
+        assert time.monotonic() < end, path.read_text()
+        time.sleep(0.1)
+
+
+def test_a_replaced_pod_waits_for_the_one_that_still_runs_on_a_lost_node(folder: Path) -> None:
+    mark, output = folder / "stopped", folder / "output"
+    variables = {**build_variables(0, 29695), "WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "none"}
+    words = (*WORDS, "resume=auto", end_once(mark, 0, "stop"))
+    with output.open("w") as file, contextlib.ExitStack() as stack:
+        first = stack.enter_context(Command(*words, cwd=folder, env=variables, stdout=file, stderr=file))
+        stack.callback(first.kill)
+        wait_for_mark(mark)
+        variables["MASTER_PORT"] = "29696"
+        second = stack.enter_context(Command(*words, cwd=folder, env=variables, stdout=file, stderr=file))
+        stack.callback(second.kill)
+        wait_for_text(output, "waiting   an earlier start of the job holds the run")
+        first.kill()
+        wait_for_text(output, "attempt 2")

@@ -72,6 +72,23 @@ def test_a_node_fails(site: Site, undisturbed: Path) -> None:
     expect_identical(undisturbed, run, starts=2)
 
 
+def test_a_node_is_lost_while_its_processes_continue(site: Site, undisturbed: Path) -> None:
+    site.be_slow()
+    run = site.submit()
+    site.wait_for_steps()
+    wait_until(lambda: any((run / "checkpoints").iterdir()), "a checkpoint")
+    node = read_record(run).starts[0].nodes
+    site.cluster.control("lose", node)
+    try:
+        wait_until(lambda: "waiting   an earlier start" in (run / "logs/job.log").read_text(), "a start that waits")
+    finally:
+        site.cluster.control("start", node)  # which ends what still runs there
+    site.be_quick()
+    record = site.wait_for_end(run)
+    assert record.starts[1].nodes != node
+    expect_identical(undisturbed, run, starts=2)
+
+
 def test_a_crash_loop_stops_with_its_causes(site: Site) -> None:
     crash = "+callbacks.crash={_target_:tests.slurm.pace.Crash,step:12}"
     run = site.submit(crash, "launch.max_failures=2")

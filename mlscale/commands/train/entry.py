@@ -28,6 +28,7 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.early_stop import EarlyStop, choose_early_signals, handle_early_signals
 from mlscale.launch.external.external_launcher import JOIN_TIMEOUT, ExternalRank, find_external_rank
 from mlscale.launch.garbage_collection import defer_garbage_collection
+from mlscale.launch.job_environment import is_job_of
 from mlscale.launch.scheduled_jobs import refuse_cloud_run, refuse_live_job
 from mlscale.launch.start_notices import format_start_lines, print_masked_lines
 from mlscale.report import Result, save_result
@@ -119,7 +120,12 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
                 else create_run_folder(cfg, start, derived, masker, origin)
             )
             _store_encoder(folder, encoder)
-            locks.enter_context(hold_run_lock(folder))
+            # Pods and other jobs that start again by themselves have `resume=auto`, and ranks of a launcher.
+            is_job = is_job_of(folder.path) or (ranks is not None and cfg.resume == AUTO)
+            locks.enter_context(hold_run_lock(folder, is_job=is_job))
+        if earlier is not None and earlier.status == "done" and is_job:
+            # A start on a node that the scheduler had lost has trained to the end while this one waited.
+            return Result.from_dict(earlier.results["train"])
         inexact: tuple[str, ...] = ()
         checkpoint, lines = (
             None,
