@@ -281,7 +281,8 @@ def test_addresses_that_name_no_shards(folder: Path, serve: Serve, spec: str, wh
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     # Other tests may have opened them.
     monkeypatch.setattr(open_store, "_stores", {})
-    monkeypatch.setattr(importlib.import_module("fsspec.registry"), "_registry", {})
+    for name in ("gs", "az"):
+        monkeypatch.delitem(importlib.import_module("fsspec.registry")._registry, name, raising=False)
     for module in ("gcsfs", "adlfs"):
         monkeypatch.setitem(sys.modules, module, None)
     for scheme, package, extra in (("gs", "gcsfs", "gs"), ("az", "adlfs", "az")):
