@@ -6,7 +6,7 @@ import threading
 
 from mlscale.data.remote.addresses import BUCKETS, HTTP, SCHEMES, get_scheme, mask_address
 from mlscale.data.remote.stores import Store
-from mlscale.data.remote.transfers import RetryLimits
+from mlscale.data.remote.transfers import RetryLimits, describe_error
 from mlscale.errors import Exit, MLScaleError
 
 
@@ -48,6 +48,15 @@ def _create_store(kind: str, scheme: str, policy: RetryLimits, where: str) -> St
             where=where,
             why=str(error),
             fix=f"pip install 'mlscale[{'remote' if kind == 'http' else kind}]'",
+            exit=Exit.ENVIRONMENT,
+        ) from error
+    # Whatever the packages raise: adlfs looks for an account when it is opened, and others for credentials.
+    except Exception as error:
+        raise MLScaleError(
+            f"addresses of '{scheme}://' cannot be read",
+            where=where,
+            why=describe_error(error),
+            fix="give the account and its credentials by the environment (docs/remote.md)",
             exit=Exit.ENVIRONMENT,
         ) from error
 

@@ -167,6 +167,18 @@ def test_the_packages_of_other_stores_have_what_is_called(kind: str, monkeypatch
         assert keywords <= parameters.keys() or "kwargs" in parameters
 
 
+def test_an_account_that_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("adlfs")
+    monkeypatch.setattr(open_store, "_stores", {})
+    for name in [name for name in os.environ if name.startswith("AZURE_STORAGE")]:
+        monkeypatch.delenv(name)
+    with pytest.raises(MLScaleError, match="cannot be read") as caught:
+        WebDataset("az://photos/000.tar", folder / "val").facts()
+    assert caught.value.where == "data.train"
+    assert "account" in caught.value.why
+    assert "environment" in caught.value.fix
+
+
 def test_digests_that_stores_state(monkeypatch: pytest.MonkeyPatch) -> None:
     def parse(kind: str, **entry: Any) -> RemoteStat:
         store = BucketStore.__new__(BucketStore)
