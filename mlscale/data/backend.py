@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from mlscale.data.augmentations.augmentation import Augment, wrap_augment
 from mlscale.data.augmentations.random_crop import RandomCrop
 from mlscale.data.data_facts import DataFacts, Promises
+from mlscale.data.data_job import Job, count_local_ranks
 from mlscale.data.encoders.encoder import Encoder
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.data.order.bad_samples import (
@@ -41,6 +42,7 @@ from mlscale.data.order.loader import (
     follow_nothing,
 )
 from mlscale.data.order.policy import Policy
+from mlscale.data.order.restored_order import check_restored_order
 from mlscale.data.order.sample_order import (
     BalancedSampler,
     MixedSampler,
@@ -50,45 +52,6 @@ from mlscale.data.order.sample_order import (
 )
 from mlscale.errors import MLScaleError
 from mlscale.task_types.task_type import TargetColumn
-
-_RESTART_COMMAND = "mlscale like=<id of the run> init_from=<id of the run>, a new run from its weights"
-_KEY_PATHS = {
-    "seed": "seed",
-    "version": "data.train",
-    "policy": "data.sampling",
-    "order_version": "mlscale",
-    "decode_version": "mlscale",
-}
-_EARLIER_DEFAULTS = {"policy": "shuffle", "decode_version": 1}
-"""The values of a checkpoint that was written before these keys were saved."""
-
-
-class Job(Protocol):
-    """The job that takes the batches: Lightning's Trainer, or a loop of one's own (`mlscale.data.Loader`)."""
-
-    @property
-    def world_size(self) -> int:
-        """The number of ranks."""
-
-    @property
-    def global_rank(self) -> int:
-        """The rank of this process."""
-
-    @property
-    def num_devices(self) -> int:
-        """The number of ranks on this machine."""
-
-    @property
-    def accumulate_grad_batches(self) -> int:
-        """The number of forward passes of an optimizer step."""
-
-    @property
-    def limit_train_batches(self) -> int | float | None:
-        """The batches of an epoch: a number, or as a float a part of them; None for all."""
-
-    @property
-    def is_global_zero(self) -> bool:
-        """True in the first rank, which reports."""
 
 
 class Backend:
@@ -352,22 +315,6 @@ class Backend:
             "order_version": ORDER_VERSION,
         }
 
-    def _check_labels(self, before: Mapping[str, str]) -> None:
-        """Refuse to resume on other labels: the data version, which keys the order of samples, does not cover them.
-
-        Args:
-            before: the digests of a checkpoint; empty in one of an earlier version.
-        """
-        for split, digest in self._get_label_digests().items():
-            if before.get(split, digest) != digest:
-                raise MLScaleError(
-                    "the labels are not those of the checkpoint",
-                    where=f"data.{split}",
-                    why=f"samples were relabelled: the digest of the {split} labels was {before[split]} "
-                    f"and is {digest}",
-                    fix=f"restore the labels; or {_RESTART_COMMAND}",
-                )
-
     def _build_eval_loader(self, split: str) -> EvalLoader:
         stream, samples, _ = self._open_stream(split)
         layout = self._build_layout()
@@ -390,33 +337,11 @@ class Backend:
         return int(limit * batches) if isinstance(limit, float) else limit, is_fixed
 
     def _check_restored(self, version: str, layout: BatchLayout) -> None:
-        if self._restored is None:
-            return
-        before = {**_EARLIER_DEFAULTS, **self._restored}
-        # On other data the labels differ too, and the version below is the better message.
-        if before["version"] == version:
-            self._check_labels(before.get("labels") or {})
-        for name, value in self._describe_order(version).items():
-            if before[name] != value:
-                raise MLScaleError(
-                    "the checkpoint was trained on images that were decoded in another way"
-                    if name == "decode_version"
-                    else "the samples come in another order than those of the checkpoint",
-                    where=_KEY_PATHS[name],
-                    why=f"its {name.replace('_', ' ')} is {before[name]}, and this run's is {value}",
-                    fix=f"seed={before[name]}" if name == "seed" else _RESTART_COMMAND,
-                )
-        # Another batch size may resume here, as long as one of its forward passes begins at this position.
-        if self._progress.position % layout.micro:
-            raise MLScaleError(
-                f"the run was saved at sample {self._progress.position}, where no batch of {layout.micro} begins",
-                where="data.batch_size",
-                why="the batch size has changed since the checkpoint was written",
-                fix=f"the batch size of the run; or {_RESTART_COMMAND}",
+        if self._restored is not None:
+            check_restored_order(
+                self._restored,
+                self._describe_order(version),
+                self._get_label_digests(),
+                self._progress.position,
+                layout,
             )
-
-
-def count_local_ranks(trainer: Job | None) -> int:
-    """Return the number of ranks that share this machine."""
-    # LOCAL_WORLD_SIZE is set by torchrun.
-    return max(1, trainer.num_devices if trainer is not None else int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

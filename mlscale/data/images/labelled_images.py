@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data import label_kinds as label_kinds
-from mlscale.data.backend import Backend, count_local_ranks
+from mlscale.data.backend import Backend
 from mlscale.data.class_labels import Classes, compute_label_digest, join_label_digests
 from mlscale.data.data_facts import DataFacts
+from mlscale.data.data_job import count_local_ranks
 from mlscale.data.decoding.fast_decoder import DECODE_VERSION
 from mlscale.data.decoding.image_files import is_image_file
 from mlscale.data.decoding.pil import MAX_PIXELS
