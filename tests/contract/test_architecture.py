@@ -79,9 +79,10 @@ def test_only_the_command_line_ends_the_process(modules: Modules) -> None:
         raises = [node for node in ast.walk(tree) if isinstance(node, ast.Raise) and "SystemExit" in ast.unparse(node)]
         if exits or raises:
             culprits.append(name)
-    # A process that hangs can't come back to the command line: `hung` ends it. The agent is a command line of its own.
+    # A process that hangs can't come back to the command line: it is ended. The agent is a command line of its own.
     assert set(culprits) <= {
-        "mlscale.cli", "mlscale.__main__", "mlscale.launch.hung_process", "mlscale.launch.external.elastic_agent"
+        "mlscale.cli", "mlscale.__main__", "mlscale.launch.hung_process", "mlscale.launch.external.elastic_agent",
+        "mlscale.launch.external.hung_rank",
     }  # fmt: skip
 
 

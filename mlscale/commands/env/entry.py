@@ -37,7 +37,8 @@ _ONNX = ("onnx", "onnxruntime", "onnxscript")
 _EXTRAS = {
     "compress": _ONNX, "debug": ("debugpy",), "evaluate": ("pyarrow",), "export": _ONNX, "loadtest": ("locust",),
     "mlflow": ("mlflow-skinny",), "monitor": ("pyarrow",), "notify": ("apprise",),
-    "predict": ("onnxruntime", "pyarrow"),
+    "predict": ("onnxruntime", "pyarrow"), "remote": ("fsspec",), "s3": ("fsspec", "s3fs"),
+    "gs": ("fsspec", "gcsfs"), "az": ("fsspec", "adlfs"),
     "retrain": (*_ONNX, "pyarrow"), "serve": ("onnxruntime", "httptools", "pyarrow", "uvloop"), "table": ("pyarrow",),
     "tensorboard": ("tensorboard",), "tfrecord": ("google-crc32c", "protobuf"), "timm": ("timm",),
 }  # fmt: skip

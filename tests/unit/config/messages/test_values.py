@@ -101,12 +101,12 @@ CASES = [
         """
 'data.train' is not set
   where: conf/data/webdataset.yaml: data.train
-  why:   shards by path, brace pattern, glob, or folder; a dict names sources to mix
+  why:   shards by path, brace pattern, glob, folder, or address (https://, s3://); a dict names sources to mix
   fix:   data.train=<str or list or dict>
 
 'data.val' is not set
   where: conf/data/webdataset.yaml: data.val
-  why:   shards by path, brace pattern, glob, or folder
+  why:   shards by path, brace pattern, glob, folder, or address
   fix:   data.val=<str or list>
 """,
     ),
