@@ -65,6 +65,7 @@ def run(cfg: DictConfig) -> Result:
 def _write(cfg: DictConfig, data: object, start: float) -> Result:
     """Write images as shards into the folder of `to=`."""
     from mlscale.data.images.image_modules import ImageData
+    from mlscale.data.writing.left_out import find_left_out
     from mlscale.data.writing.write_shards import DOCUMENT, count_samples, write_shards
     from mlscale.report.sample_bar import SampleProgressBar
 
@@ -77,6 +78,7 @@ def _write(cfg: DictConfig, data: object, start: float) -> Result:
         )
     # Before the data is counted: a mistyped part is the quicker error.
     part = _parse_part(cfg.part)
+    left_out = find_left_out(data, _read_left_out(cfg.leave_out), drop_copies=cfg.drop_copies)
     with SampleProgressBar(count_samples(data)) as bar:
         written = write_shards(
             data,
@@ -85,12 +87,14 @@ def _write(cfg: DictConfig, data: object, start: float) -> Result:
             shard_bytes=cfg.shard_mb * 10**6,
             seed=cfg.seed,
             licence=cfg.licence,
-            leave_out=_read_left_out(cfg.leave_out),
+            left_out=left_out,
             part=part,
             progress=bar.add_samples,
         )
     before = f", {written.found_before:,} were there" if written.found_before else ""
     sentence = f"{written.samples:,} samples in {written.folder}: {written.written:,} shards written{before}"
+    if left_out.copies:
+        sentence += f"; {left_out.copies:,} copies left out"
     if not written.is_complete:
         sentence += f"; {DOCUMENT} follows with the last of {part.of} parts"
     return Result(

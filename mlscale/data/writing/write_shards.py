@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -25,8 +25,8 @@ from mlscale.atomic_files import (
     write_json,
 )
 from mlscale.data.images.image_modules import ImageData
-from mlscale.data.order.bad_samples import BadRecord
 from mlscale.data.order.sample_order import ShuffledSampler
+from mlscale.data.writing.left_out import LeftOut
 from mlscale.data.writing.sample_contents import SCHEMAS, TAR_END, SampleContents
 from mlscale.errors import MLScaleError
 
@@ -100,7 +100,7 @@ def write_shards(
     licence: str | None,
     part: Part,
     progress: Progress,
-    leave_out: Sequence[BadRecord] = (),
+    left_out: LeftOut | None = None,
 ) -> WrittenShards:
     """Write all splits in an order drawn by the seed. Shards that are there already are kept.
 
@@ -113,14 +113,15 @@ def write_shards(
         licence: of the data, for `dataset.json`.
         part: of several processes that write together.
         progress: see `Progress`.
-        leave_out: samples that are not written.
+        left_out: samples that are not written; None writes all.
 
     Raises:
-        MLScaleError: a sample to leave out is not of this data, or none is left; the folder holds other data, or can't
-            be written to; a sample can't be read.
+        MLScaleError: no sample of a split is left; the folder holds other data, or can't be written to; a sample can't
+            be read.
     """
-    splits = _plan_splits(data, container, shard_bytes, seed, _find_left_out(data, leave_out))
-    plan = _describe_plan(data, splits, container, seed)
+    left_out = left_out or LeftOut()
+    splits = _plan_splits(data, container, shard_bytes, seed, left_out)
+    plan = _describe_plan(data, splits, container, seed, left_out)
     _claim_folder(folder, plan, [split.name for split in splits])
     # Every `of`-th, so that each part has shards of all splits and none waits for another.
     jobs = [(split, number) for split in splits for number in range(split.shards)][part.number :: part.of]
@@ -158,35 +159,12 @@ def count_samples(data: ImageData) -> int:
     return sum(len(data.get_decoded_split(split)) for split in data.list_splits())
 
 
-def _find_left_out(data: ImageData, records: Sequence[BadRecord]) -> Mapping[str, NDArray[np.int64]]:
-    """Return the numbers of the samples to leave out, by split."""
-    numbers: dict[str, NDArray[np.int64]] = {}
-    unknown = {record.split: record for record in records if record.split not in data.list_splits()}
-    for split in data.list_splits():
-        wanted = {record.key: record for record in records if record.split == split}
-        rows = np.arange(len(data.get_decoded_split(split)), dtype=np.int64)
-        known = {key: row for row, key in enumerate(data.list_keys(split, rows))} if wanted else {}
-        unknown |= {key: record for key, record in wanted.items() if key not in known}
-        numbers[split] = np.array([known[key] for key in wanted if key in known], np.int64)
-    if unknown:
-        first = next(iter(unknown.values()))
-        raise MLScaleError(
-            f"{len(unknown):,} of {len(records):,} samples to leave out are not in this data",
-            where="leave_out",
-            why=f"the first: {first.split} {first.key}",
-            fix="leave_out=<the list of this data>: mlscale data verify data=… bad=bad.jsonl",
-        )
-    return numbers
-
-
-def _plan_splits(
-    data: ImageData, container: str, shard_bytes: int, seed: int, left_out: Mapping[str, NDArray[np.int64]]
-) -> list[_Split]:
+def _plan_splits(data: ImageData, container: str, shard_bytes: int, seed: int, left_out: LeftOut) -> list[_Split]:
     facts, splits = data.facts(), []
     for name in data.list_splits():
         held = data.get_decoded_split(name)
         order = ShuffledSampler(len(held), seed=seed, version=held.source.version).get_epoch_order(0)(0, len(held))
-        order = order[~np.isin(order, left_out[name])]
+        order = order[~np.isin(order, left_out.rows.get(name, ()))]
         if not len(order):
             raise MLScaleError(
                 f"no sample of {name} is left",
@@ -208,13 +186,17 @@ def _estimate_bytes(contents: SampleContents, order: NDArray[np.int64], containe
     return float(np.mean([len(build(sample)) for sample in picks]))
 
 
-def _describe_plan(data: ImageData, splits: list[_Split], container: str, seed: int) -> dict[str, Any]:
+def _describe_plan(
+    data: ImageData, splits: list[_Split], container: str, seed: int, left_out: LeftOut
+) -> dict[str, Any]:
     # All that decides which bytes a shard of a given name has.
     return {
         "container": container,
         "labels": data.labels,
         "source_version": data.facts().version,
         "seed": seed,
+        # Absent where nothing is, as in folders that were begun before samples could be left out.
+        **({} if left_out.digest is None else {"selection": left_out.digest}),
         "splits": {split.name: {"samples": len(split.order), "shards": split.shards} for split in splits},
     }
 
@@ -242,7 +224,7 @@ def _claim_folder(folder: Path, plan: dict[str, Any], splits: list[str]) -> None
     # Read again, since another part may have been quicker.
     before = read_json(path)
     if before != plan:
-        changed = [name for name in plan if before.get(name) != plan[name]]
+        changed = [name for name in dict.fromkeys([*plan, *before]) if before.get(name) != plan.get(name)]
         raise MLScaleError(
             f"the folder {str(folder)!r} holds other data",
             where="to",
@@ -263,6 +245,18 @@ def _write_shard(split: _Split, number: int, path: Path, container: str) -> None
     write_bytes(path, b"".join(parts), mode=_MODE)
 
 
+def _count_classes(data: ImageData, train: _Split) -> list[int]:
+    """Return the training samples of each class that are written; of masks the pixels, none where some are left out."""
+    held = data.get_decoded_split(train.name)
+    if data.labels == "mask":
+        return list(data.facts().class_counts) if len(train.order) == len(held) else []
+    labels = held.labels[train.order]
+    # Several labels are a 1 for each class that an image has.
+    if labels.ndim == 2:
+        return [int(count) for count in labels.sum(0, np.int64)]
+    return [int(count) for count in np.bincount(labels, minlength=data.facts().num_classes or 0)]
+
+
 def _write_document(
     data: ImageData, splits: list[_Split], folder: Path, plan: dict[str, Any], licence: str | None
 ) -> None:
@@ -276,7 +270,7 @@ def _write_document(
         "schema": SCHEMAS[data.labels] if plan["container"] == "tfrecord" else None,
         "classes": facts.num_classes,
         "class_names": facts.class_names,
-        "class_counts": facts.class_counts,
+        "class_counts": _count_classes(data, splits[0]),
         "channels": facts.channels,
         "mean": facts.mean,
         "std": facts.std,

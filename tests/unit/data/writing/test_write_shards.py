@@ -20,6 +20,8 @@ from mlscale.cli import main
 from mlscale.data import ImageFolder, TFRecord, WebDataset
 from mlscale.data.images.image_modules import ImageData
 from mlscale.data.inspection.bad_list import read_bad_list
+from mlscale.data.order.bad_samples import BadRecord
+from mlscale.data.writing.left_out import find_left_out
 from mlscale.data.writing.write_shards import Part, WrittenShards, write_shards
 from mlscale.errors import MLScaleError
 from tests.unit.data.conftest import picture, write_masked, write_tar
@@ -216,7 +218,51 @@ def test_a_list_that_does_not_fit_is_refused(tmp_path: Path, line: str | None, m
     with pytest.raises(MLScaleError, match=message) as caught:
         write_shards(
             photos, tmp_path / "out", container="tar", shard_bytes=4000, seed=3, licence=None, part=Part(),
-            progress=lambda samples: None, leave_out=read_bad_list(path, where="leave_out"),
+            progress=lambda samples: None,
+            left_out=find_left_out(photos, read_bad_list(path, where="leave_out"), drop_copies=False),
         )  # fmt: skip
     assert caught.value.where == "leave_out"
     assert not (tmp_path / "out").exists()
+
+
+@CONTAINERS
+def test_copies_are_written_once_and_never_to_validation(tmp_path: Path, container: str) -> None:
+    draw = np.random.default_rng(7)
+    images = {f"{split}{number}": picture(int(draw.integers(10**6))) for split in "tv" for number in range(20)}
+    placed = {
+        "train": [f"t{number}" for number in range(20)] + ["t3", "t3", "t8"],
+        "val": [f"v{number}" for number in range(20)] + ["v1", "t5", "t8"],
+    }
+    for split, names in placed.items():
+        for number, name in enumerate(names):
+            path = tmp_path / "photos" / split / "ab"[number % 2] / f"{number:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(images[name])
+    words = [f"data.root={tmp_path / 'photos'}", "data.image_size=null", f"format={container}", "drop_copies=true"]
+    assert main(["prepare", "data=imagefolder", *words, f"to={tmp_path / 'out'}"]) == 0
+    written = read(tmp_path / "out", container)
+    for split, letter in (("train", "t"), ("val", "v")):
+        source = written.get_decoded_split(split).source
+        found = sorted(source.read_image(number)[1] for number in range(len(source)))
+        assert found == sorted(content for name, content in images.items() if name[0] == letter)
+    document = json.loads((tmp_path / "out/dataset.json").read_text())
+    jsonschema.validate(document, contracts.load_schema("dataset"))
+    assert sum(document["class_counts"]) == 20
+    assert document["class_counts"] == list(written.facts().class_counts)
+
+
+def test_other_samples_that_are_left_out_are_other_data(tmp_path: Path) -> None:
+    photos = folder_of_photos(tmp_path)
+
+    def write_without(key: str) -> WrittenShards:
+        left_out = find_left_out(photos, [BadRecord("train", key, "")], drop_copies=False)
+        return write_shards(
+            photos, tmp_path / "out", container="tar", shard_bytes=4000, seed=3, licence=None, part=Part(),
+            progress=lambda samples: None, left_out=left_out,
+        )  # fmt: skip
+
+    keys = photos.list_keys("train", np.arange(2))
+    assert write_without(keys[0]).is_complete
+    with pytest.raises(MLScaleError, match="holds other data") as caught:
+        write_without(keys[1])
+    assert caught.value.why == "it was begun with another selection"
