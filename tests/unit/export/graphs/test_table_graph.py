@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 
@@ -15,6 +14,7 @@ from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.export.graphs.encoder_graph import prepend_encoder_graph
 from mlscale.export.graphs.table_graph import build_table_graph
+from mlscale.export.onnx_engine import import_onnx_runtime
 from mlscale.export.onnx_export import export_onnx
 from mlscale.export.served_module import build_served_module
 from mlscale.task_types.tensor_type import TensorType
@@ -23,7 +23,7 @@ from tests.unit.data.encoders.random_tables import draw_row, fit_random
 
 
 def run_graph(model: onnx.ModelProto, encoder: TableEncoder, rows: list[dict[str, Any]]) -> Any:
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = import_onnx_runtime().InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     packed = encoder.pack_samples(rows)
     assert not packed.bad
     assert [port.name for port in session.get_inputs()] == [spec.name for spec in encoder.graph_inputs]
@@ -73,7 +73,7 @@ def test_it_joins_an_exported_model() -> None:
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))  # a fresh one answers zeros
     content = export_onnx(build_served_module(network, TensorType(), encoder))
-    plain = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    plain = import_onnx_runtime().InferenceSession(content, providers=["CPUExecutionProvider"])
     (expected,) = plain.run(None, {INPUT: encoder.encode_samples(rows).tensors[INPUT]})
     joined = run_graph(onnx.load_from_string(prepend_encoder_graph(encoder, content)), encoder, rows)
     assert joined.tobytes() == expected.tobytes()
