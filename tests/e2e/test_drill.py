@@ -15,7 +15,10 @@ SHORT += ["steps_after=2", "output=json"]
 
 
 def drill(folder: Path, *words: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    # A platform gives its job a few variables alone: what the job caches is in its home folder.
+    home = folder / "home"
+    home.mkdir()
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(home), **variables}
     return mlscale(folder, "drill", *SHORT, *words, env=env, timeout=800)
 
 
