@@ -183,7 +183,7 @@ def _refuse_nested_command(command: str) -> Iterator[None]:
     from mlscale.launch import rank
 
     # Ranks are forked from a fork server, where `_busy` is empty: they have a flag of their own. A third-party command
-    # may run others; it is no script that is imported.
+    # may run others: it was not imported as a script without a main guard.
     if (_busy and not commands.COMMANDS[_busy[-1]].module) or rank.is_rank_process():
         raise MLScaleError(
             f"mlscale is at work, and is asked to {command} by code that it imports",

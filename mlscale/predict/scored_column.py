@@ -38,7 +38,7 @@ def choose_scored_column(of_bytes: Sequence[str], texts: Sequence[str], *, where
 def read_trained_column(home: Path | None) -> str | None:
     """Return the column of texts, or the members of shards joined by ';', that a run was trained on.
 
-    None where its data names none, or there is no run.
+    None where its data names none, or the run does not exist.
 
     Args:
         home: the folder of the run.

@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlscale.atomic_files import make_folders, write_text
+from mlscale.errors import MLScaleError
 from mlscale.report.blocks import Heading, ImageBlock, TableBlock
 from mlscale.report.figures import BarPlot, Figure, LinePlot, ReportStep
 from mlscale.report.text import format_duration, format_metrics, is_number_like
@@ -55,6 +58,20 @@ def render_page(
         overrides=[_clean_text(word) for word in overrides],
         written=datetime.now().astimezone().strftime("%-d %B %Y, %H:%M %Z"),
     )
+
+
+def save_page(page: Path, text: str) -> None:
+    """Write a page that `page=` names; its folder is made.
+
+    Raises:
+        MLScaleError: it can't be written (exit code 5).
+    """
+    try:
+        make_folders(page.parent)
+        write_text(page, text)
+    except MLScaleError as error:
+        fix = "page=<a file in a folder that you may write to>"
+        raise MLScaleError(error.what, where=error.where, why=error.why, fix=fix, exit=error.exit) from error
 
 
 @cache

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mlscale.atomic_files import make_folders, write_text
 from mlscale.commands.data import COMMAND
 from mlscale.commands.options import Options, read_options
-from mlscale.errors import Exit, MLScaleError
+from mlscale.errors import Exit
 from mlscale.report import Result, print_result
 
 
@@ -63,14 +62,9 @@ def _run_action(options: Options) -> Result:
 
 
 def _write_page(result: Result, page: Path) -> Result:
-    from mlscale.report.html import render_page
+    from mlscale.report.html import render_page, save_page
 
     artifacts = {**result.artifacts, "page": str(page)}
     text = render_page(result.command, result.sentence, result.ok, result.metrics, artifacts, result.figures)
-    try:
-        make_folders(page.parent)
-        write_text(page, text)
-    except MLScaleError as error:
-        fix = "page=<a file in a folder that you may write to>"
-        raise MLScaleError(error.what, where=error.where, why=error.why, fix=fix, exit=error.exit) from error
+    save_page(page, text)
     return replace(result, artifacts=artifacts)

@@ -9,13 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from textwrap import wrap
 
-from mlscale.atomic_files import convert_to_json, make_folders, write_text
+from mlscale.atomic_files import convert_to_json
 from mlscale.commands.options import Options
 from mlscale.commands.versions.history import HistoryEntry, ModelHistory, collect_history
 from mlscale.commands.versions.history_page import build_history_plots, build_version_table
-from mlscale.errors import Exit, MLScaleError
+from mlscale.errors import Exit
 from mlscale.report import format_table
-from mlscale.report.html import render_page
+from mlscale.report.html import render_page, save_page
 from mlscale.report.text import format_count, measure_width
 from mlscale.versions import open_registry
 
@@ -96,12 +96,7 @@ def _write_history_page(history: ModelHistory, page: Path) -> Path:
         {},
         build_history_plots(history),
     )
-    try:
-        make_folders(page.parent)
-        write_text(page, text)
-    except MLScaleError as error:
-        fix = "page=<a file in a folder that you may write to>"
-        raise MLScaleError(error.what, where=error.where, why=error.why, fix=fix, exit=error.exit) from error
+    save_page(page, text)
     return page
 
 

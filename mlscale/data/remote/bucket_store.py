@@ -79,7 +79,7 @@ class BucketStore:
         size = int(entry["size"])
         if self._kind == "gs" and (stated := entry.get("md5Hash")):
             return RemoteStat(size, mark, _decode_md5(str(stated)), is_md5_certain=True)
-        # Of an object that was uploaded in parts the ETag ends in their number, and is no digest.
+        # Of an object that was uploaded in parts the ETag ends in their number: it is not a digest of the bytes.
         if self._kind == "s3" and mark is not None and _MD5.match(mark):
             return RemoteStat(size, mark, mark)
         return RemoteStat(size, mark)

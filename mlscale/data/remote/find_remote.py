@@ -203,5 +203,5 @@ def _read_digests(store: Store, folder: str, access: RemoteAccess, where: str) -
             contracts.expect_format("dataset", document, mask_address(above))
         return {str(shard["name"]): str(shard["sha256"]) for shard in document.get("shards", {}).get(name, ())}
     # Another file of this name, or one of a later version: shards are read without it.
-    except Exception:
+    except (ValueError, KeyError, TypeError, AttributeError, MLScaleError):
         return {}

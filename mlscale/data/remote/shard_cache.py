@@ -97,7 +97,7 @@ class ShardCache:
     def open_part(self, name: str, size: int) -> Iterator[int | None]:
         """Yield a handle of the part that is downloaded so far, which no other process has meanwhile.
 
-        None where there is no space, since everything is being read; or where the file is whole by now.
+        None where all space is taken by files that are being read; or where the file is whole by now.
         """
         self._create_folder()
         path = self.folder / f"{name}.{size}.part"

@@ -72,7 +72,7 @@ class HoldOut:
 
         Args:
             table: the rows.
-            contents: of each row, which tells equal rows: these stay on one side, except by group or by time.
+            contents: of each row; equal ones stay on one side, except by group or by time.
             labels: the class of each row, to stratify; None where rows have none.
 
         Raises:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# The end of a sentence, or of a line after which no sentence continues: wrapped prose goes on with a small letter.
+# The end of a sentence, or of a line after which no sentence continues: wrapped prose continues with a small letter.
 _BOUNDARY = re.compile(rb"(?<=[.!?])\s+|(?<=\xe3\x80\x82)\s*|\s*\n(?![a-z])\s*")
 # Each sentence alone, and runs of them.
 _SCALES = (1, *(2**power for power in range(5, 14)))

@@ -53,7 +53,7 @@ def find_left_out(data: ImageData, records: Sequence[BadRecord], *, drop_copies:
     if not drop_copies:
         return LeftOut(listed)
     rows, copies = {}, 0
-    # Over all splits, in the order train, val, test: a copy of a training image is no measure of what was learnt.
+    # Over all splits, in the order train, val, test: a copy of a training image measures memory alone.
     known: set[bytes] = set()
     for split in data.list_splits():
         copied = []

@@ -68,7 +68,7 @@ def test_what_is_read_is_never_removed(small: ShardCache) -> None:
     assert store(small, "3", used=9.0)
     assert names(small) == ["0", "2", "3"]
     others = [small.open_whole(name) for name in ("2", "3")]
-    # All are read: there is no space, and nothing is lost.
+    # All are being read: none is removed to make space.
     assert not store(small, "4")
     assert names(small) == ["0", "2", "3"]
     for handle in (first, *others):

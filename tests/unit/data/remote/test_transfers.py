@@ -90,7 +90,7 @@ def test_an_action_is_repeated_until_it_passes(capfd: pytest.CaptureFixture[str]
     )
     assert counts.take_line() is None
     assert dict(counts.total) == {STALLED: 1, DROPPED: 1, SERVER: 1, "shards": 1}
-    # Who waits is told for what, without the password.
+    # What is waited for is reported, without the password.
     err = capfd.readouterr().err
     assert "https://h/repeated.tar: 1 connection stalled, 1 connection dropped, 1 error of the server in a row" in err
 

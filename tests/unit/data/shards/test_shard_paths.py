@@ -102,7 +102,7 @@ def test_addresses_are_found_by_who_reads_them(folder: Path) -> None:
 
     found = find_shards([folder / "000.tar", "s3://b/x"], where="data.train", find_remote=find)
     assert [shard.name for shard in found] == ["000.tar", "a.tar", "b.tar"]
-    # Equal names are told apart by what is before them, whatever the scheme.
+    # Equal names are distinguished by what is before them, whatever the scheme.
     found = find_shards(["s3://b/x", "s3://b/y"], where="data.train", find_remote=find)
     assert [shard.name for shard in found] == ["x/a.tar", "x/b.tar", "y/a.tar", "y/b.tar"]
 

@@ -25,10 +25,10 @@ def test_what_can_not_be_read_is_counted_and_named(tmp_path: Path) -> None:
     # A label that can't be read is lost alone.
     assert (report.rows, report.events, len(events)) == (11, 6, 6)
     assert set(labels) == {"r7", "r9"}
-    told = report.describe_losses()
-    assert "1 row can't be read by the time (log.jsonl, row 2: 'soon' is not a time)" in told
-    assert "log.jsonl, row 3: 'Emperor' is not a class" in told
-    assert "log.jsonl, row 11: not an object of JSON" in told
+    reported = report.describe_losses()
+    assert "1 row can't be read by the time (log.jsonl, row 2: 'soon' is not a time)" in reported
+    assert "log.jsonl, row 3: 'Emperor' is not a class" in reported
+    assert "log.jsonl, row 11: not an object of JSON" in reported
 
 
 def test_a_torn_row_of_csv_is_counted_and_named(tmp_path: Path) -> None:
