@@ -20,6 +20,7 @@ from mlscale.data.windows.window_folder import (
     ORIGINAL,
     TRAIN,
     WHERE,
+    check_old_samples,
     locate_window_part,
     name_origin,
     name_windows,
@@ -136,14 +137,7 @@ def join_dataset_windows(
     if policy.replay_share:
         old = {ORIGINAL: splits["train"], **dict(zip(names[:-1], trained[:-1], strict=True))}
     old = {name: _drop_classes(part, relabelled) for name, part in old.items()}
-    # A mixture with nothing in it would be drawn from for ever.
-    if old and not any(len(part.labels) for part in old.values()):
-        raise MLScaleError(
-            "nothing of the old data is left",
-            where="data.relabelled",
-            why="all of it is of the classes that are left out",
-            fix="data.replay=0, to train on the window alone",
-        )
+    check_old_samples([len(part.labels) for part in old.values()])
     return {
         "train": JoinedDataset({**old, names[-1]: trained[-1]}),
         "val": JoinedDataset({names[-1]: held_out[-1]}),

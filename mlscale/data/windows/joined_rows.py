@@ -16,11 +16,11 @@ from mlscale.data.windows.window_folder import (
     HELD_OUT,
     ORIGINAL,
     TRAIN,
+    check_old_samples,
     locate_window_part,
     name_origin,
     name_windows,
 )
-from mlscale.errors import MLScaleError
 
 
 class RowPart(NamedTuple):
@@ -141,14 +141,7 @@ def join_row_windows(
     if policy.replay_share:
         old = {ORIGINAL: splits["train"], **dict(zip(names[:-1], trained[:-1], strict=True))}
     old = {name: _drop_classes(rows, relabelled) for name, rows in old.items()}
-    # A mixture with nothing in it would be drawn from for ever.
-    if old and not any(len(rows) for rows in old.values()):
-        raise MLScaleError(
-            "nothing of the old data is left",
-            where="data.relabelled",
-            why="all of it is of the classes that are left out",
-            fix="data.replay=0, to train on the window alone",
-        )
+    check_old_samples([len(rows) for rows in old.values()])
     return {
         "train": JoinedRows({**old, names[-1]: trained[-1]}),
         # Checkpoints are chosen by what production is now; the test data show what was forgotten.

@@ -97,3 +97,22 @@ def find_class_numbers(names: Sequence[str], classes: Sequence[str] | None, coun
             fix=f"data.relabelled=[{known[0]}]" if known else "data.relabelled=[]",
         )
     return np.array(sorted(known.index(str(name)) for name in names), np.int64)
+
+
+def check_old_samples(counts: Sequence[int]) -> None:
+    """Raise if old data is to be replayed, and nothing of it is left.
+
+    Args:
+        counts: samples of each origin of old data; empty where none is replayed.
+
+    Raises:
+        MLScaleError: all of it is of classes that are left out.
+    """
+    # A mixture with nothing in it would be drawn from for ever.
+    if counts and not any(counts):
+        raise MLScaleError(
+            "nothing of the old data is left",
+            where="data.relabelled",
+            why="all of it is of the classes that are left out",
+            fix="data.replay=0, to train on the window alone",
+        )
