@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mlscale.atomic_files import compute_sha256
 from mlscale.errors import MLScaleError
 from mlscale.monitor.baseline import Baseline, read_baseline
 from mlscale.reference.column_sketch import CategorySketch, NumberSketch
+from mlscale.reference.passage_rows import PassageRows
 from mlscale.reference.stored_reference import ABOUT, ARRAYS
 from mlscale.task_types.registry import get_task_type
 
@@ -56,6 +58,30 @@ def test_the_stored_servable_still_has_one(folder: Path) -> None:
     assert 0 <= found.score.mean <= 1
     assert (found.model, found.version, found.task_type) == ("m", "m:v1", get_task_type("classification"))
     assert found.scorer is not None
+
+
+def describe_passages() -> PassageRows:
+    """400 passages: those of 10 bytes have a value and a score of 1, those of 1,000 bytes of 9."""
+    lengths = np.repeat([10.0, 1000.0], 200)
+    values = np.repeat([1.0, 9.0], 200)
+    numbers = np.arange(400)
+    return PassageRows(lengths, numbers, np.ones(400, bool), {"input.std_0": values}, values)
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_documents_are_compared_with_passages_of_their_length(folder: Path, scored: bool) -> None:
+    found = replace(baseline(folder), passages=describe_passages())
+    found = found if scored else replace(found, score=None)
+    short = found.match_lengths(np.full(20, 9.0))
+    assert [sketch.name for sketch in short.sketches] == ["input.std_0"]
+    assert set(get_numbers(short)["input.std_0"]) == {1.0}
+    assert (None if short.score is None else short.score.mean) == (1.0 if scored else None)
+    assert (short.model, short.names) == (found.model, found.names)
+
+
+def test_other_samples_are_compared_as_they_are(folder: Path) -> None:
+    found = baseline(folder)
+    assert found.match_lengths(np.full(20, 9.0)) is found
 
 
 def test_an_altered_profile_is_refused(folder: Path) -> None:
