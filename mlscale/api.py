@@ -189,7 +189,7 @@ def _refuse_nested_command(command: str) -> Iterator[None]:
             f"mlscale is at work, and is asked to {command} by code that it imports",
             where=os.path.basename(getattr(sys.modules["__main__"], "__file__", "") or "a script"),
             why="a class of your script is imported by running the script",
-            fix='put the calls of mlscale below `if __name__ == "__main__":`, or the class into a file of its own',
+            fix='write `if __name__ == "__main__":` above the calls of mlscale, or give the class a file of its own',
         )
     _busy.append(command)
     try:

@@ -301,7 +301,7 @@ def check_writable(folder: Path) -> None:
 
 def suggest_restore(path: str | Path) -> str:
     """Return the fix for a file that can't be read."""
-    return f"restore it, or make it readable: chmod u+r {shlex.quote(str(path))}"
+    return f"chmod u+r {shlex.quote(str(path))}, if it is there and not readable; or restore it from a copy"
 
 
 def create_write_error(path: Path, error: OSError) -> MLScaleError:

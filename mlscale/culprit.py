@@ -25,14 +25,15 @@ def wrap_unforeseen_error(error: BaseException, where: str = "") -> MLScaleError
     """
     what, prefix = summarize_error(error), f"{where}: " if where else ""
     if own := find_user_line(error):
-        why, fix = "your code raised it", "MLSCALE_TRACEBACK=1 shows how it came there"
+        why = "your code raised it"
+        fix = "export MLSCALE_TRACEBACK=1, and start the command again: it shows how it came there"
         return MLScaleError(what, where=prefix + own, why=why, fix=fix, exit=Exit.BUG)
     return MLScaleError(
         what,
         where=prefix + (next(_iterate_lines(error), "") or "mlscale, or a library that it called"),
         why="your code did not raise it, and it has no message of its own: a setting that does not fit the data, or a "
         "bug of mlscale",
-        fix="MLSCALE_TRACEBACK=1 shows how it came there; `mlscale config show` what was set",
+        fix="export MLSCALE_TRACEBACK=1, and start the command again: it shows how it came there",
         exit=Exit.BUG,
     )
 

@@ -173,7 +173,7 @@ def create_unknown_command_error(word: str, *following: str) -> MLScaleError:
     if word in groups:
         # `mlscale debug fast` instead of `debug=fast`: the next word may be the option.
         option = following[0] if following[:1] and following[0] in groups[word] else f"<{'|'.join(groups[word])}>"
-        recipe = "" if word == "recipe" else "+recipe=… "
+        recipe = "" if word == "recipe" else "+recipe=<recipe> "
         return MLScaleError(
             f"'{word}' is a setting, not a command", where="command line", fix=f"mlscale {recipe}{word}={option}"
         )

@@ -53,7 +53,7 @@ def raise_if_imported_before() -> None:
         where=f"this process: {module.__file__}",
         why="its LightningModule and Callback are not those of pytorch_lightning, which mlscale trains with; imported "
         "after mlscale, both packages are one",
-        fix="import mlscale first: restart the process, and write `import mlscale` above `import lightning`",
+        fix="write `import mlscale` above `import lightning`, and restart the process",
     )
 
 

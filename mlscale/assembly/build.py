@@ -49,7 +49,7 @@ def build(node: Mapping[str, Any] | None, where: str, **supplied: object) -> Any
             why=find_innermost_reason(error),
             fix=f"{where}._partial_=true: the task gives it what it lacks"
             if where in _PARTIAL_GROUPS and not node.get("_partial_")
-            else "MLSCALE_TRACEBACK=1 shows how it came there",
+            else "export MLSCALE_TRACEBACK=1, and start the command again: it shows how it came there",
             # Raised in the user's own code it is a bug there; otherwise the config has passed wrong arguments.
             exit=Exit.BUG if own else Exit.USER,
         )

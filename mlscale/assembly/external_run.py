@@ -95,7 +95,9 @@ def follow_first_rank(external: ExternalRank, timeout_s: float) -> Result:
     """
     if not 0 <= external.rank < external.world_size:
         raise MLScaleError(
-            f"rank {external.rank} of {external.world_size}", where=external.describe_variables(), fix="0 is first"
+            f"rank {external.rank} of {external.world_size}",
+            where=external.describe_variables(),
+            fix=f"export {external.launcher.rank}=0, of the first rank",
         )
     _end_with_agent(external)
     other = OtherRank(external, timeout_s)

@@ -65,7 +65,7 @@ def _refuse_scheduler(cfg: DictConfig, request: Request) -> None:
         f"mlscale {request.command} is not submitted to a scheduler",
         where=f"command line: launch={typed}",
         why=f"{' and '.join(_SCHEDULED_COMMANDS)} are; other commands run where they are started",
-        fix=f"leave it out, and start the command in a job: sbatch --wrap 'mlscale {request.command} …'",
+        fix=f"leave launch={typed} out, and start the command in a job: sbatch --wrap 'mlscale {request.command} …'",
     )
 
 
@@ -309,7 +309,7 @@ def _find_named_run(request: Request) -> str | None:
         raise MLScaleError(
             "resume= continues a run unchanged, and like= starts a new one",
             where=f"command line: resume={named['resume']} like={named['like']}",
-            fix=f"resume={named['resume']} alone, or like={named['like']} resume=auto",
+            fix=f"leave like={named['like']} out\nleave resume={named['resume']} out",
         )
     return next(iter(named.values()), None)
 

@@ -33,7 +33,8 @@ def build_data(cfg: DictConfig) -> pl.LightningDataModule | None:
             f"{node['_target_']} is not a LightningDataModule",
             where="data._target_",
             why=f"it is a {type(data).__name__}",
-            fix="a Dataset goes into data._target_=mlscale.data.DatasetData as data.train and data.val",
+            fix=f"data._target_=mlscale.data.DatasetData data.train._target_={node['_target_']} "
+            f"data.val._target_={node['_target_']}, for a Dataset: docs/data.md",
         )
     return data
 
@@ -64,7 +65,7 @@ def build_task(cfg: DictConfig) -> pl.LightningModule:
             f"{cfg.task['_target_']} is not a LightningModule",
             where="task._target_",
             why=f"it is a {type(task).__name__}",
-            fix=f"model._target_={cfg.task['_target_']} if it is a network: task=classification trains it",
+            fix=f"model._target_={cfg.task['_target_']} task._target_=mlscale.tasks.Classification, if it is a network",
         )
     # A module that torch.compile wraps has other names for its weights: checkpoints must not depend on `compile`.
     use_uncompiled_names(task)

@@ -62,7 +62,7 @@ def _raise_if_taken(point: EntryPoint, commands: dict[str, Command]) -> None:
         f"the command '{point.name}' is left out: "
         + (f"package {other} has one of this name" if other else "the name is mlscale's own"),
         where=f"package {get_package_name(point)}",
-        fix=f"rename the entry point '{point.name}' of {ENTRY_POINT_GROUP}, or pip uninstall {get_package_name(point)}",
+        fix=f"pip uninstall {get_package_name(point)}, or rename the entry point '{point.name}' of {ENTRY_POINT_GROUP}",
     )
 
 
@@ -87,6 +87,6 @@ def _make_load_error(point: EntryPoint, why: str) -> MLScaleError:
         f"the command '{point.name}' does not load",
         where=f"package {get_package_name(point)}",
         why=" ".join(why.split()),
-        fix=f"correct the entry point {point.name} = {point.value}, or pip uninstall {get_package_name(point)}",
+        fix=f"pip uninstall {get_package_name(point)}, or correct the entry point {point.name} = {point.value}",
         exit=Exit.ENVIRONMENT,
     )

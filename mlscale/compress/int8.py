@@ -70,7 +70,7 @@ class Int8(Callback):
         for name, count in (("calibration_samples", calibration_samples), ("samples", samples)):
             if count is not None and count < 1:
                 raise MLScaleError(
-                    f"{name} is {count}", where=f"compress.int8.{name}", fix=f"compress.int8.{name}=1 or more"
+                    f"{name} is {count}", where=f"compress.int8.{name}", fix=f"compress.int8.{name}=1, or more"
                 )
         self.method, self.calibration_samples, self.samples = method, calibration_samples, samples
         self.bounds = Int8Bounds(max_accuracy_drop, max_relative_drop, min_agreement, min_speedup)

@@ -118,7 +118,7 @@ def find_compressed_model(run: Path, checkpoint: Path) -> tuple[StoredInt8Model 
             "the compressed model is corrupt or altered",
             where=str(path),
             why=f"{type(error).__name__}: {error}",
-            fix="mlscale compress <run> compress=int8 makes it again; compressed=false exports fp32",
+            fix="mlscale compress <run> compress=int8, which makes it again\ncompressed=false, which exports fp32",
         ) from error
     return stored_model, ""
 

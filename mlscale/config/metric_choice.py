@@ -90,7 +90,7 @@ def _create_direction_error(metric: str, where: str, key: str) -> MLScaleError:
         f"it is not known whether more or less of '{metric}' is better",
         where=where,
         why="its name does not show it, and the best checkpoint would be picked by it",
-        fix=f"{key}=max or {key}=min",
+        fix=f"{key}=max\n{key}=min",
     )
 
 

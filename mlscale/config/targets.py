@@ -36,7 +36,7 @@ def import_target(node: DictConfig) -> Any:
             f"{name} does not import",
             where=find_user_line(error) or "_target_",
             why=find_innermost_reason(error),
-            fix="MLSCALE_TRACEBACK=1 shows how it came there",
+            fix="export MLSCALE_TRACEBACK=1, and start the command again: it shows how it came there",
         ) from error
 
 

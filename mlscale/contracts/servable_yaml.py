@@ -26,7 +26,7 @@ def read_document(folder: str | Path) -> dict[str, Any]:
     path = Path(folder, DOCUMENT)
     if not path.is_file():
         raise MLScaleError(
-            f"not a servable: it has no {DOCUMENT}", where=str(folder), fix="mlscale export last makes one"
+            f"not a servable: it has no {DOCUMENT}", where=str(folder), fix="mlscale export last, which makes one"
         )
     try:
         # Both checks come before the YAML document is built.
@@ -42,7 +42,7 @@ def read_document(folder: str | Path) -> dict[str, Any]:
             f"can't read {DOCUMENT}",
             where=str(path),
             why=" ".join(str(error).split()),
-            fix="mlscale export makes the servable again",
+            fix="mlscale export <its run>, which makes the servable again",
         ) from error
     expect_format("servable", document, str(path))
     return document

@@ -256,8 +256,8 @@ class Backend:
             f"{type(self).__name__} can't be mixed with windows of production",
             where="data",
             why="its samples have no format to write others in",
-            fix="give the data as files: data=table, data=text_table, data=text_files, data=imagefolder or "
-            "data=webdataset (docs/data.md), and train a model on them",
+            fix="data=<table|text_table|text_files|imagefolder|webdataset>, the data as files (docs/data.md), to train "
+            "a model on",
         )
 
     def _report_tolerated(self) -> None:

@@ -68,7 +68,10 @@ class Loader:
     ) -> None:
         if split not in _SPLITS:
             raise MLScaleError(
-                f"the split {split!r} is unknown", where="split", why=f"it is one of: {', '.join(_SPLITS)}", fix="train"
+                f"the split {split!r} is unknown",
+                where="split",
+                why=f"it is one of: {', '.join(_SPLITS)}",
+                fix='write `split="train"`',
             )
         is_joined = dist.is_available() and dist.is_initialized()
         ranks = (dist.get_world_size() if is_joined else 1) if world_size is None else world_size

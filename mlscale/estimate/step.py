@@ -61,7 +61,7 @@ def run_two_steps(task: LightningModule, batch: object, loop: StepSettings, live
         raise MLScaleError(
             f"memory of precision {loop.precision} is not known",
             where="precision",
-            fix="precision=bf16 or precision=fp32",
+            fix="precision=bf16\nprecision=fp32",
         )
     if weights := _WEIGHTS.get(loop.precision):
         task.to(weights)

@@ -138,7 +138,7 @@ def _align_columns(
                 "the two models were measured on different samples",
                 where="against",
                 why=f"no key is of both: {first.keys[0]!r} and {second.keys[0]!r} are the first",
-                fix="type the data for both: data=… with data.val=…",
+                fix="data=<an option> data.val=<samples>, the data for both",
             )
         rows = tuple(np.array(indices) for indices in zip(*both, strict=True))  # type: ignore[assignment]
     first_columns, second_columns = (
@@ -151,7 +151,7 @@ def _align_columns(
             "the two models disagree on what is right",
             where="against",
             why="the same samples have other targets: classes are numbered differently, or labels have changed",
-            fix="type the data for both: data=… with data.train=… and data.val=…",
+            fix="data=<an option> data.train=<samples> data.val=<samples>, the data for both",
         )
     return first_columns, second_columns
 

@@ -36,7 +36,7 @@ def check_servable_measurable(servable: Servable) -> None:
             "the servable's task states no type",
             where=str(servable.folder),
             why="its outputs are tensors, and what is right or wrong about them is not known",
-            fix="mlscale evaluate <the run> measures what the task logs; or give the task a kind: docs/evaluate.md",
+            fix="mlscale evaluate <the run>, which measures what the task logs; or give it a kind: docs/evaluate.md",
         )
 
 

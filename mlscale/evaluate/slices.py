@@ -271,7 +271,7 @@ def read_csv_lines(path: str) -> list[list[str]]:
         raise MLScaleError(
             "the slices have no column",
             where=where,
-            fix="a first line such as key,camera,country; then a line a sample",
+            fix="write `key,camera,country`, or another first line like it, and then a line a sample",
         )
     return lines
 

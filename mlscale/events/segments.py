@@ -181,7 +181,7 @@ def read_segment(contract: str, segment: Segment, *, samples: bool, since: datet
                     "a segment is too large",
                     where=where,
                     why=f"over {_MAX_SEGMENT_BYTES:,} bytes unpacked",
-                    fix=f"move it out of the folder: mv {where} ~",
+                    fix=f"mv {where} ~, out of the folder",
                 )
             table = file.read(columns=list_read_columns(file.schema_arrow, samples=samples))
     except FileNotFoundError:
@@ -191,7 +191,7 @@ def read_segment(contract: str, segment: Segment, *, samples: bool, since: datet
             "a segment is corrupt",
             where=where,
             why=" ".join(str(error).split())[:300],
-            fix=f"restore it from a copy, or move it out of the folder: mv {where} ~",
+            fix=f"mv {where} ~, out of the folder; or restore it from a copy",
         ) from error
     return convert_to_contract(contract, table, where)
 

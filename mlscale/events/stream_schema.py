@@ -106,7 +106,7 @@ def convert_to_contract(name: str, table: pa.Table, where: str) -> Any:
             f"this file holds no {name}s",
             where=where,
             why=str(error)[:300],
-            fix=f"name a folder that mlscale serve has written, or move the file out of it: mv {where} ~",
+            fix=f"mv {where} ~, out of the folder; or name a folder that mlscale serve has written",
         ) from error
 
 

@@ -27,7 +27,7 @@ def cast_input(raw: NDArray[Any], port: Port) -> NDArray[Any]:
             f"the values are {raw.dtype}",
             where=port.name,
             why=f"the model takes {port.dtype}",
-            fix=f"send numbers: values.astype('{port.dtype}')",
+            fix=f"values.astype('{port.dtype}'), which are numbers",
         )
     # A cast wraps around or truncates without an error, so the result is compared with the original. float32 can't hold
     # every float64 exactly: numbers are rounded, but not to infinity.
@@ -39,9 +39,9 @@ def cast_input(raw: NDArray[Any], port: Port) -> NDArray[Any]:
             f"the values do not fit {port.dtype}",
             where=port.name,
             why=f"they run from {raw.min():.6g} to {raw.max():.6g}, and {_describe_misfit(port)}",
-            fix="send pixels as they are decoded, 0 to 255: the model normalises them itself"
+            fix="pixels.astype('uint8'), of pixels as they are decoded, 0 to 255: the model normalises them itself"
             if port.dtype == "uint8"
-            else f"send {port.dtype}",
+            else f"values.astype('{port.dtype}'), of values that it holds",
         )
     return np.ascontiguousarray(cast)
 
@@ -54,12 +54,12 @@ def _describe_misfit(port: Port) -> str:
 
 def _build_shape_error(raw: NDArray[Any], port: Port) -> MLScaleError:
     wanted = "(n, " + ", ".join(map(str, port.shape[1:])) + ")"
-    fix = f"send {wanted}"
+    fix = f"raw.reshape(-1, {', '.join(map(str, port.shape[1:]))}), of values that come in this order"
     # The two frequent mistakes get their own advice.
     if raw.shape == port.shape[1:]:
-        fix = "one sample is a batch of one: raw[None]"
+        fix = "raw[None]: one sample is a batch of one"
     elif raw.ndim == 4 and (raw.shape[3], *raw.shape[1:3]) == port.shape[1:]:
-        fix = "channels come first: raw.transpose(0, 3, 1, 2)"
+        fix = "raw.transpose(0, 3, 1, 2): channels come first"
     elif raw.ndim == 3 and (raw.shape[2], *raw.shape[:2]) == port.shape[1:]:
-        fix = "channels come first, and one sample is a batch of one: raw.transpose(2, 0, 1)[None]"
+        fix = "raw.transpose(2, 0, 1)[None]: channels come first, and one sample is a batch of one"
     return MLScaleError(f"the batch is {raw.shape}", where=port.name, why=f"the model takes {wanted}", fix=fix)

@@ -59,7 +59,7 @@ def read_event_subject(folder: Path, version: str, source: str) -> tuple[EventSu
         else:
             encoder = parse_encoder(document["encoder"], where=f"{where}: encoder")
     except (KeyError, TypeError, AttributeError, IndexError) as error:
-        fix = "mlscale export makes the servable again"
+        fix = "mlscale export <its run>, which makes the servable again"
         raise MLScaleError(f"{DOCUMENT} is corrupt", where=where, why=repr(error), fix=fix) from error
     summary = _choose_summary(folder, encoder, is_format1=is_format1)
     return EventSubject(version, summary, task_type, names, source), encoder

@@ -143,5 +143,5 @@ class OnnxEngine:
             "the ONNX model can't be used",
             where=self._where,
             why=why[:300],
-            fix="mlscale export makes the servable again; where the library is too old: pip install -U onnxruntime",
+            fix="mlscale export <its run>, which makes it again\npip install -U onnxruntime, if that is too old",
         )

@@ -62,7 +62,7 @@ def export_onnx(model: ServedModule) -> bytes:
             f"the ONNX model would be {proto.ByteSize():,} bytes",
             where="model",
             why="one file holds 2 GiB at most",
-            fix="a smaller model; mlscale predict takes the checkpoint itself, of any size",
+            fix="mlscale predict <the run> input=<data>, which takes a checkpoint of any size; or a smaller model",
         )
     content: bytes = proto.SerializeToString(deterministic=True)
     return content

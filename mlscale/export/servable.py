@@ -185,7 +185,7 @@ def load(folder: str | Path, *, threads: int = 1) -> Servable:
             f"{DOCUMENT} is corrupt",
             where=where,
             why=f"{type(error).__name__}: {error}",
-            fix="mlscale export makes the servable again",
+            fix="mlscale export <its run>, which makes the servable again",
         ) from error
     # Only the model's bytes are kept; other files are read later, by those that need them.
     contents = {name: read_verified(folder, name, *entry, keep=name == MODEL) for name, entry in files.items()}

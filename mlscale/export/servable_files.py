@@ -20,7 +20,7 @@ def read_verified(folder: Path, name: str, digest: str, size: int, *, keep: bool
         raise MLScaleError(
             "a servable has files of its own folder only",
             where=f"{folder / DOCUMENT}: files.{name}",
-            fix="mlscale export makes the servable again",
+            fix="mlscale export <its run>, which makes the servable again",
         )
     try:
         if path.stat().st_size != size:

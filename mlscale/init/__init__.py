@@ -87,7 +87,7 @@ def write_project(folder: Path, name: str) -> list[Path]:
             f"can't write {folder}",
             where=str(folder.absolute().parent),
             why=error.strerror or str(error),
-            fix="change to a folder that you may write to",
+            fix="cd ~, or to another folder that you may write to",
             exit=Exit.ENVIRONMENT,
         ) from error
     return sorted(_build_target_path(source, package) for source in _list_templates())

@@ -71,7 +71,7 @@ class BackgroundCommand:
             where=str(self.log),
             why=_summarize_log(self.log.read_text(encoding="utf-8", errors="replace")),
             exit=Exit.ENVIRONMENT,
-            fix=f"start it alone to see why: mlscale {shlex.join(self.words)}",
+            fix=f"mlscale {shlex.join(self.words)}, alone: it shows why",
         )
 
 

@@ -99,7 +99,7 @@ def launch_ranks(main: RankMain, folder: Path, world_size: int, checkpoint: Path
             f"stopped by {stop.sigval.name}, nothing saved",
             where=str(folder),
             exit=code,
-            fix="start the command again; where a checkpoint was saved before: mlscale runs resume last",
+            fix="mlscale runs resume last: without a checkpoint it starts over",
         )
         raise failures.find_own_failure(folder, world_size) or unsaved from None
 

@@ -107,7 +107,7 @@ def determine_failure_cause(folder: Path, world_size: int, error: ChildFailedErr
             f"rank {rank} was killed by {name}",
             where=str(folder),
             why=likely,
-            fix="fewer processes (trainer.devices), a smaller data.batch_size, or more memory",
+            fix="trainer.devices=1, fewer processes; or a smaller data.batch_size, or more memory",
             exit=Exit.ENVIRONMENT,
         )
     if rank not in records and _UNWRITTEN_MESSAGE in str(failure.message):
@@ -118,7 +118,7 @@ def determine_failure_cause(folder: Path, world_size: int, error: ChildFailedErr
         f"rank {rank} ended with exit code {failure.exitcode} and left no message",
         where=str(folder),
         why=str(failure.message)[:500],
-        fix="trainer.devices=1 runs it in this process; MLSCALE_TRACEBACK=1 shows where it failed",
+        fix="trainer.devices=1, which runs it in this process\nexport MLSCALE_TRACEBACK=1, which shows where it failed",
         exit=Exit.BUG,
     )
 
@@ -161,8 +161,8 @@ def _explain_missing_ranks(folder: Path, world_size: int, records: dict[int, dic
         f"a collective {'failed' if lost else 'timed out'}: {who if missing else 'all ranks waited for each other'}",
         where=str(folder / "logs"),
         why=next(iter(records.values()))["why"],
-        fix="look at what that rank did (a slow disk, a stuck transform, a branch that only it took); "
-        "strategy.timeout=3600 waits longer",
+        fix="strategy.timeout=3600, which waits longer; or look at what that rank did (a slow disk, a stuck transform, "
+        "a branch that only it took)",
         exit=Exit.ENVIRONMENT,
     )
 
@@ -202,7 +202,7 @@ def explain_lost_ranks(folder: Path, world_size: int) -> MLScaleError:
         where=str(folder),
         why=f"the connection to {'them' if several else 'it'} is closed: killed (Linux sends SIGKILL when memory runs "
         f"out), or the machine or its network is gone",
-        fix="look at the launcher's output; mlscale runs resume last",
+        fix="mlscale runs resume last, once you have looked at the launcher's output",
         exit=Exit.ENVIRONMENT,
     )
 

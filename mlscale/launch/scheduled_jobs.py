@@ -83,7 +83,7 @@ def refuse_live_job(run: RunFolder) -> None:
             f"job {record.id} of the run {run.path.name} is {state.word}",
             where=str(run.path),
             why="two processes must not train one run",
-            fix=f"mlscale runs logs {run.id} shows how it stands; mlscale runs cancel {run.id} ends it",
+            fix=f"mlscale runs logs {run.id}, which shows how it stands\nmlscale runs cancel {run.id}, which ends it",
         )
 
 
@@ -100,5 +100,5 @@ def refuse_cloud_run(run: RunFolder) -> None:
             f"the run {run.path.name} is trained by a job on {client.platform}",
             where=str(run.path),
             why="its checkpoints are on that platform's volume: here it would restart, next to the job",
-            fix=f"mlscale runs resume {run.id} submits the job again; mlscale like={run.id} is a new run, here",
+            fix=f"mlscale runs resume {run.id} which submits the job again\nmlscale like={run.id}, a new run, here",
         )

@@ -72,7 +72,7 @@ def request_model_metadata(url: str, name: str | None = None, credentials: Crede
             f"{name} can't be load-tested",
             where=f"{url}/v2/models/{name}",
             why=f"its metadata is not that of the V2 protocol: {type(error).__name__} {error}",
-            fix="name another model of this server: model_name=<its name>",
+            fix="model_name=<another model of this server>",
         ) from error
 
 

@@ -84,7 +84,7 @@ def read_baseline(folder: Path, *, model: str, version: str) -> Baseline:
             f"{DOCUMENT} is corrupt",
             where=str(folder / DOCUMENT),
             why=repr(error),
-            fix="mlscale export makes the servable again",
+            fix="mlscale export <its run>, which makes the servable again",
         ) from error
     # Before the arrays are read: an altered profile must not decide what counts as normal.
     _check_as_exported(folder, files)

@@ -61,7 +61,7 @@ class CheckLog:
         except FileNotFoundError:
             return []
         except OSError as error:
-            fix = f"make it readable: chmod u+r {self.path}"
+            fix = f"chmod u+r {self.path}"
             raise MLScaleError(
                 "can't read the checks of a monitor", where=str(self.path), why=str(error), fix=fix
             ) from error

@@ -118,7 +118,7 @@ def _acquire_state_lock(handle: int, path: Path) -> None:
         raise MLScaleError(
             "another monitor with the same state is looking",
             where=str(path),
-            fix="end it, or give this one a state of its own: alert.state=<file>",
+            fix="alert.state=<file>, a state of its own; or end the other process",
             exit=Exit.ENVIRONMENT,
         )
 

@@ -46,9 +46,7 @@ def read_item(path: Path) -> OutboxItem:
         counts = int(document["attempts"]), int(document["refusals"])
         return OutboxItem(dict(document["body"]), *times, *counts, why=str(document["why"]), path=path)
     except (KeyError, TypeError, ValueError) as error:
-        raise MLScaleError(
-            f"can't read {path.name}", where=str(path), why=repr(error), fix=f"remove it: rm {path}"
-        ) from error
+        raise MLScaleError(f"can't read {path.name}", where=str(path), why=repr(error), fix=f"rm {path}") from error
 
 
 def write_item(item: OutboxItem) -> None:

@@ -281,7 +281,7 @@ def _build_mismatch_error(
         ),
         where=f"to={folder}",
         why=why,
-        fix=f"to={folder}-2 starts a new folder; overwrite=true replaces this one",
+        fix=f"to={folder}-2, a new folder\noverwrite=true, which replaces this one",
     )
 
 

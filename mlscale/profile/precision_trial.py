@@ -195,7 +195,7 @@ class _CandidateTrial:
             raise MLScaleError(
                 "the task drives its optimizers itself",
                 where="task.automatic_optimization",
-                fix="precision=bf16 or precision=fp32, by name",
+                fix="precision=bf16\nprecision=fp32",
             )
         self.candidate, self.batches, self.device = candidate, batches, device
         self.task = task.to(device).train()

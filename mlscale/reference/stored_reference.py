@@ -100,7 +100,7 @@ class StoredReference:
                 "the reference profile can't be read",
                 where=str(folder),
                 why=f"{type(error).__name__}: {error}",
-                fix="mlscale export makes the servable again",
+                fix="mlscale export <its run>, which makes the servable again",
             ) from error
 
 

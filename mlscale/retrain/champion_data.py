@@ -33,8 +33,8 @@ def require_champion_data(data: LightningDataModule | None, servable: Servable, 
             "back and mixed with a window",
             where=f"{run}: data",
             why="a challenger is trained on the window and, so that nothing is forgotten, on these, mixed by share",
-            fix="give its Dataset to data._target_=mlscale.data.DatasetData, or the data as files: data=table, "
-            "data=text_table, data=text_files, data=imagefolder or data=webdataset (docs/data.md), train a model on "
+            fix="data._target_=mlscale.data.DatasetData, which takes its Dataset, or the data as files: data=table, "
+            "data=text_table, data=text_files, data=imagefolder or data=webdataset (docs/data.md); train a model on "
             "them, and promote it",
         )
     labels = tuple(map(str, data.facts().class_names or range(data.facts().num_classes or 0)))
@@ -55,8 +55,8 @@ def _build_changed_error(run: str, why: str) -> MLScaleError:
         "the champion's data are not what it was trained on",
         where=f"{run}: data",
         why=f"{why}: rows or columns were added, removed or changed since then",
-        fix="restore the files, and put what is new into files of their own; or train, export and promote a model on "
-        f"them: mlscale like={run}",
+        fix=f"mlscale like={run}, which trains a model on them, to export and promote; or restore the files, and put "
+        "what is new into files of their own",
     )
 
 

@@ -66,7 +66,7 @@ class InitialWeights:
                 "run.json is corrupt",
                 where="run.json: init",
                 why=repr(error),
-                fix="restore run.json from a copy; its checkpoints can still be used: init_from=<a checkpoint of it>",
+                fix="init_from=<a checkpoint of the run>, for a new run; or restore run.json from a copy",
             ) from error
 
     def check_unchanged(self) -> None:
@@ -80,7 +80,7 @@ class InitialWeights:
                 "the weights that the run starts from are not there any more",
                 where=str(self.checkpoint),
                 why="the file has changed since the run began" if self.checkpoint.exists() else "the file is gone",
-                fix="start a new run: init_from=<a checkpoint or run>",
+                fix="init_from=<a checkpoint or run>, for a new run",
             )
 
     def format_weights_line(self) -> str:
@@ -125,7 +125,7 @@ def resolve_weights_file(path: Path) -> InitialWeights:
             "a run can't start from this checkpoint",
             where=str(path),
             why=describe_checkpoint_state(checkpoint),
-            fix=f"mlscale runs checkpoints {path.parents[1]} shows which are whole"
+            fix=f"mlscale runs checkpoints {path.parents[1]}, which shows the whole ones"
             if path.parent.name == "checkpoints"
             else "init_from=<another checkpoint, or a run>",
         )

@@ -112,7 +112,7 @@ def _create_locked_error(run: RunFolder, last: Mapping[str, Any], *, is_job: boo
         f"another process is working on the run {run.path.name}",
         where=str(run.path),
         why=f"process {last['pid']} on {last['host']} started on {last['started']}",
-        fix="wait until it ends, or stop it; mlscale runs ls shows how it stands",
+        fix="mlscale runs ls, which shows how it stands: wait until it ends, or stop it",
         exit=Exit.ENVIRONMENT if is_job else Exit.USER,
     )
 

@@ -124,20 +124,21 @@ def _make_unrecoverable_error(folder: Path) -> MLScaleError:
     """Return the error for a run without run.json and config.yaml: what is lost, and what can still be used."""
     states = {name: "corrupt" if (folder / name).exists() else "lost" for name in (RUN, CONFIG)}
     weights = sorted((folder / "checkpoints").glob("[!.]*.ckpt"))
-    use = f"; or use its weights: init_from={weights[0]}" if weights else ""
+    use = f"init_from={weights[0]}, which uses its weights; or " if weights else ""
     return MLScaleError(
         "the run can't be read",
         where=str(folder),
         why=f"{' and '.join(f'{name} is {state}' for name, state in states.items())}; lost with both: its config, "
         f"{_LOST}; {len(weights) or 'no'} checkpoint{'s' * (len(weights) != 1)} left",
-        fix=f"restore one of the two from a copy{use}",
+        fix=f"{use}restore one of the two from a copy",
     )
 
 
 def _make_unreadable_error(path: Path, why: str) -> MLScaleError:
-    fix = "restore it, from a copy or a version of the run: mlscale versions ls"
+    fix = "mlscale versions ls: restore it from a version of the run, or from a copy"
     if path.name == DERIVED:
-        fix = f"mlscale runs resume {path.parent.name.rsplit('-', 1)[-1]} derives it again; or restore it from a copy"
+        run = path.parent.name.rsplit("-", 1)[-1]
+        fix = f"mlscale runs resume {run}, which derives it again; or restore it from a copy"
     return MLScaleError(f"the run's {path.name} is corrupt", where=str(path), why=why, fix=fix)
 
 

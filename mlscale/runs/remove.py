@@ -69,7 +69,9 @@ def _make_running_error(run: RunFolder) -> MLScaleError:
         else f"run {run.id} was started on {host}, and never ended",
         where=str(run.path),
         why="a run that is still running would lose its folder",
-        fix="stop it first" if run.status == "running" else f"remove it on {host}",
+        fix=f"kill {run.run['attempts'][-1]['pid']}, which lets it save and end, on {host}"
+        if run.status == "running"
+        else f"remove it on {host}",
     )
 
 

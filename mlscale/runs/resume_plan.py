@@ -69,8 +69,7 @@ def find_run_to_resume(resume: str, config_yaml: str, code: str | None, root: Pa
             f"the config.yaml of {run.path.name} is not the one that it began with",
             where=str(run.path / "config.yaml"),
             why=f"it was edited or corrupted{edited and ': '}{edited}; its checkpoints are of what it was",
-            fix="restore it from a copy; or a new run, of the config as it is now: "
-            f"mlscale like={run.id} init_from={run.id}",
+            fix=f"mlscale like={run.id} init_from={run.id}, a new run of this config; or restore it from a copy",
         )
     return run
 
@@ -160,15 +159,15 @@ def _choose_checkpoint(run: RunFolder) -> tuple[Path | None, list[str]]:
                     f"the checkpoint {saved.path.name} is not one of the run {run.path.name}",
                     where=str(saved.path),
                     why=f"{why}, and the run has no checkpoint of its own to resume from",
-                    fix=f"init_from={saved.path} starts a new run from its weights; or move it out of this folder: "
-                    "then the run starts over",
+                    fix=f"init_from={saved.path}, for a new run from its weights; or move it out of this folder, and "
+                    "the run starts over",
                 )
         lost = run.run.get("rebuilt") and yaml.safe_load(run.config_text).get("init_from")
         if lost:
             raise MLScaleError(
                 "which weights the run started from is lost with its run.json, and it has saved nothing since",
                 where=str(run.path),
-                fix=f"a new run: mlscale like={run.path} init_from={lost}",
+                fix=f"mlscale like={run.path} init_from={lost}, a new run",
             )
     return checkpoint, left_out
 

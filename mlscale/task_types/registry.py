@@ -114,6 +114,6 @@ def _make_load_error(point: EntryPoint, why: str) -> MLScaleError:
         f"the task type '{point.name}' does not load",
         where=f"package {get_package_name(point)}",
         why=" ".join(why.split()),
-        fix=f"correct the entry point {point.name} = {point.value}, or pip uninstall {get_package_name(point)}",
+        fix=f"pip uninstall {get_package_name(point)}, or correct the entry point {point.name} = {point.value}",
         exit=Exit.ENVIRONMENT,
     )

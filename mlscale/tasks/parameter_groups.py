@@ -83,7 +83,7 @@ def scale_learning_rates(optimizer: Optimizer) -> None:
             raise _make_rule_error(
                 f"{type(optimizer).__name__} has no setting '{strange[0]}'",
                 why=f"a group may have: {', '.join(known)}",
-                fix=f"{close[0]} in place of {strange[0]}" if close else "leave it out",
+                fix=f"write '{close[0]}' in place of '{strange[0]}'" if close else "leave it out",
             )
         group["lr"] = group["lr"] * group.get(SCALE, 1.0)
 
@@ -99,7 +99,7 @@ def _check_rules(rules: Rules, layer_decay: float) -> None:
             raise _make_rule_error(
                 f"not a rule for parameters: {rule}",
                 why="a rule has a pattern and what is set for the parameters that match it",
-                fix="param_groups=[{match:model.head.*,lr_scale:10}]",
+                fix="'param_groups=[{match:model.head.*,lr_scale:10}]'",
             )
         scale = rule.get(SCALE, 1.0)
         # A bool is an int in Python.

@@ -23,7 +23,7 @@ from mlscale.train.checkpoint.step_boundary import is_accumulating
 _EXITS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED, signal.SIGUSR1: Exit.SAVED}
 _TIME_IS_UP = 1000  # above the number of any signal, so it also wins the ranks' maximum
 _RESUME = "mlscale runs resume last"
-_RESUME_EARLIER = "start the command again; where a checkpoint was saved before: mlscale runs resume last"
+_RESUME_EARLIER = "mlscale runs resume last: without a checkpoint it starts over"
 _AGREE_SECONDS = 1.0  # between two agreements of the ranks
 # An upper bound of the steps between two agreements: later steps may be slower than the measured ones.
 _MAX_STEPS = 200

@@ -95,6 +95,6 @@ def collect_sources(files: Path | Mapping[str, Path]) -> dict[str, Path]:
                 "can't read a file to publish",
                 where=str(path),
                 why="it is not there",
-                fix="mlscale runs ls and mlscale runs checkpoints show what there is to publish",
+                fix="mlscale runs ls, for what there is to publish",
             )
     return sources

@@ -42,7 +42,7 @@ def _acquire_lock(handle: int, folder: Path, seconds: float) -> None:
             "the registry's file system has no locks",
             where=str(folder),
             why=error.strerror or str(error),
-            fix="keep the registry on a local disk, or on NFS with locks: registry.root=<folder>",
+            fix="registry.root=<a folder of a local disk, or of NFS with locks>",
             exit=Exit.ENVIRONMENT,
         ) from error
     if not is_held:
@@ -81,6 +81,6 @@ def _make_unwritable_error(root: Path, error: OSError) -> MLScaleError:
         "can't write to the registry",
         where=str(error.filename or root),
         why=error.strerror or str(error),
-        fix="another folder, with free space, that you may write to: registry.root=<folder>",
+        fix="registry.root=<a folder with free space that you may write to>",
         exit=Exit.ENVIRONMENT,
     )

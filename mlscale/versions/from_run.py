@@ -107,7 +107,7 @@ def _find_valid_checkpoint(run: RunFolder, name: str) -> Path:
             f"the run has no checkpoint '{name}'",
             where=str(folder),
             why=f"it has: {available}",
-            fix="train with callbacks=default, which keeps the best and the last",
+            fix="mlscale like=<the run> callbacks=default, which trains again and keeps the best and the last",
         )
     verified = verify_checkpoint(path)
     if verified.is_corrupt:

@@ -81,7 +81,7 @@ def read_servable(folder: Path) -> dict[str, Any]:
             "a servable's document can't be read",
             where=where,
             why=repr(error),
-            fix="mlscale export makes the servable again",
+            fix="mlscale export <its run>, which makes the servable again",
         ) from error
     wrong = [name for name, file in files.items() if not (is_payload_path(name) and has_content(folder / name, file))]
     present = {path.relative_to(folder).as_posix() for path in iterate_regular_files(folder)}
@@ -92,6 +92,6 @@ def read_servable(folder: Path) -> dict[str, Any]:
             "the servable is corrupt",
             where=str(folder),
             why=f"files that do not match its document: {', '.join(wrong)}",
-            fix="mlscale export makes it again",
+            fix="mlscale export <its run>, which makes it again",
         )
     return document

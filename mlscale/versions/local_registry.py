@@ -135,7 +135,7 @@ class LocalRegistry:
                 f"{version.ref} is corrupt: it does not hold what was published",
                 where=str(version.payload),
                 why="; ".join(wrong),
-                fix="publish the same content again, which repairs it, or use another version: mlscale versions ls",
+                fix="mlscale versions ls, for another version; or publish the same content again, which repairs it",
             )
         return version
 
@@ -255,7 +255,7 @@ class LocalRegistry:
                     f"{version.name}@{alias} is not {replacing} any more",
                     where=str(self._get_model_folder(version.name)),
                     why=f"it was moved to v{holder} meanwhile" if holder else "it was removed meanwhile",
-                    fix=f"compare {version.ref} with {version.name}@{alias}, and promote it then",
+                    fix=f"mlscale evaluate {version.ref} against={version.name}@{alias}, and promote it then",
                 )
             self._write_aliases(version.name, aliases.assign_alias(alias, version.number, "promote"))
         self._mirror_change()

@@ -95,7 +95,7 @@ class MirrorOutbox:
                 "can't read where the registry's mirror is",
                 where=str(path),
                 why=repr(error),
-                fix=f"remove it and begin again: rm {path}; mlscale versions sync project=<project>",
+                fix=f"rm {path}, and then: mlscale versions sync project=<project>",
             ) from error
 
     def start_mirroring(self, project: str, entity: str | None) -> MirrorProject:

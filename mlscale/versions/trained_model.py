@@ -120,7 +120,9 @@ def get_servable_model(folder: Path, runs_dir: str | Path) -> TrainedModel:
     name = document.get("name")
     if not isinstance(name, str):
         raise MLScaleError(
-            f"{DOCUMENT} names no model", where=str(folder / DOCUMENT), fix="mlscale export makes it again"
+            f"{DOCUMENT} names no model",
+            where=str(folder / DOCUMENT),
+            fix="mlscale export <its run>, which makes it again",
         )
     # A servable outside the registry has no number; its document lists the digests of all its files.
     digest = hashlib.sha256((folder / DOCUMENT).read_bytes()).hexdigest()
@@ -196,8 +198,8 @@ def require_servable(model: TrainedModel, runs_dir: str | Path) -> TrainedModel:
             why="it was exported with to=, and the folder of the run holds none",
             fix=f"ref={shorten_path(elsewhere)}",
         )
-    run = str((read_version(model.path).run or {}).get("id", "last")) if model.is_registered else ""
-    run = run or (model.run.name if model.run else "last")
+    origin = (read_version(model.path).run or {}).get("id") if model.is_registered else None
+    run = str(origin or (model.run.name if model.run else "last"))
     # The version that is added has the name that was typed: the latest one of it is the servable.
     add = f"\nmlscale versions add {run} servable=true name={model.name}\nref={model.name}:latest"
     add = add if model.is_registered else ""

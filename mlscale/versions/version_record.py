@@ -128,7 +128,7 @@ def read_version(folder: Path) -> Version:
             "the record of a version was altered",
             where=str(where),
             why="its digest differs",
-            fix="restore the version's folder from a copy, or add its run again: mlscale versions add <run>",
+            fix="mlscale versions add <run>, which adds its run again; or restore the version's folder from a copy",
         )
     try:
         version = _parse_version(folder, document)
@@ -137,7 +137,7 @@ def read_version(folder: Path) -> Version:
             "the record of a version is corrupt",
             where=str(where),
             why=repr(error),
-            fix="restore the version's folder from a copy, or add its run again: mlscale versions add <run>",
+            fix="mlscale versions add <run>, which adds its run again; or restore the version's folder from a copy",
         ) from error
     # The seal is not a secret: a manipulated record may have a valid one, so its paths are checked as well.
     named = all(map(is_payload_path, version.files)) and folder.name == f"v{version.number}"
@@ -145,7 +145,7 @@ def read_version(folder: Path) -> Version:
         raise MLScaleError(
             "the record of a version does not fit its place",
             where=str(where),
-            fix="restore the version's folder from a copy, or add its run again: mlscale versions add <run>",
+            fix="mlscale versions add <run>, which adds its run again; or restore the version's folder from a copy",
         )
     return version
 

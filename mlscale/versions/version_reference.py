@@ -98,7 +98,7 @@ def check_alias(alias: str) -> str:
             "'previous' is kept by the registry",
             where=f"alias={alias}",
             why="it is what was champion before",
-            fix="mlscale versions rollback",
+            fix="mlscale versions rollback <name>",
         )
     # As an alias it would be ambiguous: `resnet@v7` means the version 7.
     if alias == LATEST or _NUMBER.fullmatch(alias):

@@ -60,7 +60,7 @@ def _send_pending(outbox: MirrorOutbox, scratch: str) -> int:
             raise MLScaleError(
                 f"corrupt versions are not sent: {', '.join(map(str, waiting))}",
                 where=str(outbox.folder),
-                fix="mlscale versions show <version> lists the files that differ; restore them from a copy",
+                fix="mlscale versions show <version>, which lists the files that differ: restore them from a copy",
             )
     # What waits there was sent by a process that was killed before it could remove it, or is gone from the registry.
     outbox.queue.send_items(sender.send, ignore_backoff=True)

@@ -62,7 +62,7 @@ def _check_classes(facts: Mapping[str, Any], trained: Mapping[str, Any]) -> None
         where="data",
         why=f"its classes are {_format_class_names(data_classes, count)}; "
         f"the model's are {_format_class_names(model_classes, known)}",
-        fix="choose data whose training split has the model's classes: it numbers them",
+        fix="leave data and data.* out, for the data of the run; or choose data whose training split has its classes",
     )
 
 

@@ -63,7 +63,7 @@ def restore_training_config(cfg: DictConfig, folder: RunFolder | Home, run_data:
                 "the data is not what the run was trained on",
                 where="data",
                 why=f"its {name} is {facts[name]}, the run's {trained[derived]}; a model keeps its normalisation",
-                fix="leave data.* as the run has it, and the data as it was",
+                fix="leave data.* out, and let the data be as it was",
             )
     values = derive_values(cfg, apply_training_facts(facts, trained), detect_local_devices())
     return add_derived(cfg, {**values, "run_dir": str(folder.path), "name": folder.path.name})
@@ -113,7 +113,7 @@ def apply_training_facts(facts: dict[str, Any] | None, trained: dict[str, Any]) 
             f"the model takes {trained['channels']} channel(s), this data has {facts['channels']}",
             where="data",
             why="a model is measured on images like those it was trained on",
-            fix="choose other data, or convert the images",
+            fix="leave data and data.* out, for the data of the run; or convert the images",
         )
     # `train_samples` belongs to them because a schedule's horizon is derived from it.
     known = (*OF_THE_DATA, *LISTS_OF_THE_DATA, "train_samples")
@@ -155,7 +155,7 @@ def _report_foreign(checkpoint: Path, run: Path) -> None:
         warn_once(f"{checkpoint} is not a checkpoint of {run.name}: {why}")
 
 
-_SAVED_CHECKPOINT = "checkpoint=best, or checkpoint=last: one that a run has saved"
+_SAVED_CHECKPOINT = "checkpoint=best\ncheckpoint=last, one that a run has saved"
 
 
 def load_weights(task: pl.LightningModule, path: Path) -> None:
@@ -164,7 +164,7 @@ def load_weights(task: pl.LightningModule, path: Path) -> None:
 
     # A file of a run's own folder, without a valid one next to it: the run has no other checkpoint to name.
     is_saved = is_run_folder(path.absolute().parent.parent)
-    otherwise = "the model of another run: mlscale runs ls" if is_saved else _SAVED_CHECKPOINT
+    otherwise = "mlscale runs ls, for the model of another run" if is_saved else _SAVED_CHECKPOINT
     content = load_checkpoint_file(path, otherwise=otherwise)
     if "state_dict" not in content:
         raise MLScaleError(
@@ -180,7 +180,7 @@ def load_weights(task: pl.LightningModule, path: Path) -> None:
             "the checkpoint's weights do not fit the model",
             where=str(path),
             why=_describe_first_difference(error),
-            fix="use the model that was trained: leave model.* as the run has it",
+            fix="leave model and model.* out: the model that was trained has its own",
         ) from error
 
 

@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
         raise MLScaleError(
             "config show prints one config, and -m makes several",
             where="command line: -m",
-            fix="leave -m out and type one value of each; mlscale config check -m checks every job",
+            fix="leave -m out, and type one value of each: mlscale config check -m checks every job",
         )
     _refuse_misspelt_key(command, options.overrides, folders)
     print(_format_config(request, options.part, origin=options.origin, resolve=options.resolve), end="")

@@ -76,7 +76,7 @@ def _check_kinds(first: OpenedData, second: OpenedData) -> None:
             f"a {kinds[0]} and a {kinds[1]} are not versions of one data set",
             where=f"command line: {first.name} {second.name}",
             why="both sides have samples of one kind",
-            fix="name two versions of the same data; a setting such as data=text_table counts for both sides",
+            fix="mlscale data diff may.csv june.csv, versions of the same data: a setting counts for both",
         )
 
 

@@ -128,7 +128,7 @@ def _describe_path(path: Path, overrides: Sequence[str]) -> list[str]:
             f"the folder {str(path)!r} holds no folders of images",
             where=f"command line: {path}",
             why=f"it is none that mlscale prepare wrote ({_DOCUMENT}), and has no folder for each class",
-            fix="data=text_files or data=webdataset: type what the folder holds",
+            fix="data=text_files, if the folder holds texts\ndata=webdataset, if it holds shards",
         )
     return ["data=imagefolder", f"data.root={quoted}"] if chosen is None else [f"data.train={quoted}"]
 

@@ -161,7 +161,7 @@ def _create_early_end(node: PlayedNode) -> MLScaleError:
     return MLScaleError(
         f"the job failed before the platform ended it: {output}",
         where=str(node.log),
-        fix="the same run without the drill shows where: mlscale +recipe=… with the words of the recipe alone",
+        fix="mlscale <the words of the recipe>, the same run without the drill: it shows where",
     )
 
 

@@ -181,7 +181,7 @@ def _check_shift(shift: str, data: OrderedData, task_type: TaskType) -> None:
         f"the shift '{shift}' does not fit this model",
         where="lifecycle.shift",
         why="no shift of its inputs does" if shift == AUTO else _find_problem(shift, data, task_type),
-        fix=f"lifecycle.shift={' or '.join(fitting)}" if fitting else "another model: mlscale recipes",
+        fix="\n".join(f"lifecycle.shift={name}" for name in fitting) or "mlscale recipes ls, for another model",
     )
 
 

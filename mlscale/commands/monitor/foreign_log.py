@@ -144,7 +144,7 @@ def find_foreign_log(events: Path, mapping: str | None) -> ForeignLog | None:
             f"{events.name} is not a folder of events",
             where=f"events={events}",
             why="what another server has logged needs a mapping of its columns",
-            fix=f"mapping={GUESS} writes {_GUESSED}, guessed from the columns; then mapping={_GUESSED}",
+            fix=f"mapping={GUESS}, which writes {_GUESSED}, guessed from the columns: then mapping={_GUESSED}",
         )
     return None
 

@@ -110,11 +110,12 @@ def _check_inputs(encoder: Encoder) -> None:
     """
     if encoder.kind == "tensor" and len(encoder.inputs) > 1:
         shapes = ", ".join(f"{spec.name} {spec.shape}" for spec in encoder.inputs)
+        arrays = ", ".join(f'"{spec.name}": {spec.name}' for spec in encoder.inputs)
         raise MLScaleError(
             "the model takes several tensors",
             where="input",
             why=f"a file or a row holds one; these are: {shapes}",
-            fix="mlscale.load(REF).predict([{name: array, …}, …]) in Python",
+            fix=f'mlscale.load("last").predict([{{{arrays}}}]), in Python',
         )
 
 

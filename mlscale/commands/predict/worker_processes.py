@@ -77,6 +77,6 @@ def _raise_if_died(ranks: list[Any], running: set[int]) -> None:
             raise MLScaleError(
                 f"process {number} of {len(ranks)} died: {by}",
                 why="out of memory, perhaps, or it was killed" if code < 0 else "",
-                fix="the same command resumes with what is missing; batch=16 takes less memory",
+                fix="batch=16, which takes less memory: the command resumes with what is missing",
                 exit=Exit.ENVIRONMENT,
             )

@@ -74,7 +74,7 @@ def _write(cfg: DictConfig, data: object, start: float) -> Result:
             "only images are written as shards",
             where="to",
             why="tables and texts are read as the files that they are",
-            fix="leave out to=, or data=imagefolder data.root=<a folder of images by class>",
+            fix=f"leave to={cfg.to} out\ndata=imagefolder data.root=<a folder of images by class>",
         )
     # Before the data is counted: a mistyped part is the quicker error.
     part = _parse_part(cfg.part)

@@ -117,7 +117,7 @@ class ProfileProbe:
             raise MLScaleError(
                 f"the run takes {done} step{'s' * (done != 1)}: there is nothing to measure",
                 where="trainer",
-                fix="a longer run: leave debug= out, or a smaller data.batch_size",
+                fix="debug=none\ndata.batch_size=<a smaller one>",
             )
         return timers.compute_step_times(timed, min(warm_up, len(timed[0].done) // 2), self.passes)
 

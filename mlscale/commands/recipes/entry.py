@@ -58,7 +58,7 @@ def copy_recipe(roots: Roots, name: str, to: str) -> Path:
             f"can't write {target}",
             where=str(Path.cwd()),
             why=error.strerror or str(error),
-            fix="change to a folder that you may write to",
+            fix="cd ~, or to another folder that you may write to",
             exit=Exit.ENVIRONMENT,
         ) from error
     return target

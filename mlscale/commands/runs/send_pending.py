@@ -44,7 +44,7 @@ def send_pending_entries(run: RunFolder) -> int:
             f"{senders.where} does not take the entries",
             where=str(outbox.folder),
             why="; ".join([*filter(None, [report.why]), *report.failed])[:300],
-            fix=f"start the server, then: mlscale runs send {run.id}",
+            fix=f"mlscale runs send {run.id}, once the server answers",
             exit=Exit.ENVIRONMENT,
         )
     print(f"{senders.where}: {senders.sent:,} entries of {run.path.name} sent")

@@ -207,7 +207,7 @@ def _restore_choices(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
         if not is_auto(cfg) and cfg.metric is not None and cfg.mode is not None:
             return {}
         why = "which precision or metric the run chose is lost with it"
-        fix = f"restore it from a copy, or a new run: mlscale like={run.path}"
+        fix = f"mlscale like={run.path}, a new run; or restore the file from a copy"
         raise MLScaleError(error.what, where=error.where, why=why, fix=fix) from error
     return restore_probe_outcome(cfg, before) | reuse_choice(cfg, before)
 

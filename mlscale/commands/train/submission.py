@@ -171,7 +171,7 @@ def refuse_searching_sweeper() -> None:
             "jobs that are submitted return no metric to search by",
             where=f"hydra/sweeper: {target}",
             why="the command ends when they are submitted, before any of them has run",
-            fix="launch=local for this search, or a list of values: optimizer.lr=0.1,0.01",
+            fix="launch=local, for this search\n-m optimizer.lr=0.1,0.01, a list of values",
         )
 
 
@@ -202,7 +202,7 @@ def _find_required_variables(config_yaml: str) -> tuple[str, ...]:
             f"the environment lacks {', '.join(missing)}",
             where="the run's config",
             why="the job gets the environment of the command that submits it",
-            fix=f"export {missing[0]}=…",
+            fix=f"export {missing[0]}=<its value>",
             exit=Exit.ENVIRONMENT,
         )
     return names
@@ -216,6 +216,6 @@ def _require_equal_settings(runs: Sequence[FrozenRun]) -> SlurmSettings:
             "the jobs of this sweep differ in their launch settings or their devices",
             where="launch, trainer.devices",
             why="they are tasks of one array, which have the same size",
-            fix="leave launch and trainer.devices out of what is swept",
+            fix="leave launch and trainer.devices out: they can't be swept",
         )
     return first

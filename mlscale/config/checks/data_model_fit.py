@@ -50,7 +50,7 @@ def check_classifies(cfg: DictConfig, command: str) -> None:
             f"`mlscale {command}` takes classification, and this task is {kind}",
             where="task",
             why="its steps compare one class for each sample",
-            fix="mlscale evaluate last and mlscale predict last take any task",
+            fix="mlscale evaluate last, which takes any task, as mlscale predict does",
         )
 
 

@@ -36,7 +36,7 @@ def create_not_a_node_error(
         f"'{name}' is a group of settings, not the value {format_hydra_value(value)}",
         where=where(name),
         why="options are chosen on the command line, or in a file's defaults list",
-        fix=f"under `defaults:` in the file, the line `- override /{name}: {choice or options[0]}` instead",
+        fix=f"write `- override /{name}: {choice or options[0]}` under `defaults:` of the file instead",
     )
 
 

@@ -78,7 +78,7 @@ def _create_trust_error(doubt: str, what: str, where: str) -> MLScaleError:
         where=where,
         why=f"{doubt or 'the run may not be yours'}; of such a run only the classes of mlscale's own options, of torch "
         "and Lightning, and code of the current folder are trusted",
-        fix="trust=true once you have read its config.yaml"
+        fix="trust=true, once you have read its config.yaml"
         + (", or data.allow=[…] in your own words" if "data.allow" in where else ""),
     )
 

@@ -94,7 +94,7 @@ def _parse_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         return parser.parse_known_args(words)
     except argparse.ArgumentError as error:
         raise MLScaleError(
-            str(error), where="command line", fix="mlscale train --help shows flags; settings are typed as key=value"
+            str(error), where="command line", fix="mlscale train --help, for the flags: settings are typed as key=value"
         ) from None
 
 
@@ -321,7 +321,7 @@ def _quote_if_needed(key: str, value: str, elsewhere: Callable[[], str], *, mult
         raise MLScaleError(
             f"{key}={value} is a sweep over several values",
             where=f"command line: {key}={value}",
-            fix=elsewhere() or f"-m {key}={value} to run one job for each, or {key}=[{value}] for a list",
+            fix=elsewhere() or f"-m {key}={value}, which runs one job for each\n{key}=[{value}], for a list",
         )
     # A run's id may look like a number (`1e5`): unquoted, Hydra would change its digits.
     is_text = multirun or isinstance(parsed.value(), str | type(None))

@@ -117,7 +117,7 @@ def _create_compose_error(error: Exception) -> MLScaleError:
         "the config can't be composed",
         where="command line or config files",
         why=f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__,
-        fix="leave out overrides and config files until it composes; MLSCALE_TRACEBACK=1 shows where it failed",
+        fix="export MLSCALE_TRACEBACK=1, and start the command again: it shows where it failed",
     )
 
 

@@ -86,8 +86,8 @@ def _explain_error(error: Exception, overrides: Sequence[str], roots: Roots) -> 
     if match := _AMBIGUOUS.search(text):
         key, value = match["key"].lstrip("+"), match["value"]
         culprit = _find_override(overrides, key)
-        together = f", or {key}=[{value}] to have them together" if key in BUILDS_SEVERAL else ""
-        fix = f"-m {key}={value} to run one job for each{together}"
+        together = f"\n{key}=[{value}], to have them together" if key in BUILDS_SEVERAL else ""
+        fix = f"-m {key}={value}, which runs one job for each{together}"
         return MLScaleError(
             f"{key}={value} names several options", where=_describe_culprit(culprit, key), fix=fix
         ), culprit
@@ -118,7 +118,7 @@ def _explain_error(error: Exception, overrides: Sequence[str], roots: Roots) -> 
         return MLScaleError(
             f"no '{match['key']}' to remove",
             where=_describe_culprit(culprit, match["key"]),
-            fix="mlscale config show prints what there is",
+            fix="mlscale config show, which prints what there is",
         ), culprit
     if match := _FORCED.search(text):  # a folder of settings, not a group to select from
         culprit = _find_override(overrides, COMMAND_GROUP)
@@ -159,7 +159,7 @@ def _explain_error(error: Exception, overrides: Sequence[str], roots: Roots) -> 
             "the config can't be composed",
             where="command line or config files",
             why=text.strip(),
-            fix="mlscale config show prints every key there is",
+            fix="mlscale config show, which prints every key there is",
         ), None
     return None, None
 
@@ -242,7 +242,7 @@ def _suggest_nearest_option(group: str, option: str, culprit: str | None, roots:
     if meant := find_group_option(group, option, get_default_names(roots.groups)):
         return meant
     if distant := find_distant_options(option, options):
-        return " or ".join(f"{group}={item}" for item in distant)
+        return "\n".join(f"{group}={item}" for item in distant)
     return f"{group}=<{'|'.join(options)}>" if options else f"{group}={option}"
 
 

@@ -161,7 +161,7 @@ def _scan_events(text: str, shown: str) -> Iterator[MLScaleError]:
                 raise MLScaleError("a config file holds several documents", where=where, fix="take the line `---` out")
         elif isinstance(event, yaml.CollectionStartEvent):
             if stack and stack[-1].at_key:
-                raise MLScaleError("a key is a list or a dictionary", where=where, fix="keys are names: `name: value`")
+                raise MLScaleError("a key is a list or a dictionary", where=where, fix="write `name: value` instead")
             stack.append(_Open(event.anchor, isinstance(event, yaml.MappingStartEvent)))
             if len(stack) > _DEEPEST:
                 why = f"more than {_DEEPEST} levels"
@@ -215,7 +215,7 @@ def _check_number(text: str, where: str) -> Iterator[MLScaleError]:
         digits = text.replace("_", "").lstrip("+-")
         octal = not set(digits) & {"8", "9"}
         why = f"YAML reads it as octal: {int(digits, 8)}" if octal else "YAML reads it as text: a leading zero is octal"
-        fix = f"write {digits.lstrip('0') or '0'}, or '{text}' in quotes for a text"
+        fix = f"write `{digits.lstrip('0') or '0'}`, or '{text}' in quotes for a text"
         yield MLScaleError(f"{text} is not a decimal number", where=where, why=why, fix=fix)
     elif _BASE_60.fullmatch(text):
         value: float = 0

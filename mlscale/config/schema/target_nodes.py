@@ -116,14 +116,14 @@ class Node:
         head = self.target.partition(".")[0] or "<package>"
         # A command that measures or exports does without a tracker whose package was removed meanwhile.
         is_entry = self.path.partition(".")[0] in BUILDS_SEVERAL and self.path.count(".") == 1
-        without = f", or leave it out: ~{self.path}" if is_entry else ""
+        without = f"~{self.path}, which leaves it out; or " if is_entry else ""
         return MLScaleError(
             f"the _target_ of '{self.path}' does not exist: {self.target or self.value.get('_target_')}",
             where=where(path),
             why=self.signature.why,
             fix=f"{path}={fix or '<package.module.Class>'}"
             if fix or self.signature.missing != head
-            else f"change to the folder that holds {head}, or install {head}{without}",
+            else f"{without}cd <the folder that holds {head}>, or install {head}",
         )
 
 

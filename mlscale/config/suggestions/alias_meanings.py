@@ -53,7 +53,7 @@ def translate_alias(alias: Alias, path: str, value: object, names: Names) -> Adv
         return Advice(f"leave {path} out", f"not supported: {alias.unsupported}")
     if options := names.groups.get(alias.group, ()):
         fitting = [option for option in options if names.facts.fits(alias.group, option)]
-        return Advice(f"{alias.group} is one of {', '.join(fitting)}", why, exact=False)
+        return Advice(f"{alias.group}=<{'|'.join(fitting)}>", why, exact=False)
     return None
 
 
@@ -69,7 +69,7 @@ def _check_text(text: str, value: object, names: Names) -> str:
         return text
     # timm is optional.
     filled = fill_template(text, value, names)
-    return filled or (f"install timm, then {text}" if "=timm." in text else "")
+    return filled or (f"pip install 'mlscale[timm]'\n{text}" if "=timm." in text else "")
 
 
 def explain_misfit(texts: Sequence[str], names: Names) -> str:

@@ -77,7 +77,7 @@ def parse_fix(fix: str) -> dict[str, str]:
     """Return the words of a fix by their keys; nothing for what is no override."""
     match = _OF_A_FILE.fullmatch(fix)
     text = match[1] if match else fix
-    if not is_override(text) or " or " in text or "<" in text:
+    if not is_override(text) or "\n" in text or "<" in text:
         return {}
     return {word.strip("'\"").partition("=")[0]: word for word in _WORD.findall(text)}
 

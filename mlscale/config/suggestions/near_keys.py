@@ -95,7 +95,7 @@ def _combine(advices: Sequence[Advice]) -> Advice | None:
     first, *others = [item for item in keys.values() if is_override(item.fix)] or [*keys.values()][:1]
     if others:
         exact = all(item.exact for item in (first, *others))
-        return Advice(" or ".join(item.fix for item in (first, *others)), "several names are equally near", exact)
+        return Advice("\n".join(item.fix for item in (first, *others)), "several names are equally near", exact)
     fixes = [item.fix for item in advices if is_override(item.fix)]
     options = [fix.partition(" ")[0] for fix in fixes if extract_key(fix) != fix.partition("=")[0]]
     return replace(first, why=f"options that have it: {', '.join(options)}") if len(options) > 1 else first
@@ -116,7 +116,7 @@ def advise_value(path: str, value: object, names: Names) -> Advice:
     what = f"{path} takes {types[-1].text}"
     example = find_example(path, types, names)
     if example is None:
-        return Advice(what, exact=False)
+        return Advice(f"{path}=<{types[-1].text}>", exact=False)
     return Advice(format_override(path, example), f"{what}, such as this value", exact=False)
 
 
@@ -131,7 +131,7 @@ def _advise_option(option: Option, path: str, value: object, names: Names) -> Ke
     if not suits or any(item.default == MISSING and item.path != path for item in option.fields):
         chosen = names.facts.chosen.get(option.group)
         others = [item.name for item in _iterate_options(names) if _is_like(item, option, path, names)]
-        what = f"{path} is a key of {', '.join(f'{option.group}={name}' for name in others)}"
+        what = f"leave {path} out: a key of {', '.join(f'{option.group}={name}' for name in others)}"
         advice = Advice(what, f"this run has {chosen}" if chosen else "", exact=False)
         return KeyCandidate(_NOT_COMPLETE if suits else _OTHER_JOB, advice)
     name = f"[default,{option.name}]" if option.group == "callbacks" else option.name

@@ -31,7 +31,7 @@ def find_node_key(path: str, value: object, names: Names) -> Advice | None:
         return None
     fixed, kind = f"{front}.{key}", _NODE_KEY_TYPES[key]
     fits, form = convert_value(value, [kind])
-    return Advice(format_override(fixed, form)) if fits else Advice(f"{fixed} takes {kind.text}", exact=False)
+    return Advice(format_override(fixed, form)) if fits else Advice(f"{fixed}=<{kind.text}>", exact=False)
 
 
 def _find_nearest_node_key(typed: str) -> str | None:

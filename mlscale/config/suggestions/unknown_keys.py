@@ -93,9 +93,7 @@ def _suggest_in_group(path: str, value: object, names: Names, *, typed: str) -> 
     """Return the advice for a key whose first part was corrected; of a group alone, for the empty value of one."""
     if "." not in path:
         options = names.groups.get(path, ())
-        choice = (
-            Advice(f"{path}=none") if "none" in options else Advice(f"{path} is one of {', '.join(options)}", "", False)
-        )
+        choice = Advice(f"{path}=none") if "none" in options else Advice(f"{path}=<{'|'.join(options)}>", "", False)
         return choice if value == {} and options else None
     if path in names.paths:
         return advise_value(path, value, names)
@@ -137,7 +135,7 @@ def _join_alternatives(sibling: Advice, other: Advice | None) -> Advice:
         return sibling
     if extract_key(other.fix) == extract_key(sibling.fix):
         return other
-    return Advice(f"{sibling.fix} or {other.fix}", "several names are equally near")
+    return Advice(f"{sibling.fix}\n{other.fix}", "several names are equally near")
 
 
 def _explain_refused(path: str) -> Advice | None:

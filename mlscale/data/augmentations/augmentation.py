@@ -181,7 +181,7 @@ class PerSampleAugment:
                 f"the transform {type(self._transform).__name__} takes an image alone",
                 where="augment",
                 why="a mask has to be moved as its image is",
-                fix="a transform of torchvision.transforms.v2, which takes both; or augment=flip, augment=crop",
+                fix="augment=flip\naugment=crop\naugment._target_=<a transform of torchvision.transforms.v2>",
             )
 
     def _transform_sample(self, sample: Tensor, seed: int) -> Tensor:
@@ -235,6 +235,6 @@ def wrap_augment(augment: object) -> BatchAugment | None:
     raise MLScaleError(
         f"augment is {type(augment).__name__}, which cannot be called",
         where="augment",
-        fix="give a class whose instances take an image tensor and return one, e.g. "
-        "augment._target_=torchvision.transforms.v2.RandomHorizontalFlip",
+        fix="augment._target_=torchvision.transforms.v2.RandomHorizontalFlip, or another class whose instances take an "
+        "image tensor and return one",
     )

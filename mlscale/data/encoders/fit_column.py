@@ -43,7 +43,7 @@ def fit_column(name: str, given: Column, categorical: bool, unit: str, where: st
                 f"the column {name!r} holds numbers that are too large",
                 where=where,
                 why=f"from {column.minimum:g} to {column.maximum:g}, whose deviation is over the largest float64",
-                fix=f"{format_override('data.ignore', [name])} leaves it out; or write it in a larger unit",
+                fix=f"{format_override('data.ignore', [name])}, which leaves it out; or write it in a larger unit",
             )
         return column
     if not categorical and not isinstance(values, np.ndarray) and are_mostly_dates(values):
@@ -51,8 +51,8 @@ def fit_column(name: str, given: Column, categorical: bool, unit: str, where: st
             f"the column {name!r} holds dates or times",
             where=where,
             why=f"each would be a category of its own, such as {next(filter(None, values))!r}, and a later one unknown",
-            fix=f"{format_override('data.ignore', [name])} leaves it out; or write it as a number, such as days; "
-            f"{format_override('data.categorical', [name])} takes categories all the same",
+            fix=f"{format_override('data.ignore', [name])}, which leaves it out; or write it as a number, such as "
+            f"days\n{format_override('data.categorical', [name])}, which takes categories all the same",
         )
     category = CategoryColumn.fit(name, values)
     if not any(category.values):
@@ -63,13 +63,14 @@ def fit_column(name: str, given: Column, categorical: bool, unit: str, where: st
             f"the column {name!r} has {len(category.values):,} different texts in {len(values):,} rows",
             where=where,
             why=f"each would be a feature, {_MAX_CATEGORIES} at most; it looks like names or numbers of rows",
-            fix=f"{format_override('data.ignore', [name])} leaves it out; or write it as numbers or fewer categories",
+            fix=f"{format_override('data.ignore', [name])}, which leaves it out; or write it as numbers or fewer "
+            "categories",
         )
     return category
 
 
 def _build_empty_column_error(name: str, where: str) -> MLScaleError:
-    fix = f"{format_override('data.ignore', [name])} leaves it out"
+    fix = f"{format_override('data.ignore', [name])}, which leaves it out"
     return MLScaleError(f"the column {name!r} holds no value", where=where, fix=fix)
 
 

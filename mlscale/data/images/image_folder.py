@@ -156,7 +156,7 @@ class FolderBackend(ImageBackend):
                 f"the folder {str(self.root)!r} has a train folder and no val folder",
                 where="data.root",
                 why="there is nothing to validate on",
-                fix=f"data.root={self.root / 'train'} holds a part of it out; or make {self.root / 'val'}",
+                fix=f"data.root={self.root / 'train'}, which holds a part of it out; or make {self.root / 'val'}",
             )
         splits = [split for split in ("train", "val", "test") if (self.root / split).is_dir()]
         # Opened by the caller, which reports the problems of all splits together.
@@ -269,7 +269,7 @@ def _list_class_images(root: Path) -> list[tuple[str, str]]:
             where="data.root",
             why=f"without: {', '.join(empty[:5])}{', …' if len(empty) > 5 else ''}; "
             f"images end in {' '.join(f'.{ending}' for ending in sorted(IMAGE_EXTENSIONS))}",
-            fix="remove the folders that are not classes, or point data.root at the folder above the classes",
+            fix="data.root=<the folder above the classes>, or remove the folders that are not classes",
         )
     return [(name, path) for name in classes for path in files[name]]
 

@@ -145,7 +145,7 @@ class RecordBackend(ShardBackend):
                 f"{len(corrupt):,} of {total:,} records are corrupt",
                 where="data.train, data.val",
                 why=f"their checksums differ: {', '.join(corrupt[:_MAX_NAMES])}{', …' * (len(corrupt) > _MAX_NAMES)}",
-                fix="restore their files; or data.on_bad_sample=skip leaves these records out",
+                fix="data.on_bad_sample=skip, which leaves these records out; or restore their files",
             )
         # None is recorded now: the checksums were written with the data.
         shards = sum(len(index.shards) for index in self._indexes.values())

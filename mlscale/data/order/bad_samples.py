@@ -41,7 +41,7 @@ class BadSample(MLScaleError):  # noqa: N818 - a sample, in the place of its bat
     def __init__(
         self, sample: int, key: str, what: str = "cannot be decoded", *, where: str = "", why: str = ""
     ) -> None:
-        fix = "data.on_bad_sample=skip replaces it and continues; or write this sample again"
+        fix = "data.on_bad_sample=skip, which replaces it and continues; or write this sample again"
         # PIL names the file it was given, which is bytes in memory here, at an address that changes.
         why = re.sub(r" <_io\.BytesIO object at \w+>", "", why)
         super().__init__(f"the sample {key} {what}", where=where, why=why, fix=fix)

@@ -59,7 +59,7 @@ def check_restored_order(
             f"the run was saved at sample {position}, where no batch of {layout.micro} begins",
             where="data.batch_size",
             why="the batch size has changed since the checkpoint was written",
-            fix=f"the batch size of the run; or {_RESTART_COMMAND}",
+            fix=f"{_RESTART_COMMAND}; or the batch size of the run",
         )
 
 
@@ -76,5 +76,5 @@ def _check_labels(before: Mapping[str, str], digests: Mapping[str, str]) -> None
                 "the labels are not those of the checkpoint",
                 where=f"data.{split}",
                 why=f"samples were relabelled: the digest of the {split} labels was {before[split]} and is {digest}",
-                fix=f"restore the labels; or {_RESTART_COMMAND}",
+                fix=f"{_RESTART_COMMAND}; or restore the labels",
             )

@@ -49,7 +49,7 @@ def read_weights_file(path: str, keys: Sequence[str]) -> NDArray[np.float64]:
                 f"line {number} of {path!r} is not key,weight",
                 where="data.weights",
                 why=f"it is {','.join(line)!r}",
-                fix=f"write it as {keys[0]},1.0",
+                fix=f"write `{keys[0]},1.0`",
             ) from error
     missing = [key for key in keys if key not in weights_by_key]
     if missing:
@@ -83,7 +83,7 @@ def parse_weight_members(contents: Sequence[bytes], member: str, key: Callable[[
                 f"the weight of sample {key(sample)} is not a number",
                 where="data.weights",
                 why=f"its .{member} member begins {content[:40]!r}",
-                fix="write the number as text, such as 2.5",
+                fix="write `2.5`, or another number as text",
             ) from error
     return check_weights(weights, key)
 

@@ -36,7 +36,7 @@ def check_extension(extension: str, *, allow: Collection[str], where: str) -> No
             f"members '.{extension}' are not decoded",
             where=where,
             why="they are pickles, and a pickle runs whatever code its author put in",
-            fix="data.allow=[pickle] if you wrote these shards yourself; else write .npy, .json or .cls members",
+            fix="data.allow=[pickle], if you wrote these shards yourself: else write .npy, .json or .cls members",
         )
 
 

@@ -229,7 +229,7 @@ class TarSource:
             where=where,
             why=f"the first is {self._index.get_sample_name(first)}"
             + (f", a key that is in this shard {times} times" if times > 1 else ""),
-            fix="data.incomplete=skip leaves them out"
+            fix="data.incomplete=skip, which leaves them out"
             if not absent.all()
             else "write the shards so that a sample's image and label share a key: 000.jpg and 000.cls",
         )

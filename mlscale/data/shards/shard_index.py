@@ -233,7 +233,7 @@ class Index:
                 f"the shard {self.shards[number].path!r} cannot be read",
                 where=self.shards[number].path,
                 why=str(error),
-                fix="restore it, then: mlscale runs resume last; shards may not change while a run reads them",
+                fix="mlscale runs resume last, once it is restored: shards may not change while a run reads them",
             ) from error
         spans = {(sample.key, *member) for sample in scanned for member in sample.members.items()}
         for sample in np.flatnonzero(self.shard == number).tolist():

@@ -129,7 +129,7 @@ def _expand_entry(
                 "addresses are not read here",
                 where=where,
                 why="data.train, data.val and data.test take addresses, of data=webdataset and data=tfrecord",
-                fix=f"copy the shards to this machine: {where}=<a folder>",
+                fix=f"{where}=<a folder of this machine>, to which you copy the shards",
             )
         return list(find_remote(entry, where, files.names))
     if entry.startswith("pipe:"):
@@ -265,7 +265,7 @@ def _materialise_pipe(command: str, where: str, allow: Collection[str]) -> str:
                     f"the command {command!r} gave no shard",
                     where=where,
                     why=f"exit code {done.returncode}" + (f": {error_lines[-1]}" if error_lines else ", and no output"),
-                    fix="run the command in a shell and see what it prints",
+                    fix=f"sh -c {shlex.quote(command)}, which shows what it prints",
                     exit=Exit.ENVIRONMENT,
                 )
     return str(folder / "shard.tar")

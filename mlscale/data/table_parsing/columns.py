@@ -127,7 +127,7 @@ def _build_unreadable_error(name: str, holds: str, where: str) -> MLScaleError:
         f"the column {name!r} holds {holds}",
         where=where,
         why="a column holds numbers, truth values or texts",
-        fix=f"{format_override('data.ignore', [name])} leaves it out; or {numbers}",
+        fix=f"{format_override('data.ignore', [name])}, which leaves it out; or {numbers}",
     )
 
 

@@ -64,7 +64,7 @@ class HoldOut:
                 "data.stratify has no effect with data.val",
                 where="data.stratify",
                 why="nothing is held out of data.train",
-                fix="data.stratify=false, or data.val=null",
+                fix="data.stratify=false\ndata.val=null",
             )
 
     def choose_rows(self, table: DataTable, contents: Sequence[str], labels: Texts | None) -> NDArray[np.bool_]:
@@ -84,7 +84,7 @@ class HoldOut:
                 f"{self.fraction:g} of {len(table)} rows leave one side empty",
                 where="data.val_fraction",
                 why=f"rows of one {self.group_on} stay together" if self.group_on else "equal rows stay on one side",
-                fix="data.val=val.csv, or data.val_fraction=0.2",
+                fix="data.val=val.csv\ndata.val_fraction=0.2",
             )
         return held
 
@@ -159,7 +159,7 @@ def read_times(table: DataTable, name: str) -> Numbers:
             f"{unknown.size:,} of {len(times):,} rows have no time that can be read",
             where="data.time_on",
             why=f"{table.keys[row]} has {column[row]!r} as {name}; a time is {_TIMES}",
-            fix="write the times so, or data.time_on=<another column>",
+            fix="data.time_on=<another column>, or write the times so",
         )
     return times
 

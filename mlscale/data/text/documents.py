@@ -126,6 +126,6 @@ def _read_text(path: Path, where: str) -> bytes:
             f"the file {str(path)!r} is not text",
             where=where,
             why="it holds zero bytes, which end a document here",
-            fix=f"a glob that leaves it out, such as {where}='texts/*.txt'",
+            fix=f"{where}='texts/*.txt', or another glob that leaves it out",
         )
     return text

@@ -135,7 +135,8 @@ class TextData(MemoryData):
         given = self._load_texts()
         for split, texts in given.items():
             if not texts.texts:
-                raise MLScaleError(f"no {split} texts found", where=self._get_key_path(split), fix="add some")
+                key = self._get_key_path(split)
+                raise MLScaleError(f"no {split} texts found", where=key, fix=f"{key}=<files with texts>")
         train = given["train"]
         usable = [label for number, label in enumerate(train.labels) if number not in train.bad]
         classes = find_classes(usable, where=self._get_key_path("train")) if usable else None

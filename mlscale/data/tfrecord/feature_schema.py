@@ -204,7 +204,7 @@ def _expect_in_all(index: Index, role: str, column: int, where: str) -> None:
         why=f"the first is {index.get_sample_name(int(np.argmax(absent)))} of {where}",
         fix="data.schema.key=null   names samples by the numbers of their records"
         if role == "key"
-        else f"write an Example with its {role} for every sample, or name another feature: data.schema.{role}=<name>",
+        else f"data.schema.{role}=<another feature>, or write an Example with its {role} for every sample",
     )
 
 

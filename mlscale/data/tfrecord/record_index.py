@@ -133,7 +133,7 @@ def _build_corruption_error(shard: Shard, length: int, error: LostRecordsError, 
             f"the shard {shard.path!r} is not a TFRecord file",
             where=where,
             why=str(error),
-            fix="data=webdataset reads tar shards, data=imagefolder reads folders of images",
+            fix="data=webdataset, for tar shards\ndata=imagefolder, for folders of images",
         )
     return MLScaleError(
         f"the shard {shard.path!r} is {'cut off' if 'ends within' in str(error) else 'corrupt'}",
@@ -211,7 +211,7 @@ class RecordIndex(Index):
             f"the feature {self.extensions[column]!r} of sample {self.get_sample_name(sample)} is corrupt",
             where=self.shards[self.shard[sample]].path,
             why=why,
-            fix="restore the shard, or data.on_bad_sample=skip",
+            fix="data.on_bad_sample=skip, which leaves it out; or restore the shard",
         )
 
     def _has_same_offsets(self, number: int, size: int) -> bool:

@@ -108,7 +108,7 @@ class LogConverter:
                 "inputs are mapped, and the model takes neither rows nor texts",
                 where=f"{self.where}: inputs",
                 why="a log of another server has no pictures whose brightness could be measured",
-                fix="leave out 'inputs': predictions, labels, latency and failures are monitored",
+                fix="leave 'inputs' out: predictions, labels, latency and failures are monitored",
             )
         problems = []
         for name in names:

@@ -80,7 +80,7 @@ def iterate_records(file: Path, columns: Sequence[str] | None = None) -> Iterato
             f"can't read {file.name} as events",
             where=str(file),
             why=" ".join(str(error).split())[:300],
-            fix=suggest_conversion(file, error) or "write it again, or leave it out: events=<other files>",
+            fix=suggest_conversion(file, error) or "events=<other files>, or write it again",
         ) from error
 
 

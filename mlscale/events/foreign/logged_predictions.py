@@ -47,7 +47,7 @@ def require_supported(task_type: TaskType) -> None:
             f"events of other servers are not read for the task type {task_type.name}",
             where="events",
             why=f"their predictions are columns, of {names}",
-            fix="mlscale serve or mlscale predict write events of any type: events=events",
+            fix="mlscale serve <model> events=events, which writes events of any type, as mlscale predict does",
         )
 
 

@@ -72,7 +72,7 @@ def read_warmup(folder: Path) -> WarmupRequests | None:
             f"{REQUESTS} is corrupt",
             where=str(path),
             why=f"{type(error).__name__}: {error}",
-            fix="mlscale export makes the servable again",
+            fix="mlscale export <its run>, which makes the servable again",
         ) from error
 
 

@@ -61,7 +61,7 @@ def _create_absent_error(words: Sequence[str]) -> MLScaleError:
         f"{words[0]} is not installed here",
         where=shlex.join(words),
         why="it is the platform's client",
-        fix=f"where it is: {shlex.join(words)}",
+        fix=f"{shlex.join(words)}, on a machine that has it",
         exit=Exit.ENVIRONMENT,
     )
 

@@ -122,7 +122,7 @@ class FirstRank:
                 f"{describe_missing()} did not {aim} within {seconds:g} s",
                 where=self.external.describe_variables(),
                 why=f"{launcher.name} has started this rank; the others ended, are late or do not reach it",
-                fix="look at their output; launch.timeout_s=3600 waits longer; "
+                fix="launch.timeout_s=3600, which waits longer, if their output shows no error; "
                 f"or unset {launcher.rank} {launcher.size}, where they are left over",
                 exit=Exit.ENVIRONMENT,
             )

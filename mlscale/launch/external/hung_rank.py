@@ -54,7 +54,7 @@ def _end_process(folder: Path, rank: int) -> None:
         f"rank {rank} hangs: it is ended {_GRACE_SECONDS:g} s after another rank has failed",
         where=str(folder / "logs"),
         why="it took part in no collective meanwhile; callbacks.stall shows where a rank stands",
-        fix="look at what this rank did; mlscale runs resume last",
+        fix="mlscale runs resume last, once you have looked at what this rank did",
         exit=Exit.ENVIRONMENT,
     )
     print(f"error: {error}", file=sys.stderr, flush=True)

@@ -102,6 +102,7 @@ class OtherRank:
             f"rank {self.external.rank} waited {self._timeout_s:g} s for rank 0",
             where=self.external.describe_variables(),
             why="rank 0 prepares the data and the run folder before the others start, and did not come that far",
-            fix="look at the output of rank 0; launch.timeout_s=3600 waits longer; mlscale prepare … indexes before",
+            fix="launch.timeout_s=3600, which waits longer, if the output of rank 0 shows no error: mlscale prepare "
+            "indexes the data before",
             exit=Exit.ENVIRONMENT,
         )

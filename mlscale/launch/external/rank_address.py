@@ -40,7 +40,7 @@ def find_meeting_address(external: ExternalRank) -> tuple[str, int]:
             f"MASTER_PORT is {typed!r}",
             where="environment: MASTER_PORT",
             why="a port is a number from 1 to 65535",
-            fix="MASTER_PORT=29500",
+            fix="export MASTER_PORT=29500",
         )
     return host, int(typed)
 
@@ -77,7 +77,7 @@ def _create_unset_error(external: ExternalRank, variable: str, value: str) -> ML
         why=f"ranks meet at the host of rank 0, which {launcher.name} does not name to processes on several machines"
         if launcher.local_size.startswith(("OMPI", "MPI"))
         else "ranks meet at the host and port of rank 0",
-        fix=f"{export.get(launcher.name, f'{variable}={value}')}; "
+        fix=f"{export.get(launcher.name, f'export {variable}={value}')}; "
         f"or unset {launcher.rank} {launcher.size}, where they are left over from something else",
     )
 

@@ -81,7 +81,7 @@ def open_store(external: ExternalRank, timeout_s: float) -> Store:
             f"rank 0 can't listen at {host}:{port}" if serves else f"rank {external.rank} did not reach {host}:{port}",
             where=external.describe_variables(),
             why=why,
-            fix="MASTER_PORT=<another port>, in all ranks"
+            fix="export MASTER_PORT=<another port>, in all ranks"
             if serves
             else "check that rank 0 started, and that MASTER_ADDR and MASTER_PORT name its host and an open port",
             exit=Exit.ENVIRONMENT,

@@ -25,7 +25,7 @@ def refuse_unshippable_code(code: CodeSnapshot) -> None:
             "the code holds what looks like a secret, and a copy of it goes to the job",
             where=", ".join(altered[:3]),
             why="in the copy it is replaced by ***, so the job would run other code than you have here",
-            fix="read it from the environment, which the job gets; or snapshot=false: the job imports the code here",
+            fix="snapshot=false, and the job imports the code here; or read it from the environment, which jobs get",
         )
 
 

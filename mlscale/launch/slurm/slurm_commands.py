@@ -51,7 +51,7 @@ def run_slurm(words: Sequence[str], *, variables: Mapping[str, str] | None = Non
             f"{words[0]} is not installed here",
             where=shlex.join(words),
             why="it is part of SLURM's clients, which login nodes have",
-            fix="start the command on a login node; launch.dry_run=true prints the job script anywhere",
+            fix="launch.dry_run=true, which prints the job script anywhere; or start the command on a login node",
             exit=Exit.ENVIRONMENT,
         ) from error
     except subprocess.TimeoutExpired as error:
@@ -68,7 +68,7 @@ def run_slurm(words: Sequence[str], *, variables: Mapping[str, str] | None = Non
             f"{words[0]} failed",
             where=shlex.join(words),
             why=lines[-1].removeprefix(f"{words[0]}: ").removeprefix("error: "),
-            fix=_suggest_setting(lines[-1]) or f"see what SLURM accepts: sinfo, or {words[0]} --help",
+            fix=_suggest_setting(lines[-1]) or f"sinfo, which shows what this cluster has: or {words[0]} --help",
             exit=Exit.ENVIRONMENT,
         )
     return done.stdout

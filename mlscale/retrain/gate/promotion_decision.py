@@ -117,7 +117,9 @@ def _build_empty_error(where: str, what: str) -> MLScaleError:
         f"no sample of the {what} can be compared",
         where=where,
         why="both models must be measured on the same samples",
-        fix="serve with sample_share=1, send labels to POST /labels" if where == "window" else "gate.old=false",
+        fix="mlscale serve <model> sample_share=1, and send labels to POST /labels"
+        if where == "window"
+        else "gate.old=false",
     )
 
 

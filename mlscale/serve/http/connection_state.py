@@ -48,6 +48,9 @@ class ConnectionState(asyncio.Protocol, ConnectionInterface):
         self._body: bytes | bytearray = b""
         self._head_bytes = self._overhead = self._limit = 0
         self._whole_head = False
+        # Bytes of the open chunk that have arrived, None outside a chunk; and the end of the piece before.
+        self._chunk_bytes: int | None = None
+        self._before = b""
 
     def abort(self) -> None:
         """Close at once, without waiting for responses."""
@@ -76,7 +79,7 @@ class ConnectionState(asyncio.Protocol, ConnectionInterface):
     def _reset_request(self) -> None:
         self._head, self._target, self._headers, self._body = Head(b"", b"", {}), b"", {}, b""
         self._head_bytes = self._overhead = self._limit = 0
-        self._whole_head = False
+        self._whole_head, self._chunk_bytes, self._before = False, None, b""
 
     def _is_blocked(self) -> bool:
         """Return whether the client has responses to read."""

@@ -19,6 +19,7 @@ from mlscale.serve.http.exchange import (
 from mlscale.serve.http.request_error import Refused
 
 _MAX_HEAD_BYTES = 32 << 10
+_CHUNK_LINE_BYTES = 1 << 10  # of a chunk's first line that is split over pieces: 16 digits, and room for an extension
 _HOST = re.compile(rb"[\w.~!$&'()*+,;=%:\[\]-]*", re.ASCII)
 _ONCE = frozenset(
     {b"host", b"content-type", b"authorization", b"x-api-key", b"origin", b"inference-header-content-length"}
@@ -77,6 +78,7 @@ class RequestParser(ConnectionState):
     def on_body(self, body: bytes) -> None:
         # Bytes of a body are not overhead, which `_parse_request_piece` limits.
         self._overhead -= len(body)
+        self._chunk_bytes = None if self._chunk_bytes is None else self._chunk_bytes + len(body)
         if self._deaf:
             return
         try:
@@ -93,6 +95,12 @@ class RequestParser(ConnectionState):
             self._body += body
         else:
             self._body = bytearray(self._body + body)
+
+    def on_chunk_header(self) -> None:
+        self._chunk_bytes = 0
+
+    def on_chunk_complete(self) -> None:
+        self._chunk_bytes = None
 
     def on_message_complete(self) -> None:
         if self._deaf or self._is_upgrade():
@@ -120,9 +128,31 @@ class RequestParser(ConnectionState):
                 self._ignore_upgrade(piece[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._refuse_request(Refused("not an HTTP/1.1 request"))
+        self._check_chunk_size(piece)
         # A header, trailer or chunk extension without an end is not seen by the callbacks.
         if self._receiving and self._overhead > _MAX_HEAD_BYTES + PIECE_BYTES + 16 * len(self._body):
             self._refuse_request(_build_head_refusal())
+
+    def _check_chunk_size(self, piece: bytes) -> None:
+        """Refuse a chunk whose stated size is over the limit when its first line has arrived, not its body."""
+        if not self._receiving or self._deaf or b"transfer-encoding" not in self._headers:
+            return
+        received = self._before + piece
+        self._before = received[-_CHUNK_LINE_BYTES:]
+        arrived = self._chunk_bytes
+        if arrived is None or arrived >= len(piece):  # its first line came in an earlier piece
+            return
+        # httptools does not report the size: what precedes the bytes of an open chunk in a piece is its first line.
+        first, _, rest = received[: len(received) - arrived].rpartition(b"\n")
+        line = first.rpartition(b"\n")[2]
+        if rest:  # a trailer, after the last chunk, that is still arriving
+            return
+        try:
+            size = int(line.partition(b";")[0], 16)
+        except ValueError:
+            return
+        if len(self._body) - arrived + size > self._limit:
+            self._refuse_request(build_size_refusal(self._limit))
 
     def _is_upgrade(self) -> bool:
         """Return whether llhttp treats this request as an upgrade, and its body as another protocol."""

@@ -74,7 +74,7 @@ def bind_socket(host: str, port: int) -> Iterator[socket.socket]:
             f"port {port} of {host} is in use" if used else f"can't listen on port {port} of {host}",
             where="port" if used else "host, port",
             why="" if used else str(getattr(error, "strerror", None) or error),
-            fix="port=0 takes a free one" if used else "host=127.0.0.1 port=8000",
+            fix="port=0, which takes a free one" if used else "host=127.0.0.1 port=8000",
             exit=Exit.ENVIRONMENT,
         ) from error
     with listening:

@@ -27,7 +27,7 @@ def load_tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
             "the certificate or its key can't be used",
             where=f"tls_cert={certificate} tls_key={key}",
             why=getattr(error, "reason", None) or error.strerror or str(error),
-            fix="both are PEM files, the key is that of the certificate and has no password",
+            fix="tls_cert=<file>.pem tls_key=<file>.pem, the certificate and its key, which has no password",
         ) from error
     return context
 

@@ -229,5 +229,5 @@ def _require_positive(name: str, value: float | None) -> None:
         raise MLScaleError(
             f"{name} is {value}",
             where=f"callbacks.checkpoint.{name}",
-            fix=f"callbacks.checkpoint.{name}=1 or more" + ("; -1 keeps all" if name == "keep" else "; null for none"),
+            fix=f"callbacks.checkpoint.{name}=1, or more" + ("; -1 keeps all" if name == "keep" else "; null for none"),
         )

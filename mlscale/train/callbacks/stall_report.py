@@ -135,7 +135,7 @@ class StallReport:
             self.sentence,
             where=str(self.path or ""),
             why="\n         ".join(self.ranks),
-            fix="mlscale runs resume last resumes from the last checkpoint; callbacks.stall.stop=false only warns",
+            fix="mlscale runs resume last, from the last checkpoint: callbacks.stall.stop=false only warns",
             exit=Exit.ENVIRONMENT,
         )
 

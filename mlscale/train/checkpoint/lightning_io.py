@@ -141,11 +141,11 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
             f"the final state of the run could not be saved: {many} failed, the last one at step {last.step:,}",
             where=last.path,
             why=last.reason,
-            fix="free space there, then mlscale runs resume last"
+            fix="mlscale runs resume last, once there is space"
             + (
                 f": it resumes from {latest.name}"
                 if latest
-                else ", which starts it over; or a new run with runs_dir=<a folder with free space>"
+                else ": it starts over; or a new run with runs_dir=<a folder with free space>"
             ),
             exit=Exit.ENVIRONMENT,
         )
@@ -224,6 +224,6 @@ def _build_write_error(target: Path, error: OSError) -> MLScaleError:
         f"can't write the checkpoint {target.name}",
         where=str(target),
         why=explain_os_error(error, target),
-        fix="a folder you may write to: runs_dir=…, or dirpath= of the callback that saves",
+        fix="runs_dir=<a folder you may write to>, or dirpath= of the callback that saves",
         exit=Exit.ENVIRONMENT,
     )

@@ -85,4 +85,8 @@ def find_unsafe_globals(path: Path) -> list[str]:
 
 def _suggest_checkpoint(file: Path, otherwise: str) -> str:
     path, _ = find_latest_valid(file.parent) if file.parent.is_dir() else (None, [])
-    return f"use {path}, the latest one there whose digest holds" if path else otherwise
+    if path is None:
+        return otherwise
+    # A checkpoint of the run that is named goes by its name, another program's weights by their file.
+    named = f"checkpoint={path.stem}" if otherwise != OTHER_WEIGHTS else f"init_from={path}"
+    return f"{named}, the latest one there whose digest holds"

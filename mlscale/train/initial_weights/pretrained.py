@@ -146,7 +146,7 @@ def _fetch_timm_weights(node: Mapping[str, Any], target: Callable[..., Any]) -> 
         raise MLScaleError(
             f"timm has no weights for '{name}'",
             where="model.pretrained",
-            fix="mlscale … model.pretrained=false; a file of your own: init_from=<file>",
+            fix="model.pretrained=false; a file of your own: init_from=<file>",
         )
     if own:
         path = Path(str(own)).expanduser().absolute()
@@ -213,8 +213,7 @@ def _report_unreachable_server(url: str) -> Iterator[None]:
             "the model's weights could not be fetched",
             where=url,
             why=_get_first_line(error),
-            fix="a network, or a file that is there: init_from=<file>; random weights: model.weights=null, or for timm "
-            "model.pretrained=false",
+            fix="init_from=<a file of weights>\nmodel.weights=null, for random weights: timm's model.pretrained=false",
             exit=Exit.ENVIRONMENT,
         ) from error
     finally:

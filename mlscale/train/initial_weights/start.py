@@ -62,7 +62,7 @@ def write_match_report(weight_match: WeightMatch, folder: Path) -> None:
 
 def _check_match(weight_match: WeightMatch, initial: InitialWeights, *, strict: bool) -> None:
     where = f"init_from: {initial.checkpoint}" if initial.source not in ("torchvision", "timm") else str(initial.name)
-    of = f"the model that they are of: like={initial.run}" if initial.run else "the model that they are of: model=…"
+    of = f"like={initial.run}" if initial.run else "model=<the model that they are of>"
     if strict and not weight_match.is_complete:
         takes = (
             f"\ninit_strict=false, which takes the {int(100 * weight_match.share)}% that fit"

@@ -43,7 +43,7 @@ def build_unlogged_error(name: str, where: str, logged: Iterable[str], during: s
     near = find_nearest_metric(name, names)
     set_near = f"metric={near} mode={infer_direction(near) or '<max or min>'}" if near else "~callbacks.checkpoint"
     if not where.startswith("metric="):
-        set_near = f"monitor {near} there" if near else "monitor a metric that is logged"
+        set_near = f"write 'monitor: {near}' there" if near else "write 'monitor: <a metric that is logged>' there"
     return MLScaleError(
         f"no '{name}' was logged",
         where=where,

@@ -154,7 +154,7 @@ class WandB(WandbLogger):
                         "W&B did not take the run",
                         where="logger.wandb.offline",
                         why=str(error),
-                        fix="logger.wandb.offline=null records offline when that happens",
+                        fix="logger.wandb.offline=null, which records offline when that happens",
                         exit=Exit.ENVIRONMENT,
                     ) from error
                 _print_to_stderr(

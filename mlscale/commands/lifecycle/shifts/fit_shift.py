@@ -80,6 +80,6 @@ def _build_no_effect_error(name: str, best: Shift | None, loss: float, others: l
         f"the shift '{name}' does not make the model measurably worse",
         where="lifecycle.shift",
         why=f"its score loses {loss:.1%} where {best.description}" if best is not None else "its samples are refused",
-        fix=f"lifecycle.shift={' or '.join(others)}" if others else "lifecycle.shift=concept",
+        fix="\n".join(f"lifecycle.shift={name}" for name in others or ["concept"]),
         exit=Exit.GATE,
     )

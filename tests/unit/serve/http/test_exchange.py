@@ -229,6 +229,39 @@ def test_refused_before_it_is_whole(strict: Server, sent: bytes, status: bytes) 
     assert strict.ask("/v2/health/live").status == 200
 
 
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (b"ffffffffffffffff\r\n",),
+        (b"4e21;name=value\r\nabc",),  # 20,001
+        (b"3\r\nabc\r\n4e1f\r\nd",),  # one byte too many, with the chunk before it
+        (b"4e", b"21\r", b"\n"),
+        (b"10\r\n" + bytes(16) + b"\r\n7", b"fffffff\r\n\n\nabc"),
+    ],
+)
+def test_a_chunk_over_the_limit_is_refused_at_its_first_line(strict: Server, pieces: tuple[bytes, ...]) -> None:
+    with strict.socket() as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+        for piece in pieces:
+            client.sendall(piece)
+            time.sleep(0.05)
+        client.settimeout(30)
+        assert client.recv(10_000).startswith(b"HTTP/1.1 413")  # and not 408, after `timeout_s`
+
+
+def test_chunks_up_to_the_limit_and_trailers_that_look_like_a_size_are_accepted(strict: Server) -> None:
+    rest = 20_000 - len(ONE)
+    text = json.dumps({"inputs": [[[[0] * 8] * 8]]}).encode().ljust(20_000)
+    head = HEAD.replace(b"application/octet-stream", b"application/json") + b"Connection: close\r\n"
+    with strict.socket() as client:
+        client.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
+        client.sendall(b"40\r\n%b\r\n%x\r\n%b\r\n0\r\nfffff" % (text[:64], rest, text[64:]))
+        time.sleep(0.1)
+        client.sendall(b"fff: abc\r\n\r\n")
+        assert to_the_end(client).startswith(b"HTTP/1.1 200")
+
+
 def test_the_answer_reaches_a_client_that_still_sends(strict: Server) -> None:
     with strict.socket() as client:
         client.sendall(HEAD + b"Content-Length: 9000000\r\n\r\n")
