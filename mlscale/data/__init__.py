@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from mlscale.data.builtin.python_source import PythonSource
     from mlscale.data.data_facts import DataFacts, Promises
     from mlscale.data.images.image_folder import FolderBackend
-    from mlscale.data.images.image_modules import ImageData, ImageFolder, TFRecord, WebDataset
+    from mlscale.data.images.image_modules import ImageData, ImageFolder, ImageTable, TFRecord, WebDataset
+    from mlscale.data.images.image_table import ImageTableBackend
     from mlscale.data.images.labelled_images import ImageBackend
     from mlscale.data.images.tfrecord import RecordBackend
     from mlscale.data.images.webdataset import TarBackend
@@ -45,6 +46,8 @@ __all__ = [
     "ImageBackend",
     "ImageData",
     "ImageFolder",
+    "ImageTable",
+    "ImageTableBackend",
     "Loader",
     "Promises",
     "PythonDocs",
@@ -75,6 +78,8 @@ _MODULES_BY_NAME = {
     "ImageBackend": "images.labelled_images",
     "ImageData": "images.image_modules",
     "ImageFolder": "images.image_modules",
+    "ImageTable": "images.image_modules",
+    "ImageTableBackend": "images.image_table",
     "Loader": "plain_loader",
     "Promises": "data_facts",
     "PythonDocs": "builtin.python_docs",

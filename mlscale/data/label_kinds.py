@@ -13,7 +13,7 @@ from mlscale.data.augmentations.random_crop import RandomCrop
 from mlscale.data.class_labels import Classes, encode_labels, find_classes
 from mlscale.data.multiple_labels import SplitLabels, encode_multi_hot, find_label_classes, read_labels
 from mlscale.data.order.policy import Policy
-from mlscale.data.shards.sample_source import SampleSource, TarSource
+from mlscale.data.shards.sample_source import ListedLabels, SampleSource
 from mlscale.errors import MLScaleError, call_all
 
 LABELS = {"one": "cls", "several": "json", "mask": "mask.png"}
@@ -83,6 +83,6 @@ def encode_splits(
 
 
 def _read_several_labels(source: SampleSource, where: str) -> SplitLabels:
-    # Only shards have members for labels: a folder has one class for each image.
-    assert isinstance(source, TarSource)
+    # Shards and tables have lists of labels: a folder has one class for each image.
+    assert isinstance(source, ListedLabels)
     return read_labels(*source.read_labels(), source.get_key, where=where)

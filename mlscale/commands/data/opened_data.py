@@ -123,6 +123,9 @@ def _describe_path(path: Path, overrides: Sequence[str]) -> list[str]:
         return [*([] if chosen else ["data=table"]), f"data.train={quoted}"]
     if (path / _DOCUMENT).is_file():
         return _describe_prepared(path)
+    # A dataset of Hugging Face's, or its splits, which are folders, too.
+    if chosen is None and any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        return ["data=image_table", f"data.train={quoted}"]
     if chosen is None and not any(child.is_dir() for child in path.iterdir()):
         raise MLScaleError(
             f"the folder {str(path)!r} holds no folders of images",

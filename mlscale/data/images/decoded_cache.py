@@ -16,7 +16,7 @@ from mlscale.data.decoding.resample import ChooseBox
 from mlscale.data.images.masks import DecodedMasks
 from mlscale.data.order.bad_samples import BadSample
 from mlscale.data.shards.member_decoder import Array, decode_sample, resize_array
-from mlscale.data.shards.sample_source import SampleSource
+from mlscale.data.shards.sample_source import LocatedSource, SampleSource
 from mlscale.errors import MLScaleError
 
 PROBED = 512
@@ -139,9 +139,13 @@ def decode_from_source(
         raise BadSample(
             sample,
             source.get_key(sample),
-            where=f"its .{extension} member of {len(content)} bytes",
+            where=_describe_place(source, sample, f"its .{extension} member of {len(content)} bytes"),
             why=str(error) or type(error).__name__,
         ) from error
+
+
+def _describe_place(source: SampleSource, sample: int, member: str) -> str:
+    return source.locate_sample(sample) if isinstance(source, LocatedSource) else member
 
 
 class DecodedSamples:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mlscale.data.data_module import OrderedData
 from mlscale.data.images.image_folder import FolderBackend
+from mlscale.data.images.image_table import ImageTableBackend
 from mlscale.data.images.labelled_images import ImageBackend
 from mlscale.data.images.tfrecord import RecordBackend
 from mlscale.data.images.webdataset import TarBackend
@@ -19,6 +20,10 @@ class WebDataset(TarBackend, ImageData):
 
 class ImageFolder(FolderBackend, ImageData):
     """Labelled images in folders; see `FolderBackend`."""
+
+
+class ImageTable(ImageTableBackend, ImageData):
+    """Labelled images by tables of paths or bytes; see `ImageTableBackend`."""
 
 
 class TFRecord(RecordBackend, ImageData):

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.class_labels import Classes
-from mlscale.data.images.masks import IGNORED, decode_mask
+from mlscale.data.images.masks import IGNORED, MaskSource, decode_mask
 from mlscale.data.label_kinds import EncodedLabels
 from mlscale.data.order.policy import Policy
-from mlscale.data.shards.sample_source import Label, SampleSource, TarSource
+from mlscale.data.shards.sample_source import Label, SampleSource
 from mlscale.data.windows.image_window import encode_window_labels, open_image_window
 from mlscale.data.windows.window_folder import (
     HELD_OUT,
@@ -93,7 +93,7 @@ class JoinedSource:
     def read_label(self, sample: int) -> tuple[str, bytes]:
         """Return extension and bytes of a sample's mask. May be called by several threads."""
         part, number = self._locate_sample(sample)
-        extension, content = _require_shards(part.source).read_label(number)
+        extension, content = _require_masks(part.source).read_label(number)
         if not len(self._ignored) or part is self.parts[-1]:
             return extension, content
         mask = decode_mask(content, extension)
@@ -101,7 +101,7 @@ class JoinedSource:
 
     def compute_label_checksums(self) -> NDArray[np.uint32]:
         """Return the CRC-32 of each label member, (n,)."""
-        checksums = [_require_shards(part.source).compute_label_checksums()[part.numbers] for part in self.parts]
+        checksums = [_require_masks(part.source).compute_label_checksums()[part.numbers] for part in self.parts]
         return np.concatenate(checksums)
 
     def list_origins(self) -> list[str]:
@@ -171,9 +171,9 @@ def _join_labels(parts: Sequence[ImagePart]) -> EncodedLabels:
     return joined  # type: ignore[no-any-return]
 
 
-def _require_shards(source: SampleSource) -> TarSource:
-    # Only shards hold masks.
-    assert isinstance(source, TarSource)
+def _require_masks(source: SampleSource) -> MaskSource:
+    # Shards and tables hold masks; a folder has one class for each image.
+    assert isinstance(source, MaskSource)
     return source
 
 

@@ -24,14 +24,14 @@ from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.images.decoded_cache import DecodedSamples, SampleShape, probe_shape
 from mlscale.data.images.image_stream import ImageStream
 from mlscale.data.images.joined_images import JoinedSource, join_image_windows
-from mlscale.data.images.masks import DecodedMasks, find_mask_classes
+from mlscale.data.images.masks import DecodedMasks, MaskSource, find_mask_classes
 from mlscale.data.inspection.shared_images import find_shared_images
 from mlscale.data.inspection.shared_rows import format_shared_rows
 from mlscale.data.order import sample_weights as weights
 from mlscale.data.order.bad_samples import Stream, describe_tolerated, gather_tolerated
 from mlscale.data.order.policy import Policy
 from mlscale.data.shards.member_decoder import decode_sample
-from mlscale.data.shards.sample_source import SampleSource, TarSource
+from mlscale.data.shards.sample_source import SampleSource
 from mlscale.data.shards.system_files import report_once
 from mlscale.data.windows.image_window import write_image_window
 from mlscale.data.windows.window_folder import compute_window_mix
@@ -251,8 +251,8 @@ class ImageBackend(Backend):
         if self.labels != "mask":
             return label_kinds.encode_splits(self.labels, opened, where)
         train = opened["train"]
-        # Only shards hold masks: a folder has one class for each image.
-        assert isinstance(train, TarSource)
+        # Shards and tables hold masks: a folder has one class for each image.
+        assert isinstance(train, MaskSource)
         classes = find_mask_classes(
             train,
             self._given_classes,
@@ -267,7 +267,7 @@ class ImageBackend(Backend):
     def _build_masks(self, source: SampleSource, shape: SampleShape, classes: int) -> DecodedMasks | None:
         if self.labels != "mask":
             return None
-        assert isinstance(source, TarSource | JoinedSource)
+        assert isinstance(source, MaskSource)
         # They are kept where images are, in what those leave of the memory.
         memory = KEPT_BYTES // count_local_ranks(self.trainer) - len(source) * shape.nbytes
         return DecodedMasks(
@@ -331,7 +331,7 @@ class ImageBackend(Backend):
 
 
 def _read_label_checksums(source: SampleSource) -> NDArray[np.uint32]:
-    assert isinstance(source, TarSource | JoinedSource)
+    assert isinstance(source, MaskSource)
     return source.compute_label_checksums()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,15 @@ _MAX_CLASSES = 255  # classes: 0 to 254
 _LOSSY = ("jpg", "jpeg", "webp")
 
 
+@runtime_checkable
 class MaskSource(SampleSource, Protocol):
     """Samples with a mask."""
 
     def read_label(self, sample: int) -> tuple[str, bytes]:
         """Return extension and bytes of a sample's mask. May be called by several threads."""
+
+    def compute_label_checksums(self) -> NDArray[np.uint32]:
+        """Return the CRC-32 of each mask, (n,)."""
 
 
 class DecodedMasks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,25 @@ class SampleSource(Protocol):
 
     def list_image_marks(self) -> NDArray[np.int64]:
         """Return the bytes of each image, and its CRC-32 where it is recorded, else -1; int64 (n, 2), not read."""
+
+
+@runtime_checkable
+class ListedLabels(Protocol):
+    """Samples with several labels each, of which all are read at once."""
+
+    def get_key(self, sample: int) -> str:
+        """Return the name of a sample, unique in its split."""
+
+    def read_labels(self) -> tuple[str, list[bytes]]:
+        """Return extension and bytes of the labels of all samples."""
+
+
+@runtime_checkable
+class LocatedSource(Protocol):
+    """Samples that are in the rows of a table, which errors name."""
+
+    def locate_sample(self, sample: int) -> str:
+        """Return the file, the row and the column of a sample's image."""
 
 
 class TarSource:

@@ -31,6 +31,7 @@ _MOST_SHOWN = 20
 _LIST_KEYS = ("data.ignore", "data.categorical")
 _COLUMN_KEYS = (
     *_LIST_KEYS, "data.units", "data.target", "data.text", "data.label", "data.group_on", "data.time_on",
+    "data.image_column", "data.split_column",
 )  # fmt: skip
 """Keys that name columns; a split may lack one, too."""
 

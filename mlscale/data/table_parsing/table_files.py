@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,16 +53,11 @@ def read_table(
         MLScaleError: pyarrow is not installed (exit code 5); a file is missing, malformed, too large, of another kind
             or with other columns than the first.
     """
-    if find_spec("pyarrow") is None:
-        raise MLScaleError(
-            "pyarrow is not installed",
-            where=where,
-            why="it reads tables, and comes with the extra 'table'",
-            fix="pip install 'mlscale[table]'",
-            exit=Exit.ENVIRONMENT,
-        )
-    files = _find_table_files([paths] if isinstance(paths, str) else list(paths), where)
-    tables = [_read_arrow(path, where) for path in files]
+    require_pyarrow(where)
+    files = find_table_files([paths] if isinstance(paths, str) else list(paths), where)
+    if (total := sum(path.stat().st_size for path in files)) > MOST_BYTES:
+        raise _build_too_large_error(f"{len(files)} file{'s' * (len(files) != 1)}", total, where)
+    tables = [read_arrow_table(path, where) for path in files]
     first = tables[0].column_names
     for path, table in zip(files, tables, strict=True):
         # In any order: columns are joined by name.
@@ -83,7 +79,7 @@ def read_table(
         )
     columns, unreadable = dict[str, Column](), dict[str, str]()
     for name in first:
-        column = _convert_column([table.column(name) for table in tables], name in texts, name in times)
+        column = convert_column([table.column(name) for table in tables], name in texts, name in times)
         # Reported where the column is used: it may be left out.
         if isinstance(column, str):
             unreadable[name] = column
@@ -92,7 +88,32 @@ def read_table(
     return DataTable(columns, _make_unique(keys, files), unreadable)
 
 
-def _find_table_files(patterns: Sequence[str], where: str) -> list[Path]:
+def require_pyarrow(where: str) -> None:
+    """Raise if pyarrow is not installed.
+
+    Raises:
+        MLScaleError: it is not (exit code 5).
+    """
+    if find_spec("pyarrow") is None:
+        raise MLScaleError(
+            "pyarrow is not installed",
+            where=where,
+            why="it reads tables, and comes with the extra 'table'",
+            fix="pip install 'mlscale[table]'",
+            exit=Exit.ENVIRONMENT,
+        )
+
+
+def find_table_files(patterns: Sequence[str], where: str, extensions: Collection[str] = ()) -> list[Path]:
+    """Return the files that paths or globs name, in the order of their paths.
+
+    Args:
+        extensions: those of table files that are taken besides the usual ones.
+
+    Raises:
+        MLScaleError: a pattern has no file, or a file is not a table.
+    """
+    known = (*_FORMATS_BY_EXTENSION, *extensions)
     paths: list[Path] = []
     for pattern in patterns:
         names = glob.glob(str(Path(pattern).expanduser()), recursive=True)
@@ -107,28 +128,37 @@ def _find_table_files(patterns: Sequence[str], where: str) -> list[Path]:
             )
         paths += matches
     for path in paths:
-        if path.suffix.lower() not in _FORMATS_BY_EXTENSION:
+        if path.suffix.lower() not in known:
             raise MLScaleError(
                 f"{path.name} is not a kind of table that can be read",
                 where=where,
-                why=f"it ends in {path.suffix or 'nothing'}; tables end in {', '.join(_FORMATS_BY_EXTENSION)}",
+                why=f"it ends in {path.suffix or 'nothing'}; tables end in {', '.join(known)}",
                 fix="write it as one of these",
             )
-    if (total := sum(path.stat().st_size for path in paths)) > MOST_BYTES:
-        raise _build_too_large_error(f"{len(paths)} file{'s' * (len(paths) != 1)}", total, where)
     return paths
 
 
-def _read_arrow(path: Path, where: str) -> Any:
-    """Return a pyarrow table; everything in a CSV file is text."""
+def read_arrow_table(path: Path, where: str, columns: Sequence[str] | None = None) -> Any:
+    """Return a pyarrow table; everything in a CSV file is text.
+
+    Args:
+        path: of one of `find_table_files`.
+        where: the key path that names it, for errors.
+        columns: of Parquet files those that are read; None for all.
+
+    Raises:
+        MLScaleError: the file is malformed or too large.
+    """
     import pyarrow as pa
 
     ending = path.suffix.lower()
-    read: Callable[[Path, str], Any] = {"CSV": _read_csv, "Parquet": _read_parquet, "JSON Lines": _read_json_lines}[
-        _FORMATS_BY_EXTENSION[ending]
-    ]
+    readers: dict[str, Callable[[Path, str], Any]] = {
+        "CSV": _read_csv,
+        "Parquet": partial(_read_parquet, columns=columns),
+        "JSON Lines": _read_json_lines,
+    }
     try:
-        table = read(path, where)
+        table = readers[_FORMATS_BY_EXTENSION[ending]](path, where)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise MLScaleError(
             f"{path.name} cannot be read as {_FORMATS_BY_EXTENSION[ending]}",
@@ -165,19 +195,23 @@ def _read_csv(path: Path, where: str) -> Any:
     return csv.read_csv(path, parse_options=parse, convert_options=convert)
 
 
-def _read_parquet(path: Path, where: str) -> Any:
+def _read_parquet(path: Path, where: str, columns: Sequence[str] | None = None) -> Any:
     import pyarrow as pa
     from pyarrow import parquet
 
     # The size that a file states is that of its encoding, and a billion equal values are encoded in a few bytes.
     with parquet.ParquetFile(path) as file:
         parts, unpacked = [], 0
-        for part in file.iter_batches(batch_size=_ROWS):
+        for part in file.iter_batches(batch_size=_ROWS, columns=columns):
             parts.append(part)
             unpacked += part.nbytes
             if unpacked > MOST_BYTES:
                 raise _build_too_large_error(f"{path.name}, unpacked,", unpacked, where)
-        return pa.Table.from_batches(parts, schema=file.schema_arrow)
+        # Two columns of one name can't be selected by it; they are refused later.
+        if columns is None:
+            return pa.Table.from_batches(parts, schema=file.schema_arrow)
+        schema = pa.schema([file.schema_arrow.field(name) for name in columns])
+        return pa.Table.from_batches([part.select(columns) for part in parts], schema=schema)
 
 
 def _read_json_lines(path: Path, _where: str) -> Any:
@@ -188,8 +222,14 @@ def _read_json_lines(path: Path, _where: str) -> Any:
     return table
 
 
-def _convert_column(parts: Sequence[Any], as_written: bool, as_times: bool) -> Column | str:
-    """Return numbers or texts, from the same column of several pyarrow tables; of others the names of their types."""
+def convert_column(parts: Sequence[Any], as_written: bool, as_times: bool) -> Column | str:
+    """Return numbers or texts, from the same column of several pyarrow tables; of others the names of their types.
+
+    Args:
+        parts: the column of each table.
+        as_written: texts stay texts, also where all read as numbers.
+        as_times: dates and times become seconds since 1970.
+    """
     import pyarrow as pa
 
     # Dictionaries, such as pandas' categories, hold values of another type.

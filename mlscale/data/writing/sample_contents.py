@@ -11,7 +11,8 @@ import numpy as np
 
 from mlscale.data.decoding.image_files import is_image_file
 from mlscale.data.images.decoded_cache import DecodedSamples
-from mlscale.data.shards.sample_source import Label, TarSource
+from mlscale.data.images.masks import MaskSource
+from mlscale.data.shards.sample_source import Label
 from mlscale.data.tfrecord.record_writer import Value, build_record
 from mlscale.errors import MLScaleError
 
@@ -92,8 +93,8 @@ class SampleContents:
         return [number if self._names is None else self._names[number] for number in numbers]
 
     def _read_mask(self, sample: int) -> tuple[str, bytes]:
-        # Only shards hold masks.
-        assert isinstance(self._data.source, TarSource)
+        # Whatever has masks was asked for them.
+        assert isinstance(self._data.source, MaskSource)
         return self._data.source.read_label(sample)
 
 

@@ -20,6 +20,7 @@ from mlscale.data import (
     Digits,
     FashionMNIST,
     ImageFolder,
+    ImageTable,
     Promises,
     RandomCrop,
     TableFiles,
@@ -101,6 +102,18 @@ def tfrecord(folder: Path, **policy: Any) -> TFRecord:
     return TFRecord(folder / "t.tfrecord", folder / "v.tfrecord", image_size=None, batch_size=BATCH, **policy)
 
 
+def image_table(folder: Path, **policy: Any) -> ImageTable:
+    """Images in Parquet, as bytes: those that are files are read as a folder's are."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    if not (path := folder / "t.parquet").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        columns = {"image": [picture(i) for i in range(110)], "label": [i % 4 for i in range(110)]}
+        parquet.write_table(pa.table(columns), path, row_group_size=17)
+    return ImageTable(path, image_size=None, batch_size=BATCH, **policy)
+
+
 def digits(_: Path, **policy: Any) -> Digits:
     data = Digits(**{"batch_size": BATCH, "epoch_samples": 100, **policy})
     data.prepare_data()
@@ -157,8 +170,8 @@ def _written(folder: Path, name: str, heading: str, lines: Iterator[str]) -> tup
 
 
 BACKENDS: list[Callable[..., OrderedData]] = [
-    webdataset, windowed, mixed, imagefolder, tfrecord, digits, dataset, masks, several, table, numbers, texts,
-    language,
+    webdataset, windowed, mixed, imagefolder, tfrecord, image_table, digits, dataset, masks, several, table, numbers,
+    texts, language,
 ]  # fmt: skip
 if DEBIAN_FASHION_MNIST.is_dir():
     BACKENDS.append(fashion_mnist)
@@ -179,6 +192,7 @@ ONLY = {  # of the policies above, where not all
     "fashion_mnist": ("mixup",),
     "masks": ("plain", "augmented", "crop", "short epochs, padded", "skip"),
     "several": ("plain", "mixup", "weighted"),
+    "image_table": ("plain", "mixup", "balanced", "weighted", "skip"),
     "table": ("plain", "balanced", "weighted", "skip"),  # no images: nothing of theirs is augmented
     "numbers": ("plain", "skip"),
     "texts": ("plain", "skip"),

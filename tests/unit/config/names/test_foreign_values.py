@@ -40,6 +40,7 @@ def alias(name: str) -> Alias:
         ("experiment", "resnet", "recipe=resnet"),
         ("experiment", "study-7", "name=study-7"),
         ("dataset", "fashion-mnist", "data=fashion_mnist"),
+        ("load_from_disk", "birds", "data=image_table data.train=birds"),
         ("report_to", "wandb", "logger=wandb"),
         ("distributed_backend", "nccl", "strategy=ddp trainer.devices=2"),
         ("greater_is_better", False, "mode=min"),

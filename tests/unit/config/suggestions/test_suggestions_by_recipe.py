@@ -328,7 +328,10 @@ def test_callbacks_that_were_added_stay() -> None:
         ("resnet", "adam_beta1", 0.8, "optimizer=adamw optimizer.betas=[0.8,0.999]", "lr 0.1 becomes 0.001"),
         ("tabular", "hidden_dim", 128, "model.width=128", ""),
         ("gpt", "hidden_size", [64], "model.width=64", ""),
-        ("resnet", "val_fraction", 0.2, "data.val_fraction is a key of data=imagefolder", "this run has data=digits"),
+        (
+            "resnet", "val_fraction", 0.2, "data.val_fraction is a key of data=image_table, data=imagefolder",
+            "this run has data=digits",
+        ),
         ("tabular", "mixup", 0.2, "leave mixup out", "is for images"),
         ("segmentation", "mixup", 0.2, "leave mixup out", "task=segmentation"),
         ("gpt", "hflip", 0.5, "leave hflip out", "which has texts"),
