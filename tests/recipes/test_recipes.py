@@ -18,6 +18,7 @@ RECIPES = sorted(ROOT.glob("recipes/recipe/*.yaml"))
 SETTINGS = {"name", "seed", "metric", "mode", "tags", "notes", "param_groups", "layer_decay"}
 # These options need data of the user's own.
 NEEDED = {
+    "data=dali": ["data.train=a.tar", "data.val=b.tar"],
     "data=webdataset": ["data.train=a.tar", "data.val=b.tar"],
     "data=imagefolder": ["data.root=images"],
     "data=tfrecord": ["data.train=a.tfrecord", "data.val=b.tfrecord"],
@@ -46,7 +47,7 @@ def test_all_were_found() -> None:
     assert [path.stem for path in RECIPES] == [
         "finetune", "gpt", "multilabel", "regression", "resnet", "segmentation", "tabular", "text", "vit",
     ]  # fmt: skip
-    assert len(OPTIONS) == 110
+    assert len(OPTIONS) == 111
     assert {option.split("=")[0] for option in OPTIONS} == set(BASE_GROUPS)
     assert sorted(option for options in SELECTIONS for option in options) == sorted(OPTIONS)
 

@@ -35,6 +35,7 @@ SELECTIONS = [
     for number in range(max(map(len, GROUPS.values())))
 ]
 MISSING = {
+    "data=dali": ["'data.train' is not set", "'data.val' is not set"],
     "data=imagefolder": ["'data.root' is not set"],
     "data=table": ["'data.train' is not set", "'data.target' is not set"],
     "data=text_files": ["'data.train' is not set"],
