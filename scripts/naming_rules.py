@@ -13,40 +13,41 @@ def split_words(text: str) -> frozenset[str]:
 
 VERBS = split_words(
     """
-    abort accept access accumulate acquire activate adapt add adjust adopt advance advise aggregate agree alert align
-    allocate allow amend announce annotate answer append apply approve archive arrange ask assemble assert assign
-    attach attempt attend augment await balance begin benchmark bind block bootstrap broadcast build bundle calculate
-    calibrate call cancel cast change charge check choose claim clamp classify clean clear clip clone close collapse
-    collate collect combine commit compare compile complete compose compress compute concatenate conclude configure
-    confirm connect construct consume contain continue control convert copy correct count cover create crop cut deal
-    debug decide declare decode decompress decorate decrease decrypt dedupe defer define degrade delete deliver demand
-    deny deploy derive describe deserialize detach detect determine diff disable discard disconnect discover dispatch
-    display distribute divide do download drain draw drop dump duplicate edit emit emulate enable encode encrypt end
-    enforce enlarge ensure enter enumerate erase escape establish estimate evaluate exchange exclude execute exit
-    expand expect explain export extend extract extrapolate fail fetch fill filter finalize find finish fit fix flag
-    flatten flip flush fold follow forbid force forget fork format forward free freeze gather generate get give go
-    group guard guess halve handle hang hash help hide hold identify ignore implement import increase increment index
-    indicate infer inform inherit init initialise initialize inject inline insert inspect install interpolate
-    interrupt invert invoke iterate join keep kill launch lay lead learn leave let limit link list listen load locate
-    lock log look loop make manage map mark mask match materialise materialize measure memoize mend merge migrate
-    mirror mix modify monitor mount move multiply mutate narrow negotiate normalise normalize note notify observe
-    obtain offer omit open order overlap override pack pad paint parse partition pass paste patch pause perform permute
-    persist pick pin place plan plot poll pop populate post postpone predict prefer prefetch preload prepare prepend
-    present preserve press prevent print probe process produce profile promote prompt propagate propose protect prove
-    provide prune publish pull purge push put quantize query queue quote raise randomize rank rate raze read rebuild
-    receive recommend reconnect record recover redact redirect reduce refer refine refresh refuse register reject
-    release reload rely remember remove rename render reopen reorder repair repeat replace replay report represent
-    reproduce request require requeue reraise rescale reserve reset reshape resize resolve respond restart restore
-    restrict resume retain retire retrain retrieve retry return reuse reverse revert review revive rewind rewrite roll
-    rollback rotate round route run sample sanitize satisfy save scale scan schedule score screen seal search see seed
-    seek select send separate serialize serve set settle setup shard share shift shorten show shrink shuffle shut
-    sign signal simplify simulate skip sleep slice smooth snapshot solve sort spawn specify split spread squeeze stack
-    stage stamp start state step stop store stream strip submit substitute subtract suggest summarise summarize supply
-    support suppress suspend swap switch sync synchronise synchronize tag take teardown tell terminate test throttle
-    throw tick tidy tile time toggle touch trace track train transfer transform translate transpose traverse treat
-    trim truncate try tune turn undo unescape unify uninstall unite unlink unlock unpack unquote unregister unwrap
-    update upgrade upload upsample use validate vary verify view visit wait wake walk warm warn watch wipe withdraw
-    wrap write yield zip
+    abort accept access accumulate acquire activate adapt add adjust adopt advance advise aggregate agree alert
+    align allocate allow amend annotate announce answer append apply approve archive arrange ask assemble assert
+    assign attach attempt attend augment await balance begin benchmark bind blend block bootstrap broadcast build
+    bundle calculate calibrate call cancel cast change charge check choose claim clamp classify clean clear clip
+    clone close collapse collate collect combine commit compare compile complete compose compress compute
+    concatenate conclude configure confirm connect construct consume contain continue control convert copy correct
+    count cover create crop cut deal debug decide declare decode decompress decorate decrease decrypt dedupe defer
+    define degrade delete deliver demand deny deploy derive describe deserialize detach detect determine diff
+    disable discard disconnect discover dispatch display distribute divide do download drain draw drop dump
+    duplicate edit emit emulate enable encode encrypt end enforce enlarge ensure enter enumerate equalize erase
+    escape establish estimate evaluate exchange exclude execute exit expand expect explain export extend extract
+    extrapolate fail feed fetch fill filter finalize find finish fit fix flag flatten flip flush fold follow forbid
+    force forget fork format forward free freeze gather generate get give go group guard guess halve handle hang
+    hash help hide hold identify ignore implement import increase increment index indicate infer inform inherit init
+    initialise initialize inject inline insert inspect install interpolate interrupt invert invoke iterate join keep
+    kill launch lay lead learn leave let limit link list listen load locate lock log look loop make manage map mark
+    mask match materialise materialize measure memoize mend merge migrate mirror mix modify monitor mount move
+    multiply mutate narrow negotiate normalise normalize note notify observe obtain offer omit open order overlap
+    override pack pad paint parse partition pass paste patch pause perform permute persist pick pin place plan plot
+    poll pop populate post posterize postpone predict prefer prefetch preload prepare prepend present preserve press
+    prevent print probe process produce profile promote prompt propagate propose protect prove provide prune publish
+    pull purge push put quantize query queue quote raise randomize rank rate raze read rebuild receive recommend
+    reconnect record recover redact redirect reduce refer refine refresh refuse register reject release reload rely
+    remember remove rename render reopen reorder repair repeat replace replay report represent reproduce request
+    requeue require reraise rescale reserve reset reshape resize resolve respond restart restore restrict resume
+    retain retire retrain retrieve retry return reuse reverse revert review revive rewind rewrite roll rollback
+    rotate round route run sample sanitize satisfy save scale scan schedule score screen seal search see seed seek
+    select send separate serialize serve set settle setup shard share sharpen shift shorten show shrink shuffle shut
+    sign signal simplify simulate skip sleep slice smooth snapshot solarize solve sort spawn specify split spread
+    squeeze stack stage stamp start state step stop store stream stretch strip submit substitute subtract suggest
+    summarise summarize supply support suppress suspend swap switch sync synchronise synchronize tag take teardown
+    tell terminate test throttle throw tick tidy tile time toggle touch trace track train transfer transform
+    translate transpose traverse treat trim truncate try tune turn undo unescape unify uninstall unite unlink unlock
+    unpack unquote unregister unwrap update upgrade upload upsample use validate vary verify view visit wait wake
+    walk warm warn warp watch wipe withdraw wrap write yield zip
     """
 )
 """English verbs that begin the name of a function. Words that are rather nouns as the whole of a name are left to

@@ -27,6 +27,7 @@ EXCEPTIONS = (
     ("mlscale/retrain/journal.py", "figures", "a key of the journal of retraining"),
     ("mlscale/runs/overview.py", "verb", "a key of `mlscale runs ls output=json`"),
     ("conf/data/webdataset.yaml", "beside", "a value of `data.index`"),
+    ("conf/data/dali.yaml", "beside", "a value of `data.index`"),
     ("conf/data/tfrecord.yaml", "beside", "a value of `data.index`"),
     ("docs/data.md", "beside", "a value of `data.index`"),
 )

@@ -18,6 +18,7 @@ RECIPES = sorted(ROOT.glob("recipes/recipe/*.yaml"))
 SETTINGS = {"name", "seed", "metric", "mode", "tags", "notes", "param_groups", "layer_decay"}
 # These options need data of the user's own.
 NEEDED = {
+    "data=dali": ["data.train=a.tar", "data.val=b.tar"],
     "data=webdataset": ["data.train=a.tar", "data.val=b.tar"],
     "data=imagefolder": ["data.root=images"],
     "data=tfrecord": ["data.train=a.tfrecord", "data.val=b.tfrecord"],

@@ -35,9 +35,9 @@ _PACKAGES = (
 _ONNX = ("onnx", "onnxruntime", "onnxscript")
 # The packages of each extra in pyproject.toml, with which an extra counts as installed.
 _EXTRAS = {
-    "compress": _ONNX, "debug": ("debugpy",), "evaluate": ("pyarrow",), "export": _ONNX, "loadtest": ("locust",),
-    "mlflow": ("mlflow-skinny",), "monitor": ("pyarrow",), "notify": ("apprise",),
-    "predict": ("onnxruntime", "pyarrow"), "remote": ("fsspec",), "s3": ("fsspec", "s3fs"),
+    "compress": _ONNX, "dali": ("nvidia-dali-cuda120",), "debug": ("debugpy",), "evaluate": ("pyarrow",),
+    "export": _ONNX, "loadtest": ("locust",), "mlflow": ("mlflow-skinny",), "monitor": ("pyarrow",),
+    "notify": ("apprise",), "predict": ("onnxruntime", "pyarrow"), "remote": ("fsspec",), "s3": ("fsspec", "s3fs"),
     "gs": ("fsspec", "gcsfs"), "az": ("fsspec", "adlfs"),
     "retrain": (*_ONNX, "pyarrow"), "serve": ("onnxruntime", "httptools", "pyarrow", "uvloop"), "table": ("pyarrow",),
     "tensorboard": ("tensorboard",), "tfrecord": ("google-crc32c", "protobuf"), "timm": ("timm",),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mlscale.config.checks.dali_support import check_dali_machine
 from mlscale.config.composition.frozen import add_derived
 from mlscale.config.derive import derive_values
 from mlscale.errors import Exit, MLScaleError
@@ -46,6 +47,7 @@ def run(cfg: DictConfig) -> Result:
     instance = prices.find_instance(settings.instance) if settings.instance else None
     start_fork_server(cfg.trainer.devices)
     masker = Masker.create_for_run(cfg)
+    check_dali_machine(cfg, detect_local_devices())
     run_data = RunData()
     facts = run_data.collect_facts(cfg)
     derived = derive_values(cfg, facts, detect_local_devices())

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mlscale.config.checks.dali_support import check_dali_machine
 from mlscale.config.composition.frozen import add_derived
 from mlscale.config.derive import derive_values
 from mlscale.errors import MLScaleError
@@ -53,6 +54,7 @@ def run(cfg: DictConfig) -> Result:
     # The fork server imports torch meanwhile, so that the first fit does not wait for it.
     start_fork_server(cfg.trainer.devices)
     masker = Masker.create_for_run(cfg)
+    check_dali_machine(cfg, detect_local_devices())
     run_data = RunData()
     facts = run_data.collect_facts(cfg)
     derived = derive_values(cfg, facts, detect_local_devices())

@@ -19,6 +19,7 @@ from mlscale.atomic_files import remove_empty_folders
 from mlscale.commands.train.ranks import GatheredRanks, read_launch_setting, train_ranks
 from mlscale.commands.train.run_start import RunOrigin, RunStart, create_run_folder
 from mlscale.commands.train.train_result import PROBE_FILE, build_train_result
+from mlscale.config.checks.dali_support import check_dali_machine
 from mlscale.config.checks.trust import find_distrusted
 from mlscale.config.composition.frozen import add_derived, load_composed
 from mlscale.config.derive import derive_values
@@ -94,6 +95,7 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
 
         machine = detect_local_devices()
         import_module("mlscale.assembly.run")
+    check_dali_machine(cfg, machine)
     run_data = RunData()
     facts, encoder = run_data.describe_data(cfg)
     derived = derive_values(cfg, facts, machine, ranks.layout if ranks else None)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from mlscale.config.checks import group_nodes
 from mlscale.config.checks.checked_config import CheckedConfig
+from mlscale.config.checks.dali_support import check_dali_augmentation
 from mlscale.config.checks.interpolations import check_interpolations
 from mlscale.config.checks.metric_names import check_metric_names
 from mlscale.config.checks.node_check import NodeCheck
@@ -103,6 +104,7 @@ class _ConfigCheck:
                 yield from check_unknown_key(self._config, key, value)
         yield from check_metric_names(self._config)
         yield from check_tracker_addresses(self._config)
+        yield from check_dali_augmentation(self._config)
         yield from self._values.check_interpolated_values()
         yield from check_interpolations(self._config.cfg, list(self._config.names.paths), self._config.describe_origin)
 

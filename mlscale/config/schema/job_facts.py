@@ -11,8 +11,9 @@ IMAGES, TABLES, TEXTS = "images", "tables", "texts"
 ANY = "any"  # no data is chosen: every kind may be
 
 DATA_KINDS: Mapping[str, str] = {
-    "breast_cancer": TABLES, "diabetes": TABLES, "digits": IMAGES, "digits_scenes": IMAGES, "fashion_mnist": IMAGES,
-    "fortunes": TEXTS, "image_table": IMAGES, "imagefolder": IMAGES, "python_docs": TEXTS, "python_source": TEXTS,
+    "breast_cancer": TABLES, "dali": IMAGES, "diabetes": TABLES, "digits": IMAGES, "digits_scenes": IMAGES,
+    "fashion_mnist": IMAGES, "fortunes": TEXTS, "image_table": IMAGES, "imagefolder": IMAGES, "python_docs": TEXTS,
+    "python_source": TEXTS,
     "table": TABLES, "text_files": TEXTS, "text_table": TEXTS, "tfrecord": IMAGES, "webdataset": IMAGES,
 }  # fmt: skip
 """The kind of data by option of the group `data`."""

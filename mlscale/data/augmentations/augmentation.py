@@ -101,16 +101,27 @@ class Augment:
         x = torch.from_numpy(x.numpy().astype(np.float32, copy=False))
         # Always five: switching one change on leaves the amounts of the others as they were.
         draws = draw_uniform(seeds, 5)
-        mirror = draws[:, 4] < 0.5 if self.flip else np.zeros(len(seeds), np.bool_)
+        mirror = self.choose_mirrors(draws)
         # A flip alone is a copy of pixels, without the rounding of a resampling.
-        if not (self.shift or self.rotate or self.scale):
+        if not self.moves_pixels:
             return torch.where(torch.from_numpy(mirror)[:, None, None, None], x.flip(-1), x)
         return grid_sample(x, self._build_grid(draws, mirror, *x.shape[-2:]), by, "zeros", align_corners=False)
 
-    def _build_grid(self, draws: NDArray[np.float32], mirror: NDArray[np.bool_], height: int, width: int) -> Tensor:
-        """Return the source of each output pixel, float32 (n, H, W, 2), in units of half the side.
+    @property
+    def moves_pixels(self) -> bool:
+        """True if pixels are resampled, and not only mirrored."""
+        return bool(self.shift or self.rotate or self.scale)
 
-        Written out instead of affine_grid, whose matrix product may round a sample in another way in another batch.
+    def choose_mirrors(self, draws: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Return True for each sample that is mirrored, by its draws (n, 5)."""
+        return draws[:, 4] < 0.5 if self.flip else np.zeros(len(draws), np.bool_)
+
+    def compute_terms(
+        self, draws: NDArray[np.float32], mirror: NDArray[np.bool_], height: int, width: int
+    ) -> tuple[NDArray[np.float64], ...]:
+        """Return xx, xy, x0, yx, yy, y0 of each sample, six of float64 (n,), from the output to the input.
+
+        The source of an output pixel (u, v) is (xx·u + xy·v + x0, yx·u + yy·v + y0), in units of half the side.
         """
         signed = draws[:, :4].astype(np.float64) * 2 - 1
         angle = np.deg2rad(self.rotate) * signed[:, 2]
@@ -119,10 +130,17 @@ class Augment:
         cos, sin = np.cos(angle) * zoom, np.sin(angle) * zoom
         sign = np.where(mirror, -1.0, 1.0)
         # A turn is one of pixels, not of half sides, which differ where the image is not square.
-        terms = (
+        return (
             sign * cos, -sign * sin * (height / width), 2 * self.shift * signed[:, 0],
             sin * (width / height), cos, 2 * self.shift * signed[:, 1],
         )  # fmt: skip
+
+    def _build_grid(self, draws: NDArray[np.float32], mirror: NDArray[np.bool_], height: int, width: int) -> Tensor:
+        """Return the source of each output pixel, float32 (n, H, W, 2), in units of half the side.
+
+        Written out instead of affine_grid, whose matrix product may round a sample in another way in another batch.
+        """
+        terms = self.compute_terms(draws, mirror, height, width)
         xx, xy, x0, yx, yy, y0 = (term.astype(np.float32)[:, None, None] for term in terms)
         u = ((np.arange(width, dtype=np.float32) * 2 + 1) / width - 1)[None, None, :]
         v = ((np.arange(height, dtype=np.float32) * 2 + 1) / height - 1)[None, :, None]
@@ -142,7 +160,7 @@ class PerSampleAugment:
     """
 
     def __init__(self, transform: Callable[[Tensor], Tensor]) -> None:
-        self._transform = transform
+        self.transform = transform
 
     def __call__(self, x: Tensor, seeds: NDArray[np.uint64]) -> Tensor:
         """Change each sample by its own seed; same dtype as x.
@@ -164,7 +182,7 @@ class PerSampleAugment:
             for sample, mask, seed in zip(x, masks, seeds, strict=True):
                 seed_generators(int(seed))
                 # By these types a v2 transform knows the mask: it takes nearest pixels and changes no colours in it.
-                image, moved = self._transform(tv_tensors.Image(sample), tv_tensors.Mask(mask))  # type: ignore[call-arg]
+                image, moved = self.transform(tv_tensors.Image(sample), tv_tensors.Mask(mask))  # type: ignore[call-arg]
                 pairs.append((self._check_result(image.as_subclass(Tensor), sample), moved.as_subclass(Tensor)))
         return torch.stack([image for image, _ in pairs]), torch.stack([moved for _, moved in pairs])
 
@@ -176,9 +194,9 @@ class PerSampleAugment:
         """
         from torchvision.transforms.v2 import Transform
 
-        if not isinstance(self._transform, Transform):
+        if not isinstance(self.transform, Transform):
             raise MLScaleError(
-                f"the transform {type(self._transform).__name__} takes an image alone",
+                f"the transform {type(self.transform).__name__} takes an image alone",
                 where="augment",
                 why="a mask has to be moved as its image is",
                 fix="augment=flip\naugment=crop\naugment._target_=<a transform of torchvision.transforms.v2>",
@@ -186,13 +204,13 @@ class PerSampleAugment:
 
     def _transform_sample(self, sample: Tensor, seed: int) -> Tensor:
         seed_generators(seed)
-        return self._check_result(self._transform(sample), sample)
+        return self._check_result(self.transform(sample), sample)
 
     def _check_result(self, result: object, sample: Tensor) -> Tensor:
         if not isinstance(result, Tensor) or result.dtype != sample.dtype:
             got = f"a tensor of {result.dtype}" if isinstance(result, Tensor) else type(result).__name__
             raise MLScaleError(
-                f"the transform {type(self._transform).__name__} returned {got}",
+                f"the transform {type(self.transform).__name__} returned {got}",
                 where="augment",
                 why=f"it is given a tensor of {sample.dtype} and must return one; images are normalised afterwards",
                 fix="leave ToTensor, ToDtype and Normalize out, or end with "

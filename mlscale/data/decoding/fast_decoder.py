@@ -102,11 +102,13 @@ def _open_jpeg(content: bytes, max_pixels: int) -> EncodedPicture:
     check_size(height, width, max_pixels)
     # libjpeg-turbo converts these itself; four colours are left to Pillow.
     if colours in _FAST:
-        return _JpegPicture(content, height, width, colours == "Gray", orientation)
+        return JpegPicture(content, height, width, colours == "Gray", orientation)
     return _CmykPicture(content, max_pixels, orientation)
 
 
-class _JpegPicture:
+class JpegPicture:
+    """A JPEG of grey or of three colours, which libjpeg-turbo decodes by itself."""
+
     tolerated = ""
 
     def __init__(self, content: bytes, height: int, width: int, grey: bool, orientation: int) -> None:

@@ -22,7 +22,7 @@ from typing import TypeVar
 Decoded = TypeVar("Decoded")
 
 START = b"\xff\xd8"
-_END = b"\xff\xd9"
+END = b"\xff\xd9"
 _APP0, _APP1, _APP2 = 0xE0, 0xE1, 0xE2
 _SCAN, _FINISH = 0xDA, 0xD9
 _MARKERS_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
@@ -114,8 +114,8 @@ def _strip_deviations(content: bytes) -> Iterator[bytes]:
     if rewritten is None:
         return
     header, scans, sequential = rewritten
-    if sequential and _END not in scans and scans.count(b"\xff\xda") == 0:
-        scans += _END
+    if sequential and END not in scans and scans.count(b"\xff\xda") == 0:
+        scans += END
     candidates = [header + _ZEROS.sub(zeros, scans) for zeros in (b"", b"\0")]
     yield from (candidate for candidate in dict.fromkeys(candidates) if candidate != content)
 

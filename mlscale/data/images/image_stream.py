@@ -90,11 +90,9 @@ class ImageStream:
         fill = partial(self._fill_rows, plan, out, masks, draws)
         if pool is None:
             return _BatchWork(plan, out, masks, [partial(fill, range(count))])
-        # About two parts for each thread, so that a thread with large images does not delay the batch much.
-        chunk = max(_MIN_CHUNK_SAMPLES, -(-count // (2 * self._workers)))
-        parts = [range(start, min(start + chunk, count)) for start in range(0, count, chunk)]
         # `wait_for_array` waits for a part when the batch is taken, and raises its error then.
-        return _BatchWork(plan, out, masks, [pool.submit(fill, rows).result for rows in parts])
+        parts = [pool.submit(fill, rows).result for rows in split_rows(count, self._workers)]
+        return _BatchWork(plan, out, masks, parts)
 
     def _fill_rows(
         self, plan: BatchPlan, out: Array, masks: Array | None, draws: NDArray[np.float32] | None, rows: range
@@ -134,20 +132,7 @@ class ImageStream:
         if self._augment is not None:
             array, masks = self._augment_batch(self._augment, plan, array, masks)
             array = self._normalise_copy(array)
-        y = self._get_labels(plan) if masks is None else masks
-        batch: Batch = {
-            "x": torch.from_numpy(array),
-            "y": torch.from_numpy(y),
-            "key": self._data.list_keys(plan.samples.tolist()),
-        }
-        if plan.weight is not None:
-            batch["weight"] = torch.from_numpy(plan.weight)
-        return batch
-
-    def _get_labels(self, plan: BatchPlan) -> Array:
-        """Return class numbers, int64 (n,), or 0 and 1 for each class, float32 (n, classes)."""
-        y = self._data.labels[plan.samples]
-        return y if y.ndim == 1 else y.astype(np.float32)
+        return assemble_batch(self._data, plan, torch.from_numpy(array), masks)
 
     def _augment_batch(
         self, augment: BatchAugment, plan: BatchPlan, array: Array, masks: Array | None
@@ -174,6 +159,38 @@ class ImageStream:
             x = out
         np.subtract(x, self._mean, out=out)
         np.divide(out, self._std, out=out)
+
+
+def split_rows(count: int, workers: int) -> list[range]:
+    """Return the parts of a batch that threads work on."""
+    # About two parts for each thread, so that a thread with large images does not delay the batch much.
+    chunk = max(_MIN_CHUNK_SAMPLES, -(-count // (2 * max(1, workers))))
+    return [range(start, min(start + chunk, count)) for start in range(0, count, chunk)]
+
+
+def assemble_batch(data: DecodedSamples, plan: BatchPlan, x: torch.Tensor, masks: Array | None = None) -> Batch:
+    """Return a batch of finished samples.
+
+    Args:
+        data: the split, which has their labels and names.
+        plan: of the batch.
+        x: the samples.
+        masks: what is learned, where each pixel has a class.
+    """
+    batch: Batch = {
+        "x": x,
+        "y": torch.from_numpy(_get_labels(data, plan) if masks is None else masks),
+        "key": data.list_keys(plan.samples.tolist()),
+    }
+    if plan.weight is not None:
+        batch["weight"] = torch.from_numpy(plan.weight)
+    return batch
+
+
+def _get_labels(data: DecodedSamples, plan: BatchPlan) -> Array:
+    """Return class numbers, int64 (n,), or 0 and 1 for each class, float32 (n, classes)."""
+    y = data.labels[plan.samples]
+    return y if y.ndim == 1 else y.astype(np.float32)
 
 
 @dataclass

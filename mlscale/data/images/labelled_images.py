@@ -58,6 +58,8 @@ class ImageBackend(Backend):
     """
 
     takes_windows: ClassVar[bool] = True
+    decoder: ClassVar[str] = "mlscale"
+    """What makes the pixels of training samples."""
 
     def __init__(
         self,
@@ -309,7 +311,7 @@ class ImageBackend(Backend):
 
     def _describe_order(self, version: str) -> dict[str, Any]:
         # Other pixels are another training run, even in the same order.
-        return {**super()._describe_order(version), "decode_version": DECODE_VERSION}
+        return {**super()._describe_order(version), "decode_version": DECODE_VERSION, "decoder": self.decoder}
 
     def _report_tolerated(self) -> None:
         warnings = {

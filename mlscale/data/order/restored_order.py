@@ -15,8 +15,9 @@ _KEY_PATHS = {
     "policy": "data.sampling",
     "order_version": "mlscale",
     "decode_version": "mlscale",
+    "decoder": "data",
 }
-_EARLIER_DEFAULTS = {"policy": "shuffle", "decode_version": 1}
+_EARLIER_DEFAULTS = {"policy": "shuffle", "decode_version": 1, "decoder": "mlscale"}
 """The values of a checkpoint that was written before these keys were saved."""
 
 
@@ -47,7 +48,7 @@ def check_restored_order(
         if before[name] != value:
             raise MLScaleError(
                 "the checkpoint was trained on images that were decoded in another way"
-                if name == "decode_version"
+                if name in ("decode_version", "decoder")
                 else "the samples come in another order than those of the checkpoint",
                 where=_KEY_PATHS[name],
                 why=f"its {name.replace('_', ' ')} is {before[name]}, and this run's is {value}",

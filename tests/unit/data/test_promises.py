@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch.utils.data import TensorDataset
 
 from mlscale.data import (
     Augment,
+    Dali,
     DatasetData,
     Digits,
     FashionMNIST,
@@ -112,6 +114,16 @@ def image_table(folder: Path, **policy: Any) -> ImageTable:
         columns = {"image": [picture(i) for i in range(110)], "label": [i % 4 for i in range(110)]}
         parquet.write_table(pa.table(columns), path, row_group_size=17)
     return ImageTable(path, image_size=None, batch_size=BATCH, **policy)
+def dali(folder: Path, **policy: Any) -> Dali:
+    for name, count in (("t", 100), ("v", 9)):
+        if not (folder / name).exists():
+            # JPEGs, which DALI decodes itself.
+            members = [(f"{i:04}.jpg", picture(i, size=(18, 14), kind="JPEG")) for i in range(count)]
+            write_tar(
+                folder / name / "0.tar",
+                [m for i in range(count) for m in (members[i], (f"{i:04}.cls", b"%d" % (i % 3)))],
+            )
+    return Dali(str(folder / "t"), str(folder / "v"), image_size=8, batch_size=BATCH, **policy)
 
 
 def digits(_: Path, **policy: Any) -> Digits:
@@ -173,6 +185,8 @@ BACKENDS: list[Callable[..., OrderedData]] = [
     webdataset, windowed, mixed, imagefolder, tfrecord, image_table, digits, dataset, masks, several, table, numbers,
     texts, language,
 ]  # fmt: skip
+if find_spec("nvidia") and find_spec("nvidia.dali"):
+    BACKENDS.append(dali)
 if DEBIAN_FASHION_MNIST.is_dir():
     BACKENDS.append(fashion_mnist)
 
@@ -189,6 +203,7 @@ POLICIES: dict[str, dict[str, Any]] = {
 ONLY = {  # of the policies above, where not all
     "windowed": ("plain", "mixup", "short epochs, padded", "skip"),
     "mixed": ("plain", "augmented", "mixup", "short epochs, padded", "skip"),
+    "dali": ("augmented", "mixup", "short epochs, padded", "skip", "crop"),
     "fashion_mnist": ("mixup",),
     "masks": ("plain", "augmented", "crop", "short epochs, padded", "skip"),
     "several": ("plain", "mixup", "weighted"),

@@ -36,6 +36,7 @@ SELECTIONS = [
 ]
 MISSING = {
     "data=image_table": ["'data.train' is not set"],
+    "data=dali": ["'data.train' is not set", "'data.val' is not set"],
     "data=imagefolder": ["'data.root' is not set"],
     "data=table": ["'data.train' is not set", "'data.target' is not set"],
     "data=text_files": ["'data.train' is not set"],

@@ -123,7 +123,7 @@ def test_typos_are_answered_with_the_key_that_was_meant() -> None:
         ("trainer.max_epoch", "ten", "trainer.max_epochs=10"),
         ("trainer.max_epoch", "10", "trainer.max_epochs=10"),
         ("terminate_on_nan", False, "leave terminate_on_nan out"),
-        ("data.Val", None, "data.val is a key of data=image_table, data=tfrecord, data=webdataset"),
+        ("data.Val", None, "data.val is a key of data=dali, data=image_table, data=tfrecord, data=webdataset"),
         ("dtaa.label", "label", "data.label is a key of data=text_table"),
         ("tksa.label_smoothing", 0.1, "task.label_smoothing=0.1"),
     ],
