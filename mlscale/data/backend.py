@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mlscale.data.augmentations.augmentation import Augment, wrap_augment
 from mlscale.data.augmentations.random_crop import RandomCrop
 from mlscale.data.data_facts import DataFacts, Promises
-from mlscale.data.data_job import Job, count_local_ranks
+from mlscale.data.data_job import Job, check_workers, count_local_ranks
 from mlscale.data.encoders.encoder import Encoder
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.data.order.bad_samples import (
@@ -50,6 +50,7 @@ from mlscale.data.order.sample_order import (
     ShuffledSampler,
     WeightedSampler,
 )
+from mlscale.data.workers.executor_set import ExecutorSet, check_executor
 from mlscale.errors import MLScaleError
 from mlscale.task_types.task_type import TargetColumn
 
@@ -76,14 +77,7 @@ class Backend:
 
     def __init__(self, policy: Policy, *, workers: int | str) -> None:
         super().__init__()
-        # bool is a subclass of int, so `true` would count as 1.
-        if workers != "auto" and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 0):
-            raise MLScaleError(
-                f"data.workers is {workers!r}",
-                where="data.workers",
-                why="it is a number from 0, or auto",
-                fix="data.workers=auto",
-            )
+        check_workers(workers)
         self.policy, self.workers = policy, workers
         if policy.windows and not self.takes_windows:
             raise self._build_no_windows_error()
@@ -95,6 +89,7 @@ class Backend:
         self._chosen_sampling: SampleOrder | None = None
         self._progress = LoaderProgress()
         self._restored: Mapping[str, Any] | None = None
+        self._executors = ExecutorSet()
 
     # For subclasses to override.
 
@@ -174,6 +169,10 @@ class Backend:
         """Return what prepares for the order of a split's samples; by default nothing has to be."""
         return follow_nothing
 
+    def _has_python_code(self) -> bool:
+        """Return True if code of a user's own works on samples, which `data.executor` may give processes."""
+        return False
+
     # The names are those of Lightning's hooks.
 
     def setup(self, stage: str) -> None:
@@ -184,7 +183,8 @@ class Backend:
             self._progress, self._restored = LoaderProgress(), None
 
     def teardown(self, stage: str) -> None:
-        """Report what was left out and what was tolerated, over all ranks."""
+        """End the workers; report what was left out and what was tolerated, over all ranks."""
+        self._executors.close()
         self._report_tolerated()
         if not self.policy.skip:
             return
@@ -198,6 +198,7 @@ class Backend:
 
     def train_dataloader(self) -> TrainLoader:
         """Return the batches of this rank, from the position that the run has reached."""
+        check_executor(self.policy.executor, has_code=self._has_python_code(), workers=self._resolve_workers())
         stream, _, version = self._open_stream("train")
         layout, sampling = self._build_layout(), self._get_sampling()
         # With padding even a single sample fills a batch.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Protocol
 
+from mlscale.errors import MLScaleError
+
 
 class Job(Protocol):
     """The job that takes the batches: Lightning's Trainer, or a loop of one's own (`mlscale.data.Loader`)."""
@@ -38,3 +40,19 @@ def count_local_ranks(job: Job | None) -> int:
     """Return the number of ranks that share this machine."""
     # LOCAL_WORLD_SIZE is set by torchrun.
     return max(1, job.num_devices if job is not None else int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def check_workers(workers: object) -> None:
+    """Raise if `data.workers` is neither a number nor 'auto'.
+
+    Raises:
+        MLScaleError: it is not.
+    """
+    # bool is a subclass of int, so `true` would count as 1.
+    if workers != "auto" and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 0):
+        raise MLScaleError(
+            f"data.workers is {workers!r}",
+            where="data.workers",
+            why="it is a number from 0, or auto",
+            fix="data.workers=auto",
+        )

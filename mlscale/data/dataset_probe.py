@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from mlscale.data.augmentations.augmentation import preserve_global_generators, seed_generators
-from mlscale.data.dataset_stream import parse_pair
+from mlscale.data.dataset_samples import parse_pair
 from mlscale.errors import MLScaleError
 
 # Samples whose values are part of the data version: to load all of a dataset could take as long as an epoch.

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from mlscale.data.augmentations.augmentation import preserve_global_generators
+from mlscale.data.augmentations.augmentation import PerSampleAugment, preserve_global_generators
 from mlscale.data.class_labels import compute_label_digest, encode_labels, find_classes, join_label_digests
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.data_module import OrderedData
 from mlscale.data.dataset_probe import compute_dataset_version, probe_samples, read_all_labels
-from mlscale.data.dataset_stream import DatasetStream, SeededDataset
+from mlscale.data.dataset_samples import DatasetWork, SeededDataset
+from mlscale.data.dataset_stream import DatasetStream
 from mlscale.data.order import sample_weights as weights_of
 from mlscale.data.order.bad_samples import BadSample, Stream
 from mlscale.data.order.policy import Policy, TolerantPolicyArguments
@@ -28,6 +29,7 @@ from mlscale.data.windows.dataset_window import (
     write_dataset_window,
 )
 from mlscale.data.windows.window_folder import compute_window_mix, find_class_numbers
+from mlscale.data.workers.sample_executor import SampleExecutor
 from mlscale.errors import MLScaleError
 
 
@@ -43,7 +45,8 @@ class DatasetData(OrderedData):
         train: the training dataset.
         val: the validation dataset.
         test: the test dataset; None for none.
-        workers: processes that load, per rank; auto is 0, in the training process itself. The batches are the same.
+        workers: processes that load, per rank; 0 for none. auto loads in the training process itself, and starts
+            processes if loading takes enough time; see `Policy.executor`. The batches are the same.
         policy: see `Policy`; `augment` gets one x. The seed is also that of the dataset's own random numbers.
     """
 
@@ -57,10 +60,14 @@ class DatasetData(OrderedData):
         workers: int | str = "auto",
         **policy: Unpack[TolerantPolicyArguments],
     ) -> None:
-        super().__init__(
-            workers=workers,
-            policy=Policy(**policy),
-        )
+        super().__init__(workers=workers, policy=Policy(**policy))
+        if self.policy.executor == "thread" and workers not in ("auto", 0):
+            raise MLScaleError(
+                f"data.workers={workers} has no effect with data.executor=thread",
+                where="data.workers",
+                why="a dataset draws from random generators that all threads share, so it is loaded by one of them",
+                fix="data.executor=process\ndata.workers=auto",
+            )
         self._datasets = {"train": train, "val": val, **({} if test is None else {"test": test})}
         self._joined: dict[str, JoinedDataset] = {}
         self._facts: DataFacts | None = None
@@ -145,8 +152,29 @@ class DatasetData(OrderedData):
         return compute_window_mix(self.policy, len(train.labels) - train.newest, train.newest, left_out)
 
     def _resolve_workers(self) -> int:
-        # None by default: to start a process takes longer than most datasets that fit into memory take to load.
-        return self.workers if isinstance(self.workers, int) else 0
+        if isinstance(self.workers, int) or self.policy.executor == "process":
+            return super()._resolve_workers()
+        # To start a process takes longer than most datasets that fit into memory take to load.
+        return 0
+
+    def _has_python_code(self) -> bool:
+        return True
+
+    def _build_executor(self, split: str) -> SampleExecutor | None:
+        # Where there are to be processes, or to be some once loading turns out to be slow.
+        count = super()._resolve_workers()
+        if self.policy.executor == "thread" or count < 1:
+            return None
+        dataset = self._datasets[split]
+        augment = self.augment if split == "train" and isinstance(self.augment, PerSampleAugment) else None
+        executor = SampleExecutor(
+            lambda: DatasetWork(SeededDataset(dataset, split), augment),
+            name=f"the dataset {type(dataset).__name__}",
+            count=count,
+            at_once=self._resolve_workers() > 0,
+            is_required=self.policy.executor == "process",
+        )
+        return self._executors.keep_executor(executor)
 
     def _read_facts(self) -> DataFacts:
         for split, dataset in self._datasets.items():
@@ -203,6 +231,12 @@ class DatasetData(OrderedData):
         if split not in self._datasets:
             raise MLScaleError(f"this data has no {split} split", where=f"data.{split}", fix="split=val")
         dataset = self._datasets[split]
-        augment = self.augment if split == "train" else None
-        stream = DatasetStream(dataset, split=split, workers=self._resolve_workers(), augment=augment, seed=self.seed)
+        stream = DatasetStream(
+            dataset,
+            split=split,
+            workers=super()._resolve_workers(),
+            augment=self.augment if split == "train" else None,
+            seed=self.seed,
+            executor=self._build_executor(split),
+        )
         return stream, len(dataset), self._versions[split]  # type: ignore[arg-type]  # asked in _read

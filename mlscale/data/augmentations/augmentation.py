@@ -151,7 +151,8 @@ class PerSampleAugment:
     """A user's own transform, such as torchvision's v2: applied to each sample, with random generators set by its seed.
 
     torch's, Python's and numpy's global generators are set before each sample and put back after the batch, so the
-    transform repeats and the training loop's own draws are not disturbed. It runs in the caller's thread.
+    transform repeats and the training loop's own draws are not disturbed. It runs in the caller's thread, or in a
+    process of its own (`data.executor`); torch computes it with one thread in both, so that all sums round alike.
 
     Args:
         transform: takes and returns one sample (C, H, W) of the decoded dtype, uint8 from 0 to 255 for images; a
@@ -162,24 +163,42 @@ class PerSampleAugment:
     def __init__(self, transform: Callable[[Tensor], Tensor]) -> None:
         self.transform = transform
 
-    def __call__(self, x: Tensor, seeds: NDArray[np.uint64]) -> Tensor:
+    @property
+    def name(self) -> str:
+        """The name of the transform, for messages."""
+        return f"the transform {getattr(self._transform, '__name__', type(self._transform).__name__)}"
+
+    def __call__(self, x: Tensor, seeds: NDArray[np.uint64], mark: Callable[[int], None] | None = None) -> Tensor:
         """Change each sample by its own seed; same dtype as x.
+
+        Args:
+            x: see `BatchAugment`.
+            seeds: uint64 (n,).
+            mark: called with the number of each sample before it is changed.
 
         Raises:
             MLScaleError: the result is not a tensor of that dtype.
         """
-        with preserve_global_generators():
-            return torch.stack(
-                [self._transform_sample(sample, int(seed)) for sample, seed in zip(x, seeds, strict=True)]
-            )
+        results: list[Tensor] = []
+        with preserve_global_generators(), compute_single_threaded():
+            for row, (sample, seed) in enumerate(zip(x, seeds, strict=True)):
+                if mark is not None:
+                    mark(row)
+                results.append(self._transform_sample(sample, int(seed)))
+                check_sizes(self.name, tuple(results[-1].shape), tuple(results[0].shape))
+            return torch.stack(results)
 
-    def augment_with_masks(self, x: Tensor, masks: Tensor, seeds: NDArray[np.uint64]) -> tuple[Tensor, Tensor]:
+    def augment_with_masks(
+        self, x: Tensor, masks: Tensor, seeds: NDArray[np.uint64], mark: Callable[[int], None] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Change each sample and its mask, uint8 (n, H, W), together; see `check_pairs`."""
         from torchvision import tv_tensors
 
         pairs = []
-        with preserve_global_generators():
-            for sample, mask, seed in zip(x, masks, seeds, strict=True):
+        with preserve_global_generators(), compute_single_threaded():
+            for row, (sample, mask, seed) in enumerate(zip(x, masks, seeds, strict=True)):
+                if mark is not None:
+                    mark(row)
                 seed_generators(int(seed))
                 # By these types a v2 transform knows the mask: it takes nearest pixels and changes no colours in it.
                 image, moved = self.transform(tv_tensors.Image(sample), tv_tensors.Mask(mask))  # type: ignore[call-arg]
@@ -219,6 +238,21 @@ class PerSampleAugment:
         return result
 
 
+def check_sizes(name: str, one: tuple[int, ...], other: tuple[int, ...]) -> None:
+    """Raise if a transform gave two samples of a batch different sizes.
+
+    Raises:
+        MLScaleError: it did.
+    """
+    if one != other:
+        raise MLScaleError(
+            f"{name} returned {one} of one sample and {other} of another",
+            where="augment",
+            why="the samples of a batch are of one size",
+            fix="let it end with a step that sets the size, e.g. torchvision.transforms.v2.Resize((224, 224))",
+        )
+
+
 class preserve_global_generators:  # noqa: N801  reads as a statement
     """Put torch's (CPU), Python's and numpy's global random generators back as they were."""
 
@@ -229,6 +263,19 @@ class preserve_global_generators:  # noqa: N801  reads as a statement
         torch.default_generator.set_state(self._states[0])
         random.setstate(self._states[1])
         np.random.set_state(self._states[2])
+
+
+class compute_single_threaded:  # noqa: N801  reads as a statement
+    """Let torch compute with one thread, then with as many as before."""
+
+    def __enter__(self) -> None:
+        self._threads = torch.get_num_threads()
+        if self._threads > 1:
+            torch.set_num_threads(1)
+
+    def __exit__(self, *_: object) -> None:
+        if self._threads > 1:
+            torch.set_num_threads(self._threads)
 
 
 def seed_generators(seed: int) -> None:

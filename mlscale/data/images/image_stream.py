@@ -3,8 +3,9 @@
 A batch is made by several threads, each of which works on a few of its samples and writes them, normalised, to where
 they belong in an array that is used again (see `ArrayRing`). Decoders, the resize and numpy release the interpreter's
 lock. What else torch does happens in the caller's thread: its thread count and its random generator stay as the caller
-set them, and a user's own transform has a generator that no other thread draws from. Elementwise work is numpy's: torch
-would wake a second thread for a batch of a few dozen kilobytes, which on busy cores takes milliseconds.
+set them, and a user's own transform has a generator that no other thread draws from; or such a transform has processes
+of its own, one for each thread that decodes (see `SampleTransform`). Elementwise work is numpy's: torch would wake a
+second thread for a batch of a few dozen kilobytes, which on busy cores takes milliseconds.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,10 +25,13 @@ from mlscale.data.augmentations.augmentation import Augment, BatchAugment, PerSa
 from mlscale.data.augmentations.random_crop import RandomCrop
 from mlscale.data.images.array_ring import ArrayRing
 from mlscale.data.images.decoded_cache import DecodedSamples
+from mlscale.data.images.sample_transform import ChangedBatch, SampleTransform
 from mlscale.data.order.bad_samples import BadSample
 from mlscale.data.order.batch_plan import Batch, BatchPlan
 from mlscale.data.order.keyed_permutation import derive_sample_seeds
 from mlscale.data.shards.member_decoder import Array
+from mlscale.data.workers.sample_executor import SampleExecutor
+from mlscale.data.workers.worker_pool import WorkerPool
 
 _FLOAT = np.dtype(np.float32)
 _MIN_CHUNK_SAMPLES = 8
@@ -43,12 +48,23 @@ class ImageStream:
         workers: threads that decode; 0 decodes in the caller's thread.
         augment: a crop, while decoding; or applied to the whole batch before it is normalised; None for none.
         seed: of the augmentation.
+        executor: where a user's own transform runs; None for the caller's thread.
     """
 
-    def __init__(self, data: DecodedSamples, *, workers: int, augment: BatchAugment | None, seed: int) -> None:
+    def __init__(
+        self,
+        data: DecodedSamples,
+        *,
+        workers: int,
+        augment: BatchAugment | None,
+        seed: int,
+        executor: SampleExecutor | None = None,
+    ) -> None:
         self._data, self._workers, self._seed = data, workers, seed
         self._crop = augment if isinstance(augment, RandomCrop) else None
         self._augment = None if isinstance(augment, RandomCrop) else augment
+        self._transform = SampleTransform(augment, data, executor) if isinstance(augment, PerSampleAugment) else None
+        self._executor = executor
         self._mean = np.array(data.shape.mean, np.float32)[:, None, None]
         self._std = np.array(data.shape.std, np.float32)[:, None, None]
         self._ring = ArrayRing(keep=max(_MIN_BATCHES_AHEAD, 2 * workers) + 4)
@@ -61,21 +77,24 @@ class ImageStream:
             return
         pending: deque[_BatchWork] = deque()
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="mlscale-decode")
-        try:
-            for plan in plans:
-                pending.append(self._start_batch(plan, pool))
-                if len(pending) > self._count_batches_ahead(len(plan.samples)):
+        with nullcontext() if self._executor is None else self._executor.run_epoch():
+            try:
+                for plan in plans:
+                    pending.append(self._start_batch(plan, pool))
+                    if len(pending) > self._count_batches_ahead(len(plan.samples)):
+                        yield self._take_batch(pending.popleft())
+                while pending:
                     yield self._take_batch(pending.popleft())
-            while pending:
-                yield self._take_batch(pending.popleft())
-        finally:
-            # A caller that stops early does not wait for batches that it won't take.
-            pool.shutdown(wait=False, cancel_futures=True)
+            finally:
+                # A caller that stops early does not wait for batches that it won't take.
+                pool.shutdown(wait=False, cancel_futures=True)
 
     def _count_batches_ahead(self, batch_size: int) -> int:
         return max(_MIN_BATCHES_AHEAD, -(-2 * self._workers * _MIN_CHUNK_SAMPLES // batch_size))
 
     def _start_batch(self, plan: BatchPlan, pool: ThreadPoolExecutor | None) -> _BatchWork:
+        if pool is not None and self._executor is not None and (workers := self._executor.find_pool()) is not None:
+            return self._start_changed_batch(plan, pool, workers)
         if self._crop is None and (cached := self._data.get_cached_samples(plan.samples)) is not None:
             masks = None if self._data.masks is None else self._data.masks.get_cached_masks(plan.samples)
             if masks is not None or self._data.masks is None:
@@ -90,9 +109,47 @@ class ImageStream:
         fill = partial(self._fill_rows, plan, out, masks, draws)
         if pool is None:
             return _BatchWork(plan, out, masks, [partial(fill, range(count))])
-        # `wait_for_array` waits for a part when the batch is taken, and raises its error then.
-        parts = [pool.submit(fill, rows).result for rows in split_rows(count, self._workers)]
-        return _BatchWork(plan, out, masks, parts)
+        # `wait_for_parts` waits for a part when the batch is taken, and raises its error then.
+        return _BatchWork(
+            plan, out, masks, [pool.submit(fill, rows).result for rows in split_rows(count, self._workers)]
+        )
+
+    def _start_changed_batch(self, plan: BatchPlan, pool: ThreadPoolExecutor, workers: WorkerPool) -> _BatchWork:
+        """Start a batch that threads decode and workers change."""
+        assert self._transform is not None
+        batch = ChangedBatch(
+            self._transform.name, len(plan.samples), lambda shape: self._ring.take_array(shape, _FLOAT)
+        )
+        seeds = self._derive_seeds(plan)
+        parts = [
+            pool.submit(self._change_rows, plan.samples, seeds, workers, batch, rows).result
+            for rows in split_rows(len(plan.samples), self._workers)
+        ]
+        return _BatchWork(plan, None, None, parts, batch)
+
+    def _change_rows(
+        self,
+        samples: NDArray[np.int64],
+        seeds: NDArray[np.uint64],
+        workers: WorkerPool,
+        batch: ChangedBatch,
+        rows: range,
+    ) -> None:
+        assert self._transform is not None
+
+        def read_row(at: int) -> Sequence[Array]:
+            sample = int(samples[rows[at]])
+            x = self._data.get_sample(sample)
+            return [x] if self._data.masks is None else [x, self._data.masks.get_mask(sample)]
+
+        part = slice(rows.start, rows.stop)
+        self._transform.change_in_worker(
+            workers,
+            samples[part],
+            seeds[part],
+            read_row,
+            lambda results: batch.write_rows(rows, results, self._normalise_into),
+        )
 
     def _fill_rows(
         self, plan: BatchPlan, out: Array, masks: Array | None, draws: NDArray[np.float32] | None, rows: range
@@ -124,25 +181,32 @@ class ImageStream:
 
     def _take_batch(self, work: _BatchWork) -> Batch | BadSample:
         try:
-            return self._finish_batch(work.plan, work.wait_for_array(), work.masks)
+            work.wait_for_parts()
         except BadSample as error:
             return error
-
-    def _finish_batch(self, plan: BatchPlan, array: Array, masks: Array | None) -> Batch:
+        if work.changed is not None:
+            assert work.changed.x is not None
+            return assemble_batch(self._data, work.plan, torch.from_numpy(work.changed.x), work.changed.masks)
+        assert work.out is not None
+        array, masks = work.out, work.masks
         if self._augment is not None:
-            array, masks = self._augment_batch(self._augment, plan, array, masks)
+            array, masks = self._augment_batch(self._augment, work.plan, array, masks)
             array = self._normalise_copy(array)
-        return assemble_batch(self._data, plan, torch.from_numpy(array), masks)
+        return assemble_batch(self._data, work.plan, torch.from_numpy(array), masks)
 
     def _augment_batch(
         self, augment: BatchAugment, plan: BatchPlan, array: Array, masks: Array | None
     ) -> tuple[Array, Array | None]:
-        x, seeds = torch.from_numpy(array), self._derive_seeds(plan)
+        seeds = self._derive_seeds(plan)
+        if self._transform is not None:
+            arrays = [array] if masks is None else [array, masks]
+            x, *moved = self._transform.change_batch(plan.samples, seeds, arrays)
+            return x, moved[0] if moved else None
         if masks is None:
-            return augment(x, seeds).numpy(), None
-        assert isinstance(augment, Augment | PerSampleAugment)  # crops are made while decoding
-        moved, with_it = augment.augment_with_masks(x, torch.from_numpy(masks), seeds)
-        return moved.numpy(), with_it.numpy()
+            return augment(torch.from_numpy(array), seeds).numpy(), None
+        assert isinstance(augment, Augment)  # crops are made while decoding
+        x_with, with_it = augment.augment_with_masks(torch.from_numpy(array), torch.from_numpy(masks), seeds)
+        return x_with.numpy(), with_it.numpy()
 
     def _derive_seeds(self, plan: BatchPlan) -> NDArray[np.uint64]:
         return derive_sample_seeds(plan.positions, seed=self._seed, epoch=plan.epoch, stream="augment")
@@ -195,15 +259,15 @@ def _get_labels(data: DecodedSamples, plan: BatchPlan) -> Array:
 
 @dataclass
 class _BatchWork:
-    """A batch in the making: the arrays of its samples, and the parts that fill them."""
+    """A batch in the making: the arrays of its samples, the parts that fill them, and what workers change."""
 
     plan: BatchPlan
-    out: Array
+    out: Array | None
     masks: Array | None
     parts: Sequence[Callable[[], None]]
+    changed: ChangedBatch | None = None
 
-    def wait_for_array(self) -> Array:
-        """Return the array, once all parts are done; raise the error of the first sample that has one."""
+    def wait_for_parts(self) -> None:
+        """Wait for all parts; raise the error of the first sample that has one."""
         for part in self.parts:
             part()
-        return self.out

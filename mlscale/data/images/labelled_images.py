@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data import label_kinds as label_kinds
+from mlscale.data.augmentations.augmentation import PerSampleAugment
 from mlscale.data.backend import Backend
 from mlscale.data.class_labels import Classes, compute_label_digest, join_label_digests
 from mlscale.data.data_facts import DataFacts
@@ -25,6 +26,7 @@ from mlscale.data.images.decoded_cache import DecodedSamples, SampleShape, probe
 from mlscale.data.images.image_stream import ImageStream
 from mlscale.data.images.joined_images import JoinedSource, join_image_windows
 from mlscale.data.images.masks import DecodedMasks, MaskSource, find_mask_classes
+from mlscale.data.images.sample_transform import build_transform_executor
 from mlscale.data.inspection.shared_images import find_shared_images
 from mlscale.data.inspection.shared_rows import format_shared_rows
 from mlscale.data.order import sample_weights as weights
@@ -324,11 +326,14 @@ class ImageBackend(Backend):
         if warnings and (self.trainer is None or self.trainer.is_global_zero):
             print(describe_tolerated(warnings), file=sys.stderr, flush=True)
 
+    def _has_python_code(self) -> bool:
+        return isinstance(self.augment, PerSampleAugment)
+
     def _open_stream(self, split: str) -> tuple[Stream, int, str]:
-        data = self.get_decoded_split(split)
-        stream = ImageStream(
-            data, workers=self._resolve_workers(), augment=self.augment if split == "train" else None, seed=self.seed
-        )
+        data, workers = self.get_decoded_split(split), self._resolve_workers()
+        augment = self.augment if split == "train" else None
+        executor = self._executors.keep_executor(build_transform_executor(augment, self.policy.executor, workers))
+        stream = ImageStream(data, workers=workers, augment=augment, seed=self.seed, executor=executor)
         return stream, len(data), data.source.version
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
 
+EXECUTORS = ("auto", "thread", "process")
 _REPLAY = 0.7
 _MAX_SHARE_PARTS = 10_000
 """Parts that shares may be of: 0.0001 is the smallest step between them."""
@@ -31,6 +32,7 @@ class PolicyArguments(TypedDict, total=False):
     windows: Sequence[str]
     replay: float | None
     relabelled: Sequence[str]
+    executor: str
 
 
 class TolerantPolicyArguments(PolicyArguments, total=False):
@@ -58,6 +60,8 @@ class Policy:
             are mixed with the data, and validate in its place. The encoder stays that of the data.
         replay: the share of samples in training that are not of the latest window; 0.7 where it is None; 0 for none.
         relabelled: names of classes whose meaning has changed: no sample of them is replayed.
+        executor: where Python code of a user's own works on samples: 'thread' in this process, 'process' in others;
+            'auto' starts others if it takes enough time. The batches are the same.
 
     Raises:
         MLScaleError: an unknown value, a number out of range, or a choice that contradicts another.
@@ -74,11 +78,13 @@ class Policy:
     windows: Sequence[str] = ()
     replay: float | None = None
     relabelled: Sequence[str] = ()
+    executor: str = "auto"
 
     def __post_init__(self) -> None:
         _check_choice("sampling", self.sampling, ("shuffle", "balanced", "weighted"))
         _check_choice("last", self.last, ("drop", "pad"))
         _check_choice("on_bad_sample", self.on_bad_sample, ("fail", "skip"))
+        _check_choice("executor", self.executor, EXECUTORS)
         if self.epoch_samples is not None and self.epoch_samples < 1:
             raise MLScaleError(
                 f"data.epoch_samples is {self.epoch_samples}",

@@ -114,6 +114,8 @@ def image_table(folder: Path, **policy: Any) -> ImageTable:
         columns = {"image": [picture(i) for i in range(110)], "label": [i % 4 for i in range(110)]}
         parquet.write_table(pa.table(columns), path, row_group_size=17)
     return ImageTable(path, image_size=None, batch_size=BATCH, **policy)
+
+
 def dali(folder: Path, **policy: Any) -> Dali:
     for name, count in (("t", 100), ("v", 9)):
         if not (folder / name).exists():

@@ -56,7 +56,14 @@ def test_the_check_knows_what_can_be_recorded() -> None:
         transform = build(name)
         assert transform is not None, name
         assert is_recorded(transform), name
-    unchecked = {"Transform", "ToImage", "PILToTensor", "ClampBoundingBoxes", "ClampKeyPoints", "ConvertBoundingBoxFormat"}
+    unchecked = {
+        "Transform",
+        "ToImage",
+        "PILToTensor",
+        "ClampBoundingBoxes",
+        "ClampKeyPoints",
+        "ConvertBoundingBoxFormat",
+    }
     others = {name: build(name) for name in set(classes) - COUNTERPARTS - unchecked}
     taken = {name for name, transform in others.items() if transform is not None and is_recorded(transform)}
     assert not {name for name in taken if not name.startswith(("Sanitize", "SetClamping"))}

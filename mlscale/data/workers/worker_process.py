@@ -1,0 +1,135 @@
+"""A worker process, as the process that has started it sees it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing import connection as connections
+from multiprocessing.context import BaseContext
+from typing import Any
+
+from numpy.typing import NDArray
+
+from mlscale.data.workers.serve_requests import (
+    Failure,
+    Reply,
+    WorkRequest,
+    receive_message,
+    send_message,
+    serve_requests,
+)
+from mlscale.data.workers.shared_scratch import ArrayPlace, SharedScratch
+from mlscale.errors import Exit, MLScaleError
+
+_EXIT_SECONDS = 2.0
+"""The time that a worker has to end by itself, and the system to report the end of one that was killed."""
+Name = Callable[[int], str]
+"""Returns the name of the sample in a row of a request."""
+
+
+class WorkerFailure(Exception):  # noqa: N818  an exception of another process
+    """The traceback of a worker, as the cause of an error here."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(f"\n{failure.traceback}")
+        self.failure = failure
+
+
+class WorkerProcess:
+    """A process that answers one request after another.
+
+    Args:
+        context: starts it; not by fork, which copies locks that a thread holds.
+
+    Attributes:
+        scratch: the memory that both share.
+    """
+
+    def __init__(self, context: BaseContext) -> None:
+        self.scratch = SharedScratch()
+        self._connection, other = context.Pipe()
+        process: Any = context.Process  # type: ignore[attr-defined]  # a subclass's attribute
+        # Daemonic: multiprocessing ends it at the interpreter's exit, if nothing has before.
+        self._process = process(
+            target=serve_requests, args=(other, self.scratch), daemon=True, name="mlscale-transform"
+        )
+        self._process.start()
+        # Else the connection would stay open here when the worker has ended.
+        other.close()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return int(self._process.pid)
+
+    def send_work(self, payload: bytes) -> None:
+        """Send the pickled work; `confirm_work` is called next."""
+        # One that has ended already is found when it does not confirm.
+        with suppress(OSError):
+            send_message(self._connection, payload)
+
+    def confirm_work(self) -> None:
+        """Wait until the work has been read.
+
+        Raises:
+            WorkerFailure: it can't be.
+            MLScaleError: the process has ended.
+        """
+        self._receive_reply(lambda row: "")
+
+    def call_work(self, places: Sequence[ArrayPlace], rest: Any, name_row: Name) -> tuple[list[NDArray[Any]], Any]:
+        """Do the work on arrays that are in `scratch`; the result is there too, and valid until the next call.
+
+        Raises:
+            WorkerFailure: the work has failed.
+            MLScaleError: the process has ended.
+        """
+        # A worker that dies before its first row was killed by no sample.
+        self.scratch.mark_row(-1)
+        # One that has ended is found when it does not reply.
+        with suppress(OSError):
+            send_message(self._connection, WorkRequest(list(places), rest))
+        reply = self._receive_reply(name_row)
+        return self.scratch.view_arrays(reply.places), reply.rest
+
+    def close(self) -> None:
+        """End the process; it is killed if it does not end by itself."""
+        # The worker reads the end of the connection, and returns.
+        self._connection.close()
+        self._process.join(_EXIT_SECONDS)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self.scratch.close()
+
+    def _receive_reply(self, name_row: Name) -> Reply:
+        try:
+            # The sentinel too: what a killed worker had sent before is still in the connection.
+            connections.wait([self._connection, self._process.sentinel])
+            reply = receive_message(self._connection) if self._connection.poll() else None
+        except (EOFError, OSError):
+            reply = None
+        if reply is None:
+            raise self._build_death_error(name_row)
+        if isinstance(reply, Failure):
+            raise WorkerFailure(reply)
+        assert isinstance(reply, Reply)
+        return reply
+
+    def _build_death_error(self, name_row: Name) -> MLScaleError:
+        # The connection breaks a little before the system reports how the process has ended.
+        self._process.join(_EXIT_SECONDS)
+        code, row = self._process.exitcode, self.scratch.row
+        how = f"with exit code {code}" if code is None or code >= 0 else f"by {signal.Signals(-code).name}"
+        killed = code == -signal.SIGKILL
+        return MLScaleError(
+            f"a process that prepares samples has ended {how}"
+            + (f" at the sample {name_row(row)}" if row >= 0 else ""),
+            where="data.executor",
+            why="the system kills a process when memory runs out (dmesg has a line of it), or someone did"
+            if killed
+            else "the code that it ran ended it: a crash in a library, or a call of exit",
+            fix="data.workers=1, which needs the least memory; or data.executor=thread, which has one process alone",
+            exit=Exit.ENVIRONMENT if killed else Exit.USER,
+        )

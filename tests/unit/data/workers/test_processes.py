@@ -1,0 +1,145 @@
+"""Worker processes end with the process that has started them, and leave nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlscale.data.workers.main_module import _has_guard
+from mlscale.data.workers.shared_scratch import SharedScratch
+from mlscale.data.workers.work_clock import read_busy_clock, read_cpu_clock
+from tests.unit.data.conftest import write_shards
+from tests.unit.data.workers.test_executor import is_gone, list_pids, wait_until
+from tests.unit.data.workers.transforms import spend
+
+_SCRIPT = """
+    import sys
+    from pathlib import Path
+
+    from mlscale.data import Loader, TarBackend
+    from tests.unit.data.workers.transforms import Noise
+
+
+    def main():
+        augment = Noise(Path(sys.argv[2]), 0.01)
+        data = TarBackend(sys.argv[1], sys.argv[1], batch_size=8, workers=2, augment=augment, executor="process")
+        loader = Loader(data)
+        while True:
+            for batch in loader:
+                print("batch", flush=True)
+
+"""
+_GUARDED = '\n    if __name__ == "__main__":\n        main()\n'
+
+
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGKILL, *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGINT, signal.SIGTERM))],
+)
+def test_no_process_outlives_the_one_that_started_it(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C, which a terminal sends to the whole group, and signals to the main process alone."""
+    write_shards(tmp_path / "t", 40)
+    (pids := tmp_path / "pids").mkdir()
+    (script := tmp_path / "loop.py").write_text(textwrap.dedent(_SCRIPT + _GUARDED))
+    process = subprocess.Popen(
+        [sys.executable, script, tmp_path / "t", pids],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for _ in range(6):
+        assert process.stdout.readline() == b"batch\n"
+    assert len(list_pids(pids)) == 2
+    # Memory without a name is gone with its processes, however they end.
+    maps = [Path(f"/proc/{pid}/maps").read_text() for pid in (process.pid, *list_pids(pids))]
+    assert all("memfd:mlscale-samples (deleted)" in mapped and "/dev/shm/" not in mapped for mapped in maps)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    process.stdout.close()
+    assert process.wait(30) in (-number, 1)
+    assert wait_until(lambda: all(map(is_gone, list_pids(pids))))
+    # The fork server ends as well, as nothing of its group is left.
+    assert wait_until(lambda: not _has_group(process.pid))
+
+
+def _has_group(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_script_that_would_run_again_is_refused(tmp_path: Path) -> None:
+    write_shards(tmp_path / "t", 40)
+    (pids := tmp_path / "pids").mkdir()
+    (script := tmp_path / "loop.py").write_text(textwrap.dedent(_SCRIPT + "\n    main()\n"))
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "t", pids],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert f"each new process would run {script} again" in done.stderr
+    assert "call it under if __name__ == '__main__':" in done.stderr
+    assert not list_pids(pids)
+
+
+@pytest.mark.parametrize(
+    ("source", "guarded"),
+    [
+        ("import a\nif __name__ == '__main__':\n    a.b()\n", True),
+        ("if '__main__' == __name__ and True:\n    b()\n", True),
+        ("def f():\n    if __name__ == '__main__':\n        pass\nf()\n", False),
+        ("print(1)\n", False),
+    ],
+)
+def test_guards(tmp_path: Path, source: str, guarded: bool) -> None:
+    (path := tmp_path / f"{abs(hash(source))}.py").write_text(source)
+    assert _has_guard(path) is guarded
+
+
+def test_memory_grows_on_both_sides() -> None:
+    one = SharedScratch()
+    other = SharedScratch(os.dup(one._descriptor))
+    for count in (10, 3 << 20, 5):
+        arrays: list[Any] = [np.arange(count, dtype=np.int32), np.ones((2, count), np.uint8)]
+        places = one.write_arrays(arrays)
+        assert all(np.array_equal(a, b) for a, b in zip(arrays, other.view_arrays(places), strict=True))
+        other.mark_row(count)
+        assert one.row == count
+    one.close()
+    other.close()
+
+
+def test_clocks_do_not_count_what_others_take() -> None:
+    """Two more processes than cores compute meanwhile."""
+    burn = "while True: pass"
+    others = [subprocess.Popen([sys.executable, "-c", burn]) for _ in range((os.cpu_count() or 1) + 2)]
+    try:
+        time.sleep(0.3)
+        wall, cpu, busy = time.perf_counter(), read_cpu_clock(), read_busy_clock()
+        spend(0.5)
+        wall, cpu, busy = time.perf_counter() - wall, read_cpu_clock() - cpu, read_busy_clock() - busy
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    assert 0.5 <= cpu < 0.6
+    assert 0.45 <= busy < 0.7
+    assert wall > 0.6, "the machine was not busy"
