@@ -49,3 +49,11 @@ def test_without_losses_there_are_twenty(tmp_path: Path, content: str) -> None:
 def test_a_loss_that_never_fell_counts_as_learned_at_once(tmp_path: Path) -> None:
     path = write_history(tmp_path / "metrics.csv", [0.7, 0.8, 0.9])
     assert choose_passes(path, 32, 490) == 20
+
+
+@pytest.mark.parametrize(("epochs", "passes"), [(1, 5), (2, 10), (4, 20), (30, 20)])
+def test_a_champion_of_few_epochs_has_a_challenger_of_few_passes(tmp_path: Path, epochs: int, passes: int) -> None:
+    lines = ["epoch,step,train/loss,val/loss", "0,9,5.5,"]
+    lines += [f"{number},{205 * number + 204},,{3.0 - number / 100}" for number in range(epochs)]
+    (tmp_path / "metrics.csv").write_text("\n".join(lines) + "\n")
+    assert choose_passes(tmp_path / "metrics.csv", 16, 2000) == passes
