@@ -37,10 +37,10 @@ CASES = [
   fix:   seed=1
 unknown key 'foo.a'
   where: command line: foo.a
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 unknown key 'foo.b'
   where: command line: foo.b
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 'name' is not set
   where: command line: name
   why:   names the run folder, and the run in every tracker
@@ -108,11 +108,11 @@ unknown key 'model.xyz'
 unknown key 'model.bia.a'
   where: command line: model.bia.a
   why:   torch.nn.Linear takes no 'bia'
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 unknown key 'model.bia.b'
   where: command line: model.bia.b
   why:   torch.nn.Linear takes no 'bia'
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 """,
     ),
     (

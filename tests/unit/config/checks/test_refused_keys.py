@@ -45,7 +45,7 @@ unknown key 'run_name'
   fix:   name=yolo
 unknown key 'experiment.a'
   where: command line: experiment.a
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 """,
     ),
     (
@@ -86,13 +86,13 @@ unknown key 'modle.net._target_'
         """
 unknown key 'max_time.hours'
   where: command line: max_time.hours
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 unknown key 'early_stop'
   where: command line: early_stop
   fix:   callbacks=[default,early_stopping]
 unknown key 'max_tme.hours'
   where: command line: max_tme.hours
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 """,
     ),
     (
@@ -100,17 +100,17 @@ unknown key 'max_tme.hours'
         """
 unknown key 'gpus'
   where: command line: gpus
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 unknown key 'epochs'
   where: command line: epochs
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 unknown key 'lr'
   where: command line: lr
   why:   options that have it: optimizer=adamw, optimizer=sgd
   fix:   optimizer=adamw optimizer.lr=0.1
 unknown key 'batch_size'
   where: command line: batch_size
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 """,
     ),
     (
@@ -131,7 +131,7 @@ unknown key 'trainer.gpus'
 unknown key 'trainer.xyz'
   where: command line: trainer.xyz
   why:   pytorch_lightning.Trainer takes no 'xyz'
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 unknown key 'trainer.amp'
   where: command line: trainer.amp
   why:   precision=fp16 on GPUs without bfloat16
@@ -147,7 +147,7 @@ unknown key 'foo.compress'
   fix:   compress.re_lu._target_=torch.nn.ReLU
 unknown key 'foo.register'
   where: command line: foo.register
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 """,
     ),
     (
@@ -212,7 +212,7 @@ unknown key 'data.xyz'
 unknown key 'data.xyz'
   where: command line: data.xyz
   why:   shop.Thirteen takes no 'xyz'
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 """,
     ),
     (
@@ -245,14 +245,14 @@ unknown key 'nodes'
   fix:   launch=slurm launch.nodes=2
 unknown key 'sync_batchnorm'
   where: command line: sync_batchnorm
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 unknown key 'ema'
   where: command line: ema
   why:   what one optimizer step keeps of the average
   fix:   callbacks=[default,ema] callbacks.ema.decay=0.99
 unknown key 'foo'
   where: command line: foo
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 """,
     ),
     (

@@ -133,7 +133,7 @@ CASES = {
         ["~callbacks.progres"],
         "no 'callbacks.progres' to remove\n"
         "  where: command line: ~callbacks.progres\n"
-        "  fix:   mlscale config show prints what there is",
+        "  fix:   mlscale config show, which prints what there is",
     ),
 }
 
