@@ -60,7 +60,7 @@ unknown key 'foo.b'
   fix:   'mode=<max or min>'
 unknown key 'modl'
   where: command line: modl
-  fix:   mode takes max or min
+  fix:   mode=<max or min>
 """,
     ),
     (
@@ -86,7 +86,7 @@ unknown key 'mode.widths'
         """
 unknown key 'mode'
   where: command line: mode
-  fix:   mode takes max or min
+  fix:   mode=<max or min>
 """,
     ),
     (
@@ -104,7 +104,7 @@ unknown key 'mode'
 unknown key 'model.xyz'
   where: command line: model.xyz
   why:   torch.nn.Linear takes no 'xyz'
-  fix:   there are: model.in_features, model.out_features, model.bias, model.device, model.dtype
+  fix:   model.<in_features|out_features|bias|device|dtype>=<value>
 unknown key 'model.bia.a'
   where: command line: model.bia.a
   why:   torch.nn.Linear takes no 'bia'

@@ -12,7 +12,7 @@ CASES = [
         """
 unknown key 'ref'
   where: command line: ref
-  why:   it is a key of `mlscale evaluate`, and of export, profile, …
+  why:   it is a key of `mlscale evaluate`, and of export, estimate, …
   fix:   mlscale evaluate ref=last
 unknown key 'split'
   where: command line: split
@@ -185,7 +185,7 @@ unknown key 'lifecycle.slo.p99_ms'
 unknown key 'logger.csv.xyz'
   where: command line: logger.csv.xyz
   why:   mlscale.train.loggers.csv takes no 'xyz'
-  fix:   there are: logger.csv.save_dir
+  fix:   logger.csv.save_dir=<value>
 """,
     ),
     (
@@ -194,7 +194,7 @@ unknown key 'logger.csv.xyz'
 unknown key 'callbacks.timer.xyz'
   where: command line: callbacks.timer.xyz
   why:   pytorch_lightning.callbacks.Timer takes no 'xyz'
-  fix:   there are: callbacks.timer.duration, callbacks.timer.interval, callbacks.timer.verbose
+  fix:   callbacks.timer.<duration|interval|verbose>=<value>
 """,
     ),
     (
@@ -203,7 +203,7 @@ unknown key 'callbacks.timer.xyz'
 unknown key 'data.xyz'
   where: command line: data.xyz
   why:   shop.Twelve takes no 'xyz'
-  fix:   there are: data.a, data.b, data.c, data.d, data.e, data.f, data.g, data.h, data.i, data.j, data.k, data.l
+  fix:   data.<a|b|c|d|e|f|g|h|i|j|k|l>=<value>
 """,
     ),
     (
@@ -233,7 +233,7 @@ unknown key 'tpu'
 'strategy' is a group of settings, not the value fsdp
   where: command line: strategy
   why:   options are chosen on the command line, or in a file's defaults list
-  fix:   under `defaults:` in the file, the line `- override /strategy: auto` instead
+  fix:   write `- override /strategy: auto` under `defaults:` of the file instead
 """,
     ),
     (
