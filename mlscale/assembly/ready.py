@@ -141,7 +141,7 @@ def resolve_base_config(request: Request) -> Request:
     is_named = ref not in (None, "", "null")
     if takes is not None and not (is_named or takes.is_optional or request.flags):
         raise create_no_reference_error(request.command, _list_models_here(request, takes.examples))
-    if takes is not None and takes.brings_config and ref is not None and is_named:
+    if takes is not None and takes.brings_config and takes.needs_weights and ref is not None and is_named:
         return _use_model_config(request, ref)
     return _use_run_config(request)
 
@@ -161,7 +161,9 @@ def _list_models_here(request: Request, examples: Sequence[str]) -> list[str]:
 
 
 def _use_run_config(request: Request) -> Request:
-    """Return the request of a training on the frozen config of the run that it resumes, or is like."""
+    """Return the request of a training on the frozen config of the run that it resumes, or is like; the same for a
+    command that trains that config anew, such as `mlscale drill last`.
+    """
     ref = _find_named_run(request)
     if ref is None:
         return request
@@ -172,10 +174,13 @@ def _use_run_config(request: Request) -> Request:
     try:
         run = find_run(ref, Path(root))
     except MLScaleError as error:
-        _suggest_for_checkpoint(error, ref)
+        if request.command == "train":
+            _suggest_for_checkpoint(error, ref)
+        elif ref in request.roots.groups.get("recipe", ()):
+            error.fix = f"mlscale {request.command} recipe={ref}"
         raise
     frozen = _read_saved_config(run.path)
-    if request.values.get("like") == ref:
+    if request.values.get("resume") != ref:
         # A new run: where it lies and how it is shown are its own affair, and what 'last' meant was another run.
         frozen.update(runs_dir=root, output="table")
         if frozen.get("init_from") is not None and (initial := InitialWeights.parse_document(run.run.get("init"))):
@@ -256,13 +261,15 @@ def _use_trusted_config(frozen: DictConfig, folder: Path, request: Request) -> R
     from mlscale.runs.folder import RunFolder
     from mlscale.runs.recover import is_run_folder
 
-    if request.command != "train":
+    takes = REFERENCES.get(request.command)
+    trains_anew = request.command == "train" or (takes is not None and not takes.needs_weights)
+    if not trains_anew:
         _settle_metric(frozen, folder)
-        if frozen.get("callbacks"):
-            frozen.callbacks.pop("notify", None)  # only a training sends notices
+    if request.command != "train" and frozen.get("callbacks"):
+        frozen.callbacks.pop("notify", None)  # only a training sends notices
     if request.values.get("trust") != "true" and (doubt := own.explain_unproven(folder)):
         config = OmegaConf.to_container(frozen, resolve=False)
-        derived = _read_derived_values(folder, resumed=request.command == "train")
+        derived = _read_derived_values(folder, required=not trains_anew)
         typed = request.values
         # derived.yaml is checked like config.yaml: interpolations in the config read its values.
         raise_all(
@@ -273,14 +280,14 @@ def _use_trusted_config(frozen: DictConfig, folder: Path, request: Request) -> R
     return use_frozen(frozen, request)
 
 
-def _read_derived_values(folder: Path, *, resumed: bool) -> dict[str, Any]:
-    """Return the derived values that a folder keeps; a run that is resumed derives them again, so it needs none."""
+def _read_derived_values(folder: Path, *, required: bool) -> dict[str, Any]:
+    """Return the derived values that a folder keeps; a run that trains derives them again, so it needs none."""
     from mlscale.runs.recover import DERIVED, read_yaml_values
 
     try:
         return read_yaml_values(folder / DERIVED)
     except MLScaleError:
-        if not resumed:
+        if required:
             raise
         return {}
 
@@ -295,11 +302,15 @@ def _settle_metric(frozen: DictConfig, folder: Path) -> None:
 
 
 def _find_named_run(request: Request) -> str | None:
-    """Return the run that a training names: to resume it, or to start another one like it.
+    """Return the run that a training names: to resume it, or to start another one like it; or that a command trains
+    anew.
 
     Raises:
         MLScaleError: two are named.
     """
+    takes, ref = REFERENCES.get(request.command), request.values.get(REF)
+    if takes is not None and not takes.needs_weights:
+        return ref if ref not in ("null", "") else None
     if request.command != "train":
         return None
     named = {key: request.values.get(key) for key in ("resume", "like")}

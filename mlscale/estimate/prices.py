@@ -71,7 +71,8 @@ class PriceFile:
             f"no instance '{name}' in the price file",
             where=f"estimate.instance={name}: {self.path}",
             why=f"it has {len(self.instances)}, such as {', '.join(near or list(self.instances)[:3])}",
-            fix=f"estimate.instance={near[0] if near else next(iter(self.instances), '…')}, or estimate.usd_per_hour=…",
+            fix=f"estimate.instance={near[0] if near else next(iter(self.instances), '<a machine>')}\n"
+            "estimate.usd_per_hour=<its price>",
         )
 
     def format_age(self, today: date | None = None) -> str:

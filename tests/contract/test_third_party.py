@@ -158,19 +158,19 @@ def test_a_misspelt_one_is_suggested_with_its_words(
         (
             {"count": "counting.broken:COMMAND"},
             "warning   package counting: the command 'count' does not load (ModuleNotFoundError: No module named "
-            "'nothing_here'); correct the entry point count = counting.broken:COMMAND, or pip uninstall counting\n",
+            "'nothing_here'); pip uninstall counting, or correct the entry point count = counting.broken:COMMAND\n",
         ),
         (
             {"count": "counting.command:OTHER"},
             "warning   package counting: the command 'count' does not load (counting.command:OTHER is not an "
-            "mlscale.commands.command.Command with a module); correct the entry point count = counting.command:OTHER, "
-            "or pip uninstall counting\n",
+            "mlscale.commands.command.Command with a module); pip uninstall counting, or correct the entry point "
+            "count = counting.command:OTHER\n",
         ),
         *(
             (
                 {name: "counting.command:COMMAND"},
-                f"warning   package counting: the command '{name}' is left out: the name is mlscale's own; rename the "
-                f"entry point '{name}' of mlscale.commands, or pip uninstall counting\n",
+                f"warning   package counting: the command '{name}' is left out: the name is mlscale's own; pip "
+                f"uninstall counting, or rename the entry point '{name}' of mlscale.commands\n",
             )
             for name in ("train", "help", "data")
         ),

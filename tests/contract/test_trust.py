@@ -104,7 +104,7 @@ def test_ones_own_run_needs_no_key_and_anothers_does(tmp_path: Path) -> None:
     theirs = mlscale(folder, *words, env={**env, "XDG_STATE_HOME": str(tmp_path / "theirs")})
     assert theirs.returncode == 2
     assert "may not build timm.models.create_model" in theirs.stderr
-    assert "trust=true once you have read its config.yaml" in theirs.stderr
+    assert "trust=true, once you have read its config.yaml" in theirs.stderr
     config = only_run(folder) / "config.yaml"
     config.write_text(config.read_text().replace("timm.models.create_model", "timm.models._factory.create_model"))
     edited = mlscale(folder, *words, env=env)

@@ -43,6 +43,8 @@ def check_line(line: Line) -> Iterator[str]:
         yield from _check_overrides(line.words, None)
     elif line.kind == "command":
         yield from _check_command(line)
+    elif line.kind == "choice":
+        yield from _check_choice(line.typed)
     elif line.kind == "yaml":
         yield from _check_yaml(line.typed)
     elif line.kind == "python" and not is_expression(line.typed):
@@ -51,6 +53,14 @@ def check_line(line: Line) -> Iterator[str]:
         key = mention.partition("=")[0]
         if not get_known_words().has_key(key) and key not in get_known_words().roots.groups:
             yield f"unknown key '{key}' in the reason"
+
+
+def _check_choice(text: str) -> Iterator[str]:
+    """Yield what does not exist of `optimizer is one of sgd, adamw` or `data.val is a key of data=webdataset`."""
+    name, _, rest = text.partition(" is ")
+    options = rest.removeprefix("one of ").removeprefix("a key of ").split(", ")
+    words = options if rest.startswith("a key of ") else [f"{name}={option}" for option in options]
+    yield from _check_overrides(words, None)
 
 
 def _check_yaml(text: str) -> Iterator[str]:

@@ -40,8 +40,8 @@ class Line:
     """One line of a fix.
 
     Attributes:
-        kind: overrides, command, variable, reference, leave, write, yaml, python; open where only the error at run time
-            shows it; prose is not to be typed.
+        kind: overrides, command, variable, reference, leave, write, yaml, python; choice: one of several options; open:
+            only the error at run time shows it; prose is not to be typed.
         typed: what is to be typed, with `PLACE` for what is to be filled in.
         reason: what follows it.
     """
@@ -69,6 +69,8 @@ def _parse_line(line: str) -> Line:
         return Line("leave", match[1], text[match.end() :])
     if re.match(r"[\w./-]+: \S", text):
         return Line("yaml", text, "")
+    if re.match(r"[\w.]+ is (?:one|a key) of ", text):
+        return Line("choice", text, "")
     end = _find_end(text)
     typed, reason = text[:end], text[end:].strip(" ,;:")
     if _is_python(typed):

@@ -39,7 +39,7 @@ def _record_errors(file: Path) -> None:
             with file.open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps({"place": place, "what": error.what, "fix": error.fix}) + "\n")
 
-    MLScaleError.__init__ = make_and_record  # type: ignore[method-assign]
+    MLScaleError.__init__ = make_and_record  # type: ignore[method-assign, assignment]
 
 
 def report_recorded(file: Path) -> int:

@@ -201,7 +201,7 @@ def evaluate_servable(
     check_servable_measurable(servable)
     data: Any = run_data.build_module(cfg)
     if data is None:
-        raise MLScaleError("no data is configured", where="data", fix="data=webdataset data.val=…")
+        raise MLScaleError("no data is configured", where="data", fix="data=webdataset data.val=<shards>")
     data.prepare_data()
     # No Trainer here: the data module's hooks are called by hand, in Lightning's order.
     data.setup("validate" if cfg.split == "val" else "test")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mlscale.commands import COMMANDS, find_command
 from mlscale.commands.config import COMMAND
-from mlscale.commands.options import read_options
+from mlscale.commands.options import Options, read_options
 from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.request import Request
 from mlscale.config.names.suggest import find_nearest
@@ -15,6 +17,8 @@ from mlscale.errors import Exit, MLScaleError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+_SEVERAL_VALUES = re.compile(r"(=[^\[{'\",]*),.*")  # of a sweep, with its first one
 
 
 def main(argv: Sequence[str]) -> int:
@@ -36,11 +40,17 @@ def main(argv: Sequence[str]) -> int:
         raise MLScaleError(
             "config show prints one config, and -m makes several",
             where="command line: -m",
-            fix="leave -m out, and type one value of each: mlscale config check -m checks every job",
+            fix=f"{_suggest_one_job(options)}, one value of each: mlscale config check -m checks every job",
         )
     _refuse_misspelt_key(command, options.overrides, folders)
     print(_format_config(request, options.part, origin=options.origin, resolve=options.resolve), end="")
     return int(Exit.DONE)
+
+
+def _suggest_one_job(options: Options) -> str:
+    """Return the command line without `-m`, with the first of several values that a key has."""
+    words = [_SEVERAL_VALUES.sub(r"\1", str(word)) for word in options.overrides if word not in ("-m", "--multirun")]
+    return shlex.join(["mlscale", "config", options.action, *words])
 
 
 def _resolve_config_command(command: str) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _OWN_KEYS = (
+    "ref", "trust",
     "stop_step", "steps_after", "restart_devices", "grace_limit_s", "start_limit_s", "node_folders", "report", "keep",
 )  # fmt: skip
 _CSV_LOGGER = "mlscale.train.loggers.csv"

@@ -33,7 +33,7 @@ from mlscale.verify_resume.traces import TraceLine
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_OWN_KEYS = ("kills", "kill_seed", "keep")
+_OWN_KEYS = ("ref", "trust", "kills", "kill_seed", "keep")
 _CSV_LOGGER = "mlscale.train.loggers.csv"
 _MAX_ATTEMPTS = 20  # of a run that asks to be run again
 

@@ -14,14 +14,14 @@ from mlscale.task_types.registry import find_label_type, get_task_kind
 
 _CONTENTS = {
     "targets": ("numbers", "task=regression model=tabular_regression"),
-    "num_classes": ("classes", "task=classification with a model of classes"),
-    "vocab_size": ("texts without labels", "task=language model=gpt; labelled texts are data=text_table"),
+    "num_classes": ("classes", "task=classification, and a model of classes"),
+    "vocab_size": ("texts without labels", "task=language model=gpt, or for labelled texts data=text_table"),
 }
 """What data holds, by the fact that shows it, and what to train on it. The order matters: texts with classes have
 tokens, too."""
 _TARGET_TYPES = {
-    "num_classes": "class where its values name classes",
-    "targets": "number where its values are numbers",
+    "num_classes": "class, where its values name classes",
+    "targets": "number, where its values are numbers",
 }
 """How a table is read so that it has the fact: a table's target can be read either way."""
 
@@ -128,7 +128,7 @@ def _check_labels(cfg: DictConfig) -> Iterator[MLScaleError]:
         f"a {task_type.name} task takes data.labels={wanted}, and this data has {labels}",
         where="task, data.labels",
         why=f"labels={labels} is for task={fitting.name}",
-        fix=f"task={fitting.name}, or data.labels={wanted} where the samples have that",
+        fix=f"task={fitting.name}\ndata.labels={wanted}, where the samples have that",
     )
 
 
@@ -142,7 +142,7 @@ def _check_task_target(cfg: DictConfig, facts: Mapping[str, Any]) -> Iterator[ML
     content, fix = _CONTENTS[fact]
     # A table can be read either way: its target column as classes or as numbers.
     if "target_type" in (cfg.get("data") or {}) and wanted in _TARGET_TYPES:
-        fix = f"data.target_type={_TARGET_TYPES[wanted]}; or {fix}"
+        fix = f"data.target_type={_TARGET_TYPES[wanted]}\n{fix}"
     yield MLScaleError(
         f"a {task_type.name} task predicts {task_type.predicts}, and this data has {content}",
         where="task, data",

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 from omegaconf.errors import (
     GrammarParseError,
     InterpolationKeyError,
@@ -24,6 +24,7 @@ from mlscale.errors import MLScaleError
 INTERPOLATION = "an interpolation is written ${key.path} or ${oc.env:NAME}"
 
 _ENV = re.compile(r"\$\{\s*oc\.env\s*:\s*([A-Za-z_]\w*)\s*\}")
+_ONE_KEY = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
 _KEPT_OUT = "MLSCALE_SECRET_"  # how the variables begin that stand for the literal secrets of a run's config
 _COLUMN_KEY = re.compile(r"data\.(target|text|label|ignore|categorical|units)\b")
 """Keys that name columns of a file."""
@@ -46,7 +47,23 @@ def check_interpolations(cfg: DictConfig, paths: Sequence[str], where: Callable[
         except InterpolationToMissingValueError:
             continue  # the missing value is reported at its own key
         except OmegaConfBaseException as error:
-            yield _explain_failure(path, raw, error, cfg, paths, where)
+            # `data.seed: ${seed}` fails because `seed` does: a value typed for it would hide the cause.
+            if not _repeats_interpolation(cfg, raw):
+                yield _explain_failure(path, raw, error, cfg, paths, where)
+
+
+def _repeats_interpolation(cfg: DictConfig, raw: str) -> bool:
+    """Return whether a text is another key alone whose value is an interpolation itself, and is reported there."""
+    match = _ONE_KEY.fullmatch(raw.strip())
+    if match is None:
+        return False
+    head, _, last = match[1].rpartition(".")
+    try:
+        parent = OmegaConf.select(cfg, head) if head else cfg
+    except OmegaConfBaseException:
+        return False
+    node = parent._get_node(last) if isinstance(parent, DictConfig) else None
+    return isinstance(node, Node) and node._is_interpolation()
 
 
 def resolve_value(cfg: DictConfig, path: str) -> object:
@@ -84,18 +101,18 @@ def _explain_failure(
     unset = [name for name in _ENV.findall(raw) if name not in os.environ]
     if unset:
         what = f"'{path}' needs the environment variable {unset[0]}, which is not set"
-        fix = f"export {unset[0]}=…"
+        fix = f"export {unset[0]}=<value>"
         if unset[0].startswith(_KEPT_OUT):
             why = "the run was given a secret here, and keeps none in its files"
-            fix = f"export {unset[0]} with the value that was given then"
-            fix += ", or type logger=none" if path.startswith("logger.") else ""
+            fix = f"export {unset[0]}=<the value that was given then>"
+            fix += "\nlogger=none" if path.startswith("logger.") else ""
     elif isinstance(error, InterpolationKeyError) and (match := _KEY.search(str(error))):
         group, key = path.partition(".")[0], match[1]
         if key in paths and key.partition(".")[0] != group and not cfg.get(key.partition(".")[0]):
             # The group that it takes the value from is `none`.
             other = key.partition(".")[0]
             why = f"{other}=none has no '{key.rpartition('.')[2]}'"
-            return MLScaleError(what, where=where(path), why=why, fix=f"{group}=none, or choose an option of {other}")
+            return MLScaleError(what, where=where(path), why=why, fix=f"{group}=none, or an option of {other}")
         why = f"unknown key '{key}'"
         if key.startswith("derived."):
             # Not among `paths`, since they are never set. They are listed: a name is hard to guess.

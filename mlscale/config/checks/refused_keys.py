@@ -147,7 +147,8 @@ def _list_sibling_keys(config: CheckedConfig, path: str) -> str:
     siblings = [item for item in config.names.paths if head and item.rpartition(".")[0] == head]
     few = 0 < len(siblings) <= _FEW
     if few:
-        return f"{head}.<{'|'.join(item.rpartition('.')[2] for item in siblings)}>=<value>"
+        names = "|".join(item.rpartition(".")[2] for item in siblings)
+        return f"{head}.<{names}>=<value>" if len(siblings) > 1 else f"{siblings[0]}=<value>"
     # Those of a run are not the keys of `mlscale loadtest`.
     command = "" if config.command == "train" else f" command={config.command}"
     return f"mlscale config show{command}, which prints every key there is"

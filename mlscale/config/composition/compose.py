@@ -235,7 +235,7 @@ def use_frozen(frozen: DictConfig, request: Request) -> Request:
                 "a run brings its own recipe",
                 where=f"command line: {override.lstrip('+')}",
                 why=f"mlscale {request.command} starts from the run's config as it was",
-                fix="leave the recipe out; single groups and keys may be set, e.g. data.batch_size=256",
+                fix=f"leave {override.lstrip('+')} out: single groups and keys may be set, such as data.batch_size=256",
             )
         if group in request.roots.groups and group not in APPENDED and not override.startswith("~"):
             # Emptied first: merged into the frozen node, the option would keep keys of the option that it replaces.

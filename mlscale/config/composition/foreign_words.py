@@ -97,7 +97,7 @@ def suggest_sweep(suggest_value: Callable[[str], Advice], key: str, value: str) 
     plain = all(re.fullmatch(r"[\w.]+=[^\s<>'\"]+", fix) for fix in fixes)
     if not plain or len(meant) != 1 or meant == {key}:
         return ""
-    return f"-m {meant.pop()}={','.join(item for _, _, item in parts)} to run one job for each"
+    return f"-m {meant.pop()}={','.join(item for _, _, item in parts)}, which runs one job for each"
 
 
 def _collect_names(

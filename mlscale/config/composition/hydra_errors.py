@@ -110,8 +110,7 @@ def _explain_error(error: Exception, overrides: Sequence[str], roots: Roots) -> 
             f"'{key}={value}' does not name an option of the group '{key}'",
             where=_describe_culprit(culprit, key),
             why=f"options: {', '.join(options)}",
-            fix=_translate_option(key, value)
-            or f"{key}={'none' if 'none' in options else next(iter(options), 'none')}",
+            fix=_translate_option(key, value) or f"{key}={_choose_option_for(value, options)}",
         ), culprit
     if isinstance(error, ConfigCompositionException) and "delete" in text and (match := _DELETE.search(text)):
         culprit = next((item for item in overrides if item.startswith("~" + match["key"])), None)
@@ -220,6 +219,14 @@ def _suggest_moved_file(group: str, option: str, roots: Roots) -> Advice | None:
     make = "" if Path(folder).is_dir() else f"mkdir -p {shlex.quote(folder)} && "
     fix = f"{make}mv {shlex.quote(format_config_path(file))} {shlex.quote(expected)}"
     return Advice(fix, f"{format_config_path(file)} is not read: an option of this group is in {expected}")
+
+
+def _choose_option_for(value: str, options: Sequence[str]) -> str:
+    """Return the option that a value without a name means: none for an empty one or one that switches off."""
+    is_off = value.lower() in ("", "null", "false", "0")
+    if is_off or not options:
+        return "none" if "none" in options else next(iter(options), "none")
+    return f"<{'|'.join(options)}>"
 
 
 def _suggest_in_defaults(fix: str, option: str) -> str:

@@ -46,7 +46,7 @@ def check_replaced_keys(command: str, words: Sequence[str]) -> Iterator[MLScaleE
     keys, renamed = {key for key, _ in typed.values()}, dict(takes.renamed)
     # A path in `checkpoint=` named the model where nothing else did; next to a reference it chooses a checkpoint of it.
     naming = set(takes.replaced)
-    if "checkpoint" in keys and not keys & {REF, *takes.replaced}:
+    if takes.needs_weights and "checkpoint" in keys and not keys & {REF, *takes.replaced}:
         naming.add("checkpoint")
     for word, (key, value) in typed.items():
         if key in takes.replaced or (key in naming and _NAMES_A_FILE.match(value)):

@@ -15,6 +15,7 @@ class TakesReference(NamedTuple):
         replaced: keys that named it before.
         is_optional: whether it may be left out.
         brings_config: whether the config of what is named is the base of the command's own.
+        needs_weights: False for a command that trains the config of a run anew, whether or not the run has saved any.
         takes_servables: of those that bring it, whether a servable will do; the others work in the folder of its run.
         renamed: other keys of the command that have another name now.
         called: its name in the usage line.
@@ -24,6 +25,7 @@ class TakesReference(NamedTuple):
     replaced: tuple[str, ...]
     is_optional: bool = False
     brings_config: bool = False
+    needs_weights: bool = True
     takes_servables: bool = False
     renamed: tuple[tuple[str, str], ...] = ()
     called: str = MODEL
@@ -43,6 +45,17 @@ REFERENCES = {
     "compress": TakesReference(_OF_A_RUN, _REPLACED, brings_config=True),
     "export": TakesReference(_OF_A_RUN, _REPLACED, brings_config=True),
     "profile": TakesReference(_OF_A_RUN, _REPLACED, brings_config=True, is_optional=True),
+    **dict.fromkeys(
+        ("estimate", "drill", "verify-resume"),
+        TakesReference(
+            _OF_A_RUN,
+            ("run", "like", "resume"),
+            brings_config=True,
+            needs_weights=False,
+            is_optional=True,
+            called="RUN",
+        ),
+    ),
     "serve": TakesReference(_SERVABLE, _REPLACED),
     "monitor": TakesReference(_SERVABLE, _REPLACED),
     "retrain": TakesReference(_SERVABLE, _REPLACED),

@@ -53,7 +53,7 @@ def translate_alias(alias: Alias, path: str, value: object, names: Names) -> Adv
         return Advice(f"leave {path} out", f"not supported: {alias.unsupported}")
     if options := names.groups.get(alias.group, ()):
         fitting = [option for option in options if names.facts.fits(alias.group, option)]
-        return Advice(f"{alias.group}=<{'|'.join(fitting)}>", why, exact=False)
+        return Advice(f"{alias.group} is one of {', '.join(fitting)}", why, exact=False)
     return None
 
 

@@ -29,7 +29,7 @@ def complete_advice(advice: Advice, path: str, names: Names) -> Advice:
         path: the key that was typed.
     """
     # A sentence or a choice of several is not typed as it is, so nothing can be added to it.
-    if not is_override(advice.fix) or " or " in advice.fix:
+    if not is_override(advice.fix) or "\n" in advice.fix:
         return advice
     words = shlex.split(advice.fix)
     needed = [word for word in words if not _is_in_use(word, names)]

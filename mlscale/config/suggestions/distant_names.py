@@ -39,7 +39,7 @@ def find_distant_keys(path: str, value: object, names: Names) -> Advice | None:
     if not best:
         return None
     exact = all(advice.exact for advice in best)
-    return Advice(" or ".join(advice.fix for advice in best), "no key is nearer", exact)
+    return Advice("\n".join(advice.fix for advice in best), "no key is nearer", exact)
 
 
 def find_distant_options(option: str, options: Sequence[str]) -> list[str]:

@@ -93,7 +93,9 @@ def _suggest_in_group(path: str, value: object, names: Names, *, typed: str) -> 
     """Return the advice for a key whose first part was corrected; of a group alone, for the empty value of one."""
     if "." not in path:
         options = names.groups.get(path, ())
-        choice = Advice(f"{path}=none") if "none" in options else Advice(f"{path}=<{'|'.join(options)}>", "", False)
+        choice = (
+            Advice(f"{path}=none") if "none" in options else Advice(f"{path} is one of {', '.join(options)}", "", False)
+        )
         return choice if value == {} and options else None
     if path in names.paths:
         return advise_value(path, value, names)

@@ -69,7 +69,7 @@ class Mixing:
                 where="augment.block",
                 why=f"a sample's partner is on its own device: {layout.batch_size} samples over "
                 f"{layout.world_size} processes and {layout.accumulate} forward passes are {layout.per_device} each",
-                fix=" or ".join([*fixes, f"data.batch_size={near}"]),
+                fix="\n".join([*fixes, f"data.batch_size={near}"]),
             )
 
     def __call__(self, batch: Batch, epoch: int, positions: NDArray[np.int64], *, seed: int, classes: int) -> Batch:

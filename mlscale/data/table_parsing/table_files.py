@@ -124,7 +124,7 @@ def find_table_files(patterns: Sequence[str], where: str, extensions: Collection
                 f"table not found: {pattern!r}",
                 where=where,
                 why=f"looked for {Path(pattern).expanduser().absolute()}",
-                fix=f"{where}=train.csv, a .csv, .parquet or .jsonl file, or a glob of such",
+                fix=f"{where}=<a .csv, .parquet or .jsonl file, or a glob of such>",
             )
         paths += matches
     for path in paths:

@@ -147,7 +147,9 @@ def _is_number(value: object) -> bool:
 def _create_mail(given: Mapping[str, Any], timeout_s: float, where: str) -> MailNotifier:
     settings = {name: value for name, value in given.items() if value is not None}
     if missing := [name for name in ("to", "sender") if name not in settings]:
-        raise _build_notify_error(f"a mail has no {missing[0]}", f"mail.{missing[0]}", f"mail.{missing[0]}=…")
+        raise _build_notify_error(
+            f"a mail has no {missing[0]}", f"mail.{missing[0]}", f"mail.{missing[0]}=<an address>"
+        )
     return MailNotifier(**settings, timeout_s=timeout_s, where=where)
 
 

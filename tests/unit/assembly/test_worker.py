@@ -35,4 +35,4 @@ def test_a_run_that_could_save_nothing_is_told_as_the_disk_s(capsys: pytest.Capt
     assert "warning   disk full: " in said
     assert "error: the final state of the run could not be saved: 2 saves failed" in said
     assert "why:   File too large" in said
-    assert "fix:   free space there, then mlscale runs resume last, which starts it over" in said
+    assert "fix:   mlscale runs resume last, once there is space: it starts over" in said

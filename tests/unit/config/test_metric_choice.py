@@ -69,11 +69,11 @@ def test_every_recipe_is_judged_by_something_and_leaves_the_mode_to_it(recipe: s
 @pytest.mark.parametrize(
     ("words", "where", "fix"),
     [
-        (["metric=val/foo"], "metric=val/foo", "mode=max or mode=min"),
+        (["metric=val/foo"], "metric=val/foo", "mode=max\nmode=min"),
         (
             ["callbacks=[default,early_stopping]", "callbacks.early_stopping.monitor=val/foo"],
             "callbacks.early_stopping.monitor=val/foo",
-            "callbacks.early_stopping.mode=max or callbacks.early_stopping.mode=min",
+            "callbacks.early_stopping.mode=max\ncallbacks.early_stopping.mode=min",
         ),
     ],
 )

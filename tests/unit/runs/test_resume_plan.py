@@ -181,7 +181,7 @@ def test_lost_initial_weights_are_not_started_over_from(start: Start, init: str,
     if lost:
         with pytest.raises(MLScaleError, match="which weights the run started from is lost") as caught:
             open_attempt(run, 1, None)
-        assert caught.value.fix == f"a new run: mlscale like={run.path} init_from={init}"
+        assert caught.value.fix == f"mlscale like={run.path} init_from={init}, a new run"
     else:
         assert open_attempt(run, 1, None).checkpoint is None
     save(run, "last.ckpt", 5)

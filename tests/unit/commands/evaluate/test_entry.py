@@ -49,7 +49,7 @@ def test_overrides_apply_on_top_of_the_run(folder: Path, trained: Result, capsys
 @pytest.mark.parametrize(
     ("override", "what", "fix"),
     [
-        ("+recipe=resnet", "a run brings its own recipe", "leave the recipe out"),
+        ("+recipe=resnet", "a run brings its own recipe", "leave recipe=resnet out"),
         ("split=tst", "'split' must be val or test, not the text 'tst'", "split=test"),
         ("split=test", "this data has no test split", "split=val"),
         ("checkpoint=bst", "no checkpoint 'bst'", "checkpoint=best"),
@@ -120,7 +120,7 @@ def test_a_secret_that_is_missing_is_told(
         "'notes' needs the environment variable MLSCALE_SECRET_NOTES, which is not set\n"
         "  where: the run's config.yaml: notes\n"
         "  why:   the run was given a secret here, and keeps none in its files\n"
-        "  fix:   export MLSCALE_SECRET_NOTES with the value that was given then"
+        "  fix:   export MLSCALE_SECRET_NOTES=<the value that was given then>"
     )
     monkeypatch.setenv("MLSCALE_SECRET_NOTES", secret)
     assert evaluate(tmp_path).ok

@@ -26,7 +26,7 @@ def test_labels_and_task(asked: str, held: str) -> None:
     problems = told(task=task(asked), data={"labels": held})
     assert len(problems) == (asked != held)
     for problem in problems:
-        assert problem.fix.startswith(f"task={TASKS[held].lower()}, or data.labels={asked}")
+        assert problem.fix.startswith(f"task={TASKS[held].lower()}\ndata.labels={asked}")
 
 
 def test_who_says_nothing_of_labels_or_of_itself_is_left_alone() -> None:

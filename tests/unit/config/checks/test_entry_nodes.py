@@ -62,7 +62,7 @@ unknown key 'callbacks.ema.foo'
 the _target_ of 'logger.mine' does not exist: no_such_package.Mine
   where: command line: logger.mine._target_
   why:   no package or module 'no_such_package' in this folder or this environment
-  fix:   change to the folder that holds no_such_package, or install no_such_package, or leave it out: ~logger.mine
+  fix:   ~logger.mine, which leaves it out; or cd <the folder that holds no_such_package>, or install no_such_package
 """,
     ),
     (

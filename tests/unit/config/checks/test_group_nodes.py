@@ -14,7 +14,7 @@ CASES = [
 'model' is a group of settings, not the value resnet
   where: command line: model
   why:   options are chosen on the command line, or in a file's defaults list
-  fix:   under `defaults:` in the file, the line `- override /model: resnet` instead
+  fix:   write `- override /model: resnet` under `defaults:` of the file instead
 """,
     ),
     (
@@ -23,7 +23,7 @@ CASES = [
 'model' is a group of settings, not the value resnett
   where: command line: model
   why:   options are chosen on the command line, or in a file's defaults list
-  fix:   under `defaults:` in the file, the line `- override /model: resnet` instead
+  fix:   write `- override /model: resnet` under `defaults:` of the file instead
 """,
     ),
     (
@@ -32,11 +32,11 @@ CASES = [
 'model' is a group of settings, not the value xyz
   where: command line: model
   why:   options are chosen on the command line, or in a file's defaults list
-  fix:   under `defaults:` in the file, the line `- override /model: gpt` instead
+  fix:   write `- override /model: gpt` under `defaults:` of the file instead
 'logger' is a group of settings, not the value xyz
   where: command line: logger
   why:   options are chosen on the command line, or in a file's defaults list
-  fix:   under `defaults:` in the file, the line `- override /logger: csv` instead
+  fix:   write `- override /logger: csv` under `defaults:` of the file instead
 """,
     ),
     (
@@ -45,7 +45,7 @@ CASES = [
 'callbacks' is a group of settings, not the value [default,early_stoping]
   where: command line: callbacks
   why:   options are chosen on the command line, or in a file's defaults list
-  fix:   under `defaults:` in the file, the line `- override /callbacks: [default,early_stopping]` instead
+  fix:   write `- override /callbacks: [default,early_stopping]` under `defaults:` of the file instead
 """,
     ),
     (

@@ -121,7 +121,7 @@ unknown key 'splt'
 'model' is a group of settings, not the value resnet
   where: command line: model
   why:   options are chosen on the command line, or in a file's defaults list
-  fix:   under `defaults:` in the file, the line `- override /model: resnet` instead
+  fix:   write `- override /model: resnet` under `defaults:` of the file instead
 """,
     ),
     (
@@ -130,7 +130,7 @@ unknown key 'splt'
         """
 unknown key 'url'
   where: command line: url
-  fix:   mlscale config show command=loadtest prints every key there is
+  fix:   mlscale config show command=loadtest, which prints every key there is
 """,
     ),
     (
@@ -144,10 +144,11 @@ unknown key 'url'
 unknown key 'lifecycle.slo.p98_ms'
   where: command line: lifecycle.slo.p98_ms
   why:   several names are equally near
-  fix:   lifecycle.slo.p95_ms=1 or lifecycle.slo.p99_ms=1
+  fix:   lifecycle.slo.p95_ms=1
+         lifecycle.slo.p99_ms=1
 unknown key 'lifecycle.foo.a'
   where: command line: lifecycle.foo.a
-  fix:   mlscale config show command=lifecycle prints every key there is
+  fix:   mlscale config show command=lifecycle, which prints every key there is
 """,
     ),
     (
@@ -161,7 +162,7 @@ unknown key 'lifecycle.foo.a'
         """
 unknown key 'fmt'
   where: command line: fmt
-  fix:   mlscale config show command=export prints every key there is
+  fix:   mlscale config show command=export, which prints every key there is
 'trainer.a' has no effect: 'trainer' has no _target_, so it builds nothing
   where: command line: trainer.a
   fix:   trainer._target_=<package.module.Class>

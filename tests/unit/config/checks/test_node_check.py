@@ -135,7 +135,7 @@ the _target_ of 'optimizer' does not exist: 3
 the _target_ of 'optimizer' does not exist: no_such_package.Adam
   where: command line: optimizer._target_
   why:   no package or module 'no_such_package' in this folder or this environment
-  fix:   change to the folder that holds no_such_package, or install no_such_package
+  fix:   cd <the folder that holds no_such_package>, or install no_such_package
 """,
     ),
     (
@@ -176,7 +176,7 @@ unknown key 'model.in_feature'
 unknown key 'model.x'
   where: command line: model.x
   why:   torch.nn.Linear takes no 'x'
-  fix:   there are: model.in_features, model.out_features, model.bias, model.device, model.dtype
+  fix:   model.<in_features|out_features|bias|device|dtype>=<value>
 """,
     ),
     (

@@ -37,10 +37,10 @@ CASES = [
   fix:   seed=1
 unknown key 'foo.a'
   where: command line: foo.a
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 unknown key 'foo.b'
   where: command line: foo.b
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 'name' is not set
   where: command line: name
   why:   names the run folder, and the run in every tracker
@@ -60,7 +60,7 @@ unknown key 'foo.b'
   fix:   'mode=<max or min>'
 unknown key 'modl'
   where: command line: modl
-  fix:   mode takes max or min
+  fix:   mode=<max or min>
 """,
     ),
     (
@@ -86,7 +86,7 @@ unknown key 'mode.widths'
         """
 unknown key 'mode'
   where: command line: mode
-  fix:   mode takes max or min
+  fix:   mode=<max or min>
 """,
     ),
     (
@@ -104,15 +104,15 @@ unknown key 'mode'
 unknown key 'model.xyz'
   where: command line: model.xyz
   why:   torch.nn.Linear takes no 'xyz'
-  fix:   there are: model.in_features, model.out_features, model.bias, model.device, model.dtype
+  fix:   model.<in_features|out_features|bias|device|dtype>=<value>
 unknown key 'model.bia.a'
   where: command line: model.bia.a
   why:   torch.nn.Linear takes no 'bia'
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 unknown key 'model.bia.b'
   where: command line: model.bia.b
   why:   torch.nn.Linear takes no 'bia'
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 """,
     ),
     (

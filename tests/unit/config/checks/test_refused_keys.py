@@ -12,7 +12,7 @@ CASES = [
         """
 unknown key 'ref'
   where: command line: ref
-  why:   it is a key of `mlscale evaluate`, and of export, profile, …
+  why:   it is a key of `mlscale evaluate`, and of export, estimate, …
   fix:   mlscale evaluate ref=last
 unknown key 'split'
   where: command line: split
@@ -45,7 +45,7 @@ unknown key 'run_name'
   fix:   name=yolo
 unknown key 'experiment.a'
   where: command line: experiment.a
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 """,
     ),
     (
@@ -86,13 +86,13 @@ unknown key 'modle.net._target_'
         """
 unknown key 'max_time.hours'
   where: command line: max_time.hours
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 unknown key 'early_stop'
   where: command line: early_stop
   fix:   callbacks=[default,early_stopping]
 unknown key 'max_tme.hours'
   where: command line: max_tme.hours
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 """,
     ),
     (
@@ -100,17 +100,17 @@ unknown key 'max_tme.hours'
         """
 unknown key 'gpus'
   where: command line: gpus
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 unknown key 'epochs'
   where: command line: epochs
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 unknown key 'lr'
   where: command line: lr
   why:   options that have it: optimizer=adamw, optimizer=sgd
   fix:   optimizer=adamw optimizer.lr=0.1
 unknown key 'batch_size'
   where: command line: batch_size
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 """,
     ),
     (
@@ -131,7 +131,7 @@ unknown key 'trainer.gpus'
 unknown key 'trainer.xyz'
   where: command line: trainer.xyz
   why:   pytorch_lightning.Trainer takes no 'xyz'
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 unknown key 'trainer.amp'
   where: command line: trainer.amp
   why:   precision=fp16 on GPUs without bfloat16
@@ -147,7 +147,7 @@ unknown key 'foo.compress'
   fix:   compress.re_lu._target_=torch.nn.ReLU
 unknown key 'foo.register'
   where: command line: foo.register
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 """,
     ),
     (
@@ -185,7 +185,7 @@ unknown key 'lifecycle.slo.p99_ms'
 unknown key 'logger.csv.xyz'
   where: command line: logger.csv.xyz
   why:   mlscale.train.loggers.csv takes no 'xyz'
-  fix:   there are: logger.csv.save_dir
+  fix:   logger.csv.save_dir=<value>
 """,
     ),
     (
@@ -194,7 +194,7 @@ unknown key 'logger.csv.xyz'
 unknown key 'callbacks.timer.xyz'
   where: command line: callbacks.timer.xyz
   why:   pytorch_lightning.callbacks.Timer takes no 'xyz'
-  fix:   there are: callbacks.timer.duration, callbacks.timer.interval, callbacks.timer.verbose
+  fix:   callbacks.timer.<duration|interval|verbose>=<value>
 """,
     ),
     (
@@ -203,7 +203,7 @@ unknown key 'callbacks.timer.xyz'
 unknown key 'data.xyz'
   where: command line: data.xyz
   why:   shop.Twelve takes no 'xyz'
-  fix:   there are: data.a, data.b, data.c, data.d, data.e, data.f, data.g, data.h, data.i, data.j, data.k, data.l
+  fix:   data.<a|b|c|d|e|f|g|h|i|j|k|l>=<value>
 """,
     ),
     (
@@ -212,7 +212,7 @@ unknown key 'data.xyz'
 unknown key 'data.xyz'
   where: command line: data.xyz
   why:   shop.Thirteen takes no 'xyz'
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 """,
     ),
     (
@@ -233,7 +233,7 @@ unknown key 'tpu'
 'strategy' is a group of settings, not the value fsdp
   where: command line: strategy
   why:   options are chosen on the command line, or in a file's defaults list
-  fix:   under `defaults:` in the file, the line `- override /strategy: auto` instead
+  fix:   write `- override /strategy: auto` under `defaults:` of the file instead
 """,
     ),
     (
@@ -245,14 +245,14 @@ unknown key 'nodes'
   fix:   launch=slurm launch.nodes=2
 unknown key 'sync_batchnorm'
   where: command line: sync_batchnorm
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 unknown key 'ema'
   where: command line: ema
   why:   what one optimizer step keeps of the average
   fix:   callbacks=[default,ema] callbacks.ema.decay=0.99
 unknown key 'foo'
   where: command line: foo
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 """,
     ),
     (

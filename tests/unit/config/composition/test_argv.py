@@ -57,7 +57,7 @@ def test_sweep_without_multirun_is_explained() -> None:
     with pytest.raises(MLScaleError) as caught:
         overrides("optimizer.lr=0.1,0.01")
     assert caught.value.fix == (
-        "-m optimizer.lr=0.1,0.01 to run one job for each, or optimizer.lr=[0.1,0.01] for a list"
+        "-m optimizer.lr=0.1,0.01, which runs one job for each\noptimizer.lr=[0.1,0.01], for a list"
     )
 
 

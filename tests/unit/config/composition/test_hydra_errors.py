@@ -121,19 +121,20 @@ CASES = {
         ["optimizer=sgd,adamw"],
         "optimizer=sgd,adamw names several options\n"
         "  where: command line: optimizer=sgd,adamw\n"
-        "  fix:   -m optimizer=sgd,adamw to run one job for each",
+        "  fix:   -m optimizer=sgd,adamw, which runs one job for each",
     ),
     "several options of a group that holds several": (
         ["callbacks=default,ema"],
         "callbacks=default,ema names several options\n"
         "  where: command line: callbacks=default,ema\n"
-        "  fix:   -m callbacks=default,ema to run one job for each, or callbacks=[default,ema] to have them together",
+        "  fix:   -m callbacks=default,ema, which runs one job for each\n"
+        "         callbacks=[default,ema], to have them together",
     ),
     "nothing to delete": (
         ["~callbacks.progres"],
         "no 'callbacks.progres' to remove\n"
         "  where: command line: ~callbacks.progres\n"
-        "  fix:   mlscale config show prints what there is",
+        "  fix:   mlscale config show, which prints what there is",
     ),
 }
 

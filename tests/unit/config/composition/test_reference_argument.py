@@ -4,13 +4,16 @@ import shlex
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
+import mlscale
 from mlscale.assembly.ready import resolve_base_config
 from mlscale.commands import COMMANDS
 from mlscale.config.composition.argv import parse_command_line, replace_reference
 from mlscale.config.composition.request import Request
 from mlscale.config.schema.model_arguments import REFERENCES
 from mlscale.errors import MLScaleError
+from mlscale.runs.folder import RunFolder
 
 
 def request(line: str) -> Request:
@@ -78,7 +81,7 @@ def test_another_reference_takes_the_place_of_the_typed_one() -> None:
     ("line", "what", "fix"),
     [
         ("train last", "unknown word 'last'", "mlscale train --help"),
-        ("estimate last", "unknown word 'last'", "mlscale estimate --help"),
+        ("prepare last", "unknown word 'last'", "mlscale prepare --help"),
         ("evaluate split=test last", "unknown word 'last'", "mlscale evaluate last split=test"),
         ("evaluate last resnet", "unknown word 'resnet'", "mlscale evaluate last"),
         ("evaluate split = test", "there are spaces around the '=' of 'split'", "split=test"),
@@ -109,6 +112,9 @@ def test_words_that_are_not_the_reference(line: str, what: str, fix: str) -> Non
         ("compress run=last compress=int8", "run", "mlscale compress last compress=int8"),
         ("compress 'run=a b'", "run", "mlscale compress 'a b'"),
         ("profile run=last", "run", "mlscale profile last"),
+        ("estimate resume=last seed=1", "resume", "mlscale estimate last seed=1"),
+        ("drill like=last launch=slurm", "like", "mlscale drill last launch=slurm"),
+        ("verify-resume run=last", "run", "mlscale verify-resume last"),
         ("serve servable=resnet@champion port=0", "servable", "mlscale serve resnet@champion port=0"),
         ("monitor servable=resnet@champion", "servable", "mlscale monitor resnet@champion"),
         ("retrain servable=resnet events=events", "servable", "mlscale retrain resnet events=events"),
@@ -155,5 +161,24 @@ def test_a_command_without_what_it_works_on(command: str) -> None:
     assert resolve_base_config(request(f"{command} --cfg job")).flags == ("--cfg", "job")
 
 
-def test_a_profile_needs_no_run() -> None:
-    assert resolve_base_config(request("profile +recipe=resnet")).values == {"recipe": "resnet"}
+@pytest.mark.parametrize("command", [name for name, takes in REFERENCES.items() if takes.is_optional])
+def test_a_command_that_trains_needs_no_run(command: str) -> None:
+    assert resolve_base_config(request(f"{command} +recipe=resnet")).values == {"recipe": "resnet"}
+    assert resolve_base_config(request(f"{command} +recipe=resnet ref=null")).values["ref"] == "null"
+
+
+@pytest.mark.parametrize("command", [name for name, takes in REFERENCES.items() if not takes.needs_weights])
+def test_a_command_that_trains_anew_takes_the_config_of_a_run_that_has_saved_nothing(
+    command: str, folder: Path
+) -> None:
+    cfg = mlscale.compose(["+recipe=resnet", "model=mlp", "seed=7", "runs_dir=elsewhere", "init_from=null"])
+    cfg.derived = dict.fromkeys(cfg.derived)
+    run = RunFolder.create("runs", "mine", command="train", config_yaml=OmegaConf.to_yaml(cfg))
+    for typed in ("last", run.id, str(run.path)):
+        anew = mlscale.compose([typed, "trainer.max_epochs=2"], command=command)
+        assert (anew.seed, anew.trainer.max_epochs, anew.runs_dir) == (7, 2, "runs")
+        assert anew.model == cfg.model
+        assert anew.trust is False
+    with pytest.raises(MLScaleError, match="no run 'resnet'") as raised:
+        mlscale.compose(["resnet"], command=command)
+    assert raised.value.fix == f"mlscale {command} recipe=resnet"

@@ -18,8 +18,8 @@ MERGE_BOMB = "a0: &a0 {k: v}\n" + "".join(
 )
 
 WRONG = {
-    "an octal number": (b"seed: 010", "010 is not a decimal number", "write 10, or '010' in quotes for a text"),
-    "a leading zero": (b"seed: 089", "089 is not a decimal number", "write 89, or '089' in quotes for a text"),
+    "an octal number": (b"seed: 010", "010 is not a decimal number", "write `10`, or '010' in quotes for a text"),
+    "a leading zero": (b"seed: 089", "089 is not a decimal number", "write `89`, or '089' in quotes for a text"),
     "base 60": (b"trainer: {max_time: 12:30:00}", "12:30:00 is not a time", "write '12:30:00' in quotes"),
     "latin-1": ("# é\nname: café".encode("latin-1"), "a config file is not UTF-8", "iconv -f latin1 -t utf-8"),
     "utf-16": ("name: cafe".encode("utf-16"), "a config file is not UTF-8", "iconv -f utf-16 -t utf-8"),
@@ -36,7 +36,7 @@ WRONG = {
     "a number as key": (b"1: x", "the key 1 is not a name", "write '1': in quotes"),
     "a switch as key": (b"on: x", "the key on is not a name", "write 'on': in quotes"),
     "nothing as key": (b"null: x", "the key null is not a name", "write 'null': in quotes"),
-    "a list as key": (b"? [a]\n: b", "a key is a list or a dictionary", "keys are names"),
+    "a list as key": (b"? [a]\n: b", "a key is a list or a dictionary", "write `name: value` instead"),
     "defaults that are no list": (b"defaults: sgd", "'defaults' is not a list", "- override /optimizer: sgd"),
     "a number in defaults": (b"defaults: [3]", "an entry of 'defaults' names no option", "- override /group: option"),
     "two groups in one entry": (b"defaults: [{a: b, c: d}]", "an entry of 'defaults' names no option", "- override"),

@@ -161,7 +161,7 @@ unknown key 'dropout'
         """
 unknown key 'zzz'
   where: command line: zzz=1
-  fix:   mlscale config show prints every key there is
+  fix:   mlscale config show, which prints every key there is
 """,
     ),
     (

@@ -92,7 +92,7 @@ unknown key 'model.hiden'
 the _target_ of 'model' does not exist: shpo.Net
   where: ./conf/model/nowhere.yaml: model._target_
   why:   no package or module 'shpo' in this folder or this environment
-  fix:   change to the folder that holds shpo, or install shpo
+  fix:   cd <the folder that holds shpo>, or install shpo
 """,
     ),
     (
@@ -109,7 +109,7 @@ the _target_ of 'model' does not exist: shpo.Net
 'model' is a group of settings, not the value resnet
   where: ./conf/recipe/bare.yaml: model
   why:   options are chosen on the command line, or in a file's defaults list
-  fix:   under `defaults:` in the file, the line `- override /model: resnet` instead
+  fix:   write `- override /model: resnet` under `defaults:` of the file instead
 """,
     ),
     (

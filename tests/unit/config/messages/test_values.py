@@ -115,7 +115,7 @@ CASES = [
         """
 'notes' needs the environment variable NO_SUCH_VARIABLE, which is not set
   where: command line: notes=${oc.env:NO_SUCH_VARIABLE}
-  fix:   export NO_SUCH_VARIABLE=…
+  fix:   export NO_SUCH_VARIABLE=<value>
 """,
     ),
     (
@@ -167,7 +167,7 @@ CASES = [
 'scheduler.max_lr' can't be resolved: ${optimizer.lr}
   where: conf/scheduler/one_cycle.yaml: scheduler.max_lr
   why:   optimizer=none has no 'lr'
-  fix:   scheduler=none, or choose an option of optimizer
+  fix:   scheduler=none, or an option of optimizer
 """,
     ),
     (

@@ -35,7 +35,7 @@ def test_words_of_other_command_lines(words: list[str], fix: str) -> None:
         (["trainer.max_epochs=30", "--warmup-epochs", "3"], "scheduler=warmup_cosine scheduler.warmup=0.1", "epochs"),
         (["model=gone", "--lr", "0.1"], "optimizer.lr=0.1", ""),
         (["--label-smoothing", "0.1"], "task.label_smoothing=0.1", ""),
-        (["lr=0.1,0.01"], "-m optimizer.lr=0.1,0.01 to run one job for each", ""),
+        (["lr=0.1,0.01"], "-m optimizer.lr=0.1,0.01, which runs one job for each", ""),
         (["device=0,1"], "trainer.devices=2 trainer.accelerator=gpu", ""),
     ],
 )  # fmt: skip

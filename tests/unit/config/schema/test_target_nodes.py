@@ -152,7 +152,7 @@ def test_infinity_is_for_code_of_the_user_orders_and_computed_defaults() -> None
     [
         ("torch.nn.Linea", "torch.nn.Linea", "m._target_=torch.nn.Linear"),
         ("torch.nn.Nope", "torch.nn.Nope", "m._target_=<package.module.Class>"),
-        ("no_such_pack.A", "no_such_pack.A", "change to the folder that holds no_such_pack, or install no_such_pack"),
+        ("no_such_pack.A", "no_such_pack.A", "cd <the folder that holds no_such_pack>, or install no_such_pack"),
         (3, "3", "m._target_=<package.module.Class>"), ("", "", "m._target_=<package.module.Class>"),
     ],
 )  # fmt: skip

@@ -97,7 +97,7 @@ def test_a_misspelt_group_in_front_of_a_node_key(group: str) -> None:
         ("optimzer.name", "adamw", "optimizer=adamw"),
         ("logger.ccsv._target_", "mlscale.train.loggers.csv", "logger.csv._target_=mlscale.train.loggers.csv"),
         ("callbacks.metrics.target_", "my.Metrics", "callbacks.metrics._target_=my.Metrics"),
-        ("data._atrget_", "X", "data._target_ takes package.module.Class"),
+        ("data._atrget_", "X", "data._target_=<package.module.Class>"),
         ("model.block", 1, "model.blocks=1"),
         ("optimizer.l", 0.1, "optimizer.lr=0.1"),
     ],
@@ -120,7 +120,7 @@ def test_each_key_of_a_misspelt_group_is_reported() -> None:
         ("trainer.device", [0, 1], "trainer.devices=2 trainer.accelerator=gpu"),
         ("device", "cuda", "trainer.accelerator=gpu"),
         ("optimizer.dr", 0.002, "optimizer.lr=0.002"),
-        ("optimizer.l2", 0.1, "optimizer.lr=0.1 or optimizer.weight_decay=0.1"),
+        ("optimizer.l2", 0.1, "optimizer.lr=0.1\noptimizer.weight_decay=0.1"),
         ("optimizer.wd", 0.1, "optimizer.weight_decay=0.1"),
     ],
 )

@@ -155,7 +155,7 @@ def test_a_key_that_exists_is_looked_for_first() -> None:
 def test_equally_near_keys_are_listed() -> None:
     advice = suggest_key("trainer.m_epochs", 3, names())
     assert advice is not None
-    assert advice.fix == "trainer.max_epochs=3 or trainer.min_epochs=3"
+    assert advice.fix == "trainer.max_epochs=3\ntrainer.min_epochs=3"
 
 
 @pytest.mark.parametrize("typed", ["gradient_checkpointing", "trainer.gradientCheckpointing", "data.hdf5", "FSDP"])

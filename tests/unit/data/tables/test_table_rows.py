@@ -223,7 +223,7 @@ def test_a_column_that_cannot_be_read_can_be_left_out(tmp_path: Path) -> None:
     pa.parquet.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(MLScaleError, match=r"the column 'when' holds timestamp") as caught:
         TableFiles(str(tmp_path / "a.parquet"), "target").facts()
-    assert caught.value.fix.startswith("data.ignore=[when] leaves it out")
+    assert caught.value.fix.startswith("data.ignore=[when], which leaves it out")
     data = TableFiles(str(tmp_path / "a.parquet"), "target", ignore=["when"])
     assert data.facts().features == 1
 

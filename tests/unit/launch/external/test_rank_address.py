@@ -60,8 +60,8 @@ def test_ranks_of_one_mpirun_on_one_machine_meet_at_the_loopback() -> None:
     [
         ({**_MPI, "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, "MASTER_ADDR is not set", "mpirun -x MASTER_ADDR="),
         ({"RANK": "0", "WORLD_SIZE": "2"}, "MASTER_ADDR is not set", "MASTER_ADDR=<the host of rank 0>; or unset RANK"),
-        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "h"}, "MASTER_PORT is not set", "MASTER_PORT=29500"),
-        ({**_SRUN, "MASTER_PORT": "no"}, "MASTER_PORT is 'no'", "MASTER_PORT=29500"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "h"}, "MASTER_PORT is not set", "export MASTER_PORT=29500"),
+        ({**_SRUN, "MASTER_PORT": "no"}, "MASTER_PORT is 'no'", "export MASTER_PORT=29500"),
     ],
 )
 def test_an_address_that_is_unknown_names_the_variable(environment: dict[str, str], what: str, fix: str) -> None:

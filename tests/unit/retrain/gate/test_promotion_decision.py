@@ -352,7 +352,7 @@ def test_samples_that_are_left_out_are_counted_together() -> None:
 def test_no_samples() -> None:
     with pytest.raises(MLScaleError, match="no sample of the held-out window can be compared") as caught:
         decide_promotion(model(0.5), model(0.7), [], samples(10, 0.5), BOUNDS)
-    assert caught.value.fix == "serve with sample_share=1, send labels to POST /labels"
+    assert caught.value.fix == "mlscale serve <model> sample_share=1, and send labels to POST /labels"
     with pytest.raises(MLScaleError, match="no sample of the original data can be compared") as caught:
         decide_promotion(model(0.5), model(0.7), samples(10, 0.5), [], BOUNDS)
     assert caught.value.fix == "gate.old=false"

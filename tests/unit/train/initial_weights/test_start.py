@@ -124,7 +124,7 @@ def test_weights_that_do_not_fit_are_named(first: RunFolder, tmp_path: Path) -> 
         train(*words, to=tmp_path)
     assert caught.value.why.splitlines()[0] == "missing: model.layers.5.weight, model.layers.5.bias"
     assert "of another shape: model.layers.1.weight (16, 64) and not (8, 64), " in caught.value.why
-    assert caught.value.fix == f"the model that they are of: like={first.id}"  # too little fits for another word
+    assert caught.value.fix == f"like={first.id}"  # too little fits for another word
     with pytest.raises(MLScaleError, match="do not fit the model") as caught:
         train(f"like={first.path}", f"init_from={first.path}", "model.hidden=[]", to=tmp_path)
     assert "unexpected: model.layers.3.weight, model.layers.3.bias" in caught.value.why
