@@ -27,6 +27,7 @@ def run(cfg: DictConfig) -> Result:
     """
     from mlscale.assembly.run_data import RunData
     from mlscale.data.data_facts import describe_facts
+    from mlscale.data.writing.reencoding import parse_reencoding
 
     start = time.perf_counter()
     data = RunData().prepare_module(cfg)
@@ -36,6 +37,13 @@ def run(cfg: DictConfig) -> Result:
         )
     if cfg.to is not None:
         return _write(cfg, data, start)
+    if parse_reencoding(cfg.reencode) is not None:
+        raise MLScaleError(
+            "reencode has no effect without to=",
+            where="reencode",
+            why="images are encoded anew where they are written as shards",
+            fix="to=<a new folder>",
+        )
     # Only shards can be recorded: other data has no members.
     recorded = data.record_digests() if hasattr(data, "record_digests") else None
     facts = asdict(data.facts())
@@ -66,6 +74,7 @@ def _write(cfg: DictConfig, data: object, start: float) -> Result:
     """Write images as shards into the folder of `to=`."""
     from mlscale.data.images.image_modules import ImageData
     from mlscale.data.writing.left_out import find_left_out
+    from mlscale.data.writing.reencoding import parse_reencoding
     from mlscale.data.writing.write_shards import DOCUMENT, count_samples, write_shards
     from mlscale.report.sample_bar import SampleProgressBar
 
@@ -77,7 +86,7 @@ def _write(cfg: DictConfig, data: object, start: float) -> Result:
             fix=f"leave to={cfg.to} out\ndata=imagefolder data.root=<a folder of images by class>",
         )
     # Before the data is counted: a mistyped part is the quicker error.
-    part = _parse_part(cfg.part)
+    part, reencoding = _parse_part(cfg.part), parse_reencoding(cfg.reencode)
     left_out = find_left_out(data, _read_left_out(cfg.leave_out), drop_copies=cfg.drop_copies)
     with SampleProgressBar(count_samples(data)) as bar:
         written = write_shards(
@@ -88,6 +97,7 @@ def _write(cfg: DictConfig, data: object, start: float) -> Result:
             seed=cfg.seed,
             licence=cfg.licence,
             left_out=left_out,
+            reencoding=reencoding,
             part=part,
             progress=bar.add_samples,
         )

@@ -41,12 +41,14 @@ class EncodedPicture(Protocol):
     """An encoded picture whose header was read; height and width are those of the upright picture.
 
     Attributes:
+        orientation: of its EXIF block, 1 to 8; 1 is upright, also where it has none.
         tolerated: once decoded, what a strict decoder warned of and was found harmless; empty where there is nothing.
     """
 
     height: int
     width: int
     grey: bool
+    orientation: int
     tolerated: str
 
     def decode_pixels(self, channels: int, shrink: int = 1) -> Pixels:
@@ -112,7 +114,7 @@ class JpegPicture:
     tolerated = ""
 
     def __init__(self, content: bytes, height: int, width: int, grey: bool, orientation: int) -> None:
-        self._content, self._stored, self._orientation = content, (height, width), orientation
+        self._content, self._stored, self.orientation = content, (height, width), orientation
         self.height, self.width = (width, height) if is_turned(orientation) else (height, width)
         self.grey = grey
 
@@ -132,7 +134,7 @@ class JpegPicture:
             return pixels
 
         pixels, self.tolerated = jpeg.decode_strictly(self._content, decode_strict)
-        return pixels if self._orientation == UPRIGHT else rotate_upright(pixels, self._orientation)
+        return pixels if self.orientation == UPRIGHT else rotate_upright(pixels, self.orientation)
 
 
 def _open_png(content: bytes, max_pixels: int) -> EncodedPicture:
@@ -150,7 +152,7 @@ class _PngPicture:
     tolerated = ""
 
     def __init__(self, content: bytes, height: int, width: int, grey: bool, orientation: int) -> None:
-        self._content, self._orientation = content, orientation
+        self._content, self.orientation = content, orientation
         self.height, self.width = (width, height) if is_turned(orientation) else (height, width)
         self.grey = grey
 
@@ -161,7 +163,7 @@ class _PngPicture:
         if pixels is None:
             return self._decode_by_pillow(channels)
         pixels = pixels if pixels.shape[2] == channels else np.repeat(pixels, channels, axis=2)
-        return pixels if self._orientation == UPRIGHT else rotate_upright(pixels, self._orientation)
+        return pixels if self.orientation == UPRIGHT else rotate_upright(pixels, self.orientation)
 
     def _decode_by_torch(self) -> Pixels | None:
         import torch
@@ -178,7 +180,7 @@ class _PngPicture:
 
     def _decode_by_pillow(self, channels: int) -> Pixels:
         # The size was compared with the limit when the header was read.
-        return _PillowPicture(self._content, self.height * self.width, self._orientation).decode_pixels(channels)
+        return _PillowPicture(self._content, self.height * self.width, self.orientation).decode_pixels(channels)
 
 
 class _PillowPicture:
@@ -205,7 +207,7 @@ class _PillowPicture:
             if orientation is None:
                 exif = image.info.get("exif") if image.format == "WEBP" else None
                 orientation = read_orientation(exif) if isinstance(exif, bytes) else UPRIGHT
-        self._orientation = orientation
+        self.orientation = orientation
         self.height, self.width = (width, height) if is_turned(orientation) else (height, width)
 
     def decode_pixels(self, channels: int, shrink: int = 1) -> Pixels:
@@ -216,7 +218,7 @@ class _PillowPicture:
                 picture = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             mode = "L" if channels == 1 else "RGB"
             pixels = np.asarray(picture if picture.mode == mode else picture.convert(mode))
-        return rotate_upright(pixels.reshape(*pixels.shape[:2], channels), self._orientation)
+        return rotate_upright(pixels.reshape(*pixels.shape[:2], channels), self.orientation)
 
 
 class _CmykPicture:
@@ -226,7 +228,7 @@ class _CmykPicture:
     grey = False
 
     def __init__(self, content: bytes, max_pixels: int, orientation: int) -> None:
-        self._content, self._max_pixels, self._orientation = content, max_pixels, orientation
+        self._content, self._max_pixels, self.orientation = content, max_pixels, orientation
         picture = _PillowPicture(content, max_pixels, orientation)
         self.height, self.width = picture.height, picture.width
 
@@ -236,7 +238,7 @@ class _CmykPicture:
             return content
 
         intact, self.tolerated = jpeg.decode_strictly(self._content, decode_strict)
-        return _PillowPicture(intact, self._max_pixels, self._orientation).decode_pixels(channels)
+        return _PillowPicture(intact, self._max_pixels, self.orientation).decode_pixels(channels)
 
 
 def read_indices(content: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:

@@ -139,12 +139,13 @@ def decode_from_source(
         raise BadSample(
             sample,
             source.get_key(sample),
-            where=_describe_place(source, sample, f"its .{extension} member of {len(content)} bytes"),
+            where=describe_place(source, sample, f"its .{extension} member of {len(content)} bytes"),
             why=str(error) or type(error).__name__,
         ) from error
 
 
-def _describe_place(source: SampleSource, sample: int, member: str) -> str:
+def describe_place(source: SampleSource, sample: int, member: str) -> str:
+    """Return the row of a sample in its table, for errors; `member` where it is in a shard or a folder."""
     return source.locate_sample(sample) if isinstance(source, LocatedSource) else member
 
 

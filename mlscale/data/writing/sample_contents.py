@@ -10,10 +10,13 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from mlscale.data.decoding.image_files import is_image_file
-from mlscale.data.images.decoded_cache import DecodedSamples
+from mlscale.data.decoding.pil import MAX_PIXELS
+from mlscale.data.images.decoded_cache import DecodedSamples, describe_place
 from mlscale.data.images.masks import MaskSource
+from mlscale.data.order.bad_samples import BadSample
 from mlscale.data.shards.sample_source import Label
 from mlscale.data.tfrecord.record_writer import Value, build_record
+from mlscale.data.writing.reencoding import Reencoding
 from mlscale.errors import MLScaleError
 
 TAR_END = b"\0" * tarfile.BLOCKSIZE * 2
@@ -25,6 +28,9 @@ SCHEMAS = {
 }
 """The features of a written TFRecord file by the kind of label: TensorFlow's usual names."""
 
+_File = tuple[str, bytes]
+"""The extension and the bytes of a file."""
+
 
 class SampleContents:
     """The samples of a split as bytes.
@@ -33,15 +39,25 @@ class SampleContents:
         data: the split.
         labels: 'one', 'several' or 'mask'.
         names: of the classes; None where they are numbers.
+        reencoding: of the images; None leaves their bytes as they are.
+        max_pixels: of a stored image that is encoded anew.
     """
 
-    def __init__(self, data: DecodedSamples, labels: str, names: tuple[str, ...] | None) -> None:
+    def __init__(
+        self,
+        data: DecodedSamples,
+        labels: str,
+        names: tuple[str, ...] | None,
+        reencoding: Reencoding | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
         self._data, self._labels, self._names = data, labels, names
+        self._reencoding, self._max_pixels = reencoding, max_pixels
 
     def build_tar_members(self, sample: int, key: str) -> bytes:
         """Return the members of a sample as a part of a tar, without its end."""
-        extension, image = self._data.source.read_image(sample)
-        members = {extension.rpartition(".")[2]: image, **self._write_label_member(sample)}
+        extension, image, mask = self._read_pictures(sample)
+        members = {extension.rpartition(".")[2]: image, **self._write_label_member(sample, mask)}
         # Times and owners are left out, so that the same data has the same bytes.
         return b"".join(_write_member(f"{key}.{name}", content) for name, content in members.items())
 
@@ -51,7 +67,7 @@ class SampleContents:
         Raises:
             MLScaleError: it is an array, and not an encoded image.
         """
-        extension, image = self._data.source.read_image(sample)
+        extension, image, mask = self._read_pictures(sample)
         # TensorFlow has no operator that reads a .npy file.
         if not is_image_file(extension):
             raise MLScaleError(
@@ -65,19 +81,19 @@ class SampleContents:
             "image/format": extension.rpartition(".")[2],
             "image/filename": PurePosixPath(self._data.source.get_key(sample)).as_posix(),
         }
-        return build_record({**features, **self._list_label_features(sample)})
+        return build_record({**features, **self._list_label_features(sample, mask)})
 
-    def _list_label_features(self, sample: int) -> Mapping[str, Value | list[Value]]:
+    def _list_label_features(self, sample: int, mask: _File | None) -> Mapping[str, Value | list[Value]]:
         name = SCHEMAS[self._labels]["label"]
-        if self._labels == "mask":
-            return {name: self._read_mask(sample)[1]}
+        if mask is not None:
+            return {name: mask[1]}
         if self._labels == "one":
             return {name: self._get_label(sample)}
         return {name: list(self._list_labels(sample))}
 
-    def _write_label_member(self, sample: int) -> Mapping[str, bytes]:
-        if self._labels == "mask":
-            extension, content = self._read_mask(sample)
+    def _write_label_member(self, sample: int, mask: _File | None) -> Mapping[str, bytes]:
+        if mask is not None:
+            extension, content = mask
             return {f"mask.{extension.rpartition('.')[2]}": content}
         if self._labels == "one":
             return {"cls": str(self._get_label(sample)).encode()}
@@ -92,7 +108,39 @@ class SampleContents:
         numbers: list[int] = np.flatnonzero(self._data.labels[sample]).tolist()
         return [number if self._names is None else self._names[number] for number in numbers]
 
-    def _read_mask(self, sample: int) -> tuple[str, bytes]:
+    def _read_pictures(self, sample: int) -> tuple[str, bytes, _File | None]:
+        """Return extension and bytes of a sample's image, and of its mask where it has one.
+
+        Raises:
+            BadSample: it is encoded anew, and can't be.
+        """
+        source = self._data.source
+        extension, content = source.read_image(sample)
+        mask = self._read_mask(sample) if self._labels == "mask" else None
+        if self._reencoding is None:
+            return extension, content, mask
+        if not is_image_file(extension):
+            raise BadSample(
+                sample,
+                source.get_key(sample),
+                "is an array, and is not encoded as an image",
+                why=f"it is a .{extension}",
+            )
+        what = "cannot be encoded anew"
+        try:
+            image = self._reencoding.encode_image(content, self._max_pixels)
+            if mask is not None:
+                what = "has a mask that cannot be encoded anew"
+                mask = "png", self._reencoding.encode_mask(mask[1], mask[0], image, self._max_pixels)
+        # Decoders and encoders raise errors of their own.
+        except Exception as error:
+            where = describe_place(source, sample, f"its .{extension} member of {len(content)} bytes")
+            raise BadSample(
+                sample, source.get_key(sample), what, where=where, why=str(error) or type(error).__name__
+            ) from error
+        return image.extension, image.content, mask
+
+    def _read_mask(self, sample: int) -> _File:
         # Whatever has masks was asked for them.
         assert isinstance(self._data.source, MaskSource)
         return self._data.source.read_label(sample)

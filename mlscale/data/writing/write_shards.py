@@ -27,6 +27,7 @@ from mlscale.atomic_files import (
 from mlscale.data.images.image_modules import ImageData
 from mlscale.data.order.sample_order import ShuffledSampler
 from mlscale.data.writing.left_out import LeftOut
+from mlscale.data.writing.reencoding import Reencoding
 from mlscale.data.writing.sample_contents import SCHEMAS, TAR_END, SampleContents
 from mlscale.errors import MLScaleError
 
@@ -101,6 +102,7 @@ def write_shards(
     part: Part,
     progress: Progress,
     left_out: LeftOut | None = None,
+    reencoding: Reencoding | None = None,
 ) -> WrittenShards:
     """Write all splits in an order drawn by the seed. Shards that are there already are kept.
 
@@ -114,14 +116,15 @@ def write_shards(
         part: of several processes that write together.
         progress: see `Progress`.
         left_out: samples that are not written; None writes all.
+        reencoding: of the images; None leaves their bytes as they are.
 
     Raises:
         MLScaleError: no sample of a split is left; the folder holds other data, or can't be written to; a sample can't
             be read.
     """
     left_out = left_out or LeftOut()
-    splits = _plan_splits(data, container, shard_bytes, seed, left_out)
-    plan = _describe_plan(data, splits, container, seed, left_out)
+    splits = _plan_splits(data, container, shard_bytes, seed, left_out, reencoding)
+    plan = _describe_plan(data, splits, container, seed, left_out, reencoding)
     _claim_folder(folder, plan, [split.name for split in splits])
     # Every `of`-th, so that each part has shards of all splits and none waits for another.
     jobs = [(split, number) for split in splits for number in range(split.shards)][part.number :: part.of]
@@ -130,18 +133,25 @@ def write_shards(
     for split, number in set(jobs) - set(missing):
         progress(len(split.list_samples(number)))
 
+    cores = len(os.sched_getaffinity(0))
+    # Threads, because reading and writing release the interpreter's lock, and so do decoders and encoders. Each of the
+    # first kind holds one shard in memory, of which those of the second make the samples.
+    pool = ThreadPoolExecutor(min(_MAX_THREADS, cores))
+    builders = ThreadPoolExecutor(cores) if reencoding is not None else None
+
     def write(job: tuple[_Split, int]) -> None:
         split, number = job
-        _write_shard(split, number, split.get_path(folder, number, FORMATS[container]), container)
-        progress(len(split.list_samples(number)))
+        path = split.get_path(folder, number, FORMATS[container])
+        _write_shard(split, number, path, container, builders, progress)
 
-    # Threads, because reading and writing release the interpreter's lock; each holds one shard in memory.
-    pool = ThreadPoolExecutor(min(_MAX_THREADS, len(os.sched_getaffinity(0))))
     try:
         list(pool.map(write, missing))
     finally:
         # After an error, or Ctrl-C, shards that were not begun are not written.
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=builders is None, cancel_futures=True)
+        if builders is not None:
+            builders.shutdown(cancel_futures=True)
+            pool.shutdown()
     is_complete = all(
         split.get_path(folder, number, FORMATS[container]).exists()
         for split in splits
@@ -159,7 +169,9 @@ def count_samples(data: ImageData) -> int:
     return sum(len(data.get_decoded_split(split)) for split in data.list_splits())
 
 
-def _plan_splits(data: ImageData, container: str, shard_bytes: int, seed: int, left_out: LeftOut) -> list[_Split]:
+def _plan_splits(
+    data: ImageData, container: str, shard_bytes: int, seed: int, left_out: LeftOut, reencoding: Reencoding | None
+) -> list[_Split]:
     facts, splits = data.facts(), []
     for name in data.list_splits():
         held = data.get_decoded_split(name)
@@ -172,7 +184,7 @@ def _plan_splits(data: ImageData, container: str, shard_bytes: int, seed: int, l
                 why="all of them are in the list",
                 fix="leave_out=null",
             )
-        contents = SampleContents(held, data.labels, facts.class_names)
+        contents = SampleContents(held, data.labels, facts.class_names, reencoding, data.max_pixels)
         shards = math.ceil(_estimate_bytes(contents, order, container) * len(order) / shard_bytes)
         splits.append(_Split(name, contents, order, min(shards, len(order))))
     return splits
@@ -187,7 +199,12 @@ def _estimate_bytes(contents: SampleContents, order: NDArray[np.int64], containe
 
 
 def _describe_plan(
-    data: ImageData, splits: list[_Split], container: str, seed: int, left_out: LeftOut
+    data: ImageData,
+    splits: list[_Split],
+    container: str,
+    seed: int,
+    left_out: LeftOut,
+    reencoding: Reencoding | None,
 ) -> dict[str, Any]:
     # All that decides which bytes a shard of a given name has.
     return {
@@ -197,6 +214,7 @@ def _describe_plan(
         "seed": seed,
         # Absent where nothing is, as in folders that were begun before samples could be left out.
         **({} if left_out.digest is None else {"selection": left_out.digest}),
+        **({} if reencoding is None else {"reencoding": reencoding.describe()}),
         "splits": {split.name: {"samples": len(split.order), "shards": split.shards} for split in splits},
     }
 
@@ -233,16 +251,24 @@ def _claim_folder(folder: Path, plan: dict[str, Any], splits: list[str]) -> None
         )
 
 
-def _write_shard(split: _Split, number: int, path: Path, container: str) -> None:
+def _write_shard(
+    split: _Split, number: int, path: Path, container: str, builders: ThreadPoolExecutor | None, progress: Progress
+) -> None:
     """Write a shard at once, so that one that has its name is whole."""
-    samples = enumerate(split.list_samples(number).tolist(), split.get_start(number))
-    if container == "tar":
+
+    build_tar, build_record = split.contents.build_tar_members, split.contents.build_record
+
+    def build(numbered: tuple[int, int]) -> bytes:
+        position, sample = numbered
         # Keys are positions in the split, unique over all of its shards.
-        parts = [split.contents.build_tar_members(sample, f"{position:06d}") for position, sample in samples]
-        parts.append(TAR_END)
-    else:
-        parts = [split.contents.build_record(sample) for _, sample in samples]
-    write_bytes(path, b"".join(parts), mode=_MODE)
+        part = build_tar(sample, f"{position:06d}") if container == "tar" else build_record(sample)
+        progress(1)
+        return part
+
+    samples = enumerate(split.list_samples(number).tolist(), split.get_start(number))
+    # In the order of the samples, whichever is ready first.
+    parts = list((map if builders is None else builders.map)(build, samples))
+    write_bytes(path, b"".join([*parts, TAR_END] if container == "tar" else parts), mode=_MODE)
 
 
 def _count_classes(data: ImageData, train: _Split) -> list[int]:
