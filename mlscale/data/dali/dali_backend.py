@@ -7,6 +7,7 @@ from typing import ClassVar, Unpack
 
 import numpy as np
 
+from mlscale.data.augmentations.device_augment import refuse_on_device
 from mlscale.data.dali.augmentation_plan import AugmentationPlan
 from mlscale.data.dali.batch_inputs import InputReader
 from mlscale.data.dali.dali_stream import DaliStream
@@ -105,6 +106,9 @@ class DaliBackend(TarBackend):
             order=order,
             shuffle_window=shuffle_window,
             **policy,
+        )
+        refuse_on_device(
+            self.augment, "DALI augments what it decodes", "augment.device=loader; data.device=gpu does both on the GPU"
         )
         self.device, self._decodes_strictly = device, False
 
