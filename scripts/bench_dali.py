@@ -53,7 +53,8 @@ class _PlainPipeline:
         self._pipeline = Pipeline(BATCH, threads, device_id=None, prefetch_queue_depth=2)
         shards = sorted(map(str, Path(folder).glob("*.tar")))
         with self._pipeline:
-            images, labels = fn.readers.webdataset(paths=shards, ext=["jpg", "cls"], random_shuffle=True, name="reader")
+            readers: Any = fn.readers
+            images, labels = readers.webdataset(paths=shards, ext=["jpg", "cls"], random_shuffle=True, name="reader")
             images = fn.decoders.image_random_crop(images, random_area=[0.08, 1.0], random_aspect_ratio=[0.75, 1.3333])
             images = fn.resize(images, size=(SIDE, SIDE), interp_type=types.INTERP_LINEAR, antialias=True)
             images = fn.crop_mirror_normalize(

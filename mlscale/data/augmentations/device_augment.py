@@ -55,6 +55,7 @@ class UnfinishedBatch:
 
     def finish(self, batch: Batch) -> Batch:
         """Augment, normalise and mix the samples, on the device that they are on."""
+        # First the pixels: normalising is what the model was promised, whatever an augmentation does.
         x = self._augment.change_tensors(batch["x"], self._seeds)
         # Not in place: an augmentation may return what it was given.
         batch["x"] = (x - self._mean.to(x.device)).div_(self._std.to(x.device))
@@ -104,6 +105,7 @@ def is_unfinished(batch: Batch) -> bool:
 
 def finish_batch(batch: Batch) -> Batch:
     """Return a batch with nothing left to do; most have nothing."""
+    # Taken out: a finished batch has what every task knows, and no more.
     work = batch.pop(_UNFINISHED, None)
     return batch if work is None else work.finish(batch)
 
@@ -122,6 +124,7 @@ def choose_finish(augment: object, mixing: Finish | None, *, at_once: bool) -> F
 def _mix_later(
     batch: Batch, epoch: int, positions: NDArray[np.int64], *, mixing: Finish | None, at_once: bool
 ) -> Batch:
+    # Positions and epoch are those of the batch, which the device can't know.
     if mixing is not None:
         batch[_UNFINISHED].mix = partial(mixing, epoch=epoch, positions=positions, on_device=True)
     return finish_batch(batch) if at_once else batch

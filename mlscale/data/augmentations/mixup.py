@@ -135,6 +135,7 @@ class Mixing:
         # Cut samples are multiplied by 1, which changes nothing, and get their box afterwards.
         weights = _move_numbers(np.where(cut, np.float32(1), own_shares), x, x.ndim)
         partner = torch.from_numpy(self._choose_partners(positions, seed, epoch)).to(x.device)
+        # A copy, so that samples are mixed with what their partners were.
         others = x[partner]
         mixed = x * weights + others * (1 - weights)
         if cut.any():
@@ -145,6 +146,7 @@ class Mixing:
                 own_shares[row] = box.share_outside
             mixed = torch.where(torch.from_numpy(inside).to(x.device), others, mixed)
         y: Tensor = batch["y"]
+        # Labels that are shares already, as those of several classes, are mixed as they are.
         one_hot = torch.eye(classes, device=y.device)[y] if y.ndim == 1 else y
         shares = _move_numbers(own_shares, y, 2)
         return {**batch, "x": mixed, "y": one_hot * shares + one_hot[partner] * (1 - shares)}

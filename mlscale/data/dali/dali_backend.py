@@ -113,6 +113,7 @@ class DaliBackend(TarBackend):
         self.device, self._decodes_strictly = device, False
 
     def _open_stream(self, split: str) -> tuple[Stream, int, str]:
+        # What is evaluated is decoded as in production.
         if split != "train" or self._decodes_strictly:
             return super()._open_stream(split)
         data = self.get_decoded_split(split)
@@ -140,12 +141,14 @@ class DaliBackend(TarBackend):
                 fix="data=webdataset, which reads the same shards",
             )
         size = shape.channels, shape.height, shape.width
+        # Random numbers are drawn outside of DALI, so that order and resume do not depend on it.
         reader = InputReader(
             data,
             AugmentationPlan(self.augment, size),
             max_pixels=self.max_pixels,
             is_resized=self.image_size is not None,
         )
+        # DALI has threads of its own, which decode; those that read files mostly wait.
         settings = PipelineSettings(
             threads=max(1, workers), device=self.device, size=size, mean=shape.mean, std=shape.std
         )

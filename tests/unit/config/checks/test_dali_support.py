@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from mlscale.launch.local_devices import LocalDevices
 from tests.unit.config.checks.test_check import check
 
 DATA = ("recipe=resnet", "data=dali", "data.train=a", "data.val=b")
-NEEDED = {
+NEEDED: dict[str, dict[str, Any]] = {
     "Grayscale": {"num_output_channels": 3}, "RandomAdjustSharpness": {"sharpness_factor": 2},
     "RandomAffine": {"degrees": 5}, "RandomPosterize": {"bits": 3}, "RandomRotation": {"degrees": 5},
     "RandomSolarize": {"threshold": 9}, "ColorJitter": {"brightness": 0.1}, "Compose": {"transforms": [v2.Identity()]},

@@ -46,7 +46,8 @@ class Recorder(pl.LightningModule):
     def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
         assert not is_unfinished(batch)
         self.seen.append((batch["key"], batch["x"].clone(), batch["y"].clone()))
-        return batch["x"].float().mean() * self.weight.sum()
+        loss: Tensor = batch["x"].float().mean() * self.weight.sum()
+        return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), 0.1)
