@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.augmentations.augmentation import Augment, wrap_augment
+from mlscale.data.augmentations.device_augment import choose_finish, finish_batch
 from mlscale.data.augmentations.random_crop import RandomCrop
 from mlscale.data.data_facts import DataFacts, Promises
 from mlscale.data.data_job import Job, check_workers, count_local_ranks
@@ -213,7 +214,7 @@ class Backend:
             layout,
             progress=self._progress,
             pad=self.policy.pad,
-            finish=self._bind_mixing(layout),
+            finish=choose_finish(self.augment, self._bind_mixing(layout), at_once=not self._has_device),
             limit=limit,
             fixed=fixed,
             follow=self._get_follow("train"),
@@ -243,7 +244,8 @@ class Backend:
         """
         stream, samples, _ = self._open_stream(split)
         numbers = np.arange(samples, dtype=np.int64)
-        return stream(BatchPlan(0, numbers[at : at + 1], numbers[at : at + 1]) for at in range(samples))
+        plans = (BatchPlan(0, numbers[at : at + 1], numbers[at : at + 1]) for at in range(samples))
+        return (item if isinstance(item, BadSample) else finish_batch(item) for item in stream(plans))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume from a position. Training checks that it fits this data; evaluation may use other data."""
@@ -297,6 +299,11 @@ class Backend:
 
     def _wrap_stream(self, stream: Stream, split: str) -> Batches:
         return SkippingBatches(stream, split, self._skipped) if self.policy.skip else FailingBatches(stream)
+
+    @property
+    def _has_device(self) -> bool:
+        """True if what takes the batches finishes them on its device, by `finish_batch`."""
+        return False
 
     def _bind_mixing(self, layout: BatchLayout) -> Finish | None:
         mixing = self.augment.mixing if isinstance(self.augment, Augment | RandomCrop) else None

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.augmentations.augmentation import Augment, BatchAugment, PerSampleAugment
+from mlscale.data.augmentations.device_augment import refuse_on_device
 from mlscale.data.augmentations.random_crop import RandomCrop
 from mlscale.data.class_labels import Classes, encode_labels, find_classes
 from mlscale.data.multiple_labels import SplitLabels, encode_multi_hot, find_label_classes, read_labels
@@ -52,6 +53,7 @@ def check_label_kind(labels: str, augment: BatchAugment | None, policy: Policy) 
             why="mixup and cutmix mix the labels of whole images; a pixel of a mask has one class",
             fix="augment.mixup=0 augment.cutmix=0, or augment=crop, augment=flip, augment=shift",
         )
+    refuse_on_device(augment, "masks are moved with their images, in the loader")
     if isinstance(augment, PerSampleAugment):
         augment.check_pairs()
 

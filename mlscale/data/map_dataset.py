@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from mlscale.data.augmentations.augmentation import PerSampleAugment, preserve_global_generators
+from mlscale.data.augmentations.device_augment import refuse_on_device
 from mlscale.data.class_labels import compute_label_digest, encode_labels, find_classes, join_label_digests
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.data_module import OrderedData
@@ -61,6 +62,7 @@ class DatasetData(OrderedData):
         **policy: Unpack[TolerantPolicyArguments],
     ) -> None:
         super().__init__(workers=workers, policy=Policy(**policy))
+        refuse_on_device(self.augment, "samples of a Dataset of your own are changed where they are loaded")
         if self.policy.executor == "thread" and workers not in ("auto", 0):
             raise MLScaleError(
                 f"data.workers={workers} has no effect with data.executor=thread",

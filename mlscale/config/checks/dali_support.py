@@ -32,6 +32,7 @@ def check_dali_augmentation(config: CheckedConfig) -> Iterator[MLScaleError]:
     if not (isinstance(data, dict) and data.get("_target_") in DALI_TARGETS and isinstance(augment, dict)):
         return
     for node in iterate_nodes({"augment": augment}, "", config.fields):
+        # Without the prefix it is the name of a transform; a target that has none keeps its path.
         name = node.target.removeprefix(_V2)
         if node.target not in _OWN and (name == node.target or name not in COUNTERPARTS):
             yield _create_target_error(config, node)
@@ -94,6 +95,7 @@ def check_dali_machine(cfg: DictConfig, machine: Devices) -> None:
     problems = [] if _is_installed() else [create_missing_error()]
     accelerator = str(cfg.trainer.get("accelerator", "auto"))
     if data.get("device") == "gpu" and not (machine.cuda and accelerator in ("auto", "gpu", "cuda")):
+        # Pixels would have to come back to the CPU, which costs more than decoding there.
         problems.append(
             MLScaleError(
                 "data.device=gpu needs a CUDA device that trains",

@@ -90,7 +90,9 @@ KEEP_THEIR_DEFAULTS: Mapping[str, frozenset[str]] = {
     }),
     "task": frozenset({"label_smoothing", "class_weights"}),
     "strategy": frozenset({"timeout"}),  # Lightning's is a timedelta
-    "augment": frozenset({"area", "ratio", "shift", "rotate", "scale", "flip", "mixup", "cutmix", "block", "crop"}),
+    "augment": frozenset({
+        "area", "ratio", "shift", "rotate", "scale", "flip", "mixup", "cutmix", "block", "crop", "device",
+    }),
 }  # fmt: skip
 """Settings of the built-in data, augmentations, tasks and strategies for which a class that is typed over their
 `_target_` keeps its own defaults, if it has some: its `root`, `workers` or `scale` mean something else.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from mlscale.data.augmentations.device_augment import check_device
 from mlscale.data.augmentations.mixup import Mixing
 from mlscale.data.augmentations.random_crop import RandomCrop
 from mlscale.data.order.keyed_permutation import draw_uniform
@@ -43,6 +44,7 @@ class Augment:
         mixup: α of mixup, 0 for none; 0.2 is usual.
         cutmix: α of cutmix, 0 for none; 1 is usual. With mixup every sample takes one or the other.
         block: neighbours in the batch that partners are chosen among; it divides the batch of a device.
+        device: 'loader' changes samples in the loader's threads, 'model' on the device that trains.
 
     Raises:
         MLScaleError: an amount that is out of range.
@@ -57,7 +59,9 @@ class Augment:
         mixup: float = 0.0,
         cutmix: float = 0.0,
         block: int = 8,
+        device: str = "loader",
     ) -> None:
+        self.device = check_device(device)
         for name, value, limit in (("shift", shift, 1), ("rotate", rotate, 180), ("scale", scale, 1)):
             if not 0 <= value <= limit or (name == "scale" and value == limit):
                 raise MLScaleError(
@@ -80,6 +84,28 @@ class Augment:
             float32 (n, C, H, W).
         """
         return self._transform_images(x, seeds, "bilinear")
+
+    def change_tensors(self, x: Tensor, seeds: NDArray[np.uint64]) -> Tensor:
+        """Change samples on their device; the same values as by `__call__`, where that is a CPU.
+
+        Args:
+            x: (n, C, H, W), any dtype.
+            seeds: uint64 (n,).
+
+        Returns:
+            float32 (n, C, H, W), on the same device.
+        """
+        draws = draw_uniform(seeds, 5)
+        mirror, x = self.choose_mirrors(draws), x.to(torch.float32)
+        if not self.moves_pixels:
+            return mirror_tensors(x, mirror)
+        height, width = x.shape[-2:]
+        # Six numbers a sample are sent, and not the grid, which is larger than the image.
+        terms = np.stack(self.compute_terms(draws, mirror, height, width)).astype(np.float32)
+        xx, xy, x0, yx, yy, y0 = torch.from_numpy(terms).to(x.device)[:, :, None, None]
+        u, v = (torch.from_numpy(axis).to(x.device) for axis in _build_axes(height, width))
+        grid = torch.stack((xx * u + xy * v + x0, yx * u + yy * v + y0), dim=-1)
+        return grid_sample(x, grid, "bilinear", "zeros", align_corners=False)
 
     def augment_with_masks(self, x: Tensor, masks: Tensor, seeds: NDArray[np.uint64]) -> tuple[Tensor, Tensor]:
         """Change each sample and its mask alike.
@@ -104,7 +130,7 @@ class Augment:
         mirror = self.choose_mirrors(draws)
         # A flip alone is a copy of pixels, without the rounding of a resampling.
         if not self.moves_pixels:
-            return torch.where(torch.from_numpy(mirror)[:, None, None, None], x.flip(-1), x)
+            return mirror_tensors(x, mirror)
         return grid_sample(x, self._build_grid(draws, mirror, *x.shape[-2:]), by, "zeros", align_corners=False)
 
     @property
@@ -142,9 +168,20 @@ class Augment:
         """
         terms = self.compute_terms(draws, mirror, height, width)
         xx, xy, x0, yx, yy, y0 = (term.astype(np.float32)[:, None, None] for term in terms)
-        u = ((np.arange(width, dtype=np.float32) * 2 + 1) / width - 1)[None, None, :]
-        v = ((np.arange(height, dtype=np.float32) * 2 + 1) / height - 1)[None, :, None]
+        u, v = _build_axes(height, width)
         return torch.from_numpy(np.stack((xx * u + xy * v + x0, yx * u + yy * v + y0), axis=-1))
+
+
+def _build_axes(height: int, width: int) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Return the places of output pixels in units of half the side: float32 u (1, 1, W) and v (1, H, 1)."""
+    u = ((np.arange(width, dtype=np.float32) * 2 + 1) / width - 1)[None, None, :]
+    v = ((np.arange(height, dtype=np.float32) * 2 + 1) / height - 1)[None, :, None]
+    return u, v
+
+
+def mirror_tensors(x: Tensor, mirror: NDArray[np.bool_]) -> Tensor:
+    """Return x (n, C, H, W) with left and right swapped where `mirror` (n,) is true."""
+    return torch.where(torch.from_numpy(mirror).to(x.device)[:, None, None, None], x.flip(-1), x)
 
 
 class PerSampleAugment:

@@ -7,11 +7,14 @@ after a resume.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mlscale.data.order.batch_plan import Batch, BatchLayout
 from mlscale.data.order.keyed_permutation import derive_sample_seeds, draw_uniform
@@ -72,8 +75,17 @@ class Mixing:
                 fix="\n".join([*fixes, f"data.batch_size={near}"]),
             )
 
-    def __call__(self, batch: Batch, epoch: int, positions: NDArray[np.int64], *, seed: int, classes: int) -> Batch:
-        """Mix a batch in place.
+    def __call__(
+        self,
+        batch: Batch,
+        epoch: int,
+        positions: NDArray[np.int64],
+        *,
+        seed: int,
+        classes: int,
+        on_device: bool = False,
+    ) -> Batch:
+        """Mix a batch, in place where it is in the loader's memory.
 
         Args:
             batch: `x` float32 (n, …), normalised; `y` int64 (n,), or float32 (n, classes). n is a multiple of
@@ -82,10 +94,14 @@ class Mixing:
             positions: places in the epoch, int64 (n,); the first begins a block.
             seed: the run's.
             classes: how many there are.
+            on_device: by torch, on the device of the samples, as it is done anyhow where that is not the CPU; the same
+                values.
 
         Raises:
             MLScaleError: cutmix, and the samples are not images.
         """
+        if on_device or batch["x"].device.type != "cpu":
+            return self._mix_tensors(batch, epoch, positions, seed, classes)
         draws = draw_uniform(derive_sample_seeds(positions, seed=seed, epoch=epoch, stream="mixup"), 4)
         partner = self._choose_partners(positions, seed, epoch)
         cut = draws[:, 0] < self._cut_share
@@ -99,7 +115,9 @@ class Mixing:
                 other = before[partner[row] - first]
                 if cut[row]:
                     # The box is cut at the borders, so the label's share is that of the pixels that are left.
-                    own_shares[row] = _paste_box(x[row], other, float(own_shares[row]), draws[row, 2:])
+                    box = _choose_box(x[row].shape, float(own_shares[row]), draws[row, 2:])
+                    x[row][:, box.rows, box.columns] = other[:, box.rows, box.columns]
+                    own_shares[row] = box.share_outside
                 else:
                     x[row] *= own_shares[row]
                     x[row] += np.multiply(other, 1 - own_shares[row], out=spare)
@@ -107,6 +125,31 @@ class Mixing:
         one_hot = np.eye(classes, dtype=np.float32)[y] if y.ndim == 1 else y
         mixed = one_hot * own_shares[:, None] + one_hot[partner] * (1 - own_shares[:, None])
         return {**batch, "x": torch.from_numpy(x), "y": torch.from_numpy(mixed)}
+
+    def _mix_tensors(self, batch: Batch, epoch: int, positions: NDArray[np.int64], seed: int, classes: int) -> Batch:
+        """Return the batch mixed, by the same products and sums in the same order."""
+        x: Tensor = batch["x"]
+        draws = draw_uniform(derive_sample_seeds(positions, seed=seed, epoch=epoch, stream="mixup"), 4)
+        cut = draws[:, 0] < self._cut_share
+        own_shares = self._draw_shares(draws[:, 1], cut)
+        # Cut samples are multiplied by 1, which changes nothing, and get their box afterwards.
+        weights = _move_numbers(np.where(cut, np.float32(1), own_shares), x, x.ndim)
+        partner = torch.from_numpy(self._choose_partners(positions, seed, epoch)).to(x.device)
+        # A copy, so that samples are mixed with what their partners were.
+        others = x[partner]
+        mixed = x * weights + others * (1 - weights)
+        if cut.any():
+            inside = np.zeros((len(x), 1, *x.shape[2:]), np.bool_)
+            for row in np.flatnonzero(cut).tolist():
+                box = _choose_box(x.shape[1:], float(own_shares[row]), draws[row, 2:])
+                inside[row, :, box.rows, box.columns] = True
+                own_shares[row] = box.share_outside
+            mixed = torch.where(torch.from_numpy(inside).to(x.device), others, mixed)
+        y: Tensor = batch["y"]
+        # Labels that are shares already, as those of several classes, are mixed as they are.
+        one_hot = torch.eye(classes, device=y.device)[y] if y.ndim == 1 else y
+        shares = _move_numbers(own_shares, y, 2)
+        return {**batch, "x": mixed, "y": one_hot * shares + one_hot[partner] * (1 - shares)}
 
     @property
     def _cut_share(self) -> float:
@@ -154,21 +197,34 @@ def _compute_lower_half(alpha: float) -> tuple[NDArray[np.float64], NDArray[np.f
     return cumulated / (2 * cumulated[-1]), grid, power
 
 
-def _paste_box(x: Array, other: Array, share: float, at: Array) -> float:
-    """Paste a box of `other` into the image x, in place; return the share of x that is left."""
-    if x.ndim != 3:
+class _Box(NamedTuple):
+    """Rows and columns of an image that come from its partner, and the share of the pixels that stay."""
+
+    rows: slice
+    columns: slice
+    share_outside: float
+
+
+def _move_numbers(numbers: Array, like: Tensor, dimensions: int) -> Tensor:
+    """Return numbers (n,) on a tensor's device, with further dimensions of one."""
+    return torch.from_numpy(numbers).to(like.device).reshape(-1, *(1,) * (dimensions - 1))
+
+
+def _choose_box(shape: Sequence[int], share: float, at: Array) -> _Box:
+    """Return the box of an image of this shape that its partner takes, so that about `share` is left."""
+    if len(shape) != 3:
         raise MLScaleError(
-            f"cutmix needs images, and a sample has {x.ndim} dimensions",
+            f"cutmix needs images, and a sample has {len(shape)} dimensions",
             where="augment.cutmix",
             fix="augment.cutmix=0 augment.mixup=0.2",
         )
-    height, width = x.shape[1:]
+    height, width = shape[1:]
     # A box of the area 1 - λ, with the proportions of the image, as in the paper.
     side = float(np.sqrt(1 - share))
     top, bottom = _clip_range(height, side, float(at[0]))
     left, right = _clip_range(width, side, float(at[1]))
-    x[:, top:bottom, left:right] = other[:, top:bottom, left:right]
-    return 1.0 - (bottom - top) * (right - left) / float(height * width)
+    outside = 1.0 - (bottom - top) * (right - left) / float(height * width)
+    return _Box(slice(top, bottom), slice(left, right), outside)
 
 
 def _clip_range(length: int, side: float, at: float) -> tuple[int, int]:

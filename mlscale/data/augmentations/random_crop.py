@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mlscale.data.augmentations.device_augment import check_device
 from mlscale.data.augmentations.mixup import Mixing
 from mlscale.data.decoding.resample import Box, find_middle_box, resize_region
 from mlscale.data.order.keyed_permutation import draw_uniform
@@ -32,6 +33,7 @@ class RandomCrop:
         mixup: α of mixup, 0 for none; 0.2 is usual. See `Mixing`.
         cutmix: α of cutmix, 0 for none; 1 is usual. With mixup every sample takes one or the other.
         block: neighbours in the batch that partners are chosen among; it divides the batch of a device.
+        device: 'loader' does all in the loader's threads; with 'model' the device that trains does all but the crop.
 
     Raises:
         MLScaleError: limits that are out of range or in the wrong order.
@@ -45,7 +47,9 @@ class RandomCrop:
         mixup: float = 0.0,
         cutmix: float = 0.0,
         block: int = 8,
+        device: str = "loader",
     ) -> None:
+        self.device = check_device(device)
         if len(area) != 2 or not 0 < area[0] <= area[1] <= 1:
             raise MLScaleError(
                 f"augment.area is {list(area)}",
@@ -79,6 +83,13 @@ class RandomCrop:
             part = resize_region(image.transpose(1, 2, 0), self.choose_box(draws, *size, size), size).transpose(2, 0, 1)
             out[...] = part[..., ::-1] if self.is_mirrored(draws) else part
         return torch.from_numpy(result)
+
+    def change_tensors(self, x: Tensor, seeds: NDArray[np.uint64]) -> Tensor:
+        """Mirror samples that are cut already, on their device: float32 (n, C, H, W)."""
+        mirror = np.array([self.is_mirrored(draws) for draws in self.draw_numbers(seeds)], np.bool_)
+        # Before it is converted: a byte is quicker to move than four.
+        mask = torch.from_numpy(mirror).to(x.device)[:, None, None, None]
+        return torch.where(mask, x.flip(-1), x).to(torch.float32)
 
     def draw_numbers(self, seeds: NDArray[np.uint64]) -> NDArray[np.float32]:
         """Return the random numbers of each sample: float32 (n, k) in [0, 1), from its seed alone."""

@@ -80,6 +80,7 @@ def convert_to_pixels(terms: NDArray[np.float64], height: int, width: int) -> li
     In pixels the origin is the corner of the first one, in half sides it is the middle of the image.
     """
     xx, xy, x0, yx, yy, y0 = terms.tolist()
+    # With x = (u + 1) · width / 2, and y alike.
     return [
         xx, xy * width / height, (x0 + 1 - xx - xy) * width / 2,
         yx * height / width, yy, (y0 + 1 - yx - yy) * height / 2,

@@ -59,6 +59,7 @@ class BatchInputs:
             "images": [sample.content for sample in self.samples],
             "starts": [np.array((sample.box.top, sample.box.left), np.int64) for sample in self.samples],
             "shapes": [np.array((sample.box.height, sample.box.width), np.int64) for sample in self.samples],
+            # DALI takes whole numbers for yes and no.
             "mirrors": [np.array(change.mirror, np.int32) for change in self.changes],
         }
         for step in range(steps):
@@ -141,5 +142,6 @@ def encode_pixels(pixels: NDArray[np.generic]) -> Encoded:
     """Return pixels (channels, height, width) as a PNM file, uint8 (bytes,): the simplest format that DALI reads."""
     channels, height, width = pixels.shape
     header = f"P{5 if channels == 1 else 6}\n{width} {height}\n255\n".encode()
+    # The bytes of a pixel lie together in the file.
     together = np.ascontiguousarray(pixels.transpose(1, 2, 0))
     return np.concatenate([np.frombuffer(header, np.uint8), together.reshape(-1).view(np.uint8)])

@@ -7,6 +7,7 @@ from typing import ClassVar, Unpack
 
 import numpy as np
 
+from mlscale.data.augmentations.device_augment import refuse_on_device
 from mlscale.data.dali.augmentation_plan import AugmentationPlan
 from mlscale.data.dali.batch_inputs import InputReader
 from mlscale.data.dali.dali_stream import DaliStream
@@ -106,9 +107,13 @@ class DaliBackend(TarBackend):
             shuffle_window=shuffle_window,
             **policy,
         )
+        refuse_on_device(
+            self.augment, "DALI augments what it decodes", "augment.device=loader; data.device=gpu does both on the GPU"
+        )
         self.device, self._decodes_strictly = device, False
 
     def _open_stream(self, split: str) -> tuple[Stream, int, str]:
+        # What is evaluated is decoded as in production.
         if split != "train" or self._decodes_strictly:
             return super()._open_stream(split)
         data = self.get_decoded_split(split)
@@ -136,12 +141,14 @@ class DaliBackend(TarBackend):
                 fix="data=webdataset, which reads the same shards",
             )
         size = shape.channels, shape.height, shape.width
+        # Random numbers are drawn outside of DALI, so that order and resume do not depend on it.
         reader = InputReader(
             data,
             AugmentationPlan(self.augment, size),
             max_pixels=self.max_pixels,
             is_resized=self.image_size is not None,
         )
+        # DALI has threads of its own, which decode; those that read files mostly wait.
         settings = PipelineSettings(
             threads=max(1, workers), device=self.device, size=size, mean=shape.mean, std=shape.std
         )

@@ -60,6 +60,7 @@ class Operation(NamedTuple):
 
     def build_array(self) -> NDArray[np.float32]:
         """Return its numbers, filled up with zeros: float32 (VALUES,)."""
+        # Of one length, whatever the operation: an input of a pipeline has one shape.
         array = np.zeros(VALUES, np.float32)
         array[: len(self.values)] = self.values
         return array

@@ -135,6 +135,7 @@ def _apply_step(images: DataNode, step: int, settings: PipelineSettings) -> Data
     # Numbers of a move are arguments, which are on the CPU; all others are computed with.
     numbers = values.gpu() if settings.device == "gpu" else values
     for kind in sorted(settings.kinds - {Kind.NOTHING}):
+        # In the order of their codes; a sample has one kind at each step, so the order does not matter.
         # DALI rewrites this `if`: it splits the batch, and only samples of this kind go through the operation.
         if kinds == int(kind):
             images = OPERATIONS[kind](images, values if kind in MOVES else numbers)

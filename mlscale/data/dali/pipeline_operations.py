@@ -44,6 +44,7 @@ def _move_nearest(images: DataNode, values: DataNode) -> DataNode:
 
 
 def _warp(images: DataNode, values: DataNode, interpolation: DataNode) -> DataNode:
+    # From the output to the input, as torch samples a grid.
     matrix = fn.reshape(values, shape=[2, 3])
     return fn.warp_affine(images, matrix=matrix, fill_value=0, interp_type=interpolation, inverse_map=True)
 
@@ -81,6 +82,7 @@ def _posterize(images: DataNode, values: DataNode) -> DataNode:
 def _solarize(images: DataNode, values: DataNode) -> DataNode:
     # DALI has no `where`: an arithmetic mask chooses.
     is_bright = fn.cast(images >= values[0], dtype=types.FLOAT)
+    # x + (255 - 2x) is what inverting makes of x.
     return images + is_bright * (_TOP - 2 * images)
 
 
@@ -108,6 +110,7 @@ def _make_grey(images: DataNode, _: DataNode) -> DataNode:
 
 def _compute_grey(images: DataNode) -> DataNode:
     """Return one channel, (h, w, 1), of three."""
+    # Slices, and not indexes: the last dimension stays, and each channel broadcasts.
     red, green, blue = (images[:, :, channel : channel + 1] for channel in range(3))
     return red * _GREY[0] + green * _GREY[1] + blue * _GREY[2]
 

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from mlscale.data.augmentations.augmentation import Augment, BatchAugment, PerSampleAugment
+from mlscale.data.augmentations.device_augment import UnfinishedBatch, is_on_device, leave_unfinished
 from mlscale.data.augmentations.random_crop import RandomCrop
 from mlscale.data.images.array_ring import ArrayRing
 from mlscale.data.images.decoded_cache import DecodedSamples
@@ -63,8 +64,11 @@ class ImageStream:
         self._data, self._workers, self._seed = data, workers, seed
         self._crop = augment if isinstance(augment, RandomCrop) else None
         self._augment = None if isinstance(augment, RandomCrop) else augment
+        # What the device that trains does to samples, from their decoded pixels on.
+        self._device_augment = augment if isinstance(augment, Augment | RandomCrop) and is_on_device(augment) else None
         self._transform = SampleTransform(augment, data, executor) if isinstance(augment, PerSampleAugment) else None
         self._executor = executor
+        self._keeps_pixels = self._augment is not None or self._device_augment is not None
         self._mean = np.array(data.shape.mean, np.float32)[:, None, None]
         self._std = np.array(data.shape.std, np.float32)[:, None, None]
         self._ring = ArrayRing(keep=max(_MIN_BATCHES_AHEAD, 2 * workers) + 4)
@@ -99,10 +103,10 @@ class ImageStream:
             masks = None if self._data.masks is None else self._data.masks.get_cached_masks(plan.samples)
             if masks is not None or self._data.masks is None:
                 # What is in memory is quicker to copy than to hand over.
-                return _BatchWork(plan, self._normalise_copy(cached) if self._augment is None else cached, masks, ())
+                return _BatchWork(plan, cached if self._keeps_pixels else self._normalise_copy(cached), masks, ())
         shape, count = self._data.shape, len(plan.samples)
         # An augmentation takes samples as they are decoded; without one, threads write normalised values at once.
-        dtype = _FLOAT if self._augment is None else shape.dtype
+        dtype = shape.dtype if self._keeps_pixels else _FLOAT
         out = self._ring.take_array((count, shape.channels, shape.height, shape.width), dtype)
         masks = None if self._data.masks is None else np.empty((count, shape.height, shape.width), np.uint8)
         draws = None if self._crop is None else self._crop.draw_numbers(self._derive_seeds(plan))
@@ -110,9 +114,8 @@ class ImageStream:
         if pool is None:
             return _BatchWork(plan, out, masks, [partial(fill, range(count))])
         # `wait_for_parts` waits for a part when the batch is taken, and raises its error then.
-        return _BatchWork(
-            plan, out, masks, [pool.submit(fill, rows).result for rows in split_rows(count, self._workers)]
-        )
+        parts = [pool.submit(fill, rows).result for rows in split_rows(count, self._workers)]
+        return _BatchWork(plan, out, masks, parts)
 
     def _start_changed_batch(self, plan: BatchPlan, pool: ThreadPoolExecutor, workers: WorkerPool) -> _BatchWork:
         """Start a batch that threads decode and workers change."""
@@ -158,10 +161,10 @@ class ImageStream:
         for row in rows:
             sample, drawn = int(plan.samples[row]), None if draws is None else draws[row]
             pixels = self._get_sample(sample, drawn)
-            if self._augment is None:
-                self._normalise_into(pixels, out[row])
-            else:
+            if self._keeps_pixels:
                 out[row] = pixels
+            else:
+                self._normalise_into(pixels, out[row])
             if masks is not None:
                 masks[row] = self._get_mask(sample, drawn)
 
@@ -169,7 +172,9 @@ class ImageStream:
         if self._crop is None or draws is None:
             return self._data.get_sample(sample)
         pixels = self._data.get_sample(sample, partial(self._crop.choose_box, draws))
-        return pixels[..., ::-1] if self._crop.is_mirrored(draws) else pixels
+        # The device mirrors samples itself.
+        is_mirrored = self._device_augment is None and self._crop.is_mirrored(draws)
+        return pixels[..., ::-1] if is_mirrored else pixels
 
     def _get_mask(self, sample: int, draws: NDArray[np.float32] | None) -> Array:
         """Return the part of a mask that `_get_sample` takes of its image."""
@@ -189,6 +194,9 @@ class ImageStream:
             return assemble_batch(self._data, work.plan, torch.from_numpy(work.changed.x), work.changed.masks)
         assert work.out is not None
         array, masks = work.out, work.masks
+        if self._device_augment is not None:
+            unfinished = UnfinishedBatch(self._device_augment, self._derive_seeds(work.plan), self._mean, self._std)
+            return leave_unfinished(assemble_batch(self._data, work.plan, torch.from_numpy(array)), unfinished)
         if self._augment is not None:
             array, masks = self._augment_batch(self._augment, work.plan, array, masks)
             array = self._normalise_copy(array)

@@ -218,7 +218,11 @@ def test_validation_is_that_of_predict_and_serve(large: str) -> None:
 
 
 def test_settings(small: str) -> None:
-    for chosen, message in (({"labels": "mask"}, "data.labels is 'mask'"), ({"device": "tpu"}, "data.device is 'tpu'")):
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"labels": "mask"}, "data.labels is 'mask'"),
+        ({"device": "tpu"}, "data.device is 'tpu'"),
+    ]
+    for chosen, message in wrong:
         with pytest.raises(MLScaleError, match=message):
             DaliBackend(small, small, **chosen)
 
