@@ -38,6 +38,7 @@ NAV: dict[str, tuple[tuple[str, str], ...]] = {
         ("Cookbook", "cookbook.md"),
         ("Extending mlscale", "extending.md"),
         ("Data", "data.md"),
+        ("Text: tokenizers, token files and packing", "text.md"),
         ("The loader in a loop of your own", "loader.md"),
         ("Tasks", "tasks.md"),
         ("Training options", "training.md"),

@@ -10,13 +10,18 @@ from mlscale.errors import MLScaleError
 
 _RESTART_COMMAND = "mlscale like=<id of the run> init_from=<id of the run>, a new run from its weights"
 _KEY_PATHS = {
+    "tokenizer": "data.tokenizer",
     "seed": "seed",
     "version": "data.train",
     "policy": "data.sampling",
     "order_version": "mlscale",
     "decode_version": "mlscale",
 }
-_EARLIER_DEFAULTS = {"policy": "shuffle", "decode_version": 1}
+_WHATS = {
+    "decode_version": "the checkpoint was trained on images that were decoded in another way",
+    "tokenizer": "the checkpoint was trained on the tokens of another tokenizer",
+}
+_EARLIER_DEFAULTS = {"tokenizer": None, "policy": "shuffle", "decode_version": 1}
 """The values of a checkpoint that was written before these keys were saved."""
 
 
@@ -46,9 +51,7 @@ def check_restored_order(
     for name, value in order.items():
         if before[name] != value:
             raise MLScaleError(
-                "the checkpoint was trained on images that were decoded in another way"
-                if name == "decode_version"
-                else "the samples come in another order than those of the checkpoint",
+                _WHATS.get(name, "the samples come in another order than those of the checkpoint"),
                 where=_KEY_PATHS[name],
                 why=f"its {name.replace('_', ' ')} is {before[name]}, and this run's is {value}",
                 fix=f"seed={before[name]}" if name == "seed" else _RESTART_COMMAND,
