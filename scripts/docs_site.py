@@ -39,6 +39,7 @@ NAV: dict[str, tuple[tuple[str, str], ...]] = {
         ("Extending mlscale", "extending.md"),
         ("Data", "data.md"),
         ("Images by a table", "image-tables.md"),
+        ("Text: tokenizers, token files and packing", "text.md"),
         ("The loader in a loop of your own", "loader.md"),
         ("Tasks", "tasks.md"),
         ("Training options", "training.md"),

@@ -18,7 +18,10 @@ from mlscale.config.underived import check_underived
 from mlscale.errors import MLScaleError, raise_all
 
 # Facts that a model or a task is built from.
-OF_THE_DATA = ("num_classes", "channels", "height", "width", "features", "length", "vocab_size", "targets")
+OF_THE_DATA = (
+    "num_classes", "channels", "height", "width", "features", "length", "vocab_size", "targets", "tokenizer",
+    "bytes_per_token", "document_end", "padding_share",
+)  # fmt: skip
 # The same, one for each class or channel.
 LISTS_OF_THE_DATA = ("class_names", "class_counts", "mean", "std")
 

@@ -11,6 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from mlscale.config.targets import has_argument
 from mlscale.errors import MLScaleError
 
+_OPTIONAL = frozenset({"document_end"})
+"""Facts that data need not have, and without which a model is built all the same."""
 _TAKEN = re.compile(r"\$\{derived\.(\w+)\}")
 
 
@@ -22,7 +24,7 @@ def check_underived(cfg: DictConfig, derived: Mapping[str, Any]) -> Iterator[MLS
             continue
         for key, value in OmegaConf.to_container(cfg[group], resolve=False).items():  # type: ignore[union-attr]
             taken = _TAKEN.fullmatch(value) if isinstance(value, str) else None
-            if taken and taken[1] in derived and derived[taken[1]] is None:
+            if taken and taken[1] not in _OPTIONAL and taken[1] in derived and derived[taken[1]] is None:
                 yield _create_underived_problem(f"{group}.{key!s}", taken[1])
 
 

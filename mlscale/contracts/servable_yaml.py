@@ -9,8 +9,10 @@ from mlscale.contracts import expect_format
 from mlscale.errors import MLScaleError
 
 DOCUMENT = "servable.yaml"
-_LARGEST = 16 << 20
-"""Largest size, bytes: labels of a million classes fit."""
+_LARGEST = 96 << 20
+"""Largest size, bytes: the file of a tokenizer fits."""
+_MOST_VALUES = 2_000_000
+"""Values of all kinds, which take far more memory than their bytes: labels of a million classes fit."""
 _DEEPEST = 10
 """Largest number of nested levels; an export writes four."""
 
@@ -34,7 +36,7 @@ def read_document(folder: str | Path) -> dict[str, Any]:
             raise ValueError(f"it is over {_LARGEST:,} bytes")
         text = path.read_text(encoding="utf-8")
         _check_plain(text)
-        document = yaml.safe_load(text)
+        document = parse_yaml(text)
         if not isinstance(document, dict):
             raise ValueError("it holds no mapping")
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -58,7 +60,25 @@ def _check_plain(text: str) -> None:
 
     # Events are parsed one by one, without building any value; the loop ends at the first offence.
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for number, event in enumerate(yaml.parse(text, Loader=_get_safe_loader())):
+        if number > _MOST_VALUES:
+            raise ValueError(f"it has more than {_MOST_VALUES:,} values")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if isinstance(event, yaml.AliasEvent) or depth > _DEEPEST:
             raise ValueError("it has aliases, or is nested too deep")
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the content of a YAML text, as `yaml.safe_load` does."""
+    loader = _get_safe_loader()(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
+def _get_safe_loader() -> Any:
+    import yaml
+
+    # That of C, where PyYAML has it: the file of a tokenizer would take seconds without.
+    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)

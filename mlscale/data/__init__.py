@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mlscale.data.plain_loader import Loader
     from mlscale.data.shards.sample_source import SampleSource
     from mlscale.data.tables.table_data import BreastCancer, Diabetes, TableFiles
-    from mlscale.data.text.text_blocks import TextFiles
+    from mlscale.data.text.language_data import TextFiles
     from mlscale.data.text.text_table import Fortunes, TextTable
 
 __all__ = [
@@ -95,7 +95,7 @@ _MODULES_BY_NAME = {
     "TFRecord": "images.image_modules",
     "TableFiles": "tables.table_data",
     "TarBackend": "images.webdataset",
-    "TextFiles": "text.text_blocks",
+    "TextFiles": "text.language_data",
     "TextTable": "text.text_table",
     "WebDataset": "images.image_modules",
 }

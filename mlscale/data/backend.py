@@ -316,7 +316,10 @@ class Backend:
 
     def _describe_order(self, version: str) -> dict[str, Any]:
         """Return everything that the order of training samples depends on."""
+        tokenizer = self.facts().tokenizer
         return {
+            # First: another tokenizer makes another version, and names the cause.
+            **({} if tokenizer is None else {"tokenizer": tokenizer}),
             "seed": self.seed,
             "version": version,
             "policy": self._get_sampling().policy,

@@ -40,6 +40,11 @@ class DataFacts:
         features: columns of a row of a table, as the model gets them.
         length: tokens of a sequence.
         vocab_size: how many tokens there are.
+        tokenizer: digest of the tokenizer; None where tokens are bytes.
+        bytes_per_token: bytes of text for each token of the validation split.
+        document_end: the token that ends a document, where sequences hold whole documents and a model is not to read
+            across them; None where it is.
+        padding_share: of the places of training sequences.
         targets: numbers to predict for each sample.
         class_names: names of the classes by label, None where labels are numbers.
         class_counts: training samples of each class; of masks pixels.
@@ -63,6 +68,10 @@ class DataFacts:
     features: int | None = None
     length: int | None = None
     vocab_size: int | None = None
+    tokenizer: str | None = None
+    bytes_per_token: float | None = None
+    document_end: int | None = None
+    padding_share: float | None = None
     targets: int | None = None
     class_names: tuple[str, ...] | None = None
     class_counts: tuple[int, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.encoders.encoder import EncodedSamples
+from mlscale.data.encoders.token_encoders import TokenDocumentEncoder
 from mlscale.errors import MLScaleError
 from mlscale.evaluate.sample_collector import SampleCollector
 from mlscale.export.cast_tensors import cast_input
@@ -55,15 +56,42 @@ def collect_servable_samples(
         MLScaleError: the data has other classes or targets than the model, or samples that the model does not take.
     """
     # Matched by name: this data may number its classes, or order its targets, differently.
+    _check_tokenizer(servable, data)
     numbers = map_truth_numbers(data, servable.names, every=servable.task_type.needs_every_label)
     for batch in iterate_split_batches(data, split):
-        outputs = servable.compute_samples(_pack_batch(servable, batch))
+        outputs = _add_bytes(servable.compute_samples(_pack_batch(servable, batch)), data)
         truth = servable.task_type.renumber_truth(batch.y, numbers)
         arrays = {"x": np.ascontiguousarray(batch.raw), "y": np.ascontiguousarray(truth)}
         taken: dict[str, Any] = {name: torch.from_numpy(values) for name, values in arrays.items()}
         if batch.keys is not None:
             taken["key"] = batch.keys
         collector.collect_batch({name: torch.from_numpy(values) for name, values in outputs.items()}, taken)
+
+
+def _check_tokenizer(servable: Servable, data: LightningDataModule) -> None:
+    """Check that blocks of tokens are those of the servable's tokenizer; other texts it reads by itself.
+
+    Raises:
+        MLScaleError: they are of another one.
+    """
+    encoder, facts = servable.encoder, data.facts() if hasattr(data, "facts") else None
+    known = encoder.tokenizer.digest if isinstance(encoder, TokenDocumentEncoder) else None
+    if isinstance(encoder, DocumentEncoder) and facts is not None and facts.tokenizer != known:
+        raise MLScaleError(
+            "the tokenizer of the data is not that of the servable",
+            where="data.tokenizer",
+            why=f"its digest is {facts.tokenizer or 'none, as tokens are bytes'}; "
+            f"the servable's is {known or 'none, as tokens are bytes'}",
+            fix="data.tokenizer=<the file that the model was trained with>",
+        )
+
+
+def _add_bytes(outputs: Mapping[str, NDArray[Any]], data: LightningDataModule) -> dict[str, NDArray[Any]]:
+    """Return the outputs of a language model with the `bytes` of text, where tokens are not bytes."""
+    facts = data.facts() if hasattr(data, "facts") else None
+    if facts is None or facts.tokenizer is None or "nats" not in outputs:
+        return dict(outputs)
+    return {**outputs, "bytes": outputs["tokens"] * np.float32(facts.bytes_per_token)}
 
 
 def map_truth_numbers(data: LightningDataModule, names: AnswerNames, *, every: bool = False) -> NDArray[np.int64]:
@@ -118,9 +146,9 @@ def _pack_batch(servable: Servable, batch: SampleBatch) -> EncodedSamples:
         return EncodedSamples({port.name: cast_input(batch.raw, port)}, {})
     if isinstance(encoder, DocumentEncoder) and batch.raw.shape[1:] != encoder.inputs[0].shape:
         raise MLScaleError(
-            f"the model takes blocks of {encoder.length} bytes",
+            f"the model takes blocks of {encoder.length} {encoder.unit}s",
             where="data",
-            why=f"this data has samples of the shape {batch.raw.shape[1:]}, with the next byte in each",
+            why=f"this data has samples of the shape {batch.raw.shape[1:]}, with the next {encoder.unit} in each",
             fix=f"data.length={encoder.length}",
         )
     packed = batch.pack(encoder)

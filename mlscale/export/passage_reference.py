@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.encoders.document_encoder import DocumentEncoder
+from mlscale.data.text.language_data import LanguageData
 from mlscale.data.text.passages import cut_passages
-from mlscale.data.text.text_blocks import LanguageData
 from mlscale.export.parity import compute_task_scores
 from mlscale.export.reference_builder import ReferenceBuilder
 from mlscale.task_types.event_forms import AnswerNames

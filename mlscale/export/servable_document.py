@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
+from mlscale.data.encoders.encoder import Encoder
 from mlscale.export.measure_export import ExportMeasurement
 from mlscale.export.onnx_engine import Port
 from mlscale.task_types.tensor_type import TensorType
@@ -60,9 +61,14 @@ def build_servable_document(
             "val/samples": parity.samples,
         },
         "licences": dict(licences),
-        "packages": {package: version(package) for package in _PACKAGES},
+        "packages": {package: version(package) for package in (*_PACKAGES, *_list_encoder_packages(encoder))},
         "encoder": encoder.to_document(),
     }
+
+
+def _list_encoder_packages(encoder: Encoder) -> tuple[str, ...]:
+    """Return the packages by which samples are encoded, besides numpy: other versions may read texts otherwise."""
+    return ("tokenizers",) if encoder.graph_start == "tokens" else ()
 
 
 def _describe_port(port: Port) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlscale.data.data_module import OrderedData
-from mlscale.data.encoders.document_encoder import BYTES, SCORED, DocumentEncoder
+from mlscale.data.encoders.document_encoder import SCORED, DocumentEncoder
 from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder, TensorSpec
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.data.images.image_modules import ImageData
@@ -72,7 +72,7 @@ class SampleBatch(NamedTuple):
         """Return the samples as an exported graph takes them, encoded from their raw form."""
         if isinstance(encoder, DocumentEncoder):
             # A block of training text is no document, but has parts of several: the graph gets the same block.
-            return EncodedSamples({BYTES: self.tensors[INPUT].astype(np.uint8), SCORED: self.tensors[SCORED]}, {})
+            return EncodedSamples(encoder.pack_windows(self.tensors[INPUT], self.tensors[SCORED]), {})
         packed = encoder.pack_samples(self.samples)
         return packed if self.facts is None else packed._replace(facts={**(packed.facts or {}), **self.facts})
 

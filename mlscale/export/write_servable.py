@@ -80,9 +80,11 @@ def _write_document(folder: Path, document: Mapping[str, Any]) -> None:
     stamped = {"format": get_format_tag("servable"), **document, "files": files}
     write_text(
         folder / DOCUMENT,
-        yaml.safe_dump(
+        yaml.dump(
             # Unsorted: people read this file, and its fields are in the order of their importance.
             convert_to_json(stamped),
+            # In C where PyYAML has it, for the sake of a tokenizer's file.
+            Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper),
             sort_keys=False,
             allow_unicode=True,
             default_flow_style=None,

@@ -15,7 +15,7 @@ from mlscale.data.images.image_modules import ImageData
 from mlscale.data.images.joined_images import JoinedSource
 from mlscale.data.map_dataset import DatasetData
 from mlscale.data.split_rows import SplitRows
-from mlscale.data.text.text_blocks import TextBlocks
+from mlscale.data.text.language_data import Blocks
 from mlscale.data.windows.joined_rows import JoinedRows, collect_raw_rows
 
 RawBatch = tuple[list[Any], NDArray[Any]]
@@ -79,11 +79,11 @@ def _iterate_split(
 
 def _count_samples(rows: SplitRows, is_window: bool) -> int:
     """Return the number of samples that `_iterate_rows` yields."""
-    return len(rows.documents) if is_window and isinstance(rows, TextBlocks) else len(rows) - len(rows.bad)
+    return len(rows.documents) if is_window and isinstance(rows, Blocks) else len(rows) - len(rows.bad)
 
 
 def _iterate_rows(data: MemoryData, rows: SplitRows, is_window: bool) -> Iterator[RawBatch]:
-    if is_window and isinstance(rows, TextBlocks):
+    if is_window and isinstance(rows, Blocks):
         # Documents as they were sent: a block has parts of several.
         for start in range(0, len(rows.documents), _BATCH):
             documents = rows.documents[start : start + _BATCH]

@@ -98,7 +98,7 @@ class Batcher:
         """
         encoder = model.servable.encoder
         if rows > self.max_queue and isinstance(encoder, DocumentEncoder) and samples.size:
-            size = encoder.count_bytes(samples.tensors, samples.size)
+            size = encoder.count_tokens(samples.tensors, samples.size)
             raise describe_long_document(encoder, size, rows, self.max_queue)
         if rows > self.max_queue:
             raise Refused(f"inference request batch-size must be <= {self.max_queue} for '{model.name}'")

@@ -68,7 +68,7 @@ def compute_text_limit(encoder: Encoder, max_rows: int) -> int:
     """Return the most bytes of a text that is sent by itself: what a queue of `max_rows` rows holds of it."""
     if isinstance(encoder, DocumentEncoder):
         # A document is read in windows that overlap by half.
-        return max_rows * max(1, encoder.length // 2) + encoder.length
+        return (max_rows * max(1, encoder.length // 2) + encoder.length) * encoder.most_bytes_of_token
     return max(_TEXT_BYTES, encoder.length) if isinstance(encoder, TextEncoder) else _MORE_BYTES
 
 

@@ -26,7 +26,7 @@ class LanguageType(TaskType):
     name = "language"
     default_metric = "val/bits_per_byte"
     target_fact = "vocab_size"
-    predicts = "the next byte of a text"
+    predicts = "the next token of a text"
     score = SampleScore("nats_per_token", higher_is_better=False, unit="nats")
     loss_name = "nats_per_token"
     needs_label = False
@@ -58,9 +58,10 @@ class LanguageType(TaskType):
         return {"nats": nats.astype(np.float32), "tokens": tokens}
 
     def compute_columns(self, outputs: Mapping[str, Tensor], y: Tensor) -> dict[str, NDArray[Any]]:
-        """Return `nats` and `tokens` of each sequence; `loss`, nats a token."""
+        """Return `nats` and `tokens` of each sequence; `loss`, nats a token; `bytes` of text, where tokens are none."""
         nats, tokens = outputs["nats"].float(), outputs["tokens"]
-        return convert_to_columns(nats=nats, tokens=tokens.long(), loss=nats / tokens.clamp(min=1))
+        counted = {"bytes": outputs["bytes"].float()} if "bytes" in outputs else {}
+        return convert_to_columns(nats=nats, tokens=tokens.long(), loss=nats / tokens.clamp(min=1), **counted)
 
     def score_samples(self, columns: Columns) -> NDArray[np.float64]:
         """Return the nats per token of each sequence."""
@@ -75,7 +76,7 @@ class LanguageType(TaskType):
     def build_paired_statistics(self, first: Columns, second: Columns) -> PairedStatistics:
         """Return bits per byte."""
         sides = [
-            np.stack([np.asarray(columns[name], np.float64) for name in ("nats", "tokens")], 1)
+            np.stack([np.asarray(columns[name], np.float64) for name in ("nats", name_bytes(columns))], 1)
             for columns in (first, second)
         ]
         metrics = [MetricDefinition("bits_per_byte", False)]
@@ -106,7 +107,7 @@ class LanguageType(TaskType):
 
     def parse_label(self, value: object, names: AnswerNames) -> Any:
         """Refuse every label: the text itself shows how well it was predicted."""
-        raise ValueError("a language model takes no labels: each text is scored by its own bytes")
+        raise ValueError("a language model takes no labels: each text is scored by its own tokens")
 
     def format_labels(self, y: NDArray[Any], names: AnswerNames) -> list[Any]:
         """Return None for each sample: a text is its own truth."""
@@ -138,6 +139,12 @@ class LanguageType(TaskType):
             "properties": {"nats": number, "tokens": {"type": "integer", "minimum": 0}, "nats_per_token": number},
             "required": ["nats", "tokens", "nats_per_token"],
         }
+
+
+def name_bytes(columns: Columns) -> str:
+    """Return the name of the column that has the bytes of each sequence."""
+    # Absent where a token is a byte, as in tables that were written before there were tokenizers.
+    return "bytes" if "bytes" in columns else "tokens"
 
 
 def _compute_bits_per_byte(sums: Floats) -> Floats:

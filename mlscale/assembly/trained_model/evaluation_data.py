@@ -33,9 +33,27 @@ def check_encoded_alike(
     """
     if facts is None:
         return
+    check_tokenizer(facts, trained)
     _check_classes(facts, trained)
     if facts.get("features"):
         _check_columns(cfg, home, facts, trained)
+
+
+def check_tokenizer(facts: Mapping[str, Any] | None, trained: Mapping[str, Any]) -> None:
+    """Check that texts are read by the tokenizer that the model knows: the ids of another one are other words.
+
+    Raises:
+        MLScaleError: they are not.
+    """
+    given, known = (facts or {}).get("tokenizer"), trained.get("tokenizer")
+    if facts is not None and facts.get("vocab_size") and given != known:
+        raise MLScaleError(
+            "the tokenizer of the data is not the one that the model was trained with",
+            where="data.tokenizer",
+            why=f"its digest is {given or 'none, as tokens are bytes'}; "
+            f"the model's is {known or 'none, as tokens are bytes'}",
+            fix="leave data.tokenizer as the run has it, and the file as it was",
+        )
 
 
 def normalise_as_trained(data: LightningDataModule | None, cfg: DictConfig) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mlscale.assembly.trained_model.evaluation_data import check_tokenizer
 from mlscale.config.composition.frozen import add_derived
 from mlscale.config.derive import LISTS_OF_THE_DATA, OF_THE_DATA, derive_values
 from mlscale.errors import MLScaleError
@@ -50,6 +51,7 @@ def restore_training_config(cfg: DictConfig, folder: RunFolder | Home, run_data:
     # Nothing of this run may be logged or saved again.
     cfg.logger, cfg.callbacks = {}, {}
     facts, trained = run_data.collect_facts(cfg), folder.derived
+    check_tokenizer(facts, trained)
     # Each fact with its name in derived.yaml: the digest of the data, and what decoding depends on.
     names = {
         "version": "data_version",

@@ -10,6 +10,7 @@ from typing import Any
 from mlscale.config.composition.argv import build_request
 from mlscale.config.composition.request import Request
 from mlscale.config.names.suggest import format_hydra_value, format_override
+from mlscale.contracts.servable_yaml import parse_yaml
 
 _DOCUMENT = "servable.yaml"
 _TABLE, _TEXT, _DOCUMENTS, _IMAGE = "table", "text", "document", "image"
@@ -78,7 +79,8 @@ def read_servable_task(folder: Path) -> ServableTask | None:
     import yaml
 
     try:
-        return ServableTask.parse_document(yaml.safe_load((folder / _DOCUMENT).read_text(encoding="utf-8")))
+        text = (folder / _DOCUMENT).read_text(encoding="utf-8")
+        return ServableTask.parse_document(parse_yaml(text))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
         return None
 

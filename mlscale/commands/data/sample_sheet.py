@@ -125,6 +125,8 @@ def _describe_input(x: NDArray[Any], encoder: Encoder) -> tuple[str, ...]:
         return tuple(format_number(float(value), 3) for value in x[:_MAX_COLUMNS])
     if not isinstance(encoder, TextEncoder | DocumentEncoder):
         return ()
-    # Texts are their bytes plus one, then zeros; documents are their bytes.
-    content = (x[x > 0] - 1 if isinstance(encoder, TextEncoder) else x).astype(np.uint8).tobytes()
+    if isinstance(encoder, TextEncoder):
+        (content,) = encoder.decode_tokens(x[None])
+    else:
+        content = b"\0".join(encoder.decode_tokens(encoder.split_documents(x)))
     return (" ".join(content.decode("utf-8", "replace").replace("\0", " ¶ ").split())[:_MAX_TEXT],)

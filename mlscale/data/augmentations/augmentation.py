@@ -203,7 +203,7 @@ class PerSampleAugment:
     @property
     def name(self) -> str:
         """The name of the transform, for messages."""
-        return f"the transform {getattr(self._transform, '__name__', type(self._transform).__name__)}"
+        return f"the transform {getattr(self.transform, '__name__', type(self.transform).__name__)}"
 
     def __call__(self, x: Tensor, seeds: NDArray[np.uint64], mark: Callable[[int], None] | None = None) -> Tensor:
         """Change each sample by its own seed; same dtype as x.

@@ -9,14 +9,15 @@ import os
 import platform
 import re
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar, Unpack
 
 from mlscale.data.cache_folder import get_cache_dir, write_aside
 from mlscale.data.order.policy import Policy, PolicyArguments
 from mlscale.data.text.documents import Document, hold_out_documents
-from mlscale.data.text.text_blocks import LanguageData
+from mlscale.data.text.language_data import LanguageData
+from mlscale.data.text.packing import CONCAT
 from mlscale.errors import Exit, MLScaleError
 
 # Not a part of every Python, or no library at all.
@@ -52,10 +53,20 @@ class PythonDocs(LanguageData):
         val_fraction: float = 0.1,
         length: int = 256,
         stride: int | None = None,
+        tokenizer: str | None = None,
+        special_tokens: Mapping[str, str] | None = None,
+        packing: str = CONCAT,
         **policy: Unpack[PolicyArguments],
     ) -> None:
         policy.setdefault("batch_size", 16)
-        super().__init__(length=length, stride=stride, policy=Policy(**policy))
+        super().__init__(
+            length=length,
+            stride=stride,
+            policy=Policy(**policy),
+            tokenizer=tokenizer,
+            special_tokens=special_tokens,
+            packing=packing,
+        )
         self.val_fraction = val_fraction
         self.folder = (
             get_cache_dir() if root is None else Path(root).expanduser()

@@ -66,7 +66,8 @@ class Encoder(ABC):
     Attributes:
         kind: table, image, text or tensor.
         graph_start: what an exported graph takes: the packed 'rows' of a table, the 'pixels' of an image of the final
-            size, the 'bytes' of a text, or 'tensors' as they are. What comes before is computed outside the graph.
+            size, the 'bytes' of a text, its 'tokens' where a tokenizer gives them, or 'tensors' as they are. What comes
+            before is computed outside the graph.
         fact_names: the facts of raw samples (`EncodedSamples.facts`) that stored samples, which are packed, have lost.
     """
 

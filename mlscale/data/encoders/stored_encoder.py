@@ -14,11 +14,16 @@ from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
+from mlscale.data.encoders.token_encoders import TOKEN, TokenDocumentEncoder, TokenTextEncoder
 from mlscale.errors import MLScaleError
 
 _CLASSES: Mapping[str, type[Encoder]] = {
     encoder.kind: encoder for encoder in (TableEncoder, ImageEncoder, TextEncoder, DocumentEncoder, TensorEncoder)
 }
+_TOKEN_CLASSES: Mapping[str, type[Encoder]] = {
+    encoder.kind: encoder for encoder in (TokenTextEncoder, TokenDocumentEncoder)
+}
+"""The classes of the same kinds for texts whose tokens are not bytes."""
 
 
 def parse_encoder(document: Mapping[str, Any], *, where: str) -> Encoder:
@@ -38,7 +43,8 @@ def parse_encoder(document: Mapping[str, Any], *, where: str) -> Encoder:
                 why=f"its digest is not {document['digest']}: the file was edited, or is corrupt",
                 fix="restore the file from a copy",
             )
-        return _CLASSES[kind].parse_settings(settings)
+        classes = _TOKEN_CLASSES if settings.get("unit") == TOKEN else _CLASSES
+        return classes[kind].parse_settings(settings)
     # The file may come from anywhere: whatever its settings lack, or hold in excess, is one error.
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise MLScaleError(

@@ -25,9 +25,13 @@ class TextEncoder(Encoder):
 
     Args:
         length: tokens of a sample.
+
+    Attributes:
+        unit: what a token is.
     """
 
     kind: ClassVar[str] = "text"
+    unit: ClassVar[str] = "byte"
     graph_start: ClassVar[str] = "bytes"
     fact_names: ClassVar[tuple[str, ...]] = ("length",)
     length: int
@@ -97,6 +101,14 @@ class TextEncoder(Encoder):
         lengths = packed[LENGTHS]
         bad = np.flatnonzero((lengths < 1) | (lengths > self.length)).tolist()
         return {row: f"its length is {lengths[row]}, not 1 to {self.length}" for row in bad}
+
+    def cut_text(self, text: bytes) -> bytes:
+        """Return the part of a text that counts, as far as it is known without its tokens."""
+        return text[: self.length]
+
+    def decode_tokens(self, rows: NDArray[Any]) -> list[bytes]:
+        """Return the text of each row of tokens, (n, length)."""
+        return [(row[row != PADDING] - OFFSET).astype(np.uint8).tobytes() for row in rows]
 
     def encode_texts(self, texts: Sequence[bytes]) -> NDArray[np.int64]:
         """Return the tokens of texts, int64 (n, length); an empty one is padding alone."""

@@ -10,6 +10,7 @@ from mlscale.errors import MLScaleError
 
 _RESTART_COMMAND = "mlscale like=<id of the run> init_from=<id of the run>, a new run from its weights"
 _KEY_PATHS = {
+    "tokenizer": "data.tokenizer",
     "seed": "seed",
     "version": "data.train",
     "policy": "data.sampling",
@@ -17,7 +18,14 @@ _KEY_PATHS = {
     "decode_version": "mlscale",
     "decoder": "data",
 }
-_EARLIER_DEFAULTS = {"policy": "shuffle", "decode_version": 1, "decoder": "mlscale"}
+_OTHER_PIXELS = "the checkpoint was trained on images that were decoded in another way"
+_OTHER_ORDER = "the samples come in another order than those of the checkpoint"
+_WHATS = {
+    "decode_version": _OTHER_PIXELS,
+    "decoder": _OTHER_PIXELS,
+    "tokenizer": "the checkpoint was trained on the tokens of another tokenizer",
+}
+_EARLIER_DEFAULTS = {"tokenizer": None, "policy": "shuffle", "decode_version": 1, "decoder": "mlscale"}
 """The values of a checkpoint that was written before these keys were saved."""
 
 
@@ -47,9 +55,7 @@ def check_restored_order(
     for name, value in order.items():
         if before[name] != value:
             raise MLScaleError(
-                "the checkpoint was trained on images that were decoded in another way"
-                if name in ("decode_version", "decoder")
-                else "the samples come in another order than those of the checkpoint",
+                _WHATS.get(name, _OTHER_ORDER),
                 where=_KEY_PATHS[name],
                 why=f"its {name.replace('_', ' ')} is {before[name]}, and this run's is {value}",
                 fix=f"seed={before[name]}" if name == "seed" else _RESTART_COMMAND,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,11 +15,14 @@ from numpy.typing import NDArray
 from mlscale.data.array_data import MemoryData, refuse_bad_samples
 from mlscale.data.class_labels import Classes, encode_labels, find_classes, parse_label
 from mlscale.data.data_facts import DataFacts
-from mlscale.data.encoders.text_encoder import MOST_TOKENS, TextEncoder
+from mlscale.data.encoders.text_encoder import MOST_TOKENS, PADDING, TextEncoder
+from mlscale.data.encoders.token_encoders import TokenTextEncoder
+from mlscale.data.encoders.tokenizer import Tokenizer, check_has_tokenizer
 from mlscale.data.order.policy import Policy
 from mlscale.data.shards.sample_source import Label
 from mlscale.data.split_rows import Array, SplitRows, compute_split_version
 from mlscale.data.table_parsing.hold_out import hash_to_fraction
+from mlscale.data.text.token_arrays import encode_in_parts, join_rows
 from mlscale.data.windows.text_window import read_text_window, write_text_window
 from mlscale.data.windows.window_folder import WHERE
 from mlscale.errors import MLScaleError
@@ -63,12 +67,18 @@ class TextRows:
     def __init__(self, given: LabelledTexts, labels: NDArray[np.int64], encoder: TextEncoder) -> None:
         length = encoder.length
         self.bad: Mapping[int, str] = given.bad
-        self.texts, self._keys = [text[:length] for text in given.texts], given.keys
+        self.texts, self._keys = [encoder.cut_text(text) for text in given.texts], given.keys
         self.labels, self._encoder = labels, encoder
         total = hashlib.sha256(b"texts 1" + labels.astype("<i8").tobytes())
         for text, key in zip(given.texts, given.keys, strict=True):
             total.update(f"{key}\0{len(text)}\0".encode("utf-8", "surrogateescape") + text)
         self.version = f"{total.hexdigest()[:16]} {length}"
+        self._tokens = None
+        if isinstance(encoder, TokenTextEncoder):
+            self.version += f" {encoder.tokenizer.digest}"
+            # Once and not for each batch: a tokenizer takes a hundred times longer than to copy bytes.
+            rows = encode_in_parts(self.texts, lambda part: (row[row != PADDING] for row in encoder.encode_texts(part)))
+            self._tokens = join_rows(rows, encoder.vocabulary)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -77,34 +87,64 @@ class TextRows:
         return self._keys[sample]
 
     def take_samples(self, samples: NDArray[np.int64]) -> tuple[Array, Array]:
-        """Return x, int64 (n, length), bytes plus one and then 0, and y, int64 (n,)."""
-        return self._encoder.encode_texts([self.texts[sample] for sample in samples.tolist()]), self.labels[samples]
+        """Return x, int64 (n, length), tokens and then 0, and y, int64 (n,)."""
+        if self._tokens is None:
+            encoded = self._encoder.encode_texts([self.texts[sample] for sample in samples.tolist()])
+            return encoded, self.labels[samples]
+        x, ends = np.full((len(samples), self._encoder.length), PADDING, np.int64), self._tokens.ends
+        for row, sample in zip(x, samples.tolist(), strict=True):
+            tokens = self._tokens.take_span(int(ends[sample - 1]) if sample else 0, int(ends[sample]))
+            row[: len(tokens)] = tokens
+        return x, self.labels[samples]
 
 
 class TextData(MemoryData):
     """Text classification on texts that a subclass reads.
 
     Args:
-        length: bytes of a text that count; the rest is cut off.
+        length: tokens of a text that count, bytes without a tokenizer; the rest is cut off.
         policy: batches, order and augmentation.
+        tokenizer: the file of a tokenizer; None: tokens are bytes.
+        special_tokens: the names of its special tokens by role; None for the usual names.
     """
 
     takes_windows: ClassVar[bool] = True
 
-    def __init__(self, *, length: int, policy: Policy) -> None:
+    def __init__(
+        self,
+        *,
+        length: int,
+        policy: Policy,
+        tokenizer: str | None = None,
+        special_tokens: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(policy)
         if not 1 <= length <= MOST_TOKENS:
             raise MLScaleError(
                 f"data.length is {length}",
                 where="data.length",
-                why="it is a number of bytes from 1 to 1,048,576",
+                why=f"it is a number of {'bytes' if tokenizer is None else 'tokens'} from 1 to 1,048,576",
                 fix="data.length=512",
             )
-        self.length = length
+        check_has_tokenizer(tokenizer, special_tokens)
+        self.length, self.tokenizer_path, self.special_tokens = length, tokenizer, special_tokens
 
     def encoder(self) -> TextEncoder:
         """Return the encoder of the texts."""
-        return TextEncoder(self.length)
+        return self._encoder
+
+    @cached_property
+    def _encoder(self) -> TextEncoder:
+        if self.tokenizer_path is None:
+            return TextEncoder(self.length)
+        tokenizer = Tokenizer.read_file(self.tokenizer_path, self.special_tokens, where="data.tokenizer")
+        if (around := tokenizer.count_template_tokens()) >= self.length:
+            raise MLScaleError(
+                f"data.length is {self.length}, and the tokenizer puts {around} tokens around each text",
+                where="data.length",
+                fix="data.length=512",
+            )
+        return TokenTextEncoder(self.length, tokenizer)
 
     def write_window(self, folder: Path, samples: Sequence[Any], labels: Sequence[Any]) -> None:
         """Write texts and their classes as Parquet; see `Backend.write_window`."""
@@ -153,12 +193,14 @@ class TextData(MemoryData):
             splits[split] = TextRows(texts, encoded, self.encoder())
             refuse_bad_samples(splits[split], self.policy, where=self._get_key_path(split))
         assert classes is not None  # else all were bad
+        encoder = self.encoder()
         facts = DataFacts(
             sample=(self.length,),
             dtype="int64",
             num_classes=classes.count,
             length=self.length,
             vocab_size=self.encoder().vocabulary,
+            tokenizer=encoder.tokenizer.digest if isinstance(encoder, TokenTextEncoder) else None,
             train_samples=len(splits["train"]),
             val_samples=len(splits["val"]),
             version=compute_split_version(splits),

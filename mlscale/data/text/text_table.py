@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Unpack
 
@@ -31,7 +31,9 @@ class TextTable(TextData):
         group_on: a column; rows with the same value in it stay on one side.
         time_on: a column of times; the latest rows are held out.
         stratify: hold out the same part of each class.
-        length: bytes of a text that count, as UTF-8; the rest is cut off.
+        length: tokens of a text that count, bytes of UTF-8 without a tokenizer; the rest is cut off.
+        tokenizer: the file of a tokenizer; None: tokens are bytes.
+        special_tokens: the names of its special tokens by role; None for the usual names.
         policy: see `Policy`; `augment` gets one text, int64 (length,). A bad sample is a row without a text or a label.
     """
 
@@ -47,9 +49,11 @@ class TextTable(TextData):
         time_on: str | None = None,
         stratify: bool = False,
         length: int = 512,
+        tokenizer: str | None = None,
+        special_tokens: Mapping[str, str] | None = None,
         **policy: Unpack[TolerantPolicyArguments],
     ) -> None:
-        super().__init__(length=length, policy=Policy(**policy))
+        super().__init__(length=length, policy=Policy(**policy), tokenizer=tokenizer, special_tokens=special_tokens)
         self._columns, self._train, self._others = (text, label), train, {"val": val, "test": test}
         self.hold_out = HoldOut(_check_fraction(val_fraction), group_on, time_on, stratify)
         self.hold_out.check_settings(has_val=val is not None)

@@ -86,7 +86,11 @@ class EncoderComparison:
 
     def _encode_outside(self, batch: SampleBatch) -> tuple[NDArray[Any], NDArray[Any]]:
         if isinstance(self._stored, DocumentEncoder):
-            return _align_documents(self._stored, batch)
+            if self._encoder.graph_start == "bytes":
+                return _align_documents(self._stored, batch)
+            # The tokens of a text depend on what is before it: a piece from the middle of a document may have others
+            # than in its block. Both encoders read the piece by itself.
+            return _encode_pieces(self._encoder, batch), _encode_pieces(self._stored, batch)
         encoded = self._stored.encode_samples(batch.samples)
         # Several tensors have no definition but themselves.
         names = list(batch.tensors) if len(batch.tensors) > 1 else [next(iter(encoded.tensors))]
@@ -123,6 +127,9 @@ class EncoderComparison:
         encoder = self._encoder
         if isinstance(encoder, TableEncoder) and isinstance(self._stored, TableEncoder):
             return find_table_difference(encoder, trained, exported, samples, self._stored.feature_names)
+        if encoder.graph_start == "tokens":
+            # The causes are those of bytes; what a tokenizer does otherwise is shown by the first token that differs.
+            return None
         if isinstance(encoder, TextEncoder):
             return find_text_difference(trained, exported, samples, PADDING)
         if isinstance(encoder, DocumentEncoder):
@@ -156,9 +163,18 @@ def _align_documents(encoder: DocumentEncoder, batch: SampleBatch) -> tuple[NDAr
             continue
         block = tensors[INPUT][row]
         # As bytes, since numpy has no search for a sequence; a piece has no end token, which is byte 0.
-        at = block.astype(np.uint8).tobytes().find(piece)
-        size = min(len(piece), width - max(at, 0), encoder.length)
+        at = max(block.astype(np.uint8).tobytes().find(piece), 0)
+        size = min(len(piece), width - at, encoder.length)
         # One token stands before a document.
         tokens = encoder.encode_sample(piece)[INPUT][1 : 1 + size]
-        sides[0][row, :size], sides[1][row, : len(tokens)] = block[max(at, 0) : max(at, 0) + size], tokens
+        sides[0][row, :size], sides[1][row, : len(tokens)] = block[at : at + size], tokens
     return sides[0], sides[1]
+
+
+def _encode_pieces(encoder: Encoder, batch: SampleBatch) -> NDArray[Any]:
+    """Return the first window of each piece of a document, (n, length + 1); no tokens of an empty one."""
+    rows = np.full(batch.tensors[INPUT].shape, _NOTHING, np.int64)
+    for row, piece in zip(rows, batch.samples, strict=True):
+        if piece:
+            row[:] = encoder.encode_sample(piece)[INPUT]
+    return rows

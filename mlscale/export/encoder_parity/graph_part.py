@@ -30,7 +30,7 @@ def cut_encoder_part(content: bytes, encoder: Encoder) -> bytes | None:
     model = onnx.load_from_string(content)
     if isinstance(encoder, TableEncoder):
         output, kind, rank = FEATURES, onnx.TensorProto.FLOAT, 2
-    elif isinstance(encoder, TextEncoder | DocumentEncoder):
+    elif isinstance(encoder, TextEncoder | DocumentEncoder) and encoder.graph_start == "bytes":
         output, kind, rank = TOKENS, onnx.TensorProto.INT64, 2
     elif isinstance(encoder, ImageEncoder) and encoder.mean:
         output, kind, rank = _find_normalised(model.graph), onnx.TensorProto.FLOAT, 4

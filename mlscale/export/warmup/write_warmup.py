@@ -51,7 +51,7 @@ def write_warmup(
             and _is_clear(servable, sample, tolerance)
         ):
             continue
-        stored, content = store_sample(sample, len(entries), is_text=servable.encoder.graph_start == "bytes")
+        stored, content = store_sample(sample, len(entries), is_text=servable.encoder.kind in ("text", "document"))
         if content is not None:
             contents[stored["file"]] = content
         entries.append({"key": key, **stored, "answer" if isinstance(answer, dict) else "error": answer})

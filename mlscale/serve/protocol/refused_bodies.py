@@ -86,13 +86,13 @@ def describe_large_body(model: ServedModel, kind: bytes, size: int, limit: int, 
 
 
 def describe_long_document(encoder: DocumentEncoder, size: int, windows: int, max_queue: int) -> Refused:
-    """Return the refusal of documents of `size` bytes in all, whose windows exceed the queue."""
-    # Windows are what the queue counts; bytes are what a client can count.
+    """Return the refusal of documents of `size` tokens in all, whose windows exceed the queue."""
+    # Windows are what the queue counts; bytes, or a tokenizer's tokens, are what a client can count.
     most = encoder.compute_longest(max_queue)
     return Refused(
-        f"the text has {size} bytes, which are read in {windows} windows of {encoder.length}; this server takes "
-        f"{max_queue} windows in a request, {most} bytes of one document: send it in parts, or start the server with "
-        f"max_queue={windows}"
+        f"the text has {size} {encoder.unit}s, which are read in {windows} windows of {encoder.length}; this server "
+        f"takes {max_queue} windows in a request, {most} {encoder.unit}s of one document: send it in parts, or start "
+        f"the server with max_queue={windows}"
     )
 
 

@@ -14,11 +14,12 @@ Floats = NDArray[np.float64]
 
 
 def build_language_report(gathered: CollectedSamples, seed: int = 0) -> EvaluationReport:
-    """Return bits per byte (of byte-level models: bits per token) and perplexity. The bootstrap draws sequences, not
+    """Return bits per byte and perplexity. The bootstrap draws sequences, not
     tokens: the tokens of one sequence depend on each other."""
     columns = gathered.columns
     intervals, tokens = compute_language_metrics(columns, seed), int(columns["tokens"].sum())
-    bits = np.asarray(columns["loss"], np.float64) / np.log(2)  # from nats
+    in_bytes = np.asarray(columns["bytes" if "bytes" in columns else "tokens"], np.float64)
+    bits = np.asarray(columns["nats"], np.float64) / np.maximum(in_bytes, 1) / np.log(2)  # from nats
     counts, edges = np.histogram(bits, 20)
     return EvaluationReport(
         metrics={
@@ -28,7 +29,7 @@ def build_language_report(gathered: CollectedSamples, seed: int = 0) -> Evaluati
             "samples": len(gathered),
         },
         headline=f"{format_number_interval(intervals[0])} bits per byte, "
-        f"of {tokens:,} bytes in {len(gathered):,} sequences",
+        f"of {tokens:,} {'bytes' if 'bytes' not in columns else 'tokens'} in {len(gathered):,} sequences",
         blocks=[
             Heading(
                 "Bits per byte",
@@ -43,12 +44,13 @@ def build_language_report(gathered: CollectedSamples, seed: int = 0) -> Evaluati
 
 
 def compute_language_metrics(columns: dict[str, NDArray[np.generic]], seed: int = 0) -> Bootstrap:
-    """Return bits per token and perplexity, (2,), with intervals."""
+    """Return bits per byte and perplexity, (2,), with intervals."""
     # Sums of both: a long sequence weighs more than a short one, as in the usual definition of perplexity.
-    rows = np.stack([np.asarray(columns[name], np.float64) for name in ("nats", "tokens")], 1)
+    names = ("nats", "tokens", "bytes" if "bytes" in columns else "tokens")
+    rows = np.stack([np.asarray(columns[name], np.float64) for name in names], 1)
 
     def compute_bits_and_perplexity(sums: Floats) -> Floats:
         nats = sums[:, 0] / np.maximum(sums[:, 1], 1)
-        return np.stack([nats / np.log(2), np.exp(nats)], 1)
+        return np.stack([sums[:, 0] / np.maximum(sums[:, 2], 1) / np.log(2), np.exp(nats)], 1)
 
     return bootstrap_intervals(rows, compute_bits_and_perplexity, seed=seed)

@@ -37,6 +37,8 @@ class GPT(nn.Module):
         ngrams: each n; empty for a plain GPT.
         buckets: rows of the table of n-grams.
         dropout: of what a block adds, and of the embedded tokens, in training.
+        document_end: the token that ends a document and stands before one: nothing of a document is read in those
+            after it, so that several in a sequence are as each alone. None: the context crosses documents.
 
     Raises:
         MLScaleError: the heads do not divide the width into even parts.
@@ -52,6 +54,7 @@ class GPT(nn.Module):
         ngrams: Sequence[int] = (),
         buckets: int = 32_768,
         dropout: float = 0.0,
+        document_end: int | None = None,
     ) -> None:
         super().__init__()
         if width % (2 * heads):
@@ -60,7 +63,7 @@ class GPT(nn.Module):
                 where="model.heads, model.width",
                 fix=f"model.width={max(1, width // (2 * heads)) * 2 * heads}",
             )
-        self.vocab_size, self.length = vocab_size, length
+        self.vocab_size, self.length, self.document_end = vocab_size, length, document_end
         self.ngrams, self.buckets = tuple(sorted(ngrams)), buckets
         self.tokens = nn.Embedding(vocab_size, width)
         self.table = nn.Embedding(buckets, width) if self.ngrams else None
@@ -90,12 +93,15 @@ class GPT(nn.Module):
             refused.unbuilt = True  # found at the first batch
             raise refused
         h = self.tokens(x)
+        documents = None if self.document_end is None else (x == self.document_end).cumsum(1)
         if self.table is not None:
-            for rows in hash_ngrams(x, self.ngrams, self.buckets):
+            for rows in hash_ngrams(x, self.ngrams, self.buckets, documents):
                 h = h + self.table(rows)
         h = self.dropout(h)
+        # Positions are rotary, so relative: a document in the middle of a sequence needs none of its own.
+        mask = None if documents is None else _mask_documents(documents)
         for block in self.blocks:
-            h = block(h)
+            h = block(h, mask)
         # The matrix that reads tokens writes them, too.
         return F.linear(self.norm(h), self.tokens.weight)
 
@@ -142,6 +148,19 @@ class GPT(nn.Module):
         return bytes(text).decode("utf-8", "replace")
 
 
+def _mask_documents(documents: Tensor) -> Tensor:
+    """Return where each token may look, bool (n, 1, length, length): itself and those before it in its document.
+
+    Args:
+        documents: the number of the document of each token, (n, length).
+    """
+    # Not a buffer: it differs from batch to batch, and the causal part costs little next to attention.
+    length = documents.shape[1]
+    positions = torch.arange(length, device=documents.device)
+    is_causal = positions[:, None] >= positions[None]
+    return ((documents[:, :, None] == documents[:, None]) & is_causal)[:, None]
+
+
 class GPTBlock(nn.Module):
     """Attention, then a perceptron of two layers, each added to its input: (n, length, width) to the same."""
 
@@ -155,8 +174,8 @@ class GPTBlock(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, h: Tensor) -> Tensor:
-        h = h + self.dropout(self.attention(self.attention_norm(h)))
+    def forward(self, h: Tensor, mask: Tensor | None = None) -> Tensor:
+        h = h + self.dropout(self.attention(self.attention_norm(h), mask))
         added: Tensor = h + self.dropout(self.narrow(F.gelu(self.wide(self.norm(h)), approximate="tanh")))
         return added
 
@@ -176,11 +195,13 @@ class CausalAttention(nn.Module):
         self.register_buffer("cosines", angles.cos(), persistent=False)
         self.register_buffer("sines", angles.sin(), persistent=False)
 
-    def forward(self, h: Tensor) -> Tensor:
+    def forward(self, h: Tensor, mask: Tensor | None = None) -> Tensor:
         n, length, width = h.shape
         split = self.qkv(h).view(n, length, 3, self.heads, width // self.heads)
         q, k, v = split.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(self._rotate_positions(q), self._rotate_positions(k), v, is_causal=True)
+        q, k = self._rotate_positions(q), self._rotate_positions(k)
+        # Without a mask of its own the kernel skips what is after each token; torch takes one of the two.
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         attended: Tensor = self.out(mixed.transpose(1, 2).reshape(n, length, width))
         return attended
 

@@ -15,22 +15,27 @@ _PRIME = (1 << 31) - 1  # so that a product of two residues fits into 64 bits
 _FACTOR, _SCATTER = 1_103_515_245, 1_566_083_941
 
 
-def hash_ngrams(x: Tensor, orders: Sequence[int], buckets: int) -> Iterator[Tensor]:
+def hash_ngrams(x: Tensor, orders: Sequence[int], buckets: int, documents: Tensor | None = None) -> Iterator[Tensor]:
     """Yield for each n of `orders` the row of the n tokens that end at each position, int64 (batch, length), 0 to
     buckets - 1.
 
     A polynomial hash modulo 2³¹ - 1, in arithmetic that is the same on every device and in ONNX. Positions before the
-    first token count as 0.
+    first token count as 0, as do those of another document.
 
     Args:
         x: tokens, int64 (batch, length), not negative.
         orders: each n, ascending.
         buckets: rows of the table.
+        documents: the number of the document of each token, from 0, (batch, length); None where all are of one.
     """
     length = x.shape[1]
     hashed = torch.zeros_like(x)
     for n in range(1, max(orders, default=0) + 1):
         earlier = F.pad(x, (n - 1, 0))[:, :length]
+        if documents is not None:
+            # -1 before the first token: no document has that number.
+            is_same = F.pad(documents, (n - 1, 0), value=-1)[:, :length] == documents
+            earlier = torch.where(is_same, earlier, torch.zeros_like(earlier))
         # + 1: without it, zeros at the start of an n-gram would not change its hash.
         hashed = (hashed * _FACTOR + earlier + 1) % _PRIME
         if n in orders:

@@ -10,9 +10,11 @@ from mlscale.data.encoders.summaries.input_summary import InputSummary
 from mlscale.data.encoders.summaries.table_summary import TableSummary
 from mlscale.data.encoders.summaries.tensor_summary import TensorSummary
 from mlscale.data.encoders.summaries.text_summary import DocumentSummary, TextSummary
+from mlscale.data.encoders.summaries.token_summary import TokenDocumentSummary, TokenTextSummary
 from mlscale.data.encoders.summaries.word_table import WordTable
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
+from mlscale.data.encoders.token_encoders import TokenDocumentEncoder, TokenTextEncoder
 
 
 def create_summary(encoder: Encoder, words: WordTable | None = None) -> InputSummary:
@@ -26,6 +28,11 @@ def create_summary(encoder: Encoder, words: WordTable | None = None) -> InputSum
         return TableSummary(encoder)
     if isinstance(encoder, ImageEncoder):
         return ImageSummary()
+    # Before the classes that they are derived from, whose graphs take bytes.
+    if isinstance(encoder, TokenTextEncoder):
+        return TokenTextSummary(words, encoder)
+    if isinstance(encoder, TokenDocumentEncoder):
+        return TokenDocumentSummary(words, encoder)
     if isinstance(encoder, TextEncoder):
         return TextSummary(words)
     if isinstance(encoder, DocumentEncoder):

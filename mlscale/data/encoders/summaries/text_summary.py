@@ -43,7 +43,7 @@ def _build_alphabet_table() -> NDArray[np.uint8]:
 _TABLE = _build_alphabet_table()
 
 
-class _Texts(NamedTuple):
+class Texts(NamedTuple):
     """The bytes of texts one after the other, their lengths, and which of them were cut."""
 
     content: NDArray[np.uint8]
@@ -86,13 +86,13 @@ class TextSummary(InputSummary):
         content = texts.content.tobytes()
         return [content[end - length : end] for end, length in zip(ends.tolist(), texts.lengths.tolist(), strict=True)]
 
-    def _join_texts(self, packed: EncodedSamples) -> _Texts:
+    def _join_texts(self, packed: EncodedSamples) -> Texts:
         content, lengths = packed.tensors[text_encoder.BYTES], packed.tensors[text_encoder.LENGTHS]
         lengths = np.clip(lengths, 0, content.shape[1])  # a client may send any number
         # A text that fills all places may be longer: its last character or word may be cut.
-        return _Texts(content[np.arange(content.shape[1]) < lengths[:, None]], lengths, lengths == content.shape[1])
+        return Texts(content[np.arange(content.shape[1]) < lengths[:, None]], lengths, lengths == content.shape[1])
 
-    def _summarize_texts(self, texts: _Texts) -> dict[str, NDArray[np.float64]]:
+    def _summarize_texts(self, texts: Texts) -> dict[str, NDArray[np.float64]]:
         size, length = len(texts.lengths), texts.lengths.astype(np.float64)
         # One bincount over (text, alphabet) cells counts all texts at once.
         rows = np.repeat(np.arange(size), texts.lengths)
@@ -113,7 +113,7 @@ class DocumentSummary(TextSummary):
 
     unmeasured: ClassVar[frozenset[str]] = frozenset({"length", "words"})
 
-    def _join_texts(self, packed: EncodedSamples) -> _Texts:
+    def _join_texts(self, packed: EncodedSamples) -> Texts:
         windows, scored = packed.tensors[document_encoder.BYTES], packed.tensors[document_encoder.SCORED]
         positions = np.arange(windows.shape[1])
         # Windows overlap: each byte is in the one that scores it. The end of a document is not one of its bytes.
@@ -121,24 +121,24 @@ class DocumentSummary(TextSummary):
         by_window = is_own.sum(1)
         if packed.counts is None:
             # Without counts these are blocks of text, which may end within a character.
-            return _Texts(windows[is_own], by_window, np.ones(len(windows), np.bool_))
+            return Texts(windows[is_own], by_window, np.ones(len(windows), np.bool_))
         starts = np.cumsum(packed.counts) - packed.counts
         lengths = np.add.reduceat(by_window, starts) if len(starts) else by_window
-        return _Texts(windows[is_own], lengths, np.zeros(len(lengths), np.bool_))
+        return Texts(windows[is_own], lengths, np.zeros(len(lengths), np.bool_))
 
 
-def _split_texts(texts: _Texts) -> Iterator[_Texts]:
+def _split_texts(texts: Texts) -> Iterator[Texts]:
     """Yield groups of texts with a bounded number of bytes each, or of one text."""
     ends, start = np.cumsum(texts.lengths), 0
     while start < len(ends):
         before = int(ends[start] - texts.lengths[start])
         stop = max(start + 1, int(np.searchsorted(ends, before + MAX_NUMBERS, side="right")))
-        yield _Texts(texts.content[before : ends[stop - 1]], texts.lengths[start:stop], texts.is_cut[start:stop])
+        yield Texts(texts.content[before : ends[stop - 1]], texts.lengths[start:stop], texts.is_cut[start:stop])
         start = stop
 
 
 def _count_words(
-    known: WordTable, texts: _Texts, rows: NDArray[np.int64]
+    known: WordTable, texts: Texts, rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the words of each text, and those that are not known."""
     size = len(texts.lengths)
@@ -149,7 +149,7 @@ def _count_words(
     return known.count_words(content, owners, size)
 
 
-def _count_invalid_bytes(texts: _Texts, is_candidate: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _count_invalid_bytes(texts: Texts, is_candidate: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return the bytes of each text that are not UTF-8."""
     counts, ends = np.zeros(len(texts.lengths), np.int64), np.cumsum(texts.lengths)
     for row in np.flatnonzero(is_candidate).tolist():  # ASCII alone is UTF-8

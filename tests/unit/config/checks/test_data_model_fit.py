@@ -41,7 +41,12 @@ def test_who_says_nothing_of_labels_or_of_itself_is_left_alone() -> None:
         ("Classification", {"targets": 1}, "classes, and this data has numbers", "data.target_type=class where"),
         ("Regression", {"num_classes": 2}, "numbers, and this data has classes", "data.target_type=number where"),
         ("Classification", {"vocab_size": 256}, "classes, and this data has texts without labels", "task=language"),
-        ("Language", {"vocab_size": 257, "num_classes": 2}, "the next byte of a text, and this", "task=classification"),
+        (
+            "Language",
+            {"vocab_size": 257, "num_classes": 2},
+            "the next token of a text, and this",
+            "task=classification",
+        ),
         ("Language", {"vocab_size": 256}, None, ""),
         ("Multilabel", {"num_classes": 2}, None, ""),
         ("Regression", {"targets": 2, "num_classes": None}, None, ""),

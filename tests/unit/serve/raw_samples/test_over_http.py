@@ -20,7 +20,7 @@ def test_a_document_that_is_too_long_states_its_length_and_the_limit(
     for size in range(1, 60):
         packed = encoder.pack_samples(["x" * size])
         windows = len(packed.tensors["bytes"])
-        assert (encoder.count_windows(size), encoder.count_bytes(packed.tensors, 1)) == (windows, size)
+        assert (encoder.count_windows(size), encoder.count_tokens(packed.tensors, 1)) == (windows, size)
         assert encoder.compute_longest(windows) >= size > (encoder.compute_longest(windows - 1) if windows > 1 else 0)
     with serving(tmp_path, folders["tales"], "max_batch=4", "max_queue=10") as server:
         most = encoder.compute_longest(10)
