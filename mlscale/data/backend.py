@@ -231,7 +231,9 @@ class Backend:
     def state_dict(self) -> dict[str, Any]:
         """Return the position in the order, and what the order depends on."""
         order = self._describe_order(self._open_stream("train")[2])
-        return {**self._progress.state_dict(), **order, "labels": dict(self._get_label_digests())}
+        val_version = self._open_stream("val")[2]
+        labels = dict(self._get_label_digests())
+        return {**self._progress.state_dict(), **order, "val_version": val_version, "labels": labels}
 
     def count_samples(self, split: str) -> int:
         """Return the number of samples of a split, bad ones included."""
@@ -353,6 +355,7 @@ class Backend:
                 self._restored,
                 self._describe_order(version),
                 self._get_label_digests(),
+                self._open_stream("val")[2],
                 self._progress.position,
                 layout,
             )

@@ -33,6 +33,7 @@ def check_restored_order(
     saved: Mapping[str, Any],
     order: Mapping[str, Any],
     label_digests: Mapping[str, str],
+    val_version: str,
     position: int,
     layout: BatchLayout,
 ) -> None:
@@ -42,6 +43,7 @@ def check_restored_order(
         saved: the state of the loader in a checkpoint.
         order: everything that the order of this run's samples depends on, `version` of the data among it.
         label_digests: of each split that has labels.
+        val_version: of the validation data.
         position: the place in the order that was saved.
         layout: of this run.
 
@@ -60,6 +62,14 @@ def check_restored_order(
                 why=f"its {name.replace('_', ' ')} is {before[name]}, and this run's is {value}",
                 fix=f"seed={before[name]}" if name == "seed" else _RESTART_COMMAND,
             )
+    # A checkpoint of an earlier version has none.
+    if before.get("val_version", val_version) != val_version:
+        raise MLScaleError(
+            "the validation data is not that of the checkpoint",
+            where="data.val",
+            why=f"its version was {before['val_version']} and is {val_version}, so metrics would not be comparable",
+            fix=f"restore it; or {_RESTART_COMMAND}",
+        )
     # Another batch size may resume here, as long as one of its forward passes begins at this position.
     if position % layout.micro:
         raise MLScaleError(
