@@ -10,7 +10,7 @@ COMMAND = Command(
         ("mlscale prepare data=webdataset data.train=shards data.val=val", "a digest of every member of these"),
         ("mlscale prepare data=imagefolder data.root=photos to=shards", "a folder of images as tar shards, shuffled"),
         ("mlscale prepare data=imagefolder data.root=photos to=records format=tfrecord", "the same as TFRecord files"),
-        ("mlscale prepare data=imagefolder data.root=photos to=small reencode.size=256", "resized, and encoded anew"),
+        ("mlscale prepare data=imagefolder data.root=photos to=small reencode.size=256", "resized, and re-encoded"),
         ("mlscale prepare data=image_table data.train=photos.csv data.target=species to=shards", "a table of paths"),
     ),
 )

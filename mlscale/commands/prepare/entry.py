@@ -41,7 +41,7 @@ def run(cfg: DictConfig) -> Result:
         raise MLScaleError(
             "reencode has no effect without to=",
             where="reencode",
-            why="images are encoded anew where they are written as shards",
+            why="images are re-encoded where they are written as shards",
             fix="to=<a new folder>",
         )
     # Only shards can be recorded: other data has no members.

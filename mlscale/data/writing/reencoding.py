@@ -1,4 +1,4 @@
-"""Encode images anew before they are written: upright, their short side resized, in one format; masks without loss."""
+"""Re-encode images before they are written: upright, their short side resized, in one format; masks without loss."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class EncodedImage(NamedTuple):
 
 @dataclass(frozen=True)
 class Reencoding:
-    """How images are encoded anew.
+    """how images are re-encoded.
 
     Args:
         size: pixels of the short side; smaller images are not enlarged. None leaves every size as it is.
@@ -64,7 +64,7 @@ class Reencoding:
         return {"size": self.size, "format": self.format, "quality": self.quality, "encoder": names}
 
     def encode_image(self, content: bytes, max_pixels: int) -> EncodedImage:
-        """Return an image encoded anew; as it is stored, where that has the format and the size already.
+        """Return an image re-encoded; as it is stored, where that has the format and the size already.
 
         Args:
             content: the stored file.

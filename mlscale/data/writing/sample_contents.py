@@ -40,7 +40,7 @@ class SampleContents:
         labels: 'one', 'several' or 'mask'.
         names: of the classes; None where they are numbers.
         reencoding: of the images; None leaves their bytes as they are.
-        max_pixels: of a stored image that is encoded anew.
+        max_pixels: of a stored image that is re-encoded.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class SampleContents:
         """Return extension and bytes of a sample's image, and of its mask where it has one.
 
         Raises:
-            BadSample: it is encoded anew, and can't be.
+            BadSample: it is re-encoded, and can't be.
         """
         source = self._data.source
         extension, content = source.read_image(sample)
@@ -126,11 +126,11 @@ class SampleContents:
                 "is an array, and is not encoded as an image",
                 why=f"it is a .{extension}",
             )
-        what = "cannot be encoded anew"
+        what = "cannot be re-encoded"
         try:
             image = self._reencoding.encode_image(content, self._max_pixels)
             if mask is not None:
-                what = "has a mask that cannot be encoded anew"
+                what = "has a mask that cannot be re-encoded"
                 mask = "png", self._reencoding.encode_mask(mask[1], mask[0], image, self._max_pixels)
         # Decoders and encoders raise errors of their own.
         except Exception as error:

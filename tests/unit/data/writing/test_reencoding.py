@@ -1,4 +1,4 @@
-"""Images that are encoded anew have the pixels of the project's own decoder and resize, upright; masks keep classes."""
+"""Images that are re-encoded have the pixels of the project's own decoder and resize, upright; masks keep classes."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_corrupt_image_is_not_copied(tmp_path: Path) -> None:
         path.write_bytes(smooth(number, (32, 24)))
     path.write_bytes(path.read_bytes()[:-40])
     data = ImageFolder(tmp_path / "photos", image_size=None, on_bad_sample="skip")
-    with pytest.raises(MLScaleError, match=r"the sample b/19.jpg cannot be encoded anew"):
+    with pytest.raises(MLScaleError, match=r"the sample b/19.jpg cannot be re-encoded"):
         write(data, tmp_path / "out", Reencoding(None, "jpeg", 90))
 
 
@@ -134,7 +134,7 @@ def test_a_mask_of_another_size_than_its_image(tmp_path: Path) -> None:
     ]
     path = write_tar(tmp_path / "a.tar", members)
     data = WebDataset(path, path, labels="mask", image_key="png", image_size=8, batch_size=2)
-    with pytest.raises(MLScaleError, match="has a mask that cannot be encoded anew") as caught:
+    with pytest.raises(MLScaleError, match="has a mask that cannot be re-encoded") as caught:
         write(data, tmp_path / "out", PNG)
     assert "8×9 pixels, and its image 9×9" in caught.value.why
 
