@@ -82,7 +82,7 @@ def test_the_check_knows_what_can_be_recorded() -> None:
         (chain("{_target_:torchvision.transforms.v2.RandomRotation,degrees:5,expand:true}"),
          "augment.expand=True has no counterpart in DALI", "leave augment.expand out"),
         (("data.device=cuda",), "'data.device' must be cpu or gpu, not the text 'cuda'", "data.device=gpu"),
-        (("data.labels=mask",), "'data.labels' must be one or several, not the text 'mask'", "data.labels=<one"),
+        (("data.labels=mask",), "'data.labels' must be one or several, not the text 'mask'", "'data.labels=<one"),
     ],
     ids=lambda value: value[0][:60] if isinstance(value, tuple) else "",
 )  # fmt: skip
