@@ -149,7 +149,7 @@ class Mixing:
         # Labels that are shares already, as those of several classes, are mixed as they are.
         one_hot = torch.eye(classes, device=y.device)[y] if y.ndim == 1 else y
         shares = _move_numbers(own_shares, y, 2)
-        return {**batch, "x": mixed, "y": one_hot * shares + one_hot[partner] * (1 - shares)}
+        return {**batch, "x": mixed, "y": one_hot * shares + one_hot[partner.to(y.device)] * (1 - shares)}
 
     @property
     def _cut_share(self) -> float:
