@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from mlscale.config.checks.checked_config import CheckedConfig
-from mlscale.config.derive import Devices
 from mlscale.config.schema.target_nodes import Node, iterate_nodes, join_path
 from mlscale.errors import Exit, MLScaleError, raise_all
+
+if TYPE_CHECKING:
+    from mlscale.config.derive import Devices
 
 DALI_TARGETS = frozenset({"mlscale.data.Dali", "mlscale.data.images.image_modules.Dali"})
 _OWN = frozenset({"mlscale.data.Augment", "mlscale.data.RandomCrop"})
