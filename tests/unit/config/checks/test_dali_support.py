@@ -19,6 +19,7 @@ from mlscale.launch.local_devices import LocalDevices
 from tests.unit.config.checks.test_check import check
 
 DATA = ("recipe=resnet", "data=dali", "data.train=a", "data.val=b")
+SHARDS = "data=dali data.train=shards/train data.val=shards/val"
 NEEDED: dict[str, dict[str, Any]] = {
     "Grayscale": {"num_output_channels": 3}, "RandomAdjustSharpness": {"sharpness_factor": 2},
     "RandomAffine": {"degrees": 5}, "RandomPosterize": {"bits": 3}, "RandomRotation": {"degrees": 5},
@@ -149,7 +150,7 @@ def test_without_the_package(
     ("words", "fix"),
     [
         (("augment.device=gpu",), "augment.device=model"), (("augment.device=cpu",), "augment.device=loader"),
-        (("gpu_augment=true",), "augment.device=model"), (("data.dali=true",), "data=dali"), (("dali=1",), "data=dali"),
+        (("gpu_augment=true",), "augment.device=model"), (("data.dali=true",), SHARDS), (("dali=1",), SHARDS),
     ],
 )  # fmt: skip
 def test_other_names_for_it(words: tuple[str, ...], fix: str) -> None:
