@@ -47,7 +47,7 @@ def run(cfg: DictConfig) -> Result:
     instance = prices.find_instance(settings.instance) if settings.instance else None
     start_fork_server(cfg.trainer.devices)
     masker = Masker.create_for_run(cfg)
-    check_dali_machine(cfg, detect_local_devices())
+    check_dali_machine(cfg, has_cuda=detect_local_devices().cuda > 0)
     run_data = RunData()
     facts = run_data.collect_facts(cfg)
     derived = derive_values(cfg, facts, detect_local_devices())

@@ -54,7 +54,7 @@ def run(cfg: DictConfig) -> Result:
     # The fork server imports torch meanwhile, so that the first fit does not wait for it.
     start_fork_server(cfg.trainer.devices)
     masker = Masker.create_for_run(cfg)
-    check_dali_machine(cfg, detect_local_devices())
+    check_dali_machine(cfg, has_cuda=detect_local_devices().cuda > 0)
     run_data = RunData()
     facts = run_data.collect_facts(cfg)
     derived = derive_values(cfg, facts, detect_local_devices())

@@ -95,7 +95,7 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
 
         machine = detect_local_devices()
         import_module("mlscale.assembly.run")
-    check_dali_machine(cfg, machine)
+    check_dali_machine(cfg, has_cuda=machine.cuda > 0)
     run_data = RunData()
     facts, encoder = run_data.describe_data(cfg)
     derived = derive_values(cfg, facts, machine, ranks.layout if ranks else None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
@@ -12,10 +11,7 @@ from mlscale.config.checks.checked_config import CheckedConfig
 from mlscale.config.schema.target_nodes import Node, iterate_nodes, join_path
 from mlscale.errors import Exit, MLScaleError, raise_all
 
-if TYPE_CHECKING:
-    from mlscale.config.derive import Devices
-
-DALI_TARGETS = frozenset({"mlscale.data.Dali", "mlscale.data.images.image_modules.Dali"})
+DALI_TARGETS = frozenset({"mlscale.data.Dali", "mlscale.data.dali.dali_module.Dali"})
 _OWN = frozenset({"mlscale.data.Augment", "mlscale.data.RandomCrop"})
 _V1, _V2 = "torchvision.transforms.", "torchvision.transforms.v2."
 COUNTERPARTS = frozenset({
@@ -85,7 +81,7 @@ def _get_word(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-def check_dali_machine(cfg: DictConfig, machine: Devices) -> None:
+def check_dali_machine(cfg: DictConfig, *, has_cuda: bool) -> None:
     """Check that this machine can train on data=dali; other data needs nothing.
 
     Raises:
@@ -97,17 +93,17 @@ def check_dali_machine(cfg: DictConfig, machine: Devices) -> None:
         return
     problems = [] if _is_installed() else [create_missing_error()]
     accelerator = str(cfg.trainer.get("accelerator", "auto"))
-    if data.get("device") == "gpu" and not (machine.cuda and accelerator in ("auto", "gpu", "cuda")):
+    if data.get("device") == "gpu" and not (has_cuda and accelerator in ("auto", "gpu", "cuda")):
         # Pixels would have to come back to the CPU, which costs more than decoding there.
         problems.append(
             MLScaleError(
                 "data.device=gpu needs a CUDA device that trains",
                 where="data.device",
                 why=f"trainer.accelerator={accelerator}"
-                if machine.cuda
+                if has_cuda
                 else "torch finds no CUDA device on this machine; `mlscale env` prints what it finds",
                 fix="data.device=cpu",
-                exit=Exit.USER if machine.cuda else Exit.ENVIRONMENT,
+                exit=Exit.USER if has_cuda else Exit.ENVIRONMENT,
             )
         )
     raise_all(problems)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mlscale.data.dali.dali_backend import DaliBackend
 from mlscale.data.data_module import OrderedData
 from mlscale.data.images.image_folder import FolderBackend
 from mlscale.data.images.image_table import ImageTableBackend
@@ -29,7 +28,3 @@ class ImageTable(ImageTableBackend, ImageData):
 
 class TFRecord(RecordBackend, ImageData):
     """Labelled images in TFRecord files; see `RecordBackend`."""
-
-
-class Dali(DaliBackend, ImageData):
-    """Labelled images in tar shards, decoded and augmented by DALI; see `DaliBackend`."""

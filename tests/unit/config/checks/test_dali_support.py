@@ -15,7 +15,6 @@ from mlscale.config.checks import dali_support
 from mlscale.config.checks.dali_support import COUNTERPARTS, check_dali_machine
 from mlscale.data.dali.recorded_transforms import record_transform
 from mlscale.errors import Exit, MLScaleError, Problems
-from mlscale.launch.local_devices import LocalDevices
 from tests.unit.config.checks.test_check import check
 
 DATA = ("recipe=resnet", "data=dali", "data.train=a", "data.val=b")
@@ -109,28 +108,24 @@ def test_other_data_takes_any_transform() -> None:
     assert not check("recipe=resnet", *chain("{_target_:torchvision.transforms.v2.GaussianBlur,kernel_size:3}"))
 
 
-def machine(cuda: int) -> LocalDevices:
-    return LocalDevices(cuda=cuda, mps=False, cores=2, cuda_bf16=False)
-
-
 def test_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     def config(device: str, accelerator: str = "auto", target: str = "mlscale.data.Dali") -> DictConfig:
         data = {"_target_": target, "device": device}
         return OmegaConf.create({"data": data, "trainer": {"accelerator": accelerator}})
 
     monkeypatch.setattr(dali_support, "find_spec", lambda name: object())
-    check_dali_machine(config("cpu"), machine(0))
-    check_dali_machine(config("gpu"), machine(1))
+    check_dali_machine(config("cpu"), has_cuda=False)
+    check_dali_machine(config("gpu"), has_cuda=True)
     with pytest.raises(MLScaleError, match=r"data\.device=gpu needs a CUDA device that trains") as no_device:
-        check_dali_machine(config("gpu"), machine(0))
+        check_dali_machine(config("gpu"), has_cuda=False)
     assert no_device.value.exit == Exit.ENVIRONMENT
     with pytest.raises(MLScaleError) as not_chosen:
-        check_dali_machine(config("gpu", "cpu"), machine(1))
+        check_dali_machine(config("gpu", "cpu"), has_cuda=True)
     assert (not_chosen.value.why, not_chosen.value.exit) == ("trainer.accelerator=cpu", Exit.USER)
     monkeypatch.setattr(dali_support, "find_spec", lambda name: None)
-    check_dali_machine(config("gpu", target="mlscale.data.WebDataset"), machine(0))
+    check_dali_machine(config("gpu", target="mlscale.data.WebDataset"), has_cuda=False)
     with pytest.raises(Problems) as both:
-        check_dali_machine(config("gpu"), machine(0))
+        check_dali_machine(config("gpu"), has_cuda=False)
     assert len(both.value.problems) == 2
     assert both.value.exit == Exit.ENVIRONMENT
 
