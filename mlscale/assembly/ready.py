@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -218,6 +219,10 @@ def _use_model_config(request: Request, ref: str) -> Request:
     except MLScaleError as error:
         if REFERENCES[request.command].is_optional and ref in request.roots.groups.get("recipe", ()):
             error.fix = f"mlscale {request.command} recipe={ref}"
+        # `ref=` next to the word that was typed would name two models.
+        elif (nearest := error.fix.removeprefix(f"{REF}=")) != error.fix and "<" not in nearest:
+            settings = [word for word in request.typed if not word.startswith(f"{REF}=")]
+            error.fix = shlex.join(["mlscale", request.command, nearest.split("\n")[0], *settings])
         raise
     if not REFERENCES[request.command].takes_servables:
         model = require_run_checkpoint(model, request.command, root)
@@ -262,14 +267,14 @@ def _use_trusted_config(frozen: DictConfig, folder: Path, request: Request) -> R
     from mlscale.runs.recover import is_run_folder
 
     takes = REFERENCES.get(request.command)
-    trains_anew = request.command == "train" or (takes is not None and not takes.needs_weights)
-    if not trains_anew:
+    is_training = request.command == "train" or (takes is not None and not takes.needs_weights)
+    if not is_training:
         _settle_metric(frozen, folder)
     if request.command != "train" and frozen.get("callbacks"):
         frozen.callbacks.pop("notify", None)  # only a training sends notices
     if request.values.get("trust") != "true" and (doubt := own.explain_unproven(folder)):
         config = OmegaConf.to_container(frozen, resolve=False)
-        derived = _read_derived_values(folder, required=not trains_anew)
+        derived = _read_derived_values(folder, required=not is_training)
         typed = request.values
         # derived.yaml is checked like config.yaml: interpolations in the config read its values.
         raise_all(

@@ -12,6 +12,7 @@ import contextlib
 import os
 import re
 import secrets
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -181,7 +182,7 @@ def read_segment(contract: str, segment: Segment, *, samples: bool, since: datet
                     "a segment is too large",
                     where=where,
                     why=f"over {_MAX_SEGMENT_BYTES:,} bytes unpacked",
-                    fix=f"mv {where} ~, out of the folder",
+                    fix=f"mv {shlex.quote(where)} ~, out of the folder",
                 )
             table = file.read(columns=list_read_columns(file.schema_arrow, samples=samples))
     except FileNotFoundError:
@@ -191,7 +192,7 @@ def read_segment(contract: str, segment: Segment, *, samples: bool, since: datet
             "a segment is corrupt",
             where=where,
             why=" ".join(str(error).split())[:300],
-            fix=f"mv {where} ~, out of the folder; or restore it from a copy",
+            fix=f"mv {shlex.quote(where)} ~, out of the folder; or restore it from a copy",
         ) from error
     return convert_to_contract(contract, table, where)
 

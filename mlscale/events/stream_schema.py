@@ -7,6 +7,7 @@ Besides fixed columns an event has one for each quantity of its input (`input.<n
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -106,7 +107,7 @@ def convert_to_contract(name: str, table: pa.Table, where: str) -> Any:
             f"this file holds no {name}s",
             where=where,
             why=str(error)[:300],
-            fix=f"mv {where} ~, out of the folder; or name a folder that mlscale serve has written",
+            fix=f"mv {shlex.quote(where)} ~, out of the folder; or name a folder that mlscale serve has written",
         ) from error
 
 

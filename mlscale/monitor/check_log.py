@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +62,7 @@ class CheckLog:
         except FileNotFoundError:
             return []
         except OSError as error:
-            fix = f"chmod u+r {self.path}"
+            fix = f"chmod u+r {shlex.quote(str(self.path))}"
             raise MLScaleError(
                 "can't read the checks of a monitor", where=str(self.path), why=str(error), fix=fix
             ) from error

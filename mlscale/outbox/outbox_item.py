@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -46,7 +47,9 @@ def read_item(path: Path) -> OutboxItem:
         counts = int(document["attempts"]), int(document["refusals"])
         return OutboxItem(dict(document["body"]), *times, *counts, why=str(document["why"]), path=path)
     except (KeyError, TypeError, ValueError) as error:
-        raise MLScaleError(f"can't read {path.name}", where=str(path), why=repr(error), fix=f"rm {path}") from error
+        raise MLScaleError(
+            f"can't read {path.name}", where=str(path), why=repr(error), fix=f"rm {shlex.quote(str(path))}"
+        ) from error
 
 
 def write_item(item: OutboxItem) -> None:

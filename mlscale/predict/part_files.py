@@ -14,6 +14,7 @@ import json
 import math
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlscale.atomic_files import ASIDE, make_folders, read_json, write_bytes, write_json
+from mlscale.config.names.suggest import format_override
 from mlscale.contracts import expect_format, get_format_tag
 from mlscale.errors import MLScaleError
 
@@ -154,7 +156,7 @@ def start_predictions(
             "the folder for predictions holds something else",
             where=f"to={folder}",
             why=f"it has no {MANIFEST}, and is not empty",
-            fix=f"to={folder}-2",
+            fix=format_override("to", f"{folder}-2"),
         )
     # Small enough that a kill costs little and each process has several parts, large enough to compress well.
     size = part_rows if part_rows is not None else max(64, min(4096, -(-rows // 64)))
@@ -235,7 +237,7 @@ def summarize_parts(parts: PredictionParts) -> dict[str, Any]:
             raise MLScaleError(
                 "a part does not hold one row for each input",
                 where=str(parts.get_part_path(part)),
-                fix=f"rm {parts.get_part_path(part)}",
+                fix=f"rm {shlex.quote(str(parts.get_part_path(part)))}",
             )
         rows += len(numbers)
         bad = table.filter(table["error"].is_valid())
@@ -281,7 +283,7 @@ def _build_mismatch_error(
         ),
         where=f"to={folder}",
         why=why,
-        fix=f"to={folder}-2, a new folder\noverwrite=true, which replaces this one",
+        fix=f"{format_override('to', f'{folder}-2')}, a new folder\noverwrite=true, which replaces this one",
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.atomic_files import compute_sha256
+from mlscale.config.names.suggest import format_override
 from mlscale.errors import MLScaleError
 from mlscale.runs import safetensors_header as safetensors
 from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
@@ -188,7 +189,9 @@ def _find_weights_in_folder(folder: Path) -> Path:
         "this folder is not a run, and holds no weights" if not files else "this folder holds several files of weights",
         where=str(folder),
         why=", ".join(path.name for path in files[:5]),
-        fix=f"init_from={files[0]}" if files else "init_from=<a run, a checkpoint or a file of weights>",
+        fix=format_override("init_from", str(files[0]))
+        if files
+        else "init_from=<a run, a checkpoint or a file of weights>",
     )
 
 

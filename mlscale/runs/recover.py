@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.atomic_files import read_json
+from mlscale.config.names.suggest import format_override
 from mlscale.contracts import expect_format, get_format_tag
 from mlscale.errors import MLScaleError
 from mlscale.runs.identity import compute_config_hash, parse_start_time
@@ -124,7 +125,7 @@ def _make_unrecoverable_error(folder: Path) -> MLScaleError:
     """Return the error for a run without run.json and config.yaml: what is lost, and what can still be used."""
     states = {name: "corrupt" if (folder / name).exists() else "lost" for name in (RUN, CONFIG)}
     weights = sorted((folder / "checkpoints").glob("[!.]*.ckpt"))
-    use = f"init_from={weights[0]}, which uses its weights; or " if weights else ""
+    use = f"{format_override('init_from', str(weights[0]))}, which uses its weights; or " if weights else ""
     return MLScaleError(
         "the run can't be read",
         where=str(folder),

@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from mlscale.atomic_files import remove_leftovers
+from mlscale.config.names.suggest import format_override
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_digest import read_checkpoint_metadata
 from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid, list_checkpoint_files
@@ -159,15 +160,15 @@ def _choose_checkpoint(run: RunFolder) -> tuple[Path | None, list[str]]:
                     f"the checkpoint {saved.path.name} is not one of the run {run.path.name}",
                     where=str(saved.path),
                     why=f"{why}, and the run has no checkpoint of its own to resume from",
-                    fix=f"init_from={saved.path}, for a new run from its weights; or move it out of this folder, and "
-                    "the run starts over",
+                    fix=f"{format_override('init_from', str(saved.path))}, for a new run from its weights; or move it "
+                    "out of this folder, and the run starts over",
                 )
         lost = run.run.get("rebuilt") and yaml.safe_load(run.config_text).get("init_from")
         if lost:
             raise MLScaleError(
                 "which weights the run started from is lost with its run.json, and it has saved nothing since",
                 where=str(run.path),
-                fix=f"mlscale like={run.path} init_from={lost}, a new run",
+                fix=f"mlscale {format_override('like', str(run.path))} {format_override('init_from', lost)}, a new run",
             )
     return checkpoint, left_out
 

@@ -7,6 +7,7 @@ counted. So nothing is lost when a process is killed right after a change, and s
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -95,7 +96,7 @@ class MirrorOutbox:
                 "can't read where the registry's mirror is",
                 where=str(path),
                 why=repr(error),
-                fix=f"rm {path}, and then: mlscale versions sync project=<project>",
+                fix=f"rm {shlex.quote(str(path))}, and then: mlscale versions sync project=<project>",
             ) from error
 
     def start_mirroring(self, project: str, entity: str | None) -> MirrorProject:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from mlscale.atomic_files import read_json
+from mlscale.config.names.suggest import format_override
 from mlscale.contracts.servable_yaml import DOCUMENT, read_document
 from mlscale.errors import MLScaleError
 from mlscale.runs.find import find_run_folders
@@ -105,7 +106,7 @@ def get_checkpoint_model(path: Path) -> TrainedModel:
         "the model of this checkpoint is not known",
         where=str(path),
         why="it is neither in a run's folder nor next to a config.yaml",
-        fix=f"ref=<the run that it is of> checkpoint={path}",
+        fix=f"ref=<the run that it is of> {format_override('checkpoint', str(path))}",
     )
 
 
@@ -166,7 +167,7 @@ def require_run_checkpoint(model: TrainedModel, command: str, runs_dir: str | Pa
             "the checkpoint is not in a run's folder",
             where=f"ref={shorten_path(model.path)}",
             why=f"`mlscale {command}` works in the folder of a run",
-            fix=f"mlscale {command} <the run that it is of> checkpoint={model.path}",
+            fix=f"mlscale {command} <the run that it is of> {format_override('checkpoint', str(model.path))}",
         )
     version = read_version(model.path)
     run = find_version_run(version, runs_dir)
@@ -196,7 +197,7 @@ def require_servable(model: TrainedModel, runs_dir: str | Path) -> TrainedModel:
             f"{model.label} has its servable elsewhere",
             where=shorten_path(elsewhere),
             why="it was exported with to=, and the folder of the run holds none",
-            fix=f"ref={shorten_path(elsewhere)}",
+            fix=format_override("ref", shorten_path(elsewhere)),
         )
     origin = (read_version(model.path).run or {}).get("id") if model.is_registered else None
     run = str(origin or (model.run.name if model.run else "last"))

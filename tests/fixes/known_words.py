@@ -42,7 +42,8 @@ class KnownWords:
             for path, item in self.fields.get_command_fields(command).items():
                 self.types[path].append([item.type] if item.type else [])
         actions = [action for command in COMMANDS.values() for action in command.actions.values()]
-        self._action_names = {item.name for action in actions for item in (*action.keys, *action.words)}
+        names = [[item.name for item in action.keys] + [item.name for item in action.words] for action in actions]
+        self._action_names = {name for several in names for name in several}
 
     def _add_option(self, option: Option) -> None:
         if option.target is not None:

@@ -96,6 +96,6 @@ def test_the_fix_of_an_unreadable_file_is_what_a_shell_takes(tmp_path: Path) -> 
     path = tmp_path / "it's a photo.png"
     path.write_bytes(b"")
     path.chmod(0)
-    command = files.suggest_restore(path).partition(": ")[2]
+    command = files.suggest_restore(path).partition(", if")[0]
     subprocess.run(["bash", "-c", command], check=True)
     assert path.stat().st_mode & 0o400

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlscale.atomic_files import make_folders, write_text
+from mlscale.config.names.suggest import format_override
 from mlscale.errors import MLScaleError
 from mlscale.monitor.alert_rule import AlertPolicy
 
@@ -111,7 +112,7 @@ def read_metric_export(cfg: DictConfig) -> MetricExport:
             f"{textfile.name} does not end in .prom",
             where="prometheus.textfile",
             why="node_exporter reads no other file",
-            fix=f"prometheus.textfile={textfile.with_suffix('.prom')}",
+            fix=format_override("prometheus.textfile", str(textfile.with_suffix(".prom"))),
         )
     if node.port is not None and not cfg.watch:
         raise MLScaleError(

@@ -24,6 +24,7 @@ from mlscale.config.checks.trust import find_distrusted
 from mlscale.config.composition.frozen import add_derived, load_composed
 from mlscale.config.derive import derive_values
 from mlscale.config.metric_choice import reuse_choice
+from mlscale.config.names.suggest import format_override
 from mlscale.config.notices import collect_notices
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.early_stop import EarlyStop, choose_early_signals, handle_early_signals
@@ -209,7 +210,7 @@ def _restore_choices(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
         if not is_auto(cfg) and cfg.metric is not None and cfg.mode is not None:
             return {}
         why = "which precision or metric the run chose is lost with it"
-        fix = f"mlscale like={run.path}, a new run; or restore the file from a copy"
+        fix = f"mlscale {format_override('like', str(run.path))}, a new run; or restore the file from a copy"
         raise MLScaleError(error.what, where=error.where, why=why, fix=fix) from error
     return restore_probe_outcome(cfg, before) | reuse_choice(cfg, before)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -168,7 +169,9 @@ def _make_no_checks_error(state: Path, file: Path, name: str) -> MLScaleError:
         where=f"state={state}",
         why=f"a monitor with alert.state={state.name} keeps them in {file.name}, which "
         + ("has none of this model" if file.is_file() else "does not exist"),
-        fix=f"state={state.parent / best}" if best else "leave state out, or the alert.state= of your monitor",
+        fix=shlex.quote(f"state={state.parent / best}")
+        if best
+        else "leave state out, or the alert.state= of your monitor",
     )
 
 

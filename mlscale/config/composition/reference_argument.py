@@ -68,7 +68,9 @@ def check_replaced_keys(command: str, words: Sequence[str]) -> Iterator[MLScaleE
 
 def create_no_reference_error(command: str, here: Sequence[str] = ()) -> MLScaleError:
     """Return the error for a command without what it works on; `here` are references to models that are here."""
-    examples = "\n".join(f"mlscale {command} {example}" for example in here or REFERENCES[command].examples)
+    # Without a method there is nothing to compress by.
+    method = " compress=int8" if command == "compress" else ""
+    examples = "\n".join(f"mlscale {command} {example}{method}" for example in here or REFERENCES[command].examples)
     if command == "loadtest":
         return MLScaleError("no server is named", where="command line", why="its address comes first", fix=examples)
     return MLScaleError(

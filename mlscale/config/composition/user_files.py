@@ -6,6 +6,7 @@ The file is checked event by event, before anything is built from it: an alias b
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -54,7 +55,9 @@ def check_text(file: Path, shown: str) -> None:
         data = file.read_bytes()
     except OSError as error:
         why = error.strerror or str(error)
-        raise MLScaleError("a config file can't be read", where=shown, why=why, fix=f"ls -l {shown}") from None
+        raise MLScaleError(
+            "a config file can't be read", where=shown, why=why, fix=f"ls -l {shlex.quote(shown)}"
+        ) from None
     if len(data) > _MOST_BYTES:
         why = f"it has {len(data):,} bytes, and a config file {_MOST_BYTES:,} at most"
         raise MLScaleError(
@@ -68,7 +71,8 @@ def check_text(file: Path, shown: str) -> None:
         where = f"{shown}: line {line}"
         # The two usual encodings of editors that do not write UTF-8: Windows' Unicode, and a Western single byte.
         encoding = "utf-16" if data[:2] in _UTF_16 else "latin1"
-        fix = f"iconv -f {encoding} -t utf-8 {shown} > {shown}.utf8 && mv {shown}.utf8 {shown}"
+        typed, new = shlex.quote(shown), shlex.quote(f"{shown}.utf8")
+        fix = f"iconv -f {encoding} -t utf-8 {typed} > {new} && mv {new} {typed}"
         raise MLScaleError("a config file is not UTF-8", where=where, why=str(error.reason), fix=fix) from None
     try:
         raise_all(list(islice(_scan_events(text, shown), _ENOUGH)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -141,7 +142,7 @@ def _resolve_config_dir(text: str) -> Root:
         raise MLScaleError(
             f"the folder of --config-dir does not exist: {text}",
             where="command line: --config-dir",
-            fix=f"mkdir -p {text}, or name a folder that holds groups, e.g. {text}/model/mine.yaml",
+            fix=f"mkdir -p {shlex.quote(text)}, or name a folder that holds groups, e.g. {text}/model/mine.yaml",
         )
     return Root(path.resolve(), text)
 

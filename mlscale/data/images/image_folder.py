@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.atomic_files import suggest_restore
+from mlscale.config.names.suggest import format_override
 from mlscale.data.decoding.image_files import IMAGE_EXTENSIONS, is_image_file
 from mlscale.data.decoding.pil import MAX_PIXELS
 from mlscale.data.images.labelled_images import ImageBackend
@@ -152,11 +153,12 @@ class FolderBackend(ImageBackend):
             train, val = self._hold_out(_list_class_images(self.root))
             return {"train": partial(FolderSource, self.root, train), "val": partial(FolderSource, self.root, val)}
         if not (self.root / "val").is_dir():
+            half = format_override("data.root", str(self.root / "train"))
             raise MLScaleError(
                 f"the folder {str(self.root)!r} has a train folder and no val folder",
                 where="data.root",
                 why="there is nothing to validate on",
-                fix=f"data.root={self.root / 'train'}, which holds a part of it out; or make {self.root / 'val'}",
+                fix=f"{half}, which holds a part of it out; or make {self.root / 'val'}",
             )
         splits = [split for split in ("train", "val", "test") if (self.root / split).is_dir()]
         # Opened by the caller, which reports the problems of all splits together.

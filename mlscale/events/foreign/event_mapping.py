@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlscale.config.names.suggest import find_nearest
+from mlscale.config.names.suggest import find_nearest, format_override
 from mlscale.errors import MLScaleError, raise_all
 from mlscale.events.foreign.field_path import AbsentFieldError, find_value
 from mlscale.events.foreign.number_text import parse_number_text
@@ -113,7 +113,9 @@ def read_mapping(path: Path) -> EventMapping:
             where=str(path),
             why=" ".join(str(getattr(error, "strerror", None) or error).split())
             + (f"; there are: {', '.join(others[:10])}" if others else ""),
-            fix=f"mapping={path.with_name(best)}" if best else "mapping=guess, which writes one that fits the columns",
+            fix=format_override("mapping", str(path.with_name(best)))
+            if best
+            else "mapping=guess, which writes one that fits the columns",
         ) from error
     return parse_mapping(document, str(path))
 

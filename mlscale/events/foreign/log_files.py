@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlscale.config.names.suggest import find_nearest
+from mlscale.config.names.suggest import find_nearest, format_override
 from mlscale.data.table_parsing.column_separator import get_separator, raise_for_separator
 from mlscale.data.table_parsing.text_encoding import raise_for_encoding, suggest_conversion
 from mlscale.errors import MLScaleError
@@ -213,7 +213,7 @@ def _make_absent_error(path: Path, folder: Path, why: str) -> MLScaleError:
         f"no events at {path}",
         where=f"events={path}",
         why=f"{why}; {folder} has: {listed or 'nothing'}",
-        fix=f"events={folder / best}"
+        fix=format_override("events", str(folder / best))
         if best
         else "events=<a file .parquet, .csv or .jsonl, a folder of such, or a glob>",
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from mlscale.config.names.suggest import format_override
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
 from mlscale.runs.checkpoint_files.checkpoint_record import describe_checkpoint_state
@@ -88,5 +89,5 @@ def _suggest_checkpoint(file: Path, otherwise: str) -> str:
     if path is None:
         return otherwise
     # A checkpoint of the run that is named goes by its name, another program's weights by their file.
-    named = f"checkpoint={path.stem}" if otherwise != OTHER_WEIGHTS else f"init_from={path}"
+    named = f"checkpoint={path.stem}" if otherwise != OTHER_WEIGHTS else format_override("init_from", str(path))
     return f"{named}, the latest one there whose digest holds"

@@ -7,6 +7,7 @@ run, and every command that reads a run's own weights, needs neither the file no
 from __future__ import annotations
 
 import re
+import shlex
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -130,7 +131,7 @@ def _fetch_torchvision_weights(node: Mapping[str, Any], target: Callable[..., An
             "the file of weights does not match its name: it is torn, or another one",
             where=str(path),
             why=f"its SHA-256 begins with {digest[: len(named[1])]}",
-            fix=f"rm {path}",
+            fix=f"rm {shlex.quote(str(path))}",
             exit=Exit.ENVIRONMENT,
         )
     return InitialWeights(path, digest, None, TORCHVISION, str(weights), weights.meta.get("license"))

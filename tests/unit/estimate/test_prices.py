@@ -52,7 +52,7 @@ def test_cost() -> None:
 def test_an_unknown_instance_names_the_nearest(name: str, nearest: str) -> None:
     with pytest.raises(MLScaleError) as caught:
         load_price_file().find_instance(name)
-    assert caught.value.fix.startswith(f"estimate.instance={nearest},")
+    assert caught.value.fix.startswith(f"estimate.instance={nearest}\n")
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_what_is_wrong_is_told(rules: Any, decay: float, what: str) -> None:
 def test_a_typo_is_told_with_the_right_name() -> None:
     with pytest.raises(MLScaleError) as caught:
         build_optimizers(net(), SGD, None, [{"match": "head.*", "weigth_decay": 0}])
-    assert caught.value.fix == "weight_decay in place of weigth_decay"
+    assert caught.value.fix == "write 'weight_decay' in place of 'weigth_decay'"
 
 
 @pytest.mark.parametrize(

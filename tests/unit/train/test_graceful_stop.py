@@ -73,7 +73,7 @@ def test_what_found_no_room_is_not_called_saved(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert caught.value.what == "stopped by SIGTERM after optimizer step 1"
-    assert caught.value.fix.startswith("start the command again")
+    assert caught.value.fix == "mlscale runs resume last: without a checkpoint it starts over"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -55,7 +55,7 @@ def test_names() -> None:
 @pytest.mark.parametrize(
     ("alias", "fix"),
     [
-        ("previous", "mlscale versions rollback"),
+        ("previous", "mlscale versions rollback <name>"),
         ("latest", "alias=champion"),
         ("v7", "alias=champion"),
         ("Champion", "alias=champion"),
@@ -69,7 +69,7 @@ def test_aliases_that_are_not_given(alias: str, fix: str) -> None:
     with pytest.raises(MLScaleError) as caught:
         check_alias(alias)
     assert (caught.value.fix, caught.value.where) == (fix, f"alias={alias}")
-    if fix != "mlscale versions rollback":
+    if fix != "mlscale versions rollback <name>":
         assert check_alias(fix.removeprefix("alias="))
 
 

@@ -41,7 +41,7 @@ def test_shifts_of_a_table(shift: str, table: str) -> None:
 def test_a_table_without_categories_has_no_new_one(table: str) -> None:
     error = refuse("+recipe=tabular", "data=table", f"data.train={table}", "data.target=y", "lifecycle.shift=category")
     assert error.why == "the table has no column of categories"
-    assert error.fix == "lifecycle.shift=unit or stuck or concept"
+    assert error.fix == "lifecycle.shift=unit\nlifecycle.shift=stuck\nlifecycle.shift=concept"
 
 
 def test_a_shift_of_another_form_is_refused(table: str) -> None:

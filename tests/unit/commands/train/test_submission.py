@@ -90,7 +90,7 @@ def test_code_with_a_secret_is_refused(site: Path) -> None:
 def test_a_variable_that_is_missing_is_named(site: Path) -> None:
     with pytest.raises(MLScaleError, match="NOT_SET, which is not set") as caught:
         api.run("train", [*WORDS, "notes=${oc.env:NOT_SET}"])
-    assert caught.value.fix == "export NOT_SET=…"
+    assert caught.value.fix == "export NOT_SET=<value>"
 
 
 def test_a_sweep_is_one_array(site: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,10 +101,10 @@ def test_shares_are_those_of_beta() -> None:
 @pytest.mark.parametrize(
     ("layout", "fix"),
     [
-        (BatchLayout(24, 2), "augment.block=6 or data.batch_size=32"),
-        (BatchLayout(60, 1), "augment.block=6 or data.batch_size=64"),
+        (BatchLayout(24, 2), "augment.block=6\ndata.batch_size=32"),
+        (BatchLayout(60, 1), "augment.block=6\ndata.batch_size=64"),
         (BatchLayout(8, 8), "data.batch_size=64"),
-        (BatchLayout(64, 4, 0, 4), "augment.block=4 or data.batch_size=128"),
+        (BatchLayout(64, 4, 0, 4), "augment.block=4\ndata.batch_size=128"),
     ],
 )
 def test_a_block_that_does_not_fit(layout: BatchLayout, fix: str) -> None:

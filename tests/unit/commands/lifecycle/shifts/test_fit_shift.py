@@ -38,7 +38,7 @@ def test_a_shift_without_an_effect_is_refused_with_those_that_may_have_one() -> 
     with pytest.raises(MLScaleError, match="'stuck' does not make the model measurably worse") as caught:
         fit_shift("stuck", servable, samples)
     assert caught.value.exit == Exit.GATE
-    assert caught.value.fix == "lifecycle.shift=unit or concept"
+    assert caught.value.fix == "lifecycle.shift=unit\nlifecycle.shift=concept"
 
 
 def test_errors_are_compared_with_their_mean() -> None:
