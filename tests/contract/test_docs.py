@@ -20,7 +20,7 @@ from scripts.docs_commands import ROOT, Command, commands, files, overlooked, pa
 from scripts.docs_site import navigation
 
 # Pages whose commands run from top to bottom, in a folder of their own.
-RUN = ("tutorial.md", "cookbook.md", "init.md", "trackers.md", "coming-from-lightning.md", "debugging.md")
+RUN = ("tutorial.md", "cookbook.md", "init.md", "trackers.md", "coming-from-lightning.md", "debugging.md", "text.md")
 OF_THE_READER = (
     "--help",
     "predict models/digits",

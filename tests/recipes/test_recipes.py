@@ -24,6 +24,7 @@ NEEDED = {
     "data=table": ["data.train=a.csv", "data.target=b"],
     "data=text_files": ["data.train=a.txt"],
     "data=text_table": ["data.train=a.csv"],
+    "data=tokens": ["data.root=tokens"],
     "optimizer=none": ["scheduler=none"],  # the recipe's schedule takes the optimizer's learning rate
     "data=none": ["data={_target_:pytorch_lightning.LightningDataModule}"],
 }
@@ -46,7 +47,7 @@ def test_all_were_found() -> None:
     assert [path.stem for path in RECIPES] == [
         "finetune", "gpt", "multilabel", "regression", "resnet", "segmentation", "tabular", "text", "vit",
     ]  # fmt: skip
-    assert len(OPTIONS) == 110
+    assert len(OPTIONS) == 111
     assert {option.split("=")[0] for option in OPTIONS} == set(BASE_GROUPS)
     assert sorted(option for options in SELECTIONS for option in options) == sorted(OPTIONS)
 

@@ -149,7 +149,7 @@ class Tokenizer:
 
     @cached_property
     def _engine(self) -> Any:
-        tokenizers = _import_tokenizers()
+        tokenizers = import_tokenizers()
         try:
             engine = tokenizers.Tokenizer.from_str(self.content)
         # The package raises a bare Exception for every fault of a file.
@@ -220,7 +220,12 @@ def _build_read_error(path: str, why: str, where: str) -> MLScaleError:
     )
 
 
-def _import_tokenizers() -> Any:
+def import_tokenizers() -> Any:
+    """Return the package.
+
+    Raises:
+        MLScaleError: it is not installed.
+    """
     try:
         import tokenizers
     except ImportError as error:

@@ -12,6 +12,7 @@ import torch
 
 from mlscale.data import TextFiles, TextTable
 from mlscale.data.encoders.tokenizer import Tokenizer
+from mlscale.data.text.packing import Packing
 from mlscale.data.text.token_blocks import IGNORED, TokenBlocks
 from mlscale.errors import MLScaleError
 from mlscale.tasks import GPT
@@ -117,6 +118,7 @@ def test_each_token_counts_alike(tmp_path: Path) -> None:
     task = Language(model=GPT(320, 96, width=32, layers=1, heads=2))
     rows = data.get_rows("train")
     assert isinstance(rows, TokenBlocks)
+    assert isinstance(rows.packing, Packing)
     for batch in data.train_dataloader():
         loss = task.training_step(batch, 0).detach()
         filled = (batch["weight"] > 0).sum()
