@@ -81,6 +81,7 @@ def _build_result(written: WrittenTokens, part: Part, seconds: float) -> Result:
         f"{train['documents'] + val['documents']:,} documents in {written.folder}: "
         f"{written.written:,} shards written{before}"
     )
+    # Shards of other parts that are not there yet do not count.
     unknown, tokens = train["unknown_tokens"], max(train["tokens"], 1)
     if unknown:
         sentence += f"; {format_percent(unknown / tokens, 2)} of the training tokens are unknown to the tokenizer"

@@ -205,7 +205,8 @@ def _find_roles(
                 fix=f"'{where}={{{role}: \"{special[0]}\"}}'" if special else "train or save it with that token",
             )
     # The model of a tokenizer states its own unknown token, whatever it is called.
-    usual = {**ROLES, "unk": (str(document["model"].get("unk_token")), *ROLES["unk"])}
+    stated = document["model"].get("unk_token")
+    usual = {**ROLES, "unk": (*((stated,) if isinstance(stated, str) else ()), *ROLES["unk"])}
     by_name = {role: next((name for name in usual[role] if name in names), None) for role in ROLES}
     chosen = {role: given.get(role) or by_name[role] for role in ROLES}
     return tuple((role, name) for role, name in chosen.items() if name is not None)

@@ -67,6 +67,7 @@ class TextFiles(LanguageData):
         if self.text is None:
             train, val = hold_out_documents(documents, self.val_fraction, where="data.val_fraction")
         else:
+            # By content and not by name: the names of lines change where one is added.
             check_fraction(self.val_fraction, where="data.val_fraction")
             held = [is_text_held_out(document.text, self.val_fraction) for document in documents]
             train, val = ([d for d, is_held in zip(documents, held, strict=True) if is_held == side] for side in (0, 1))
@@ -97,6 +98,7 @@ class TextFiles(LanguageData):
         parts = list_parts(train, self.text, part_bytes)
         if self.text is not None:
             return {"train": parts}
+        # In memory the end of a single one is held out; a part of a file that is not read has no place to cut.
         if len(parts) == 1:
             raise MLScaleError(
                 "a single document is not divided into training and validation text",

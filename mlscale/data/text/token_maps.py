@@ -97,6 +97,7 @@ class MappedTokens:
     @cached_property
     def ends(self) -> NDArray[np.int64]:
         """The place after the end of each document; read as a whole, which blocks of all text do not need."""
+        # Ends count from the start of their file, so that files can be written independently.
         parts = [self._map_ends(number) + start for number, start in enumerate(self._bounds[:-1])]
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
@@ -110,6 +111,7 @@ class MappedTokens:
         parts = []
         while start < stop:
             low, high = int(self._bounds[first]), int(self._bounds[first + 1])
+            # A slice of a map is a view: the system reads pages of it when they are copied.
             tokens = self._map(self._shards[first].path, self._kind)
             parts.append(tokens[start - low : min(stop, high) - low])
             start, first = high, first + 1

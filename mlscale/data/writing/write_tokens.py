@@ -106,6 +106,7 @@ def write_tokens(
     claim_plan(folder, plan, [TRAIN, VAL, _RECORDS])
     if not (folder / TOKENIZER).is_file():
         write_bytes(folder / TOKENIZER, source.encoder.tokenizer.content.encode(), mode=_MODE)
+    # Every `of`-th, so that each part has shards from all over the files.
     own = jobs[part.number :: part.of]
     missing = [job for job in own if not _get_record(folder, job).is_file()]
 
@@ -125,6 +126,7 @@ def write_tokens(
         pool.shutdown(cancel_futures=True)
     records = [read_json(path) for job in jobs if (path := _get_record(folder, job)).is_file()]
     splits = {split: _sum_records(records, split) for split in (TRAIN, VAL)}
+    # Other parts, and earlier calls, have written some of them.
     is_complete = len(records) == len(jobs)
     if is_complete:
         _check_splits(source, splits)
@@ -190,6 +192,7 @@ def _write_job(source: TokenSource, folder: Path, job: _Job) -> None:
             by_split[VAL if held else job.split].append(document)
         for split, chosen in by_split.items():
             shards[split].add_documents(chosen)
+    # The record is last: without it the files of a shard are written again.
     record = {split: shard.write(folder / split / f"{split}-{job.number:05d}") for split, shard in shards.items()}
     write_json(_get_record(folder, job), record)
 

@@ -59,6 +59,15 @@ def test_special_tokens_are_found_by_their_usual_names(bpe: Tokenizer, words: To
     assert (bpe.get_id("eos"), words.get_id("pad"), words.get_id("eos")) == (0, 0, None)
 
 
+def test_a_word_is_not_the_unknown_token(tmp_path: Path) -> None:
+    """A tokenizer without one may have a token that is written None, as Python's null is."""
+    path = Path(save_bpe(tmp_path / "bpe.json"))
+    document = json.loads(path.read_text())
+    document["model"]["vocab"]["None"] = 320
+    path.write_text(json.dumps(document))
+    assert Tokenizer.read_file(path, None, where="data.tokenizer").get_id("unk") is None
+
+
 def test_special_tokens_of_a_text_are_plain_text(bpe: Tokenizer) -> None:
     (ids,) = bpe.encode_texts([b"a<|endoftext|>b"])
     assert bpe.get_id("eos") not in ids
