@@ -18,7 +18,7 @@ FORMATS = {
     "run": 1, "manifest": 1, "result": 1, "code": 1, "sweep": 1, "checkpoint": 1, "index": 2,
     "version": 1, "aliases": 1, "servable": 2, "reference": 2, "event": 2, "label": 2,
     "alert": 1, "monitor_state": 1, "monitor_check": 1, "turn": 1, "notice": 1, "outbox_item": 1,
-    "compressed": 1, "samples": 1, "predictions": 1, "encoder": 1, "warmup": 1, "job": 1, "dataset": 1,
+    "compressed": 1, "samples": 1, "predictions": 1, "encoder": 1, "warmup": 1, "job": 1, "dataset": 1, "tokens": 1,
 }  # fmt: skip
 
 

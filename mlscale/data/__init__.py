@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from mlscale.data.plain_loader import Loader
     from mlscale.data.shards.sample_source import SampleSource
     from mlscale.data.tables.table_data import BreastCancer, Diabetes, TableFiles
-    from mlscale.data.text.language_data import TextFiles
+    from mlscale.data.text.text_files import TextFiles
     from mlscale.data.text.text_table import Fortunes, TextTable
+    from mlscale.data.text.token_data import TokenFiles
 
 __all__ = [
     "Augment",
@@ -64,6 +65,7 @@ __all__ = [
     "TarBackend",
     "TextFiles",
     "TextTable",
+    "TokenFiles",
     "WebDataset",
 ]
 
@@ -96,8 +98,9 @@ _MODULES_BY_NAME = {
     "TFRecord": "images.image_modules",
     "TableFiles": "tables.table_data",
     "TarBackend": "images.webdataset",
-    "TextFiles": "text.language_data",
+    "TextFiles": "text.text_files",
     "TextTable": "text.text_table",
+    "TokenFiles": "text.token_data",
     "WebDataset": "images.image_modules",
 }
 

@@ -15,6 +15,7 @@ from mlscale.data.encoders.document_encoder import SCORED, DocumentEncoder
 from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder, TensorSpec
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.data.images.image_modules import ImageData
+from mlscale.data.text.token_blocks import IGNORED
 from mlscale.data.windows.window_facts import SampleFacts, read_window_facts
 from mlscale.errors import MLScaleError
 from mlscale.task_types.task_type import AnswerNames
@@ -164,10 +165,12 @@ def encode_as_trained(
         # The graph normalises: it takes the pixels as they are decoded.
         decoded = data.get_decoded_split(split)
         return {INPUT: np.stack([decoded.get_sample(row) for row in rows.tolist()])}
-    if isinstance(data.encoder(), DocumentEncoder):
-        # A block of training text is scored at all of its positions, unlike the overlapping windows of a document.
-        scored = np.tile(np.array([0, y.shape[1]], np.int64), (len(y), 1))
-        return {INPUT: np.concatenate([x.numpy()[:, :1], y], 1), SCORED: scored}
+    if isinstance(encoder := data.encoder(), DocumentEncoder):
+        # A block of training text is scored at all of its positions but padding, which is at its end, unlike the
+        # overlapping windows of a document.
+        counts = (y != IGNORED).sum(1)
+        scored = np.stack([np.zeros_like(counts), counts], 1).astype(np.int64)
+        return {INPUT: np.concatenate([x.numpy()[:, :1], np.where(y == IGNORED, encoder.end, y)], 1), SCORED: scored}
     return {INPUT: (x.float() if x.is_floating_point() else x).numpy()}
 
 

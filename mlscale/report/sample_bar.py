@@ -13,10 +13,11 @@ class SampleProgressBar:
 
     Args:
         total: number of all samples.
+        unit: what is counted.
     """
 
-    def __init__(self, total: int) -> None:
-        self._total, self._bar, self._lock = total, None, threading.Lock()
+    def __init__(self, total: int, *, unit: str = "sample") -> None:
+        self._total, self._unit, self._bar, self._lock = total, unit, None, threading.Lock()
 
     def __enter__(self) -> SampleProgressBar:
         if sys.stderr.isatty():
@@ -25,7 +26,14 @@ class SampleProgressBar:
             # A pseudo-terminal may report a width of 0 columns, to which tqdm must not adapt.
             is_sized = os.get_terminal_size(sys.stderr.fileno()).columns > 0
             size: dict[str, Any] = {"dynamic_ncols": True} if is_sized else {"ncols": 100, "nrows": 20}
-            self._bar = tqdm(total=self._total, unit="sample", file=sys.stderr, leave=False, **size)
+            self._bar = tqdm(
+                total=self._total,
+                unit=self._unit,
+                unit_scale=self._unit == "byte",
+                file=sys.stderr,
+                leave=False,
+                **size,
+            )
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -131,6 +131,8 @@ def format_metric(name: str, value: float) -> str:
         return format_size(value)
     if name.endswith("_samples_per_s"):
         return f"{format_number(value)} samples/s"
+    if name.endswith("_tokens_per_s"):
+        return f"{format_number(value)} tokens/s"
     if name.endswith("_ms"):
         return f"{format_number(value)} ms"
     if name.endswith("_s") and not name.endswith("_per_s"):

@@ -72,6 +72,7 @@ class Language(Task):
         Raises:
             MLScaleError: the model returns something else than logits for each token.
         """
+        # A sequence that is padding alone, which fills up a batch, has weight 0.
         counts = (batch.y != IGNORED).sum(1).clamp(min=1)
         return _compute_token_nats(outputs, batch.y).sum(1) / counts
 

@@ -28,6 +28,7 @@ RUN = (
     "coming-from-lightning.md",
     "debugging.md",
     "image-tables.md",
+    "text.md",
 )
 OF_THE_READER = (
     "--help",

@@ -26,6 +26,7 @@ NEEDED = {
     "data=table": ["data.train=a.csv", "data.target=b"],
     "data=text_files": ["data.train=a.txt"],
     "data=text_table": ["data.train=a.csv"],
+    "data=tokens": ["data.root=tokens"],
     "optimizer=none": ["scheduler=none"],  # the recipe's schedule takes the optimizer's learning rate
     "data=none": ["data={_target_:pytorch_lightning.LightningDataModule}"],
 }

@@ -140,6 +140,8 @@ def _describe_prepared(folder: Path) -> list[str]:
     from mlscale.atomic_files import read_json
 
     document = read_json(folder / _DOCUMENT)
+    if document["container"] == "tokens":
+        return ["data=tokens", f"data.root={json.dumps(str(folder))}"]
     option = {"tar": "webdataset", "tfrecord": "tfrecord"}[document["container"]]
     splits = [f"data.{split}={json.dumps(str(folder / split))}" for split in document["splits"]]
     return [f"data={option}", *splits, f"data.labels={document['labels']}"]

@@ -3,7 +3,7 @@
 from mlscale.commands.command import Command
 
 COMMAND = Command(
-    "write images as shards, or record digests of shards of your own",
+    "write images as shards or texts as tokens, or record digests of shards of your own",
     "train",
     (
         ("mlscale prepare data=fashion_mnist", "60,000 images, once"),
@@ -12,5 +12,9 @@ COMMAND = Command(
         ("mlscale prepare data=imagefolder data.root=photos to=records format=tfrecord", "the same as TFRecord files"),
         ("mlscale prepare data=imagefolder data.root=photos to=small reencode.size=256", "resized, and re-encoded"),
         ("mlscale prepare data=image_table data.train=photos.csv data.target=species to=shards", "a table of paths"),
+        (
+            "mlscale prepare data=text_files data.train='texts/*.txt' train_tokenizer=8000 to=tokens",
+            "documents as tokens, and a tokenizer of them",
+        ),
     ),
 )

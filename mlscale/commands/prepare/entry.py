@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlscale.commands.prepare.prepare_tokens import write_text_tokens
 from mlscale.errors import MLScaleError
 from mlscale.report import Result
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from mlscale.data.images.image_modules import ImageData
     from mlscale.data.order.bad_samples import BadRecord
     from mlscale.data.writing.write_shards import Part
+
+
+TOKENS = "tokens"
 
 
 def run(cfg: DictConfig) -> Result:
@@ -44,8 +48,9 @@ def run(cfg: DictConfig) -> Result:
             why="images are re-encoded where they are written as shards",
             fix="to=<a new folder>",
         )
-    # Only shards can be recorded: other data has no members.
+    # Only shards can be recorded, and files of tokens have their digests already: other data has no members.
     recorded = data.record_digests() if hasattr(data, "record_digests") else None
+    verified = data.verify_content() if hasattr(data, "verify_content") else None
     facts = asdict(data.facts())
     sentence = (
         f"{facts['train_samples']:,} training and {facts['val_samples']:,} validation samples "
@@ -57,6 +62,8 @@ def run(cfg: DictConfig) -> Result:
     if recorded is not None:
         sentence += f"; {recorded}"
         artifacts["index"] = ", ".join(map(str, recorded.folders))
+    if verified is not None:
+        sentence += f"; {verified}"
     return Result(
         command="prepare",
         ok=True,
@@ -71,28 +78,34 @@ def run(cfg: DictConfig) -> Result:
 
 
 def _write(cfg: DictConfig, data: object, start: float) -> Result:
-    """Write images as shards into the folder of `to=`."""
+    """Write images as shards, or documents as tokens, into the folder of `to=`."""
     from mlscale.data.images.image_modules import ImageData
+    from mlscale.data.text.text_files import TextFiles
     from mlscale.data.writing.left_out import find_left_out
     from mlscale.data.writing.reencoding import parse_reencoding
     from mlscale.data.writing.write_shards import DOCUMENT, count_samples, write_shards
     from mlscale.report.sample_bar import SampleProgressBar
 
-    if not isinstance(data, ImageData):
-        raise MLScaleError(
-            "only images are written as shards",
-            where="to",
-            why="tables and texts are read as the files that they are",
-            fix=f"leave to={cfg.to} out\ndata=imagefolder data.root=<a folder of images by class>",
-        )
     # Before the data is counted: a mistyped part is the quicker error.
     part, reencoding = _parse_part(cfg.part), parse_reencoding(cfg.reencode)
+    container = _choose_container(cfg.format, data)
+    if isinstance(data, TextFiles):
+        if reencoding is not None:
+            raise MLScaleError("text files have no images", where="reencode", fix="leave reencode out")
+        return write_text_tokens(cfg, data, part, start)
+    if not isinstance(data, ImageData):
+        raise MLScaleError(
+            "only images and text files are written",
+            where="to",
+            why="tables and other texts are read as the files that they are",
+            fix=f"leave to={cfg.to} out\ndata=imagefolder data.root=<a folder of images by class>",
+        )
     left_out = find_left_out(data, _read_left_out(cfg.leave_out), drop_copies=cfg.drop_copies)
     with SampleProgressBar(count_samples(data)) as bar:
         written = write_shards(
             data,
             Path(cfg.to).expanduser(),
-            container=cfg.format,
+            container=container,
             shard_bytes=cfg.shard_mb * 10**6,
             seed=cfg.seed,
             licence=cfg.licence,
@@ -116,7 +129,7 @@ def _write(cfg: DictConfig, data: object, start: float) -> Result:
             "shards_written": written.written,
             "time_s": time.perf_counter() - start,
         },
-        artifacts={"folder": str(written.folder), "train": _format_training(cfg, data, written.folder)},
+        artifacts={"folder": str(written.folder), "train": _format_training(cfg, data, written.folder, container)},
     )
 
 
@@ -126,14 +139,33 @@ def _read_left_out(path: str | None) -> list[BadRecord]:
     return [] if path is None else read_bad_list(Path(path).expanduser(), where="leave_out")
 
 
-def _format_training(cfg: DictConfig, data: ImageData, folder: Path) -> str:
+def _choose_container(chosen: str | None, data: object) -> str:
+    """Return the format of what is written.
+
+    Raises:
+        MLScaleError: it is not one of this data.
+    """
+    from mlscale.data.text.text_files import TextFiles
+
+    takes = (TOKENS,) if isinstance(data, TextFiles) else ("tar", "tfrecord")
+    if chosen is not None and chosen not in takes:
+        raise MLScaleError(
+            f"{type(data).__name__} is not written as {chosen}",
+            where="format",
+            why=f"it is written as {' or '.join(takes)}",
+            fix=f"format={takes[0]}",
+        )
+    return chosen or takes[0]
+
+
+def _format_training(cfg: DictConfig, data: ImageData, folder: Path, container: str) -> str:
     """Return the words that train on what was written."""
     # Only what the shards themselves do not show has to be typed.
-    option = {"tar": "webdataset", "tfrecord": "tfrecord"}[cfg.format]
+    option = {"tar": "webdataset", "tfrecord": "tfrecord"}[container]
     words = [f"data={option}", *(f"data.{split}={shlex.quote(str(folder / split))}" for split in data.list_splits())]
     if data.labels != "one":
         words.append(f"data.labels={data.labels}")
-    if cfg.format == "tfrecord" and data.labels == "mask":
+    if container == "tfrecord" and data.labels == "mask":
         words.append("'data.schema={label: image/segmentation/class/encoded}'")
     return " ".join([*words, f"data.image_size={data.image_size or 'null'}"])
 

@@ -80,6 +80,8 @@ class RunProfile:
         tried: remedies, in the order in which they were tried; empty if none was requested.
         samples: of a step, over all processes; None if unknown.
         shares: of the time of an epoch, by part.
+        sequence_length: tokens of a sample; 0 of samples that are no sequences.
+        padding_share: of them; None of samples that are no sequences.
     """
 
     verdict: BoundVerdict
@@ -87,6 +89,8 @@ class RunProfile:
     tried: list[RemedyTrial] = field(default_factory=list)
     samples: float | None = None
     shares: dict[str, float] = field(default_factory=dict)
+    sequence_length: int = 0
+    padding_share: float | None = None
 
     @property
     def slowest(self) -> str:
@@ -128,7 +132,15 @@ def measure_bound(
     verdict = evaluate_rounds(probe.run_rounds(steps))
     accumulate = cfg.trainer.get("accumulate_grad_batches", 1) or 1
     batch = (cfg.get("data") or {}).get("batch_size") if cfg.derived.per_device_batch else None
-    profile = RunProfile(verdict, machine_load, [], batch / accumulate if batch else None, probe.measure_shares(steps))
+    profile = RunProfile(
+        verdict,
+        machine_load,
+        [],
+        batch / accumulate if batch else None,
+        probe.measure_shares(steps),
+        sequence_length=(facts or {}).get("length") or 0,
+        padding_share=(facts or {}).get("padding_share"),
+    )
     print_masked_lines([f"profile  {_describe_bound(profile)}"], masker)
     slowest = profile.slowest if profile.shares.get(profile.slowest, 0.0) >= _MIN_NAMED_SHARE else None
     setup = probe.collect_setup(workers=workers, busy=machine_load.busy, slowest=slowest)
@@ -161,6 +173,10 @@ def build_profile_result(profile: RunProfile, seconds: float) -> Result:
     }
     if profile.samples is not None:
         metrics["throughput_samples_per_s"] = profile.samples / verdict.real
+        if profile.padding_share is not None:
+            per_sample = profile.sequence_length * (1 - profile.padding_share)
+            metrics["throughput_tokens_per_s"] = profile.samples * per_sample / verdict.real
+            metrics["padding_percent"] = 100 * profile.padding_share
     metrics |= {f"{tried.remedy.typed}_ratio": tried.factor.value for tried in profile.tried if tried.factor}
     shown = {part: share for part, share in profile.shares.items() if share >= _MIN_SHOWN_SHARE and part != _WAIT}
     metrics |= {f"{part}_percent": 100 * share for part, share in shown.items()}

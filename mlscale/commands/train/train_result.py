@@ -33,6 +33,7 @@ def build_train_result(cfg: DictConfig, folder: RunFolder, inexact: tuple[str, .
     if fit["samples"] and fit["train_seconds"]:
         # Of the training alone: set-up and validation would make short runs look slow.
         metrics["throughput_samples_per_s"] = fit["samples"] / fit["train_seconds"]
+        metrics |= _count_tokens(cfg, metrics["throughput_samples_per_s"])
     metrics |= {"time_s": fit["seconds"], "steps": fit["steps"]}
     if fit["peak_memory_bytes"]:  # absent for a resumed fit with nothing left to do
         metrics["peak_memory_bytes"] = fit["peak_memory_bytes"]
@@ -58,6 +59,18 @@ def build_train_result(cfg: DictConfig, folder: RunFolder, inexact: tuple[str, .
         artifacts=artifacts,
         figures=build_metric_plots(folder.path / "logs/metrics.csv", cfg.metric or "train/loss"),
     )
+
+
+def _count_tokens(cfg: DictConfig, samples_per_s: float) -> dict[str, float]:
+    """Return the tokens of text a second and the share of padding, of sequences that have tokens; nothing of others."""
+    length, padding = cfg.derived.get("length"), cfg.derived.get("padding_share")
+    if length is None or padding is None:
+        return {}
+    # Padding is computed as tokens are, and is no text that a model learns from.
+    return {
+        "throughput_tokens_per_s": samples_per_s * length * (1 - padding),
+        "padding_percent": 100 * padding,
+    }
 
 
 def _format_failed_saves(fit: dict[str, Any]) -> str:

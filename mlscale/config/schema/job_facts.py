@@ -13,8 +13,8 @@ ANY = "any"  # no data is chosen: every kind may be
 DATA_KINDS: Mapping[str, str] = {
     "breast_cancer": TABLES, "dali": IMAGES, "diabetes": TABLES, "digits": IMAGES, "digits_scenes": IMAGES,
     "fashion_mnist": IMAGES, "fortunes": TEXTS, "image_table": IMAGES, "imagefolder": IMAGES, "python_docs": TEXTS,
-    "python_source": TEXTS,
-    "table": TABLES, "text_files": TEXTS, "text_table": TEXTS, "tfrecord": IMAGES, "webdataset": IMAGES,
+    "python_source": TEXTS, "table": TABLES, "text_files": TEXTS, "text_table": TEXTS, "tfrecord": IMAGES,
+    "tokens": TEXTS, "webdataset": IMAGES,
 }  # fmt: skip
 """The kind of data by option of the group `data`."""
 _LABELLED = ("classification", "multilabel")

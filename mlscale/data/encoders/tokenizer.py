@@ -37,7 +37,7 @@ class Tokenizer:
     roles: tuple[tuple[str, str], ...]
 
     @classmethod
-    def read_file(cls, path: str | Path, special_tokens: Mapping[str, str] | None, *, where: str) -> Tokenizer:
+    def load_file(cls, path: str | Path, special_tokens: Mapping[str, str] | None, *, where: str) -> Tokenizer:
         """Return the tokenizer of a file.
 
         Args:
@@ -149,7 +149,7 @@ class Tokenizer:
 
     @cached_property
     def _engine(self) -> Any:
-        tokenizers = _import_tokenizers()
+        tokenizers = import_tokenizers()
         try:
             engine = tokenizers.Tokenizer.from_str(self.content)
         # The package raises a bare Exception for every fault of a file.
@@ -205,7 +205,8 @@ def _find_roles(
                 fix=f"'{where}={{{role}: \"{special[0]}\"}}'" if special else "train or save it with that token",
             )
     # The model of a tokenizer states its own unknown token, whatever it is called.
-    usual = {**ROLES, "unk": (str(document["model"].get("unk_token")), *ROLES["unk"])}
+    stated = document["model"].get("unk_token")
+    usual = {**ROLES, "unk": (*((stated,) if isinstance(stated, str) else ()), *ROLES["unk"])}
     by_name = {role: next((name for name in usual[role] if name in names), None) for role in ROLES}
     chosen = {role: given.get(role) or by_name[role] for role in ROLES}
     return tuple((role, name) for role, name in chosen.items() if name is not None)
@@ -220,7 +221,12 @@ def _build_read_error(path: str, why: str, where: str) -> MLScaleError:
     )
 
 
-def _import_tokenizers() -> Any:
+def import_tokenizers() -> Any:
+    """Return the package.
+
+    Raises:
+        MLScaleError: it is not installed.
+    """
     try:
         import tokenizers
     except ImportError as error:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from mlscale.atomic_files import suggest_restore
 from mlscale.data.shards.system_files import drop_system_files
+from mlscale.data.table_parsing.hold_out import hash_to_fraction
 from mlscale.errors import MLScaleError
 
 MOST_BYTES = 1 << 30
@@ -37,21 +38,58 @@ def read_text_files(patterns: str | Sequence[str], *, where: str) -> list[Docume
     Raises:
         MLScaleError: no file is found, a file cannot be read or is not text, or they are too large together.
     """
+    paths = find_text_files(patterns, where=where)
+    check_total_size(paths, where=where)
+    # `commonpath` of the folders, since that of a single file would be the file itself.
+    root = Path(os.path.commonpath([path.parent for path in paths]))
+    return [Document(path.relative_to(root).as_posix(), read_text_file(path, where)) for path in paths]
+
+
+def find_text_files(patterns: str | Sequence[str], *, where: str) -> list[Path]:
+    """Return the files that paths, globs or folders name, by path.
+
+    Raises:
+        MLScaleError: no file is found.
+    """
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     # A set, because patterns may overlap.
     paths = sorted({path for pattern in patterns for path in _find_text_files(str(pattern), where)})
     if not paths:
         raise MLScaleError("no text file is named", where=where, fix=f"{where}='texts/*.txt'")
+    return paths
+
+
+def check_total_size(paths: Sequence[Path], *, where: str) -> None:
+    """Check that texts fit into memory.
+
+    Raises:
+        MLScaleError: they are too large together.
+    """
     if (total := sum(path.stat().st_size for path in paths)) > MOST_BYTES:
         raise MLScaleError(
             f"{len(paths)} files of {total:,} bytes are more than {MOST_BYTES:,}",
             where=where,
             why="texts are kept in memory, by every process",
-            fix="take a part of them, or write a data module of your own (docs/data.md)",
+            fix="mlscale prepare data=text_files … data.tokenizer=tokenizer.json to=<folder>, and data=tokens "
+            "data.root=<folder> (docs/text.md)",
         )
-    # `commonpath` of the folders, since that of a single file would be the file itself.
-    root = Path(os.path.commonpath([path.parent for path in paths]))
-    return [Document(path.relative_to(root).as_posix(), _read_text(path, where)) for path in paths]
+
+
+def check_fraction(fraction: float, *, where: str) -> None:
+    """Check a part of all documents.
+
+    Raises:
+        MLScaleError: it is not between 0 and 1.
+    """
+    if not 0 < fraction < 1:
+        raise MLScaleError(
+            f"data.val_fraction is {fraction}", where=where, why="it is between 0 and 1", fix="data.val_fraction=0.1"
+        )
+
+
+def is_text_held_out(text: bytes, fraction: float) -> bool:
+    """Return whether a document is held out by its content: equal ones stay on one side, whatever others there are."""
+    return hash_to_fraction(text.decode("utf-8", "surrogateescape")) < fraction
 
 
 def hold_out_documents(
@@ -65,24 +103,31 @@ def hold_out_documents(
     Raises:
         MLScaleError: the fraction is not between 0 and 1.
     """
-    if not 0 < fraction < 1:
-        raise MLScaleError(
-            f"data.val_fraction is {fraction}", where=where, why="it is between 0 and 1", fix="data.val_fraction=0.1"
-        )
+    check_fraction(fraction, where=where)
     if len(documents) == 1:
         ((name, text),) = documents
         at = len(text) - int(len(text) * fraction)
         return [Document(name, text[:at])], [Document(name, text[at:])]
-    byte_budget = fraction * sum(len(document.text) for document in documents)
+    held = choose_held_names({document.name: len(document.text) for document in documents}, fraction)
+    return [d for d in documents if d.name not in held], [d for d in documents if d.name in held]
+
+
+def choose_held_names(sizes: Mapping[str, int], fraction: float) -> set[str]:
+    """Return the names of the documents that are held out; see `hold_out_documents`.
+
+    Args:
+        sizes: bytes of each document by its name.
+        fraction: of all bytes.
+    """
+    byte_budget = fraction * sum(sizes.values())
     held: set[str] = set()
     # By hash: the same order on every machine, and independent of what documents hold.
-    for document in sorted(documents, key=lambda document: hashlib.sha256(document.name.encode()).digest()):
-        if len(document.text) <= byte_budget:
-            held.add(document.name)
-            byte_budget -= len(document.text)
+    for name in sorted(sizes, key=lambda name: hashlib.sha256(name.encode()).digest()):
+        if sizes[name] <= byte_budget:
+            held.add(name)
+            byte_budget -= sizes[name]
     # Every document is larger than the fraction allows.
-    held = held or {min(documents, key=lambda document: len(document.text)).name}
-    return [d for d in documents if d.name not in held], [d for d in documents if d.name in held]
+    return held or {min(sizes, key=lambda name: sizes[name])}
 
 
 def compute_documents_digest(documents: Sequence[Document]) -> str:
@@ -111,7 +156,12 @@ def _find_text_files(pattern: str, where: str) -> Iterator[Path]:
     return (Path(path) for path in own)
 
 
-def _read_text(path: Path, where: str) -> bytes:
+def read_text_file(path: Path, where: str) -> bytes:
+    """Return the bytes of a text file.
+
+    Raises:
+        MLScaleError: it can't be read, or holds zero bytes.
+    """
     try:
         text = path.read_bytes()
     except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,9 +19,13 @@ from mlscale.data.encoders.token_encoders import TokenDocumentEncoder
 from mlscale.data.encoders.tokenizer import Tokenizer, check_has_tokenizer
 from mlscale.data.order.bad_samples import Stream
 from mlscale.data.order.batch_plan import Batch, BatchPlan
-from mlscale.data.order.policy import Policy, PolicyArguments
+from mlscale.data.order.policy import Policy
 from mlscale.data.split_rows import SplitRows, compute_split_version
-from mlscale.data.text.documents import Document, compute_documents_digest, hold_out_documents, read_text_files
+from mlscale.data.text.documents import (
+    Document,
+    compute_documents_digest,
+    read_text_files,
+)
 from mlscale.data.text.packing import CONCAT, check_packing
 from mlscale.data.text.text_blocks import TextBlocks
 from mlscale.data.text.token_arrays import encode_in_parts, join_rows
@@ -86,7 +90,7 @@ class LanguageData(MemoryData):
     def _encoder(self) -> DocumentEncoder:
         if self.tokenizer_path is None:
             return DocumentEncoder(self.length)
-        tokenizer = Tokenizer.read_file(self.tokenizer_path, self.special_tokens, where="data.tokenizer")
+        tokenizer = Tokenizer.load_file(self.tokenizer_path, self.special_tokens, where="data.tokenizer")
         return build_document_encoder(self.length, tokenizer)
 
     def list_documents(self, split: str) -> list[bytes]:
@@ -135,7 +139,7 @@ class LanguageData(MemoryData):
             stride=stride,
             packing=self.packing,
             end=encoder.end,
-            name_document=names.__getitem__,
+            names=names,
             documents=texts,
         )
 
@@ -238,46 +242,3 @@ def build_document_encoder(length: int, tokenizer: Tokenizer) -> TokenDocumentEn
             fix="'data.special_tokens={eos: \"<its token>\"}'",
         )
     return TokenDocumentEncoder(length, tokenizer)
-
-
-class TextFiles(LanguageData):
-    """Your own text files: a model of their bytes, in any encoding, or of a tokenizer's tokens, in UTF-8.
-
-    Args:
-        train: paths, globs (`docs/**/*.md`), or folders, whose `.txt` files are taken.
-        val: the same, for validation; None holds out files of `train`, or the end of a single one.
-        val_fraction: part of all bytes that is held out where `val` is None.
-        length: see `LanguageData`.
-        stride: see `LanguageData`, as for the next three.
-        policy: see `Policy`; `augment` gets one block, int64 (length,).
-    """
-
-    def __init__(
-        self,
-        train: str | Sequence[str],
-        val: str | Sequence[str] | None = None,
-        val_fraction: float = 0.1,
-        length: int = 256,
-        stride: int | None = None,
-        tokenizer: str | None = None,
-        special_tokens: Mapping[str, str] | None = None,
-        packing: str = CONCAT,
-        **policy: Unpack[PolicyArguments],
-    ) -> None:
-        policy.setdefault("batch_size", 16)
-        super().__init__(
-            length=length,
-            stride=stride,
-            policy=Policy(**policy),
-            tokenizer=tokenizer,
-            special_tokens=special_tokens,
-            packing=packing,
-        )
-        self._train, self._val, self.val_fraction = train, val, val_fraction
-
-    def _read_documents(self) -> dict[str, list[Document]]:
-        documents = read_text_files(self._train, where="data.train")
-        if self._val is not None:
-            return {"train": documents, "val": read_text_files(self._val, where="data.val")}
-        train, val = hold_out_documents(documents, self.val_fraction, where="data.val_fraction")
-        return {"train": train, "val": val}

@@ -69,20 +69,41 @@ def check_packing(packing: object) -> None:
         )
 
 
-def pack_tokens(ends: NDArray[np.int64], length: int, stride: int, packing: str) -> Packing:
-    """Return the sequences of a split.
+class BlockPacking:
+    """Blocks of one length, cut out of all text: no padding, and no boundary.
+
+    Args:
+        tokens: of all documents.
+        length: places of a block.
+        stride: from the start of a block to that of the next.
+    """
+
+    padding_share = 0.0
+
+    def __init__(self, tokens: int, length: int, stride: int) -> None:
+        self._blocks, self._length, self._stride = max(0, (tokens - length - 1) // stride + 1), length, stride
+
+    def __len__(self) -> int:
+        return self._blocks
+
+    def list_pieces(self, sequence: int) -> list[tuple[int, int]]:
+        # The token before the first one of a block is what that is predicted from.
+        start = sequence * self._stride + 1
+        return [(start, start + self._length)]
+
+
+Sequences = Packing | BlockPacking
+
+
+def pack_documents(ends: NDArray[np.int64], length: int, packing: str) -> Packing:
+    """Return the sequences of documents.
 
     Args:
         ends: the place after the end of each document.
         length: places of a sequence.
-        stride: from the start of a sequence to that of the next, for `concat`.
-        packing: one of `PACKINGS`.
+        packing: `documents` or `none`.
     """
-    total = int(ends[-1]) if len(ends) else 0
-    if packing == CONCAT:
-        # A token before the first one of a block is what that is predicted from.
-        starts = 1 + np.arange(max(0, (total - length - 1) // stride + 1), dtype=np.int64) * stride
-        return Packing(starts, starts + length, np.arange(len(starts) + 1, dtype=np.int64), length)
+    # The first document begins at 0, each other one where the one before it ends.
     begins = np.concatenate([[0], ends[:-1]])[: len(ends)].astype(np.int64)
     starts, stops = _cut_documents(begins, ends, length, is_rest_first=packing == DOCUMENTS)
     if packing == NONE:

@@ -91,6 +91,7 @@ class TextRows:
         if self._tokens is None:
             encoded = self._encoder.encode_texts([self.texts[sample] for sample in samples.tolist()])
             return encoded, self.labels[samples]
+        # Only as many are unpacked as a batch has: padded rows of all texts may not fit into memory.
         x, ends = np.full((len(samples), self._encoder.length), PADDING, np.int64), self._tokens.ends
         for row, sample in zip(x, samples.tolist(), strict=True):
             tokens = self._tokens.take_span(int(ends[sample - 1]) if sample else 0, int(ends[sample]))
@@ -137,7 +138,7 @@ class TextData(MemoryData):
     def _encoder(self) -> TextEncoder:
         if self.tokenizer_path is None:
             return TextEncoder(self.length)
-        tokenizer = Tokenizer.read_file(self.tokenizer_path, self.special_tokens, where="data.tokenizer")
+        tokenizer = Tokenizer.load_file(self.tokenizer_path, self.special_tokens, where="data.tokenizer")
         if (around := tokenizer.count_template_tokens()) >= self.length:
             raise MLScaleError(
                 f"data.length is {self.length}, and the tokenizer puts {around} tokens around each text",

@@ -25,6 +25,9 @@ class FlatTokens(Protocol):
     def take_span(self, start: int, stop: int) -> NDArray[Any]:
         """Return the tokens from `start` up to `stop`."""
 
+    def locate_token(self, token: int) -> tuple[int, int]:
+        """Return the number of the document of a token, and its place in it."""
+
 
 class ArrayTokens:
     """Tokens in memory.
@@ -42,6 +45,10 @@ class ArrayTokens:
 
     def take_span(self, start: int, stop: int) -> NDArray[Any]:
         return self.tokens[start:stop]
+
+    def locate_token(self, token: int) -> tuple[int, int]:
+        document = int(np.searchsorted(self.ends, token, side="right"))
+        return document, token - (int(self.ends[document - 1]) if document else 0)
 
 
 def choose_token_type(vocabulary: int) -> np.dtype[Any]:

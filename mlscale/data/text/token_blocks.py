@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.split_rows import Array
-from mlscale.data.text.packing import CONCAT, pack_tokens
+from mlscale.data.text.packing import CONCAT, BlockPacking, Packing, Sequences, pack_documents
 from mlscale.data.text.token_arrays import FlatTokens
 
 IGNORED = -100
@@ -26,7 +26,7 @@ class TokenBlocks:
         stride: tokens from the start of a block to that of the next, where blocks are cut out of all documents.
         packing: see `mlscale.data.text.packing`.
         end: the token that ends a document; padding has it, too.
-        name_document: returns the name of a document by its number.
+        names: of the documents; where there are none they go by their number.
         documents: the texts, where they are in memory.
 
     Attributes:
@@ -45,16 +45,21 @@ class TokenBlocks:
         stride: int,
         packing: str,
         end: int,
-        name_document: Callable[[int], str],
+        names: Sequence[str] = (),
         documents: Sequence[bytes] = (),
     ) -> None:
         self.tokens, self.documents = tokens, documents
-        self._length, self._end, self._name_document = length, end, name_document
-        self.packing = pack_tokens(tokens.ends, length, stride, packing)
+        self._length, self._end, self._names = length, end, names
+        # Blocks of all text need no ends, which would have to be read.
+        self.packing: Sequences = (
+            BlockPacking(len(tokens), length, stride)
+            if packing == CONCAT
+            else pack_documents(tokens.ends, length, packing)
+        )
         # Other sequences of the same tokens are other samples.
         definition = f"{content} {length}/{stride if packing == CONCAT else packing}"
         self.version = f"{hashlib.sha256(definition.encode()).hexdigest()[:16]} {length}"
-        counts = None if packing == CONCAT else self.packing.count_tokens()
+        counts = self.packing.count_tokens() if isinstance(self.packing, Packing) else None
         # By the mean of all sequences and not of a batch: then a gradient does not depend on how a batch is split.
         self.weights = None if counts is None else (counts / max(float(counts.mean()), 1.0)).astype(np.float32)
 
@@ -69,9 +74,8 @@ class TokenBlocks:
         """Return `document@token` of the first token."""
         # As of blocks of bytes: where the sequence starts that the model reads.
         at = self.packing.list_pieces(sample)[0][0] - (self.weights is None)
-        document = int(np.searchsorted(self.tokens.ends, at, side="right"))
-        start = int(self.tokens.ends[document - 1]) if document else 0
-        return f"{self._name_document(document)}@{at - start}"
+        document, offset = self.tokens.locate_token(at)
+        return f"{self._names[document] if self._names else document}@{offset}"
 
     def take_samples(self, samples: NDArray[np.int64]) -> tuple[Array, Array]:
         """Return x and y, int64 (n, length) each: y is x shifted by one; y is `IGNORED` where x is padding."""

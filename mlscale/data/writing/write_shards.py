@@ -125,7 +125,7 @@ def write_shards(
     left_out = left_out or LeftOut()
     splits = _plan_splits(data, container, shard_bytes, seed, left_out, reencoding)
     plan = _describe_plan(data, splits, container, seed, left_out, reencoding)
-    _claim_folder(folder, plan, [split.name for split in splits])
+    claim_plan(folder, plan, [split.name for split in splits])
     # Every `of`-th, so that each part has shards of all splits and none waits for another.
     jobs = [(split, number) for split in splits for number in range(split.shards)][part.number :: part.of]
     missing = [job for job in jobs if not job[0].get_path(folder, job[1], FORMATS[container]).exists()]
@@ -219,8 +219,17 @@ def _describe_plan(
     }
 
 
-def _claim_folder(folder: Path, plan: dict[str, Any], splits: list[str]) -> None:
-    """Record what is written to the folder, so that another call continues it or is refused."""
+def claim_plan(folder: Path, plan: dict[str, Any], splits: list[str]) -> None:
+    """Record what is written to the folder, so that another call continues it or is refused.
+
+    Args:
+        folder: of the data set.
+        plan: all that decides which bytes its files have.
+        splits: the folders in it, which hold nothing else.
+
+    Raises:
+        MLScaleError: it holds other data, or can't be written to.
+    """
     path = folder / _PLAN
     try:
         for split in splits:

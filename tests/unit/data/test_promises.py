@@ -29,15 +29,20 @@ from mlscale.data import (
     TextFiles,
     TextTable,
     TFRecord,
+    TokenFiles,
     WebDataset,
 )
 from mlscale.data.array_data import MemoryData
 from mlscale.data.builtin import image_sets
 from mlscale.data.builtin.image_sets import DEBIAN_FASHION_MNIST, split_digits
 from mlscale.data.data_module import OrderedData
+from mlscale.data.encoders.token_encoders import TokenDocumentEncoder
 from mlscale.data.order.batch_plan import BatchLayout
 from mlscale.data.tfrecord.record_writer import build_record
+from mlscale.data.writing.write_shards import Part
+from mlscale.data.writing.write_tokens import TokenSource, write_tokens
 from mlscale.errors import MLScaleError
+from tests.tokenizer_files import save_bpe
 from tests.unit.data.conftest import picture, write_masked, write_shards, write_tar
 
 BATCH = 24
@@ -175,6 +180,19 @@ def language(folder: Path, **policy: Any) -> TextFiles:
     return TextFiles(path, length=16, stride=12, batch_size=BATCH, **{"epoch_samples": 100, **policy})
 
 
+def tokens(folder: Path, **policy: Any) -> TokenFiles:
+    """Several files of tokens, whose sequences are filled with documents."""
+    if not (folder / "tokens").exists():
+        path, _ = _written(folder, "a.jsonl", "", (json.dumps({"text": "a fox " * (i % 9 + 1)}) for i in range(400)))
+        texts = TextFiles(path, text="text", tokenizer=save_bpe(folder / "t.json"))
+        encoder = texts.encoder()
+        assert isinstance(encoder, TokenDocumentEncoder)
+        source = TokenSource(texts.list_token_parts(3000), "text", 0.1, encoder, "TextFiles")
+        write_tokens(source, folder / "tokens", shard_bytes=3000, licence=None, part=Part(), progress=lambda size: None)
+    chosen: Any = {"packing": "documents", "length": 24}
+    return TokenFiles(str(folder / "tokens"), batch_size=BATCH, **chosen, **{"epoch_samples": 100, **policy})
+
+
 def _written(folder: Path, name: str, heading: str, lines: Iterator[str]) -> tuple[str, str]:
     path = folder / name
     if not path.exists():
@@ -185,7 +203,7 @@ def _written(folder: Path, name: str, heading: str, lines: Iterator[str]) -> tup
 
 BACKENDS: list[Callable[..., OrderedData]] = [
     webdataset, windowed, mixed, imagefolder, tfrecord, image_table, digits, dataset, masks, several, table, numbers,
-    texts, language,
+    texts, language, tokens,
 ]  # fmt: skip
 if find_spec("nvidia") and find_spec("nvidia.dali"):
     BACKENDS.append(dali)
@@ -214,6 +232,7 @@ ONLY = {  # of the policies above, where not all
     "numbers": ("plain", "skip"),
     "texts": ("plain", "skip"),
     "language": ("plain", "weighted"),
+    "tokens": ("plain", "weighted"),
 }
 
 # Each process reads its data anew, which takes most of the time; others have these policies, too.

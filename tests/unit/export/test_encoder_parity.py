@@ -11,7 +11,7 @@ import torch
 from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.encoders.encoder import INPUT, EncodedSamples
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
-from mlscale.data.text.language_data import TextFiles
+from mlscale.data.text.text_files import TextFiles
 from mlscale.export.encoder_parity import Cause, EncoderComparison, EncoderDifference
 from mlscale.export.measure_export import ExportMeasurement
 from mlscale.export.parity import Parity

@@ -23,12 +23,12 @@ CONTENTS = [text.encode() for text in TEXTS]
 
 @pytest.fixture
 def bpe(tmp_path: Path) -> Tokenizer:
-    return Tokenizer.read_file(save_bpe(tmp_path / "bpe.json"), None, where="data.tokenizer")
+    return Tokenizer.load_file(save_bpe(tmp_path / "bpe.json"), None, where="data.tokenizer")
 
 
 @pytest.fixture
 def words(tmp_path: Path) -> Tokenizer:
-    return Tokenizer.read_file(save_words(tmp_path / "words.json"), None, where="data.tokenizer")
+    return Tokenizer.load_file(save_words(tmp_path / "words.json"), None, where="data.tokenizer")
 
 
 def test_ids_are_those_of_the_package(tmp_path: Path, bpe: Tokenizer) -> None:
@@ -47,16 +47,25 @@ def test_the_digest_is_that_of_the_content(tmp_path: Path, bpe: Tokenizer) -> No
     document["model"]["dropout"] = 0.5
     other = tmp_path / "other.json"
     other.write_text(json.dumps(document, indent=3))
-    same = Tokenizer.read_file(other, None, where="data.tokenizer")
+    same = Tokenizer.load_file(other, None, where="data.tokenizer")
     assert same.digest == bpe.digest
     assert same.encode_texts(CONTENTS) == bpe.encode_texts(CONTENTS)
-    assert Tokenizer.read_file(save_bpe(other, size=330), None, where="data.tokenizer").digest != bpe.digest
+    assert Tokenizer.load_file(save_bpe(other, size=330), None, where="data.tokenizer").digest != bpe.digest
 
 
 def test_special_tokens_are_found_by_their_usual_names(bpe: Tokenizer, words: Tokenizer) -> None:
     assert dict(bpe.roles) == {"eos": "<|endoftext|>"}
     assert dict(words.roles) == {"pad": "[PAD]", "unk": "[UNK]"}
     assert (bpe.get_id("eos"), words.get_id("pad"), words.get_id("eos")) == (0, 0, None)
+
+
+def test_a_word_is_not_the_unknown_token(tmp_path: Path) -> None:
+    """A tokenizer without one may have a token that is written None, as Python's null is."""
+    path = Path(save_bpe(tmp_path / "bpe.json"))
+    document = json.loads(path.read_text())
+    document["model"]["vocab"]["None"] = 320
+    path.write_text(json.dumps(document))
+    assert Tokenizer.load_file(path, None, where="data.tokenizer").get_id("unk") is None
 
 
 def test_special_tokens_of_a_text_are_plain_text(bpe: Tokenizer) -> None:
@@ -78,25 +87,25 @@ def test_a_file_that_is_no_tokenizer(tmp_path: Path, content: str, why: str) -> 
     pytest.importorskip("tokenizers")
     (tmp_path / "t.json").write_text(content)
     with pytest.raises(MLScaleError, match="can't be read") as caught:
-        Tokenizer.read_file(tmp_path / "t.json", None, where="data.tokenizer")
+        Tokenizer.load_file(tmp_path / "t.json", None, where="data.tokenizer")
     assert why in caught.value.why
     assert caught.value.where == "data.tokenizer"
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(MLScaleError, match=r"'.*none\.json' can't be read") as caught:
-        Tokenizer.read_file(tmp_path / "none.json", None, where="data.tokenizer")
+        Tokenizer.load_file(tmp_path / "none.json", None, where="data.tokenizer")
     assert caught.value.why == "No such file or directory"
 
 
 def test_special_tokens_that_it_lacks(tmp_path: Path) -> None:
     path = save_bpe(tmp_path / "bpe.json")
     with pytest.raises(MLScaleError, match=r"no token '</s>', the eos of data\.special_tokens") as caught:
-        Tokenizer.read_file(path, {"eos": "</s>"}, where="data.tokenizer")
+        Tokenizer.load_file(path, {"eos": "</s>"}, where="data.tokenizer")
     assert caught.value.why == "its special tokens are: <|endoftext|>"
     assert caught.value.fix == "'data.special_tokens={eos: \"<|endoftext|>\"}'"
     with pytest.raises(MLScaleError, match="unknown role of a special token: 'mask'"):
-        Tokenizer.read_file(path, {"mask": "x"}, where="data.tokenizer")
+        Tokenizer.load_file(path, {"mask": "x"}, where="data.tokenizer")
 
 
 def test_encoders_are_stored_and_read_again(bpe: Tokenizer, words: Tokenizer) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from mlscale.data import TextFiles, TextTable
 from mlscale.data.encoders.tokenizer import Tokenizer
+from mlscale.data.text.packing import Packing
 from mlscale.data.text.token_blocks import IGNORED, TokenBlocks
 from mlscale.errors import MLScaleError
 from mlscale.tasks import GPT
@@ -49,7 +50,7 @@ def test_blocks_are_the_tokens_of_all_documents(tmp_path: Path) -> None:
     for number in range(len(rows)):
         assert np.array_equal(x[number], flat[16 * number : 16 * number + 16])
         assert np.array_equal(y[number], flat[16 * number + 1 : 16 * number + 17])
-    tokenizer = Tokenizer.read_file(tmp_path / "t.json", None, where="data.tokenizer")
+    tokenizer = Tokenizer.load_file(tmp_path / "t.json", None, where="data.tokenizer")
     assert (facts.vocab_size, facts.tokenizer, facts.document_end) == (320, tokenizer.digest, None)
     held = data.list_documents("val")
     assert facts.bytes_per_token == sum(len(text) + 1 for text in held) / sum(map(len, read_all(tmp_path, data, "val")))
@@ -117,6 +118,7 @@ def test_each_token_counts_alike(tmp_path: Path) -> None:
     task = Language(model=GPT(320, 96, width=32, layers=1, heads=2))
     rows = data.get_rows("train")
     assert isinstance(rows, TokenBlocks)
+    assert isinstance(rows.packing, Packing)
     for batch in data.train_dataloader():
         loss = task.training_step(batch, 0).detach()
         filled = (batch["weight"] > 0).sum()
@@ -144,7 +146,7 @@ def test_texts_with_labels(tmp_path: Path) -> None:
         raw = data.read_raw_samples("val", np.arange(len(rows)))
         assert raw is not None
         assert np.array_equal(x, encoder.encode_samples(raw).tensors["input"])
-        size = Tokenizer.read_file(tokenizer, None, where="data.tokenizer").size
+        size = Tokenizer.load_file(tokenizer, None, where="data.tokenizer").size
         assert data.facts().vocab_size == size + offset
         assert data.facts().tokenizer is not None
 

@@ -1,0 +1,118 @@
+"""A user's own text files for language models: read into memory, or part by part to be tokenised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Unpack
+
+from mlscale.data.order.policy import Policy, PolicyArguments
+from mlscale.data.text.document_parts import DocumentPart, list_parts, read_documents
+from mlscale.data.text.documents import (
+    MOST_BYTES,
+    Document,
+    check_fraction,
+    check_total_size,
+    choose_held_names,
+    find_text_files,
+    hold_out_documents,
+    is_text_held_out,
+    read_text_files,
+)
+from mlscale.data.text.language_data import LanguageData
+from mlscale.data.text.packing import CONCAT
+from mlscale.errors import MLScaleError
+
+
+class TextFiles(LanguageData):
+    """Your own text files: a model of their bytes, in any encoding, or of a tokenizer's tokens, in UTF-8.
+
+    Args:
+        train: paths, globs (`docs/**/*.md`), or folders, whose `.txt` files are taken.
+        val: the same, for validation; None holds out files of `train`, or the end of a single one.
+        val_fraction: part of all bytes that is held out where `val` is None.
+        text: the key of the text in JSON Lines, of which each line is a document; None: each file is one.
+        length: see `LanguageData`.
+        stride: see `LanguageData`, as for the next three.
+        policy: see `Policy`; `augment` gets one block, int64 (length,).
+    """
+
+    def __init__(
+        self,
+        train: str | Sequence[str],
+        val: str | Sequence[str] | None = None,
+        val_fraction: float = 0.1,
+        text: str | None = None,
+        length: int = 256,
+        stride: int | None = None,
+        tokenizer: str | None = None,
+        special_tokens: Mapping[str, str] | None = None,
+        packing: str = CONCAT,
+        **policy: Unpack[PolicyArguments],
+    ) -> None:
+        policy.setdefault("batch_size", 16)
+        super().__init__(
+            length=length,
+            stride=stride,
+            policy=Policy(**policy),
+            tokenizer=tokenizer,
+            special_tokens=special_tokens,
+            packing=packing,
+        )
+        self._train, self._val, self.val_fraction, self.text = train, val, val_fraction, text
+
+    def _read_documents(self) -> dict[str, list[Document]]:
+        documents = self._read_files(self._train, "data.train")
+        if self._val is not None:
+            return {"train": documents, "val": self._read_files(self._val, "data.val")}
+        if self.text is None:
+            train, val = hold_out_documents(documents, self.val_fraction, where="data.val_fraction")
+        else:
+            # By content and not by name: the names of lines change where one is added.
+            check_fraction(self.val_fraction, where="data.val_fraction")
+            held = [is_text_held_out(document.text, self.val_fraction) for document in documents]
+            train, val = ([d for d, is_held in zip(documents, held, strict=True) if is_held == side] for side in (0, 1))
+        return {"train": train, "val": val}
+
+    def _read_files(self, patterns: str | Sequence[str], where: str) -> list[Document]:
+        if self.text is None:
+            return read_text_files(patterns, where=where)
+        paths = find_text_files(patterns, where=where)
+        check_total_size(paths, where=where)
+        parts = list_parts(paths, self.text, MOST_BYTES)
+        return [document for part in parts for document in read_documents(part, self.text, where=where)]
+
+    def list_token_parts(self, part_bytes: int) -> dict[str, list[DocumentPart]]:
+        """Return the parts of the files by split, for `mlscale prepare`; nothing is read.
+
+        Args:
+            part_bytes: of a part of JSON Lines.
+
+        Raises:
+            MLScaleError: no file is found, or a single document would have to be divided.
+        """
+        train = find_text_files(self._train, where="data.train")
+        if self._val is not None:
+            val = find_text_files(self._val, where="data.val")
+            return {"train": list_parts(train, self.text, part_bytes), "val": list_parts(val, self.text, part_bytes)}
+        check_fraction(self.val_fraction, where="data.val_fraction")
+        parts = list_parts(train, self.text, part_bytes)
+        if self.text is not None:
+            return {"train": parts}
+        # In memory the end of a single one is held out; a part of a file that is not read has no place to cut.
+        if len(parts) == 1:
+            raise MLScaleError(
+                "a single document is not divided into training and validation text",
+                where="data.val",
+                why=f"{train[0]} is all that data.train names",
+                fix="data.val=<another file>",
+            )
+        held = choose_held_names({part.name: part.size for part in parts}, self.val_fraction)
+        return {
+            "train": [part for part in parts if part.name not in held],
+            "val": [part for part in parts if part.name in held],
+        }
+
+    @property
+    def content_fraction(self) -> float | None:
+        """The part of documents that is held out by their content; None where files decide."""
+        return self.val_fraction if self._val is None and self.text is not None else None

@@ -1,0 +1,120 @@
+"""Language modelling on files of tokens, which are not read before they are needed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Unpack
+
+import numpy as np
+
+from mlscale.data.encoders.document_encoder import DocumentEncoder
+from mlscale.data.encoders.tokenizer import Tokenizer
+from mlscale.data.order.policy import Policy, PolicyArguments
+from mlscale.data.text.language_data import Blocks, LanguageData, build_document_encoder
+from mlscale.data.text.packing import CONCAT
+from mlscale.data.text.token_blocks import TokenBlocks
+from mlscale.data.text.token_maps import MappedTokens, TokenFolder
+from mlscale.errors import MLScaleError
+
+_MOST_DOCUMENTS = 512  # that are decoded for a reference profile
+
+
+class TokenFiles(LanguageData):
+    """Tokens that `mlscale prepare … to=` has written, mapped into memory: the start does not depend on their number.
+
+    Args:
+        root: the folder.
+        tokenizer: compared with that of the folder, if given.
+        length: see `LanguageData`.
+        stride: see `LanguageData`, as for the next one.
+        packing: `documents` and `none` read where documents end at the start.
+        policy: see `Policy`; `augment` gets one sequence, int64 (length,).
+    """
+
+    takes_windows: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        root: str,
+        tokenizer: str | None = None,
+        length: int = 256,
+        stride: int | None = None,
+        packing: str = CONCAT,
+        **policy: Unpack[PolicyArguments],
+    ) -> None:
+        # As of text files: blocks are longer than most samples, and fewer of them fit into memory.
+        policy.setdefault("batch_size", 16)
+        super().__init__(length=length, stride=stride, policy=Policy(**policy), tokenizer=tokenizer, packing=packing)
+        self.root = Path(root).expanduser()
+
+    @cached_property
+    def folder(self) -> TokenFolder:
+        """The folder, opened.
+
+        Raises:
+            MLScaleError: it is not one, is not whole, or has the tokens of another tokenizer.
+        """
+        folder = TokenFolder.open(self.root)
+        if self.tokenizer_path is not None:
+            given = Tokenizer.load_file(self.tokenizer_path, None, where="data.tokenizer")
+            if given.digest != folder.tokenizer.digest:
+                raise MLScaleError(
+                    "the tokens were written by another tokenizer",
+                    where="data.tokenizer",
+                    why=f"the digest of the file is {given.digest}, and that of the folder's {folder.tokenizer.digest}",
+                    fix="data.tokenizer=null",
+                )
+        return folder
+
+    @cached_property
+    def _encoder(self) -> DocumentEncoder:
+        return build_document_encoder(self.length, self.folder.tokenizer)
+
+    def list_documents(self, split: str) -> list[bytes]:
+        """Return documents of a split, evenly spread: all of them may not fit into memory."""
+        tokens = self.map_tokens(split)
+        rows = np.unique(np.linspace(0, tokens.documents - 1, min(tokens.documents, _MOST_DOCUMENTS)).astype(np.int64))
+        return self.encoder().decode_tokens([tokens.take_document(row) for row in rows.tolist()])
+
+    def map_tokens(self, split: str) -> MappedTokens:
+        """Return the tokens of a split."""
+        return MappedTokens(self.folder.list_shards(split), self.folder.kind)
+
+    def verify_content(self) -> str:
+        """Compare all files with their digests, and return how many there are.
+
+        Raises:
+            MLScaleError: one has other bytes.
+        """
+        shards = [shard for split in self.folder.splits for shard in self.folder.list_shards(split)]
+        for shard in shards:
+            shard.verify_content()
+        return f"{2 * len(shards):,} files have the bytes that were written"
+
+    def describe_leaks(self) -> list[str]:
+        """Return nothing: to compare all sequences would read the whole of the files at each start."""
+        return []
+
+    def _read_blocks(self) -> dict[str, Blocks]:
+        return {split: self._build_split(split) for split in self.folder.splits}
+
+    def _build_split(self, split: str) -> TokenBlocks:
+        tokens, shards = self.map_tokens(split), self.folder.list_shards(split)
+        # The digests were computed when the files were written: nothing has to be read for the version.
+        content = hashlib.sha256("|".join(shard.sha256 + shard.ends_sha256 for shard in shards).encode())
+        return TokenBlocks(
+            tokens,
+            f"{content.hexdigest()[:16]} {self.folder.tokenizer.digest}",
+            length=self.length,
+            stride=self.stride if split == "train" else self.length,
+            packing=self.packing,
+            end=self.encoder().end,
+        )
+
+    def _measure_bytes_per_token(self, blocks: Blocks) -> float:
+        val: Mapping[str, int] = self.folder.document["splits"]["val"]
+        # The end of a document counts as a byte, as it does in a model of bytes.
+        return (int(val["text_bytes"]) + int(val["documents"])) / max(int(val["tokens"]), 1)
