@@ -53,8 +53,10 @@ def check_replaced_keys(command: str, words: Sequence[str]) -> Iterator[MLScaleE
             rest = [
                 f"{renamed[name]}={text}" if name in renamed else other
                 for other, (name, text) in typed.items()
-                if other != word and name not in takes.replaced
+                if other != word and name not in (REF, *takes.replaced)
             ]
+            # A model that is named besides is meant: two would be refused.
+            value = next((text for name, text in typed.values() if name == REF), value)
             yield MLScaleError(
                 f"`mlscale {command}` takes no '{key}='",
                 where=f"command line: {word}",

@@ -125,6 +125,7 @@ def test_words_that_are_not_the_reference(line: str, what: str, fix: str) -> Non
         ("serve run=last", "run", "mlscale serve last"),
         ("export version=resnet:v7", "version", "mlscale export resnet:v7"),
         ("loadtest url=http://127.0.0.1:8000", "url", "mlscale loadtest http://127.0.0.1:8000"),
+        ("loadtest http://127.0.0.1:1 url=x users=2", "url", "mlscale loadtest http://127.0.0.1:1 users=2"),
         ("loadtest url=", "url", "mlscale loadtest http://127.0.0.1:8000"),
     ],
 )
