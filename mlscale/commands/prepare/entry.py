@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from mlscale.data.images.image_modules import ImageData
     from mlscale.data.order.bad_samples import BadRecord
-    from mlscale.data.writing.write_shards import Part
+    from mlscale.data.writing.left_out import LeftOut
+    from mlscale.data.writing.reencoding import Reencoding
+    from mlscale.data.writing.write_shards import Part, WrittenShards
 
 
 def run(cfg: DictConfig) -> Result:
@@ -73,10 +75,10 @@ def run(cfg: DictConfig) -> Result:
 def _write(cfg: DictConfig, data: object, start: float) -> Result:
     """Write images as shards into the folder of `to=`."""
     from mlscale.data.images.image_modules import ImageData
+    from mlscale.data.order.bad_samples import BadSample
     from mlscale.data.writing.left_out import find_left_out
     from mlscale.data.writing.reencoding import parse_reencoding
-    from mlscale.data.writing.write_shards import DOCUMENT, count_samples, write_shards
-    from mlscale.report.sample_bar import SampleProgressBar
+    from mlscale.data.writing.write_shards import DOCUMENT
 
     if not isinstance(data, ImageData):
         raise MLScaleError(
@@ -87,20 +89,13 @@ def _write(cfg: DictConfig, data: object, start: float) -> Result:
         )
     # Before the data is counted: a mistyped part is the quicker error.
     part, reencoding = _parse_part(cfg.part), parse_reencoding(cfg.reencode)
-    left_out = find_left_out(data, _read_left_out(cfg.leave_out), drop_copies=cfg.drop_copies)
-    with SampleProgressBar(count_samples(data)) as bar:
-        written = write_shards(
-            data,
-            Path(cfg.to).expanduser(),
-            container=cfg.format,
-            shard_bytes=cfg.shard_mb * 10**6,
-            seed=cfg.seed,
-            licence=cfg.licence,
-            left_out=left_out,
-            reencoding=reencoding,
-            part=part,
-            progress=bar.add_samples,
-        )
+    try:
+        left_out = find_left_out(data, _read_left_out(cfg.leave_out), drop_copies=cfg.drop_copies)
+        written = _write_with_bar(cfg, data, left_out, part, reencoding)
+    except BadSample as error:
+        # Nothing is replaced in shards: what can't be read is named in a list, and left out.
+        error.fix = "mlscale data verify … bad=bad.jsonl, with the same data= words; then leave_out=bad.jsonl"
+        raise
     before = f", {written.found_before:,} were there" if written.found_before else ""
     sentence = f"{written.samples:,} samples in {written.folder}: {written.written:,} shards written{before}"
     if left_out.copies:
@@ -118,6 +113,27 @@ def _write(cfg: DictConfig, data: object, start: float) -> Result:
         },
         artifacts={"folder": str(written.folder), "train": _format_training(cfg, data, written.folder)},
     )
+
+
+def _write_with_bar(
+    cfg: DictConfig, data: ImageData, left_out: LeftOut, part: Part, reencoding: Reencoding | None
+) -> WrittenShards:
+    from mlscale.data.writing.write_shards import count_samples, write_shards
+    from mlscale.report.sample_bar import SampleProgressBar
+
+    with SampleProgressBar(count_samples(data)) as bar:
+        return write_shards(
+            data,
+            Path(cfg.to).expanduser(),
+            container=cfg.format,
+            shard_bytes=cfg.shard_mb * 10**6,
+            seed=cfg.seed,
+            licence=cfg.licence,
+            left_out=left_out,
+            reencoding=reencoding,
+            part=part,
+            progress=bar.add_samples,
+        )
 
 
 def _read_left_out(path: str | None) -> list[BadRecord]:
