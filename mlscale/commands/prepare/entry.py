@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from mlscale.data.images.image_modules import ImageData
     from mlscale.data.order.bad_samples import BadRecord
-    from mlscale.data.writing.write_shards import Part
+    from mlscale.data.writing.left_out import LeftOut
+    from mlscale.data.writing.reencoding import Reencoding
+    from mlscale.data.writing.write_shards import Part, WrittenShards
 
 
 TOKENS = "tokens"
@@ -80,11 +82,11 @@ def run(cfg: DictConfig) -> Result:
 def _write(cfg: DictConfig, data: object, start: float) -> Result:
     """Write images as shards, or documents as tokens, into the folder of `to=`."""
     from mlscale.data.images.image_modules import ImageData
+    from mlscale.data.order.bad_samples import BadSample
     from mlscale.data.text.text_files import TextFiles
     from mlscale.data.writing.left_out import find_left_out
     from mlscale.data.writing.reencoding import parse_reencoding
-    from mlscale.data.writing.write_shards import DOCUMENT, count_samples, write_shards
-    from mlscale.report.sample_bar import SampleProgressBar
+    from mlscale.data.writing.write_shards import DOCUMENT
 
     # Before the data is counted: a mistyped part is the quicker error.
     part, reencoding = _parse_part(cfg.part), parse_reencoding(cfg.reencode)
@@ -100,20 +102,13 @@ def _write(cfg: DictConfig, data: object, start: float) -> Result:
             why="tables and other texts are read as the files that they are",
             fix=f"leave to={cfg.to} out\ndata=imagefolder data.root=<a folder of images by class>",
         )
-    left_out = find_left_out(data, _read_left_out(cfg.leave_out), drop_copies=cfg.drop_copies)
-    with SampleProgressBar(count_samples(data)) as bar:
-        written = write_shards(
-            data,
-            Path(cfg.to).expanduser(),
-            container=container,
-            shard_bytes=cfg.shard_mb * 10**6,
-            seed=cfg.seed,
-            licence=cfg.licence,
-            left_out=left_out,
-            reencoding=reencoding,
-            part=part,
-            progress=bar.add_samples,
-        )
+    try:
+        left_out = find_left_out(data, _read_left_out(cfg.leave_out), drop_copies=cfg.drop_copies)
+        written = _write_with_bar(cfg, data, container, left_out, part, reencoding)
+    except BadSample as error:
+        # Nothing is replaced in shards: what can't be read is named in a list, and left out.
+        error.fix = "mlscale data verify … bad=bad.jsonl, with the same data= words; then leave_out=bad.jsonl"
+        raise
     before = f", {written.found_before:,} were there" if written.found_before else ""
     sentence = f"{written.samples:,} samples in {written.folder}: {written.written:,} shards written{before}"
     if left_out.copies:
@@ -131,6 +126,27 @@ def _write(cfg: DictConfig, data: object, start: float) -> Result:
         },
         artifacts={"folder": str(written.folder), "train": _format_training(cfg, data, written.folder, container)},
     )
+
+
+def _write_with_bar(
+    cfg: DictConfig, data: ImageData, container: str, left_out: LeftOut, part: Part, reencoding: Reencoding | None
+) -> WrittenShards:
+    from mlscale.data.writing.write_shards import count_samples, write_shards
+    from mlscale.report.sample_bar import SampleProgressBar
+
+    with SampleProgressBar(count_samples(data)) as bar:
+        return write_shards(
+            data,
+            Path(cfg.to).expanduser(),
+            container=container,
+            shard_bytes=cfg.shard_mb * 10**6,
+            seed=cfg.seed,
+            licence=cfg.licence,
+            left_out=left_out,
+            reencoding=reencoding,
+            part=part,
+            progress=bar.add_samples,
+        )
 
 
 def _read_left_out(path: str | None) -> list[BadRecord]:

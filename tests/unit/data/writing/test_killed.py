@@ -20,14 +20,14 @@ from tests.forked import Command
 from tests.unit.data.conftest import write_tar
 from tests.unit.data.image_tables.test_image_table import write_table
 
-COUNT, CLASSES, SIDE = 120, 3, 110
+COUNT, CLASSES, SIDE = 60, 3, 150
 COPIES = 4
 """The last images are copies of the first, to be left out."""
-KILLS = 3
+KILLS = 2
 
 
 def draw_image(number: int) -> bytes:
-    """Noise of some 35 KB, so that there are several shards of a megabyte."""
+    """Noise of some 67 KB, so that there are several shards of a megabyte."""
     number = number % (COUNT - COPIES)
     pixels = np.random.default_rng(number).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
     stream = io.BytesIO()
@@ -86,7 +86,7 @@ def write_saved(root: Path) -> list[str]:
 
 
 def write_tars(root: Path) -> list[str]:
-    for name, numbers in (("t", range(COUNT - 12)), ("v", range(COUNT - 12, COUNT))):
+    for name, numbers in (("t", range(COUNT - 9)), ("v", range(COUNT - 9, COUNT))):
         members = [
             (f"{n:04}.{kind}", content)
             for n in numbers
@@ -97,7 +97,7 @@ def write_tars(root: Path) -> list[str]:
 
 
 def write_records(root: Path) -> list[str]:
-    for name, numbers in (("t", range(COUNT - 12)), ("v", range(COUNT - 12, COUNT))):
+    for name, numbers in (("t", range(COUNT - 9)), ("v", range(COUNT - 9, COUNT))):
         records = (build_record({"image": draw_image(n), "label": n % CLASSES}) for n in numbers)
         (root / f"{name}.tfrecord").write_bytes(b"".join(records))
     return ["data=tfrecord", f"data.train={root / 't.tfrecord'}", f"data.val={root / 'v.tfrecord'}"]
@@ -106,8 +106,8 @@ def write_records(root: Path) -> list[str]:
 SOURCES = [write_parquet, write_folder, write_paths, write_lines, write_saved, write_tars, write_records]
 SETTINGS: dict[str, list[str]] = {
     "as they are": ["drop_copies=true"],
-    "re-encoded": ["reencode.size=100", "reencode.quality=95"],
-    "records": ["format=tfrecord", "reencode.format=webp"],
+    "re-encoded": ["reencode.size=140", "reencode.quality=95"],
+    "records": ["format=tfrecord", "reencode.size=149", "reencode.format=png"],
 }
 
 
@@ -152,7 +152,7 @@ def test_killed_and_started_again(tmp_path: Path, source: Callable[[Path], list[
     began = time.monotonic()
     finish(start(tmp_path, "whole", words))
     seconds, whole = time.monotonic() - began, read_folder(tmp_path / "whole")
-    assert sum(name.startswith("train/") for name in whole) > 2
+    assert sum(name.startswith("train/") for name in whole) >= 2
     seed = int.from_bytes(os.urandom(4), "big")
     draw = random.Random(seed)
     killed = [kill_at_random(start(tmp_path, "again", words), seconds, draw) for _ in range(KILLS)]
