@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from mlscale.data.builtin.python_docs import PythonDocs
     from mlscale.data.builtin.python_source import PythonSource
     from mlscale.data.dali.dali_backend import DaliBackend
+    from mlscale.data.dali.dali_module import Dali
     from mlscale.data.data_facts import DataFacts, Promises
     from mlscale.data.images.image_folder import FolderBackend
-    from mlscale.data.images.image_modules import Dali, ImageData, ImageFolder, TFRecord, WebDataset
+    from mlscale.data.images.image_modules import ImageData, ImageFolder, TFRecord, WebDataset
     from mlscale.data.images.labelled_images import ImageBackend
     from mlscale.data.images.tfrecord import RecordBackend
     from mlscale.data.images.webdataset import TarBackend
@@ -67,7 +68,7 @@ _MODULES_BY_NAME = {
     "Augment": "augmentations.augmentation",
     "Backend": "backend",
     "BreastCancer": "tables.table_data",
-    "Dali": "images.image_modules",
+    "Dali": "dali.dali_module",
     "DaliBackend": "dali.dali_backend",
     "DataFacts": "data_facts",
     "DatasetData": "map_dataset",

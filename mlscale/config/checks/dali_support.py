@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from omegaconf import DictConfig
 
@@ -12,10 +12,7 @@ from mlscale.config.checks.checked_config import CheckedConfig
 from mlscale.config.schema.target_nodes import Node, iterate_nodes, join_path
 from mlscale.errors import Exit, MLScaleError, raise_all
 
-if TYPE_CHECKING:
-    from mlscale.config.derive import Devices
-
-DALI_TARGETS = frozenset({"mlscale.data.Dali", "mlscale.data.images.image_modules.Dali"})
+DALI_TARGETS = frozenset({"mlscale.data.Dali", "mlscale.data.dali.dali_module.Dali"})
 _OWN = frozenset({"mlscale.data.Augment", "mlscale.data.RandomCrop"})
 _V1, _V2 = "torchvision.transforms.", "torchvision.transforms.v2."
 COUNTERPARTS = frozenset({
@@ -27,6 +24,13 @@ COUNTERPARTS = frozenset({
 """The transforms of torchvision.transforms.v2 whose operations DALI has, too."""
 _CROPS = frozenset({"RandomResizedCrop", "RandomCrop", "CenterCrop", "Resize"})
 _INTERPOLATIONS = ("nearest", "bilinear", 0, 2)
+
+
+class CudaDevices(Protocol):
+    """The facts about a machine that are read here (see `mlscale.launch.local_devices.LocalDevices`)."""
+
+    @property
+    def cuda(self) -> int: ...
 
 
 def check_dali_augmentation(config: CheckedConfig) -> Iterator[MLScaleError]:
@@ -85,7 +89,7 @@ def _get_word(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-def check_dali_machine(cfg: DictConfig, machine: Devices) -> None:
+def check_dali_machine(cfg: DictConfig, machine: CudaDevices) -> None:
     """Check that this machine can train on data=dali; other data needs nothing.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mlscale.data.dali.dali_backend import DaliBackend
 from mlscale.data.data_module import OrderedData
 from mlscale.data.images.image_folder import FolderBackend
 from mlscale.data.images.labelled_images import ImageBackend
@@ -24,7 +23,3 @@ class ImageFolder(FolderBackend, ImageData):
 
 class TFRecord(RecordBackend, ImageData):
     """Labelled images in TFRecord files; see `RecordBackend`."""
-
-
-class Dali(DaliBackend, ImageData):
-    """Labelled images in tar shards, decoded and augmented by DALI; see `DaliBackend`."""
