@@ -1,4 +1,4 @@
-"""DALI's backend as Lightning's data module."""
+"""DALI's backend as Lightning's data module: what `data._target_` names."""
 
 from __future__ import annotations
 
