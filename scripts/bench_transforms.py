@@ -54,7 +54,10 @@ TRANSFORMS = ("common chain", "RandAugment", "pure Python")
 @cache
 def open_mlscale(folder: str, transform: str, executor: str) -> Iterable[Any]:
     from mlscale.data import FolderBackend, Loader
+    from mlscale.data.images import labelled_images
 
+    # Else so few photographs would be kept, and decoded in the first epoch alone.
+    labelled_images.KEPT_BYTES = 0
     return Loader(
         FolderBackend(
             f"{folder}/photos", batch_size=BATCH, image_size=SIDE, workers=WORKERS, val_fraction=0.01,

@@ -225,7 +225,12 @@ class TarSource:
 
     def _decode_labels(self, label_key: str, where: str) -> list[Label]:
         contents = self._index.read_column(self._label_column)
-        return [self._decode_sample_label(content, label_key, sample, where) for sample, content in enumerate(contents)]
+        # Most contents are those of one of a few classes.
+        known: dict[bytes, Label] = {}
+        for sample, content in enumerate(contents):
+            if content not in known:
+                known[content] = self._decode_sample_label(content, label_key, sample, where)
+        return [known[content] for content in contents]
 
     def _decode_sample_label(self, content: bytes, extension: str, sample: int, where: str) -> Label:
         try:

@@ -121,8 +121,20 @@ class Index:
                 content += small
                 continue
             with self._open_shard(number) as read:
-                content += [self._read_from(read, sample, column) for sample in samples]
+                content += self._read_members(read, samples, column)
         return content
+
+    def _read_members(self, read: ReadSpan, samples: range, column: int) -> list[bytes]:
+        # As lists: an element of an array is an object that is made for it.
+        sizes = self.sizes[samples.start : samples.stop, column].tolist()
+        offsets = self.offsets[samples.start : samples.stop, column].tolist()
+        contents = [read(size, offset) for size, offset in zip(sizes, offsets, strict=True)]
+        if self.digests is None and list(map(len, contents)) == sizes:
+            return contents
+        # With the checks of each, and its error.
+        return [
+            self._read_from(partial(_take, one), sample, column) for sample, one in zip(samples, contents, strict=True)
+        ]
 
     def _read_small(self, samples: range, column: int) -> list[bytes] | None:
         """Return the bytes of small members that the index holds; None unless it holds all of them."""
@@ -152,9 +164,9 @@ class Index:
         It depends neither on the folder nor on times nor on the machine.
         """
         total = hashlib.sha256(f"tar index {_VERSION}".encode())
-        for part in (*(shard.name for shard in self.shards), *self.keys, *self.extensions):
-            # Names in a tar are bytes, and need not be UTF-8.
-            total.update(part.encode("utf-8", "surrogateescape") + b"\0")
+        names = (*(shard.name for shard in self.shards), *self.keys, *self.extensions, "")
+        # Names in a tar are bytes, and need not be UTF-8. Joined: a call for each of a million takes a second.
+        total.update("\0".join(names).encode("utf-8", "surrogateescape"))
         for array in (self.offsets, self.sizes):
             # Little-endian, so that the version is the same on every machine.
             total.update(array.astype("<i8").tobytes())

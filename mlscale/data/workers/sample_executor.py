@@ -122,7 +122,7 @@ class SampleExecutor:
             raise MLScaleError(
                 f"each new process would run {script} again",
                 where=str(script),
-                why="Python imports the script of the main process, whose lines no if __name__ == '__main__' guards",
+                why="the script of the main process is imported by each, and it has no if __name__ == '__main__'",
                 fix="put what the script does into a function, and call it under if __name__ == '__main__':",
             )
         # By pickle alone: multiprocessing's own would send tensors as files in /dev/shm.
