@@ -25,10 +25,15 @@ def run(cfg: DictConfig) -> Result:
     Raises:
         MLScaleError: the data is missing, not available, or has changed since it was prepared.
     """
+    from omegaconf import OmegaConf
+
     from mlscale.assembly.run_data import RunData
     from mlscale.data.data_facts import describe_facts
 
     start = time.perf_counter()
+    if cfg.leave_out is not None:
+        # The samples of the list may be those that can't be read, and the data is looked at before it is written.
+        OmegaConf.update(cfg, "data.on_bad_sample", "skip")
     data = RunData().prepare_module(cfg)
     if data is None:
         raise MLScaleError(
@@ -64,6 +69,7 @@ def run(cfg: DictConfig) -> Result:
 
 def _write(cfg: DictConfig, data: object, start: float) -> Result:
     """Write images as shards into the folder of `to=`."""
+    from mlscale.atomic_files import report_path_setting
     from mlscale.data.images.image_modules import ImageData
     from mlscale.data.writing.left_out import find_left_out
     from mlscale.data.writing.write_shards import DOCUMENT, count_samples, write_shards
@@ -79,7 +85,7 @@ def _write(cfg: DictConfig, data: object, start: float) -> Result:
     # Before the data is counted: a mistyped part is the quicker error.
     part = _parse_part(cfg.part)
     left_out = find_left_out(data, _read_left_out(cfg.leave_out), drop_copies=cfg.drop_copies)
-    with SampleProgressBar(count_samples(data)) as bar:
+    with SampleProgressBar(count_samples(data)) as bar, report_path_setting("to"):
         written = write_shards(
             data,
             Path(cfg.to).expanduser(),
