@@ -50,6 +50,8 @@ class MemoryData(OrderedData):
             )
         super().__init__(policy, workers=0)
         self.split_leaks: list[str] = []
+        # Validation rows were held out by a hash that a subclass can change to one for each class.
+        self.may_stratify = False
         self._facts: DataFacts | None = None
         self._splits: dict[str, SplitRows] = {}
         self._digests_of_labels: dict[str, str] = {}

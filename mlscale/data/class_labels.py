@@ -76,8 +76,16 @@ def find_classes(labels: Sequence[Label], *, where: str) -> Classes:
     return Classes(len(numbers), None, tuple(counts[number] for number in numbers))
 
 
-def encode_labels(labels: Sequence[Label], classes: Classes, *, where: str) -> NDArray[np.int64]:
+def encode_labels(
+    labels: Sequence[Label], classes: Classes, *, where: str, is_held_out: bool = False
+) -> NDArray[np.int64]:
     """Return the class numbers of labels, int64 (n,).
+
+    Args:
+        labels: of the samples.
+        classes: of the training split.
+        where: the key path of the split, for errors.
+        is_held_out: the split was held out of the training data by a hash, which `data.stratify` changes.
 
     Raises:
         MLScaleError: a label that the training split does not have.
@@ -97,7 +105,9 @@ def encode_labels(labels: Sequence[Label], classes: Classes, *, where: str) -> N
             f"{sum(unknown.values())} of {len(labels)} samples have a label that the training data does not have",
             where=where,
             why=f"{shown}{', …' if len(unknown) > 5 else ''}; the training data has {classes.count} classes: {known}",
-            fix="take the classes out of this split, or add samples of them to data.train",
+            fix="data.stratify=true keeps one of each class in training; or take rare classes out of data.train"
+            if is_held_out
+            else "take the classes out of this split, or add samples of them to data.train",
         )
     return np.fromiter((numbers[label] for label in labels), np.int64, len(labels))
 

@@ -31,11 +31,16 @@ def run(cfg: DictConfig) -> Result:
     Raises:
         MLScaleError: the data is missing, not available, or has changed since it was prepared.
     """
+    from omegaconf import OmegaConf
+
     from mlscale.assembly.run_data import RunData
     from mlscale.data.data_facts import describe_facts
     from mlscale.data.writing.reencoding import parse_reencoding
 
     start = time.perf_counter()
+    if cfg.leave_out is not None:
+        # The samples of the list may be those that can't be read, and the data is looked at before it is written.
+        OmegaConf.update(cfg, "data.on_bad_sample", "skip")
     data = RunData().prepare_module(cfg)
     if data is None:
         raise MLScaleError(
@@ -131,10 +136,11 @@ def _write(cfg: DictConfig, data: object, start: float) -> Result:
 def _write_with_bar(
     cfg: DictConfig, data: ImageData, container: str, left_out: LeftOut, part: Part, reencoding: Reencoding | None
 ) -> WrittenShards:
+    from mlscale.atomic_files import report_path_setting
     from mlscale.data.writing.write_shards import count_samples, write_shards
     from mlscale.report.sample_bar import SampleProgressBar
 
-    with SampleProgressBar(count_samples(data)) as bar:
+    with SampleProgressBar(count_samples(data)) as bar, report_path_setting("to"):
         return write_shards(
             data,
             Path(cfg.to).expanduser(),

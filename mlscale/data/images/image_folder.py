@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -31,10 +32,11 @@ from mlscale.data.shards.system_files import (
     report_once,
     report_skipped,
 )
-from mlscale.data.table_parsing.hold_out import hash_to_fraction
+from mlscale.data.table_parsing.hold_out import hash_to_fraction, suggest_fraction
 from mlscale.errors import MLScaleError
 
 _NOT_IMAGES = "skipped files that do not end as images do"
+_LOOPS = "skipped links to a folder that they are in"
 # Files of which the data version covers the first block: to read all would take as long as an epoch.
 _PROBE_COUNT = 256
 _BLOCK = 4096
@@ -84,14 +86,34 @@ class FolderSource:
         """Return a digest of names, classes, sizes, and the first block of some files, evenly spread."""
         total = hashlib.sha256(b"image folder 1")
         step = max(1, len(self._files) // _PROBE_COUNT)
+        missing: list[str] = []
         for number, (name, path) in enumerate(self._files):
             full = self._root / path
-            # The size of every file, since an image that is replaced usually has another one.
-            total.update(f"{name}\0{path}\0{full.stat().st_size}\0".encode("utf-8", "surrogateescape"))
+            try:
+                # The size of every file, since an image that is replaced usually has another one.
+                total.update(f"{name}\0{path}\0{full.stat().st_size}\0".encode("utf-8", "surrogateescape"))
+            except OSError:
+                missing.append(path)
+                continue
             if number % step == 0:
                 with open(full, "rb") as stream:
                     total.update(stream.read(_BLOCK))
+        if missing:
+            raise self._build_missing_error(missing)
         return total.hexdigest()[:16]
+
+    def _build_missing_error(self, paths: Sequence[str]) -> MLScaleError:
+        # All of them at once: after a move of the data every link is broken.
+        first = self._root / paths[0]
+        is_link = first.is_symlink()
+        return MLScaleError(
+            f"{len(paths):,} of {len(self._files):,} images in {str(self._root)!r} do not exist",
+            where="data.root",
+            why=f"the first: {paths[0]}, " + (f"a link to {os.readlink(first)}" if is_link else "since it was listed"),
+            fix=f"find {shlex.quote(str(self._root))} -xtype l -delete   removes such links; or bring the files back"
+            if is_link
+            else suggest_restore(first),
+        )
 
 
 class FolderBackend(ImageBackend):
@@ -181,16 +203,17 @@ class FolderBackend(ImageBackend):
             MLScaleError: a path has none.
         """
         assert self.group_on is not None
+        # A group in parentheses, or all that the pattern matches; an optional one may not be part of a match.
         matches = [self.group_on.search(path) for path in paths]
-        if None in matches:
+        groups = [None if match is None else match[match.re.groups and 1] for match in matches]
+        if None in groups:
             raise MLScaleError(
-                f"{matches.count(None):,} of {len(paths):,} images have no group",
+                f"{groups.count(None):,} of {len(paths):,} images have no group",
                 where="data.group_on",
-                why=f"the pattern {self.group_on.pattern!r} does not match {paths[matches.index(None)]!r}",
+                why=f"the pattern {self.group_on.pattern!r} finds none in {paths[groups.index(None)]!r}",
                 fix="data.group_on='^[^/]+/([^_]+)_', a pattern that matches each path below the folder",
             )
-        # A group in parentheses, or all that the pattern matches.
-        return [match[match.re.groups and 1] for match in matches if match is not None]
+        return [group for group in groups if group is not None]
 
     def _hold_out_groups(self, files: Sequence[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
         groups = self._list_groups([path for _, path in files])
@@ -198,11 +221,12 @@ class FolderBackend(ImageBackend):
         for file, group in zip(files, groups, strict=True):
             sides[hash_to_fraction(group) < self.val_fraction].append(file)
         if not all(sides):
+            fraction = suggest_fraction(groups)
             raise MLScaleError(
                 f"{self.val_fraction:g} of {len(set(groups)):,} groups leave one side empty",
                 where="data.val_fraction",
                 why="images of a group stay on one side, by a hash of its name",
-                fix="data.val_fraction=0.3; or folders train and val",
+                fix=("" if fraction is None else f"data.val_fraction={fraction:g}; or ") + "folders train and val",
             )
         return sides
 
@@ -276,6 +300,11 @@ def _list_class_images(root: Path) -> list[tuple[str, str]]:
     return [(name, path) for name in classes for path in files[name]]
 
 
+def _leads_upwards(path: Path) -> bool:
+    """Return True for a symbolic link to one of the folders that it is in."""
+    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
+
+
 def _find_image_files(root: Path, name: str, skipped: dict[str, SkippedFiles]) -> list[str]:
     images: list[str] = []
     # As torchvision's ImageFolder does: folders of a class may be symbolic links.
@@ -286,6 +315,10 @@ def _find_image_files(root: Path, name: str, skipped: dict[str, SkippedFiles]) -
                 count_skipped(skipped, KIND, Path(folder, member).relative_to(root).as_posix())
         # In place: os.walk enters only the folders that are left in this list.
         folders[:] = [inside for inside in folders if not is_system_folder(inside)]
+        # A link to a folder above itself would give each image again at every turn, until the kernel refuses.
+        for inside in [inside for inside in folders if _leads_upwards(Path(folder, inside))]:
+            folders.remove(inside)
+            count_skipped(skipped, _LOOPS, Path(folder, inside).relative_to(root).as_posix())
         for member in members:
             path = Path(folder, member).relative_to(root).as_posix()
             if is_image_file(member) and not member.startswith("."):

@@ -23,7 +23,7 @@ _MAX_REDIRECTS = 5
 _CHUNK = 1 << 20
 # Reserved characters and escapes stay as they were signed; spaces and the like become escapes.
 _SAFE = "%/:=&?~#+!$,;'@()*[]"
-_CONTENT_RANGE = re.compile(r"^bytes (?:(\d+)-(\d+)|\*)/(\d+)$")
+_CONTENT_RANGE = re.compile(r"^bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)$")
 
 
 class HttpStore:
@@ -70,6 +70,7 @@ class HttpStore:
             if response.status == 206:
                 return RemoteStat(_parse_content_range(response.headers)[2], etag)
             if response.status == 416:  # an empty file has no first byte
+                _expect_empty(response.headers)
                 return RemoteStat(0, etag)
             if response.content_length is None:
                 raise StatusError(response.status, "without the length of the file")
@@ -114,6 +115,7 @@ class HttpStore:
                 if response.status not in _REDIRECTS:
                     if response.status not in (200, 206, 416):
                         _raise_status(response.status, response.reason or "")
+                    _expect_stored_bytes(response)
                     yield response
                     return
                 # By hand, so that each address on the way is looked at before it is contacted.
@@ -140,6 +142,21 @@ def _expect_same_file(response: aiohttp.ClientResponse, stat: RemoteStat) -> Non
         raise ChangedShardError(f"its mark was {stat.etag} and is {etag}")
 
 
+def _expect_stored_bytes(response: aiohttp.ClientResponse) -> None:
+    """Refuse a file that the server has compressed for the transfer, though it was sent a request not to."""
+    # Offsets and lengths would be those of the compressed file.
+    coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise StatusError(response.status, f"with Content-Encoding {coding}: shards are read as they are stored")
+
+
+def _expect_empty(headers: Mapping[str, str]) -> None:
+    """Refuse status 416 for a file that has bytes."""
+    match = _CONTENT_RANGE.match(headers.get("Content-Range", ""))
+    if match is not None and match[3] not in ("0", "*"):
+        raise StatusError(416, f"for the first byte of a file of {int(match[3]):,}: the server gives no ranges")
+
+
 def _read_etag(headers: Mapping[str, str]) -> str | None:
     # Without a mark the time of the last change is one, in seconds.
     return headers.get("ETag") or headers.get("Last-Modified")
@@ -151,6 +168,8 @@ def _parse_content_range(headers: Mapping[str, str]) -> tuple[int, int, int]:
     match = _CONTENT_RANGE.match(stated)
     if match is None or match[1] is None:
         raise WrongBytesError(f"the server states the range {stated!r}")
+    if match[3] == "*":  # which another attempt would not change
+        raise StatusError(206, f"without the length of the file: {stated!r}")
     return int(match[1]), int(match[2]), int(match[3])
 
 

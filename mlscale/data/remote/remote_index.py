@@ -144,10 +144,20 @@ def _scan_copy(shard: RemoteShard, where: str, scanner: Scanner) -> ShardIndex:
         try:
             index = scanner.scan(copy, os.stat(path), where)
         except MLScaleError as error:
-            # Who reads the message knows the address, and not the cache.
-            raise error.mask_texts(lambda text: text.replace(path, shard.path)) from error
+            raise _name_address(error, path, shard) from error
         handle = os.open(path, os.O_RDONLY)
         try:
             return replace(index, small=read_small_members(handle, index.offsets, index.sizes))
         finally:
             os.close(handle)
+
+
+def _name_address(error: MLScaleError, path: str, shard: RemoteShard) -> MLScaleError:
+    """Return an error about a copy as one about its shard."""
+    # Who reads the message knows the address, and not the cache.
+    named = error.mask_texts(lambda text: text.replace(path, shard.path))
+    # But commands for files can be typed for the copy alone.
+    command = error.fix.rpartition("; or ")[2]
+    if path in command:
+        named.fix = "upload the shard again" + (f"; or, of its copy: {command}" if shard.stat.size else "")
+    return named

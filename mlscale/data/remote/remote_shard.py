@@ -229,9 +229,13 @@ class RemoteShard(ForeignShard):
             except MLScaleError:
                 raise
             except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):  # the disk, not the network
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    at = self._resume_after(error, at, reached, attempts)
+                # The disk, not the network: others fill it, too, so it may have less space than the limit.
+                elif not self.access.cache.remove_oldest():
                     raise self._build_disk_error(error) from error
-                at = self._resume_after(error, at, reached, attempts)
+                else:
+                    at = reached if self.stat.has_ranges else at
             except Exception as error:
                 at = self._resume_after(error, at, reached, attempts)
 

@@ -120,6 +120,12 @@ class ShardCache:
         with suppress(FileNotFoundError):
             os.unlink(self.folder / name)
 
+    def remove_oldest(self) -> bool:
+        """Remove the file that was used the longest ago; return False where processes use all of them."""
+        with self._lock_folder():
+            files = sorted(self._list_files(), key=lambda file: file[2])
+            return any(self._remove_unused(self.folder / name) for name, _, _ in files)
+
     def _lock_part(self, path: Path, name: str, size: int) -> int | None:
         while not (self.folder / name).exists():
             if not path.exists() and not self._make_space(path, size):

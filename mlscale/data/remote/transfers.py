@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
+import shlex
 import socket
 import threading
 import time
@@ -204,7 +205,9 @@ class Attempts:
             f"{shown!r} cannot be read",
             where=self._where,
             why=describe_error(error),
-            fix="see whether another program reads this address, with the same environment",
+            fix=f"curl -sLr 0-0 -o /dev/null -D - {shlex.quote(shown)}   shows what the server sends"
+            if isinstance(error, StatusError)
+            else "see whether another program reads this address, with the same environment",
             exit=Exit.ENVIRONMENT,
         )
 

@@ -81,6 +81,7 @@ class TableFiles(TabularData):
         }
         if "val" not in others:
             part, held = self._hold_out_rows(train)
+            self.may_stratify = self.hold_out.is_by_content
             return {"train": part, "val": held, **others}
         self.split_leaks = describe_split_leaks(train, others["val"], self.hold_out.group_on, self.hold_out.time_on)
         return {"train": train, **others}

@@ -237,7 +237,8 @@ class TabularData(MemoryData):
         splits: dict[str, SplitRows] = {}
         for split, table in tables.items():
             missing = {row: f"{target} is missing" for row, text in enumerate(texts[split]) if text is None}
-            y = encode_labels(labels[split], classes, where=f"data.{split}")
+            is_held_out = split == "val" and self.may_stratify
+            y = encode_labels(labels[split], classes, where=f"data.{split}", is_held_out=is_held_out)
             splits[split] = TableRows(table, encoded[split].x, y, {**encoded[split].bad, **missing})
         return splits, classes
 

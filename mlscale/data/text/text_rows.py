@@ -186,10 +186,11 @@ class TextData(MemoryData):
             # A bad text takes any class: it is not trained on.
             first = next((label for label in usable), 0)
             labels = [first if number in texts.bad else label for number, label in enumerate(texts.labels)]
+            is_held_out = split == "val" and self.may_stratify
             encoded = (
                 np.zeros(len(labels), np.int64)
                 if classes is None
-                else encode_labels(labels, classes, where=self._get_key_path(split))
+                else encode_labels(labels, classes, where=self._get_key_path(split), is_held_out=is_held_out)
             )
             splits[split] = TextRows(texts, encoded, self.encoder())
             refuse_bad_samples(splits[split], self.policy, where=self._get_key_path(split))

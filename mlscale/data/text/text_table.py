@@ -74,6 +74,7 @@ class TextTable(TextData):
             tables = {"train": first, **others}
         else:
             contents = [text or "" for text in format_texts(first.get_column(self._columns[0], where="data.text"))]
+            self.may_stratify = self.hold_out.is_by_content
             held = self.hold_out.choose_rows(first, contents, self._read_label_names(first))
             tables = {"train": first.select_rows(~held), "val": first.select_rows(held), **others}
         return {split: self._collect_texts(table, numbered) for split, table in tables.items()}

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from mlscale.data.shards.shard_index import Index
-from mlscale.data.tfrecord.record_index import RECORD, Convert, RecordIndex
+from mlscale.data.tfrecord.record_index import RECORD, Convert, RecordIndex, UnfitListError
 from mlscale.data.tfrecord.wire_format import decode_bytes_list, decode_float_list, decode_int64_list
 from mlscale.errors import MLScaleError
 
@@ -232,7 +232,10 @@ def _bind_label(labels: str, kind: str) -> Convert:
 def _write_one_label(kind: str, content: bytes) -> bytes:
     values = _list_values(kind, content)
     if len(values) != 1:
-        raise ValueError(f"it has {len(values)} values, and data.labels=one is a single class")
+        raise UnfitListError(
+            f"it has {len(values)} values, and data.labels=one is a single class",
+            "data.labels=several\ndata.schema.label=<a feature of one value>",
+        )
     # As the content of a `.cls` member: a number, or the name of a class.
     return values[0] if isinstance(values[0], bytes) else str(values[0]).encode()
 

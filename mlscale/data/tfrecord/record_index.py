@@ -143,6 +143,14 @@ def _build_corruption_error(shard: Shard, length: int, error: LostRecordsError, 
     )
 
 
+class UnfitListError(ValueError):
+    """A list of values that is whole, but not of the form that its role needs; `fix` is what to type."""
+
+    def __init__(self, why: str, fix: str) -> None:
+        super().__init__(why)
+        self.fix = fix
+
+
 @dataclass(frozen=True)
 class RecordIndex(Index):
     """Samples of one or more TFRecord files.
@@ -186,6 +194,8 @@ class RecordIndex(Index):
         try:
             # To what a tar's member would hold, so that callers need not know of features.
             return self.converts[column](content)
+        except UnfitListError as error:
+            raise self._build_corrupt_error(sample, column, str(error), "cannot be used", error.fix) from error
         except ValueError as error:
             raise self._build_corrupt_error(sample, column, str(error)) from error
 
@@ -206,12 +216,21 @@ class RecordIndex(Index):
             )
         return content
 
-    def _build_corrupt_error(self, sample: int, column: int, why: str) -> CorruptMemberError:
+    def _build_corrupt_error(
+        self,
+        sample: int,
+        column: int,
+        why: str,
+        what: str = "is corrupt",
+        fix: str = "data.on_bad_sample=skip, which leaves it out; or restore the shard",
+    ) -> CorruptMemberError:
+        # By role: the first two columns are named after the members of a tar, which these files have not.
+        name = ("image", "label")[column] if column < 2 else f"feature {self.extensions[column]!r}"
         return CorruptMemberError(
-            f"the feature {self.extensions[column]!r} of sample {self.get_sample_name(sample)} is corrupt",
+            f"the {name} of sample {self.get_sample_name(sample)} {what}",
             where=self.shards[self.shard[sample]].path,
             why=why,
-            fix="data.on_bad_sample=skip, which leaves it out; or restore the shard",
+            fix=fix,
         )
 
     def _has_same_offsets(self, number: int, size: int) -> bool:

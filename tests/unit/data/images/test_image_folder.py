@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,45 @@ def test_what_is_told_when_it_is_wrong(tmp_path: Path) -> None:
     write_folder(tmp_path / "half" / "val", 8, classes=4)
     assert "a label that the training data does not have" in failure(tmp_path / "half").what
     assert failure(tmp_path, val_fraction=1.0).fix == "data.val_fraction=0.1"
+
+
+def test_a_link_to_a_folder_above_repeats_no_image(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    root, elsewhere = write_folder(tmp_path / "photos", 14), write_folder(tmp_path / "more", 2, classes=1)
+    before = ImageFolder(root, image_size=8, batch_size=7).facts()
+    (root / "class0" / "above").symlink_to("..")
+    (root / "class1" / "self").symlink_to(".")
+    facts = ImageFolder(root, image_size=8, batch_size=7).facts()
+    assert (facts.train_samples, facts.val_samples) == (before.train_samples, before.val_samples)
+    assert "skipped links to a folder that they are in: 2, the first: class0/above" in capfd.readouterr().err
+    # A link to another folder is a folder of the class.
+    (root / "class2" / "more").symlink_to(elsewhere)
+    facts = ImageFolder(root, image_size=8, batch_size=7).facts()
+    assert facts.train_samples + facts.val_samples == before.train_samples + before.val_samples + 2
+
+
+@pytest.mark.parametrize("on_bad_sample", ["fail", "skip"])
+def test_links_to_nothing_are_counted_and_removed_by_the_command(tmp_path: Path, on_bad_sample: str) -> None:
+    root = tmp_path / "my photos"
+    train = write_folder(root / "train", 14)
+    write_folder(root / "val", 7)
+    (train / "class0" / "gone.png").symlink_to("nowhere.png")
+    (train / "class0" / "self.png").symlink_to("self.png")
+    caught = failure(root, on_bad_sample=on_bad_sample)
+    assert caught.what == f"2 of 16 images in {str(train)!r} do not exist"
+    assert caught.why == "the first: class0/gone.png, a link to nowhere.png"
+    subprocess.run(["bash", "-c", caught.fix.partition("   ")[0]], check=True)
+    assert ImageFolder(root, image_size=8, batch_size=7).facts().train_samples == 14
+
+
+def test_the_fraction_that_is_suggested_for_groups_leaves_both_sides(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, 21)
+    # Ten groups, and none of them is in so small a part.
+    caught = failure(root, group_on=r"([0-9])\.png", val_fraction=0.001)
+    fraction = float(caught.fix.partition("=")[2].partition(";")[0])
+    assert ImageFolder(root, image_size=8, batch_size=1, group_on=r"([0-9])\.png", val_fraction=fraction).facts()
+    assert failure(root, group_on="class").fix == "folders train and val"
+    # A match without its group.
+    assert failure(root, group_on="class([0-2])|class").what == "12 of 21 images have no group"
 
 
 def test_an_image_that_goes_away(tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ class Faults:
         delay: seconds before each response.
         bandwidth: bytes a second and connection; 0 for all that is possible.
         most: faults after which all goes well.
+        headers: of each response, in place of the right ones.
+        status: of each response, in place of 200 and 206; 0 for these.
     """
 
     seed: int = 0
@@ -47,6 +49,8 @@ class Faults:
     delay: float = 0.0
     bandwidth: float = 0.0
     most: int = 10**9
+    headers: dict[str, str] = field(default_factory=dict)
+    status: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
     random: random.Random = field(init=False)
     done: Counter[str] = field(default_factory=Counter)
@@ -113,8 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "corrupt":
             at = len(content) // 2
             content = content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :]
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+        self.send_response(self.faults.status or status)
+        for name, value in {**headers, "Content-Length": str(len(content)), **self.faults.headers}.items():
             self.send_header(name, value)
         self.end_headers()
         end = len(content) // 2 if fault in ("drop", "stall") else len(content)

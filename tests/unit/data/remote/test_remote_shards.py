@@ -403,3 +403,36 @@ def write_document(folder: Path) -> None:
     document = {"format": "mlscale/dataset/1", "container": "tar", "labels": "one", "source_version": "x", "seed": 0}
     splits = {split: {"samples": 1, "shards": len(files)} for split, files in shards.items()}
     (folder / "dataset.json").write_text(json.dumps({**document, "splits": splits, "shards": shards}))
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "why"),
+    [
+        (0, {"Content-Encoding": "gzip"}, "HTTP status 206 with Content-Encoding gzip"),
+        (0, {"Content-Range": "bytes 0-0/*"}, "HTTP status 206 without the length of the file"),
+        (416, {"Content-Range": "bytes */10240"}, "HTTP status 416 for the first byte of a file of 10,240"),
+    ],
+)
+def test_what_a_server_does_to_every_request_is_reported_at_once(
+    folder: Path, serve: Serve, status: int, headers: dict[str, str], why: str
+) -> None:
+    url, faults = serve(folder, status=status, headers=headers)
+    with pytest.raises(MLScaleError, match="cannot be read") as caught:
+        open_remote(url).facts()
+    assert why in str(caught.value)
+    assert f"curl -sLr 0-0 -o /dev/null -D - {url}/train/000.tar" in str(caught.value)
+    # Another attempt would end in the same way.
+    assert len(faults.requests) == len(set(faults.requests))
+
+
+def test_the_command_for_a_shard_that_is_no_tar_is_for_its_copy(folder: Path, serve: Serve) -> None:
+    for shard in folder.rglob("*.tar"):
+        shard.write_bytes(b"<html>please log in</html>")
+    url, _ = serve(folder)
+    with pytest.raises(MLScaleError, match="is not a tar file") as caught:
+        open_remote(url).facts()
+    # Each problem names the address; what is to be typed, a file that exists.
+    assert f"the shard '{url}/train/000.tar'" in str(caught.value)
+    copies = re.findall(r"of its copy: tar tf (\S+) ", str(caught.value))
+    assert len(copies) == 7
+    assert all(Path(copy).read_bytes().startswith(b"<html>") for copy in copies)

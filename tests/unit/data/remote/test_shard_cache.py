@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -106,6 +107,42 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
     with pytest.raises(MLScaleError, match="shards cannot be kept") as caught:
         store(ShardCache(tmp_path / "file" / "c", 10**6), "0")
     assert caught.value.where == "data.cache_dir"
+    assert caught.value.exit == Exit.ENVIRONMENT
+
+
+def test_the_oldest_that_no_process_uses_is_removed(small: ShardCache) -> None:
+    for number, used in enumerate((30.0, 10.0, 20.0)):
+        assert store(small, str(number), used=used)
+    handle = small.open_whole("1")
+    assert handle is not None
+    assert [small.remove_oldest() for _ in range(3)] == [True, True, False]
+    os.close(handle)
+    assert names(small) == ["1"]
+
+
+def test_a_disk_that_is_fuller_than_the_limit_is_freed_of_old_shards(
+    folder: Path, serve: Serve, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, _ = serve(folder)
+    access = open_access()
+    for number in range(3):
+        with find(url, access, number).open_copy():
+            pass
+    write, kept = os.pwrite, access.cache.folder / find(url, access, 2).copy_name
+
+    def write_to_disk(handle: int, content: bytes, offset: int) -> int:
+        # Space for two shards: what is downloaded, and one more.
+        if len([path for path in access.cache.folder.iterdir() if path.name != "lock"]) > 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(handle, content, offset)
+
+    monkeypatch.setattr(os, "pwrite", write_to_disk)
+    with find(url, access, 2).open_copy(), find(url, access, 3).open_copy() as copy:
+        assert Path(copy).read_bytes() == (folder / "train" / "003.tar").read_bytes()
+        assert kept.exists()
+        assert access.counts.total["dropped"] == 0
+        with pytest.raises(MLScaleError, match="cannot be written") as caught:
+            find(url, access, 4).fetch()
     assert caught.value.exit == Exit.ENVIRONMENT
 
 

@@ -3,12 +3,14 @@
 import csv
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mlscale.data import TableFiles, TextTable
+from mlscale.data.table_parsing.hold_out import hash_to_fraction, suggest_fraction
 from mlscale.errors import MLScaleError
 
 SEEDS = (3, 20261129)
@@ -136,3 +138,34 @@ def test_what_can_not_be_held_out_is_explained(
         TableFiles(**arguments).facts()  # type: ignore[arg-type]
     assert caught.value.where
     assert caught.value.fix
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_fraction_that_is_suggested_leaves_both_sides(seed: int, tmp_path: Path) -> None:
+    groups = [f"{seed}-{number}" for number in range(2 + seed % 3)]
+    fraction = suggest_fraction(groups)
+    assert fraction is not None
+    held = [hash_to_fraction(group) < fraction for group in groups]
+    assert any(held)
+    assert not all(held)
+    # A fraction that is typed again would change nothing.
+    assert suggest_fraction(groups[:1] * 9) is None
+
+
+def test_a_class_of_one_row_that_was_held_out_names_stratify(tmp_path: Path) -> None:
+    draw = np.random.default_rng(5)
+    rows = [[float(draw.normal()), f"text {row}", "ab"[row % 2]] for row in range(60)]
+    path = write(tmp_path / "t.csv", rows, names := ("x", "text", "label"))
+    sources = (
+        (lambda **settings: TableFiles(path, target="label", ignore=["text"], **settings)),
+        partial(TextTable, path),
+    )
+    for build in sources:
+        write(tmp_path / "t.csv", rows, names)
+        # A row that the hash of its values holds out gets a class of its own.
+        held = int(build().get_rows("val").get_key(0).partition(":")[2]) - 1
+        write(tmp_path / "t.csv", [[*row[:2], "only" if at == held else row[2]] for at, row in enumerate(rows)], names)
+        with pytest.raises(MLScaleError, match="a label that the training data does not have") as caught:
+            build().facts()
+        assert caught.value.fix.startswith("data.stratify=true ")
+        assert build(stratify=True).facts().num_classes == 3

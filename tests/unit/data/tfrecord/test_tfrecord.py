@@ -116,6 +116,17 @@ def test_a_schema_is_found_only_where_it_is_clear(tmp_path: Path) -> None:
     assert read(tmp_path, schema={"image": "b", "label": "n"}).facts().train_samples == 4
 
 
+def test_several_labels_where_one_is_needed_name_the_setting(tmp_path: Path) -> None:
+    record = build_record({"image": picture(0), "label": [0, 1]})
+    (tmp_path / "x.tfrecord").write_bytes(record * 4)
+    with pytest.raises(MLScaleError) as raised:
+        read(tmp_path).facts()
+    # The name of a tar's member and corruption would lead astray.
+    assert "the label of sample x.tfrecord/000000 cannot be used" in str(raised.value)
+    assert "fix:   data.labels=several" in str(raised.value)
+    assert read(tmp_path, labels="several").facts().num_classes == 2
+
+
 def _flip(path: Path, at: int) -> None:
     content = bytearray(path.read_bytes())
     content[at] ^= 1
