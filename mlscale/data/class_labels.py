@@ -105,7 +105,7 @@ def encode_labels(
             f"{sum(unknown.values())} of {len(labels)} samples have a label that the training data does not have",
             where=where,
             why=f"{shown}{', …' if len(unknown) > 5 else ''}; the training data has {classes.count} classes: {known}",
-            fix="data.stratify=true keeps one of each class in training; or take rare classes out of data.train"
+            fix="data.stratify=true, which keeps one of each class in training; or take rare classes out of data.train"
             if is_held_out
             else "take the classes out of this split, or add samples of them to data.train",
         )

@@ -38,12 +38,17 @@ PROSE = {
         data.shards.sample_source._build_missing_error data.shards.sample_source._decode_sample_label
         data.shards.shard_index._read_from data.table_parsing.column_separator.raise_for_separator
         data.table_parsing.columns._build_absent_error data.table_parsing.table_files._build_too_large_error
-        data.table_parsing.table_files._find_table_files data.table_parsing.table_files._read_arrow
+        
         data.table_parsing.table_files.read_table data.text.documents.read_text_files
         data.tfrecord.record_index._find_all_features data.tfrecord.record_index._read_span
         data.tfrecord.record_index.scan_records evaluate.samples_table.read_table_document
         evaluate.servable_pass._pack_batch evaluate.servable_pass.map_truth_numbers evaluate.slices.read_csv_columns
         retrain.gate.paired_columns.check_same_names tasks.label_checks.check_labels
+        data.encoders.tokenizer._find_roles data.image_tables.image_cells._build_outside_error
+        data.image_tables.row_files.check_same_columns data.image_tables.row_files._build_unreadable_error
+        data.image_tables.unpacked_images._write_arrow data.table_parsing.table_files.find_table_files
+        data.image_tables.find_rows._find_saved
+        data.table_parsing.table_files.read_arrow_table data.remote.remote_index._name_address
     """,
     "a file of the user's has to be changed, at a line that the message names": """
         config.composition.compose.load_config config.composition.user_files._count_nodes
@@ -51,13 +56,15 @@ PROSE = {
         launch.kubernetes.manifests._build_start_files
     """,
     "code of the user's has to be changed": """
-        data.dataset_stream.parse_pair data.map_dataset._read_facts estimate.step.extract_loss
+        data.map_dataset._read_facts estimate.step.extract_loss
         evaluate.sample_rows.compute_sample_columns export.onnx_export._build_export_error
         export.served_module.build_served_module export.served_module.require_predictions
         export.validation_samples.iterate_loader_batches predict.given_frames.list_scored_values
         predict.given_samples.raise_bad_samples runs.folder._resolve_inside
         task_types.task_type._create_missing_error tasks.batch.unpack_batch
         train.checkpoint.weights_only_load.load_checkpoint_file
+        data.augmentations.augmentation.check_sizes data.dataset_samples.parse_pair
+        data.workers.sample_executor._pickle_work data.workers.sample_executor._refuse
     """,
     "another process has to end, or the same command has to be started again": """
         assembly.external_run._create_stop_error commands.lifecycle.clients._make_no_answer_error

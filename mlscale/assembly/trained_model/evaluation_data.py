@@ -52,7 +52,7 @@ def check_tokenizer(facts: Mapping[str, Any] | None, trained: Mapping[str, Any])
             where="data.tokenizer",
             why=f"its digest is {given or 'none, as tokens are bytes'}; "
             f"the model's is {known or 'none, as tokens are bytes'}",
-            fix="leave data.tokenizer as the run has it, and the file as it was",
+            fix="leave data.tokenizer out, and the file as it was",
         )
 
 

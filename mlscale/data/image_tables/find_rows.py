@@ -109,7 +109,7 @@ def _find_saved(folder: Path, where: str) -> FoundRows:
             f"the dataset {str(folder)!r} holds a selection of the rows of its files",
             where=where,
             why="it was saved by datasets 1.x without its rows being written",
-            fix="dataset.flatten_indices().save_to_disk(…), in Python with datasets",
+            fix="`dataset.flatten_indices().save_to_disk('saved')`, in Python with datasets",
         )
     paths = tuple(folder / name for name in names)
     # The table would be shorter, and nothing else would show it.
@@ -118,7 +118,7 @@ def _find_saved(folder: Path, where: str) -> FoundRows:
             f"{len(absent)} of {len(paths)} files of the dataset {str(folder)!r} are missing",
             where=where,
             why=f"{_STATE} names {absent[0].name}",
-            fix=f"copy {absent[0].name} to {folder}; or save the dataset again",
+            fix=f"cp <a copy of {absent[0].name}> {folder}, or save the dataset again",
         )
     info = read_json(folder / _INFO) if (folder / _INFO).is_file() else {}
     return FoundRows(paths, parse_features(info.get("features")))
@@ -132,7 +132,7 @@ def _check_names(names: object, path: Path, where: str) -> list[str]:
             f"{path.name} names no files of {str(path.parent)!r}",
             where=where,
             why="it is not as save_to_disk of Hugging Face's datasets writes it",
-            fix="save the dataset again; or give its files: data.train='data/*.arrow'",
+            fix="data.train='data/*.arrow', its files; or save the dataset again",
         )
     return names
 

@@ -216,6 +216,6 @@ def read_split_column(table: DataTable, name: str, split_names: Mapping[str, str
             where="data.split_column",
             why=f"{table.keys[row]} has {texts[row]!r} as {name}; known are {', '.join(known)}; true and 1 are "
             "validation",
-            fix="write one of these, or data.split_column=null",
+            fix="data.split_column=null, or write one of these",
         )
     return np.array(splits)

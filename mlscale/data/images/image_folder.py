@@ -110,7 +110,7 @@ class FolderSource:
             f"{len(paths):,} of {len(self._files):,} images in {str(self._root)!r} do not exist",
             where="data.root",
             why=f"the first: {paths[0]}, " + (f"a link to {os.readlink(first)}" if is_link else "since it was listed"),
-            fix=f"find {shlex.quote(str(self._root))} -xtype l -delete   removes such links; or bring the files back"
+            fix=f"find {shlex.quote(str(self._root))} -xtype l -delete, which removes the links; or restore the files"
             if is_link
             else suggest_restore(first),
         )
@@ -226,7 +226,9 @@ class FolderBackend(ImageBackend):
                 f"{self.val_fraction:g} of {len(set(groups)):,} groups leave one side empty",
                 where="data.val_fraction",
                 why="images of a group stay on one side, by a hash of its name",
-                fix=("" if fraction is None else f"data.val_fraction={fraction:g}; or ") + "folders train and val",
+                fix="leave data.group_on out, with folders train and val"
+                if fraction is None
+                else f"data.val_fraction={fraction:g}, or folders train and val",
             )
         return sides
 

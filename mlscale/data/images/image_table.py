@@ -216,7 +216,7 @@ class ImageTableBackend(ImageBackend):
                 f"the column {column!r} names no row of training",
                 where="data.split_column",
                 why=f"it has {', '.join(sorted(set(names.tolist())))} alone",
-                fix="write train into it, or data.split_column=null",
+                fix="data.split_column=null, or write train into it",
             )
         return {name: part for name, part in parts.items() if len(part[1])}
 

@@ -139,9 +139,9 @@ class SampleTransform:
         return MLScaleError(
             f"{self._augment.name} failed at the sample {self._data.source.get_key(sample)}",
             where=f"augment; {failure.where}",
-            why=failure.why,
-            fix=f"it is given a {shape.dtype.name} tensor of ({shape.channels}, {shape.height}, {shape.width}); "
-            "MLSCALE_TRACEBACK=1 prints all lines that led there\naugment=none",
+            why=f"{failure.why}; it is given a {shape.dtype.name} tensor of "
+            f"({shape.channels}, {shape.height}, {shape.width})",
+            fix="MLSCALE_TRACEBACK=1, which prints all lines that led there\naugment=none",
         )
 
 

@@ -68,7 +68,7 @@ def check_restored_order(
             "the validation data is not that of the checkpoint",
             where="data.val",
             why=f"its version was {before['val_version']} and is {val_version}, so metrics would not be comparable",
-            fix=f"restore it; or {_RESTART_COMMAND}",
+            fix=f"{_RESTART_COMMAND}; or restore the data",
         )
     # Another batch size may resume here, as long as one of its forward passes begins at this position.
     if position % layout.micro:

@@ -159,5 +159,7 @@ def _name_address(error: MLScaleError, path: str, shard: RemoteShard) -> MLScale
     # But commands for files can be typed for the copy alone.
     command = error.fix.rpartition("; or ")[2]
     if path in command:
-        named.fix = "upload the shard again" + (f"; or, of its copy: {command}" if shard.stat.size else "")
+        named.fix = (
+            f"{command}, of its copy; or upload the shard again" if shard.stat.size else "upload the shard again"
+        )
     return named

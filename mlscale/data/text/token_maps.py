@@ -20,7 +20,7 @@ from mlscale.errors import MLScaleError
 DOCUMENT, TOKENIZER = "dataset.json", "tokenizer.json"
 TOKENS_SUFFIX, ENDS_SUFFIX = ".bin", ".ends"
 """Of a file of tokens, and of that of the places after the end of each of its documents, int64."""
-_FIX = "copy the folder again, or write it again: mlscale prepare … to=<a new folder>"
+_FIX = "mlscale prepare to=<a new folder>, with the words that wrote it; or copy the folder again"
 
 
 @dataclass(frozen=True)

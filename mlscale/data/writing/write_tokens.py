@@ -217,7 +217,7 @@ class _ShardTokens:
                 "a document can't be tokenised",
                 where="data.train",
                 why=f"{error}; it is one of {names}",
-                fix="another tokenizer, in which only the end of a document is that token",
+                fix="data.tokenizer=<another file>, in which only the end of a document is that token",
             ) from error
         for row, document in zip(rows, documents, strict=True):
             # The end of each is part of the file: blocks of all text are then one span of it.
