@@ -17,8 +17,8 @@ from mlscale.errors import MLScaleError
 _START_SECONDS = 1.0
 """Seconds that are spent in this process before others are started, which takes about as long: a run that ends before
 has lost nothing, and a longer one at most that."""
-_OVERHEAD_SECONDS = 100e-6
-"""The cost of a sample on the way to a worker and back, at most (docs/benchmarks.md)."""
+_OVERHEAD_SECONDS = 400e-6
+"""The cost of a photograph of 224 pixels on the way to a worker and back, on a busy machine (docs/benchmarks.md)."""
 _MAX_COPY_BYTES = 256 << 20
 """Code and data that each worker gets a copy of without being asked for; a data set in memory may be larger."""
 
