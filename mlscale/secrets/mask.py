@@ -29,7 +29,7 @@ from mlscale.secrets.secret_patterns import (
 
 SHORTEST = 4  # characters; masking shorter values would make any text unreadable and hide little
 _COMMON = split_words("true false none null auto default test local localhost admin root user password secret token")
-_OVERRIDE = re.compile(r"(?<![^\s'\"`])[+~-]{0,2}[A-Za-z_][\w.@/-]{0,200}=[^\s'\"`,;)]+")  # a word of a command line
+_OVERRIDE = re.compile(r"(?<![^\s'\"`])[+~-]{0,2}[A-Za-z_][\w.@/-]{0,200}=(?!<[^<>\n]{1,80}>)[^\s'\"`,;)]+")
 
 
 class Masker:

@@ -39,7 +39,7 @@ PROSE = {
         data.shards.shard_index._read_from data.table_parsing.column_separator.raise_for_separator
         data.table_parsing.columns._build_absent_error data.table_parsing.table_files._build_too_large_error
         
-        data.table_parsing.table_files.read_table data.text.documents.read_text_files
+        data.table_parsing.table_files.read_table
         data.tfrecord.record_index._find_all_features data.tfrecord.record_index._read_span
         data.tfrecord.record_index.scan_records evaluate.samples_table.read_table_document
         evaluate.servable_pass._pack_batch evaluate.servable_pass.map_truth_numbers evaluate.slices.read_csv_columns

@@ -194,7 +194,7 @@ def test_events_that_another_server_wrote_are_monitored(
     words = house.words(f"events={write_log(house, tmp_path / 'log.csv', house.pixels)}")
     with pytest.raises(MLScaleError, match=r"log\.csv is not a folder of events") as caught:
         commands.run_command("monitor", words)
-    assert caught.value.fix.startswith("mapping=guess writes mapping.yaml")
+    assert caught.value.fix.startswith("mapping=guess, which writes mapping.yaml")
     assert commands.run_command("monitor", [*words, "mapping=guess"]).artifacts == {
         "mapping": f"{tmp_path}/mapping.yaml"
     }

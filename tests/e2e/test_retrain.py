@@ -191,7 +191,7 @@ def test_too_few_labels_are_told_and_noted(place: Place) -> None:
     assert not result.ok
     assert "digits needs 200 labelled events with samples; there are 150" in result.sentence
     assert "20 seen before" in result.sentence
-    assert "mlscale serve <model> sample_share=1, and send labels to POST /labels" in result.sentence
+    assert "serve with sample_share=1, send labels to POST /labels" in result.sentence
     (line,) = place.journal
     validate("turn", line)
     assert (line["decision"], line["challenger"], line["run"]) == ("too few", None, None)

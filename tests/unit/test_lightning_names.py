@@ -92,7 +92,7 @@ print(mlscale.compose(["ref=http://h:1"], command="loadtest").get("task"))  # bu
 """
     said = python(code, installed)
     assert said.count("lightning was imported before mlscale\n") == 2
-    assert said.count("fix:   import mlscale first") == 2
+    assert said.count("fix:   write `import mlscale` above `import lightning`") == 2
     assert said.endswith("None\n")
 
 

@@ -67,14 +67,26 @@ class TokenShard:
         Raises:
             MLScaleError: one has other bytes.
         """
-        for path, wanted in ((self.path, self.sha256), (self.ends_path, self.ends_sha256)):
-            if (digest := compute_sha256(path)) != wanted:
-                raise MLScaleError(
-                    f"the token file {str(path)!r} has changed since it was written",
-                    where="data.root",
-                    why=f"its SHA-256 is {digest[:16]}…, and {DOCUMENT} states {wanted[:16]}…",
-                    fix=_FIX,
-                )
+        _compare_digest(self.path, self.sha256)
+        self.verify_ends()
+
+    def verify_ends(self) -> None:
+        """Compare the file of documents with its digest.
+
+        Raises:
+            MLScaleError: it has other bytes.
+        """
+        _compare_digest(self.ends_path, self.ends_sha256)
+
+
+def _compare_digest(path: Path, wanted: str) -> None:
+    if (digest := compute_sha256(path)) != wanted:
+        raise MLScaleError(
+            f"the token file {str(path)!r} has changed since it was written",
+            where="data.root",
+            why=f"its SHA-256 is {digest[:16]}…, and {DOCUMENT} states {wanted[:16]}…",
+            fix=_FIX,
+        )
 
 
 class MappedTokens:
@@ -97,6 +109,9 @@ class MappedTokens:
     @cached_property
     def ends(self) -> NDArray[np.int64]:
         """The place after the end of each document; read as a whole, which blocks of all text do not need."""
+        # Sequences are computed from them, and they are read as a whole anyhow; the tokens are not.
+        for shard in self._shards:
+            shard.verify_ends()
         # Ends count from the start of their file, so that files can be written independently.
         parts = [self._map_ends(number) + start for number, start in enumerate(self._bounds[:-1])]
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)

@@ -181,6 +181,10 @@ class RecordIndex(Index):
         # The checksum is that of a whole record, which has to be read.
         return None if column in self.checked else super()._read_small(samples, column)
 
+    def _read_members(self, read: ReadSpan, samples: range, column: int) -> list[bytes]:
+        # What a file has are lists of values, which are no members yet.
+        return [self._read_from(read, sample, column) for sample in samples]
+
     def _read_from(self, read: ReadSpan, sample: int, column: int) -> bytes:
         start, size = int(self.offsets[sample, column]), int(self.sizes[sample, column])
         # One read for the whole record, since its checksum covers all of it.

@@ -80,7 +80,7 @@ def test_every_recipe_is_judged_by_something_and_leaves_the_mode_to_it(recipe: s
 def test_a_direction_that_nothing_tells_is_asked_for(words: list[str], where: str, fix: str) -> None:
     (problem,) = check_metric_direction(config(*words))
     assert (problem.where, problem.fix) == (where, fix)
-    for override in fix.split(" or "):
+    for override in fix.splitlines():
         assert not list(check_metric_direction(config(*words, override)))
 
 

@@ -183,8 +183,11 @@ def language(folder: Path, **policy: Any) -> TextFiles:
 def tokens(folder: Path, **policy: Any) -> TokenFiles:
     """Several files of tokens, whose sequences are filled with documents."""
     if not (folder / "tokens").exists():
-        path, _ = _written(folder, "a.jsonl", "", (json.dumps({"text": "a fox " * (i % 9 + 1)}) for i in range(400)))
-        texts = TextFiles(path, text="text", tokenizer=save_bpe(folder / "t.json"))
+        # What is only read once: files that change are those of tokens.
+        path, _ = _written(
+            folder / "cache", "a.jsonl", "", (json.dumps({"text": "a fox " * (i % 9 + 1)}) for i in range(400))
+        )
+        texts = TextFiles(path, text="text", tokenizer=save_bpe(folder / "cache" / "t.json"))
         encoder = texts.encoder()
         assert isinstance(encoder, TokenDocumentEncoder)
         source = TokenSource(texts.list_token_parts(3000), "text", 0.1, encoder, "TextFiles")

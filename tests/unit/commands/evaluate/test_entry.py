@@ -53,7 +53,11 @@ def test_overrides_apply_on_top_of_the_run(folder: Path, trained: Result, capsys
         ("split=tst", "'split' must be val or test, not the text 'tst'", "split=test"),
         ("split=test", "this data has no test split", "split=val"),
         ("checkpoint=bst", "no checkpoint 'bst'", "checkpoint=best"),
-        ("model.widths=[9]", "the checkpoint's weights do not fit the model", "leave model.* as the run has it"),
+        (
+            "model.widths=[9]",
+            "the checkpoint's weights do not fit the model",
+            "leave model and model.* out: the model that was trained has its own",
+        ),
     ],
 )
 def test_what_is_wrong_is_told(folder: Path, trained: Result, override: str, what: str, fix: str) -> None:

@@ -42,6 +42,7 @@ MISSING = {
     "data=text_files": ["'data.train' is not set"],
     "data=text_table": ["'data.train' is not set"],
     "data=tfrecord": ["'data.train' is not set", "'data.val' is not set"],
+    "data=tokens": ["'data.root' is not set"],
     "data=webdataset": ["'data.train' is not set", "'data.val' is not set"],
 }
 

@@ -38,8 +38,8 @@ def test_who_says_nothing_of_labels_or_of_itself_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("kind", "facts", "what", "fix"),
     [
-        ("Classification", {"targets": 1}, "classes, and this data has numbers", "data.target_type=class where"),
-        ("Regression", {"num_classes": 2}, "numbers, and this data has classes", "data.target_type=number where"),
+        ("Classification", {"targets": 1}, "classes, and this data has numbers", "data.target_type=class, where"),
+        ("Regression", {"num_classes": 2}, "numbers, and this data has classes", "data.target_type=number, where"),
         ("Classification", {"vocab_size": 256}, "classes, and this data has texts without labels", "task=language"),
         (
             "Language",

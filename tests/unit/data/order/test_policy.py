@@ -230,7 +230,7 @@ def test_what_is_wrong_with_a_weights_file(tmp_path: Path, monkeypatch: pytest.M
         (tmp_path / "w.csv").write_text(text)
         with pytest.raises(MLScaleError, match=f"line {line} of") as caught:
             weights.read_weights_file("~/w.csv", KEYS)
-        assert caught.value.fix == "write it as 0.tar/0,1.0"
+        assert caught.value.fix == "write `0.tar/0,1.0`"
     (tmp_path / "w.csv").write_bytes(b"\xff\xfe")
     with pytest.raises(MLScaleError, match="cannot be read") as caught:
         weights.read_weights_file("~/w.csv", KEYS)

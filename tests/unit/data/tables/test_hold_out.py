@@ -167,5 +167,5 @@ def test_a_class_of_one_row_that_was_held_out_names_stratify(tmp_path: Path) -> 
         write(tmp_path / "t.csv", [[*row[:2], "only" if at == held else row[2]] for at, row in enumerate(rows)], names)
         with pytest.raises(MLScaleError, match="a label that the training data does not have") as caught:
             build().facts()
-        assert caught.value.fix.startswith("data.stratify=true ")
+        assert caught.value.fix.startswith("data.stratify=true, ")
         assert build(stratify=True).facts().num_classes == 3

@@ -230,4 +230,4 @@ def test_data_without_a_format_of_its_own_takes_no_windows() -> None:
 
     with pytest.raises(MLScaleError, match="OwnData can't be mixed with windows of production") as caught:
         OwnData(Policy(windows=["w"]), workers=0)
-    assert "data=table" in caught.value.fix
+    assert "data=<table|" in caught.value.fix

@@ -178,7 +178,7 @@ def test_the_command_and_the_words_that_it_prints(
     assert main(["prepare", *words, "to=x", "part=9/8"]) == 2
     assert "part=1/8" in capsys.readouterr().err
     assert main(["prepare", "data=breast_cancer", "to=x"]) == 2
-    assert "only images are written as shards" in capsys.readouterr().err
+    assert "only images and text files are written" in capsys.readouterr().err
 
 
 @CONTAINERS

@@ -224,7 +224,7 @@ def test_what_others_monitor_must_be_logged_too(who: str, tmp_path: Path) -> Non
     with pytest.raises(MLScaleError, match="no 'val_los' was logged") as caught:
         fit(module, folder=tmp_path, more=more)
     assert module.trainer.global_step == 0
-    assert caught.value.fix.startswith("monitor val_loss there")
+    assert caught.value.fix.startswith("write 'monitor: val_loss' there")
 
 
 def test_a_name_that_training_may_log_is_refused_after_its_first_step(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_a_lost_final_state_is_told_with_what_is_left(tmp_path: Path, failed: in
     assert f"the last one at step {failed},000" in error.what
     assert (error.where, error.why, error.exit) == (path, "no space", Exit.ENVIRONMENT)
     assert ("it resumes from early.ckpt" in error.fix) == saved
-    assert ("starts it over" in error.fix) != saved
+    assert ("starts over" in error.fix) != saved
 
 
 def test_after_a_failed_save_nothing_is_removed_until_one_succeeds(
@@ -187,7 +187,9 @@ def test_a_checkpoint_that_can_not_be_used_is_told_with_another(tmp_path: Path, 
     ) as caught:
         load_checkpoint_file(path)
     named = (
-        f"use {tmp_path / 'early.ckpt'}, the latest one there" if other else "init_from=<a checkpoint of another run>"
+        f"init_from={tmp_path / 'early.ckpt'}, the latest one there"
+        if other
+        else "init_from=<a checkpoint of another run>"
     )
     assert caught.value.fix.startswith(named)
     assert caught.value.where == str(path)
