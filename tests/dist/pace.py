@@ -1,9 +1,34 @@
 """How long a machine that others keep busy may take for what has a limit in seconds."""
 
+import threading
 import time
 from pathlib import Path
 
 _CPU_SECONDS = 0.3
+_SAMPLE_SECONDS, _BETWEEN = 0.03, 0.2
+
+
+class Pace:
+    """How long this process waits for a core from now on, sampled until a limit is asked for."""
+
+    def __init__(self) -> None:
+        self._ratios: list[float] = []
+        self._is_asked = threading.Event()
+        self._sampler = threading.Thread(target=self._sample, daemon=True)
+        self._sampler.start()
+
+    def allow_seconds(self, seconds: float) -> float:
+        """Return the limit for what takes at most `seconds` where the cores are free."""
+        self._is_asked.set()
+        self._sampler.join()
+        return seconds * max(1.0, sum(self._ratios) / len(self._ratios))
+
+    def _sample(self) -> None:
+        while not self._is_asked.wait(_BETWEEN) or not self._ratios:
+            begin, cpu = time.monotonic(), time.thread_time()
+            while time.thread_time() - cpu < _SAMPLE_SECONDS:
+                pass
+            self._ratios.append((time.monotonic() - begin) / _SAMPLE_SECONDS)
 
 
 def allow_seconds(seconds: float) -> float:

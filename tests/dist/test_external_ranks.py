@@ -21,7 +21,7 @@ from mlscale.cli import main
 from scripts.same_run import differences
 from tests.conftest import runs_in
 from tests.dist import ranks
-from tests.dist.pace import allow_seconds, wait_for_mark
+from tests.dist.pace import Pace, wait_for_mark
 from tests.dist.test_two_ranks import launch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -145,11 +145,11 @@ def test_torchrun_restarts_a_killed_rank_and_the_run_ends_as_if_undisturbed(fold
     agent = torchrun("--standalone", "--nproc-per-node=2", "--max-restarts=2")
     process = start(folder, *agent, *words, FAIL % (30, mark, 1), "runs_dir=there")
     since = wait_for_mark(mark)
-    limit = allow_seconds(LIMIT)
+    pace = Pace()
     code, said = end(process)
     assert code == 0, said
     (there,) = runs_in(folder / "there")  # one run, resumed
-    assert begin_of_attempt(there, 1) - since < limit
+    assert begin_of_attempt(there, 1) - since < pace.allow_seconds(LIMIT)
     assert differences(here, there) == []
     assert "bitwise identical" in said
 
@@ -161,13 +161,13 @@ def test_a_local_run_restarts_a_killed_rank(folder: Path, devices: int) -> None:
     mark = folder / "killed"
     process = start(folder, sys.executable, "-m", "mlscale", *words, FAIL % (30, mark, devices - 1))
     since = wait_for_mark(mark)
-    limit = allow_seconds(LIMIT)
+    pace = Pace()
     code, said = end(process)
     assert code == 0, said
     assert f"restart   1 of 1, after: rank {devices - 1} was killed by SIGKILL" in said
     assert "resumed from step 30 bitwise identical" in said
     (run,) = runs_in(folder)
-    assert begin_of_attempt(run, 1) - since < limit
+    assert begin_of_attempt(run, 1) - since < pace.allow_seconds(LIMIT)
 
 
 @pytest.mark.slow
@@ -177,9 +177,9 @@ def test_a_dead_rank_ends_the_run_within_seconds_and_is_named(folder: Path, whom
     agent = torchrun("--standalone", "--nproc-per-node=2", "--max-restarts=0")
     process = start(folder, *agent, *WORDS, "trainer.max_epochs=50", FAIL % (30, mark, whom))
     since = wait_for_mark(mark)
-    limit = allow_seconds(LIMIT)
+    pace = Pace()
     code, said = end(process)
-    assert time.time() - since < limit
+    assert time.time() - since < pace.allow_seconds(LIMIT)
     assert code == 1, said  # torchrun's own
     assert said.count("error: ") == 1, said
     assert f"error: rank {whom} ended without a message" in said

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mlscale.atomic_files import ASIDE
 from mlscale.data.tfrecord.record_writer import build_record
 from tests.forked import Command
 from tests.unit.data.conftest import write_tar
@@ -124,7 +125,11 @@ def finish(command: Command) -> None:
 
 
 def read_folder(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(ASIDE)
+    }
 
 
 def kill_at_random(command: Command, seconds: float, draw: random.Random) -> bool:
