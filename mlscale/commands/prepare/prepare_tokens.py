@@ -23,7 +23,7 @@ def write_text_tokens(cfg: DictConfig, data: TextFiles, part: Part, start: float
     """Write the documents of text files into the folder of `to=`.
 
     Raises:
-        MLScaleError: there is no tokenizer; or see `write_tokens`.
+        MLScaleError: the texts have no tokenizer, or two; or see `write_tokens`.
     """
     from mlscale.data.encoders.token_encoders import TokenDocumentEncoder
     from mlscale.data.writing.write_tokens import TokenSource, count_source_bytes, write_tokens

@@ -66,7 +66,7 @@ def _count_tokens(cfg: DictConfig, samples_per_s: float) -> dict[str, float]:
     length, padding = cfg.derived.get("length"), cfg.derived.get("padding_share")
     if length is None or padding is None:
         return {}
-    # Padding is computed as tokens are, and is no text that a model learns from.
+    # Padding is computed as tokens are, but a model learns nothing from it.
     return {
         "throughput_tokens_per_s": samples_per_s * length * (1 - padding),
         "padding_percent": 100 * padding,

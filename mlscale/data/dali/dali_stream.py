@@ -121,7 +121,7 @@ class DaliStream:
         run.feed_first(queue)
         result = run.take_first(queue)
         work = queue.popleft()
-        # DALI goes on while the caller trains.
+        # DALI computes the next batch while the caller trains.
         run.feed_first(queue)
         if isinstance(result, BadSample):
             return result

@@ -27,7 +27,7 @@ _BITS = 8
 
 
 class RecordedImage(tv_tensors.Image):  # type: ignore[misc]  # torchvision has no types
-    """An image whose pixels nobody reads; `operations` grows with each call."""
+    """An image whose pixels are never read; `operations` grows with each call."""
 
     operations: list[Operation]
 

@@ -54,7 +54,7 @@ def choose_columns(
         where: the key path of the file.
 
     Raises:
-        MLScaleError: there is no such column, or no column that can be one.
+        MLScaleError: a named column is not found, or none is named and none fits.
     """
     # Named columns first: an error shows the names that there are.
     require_columns(file, {"data.image_column": [image] if image else [], "data.target": targets})

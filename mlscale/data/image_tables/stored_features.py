@@ -75,7 +75,7 @@ def read_card(text: str) -> dict[str, Any]:
     if not text.startswith("---"):
         return {}
     head = text[3:].partition("\n---")[0]
-    # A README.md is text for people first: what is not YAML is no error.
+    # A README.md is text for people first: it need not begin with YAML.
     try:
         card = yaml.safe_load(head)
     except (yaml.YAMLError, RecursionError):

@@ -88,7 +88,7 @@ class TokenBlocks:
                 # One read for both: they differ in the first token and the last one.
                 span = self.tokens.take_span(max(start - 1, 0), stop)
                 y[row, filled : filled + size] = span[-size:]
-                # Before the first document of all is no token; an end is, which `x` has there already.
+                # The first document of all has no token before it: `x` keeps the end that it was filled with.
                 x[row, filled + (start == 0) : filled + size] = span[:-1]
                 filled += size
         return x, y

@@ -39,7 +39,7 @@ class SampleExecutor:
     ) -> None:
         self._build_work, self._name, self._count = build_work, name, count
         self._is_pending, self._is_required = at_once, is_required
-        # One worker is no faster than this process.
+        # One worker would be as fast as this process.
         self._is_measuring = not at_once and count > 1
         self._pool: WorkerPool | None = None
         self._spent, self._samples, self._epochs = 0.0, 0, 0

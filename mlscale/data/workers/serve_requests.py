@@ -82,6 +82,7 @@ def serve_requests(connection: Connection, scratch: SharedScratch) -> None:
             send_message(connection, Reply(scratch.write_arrays(arrays), rest))
         except BrokenPipeError:
             return
+        # Of a user's code, so of any class: the training process raises it with the name of the sample.
         except Exception as error:
             send_message(connection, describe_failure(error))
 
@@ -106,6 +107,7 @@ def describe_failure(error: Exception) -> Failure:
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301  some exceptions can be written, but not read
         sent: Exception | None = error
+    # Classes of a user's raise what they like when they are pickled; the text of the error is sent anyhow.
     except Exception:
         sent = None
     return Failure(

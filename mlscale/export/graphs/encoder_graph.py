@@ -21,7 +21,7 @@ def build_encoder_graph(encoder: Encoder) -> tuple[onnx.ModelProto, str] | None:
     """
     if isinstance(encoder, TableEncoder):
         return build_table_graph(encoder), FEATURES
-    # What a tokenizer's file does is no graph: the model's own tensors are where it begins.
+    # ONNX can't express a tokenizer's file: the graph begins at the model's own tensors.
     if isinstance(encoder, TextEncoder | DocumentEncoder) and encoder.graph_start != "bytes":
         return None
     if isinstance(encoder, TextEncoder):

@@ -56,7 +56,7 @@ def test_the_check_knows_what_can_be_recorded() -> None:
         transform = build(name)
         assert transform is not None, name
         assert is_recorded(transform), name
-    # Images pass through these, and there is no reason to type them.
+    # Images pass through these unchanged: a recipe does not need them.
     unchecked = {"Transform", "ToImage", "PILToTensor", "ClampBoundingBoxes", "ClampKeyPoints"}
     unchecked |= {"ConvertBoundingBoxFormat"}
     others = {name: build(name) for name in set(classes) - COUNTERPARTS - unchecked}
