@@ -18,16 +18,16 @@ def write_batches(backend: str, folder: Path, policy: dict[str, Any], log: Path,
     """Append a line for each batch to a log, from the state of its last whole line on.
 
     Args:
-        backend: the function of `test_promises` that builds the data.
+        backend: the function of `backends` that builds the data.
         folder: of its files.
         policy: see there.
         log: one JSON value a line.
         count: batches, over all processes that write to this log.
     """
-    from tests.unit.data import test_promises
+    from tests.unit.data.backends import BACKENDS
 
     os.environ["MLSCALE_CACHE"] = str(folder / "cache")
-    data = {build.__name__: build for build in test_promises.BACKENDS}[backend](folder, **policy)
+    data = {build.__name__: build for build in BACKENDS}[backend](folder, **policy)
     data.setup("fit")
     if lines := read_log(log):
         data.load_state_dict(lines[-1][1])

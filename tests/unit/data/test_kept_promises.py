@@ -1,6 +1,6 @@
 """The promises of every option of `data=`, found by the files in conf/data: kills, ranks, and files that changed.
 
-A new option is taken in by its function in `BACKENDS` of `test_promises`; one that has none fails here.
+A new option is taken in by its function in `BACKENDS` of `backends`; one that has none fails here.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from mlscale.data.builtin import image_sets
 from mlscale.data.data_module import OrderedData
 from mlscale.data.order.batch_plan import BatchLayout
 from mlscale.errors import MLScaleError
-from tests.unit.data import test_promises
+from tests.unit.data.backends import BACKENDS, POLICIES, cases, rows, same, some_digits, write_weights
 from tests.unit.data.loader_process import digest_batch, read_log, write_batches
-from tests.unit.data.test_promises import BACKENDS, POLICIES, cases, rows, same, some_digits
 
 CONF = Path(__file__).resolve().parents[3] / "conf" / "data"
 OPTIONS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "none")
@@ -43,6 +42,7 @@ WITHOUT_FILES = {"dataset"}
 # A cache is read in their place, or they are mapped: `mlscale data verify` and `prepare` read every byte.
 NOT_READ_AGAIN = {"image_table", "fashion_mnist", "tokens"}
 FLIPS = 8
+BATCH = 32
 Build = Callable[..., OrderedData]
 
 
@@ -53,7 +53,7 @@ def mark_backend(build: Build) -> Any:
 def test_every_option_keeps_its_promises_here() -> None:
     names = {build.__name__ for build in BACKENDS} | {"fashion_mnist", "dali"}
     missing = [option for option in OPTIONS if READ_AS.get(option, option) not in names]
-    assert missing == [], "write a function for them in BACKENDS of test_promises"
+    assert missing == [], "write a function for them in BACKENDS of tests/unit/data/backends.py"
     assert not set(READ_AS) - set(OPTIONS)
     assert len(OPTIONS) >= 14
     assert len(names) >= 14
@@ -81,8 +81,6 @@ def mark_case(case: Any) -> Any:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_sets, "split_digits", some_digits)
-    # Divides by eight ranks, and by the blocks of mixup on each.
-    monkeypatch.setattr(test_promises, "BATCH", 32)
 
 
 def read_ranks(build: Build, ranks: int, state: dict[str, Any] | None, steps: int) -> tuple[Any, dict[str, Any]]:
@@ -91,7 +89,7 @@ def read_ranks(build: Build, ranks: int, state: dict[str, Any] | None, steps: in
     for rank in range(ranks):
         data = build()
         data.setup("fit")
-        data._build_layout = partial(BatchLayout, 32, ranks, rank)  # type: ignore[method-assign]
+        data._build_layout = partial(BatchLayout, BATCH, ranks, rank)  # type: ignore[method-assign]
         if state is not None:
             data.load_state_dict(state)
         loaders.append((data, data.train_dataloader()))
@@ -113,9 +111,10 @@ def test_world_sizes(case: tuple[Build, str], tmp_path: Path, monkeypatch: pytes
     """One, two, four and eight ranks have the same global batches, also where each resumes what another began."""
     backend, name = case
     monkeypatch.setenv("MLSCALE_CACHE", str(tmp_path / "cache"))
-    choices = dict(POLICIES[name])
+    # Divides by eight ranks, and by the blocks of mixup on each.
+    choices = {"batch_size": BATCH, **POLICIES[name]}
     if choices.get("sampling") == "weighted":
-        choices["weights"] = str(test_promises._weights(backend(tmp_path), tmp_path / "weights.csv"))
+        choices["weights"] = str(write_weights(backend(tmp_path), tmp_path / "weights.csv"))
 
     def build() -> OrderedData:
         return backend(tmp_path, **choices)
@@ -135,7 +134,7 @@ def test_world_sizes(case: tuple[Build, str], tmp_path: Path, monkeypatch: pytes
 def test_kills(backend: Build, tmp_path: Path) -> None:
     """A process that is killed twice, by SIGKILL, and resumed: the batches of one that was not."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.unit.data.test_promises"])
+    context.set_forkserver_preload(["tests.unit.data.backends"])
     policy: dict[str, Any] = {"seed": 5}
     count, killed, log = 24, 0, tmp_path / "log"
     while len(read_log(log)) < count:
@@ -175,7 +174,7 @@ def test_files_that_change(backend: Build, tmp_path: Path, monkeypatch: pytest.M
     for path in files[:2]:
         content, status = path.read_bytes(), path.stat()
         for kind, corrupted in list_corruptions(content, files, path):
-            # Built before, since the functions of `test_promises` write what is missing.
+            # Built before, since the functions of `backends` write what is missing.
             data = backend(tmp_path)
             if corrupted is None:
                 path.unlink()
