@@ -138,6 +138,40 @@ unknown key 'scheduler.foo'
         "interval: epoch}",
         "",
     ),
+    ("launch: {scheduler: slurm, nodes: 2, partition: main}", ""),
+    (
+        "launch: {nodes: 2}",
+        """
+'launch.nodes' has no effect with launch=local
+  where: command line: launch.nodes
+  why:   it is a key of launch=kubernetes, launch=skypilot, launch=slurm
+  fix:   launch=slurm launch.nodes=2
+""",
+    ),
+    (
+        "launch: {scheduler: skypilot, partition: a, nodes: 2}",
+        """
+'launch.partition' has no effect with launch=skypilot
+  where: command line: launch.partition
+  why:   it is a key of launch=slurm
+  fix:   launch=slurm launch.partition=a
+""",
+    ),
+    (
+        "launch: {scheduler: slurm, namespace: x, volume_path: /mnt}",
+        """
+'launch.namespace' has no effect with launch=slurm
+  where: command line: launch.namespace
+  why:   it is a key of launch=kubernetes
+  fix:   launch=kubernetes launch.namespace=x launch.volume_path=/mnt
+'launch.volume_path' has no effect with launch=slurm
+  where: command line: launch.volume_path
+  why:   it is a key of launch=kubernetes, launch=skypilot
+  fix:   launch=kubernetes launch.namespace=x launch.volume_path=/mnt
+""",
+    ),
+    # A scheduler of another package: its keys are not known here.
+    ("launch: {scheduler: own, nodes: 2}", ""),
 ]
 
 IN_FILE = [
