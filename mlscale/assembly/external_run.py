@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mlscale.assembly.worker import end_with, train_run_folder
 from mlscale.config.composition.frozen import load_frozen
@@ -25,11 +24,9 @@ from mlscale.launch.external.first_rank import FirstRank
 from mlscale.launch.external.hung_rank import end_if_hung
 from mlscale.launch.external.other_rank import OtherRank
 from mlscale.launch.external.rank_address import count_local_ranks, find_meeting_address
+from mlscale.launch.external.rank_presence import watch_presence
 from mlscale.report import Result
 from mlscale.runs.run_reader import RUN
-
-if TYPE_CHECKING:
-    from torch.distributed import Store  # type: ignore[attr-defined]  # public, but not listed
 
 # A file system shared by machines may show a new folder late: NFS caches that it did not exist for up to a minute.
 _VISIBLE_SECONDS = 60.0
@@ -42,19 +39,20 @@ _GROUP_TIMEOUT = 1800.0  # seconds, as of the group `strategy`
 def lead_ranks(external: ExternalRank, timeout_s: float) -> Iterator[FirstRank]:
     """Gather the ranks around this one, the first; an error in the block ends all of them."""
     _end_with_agent(external)
-    first = FirstRank(external, timeout_s)
-    try:
-        first.gather_members()
-        yield first
-    except MLScaleError as error:
-        first.publish_error(error)
-        raise
-    except EarlyStop as stop:
-        first.publish_error(stop.build_error())
-        raise
-    except BaseException as error:
-        first.publish_error(wrap_unforeseen_error(error) if isinstance(error, Exception) else _create_stop_error())
-        raise
+    with watch_presence(external) as presence:
+        first = FirstRank(external, timeout_s, presence)
+        try:
+            first.gather_members()
+            yield first
+        except MLScaleError as error:
+            first.publish_error(error)
+            raise
+        except EarlyStop as stop:
+            first.publish_error(stop.build_error())
+            raise
+        except BaseException as error:
+            first.publish_error(wrap_unforeseen_error(error) if isinstance(error, Exception) else _create_stop_error())
+            raise
 
 
 def publish_start_error(external: ExternalRank, timeout_s: float, error: MLScaleError) -> None:
@@ -84,7 +82,7 @@ def train_as_first_rank(first: FirstRank, folder: Path, checkpoint: Path | None,
         "token": _compute_token(folder),
     }
     first.publish_plan(plan)
-    _train_in_group(first.external, first.store, folder, checkpoint, nodes["0"])
+    _train_in_group(first, folder, checkpoint, nodes["0"])
 
 
 def follow_first_rank(external: ExternalRank, timeout_s: float) -> Result:
@@ -100,25 +98,21 @@ def follow_first_rank(external: ExternalRank, timeout_s: float) -> Result:
             fix=f"export {external.launcher.rank}=0, of the first rank",
         )
     _end_with_agent(external)
-    other = OtherRank(external, timeout_s)
-    plan = other.wait_for_plan()
-    if "result" in plan:  # the run of this job is done
-        other.report_end()
-        return Result.from_dict(plan["result"])
-    folder = Path(plan["folder"])
-    other.confirm_plan(_check_visible(folder, plan["token"], external))
-    os.environ.update({name: value for name, value in plan["secrets"].items() if name not in os.environ})
-    _train_in_group(
-        external,
-        other.store,
-        folder,
-        Path(plan["checkpoint"]) if plan["checkpoint"] else None,
-        plan["nodes"][str(external.rank)],
-    )
-    return Result.from_dict(other.wait_for_end()["result"])
+    with watch_presence(external) as presence:
+        other = OtherRank(external, timeout_s, presence)
+        plan = other.wait_for_plan()
+        if "result" in plan:  # the run of this job is done
+            other.report_end()
+            return Result.from_dict(plan["result"])
+        folder = Path(plan["folder"])
+        other.confirm_plan(_check_visible(folder, plan["token"], external))
+        os.environ.update({name: value for name, value in plan["secrets"].items() if name not in os.environ})
+        checkpoint = Path(plan["checkpoint"]) if plan["checkpoint"] else None
+        _train_in_group(other, folder, checkpoint, plan["nodes"][str(external.rank)])
+        return Result.from_dict(other.wait_for_end()["result"])
 
 
-def _train_in_group(external: ExternalRank, store: Store, folder: Path, checkpoint: Path | None, node: int) -> None:
+def _train_in_group(member: FirstRank | OtherRank, folder: Path, checkpoint: Path | None, node: int) -> None:
     """Join the process group, and train in it.
 
     Raises:
@@ -126,12 +120,15 @@ def _train_in_group(external: ExternalRank, store: Store, folder: Path, checkpoi
     """
     import torch.distributed as dist
 
+    external = member.external
     with contextlib.ExitStack() as stack:
         if external.rank:
             # The output of one rank is enough.
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
         try:
-            _join_process_group(external, store, folder, node)
+            _join_process_group(member, folder, node)
+            # From here on a dead rank closes the group's own connections.
+            member.presence.close()
             with end_if_hung(folder, external.rank):
                 train_run_folder(folder, checkpoint)
             if dist.is_initialized():
@@ -147,13 +144,17 @@ def _train_in_group(external: ExternalRank, store: Store, folder: Path, checkpoi
             raise _report_remote_failure(folder, external, what, error) from error
 
 
-def _join_process_group(external: ExternalRank, store: Store, folder: Path, node: int) -> None:
-    """Create the process group, with which Lightning and DDP go on, as if torchrun had started this process."""
+def _join_process_group(member: FirstRank | OtherRank, folder: Path, node: int) -> None:
+    """Create the process group, with which Lightning and DDP go on, as if torchrun had started this process.
+
+    Raises:
+        MLScaleError: a rank has died meanwhile.
+    """
     import torch
     import torch.distributed as dist
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # public, but not listed
 
-    cfg = load_frozen(folder)
+    external, cfg = member.external, load_frozen(folder)
     host, port = find_meeting_address(external)
     on_cuda = cfg.derived.accelerator == "cuda"
     local = external.local_rank
@@ -177,13 +178,14 @@ def _join_process_group(external: ExternalRank, store: Store, folder: Path, node
     if external.world_size == 1:  # what is left of several: it needs no group
         return
     timeout = timedelta(seconds=float((cfg.get("strategy") or {}).get("timeout") or _GROUP_TIMEOUT))
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if on_cuda else "gloo",
-        # A prefix of its own: gloo's keys would else meet those of the store's other users.
-        store=PrefixStore("group", store),
-        rank=external.rank,
-        world_size=external.world_size,
-        timeout=timeout,
+    # A prefix of its own: gloo's keys would else meet those of the store's other users.
+    store = PrefixStore("group", member.store)
+    backend = "cpu:gloo,cuda:nccl" if on_cuda else "gloo"
+    # By itself it would wait for a dead rank for as long as a collective may take.
+    member.presence.call_watched(
+        lambda: dist.init_process_group(
+            backend, store=store, rank=external.rank, world_size=external.world_size, timeout=timeout
+        )
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.external.external_launcher import ExternalRank
 from mlscale.launch.external.rank_meeting import RankFacts, build_error_record, get_round_store, open_store, wait_until
+from mlscale.launch.external.rank_presence import Presence
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]  # public, but not listed
@@ -24,11 +25,13 @@ class FirstRank:
 
     Attributes:
         members: the facts of every rank, by number.
+        presence: which of them have died meanwhile.
     """
 
-    def __init__(self, external: ExternalRank, timeout_s: float) -> None:
+    def __init__(self, external: ExternalRank, timeout_s: float, presence: Presence | None = None) -> None:
         self.external = external
         self._timeout_s = timeout_s
+        self.presence = presence or Presence(external)
         self._round = secrets.token_hex(8)
         self._shared = open_store(external, timeout_s)
         self._has_published = self._has_ended = False
@@ -44,12 +47,15 @@ class FirstRank:
         """Wait for all ranks.
 
         Raises:
-            MLScaleError: some did not come within the time (exit code 5).
+            MLScaleError: some did not come within the time, or have died (exit code 5).
         """
-        texts = self._collect_texts("hello", self._timeout_s, "join")
-        self.members = {rank: RankFacts(**{**json.loads(text), "cores": tuple(json.loads(text)["cores"])})
-                        for rank, text in texts.items()}  # fmt: skip
-        self.members[0] = RankFacts.collect_facts(self.external)
+        texts: dict[int, str] = {}
+        try:
+            self._collect_texts("hello", self._timeout_s, "join", texts)
+        finally:  # those that came learn of the error, too
+            facts = {rank: json.loads(text) for rank, text in texts.items()}
+            self.members = {rank: RankFacts(**{**fact, "cores": tuple(fact["cores"])}) for rank, fact in facts.items()}
+            self.members[0] = RankFacts.collect_facts(self.external)
 
     def publish_plan(self, plan: Mapping[str, Any]) -> None:
         """Give all ranks the plan, and wait until each has checked it.
@@ -58,7 +64,8 @@ class FirstRank:
             MLScaleError: a rank can't take part; the other ranks learn of it, too (exit code 5).
         """
         self._publish(plan)
-        problems = self._collect_texts("seen", self._timeout_s, "check the run folder")
+        problems: dict[int, str] = {}
+        self._collect_texts("seen", self._timeout_s, "check the run folder", problems)
         first = next((text for _, text in sorted(problems.items()) if text), "")
         refused = None if not first else MLScaleError(**json.loads(first), exit=Exit.ENVIRONMENT)
         self.store.set("go", json.dumps({"error": build_error_record(refused) if refused else None}))
@@ -98,18 +105,20 @@ class FirstRank:
 
     def _collect_farewells(self, seconds: float = _FAREWELL_SECONDS) -> None:
         with suppress(MLScaleError, RuntimeError):
-            self._collect_texts("bye", seconds, "end")
+            self._collect_texts("bye", seconds, "end", {})
 
-    def _collect_texts(self, name: str, seconds: float, aim: str) -> dict[int, str]:
-        """Return the text that each other rank has left under `name`."""
+    def _collect_texts(self, name: str, seconds: float, aim: str, texts: dict[int, str]) -> None:
+        """Fill `texts` with what each other rank has left under `name`."""
         store, missing = self.store, set(range(1, self.external.world_size))
-        texts: dict[int, str] = {}
 
         def take_arrived() -> bool:
             for rank in sorted(missing):
                 if store.check([f"{name}/{rank}"]):
                     texts[rank] = store.get(f"{name}/{rank}").decode()
                     missing.discard(rank)
+                    self.presence.mark_joined(rank)
+            if missing:
+                self.presence.raise_if_lost()
             return not missing
 
         def describe_missing() -> str:
@@ -131,4 +140,3 @@ class FirstRank:
             return f"for {describe_missing()} to {aim}, started by {self.external.launcher.name}"
 
         wait_until(take_arrived, lambda: seconds, create_error, None if name == "bye" else describe_wait)
-        return texts

@@ -10,16 +10,26 @@ from typing import TYPE_CHECKING, Any
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.external.external_launcher import ExternalRank
 from mlscale.launch.external.rank_meeting import RankFacts, get_round_store, open_store, wait_until
+from mlscale.launch.external.rank_presence import Presence
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]  # public, but not listed
 
+# Rank 0 may wait as long for another rank, and is to report that first.
+_LATER_SECONDS = 5.0
+
 
 class OtherRank:
-    """Any rank but the first at the meeting: it waits for the plan, and at the end for the outcome."""
+    """Any rank but the first at the meeting: it waits for the plan, and at the end for the outcome.
 
-    def __init__(self, external: ExternalRank, timeout_s: float) -> None:
+    Attributes:
+        external: the place of this process.
+        presence: whether rank 0 has died meanwhile.
+    """
+
+    def __init__(self, external: ExternalRank, timeout_s: float, presence: Presence | None = None) -> None:
         self.external = external
+        self.presence = presence or Presence(external)
         self._timeout_s = timeout_s
         self._facts = RankFacts.collect_facts(external)
         self._shared = open_store(external, timeout_s)
@@ -44,9 +54,10 @@ class OtherRank:
                 read = json.loads(self.store.get("plan"))
                 if read["members"].get(str(self.external.rank)) == self._facts.nonce:
                     plan.update(read)
-            return bool(plan)
+                    self.presence.mark_joined(0)
+            return bool(plan) or self._fail_if_lost()
 
-        wait_until(find_plan, lambda: self._timeout_s, self._create_late_error)
+        wait_until(find_plan, lambda: self._timeout_s + _LATER_SECONDS, self._create_late_error)
         self._raise_if_failed(plan)
         return plan
 
@@ -86,9 +97,20 @@ class OtherRank:
             self.store.set(f"hello/{self.external.rank}", json.dumps(vars(self._facts)))
 
     def _wait_for(self, name: str) -> dict[str, Any]:
-        wait_until(lambda: self.store.check([name]), lambda: self._timeout_s, self._create_late_error)
+        wait_until(
+            lambda: self.store.check([name]) or self._fail_if_lost(), lambda: self._timeout_s, self._create_late_error
+        )
         message: dict[str, Any] = json.loads(self.store.get(name))
         return message
+
+    def _fail_if_lost(self) -> bool:
+        """Return False, for a wait that goes on.
+
+        Raises:
+            MLScaleError: rank 0 has died.
+        """
+        self.presence.raise_if_lost()
+        return False
 
     def _raise_if_failed(self, message: Mapping[str, Any]) -> None:
         if record := message.get("error"):

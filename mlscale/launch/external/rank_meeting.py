@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.1
 _NOTICE_SECONDS = 10.0  # after which a wait is reported
+# torchrun's agents serve a store before they start ranks: one that does not answer is gone. torch tries it twice.
+_AGENT_SECONDS = 4.0
 _PREFIX = "mlscale"
 
 
@@ -72,9 +74,12 @@ def open_store(external: ExternalRank, timeout_s: float) -> Store:
     host, port = find_meeting_address(external)
     from torch.distributed import DistError, PrefixStore, TCPStore  # type: ignore[attr-defined]  # public, not listed
 
-    serves = external.rank == 0 and external.environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    has_agent = external.environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    serves = external.rank == 0 and not has_agent
+    connect_s = min(timeout_s, _AGENT_SECONDS) if has_agent else timeout_s
     try:
-        server = TCPStore(host, port, is_master=serves, timeout=timedelta(seconds=timeout_s), wait_for_workers=False)
+        server = TCPStore(host, port, is_master=serves, timeout=timedelta(seconds=connect_s), wait_for_workers=False)
+        server.set_timeout(timedelta(seconds=timeout_s))
     except (DistError, RuntimeError) as error:
         why = str(error).strip().splitlines()[0]
         raise MLScaleError(

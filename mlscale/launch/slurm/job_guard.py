@@ -132,13 +132,14 @@ def _format_limit(run: RunFolder, record: JobRecord) -> str:
 
 def _explain_end(run: RunFolder, code: int, started: str) -> str:
     """Return why a start ended: the run's own words, else what the exit code means."""
+    if code == 128 + signal.SIGUSR1:
+        # What the run says then comes of it: a rank that has started sees another one end.
+        late = "launch.time is too short, or launch.grace_s too long"
+        return f"the signal ahead of the time limit came while it started: {late}"
     if sentence := get_sealed_sentence(run.manifest, started):
         return sentence
     if code == Exit.DONE:
         return "done"
-    if code == 128 + signal.SIGUSR1:
-        late = "launch.time is too short, or launch.grace_s too long"
-        return f"the signal ahead of the time limit came while it started: {late}"
     return f"killed by signal {code - 128}" if code > 128 else f"exit code {code}; see the log"
 
 

@@ -138,3 +138,15 @@ def test_what_an_earlier_start_has_left_is_not_taken(port: int) -> None:
     first.publish_plan({"folder": "today"})
     first.publish_end({"result": {}})
     assert second.result(20)["folder"] == "today"
+
+
+def test_ranks_that_came_learn_that_another_did_not(port: int) -> None:
+    three = {"WORLD_SIZE": "3"}
+    second = start(lambda: follow(port, more=three))
+    first = FirstRank(rank_of(0, port, **three), 3)
+    with pytest.raises(MLScaleError, match="rank 2 of 3 did not join within 3 s") as caught:
+        first.gather_members()
+    first.publish_error(caught.value)
+    with pytest.raises(MLScaleError, match="rank 2 of 3 did not join") as learnt:
+        second.result(20)
+    assert learnt.value.is_reported

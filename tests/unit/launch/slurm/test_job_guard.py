@@ -99,6 +99,13 @@ def test_the_words_of_an_earlier_attempt_are_no_cause(run: RunFolder) -> None:
     assert read_record(run).starts[-1].cause == "disk full"
 
 
+def test_a_rank_that_the_signal_ended_is_the_cause_of_what_the_others_saw(run: RunFolder) -> None:
+    start(run)
+    run.seal_run("failed", sentence="rank 1 ended without a message")
+    end(run, 138)
+    assert "launch.time is too short, or launch.grace_s too long" in read_record(run).starts[-1].cause
+
+
 def test_a_secret_that_is_missing_is_named(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     replace(RECORD, variables=("HOME", "MLSCALE_SECRET_KEY")).write(run.path)
     assert start(run) == 5
