@@ -9,11 +9,12 @@ use or blocked, the ranks wait as long as they would without it.
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO
 
 from mlscale.errors import Exit, MLScaleError
@@ -26,6 +27,8 @@ _FIRST_PORT, _PORTS = 15000, 15000
 _CONNECT_SECONDS, _POLL_SECONDS = 5.0, 0.2
 # A rank that has not joined may be started again, and joins then. torchrun's agent takes 3 s to do so, and Python 3 s.
 _PATIENCE_SECONDS, _RESTART_SECONDS = 3.0, 30.0
+_IN_KUBERNETES = "KUBERNETES_SERVICE_HOST"  # which it sets in every container
+_LINE_BYTES = 64  # at most: another program may send what never ends
 _FAREWELL = b"bye\n"  # a connection that ends without it belonged to a process that has died
 
 
@@ -38,9 +41,7 @@ class Presence:
         self._ended: dict[int, float] = {}
         self._joined: set[int] = set()
         self._is_closed = threading.Event()
-        names = ("TORCHELASTIC_MAX_RESTARTS", "TORCHELASTIC_RESTART_COUNT")
-        limit, restarts = (external.environment.get(name, "0") for name in names)
-        self._patience_s = _PATIENCE_SECONDS if limit == restarts else _RESTART_SECONDS
+        self._patience_s = _choose_patience(external.environment)
 
     def mark_joined(self, rank: int) -> None:
         """Count on this process of a rank: another one in its place could not take part any more."""
@@ -121,7 +122,7 @@ class Presence:
                 socket.create_connection(address, _CONNECT_SECONDS) as connection,
                 connection.makefile("rb") as reader,
             ):
-                if reader.readline() == _build_token(self.external):
+                if reader.readline(_LINE_BYTES) == _build_token(self.external):
                     connection.sendall(b"%d\n" % self.external.rank)
                     self._attend_to(0, connection, reader)
             self._is_closed.wait(_POLL_SECONDS)
@@ -130,8 +131,9 @@ class Presence:
         connection.settimeout(_CONNECT_SECONDS)
         with contextlib.suppress(OSError), connection, connection.makefile("rb") as reader:
             connection.sendall(_build_token(self.external))
-            number = reader.readline().strip()
-            if number.isdigit():  # else it is another program
+            number = reader.readline(_LINE_BYTES)
+            # Else it is another program.
+            if number.strip().isdigit() and 0 < int(number) < self.external.world_size:
                 self._attend_to(int(number), connection, reader)
 
     def _attend_to(self, rank: int, connection: socket.socket, reader: BinaryIO) -> None:
@@ -143,7 +145,7 @@ class Presence:
             self._ended.pop(rank, None)
         farewell = b""
         with contextlib.suppress(OSError):
-            farewell = reader.readline()
+            farewell = reader.readline(_LINE_BYTES)
         if farewell == _FAREWELL:
             self._ended.pop(rank, None)
         else:
@@ -168,6 +170,16 @@ def watch_presence(external: ExternalRank) -> Iterator[Presence]:
         presence.close(farewell=b"")
         raise
     presence.close()
+
+
+def _choose_patience(environment: Mapping[str, str]) -> float:
+    """Return for how many seconds a rank that has died before it joined may be started again."""
+    if _IN_KUBERNETES in environment:
+        # Another pod takes the place of one that was evicted; until launch.timeout_s, as its image may be large.
+        return math.inf
+    names = ("TORCHELASTIC_MAX_RESTARTS", "TORCHELASTIC_RESTART_COUNT")
+    limit, restarts = (environment.get(name, "0") for name in names)
+    return _PATIENCE_SECONDS if limit == restarts else _RESTART_SECONDS
 
 
 def _start_watch(presence: Presence) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -19,6 +20,7 @@ from mlscale.launch.external import first_rank, rank_presence
 from mlscale.launch.external.external_launcher import ExternalRank, find_external_rank
 from mlscale.launch.external.first_rank import FirstRank
 from mlscale.launch.external.other_rank import OtherRank
+from mlscale.launch.external.rank_address import find_meeting_address
 from mlscale.launch.external.rank_presence import Presence, watch_presence
 
 SECONDS = 60.0  # far above what a busy machine takes, far below launch.timeout_s
@@ -26,6 +28,7 @@ SECONDS = 60.0  # far above what a busy machine takes, far below launch.timeout_
 STAY = """
 import sys, time
 from mlscale.launch.external.external_launcher import find_external_rank
+from mlscale.launch.external.rank_address import find_meeting_address
 from mlscale.launch.external.rank_presence import watch_presence
 with watch_presence(find_external_rank()):
     print("watching", flush=True)
@@ -139,6 +142,18 @@ def test_the_restarts_that_are_left_are_waited_for(port: int) -> None:
     assert Presence(rank_of(0, port, **left))._patience_s > Presence(rank_of(0, port, **left, **used))._patience_s
 
 
+def test_a_pod_that_was_evicted_is_replaced_by_another(port: int) -> None:
+    with watch_presence(rank_of(0, port, KUBERNETES_SERVICE_HOST="10.0.0.1")) as presence:
+        for joined in ((), (1,)):
+            with start_rank(1, port):
+                wait_for(lambda: is_connected(presence))
+            wait_for(lambda: not is_connected(presence))
+            presence._ended[1] -= 3600
+            presence._joined.update(joined)
+            # It may come for as long as launch.timeout_s, unless the one that has died had joined.
+            assert presence.find_lost() == [*joined]
+
+
 @pytest.mark.parametrize("stop", [None, EarlyStop(15)])
 def test_a_rank_that_ends_properly_or_is_stopped_is_not_lost(port: int, stop: EarlyStop | None) -> None:
     with watch_presence(rank_of(0, port)) as presence:
@@ -166,6 +181,20 @@ def test_other_programs_and_jobs_at_the_port_are_not_ranks(port: int) -> None:
         time.sleep(1)
         assert not is_connected(presence)
         assert not is_connected(other)
+
+
+def test_what_never_ends_its_line_is_not_a_rank(port: int) -> None:
+    with watch_presence(rank_of(0, port)) as presence:
+        at = 15000 + zlib.crc32(f"presence/{find_meeting_address(rank_of(0, port))[1]}".encode()) % 15000
+        with socket.create_connection(("127.0.0.1", at), 10) as other:
+            other.settimeout(SECONDS)
+            assert other.recv(64).startswith(b"mlscale")
+            with contextlib.suppress(OSError):
+                other.sendall(b"1" * 100_000)
+                # It hangs up, and keeps none of it.
+                while other.recv(64):
+                    pass
+        assert not is_connected(presence)
 
 
 def test_a_port_in_use_leaves_the_ranks_unwatched(port: int) -> None:
