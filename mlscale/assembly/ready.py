@@ -181,7 +181,11 @@ def _use_run_config(request: Request) -> Request:
         elif ref in request.roots.groups.get("recipe", ()):
             error.fix = f"mlscale {request.command} recipe={ref}"
         else:
+            from mlscale.config.suggestions.value_forms import find_run_of_path
+
             _suggest_near_run(error, REF)
+            # What is trained anew is a run: of a checkpoint's path, the one that it is in.
+            error.fix = f"{REF}={folder}" if (folder := find_run_of_path(Path(ref))) else error.fix
             restate_command(error, request.command, request.typed)
         raise
     frozen = _read_saved_config(run.path)
