@@ -225,7 +225,13 @@ def make_private(folder: Path) -> None:
 
 
 def make_folders(folder: Path) -> list[Path]:
-    """Make `folder` and its parents, private; return those that did not exist before, outermost first."""
+    """Make `folder` and its parents, private; return those that did not exist before, outermost first.
+
+    Raises:
+        MLScaleError: it can't be made, or is a file (exit code 5).
+    """
+    if folder.exists() and not folder.is_dir():
+        raise create_write_error(folder, OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
     # One by one, not with `parents=True`, which gives the mode to the last folder only.
     missing = [path for path in (folder, *folder.parents) if not path.exists()][::-1]
     made = []

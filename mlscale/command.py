@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 
 from mlscale import api
 from mlscale.config.composition.argv import parse_command_line
+from mlscale.config.composition.reference_argument import restate_command
 from mlscale.config.composition.request import Request
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.early_stop import choose_early_signals, handle_early_signals
@@ -60,7 +61,12 @@ def run_config_command(command: str, argv: Sequence[str]) -> int:
 
             publish_start_error(external, _read_join_timeout(request), error)
         raise
-    result = api.run_on_config(command, cfg)
+    try:
+        result = api.run_on_config(command, cfg)
+    except MLScaleError as error:
+        # A server, a monitor and a retraining look their model up themselves, and follow its alias.
+        restate_command(error, command, request.typed)
+        raise
     from mlscale.report import print_result
     from mlscale.secrets.mask import Masker, mask_output
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import re
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlscale.config.composition.argv import parse_command_line, replace_reference
-from mlscale.config.composition.reference_argument import create_no_reference_error
+from mlscale.config.composition.reference_argument import create_no_reference_error, restate_command
 from mlscale.config.composition.request import Request
 from mlscale.config.schema.model_arguments import REF, REFERENCES
 from mlscale.config.schema.roots import COMMAND_BASES
@@ -141,7 +141,7 @@ def resolve_base_config(request: Request) -> Request:
     # `null` and the empty text are typed to leave an optional reference out.
     is_named = ref not in (None, "", "null")
     if takes is not None and not (is_named or takes.is_optional or request.flags):
-        raise create_no_reference_error(request.command, _list_models_here(request, takes.examples))
+        raise create_no_reference_error(request.command, _list_models_here(request, takes.examples), request.typed)
     if takes is not None and takes.brings_config and takes.needs_weights and ref is not None and is_named:
         return _use_model_config(request, ref)
     return _use_run_config(request)
@@ -176,9 +176,17 @@ def _use_run_config(request: Request) -> Request:
         run = find_run(ref, Path(root))
     except MLScaleError as error:
         if request.command == "train":
+            _suggest_near_run(error, "like" if request.values.get("like") == ref else "resume")
             _suggest_for_checkpoint(error, ref)
         elif ref in request.roots.groups.get("recipe", ()):
             error.fix = f"mlscale {request.command} recipe={ref}"
+        else:
+            from mlscale.config.suggestions.value_forms import find_run_of_path
+
+            _suggest_near_run(error, REF)
+            # What is trained anew is a run: of a checkpoint's path, the one that it is in.
+            error.fix = f"{REF}={folder}" if (folder := find_run_of_path(Path(ref))) else error.fix
+            restate_command(error, request.command, request.typed)
         raise
     frozen = _read_saved_config(run.path)
     if request.values.get("resume") != ref:
@@ -187,6 +195,12 @@ def _use_run_config(request: Request) -> Request:
         if frozen.get("init_from") is not None and (initial := InitialWeights.parse_document(run.run.get("init"))):
             frozen.init_from = str(initial.checkpoint)
     return _use_trusted_config(frozen, run.path, request)
+
+
+def _suggest_near_run(error: MLScaleError, key: str) -> None:
+    """Give the error for a run that was not found the setting of `key` where its fix is the name of another run."""
+    if re.fullmatch(r"[\w.-]+", error.fix):
+        error.fix = f"{key}={error.fix}"
 
 
 def _suggest_for_checkpoint(error: MLScaleError, ref: str) -> None:
@@ -219,13 +233,15 @@ def _use_model_config(request: Request, ref: str) -> Request:
     except MLScaleError as error:
         if REFERENCES[request.command].is_optional and ref in request.roots.groups.get("recipe", ()):
             error.fix = f"mlscale {request.command} recipe={ref}"
-        # `ref=` next to the word that was typed would name two models.
-        elif (nearest := error.fix.removeprefix(f"{REF}=")) != error.fix and "<" not in nearest:
-            settings = [word for word in request.typed if not word.startswith(f"{REF}=")]
-            error.fix = shlex.join(["mlscale", request.command, nearest.split("\n")[0], *settings])
+        else:
+            restate_command(error, request.command, request.typed)
         raise
     if not REFERENCES[request.command].takes_servables:
-        model = require_run_checkpoint(model, request.command, root)
+        try:
+            model = require_run_checkpoint(model, request.command, root)
+        except MLScaleError as error:
+            restate_command(error, request.command, request.typed)
+            raise
     if request.command == "evaluate":
         from mlscale.assembly.trained_model.servable_settings import add_servable_settings, choose_typed_split
 

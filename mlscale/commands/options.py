@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 from mlscale.commands.command import Action, Key
-from mlscale.config.names.suggest import find_nearest
-from mlscale.errors import MLScaleError, raise_all
+from mlscale.config.names.suggest import find_nearest, is_override
+from mlscale.errors import MLScaleError, Problems, raise_all
 
 HELP_FLAGS = ("--help", "-h")
 _KEY = re.compile(r"[A-Za-z_][\w.]*")
@@ -58,6 +58,20 @@ def read_options(command: str, actions: Mapping[str, Action], argv: Sequence[str
     return _CommandLine(f"mlscale {command} {argv[0]}", argv[0], actions[argv[0]]).parse_words(argv[1:])
 
 
+def suggest_action_keys(error: MLScaleError, actions: Mapping[str, Action], argv: Sequence[str]) -> None:
+    """Give the errors for unknown keys of a config, which an action takes besides its own, the nearest of its own."""
+    action = actions.get(argv[0] if argv else "") or actions.get("")
+    if action is None or not action.overrides:
+        return
+    for problem in error.problems if isinstance(error, Problems) else (error,):
+        unknown = re.fullmatch(r"unknown key '(\w+)'", problem.what)
+        word = next((word for word in argv if unknown and word.startswith(f"{unknown[1]}=")), None)
+        near = find_nearest(unknown[1], [key.name for key in action.keys]) if unknown and word else None
+        if near and word and not is_override(problem.fix):
+            problem.fix = f"{near}={shlex.quote(word.partition('=')[2])}"
+            problem.why = ""
+
+
 def _make_unknown_action_error(command: str, actions: Mapping[str, Action], argv: Sequence[str]) -> MLScaleError:
     typed, *rest = argv or [""]
     synonym = _ACTION_SYNONYMS.get(typed)
@@ -66,8 +80,19 @@ def _make_unknown_action_error(command: str, actions: Mapping[str, Action], argv
         f"unknown word '{typed}'" if typed else f"mlscale {command} needs to know what to do",
         where=f"command line: mlscale {command}",
         why=f"it takes: {', '.join(actions)}",
-        fix=shlex.join(["mlscale", command, best, *rest]) if best else f"mlscale {command} --help",
+        fix=_complete_words(f"mlscale {command} {best}", actions[best], rest) if best else f"mlscale {command} --help",
     )
+
+
+def _complete_words(program: str, action: Action, given: Sequence[str]) -> str:
+    """Return a command line with an example of each required word that was not given; keys come after the words."""
+    words = [word for word in given if word and "=" not in word and not word.startswith("-")]
+    others = [word for word in given if word and word not in words]
+    # A word may be typed by its name, too: `ref=last`.
+    named = {word.partition("=")[0] for word in others}
+    positional = [word for word in action.words if word.name not in named]
+    missing = [word.example for word in positional[len(words) :] if word.required]
+    return " ".join([program, *map(shlex.quote, words), *missing, *map(shlex.quote, others)])
 
 
 @dataclass
@@ -189,6 +214,8 @@ class _CommandLine:
         """Return the words by name; those that were typed as a key have theirs already."""
         values: dict[str, object] = {}
         rest = list(self.words)
+        named = [f"{word.name}={self.typed[word.name]}" for word in self.action.words if word.name in self.typed]
+        complete = _complete_words(self.program, self.action, [*self.words, *named])
         for word in self.action.words:
             if word.name in self.typed:
                 values[word.name] = [str(self.typed.pop(word.name))] if word.many else self.typed.pop(word.name)
@@ -198,8 +225,7 @@ class _CommandLine:
                 values[word.name] = rest.pop(0) if rest else None
             # An empty text is missing, too: `mlscale runs show "$RUN"` with an unset variable.
             if word.required and not values[word.name]:
-                given = " ".join([self.program, *map(shlex.quote, self.words)])
-                self._add_problem(f"{word.name} is missing", why=word.help, fix=f"{given} {word.example}")
+                self._add_problem(f"{word.name} is missing", why=word.help, fix=complete)
         return values
 
     def _add_problem(self, what: str, *, fix: str, why: str = "") -> None:

@@ -48,7 +48,7 @@ class Webhook:
             raise MLScaleError(
                 "the webhook is not the address of a web server",
                 where=self.where,
-                fix=f"{self.where}=https://<host>/<path>",
+                fix=f"{self.where}=<https://host/path>",
             )
 
     # The dataclass would print the whole address, which may hold a secret.

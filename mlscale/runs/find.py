@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlscale.atomic_files import ASIDE
+from mlscale.config.names.suggest import find_nearest
 from mlscale.errors import MLScaleError
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.job_record import is_cloud_run
@@ -86,7 +87,8 @@ def build_run_not_found(text: str, root: str | Path = "runs") -> MLScaleError:
                 why=broken[path],
                 fix="mlscale runs ls: what is lost",
             )
-    return MLScaleError(f"no run {text!r}", where=str(root), fix="mlscale runs ls")
+    near = find_nearest(text, [LAST, *(name for run in runs for name in (run.id, run.path.name))])
+    return MLScaleError(f"no run {text!r}", where=str(root), fix=near or "mlscale runs ls")
 
 
 def _report_corrupted(broken: dict[Path, str], runs: list[RunFolder]) -> None:

@@ -160,7 +160,7 @@ def require_run_checkpoint(model: TrainedModel, command: str, runs_dir: str | Pa
             f"{model.label} is a servable, not a run or a checkpoint",
             where=f"ref={shorten_path(model.path)}",
             why=f"`mlscale {command}` starts from the weights of a run",
-            fix=f"mlscale {command} {model.home.name if model.home else 'last'}",
+            fix=f"ref={model.home.name if model.home else 'last'}",
         )
     if model.kind == "checkpoint":
         raise MLScaleError(

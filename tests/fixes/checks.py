@@ -146,6 +146,8 @@ def _check_command(line: Line) -> Iterator[str]:
 
 def check_words(words: Sequence[str]) -> Iterator[str]:
     """Yield what is wrong with the words after `mlscale`."""
+    if words[:1] == ["-m"]:
+        words = ["train", *words]
     if not words or words[0].startswith(("-", PLACE)):
         return
     command, rest = (words[0], list(words[1:])) if words[0] in COMMANDS else ("train", list(words))
@@ -163,4 +165,4 @@ def check_words(words: Sequence[str]) -> Iterator[str]:
         yield f"refused: {error.what} (fix: {error.fix})"
         return
     typed = [word for word in request.typed if not word.lstrip("+").startswith("ref=")]
-    yield from _check_overrides(typed, command)
+    yield from _check_overrides([*["-m"] * request.multirun, *typed], command)

@@ -135,7 +135,7 @@ def _select_parts(cfg: DictConfig, parts: Sequence[str]) -> DictConfig:
             raise MLScaleError(
                 f"'{part}' not found in this config",
                 where="command line",
-                fix=f"mlscale config show {best}" if best else "mlscale config show prints all of it",
+                fix=f"mlscale config show {best}" if best else "mlscale config show, which prints all of it",
             )
         # With its path, so that the output is a valid piece of a recipe.
         OmegaConf.update(selected, part, value)

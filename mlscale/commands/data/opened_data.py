@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlscale.commands.options import Options
+from mlscale.config.names.suggest import find_nearest
 from mlscale.errors import MLScaleError
 
 if TYPE_CHECKING:
@@ -103,8 +105,17 @@ def _check_run(name: str, runs_dir: str) -> None:
             f"{name!r} is neither a file, a folder nor a run",
             where=f"command line: {name}",
             why=f"no such path exists here, and in {runs_dir}: {error.what}",
-            fix="mlscale data diff may.csv june.csv data.target=churned   (your own files, or ids of mlscale runs ls)",
+            fix=_find_near_side(name, error.fix),
         ) from error
+
+
+def _find_near_side(name: str, near_run: str) -> str:
+    """Return what was meant by a side of a comparison: the nearest file or folder next to it, or else run."""
+    path = Path(name).expanduser()
+    siblings = sorted(item.name for item in path.parent.iterdir()) if path.parent.is_dir() else []
+    if near := find_nearest(path.name, siblings):
+        return shlex.quote(str(path.with_name(near)))
+    return "ls\nmlscale runs ls" if near_run.startswith("mlscale") else near_run
 
 
 def _describe_path(path: Path, overrides: Sequence[str]) -> list[str]:

@@ -95,6 +95,8 @@ def _write(cfg: DictConfig, data: object, start: float) -> Result:
 
     # Before the data is counted: a mistyped part is the quicker error.
     part, reencoding = _parse_part(cfg.part), parse_reencoding(cfg.reencode)
+    if cfg.shard_mb < 1:
+        raise MLScaleError(f"shard_mb is {cfg.shard_mb}", where="shard_mb", why="it is 1 or more", fix="shard_mb=256")
     container = _choose_container(cfg.format, data)
     if isinstance(data, TextFiles):
         if reencoding is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -184,7 +185,12 @@ def _resume_run(options: Options) -> int:
         return int(Exit.DONE)
     wait_passively()
     # The same as `mlscale train resume=…`: one implementation of resuming.
-    cfg = compose_from_overrides("train", [f"resume={options.ref}", *options.overrides])
+    try:
+        cfg = compose_from_overrides("train", [f"resume={options.ref}", *options.overrides])
+    except MLScaleError as error:
+        if (near := error.fix.removeprefix("resume=")) != error.fix and near != options.ref:
+            error.fix = shlex.join(["mlscale", "runs", "resume", near, *options.overrides])
+        raise
     result = commands.run_checked_config("train", cfg)
     with mask_output(Masker.create_for_run(cfg)):
         print_result(result, cfg.output)
@@ -217,7 +223,10 @@ def _record_job(options: Options) -> int:
     if options.step not in ("start", "end"):
         what = f"unknown step '{options.step}' of a job"
         raise MLScaleError(what, where="mlscale runs job", fix="mlscale runs job start last")
-    return record_job(options.step, Path(options.ref), options.code)
+    # A job's script passes the folder, which may not be visible here: only the guard explains that.
+    is_path = os.sep in options.ref or Path(options.ref).is_dir()
+    folder = Path(options.ref) if is_path else find_run(options.ref, options.runs_dir).path
+    return record_job(options.step, folder, options.code)
 
 
 def _cancel_jobs(options: Options) -> int:

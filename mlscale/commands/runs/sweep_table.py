@@ -42,7 +42,9 @@ def find_sweep(ref: str, root: str | Path) -> tuple[Path, list[RunFolder]]:
             f"{ref!r} means {len(matches)} sweeps" if matches else f"no sweep {ref!r}",
             where=str(root),
             why=f"sweeps: {known}" if known else "",
-            fix="mlscale runs sweep last" if sweeps else "mlscale -m +recipe=resnet optimizer.lr=0.1,0.01 makes one",
+            fix="mlscale runs sweep last"
+            if sweeps
+            else "mlscale -m +recipe=resnet optimizer.lr=0.1,0.01, which makes one",
         )
     return matches[0], sweeps[matches[0]]
 

@@ -19,10 +19,7 @@ _LEAST_VALUES = {  # the least, whether it may be that itself, what to type
 
 def check_bounds(cfg: DictConfig) -> Iterator[MLScaleError]:
     """Yield a problem for a seed beyond 32 bits, an empty metric name, or a setting below its least value."""
-    seed = cfg.get("seed", 0)
-    if not 0 <= seed < _SEEDS:
-        why = f"a seed is a whole number from 0 to {_SEEDS - 1}"
-        yield MLScaleError(f"seed={seed} is not a seed", where="seed", why=why, fix="seed=0")
+    yield from check_seed(cfg.get("seed", 0))
     if cfg.get("metric") == "":
         yield MLScaleError("the metric has no name", where="metric", fix="leave it out: the task has its own")
     for where, (least, itself, usual) in _LEAST_VALUES.items():
@@ -32,6 +29,13 @@ def check_bounds(cfg: DictConfig) -> Iterator[MLScaleError]:
         if value is not None and not (value > least or (itself and value == least)):
             why = f"it is {least} or more" if itself else f"it is more than {least}"
             yield MLScaleError(f"{where} is {value:g}", where=where, why=why, fix=f"{where}={usual:g}")
+
+
+def check_seed(seed: object) -> Iterator[MLScaleError]:
+    """Yield the problem of a seed that a generator refuses; other types than numbers are checked elsewhere."""
+    if isinstance(seed, int) and not 0 <= seed < _SEEDS:
+        why = f"a seed is a whole number from 0 to {_SEEDS - 1}"
+        yield MLScaleError(f"seed={seed} is not a seed", where="seed", why=why, fix="seed=0")
 
 
 def check_single_process(cfg: DictConfig, devices: int) -> Iterator[MLScaleError]:

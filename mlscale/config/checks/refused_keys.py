@@ -36,9 +36,11 @@ def check_unknown_key(config: CheckedConfig, path: str, value: object, why: str 
     # `batch=32` of a training run is what it is elsewhere, though `mlscale loadtest` has a key of this name.
     brought = config.command == "train" and alias is not None and not alias.unsupported
     # `warmup=1` of a load test is its warmup_s, though `mlscale export` has a key of this name.
-    timed = f"{path}_s" in config.fields.get_own_fields(config.command) if config.command in COMMAND_BASES else False
+    own = config.fields.get_own_fields(config.command) if config.command in COMMAND_BASES else {}
+    # `seconds=3` of a profile is its profile.seconds, though `mlscale loadtest` has a key of this name.
+    has_own = f"{path}_s" in own or any(name.endswith(f".{path}") for name in own)
     # A key of another command is valid, only in the wrong place: a near name would be a wrong suggestion.
-    owners = [] if brought or timed else _find_other_owners(config, path)
+    owners = [] if brought or has_own else _find_other_owners(config, path)
     if owners:
         shown = [*owners[1:3], *(["…"] if owners[3:] else [])]
         others = f", and of {', '.join(shown)}" if shown else ""

@@ -166,6 +166,8 @@ def _check_words(
         if _is_bare_word(word) and rest[:1] == ["="] and bare == [0, 1]:
             what, fix = f"there are spaces around the '=' of '{word}'", f"{word}={rest[1]}"
             del rest[:2]
+        elif _is_bare_word(word) and not word.startswith("=") and rest and re.fullmatch(r"=[^=].*", rest[0], re.DOTALL):
+            what, fix = f"there is a space before the '=' of '{word}'", f"{word}{rest.pop(0)}"
         elif _OVERRIDE.match(word) and word.endswith("=") and 0 in bare:
             what, fix = f"there is a space after the '=' of '{word[:-1]}'", f"{word}{rest.pop(0)}"
         elif not _OVERRIDE.match(word) and (spaced := _SPACED.fullmatch(word)):
@@ -259,7 +261,7 @@ def _normalise_overrides(command: str, words: Sequence[str], roots: Roots, *, mu
             plain.append(word)
         else:
             try:
-                elsewhere = partial(_list_elsewhere, command, key, value or "", roots, words)
+                elsewhere = partial(_suggest_several, command, key, value or "", roots, words)
                 plain.append(f"++{key}={_quote_if_needed(key, value or '', elsewhere, multirun=multirun)}")
             except MLScaleError as problem:
                 problems.append(problem)
@@ -277,6 +279,17 @@ def _check_readable(command: str, words: Sequence[str], roots: Roots) -> Iterato
                 word, roots.groups, lambda key, value: _suggest_setting(command, key, value, roots, words).fix
             ):
                 yield problem
+
+
+def _suggest_several(command: str, key: str, value: str, roots: Roots, words: Sequence[str]) -> str:
+    """Return the overrides that several values of a key may mean: a sweep, and a list where the key may take one."""
+    if elsewhere := _list_elsewhere(command, key, value, roots, words):
+        return elsewhere
+    from mlscale.config.suggestions.templates import get_default_names, parse_yaml_word
+
+    several = parse_yaml_word(f"[{value}]")
+    takes_list = all(kind.accepts(several) for kind in get_default_names(roots.groups).types(key))
+    return f"-m {key}={value}, which runs one job for each" + f"\n{key}=[{value}], for a list" * takes_list
 
 
 def _list_elsewhere(command: str, key: str, value: str, roots: Roots, words: Sequence[str]) -> str:
@@ -300,7 +313,7 @@ def _quote_if_needed(key: str, value: str, elsewhere: Callable[[], str], *, mult
     id.
 
     Args:
-        elsewhere: returns the override that the value means as a list of another program.
+        elsewhere: returns the overrides that several values may mean.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -321,7 +334,7 @@ def _quote_if_needed(key: str, value: str, elsewhere: Callable[[], str], *, mult
         raise MLScaleError(
             f"{key}={value} is a sweep over several values",
             where=f"command line: {key}={value}",
-            fix=elsewhere() or f"-m {key}={value}, which runs one job for each\n{key}=[{value}], for a list",
+            fix=elsewhere(),
         )
     # A run's id may look like a number (`1e5`): unquoted, Hydra would change its digits.
     is_text = multirun or isinstance(parsed.value(), str | type(None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -62,7 +63,7 @@ def collect_refusals(
     current: Exception | None = error
     # Hydra stops at its first error. Each pass removes one override from `left`, so the loop ends.
     while current is not None:
-        problem, culprit = _explain_error(current, left, roots)
+        problem, culprit = _explain_error(current, left, roots, retry)
         if problem is None:
             # Not an error of Hydra: only the problems found so far are reported.
             return problems
@@ -78,7 +79,9 @@ def collect_refusals(
     return problems
 
 
-def _explain_error(error: Exception, overrides: Sequence[str], roots: Roots) -> tuple[MLScaleError | None, str | None]:
+def _explain_error(
+    error: Exception, overrides: Sequence[str], roots: Roots, retry: Callable[[list[str]], None] | None
+) -> tuple[MLScaleError | None, str | None]:
     text = str(error)
     if isinstance(error, MissingConfigException) and (match := _NOT_FOUND.search(text)):
         return _report_unknown_option(match["group"], match["option"], match["file"], overrides, roots)
@@ -113,12 +116,7 @@ def _explain_error(error: Exception, overrides: Sequence[str], roots: Roots) -> 
             fix=_translate_option(key, value) or f"{key}={_choose_option_for(value, options)}",
         ), culprit
     if isinstance(error, ConfigCompositionException) and "delete" in text and (match := _DELETE.search(text)):
-        culprit = next((item for item in overrides if item.startswith("~" + match["key"])), None)
-        return MLScaleError(
-            f"no '{match['key']}' to remove",
-            where=_describe_culprit(culprit, match["key"]),
-            fix="mlscale config show, which prints what there is",
-        ), culprit
+        return _report_absent_removal(match["key"], overrides, roots, retry)
     if match := _FORCED.search(text):  # a folder of settings, not a group to select from
         culprit = _find_override(overrides, COMMAND_GROUP)
         return MLScaleError(
@@ -161,6 +159,22 @@ def _explain_error(error: Exception, overrides: Sequence[str], roots: Roots) -> 
             fix="mlscale config show, which prints every key there is",
         ), None
     return None, None
+
+
+def _report_absent_removal(
+    key: str, overrides: Sequence[str], roots: Roots, retry: Callable[[list[str]], None] | None
+) -> tuple[MLScaleError, str | None]:
+    culprit = next((item for item in overrides if item.startswith(f"~{key}")), None)
+    entries = [f"{group}.{option}" for group in BUILDS_SEVERAL for option in roots.groups.get(group, ())]
+    near = find_nearest(key, [*roots.groups, *entries, *_collect_typed_names(overrides, roots).paths])
+    fix = f"leave {culprit or f'~{key}'} out"
+    if near and retry is not None:
+        # A near name may be absent, too: it is tried, for what is selected decides what there is to remove.
+        with contextlib.suppress(Exception):
+            retry([f"~{near}" if item == culprit else item for item in overrides])
+            fix = f"~{near}"
+    why = "mlscale config show prints what there is"
+    return MLScaleError(f"no '{key}' to remove", where=_describe_culprit(culprit, key), why=why, fix=fix), culprit
 
 
 def _report_unknown_option(

@@ -68,11 +68,23 @@ def check_replaced_keys(command: str, words: Sequence[str]) -> Iterator[MLScaleE
             yield MLScaleError(f"'{key}' is called '{renamed[key]}' now", where=f"command line: {word}", fix=new)
 
 
-def create_no_reference_error(command: str, here: Sequence[str] = ()) -> MLScaleError:
-    """Return the error for a command without what it works on; `here` are references to models that are here."""
-    # Without a method there is nothing to compress by.
-    method = " compress=int8" if command == "compress" else ""
-    examples = "\n".join(f"mlscale {command} {example}{method}" for example in here or REFERENCES[command].examples)
+# What a command does not start without, besides a model: without a method there is nothing to compress by.
+_NEEDED = {"compress": ("compress=int8",), "predict": ("input=<images, texts or a table>", "to=<a folder>")}
+
+
+def create_no_reference_error(command: str, here: Sequence[str] = (), typed: Sequence[str] = ()) -> MLScaleError:
+    """Return the error for a command without what it works on.
+
+    Args:
+        here: references to models that are here.
+        typed: the words of the command line, which the fix repeats.
+    """
+    settings = [shlex.quote(word) for word in typed if not word.lstrip("+").startswith(f"{REF}=")]
+    keys = {word.lstrip("+").partition("=")[0] for word in typed}
+    needed = [word for word in _NEEDED.get(command, ()) if word.partition("=")[0] not in keys]
+    examples = "\n".join(
+        " ".join(["mlscale", command, example, *settings, *needed]) for example in here or REFERENCES[command].examples
+    )
     if command == "loadtest":
         return MLScaleError("no server is named", where="command line", why="its address comes first", fix=examples)
     return MLScaleError(
@@ -81,6 +93,16 @@ def create_no_reference_error(command: str, here: Sequence[str] = ()) -> MLScale
         why="a run, a version, a checkpoint or a servable's folder comes first",
         fix=examples,
     )
+
+
+def restate_command(error: MLScaleError, command: str, typed: Sequence[str]) -> None:
+    """Give an error that suggests `ref=` another model the whole command: next to the word that was typed, `ref=` would
+    name a second one.
+    """
+    nearest = error.fix.removeprefix(f"{REF}=").split("\n")[0]
+    if error.fix.startswith(f"{REF}=") and "<" not in nearest:
+        settings = [word for word in typed if not word.startswith(f"{REF}=")]
+        error.fix = shlex.join(["mlscale", command, nearest, *settings])
 
 
 def check_single_reference(command: str, words: Sequence[str]) -> Iterator[MLScaleError]:

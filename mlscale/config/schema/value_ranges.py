@@ -34,6 +34,11 @@ _DIGITS = Type(
     "int ≥ 1", lambda value: isinstance(value, str) and value.isdigit() and int(value) > 0, {"type": "string"}
 )
 _TIME = Type("time", lambda value: isinstance(value, str) and value.count(":") == 3, {"type": "string"})
+_DURATION = Type(
+    "time",
+    lambda value: isinstance(value, str) and [part.isdigit() for part in value.split(":")] == [True] * 4,
+    {"type": "string", "examples": ["00:11:55:00"]},
+)
 # Lightning decides by the type: an int is a number of batches, a float a part of them.
 _BATCHES = make_union(at_least(0), _part(zero=True), NONE)
 _SOME_BATCHES = make_union(at_least(1), _part(zero=False), NONE)
@@ -51,6 +56,7 @@ RANGES: Mapping[str, Type] = {
     "trainer.overfit_batches": make_union(at_least(0), _part(zero=True)),
     "trainer.val_check_interval": make_union(at_least(1), _part(zero=False), _TIME, DICT, NONE),
     "trainer.check_val_every_n_epoch": make_union(at_least(1), NONE),
+    "trainer.max_time": make_union(_DURATION, DICT, NONE),
     "trainer.max_steps": at_least(-1),
     "trainer.max_epochs": make_union(at_least(-1), NONE),
     "trainer.min_epochs": make_union(at_least(0), NONE),

@@ -33,7 +33,7 @@ def check_value_type(
         if not kind.accepts(value):
             meant = meant_here(path, value)
             why = meant[1] if meant else field.text if field else ""
-            fix = meant[0] if meant else format_override(path, _find_valid_value(value, kind, field, parameter))
+            fix = meant[0] if meant else format_override(path, _find_valid_value(value, kind, field, parameter, types))
             text = kind.text
             if not is_finite(value):
                 text = "a finite number" if isinstance(value, float) else "of finite numbers"
@@ -164,19 +164,31 @@ class _Placeholder:
         return f"<{self.text}>"
 
 
-def _find_valid_value(value: object, kind: Type, field: Field | None, parameter: Parameter | None) -> object:
-    """Return a value of this type: what was typed in the right form, else the shipped default, else a placeholder."""
+def _find_valid_value(
+    value: object, kind: Type, field: Field | None, parameter: Parameter | None, types: Sequence[Type] = ()
+) -> object:
+    """Return a value of this type, and of all `types`: what was typed in the right form, else the shipped default, else
+    an example, else a placeholder.
+    """
+    kinds = (kind, *types)
     for candidate in _generate_value_forms(value, kind):
-        if kind.accepts(candidate):
+        if all(item.accepts(candidate) for item in kinds):
             return candidate
     if "enum" in kind.schema:
         return _Placeholder(kind.text)  # any of them may be the opposite of what was meant
     if isinstance(value, dict):
         return _Placeholder(kind.text)  # a schedule or settings: no number is what was meant
     for default in (field.default if field else None, parameter.default if parameter else None):
-        if default is not None and not _is_deferred(default) and kind.accepts(default):
+        if default is not None and not _is_deferred(default) and all(item.accepts(default) for item in kinds):
             return default
-    return _Placeholder(kind.text)
+    return next((example for item in kinds for example in _list_examples(item)), _Placeholder(kind.text))
+
+
+def _list_examples(kind: Type) -> list[object]:
+    """Return the values that a type, or a member of it, gives as examples."""
+    members = kind.schema.get("anyOf", ())
+    schemas = [kind.schema, *(members if isinstance(members, list) else ())]
+    return [example for schema in schemas for example in schema.get("examples", ())]
 
 
 def _parse_numbers(text: str) -> Iterator[int | float]:

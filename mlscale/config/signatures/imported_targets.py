@@ -44,7 +44,12 @@ def inspect_imported_target(target: str) -> Signature | Unknown | None:
     try:
         imported_object = _import_dotted_path(target)
     except _AbsentError as absent:
-        better = find_nearest(absent.name, [name for name in dir(absent.holder) if not name.startswith("_")])
+        # The last part is what is built, which a module can't be.
+        is_last = target.endswith(f".{absent.name}")
+        names = [name for name in dir(absent.holder) if not name.startswith("_")]
+        better = find_nearest(
+            absent.name, [name for name in names if not is_last or callable(getattr(absent.holder, name, None))]
+        )
         fix = target.replace(f".{absent.name}", f".{better}", 1) if better else None
         return Unknown(target, absent.name, f"'{absent.path}' has no '{absent.name}'", fix)
     except Exception:  # code of the user's runs: what it raises is reported when the object is built

@@ -106,7 +106,7 @@ def read_signature(target: str) -> Signature | Unknown:
     except NoNameError as error:
         why = f"'{error.holder}' has no '{error.missing}'"
         better = find_nearest(error.missing, error.names)
-        return Unknown(target, error.missing, why, _replace_part(target, error.missing, better))
+        return Unknown(target, error.missing, why, _complete_target(_replace_part(target, error.missing, better)))
     except UnreadableError as error:
         # `missing` is empty: the target may exist, so it is not an error yet.
         return Unknown(target, "", str(error))
@@ -119,7 +119,15 @@ def _report_missing_module(target: str, error: NoModuleError) -> Unknown:
         why = f"no package or module '{last}' in this folder or this environment"
         return Unknown(target, last, why, _correct_root(target) if target.partition(".")[0] == last else None)
     why = f"the package '{parent}' has no module '{last}'"
-    return Unknown(target, last, why, _replace_part(target, last, find_nearest(last, error.siblings)))
+    return Unknown(target, last, why, _complete_target(_replace_part(target, last, find_nearest(last, error.siblings))))
+
+
+def _complete_target(target: str | None) -> str | None:
+    """Return a corrected target, with what else is wrong in it corrected; None for a module, which can't be built."""
+    signature = read_signature(target) if target else None
+    if not isinstance(signature, Unknown):
+        return target
+    return signature.better if signature.better or signature.missing == target else target
 
 
 def _correct_root(target: str) -> str | None:

@@ -49,7 +49,7 @@ def _open_run(folder: Path) -> RunFolder:
             "the run folder is not visible on this node",
             where=str(folder),
             why="it must be on a file system that all nodes share",
-            fix="runs_dir=/shared/runs",
+            fix="runs_dir=<a folder that all nodes share>",
             exit=Exit.ENVIRONMENT,
         )
     return RunFolder.open(folder)

@@ -89,7 +89,7 @@ def encode_key(key: str | None) -> bytes:
     """
     if key is None:
         return b""
-    fix = "python -c 'import secrets; print(secrets.token_urlsafe(32))' makes one"
+    fix = "python -c 'import secrets; print(secrets.token_urlsafe(32))', which makes one"
     if len(key) < _SHORTEST_KEY:
         raise MLScaleError(
             f"api_key has {len(key)} characters", where="api_key", why=f"it has at least {_SHORTEST_KEY}", fix=fix

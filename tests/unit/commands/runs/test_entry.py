@@ -218,7 +218,7 @@ def test_ls_shows_at_most_as_many_as_asked_for(root: Path, runs: Runs, capsys: p
 def test_a_word_from_elsewhere_is_translated() -> None:
     with pytest.raises(MLScaleError, match="unknown word 'remove'") as caught:
         main(["remove"])
-    assert caught.value.fix == "mlscale runs rm"
+    assert caught.value.fix == "mlscale runs rm last"
 
 
 @pytest.mark.parametrize("words", [["--help"], ["ls", "--help"], ["rm", "--help"], ["resume", "--help"]])

@@ -265,7 +265,7 @@ unknown key 'workers'
 the _target_ of 'data' does not exist: mlscale.data.Table
   where: command line: data._target_
   why:   'mlscale.data' has no 'Table'
-  fix:   data._target_=mlscale.data.tables
+  fix:   data._target_=<package.module.Class>
 """,
     ),
 ]

@@ -134,7 +134,22 @@ CASES = {
         ["~callbacks.progres"],
         "no 'callbacks.progres' to remove\n"
         "  where: command line: ~callbacks.progres\n"
-        "  fix:   mlscale config show, which prints what there is",
+        "  why:   mlscale config show prints what there is\n"
+        "  fix:   ~callbacks.progress",
+    ),
+    "nothing near to delete": (
+        ["~logger.mine"],
+        "no 'logger.mine' to remove\n"
+        "  where: command line: ~logger.mine\n"
+        "  why:   mlscale config show prints what there is\n"
+        "  fix:   leave ~logger.mine out",
+    ),
+    "a near name that is not selected": (
+        ["~callbacks.emma"],
+        "no 'callbacks.emma' to remove\n"
+        "  where: command line: ~callbacks.emma\n"
+        "  why:   mlscale config show prints what there is\n"
+        "  fix:   leave ~callbacks.emma out",
     ),
 }
 

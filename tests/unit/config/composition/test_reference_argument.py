@@ -10,6 +10,7 @@ import mlscale
 from mlscale.assembly.ready import resolve_base_config
 from mlscale.commands import COMMANDS
 from mlscale.config.composition.argv import parse_command_line, replace_reference
+from mlscale.config.composition.reference_argument import create_no_reference_error, restate_command
 from mlscale.config.composition.request import Request
 from mlscale.config.schema.model_arguments import REFERENCES
 from mlscale.errors import MLScaleError
@@ -84,6 +85,7 @@ def test_another_reference_takes_the_place_of_the_typed_one() -> None:
         ("prepare last", "unknown word 'last'", "mlscale prepare --help"),
         ("evaluate split=test last", "unknown word 'last'", "mlscale evaluate last split=test"),
         ("evaluate last resnet", "unknown word 'resnet'", "mlscale evaluate last"),
+        ("evaluate split =test", "there is a space before the '=' of 'split'", "split=test"),
         ("evaluate split = test", "there are spaces around the '=' of 'split'", "split=test"),
         ("evaluate trainer.devices 1", "unknown word 'trainer.devices'", "trainer.devices=1"),
         ("evaluate last ref=resnet", "2 models are named", "mlscale evaluate last"),
@@ -183,3 +185,18 @@ def test_a_command_that_trains_anew_takes_the_config_of_a_run_that_has_saved_not
     with pytest.raises(MLScaleError, match="no run 'resnet'") as raised:
         mlscale.compose(["resnet"], command=command)
     assert raised.value.fix == f"mlscale {command} recipe=resnet"
+
+
+def test_a_near_model_is_suggested_in_place_of_the_typed_one() -> None:
+    error = MLScaleError("no run or model 'resent'", fix="ref=resnet")
+    restate_command(error, "serve", ["ref=resent", "port=0"])
+    assert error.fix == "mlscale serve resnet port=0"
+    place = MLScaleError("no registry is set", fix="ref=<a run>")
+    restate_command(place, "serve", ["ref=resent"])
+    assert place.fix == "ref=<a run>"
+
+
+def test_the_fix_of_a_missing_model_has_what_was_typed_and_what_else_is_needed() -> None:
+    fix = create_no_reference_error("predict", ["last"], ["input=day.csv"]).fix
+    assert fix == "mlscale predict last input=day.csv to=<a folder>"
+    assert create_no_reference_error("compress", ["last"]).fix == "mlscale compress last compress=int8"
