@@ -352,7 +352,7 @@ def test_bad_samples_are_replaced_alike(tmp_path: Path) -> None:
 def test_an_error_without_a_text_is_its_name_alone() -> None:
     """A MemoryError has no text, and what follows the name in a message must not begin with a colon."""
     for error, expected in ((MemoryError(), "MemoryError"), (ValueError("7 rows"), "ValueError: 7 rows")):
-        try:
+        # Raised, since a failure has the line that it comes from.
+        with pytest.raises(type(error)) as caught:
             raise error
-        except (MemoryError, ValueError) as raised:
-            assert describe_failure(raised).why == expected
+        assert describe_failure(caught.value).why == expected
