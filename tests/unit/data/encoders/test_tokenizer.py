@@ -83,7 +83,7 @@ def test_special_tokens_in_the_vocabulary_of_a_model_are_plain_text_too(tmp_path
     from tokenizers import models, pre_tokenizers, trainers
 
     special = ["<pad>", "<unk>", "</s>"]
-    unknown = {"unk_token": "<unk>"}
+    unknown: dict[str, Any] = {"unk_token": "<unk>"}
     kinds: dict[str, tuple[Any, Any]] = {
         "Unigram": (models.Unigram, partial(trainers.UnigramTrainer, **unknown)),
         "WordLevel": (partial(models.WordLevel, **unknown), trainers.WordLevelTrainer),
