@@ -28,10 +28,10 @@ def hide_special_tokens(document: Mapping[str, Any]) -> dict[str, Any] | None:
     vocabulary = model.get("vocab") or {}
     # Pairs of a piece and its score in Unigram, names with their ids in the others.
     is_scored = isinstance(vocabulary, list)
-    found = special & ({piece for piece, _ in vocabulary} if is_scored else vocabulary.keys())
-    if not found or not _takes_whole_words(model):
+    shared = special & ({piece for piece, _ in vocabulary} if is_scored else vocabulary.keys())
+    if not shared or not _takes_whole_words(model):
         return None
-    names = {name: _PREFIX + name for name in found}
+    names = {name: _PREFIX + name for name in shared}
     model["vocab"] = (
         [[names.get(piece, piece), score] for piece, score in vocabulary]
         if is_scored
@@ -41,7 +41,7 @@ def hide_special_tokens(document: Mapping[str, Any]) -> dict[str, Any] | None:
     if isinstance(unknown := model.get("unk_token"), str):
         model["unk_token"] = names.get(unknown, unknown)
     # An added token that the model has under another name would get a new id.
-    return {**document, "model": model, "added_tokens": [token for token in added if token["content"] not in found]}
+    return {**document, "model": model, "added_tokens": [token for token in added if token["content"] not in shared]}
 
 
 def _takes_whole_words(model: Mapping[str, Any]) -> bool:

@@ -129,7 +129,7 @@ class Tokenizer:
 
     def decode_rows(self, rows: Sequence[Sequence[int]]) -> list[bytes]:
         """Return the texts of ids, without special tokens; some tokenizers lose spaces or case."""
-        texts = self._whole.decode_batch([list(row) for row in rows], skip_special_tokens=True)
+        texts = self._stored_engine.decode_batch([list(row) for row in rows], skip_special_tokens=True)
         return [text.encode() for text in texts]
 
     def _limit_length(self, length: int | None) -> None:
@@ -143,13 +143,13 @@ class Tokenizer:
     @cached_property
     def _names(self) -> Mapping[str, int]:
         # With the added tokens, special ones among them, whose ids come after those of the model.
-        names: Mapping[str, int] = self._whole.get_vocab(with_added_tokens=True)
+        names: Mapping[str, int] = self._stored_engine.get_vocab(with_added_tokens=True)
         if not names:
             raise ValueError("it has no tokens")
         return names
 
     @cached_property
-    def _whole(self) -> Any:
+    def _stored_engine(self) -> Any:
         """The tokenizer as it is in the file, for names and decoding."""
         return _load_engine(self.content)
 
@@ -157,7 +157,7 @@ class Tokenizer:
     def _engine(self) -> Any:
         """The tokenizer that encodes: no text makes a special token of it, which would end a document."""
         hidden = hide_special_tokens(json.loads(self.content))
-        engine = self._whole if hidden is None else _load_engine(json.dumps(hidden))
+        engine = self._stored_engine if hidden is None else _load_engine(json.dumps(hidden))
         engine.encode_special_tokens = True
         return engine
 
