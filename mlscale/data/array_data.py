@@ -196,8 +196,14 @@ class MemoryStream:
     def __call__(self, plans: Iterable[BatchPlan]) -> Iterator[Batch | BadSample]:
         """Yield a batch for each plan; in its place a `BadSample`, if one of its samples cannot be used."""
         for plan in plans:
-            # Nothing is read here: bad samples are known since `facts` read all rows.
-            yield self._find_bad_sample(plan) or self._build_batch(plan)
+            yield self._find_bad_sample(plan) or self._try_batch(plan)
+
+    def _try_batch(self, plan: BatchPlan) -> Batch | BadSample:
+        # Bad rows in memory are known since `facts` read them; of mapped files they show when they are read.
+        try:
+            return self._build_batch(plan)
+        except BadSample as error:
+            return error
 
     def _find_bad_sample(self, plan: BatchPlan) -> BadSample | None:
         bad = self._rows.bad

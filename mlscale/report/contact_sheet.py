@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.report.caption_font import choose_caption_font
+
 if TYPE_CHECKING:
     from PIL import ImageDraw, ImageFont
 
@@ -43,7 +45,7 @@ def draw_contact_sheet(tiles: Sequence[Tile]) -> tuple[bytes, int]:
 
     Small images are enlarged without smoothing, so that each pixel is a square.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
     scale = 2
     images_per_tile = max(len(tile.images) for tile in tiles)
@@ -53,16 +55,18 @@ def draw_contact_sheet(tiles: Sequence[Tile]) -> tuple[bytes, int]:
     width, height = across * (wide + _GAP) + _GAP, down * (_TILE + _TEXT + _GAP) + _GAP
     canvas = Image.new("RGB", (width * scale, height * scale), _PAPER)
     draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(13 * scale)
+    chosen = choose_caption_font((text for tile in tiles for text in (tile.title, tile.text)), 13 * scale)
+    font = chosen.font
     for number, tile in enumerate(tiles):
         left, top = _GAP + number % across * (wide + _GAP), _GAP + number // across * (_TILE + _TEXT + _GAP)
         for position, pixels in enumerate(tile.images):
             canvas.paste(_fit_square(pixels, _TILE * scale), ((left + position * (_TILE + 4)) * scale, top * scale))
         below = (top + _TILE + 2) * scale
-        draw.text((left * scale, below), _cut_line(draw, tile.title, font, wide * scale), _INK, font)
+        title, text = chosen.replace_missing(tile.title), chosen.replace_missing(tile.text)
+        draw.text((left * scale, below), _cut_line(draw, title, font, wide * scale), _INK, font)
         draw.text(
             (left * scale, below + 16 * scale),
-            _cut_line(draw, tile.text, font, wide * scale),
+            _cut_line(draw, text, font, wide * scale),
             _BAD if tile.wrong else _QUIET,
             font,
         )
@@ -113,10 +117,9 @@ def _is_grey(tiles: Sequence[Tile]) -> bool:
 def _cut_line(
     draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, max_width: float
 ) -> str:
-    """Return a line, cut to the width `room`, in pixels."""
-    clean = "".join(character if character.isprintable() else " " for character in text)
-    if draw.textlength(clean, font) <= max_width:
-        return clean
-    while clean and draw.textlength(clean + "…", font) > max_width:
-        clean = clean[:-1]
-    return clean + "…"
+    """Return a line, cut to a width in pixels."""
+    if draw.textlength(text, font) <= max_width:
+        return text
+    while text and draw.textlength(text + "…", font) > max_width:
+        text = text[:-1]
+    return text + "…"

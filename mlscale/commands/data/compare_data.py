@@ -46,19 +46,22 @@ def compare_data(first: OpenedData, second: OpenedData, split: str, count: int) 
     """
     _check_kinds(first, second)
     changes = find_changes(first.backend, second.backend, split)
-    columns = _compare_columns(first, second, split, count)
+    columns, bad = _compare_columns(first, second, split, count)
     drifted = [column for column in columns if column.is_significant]
-    tables = [*_build_samples_table(first, second, split, changes), *_build_class_table(first.facts, second.facts)]
+    tables = [*_build_samples_table(first, second, split, changes, bad), *_build_class_table(first.facts, second.facts)]
     rows = [(column.label, column.format_change(), f"{column.distance:.3f}") for column in drifted]
     tables.append(TableBlock("Columns that drifted", ("column", "change", "distance"), rows, terminal=True))
     return Result(
         command="data",
         ok=True,
-        sentence=_summarize(first, second, changes, drifted),
+        sentence=_summarize(first, second, changes, drifted, bad),
         metrics={
             "first_samples": first.backend.count_samples(split),
             "second_samples": second.backend.count_samples(split),
             **({} if changes is None else changes.list_counts()),
+            # Of those that columns were computed of; `verify` reads all.
+            "first_bad_samples": bad[0],
+            "second_bad_samples": bad[1],
             "columns": len({column.name for column in columns}),
             "drifted_columns": len({column.name for column in drifted}),
         },
@@ -81,7 +84,11 @@ def _check_kinds(first: OpenedData, second: OpenedData) -> None:
 
 
 def _summarize(
-    first: OpenedData, second: OpenedData, changes: SampleChanges | None, drifted: Sequence[ColumnDrift]
+    first: OpenedData,
+    second: OpenedData,
+    changes: SampleChanges | None,
+    drifted: Sequence[ColumnDrift],
+    bad: tuple[int, int],
 ) -> str:
     # By version and labels: among many columns of equal data a test would find one by chance.
     if first.facts.version == second.facts.version and first.facts.label_digest == second.facts.label_digest:
@@ -90,13 +97,18 @@ def _summarize(
     names = list(dict.fromkeys(column.label for column in drifted))
     shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
     parts.append(f"{format_count(len(names), 'column')} drifted: {shown}" if names else "no column drifted")
+    for side, count in zip((first, second), bad, strict=True):
+        if count:
+            parts.append(f"{format_count(count, 'sample')} of {side.name} can't be read")
     return f"{first.name} → {second.name}: {'; '.join(parts)}"
 
 
 def _build_samples_table(
-    first: OpenedData, second: OpenedData, split: str, changes: SampleChanges | None
+    first: OpenedData, second: OpenedData, split: str, changes: SampleChanges | None, bad: tuple[int, int]
 ) -> list[Figure]:
     rows = [("samples", *(f"{side.backend.count_samples(split):,}" for side in (first, second)))]
+    if any(bad):
+        rows.append(("can't be read", *(f"{count:,}" for count in bad)))
     sides = (first.facts, second.facts)
     rows += (
         [
@@ -138,14 +150,16 @@ def _build_class_table(first: DataFacts, second: DataFacts) -> list[Figure]:
     )
 
 
-def _compare_columns(first: OpenedData, second: OpenedData, split: str, count: int) -> tuple[ColumnDrift, ...]:
+def _compare_columns(
+    first: OpenedData, second: OpenedData, split: str, count: int
+) -> tuple[tuple[ColumnDrift, ...], tuple[int, int]]:
+    """Return the drift of each column, and the number of samples of each side that can't be read."""
     # One encoder for both sides: two that were fitted apart would hide a change of units.
     encoder = first.backend.encoder()
-    before = _summarize_side(first, encoder, split, count)
-    now = _summarize_side(second, encoder, split, count)
+    (before, bad), (now, others) = (_summarize_side(side, encoder, split, count) for side in (first, second))
     # What a user's own data module gives are tensors, whose elements have no names.
     if before is None or now is None:
-        return ()
+        return (), (0, 0)
     units = (
         {column.name: column.unit for column in encoder.columns if isinstance(column, NumberColumn)}
         if isinstance(encoder, TableEncoder)
@@ -156,27 +170,31 @@ def _compare_columns(first: OpenedData, second: OpenedData, split: str, count: i
         f"input.{name}": np.array(values, object) if isinstance(values, list) else values
         for name, values in now.items()
     }
-    return compare_columns(sketches, columns, np.empty(0, "datetime64[us]"), _LIMITS)
+    return compare_columns(sketches, columns, np.empty(0, "datetime64[us]"), _LIMITS), (bad, others)
 
 
-def _summarize_side(opened: OpenedData, encoder: Encoder, split: str, count: int) -> SummaryColumns | None:
-    """Return the columns of samples of a split, in an order of chance; None where they are tensors already."""
+def _summarize_side(opened: OpenedData, encoder: Encoder, split: str, count: int) -> tuple[SummaryColumns | None, int]:
+    """Return the columns of samples of a split, in an order of chance, and how many samples can't be read.
+
+    The columns are None where samples are tensors already.
+    """
     backend, summary = opened.backend, create_summary(encoder)
     total = backend.count_samples(split)
     rows = np.unique(np.linspace(0, total - 1, min(total, count or total)).astype(np.int64))
     # Files are often sorted, by class or by time: their order would look like dependence of one sample on the last.
     rows = np.random.default_rng(0).permutation(rows)
     parts: list[SummaryColumns] = []
+    bad = 0
     for at in range(0, len(rows), _BATCH):
         raw = backend.read_raw_samples(split, rows[at : at + _BATCH])
         if raw is None:
-            return None
+            return None, 0
         packed = encoder.pack_samples(raw)
-        # A row that the first side's encoder can't read is a difference that the counts show.
+        bad += len(packed.bad)
         usable = [sample for number, sample in enumerate(raw) if number not in packed.bad]
         if usable:
             parts.append(summary.summarize_samples(packed if not packed.bad else encoder.pack_samples(usable)))
-    return _join_columns(parts)
+    return _join_columns(parts), bad
 
 
 def _join_columns(parts: Sequence[SummaryColumns]) -> SummaryColumns:

@@ -79,7 +79,7 @@ def open_data(options: Options, ref: str | None, words: Sequence[str] = (), *, a
 
 
 def open_side(name: str, options: Options) -> OpenedData:
-    """Return one side of a comparison: a path, or else a run.
+    """Return one side of a comparison, as it is stored: a path, or else a run.
 
     Raises:
         MLScaleError: neither; or as of `open_data`.
@@ -87,11 +87,11 @@ def open_side(name: str, options: Options) -> OpenedData:
     path = Path(name).expanduser()
     # A run is a folder, too.
     if (path / "run.json").exists():
-        return open_data(options, name)
+        return open_data(options, name, as_stored=True)
     if not path.exists():
         _check_run(name, options.runs_dir)
-        return open_data(options, name)
-    opened = open_data(options, None, _describe_path(path, options.overrides))
+        return open_data(options, name, as_stored=True)
+    opened = open_data(options, None, _describe_path(path, options.overrides), as_stored=True)
     return OpenedData(name, opened.backend)
 
 

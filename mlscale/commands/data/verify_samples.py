@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mlscale.commands.data.opened_data import OpenedData
+from mlscale.data.backend import Backend
+from mlscale.data.images.decoded_cache import NoReadableSampleError, iterate_single_samples
+from mlscale.data.images.labelled_images import ImageBackend
 from mlscale.data.inspection.bad_list import write_bad_list
 from mlscale.data.order.bad_samples import BadRecord, BadSample
+from mlscale.errors import call_all
 from mlscale.report import Result, TableBlock
 from mlscale.report.sample_bar import SampleProgressBar
 from mlscale.report.text import format_count
 
 _SHOWN = 50
+
+
+@dataclass(frozen=True)
+class _StoredSplit:
+    """A split whose samples are read one by one.
+
+    Attributes:
+        count: of its samples.
+        iterate_samples: yields each of them, or its error.
+    """
+
+    count: int
+    iterate_samples: Callable[[], Iterator[Any]]
 
 
 def verify_samples(opened: OpenedData, path: Path | None) -> Result:
@@ -24,13 +45,13 @@ def verify_samples(opened: OpenedData, path: Path | None) -> Result:
     Raises:
         MLScaleError: the data can't be opened at all, or the file can't be written.
     """
-    backend = opened.backend
-    counts = {split: backend.count_samples(split) for split in backend.list_splits()}
+    splits, version = _open_splits(opened.backend)
+    counts = {name: split.count for name, split in splits.items()}
     rows: list[BadRecord] = []
     # One split after the other: the threads that decode are the machine's, whatever the number of splits.
     with SampleProgressBar(sum(counts.values())) as bar:
-        for split in counts:
-            for batch in backend.iterate_stored_samples(split):
+        for split, stored in splits.items():
+            for batch in stored.iterate_samples():
                 # A batch holds one sample, so that each bad one is named, and not the first of its batch alone.
                 if isinstance(batch, BadSample):
                     rows.append(BadRecord.from_error(split, batch))
@@ -45,7 +66,7 @@ def verify_samples(opened: OpenedData, path: Path | None) -> Result:
         ok=not rows,
         sentence=f"{opened.name}: read {total:,} samples ({of_splits}): {result}",
         metrics={"samples": total, "bad_samples": len(rows)},
-        artifacts={"data_version": opened.facts.version, **({"bad": str(path)} if path else {})},
+        artifacts={**version, **({"bad": str(path)} if path else {})},
         figures=(
             TableBlock(
                 "Bad samples",
@@ -57,6 +78,25 @@ def verify_samples(opened: OpenedData, path: Path | None) -> Result:
         ),
         details={"bad": [{"split": split, "sample": key, "why": why} for split, key, why in rows]} if rows else {},
     )
+
+
+def _open_splits(backend: Backend) -> tuple[dict[str, _StoredSplit], dict[str, str]]:
+    """Return the splits by name, and the data's version, which data without a readable sample does not have."""
+    try:
+        version = {"data_version": backend.facts().version}
+    except NoReadableSampleError:
+        # Without one the images have no common size, but each is bad, or not, by itself.
+        assert isinstance(backend, ImageBackend)
+        size, most = backend.image_size, backend.max_pixels
+        sources = call_all(backend.build_openers())
+        return {
+            split: _StoredSplit(len(source), partial(iterate_single_samples, source, size, most))
+            for split, source in sources.items()
+        }, {}
+    return {
+        split: _StoredSplit(backend.count_samples(split), partial(backend.iterate_stored_samples, split))
+        for split in backend.list_splits()
+    }, version
 
 
 def _note_rest(count: int, path: Path | None) -> str:

@@ -42,7 +42,7 @@ def write_text_tokens(cfg: DictConfig, data: TextFiles, part: Part, start: float
             why="bytes need no preparing: data=text_files reads them",
             fix="data.tokenizer=tokenizer.json\ntrain_tokenizer=8000, to train one on these texts",
         )
-    source = TokenSource(parts, data.text, data.content_fraction, encoder, type(data).__name__)
+    source = TokenSource(parts, data.text, data.content_fraction, encoder, type(data).__name__, data.file_keys)
     with SampleProgressBar(count_source_bytes(source), unit="byte") as bar:
         written = write_tokens(
             source, folder, shard_bytes=shard_bytes, licence=cfg.licence, part=part, progress=bar.add_samples

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mlscale.data.encoders.hidden_tokens import hide_special_tokens
 from mlscale.errors import Exit, MLScaleError
 
 ROLES: Mapping[str, tuple[str, ...]] = {
@@ -128,7 +129,7 @@ class Tokenizer:
 
     def decode_rows(self, rows: Sequence[Sequence[int]]) -> list[bytes]:
         """Return the texts of ids, without special tokens; some tokenizers lose spaces or case."""
-        texts = self._engine.decode_batch([list(row) for row in rows], skip_special_tokens=True)
+        texts = self._stored_engine.decode_batch([list(row) for row in rows], skip_special_tokens=True)
         return [text.encode() for text in texts]
 
     def _limit_length(self, length: int | None) -> None:
@@ -142,20 +143,21 @@ class Tokenizer:
     @cached_property
     def _names(self) -> Mapping[str, int]:
         # With the added tokens, special ones among them, whose ids come after those of the model.
-        names: Mapping[str, int] = self._engine.get_vocab(with_added_tokens=True)
+        names: Mapping[str, int] = self._stored_engine.get_vocab(with_added_tokens=True)
         if not names:
             raise ValueError("it has no tokens")
         return names
 
     @cached_property
+    def _stored_engine(self) -> Any:
+        """The tokenizer as it is in the file, for names and decoding."""
+        return _load_engine(self.content)
+
+    @cached_property
     def _engine(self) -> Any:
-        tokenizers = import_tokenizers()
-        try:
-            engine = tokenizers.Tokenizer.from_str(self.content)
-        # The package raises a bare Exception for every fault of a file.
-        except Exception as error:
-            raise ValueError(f"the package tokenizers refuses it: {' '.join(str(error).split())}") from error
-        # Else a text that quotes such a token would end a document, or be one of another role.
+        """The tokenizer that encodes: no text makes a special token of it, which would end a document."""
+        hidden = hide_special_tokens(json.loads(self.content))
+        engine = self._stored_engine if hidden is None else _load_engine(json.dumps(hidden))
         engine.encode_special_tokens = True
         return engine
 
@@ -219,6 +221,15 @@ def _build_read_error(path: str, why: str, where: str) -> MLScaleError:
         why=why,
         fix=f"{where}=<tokenizer.json>, as tokenizer.save('tokenizer.json') writes it",
     )
+
+
+def _load_engine(content: str) -> Any:
+    tokenizers = import_tokenizers()
+    try:
+        return tokenizers.Tokenizer.from_str(content)
+    # The package raises a bare Exception for every fault of a file.
+    except Exception as error:
+        raise ValueError(f"the package tokenizers refuses it: {' '.join(str(error).split())}") from error
 
 
 def import_tokenizers() -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,24 @@ from mlscale.errors import MLScaleError
 
 PROBED = 512
 """Samples of the training split, evenly spread, that determine shape, channels, mean and standard deviation."""
+
+
+class NoReadableSampleError(MLScaleError):
+    """None of the samples that show what a data set holds can be decoded.
+
+    Args:
+        first: the error of the first.
+        probed: how many were tried.
+        where: the key path of the split.
+    """
+
+    def __init__(self, first: BadSample, probed: int, where: str) -> None:
+        super().__init__(
+            f"none of {probed} training samples, evenly spread, can be decoded",
+            where=where,
+            why=f"the first is {first.key}: {first.why}",
+            fix="mlscale data verify <the same words>, which names every bad sample; or another data.train",
+        )
 
 
 @dataclass(frozen=True)
@@ -61,11 +79,12 @@ def probe_shape(
     """Return the shape of `PROBED` samples, evenly spread: the same ones on every rank, so results are equal.
 
     Raises:
-        MLScaleError: a sample cannot be decoded (with `skip_bad`: none of them can), or the samples differ in size and
-            no image_size is set.
+        BadSample: a sample cannot be decoded, without `skip_bad`.
+        NoReadableSampleError: none of them can.
+        MLScaleError: the samples differ in size and no image_size is set.
     """
     picks = np.unique(np.linspace(0, len(source) - 1, PROBED).astype(np.int64)).tolist()
-    picks, arrays = _decode_probes(source, picks, size, threads, skip_bad, max_pixels)
+    picks, arrays = _decode_probes(source, picks, size, threads, where, skip_bad, max_pixels)
     channels = max(array.shape[0] for array in arrays)
     first = arrays[0]
     for pick, array in zip(picks, arrays, strict=True):
@@ -97,7 +116,13 @@ def probe_shape(
 
 
 def _decode_probes(
-    source: SampleSource, picks: Sequence[int], size: int | None, threads: int, skip_bad: bool, max_pixels: int
+    source: SampleSource,
+    picks: Sequence[int],
+    size: int | None,
+    threads: int,
+    where: str,
+    skip_bad: bool,
+    max_pixels: int,
 ) -> tuple[list[int], list[Array]]:
     """Return the picks that can be decoded, and their arrays."""
 
@@ -110,11 +135,22 @@ def _decode_probes(
     with ThreadPoolExecutor(max(1, threads)) as pool:
         results = list(pool.map(decode_or_catch, picks))
     bad = [result for result in results if isinstance(result, BadSample)]
-    if bad and not (skip_bad and len(bad) < len(results)):
-        # `map` keeps the order, so every rank raises the error of the same sample.
+    # `map` keeps the order, so every rank raises the error of the same sample.
+    if bad and not skip_bad:
         raise bad[0]
+    if len(bad) == len(results):
+        raise NoReadableSampleError(bad[0], len(bad), where)
     good = [(pick, result) for pick, result in zip(picks, results, strict=True) if not isinstance(result, BadSample)]
     return [pick for pick, _ in good], [array for _, array in good]
+
+
+def iterate_single_samples(source: SampleSource, size: int | None, max_pixels: int) -> Iterator[Array | BadSample]:
+    """Yield each sample of a source, decoded by itself, or its error: data without a readable one has no shape."""
+    for sample in range(len(source)):
+        try:
+            yield decode_from_source(source, sample, None if size is None else (size, size), max_pixels=max_pixels)
+        except BadSample as error:
+            yield error
 
 
 def decode_from_source(

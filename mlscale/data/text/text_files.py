@@ -116,3 +116,8 @@ class TextFiles(LanguageData):
     def content_fraction(self) -> float | None:
         """The part of documents that is held out by their content; None where files decide."""
         return self.val_fraction if self._val is None and self.text is not None else None
+
+    @property
+    def file_keys(self) -> dict[str, str]:
+        """The key path that names the files of each split: held-out ones are files of `data.train`."""
+        return {"train": "data.train", "val": "data.train" if self._val is None else "data.val"}

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.data.order.bad_samples import BadSample
 from mlscale.data.split_rows import Array
 from mlscale.data.text.packing import CONCAT, BlockPacking, Packing, Sequences, pack_documents
 from mlscale.data.text.token_arrays import FlatTokens
+from mlscale.data.text.token_checks import RESTORE, CorruptTokensError
 
 IGNORED = -100
 """The target of a place that is padding: torch's default of a target that has no loss."""
@@ -78,7 +80,11 @@ class TokenBlocks:
         return f"{self._names[document] if self._names else document}@{offset}"
 
     def take_samples(self, samples: NDArray[np.int64]) -> tuple[Array, Array]:
-        """Return x and y, int64 (n, length) each: y is x shifted by one; y is `IGNORED` where x is padding."""
+        """Return x and y, int64 (n, length) each: y is x shifted by one; y is `IGNORED` where x is padding.
+
+        Raises:
+            BadSample: a file of tokens has other bytes than were written.
+        """
         x = np.full((len(samples), self._length), self._end, np.int64)
         y = np.full((len(samples), self._length), IGNORED, np.int64)
         for row, sample in enumerate(samples.tolist()):
@@ -86,9 +92,18 @@ class TokenBlocks:
             for start, stop in self.packing.list_pieces(sample):
                 size = stop - start
                 # One read for both: they differ in the first token and the last one.
-                span = self.tokens.take_span(max(start - 1, 0), stop)
+                span = self._take_span(sample, max(start - 1, 0), stop)
                 y[row, filled : filled + size] = span[-size:]
                 # The first document of all has no token before it: `x` keeps the end that it was filled with.
                 x[row, filled + (start == 0) : filled + size] = span[:-1]
                 filled += size
         return x, y
+
+    def _take_span(self, sample: int, start: int, stop: int) -> Array:
+        try:
+            return self.tokens.take_span(start, stop)
+        except CorruptTokensError as error:
+            bad = BadSample(sample, self.get_key(sample), "has other tokens than were written", why=str(error))
+            # Tokens can be written again from their texts: to go on without them would be the second best.
+            bad.fix = RESTORE
+            raise bad from error

@@ -16,6 +16,7 @@ from mlscale.data.order.policy import Policy, PolicyArguments
 from mlscale.data.text.language_data import Blocks, LanguageData, build_document_encoder
 from mlscale.data.text.packing import CONCAT
 from mlscale.data.text.token_blocks import TokenBlocks
+from mlscale.data.text.token_checks import RESTORE, CorruptTokensError
 from mlscale.data.text.token_maps import MappedTokens, TokenFolder
 from mlscale.errors import MLScaleError
 
@@ -77,7 +78,15 @@ class TokenFiles(LanguageData):
         """Return documents of a split, evenly spread: all of them may not fit into memory."""
         tokens = self.map_tokens(split)
         rows = np.unique(np.linspace(0, tokens.documents - 1, min(tokens.documents, _MOST_DOCUMENTS)).astype(np.int64))
-        return self.encoder().decode_tokens([tokens.take_document(row) for row in rows.tolist()])
+        try:
+            return self.encoder().decode_tokens([tokens.take_document(row) for row in rows.tolist()])
+        except CorruptTokensError as error:
+            raise MLScaleError(
+                f"documents of {split} have other tokens than were written",
+                where="data.root",
+                why=str(error),
+                fix=RESTORE,
+            ) from error
 
     def map_tokens(self, split: str) -> MappedTokens:
         """Return the tokens of a split."""
@@ -92,7 +101,8 @@ class TokenFiles(LanguageData):
         shards = [shard for split in self.folder.splits for shard in self.folder.list_shards(split)]
         for shard in shards:
             shard.verify_content()
-        return f"{2 * len(shards):,} files have the bytes that were written"
+        files = sum(2 if shard.sums_sha256 is None else 3 for shard in shards)
+        return f"{files:,} files have the bytes that were written"
 
     def describe_leaks(self) -> list[str]:
         """Return nothing: to compare all sequences would read the whole of the files at each start."""

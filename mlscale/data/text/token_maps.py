@@ -15,17 +15,17 @@ from mlscale import contracts
 from mlscale.atomic_files import compute_sha256, read_json
 from mlscale.data.encoders.tokenizer import Tokenizer
 from mlscale.data.text.token_arrays import choose_token_type
+from mlscale.data.text.token_checks import RESTORE, SUMS_SUFFIX, BlockChecks, count_blocks
 from mlscale.errors import MLScaleError
 
 DOCUMENT, TOKENIZER = "dataset.json", "tokenizer.json"
 TOKENS_SUFFIX, ENDS_SUFFIX = ".bin", ".ends"
 """Of a file of tokens, and of that of the places after the end of each of its documents, int64."""
-_FIX = "mlscale prepare to=<a new folder>, with the words that wrote it; or copy the folder again"
 
 
 @dataclass(frozen=True)
 class TokenShard:
-    """A file of tokens and that of its documents.
+    """A file of tokens, that of its documents, and that of the checksums of its blocks.
 
     Attributes:
         path: of the tokens.
@@ -33,6 +33,7 @@ class TokenShard:
         documents: their number.
         sha256: of the file of tokens.
         ends_sha256: of the file of documents.
+        sums_sha256: of the file of checksums; None where it was written without them.
     """
 
     path: Path
@@ -40,35 +41,45 @@ class TokenShard:
     documents: int
     sha256: str
     ends_sha256: str
+    sums_sha256: str | None = None
 
     @property
     def ends_path(self) -> Path:
         return self.path.with_suffix(ENDS_SUFFIX)
 
+    @property
+    def sums_path(self) -> Path:
+        return self.path.with_suffix(SUMS_SUFFIX)
+
     def check_sizes(self, kind: np.dtype[Any]) -> None:
-        """Check that both files have all of their bytes; nothing is read.
+        """Check that the files have all of their bytes; nothing is read.
 
         Raises:
             MLScaleError: one is missing, or shorter or longer.
         """
-        for path, size in ((self.path, self.tokens * kind.itemsize), (self.ends_path, self.documents * 8)):
+        bytes_of_tokens = self.tokens * kind.itemsize
+        sizes = {self.path: bytes_of_tokens, self.ends_path: self.documents * 8}
+        if self.sums_sha256 is not None:
+            sizes[self.sums_path] = count_blocks(bytes_of_tokens) * 4
+        for path, size in sizes.items():
             actual = path.stat().st_size if path.is_file() else None
             if actual != size:
                 raise MLScaleError(
                     f"the token file {str(path)!r} is {'missing' if actual is None else 'not whole'}",
                     where="data.root",
                     why=f"{DOCUMENT} states {size:,} bytes" + ("" if actual is None else f", and it has {actual:,}"),
-                    fix=_FIX,
+                    fix=RESTORE,
                 )
 
     def verify_content(self) -> None:
-        """Compare both files with their digests.
+        """Compare the files with their digests.
 
         Raises:
             MLScaleError: one has other bytes.
         """
         _compare_digest(self.path, self.sha256)
         self.verify_ends()
+        self.verify_sums()
 
     def verify_ends(self) -> None:
         """Compare the file of documents with its digest.
@@ -78,6 +89,15 @@ class TokenShard:
         """
         _compare_digest(self.ends_path, self.ends_sha256)
 
+    def verify_sums(self) -> None:
+        """Compare the file of checksums with its digest; nothing where there is none.
+
+        Raises:
+            MLScaleError: it has other bytes.
+        """
+        if self.sums_sha256 is not None:
+            _compare_digest(self.sums_path, self.sums_sha256)
+
 
 def _compare_digest(path: Path, wanted: str) -> None:
     if (digest := compute_sha256(path)) != wanted:
@@ -85,7 +105,7 @@ def _compare_digest(path: Path, wanted: str) -> None:
             f"the token file {str(path)!r} has changed since it was written",
             where="data.root",
             why=f"its SHA-256 is {digest[:16]}…, and {DOCUMENT} states {wanted[:16]}…",
-            fix=_FIX,
+            fix=RESTORE,
         )
 
 
@@ -102,6 +122,7 @@ class MappedTokens:
         self._bounds = np.cumsum([0, *(shard.tokens for shard in shards)])
         self._counts = np.cumsum([0, *(shard.documents for shard in shards)])
         self._maps: dict[Path, NDArray[Any]] = {}
+        self._checks: dict[int, BlockChecks] = {}
 
     def __len__(self) -> int:
         return int(self._bounds[-1])
@@ -109,9 +130,6 @@ class MappedTokens:
     @cached_property
     def ends(self) -> NDArray[np.int64]:
         """The place after the end of each document; read as a whole, which blocks of all text do not need."""
-        # Sequences are computed from them, and they are read as a whole anyhow; the tokens are not.
-        for shard in self._shards:
-            shard.verify_ends()
         # Ends count from the start of their file, so that files can be written independently.
         parts = [self._map_ends(number) + start for number, start in enumerate(self._bounds[:-1])]
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
@@ -126,9 +144,7 @@ class MappedTokens:
         parts = []
         while start < stop:
             low, high = int(self._bounds[first]), int(self._bounds[first + 1])
-            # A slice of a map is a view: the system reads pages of it when they are copied.
-            tokens = self._map(self._shards[first].path, self._kind)
-            parts.append(tokens[start - low : min(stop, high) - low])
+            parts.append(self._take_from_shard(first, start - low, min(stop, high) - low))
             start, first = high, first + 1
         # A span is in one file as a rule, and then nothing is copied.
         return parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.zeros(0, self._kind)
@@ -146,10 +162,31 @@ class MappedTokens:
         shard = int(np.searchsorted(self._counts, number, side="right")) - 1
         ends, at = self._map_ends(shard), number - int(self._counts[shard])
         start = int(ends[at - 1]) if at else 0
-        return self._map(self._shards[shard].path, self._kind)[start : int(ends[at]) - 1]
+        return self._take_from_shard(shard, start, int(ends[at]) - 1)
 
-    def _map_ends(self, shard: int) -> NDArray[np.int64]:
-        return self._map(self._shards[shard].ends_path, np.dtype("<i8"))
+    def _take_from_shard(self, number: int, start: int, stop: int) -> NDArray[Any]:
+        """Return tokens of one file.
+
+        Raises:
+            CorruptTokensError: a block of them has other bytes than were written.
+        """
+        shard = self._shards[number]
+        tokens = self._map(shard.path, self._kind)
+        if shard.sums_sha256 is not None:
+            if number not in self._checks:
+                # The sums are a 4,096th of the tokens, and are compared as a whole when the first of them is needed.
+                shard.verify_sums()
+                self._checks[number] = BlockChecks(shard.path, tokens, self._map(shard.sums_path, np.dtype("<u4")))
+            self._checks[number].check_tokens(start, stop)
+        # A slice of a map is a view: the system reads pages of it when they are copied.
+        return tokens[start:stop]
+
+    def _map_ends(self, number: int) -> NDArray[np.int64]:
+        shard = self._shards[number]
+        if shard.ends_path not in self._maps:
+            # Sequences and names are computed from them, and they are read as a whole anyhow.
+            shard.verify_ends()
+        return self._map(shard.ends_path, np.dtype("<i8"))
 
     def _map(self, path: Path, kind: np.dtype[Any]) -> NDArray[Any]:
         if path not in self._maps:
@@ -159,7 +196,7 @@ class MappedTokens:
 
     def __getstate__(self) -> dict[str, Any]:
         # Another process maps the files by itself: the content of maps would be copied into it.
-        return {**self.__dict__, "_maps": {}}
+        return {**self.__dict__, "_maps": {}, "_checks": {}}
 
 
 @dataclass(frozen=True)
@@ -203,7 +240,7 @@ class TokenFolder:
                 f"{DOCUMENT} can't be read",
                 where=str(path),
                 why=f"{type(error).__name__}: {error}",
-                fix=_FIX,
+                fix=RESTORE,
             ) from error
         return opened
 
@@ -227,6 +264,8 @@ class TokenFolder:
                 int(shard["documents"]),
                 str(shard["sha256"]),
                 str(shard["ends_sha256"]),
+                # Folders of before it was written have none, and are read all the same.
+                shard.get("sums_sha256"),
             )
             for shard in self.document["splits"][split]["shards"]
         ]
@@ -238,14 +277,14 @@ class TokenFolder:
                 f"the {TOKENIZER} of the folder is not the one that wrote the tokens",
                 where="data.root",
                 why=f"its digest is {self.tokenizer.digest}, and {DOCUMENT} states {self.document['tokenizer']}",
-                fix=_FIX,
+                fix=RESTORE,
             )
         if self.kind.itemsize < choose_token_type(self.tokenizer.size).itemsize:
             raise MLScaleError(
                 f"ids of {self.tokenizer.size:,} tokens do not fit into {self.document['dtype']}",
                 where="data.root",
                 why=f"{DOCUMENT} states that type, which has {1 << 8 * self.kind.itemsize:,} ids",
-                fix=_FIX,
+                fix=RESTORE,
             )
         for split in self.splits:
             for shard in self.list_shards(split):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,6 +11,7 @@ from functools import partial
 import numpy as np
 
 from mlscale.data.shards.shard_index import Index
+from mlscale.data.shards.system_files import SkippedFiles, report_skipped
 from mlscale.data.tfrecord.record_index import RECORD, Convert, RecordIndex, UnfitListError
 from mlscale.data.tfrecord.wire_format import decode_bytes_list, decode_float_list, decode_int64_list
 from mlscale.errors import MLScaleError
@@ -32,6 +34,7 @@ IMAGE_MEMBER = "jpg"
 LABEL_MEMBERS = {"one": "cls", "several": "json", "mask": "mask.png"}
 """The extensions under which features are read; decoders of images look at the content."""
 _MAX_NAMES = 12
+AGAIN = "records whose key an earlier one has"
 
 
 def apply_schema(
@@ -95,7 +98,11 @@ def apply_schema(
         checked=frozenset(({0, 1} if labels == "mask" else {0}) if verify else ()),
         small=None if index.small is None else index.small.select_columns(columns),
     )
-    return result if key is None else replace(result, keys=_read_keys(index, key))
+    if key is None:
+        return result
+    keys = _read_keys(index, key)
+    _report_repeated(keys, where)
+    return replace(result, keys=keys)
 
 
 class _Features:
@@ -211,6 +218,16 @@ def _expect_in_all(index: Index, role: str, column: int, where: str) -> None:
 def _read_keys(index: Index, column: int) -> tuple[str, ...]:
     write = _bind_text(index.extensions[column].partition(" ")[0])
     return tuple(write(content).decode("utf-8", "surrogateescape") for content in index.read_column(column))
+
+
+def _report_repeated(keys: Sequence[str], where: str) -> None:
+    """Report names that several records have, as names that come again in a tar are."""
+    # Nothing is lost, but a list of bad samples, or of weights, can't name one of them alone.
+    repeated = [key for key, count in Counter(keys).items() if count > 1]
+    if repeated:
+        records = len(keys) - len(set(keys))
+        named = {AGAIN: SkippedFiles(records, f"{repeated[0]!r} (data.schema.key=null names records by their numbers)")}
+        report_skipped(named, where=where)
 
 
 def _take_bytes(content: bytes) -> bytes:

@@ -112,7 +112,7 @@ def describe_failure(error: Exception) -> Failure:
         sent = None
     return Failure(
         sent,
-        f"{type(error).__name__}: {error}",
+        f"{type(error).__name__}: {error}".removesuffix(": "),  # a MemoryError has no text
         f"{frame.filename}:{frame.lineno}",
         "".join(traceback.format_exception(error)),
     )

@@ -20,6 +20,7 @@ from mlscale.data.encoders.token_encoders import TokenDocumentEncoder
 from mlscale.data.text.document_parts import DocumentPart, read_documents
 from mlscale.data.text.documents import Document, is_text_held_out
 from mlscale.data.text.token_arrays import choose_token_type
+from mlscale.data.text.token_checks import SUMS_SUFFIX, compute_block_sums
 from mlscale.data.text.token_maps import DOCUMENT, ENDS_SUFFIX, TOKENIZER, TOKENS_SUFFIX
 from mlscale.data.writing.write_shards import Part, Progress, claim_plan
 from mlscale.errors import MLScaleError
@@ -42,6 +43,7 @@ class TokenSource:
         val_fraction: part of the documents of `train` that is held out by content; None where parts of `val` are given.
         encoder: of the documents.
         name: of the class that names them.
+        keys: the key path that names the files of each split; those of `val` may be held out of `data.train`.
     """
 
     parts: Mapping[str, Sequence[DocumentPart]]
@@ -49,6 +51,7 @@ class TokenSource:
     val_fraction: float | None
     encoder: TokenDocumentEncoder
     name: str
+    keys: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,7 @@ def _write_job(source: TokenSource, folder: Path, job: _Job) -> None:
     is_divided = source.val_fraction is not None
     shards = {split: _ShardTokens(source.encoder) for split in ((TRAIN, VAL) if is_divided else (job.split,))}
     documents = (
-        document for part in job.parts for document in read_documents(part, source.column, where=f"data.{job.split}")
+        document for part in job.parts for document in read_documents(part, source.column, where=source.keys[job.split])
     )
     while group := list(islice(documents, _AT_ONCE)):
         by_split: dict[str, list[Document]] = {split: [] for split in shards}
@@ -231,8 +234,9 @@ class _ShardTokens:
         # From the arrays and not from a copy of all: a shard may have hundreds of megabytes.
         tokens = b"".join(row.tobytes() for row in self._rows)
         ends = np.cumsum(self._sizes, dtype=np.int64).astype("<i8").tobytes()
-        write_bytes(path.with_name(path.name + TOKENS_SUFFIX), tokens, mode=_MODE)
-        write_bytes(path.with_name(path.name + ENDS_SUFFIX), ends, mode=_MODE)
+        sums = compute_block_sums(tokens)
+        for suffix, content in ((TOKENS_SUFFIX, tokens), (ENDS_SUFFIX, ends), (SUMS_SUFFIX, sums)):
+            write_bytes(path.with_name(path.name + suffix), content, mode=_MODE)
         return {
             "name": path.name + TOKENS_SUFFIX,
             "documents": len(self._sizes),
@@ -241,6 +245,7 @@ class _ShardTokens:
             "unknown_tokens": self._unknown_tokens,
             "sha256": hashlib.sha256(tokens).hexdigest(),
             "ends_sha256": hashlib.sha256(ends).hexdigest(),
+            "sums_sha256": hashlib.sha256(sums).hexdigest(),
         }
 
 

@@ -183,7 +183,7 @@ def tokens(folder: Path, **policy: Any) -> TokenFiles:
         texts = TextFiles(path, text="text", tokenizer=save_bpe(folder / "cache" / "t.json"))
         encoder = texts.encoder()
         assert isinstance(encoder, TokenDocumentEncoder)
-        source = TokenSource(texts.list_token_parts(3000), "text", 0.1, encoder, "TextFiles")
+        source = TokenSource(texts.list_token_parts(3000), "text", 0.1, encoder, "TextFiles", texts.file_keys)
         write_tokens(source, folder / "tokens", shard_bytes=3000, licence=None, part=Part(), progress=lambda size: None)
     chosen: Any = {"packing": "documents", "length": 24}
     return TokenFiles(str(folder / "tokens"), **chosen, **{"batch_size": BATCH, "epoch_samples": 100, **policy})

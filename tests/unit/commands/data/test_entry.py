@@ -98,6 +98,25 @@ def test_verify_names_each_bad_sample(run: Run, photos: Path, tmp_path: Path) ->
     assert "cut short" in lines[0]
 
 
+@pytest.mark.parametrize("size", [("data.image_size=16",), ()])
+def test_verify_names_all_where_training_has_no_readable_sample(
+    run: Run, photos: Path, tmp_path: Path, size: tuple[str, ...]
+) -> None:
+    """Without a readable training sample there is no size and no scale, and each sample is bad or not all the same."""
+    for path in photos.rglob("*.png"):
+        path.write_bytes(b"not an image")
+    found = run("verify", "data=imagefolder", f"data.root={photos}", *size, f"bad={tmp_path / 'bad.jsonl'}")
+    assert (found["code"], found["metrics"]["bad_samples"], found["metrics"]["samples"]) == (4, 20, 20)
+    lines = (tmp_path / "bad.jsonl").read_text().splitlines()
+    assert {json.loads(line)["sample"] for line in lines} == {
+        f"{c}/{n}.png" for c in ("cats", "dogs") for n in range(10)
+    }
+    with pytest.raises(MLScaleError, match=r"none of \d+ training samples, evenly spread, can be decoded") as caught:
+        main(["show", "data=imagefolder", f"data.root={photos}", "data.on_bad_sample=skip"])
+    # `skip` is set already, so it is not what to type.
+    assert "data verify" in caught.value.fix
+
+
 def test_verify_names_bad_rows_of_a_table(run: Run, tmp_path: Path) -> None:
     table = _write_table(tmp_path / "rows.csv", 60)
     table.write_text(table.read_text() + "33,Rom,\n")
@@ -155,6 +174,20 @@ def test_diff_of_folders_of_images(run: Run, photos: Path, tmp_path: Path) -> No
     found = run("diff", str(photos), str(brighter), "data.image_size=16")
     assert "brightness" in found["sentence"]
     assert found["metrics"]["removed"] == found["metrics"]["first_samples"]
+
+
+def test_diff_counts_images_that_cannot_be_read(run: Run, photos: Path, tmp_path: Path) -> None:
+    """A bad image on either side is a difference, and the other differences are found all the same."""
+    brighter = _write_photos(tmp_path / "brighter", brightness=60)
+    for number in (2, 4):
+        (brighter / f"cats/{number}.png").write_bytes(b"not an image")
+    for first, second, bad in ((photos, brighter, (0, 2)), (brighter, photos, (2, 0))):
+        found = run("diff", str(first), str(second), "data.image_size=16")
+        metrics = found["metrics"]
+        assert found["code"] == 0
+        assert (metrics["first_bad_samples"], metrics["second_bad_samples"]) == bad
+        assert f"2 samples of {brighter} can't be read" in found["sentence"]
+        assert "brightness" in found["sentence"]
 
 
 def test_diff_of_prepared_shards_and_their_source(run: Run, photos: Path, tmp_path: Path) -> None:

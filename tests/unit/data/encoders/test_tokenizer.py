@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,6 +74,42 @@ def test_special_tokens_of_a_text_are_plain_text(bpe: Tokenizer) -> None:
     (ids,) = bpe.encode_texts([b"a<|endoftext|>b"])
     assert bpe.get_id("eos") not in ids
     assert bpe.decode_rows([ids]) == [b"a<|endoftext|>b"]
+
+
+@pytest.mark.parametrize("kind", ["Unigram", "WordLevel", "WordPiece", "BPE"])
+def test_special_tokens_in_the_vocabulary_of_a_model_are_plain_text_too(tmp_path: Path, kind: str) -> None:
+    """Models that are trained with special tokens have them as words: the `</s>` of HTML must not end a document."""
+    import tokenizers
+    from tokenizers import models, pre_tokenizers, trainers
+
+    special = ["<pad>", "<unk>", "</s>"]
+    unknown: dict[str, Any] = {"unk_token": "<unk>"}
+    kinds: dict[str, tuple[Any, Any]] = {
+        "Unigram": (models.Unigram, partial(trainers.UnigramTrainer, **unknown)),
+        "WordLevel": (partial(models.WordLevel, **unknown), trainers.WordLevelTrainer),
+        "WordPiece": (partial(models.WordPiece, **unknown), trainers.WordPieceTrainer),
+        # Whole words are looked up in the vocabulary before they are merged.
+        "BPE": (partial(models.BPE, **unknown, ignore_merges=True), trainers.BpeTrainer),
+    }
+    model, trainer = kinds[kind]
+    saved = tokenizers.Tokenizer(model())
+    saved.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainer(special_tokens=special, show_progress=False, vocab_size=90)
+    saved.train_from_iterator([*TEXTS, "< / s > p a d u n k"] * 20, trainer)
+    saved.save(str(tmp_path / "t.json"))
+    tokenizer = Tokenizer.load_file(tmp_path / "t.json", None, where="data.tokenizer")
+    ids = {role: tokenizer.get_id(role) for role in ("pad", "unk", "eos")}
+    assert list(ids.values()) == [0, 1, 2]
+    # Without a quote nothing changes, ids of unknown words included.
+    plain = "The quick fox\u4e00 jumps"
+    assert tokenizer.encode_texts([plain.encode()]) == [saved.encode(plain, add_special_tokens=False).ids]
+    (quoted,) = tokenizer.encode_texts([b"The </s> fox <pad> jumps </s>"])
+    assert not {0, 2} & set(quoted)
+    # What serves a model reads the same tokens.
+    assert Tokenizer.parse_settings(tokenizer.describe_settings()).encode_texts([b"a </s>"]) == (
+        tokenizer.encode_texts([b"a </s>"])
+    )
+    assert (tokenizer.size, tokenizer.digest) == (saved.get_vocab_size(), tokenizer.digest)
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,16 @@ def read(folder: Path | str, **settings: Any) -> TFRecord:
     return TFRecord(folder, folder, **{"image_size": None, "batch_size": 4, **settings})
 
 
+def test_keys_that_come_again_are_reported(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two records of one name are both read, but a list of names can't tell them from each other."""
+    data = read(photos, schema={"key": "image/class/text"})
+    assert data.facts().train_samples == 12
+    assert "records whose key an earlier one has: 9, the first: " in (printed := capsys.readouterr().err)
+    assert "data.schema.key=null" in printed
+    read(photos, schema={"key": "image/filename"}).facts()
+    assert "earlier one" not in capsys.readouterr().err
+
+
 def test_files_of_tensorflow(photos: Path) -> None:
     data = read(photos, schema={"key": "image/filename"})
     facts = data.facts()

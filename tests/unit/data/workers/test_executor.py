@@ -18,6 +18,7 @@ from mlscale.data import DatasetData, ImageFolder, Loader, TarBackend, WebDatase
 from mlscale.data.images import labelled_images
 from mlscale.data.order.batch_plan import BatchLayout
 from mlscale.data.workers import sample_executor
+from mlscale.data.workers.serve_requests import describe_failure
 from mlscale.errors import MLScaleError
 from tests.unit.data.conftest import picture, write_masked, write_shards
 from tests.unit.data.workers.transforms import AsFloat, Dies, Enlarge, Noise, Odd, Photos, Unreadable
@@ -346,3 +347,12 @@ def test_bad_samples_are_replaced_alike(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert_same(*seen)
     assert sum(int((batch["weight"] == 0).sum()) for batch in seen[0]) > 0
+
+
+def test_an_error_without_a_text_is_its_name_alone() -> None:
+    """A MemoryError has no text, and what follows the name in a message must not begin with a colon."""
+    for error, expected in ((MemoryError(), "MemoryError"), (ValueError("7 rows"), "ValueError: 7 rows")):
+        # Raised, since a failure has the line that it comes from.
+        with pytest.raises(type(error)) as caught:
+            raise error
+        assert describe_failure(caught.value).why == expected

@@ -38,7 +38,9 @@ def read_texts(tmp_path: Path, **settings: Any) -> TextFiles:
 def write(data: TextFiles, folder: Path, *, part: Part | None = None, size: int = 600) -> WrittenTokens:
     encoder = data.encoder()
     assert isinstance(encoder, TokenDocumentEncoder)
-    source = TokenSource(data.list_token_parts(size), data.text, data.content_fraction, encoder, "TextFiles")
+    source = TokenSource(
+        data.list_token_parts(size), data.text, data.content_fraction, encoder, "TextFiles", data.file_keys
+    )
     return write_tokens(
         source, folder, shard_bytes=size, licence="CC0", part=part or Part(), progress=lambda size: None
     )
@@ -246,6 +248,16 @@ def test_a_vocabulary_without_room_for_bytes(tmp_path: Path) -> None:
     with pytest.raises(MLScaleError, match="train_tokenizer is 200") as caught:
         train_tokenizer([], 200, tmp_path / "t.json")
     assert caught.value.fix == "train_tokenizer=8000"
+
+
+def test_a_held_out_file_that_is_not_text_is_named_by_its_key(tmp_path: Path) -> None:
+    data = read_texts(tmp_path)
+    held = data.list_token_parts(600)["val"][0]
+    held.path.write_bytes(b"a\0b")
+    with pytest.raises(MLScaleError, match="is not text") as caught:
+        write(read_texts(tmp_path, train=str(held.path.parent)), tmp_path / "tokens")
+    assert caught.value.where == "data.train"
+    assert caught.value.fix.startswith("data.train=")
 
 
 def test_a_split_without_documents(tmp_path: Path) -> None:
