@@ -99,8 +99,11 @@ class Index:
         """
         shard = self.shards[self.shard[sample]]
         if not shard.is_remote:
-            with self._open_shard(int(self.shard[sample])) as read:
-                return self._read_from(read, sample, column)
+            handle = self._open_file(int(self.shard[sample]))
+            try:
+                return self._read_from(partial(os.pread, handle), sample, column)
+            finally:
+                os.close(handle)
         # What came, or was kept, may be wrong while the shard is right.
         for _ in range(_REMOTE_READS - 1):
             try:
@@ -213,6 +216,15 @@ class Index:
             with self.shards[number].open_reader(whole=True) as read:
                 yield read
             return
+        handle = self._open_file(number)
+        try:
+            # pread has no file position, so threads may share a handle.
+            yield partial(os.pread, handle)
+        finally:
+            os.close(handle)
+
+    def _open_file(self, number: int) -> int:
+        """Return a handle of a shard that is a file of this machine, and still the one that was indexed."""
         path = self.shards[number].path
         try:
             handle = os.open(path, os.O_RDONLY)
@@ -228,10 +240,10 @@ class Index:
             state = get_file_state(os.fstat(handle))
             if self.states and state != self.states[number]:
                 self._expect_unchanged(number, state)
-            # pread has no file position, so threads may share a handle.
-            yield partial(os.pread, handle)
-        finally:
+        except BaseException:
             os.close(handle)
+            raise
+        return handle
 
     def _expect_unchanged(self, number: int, state: State) -> None:
         """Accept a shard that was touched or replaced by a copy of itself.

@@ -20,6 +20,7 @@ from mlscale.data.shards.index_files import get_adjacent_index_path, get_cached_
 from mlscale.data.shards.member_digests import record_digests
 from mlscale.data.shards.shard_index import CorruptMemberError, Index
 from mlscale.data.shards.shard_paths import find_shards
+from mlscale.data.shards.small_members import read_small_members
 from mlscale.data.shards.tar_scan import TarContents, scan_tar
 from mlscale.errors import MLScaleError
 from tests.unit.data.conftest import write_shards, write_tar
@@ -246,8 +247,13 @@ def test_labels_come_from_the_index_of_an_unchanged_file_alone(
     members = [(f"{i}.{kind}", content) for i in range(400) for kind, content in (("cls", b"1"), ("jpg", b"x" * 900))]
     path = write_tar(tmp_path / "s" / "0.tar", members)
     reads: list[int] = []
-    original = index_builder.read_small_members
-    monkeypatch.setattr(index_builder, "read_small_members", lambda *a: reads.append(1) or original(*a))
+    original = read_small_members
+
+    def count_and_read(handle: int, offsets: Any, sizes: Any) -> bytes:
+        reads.append(handle)
+        return original(handle, offsets, sizes)
+
+    monkeypatch.setattr(index_builder, "read_small_members", count_and_read)
     first = build(path)
     assert (first.read_column(0), len(reads)) == ([b"1"] * 400, 1)
     assert (build(path).read_column(0), len(reads)) == ([b"1"] * 400, 1)
