@@ -2,6 +2,7 @@
 
     pip install 'mlscale[dali]'
     python -m scripts.bench_dali
+    python -m scripts.bench_dali --first        # CPU-seconds until the first batch, imports done, in new processes
 
 The work is that of `bench_data`: read, decode, crop at random (224 pixels), mirror, normalise, batches of 64 float32,
 from the same tar shards. The plain pipeline is DALI's own tar reader with its fused random crop: an order from a
@@ -107,10 +108,41 @@ def measure(name: str, folder: str) -> Epoch:
     return Epoch(_cpu() - cpu, time.perf_counter() - wall, samples)
 
 
+def measure_first(name: str, folder: str) -> float:
+    """CPU-seconds until the first batch, in a new process whose imports are done."""
+    import nvidia.dali.fn  # noqa: F401
+    import torch
+
+    import mlscale.data.images.webdataset
+    import mlscale.data.plain_loader  # noqa: F401
+
+    torch.set_num_threads(1)
+    make, threads = CONTENDERS[name]
+    cpu = _cpu()
+    next(iter(make(folder, threads)))
+    return _cpu() - cpu
+
+
+def print_first(folder: str, rounds: int) -> None:
+    """Print what the first batch takes, for each contender."""
+    spawn = multiprocessing.get_context("spawn")
+    seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    # The first round writes the index of the shards.
+    for number in range(rounds + 1):
+        for name, taken in seconds.items():
+            with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+                cpu = pool.submit(measure_first, name, folder).result()
+            if number:
+                taken.append(cpu)
+    for name, taken in seconds.items():
+        print(f"{name:28s} {statistics.median(taken):6.2f} {min(taken):6.2f}–{max(taken):4.2f} CPU-s")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=1024, help=f"photographs, a multiple of {BATCH}")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--first", action="store_true", help="measure the first batch alone")
     options = parser.parse_args()
     if options.count % BATCH:
         parser.error(f"--count is a multiple of {BATCH}")
@@ -119,6 +151,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MLSCALE_CACHE"] = f"{folder}/cache"
         size = write_set(Path(folder), options.count)
+        if options.first:
+            print_first(folder, options.rounds)
+            return
         spawn = multiprocessing.get_context("spawn")
         pools = {name: ProcessPoolExecutor(1, mp_context=spawn) for name in CONTENDERS}
         for number in range(options.rounds + 1):  # the first round warms up

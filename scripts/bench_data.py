@@ -6,7 +6,7 @@ The work: read, decode, crop at random (RandomResizedCrop, 224 pixels), mirror, 
 float32. Measured: the CPU-seconds of the process and of its workers per 1,000 samples, for whole epochs after a first
 one that warms up. Each contender has a process of its own that lives through all rounds; rounds are interleaved. Every
 contender must give every sample, in batches of the same shape. Printed: the median over the rounds, their spread, and
-the ratio to webdataset with one worker (the median of the ratios of each round).
+the ratio to webdataset with one worker (the median of the ratios of each round), or to the first of `--only`.
 
 The photographs are random parts of Debian's wallpapers (`apt install mate-backgrounds`) where they are installed and of
 scikit-learn's two sample photos, of about 500×375 pixels and 95 KB, as those of ImageNet are.
@@ -200,17 +200,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=2048, help=f"photographs, a multiple of {BATCH}")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, help="contenders; ratios are to the first of them")
     options = parser.parse_args()
     if options.count % BATCH:
         parser.error(f"--count is a multiple of {BATCH}: training leaves a last batch that is not full out")
 
     os.environ["OMP_NUM_THREADS"] = "1"
-    epochs: dict[str, list[Epoch]] = {name: [] for name in CONTENDERS}
+    epochs: dict[str, list[Epoch]] = {name: [] for name in options.only or CONTENDERS}
+    base = next(iter(epochs))
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MLSCALE_CACHE"] = f"{folder}/cache"
         size = write_set(Path(folder), options.count)
         spawn = multiprocessing.get_context("spawn")
-        pools = {name: ProcessPoolExecutor(1, mp_context=spawn) for name in CONTENDERS}
+        pools = {name: ProcessPoolExecutor(1, mp_context=spawn) for name in epochs}
         for number in range(options.rounds + 1):  # the first round warms up
             for name, pool in pools.items():
                 epoch = pool.submit(measure, name, folder).result()
@@ -227,7 +229,7 @@ def main() -> None:
     print(f"{'':24s} {'CPU-s per 1,000':>16s} {'spread':>12s} {'× less':>8s} {'spread':>12s} {'images/s':>10s}")
     for name, runs in epochs.items():
         costs = [epoch.cpu_s / epoch.samples * 1000 for epoch in runs]
-        ratios = [base.cpu_s / epoch.cpu_s for base, epoch in zip(epochs[BASE], runs, strict=True)]
+        ratios = [base.cpu_s / epoch.cpu_s for base, epoch in zip(epochs[base], runs, strict=True)]
         rate = statistics.median(epoch.samples / epoch.wall_s for epoch in runs)
         print(
             f"{name:24s} {statistics.median(costs):16.2f} {min(costs):5.2f}–{max(costs):4.2f}   "

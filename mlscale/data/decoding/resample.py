@@ -76,13 +76,14 @@ def resize_region(pixels: Pixels, box: Box, size: tuple[int, int]) -> Pixels:
 
 
 def _resize_by_torch(part: Pixels, size: tuple[int, int]) -> Pixels:
-    import torch
+    from torch import from_numpy
     from torch.nn.functional import interpolate
 
     together = part
     if not (part.flags.c_contiguous and part.flags.writeable):
         together = get_thread_buffer("part", part.nbytes)[: part.nbytes].view(part.dtype).reshape(part.shape)
         together[...] = part
-    resized = interpolate(torch.from_numpy(together).permute(2, 0, 1)[None], size, mode="bilinear", antialias=True)
-    result: Pixels = resized[0].permute(1, 2, 0).numpy()
+    # numpy's views: each of torch's is an operation, whose code is no longer in the processor's cache after decoding.
+    resized = interpolate(from_numpy(together[None].transpose(0, 3, 1, 2)), size, mode="bilinear", antialias=True)
+    result: Pixels = resized.numpy()[0].transpose(1, 2, 0)
     return result

@@ -22,9 +22,11 @@ from mlscale.data.shards.index_files import (
     compute_content_digest,
     get_adjacent_index_path,
     get_cached_index_path,
+    is_settled,
     load_index,
     save_index,
 )
+from mlscale.data.shards.sample_keys import SampleKeys
 from mlscale.data.shards.shard_index import NO_DIGEST, NO_STATE, Index, State, get_file_state
 from mlscale.data.shards.shard_paths import Shard
 from mlscale.data.shards.small_members import SmallMembers, locate_small_members, read_small_members
@@ -78,7 +80,7 @@ class ForeignShard(Shard):
 def build_index(
     shards: Sequence[Shard], *, where: str, keep: str = "auto", verify: bool = True, scanner: Scanner | None = None
 ) -> Index:
-    """Index all shards. What was indexed before is read, if the shard is still as it was; see `SavedIndex.is_current`.
+    """Index all shards. What was indexed before is read, if the shard is still as it was; see `load_or_scan`.
 
     What is skipped is reported on stderr.
 
@@ -141,7 +143,7 @@ def _join_indexes(shards: Sequence[Shard], parts: Sequence[ShardIndex], *, verif
     is_known = verify and any(part.digests is not None for part in parts)
     # int64, because a CRC-32 may have any value of a uint32 and NO_DIGEST has to differ from all.
     digests = np.full((total, len(extensions)), NO_DIGEST, np.int64) if is_known else None
-    small = _join_small(shards, parts, (total, len(extensions)), extensions)
+    small = _join_small(parts, (total, len(extensions)), extensions)
     start = 0
     for part in parts:
         columns = [extensions.index(extension) for extension in part.extensions]
@@ -153,7 +155,7 @@ def _join_indexes(shards: Sequence[Shard], parts: Sequence[ShardIndex], *, verif
         start = stop
     return Index(
         shards=tuple(shards),
-        keys=tuple(key for part in parts for key in part.keys),
+        keys=SampleKeys.join_parts(part.keys for part in parts),
         shard=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part.keys) for part in parts]),
         extensions=extensions,
         offsets=offsets,
@@ -165,17 +167,14 @@ def _join_indexes(shards: Sequence[Shard], parts: Sequence[ShardIndex], *, verif
     )
 
 
-def _join_small(
-    shards: Sequence[Shard], parts: Sequence[ShardIndex], shape: tuple[int, int], extensions: Sequence[str]
-) -> SmallMembers | None:
-    """Return the small members of remote shards. Those of files are read again, since their labels may be edited."""
-    if not any(shard.is_remote for shard in shards):
+def _join_small(parts: Sequence[ShardIndex], shape: tuple[int, int], extensions: Sequence[str]) -> SmallMembers | None:
+    if not any(part.small for part in parts):
         return None
     starts, contents, at, row = np.full(shape, -1, np.int64), [], 0, 0
-    for shard, part in zip(shards, parts, strict=True):
+    for part in parts:
         stop = row + len(part.keys)
         held = None if part.small is None else locate_small_members(part.small, part.offsets, part.sizes)
-        if shard.is_remote and held is not None:
+        if held is not None:
             columns = [extensions.index(extension) for extension in part.extensions]
             starts[row:stop, columns] = np.where(held.starts >= 0, held.starts + at, -1)
             contents.append(held.content)
@@ -213,26 +212,41 @@ def load_or_scan(
     near = None if keep == "cache" else load_index(get_adjacent_index_path(shard.path))
     saved = [candidate for candidate in (near, load_index(get_cached_index_path(shard.path))) if candidate is not None]
     saved = [candidate for candidate in saved if candidate.container == container]
-    current = [candidate.index for candidate in saved if candidate.is_current(shard.path, status)]
-    # The nearest one, but for one that has digests.
-    known = max(current, key=lambda candidate: candidate.digests is not None, default=None)
-    index = known or scan(shard, status, where)
+    index = _find_current(saved, shard, status) or scan(shard, status, where)
     if index.digests is None:
         index = _keep_digests(index, saved, shard)
+    # A read for each label of a million takes seconds, and minutes from a disk that turns: from now on it is one.
+    index = keep_small_members(index, shard.path)
     if keep == "beside":
         try:
             # It may be uploaded with the shards, and then spares a download before the first step.
-            index = keep_small_members(index, shard.path)
             if near is None or index is not near.index:
                 save_index(get_adjacent_index_path(shard.path), shard.path, status, index, container)
             return index
         except OSError as error:
             unwritable[os.path.dirname(shard.path)] = error.strerror or str(error)
-    # Only a new index, or one that has gained digests, is written.
-    if index is not known:
+    # Only a new index, or one that has gained something, is written.
+    if all(index is not candidate.index for candidate in saved):
         with suppress(OSError):  # A cache that cannot be written costs time, not the run.
             save_index(get_cached_index_path(shard.path), shard.path, status, index, container)
     return index
+
+
+def _find_current(saved: Sequence[SavedIndex], shard: Shard, status: os.stat_result) -> ShardIndex | None:
+    """Return a saved index of the shard as it is: one with digests, then one of this very file, then the nearest."""
+    for candidate in sorted(saved, key=lambda one: (one.index.digests is None, not one.is_of_same_file(status))):
+        if candidate.is_of_same_file(status):
+            return candidate.index
+        if candidate.is_of_copy(shard.path, status):
+            return _read_small_again(candidate.index, shard.path, status)
+    return None
+
+
+def _read_small_again(index: ShardIndex, path: str, status: os.stat_result) -> ShardIndex:
+    """Return the index of a copy with its own small members: they may lie where it was not compared."""
+    fresh = keep_small_members(replace(index, small=None), path)
+    # The same object where a new file would hold nothing else, so that none is written.
+    return index if fresh.small == index.small and not is_settled(status) else fresh
 
 
 def keep_small_members(index: ShardIndex, path: str) -> ShardIndex:
@@ -292,7 +306,7 @@ def scan_shard(shard: Shard, status: os.stat_result, where: str) -> ShardIndex:
         [[sample.members.get(extension, (-1, 0)) for extension in extensions] for sample in samples], dtype=np.int64
     )
     return ShardIndex(
-        keys=tuple(sample.key for sample in samples),
+        keys=SampleKeys.join_texts([sample.key for sample in samples]),
         extensions=tuple(extensions),
         offsets=np.ascontiguousarray(table[:, :, 0]),
         sizes=np.ascontiguousarray(table[:, :, 1]),

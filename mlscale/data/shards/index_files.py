@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from mlscale import contracts
 from mlscale.data.cache_folder import get_cache_dir, write_file_aside
+from mlscale.data.shards.sample_keys import SampleKeys
 from mlscale.data.shards.system_files import SkippedFiles
 
 TAR = "tar"
@@ -56,7 +57,7 @@ class ShardIndex:
         small: contents of small members, see `read_small_members`; None where they were not kept.
     """
 
-    keys: tuple[str, ...]
+    keys: SampleKeys
     extensions: tuple[str, ...]
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
@@ -92,20 +93,22 @@ class SavedIndex:
         """The format of the shard: 'tar' or 'tfrecord'."""
         return str(self.about.get("container", TAR))
 
-    def is_current(self, shard: str, status: os.stat_result) -> bool:
-        """Return True if the shard is unchanged since it was indexed.
-
-        It is if neither its inode nor its times have changed. A copy has others: its size, its blocks and where its
-        last member ends are compared instead.
-        """
+    def is_of_same_file(self, status: os.stat_result) -> bool:
+        """Return True if size, inode and times of the shard are those of the file that was indexed."""
         about = self.about
-        if about["size"] != status.st_size:
-            return False
-        before = (about.get("inode"), about["mtime_ns"], about.get("ctime_ns"))
-        if before == (status.st_ino, status.st_mtime_ns, status.st_ctime_ns):
-            return True
-        return about["content"] == compute_content_digest(shard) and _has_only_padding(
-            self.index, shard, status.st_size
+        before = (about["size"], about.get("inode"), about["mtime_ns"], about.get("ctime_ns"))
+        return before == (status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+
+    def is_of_copy(self, shard: str, status: os.stat_result) -> bool:
+        """Return True if the shard seems to be a copy of the one that was indexed.
+
+        A copy has another inode and other times: its size, its blocks and where its last member ends are compared
+        instead. What lies between the blocks is not, such as most labels.
+        """
+        return (
+            self.about["size"] == status.st_size
+            and self.about["content"] == compute_content_digest(shard)
+            and _has_only_padding(self.index, shard, status.st_size)
         )
 
 
@@ -154,7 +157,7 @@ def save_index(
     if etag is not None:
         about["etag"] = etag
     # Without inode and ctime the next run compares contents.
-    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _CLOCK_TOLERANCE_NS:
+    if is_settled(status):
         about |= {"inode": status.st_ino, "ctime_ns": status.st_ctime_ns}
     more: dict[str, Any] = {} if index.digests is None else {"digests": index.digests}
     if index.small is not None:
@@ -164,13 +167,18 @@ def save_index(
     np.savez(
         stream,
         about=np.frombuffer(json.dumps(about).encode(), np.uint8),
-        keys=np.frombuffer("\0".join(index.keys).encode("utf-8", "surrogateescape"), np.uint8),
+        keys=np.frombuffer(index.keys.joined, np.uint8),
         offsets=index.offsets,
         sizes=index.sizes,
         **more,
     )
     # Whoever may read the shard may read its index; it is never executable.
     write_file_aside(path, stream.getvalue(), mode=status.st_mode & 0o666)
+
+
+def is_settled(status: os.stat_result) -> bool:
+    """Return True if a later change of a shard is sure to show in its times."""
+    return time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _CLOCK_TOLERANCE_NS
 
 
 def load_index(path: Path) -> SavedIndex | None:
@@ -191,7 +199,7 @@ def parse_index(content: bytes, path: str) -> SavedIndex | None:
             about = json.loads(saved["about"].tobytes())
             contracts.expect_format("index", about, path)
             index = ShardIndex(
-                keys=tuple(saved["keys"].tobytes().decode("utf-8", "surrogateescape").split("\0")),
+                keys=SampleKeys(saved["keys"].tobytes(), about["samples"]),
                 extensions=tuple(about["extensions"]),
                 offsets=saved["offsets"],
                 sizes=saved["sizes"],

@@ -226,18 +226,19 @@ class TarSource:
     def _decode_labels(self, label_key: str, where: str) -> list[Label]:
         contents = self._index.read_column(self._label_column)
         # Most contents are those of one of a few classes.
-        known: dict[bytes, Label] = {}
-        for sample, content in enumerate(contents):
-            if content not in known:
-                known[content] = self._decode_sample_label(content, label_key, sample, where)
-        return [known[content] for content in contents]
+        known = {
+            content: self._decode_sample_label(content, label_key, contents, where)
+            for content in dict.fromkeys(contents)
+        }
+        return list(map(known.__getitem__, contents))
 
-    def _decode_sample_label(self, content: bytes, extension: str, sample: int, where: str) -> Label:
+    def _decode_sample_label(self, content: bytes, extension: str, contents: list[bytes], where: str) -> Label:
         try:
             return decode_label(content, extension)
         except Exception as error:
             raise MLScaleError(
-                f"the label of sample {self._index.get_sample_name(sample)} cannot be read",
+                # The first sample that has it: looked for only here, since each label may be another.
+                f"the label of sample {self._index.get_sample_name(contents.index(content))} cannot be read",
                 where=where,
                 why=f"{error} (its .{extension} member begins {content[:40]!r})",
                 fix="a label is a whole number from 0, or the name of a class",

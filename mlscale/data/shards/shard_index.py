@@ -11,7 +11,7 @@ import hashlib
 import os
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mlscale.atomic_files import suggest_restore
 from mlscale.data.shards.index_files import compute_content_digest
+from mlscale.data.shards.sample_keys import SEPARATOR, SampleKeys
 from mlscale.data.shards.shard_paths import ReadSpan, Shard
 from mlscale.data.shards.small_members import SmallMembers
 from mlscale.data.shards.system_files import SkippedFiles, report_once
@@ -67,11 +68,11 @@ class Index:
         states: of each shard, when it was indexed.
         digests: CRC-32 of each member, int64 (n, m); `NO_DIGEST` where none is known. None: nothing is compared.
         skipped: other contents of the shards, by kind.
-        small: contents of small members of remote shards, which are read without a request.
+        small: contents of small members, such as labels: of remote shards and of files that have not changed since.
     """
 
     shards: tuple[Shard, ...]
-    keys: tuple[str, ...]
+    keys: Sequence[str]
     shard: NDArray[np.int32]
     extensions: tuple[str, ...]
     offsets: NDArray[np.int64]
@@ -98,8 +99,11 @@ class Index:
         """
         shard = self.shards[self.shard[sample]]
         if not shard.is_remote:
-            with self._open_shard(int(self.shard[sample])) as read:
-                return self._read_from(read, sample, column)
+            handle = self._open_file(int(self.shard[sample]))
+            try:
+                return self._read_from(partial(os.pread, handle), sample, column)
+            finally:
+                os.close(handle)
         # What came, or was kept, may be wrong while the shard is right.
         for _ in range(_REMOTE_READS - 1):
             try:
@@ -117,11 +121,17 @@ class Index:
         bounds = np.searchsorted(self.shard, np.arange(len(self.shards) + 1))
         for number in range(len(self.shards)):
             samples = range(bounds[number], bounds[number + 1])
-            if (small := self._read_small(samples, column)) is not None:
-                content += small
+            held = self._get_small(samples, column)
+            if held is not None and self.shards[number].is_remote:
+                content += self._check_members(samples, column, held)
                 continue
+            # A file is opened even so: it may have been replaced since its index was loaded.
             with self._open_shard(number) as read:
-                content += self._read_members(read, samples, column)
+                content += (
+                    self._read_members(read, samples, column)
+                    if held is None
+                    else self._check_members(samples, column, held)
+                )
         return content
 
     def _read_members(self, read: ReadSpan, samples: range, column: int) -> list[bytes]:
@@ -129,14 +139,27 @@ class Index:
         sizes = self.sizes[samples.start : samples.stop, column].tolist()
         offsets = self.offsets[samples.start : samples.stop, column].tolist()
         contents = [read(size, offset) for size, offset in zip(sizes, offsets, strict=True)]
-        if self.digests is None and list(map(len, contents)) == sizes:
-            return contents
+        return self._check_members(samples, column, contents)
+
+    def _check_members(self, samples: range, column: int, contents: list[bytes]) -> list[bytes]:
+        """Return the bytes of members that were read, once they are known to be right."""
+        sizes = self.sizes[samples.start : samples.stop, column]
+        if np.array_equal(np.fromiter(map(len, contents), np.int64, len(contents)), sizes):
+            if self.digests is None:
+                return contents
+            # Most are those of one of a few classes.
+            checksums = {content: zlib.crc32(content) for content in dict.fromkeys(contents)}
+            computed = np.fromiter(map(checksums.__getitem__, contents), np.int64, len(contents))
+            stated = self.digests[samples.start : samples.stop, column]
+            if ((stated == computed) | (stated == NO_DIGEST)).all():
+                return contents
         # With the checks of each, and its error.
         return [
-            self._read_from(partial(_take, one), sample, column) for sample, one in zip(samples, contents, strict=True)
+            self._read_from(partial(return_content, one), sample, column)
+            for sample, one in zip(samples, contents, strict=True)
         ]
 
-    def _read_small(self, samples: range, column: int) -> list[bytes] | None:
+    def _get_small(self, samples: range, column: int) -> list[bytes] | None:
         """Return the bytes of small members that the index holds; None unless it holds all of them."""
         if self.small is None:
             return None
@@ -145,11 +168,7 @@ class Index:
         if not ((starts >= 0) | (sizes == 0)).all():
             return None
         held = self.small.content
-        parts = [held[start : start + size] for start, size in zip(starts.tolist(), sizes.tolist(), strict=True)]
-        # As if they were read from the shard, so that digests and conversions apply.
-        return [
-            self._read_from(partial(_take, one), sample, column) for sample, one in zip(samples, parts, strict=True)
-        ]
+        return [held[start:stop] for start, stop in zip(starts.tolist(), (starts + sizes).tolist(), strict=True)]
 
     def compute_checksums(self, column: int) -> NDArray[np.uint32]:
         """Return the CRC-32 of one member of every sample, uint32 (n,); they are read unless digests were recorded."""
@@ -164,9 +183,10 @@ class Index:
         It depends neither on the folder nor on times nor on the machine.
         """
         total = hashlib.sha256(f"tar index {_VERSION}".encode())
-        names = (*(shard.name for shard in self.shards), *self.keys, *self.extensions, "")
-        # Names in a tar are bytes, and need not be UTF-8. Joined: a call for each of a million takes a second.
-        total.update("\0".join(names).encode("utf-8", "surrogateescape"))
+        keys = self.keys if isinstance(self.keys, SampleKeys) else SampleKeys.join_texts(self.keys)
+        names = [SampleKeys.join_texts(list(texts)) for texts in ([one.name for one in self.shards], self.extensions)]
+        # Joined: a call for each of a million takes a second.
+        total.update(SEPARATOR.join((names[0].joined, keys.joined, names[1].joined, b"")))
         for array in (self.offsets, self.sizes):
             # Little-endian, so that the version is the same on every machine.
             total.update(array.astype("<i8").tobytes())
@@ -178,7 +198,9 @@ class Index:
         """Return the index of some of the samples."""
         return replace(
             self,
-            keys=tuple(key for key, is_kept in zip(self.keys, samples.tolist(), strict=True) if is_kept),
+            keys=self.keys.select_samples(samples)
+            if isinstance(self.keys, SampleKeys)
+            else tuple(key for key, is_kept in zip(self.keys, samples.tolist(), strict=True) if is_kept),
             shard=self.shard[samples],
             offsets=self.offsets[samples],
             sizes=self.sizes[samples],
@@ -194,6 +216,15 @@ class Index:
             with self.shards[number].open_reader(whole=True) as read:
                 yield read
             return
+        handle = self._open_file(number)
+        try:
+            # pread has no file position, so threads may share a handle.
+            yield partial(os.pread, handle)
+        finally:
+            os.close(handle)
+
+    def _open_file(self, number: int) -> int:
+        """Return a handle of a shard that is a file of this machine, and still the one that was indexed."""
         path = self.shards[number].path
         try:
             handle = os.open(path, os.O_RDONLY)
@@ -209,10 +240,10 @@ class Index:
             state = get_file_state(os.fstat(handle))
             if self.states and state != self.states[number]:
                 self._expect_unchanged(number, state)
-            # pread has no file position, so threads may share a handle.
-            yield partial(os.pread, handle)
-        finally:
+        except BaseException:
             os.close(handle)
+            raise
+        return handle
 
     def _expect_unchanged(self, number: int, state: State) -> None:
         """Accept a shard that was touched or replaced by a copy of itself.
@@ -287,6 +318,6 @@ class Index:
             )
 
 
-def _take(content: bytes, size: int, offset: int) -> bytes:
+def return_content(content: bytes, size: int, offset: int) -> bytes:
     """Return bytes that are in memory, as a read of a shard would."""
     return content

@@ -9,13 +9,15 @@ import os
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.atomic_files import suggest_restore
 from mlscale.data.shards.index_files import ShardIndex, compute_content_digest
-from mlscale.data.shards.shard_index import CorruptMemberError, Index
+from mlscale.data.shards.sample_keys import SampleKeys
+from mlscale.data.shards.shard_index import CorruptMemberError, Index, return_content
 from mlscale.data.shards.shard_paths import ReadSpan, Shard
 from mlscale.data.tfrecord.record_framing import (
     FOOTER_BYTES,
@@ -73,7 +75,7 @@ def scan_records(shard: Shard, status: os.stat_result, where: str) -> ShardIndex
         dtype=np.int64,
     )
     return ShardIndex(
-        keys=tuple(f"{number:06d}" for number in range(len(spans))),
+        keys=SampleKeys.join_texts([f"{number:06d}" for number in range(len(spans))]),
         extensions=tuple(columns),
         offsets=np.ascontiguousarray(table[:, :, 0]),
         sizes=np.ascontiguousarray(table[:, :, 1]),
@@ -177,9 +179,16 @@ class RecordIndex(Index):
         with self._open_shard(int(self.shard[sample])) as read:
             return has_right_checksum(self._read_record(read, sample))
 
-    def _read_small(self, samples: range, column: int) -> list[bytes] | None:
+    def _get_small(self, samples: range, column: int) -> list[bytes] | None:
         # The checksum is that of a whole record, which has to be read.
-        return None if column in self.checked else super()._read_small(samples, column)
+        return None if column in self.checked else super()._get_small(samples, column)
+
+    def _check_members(self, samples: range, column: int, contents: list[bytes]) -> list[bytes]:
+        # What was read are lists of values, which are no members yet.
+        return [
+            self._read_from(partial(return_content, one), sample, column)
+            for sample, one in zip(samples, contents, strict=True)
+        ]
 
     def _read_members(self, read: ReadSpan, samples: range, column: int) -> list[bytes]:
         # What a file has are lists of values, which are no members yet.

@@ -14,10 +14,13 @@ import numpy as np
 import pytest
 
 from mlscale.data import WebDataset
+from mlscale.data.shards import index_builder
 from mlscale.data.shards.index_builder import build_index
 from mlscale.data.shards.index_files import get_adjacent_index_path, get_cached_index_path, load_index
-from mlscale.data.shards.shard_index import Index
+from mlscale.data.shards.member_digests import record_digests
+from mlscale.data.shards.shard_index import CorruptMemberError, Index
 from mlscale.data.shards.shard_paths import find_shards
+from mlscale.data.shards.small_members import read_small_members
 from mlscale.data.shards.tar_scan import TarContents, scan_tar
 from mlscale.errors import MLScaleError
 from tests.unit.data.conftest import write_shards, write_tar
@@ -213,7 +216,8 @@ def test_an_index_of_a_part_of_a_shard_is_not_used(tmp_path: Path, scanned: list
     np.savez(path, about=np.frombuffer(json.dumps(about).encode(), np.uint8), keys=keys, **arrays)
     saved_index = load_index(path)
     assert saved_index is not None
-    assert not saved_index.is_current(shard, os.stat(shard))
+    assert not saved_index.is_of_same_file(os.stat(shard))
+    assert not saved_index.is_of_copy(shard, os.stat(shard))
     assert same(build(folder, "beside"), whole)
 
 
@@ -232,3 +236,55 @@ def test_what_was_skipped_is_reported_from_the_index_too(
     monkeypatch.setenv("RANK", "1")
     build(tmp_path / "s")
     assert capsys.readouterr().err == ""
+
+
+def test_labels_come_from_the_index_of_an_unchanged_file_alone(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy whose labels were edited between the blocks that are compared has the labels that it has."""
+    # As long after the shard was written, its times are sure to show a later change.
+    monkeypatch.setattr("mlscale.data.shards.index_files._CLOCK_TOLERANCE_NS", -1)
+    members = [(f"{i}.{kind}", content) for i in range(400) for kind, content in (("cls", b"1"), ("jpg", b"x" * 900))]
+    path = write_tar(tmp_path / "s" / "0.tar", members)
+    reads: list[int] = []
+    original = read_small_members
+
+    def count_and_read(handle: int, offsets: Any, sizes: Any) -> bytes:
+        reads.append(handle)
+        return original(handle, offsets, sizes)
+
+    monkeypatch.setattr(index_builder, "read_small_members", count_and_read)
+    first = build(path)
+    assert (first.read_column(0), len(reads)) == ([b"1"] * 400, 1)
+    assert (build(path).read_column(0), len(reads)) == ([b"1"] * 400, 1)
+    content = bytearray(path.read_bytes())
+    # The label of a sample in the middle, away from the sixteen blocks.
+    at = int(first.offsets[201, 0])
+    content[at : at + 1] = b"2"
+    path.write_bytes(content)
+    edited = build(path)
+    assert (edited.contents, len(reads)) == (first.contents, 2)
+    assert edited.read_column(0) == [b"1"] * 201 + [b"2"] + [b"1"] * 198
+    # An index of before small members were kept is read, too, and gains them.
+    (saved,) = (cache / "index").iterdir()
+    arrays = dict(np.load(saved))
+    del arrays["small"]
+    np.savez(saved, **arrays)
+    assert (build(path).read_column(0), len(reads)) == (edited.read_column(0), 3)
+    assert "small" in np.load(saved)
+
+
+def test_a_label_in_the_index_that_differs_from_its_digest_is_named(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlscale.data.shards.index_files._CLOCK_TOLERANCE_NS", -1)
+    members = [(f"{i}.{kind}", content) for i in range(6) for kind, content in (("cls", b"1"), ("jpg", b"x" * 900))]
+    path = write_tar(tmp_path / "s" / "0.tar", members)
+    record_digests(find_shards(str(path), where="data.train"), where="data.train", keep="auto")
+    assert build(path).read_column(0) == [b"1"] * 6
+    (saved,) = (cache / "index").iterdir()
+    arrays = dict(np.load(saved))
+    arrays["small"][3] ^= 3
+    np.savez(saved, **arrays)
+    with pytest.raises(CorruptMemberError, match=r"member of sample 0\.tar/3 is corrupt"):
+        build(path).read_column(0)
