@@ -74,6 +74,9 @@ def describe_large_body(model: ServedModel, kind: bytes, size: int, limit: int, 
     if isinstance(encoder, DocumentEncoder) and kind == TEXT:
         settings = _suggest_settings(encoder, size, limit, max_queue)
         advice = f"send the document in parts, or start the server with {settings}"
+    elif encoder.kind == "text" and kind == TEXT:
+        # It was sent by itself already, and no setting of the server would let the model read more of it.
+        advice = "send its beginning, which is all that the model reads"
     elif encoder.kind in ("text", "document"):
         # JSON is longer than its text by what is escaped, and has a lower limit.
         most = compute_text_limit(encoder, max_queue)

@@ -213,8 +213,13 @@ def _parse_outputs(model: ServedModel, document: dict[str, Any], binary: bool) -
         if any(name == other.name for other in requested):  # each would be computed, written and sent again
             raise Refused(f"output '{name}' already exists in request")
         top = parameters.get("classification", 0)
-        if type(top) is not int or top < 0 or (top and not _has_classes(model, name)):
+        if type(top) is not int or top < 0:
             raise Refused(f"'classification' of output '{name}' is not a number of classes")
+        if top and not _has_classes(model, name):
+            # Numbers of targets and pixels have no class to name: the best of them would be a number without meaning.
+            with_classes = [other for other in names if _has_classes(model, other)]
+            others = f", unlike {', '.join(map(repr, with_classes))}" if with_classes else ""
+            raise Refused(f"output '{name}' has no score for each class{others}: request it without 'classification'")
         requested.append(
             RequestedOutput(name, bool(parameters.get("binary_data", binary)), min(top, len(model.servable.labels)))
         )

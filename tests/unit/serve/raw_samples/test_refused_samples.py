@@ -127,6 +127,7 @@ def test_an_image_in_a_form_is_told_how_to_be_sent(models: dict[str, ServedModel
         ("penguins", b"application/json", 413, "send fewer samples in a request"),
         ("reviews", b"text/html", 415, "can't read text/html: reviews takes texts, such as text/plain"),
         ("reviews", b"application/json", 413, "a long text is sent by itself, with 'Content-Type: text/plain'"),
+        ("reviews", b"text/plain", 413, "it has 3000000: send its beginning, which is all that the model reads"),
         ("sums", b"application/octet-stream", 415, "can't read application/octet-stream: sums takes numbers"),
     ],
 )

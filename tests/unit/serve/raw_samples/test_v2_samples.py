@@ -33,6 +33,28 @@ def test_v2_takes_what_a_client_has_packed(models: dict[str, ServedModel]) -> No
         assert np.array_equal(again["logits"], found["logits"])
 
 
+@pytest.mark.parametrize(
+    ("name", "output", "message"),
+    [
+        ("masks", "logits", "output 'logits' has no score for each class: request it without 'classification'"),
+        (
+            "photos",
+            "label",
+            "output 'label' has no score for each class, unlike 'logits', 'probabilities': request it without "
+            "'classification'",
+        ),
+    ],
+)
+def test_v2_names_the_outputs_that_can_be_classified(
+    models: dict[str, ServedModel], name: str, output: str, message: str
+) -> None:
+    tail = encode_texts([photographs()[0][1]])
+    entry = {"name": "image", "datatype": "BYTES", "shape": [1, 1], "parameters": {"binary_data_size": len(tail)}}
+    with pytest.raises(Refused) as refused:
+        infer(models[name], [entry], tail, outputs=[{"name": output, "parameters": {"classification": 2}}])
+    assert (refused.value.status, refused.value.message) == (400, message)
+
+
 def test_v2_takes_images_and_texts_as_they_are(models: dict[str, ServedModel]) -> None:
     files = [content for _, content in photographs()][:4]
     tail = encode_texts(files)
