@@ -284,6 +284,7 @@ def test_what_is_wrong_is_told(
 
 
 def test_a_champion_whose_run_is_gone(place: Place) -> None:
+    (place.folder / "events").mkdir()
     runs = place.folder / "runs"
     runs.rename(place.folder / "elsewhere")
     try:
