@@ -84,7 +84,7 @@ def _is_of_fixed_list(path: str, columns: LogColumns) -> bool:
     whole, _, index = path.rpartition(".")
     if not index.isdigit():
         return False
-    # The names are next to their probabilities: the first of them is no prediction, whatever it is in all rows.
+    # The names are next to their probabilities: the first of them is not a prediction, whatever it is in all rows.
     items = [values for other, values in columns.values.items() if other.rpartition(".")[0] == whole]
     return len(items) > 1 and all(len(values) == 1 for values in items)
 
