@@ -83,12 +83,20 @@ def _kill_group_at_end(process: subprocess.Popen[bytes]) -> Iterator[None]:
         process.wait()
 
 
+class _Termination(BaseException):
+    """SIGTERM has arrived. Not an Exception: code that handles errors of an export or a model must let it through."""
+
+
 @contextlib.contextmanager
 def raise_on_terminate() -> Iterator[None]:
-    """Make SIGTERM raise an error inside the block, so that the block ends its processes and removes its folders."""
+    """Make SIGTERM end the block by an exception, so that it ends its processes and removes its folders.
+
+    Raises:
+        MLScaleError: the signal has arrived (exit code 143).
+    """
 
     def raise_stop(*_: object) -> None:
-        raise MLScaleError("stopped by SIGTERM", exit=Exit.TERMINATED, fix="start the command again")
+        raise _Termination("stopped by SIGTERM")
 
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set signal handlers
         yield
@@ -96,6 +104,8 @@ def raise_on_terminate() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, raise_stop)
     try:
         yield
+    except _Termination as stop:
+        raise MLScaleError(str(stop), exit=Exit.TERMINATED, fix="start the command again") from None
     finally:
         signal.signal(signal.SIGTERM, before)
 

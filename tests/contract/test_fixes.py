@@ -72,7 +72,7 @@ PROSE = {
         launch.early_stop.build_error launch.external.rank_meeting.open_store
         launch.external.rank_meeting.wait_until predict.part_files.lock_predictions
         predict.part_files.resume_predictions retrain.journal.lock_journal serve.protocol.labels_route._write_labels
-        verify_resume.killed_run.raise_stop versions.disk_lock._acquire_lock
+        verify_resume.killed_run.raise_on_terminate versions.disk_lock._acquire_lock
     """,
     "another machine, its owner or its credentials are needed": """
         data.remote.open_store._create_store data.remote.open_store.open_store

@@ -85,12 +85,15 @@ def export_challenger(cfg: DictConfig, champion: Champion, run: RunFolder) -> Ch
 
 def find_finished_training(cycle: RetrainingCycle, runs_dir: str) -> RunFolder | None:
     """Return the run that a cycle has trained, if its training was completed before the cycle was killed."""
+    return next((run for run in list_training_runs(cycle, runs_dir) if run.status == "done"), None)
+
+
+def list_training_runs(cycle: RetrainingCycle, runs_dir: str) -> list[RunFolder]:
+    """Return the runs that a cycle has begun to train, newest first."""
     from mlscale.runs.find import list_runs
 
     # By the tag: the cycle may have been killed before it noted the run.
-    return next(
-        (run for run in list_runs(runs_dir) if cycle.id in run.run.get("tags", ()) and run.status == "done"), None
-    )
+    return [run for run in list_runs(runs_dir) if cycle.id in run.run.get("tags", ())]
 
 
 def _compose_overrides(cfg: DictConfig, champion: Champion, window: LabelledWindow, folder: Path) -> list[str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlscale.commands.retrain.challenger_training import list_training_runs
 from mlscale.commands.retrain.cycle_result import build_retrain_result
 from mlscale.commands.retrain.cycle_settings import parse_gate_limits
 from mlscale.commands.retrain.cycle_steps import run_cycle
@@ -18,7 +20,7 @@ from mlscale.secrets.mask import Masker
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mlscale.retrain.journal import RetrainingJournal
+    from mlscale.retrain.journal import RetrainingCycle, RetrainingJournal
     from mlscale.versions import LocalRegistry, Version
 
 
@@ -30,7 +32,9 @@ def retrain_once(cfg: DictConfig, registry: LocalRegistry, *, quiet: bool = Fals
         registry: of the champion.
         quiet: print nothing about the version.
     """
+    from mlscale.events.store import EventStore
     from mlscale.export.servable import load
+    from mlscale.monitor.event_folder import check_event_folder
     from mlscale.retrain.journal import RetrainingJournal
 
     start = time.perf_counter()
@@ -46,6 +50,9 @@ def retrain_once(cfg: DictConfig, registry: LocalRegistry, *, quiet: bool = Fals
         )
         if continued is None and (refusal := _refuse_if_early(cfg, journal, champion)) is not None:
             return refusal
+        if continued is None:
+            # A mistyped folder is not a service without labels, which would be a cycle with too few.
+            check_event_folder(EventStore(Path(cfg.events).expanduser()))
         running = RunningCycle(journal, continued or journal.begin_cycle(champion.ref))
         _run_to_decision(cfg, registry, champion, running)
     result = build_retrain_result(
@@ -81,22 +88,34 @@ def resolve_champion(cfg: DictConfig, registry: LocalRegistry, *, quiet: bool = 
 
 
 def _run_to_decision(cfg: DictConfig, registry: LocalRegistry, champion: Version, running: RunningCycle) -> None:
-    """Run a cycle; the journal has its end, whatever happens; nothing of it where no challenger could pass."""
-    from mlscale.retrain.gate.reachable_gates import UnreachableGateError
+    """Run a cycle; the journal has its end, whatever happens; no line where it was refused before its training."""
     from mlscale.retrain.journal import FAILED, INTERRUPTED, PROMOTED
 
     try:
         run_cycle(cfg, registry, champion, running)
-    except UnreachableGateError:
-        # A setting, like a mistyped class: it must not count as a failed cycle.
-        running.journal.discard_cycle(running.cycle)
-        raise
     # Also for Ctrl-C and signals: the journal must record how each cycle ended.
     except BaseException as error:
+        if _is_refusal(error, running.cycle, str(cfg.runs_dir)):
+            running.journal.discard_cycle(running.cycle)
+            raise
         why = error.what if isinstance(error, MLScaleError) else type(error).__name__
         promoted = is_promoted(registry, running.cycle)  # interrupted after that, it stays so
         running.end_cycle(PROMOTED if promoted else INTERRUPTED if was_stopped(error) else FAILED, why)
         raise
+
+
+def _is_refusal(error: BaseException, cycle: RetrainingCycle, runs_dir: str) -> bool:
+    """Return whether a user's mistake ended a cycle before it trained: a setting, or files that are gone or changed.
+
+    Like a mistyped class it is not a failed cycle: nothing was tried, and the pause after a failure would delay the
+    corrected command.
+    """
+    return (
+        isinstance(error, MLScaleError)
+        and error.exit is Exit.USER
+        and cycle.run is None
+        and not list_training_runs(cycle, runs_dir)
+    )
 
 
 def was_stopped(error: BaseException) -> bool:

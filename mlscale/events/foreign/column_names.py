@@ -18,7 +18,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "version": ("modelversion", "modellversion", "version", "modelid"),
     "prediction": (
         "prediction", "predicted", "predictedlabel", "predictedclass", "predictionlabel", "pred", "ypred", "yhat",
-        "vorhersage", "prognose", "output", "response", "predictions", "result",
+        "vorhersage", "prognose", "output", "response", "predictions", "result", "ergebnis",
     ),
     "confidence": (
         "confidence", "score", "probability", "proba", "prob", "predictionscore", "sicherheit", "konfidenz",
@@ -27,7 +27,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "probabilities": ("probabilities", "probas", "scores", "classprobabilities", "wahrscheinlichkeiten"),
     "label": (
         "label", "actual", "actuallabel", "groundtruth", "truth", "ytrue", "target", "y", "istzustand", "istwert",
-        "tatsaechlich",
+        "tatsaechlich", "wahrheit", "truelabel", "trueclass",
     ),
     "latency": (
         "latencyms", "latency", "latencys", "durationms", "duration", "elapsedms", "elapsed", "tookms", "took",

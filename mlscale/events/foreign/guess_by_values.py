@@ -58,7 +58,11 @@ def guess_by_values(columns: LogColumns, paths: Collection[str], labels: Sequenc
     if times:
         paths_by_key["time"] = times[0]
     # A label may come later, a prediction is in each row: of two columns of classes the fuller one is that.
-    results = [path for path, values in given.items() if {str(value) for value in values} <= {*labels}]
+    results = [
+        path
+        for path, values in given.items()
+        if {str(value) for value in values} <= {*labels} and not _is_of_fixed_list(path, columns)
+    ]
     results.sort(key=lambda path: -columns.counts[path])
     return paths_by_key | dict(zip(("prediction", "label"), results, strict=False))
 
@@ -73,6 +77,16 @@ def is_share_text(value: object, labels: Sequence[str]) -> bool:
         return all(0 <= parse_number_text(item) <= 1 for item in items)
     except ValueError:
         return False
+
+
+def _is_of_fixed_list(path: str, columns: LogColumns) -> bool:
+    """Return True for an item of a list that is the same in each row, such as the names of the classes."""
+    whole, _, index = path.rpartition(".")
+    if not index.isdigit():
+        return False
+    # The names are next to their probabilities: the first of them is not a prediction, whatever it is in all rows.
+    items = [values for other, values in columns.values.items() if other.rpartition(".")[0] == whole]
+    return len(items) > 1 and all(len(values) == 1 for values in items)
 
 
 def _are_times(values: Collection[object]) -> bool:

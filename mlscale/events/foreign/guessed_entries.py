@@ -85,7 +85,11 @@ def _format_class(path: str, values: Collection[object], labels: Sequence[str]) 
     texts = list(map(str, values))
     if not labels or len(texts) > _MOST_VALUES or {*texts} <= {*labels} or any(map(_is_number, texts)):
         return quote_text(path)
-    names = ", ".join(f"{quote_text(text)}: {quote_text(text if text in labels else '???')}" for text in sorted(texts))
+    # Many logs write classes in capitals; where two classes differ in nothing else, a person decides.
+    by_case = {label.casefold(): label for label in labels}
+    known = by_case if len(by_case) == len(labels) else {}
+    classes = {text: text if text in labels else known.get(text.casefold(), "???") for text in sorted(texts)}
+    names = ", ".join(f"{quote_text(text)}: {quote_text(label)}" for text, label in classes.items())
     return f"{{field: {quote_text(path)}, values: {{{names}}}}}   # the classes are: {', '.join(labels)}"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mlscale.retrain.gate.class_comparison import ClassComparison
 from mlscale.retrain.gate.gate_limits import GateLimits, format_name_list
-from mlscale.retrain.gate.group_changes import CLASS, GroupChange
+from mlscale.retrain.gate.group_changes import CLASS, HELD, GroupChange
 from mlscale.retrain.gate.overall_change import OverallChange
 from mlscale.stats.timing import TimesCompared
 
@@ -99,8 +99,10 @@ def _list_class_objections(classes: ClassComparison, limits: GateLimits) -> list
     if unshown:
         reasons.append(f"the original data does not show that it still knows {_list_names(unshown)}")
     # What harmed a class is only named where the window contradicts it; other classes may have got worse by chance.
-    named = [name for name in classes.relabelled if name in {change.name for change in worse} | set(unshown)]
-    if named:
+    # With it those that are not shown to be kept: of two swapped classes the challenger may have lost one by now.
+    unharmed = {change.name for change in classes.original if change.family == CLASS and change.status == HELD}
+    named = [name for name in classes.relabelled if name not in unharmed]
+    if {change.name for change in worse}.union(unshown) & {*named}:
         contradictions = "; ".join(
             f"{labels.count:,} of {labels.samples:,} that the champion predicts as {name} are labelled otherwise, "
             f"mostly {labels.label}"

@@ -24,7 +24,7 @@ class RelabelledClass:
         number: that the champion predicts.
         label: the most frequent other label of these samples.
         samples: that the champion predicts as this class.
-        relabelled: of them, those with another label, which the challenger has learned.
+        relabelled: of them, those with another label, whether the challenger has learned it or not.
     """
 
     number: int
@@ -62,12 +62,11 @@ def find_relabelled_classes(
     is_relabelled[tested] = reject_holm(p[tested], alpha)
     # With many samples a small share is significant, too: the majority must have another label.
     is_relabelled &= relabelled > _MAJORITY * samples
-    return tuple(
-        RelabelledClass(
-            number,
-            int(np.bincount(truth[learned & (first == number)]).argmax()),
-            int(samples[number]),
-            int(relabelled[number]),
-        )
-        for number in np.flatnonzero(is_relabelled).tolist()
-    )
+    return tuple(_describe_class(number, truth[first == number]) for number in np.flatnonzero(is_relabelled).tolist())
+
+
+def _describe_class(number: int, labels: NDArray[Any]) -> RelabelledClass:
+    """Return what the labels of the samples call a class that the champion predicts for all of them."""
+    # All of them, for a person: that a challenger has learned a part of them says nothing about the labels.
+    others = labels[labels != number]
+    return RelabelledClass(number, int(np.bincount(others).argmax()), len(labels), len(others))

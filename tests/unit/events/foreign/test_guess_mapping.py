@@ -163,3 +163,27 @@ def test_a_list_of_probabilities_in_json_is_guessed_as_a_whole(tmp_path: Path) -
     text = guess_mapping(write(tmp_path / "log.jsonl", rows), [], SPECIES).text
     assert yaml.safe_load(text)["probabilities"] == "res.scores"
     assert "# not used: other" in text.splitlines()
+
+
+def test_the_truth_is_not_the_prediction_whatever_its_column_is_called(tmp_path: Path) -> None:
+    # Classes in capitals and one that the model does not have: only the truth has exactly its names.
+    rows = [
+        {"Zeitpunkt": "2026-01-05 10:00:00", "Ergebnis": result, "Wahrheit": truth}
+        for result, truth in (("GENTOO", "Gentoo"), ("ADELIE", "Adelie"), ("EMU", "Adelie"))
+    ]
+    text = guess_mapping(write(tmp_path / "log.csv", rows), [], SPECIES).text
+    document = yaml.safe_load(text)
+    values = {"GENTOO": "Gentoo", "ADELIE": "Adelie", "EMU": "???"}
+    assert document["prediction"] == {"field": "Ergebnis", "values": values}
+    assert document["label"] == "Wahrheit"
+
+
+def test_names_of_the_classes_next_to_probabilities_are_not_the_prediction(tmp_path: Path) -> None:
+    rows = [
+        {"ts": 1767607200 + number, "response": {"classes": list(SPECIES), "scores": scores}, "truth": SPECIES[0]}
+        for number, scores in enumerate(([0.1, 0.2, 0.7], [0.6, 0.2, 0.2]))
+    ]
+    document = yaml.safe_load(guess_mapping(write(tmp_path / "log.jsonl", rows), [], SPECIES).text)
+    assert "prediction" not in document
+    assert document["probabilities"] == "response.scores"
+    assert document["label"] == "truth"

@@ -147,6 +147,12 @@ def test_only_classes_that_were_harmed_are_named_as_contradicted() -> None:
     assert list_reasons(classes=unharmed) == []
 
 
+def test_both_of_two_swapped_classes_are_named_where_one_is_lost_by_now() -> None:
+    labels = {"a": RelabelledName("b", 234, 234), "b": RelabelledName("a", 243, 243)}
+    classes = ClassComparison(original=(worse("a"), worse("b", status=UNDECIDED)), relabelled=labels)
+    assert list_reasons(classes=classes)[-1].endswith("gate.relabelled=[a,b]")
+
+
 def test_a_collapse_of_all_classes_is_explained_where_a_challenger_is_rejected() -> None:
     def change(name: str, score: float) -> GroupChange:
         return GroupChange(CLASS, name, 200, score, score, 0, 0, -0.1, 0.5, False, UNDECIDED)

@@ -16,6 +16,14 @@ def test_a_swap_is_found() -> None:
     )
 
 
+def test_a_class_is_reported_with_all_labels_that_contradict_it() -> None:
+    first = np.repeat(np.arange(10), 20)
+    truth = np.where(first == 3, 7, first)
+    # The challenger has learned 12 of the 20 labels.
+    second = np.where(np.arange(200) < 72, truth, first)
+    assert find_relabelled_classes(truth, first, second, 0.05) == (RelabelledClass(3, 7, 20, 20),)
+
+
 def test_what_the_challenger_has_not_learned_does_not_count() -> None:
     first = np.repeat(np.arange(10), 20)
     truth = np.where(first == 3, 7, first)
