@@ -99,10 +99,12 @@ def _list_class_objections(classes: ClassComparison, limits: GateLimits) -> list
     if unshown:
         reasons.append(f"the original data does not show that it still knows {_list_names(unshown)}")
     # What harmed a class is only named where the window contradicts it; other classes may have got worse by chance.
-    # With it those that are not shown to be kept: of two swapped classes the challenger may have lost one by now.
+    # With it those that are not shown to be kept, or whose samples are labelled as a harmed one: of two swapped
+    # classes the challenger may have lost one by now, and may keep the other.
+    harmed = {change.name for change in worse}.union(unshown) & classes.relabelled.keys()
     unharmed = {change.name for change in classes.original if change.family == CLASS and change.status == HELD}
-    named = [name for name in classes.relabelled if name not in unharmed]
-    if {change.name for change in worse}.union(unshown) & {*named}:
+    named = [name for name, labels in classes.relabelled.items() if name not in unharmed or labels.label in harmed]
+    if harmed:
         contradictions = "; ".join(
             f"{labels.count:,} of {labels.samples:,} that the champion predicts as {name} are labelled otherwise, "
             f"mostly {labels.label}"

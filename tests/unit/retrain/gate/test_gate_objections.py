@@ -8,7 +8,7 @@ import pytest
 from mlscale.retrain.gate.class_comparison import ClassComparison, RelabelledName
 from mlscale.retrain.gate.gate_limits import GateLimits
 from mlscale.retrain.gate.gate_objections import list_objections
-from mlscale.retrain.gate.group_changes import CLASS, UNDECIDED, WORSE, GroupChange
+from mlscale.retrain.gate.group_changes import CLASS, HELD, UNDECIDED, WORSE, GroupChange
 from mlscale.retrain.gate.overall_change import OverallChange
 from mlscale.stats.intervals import Interval
 from mlscale.stats.timing import CallTime, TimesCompared
@@ -112,7 +112,7 @@ def test_what_is_undecided_about_the_time_keeps_the_champion(low: float, high: f
 def test_five_classes_are_listed_the_largest_loss_first(count: int, more: str) -> None:
     changes = [worse(f"c{number}", 1100 + number, second=0.4 - number / 100) for number in range(count)]
     slices = [replace(change, family="light") for change in changes]
-    others = [worse("kept", status="kept")] * 3
+    others = [worse("kept", status=HELD)] * 3
     first, second = list_reasons(classes=ClassComparison(original=(*changes, *slices, *others)))
     last = count - 1
     listed = f"c{last}: 0.9 to {0.4 - last / 100:.4g} ({1100 + last:,} negative flips of 1,200), c{last - 1}: 0.9 to "
@@ -132,7 +132,7 @@ def test_classes_that_may_be_forgotten_are_listed(count: int, more: str) -> None
 
 def test_only_classes_that_were_harmed_are_named_as_contradicted() -> None:
     labels = {name: RelabelledName("z", 1000 + number, 2000) for number, name in enumerate("abc")}
-    classes = ClassComparison(original=(worse("a"), worse("c", status="kept")), relabelled=labels, undecided=("a", "b"))
+    classes = ClassComparison(original=(worse("a"), worse("c", status=HELD)), relabelled=labels, undecided=("a", "b"))
     limits = replace(LIMITS, relabelled=("y",))
     listed, unknown, contradicted = list_reasons(classes=classes, limits=limits)
     assert listed.startswith("1 of 2 classes")
@@ -143,13 +143,14 @@ def test_only_classes_that_were_harmed_are_named_as_contradicted() -> None:
         "otherwise, mostly z; 1,001 of 2,000 that the champion predicts as b are labelled otherwise, mostly z: they "
         "are poisoned, or their meaning has changed, then gate.relabelled=[y,a,b]"
     )
-    unharmed = ClassComparison(original=(worse("c", status="kept"),), relabelled=labels)
+    unharmed = ClassComparison(original=(worse("c", status=HELD),), relabelled=labels)
     assert list_reasons(classes=unharmed) == []
 
 
-def test_both_of_two_swapped_classes_are_named_where_one_is_lost_by_now() -> None:
+@pytest.mark.parametrize("status", [UNDECIDED, HELD])
+def test_both_of_two_swapped_classes_are_named_where_one_is_lost_by_now(status: str) -> None:
     labels = {"a": RelabelledName("b", 234, 234), "b": RelabelledName("a", 243, 243)}
-    classes = ClassComparison(original=(worse("a"), worse("b", status=UNDECIDED)), relabelled=labels)
+    classes = ClassComparison(original=(worse("a"), worse("b", status=status)), relabelled=labels)
     assert list_reasons(classes=classes)[-1].endswith("gate.relabelled=[a,b]")
 
 
