@@ -231,7 +231,8 @@ def make_folders(folder: Path) -> list[Path]:
         MLScaleError: it can't be made, or is a file (exit code 5).
     """
     if folder.exists() and not folder.is_dir():
-        raise create_write_error(folder, OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+        error = NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        raise create_write_error(folder, error) from error
     # One by one, not with `parents=True`, which gives the mode to the last folder only.
     missing = [path for path in (folder, *folder.parents) if not path.exists()][::-1]
     made = []

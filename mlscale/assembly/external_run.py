@@ -39,7 +39,7 @@ _GROUP_TIMEOUT = 1800.0  # seconds, as of the group `strategy`
 def lead_ranks(external: ExternalRank, timeout_s: float) -> Iterator[FirstRank]:
     """Gather the ranks around this one, the first; an error in the block ends all of them."""
     _end_with_agent(external)
-    with watch_presence(external) as presence:
+    with watch_presence(external, EarlyStop) as presence:
         first = FirstRank(external, timeout_s, presence)
         try:
             first.gather_members()
@@ -98,7 +98,7 @@ def follow_first_rank(external: ExternalRank, timeout_s: float) -> Result:
             fix=f"export {external.launcher.rank}=0, of the first rank",
         )
     _end_with_agent(external)
-    with watch_presence(external) as presence:
+    with watch_presence(external, EarlyStop) as presence:
         other = OtherRank(external, timeout_s, presence)
         plan = other.wait_for_plan()
         if "result" in plan:  # the run of this job is done

@@ -70,8 +70,9 @@ PROSE = {
         assembly.external_run._create_stop_error commands.lifecycle.clients._make_no_answer_error
         data.shards.member_digests._compute_digests data.shards.shard_index._expect_unchanged
         launch.early_stop.build_error launch.external.rank_meeting.open_store
-        launch.external.rank_meeting.wait_until predict.part_files.lock_predictions
-        predict.part_files.resume_predictions retrain.journal.lock_journal serve.protocol.labels_route._write_labels
+        launch.external.rank_meeting.wait_until launch.external.rank_presence.raise_if_lost
+        predict.part_files.lock_predictions predict.part_files.resume_predictions
+        retrain.journal.lock_journal serve.protocol.labels_route._write_labels
         verify_resume.killed_run.raise_on_terminate versions.disk_lock._acquire_lock
     """,
     "another machine, its owner or its credentials are needed": """

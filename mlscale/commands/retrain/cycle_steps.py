@@ -105,14 +105,21 @@ def _train_on_window(cfg: DictConfig, champion: Champion, running: RunningCycle)
 
 
 def _take_window(cfg: DictConfig, champion: Champion) -> LabelledWindow:
-    """Return the labelled events that no window of the champion's lineage holds."""
+    """Return the labelled events that no window of the champion's lineage holds.
+
+    Raises:
+        MLScaleError: the folder of events does not exist, or holds something else.
+    """
     from mlscale.data.windows.window_digests import read_window_digests
     from mlscale.events.store import EventStore
+    from mlscale.monitor.event_folder import check_event_folder
     from mlscale.retrain.labelled_window import select_labelled_window
 
     model, servable = champion.version.name, champion.servable
     since = datetime.now(UTC) - timedelta(hours=cfg.window.hours) if cfg.window.hours is not None else None
     store = EventStore(Path(cfg.events).expanduser())
+    # A mistyped folder is not a service without labels, which would be a cycle with too few.
+    check_event_folder(store)
     events = (
         store.joined(model, since=since, samples=True)
         if servable.task_type.needs_label

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlscale.commands.retrain.challenger_training import list_training_runs
@@ -32,9 +31,7 @@ def retrain_once(cfg: DictConfig, registry: LocalRegistry, *, quiet: bool = Fals
         registry: of the champion.
         quiet: print nothing about the version.
     """
-    from mlscale.events.store import EventStore
     from mlscale.export.servable import load
-    from mlscale.monitor.event_folder import check_event_folder
     from mlscale.retrain.journal import RetrainingJournal
 
     start = time.perf_counter()
@@ -50,9 +47,6 @@ def retrain_once(cfg: DictConfig, registry: LocalRegistry, *, quiet: bool = Fals
         )
         if continued is None and (refusal := _refuse_if_early(cfg, journal, champion)) is not None:
             return refusal
-        if continued is None:
-            # A mistyped folder is not a service without labels, which would be a cycle with too few.
-            check_event_folder(EventStore(Path(cfg.events).expanduser()))
         running = RunningCycle(journal, continued or journal.begin_cycle(champion.ref))
         _run_to_decision(cfg, registry, champion, running)
     result = build_retrain_result(

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch.early_stop import EarlyStop
 from mlscale.launch.external.external_launcher import ExternalRank
 from mlscale.launch.external.rank_address import find_meeting_address
 
@@ -154,16 +153,20 @@ class Presence:
 
 
 @contextlib.contextmanager
-def watch_presence(external: ExternalRank) -> Iterator[Presence]:
+def watch_presence(external: ExternalRank, stop: type[BaseException]) -> Iterator[Presence]:
     """Watch which ranks die, until the block ends or closes it. The others take a rank whose block fails for dead, but
     not one that was stopped by its launcher, which may start it again by itself.
+
+    Args:
+        external: the place of this process.
+        stop: what is raised where the launcher stops it.
     """
     presence = Presence(external)
     if external.world_size > 1:
         _start_watch(presence)
     try:
         yield presence
-    except EarlyStop:
+    except stop:
         presence.close()
         raise
     except BaseException:

@@ -130,7 +130,7 @@ def test_commands_that_work_in_a_run_refuse_the_rest(registry: LocalRegistry, tm
     publish_servable(registry, STORED, name="digits")
     with pytest.raises(MLScaleError, match="digits:v1 is a servable, not a run or a checkpoint") as raised:
         its_run("digits:v1", registry, tmp_path)
-    assert raised.value.fix == "mlscale export last"
+    assert raised.value.fix == "ref=last"
     copy = tmp_path / "copy"
     copy.mkdir()
     for file in (run.path / "checkpoints" / "best.ckpt", run.path / "config.yaml"):

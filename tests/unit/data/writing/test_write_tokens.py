@@ -255,7 +255,7 @@ def test_a_held_out_file_that_is_not_text_is_named_by_its_key(tmp_path: Path) ->
     held = data.list_token_parts(600)["val"][0]
     held.path.write_bytes(b"a\0b")
     with pytest.raises(MLScaleError, match="is not text") as caught:
-        write(read_texts(tmp_path, train=str(held.path.parent)), tmp_path / "tokens")
+        write(data, tmp_path / "tokens")
     assert caught.value.where == "data.train"
     assert caught.value.fix.startswith("data.train=")
 

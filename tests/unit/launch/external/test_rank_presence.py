@@ -28,9 +28,8 @@ SECONDS = 60.0  # far above what a busy machine takes, far below launch.timeout_
 STAY = """
 import sys, time
 from mlscale.launch.external.external_launcher import find_external_rank
-from mlscale.launch.external.rank_address import find_meeting_address
 from mlscale.launch.external.rank_presence import watch_presence
-with watch_presence(find_external_rank()):
+with watch_presence(find_external_rank(), KeyboardInterrupt):
     print("watching", flush=True)
     sys.stdin.read()
 """
@@ -83,7 +82,7 @@ def is_connected(presence: Presence) -> bool:
 
 @pytest.mark.parametrize("whom", [0, 1])
 def test_a_killed_rank_is_lost(port: int, whom: int) -> None:
-    with start_rank(whom, port) as process, watch_presence(rank_of(1 - whom, port)) as presence:
+    with start_rank(whom, port) as process, watch_presence(rank_of(1 - whom, port), EarlyStop) as presence:
         wait_for(lambda: is_connected(presence))
         assert presence.find_lost() == []
         process.kill()
@@ -95,7 +94,7 @@ def test_a_killed_rank_is_lost(port: int, whom: int) -> None:
 
 def test_a_rank_that_waits_for_a_killed_one_ends(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(first_rank, "_FAREWELL_SECONDS", 1.0)
-    with start_rank(1, port) as process, watch_presence(rank_of(0, port)) as presence:
+    with start_rank(1, port) as process, watch_presence(rank_of(0, port), EarlyStop) as presence:
         first = FirstRank(rank_of(0, port), 600, presence)
         wait_for(lambda: is_connected(presence))
         process.kill()
@@ -106,7 +105,7 @@ def test_a_rank_that_waits_for_a_killed_one_ends(port: int, monkeypatch: pytest.
 def test_a_rank_that_waits_for_a_killed_first_one_ends(port: int) -> None:
     store = {"TORCHELASTIC_USE_AGENT_STORE": "True"}  # it outlives rank 0, as torchrun's agent does
     serving = FirstRank(rank_of(0, port), 600)
-    with start_rank(0, port) as process, watch_presence(rank_of(1, port)) as presence:
+    with start_rank(0, port) as process, watch_presence(rank_of(1, port), EarlyStop) as presence:
         other = OtherRank(rank_of(1, port, **store), 600, presence)
         wait_for(lambda: is_connected(presence))
         process.kill()
@@ -122,7 +121,7 @@ def test_an_agent_that_is_gone_is_not_waited_for(port: int) -> None:
 
 def test_a_rank_that_is_started_again_can_join(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rank_presence, "_PATIENCE_SECONDS", 0.5)
-    with watch_presence(rank_of(0, port)) as presence:
+    with watch_presence(rank_of(0, port), EarlyStop) as presence:
         with start_rank(1, port):
             wait_for(lambda: is_connected(presence))
         with start_rank(1, port) as second:
@@ -143,7 +142,7 @@ def test_the_restarts_that_are_left_are_waited_for(port: int) -> None:
 
 
 def test_a_pod_that_was_evicted_is_replaced_by_another(port: int) -> None:
-    with watch_presence(rank_of(0, port, KUBERNETES_SERVICE_HOST="10.0.0.1")) as presence:
+    with watch_presence(rank_of(0, port, KUBERNETES_SERVICE_HOST="10.0.0.1"), EarlyStop) as presence:
         for joined in ((), (1,)):
             with start_rank(1, port):
                 wait_for(lambda: is_connected(presence))
@@ -156,9 +155,9 @@ def test_a_pod_that_was_evicted_is_replaced_by_another(port: int) -> None:
 
 @pytest.mark.parametrize("stop", [None, EarlyStop(15)])
 def test_a_rank_that_ends_properly_or_is_stopped_is_not_lost(port: int, stop: EarlyStop | None) -> None:
-    with watch_presence(rank_of(0, port)) as presence:
+    with watch_presence(rank_of(0, port), EarlyStop) as presence:
         presence.mark_joined(1)
-        with contextlib.suppress(EarlyStop), watch_presence(rank_of(1, port)) as other:
+        with contextlib.suppress(EarlyStop), watch_presence(rank_of(1, port), EarlyStop) as other:
             wait_for(lambda: is_connected(presence) and is_connected(other))
             if stop:
                 raise stop
@@ -167,9 +166,9 @@ def test_a_rank_that_ends_properly_or_is_stopped_is_not_lost(port: int, stop: Ea
 
 
 def test_a_rank_whose_start_fails_is_lost(port: int) -> None:
-    with watch_presence(rank_of(0, port)) as presence:
+    with watch_presence(rank_of(0, port), EarlyStop) as presence:
         presence.mark_joined(1)
-        with contextlib.suppress(ImportError), watch_presence(rank_of(1, port)) as other:
+        with contextlib.suppress(ImportError), watch_presence(rank_of(1, port), EarlyStop) as other:
             wait_for(lambda: is_connected(presence) and is_connected(other))
             raise ImportError
         wait_for(presence.find_lost)
@@ -177,14 +176,14 @@ def test_a_rank_whose_start_fails_is_lost(port: int) -> None:
 
 def test_other_programs_and_jobs_at_the_port_are_not_ranks(port: int) -> None:
     job = rank_of(1, port, TORCHELASTIC_RUN_ID="another")
-    with watch_presence(rank_of(0, port)) as presence, watch_presence(job) as other:
+    with watch_presence(rank_of(0, port), EarlyStop) as presence, watch_presence(job, EarlyStop) as other:
         time.sleep(1)
         assert not is_connected(presence)
         assert not is_connected(other)
 
 
 def test_what_never_ends_its_line_is_not_a_rank(port: int) -> None:
-    with watch_presence(rank_of(0, port)) as presence:
+    with watch_presence(rank_of(0, port), EarlyStop) as presence:
         at = 15000 + zlib.crc32(f"presence/{find_meeting_address(rank_of(0, port))[1]}".encode()) % 15000
         with socket.create_connection(("127.0.0.1", at), 10) as other:
             other.settimeout(SECONDS)
@@ -198,13 +197,13 @@ def test_what_never_ends_its_line_is_not_a_rank(port: int) -> None:
 
 
 def test_a_port_in_use_leaves_the_ranks_unwatched(port: int) -> None:
-    with watch_presence(rank_of(0, port)), watch_presence(rank_of(0, port)) as second:
+    with watch_presence(rank_of(0, port), EarlyStop), watch_presence(rank_of(0, port), EarlyStop) as second:
         assert second.find_lost() == []
 
 
 def test_a_call_ends_with_the_rank_that_it_waits_for(port: int) -> None:
     forever = threading.Event()
-    with start_rank(1, port) as process, watch_presence(rank_of(0, port)) as presence:
+    with start_rank(1, port) as process, watch_presence(rank_of(0, port), EarlyStop) as presence:
         wait_for(lambda: is_connected(presence))
         presence.mark_joined(1)
         process.kill()
