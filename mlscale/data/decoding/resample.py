@@ -83,7 +83,7 @@ def _resize_by_torch(part: Pixels, size: tuple[int, int]) -> Pixels:
     if not (part.flags.c_contiguous and part.flags.writeable):
         together = get_thread_buffer("part", part.nbytes)[: part.nbytes].view(part.dtype).reshape(part.shape)
         together[...] = part
-    # numpy's views: each of torch's is an operation, whose code is no longer in the processor's cache after decoding.
+    # numpy's views: each of torch's is an operation, whose code decoding has pushed out of the processor's cache.
     resized = interpolate(from_numpy(together[None].transpose(0, 3, 1, 2)), size, mode="bilinear", antialias=True)
     result: Pixels = resized.numpy()[0].transpose(1, 2, 0)
     return result

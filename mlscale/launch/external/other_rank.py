@@ -104,7 +104,7 @@ class OtherRank:
         return message
 
     def _fail_if_lost(self) -> bool:
-        """Return False, for a wait that goes on.
+        """Return False, so that the wait continues.
 
         Raises:
             MLScaleError: rank 0 has died.

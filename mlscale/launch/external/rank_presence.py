@@ -77,7 +77,7 @@ class Presence:
         """Call a function of torch that would wait for a dead rank in vain.
 
         Raises:
-            MLScaleError: a rank has died meanwhile; the call goes on in its thread, which ends with the process.
+            MLScaleError: a rank has died meanwhile; the call continues in its thread, which ends with the process.
         """
         failures: list[Exception] = []
 

@@ -44,7 +44,7 @@ def read(folder: Path | str, **settings: Any) -> TFRecord:
 
 
 def test_keys_that_come_again_are_reported(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Two records of one name are both read, but a list of names can't tell them from each other."""
+    """Two records of one name are both read, but a list of names can't distinguish them."""
     data = read(photos, schema={"key": "image/class/text"})
     assert data.facts().train_samples == 12
     assert "records whose key an earlier one has: 9, the first: " in (printed := capsys.readouterr().err)
