@@ -9,9 +9,13 @@ from typing import Any
 
 def find_notebook_shell() -> Any:
     """Return IPython's shell where this process is a notebook's kernel; None elsewhere, a terminal too."""
-    # Not imported: the kernel of a notebook has done so before any code of the user runs.
-    ipython = sys.modules.get("IPython")
-    active_shell = ipython.get_ipython() if ipython is not None else None
+    # A kernel has imported both before any code of the user runs. IPython alone is not enough: a library may be at its
+    # import in another thread (MLflow's client is), and what `sys.modules` has of it then is a part. `import` waits.
+    if "ipykernel" not in sys.modules:
+        return None
+    from IPython.core.getipython import get_ipython
+
+    active_shell = get_ipython()
     return active_shell if hasattr(active_shell, "kernel") else None
 
 

@@ -1,5 +1,12 @@
 """The bar of a notebook: what it shows; that a kernel shows it is in tests/e2e/test_notebook.py."""
 
+import sys
+import time
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
 from mlscale.train.callbacks.notebook_bar import NotebookBar, NotebookOutput, find_notebook_shell
 
 
@@ -30,3 +37,30 @@ def test_an_epoch_without_an_end_has_no_end() -> None:
 
 def test_this_is_no_notebook() -> None:
     assert find_notebook_shell() is None
+
+
+@pytest.mark.parametrize("in_kernel", [True, False])
+def test_an_import_of_ipython_that_another_thread_has_begun(
+    in_kernel: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = tmp_path / "IPython" / "core"
+    core.mkdir(parents=True)
+    (core.parent / "__init__.py").write_text("import time\ntime.sleep(0.3)\n")
+    (core / "__init__.py").touch()
+    (core / "getipython.py").write_text("class Shell:\n    kernel = 1\ndef get_ipython(): return Shell()\n")
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("IPython", "ipykernel")]:
+        monkeypatch.delitem(sys.modules, name)
+    if in_kernel:
+        monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    importing = Thread(target=__import__, args=("IPython",))
+    importing.start()
+    while "IPython" not in sys.modules:
+        time.sleep(0.001)
+    try:
+        assert (find_notebook_shell() is not None) is in_kernel
+    finally:
+        importing.join()
+        for name in [name for name in sys.modules if name.partition(".")[0] == "IPython"]:
+            del sys.modules[name]
