@@ -50,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch_command(words: list[str]) -> int:
-    if words[:1] == ["help"] and words[1:2] and _is_command(words[1]):
+    if words[:1] == ["help"] and words[1:2] and words[1] not in HELP_FLAGS:
+        if not _is_command(words[1]):
+            raise _load_help_texts().create_unknown_command_error(*words[1:])
         words = [*words[1:], "--help"]  # `mlscale help runs ls`
     if not words or words[0] in ("--help", "-h", "help"):
         print(_load_help_texts().format_overview())

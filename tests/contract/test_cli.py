@@ -222,6 +222,23 @@ def test_help_in_front_of_a_command_is_the_commands(folder: Path, capsys: pytest
 
 
 @pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        ("help rums", "mlscale runs"),
+        ("help last", "mlscale --help"),
+        ("prepare part=3", "part=3/8"),
+        ("prepare out=shards", "to=shards"),
+        ("serve last trainer.devices=2", "leave trainer.devices out"),
+    ],
+)
+def test_a_fix_that_the_next_command_takes(
+    folder: Path, capsys: pytest.CaptureFixture[str], words: str, fix: str
+) -> None:
+    assert main(words.split()) == 2
+    assert f"\n  fix:   {fix}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("word", "said"),
     [
         ("mode=maximum", "'mode' must be max or min, not the text 'maximum'\n"),

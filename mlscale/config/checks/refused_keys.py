@@ -16,7 +16,7 @@ from mlscale.config.schema.roots import COMMAND_BASES
 from mlscale.config.schema.target_nodes import join_path
 from mlscale.config.suggestions.alias_meanings import render_alias, takes
 from mlscale.config.suggestions.config_names import Advice
-from mlscale.config.suggestions.near_keys import advise_value
+from mlscale.config.suggestions.near_keys import advise_value, is_documented
 from mlscale.config.suggestions.near_nodes import correct_first_part
 from mlscale.config.suggestions.unknown_keys import suggest_key
 from mlscale.errors import MLScaleError
@@ -62,6 +62,9 @@ def check_unknown_key(config: CheckedConfig, path: str, value: object, why: str 
     if config.is_in_file(path):
         fix = _suggest_in_file(path, fix)
     why = (advice.why if advice else "") or why
+    if not fix and config.command != "train" and is_documented(path):
+        # No key of another name is meant: `mlscale serve last trainer.devices=2`.
+        why, fix = f"it is a key of a training run, and not of `mlscale {config.command}`", f"leave {path} out"
     yield MLScaleError(what, where=config.describe_origin(path), why=why, fix=fix or _list_sibling_keys(config, path))
 
 

@@ -153,6 +153,7 @@ def _can_become(value: object, types: Sequence[Type]) -> bool:
 
 
 _QUOTES = "\"'“”„‘’«»`"
+_SUCH_AS = re.compile(r"such as ([^\s,;:)]+)")  # the example in the comment of a key that is a text
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 
 
@@ -171,6 +172,9 @@ def _find_valid_value(
     an example, else a placeholder.
     """
     kinds = (kind, *types)
+    example = _SUCH_AS.search(field.text) if isinstance(value, int | float) and field is not None else None
+    if example is not None and all(item.accepts(example[1]) for item in kinds):
+        return example[1]  # `part=3` is a part of `3/8`: the number in quotes would be no part
     for candidate in _generate_value_forms(value, kind):
         if all(item.accepts(candidate) for item in kinds):
             return candidate

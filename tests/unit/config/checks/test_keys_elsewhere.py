@@ -191,7 +191,7 @@ unknown key 'fmt'
 'estimate.instance' must be str or null, not 3
   where: command line: estimate.instance
   why:   a machine of the price file, such as aws/g5.xlarge
-  fix:   "estimate.instance='3'"
+  fix:   estimate.instance=aws/g5.xlarge
 'seed' must be int, not the text 'x'
   where: command line: seed
   why:   weights, order and augmentation; the same seed gives a bitwise identical run
