@@ -180,7 +180,7 @@ def print_tick_rows(random: np.random.Generator) -> None:
     """Print the notifications of 600 clean looks, each at the latest 1,000 events, of which 100 are new."""
     from mlscale.monitor.alert_rule import AlertPolicy
     from mlscale.monitor.alerts import AlertDispatcher
-    from mlscale.monitor.window_check import RuleResult, WindowCheck
+    from mlscale.monitor.window_check import MonitorLimits, WindowCheck, check_drift
 
     n, step, begin = 1000, 100, datetime(2026, 1, 5, tzinfo=UTC)
     sketches = build_sketches(draw_series(random, REFERENCE))
@@ -193,8 +193,8 @@ def print_tick_rows(random: np.random.Generator) -> None:
                 rows = slice(tick * step, tick * step + n)
                 results = compare_table(sketches, series[rows])
                 detected.append(is_detected(results))
-                level = max((found.distance for found in results if found.is_detected), default=0.0) / 0.1
-                check = WindowCheck("m:v1", (RuleResult("drift", level, ""),), results, n, times[rows])
+                drift = check_drift(results, n, MonitorLimits())
+                check = WindowCheck("m:v1", (drift,), results, n, times[rows])
                 sent += len(desk.process_check(check, "m", begin + timedelta(minutes=tick)).changes)
         print(f"| 600 clean looks, AR(1) {rho:g}, 90 % overlap | {sent} notifications |")
         print_share(f"600 clean looks, AR(1) {rho:g}, 90 % overlap", detected)

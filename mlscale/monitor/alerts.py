@@ -18,7 +18,7 @@ from mlscale.monitor.alert_rule import AlertPolicy, Change, RuleState, advance_r
 from mlscale.monitor.check_log import CheckLog, locate_check_log
 from mlscale.monitor.check_record import CheckRecord, build_check_record
 from mlscale.monitor.monitor_state import MonitorState
-from mlscale.monitor.window_check import WindowCheck
+from mlscale.monitor.window_check import RuleResult, WindowCheck
 from mlscale.notify.delivery import DocumentRecipient
 from mlscale.outbox import ItemRefusedError, Outbox, OutboxReport, RetryPolicy
 
@@ -149,15 +149,17 @@ class AlertDispatcher:
         for name in self.rules:
             old = RuleState() if replaced else before.rules.get(name, RuleState())
             result = check.find_result(name)
-            level = result.level if result else None
-            if name == "drift" and level is not None:
+            level, patience = result.level if result else None, self.patience
+            if name == "drift" and result and level is not None:
+                if result.is_weak:
+                    patience = replace(patience, looks=max(2, patience.looks))
                 # A window that is mostly the one that has counted holds no new evidence: neither for an incident that
                 # is pending, nor against one. The first look over the limit counts at once.
-                if old.phase != "clear" and not check.is_new_since(counted):
+                if old.phase != "clear" and not self._is_new_evidence(old, result, check, counted):
                     level = None
                 elif old.phase != "clear" or level >= 1:
                     counted = check.newest
-            rules[name], status = advance_rule(old, level, self.patience, time)
+            rules[name], status = advance_rule(old, level, patience, time)
             if result and status:
                 # The id of the end is that of the beginning, so the time of the beginning is taken from the old state.
                 since = rules[name].since if status == "firing" else old.since
@@ -165,6 +167,12 @@ class AlertDispatcher:
                 sentence = f"{check.version}: {over}{result.sentence or 'within its limit'}"
                 changes.append(_Change(name, status, check.version, since, sentence, old.began_as))
         return rules, changes, counted
+
+    def _is_new_evidence(self, old: RuleState, result: RuleResult, check: WindowCheck, counted: str) -> bool:
+        if old.phase == "pending" and self.patience.looks == 1:
+            # It waits to be confirmed: by strong evidence at once, by other evidence of other events alone.
+            return (result.is_over and not result.is_weak) or check.is_new_since(counted, share=1.0)
+        return check.is_new_since(counted)
 
     def _build_alert(self, change: _Change, check: WindowCheck, model: str, time: str) -> dict[str, Any]:
         # Of a replaced version there are no metrics at this look.

@@ -27,6 +27,10 @@ RULES = {
     "no_data": "too few events for a conclusion",
 }
 
+# Of the false-discovery rate: drift with a lower q-value than this part of it is an incident at the first look. A look
+# each minute is 1,440 chances a day, and windows of dependent events made an incident in each 1,000 clean looks.
+_STRONG = 0.01
+
 
 @dataclass(frozen=True)
 class MonitorLimits:
@@ -62,12 +66,14 @@ class RuleResult:
         level: relative to the limit, 1 or more is over it; None where there are too few data.
         sentence: the result in words.
         metrics: name_unit to value; NaN where it is not known.
+        is_weak: chance alone brings about such a result in some of a few hundred looks: a second one must confirm it.
     """
 
     rule: str
     level: float | None
     sentence: str
     metrics: Mapping[str, float] = field(default_factory=dict)
+    is_weak: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -99,11 +105,11 @@ class WindowCheck:
         """The time of the latest answered event, ISO 8601, UTC without a zone; '' if not known."""
         return str(self.times[-1]) if len(self.times) else ""
 
-    def is_new_since(self, time: str) -> bool:
-        """Return True if at least half of the events came after a time of `newest`, or the times are not known."""
+    def is_new_since(self, time: str, share: float = 0.5) -> bool:
+        """Return True if this share of the events or more came after a time of `newest`, or the times are not known."""
         if not time or not len(self.times):
             return True
-        return 2 * int((self.times > np.datetime64(time)).sum()) >= len(self.times)
+        return int((self.times > np.datetime64(time)).sum()) >= share * len(self.times)
 
     def find_result(self, rule: str) -> RuleResult | None:
         return next((result for result in self.results if result.rule == rule), None)
@@ -148,7 +154,7 @@ def check_rules(baseline: Baseline, window: EventWindow, limits: MonitorLimits) 
         baseline = baseline.match_lengths(lengths.astype(np.float64))
     columns = _compare_window(baseline, window, limits) if enough else ()
     results = [
-        _check_drift(columns, window, limits),
+        check_drift(columns, window.answered, limits),
         _check_degradation(baseline, window, limits),
         _check_latency(window, limits),
         _check_failure_share(window, limits),
@@ -181,9 +187,16 @@ def _list_names(names: Collection[str]) -> str:
     return ", ".join(sorted(names)[:5]) or "none"
 
 
-def _check_drift(columns: tuple[ColumnDrift, ...], window: EventWindow, limits: MonitorLimits) -> RuleResult:
+def check_drift(columns: tuple[ColumnDrift, ...], events: int, limits: MonitorLimits) -> RuleResult:
+    """Return the result of the rule 'drift'.
+
+    Args:
+        columns: of the window, compared with the reference; empty where there are too few events.
+        events: answered ones of the window.
+        limits: the limits.
+    """
     if not columns:
-        few = f"too few events for drift ({window.answered:,} of {limits.min_events:,})"
+        few = f"too few events for drift ({events:,} of {limits.min_events:,})"
         return RuleResult("drift", None, few, {"largest_distance": math.nan, "smallest_q": math.nan})
     detected = [column for column in columns if column.is_detected]
     over = [column for column in detected if column.distance >= limits.min_distance]
@@ -205,7 +218,8 @@ def _check_drift(columns: tuple[ColumnDrift, ...], window: EventWindow, limits: 
         metrics[f"{column.metric_name}_q"] = min(other.q for other in columns if other.name == column.name)
     # Of detected columns alone: a large distance of few events may be chance.
     level = max((column.distance for column in detected), default=0.0) / limits.min_distance
-    return RuleResult("drift", level, _describe_drift(over, detected, held, window.answered), metrics)
+    is_weak = min((column.q for column in over), default=0.0) > limits.fdr * _STRONG
+    return RuleResult("drift", level, _describe_drift(over, detected, held, events), metrics, is_weak)
 
 
 def _describe_drift(over: list[ColumnDrift], detected: list[ColumnDrift], held: list[ColumnDrift], events: int) -> str:

@@ -243,10 +243,10 @@ def test_a_monitor_that_holds_the_state_for_good_is_told(tmp_path: Path, monkeyp
     assert (caught.value.where, caught.value.exit) == (str(at.path), 5)
 
 
-def look_at(at: AlertDispatcher, level: float, begin: int, minute: int) -> AlertReport:
+def look_at(at: AlertDispatcher, level: float, begin: int, minute: int, *, is_weak: bool = False) -> AlertReport:
     """A look at 100 events, one each minute from `begin` on."""
     times = np.datetime64("2026-01-05T00:00", "us") + np.arange(begin, begin + 100).astype("timedelta64[m]")
-    results = (RuleResult("drift", level, "changed"),)
+    results = (RuleResult("drift", level, "changed", is_weak=is_weak),)
     return at.process_check(WindowCheck("m:v1", results, (), 100, times), "m", BEGIN + timedelta(minutes=minute))
 
 
@@ -268,6 +268,25 @@ def test_the_first_look_over_the_limit_counts_at_once(tmp_path: Path) -> None:
     document = json.loads((tmp_path / "monitor/m_champion.json").read_text())
     validate("monitor_state", document)
     assert document["counted"] == "2026-01-05T01:40:00.000000"
+
+
+def test_weak_evidence_is_confirmed_by_other_events_or_by_strong_evidence(tmp_path: Path) -> None:
+    at = desk(tmp_path / "other events")
+    assert look_at(at, 2, 0, 0, is_weak=True).pending == ("drift",)
+    # Windows that share events with it neither confirm it nor end it.
+    assert look_at(at, 2, 60, 60, is_weak=True).pending == ("drift",)
+    assert look_at(at, 0, 90, 90).pending == ("drift",)
+    assert look_at(at, 2, 100, 100, is_weak=True).firing == ("drift",)
+
+    at = desk(tmp_path / "strong")
+    look_at(at, 2, 0, 0, is_weak=True)
+    assert look_at(at, 2, 10, 10).firing == ("drift",)
+
+    at = desk(tmp_path / "chance")
+    look_at(at, 2, 0, 0, is_weak=True)
+    quiet = look_at(at, 0, 100, 100)
+    assert (quiet.pending, quiet.firing) == ((), ())
+    assert look_at(at, 2, 110, 110, is_weak=True).firing == ()
 
 
 def test_an_incident_that_began_under_the_former_name_of_its_rule_ends_with_the_same_id(tmp_path: Path) -> None:
