@@ -11,12 +11,11 @@ FEWEST_PASSES, MOST_PASSES = 20, 80
 # Twice what the champion needed for most of what it learned: its challenger has a few hundred samples, which it sees
 # between old ones that must not be forgotten. Most of it, as the last tenth takes the longest and depends on chance.
 _FACTOR, _LEARNED = 2.0, 0.8
-# A language model whose champion has read its documents once learned a window by heart in 20 passes: the loss on new
-# documents fell until the fourth, and had risen by 70 % after the last.
+# A model that has seen its own data once or twice learned a window by heart in 20 passes.
 _TIMES_OF_CHAMPION = 5
 
 
-def choose_passes(history: Path, batch_size: int, window_samples: int) -> int:
+def choose_passes(history: Path, batch_size: int, window_samples: int, *, most: int | None = None) -> int:
     """Return the passes over a window, so that the challenger sees its samples twice as often in total as the champion
     saw samples until it had learned most; 20 at least, also where that is not known, and 80 at most. Not more than five
     times the champion's own epochs.
@@ -25,10 +24,11 @@ def choose_passes(history: Path, batch_size: int, window_samples: int) -> int:
         history: the metrics that the champion's run has logged; it may be absent.
         batch_size: of the champion's run, over all devices and accumulation.
         window_samples: that the challenger is trained on.
+        most: passes of this task type, if it has a limit of its own.
     """
     rows = _read_rows(history)
     needed = _FACTOR * _count_learning_steps(rows) * batch_size / max(1, window_samples)
-    return min(MOST_PASSES, _TIMES_OF_CHAMPION * _count_epochs(rows), max(FEWEST_PASSES, math.ceil(needed)))
+    return min(most or MOST_PASSES, _TIMES_OF_CHAMPION * _count_epochs(rows), max(FEWEST_PASSES, math.ceil(needed)))
 
 
 def _read_rows(history: Path) -> list[dict[str, str]]:

@@ -30,6 +30,9 @@ class LanguageType(TaskType):
     score = SampleScore("nats_per_token", higher_is_better=False, unit="nats")
     loss_name = "nats_per_token"
     needs_label = False
+    # Text that is read four times teaches as much as new text, and soon after that next to nothing: Muennighoff et al.
+    # (2023), Scaling Data-Constrained Language Models.
+    most_passes = 4
     truth_column = "tokens"
     table_columns = ("nats", "tokens", "loss")
     output_meanings: ClassVar[Mapping[str, str]] = {

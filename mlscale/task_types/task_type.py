@@ -66,6 +66,8 @@ class TaskType(EventForms):
             format 1 hold.
         needs_every_label: each class is measured on every sample: the data must have all of a model's.
         loss_is_cross_entropy: a constant prediction then has the entropy of the classes as its loss.
+        most_passes: the most epochs over new samples by which a model still learns what holds for others; None where
+            the length of its own training decides.
         score: of a sample.
         exact_metric: the share of samples that are predicted correctly, where a prediction is right or wrong.
         loss_name: what the column `loss` is called in slices.
@@ -92,6 +94,7 @@ class TaskType(EventForms):
     is_one_class: ClassVar[bool] = False
     needs_every_label: ClassVar[bool] = False
     loss_is_cross_entropy: ClassVar[bool] = False
+    most_passes: ClassVar[int | None] = None
 
     # Of samples.
     exact_metric: ClassVar[MetricDefinition | None] = None

@@ -136,7 +136,8 @@ def _choose_passes(cfg: DictConfig, champion: Champion, window: LabelledWindow) 
     trained, _ = window.select_part(is_held_out=False)
     batch = int(champion.config.data.get("batch_size") or champion.data.policy.batch_size)
     history = champion.run.path / "logs/metrics.csv"
-    return choose_passes(history, batch, champion.data.count_window_rows(trained))
+    rows = champion.data.count_window_rows(trained)
+    return choose_passes(history, batch, rows, most=champion.servable.task_type.most_passes)
 
 
 def _mix_window(cfg: DictConfig, champion: Champion, window: LabelledWindow, folder: Path) -> list[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mlscale.retrain.needed_passes import choose_passes
+from mlscale.task_types.registry import get_task_type
 
 
 def write_history(path: Path, losses: list[float], *, steps: int = 62, first: float = 0.67) -> Path:
@@ -57,3 +58,11 @@ def test_a_champion_of_few_epochs_has_a_challenger_of_few_passes(tmp_path: Path,
     lines += [f"{number},{205 * number + 204},,{3.0 - number / 100}" for number in range(epochs)]
     (tmp_path / "metrics.csv").write_text("\n".join(lines) + "\n")
     assert choose_passes(tmp_path / "metrics.csv", 16, 2000) == passes
+
+
+def test_a_language_model_reads_its_window_four_times_at_most(tmp_path: Path) -> None:
+    most = get_task_type("language").most_passes
+    assert choose_passes(tmp_path / "absent.csv", 16, 2000, most=most) == 4
+    lines = ["epoch,step,train/loss,val/loss", "0,9,5.5,", "0,204,,3.0"]
+    (tmp_path / "metrics.csv").write_text("\n".join(lines) + "\n")
+    assert choose_passes(tmp_path / "metrics.csv", 16, 2000, most=most) == 4
