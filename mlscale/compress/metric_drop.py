@@ -146,7 +146,7 @@ def check_judgeable(task_type: TaskType) -> None:
         "int8 can't be judged: no metric of the task is known",
         where="task",
         why=why,
-        fix="write `kind = 'regression'`, or another type, in the task's class, with its predict_step: docs/evaluate.md",
+        fix="write `kind = 'regression'`, or another type, in the task's class, and a predict_step: docs/evaluate.md",
     )
 
 
