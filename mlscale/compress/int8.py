@@ -14,6 +14,7 @@ from mlscale.compress import compression_outcome as outcome
 from mlscale.compress import stored_model as stored
 from mlscale.compress.calibration_samples import read_calibration_samples
 from mlscale.compress.compressed_model import CompressedModel
+from mlscale.compress.compression_trial import try_compression
 from mlscale.compress.int8_verdict import Int8Bounds, compare_int8
 from mlscale.compress.metric_drop import check_judgeable
 from mlscale.compress.quantize import Method, can_int8_overflow, choose_method, quantize_model
@@ -90,7 +91,7 @@ class Int8(Callback):
         task_type, _, served = describe_served_model(task, data)
         check_judgeable(task_type)
         fp32 = export_onnx(served)
-        method: Method = choose_method(fp32) if self.method == "auto" else self.method
+        method = self.find_method(fp32)
         # A dynamic model computes the ranges of activations as it runs.
         samples = read_calibration_samples(data, self.calibration_samples) if method == "static" else None
         int8 = quantize_model(fp32, method, samples)
@@ -105,6 +106,14 @@ class Int8(Callback):
             bounds=self.bounds,
             problems=tuple(metrics.list_unmet_bounds(self.bounds)),
         )
+
+    def find_method(self, model: bytes) -> Method:
+        """Return the method for a serialised fp32 model.
+
+        Raises:
+            MLScaleError: it has nothing to quantise.
+        """
+        return choose_method(model) if self.method == "auto" else self.method
 
     def carry_out(self, task: LightningModule, data: LightningDataModule, run: RunFolder, checkpoint: Path) -> Result:
         """Compress, write `<run>/compressed/` and `results/compress.json`, and return the result."""
@@ -146,6 +155,15 @@ class Int8(Callback):
                 why="the run has no data module",
                 fix="data._target_=<your LightningDataModule>, or compress=none",
             )
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raise an error before the first step if the model could not be judged, exported or quantised after the last.
+
+        In `setup` the module may lack layers that its own `setup` or `configure_model` makes.
+        """
+        data = get_data_module(trainer)
+        if trainer.is_global_zero and data is not None:
+            try_compression(pl_module, data, self.find_method)
 
     def after_fit(self, trainer: Trainer, pl_module: LightningModule) -> AfterFitResult:
         """Compress the best checkpoint."""

@@ -13,6 +13,7 @@ from mlscale.export.parity import Outputs, score_outputs
 from mlscale.report.text import format_number, format_percent
 from mlscale.stats.intervals import Interval
 from mlscale.task_types.task_type import TaskType
+from mlscale.task_types.tensor_type import TensorType
 
 CONFIDENCE = 0.95
 """Confidence of the end of the interval that the drop is compared by."""
@@ -135,13 +136,18 @@ def check_judgeable(task_type: TaskType) -> None:
     Raises:
         MLScaleError: it has none.
     """
-    if getattr(task_type, "score", None) is None:
-        raise MLScaleError(
-            "int8 can't be judged: no metric of the task is known",
-            where="task",
-            why="the task states no type, and gives something else than a row of class logits",
-            fix="task.task_type=<a type with a score>, see docs/extending.md; or compress=none",
-        )
+    if getattr(task_type, "score", None) is not None:
+        return
+    if isinstance(task_type, TensorType):
+        why = "the task states no type, and gives something else than a row of class logits"
+    else:
+        why = f"the task type '{task_type.name}' has no score"
+    raise MLScaleError(
+        "int8 can't be judged: no metric of the task is known",
+        where="task",
+        why=why,
+        fix="write `kind = 'regression'`, or another type, in the task's class, and a predict_step: docs/evaluate.md",
+    )
 
 
 class PairedScores:

@@ -90,6 +90,8 @@ def test_a_row_in_a_form(browser: Any, folders: dict[str, Path], tmp_path: Path)
         visit = Visit(browser, server.url)
         page = visit.page
         assert "36.7 to 50 mm in training" in page.inner_text("form")
+        # Without separators: a whole number may be a year.
+        assert "3450 to 5700 g in training" in page.inner_text("form")
         page.select_option("select[name=island]", "Dream")
         page.select_option("select[name=sex]", "")
         page.fill("input[name=bill_length_mm]", "39.5")

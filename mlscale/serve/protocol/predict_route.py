@@ -212,7 +212,8 @@ def _decode_text(headers: Mapping[bytes, bytes], body: bytes | bytearray) -> byt
     except (LookupError, ValueError):
         codec = ""
     if not _CHARSETS.fullmatch(codec):
-        raise Refused(f"can't read the charset {charset}: send UTF-8", 415)
+        what = f"can't read the charset {charset}" if charset else "the charset in the Content-Type is empty"
+        raise Refused(f"{what}: send UTF-8", 415)
     try:
         return body.decode(codec).encode()
     except UnicodeDecodeError as error:

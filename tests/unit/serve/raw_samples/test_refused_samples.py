@@ -61,6 +61,7 @@ from tests.unit.serve.raw_samples.raw_requests import JSON, TEXT
         ("reviews", JSON, b"great", 400, "a text by itself is sent with 'Content-Type: text/plain'"),
         ("reviews", {b"content-type": b"text/plain; charset=klingon"}, b"x", 415, "send UTF-8"),
         ("reviews", {b"content-type": b"text/plain; charset=rot13"}, b"x", 415, "send UTF-8"),
+        ("reviews", {b"content-type": b"text/plain; charset="}, b"x", 415, "the charset in the Content-Type is empty"),
         (
             "reviews",
             {b"content-type": b"text/plain; charset=utf-8"},
