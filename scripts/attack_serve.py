@@ -1,8 +1,8 @@
 # ruff: noqa: E501 - a hostile request a line
 """What hostile requests cost a server: the longest pause of its event loop, and the memory that it gains.
 
-    python scripts/attack_serve.py
-    python scripts/attack_serve.py --seed 7 --samples 8 --classes 1000 --size 224
+    python -m scripts.attack_serve
+    python -m scripts.attack_serve --seed 7 --samples 8 --classes 1000 --size 224
 
 A server of a made-up model gets each class of hostile request, several connections at once, while another connection
 asks for health every few milliseconds and keeps the longest answer. What the machine itself does to such a client is

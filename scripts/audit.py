@@ -1,6 +1,6 @@
 """Known vulnerabilities of everything installed, by pip-audit; fails on any that the ignore list does not name.
 
-    python scripts/audit.py .ci/audit-ignore.txt
+    python -m scripts.audit .ci/audit-ignore.txt
 
 Without a reachable vulnerability service nothing is audited: that is said in capitals, and does not fail the build.
 """

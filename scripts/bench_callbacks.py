@@ -1,7 +1,7 @@
 """What each callback costs a training step, as a ratio to the same step without it.
 
-    python scripts/bench_callbacks.py --model tiny
-    python scripts/bench_callbacks.py --model resnet18
+    python -m scripts.bench_callbacks --model tiny
+    python -m scripts.bench_callbacks --model resnet18
 
 One fit for each callback, assembled as the command line does, with every default callback. In it the callback is taken
 out and put in again, block by block (out, in, in, out, …), so both kinds of steps run in the same process on the same

@@ -1,4 +1,4 @@
-"""What a committed checkpoint costs beside Lightning's: `python scripts/bench_checkpoint.py [MB] [rounds] [folder]`.
+"""What a committed checkpoint costs beside Lightning's: `python -m scripts.bench_checkpoint [MB] [rounds] [folder]`.
 
 A model and its optimizer of `MB` megabytes are saved in turns by Lightning's TorchCheckpointIO (no flush, no digest),
 by mlscale's VerifiedCheckpointIO, and written without digest but flushed, so that the noise of the machine falls on

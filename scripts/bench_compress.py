@@ -1,6 +1,6 @@
 """int8 of ResNet-18 on one thread: mlscale's against fp32 in ONNX Runtime, and against its quantiser's own defaults.
 
-    python scripts/bench_compress.py [--size 224] [--seconds 30]
+    python -m scripts.bench_compress [--size 224] [--seconds 30]
 
 The weights are random, the samples uniform noise: speed does not depend on them, and accuracy is not looked at. All
 models take turns with fp32, one sample and a batch of 32; the ratios are of CPU time, with their 95 % intervals.

@@ -1,6 +1,6 @@
 """What it costs to make batches of photographs: `mlscale.data.Loader` beside webdataset, ImageFolder and datasets.
 
-    python scripts/bench_data.py
+    python -m scripts.bench_data
 
 The work: read, decode, crop at random (RandomResizedCrop, 224 pixels), mirror, normalise, and put into batches of 64
 float32. Measured: the CPU-seconds of the process and of its workers per 1,000 samples, for whole epochs after a first

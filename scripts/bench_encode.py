@@ -1,6 +1,6 @@
 """What encoding a raw sample costs: a row of 30 columns from parsed JSON, and a text of 200 bytes.
 
-    python scripts/bench_encode.py
+    python -m scripts.bench_encode
 
 The row has 20 columns of numbers, half of them with an indicator, and 10 of categories, as `json.loads` returns it. It
 is encoded by `TableEncoder.encode_row`, by `pack_samples`, which is what a server does before the exported graph, and,

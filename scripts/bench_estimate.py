@@ -1,8 +1,8 @@
 """How far `mlscale estimate` is off: its memory against the allocator's own sum, its time against whole runs.
 
-    python scripts/bench_estimate.py memory
-    python scripts/bench_estimate.py unseen
-    python scripts/bench_estimate.py time --rounds 3
+    python -m scripts.bench_estimate memory
+    python -m scripts.bench_estimate unseen
+    python -m scripts.bench_estimate time --rounds 3
 
 memory: two training steps are traced with fake tensors, and the same two are taken for real under the profiler with
 `profile_memory=True`, whose running total of allocations is what a CUDA device's `max_memory_allocated` is. Printed for

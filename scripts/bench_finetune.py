@@ -1,6 +1,6 @@
 """What weights to start from are worth: a ResNet that knows nine digits learns the tenth, and the same from scratch.
 
-    python scripts/bench_finetune.py [--seeds 5] [--samples 100] [--epochs 1,2,4,8]
+    python -m scripts.bench_finetune [--seeds 5] [--samples 100] [--epochs 1,2,4,8]
 
 A ResNet is trained on the digits 0 to 8 of scikit-learn's set, all of their training images. Then ten classes are
 learnt from a few images of all ten digits: from scratch, from those weights (the head begins anew, for it had nine

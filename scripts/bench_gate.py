@@ -1,6 +1,6 @@
 """How often the promotion gate lets a poisoned class pass, and a better model.
 
-    python scripts/bench_gate.py --seed 0
+    python -m scripts.bench_gate --seed 0
 
 Simulated: a champion of 90 % accuracy, with classes of different difficulty; 5,000 labelled samples of production, of
 which 30 % are held out; original data of 500 to 10,000 samples of 10 to 100 classes. A good challenger is 3 points

@@ -1,6 +1,6 @@
 """What one look at production costs: mlscale monitor against Evidently, on the same events.
 
-    python scripts/bench_monitor.py
+    python -m scripts.bench_monitor
 
 The work: 10,000 events of a model with three channels and ten classes, read from Parquet, against a reference of 10,000
 samples: drift of eight columns (mean and deviation of each channel, confidence, predicted class), one in two shifted.

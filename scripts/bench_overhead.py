@@ -1,7 +1,7 @@
 """What a training step costs beyond the model: mlscale and Lightning against a loop written by hand.
 
-    python scripts/bench_overhead.py --model tiny
-    python scripts/bench_overhead.py --model resnet18
+    python -m scripts.bench_overhead --model tiny
+    python -m scripts.bench_overhead --model resnet18
 
 The same model, optimizer and batches (kept in memory) in each contender; mlscale's also carry the sample keys. Rounds
 are interleaved, so that a machine that slows down slows all of them. A round is one fit; its first steps are left out,

@@ -1,6 +1,6 @@
 """What precision does to accuracy: fp32 against bf16, and against float16 as it is computed on a CPU.
 
-    python scripts/bench_precision.py [--recipes resnet,vit,multilabel] [--seeds 3] [--without multilabel:fp16]
+    python -m scripts.bench_precision [--recipes resnet,vit,multilabel] [--seeds 3] [--without multilabel:fp16]
 
 Each recipe is trained from the same seeds in each precision; the last checkpoints answer the same validation samples,
 all of them computed in fp32, as a servable would. A sample is right when its class is (multi-label: all labels are).

@@ -1,6 +1,6 @@
 """What batch scoring costs: mlscale predict's own loop against the loop that one writes by hand.
 
-    python scripts/bench_predict.py
+    python -m scripts.bench_predict
 
 The work: JPEG photos (random crops of scikit-learn's sample photos, about 256×200) through decoding, the resize and
 middle crop to 96 pixels, normalisation and a network, to a Parquet file of keys, classes and probabilities. The network

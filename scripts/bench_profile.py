@@ -1,7 +1,7 @@
 """Whether `mlscale profile` is right: the gain it states against the gain of whole runs; and what its timers cost.
 
-    python scripts/bench_profile.py gains --rounds 3
-    python scripts/bench_profile.py timers
+    python -m scripts.bench_profile gains --rounds 3
+    python -m scripts.bench_profile timers
 
 gains: for each case one profile, then whole training runs in turns: as it is, with the remedy that was proven, and,
 for slow data, with the same samples kept in memory, which is what a perfect loader stands for. Printed: the headspace

@@ -1,8 +1,8 @@
 """Kill runs in every phase of their lives, resume them, and compare them with one that was left alone.
 
-    python scripts/bench_resume.py
-    python scripts/bench_resume.py --kills 40 --layouts 2 --seed 7
-    python scripts/bench_resume.py --kills 16 --layouts 1,2,torchrun,2xtorchrun,slurm
+    python -m scripts.bench_resume
+    python -m scripts.bench_resume --kills 40 --layouts 2 --seed 7
+    python -m scripts.bench_resume --kills 16 --layouts 1,2,torchrun,2xtorchrun,slurm
 
 `1` and `2` are processes that the command starts itself, `torchrun` starts two, `2xtorchrun` are two of one process
 each, as on two machines, and `slurm` is a job on two nodes of real daemons (`scripts/mini_slurm.sh`: root, and the

@@ -1,7 +1,7 @@
 """What a request costs: `mlscale serve`, uvicorn with a raw ASGI application, and FastAPI, each with the same servable.
 
-    python scripts/bench_serve.py
-    python scripts/bench_serve.py --clients 1 8 32 --rounds 5 --seconds 3
+    python -m scripts.bench_serve
+    python -m scripts.bench_serve --clients 1 8 32 --rounds 5 --seconds 3
 
 Every server runs alone on one core, the clients on another; rounds are interleaved, so that a machine that slows down
 slows all of them. The clients keep their connections, ask without a pause and read every answer; a wrong one ends the

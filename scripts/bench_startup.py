@@ -1,8 +1,8 @@
 """How long one waits: for help, for a config, for an error, and for the first training step of 1 and 8 ranks.
 
-    python scripts/bench_startup.py
-    python scripts/bench_startup.py --only steps --rounds 3
-    python scripts/bench_startup.py --only cpu
+    python -m scripts.bench_startup
+    python -m scripts.bench_startup --only steps --rounds 3
+    python -m scripts.bench_startup --only cpu
 
 Each figure is the wall time of a whole process, beside a peer that does the plain thing: a minimal Hydra application
 (one config, two groups) for help, config and error; a script with Lightning's Trainer, the same model and data, for the

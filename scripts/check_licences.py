@@ -1,6 +1,6 @@
 """Licences of what a plain ``pip install mlscale`` brings: all permissive, or excepted here with a reason.
 
-python scripts/check_licences.py /path/to/an/environment/with/the/core/alone/bin/python
+python -m scripts.check_licences /path/to/an/environment/with/the/core/alone/bin/python
 """
 
 from __future__ import annotations

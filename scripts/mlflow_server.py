@@ -1,7 +1,7 @@
 """A real MLflow server on the loopback interface, in an environment of its own: `mlflow server` needs 850 MB that no
 other part of mlscale does.
 
-    python scripts/mlflow_server.py --folder /tmp/mlflow      # installs it once, prints the address, ends with Ctrl-C
+    python -m scripts.mlflow_server --folder /tmp/mlflow      # installs it once, prints the address, ends with Ctrl-C
 
 The environment lies in `.ci/tools`, or where MLSCALE_TOOLS says.
 """

@@ -3,7 +3,7 @@
 A block takes a name from a comment on the line above it: ``<!-- block: install -->``. A command that can't run
 everywhere ends in ``# not run: why``.
 
-    python scripts/readme_commands.py README.md install
+    python -m scripts.readme_commands README.md install
 """
 
 from __future__ import annotations

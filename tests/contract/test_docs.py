@@ -76,6 +76,15 @@ def test_commands_have_a_package_a_stage_and_a_page_that_opens_with_an_example()
         assert f"'{name}.md'" in contents[command.stage.capitalize()], name
 
 
+def test_scripts_are_typed_as_modules_that_exist() -> None:
+    # By its path a script does not find the packages `scripts` and `tests`, which some of them import.
+    texts = [*pages(), *(ROOT / "scripts").glob("*.py")]
+    typed = [name for page in texts for name in re.findall(r"python -m scripts\.(\w+)", page.read_text())]
+    assert len(typed) > 60
+    assert sorted(name for name in set(typed) if not (ROOT / f"scripts/{name}.py").is_file()) == []
+    assert [page.name for page in texts if re.search(r"python scripts/\w+\.py", page.read_text())] == []
+
+
 def test_the_derived_values_are_all_listed() -> None:
     table = (ROOT / "docs/configuration.md").read_text(encoding="utf-8").partition("| about | `${derived.…}` |")[2]
     listed = re.findall(r"`(\w+)`", table.partition("\n\n")[0])
