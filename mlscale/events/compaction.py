@@ -32,7 +32,7 @@ SETTLED_SECONDS = 600.0
 """The age from which segments are joined: later rows of the same time are rare then."""
 _LISTED_SECONDS = 60.0
 _FEWEST, _SMALL_BYTES, _MOST_BYTES = 8, 4 << 20, 32 << 20
-"""The fewest segments that are joined; a segment from this size on stays as it is; the most bytes of one step."""
+"""The fewest segments that are worth joining; a segment from this size on stays as it is; the most bytes of one step."""
 _LOCK = ".{}.lock"  # next to the folder of the stream, which has days alone
 
 Transform = Callable[[Any, str], Any]
@@ -58,7 +58,7 @@ def compact_segments(
     with contextlib.suppress(OSError), folder.with_name(_LOCK.format(folder.name)).open("wb") as file:
         lock_file(file.fileno())  # raises where another process compacts this stream
         remove_replaced_segments(folder, min(_LISTED_SECONDS, settled_s))
-        groups = _group_segments(folder, contract, settled_s)
+        groups = _group_segments(folder, contract, settled_s, is_each_examined=transform is not None)
         for segments, table in groups:
             _replace_segments(folder, contract, segments, table, transform)
         return sum(len(segments) for segments, _ in groups)
@@ -75,8 +75,15 @@ def remove_replaced_segments(folder: Path, listed_s: float = _LISTED_SECONDS) ->
                     (segment.path.parent / name).unlink(missing_ok=True)
 
 
-def _group_segments(folder: Path, contract: str, settled_s: float) -> list[tuple[list[Segment], Any]]:
-    """Return the segments of each day and schema that are joined, with their rows."""
+def _group_segments(
+    folder: Path, contract: str, settled_s: float, *, is_each_examined: bool
+) -> list[tuple[list[Segment], Any]]:
+    """Return the segments of each day and schema that are joined, with their rows.
+
+    Args:
+        is_each_examined: a segment that was not joined yet is returned even where it is one of few, since what joins
+            them examines their rows.
+    """
     groups: dict[tuple[Any, ...], tuple[list[Segment], list[Any]]] = {}
     total = 0
     for segment in select_current_segments(list_segments(folder)):
@@ -96,7 +103,11 @@ def _group_segments(folder: Path, contract: str, settled_s: float) -> list[tuple
         segments, tables = groups.setdefault(key, ([], []))
         segments.append(segment)
         tables.append(table)
-    return [(segments, join_tables(tables)) for segments, tables in groups.values() if len(segments) >= _FEWEST]
+    return [
+        (segments, join_tables(tables))
+        for segments, tables in groups.values()
+        if len(segments) >= _FEWEST or (is_each_examined and not all(segment.is_compacted for segment in segments))
+    ]
 
 
 def _replace_segments(

@@ -12,7 +12,7 @@ import pytest
 
 from mlscale.events import compaction
 from mlscale.events.compaction import compact_segments, remove_replaced_segments
-from mlscale.events.segments import SegmentAppender, list_segments, select_current_segments
+from mlscale.events.segments import SegmentAppender, list_segments, select_current_segments, select_current_segments
 from mlscale.events.store import EventStore
 from tests.event_writing import add_classified
 
@@ -153,18 +153,19 @@ def test_a_file_from_elsewhere_removes_no_others(tmp_path: Path) -> None:
     assert precious.exists()
 
 
-def test_labels_of_unknown_ids_are_kept_apart_and_still_join_a_late_event(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(compaction, "_FEWEST", 2)
+def test_labels_of_unknown_ids_are_kept_apart_and_still_join_a_late_event(tmp_path: Path) -> None:
     store = EventStore(tmp_path)
     fill(store, 3)
-    for label in ("a", "b"):
+    # A file alone, too: a service with few labels has no more in an hour.
+    for number, label in enumerate(("a", "b"), 1):
         store.add_labels("m", ["0", "1", "7", "x"], [label] * 4, source="10.0.0.7")
-    store.maintain_labels("m", 1 << 20, settled_s=0)
-    assert store.count_unknown_labels("m") == 4
-    store.maintain_labels("m", 1 << 20, settled_s=0)
-    assert count_files(store, "labels") == count_files(store, "unknown_labels") == 1
+        store.maintain_labels("m", 1 << 20, settled_s=0)
+        assert store.count_unknown_labels("m") == 2 * number
+        # What was examined is not written again.
+        written = select_current_segments(list_segments(tmp_path / "m" / "labels"))
+        store.maintain_labels("m", 1 << 20, settled_s=0)
+        assert select_current_segments(list_segments(tmp_path / "m" / "labels")) == written
+    assert count_files(store, "labels") == 1
     assert store.read_labels_by_id("m") == dict.fromkeys(["0", "1", "7", "x"], "b")
     fill(store, 1, first=7)
     assert store.joined("m").id.tolist() == ["0", "1", "7"]
