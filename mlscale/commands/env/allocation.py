@@ -165,7 +165,7 @@ def _take_part(store: Store, external: ExternalRank, timeout_s: float) -> int:
         raise MLScaleError(
             "rank 0 has ended before the checks were over",
             where=external.describe_variables(),
-            why="it goes on without a rank that does not answer in time",
+            why="it continues without a rank that does not answer in time",
             fix="timeout_s=300, which waits longer; the output of rank 0 shows what was found",
             exit=Exit.ENVIRONMENT,
         ) from error
