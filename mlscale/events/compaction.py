@@ -32,7 +32,7 @@ SETTLED_SECONDS = 600.0
 """The age from which segments are joined: later rows of the same time are rare then."""
 _LISTED_SECONDS = 60.0
 _FEWEST, _SMALL_BYTES, _MOST_BYTES = 8, 4 << 20, 32 << 20
-"""The fewest segments that are worth joining; a segment from this size on stays as it is; the most bytes of one step."""
+"""The fewest segments that are joined; a segment from this size on stays as it is; the most bytes of one step."""
 _LOCK = ".{}.lock"  # next to the folder of the stream, which has days alone
 
 Transform = Callable[[Any, str], Any]

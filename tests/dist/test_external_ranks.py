@@ -65,6 +65,16 @@ def test_an_error_of_the_config_is_printed_by_one_rank_and_ends_all(folder: Path
     assert not list(folder.iterdir())
 
 
+@pytest.mark.parametrize("option", ["launch=slurm", "launch=torchrun"])
+def test_several_ranks_submit_no_job_and_none_waits(folder: Path, option: str) -> None:
+    words = json.dumps([str(folder), *SHORT, option, "trainer.accelerator=cpu", "launch.timeout_s=60"])
+    first, second = launch(ranks.join, words)
+    assert (first["code"], second["code"]) == (2, 2)
+    assert f"{option} submits a job, and torchrun or a launcher like it has started 2 processes" in first["err"]
+    assert second["err"] == ""
+    assert not list(folder.iterdir())
+
+
 def start(folder: Path, *command: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RUN_ID"):

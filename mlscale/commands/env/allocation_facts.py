@@ -8,19 +8,23 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlscale.errors import Exit, MLScaleError
+from mlscale.launch.external.external_launcher import ExternalRank
+
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]  # public, but not listed
 
 _COMPARED = ("mlscale", "torch", "pytorch-lightning")
 _POLL_SECONDS = 0.02
-_ECHOES = 5  # the fastest of them has the least error of a clock
+_ECHOES = 6  # the first calls the roll, the fastest of the others has the least error of a clock
+_WORD_FACTOR = 3.0
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class ProcessFacts:
 
     Attributes:
         rank: of the process.
-        host: the name of its machine.
+        host: the name of its machine; of its node, where srun started it.
         local_rank: among the processes of its machine.
         versions: of Python and of the packages that matter, by name.
         devices: CUDA devices that it sees.
@@ -42,7 +46,7 @@ class ProcessFacts:
     devices: int
 
 
-def collect_process_facts(rank: int, local_rank: int) -> ProcessFacts:
+def collect_process_facts(external: ExternalRank) -> ProcessFacts:
     """Return the facts of this process."""
     import torch
 
@@ -51,7 +55,10 @@ def collect_process_facts(rank: int, local_rank: int) -> ProcessFacts:
     for name in _COMPARED:
         with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-    return ProcessFacts(rank, socket.gethostname(), local_rank, versions, torch.cuda.device_count())
+    # SLURM's name of a node is what its options take; other launchers may pass on that of the machine they are on.
+    node = external.environment.get("SLURMD_NODENAME") if external.launcher.name == "srun" else None
+    host = node or socket.gethostname()
+    return ProcessFacts(external.rank, host, external.local_rank, versions, torch.cuda.device_count())
 
 
 def publish_facts(store: Store, facts: ProcessFacts) -> None:
@@ -61,33 +68,45 @@ def publish_facts(store: Store, facts: ProcessFacts) -> None:
 
 def gather_facts(store: Store, world_size: int, timeout_s: float) -> dict[int, ProcessFacts]:
     """Return the facts of the processes that came within the time, by rank."""
-    arrived: dict[int, ProcessFacts] = {}
+    answers = gather_answers(store, "facts", range(world_size), timeout_s)
+    return {rank: ProcessFacts(**json.loads(text)) for rank, text in answers.items()}
+
+
+def gather_answers(store: Store, name: str, ranks: Iterable[int], timeout_s: float) -> dict[int, str]:
+    """Return what ranks have left under `name` within the time, by rank; without those that are silent."""
+    missing, answers = set(ranks), {}
 
     def read_arrived() -> bool:
-        for rank in range(world_size):
-            if rank not in arrived and store.check([f"facts/{rank}"]):
-                arrived[rank] = ProcessFacts(**json.loads(store.get(f"facts/{rank}")))
-        return len(arrived) == world_size
+        for rank in sorted(missing):
+            if store.check([f"{name}/{rank}"]):
+                answers[rank] = store.get(f"{name}/{rank}").decode()
+                missing.discard(rank)
+        return not missing
 
     wait_until(read_arrived, timeout_s)
-    return arrived
+    return dict(sorted(answers.items()))
 
 
 def measure_clock_offsets(store: Store, ranks: Sequence[int], timeout_s: float) -> dict[int, float]:
-    """Return the seconds by which the clock of each rank is ahead of this one's; run on rank 0."""
-    # By messages through the store: clocks must be compared before any link is known to work.
-    offsets = {}
+    """Return the seconds by which the clock of each rank is ahead of this one's, without those that are silent; run on
+    rank 0.
+    """
+    # All at once: asked one after the other, each silent rank would take the whole time.
     for rank in ranks:
+        store.set(f"echo/{rank}/0", "")
+    offsets = {}
+    # By messages through the store: clocks must be compared before any link is known to work.
+    for rank in gather_answers(store, "clock/0", ranks, timeout_s):
         answers: list[tuple[float, float]] = []
-        for number in range(_ECHOES):
+        for number in range(1, _ECHOES):
             sent = time.time()
             store.set(f"echo/{rank}/{number}", "")
-            answer = f"clock/{rank}/{number}"
-            if not wait_until(lambda key=answer: store.check([key]), timeout_s):  # type: ignore[misc]
+            answer = gather_answers(store, f"clock/{number}", [rank], timeout_s)
+            if not answer:
                 break
             received = time.time()
             # The request has taken about half of the time until the answer came.
-            answers.append((received - sent, float(store.get(answer)) - (sent + received) / 2))
+            answers.append((received - sent, float(answer[rank]) - (sent + received) / 2))
         if answers:
             offsets[rank] = min(answers)[1]
     return offsets
@@ -96,9 +115,8 @@ def measure_clock_offsets(store: Store, ranks: Sequence[int], timeout_s: float) 
 def answer_clock_requests(store: Store, rank: int, timeout_s: float) -> None:
     """Answer the requests of `measure_clock_offsets`; run on every other rank."""
     for number in range(_ECHOES):
-        if not wait_until(lambda key=f"echo/{rank}/{number}": store.check([key]), timeout_s):  # type: ignore[misc]
-            return
-        store.set(f"clock/{rank}/{number}", repr(time.time()))
+        wait_for_word(store, f"echo/{rank}/{number}", timeout_s)
+        store.set(f"clock/{number}/{rank}", repr(time.time()))
 
 
 def write_folder_token(store: Store, folder: Path) -> Path | None:
@@ -118,19 +136,29 @@ def write_folder_token(store: Store, folder: Path) -> Path | None:
 
 def check_folder_token(store: Store, rank: int, timeout_s: float) -> None:
     """Report whether this rank reads the file that rank 0 has written; run on every other rank."""
-    if not wait_until(lambda: store.check(["token"]), timeout_s):
-        return
-    text = store.get("token").decode()
+    text = wait_for_word(store, "token", timeout_s)
     path, token = json.loads(text) if text else ("", "")
     # A network file system may show a new file late.
     is_seen = bool(path) and wait_until(lambda: _read_text(path) == token, min(timeout_s, 5.0))
     store.set(f"sees/{rank}", "1" if is_seen else "")
 
 
-def gather_folder_answers(store: Store, ranks: Sequence[int], timeout_s: float) -> list[int]:
-    """Return the ranks that did not read the file of rank 0."""
-    wait_until(lambda: all(store.check([f"sees/{rank}"]) for rank in ranks), timeout_s)
-    return [rank for rank in ranks if not (store.check([f"sees/{rank}"]) and store.get(f"sees/{rank}"))]
+def wait_for_word(store: Store, key: str, timeout_s: float) -> str:
+    """Return what rank 0 has left under `key`; run on every other rank.
+
+    Raises:
+        MLScaleError: it comes too late (exit code 5).
+    """
+    # Rank 0 itself waits that long for ranks that are late or silent, for some of them twice.
+    limit = _WORD_FACTOR * timeout_s
+    if not wait_until(lambda: store.check([key]), limit):
+        raise MLScaleError(
+            f"rank 0 is silent for {limit:g} s",
+            why="it decides what is checked next, and the other processes follow it",
+            fix="timeout_s=300, which waits longer, if the output of rank 0 shows no error",
+            exit=Exit.ENVIRONMENT,
+        )
+    return store.get(key).decode()
 
 
 def wait_until(is_done: Callable[[], bool], timeout_s: float) -> bool:

@@ -7,12 +7,12 @@ import math
 import socket
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from mlscale.commands.env.allocation_facts import ProcessFacts, wait_until
+from mlscale.commands.env.allocation_facts import ProcessFacts, gather_answers, wait_until
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,17 +68,19 @@ def measure_links(store: Store, rank: int, ranks: Sequence[int], timeout_s: floa
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # public, but not listed
 
     times: dict[Pair, float] = {}
+    silent: set[int] = set()
     rounds = schedule_pairs(ranks)
     for number, pairs in enumerate(rounds * _PASSES):
         for pair in pairs:
-            # Both ends know of a link that failed, and do not wait for it a second time.
-            if rank in pair and times.get(pair) != math.inf:
-                own = PrefixStore(f"pass/{number // len(rounds)}", store)
-                times[pair] = min(times.get(pair, math.inf), _measure_pair(own, rank, pair, timeout_s))
+            if rank not in pair or times.get(pair) == math.inf:
+                continue  # both ends know of a link that failed, and do not wait for it a second time
+            own = PrefixStore(f"pass/{number // len(rounds)}", store)
+            seconds = math.inf if silent & set(pair) else _measure_pair(own, rank, pair, timeout_s)
+            times[pair] = min(times.get(pair, math.inf), seconds)
         # In rounds: a machine serves one link at a time, as they share its network card.
         store.set(f"round/{number}/{rank}", "")
-        names = [f"round/{number}/{other}" for other in ranks]
-        wait_until(lambda keys=names: store.check(keys), 2 * timeout_s)  # type: ignore[misc]
+        awaited = [other for other in ranks if other not in silent]
+        silent |= set(awaited) - set(gather_answers(store, f"round/{number}", awaited, 2 * timeout_s))
     return {pair: seconds for pair, seconds in times.items() if rank == pair[0]}
 
 
@@ -124,14 +126,9 @@ def publish_times(store: Store, rank: int, times: Mapping[Pair, float]) -> None:
     store.set(f"links/{rank}", json.dumps([[*pair, seconds] for pair, seconds in times.items()]))
 
 
-def gather_times(store: Store, ranks: Sequence[int], timeout_s: float) -> dict[Pair, float]:
-    """Return the times of all links that were measured within the time."""
-    wait_until(lambda: all(store.check([f"links/{rank}"]) for rank in ranks), timeout_s)
-    times: dict[Pair, float] = {}
-    for rank in ranks:
-        if store.check([f"links/{rank}"]):
-            times |= {(first, last): seconds for first, last, seconds in json.loads(store.get(f"links/{rank}"))}
-    return times
+def parse_times(texts: Iterable[str]) -> dict[Pair, float]:
+    """Return the times of all links that ranks have made known."""
+    return {(first, last): seconds for text in texts for first, last, seconds in json.loads(text)}
 
 
 def find_slow_ranks(times: Mapping[Pair, float]) -> list[int]:
@@ -140,18 +137,22 @@ def find_slow_ranks(times: Mapping[Pair, float]) -> list[int]:
     fastest = {
         rank: min(seconds for pair, seconds in times.items() if rank in pair) for rank in {r for p in times for r in p}
     }
-    return [rank for rank in sorted(fastest) if _is_slow(fastest[rank], [v for r, v in fastest.items() if r != rank])]
+    return [rank for rank in sorted(fastest) if is_slow(fastest[rank], [v for r, v in fastest.items() if r != rank])]
 
 
 def find_slow_links(times: Mapping[Pair, float], slow_ranks: Sequence[int]) -> list[Pair]:
-    """Return links that are slow though neither of their ranks is."""
+    """Return links that are slow, or do not work, though neither of their ranks is slow."""
     fair = {pair: seconds for pair, seconds in times.items() if not set(pair) & set(slow_ranks)}
     return [
-        pair for pair, seconds in fair.items() if _is_slow(seconds, [v for other, v in fair.items() if other != pair])
+        pair
+        for pair, seconds in fair.items()
+        # A link that does not work needs no other to compare it with.
+        if math.isinf(seconds) or is_slow(seconds, [v for other, v in fair.items() if other != pair])
     ]
 
 
-def _is_slow(value: float, others: Sequence[float]) -> bool:
+def is_slow(value: float, others: Sequence[float]) -> bool:
+    """Return True if a time is much longer than the others; False where there is only one other."""
     return len(others) > 1 and value > _SLOW_FACTOR * statistics.median(others)
 
 

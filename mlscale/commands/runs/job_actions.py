@@ -15,9 +15,11 @@ from mlscale.launch.cloud.job_client import JobClient
 from mlscale.launch.scheduled_jobs import CLIENTS, describe_run_status, find_job_states, refuse_live_job
 from mlscale.launch.slurm.slurm_commands import cancel_job
 from mlscale.runs.folder import RunFolder
+from mlscale.runs.host import processes as process
 from mlscale.runs.identity import get_current_time
-from mlscale.runs.job_record import JobRecord, get_sealed_sentence, read_job_record
+from mlscale.runs.job_record import JOB, JobRecord, get_sealed_sentence, read_job_record
 
+NOT_SUBMITTED = "not submitted"
 _FINAL = ("done", "diverged")  # no job changes these any more
 _POLL_SECONDS = 1.0
 _STATE_SECONDS = 5.0  # between two requests to the scheduler
@@ -25,12 +27,20 @@ _STATE_SECONDS = 5.0  # between two requests to the scheduler
 
 def find_run_statuses(runs: Sequence[RunFolder]) -> dict[str, str]:
     """Return the status of each run by its id; for those with a job, as its cluster reports it."""
-    statuses = {run.id: run.status for run in runs}
+    statuses = {run.id: _read_status(run) for run in runs}
     records = {run.id: record for run in runs if statuses[run.id] not in _FINAL and (record := _read_record(run))}
     states = find_job_states(records.values())
     for run_id, record in records.items():
         statuses[run_id] = describe_run_status(statuses[run_id], record, states[record.id])
     return statuses
+
+
+def _read_status(run: RunFolder) -> str:
+    """Return the status of a run's folder; `not submitted` where the command that was to submit it has ended before."""
+    status = run.status
+    # The record last: it is there by then, if a command that has ended had submitted the job.
+    has_ended = status == "queued" and process.get_process_state(run.run["attempts"][-1]) == "crashed"
+    return NOT_SUBMITTED if has_ended and not (run.path / JOB).exists() else status
 
 
 def _read_record(run: RunFolder) -> JobRecord | None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mlscale.commands.runs.job_actions import find_end_cause, find_run_statuses
+from mlscale.commands.runs.job_actions import NOT_SUBMITTED, find_end_cause, find_run_statuses
 from mlscale.config.metric_direction import infer_direction
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import format_number, format_table
@@ -17,6 +17,7 @@ from mlscale.runs.overview import RunOverview, summarize_run
 
 _WAITING = ("queued", "requeued", "running", "elsewhere", "written")
 _ENDED = ("done", "diverged")
+_UNSUBMITTED = "the command that was to submit its job ended before"
 
 
 def find_sweep(ref: str, root: str | Path) -> tuple[Path, list[RunFolder]]:
@@ -68,7 +69,8 @@ def print_sweep(path: Path, runs: Sequence[RunFolder]) -> int:
     counts = {status: list(statuses.values()).count(status) for status in dict.fromkeys(statuses.values())}
     print(f"\n{path.name}: {', '.join(f'{count} {status}' for status, count in counts.items())}", file=sys.stderr)
     for run in lost:
-        print(f"  {run.id}  {statuses[run.id]}: {_find_cause(run)}", file=sys.stderr)
+        cause = _UNSUBMITTED if statuses[run.id] == NOT_SUBMITTED else _find_cause(run)
+        print(f"  {run.id}  {statuses[run.id]}: {cause}", file=sys.stderr)
     if lost:
         print(f"submit them again: mlscale runs sweep {path.name.rsplit('-', 1)[-1]} resubmit=true", file=sys.stderr)
     return int(Exit.GATE if lost else Exit.DONE)

@@ -16,7 +16,7 @@ from mlscale.assembly.precision_probe import is_auto, restore_probe_outcome, set
 from mlscale.assembly.queued_run import begin_queued_run, is_for_scheduler, split_queued_run
 from mlscale.assembly.run_data import RunData
 from mlscale.atomic_files import remove_empty_folders
-from mlscale.commands.train.ranks import GatheredRanks, read_launch_setting, train_ranks
+from mlscale.commands.train.ranks import GatheredRanks, create_submission_error, read_launch_setting, train_ranks
 from mlscale.commands.train.run_start import RunOrigin, RunStart, create_run_folder
 from mlscale.commands.train.train_result import PROBE_FILE, build_train_result
 from mlscale.config.checks.dali_support import check_dali_machine
@@ -55,21 +55,28 @@ def run(cfg: DictConfig) -> Result:
     Raises:
         MLScaleError: what the data or the machine lacks, before anything starts; or what ended the run.
     """
-    if (cfg.get("launch") or {}).get("scheduler") in _CLOUD_PLATFORMS:
+    external = find_external_rank()
+    is_cloud = (cfg.get("launch") or {}).get("scheduler") in _CLOUD_PLATFORMS
+    is_submitted = is_cloud or is_for_scheduler(cfg)
+    if is_submitted and (external is None or external.world_size == 1):
+        return _submit(cfg, is_cloud=is_cloud)
+    is_follower = external is not None and external.rank > 0
+    with handle_early_signals(choose_early_signals(external), is_reported=is_follower):
+        return _run_training(cfg) if external is None else _run_rank(cfg, external, is_submitted=is_submitted)
+
+
+def _submit(cfg: DictConfig, *, is_cloud: bool) -> Result:
+    """Let a scheduler or a platform start the training."""
+    if is_cloud:
         from mlscale.commands.train.cloud_submission import submit_cloud_run
 
         return submit_cloud_run(cfg)
-    if is_for_scheduler(cfg):
-        from mlscale.commands.train.submission import submit_run
+    from mlscale.commands.train.submission import submit_run
 
-        return submit_run(cfg)
-    external = find_external_rank()
-    is_follower = external is not None and external.rank > 0
-    with handle_early_signals(choose_early_signals(external), is_reported=is_follower):
-        return _run_training(cfg) if external is None else _run_rank(cfg, external)
+    return submit_run(cfg)
 
 
-def _run_rank(cfg: DictConfig, external: ExternalRank) -> Result:
+def _run_rank(cfg: DictConfig, external: ExternalRank, *, is_submitted: bool) -> Result:
     """Train as one of the ranks that another launcher has started; the first one prepares the run for all."""
     from mlscale.assembly.external_run import follow_first_rank, lead_ranks
 
@@ -77,6 +84,9 @@ def _run_rank(cfg: DictConfig, external: ExternalRank) -> Result:
     if external.rank:
         return follow_first_rank(external, timeout_s)
     with lead_ranks(external, timeout_s) as first:
+        # Among the ranks: the others wait for rank 0, and end with its error.
+        if is_submitted:
+            raise create_submission_error(external, cfg.launch.scheduler)
         result = _run_training(cfg, GatheredRanks.gather(first, cfg))
         first.publish_end({"result": result.as_dict()})
     return result

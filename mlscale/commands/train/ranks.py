@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from mlscale.assembly.run_data import RunData
+    from mlscale.launch.external.external_launcher import ExternalRank
     from mlscale.launch.external.first_rank import FirstRank
 
 # Outcomes that another start would repeat, and stops that were asked for.
@@ -79,6 +80,18 @@ class GatheredRanks:
                 "launch.max_restarts has no effect: the launcher restarts ranks, as torchrun --max-restarts does"
             )
         return lines
+
+
+def create_submission_error(external: ExternalRank, scheduler: str) -> MLScaleError:
+    """Return the error for a config that is to be submitted, where another launcher has started several ranks."""
+    launcher = external.launcher
+    return MLScaleError(
+        f"launch={scheduler} submits a job, and {launcher.name} has started {external.world_size} processes",
+        where=external.describe_variables(),
+        why="one process submits a job; several train here, as one run",
+        fix=f"launch=local, which trains in these {external.world_size} processes\n"
+        f"{launcher.alone}python -m mlscale … launch={scheduler}, started once",
+    )
 
 
 def train_ranks(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import zlib
+from collections.abc import Mapping
 
 from mlscale.errors import MLScaleError
 from mlscale.launch.external.external_launcher import ExternalRank
@@ -111,11 +112,24 @@ def count_local_ranks(external: ExternalRank) -> int | None:
     if external.launcher.name != "srun":
         text = environment.get(external.launcher.local_size, "")
         return int(text) if text.isdigit() else None
-    # 2(x3),1 on four nodes: 2, 2, 2, 1.
+    counts, node = _list_task_counts(environment), environment.get("SLURM_NODEID", "")
+    return counts[int(node)] if node.isdigit() and int(node) < len(counts) else None
+
+
+def count_node_ranks(external: ExternalRank) -> dict[str, int]:
+    """Return the number of ranks on each node, by its name; nothing where the launcher does not name the nodes."""
+    if external.launcher.name != "srun":
+        return {}
+    nodes = expand_host_list(external.environment.get("SLURM_STEP_NODELIST", ""))
+    counts = _list_task_counts(external.environment)
+    return dict(zip(nodes, counts, strict=True)) if len(nodes) == len(counts) else {}
+
+
+def _list_task_counts(environment: Mapping[str, str]) -> list[int]:
+    """Return the tasks of each node of srun's step: 2(x3),1 on four nodes is 2, 2, 2, 1."""
     counts: list[int] = []
     for part in environment.get("SLURM_STEP_TASKS_PER_NODE", "").split(","):
         match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
         if match:
             counts += [int(match[1])] * int(match[2] or 1)
-    node = environment.get("SLURM_NODEID", "")
-    return counts[int(node)] if node.isdigit() and int(node) < len(counts) else None
+    return counts

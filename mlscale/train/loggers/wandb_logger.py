@@ -1,5 +1,6 @@
 """The Weights & Biases logger: no prompt, no hang, nothing sent that was not requested."""
 
+import contextlib
 import os
 import re
 import sys
@@ -14,7 +15,9 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from mlscale.errors import Exit, MLScaleError
+from mlscale.train.graceful_stop import get_received_signal
 from mlscale.train.loggers.logged_rows import LoggedRows
+from mlscale.train.loggers.wandb_files import count_recorded_rows
 
 _INIT_SECONDS = 20.0  # for the server to answer; then the run is recorded offline
 
@@ -64,6 +67,8 @@ class WandB(WandbLogger):
         }
         self._logged_rows = LoggedRows(Path(save_dir) / "wandb-rows.jsonl")
         self._rows_on_server = 0  # rows to come that the server has already
+        self._next_step: int | None = None  # W&B's own number of the next row, where its client would begin at 0
+        self._is_lost = False  # its process has ended, and takes no more rows
         self._offline_requested = offline
         self._system_metrics = system_metrics
         self._save_code = save_code
@@ -104,7 +109,7 @@ class WandB(WandbLogger):
     def start_over(self) -> None:
         """Forget an attempt that left no checkpoint: the rows that the server has of it are not sent again."""
         self._logged_rows.remove_rows()
-        self._rows_on_server = self.experiment.starting_step
+        self._rows_on_server = self._count_sent_rows()
 
     @rank_zero_only
     def state_dict(self) -> dict[str, int]:
@@ -115,11 +120,19 @@ class WandB(WandbLogger):
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Continue after that many rows. The server may have fewer, if its sending process was killed, too: they
         are sent now; or more, which are not sent again."""
-        run, rows = self.experiment, self._logged_rows.resume_rows(state_dict["rows"])
+        rows, sent = self._logged_rows.resume_rows(state_dict["rows"]), self._count_sent_rows()
+        for row in rows[sent:]:
+            self._send_row(row)
+        self._rows_on_server = max(0, sent - state_dict["rows"])
+
+    def _count_sent_rows(self) -> int:
+        """Return the rows that the server has; offline those that it gets from the earlier attempts' files."""
+        run = self.experiment
         if not run.offline:
-            for row in rows[run.starting_step :]:
-                run.log(row)
-            self._rows_on_server = max(0, run.starting_step - state_dict["rows"])
+            return int(run.starting_step)
+        own = Path(run.dir).parent
+        self._next_step = sum(count_recorded_rows(own.parent, run.id, but=own).values())
+        return self._next_step
 
     def _log_row(self, row: dict[str, Any], media: Mapping[str, Any] | None = None) -> None:
         self._logged_rows.add_row(row)
@@ -127,20 +140,58 @@ class WandB(WandbLogger):
         if self._rows_on_server:
             self._rows_on_server -= 1
         else:
-            self.experiment.log({**row, **(media or {})})
+            self._send_row({**row, **(media or {})})
+
+    def _send_row(self, row: Mapping[str, Any]) -> None:
+        run = self.experiment
+        if self._is_lost:
+            return
+        # Any error: a tracker ends no run, and the rows are kept. A scheduler's SIGTERM reaches all processes of a job,
+        # W&B's among them, which ends by it while this one saves.
+        try:
+            run.log(row, step=self._next_step, commit=True)
+            self._next_step = None  # from here on its client counts
+        except Exception as error:
+            self._note_loss(error)
+
+    def _note_loss(self, error: Exception) -> None:
+        if not self._is_lost:
+            self._is_lost = True
+            cause = f"{type(error).__name__}: {error}"
+            _print_to_stderr(f"W&B: its process has ended ({cause}); rows are kept, and sent at the end or on resume")
 
     def finish(self, *, failed: bool = False) -> None:
         """End the run and wait until it is written, or sent. Lightning leaves this to the interpreter's exit, which
         worker processes do not reach."""
-        if self._experiment is None:
+        if self._experiment is None or self._close_run(failed=failed):
             return
-        folder = Path(self._experiment.dir).parent
-        offline = self._experiment.offline
-        self._experiment.finish(exit_code=int(failed))
+        # A grace period may be short: the next attempt sends what is missing.
+        if get_received_signal():
+            return
+        self._is_lost = False
+        try:
+            self.load_state_dict({"rows": self._logged_rows.save_rows()})
+        except Exception as error:
+            self._note_loss(error)
+        if self._experiment is not None:
+            self._close_run(failed=failed)
+
+    def _close_run(self, *, failed: bool) -> bool:
+        """End the run in W&B's client; return False where its process has ended before."""
+        run: Any = self._experiment
         self._experiment = None
-        wandb.teardown()  # waits for W&B's process: `finish` alone may return before an offline run is on the disk
-        if offline:
-            _print_to_stderr(f"W&B: recorded offline; to send it: wandb sync {folder}")
+        try:
+            run.finish(exit_code=int(failed))
+        except Exception as error:
+            self._note_loss(error)
+        # Waits for W&B's process: `finish` alone may return before an offline run is on the disk.
+        with contextlib.suppress(Exception):
+            wandb.teardown()
+        if run.offline and not self._is_lost:
+            own = Path(run.dir).parent
+            folders = [*count_recorded_rows(own.parent, run.id, but=own), own]
+            _print_to_stderr(f"W&B: recorded offline; to send it: wandb sync {' '.join(map(str, folders))}")
+        return not self._is_lost
 
     def _start_run(self) -> Any:
         # W&B makes `dir/wandb` only where `dir` exists, else it moves to a temporary folder.

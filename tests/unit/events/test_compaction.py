@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlscale.events import compaction
 from mlscale.events.compaction import compact_segments, remove_replaced_segments
-from mlscale.events.segments import SegmentAppender, list_segments, select_current_segments, select_current_segments
+from mlscale.events.segments import SegmentAppender, list_segments, select_current_segments
 from mlscale.events.store import EventStore
 from tests.event_writing import add_classified
 

@@ -1,6 +1,7 @@
 """The report of an allocation: what is wrong is named by rank and machine, with a fix."""
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -17,7 +18,9 @@ from mlscale.commands.env.allocation_facts import ProcessFacts
 def make_report(**values: Any) -> AllocationReport:
     facts = {rank: ProcessFacts(rank, f"n{rank}", 0, {"python": "3.11", "torch": "2.13"}, 0) for rank in range(4)}
     times = {(0, 1): 0.001, (0, 2): 0.001, (0, 3): 0.001, (1, 2): 0.001, (1, 3): 0.001, (2, 3): 0.001}
-    return AllocationReport(**{"world_size": 4, "facts": facts, "offsets": {1: 0.002}, "times": times, **values})
+    cores = {0: 0.2, 1: 0.21, 2: 0.2, 3: 0.25}
+    known = {"world_size": 4, "facts": facts, "offsets": {1: 0.002}, "cores": cores, "times": times}
+    return AllocationReport(**{**known, **values})
 
 
 def read_problems(report: AllocationReport) -> dict[str, tuple[str, str]]:
@@ -27,7 +30,15 @@ def read_problems(report: AllocationReport) -> dict[str, tuple[str, str]]:
 def test_a_sound_allocation_has_no_problem() -> None:
     report = make_report()
     checks = [*list_allocation_checks(report, "runs")]
-    assert [check.option for check in checks] == ["processes", "versions", "clocks", "runs_dir", "ports", "links"]
+    assert [check.option for check in checks] == [
+        "processes",
+        "versions",
+        "clocks",
+        "runs_dir",
+        "cores",
+        "ports",
+        "links",
+    ]
     assert all(check.ok for check in checks)
     assert "rank 0 on n0  rank 1 on n1        1 ms  1.05 GB/s" in format_allocation(report, checks)
     assert len(json.loads(format_allocation_json(report, checks))["links"]) == 6
@@ -40,6 +51,17 @@ def test_a_sound_allocation_has_no_problem() -> None:
         ({"blind": [1, 3]}, "runs_dir", "rank 1 on n1, rank 3 on n3 do not see runs of rank 0"),
         ({"unreachable": {1: [3]}, "times": {}}, "ports", "rank 1 on n1 does not reach rank 3 on n3"),
         ({"world_size": 6}, "processes", "rank 4, rank 5 of 6 did not come"),
+        (
+            {"world_size": 6, "absent": {"n4": (1, 2), "n5": (1, 1)}},
+            "processes",
+            "rank 4, rank 5 of 6 did not come (n4, 1 of 2; n5, 1 of 1)",
+        ),
+        ({"silent": [2]}, "processes", "rank 2 on n2 came and stopped answering"),
+        (
+            {"cores": {0: 0.2, 1: 0.2, 2: 2.0, 3: 0.3}},
+            "cores",
+            "rank 2 on n2 is slow: a computation takes 2 s on its core, others 200 ms",
+        ),
     ],
 )
 def test_each_problem_names_its_ranks(values: dict[str, Any], option: str, says: str) -> None:
@@ -47,6 +69,17 @@ def test_each_problem_names_its_ranks(values: dict[str, Any], option: str, says:
     assert list(problems) == [option]
     assert problems[option][0] == says
     assert problems[option][1]
+
+
+def test_only_nodes_of_which_no_rank_came_are_to_be_left_out() -> None:
+    fix = read_problems(make_report(world_size=6, absent={"n4": (1, 2), "n5": (1, 1)}))["processes"][1]
+    assert fix.endswith("""leave out n5: 'launch.directives={exclude: "n5"}'""")
+
+
+def test_a_link_that_does_not_work_is_a_problem_also_between_the_only_two_machines() -> None:
+    says, fix = read_problems(make_report(times={(0, 1): math.inf}))["links"]
+    assert says == "the link of rank 0 on n0 and rank 1 on n1 does not work"
+    assert "cables" in fix
 
 
 def test_another_version_is_named() -> None:

@@ -40,3 +40,10 @@ def test_a_slow_link_between_fair_ranks_is_named() -> None:
 
 def test_of_two_ranks_neither_is_blamed() -> None:
     assert find_slow_ranks({(0, 1): 9.0}) == []
+    assert find_slow_links({(0, 1): 9.0}, []) == []
+
+
+def test_links_that_do_not_work_need_no_others_to_be_named() -> None:
+    times = dict.fromkeys(combinations(range(3), 2), math.inf)
+    assert find_slow_ranks(times) == []
+    assert find_slow_links(times, []) == [(0, 1), (0, 2), (1, 2)]

@@ -1,10 +1,12 @@
-"""What `mlscale runs` reports of a run whose job has ended: its own words, else what its job could record."""
+"""What `mlscale runs` reports of a run whose job has ended, or was never submitted."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from mlscale.commands.runs.job_actions import describe_job, find_end_cause
+from mlscale.commands.runs.job_actions import describe_job, find_end_cause, find_run_statuses
+from mlscale.commands.runs.sweep_table import list_lost_runs, print_sweep
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.job_record import JobRecord, JobStart
 
@@ -41,3 +43,23 @@ def test_a_start_runs_only_while_its_job_does(tmp_path: Path, status: str, shown
     run, _ = make_run(tmp_path, JobStart("7", 0, "n1", BEFORE, 5))
     rows = dict(describe_job(run, status))
     assert str(rows["start 1"]).startswith(f"job 7 on n1, step 5: {shown}")
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_run_whose_submission_was_killed_is_lost_and_one_that_is_being_submitted_waits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ended: bool
+) -> None:
+    run = RunFolder.create(
+        tmp_path, "resnet", command="train", config_yaml="seed: 0\n", seed=0, overrides=[], is_queued=True
+    )
+    if ended:
+        document = json.loads((run.path / "run.json").read_text())
+        document["attempts"][-1]["pid_start"] -= 1  # another process had this number
+        (run.path / "run.json").write_text(json.dumps(document))
+        run = RunFolder.open(run.path)
+    statuses = find_run_statuses([run])
+    assert statuses == {run.id: "not submitted" if ended else "queued"}
+    assert list_lost_runs([run], statuses) == ([run] if ended else [])
+    assert print_sweep(run.path.parent, [run]) == (4 if ended else 0)
+    shown = capsys.readouterr().err
+    assert ("not submitted: the command that was to submit its job ended before" in shown) == ended
