@@ -1,13 +1,20 @@
-"""What remote shards and orders in windows cost: bandwidth compared with a plain download, and how well windows mix.
+"""What remote shards and orders in windows cost: bandwidth compared with a plain read, and how well windows mix.
 
-    python -m scripts.bench_remote                       # both
+    python -m scripts.bench_remote                       # a web server, and mixing
+    python -m scripts.bench_remote disk --rates 50       # a disk that is limited; Linux, as root
     python -m scripts.bench_remote mixing                # arithmetic alone, a second
 
 Bandwidth: a web server in a process of its own, on loopback, waits 20 ms before each response and gives at most so many
 megabytes a second over all connections. `sequential` reads the shards one after the other over one connection, and
 throws the bytes away; `windowed` makes batches of the same shards by `mlscale.data.Loader`: from an empty cache, whose
-limit is three windows, with every byte compared with its digest. Rounds are interleaved. The goal is 0.9 of sequential.
-`from files` is the same epoch from the files themselves: what the loader can do on this machine at that moment.
+limit is four windows, with every byte compared with its digest. Rounds are interleaved. The goal is 0.9 of sequential.
+`from files` is the same epoch from the files themselves: what the loader can do on this machine at that moment. CPU
+time is that of the reading process, without the server's.
+
+Disk: the same shards on a file system whose device the kernel limits (`scripts.throttled_disk`), with an empty page
+cache. `sequential` reads one file after the other from end to end.
+
+Samples are decoded in every epoch, as those of a set that does not fit into memory are.
 
 Mixing: 128 shards of 200 samples, where each shard holds a single one of 16 classes, which is how folders are often
 packed. The distance is the total variation between the classes of a batch of 256 and those of the data, 0 to 1; the
@@ -27,26 +34,47 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-SHARDS, SAMPLES, SIDE = 24, 100, 320
+from mlscale.data import Loader, TarBackend
+from mlscale.data.images import labelled_images
+from scripts.throttled_disk import forget_pages, limit_reads, mount_throttled
+
+SAMPLES, SIDE = 100, 320
 WINDOW, BATCH = 4, 50
 DELAY = 0.02
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=["bandwidth", "mixing"])
+    parser.add_argument("part", nargs="?", choices=["bandwidth", "disk", "mixing"])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rates", type=float, nargs="*", default=[25, 50, 100], help="MB/s of the server")
+    parser.add_argument("--rates", type=float, nargs="*", default=[25, 50, 100], help="MB/s of the server or the disk")
+    parser.add_argument("--shards", type=int, default=48, help="of 10 MB")
+    parser.add_argument("--load", type=float, help="wait before each round until the machine's load is below it")
     options = parser.parse_args()
-    if options.part != "bandwidth":
+    if options.part in (None, "mixing"):
         measure_mixing()
     if options.part != "mixing":
-        measure_bandwidth(options.rates, options.rounds)
+        # As for a set that is larger than what is kept of decoded samples.
+        labelled_images.KEPT_BYTES = 0
+        measure = measure_disk if options.part == "disk" else measure_server
+        measure(options.shards, options.rates, partial(wait_for_rounds, options.rounds, options.load))
+
+
+def wait_for_rounds(rounds: int, load: float | None) -> Iterator[int]:
+    """Yield the number of each round, once the machine is as quiet as wanted."""
+    for number in range(rounds):
+        while load is not None and os.getloadavg()[0] > load:
+            time.sleep(5)
+        yield number
 
 
 def measure_mixing() -> None:
@@ -79,47 +107,100 @@ def measure_mixing() -> None:
         print(f"{window or 'global':>10} {distinct:15.1f} {present:16.1f} {distance:9.3f} {best:17.3f}")
 
 
-def measure_bandwidth(rates: list[float], rounds: int) -> None:
-    """Print megabytes a second of both, and their ratio, by the rate of the server."""
+def measure_server(shards: int, rates: list[float], iterate_rounds: Callable[[], Iterator[int]]) -> None:
+    """Print what is read of a web server, by its rate."""
     # On a disk of its own kind, if TMPDIR says so: the cache is written to it.
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["MLSCALE_CACHE"] = str(folder / "cache")
-        size = write_data(folder / "set")
-        print(f"{SHARDS} shards, {size / 1e6:.0f} MB, windows of {WINDOW}, {DELAY * 1000:.0f} ms a response")
-        print(f"{'server MB/s':>11} {'sequential':>11} {'windowed':>9} {'from files':>11} {'ratio':>6}  by round")
+        size = write_data(folder / "set", shards)
+        print_header(shards, size, f"{DELAY * 1000:.0f} ms a response")
         for rate in rates:
-            server = subprocess.Popen(
-                [sys.executable, "-m", "scripts.delayed_server", str(folder / "set"), str(DELAY), str(rate * 1e6)],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,  # connections that are left in the middle
-                text=True,
-            )
-            try:
-                assert server.stdout is not None
-                port = int(server.stdout.readline())
-                rows = [
-                    (read_sequential(port) / 1e6, read_windowed(port, folder) / 1e6, read_windowed(None, folder) / 1e6)
-                    for _ in range(rounds)
+            with serve_folder(folder / "set", rate) as port:
+                # What was read for mean and deviation must not count.
+                empty = partial(shutil.rmtree, folder / "cache" / "shards", ignore_errors=True)
+                readers = [
+                    partial(read_responses, port, shards),
+                    partial(read_windows, f"http://127.0.0.1:{port}", shards, size, empty),
+                    partial(read_windows, str(folder / "set"), shards, size),
                 ]
-            finally:
-                server.kill()
-                server.communicate()
-            ratios = [windowed / sequential for sequential, windowed, _ in rows]
-            middle = [statistics.median(column) for column in zip(*rows, strict=True)]
-            print(
-                f"{rate:11.0f} {middle[0]:11.1f} {middle[1]:9.1f} {middle[2]:11.1f} {statistics.median(ratios):6.2f}  "
-                + " ".join(f"{ratio:.2f}" for ratio in ratios),
-                flush=True,
-            )
+                print_row(rate, size, [[read() for read in readers] for _ in iterate_rounds()])
 
 
-def write_data(folder: Path) -> int:
+def measure_disk(shards: int, rates: list[float], iterate_rounds: Callable[[], Iterator[int]]) -> None:
+    """Print what is read of a disk, by its rate."""
+    with tempfile.TemporaryDirectory() as name, mount_throttled(megabytes=64 + 11 * shards) as (disk, group):
+        os.environ["MLSCALE_CACHE"] = name
+        size = write_data(disk, shards)
+        os.sync()
+        print_header(shards, size, "from a disk")
+        paths = sorted(disk.glob("train-*.tar"))
+        for rate in rates:
+            limit_reads(disk, group, rate * 1e6)
+            readers = [
+                partial(read_files, paths),
+                partial(read_windows, str(disk), shards, size, partial(forget_pages, paths)),
+                partial(read_windows, str(disk), shards, size),
+            ]
+            print_row(rate, size, [[read() for read in readers] for _ in iterate_rounds()])
+
+
+class Cost(NamedTuple):
+    """Seconds, and CPU-seconds of this process, that reading took."""
+
+    wall: float
+    cpu: float
+
+
+def measure(read: Callable[[], object]) -> Cost:
+    """Return what a function takes."""
+    cpu, begun = time.process_time(), time.perf_counter()
+    read()
+    return Cost(time.perf_counter() - begun, time.process_time() - cpu)
+
+
+@contextmanager
+def serve_folder(folder: Path, rate: float) -> Iterator[int]:
+    """Serve a folder from a process of its own; yield its port."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "scripts.delayed_server", str(folder), str(DELAY), str(rate * 1e6)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # connections that are left in the middle
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        yield int(server.stdout.readline())
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def print_header(shards: int, size: int, what: str) -> None:
+    print(f"{shards} shards, {size / 1e6:.0f} MB, windows of {WINDOW}, {what}")
+    print(
+        f"{'MB/s':>6} {'sequential':>11} {'windowed':>9} {'from files':>11} {'ratio':>6} {'CPU-s a GB':>18}  by round"
+    )
+
+
+def print_row(rate: float, size: int, rounds: Sequence[Sequence[Cost]]) -> None:
+    """Print the medians of sequential, windowed and from files, over the rounds."""
+    speeds, cpu = [], []
+    for column in zip(*rounds, strict=True):
+        speeds.append(size / 1e6 / statistics.median(cost.wall for cost in column))
+        cpu.append(statistics.median(cost.cpu for cost in column) / size * 1e9)
+    ratios = [sequential.wall / windowed.wall for sequential, windowed, _ in rounds]
+    print(
+        f"{rate:6.0f} {speeds[0]:11.1f} {speeds[1]:9.1f} {speeds[2]:11.1f} {statistics.median(ratios):6.2f}  "
+        f"{' '.join(f'{one:5.2f}' for one in cpu)}  {' '.join(f'{ratio:.2f}' for ratio in ratios)}",
+        flush=True,
+    )
+
+
+def write_data(folder: Path, shards: int) -> int:
     """Write shards of arrays of 100 KB, with digests next to them; return the bytes of the training shards."""
-    from mlscale.data import TarBackend
-
     random = np.random.default_rng(0)
-    for name, samples in [*((f"train-{number:02}", SAMPLES) for number in range(SHARDS)), ("val-00", 4)]:
+    for name, samples in [*((f"train-{number:02}", SAMPLES) for number in range(shards)), ("val-00", 4)]:
         folder.mkdir(exist_ok=True)
         with tarfile.open(folder / f"{name}.tar", "w") as tar:
             for sample in range(samples):
@@ -133,43 +214,51 @@ def write_data(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("train-*.tar"))
 
 
-def read_sequential(port: int) -> float:
-    """Return bytes a second of one connection that reads all shards, one after the other."""
+def read_responses(port: int, shards: int) -> Cost:
+    """Read all shards over one connection, one after the other."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
-    begun, total = time.perf_counter(), 0
-    for number in range(SHARDS):
-        connection.request("GET", f"/train-{number:02}.tar")
-        response = connection.getresponse()
-        while content := response.read(1 << 20):
-            total += len(content)
-    seconds = time.perf_counter() - begun
+
+    def read() -> None:
+        for number in range(shards):
+            connection.request("GET", f"/train-{number:02}.tar")
+            response = connection.getresponse()
+            while response.read(1 << 20):
+                pass
+
+    cost = measure(read)
     connection.close()
-    return total / seconds
+    return cost
 
 
-def read_windowed(port: int | None, folder: Path) -> float:
-    """Return bytes of shards a second, as the loader reads them for an epoch in windows; without a port, from files."""
-    from mlscale.data import Loader, TarBackend
+def read_files(paths: Sequence[Path]) -> Cost:
+    """Read files that are not in the page cache, one after the other."""
 
-    size = (folder / "set" / "train-00.tar").stat().st_size
-    root = str(folder / "set") if port is None else f"http://127.0.0.1:{port}"
+    def read() -> None:
+        for path in paths:
+            with open(path, "rb", buffering=0) as file:
+                while file.read(1 << 20):
+                    pass
+
+    forget_pages(paths)
+    return measure(read)
+
+
+def read_windows(root: str, shards: int, size: int, forget: Callable[[], None] = lambda: None) -> Cost:
+    """Make the batches of an epoch in windows; `forget` empties caches after the shards were opened."""
     data = TarBackend(
-        f"{root}/train-{{00..{SHARDS - 1}}}.tar",
+        f"{root}/train-{{00..{shards - 1}}}.tar",
         f"{root}/val-00.tar",
         batch_size=BATCH,
         order="windowed",
         shuffle_window=WINDOW,
-        cache_gb=(3 * WINDOW + 0.5) * size / 1e9,
+        cache_gb=(4 * WINDOW + 0.5) * size / shards / 1e9,
         workers=2,
     )
     loader = Loader(data)
-    # What was looked at for mean and deviation must not count as read.
-    shutil.rmtree(folder / "cache" / "shards", ignore_errors=True)
-    begun = time.perf_counter()
-    batches = sum(1 for _ in loader)
-    seconds = time.perf_counter() - begun
-    assert batches == SHARDS * SAMPLES // BATCH
-    return SHARDS * size / seconds
+    forget()
+    cost = measure(lambda: deque(loader, maxlen=0))
+    assert len(loader) == shards * SAMPLES // BATCH
+    return cost
 
 
 if __name__ == "__main__":

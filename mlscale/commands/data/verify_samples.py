@@ -10,8 +10,9 @@ from typing import Any
 
 from mlscale.commands.data.opened_data import OpenedData
 from mlscale.data.backend import Backend
-from mlscale.data.images.decoded_cache import NoReadableSampleError, iterate_single_samples
+from mlscale.data.images.decoded_cache import iterate_single_samples
 from mlscale.data.images.labelled_images import ImageBackend
+from mlscale.data.images.sample_probe import NoReadableSampleError
 from mlscale.data.inspection.bad_list import write_bad_list
 from mlscale.data.order.bad_samples import BadRecord, BadSample
 from mlscale.errors import call_all

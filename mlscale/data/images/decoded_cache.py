@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,27 +17,6 @@ from mlscale.data.order.bad_samples import BadSample
 from mlscale.data.shards.member_decoder import Array, decode_sample, resize_array
 from mlscale.data.shards.sample_source import LocatedSource, SampleSource
 from mlscale.errors import MLScaleError
-
-PROBED = 512
-"""Samples of the training split, evenly spread, that determine shape, channels, mean and standard deviation."""
-
-
-class NoReadableSampleError(MLScaleError):
-    """None of the samples that show what a data set holds can be decoded.
-
-    Args:
-        first: the error of the first.
-        probed: how many were tried.
-        where: the key path of the split.
-    """
-
-    def __init__(self, first: BadSample, probed: int, where: str) -> None:
-        super().__init__(
-            f"none of {probed} training samples, evenly spread, can be decoded",
-            where=where,
-            why=f"the first is {first.key}: {first.why}",
-            fix="mlscale data verify <the same words>, which names every bad sample; or another data.train",
-        )
 
 
 @dataclass(frozen=True)
@@ -67,83 +45,6 @@ class SampleShape:
         return self.channels * self.height * self.width * self.dtype.itemsize
 
 
-def probe_shape(
-    source: SampleSource,
-    *,
-    size: int | None,
-    threads: int,
-    where: str,
-    skip_bad: bool = False,
-    max_pixels: int = MAX_PIXELS,
-) -> SampleShape:
-    """Return the shape of `PROBED` samples, evenly spread: the same ones on every rank, so results are equal.
-
-    Raises:
-        BadSample: a sample cannot be decoded, without `skip_bad`.
-        NoReadableSampleError: none of them can.
-        MLScaleError: the samples differ in size and no image_size is set.
-    """
-    picks = np.unique(np.linspace(0, len(source) - 1, PROBED).astype(np.int64)).tolist()
-    picks, arrays = _decode_probes(source, picks, size, threads, where, skip_bad, max_pixels)
-    channels = max(array.shape[0] for array in arrays)
-    first = arrays[0]
-    for pick, array in zip(picks, arrays, strict=True):
-        if array.shape[1:] != first.shape[1:]:
-            fix = f"data.image_size={_choose_common_size(arrays)}"
-            raise _build_size_error(source, picks[0], first.shape, pick, array.shape, where, fix)
-    # Grey images among coloured ones are repeated into three channels; other mixtures are mistakes.
-    mixed = {array.shape[0] for array in arrays} - {channels}
-    if mixed and mixed != {1}:
-        raise MLScaleError(
-            f"the samples differ in their channels: {sorted(mixed | {channels})}",
-            where=where,
-            fix="write all samples with the same number of channels",
-        )
-    # Exact for uint8, whatever the order: sums of whole numbers.
-    kind = np.int64 if first.dtype == np.uint8 else np.float64
-    total, squares = np.zeros(channels, kind), np.zeros(channels, kind)
-    for array in arrays:
-        wide = np.broadcast_to(array, (channels, *array.shape[1:])).astype(kind)
-        total += wide.sum(axis=(1, 2))
-        squares += (wide * wide).sum(axis=(1, 2))
-    values = len(arrays) * first.shape[1] * first.shape[2]
-    mean = total / values
-    # Rounding can give a variance slightly below 0.
-    std = np.sqrt(np.maximum(squares / values - mean**2, 0.0))
-    # Samples are divided by it.
-    std[std == 0] = 1.0
-    return SampleShape(channels, first.shape[1], first.shape[2], first.dtype, tuple(mean.tolist()), tuple(std.tolist()))
-
-
-def _decode_probes(
-    source: SampleSource,
-    picks: Sequence[int],
-    size: int | None,
-    threads: int,
-    where: str,
-    skip_bad: bool,
-    max_pixels: int,
-) -> tuple[list[int], list[Array]]:
-    """Return the picks that can be decoded, and their arrays."""
-
-    def decode_or_catch(sample: int) -> Array | BadSample:
-        try:
-            return decode_from_source(source, sample, None if size is None else (size, size), max_pixels=max_pixels)
-        except BadSample as error:
-            return error
-
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        results = list(pool.map(decode_or_catch, picks))
-    bad = [result for result in results if isinstance(result, BadSample)]
-    # `map` keeps the order, so every rank raises the error of the same sample.
-    if bad and not skip_bad:
-        raise bad[0]
-    if len(bad) == len(results):
-        raise NoReadableSampleError(bad[0], len(bad), where)
-    good = [(pick, result) for pick, result in zip(picks, results, strict=True) if not isinstance(result, BadSample)]
-    return [pick for pick, _ in good], [array for _, array in good]
-
-
 def iterate_single_samples(source: SampleSource, size: int | None, max_pixels: int) -> Iterator[Array | BadSample]:
     """Yield each sample of a source, decoded by itself, or its error: data without a readable one has no shape."""
     for sample in range(len(source)):
@@ -169,6 +70,24 @@ def decode_from_source(
         BadSample: it cannot be decoded; with its shard and key.
     """
     extension, content = source.read_image(sample)
+    return decode_stored(
+        source, sample, extension, content, size, channels, choose, max_pixels=max_pixels, report=report
+    )
+
+
+def decode_stored(
+    source: SampleSource,
+    sample: int,
+    extension: str,
+    content: bytes,
+    size: tuple[int, int] | None,
+    channels: int | None = None,
+    choose: ChooseBox | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    report: Report | None = None,
+) -> Array:
+    """Return one sample of which extension and bytes were read; see `decode_from_source`."""
     try:
         return decode_sample(content, extension, size, channels, choose, max_pixels=max_pixels, report=report)
     except Exception as error:
@@ -279,39 +198,12 @@ class DecodedSamples:
             raise MLScaleError(
                 f"the sample {self.source.get_key(sample)} has another size than the training data",
                 where=self._where,
-                why=f"{_format_size(array.shape)} pixels, not {_format_size(self._dimensions)}",
+                why=f"{format_size(array.shape)} pixels, not {format_size(self._dimensions)}",
                 fix=f"data.image_size={min(224, *self._dimensions[1:])}",
             )
         return array
 
 
-def _choose_common_size(arrays: Sequence[Array]) -> int:
-    """Return a size for images of several sizes: the median shorter side, in steps of 32 as networks halve it.
-
-    Of small ones it is the shortest side: no image is enlarged.
-    """
-    sides = [min(array.shape[1:]) for array in arrays]
-    median = int(np.median(sides))
-    return round(median / 32) * 32 if median >= 64 else min(sides)
-
-
-def _build_size_error(
-    source: SampleSource,
-    one: int,
-    shape: tuple[int, ...],
-    other: int,
-    other_shape: tuple[int, ...],
-    where: str,
-    fix: str,
-) -> MLScaleError:
-    return MLScaleError(
-        "the images differ in size",
-        where=where,
-        why=f"{source.get_key(one)} has {_format_size(shape)} pixels, "
-        f"{source.get_key(other)} has {_format_size(other_shape)}",
-        fix=fix,
-    )
-
-
-def _format_size(shape: tuple[int, ...]) -> str:
+def format_size(shape: tuple[int, ...]) -> str:
+    """Return width × height of (…, height, width), as errors have it."""
     return f"{shape[-1]}×{shape[-2]}"

@@ -22,10 +22,11 @@ from mlscale.data.decoding.fast_decoder import DECODE_VERSION
 from mlscale.data.decoding.image_files import is_image_file
 from mlscale.data.decoding.pil import MAX_PIXELS
 from mlscale.data.encoders.image_encoder import ImageEncoder
-from mlscale.data.images.decoded_cache import DecodedSamples, SampleShape, probe_shape
+from mlscale.data.images.decoded_cache import DecodedSamples, SampleShape
 from mlscale.data.images.image_stream import ImageStream
 from mlscale.data.images.joined_images import JoinedSource, join_image_windows
 from mlscale.data.images.masks import DecodedMasks, MaskSource, find_mask_classes
+from mlscale.data.images.sample_probe import probe_shape
 from mlscale.data.images.sample_transform import build_transform_executor
 from mlscale.data.inspection.shared_images import find_shared_images
 from mlscale.data.inspection.shared_rows import format_shared_rows

@@ -27,7 +27,9 @@ from mlscale.data.images.windowed_shards import (
 from mlscale.data.order.loader import Follow
 from mlscale.data.order.policy import Policy, normalise_shares
 from mlscale.data.order.sample_order import SampleOrder
+from mlscale.data.order.windowed_order import WindowedSampler
 from mlscale.data.shards.index_builder import INDEX_LOCATIONS
+from mlscale.data.shards.read_ahead import build_read_ahead
 from mlscale.data.shards.sample_source import SampleSource, TarSource
 from mlscale.data.shards.shard_index import Index
 from mlscale.data.shards.shard_paths import Shard, Spec
@@ -191,11 +193,15 @@ class ShardBackend(ImageBackend):
     def _get_follow(self, split: str) -> Follow:
         data = self.get_decoded_split(split)
         # What is in memory is not read again, except by a crop of the stored image.
-        if self._remote is None or (data.is_kept_whole and not isinstance(self.augment, RandomCrop)):
+        if data.is_kept_whole and not isinstance(self.augment, RandomCrop):
             return super()._get_follow(split)
+        sampling = self._get_sampling() if split == "train" else None
+        if self._remote is None:
+            if not isinstance(sampling, WindowedSampler):
+                return super()._get_follow(split)
+            return build_read_ahead(*list_sample_shards(data.source), sampling)
         from mlscale.data.remote.follow_order import build_follow
 
-        sampling = self._get_sampling() if split == "train" else None
         return build_follow(*list_sample_shards(data.source), sampling, self._get_key_path(split))
 
     def facts(self) -> DataFacts:

@@ -45,8 +45,7 @@ def build_follow(
         report_small_cache(access, total, where)
         return follow_nothing
 
-    if isinstance(sampling, WindowedSampler):
-        _check_windows(sampling, shards, access, where)
+    ahead = _check_windows(sampling, shards, access, where) if isinstance(sampling, WindowedSampler) else 1
 
     @contextmanager
     def follow(epoch: int, span: Span, start: int, stop: int) -> Iterator[Callable[[int], None]]:
@@ -56,7 +55,7 @@ def build_follow(
             begin = position // _BLOCK * _BLOCK
             return begin, begin + _BLOCK
 
-        prefetch = Prefetch(access, shards, numbers, span, find_block, stop)
+        prefetch = Prefetch(access, shards, numbers, span, find_block, stop, ahead)
         prefetch.start(start)
         try:
             yield prefetch.advance
@@ -66,8 +65,8 @@ def build_follow(
     return follow
 
 
-def _check_windows(sampling: WindowedSampler, shards: Sequence[Shard], access: RemoteAccess, where: str) -> None:
-    """Refuse windows that the cache can't hold, and report that two of them don't fit.
+def _check_windows(sampling: WindowedSampler, shards: Sequence[Shard], access: RemoteAccess, where: str) -> int:
+    """Return how many windows are downloaded ahead; report that not even one is.
 
     Raises:
         MLScaleError: a window is larger than the cache.
@@ -90,3 +89,5 @@ def _check_windows(sampling: WindowedSampler, shards: Sequence[Shard], access: R
             f"remote    two windows of {where} have {2 * largest / 1e9:.2f} GB and the cache {limit / 1e9:.2f} GB "
             "(data.cache_gb): not all of the next window is downloaded ahead"
         )
+    # The fourth stays free: validation has shards, too.
+    return 2 if 4 * largest <= limit else 1

@@ -1,4 +1,4 @@
-"""Download remote shards in the order in which training will need them, a block of positions ahead."""
+"""Download remote shards in the order in which training will need them, blocks of positions ahead."""
 
 from __future__ import annotations
 
@@ -57,6 +57,8 @@ class Prefetch:
         span: the order of the epoch.
         find_block: see `FindBlock`.
         stop: the position at which the epoch ends.
+        ahead: blocks that are downloaded beyond the one that is read, at most. With 1 nothing is downloaded from when
+            the next block is complete until the present one is let go.
     """
 
     def __init__(
@@ -67,9 +69,10 @@ class Prefetch:
         span: Span,
         find_block: FindBlock,
         stop: int,
+        ahead: int = 1,
     ) -> None:
         self._access, self._shards, self._numbers, self._span = access, shards, numbers, span
-        self._find_block, self._stop = find_block, stop
+        self._find_block, self._stop, self._ahead = find_block, stop, ahead
         self._position = 0
         self._planned: set[str] = set()
         self._is_closed = False
@@ -109,8 +112,7 @@ class Prefetch:
         for start, stop in self._iterate_blocks(position):
             block = _Block(start, stop)
             with self._changed:
-                # One block ahead of the one that is read: three would need a third more space.
-                while not self._is_closed and len(self._list_open()) > 1:
+                while not self._is_closed and len(self._list_open()) > self._ahead:
                     self._changed.wait()
                 if self._is_closed:
                     return

@@ -62,6 +62,16 @@ class RemoteAccess:
         self._range_reads: Counter[str] = Counter()
         self._range_bytes: Counter[str] = Counter()
         self._lock = threading.Lock()
+        self._downloads: dict[str, threading.Lock] = {}
+
+    @contextmanager
+    def claim_download(self, name: str) -> Iterator[None]:
+        """Be the one thread of this process that downloads a shard; wait for another one that does."""
+        # Woken at its end: what waits for other processes looks every few hundredths of a second.
+        with self._lock:
+            claim = self._downloads.setdefault(name, threading.Lock())
+        with claim:
+            yield
 
     def count_range_read(self, name: str, size: int) -> None:
         """Note that bytes of a shard were read by range."""
@@ -143,7 +153,7 @@ class RemoteShard(ForeignShard):
         """
         name, cache = self.copy_name, self.access.cache
         while (handle := cache.open_whole(name)) is None:
-            with cache.open_part(name, self.stat.size) as part:
+            with self.access.claim_download(name), cache.open_part(name, self.stat.size) as part:
                 if part is not None:
                     self._download_part(part, is_cancelled)
                     cache.commit_part(name, self.stat.size, part)

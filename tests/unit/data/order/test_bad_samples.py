@@ -68,9 +68,9 @@ def test_by_default_the_first_one_ends_the_run(tmp_path: Path, kind: str) -> Non
 
 
 def test_in_the_middle_of_training_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mlscale.data.images import decoded_cache as decoded
+    from mlscale.data.images import sample_probe
 
-    monkeypatch.setattr(decoded, "PROBED", 2)
+    monkeypatch.setattr(sample_probe, "PROBED", 2)
     train, val = write(tmp_path / "t.tar", "PNG", (17,)), write(tmp_path / "v.tar", "PNG", ())
     loader = WebDataset(train, val, batch_size=BATCH).train_dataloader()
     with pytest.raises(BadSample, match=r"t\.tar/17"):

@@ -6,13 +6,15 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mlscale.data.remote import prefetch
+from mlscale.data.order.windowed_order import WindowedSampler
+from mlscale.data.remote import follow_order, prefetch, shard_cache
 from mlscale.data.remote.find_remote import find_remote_shards, open_access
 from mlscale.data.remote.prefetch import Prefetch
 from mlscale.data.shards.shard_paths import TAR_FILES
@@ -24,14 +26,20 @@ Serve = Callable[..., tuple[str, Faults]]
 class _Set:
     """Five shards of 20 samples in an order of blocks of 40 positions; the last block has one shard."""
 
-    def __init__(self, folder: Path, serve: Serve, **faults: Any) -> None:
+    def __init__(self, folder: Path, serve: Serve, ahead: int = 1, **faults: Any) -> None:
         self.url, self.faults = serve(folder, **faults)
         self.access = open_access()
         spec = f"{self.url}/train/{{000..004}}.tar"
         self.shards = find_remote_shards(spec, "data.train", TAR_FILES.names, self.access)
         self.order = np.concatenate([np.arange(60, 100), np.arange(20, 60), np.arange(20)])
         self.prefetch = Prefetch(
-            self.access, self.shards, np.arange(100) // 20, lambda start, stop: self.order[start:stop], self.find, 100
+            self.access,
+            self.shards,
+            np.arange(100) // 20,
+            lambda start, stop: self.order[start:stop],
+            self.find,
+            100,
+            ahead,
         )
 
     def find(self, position: int) -> tuple[int, int]:
@@ -63,6 +71,50 @@ def test_shards_come_in_the_order_of_need_a_block_ahead(
     data.prefetch.advance(45)
     assert data.wait_for(5) == [3, 4, 1, 2, 0]
     data.prefetch.close()
+
+
+def test_with_two_blocks_ahead_the_third_comes_before_the_first_is_read(folder: Path, serve: Serve) -> None:
+    data = _Set(folder, serve, ahead=2)
+    data.prefetch.start(0)
+    assert sorted(data.wait_for(5)) == [0, 1, 2, 3, 4]
+    data.prefetch.close()
+
+
+@pytest.mark.parametrize(("windows", "ahead"), [(2.5, 1), (3.9, 1), (4.1, 2)])
+def test_two_windows_come_ahead_where_the_cache_has_space_for_four(
+    folder: Path, serve: Serve, windows: float, ahead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = _Set(folder, serve)
+    sampling = WindowedSampler(np.full(5, 20), np.ones(5, np.int64), 2, length=100, seed=0, version="x")
+    sizes = [shard.stat.size for shard in data.shards]
+    largest = max(sum(sizes[shard] for shard in window) for window in sampling.list_windows(0))
+    data.access.cache._limit = int(windows * largest)
+    seen: list[int] = []
+
+    class Recorded(Prefetch):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            seen.append(self._ahead)
+
+    monkeypatch.setattr(follow_order, "Prefetch", Recorded)
+    follow = follow_order.build_follow(data.shards, np.arange(100) // 20, sampling, "data.train")
+    with follow(0, sampling.get_epoch_order(0), 0, 100):
+        assert seen == [ahead]
+
+
+def test_threads_that_need_the_same_shard_download_it_once_and_wake_when_it_is_there(
+    folder: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So long that the test fails if a thread of this process is waited for by looking again and again.
+    monkeypatch.setattr(shard_cache, "_POLL_SECONDS", 60.0)
+    data = _Set(folder, serve, bandwidth=2e5)
+    begun = time.monotonic()
+    with ThreadPoolExecutor(4) as pool:
+        for handle in pool.map(lambda _: data.shards[0].fetch(), range(4)):
+            assert handle is not None
+            os.close(handle)
+    assert time.monotonic() - begun < 30
+    assert data.list_asked() == [0]
 
 
 def test_a_resumed_epoch_begins_with_the_shards_that_are_left(folder: Path, serve: Serve) -> None:
