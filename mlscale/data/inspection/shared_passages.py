@@ -55,15 +55,15 @@ def find_shared_passages(train: FlatTokens, val: FlatTokens, length: int) -> Sha
     if not len(starts):
         return None
     passages = np.stack([val.take_span(start, start + length) for start in starts.tolist()]).astype(np.uint64)
-    is_telling = (np.diff(np.sort(passages, axis=1), axis=1) != 0).sum(axis=1) + 1 >= min(_FEWEST_KINDS, length)
-    starts, passages = starts[is_telling], passages[is_telling]
+    has_kinds = (np.diff(np.sort(passages, axis=1), axis=1) != 0).sum(axis=1) + 1 >= min(_FEWEST_KINDS, length)
+    starts, passages = starts[has_kinds], passages[has_kinds]
     hashes = (passages * _list_powers(_BASE, length)).sum(axis=1, dtype=np.uint64)
     wanted = np.unique(hashes)
     places, compared = np.full(len(wanted), -1, np.int64), 0
     for start, stop in _choose_spans(len(train), length):
         compared += stop - start
-        hits, found = _find_hashes(train.take_span(start, stop), length, wanted)
-        at = np.searchsorted(wanted, found)
+        hits, hashes_there = _find_hashes(train.take_span(start, stop), length, wanted)
+        at = np.searchsorted(wanted, hashes_there)
         is_new = places[at] < 0
         # Backwards, so that the first place of a passage is written last.
         places[at[is_new][::-1]] = hits[is_new][::-1] + start

@@ -258,13 +258,13 @@ class TokenFolder:
     @property
     def shared_documents(self) -> SharedDocuments | None:
         """The validation documents that are training documents, too; None where none are, or none were compared."""
-        found: Mapping[str, Any] | None = self.document.get("shared_documents")
-        if not found or not found["documents"]:
+        shared: Mapping[str, Any] | None = self.document.get("shared_documents")
+        if not shared or not shared["documents"]:
             return None
         val: Mapping[str, Any] = self.document["splits"]["val"]
-        share = int(found["tokens"]) / int(val["tokens"])
-        first = (f"val {found['first'][0]}", f"train {found['first'][1]}")
-        return SharedDocuments(int(found["documents"]), int(val["documents"]), share, first)
+        share = int(shared["tokens"]) / int(val["tokens"])
+        first = (f"val {shared['first'][0]}", f"train {shared['first'][1]}")
+        return SharedDocuments(int(shared["documents"]), int(val["documents"]), share, first)
 
     def list_shards(self, split: str) -> list[TokenShard]:
         """Return the files of a split."""

@@ -26,7 +26,7 @@ def draw_text(draw: np.random.Generator, size: int) -> str:
     return "".join(map(chr, draw.integers(97, 123, size)))
 
 
-def write_splits(tmp_path: Path, copies: int) -> dict[str, str]:
+def write_splits(tmp_path: Path, copies: int) -> dict[str, Any]:
     """Write eight training documents of different lengths and five of validation, of which some are training ones."""
     draw = np.random.default_rng(copies)
     train = [draw_text(draw, 700 + 31 * number) for number in range(8)]
@@ -70,7 +70,7 @@ def test_a_passage_anywhere_in_another_document(tmp_path: Path) -> None:
     assert passages[0] == passages[1]
 
 
-def data_paths(tmp_path: Path) -> dict[str, str]:
+def data_paths(tmp_path: Path) -> dict[str, Any]:
     return {"train": str(tmp_path / "train"), "val": str(tmp_path / "val")}
 
 
