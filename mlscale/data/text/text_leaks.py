@@ -13,7 +13,7 @@ from mlscale.data.inspection.shared_documents import (
     format_shared_documents,
     hash_document,
 )
-from mlscale.data.inspection.shared_passages import find_shared_passages, format_shared_passages
+from mlscale.data.text.shared_passages import find_shared_passages, format_shared_passages
 from mlscale.data.text.text_blocks import TextBlocks
 from mlscale.data.text.token_arrays import FlatTokens
 from mlscale.data.text.token_blocks import TokenBlocks

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mlscale.data import TextFiles, TokenFiles
-from mlscale.data.inspection import shared_passages
-from mlscale.data.inspection.shared_passages import find_shared_passages
+from mlscale.data.text import shared_passages
+from mlscale.data.text.shared_passages import find_shared_passages
 from mlscale.data.text.token_arrays import ArrayTokens
 from mlscale.data.text.token_checks import BLOCK_BYTES
 from mlscale.data.writing.write_shards import Part
