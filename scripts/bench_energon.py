@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -124,17 +124,30 @@ def main() -> None:
             )
             for name, (python, kind) in contenders.items()
         }  # fmt: skip
-        first = {name: read_line(process)[0] for name, process in processes.items()}
-        epochs: dict[str, list[list[float]]] = {name: [] for name in processes}
-        for number in range(options.rounds + 1):
-            for name, process in processes.items():
-                print("go", file=process.stdin, flush=True)
-                epoch = read_line(process)
-                if number:
-                    epochs[name].append(epoch)
-        for process in processes.values():
-            process.communicate()
+        first, epochs = measure_in_turn(processes, options.rounds)
     print(f"{options.count} photographs of {size / 1000:.0f} KB on average, {options.rounds} rounds\n")
+    print_costs(first, epochs)
+
+
+def measure_in_turn(
+    processes: Mapping[str, subprocess.Popen[str]], rounds: int
+) -> tuple[dict[str, float], dict[str, list[list[float]]]]:
+    """Return the CPU-seconds of each first batch, and those, seconds and samples of each epoch after one to warm up."""
+    first = {name: read_line(process)[0] for name, process in processes.items()}
+    epochs: dict[str, list[list[float]]] = {name: [] for name in processes}
+    for number in range(rounds + 1):
+        for name, process in processes.items():
+            print("go", file=process.stdin, flush=True)
+            epoch = read_line(process)
+            if number:
+                epochs[name].append(epoch)
+    for process in processes.values():
+        process.communicate()
+    return first, epochs
+
+
+def print_costs(first: Mapping[str, float], epochs: Mapping[str, list[list[float]]]) -> None:
+    """Print a line for each contender, with ratios to the first."""
     base = next(iter(epochs))
     print(
         f"{'':30s} {'CPU-s per 1,000':>16s} {'spread':>12s} {'× less':>8s} {'spread':>12s} {'first batch, CPU-s':>20s}"

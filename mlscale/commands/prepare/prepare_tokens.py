@@ -26,14 +26,19 @@ def write_text_tokens(cfg: DictConfig, data: TextFiles, part: Part, start: float
         MLScaleError: the texts have no tokenizer, or two; or see `write_tokens`.
     """
     from mlscale.data.encoders.token_encoders import TokenDocumentEncoder
+    from mlscale.data.text.documents import list_all_not_text
     from mlscale.data.writing.write_tokens import TokenSource, count_source_bytes, write_tokens
     from mlscale.report.sample_bar import SampleProgressBar
 
     folder, shard_bytes = Path(cfg.to).expanduser(), cfg.shard_mb * 10**6
     # No part is larger than a shard, so that shards have about one size.
     parts = data.list_token_parts(shard_bytes)
+    files: dict[str, list[Path]] = {}
+    for split, listed in parts.items():
+        files.setdefault(data.file_keys[split], []).extend(part.path for part in listed)
     if cfg.train_tokenizer is not None:
-        _train_tokenizer(cfg, data, parts, folder)
+        with list_all_not_text(files):
+            _train_tokenizer(cfg, data, parts, folder)
     encoder = data.encoder()
     if not isinstance(encoder, TokenDocumentEncoder):
         raise MLScaleError(
@@ -43,7 +48,7 @@ def write_text_tokens(cfg: DictConfig, data: TextFiles, part: Part, start: float
             fix="data.tokenizer=tokenizer.json\ntrain_tokenizer=8000, to train one on these texts",
         )
     source = TokenSource(parts, data.text, data.content_fraction, encoder, type(data).__name__, data.file_keys)
-    with SampleProgressBar(count_source_bytes(source), unit="byte") as bar:
+    with list_all_not_text(files), SampleProgressBar(count_source_bytes(source), unit="byte") as bar:
         written = write_tokens(
             source, folder, shard_bytes=shard_bytes, licence=cfg.licence, part=part, progress=bar.add_samples
         )

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlscale.data.decoding.image_files import is_image_file
+from mlscale.data.image_tables.find_rows import FoundRows
 from mlscale.data.image_tables.image_cells import is_image_type
 from mlscale.data.image_tables.row_files import RowFile
-from mlscale.data.image_tables.stored_features import StoredFeatures
+from mlscale.data.image_tables.stored_features import StoredFeatures, parse_schema_features
+from mlscale.data.shards.system_files import report_once
 from mlscale.data.table_parsing.columns import DataTable
 from mlscale.errors import MLScaleError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _IMAGE_NAMES = (
     "image", "img", "file_name", "filename", "file", "path", "image_path", "img_path", "filepath", "file_path",
@@ -39,6 +45,23 @@ class ChosenColumns:
     image: str
     targets: tuple[str, ...]
     class_names: tuple[str, ...]
+
+
+def collect_features(listed: FoundRows, files: Sequence[RowFile]) -> StoredFeatures:
+    """Return the types of a split's columns: of what `datasets` has recorded, or else of the folder's README.md."""
+    if listed.features.is_of_card or listed.features == StoredFeatures():
+        stored = parse_schema_features(files[0].schema.metadata)
+        return stored if stored != StoredFeatures() else _drop_wrong_types(listed.features, files[0].schema)
+    return listed.features
+
+
+def _drop_wrong_types(features: StoredFeatures, schema: pa.Schema) -> StoredFeatures:
+    """Return the types of a README.md that columns can have: it may be of another version of the data."""
+    hold_images = [name for name in schema.names if is_image_type(schema.field(name).type)]
+    # Where no column has bytes, one of paths may be that of images.
+    images = [name for name in features.images if name in (hold_images or schema.names)]
+    names = {name: names for name, names in features.class_names.items() if name in schema.names}
+    return replace(features, images=tuple(images), class_names=names)
 
 
 def choose_columns(
@@ -75,6 +98,45 @@ def choose_columns(
             fix="data.labels=several",
         )
     return ChosenColumns(chosen, labels, features.class_names.get(labels[0], ()) if len(labels) == 1 else ())
+
+
+def check_class_names(
+    columns: ChosenColumns, features: StoredFeatures, files: Sequence[RowFile], where: str
+) -> ChosenColumns:
+    """Return the columns, without the names of a README.md where the data has classes that it does not name.
+
+    Args:
+        columns: as chosen.
+        features: what is recorded.
+        files: of all splits.
+        where: the key path of the files, for errors.
+    """
+    # What `datasets` itself has recorded is right, and another number is one of a corrupt row.
+    if not columns.class_names or not features.is_of_card:
+        return columns
+    name = columns.targets[0]
+    largest = max((_find_largest(file, name, where) for file in files if name in file.schema.names), default=0)
+    if largest < len(columns.class_names):
+        return columns
+    report_once(
+        f"data      README.md names {len(columns.class_names)} classes of {name!r}, and the data has the number "
+        f"{largest}: classes go by their numbers"
+    )
+    return replace(columns, class_names=())
+
+
+def _find_largest(file: RowFile, name: str, where: str) -> int:
+    """Return the largest class number of a column; -1 where it holds none."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    values: Any = file.read_columns([name], where).column(name)
+    if _is_list(file, name):
+        values = compute.list_flatten(values)
+    if not pa.types.is_integer(values.type):
+        return -1
+    largest = compute.max(values).as_py()
+    return -1 if largest is None else int(largest)
 
 
 def require_columns(file: RowFile, names_by_key: dict[str, Sequence[str]]) -> None:

@@ -16,7 +16,7 @@ from mlscale.data.image_tables.stored_features import (
     parse_features,
     read_card,
 )
-from mlscale.data.shards.system_files import is_system_file
+from mlscale.data.shards.system_files import is_system_file, report_once
 from mlscale.data.table_parsing.table_files import find_table_files
 from mlscale.errors import MLScaleError
 
@@ -144,7 +144,7 @@ def _is_plain(name: str) -> bool:
 def _find_in_folder(folder: Path, where: str) -> dict[str, FoundRows]:
     """Return the splits of a folder of files, by its README.md or by the files' names."""
     card_path = folder / _CARD
-    card = read_card(card_path.read_text("utf-8", errors="replace")) if card_path.is_file() else {}
+    card = read_card(card_path.read_text("utf-8-sig", errors="replace")) if card_path.is_file() else {}
     config, patterns = _read_card_files(card)
     # Sorted: the order of rows is that of their files on every machine.
     inside = sorted(path for path in folder.rglob("*") if path.is_file() and not _is_hidden(path, folder))
@@ -161,9 +161,14 @@ def _find_in_folder(folder: Path, where: str) -> dict[str, FoundRows]:
     splits: dict[str, list[Path]] = {}
     for path in chosen:
         # The repository's own patterns win over a guess by names; what they leave out is not read.
-        name = _match_card(path, folder, patterns) if patterns else _find_split_name(path.relative_to(folder))
-        if name is not None:
+        if (name := _match_card(path, folder, patterns)) is not None:
             splits.setdefault(name, []).append(path)
+    if absent := patterns.keys() - splits.keys():
+        named = "; ".join(f"{split}: {', '.join(patterns[split])}" for split in patterns if split in absent)
+        guess = "" if splits else "; splits are those that names of files have"
+        report_once(f"data      {card_path} names files that are not there ({named}){guess}")
+    for path in () if splits else chosen:
+        splits.setdefault(_find_split_name(path.relative_to(folder)), []).append(path)
     features = parse_card_features(card, config)
     listed = {name: FoundRows(tuple(files), features) for name, files in splits.items()}
     return _rename_splits(listed, folder, where)
@@ -176,7 +181,8 @@ def _is_hidden(path: Path, folder: Path) -> bool:
 
 def _read_card_files(card: Mapping[str, Any]) -> tuple[str, dict[str, list[str]]]:
     """Return the name of the default configuration of a README.md, and its patterns of files by split."""
-    configs = [config for config in card.get("configs") or () if isinstance(config, dict)]
+    listed = card.get("configs")
+    configs = [config for config in listed if isinstance(config, dict)] if isinstance(listed, list) else []
     chosen = next((c for c in configs if c.get("default") or c.get("config_name") == "default"), None)
     chosen = chosen or (configs[0] if configs else {})
     files = chosen.get("data_files")

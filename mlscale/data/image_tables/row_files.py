@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.data.image_tables.find_rows import ARROW, FoundRows
-from mlscale.data.image_tables.stored_features import StoredFeatures, parse_schema_features
+from mlscale.data.image_tables.find_rows import ARROW
 from mlscale.data.image_tables.unpacked_images import unpack_images
 from mlscale.data.table_parsing.table_files import read_arrow_table
 from mlscale.errors import MLScaleError
@@ -61,12 +60,6 @@ def open_row_file(path: Path, where: str) -> RowFile:
     # A table of paths is small; one of bytes is a file that is mapped, or Parquet.
     table = _open_arrow(path, where) if ending == ARROW else read_arrow_table(path, where)
     return RowFile(path, table.schema, table)
-
-
-def collect_features(listed: FoundRows, files: Sequence[RowFile]) -> StoredFeatures:
-    """Return the types of a split's columns: of what is recorded next to its files, or else in the first."""
-    recorded = listed.features
-    return recorded if recorded != StoredFeatures() else parse_schema_features(files[0].schema.metadata)
 
 
 def check_same_columns(files: Sequence[RowFile], names: Sequence[str], where: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,10 +21,12 @@ class StoredFeatures:
     Attributes:
         images: the columns of images, in their order.
         class_names: of columns of classes, or of lists of classes, the names by number.
+        is_of_card: a person may have written them into a README.md; the data is right where they differ.
     """
 
     images: tuple[str, ...] = ()
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    is_of_card: bool = False
 
     def list_class_columns(self) -> list[str]:
         """Return the columns of classes."""
@@ -67,7 +69,7 @@ def parse_card_features(card: Mapping[str, Any], config: str) -> StoredFeatures:
     columns = [column for column in listed if isinstance(column, dict)] if isinstance(listed, list) else []
     images = [str(column.get("name")) for column in columns if column.get("dtype") == "image"]
     names = {str(column.get("name")): _find_card_names(column) for column in columns}
-    return StoredFeatures(tuple(images), {name: classes for name, classes in names.items() if classes})
+    return StoredFeatures(tuple(images), {name: classes for name, classes in names.items() if classes}, True)
 
 
 def read_card(text: str) -> dict[str, Any]:
@@ -98,14 +100,22 @@ def _find_class_names(kind: object) -> tuple[str, ...]:
 def _find_card_names(column: Mapping[str, Any]) -> tuple[str, ...]:
     kinds = [column.get("dtype"), *(column.get(key) for key in _LISTS)]
     for kind in kinds:
-        names = kind.get("class_label", {}).get("names") if isinstance(kind, dict) else None
+        label = kind.get("class_label") if isinstance(kind, dict) else None
+        names = label.get("names") if isinstance(label, dict) else None
         # By number, in quotes; their order in the file is that of texts.
         if isinstance(names, dict):
-            return _format_names(names[key] for key in sorted(names, key=lambda key: int(key)))
+            by_number = {str(number): name for number, name in names.items()}
+            numbers = [str(number) for number in range(len(by_number))]
+            # With a number left out, the names behind it would be those of other classes.
+            return _format_names([by_number[number] for number in numbers]) if set(numbers) == set(by_number) else ()
         if isinstance(names, list):
             return _format_names(names)
     return ()
 
 
-def _format_names(names: Iterable[object]) -> tuple[str, ...]:
-    return tuple(str(name) for name in names)
+def _format_names(names: Sequence[object]) -> tuple[str, ...]:
+    """Return names as texts; none of them where one is no name, or stands for two classes."""
+    texts = tuple(str(name) for name in names)
+    # YAML reads an unquoted `yes` as True, and `null` as None.
+    are_names = all(isinstance(name, str | int | float) and not isinstance(name, bool) for name in names)
+    return texts if are_names and len(set(texts)) == len(texts) else ()

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from mlscale.data.cache_folder import get_cache_dir
 from mlscale.data.decoding.pil import MAX_PIXELS
-from mlscale.data.image_tables.choose_columns import ChosenColumns, choose_columns
+from mlscale.data.image_tables.choose_columns import ChosenColumns, check_class_names, choose_columns, collect_features
 from mlscale.data.image_tables.find_rows import SPLIT_NAMES, FoundRows, find_rows, get_single_split
 from mlscale.data.image_tables.image_rows import ImageRows, RowSettings, read_image_rows, read_split_column
-from mlscale.data.image_tables.row_files import RowFile, collect_features, open_row_file
+from mlscale.data.image_tables.row_files import RowFile, open_row_file
 from mlscale.data.image_tables.row_labels import are_numbered
 from mlscale.data.image_tables.table_source import TableSource
 from mlscale.data.images.labelled_images import ImageBackend
@@ -122,6 +122,8 @@ class ImageTableBackend(ImageBackend):
         columns = choose_columns(
             files["train"][0], features, self._image_column, self._targets, self.labels, "data.train"
         )
+        every_file = [file for opened in files.values() for file in opened]
+        columns = check_class_names(columns, features, every_file, "data.train")
         first = self._read_rows(files["train"], columns, "train", ())
         texts = first.table.texts
         others = {split: partial(self._read_rows, opened, columns, split, texts) for split, opened in files.items()}

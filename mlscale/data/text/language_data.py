@@ -28,6 +28,7 @@ from mlscale.data.text.documents import (
 )
 from mlscale.data.text.packing import CONCAT, check_packing
 from mlscale.data.text.text_blocks import TextBlocks
+from mlscale.data.text.text_leaks import describe_shared_documents, describe_shared_passages
 from mlscale.data.text.token_arrays import encode_in_parts, join_rows
 from mlscale.data.text.token_blocks import TokenBlocks
 from mlscale.data.windows.text_window import write_document_window
@@ -97,6 +98,14 @@ class LanguageData(MemoryData):
         """Return the documents of a split; empty where its blocks are those of several origins."""
         rows = self.get_rows(split)
         return list(rows.documents) if isinstance(rows, Blocks) else []
+
+    def describe_leaks(self) -> list[str]:
+        """Return lines for documents and passages of validation text that training has, too."""
+        train, val = self.get_rows("train"), self.get_rows("val")
+        # Of other rows than these sequences, those of windows, there is no text as a whole.
+        if not isinstance(train, Blocks) or not isinstance(val, Blocks):
+            return super().describe_leaks()
+        return describe_shared_documents(train, val) + describe_shared_passages(train, val, self.encoder().unit)
 
     def write_window(self, folder: Path, samples: Sequence[Any], labels: Sequence[Any]) -> None:
         """Write each document as a text file; see `Backend.write_window`."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mlscale.data.split_rows import Array
 from mlscale.data.text.documents import Document, compute_documents_digest
+from mlscale.data.text.token_arrays import ArrayTokens
 
 
 class TextBlocks:
@@ -21,6 +22,7 @@ class TextBlocks:
 
     Attributes:
         text: all of it.
+        tokens: the same: a byte each.
         documents: the texts.
     """
 
@@ -32,9 +34,10 @@ class TextBlocks:
         self.version = compute_documents_digest(documents) + f" {length}/{stride}"
         self.text = b"".join(document.text + b"\0" for document in documents)
         self._bytes = np.frombuffer(self.text, np.uint8)
+        sizes = [len(document.text) + 1 for document in documents]
+        self.tokens = ArrayTokens(self._bytes, np.cumsum(sizes, dtype=np.int64))
         self.documents = [document.text for document in documents]
         self._names = [document.name for document in documents]
-        self._starts = np.cumsum([0] + [len(document.text) + 1 for document in documents])[:-1]
         # One byte more than a block, for the target of its last byte.
         self._reach, self._stride = np.arange(length + 1, dtype=np.int64), stride
 
@@ -48,9 +51,16 @@ class TextBlocks:
 
     def get_key(self, sample: int) -> str:
         """Return `document@byte` of the first byte."""
-        at = sample * self._stride
-        document = int(np.searchsorted(self._starts, at, side="right")) - 1
-        return f"{self._names[document]}@{at - int(self._starts[document])}"
+        return self.name_place(sample * self._stride)
+
+    def get_document_name(self, number: int) -> str:
+        """Return the name of a document."""
+        return self._names[number]
+
+    def name_place(self, at: int) -> str:
+        """Return `document@byte` of a byte of the text."""
+        document, offset = self.tokens.locate_token(at)
+        return f"{self._names[document]}@{offset}"
 
     def take_samples(self, samples: NDArray[np.int64]) -> tuple[Array, Array]:
         """Return x and y, int64 (n, length) each: y is x shifted by one."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Unpack
+from typing import Unpack
 
 import numpy as np
 
 from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.encoders.tokenizer import Tokenizer
+from mlscale.data.inspection.shared_documents import format_shared_documents
 from mlscale.data.order.policy import Policy, PolicyArguments
 from mlscale.data.text.language_data import Blocks, LanguageData, build_document_encoder
 from mlscale.data.text.packing import CONCAT
+from mlscale.data.text.text_leaks import describe_shared_passages
 from mlscale.data.text.token_blocks import TokenBlocks
 from mlscale.data.text.token_checks import RESTORE, CorruptTokensError
 from mlscale.data.text.token_maps import MappedTokens, TokenFolder
@@ -34,8 +37,6 @@ class TokenFiles(LanguageData):
         packing: `documents` and `none` read where documents end at the start.
         policy: see `Policy`; `augment` gets one sequence, int64 (length,).
     """
-
-    takes_windows: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -76,6 +77,9 @@ class TokenFiles(LanguageData):
 
     def list_documents(self, split: str) -> list[bytes]:
         """Return documents of a split, evenly spread: all of them may not fit into memory."""
+        if self.policy.windows:
+            # What validates then is text of production, which is in memory.
+            return super().list_documents(split)
         tokens = self.map_tokens(split)
         rows = np.unique(np.linspace(0, tokens.documents - 1, min(tokens.documents, _MOST_DOCUMENTS)).astype(np.int64))
         try:
@@ -105,8 +109,17 @@ class TokenFiles(LanguageData):
         return f"{files:,} files have the bytes that were written"
 
     def describe_leaks(self) -> list[str]:
-        """Return nothing: to compare all sequences would read the whole of the files at each start."""
-        return []
+        """Return what `prepare` has recorded of equal documents, and a line for passages that both splits have."""
+        train, val = self.get_rows("train"), self.get_rows("val")
+        assert isinstance(train, TokenBlocks)
+        assert isinstance(val, TokenBlocks)
+        # All documents were compared once, when they were written: to read them at each start would take too long.
+        shared = self.folder.shared_documents
+        lines = [] if shared is None else [format_shared_documents(shared)]
+        # A block with other bytes is an error of the sequence that it is read for, by name.
+        with contextlib.suppress(CorruptTokensError):
+            lines += describe_shared_passages(train, val, self.encoder().unit)
+        return lines
 
     def _read_blocks(self) -> dict[str, Blocks]:
         return {split: self._build_split(split) for split in self.folder.splits}

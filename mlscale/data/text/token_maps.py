@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mlscale import contracts
 from mlscale.atomic_files import compute_sha256, read_json
 from mlscale.data.encoders.tokenizer import Tokenizer
+from mlscale.data.inspection.shared_documents import SharedDocuments
 from mlscale.data.text.token_arrays import choose_token_type
 from mlscale.data.text.token_checks import RESTORE, SUMS_SUFFIX, BlockChecks, count_blocks
 from mlscale.errors import MLScaleError
@@ -253,6 +254,17 @@ class TokenFolder:
         """numpy's type of a token in the files."""
         kind: np.dtype[Any] = np.dtype(str(self.document["dtype"])).newbyteorder("<")
         return kind
+
+    @property
+    def shared_documents(self) -> SharedDocuments | None:
+        """The validation documents that are training documents, too; None where none are, or none were compared."""
+        shared: Mapping[str, Any] | None = self.document.get("shared_documents")
+        if not shared or not shared["documents"]:
+            return None
+        val: Mapping[str, Any] = self.document["splits"]["val"]
+        share = int(shared["tokens"]) / int(val["tokens"])
+        first = (f"val {shared['first'][0]}", f"train {shared['first'][1]}")
+        return SharedDocuments(int(shared["documents"]), int(val["documents"]), share, first)
 
     def list_shards(self, split: str) -> list[TokenShard]:
         """Return the files of a split."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mlscale import contracts
 from mlscale.atomic_files import read_json, write_bytes, write_json
 from mlscale.data.encoders.token_encoders import TokenDocumentEncoder
+from mlscale.data.inspection.shared_documents import find_equal_documents
 from mlscale.data.text.document_parts import DocumentPart, read_documents
 from mlscale.data.text.documents import Document, is_text_held_out
 from mlscale.data.text.token_arrays import choose_token_type
-from mlscale.data.text.token_checks import SUMS_SUFFIX, compute_block_sums
-from mlscale.data.text.token_maps import DOCUMENT, ENDS_SUFFIX, TOKENIZER, TOKENS_SUFFIX
+from mlscale.data.text.token_maps import DOCUMENT, ENDS_SUFFIX, TOKENIZER
+from mlscale.data.writing.collected_tokens import FILE_MODE, CollectedTokens
 from mlscale.data.writing.write_shards import Part, Progress, claim_plan
 from mlscale.errors import MLScaleError
 
@@ -29,7 +29,6 @@ _RECORDS = ".records"
 _AT_ONCE = 512
 _MAX_JOBS = 2
 """Shards that are written at once: the tokenizer itself works on all cores, and reading has to go on meanwhile."""
-_MODE = 0o644
 TRAIN, VAL = "train", "val"
 
 
@@ -108,7 +107,7 @@ def write_tokens(
     plan = _describe_plan(source, jobs, shard_bytes)
     claim_plan(folder, plan, [TRAIN, VAL, _RECORDS])
     if not (folder / TOKENIZER).is_file():
-        write_bytes(folder / TOKENIZER, source.encoder.tokenizer.content.encode(), mode=_MODE)
+        write_bytes(folder / TOKENIZER, source.encoder.tokenizer.content.encode(), mode=FILE_MODE)
     # Every `of`-th, so that each part has shards from all over the files.
     own = jobs[part.number :: part.of]
     missing = [job for job in own if not _get_record(folder, job).is_file()]
@@ -180,11 +179,15 @@ def _get_record(folder: Path, job: _Job) -> Path:
     return folder / _RECORDS / f"{job.number:05d}.json"
 
 
+def _get_hashes(folder: Path, name: str) -> Path:
+    return folder / _RECORDS / f"{Path(name).stem}.hashes"
+
+
 def _write_job(source: TokenSource, folder: Path, job: _Job) -> None:
     """Write the files of a shard, and after them its record: where that is, they are whole."""
     # Held out by content, a shard of files has documents of both splits.
     is_divided = source.val_fraction is not None
-    shards = {split: _ShardTokens(source.encoder) for split in ((TRAIN, VAL) if is_divided else (job.split,))}
+    shards = {split: CollectedTokens(source.encoder) for split in ((TRAIN, VAL) if is_divided else (job.split,))}
     documents = (
         document for part in job.parts for document in read_documents(part, source.column, where=source.keys[job.split])
     )
@@ -197,56 +200,9 @@ def _write_job(source: TokenSource, folder: Path, job: _Job) -> None:
             shards[split].add_documents(chosen)
     # The record is last: without it the files of a shard are written again.
     record = {split: shard.write(folder / split / f"{split}-{job.number:05d}") for split, shard in shards.items()}
+    for split, shard in shards.items():
+        write_bytes(_get_hashes(folder, f"{split}-{job.number:05d}"), shard.hashes.tobytes(), mode=FILE_MODE)
     write_json(_get_record(folder, job), record)
-
-
-class _ShardTokens:
-    """Collects the tokens of a shard."""
-
-    def __init__(self, encoder: TokenDocumentEncoder) -> None:
-        self._encoder, self._kind = encoder, choose_token_type(encoder.vocabulary).newbyteorder("<")
-        self._unknown = encoder.tokenizer.get_id("unk")
-        self._rows: list[NDArray[Any]] = []
-        self._sizes: list[int] = []
-        self._text_bytes = self._unknown_tokens = 0
-
-    def add_documents(self, documents: Iterable[Document]) -> None:
-        documents = list(documents)
-        try:
-            rows = self._encoder.tokenize_documents([document.text for document in documents])
-        except ValueError as error:
-            names = f"{documents[0].name} to {documents[-1].name}"
-            raise MLScaleError(
-                "a document can't be tokenised",
-                where="data.train",
-                why=f"{error}; it is one of {names}",
-                fix="data.tokenizer=<another file>, in which only the end of a document is that token",
-            ) from error
-        for row, document in zip(rows, documents, strict=True):
-            # The end of each is part of the file: blocks of all text are then one span of it.
-            self._rows.append(np.append(row, self._encoder.end).astype(self._kind))
-            self._sizes.append(len(row) + 1)
-            self._text_bytes += len(document.text)
-            self._unknown_tokens += 0 if self._unknown is None else int((row == self._unknown).sum())
-
-    def write(self, path: Path) -> dict[str, Any]:
-        """Write the tokens and the ends of documents; returns what is in them."""
-        # From the arrays and not from a copy of all: a shard may have hundreds of megabytes.
-        tokens = b"".join(row.tobytes() for row in self._rows)
-        ends = np.cumsum(self._sizes, dtype=np.int64).astype("<i8").tobytes()
-        sums = compute_block_sums(tokens)
-        for suffix, content in ((TOKENS_SUFFIX, tokens), (ENDS_SUFFIX, ends), (SUMS_SUFFIX, sums)):
-            write_bytes(path.with_name(path.name + suffix), content, mode=_MODE)
-        return {
-            "name": path.name + TOKENS_SUFFIX,
-            "documents": len(self._sizes),
-            "tokens": sum(self._sizes),
-            "text_bytes": self._text_bytes,
-            "unknown_tokens": self._unknown_tokens,
-            "sha256": hashlib.sha256(tokens).hexdigest(),
-            "ends_sha256": hashlib.sha256(ends).hexdigest(),
-            "sums_sha256": hashlib.sha256(sums).hexdigest(),
-        }
 
 
 def _sum_records(records: Sequence[Mapping[str, Any]], split: str) -> dict[str, Any]:
@@ -254,6 +210,24 @@ def _sum_records(records: Sequence[Mapping[str, Any]], split: str) -> dict[str, 
     shards = [record[split] for record in records if split in record and record[split]["documents"]]
     names = ("documents", "tokens", "text_bytes", "unknown_tokens")
     return {**{name: sum(shard[name] for shard in shards) for name in names}, "shards": shards}
+
+
+def _find_shared_documents(folder: Path, splits: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return what the splits share, for `dataset.json`; None where a shard was written before hashes were."""
+    paths = {split: [_get_hashes(folder, shard["name"]) for shard in splits[split]["shards"]] for split in splits}
+    if not all(path.is_file() for files in paths.values() for path in files):
+        return None
+    # Those of validation are in memory, and of training one shard at a time.
+    val = np.concatenate([np.fromfile(path, "<u8") for path in paths[VAL]])
+    equal = find_equal_documents((np.fromfile(path, "<u8") for path in paths[TRAIN]), val)
+    if equal is None:
+        return {"documents": 0, "tokens": 0, "first": []}
+    ends = [
+        np.fromfile((folder / VAL / shard["name"]).with_suffix(ENDS_SUFFIX), "<i8") for shard in splits[VAL]["shards"]
+    ]
+    sizes = np.concatenate([np.diff(part, prepend=0) for part in ends])
+    first = [int(equal.rows[0]), equal.twin]
+    return {"documents": len(equal.rows), "tokens": int(sizes[equal.rows].sum()), "first": first}
 
 
 def _check_splits(source: TokenSource, splits: Mapping[str, Mapping[str, Any]]) -> None:
@@ -286,6 +260,7 @@ def _write_document(
         "document_end": source.encoder.end,
         "source": source.name,
         "licence": licence,
+        "shared_documents": _find_shared_documents(folder, splits),
         "splits": splits,
     }
     write_json(path, document)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.data.encoders.text_encoder import convert_to_bytes
+from mlscale.data.encoders.token_encoders import TokenDocumentEncoder
 from mlscale.errors import MLScaleError
 from mlscale.export.servable import Servable
 from mlscale.predict.batch_models import mark_infinite_outputs
@@ -114,7 +116,18 @@ def _compute_all_outputs(model: Servable, raw: Sequence[Any] | NDArray[Any]) -> 
     is_finite = is_taken.copy()
     # argmax would still choose a class, the first one.
     is_finite[is_taken] = ~mark_infinite_outputs(values)
-    return _Outputs(values, is_taken, is_finite)
+    return _Outputs(_add_text_bytes(values, model, raw, is_taken), is_taken, is_finite)
+
+
+def _add_text_bytes(
+    values: Mapping[str, NDArray[Any]], model: Servable, raw: Sequence[Any] | NDArray[Any], is_taken: NDArray[np.bool_]
+) -> Mapping[str, NDArray[Any]]:
+    """Return outputs with the bytes of each text, where tokens are none: bits per byte are counted by them."""
+    if not isinstance(model.encoder, TokenDocumentEncoder):
+        return values
+    # The end of a document counts as a byte, as it does in a model of bytes and in training.
+    sizes = [len(convert_to_bytes(raw[row])) + 1 for row in np.flatnonzero(is_taken).tolist()]
+    return {**values, "bytes": np.array(sizes, np.float32)}
 
 
 def _build_columns(

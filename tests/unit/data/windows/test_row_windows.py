@@ -13,10 +13,13 @@ import pytest
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from mlscale.data import Diabetes, TableFiles, TextFiles, TextTable
+from mlscale.data import Diabetes, TableFiles, TextFiles, TextTable, TokenFiles
 from mlscale.data.array_data import MemoryData
 from mlscale.data.windows.text_window import read_text_window, write_text_window
 from mlscale.errors import MLScaleError
+from tests.tokenizer_files import TEXTS
+from tests.unit.data.writing.test_write_tokens import read_texts
+from tests.unit.data.writing.test_write_tokens import write as write_token_files
 
 CITIES = ("Rome", "Paris")
 
@@ -236,3 +239,25 @@ def test_the_same_window_is_the_same_data_in_any_folder(tmp_path: Path) -> None:
     assert list_ages(first) == list_ages(second)
     # Other labels are other data, as is another order.
     assert len({list_ages(*windows)[0] for windows in ([first], [other], [first, other], [other, first])}) == 4
+
+
+def test_documents_are_mixed_with_files_of_tokens(tmp_path: Path) -> None:
+    """They get the tokens of the folder's tokenizer, and what validates is the text of production."""
+    texts = read_texts(tmp_path)
+    write_token_files(texts, tmp_path / "tokens")
+    options: dict[str, Any] = {"length": 16, "batch_size": 4}
+    before = TokenFiles(str(tmp_path / "tokens"), **options)
+    documents = [TEXTS[number].encode() * 4 for number in range(4)]
+    window = write_both(before, tmp_path / "w", documents, [None] * 4, train=2)
+    data = TokenFiles(str(tmp_path / "tokens"), windows=[str(window)], replay=0.5, **options)
+    wanted = TextFiles(
+        str(tmp_path / "texts"), tokenizer=str(tmp_path / "t.json"), windows=[str(window)], replay=0.5, **options
+    )
+    for split in ("train", "val", "test"):
+        found, expected = read_all(data, split), read_all(wanted, split)
+        assert [values.tolist() for values in found[:2]] == [values.tolist() for values in expected[:2]]
+        assert found[2] == expected[2]
+    assert data.list_documents("val") == wanted.list_documents("val") == documents[2:]
+    assert data.encoder().digest == before.encoder().digest
+    with pytest.raises(MLScaleError, match=r"can't be mixed with data\.packing=none"):
+        TokenFiles(str(tmp_path / "tokens"), windows=[str(window)], packing="none", **options).facts()

@@ -15,6 +15,7 @@ from mlscale.cli import main
 from mlscale.data import TextFiles, TokenFiles
 from mlscale.data.encoders.token_encoders import TokenDocumentEncoder
 from mlscale.data.text.document_parts import list_parts, read_documents
+from mlscale.data.writing.collected_tokens import CollectedTokens
 from mlscale.data.writing.train_tokenizer import train_tokenizer
 from mlscale.data.writing.write_shards import Part
 from mlscale.data.writing.write_tokens import TokenSource, WrittenTokens, write_tokens
@@ -106,11 +107,11 @@ def test_begun_again_after_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def stop(path: Path, content: bytes, **settings: Any) -> None:
         written.append(path)
         # After the tokens of a shard, and before its ends and its record.
-        if len(written) == 8:
+        if len(written) == 5:
             raise KeyboardInterrupt
         write_bytes(path, content, **settings)
 
-    monkeypatch.setattr(f"{write_tokens.__module__}.write_bytes", stop)
+    monkeypatch.setattr(f"{CollectedTokens.__module__}.write_bytes", stop)
     with pytest.raises(KeyboardInterrupt):
         write(data, tmp_path / "tokens")
     assert not (tmp_path / "tokens/dataset.json").exists()

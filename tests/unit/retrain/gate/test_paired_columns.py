@@ -1,14 +1,23 @@
 """Samples that both models predict: which are left out, whose fault it is, and the rows of the others."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from torch import nn
 
+from mlscale.data.encoders.token_encoders import TokenDocumentEncoder
+from mlscale.data.encoders.tokenizer import Tokenizer
 from mlscale.errors import MLScaleError
 from mlscale.export.servable import Servable
+from mlscale.retrain.gate.overall_change import compare_overall
 from mlscale.retrain.gate.paired_columns import PairedColumns, check_same_names, collect_paired_columns
+from mlscale.task_types.task_type import AnswerNames
+from mlscale.tasks import Language
+from tests.task_servables import TaskExample, draw_documents, write_example
+from tests.tokenizer_files import save_bpe
 from tests.unit.retrain.gate.fake_servables import make_servable
 
 LABELS = ("no", "yes")
@@ -103,3 +112,20 @@ def test_models_of_other_classes_are_refused(labels: tuple[str, ...], listed: st
     assert caught.value.why.endswith(listed)
     with pytest.raises(MLScaleError, match="champion and challenger do not predict the same"):
         check_same_names(model(0.5), make_servable(lambda x: {}, "multilabel", labels=LABELS))
+
+
+def test_bits_per_byte_count_the_bytes_of_texts(tmp_path: Path) -> None:
+    """A token of a tokenizer stands for several bytes: bits for each token would be another unit."""
+    path = save_bpe(tmp_path / "t.json")
+    encoder = TokenDocumentEncoder(8, Tokenizer.load_file(path, None, where="data.tokenizer"))
+    model = nn.Sequential(nn.Embedding(encoder.vocabulary, 6), nn.Linear(6, encoder.vocabulary))
+    example = TaskExample(Language(model=model), encoder, AnswerNames(), draw_documents)
+    servable = write_example(example, tmp_path / "servable")
+    texts = ["The quick brown fox", "naïve, 東京".encode(), "", "a"]
+    columns = collect_paired_columns(servable, servable, [(texts, np.zeros(4, np.int64))])
+    assert columns is not None
+    nats = servable.compute_samples(servable.pack_samples([texts[0], texts[1], texts[3]]))["nats"]
+    change = compare_overall(servable.task_type, columns, alpha=0.05, tolerance=0.1)
+    assert (change.metric.name, columns.rows.tolist()) == ("bits_per_byte", [0, 1, 3])
+    # Each with its end.
+    assert change.first == pytest.approx(float(nats.sum()) / (20 + 15 + 2) / np.log(2))
