@@ -16,8 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-import braceexpand
-
 from mlscale.data.cache_folder import get_cache_dir, write_aside
 from mlscale.data.shards.system_files import drop_system_files
 from mlscale.errors import Exit, MLScaleError, Problems, raise_all
@@ -165,12 +163,19 @@ def _list_folder(path: str, where: str, files: ShardFiles) -> list[str]:
     )
 
 
-def _expand_pattern(path: str, where: str) -> list[str]:
-    try:
-        parts = list(braceexpand.braceexpand(path))
+def _expand_braces(path: str) -> list[str]:
+    # Imported on use: folders and globs need nothing of it.
+    import braceexpand
+
     # Unbalanced braces are part of a name.
+    try:
+        return list(braceexpand.braceexpand(path))
     except ValueError:
-        parts = [path]
+        return [path]
+
+
+def _expand_pattern(path: str, where: str) -> list[str]:
+    parts = _expand_braces(path) if re.search(r"[{\\]", path) else [path]
     matches: list[str] = []
     missing: list[str] = []
     for part in parts:
