@@ -108,10 +108,12 @@ class Problems(MLScaleError):  # noqa: N818 - it holds errors, it is none of its
 
 def raise_all(problems: Sequence[MLScaleError]) -> None:
     """Raise the collected problems: nothing for none, the problem itself for one, all of them together otherwise."""
-    if len(problems) == 1:
-        raise problems[0]
-    if problems:
-        raise Problems(problems)
+    # Splits that share a setting fail alike: what is the same to the reader is written once.
+    different = list({str(problem): problem for problem in problems}.values())
+    if len(different) == 1:
+        raise different[0]
+    if different:
+        raise Problems(different)
 
 
 def call_all(actions: Mapping[str, Callable[[], T]]) -> dict[str, T]:

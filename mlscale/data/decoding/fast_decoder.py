@@ -5,8 +5,9 @@ refused before it takes memory. What a decoder warns of is an error (see `jpeg`)
 and every row has to be there. Pictures are turned upright by their EXIF orientation; their colour
 profiles are left alone.
 
-Training, `predict` and `serve` all decode by this. It needs numpy, simplejpeg and Pillow; where torch is loaded anyway,
-its faster decoder of plain PNG is used. Every decoder here releases the interpreter's lock.
+Training, `predict` and `serve` all decode by this. It needs numpy and simplejpeg, and Pillow for what is not a usual
+JPEG; where torch is loaded anyway, its faster decoder of plain PNG is used. Every decoder here releases the
+interpreter's lock.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ from __future__ import annotations
 import struct
 import sys
 import threading
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image
 
 from mlscale.data.decoding import jpeg, jpeg2000, png
 from mlscale.data.decoding.orientation import UPRIGHT, is_turned, read_orientation, rotate_upright
 from mlscale.data.decoding.pil import MAX_PIXELS, check_size, open_image
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Pixels = NDArray[np.uint8]
 
@@ -215,6 +218,8 @@ class _PillowPicture:
             _expect_whole(image, self._content)
             picture: Image.Image = image
             if image.mode.startswith("I;16"):  # Pillow clips these when it converts them
+                from PIL import Image
+
                 picture = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             mode = "L" if channels == 1 else "RGB"
             pixels = np.asarray(picture if picture.mode == mode else picture.convert(mode))

@@ -12,15 +12,18 @@ import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING
 
-from PIL import Image, ImageFile, UnidentifiedImageError
+# Imported on use: JPEGs, which most data is, need nothing of it, and a plain loop imports the loader without it.
+if TYPE_CHECKING:
+    from PIL import Image
 
 FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 89_478_485
 """Pixels of an image, at most, unless another limit is set: Pillow's, 256 MiB of RGB."""
 
-for _plugin in ("Bmp", "Gif", "Jpeg", "Jpeg2K", "Mpo", "Png", "Ppm", "Tiff", "WebP"):
-    importlib.import_module(f"PIL.{_plugin}ImagePlugin")  # once and here: threads that decode must not do it together
+_PLUGINS = ("Bmp", "Gif", "Jpeg", "Jpeg2K", "Mpo", "Png", "Ppm", "Tiff", "WebP")
 
 
 @contextmanager
@@ -34,6 +37,8 @@ def open_image(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Iterator[Imag
     """
     if not content:
         raise ValueError("it is empty")
+    from PIL import Image, UnidentifiedImageError
+
     with _SETTINGS:
         try:
             image = Image.open(io.BytesIO(content), formats=FORMATS)
@@ -70,7 +75,10 @@ class _PillowSettings:
         self._pixels: int | None = None
 
     def __enter__(self) -> None:
+        from PIL import Image, ImageFile
+
         with self._lock:
+            _load_plugins()
             if not self._inside:
                 self._truncated, self._pixels = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
             # At every entry, since other code may have set them while a thread was inside. `check_size` has the limit.
@@ -78,6 +86,8 @@ class _PillowSettings:
             self._inside += 1
 
     def __exit__(self, *error: object) -> None:
+        from PIL import Image, ImageFile
+
         with self._lock:
             self._inside -= 1
             if not self._inside:
@@ -85,3 +95,10 @@ class _PillowSettings:
 
 
 _SETTINGS = _PillowSettings()
+
+
+@cache
+def _load_plugins() -> None:
+    # Under a lock and once: threads that decode must not do it together.
+    for name in _PLUGINS:
+        importlib.import_module(f"PIL.{name}ImagePlugin")

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 KEY = b"huggingface"
 """The key of the types in the metadata of an Arrow or Parquet schema."""
 _LISTS = ("sequence", "list", "large_list")
@@ -77,6 +75,9 @@ def read_card(text: str) -> dict[str, Any]:
     if not text.startswith("---"):
         return {}
     head = text[3:].partition("\n---")[0]
+    # Imported on use: only folders of a Hugging Face repository have such a head.
+    import yaml
+
     # A README.md is text for people first: it need not begin with YAML.
     try:
         card = yaml.safe_load(head)

@@ -37,10 +37,22 @@ _BLOCKED_NETWORKS = (
     ipaddress.ip_network("169.254.0.0/16"),
     ipaddress.ip_network("fe80::/10"),
     ipaddress.ip_network("fd00:ec2::/32"),
-    # Google's in IPv6; Alibaba's; Azure's agent.
+    # Those that are not: of Google, Oracle, Scaleway, Linode and Alibaba in IPv6.
     ipaddress.ip_network("fd20:ce::254/128"),
+    ipaddress.ip_network("fd00:c1::a9fe:a9fe/128"),
+    ipaddress.ip_network("fd00:42::42/128"),
+    ipaddress.ip_network("fd00:a9fe:a9fe::1/128"),
+    ipaddress.ip_network("fd00:100::100:200/128"),
+    # Alibaba's; Azure's agent; that of Oracle's first cloud.
     ipaddress.ip_network("100.100.100.200/32"),
     ipaddress.ip_network("168.63.129.16/32"),
+    ipaddress.ip_network("192.0.0.192/32"),
+)
+_EMBEDDING_NETWORKS = (
+    # Gateways to IPv4, of the internet and of a site, and the first form of IPv4 in IPv6: the last 32 bits.
+    ipaddress.ip_network("64:ff9b::/96"),
+    ipaddress.ip_network("64:ff9b:1::/48"),
+    ipaddress.ip_network("::/96"),
 )
 
 
@@ -132,7 +144,7 @@ def _unpack_ipv4(number: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
         return number.ipv4_mapped
     if number.sixtofour is not None:
         return number.sixtofour
-    if number in ipaddress.ip_network("64:ff9b::/96"):
+    if any(number in network for network in _EMBEDDING_NETWORKS):
         return ipaddress.IPv4Address(int(number) & 0xFFFFFFFF)
     return None
 

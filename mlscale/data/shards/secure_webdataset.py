@@ -12,9 +12,8 @@ os.environ["WDS_SECURE"] = "1"
 
 import webdataset.utils
 from webdataset.autodecode import Decoder
-from webdataset.tariterators import base_plus_ext
 from webdataset.writer import TarWriter
 
 webdataset.utils.enforce_security = True
 
-__all__ = ["Decoder", "TarWriter", "base_plus_ext"]
+__all__ = ["Decoder", "TarWriter"]

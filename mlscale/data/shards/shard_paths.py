@@ -17,9 +17,6 @@ from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
-import braceexpand
-
-from mlscale.config.names.suggest import format_override
 from mlscale.data.cache_folder import get_cache_dir, write_aside
 from mlscale.data.decoding.image_files import is_image_file
 from mlscale.data.shards.system_files import drop_system_files
@@ -173,6 +170,9 @@ def _list_folder(path: str, where: str, files: ShardFiles) -> list[str]:
 
 def _suggest_images(path: str) -> str:
     """Return what reads a folder of images by class, or makes shards of it; empty where it holds no images."""
+    # Imported on use: a loader without the config has no need of it.
+    from mlscale.config.names.suggest import format_override
+
     folder = Path(path)
     # In its classes, or in the classes of its splits.
     if not any(
@@ -189,12 +189,19 @@ def _suggest_images(path: str) -> str:
     )
 
 
-def _expand_pattern(path: str, where: str) -> list[str]:
-    try:
-        parts = list(braceexpand.braceexpand(path))
+def _expand_braces(path: str) -> list[str]:
+    # Imported on use: folders and globs need nothing of it.
+    import braceexpand
+
     # Unbalanced braces are part of a name.
+    try:
+        return list(braceexpand.braceexpand(path))
     except ValueError:
-        parts = [path]
+        return [path]
+
+
+def _expand_pattern(path: str, where: str) -> list[str]:
+    parts = _expand_braces(path) if re.search(r"[{\\]", path) else [path]
     matches: list[str] = []
     missing: list[str] = []
     for part in parts:

@@ -20,6 +20,8 @@ SURPLUS = "shards with an unusual number of zeros at their end: samples may be m
 
 # As webdataset has it, which leaves out members of these names as metadata.
 _META = re.compile(r"__[^/]*__($|/)")
+# As webdataset parts names, at the first dot of the last one; it need not be installed to read shards.
+_KEY_AND_EXTENSION = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
 
 MemberSpan = tuple[int, int]
 """Offset and size, in bytes."""
@@ -119,9 +121,6 @@ def _group_members(files: Iterable[tuple[str, int, int]], scanned: TarContents) 
     A key that comes again with what its sample has already is another sample, as in two shards that were joined, and is
     counted. Right behind its sample it is an error, as in webdataset: which members belong together can't be known.
     """
-    # Imported on use: who has an index of the shards needs no webdataset.
-    from mlscale.data.shards.secure_webdataset import base_plus_ext
-
     samples = scanned.samples
     latest: dict[str, TarSample] = {}
     for name, offset, size in files:
@@ -130,10 +129,12 @@ def _group_members(files: Iterable[tuple[str, int, int]], scanned: TarContents) 
             continue
         if name.startswith("__") and _META.match(name):
             continue
-        key, extension = base_plus_ext(name)
-        if key is None or key.endswith("/"):  # a name that begins with a dot, which webdataset joins to its folder
+        match = _KEY_AND_EXTENSION.match(name)
+        # A name that begins with a dot webdataset joins to its folder.
+        if match is None or match[1].endswith("/"):
             count_skipped(scanned.skipped, LOOSE, name)
             continue
+        key, extension = match.groups()
         # Lower case, as webdataset groups members.
         sample, extension = latest.get(key), extension.lower()
         if sample is not None and extension in sample.members:

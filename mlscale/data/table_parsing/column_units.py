@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mlscale.errors import MLScaleError
 
 WHERE = "data.units"
@@ -48,6 +46,9 @@ def _format_name(name: object) -> str:
 
 
 def _parse_mapping(text: str) -> Mapping[Any, object]:
+    # Imported on use: the loader alone has no units.
+    import yaml
+
     try:
         units = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from mlscale.atomic_files import make_folders
 from mlscale.data.class_labels import Classes, encode_labels, parse_label
@@ -92,6 +91,9 @@ def _write_image(image: NDArray[Any]) -> dict[str, bytes]:
         return {"npy": buffer.getvalue()}
     # PNG has the channels last; grey images have no axis for them.
     pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+    # Imported on use: it is not needed where no window is written.
+    from PIL import Image
+
     # Level 0: compression would take most of the time, and its bytes may differ between versions of zlib.
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", compress_level=0)
     return {"png": buffer.getvalue()}

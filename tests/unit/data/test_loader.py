@@ -112,13 +112,14 @@ def test_it_imports_torch_numpy_and_decoders_alone(tmp_path: Path) -> None:
         write_tar(tmp_path / name / "0.tar", members)
     code = f"""
 import sys
-from mlscale.data import Loader, RandomCrop, TarBackend
+for absent in ("PIL", "yaml", "braceexpand", "fsspec", "webdataset", "torchvision"):
+    sys.modules[absent] = None  # as if it were not installed
+from mlscale.data import FolderBackend, Loader, RandomCrop, TarBackend
 data = TarBackend({str(tmp_path / "t")!r}, {str(tmp_path / "v")!r}, batch_size=24, image_size=6, augment=RandomCrop())
 next(iter(Loader(data)))
 names = ("pytorch_lightning", "lightning_fabric", "hydra", "omegaconf", "webdataset", "torchvision", "sklearn", "scipy")
-print([name for name in names if name in sys.modules])
+print([name for name in names if sys.modules.get(name)])
 """
-    take(Loader(open_shards(tmp_path)))  # the index is there
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

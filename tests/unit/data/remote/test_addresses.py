@@ -53,7 +53,8 @@ def test_neighbours_keep_the_query() -> None:
     [
         "169.254.169.254", "169.254.170.2", "[fd00:ec2::254]", "fd00:ec2::23", "metadata.google.internal",
         "METADATA.google.internal.", "metadata", "::ffff:169.254.169.254", "fe80::1%eth0", "64:ff9b::a9fe:a9fe",
-        "2002:a9fe:a9fe::1", "100.100.100.200", "168.63.129.16", "fd20:ce::254",
+        "2002:a9fe:a9fe::1", "100.100.100.200", "168.63.129.16", "fd20:ce::254", "fd00:c1::a9fe:a9fe", "fd00:42::42",
+        "fd00:a9fe:a9fe::1", "fd00:100::100:200", "192.0.0.192", "::169.254.169.254", "64:ff9b:1::a9fe:a9fe",
     ],
 )  # fmt: skip
 def test_metadata_services_are_blocked(host: str) -> None:

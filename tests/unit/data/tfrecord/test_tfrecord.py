@@ -114,6 +114,9 @@ def test_a_schema_that_does_not_fit(photos: Path, schema: Any, what: str, where:
     with pytest.raises(MLScaleError, match=what) as raised:
         read(photos, schema=schema).facts()
     assert where in str(raised.value)
+    # Training and validation have one schema: what is wrong with both is written once.
+    problems = str(raised.value).split("\n\n")
+    assert len(set(problems)) == len(problems)
 
 
 def test_a_schema_is_found_only_where_it_is_clear(tmp_path: Path) -> None:
