@@ -25,10 +25,6 @@ class SampleSource(Protocol):
     raw_labels: list[Label]
     """The label of each sample, as it is written."""
 
-    @property
-    def is_remote(self) -> bool:
-        """True if reading a sample may have to fetch it from another machine."""
-
     def __len__(self) -> int: ...
 
     def get_key(self, sample: int) -> str:
@@ -36,6 +32,15 @@ class SampleSource(Protocol):
 
     def read_image(self, sample: int) -> tuple[str, bytes]:
         """Return extension and bytes of a sample's image. May be called by several threads."""
+
+
+@runtime_checkable
+class MarkedSource(Protocol):
+    """Samples that can be compared without reading all of them. A source of another package need not be one."""
+
+    @property
+    def is_remote(self) -> bool:
+        """True if reading a sample may have to fetch it from another machine."""
 
     def list_image_marks(self) -> NDArray[np.int64]:
         """Return the bytes of each image, and its CRC-32 where it is recorded, else -1; int64 (n, 2), not read."""
