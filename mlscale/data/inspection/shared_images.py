@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.inspection.shared_rows import SharedRows
-from mlscale.data.shards.sample_source import MarkedSource, SampleSource
+from mlscale.data.shards.sample_source import MarkedSource, SampleSource, read_encoded_image
 from mlscale.errors import MLScaleError
 
 _MAX_READ_BYTES = 32 << 20
@@ -60,7 +60,7 @@ def _list_marks(source: SampleSource) -> NDArray[np.int64] | None:
     marks, budget = np.zeros((len(source), 2), np.int64), _MAX_READ_BYTES
     for row in range(len(source)):
         try:
-            content = source.read_image(row)[1]
+            content = read_encoded_image(source, row)[1]
         # As in `_digest_image`: its mark stays that of no bytes.
         except MLScaleError:
             continue
@@ -113,7 +113,7 @@ def _find_twin(
 
 def _digest_image(source: SampleSource, row: int) -> bytes | None:
     try:
-        return hashlib.blake2b(source.read_image(row)[1], digest_size=16).digest()
+        return hashlib.blake2b(read_encoded_image(source, row)[1], digest_size=16).digest()
     # Reported when it is trained on: a corrupt image equals no other.
     except MLScaleError:
         return None

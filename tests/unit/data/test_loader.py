@@ -7,6 +7,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import zipfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mlscale.data import Loader, RandomCrop, TarBackend, WebDataset
+from mlscale.data.order.bad_samples import BadSample
 from mlscale.errors import MLScaleError
 from tests.unit.data.conftest import picture, write_shards, write_tar
 
@@ -165,3 +167,24 @@ def test_a_large_source_without_sizes_is_not_read_at_the_start(
     pictures = [picture(i // 2 * 2, kind="JPEG") for i in range(60)]
     make_photo_tables(tmp_path, pictures)().setup("fit")
     assert "leak" not in capsys.readouterr().err
+
+
+def test_what_a_source_can_not_read_is_a_bad_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = make_photo_tables(tmp_path, [picture(i, kind="JPEG") for i in range(60)])
+    source = make.func.build_openers.__globals__["PhotoTable"]
+    read = source.read_image
+
+    def fail_for_some(self: Any, sample: int) -> tuple[str, bytes]:
+        if self.get_key(sample) in ("5", "7"):
+            raise zipfile.BadZipFile("Bad CRC-32")
+        content: tuple[str, bytes] = read(self, sample)
+        return content
+
+    monkeypatch.setattr(source, "read_image", fail_for_some)
+    with pytest.raises(BadSample, match="the sample 7 cannot be read") as caught:
+        take(Loader(make()))
+    assert caught.value.why == "BadZipFile: Bad CRC-32"
+    data = make(on_bad_sample="skip")
+    data.setup("fit")
+    weights = torch.cat([batch["weight"].clone() for batch in Loader(data)])
+    assert (len(weights), int((weights == 0).sum())) == (48, 1)
