@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mlscale.data.images.webdataset import TarBackend
     from mlscale.data.map_dataset import DatasetData
     from mlscale.data.plain_loader import Loader
-    from mlscale.data.shards.sample_source import SampleSource
+    from mlscale.data.shards.sample_source import MarkedSource, SampleSource
     from mlscale.data.tables.table_data import BreastCancer, Diabetes, TableFiles
     from mlscale.data.text.text_files import TextFiles
     from mlscale.data.text.text_table import Fortunes, TextTable
@@ -54,6 +54,7 @@ __all__ = [
     "ImageTable",
     "ImageTableBackend",
     "Loader",
+    "MarkedSource",
     "Promises",
     "PythonDocs",
     "PythonSource",
@@ -89,6 +90,7 @@ _MODULES_BY_NAME = {
     "ImageTable": "images.image_modules",
     "ImageTableBackend": "images.image_table",
     "Loader": "plain_loader",
+    "MarkedSource": "shards.sample_source",
     "Promises": "data_facts",
     "PythonDocs": "builtin.python_docs",
     "PythonSource": "builtin.python_source",

@@ -55,6 +55,7 @@ def open_data(options: Options, ref: str | None, words: Sequence[str] = (), *, a
 
     from mlscale.assembly.ready import compose_from_overrides
     from mlscale.assembly.run_data import RunData
+    from mlscale.config.targets import has_argument
     from mlscale.data.backend import Backend
 
     base = [f"like={ref}", f"runs_dir={options.runs_dir}"] if ref else []
@@ -63,8 +64,9 @@ def open_data(options: Options, ref: str | None, words: Sequence[str] = (), *, a
     # In the config and not as words: a word may not select what another one has selected.
     if as_stored:
         cfg.augment = None
-        if "on_bad_sample" in (cfg.data or {}):
-            OmegaConf.update(cfg, "data.on_bad_sample", "skip")
+        # By the class, since the file of a source of another package need not list the key.
+        if cfg.data and has_argument(cfg.data, "on_bad_sample"):
+            OmegaConf.update(cfg, "data.on_bad_sample", "skip", force_add=True)
     backend = RunData().prepare_module(cfg)
     if not isinstance(backend, Backend):
         raise MLScaleError(

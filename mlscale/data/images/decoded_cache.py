@@ -15,7 +15,7 @@ from mlscale.data.decoding.resample import ChooseBox
 from mlscale.data.images.masks import DecodedMasks
 from mlscale.data.order.bad_samples import BadSample
 from mlscale.data.shards.member_decoder import Array, decode_sample, resize_array
-from mlscale.data.shards.sample_source import LocatedSource, SampleSource
+from mlscale.data.shards.sample_source import LocatedSource, SampleSource, read_encoded_image
 from mlscale.errors import MLScaleError
 
 
@@ -69,7 +69,7 @@ def decode_from_source(
     Raises:
         BadSample: it cannot be decoded; with its shard and key.
     """
-    extension, content = source.read_image(sample)
+    extension, content = read_encoded_image(source, sample)
     return decode_stored(
         source, sample, extension, content, size, channels, choose, max_pixels=max_pixels, report=report
     )

@@ -79,13 +79,6 @@ class JoinedSource:
         key = part.source.get_key(number)
         return key if part.name == ORIGINAL else f"{part.name}/{key}"
 
-    @property
-    def is_remote(self) -> bool:
-        return any(part.source.is_remote for part in self.parts)
-
-    def list_image_marks(self) -> NDArray[np.int64]:
-        return np.concatenate([part.source.list_image_marks()[part.numbers] for part in self.parts])
-
     def read_image(self, sample: int) -> tuple[str, bytes]:
         part, number = self._locate_sample(sample)
         return part.source.read_image(number)

@@ -16,7 +16,7 @@ from mlscale.data.decoding.pil import MAX_PIXELS
 from mlscale.data.decoding.resample import Box, ChooseBox, find_middle_box
 from mlscale.data.order.bad_samples import BadSample
 from mlscale.data.shards.member_decoder import decode_value
-from mlscale.data.shards.sample_source import SampleSource
+from mlscale.data.shards.sample_source import SampleSource, read_encoded_image
 from mlscale.errors import MLScaleError
 
 Mask = NDArray[np.uint8]
@@ -207,7 +207,7 @@ def resize_nearest(mask: Mask, box: Box, size: tuple[int, int]) -> Mask:
 
 
 def _read_image_size(source: SampleSource, sample: int, max_pixels: int) -> tuple[int, int]:
-    extension, content = source.read_image(sample)
+    extension, content = read_encoded_image(source, sample)
     if not is_image_file(extension):
         height, width = np.asarray(decode_value(content, extension)).shape[-2:]
         return int(height), int(width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.inspection.shared_rows import SharedRows
-from mlscale.data.shards.sample_source import SampleSource
+from mlscale.data.shards.sample_source import MarkedSource, SampleSource, read_encoded_image
 from mlscale.errors import MLScaleError
 
 _MAX_READ_BYTES = 32 << 20
@@ -22,14 +23,17 @@ def find_shared_images(train: SampleSource, val: SampleSource) -> SharedRows | N
 
     Only images of the same size in bytes can be equal; their digests are compared where `mlscale prepare` has recorded
     them, and what is equal then, or has no digest, is read: of large data as many validation images, evenly spread, as
-    need 32 MiB. Remote images without digests are not compared. `SharedRows.of` has the number that were compared.
+    need 32 MiB. Remote images without digests are not compared, nor is a source without marks that is larger than that.
+    `SharedRows.of` has the number that were compared.
     """
     by_mark: dict[tuple[int, int], list[int]] = defaultdict(list)
-    train_marks, val_marks = train.list_image_marks(), val.list_image_marks()
+    train_marks, val_marks = _list_marks(train), _list_marks(val)
+    if train_marks is None or val_marks is None:
+        return None
     # A digest on one side alone can't be compared: the size remains.
     if (train_marks[:, 1] < 0).any() or (val_marks[:, 1] < 0).any():
         # What is not here would be fetched, for most of it in vain.
-        if train.is_remote or val.is_remote:
+        if any(isinstance(source, MarkedSource) and source.is_remote for source in (train, val)):
             return None
         train_marks[:, 1] = val_marks[:, 1] = -1
     wanted = set(map(tuple, val_marks.tolist()))
@@ -47,6 +51,24 @@ def find_shared_images(train: SampleSource, val: SampleSource) -> SharedRows | N
             first = first if shared else (val.get_key(row), train.get_key(twin))
             shared += 1
     return SharedRows(shared, compared, first) if shared else None
+
+
+def _list_marks(source: SampleSource) -> NDArray[np.int64] | None:
+    """Return size and CRC-32 of each image; None if all would have to be read for it, and they are large."""
+    if isinstance(source, MarkedSource):
+        return source.list_image_marks()
+    marks, budget = np.zeros((len(source), 2), np.int64), _MAX_READ_BYTES
+    for row in range(len(source)):
+        try:
+            content = read_encoded_image(source, row)[1]
+        # As in `_digest_image`: its mark stays that of no bytes.
+        except MLScaleError:
+            continue
+        budget -= len(content)
+        if budget < 0:
+            return None
+        marks[row] = len(content), zlib.crc32(content)
+    return marks
 
 
 def _plan_comparisons(
@@ -91,7 +113,7 @@ def _find_twin(
 
 def _digest_image(source: SampleSource, row: int) -> bytes | None:
     try:
-        return hashlib.blake2b(source.read_image(row)[1], digest_size=16).digest()
+        return hashlib.blake2b(read_encoded_image(source, row)[1], digest_size=16).digest()
     # Reported when it is trained on: a corrupt image equals no other.
     except MLScaleError:
         return None

@@ -25,10 +25,6 @@ class SampleSource(Protocol):
     raw_labels: list[Label]
     """The label of each sample, as it is written."""
 
-    @property
-    def is_remote(self) -> bool:
-        """True if reading a sample may have to fetch it from another machine."""
-
     def __len__(self) -> int: ...
 
     def get_key(self, sample: int) -> str:
@@ -36,6 +32,35 @@ class SampleSource(Protocol):
 
     def read_image(self, sample: int) -> tuple[str, bytes]:
         """Return extension and bytes of a sample's image. May be called by several threads."""
+
+
+def read_encoded_image(source: SampleSource, sample: int) -> tuple[str, bytes]:
+    """Return extension and bytes of a sample's image, from any source.
+
+    Raises:
+        BadSample: the source can't read it, and its class does not know the errors of mlscale.
+        MLScaleError: as the source raises it.
+    """
+    try:
+        return source.read_image(sample)
+    except MLScaleError:
+        raise
+    # As a BadSample, so that `data.on_bad_sample` decides and the sample has a name, whatever its library raises.
+    except Exception as error:
+        from mlscale.data.order.bad_samples import BadSample  # with torch, which is not needed to read
+
+        where = f"{type(source).__name__}.read_image"
+        why = f"{type(error).__name__}: {error}"
+        raise BadSample(sample, source.get_key(sample), "cannot be read", where=where, why=why) from error
+
+
+@runtime_checkable
+class MarkedSource(Protocol):
+    """Samples that can be compared without reading all of them. A source of another package need not be one."""
+
+    @property
+    def is_remote(self) -> bool:
+        """True if reading a sample may have to fetch it from another machine."""
 
     def list_image_marks(self) -> NDArray[np.int64]:
         """Return the bytes of each image, and its CRC-32 where it is recorded, else -1; int64 (n, 2), not read."""

@@ -57,7 +57,8 @@ class HoldOut:
         """
         # Asked before anything is read, for the data may be large.
         chosen = [name for name in ("group_on", "time_on", "stratify") if getattr(self, name)]
-        if len(chosen) > 1:
+        # Splits that are given are checked for shared groups and for overlapping times, both.
+        if len(chosen) > 1 and not has_val:
             raise MLScaleError(
                 f"rows can't be held out by {' and by '.join(f'data.{name}' for name in chosen)} at once",
                 where=f"data.{chosen[1]}",

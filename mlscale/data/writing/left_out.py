@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mlscale.data.images.image_modules import ImageData
 from mlscale.data.order.bad_samples import BadRecord
+from mlscale.data.shards.sample_source import read_encoded_image
 from mlscale.errors import MLScaleError
 
 
@@ -59,7 +60,7 @@ def find_left_out(data: ImageData, records: Sequence[BadRecord], *, drop_copies:
         copied = []
         source = data.get_decoded_split(split).source
         for row in np.setdiff1d(np.arange(len(source)), listed[split]).tolist():
-            digest = hashlib.blake2b(source.read_image(row)[1], digest_size=16).digest()
+            digest = hashlib.blake2b(read_encoded_image(source, row)[1], digest_size=16).digest()
             if digest in known:
                 copied.append(row)
             known.add(digest)

@@ -14,7 +14,7 @@ from mlscale.data.decoding.pil import MAX_PIXELS
 from mlscale.data.images.decoded_cache import DecodedSamples, describe_place
 from mlscale.data.images.masks import MaskSource
 from mlscale.data.order.bad_samples import BadSample
-from mlscale.data.shards.sample_source import Label
+from mlscale.data.shards.sample_source import Label, read_encoded_image
 from mlscale.data.tfrecord.record_writer import Value, build_record
 from mlscale.data.writing.reencoding import Reencoding
 from mlscale.errors import MLScaleError
@@ -112,10 +112,10 @@ class SampleContents:
         """Return extension and bytes of a sample's image, and of its mask where it has one.
 
         Raises:
-            BadSample: it is re-encoded, and can't be.
+            BadSample: it can't be read; or it is re-encoded, and can't be.
         """
         source = self._data.source
-        extension, content = source.read_image(sample)
+        extension, content = read_encoded_image(source, sample)
         mask = self._read_mask(sample) if self._labels == "mask" else None
         if self._reencoding is None:
             return extension, content, mask

@@ -26,6 +26,8 @@ from mlscale.atomic_files import (
 )
 from mlscale.data.images.image_modules import ImageData
 from mlscale.data.order.sample_order import ShuffledSampler
+from mlscale.data.shards.member_digests import record_digests
+from mlscale.data.shards.shard_paths import Shard
 from mlscale.data.writing.left_out import LeftOut
 from mlscale.data.writing.reencoding import Reencoding
 from mlscale.data.writing.sample_contents import SCHEMAS, TAR_END, SampleContents
@@ -158,6 +160,8 @@ def write_shards(
         for number in range(split.shards)
     )
     if is_complete:
+        if container == "tar":
+            _record_digests(splits, folder)
         _write_document(data, splits, folder, plan, licence)
     return WrittenShards(
         folder, len(missing), len(jobs) - len(missing), sum(len(split.order) for split in splits), is_complete
@@ -234,8 +238,8 @@ def claim_plan(folder: Path, plan: dict[str, Any], splits: list[str]) -> None:
     try:
         for split in splits:
             make_folders(folder / split)
-            # Of an earlier call that was killed, or whose disk was full.
-            remove_leftovers(folder / split)
+        # Of an earlier call that was killed, or whose disk was full.
+        remove_leftovers(folder)
         if not path.exists():
             # Folders, such as that of indexes, are not shards of another data set.
             if loose := [file for split in splits for file in (folder / split).iterdir() if file.is_file()]:
@@ -280,12 +284,25 @@ def _write_shard(
     write_bytes(path, b"".join([*parts, TAR_END] if container == "tar" else parts), mode=_MODE)
 
 
-def _count_classes(data: ImageData, train: _Split) -> list[int]:
-    """Return the training samples of each class that are written; of masks the pixels, none where some are left out."""
-    held = data.get_decoded_split(train.name)
+def _record_digests(splits: list[_Split], folder: Path) -> None:
+    """Record a digest of every member next to the shards; those of an earlier call are compared.
+
+    Raises:
+        MLScaleError: a shard has changed since an earlier call; an index can't be written.
+    """
+    paths = [split.get_path(folder, number, FORMATS["tar"]) for split in splits for number in range(split.shards)]
+    # TFRecord files have checksums of their own. Next to the shards, since they are copied and uploaded with them.
+    record_digests([Shard(path.name, str(path)) for path in paths], where="to", keep="beside")
+
+
+def _count_classes(data: ImageData, split: _Split) -> list[int]:
+    """Return the samples of each class that are written; of masks the training pixels, none where some are left out."""
+    held = data.get_decoded_split(split.name)
     if data.labels == "mask":
-        return list(data.facts().class_counts) if len(train.order) == len(held) else []
-    labels = held.labels[train.order]
+        # Only the masks of training were read for it, and all of them.
+        known = split.name == "train" and len(split.order) == len(held)
+        return list(data.facts().class_counts) if known else []
+    labels = held.labels[split.order]
     # Several labels are a 1 for each class that an image has.
     if labels.ndim == 2:
         return [int(count) for count in labels.sum(0, np.int64)]
@@ -299,13 +316,15 @@ def _write_document(
     paths = {
         split.name: [split.get_path(folder, number, extension) for number in range(split.shards)] for split in splits
     }
+    counts = {split.name: _count_classes(data, split) for split in splits}
     document = {
         "format": contracts.get_format_tag("dataset"),
         **plan,
+        "splits": {name: {**planned, "class_counts": counts[name]} for name, planned in plan["splits"].items()},
         "schema": SCHEMAS[data.labels] if plan["container"] == "tfrecord" else None,
         "classes": facts.num_classes,
         "class_names": facts.class_names,
-        "class_counts": _count_classes(data, splits[0]),
+        "class_counts": counts[splits[0].name],
         "channels": facts.channels,
         "mean": facts.mean,
         "std": facts.std,

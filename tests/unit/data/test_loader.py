@@ -7,6 +7,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import zipfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mlscale.data import Loader, RandomCrop, TarBackend, WebDataset
+from mlscale.data.order.bad_samples import BadSample
 from mlscale.errors import MLScaleError
 from tests.unit.data.conftest import picture, write_shards, write_tar
 
@@ -124,20 +126,66 @@ print([name for name in names if sys.modules.get(name)])
     assert done.stdout.strip() == "[]"
 
 
-def test_the_source_of_the_docs(tmp_path: Path) -> None:
+def make_photo_tables(folder: Path, pictures: list[bytes]) -> Any:
+    """Return the data of the page's source, of which each fifth picture validates."""
     page = (Path(__file__).parents[3] / "docs" / "loader.md").read_text(encoding="utf-8")
     code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[1]
     names: dict[str, Any] = {}
     exec(compile(code, "docs/loader.md", "exec"), names)
-    with sqlite3.connect(tmp_path / "photos.db") as base:
+    with sqlite3.connect(folder / "photos.db") as base:
         base.execute("create table photos(split, name, label, image)")
         rows = [
-            ("train" if i % 5 else "val", f"{i}", ("cat", "dog")[i % 2], picture(i, kind="JPEG")) for i in range(60)
+            ("train" if i % 5 else "val", f"{i}", ("cat", "dog")[i % 2], content) for i, content in enumerate(pictures)
         ]
         base.executemany("insert into photos values (?, ?, ?, ?)", rows)
-    make = partial(names["PhotoTables"], tmp_path / "photos.db", image_size=6, batch_size=8, seed=1)
+    return partial(names["PhotoTables"], folder / "photos.db", image_size=6, batch_size=8, seed=1)
+
+
+def test_the_source_of_the_docs(tmp_path: Path) -> None:
+    make = make_photo_tables(tmp_path, [picture(i, kind="JPEG") for i in range(60)])
     whole = take(Loader(make()), 2)
     assert len(whole) == 12
     after = Loader(make())
     after.load_state_dict({**Loader(make()).state_dict(), "position": 16})
     assert_equal(take(after, 2), whole[2:])
+
+
+@pytest.mark.parametrize("shared", [0, 3])
+def test_the_source_of_the_docs_starts_a_fit(shared: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = [picture(i, kind="JPEG") for i in range(60)]
+    pictures[12] = b"not a picture"
+    for number in range(shared):
+        pictures[5 * number] = pictures[5 * number + 1]
+    make_photo_tables(tmp_path, pictures)(on_bad_sample="skip").setup("fit")
+    line = f"leak      {shared} of 12 validation samples are in the training data, too: 0 equals 1"
+    assert (line in capsys.readouterr().err) == bool(shared)
+
+
+def test_a_large_source_without_sizes_is_not_read_at_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlscale.data.inspection.shared_images._MAX_READ_BYTES", 2000)
+    pictures = [picture(i // 2 * 2, kind="JPEG") for i in range(60)]
+    make_photo_tables(tmp_path, pictures)().setup("fit")
+    assert "leak" not in capsys.readouterr().err
+
+
+def test_what_a_source_can_not_read_is_a_bad_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = make_photo_tables(tmp_path, [picture(i, kind="JPEG") for i in range(60)])
+    source = make.func.build_openers.__globals__["PhotoTable"]
+    read = source.read_image
+
+    def fail_for_some(self: Any, sample: int) -> tuple[str, bytes]:
+        if self.get_key(sample) in ("5", "7"):
+            raise zipfile.BadZipFile("Bad CRC-32")
+        content: tuple[str, bytes] = read(self, sample)
+        return content
+
+    monkeypatch.setattr(source, "read_image", fail_for_some)
+    with pytest.raises(BadSample, match="the sample 7 cannot be read") as caught:
+        take(Loader(make()))
+    assert caught.value.why == "BadZipFile: Bad CRC-32"
+    data = make(on_bad_sample="skip")
+    data.setup("fit")
+    weights = torch.cat([batch["weight"].clone() for batch in Loader(data)])
+    assert (len(weights), int((weights == 0).sum())) == (48, 1)

@@ -117,6 +117,40 @@ def test_verify_names_all_where_training_has_no_readable_sample(
     assert "data verify" in caught.value.fix
 
 
+def test_verify_names_bad_samples_of_a_source_whose_file_lists_no_policy(
+    run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_source.py").write_text(
+        """
+from functools import partial
+
+from mlscale.data import ImageFolder
+
+
+class BrokenFolder(ImageFolder):
+    def build_openers(self):
+        def open_and_break(opened):
+            source = opened()
+            read = source.read_image
+            source.read_image = lambda sample: read(sample) if source.get_key(sample) != "cats/3.png" else {}["lost"]
+            return source
+
+        openers = super().build_openers()
+        return {split: partial(open_and_break, opened) for split, opened in openers.items()}
+"""
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf/data").mkdir(parents=True)
+    (tmp_path / "conf/data/broken.yaml").write_text(
+        f"# Photos of which one is lost.\n_target_: broken_source.BrokenFolder\nroot: {photos}  # str: the folder\n"
+        "image_size: 16  # int: pixels\nbatch_size: 4  # int: global\nseed: ${seed}\n"
+    )
+    found = run("verify", "data=broken")
+    assert (found["code"], [sample["sample"] for sample in found["details"]["bad"]]) == (4, ["cats/3.png"])
+    assert "KeyError: 'lost'" in found["details"]["bad"][0]["why"]
+
+
 def test_verify_names_bad_rows_of_a_table(run: Run, tmp_path: Path) -> None:
     table = _write_table(tmp_path / "rows.csv", 60)
     table.write_text(table.read_text() + "33,Rom,\n")

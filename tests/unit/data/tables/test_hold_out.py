@@ -116,6 +116,24 @@ def test_texts_are_held_out_by_the_same_rules(tmp_path: Path) -> None:
     assert max(name_all(timed, day, "train")) < min(name_all(timed, day, "val"))
 
 
+@pytest.mark.parametrize("kind", [TableFiles, TextTable])
+def test_splits_that_are_given_are_checked_for_groups_and_for_times(tmp_path: Path, kind: type) -> None:
+    names = ("text", "label", "author", "day", "x")
+    rows = [[f"text {row}", "ab"[row % 2], f"a{row % 30}", f"2026-{1 + row // 28:02}-01", row] for row in range(280)]
+    val = [
+        [f"new {row}", "ab"[row % 2], f"{'a' if row < 3 else 'b'}{row}", f"20{27 - (row < 7)}-01-01", row]
+        for row in range(40)
+    ]
+    paths = write(tmp_path / "t.csv", rows, names), write(tmp_path / "v.csv", val, names)
+    settings = {"ignore": ["text"]} if kind is TableFiles else {}
+    target = {"target": "label"} if kind is TableFiles else {}
+    data = kind(paths[0], val=paths[1], group_on="author", time_on="day", **settings, **target)
+    data.facts()
+    found = "\n".join(data.split_leaks)
+    assert "3 of 40 validation samples are of groups that training has, too, by 'author': 3 groups" in found
+    assert "7 of 40 validation samples are not later than the last training sample, by 'day'" in found
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from mlscale.atomic_files import ASIDE
+from mlscale.data.shards.index_files import INDEX_FOLDER_NAME
 from mlscale.data.tfrecord.record_writer import build_record
 from tests.forked import Command
 from tests.unit.data.conftest import write_tar
@@ -128,7 +129,8 @@ def read_folder(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith(ASIDE)
+        # An index has the times of its shard.
+        if path.is_file() and not path.name.startswith(ASIDE) and path.parent.name != INDEX_FOLDER_NAME
     }
 
 

@@ -21,6 +21,7 @@ from mlscale.data import ImageFolder, TFRecord, WebDataset
 from mlscale.data.images.image_modules import ImageData
 from mlscale.data.inspection.bad_list import read_bad_list
 from mlscale.data.order.bad_samples import BadRecord
+from mlscale.data.shards.index_files import INDEX_FOLDER_NAME
 from mlscale.data.writing.left_out import find_left_out
 from mlscale.data.writing.write_shards import Part, WrittenShards, write_shards
 from mlscale.errors import MLScaleError
@@ -89,6 +90,9 @@ def test_classes_with_names(tmp_path: Path, container: str) -> None:
     jsonschema.validate(document, contracts.load_schema("dataset"))
     assert (document["class_names"], document["licence"]) == (["cat", "dog", "ünï"], "CC0")
     assert sum(document["class_counts"]) == document["splits"]["train"]["samples"] == 54
+    for split, planned in document["splits"].items():
+        labels = data.get_decoded_split(split).labels
+        assert planned["class_counts"] == np.bincount(labels, minlength=3).tolist()
 
 
 @CONTAINERS
@@ -109,13 +113,16 @@ def test_several_labels_and_masks(tmp_path: Path, container: str) -> None:
 def test_what_is_missing_is_written_again(tmp_path: Path, container: str) -> None:
     photos = folder_of_photos(tmp_path)
     write(photos, tmp_path / "out", container)
-    shards = sorted((tmp_path / "out" / "train").iterdir())
+    shards = sorted((tmp_path / "out" / "train").glob("train-*"))
     before = {path: path.read_bytes() for path in shards}
     shards[1].unlink()
     (tmp_path / "out" / "train" / ".aside-train-00001-of-00009.tar-0000").write_bytes(b"half")
+    (tmp_path / "out" / ".aside-.plan.json-0000").write_bytes(b"half")
     again = write(photos, tmp_path / "out", container)
-    assert (again.written, again.found_before) == (1, len(shards) + len(list((tmp_path / "out" / "val").iterdir())) - 1)
-    assert {path: path.read_bytes() for path in (tmp_path / "out" / "train").iterdir()} == before
+    others = len(shards) - 1 + len(list((tmp_path / "out" / "val").glob("val-*")))
+    assert (again.written, again.found_before) == (1, others)
+    assert not list((tmp_path / "out").rglob(".aside*"))
+    assert {path: path.read_bytes() for path in (tmp_path / "out" / "train").glob("train-*")} == before
 
 
 def test_parts_are_the_whole(tmp_path: Path) -> None:
@@ -124,15 +131,16 @@ def test_parts_are_the_whole(tmp_path: Path) -> None:
     done = [write(photos, tmp_path / "parts", "tar", part=Part(number, 3)) for number in (2, 0, 1)]
     assert [one.is_complete for one in done] == [False, False, True]
     for path in (tmp_path / "whole").rglob("*.*"):
-        if path.is_file():
+        # An index has the times of its shard.
+        if path.is_file() and path.parent.name != INDEX_FOLDER_NAME:
             assert path.read_bytes() == (tmp_path / "parts" / path.relative_to(tmp_path / "whole")).read_bytes()
 
 
 def test_shards_are_of_the_size_and_plain_tars(tmp_path: Path) -> None:
     write(folder_of_photos(tmp_path), tmp_path / "out", "tar", size=20_000)
-    sizes = [path.stat().st_size for path in (tmp_path / "out" / "train").iterdir()]
+    sizes = [path.stat().st_size for path in (tmp_path / "out" / "train").glob("train-*")]
     assert max(sizes) < 26_000
-    with tarfile.open(next((tmp_path / "out" / "train").iterdir())) as tar:
+    with tarfile.open(next((tmp_path / "out" / "train").glob("train-*"))) as tar:
         names = tar.getnames()
     assert [name.partition(".")[2] for name in names] == ["png", "cls"] * (len(names) // 2)
 
@@ -255,6 +263,30 @@ def test_copies_are_written_once_and_never_to_validation(tmp_path: Path, contain
     jsonschema.validate(document, contracts.load_schema("dataset"))
     assert sum(document["class_counts"]) == 20
     assert document["class_counts"] == list(written.facts().class_counts)
+    assert document["splits"]["val"]["class_counts"] == [11, 9]  # the copy of v1 that is kept is in a
+
+
+@CONTAINERS
+def test_a_flipped_bit_is_named_by_verify_and_by_the_same_command(
+    tmp_path: Path, container: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = folder_of_photos(tmp_path)
+    for number, old in enumerate(sorted((tmp_path / "photos").rglob("*.png"))):
+        # Files without checksums of their own, which decode whatever a bit of their pixels is.
+        old.with_suffix(".bmp").write_bytes(picture(number, kind="BMP"))
+        old.unlink()
+    write(photos, tmp_path / "out", container)
+    path = sorted((tmp_path / "out/train").glob(f"*.{container}"))[0]
+    content = bytearray(path.read_bytes())
+    content[content.index(b"BM") + 100] ^= 1
+    path.write_bytes(content)
+    option = {"tar": "webdataset", "tfrecord": "tfrecord"}[container]
+    words = [f"data={option}", *(f"data.{split}={tmp_path / 'out' / split}" for split in ("train", "val"))]
+    assert main(["data", "verify", *words, "data.image_size=24"]) == 4
+    assert "read 60 samples (54 train, 6 val): 1 bad sample" in capsys.readouterr().out
+    if container == "tar":
+        with pytest.raises(MLScaleError, match=r"1 member of .* not as they were"):
+            write(photos, tmp_path / "out", container)
 
 
 def test_other_samples_that_are_left_out_are_other_data(tmp_path: Path) -> None:
