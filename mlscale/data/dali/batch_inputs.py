@@ -15,6 +15,7 @@ from mlscale.data.decoding import jpeg
 from mlscale.data.decoding.fast_decoder import JpegPicture, open_picture
 from mlscale.data.decoding.resample import Box, ChooseBox, find_middle_box
 from mlscale.data.images.decoded_cache import DecodedSamples
+from mlscale.data.shards.sample_source import read_encoded_image
 
 Encoded = NDArray[np.uint8]
 
@@ -104,7 +105,7 @@ class InputReader:
             BadSample: it can't be decoded.
         """
         # By its first bytes: names of files may be wrong.
-        _, content = self._data.source.read_image(sample)
+        _, content = read_encoded_image(self._data.source, sample)
         picture = self._open_jpeg(content) if content.startswith(jpeg.START) else None
         if picture is None:
             return self.read_pixels(sample, choose)

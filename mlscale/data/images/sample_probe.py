@@ -14,7 +14,7 @@ from mlscale.data.images.decoded_cache import SampleShape, decode_stored, format
 from mlscale.data.images.saved_probe import ImageMark, SavedProbe, compute_image_mark
 from mlscale.data.order.bad_samples import BadSample
 from mlscale.data.shards.member_decoder import Array
-from mlscale.data.shards.sample_source import SampleSource
+from mlscale.data.shards.sample_source import SampleSource, read_encoded_image
 from mlscale.errors import MLScaleError
 
 PROBED = 512
@@ -94,7 +94,7 @@ def _decode_probe(source: SampleSource, size: int | None, max_pixels: int, sampl
     """Return a decoded sample, or its error."""
     square = None if size is None else (size, size)
     try:
-        extension, content = source.read_image(sample)
+        extension, content = read_encoded_image(source, sample)
         array = decode_stored(source, sample, extension, content, square, max_pixels=max_pixels)
     except BadSample as error:
         return error
@@ -104,7 +104,7 @@ def _decode_probe(source: SampleSource, size: int | None, max_pixels: int, sampl
 def _read_mark(source: SampleSource, sample: int) -> ImageMark | None:
     """Return the mark of a sample; None where its bytes are known to be wrong."""
     try:
-        return compute_image_mark(*source.read_image(sample))
+        return compute_image_mark(*read_encoded_image(source, sample))
     except BadSample:
         return None
 

@@ -12,19 +12,17 @@ import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
-import PIL
-import simplejpeg
-import torch
 
 from mlscale.data.cache_folder import get_cache_dir, write_file_aside
 from mlscale.data.decoding.fast_decoder import DECODE_VERSION
 from mlscale.data.images.decoded_cache import SampleShape
 
 _FORMAT = 1
-_DECODERS = (np.__version__, PIL.__version__, simplejpeg.__version__, torch.__version__)
-"""Of packages whose next version may decode some image to other pixels."""
+_DECODERS = ("numpy", "pillow", "simplejpeg", "torch")
+"""Packages whose next version may decode some image to other pixels."""
 _MIN_BYTES = 1 << 20
 """Images of less, all together, are decoded about as quickly as they are compared."""
 
@@ -46,7 +44,7 @@ class SavedProbe:
     """
 
     def __init__(self, data_version: str, settings: Sequence[int | None]) -> None:
-        named = json.dumps([_FORMAT, DECODE_VERSION, *_DECODERS, data_version, *settings])
+        named = json.dumps([_FORMAT, DECODE_VERSION, *map(_find_version, _DECODERS), data_version, *settings])
         # Next to the indexes, which are made again, too, where they are missing.
         self._path = get_cache_dir() / "index" / f"probe-{hashlib.sha256(named.encode()).hexdigest()[:32]}.json"
 
@@ -75,3 +73,11 @@ class SavedProbe:
         # A cache that cannot be written costs time, not the run.
         with suppress(OSError):
             write_file_aside(self._path, json.dumps(document).encode())
+
+
+def _find_version(package: str) -> str:
+    """Return the version of a package, without importing it; empty where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
