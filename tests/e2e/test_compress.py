@@ -202,15 +202,16 @@ class TooOdd(nn.Module):
 """
 
 
-def test_what_can_not_be_compressed_ends_no_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_can_not_be_compressed_is_refused_before_the_first_step(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (folder / "odd.py").write_text(MINE)
     monkeypatch.syspath_prepend(folder)
     odd = ["model=none", "model._target_=odd.TooOdd", "model.num_classes=10", "scheduler=none", INT8]
-    result = commands.run_command("train", ["+recipe=resnet", "debug=fast", "snapshot=false", *odd])
-    assert result.ok
-    assert result.metrics["int8_kept"] == 0
-    assert "int8 failed: the model can't be exported to ONNX" in result.sentence
-    assert RunFolder.open(result.artifacts["run"]).status == "done"
+    with pytest.raises(MLScaleError, match="the model can't be exported to ONNX") as refused:
+        commands.run_command("train", ["+recipe=resnet", "debug=fast", "snapshot=false", *odd])
+    assert refused.value.fix.endswith("compress=none, which trains without it")
+    assert list((folder / "runs").rglob("*.ckpt")) == []
 
 
 @pytest.mark.parametrize(
