@@ -167,11 +167,13 @@ def _choose_container(chosen: str | None, data: object) -> str:
     """Return the format of what is written.
 
     Raises:
-        MLScaleError: it is not one of this data.
+        MLScaleError: it is not one of this data; or a package is missing that writes it (exit code 5).
     """
+    from mlscale.data.table_parsing.table_files import require_pyarrow
     from mlscale.data.text.text_files import TextFiles
+    from mlscale.data.writing.shard_formats import FORMATS
 
-    takes = (TOKENS,) if isinstance(data, TextFiles) else ("tar", "tfrecord")
+    takes = (TOKENS,) if isinstance(data, TextFiles) else tuple(FORMATS)
     if chosen is not None and chosen not in takes:
         raise MLScaleError(
             f"{type(data).__name__} is not written as {chosen}",
@@ -179,18 +181,26 @@ def _choose_container(chosen: str | None, data: object) -> str:
             why=f"it is written as {' or '.join(takes)}",
             fix=f"format={takes[0]}",
         )
+    if chosen == "parquet":
+        require_pyarrow("format")
     return chosen or takes[0]
 
 
 def _format_training(cfg: DictConfig, data: ImageData, folder: Path, container: str) -> str:
     """Return the words that train on what was written."""
+    from mlscale.data.writing.shard_formats import FORMATS
+
     # Only what the shards themselves do not show has to be typed.
-    option = {"tar": "webdataset", "tfrecord": "tfrecord"}[container]
-    words = [f"data={option}", *(f"data.{split}={shlex.quote(str(folder / split))}" for split in data.list_splits())]
+    words = [
+        f"data={FORMATS[container].option}",
+        *(f"data.{split}={shlex.quote(str(folder / split))}" for split in data.list_splits()),
+    ]
     if data.labels != "one":
         words.append(f"data.labels={data.labels}")
     if container == "tfrecord" and data.labels == "mask":
         words.append("'data.schema={label: image/segmentation/class/encoded}'")
+    if container == "parquet" and data.labels == "mask":
+        words.append("data.image_column=image data.target=mask")
     return " ".join([*words, f"data.image_size={data.image_size or 'null'}"])
 
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlscale.atomic_files import ASIDE, create_write_error, lock_file, make_folders, remove_leftovers
 from mlscale.data.shards.system_files import report_once
 from mlscale.errors import MLScaleError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FOLDER = "image_tables"
 _ROWS = 64
@@ -72,23 +76,37 @@ def _write_arrow(path: Path, column: str, file: Any, where: str) -> None:
     from pyarrow import parquet
 
     most, written = _MOST_TIMES * path.stat().st_size + _SPARE, 0
+    # Without the file's metadata, which its batches may lack.
+    schema = pa.schema([pa.field(column, parquet.read_schema(path).field(column).type)])
+    with pa.ipc.new_stream(file, schema) as writer:
+        for batch in _read_batches(path, column, where):
+            writer.write_batch(pa.RecordBatch.from_arrays([batch.column(column)], schema=schema))
+            written += batch.nbytes
+            # A billion equal values are encoded in a few bytes.
+            if written > most:
+                raise MLScaleError(
+                    f"{path.name} unpacks to more than {most:,} bytes",
+                    where=where,
+                    why=f"that is {_MOST_TIMES} times its size, and encoded images hardly get smaller",
+                    fix="write the images themselves into the column, each in the bytes of its file",
+                )
+
+
+def _read_batches(path: Path, column: str, where: str) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a column.
+
+    Raises:
+        MLScaleError: the file is malformed, or its bytes are others than its checksums state.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
     try:
-        with parquet.ParquetFile(path) as source:
-            # Without the file's metadata, which its batches may lack.
-            schema = pa.schema([pa.field(column, source.schema_arrow.field(column).type)])
-            with pa.ipc.new_stream(file, schema) as writer:
-                for batch in source.iter_batches(batch_size=_ROWS, columns=[column]):
-                    writer.write_batch(pa.RecordBatch.from_arrays([batch.column(column)], schema=schema))
-                    written += batch.nbytes
-                    # A billion equal values are encoded in a few bytes.
-                    if written > most:
-                        raise MLScaleError(
-                            f"{path.name} unpacks to more than {most:,} bytes",
-                            where=where,
-                            why=f"that is {_MOST_TIMES} times its size, and encoded images hardly get smaller",
-                            fix="write the images themselves into the column, each in the bytes of its file",
-                        )
-    except pa.ArrowException as error:
+        # Many writers store checksums, and few readers compare them.
+        with parquet.ParquetFile(path, page_checksum_verification=True) as source:
+            yield from source.iter_batches(batch_size=_ROWS, columns=[column])
+    # OSError of reading, too: of writing it is about the cache.
+    except (pa.ArrowException, OSError) as error:
         raise MLScaleError(
             f"{path.name} cannot be read as Parquet",
             where=where,

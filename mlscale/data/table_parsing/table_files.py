@@ -200,7 +200,7 @@ def _read_parquet(path: Path, where: str, columns: Sequence[str] | None = None) 
     from pyarrow import parquet
 
     # The size that a file states is that of its encoding, and a billion equal values are encoded in a few bytes.
-    with parquet.ParquetFile(path) as file:
+    with parquet.ParquetFile(path, page_checksum_verification=True) as file:
         parts, unpacked = [], 0
         for part in file.iter_batches(batch_size=_ROWS, columns=columns):
             parts.append(part)

@@ -1,4 +1,4 @@
-"""The contents of a sample, as a tar shard or a TFRecord file stores them."""
+"""The contents of a sample, as tar shards, TFRecord and Parquet files store them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from mlscale.data.images.masks import MaskSource
 from mlscale.data.order.bad_samples import BadSample
 from mlscale.data.shards.sample_source import Label, read_encoded_image
 from mlscale.data.tfrecord.record_writer import Value, build_record
+from mlscale.data.writing.parquet_rows import Row, build_row
 from mlscale.data.writing.reencoding import Reencoding
 from mlscale.errors import MLScaleError
 
@@ -51,7 +52,7 @@ class SampleContents:
         reencoding: Reencoding | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        self._data, self._labels, self._names = data, labels, names
+        self._data, self.labels, self.class_names = data, labels, names
         self._reencoding, self._max_pixels = reencoding, max_pixels
 
     def build_tar_members(self, sample: int, key: str) -> bytes:
@@ -67,15 +68,8 @@ class SampleContents:
         Raises:
             MLScaleError: it is an array, and not an encoded image.
         """
-        extension, image, mask = self._read_pictures(sample)
         # TensorFlow has no operator that reads a .npy file.
-        if not is_image_file(extension):
-            raise MLScaleError(
-                f"the sample {self._data.source.get_key(sample)} is a .{extension} array, and not an encoded image",
-                where="format",
-                why="a TFRecord file holds encoded images",
-                fix="format=tar",
-            )
+        extension, image, mask = self._read_encoded(sample, "a TFRecord file")
         features: dict[str, Value | list[Value]] = {
             "image/encoded": image,
             "image/format": extension.rpartition(".")[2],
@@ -83,11 +77,45 @@ class SampleContents:
         }
         return build_record({**features, **self._list_label_features(sample, mask)})
 
+    def build_row(self, sample: int) -> Row:
+        """Return a sample as a row of a Parquet file.
+
+        Raises:
+            MLScaleError: it is an array, and not an encoded image.
+        """
+        extension, image, mask = self._read_encoded(sample, "a Parquet file")
+        stem = PurePosixPath(self._data.source.get_key(sample)).as_posix()
+        target: object
+        if mask is not None:
+            target = f"{stem}.mask.{mask[0].rpartition('.')[2]}", mask[1]
+        elif self.labels == "one":
+            target = int(self._data.labels[sample])
+        else:
+            target = [int(number) for number in np.flatnonzero(self._data.labels[sample])]
+        ending = f".{extension.rpartition('.')[2]}"
+        return build_row((stem if stem.endswith(ending) else stem + ending, image), self.labels, target)
+
+    def _read_encoded(self, sample: int, container: str) -> tuple[str, bytes, _File | None]:
+        """Return what `_read_pictures` does, of an image that is encoded.
+
+        Raises:
+            MLScaleError: it is an array.
+        """
+        extension, image, mask = self._read_pictures(sample)
+        if not is_image_file(extension):
+            raise MLScaleError(
+                f"the sample {self._data.source.get_key(sample)} is a .{extension} array, and not an encoded image",
+                where="format",
+                why=f"{container} holds encoded images",
+                fix="format=tar",
+            )
+        return extension, image, mask
+
     def _list_label_features(self, sample: int, mask: _File | None) -> Mapping[str, Value | list[Value]]:
-        name = SCHEMAS[self._labels]["label"]
+        name = SCHEMAS[self.labels]["label"]
         if mask is not None:
             return {name: mask[1]}
-        if self._labels == "one":
+        if self.labels == "one":
             return {name: self._get_label(sample)}
         return {name: list(self._list_labels(sample))}
 
@@ -95,18 +123,18 @@ class SampleContents:
         if mask is not None:
             extension, content = mask
             return {f"mask.{extension.rpartition('.')[2]}": content}
-        if self._labels == "one":
+        if self.labels == "one":
             return {"cls": str(self._get_label(sample)).encode()}
         return {"json": json.dumps(self._list_labels(sample), ensure_ascii=False).encode()}
 
     def _get_label(self, sample: int) -> Label:
         # A name where there is one: numbers are given anew by whoever reads the shards.
         number = int(self._data.labels[sample])
-        return number if self._names is None else self._names[number]
+        return number if self.class_names is None else self.class_names[number]
 
     def _list_labels(self, sample: int) -> list[Label]:
         numbers: list[int] = np.flatnonzero(self._data.labels[sample]).tolist()
-        return [number if self._names is None else self._names[number] for number in numbers]
+        return [number if self.class_names is None else self.class_names[number] for number in numbers]
 
     def _read_pictures(self, sample: int) -> tuple[str, bytes, _File | None]:
         """Return extension and bytes of a sample's image, and of its mask where it has one.
@@ -116,7 +144,7 @@ class SampleContents:
         """
         source = self._data.source
         extension, content = read_encoded_image(source, sample)
-        mask = self._read_mask(sample) if self._labels == "mask" else None
+        mask = self._read_mask(sample) if self.labels == "mask" else None
         if self._reencoding is None:
             return extension, content, mask
         if not is_image_file(extension):

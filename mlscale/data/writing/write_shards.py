@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +29,10 @@ from mlscale.data.shards.member_digests import record_digests
 from mlscale.data.shards.shard_paths import Shard
 from mlscale.data.writing.left_out import LeftOut
 from mlscale.data.writing.reencoding import Reencoding
-from mlscale.data.writing.sample_contents import SCHEMAS, TAR_END, SampleContents
+from mlscale.data.writing.sample_contents import SCHEMAS, SampleContents
+from mlscale.data.writing.shard_formats import FORMATS
 from mlscale.errors import MLScaleError
 
-FORMATS = {"tar": "tar", "tfrecord": "tfrecord"}
-"""The formats of shards, with the extension of each."""
 DOCUMENT, _PLAN = "dataset.json", ".plan.json"
 _PROBED = 256
 """Samples, evenly spread, whose mean size determines how many shards there are."""
@@ -130,7 +128,7 @@ def write_shards(
     claim_plan(folder, plan, [split.name for split in splits])
     # Every `of`-th, so that each part has shards of all splits and none waits for another.
     jobs = [(split, number) for split in splits for number in range(split.shards)][part.number :: part.of]
-    missing = [job for job in jobs if not job[0].get_path(folder, job[1], FORMATS[container]).exists()]
+    missing = [job for job in jobs if not job[0].get_path(folder, job[1], container).exists()]
     # They count at once, as a progress bar would begin anew otherwise.
     for split, number in set(jobs) - set(missing):
         progress(len(split.list_samples(number)))
@@ -143,7 +141,7 @@ def write_shards(
 
     def write(job: tuple[_Split, int]) -> None:
         split, number = job
-        path = split.get_path(folder, number, FORMATS[container])
+        path = split.get_path(folder, number, container)
         _write_shard(split, number, path, container, builders, progress)
 
     try:
@@ -155,9 +153,7 @@ def write_shards(
             builders.shutdown(cancel_futures=True)
             pool.shutdown()
     is_complete = all(
-        split.get_path(folder, number, FORMATS[container]).exists()
-        for split in splits
-        for number in range(split.shards)
+        split.get_path(folder, number, container).exists() for split in splits for number in range(split.shards)
     )
     if is_complete:
         if container == "tar":
@@ -198,8 +194,8 @@ def _estimate_bytes(contents: SampleContents, order: NDArray[np.int64], containe
     """Return the mean size of a sample, with headers."""
     # By number, and not by place in the order: another seed has the same number of shards.
     picks = np.sort(order)[np.unique(np.linspace(0, len(order) - 1, _PROBED).astype(np.int64))].tolist()
-    build = contents.build_record if container == "tfrecord" else partial(contents.build_tar_members, key="")
-    return float(np.mean([len(build(sample)) for sample in picks]))
+    form = FORMATS[container]
+    return float(np.mean([form.measure_part(form.build_part(contents, sample, "")) for sample in picks]))
 
 
 def _describe_plan(
@@ -269,19 +265,19 @@ def _write_shard(
 ) -> None:
     """Write a shard at once, so that one that has its name is whole."""
 
-    build_tar, build_record = split.contents.build_tar_members, split.contents.build_record
+    form = FORMATS[container]
 
-    def build(numbered: tuple[int, int]) -> bytes:
+    def build(numbered: tuple[int, int]) -> object:
         position, sample = numbered
         # Keys are positions in the split, unique over all of its shards.
-        part = build_tar(sample, f"{position:06d}") if container == "tar" else build_record(sample)
+        part = form.build_part(split.contents, sample, f"{position:06d}")
         progress(1)
         return part
 
     samples = enumerate(split.list_samples(number).tolist(), split.get_start(number))
     # In the order of the samples, whichever is ready first.
     parts = list((map if builders is None else builders.map)(build, samples))
-    write_bytes(path, b"".join([*parts, TAR_END] if container == "tar" else parts), mode=_MODE)
+    write_bytes(path, form.join_parts(split.contents, parts), mode=_MODE)
 
 
 def _record_digests(splits: list[_Split], folder: Path) -> None:
@@ -290,8 +286,8 @@ def _record_digests(splits: list[_Split], folder: Path) -> None:
     Raises:
         MLScaleError: a shard has changed since an earlier call; an index can't be written.
     """
-    paths = [split.get_path(folder, number, FORMATS["tar"]) for split in splits for number in range(split.shards)]
-    # TFRecord files have checksums of their own. Next to the shards, since they are copied and uploaded with them.
+    paths = [split.get_path(folder, number, "tar") for split in splits for number in range(split.shards)]
+    # The other formats have checksums of their own. Next to the shards, since they are copied and uploaded with them.
     record_digests([Shard(path.name, str(path)) for path in paths], where="to", keep="beside")
 
 
@@ -312,9 +308,9 @@ def _count_classes(data: ImageData, split: _Split) -> list[int]:
 def _write_document(
     data: ImageData, splits: list[_Split], folder: Path, plan: dict[str, Any], licence: str | None
 ) -> None:
-    facts, extension = data.facts(), FORMATS[plan["container"]]
+    facts, container = data.facts(), plan["container"]
     paths = {
-        split.name: [split.get_path(folder, number, extension) for number in range(split.shards)] for split in splits
+        split.name: [split.get_path(folder, number, container) for number in range(split.shards)] for split in splits
     }
     counts = {split.name: _count_classes(data, split) for split in splits}
     document = {

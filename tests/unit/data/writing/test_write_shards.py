@@ -17,17 +17,18 @@ from torch import Tensor
 
 from mlscale import contracts
 from mlscale.cli import main
-from mlscale.data import ImageFolder, TFRecord, WebDataset
+from mlscale.data import ImageFolder, ImageTable, TFRecord, WebDataset
 from mlscale.data.images.image_modules import ImageData
 from mlscale.data.inspection.bad_list import read_bad_list
 from mlscale.data.order.bad_samples import BadRecord
 from mlscale.data.shards.index_files import INDEX_FOLDER_NAME
 from mlscale.data.writing.left_out import find_left_out
+from mlscale.data.writing.shard_formats import FORMATS
 from mlscale.data.writing.write_shards import Part, WrittenShards, write_shards
 from mlscale.errors import MLScaleError
 from tests.unit.data.conftest import picture, write_masked, write_tar
 
-CONTAINERS = pytest.mark.parametrize("container", ["tar", "tfrecord"])
+CONTAINERS = pytest.mark.parametrize("container", ["tar", "tfrecord", "parquet"])
 
 
 def folder_of_photos(tmp_path: Path) -> ImageFolder:
@@ -54,7 +55,7 @@ def write(
 
 
 def read(folder: Path, container: str, **settings: Any) -> ImageData:
-    kind: Any = {"tar": WebDataset, "tfrecord": TFRecord}[container]
+    kind: Any = {"tar": WebDataset, "tfrecord": TFRecord, "parquet": ImageTable}[container]
     data: ImageData = kind(folder / "train", folder / "val", image_size=None, batch_size=4, **settings)
     return data
 
@@ -104,8 +105,11 @@ def test_several_labels_and_masks(tmp_path: Path, container: str) -> None:
     assert_same_samples(read(tmp_path / "several", container, labels="several"), several)
     masks = WebDataset(tmp_path / "t", tmp_path / "v", image_key="png", labels="mask", batch_size=4)
     write(masks, tmp_path / "masks", container)
-    schema = {"schema": {"image": "image/encoded", "label": "image/segmentation/class/encoded"}}
-    settings = schema if container == "tfrecord" else {}
+    settings: Any = {
+        "tar": {},
+        "tfrecord": {"schema": {"image": "image/encoded", "label": "image/segmentation/class/encoded"}},
+        "parquet": {"image_column": "image", "target": "mask"},
+    }[container]
     assert_same_samples(read(tmp_path / "masks", container, labels="mask", **settings), masks)
 
 
@@ -167,8 +171,9 @@ def test_arrays_are_not_written_as_records(tmp_path: Path) -> None:
     ]
     path = write_tar(tmp_path / "a.tar", members)
     data = WebDataset(path, path, batch_size=2)
-    with pytest.raises(MLScaleError, match=r"is a .npy array[\s\S]*format=tar"):
-        write(data, tmp_path / "out", "tfrecord")
+    for container in ("tfrecord", "parquet"):
+        with pytest.raises(MLScaleError, match=r"is a .npy array[\s\S]*format=tar"):
+            write(data, tmp_path / container, container)
     write(data, tmp_path / "tars", "tar")
     assert_same_samples(read(tmp_path / "tars", "tar"), data)
 
@@ -209,7 +214,7 @@ def test_bad_samples_of_a_list_are_left_out(tmp_path: Path, container: str, caps
     # The list is enough: that the source has bad samples is no error of this command.
     assert main(["prepare", *clean]) == 0
     capsys.readouterr()
-    option = {"tar": "webdataset", "tfrecord": "tfrecord"}[container]
+    option = FORMATS[container].option
     splits = [f"data.{split}={out / split}" for split in ("train", "val")]
     assert main(["data", "verify", f"data={option}", *splits, "data.image_size=null", "output=json"]) == 0
     assert json.loads(capsys.readouterr().out)["metrics"] == {"samples": 57, "bad_samples": 0}
@@ -280,8 +285,13 @@ def test_a_flipped_bit_is_named_by_verify_and_by_the_same_command(
     content = bytearray(path.read_bytes())
     content[content.index(b"BM") + 100] ^= 1
     path.write_bytes(content)
-    option = {"tar": "webdataset", "tfrecord": "tfrecord"}[container]
+    option = FORMATS[container].option
     words = [f"data={option}", *(f"data.{split}={tmp_path / 'out' / split}" for split in ("train", "val"))]
+    if container == "parquet":
+        # A page has many images and one checksum, so the file is named.
+        assert main(["data", "verify", *words, "data.image_size=24"]) == 2
+        assert f"{path.name} cannot be read as Parquet" in capsys.readouterr().err
+        return
     assert main(["data", "verify", *words, "data.image_size=24"]) == 4
     assert "read 60 samples (54 train, 6 val): 1 bad sample" in capsys.readouterr().out
     if container == "tar":
