@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing import connection as connections
@@ -24,6 +25,8 @@ from mlscale.errors import Exit, MLScaleError
 
 _EXIT_SECONDS = 2.0
 """The time that a worker has to end by itself, and the system to report the end of one that was killed."""
+_HUNG_SECONDS = 60.0
+"""The time at one sample after which it is named: it may have no end, and nothing else shows what is waited for."""
 Name = Callable[[int], str]
 """Returns the name of the sample in a row of a request."""
 
@@ -105,8 +108,7 @@ class WorkerProcess:
 
     def _receive_reply(self, name_row: Name) -> Reply:
         try:
-            # The sentinel too: what a killed worker had sent before is still in the connection.
-            connections.wait([self._connection, self._process.sentinel])
+            self._wait_for_reply(name_row)
             reply = receive_message(self._connection) if self._connection.poll() else None
         except (EOFError, OSError):
             reply = None
@@ -116,6 +118,18 @@ class WorkerProcess:
             raise WorkerFailure(reply)
         assert isinstance(reply, Reply)
         return reply
+
+    def _wait_for_reply(self, name_row: Name) -> None:
+        before, named = -1, -1
+        # The sentinel too: what a killed worker had sent before is still in the connection.
+        while not connections.wait([self._connection, self._process.sentinel], _HUNG_SECONDS):
+            row = self.scratch.row
+            # At the same one since the last look, and not only when it was looked at.
+            if row == before != named:
+                text = f"samples   a process has been at the sample {name_row(row)} for {_HUNG_SECONDS:g} s or longer"
+                print(f"{text} (data.executor): it is waited for", file=sys.stderr, flush=True)
+                named = row
+            before = row
 
     def _build_death_error(self, name_row: Name) -> MLScaleError:
         # The connection breaks a little before the system reports how the process has ended.

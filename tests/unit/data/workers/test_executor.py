@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from mlscale.data import DatasetData, ImageFolder, Loader, TarBackend, WebDataset
 from mlscale.data.images import labelled_images
 from mlscale.data.order.batch_plan import BatchLayout
-from mlscale.data.workers import sample_executor
+from mlscale.data.workers import sample_executor, worker_process
 from mlscale.data.workers.serve_requests import describe_failure
 from mlscale.errors import MLScaleError
 from tests.unit.data.conftest import picture, write_masked, write_shards
@@ -163,6 +163,19 @@ def sum_of(shards: Path, number: int = 5) -> int:
     assert not batches
     data = open_shards(shards)
     return int(data.get_decoded_split("train").get_sample(number).astype(int).sum())
+
+
+def test_a_sample_that_takes_long_is_named_once(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(worker_process, "_HUNG_SECONDS", 0.3)
+    data = open_shards(shards, augment=Dies(sum_of(shards), "wait"), executor="process")
+    assert len(list(data.train_dataloader())) == 2
+    key = data.get_decoded_split("train").source.get_key(5)
+    lines = [
+        line for line in capsys.readouterr().err.splitlines() if f"at the sample {key} for 0.3 s or longer" in line
+    ]
+    assert len(lines) == 1
 
 
 @pytest.mark.parametrize(
