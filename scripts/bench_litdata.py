@@ -103,7 +103,7 @@ def work(kind: str, folder: str, samples: int) -> None:
             if tuple(x.shape) != (BATCH, 3, SIDE, SIDE) or x.dtype != torch.float32:
                 raise SystemExit(f"{kind}: a batch is {tuple(x.shape)} of {x.dtype}")
             seen += len(x)
-        # The epoch that warms up goes on behind the first batch.
+        # The epoch that warms up continues after the first batch.
         if number and seen != samples:
             raise SystemExit(f"{kind} gave {seen} samples of {samples}")
         print(json.dumps([_cpu() - cpu, time.perf_counter() - wall, seen]), flush=True)

@@ -115,7 +115,7 @@ def _find_card_names(column: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _format_names(names: Sequence[object]) -> tuple[str, ...]:
-    """Return names as texts; none of them where one is no name, or stands for two classes."""
+    """Return names as texts; none of them where one is not a name, or is given to two classes."""
     texts = tuple(str(name) for name in names)
     # YAML reads an unquoted `yes` as True, and `null` as None.
     are_names = all(isinstance(name, str | int | float) and not isinstance(name, bool) for name in names)

@@ -102,7 +102,7 @@ class LanguageData(MemoryData):
     def describe_leaks(self) -> list[str]:
         """Return lines for documents and passages of validation text that training has, too."""
         train, val = self.get_rows("train"), self.get_rows("val")
-        # Of other rows than these sequences, those of windows, there is no text as a whole.
+        # Rows other than these sequences, those of windows, have no text as a whole.
         if not isinstance(train, Blocks) or not isinstance(val, Blocks):
             return super().describe_leaks()
         return describe_shared_documents(train, val) + describe_shared_passages(train, val, self.encoder().unit)

@@ -22,7 +22,7 @@ from tests.unit.compress.conftest import Attention, classifier
 
 
 class Embedding(LightningModule):
-    """A user's module of no stated type: a vector for each row, which is no class."""
+    """A user's module without a stated type: a vector for each row, which is not a class."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -102,7 +102,7 @@ def test_verify_names_each_bad_sample(run: Run, photos: Path, tmp_path: Path) ->
 def test_verify_names_all_where_training_has_no_readable_sample(
     run: Run, photos: Path, tmp_path: Path, size: tuple[str, ...]
 ) -> None:
-    """Without a readable training sample there is no size and no scale, yet each sample is checked by itself."""
+    """Without a readable training sample size and scale are unknown, yet each sample is checked by itself."""
     for path in photos.rglob("*.png"):
         path.write_bytes(b"not an image")
     found = run("verify", "data=imagefolder", f"data.root={photos}", *size, f"bad={tmp_path / 'bad.jsonl'}")

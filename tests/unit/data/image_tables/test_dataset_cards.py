@@ -67,7 +67,7 @@ def test_names_that_fit(tmp_path: Path, features: str) -> None:
 @pytest.mark.parametrize(
     "features",
     [
-        # Too few names; a number left out, so that names would move to other classes; what is no number, or no name.
+        # Too few names; a number left out, so that names would move to other classes; what is not a number, or no name.
         name_classes("'0': ant", "'1': bee"),
         name_classes("'0': ant", "'2': cat", "'3': dog"),
         name_classes("'0': ant", "'1': bee", "'3': dog", "'4': eel"),
