@@ -20,6 +20,7 @@ from mlscale.data.encoders.encoder import EncodedSamples, Encoder
 from mlscale.data.encoders.stored_encoder import parse_encoder
 from mlscale.errors import MLScaleError
 from mlscale.export.cast_tensors import cast_input
+from mlscale.export.engine import Engine
 from mlscale.export.onnx_engine import PORT_DTYPES, OnnxEngine, Port
 from mlscale.export.servable_files import read_verified
 from mlscale.reference.stored_reference import StoredReference
@@ -79,7 +80,7 @@ class Servable:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     names: AnswerNames = field(repr=False)
-    engine: OnnxEngine = field(repr=False)
+    engine: Engine = field(repr=False)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -107,7 +108,7 @@ class Servable:
         # The graph of format 1 begins with the model's own tensors.
         return self.encoder.pack_samples(raw) if self.format > 1 else self.encoder.encode_samples(raw)
 
-    def compute(self, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def compute(self, tensors: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
         """Return the graph's outputs by name, (n, …) each, for `inputs` by name."""
         return self.engine.compute(tensors)
 
@@ -150,7 +151,7 @@ class Servable:
 
     def logits(self, raw: NDArray[Any]) -> NDArray[np.float32]:
         """Return the graph's logits, float32 (n, classes); see `predict`."""
-        return self.engine.run(cast_input(raw, self.inputs[0]))
+        return self.compute({self.inputs[0].name: cast_input(raw, self.inputs[0])})[self.output.name]
 
     def read_reference(self) -> StoredReference:
         """Return the reference profile of any format: a sketch of each column, the score, and the words of texts."""

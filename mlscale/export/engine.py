@@ -1,0 +1,30 @@
+"""What computes a servable's graph: ONNX Runtime by default, another runtime, or a server over the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from mlscale.export.onnx_engine import Port
+
+
+class Engine(Protocol):
+    """Computes the outputs of a graph; see `OnnxEngine`."""
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """The inputs that `compute` takes."""
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """The outputs that it gives."""
+
+    def compute(self, tensors: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        """Return the outputs by name, (n, …) each, for the inputs by name, (n, …) each.
+
+        Raises:
+            MLScaleError: the graph fails for this batch.
+        """
