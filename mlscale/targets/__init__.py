@@ -11,10 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlscale.targets.onnx_target import OnnxTarget
     from mlscale.targets.target import Target, TargetServer
+    from mlscale.targets.triton.triton_target import TritonTarget
 
-_MODULES = {"OnnxTarget": "onnx_target", "Target": "target", "TargetServer": "target"}
+_MODULES = {
+    "OnnxTarget": "onnx_target",
+    "Target": "target",
+    "TargetServer": "target",
+    "TritonTarget": "triton.triton_target",
+}
 
-__all__ = ["OnnxTarget", "Target", "TargetServer"]
+__all__ = ["OnnxTarget", "Target", "TargetServer", "TritonTarget"]
 
 
 def __getattr__(name: str) -> Any:
