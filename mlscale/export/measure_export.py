@@ -13,8 +13,8 @@ from pytorch_lightning import LightningDataModule, LightningModule
 
 from mlscale.data.encoders.encoder import EncodedSamples, Encoder
 from mlscale.export.encoder_parity import EncoderComparison
+from mlscale.export.engines.onnx_engine import OnnxEngine, Port
 from mlscale.export.graphs.encoder_graph import prepend_encoder_graph
-from mlscale.export.onnx_engine import OnnxEngine, Port
 from mlscale.export.onnx_export import export_onnx
 from mlscale.export.parity import Outputs, Parity, compute_task_scores
 from mlscale.export.passage_reference import collect_passage_reference

@@ -11,7 +11,7 @@ from pytorch_lightning import LightningDataModule
 
 from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.encoders.encoder import EncodedSamples, Encoder
-from mlscale.export.engine import Engine
+from mlscale.export.engines.engine import Engine
 from mlscale.export.latency import limit_torch_threads
 from mlscale.export.parity import Outputs, Parity, compare_outputs
 from mlscale.export.served_module import ServedModule, compute_torch_outputs

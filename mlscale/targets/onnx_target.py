@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
-from mlscale.export.engine import Engine
-from mlscale.export.onnx_engine import OnnxEngine
+from mlscale.export.engines.engine import Engine
+from mlscale.export.engines.onnx_engine import OnnxEngine
 from mlscale.export.required_extras import require_extra
 from mlscale.export.servable import MODEL, Servable
 from mlscale.targets.started_process import start_process
