@@ -6,6 +6,7 @@ computes by the package onnxruntime, takes the place of the one in C++; all else
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -53,12 +54,13 @@ class InstalledServer:
         """The folder of its backends."""
         return self.folder / "backends"
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """The variables that it needs in addition to those of this process, PATH as a part that goes first."""
+    def build_environment(self) -> dict[str, str]:
+        """Return the variables that it needs in addition to those of this process."""
         libraries = [self.folder / "server" / "nvidia_pytriton.libs", sysconfig.get_config_var("LIBDIR")]
         # The Python backend finds its packages by the first `python3` of PATH, and its interpreter as a library.
-        return {"LD_LIBRARY_PATH": ":".join(map(str, libraries)), "PATH": str(self.folder / "env" / "bin")}
+        path = [self.folder / "env" / "bin", os.environ.get("PATH", "")]
+        # The environment of a caller's own would be looked into, too.
+        return {"LD_LIBRARY_PATH": ":".join(map(str, libraries)), "PATH": ":".join(map(str, path)), "PYTHONPATH": ""}
 
     @property
     def _package(self) -> Path:

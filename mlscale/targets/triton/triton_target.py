@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from mlscale.atomic_files import write_bytes, write_text
 from mlscale.errors import MLScaleError
-from mlscale.export.engine import Engine
-from mlscale.export.onnx_engine import OnnxEngine, Port
+from mlscale.export.engines.engine import Engine
+from mlscale.export.engines.onnx_engine import OnnxEngine, Port
 from mlscale.export.servable import MODEL, Servable
 from mlscale.runs.host.machine import count_usable_cores
 from mlscale.targets.target import Target, TargetServer
@@ -26,7 +26,14 @@ from mlscale.targets.triton.model_config import (
     has_label_file,
 )
 from mlscale.targets.triton.raw_models import find_raw_models, write_raw_models
+from mlscale.targets.triton.running_server import (
+    RunningTriton,
+    build_container_words,
+    find_server_command,
+    run_triton,
+)
 from mlscale.targets.triton.warmup_files import write_raw_warmup, write_tensor_warmup
+from mlscale.targets.v2_client import V2Client
 
 _MOST_INSTANCES = 8
 """Of the default: each holds the model in memory."""
@@ -50,7 +57,6 @@ class TritonTarget(Target):
     """
 
     name: ClassVar[str] = "triton"
-    extra: ClassVar[str] = "triton"
 
     def __init__(
         self,
@@ -115,22 +121,19 @@ class TritonTarget(Target):
 
     def format_start_command(self, folder: Path) -> str:
         """Return the command that starts a container with the repository."""
-        install = " ".join(
-            f"-r /models/{path.parent.name}/requirements.txt" for path in sorted(folder.glob("*/requirements.txt"))
-        )
-        serve = "tritonserver --model-repository=/models"
-        command = f"sh -c 'pip install {install} && {serve}'" if install else serve
-        mount = shlex.quote(f"{folder}:/models:ro")
-        return f"docker run --rm -p 8000:8000 -p 8001:8001 -v {mount} {shlex.quote(self._image)} {command}"
+        publish = ["-p", "8000:8000", "-p", "8001:8001"]
+        return shlex.join(build_container_words(self._image, folder, "docker", publish, ""))
 
-    def start_server(self, servable: Servable, folder: Path) -> AbstractContextManager[TargetServer]:
-        """Start `tritonserver` of PATH, the container image where it was pulled, or the installed server."""
-        from mlscale.targets.triton.running_server import start_triton
-
+    @contextmanager
+    def start_server(self, servable: Servable, folder: Path) -> Iterator[TargetServer]:
+        """Start `tritonserver` of PATH, the installed server, or the container image where it was pulled."""
         model = get_model_name(servable)
+        raw = find_raw_models(model, servable)
         # As the repository has it, which may have been made with other settings.
         max_batch = int(read_config(folder / model / CONFIG)["max_batch_size"])
-        return start_triton(servable, folder, model, max_batch=max_batch, image=self._image, server=self._server)
+        with run_triton(find_server_command(folder.absolute(), image=self._image, server=self._server)) as command:
+            client = V2Client(command.url, raw.ensemble if raw else model)
+            yield RunningTriton(client.read_product(), servable, raw, client, max_batch)
 
     def _choose_settings(self, content: bytes) -> ServingSettings:
         settings = self._settings
