@@ -103,8 +103,9 @@ def write_raw_models(
     write_json(folder / "encoder.json", servable.encoder.to_document())
     write_json(folder / "settings.json", {"input": raw.input, "most_rows": settings.max_batch})
     copy_modules([_ENCODER_CODE], folder)
-    lines = [f"{name}=={version(name)}\n" for name in _list_packages(servable.encoder)]
-    write_text(folder.parent / "requirements.txt", "numpy\n" + "".join(lines))
+    # Of these versions: others may decode other pixels. numpy is the server's own.
+    if lines := [f"{name}=={version(name)}\n" for name in _list_packages(servable.encoder)]:
+        write_text(folder.parent / "requirements.txt", "".join(lines))
     steps, outputs = _build_steps(raw, servable)
     if len(steps) == 3:
         _write_decoder(raw, servable, repository, settings)

@@ -30,7 +30,7 @@ _READY_S = 300.0
 # Clients may load and unload models; without the many lines of a start, an error is among the last ones of the log.
 _OPTIONS = ("--model-control-mode=explicit", "--load-model=*", "--log-info=false")
 _FIX = (
-    f"python -m scripts.triton_server install triton-server, then {VARIABLE}=triton-server\n"
+    f"python -m mlscale.targets.triton.local_server install triton-server, then {VARIABLE}=triton-server\n"
     "docker pull <target.triton.image>\ncheck=none"
 )
 
