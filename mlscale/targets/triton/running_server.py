@@ -28,7 +28,7 @@ _PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
 """The server's own defaults, which a container has inside."""
 _READY_S = 300.0
 # Clients may load and unload models; without the many lines of a start, an error is among the last ones of the log.
-_OPTIONS = ("--model-control-mode=explicit", "--load-model=*", "--log-info=false")
+_OPTIONS = ("--model-control-mode=explicit", "--load-model=*", "--log-info=false", "--exit-timeout-secs=5")
 _FIX = (
     f"python -m mlscale.targets.triton.local_server install triton-server, then {VARIABLE}=triton-server\n"
     "docker pull <target.triton.image>\ncheck=none"
