@@ -70,7 +70,7 @@ class TrainedComparison:
 
     def read_raw_samples(self, most: int) -> list[Any]:
         """Return validation samples as a client sends them; none of documents: blocks of training text are not sent."""
-        if isinstance(self.encoder, DocumentEncoder):
+        if isinstance(self.encoder, DocumentEncoder) or not most:
             return []
         return [sample for batch in iterate_validation_batches(self.data, limit=most) for sample in batch.samples]
 
