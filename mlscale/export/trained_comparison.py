@@ -24,7 +24,7 @@ _BUDGET_S = 3.0  # short, as no decision depends on it: the ratio is reported wi
 
 @dataclass(frozen=True)
 class TrainedComparison:
-    """What every engine of a model is compared with.
+    """The trained model and its validation samples, with which engines are compared.
 
     Attributes:
         trained: the model in eager mode, normalisation included.
