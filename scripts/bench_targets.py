@@ -85,7 +85,7 @@ def read_approval(folder: Path, target: str) -> str:
 def time_exports(args: argparse.Namespace, folder: Path) -> int:
     """Print the CPU time of exports of a ResNet-18."""
     words = write_data("image", folder / "image", args.seed, train=16, val=32)
-    sized = ["data.image_size=224", "data.batch_size=4", "model=resnet18", "trainer.max_steps=2"]
+    sized = ["data.image_size=224", "data.batch_size=4", "model=resnet18", "trainer.max_epochs=1"]
     run = train_model(folder / "runs", *words, *sized)
     seconds: dict[str, list[float]] = {"onnx": [], ",".join(args.targets): []}
     for number in range(args.rounds):
