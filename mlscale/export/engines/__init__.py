@@ -1,1 +1,1 @@
-"""What computes a servable's graph: ONNX Runtime, or another runtime with the same interface."""
+"""Engines, which compute the graph of a servable: ONNX Runtime, or another runtime with the same interface."""
