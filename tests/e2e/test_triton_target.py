@@ -1,4 +1,4 @@
-"""Clients of Triton send raw samples and tensors to an exported repository: its answers are those of `mlscale serve`."""
+"""Clients send raw samples and tensors to Triton with an exported repository: it answers as `mlscale serve` does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,11 +49,9 @@ RAW: dict[str, tuple[str, list[Any]]] = {
     "reviews": ("text", TEXTS),
     "tales": ("text", TALES),
 }
-SAMPLES: dict[str, list[Any]] = {name: raw for name, (_, raw) in RAW.items()} | {
-    "penguins": ROWS,
-    "mass": ROWS,
-    "sums": [{"left": np.float32([1, 2]), "right": np.float32([3, 4])}],
-}
+SUM = {"left": np.array([1, 2], np.float32), "right": np.array([3, 4], np.float32)}
+SAMPLES: dict[str, list[Any]] = {name: raw for name, (_, raw) in RAW.items()}
+SAMPLES |= {"penguins": ROWS, "mass": ROWS, "sums": [SUM]}
 
 
 @dataclass(frozen=True)

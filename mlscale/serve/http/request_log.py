@@ -34,7 +34,7 @@ def format_trace(headers: Mapping[bytes, bytes]) -> str:
 
 
 def format_access_line(exchange: Exchange, status: int, seconds: float) -> str:
-    """Return the line of a request in the access log, as JSON, without its content and address, which may be personal."""
+    """Return the line of a request in the access log, as JSON, without content and address: they may be personal."""
     line = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "route": exchange.route,
