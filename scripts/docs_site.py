@@ -55,7 +55,7 @@ NAV: dict[str, tuple[tuple[str, str], ...]] = {
         ("Training by SkyPilot", "skypilot.md"),
     ),
     "Measure": (),
-    "Ship": (),
+    "Ship": (("Export targets", "targets.md"), ("Serving by Triton", "triton.md")),
     "Operate": (("Events", "events.md"),),
     "Inspect": (),
     "Look up": (("Commands", "commands.md"), ("Options", "options.md"), ("Exit codes", "errors.md")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,10 +22,14 @@ _TOOLS = Path(__file__).resolve().parents[1] / ".ci" / "tools"
 def find_triton() -> Path:
     """Return the folder of an installed server, or skip the test."""
     folder = Path(os.environ.get(VARIABLE) or Path(os.environ.get("MLSCALE_TOOLS") or _TOOLS, "triton"))
-    try:
-        install_server(folder)
-    except MLScaleError as error:
-        pytest.skip(f"no Triton server: python -m scripts.triton_server install {folder} ({error.why})")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Several processes of one test run need it at once.
+    with folder.with_suffix(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            install_server(folder)
+        except MLScaleError as error:
+            pytest.skip(f"no Triton server: python -m scripts.triton_server install {folder} ({error.why})")
     return folder
 
 

@@ -50,6 +50,7 @@ PROSE = {
         data.table_parsing.table_files.find_table_files
         data.image_tables.find_rows._find_saved
         data.table_parsing.table_files.read_arrow_table data.remote.remote_index._name_address
+        targets.triton.triton_target._format_labels
     """,
     "a file of the user's has to be changed, at a line that the message names": """
         config.composition.compose.load_config config.composition.user_files._count_nodes

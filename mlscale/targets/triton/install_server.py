@@ -75,7 +75,7 @@ class InstalledServer:
                 f"this server does not run with Python {version}",
                 where=str(self.folder),
                 why=f"it has {', '.join(sorted(path.name for path in stub.parent.parent.glob('3.*')))}",
-                fix="python3.11 -m mlscale.targets.triton.local_server install triton-server",
+                fix="python -m mlscale.targets.triton.local_server install triton-server, with one of these",
                 exit=Exit.ENVIRONMENT,
             )
         python = self.backends / "python"

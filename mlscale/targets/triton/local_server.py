@@ -21,7 +21,10 @@ from mlscale.targets.triton.running_server import find_server_command, run_trito
 
 def main(arguments: list[str]) -> int:
     """Run a step; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m mlscale.targets.triton.local_server", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m mlscale.targets.triton.local_server",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     steps = parser.add_subparsers(dest="step", required=True)
     install = steps.add_parser("install", help="install the server into a folder")
     install.add_argument("folder", type=Path)

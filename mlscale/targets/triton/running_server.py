@@ -184,5 +184,9 @@ def _has_image(runtime: str, image: str) -> bool:
 
 def _build_absent_error(why: str) -> MLScaleError:
     return MLScaleError(
-        "Triton is not installed on this machine", where="check=server", why=why, fix=_FIX, exit=Exit.ENVIRONMENT
+        "a Triton server is not installed on this machine",
+        where="check=server",
+        why=why,
+        fix=_FIX,
+        exit=Exit.ENVIRONMENT,
     )

@@ -152,7 +152,7 @@ def get_model_name(servable: Servable) -> str:
     name = str(servable.document["name"])
     if not _NAME.fullmatch(name):
         raise MLScaleError(
-            f"Triton has no models of the name {name!r}",
+            f"a model of Triton can't have the name {name!r}",
             where="name",
             why="it is the name of a folder, and part of addresses",
             fix="name=model",
@@ -197,7 +197,7 @@ def _format_labels(servable: Servable) -> str:
             raise MLScaleError(
                 f"the class {label!r} can't be in {LABELS}",
                 where="target.triton",
-                why="Triton reads a name from each line, and this one has none, or several",
+                why="the server reads a name from each line, and this one has none, or several",
                 fix="rename the class in the data, and train again",
             )
     return "".join(f"{label}\n" for label in servable.labels)

@@ -162,7 +162,7 @@ def test_kinds_of_devices(folders: dict[str, Path], tmp_path: Path, kind: Any) -
 def test_what_the_server_can_not_have_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     servable = load(folders["photos"])
     named = replace(servable, document={**servable.document, "name": "a/b"})
-    with pytest.raises(MLScaleError, match="Triton has no models of the name 'a/b'"):
+    with pytest.raises(MLScaleError, match="a model of Triton can't have the name 'a/b'"):
         build(named, tmp_path / "named")
     labelled = replace(servable, names=replace(servable.names, labels=("a\nb", "c", "d")))
     with pytest.raises(MLScaleError, match=r"can't be in labels\.txt"):
@@ -179,7 +179,7 @@ def test_without_a_server_it_is_named_what_to_install(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv(VARIABLE, raising=False)
     with (
-        pytest.raises(MLScaleError, match="Triton is not installed") as caught,
+        pytest.raises(MLScaleError, match="a Triton server is not installed") as caught,
         target.start_server(servable, tmp_path / "triton"),
     ):
         pass
