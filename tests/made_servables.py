@@ -16,13 +16,20 @@ from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
+from mlscale.data.encoders.token_encoders import TokenTextEncoder
+from mlscale.data.encoders.tokenizer import Tokenizer
 from mlscale.data.table_parsing.columns import DataTable
 from mlscale.export.engines.onnx_engine import OnnxEngine
 from mlscale.export.graphs.encoder_graph import prepend_encoder_graph
 from mlscale.export.onnx_export import OPSET
 from mlscale.export.write_servable import write_servable
 
-_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "uint8": TensorProto.UINT8}
+_TYPES = {
+    "float32": TensorProto.FLOAT,
+    "int64": TensorProto.INT64,
+    "uint8": TensorProto.UINT8,
+    "bool": TensorProto.BOOL,
+}
 SPECIES = ("Adelie", "Chinstrap", "Gentoo")
 _ROWS = {
     "island": ["Torgersen", "Biscoe", "Dream", "Biscoe", None, "Dream"],
@@ -87,6 +94,33 @@ def make_table_servable(folder: Path, rows: Mapping[str, Any], warmup: Sequence[
     encoder = TableEncoder.fit(DataTable(dict(rows), keys), list(rows), where="data.train")
     nodes = _multiply("input", encoder.inputs[0].shape[0], 3)
     return _write(folder, "classification", encoder, {"logits": (3,)}, nodes, SPECIES, warmup=warmup)
+
+
+def make_token_servable(folder: Path, tokenizer: str) -> Path:
+    """Write a classifier of two classes for texts of a tokenizer's file."""
+    encoder = TokenTextEncoder(12, Tokenizer.load_file(tokenizer, None, where="data.tokenizer"))
+    return _write(folder, "classification", encoder, {"logits": (2,)}, _embed(2, encoder.vocabulary), ("bad", "good"))
+
+
+def make_flag_servable(folder: Path) -> Path:
+    """Write a model that keeps the numbers whose flags are true."""
+    encoder = TensorEncoder((TensorSpec("flags", "bool", (3,)), TensorSpec("numbers", "float32", (3,))))
+    nothing = _add_constant(np.array(0, np.float32))
+    return _write(
+        folder, None, encoder, {"kept": (3,)}, [helper.make_node("Where", ["flags", "numbers", nothing], ["kept"])]
+    )
+
+
+def make_quantized_servable(folder: Path) -> Path:
+    """Write a model of int8 whose scale is that of the whole batch, as attention is quantized."""
+    weights = _add_constant(np.arange(-6, 6, dtype=np.int8).reshape(3, 4))
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["input"], ["bytes", "scale", "zero"]),
+        helper.make_node("MatMulInteger", ["bytes", weights, "zero"], ["products"]),
+        helper.make_node("Cast", ["products"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["floats", "scale"], ["sums"]),
+    ]
+    return _write(folder, None, TensorEncoder((TensorSpec("input", "float32", (3,)),)), {"sums": (4,)}, nodes)
 
 
 Nodes = Sequence[Any]
@@ -173,10 +207,10 @@ def _project(classes: int) -> list[Any]:
     ]
 
 
-def _embed(classes: int) -> list[Any]:
+def _embed(classes: int, vocabulary: int = 257) -> list[Any]:
     """Classes of a text by its tokens."""
     return [
-        helper.make_node("Gather", [_add_weights(257, 4), "input"], ["vectors"]),
+        helper.make_node("Gather", [_add_weights(vocabulary, 4), "input"], ["vectors"]),
         helper.make_node("ReduceMean", ["vectors", _add_constant(np.array([1]))], ["means"], keepdims=0),
         *_multiply("means", 4, classes),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +18,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mlscale.export.servable import Servable, load
-from tests.made_servables import PENGUIN, make_servables
+from tests.made_servables import (
+    PENGUIN,
+    make_flag_servable,
+    make_quantized_servable,
+    make_servables,
+    make_token_servable,
+)
 from tests.serving import serving
+from tests.tokenizer_files import TEXTS as TOKENIZED
+from tests.tokenizer_files import save_words
 from tests.triton_server import serving_triton
 
 pytestmark = pytest.mark.slow
@@ -48,10 +57,17 @@ RAW: dict[str, tuple[str, list[Any]]] = {
     "mass": ("row", [json.dumps(row).encode() for row in ROWS]),
     "reviews": ("text", TEXTS),
     "tales": ("text", TALES),
+    "words": ("text", [text.encode() for text in TOKENIZED]),
 }
 SUM = {"left": np.array([1, 2], np.float32), "right": np.array([3, 4], np.float32)}
 SAMPLES: dict[str, list[Any]] = {name: raw for name, (_, raw) in RAW.items()}
-SAMPLES |= {"penguins": ROWS, "mass": ROWS, "sums": [SUM]}
+SAMPLES |= {
+    "penguins": ROWS,
+    "mass": ROWS,
+    "sums": [SUM],
+    "flags": [{"flags": np.array([True, False, True]), "numbers": np.array([1, 2, np.pi], np.float32)}],
+    "quantized": [np.array([1, 2, np.pi], np.float32)],
+}
 
 
 @dataclass(frozen=True)
@@ -67,12 +83,16 @@ class Servers:
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     folder = tmp_path_factory.mktemp("servers")
-    folders = make_servables(folder / "made")
+    folders = make_servables(folder / "made") | {
+        "words": make_token_servable(folder / "words", save_words(folder / "tokenizer.json")),
+        "flags": make_flag_servable(folder / "flags"),
+        "quantized": make_quantized_servable(folder / "quantized"),
+    }
     with ExitStack() as stack:
         command = stack.enter_context(serving_triton(folder, list(folders.values())))
         urls = {}
         for name, path in folders.items():
-            (own := folder / name).mkdir()
+            (own := folder / f"server-{name}").mkdir()
             urls[name] = stack.enter_context(serving(own, path, "events=null")).url.removeprefix("http://")
         ports = command.ports
         servables = {name: load(path) for name, path in folders.items()}
@@ -134,6 +154,30 @@ def test_tensors(servers: Servers, name: str, client: Any) -> None:
     given = send(address, name, tensors, outputs, client)
     assert_equal(given, send(servers.mlscale[name], name, tensors, outputs))
     assert_equal(given, dict(servable.compute(packed)))
+
+
+@pytest.mark.parametrize("outputs", [["logits"], ["probabilities"], ["label"], ["label", "logits"]])
+def test_any_of_the_outputs_may_be_requested(servers: Servers, outputs: list[str]) -> None:
+    tensors = {"image": stack_bytes(IMAGES)}
+    given = send(servers.http, "photos_raw", tensors, outputs)
+    assert_equal(given, send(servers.mlscale["photos"], "photos", tensors, outputs))
+
+
+def test_scales_of_a_batch_take_a_sample_at_a_time(servers: Servers) -> None:
+    given = {"input": np.array([[1, 2, 3], [100, 200, 300]], np.float32)}
+    with pytest.raises(tritonclient.utils.InferenceServerException, match="batch-size must be <= 1 for 'quantized'"):
+        send(servers.http, "quantized", given, ["sums"])
+
+
+def test_many_clients_at_once_get_their_own_answers(servers: Servers) -> None:
+    files = draw_images(*((8, 8 + number) for number in range(24)))
+    expected = [send(servers.mlscale["photos"], "photos", {"image": stack_bytes([file])}, ["label"]) for file in files]
+    with ThreadPoolExecutor(8) as pool:
+        given = pool.map(
+            lambda file: send(servers.http, "photos_raw", {"image": stack_bytes([file])}, ["label"]), files
+        )
+        for one, wanted in zip(given, expected, strict=True):
+            assert one["label"].ravel().tolist() == wanted["label"].tolist()
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ from mlscale.targets.triton.running_server import find_server_command, run_trito
 
 def main(arguments: list[str]) -> int:
     """Run a step; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m mlscale.targets.triton.local_server",
+    parser = argparse.ArgumentParser(
+        prog="python -m mlscale.targets.triton.local_server",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -5,7 +5,7 @@ ensemble.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -120,21 +120,26 @@ def _build_steps(raw: RawModels, servable: Servable) -> tuple[list[Any], list[di
     names = {port.name: port.name for port in servable.inputs}
     own = {port.name: port.name for port in servable.outputs}
     outputs = [_describe_plain(port) for port in servable.outputs]
-    if isinstance(servable.encoder, DocumentEncoder):
-        windows = {name: f"window_{name}" for name in own}
-        merged = {name: name for name in windows.values()} | {DOCUMENT.name: DOCUMENT.name}
-        encoded = {**names, DOCUMENT.name: DOCUMENT.name}
-        return [
-            (raw.encoder, {raw.input: raw.input}, encoded),
-            (raw.model, names, windows),
-            (raw.decoder, merged, own),
-        ], outputs
-    steps = [(raw.encoder, {raw.input: raw.input}, names), (raw.model, names, own)]
-    if has_classes(servable):
-        added = {"probabilities": "probabilities", "label": "label"}
-        steps.append((raw.decoder, {"logits": "logits"}, added))
+    encode = (raw.encoder, {raw.input: raw.input}, names)
+    is_document = isinstance(servable.encoder, DocumentEncoder)
+    if not is_document and not has_classes(servable):
+        return [encode, (raw.model, names, own)], outputs
+    # The last step gives all outputs. Triton leaves out a step of whose outputs none was requested, although another
+    # step needs them: a request for `label` alone would never get it.
+    inner = {name: _name_inner(name) for name in own}
+    given = {name: name for name in inner.values()}
+    if is_document:
+        given[DOCUMENT.name] = DOCUMENT.name
+        encode = (*encode[:2], {**names, DOCUMENT.name: DOCUMENT.name})
+    else:
         outputs += _describe_classes(servable)
-    return steps, outputs
+    results = {str(output["name"]): str(output["name"]) for output in outputs}
+    return [encode, (raw.model, names, inner), (raw.decoder, given, results)], outputs
+
+
+def _name_inner(output: str) -> str:
+    """Return the name of an output of the graph that a further step takes."""
+    return f"graph_{output}"
 
 
 def has_classes(servable: Servable) -> bool:
@@ -143,12 +148,13 @@ def has_classes(servable: Servable) -> bool:
 
 
 def _write_decoder(raw: RawModels, servable: Servable, repository: Path, settings: ServingSettings) -> None:
+    given = [_describe_plain(replace(port, name=_name_inner(port.name))) for port in servable.outputs]
+    outputs, kind = [_describe_plain(port) for port in servable.outputs], "classes"
     if isinstance(servable.encoder, DocumentEncoder):
-        given = [describe_tensor(f"window_{port.name}", TYPES[port.dtype], (1,)) for port in servable.outputs]
         given.append(describe_port(DOCUMENT))
-        outputs, kind = [_describe_plain(port) for port in servable.outputs], "windows"
+        kind = "windows"
     else:
-        given, outputs, kind = [describe_port(servable.outputs[0])], _describe_classes(servable), "classes"
+        outputs += _describe_classes(servable)
     config = build_python_config(raw.decoder, given, outputs, settings)
     folder = _write_python_model(repository, config, "decode_model.py", settings)
     write_json(folder / "settings.json", {"kind": kind, "labels": list(servable.labels)})

@@ -36,14 +36,15 @@ class OutputDecoder:
         ]
 
     def _decode_classes(self, request: Any) -> dict[str, NDArray[Any]]:
-        probabilities = compute_softmax(self._read_input(request, "logits"))
+        logits = self._read_input(request, "graph_logits")
+        probabilities = compute_softmax(logits)
         # Lone surrogates of a name are no UTF-8.
         names = [self._labels[number].encode("utf-8", "replace") for number in probabilities.argmax(-1).tolist()]
-        return {"probabilities": probabilities, "label": np.array(names, object)[:, None]}
+        return {"logits": logits, "probabilities": probabilities, "label": np.array(names, object)[:, None]}
 
     def _decode_windows(self, request: Any) -> dict[str, NDArray[Any]]:
         documents = self._read_input(request, "document").ravel()
-        outputs = {name: self._read_input(request, f"window_{name}").ravel() for name in ("nats", "tokens")}
+        outputs = {name: self._read_input(request, f"graph_{name}").ravel() for name in ("nats", "tokens")}
         sums = sum_windows(outputs, np.bincount(documents))
         return {name: values[:, None] for name, values in sums.items()}
 

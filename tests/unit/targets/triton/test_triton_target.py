@@ -22,7 +22,7 @@ from mlscale.targets import TritonTarget
 from mlscale.targets.triton.install_server import VARIABLE
 from mlscale.targets.triton.model_config import describe_port
 from mlscale.targets.triton.tensor_bytes import encode_raw_sample, encode_tensor
-from tests.made_servables import PENGUIN, make_servables, make_table_servable
+from tests.made_servables import PENGUIN, make_quantized_servable, make_servables, make_table_servable
 
 
 @pytest.fixture(scope="module")
@@ -130,15 +130,11 @@ def test_the_engine_is_compared_with_the_configuration(folders: dict[str, Path],
         target.open_engine(servable, tmp_path / "triton")
 
 
-def test_scales_of_a_batch_are_those_of_one_sample(folders: dict[str, Path], tmp_path: Path) -> None:
-    servable = load(folders["sums"])
-    # The name of the operator in the model's bytes is what counts.
-    copied = tmp_path / "dynamic"
-    copied.mkdir()
-    (copied / "model.onnx").write_bytes((servable.folder / "model.onnx").read_bytes() + b"DynamicQuantizeLinear")
-    configs = build(replace(servable, folder=copied), tmp_path / "triton", max_batch=64)
-    assert configs["sums"].max_batch_size == 1
-    assert not configs["sums"].HasField("dynamic_batching")
+def test_scales_of_a_batch_are_those_of_one_sample(tmp_path: Path) -> None:
+    servable = load(make_quantized_servable(tmp_path / "quantized"))
+    (config,) = build(servable, tmp_path / "triton", max_batch=64).values()
+    assert config.max_batch_size == 1
+    assert not config.HasField("dynamic_batching")
 
 
 def test_ports_of_every_kind() -> None:
