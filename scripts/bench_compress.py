@@ -28,7 +28,7 @@ from mlscale.data.decoding.fast_decoder import DECODE_VERSION
 from mlscale.data.decoding.pil import MAX_PIXELS
 from mlscale.data.encoders.encoder import INPUT
 from mlscale.data.encoders.image_encoder import ImageEncoder
-from mlscale.export.onnx_engine import OnnxEngine, import_onnx_runtime
+from mlscale.export.engines.onnx_engine import OnnxEngine, import_onnx_runtime
 from mlscale.export.onnx_export import export_onnx
 from mlscale.export.served_module import build_served_module
 from mlscale.stats.timing import compare_times

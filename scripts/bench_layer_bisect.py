@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mlscale.export.engines.onnx_engine import import_onnx_runtime
 from mlscale.export.layer_bisect import LayerDifference, find_first_difference
 from mlscale.export.layer_bisect.matched_values import measure_error
-from mlscale.export.onnx_engine import import_onnx_runtime
 from scripts.layer_faults.exported_cases import Case, build_case
 from scripts.layer_faults.fault_kinds import ALL, DRAWN, REQUIRED
 from scripts.layer_faults.planted_fault import Fault, Plant

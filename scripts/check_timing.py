@@ -17,7 +17,7 @@ from statistics import median
 
 import numpy as np
 
-from mlscale.export.onnx_engine import OnnxEngine
+from mlscale.export.engines.onnx_engine import OnnxEngine
 from mlscale.stats.timing import compare_times
 
 WIDTH = 384

@@ -17,8 +17,8 @@ from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
 from mlscale.data.table_parsing.columns import DataTable
+from mlscale.export.engines.onnx_engine import OnnxEngine
 from mlscale.export.graphs.encoder_graph import prepend_encoder_graph
-from mlscale.export.onnx_engine import OnnxEngine
 from mlscale.export.onnx_export import OPSET
 from mlscale.export.write_servable import write_servable
 

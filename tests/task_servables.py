@@ -24,9 +24,9 @@ from mlscale.data.encoders.encoder import Encoder, TensorSpec
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
+from mlscale.export.engines.onnx_engine import OnnxEngine
 from mlscale.export.graphs.encoder_graph import prepend_encoder_graph
 from mlscale.export.measure_export import ExportMeasurement
-from mlscale.export.onnx_engine import OnnxEngine
 from mlscale.export.onnx_export import export_onnx
 from mlscale.export.parity import Parity
 from mlscale.export.reference_builder import ReferenceBuilder

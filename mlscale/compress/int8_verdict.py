@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.compress.metric_drop import CorrectnessDrop, MetricDrop, PairedScores, format_drop
-from mlscale.export.onnx_engine import OnnxEngine
+from mlscale.export.engines.onnx_engine import OnnxEngine
 from mlscale.export.validation_samples import SampleBatch
 from mlscale.report.text import format_percent
 from mlscale.stats.intervals import Interval

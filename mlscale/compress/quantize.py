@@ -17,7 +17,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
-from mlscale.export.onnx_engine import import_onnx_runtime
+from mlscale.export.engines.onnx_engine import import_onnx_runtime
 
 Method = Literal["static", "dynamic"]
 Tensors = Mapping[str, NDArray[Any]]

@@ -9,25 +9,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule, LightningModule
 
 from mlscale.data.encoders.encoder import EncodedSamples, Encoder
 from mlscale.export.encoder_parity import EncoderComparison
+from mlscale.export.engines.onnx_engine import OnnxEngine, Port
 from mlscale.export.graphs.encoder_graph import prepend_encoder_graph
-from mlscale.export.latency import limit_torch_threads
-from mlscale.export.onnx_engine import OnnxEngine, Port
 from mlscale.export.onnx_export import export_onnx
-from mlscale.export.parity import Outputs, Parity, compare_outputs, compute_task_scores
+from mlscale.export.parity import Outputs, Parity, compute_task_scores
 from mlscale.export.passage_reference import collect_passage_reference
 from mlscale.export.reference_builder import ReferenceBuilder
 from mlscale.export.served_module import (
     ServedModule,
     build_example_tensors,
     build_served_module,
-    compute_torch_outputs,
     require_predictions,
 )
+from mlscale.export.trained_comparison import TrainedComparison
 from mlscale.export.validation_samples import (
     SampleBatch,
     SampleFormat,
@@ -35,13 +33,12 @@ from mlscale.export.validation_samples import (
     iterate_validation_batches,
 )
 from mlscale.export.warmup.warmup_samples import WarmupSampler
-from mlscale.stats.timing import TimesCompared, compare_times
+from mlscale.stats.timing import TimesCompared
 from mlscale.task_types.registry import resolve_task_type
 from mlscale.task_types.task_type import TaskType
 from mlscale.task_types.tensor_type import OUTPUT, PlainClassification, TensorType
 
 _BISECTED = 32  # samples
-_BUDGET_S = 3.0  # short, as no decision depends on it: the ratio is reported with its interval
 
 
 @dataclass(frozen=True)
@@ -56,6 +53,7 @@ class ExportMeasurement:
         parity: the comparison with the trained model.
         reference: the columns of its inputs and predictions, and their scores.
         times: of one sample on one thread: the trained model in eager mode, normalisation included, then the exported.
+        comparison: compares and times other engines, too.
         warmup: names and raw samples that warm-up requests are made of.
         is_type_stated: the task states its type; else it was inferred, or is that of plain tensors.
         find_layer: returns in words which layer differs first, '' for none; it takes about as long as the export.
@@ -69,6 +67,7 @@ class ExportMeasurement:
     parity: Parity
     reference: ReferenceBuilder
     times: TimesCompared
+    comparison: TrainedComparison = field(repr=False)
     warmup: list[tuple[str, Any]] = field(repr=False)
     is_type_stated: bool
     find_layer: Callable[[], str] = field(repr=False)
@@ -88,7 +87,6 @@ def export_and_measure(
     Raises:
         MLScaleError: the task gives no row for each sample, or ONNX can't express it.
     """
-    first = next(iterate_validation_batches(data, limit=1))
     task_type, given, trained = describe_served_model(task, data)
     content = prepend_encoder_graph(given.encoder, export_onnx(trained) if model is None else model)
     engine = OnnxEngine(content)
@@ -105,27 +103,11 @@ def export_and_measure(
         predictions = task_type.build_predictions(outputs, given.names.labels)
         reference.add_batch(given_samples[0], predictions, compute_task_scores(task_type, outputs, batch.y))
 
-    def compute_trained(tensors: Mapping[str, NDArray[Any]]) -> Outputs:
-        return compute_torch_outputs(trained, tensors)
-
-    parity = compare_outputs(
-        compute_trained,
-        engine.compute,
-        iterate_validation_batches(data, limit=samples),
-        task_type=task_type,
-        encoder=given.encoder,
-        on_encoded=note_batch,
-        on_batch=collect_batch,
-    )
+    comparison = TrainedComparison(trained, data, task_type, given.encoder, samples)
+    parity = comparison.compare_engine(engine, on_encoded=note_batch, on_batch=collect_batch)
     parity.encoder = encoders.find_difference()
     # Blocks of training text are no documents: production is compared with what a client may send.
     reference = collect_passage_reference(data, task_type, given, engine.compute) or reference
-    packed = first.pack(given.encoder).tensors
-    # Torch is limited to the one thread that the engine has by default; else the two times would not be comparable.
-    with limit_torch_threads():
-        times = compare_times(
-            lambda: compute_trained(first.tensors), lambda: engine.compute(packed), budget_s=_BUDGET_S
-        )
     return ExportMeasurement(
         content,
         given,
@@ -134,7 +116,8 @@ def export_and_measure(
         engine.outputs,
         parity,
         reference,
-        times,
+        comparison.compare_times(engine),
+        comparison,
         sampler.samples,
         resolve_task_type(task) is not None,
         partial(_find_layer, trained, content, data, given.encoder),

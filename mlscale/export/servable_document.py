@@ -7,8 +7,8 @@ from importlib.metadata import version
 from typing import Any
 
 from mlscale.data.encoders.encoder import Encoder
+from mlscale.export.engines.onnx_engine import Port
 from mlscale.export.measure_export import ExportMeasurement
-from mlscale.export.onnx_engine import Port
 from mlscale.task_types.tensor_type import TensorType
 
 # Versions that the graph's bytes depend on, and the runtime that it was compared with.

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from mlscale.data.encoders.encoder import EncodedSamples, Encoder
+from mlscale.export.engines.onnx_engine import Port
 from mlscale.export.measure_export import describe_served_model
-from mlscale.export.onnx_engine import Port
 from mlscale.export.servable import RawPredictions, drop_bad_rows
 from mlscale.export.served_module import ServedModule, build_example_tensors, build_served_module
 from mlscale.task_types.task_type import AnswerNames, TaskType

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ def write_servable(
     document: Mapping[str, Any],
     warmup: Sequence[tuple[str, Any]] = (),
     replace: bool = False,
+    add_files: Callable[[Servable], Mapping[str, Any]] | None = None,
 ) -> Servable:
     """Write the folder, completely or not at all, private to its owner; return it as a reader loads it.
 
@@ -46,6 +47,8 @@ def write_servable(
         document: servable.yaml, without its format and the digests.
         warmup: names and raw samples, which the servable answers once it is complete; none for no `warmup/`.
         replace: replace an existing servable.
+        add_files: called with the servable once all else is written; it may write files into its folder, and returns
+            keys for servable.yaml. Where it raises an error, nothing is written.
 
     Raises:
         MLScaleError: the path exists already, the folder can't be written to (exit code 5), or the written files can't
@@ -66,6 +69,8 @@ def write_servable(
             tolerance = TOLERANCE if document["compression"] is None else INT8_TOLERANCE
             write_warmup(aside / WARMUP, servable, warmup, tolerance=tolerance)
             _write_document(aside, document)
+        if add_files is not None and (keys := add_files(servable)):
+            _write_document(aside, {**document, **keys})
     return load(folder)
 
 

@@ -25,6 +25,7 @@ UNHASHED = (
     "launch",
     "logger",
     "registry",
+    "target",
     "derived",
     "hydra",
     "runs_dir",

@@ -18,9 +18,9 @@ from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
 from mlscale.events.event_rows import EventSubject
+from mlscale.export.engines.onnx_engine import Port
 from mlscale.export.engines.runtime import Runtime
 from mlscale.export.event_subject import build_event_subject
-from mlscale.export.onnx_engine import Port
 from mlscale.export.servable import Servable
 from mlscale.export.servable_trial import build_trial_batch, load_and_try
 from mlscale.serve.packed_samples import PackedSamples, create_packed_samples

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from mlscale.contracts.servable_yaml import read_document
 from mlscale.errors import MLScaleError
-from mlscale.export.engine import Engine
 from mlscale.export.engines.computed_rows import is_scaled_by_batch
+from mlscale.export.engines.engine import Engine
 from mlscale.export.engines.openvino_engine import OpenVinoEngine, convert_onnx, import_openvino
 from mlscale.export.servable import MODEL, Servable
 from mlscale.targets.target import Target

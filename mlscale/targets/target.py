@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol
 from numpy.typing import NDArray
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.export.engine import Engine
+from mlscale.export.engines.engine import Engine
 from mlscale.export.servable import Servable
 
 TARGETS = "targets"

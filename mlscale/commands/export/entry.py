@@ -6,16 +6,19 @@ The ONNX model is the compressed one where `mlscale compress` has kept one of th
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlscale.assembly.build import build_each
 from mlscale.assembly.run_data import RunData
 from mlscale.assembly.trained_model.rebuild import find_checkpoint_file, rebuild_data_and_task, restore_training_config
+from mlscale.commands.export.export_result import build_export_result
 from mlscale.errors import Exit, MLScaleError
 from mlscale.export.required_extras import require_extra
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import Result, save_result
-from mlscale.report.text import format_percent
 from mlscale.secrets.mask import Masker, mask_output
 from mlscale.versions.model_reference import resolve_reference
 
@@ -28,6 +31,11 @@ if TYPE_CHECKING:
     from mlscale.export.parity import Parity
     from mlscale.export.servable import Servable
     from mlscale.runs.folder import RunFolder
+    from mlscale.targets.build_targets import BuiltTarget
+    from mlscale.targets.target import Target
+
+
+_QUANTILES = {0.5: "p50_ms", 0.95: "p95_ms", 0.99: "p99_ms"}
 
 
 def run(cfg: DictConfig) -> Result:
@@ -42,7 +50,10 @@ def run(cfg: DictConfig) -> Result:
     # Before the model is built: a missing extra is reported at once.
     require_extra("export", "onnx", "onnxscript", "onnxruntime")
     from mlscale.export.write_servable import check_free
+    from mlscale.targets.build_targets import TargetsRefusedError, describe_targets, require_targets
 
+    targets = list(build_each(cfg.get("target"), "target").values())
+    require_targets(targets)
     model = resolve_reference(cfg.ref, runs_dir=cfg.runs_dir, checkpoint=cfg.checkpoint, quiet=True)
     folder = model.open_run()
     masker = Masker.create_for_run(cfg)
@@ -63,11 +74,22 @@ def run(cfg: DictConfig) -> Result:
         if problems and not measured.parity.refused and measured.parity.encoder is None:
             print_masked_lines(["export  the outputs differ: looking for the first layer that does"], masker)
             problems += filter(None, [measured.find_layer()])
+        built: list[BuiltTarget] = []
         # A servable whose parity is not proven must not exist: something would serve it.
         if not problems:
-            _write_servable(resolved_cfg, folder, checkpoint, target, data, measured, compressed, masker)
-        result = _build_export_result(
-            folder, checkpoint, target, measured, compressed, problems, time.perf_counter() - start
+
+            def add_targets(servable: Servable) -> Mapping[str, Any]:
+                built[:] = _build_targets(cfg, targets, servable, measured, compressed, masker)
+                return {"export_targets": describe_targets(built)} if built else {}
+
+            try:
+                _write_servable(
+                    resolved_cfg, folder, checkpoint, target, data, measured, compressed, masker, add_targets
+                )
+            except TargetsRefusedError as refused:
+                problems = refused.problems
+        result = build_export_result(
+            folder, checkpoint, target, measured, compressed, built, problems, time.perf_counter() - start
         )
     return save_result(result, folder)
 
@@ -153,6 +175,7 @@ def _write_servable(
     measured: ExportMeasurement,
     compressed: StoredInt8Model | None,
     masker: Masker,
+    add_files: Callable[[Servable], Mapping[str, Any]],
 ) -> None:
     from mlscale.export.servable_document import build_servable_document
     from mlscale.export.write_servable import write_servable
@@ -185,8 +208,38 @@ def _write_servable(
         document=masker.mask_tree(about),
         warmup=measured.warmup if cfg.warmup else (),
         replace=not cfg.to,
+        add_files=add_files,
     )
     print_masked_lines([f"export  warm-up requests: {_describe_warmup(servable, is_wanted=cfg.warmup)}"], masker)
+
+
+def _build_targets(
+    cfg: DictConfig,
+    targets: Sequence[Target],
+    servable: Servable,
+    measured: ExportMeasurement,
+    compressed: StoredInt8Model | None,
+    masker: Masker,
+) -> list[BuiltTarget]:
+    from mlscale.targets.build_targets import build_targets
+    from mlscale.targets.server_check import CheckSettings
+
+    settings = None
+    if cfg.check == "server":
+        settings = CheckSettings(
+            measured.comparison.read_raw_samples(cfg.check_samples),
+            tolerance=None if compressed else cfg.tolerance,
+            min_agreement=compressed.min_agreement if compressed else cfg.min_agreement,
+            most_ms={share: float(most) for share, key in _QUANTILES.items() if (most := cfg.slo[key]) is not None},
+        )
+    return build_targets(
+        servable,
+        targets,
+        measured.comparison,
+        partial(_list_parity_problems, cfg, compressed=compressed),
+        settings,
+        lambda line: print_masked_lines([line], masker),
+    )
 
 
 def _describe_warmup(servable: Servable, *, is_wanted: bool) -> str:
@@ -197,69 +250,3 @@ def _describe_warmup(servable: Servable, *, is_wanted: bool) -> str:
     if (warmup := read_warmup(servable.folder / WARMUP)) is None:
         return "none, as no sample has a finite answer that a rounding error would not change"
     return f"{len(warmup.requests)} validation samples go along, with their answers; warmup=false leaves them out"
-
-
-def _build_export_result(
-    folder: RunFolder,
-    checkpoint: Path,
-    target: Path,
-    measured: ExportMeasurement,
-    compressed: StoredInt8Model | None,
-    problems: list[str],
-    seconds: float,
-) -> Result:
-    parity, times = measured.parity, measured.times
-    ratio, onnx = times.ratio, times.second
-    precision = compressed.precision if compressed else "fp32"
-    made = {} if problems else {"servable": str(target)}
-    if problems:
-        sentence = f"{checkpoint.name} of {folder.path.name} is not exported: {'; '.join(problems)}"
-        sentence += "; compressed=false exports fp32" if compressed else ""
-    else:
-        near = (
-            f"{format_percent(parity.agreement, 2)} of the predictions the same"
-            if compressed and parity.agreement is not None
-            else f"largest difference {parity.max_abs_error:.1e}"
-        )
-        sentence = (
-            f"{checkpoint.name} of {folder.path.name} as ONNX in {precision}: {_format_metric(parity)}{near}; one "
-            f"sample on one thread takes {onnx.cpu_ms:.3g} ms of CPU time, torch {ratio.value:.1f}× as long "
-            f"({ratio.low:.1f} to {ratio.high:.1f})"
-        )
-    return Result(
-        command="export",
-        ok=not problems,
-        sentence=sentence,
-        metrics={
-            **(
-                {
-                    f"onnx_val/{parity.metric}": parity.onnx_metric,
-                    f"torch_val/{parity.metric}": parity.torch_metric,
-                    f"{parity.metric}_drop": parity.metric_drop,
-                }
-                if parity.metric and parity.onnx_metric is not None and parity.torch_metric is not None
-                else {}
-            ),
-            **({} if parity.agreement is None else {"agreement": parity.agreement}),
-            "max_abs_error": parity.max_abs_error,
-            "relative_error": parity.relative_error,
-            **{f"batch_{size}_max_abs_error": error for size, error in parity.batches.items()},
-            "samples": parity.samples,
-            "model_size_bytes": len(measured.model),
-            "onnx_cpu_ms": onnx.cpu_ms,
-            "torch_cpu_ms": times.first.cpu_ms,
-            "onnx_latency_ms": onnx.wall_ms,
-            "torch_latency_ms": times.first.wall_ms,
-            "torch_latency_ratio": ratio.value,
-            "torch_latency_ratio_low": ratio.low,
-            "torch_latency_ratio_high": ratio.high,
-            "time_s": seconds,
-        },
-        artifacts={"run": str(folder.path), "checkpoint": str(checkpoint), **made},
-    )
-
-
-def _format_metric(parity: Parity) -> str:
-    if parity.onnx_metric is None or parity.metric is None:
-        return "no task type is stated, so only outputs are compared; "
-    return f"{parity.metric.replace('_', ' ')} {parity.onnx_metric:.4f}, torch {parity.torch_metric:.4f}, "

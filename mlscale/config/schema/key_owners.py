@@ -11,7 +11,7 @@ BUILDS_ONE = frozenset(
     {"data", "augment", "model", "task", "optimizer", "scheduler", "strategy", "registry", "trainer"}
 )
 """Groups whose node is one object, so it has a `_target_` or is empty."""
-BUILDS_SEVERAL = frozenset({"callbacks", "logger", "compress"})
+BUILDS_SEVERAL = frozenset({"callbacks", "logger", "compress", "target"})
 """Groups whose node holds several, by name."""
 GLOBAL = frozenset({"base", "recipe", "tuned", "debug", "sweep", "command", "hydra"})
 """Groups that write at the top: no node has their name."""

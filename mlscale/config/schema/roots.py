@@ -23,8 +23,8 @@ COMMAND_GROUP = "command"  # conf/command/<command>.yaml: a command's own settin
 TAKES_MODEL = "takes_model"  # the file there with the keys of third-party commands that work on a trained model
 # The groups that conf/base/run.yaml selects an option of; any other group is added to them.
 BASE_GROUPS = (
-    "data", "augment", "model", "task", "optimizer", "scheduler", "precision", "strategy", "compress", "callbacks",
-    "logger", "registry", "trainer", "launch",
+    "data", "augment", "model", "task", "optimizer", "scheduler", "precision", "strategy", "compress", "target",
+    "callbacks", "logger", "registry", "trainer", "launch",
 )  # fmt: skip
 # The same of conf/base/service.yaml.
 SERVICE_GROUPS = ("registry",)

@@ -20,7 +20,7 @@ from mlscale.export.encoder_parity.graph_part import cut_encoder_part
 from mlscale.export.encoder_parity.image_causes import find_normalised_difference, find_pixel_difference
 from mlscale.export.encoder_parity.table_causes import find_table_difference
 from mlscale.export.encoder_parity.text_causes import find_text_difference
-from mlscale.export.onnx_engine import OnnxEngine
+from mlscale.export.engines.onnx_engine import OnnxEngine
 from mlscale.export.validation_samples import SampleBatch
 
 _SHARE = 1e-5

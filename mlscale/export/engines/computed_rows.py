@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from mlscale.export.onnx_engine import Port
+    from mlscale.export.engines.onnx_engine import Port
 
 _DYNAMIC_SCALES = b"DynamicQuantizeLinear"
 Tensors = Mapping[str, NDArray[Any]]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.export.onnx_engine import import_onnx_runtime
+from mlscale.export.engines.onnx_engine import import_onnx_runtime
 
 if TYPE_CHECKING:
     import onnx

@@ -10,7 +10,7 @@ import torch
 from mlscale.compress.int8_verdict import Int8Bounds, Int8Metrics, compare_int8
 from mlscale.compress.metric_drop import CorrectnessDrop, ScoreDrop
 from mlscale.data import Digits
-from mlscale.export.onnx_engine import OnnxEngine
+from mlscale.export.engines.onnx_engine import OnnxEngine
 from mlscale.export.validation_samples import iterate_validation_batches
 from mlscale.stats.intervals import Interval
 from mlscale.stats.paired import compute_score_interval

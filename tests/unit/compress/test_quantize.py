@@ -13,7 +13,7 @@ from mlscale.compress.calibration_samples import read_calibration_samples
 from mlscale.compress.quantize import Method, Tensors, choose_method, quantize_model
 from mlscale.data import Digits
 from mlscale.errors import MLScaleError
-from mlscale.export.onnx_engine import OnnxEngine
+from mlscale.export.engines.onnx_engine import OnnxEngine
 
 U8, S8 = TensorProto.UINT8, TensorProto.INT8
 

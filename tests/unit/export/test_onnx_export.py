@@ -13,8 +13,8 @@ from mlscale.data import Digits
 from mlscale.data.encoders.encoder import TensorSpec
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.errors import MLScaleError
+from mlscale.export.engines.onnx_engine import OnnxEngine
 from mlscale.export.measure_export import ExportMeasurement
-from mlscale.export.onnx_engine import OnnxEngine
 from mlscale.export.onnx_export import export_onnx
 from mlscale.export.served_module import ServedModule, build_served_module
 from mlscale.export.validation_samples import describe_sample_format, iterate_validation_batches

@@ -17,8 +17,8 @@ from onnx import TensorProto, helper
 from mlscale.atomic_files import iterate_regular_files
 from mlscale.data import Digits
 from mlscale.errors import Exit, MLScaleError
+from mlscale.export.engines.onnx_engine import OnnxEngine
 from mlscale.export.measure_export import ExportMeasurement
-from mlscale.export.onnx_engine import OnnxEngine
 from mlscale.export.required_extras import require_extra
 from mlscale.export.servable import DOCUMENT, MODEL, Servable, load
 from mlscale.export.validation_samples import iterate_validation_batches

@@ -18,8 +18,8 @@ from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
 from mlscale.errors import MLScaleError
+from mlscale.export.engines.onnx_engine import OnnxEngine
 from mlscale.export.measure_export import ExportMeasurement
-from mlscale.export.onnx_engine import OnnxEngine
 from mlscale.export.servable import Servable, load
 from mlscale.export.validation_samples import SampleBatch
 from mlscale.export.warmup import WARMUP, check_warmup, read_warmup, write_warmup

@@ -18,8 +18,8 @@ from mlscale.export.engines.execution_provider import (
     check_session,
     read_node_providers,
 )
+from mlscale.export.engines.onnx_engine import OnnxEngine, import_onnx_runtime
 from mlscale.export.engines.runtime import Runtime
-from mlscale.export.onnx_engine import OnnxEngine, import_onnx_runtime
 from mlscale.export.servable import load
 from tests.serving import STORED
 

@@ -101,7 +101,7 @@ def test_rows_of_a_dynamically_quantized_model_do_not_depend_on_each_other(tmp_p
     weights = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
     ports: list[Any] = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size])
-        for name, size in (("input", 4), ("y", 3))
+        for name, size in [("input", 4), ("y", 3)]
     ]
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["input", "w"], ["y"])],
@@ -113,7 +113,7 @@ def test_rows_of_a_dynamically_quantized_model_do_not_depend_on_each_other(tmp_p
     fp32 = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString()
     int8 = quantize_model(fp32, "dynamic")
     from mlscale.export.engines.computed_rows import is_scaled_by_batch
-    from mlscale.export.onnx_engine import OnnxEngine
+    from mlscale.export.engines.onnx_engine import OnnxEngine
 
     assert is_scaled_by_batch(int8)
     assert not is_scaled_by_batch(fp32)

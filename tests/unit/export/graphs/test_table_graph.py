@@ -12,9 +12,9 @@ import torch
 from mlscale.data.encoders.encoder import INPUT
 from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn
 from mlscale.data.encoders.table_encoder import TableEncoder
+from mlscale.export.engines.onnx_engine import import_onnx_runtime
 from mlscale.export.graphs.encoder_graph import prepend_encoder_graph
 from mlscale.export.graphs.table_graph import build_table_graph
-from mlscale.export.onnx_engine import import_onnx_runtime
 from mlscale.export.onnx_export import export_onnx
 from mlscale.export.served_module import build_served_module
 from mlscale.task_types.tensor_type import TensorType

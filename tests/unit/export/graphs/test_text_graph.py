@@ -8,8 +8,8 @@ import pytest
 from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.encoders.encoder import INPUT, Encoder
 from mlscale.data.encoders.text_encoder import TextEncoder
+from mlscale.export.engines.onnx_engine import import_onnx_runtime
 from mlscale.export.graphs.encoder_graph import build_encoder_graph
-from mlscale.export.onnx_engine import import_onnx_runtime
 
 TEXTS = ["aé", b"\xff\xfe\x80" * 5, "🐧", b"x\xff".decode("utf-8", "surrogateescape"), "a", "abcdefgh" * 4, "\n"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from mlscale.export.onnx_engine import Port
+    from mlscale.export.engines.onnx_engine import Port
 
 
 class Engine(Protocol):

@@ -1,0 +1,98 @@
+"""Start a server as a process of its own, wait until it is ready, and end it at the end of a block."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlscale.errors import Exit, MLScaleError
+
+_POLL_S, _END_S = 0.05, 10.0
+_SHOWN = 12  # lines of a server's log that an error shows
+
+
+@contextmanager
+def start_process(
+    command: Sequence[str],
+    is_ready: Callable[[], bool],
+    *,
+    product: str,
+    environment: Mapping[str, str] | None = None,
+    wait_s: float = 120.0,
+) -> Iterator[None]:
+    """Run `command` while the block runs; the block begins once it is ready.
+
+    Args:
+        command: its words.
+        is_ready: returns whether the server answers.
+        product: its name, for messages.
+        environment: variables besides this process's own.
+        wait_s: the longest that it may take to become ready, seconds.
+
+    Raises:
+        MLScaleError: it ends before, or takes longer (exit code 4); the message has the end of its log.
+    """
+    with tempfile.TemporaryDirectory(prefix="mlscale-server-") as scratch:
+        log = Path(scratch, "log")
+        with log.open("wb") as file:
+            # A group of its own, so that all of its processes can be ended.
+            process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,
+            )
+        try:
+            _wait_until_ready(process, is_ready, log, product, wait_s)
+            yield
+        finally:
+            end_process(process)
+
+
+def _wait_until_ready(
+    process: subprocess.Popen[bytes], is_ready: Callable[[], bool], log: Path, product: str, wait_s: float
+) -> None:
+    begin = time.monotonic()
+    while not is_ready():
+        ended = process.poll() is not None
+        if ended or time.monotonic() - begin > wait_s:
+            lines = log.read_text(errors="replace").strip().splitlines()[-_SHOWN:]
+            what = f"ended with exit code {process.returncode}" if ended else f"is not ready after {wait_s:g} s"
+            raise MLScaleError(
+                f"{product} {what}",
+                where="check=server",
+                why="\n".join(lines) or "it wrote nothing",
+                fix="check=none",
+                exit=Exit.GATE,
+            )
+        time.sleep(_POLL_S)
+
+
+def end_process(process: subprocess.Popen[bytes]) -> None:
+    """End a process that leads a group, and all of the group: by SIGTERM first."""
+    for sent in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, sent)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()
+
+
+def find_free_port() -> int:
+    """Return a port of this machine that nothing listens on now."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return int(held.getsockname()[1])
