@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlscale.targets.onnx_target import OnnxTarget
+    from mlscale.targets.openvino_target import OpenVinoTarget
     from mlscale.targets.target import Target, TargetServer
 
-_MODULES = {"OnnxTarget": "onnx_target", "Target": "target", "TargetServer": "target"}
+_MODULES = {
+    "OnnxTarget": "onnx_target",
+    "OpenVinoTarget": "openvino_target",
+    "Target": "target",
+    "TargetServer": "target",
+}
 
-__all__ = ["OnnxTarget", "Target", "TargetServer"]
+__all__ = ["OnnxTarget", "OpenVinoTarget", "Target", "TargetServer"]
 
 
 def __getattr__(name: str) -> Any:
