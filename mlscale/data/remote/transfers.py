@@ -16,6 +16,7 @@ from typing import TypeVar
 from mlscale.data.remote.addresses import BlockedAddressError, build_blocked_error, mask_address
 from mlscale.data.shards.system_files import report_once
 from mlscale.errors import Exit, MLScaleError
+from mlscale.report.text import format_count, format_decimal_size
 
 T = TypeVar("T")
 
@@ -109,7 +110,8 @@ class TransferCounts:
             self._shards = self._bytes = 0
         if not failures:
             return None
-        return f"remote    {format_failures(failures)}, repeated; downloaded: {shards} shards, {size / 1e9:.2f} GB"
+        downloaded = f"{format_count(shards, 'shard')}, {format_decimal_size(size)}"
+        return f"remote    {format_failures(failures)}, repeated; downloaded: {downloaded}"
 
 
 def format_failures(failures: Mapping[str, int]) -> str:

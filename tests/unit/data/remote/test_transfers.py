@@ -86,7 +86,7 @@ def test_an_action_is_repeated_until_it_passes(capfd: pytest.CaptureFixture[str]
     counts.count_shard(2_000_000_000)
     assert counts.take_line() == (
         "remote    1 connection stalled, 1 connection dropped, 1 error of the server, repeated; "
-        "downloaded: 1 shards, 2.00 GB"
+        "downloaded: 1 shard, 2.0 GB"
     )
     assert counts.take_line() is None
     assert dict(counts.total) == {STALLED: 1, DROPPED: 1, SERVER: 1, "shards": 1}
