@@ -35,6 +35,8 @@ _DROPPED_NAMES = frozenset(
         *("ServiceRequestError", "ServiceResponseError", "IncompleteRead", "EOFError"),
     }
 )
+# Of botocore and gcsfs, which compare transfers with a checksum that the store states.
+_CHECKSUM_NAMES = frozenset({"ChecksumError", "FlexibleChecksumError"})
 _REPORTED_ATTEMPT = 3
 """The failure in a row that is reported at once: who waits wants to know for what."""
 # Request timeout, too many requests, and every error of the server's own.
@@ -218,12 +220,12 @@ def classify_failure(error: BaseException) -> str | None:
     """Return the kind of a failure that may pass; None for one that would come again."""
     if is_blocked(error) or isinstance(error, ChangedShardError | FileNotFoundError | PermissionError):
         return None
-    if isinstance(error, WrongBytesError):
-        return WRONG
     if isinstance(error, StatusError):
         return SERVER if error.status in _PASSING_STATUS else None
     names = {kind.__name__ for kind in type(error).__mro__}
     # By name: these are of packages that are imported on use.
+    if isinstance(error, WrongBytesError) or names & _CHECKSUM_NAMES:
+        return WRONG
     if isinstance(error, TimeoutError) or names & {"FSTimeoutError", "ReadTimeoutError", "ConnectTimeoutError"}:
         return STALLED
     if "ClientConnectorDNSError" in names:
