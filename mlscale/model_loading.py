@@ -23,6 +23,7 @@ def load(
     runs_dir: str | Path = "runs",
     checkpoint: str = "best",
     threads: int = 1,
+    provider: str = "cpu",
     trust: bool = False,
 ) -> LoadedModel:
     """Return a model that predicts samples of any form: `load("resnet@champion").predict("cat.jpg").labels`.
@@ -38,6 +39,7 @@ def load(
         runs_dir: the folder of runs.
         checkpoint: of a run: best, last, or the name of another one.
         threads: that compute a batch of a servable.
+        provider: what computes a servable: cpu, openvino, cuda or tensorrt.
         trust: trust a run's configuration, even if it names third-party code.
 
     Raises:
@@ -49,9 +51,10 @@ def load(
     trained_on = read_trained_column(model.home)
     if model.servable is None:
         return LoadedModel(_load_checkpoint_model(model, trust=trust), trained_on)
+    from mlscale.export.engines.runtime import Runtime
     from mlscale.export.servable import load as load_servable
 
-    return LoadedModel(load_servable(model.servable, threads=threads), trained_on)
+    return LoadedModel(load_servable(model.servable, runtime=Runtime(provider, threads)), trained_on)
 
 
 def _load_checkpoint_model(model: TrainedModel, *, trust: bool) -> BatchModel:

@@ -15,6 +15,7 @@ from mlscale.data.encoders.encoder import EncodedSamples, Encoder
 from mlscale.export.encoder_parity import EncoderComparison
 from mlscale.export.engines.onnx_engine import OnnxEngine, Port
 from mlscale.export.graphs.encoder_graph import prepend_encoder_graph
+from mlscale.export.half_precision import convert_to_half
 from mlscale.export.onnx_export import export_onnx
 from mlscale.export.parity import Outputs, Parity, compute_task_scores
 from mlscale.export.passage_reference import collect_passage_reference
@@ -74,7 +75,12 @@ class ExportMeasurement:
 
 
 def export_and_measure(
-    task: LightningModule, data: LightningDataModule, *, samples: int | None = None, model: bytes | None = None
+    task: LightningModule,
+    data: LightningDataModule,
+    *,
+    samples: int | None = None,
+    model: bytes | None = None,
+    half: bool = False,
 ) -> ExportMeasurement:
     """Export `task` and measure the result; or measure `model`, a compressed version of it.
 
@@ -83,12 +89,15 @@ def export_and_measure(
         data: the data module it was trained with, set up for validation.
         samples: number of validation samples to use; None for all.
         model: a serialised ONNX model that takes `encoder.inputs`, made of the same weights; None exports them.
+        half: convert it to half precision.
 
     Raises:
         MLScaleError: the task gives no row for each sample, or ONNX can't express it.
     """
     task_type, given, trained = describe_served_model(task, data)
-    content = prepend_encoder_graph(given.encoder, export_onnx(trained) if model is None else model)
+    exported = export_onnx(trained) if model is None else model
+    # Before the encoder's part is joined to it, which stays in float64.
+    content = prepend_encoder_graph(given.encoder, convert_to_half(exported, given.encoder) if half else exported)
     engine = OnnxEngine(content)
     sampler, encoders = WarmupSampler(given.encoder), EncoderComparison(given.encoder, content)
     reference = ReferenceBuilder(given.encoder, task_type, given.names)

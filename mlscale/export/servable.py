@@ -21,7 +21,8 @@ from mlscale.data.encoders.stored_encoder import parse_encoder
 from mlscale.errors import MLScaleError
 from mlscale.export.cast_tensors import cast_input
 from mlscale.export.engines.engine import Engine
-from mlscale.export.engines.onnx_engine import PORT_DTYPES, OnnxEngine, Port
+from mlscale.export.engines.onnx_engine import PORT_DTYPES, Port
+from mlscale.export.engines.runtime import Runtime, open_runtime
 from mlscale.export.servable_files import read_verified
 from mlscale.reference.stored_reference import StoredReference
 from mlscale.task_types.registry import get_task_type
@@ -158,16 +159,17 @@ class Servable:
         return StoredReference.load_profile(self.folder / REFERENCE, self.labels)
 
 
-def load(folder: str | Path, *, threads: int = 1) -> Servable:
+def load(folder: str | Path, *, threads: int = 1, runtime: Runtime | None = None) -> Servable:
     """Read a servable.
 
     Args:
         folder: written by `mlscale export`.
         threads: number of threads that compute one batch; a server has one per worker.
+        runtime: what computes it, with its own number of threads; None for ONNX Runtime on the CPU.
 
     Raises:
-        MLScaleError: it is not a servable, of a later format, corrupt or altered; onnxruntime is not installed (exit
-            code 5).
+        MLScaleError: it is not a servable, of a later format, corrupt or altered; the runtime is not installed, or
+            would compute elsewhere (exit code 5).
     """
     folder = Path(folder).absolute()
     document = read_document(folder)
@@ -190,8 +192,8 @@ def load(folder: str | Path, *, threads: int = 1) -> Servable:
         ) from error
     # Only the model's bytes are kept; other files are read later, by those that need them.
     contents = {name: read_verified(folder, name, *entry, keep=name == MODEL) for name, entry in files.items()}
-    engine = OnnxEngine(contents[MODEL], threads=threads, where=str(folder / MODEL))
-    engine.check_ports(inputs, outputs)
+    chosen = runtime or Runtime(threads=threads)
+    engine = open_runtime(chosen, contents[MODEL], encoder, inputs, outputs, str(folder / MODEL))
     return Servable(folder, document, task_type, encoder, inputs, outputs, names, engine)
 
 

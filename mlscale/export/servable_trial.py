@@ -12,20 +12,21 @@ from numpy.typing import NDArray
 from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.errors import MLScaleError
 from mlscale.export.engines.onnx_engine import Port
+from mlscale.export.engines.runtime import Runtime
 from mlscale.export.servable import DOCUMENT, Servable, load
 from mlscale.export.warmup import WARMUP, check_warmup
 
 _ROWS = (1, 3)  # two sizes: a graph that was exported for one batch size fails for others
 
 
-def load_and_try(folder: str | Path, *, threads: int = 1) -> Servable:
+def load_and_try(folder: str | Path, *, runtime: Runtime | None = None) -> Servable:
     """Read a servable, compute test batches with it, and send it its recorded requests.
 
     Raises:
         MLScaleError: it can't be loaded, can't serve, or answers its warm-up requests in another way than when it was
-            exported; onnxruntime is not installed (exit code 5).
+            exported; the runtime is not installed, or would compute elsewhere (exit code 5).
     """
-    servable = load(folder, threads=threads)
+    servable = load(folder, runtime=runtime)
     raise_unless_it_computes(servable)
     _raise_unless_it_repeats(servable)
     return servable

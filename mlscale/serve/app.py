@@ -304,7 +304,9 @@ class App:
                 self._sink.unknown if self._sink else 0,
             ),
         ]
-        return self._answers.metrics.render_metrics(model=model.name, version=model.version, others=others)
+        return self._answers.metrics.render_metrics(
+            model=model.name, version=model.version, runtime=model.runtime, others=others
+        )
 
 
 def _load_parameters(body: bytes | bytearray) -> tuple[str | None, bool]:

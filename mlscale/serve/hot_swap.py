@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlscale.errors import MLScaleError
+from mlscale.export.engines.runtime import Runtime
 from mlscale.export.servable_trial import describe_schema_change
 from mlscale.serve.served_model import ServedModel, load_model
 from mlscale.versions import LocalRegistry
@@ -30,14 +31,14 @@ class ModelSource:
         text: the reference on the command line.
         registry: holds the versions; None where there is none.
         runs_dir: the folder of the runs.
-        threads: the number of threads that compute one batch.
+        runtime: what computes a batch.
         max_batch: the most rows that are computed at once.
     """
 
     text: str
     registry: LocalRegistry | None
     runs_dir: Path
-    threads: int
+    runtime: Runtime
     max_batch: int
 
     def locate_servable(self, ref: str | None = None, *, quiet: bool = True) -> TrainedModel:
@@ -65,7 +66,7 @@ class ModelSource:
             located.servable,
             name=located.name,
             version=located.version,
-            threads=self.threads,
+            runtime=self.runtime,
             max_batch=self.max_batch,
         )
 

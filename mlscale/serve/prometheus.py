@@ -89,15 +89,20 @@ class ServerMetrics:
         """The number of requests that were answered with a status of 500 or above."""
         return sum(count for (_, status), count in self.requests.items() if status >= 500)
 
-    def render_metrics(self, *, model: str, version: str, others: Iterable[tuple[str, str, str, float]]) -> bytes:
+    def render_metrics(
+        self, *, model: str, version: str, runtime: str, others: Iterable[tuple[str, str, str, float]]
+    ) -> bytes:
         """Return all metrics as the body of the response.
 
         Args:
             model, version: the ones that serve now.
+            runtime: what computes the model.
             others: more metrics, each its name, type, help and value.
         """
         lines = ["# HELP mlscale_model_info The version that answers.", "# TYPE mlscale_model_info gauge"]
         lines.append(f'mlscale_model_info{{model="{_escape_label(model)}",version="{_escape_label(version)}"}} 1')
+        lines += ["# HELP mlscale_runtime_info What computes the model.", "# TYPE mlscale_runtime_info gauge"]
+        lines.append(f'mlscale_runtime_info{{runtime="{_escape_label(runtime)}"}} 1')
         lines += ["# HELP mlscale_requests_total Answers by route and status.", "# TYPE mlscale_requests_total counter"]
         # Sorted, so that two scrapes list the same series in the same order.
         for (route, status), count in sorted(self.requests.items()):

@@ -20,6 +20,7 @@ from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
 from mlscale.events.event_rows import EventSubject
 from mlscale.export.engines.onnx_engine import Port
+from mlscale.export.engines.runtime import Runtime
 from mlscale.export.event_subject import build_event_subject
 from mlscale.export.servable import Servable
 from mlscale.export.servable_trial import build_trial_batch, load_and_try
@@ -85,6 +86,11 @@ class ServedModel:
     one_s: float
     batch_s: float
     max_batch: int
+
+    @cached_property
+    def runtime(self) -> str:
+        """The engine in words: 'ONNX Runtime 1.32.0 on CPU'."""
+        return self.servable.engine.description
 
     @cached_property
     def inline(self) -> bool:
@@ -176,14 +182,17 @@ class ServedModel:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def load_model(folder: Path, *, name: str, version: str, threads: int, max_batch: int) -> ServedModel:
+def load_model(
+    folder: Path, *, name: str, version: str, max_batch: int, threads: int = 1, runtime: Runtime | None = None
+) -> ServedModel:
     """Read, verify, try out, warm up and measure a servable.
 
     Raises:
         MLScaleError: it is not a servable, is corrupt, does not compute, does not match its document, or answers its
-            warm-up requests in another way than when it was exported.
+            warm-up requests in another way than when it was exported; or its runtime is not installed, or would compute
+            elsewhere (exit code 5).
     """
-    servable = load_and_try(folder, threads=threads)
+    servable = load_and_try(folder, runtime=runtime or Runtime(threads=threads))
     # Without its times, which are not known yet: `compute` does not use them.
     draft = ServedModel(servable, name, version, 0.0, 0.0, max_batch)
     _ = draft.event_subject  # a reference profile that can't be read is reported now, and not at the first request

@@ -17,6 +17,7 @@ from mlscale.atomic_files import write_json
 from mlscale.errors import MLScaleError
 from mlscale.events.event_writer import EventWriter
 from mlscale.events.store import EventStore
+from mlscale.report.text import format_count
 from mlscale.serve.app import App
 from mlscale.serve.hot_swap import ModelSource, Reloader
 from mlscale.serve.http.access import Access, check_exposure
@@ -82,6 +83,7 @@ class ServerSummary:
         version: the version that served last.
         seconds: the time from its start to its end.
         events, dropped: counts of the events that were written, and lost.
+        runtime: the engine that computed them, in words.
     """
 
     metrics: ServerMetrics
@@ -89,6 +91,7 @@ class ServerSummary:
     seconds: float
     events: int
     dropped: int
+    runtime: str = ""
 
 
 def serve_model(source: ModelSource, settings: ServerSettings, log: Callable[[str], None]) -> ServerSummary:
@@ -196,8 +199,8 @@ class _Server:
         await loop.run_in_executor(None, self._close_all, reloader, events, sink)
         written = events.written if events else 0
         dropped = events.dropped if events else 0
-        version = self._inference.model.version
-        return ServerSummary(self._metrics, version, time.monotonic() - begin, written, dropped)
+        model = self._inference.model
+        return ServerSummary(self._metrics, model.version, time.monotonic() - begin, written, dropped, model.runtime)
 
     def _build_access(self, local: bool) -> Access:
         """Return the access rules: `host` is a name of the server, and names are checked where no proxy or key protects
@@ -219,6 +222,7 @@ class _Server:
         scheme = "https" if self._settings.tls else "http"
         url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         self._log(f"serving {self._first.version} on {url}")
+        self._log(f"computed by {self._first.runtime}, {format_count(self._source.runtime.threads, 'thread')}")
         if self._settings.behind_proxy:
             needs = "" if self._settings.access.key else " and authenticate: this server asks for no key"
             self._log(f"behind_proxy=true: the proxy before it has to terminate TLS{needs}")

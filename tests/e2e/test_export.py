@@ -114,6 +114,23 @@ def test_a_bound_that_does_not_hold_writes_nothing_and_ends_with_4(
 
 
 @pytest.mark.slow
+def test_half_precision_is_compared_by_bounds_of_its_own(trained: Path, tmp_path: Path) -> None:
+    result = commands.run_command("export", of(trained, "fp16=true", f"to={tmp_path}/half"))
+    assert result.ok
+    assert "as ONNX in fp16" in result.sentence
+    assert 1e-6 < result.metrics["relative_error"] < 5e-3
+    servable = load(tmp_path / "half")
+    validate("servable", servable.document)
+    assert servable.document["precision"] == "fp16"
+    assert [port.dtype for port in servable.outputs] == ["float32"]
+    assert check_warmup(servable, servable.folder / WARMUP) == []
+    refused = commands.run_command("export", of(trained, "fp16=true", "fp16_tolerance=1e-7", f"to={tmp_path}/none"))
+    assert not refused.ok
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(MLScaleError, match="not both eight bits and half precision"):
+        commands.run_command("export", of(trained, "fp16=true", "compressed=true", f"to={tmp_path}/none"))
+
+
 def test_into_a_folder_of_its_own_once(trained: Path, tmp_path: Path) -> None:
     place = tmp_path / "models" / "digits"
     overrides = of(trained, f"to={place}", "checkpoint=last", "samples=40", "licences={model: Apache-2.0}")

@@ -65,8 +65,8 @@ def run(cfg: DictConfig) -> Result:
         start = time.perf_counter()
         run_data = RunData()
         resolved_cfg = restore_training_config(cfg, folder, run_data)
-        compressed, why = _find_compressed_model(cfg.compressed, folder, checkpoint)
-        print_masked_lines(_format_start_lines(folder, checkpoint, compressed, why), masker)
+        compressed, why = _find_compressed_model(cfg.compressed, folder, checkpoint, half=cfg.fp16)
+        print_masked_lines(_format_start_lines(folder, checkpoint, compressed, why, half=cfg.fp16), masker)
         data, measured = _measure_export(resolved_cfg, checkpoint, compressed, run_data)
         print_masked_lines(_format_type_lines(measured), masker)
         problems = _list_parity_problems(cfg, measured.parity, compressed)
@@ -88,23 +88,32 @@ def run(cfg: DictConfig) -> Result:
                 )
             except TargetsRefusedError as refused:
                 problems = refused.problems
+        seconds = time.perf_counter() - start
         result = build_export_result(
-            folder, checkpoint, target, measured, compressed, built, problems, time.perf_counter() - start
+            folder, checkpoint, target, measured, compressed, built, problems, seconds, half=cfg.fp16
         )
     return save_result(result, folder)
 
 
 def _find_compressed_model(
-    choice: bool | str, folder: RunFolder, checkpoint: Path
+    choice: bool | str, folder: RunFolder, checkpoint: Path, *, half: bool
 ) -> tuple[StoredInt8Model | None, str]:
     """Return the compressed model to export instead of the checkpoint's own, or None and the reason.
 
     Raises:
-        MLScaleError: one is requested, and none was kept (exit code 4); or it is corrupt.
+        MLScaleError: one is requested, and half precision, too, or none was kept (exit code 4); or it is corrupt.
     """
     from mlscale.compress.stored_model import find_compressed_model
 
     # `auto` is the third value: the compressed model if there is one.
+    if half and choice is True:
+        raise MLScaleError(
+            "one model has not both eight bits and half precision",
+            where="compressed=true fp16=true",
+            fix="fp16=false",
+        )
+    if half:
+        return None, "fp16=true"
     if choice is False:
         return None, "compressed=false"
     stored, why = find_compressed_model(folder.path, checkpoint)
@@ -119,8 +128,10 @@ def _find_compressed_model(
     return stored, why
 
 
-def _format_start_lines(folder: RunFolder, checkpoint: Path, compressed: StoredInt8Model | None, why: str) -> list[str]:
-    what = f"{compressed.precision}, as `compress` kept it" if compressed else "fp32"
+def _format_start_lines(
+    folder: RunFolder, checkpoint: Path, compressed: StoredInt8Model | None, why: str, *, half: bool
+) -> list[str]:
+    what = f"{compressed.precision}, as `compress` kept it" if compressed else "fp16" if half else "fp32"
     lines = [f"export  {folder.path.name}: {checkpoint.name} to ONNX in {what}, compared on validation samples"]
     has_compressed = (folder.path / "compressed").is_dir()
     return [*lines, *([f"export  no compressed model: {why}"] if has_compressed and compressed is None else [])]
@@ -147,13 +158,20 @@ def _list_parity_problems(cfg: DictConfig, parity: Parity, compressed: StoredInt
     checked, by the bounds that the model was compressed under.
     """
     if compressed is None:
-        return parity.find_problems(tolerance=cfg.tolerance, min_agreement=cfg.min_agreement)
+        return parity.find_problems(**_read_bounds(cfg))
     return parity.find_problems(
         # No bound on the outputs: eight bits change them, and predictions are what is served.
         tolerance=None,
         min_agreement=compressed.min_agreement,
         max_metric_drop=compressed.max_metric_drop,
     )
+
+
+def _read_bounds(cfg: DictConfig) -> dict[str, Any]:
+    """Return the bounds of a model that is not compressed."""
+    if cfg.fp16:
+        return {"tolerance": cfg.fp16_tolerance, "min_agreement": cfg.fp16_min_agreement}
+    return {"tolerance": cfg.tolerance, "min_agreement": cfg.min_agreement}
 
 
 def _measure_export(
@@ -163,7 +181,8 @@ def _measure_export(
     from mlscale.export.measure_export import export_and_measure
 
     data, task = rebuild_data_and_task(cfg, checkpoint, "validate", run_data)
-    return data, export_and_measure(task, data, samples=cfg.samples, model=compressed.model if compressed else None)
+    model = compressed.model if compressed else None
+    return data, export_and_measure(task, data, samples=cfg.samples, model=model, half=cfg.fp16)
 
 
 def _write_servable(
@@ -177,6 +196,7 @@ def _write_servable(
     masker: Masker,
     add_files: Callable[[Servable], Mapping[str, Any]],
 ) -> None:
+    from mlscale.export.half_precision import HALF
     from mlscale.export.servable_document import build_servable_document
     from mlscale.export.write_servable import write_servable
     from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
@@ -194,7 +214,7 @@ def _write_servable(
         checkpoint={"name": checkpoint.name, "step": record.step if record else None},
         data_version=cfg.derived.data_version,
         licences={**stated, **cfg.licences},
-        compression=compressed.about if compressed else None,
+        compression=compressed.about if compressed else HALF if cfg.fp16 else None,
     )
     reference = measured.reference.finish(split="val", data_version=cfg.derived.data_version)
     shown = f"{len(reference.columns)} columns of {reference.about['samples']:,} samples"
@@ -228,8 +248,7 @@ def _build_targets(
     if cfg.check == "server":
         settings = CheckSettings(
             measured.comparison.read_raw_samples(cfg.check_samples),
-            tolerance=None if compressed else cfg.tolerance,
-            min_agreement=compressed.min_agreement if compressed else cfg.min_agreement,
+            **({"tolerance": None, "min_agreement": compressed.min_agreement} if compressed else _read_bounds(cfg)),
             most_ms={share: float(most) for share, key in _QUANTILES.items() if (most := cfg.slo[key]) is not None},
         )
     return build_targets(

@@ -27,11 +27,13 @@ def build_export_result(
     built: Sequence[BuiltTarget],
     problems: list[str],
     seconds: float,
+    *,
+    half: bool = False,
 ) -> Result:
     """Return the result: what the exported model and each of its targets was measured to be."""
     parity, times = measured.parity, measured.times
     ratio, onnx = times.ratio, times.second
-    precision = compressed.precision if compressed else "fp32"
+    precision = compressed.precision if compressed else "fp16" if half else "fp32"
     made = {} if problems else {"servable": str(target)}
     if problems:
         sentence = f"{checkpoint.name} of {folder.path.name} is not exported: {'; '.join(problems)}"

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mlscale.atomic_files import report_path_setting
 from mlscale.commands.predict.rank_worker import PredictWork, score_rank_parts
 from mlscale.errors import MLScaleError
+from mlscale.export.engines.execution_provider import CPU
+from mlscale.export.engines.runtime import build_runtime
 from mlscale.export.required_extras import require_extra
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.predict.scored_column import read_trained_column
@@ -76,6 +78,14 @@ def prepare_work(cfg: DictConfig, subject: TrainedModel) -> tuple[PredictWork, d
     """Return the work of the processes, the manifest's entry about the model, and the number of processes."""
     # The cores that this process may use, which a scheduler or a container may have limited.
     world_size, cores = _resolve_process_count(cfg), len(os.sched_getaffinity(0))
+    threads = max(1, int(os.environ.get("OMP_NUM_THREADS") or cores // world_size))
+    runtime = build_runtime(cfg, threads=threads)
+    if runtime.provider != CPU and subject.servable is None:
+        raise MLScaleError(
+            f"{subject.label} is a checkpoint, which torch computes",
+            where=f"provider={runtime.provider}",
+            fix="trainer.accelerator=gpu, for a GPU\nmlscale export <its run>, and the servable's folder as ref",
+        )
     source = _locate_servable(subject) if subject.servable is not None else _locate_checkpoint(cfg, subject)
     common: dict[str, Any] = {
         "inputs": {
@@ -87,7 +97,8 @@ def prepare_work(cfg: DictConfig, subject: TrainedModel) -> tuple[PredictWork, d
             "trained_on": read_trained_column(subject.home),
         },
         "folder": str(Path(cfg.to).expanduser().absolute()),
-        "threads": max(1, int(os.environ.get("OMP_NUM_THREADS") or cores // world_size)),
+        "threads": threads,
+        "runtime": runtime,
         # Threads that read and decode ahead of the model.
         "readers": _resolve_reader_count(cfg.readers, cores, world_size),
         "batch": _parse_positive(cfg.batch, "batch"),
@@ -212,7 +223,7 @@ def _resolve_reader_count(value: int | str, cores: int, world_size: int) -> int:
 def _format_predict_start(
     subject: TrainedModel, inputs: Inputs, parts: PredictionParts, before: int, world_size: int, work: PredictWork
 ) -> list[str]:
-    by = "by ONNX Runtime" if work.servable else "by torch"
+    by = f"by {_name_runtime(work)}" if work.servable else "by torch"
     lines = [
         f"predict   {work.version} over {format_count(len(inputs), 'input')}, {by}, {work.accelerator} × {world_size}, "
         f"{len(parts):,} parts of {parts.part_rows:,}"
@@ -220,6 +231,11 @@ def _format_predict_start(
     if before:
         lines.append(f"predict   resumes: {before:,} of them exist")
     return lines
+
+
+def _name_runtime(work: PredictWork) -> str:
+    names = {"cpu": "ONNX Runtime", "openvino": "OpenVINO"}
+    return names.get(work.runtime.provider, f"ONNX Runtime ({work.runtime.provider})")
 
 
 def has_read_enough(rows: int, errors: int, max_errors: int | None) -> bool:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from multiprocessing.queues import Queue
 
     from mlscale.data.encoders.encoder import Encoder
+    from mlscale.export.engines.runtime import Runtime
     from mlscale.export.servable import Servable
     from mlscale.export.torch_predictor import TorchModel
     from mlscale.predict.batch_models import BatchModel
@@ -39,6 +40,7 @@ class PredictWork:
         batch: inputs that are computed at once.
         probabilities: keep those of every class.
         events: the folder of events; None for none.
+        runtime: what computes a servable.
         model, version: by which events are kept.
     """
 
@@ -56,6 +58,7 @@ class PredictWork:
     events: str | None
     model: str
     version: str
+    runtime: Runtime
 
 
 def score_rank_parts(
@@ -124,7 +127,7 @@ def build_model(work: PredictWork, rank: int = 0) -> BatchModel:
     if work.servable is not None:
         from mlscale.export.servable import load
 
-        return load(Path(work.servable), threads=work.threads)
+        return load(Path(work.servable), runtime=work.runtime)
     from omegaconf import OmegaConf
 
     from mlscale.assembly.trained_model.prediction_model import build_prediction_model

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 def run(cfg: DictConfig) -> Result:
     """Load the servable, answer requests, follow its alias; on SIGTERM or SIGINT answer the open requests, and end.
 
+    With `deploy` it writes the files that do so elsewhere instead.
+
     Raises:
         MLScaleError: the servable is not found or corrupt, a setting is out of range, or the port is in use (exit
             code 5).
@@ -30,6 +32,11 @@ def run(cfg: DictConfig) -> Result:
     require_extra("serve", "httptools", "onnxruntime", "pyarrow", *(() if sys.platform == "win32" else ("uvloop",)))
     # Before the model is loaded, and all at once.
     raise_all(_list_range_problems(cfg))
+    if cfg.deploy:
+        from mlscale.commands.serve.deployment_files import write_deployment_files
+
+        return write_deployment_files(cfg)
+    from mlscale.export.engines.runtime import build_runtime
     from mlscale.serve.hot_swap import ModelSource
     from mlscale.serve.server import serve_model
 
@@ -39,7 +46,7 @@ def run(cfg: DictConfig) -> Result:
         print(masker.mask_text(line), file=sys.stderr, flush=True)
 
     registry = build(cfg.registry, "registry")
-    source = ModelSource(str(cfg.ref), registry, Path(cfg.runs_dir), cfg.threads, cfg.max_batch)
+    source = ModelSource(str(cfg.ref), registry, Path(cfg.runs_dir), build_runtime(cfg), cfg.max_batch)
     return _build_serve_result(serve_model(source, _read_serve_settings(cfg), print_masked))
 
 
@@ -87,13 +94,13 @@ def _read_serve_settings(cfg: DictConfig) -> ServerSettings:
 
 
 _MINIMUMS: dict[str, Any] = {
-    "port": 0, "threads": 1, "max_batch": 1, "max_queue": 1, "poll_s": 0.01, "sample_share": 0,
+    "port": 0, "threads": 1, "min_provider_share": 0, "max_batch": 1, "max_queue": 1, "poll_s": 0.01, "sample_share": 0,
     "flush_s": 0.01,
     "max_events_bytes": 1 << 20, "max_labels_bytes": 1 << 20, "max_labels_per_hour": 1,
     "max_body_bytes": 1024, "max_connections": 1, "max_connections_per_address": 1,
     "head_timeout_s": 0.1, "timeout_s": 0.1, "idle_s": 0.1, "drain_s": 0, "unready_s": 0,
 }  # fmt: skip
-_MAXIMUMS: dict[str, Any] = {"port": 65535, "sample_share": 1}
+_MAXIMUMS: dict[str, Any] = {"port": 65535, "sample_share": 1, "min_provider_share": 1}
 
 
 def _list_range_problems(cfg: DictConfig) -> list[MLScaleError]:
@@ -173,6 +180,7 @@ def _build_serve_result(served: ServerSummary) -> Result:
             "dropped_events": served.dropped,
             "time_s": served.seconds,
         },
+        details={"runtime": served.runtime},
     )
 
 

@@ -22,6 +22,10 @@ class Engine(Protocol):
     def outputs(self) -> tuple[Port, ...]:
         """The outputs that it gives."""
 
+    @property
+    def description(self) -> str:
+        """Its name and version, and where it computes: 'ONNX Runtime 1.32.0 on CPU'."""
+
     def compute(self, tensors: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
         """Return the outputs by name, (n, …) each, for the inputs by name, (n, …) each.
 

@@ -7,10 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
+from mlscale.export.engines.computed_rows import compute_rows, is_scaled_by_batch
+from mlscale.export.engines.execution_provider import (
+    CPU,
+    PROVIDERS,
+    RECORD_NODES,
+    check_available,
+    check_session,
+)
 from mlscale.export.required_extras import require_extra
 
 _TYPES = {
@@ -24,7 +31,6 @@ _TYPES = {
 }
 PORT_DTYPES = tuple(_TYPES)
 _DTYPES = {kind: name for name, kind in _TYPES.items()}
-_DYNAMIC_SCALES = b"DynamicQuantizeLinear"
 _NOTHING = 4  # severity 'fatal': everything below it is not logged
 
 
@@ -66,24 +72,39 @@ class OnnxEngine:
             in its folder is opened.
         threads: number of threads that compute one batch.
         where: the location that errors name.
+        provider: cpu, cuda or tensorrt, which the session runs on or is refused.
+        min_provider_share: the smallest share of the graph's nodes that must run on it.
 
     Raises:
-        MLScaleError: onnxruntime is not installed (exit code 5), or it can't run this model.
+        MLScaleError: onnxruntime is not installed, or does not run on the provider (exit code 5); or it can't run this
+            model.
     """
 
-    def __init__(self, model: bytes, *, threads: int = 1, where: str = "model.onnx") -> None:
+    def __init__(
+        self,
+        model: bytes,
+        *,
+        threads: int = 1,
+        where: str = "model.onnx",
+        provider: str = CPU,
+        min_provider_share: float = 0.0,
+    ) -> None:
         onnxruntime = import_onnx_runtime()
+        check_available(provider, onnxruntime.get_available_providers(), onnxruntime.__version__)
         options = onnxruntime.SessionOptions()
         # By default a session takes all cores; several workers would then slow each other down.
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = _NOTHING
+        if provider != CPU:
+            options.add_session_config_entry(RECORD_NODES, "1")
         self._where = where
-        # The name of its operator, as the bytes of a node have it: reading the graph would take the package onnx.
-        self._is_scaled_by_batch = _DYNAMIC_SCALES in model
+        self._is_scaled_by_batch = is_scaled_by_batch(model)
         try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(model, options, providers=list(PROVIDERS[provider].chain))
         except Exception as error:  # onnxruntime's errors share no base
             raise self._build_engine_error(" ".join(str(error).split())) from error
+        nodes = "CPU" if provider == CPU else check_session(provider, self._session, min_provider_share)
+        self.description = f"ONNX Runtime {onnxruntime.__version__} on {nodes}"
         self.inputs = tuple(map(self._read_port, self._session.get_inputs()))
         self.outputs = tuple(map(self._read_port, self._session.get_outputs()))
         self._names = [port.name for port in self.outputs]
@@ -101,25 +122,15 @@ class OnnxEngine:
         Raises:
             MLScaleError: the graph fails for this batch, or an output has another number of rows.
         """
-        rows = len(next(iter(tensors.values())))
-        # A graph need not accept a batch of size 0.
-        if not rows:
-            return {
-                port.name: np.zeros((0, *(max(size, 0) for size in port.shape[1:])), port.dtype)
-                for port in self.outputs
-            }
-        # Such scales are those of all rows at once: computed together, the outputs of a row would depend on the others.
-        if self._is_scaled_by_batch and rows > 1:
-            parts = [self.compute({name: x[row : row + 1] for name, x in tensors.items()}) for row in range(rows)]
-            return {name: np.concatenate([part[name] for part in parts]) for name in self._names}
+        return compute_rows(
+            self._run, tensors, self.outputs, one_by_one=self._is_scaled_by_batch, fail=self._build_engine_error
+        )
+
+    def _run(self, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         try:
             outputs: list[NDArray[Any]] = self._session.run(self._names, dict(tensors))
         except Exception as error:
             raise self._build_engine_error(" ".join(str(error).split())) from error
-        # A batch size that is built into a reshape changes the number of rows without an error.
-        for output in outputs:
-            if len(output) != rows:
-                raise self._build_engine_error(f"it gives {len(output)} rows for {rows} samples")
         return dict(zip(self._names, outputs, strict=True))
 
     def check_ports(self, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
