@@ -28,3 +28,5 @@ def test_a_recipe_is_approved(recipe: str, folder: Path, monkeypatch: pytest.Mon
     approved = read_document(folder / "servable")["export_targets"]["triton"]
     assert approved["approved_by"].startswith("triton 2.")
     assert approved["agreement"] == 1
+    # The models in Python were run from there.
+    assert not list((folder / "servable").rglob("__pycache__"))

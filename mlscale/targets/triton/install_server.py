@@ -98,6 +98,8 @@ def install_server(folder: Path) -> InstalledServer:
         return installed
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / "server"
+    # pip leaves out what is there: of an installation that was stopped that would be a part.
+    shutil.rmtree(target, ignore_errors=True)
     _run_step([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), SERVER_PACKAGE])
     _run_step([sys.executable, "-m", "venv", "--clear", str(folder / "env")])
     _run_step([str(folder / "env" / "bin" / "python"), "-m", "pip", "install", "--quiet", *MODEL_PACKAGES])

@@ -144,8 +144,6 @@ def run_triton(command: ServerCommand) -> Iterator[ServerCommand]:
     Raises:
         MLScaleError: it does not load them (exit code 4).
     """
-    # A servable's folder stays as it is: no byte code of the models in Python is written there.
-    environment = {"PYTHONDONTWRITEBYTECODE": "1", **command.environment}
 
     def is_ready() -> bool:
         try:
@@ -154,7 +152,7 @@ def run_triton(command: ServerCommand) -> Iterator[ServerCommand]:
         except OSError:  # it does not listen yet, or answers 400
             return False
 
-    with start_process(command.words, is_ready, product="Triton", environment=environment, wait_s=_READY_S):
+    with start_process(command.words, is_ready, product="Triton", environment=command.environment, wait_s=_READY_S):
         yield command
 
 

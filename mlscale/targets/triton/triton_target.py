@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,7 +123,7 @@ class TritonTarget(Target):
     def format_start_command(self, folder: Path) -> str:
         """Return the command that starts a container with the repository."""
         publish = ["-p", "8000:8000", "-p", "8001:8001"]
-        return shlex.join(build_container_words(self._image, folder, "docker", publish, ""))
+        return shlex.join(build_container_words(self._image, folder.absolute(), "docker", publish, ""))
 
     @contextmanager
     def start_server(self, servable: Servable, folder: Path) -> Iterator[TargetServer]:
@@ -131,9 +132,15 @@ class TritonTarget(Target):
         raw = find_raw_models(model, servable)
         # As the repository has it, which may have been made with other settings.
         max_batch = int(read_config(folder / model / CONFIG)["max_batch_size"])
-        with run_triton(find_server_command(folder.absolute(), image=self._image, server=self._server)) as command:
-            client = V2Client(command.url, raw.ensemble if raw else model)
-            yield RunningTriton(client.read_product(), servable, raw, client, max_batch)
+        command = find_server_command(folder.absolute(), image=self._image, server=self._server)
+        try:
+            with run_triton(command):
+                client = V2Client(command.url, raw.ensemble if raw else model)
+                yield RunningTriton(client.read_product(), servable, raw, client, max_batch)
+        finally:
+            # The models in Python have left byte code in the servable, which is no part of it.
+            for cache in list(folder.rglob("__pycache__")):
+                shutil.rmtree(cache, ignore_errors=True)
 
     def _choose_settings(self, content: bytes) -> ServingSettings:
         settings = self._settings
