@@ -43,11 +43,13 @@ class ServerCommand:
         words: the command, with the repository and the ports.
         environment: variables in addition to those of this process.
         ports: of http, grpc and metrics.
+        note: what is particular about the server; '' for nothing.
     """
 
     words: Sequence[str]
     environment: Mapping[str, str]
     ports: Mapping[str, int]
+    note: str = ""
 
     @property
     def url(self) -> str:
@@ -130,7 +132,8 @@ def find_server_command(repository: Path, *, image: str, server: str | None) -> 
         if not installed.is_complete:
             raise _build_absent_error(f"{folder} has no installed server")
         command = [str(installed.binary), *words, f"--backend-directory={installed.backends}"]
-        return ServerCommand(command, installed.build_environment(), ports)
+        # An approval states that it is not by the backend in C++, which may differ in the last bits.
+        return ServerCommand(command, installed.build_environment(), ports, " with ONNX Runtime in Python")
     for runtime in ("docker", "podman"):
         if shutil.which(runtime) and _has_image(runtime, image):
             return ServerCommand(_build_container_command(runtime, image, repository, ports), {}, ports)

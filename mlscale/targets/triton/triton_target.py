@@ -136,7 +136,7 @@ class TritonTarget(Target):
         try:
             with run_triton(command):
                 client = V2Client(command.url, raw.ensemble if raw else model)
-                yield RunningTriton(client.read_product(), servable, raw, client, max_batch)
+                yield RunningTriton(client.read_product() + command.note, servable, raw, client, max_batch)
         finally:
             # The models in Python have left byte code in the servable, which is no part of it.
             for cache in list(folder.rglob("__pycache__")):
