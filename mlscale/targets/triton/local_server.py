@@ -10,6 +10,7 @@ containers have one in C++. With MLSCALE_TRITON=triton-server, `mlscale export t
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -49,6 +50,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _serve_repository(folder: Path, repository: Path) -> None:
+    # As Ctrl-C does: the server would run on without this process.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # The image is of no use: the folder of a server is given.
     with run_triton(find_server_command(repository.absolute(), image="", server=str(folder))) as command:
         print(f"ready: {command.url}, gRPC at 127.0.0.1:{command.ports['grpc']}", flush=True)
