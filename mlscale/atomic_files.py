@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlscale.errors import Exit, MLScaleError
+from mlscale.errors import Exit, MLScaleError, raise_all
 
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
@@ -344,7 +344,11 @@ def report_path_setting(setting: str) -> Iterator[None]:
     try:
         yield
     except MLScaleError as error:
-        if error.fix != _ELSEWHERE.format("runs_dir"):
-            raise
-        fix = _ELSEWHERE.format(setting)
-        raise MLScaleError(error.what, where=error.where, why=error.why, fix=fix, exit=error.exit) from error
+        raise_all([_name_setting(problem, setting) for problem in getattr(error, "problems", [error])])
+
+
+def _name_setting(error: MLScaleError, setting: str) -> MLScaleError:
+    """Return an error with the setting in its fix, if that is to choose another folder; else the same one."""
+    if error.fix != _ELSEWHERE.format("runs_dir"):
+        return error
+    return MLScaleError(error.what, where=error.where, why=error.why, fix=_ELSEWHERE.format(setting), exit=error.exit)

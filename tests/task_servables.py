@@ -192,6 +192,7 @@ def write_example(example: TaskExample, folder: Path, *, name: str = "example") 
         parity,
         ReferenceBuilder(example.encoder, trained.task_type, example.names),
         None,  # type: ignore[arg-type]  # nothing is timed
+        None,  # type: ignore[arg-type]  # nor compared again
         warmup=[],
         is_type_stated=True,
         find_layer=str,

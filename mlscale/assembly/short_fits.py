@@ -15,10 +15,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from mlscale.assembly.launch import launch_training
 from mlscale.config.derive import derive_values
 from mlscale.config.targets import import_target
+from mlscale.errors import MLScaleError
 from mlscale.launch.local_devices import detect_local_devices
 from mlscale.runs.folder import RunFolder
 from mlscale.secrets.config_secrets import protect_config
 
+_RESUME = "mlscale runs resume"
 _SKIPPED_LOGGERS = ("wandb", "tensorboard", "mlflow")
 
 
@@ -72,14 +74,20 @@ def run_short_fit(
     folder: Path,
     threads: int | None = None,
     *,
+    command: str,
     announce_metric: bool = False,
 ) -> dict[str, Any]:
     """Train, launched as a run is; return the results of its first rank.
 
     Args:
         facts: of the data.
+        folder: from `provide_scratch_folder`.
         threads: CPU threads of a process; None for what the run would have.
+        command: that learns from it, for errors.
         announce_metric: whether a metric that is chosen for the run is printed: for one of several fits.
+
+    Raises:
+        MLScaleError: that of the training; one that can't be resumed, since its folder is removed, names the command.
     """
     derived = derive_values(short, facts, detect_local_devices())
     derived["threads"] = threads or derived["threads"]
@@ -91,9 +99,29 @@ def run_short_fit(
     os.environ.update(environment)
     text = OmegaConf.to_yaml(OmegaConf.create(protected))
     run = RunFolder.create(folder, "short", command="train", config_yaml=text, derived=derived)
-    launch_training(run.path, derived["world_size"])
+    with _explain_stop(folder, command):
+        launch_training(run.path, derived["world_size"])
     outcome: dict[str, Any] = json.loads((run.path / "results/fit.json").read_text())
     return outcome
+
+
+@contextmanager
+def _explain_stop(folder: Path, command: str) -> Iterator[None]:
+    """Let an error of a short fit name what can be typed: the command, and not a run in a folder that is removed."""
+    try:
+        yield
+    except MLScaleError as error:
+        what, _, _ = error.what.partition(f", saved to {folder}")
+        # An error of the data or the model is that of the run itself.
+        if not error.fix.startswith(_RESUME) and what == error.what and str(folder) not in error.where:
+            raise
+        raise MLScaleError(
+            f"{what}, in a short fit that mlscale {command} measures",
+            where="" if str(folder) in error.where else error.where,
+            why=error.why,
+            fix=f"mlscale {command} <the same words>" if error.fix.startswith(_RESUME) else error.fix,
+            exit=error.exit,
+        ) from error
 
 
 def _should_stay(node: DictConfig | None, steps_alone: bool, saves: bool) -> bool:

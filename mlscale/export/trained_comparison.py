@@ -19,12 +19,12 @@ from mlscale.export.validation_samples import SampleBatch, iterate_validation_ba
 from mlscale.stats.timing import TimesCompared, compare_times
 from mlscale.task_types.task_type import TaskType
 
-_BUDGET_S = 3.0  # short, as no decision depends on it: the ratio is reported with its interval
+_BUDGET_S = 1.5  # short, as no decision depends on it: the ratio is reported with its interval
 
 
 @dataclass(frozen=True)
 class TrainedComparison:
-    """What every engine of a model is compared with.
+    """The trained model and its validation samples, with which engines are compared.
 
     Attributes:
         trained: the model in eager mode, normalisation included.
@@ -70,7 +70,7 @@ class TrainedComparison:
 
     def read_raw_samples(self, most: int) -> list[Any]:
         """Return validation samples as a client sends them; none of documents: blocks of training text are not sent."""
-        if isinstance(self.encoder, DocumentEncoder):
+        if isinstance(self.encoder, DocumentEncoder) or not most:
             return []
         return [sample for batch in iterate_validation_batches(self.data, limit=most) for sample in batch.samples]
 

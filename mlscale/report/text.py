@@ -106,6 +106,16 @@ def format_size(count: float) -> str:
     raise AssertionError("unreachable")
 
 
+def format_decimal_size(count: float) -> str:
+    """Return a number of bytes in the units of disks and of `data.cache_gb`: 512 B, 3.1 MB, 63.2 GB."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        # From here on the rounded text would be 1000.0 of the smaller unit.
+        if abs(count) < 999.95 or unit == "TB":
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")
+
+
 def format_percent(share: float, decimals: int = 1, *, sign: str = "", unit: str = "%") -> str:
     """Return a share as a percentage: 99.6%. Only exactly 1 and 0 read 100% and 0%: else 99.998%, <0.000001%.
 

@@ -52,7 +52,7 @@ _SMALL_BYTES = 64 << 10
 _CACHED_BYTES = 256
 
 
-class Target(NamedTuple):
+class RequestTarget(NamedTuple):
     """A parsed request target.
 
     Attributes:
@@ -337,26 +337,26 @@ def _require_json(head: Head) -> None:
 
 
 @lru_cache(512)
-def _parse_cached_target(target: bytes) -> Target:
+def _parse_cached_target(target: bytes) -> RequestTarget:
     path = target.partition(b"?")[0].decode("latin-1").strip("/")
     parts = tuple(unquote(part) for part in path.split("/")) if path else ()
     match parts:
         case ["predict" | "labels" | "metrics" as kind]:
-            return Target(parts, kind)
+            return RequestTarget(parts, kind)
         case (
             ["v2", "health", "live" | "ready"]
             | ["v2", "models", _, "ready"]
             | ["v2", "models", _, "versions", _, "ready"]
         ):
-            return Target(parts, "health")
+            return RequestTarget(parts, "health")
         case ["v2", "models", _, "infer"] | ["v2", "models", _, "versions", _, "infer"]:
-            return Target(parts, "infer")
+            return RequestTarget(parts, "infer")
         case ["v2", "repository", "models", *_]:
-            return Target(parts, "control")
-    return Target(parts, "other")
+            return RequestTarget(parts, "control")
+    return RequestTarget(parts, "other")
 
 
-def _parse_target(target: bytes) -> Target:
+def _parse_target(target: bytes) -> RequestTarget:
     """Return the parsed target: one parser for access checks and routing, so that both always agree."""
     # Long targets are parsed without the cache: clients choose them, and could fill it with megabytes of text.
     return _parse_cached_target(target) if len(target) <= _CACHED_BYTES else _parse_cached_target.__wrapped__(target)

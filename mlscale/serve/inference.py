@@ -18,6 +18,7 @@ from mlscale.events.event_writer import EventWriter
 from mlscale.serve.batcher import Batcher, InferenceJob
 from mlscale.serve.http.exchange import COMPRESSED_TO, Exchange, compress_body
 from mlscale.serve.http.request_error import Refused
+from mlscale.serve.http.request_log import format_trace, read_request_id
 from mlscale.serve.http.responses import ResponseSender, check_method
 from mlscale.serve.packed_samples import NO_SAMPLES, PackedSamples
 from mlscale.serve.protocol import image_input as images
@@ -177,7 +178,9 @@ class Inference:
         self.batcher.refuse_if_overloaded(
             model, samples.rows, samples
         )  # before there is an id for each of a million rows
-        ids = self._build_ids(request.id, getattr(request, "ids", ()), samples.size)
+        named = request.id or read_request_id(exchange.headers)
+        ids = self._build_ids(named, getattr(request, "ids", ()), samples.size)
+        exchange.id = ids[0]
         done = partial(self._send_result, exchange, model, protocol, request, ids)
         self.batcher.submit_job(InferenceJob(model, samples, ids, exchange.arrived, done))
 
@@ -217,7 +220,9 @@ class Inference:
     ) -> None:
         exchange.began, exchange.compute_s = began, seconds
         if isinstance(result, Exception):
-            self._answers.log(f"{model.version} failed: {' '.join(str(result).split())[:500]}")
+            trace = format_trace(exchange.headers)
+            known = f" (id {ids[0]}, trace {trace})" if trace else f" (id {ids[0]})"
+            self._answers.log(f"{model.version} failed{known}: {' '.join(str(result).split())[:500]}")
             self._record_unpredicted(ids, model, exchange, "failed", request.samples)
             self._answers.send_refusal(exchange, Refused(f"the model '{model.name}' failed on these inputs", 500))
             return

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.encoders.image_encoder import ImageEncoder
+from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
 from mlscale.events.event_rows import EventSubject
 from mlscale.export.engines.onnx_engine import Port
@@ -114,13 +115,15 @@ class ServedModel:
 
     @cached_property
     def file_input(self) -> str:
-        """The name by which V2 takes raw samples as BYTES: image or text; '' where it takes none."""
+        """The name by which V2 takes raw samples as BYTES: image, row or text; '' where it takes none."""
         # Of format 1 the first input may have that name already.
         if self.servable.format == 1:
             return ""
         encoder = self.servable.encoder
         if isinstance(encoder, ImageEncoder):
             return "image"
+        if isinstance(encoder, TableEncoder):
+            return "row"
         return "text" if isinstance(encoder, TextEncoder | DocumentEncoder) else ""
 
     @cached_property

@@ -71,6 +71,7 @@ class ServerSettings:
     access: Access
     tls: ssl.SSLContext | None
     behind_proxy: bool
+    access_log: bool
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class _Server:
         loop = asyncio.get_running_loop()
         stop = install_stop_signal(loop)
         self._metrics = ServerMetrics()
-        answers = ResponseSender(self._metrics, self._log)
+        answers = ResponseSender(self._metrics, self._log, access_log=settings.access_log)
         store = settings.events
         events = self._create_event_writer(store) if store else None
         sink = LabelSink(store, loop, self._settings.labels_bytes) if store else None

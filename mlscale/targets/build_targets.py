@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mlscale.atomic_files import PRIVATE_FOLDER
+from mlscale.export.measure_export import ExportMeasurement
 from mlscale.export.parity import Parity
 from mlscale.export.required_extras import require_extra
 from mlscale.export.servable import Servable
@@ -60,7 +62,7 @@ def require_targets(targets: Sequence[Target]) -> None:
 def build_targets(
     servable: Servable,
     targets: Sequence[Target],
-    comparison: TrainedComparison,
+    measured: ExportMeasurement,
     find_problems: Callable[[Parity], list[str]],
     check: CheckSettings | None,
     report: Callable[[str], None],
@@ -70,7 +72,7 @@ def build_targets(
     Args:
         servable: written completely but for its targets.
         targets: to build.
-        comparison: with the trained model.
+        measured: the servable's own measurements, and what others are compared with.
         find_problems: returns each bound that a comparison does not meet.
         check: what a target's own server must hold; None where it is not asked.
         report: prints a line of progress.
@@ -81,16 +83,13 @@ def build_targets(
     """
     built = []
     for target in targets:
-        report(f"export  target {target.name}")
         folder = servable.folder / TARGETS / target.name
-        folder.mkdir(parents=True, mode=PRIVATE_FOLDER)
-        target.build(servable, folder)
-        if not any(folder.iterdir()):
-            folder.rmdir()
-        engine = target.open_engine(servable, folder)
-        parity = comparison.compare_engine(engine)
-        problems = find_problems(parity)
-        times = comparison.compare_times(engine)
+        if target.is_servable:
+            parity, times = measured.parity, measured.times
+        else:
+            report(f"export  target {target.name}")
+            parity, times = _build_target(target, servable, folder, measured.comparison)
+        problems = [] if target.is_servable else find_problems(parity)
         checked = None
         if check is not None and not problems:
             report(f"export  target {target.name}: its own server is started and asked")
@@ -100,6 +99,15 @@ def build_targets(
     if refused := [f"target={one.target.name}: {problem}" for one in built for problem in one.problems]:
         raise TargetsRefusedError(refused)
     return built
+
+
+def _build_target(
+    target: Target, servable: Servable, folder: Path, comparison: TrainedComparison
+) -> tuple[Parity, TimesCompared]:
+    folder.mkdir(parents=True, mode=PRIVATE_FOLDER)
+    target.build(servable, folder)
+    engine = target.open_engine(servable, folder)
+    return comparison.compare_engine(engine), comparison.compare_times(engine)
 
 
 def describe_targets(built: Sequence[BuiltTarget]) -> dict[str, Mapping[str, Any]]:

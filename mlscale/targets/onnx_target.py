@@ -31,6 +31,7 @@ class OnnxTarget(Target):
     """The servable itself: nothing is added to it."""
 
     name: ClassVar[str] = "onnx"
+    is_servable: ClassVar[bool] = True
 
     def build(self, servable: Servable, folder: Path) -> None:
         """Write nothing: the model is in the servable's own folder."""

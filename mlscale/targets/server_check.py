@@ -24,7 +24,7 @@ Outputs = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class CheckSettings:
-    """What a target's server must hold.
+    """The bounds on the answers of a target's server.
 
     Attributes:
         samples: raw validation samples to send besides the warm-up requests.
@@ -41,7 +41,7 @@ class CheckSettings:
 
 @dataclass
 class ServerCheck:
-    """What a target's server answered.
+    """The answers of a target's server, compared.
 
     Attributes:
         product: the server's name and version.

@@ -78,10 +78,11 @@ def _wait_until_ready(
 
 
 def end_process(process: subprocess.Popen[bytes]) -> None:
-    """End a process that leads a group, and all of the group: by SIGTERM first."""
-    for sent in (signal.SIGTERM, signal.SIGKILL):
+    """End a process that leads a group by SIGTERM, then what is left of the group by SIGKILL."""
+    # Its own processes it ends itself: a server that loses them waits for them, and leaves shared memory behind.
+    for send, sent in ((os.kill, signal.SIGTERM), (os.killpg, signal.SIGKILL)):
         try:
-            os.killpg(process.pid, sent)
+            send(process.pid, sent)
         except ProcessLookupError:
             break
         try:

@@ -49,11 +49,13 @@ class Target:
         name: of the option and the folder.
         extra: the extra of mlscale that has what building takes.
         packages: what must be importable to build it.
+        is_servable: it is the servable itself, which has been compared and timed already.
     """
 
     name: ClassVar[str]
     extra: ClassVar[str] = "export"
     packages: ClassVar[tuple[str, ...]] = ()
+    is_servable: ClassVar[bool] = False
 
     def build(self, servable: Servable, folder: Path) -> None:
         """Write the target's files.

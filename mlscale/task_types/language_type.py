@@ -13,6 +13,7 @@ from mlscale.task_types.event_forms import EventForms, JsonValue, SummaryColumns
 from mlscale.task_types.paired_metrics import Floats, MetricDefinition, PairedStatistics
 from mlscale.task_types.sample_score import SampleScore
 from mlscale.task_types.task_type import AnswerNames, PredictionColumns, TaskType
+from mlscale.task_types.window_sums import sum_windows
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,10 +56,7 @@ class LanguageType(TaskType):
 
     def merge_rows(self, outputs: Mapping[str, NDArray[Any]], counts: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Return the sums over the windows of each document."""
-        starts = np.cumsum(counts) - counts
-        nats = np.add.reduceat(outputs["nats"].astype(np.float64), starts) if len(counts) else np.zeros(0)
-        tokens = np.add.reduceat(outputs["tokens"], starts) if len(counts) else np.zeros(0, np.int64)
-        return {"nats": nats.astype(np.float32), "tokens": tokens}
+        return sum_windows(outputs, counts)
 
     def compute_columns(self, outputs: Mapping[str, Tensor], y: Tensor) -> dict[str, NDArray[Any]]:
         """Return `nats` and `tokens` of each sequence; `loss`, nats a token; `bytes` of text, where tokens are none."""

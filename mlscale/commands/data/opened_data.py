@@ -46,7 +46,7 @@ def open_data(options: Options, ref: str | None, words: Sequence[str] = (), *, a
         options: with `overrides`, `config_dir` and `runs_dir`.
         ref: the run; None for what is typed alone.
         words: further settings, which what is typed overwrites.
-        as_stored: without augmentation, and with bad samples.
+        as_stored: without augmentation, with bad samples, and whatever sizes images have.
 
     Raises:
         MLScaleError: the config is wrong, or the data is missing or not what it should be.
@@ -57,6 +57,7 @@ def open_data(options: Options, ref: str | None, words: Sequence[str] = (), *, a
     from mlscale.assembly.run_data import RunData
     from mlscale.config.targets import has_argument
     from mlscale.data.backend import Backend
+    from mlscale.data.images.common_size import adopt_common_size
 
     base = [f"like={ref}", f"runs_dir={options.runs_dir}"] if ref else []
     folders = [word for folder in options.config_dir for word in ("--config-dir", folder)]
@@ -77,6 +78,8 @@ def open_data(options: Options, ref: str | None, words: Sequence[str] = (), *, a
             else "none is named",
             fix="mlscale data ls, for what data= can read",
         )
+    if as_stored:
+        adopt_common_size(backend)
     return OpenedData(ref or type(backend).__name__, backend)
 
 
@@ -151,10 +154,11 @@ def _describe_path(path: Path, overrides: Sequence[str]) -> list[str]:
 
 def _describe_prepared(folder: Path) -> list[str]:
     from mlscale.atomic_files import read_json
+    from mlscale.data.writing.shard_formats import FORMATS
 
     document = read_json(folder / _DOCUMENT)
     if document["container"] == "tokens":
         return ["data=tokens", f"data.root={json.dumps(str(folder))}"]
-    option = {"tar": "webdataset", "tfrecord": "tfrecord"}[document["container"]]
+    option = FORMATS[document["container"]].option
     splits = [f"data.{split}={json.dumps(str(folder / split))}" for split in document["splits"]]
     return [f"data={option}", *splits, f"data.labels={document['labels']}"]

@@ -272,5 +272,5 @@ def _run_timed_fit(
         clock = folder / "clock.json"
         callback = {"_target_": "mlscale.estimate.time_probe.Clock", "path": str(clock)}
         short = short_fit.shorten_config(cfg, batches, epochs, {"estimate_clock": callback})
-        outcome = short_fit.run_short_fit(short, facts, folder, announce_metric=announce_metric)
+        outcome = short_fit.run_short_fit(short, facts, folder, command="estimate", announce_metric=announce_metric)
         return probe.read_timing(clock), outcome

@@ -254,7 +254,7 @@ def _build_targets(
     return build_targets(
         servable,
         targets,
-        measured.comparison,
+        measured,
         partial(_list_parity_problems, cfg, compressed=compressed),
         settings,
         lambda line: print_masked_lines([line], masker),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mlscale.commands.prepare.prepare_tokens import write_text_tokens
 from mlscale.errors import MLScaleError
 from mlscale.report import Result
+from mlscale.report.text import format_count
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -35,6 +36,7 @@ def run(cfg: DictConfig) -> Result:
 
     from mlscale.assembly.run_data import RunData
     from mlscale.data.data_facts import describe_facts
+    from mlscale.data.images.common_size import adopt_common_size
     from mlscale.data.writing.reencoding import parse_reencoding
 
     start = time.perf_counter()
@@ -46,6 +48,8 @@ def run(cfg: DictConfig) -> Result:
         raise MLScaleError(
             "nothing to prepare", where="data", why="this data reports nothing of itself", fix="data=digits"
         )
+    # Stored images keep their size here, so a size need not be typed before training.
+    adopt_common_size(data)
     if cfg.to is not None:
         return _write(cfg, data, start)
     if parse_reencoding(cfg.reencode) is not None:
@@ -95,8 +99,9 @@ def _write(cfg: DictConfig, data: object, start: float) -> Result:
 
     # Before the data is counted: a mistyped part is the quicker error.
     part, reencoding = _parse_part(cfg.part), parse_reencoding(cfg.reencode)
-    if cfg.shard_mb < 1:
-        raise MLScaleError(f"shard_mb is {cfg.shard_mb}", where="shard_mb", why="it is 1 or more", fix="shard_mb=256")
+    shard_bytes = round(cfg.shard_mb * 10**6)
+    if shard_bytes < 1:
+        raise MLScaleError(f"shard_mb is {cfg.shard_mb}", where="shard_mb", why="it is above 0", fix="shard_mb=256")
     container = _choose_container(cfg.format, data)
     if isinstance(data, TextFiles):
         if reencoding is not None:
@@ -116,10 +121,12 @@ def _write(cfg: DictConfig, data: object, start: float) -> Result:
         # Nothing is replaced in shards: what can't be read is named in a list, and left out.
         error.fix = "mlscale data verify … bad=bad.jsonl, with the same data= words; then leave_out=bad.jsonl"
         raise
-    before = f", {written.found_before:,} were there" if written.found_before else ""
-    sentence = f"{written.samples:,} samples in {written.folder}: {written.written:,} shards written{before}"
+    before = f", {written.found_before:,} already there" if written.found_before else ""
+    sentence = (
+        f"{written.samples:,} samples in {written.folder}: {format_count(written.written, 'shard')} written{before}"
+    )
     if left_out.copies:
-        sentence += f"; {left_out.copies:,} copies left out"
+        sentence += f"; left out: {left_out.copies:,} of the same bytes as another"
     if not written.is_complete:
         sentence += f"; {DOCUMENT} follows with the last of {part.of} parts"
     return Result(
@@ -147,7 +154,7 @@ def _write_with_bar(
             data,
             Path(cfg.to).expanduser(),
             container=container,
-            shard_bytes=cfg.shard_mb * 10**6,
+            shard_bytes=round(cfg.shard_mb * 10**6),
             seed=cfg.seed,
             licence=cfg.licence,
             left_out=left_out,

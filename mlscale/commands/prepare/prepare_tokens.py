@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlscale.errors import MLScaleError
 from mlscale.report import Result
-from mlscale.report.text import format_percent
+from mlscale.report.text import format_count, format_percent
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -30,7 +30,7 @@ def write_text_tokens(cfg: DictConfig, data: TextFiles, part: Part, start: float
     from mlscale.data.writing.write_tokens import TokenSource, count_source_bytes, write_tokens
     from mlscale.report.sample_bar import SampleProgressBar
 
-    folder, shard_bytes = Path(cfg.to).expanduser(), cfg.shard_mb * 10**6
+    folder, shard_bytes = Path(cfg.to).expanduser(), round(cfg.shard_mb * 10**6)
     # No part is larger than a shard, so that shards have about one size.
     parts = data.list_token_parts(shard_bytes)
     files: dict[str, list[Path]] = {}
@@ -80,11 +80,11 @@ def _build_result(written: WrittenTokens, part: Part, seconds: float) -> Result:
     from mlscale.data.text.token_maps import DOCUMENT
 
     train, val = written.splits["train"], written.splits["val"]
-    before = f", {written.found_before:,} were there" if written.found_before else ""
+    before = f", {written.found_before:,} already there" if written.found_before else ""
     sentence = (
         f"{train['tokens']:,} training and {val['tokens']:,} validation tokens of "
         f"{train['documents'] + val['documents']:,} documents in {written.folder}: "
-        f"{written.written:,} shards written{before}"
+        f"{format_count(written.written, 'shard')} written{before}"
     )
     # Shards of other parts that are not there yet do not count.
     unknown, tokens = train["unknown_tokens"], max(train["tokens"], 1)

@@ -110,7 +110,9 @@ class ProfileProbe:
                     )
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="This DataLoader will create")  # whether it helps is measured
-                short_fit.run_short_fit(short, self.facts, folder, threads, announce_metric=announce_metric)
+                short_fit.run_short_fit(
+                    short, self.facts, folder, threads, command="profile", announce_metric=announce_metric
+                )
             timed = timers.read_epoch_times(times)
         done = sum(len(epoch.done) for epoch in timed)
         if done < 2:
@@ -141,7 +143,7 @@ class ProfileProbe:
                     "path": str(times),
                     "warm_up": min(warm_up, passes * epochs // 2),
                 }
-            short_fit.run_short_fit(short, self.facts, folder)
+            short_fit.run_short_fit(short, self.facts, folder, command="profile")
             return step_parts.read_part_times(times).compute_shares(self.passes, validated)
 
     @property

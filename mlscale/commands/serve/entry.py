@@ -89,6 +89,7 @@ def _read_serve_settings(cfg: DictConfig) -> ServerSettings:
         access=Access(encode_key(cfg.api_key), frozenset(str(host).lower() for host in cfg.hosts)),
         tls=load_tls_context(Path(cfg.tls_cert), Path(cfg.tls_key)) if cfg.tls_cert else None,
         behind_proxy=bool(cfg.behind_proxy),
+        access_log=bool(cfg.access_log),
     )
 
 

@@ -83,8 +83,22 @@ COMMAND = Command(
         "promote": Action(
             "give a version an alias, champion by default; corrupt versions are refused",
             (_VERSION,),
-            (Key("alias", "which alias", "champion"), _ROOT, OUTPUT),
-            (("mlscale versions promote resnet@challenger", "the challenger becomes the champion"),),
+            (
+                Key("alias", "which alias", "champion"),
+                Key(
+                    "approved",
+                    "a target, or a list of them, whose own server must have approved the version (mlscale export … "
+                    "check=server); exit code 4 where it has not",
+                    example="triton",
+                    many=True,
+                ),
+                _ROOT,
+                OUTPUT,
+            ),
+            (
+                ("mlscale versions promote resnet@challenger", "the challenger becomes the champion"),
+                ("mlscale versions promote resnet:v7 approved=triton", "only if a Triton has answered as it should"),
+            ),
         ),
         "rollback": Action(
             "exchange champion and previous; twice changes nothing",

@@ -17,6 +17,7 @@ from mlscale.report.text import format_metric as shown_metric
 from mlscale.report.text import format_metric_name
 from mlscale.runs.find import find_run
 from mlscale.versions import LocalRegistry, Published, Version, WandbRegistry, open_registry
+from mlscale.versions.approval import list_approvals, require_approval
 from mlscale.versions.from_run import publish_run
 from mlscale.versions.from_servable import DOCUMENT, publish_servable, read_servable
 from mlscale.versions.version_reference import CHAMPION, PREVIOUS
@@ -95,6 +96,7 @@ def _show_version(options: Options) -> int:
         ("created", _format_date(version.created)),
         ("digest", version.digest),
         ("folder", version.payload),
+        ("approved", ", ".join(f"{target} by {by}" for target, by in list_approvals(version).items()) or None),
         ("W&B", _find_mirrored_name(registry, version)),
         ("notes", version.notes or None),
     ]
@@ -168,6 +170,7 @@ def _publish_reference(registry: LocalRegistry, options: Options) -> Published:
 
 def _promote_version(options: Options) -> int:
     registry = open_registry(options.registry_root)
+    require_approval(registry.resolve_version(options.ref), options.approved or ())
     # Loaded before the alias moves: a server that follows it would fail at its next swap.
     _try_version(registry, options.ref)
     version = registry.promote(options.ref, options.alias)

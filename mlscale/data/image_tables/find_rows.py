@@ -66,7 +66,7 @@ def find_rows(spec: str | Sequence[str], where: str) -> dict[str, FoundRows]:
     # Several paths are files: folders have splits, which would have to be joined.
     folder = Path(patterns[0]).expanduser()
     if len(patterns) != 1 or not folder.is_dir():
-        return {"train": FoundRows(tuple(find_table_files(patterns, where, (ARROW,))))}
+        return {"train": FoundRows(tuple(find_table_files(patterns, where, (ARROW,), takes_folders=True)))}
     if (folder / _DICT).is_file():
         return _find_saved_splits(folder, where)
     if (folder / _STATE).is_file():
@@ -115,7 +115,7 @@ def _find_saved(folder: Path, where: str) -> FoundRows:
     # The table would be shorter, and nothing else would show it.
     if absent := [path for path in paths if not path.is_file()]:
         raise MLScaleError(
-            f"{len(absent)} of {len(paths)} files of the dataset {str(folder)!r} are missing",
+            f"the dataset {str(folder)!r} lacks {len(absent)} of its {len(paths)} files",
             where=where,
             why=f"{_STATE} names {absent[0].name}",
             fix=f"cp <a copy of {absent[0].name}> {folder}, or save the dataset again",

@@ -15,7 +15,7 @@ from mlscale.data.decoding.resample import ChooseBox
 from mlscale.data.images.masks import DecodedMasks
 from mlscale.data.order.bad_samples import BadSample
 from mlscale.data.shards.member_decoder import Array, decode_sample, resize_array
-from mlscale.data.shards.sample_source import LocatedSource, SampleSource, read_encoded_image
+from mlscale.data.shards.sample_source import LocatedSource, SampleSource, TarSource, read_encoded_image
 from mlscale.errors import MLScaleError
 
 
@@ -94,14 +94,18 @@ def decode_stored(
         raise BadSample(
             sample,
             source.get_key(sample),
-            where=describe_place(source, sample, f"its .{extension} member of {len(content)} bytes"),
+            where=describe_place(source, sample, len(content)),
             why=str(error) or type(error).__name__,
         ) from error
 
 
-def describe_place(source: SampleSource, sample: int, member: str) -> str:
-    """Return the row of a sample in its table, for errors; `member` where it is in a shard or a folder."""
-    return source.locate_sample(sample) if isinstance(source, LocatedSource) else member
+def describe_place(source: SampleSource, sample: int, size: int) -> str:
+    """Return where an image of `size` bytes is, for errors: its row in a table, its member of a tar."""
+    if isinstance(source, LocatedSource):
+        return source.locate_sample(sample)
+    # A file of a folder is named by the sample's key, and a source of another package need not have parts at all.
+    part = source.describe_image(sample) if isinstance(source, TarSource) else "image"
+    return f"its {part} of {size} bytes"
 
 
 class DecodedSamples:

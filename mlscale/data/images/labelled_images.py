@@ -297,7 +297,8 @@ class ImageBackend(Backend):
         data = self._splits["train"]
         if weights.is_weights_file(named):
             return weights.read_weights_file(named, data.list_keys(range(len(data))))
-        return weights.parse_weight_members(self._read_weight_members("train", named), named, data.source.get_key)
+        members = self._read_weight_members("train", named)
+        return weights.parse_weight_members(members, f".{named} member", data.source.get_key)
 
     def _read_weight_members(self, split: str, extension: str) -> list[bytes]:
         """Return the bytes of a small member of every sample.

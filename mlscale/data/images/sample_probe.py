@@ -42,6 +42,20 @@ class NoReadableSampleError(MLScaleError):
         )
 
 
+class DifferentSizesError(MLScaleError):
+    """Images have several sizes, and none is set.
+
+    Args:
+        common_size: one that fits them.
+        why: two of them.
+        where: the key path of the split.
+    """
+
+    def __init__(self, common_size: int, why: str, where: str) -> None:
+        super().__init__("the images differ in size", where=where, why=why, fix=f"data.image_size={common_size}")
+        self.common_size = common_size
+
+
 class _Probe(NamedTuple):
     """A sample that was decoded, and the mark of its bytes."""
 
@@ -66,7 +80,8 @@ def probe_shape(
     Raises:
         BadSample: a sample cannot be decoded, without `skip_bad`.
         NoReadableSampleError: none of them can.
-        MLScaleError: the samples differ in size and no image_size is set.
+        DifferentSizesError: they have several sizes, and `size` is None.
+        MLScaleError: they differ in their channels.
     """
     picks = np.unique(np.linspace(0, len(source) - 1, PROBED).astype(np.int64)).tolist()
     saved = SavedProbe(source.version, (len(picks), size, max_pixels))
@@ -127,8 +142,9 @@ def _find_shape(source: SampleSource, probes: Sequence[_Probe], where: str) -> S
     first = arrays[0]
     for probe in probes:
         if probe.array.shape[1:] != first.shape[1:]:
-            fix = f"data.image_size={_choose_common_size(arrays)}"
-            raise _build_size_error(source, probes[0].sample, first.shape, probe.sample, probe.array.shape, where, fix)
+            pair = [(probes[0].sample, first.shape), (probe.sample, probe.array.shape)]
+            why = ", ".join(f"{source.get_key(sample)} has {format_size(shape)} pixels" for sample, shape in pair)
+            raise DifferentSizesError(_choose_common_size(arrays), why, where)
     # Grey images among coloured ones are repeated into three channels; other mixtures are mistakes.
     mixed = {array.shape[0] for array in arrays} - {channels}
     if mixed and mixed != {1}:
@@ -179,21 +195,3 @@ def _choose_common_size(arrays: Sequence[Array]) -> int:
     sides = [min(array.shape[1:]) for array in arrays]
     median = int(np.median(sides))
     return round(median / 32) * 32 if median >= 64 else min(sides)
-
-
-def _build_size_error(
-    source: SampleSource,
-    one: int,
-    shape: tuple[int, ...],
-    other: int,
-    other_shape: tuple[int, ...],
-    where: str,
-    fix: str,
-) -> MLScaleError:
-    return MLScaleError(
-        "the images differ in size",
-        where=where,
-        why=f"{source.get_key(one)} has {format_size(shape)} pixels, "
-        f"{source.get_key(other)} has {format_size(other_shape)}",
-        fix=fix,
-    )

@@ -24,7 +24,8 @@ from mlscale.data.images.windowed_shards import (
     parse_cache_size,
     parse_window,
 )
-from mlscale.data.order.loader import Follow
+from mlscale.data.order.bad_samples import Stream
+from mlscale.data.order.loader import Batches, Follow
 from mlscale.data.order.policy import Policy, normalise_shares
 from mlscale.data.order.sample_order import SampleOrder
 from mlscale.data.order.windowed_order import WindowedSampler
@@ -190,6 +191,14 @@ class ShardBackend(ImageBackend):
         self.facts()
         return build_windowed_order(self._indexes["train"], self._window, self.policy, self.seed, version)
 
+    def _wrap_stream(self, stream: Stream, split: str) -> Batches:
+        batches = super()._wrap_stream(stream, split)
+        if self._remote is None:
+            return batches
+        from mlscale.data.remote.reported_batches import ReportedBatches
+
+        return ReportedBatches(batches, self._remote)
+
     def _get_follow(self, split: str) -> Follow:
         data = self.get_decoded_split(split)
         # What is in memory is not read again, except by a crop of the stored image.
@@ -230,11 +239,13 @@ class ShardBackend(ImageBackend):
         """
         parts = _list_index_parts(self.get_decoded_split(split).source)
         if not any(extension.lower() in index.extensions for index, _ in parts):
-            names = dict.fromkeys(name for index, _ in parts for name in index.extensions)
+            names = dict.fromkeys(
+                index.describe_column(column) for index, _ in parts for column in range(len(index.extensions))
+            )
             raise MLScaleError(
-                f"the samples have no '.{extension}' member",
+                f"the samples have no {parts[0][0].describe_part(extension)}",
                 where=self._get_key_path(split),
-                why=f"their members are: {', '.join(f'.{name}' for name in names)}",
+                why=f"what they have: {', '.join(names)}",
                 fix="name one of these",
             )
         return [content for index, rows in parts for content in _read_members(index, rows, extension.lower())]
@@ -252,7 +263,7 @@ class ShardBackend(ImageBackend):
         # Unlike `read_members`: a sample without a weight can't be drawn by weight.
         if (absent := index.offsets[:, column] < 0).any():
             raise MLScaleError(
-                f"{int(absent.sum())} of {len(index)} samples have no .{extension} member",
+                f"{int(absent.sum())} of {len(index)} samples lack their {index.describe_column(column)}",
                 where="data.weights",
                 why=f"the first is {index.get_sample_name(int(np.argmax(absent)))}",
                 fix="write a weight for every sample; 0 for one that is never drawn",

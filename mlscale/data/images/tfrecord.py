@@ -142,7 +142,7 @@ class RecordBackend(ShardBackend):
         total = sum(len(index) for index in self._indexes.values())
         if corrupt:
             raise MLScaleError(
-                f"{len(corrupt):,} of {total:,} records are corrupt",
+                f"corrupt: {len(corrupt):,} of {total:,} records",
                 where="data.train, data.val",
                 why=f"their checksums differ: {', '.join(corrupt[:_MAX_NAMES])}{', …' * (len(corrupt) > _MAX_NAMES)}",
                 fix="data.on_bad_sample=skip, which leaves these records out; or restore their files",
@@ -160,4 +160,4 @@ class RecordBackend(ShardBackend):
         if not self._list_weight_features():
             return super()._read_weights(named)
         members = self._read_weight_members("train", named)
-        return parse_weight_members(members, named, self.get_decoded_split("train").source.get_key)
+        return parse_weight_members(members, f"feature {named!r}", self.get_decoded_split("train").source.get_key)

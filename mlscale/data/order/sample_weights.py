@@ -67,8 +67,13 @@ def read_weights_file(path: str, keys: Sequence[str]) -> NDArray[np.float64]:
     return check_weights(np.array([weights_by_key[key] for key in keys], np.float64), lambda sample: keys[sample])
 
 
-def parse_weight_members(contents: Sequence[bytes], member: str, key: Callable[[int], str]) -> NDArray[np.float64]:
+def parse_weight_members(contents: Sequence[bytes], part: str, key: Callable[[int], str]) -> NDArray[np.float64]:
     """Return the weight of each sample, float64 (n,), from members that hold a number as text.
+
+    Args:
+        contents: of the members.
+        part: what a member is called in messages.
+        key: the name of a sample.
 
     Raises:
         MLScaleError: a member is not a number.
@@ -82,7 +87,7 @@ def parse_weight_members(contents: Sequence[bytes], member: str, key: Callable[[
             raise MLScaleError(
                 f"the weight of sample {key(sample)} is not a number",
                 where="data.weights",
-                why=f"its .{member} member begins {content[:40]!r}",
+                why=f"its {part} begins {content[:40]!r}",
                 fix="write `2.5`, or another number as text",
             ) from error
     return check_weights(weights, key)

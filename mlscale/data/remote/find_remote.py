@@ -130,7 +130,7 @@ def _read_stats(
     if missing:
         shown = mask_address(entry)
         raise MLScaleError(
-            f"{len(missing)} of the {len(addresses)} shards of {shown!r} are missing"
+            f"missing: {len(missing)} of the {len(addresses)} shards of {shown!r}"
             if len(addresses) > 1
             else f"the shard {shown!r} does not exist",
             where=where,

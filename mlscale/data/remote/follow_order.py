@@ -15,6 +15,7 @@ from mlscale.data.remote.remote_shard import RemoteAccess, RemoteShard
 from mlscale.data.shards.shard_paths import Shard
 from mlscale.data.shards.system_files import report_once
 from mlscale.errors import Exit, MLScaleError
+from mlscale.report.text import format_decimal_size
 
 _BLOCK = 1 << 16
 """Positions that are looked ahead at a time, where the order has no windows: about one block of its arithmetic."""
@@ -77,7 +78,8 @@ def _check_windows(sampling: WindowedSampler, shards: Sequence[Shard], access: R
     limit = access.cache.limit
     if largest > limit:
         raise MLScaleError(
-            f"a window of {where} has {largest / 1e9:.2f} GB, and the cache may have {limit / 1e9:.2f} GB",
+            f"a window of {where} has {format_decimal_size(largest)}, and the cache may have "
+            f"{format_decimal_size(limit)}",
             where="data.cache_gb",
             why="all shards of a window are needed at a time, and the next one is downloaded meanwhile",
             fix=f"data.cache_gb={largest * 2.5 / 1e9:.2g}, or data.cache_dir=<a larger disk>; "
@@ -86,8 +88,8 @@ def _check_windows(sampling: WindowedSampler, shards: Sequence[Shard], access: R
         )
     if 2 * largest > limit:
         report_once(
-            f"remote    two windows of {where} have {2 * largest / 1e9:.2f} GB and the cache {limit / 1e9:.2f} GB "
-            "(data.cache_gb): not all of the next window is downloaded ahead"
+            f"remote    two windows of {where} have {format_decimal_size(2 * largest)} and the cache "
+            f"{format_decimal_size(limit)} (data.cache_gb): not all of the next window is downloaded ahead"
         )
     # The fourth stays free: validation has shards, too.
     return 2 if 4 * largest <= limit else 1

@@ -17,6 +17,7 @@ from mlscale.data.remote.remote_shard import RemoteAccess, RemoteShard
 from mlscale.data.shards.shard_paths import Shard
 from mlscale.data.shards.system_files import report_once
 from mlscale.errors import MLScaleError
+from mlscale.report.text import format_decimal_size
 
 FindBlock = Callable[[int], tuple[int, int]]
 """Returns start and stop of the block of an epoch's order that a position is in: a window, or any stretch."""
@@ -105,7 +106,6 @@ class Prefetch:
                 block.release()
             self._access.planned -= self._planned
             self._changed.notify_all()
-        report_transfers(self._access)
 
     def _plan(self, position: int) -> None:
         """Hand out the shards of one block after the other, as soon as the one before is read."""
@@ -178,8 +178,8 @@ def report_transfers(access: RemoteAccess) -> None:
 def report_small_cache(access: RemoteAccess, size: int, where: str) -> None:
     """Print that the cache can't hold what the order needs, and what is done in place of it."""
     report_once(
-        f"remote    {where} has {size / 1e9:.1f} GB and the cache {access.cache.limit / 1e9:.1f} GB (data.cache_gb): "
-        "each sample is a request of its own; data.order=windowed reads whole shards"
+        f"remote    {where} has {format_decimal_size(size)} and the cache {format_decimal_size(access.cache.limit)} "
+        "(data.cache_gb): each sample is a request of its own; data.order=windowed reads whole shards"
     )
 
 

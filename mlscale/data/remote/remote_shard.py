@@ -27,6 +27,7 @@ from mlscale.data.remote.verify_content import ContentCheck
 from mlscale.data.shards.index_builder import ForeignShard
 from mlscale.data.shards.shard_paths import ReadSpan
 from mlscale.errors import Exit, MLScaleError
+from mlscale.report.text import format_decimal_size
 
 _PROGRESS_BYTES = 1 << 20
 """Bytes that a failed attempt has to have read to count as progress: a server that drops after each is given up."""
@@ -290,8 +291,8 @@ class RemoteShard(ForeignShard):
         return MLScaleError(
             f"the shard {self.path!r} finds no space in the cache",
             where="data.cache_gb",
-            why=f"it has {self.stat.size / 1e9:.2f} GB, {str(cache.folder)!r} may have {cache.limit / 1e9:.2f} GB, "
-            f"and {why}",
+            why=f"it has {format_decimal_size(self.stat.size)}, {str(cache.folder)!r} may have "
+            f"{format_decimal_size(cache.limit)}, and {why}",
             fix=f"data.cache_gb={max(2 * needed, cache.limit * 2 // 10**8 / 10):g}, or data.cache_dir=<a larger disk>",
             exit=Exit.ENVIRONMENT,
         )

@@ -16,6 +16,7 @@ from typing import TypeVar
 from mlscale.data.remote.addresses import BlockedAddressError, build_blocked_error, mask_address
 from mlscale.data.shards.system_files import report_once
 from mlscale.errors import Exit, MLScaleError
+from mlscale.report.text import format_count, format_decimal_size
 
 T = TypeVar("T")
 
@@ -34,6 +35,8 @@ _DROPPED_NAMES = frozenset(
         *("ServiceRequestError", "ServiceResponseError", "IncompleteRead", "EOFError"),
     }
 )
+# Of botocore and gcsfs, which compare transfers with a checksum that the store states.
+_CHECKSUM_NAMES = frozenset({"ChecksumError", "FlexibleChecksumError"})
 _REPORTED_ATTEMPT = 3
 """The failure in a row that is reported at once: who waits wants to know for what."""
 # Request timeout, too many requests, and every error of the server's own.
@@ -109,7 +112,8 @@ class TransferCounts:
             self._shards = self._bytes = 0
         if not failures:
             return None
-        return f"remote    {format_failures(failures)}, repeated; downloaded: {shards} shards, {size / 1e9:.2f} GB"
+        downloaded = f"{format_count(shards, 'shard')}, {format_decimal_size(size)}"
+        return f"remote    {format_failures(failures)}, repeated; downloaded: {downloaded}"
 
 
 def format_failures(failures: Mapping[str, int]) -> str:
@@ -216,12 +220,12 @@ def classify_failure(error: BaseException) -> str | None:
     """Return the kind of a failure that may pass; None for one that would come again."""
     if is_blocked(error) or isinstance(error, ChangedShardError | FileNotFoundError | PermissionError):
         return None
-    if isinstance(error, WrongBytesError):
-        return WRONG
     if isinstance(error, StatusError):
         return SERVER if error.status in _PASSING_STATUS else None
     names = {kind.__name__ for kind in type(error).__mro__}
     # By name: these are of packages that are imported on use.
+    if isinstance(error, WrongBytesError) or names & _CHECKSUM_NAMES:
+        return WRONG
     if isinstance(error, TimeoutError) or names & {"FSTimeoutError", "ReadTimeoutError", "ConnectTimeoutError"}:
         return STALLED
     if "ClientConnectorDNSError" in names:

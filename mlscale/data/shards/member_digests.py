@@ -10,15 +10,16 @@ from __future__ import annotations
 import os
 import shlex
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.atomic_files import suggest_restore
+from mlscale.atomic_files import create_write_error, suggest_restore
 from mlscale.data.shards.index_builder import (
     ForeignShard,
     Scanner,
@@ -37,6 +38,7 @@ from mlscale.data.shards.index_files import (
 from mlscale.data.shards.shard_index import get_file_state
 from mlscale.data.shards.shard_paths import Shard
 from mlscale.errors import Exit, MLScaleError, raise_all
+from mlscale.report.text import format_count
 
 _MAX_NAMES = 5
 
@@ -111,20 +113,13 @@ def _record_shard(shard: Shard, where: str, keep: str) -> tuple[bool, int, Path]
             fix=suggest_restore(shard.path),
         ) from error
     path = _choose_index_path(shard, keep)
+    is_adjacent = path == get_adjacent_index_path(shard.path)
     if index.digests is not None:
         _compare_digests(shard, index, digests, where)
         return False, len(index.keys), path
-    try:
+    with _explain_unwritable(path, where, is_adjacent=is_adjacent):
         # Small members with them: where the shards are uploaded, labels are read from the index.
         save_index(path, shard.path, status, keep_small_members(replace(index, digests=digests), shard.path))
-    except OSError as error:
-        raise MLScaleError(
-            f"the index {str(path)!r} cannot be written",
-            where="data.index",
-            why=error.strerror or str(error),
-            fix="data.index=cache",
-            exit=Exit.ENVIRONMENT,
-        ) from error
     return True, len(index.keys), path
 
 
@@ -136,8 +131,34 @@ def _record_foreign(shard: ForeignShard, where: str, keep: str) -> tuple[bool, i
     if index.digests is not None:
         _compare_digests(shard, index, digests, where)
         return False, len(index.keys), shard.get_index_path()
-    shard.save_index(replace(index, digests=digests), TAR)
+    with _explain_unwritable(shard.get_index_path(), where, is_adjacent=False):
+        shard.save_index(replace(index, digests=digests), TAR)
     return True, len(index.keys), shard.get_index_path()
+
+
+@contextmanager
+def _explain_unwritable(path: Path, where: str, *, is_adjacent: bool) -> Iterator[None]:
+    """Raise an error with a remedy where an index can't be written.
+
+    Args:
+        path: of the index.
+        where: the key path of the split; of shards that are being written the setting that chose their folder.
+        is_adjacent: the index is next to its shard, and not in the cache.
+    """
+    try:
+        yield
+    except OSError as error:
+        # The shards have just been written there: the caller knows which setting chose the folder.
+        if not where.startswith("data."):
+            raise create_write_error(path.parent, error) from error
+        # By folder: what is the same for all of its shards is reported once.
+        raise MLScaleError(
+            f"the indexes of shards cannot be written to {str(path.parent)!r}",
+            where="data.index" if is_adjacent else "MLSCALE_CACHE",
+            why=error.strerror or str(error),
+            fix="data.index=cache" if is_adjacent else "export MLSCALE_CACHE=<a folder that can be written to>",
+            exit=Exit.ENVIRONMENT,
+        ) from error
 
 
 def _compute_digests(shard: Shard, index: ShardIndex, status: os.stat_result) -> NDArray[np.uint32]:
@@ -177,8 +198,7 @@ def _compare_digests(shard: Shard, index: ShardIndex, digests: NDArray[np.uint32
         paths = [shard.get_index_path()]
     files = [shlex.quote(str(path)) for path in paths if path.exists()]
     raise MLScaleError(
-        f"{len(wrong):,} member{'s' * (len(wrong) != 1)} of {shard.path!r} are not as they were when their digests "
-        "were recorded",
+        f"{format_count(len(wrong), 'member')} of {shard.path!r} changed after the digests were recorded",
         where=where,
         why=f"{', '.join(names)}{', …' if len(wrong) > _MAX_NAMES else ''}",
         fix="restore the shard from where it came from; or, where you have changed it yourself, record it again: "

@@ -140,6 +140,10 @@ class TarSource:
     def get_key(self, sample: int) -> str:
         return self._index.get_sample_name(sample)
 
+    def describe_image(self, sample: int) -> str:
+        """Return what the part of a sample that is its image is called in messages."""
+        return self._index.describe_column(int(self._column[sample]))
+
     def read_image(self, sample: int) -> tuple[str, bytes]:
         return self._read_member(sample, int(self._column[sample]))
 
@@ -170,7 +174,7 @@ class TarSource:
         except CorruptMemberError as error:
             from mlscale.data.order.bad_samples import BadSample  # with torch, which is not needed to read
 
-            where = f"its .{self._index.extensions[column]} member in {error.where}"
+            where = f"its {self._index.describe_column(column)} in {error.where}"
             raise BadSample(sample, self.get_key(sample), "is corrupt", where=where, why=error.why) from error
 
     def _find_image_columns(self, image_key: str | None, label_key: str, where: str) -> list[int]:
@@ -265,7 +269,7 @@ class TarSource:
                 # The first sample that has it: looked for only here, since each label may be another.
                 f"the label of sample {self._index.get_sample_name(contents.index(content))} cannot be read",
                 where=where,
-                why=f"{error} (its .{extension} member begins {content[:40]!r})",
+                why=f"{error} (its {self._index.describe_column(self._label_column)} begins {content[:40]!r})",
                 fix="a label is a whole number from 0, or the name of a class",
             ) from error
 
@@ -275,7 +279,7 @@ class TarSource:
         # What `tar --append` and joined shards leave: a member that was meant to replace the one before.
         times = sum(other == key for other, at in zip(self._index.keys, self._index.shard, strict=True) if at == shard)
         return MLScaleError(
-            f"{int(absent.sum())} of {len(self._index)} samples have no {member} member",
+            f"{int(absent.sum())} of {len(self._index)} samples lack their {member} member",
             where=where,
             why=f"the first is {self._index.get_sample_name(first)}"
             + (f", a key that is in this shard {times} times" if times > 1 else ""),

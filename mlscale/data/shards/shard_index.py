@@ -90,6 +90,14 @@ class Index:
         """Return shard and key of a sample, as errors and batches name it."""
         return f"{self.shards[self.shard[sample]].name}/{self.keys[sample]}"
 
+    def describe_part(self, extension: str) -> str:
+        """Return what a part of samples is called in messages, also one that none has."""
+        return f"'.{extension}' member"
+
+    def describe_column(self, column: int) -> str:
+        """Return what a column is called in messages."""
+        return f".{self.extensions[column]} member"
+
     def read_member(self, sample: int, column: int) -> bytes:
         """Return the bytes of one member.
 
@@ -309,7 +317,7 @@ class Index:
         stated = int(self.digests[sample, column])
         if stated != NO_DIGEST and zlib.crc32(content) != stated:
             raise CorruptMemberError(
-                f"the .{self.extensions[column]} member of sample {self.get_sample_name(sample)} is corrupt",
+                f"the {self.describe_column(column)} of sample {self.get_sample_name(sample)} is corrupt",
                 where=self.shards[self.shard[sample]].path,
                 why=f"the CRC-32 of its {len(content):,} bytes is {zlib.crc32(content):08x}, "
                 f"and {stated:08x} was recorded by mlscale prepare",

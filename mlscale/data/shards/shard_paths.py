@@ -214,7 +214,7 @@ def _expand_pattern(path: str, where: str) -> list[str]:
     if len(parts) == 1 and not glob.has_magic(path):
         raise _build_missing_path_error(path, where)
     raise MLScaleError(
-        f"{len(missing)} of the {len(parts)} shards of {path!r} are missing"
+        f"missing: {len(missing)} of the {len(parts)} shards of {path!r}"
         if len(parts) > 1
         else f"no shard matches {path!r}",
         where=where,

@@ -104,11 +104,14 @@ def require_pyarrow(where: str) -> None:
         )
 
 
-def find_table_files(patterns: Sequence[str], where: str, extensions: Collection[str] = ()) -> list[Path]:
+def find_table_files(
+    patterns: Sequence[str], where: str, extensions: Collection[str] = (), *, takes_folders: bool = False
+) -> list[Path]:
     """Return the files that paths or globs name, in the order of their paths.
 
     Args:
         extensions: those of table files that are taken besides the usual ones.
+        takes_folders: the caller reads folders, too, and looks for them first.
 
     Raises:
         MLScaleError: a pattern has no file, or a file is not a table.
@@ -124,7 +127,7 @@ def find_table_files(patterns: Sequence[str], where: str, extensions: Collection
                 f"table not found: {pattern!r}",
                 where=where,
                 why=f"looked for {Path(pattern).expanduser().absolute()}",
-                fix=f"{where}=<a .csv, .parquet or .jsonl file, or a glob of such>",
+                fix=f"{where}=<a .csv, .parquet or .jsonl file, or a glob of such{', or a folder' * takes_folders}>",
             )
         paths += matches
     for path in paths:

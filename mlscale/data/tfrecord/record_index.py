@@ -174,6 +174,13 @@ class RecordIndex(Index):
         assert isinstance(selected, RecordIndex)
         return replace(selected, records=self.records[samples])
 
+    def describe_part(self, extension: str) -> str:
+        return f"feature {extension!r}"
+
+    def describe_column(self, column: int) -> str:
+        # By role: the first two columns are named after the members of a tar, which these files have not.
+        return ("image", "label")[column] if column < 2 else f"feature {self.extensions[column]!r}"
+
     def is_intact(self, sample: int) -> bool:
         """Return True if the checksum of a sample's record fits its data."""
         with self._open_shard(int(self.shard[sample])) as read:
@@ -237,10 +244,8 @@ class RecordIndex(Index):
         what: str = "is corrupt",
         fix: str = "data.on_bad_sample=skip, which leaves it out; or restore the shard",
     ) -> CorruptMemberError:
-        # By role: the first two columns are named after the members of a tar, which these files have not.
-        name = ("image", "label")[column] if column < 2 else f"feature {self.extensions[column]!r}"
         return CorruptMemberError(
-            f"the {name} of sample {self.get_sample_name(sample)} {what}",
+            f"the {self.describe_column(column)} of sample {self.get_sample_name(sample)} {what}",
             where=self.shards[self.shard[sample]].path,
             why=why,
             fix=fix,

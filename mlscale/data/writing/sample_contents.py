@@ -162,7 +162,7 @@ class SampleContents:
                 mask = "png", self._reencoding.encode_mask(mask[1], mask[0], image, self._max_pixels)
         # Decoders and encoders raise errors of their own.
         except Exception as error:
-            where = describe_place(source, sample, f"its .{extension} member of {len(content)} bytes")
+            where = describe_place(source, sample, len(content))
             raise BadSample(
                 sample, source.get_key(sample), what, where=where, why=str(error) or type(error).__name__
             ) from error

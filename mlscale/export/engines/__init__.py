@@ -1,1 +1,1 @@
-"""Engines of a servable's graph: ONNX Runtime on the CPU or another execution provider, and OpenVINO."""
+"""Engines, which compute the graph of a servable: ONNX Runtime, or another runtime with the same interface."""

@@ -1,4 +1,4 @@
-"""What computes a servable's graph: ONNX Runtime by default, another runtime, or a server over the network."""
+"""The interface of engines, which compute the graph of a servable: a runtime, or a server over the network."""
 
 from __future__ import annotations
 

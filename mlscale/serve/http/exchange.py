@@ -141,6 +141,7 @@ class Exchange:
         keep: True if the client wants the connection to stay open after the response.
         arrived: `time.perf_counter` at its last byte.
         route: its name in metrics; set by its handler.
+        id: of its first sample; '' before there is one.
         began, compute_s: start (`time.perf_counter`) and seconds of its batch; set when it was computed.
     """
 
@@ -155,6 +156,7 @@ class Exchange:
         "body",
         "compute_s",
         "headers",
+        "id",
         "keep",
         "method",
         "old",
@@ -168,7 +170,7 @@ class Exchange:
         self.method, self.target, self.headers = head
         self.body, self.keep, self.old = body, keep, old
         self.arrived = time.perf_counter()
-        self.route, self.answered = "other", False
+        self.route, self.id, self.answered = "other", "", False
         self.began = self.compute_s = 0.0
         self._connection = connection
 

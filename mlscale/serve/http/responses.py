@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from mlscale.serve.http.exchange import COMPACT, JSON, Exchange
 from mlscale.serve.http.request_error import Refused
+from mlscale.serve.http.request_log import format_access_line, read_traceparent
 from mlscale.serve.prometheus import ServerMetrics
 
 INFERENCE = ("infer", "predict")
@@ -19,10 +20,11 @@ class ResponseSender:
     Args:
         metrics: the counters.
         log: writes a line to the log.
+        access_log: write a line for each request.
     """
 
-    def __init__(self, metrics: ServerMetrics, log: Callable[[str], None]) -> None:
-        self.metrics, self.log = metrics, log
+    def __init__(self, metrics: ServerMetrics, log: Callable[[str], None], *, access_log: bool = False) -> None:
+        self.metrics, self.log, self._access_log = metrics, log, access_log
 
     def send_body(
         self, exchange: Exchange, body: bytes = b"", kind: bytes = JSON, headers: bytes = b"", status: int = 200
@@ -33,6 +35,10 @@ class ResponseSender:
             seconds = time.perf_counter() - exchange.arrived
             headers += _format_server_timing(exchange, seconds)
             self.metrics.latency.add_value(seconds)
+        if trace := read_traceparent(exchange.headers):
+            headers += b"traceparent: %b\r\n" % trace
+        if self._access_log:
+            self.log(format_access_line(exchange, status, time.perf_counter() - exchange.arrived))
         exchange.send_response(status, body, kind, headers)
         self.metrics.requests[exchange.route, status] += 1
 

@@ -17,10 +17,12 @@ from mlscale.serve.http.request_error import Refused
 from mlscale.serve.packed_samples import NO_SAMPLES, PackedSamples, create_packed_samples
 from mlscale.serve.protocol import json_numbers, raw_json
 from mlscale.serve.protocol.v2_fields import (
+    NO_COUNT,
     NO_MEMBER,
     build_parse_refusal,
     format_value,
     get_entries,
+    get_optional_text,
     get_parameters,
     get_text,
 )
@@ -78,7 +80,7 @@ def count_text_bytes(model: ServedModel, headers: Mapping[bytes, bytes], body: b
     """Return the bytes of JSON and of texts in a request, which take the time of the interpreter."""
     length = headers.get(_LENGTH)
     # Texts are read one by one, images and numbers are not.
-    has_texts = model.file_input == "text" or any(port.dtype == "string" for port in model.servable.inputs)
+    has_texts = model.file_input in ("text", "row") or any(port.dtype == "string" for port in model.servable.inputs)
     return len(body) if length is None or has_texts else _parse_json_length(length)
 
 
@@ -166,7 +168,7 @@ def _parse_infer_document(model: ServedModel, document: dict[str, Any], tail: me
     ports = _find_input_ports(model, inputs)
     binary = bool(get_parameters(document).get("binary_data_output", False))
     tensors = read_tensors(model.name, ports, inputs, tail)
-    id_, outputs = validate_id(document.get("id")), _parse_outputs(model, document, binary)
+    id_, outputs = validate_id(get_optional_text(document, "id")), _parse_outputs(model, document, binary)
     if not model.file_input or ports[0].name != model.file_input:
         json_numbers.refuse_bad_rows(model, tensors, _ROW)
         return InferRequest(create_packed_samples(tensors), id_, outputs)
@@ -177,7 +179,28 @@ def _parse_infer_document(model: ServedModel, document: dict[str, Any], tail: me
         raise Refused(f"a request has at most {most} inputs of the type BYTES for '{model.name}'", 413)
     if model.file_input == "image":
         return InferRequest(NO_SAMPLES, id_, outputs, files)
-    return InferRequest(raw_json.pack_raw(model, files), id_, outputs)
+    raw = _parse_rows(model, files) if model.file_input == "row" else files
+    return InferRequest(raw_json.pack_raw(model, raw), id_, outputs)
+
+
+def _parse_rows(model: ServedModel, texts: Sequence[str | bytes]) -> list[Any]:
+    """Return the rows of a table, each of which is a text of JSON.
+
+    Raises:
+        Refused: one is not, or all together are too long.
+    """
+    contents = [text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text for text in texts]
+    # Their number is limited by now, and not what one of them holds.
+    if sum(map(len, contents)) > model.limits.json_bytes:
+        raise Refused(f"the rows of the request are over {model.limits.json_bytes} bytes", 413)
+    rows = []
+    for number, content in enumerate(contents):
+        json_numbers.check_expansion(model, content)
+        try:
+            rows.append(json_numbers.parse_document(content))
+        except ValueError as error:
+            raise Refused(f"inputs[{number}] can't be used: it is not JSON: {error}") from error
+    return rows
 
 
 def _find_input_ports(model: ServedModel, inputs: Sequence[Mapping[str, Any]]) -> list[Port]:
@@ -214,7 +237,7 @@ def _parse_outputs(model: ServedModel, document: dict[str, Any], binary: bool) -
             raise Refused(f"output '{name}' already exists in request")
         top = parameters.get("classification", 0)
         if type(top) is not int or top < 0:
-            raise Refused(f"'classification' of output '{name}' is not a number of classes")
+            raise Refused(f"Unable to set 'classification': {NO_COUNT}", 500)
         if top and not _has_classes(model, name):
             # Numbers of targets and pixels have no class to name: the best of them would be a number without meaning.
             with_classes = [other for other in names if _has_classes(model, other)]

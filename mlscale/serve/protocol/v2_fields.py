@@ -11,6 +11,7 @@ NO_MEMBER, NO_ARRAY = (
     "attempt to access non-existing object member '{}'",
     "attempt to access JSON non-array as array",
 )
+NO_COUNT = "attempt to access JSON non-unsigned-integer as unsigned-integer"
 _MOST_TENSORS = 64
 
 
@@ -43,6 +44,15 @@ def get_text(entry: Mapping[str, Any], name: str) -> str:
     if not isinstance(entry[name], str):
         raise build_parse_refusal(name, "attempt to access JSON non-string as string")
     return str(entry[name])
+
+
+def get_optional_text(entry: Mapping[str, Any], name: str) -> str | None:
+    """Return a text; None where it is absent.
+
+    Raises:
+        Refused: it is something else.
+    """
+    return None if entry.get(name) is None else get_text(entry, name)
 
 
 def get_parameters(entry: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from mlscale.serve.http.request_error import Refused
 from mlscale.serve.protocol import json_numbers
 from mlscale.serve.protocol.v2_fields import (
     NO_ARRAY,
+    NO_COUNT,
     NO_MEMBER,
     build_parse_refusal,
     format_value,
@@ -34,6 +35,7 @@ DATATYPES = {
     "string": "BYTES",
     FILE: "BYTES",
 }
+_KNOWN = frozenset(DATATYPES.values()) | {"INT8", "INT16", "UINT16", "UINT32", "UINT64", "FP16", "BF16"}
 
 
 def read_tensors(
@@ -80,15 +82,20 @@ def _read_shape(model: str, port: Port, entry: Mapping[str, Any]) -> tuple[int, 
     shape = entry["shape"]
     if not isinstance(shape, list):
         raise build_parse_refusal("shape", NO_ARRAY)
+    # True would pass as the int 1.
+    if not all(type(size) is int and size >= 0 for size in shape):
+        raise build_parse_refusal("shape", NO_COUNT)
+    if datatype not in _KNOWN:
+        raise Refused(f"invalid datatype for input {port.name}")
     if datatype != DATATYPES[port.dtype]:
         raise Refused(
             f"inference input '{port.name}' data-type is '{format_value(datatype)}', but model '{model}' expects "
             f"'{DATATYPES[port.dtype]}'"
         )
-    if port.dtype == FILE and len(shape) == 2 and shape[1] == 1:  # as Triton has texts
+    # Triton's tensors have a dimension after the batch: what is one value here is [1] there.
+    if len(port.shape) == 1 and len(shape) == 2 and shape[1] == 1:
         shape = shape[:1]
-    # `type`, since true would pass as the int 1.
-    whole = len(shape) == len(port.shape) and all(type(size) is int and 0 < size < 2**31 for size in shape)
+    whole = len(shape) == len(port.shape) and all(0 < size < 2**31 for size in shape)
     if not whole or any(stated not in (-1, size) for stated, size in zip(port.shape[1:], shape[1:], strict=True)):
         raise Refused(
             f"unexpected shape for input '{port.name}' for model '{model}'. Expected "
@@ -112,7 +119,7 @@ def _split_tail(
     if data:
         return None, tail
     if type(size) is not int or size < 0:
-        raise build_parse_refusal("binary_data_size", "attempt to access JSON non-unsigned-integer as unsigned-integer")
+        raise build_parse_refusal("binary_data_size", NO_COUNT)
     if len(tail) < size:
         missing = min(size - len(tail), 2**63)
         raise Refused(

@@ -122,6 +122,7 @@ def build_model_statistics(model: ServedModel, counts: ServingStatistics) -> dic
             "cache_hit": nothing,
             "cache_miss": nothing,
         },
+        "response_stats": {},  # of models that stream, as in Triton
         "batch_stats": [
             {
                 "batch_size": rows,

@@ -9,13 +9,18 @@ from textwrap import dedent
 import pytest
 
 from mlscale.assembly.ready import compose_from_overrides
+from mlscale.cli import main
 from mlscale.commands.estimate.measurements import _run_timed_fit
 from mlscale.commands.profile import timed_fits as profile_probe
 from mlscale.config.composition.frozen import add_derived
 from mlscale.config.derive import derive_values
+from mlscale.errors import Exit
 from mlscale.launch.local_devices import detect_local_devices
 
 OWN = """
+import os
+import signal
+
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -44,6 +49,14 @@ class Quadratic(pl.LightningModule):
 
     def val_dataloader(self):
         return loader()
+"""
+STOPPING = """
+
+class Stopping(Quadratic):
+    def training_step(self, batch, index):
+        if callable(signal.getsignal(signal.SIGTERM)):  # in a fit; elsewhere it would end the tests
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().training_step(batch, index)
 """
 WORDS = ["task._target_=short_fits_own.Quadratic", "data=none", "model=none", "optimizer=none"]
 
@@ -76,3 +89,20 @@ def test_the_metric_is_reported_once(
     for number in range(2):
         _run_timed_fit(probe.cfg, None, (1, 1), 1, announce_metric=not number)
     assert capsys.readouterr().err.count("metric  ") == (told is not None)
+
+
+@pytest.mark.parametrize("command", ["estimate", "profile"])
+def test_a_short_fit_that_is_stopped_names_the_command_that_was_typed(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "short_fits_stopping.py").write_text(dedent(OWN + STOPPING))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["task._target_=short_fits_stopping.Stopping", *WORDS[1:]]
+    assert main([command, *words]) == Exit.TERMINATED
+    error = capsys.readouterr().err
+    assert f"stopped by SIGTERM after optimizer step 1, in a short fit that mlscale {command} measures" in error
+    assert f"fix:   mlscale {command} <the same words>" in error
+    # Neither can be used: the folder is removed, and there is no run.
+    assert "runs resume" not in error
+    assert "where:" not in error

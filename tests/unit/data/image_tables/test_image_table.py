@@ -72,6 +72,12 @@ def fail(path: Path, **settings: Any) -> MLScaleError:
     return problems[0]
 
 
+def test_a_path_that_does_not_exist_may_have_been_a_folder(tmp_path: Path) -> None:
+    assert (
+        fail(tmp_path / "absent").fix == "data.train=<a .csv, .parquet or .jsonl file, or a glob of such, or a folder>"
+    )
+
+
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet", "arrow"])
 def test_every_format_has_the_same_samples(tmp_path: Path, ending: str) -> None:
     rows = write_photos(tmp_path, 24)

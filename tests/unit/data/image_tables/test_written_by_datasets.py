@@ -137,7 +137,7 @@ def test_a_file_with_wrong_offsets_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_missing(tmp_path: Path) -> None:
     (copy_disk(tmp_path) / "train" / "data-00001-of-00002.arrow").unlink()
     error = fail(tmp_path / "disk")
-    assert error.what.startswith("1 of 2 files of the dataset")
+    assert error.what.endswith("lacks 1 of its 2 files")
     assert "data-00001-of-00002.arrow" in error.why
 
 

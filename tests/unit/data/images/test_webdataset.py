@@ -230,14 +230,14 @@ def test_incomplete_samples_are_left_out_and_counted(tmp_path: Path, capsys: pyt
     assert some.read_members("train", "cls") == [b"0", b"1", b"0", b"0", b"0", b"1"]
     assert np.array_equal(some.get_decoded_split("train").get_sample(3), whole.get_decoded_split("train").get_sample(4))
     none = write_tar(tmp_path / "none.tar", [("0.png", picture(0)), ("1.cls", b"0")])
-    with pytest.raises(MLScaleError, match=r"2 of 2 samples have no \.png and \.cls member"):
+    with pytest.raises(MLScaleError, match=r"2 of 2 samples lack their \.png and \.cls member"):
         WebDataset(none, tmp_path / "v", incomplete="skip").facts()
 
 
 def test_a_member_that_was_appended_again_is_named(tmp_path: Path) -> None:
     members = [("0.png", picture(0)), ("0.cls", b"0"), ("1.png", picture(1)), ("1.cls", b"1"), ("0.cls", b"1")]
     error = failure(write_tar(tmp_path / "x.tar", members))
-    assert error.what == "1 of 3 samples have no .png member"
+    assert error.what == "1 of 3 samples lack their .png member"
     assert "x.tar/0, a key that is in this shard 2 times" in error.why
 
 
@@ -247,7 +247,7 @@ def test_members_that_are_missing_or_ambiguous(tmp_path: Path) -> None:
     assert failure(no_label).what == "the samples have no label '.cls'"
     assert failure(no_label).fix == "data.label_key=<one of .json, .png>"
     one_lacks = write_tar(tmp_path / "b.tar", [("0.png", image), ("0.cls", b"0"), ("1.png", image)])
-    assert failure(one_lacks).what == "1 of 2 samples have no .cls member"
+    assert failure(one_lacks).what == "1 of 2 samples lack their .cls member"
     assert "b.tar/1" in failure(one_lacks).why
     two = write_tar(tmp_path / "c.tar", [("0.png", image), ("0.mask.png", image), ("0.cls", b"0")])
     assert failure(two).what == "it is not clear which member is the image"

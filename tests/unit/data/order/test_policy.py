@@ -241,9 +241,9 @@ def test_what_is_wrong_with_a_weights_file(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_weights_of_members() -> None:
-    assert weights.parse_weight_members([b"1", b" 2.5\n", b"0"], "weight", str).tolist() == [1, 2.5, 0]
+    assert weights.parse_weight_members([b"1", b" 2.5\n", b"0"], ".weight member", str).tolist() == [1, 2.5, 0]
     with pytest.raises(MLScaleError) as caught:
-        weights.parse_weight_members([b"1", b"x" * 50], "weight", lambda sample: f"key {sample}")
+        weights.parse_weight_members([b"1", b"x" * 50], ".weight member", lambda sample: f"key {sample}")
     assert caught.value.what == "the weight of sample key 1 is not a number"
     assert caught.value.why == f"its .weight member begins {b'x' * 40!r}"
     with pytest.raises(MLScaleError, match="the weight of sample 1 is -2"):

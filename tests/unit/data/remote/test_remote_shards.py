@@ -101,6 +101,22 @@ def test_what_failed_while_facts_were_read_is_printed(
     assert "remote    2 errors of the server, repeated; downloaded: 7 shards" in capfd.readouterr().err
 
 
+def test_what_failed_in_validation_is_printed_when_it_ends(
+    folder: Path, serve: Serve, cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    url, faults = serve(folder)
+    data = WebDataset(folder / "train", f"{url}/val/{{000..001}}.tar", batch_size=24)
+    data.facts()
+    for copy in (cache / "shards").glob("*.tar"):
+        copy.unlink()
+    capfd.readouterr()
+    # Its images are read once, and are kept: nothing is downloaded ahead of it.
+    faults.refuse, faults.most = 1.0, 2
+    list(data.val_dataloader())
+    assert faults.done["refuse"] == 2
+    assert "remote    2 errors of the server, repeated" in capfd.readouterr().err
+
+
 def test_a_stalled_connection_is_given_up(folder: Path, serve: Serve, local: WebDataset) -> None:
     url, faults = serve(folder, stall=1.0, most=2)
     data = open_remote(url)

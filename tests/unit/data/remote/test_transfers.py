@@ -8,6 +8,7 @@ import time
 
 import aiohttp
 import pytest
+from botocore.exceptions import FlexibleChecksumError
 from fsspec.exceptions import FSTimeoutError
 
 from mlscale.data.remote.addresses import BlockedAddressError
@@ -49,6 +50,7 @@ def caused(error: Exception, cause: BaseException) -> Exception:
         (FSTimeoutError(), STALLED),
         (aiohttp.SocketTimeoutError(), STALLED),
         (WrongBytesError("x"), WRONG),
+        (FlexibleChecksumError(error_msg="Expected checksum a did not match b"), WRONG),
         (StatusError(503, ""), SERVER),
         (StatusError(429, ""), SERVER),
         (StatusError(400, ""), None),
@@ -86,7 +88,7 @@ def test_an_action_is_repeated_until_it_passes(capfd: pytest.CaptureFixture[str]
     counts.count_shard(2_000_000_000)
     assert counts.take_line() == (
         "remote    1 connection stalled, 1 connection dropped, 1 error of the server, repeated; "
-        "downloaded: 1 shards, 2.00 GB"
+        "downloaded: 1 shard, 2.0 GB"
     )
     assert counts.take_line() is None
     assert dict(counts.total) == {STALLED: 1, DROPPED: 1, SERVER: 1, "shards": 1}

@@ -70,7 +70,7 @@ def test_what_is_read_is_compared(tmp_path: Path) -> None:
                 else:
                     assert found.read_member(*other) == places.read_member(*other)
             index(copy, verify=False).read_member(sample, column)
-            with pytest.raises(MLScaleError, match=r"1 member of .* not as they were") as caught:
+            with pytest.raises(MLScaleError, match=r"1 member of .* changed after the digests") as caught:
                 record(copy, "beside")
             assert caught.value.why == f"0000{sample}.{found.extensions[column]}"
 

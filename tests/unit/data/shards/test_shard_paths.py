@@ -66,7 +66,7 @@ def test_no_shard_matches(folder: Path) -> None:
 
 def test_some_shards_of_a_range_are_missing(folder: Path) -> None:
     error = failure(str(folder / "{000..004}.tar"))
-    assert error.what.startswith("2 of the 5 shards")
+    assert error.what.startswith("missing: 2 of the 5 shards")
     assert "003.tar" in error.why
 
 

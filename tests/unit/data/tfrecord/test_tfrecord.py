@@ -159,10 +159,29 @@ def test_a_flipped_bit_makes_a_bad_sample(photos: Path) -> None:
     data = read(photos, on_bad_sample="skip")
     weights = torch.cat([batch["weight"] for batch in data.val_dataloader()])
     assert weights.tolist() == [1.0] * 9 + [0.0] + [1.0] * 2
-    with pytest.raises(MLScaleError, match=r"2 of 24 records are corrupt[\s\S]*000003"):
+    with pytest.raises(MLScaleError, match=r"corrupt: 2 of 24 records[\s\S]*000003"):
         data.record_digests()
     # Its pixels still decode: without the comparison nothing shows.
     assert len(list(read(photos, verify=False).val_dataloader())) == 3
+
+
+def test_messages_do_not_speak_of_members_that_records_have_not(tmp_path: Path) -> None:
+    records = [
+        build_record({"image": picture(n) if n else b"\x89PNG", "label": n % 2, "weight": b"much"}) for n in range(6)
+    ]
+    path = tmp_path / "0.tfrecord"
+    path.write_bytes(b"".join(records))
+    with pytest.raises(MLScaleError, match="cannot be decoded") as caught:
+        read(str(path), schema={"image": "image", "label": "label"}).facts()
+    assert caught.value.where == "its image of 4 bytes"
+    path.write_bytes(b"".join(records[1:]))
+    data = read(str(path), schema={"image": "image", "label": "label"}, sampling="weighted", weights="weight")
+    with pytest.raises(MLScaleError, match=r"weight of sample 0\.tfrecord/000000 is not a number") as caught:
+        data.train_dataloader()
+    assert caught.value.why == "its feature 'weight' begins b'much'"
+    with pytest.raises(MLScaleError, match="the samples have no feature 'colour'") as caught:
+        read(str(path), schema={"image": "image", "label": "label"}).read_members("val", "colour")
+    assert caught.value.why == "what they have: image, label"
 
 
 def test_intact_records_are_counted(photos: Path) -> None:

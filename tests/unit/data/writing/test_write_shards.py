@@ -195,6 +195,45 @@ def test_the_command_and_the_words_that_it_prints(
 
 
 @CONTAINERS
+def test_images_of_several_sizes_need_no_size_until_they_are_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], container: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for split, count in (("train", 12), ("val", 4)):
+        members = [
+            (f"{n:03}.{end}", content)
+            for n in range(count)
+            for end, content in (
+                ("png", picture(n + 20 * len(split), size=(70 + n, 80 - n))), ("cls", b"cat" if n % 2 else b"dog")
+            )
+        ]  # fmt: skip
+        # Of another name each time: a line is printed once in a process.
+        write_tar(tmp_path / f"{split}-{container}.tar", members)
+    words = ["data=webdataset", f"data.train=train-{container}.tar", f"data.val=val-{container}.tar"]
+    assert main(["prepare", *words, f"format={container}", "to=out", "shard_mb=0.05", "output=json"]) == 0
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert result["sentence"].startswith("16 samples in out: ")
+    assert result["metrics"]["shards_written"] > 2
+    assert "70×80 pixels" in printed.err
+    assert "data.image_size=64" in printed.err
+    training = shlex.split(result["artifacts"]["train"])
+    assert training[-1] == "data.image_size=64"
+    # What only looks at data takes images of any size as well; a run, and what shows its input, does not.
+    for command in (["prepare"], ["data", "show"], ["data", "verify"]):
+        assert main([*command, *words]) == 0
+        assert main([*command, *training[:-1], "data.image_size=null"]) == 0
+    capsys.readouterr()
+    assert main(["data", "sample", *words, "page=sheet.html"]) == 2
+    assert "the images differ in size" in capsys.readouterr().err
+    assert main(["data", "diff", "out", "out"]) == 0
+    kind: Any = {"tar": WebDataset, "tfrecord": TFRecord, "parquet": ImageTable}[container]
+    out = kind("out/train", "out/val", image_size=64, batch_size=4).get_decoded_split("train").source
+    stored = {out.read_image(sample)[1] for sample in range(len(out))}
+    assert stored == {picture(n + 100, size=(70 + n, 80 - n)) for n in range(12)}
+
+
+@CONTAINERS
 def test_bad_samples_of_a_list_are_left_out(tmp_path: Path, container: str, capsys: pytest.CaptureFixture[str]) -> None:
     folder_of_photos(tmp_path)
     photos = tmp_path / "photos"
@@ -295,8 +334,26 @@ def test_a_flipped_bit_is_named_by_verify_and_by_the_same_command(
     assert main(["data", "verify", *words, "data.image_size=24"]) == 4
     assert "read 60 samples (54 train, 6 val): 1 bad sample" in capsys.readouterr().out
     if container == "tar":
-        with pytest.raises(MLScaleError, match=r"1 member of .* not as they were"):
+        with pytest.raises(MLScaleError, match=r"1 member of .* changed after the digests"):
             write(photos, tmp_path / "out", container)
+
+
+def test_an_index_that_can_not_be_written_names_the_folder_that_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder_of_photos(tmp_path)
+    words = ["prepare", "data=imagefolder", "data.root=photos", "data.image_size=8", "to=out"]
+    monkeypatch.setattr("mlscale.data.shards.member_digests.save_index", _refuse)
+    assert main(words) == 5
+    error = capsys.readouterr().err
+    assert error.count("fix:   to=<a folder you may write to") == 2
+    assert error.count("can't write") == 2  # the folders of training and validation, however many shards they have
+    assert "data.index" not in error
+
+
+def _refuse(*_: object) -> None:
+    raise PermissionError(13, "Permission denied")
 
 
 def test_other_samples_that_are_left_out_are_other_data(tmp_path: Path) -> None:

@@ -1,0 +1,189 @@
+"""The models of a repository that take raw samples: an encoder in Python, the ONNX model, and what follows it, as an
+ensemble.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from mlscale.atomic_files import write_json, write_text
+from mlscale.data.encoders.document_encoder import DocumentEncoder
+from mlscale.data.encoders.encoder import Encoder
+from mlscale.data.encoders.image_encoder import ImageEncoder
+from mlscale.data.encoders.table_encoder import TableEncoder
+from mlscale.data.encoders.text_encoder import TextEncoder
+from mlscale.export.engines.onnx_engine import Port
+from mlscale.export.servable import Servable
+from mlscale.targets.triton.config_text import format_message
+from mlscale.targets.triton.encoder_code import copy_modules
+from mlscale.targets.triton.model_config import (
+    CONFIG,
+    TYPES,
+    ServingSettings,
+    build_ensemble_config,
+    build_python_config,
+    describe_port,
+    describe_tensor,
+)
+
+_CODE = "mlscale.targets.triton.repository_code"
+_ENCODER_CODE = "mlscale.data.encoders.stored_encoder"
+_DECODER_CODE = ["mlscale.task_types.softmax", "mlscale.task_types.window_sums"]
+DOCUMENT = Port("document", "int64", (-1, 1))
+"""The number of each window's document, which the encoder gives and the sums are taken by."""
+
+
+@dataclass(frozen=True)
+class RawModels:
+    """The names of the models of a servable that are there beside its ONNX model.
+
+    Attributes:
+        model: the ONNX model.
+        input: what the ensemble takes: image, row or text.
+    """
+
+    model: str
+    input: str
+
+    @property
+    def ensemble(self) -> str:
+        """The model that clients send raw samples to."""
+        return f"{self.model}_raw"
+
+    @property
+    def encoder(self) -> str:
+        """Its first step."""
+        return f"{self.model}_encoder"
+
+    @property
+    def decoder(self) -> str:
+        """Its last step, where there is one."""
+        return f"{self.model}_decoder"
+
+
+def find_raw_models(name: str, servable: Servable) -> RawModels | None:
+    """Return the models for raw samples; None where a sample is tensors already, or merging is not known."""
+    encoder, taken = servable.encoder, ""
+    if isinstance(encoder, ImageEncoder):
+        taken = "image"
+    elif isinstance(encoder, TableEncoder):
+        taken = "row"
+    elif isinstance(encoder, DocumentEncoder):
+        # How the windows of a third-party type are merged is its own code.
+        taken = "text" if servable.task_type.name == "language" else ""
+    elif isinstance(encoder, TextEncoder):
+        taken = "text"
+    # In format 1 the encoder is not known beyond its shape.
+    return RawModels(name, taken) if taken and servable.format > 1 else None
+
+
+def write_raw_models(
+    raw: RawModels, servable: Servable, repository: Path, settings: ServingSettings, warmup: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write the encoder, the ensemble, and the decoder where there is something to add.
+
+    Args:
+        raw: their names.
+        servable: complete.
+        repository: the folder of models.
+        settings: of the ONNX model.
+        warmup: requests of the encoder.
+    """
+    given = [describe_tensor(raw.input, TYPES["string"], (1,))]
+    encoded = list(servable.inputs)
+    if isinstance(servable.encoder, DocumentEncoder):
+        encoded.append(DOCUMENT)
+    config = build_python_config(raw.encoder, given, [_describe_plain(port) for port in encoded], settings, warmup)
+    folder = _write_python_model(repository, config, "encode_model.py", settings)
+    write_json(folder / "encoder.json", servable.encoder.to_document())
+    write_json(folder / "settings.json", {"input": raw.input, "most_rows": settings.max_batch})
+    copy_modules([_ENCODER_CODE], folder)
+    # Of these versions: others may decode other pixels. numpy is the server's own.
+    if lines := [f"{name}=={version(name)}\n" for name in _list_packages(servable.encoder)]:
+        write_text(folder.parent / "requirements.txt", "".join(lines))
+    steps, outputs = _build_steps(raw, servable)
+    if len(steps) == 3:
+        _write_decoder(raw, servable, repository, settings)
+    ensemble = build_ensemble_config(raw.ensemble, given, outputs, steps, settings)
+    version_folder = _write_config(repository, ensemble, settings)
+    # A folder without files is lost where only files are copied, and the server wants one of the version.
+    write_text(version_folder / "README", "An ensemble has no file of its own: see config.pbtxt.\n")
+
+
+def _build_steps(raw: RawModels, servable: Servable) -> tuple[list[Any], list[dict[str, Any]]]:
+    """Return the steps of the ensemble and its outputs."""
+    names = {port.name: port.name for port in servable.inputs}
+    own = {port.name: port.name for port in servable.outputs}
+    outputs = [_describe_plain(port) for port in servable.outputs]
+    if isinstance(servable.encoder, DocumentEncoder):
+        windows = {name: f"window_{name}" for name in own}
+        merged = {name: name for name in windows.values()} | {DOCUMENT.name: DOCUMENT.name}
+        encoded = {**names, DOCUMENT.name: DOCUMENT.name}
+        return [
+            (raw.encoder, {raw.input: raw.input}, encoded),
+            (raw.model, names, windows),
+            (raw.decoder, merged, own),
+        ], outputs
+    steps = [(raw.encoder, {raw.input: raw.input}, names), (raw.model, names, own)]
+    if has_classes(servable):
+        added = {"probabilities": "probabilities", "label": "label"}
+        steps.append((raw.decoder, {"logits": "logits"}, added))
+        outputs += _describe_classes(servable)
+    return steps, outputs
+
+
+def has_classes(servable: Servable) -> bool:
+    """Return whether each sample has one class, so that `mlscale serve` adds `probabilities` and `label`."""
+    return servable.task_type.is_one_class and [port.name for port in servable.outputs] == ["logits"]
+
+
+def _write_decoder(raw: RawModels, servable: Servable, repository: Path, settings: ServingSettings) -> None:
+    if isinstance(servable.encoder, DocumentEncoder):
+        given = [describe_tensor(f"window_{port.name}", TYPES[port.dtype], (1,)) for port in servable.outputs]
+        given.append(describe_port(DOCUMENT))
+        outputs, kind = [_describe_plain(port) for port in servable.outputs], "windows"
+    else:
+        given, outputs, kind = [describe_port(servable.outputs[0])], _describe_classes(servable), "classes"
+    config = build_python_config(raw.decoder, given, outputs, settings)
+    folder = _write_python_model(repository, config, "decode_model.py", settings)
+    write_json(folder / "settings.json", {"kind": kind, "labels": list(servable.labels)})
+    copy_modules(_DECODER_CODE, folder)
+
+
+def _describe_classes(servable: Servable) -> list[dict[str, Any]]:
+    shape = servable.outputs[0].shape[1:]
+    return [
+        describe_tensor("probabilities", TYPES["float32"], shape),
+        describe_tensor("label", TYPES["string"], (1,)),
+    ]
+
+
+def _describe_plain(port: Port) -> dict[str, Any]:
+    """Return the entry of a tensor between models: a scalar is [1], without a reshape, as its clients see it."""
+    return describe_tensor(port.name, TYPES[port.dtype], port.shape[1:] or (1,))
+
+
+def _write_python_model(repository: Path, config: Mapping[str, Any], code: str, settings: ServingSettings) -> Path:
+    """Write a model's configuration and code; return the folder of its version."""
+    folder = _write_config(repository, config, settings)
+    write_text(folder / "model.py", files(_CODE).joinpath(code).read_text(encoding="utf-8"))
+    return folder
+
+
+def _write_config(repository: Path, config: Mapping[str, Any], settings: ServingSettings) -> Path:
+    folder = repository / str(config["name"]) / str(settings.version)
+    folder.mkdir(parents=True)
+    write_text(folder.parent / CONFIG, format_message(config))
+    return folder
+
+
+def _list_packages(encoder: Encoder) -> tuple[str, ...]:
+    """Return the packages by which samples are encoded, besides numpy."""
+    if isinstance(encoder, ImageEncoder):
+        return "pillow", "simplejpeg"
+    return ("tokenizers",) if encoder.graph_start == "tokens" else ()

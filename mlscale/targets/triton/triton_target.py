@@ -1,0 +1,203 @@
+"""The target of Triton Inference Server: a folder of models, for tensors and for raw samples."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from mlscale.atomic_files import write_bytes, write_text
+from mlscale.errors import MLScaleError
+from mlscale.export.engines.engine import Engine
+from mlscale.export.engines.onnx_engine import OnnxEngine, Port
+from mlscale.export.servable import MODEL, Servable
+from mlscale.runs.host.machine import count_usable_cores
+from mlscale.targets.target import Target, TargetServer
+from mlscale.targets.triton.config_text import format_message, list_field, parse_message
+from mlscale.targets.triton.model_config import (
+    CONFIG,
+    LABELS,
+    ServingSettings,
+    build_model_config,
+    describe_port,
+    has_label_file,
+)
+from mlscale.targets.triton.raw_models import find_raw_models, write_raw_models
+from mlscale.targets.triton.running_server import (
+    RunningTriton,
+    build_container_words,
+    find_server_command,
+    run_triton,
+)
+from mlscale.targets.triton.warmup_files import write_raw_warmup, write_tensor_warmup
+from mlscale.targets.v2_client import V2Client
+
+_MOST_INSTANCES = 8
+"""Of the default: each holds the model in memory."""
+_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
+_DYNAMIC_SCALES = b"DynamicQuantizeLinear"
+IMAGE = "nvcr.io/nvidia/tritonserver:24.12-py3"
+
+
+class TritonTarget(Target):
+    """A model repository: `<name>` takes tensors, `<name>_raw` files, rows and texts.
+
+    Args:
+        instances: copies of the model that compute at the same time; None for as many as this machine's cores allow, 8
+            at most; on a GPU one.
+        threads: of one copy.
+        max_batch: the most samples that are computed at once, and that a request may have.
+        kind: where it computes: cpu, gpu, or what the server finds.
+        version: its number, the name of the folder.
+        image: the container image of the server.
+        server: the folder of a server without a container; None for none.
+    """
+
+    name: ClassVar[str] = "triton"
+
+    def __init__(
+        self,
+        instances: int | None = None,
+        threads: int = 1,
+        max_batch: int = 64,
+        kind: Literal["cpu", "gpu", "auto"] = "cpu",
+        version: int = 1,
+        image: str = IMAGE,
+        server: str | None = None,
+    ) -> None:
+        for key, value in (
+            ("instances", instances),
+            ("threads", threads),
+            ("max_batch", max_batch),
+            ("version", version),
+        ):
+            if value is not None and value < 1:
+                raise MLScaleError(f"{key} is {value}", where=f"target.triton.{key}", fix=f"target.triton.{key}=1")
+        if instances is None:
+            instances = max(1, min(count_usable_cores() // threads, _MOST_INSTANCES)) if kind == "cpu" else 1
+        self._settings = ServingSettings(instances, threads, max_batch, kind, version)
+        self._image, self._server = image, server
+
+    def build(self, servable: Servable, folder: Path) -> None:
+        """Write the model with its labels and warm-up requests, and the models for raw samples.
+
+        Raises:
+            MLScaleError: the server can't have a model of this name, or its labels.
+        """
+        name = get_model_name(servable)
+        content = (servable.folder / MODEL).read_bytes()
+        settings = self._choose_settings(content)
+        model = folder / name
+        version = model / str(settings.version)
+        version.mkdir(parents=True)
+        write_bytes(version / MODEL, content)
+        if any(has_label_file(servable, port) for port in servable.outputs):
+            write_text(model / LABELS, _format_labels(servable))
+        warmup = write_tensor_warmup(servable, model, settings.max_batch)
+        write_text(model / CONFIG, format_message(build_model_config(name, servable, settings, warmup)))
+        if (raw := find_raw_models(name, servable)) is not None:
+            requests = write_raw_warmup(servable, folder / raw.encoder, raw.input)
+            write_raw_models(raw, servable, folder, settings, requests)
+
+    def open_engine(self, servable: Servable, folder: Path) -> Engine:
+        """Return ONNX Runtime with the repository's model, whose tensors the configuration states."""
+        model = folder / get_model_name(servable)
+        config = read_config(model / CONFIG)
+        engine = OnnxEngine((model / str(self._settings.version) / MODEL).read_bytes(), where=str(model))
+        engine.check_ports(servable.inputs, servable.outputs)
+        for key, ports in (("input", engine.inputs), ("output", engine.outputs)):
+            stated = [_read_tensor(entry) for entry in list_field(config, key)]
+            if stated != [_read_tensor(describe_port(port)) for port in ports]:
+                raise MLScaleError(
+                    f"{CONFIG} does not state the {key}s of the model",
+                    where=str(model / CONFIG),
+                    why=f"it has {stated}, the model {[_format_port(port) for port in ports]}",
+                    fix="mlscale export <its run> target=triton, which makes it again",
+                )
+        return engine
+
+    def format_start_command(self, folder: Path) -> str:
+        """Return the command that starts a container with the repository."""
+        publish = ["-p", "8000:8000", "-p", "8001:8001"]
+        return shlex.join(build_container_words(self._image, folder, "docker", publish, ""))
+
+    @contextmanager
+    def start_server(self, servable: Servable, folder: Path) -> Iterator[TargetServer]:
+        """Start `tritonserver` of PATH, the installed server, or the container image where it was pulled."""
+        model = get_model_name(servable)
+        raw = find_raw_models(model, servable)
+        # As the repository has it, which may have been made with other settings.
+        max_batch = int(read_config(folder / model / CONFIG)["max_batch_size"])
+        with run_triton(find_server_command(folder.absolute(), image=self._image, server=self._server)) as command:
+            client = V2Client(command.url, raw.ensemble if raw else model)
+            yield RunningTriton(client.read_product(), servable, raw, client, max_batch)
+
+    def _choose_settings(self, content: bytes) -> ServingSettings:
+        settings = self._settings
+        # Its scales are those of a whole batch: joined by the server, the answer to a sample would depend on others.
+        if _DYNAMIC_SCALES in content:
+            return ServingSettings(settings.instances, settings.threads, 1, settings.kind, settings.version)
+        return settings
+
+
+def get_model_name(servable: Servable) -> str:
+    """Return the name of the model in the server.
+
+    Raises:
+        MLScaleError: it can't be a folder of a repository.
+    """
+    name = str(servable.document["name"])
+    if not _NAME.fullmatch(name):
+        raise MLScaleError(
+            f"Triton has no models of the name {name!r}",
+            where="name",
+            why="it is the name of a folder, and part of addresses",
+            fix="name=model",
+        )
+    return name
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return a model's configuration.
+
+    Raises:
+        MLScaleError: it can't be read.
+    """
+    try:
+        return parse_message(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MLScaleError(
+            f"{CONFIG} can't be read",
+            where=str(path),
+            why=str(error),
+            fix="mlscale export <its run> target=triton, which makes it again",
+        ) from error
+
+
+def _read_tensor(entry: Mapping[str, Any]) -> tuple[str, str, list[int], bool]:
+    """Return what defines a tensor: name, type, dims, and whether it is a scalar."""
+    return entry["name"], str(entry["data_type"]), list_field(entry, "dims"), "reshape" in entry
+
+
+def _format_port(port: Port) -> str:
+    return f"{port.name} {port.dtype} {port.shape}"
+
+
+def _format_labels(servable: Servable) -> str:
+    """Return a line for each class.
+
+    Raises:
+        MLScaleError: a name has a line break.
+    """
+    for label in servable.labels:
+        if label.splitlines() != [label]:
+            raise MLScaleError(
+                f"the class {label!r} can't be in {LABELS}",
+                where="target.triton",
+                why="Triton reads a name from each line, and this one has none, or several",
+                fix="rename the class in the data, and train again",
+            )
+    return "".join(f"{label}\n" for label in servable.labels)

@@ -1,0 +1,1 @@
+"""What could not be tried where mlscale is developed, tried on the machine of a user: servers, GPUs, trackers."""
