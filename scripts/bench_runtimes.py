@@ -51,7 +51,7 @@ def open_engines(model: bytes, encoder: Encoder, half: bytes | None) -> dict[str
     return engines
 
 
-def list_models(servables: list[Path], size: int) -> Iterator[tuple[str, dict[str, Engine], dict[int, Tensors]]]:
+def list_models(servables: list[Path], size: int) -> Iterator[tuple[str, dict[str, Engine], Mapping[int, Tensors]]]:
     """Yield the name of each model, its engines, and batches by their size."""
     torch.manual_seed(0)
     shape = (3, size, size)
