@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from io import BytesIO
@@ -25,12 +26,14 @@ _DTYPES = {
 
 
 def import_openvino() -> Any:
-    """Return the package openvino.
+    """Return the package openvino, with telemetry switched off.
 
     Raises:
         MLScaleError: it is not installed (exit code 5).
     """
     require_extra("openvino", "openvino")
+    # It would write an id into the home folder, and send it. Without this package openvino takes a stub of its own.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
     return openvino
