@@ -52,9 +52,9 @@ def load(
     if model.servable is None:
         return LoadedModel(_load_checkpoint_model(model, trust=trust), trained_on)
     from mlscale.export.engines.runtime import Runtime
-    from mlscale.export.servable import load as load_servable
+    from mlscale.export.servable_trial import load_with_runtime
 
-    return LoadedModel(load_servable(model.servable, runtime=Runtime(provider, threads)), trained_on)
+    return LoadedModel(load_with_runtime(model.servable, Runtime(provider, threads)), trained_on)
 
 
 def _load_checkpoint_model(model: TrainedModel, *, trust: bool) -> BatchModel:

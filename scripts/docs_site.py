@@ -56,7 +56,7 @@ NAV: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "Measure": (),
     "Ship": (("Export targets", "targets.md"), ("Serving by Triton", "triton.md")),
-    "Operate": (("Events", "events.md"),),
+    "Operate": (("Deploying a server", "deploy.md"), ("Events", "events.md")),
     "Inspect": (),
     "Look up": (("Commands", "commands.md"), ("Options", "options.md"), ("Exit codes", "errors.md")),
     "About": (

@@ -1,4 +1,4 @@
-"""Convert an exported model to half precision: half the size, for GPUs; a CPU computes it slowly."""
+"""Convert an exported model to half precision: half the size, for GPUs; a CPU computes it in float32."""
 
 from __future__ import annotations
 

@@ -10,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.encoders.document_encoder import DocumentEncoder
-from mlscale.errors import MLScaleError
+from mlscale.errors import Exit, MLScaleError
+from mlscale.export.engines.execution_provider import CPU
 from mlscale.export.engines.onnx_engine import Port
 from mlscale.export.engines.runtime import Runtime
 from mlscale.export.servable import DOCUMENT, Servable, load
 from mlscale.export.warmup import WARMUP, check_warmup
 
+_TOLERANCE, _ROUNDED_TOLERANCE = 1e-2, 1e-1
+"""Largest difference of an output as a share of the largest: GPUs have 10 bits of a product, bf16 has 7."""
 _ROWS = (1, 3)  # two sizes: a graph that was exported for one batch size fails for others
 
 
@@ -23,13 +26,28 @@ def load_and_try(folder: str | Path, *, runtime: Runtime | None = None) -> Serva
     """Read a servable, compute test batches with it, and send it its recorded requests.
 
     Raises:
-        MLScaleError: it can't be loaded, can't serve, or answers its warm-up requests in another way than when it was
-            exported; the runtime is not installed, or would compute elsewhere (exit code 5).
+        MLScaleError: it can't be loaded, can't serve, computes something else than ONNX Runtime does on the CPU, or
+            answers its warm-up requests in another way than when it was exported; its runtime is not installed, or
+            would compute elsewhere (exit code 5).
     """
     servable = load(folder, runtime=runtime)
     raise_unless_it_computes(servable)
-    _raise_unless_it_repeats(servable)
+    tolerance = 0.0  # none but that of the requests
+    if runtime is not None and runtime.provider != CPU:
+        is_rounded = runtime.precision != "f32" or servable.document.get("compression") is not None
+        tolerance = _ROUNDED_TOLERANCE if is_rounded else _TOLERANCE
+        _raise_unless_like_cpu(servable, runtime, tolerance)
+    _raise_unless_it_repeats(servable, tolerance)
     return servable
+
+
+def load_with_runtime(folder: Path, runtime: Runtime) -> Servable:
+    """Read a servable for predictions: as it is on the CPU, and tried out by any other runtime.
+
+    Raises:
+        MLScaleError: as of `load`, and of `load_and_try` for another runtime.
+    """
+    return load(folder, runtime=runtime) if runtime.provider == CPU else load_and_try(folder, runtime=runtime)
 
 
 def raise_unless_it_computes(servable: Servable) -> None:
@@ -47,9 +65,31 @@ def raise_unless_it_computes(servable: Servable) -> None:
                 _check_output(servable, port, outputs[port.name], rows, is_typical=is_typical)
 
 
-def _raise_unless_it_repeats(servable: Servable) -> None:
+def _raise_unless_like_cpu(servable: Servable, runtime: Runtime, tolerance: float) -> None:
+    """Raise an error if another runtime than ONNX Runtime on the CPU gives other outputs for noise: OpenVINO, for one,
+    computes whole numbers of 64 bits in 32 without an error."""
+    reference = load(servable.folder, threads=runtime.threads)
+    # Recorded requests would show it, too, but a servable need not have any.
+    batch = build_trial_batch(servable, max(_ROWS), is_typical=True)
+    expected, computed = reference.compute(batch), servable.compute(batch)
+    for name, values in expected.items():
+        # Equal infinities, of classes that are excluded, differ by nothing.
+        finite = np.isfinite(values)
+        largest = max(1.0, float(np.abs(values[finite]).max(initial=0)))
+        error = float(np.abs(computed[name][finite] - values[finite]).max(initial=0)) / largest
+        if not error <= tolerance:
+            raise MLScaleError(
+                f"the runtime computes something else than ONNX Runtime on the CPU: {servable.engine.description}",
+                where=f"provider={runtime.provider}",
+                why=f"{name} differs by {error:.1e} of the largest, more than {tolerance:g}; it may have fewer bits",
+                fix="provider=cpu",
+                exit=Exit.GATE,
+            )
+
+
+def _raise_unless_it_repeats(servable: Servable, tolerance: float) -> None:
     """Raise an error unless a servable answers its recorded raw requests as it did when it was exported."""
-    problems = check_warmup(servable, servable.folder / WARMUP)
+    problems = check_warmup(servable, servable.folder / WARMUP, least_tolerance=tolerance)
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise MLScaleError(

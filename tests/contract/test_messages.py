@@ -12,7 +12,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ERRORS = {"MLScaleError", "Busy", "CorruptMemberError", "NoExperiment"}  # BadSample has a fix of its own
-NAMES = {"Fashion-MNIST", "Kubernetes", "Lightning"}  # besides what is written in capitals throughout
+NAMES = {
+    "Fashion-MNIST",
+    "KServe",
+    "Kubernetes",
+    "Lightning",
+    "OpenVINO",
+}  # besides what is written in capitals throughout
 # Errors without a fix, by module and function, each with the reason why there is nothing to type.
 WITHOUT_FIX = {
     "mlscale.commands.verify_resume.entry._make_reference_error": (

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import re
 import shutil
 import signal
 import socket
@@ -54,7 +55,9 @@ def registry(tmp_path: Path) -> LocalRegistry:
 
 def test_from_the_first_line_to_the_last(tmp_path: Path) -> None:
     with serving(tmp_path, STORED, "sample_share=1") as server:
-        assert server.said == f"serving {server.version} on {server.url}\n"
+        first, second = server.said.splitlines()
+        assert first == f"serving {server.version} on {server.url}"
+        assert re.fullmatch(r"computed by ONNX Runtime [\d.]+ on CPU, 1 thread", second)
         raw = pixels(3)
         reply = server.ask("/predict", raw.tobytes(), {**RAW, "mlscale-id": "mine"})
         said = load(STORED).predict(raw)

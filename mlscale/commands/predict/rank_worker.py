@@ -125,9 +125,9 @@ def _check_inputs(encoder: Encoder) -> None:
 def build_model(work: PredictWork, rank: int = 0) -> BatchModel:
     """Return the servable, or the trained task on the rank's device."""
     if work.servable is not None:
-        from mlscale.export.servable import load
+        from mlscale.export.servable_trial import load_with_runtime
 
-        return load(Path(work.servable), runtime=work.runtime)
+        return load_with_runtime(Path(work.servable), work.runtime)
     from omegaconf import OmegaConf
 
     from mlscale.assembly.trained_model.prediction_model import build_prediction_model

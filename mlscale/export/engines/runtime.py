@@ -23,7 +23,7 @@ PRECISIONS = ("f32", "bf16", "f16")
 
 @dataclass(frozen=True)
 class Runtime:
-    """What computes a graph, and how.
+    """An engine and its settings.
 
     Attributes:
         provider: one of `RUNTIMES`.

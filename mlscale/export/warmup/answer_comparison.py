@@ -19,7 +19,7 @@ SAME_PIXELS = 0.99
 """The share of a mask's pixels that must be as recorded: at the edges of a region a rounding error decides."""
 
 
-def check_warmup(servable: Servable, folder: Path) -> list[str]:
+def check_warmup(servable: Servable, folder: Path, *, least_tolerance: float = 0.0) -> list[str]:
     """Send the requests of a folder to a servable; return what is wrong with its answers, in words.
 
     An answer must have the fields and the kinds of values of the recorded one, finite numbers within the tolerance of
@@ -28,6 +28,7 @@ def check_warmup(servable: Servable, folder: Path) -> list[str]:
     Args:
         servable: to be checked.
         folder: of the requests: usually `servable.folder / WARMUP`; without any there, nothing is checked.
+        least_tolerance: for a runtime of fewer bits than that which has recorded the answers.
 
     Raises:
         MLScaleError: the requests can't be read.
@@ -35,7 +36,8 @@ def check_warmup(servable: Servable, folder: Path) -> list[str]:
     warmup = read_warmup(folder)
     if warmup is None:
         return []
-    comparison = AnswerComparison(servable, warmup)
+    tolerance = max(warmup.tolerance, least_tolerance)
+    comparison = AnswerComparison(servable, WarmupRequests(warmup.requests, tolerance))
     return [problem for request in warmup.requests if (problem := comparison.find_problem(request))]
 
 

@@ -10,7 +10,7 @@ from mlscale.errors import MLScaleError
 
 KSERVE, SYSTEMD, DOCKER = "kserve", "systemd", "docker"
 KINDS = (KSERVE, SYSTEMD, DOCKER)
-"""What files may be written for."""
+"""Platforms that files are written for."""
 _VARIABLE = re.compile(r"\$\{oc\.env:([A-Za-z_][A-Za-z0-9_]*)(?:,[^}]*)?\}")
 # Where it listens and what it reads is set by the files; the others are about this call alone.
 _OWN_KEYS = frozenset({"ref", "host", "port", "behind_proxy", "deploy", "ready_file", "output", "runs_dir", "name"})

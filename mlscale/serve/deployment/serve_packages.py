@@ -10,6 +10,7 @@ from packaging.requirements import Requirement
 _SERVER = ("hydra-core", "omegaconf", "numpy", "httptools", "uvloop", "pyarrow", "simplejpeg", "pillow")
 # Imported before it is known which kind of model is served.
 _ENGINES = {"cpu": ("onnxruntime",), "openvino": ("onnxruntime", "openvino")}
+_LEFT_OUT = "openvino-telemetry"  # not imported, see `import_openvino`
 _GPU_ENGINE = "onnxruntime-gpu"
 _TENSORRT = "tensorrt"
 
@@ -33,7 +34,7 @@ def list_serve_packages(provider: str, *, tokenizer: bool = False) -> list[str]:
 
 def _iterate_needed(names: list[str]) -> Iterator[str]:
     """Yield installed packages and all that they need, each once."""
-    seen: set[str] = set()
+    seen = {_LEFT_OUT}
     waiting = list(names)
     while waiting:
         name = waiting.pop().lower().replace("_", "-")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,15 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import yaml
 from onnx import TensorProto, helper
 
 from mlscale.data.encoders.encoder import TensorSpec
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
-from mlscale.errors import MLScaleError
+from mlscale.errors import Exit, MLScaleError
 from mlscale.export.engines.runtime import Runtime
 from mlscale.export.servable import load
-from mlscale.export.servable_trial import build_trial_batch
+from mlscale.export.servable_trial import build_trial_batch, load_and_try
 from mlscale.serve.served_model import load_model
 from tests.made_servables import PENGUIN, make_servables
 from tests.serving import RAW, STORED, serving
@@ -140,3 +142,44 @@ def test_it_serves(tmp_path: Path) -> None:
 def test_a_served_model_names_it(folders: dict[str, Path]) -> None:
     model = load_model(folders["penguins"], name="p", version="p:v1", max_batch=4, runtime=OPENVINO)
     assert model.runtime.startswith("OpenVINO")
+
+
+def test_whole_numbers_that_wrap_around_are_noticed(tmp_path: Path) -> None:
+    """OpenVINO's CPU computes int64 in 32 bits: hashed n-grams become others, without an error."""
+    ports: list[Any] = [
+        helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", 2]) for name in ("input", "sum")
+    ]
+    constants = {"factor": np.array([2**40 + 15], np.int64), "size": np.array([1000], np.int64)}
+    nodes = [
+        helper.make_node("Mul", ["input", "factor"], ["hashed"]),
+        helper.make_node("Mod", ["hashed", "size"], ["sum"]),
+    ]
+    weights = [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], weights)
+    imports = [helper.make_opsetid("", 20)]
+    folder = replace_model(
+        make_servables(tmp_path)["sums"], helper.make_model(graph, opset_imports=imports, ir_version=10)
+    )
+    assert load_and_try(folder).compute({"input": np.ones((1, 2), np.int64)})["sum"].tolist() == [[791, 791]]
+    with pytest.raises(MLScaleError, match="computes something else than ONNX Runtime") as raised:
+        load_and_try(folder, runtime=OPENVINO)
+    assert raised.value.exit is Exit.GATE
+
+
+def replace_model(folder: Path, model: onnx.ModelProto) -> Path:
+    """Give a servable another graph of one input and output of whole numbers."""
+    content = model.SerializeToString()
+    (folder / "model.onnx").write_bytes(content)
+    document = yaml.safe_load((folder / "servable.yaml").read_text())
+    encoder = TensorEncoder((TensorSpec("input", "int64", (2,)),))
+    for key, name in (("inputs", "input"), ("outputs", "sum")):
+        document[key] = [{"name": name, "dtype": "int64", "shape": [-1, 2]}]
+    document |= {"encoder": encoder.to_document(), "raw_input": encoder.describe_raw_input()}
+    document["files"]["model.onnx"] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    (folder / "servable.yaml").write_text(yaml.safe_dump(document))
+    return folder
+
+
+def test_fewer_bits_are_let_through_where_they_were_asked_for(folders: dict[str, Path]) -> None:
+    for name in NAMES:
+        load_and_try(folders[name], runtime=Runtime("openvino", precision="bf16"))

@@ -234,6 +234,14 @@ def test_other_builds_of_the_runtime_are_listed(tmp_path: Path) -> None:
     assert not any(line.startswith("onnxruntime==") for line in lines)
 
 
+def test_openvino_is_installed_without_its_telemetry(tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'mlscale[openvino]'")
+    deploy(tmp_path, "deploy=[docker]", "provider=openvino")
+    names = {line.partition("==")[0] for line in (tmp_path / "requirements.txt").read_text().split()}
+    assert {"openvino", "onnxruntime"} <= names
+    assert "openvino-telemetry" not in names
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
