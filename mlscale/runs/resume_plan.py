@@ -61,7 +61,7 @@ def find_run_to_resume(resume: str, config_yaml: str, code: str | None, root: Pa
         raise MLScaleError(
             f"with other settings this would be another run than {run.path.name}",
             where=", ".join(keys[:5]),
-            why="a run resumes with its settings; only devices, trackers, names and paths may change",
+            why="a run resumes with its settings; only devices, trackers, names and runs_dir may change",
             fix="\n".join([f"mlscale runs resume {run.id}", *_suggest_new_run(run.id, keys, config)]),
         )
     if is_edited(run):

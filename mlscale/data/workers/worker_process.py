@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing import connection as connections
@@ -27,6 +28,8 @@ _EXIT_SECONDS = 2.0
 """The time that a worker has to end by itself, and the system to report the end of one that was killed."""
 _HUNG_SECONDS = 60.0
 """The time at one sample after which it is named: it may have no end, and nothing else shows what is waited for."""
+_HUNG_LOOKS = 12
+"""Looks in that time: a sample is named by so much of it too late, at most."""
 Name = Callable[[int], str]
 """Returns the name of the sample in a row of a request."""
 
@@ -120,16 +123,15 @@ class WorkerProcess:
         return reply
 
     def _wait_for_reply(self, name_row: Name) -> None:
-        before, named = -1, -1
+        row, named, since = -1, -1, time.monotonic()
         # The sentinel too: what a killed worker had sent before is still in the connection.
-        while not connections.wait([self._connection, self._process.sentinel], _HUNG_SECONDS):
-            row = self.scratch.row
-            # At the same one since the last look, and not only when it was looked at.
-            if row == before != named:
+        while not connections.wait([self._connection, self._process.sentinel], _HUNG_SECONDS / _HUNG_LOOKS):
+            if self.scratch.row != row:
+                row, since = self.scratch.row, time.monotonic()
+            elif row != named and time.monotonic() - since >= _HUNG_SECONDS:
                 text = f"samples   a process has been at the sample {name_row(row)} for {_HUNG_SECONDS:g} s or longer"
                 print(f"{text} (data.executor): it is waited for", file=sys.stderr, flush=True)
                 named = row
-            before = row
 
     def _build_death_error(self, name_row: Name) -> MLScaleError:
         # The connection breaks a little before the system reports how the process has ended.

@@ -74,6 +74,26 @@ def test_a_copy_that_differs_from_its_etag_is_read_again(
     assert data._remote.counts.total["wrong"] == 1  # type: ignore[union-attr]
 
 
+def test_a_transfer_that_the_package_itself_finds_wrong_is_read_again(
+    folder: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Newer stores state a checksum of each object, which botocore compares."""
+    upload(bucket, folder)
+    stream, done = BucketStore.stream_span, list[str]()
+    wrong = pytest.importorskip("botocore.exceptions").FlexibleChecksumError
+
+    def stream_once_wrong(self: BucketStore, address: str, *others: Any) -> None:
+        if not done and address.endswith(".tar"):
+            done.append(address)
+            raise wrong(error_msg="Expected checksum a did not match calculated checksum: b")
+        stream(self, address, *others)
+
+    monkeypatch.setattr(BucketStore, "stream_span", stream_once_wrong)
+    data = WebDataset("s3://photos/train", folder / "val", batch_size=24)
+    assert list_batches(data) == list_batches(WebDataset(folder / "train", folder / "val", batch_size=24))
+    assert data._remote.counts.total["wrong"] == 1  # type: ignore[union-attr]
+
+
 def test_etags_of_an_encrypted_bucket_are_no_digests(
     folder: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,6 @@ import time
 
 import aiohttp
 import pytest
-from botocore.exceptions import FlexibleChecksumError
 from fsspec.exceptions import FSTimeoutError
 
 from mlscale.data.remote.addresses import BlockedAddressError
@@ -50,7 +49,6 @@ def caused(error: Exception, cause: BaseException) -> Exception:
         (FSTimeoutError(), STALLED),
         (aiohttp.SocketTimeoutError(), STALLED),
         (WrongBytesError("x"), WRONG),
-        (FlexibleChecksumError(error_msg="Expected checksum a did not match b"), WRONG),
         (StatusError(503, ""), SERVER),
         (StatusError(429, ""), SERVER),
         (StatusError(400, ""), None),
