@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
-from mlscale.export.engines.onnx_engine import Port
+from mlscale.export.engines.engine import Port
 
 
 def cast_input(raw: NDArray[Any], port: Port) -> NDArray[Any]:

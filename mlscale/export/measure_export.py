@@ -13,7 +13,8 @@ from pytorch_lightning import LightningDataModule, LightningModule
 
 from mlscale.data.encoders.encoder import EncodedSamples, Encoder
 from mlscale.export.encoder_parity import EncoderComparison
-from mlscale.export.engines.onnx_engine import OnnxEngine, Port
+from mlscale.export.engines.engine import Port
+from mlscale.export.engines.onnx_engine import OnnxEngine
 from mlscale.export.graphs.encoder_graph import prepend_encoder_graph
 from mlscale.export.half_precision import convert_to_half
 from mlscale.export.onnx_export import export_onnx

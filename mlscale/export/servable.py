@@ -20,8 +20,8 @@ from mlscale.data.encoders.encoder import EncodedSamples, Encoder
 from mlscale.data.encoders.stored_encoder import parse_encoder
 from mlscale.errors import MLScaleError
 from mlscale.export.cast_tensors import cast_input
-from mlscale.export.engines.engine import Engine
-from mlscale.export.engines.onnx_engine import PORT_DTYPES, Port
+from mlscale.export.engines.engine import Engine, Port
+from mlscale.export.engines.onnx_engine import PORT_DTYPES
 from mlscale.export.engines.runtime import Runtime, open_runtime
 from mlscale.export.servable_files import read_verified
 from mlscale.reference.stored_reference import StoredReference

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from mlscale.data.encoders.encoder import Encoder
-from mlscale.export.engines.onnx_engine import Port
+from mlscale.export.engines.engine import Port
 from mlscale.export.measure_export import ExportMeasurement
 from mlscale.task_types.tensor_type import TensorType
 

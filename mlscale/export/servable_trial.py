@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.errors import Exit, MLScaleError
+from mlscale.export.engines.engine import Port
 from mlscale.export.engines.execution_provider import CPU
-from mlscale.export.engines.onnx_engine import Port
 from mlscale.export.engines.runtime import Runtime
 from mlscale.export.servable import DOCUMENT, Servable, load
 from mlscale.export.warmup import WARMUP, check_warmup

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from mlscale.data.encoders.encoder import EncodedSamples, Encoder
-from mlscale.export.engines.onnx_engine import Port
+from mlscale.export.engines.engine import Port
 from mlscale.export.measure_export import describe_served_model
 from mlscale.export.servable import RawPredictions, drop_bad_rows
 from mlscale.export.served_module import ServedModule, build_example_tensors, build_served_module

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.encoders.encoder import EncodedSamples, Encoder
-from mlscale.export.engines.onnx_engine import Port
+from mlscale.export.engines.engine import Port
 from mlscale.task_types.task_type import AnswerNames, TaskType
 
 NOT_FINITE = "the model's output is not a finite number"

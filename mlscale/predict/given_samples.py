@@ -13,7 +13,7 @@ import numpy as np
 from mlscale.data.encoders.encoder import Encoder
 from mlscale.errors import MLScaleError
 from mlscale.export.cast_tensors import cast_input
-from mlscale.export.engines.onnx_engine import Port
+from mlscale.export.engines.engine import Port
 from mlscale.predict.given_frames import is_frame, list_column_values, list_rows, list_scored_values
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
 from mlscale.events.event_rows import EventSubject
-from mlscale.export.engines.onnx_engine import Port
+from mlscale.export.engines.engine import Port
 from mlscale.export.engines.runtime import Runtime
 from mlscale.export.event_subject import build_event_subject
 from mlscale.export.servable import Servable

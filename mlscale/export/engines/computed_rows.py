@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from mlscale.export.engines.onnx_engine import Port
+from mlscale.export.engines.engine import Port
 
 _DYNAMIC_SCALES = b"DynamicQuantizeLinear"
 Tensors = Mapping[str, NDArray[Any]]

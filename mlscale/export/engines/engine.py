@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from mlscale.export.engines.onnx_engine import Port
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a graph.
+
+    Attributes:
+        name: in the ONNX graph, and in requests.
+        dtype: uint8, int32, int64, float32, float64, bool or string.
+        shape: -1 first, for the batch, and where a size varies.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
 
 
 class Engine(Protocol):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
 from mlscale.export.engines.computed_rows import compute_rows, is_scaled_by_batch
+from mlscale.export.engines.engine import Port
 from mlscale.export.engines.execution_provider import (
     CPU,
     PROVIDERS,
@@ -47,21 +47,6 @@ def import_onnx_runtime() -> Any:
 
     onnxruntime.set_default_logger_severity(_NOTHING)
     return onnxruntime
-
-
-@dataclass(frozen=True)
-class Port:
-    """An input or output of a graph.
-
-    Attributes:
-        name: in the ONNX graph, and in requests.
-        dtype: uint8, int32, int64, float32, float64, bool or string.
-        shape: -1 first, for the batch, and where a size varies.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
 
 
 class OnnxEngine:

@@ -16,7 +16,7 @@ from mlscale.data.encoders.encoder import INPUT, Encoder
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.errors import MLScaleError
 from mlscale.export.engines.computed_rows import compute_rows
-from mlscale.export.engines.onnx_engine import Port
+from mlscale.export.engines.engine import Port
 from mlscale.export.graphs.table_graph import FEATURES
 from mlscale.export.required_extras import require_extra
 

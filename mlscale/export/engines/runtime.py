@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlscale.errors import MLScaleError
 from mlscale.export.engines.computed_rows import is_scaled_by_batch
+from mlscale.export.engines.engine import Port
 from mlscale.export.engines.execution_provider import CPU, PROVIDERS
-from mlscale.export.engines.onnx_engine import OnnxEngine, Port
+from mlscale.export.engines.onnx_engine import OnnxEngine
 
 if TYPE_CHECKING:
     from mlscale.data.encoders.encoder import Encoder

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlscale.data.encoders.table_encoder import TableEncoder
-from mlscale.export.engines.onnx_engine import Port
+from mlscale.export.engines.engine import Port
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.packed_samples import PackedSamples, create_packed_samples
 from mlscale.serve.protocol import json_numbers

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.export.engines.onnx_engine import Port
+from mlscale.export.engines.engine import Port
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.packed_samples import NO_SAMPLES, PackedSamples, create_packed_samples
 from mlscale.serve.protocol import json_numbers, raw_json

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.export.engines.onnx_engine import Port
+from mlscale.export.engines.engine import Port
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.protocol import json_numbers
 from mlscale.serve.protocol.v2_fields import (

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlscale.export.engines.onnx_engine import Port
+from mlscale.export.engines.engine import Port
 from mlscale.export.servable import MODEL, Servable
 from mlscale.targets.triton.config_text import EnumName
 

@@ -17,7 +17,7 @@ from mlscale.data.encoders.encoder import Encoder
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
-from mlscale.export.engines.onnx_engine import Port
+from mlscale.export.engines.engine import Port
 from mlscale.export.servable import Servable
 from mlscale.targets.triton.config_text import format_message
 from mlscale.targets.triton.encoder_code import copy_modules

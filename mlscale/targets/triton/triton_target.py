@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Literal
 
 from mlscale.atomic_files import write_bytes, write_text
 from mlscale.errors import MLScaleError
-from mlscale.export.engines.engine import Engine
-from mlscale.export.engines.onnx_engine import OnnxEngine, Port
+from mlscale.export.engines.engine import Engine, Port
+from mlscale.export.engines.onnx_engine import OnnxEngine
 from mlscale.export.servable import MODEL, Servable
 from mlscale.runs.host.machine import count_usable_cores
 from mlscale.targets.target import Target, TargetServer

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mlscale.data.encoders.encoder import EncodedSamples, Encoder
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
-from mlscale.export.engines.onnx_engine import Port
+from mlscale.export.engines.engine import Port
 from mlscale.predict.inputs import open_inputs
 from mlscale.predict.part_files import PredictionParts, start_predictions
 from mlscale.predict.predicted_events import PartEvents

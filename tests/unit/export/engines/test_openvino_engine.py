@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from onnx import TensorProto, helper
 from mlscale.data.encoders.encoder import TensorSpec
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.errors import Exit, MLScaleError
+from mlscale.export.engines.openvino_engine import OpenVinoEngine, convert_onnx
 from mlscale.export.engines.runtime import Runtime
 from mlscale.export.servable import load
 from mlscale.export.servable_trial import build_trial_batch, load_and_try
@@ -23,9 +28,10 @@ from mlscale.serve.served_model import load_model
 from tests.made_servables import PENGUIN, make_servables
 from tests.serving import RAW, STORED, serving
 
-pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'mlscale[openvino]'")
-from mlscale.export.engines.openvino_engine import OpenVinoEngine, convert_onnx
-
+# Looked for and not imported: what it imports changes the logging of the tests that run after it.
+pytestmark = pytest.mark.skipif(
+    find_spec("openvino") is None, reason="OpenVINO is not installed: pip install 'mlscale[openvino]'"
+)
 NAMES = ("penguins", "mass", "reviews", "photos", "tags", "masks", "tales", "sums")
 OPENVINO = Runtime("openvino")
 
@@ -183,3 +189,12 @@ def replace_model(folder: Path, model: onnx.ModelProto) -> Path:
 def test_fewer_bits_are_let_through_where_they_were_asked_for(folders: dict[str, Path]) -> None:
     for name in NAMES:
         load_and_try(folders[name], runtime=Runtime("openvino", precision="bf16"))
+
+
+def test_no_telemetry_is_sent_and_the_home_folder_stays_empty(tmp_path: Path) -> None:
+    code = "from mlscale.export.engines.openvino_engine import import_openvino as i; i().convert_model; import sys"
+    code += "; print([name for name in sys.modules if name.startswith('openvino_telemetry.')])"
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mlscale.data.encoders.encoder import TensorSpec
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
-from mlscale.export.engines.onnx_engine import Port
+from mlscale.export.engines.engine import Port
 from mlscale.export.servable import Servable
 from mlscale.task_types.registry import get_task_type
 from mlscale.task_types.task_type import AnswerNames, TargetColumn

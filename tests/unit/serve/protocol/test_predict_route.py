@@ -16,7 +16,7 @@ from PIL import Image
 from mlscale.data.decoding.fast_decoder import open_picture
 from mlscale.data.decoding.resample import decode_region, find_middle_box
 from mlscale.events.store import EventStore
-from mlscale.export.engines.onnx_engine import Port
+from mlscale.export.engines.engine import Port
 from mlscale.export.format1 import build_format1_encoder
 from mlscale.export.servable import load
 from mlscale.serve.http.request_error import Refused

@@ -16,7 +16,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from mlscale.errors import MLScaleError
-from mlscale.export.engines.onnx_engine import Port
+from mlscale.export.engines.engine import Port
 from mlscale.export.servable import Servable, load
 from mlscale.targets import TritonTarget
 from mlscale.targets.triton.install_server import VARIABLE

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mlscale.commands.lifecycle.production_samples import LabelledSamples
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.table_parsing.columns import DataTable
-from mlscale.export.engines.onnx_engine import Port
+from mlscale.export.engines.engine import Port
 from mlscale.export.servable import Servable
 from mlscale.task_types.registry import get_task_type
 from mlscale.task_types.task_type import AnswerNames, TargetColumn
