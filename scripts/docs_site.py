@@ -55,7 +55,11 @@ NAV: dict[str, tuple[tuple[str, str], ...]] = {
         ("Training by SkyPilot", "skypilot.md"),
     ),
     "Measure": (),
-    "Ship": (("Export targets", "targets.md"), ("Serving by Triton", "triton.md")),
+    "Ship": (
+        ("Export targets", "targets.md"),
+        ("Serving by Triton", "triton.md"),
+        ("TensorFlow Serving", "tensorflow-serving.md"),
+    ),
     "Operate": (("Deploying a server", "deploy.md"), ("Events", "events.md")),
     "Inspect": (),
     "Look up": (("Commands", "commands.md"), ("Options", "options.md"), ("Exit codes", "errors.md")),

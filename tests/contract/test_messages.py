@@ -18,6 +18,7 @@ NAMES = {
     "Kubernetes",
     "Lightning",
     "OpenVINO",
+    "TensorFlow",
 }  # besides what is written in capitals throughout
 # Errors without a fix, by module and function, each with the reason why there is nothing to type.
 WITHOUT_FIX = {

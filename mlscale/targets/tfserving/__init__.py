@@ -1,0 +1,1 @@
+"""The export target TensorFlow Serving: a SavedModel of the servable's graph, made without torch."""
