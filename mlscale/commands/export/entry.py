@@ -6,14 +6,14 @@ The ONNX model is the compressed one where `mlscale compress` has kept one of th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.assembly.build import build_each
 from mlscale.assembly.run_data import RunData
 from mlscale.assembly.trained_model.rebuild import find_checkpoint_file, rebuild_data_and_task, restore_training_config
+from mlscale.commands.export.chosen_targets import build_chosen_targets, choose_targets
 from mlscale.commands.export.export_result import build_export_result
 from mlscale.errors import Exit, MLScaleError
 from mlscale.export.required_extras import require_extra
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
     from mlscale.export.servable import Servable
     from mlscale.runs.folder import RunFolder
     from mlscale.targets.build_targets import BuiltTarget
-    from mlscale.targets.target import Target
-
-
-_QUANTILES = {0.5: "p50_ms", 0.95: "p95_ms", 0.99: "p99_ms"}
 
 
 def run(cfg: DictConfig) -> Result:
@@ -50,17 +46,16 @@ def run(cfg: DictConfig) -> Result:
     # Before the model is built: a missing extra is reported at once.
     require_extra("export", "onnx", "onnxscript", "onnxruntime")
     from mlscale.export.write_servable import check_free
-    from mlscale.targets.build_targets import TargetsRefusedError, describe_targets, require_targets
+    from mlscale.targets.build_targets import TargetsRefusedError, describe_targets
 
-    targets = list(build_each(cfg.get("target"), "target").values())
-    require_targets(targets)
+    targets = choose_targets(cfg)
     model = resolve_reference(cfg.ref, runs_dir=cfg.runs_dir, checkpoint=cfg.checkpoint, quiet=True)
     folder = model.open_run()
     masker = Masker.create_for_run(cfg)
     checkpoint = find_checkpoint_file(folder.path, str(model.checkpoint), cfg.metric, cfg.mode)
-    target = Path(cfg.to).expanduser().absolute() if cfg.to else folder.path / "servable"
+    to = Path(cfg.to).expanduser().absolute() if cfg.to else folder.path / "servable"
     # Before the work: a folder that the user has named is never overwritten, the run's own servable is replaced.
-    check_free(target, replace=not cfg.to)
+    check_free(to, replace=not cfg.to)
     with mask_output(masker):
         start = time.perf_counter()
         run_data = RunData()
@@ -79,18 +74,24 @@ def run(cfg: DictConfig) -> Result:
         if not problems:
 
             def add_targets(servable: Servable) -> Mapping[str, Any]:
-                built[:] = _build_targets(cfg, targets, servable, measured, compressed, masker)
+                built[:] = build_chosen_targets(
+                    cfg,
+                    targets,
+                    servable,
+                    measured,
+                    {"tolerance": None, "min_agreement": compressed.min_agreement} if compressed else _read_bounds(cfg),
+                    partial(_list_parity_problems, cfg, compressed=compressed),
+                    lambda line: print_masked_lines([line], masker),
+                )
                 return {"export_targets": describe_targets(built)} if built else {}
 
             try:
-                _write_servable(
-                    resolved_cfg, folder, checkpoint, target, data, measured, compressed, masker, add_targets
-                )
+                _write_servable(resolved_cfg, folder, checkpoint, to, data, measured, compressed, masker, add_targets)
             except TargetsRefusedError as refused:
                 problems = refused.problems
         seconds = time.perf_counter() - start
         result = build_export_result(
-            folder, checkpoint, target, measured, compressed, built, problems, seconds, half=cfg.fp16
+            folder, checkpoint, to, measured, compressed, built, problems, seconds, half=cfg.fp16
         )
     return save_result(result, folder)
 
@@ -189,7 +190,7 @@ def _write_servable(
     cfg: DictConfig,
     folder: RunFolder,
     checkpoint: Path,
-    target: Path,
+    to: Path,
     data: LightningDataModule,
     measured: ExportMeasurement,
     compressed: StoredInt8Model | None,
@@ -220,7 +221,7 @@ def _write_servable(
     shown = f"{len(reference.columns)} columns of {reference.about['samples']:,} samples"
     print_masked_lines([f"export  reference profile: {shown}"], masker)
     servable = write_servable(
-        target,
+        to,
         model=measured.model,
         parity=measured.parity.as_dict(),
         reference=reference,
@@ -231,34 +232,6 @@ def _write_servable(
         add_files=add_files,
     )
     print_masked_lines([f"export  warm-up requests: {_describe_warmup(servable, is_wanted=cfg.warmup)}"], masker)
-
-
-def _build_targets(
-    cfg: DictConfig,
-    targets: Sequence[Target],
-    servable: Servable,
-    measured: ExportMeasurement,
-    compressed: StoredInt8Model | None,
-    masker: Masker,
-) -> list[BuiltTarget]:
-    from mlscale.targets.build_targets import build_targets
-    from mlscale.targets.server_check import CheckSettings
-
-    settings = None
-    if cfg.check == "server":
-        settings = CheckSettings(
-            measured.comparison.read_raw_samples(cfg.check_samples),
-            **({"tolerance": None, "min_agreement": compressed.min_agreement} if compressed else _read_bounds(cfg)),
-            most_ms={share: float(most) for share, key in _QUANTILES.items() if (most := cfg.slo[key]) is not None},
-        )
-    return build_targets(
-        servable,
-        targets,
-        measured,
-        partial(_list_parity_problems, cfg, compressed=compressed),
-        settings,
-        lambda line: print_masked_lines([line], masker),
-    )
 
 
 def _describe_warmup(servable: Servable, *, is_wanted: bool) -> str:
