@@ -44,10 +44,13 @@ class OnnxTarget(Target):
         """Return the command that serves the servable."""
         return f"mlscale serve {shlex.quote(str(folder.parent.parent))}"
 
+    def check_server_installed(self) -> None:
+        """Raise an error if the extra 'serve' is not installed."""
+        require_extra("serve", "httptools", "pyarrow")
+
     @contextmanager
     def start_server(self, servable: Servable, folder: Path) -> Iterator[TargetServer]:
         """Run `mlscale serve` on this machine while the block runs."""
-        require_extra("serve", "httptools", "pyarrow")
         with tempfile.TemporaryDirectory(prefix="mlscale-check-") as scratch:
             ready = Path(scratch, "ready.json")
             words = ["port=0", f"ready_file={ready}", "events=null", "registry=none", "control=false"]

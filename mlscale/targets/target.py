@@ -81,11 +81,11 @@ class Target:
         """Return the command that starts the target's server with this folder."""
         raise NotImplementedError
 
-    def start_server(self, servable: Servable, folder: Path) -> AbstractContextManager[TargetServer]:
-        """Start the target's own server on this machine, and stop it at the end of the block.
+    def check_server_installed(self) -> None:
+        """Raise an error, before any work, if `start_server` would find no server on this machine.
 
         Raises:
-            MLScaleError: there is none on this machine (exit code 5), or it does not load the model (exit code 4).
+            MLScaleError: there is none (exit code 5).
         """
         raise MLScaleError(
             f"the target '{self.name}' has no server that mlscale can start",
@@ -93,3 +93,11 @@ class Target:
             fix="check=none",
             exit=Exit.ENVIRONMENT,
         )
+
+    def start_server(self, servable: Servable, folder: Path) -> AbstractContextManager[TargetServer]:
+        """Start the target's own server on this machine, and stop it at the end of the block.
+
+        Raises:
+            MLScaleError: it is not installed (exit code 5), or does not load the model (exit code 4).
+        """
+        raise NotImplementedError

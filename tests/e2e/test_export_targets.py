@@ -47,6 +47,8 @@ class ScaledTarget(Target):
         return ScaledEngine((folder / "scaled.onnx").read_bytes(), json.loads((folder / "factor.json").read_text()))
     def format_start_command(self, folder):
         return f"scaler {folder}"
+    def check_server_installed(self):
+        pass
     @contextmanager
     def start_server(self, servable, folder):
         yield Server(servable, self.served_factor)
@@ -154,9 +156,15 @@ def test_promotion_may_require_approval(trained: Path, own: Path, capsys: pytest
 def test_a_target_without_a_server_of_its_own_says_so(
     trained: Path, own: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = SCALED[: SCALED.index("    @contextmanager\n    def start_server")]
+    text = SCALED[: SCALED.index("    def check_server_installed")]
     (own / "serverless.py").write_text(text)
     words = ["target=scaled", "target.scaled._target_=serverless.ScaledTarget", "check=server"]
     assert main(["export", str(trained), *words, f"to={own / 'served'}"]) == Exit.ENVIRONMENT
     assert "has no server that mlscale can start" in capsys.readouterr().err
     assert not (own / "served").exists()
+
+
+@pytest.mark.slow
+def test_without_a_target_the_server_of_mlscale_is_asked(trained: Path, own: Path) -> None:
+    assert main(["export", str(trained), "check=server", f"to={own / 'served'}"]) == 0
+    assert list(read_document(own / "served")["export_targets"]) == ["onnx"]

@@ -90,6 +90,23 @@ def start_model_server(servable: Servable, base: Path, image: str, wait_s: float
         subprocess.run([engine, "rm", "-f", name], capture_output=True, timeout=_END_S, check=False)
 
 
+def require_model_server() -> None:
+    """Raise an error if neither the binary nor a container engine is installed.
+
+    Raises:
+        MLScaleError: they are not (exit code 5).
+    """
+    if not any(map(shutil.which, (BINARY, *ENGINES))):
+        raise MLScaleError(
+            "TensorFlow Serving is not installed",
+            where="check=server",
+            why=f"neither {BINARY} nor {' nor '.join(ENGINES)} is on the PATH",
+            fix="check=none\nelse install docker, or the package tensorflow-model-server: "
+            "https://www.tensorflow.org/tfx/serving/setup",
+            exit=Exit.ENVIRONMENT,
+        )
+
+
 def _read_product(engine: str | None, image: str) -> str:
     """Return the server's name and the version that it prints; over HTTP it states none.
 
@@ -98,15 +115,8 @@ def _read_product(engine: str | None, image: str) -> str:
     """
     command = [BINARY, "--version"]
     if shutil.which(BINARY) is None:
-        if engine is None:
-            raise MLScaleError(
-                "TensorFlow Serving is not installed",
-                where="check=server",
-                why=f"neither {BINARY} nor {' nor '.join(ENGINES)} is on the PATH",
-                fix="check=none\nelse install docker, or the package tensorflow-model-server: "
-                "https://www.tensorflow.org/tfx/serving/setup",
-                exit=Exit.ENVIRONMENT,
-            )
+        require_model_server()
+        assert engine is not None
         command = [engine, "run", "--rm", "--entrypoint", BINARY, image, "--version"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=_VERSION_S, check=False)
     match = re.search(r"ModelServer:\s*(\S+)", ran.stdout + ran.stderr)

@@ -12,7 +12,7 @@ from typing import ClassVar
 from mlscale.export.engines.engine import Engine
 from mlscale.export.servable import MODEL, Servable
 from mlscale.targets.target import Target, TargetServer
-from mlscale.targets.tfserving.model_server import format_server_command, start_model_server
+from mlscale.targets.tfserving.model_server import format_server_command, require_model_server, start_model_server
 from mlscale.targets.tfserving.saved_model import SavedModelEngine, write_saved_model
 from mlscale.targets.tfserving.serving_warmup import write_warmup_requests
 
@@ -55,6 +55,10 @@ class TFServingTarget(Target):
     def format_start_command(self, folder: Path) -> str:
         """Return the command that starts the server: the installed one, else a container."""
         return shlex.join(format_server_command(_find_base(folder.absolute()), self.image))
+
+    def check_server_installed(self) -> None:
+        """Raise an error if neither the binary nor a container engine is installed."""
+        require_model_server()
 
     @contextmanager
     def start_server(self, servable: Servable, folder: Path) -> Iterator[TargetServer]:

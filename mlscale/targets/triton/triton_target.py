@@ -125,6 +125,10 @@ class TritonTarget(Target):
         publish = ["-p", "8000:8000", "-p", "8001:8001"]
         return shlex.join(build_container_words(self._image, folder.absolute(), "docker", publish, ""))
 
+    def check_server_installed(self) -> None:
+        """Raise an error if there is neither a binary, an installed server, nor a pulled image."""
+        find_server_command(Path.cwd(), image=self._image, server=self._server)
+
     @contextmanager
     def start_server(self, servable: Servable, folder: Path) -> Iterator[TargetServer]:
         """Start `tritonserver` of PATH, the installed server, or the container image where it was pulled."""
