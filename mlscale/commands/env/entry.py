@@ -41,7 +41,7 @@ _EXTRAS = {
     "gs": ("fsspec", "gcsfs"), "az": ("fsspec", "adlfs"),
     "retrain": (*_ONNX, "pyarrow"), "serve": ("onnxruntime", "httptools", "pyarrow", "uvloop"), "table": ("pyarrow",),
     "tensorboard": ("tensorboard",), "tfrecord": ("google-crc32c", "protobuf"), "timm": ("timm",),
-    "tokenizers": ("tokenizers",),
+    "tokenizers": ("tokenizers",), "openvino": ("openvino",), "tfserving": (*_ONNX, "tensorflow-cpu"),
 }  # fmt: skip
 # Flags of /proc/cpuinfo, of x86 and Arm, that matter for training and inference.
 _INSTRUCTIONS = {

@@ -20,6 +20,7 @@ from mlscale.export.required_extras import require_extra
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import Result, save_result
 from mlscale.secrets.mask import Masker, mask_output
+from mlscale.verify_resume.killed_run import raise_on_terminate
 from mlscale.versions.model_reference import resolve_reference
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def run(cfg: DictConfig) -> Result:
     to = Path(cfg.to).expanduser().absolute() if cfg.to else folder.path / "servable"
     # Before the work: a folder that the user has named is never overwritten, the run's own servable is replaced.
     check_free(to, replace=not cfg.to)
-    with mask_output(masker):
+    # SIGTERM raises, so that no target's server and no half of a servable outlives this process.
+    with raise_on_terminate(), mask_output(masker):
         start = time.perf_counter()
         run_data = RunData()
         resolved_cfg = restore_training_config(cfg, folder, run_data)

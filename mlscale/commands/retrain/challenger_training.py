@@ -79,7 +79,7 @@ def export_challenger(cfg: DictConfig, champion: Champion, run: RunFolder) -> Ch
             "compress", [*_refer_to_run(run, cfg), "compress=int8", *_collect_int8_settings(champion.config)]
         )
     # Asked while it is exported: a challenger that the server does not answer like is not compared at all.
-    approved = [f"target=[{','.join(cfg.gate.approved)}]", "check=server"] if cfg.gate.approved else []
+    approved = [f"target=[{','.join(cfg.approved)}]", "check=server"] if cfg.approved else []
     exported = commands.run_command("export", [*_refer_to_run(run, cfg), *approved])
     made = Path(exported.artifacts["servable"]) if exported.ok else None
     return Challenger(run, made, "" if exported.ok else exported.sentence)

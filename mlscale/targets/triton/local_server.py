@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mlscale.errors import MLScaleError
 from mlscale.targets.triton.install_server import VARIABLE, install_server
-from mlscale.targets.triton.running_server import find_server_command, run_triton
+from mlscale.targets.triton.running_server import find_server_command, link_repository, run_triton
 
 
 def main(arguments: list[str]) -> int:
@@ -53,7 +53,10 @@ def _serve_repository(folder: Path, repository: Path) -> None:
     # As Ctrl-C does: the server would run on without this process.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # The image is of no use: the folder of a server is given.
-    with run_triton(find_server_command(repository.absolute(), image="", server=str(folder))) as command:
+    with (
+        link_repository(repository) as path,
+        run_triton(find_server_command(path, image="", server=str(folder))) as command,
+    ):
         print(f"ready: {command.url}, gRPC at 127.0.0.1:{command.ports['grpc']}", flush=True)
         while True:
             time.sleep(3600)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -138,6 +140,21 @@ def find_server_command(repository: Path, *, image: str, server: str | None) -> 
         if shutil.which(runtime) and _has_image(runtime, image):
             return ServerCommand(_build_container_command(runtime, image, repository, ports), {}, ports)
     raise _build_absent_error("tritonserver is not on PATH, and no container runtime has its image")
+
+
+@contextmanager
+def link_repository(repository: Path) -> Iterator[Path]:
+    """Yield a path of the repository that the server can read: its own, or of a temporary link to it."""
+    path = repository.absolute()
+    # The server starts a model in Python by an unquoted shell command, and waits without end where that fails; and
+    # that Python reads paths as ASCII.
+    if re.fullmatch(r"[\w./+-]+", str(path), re.ASCII):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="mlscale-repository-") as folder:
+        link = Path(folder, "models")
+        link.symlink_to(path, target_is_directory=True)
+        yield link
 
 
 @contextmanager

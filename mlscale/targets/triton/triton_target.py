@@ -31,6 +31,7 @@ from mlscale.targets.triton.running_server import (
     RunningTriton,
     build_container_words,
     find_server_command,
+    link_repository,
     run_triton,
 )
 from mlscale.targets.triton.warmup_files import write_raw_warmup, write_tensor_warmup
@@ -136,9 +137,11 @@ class TritonTarget(Target):
         raw = find_raw_models(model, servable)
         # As the repository has it, which may have been made with other settings.
         max_batch = int(read_config(folder / model / CONFIG)["max_batch_size"])
-        command = find_server_command(folder.absolute(), image=self._image, server=self._server)
         try:
-            with run_triton(command):
+            with (
+                link_repository(folder) as path,
+                run_triton(find_server_command(path, image=self._image, server=self._server)) as command,
+            ):
                 client = V2Client(command.url, raw.ensemble if raw else model)
                 yield RunningTriton(client.read_product() + command.note, servable, raw, client, max_batch)
         finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import dedent
 
@@ -91,6 +91,15 @@ def test_the_metric_is_reported_once(
     assert capsys.readouterr().err.count("metric  ") == (told is not None)
 
 
+@pytest.fixture
+def no_handler() -> Iterator[None]:
+    """No handler of SIGTERM outside of a fit: torch's elastic agent leaves its own behind, in tests before this one."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("no_handler")
 @pytest.mark.parametrize("command", ["estimate", "profile"])
 def test_a_short_fit_that_is_stopped_names_the_command_that_was_typed(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

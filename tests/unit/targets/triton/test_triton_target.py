@@ -21,6 +21,7 @@ from mlscale.export.servable import Servable, load
 from mlscale.targets import TritonTarget
 from mlscale.targets.triton.install_server import VARIABLE
 from mlscale.targets.triton.model_config import describe_port
+from mlscale.targets.triton.running_server import link_repository
 from mlscale.targets.triton.tensor_bytes import encode_raw_sample, encode_tensor
 from tests.made_servables import PENGUIN, make_quantized_servable, make_servables, make_table_servable
 
@@ -188,3 +189,21 @@ def test_the_start_command_installs_what_decodes(folders: dict[str, Path], tmp_p
     command = TritonTarget().format_start_command(tmp_path / "triton")
     assert command.startswith("docker run --rm ")
     assert "pip install -r /models/photos_encoder/requirements.txt && exec tritonserver" in command
+
+
+@pytest.mark.parametrize("name", ["my models", "größe", "a'b", "a$(b)"])
+def test_the_server_gets_a_path_that_its_shell_and_python_read(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    with link_repository(folder) as path:
+        assert str(path).isascii()
+        assert not set(str(path)) & set(" '$()")
+        assert path.samefile(folder)
+    assert not path.is_symlink()
+    assert folder.is_dir()
+
+
+def test_a_plain_path_is_the_servers_own(tmp_path: Path) -> None:
+    (tmp_path / "models-1.0").mkdir()
+    with link_repository(tmp_path / "models-1.0") as path:
+        assert path == tmp_path / "models-1.0"
