@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +17,33 @@ from scripts.live_check.run_mlscale import CheckError, run_mlscale
 from scripts.target_data import TYPES, write_data
 
 _TARGETS = ("onnx", "triton", "tfserving", "openvino")
+_RUNTIMES = {
+    "onnx": "onnxruntime", "triton": "onnxruntime", "tfserving": "tensorflow-cpu", "openvino": "openvino",
+}  # fmt: skip
 _PROVIDERS = ("openvino", "cuda", "tensorrt")
 
 
 def check_targets(folder: Path, samples: int) -> list[Finding]:
     """Export each type to each target, and let its own server answer raw samples."""
-    return [
-        _check_target(folder, kind, run, target, samples)
-        for kind in TYPES
-        for run in [_train(folder, kind, samples)]
-        for target in _TARGETS
-    ]
+    findings = []
+    for kind in TYPES:
+        run = _train(folder, kind, samples)
+        for target in _TARGETS:
+            findings += [_read_back(folder, kind, run, target), _check_target(folder, kind, run, target, samples)]
+    return findings
+
+
+def _read_back(folder: Path, kind: str, run: str, target: str) -> Finding:
+    """Export without the server: what is written is read back by the target's runtime, and compared with torch."""
+    what = f"target={target}, {kind}: read back"
+    try:
+        words = (f"target={target}", f"to={folder}/{kind}-{target}-files")
+        metrics = run_mlscale(folder, "export", run, *words)["metrics"]
+    except CheckError as error:
+        return Finding(what, "not here" if error.is_environment else "failed", str(error))
+    difference, package = metrics[f"target_{target}_relative_error"], _RUNTIMES[target]
+    seen = f"{metrics['samples']} raw samples, largest difference from torch {difference:.1e}"
+    return Finding(what, "proven", f"{package} {version(package)}", seen)
 
 
 def _check_target(folder: Path, kind: str, run: str, target: str, samples: int) -> Finding:
@@ -70,8 +87,6 @@ def _check_provider(kind: str, folder: Path, provider: str) -> Finding:
 
 
 def _name_runtime(provider: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
     for package in ("openvino",) if provider == "openvino" else ("onnxruntime-gpu", "onnxruntime"):
         try:
             return f"{package} {version(package)}"
