@@ -2,9 +2,9 @@
 
     python -m scripts.live_check [--only targets providers gpu wandb] [--write docs/proven.md] [--samples 256]
 
-- `targets`: an image, a table and a text model are exported to Triton, TensorFlow Serving and OpenVINO. Each is read back
-  by the target's runtime and compared with torch; and the target's own server, where it is installed as a binary or as
-  a container image that was pulled, answers raw samples as the servable does (`mlscale export … check=server`).
+- `targets`: an image, a table and a text model are exported to Triton, TensorFlow Serving and OpenVINO. Each is read
+  back by the target's runtime and compared with torch; and the target's own server, where it is installed as a binary
+  or as a container image that was pulled, answers raw samples as the servable does (`mlscale export … check=server`).
 - `providers`: `mlscale serve provider=cuda|tensorrt|openvino` computes what the CPU does.
 - `gpu`: the tests marked `gpu`, training in bf16 and fp16 next to fp32 on three recipes (memory, step time, paired
   accuracy), and the share of the time that the GPU is busy.

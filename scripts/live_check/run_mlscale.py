@@ -33,7 +33,8 @@ def run_mlscale(folder: Path, *words: str) -> dict[str, Any]:
     done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         sentence = json.loads(done.stdout).get("sentence") if done.stdout.startswith("{") else None
-        error = [line for line in done.stderr.splitlines() if line.startswith(("error", "  why", "  fix"))]
-        raise CheckError(done.returncode, sentence or " ".join(error) or done.stderr[-400:])
+        lines = [line for line in done.stderr.splitlines() if line.startswith(("error:", "  why:"))]
+        error = "; ".join(line.partition(":")[2].strip() for line in lines)
+        raise CheckError(done.returncode, sentence or error or done.stderr[-400:])
     result: dict[str, Any] = json.loads(done.stdout)
     return result
