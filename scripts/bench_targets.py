@@ -1,4 +1,4 @@
-"""Exports to all targets: agreement with PyTorch on raw samples, CPU time, and models that nobody has tuned on.
+"""Exports to all targets: agreement with PyTorch on raw samples, CPU time, and untuned models.
 
     python -m scripts.bench_targets agreement [--targets onnx triton tfserving] [--samples 1000] [--check]
     python -m scripts.bench_targets time [--targets …]

@@ -98,22 +98,24 @@ def format_duration(seconds: float) -> str:
 
 def format_size(count: float) -> str:
     """Return a number of bytes in binary units: 512 B, 1.5 KiB, 24.0 GiB."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        # From here on the rounded text would be 1024.0 of the smaller unit.
-        if abs(count) < 1023.95 or unit == "TiB":
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    raise AssertionError("unreachable")
+    return _format_bytes(count, 1024, ("KiB", "MiB", "GiB", "TiB"))
 
 
 def format_decimal_size(count: float) -> str:
     """Return a number of bytes in the units of disks and of `data.cache_gb`: 512 B, 3.1 MB, 63.2 GB."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        # From here on the rounded text would be 1000.0 of the smaller unit.
-        if abs(count) < 999.95 or unit == "TB":
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError("unreachable")
+    return _format_bytes(count, 1000, ("kB", "MB", "GB", "TB"))
+
+
+def _format_bytes(count: float, base: int, units: tuple[str, ...]) -> str:
+    # Up to here the rounded text is below `base` of its unit: 1023.9 KiB, and not 1024.0.
+    most = base - 0.05
+    if abs(count) < most:
+        return f"{count:.0f} B"
+    for unit in units:
+        count /= base
+        if abs(count) < most or unit == units[-1]:
+            break
+    return f"{count:.1f} {unit}"
 
 
 def format_percent(share: float, decimals: int = 1, *, sign: str = "", unit: str = "%") -> str:

@@ -121,7 +121,7 @@ def stack_bytes(values: list[bytes]) -> NDArray[Any]:
 
 
 def assert_equal(triton: Arrays, mlscale: Arrays) -> None:
-    """A scalar is [1] in Triton alone; all else is equal to the bit."""
+    """A scalar is [1] in Triton alone; all else is bitwise identical."""
     for name, values in mlscale.items():
         assert triton[name].dtype == values.dtype
         assert np.array_equal(triton[name].reshape(values.shape), values), name

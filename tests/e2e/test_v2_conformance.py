@@ -160,7 +160,7 @@ DIFFERENT: dict[str, tuple[Row, int, int]] = {
     "output twice": (Row(f"{PHOTOS}/infer", infer(outputs=LOGITS * 2)), 200, 400),
     "unknown compression": (Row(f"{PHOTOS}/infer", PLAIN, {"Content-Encoding": "br"}), 501, 415),
     "corrupt compression": (Row(f"{PHOTOS}/infer", b"junk", {"Content-Encoding": "gzip"}), 400, 400),
-    "length of the JSON is no number": (Row(f"{PHOTOS}/infer", PLAIN, {HEAD: "x"}), 400, 400),
+    "length of the JSON is not a number": (Row(f"{PHOTOS}/infer", PLAIN, {HEAD: "x"}), 400, 400),
     "a text of no length": (
         Row(
             "/v2/models/reviews/infer",

@@ -145,7 +145,7 @@ class TritonTarget(Target):
                 client = V2Client(command.url, raw.ensemble if raw else model)
                 yield RunningTriton(client.read_product() + command.note, servable, raw, client, max_batch)
         finally:
-            # The models in Python have left byte code in the servable, which is no part of it.
+            # The models in Python have left byte code in the servable, whose document does not list it.
             for cache in list(folder.rglob("__pycache__")):
                 shutil.rmtree(cache, ignore_errors=True)
 

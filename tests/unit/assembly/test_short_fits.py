@@ -113,6 +113,6 @@ def test_a_short_fit_that_is_stopped_names_the_command_that_was_typed(
     error = capsys.readouterr().err
     assert f"stopped by SIGTERM after optimizer step 1, in a short fit that mlscale {command} measures" in error
     assert f"fix:   mlscale {command} <the same words>" in error
-    # Neither can be used: the folder is removed, and there is no run.
+    # Neither can be used: the folder is removed, and a short fit leaves no run behind.
     assert "runs resume" not in error
     assert "where:" not in error

@@ -20,7 +20,7 @@ def compute_maximum_pool(node: GraphNode, x: Tensor) -> Tensor:
         raise NotExpressible("the positions of the maxima")
     window = read_window(node, x.shape[1:-1])
     pads = _add_partial_windows(node, x, window)
-    # The smallest value is no maximum of a window that has any place of the image.
+    # The smallest value is never the maximum of a window that has any place of the image.
     padded = pad_places(x, pads, x.dtype.min if x.dtype.is_integer else -np.inf)
     if set(window.dilations) == {1} and x.dtype in (tf.float32, tf.float64, tf.float16):
         return tf.nn.max_pool(padded, window.kernel, window.strides, "VALID")
