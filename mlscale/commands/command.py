@@ -68,6 +68,11 @@ class Key:
         default = str(self.default).lower() if isinstance(self.default, bool) else self.default
         return f"{self.name}={self.example if default in (None, '') else default}"
 
+    @property
+    def default_value(self) -> object:
+        """The value where the key is not typed."""
+        return self.parse_value(str(self.default or "")) if self.many else self.default
+
     def parse_value(self, text: str) -> object:
         """Convert the text that was typed after the `=`.
 

@@ -116,7 +116,7 @@ class _CommandLine:
         values = self._bind_words()
         raise_all(self.problems)
         # Typed values last, so that they overwrite the defaults.
-        values |= {key.name: () if key.many else key.default for key in self.action.keys} | self.typed
+        values |= {key.name: key.default_value for key in self.action.keys} | self.typed
         # `registry.root` becomes the attribute `registry_root`.
         named = {name.replace(".", "_"): value for name, value in values.items()}
         return Options(action=self.name, overrides=self.overrides, config_dir=folders, **named)

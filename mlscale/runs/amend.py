@@ -1,4 +1,4 @@
-"""Update the manifest of a sealed run after a command has replaced some of its files."""
+"""Update the manifest of a sealed run after a command has replaced some of its files, or before it removes some."""
 
 from __future__ import annotations
 
@@ -34,4 +34,18 @@ def update_manifest(run: Path, *names: str) -> None:
                 "sha256": compute_sha256(file),
                 "bytes": file.stat().st_size,
             }
+    write_json(run / _MANIFEST, manifest)
+
+
+def forget_artefacts(run: Path, *names: str) -> None:
+    """Remove the entries of `names`, files or folders, from the manifest of the run in the folder `run`, if sealed."""
+    if not names or not (run / _MANIFEST).is_file():
+        return
+    manifest = read_json(run / _MANIFEST)
+    folders = tuple(f"{name}/" for name in names)
+    manifest["artefacts"] = {
+        path: entry
+        for path, entry in manifest["artefacts"].items()
+        if path not in names and not path.startswith(folders)
+    }
     write_json(run / _MANIFEST, manifest)

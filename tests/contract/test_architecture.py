@@ -95,7 +95,7 @@ def test_only_removal_asks_on_standard_input(modules: Modules) -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("input", "getpass.getpass", "sys.stdin.readline")
     ]
-    assert set(asking) <= {"mlscale.commands.runs.entry"}, "`runs rm` asks, on a terminal only"
+    assert set(asking) <= {"mlscale.commands.runs.confirmation"}, "`runs rm` and `runs gc` ask, on a terminal only"
 
 
 def test_only_what_a_user_allows_by_word_unpickles_or_runs_text(modules: Modules) -> None:

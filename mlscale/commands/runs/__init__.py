@@ -2,6 +2,7 @@
 
 from mlscale.commands.command import OUTPUT, RUNS_DIR, Action, Command, Key, Word
 
+_REGISTRY = Key("registry.root", "the folder of a registry, besides those that the runs themselves name", "registry")
 _RUN = Word("ref", "a run: its id, the first letters of its id or of its folder's name, its path, or 'last'", "last")
 
 COMMAND = Command(
@@ -16,6 +17,8 @@ COMMAND = Command(
         ("mlscale runs send last", "send what a tracker did not take while it ran"),
         ("mlscale runs diff last 2xk3f", "what two runs have set differently, and their metrics"),
         ("mlscale runs rm 1s2de0 yes=true", "remove one for good"),
+        ("mlscale runs du", "how much space the runs take"),
+        ("mlscale runs gc keep=[last,best]", "remove the checkpoints that nothing needs any more"),
     ),
     {
         "ls": Action(
@@ -104,6 +107,33 @@ COMMAND = Command(
                 OUTPUT,
             ),
             (("mlscale runs rm 1s2de0 1s2dcq yes=true", "two of them"),),
+        ),
+        "du": Action(
+            "print how much space runs take, the largest first, and what gc would free",
+            (Word("ref", f"{_RUN.help}; all by default", "last", required=False, many=True),),
+            (
+                Key("limit", "at most this many lines; all by default", example="20", type=int),
+                _REGISTRY,
+                RUNS_DIR,
+                OUTPUT,
+            ),
+            (("mlscale runs du limit=20", "the twenty largest"),),
+        ),
+        "gc": Action(
+            "remove checkpoints of ended runs that neither keep=, a version nor an unfinished run needs",
+            (Word("ref", f"{_RUN.help}; all by default", "last", required=False, many=True),),
+            (
+                Key("keep", "what each run keeps: last, best, or the names of others", "[last,best]", many=True),
+                Key("dry_run", "show what would be removed, and remove nothing", False, "true", type=bool),
+                Key("yes", "don't ask; needed without a terminal to ask on", default=False, example="true", type=bool),
+                _REGISTRY,
+                RUNS_DIR,
+                OUTPUT,
+            ),
+            (
+                ("mlscale runs gc dry_run=true", "what would be removed"),
+                ("mlscale runs gc keep=[best] yes=true", "done runs keep their best one alone"),
+            ),
         ),
     },
 )

@@ -12,10 +12,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from mlscale.commands.command import RUNS_DIR
 from mlscale.commands.options import Options, read_options
 from mlscale.commands.runs import COMMAND
 from mlscale.commands.runs import list_checkpoints as run_checkpoints
+from mlscale.commands.runs.collect_checkpoints import collect_checkpoints
+from mlscale.commands.runs.confirmation import confirm_removal, repeat_folder
+from mlscale.commands.runs.disk_usage import show_disk_usage
 from mlscale.commands.runs.job_actions import cancel_runs, describe_job, find_live_jobs, find_run_statuses, print_log
 from mlscale.errors import Exit, MLScaleError, raise_all
 from mlscale.report import format_duration, format_key_values, format_number, format_size, format_table
@@ -55,6 +57,8 @@ def main(argv: Sequence[str]) -> int:
         "logs": _print_log,
         "cancel": _cancel_jobs,
         "sweep": _show_sweep,
+        "du": show_disk_usage,
+        "gc": collect_checkpoints,
     }
     return actions[options.action](options)
 
@@ -324,26 +328,13 @@ def _remove_runs(options: Options) -> int:
 
 
 def _confirm_removal(options: Options, runs: Sequence[RunFolder]) -> bool:
-    # A script must not wait forever for an answer.
-    if not sys.stdin.isatty():
-        command = ["mlscale", "runs", "rm", *options.ref]
-        raise MLScaleError(
-            "removing runs can't be undone",
-            where=f"command line: {shlex.join(command)}",
-            why="no terminal to ask on",
-            fix=shlex.join([*command, *_repeat_folder(options), "yes=true"]),
-        )
-    print("\n".join(str(run.path) for run in runs), file=sys.stderr)
-    print(
-        f"remove {'this run' if len(runs) == 1 else 'these runs'} for good? [y/N] ", end="", file=sys.stderr, flush=True
+    return confirm_removal(
+        "runs",
+        "\n".join(str(run.path) for run in runs),
+        f"remove {'this run' if len(runs) == 1 else 'these runs'} for good?",
+        ["mlscale", "runs", "rm", *options.ref],
+        repeat_folder(options),
     )
-    # Anything else, also an empty line or the end of input, means no.
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def _repeat_folder(options: Options) -> list[str]:
-    """Return the setting for the folder of the runs, to be typed again, if it is not the default one."""
-    return [] if options.runs_dir == RUNS_DIR.default else [f"{RUNS_DIR.name}={options.runs_dir}"]
 
 
 def _format_pairs(pairs: Pairs, names: Sequence[str]) -> str:

@@ -1,0 +1,169 @@
+"""`mlscale runs gc`: remove checkpoints that nothing needs any more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlscale.commands.options import Options
+from mlscale.commands.runs.checkpoint_references import (
+    find_dependent_runs,
+    find_registry_roots,
+    find_version_references,
+)
+from mlscale.commands.runs.confirmation import confirm_removal, repeat_folder
+from mlscale.commands.runs.job_actions import NOT_SUBMITTED, find_run_statuses
+from mlscale.config.names.suggest import find_nearest
+from mlscale.errors import Exit, MLScaleError
+from mlscale.report import format_size, format_table
+from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX
+from mlscale.runs.find import find_run, list_runs
+from mlscale.runs.folder import RunFolder
+from mlscale.runs.lock import hold_run_lock
+from mlscale.runs.unused_checkpoints import CheckpointChoice, choose_checkpoints, measure_size, remove_checkpoints
+
+# By the folder, and by a scheduler. Of all others a process may still write checkpoints.
+_ENDED = {
+    *("done", "failed", "diverged", "interrupted", "crashed", NOT_SUBMITTED),
+    *("cancelled", "timed out", "node failed", "vanished"),
+}
+
+
+@dataclass(frozen=True)
+class RemovalPlan:
+    """What `mlscale runs gc` would do.
+
+    Attributes:
+        choices: of each run that has a checkpoint to remove.
+        skipped: the id of each run that is left alone, with the reason.
+    """
+
+    choices: tuple[CheckpointChoice, ...]
+    skipped: dict[str, str]
+
+    @property
+    def bytes(self) -> int:
+        """The size of what it would remove."""
+        return sum(choice.bytes for choice in self.choices)
+
+
+def choose_removals(runs: Sequence[RunFolder], keep: Sequence[str], runs_dir: str, registry: Path) -> RemovalPlan:
+    """Return which checkpoints of `runs` can be removed.
+
+    Args:
+        runs: the runs to look at.
+        keep: what each run keeps: `last`, `best`, or the names of others.
+        runs_dir: the folder of all runs: those that are still to be finished may need others.
+        registry: the folder of a registry, besides those that the runs' own configs name.
+
+    Raises:
+        MLScaleError: a version's record can't be read.
+    """
+    everyone = {run.id: run for run in [*list_runs(runs_dir), *runs]}
+    references = find_version_references(list(dict.fromkeys([registry.absolute(), *find_registry_roots(runs)])))
+    dependent = find_dependent_runs(list(everyone.values()))
+    statuses = find_run_statuses(runs)
+    choices, skipped = [], {}
+    for run in runs:
+        if statuses[run.id] not in _ENDED:
+            skipped[run.id] = f"it is {statuses[run.id]}"
+        elif run.id in dependent:
+            skipped[run.id] = f"the run {dependent[run.id]}, which is not finished, needs it"
+        elif (choice := choose_checkpoints(run, keep, references.get(run.id, {}))).removable:
+            choices.append(choice)
+    return RemovalPlan(tuple(choices), skipped)
+
+
+def collect_checkpoints(options: Options) -> int:
+    """Remove the checkpoints of ended runs that neither `keep`, nor a version, nor another run needs.
+
+    Raises:
+        MLScaleError: a version's record can't be read, `keep` names what no run has, or there is no terminal to ask on.
+    """
+    runs = list({run.path: run for run in (find_run(ref, options.runs_dir) for ref in options.ref)}.values())
+    runs = runs or list_runs(options.runs_dir)
+    _check_names(options.keep, runs)
+    registry = Path(options.registry_root)
+    plan = choose_removals(runs, options.keep, options.runs_dir, registry)
+    # Without a removal there is nothing to confirm, and a script need not fail.
+    if not options.dry_run and plan.choices and not options.yes and not _confirm_removal(options, plan):
+        return int(Exit.USER)
+    removed: list[tuple[RunFolder, Path, int]] = []
+    for choice in plan.choices:
+        if options.dry_run:
+            removed += [(choice.run, path, measure_size(path)) for path in choice.removable]
+        else:
+            removed += _remove_chosen(choice, options, registry)
+    return _report_removal(options, plan, removed)
+
+
+def _remove_chosen(choice: CheckpointChoice, options: Options, registry: Path) -> list[tuple[RunFolder, Path, int]]:
+    run = choice.run
+    with hold_run_lock(run):
+        # Chosen again under the lock: the run may have been resumed or published since, while the user was asked.
+        now = choose_removals([run], options.keep, options.runs_dir, registry)
+        paths = [path for path in (now.choices[0].removable if now.choices else ()) if path in choice.removable]
+        removed = [(run, path, measure_size(path)) for path in paths]
+        remove_checkpoints(run, paths)
+    return removed
+
+
+def _check_names(keep: Sequence[str], runs: Sequence[RunFolder]) -> None:
+    """Raise an error for a name that no run has: a typing error would remove what was meant to stay."""
+    saved = {path.name.removesuffix(SUFFIX) for run in runs for path in run.checkpoints if path.name.endswith(SUFFIX)}
+    known = sorted({"last", "best", *saved})
+    for name in keep:
+        if name not in known:
+            near = find_nearest(name, known) or "best"
+            words = [near if other == name else other for other in keep]
+            raise MLScaleError(
+                f"no run has a checkpoint '{name}'",
+                where=f"keep={name}",
+                why=f"they have: {', '.join(known[:8])}{', …' * (len(known) > 8)}",
+                fix=f"keep=[{','.join(words)}]",
+            )
+
+
+def _confirm_removal(options: Options, plan: RemovalPlan) -> bool:
+    rows = [(choice.run, path, measure_size(path)) for choice in plan.choices for path in choice.removable]
+    return confirm_removal(
+        "checkpoints",
+        _format_removals(rows),
+        f"remove them for good, {format_size(plan.bytes)}?",
+        ["mlscale", "runs", "gc", *options.ref, f"keep=[{','.join(options.keep)}]"],
+        repeat_folder(options),
+        preview="dry_run=true",
+    )
+
+
+def _report_removal(options: Options, plan: RemovalPlan, removed: Sequence[tuple[RunFolder, Path, int]]) -> int:
+    freed = sum(size for _, _, size in removed)
+    if options.output == "json":
+        document = {
+            "dry_run": options.dry_run,
+            "removed": [{"run": run.id, "path": str(path), "bytes": size} for run, path, size in removed],
+            "retained": {
+                str(path): reason
+                for choice in plan.choices
+                for path, reason in choice.retained.items()
+                if path.exists()
+            },
+            "skipped": plan.skipped,
+            "bytes": freed,
+        }
+        print(json.dumps(document, ensure_ascii=False, indent=2))
+        return int(Exit.DONE)
+    if removed:
+        print(_format_removals(removed))
+    for run_id, why in plan.skipped.items():
+        print(f"left alone: {run_id}: {why}")
+    done = "would remove" if options.dry_run else "removed"
+    print(f"{done} {len(removed)} checkpoint{'s' * (len(removed) != 1)}, {format_size(freed)}")
+    return int(Exit.DONE)
+
+
+def _format_removals(rows: Sequence[tuple[RunFolder, Path, int]]) -> str:
+    shown = [(run.path.name, path.name, format_size(size)) for run, path, size in rows]
+    return format_table(shown, ("run", "checkpoint", "size"))
