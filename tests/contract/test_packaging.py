@@ -66,8 +66,8 @@ def test_the_lock_has_a_version_and_hashes_of_every_requirement() -> None:
         # nvidia-…: half a gigabyte, for GPUs; .ci/nightly installs it for the tests that need it.
         if name in ("mlscale", "torch", "torchvision") or name.startswith("nvidia-"):
             continue
-        # The same holds of other runtimes than ONNX Runtime, and of TensorFlow.
-        if name in ("openvino", "tensorflow-cpu"):
+        # The same holds of other runtimes than ONNX Runtime, of TensorFlow, and of kernels that are mostly for GPUs.
+        if name in ("bitsandbytes", "openvino", "tensorflow-cpu"):
             continue
         assert name in versions, f"{name} is not in requirements.lock: python -m scripts.lock"
         (version,) = (pin.version for pin in versions[name])

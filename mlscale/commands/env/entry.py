@@ -35,6 +35,7 @@ _PACKAGES = (
 _ONNX = ("onnx", "onnxruntime", "onnxscript")
 # The packages of each extra in pyproject.toml, with which an extra counts as installed.
 _EXTRAS = {
+    "bitsandbytes": ("bitsandbytes",),
     "compress": _ONNX, "dali": ("nvidia-dali-cuda120",), "debug": ("debugpy",), "evaluate": ("pyarrow",),
     "export": _ONNX, "loadtest": ("locust",), "mlflow": ("mlflow-skinny",), "monitor": ("pyarrow",),
     "notify": ("apprise",), "predict": ("onnxruntime", "pyarrow"), "remote": ("fsspec",), "s3": ("fsspec", "s3fs"),

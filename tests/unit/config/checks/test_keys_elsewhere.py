@@ -29,7 +29,7 @@ unknown key 'trainer.devcies'
   fix:   write 'devices' in place of 'devcies'
 unknown key 'trainer.lr'
   where: my.yaml: trainer.lr
-  why:   options that have it: optimizer=adamw, optimizer=sgd
+  why:   options that have it: optimizer=adamw, optimizer=adamw_8bit, optimizer=sgd
   fix:   optimizer=adamw optimizer.lr=2, and take 'trainer.lr' out of the file
 unknown key 'trainer.amp'
   where: my.yaml: trainer.amp
@@ -75,7 +75,7 @@ unknown key 'trainer.xyz'
         """
 unknown key 'optimiser.lr'
   where: my.yaml: optimiser.lr
-  why:   options that have it: optimizer=adamw, optimizer=sgd
+  why:   options that have it: optimizer=adamw, optimizer=adamw_8bit, optimizer=sgd
   fix:   optimizer=adamw optimizer.lr=0.2, and take 'optimiser.lr' out of the file
 'seed' must be int, not the text 'x'
   where: my.yaml: seed

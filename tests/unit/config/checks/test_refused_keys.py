@@ -106,7 +106,7 @@ unknown key 'epochs'
   fix:   mlscale config show, which prints every key there is
 unknown key 'lr'
   where: command line: lr
-  why:   options that have it: optimizer=adamw, optimizer=sgd
+  why:   options that have it: optimizer=adamw, optimizer=adamw_8bit, optimizer=sgd
   fix:   optimizer=adamw optimizer.lr=0.1
 unknown key 'batch_size'
   where: command line: batch_size
@@ -122,7 +122,7 @@ unknown key 'trainer.devcies'
   fix:   trainer.devices=8
 unknown key 'trainer.lr'
   where: command line: trainer.lr
-  why:   options that have it: optimizer=adamw, optimizer=sgd
+  why:   options that have it: optimizer=adamw, optimizer=adamw_8bit, optimizer=sgd
   fix:   optimizer=adamw optimizer.lr=0.1
 unknown key 'trainer.gpus'
   where: command line: trainer.gpus
