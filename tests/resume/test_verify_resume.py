@@ -34,6 +34,8 @@ class Module(pl.LightningModule):
     def training_step(self, batch, index):
         self.counter += self.how == "counter"
         factor = {"clock": time.time() % 1, "rng": self.rng.random() if self.how == "rng" else 0}.get(self.how, 0)
+        if self.how == "put":  # into place: one of the few operations without a deterministic kernel on a CPU
+            batch[0].put_(torch.arange(4), batch[0].flatten()[:4].clone())
         if self.how == "fail":
             raise ValueError("trouble of my own")
         return nn.functional.cross_entropy(self.net(batch[0]), batch[1]) * (1 + self.counter + factor)
@@ -201,3 +203,12 @@ def test_a_mistake_is_told_before_anything_starts(folder: Path, scratch: Path) -
     assert "unknown key 'kils'" in done.stderr
     assert "kills=3" in done.stderr
     assert list(scratch.glob("mlscale-*")) == []
+
+
+@pytest.mark.slow
+def test_operations_without_a_deterministic_kernel_are_named(folder: Path, scratch: Path) -> None:
+    done = verify(folder, *MINE, "task.how=put", "kills=1", "determinism=true")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["sentence"].endswith("without a deterministic kernel: put_")
+    assert "kernels   without a deterministic one: put_; where they add up" in done.stderr

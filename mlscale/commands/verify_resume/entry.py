@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
@@ -26,6 +27,11 @@ from mlscale.verify_resume import kill_points as kills
 from mlscale.verify_resume import killed_run as drill
 from mlscale.verify_resume import resume_verdict as verdict
 from mlscale.verify_resume import traces
+from mlscale.verify_resume.determinism import (
+    DeterminismCost,
+    describe_determinism,
+    find_nondeterministic_operations,
+)
 from mlscale.verify_resume.kill_points import KillPoint
 from mlscale.verify_resume.resume_verdict import KillTrial
 from mlscale.verify_resume.traces import TraceLine
@@ -33,7 +39,7 @@ from mlscale.verify_resume.traces import TraceLine
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_OWN_KEYS = ("ref", "trust", "kills", "kill_seed", "keep")
+_OWN_KEYS = ("ref", "trust", "kills", "kill_seed", "determinism", "keep")
 _CSV_LOGGER = "mlscale.train.loggers.csv"
 _MAX_ATTEMPTS = 20  # of a run that asks to be run again
 
@@ -64,11 +70,15 @@ def run(cfg: DictConfig) -> Result:
         # One difference is the answer: further kills would only take time.
         tried = [check.kill_and_resume(point, reference) for point in check.iterate_until_difference(points)]
         sentence = check.conclude_verdict(tried, reference)
+        cost = check.measure_determinism() if check.wants_determinism(cfg.determinism) else None
+        if cost and cost.operations:
+            sentence += f"\n  without a deterministic kernel: {', '.join(cost.operations)}"
         metrics = {
             "kills": len(tried),
             "identical": sum(attempt.is_identical for attempt in tried),
             "steps": kills.count_optimizer_steps(reference[0]),
             "trace_bytes": sum(path.stat().st_size for path in (check.first.path / "trace").glob("rank*")),
+            **({"deterministic_slowdown": fmean(cost.slowdowns)} if cost and cost.slowdowns else {}),
             "time_s": time.monotonic() - began,
         }
     ok = all(attempt.is_identical for attempt in tried)
@@ -94,9 +104,14 @@ class _ResumeVerification:
     def print_lines(self, *lines: str) -> None:
         print_masked_lines(lines, self.masker)
 
-    def create_run(self, name: str) -> RunFolder:
+    def create_run(self, name: str, config_yaml: str | None = None) -> RunFolder:
         made = RunFolder.create(
-            self.folder, name, command="train", config_yaml=self.config_yaml, init=self.init, masker=self.masker
+            self.folder,
+            name,
+            command="train",
+            config_yaml=config_yaml or self.config_yaml,
+            init=self.init,
+            masker=self.masker,
         )
         self.runs.append(made)
         return made
@@ -147,6 +162,37 @@ class _ResumeVerification:
         self.print_lines(f"killed    at {point}; {begun}{how}", *_describe_replay(made, lines))
         return tried
 
+    def wants_determinism(self, setting: bool | str) -> bool:
+        """Return whether kernels are looked at: on request, or by default where they may differ: not on a CPU."""
+        return bool(self.first.derived.get("accelerator") != "cpu") if setting == "auto" else bool(setting)
+
+    def measure_determinism(self) -> DeterminismCost | None:
+        """Train with deterministic kernels, without, and with them again; print the finding.
+
+        Returns:
+            what it showed; None where one of these runs failed.
+        """
+        rates: list[float | None] = []
+        output = ""
+        # The run without between the two with them: a machine that gets busier changes both pairs in opposite ways.
+        for setting in ("warn", False, "warn"):
+            config = OmegaConf.create(self.config_yaml)
+            # `warn`: an operation that has no deterministic kernel is named, and the run goes on.
+            config.trainer.deterministic = setting
+            made = self.create_run("kernels", OmegaConf.to_yaml(config))
+            ended = drill.run_training_command(made.path, self.folder)
+            if ended.code != 0:
+                reason = ended.output.splitlines()[0] if ended.output else f"exit code {ended.code}"
+                self.print_lines(f"kernels   not measured: {reason}")
+                return None
+            rates.append(_get_throughput(made))
+            output += (self.folder / f"{made.path.name}.log").read_text(encoding="utf-8", errors="replace")
+        before, plain, after = rates
+        slowdowns = tuple(plain / rate for rate in (before, after) if plain and rate)
+        cost = DeterminismCost(find_nondeterministic_operations(output), slowdowns)
+        self.print_lines(*describe_determinism(cost))
+        return cost
+
     def conclude_verdict(self, tried: list[KillTrial], reference: list[list[TraceLine]]) -> str:
         """Return the verdict as a sentence. If a run differs, one more without a kill shows whether kills are the
         cause.
@@ -164,6 +210,11 @@ class _ResumeVerification:
         again = traces.compare_traces(reference, traces.read_traces(made.path / "trace"))
         itself = ended.code == 0 and again.difference is not None
         return verdict.describe_unrepeatable_run(again) if itself else verdict.describe_different_run(last)
+
+
+def _get_throughput(run: RunFolder) -> float | None:
+    value = (run.manifest or {}).get("metrics", {}).get("throughput_samples_per_s")
+    return float(value) if value else None
 
 
 def _compose_traced_config(cfg: DictConfig, folder: Path, masker: Masker) -> str:
