@@ -8,20 +8,20 @@ import hashlib
 import json
 import math
 import os
+import re
 import secrets
 import shlex
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mlscale.errors import Exit, MLScaleError, raise_all
+from mlscale.file_locks import hold_folder, lock_file, remove_abandoned_folders
 
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
 ASIDE = ".aside-"  # how the name of a file or folder starts that is not there yet; whatever reads a folder skips these
-_LOCK_POLL_SECONDS = 0.02
 _ELSEWHERE = "{}=<a folder you may write to, with free space>"
 
 
@@ -150,40 +150,6 @@ def remove_unlocked(path: Path) -> None:
         path.unlink()
 
 
-def lock_file(handle: int) -> None:
-    """Lock an open file for as long as it is open; the system releases the lock when the process ends.
-
-    Raises:
-        OSError: another process holds it, or the file system has no locks.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    # Without waiting: a lock that is held means that the file is in use.
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def wait_for_lock(handle: int, seconds: float) -> bool:
-    """Lock an open file as `lock_file` does, but wait for another process for at most `seconds`; return True if locked.
-
-    Raises:
-        OSError: the file system has no locks.
-    """
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            lock_file(handle)
-            return True
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
-        # Polled: `flock` has no timeout.
-        if time.monotonic() >= end:
-            return False
-        time.sleep(_LOCK_POLL_SECONDS)
-
-
 def sync_folder(folder: Path) -> None:
     """Make a rename inside `folder` durable against a power cut."""
     handle = os.open(folder, os.O_RDONLY)
@@ -259,7 +225,9 @@ def remove_tree(folder: Path) -> None:
     aside = folder.with_name(f"{ASIDE}{folder.name}-{secrets.token_hex(4)}")
     try:
         folder.rename(aside)
-        shutil.rmtree(aside)
+        # Locked, as `replace_folder` of another process removes what a killed one has left.
+        with hold_folder(aside):
+            shutil.rmtree(aside)
     except OSError as error:
         raise create_write_error(folder, error) from error
 
@@ -267,29 +235,40 @@ def remove_tree(folder: Path) -> None:
 @contextlib.contextmanager
 def replace_folder(folder: Path) -> Iterator[Path]:
     """Provide a temporary folder to fill, which replaces `folder`, if that exists, when the block ends without an
-    error.
+    error. What killed processes have left of earlier ones is removed.
 
     Raises:
         MLScaleError: it can't be written (exit code 5).
     """
     make_folders(folder.parent)
+    remove_abandoned_folders(_list_abandoned(folder))
     aside = folder.with_name(f"{ASIDE}{folder.name}-{secrets.token_hex(4)}")
     # A folder can't replace a folder that is not empty: the old one is renamed first, and removed at the end.
     old = aside.with_name(f"{aside.name}-old")
     try:
         aside.mkdir(mode=PRIVATE_FOLDER)
-        yield aside
-        if folder.exists():
-            folder.rename(old)
-        aside.rename(folder)
-        sync_folder(folder.parent)
-        if old.exists():
-            remove_tree(old)
+        with hold_folder(aside):
+            yield aside
+            with hold_folder(folder):
+                if folder.exists():
+                    folder.rename(old)
+                aside.rename(folder)
+                sync_folder(folder.parent)
+                if old.exists():
+                    remove_tree(old)
     except OSError as error:
         raise create_write_error(folder, error) from error
     finally:
         if aside.exists():
             remove_tree(aside)
+
+
+def _list_abandoned(folder: Path) -> list[Path]:
+    """Return what was written aside for `folder` and may be abandoned; running processes hold theirs."""
+    name = re.compile(rf"({re.escape(ASIDE)})+{re.escape(folder.name)}(-[0-9a-f]{{8}}(-old)?)+")
+    left = [path for path in folder.parent.glob(f"{ASIDE}*") if name.fullmatch(path.name)]
+    # Killed between the two renames: what is aside is then all that there is.
+    return left if folder.exists() or not any(path.name.endswith("-old") for path in left) else []
 
 
 def check_writable(folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from mlscale.assembly.launch import launch_training
 from mlscale.config.derive import derive_values
 from mlscale.config.targets import import_target
 from mlscale.errors import MLScaleError
+from mlscale.file_locks import make_scratch_folder
 from mlscale.launch.local_devices import detect_local_devices
 from mlscale.runs.folder import RunFolder
 from mlscale.secrets.config_secrets import protect_config
@@ -28,8 +28,8 @@ _SKIPPED_LOGGERS = ("wandb", "tensorboard", "mlflow")
 def provide_scratch_folder(command: str) -> Iterator[Path]:
     """Provide a folder that is removed when the block ends."""
     # In the system's temporary folder: a measurement must not appear among the user's runs.
-    with tempfile.TemporaryDirectory(prefix=f"mlscale-{command}-") as folder:
-        yield Path(folder)
+    with make_scratch_folder(command) as folder:
+        yield folder
 
 
 def shorten_config(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import platform
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
 from mlscale.export.engines.onnx_engine import import_onnx_runtime
+from mlscale.file_locks import make_scratch_folder
 
 Method = Literal["static", "dynamic"]
 Tensors = Mapping[str, NDArray[Any]]
@@ -81,8 +81,8 @@ def quantize_model(model: bytes, method: Method, samples: Tensors | None = None)
     }
     try:
         # The quantiser writes its result to a file, not to memory.
-        with tempfile.TemporaryDirectory(prefix="mlscale-int8-") as folder, _suppress_logging():
-            ready, done = Path(folder, "ready.onnx"), Path(folder, "int8.onnx")
+        with make_scratch_folder("int8") as folder, _suppress_logging():
+            ready, done = folder / "ready.onnx", folder / "int8.onnx"
             _prepare_model(model, ready)
             if method == "dynamic":
                 quantization.quantize_dynamic(ready, done, op_types_to_quantize=_DYNAMIC_OPERATORS, **weights)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mlscale.atomic_files import lock_file, make_folders
+from mlscale.atomic_files import make_folders
 from mlscale.errors import MLScaleError
 from mlscale.events.segments import (
     Segment,
@@ -27,6 +27,7 @@ from mlscale.events.segments import (
     select_current_segments,
 )
 from mlscale.events.stream_schema import join_tables
+from mlscale.file_locks import lock_file
 
 SETTLED_SECONDS = 600.0
 """The age from which segments are joined: later rows of the same time are rare then."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mlscale.task_types.collected_samples import Columns
 
 Outputs = Mapping[str, NDArray[Any]]
+_MORE = 2.0  # times the largest difference so far, which other sums of a batch of another size do not explain
 BATCHES = (1, 3, 32)  # other sizes than the example batch of the export
 
 
@@ -137,7 +138,7 @@ def compare_outputs(
     parity = Parity(get_metric_name(task_type))
     parity.higher_is_better = getattr(task_type, "score", None) is None or task_type.score.higher_is_better
     agreement, scores = _ShareMean(), (_ShareMean(), _ShareMean())
-    first: list[tuple[Mapping[str, NDArray[Any]], Mapping[str, NDArray[Any]]]] = []
+    first: list[tuple[Mapping[str, NDArray[Any]], ...]] = []
     for batch in batches:
         packed = batch.pack(encoder)
         batch, packed = _drop_refused(batch, packed, parity)
@@ -149,8 +150,8 @@ def compare_outputs(
         sides = trained(batch.tensors), exported(given)
         on_batch(batch, sides[1])
         # Enough samples are kept for the batch sizes below.
-        if sum(len(next(iter(tensors.values()))) for tensors, _ in first) < max(BATCHES):
-            first.append((batch.tensors, given))
+        if sum(len(next(iter(parts[0].values()))) for parts in first) < max(BATCHES):
+            first.append((batch.tensors, given, sides[0]))
         parity.samples += len(batch.y)
         parity.largest_output = _compute_maximum(parity.largest_output, *map(_replace_infinite, sides[0].values()))
         parity.max_abs_error = _compute_maximum(parity.max_abs_error, *_subtract_outputs(*sides))
@@ -163,12 +164,17 @@ def compare_outputs(
     parity.torch_metric, parity.onnx_metric = (score.mean for score in scores)
     if not first:  # all were refused
         return parity
-    tensors, given = (_join_tensors([pair[side] for pair in first]) for side in (0, 1))
+    tensors, given, expected = (_join_tensors([parts[part] for parts in first]) for part in range(3))
     for size in BATCHES:
         # With fewer samples than the batch has places, they are repeated.
         rows = np.arange(size) % len(next(iter(tensors.values())))
-        differences = _subtract_outputs(trained(_take_rows(tensors, rows)), exported(_take_rows(given, rows)))
-        parity.batches[size] = _compute_maximum(0.0, *differences)
+        outputs = exported(_take_rows(given, rows))
+        difference = _compute_maximum(0.0, *_subtract_outputs(_take_rows(expected, rows), outputs))
+        # The trained model has answered these samples in other batches. Only where its answers may depend on the batch
+        # is it asked again: that took half the CPU time of a comparison on few samples.
+        if not difference <= _MORE * parity.max_abs_error:
+            difference = _compute_maximum(0.0, *_subtract_outputs(trained(_take_rows(tensors, rows)), outputs))
+        parity.batches[size] = difference
     return parity
 
 

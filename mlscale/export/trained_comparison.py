@@ -19,7 +19,7 @@ from mlscale.export.validation_samples import SampleBatch, iterate_validation_ba
 from mlscale.stats.timing import TimesCompared, compare_times
 from mlscale.task_types.task_type import TaskType
 
-_BUDGET_S = 1.5  # short, as no decision depends on it: the ratio is reported with its interval
+_BUDGET_S = 0.8  # short, as no decision depends on it: the ratio is reported with its interval
 
 
 @dataclass(frozen=True)

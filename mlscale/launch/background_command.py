@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs.host.processes import end_session
+from mlscale.runs.host.supervised_process import start_supervised
 
 T = TypeVar("T")
 _POLL_SECONDS, _GRACE_SECONDS = 0.05, 20.0
@@ -28,7 +28,7 @@ class BackgroundCommand:
 
     Attributes:
         words: the command and its overrides.
-        process: its process.
+        process: its supervisor, which passes on SIGTERM and SIGUSR1, and ends with its exit code.
         out, log: files with its stdout and stderr.
     """
 
@@ -96,17 +96,15 @@ def start_background_command(words: Sequence[str], folder: Path) -> Iterator[Bac
     out, log = (folder / f"{words[0]}.{kind}" for kind in ("out", "log"))
     # The child finds the same packages as this process, whose path may differ from that of a new interpreter.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with out.open("wb") as stdout_file, log.open("wb") as stderr_file:
-        process = subprocess.Popen(
+    with (
+        out.open("wb") as stdout_file,
+        log.open("wb") as stderr_file,
+        start_supervised(
             [sys.executable, "-m", "mlscale", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=stdout_file,
-            stderr=stderr_file,
-            env=environment,
-            # Ctrl-C reaches only this process; and all processes of the session can be ended together.
-            start_new_session=True,
-        )
-    try:
+            grace_s=_GRACE_SECONDS,
+            output=stdout_file,
+            errors=stderr_file,
+            environment=environment,
+        ) as process,
+    ):
         yield BackgroundCommand(tuple(words), process, out, log)
-    finally:
-        end_session(process, _GRACE_SECONDS)

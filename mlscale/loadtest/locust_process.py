@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -16,11 +15,12 @@ from pathlib import Path
 
 from mlscale.atomic_files import read_json, write_json
 from mlscale.errors import Exit, MLScaleError
+from mlscale.file_locks import make_scratch_folder
 from mlscale.loadtest.build_requests import PROTOCOLS
 from mlscale.loadtest.load_outcome import LoadOutcome
 from mlscale.loadtest.server_metadata import Credentials
 from mlscale.loadtest.server_model import ServerModel
-from mlscale.runs.host.processes import end_session
+from mlscale.runs.host.supervised_process import start_supervised
 
 _START_SECONDS, _GRACE_SECONDS = 60.0, 5.0
 """Seconds that Locust may take to start on a busy machine, and to end after a signal."""
@@ -94,9 +94,9 @@ def run_locust(plan: LoadPlan) -> LoadOutcome:
     """
     deadline = _START_SECONDS + 2 * plan.calibration_s + plan.warmup_s + plan.seconds + 2 * plan.timeout_s
     deadline += _GRACE_SECONDS
-    with tempfile.TemporaryDirectory(prefix="mlscale-loadtest-") as scratch:
+    with make_scratch_folder("loadtest") as scratch:
         names = ("plan.json", "outcome.json", "end", "locust.log")
-        settings, outcome, end, log = (Path(scratch) / name for name in names)
+        settings, outcome, end, log = (scratch / name for name in names)
         document = {**asdict(plan), "calibration_s": plan.calibration_s, "outcome": str(outcome), "end": str(end)}
         del document["credentials"]  # secrets must not be in a file
         write_json(settings, {**document, "ca_file": plan.credentials.ca_file})
@@ -146,20 +146,13 @@ def _start_locust(command: list[str], settings: Path, log: Path, key: str | None
     environment |= {"MLSCALE_LOADTEST": str(settings), "PYTHONPATH": os.pathsep.join(filter(None, map(str, sys.path)))}
     # An environment variable, not an argument: arguments are visible to all users of the machine.
     environment |= {"MLSCALE_LOADTEST_KEY": key} if key else {}
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=environment,
-            cwd=settings.parent,
-            start_new_session=True,
-        )
-    try:
+    with (
+        log.open("wb") as output,
+        start_supervised(
+            command, grace_s=_GRACE_SECONDS, output=output, environment=environment, folder=settings.parent
+        ) as process,
+    ):
         yield process
-    finally:
-        end_session(process, _GRACE_SECONDS)
 
 
 def _build_locust_error(what: str, log: Path) -> MLScaleError:

@@ -19,6 +19,7 @@ DATATYPES = {
     "object": "BYTES",
 }
 """V2's name of each dtype; the elements of a BYTES tensor are texts or bytes."""
+_LONGEST_RUNTIME = 200  # characters: a server may state anything
 _DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
 
 
@@ -68,6 +69,7 @@ class ServerModel:
         raw_input: the schema of a raw sample, with its `type`; empty where the server does not state it.
         tensor_columns: the columns of a table in the order of each tensor.
         raw_tensor: the BYTES tensor that takes texts or image files in place of the inputs; '' for none.
+        runtime: what computes it, such as 'ONNX Runtime 1.32.0 on CPU'; '' where the server does not state it.
     """
 
     name: str
@@ -76,6 +78,7 @@ class ServerModel:
     raw_input: Mapping[str, Any] = field(default_factory=dict)
     tensor_columns: Mapping[str, list[str]] = field(default_factory=dict)
     raw_tensor: str = ""
+    runtime: str = ""
 
     @classmethod
     def parse_metadata(cls, name: str, document: Mapping[str, Any]) -> ServerModel:
@@ -98,6 +101,7 @@ class ServerModel:
             dict(parameters.get("raw_input") or {}),
             {str(tensor): list(map(str, columns)) for tensor, columns in (parameters.get("columns") or {}).items()},
             str((parameters.get("raw_tensor") or {}).get("name", "")),
+            "".join(filter(str.isprintable, str(parameters.get("runtime") or "")))[:_LONGEST_RUNTIME],
         )
 
     @property

@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from mlscale.atomic_files import PRIVATE_FILE, make_folders, read_json, wait_for_lock, write_json
+from mlscale.atomic_files import PRIVATE_FILE, make_folders, read_json, write_json
 from mlscale.contracts import expect_format, get_format_tag
 from mlscale.errors import Exit, MLScaleError
+from mlscale.file_locks import wait_for_lock
 from mlscale.monitor.alert_rule import Phase, RuleState
 
 FORMER_RULES = {"damage": "degradation"}

@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlscale.atomic_files import PRIVATE_FILE, create_write_error, make_folders, wait_for_lock
+from mlscale.atomic_files import PRIVATE_FILE, create_write_error, make_folders
 from mlscale.errors import MLScaleError
+from mlscale.file_locks import wait_for_lock
 from mlscale.outbox.outbox_item import OutboxItem, read_item
 
 SUFFIX = ".json"

@@ -6,7 +6,6 @@ Workers do what is slow (long JSON, images, compressed bodies), so that other re
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -18,7 +17,7 @@ from mlscale.events.event_writer import EventWriter
 from mlscale.serve.batcher import Batcher, InferenceJob
 from mlscale.serve.http.exchange import COMPRESSED_TO, Exchange, compress_body
 from mlscale.serve.http.request_error import Refused
-from mlscale.serve.http.request_log import format_trace, read_request_id
+from mlscale.serve.http.request_log import draw_id, format_trace, read_client_id, read_request_id
 from mlscale.serve.http.responses import ResponseSender, check_method
 from mlscale.serve.packed_samples import NO_SAMPLES, PackedSamples
 from mlscale.serve.protocol import image_input as images
@@ -175,10 +174,10 @@ class Inference:
             self._decode_files(exchange, model, protocol, request, files)
             return
         samples = request.samples
-        self.batcher.refuse_if_overloaded(
-            model, samples.rows, samples
-        )  # before there is an id for each of a million rows
         named = request.id or read_request_id(exchange.headers)
+        exchange.id = named  # of a refusal, too
+        # Before there is an id for each of a million rows.
+        self.batcher.refuse_if_overloaded(model, samples.rows, samples)
         ids = self._build_ids(named, getattr(request, "ids", ()), samples.size)
         exchange.id = ids[0]
         done = partial(self._send_result, exchange, model, protocol, request, ids)
@@ -266,7 +265,7 @@ class Inference:
         """Return an id for each sample: the client's, or a generated one."""
         if client_ids:
             return client_ids
-        named = named or _draw_id()
+        named = named or draw_id()
         return [named] if rows == 1 else [f"{named}-{row}" for row in range(rows)]
 
     # Events
@@ -310,7 +309,10 @@ class Inference:
         """Refuse a request and record an event for it, except where the server is overloaded (503)."""
         # Recording an event for each refusal would add load when there is too much already.
         if refused.status != 503:
-            self._record_unpredicted([_draw_id()], self.model, exchange, "rejected", None)
+            # Not by an id of the client's: it may send the request again, and label the prediction by that.
+            id_ = draw_id()
+            self._record_unpredicted([id_], self.model, exchange, "rejected", None)
+            exchange.id = refused.request_id or read_client_id(exchange.headers) or id_
         self._answers.send_refusal(exchange, refused)
 
     def _record_unpredicted(
@@ -324,8 +326,3 @@ class Inference:
             spent = 1000 * (time.perf_counter() - exchange.arrived)
             given = None if samples is None else samples.as_encoded()
             self.events.add_events(ids, subject=model.event_subject, samples=given, latency_ms=spent, outcome=outcome)
-
-
-def _draw_id() -> str:
-    """Return an id of 96 random bits: nobody can guess that of another client's prediction, and label it."""
-    return secrets.token_hex(12)

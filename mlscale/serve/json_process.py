@@ -136,8 +136,8 @@ def _execute_call(function: Callable[..., Any], arguments: tuple[Any, ...], most
         return "refused", ("internal error", 500)
 
 
-def _get_refusal_arguments(refused: Refused) -> tuple[str, int, bytes]:
-    return refused.message, refused.status, refused.headers
+def _get_refusal_arguments(refused: Refused) -> tuple[str, int, bytes, str]:
+    return refused.message, refused.status, refused.headers, refused.request_id
 
 
 @contextlib.contextmanager

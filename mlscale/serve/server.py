@@ -168,7 +168,7 @@ class _Server:
         quota = LabelQuota(settings.labels_per_hour)
         self._app = App(self._inference, answers, self._workers, self._build_access(local), sink, quota, load)
         connections = Connections(
-            settings.limits, self._app.screen_request, self._app.handle_exchange, answers.count_early_response
+            settings.limits, self._app.screen_request, self._app.handle_exchange, answers.send_early_refusal
         )
         set_mmap_threshold()
         # Each connection is a file; the default limit of a shell would refuse clients before `max_connections` does.

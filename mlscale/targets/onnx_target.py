@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from mlscale.export.engines.engine import Engine
 from mlscale.export.engines.onnx_engine import OnnxEngine
 from mlscale.export.required_extras import require_extra
 from mlscale.export.servable import MODEL, Servable
+from mlscale.file_locks import make_scratch_folder
 from mlscale.targets.started_process import start_process
 from mlscale.targets.target import Target, TargetServer
 from mlscale.targets.v2_client import V2Client
@@ -51,8 +51,8 @@ class OnnxTarget(Target):
     @contextmanager
     def start_server(self, servable: Servable, folder: Path) -> Iterator[TargetServer]:
         """Run `mlscale serve` on this machine while the block runs."""
-        with tempfile.TemporaryDirectory(prefix="mlscale-check-") as scratch:
-            ready = Path(scratch, "ready.json")
+        with make_scratch_folder("check") as scratch:
+            ready = scratch / "ready.json"
             words = ["port=0", f"ready_file={ready}", "events=null", "registry=none", "control=false"]
             command = [sys.executable, "-m", "mlscale", "serve", str(servable.folder), *words]
             with start_process(command, ready.exists, product="mlscale serve"):

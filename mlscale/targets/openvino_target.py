@@ -74,7 +74,7 @@ class OpenVinoTarget(Target):
         plugin = json.dumps({"INFERENCE_PRECISION_HINT": self.precision, "PERFORMANCE_HINT": "LATENCY"})
         words = [
             "docker", "run", "--rm", "-p", f"{_GRPC_PORT}:{_GRPC_PORT}", "-p", f"{_REST_PORT}:{_REST_PORT}",
-            "-v", f"{folder.absolute()}:/models/{name}:ro", "openvino/model_server:2026.0",
+            "-v", f"{folder.absolute()}:/models/{name}:ro", "openvino/model_server:latest",
             "--model_name", name, "--model_path", f"/models/{name}", "--port", str(_GRPC_PORT),
             "--rest_port", str(_REST_PORT), "--plugin_config", plugin,
         ]  # fmt: skip

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from mlscale.errors import Exit, MLScaleError
+from mlscale.file_locks import make_scratch_folder
+from mlscale.runs.host.supervised_process import start_supervised
 
 _POLL_S, _END_S = 0.05, 10.0
 _SHOWN = 12  # lines of a server's log that an error shows
@@ -26,8 +26,9 @@ def start_process(
     product: str,
     environment: Mapping[str, str] | None = None,
     wait_s: float = 120.0,
+    at_end: Sequence[str] = (),
 ) -> Iterator[None]:
-    """Run `command` while the block runs; the block begins once it is ready.
+    """Run `command` while the block runs, and no longer than this process; the block begins once it is ready.
 
     Args:
         command: its words.
@@ -35,27 +36,25 @@ def start_process(
         product: its name, for messages.
         environment: variables besides this process's own.
         wait_s: the longest that it may take to become ready, seconds.
+        at_end: a command that removes what its end leaves behind, such as a container.
 
     Raises:
         MLScaleError: it ends before, or takes longer (exit code 4); the message has the end of its log.
     """
-    with tempfile.TemporaryDirectory(prefix="mlscale-server-") as scratch:
-        log = Path(scratch, "log")
-        with log.open("wb") as file:
-            # A group of its own, so that all of its processes can be ended.
-            process = subprocess.Popen(
-                list(command),
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **(environment or {})},
-                start_new_session=True,
-            )
-        try:
+    with make_scratch_folder("server") as scratch:
+        log = scratch / "log"
+        with (
+            log.open("wb") as file,
+            start_supervised(
+                command,
+                grace_s=_END_S,
+                output=file,
+                environment={**os.environ, **(environment or {})},
+                at_end=at_end,
+            ) as process,
+        ):
             _wait_until_ready(process, is_ready, log, product, wait_s)
             yield
-        finally:
-            end_process(process)
 
 
 def _wait_until_ready(
@@ -75,21 +74,6 @@ def _wait_until_ready(
                 exit=Exit.GATE,
             )
         time.sleep(_POLL_S)
-
-
-def end_process(process: subprocess.Popen[bytes]) -> None:
-    """End a process that leads a group by SIGTERM, then what is left of the group by SIGKILL."""
-    # Its own processes it ends itself: a server that loses them waits for them, and leaves shared memory behind.
-    for send, sent in ((os.kill, signal.SIGTERM), (os.killpg, signal.SIGKILL)):
-        try:
-            send(process.pid, sent)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            continue
-    process.wait()
 
 
 def find_free_port() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mlscale.contracts.servable_yaml import read_document
 from mlscale.errors import Exit, MLScaleError
@@ -15,10 +16,19 @@ def list_approvals(version: Version) -> dict[str, str]:
     Raises:
         MLScaleError: its document can't be read.
     """
+    return {name: str(entry["approved_by"]) for name, entry in _read_targets(version).items() if entry["approved_by"]}
+
+
+def list_built_targets(version: Version) -> list[str]:
+    """Return the names of the targets of a version, approved or not."""
+    return list(_read_targets(version))
+
+
+def _read_targets(version: Version) -> dict[str, dict[str, Any]]:
     if version.kind != "servable":
         return {}
     targets = read_document(version.payload).get("export_targets") or {}
-    return {str(name): str(entry["approved_by"]) for name, entry in targets.items() if entry.get("approved_by")}
+    return {str(name): {"approved_by": None, **entry} for name, entry in targets.items()}
 
 
 def require_approval(version: Version, targets: Sequence[str]) -> None:

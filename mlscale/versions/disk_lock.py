@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlscale.atomic_files import PRIVATE_FILE, wait_for_lock
+from mlscale.atomic_files import PRIVATE_FILE
 from mlscale.errors import Exit, MLScaleError
+from mlscale.file_locks import wait_for_lock
 
 LOCK = ".lock"
 _WAIT_SECONDS = 60.0  # a lock is held while a few small files are written; a minute means that something hangs

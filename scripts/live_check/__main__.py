@@ -1,13 +1,15 @@
 """Try mlscale against what this machine has, and write what was proven, by what, and when.
 
-    python -m scripts.live_check [--only targets providers gpu wandb] [--write docs/proven.md] [--samples 256]
+    python -m scripts.live_check [--only targets providers precision gpu wandb] [--write docs/proven.md] [--samples 256]
 
 - `targets`: an image, a table and a text model are exported to Triton, TensorFlow Serving and OpenVINO. Each is read
   back by the target's runtime and compared with torch; and the target's own server, where it is installed as a binary
   or as a container image that was pulled, answers raw samples as the servable does (`mlscale export … check=server`).
 - `providers`: `mlscale serve provider=cuda|tensorrt|openvino` computes what the CPU does.
-- `gpu`: the tests marked `gpu`, training in bf16 and fp16 next to fp32 on three recipes (memory, step time, paired
-  accuracy), and the share of the time that the GPU is busy.
+- `precision`: short runs in bf16 and fp16 next to fp32 on the CPU, three recipes, compared on the same samples by
+  `mlscale evaluate … against=…`: the interval of the difference, and the test of it.
+- `gpu`: the tests marked `gpu`, whole runs in these precisions on the GPU, with memory and step time, and the share of
+  the time that the GPU is busy.
 - `wandb`: a run and a version are sent to W&B, with the key of the environment.
 
 What is not here is listed as such: nothing is assumed. Exit code 1 where something that is here does not hold.
@@ -23,12 +25,14 @@ from pathlib import Path
 
 from scripts.live_check.finding import Finding, format_findings, merge_findings
 from scripts.live_check.gpu_checks import check_gpu
+from scripts.live_check.precision_checks import check_cpu_precision
 from scripts.live_check.server_checks import check_providers, check_targets
 from scripts.live_check.tracker_checks import check_wandb
 
 PARTS: dict[str, Callable[[Path, int], list[Finding]]] = {
     "targets": check_targets,
     "providers": check_providers,
+    "precision": check_cpu_precision,
     "gpu": check_gpu,
     "wandb": check_wandb,
 }

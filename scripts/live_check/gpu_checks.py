@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from scripts.live_check.finding import Finding
+from scripts.live_check.precision_checks import PrecisionDevice, compare_with_fp32, name_rows
 from scripts.live_check.run_mlscale import CheckError, run_mlscale
 
-_RECIPES = ("resnet", "vit", "gpt")
 _WARM_UP_S = 15.0  # from the start of a run: imports and the first steps
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,16 +23,12 @@ def check_gpu(folder: Path, samples: int) -> list[Finding]:
 
     if not torch.cuda.is_available():
         why = "no CUDA device, or a build of torch without CUDA"
-        names = ("tests marked gpu", *(f"bf16 and fp16, {recipe}" for recipe in _RECIPES), "GPU busy, ResNet-18 at 224")
+        names = ("tests marked gpu", *name_rows(), "GPU busy, ResNet-18 at 224")
         return [Finding(name, "not here", why) for name in names]
     device = f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}"
     return [
         _run_marked_tests(device),
-        *(
-            _compare_precisions(folder, recipe, precision, device)
-            for recipe in _RECIPES
-            for precision in ("bf16", "fp16")
-        ),
+        *compare_with_fp32(folder, PrecisionDevice(device, words=("trainer.accelerator=gpu", "trainer.devices=1"))),
         _measure_busy_share(folder, samples, device),
     ]
 
@@ -44,23 +40,6 @@ def _run_marked_tests(device: str) -> Finding:
     # A run that has skipped all of them proves nothing.
     passed = done.returncode == 0 and re.search(r"\d+ passed", last)
     return Finding("tests marked gpu", "proven" if passed else "failed", device, last)
-
-
-def _compare_precisions(folder: Path, recipe: str, precision: str, device: str) -> Finding:
-    what = f"{precision}, {recipe}"
-    words = (f"+recipe={recipe}", "snapshot=false", "logger=none", "trainer.accelerator=gpu", "trainer.devices=1")
-    try:
-        full, mixed = (
-            run_mlscale(folder, *words, *chosen, f"runs_dir={folder}/{recipe}-{number}")
-            for number, chosen in enumerate((["precision=fp32"], [f"precision={precision}", "precision.compare=true"]))
-        )
-    except CheckError as error:
-        return Finding(what, "failed", device, str(error))
-    memory = mixed["metrics"]["peak_memory_bytes"] / full["metrics"]["peak_memory_bytes"]
-    name = next(name for name in full["metrics"] if name.startswith("val/") or name == "val_loss")
-    seen = f"{name} {mixed['metrics'][name]:.4f}, fp32 {full['metrics'][name]:.4f}; peak memory {memory:.2f}× of fp32's"
-    ratios = [f"{key} {value:.3g}" for key, value in mixed["metrics"].items() if "ratio" in key or "speedup" in key]
-    return Finding(what, "proven", device, "; ".join([seen, *ratios]))
 
 
 def _measure_busy_share(folder: Path, samples: int, device: str) -> Finding:

@@ -147,9 +147,35 @@ def test_promotion_may_require_approval(trained: Path, own: Path, capsys: pytest
     assert "target=[scaled] check=server" in error
     assert main(["versions", "promote", "digits:v2", "approved=[scaled,onnx]"]) == Exit.GATE
     assert "is not approved by onnx" in capsys.readouterr().err
+    # A mistyped target is no gate that was not met.
+    assert main(["versions", "promote", "digits:v2", "approved=[scaled,tritn]"]) == Exit.USER
+    error = capsys.readouterr().err
+    assert "unknown export target 'tritn'" in error
+    assert "fix:   approved=[scaled,triton]" in error
     assert main(["versions", "promote", "digits:v2", "approved=scaled"]) == 0
     assert main(["versions", "show", "digits@champion"]) == 0
     assert "scaled by Scaler 1.2" in capsys.readouterr().out
+    # It was built elsewhere, by a package that is not installed here.
+    (own / "conf/target/scaled.yaml").unlink()
+    assert main(["versions", "promote", "digits:v1", "approved=scaled"]) == Exit.GATE
+
+
+@pytest.mark.parametrize(
+    ("value", "unknown", "fix"),
+    [
+        ("[tritn]", "unknown export target 'tritn'", "approved=triton"),
+        ("[onnx,openvinno]", "unknown export target 'openvinno'", "approved=[onnx,openvino]"),
+        ("[none]", "unknown export target 'none'", "approved=onnx, or another one of them"),
+    ],
+)
+def test_a_mistyped_target_is_found_before_a_retraining(
+    folder: Path, value: str, unknown: str, fix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["retrain", "digits@champion", f"approved={value}"]) == Exit.USER
+    error = capsys.readouterr().err
+    assert unknown in error
+    assert f"fix:   {fix}" in error
+    assert not (folder / "runs").exists()
 
 
 @pytest.mark.slow

@@ -105,7 +105,12 @@ def _build_loadtest_result(plan: LoadPlan, outcome: LoadOutcome, verdict: SloVer
             "users": plan.users,
             "time_s": seconds,
         },
-        artifacts={"server": plan.url, "versions": ", ".join(sorted(outcome.versions)) or "none"},
+        artifacts={
+            "server": plan.url,
+            "versions": ", ".join(sorted(outcome.versions)) or "none",
+            # The same model on another execution provider has other times.
+            **({"runtime": plan.model.runtime} if plan.model.runtime else {}),
+        },
         figures=_plot_latencies(outcome),
         details={
             "objective": {

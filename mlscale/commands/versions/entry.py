@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlscale.commands.options import Options, read_options
+from mlscale.commands.target_names import check_target_names
 from mlscale.commands.versions import COMMAND
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import format_key_values, format_number, format_size, format_table
@@ -17,7 +18,7 @@ from mlscale.report.text import format_metric as shown_metric
 from mlscale.report.text import format_metric_name
 from mlscale.runs.find import find_run
 from mlscale.versions import LocalRegistry, Published, Version, WandbRegistry, open_registry
-from mlscale.versions.approval import list_approvals, require_approval
+from mlscale.versions.approval import list_approvals, list_built_targets, require_approval
 from mlscale.versions.from_run import publish_run
 from mlscale.versions.from_servable import DOCUMENT, publish_servable, read_servable
 from mlscale.versions.version_reference import CHAMPION, PREVIOUS
@@ -170,7 +171,11 @@ def _publish_reference(registry: LocalRegistry, options: Options) -> Published:
 
 def _promote_version(options: Options) -> int:
     registry = open_registry(options.registry_root)
-    require_approval(registry.resolve_version(options.ref), options.approved or ())
+    version = registry.resolve_version(options.ref)
+    if options.approved:
+        # A target of a third-party package may have been built on another machine.
+        check_target_names(options.approved, also=list_built_targets(version))
+        require_approval(version, options.approved)
     # Loaded before the alias moves: a server that follows it would fail at its next swap.
     _try_version(registry, options.ref)
     version = registry.promote(options.ref, options.alias)

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.atomic_files import ASIDE, create_write_error, lock_file, make_folders, remove_leftovers
+from mlscale.atomic_files import ASIDE, create_write_error, make_folders, remove_leftovers
 from mlscale.data.shards.system_files import report_once
 from mlscale.errors import MLScaleError
+from mlscale.file_locks import lock_file
 
 if TYPE_CHECKING:
     import pyarrow as pa

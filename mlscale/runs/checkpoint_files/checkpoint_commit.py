@@ -11,8 +11,9 @@ import secrets
 from dataclasses import asdict
 from pathlib import Path
 
-from mlscale.atomic_files import ASIDE, PRIVATE_FILE, lock_file, remove_unlocked, sync_folder
+from mlscale.atomic_files import ASIDE, PRIVATE_FILE, remove_unlocked, sync_folder
 from mlscale.contracts import get_format_tag
+from mlscale.file_locks import lock_file
 from mlscale.runs.checkpoint_files.checkpoint_record import DIGEST_BYTES, LENGTH_BYTES, SUFFIX, CheckpointRecord
 from mlscale.runs.identity import get_current_time
 

@@ -1,12 +1,9 @@
-"""Processes: check if the one that started a run is still alive, and end a child process."""
+"""Processes: check if the one that started a run is still alive."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import socket
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,17 +43,6 @@ def read_start_ticks(pid: int) -> int | None:
     """Return the start time of a process, in clock ticks since the boot; None where the system doesn't report it."""
     fields = _read_stat_fields(pid)
     return int(fields[_STARTED]) if fields is not None else None
-
-
-def end_session(process: subprocess.Popen[bytes], grace_s: float) -> None:
-    """End a process that leads its own session: terminate it, then kill all remaining processes of the session."""
-    if process.poll() is None:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(grace_s)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def _read_stat_fields(pid: int) -> list[str] | None:

@@ -98,7 +98,7 @@ class Connections:
         limits: their limits.
         screen: called with each head.
         handle: called with each complete request; answers it, now or later.
-        refused: called with the status of each request that was answered before it was complete.
+        refuse: called with each request that is refused before it is complete; answers it.
         admission: limits the number of connections.
         all: the open ones.
         held_bytes: bytes of requests and responses in memory.
@@ -108,7 +108,7 @@ class Connections:
     limits: ConnectionLimits
     screen: Screen
     handle: Callable[[Exchange], None]
-    refused: Callable[[int], None]
+    refuse: Callable[[Exchange, Refused], None]
     all: set[ConnectionInterface] = field(default_factory=set)
     held_bytes: int = 0
     draining: bool = False

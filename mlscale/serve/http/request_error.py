@@ -10,8 +10,10 @@ class Refused(Exception):  # noqa: N818 - an answer, not a fault
         message: one sentence, sent as `{"error": message}`.
         status: the HTTP status; 400 is the client's mistake.
         headers: more header lines, each ending in CR LF.
+        request_id: that of the request's body, where it was read before the fault was found.
     """
 
-    def __init__(self, message: str, status: int = 400, headers: bytes = b"") -> None:
+    def __init__(self, message: str, status: int = 400, headers: bytes = b"", request_id: str = "") -> None:
         super().__init__(message)
         self.message, self.status, self.headers = message, status, headers
+        self.request_id = request_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -12,6 +13,8 @@ from mlscale.serve.http.exchange import Exchange
 # W3C Trace Context: version, trace id, parent id, flags; a later version may have more after them.
 _TRACE = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]*)?")
 _ID = re.compile(rb"[!-~]{1,200}")
+TRACED = (b"traceparent", b"triton-request-id", b"x-request-id", b"mlscale-id")
+"""The headers by which a request is found again."""
 _COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
@@ -25,6 +28,17 @@ def read_request_id(headers: Mapping[bytes, bytes]) -> str:
     """Return the header `triton-request-id`, or `x-request-id`, of requests without an id of their own; '' for none."""
     given = headers.get(b"triton-request-id") or headers.get(b"x-request-id") or b""
     return given.decode() if _ID.fullmatch(given) else ""
+
+
+def read_client_id(headers: Mapping[bytes, bytes]) -> str:
+    """Return the id of a request that is refused, by its headers; '' where the client has sent none."""
+    named = headers.get(b"mlscale-id", b"")
+    return read_request_id(headers) or (named.decode() if _ID.fullmatch(named) else "")
+
+
+def draw_id() -> str:
+    """Return an id of 96 random bits: nobody can guess that of another client's prediction, and label it."""
+    return secrets.token_hex(12)
 
 
 def format_trace(headers: Mapping[bytes, bytes]) -> str:

@@ -9,7 +9,6 @@ import httptools
 
 from mlscale.serve.http.connection_state import AT_ONCE, PIECE_BYTES, ConnectionState
 from mlscale.serve.http.exchange import (
-    COMPACT,
     Exchange,
     Head,
     build_memory_refusal,
@@ -17,6 +16,7 @@ from mlscale.serve.http.exchange import (
     convert_to_origin_form,
 )
 from mlscale.serve.http.request_error import Refused
+from mlscale.serve.http.request_log import TRACED
 
 _MAX_HEAD_BYTES = 32 << 10
 _CHUNK_LINE_BYTES = 1 << 10  # of a chunk's first line that is split over pieces: 16 digits, and room for an extension
@@ -183,10 +183,11 @@ class RequestParser(ConnectionState):
         # A request without its body: nothing refers to the bytes any more, so their memory is free.
         self.count_memory(-len(self._body), refuse=False)
         self._body = b""
-        exchange = Exchange(self, self._head._replace(headers={}), b"", keep=False)
+        # Its head may not be complete; what names the request is taken as far as it has come.
+        headers = {name: self._headers[name] for name in TRACED if name in self._headers}
+        exchange = Exchange(self, self._head._replace(headers=headers), b"", keep=False)
         self._waiting.append(exchange)
-        self.shared.refused(refused.status)
-        exchange.send_response(refused.status, COMPACT({"error": refused.message}).encode(), headers=refused.headers)
+        self.shared.refuse(exchange, refused)
 
 
 def _build_head_refusal() -> Refused:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from mlscale.serve.http.exchange import COMPACT, JSON, Exchange
 from mlscale.serve.http.request_error import Refused
-from mlscale.serve.http.request_log import format_access_line, read_traceparent
+from mlscale.serve.http.request_log import draw_id, format_access_line, read_client_id, read_traceparent
 from mlscale.serve.prometheus import ServerMetrics
 
 INFERENCE = ("infer", "predict")
@@ -47,9 +47,10 @@ class ResponseSender:
         self.send_body(exchange, COMPACT(document).encode())
 
     def send_refusal(self, exchange: Exchange, refused: Refused) -> None:
-        """Send an error response."""
-        text = COMPACT({"error": refused.message})
-        self.send_body(exchange, text.encode(), headers=refused.headers, status=refused.status)
+        """Send an error response with an id, the client's or a new one, by which both sides find it in their logs."""
+        exchange.id = exchange.id or refused.request_id or read_client_id(exchange.headers) or draw_id()
+        headers = refused.headers + b"mlscale-id: %b\r\n" % exchange.id.encode()
+        self.send_body(exchange, COMPACT({"error": refused.message}).encode(), headers=headers, status=refused.status)
 
     def send_internal_error(self, exchange: Exchange, error: Exception) -> None:
         """Log an unexpected error and answer with status 500, without its details."""
@@ -57,9 +58,10 @@ class ResponseSender:
         self.log(f"a bug in mlscale: {exchange.route}: {error!r}")
         self.send_refusal(exchange, Refused("internal error", 500))
 
-    def count_early_response(self, status: int) -> None:
-        """Count a request that was answered before it was complete."""
-        self.metrics.requests["unread", status] += 1
+    def send_early_refusal(self, exchange: Exchange, refused: Refused) -> None:
+        """Send an error response to a request that is not complete."""
+        exchange.route = "unread"
+        self.send_refusal(exchange, refused)
 
 
 def _format_server_timing(exchange: Exchange, seconds: float) -> bytes:

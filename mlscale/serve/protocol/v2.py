@@ -6,6 +6,7 @@ statuses and messages are those of Triton 2.51, which answers a request that it 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -164,6 +165,16 @@ def _parse_document(model: ServedModel, text: bytes | bytearray) -> dict[str, An
 
 
 def _parse_infer_document(model: ServedModel, document: dict[str, Any], tail: memoryview) -> InferRequest:
+    try:
+        return _parse_infer_members(model, document, tail)
+    except Refused as refused:
+        # By which the client finds the refusal again in its own log.
+        with contextlib.suppress(Refused):
+            refused.request_id = validate_id(document.get("id"))
+        raise
+
+
+def _parse_infer_members(model: ServedModel, document: dict[str, Any], tail: memoryview) -> InferRequest:
     inputs = get_entries(document, "inputs")
     ports = _find_input_ports(model, inputs)
     binary = bool(get_parameters(document).get("binary_data_output", False))

@@ -20,8 +20,9 @@ EXTENSIONS = ["classification", "model_repository", "model_configuration", "bina
 def build_model_metadata(model: ServedModel) -> dict[str, Any]:
     """Return the response of `GET /v2/models/M`.
 
-    Its parameters state the classes, the targets with their units, and what each output is; of the raw sample also the
-    columns of a table in the order of each tensor, and the name by which raw samples are taken as BYTES.
+    Its parameters state the runtime with its execution provider, the classes, the targets with their units, and what
+    each output is; of the raw sample also the columns of a table in the order of each tensor, and the name by which raw
+    samples are taken as BYTES.
     """
     return {
         "name": model.name,
@@ -29,7 +30,7 @@ def build_model_metadata(model: ServedModel) -> dict[str, Any]:
         "platform": "onnxruntime_onnx",
         "inputs": [_describe_tensor(port.name, DATATYPES[port.dtype], port.shape) for port in model.servable.inputs],
         "outputs": [_describe_tensor(name, kind, [-1, *dims]) for name, kind, dims in _list_outputs(model)],
-        **({"parameters": parameters} if (parameters := _build_parameters(model)) else {}),
+        "parameters": _build_parameters(model),
     }
 
 
@@ -154,8 +155,9 @@ def _build_parameters(model: ServedModel) -> dict[str, Any]:
 
 
 def _build_answer_parameters(model: ServedModel) -> dict[str, Any]:
-    """Return what the outputs mean: names of the classes, targets with their units, and a sentence for each tensor."""
-    servable, parameters = model.servable, dict[str, Any]()
+    """Return the runtime, and what the outputs mean: names of the classes, units of targets, sentences on tensors."""
+    # By what it is computed: measurements of a server on another provider are not comparable.
+    servable, parameters = model.servable, dict[str, Any](runtime=model.runtime)
     # Metadata is built in the event loop, where a list of a million names would delay all requests.
     if 0 < len(servable.labels) <= MOST_LISTED_LABELS:
         parameters["labels"] = list(servable.labels)

@@ -22,7 +22,7 @@ from mlscale.targets.tfserving.rest_client import RestClient
 BINARY, ENGINES = "tensorflow_model_server", ("docker", "podman")
 GRPC_PORT, REST_PORT = 8500, 8501
 """The ports of the server's own examples; its clients know them."""
-_VERSION_S, _END_S = 600.0, 60.0  # the first start of a container downloads it
+_VERSION_S = 600.0  # the first start of a container downloads it
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,15 @@ def start_model_server(servable: Servable, base: Path, image: str, wait_s: float
     assert engine is not None
     name = f"mlscale-check-{uuid.uuid4().hex[:12]}"
     words = _list_container_words(engine, base, [f"127.0.0.1:{port}:{REST_PORT}"])
-    try:
-        with start_process([*words, "--name", name, image], client.is_ready, product=server.product, wait_s=wait_s):
-            yield server
-    finally:
+    with start_process(
+        [*words, "--name", name, image],
+        client.is_ready,
+        product=server.product,
+        wait_s=wait_s,
         # A container outlives the command that started it, where that was killed.
-        subprocess.run([engine, "rm", "-f", name], capture_output=True, timeout=_END_S, check=False)
+        at_end=[engine, "rm", "-f", name],
+    ):
+        yield server
 
 
 def require_model_server() -> None:

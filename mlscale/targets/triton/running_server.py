@@ -7,7 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
-import tempfile
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.export.servable import Servable
+from mlscale.file_locks import make_scratch_folder
 from mlscale.targets.started_process import find_free_port, start_process
 from mlscale.targets.triton.install_server import VARIABLE, InstalledServer
 from mlscale.targets.triton.raw_models import RawModels
@@ -46,12 +47,14 @@ class ServerCommand:
         environment: variables in addition to those of this process.
         ports: of http, grpc and metrics.
         note: what is particular about the server; '' for nothing.
+        at_end: a command that removes what its end leaves behind.
     """
 
     words: Sequence[str]
     environment: Mapping[str, str]
     ports: Mapping[str, int]
     note: str = ""
+    at_end: Sequence[str] = ()
 
     @property
     def url(self) -> str:
@@ -124,22 +127,34 @@ def find_server_command(repository: Path, *, image: str, server: str | None) -> 
         MLScaleError: there is none of them (exit code 5).
     """
     ports = {name: find_free_port() for name in _PORTS}
-    words = [f"--model-repository={repository}", *_OPTIONS]
+    words, remove = _name_shared_memory()
+    words += [f"--model-repository={repository}", *_OPTIONS]
     for name, port in ports.items():
         words += [f"--{name}-address=127.0.0.1", f"--{name}-port={port}"]
     if binary := shutil.which("tritonserver"):
-        return ServerCommand([binary, *words], {}, ports)
+        return ServerCommand([binary, *words], {}, ports, at_end=remove)
     if folder := server or os.environ.get(VARIABLE):
         installed = InstalledServer(Path(folder).absolute())
         if not installed.is_complete:
             raise _build_absent_error(f"{folder} has no installed server")
         command = [str(installed.binary), *words, f"--backend-directory={installed.backends}"]
         # An approval states that it is not by the backend in C++, which may differ in the last bits.
-        return ServerCommand(command, installed.build_environment(), ports, " with ONNX Runtime in Python")
+        return ServerCommand(command, installed.build_environment(), ports, " with ONNX Runtime in Python", remove)
     for runtime in ("docker", "podman"):
         if shutil.which(runtime) and _has_image(runtime, image):
-            return ServerCommand(_build_container_command(runtime, image, repository, ports), {}, ports)
+            name = f"mlscale-check-{uuid.uuid4().hex[:12]}"
+            words = _build_container_command(runtime, image, repository, ports, name)
+            # A container outlives the command that started it, where that was killed.
+            return ServerCommand(words, {}, ports, at_end=[runtime, "rm", "-f", name])
     raise _build_absent_error("tritonserver is not on PATH, and no container runtime has its image")
+
+
+def _name_shared_memory() -> tuple[list[str], list[str]]:
+    """Return options that name the shared memory of a server's models in Python, and what removes it at the end."""
+    # A server that is ended while it loads its models has no handler of SIGTERM yet, and leaves theirs behind.
+    name = f"mlscale-{uuid.uuid4().hex[:12]}"
+    options = [f"--backend-config={backend},shm-region-prefix-name={name}" for backend in ("python", "onnxruntime")]
+    return options, ["sh", "-c", 'rm -f "/dev/shm/$0"*', name]
 
 
 @contextmanager
@@ -151,8 +166,8 @@ def link_repository(repository: Path) -> Iterator[Path]:
     if re.fullmatch(r"[\w./+-]+", str(path), re.ASCII):
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="mlscale-repository-") as folder:
-        link = Path(folder, "models")
+    with make_scratch_folder("repository") as folder:
+        link = folder / "models"
         link.symlink_to(path, target_is_directory=True)
         yield link
 
@@ -172,7 +187,14 @@ def run_triton(command: ServerCommand) -> Iterator[ServerCommand]:
         except OSError:  # it does not listen yet, or answers 400
             return False
 
-    with start_process(command.words, is_ready, product="Triton", environment=command.environment, wait_s=_READY_S):
+    with start_process(
+        command.words,
+        is_ready,
+        product="Triton",
+        environment=command.environment,
+        wait_s=_READY_S,
+        at_end=command.at_end,
+    ):
         yield command
 
 
@@ -189,8 +211,11 @@ def build_container_words(
     return [runtime, "run", *options_of_run, image, *inner]
 
 
-def _build_container_command(runtime: str, image: str, repository: Path, ports: Mapping[str, int]) -> list[str]:
+def _build_container_command(
+    runtime: str, image: str, repository: Path, ports: Mapping[str, int], container: str
+) -> list[str]:
     publish = [word for name, inner in _PORTS.items() for word in ("-p", f"127.0.0.1:{ports[name]}:{inner}")]
+    publish += ["--name", container]
     options = "".join(f" {shlex.quote(option)}" for option in _OPTIONS)
     return build_container_words(image, repository, runtime, publish, options)
 

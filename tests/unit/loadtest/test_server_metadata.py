@@ -2,12 +2,14 @@
 
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.loadtest.server_metadata import request_model_metadata
 from mlscale.loadtest.server_model import InputTensor, ServerModel
+from tests.serving import serving as start_mlscale
 from tests.unit.loadtest.servers import serving
 
 
@@ -18,6 +20,14 @@ def test_the_only_model_is_found() -> None:
             == request_model_metadata(server.url + "/", "sums")
             == ServerModel("sums", (InputTensor("input", "uint8", (1, 4, 4)),), 3)
         )
+
+
+def test_the_runtime_is_what_the_server_states(tmp_path: Path) -> None:
+    with start_mlscale(tmp_path) as server:
+        assert request_model_metadata(server.url).runtime.startswith("ONNX Runtime ")
+    document = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}], "outputs": []}
+    for stated, read in (({"runtime": "A\x1b[2J on GPU" + "x" * 400}, "A[2J on GPU" + "x" * 189), ({}, ""), (None, "")):
+        assert ServerModel.parse_metadata("m", {**document, "parameters": stated}).runtime == read
 
 
 def test_an_unknown_model_is_told() -> None:

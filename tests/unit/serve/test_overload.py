@@ -21,7 +21,7 @@ ASK = HEAD + b"Content-Length: 64\r\n\r\n" + ONE
 def connections(**limits: float) -> Connections:
     """What connections share, without a server."""
     everything = ConnectionLimits(**limits)  # type: ignore[arg-type]
-    return Connections(everything, lambda head, health_only: 0, lambda exchange: None, lambda status: None)
+    return Connections(everything, lambda head, health_only: 0, lambda exchange: None, lambda exchange, refused: None)
 
 
 def test_places_by_address() -> None:

@@ -50,6 +50,10 @@ def test_a_request_is_found_again(tmp_path: Path) -> None:
         answered = server.ask(INFER, BODY, headers)
         named = server.ask(INFER, {**BODY, "id": "own"}, headers)
         refused = server.ask(INFER, {}, headers)
+        unnamed = server.ask(INFER, {"inputs": []})
+        own = server.ask(INFER, {"id": "own-2", "inputs": []}, headers)
+        absent = server.ask("/v2/models/other/infer", BODY, headers)
+        early = server.ask("/predict", b"x" * 100, {**RAW, **headers, "Transfer-Encoding": "gzip"})
         invalid = server.ask("/predict", SAMPLE, {**RAW, "traceparent": "00-1-2-3"})
         server.stop()
         lines = [json.loads(line) for line in server.said.splitlines() if line.startswith("{")]
@@ -62,9 +66,18 @@ def test_a_request_is_found_again(tmp_path: Path) -> None:
     assert [(line["route"], line["status"], line.get("id"), line.get("trace")) for line in lines] == [
         ("infer", 200, "order-17", TRACE),
         ("infer", 200, "own", TRACE),
-        ("infer", refused.status, None, TRACE),
+        ("infer", refused.status, "order-17", TRACE),
+        ("infer", unnamed.status, unnamed.headers["mlscale-id"], None),
+        ("infer", own.status, "own-2", TRACE),
+        ("v2", 404, "order-17", TRACE),
+        ("unread", 501, "order-17", TRACE),
         ("predict", 200, invalid.headers["mlscale-id"], None),
     ]
+    # The client gets the id that is in the log.
+    assert [reply.headers["mlscale-id"] for reply in (refused, own, absent, early)] == [
+        "order-17", "own-2", "order-17", "order-17",
+    ]  # fmt: skip
+    assert len(unnamed.headers["mlscale-id"]) == 24
     assert all(line["ms"] > 0 and line["time"] for line in lines)
 
 

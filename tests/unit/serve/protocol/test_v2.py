@@ -3,6 +3,7 @@
 
 import contextlib
 import json
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,7 @@ def test_what_the_server_and_the_model_are(server: Server) -> None:
                 {"name": "label", "datatype": "BYTES", "shape": [-1]},
             ],
             "parameters": {
+                "runtime": f"ONNX Runtime {version('onnxruntime')} on CPU",
                 "labels": list("0123456789"),
                 "outputs": {
                     "logits": "the scores of the classes, (n, classes), in the order of the labels; softmax gives the "

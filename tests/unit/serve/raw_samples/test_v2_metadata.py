@@ -43,3 +43,5 @@ def test_v2_metadata_names_classes_targets_and_what_a_tensor_is(models: dict[str
     assert "POST /predict" in describe("masks")["outputs"]["logits"]
     assert list(describe("tales")["outputs"]) == ["nats", "tokens"]
     assert "outputs" not in describe("sums")
+    assert describe("sums")["runtime"].startswith("ONNX Runtime ")
+    assert describe("sums")["runtime"].endswith(" on CPU")
