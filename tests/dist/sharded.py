@@ -8,15 +8,26 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import yaml
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from mlscale.tasks import Classification
 from mlscale.train import strategies
+from mlscale.train.activation_checkpointing import checkpoint_activations
+from mlscale.train.callbacks import EMA, Freeze, GradNorm, LossSpike, NonFinite, TrainMetrics
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
 from mlscale.train.trainer_patches import apply_trainer_patches
 from tests.unit.fitting import At, batches, fit, trainer
 
+CALLBACKS: dict[str, Any] = {
+    "ema": partial(EMA, warmup="polyak", every=1),
+    "freeze": partial(Freeze, modules=["model.blocks.0"], until_epoch=1),
+    "metrics": TrainMetrics,
+    "grad_norm": partial(GradNorm, per_layer=True),
+    "loss_spike": LossSpike,
+    "nonfinite": NonFinite,
+}
 ADAM = partial(torch.optim.AdamW, lr=0.01)
 
 
@@ -42,7 +53,8 @@ class Network(nn.Module):
 
     def __init__(self, width: int = 7) -> None:
         super().__init__()
-        self.stem, self.norm = nn.Linear(3, width), nn.BatchNorm1d(width)
+        # Without a bias: BatchNorm makes its gradient rounding alone, which Adam then takes steps by.
+        self.stem, self.norm = nn.Linear(3, width, bias=False), nn.BatchNorm1d(width)
         self.blocks = nn.ModuleList(Block(width) for _ in range(2))
         self.head = nn.Linear(width, 2)
 
@@ -86,14 +98,22 @@ class _Losses(pl.Callback):
 
 
 def curve(argument: str) -> dict[str, Any]:
-    """Train and validate; the losses, and the weights at the end, whole."""
-    strategy, _, more = argument.partition(" ")
-    arguments = dict(word.split("=") for word in more.split())
-    seen, callbacks = losses()
-    options: dict[str, Any] = {"max_epochs": 2, "gradient_clip_val": 0.5, "callbacks": callbacks}
-    if "precision" in arguments:
-        options["precision"] = arguments["precision"]
-    made, module = run(strategy, options | {"accumulate_grad_batches": int(arguments.get("accumulate", 1))}), task()
+    """Train and validate; the losses, and the weights at the end, whole. Words: a setting of the trainer or of the
+    strategy, a callback, `recompute`."""
+    strategy, *words = argument.split(" ")
+    options: dict[str, Any] = {"max_epochs": 2, "gradient_clip_val": 0.5}
+    settings: dict[str, Any] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if name in ("accumulate_grad_batches", "precision"):
+            options[name] = int(value) if value.isdigit() else value
+        elif value:
+            settings[name] = yaml.safe_load(value)
+    seen, callbacks = losses([CALLBACKS[word]() for word in words if word in CALLBACKS])
+    module = task()
+    if "recompute" in words:
+        assert len(checkpoint_activations(module)) == 2
+    made = run(strategy, options | {"callbacks": callbacks}, **settings)
     fit(made, module, of_rank(batches(16)), of_rank(batches(4, seed=1)))
     whole = {name: _whole(value) for name, value in module.state_dict().items()}
     values = {name: value.item() for name, value in made.callback_metrics.items()}

@@ -7,11 +7,12 @@ shards takes it as it is. In the other direction `shard_like` cuts full tensors 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.distributed as dist
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
@@ -70,9 +71,51 @@ def shard_optimizer_state(state: Mapping[str, Any], optimizer: Optimizer) -> dic
     return {**state, "state": {number: shard_entry(number, entry) for number, entry in state["state"].items()}}
 
 
+class TensorTree(nn.Module):
+    """A copy of a module's parameters and buffers under the same names, sharded as they are, that computes nothing.
+
+    Args:
+        module: what is copied.
+    """
+
+    def __init__(self, module: nn.Module, _copies: dict[int, Any] | None = None) -> None:
+        super().__init__()
+        # By identity: what is shared inside the module is shared inside the copy.
+        copies = {} if _copies is None else _copies
+        for name, parameter in module._parameters.items():
+            if parameter is not None and id(parameter) not in copies:
+                copies[id(parameter)] = nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad)
+            self.register_parameter(name, copies.get(id(parameter)))
+        for name, buffer in module._buffers.items():
+            is_saved = name not in module._non_persistent_buffers_set
+            self.register_buffer(name, None if buffer is None else buffer.detach().clone(), persistent=is_saved)
+        for name, part in module._modules.items():
+            if part is not None and id(part) not in copies:
+                copies[id(part)] = TensorTree(part, copies)
+            self.add_module(name, copies.get(id(part)))
+
+    def __deepcopy__(self, memo: object) -> TensorTree:
+        """Return this tree itself: it is a copy."""
+        return self
+
+
 def get_local(tensor: Tensor) -> Tensor:
     """Return this rank's shard of a sharded tensor; any other tensor itself."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def compute_norms(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the L2 norm of each tensor, float32; of whole tensors where they are sharded, then it is a collective."""
+    norms = [norm.float() for norm in torch._foreach_norm([get_local(t) for t in tensors], 2, dtype=torch.float32)]
+    meshes = {tensor.device_mesh for tensor in tensors if isinstance(tensor, DTensor)}
+    for mesh in meshes:
+        own = [index for index, tensor in enumerate(tensors) if getattr(tensor, "device_mesh", None) == mesh]
+        # Together: one exchange for all tensors, and not one for each.
+        squares = torch.stack([norms[index] for index in own]).square()
+        dist.all_reduce(squares, group=mesh.get_group("shard"))
+        for index, norm in zip(own, squares.sqrt().unbind(), strict=True):
+            norms[index] = norm
+    return norms
 
 
 def _has_shape(value: object, parameter: Tensor | None) -> bool:

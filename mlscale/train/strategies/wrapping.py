@@ -27,16 +27,27 @@ def choose_modules(
     Raises:
         MLScaleError: no module is of a class in `wrap`.
     """
-    if wrap:
-        chosen = _find_classes(root, wrap)
-    elif min_params is not None or not (chosen := _find_repeated_blocks(root)):
-        chosen = {}
-        min_params = WRAP_MIN_PARAMS if min_params is None else min_params
+    # By size alone where a size alone is given.
+    chosen = choose_blocks(root, wrap, "strategy.wrap") if wrap or min_params is None else {}
+    if not chosen and min_params is None:
+        min_params = WRAP_MIN_PARAMS
     if min_params is not None:
         chosen |= _find_large_modules(root, min_params, chosen)
     shared = set(find_shared_parameters(root, chosen))
     order = {name: index for index, (name, _) in enumerate(root.named_modules())}
     return {name: chosen[name] for name in sorted(chosen, key=lambda name: order[name]) if name not in shared}
+
+
+def choose_blocks(root: nn.Module, wrap: Sequence[str] | None, key: str) -> dict[str, nn.Module]:
+    """Return the modules of the classes `wrap`, or without these the model's repeated blocks, by name.
+
+    Args:
+        key: the setting that names the classes, for errors.
+
+    Raises:
+        MLScaleError: no module is of one of the classes.
+    """
+    return _find_classes(root, wrap, key) if wrap else _find_repeated_blocks(root)
 
 
 def count_classes(modules: dict[str, nn.Module]) -> str:
@@ -58,7 +69,7 @@ def find_shared_parameters(root: nn.Module, chosen: dict[str, nn.Module]) -> Ite
             yield name
 
 
-def _find_classes(root: nn.Module, wrap: Sequence[str]) -> dict[str, nn.Module]:
+def _find_classes(root: nn.Module, wrap: Sequence[str], key: str) -> dict[str, nn.Module]:
     parts = {name: part for name, part in root.named_modules() if name and any(True for _ in part.parameters())}
     chosen = {name: part for name, part in parts.items() if _get_class_names(part) & set(wrap)}
     existing = set().union(*map(_get_class_names, chosen.values()))
@@ -66,9 +77,9 @@ def _find_classes(root: nn.Module, wrap: Sequence[str]) -> dict[str, nn.Module]:
         known = dict.fromkeys(type(part).__name__ for part in parts.values())
         raise MLScaleError(
             f"the model has no module of class {', '.join(missing)}",
-            where="strategy.wrap",
+            where=key,
             why=f"its classes: {', '.join(known)}",
-            fix="strategy.wrap=null, which chooses the repeated blocks",
+            fix=f"{key}={'null' if key == 'strategy.wrap' else 'true'}, which chooses the model's repeated blocks",
         )
     return chosen
 
