@@ -17,6 +17,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.distributed_c10d import _get_default_group
 from torch.distributed.fsdp import FSDPModule
 
+from mlscale.config.checks.strategy_support import create_replicate_error
 from mlscale.errors import MLScaleError
 from mlscale.train.strategies import full_state
 from mlscale.train.strategies.sharding import ShardSettings, assert_sharded, shard_module
@@ -59,16 +60,6 @@ def fsdp(
         raise create_replicate_error(replicate, world_size)
     settings = ShardSettings(tuple(wrap or ()), wrap_min_params, reduce_dtype, reshard_after_forward, cpu_offload)
     return FullySharded(world_size, settings, replicate, timeout)
-
-
-def create_replicate_error(replicate: int, world_size: int) -> MLScaleError:
-    """Return the error of groups that do not divide the processes."""
-    return MLScaleError(
-        f"{world_size} processes can't be {replicate} groups that each hold a sharded model",
-        where="strategy.replicate",
-        why="every group has the same number of processes, two or more",
-        fix="strategy.replicate=1, which shards over all\nstrategy=ddp, where every process holds the whole model",
-    )
 
 
 class FullySharded(ModelParallelStrategy):

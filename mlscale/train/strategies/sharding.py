@@ -43,6 +43,8 @@ def shard_module(module: nn.Module, mesh: DeviceMesh, settings: ShardSettings, p
     for name, parameter in module.named_parameters():
         if parameter.dim() == 0:
             raise _create_scalar_error(name)
+        # `.data`: the parameter stays the same object. A shard is contiguous whatever the memory layout was.
+        parameter.data = parameter.data.contiguous()
     units = choose_modules(module, settings.wrap, settings.wrap_min_params)
     offload = CPUOffloadPolicy() if settings.cpu_offload and mesh.device_type == "cuda" else OffloadPolicy()
     mixed = MixedPrecisionPolicy()
