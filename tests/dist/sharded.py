@@ -152,7 +152,7 @@ def count_collectives(argument: str) -> dict[str, int]:
     """The collectives of FSDP in an epoch of eight batches, by name."""
     made = run("fsdp", {"accumulate_grad_batches": int(argument)})
     seen: dict[str, int] = {}
-    for name in ("all_gather_into_tensor", "reduce_scatter_tensor"):
+    for name in ("all_gather_single", "reduce_scatter_single"):
         _count_calls(name, seen)
     fit(made, task(), of_rank(batches(16)))
     return seen

@@ -45,10 +45,10 @@ def test_it_computes_what_ddp_computes(words: str) -> None:
 def test_accumulated_passes_send_no_gradients() -> None:
     (each, _), (fourth, _) = launch(sharded.count_collectives, "1"), launch(sharded.count_collectives, "4")
     groups = 3  # two blocks and the rest
-    assert each["reduce_scatter_tensor"] == 8 * groups
-    assert fourth["reduce_scatter_tensor"] == 2 * groups
+    assert each["reduce_scatter_single"] == 8 * groups
+    assert fourth["reduce_scatter_single"] == 2 * groups
     # Weights are gathered for every pass: the blocks' twice, and those of the validation of one batch.
-    assert each["all_gather_into_tensor"] == fourth["all_gather_into_tensor"] == 8 * (2 * groups - 1) + groups
+    assert each["all_gather_single"] == fourth["all_gather_single"] == 8 * (2 * groups - 1) + groups
 
 
 def test_what_it_can_not_train_is_refused() -> None:
