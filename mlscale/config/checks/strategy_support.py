@@ -43,6 +43,13 @@ def _check_fsdp(cfg: DictConfig, world_size: int) -> Iterator[MLScaleError]:
             why="an overflow on one rank must skip the step on all of them, which is not tried here",
             fix="precision=bf16\nstrategy=ddp",
         )
+    if cfg.trainer.get("sync_batchnorm"):
+        yield MLScaleError(
+            "strategy=fsdp does not exchange the statistics of BatchNorm",
+            where="trainer.sync_batchnorm, strategy",
+            why="Lightning does it for ddp alone, and would leave it out without a message",
+            fix="strategy=ddp\ntrainer.sync_batchnorm=false",
+        )
     if names := list(cfg.get("compress") or {}):
         yield MLScaleError(
             "strategy=fsdp can't compress at the end of a run",

@@ -29,6 +29,7 @@ AVERAGE = {"swa": {"_target_": "pytorch_lightning.callbacks.StochasticWeightAver
     ("cfg", "fix"),
     [
         (config("fsdp", precision="16-mixed"), "precision=bf16\nstrategy=ddp"),
+        (config("fsdp", sync_batchnorm=True), "strategy=ddp\ntrainer.sync_batchnorm=false"),
         (config("fsdp", compress={"int8": {}}), "compress=none, and after the run"),
         (config("fsdp", 4, strategy={"replicate": 3}), "strategy.replicate=1"),
         (config("fsdp", 4, strategy={"replicate": 4}), "strategy.replicate=1"),
