@@ -75,14 +75,15 @@ def task(model: nn.Module | None = None) -> Classification:
 
 def run(strategy: str, arguments: dict[str, Any] | None = None, **settings: Any) -> pl.Trainer:
     torch.set_num_threads(1)
-    made = getattr(strategies, strategy)(world_size=2, timeout=60, **settings)
-    made = trainer(devices=2, strategy=made, plugins=[VerifiedCheckpointIO()], **arguments or {})
+    ranks = int(os.environ["WORLD_SIZE"])
+    made = getattr(strategies, strategy)(world_size=ranks, timeout=60, **settings)
+    made = trainer(devices=ranks, strategy=made, plugins=[VerifiedCheckpointIO()], **arguments or {})
     apply_trainer_patches(made)
     return made
 
 
 def of_rank(data: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return data[int(os.environ["RANK"]) :: 2]
+    return data[int(os.environ["RANK"]) :: int(os.environ["WORLD_SIZE"])]
 
 
 def losses(callbacks: Sequence[pl.Callback] = ()) -> tuple[list[float], list[pl.Callback]]:
@@ -205,6 +206,14 @@ def memory(strategy: str) -> dict[str, int]:
     made.callbacks.append(At(note))  # type: ignore[attr-defined]  # set by a connector
     fit(made, module, of_rank(batches(8)))
     return held
+
+
+def list_placements(argument: str) -> list[str]:
+    """The mesh and the placement of the parameters, where groups each hold a model."""
+    module = task()
+    fit(run("fsdp", replicate=2), module, of_rank(batches(16)))
+    shards = [value for value in module.parameters() if isinstance(value, DTensor)]
+    return sorted({f"{value.device_mesh.shape} {value.placements}" for value in shards})
 
 
 def _count_bytes(tensors: list[Tensor]) -> int:

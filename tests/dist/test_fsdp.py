@@ -64,6 +64,26 @@ def test_each_rank_holds_half() -> None:
         assert second[purpose] == pytest.approx(count / 2, rel=0.05)
 
 
+@pytest.mark.slow
+def test_settings_of_ddp_compute_the_same() -> None:
+    plain, static, short = (
+        launch(sharded.curve, f"ddp {words}")[0]["losses"]
+        for words in ("", "static_graph=true recompute", "gradient_reduction=bf16")
+    )
+    assert static == plain
+    assert short != plain
+    assert short == pytest.approx(plain, rel=2e-2)  # rounded to 8 bits
+
+
+@pytest.mark.slow
+def test_groups_that_each_hold_a_model() -> None:
+    """Hybrid sharding of four ranks: within pairs, and the same gradients as those of four with DDP."""
+    for where in launch(sharded.list_placements, "", ranks=4):
+        assert where == ["(2, 2) (Replicate(), Shard(dim=0))"]
+    (ddp, *_), (fsdp, *_) = (launch(sharded.curve, words, ranks=4) for words in ("ddp", "fsdp replicate=2"))
+    assert fsdp["losses"] == pytest.approx(ddp["losses"], rel=1e-5)
+
+
 def test_tied_weights_stay_tied() -> None:
     ddp, fsdp = launch(sharded.tied, "ddp")[0], launch(sharded.tied, "fsdp")[0]
     assert fsdp["losses"] == pytest.approx(ddp["losses"], rel=1e-5)
