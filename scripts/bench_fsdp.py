@@ -23,6 +23,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from mlscale.train.strategies.full_state import get_local
 
@@ -48,10 +49,24 @@ class HeldTensors(Callback):
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
+        self._profile: Any = None
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        if batch_idx == 2:
+            # What is allocated and freed within two steps, on top of what is held before them.
+            self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+            self._profile.__enter__()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
+        if batch_idx == 3:
+            self._profile.__exit__(None, None, None)
+            path = self.folder / f"{trainer.global_rank}.json"
+            held = json.loads(path.read_text())
+            buffers = count_bytes(pl_module.buffers())
+            held["peak"] = sum(held.values()) + buffers + measure_allocations(self._profile)
+            path.write_text(json.dumps(held))
         if batch_idx > 1:
             return
         parameters = list(pl_module.parameters())
@@ -69,6 +84,24 @@ def count_bytes(tensors: Iterable[Tensor]) -> int:
     """Return the bytes of the storages of tensors, each storage once."""
     storages = [get_local(tensor).untyped_storage() for tensor in tensors]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+def measure_allocations(profiler: Any) -> int:
+    """Return the most bytes that were allocated within a profile, by the allocator's events."""
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    total = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        total += event.nbytes()
+        peak = max(peak, total)
+    return peak
+
+
+def estimate_peak(model: str, strategy: str) -> int:
+    """Return the peak of a rank as `mlscale estimate` has it, bytes."""
+    words = [*MODELS[model], f"strategy={strategy}", f"trainer.devices={RANKS}", "estimate.probe_seconds=0"]
+    command = [sys.executable, "-m", "mlscale", "estimate", *words, "output=json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return int(json.loads(done.stdout)["metrics"]["peak_memory_bytes"])
 
 
 @dataclass(frozen=True)
@@ -118,19 +151,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=200, help="of the loss curves")
     parser.add_argument("--models", default=",".join(MODELS), help=f"separated by commas: {', '.join(MODELS)}")
     args = parser.parse_args(arguments)
-    fits, lines = True, []
+    fits, lines, peaks = True, [], []
     print("| model | what | whole, bytes | theory | rank 0 | rank 1 | off |\n|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         for model in args.models.split(","):
             steps = args.steps if model in CURVES else 4
             ddp, fsdp = (train(model, name, steps, Path(scratch) / model / name) for name in ("ddp", "fsdp"))
             fits &= compare_memory(model, ddp, fsdp)
+            for name, run in (("ddp", ddp), ("fsdp", fsdp)):
+                estimate, measured = estimate_peak(model, name), max(rank["peak"] for rank in run.held)
+                error = 100 * (estimate / measured - 1)
+                peaks.append(f"| {model} | {name} | {measured:,} | {estimate:,} | {error:+.1f} % |")
             off = max(abs(a - b) / abs(a) for a, b in zip(ddp.losses, fsdp.losses, strict=True))
             fits &= off <= LOSS_ERROR
             cells = [model, f"{len(fsdp.losses)}", f"{ddp.losses[-1]:.6f}", f"{fsdp.losses[-1]:.6f}", f"{off:.1e}"]
             lines.append(f"| {' | '.join(cells)} | {fsdp.seconds / ddp.seconds:.2f} |")
     print("\n| model | steps | last loss, ddp | fsdp | largest difference | time |\n|---|---|---|---|---|---|")
     print("\n".join(lines))
+    print("\n| model | strategy | peak of a rank, bytes | estimate | off |\n|---|---|---|---|---|")
+    print("\n".join(peaks))
     return 0 if fits else 1
 
 
