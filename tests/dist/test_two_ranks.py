@@ -15,12 +15,12 @@ from tests.dist import ranks
 from tests.unit.fitting import Loader, batches, classifier, fit, trainer
 
 
-def launch(function: Callable[[str], Any], argument: str) -> list[Any]:
-    """What each of two ranks returned."""
+def launch(function: Callable[[str], Any], argument: str, ranks: int = 2) -> list[Any]:
+    """What each rank returned."""
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
-        nproc_per_node=2,
+        nproc_per_node=ranks,
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         run_id="two-ranks",
@@ -29,7 +29,7 @@ def launch(function: Callable[[str], Any], argument: str) -> list[Any]:
         monitor_interval=0.1,
     )
     results = elastic_launch(config, function)(argument)
-    return [results[rank] for rank in (0, 1)]
+    return [results[rank] for rank in range(ranks)]
 
 
 def test_metrics_are_those_of_one_process_and_equal_on_both_ranks() -> None:

@@ -27,3 +27,25 @@ def test_three_ranks_go_on_to_the_bit(folder: Path) -> None:
     again = torch.load(saved / "last.ckpt", weights_only=True)["state_dict"]
     assert again.keys() == whole.keys()
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_sharded_ranks_go_on_to_the_bit(folder: Path, precision: str) -> None:
+    """With an average of the weights, clipping, BatchNorm, accumulation and activations that are computed again."""
+    words = ["+recipe=resnet", "snapshot=false", "trainer.devices=2", "strategy=fsdp", f"precision={precision}"]
+    words += ["trainer.max_epochs=1", "trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=0.5"]
+    words += ["activation_checkpointing=true", "optimizer=adamw", "callbacks=[default,ema]", "callbacks.ema.every=1"]
+    assert main([*words, *SAVES]) == 0
+    (run,) = runs_in(folder)
+    saved = run / "checkpoints"
+    whole = torch.load(saved / "last.ckpt", weights_only=True)
+    for path in saved.glob("*.ckpt"):
+        if path.name != "step=3.ckpt":
+            path.unlink()
+    (run / "manifest.json").unlink()
+    assert main(["runs", "resume", "last"]) == 0
+    again = torch.load(saved / "last.ckpt", weights_only=True)
+    for part in ("state_dict", "current_model_state"):
+        assert list(again[part]) == list(whole[part])
+        assert all(torch.equal(value, again[part][name]) for name, value in whole[part].items())

@@ -129,7 +129,7 @@ unknown key 'model.scheduler'
 'trainer.strategy' is not set here
   where: command line: trainer.strategy
   why:   the group 'strategy' owns it
-  fix:   strategy is one of auto, ddp, single
+  fix:   strategy is one of auto, ddp, fsdp, single
 """,
     ),
     (
@@ -161,7 +161,7 @@ unknown key 'model.scheduler'
 'trainer.strategy' is not set here
   where: command line: trainer.strategy
   why:   the group 'strategy' owns it
-  fix:   strategy is one of auto, ddp, single
+  fix:   strategy is one of auto, ddp, fsdp, single
 """,
     ),
     (
@@ -170,7 +170,7 @@ unknown key 'model.scheduler'
 'trainer.strategy' is not set here
   where: command line: trainer.strategy
   why:   the group 'strategy' owns it
-  fix:   strategy is one of auto, ddp, single
+  fix:   strategy is one of auto, ddp, fsdp, single
 """,
     ),
     (

@@ -156,7 +156,7 @@ unknown key 'model.bia.b'
 'trainer.strategy=deepspeed_stage_2' is not supported yet
   where: command line: trainer.strategy
   why:   not part of mlscale yet: DeepSpeed, and other launchers' sharding
-  fix:   strategy=ddp
+  fix:   strategy=fsdp
 'trainer.enable_checkpointing' is not set here
   where: command line: trainer.enable_checkpointing
   why:   the group 'callbacks' has what writes checkpoints
