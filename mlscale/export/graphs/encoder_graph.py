@@ -59,9 +59,9 @@ def _drop_unused_domains(model: onnx.ModelProto) -> None:
     version, and two parts of a graph must agree on all that they list."""
     used = {node.domain for node in _iterate_nodes(model.graph)}
     used |= {node.domain for function in model.functions for node in function.node}
-    kept = [one for one in model.opset_import if one.domain in used]
+    needed = [one for one in model.opset_import if one.domain in used]
     del model.opset_import[:]
-    model.opset_import.extend(kept)
+    model.opset_import.extend(needed)
 
 
 def _iterate_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
