@@ -134,7 +134,8 @@ def take_snapshot(root: str | Path = ".") -> CodeSnapshot:
 
     Args:
         root: the working directory of the user. In a git work tree: tracked files, and untracked ones that git does
-            not ignore, as they are now, and the uncommitted diff. Elsewhere: Python and YAML files. Never run folders and servables.
+            not ignore, as they are now, and the uncommitted diff. Elsewhere: Python and YAML files. Never runs
+            and servables.
     """
     try:
         return _collect_code(Path(root).resolve())
@@ -201,7 +202,7 @@ def _exclude_run_folders(names: list[str]) -> list[str]:
 
 
 def _find_code_files(root: Path, deadline: float) -> Iterator[str]:
-    """Yield Python and YAML files below `root`, except hidden, installed or built ones, and runs, versions and servables.
+    """Yield Python and YAML files below `root`, except hidden, installed or built ones, runs, versions and servables.
 
     The last one is `_TOO_LARGE` where the folder has more than `ENTRIES`, or the time is over.
     """
