@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from mlscale.commands.retrain import challenger_training
 from mlscale.commands.retrain.challenger_training import check_approving_servers
 from mlscale.errors import Exit, MLScaleError
-from mlscale.targets.triton.local_server import VARIABLE
+from mlscale.targets.triton.install_server import VARIABLE
 
 
 def test_a_server_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
