@@ -123,6 +123,34 @@ def make_quantized_servable(folder: Path) -> Path:
     return _write(folder, None, TensorEncoder((TensorSpec("input", "float32", (3,)),)), {"sums": (4,)}, nodes)
 
 
+def make_hashing_servable(folder: Path) -> Path:
+    """Write a model that hashes whole numbers by a product that needs 64 bits, as models of n-grams do."""
+    factor = _add_constant(np.array(2_654_435_761 * 97, np.int64))
+    buckets = _add_constant(np.array(1009, np.int64))
+    nodes = [
+        helper.make_node("Mul", ["input", factor], ["product"], name="hash"),
+        helper.make_node("Mod", ["product", buckets], ["bucket"]),
+        helper.make_node("Cast", ["bucket"], ["sums"], to=TensorProto.FLOAT),
+    ]
+    return _write(folder, None, TensorEncoder((TensorSpec("input", "int64", (3,)),)), {"sums": (3,)}, nodes)
+
+
+def make_fourier_servable(folder: Path) -> Path:
+    """Write a model whose outputs are the spectrum of a signal that is made longer by zeros."""
+    nodes = [
+        helper.make_node("Unsqueeze", ["input", _add_constant(np.array([-1]))], ["column"]),
+        helper.make_node(
+            "DFT",
+            ["column", _add_constant(np.array(16)), _add_constant(np.array(1))],
+            ["spectrum"],
+            name="transform",
+            onesided=1,
+        ),
+        helper.make_node("ReduceL2", ["spectrum", _add_constant(np.array([-1]))], ["sums"], keepdims=0),
+    ]
+    return _write(folder, None, TensorEncoder((TensorSpec("input", "float32", (8,)),)), {"sums": (9,)}, nodes)
+
+
 Nodes = Sequence[Any]
 _Constants = dict[str, np.ndarray[Any, Any]]
 _constants: _Constants = {}

@@ -13,9 +13,11 @@ from mlscale.export.engines.computed_rows import is_scaled_by_batch
 from mlscale.export.engines.engine import Engine
 from mlscale.export.engines.openvino_engine import OpenVinoEngine, convert_onnx, import_openvino
 from mlscale.export.servable import MODEL, Servable
+from mlscale.targets.openvino_difference import find_first_difference
 from mlscale.targets.target import Target
 
 _XML = Path("1", "model.xml")  # the server takes the number of the version from the folder
+_FIX = "target=onnx, which mlscale serve takes"
 _GRPC_PORT, _REST_PORT = 9000, 8000
 
 
@@ -42,7 +44,7 @@ class OpenVinoTarget(Target):
         """
         openvino = import_openvino()
         path = servable.folder / MODEL
-        model = convert_onnx(path.read_bytes(), servable.encoder, where=MODEL)
+        model = convert_onnx(path.read_bytes(), servable.encoder, where=f"target={self.name}", fix=_FIX)
         (folder / _XML).parent.mkdir(mode=0o700)
         openvino.save_model(model, str(folder / _XML), compress_to_fp16=self.compress_to_fp16)
 
@@ -64,8 +66,13 @@ class OpenVinoTarget(Target):
             servable.outputs,
             precision=self.precision,
             is_scaled_by_batch=is_scaled_by_batch((servable.folder / MODEL).read_bytes()),
-            where=str(folder / _XML),
+            where=f"target={self.name}",
+            fix=_FIX,
         )
+
+    def find_cause(self, servable: Servable) -> str:
+        """Return which operator is computed otherwise; not in fewer bits, where each is."""
+        return find_first_difference(servable) if self.precision == "f32" else ""
 
     def format_start_command(self, folder: Path) -> str:
         """Return the command that starts OpenVINO Model Server in a container."""

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from mlscale import commands
 from mlscale.assembly.queued_run import is_for_scheduler
+from mlscale.assembly.ready import compose_from_overrides
 from mlscale.commands.retrain.champion import format_path_list
 from mlscale.commands.retrain.cycle_settings import list_training_overrides, pass_on_trust
 from mlscale.config.targets import has_argument
@@ -79,10 +80,29 @@ def export_challenger(cfg: DictConfig, champion: Champion, run: RunFolder) -> Ch
             "compress", [*_refer_to_run(run, cfg), "compress=int8", *_collect_int8_settings(champion.config)]
         )
     # Asked while it is exported: a challenger that the server does not answer like is not compared at all.
-    approved = [f"target=[{','.join(cfg.approved)}]", "check=server"] if cfg.approved else []
-    exported = commands.run_command("export", [*_refer_to_run(run, cfg), *approved])
+    exported = commands.run_command("export", [*_refer_to_run(run, cfg), *_list_approval(cfg)])
     made = Path(exported.artifacts["servable"]) if exported.ok else None
     return Challenger(run, made, "" if exported.ok else exported.sentence)
+
+
+def check_approving_servers(cfg: DictConfig, run: RunFolder) -> None:
+    """Raise an error, before the training, if a server that is to approve the challenger is not installed.
+
+    Args:
+        cfg: the settings.
+        run: the champion's, of which the challenger's export will differ by its weights alone.
+
+    Raises:
+        MLScaleError: it is not (exit code 5), or there is no such target.
+    """
+    from mlscale.commands.export.chosen_targets import choose_targets
+
+    if approval := _list_approval(cfg):
+        choose_targets(compose_from_overrides("export", [*_refer_to_run(run, cfg), *approval]))
+
+
+def _list_approval(cfg: DictConfig) -> list[str]:
+    return [f"target=[{','.join(cfg.approved)}]", "check=server"] if cfg.approved else []
 
 
 def find_finished_training(cycle: RetrainingCycle, runs_dir: str) -> RunFolder | None:

@@ -6,7 +6,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlscale.commands.retrain.challenger_training import Challenger, export_challenger, train_challenger
+from mlscale.commands.retrain.challenger_training import (
+    Challenger,
+    check_approving_servers,
+    export_challenger,
+    train_challenger,
+)
 from mlscale.commands.retrain.champion import Champion, build_prepared_data, compose_run_config
 from mlscale.commands.retrain.cycle_result import describe_window, explain_too_few
 from mlscale.commands.retrain.cycle_settings import parse_gate_limits
@@ -70,6 +75,7 @@ def prepare_cycle(cfg: DictConfig, version: Version, *, check_gates: bool = True
     servable = load(version.payload)
     limits = parse_gate_limits(cfg, servable)
     champion = Champion.prepare_champion(cfg, version, servable)
+    check_approving_servers(cfg, champion.run)
     if check_gates:
         check_original_gate(servable, iterate_champion_samples(champion.data), limits)
     return champion, limits

@@ -20,6 +20,7 @@ from mlscale.export.engines.engine import Port
 from mlscale.export.graphs.table_graph import FEATURES
 from mlscale.export.required_extras import require_extra
 
+CPU_FIX = "provider=cpu, which is ONNX Runtime"
 _DTYPES = {
     "u8": "uint8", "i32": "int32", "i64": "int64", "f32": "float32", "f64": "float64", "boolean": "bool",
 }  # fmt: skip
@@ -39,8 +40,13 @@ def import_openvino() -> Any:
     return openvino
 
 
-def convert_onnx(model: bytes, encoder: Encoder, *, where: str = "model.onnx") -> Any:
+def convert_onnx(model: bytes, encoder: Encoder, *, where: str = "model.onnx", fix: str = CPU_FIX) -> Any:
     """Return an ONNX model as OpenVINO's; of a table from the features on, as its texts can't be expressed.
+
+    Args:
+        model: the bytes of its file.
+        encoder: of the servable.
+        where, fix: the location and the remedy that errors name.
 
     Raises:
         MLScaleError: OpenVINO has no counterpart of an operator, which the message names.
@@ -56,7 +62,7 @@ def convert_onnx(model: bytes, encoder: Encoder, *, where: str = "model.onnx") -
             graph.extract_subgraph([graph.get_place_by_tensor_name(FEATURES)], graph.get_outputs())
         return reader.convert(graph)
     except Exception as error:  # the errors of its C++ share no base
-        raise _build_engine_error(where, str(error)) from error
+        raise _build_engine_error(where, str(error), fix) from error
 
 
 class OpenVinoEngine:
@@ -69,7 +75,7 @@ class OpenVinoEngine:
         threads: number of threads that compute one batch.
         precision: that values are computed in; OpenVINO's own default is bf16 where the CPU has it, without a word.
         is_scaled_by_batch: compute row by row, as a scale of the graph is that of a whole batch.
-        where: the location that errors name.
+        where, fix: the location and the remedy that errors name.
 
     Raises:
         MLScaleError: openvino is not installed (exit code 5), or the model has other inputs or outputs.
@@ -86,10 +92,11 @@ class OpenVinoEngine:
         precision: str = "f32",
         is_scaled_by_batch: bool = False,
         where: str = "model.onnx",
+        fix: str = CPU_FIX,
     ) -> None:
         core = import_openvino().Core()
         settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
-        self.inputs, self.outputs, self._where = inputs, outputs, where
+        self.inputs, self.outputs, self._where, self._fix = inputs, outputs, where, fix
         self._is_scaled_by_batch = is_scaled_by_batch
         self._unpack = encoder.unpack_samples if isinstance(encoder, TableEncoder) else None
         # The name of the tensor where the graph was cut, in place of the model's own input.
@@ -97,7 +104,7 @@ class OpenVinoEngine:
         try:
             compiled = core.compile_model(model, "CPU", settings)
         except Exception as error:
-            raise _build_engine_error(where, str(error)) from error
+            raise self._fail(str(error)) from error
         self._check_ports(compiled, encoder)
         self._request, self._one = compiled.create_infer_request(), Lock()
         self.description = f"OpenVINO {version('openvino')} ({precision})"
@@ -123,7 +130,7 @@ class OpenVinoEngine:
         return {port.name: computed[port.name] for port in self.outputs}
 
     def _fail(self, why: str) -> MLScaleError:
-        return _build_engine_error(self._where, why)
+        return _build_engine_error(self._where, why, self._fix)
 
     def _check_ports(self, compiled: Any, encoder: Encoder) -> None:
         specs = encoder.inputs if self._unpack else self.inputs
@@ -137,10 +144,10 @@ class OpenVinoEngine:
                 for name in node.get_names()
             }
             if missing := wanted - given:
-                raise _build_engine_error(self._where, f"it lacks {sorted(missing)}, and has {sorted(given)}")
+                raise self._fail(f"it lacks {sorted(missing)}, and has {sorted(given)}")
 
 
-def _build_engine_error(where: str, text: str) -> MLScaleError:
+def _build_engine_error(where: str, text: str, fix: str) -> MLScaleError:
     # Of its C++ report only the lines with the fact; the first ones name its own source files.
     lines = [line.strip() for line in text.splitlines()]
     facts = [line.removeprefix("-- ") for line in lines if line.startswith("-- ")] or [
@@ -150,5 +157,5 @@ def _build_engine_error(where: str, text: str) -> MLScaleError:
         "OpenVINO can't compute the model",
         where=where,
         why="; ".join(facts)[:300],
-        fix="provider=cpu, which is ONNX Runtime",
+        fix=fix,
     )

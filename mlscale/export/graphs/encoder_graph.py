@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mlscale.data.encoders.document_encoder import DocumentEncoder
@@ -44,8 +45,28 @@ def prepend_encoder_graph(encoder: Encoder, content: bytes) -> bytes:
     from onnx import compose
 
     graph, output = built
-    joined = compose.merge_models(graph, onnx.load_from_string(content), io_map=[(output, INPUT)])
+    model = onnx.load_from_string(content)
+    _drop_unused_domains(model)
+    joined = compose.merge_models(graph, model, io_map=[(output, INPUT)])
     # Where it begins, the name of the part is of no use; those of the model's nodes are.
     joined.graph.name = "main_graph"
     serialised: bytes = joined.SerializeToString(deterministic=True)
     return serialised
+
+
+def _drop_unused_domains(model: onnx.ModelProto) -> None:
+    """Remove imports of operator sets that no node uses: ONNX Runtime's quantiser lists each that it knows, in its own
+    version, and two parts of a graph must agree on all that they list."""
+    used = {node.domain for node in _iterate_nodes(model.graph)}
+    used |= {node.domain for function in model.functions for node in function.node}
+    needed = [one for one in model.opset_import if one.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(needed)
+
+
+def _iterate_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _iterate_nodes(inner)

@@ -37,6 +37,7 @@ PRIVATE = split_words(
 _NO_CODE = frozenset({"__pycache__", "node_modules", "site-packages", "build", "dist"})
 _CODE = (".py", ".yaml", ".yml")
 _VERSION = "versions/*/v*/version.json"  # in a registry of models
+_SERVABLE = "servable.yaml"  # in what an export made, whose targets may hold code that runs in a server
 # In these files an unquoted value after `=` is an expression; only quoted texts are searched for secrets.
 _QUOTED_ONLY = (
     ".py",
@@ -133,7 +134,8 @@ def take_snapshot(root: str | Path = ".") -> CodeSnapshot:
 
     Args:
         root: the working directory of the user. In a git work tree: tracked files, and untracked ones that git does
-            not ignore, as they are now, and the uncommitted diff. Elsewhere: Python and YAML files. Never run folders.
+            not ignore, as they are now, and the uncommitted diff. Elsewhere: Python and YAML files. Never runs
+            and servables.
     """
     try:
         return _collect_code(Path(root).resolve())
@@ -187,19 +189,20 @@ def _collect_code(root: Path) -> CodeSnapshot:
 
 
 def _exclude_run_folders(names: list[str]) -> list[str]:
-    """Drop files of run folders and registries that git does not ignore: with them, the same code would get a new
-    digest after every run."""
+    """Drop files of run folders, registries and servables that git does not ignore: with them, the same code would get
+    a new digest after every run or export."""
     runs = {str(PurePath(name).parent) for name in names if PurePath(name).name == "run.json"}
     known = set(names)
     # Not ".": where the work tree itself is a run folder or a registry, all of its files would be dropped.
     runs = {run for run in runs if run != "." and f"{run}/derived.yaml" in known}
+    runs |= {str(PurePath(name).parent) for name in names if PurePath(name).name == _SERVABLE} - {"."}
     # Four levels above `versions/<model>/v<number>/version.json` is the registry's folder.
     runs |= {str(PurePath(name).parents[3]) for name in names if PurePath(name).match(_VERSION)} - {"."}
     return [name for name in names if not runs.intersection(map(str, PurePath(name).parents))]
 
 
 def _find_code_files(root: Path, deadline: float) -> Iterator[str]:
-    """Yield Python and YAML files below `root`, except hidden, installed or built ones, and runs and versions.
+    """Yield Python and YAML files below `root`, except hidden, installed or built ones, runs, versions and servables.
 
     The last one is `_TOO_LARGE` where the folder has more than `ENTRIES`, or the time is over.
     """
@@ -211,7 +214,8 @@ def _find_code_files(root: Path, deadline: float) -> Iterator[str]:
             return
         here = Path(parent)
         version = "version.json" in names and (here / "version.json").match(_VERSION)
-        if version or "pyvenv.cfg" in names or {"run.json", "derived.yaml"} <= set(names):
+        is_made = "pyvenv.cfg" in names or _SERVABLE in names
+        if version or is_made or {"run.json", "derived.yaml"} <= set(names):
             folders.clear()
             continue
         # In place: os.walk enters only the folders that are left in its own list.

@@ -39,7 +39,7 @@ from mlscale.targets.v2_client import V2Client
 
 _MOST_INSTANCES = 8
 """Of the default: each holds the model in memory."""
-_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
+_NOT_IN_NAMES = re.compile(r"[^\w.-]+", re.ASCII)
 _DYNAMIC_SCALES = b"DynamicQuantizeLinear"
 IMAGE = "nvcr.io/nvidia/tritonserver:24.12-py3"
 
@@ -158,20 +158,8 @@ class TritonTarget(Target):
 
 
 def get_model_name(servable: Servable) -> str:
-    """Return the name of the model in the server.
-
-    Raises:
-        MLScaleError: it can't be a folder of a repository.
-    """
-    name = str(servable.document["name"])
-    if not _NAME.fullmatch(name):
-        raise MLScaleError(
-            f"a model of Triton can't have the name {name!r}",
-            where="name",
-            why="it is the name of a folder, and part of addresses",
-            fix="name=model",
-        )
-    return name
+    """Return the name of the model in the server: the run's, with _ for what can't be in a folder and an address."""
+    return _NOT_IN_NAMES.sub("_", str(servable.document["name"])).strip("._-") or "model"
 
 
 def read_config(path: Path) -> dict[str, Any]:

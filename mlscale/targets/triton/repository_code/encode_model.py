@@ -50,7 +50,8 @@ class SampleEncoder:
         if packed.counts is not None:
             rows = int(packed.counts.sum())
             if rows > self._most_rows:
-                raise ValueError(f"the documents have {rows} windows, and a batch has {self._most_rows}")
+                fix = f"send fewer or shorter ones, or export with target.triton.max_batch={rows}"
+                raise ValueError(f"the documents have {rows} windows, and a batch has {self._most_rows}: {fix}")
             # The windows' own documents, from which their sums are taken.
             tensors["document"] = np.repeat(np.arange(len(raw)), packed.counts)
         return [pb_utils.Tensor(name, self._convert_tensor(values)) for name, values in tensors.items()]

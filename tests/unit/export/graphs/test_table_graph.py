@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 
+from mlscale.compress.quantize import quantize_model
 from mlscale.data.encoders.encoder import INPUT
 from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn
 from mlscale.data.encoders.table_encoder import TableEncoder
@@ -64,7 +65,8 @@ def test_columns_of_one_kind(columns: Any) -> None:
     assert features.tobytes() == encoder.encode_samples(rows).tensors[INPUT].tobytes()
 
 
-def test_it_joins_an_exported_model() -> None:
+@pytest.mark.parametrize("is_int8", [False, True])
+def test_it_joins_an_exported_model(is_int8: bool) -> None:
     encoder, rows = draw_good_rows(1, 64)
     width = len(encoder.feature_names)
     torch.manual_seed(0)
@@ -73,8 +75,10 @@ def test_it_joins_an_exported_model() -> None:
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))  # a fresh one answers zeros
     content = export_onnx(build_served_module(network, TensorType(), encoder))
+    if is_int8:
+        content = quantize_model(content, "dynamic")
     plain = import_onnx_runtime().InferenceSession(content, providers=["CPUExecutionProvider"])
     (expected,) = plain.run(None, {INPUT: encoder.encode_samples(rows).tensors[INPUT]})
     joined = run_graph(onnx.load_from_string(prepend_encoder_graph(encoder, content)), encoder, rows)
     assert joined.tobytes() == expected.tobytes()
-    assert np.unique(joined).size > 10
+    assert np.unique(joined).size > 5  # and not the same for all: one scale of int8 is that of the largest row

@@ -111,6 +111,24 @@ def test_run_folders_are_no_code(repository: Path) -> None:
 
 
 @pytest.mark.parametrize("git", [True, False])
+def test_servables_are_no_code(
+    repository: Path, git: bool, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not git:
+        repository = tmp_path_factory.mktemp("plain")
+        (repository / "model.py").write_text("a = 1\n")
+    before = take_snapshot(repository)
+    # An export to Triton holds the encoder's modules, next to the code that trained the model.
+    code = repository / "models" / "digits" / "targets" / "triton" / "digits_encoder" / "1" / "model.py"
+    code.parent.mkdir(parents=True)
+    code.write_text("b = 2\n")
+    (repository / "models" / "digits" / "servable.yaml").write_text("a: 1\n")
+    (repository / "models" / "net.py").write_text("c = 3\n")
+    after = take_snapshot(repository)
+    assert set(after.files) - set(before.files) == {"models/net.py"}
+
+
+@pytest.mark.parametrize("git", [True, False])
 def test_registries_are_no_code(
     repository: Path, git: bool, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

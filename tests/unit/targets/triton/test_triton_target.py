@@ -158,14 +158,22 @@ def test_kinds_of_devices(folders: dict[str, Path], tmp_path: Path, kind: Any) -
 
 def test_what_the_server_can_not_have_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     servable = load(folders["photos"])
-    named = replace(servable, document={**servable.document, "name": "a/b"})
-    with pytest.raises(MLScaleError, match="a model of Triton can't have the name 'a/b'"):
-        build(named, tmp_path / "named")
     labelled = replace(servable, names=replace(servable.names, labels=("a\nb", "c", "d")))
     with pytest.raises(MLScaleError, match=r"can't be in labels\.txt"):
         build(labelled, tmp_path / "labelled")
     with pytest.raises(MLScaleError, match="threads is 0"):
         TritonTarget(threads=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "model"), [("a/b", "a_b"), ("Größe Modell", "Gr_e_Modell"), ("v1.2-x", "v1.2-x"), ("..", "model")]
+)
+def test_a_model_has_the_name_of_its_run(folders: dict[str, Path], tmp_path: Path, name: str, model: str) -> None:
+    servable = load(folders["photos"])
+    named = replace(servable, document={**servable.document, "name": name})
+    build(named, tmp_path / "named")
+    expected = {model, *(f"{model}_{part}" for part in ("raw", "encoder", "decoder"))}
+    assert {path.name for path in (tmp_path / "named").iterdir()} == expected
 
 
 def test_without_a_server_it_is_named_what_to_install(
