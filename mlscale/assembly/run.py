@@ -20,7 +20,7 @@ from mlscale.assembly.build import build, build_each
 from mlscale.assembly.fit_outcome import FitOutcome, build_fit_outcome, find_callback, find_lost_state
 from mlscale.assembly.lightning_trainer import build_loggers, build_trainer, set_checkpoint_folder
 from mlscale.assembly.run_data import RunData
-from mlscale.assembly.run_parts import build_task
+from mlscale.assembly.run_parts import apply_activation_checkpointing, build_task
 from mlscale.config.metric_choice import follow_own_metrics, is_set
 from mlscale.config.targets import has_argument
 from mlscale.data.backend import Backend
@@ -77,6 +77,8 @@ def assemble_parts(cfg: DictConfig, run_data: RunData | None = None) -> Assembly
         # Not in `setup`: DDP has seeded again by then, and weights to start from have been compared with shapes.
         lazy.materialize_layers(task.model, data)
     set_memory_layout(task, cfg.precision.get("memory_format"))
+    if (line := apply_activation_checkpointing(cfg, task)) and _is_first_rank():
+        print(line, file=sys.stderr, flush=True)
     # Compression joins the run as callbacks: this module does not import it.
     callbacks = [ExactResume(cfg.seed), StepSeed(cfg.seed), build_run_metric(cfg), build_loss_end(cfg, task)]
     callbacks += build_each(cfg.get("callbacks"), "callbacks").values()
@@ -205,10 +207,14 @@ def _load_first_weights(task: pl.LightningModule, initial: InitialWeights, cfg: 
     matched, lines = load_initial_weights(
         task, initial, classes=outputs, strict=strict, read_weights=read_initial_weights
     )
-    # RANK is not set with one device, which trains in the launching process.
-    if int(os.environ.get("RANK", "0")) == 0:
+    if _is_first_rank():
         write_match_report(matched, Path(cfg.derived.run_dir))
         print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def _is_first_rank() -> bool:
+    # RANK is not set with one device, which trains in the launching process.
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _collect_hyperparameters(cfg: DictConfig) -> dict[str, Any]:

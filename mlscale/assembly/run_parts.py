@@ -11,8 +11,10 @@ from mlscale.assembly.build import build
 from mlscale.config.targets import has_argument, import_target
 from mlscale.errors import MLScaleError
 from mlscale.tasks.base import Task
+from mlscale.train.activation_checkpointing import checkpoint_activations
 from mlscale.train.compiled_names import use_uncompiled_names
 from mlscale.train.initial_weights import pretrained
+from mlscale.train.strategies.wrapping import count_classes
 
 
 def build_data(cfg: DictConfig) -> pl.LightningDataModule | None:
@@ -73,3 +75,24 @@ def build_task(cfg: DictConfig) -> pl.LightningModule:
         rules: Any = OmegaConf.to_container(cfg.get("param_groups") or OmegaConf.create([]), resolve=True)
         task.group_parameters(rules, cfg.get("layer_decay", 1.0))
     return task
+
+
+def apply_activation_checkpointing(cfg: DictConfig, task: pl.LightningModule) -> str | None:
+    """Let the blocks of the task's model compute their activations again in the backward pass, where that is set.
+
+    Returns:
+        A line that names them; None where it is not set.
+
+    Raises:
+        MLScaleError: the model has no such blocks.
+    """
+    wanted: Any = cfg.get("activation_checkpointing")
+    if not wanted:
+        return None
+    classes = (cfg.get("strategy") or {}).get("wrap") if wanted is True else wanted
+    try:
+        blocks = checkpoint_activations(task, list(classes) if classes else None)
+    except MLScaleError as error:
+        error.unbuilt = True  # nothing has run yet
+        raise
+    return f"memory    {count_classes(blocks)}: activations are computed again in the backward pass"

@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 
 from mlscale.assembly import short_fits as short_fit
-from mlscale.assembly.run_parts import build_task
+from mlscale.assembly.run_parts import apply_activation_checkpointing, build_task
 from mlscale.errors import MLScaleError
 from mlscale.estimate import time_probe as probe
 from mlscale.estimate.run_length import RunLength, compute_run_length, limit_batches
@@ -87,12 +87,19 @@ def measure_memory(cfg: DictConfig, accelerator: str, run_data: RunData) -> Step
         warnings.filterwarnings("ignore", message=r".*self\.log\(\).*trainer.*")  # there is none here
         try:
             batch = _load_first_batch(cfg, run_data)
-            return estimate_peak_memory(lambda: build_task(cfg), batch, loop, get_free_memory())
+            return estimate_peak_memory(lambda: _build_trained_task(cfg), batch, loop, get_free_memory())
         except Exception as error:
             # torch's message about shapes names neither the data nor the model.
             if problem := _explain_unsuited_input(cfg, error, run_data):
                 raise problem from error
             raise
+
+
+def _build_trained_task(cfg: DictConfig) -> Any:
+    """Return the task as a run trains it."""
+    task = build_task(cfg)
+    apply_activation_checkpointing(cfg, task)
+    return task
 
 
 def _explain_unsuited_input(cfg: DictConfig, error: Exception, run_data: RunData) -> MLScaleError | None:
@@ -192,7 +199,7 @@ def _is_batch_fitting(cfg: DictConfig, samples: int, memory: StepMemory, run_dat
 def _trace_smaller_batch(cfg: DictConfig, samples: int, run_data: RunData) -> StepMemory:
     loop = StepSettings(str(cfg.precision.value), cfg.trainer.get("accumulate_grad_batches", 1) or 1)
     batch = cut_batch(_load_first_batch(cfg, run_data), samples)
-    return estimate_peak_memory(lambda: build_task(cfg), batch, loop)
+    return estimate_peak_memory(lambda: _build_trained_task(cfg), batch, loop)
 
 
 def _set_batch(cfg: DictConfig, samples: int | None) -> DictConfig:

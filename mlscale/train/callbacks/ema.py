@@ -17,10 +17,12 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.optim.swa_utils import AveragedModel
 
 from mlscale.errors import MLScaleError
 from mlscale.train.checkpoint import rank_buffers
+from mlscale.train.strategies.full_state import TensorTree, get_local, shard_like
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,7 +90,7 @@ class EMA(WeightAveraging):
             )
         average = self._average_model = WeightAverage(pl_module, self.compute_decay)
         if self._loaded is not None:
-            average.load_state_dict(self._loaded)
+            average.load_state_dict(shard_like(self._loaded, average.state_dict()))
             rank_buffers.restore_buffers(self._own_buffers, average.module)
             self._loaded = None
         self._save_average_alone(trainer, pl_module)
@@ -177,14 +179,19 @@ class WeightAverage(AveragedModel):
     """
 
     def __init__(self, module: nn.Module, compute_decay: Callable[[int], float]) -> None:
-        super().__init__(module, use_buffers=True)  # its counter stays on the CPU: reading it waits for no device
+        # A sharded module can't be copied; its tensors can.
+        copied = TensorTree(module) if isinstance(module, FSDPModule) else module
+        super().__init__(copied, use_buffers=True)  # its counter stays on the CPU: reading it waits for no device
         self.requires_grad_(False)
         self._compute_decay = compute_decay
-        self._weights = list(module.parameters())
+        self._weights = [get_local(value) for value in module.parameters()]
         # A model may put another tensor in a buffer's place: it is read by name at each update.
         self._buffers_of = [(part._buffers, name) for part in module.modules() for name in part._buffers]
         own = [*self.module.parameters(), *(part._buffers[n] for part in self.module.modules() for n in part._buffers)]
-        self._own = [(value, value is not None and value.is_floating_point()) for value in own]
+        self._own = [
+            (None if value is None else get_local(value), value is not None and value.is_floating_point())
+            for value in own
+        ]
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:

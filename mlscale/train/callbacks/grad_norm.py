@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from mlscale.train.callbacks.train_metrics import TrainMetrics, find_train_metrics
 from mlscale.train.compiled_names import get_uncompiled_name
+from mlscale.train.strategies.full_state import compute_norms
 
 
 class GradNorm(Callback):
@@ -76,9 +77,7 @@ def compute_grad_norms(module: torch.nn.Module, *, per_layer: bool = False) -> d
     named = [(name, _convert_to_dense(part.grad)) for name, part in module.named_parameters() if part.grad is not None]
     if not named:
         return {}
-    parameter_norms = [
-        norm.float() for norm in torch._foreach_norm([grad for _, grad in named], 2, dtype=torch.float32)
-    ]
+    parameter_norms = compute_norms([grad for _, grad in named])
     grad_norms = {"train/grad_norm": torch.linalg.vector_norm(torch.stack(parameter_norms))}
     if per_layer:
         layers: dict[str, list[Tensor]] = {}

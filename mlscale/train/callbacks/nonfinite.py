@@ -13,6 +13,7 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.train.checkpoint.saved_names import describe_kept_checkpoints, list_saved_checkpoints
 from mlscale.train.lightning.trainer_parts import get_log_interval
 from mlscale.train.step_loss import get_detached_loss
+from mlscale.train.strategies.full_state import get_local
 
 _SHOWN = 8  # sample keys in the message
 
@@ -61,7 +62,7 @@ class NonFinite(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._check_losses(trainer)
-        finite = _are_all_finite([p for p in pl_module.parameters() if p.is_floating_point()])
+        finite = _are_all_finite([get_local(p) for p in pl_module.parameters() if p.is_floating_point()])
         if trainer.world_size > 1:
             # One rank writes, but the loss may be bad on another: no rank saves unless all may.
             verdict = torch.tensor(float(finite), device=trainer.strategy.root_device)

@@ -19,6 +19,7 @@ from mlscale.task_types.registry import get_task_kind, resolve_task_type
 from mlscale.task_types.task_type import TaskType
 from mlscale.tasks.batch import unpack_batch
 from mlscale.train.loggers import log_image, log_table
+from mlscale.train.strategies import FullySharded
 
 
 class Samples(Callback):
@@ -58,7 +59,11 @@ class Samples(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if batch_idx or dataloader_idx or trainer.sanity_checking or not trainer.is_global_zero:
+        if batch_idx or dataloader_idx or trainer.sanity_checking:
+            return
+        # A sharded model is gathered by all processes: none of them predicts alone.
+        is_sharded = isinstance(trainer.strategy, FullySharded)
+        if not trainer.is_global_zero and not is_sharded:
             return
         task_type = _find_shown_type(pl_module)
         if task_type is None:
@@ -68,8 +73,9 @@ class Samples(Callback):
         # The weights are left out: they do not change a prediction.
         few = {"x": given.x[: self.count], "y": given.y[: self.count]}
         with torch.no_grad(), trainer.precision_plugin.forward_context():
-            predictions = pl_module.predict_step(few, 0)
-        self._show_samples(trainer, task_type, batch, few, predictions)
+            predictions: Any = trainer.strategy.predict_step(few, 0) if is_sharded else pl_module.predict_step(few, 0)
+        if trainer.is_global_zero:
+            self._show_samples(trainer, task_type, batch, few, predictions)
 
     def _show_samples(
         self,

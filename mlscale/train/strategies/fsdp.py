@@ -1,0 +1,258 @@
+"""Fully sharded training: each process holds a part of the weights, gradients and optimizer state (FSDP2)."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import torch.distributed as dist
+from lightning_fabric.utilities.optimizer import _optimizers_to_device
+from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
+from pytorch_lightning.trainer.states import TrainerFn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.distributed_c10d import _get_default_group
+from torch.distributed.fsdp import FSDPModule
+
+from mlscale.errors import MLScaleError
+from mlscale.train.strategies import full_state
+from mlscale.train.strategies.sharding import ShardSettings, assert_sharded, shard_module
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+    from torch.optim import Optimizer
+
+_BUCKET_BYTES = 250 * 1024 * 1024  # DDP's, for what is broadcast
+
+
+def fsdp(
+    world_size: int,
+    wrap: Sequence[str] | None = None,
+    wrap_min_params: int | None = None,
+    reduce_dtype: Literal["fp32", "bf16"] = "fp32",
+    reshard_after_forward: bool = True,
+    cpu_offload: bool = False,
+    replicate: int = 1,
+    timeout: float = 1800,
+) -> Strategy | str:
+    """Return fully sharded training (torch's `fully_shard`): gloo between CPUs, NCCL between CUDA devices.
+
+    Args:
+        world_size: processes that train together; they run already, with torchrun's or SLURM's environment.
+        wrap: classes of modules that are gathered one at a time; None for the model's repeated blocks.
+        wrap_min_params: wrap modules of so many parameters or more.
+        reduce_dtype: of gradients while they are added up over ranks, where the precision is mixed.
+        reshard_after_forward: free gathered weights between the forward and the backward pass.
+        cpu_offload: keep weights, gradients and optimizer state in the host's memory, on CUDA.
+        replicate: groups of processes that each hold the whole model, such as one per node; 1 shards over all.
+        timeout: seconds a collective waits for a missing rank.
+
+    Raises:
+        MLScaleError: `replicate` does not divide the number of processes.
+    """
+    if world_size == 1:
+        return "auto"
+    if replicate < 1 or world_size % replicate or replicate == world_size:
+        raise create_replicate_error(replicate, world_size)
+    settings = ShardSettings(tuple(wrap or ()), wrap_min_params, reduce_dtype, reshard_after_forward, cpu_offload)
+    return FullySharded(world_size, settings, replicate, timeout)
+
+
+def create_replicate_error(replicate: int, world_size: int) -> MLScaleError:
+    """Return the error of groups that do not divide the processes."""
+    return MLScaleError(
+        f"{world_size} processes can't be {replicate} groups that each hold a sharded model",
+        where="strategy.replicate",
+        why="every group has the same number of processes, two or more",
+        fix="strategy.replicate=1, which shards over all\nstrategy=ddp, where every process holds the whole model",
+    )
+
+
+class FullySharded(ModelParallelStrategy):
+    """Lightning's ModelParallelStrategy with an explicit mesh, sharded by this class and not by the user's module.
+
+    Checkpoints have the same form as without FSDP: the first rank gathers one tensor at a time and writes one file.
+    They are loaded before the model is sharded, so that other strategies' checkpoints, and those of other numbers of
+    processes, load as well.
+
+    Args:
+        world_size: number of processes.
+        settings: how the model is sharded.
+        replicate: groups that each hold a whole model.
+        timeout: seconds a collective waits.
+    """
+
+    def __init__(self, world_size: int, settings: ShardSettings, replicate: int = 1, timeout: float = 1800) -> None:
+        backend = "cpu:gloo,cuda:nccl" if settings.cpu_offload and torch.cuda.is_available() else None
+        super().__init__(
+            data_parallel_size=world_size,
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=False,
+            process_group_backend=backend,
+            timeout=timedelta(seconds=timeout),
+        )
+        self.settings, self.replicate = settings, replicate
+
+    # Starting.
+
+    @property
+    def restore_checkpoint_after_setup(self) -> bool:
+        """False: weights are loaded into the model while it is whole."""
+        return False
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """True: the optimizer's state is loaded by `load_optimizer_state_dict`."""
+        return True
+
+    @property
+    def distributed_sampler_kwargs(self) -> dict[str, Any]:
+        return {"num_replicas": self.world_size, "rank": self.global_rank}
+
+    def setup_environment(self) -> None:
+        self._setup_distributed()
+        size, device = self.world_size, self.root_device.type
+        if self.replicate > 1:
+            shape, names = (self.replicate, size // self.replicate), ("replicate", "shard")
+            self._device_mesh = init_device_mesh(device, shape, mesh_dim_names=names)
+        else:
+            self._device_mesh = init_device_mesh(device, (size,), mesh_dim_names=("shard",))
+        assert self.lightning_module is not None
+        self.lightning_module._device_mesh = self._device_mesh
+
+    def setup(self, trainer: pl.Trainer) -> None:
+        """Shard the model, and make its optimizers for the shards.
+
+        Raises:
+            MLScaleError: the module can't be sharded.
+        """
+        assert self.model is not None
+        assert self.accelerator is not None
+        self.accelerator.setup(trainer)
+        module = self.lightning_module
+        assert module is not None
+        if not module.automatic_optimization:
+            raise create_manual_error(type(module).__name__)
+        if not isinstance(module, FSDPModule):
+            self.model = self.precision_plugin.convert_module(self.model)
+            self._share_first_weights()
+            shard_module(module, self.device_mesh, self.settings, self.precision_plugin.precision)
+        assert_sharded(module, self.device_mesh)
+        if not self.settings.cpu_offload:
+            # What FSDP does not move, such as the states of metrics.
+            self.model_to_device()
+        self.barrier()
+        if trainer.state.fn == TrainerFn.FITTING:
+            self.setup_optimizers(trainer)
+        self.setup_precision_plugin()
+        if trainer.state.fn == TrainerFn.FITTING and not self.settings.cpu_offload:
+            _optimizers_to_device(self.optimizers, self.root_device)
+
+    def _share_first_weights(self) -> None:
+        """Give every rank the first one's weights and buffers, as DDP does; one tensor at a time is on the device."""
+        assert self.model is not None
+        for tensor in [*self.model.parameters(), *self.model.buffers()]:
+            moved = tensor.detach().to(self.root_device).contiguous()
+            dist.broadcast(moved, src=0)
+            tensor.data.copy_(moved)
+
+    # Steps: through the module's `forward`, around which FSDP gathers and frees the weights.
+
+    def training_step(self, *args: object, **kwargs: object) -> Any:
+        with self.precision_plugin.train_step_context():
+            return self._run_step("training_step", *args, **kwargs)
+
+    def validation_step(self, *args: object, **kwargs: object) -> Any:
+        with self.precision_plugin.val_step_context():
+            return self._run_step("validation_step", *args, **kwargs)
+
+    def test_step(self, *args: object, **kwargs: object) -> Any:
+        with self.precision_plugin.test_step_context():
+            return self._run_step("test_step", *args, **kwargs)
+
+    def predict_step(self, *args: object, **kwargs: object) -> Any:
+        with self.precision_plugin.predict_step_context():
+            return self._run_step("predict_step", *args, **kwargs)
+
+    def _run_step(self, name: str, *args: object, **kwargs: object) -> Any:
+        module: Any = self.lightning_module
+        self._share_buffers(module)
+
+        def run_method(*arguments: object, **options: object) -> Any:
+            # At once: the method may call the module's own `forward`.
+            del module.forward
+            return getattr(module, name)(*arguments, **options)
+
+        module.forward = run_method
+        output = module(*args, **kwargs)
+        if output is None or not torch.is_grad_enabled():
+            # No backward pass will free the root's weights, and they must not be taken for those of a later step.
+            module.reshard()
+        return output
+
+    def _share_buffers(self, module: pl.LightningModule) -> None:
+        """Give every rank the first one's buffers before a step, as DDP does; derived tables, which are not saved, are
+        the same everywhere."""
+        buffers = [
+            value
+            for part in module.modules()
+            for name, value in part._buffers.items()
+            if name not in part._non_persistent_buffers_set and value is not None
+        ]
+        if buffers:
+            dist._broadcast_coalesced(_get_default_group(), buffers, _BUCKET_BYTES, 0)  # type: ignore[attr-defined]  # DDP calls it, too
+
+    @contextmanager
+    def block_backward_sync(self) -> Generator[None, None, None]:
+        """Keep the gradients of an accumulated pass on their rank: they are added up over ranks at the last one."""
+        module: Any = self.lightning_module
+        module.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            module.set_requires_gradient_sync(True)
+
+    # Checkpoints.
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        return Strategy.lightning_module_state_dict(self)
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        return Strategy.optimizer_state(self, optimizer)
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: object = None) -> None:
+        """Gather the shards, and write one file on the first rank. A collective."""
+        whole = full_state.gather_tensors(checkpoint, keep=self.is_global_zero)
+        if self.is_global_zero:
+            self.checkpoint_io.save_checkpoint(whole, filepath, storage_options=storage_options)
+
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        return Strategy.load_checkpoint(self, checkpoint_path, weights_only)
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        module = self.lightning_module
+        assert module is not None
+        state = full_state.shard_like(checkpoint["state_dict"], module.state_dict())
+        module.load_state_dict(state, strict=strict)
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        states = [
+            full_state.shard_optimizer_state(state, optimizer)
+            for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True)
+        ]
+        Strategy.load_optimizer_state_dict(self, {"optimizer_states": states})
+
+
+def create_manual_error(name: str) -> MLScaleError:
+    """Return the error of a module that steps its optimizers itself."""
+    error = MLScaleError(
+        f"strategy=fsdp can't train {name}, which optimizes manually",
+        where="strategy",
+        why="weights are gathered around a whole step: a second pass within it would compute with those of before",
+        fix="strategy=ddp",
+    )
+    error.unbuilt = True
+    return error

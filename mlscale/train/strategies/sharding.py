@@ -1,0 +1,113 @@
+"""Sharding of a module over a mesh of processes by torch's `fully_shard`, and the check that it is sharded."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Shard
+from torch.nn.modules.batchnorm import _NormBase
+
+from mlscale.errors import Exit, MLScaleError
+from mlscale.report.text import format_percent
+from mlscale.train.strategies.full_state import get_local
+from mlscale.train.strategies.wrapping import choose_modules, count_classes
+
+_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class ShardSettings:
+    """How a model is sharded; see `fsdp` for what each means."""
+
+    wrap: tuple[str, ...] = ()
+    wrap_min_params: int | None = None
+    reduce_dtype: Literal["fp32", "bf16"] = "fp32"
+    reshard_after_forward: bool = True
+    cpu_offload: bool = False
+
+
+def shard_module(module: nn.Module, mesh: DeviceMesh, settings: ShardSettings, precision: str) -> None:
+    """Shard `module` in place: its parts that are gathered one at a time, and then what is left of it.
+
+    Raises:
+        MLScaleError: a parameter has no dimension to shard, or a class to wrap is not in the model.
+    """
+    for name, parameter in module.named_parameters():
+        if parameter.dim() == 0:
+            raise _create_scalar_error(name)
+    units = choose_modules(module, settings.wrap, settings.wrap_min_params)
+    offload = CPUOffloadPolicy() if settings.cpu_offload and mesh.device_type == "cuda" else OffloadPolicy()
+    mixed = MixedPrecisionPolicy()
+    if precision == "bf16-mixed":
+        mixed = MixedPrecisionPolicy(torch.bfloat16, _DTYPES[settings.reduce_dtype], cast_forward_inputs=False)
+        # In float32 as under autocast, where they are normalised: one group for all of them, for they are small.
+        norms: list[nn.Module] = [
+            part for part in module.modules() if isinstance(part, _NORMS) and any(True for _ in part.parameters())
+        ]
+        if norms:
+            fully_shard(norms, mesh=mesh, offload_policy=offload)
+    # From the inside out: a module's group is what no module inside it has taken.
+    for unit in reversed(list(units.values())):
+        fully_shard(
+            unit,
+            mesh=mesh,
+            reshard_after_forward=settings.reshard_after_forward,
+            mp_policy=mixed,
+            offload_policy=offload,
+        )
+    fully_shard(module, mesh=mesh, mp_policy=mixed, offload_policy=offload)
+    if torch.distributed.get_rank() == 0:
+        print(f"fsdp      {_describe_shards(module, mesh, units)}", file=sys.stderr, flush=True)
+
+
+def assert_sharded(module: nn.Module, mesh: DeviceMesh) -> None:
+    """Raise an error unless every parameter is sharded over the mesh: a call that shards nothing gives no error.
+
+    Raises:
+        MLScaleError: a parameter is whole on this rank, or its shard is larger than its part.
+    """
+    size = mesh["shard"].size() if mesh.ndim > 1 else mesh.size()
+    parameters: list[tuple[str, torch.Tensor]] = list(module.named_parameters())
+    for name, parameter in parameters:
+        is_sharded = isinstance(parameter, DTensor) and any(isinstance(p, Shard) for p in parameter.placements)
+        if not is_sharded or get_local(parameter).numel() > count_shard_values(parameter.shape, size):
+            raise MLScaleError(
+                f"the parameter {name} is not sharded over {size} processes",
+                where="strategy",
+                why="strategy=fsdp would train as if it were, with the memory of a whole model",
+                fix="strategy=ddp",
+                exit=Exit.BUG,
+            )
+
+
+def count_shard_values(shape: torch.Size | tuple[int, ...], ranks: int) -> int:
+    """Return the values of the largest shard of a parameter: the first dimension is cut into equal parts, rounded
+    up."""
+    return math.ceil(shape[0] / ranks) * math.prod(shape[1:])
+
+
+def _describe_shards(module: nn.Module, mesh: DeviceMesh, units: dict[str, nn.Module]) -> str:
+    values = sum(parameter.numel() for parameter in module.parameters())
+    own = sum(get_local(parameter).numel() for parameter in module.parameters())
+    groups = f"{mesh.size(0)} groups of {mesh.size(1)} ranks" if mesh.ndim > 1 else f"{mesh.size()} ranks"
+    parts = f"{count_classes(units)} and the rest" if units else "the whole model at once"
+    share = format_percent(own / max(1, values), 1)
+    return f"{values:,} parameters over {groups}, {share} on this one; gathered: {parts}"
+
+
+def _create_scalar_error(name: str) -> MLScaleError:
+    error = MLScaleError(
+        f"strategy=fsdp can't shard the parameter {name}, which is a single number without a dimension",
+        where="strategy",
+        fix="strategy=ddp\nnn.Parameter(torch.ones(1)) in the model, in place of nn.Parameter(torch.tensor(1.0))",
+    )
+    error.unbuilt = True
+    return error

@@ -1,0 +1,146 @@
+"""What each of two ranks does in the tests of FSDP: in a module, for the fork server imports it by name."""
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from mlscale.tasks import Classification
+from mlscale.train import strategies
+from mlscale.train.activation_checkpointing import checkpoint_activations
+from mlscale.train.callbacks import EMA, Freeze, GradNorm, LossSpike, NonFinite, TrainMetrics
+from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
+from mlscale.train.trainer_patches import apply_trainer_patches
+from tests.unit.fitting import At, batches, fit, trainer
+
+CALLBACKS: dict[str, Any] = {
+    "ema": partial(EMA, warmup="polyak", every=1),
+    "freeze": partial(Freeze, modules=["model.blocks.0"], until_epoch=1),
+    "metrics": TrainMetrics,
+    "grad_norm": partial(GradNorm, per_layer=True),
+    "loss_spike": LossSpike,
+    "nonfinite": NonFinite,
+}
+ADAM = partial(torch.optim.AdamW, lr=0.01)
+
+
+class Block(nn.Module):
+    """A residual block with dropout."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm, self.wide, self.narrow = (
+            nn.LayerNorm(width),
+            nn.Linear(width, 2 * width),
+            nn.Linear(2 * width, width),
+        )
+        self.dropout = nn.Dropout(0.1)
+
+    def forward(self, h: Tensor) -> Tensor:
+        out: Tensor = h + self.dropout(self.narrow(torch.relu(self.wide(self.norm(h)))))
+        return out
+
+
+class Network(nn.Module):
+    """An odd width, so that no tensor is cut evenly; BatchNorm, so that ranks have buffers."""
+
+    def __init__(self, width: int = 7) -> None:
+        super().__init__()
+        # Without a bias: BatchNorm makes its gradient rounding alone, which Adam then takes steps by.
+        self.stem, self.norm = nn.Linear(3, width, bias=False), nn.BatchNorm1d(width)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(2))
+        self.head = nn.Linear(width, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(self.stem(x))
+        for block in self.blocks:
+            h = block(h)
+        logits: Tensor = self.head(h)
+        return logits
+
+
+def task(model: nn.Module | None = None) -> Classification:
+    torch.manual_seed(0)
+    return Classification(2, model=model or Network(), optimizer=ADAM)
+
+
+def run(strategy: str, arguments: dict[str, Any] | None = None, **settings: Any) -> pl.Trainer:
+    torch.set_num_threads(1)
+    made = getattr(strategies, strategy)(world_size=2, timeout=60, **settings)
+    made = trainer(devices=2, strategy=made, plugins=[VerifiedCheckpointIO()], **arguments or {})
+    apply_trainer_patches(made)
+    return made
+
+
+def of_rank(data: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return data[int(os.environ["RANK"]) :: 2]
+
+
+def losses(callbacks: Sequence[pl.Callback] = ()) -> tuple[list[float], list[pl.Callback]]:
+    """A list that fills with each batch's loss, and the callbacks that fill it."""
+    seen: list[float] = []
+    return seen, [*callbacks, _Losses(seen)]
+
+
+class _Losses(pl.Callback):
+    def __init__(self, seen: list[float]) -> None:
+        self.seen = seen
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
+        self.seen.append(float(outputs["loss"]))
+
+
+def curve(argument: str) -> dict[str, Any]:
+    """Train and validate; the losses, and the weights at the end, whole. Words: a setting of the trainer or of the
+    strategy, a callback, `recompute`."""
+    strategy, *words = argument.split(" ")
+    options: dict[str, Any] = {"max_epochs": 2, "gradient_clip_val": 0.5}
+    settings: dict[str, Any] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if name in ("accumulate_grad_batches", "precision"):
+            options[name] = int(value) if value.isdigit() else value
+        elif value:
+            settings[name] = yaml.safe_load(value)
+    seen, callbacks = losses([CALLBACKS[word]() for word in words if word in CALLBACKS])
+    module = task()
+    if "recompute" in words:
+        assert len(checkpoint_activations(module)) == 2
+    made = run(strategy, options | {"callbacks": callbacks}, **settings)
+    fit(made, module, of_rank(batches(16)), of_rank(batches(4, seed=1)))
+    whole = {name: _whole(value) for name, value in module.state_dict().items()}
+    values = {name: value.item() for name, value in made.callback_metrics.items()}
+    return {"losses": seen, "weights": whole, "metrics": values}
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
+
+
+def save(argument: str) -> list[float]:
+    """Train six batches and save after the third; the losses from then on."""
+    strategy, path = argument.split(" ")
+
+    def keep(trainer: pl.Trainer, module: Any, index: int) -> None:
+        if index == 2:
+            trainer.save_checkpoint(path)
+
+    seen, callbacks = losses([At(keep)])
+    fit(run(strategy, {"callbacks": callbacks}), task(), of_rank(batches(12)))
+    return seen
+
+
+def reload(argument: str) -> dict[str, Any]:
+    """Load a checkpoint; what a save of it holds, without a step between."""
+    strategy, path, again = argument.split(" ")
+    made = run(strategy, {"max_steps": 3})
+    made.fit(task(), of_rank(batches(12)), ckpt_path=path, weights_only=True)
+    made.save_checkpoint(again)
+    return torch.load(again, weights_only=True) if Path(again).exists() else {}
