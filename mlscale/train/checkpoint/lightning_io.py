@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from lightning_fabric.utilities.cloud_io import _is_local_file_protocol
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
@@ -25,10 +26,13 @@ from mlscale.runs.checkpoint_files.checkpoint_commit import (
 )
 from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid
+from mlscale.runs.checkpoint_files.sharded_folder import STATE, remove_checkpoint_path
 from mlscale.train.checkpoint.background_writer import BackgroundWriter
 from mlscale.train.checkpoint.checkpoint_kind import build_checkpoint_record
 from mlscale.train.checkpoint.plain_values import convert_numpy_numbers, convert_to_plain
 from mlscale.train.checkpoint.save_messages import build_write_error, format_disk_full, print_warning
+from mlscale.train.checkpoint.shard_split import split_state
+from mlscale.train.checkpoint.shard_writer import commit_sharded
 from mlscale.train.checkpoint.weights_only_load import SAVE_PLAIN_VALUES, find_unsafe_globals, load_checkpoint_file
 
 _HYPER_PARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
@@ -75,6 +79,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         self.outcomes: list[Callable[[bool], None]] = []  # called once the save in flight is concluded: True if saved
         self._writer = BackgroundWriter()
         self._saved = 0
+        self._reports = True  # of sharded saves the first rank alone
         self._tidied: set[Path] = set()
         self._warned: set[str] = set()
         self._has_checked_classes = False
@@ -115,6 +120,37 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
             error = raised
         self._conclude_save(target, record, error)
 
+    def save_sharded(self, checkpoint: dict[str, Any], path: str | Path, group: dist.ProcessGroup) -> None:
+        """Write a checkpoint with DTensors in it as a folder, each rank its shards. A collective.
+
+        Args:
+            checkpoint: the content, the same on all ranks but for the shards.
+            path: the folder; what has this name is replaced.
+            group: a process group of all ranks that nothing else uses.
+
+        Raises:
+            MLScaleError: it can't be written, for another reason than a full disk (exit code 5).
+        """
+        self.finish_save()
+        self.unsaved = False
+        self._remove_unsafe_parameters(checkpoint)
+        self._reports = dist.get_rank(group) == 0
+        state, shards = split_state(convert_numpy_numbers(checkpoint))
+        target = Path(path).expanduser().absolute()
+        record = replace(build_checkpoint_record(checkpoint, target), run=self.run, config_hash=self.config_hash)
+        # What is not sharded is the same on all ranks; the first one writes it.
+        content = {
+            "state": state if self._reports else None,
+            "tensors": {name: shard.tensor for name, shard in shards.items()},
+        }
+        places = {name: replace(shard, tensor=None) for name, shard in shards.items()}
+        prepare = partial(_prepare_folder, target.parent, self._tidied)
+        commit = partial(commit_sharded, places=places, target=target, record=record, group=group, prepare=prepare)
+        # By the thread in any case: it alone uses the group.
+        self._writer.start_save(content, target, record, commit)
+        if not self.in_background:
+            self.finish_save()
+
     def finish_save(self) -> None:
         """Wait for the save in flight, if there is one; prints a warning where its disk is full.
 
@@ -137,13 +173,15 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
     def _conclude_save(self, target: Path, record: CheckpointRecord, error: OSError | None) -> None:
         if error is None:
             self._saved += 1
-            self._warn_unloadable(target)
+            if self._reports:
+                self._warn_unloadable(target)
             return
         if error.errno not in DISK_FULL_ERRORS:
             raise build_write_error(target, error) from error
         self.unsaved = True
         self.failed.append(FailedSave(str(target), record.step, explain_os_error(error, target)))
-        print_warning(format_disk_full(target, record, error))
+        if self._reports:
+            print_warning(format_disk_full(target, record, error))
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = lambda storage, loc: storage, weights_only: bool | None = None
@@ -161,9 +199,15 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         """Remove a checkpoint, unless it is one that a failed save was to replace; after the save in flight is
         committed."""
         if self._writer.is_busy:
-            self._writer.remove_after_save(partial(super().remove_checkpoint, path))
+            self._writer.remove_after_save(partial(self._remove, path))
         elif self.unsaved:
             _log.debug("%s stays: the save that was to replace it failed", path)
+        else:
+            self._remove(path)
+
+    def _remove(self, path: str | Path) -> None:
+        if _is_local_file_protocol(path):
+            remove_checkpoint_path(Path(path))  # a folder in one step, too
         else:
             super().remove_checkpoint(path)
 
@@ -222,7 +266,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
             return
         self._has_checked_classes = True
         # Searched in the file, which names the classes that pickle has written.
-        if foreign := find_unsafe_globals(target):
+        if foreign := find_unsafe_globals(target / STATE if target.is_dir() else target):
             self._warn_once(
                 f"{target.name} can't be loaded again, for it holds more than tensors and plain values: "
                 f"{', '.join(foreign)}. To fix it, {SAVE_PLAIN_VALUES}."
@@ -237,11 +281,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
 def _commit_checkpoint(
     checkpoint: dict[str, Any], *, target: Path, record: CheckpointRecord, tidied: set[Path]
 ) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.parent not in tidied:
-        # Once per folder and process: it removes the unfinished files of saves that were killed.
-        remove_incomplete_checkpoints(target.parent)
-        tidied.add(target.parent)
+    _prepare_folder(target.parent, tidied)
     writer = AtomicCheckpointWriter(target)
     try:
         torch.save(checkpoint, cast(Any, writer))
@@ -250,3 +290,11 @@ def _commit_checkpoint(
         writer.discard_partial()
         raise
     writer.commit_checkpoint(record)
+
+
+def _prepare_folder(folder: Path, tidied: set[Path]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if folder not in tidied:
+        # Once per folder and process: it removes the unfinished files of saves that were killed.
+        remove_incomplete_checkpoints(folder)
+        tidied.add(folder)
