@@ -21,8 +21,8 @@ from mlscale.runs.checkpoint_files.checkpoint_digest import (
 from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid, list_checkpoint_files
 from mlscale.runs.checkpoint_files.sharded_folder import write_parts
 from mlscale.runs.initial_source import find_initial_weights
-from mlscale.train.checkpoint.consolidate import consolidate_checkpoint
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
+from mlscale.train.checkpoint.one_file import consolidate_checkpoint
 from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
 from mlscale.train.initial_weights.weight_files import read_weight_file
 from tests.dist import sharded, sharded_saves

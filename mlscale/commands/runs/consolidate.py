@@ -15,7 +15,7 @@ from mlscale.runs.folder import RunFolder
 def consolidate_run(run: RunFolder, *, as_json: bool) -> int:
     """Replace each sharded checkpoint of the run by one file, and print a line for each."""
     # On use: it imports torch.
-    from mlscale.train.checkpoint.consolidate import consolidate_checkpoint
+    from mlscale.train.checkpoint.one_file import consolidate_checkpoint
 
     sharded = [stored.path for stored in list_checkpoint_files(run.path / "checkpoints") if stored.path.is_dir()]
     for path in sharded:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlscale.runs.checkpoint_files.checkpoint_digest import read_checkpoint_metadata, verify_checkpoint
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX, CheckpointFile, describe_checkpoint_state
-from mlscale.runs.checkpoint_files.sharded_folder import is_checkpoint
+from mlscale.runs.checkpoint_files.sharded_folder import has_sharded_parts, is_checkpoint
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -19,7 +19,7 @@ def list_checkpoint_files(folder: Path) -> list[CheckpointFile]:
     checkpoints = []
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         with contextlib.suppress(FileNotFoundError):  # another process may remove old checkpoints meanwhile
-            if not path.name.startswith(".") and (path.is_file() or path.is_dir()):
+            if not path.name.startswith(".") and (path.is_file() or has_sharded_parts(path)):
                 checkpoints.append(read_checkpoint_metadata(path))
     return sorted(checkpoints, key=get_progress_key)
 

@@ -37,6 +37,11 @@ def is_sharded(path: Path) -> bool:
     return path.is_dir() and (path / STATE).is_file()
 
 
+def has_sharded_parts(path: Path) -> bool:
+    """Return whether `path` is a sharded checkpoint or what is left of one."""
+    return path.is_dir() and any((path / name).exists() for name in (STATE, PARTS))
+
+
 def measure_checkpoint(path: Path) -> int:
     """Return the bytes of a checkpoint, a file or a folder."""
     return measure_folder(path) if path.is_dir() else path.stat().st_size

@@ -135,17 +135,16 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         self.unsaved = False
         self._remove_unsafe_parameters(checkpoint)
         self._reports = dist.get_rank(group) == 0
-        state, shards = split_state(convert_numpy_numbers(checkpoint))
+        state, parts, shards = split_state(convert_numpy_numbers(checkpoint))
         target = Path(path).expanduser().absolute()
         record = replace(build_checkpoint_record(checkpoint, target), run=self.run, config_hash=self.config_hash)
         # What is not sharded is the same on all ranks; the first one writes it.
         content = {
             "state": state if self._reports else None,
-            "tensors": {name: shard.tensor for name, shard in shards.items()},
+            "tensors": parts,
         }
-        places = {name: replace(shard, tensor=None) for name, shard in shards.items()}
         prepare = partial(_prepare_folder, target.parent, self._tidied)
-        commit = partial(commit_sharded, places=places, target=target, record=record, group=group, prepare=prepare)
+        commit = partial(commit_sharded, shards=shards, target=target, record=record, group=group, prepare=prepare)
         # By the thread in any case: it alone uses the group.
         self._writer.start_save(content, target, record, commit)
         if not self.in_background:

@@ -67,7 +67,7 @@ def _allocate(entry: object) -> torch.Tensor:
 class _SafeReader(FileSystemReader):
     """torch's reader, with an index that is unpickled without running code."""
 
-    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+    def read_metadata(self, *args: object, **kwargs: object) -> Metadata:
         folder = Path(self.path)
         with (folder / ".metadata").open("rb") as file:
             index = _IndexUnpickler(file).load()

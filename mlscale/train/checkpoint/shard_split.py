@@ -15,33 +15,34 @@ _MARK = "mlscale: sharded"  # the key of a dictionary that is in the state in pl
 
 
 @dataclass(frozen=True)
-class Shard:
-    """A rank's part of a tensor.
+class ShardPlacement:
+    """Where a rank's part of a tensor belongs.
 
     Attributes:
-        tensor: the values; None where only the place is needed.
         offsets: where it begins in the tensor.
         size: of the tensor.
     """
 
-    tensor: Tensor | None
     offsets: tuple[int, ...]
     size: tuple[int, ...]
 
 
-def split_state(checkpoint: Mapping[str, object]) -> tuple[dict[str, Any], dict[str, Shard]]:
-    """Return the checkpoint with a mark in place of each sharded tensor, and this rank's parts of these by their names,
-    such as `state_dict/model.weight`. Of replicas, the first one's rank has the parts."""
-    shards: dict[str, Shard] = {}
+def split_state(
+    checkpoint: Mapping[str, object],
+) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, ShardPlacement]]:
+    """Return the checkpoint with a mark in place of each sharded tensor; and this rank's parts of these, and where they
+    belong, by their names, such as `state_dict/model.weight`. Of replicas, the first one's rank has the parts."""
+    parts: dict[str, Tensor] = {}
+    shards: dict[str, ShardPlacement] = {}
 
     def replace_tensor(tensor: object, name: str) -> object:
         if not isinstance(tensor, DTensor):
             return tensor
-        if (shard := _get_own_shard(tensor)) is not None:
-            shards[name] = shard
+        if (shard := _locate_own_shard(tensor)) is not None:
+            parts[name], shards[name] = tensor.to_local().detach(), shard
         return {_MARK: name}
 
-    return _replace_leaves(checkpoint, replace_tensor), shards
+    return _replace_leaves(checkpoint, replace_tensor), parts, shards
 
 
 def join_state(state: object, tensors: Mapping[str, Tensor]) -> Any:
@@ -66,7 +67,7 @@ def find_marks(state: object) -> set[str]:
     return names
 
 
-def _get_own_shard(tensor: DTensor) -> Shard | None:
+def _locate_own_shard(tensor: DTensor) -> ShardPlacement | None:
     mesh, placements = tensor.device_mesh, tensor.placements
     coordinate = mesh.get_coordinate()
     if coordinate is None:
@@ -76,7 +77,7 @@ def _get_own_shard(tensor: DTensor) -> Shard | None:
     size, offsets = compute_local_shape_and_global_offset(tensor.shape, mesh, placements)
     if 0 in size:  # a tensor with fewer rows than there are ranks
         return None
-    return Shard(tensor.to_local().detach(), tuple(offsets), tuple(tensor.shape))
+    return ShardPlacement(tuple(offsets), tuple(tensor.shape))
 
 
 def _is_mark(value: object) -> bool:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
@@ -27,13 +28,16 @@ from mlscale.atomic_files import sync_folder
 from mlscale.runs.checkpoint_files.checkpoint_commit import AtomicCheckpointWriter
 from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from mlscale.runs.checkpoint_files.sharded_folder import STATE, open_aside_folder, replace_path, write_parts
-from mlscale.train.checkpoint.shard_split import Shard
+from mlscale.train.checkpoint.shard_split import ShardPlacement
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 
 def commit_sharded(
     content: Mapping[str, Any],
     *,
-    places: Mapping[str, Shard],
+    shards: Mapping[str, ShardPlacement],
     target: Path,
     record: CheckpointRecord,
     group: dist.ProcessGroup,
@@ -66,7 +70,7 @@ def commit_sharded(
         digests: dict[str, str] = {}
         if aside is not None:
             try:
-                digests = _write_own_part(aside, content["tensors"], places, group)
+                digests = _write_own_part(aside, content["tensors"], shards, group)
             except (OSError, CheckpointException) as raised:
                 error = error or _find_os_error(raised)
         reports: list[Any] = [None] * dist.get_world_size(group)
@@ -84,18 +88,18 @@ def commit_sharded(
         raise error
 
 
-def _share(value: Any, group: dist.ProcessGroup) -> Any:
+def _share(value: object, group: dist.ProcessGroup) -> Any:
     values = [value]
     dist.broadcast_object_list(values, src=dist.get_global_rank(group, 0), group=group)
     return values[0]
 
 
 def _write_own_part(
-    aside: Path, tensors: Mapping[str, torch.Tensor], places: Mapping[str, Shard], group: dist.ProcessGroup
+    aside: Path, tensors: Mapping[str, torch.Tensor], shards: Mapping[str, ShardPlacement], group: dist.ProcessGroup
 ) -> dict[str, str]:
     writer = FileSystemWriter(aside)
     writer.fs = files = _HashingFiles()
-    save(dict(tensors), storage_writer=writer, planner=_ShardPlanner(tensors, places), process_group=group)
+    save(dict(tensors), storage_writer=writer, planner=_ShardPlanner(tensors, shards), process_group=group)
     return files.digests
 
 
@@ -127,9 +131,9 @@ def _find_os_error(error: BaseException) -> BaseException:
 class _ShardPlanner(DefaultSavePlanner):
     """A plan of shards that are plain tensors: copies in host memory have no mesh."""
 
-    def __init__(self, tensors: Mapping[str, torch.Tensor], places: Mapping[str, Shard]) -> None:
+    def __init__(self, tensors: Mapping[str, torch.Tensor], shards: Mapping[str, ShardPlacement]) -> None:
         super().__init__(flatten_state_dict=False)
-        self._tensors, self._places = tensors, places
+        self._tensors, self._shards = tensors, shards
 
     def create_local_plan(self) -> SavePlan:
         self.plan = SavePlan([self._create_item(name, tensor) for name, tensor in self._tensors.items()])
@@ -139,12 +143,12 @@ class _ShardPlanner(DefaultSavePlanner):
         return self._tensors[write_item.index.fqn]
 
     def _create_item(self, name: str, tensor: torch.Tensor) -> WriteItem:
-        place = self._places[name]
-        offsets = torch.Size(place.offsets)
+        shard = self._shards[name]
+        offsets = torch.Size(shard.offsets)
         data = TensorWriteData(
             chunk=ChunkStorageMetadata(offsets=offsets, sizes=tensor.size()),
             properties=TensorProperties.create_from_tensor(tensor),
-            size=torch.Size(place.size),
+            size=torch.Size(shard.size),
         )
         return WriteItem(index=MetadataIndex(name, offsets), type=WriteItemType.SHARD, tensor_data=data)
 
@@ -157,49 +161,34 @@ class _HashingFiles(FileSystem):
 
     @contextlib.contextmanager
     def create_stream(self, path: str | os.PathLike[str], mode: str) -> Iterator[Any]:
-        with open(path, mode, buffering=0) as raw:
-            stream = _HashingStream(raw)
-            yield stream
-            if stream.error is not None:
-                raise stream.error
-            self.digests[Path(path).name] = stream.digest.hexdigest()
+        with _HashingFile(path, mode) as file:
+            yield file
+            if file.error is not None:
+                raise file.error
+            self.digests[Path(path).name] = file.digest.hexdigest()
 
     def rename(self, path: str | os.PathLike[str], new_path: str | os.PathLike[str]) -> None:
         super().rename(path, new_path)
         self.digests[Path(new_path).name] = self.digests.pop(Path(path).name)
 
 
-class _HashingStream:
-    def __init__(self, raw: Any) -> None:
-        self._raw = raw
-        self._bytes = 0
+class _HashingFile(io.FileIO):
+    def __init__(self, path: str | os.PathLike[str], mode: str) -> None:
+        super().__init__(path, mode)
         self.digest = hashlib.sha256()
         self.error: OSError | None = None
 
-    def write(self, data: bytes | memoryview) -> int:
+    def write(self, data: Buffer) -> int:
         """Write all of `data`. An error is kept: raised inside `torch.save` it would end the process."""
         view = memoryview(data).cast("B")
         count = view.nbytes
+        # One system call writes at most 2 GiB.
         while view and self.error is None:
             try:
-                written = self._raw.write(view)
+                written = super().write(view)
             except OSError as error:
                 self.error = error
                 break
             self.digest.update(view[:written])
             view = view[written:]
-        self._bytes += count
         return count
-
-    def tell(self) -> int:
-        return self._bytes
-
-    def flush(self) -> None:
-        """Do nothing: no buffer is used."""
-
-    def close(self) -> None:
-        """Do nothing: the file is open until all of its tensors are written."""
-
-    def fileno(self) -> int:
-        handle: int = self._raw.fileno()
-        return handle
