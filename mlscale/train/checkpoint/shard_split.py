@@ -72,7 +72,7 @@ def _locate_own_shard(tensor: DTensor) -> ShardPlacement | None:
     coordinate = mesh.get_coordinate()
     if coordinate is None:
         return None
-    if any(isinstance(placement, Replicate) and place for placement, place in zip(placements, coordinate, strict=True)):
+    if any(isinstance(kind, Replicate) and index for kind, index in zip(placements, coordinate, strict=True)):
         return None
     size, offsets = compute_local_shape_and_global_offset(tensor.shape, mesh, placements)
     if 0 in size:  # a tensor with fewer rows than there are ranks
